@@ -1,0 +1,138 @@
+"""The case: patient x image series x region of interest, the unit of work, of a row and of a failure."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from prognosis_dask.errors import JobError
+
+#: Columns that ``cases.csv`` must hold; any other column is a covariate.
+REQUIRED = ("case_id", "patient_id", "modality", "roi", "image", "mask")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of ``cases.csv``.
+
+    Attributes
+    ----------
+    case_id
+        Stable and readable, unique in the cohort: ``LUNG1-002_CT_GTV-1``.
+    patient_id, modality, roi
+        As the headers say; ``roi`` is the name of the structure, segment or label (merged ones are joined by ``+``).
+    image
+        An image file (NIfTI, NRRD, ...), or the ``*.series.json`` listing of a DICOM series that
+        :func:`prognosis_dask.cohort.listing.write_listing` wrote.
+    mask
+        An RTSTRUCT or SEG file, or a label map (NIfTI, NRRD, ...).
+    labels
+        ROI numbers (RTSTRUCT), segment numbers (SEG) or label values of the mask; several are merged.
+        Empty: every non-zero voxel of a label map.
+    time_days, event
+        The endpoint; None where it is not known. ``event`` is 1 when it was seen, 0 when censored.
+    source
+        Digest of the input files (identity, size and modification time), taken when the cohort was indexed.
+    covariates
+        Every further column, as text.
+    """
+
+    case_id: str
+    patient_id: str
+    modality: str
+    roi: str
+    image: str
+    mask: str
+    labels: tuple[int, ...] = ()
+    time_days: float | None = None
+    event: int | None = None
+    source: str = ""
+    covariates: dict[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def short_hash(self) -> str:
+        """Twelve hex digits that stand for the case where a patient's name must not appear."""
+        return hashlib.sha256(self.case_id.encode()).hexdigest()[:12]
+
+    @property
+    def digest(self) -> str:
+        """Digest of what the images' features depend on: the input files and the choice of labels."""
+        text = json.dumps([self.case_id, self.image, self.mask, list(self.labels), self.source])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def make_case_id(*parts: str) -> str:
+    """Join the parts into an identifier that is safe as a file name.
+
+    >>> make_case_id("LUNG1-002", "CT", "GTV 1/left")
+    'LUNG1-002_CT_GTV-1-left'
+    """
+    return "_".join(re.sub(r"[^A-Za-z0-9.+]+", "-", part).strip("-") or "x" for part in parts)
+
+
+def write_cases(path: Path, cases: Iterable[Case]) -> None:
+    """Write ``cases.csv``: the fixed columns first, then the covariates in order of first appearance."""
+    rows = list(cases)
+    fixed = [f.name for f in fields(Case) if f.name != "covariates"]
+    extra = list(dict.fromkeys(name for case in rows for name in case.covariates))
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(fixed + extra)
+        for case in rows:
+            cells = [_cell(getattr(case, name)) for name in fixed]
+            writer.writerow(cells + [case.covariates.get(name, "") for name in extra])
+
+
+def read_cases(path: Path | str) -> list[Case]:
+    """Read ``cases.csv``. Relative paths are taken from the table's folder.
+
+    Raises
+    ------
+    JobError
+        When the file is missing, lacks a required column, or names a case twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise JobError(f"no table of cases at {path}; `prognosis index` writes one")
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+        if missing:
+            raise JobError(f"{path} lacks the columns {missing}; it has {reader.fieldnames}")
+        cases = [_case(row, path.parent) for row in reader]
+    seen: set[str] = set()
+    for case in cases:
+        if case.case_id in seen:
+            raise JobError(f"{path} names the case {case.case_id!r} twice; case_id must be unique")
+        seen.add(case.case_id)
+    return cases
+
+
+def _case(row: dict[str, str], folder: Path) -> Case:
+    fixed = {f.name for f in fields(Case)}
+    return Case(
+        case_id=row["case_id"],
+        patient_id=row["patient_id"],
+        modality=row["modality"],
+        roi=row["roi"],
+        image=str(folder / row["image"]),
+        mask=str(folder / row["mask"]),
+        labels=tuple(int(label) for label in row.get("labels", "").split(";") if label),
+        time_days=float(row["time_days"]) if row.get("time_days") else None,
+        event=int(row["event"]) if row.get("event") else None,
+        source=row.get("source", ""),
+        covariates={name: value for name, value in row.items() if name not in fixed},
+    )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ";".join(str(item) for item in value)
+    return str(value)

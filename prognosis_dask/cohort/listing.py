@@ -1,0 +1,83 @@
+"""The listing of a DICOM series: which file holds which slice, so that later only the needed ones are opened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from prognosis_dask.errors import CaseError, Code
+
+
+@dataclass(frozen=True)
+class SliceFile:
+    """One instance of a series.
+
+    ``position`` is ImagePositionPatient, ``orientation`` ImageOrientationPatient, ``pixel_spacing`` PixelSpacing
+    (row spacing first), all in mm and in DICOM's patient coordinates; ``size`` is (rows, columns).
+    """
+
+    file: str
+    sop_uid: str
+    position: tuple[float, float, float]
+    orientation: tuple[float, ...]
+    pixel_spacing: tuple[float, float]
+    size: tuple[int, int]
+    bytes: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class SeriesListing:
+    """A DICOM image series as the crawl saw it. ``slices`` are in order along the slice normal.
+
+    ``root`` is the folder that the slices' ``file`` names are relative to.
+    """
+
+    series_uid: str
+    study_uid: str
+    patient_id: str
+    modality: str
+    frame_of_reference_uid: str
+    description: str
+    root: str
+    slices: tuple[SliceFile, ...]
+
+    @property
+    def digest(self) -> str:
+        """Digest over identity, size and modification time of every file."""
+        lines = [f"{s.sop_uid} {s.bytes} {s.modified_ns}" for s in self.slices]
+        return hashlib.sha256("\n".join([self.series_uid, *lines]).encode()).hexdigest()[:16]
+
+
+def write_listing(folder: Path, listing: SeriesListing) -> Path:
+    """Write the listing as ``folder/<series uid>.series.json`` and return its path."""
+    path = folder / f"{listing.series_uid}.series.json"
+    path.write_text(json.dumps(asdict(listing)), encoding="utf-8")
+    return path
+
+
+def read_listing(path: Path | str) -> SeriesListing:
+    """Read what :func:`write_listing` wrote.
+
+    Raises
+    ------
+    CaseError
+        ``UNREADABLE_FILE`` when the file is missing or is not such a listing.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        slices = tuple(_slice(item) for item in data.pop("slices"))
+        return SeriesListing(**data, slices=slices)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CaseError(
+            Code.UNREADABLE_FILE,
+            f"cannot read the listing of the series ({error}); index the cohort again",
+            where=str(path),
+        ) from error
+
+
+def _slice(item: dict[str, Sequence[float] | str | int]) -> SliceFile:
+    return SliceFile(**{key: tuple(value) if isinstance(value, list) else value for key, value in item.items()})  # type: ignore[arg-type]

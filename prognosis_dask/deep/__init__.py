@@ -1,0 +1,1 @@
+"""Clips, networks, weights and the engines that run them."""

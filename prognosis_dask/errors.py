@@ -1,0 +1,138 @@
+"""The closed list of what can go wrong, and the exceptions that carry it.
+
+Two kinds are kept apart:
+
+* a **case problem** (:class:`CaseError`, recorded as :class:`Problem`) belongs to one patient, series or
+  mask. The run goes on; the problem is listed with the case.
+* a **user error** (any other :class:`PrognosisError`) stops the command. The command line prints its
+  message, without a traceback, and exits with status 2.
+
+Every message says what was seen, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import ModuleType
+
+
+class Code(StrEnum):
+    """Why a file, a patient or a case could not be used. Closed: a new failure needs a new code."""
+
+    # reading the folders
+    UNREADABLE_FILE = "unreadable-file"
+    DUPLICATE_INSTANCE = "duplicate-instance"
+    MASK_WITHOUT_SERIES = "mask-without-series"
+    SERIES_AMBIGUOUS = "series-ambiguous"
+    PATIENT_WITHOUT_MASK = "patient-without-mask"
+    # choosing regions of interest
+    ROI_NOT_FOUND = "roi-not-found"
+    ROI_AMBIGUOUS = "roi-ambiguous"
+    ROI_WITHOUT_CONTOUR = "roi-without-contour"
+    EXCLUDED = "excluded"
+    # clinical table
+    NO_CLINICAL_ROW = "no-clinical-row"
+    NO_ENDPOINT = "no-endpoint"
+    NO_IMAGES = "no-images"
+    # the image series
+    SLICE_GAP = "slice-gap"
+    SLICE_DUPLICATE = "slice-duplicate"
+    SERIES_MIXED = "series-mixed"
+    SERIES_TOO_SHORT = "series-too-short"
+    PIXELS_UNREADABLE = "pixels-unreadable"
+    IMAGE_INVALID = "image-invalid"
+    # the mask
+    MASK_UNREADABLE = "mask-unreadable"
+    MASK_EMPTY = "mask-empty"
+    MASK_OUTSIDE = "mask-outside"
+    MASK_ONE_VOXEL = "mask-one-voxel"
+    MASK_ONE_SLICE = "mask-one-slice"
+    MASK_OTHER_GRID = "mask-other-grid"
+    MASK_TOO_LONG = "mask-too-long"
+    CONTOUR_OFF_PLANE = "contour-off-plane"
+    # features
+    RADIOMICS_FAILED = "radiomics-failed"
+    CLIP_INVALID = "clip-invalid"
+    FEATURES_NOT_FINITE = "features-not-finite"
+    # running
+    STORE_DAMAGED = "store-damaged"
+    TIME_LIMIT = "time-limit"
+    WORKER_LOST = "worker-lost"
+    UNEXPECTED = "unexpected"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that could not be used: which code, whose, where, and the values seen and expected."""
+
+    code: Code
+    reason: str
+    patient_id: str = ""
+    case_id: str = ""
+    where: str = ""
+
+    def of(self, *, patient_id: str = "", case_id: str = "", where: str = "") -> Problem:
+        """The same problem with the missing parts of its address filled in."""
+        return replace(
+            self,
+            patient_id=self.patient_id or patient_id,
+            case_id=self.case_id or case_id,
+            where=self.where or where,
+        )
+
+
+class PrognosisError(Exception):
+    """A mistake the user can mend: wrong path, wrong job, missing extra, no cluster."""
+
+
+class CaseError(PrognosisError):
+    """One case cannot be used. Carries the :class:`Problem`; never stops a run."""
+
+    def __init__(self, code: Code, reason: str, *, where: str = "") -> None:
+        super().__init__(code, reason, where)
+        self.problem = Problem(code=code, reason=reason, where=where)
+
+    def __str__(self) -> str:
+        return f"{self.problem.code}: {self.problem.reason}"
+
+
+class JobError(PrognosisError):
+    """The job file, or an option on the command line, says something that cannot be done."""
+
+
+class StoreError(PrognosisError):
+    """A run's folder cannot be used: missing, of another kind, locked or not writable."""
+
+
+class ClusterError(PrognosisError):
+    """The Dask cluster cannot be reached, or lacks what the job needs."""
+
+
+class WeightsError(PrognosisError):
+    """Network weights are missing, or are not the ones that were asked for."""
+
+
+class MissingExtraError(PrognosisError):
+    """An optional package is not installed."""
+
+
+def import_extra(module: str, *, extra: str, feature: str) -> ModuleType:
+    """Import an optional ``module``, or say which extra installs it and which feature needs it.
+
+    Raises
+    ------
+    MissingExtraError
+        When the module cannot be imported.
+
+    >>> import_extra("json", extra="none", feature="this example").__name__
+    'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{feature} needs the package {module.split('.')[0]!r}, which is not installed ({error}); "
+            f"install it with: pip install 'prognosis-dask[{extra}]'"
+        ) from error

@@ -1,0 +1,249 @@
+"""The job file as a validated, frozen object, and the digests that resume compares."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+import types
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from prognosis_dask.errors import JobError
+
+
+@dataclass(frozen=True)
+class CohortSection:
+    """Where the cases come from. Either ``cases`` (a table) or ``sources`` (folders to index).
+
+    ``collection`` names a preset; ``roi``, ``modalities``, ``exclude`` and ``clinical`` override what it says.
+    """
+
+    collection: str = "generic"
+    sources: tuple[str, ...] = ()
+    cases: str = ""
+    clinical: str = ""
+    roi: tuple[str, ...] = ()
+    roi_policy: Literal["", "first", "merge", "each"] = ""
+    modalities: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SynthSection:
+    """The made cohort of the demo; ``patients`` of zero: none is made."""
+
+    patients: int = 0
+    seed: int = 0
+    signal: float = 1.0
+    bad_cases: bool = True
+
+
+@dataclass(frozen=True)
+class ImageSection:
+    """How a case is brought onto one grid and cropped (see :mod:`prognosis_dask.imaging`)."""
+
+    resample_mask: bool = False
+    gap_tolerance: float = 0.01
+    margin_mm: float = 20.0
+
+
+@dataclass(frozen=True)
+class FramesSection:
+    """How ROI frames are cut: see :mod:`prognosis_dask.imaging.frames`.
+
+    ``window`` is (low, high) in the image's own units; for CT in HU. Empty: CT -1000..1000, else the ROI's 1st to
+    99th percentile. ``placement = "reference"`` is the study's window, ``centred`` our own.
+    """
+
+    placement: Literal["centred", "reference"] = "centred"
+    window: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class RadiomicsSection:
+    """What pyradiomics computes: ``params`` is its own YAML file; empty: its defaults with binWidth 25."""
+
+    enabled: bool = True
+    params: str = ""
+
+
+@dataclass(frozen=True)
+class DeepSection:
+    """Which network on which engine. ``weights``: ``kinetics400``, ``file:PATH`` or ``untrained:SEED``."""
+
+    enabled: bool = True
+    engine: Literal["gluon"] = "gluon"
+    network: str = "i3d_inceptionv1_kinetics400"
+    weights: str = "kinetics400"
+    output: Literal["logits", "pooled"] = "logits"
+    device: Literal["cpu", "gpu"] = "cpu"
+    batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """Selection and Cox model (see :mod:`prognosis_dask.statistics`)."""
+
+    features: Literal["deep", "radiomics", "both"] = "deep"
+    label_days: float = 365.0
+    max_features: int = 100
+    penalizer: float = 0.01
+    folds: int = 5
+    repeats: int = 3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """How the runner behaves; nothing here changes a value, so nothing here enters a digest."""
+
+    out: str = ""
+    retries: int = 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job file. Relative paths in it have been resolved against the file's folder."""
+
+    name: str
+    title: str = ""
+    cohort: CohortSection = field(default_factory=CohortSection)
+    synth: SynthSection = field(default_factory=SynthSection)
+    image: ImageSection = field(default_factory=ImageSection)
+    frames: FramesSection = field(default_factory=FramesSection)
+    radiomics: RadiomicsSection = field(default_factory=RadiomicsSection)
+    deep: DeepSection = field(default_factory=DeepSection)
+    model: ModelSection = field(default_factory=ModelSection)
+    run: RunSection = field(default_factory=RunSection)
+
+
+def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
+    """Read a job file and apply ``--set section.key=value`` overrides (values in TOML's notation, or plain text).
+
+    Raises
+    ------
+    JobError
+        When the file is missing, is not TOML, has an unknown key or a value of the wrong type; the message names
+        the key, what was expected, and the nearest known key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise JobError(f"no job file at {path}; the ones that come with the project are in jobs/")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise JobError(f"{path} is not TOML: {error}") from error
+    for override in overrides:
+        _apply(data, override)
+    data.setdefault("name", path.stem)
+    job: Job = _build(Job, data, str(path), "")
+    _check(job, str(path))
+    return _resolve(job, path.parent)
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise JobError(f"--set {override!r}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        data = data.setdefault(section, {})
+        if not isinstance(data, dict):
+            raise JobError(f"--set {override!r}: {section!r} is not a section")
+    data[name] = value
+
+
+def _build(kind: type, data: dict[str, Any], where: str, prefix: str) -> Any:
+    hints = get_type_hints(kind)
+    names = [f.name for f in fields(kind)]
+    for key in data:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known here: {', '.join(names)}"
+            raise JobError(f"{where}: unknown key {prefix}{key}{hint}")
+    return kind(**{key: _value(hints[key], value, where, prefix + key) for key, value in data.items()})
+
+
+def _value(hint: Any, value: Any, where: str, key: str) -> Any:
+    if is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise JobError(f"{where}: {key} is {value!r}, expected a section [{key}]")
+        return _build(hint, value, where, key + ".")  # type: ignore[arg-type]
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise JobError(f"{where}: {key} is {value!r}, expected one of {', '.join(map(repr, get_args(hint)))}")
+        return value
+    if get_origin(hint) is tuple:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list):
+            raise JobError(f"{where}: {key} is {value!r}, expected a list")
+        return tuple(_value(get_args(hint)[0], item, where, key) for item in items)
+    if get_origin(hint) in (Union, types.UnionType):  # pragma: no cover - no section has one yet
+        raise TypeError(f"{key}: unions are not supported in a job")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise JobError(f"{where}: {key} is {value!r}, expected {_PLAIN[hint]}")
+    return value
+
+
+_PLAIN = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _check(job: Job, where: str) -> None:
+    def expect(condition: bool, key: str, value: object, expected: str) -> None:
+        if not condition:
+            raise JobError(f"{where}: {key} is {value!r}, expected {expected}")
+
+    cohort = job.cohort
+    ways = [bool(cohort.cases), bool(cohort.sources), job.synth.patients > 0]
+    expect(sum(ways) <= 1, "cohort", "more than one source", "one of cohort.cases, cohort.sources, synth.patients")
+    expect(job.synth.patients >= 0, "synth.patients", job.synth.patients, "zero or more")
+    expect(len(job.frames.window) in (0, 2), "frames.window", job.frames.window, "two numbers, or none")
+    expect(job.image.margin_mm >= 0, "image.margin_mm", job.image.margin_mm, "zero or more")
+    expect(0 < job.image.gap_tolerance < 1, "image.gap_tolerance", job.image.gap_tolerance, "between 0 and 1")
+    expect(job.deep.batch_size >= 1, "deep.batch_size", job.deep.batch_size, "one or more")
+    expect(job.model.folds >= 2, "model.folds", job.model.folds, "two or more")
+    expect(job.model.repeats >= 1, "model.repeats", job.model.repeats, "one or more")
+    expect(job.model.max_features >= 1, "model.max_features", job.model.max_features, "one or more")
+    expect(job.model.penalizer >= 0, "model.penalizer", job.model.penalizer, "zero or more")
+
+
+def _resolve(job: Job, folder: Path) -> Job:
+    def path(text: str) -> str:
+        return str((folder / Path(text).expanduser()).resolve()) if text else ""
+
+    cohort = replace(
+        job.cohort,
+        sources=tuple(path(source) for source in job.cohort.sources),
+        cases=path(job.cohort.cases),
+        clinical=path(job.cohort.clinical),
+    )
+    weights = job.deep.weights
+    if weights.startswith("file:"):
+        weights = f"file:{path(weights.removeprefix('file:'))}"
+    return replace(
+        job,
+        cohort=cohort,
+        radiomics=replace(job.radiomics, params=path(job.radiomics.params)),
+        deep=replace(job.deep, weights=weights),
+        run=replace(job.run, out=path(job.run.out)),
+    )
+
+
+def digest(*parts: object) -> str:
+    """Sixteen hex digits over sections, numbers and texts; equal exactly when all parts are equal.
+
+    >>> digest(ImageSection()) == digest(ImageSection(margin_mm=20.0))
+    True
+    """
+    plain = [asdict(part) if is_dataclass(part) and not isinstance(part, type) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Cluster, runner, worker set-up and progress: what knows Dask."""

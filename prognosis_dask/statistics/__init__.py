@@ -1,0 +1,1 @@
+"""Selection, survival models and their validation."""

@@ -1,0 +1,1 @@
+"""What a run keeps: ROIs, the ledger, the feature dataset."""
