@@ -1,0 +1,150 @@
+"""A made cohort: chest CTs with one lesion each, in the folders, formats and faults of a TCIA download.
+
+The lesions' size and texture drive the survival times in ``clinical.csv``, so that a whole run has something to find.
+Nothing here is a real person's.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from prognosis_dask.errors import StoreError
+from prognosis_dask.job import SynthSection
+from prognosis_dask.synthetic.ct import write_ct
+from prognosis_dask.synthetic.faults import FAULTS, Fault, PatientFiles
+from prognosis_dask.synthetic.patient import CLINICAL_COLUMNS, Patient, draw_patient
+from prognosis_dask.synthetic.phantom import make_phantom
+from prognosis_dask.synthetic.rtstruct import write_rtstruct
+from prognosis_dask.synthetic.seg import write_seg
+
+COLLECTION: Final = "MADE-CHEST"
+
+Map = Callable[[Callable[[Patient], int], list[Patient]], Iterable[int]]
+
+
+@dataclass(frozen=True)
+class MadeCohort:
+    """What :func:`make_cohort` wrote.
+
+    Attributes
+    ----------
+    images
+        The folder of DICOM files.
+    clinical
+        The clinical table: PatientID, age, gender, stage, time_days, event.
+    planted
+        The table of bad cases: patient_id, code (the problem that a run must report) and description.
+    patients, bad_patients, files
+        How many good patients, bad ones, and DICOM files.
+    """
+
+    images: Path
+    clinical: Path
+    planted: Path
+    patients: int
+    bad_patients: int
+    files: int
+
+
+def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> MadeCohort:
+    """Write a cohort of ``settings.patients`` patients into ``folder``; a complete one with these settings is kept.
+
+    Patients ``MADE-0001``, ... alternate between an RTSTRUCT (with several ROIs, in one patient of ten with a hole) and
+    a DICOM SEG. With ``settings.bad_cases`` the patients of :data:`prognosis_dask.synthetic.faults.FAULTS` come in
+    addition, one per fault. The same settings give the same bytes; a patient's files depend on the seed and the
+    patient alone, so ``map`` (as the built-in, perhaps a pool's) may write them in any order.
+
+    Raises
+    ------
+    StoreError
+        When the folder holds anything else than a cohort made with the same settings.
+    """
+    state = folder / "synth.json"
+    kept = _kept(folder, state, settings)
+    if kept is not None:
+        return _summary(folder, settings, kept)
+    images = _summary(folder, settings, 0).images
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_state(state, settings, None)
+    shutil.rmtree(images, ignore_errors=True)
+    images.mkdir(parents=True)
+    patients = _draw(settings)
+    files = sum(map(partial(_write_patient, images), patients))
+    absent = {fault.patient_id for fault in FAULTS if not fault.in_clinical_table}
+    rows = [patient.clinical_row for patient in patients if patient.patient_id not in absent]
+    _write_table(folder / "clinical.csv", CLINICAL_COLUMNS, rows)
+    planted = [(fault.patient_id, fault.code.value, fault.description) for fault in _faults(settings)]
+    _write_table(folder / "planted.csv", ("patient_id", "code", "description"), planted)
+    _write_state(state, settings, files)
+    return _summary(folder, settings, files)
+
+
+def _draw(settings: SynthSection) -> list[Patient]:
+    draw = partial(draw_patient, seed=settings.seed, signal=settings.signal)
+    good = [
+        draw(f"MADE-{n:04d}", mask_format="SEG" if n % 2 == 0 else "RTSTRUCT", cavity=n % 10 == 1)
+        for n in range(1, settings.patients + 1)
+    ]
+    return good + [draw(fault.patient_id, mask_format="RTSTRUCT", cavity=False) for fault in _faults(settings)]
+
+
+def _faults(settings: SynthSection) -> tuple[Fault, ...]:
+    return FAULTS if settings.bad_cases else ()
+
+
+def _write_patient(images: Path, patient: Patient) -> int:
+    """Write one patient's series and mask, spoil them where the patient is a bad case; the number of files left."""
+    phantom = make_phantom(patient)
+    ct = write_ct(images, patient, phantom)
+    write_mask = write_seg if patient.mask_format == "SEG" else write_rtstruct
+    mask = write_mask(images, patient, phantom, [ds for _, ds in ct])
+    files = PatientFiles(images / patient.patient_id, tuple(path for path, _ in ct), mask)
+    for fault in FAULTS:
+        if fault.patient_id == patient.patient_id:
+            fault.spoil(files)
+    return sum(path.is_file() for path in (*files.ct, files.mask))
+
+
+def _kept(folder: Path, state: Path, settings: SynthSection) -> int | None:
+    """How many files a complete cohort in the folder has; None where there is none, or one cut off in the making."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    if not state.is_file():
+        raise StoreError(f"{folder} holds something else than a made cohort; choose a new or an empty folder")
+    found = json.loads(state.read_text(encoding="utf-8"))
+    if found["settings"] != asdict(settings):
+        raise StoreError(
+            f"{folder} holds a cohort made with {found['settings']}, asked for is {asdict(settings)}; "
+            "choose another folder, or delete this one"
+        )
+    files: int | None = found["files"]
+    return files
+
+
+def _write_state(state: Path, settings: SynthSection, files: int | None) -> None:
+    state.write_text(json.dumps({"settings": asdict(settings), "files": files}, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def _summary(folder: Path, settings: SynthSection, files: int) -> MadeCohort:
+    return MadeCohort(
+        images=folder / "manifest-made" / COLLECTION,
+        clinical=folder / "clinical.csv",
+        planted=folder / "planted.csv",
+        patients=settings.patients,
+        bad_patients=len(_faults(settings)),
+        files=files,
+    )

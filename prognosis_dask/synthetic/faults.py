@@ -1,0 +1,106 @@
+"""The bad cases of the made cohort: each is a whole patient whose files are then spoilt in one known way."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread, dcmwrite
+from pydicom.dataset import Dataset
+
+from prognosis_dask.errors import Code
+from prognosis_dask.synthetic.rtstruct import LESION_ROI
+
+
+@dataclass(frozen=True)
+class PatientFiles:
+    """What was written of one patient. ``ct`` runs from foot to head; its middle slice crosses the lesion."""
+
+    folder: Path
+    ct: tuple[Path, ...]
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One bad case: the patient, the problem that a run must report, what is wrong, and how to bring it about."""
+
+    patient_id: str
+    code: Code
+    description: str
+    spoil: Callable[[PatientFiles], None]
+    in_clinical_table: bool = True
+
+
+def _remove_slice(files: PatientFiles) -> None:
+    files.ct[len(files.ct) // 2].unlink()
+
+
+def _cut_slice(files: PatientFiles) -> None:
+    path = files.ct[len(files.ct) // 2]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _move_lesion(files: PatientFiles) -> None:
+    ds = dcmread(files.mask)
+    for contour in _lesion(ds).ContourSequence:
+        contour.ContourData = [v + 1000 if i % 3 == 0 else v for i, v in enumerate(contour.ContourData)]
+    dcmwrite(files.mask, ds)
+
+
+def _refer_elsewhere(files: PatientFiles) -> None:
+    ds = dcmread(files.mask)
+    frame = ds.ReferencedFrameOfReferenceSequence[0]
+    series = frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0]
+    elsewhere = f"{frame.FrameOfReferenceUID[:-4]}0"
+    ds.FrameOfReferenceUID = frame.FrameOfReferenceUID = elsewhere
+    series.SeriesInstanceUID = f"{series.SeriesInstanceUID[:-4]}0"
+    for roi in ds.StructureSetROISequence:
+        roi.ReferencedFrameOfReferenceUID = elsewhere
+    images = [*series.ContourImageSequence]
+    images += [c.ContourImageSequence[0] for roi in ds.ROIContourSequence for c in roi.ContourSequence]
+    for image in images:
+        image.ReferencedSOPInstanceUID = f"{image.ReferencedSOPInstanceUID[:-4]}0"
+    dcmwrite(files.mask, ds)
+
+
+def _drop_contours(files: PatientFiles) -> None:
+    ds = dcmread(files.mask)
+    del _lesion(ds).ContourSequence
+    dcmwrite(files.mask, ds)
+
+
+def _rename_lesion(files: PatientFiles) -> None:
+    ds = dcmread(files.mask)
+    ds.StructureSetROISequence[-1].ROIName = "Tumour-2"
+    dcmwrite(files.mask, ds)
+
+
+def _remove_files(files: PatientFiles) -> None:
+    shutil.rmtree(files.folder)
+
+
+def _leave(files: PatientFiles) -> None:
+    pass
+
+
+def _lesion(ds: Dataset) -> Dataset:
+    """The contours of the lesion, which is the last ROI."""
+    assert ds.StructureSetROISequence[-1].ROIName == LESION_ROI
+    roi: Dataset = ds.ROIContourSequence[-1]
+    return roi
+
+
+#: Every bad case that is planted, in addition to the patients asked for.
+FAULTS = (
+    Fault("BAD-SLICE-GAP", Code.SLICE_GAP, "one slice inside the lesion is missing", _remove_slice),
+    Fault("BAD-SLICE-CUT", Code.PIXELS_UNREADABLE, "a slice's file ends half-way", _cut_slice),
+    Fault("BAD-ROI-OUTSIDE", Code.MASK_OUTSIDE, "the lesion's contours lie a metre beside the image", _move_lesion),
+    Fault("BAD-FRAME", Code.MASK_WITHOUT_SERIES, "the RTSTRUCT refers to a series that is not there", _refer_elsewhere),
+    Fault("BAD-ROI-EMPTY", Code.ROI_WITHOUT_CONTOUR, f"{LESION_ROI} has no contour", _drop_contours),
+    Fault("BAD-ROI-NAME", Code.ROI_NOT_FOUND, f"no ROI is called {LESION_ROI}", _rename_lesion),
+    Fault("BAD-NO-ROW", Code.NO_CLINICAL_ROW, "the clinical table lacks the patient", _leave, in_clinical_table=False),
+    Fault("BAD-NO-IMAGES", Code.NO_IMAGES, "the clinical table has a patient without images", _remove_files),
+)

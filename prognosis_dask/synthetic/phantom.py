@@ -1,0 +1,150 @@
+"""A chest of ellipses with one lesion: the voxels that the made CT series holds, and the lesion's mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
+
+from prognosis_dask.synthetic.patient import Patient, generator
+
+MATRIX: Final = 192
+SLICE_STEP_MM: Final = 3.0
+MARGIN_SLICES: Final = 5
+NOISE_HU: Final = 14.0
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Ellipse:
+    """An axis-parallel ellipse of the axial plane: centre and semi-axes, x before y, mm."""
+
+    x_mm: float
+    y_mm: float
+    a_mm: float
+    b_mm: float
+
+    def depth(self, x_mm: Floats, y_mm: Floats) -> Floats:
+        """One in the centre, zero on the rim, negative outside."""
+        return np.asarray(1 - ((x_mm - self.x_mm) / self.a_mm) ** 2 - ((y_mm - self.y_mm) / self.b_mm) ** 2)
+
+
+# the patient lies on the back: +x is the patient's left, +y the back
+BODY: Final = Ellipse(0, 0, 138, 100)
+MUSCLE: Final = Ellipse(0, 0, 128, 90)
+LUNG_RIGHT: Final = Ellipse(-66, -4, 50, 68)
+LUNG_LEFT: Final = Ellipse(66, -4, 50, 68)
+VERTEBRA: Final = Ellipse(0, 58, 18, 16)
+CORD: Final = Ellipse(0, 72, 6, 6)
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """One made CT series.
+
+    Attributes
+    ----------
+    image_hu
+        int16, (slice, row, column), slices from foot to head.
+    level_mm
+        The lesion's level function on the same grid, mm: positive inside, about the distance from its surface.
+    spacing_mm
+        Distance of rows and of columns.
+    origin_mm
+        Position of the first voxel's centre in DICOM's patient coordinates, (x, y, z).
+    """
+
+    image_hu: npt.NDArray[np.int16]
+    level_mm: Floats
+    spacing_mm: float
+    origin_mm: tuple[float, float, float]
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """The lesion, (slice, row, column)."""
+        return self.level_mm > 0
+
+    def z_mm(self, index: int) -> float:
+        """Where slice ``index`` lies on the patient's axis."""
+        return self.origin_mm[2] + index * SLICE_STEP_MM
+
+
+def make_phantom(patient: Patient) -> Phantom:
+    """Draw the patient's chest."""
+    rng = generator(patient.seed, patient.patient_id, "phantom")
+    spacing = float(rng.choice([1.6, 1.7, 1.8]))
+    half = int(np.ceil(patient.radius_mm / SLICE_STEP_MM)) + MARGIN_SLICES
+    z, y, x = _axes(2 * half + 1, spacing)
+    side = LUNG_LEFT if rng.random() < 0.5 else LUNG_RIGHT
+    centre = np.array([side.x_mm, side.y_mm, 0.0]) + rng.uniform(-8, 8, 3) * [1, 2, 0.2]
+    offset = (x - centre[0], y - centre[1], z - centre[2])
+    level = _lesion_level(offset, patient.radius_mm, rng)
+    hole = _hole_level(offset, patient.radius_mm) if patient.cavity else None
+    image = _chest(x, y, z.shape, rng)
+    _blend(image, level, _lesion_hu(level, patient.texture_hu, spacing, rng), spacing)
+    if hole is not None:
+        _blend(image, hole, np.full_like(level, -900), spacing)
+        level = np.minimum(level, -hole)
+    image += NOISE_HU * rng.standard_normal(image.shape, dtype=np.float32)
+    table_mm = float(rng.integers(-400, -100))
+    return Phantom(
+        image_hu=np.rint(image).clip(-1024, 3071).astype(np.int16),
+        level_mm=level,
+        spacing_mm=spacing,
+        origin_mm=(float(x[0, 0, 0]), float(y[0, 0, 0]), table_mm),
+    )
+
+
+def _axes(slices: int, spacing: float) -> tuple[Floats, Floats, Floats]:
+    """Coordinates (z, y, x) of the voxels' centres around the middle of the grid, mm, ready to broadcast."""
+    plane = (np.arange(MATRIX, dtype=np.float32) - (MATRIX - 1) / 2) * np.float32(spacing)
+    axis = (np.arange(slices, dtype=np.float32) - (slices - 1) / 2) * np.float32(SLICE_STEP_MM)
+    return axis[:, None, None], plane[None, :, None], plane[None, None, :]
+
+
+def _lesion_level(offset: tuple[Floats, Floats, Floats], radius_mm: float, rng: np.random.Generator) -> Floats:
+    """A ball with bumps: the radius varies with the direction by a random quadratic and a random cubic form."""
+    x, y, z = offset
+    distance = np.sqrt(x**2 + y**2 + z**2) + np.float32(1e-3)
+    u, v, w = x / distance, y / distance, z / distance
+    a = rng.uniform(-0.25, 0.25, 6).astype(np.float32)
+    bumps = a[0] * u * v + a[1] * v * w + a[2] * w * u + a[3] * (u**2 - w**2) + a[4] * (v**2 - w**2) + a[5] * u * v * w
+    return np.asarray(np.float32(radius_mm) * (1 + bumps) - distance)
+
+
+def _hole_level(offset: tuple[Floats, Floats, Floats], radius_mm: float) -> Floats:
+    x, y, z = offset
+    return np.asarray(np.float32(0.4 * radius_mm) - np.sqrt((x - np.float32(0.15 * radius_mm)) ** 2 + y**2 + z**2))
+
+
+def _chest(x: Floats, y: Floats, z_shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+    """Air, fat, muscle, lungs with vessels, a vertebra with its canal; the same in every slice but for the vessels."""
+    plane = np.full((MATRIX, MATRIX), -1000, np.float32)
+    for organ, hu in ((BODY, -90), (MUSCLE, 45), (VERTEBRA, 280), (CORD, 35)):
+        plane[organ.depth(x, y)[0] > 0] = hu
+    lungs = (np.maximum(LUNG_LEFT.depth(x, y), LUNG_RIGHT.depth(x, y)) > 0)[0]
+    plane[lungs] = -850
+    chest = np.repeat(plane[None], z_shape[0], axis=0)
+    # a coarse field, three voxels wide, whose peaks are the vessels
+    field = gaussian_filter(rng.standard_normal(chest.shape, dtype=np.float32), 1.5, truncate=2)
+    vessels = (field > 2.2 * field.std()) & lungs
+    chest[vessels] = -150
+    return chest
+
+
+def _lesion_hu(level: Floats, texture_hu: float, spacing: float, rng: np.random.Generator) -> Floats:
+    """Soft tissue whose blotches, about 5 mm wide, have the standard deviation ``texture_hu``."""
+    sigma = (2.5 / SLICE_STEP_MM, 2.5 / spacing, 2.5 / spacing)
+    blotches = gaussian_filter(rng.standard_normal(level.shape, dtype=np.float32), sigma, truncate=3)
+    blotches *= texture_hu / blotches.std()
+    return np.asarray(blotches + 35)
+
+
+def _blend(image: Floats, level: Floats, tissue_hu: Floats, spacing: float) -> None:
+    """Put the tissue where ``level`` is positive, with the partial volume of a voxel across its surface."""
+    share = np.clip(level / np.float32(spacing) + 0.5, 0, 1)
+    image += share * (tissue_hu - image)
