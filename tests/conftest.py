@@ -10,9 +10,15 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data: ``PROGNOSIS_TEST_DATA``, else ``../shared/data`` beside the checkout."""
+    """The folder of real data: ``PROGNOSIS_TEST_DATA``, else ``../shared/data`` beside the checkout.
+
+    Without it the test is skipped, or fails where ``PROGNOSIS_REQUIRE_DATA`` is set, as in CI.
+    """
     named = os.environ.get("PROGNOSIS_TEST_DATA")
     folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"real data not found at {folder}: set PROGNOSIS_TEST_DATA to its folder")
+        reason = f"real data not found at {folder}: set PROGNOSIS_TEST_DATA to its folder"
+        if os.environ.get("PROGNOSIS_REQUIRE_DATA"):
+            pytest.fail(reason)
+        pytest.skip(reason)
     return folder

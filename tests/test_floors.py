@@ -1,0 +1,80 @@
+"""The house's plan holds: imports go down only, Dask stays upstairs, starting up is quick."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "prognosis_dask"
+#: From the top down; a part imports from those below it (and from itself).
+FLOORS = (
+    "__main__",
+    "cli",
+    "pipeline",
+    "stages",
+    "report",
+    "statistics",
+    "runtime",
+    "store",
+    "deep",
+    "radiomics",
+    "brain",
+    "imaging",
+    "cohort",
+    "synthetic",
+    "job",
+    "errors",
+)
+KNOW_DASK = {"cli", "pipeline", "runtime"}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def floor_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_modules(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the floor"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down_only(path: Path) -> None:
+    floor = FLOORS.index(floor_of(path))
+    for name in imported_modules(path):
+        package, _, rest = name.partition(".")
+        if package == "prognosis_dask" and rest and rest.split(".")[0] in FLOORS:
+            assert FLOORS.index(rest.split(".")[0]) >= floor, f"{path.name} imports {name}, which is above it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_upper_floors_know_dask(path: Path) -> None:
+    packages = {name.partition(".")[0] for name in imported_modules(path)}
+    assert floor_of(path) in KNOW_DASK or not packages & {"dask", "distributed", "dask_cuda"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_stay_readable(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("arguments", [["-c", "import prognosis_dask"], ["-m", "prognosis_dask", "--help"]])
+def test_starting_up_takes_less_than_half_a_second(arguments: list[str]) -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    # the best of several: the limit is about what is imported, not about what else the machine does
+    assert min(seconds() for _ in range(5)) < 0.5
