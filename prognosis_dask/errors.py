@@ -40,6 +40,7 @@ class Code(StrEnum):
     SLICE_GAP = "slice-gap"
     SLICE_DUPLICATE = "slice-duplicate"
     SERIES_MIXED = "series-mixed"
+    GANTRY_TILT = "gantry-tilt"
     SERIES_TOO_SHORT = "series-too-short"
     PIXELS_UNREADABLE = "pixels-unreadable"
     IMAGE_INVALID = "image-invalid"
@@ -112,6 +113,10 @@ class ClusterError(PrognosisError):
 
 class WeightsError(PrognosisError):
     """Network weights are missing, or are not the ones that were asked for."""
+
+
+class StatisticsError(PrognosisError):
+    """The data cannot carry the model or the figure that was asked for."""
 
 
 class MissingExtraError(PrognosisError):

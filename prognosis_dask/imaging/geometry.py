@@ -1,0 +1,128 @@
+"""Between voxel indices and millimetres, and from one voxel lattice to another."""
+
+from __future__ import annotations
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.roi import Grid
+
+#: Voxel centres that lie closer than this, in voxels, are the same: nearest-neighbour resampling would move nothing.
+SAME_VOXEL = 0.1
+
+
+def steps_of(grid: Grid) -> NDArray[np.float64]:
+    """The vectors, in mm, from one voxel to the next: column i belongs to index axis i, in (x, y, z) order."""
+    steps: NDArray[np.float64] = np.asarray(grid.direction).reshape(3, 3) * np.asarray(grid.spacing)
+    return steps
+
+
+def to_index(grid: Grid, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Continuous (x, y, z) indices of ``points``, (n, 3) in mm; integers are voxel centres."""
+    offsets = np.asarray(points, dtype=np.float64) - np.asarray(grid.origin)
+    index: NDArray[np.float64] = np.linalg.solve(steps_of(grid), offsets.T).T
+    return index
+
+
+def place(
+    voxels: NDArray[np.bool_], first_mm: NDArray[np.float64], steps: NDArray[np.float64], grid: Grid
+) -> tuple[NDArray[np.bool_], tuple[slice, ...]]:
+    """Turn a block of voxels that lies on the grid's own lattice, in whatever axis order, into the grid's order.
+
+    Parameters
+    ----------
+    voxels
+        (slice, row, column), any size: smaller than the grid, or reaching beyond it.
+    first_mm
+        Where the centre of ``voxels[0, 0, 0]`` lies.
+    steps
+        (3, 3), mm: columns are the vectors from one column, row and slice of the block to the next.
+
+    Returns
+    -------
+    tuple
+        The part of the block inside the grid, and the slices of a (slice, row, column) array that it covers.
+
+    Raises
+    ------
+    CaseError
+        ``MASK_OTHER_GRID`` when the block's voxel centres are not the grid's, ``MASK_OUTSIDE`` when set voxels lie
+        outside the grid.
+    """
+    start = to_index(grid, first_mm[None])[0]
+    axes = np.linalg.solve(steps_of(grid), steps)
+    whole = _signed_permutation(axes)
+    last = np.array(voxels.shape[::-1]) - 1
+    corners = np.stack(np.meshgrid(*[(0, n) for n in last], indexing="ij"), -1).reshape(-1, 3)
+    drift = np.abs(start + corners @ axes.T - np.rint(start) - corners @ whole.T).max()
+    if drift > SAME_VOXEL:
+        raise CaseError(Code.MASK_OTHER_GRID, _other_grid(grid, first_mm, steps, drift))
+    source = np.abs(whole).argmax(axis=1)
+    block = voxels.transpose(2, 1, 0).transpose(source)
+    ends = np.stack([np.rint(start), np.rint(start) + whole @ last]).astype(int)
+    low = ends.min(axis=0)
+    block = np.flip(block, axis=[i for i in range(3) if whole[i, source[i]] < 0])
+    clipped_low = np.clip(low, 0, grid.size)
+    clipped_high = np.clip(low + block.shape, 0, grid.size)
+    inside = block[tuple(slice(a - s, max(a, b) - s) for a, b, s in zip(clipped_low, clipped_high, low, strict=True))]
+    outside = int(np.count_nonzero(block)) - int(np.count_nonzero(inside))
+    if outside:
+        raise CaseError(
+            Code.MASK_OUTSIDE, f"{outside} voxels of the mask lie outside the image of {grid.size} voxels (x, y, z)"
+        )
+    where = tuple(slice(int(a), int(max(a, b))) for a, b in zip(clipped_low, clipped_high, strict=True))
+    return inside.transpose(2, 1, 0), where[::-1]
+
+
+def _signed_permutation(axes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The nearest matrix with a single 1 or -1 in each row and column (the identity where there is none)."""
+    nearest: NDArray[np.float64] = np.zeros((3, 3))
+    rows = np.abs(axes).argmax(axis=0)
+    if sorted(rows) != [0, 1, 2]:
+        return np.eye(3)
+    for column, row in enumerate(rows):
+        nearest[row, column] = np.sign(axes[row, column])
+    return nearest
+
+
+def _other_grid(grid: Grid, first_mm: NDArray[np.float64], steps: NDArray[np.float64], drift: float) -> str:
+    spacing = np.round(np.linalg.norm(steps, axis=0), 4).tolist()
+    return (
+        f"the mask's voxels lie up to {drift:.2f} voxels from the image's (tolerance {SAME_VOXEL}): mask spacing "
+        f"{spacing} from {np.round(first_mm, 3).tolist()} mm, image spacing {np.round(grid.spacing, 4).tolist()} from "
+        f"{np.round(grid.origin, 3).tolist()} mm; image.resample_mask = true resamples it (nearest neighbour)"
+    )
+
+
+def resample_nearest(mask: sitk.Image, grid: Grid) -> NDArray[np.bool_]:
+    """A mask (0 and 1) on another grid, nearest neighbour; (slice, row, column).
+
+    Raises
+    ------
+    CaseError
+        ``MASK_OUTSIDE`` when set voxels lie outside the grid.
+    """
+    set_voxels = np.argwhere(sitk.GetArrayViewFromImage(mask))[:, ::-1]
+    steps = np.asarray(mask.GetDirection()).reshape(3, 3) * np.asarray(mask.GetSpacing())
+    index = to_index(grid, set_voxels @ steps.T + np.asarray(mask.GetOrigin()))
+    outside = int(((index < -0.5 - SAME_VOXEL) | (index > np.array(grid.size) - 0.5 + SAME_VOXEL)).any(axis=1).sum())
+    if outside:
+        raise CaseError(
+            Code.MASK_OUTSIDE, f"{outside} of {len(index)} voxels of the mask lie outside the image, {grid.size} voxels"
+        )
+    resampled = sitk.Resample(
+        mask, grid.size, sitk.Transform(), sitk.sitkNearestNeighbor, grid.origin, grid.spacing, grid.direction, 0
+    )
+    values: NDArray[np.bool_] = sitk.GetArrayViewFromImage(resampled) != 0
+    return values
+
+
+def image_on(array: NDArray[np.generic], grid: Grid, start: tuple[int, int, int] = (0, 0, 0)) -> sitk.Image:
+    """An image from (slice, row, column) values whose first voxel is the grid's voxel ``start`` (x, y, z)."""
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(grid.spacing)
+    image.SetDirection(grid.direction)
+    image.SetOrigin((np.asarray(grid.origin) + steps_of(grid) @ np.asarray(start, dtype=float)).tolist())
+    return image

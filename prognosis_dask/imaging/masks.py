@@ -1,0 +1,76 @@
+"""Any mask file on the grid of an image, and the checks that every mask must pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
+
+from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.labelmap import labelmap_mask
+from prognosis_dask.imaging.roi import Grid
+from prognosis_dask.imaging.rtstruct import rtstruct_mask
+from prognosis_dask.imaging.seg import seg_mask
+
+
+def read_mask(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool) -> NDArray[np.bool_]:
+    """Read an RTSTRUCT, a DICOM SEG or a label map; which of them it is, its content says.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool, (slice, row, column), of the grid's size; on two slices or more.
+
+    Raises
+    ------
+    CaseError
+        What :func:`rtstruct_mask`, :func:`seg_mask` and :func:`labelmap_mask` raise; ``UNREADABLE_FILE`` when the
+        file is missing, ``MASK_UNREADABLE`` when it is something else, ``MASK_ONE_VOXEL`` and ``MASK_ONE_SLICE``,
+        because three-dimensional features of such a mask have no meaning.
+    """
+    try:
+        mask = _read(path, labels, grid, resample=resample)
+        _check_extent(mask)
+    except CaseError as error:
+        raise CaseError(error.problem.code, error.problem.reason, where=str(path)) from error
+    return mask
+
+
+def _read(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool) -> NDArray[np.bool_]:
+    if not path.is_file():
+        raise CaseError(Code.UNREADABLE_FILE, "there is no mask file here; index the cohort again")
+    try:
+        dataset = pydicom.dcmread(path)
+    except InvalidDicomError:
+        return labelmap_mask(path, labels, grid, resample=resample)
+    except Exception as error:  # a damaged header raises many kinds
+        raise CaseError(Code.MASK_UNREADABLE, f"damaged DICOM file: {error}") from error
+    try:
+        return _from_dicom(dataset, labels, grid, resample=resample)
+    except (AttributeError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise CaseError(Code.MASK_UNREADABLE, f"the {dataset.get('Modality')} file is malformed: {error}") from error
+
+
+def _from_dicom(dataset: pydicom.Dataset, labels: tuple[int, ...], grid: Grid, *, resample: bool) -> NDArray[np.bool_]:
+    modality = dataset.get("Modality")
+    if modality == "RTSTRUCT":
+        return rtstruct_mask(dataset, labels, grid)
+    if modality == "SEG":
+        return seg_mask(dataset, labels, grid, resample=resample)
+    raise CaseError(Code.MASK_UNREADABLE, f"a DICOM file of modality {modality}; expected RTSTRUCT or SEG")
+
+
+def _check_extent(mask: NDArray[np.bool_]) -> None:
+    slices = np.flatnonzero(mask.any(axis=(1, 2)))
+    voxels = int(np.count_nonzero(mask[slices]))
+    if voxels == 0:
+        raise CaseError(Code.MASK_EMPTY, "the mask holds no voxel of the image")
+    if voxels == 1:
+        raise CaseError(Code.MASK_ONE_VOXEL, f"the mask is a single voxel, on slice {slices[0]}")
+    if len(slices) == 1:
+        raise CaseError(
+            Code.MASK_ONE_SLICE, f"the mask's {voxels} voxels lie on slice {slices[0]} alone; two or more are needed"
+        )

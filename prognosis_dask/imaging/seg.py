@@ -1,0 +1,163 @@
+"""A DICOM SEG's segments on the grid of the image; every frame goes where its position says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import highdicom
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels.utils import iter_pixels
+
+from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.geometry import place, resample_nearest, steps_of
+from prognosis_dask.imaging.roi import Grid
+
+#: A voxel of a FRACTIONAL segment belongs to the mask from this share of the maximum on.
+FRACTION = 0.5
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One frame of a wanted segment: its index in the pixel data and the geometry of its pixels."""
+
+    index: int
+    position: NDArray[np.float64]
+    row: NDArray[np.float64]
+    column: NDArray[np.float64]
+
+
+def seg_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid, *, resample: bool) -> NDArray[np.bool_]:
+    """The segments ``numbers`` (all merged; none named: the file's only segment).
+
+    BINARY, FRACTIONAL (from a half on) and LABELMAP; frames in any order and orientation, with gaps, or beyond the
+    image where they are empty. Frames on another grid than the image's are an error unless ``resample`` (nearest
+    neighbour).
+
+    Returns
+    -------
+    numpy.ndarray
+        bool, (slice, row, column), of the grid's size.
+
+    Raises
+    ------
+    CaseError
+        ``ROI_NOT_FOUND``, ``ROI_AMBIGUOUS``, ``MASK_UNREADABLE``, ``MASK_EMPTY``, ``MASK_OTHER_GRID`` or
+        ``MASK_OUTSIDE``.
+    """
+    wanted = numbers or _only(dataset)
+    known = _segments(dataset)
+    missing = [number for number in wanted if number not in known]
+    if missing:
+        raise CaseError(Code.ROI_NOT_FOUND, f"no segment {missing}; the file has {_listed(known)}")
+    frames = _frames(dataset, wanted)
+    mask: NDArray[np.bool_] = np.zeros(grid.size[::-1], dtype=bool)
+    try:
+        for frame, pixels in _decoded(dataset, frames, wanted):
+            block, where = place(pixels[None], frame.position, _frame_steps(frame, grid), grid)
+            mask[where] |= block
+    except CaseError as error:
+        if not resample or error.problem.code is not Code.MASK_OTHER_GRID:
+            raise
+        mask = resample_nearest(_volume(dataset, wanted), grid)
+    if not mask.any():
+        raise CaseError(Code.MASK_EMPTY, f"the segments {_listed(known, wanted)} hold no voxel")
+    return mask
+
+
+def _segments(dataset: Dataset) -> dict[int, str]:
+    return {int(item.SegmentNumber): str(item.get("SegmentLabel", "")) for item in dataset.get("SegmentSequence") or ()}
+
+
+def _only(dataset: Dataset) -> tuple[int, ...]:
+    """The single segment; a LABELMAP also lists its background, as segment 0."""
+    known = {number: label for number, label in _segments(dataset).items() if number}
+    if len(known) != 1:
+        raise CaseError(
+            Code.ROI_AMBIGUOUS, f"no segment number is given and the file has {len(known)}: {_listed(known)}"
+        )
+    return tuple(known)
+
+
+def _listed(known: dict[int, str], numbers: tuple[int, ...] = ()) -> str:
+    return ", ".join(f"{number} ({known[number]})" for number in numbers or known) or "none"
+
+
+def _frames(dataset: Dataset, wanted: tuple[int, ...]) -> list[_Frame]:
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    frames = []
+    for index, own in enumerate(dataset.get("PerFrameFunctionalGroupsSequence") or ()):
+        number = _group("SegmentIdentificationSequence", own, shared).get("ReferencedSegmentNumber")
+        if number is None or int(number) in wanted:
+            frames.append(_frame(index, own, shared))
+    return frames
+
+
+def _group(name: str, own: Dataset, shared: Dataset) -> Dataset:
+    """A functional group of one frame: its own, else the one that all frames share, else an empty one."""
+    items = own.get(name) or shared.get(name) or [Dataset()]
+    first: Dataset = items[0]
+    return first
+
+
+def _frame(index: int, own: Dataset, shared: Dataset) -> _Frame:
+    position = _group("PlanePositionSequence", own, shared).get("ImagePositionPatient")
+    orientation = _group("PlaneOrientationSequence", own, shared).get("ImageOrientationPatient")
+    spacing = _group("PixelMeasuresSequence", own, shared).get("PixelSpacing")
+    if position is None or orientation is None or spacing is None:
+        raise CaseError(
+            Code.MASK_UNREADABLE,
+            f"frame {index + 1} does not say where it lies (position {position}, orientation {orientation}, spacing "
+            f"{spacing}); only segmentations in patient coordinates can be used",
+        )
+    cosines = np.array(orientation, dtype=np.float64)
+    row, column = cosines[:3] * float(spacing[1]), cosines[3:] * float(spacing[0])
+    return _Frame(index, np.array(position, dtype=np.float64), row, column)
+
+
+def _decoded(
+    dataset: Dataset, frames: list[_Frame], wanted: tuple[int, ...]
+) -> Iterator[tuple[_Frame, NDArray[np.bool_]]]:
+    """Every frame with the mask that it holds; only these frames are decoded."""
+    if not frames:
+        return
+    kind = dataset.get("SegmentationType")
+    threshold = FRACTION * float(dataset.get("MaximumFractionalValue") or 1)
+    try:
+        for frame, values in zip(frames, iter_pixels(dataset, indices=[f.index for f in frames]), strict=True):
+            if kind == "LABELMAP":
+                yield frame, np.isin(values, wanted)
+            else:
+                yield frame, values >= threshold
+    except Exception as error:  # decoders raise whatever they like
+        raise CaseError(Code.MASK_UNREADABLE, f"cannot decode the segmentation's frames: {error}") from error
+
+
+def _frame_steps(frame: _Frame, grid: Grid) -> NDArray[np.float64]:
+    """The frame's steps as columns; across the frame it has no size, so the image's own step stands for it."""
+    across = np.cross(frame.row, frame.column)
+    steps = steps_of(grid)
+    along = across @ steps / np.linalg.norm(steps, axis=0)
+    third = steps[:, np.abs(along).argmax()]
+    return np.stack([frame.row, frame.column, third], axis=1)
+
+
+def _volume(dataset: Dataset, wanted: tuple[int, ...]) -> sitk.Image:
+    """The segments as a volume on the segmentation's own grid."""
+    try:
+        segmentation = highdicom.seg.Segmentation.from_dataset(dataset)
+        volume = segmentation.get_volume(
+            segment_numbers=list(wanted), rescale_fractional=False, allow_missing_positions=True
+        )
+    except Exception as error:  # checks of many kinds
+        raise CaseError(Code.MASK_UNREADABLE, f"the segmentation is no volume: {error}") from error
+    threshold = FRACTION * float(dataset.get("MaximumFractionalValue") or 1)
+    image = sitk.GetImageFromArray((volume.array >= threshold).any(axis=-1).astype(np.uint8))
+    spacing = np.array(volume.spacing)[::-1]
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(list(volume.position))
+    image.SetDirection((volume.affine[:3, 2::-1] / spacing).ravel().tolist())
+    return image
