@@ -75,7 +75,7 @@ def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> MadeCoh
     _write_state(state, settings, None)
     shutil.rmtree(images, ignore_errors=True)
     images.mkdir(parents=True)
-    patients = _draw(settings)
+    patients = draw_patients(settings)
     files = sum(map(partial(_write_patient, images), patients))
     absent = {fault.patient_id for fault in FAULTS if not fault.in_clinical_table}
     rows = [patient.clinical_row for patient in patients if patient.patient_id not in absent]
@@ -86,7 +86,8 @@ def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> MadeCoh
     return _summary(folder, settings, files)
 
 
-def _draw(settings: SynthSection) -> list[Patient]:
+def draw_patients(settings: SynthSection) -> list[Patient]:
+    """The patients that :func:`make_cohort` writes, the good ones first."""
     draw = partial(draw_patient, seed=settings.seed, signal=settings.signal)
     good = [
         draw(f"MADE-{n:04d}", mask_format="SEG" if n % 2 == 0 else "RTSTRUCT", cavity=n % 10 == 1)

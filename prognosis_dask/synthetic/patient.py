@@ -20,7 +20,7 @@ AGE_WEIGHT: Final = 0.2
 WEIBULL_SHAPE: Final = 1.3
 WEIBULL_SCALE_DAYS: Final = 800.0
 END_OF_STUDY_DAYS: Final = 2100.0
-MEAN_DROPOUT_DAYS: Final = 4500.0
+MEAN_DROPOUT_DAYS: Final = 6000.0
 
 #: The columns of ``clinical.csv``.
 CLINICAL_COLUMNS: Final = ("PatientID", "age", "gender", "stage", "time_days", "event")
