@@ -207,6 +207,7 @@ def _check(job: Job, where: str) -> None:
     ways = [bool(cohort.cases), bool(cohort.sources), job.synth.patients > 0]
     expect(sum(ways) <= 1, "cohort", "more than one source", "one of cohort.cases, cohort.sources, synth.patients")
     expect(job.synth.patients >= 0, "synth.patients", job.synth.patients, "zero or more")
+    expect(job.synth.seed >= 0, "synth.seed", job.synth.seed, "zero or more")
     expect(len(job.frames.window) in (0, 2), "frames.window", job.frames.window, "two numbers, or none")
     expect(job.image.margin_mm >= 0, "image.margin_mm", job.image.margin_mm, "zero or more")
     expect(0 < job.image.gap_tolerance < 1, "image.gap_tolerance", job.image.gap_tolerance, "between 0 and 1")
