@@ -1,0 +1,110 @@
+"""The Gluon engine: GluonCV's networks on MXNet."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prognosis_dask.deep.clips import CLIP_SIZE
+from prognosis_dask.deep.gluon_import import import_gluon
+from prognosis_dask.deep.networks import Network
+from prognosis_dask.deep.weights import Weights
+from prognosis_dask.errors import ClusterError
+
+
+class GluonEngine:
+    """A GluonCV network. See :class:`prognosis_dask.deep.engine.Engine`.
+
+    The network always runs on the same number of clips at once, so that the clips beside one, which change with a
+    resumed run, cannot change its features by a bit: matrix products round differently for other numbers of rows.
+    That number is 1 on a CPU, where larger batches are no faster; on a GPU it is ``batch_size``, and the last batch is
+    filled with zeros.
+
+    Raises
+    ------
+    ClusterError
+        When ``device`` is ``gpu`` and MXNet sees none.
+    """
+
+    def __init__(self, network: Network, weights: Weights, *, output: str, device: str, batch_size: int) -> None:
+        self.feature_names = network.feature_names(output)
+        self._provenance = {
+            "engine": "gluon",
+            "network": network.name,
+            "output": output,
+            "weights": weights.spec,
+            "weights_sha256": weights.sha256,
+            "device": device,
+            "precision": "float32",
+        }
+        self._min_length = network.min_length
+        self._rows = batch_size if device == "gpu" else 1
+        gluoncv = import_gluon()
+        import mxnet as mx
+
+        self._mx = mx
+        self._context = _context(mx, device)
+        block = gluoncv.model_zoo.get_model(network.name, pretrained=False, pretrained_base=False, ctx=self._context)
+        _set_parameters(mx, block, weights)
+        # GluonCV's features end with the average over time and space
+        self._block = block.features if output == "pooled" else block
+        self._lock = threading.Lock()
+        _compile(mx, self._block, self._context)
+
+    def features(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Run clips of one length: (n, 3, T, 224, 224) float32 to (n, F) float32."""
+        if clips.ndim != 5 or clips.shape[1] != 3 or clips.shape[2] < self._min_length:
+            raise ValueError(f"clips of shape {clips.shape}; expected (n, 3, {self._min_length} or more, 224, 224)")
+        values = np.empty((len(clips), len(self.feature_names)), np.float32)
+        with self._lock:  # MXNet's static buffers serve one call at a time
+            for start in range(0, len(clips), self._rows):
+                part = clips[start : start + self._rows]
+                values[start : start + len(part)] = self._run(part)[: len(part)]
+        return values
+
+    def describe(self) -> dict[str, str]:
+        """The provenance of the features."""
+        return dict(self._provenance, mxnet=self._mx.__version__)
+
+    def _run(self, clips: npt.NDArray[np.float32]) -> Any:
+        if len(clips) < self._rows:
+            empty = np.zeros((self._rows - len(clips), *clips.shape[1:]), np.float32)
+            clips = np.concatenate([clips, empty])
+        return self._block(_array(self._mx, clips).as_in_context(self._context)).asnumpy().reshape(self._rows, -1)
+
+
+def _context(mx: Any, device: str) -> Any:
+    if device == "cpu":
+        return mx.cpu()
+    if mx.context.num_gpus() == 0:
+        raise ClusterError(
+            "deep.device is 'gpu', but MXNet sees no GPU here. It needs an NVIDIA card up to Ampere and its CUDA build "
+            "in place of mxnet (pip install 'prognosis-dask[gluon-cuda]'); or set deep.device = 'cpu'"
+        )
+    # trying out algorithms at run time could choose another one, and other last bits, in the next run
+    os.environ.setdefault("MXNET_CUDNN_AUTOTUNE_DEFAULT", "0")
+    return mx.gpu()
+
+
+def _set_parameters(mx: Any, block: Any, weights: Weights) -> None:
+    parameters = block._collect_params_with_prefix()
+    for name, values in weights.values.items():
+        parameters[name].set_data(_array(mx, values))
+
+
+def _array(mx: Any, values: npt.NDArray[np.float32]) -> Any:
+    # mx.nd.array looks into a part of SciPy that is deprecated
+    return mx.nd.from_numpy(np.ascontiguousarray(values), zero_copy=False)
+
+
+def _compile(mx: Any, block: Any, context: Any) -> None:
+    if context.device_type == "gpu":
+        block.hybridize(static_alloc=True, static_shape=True)
+        return
+    # oneDNN fuses each convolution with its normalisation and activation: twice the speed
+    example = mx.nd.zeros((1, 3, 8, CLIP_SIZE, CLIP_SIZE), ctx=context)
+    block.optimize_for(example, backend="MKLDNN", static_alloc=True, static_shape=True)
