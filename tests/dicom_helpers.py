@@ -1,14 +1,19 @@
-"""A listing of a folder of DICOM slices, made the slow and obvious way."""
+"""Small DICOM series and structure sets, and listings of folders made the slow and obvious way."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, RTStructureSetStorage, generate_uid
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile, write_listing
+from prognosis_dask.errors import CaseError, Code
 
 
 def list_series(folder: Path) -> SeriesListing:
@@ -50,3 +55,80 @@ def case_of(image: Path, mask: Path, labels: tuple[int, ...], work: Path, modali
     """A case of an image file, or of a folder of slices whose listing is written to ``work``."""
     listed = write_listing(work, list_series(image)) if image.is_dir() else image
     return Case("case", "patient", modality, "roi", str(listed), str(mask), labels)
+
+
+def write_series(
+    folder: Path,
+    stored: np.ndarray,
+    *,
+    spacing: tuple[float, float, float] = (1.0, 1.0, 2.0),
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
+    modality: str = "CT",
+    bits: int = 16,
+    rescale: list[tuple[float, float]] | tuple[float, float] | None = None,
+) -> Path:
+    """Write ``stored`` (slice, row, column) as a series of one file a slice; ``spacing`` is (x, y, z) in mm."""
+    folder.mkdir(parents=True)
+    cosines = np.array(orientation, dtype=float)
+    normal = np.cross(cosines[:3], cosines[3:])
+    series_uid, study_uid, frame_uid = (generate_uid(entropy_srcs=[str(folder), part]) for part in "abc")
+    for number, plane in enumerate(stored):
+        slice_ = Dataset()
+        slice_.SOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage
+        slice_.SOPInstanceUID = generate_uid(entropy_srcs=[str(folder), str(number)])
+        slice_.SeriesInstanceUID, slice_.StudyInstanceUID, slice_.FrameOfReferenceUID = series_uid, study_uid, frame_uid
+        slice_.PatientID, slice_.Modality, slice_.InstanceNumber = "P", modality, number + 1
+        slice_.PatientName, slice_.PatientBirthDate, slice_.PatientSex = "P", "", ""
+        slice_.StudyDate = slice_.StudyTime = slice_.AccessionNumber = slice_.StudyID = (
+            slice_.ReferringPhysicianName
+        ) = ""
+        slice_.Manufacturer = "M"
+        slice_.ImagePositionPatient = [f"{v:.6f}" for v in np.array(origin) + number * spacing[2] * normal]
+        slice_.ImageOrientationPatient = [f"{v:.12f}" for v in cosines]
+        slice_.PixelSpacing = [spacing[1], spacing[0]]
+        slice_.Rows, slice_.Columns = plane.shape
+        slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
+        slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit = 8 * stored.itemsize, bits, bits - 1
+        slice_.PixelRepresentation = int(np.issubdtype(stored.dtype, np.signedinteger))
+        if rescale is not None:
+            slope, intercept = rescale[number] if isinstance(rescale, list) else rescale
+            slice_.RescaleSlope, slice_.RescaleIntercept = slope, intercept
+        slice_.PixelData = plane.tobytes()
+        slice_.file_meta = FileMetaDataset()
+        slice_.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        slice_["PixelData"].VR = "OW"
+        slice_.save_as(folder / f"{number:03}.dcm", enforce_file_format=True)
+    return folder
+
+
+def write_rtstruct(path: Path, contours: list[np.ndarray], *, kind: str = "CLOSED_PLANAR", name: str = "GTV-1") -> Path:
+    """Write an RTSTRUCT whose ROI 1 has the contours, (n, 3) in mm each, and whose ROI 2 has none."""
+    structures = Dataset()
+    structures.SOPClassUID, structures.SOPInstanceUID = RTStructureSetStorage, generate_uid()
+    structures.Modality, structures.PatientID = "RTSTRUCT", "P"
+    structures.StructureSetROISequence = []
+    for number, label in enumerate((name, "empty"), start=1):
+        roi = Dataset()
+        roi.ROINumber, roi.ROIName = number, label
+        structures.StructureSetROISequence.append(roi)
+    lines = Dataset()
+    lines.ReferencedROINumber, lines.ContourSequence = 1, []
+    for points in contours:
+        contour = Dataset()
+        contour.ContourGeometricType, contour.NumberOfContourPoints = kind, len(points)
+        contour.ContourData = [f"{value:.4f}" for value in np.asarray(points).ravel()]
+        lines.ContourSequence.append(contour)
+    structures.ROIContourSequence = [lines]
+    structures.file_meta = FileMetaDataset()
+    structures.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    structures.save_as(path, enforce_file_format=True)
+    return path
+
+
+def problem_of(action: Callable[[], object]) -> Code:
+    """The code of the problem that an action must raise."""
+    with pytest.raises(CaseError) as caught:
+        action()
+    assert len(caught.value.problem.reason) > 20, "a reason says what was seen and expected"
+    return caught.value.problem.code

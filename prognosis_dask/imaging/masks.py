@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
 
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.labelmap import labelmap_mask
@@ -42,16 +41,23 @@ def read_mask(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool
 def _read(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool) -> NDArray[np.bool_]:
     if not path.is_file():
         raise CaseError(Code.UNREADABLE_FILE, "there is no mask file here; index the cohort again")
-    try:
-        dataset = pydicom.dcmread(path)
-    except InvalidDicomError:
+    if not _is_dicom(path):
         return labelmap_mask(path, labels, grid, resample=resample)
+    try:
+        dataset = pydicom.dcmread(path, force=True)
     except Exception as error:  # a damaged header raises many kinds
         raise CaseError(Code.MASK_UNREADABLE, f"damaged DICOM file: {error}") from error
     try:
         return _from_dicom(dataset, labels, grid, resample=resample)
     except (AttributeError, ValueError, TypeError, KeyError, IndexError) as error:
         raise CaseError(Code.MASK_UNREADABLE, f"the {dataset.get('Modality')} file is malformed: {error}") from error
+
+
+def _is_dicom(path: Path) -> bool:
+    """A preamble and ``DICM``; or, in old exports without one, the group number of the first element."""
+    with path.open("rb") as stream:
+        start = stream.read(132)
+    return start[128:] == b"DICM" or start[:2] in (b"\x02\x00", b"\x08\x00")
 
 
 def _from_dicom(dataset: pydicom.Dataset, labels: tuple[int, ...], grid: Grid, *, resample: bool) -> NDArray[np.bool_]:

@@ -60,10 +60,14 @@ def series_grid(listing: SeriesListing, gap_tolerance: float) -> Grid:
 
 
 def _axes(orientation: tuple[float, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Unit vectors along a row, along a column, and the slice normal."""
-    row, column = (np.asarray(part) / np.linalg.norm(part) for part in (orientation[:3], orientation[3:]))
-    normal = np.cross(row, column)
-    return row, column, normal / np.linalg.norm(normal)
+    """Unit vectors along a row, along a column, and the slice normal.
+
+    Written cosines are right-angled to a few digits only; as in ITK, the row's are corrected.
+    """
+    column = np.asarray(orientation[3:]) / np.linalg.norm(orientation[3:])
+    normal = np.cross(orientation[:3], column)
+    normal /= np.linalg.norm(normal)
+    return np.cross(column, normal), column, normal
 
 
 def _check_alike(listing: SeriesListing) -> None:
@@ -144,8 +148,8 @@ def read_slices(listing: SeriesListing, first: int, stop: int) -> NDArray[np.gen
 def _read_slice(root: Path, expected: SliceFile) -> NDArray[np.generic]:
     path = root / expected.file
     try:
-        dataset = pydicom.dcmread(path)
-        if dataset.SOPInstanceUID != expected.sop_uid:
+        dataset = pydicom.dcmread(path, force=True)  # old exports lack the preamble; the identity is checked
+        if dataset.get("SOPInstanceUID") != expected.sop_uid:
             raise ValueError("it is not the instance that was indexed; index the cohort again")
         stored = dataset.pixel_array
         if stored.shape != expected.size:

@@ -1,0 +1,190 @@
+"""Reading DICOM image series. The witness is SimpleITK's own reader (GDCM)."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from prognosis_dask.errors import Code
+from prognosis_dask.imaging.series import read_slices, series_grid
+from tests.dicom_helpers import list_series, problem_of, write_series
+
+OBLIQUE = (0.9541666, -0.2080757, 0.2151061, 0.2785886, 0.880128, -0.3843997)
+RAMP = np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7) - 30
+
+
+def assert_equals_simpleitk(folder: Path) -> None:
+    listing = list_series(folder)
+    grid, pixels = series_grid(listing, 0.01), read_slices(listing, 0, len(listing.slices))
+    expected = sitk.ReadImage([str(folder / s.file) for s in listing.slices])
+    assert grid.size == expected.GetSize()
+    np.testing.assert_allclose(grid.spacing, expected.GetSpacing(), rtol=1e-9)
+    np.testing.assert_allclose(grid.origin, expected.GetOrigin(), atol=1e-9)
+    np.testing.assert_allclose(grid.direction, expected.GetDirection(), atol=1e-7)
+    values = sitk.GetArrayViewFromImage(expected)
+    assert pixels.dtype == values.dtype
+    np.testing.assert_array_equal(pixels, values)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "lung1_002/ct",
+        "ibsi/ct_phantom/dicom/image",
+        "sts/STS_002/CT/image",
+        "sts/STS_002/MR_T1/image",
+        "sts/STS_008/PET/image",
+        "qin_prostate/ADC",
+        "dcmqi/ct-3slice",
+        "rt_utils/oriented_data",
+    ],
+)
+def test_real_series_equal_simpleitk(shared_data: Path, folder: str) -> None:
+    assert_equals_simpleitk(shared_data / folder)
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize("rescale", [None, (1, 0), (1, -1024), (2, -1), (0.5, 0.25), (1, 0.5)])
+@pytest.mark.parametrize(("kind", "bits"), [("int16", 16), ("int16", 12), ("uint16", 12), ("uint16", 16), ("uint8", 8)])
+def test_pixel_type_and_values_equal_simpleitk(
+    tmp_path: Path, kind: str, bits: int, rescale: tuple[float, float] | None, modality: str
+) -> None:
+    stored = (RAMP if kind == "int16" else RAMP + 30).astype(kind)
+    assert_equals_simpleitk(
+        write_series(tmp_path / "s", stored, bits=bits, rescale=rescale, orientation=OBLIQUE, modality=modality)
+    )
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+def test_compressed_series_equal_simpleitk(tmp_path: Path, syntax: pydicom.uid.UID) -> None:
+    folder = write_series(tmp_path / "s", RAMP, rescale=(1, -1024))
+    for path in folder.iterdir():
+        slice_ = pydicom.dcmread(path)
+        slice_.compress(syntax)
+        slice_.save_as(path)
+    assert_equals_simpleitk(folder)
+    np.testing.assert_array_equal(read_slices(list_series(folder), 0, 5), RAMP - 1024)
+
+
+def test_slopes_that_differ_between_slices_are_applied_to_each(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s", RAMP, rescale=[(0.5 * k, k) for k in range(1, 6)])
+    expected = RAMP * (0.5 * np.arange(1, 6))[:, None, None] + np.arange(1, 6)[:, None, None]
+    np.testing.assert_array_equal(read_slices(list_series(folder), 0, 5), expected)
+
+
+def test_only_the_slices_asked_for_are_opened(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s", RAMP)
+    listing = list_series(folder)
+    for number in (0, 4):
+        (folder / f"{number:03}.dcm").unlink()
+    np.testing.assert_array_equal(read_slices(listing, 1, 4), RAMP[1:4])
+
+
+def test_the_file_names_do_not_matter(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s", RAMP)
+    for number, name in enumerate("cabed"):
+        (folder / f"{number:03}.dcm").rename(folder / name)
+    np.testing.assert_array_equal(read_slices(list_series(folder), 0, 5), RAMP)
+
+
+def change(path: Path, **values: object) -> None:
+    slice_ = pydicom.dcmread(path)
+    for keyword, value in values.items():
+        setattr(slice_, keyword, value)
+    slice_.save_as(path)
+
+
+def grid_code(folder: Path, tolerance: float = 0.01) -> Code:
+    return problem_of(lambda: series_grid(list_series(folder), tolerance))
+
+
+def test_missing_slice_is_found_that_simpleitk_averages_away(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s", np.zeros((9, 4, 4), np.int16))
+    (folder / "005.dcm").unlink()
+    assert grid_code(folder) is Code.SLICE_GAP
+
+
+def test_gap_tolerance_decides_what_is_a_gap(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s", RAMP)
+    change(folder / "004.dcm", ImagePositionPatient=[0, 0, 8.05])
+    assert grid_code(folder) is Code.SLICE_GAP
+    assert series_grid(list_series(folder), 0.03).spacing[2] == pytest.approx(8.05 / 4)
+
+
+def test_two_slices_at_one_place_are_found(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s", RAMP)
+    shutil.copy(folder / "002.dcm", folder / "copy.dcm")
+    change(folder / "copy.dcm", SOPInstanceUID="1.2.3")
+    assert grid_code(folder) is Code.SLICE_DUPLICATE
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"ImageOrientationPatient": [1, 0, 0, 0, 0, 1]},
+        {"PixelSpacing": [1.0, 1.1]},
+        {"Rows": 7, "Columns": 6},
+    ],
+)
+def test_slices_of_another_kind_are_found(tmp_path: Path, values: dict[str, object]) -> None:
+    folder = write_series(tmp_path / "s", RAMP)
+    change(folder / "003.dcm", **values)
+    assert grid_code(folder) is Code.SERIES_MIXED
+
+
+def test_gantry_tilt_is_found(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s", RAMP)
+    for number in range(5):
+        change(folder / f"{number:03}.dcm", ImagePositionPatient=[0, 2 * number * np.tan(np.radians(10)), 2 * number])
+    assert grid_code(folder) is Code.GANTRY_TILT
+
+
+def test_a_single_slice_is_no_volume(shared_data: Path) -> None:
+    assert grid_code(shared_data / "rt_utils" / "one_slice_data") is Code.SERIES_TOO_SHORT
+
+
+def test_files_that_cannot_be_decoded_are_named(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s", RAMP)
+    listing = list_series(folder)
+    whole = (folder / "002.dcm").read_bytes()
+
+    def code() -> Code:
+        return problem_of(lambda: read_slices(listing, 0, 5))
+
+    (folder / "002.dcm").write_bytes(whole[:-10])
+    assert code() is Code.PIXELS_UNREADABLE
+    (folder / "002.dcm").write_bytes(b"not DICOM")
+    assert code() is Code.PIXELS_UNREADABLE
+    (folder / "002.dcm").unlink()
+    assert code() is Code.PIXELS_UNREADABLE
+    shutil.copy(folder / "001.dcm", folder / "002.dcm")
+    assert code() is Code.PIXELS_UNREADABLE, "another instance than the one that was indexed"
+
+
+def test_a_multi_frame_file_is_refused_by_name(shared_data: Path, tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s", np.zeros((2, 38, 24), np.int16))
+    listing = list_series(folder)
+    many = pydicom.dcmread(shared_data / "dcmqi" / "24x38x3" / "multiframe" / "mf.dcm")
+    many.SOPInstanceUID = listing.slices[0].sop_uid
+    many.save_as(folder / "000.dcm")
+    assert problem_of(lambda: read_slices(listing, 0, 2)) is Code.PIXELS_UNREADABLE
+
+
+def test_transfer_syntaxes_of_the_witness_are_covered(shared_data: Path) -> None:
+    kinds = {
+        pydicom.dcmread(next((shared_data / folder).glob("*.dcm")), stop_before_pixels=True).file_meta.TransferSyntaxUID
+        for folder in ("lung1_002/ct", "qin_prostate/ADC")
+    }
+    assert kinds == {ImplicitVRLittleEndian, ExplicitVRLittleEndian}
