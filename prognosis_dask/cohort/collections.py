@@ -1,0 +1,163 @@
+"""Collection presets: what is particular about each cohort, as data. A job overrides what it wants otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from prognosis_dask.cohort.headers import IMAGE_MODALITIES
+from prognosis_dask.cohort.rois import Policy, check_rules
+from prognosis_dask.errors import JobError
+from prognosis_dask.job import CohortSection
+
+#: Days in a unit of follow-up time: a year is 365.25 days.
+DAYS = {"days": 1.0, "months": 365.25 / 12, "years": 365.25}
+
+#: How events are written, whatever the collection.
+EVENT_CODES: Mapping[str, int] = {
+    **dict.fromkeys(("1", "yes", "y", "true", "dead", "died", "deceased", "death", "event"), 1),
+    **dict.fromkeys(("0", "no", "n", "false", "alive", "living", "censored"), 0),
+}
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What the index has to know about a collection.
+
+    Attributes
+    ----------
+    roi, policy, modalities
+        See :mod:`prognosis_dask.cohort.rois`; no rule means every ROI.
+    exclude
+        Patients that have no usable case, with the reason; a job's ``exclude`` takes the place of these.
+    cautions
+        Patients that some studies leave out, with the reason. They stay in unless the job excludes them.
+    id_columns, time_columns, event_columns
+        Spellings that the clinical table may use, the first that is there counts. Compared by letters and digits only:
+        ``Survival.time`` is ``survivaltime``.
+    time_unit
+        Unit of the time column.
+    event_codes
+        How the event column says 1 (seen) and 0 (censored).
+    """
+
+    roi: tuple[str, ...] = ()
+    policy: Policy = "one"
+    modalities: tuple[str, ...] = IMAGE_MODALITIES
+    exclude: Mapping[str, str] = field(default_factory=dict)
+    cautions: Mapping[str, str] = field(default_factory=dict)
+    id_columns: tuple[str, ...] = ("PatientID", "Patient", "ID", "SubjectID", "dicom_patient_id")
+    time_columns: tuple[str, ...] = ("time_days",)
+    event_columns: tuple[str, ...] = ("event",)
+    time_unit: Literal["days", "months", "years"] = "days"
+    event_codes: Mapping[str, int] = field(default_factory=lambda: EVENT_CODES)
+
+
+_LUNG1_TIME = ("Survival.time", "survival_time")
+_LUNG1_EVENT = ("deadstatus.event", "dead_status_event")
+_HN1_TIME = ("overall_survival_in_days",)
+_HN1_EVENT = ("event_overall_survival",)
+_IN_DOUBT = "left out by several published analyses of this collection"
+
+COLLECTIONS: Mapping[str, Collection] = {
+    "generic": Collection(),
+    # NSCLC-Radiomics. An RTSTRUCT and a SEG of the same ROIs for each patient; the SEG's SegmentLabel is
+    # "Neoplasm, Primary", its SegmentDescription the ROI's name.
+    "lung1": Collection(
+        roi=("GTV-1",),
+        modalities=("CT",),
+        exclude={"LUNG1-128": "post-operative, the structure set has no GTV"},
+        cautions={
+            "LUNG1-014": f"{_IN_DOUBT}; 16 slices are missing from its CT",
+            **dict.fromkeys(("LUNG1-021", "LUNG1-085", "LUNG1-095", "LUNG1-194"), _IN_DOUBT),
+        },
+        time_columns=_LUNG1_TIME,
+        event_columns=_LUNG1_EVENT,
+    ),
+    # Its table is not public; its columns are taken to be named as in the sister collections. The ROI is written
+    # GTV-1 or gtv-1.
+    "lung4": Collection(
+        roi=("GTV-1",),
+        modalities=("CT",),
+        time_columns=(*_LUNG1_TIME, *_HN1_TIME, "time_days"),
+        event_columns=(*_LUNG1_EVENT, *_HN1_EVENT, "event"),
+    ),
+    # OPC-Radiomics. HTV where the patient has no GTV. Column names by way of IDC's copy of the table, which keeps
+    # letters and digits only; the shorter spellings are those of RADCURE, which the collection became part of.
+    "opc": Collection(
+        roi=("GTV", "HTV"),
+        modalities=("CT",),
+        id_columns=("TRIAL PatientID", "dicom_patient_id", "PatientID", "patient_id"),
+        time_columns=(
+            "Time Interval from the Date of Diagnosis to the Date of Last FU (days)",
+            "overall_survival_days",
+        ),
+        event_columns=("Status", "Vital Status"),
+    ),
+    # HEAD-NECK-RADIOMICS-HN1: id, overall_survival_in_days and event_overall_survival are its data dictionary's.
+    "hn1": Collection(
+        roi=("GTV-1",),
+        modalities=("CT",),
+        id_columns=("id", "PatientID", "dicom_patient_id"),
+        time_columns=_HN1_TIME,
+        event_columns=_HN1_EVENT,
+    ),
+    # RIDER Lung CT: two scans of each patient within minutes, no outcome. The names carry the scan (test, retest) and
+    # the method (man, auto, which is left out); they are from memory of the release, so short forms match too.
+    "rider": Collection(
+        roi=(r"re:gtv.*(?<!auto)",),
+        policy="each",
+        modalities=("CT",),
+        time_columns=(),
+        event_columns=(),
+    ),
+    # ABCs (anatomical brain barriers, MICCAI 2020): co-registered CT and MR of each patient, no outcome. Its ROI
+    # names are not certain, so every ROI is taken.
+    "abcs": Collection(policy="each", modalities=("CT", "MR"), time_columns=(), event_columns=()),
+    # Soft-tissue-Sarcoma. GTV_Mass on every modality, GTV_Edema on MR; some exports append the modality to the name.
+    # The event is death: status is NED (no evidence of disease), AWD (alive with disease) or D (dead).
+    "sts": Collection(
+        roi=("re:GTV_Mass(_.*)?",),
+        id_columns=("Patient ID", "dicom_patient_id"),
+        time_columns=("Time - diagnosis to last follow-up (days)",),
+        event_columns=("Status (NED, AWD, D)", "Status"),
+        event_codes={**EVENT_CODES, "ned": 0, "awd": 0, "d": 1},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A preset with a job's overrides applied: what the index goes by."""
+
+    collection: Collection
+    roi: tuple[str, ...]
+    policy: Policy
+    modalities: tuple[str, ...]
+    exclude: Mapping[str, str]
+
+
+def resolve(section: CohortSection) -> Rules:
+    """The preset that a job names, with the job's overrides.
+
+    Raises
+    ------
+    JobError
+        When the collection or a modality is not known, or a rule is no regular expression.
+    """
+    if section.collection not in COLLECTIONS:
+        known = ", ".join(sorted(COLLECTIONS))
+        raise JobError(f"cohort.collection is {section.collection!r}, expected one of {known}")
+    preset = COLLECTIONS[section.collection]
+    roi = section.roi or preset.roi
+    check_rules(roi)
+    modalities = tuple(name.upper() for name in section.modalities) or preset.modalities
+    for name in modalities:
+        if name not in IMAGE_MODALITIES:
+            raise JobError(f"cohort.modalities has {name!r}, expected one of {', '.join(IMAGE_MODALITIES)}")
+    reasons = {**preset.exclude, **preset.cautions}
+    exclude = {name: reasons.get(name, "excluded by the job") for name in section.exclude} or preset.exclude
+    # without a rule there is no name to be ambiguous about
+    policy: Policy = section.roi_policy or (preset.policy if roi else "each")
+    return Rules(preset, roi, policy, modalities, exclude)

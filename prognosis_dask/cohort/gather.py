@@ -1,0 +1,142 @@
+"""Bring images and masks together: every image that a case could stand on, with the structures that belong to it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from prognosis_dask.cohort.collections import Rules
+from prognosis_dask.cohort.headers import FileStamp, Header, ImageHeader, MaskHeader, Structure, VolumeFile
+from prognosis_dask.cohort.linking import Catalogue
+from prognosis_dask.cohort.listing import SeriesListing
+from prognosis_dask.cohort.pairs import OTHER_MODALITY, pair_volumes
+from prognosis_dask.cohort.radiomics_table import TableRow
+from prognosis_dask.cohort.rois import Candidate
+from prognosis_dask.cohort.series import group_series
+from prognosis_dask.errors import CaseError, Code, Problem
+
+
+@dataclass
+class Image:
+    """A DICOM series (``listing``) or an image file (``file``) of a wanted modality, and what lies on it."""
+
+    key: str
+    patient_id: str
+    modality: str
+    listing: SeriesListing | None = None
+    file: FileStamp | None = None
+    candidates: list[Candidate] = field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        """Identity, size and modification time of its files."""
+        if self.listing is not None:
+            return self.listing.digest
+        return f"{self.file.bytes} {self.file.modified_ns}" if self.file else ""
+
+
+@dataclass
+class Gathered:
+    """All images, what could not be brought together, and how many masks only geometry could place."""
+
+    images: dict[str, Image] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    by_geometry: int = 0
+
+
+def gather(headers: Sequence[Header], rows: Iterable[TableRow], rules: Rules) -> Gathered:
+    """Link masks to series, pair files by name, and take a table's rows as they are."""
+    gathered = Gathered(problems=[header for header in headers if isinstance(header, Problem)])
+    _add_dicom(gathered, headers, rules)
+    _add_volumes(gathered, [header for header in headers if isinstance(header, VolumeFile)], rules)
+    for row in rows:
+        image = _add_file(gathered, row.image, row.patient_id, row.modality, rules)
+        if image is not None:
+            structure = Structure(row.label, (row.roi,))
+            image.candidates.append(
+                Candidate(row.mask, "label map", structure, (row.label,), named=False, covariates=row.covariates)
+            )
+    return gathered
+
+
+def _add_dicom(gathered: Gathered, headers: Sequence[Header], rules: Rules) -> None:
+    listings, problems = group_series(header for header in headers if isinstance(header, ImageHeader))
+    gathered.problems += problems
+    for listing in listings:
+        if listing.modality in rules.modalities:
+            uid = listing.series_uid
+            gathered.images[uid] = Image(uid, listing.patient_id, listing.modality, listing=listing)
+    catalogue = Catalogue(listings)
+    for mask in _once(gathered, [header for header in headers if isinstance(header, MaskHeader)]):
+        _link(gathered, catalogue, mask, rules)
+
+
+def _once(gathered: Gathered, masks: Iterable[MaskHeader]) -> list[MaskHeader]:
+    kept: dict[str, MaskHeader] = {}
+    for mask in masks:
+        first = kept.setdefault(mask.sop_uid, mask)
+        if first is not mask:
+            alike = "alike" if first.file.sha256 == mask.file.sha256 else "but not alike"
+            reason = (
+                f"the same {mask.kind} (SOPInstanceUID {mask.sop_uid}) as {first.file.path}, {alike}; kept that one"
+            )
+            gathered.problems.append(
+                Problem(Code.DUPLICATE_INSTANCE, reason, patient_id=mask.patient_id, where=mask.file.path)
+            )
+    return list(kept.values())
+
+
+def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rules) -> None:
+    failed: dict[Code, list[Problem]] = defaultdict(list)
+    linked: dict[str, bool] = {}
+    homeless: list[Structure] = []
+    for structure in mask.structures:
+        try:
+            link = catalogue.link(mask, structure, rules.modalities)
+        except CaseError as error:
+            if structure.empty:
+                homeless.append(structure)
+            else:
+                failed[error.problem.code].append(error.problem)
+            continue
+        linked[link.series_uid] = linked.get(link.series_uid, False) or link.by_geometry
+        _attach(gathered, link.series_uid, mask, structure)
+    for structure in homeless:  # without a contour there is nothing to place it by: it goes with the others
+        for uid in list(linked)[:1]:
+            _attach(gathered, uid, mask, structure)
+    gathered.by_geometry += any(linked.values())
+    for problems in failed.values():
+        first = problems[0].of(patient_id=mask.patient_id)
+        more = f" (and {len(problems) - 1} more ROIs of this mask)" if len(problems) > 1 else ""
+        gathered.problems.append(Problem(first.code, first.reason + more, first.patient_id, where=first.where))
+    if not linked and not failed:
+        reason = f"none of its {len(mask.structures)} ROIs has a contour"
+        code = Code.MASK_EMPTY if mask.kind == "SEG" else Code.ROI_WITHOUT_CONTOUR
+        gathered.problems.append(Problem(code, reason, patient_id=mask.patient_id, where=mask.file.path))
+
+
+def _attach(gathered: Gathered, uid: str, mask: MaskHeader, structure: Structure) -> None:
+    image = gathered.images.get(uid)
+    if image is not None:  # else it is of a modality that nobody asked for
+        image.candidates.append(Candidate(mask.file, mask.kind, structure, (structure.number,)))
+
+
+def _add_volumes(gathered: Gathered, files: Sequence[VolumeFile], rules: Rules) -> None:
+    paired, alone, problems = pair_volumes(files)
+    gathered.problems += problems
+    for pair in paired:
+        image = _add_file(gathered, pair.image.file, pair.patient_id, pair.image.modality or pair.mask.modality, rules)
+        if image is not None:
+            structure = Structure(0, (pair.roi or "mask",))
+            image.candidates.append(Candidate(pair.mask.file, "label map", structure, (), named=bool(pair.roi)))
+    for patient, volume in alone:
+        _add_file(gathered, volume.file, patient, volume.modality, rules)
+
+
+def _add_file(gathered: Gathered, file: FileStamp, patient_id: str, modality: str, rules: Rules) -> Image | None:
+    only = rules.modalities[0] if len(rules.modalities) == 1 else OTHER_MODALITY
+    modality = modality.upper() or only
+    if modality not in (*rules.modalities, OTHER_MODALITY):
+        return None
+    return gathered.images.setdefault(file.path, Image(file.path, patient_id, modality, file=file))

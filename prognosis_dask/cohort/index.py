@@ -1,0 +1,245 @@
+"""Index a cohort: from folders to ``cases.csv``, ``problems.csv`` and the listings of the series."""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from prognosis_dask.cohort.case import Case, make_case_id, write_cases
+from prognosis_dask.cohort.clinical import ClinicalTable, endpoint, find_endpoint, patient_key, read_clinical
+from prognosis_dask.cohort.collections import Rules, resolve
+from prognosis_dask.cohort.crawl import Map, crawl
+from prognosis_dask.cohort.gather import Gathered, Image, gather
+from prognosis_dask.cohort.headers import Header, MaskHeader, OtherFile
+from prognosis_dask.cohort.listing import write_listing
+from prognosis_dask.cohort.problems import write_problems
+from prognosis_dask.cohort.radiomics_table import TableRow, read_table
+from prognosis_dask.cohort.rois import Selection, select
+from prognosis_dask.cohort.summary import IndexSummary
+from prognosis_dask.errors import CaseError, Code, Problem
+from prognosis_dask.job import CohortSection
+
+_FIXED = {field.name for field in fields(Case)}
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A case that has no identifier yet."""
+
+    image: Image
+    selection: Selection
+
+    @property
+    def readable(self) -> str:
+        return make_case_id(self.image.patient_id, self.image.modality, self.selection.name)
+
+    @property
+    def suffix(self) -> str:
+        """Depends on this case alone, so that identifiers do not change with what else is indexed."""
+        mask = self.selection.mask.sha256
+        return hashlib.sha256(f"{self.image.key} {mask} {self.selection.labels}".encode()).hexdigest()[:6]
+
+
+def index_cohort(sources: Sequence[Path], out: Path, rules: CohortSection, map: Map = builtins.map) -> IndexSummary:
+    """Find the cases of a cohort and write ``cases.csv``, ``problems.csv`` and ``series/*.series.json`` under ``out``.
+
+    Parameters
+    ----------
+    sources
+        Folders of any layout, single files, and tables in pyradiomics' form (``*.csv`` with ``Image`` and ``Mask``).
+    out
+        Where to write; made when it does not exist.
+    rules
+        The job's cohort section: collection preset, its overrides and the clinical table. Its own ``sources`` are
+        not looked at.
+    map
+        The built-in ``map``, or one that spreads the reading of headers, the slow part, over a cluster.
+
+    Raises
+    ------
+    JobError
+        When a source or the clinical table does not exist or cannot be used, or the rules name something unknown.
+        What is wrong with single files, patients or masks is listed in ``problems.csv`` and raises nothing.
+    """
+    resolved = resolve(rules)
+    table = read_clinical(Path(rules.clinical), resolved.collection) if rules.clinical else None
+    rows, row_problems = _read_tables(source for source in sources if _is_table(source))
+    headers = crawl([source for source in sources if not _is_table(source)], map, leave_out=out)
+    gathered = gather(headers, rows, resolved)
+    drafts, problems = _choose(gathered, resolved)
+    out.mkdir(parents=True, exist_ok=True)
+    cases = _cases(drafts, out.absolute() / "series")
+    cases, clinical_problems = _join(cases, gathered.images.values(), table, resolved)
+    problems = [*gathered.problems, *row_problems, *problems, *clinical_problems]
+    write_cases(out / "cases.csv", cases)
+    write_problems(out / "problems.csv", problems)
+    return _summary(out, headers, gathered, cases, drafts, set(problems), resolved)
+
+
+def _is_table(source: Path) -> bool:
+    return source.suffix.lower() == ".csv" and source.is_file()
+
+
+def _read_tables(paths: Iterable[Path]) -> tuple[list[TableRow], list[Problem]]:
+    rows: list[TableRow] = []
+    problems: list[Problem] = []
+    for path in paths:
+        found, faults = read_table(path)
+        rows += found
+        problems += faults
+    return rows, problems
+
+
+def _choose(gathered: Gathered, rules: Rules) -> tuple[list[_Draft], list[Problem]]:
+    """Apply exclusions and ROI rules to every image."""
+    excluded = {patient_key(name): reason for name, reason in rules.exclude.items()}
+    drafts: list[_Draft] = []
+    problems: list[Problem] = []
+    told = {patient_key(problem.patient_id) for problem in gathered.problems if problem.code in _MASK_PROBLEMS}
+    masked: set[str] = set()
+    for image in sorted(gathered.images.values(), key=lambda image: (image.patient_id, image.modality, image.key)):
+        patient = patient_key(image.patient_id)
+        if patient in excluded:
+            problems.append(Problem(Code.EXCLUDED, excluded[patient], patient_id=image.patient_id))
+        elif image.candidates:
+            masked.add(patient)
+            selections, faults = _select(image, rules)
+            drafts += [_Draft(image, selection) for selection in selections]
+            problems += faults
+    for patient, images in _by_patient(gathered.images.values()).items():
+        if patient not in masked | told | excluded.keys():
+            held = Counter(image.modality for image in images)
+            reason = (
+                f"images ({', '.join(f'{n} {modality}' for modality, n in sorted(held.items()))}), but no mask on any"
+            )
+            problems.append(Problem(Code.PATIENT_WITHOUT_MASK, reason, patient_id=images[0].patient_id))
+    return drafts, problems
+
+
+_MASK_PROBLEMS = (Code.MASK_WITHOUT_SERIES, Code.SERIES_AMBIGUOUS, Code.ROI_WITHOUT_CONTOUR, Code.MASK_EMPTY)
+
+
+def _select(image: Image, rules: Rules) -> tuple[list[Selection], list[Problem]]:
+    try:
+        selections, problems = select(image.candidates, rules.roi, rules.policy)
+    except CaseError as error:
+        selections, problems = [], [error.problem]
+    where = image.candidates[0].mask.path
+    return selections, [problem.of(patient_id=image.patient_id, where=where) for problem in problems]
+
+
+def _by_patient(images: Iterable[Image]) -> dict[str, list[Image]]:
+    found: dict[str, list[Image]] = defaultdict(list)
+    for image in images:
+        found[patient_key(image.patient_id)].append(image)
+    return found
+
+
+def _cases(drafts: Sequence[_Draft], folder: Path) -> list[Case]:
+    """Name the cases, and write the listings of the series that they stand on."""
+    folder.mkdir(exist_ok=True)
+    # without case, because identifiers become file names
+    taken = Counter(draft.readable.casefold() for draft in drafts)
+    listed = {
+        draft.image.key: str(write_listing(folder, draft.image.listing))
+        for draft in {draft.image.key: draft for draft in drafts}.values()
+        if draft.image.listing is not None
+    }
+    cases = []
+    for draft in drafts:
+        image, chosen = draft.image, draft.selection
+        unique = taken[draft.readable.casefold()] == 1
+        source = f"{image.digest} {chosen.mask.bytes} {chosen.mask.modified_ns} {chosen.mask.sha256}"
+        cases.append(
+            Case(
+                case_id=draft.readable if unique else f"{draft.readable}_{draft.suffix}",
+                patient_id=image.patient_id,
+                modality=image.modality,
+                roi=chosen.name,
+                image=listed.get(image.key, image.key),
+                mask=chosen.mask.path,
+                labels=chosen.labels,
+                source=hashlib.sha256(source.encode()).hexdigest()[:16],
+                covariates=chosen.covariates,
+            )
+        )
+    return sorted(cases, key=lambda case: case.case_id)
+
+
+def _join(
+    cases: Sequence[Case], images: Iterable[Image], table: ClinicalTable | None, rules: Rules
+) -> tuple[list[Case], list[Problem]]:
+    """Give every case its patient's clinical row; list who lacks a row, an endpoint or images."""
+    if table is None:
+        joined = [_own_endpoint(case, rules) for case in cases]
+        return [case for case, _ in joined], [problem for _, found in joined for problem in found]
+    problems = list(table.problems)
+    joined_cases = []
+    for case in cases:
+        row = table.rows.get(patient_key(case.patient_id))
+        who = {"patient_id": case.patient_id, "case_id": case.case_id}
+        if row is None:
+            problems.append(Problem(Code.NO_CLINICAL_ROW, "the clinical table has no row for this patient", **who))
+            joined_cases.append(case)
+            continue
+        if table.has_endpoint and row.time_days is None:
+            problems.append(Problem(Code.NO_ENDPOINT, row.fault, **who))
+        covariates = {**case.covariates, **_free_names(row.covariates)}
+        joined_cases.append(replace(case, time_days=row.time_days, event=row.event, covariates=covariates))
+    imaged = {patient_key(image.patient_id) for image in images}
+    for key, row in table.rows.items():
+        if key not in imaged:
+            reason = "in the clinical table, but no image of a wanted modality was found"
+            problems.append(Problem(Code.NO_IMAGES, reason, patient_id=row.patient_id))
+    return joined_cases, problems
+
+
+def _own_endpoint(case: Case, rules: Rules) -> tuple[Case, list[Problem]]:
+    """A case from a table of cases may bring its endpoint along, in columns of the collection's names."""
+    columns = find_endpoint(case.covariates, rules.collection)
+    time, event, fault = endpoint(case.covariates, columns, rules.collection)
+    kept = {name: value for name, value in case.covariates.items() if name not in columns}
+    case = replace(case, time_days=time, event=event, covariates=_free_names(kept))
+    if not fault:
+        return case, []
+    return case, [Problem(Code.NO_ENDPOINT, fault, patient_id=case.patient_id, case_id=case.case_id)]
+
+
+def _free_names(covariates: dict[str, str]) -> dict[str, str]:
+    """Covariates under names that no column of ``cases.csv`` has yet."""
+    return {f"clinical_{name}" if name in _FIXED else name: value for name, value in covariates.items()}
+
+
+def _summary(
+    out: Path,
+    headers: Sequence[Header],
+    gathered: Gathered,
+    cases: Sequence[Case],
+    drafts: Sequence[_Draft],
+    problems: set[Problem],
+    rules: Rules,
+) -> IndexSummary:
+    patients = _by_patient(gathered.images.values())
+    present = {patient_key(name): name for name in rules.collection.cautions if name not in rules.exclude}
+    masks = Counter(header.kind for header in headers if isinstance(header, MaskHeader))
+    masks["label map"] += len({draft.selection.mask.path for draft in drafts if draft.selection.kind == "label map"})
+    series = Counter(image.modality for image in gathered.images.values())
+    return IndexSummary(
+        out=str(out),
+        files=len(headers),
+        other_files=Counter(header.kind or "not DICOM" for header in headers if isinstance(header, OtherFile)),
+        patients=len(patients),
+        series=series,
+        masks=+masks,
+        rois=Counter(case.roi for case in cases),
+        cases=len(cases),
+        with_endpoint=sum(case.event is not None for case in cases),
+        events=sum(case.event == 1 for case in cases),
+        by_geometry=gathered.by_geometry,
+        problems=Counter(str(problem.code) for problem in problems),
+        cautions={name: rules.collection.cautions[name] for key, name in present.items() if key in patients},
+    )

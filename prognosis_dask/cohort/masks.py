@@ -1,0 +1,157 @@
+"""What an RTSTRUCT or a SEG says about itself: its structures, and the images that it refers to."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from prognosis_dask.cohort.headers import FileStamp, MaskHeader, Point, Structure, patient_id
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+#: A contour encloses an area from three points on.
+_LEAST_NUMBERS = 9
+#: Frames that name no segment of their own: all of a label map's, and where one segment is named for all frames.
+_ANY = -1
+
+
+def mask_header(dataset: Dataset, file: FileStamp) -> MaskHeader:
+    """The header of an RTSTRUCT or SEG dataset that was read without its pixels."""
+    if not dataset.get("SOPInstanceUID"):
+        raise ValueError("the header lacks SOPInstanceUID")
+    return _rtstruct(dataset, file) if "StructureSetROISequence" in dataset else _segmentation(dataset, file)
+
+
+def _rtstruct(dataset: Dataset, file: FileStamp) -> MaskHeader:
+    frames: set[str] = set()
+    series: list[str] = []
+    images: set[str] = set()
+    for reference in _items(dataset, "ReferencedFrameOfReferenceSequence"):
+        frames.add(_uid(reference, "FrameOfReferenceUID"))
+        for study in _items(reference, "RTReferencedStudySequence"):
+            for item in _items(study, "RTReferencedSeriesSequence"):
+                series.append(_uid(item, "SeriesInstanceUID"))
+                images.update(_referenced(_items(item, "ContourImageSequence")))
+    contours = {int(item.ReferencedROINumber): item for item in _items(dataset, "ROIContourSequence")}
+    structures = []
+    for roi in _items(dataset, "StructureSetROISequence"):
+        frames.add(_uid(roi, "ReferencedFrameOfReferenceUID"))
+        structures.append(_roi(roi, contours.get(int(roi.ROINumber))))
+    frames.add(_uid(dataset, "FrameOfReferenceUID"))
+    return MaskHeader(
+        file=file,
+        kind="RTSTRUCT",
+        sop_uid=str(dataset.SOPInstanceUID),
+        patient_id=patient_id(dataset),
+        frame_of_reference_uids=frozenset(frames - {""}),
+        series_uids=tuple(dict.fromkeys(uid for uid in series if uid)),
+        sop_uids=frozenset(images),
+        structures=tuple(structures),
+    )
+
+
+def _roi(roi: Dataset, contours: Dataset | None) -> Structure:
+    points: list[Point] = []
+    images: set[str] = set()
+    for contour in _items(contours, "ContourSequence") if contours is not None else ():
+        point = _first_point(contour)
+        if point is not None:
+            points.append(point)
+            images.update(_referenced(_items(contour, "ContourImageSequence")))
+    name = str(roi.get("ROIName", "") or "").strip()
+    return Structure(int(roi.ROINumber), (name,), tuple(points), frozenset(images), empty=not points)
+
+
+def _first_point(contour: Dataset) -> Point | None:
+    """The first point of a contour with an area. Only three numbers are parsed: there can be a million."""
+    element = contour.get_item("ContourData")
+    value = None if element is None else element.value
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        if value.count(b"\\") + 1 < _LEAST_NUMBERS:
+            return None
+        numbers = [float(text) for text in value.split(b"\\", 3)[:3]]
+    else:
+        if len(value) < _LEAST_NUMBERS:
+            return None
+        numbers = [float(number) for number in value[:3]]
+    return numbers[0], numbers[1], numbers[2]
+
+
+def _segmentation(dataset: Dataset, file: FileStamp) -> MaskHeader:
+    series = list(_items(dataset, "ReferencedSeriesSequence"))
+    images = set(_referenced(_items(dataset, "SourceImageSequence")))
+    for item in series:
+        images.update(_referenced(_items(item, "ReferencedInstanceSequence")))
+    for group in _items(dataset, "SharedFunctionalGroupsSequence"):
+        images.update(_sources(group))
+    return MaskHeader(
+        file=file,
+        kind="SEG",
+        sop_uid=str(dataset.SOPInstanceUID),
+        patient_id=patient_id(dataset),
+        frame_of_reference_uids=frozenset({_uid(dataset, "FrameOfReferenceUID")} - {""}),
+        series_uids=tuple(dict.fromkeys(uid for item in series if (uid := _uid(item, "SeriesInstanceUID")))),
+        sop_uids=frozenset(images),
+        structures=_segments(dataset),
+    )
+
+
+def _segments(dataset: Dataset) -> tuple[Structure, ...]:
+    label_map = str(dataset.get("SegmentationType", "")) == "LABELMAP"
+    points: dict[int, list[Point]] = defaultdict(list)
+    sources: dict[int, set[str]] = defaultdict(set)
+    for frame in _items(dataset, "PerFrameFunctionalGroupsSequence"):
+        number = _ANY if label_map else _segment_number(frame)
+        sources[number].update(_sources(frame))
+        for plane in _items(frame, "PlanePositionSequence"):
+            x, y, z = (float(value) for value in plane.ImagePositionPatient)
+            points[number].append((x, y, z))
+    structures = []
+    for segment in _items(dataset, "SegmentSequence"):
+        number = int(segment.SegmentNumber)
+        if label_map and number == 0:  # the background of a label map is no structure
+            continue
+        key = number if number in sources else _ANY
+        names, seen = _segment_names(segment), frozenset(sources.get(key, ()))
+        structures.append(Structure(number, names, tuple(points.get(key, ())), seen, empty=key not in sources))
+    labels = [structure.names[0] for structure in structures]
+    # a label that several segments share tells nothing: call them by their descriptions
+    return tuple(replace(s, names=s.names[::-1]) if labels.count(s.names[0]) > 1 else s for s in structures)
+
+
+def _segment_names(segment: Dataset) -> tuple[str, ...]:
+    """SegmentLabel and SegmentDescription.
+
+    TCIA's segmentations name the anatomy in the label ("Neoplasm, Primary") and the ROI in the description ("GTV-1").
+    """
+    names = (str(segment.get(key, "") or "").strip() for key in ("SegmentLabel", "SegmentDescription"))
+    return tuple(dict.fromkeys(name for name in names if name)) or (str(segment.SegmentNumber),)
+
+
+def _segment_number(frame: Dataset) -> int:
+    for item in _items(frame, "SegmentIdentificationSequence"):
+        return int(item.ReferencedSegmentNumber)
+    return _ANY
+
+
+def _sources(group: Dataset) -> Iterable[str]:
+    for derivation in _items(group, "DerivationImageSequence"):
+        yield from _referenced(_items(derivation, "SourceImageSequence"))
+
+
+def _referenced(items: Iterable[Dataset]) -> Iterable[str]:
+    return (uid for item in items if (uid := _uid(item, "ReferencedSOPInstanceUID")))
+
+
+def _uid(item: Dataset, name: str) -> str:
+    return str(item.get(name, "") or "")
+
+
+def _items(dataset: Dataset, name: str) -> Iterable[Dataset]:
+    """The items of a sequence; none when it is absent or empty."""
+    return dataset.get(name) or ()

@@ -1,0 +1,77 @@
+"""pyradiomics' table of cases as a source: ``Image``, ``Mask``, optional ``Label``, anything else passed through."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prognosis_dask.cohort.clinical import key, read_rows
+from prognosis_dask.cohort.headers import FileStamp, stamp
+from prognosis_dask.cohort.pairs import Volume
+from prognosis_dask.errors import Code, JobError, Problem
+
+_PATIENT = ("id", "patient", "patientid")
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One case as the table gives it."""
+
+    image: FileStamp
+    mask: FileStamp
+    patient_id: str
+    modality: str
+    roi: str
+    label: int
+    covariates: dict[str, str] = field(default_factory=dict, hash=False)
+
+
+def read_table(path: Path) -> tuple[list[TableRow], list[Problem]]:
+    """Read a pyradiomics batch table; paths in it are relative to it, and ``Label`` is 1 where it is not given.
+
+    The columns ``ID``, ``Patient`` or ``PatientID``, ``Modality`` and ``ROI`` are used where they exist.
+
+    Raises
+    ------
+    JobError
+        When the columns ``Image`` and ``Mask`` are not there.
+    """
+    try:
+        rows = read_rows(path)
+    except (OSError, csv.Error) as error:
+        raise JobError(f"cannot read the table {path}: {error}") from error
+    columns = {key(name): name for name in (rows[0] if rows else {})}
+    if not {"image", "mask"} <= columns.keys():
+        raise JobError(f"{path}: a table of cases needs the columns Image and Mask; it has {list(columns.values())}")
+    found: list[TableRow] = []
+    problems: list[Problem] = []
+    for row in rows:
+        try:
+            found.append(_row(row, columns, path.absolute().parent))
+        except OSError as error:
+            reason = f"{path.name} names a file that cannot be read: {error.strerror}"
+            problems.append(Problem(Code.UNREADABLE_FILE, reason, where=str(error.filename)))
+        except ValueError as error:
+            problems.append(Problem(Code.MASK_UNREADABLE, f"{path.name}: {error}", where=row[columns["mask"]]))
+    return found, problems
+
+
+def _row(row: dict[str, str], columns: dict[str, str], folder: Path) -> TableRow:
+    def cell(*names: str) -> str:
+        return next((row[columns[name]] for name in names if name in columns and row[columns[name]]), "")
+
+    image, mask = Volume(stamp(str(folder / cell("image")))), Volume(stamp(str(folder / cell("mask")), checksum=True))
+    label = cell("label")
+    if label and not label.removesuffix(".0").isdigit():
+        raise ValueError(f"Label is {label!r}, expected a whole number")
+    used = {columns[name] for name in ("image", "mask", "label", "modality", "roi", *_PATIENT) if name in columns}
+    return TableRow(
+        image=image.file,
+        mask=mask.file,
+        patient_id=cell(*_PATIENT) or image.patient,
+        modality=cell("modality") or image.modality,
+        roi=cell("roi") or (f"label-{int(float(label))}" if label else "mask"),
+        label=int(float(label)) if label else 1,
+        covariates={name: value for name, value in row.items() if name not in used},
+    )

@@ -1,0 +1,160 @@
+"""Which structures of an image become its cases: rules over names, and a policy for several matches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from prognosis_dask.cohort.headers import FileStamp, Structure
+from prognosis_dask.errors import CaseError, Code, JobError, Problem
+
+#: ``one``: exactly one structure, by the first rule that matches any. ``first``: the same, but of several that this
+#: rule matches the first is taken. ``merge``: all that any rule matches, as one. ``each``: the same, a case each.
+Policy = Literal["one", "first", "merge", "each"]
+
+#: Where one structure comes in several formats (TCIA often ships a SEG made from the RTSTRUCT), the original counts.
+_PREFERENCE = ("RTSTRUCT", "SEG", "label map")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A structure that could be a case of one image, and the mask file that holds it.
+
+    ``named``: the structure carries a name of its own, which rules apply to. A label map called ``mask.nii.gz`` does
+    not. ``labels`` is what :class:`~prognosis_dask.cohort.case.Case` calls labels.
+    """
+
+    mask: FileStamp
+    kind: str
+    structure: Structure
+    labels: tuple[int, ...]
+    named: bool = True
+    covariates: dict[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What becomes one case: a mask file, the labels in it and the name to go by."""
+
+    mask: FileStamp
+    kind: str
+    name: str
+    labels: tuple[int, ...]
+    covariates: dict[str, str] = field(default_factory=dict, hash=False)
+
+
+def select(
+    candidates: Sequence[Candidate], rules: Sequence[str], policy: Policy
+) -> tuple[list[Selection], list[Problem]]:
+    """Apply the rules to the structures of one image.
+
+    Parameters
+    ----------
+    candidates
+        All structures, of all masks, that belong to the image.
+    rules
+        Names, in order of preference, compared as a whole and without case; ``re:PATTERN`` is a regular expression
+        that must match the whole name, without case too. No rule: every structure.
+    policy
+        See :data:`Policy`.
+
+    Returns
+    -------
+    The selections, and the problems of structures that were asked for but have no content.
+
+    Raises
+    ------
+    CaseError
+        ``ROI_NOT_FOUND`` with the names seen, ``ROI_AMBIGUOUS``, or ``ROI_WITHOUT_CONTOUR`` when all that match are
+        empty.
+    """
+    ranked = [_match(candidate, rules) for candidate in candidates]
+    matched = [
+        (rank, name, candidate)
+        for hit, candidate in zip(ranked, candidates, strict=True)
+        if hit
+        for rank, name in [hit]
+    ]
+    if not matched:
+        seen = ", ".join(sorted({repr(name) for c in candidates for name in c.structure.names})) or "none"
+        raise CaseError(Code.ROI_NOT_FOUND, f"no ROI called {' or '.join(map(repr, rules))}; seen: {seen}")
+    full = [found for found in matched if not found[2].structure.empty]
+    problems = [_hollow(name, candidate) for _, name, candidate in matched if candidate.structure.empty]
+    if not full:
+        names = ", ".join(repr(name) for _, name, _ in matched)
+        raise CaseError(problems[0].code, f"{names}: named in the mask, but with no contour", where=problems[0].where)
+    if policy == "each":
+        return [_selection([(name, candidate)]) for _, name, candidate in full], problems
+    if policy == "merge":
+        return [_merged([(name, candidate) for _, name, candidate in full])], problems
+    best = min(rank for rank, _, _ in full)
+    hits = _original([(name, candidate) for rank, name, candidate in full if rank == best])
+    if len(hits) > 1 and policy == "one":
+        listed = "; ".join(f"{name!r} in {candidate.mask.path}" for name, candidate in hits)
+        raise CaseError(Code.ROI_AMBIGUOUS, f"{len(hits)} match: {listed}; set roi_policy, or a narrower roi")
+    return [_selection(hits[:1])], problems
+
+
+def check_rules(rules: Sequence[str]) -> None:
+    """Raise JobError for a rule that is no regular expression."""
+    for rule in rules:
+        if rule.startswith("re:"):
+            try:
+                re.compile(rule[3:])
+            except re.error as error:
+                raise JobError(f"cohort.roi: {rule!r} is no regular expression: {error}") from error
+
+
+def _match(candidate: Candidate, rules: Sequence[str]) -> tuple[int, str] | None:
+    """Rank of the first rule that matches, and the name that it matches."""
+    names = candidate.structure.names
+    if not rules or not candidate.named:
+        return 0, names[0]
+    for rank, rule in enumerate(rules):
+        for name in names:
+            if _matches(rule, name):
+                return rank, name
+    return None
+
+
+def _matches(rule: str, name: str) -> bool:
+    """Whether a rule means a name.
+
+    >>> _matches("gtv-1", "GTV-1"), _matches("GTV", "GTV-1"), _matches("re:gtv.*", "GTV-1")
+    (True, False, True)
+    """
+    if rule.startswith("re:"):
+        return re.fullmatch(rule[3:], name.strip(), re.IGNORECASE) is not None
+    return " ".join(rule.split()).casefold() == " ".join(name.split()).casefold()
+
+
+def _hollow(name: str, candidate: Candidate) -> Problem:
+    if candidate.kind == "SEG":
+        return Problem(Code.MASK_EMPTY, f"the segment {name!r} has no frame", where=candidate.mask.path)
+    return Problem(Code.ROI_WITHOUT_CONTOUR, f"{name!r} is named, but has no contour", where=candidate.mask.path)
+
+
+def _original(found: list[tuple[str, Candidate]]) -> list[tuple[str, Candidate]]:
+    kinds = {candidate.kind for _, candidate in found}
+    best = next(kind for kind in _PREFERENCE if kind in kinds)
+    return [(name, candidate) for name, candidate in found if candidate.kind == best]
+
+
+def _merged(found: list[tuple[str, Candidate]]) -> Selection:
+    hits = _original(found)
+    files = list(dict.fromkeys(candidate.mask.path for _, candidate in hits))
+    if len(files) > 1:
+        raise CaseError(
+            Code.ROI_AMBIGUOUS, f"ROIs can be merged within one mask file only; they are in {', '.join(files)}"
+        )
+    return _selection(hits)
+
+
+def _selection(found: Iterable[tuple[str, Candidate]]) -> Selection:
+    hits = list(found)
+    first = hits[0][1]
+    name = "+".join(dict.fromkeys(name for name, _ in hits))
+    labels = tuple(sorted({label for _, candidate in hits for label in candidate.labels}))
+    return Selection(first.mask, first.kind, name, labels, first.covariates)

@@ -1,0 +1,110 @@
+"""From single instances to image series."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from prognosis_dask.cohort.headers import ImageHeader, Point
+from prognosis_dask.cohort.listing import SeriesListing, SliceFile
+from prognosis_dask.errors import Code, Problem
+
+
+def group_series(headers: Iterable[ImageHeader]) -> tuple[list[SeriesListing], list[Problem]]:
+    """Group instances by SeriesInstanceUID, each once, in order along the slice normal.
+
+    Returns the listings of the usable series, and the problems: instances that lie on the disk twice, and series
+    whose images have no place in the patient.
+    """
+    groups: dict[str, list[ImageHeader]] = defaultdict(list)
+    for header in headers:
+        groups[header.series_uid].append(header)
+    listings: list[SeriesListing] = []
+    problems: list[Problem] = []
+    for uid in sorted(groups):
+        instances, duplicates = _once(sorted(groups[uid], key=lambda header: header.file.path))
+        problems += duplicates
+        faulty = [header for header in instances if header.fault]
+        if faulty:
+            first = faulty[0]
+            reason = f"{len(faulty)} of {len(instances)} images of the {first.modality} series {uid}: {first.fault}"
+            problems.append(Problem(Code.IMAGE_INVALID, reason, patient_id=first.patient_id, where=first.file.path))
+        usable = [header for header in instances if not header.fault]
+        if usable:
+            listings.append(_listing(usable))
+    return listings, problems
+
+
+def _once(instances: list[ImageHeader]) -> tuple[list[ImageHeader], list[Problem]]:
+    kept: dict[str, ImageHeader] = {}
+    twice: list[tuple[ImageHeader, ImageHeader]] = []
+    for header in instances:
+        first = kept.setdefault(header.sop_uid, header)
+        if first is not header:
+            twice.append((first, header))
+    if not twice:
+        return instances, []
+    first, second = twice[0]
+    differ = sum(one.file.bytes != two.file.bytes or one.position != two.position for one, two in twice)
+    reason = (
+        f"{len(twice)} instances lie on the disk more than once, {differ} of them not alike; kept the first by path"
+    )
+    where = f"{first.file.path} and {second.file.path}"
+    problem = Problem(Code.DUPLICATE_INSTANCE, reason, patient_id=first.patient_id, where=where)
+    return list(kept.values()), [problem]
+
+
+def _listing(instances: list[ImageHeader]) -> SeriesListing:
+    normal = slice_normal(most_common_orientation(header.orientation for header in instances))
+    ordered = sorted(instances, key=lambda header: (dot(normal, header.position), header.sop_uid))
+    folder = os.path.commonpath([os.path.dirname(header.file.path) for header in instances])  # noqa: PTH120
+    slices = tuple(
+        SliceFile(
+            file=os.path.relpath(header.file.path, folder),
+            sop_uid=header.sop_uid,
+            position=header.position,
+            orientation=header.orientation,
+            pixel_spacing=header.pixel_spacing,
+            size=header.size,
+            bytes=header.file.bytes,
+            modified_ns=header.file.modified_ns,
+        )
+        for header in ordered
+    )
+    first = instances[0]
+    return SeriesListing(
+        series_uid=first.series_uid,
+        study_uid=first.study_uid,
+        patient_id=first.patient_id,
+        modality=first.modality,
+        frame_of_reference_uid=first.frame_of_reference_uid,
+        description=first.description,
+        root=folder,
+        slices=slices,
+    )
+
+
+def most_common_orientation(orientations: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
+    """The orientation that most images of a series have (a scout may have got among them)."""
+    # rounded: scanners write one direction with varying last digits
+    counts = Counter(tuple(round(value, 4) for value in orientation) for orientation in orientations)
+    return min(counts, key=lambda orientation: (-counts[orientation], orientation))
+
+
+def slice_normal(orientation: tuple[float, ...]) -> Point:
+    """Unit normal of the image plane: row direction x column direction (DICOM PS3.3 C.7.6.2.1.1).
+
+    >>> slice_normal((1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    (0.0, 0.0, 1.0)
+    """
+    a, b = orientation[:3], orientation[3:]
+    cross = (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
+    length = math.sqrt(dot(cross, cross)) or 1.0
+    return cross[0] / length, cross[1] / length, cross[2] / length
+
+
+def dot(a: Point, b: Point) -> float:
+    """Scalar product of two vectors in mm."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]

@@ -1,0 +1,51 @@
+"""What an index found, on one screen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class IndexSummary:
+    """What an index found, in counts; ``str()`` of it is a screen's worth of text."""
+
+    out: str
+    files: int
+    other_files: Counter[str]
+    patients: int
+    series: Counter[str]
+    masks: Counter[str]
+    rois: Counter[str]
+    cases: int
+    with_endpoint: int
+    events: int
+    by_geometry: int
+    problems: Counter[str]
+    cautions: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [
+            f"files      {self.files:,}{_unused(self.other_files)}",
+            f"patients   {self.patients:,}",
+            f"series     {_counts(self.series)}",
+            f"masks      {_counts(self.masks)}" + (f"; {self.by_geometry} by geometry" if self.by_geometry else ""),
+            f"ROIs       {_counts(self.rois, most=8)}",
+            f"cases      {self.cases:,}; {self.with_endpoint:,} with endpoint, {self.events:,} events",
+            f"problems   {sum(self.problems.values()):,}",
+        ]
+        lines += [f"  {count:>7,}  {code}" for code, count in self.problems.most_common()]
+        lines += [f"caution    {patient}: {reason}" for patient, reason in sorted(self.cautions.items())]
+        return "\n".join([*lines, f"written to {self.out}"])
+
+
+def _counts(counter: Counter[str], most: int | None = None) -> str:
+    listed = ", ".join(f"{count:,} {name}" for name, count in counter.most_common(most))
+    rest = len(counter) - most if most is not None else 0
+    return (listed or "none") + (f" and {rest} more names" if rest > 0 else "")
+
+
+def _unused(other: Counter[str]) -> str:
+    total = sum(other.values())
+    return f"; of no use here: {total:,} ({_counts(other, most=6)})" if total else ""
