@@ -17,8 +17,12 @@ from lifelines.utils import concordance_index
 from matplotlib.path import Path as Polygon
 from pydicom import Dataset, dcmread
 
-from prognosis_dask.errors import Code, StoreError
-from prognosis_dask.job import SynthSection, load_job
+from prognosis_dask.cohort.case import read_cases
+from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.cohort.problems import read_problems
+from prognosis_dask.errors import CaseError, Code, StoreError
+from prognosis_dask.imaging.load import load_roi
+from prognosis_dask.job import CohortSection, ImageSection, SynthSection, load_job
 from prognosis_dask.synthetic import MadeCohort, draw_patients, make_cohort
 from prognosis_dask.synthetic.faults import FAULTS
 from prognosis_dask.synthetic.phantom import SLICE_STEP_MM, Phantom, make_phantom
@@ -259,3 +263,19 @@ def test_the_demo_job_is_valid():
     job = load_job(Path(__file__).parents[1] / "jobs" / "demo.toml")
     assert job.synth.patients > 0
     assert job.cohort.roi == ("GTV-1",)
+
+
+def test_index_and_load_report_exactly_the_planted_cases(made, phantoms, tmp_path):
+    rules = CohortSection(clinical=str(made.clinical), roi=("GTV-1",), roi_policy="first")
+    index_cohort([made.images], tmp_path, rules)
+    found = {problem.patient_id: problem.code.value for problem in read_problems(tmp_path / "problems.csv")}
+    for case in read_cases(tmp_path / "cases.csv"):
+        try:
+            roi = load_roi(case, ImageSection(), full=True)
+        except CaseError as error:
+            found[case.patient_id] = error.problem.code.value
+            continue
+        if case.patient_id in phantoms:
+            np.testing.assert_array_equal(sitk.GetArrayFromImage(roi.image), phantoms[case.patient_id].image_hu)
+            np.testing.assert_array_equal(sitk.GetArrayFromImage(roi.mask), phantoms[case.patient_id].mask)
+    assert found == {row["patient_id"]: row["code"] for row in table(made.planted)}
