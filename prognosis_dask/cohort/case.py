@@ -57,13 +57,22 @@ class Case:
     @property
     def short_hash(self) -> str:
         """Twelve hex digits that stand for the case where a patient's name must not appear."""
-        return hashlib.sha256(self.case_id.encode()).hexdigest()[:12]
+        return short_hash(self.case_id)
 
     @property
     def digest(self) -> str:
         """Digest of what the images' features depend on: the input files and the choice of labels."""
         text = json.dumps([self.case_id, self.image, self.mask, list(self.labels), self.source])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def short_hash(case_id: str) -> str:
+    """What :attr:`Case.short_hash` is, where only the ``case_id`` is at hand.
+
+    >>> short_hash("LUNG1-002_CT_GTV-1")
+    '90753e4a5b47'
+    """
+    return hashlib.sha256(case_id.encode()).hexdigest()[:12]
 
 
 def make_case_id(*parts: str) -> str:

@@ -1,0 +1,305 @@
+"""``ledger.sqlite``: what became of every stage of every case. The memory that resume reads.
+
+One driver writes, any number of processes read meanwhile. The journal is SQLite's default one, not a write-ahead log:
+run folders lie on network disks, where that does not work.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from prognosis_dask.errors import Code, Problem, StoreError
+from prognosis_dask.store.outcome import Outcome
+
+#: Failures that say nothing about the case itself: the next run tries again.
+RETRIED = frozenset({Code.WORKER_LOST, Code.TIME_LIMIT, Code.UNEXPECTED, Code.STORE_DAMAGED})
+
+_APPLICATION_ID = 0x70726F67  # "prog": tells a ledger from any other SQLite file
+_VERSION = 1
+_BUSY_SECONDS = 60.0
+
+# the large columns come last: SQLite then finds the small ones without reading them
+_SCHEMA = f"""
+CREATE TABLE outcome (
+    stage TEXT NOT NULL, case_id TEXT NOT NULL, digest TEXT NOT NULL,
+    status TEXT NOT NULL, code TEXT, reason TEXT, place TEXT, patient_id TEXT,
+    finished_at REAL NOT NULL, attempts INTEGER NOT NULL,
+    seconds TEXT NOT NULL, result TEXT NOT NULL,
+    PRIMARY KEY (stage, case_id)
+);
+CREATE INDEX outcome_by_code ON outcome (code, stage);
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {_VERSION};
+"""
+
+_RECORD = """
+INSERT INTO outcome (stage, case_id, digest, status, code, reason, place, patient_id,
+                     finished_at, attempts, seconds, result)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)
+ON CONFLICT (stage, case_id) DO UPDATE SET
+    attempts = CASE WHEN digest = excluded.digest THEN attempts + 1 ELSE 1 END,
+    digest = excluded.digest, status = excluded.status, code = excluded.code, reason = excluded.reason,
+    place = excluded.place, patient_id = excluded.patient_id, finished_at = excluded.finished_at,
+    seconds = excluded.seconds, result = excluded.result
+"""
+
+_SELECT = "SELECT stage, case_id, digest, code, reason, place, patient_id, seconds, result FROM outcome"
+
+# a row is void when another stage of the same case found the stored ROI damaged after it was written
+_FINISHED = """
+SELECT own.case_id, digest, code FROM outcome AS own LEFT JOIN (
+    SELECT case_id, MAX(finished_at) AS damaged_at FROM outcome WHERE code = ? AND stage <> ? GROUP BY case_id
+) AS other ON other.case_id = own.case_id
+WHERE own.stage = ? AND (damaged_at IS NULL OR damaged_at < own.finished_at)
+"""
+
+
+@dataclass(frozen=True)
+class StageCounts:
+    """How many cases a stage has done and failed; ``by_code`` says why they failed."""
+
+    done: int
+    failed: int
+    by_code: dict[Code, int]
+
+
+class Ledger:
+    """One row per case and stage. Made by :meth:`create` (to write) or :meth:`read`; a context manager."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: TextIO | None) -> None:
+        self.path = path
+        self._connection = connection
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path | str) -> Ledger:
+        """Open the ledger to write, making it if need be. Only one process at a time can.
+
+        The claim is a lock on ``<path>.lock`` that ends with the process, however it ends.
+
+        Raises
+        ------
+        StoreError
+            When another process has it, when the folder cannot be written, or when the file is not a ledger of this
+            version.
+        """
+        path = Path(path)
+        lock = _claim(path)
+        try:
+            if not path.exists():
+                _make(path)
+            return cls(path, _connect(path), lock)
+        except BaseException:
+            lock.close()
+            raise
+
+    @classmethod
+    def read(cls, path: Path | str) -> Ledger:
+        """Open the ledger to read only, also while a run writes it.
+
+        Raises
+        ------
+        StoreError
+            When there is none, or the file is not a ledger of this version.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise StoreError(f"no ledger at {path}; `prognosis run` makes one, so name the folder of a run")
+        # not SQLite's read-only mode: the journal of a driver that was killed must be rolled back before reading
+        connection = _connect(path)
+        connection.execute("PRAGMA query_only = ON")
+        return cls(path, connection, None)
+
+    def close(self) -> None:
+        """Close the file and give up the claim."""
+        self._connection.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def record(self, outcomes: Iterable[Outcome]) -> None:
+        """Write the outcomes, all or none. A case's earlier row of the same stage is replaced.
+
+        Every call waits for the disk: give it what has come in since the last call, not one outcome at a time.
+        A problem is filed under its outcome's case.
+
+        Raises
+        ------
+        StoreError
+            When the file cannot be written: read only, disk full, locked for a minute.
+        """
+        now = time.time()
+        rows = [_row(outcome, now) for outcome in outcomes]
+        with _translated(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.executemany(_RECORD, rows)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def outcomes(self, stage: str) -> dict[str, Outcome]:
+        """Every outcome of a stage, by case_id."""
+        rows = self._rows(f"{_SELECT} WHERE stage = ? ORDER BY case_id", stage)
+        return {row[1]: _outcome(row, self.path) for row in rows}
+
+    def failures(self) -> list[Outcome]:
+        """The outcomes of every stage that have a problem."""
+        rows = self._rows(f"{_SELECT} WHERE code IS NOT NULL ORDER BY stage, case_id")
+        return [_outcome(row, self.path) for row in rows]
+
+    def finished(self, stage: str, digests: Mapping[str, str]) -> set[str]:
+        """The cases whose ``stage`` need not run again, of those in ``digests`` (case_id to digest).
+
+        A case is finished when it was done, or failed for a reason of its own, with the same digest. Failures in
+        :data:`RETRIED` are not final. Where a stage found the stored ROI damaged, the case's other stages that were
+        recorded before are not finished either, so that the ROI is made again.
+        """
+        rows = self._rows(_FINISHED, Code.STORE_DAMAGED.value, stage, stage)
+        return {case_id for case_id, digest, code in rows if digests.get(case_id) == digest and code not in RETRIED}
+
+    def counts(self) -> dict[str, StageCounts]:
+        """How many cases are done and failed, by stage."""
+        done: dict[str, int] = {}
+        failed: dict[str, dict[Code, int]] = {}
+        for stage, code, count in self._rows("SELECT stage, code, COUNT(*) FROM outcome GROUP BY stage, code"):
+            done.setdefault(stage, 0)
+            failed.setdefault(stage, {})
+            if code is None:
+                done[stage] = count
+            else:
+                failed[stage][_code(code, self.path)] = count
+        return {stage: StageCounts(done[stage], sum(failed[stage].values()), failed[stage]) for stage in done}
+
+    def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        with _translated(self.path):
+            return self._connection.execute(query, values).fetchall()
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"the ledger {path} cannot be used ({error}); is the disk full, read only, or without file locks?"
+        ) from error
+
+
+def _claim(path: Path) -> TextIO:
+    """The lock file, locked. It stays when the lock ends: removing it would let two processes lock two files."""
+    name = path.with_name(f"{path.name}.lock")
+    try:
+        name.parent.mkdir(parents=True, exist_ok=True)
+        lock = name.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write in {path.parent} ({error}); choose another folder with --out") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        lock.close()
+        raise StoreError(
+            f"{path.parent} is in use by {holder}; wait until it ends or stop it, or choose another folder with --out"
+        ) from error
+    except OSError as error:
+        lock.close()
+        raise StoreError(f"cannot lock {name} ({error}); the run's folder must be on a disk with file locks") from error
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    lock.flush()
+    return lock
+
+
+def _make(path: Path) -> None:
+    """Make an empty ledger under another name first, so that readers never see one without its tables."""
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.unlink(missing_ok=True)
+    with _translated(path):
+        connection = sqlite3.connect(unfinished)
+        connection.executescript(_SCHEMA)
+        connection.close()
+    unfinished.replace(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    with _translated(path):
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
+        )
+        try:
+            _check(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:  # not SQLite at all
+        application, version = None, None
+    if application != _APPLICATION_ID:
+        raise StoreError(f"{path} is not a ledger; name the folder of a run, or choose another one with --out")
+    if version != _VERSION:
+        raise StoreError(
+            f"{path} is a ledger of version {version}, this program reads version {_VERSION}; "
+            "use the program that wrote it, or choose another folder with --out"
+        )
+
+
+def _row(outcome: Outcome, now: float) -> tuple[object, ...]:
+    problem = outcome.problem
+    return (
+        outcome.stage,
+        outcome.case_id,
+        outcome.digest,
+        "failed" if problem else "done",
+        problem.code.value if problem else None,
+        problem.reason if problem else None,
+        problem.where if problem else None,
+        problem.patient_id if problem else None,
+        now,
+        json.dumps(outcome.seconds),
+        json.dumps(outcome.result),
+    )
+
+
+def _outcome(row: tuple[Any, ...], path: Path) -> Outcome:
+    stage, case_id, digest, code, reason, place, patient_id, seconds, result = row
+    problem = None
+    if code is not None:
+        problem = Problem(_code(code, path), reason, patient_id=patient_id, case_id=case_id, where=place)
+    return Outcome(case_id, stage, digest, problem, json.loads(seconds), json.loads(result))
+
+
+def _code(text: str, path: Path) -> Code:
+    try:
+        return Code(text)
+    except ValueError as error:
+        raise StoreError(f"{path} holds the problem code {text!r}, unknown here; a newer program wrote it") from error
