@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import highdicom
 import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, RTStructureSetStorage, generate_uid
 
 from prognosis_dask.cohort.case import Case
@@ -18,7 +20,7 @@ from prognosis_dask.errors import CaseError, Code
 
 def list_series(folder: Path) -> SeriesListing:
     """The listing of all image instances in a folder."""
-    headers = {path: pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(folder.iterdir())}
+    headers = {path: pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in sorted(folder.iterdir())}
     headers = {path: header for path, header in headers.items() if "ImagePositionPatient" in header}
     first = next(iter(headers.values()))
     cosines = np.array(first.ImageOrientationPatient, dtype=float)
@@ -80,12 +82,12 @@ def write_series(
         slice_.SeriesInstanceUID, slice_.StudyInstanceUID, slice_.FrameOfReferenceUID = series_uid, study_uid, frame_uid
         slice_.PatientID, slice_.Modality, slice_.InstanceNumber = "P", modality, number + 1
         slice_.PatientName, slice_.PatientBirthDate, slice_.PatientSex = "P", "", ""
-        slice_.StudyDate = slice_.StudyTime = slice_.AccessionNumber = slice_.StudyID = (
-            slice_.ReferringPhysicianName
-        ) = ""
+        for keyword in ("StudyDate", "StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName"):
+            setattr(slice_, keyword, "")
         slice_.Manufacturer = "M"
         slice_.ImagePositionPatient = [f"{v:.6f}" for v in np.array(origin) + number * spacing[2] * normal]
         slice_.ImageOrientationPatient = [f"{v:.12f}" for v in cosines]
+        slice_.SliceThickness = spacing[2]
         slice_.PixelSpacing = [spacing[1], spacing[0]]
         slice_.Rows, slice_.Columns = plane.shape
         slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
@@ -123,6 +125,40 @@ def write_rtstruct(path: Path, contours: list[np.ndarray], *, kind: str = "CLOSE
     structures.file_meta = FileMetaDataset()
     structures.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     structures.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_seg(
+    path: Path, source: Path, masks: np.ndarray | highdicom.Volume, segments: list[int], kind: str = "BINARY"
+) -> Path:
+    """Write a SEG of the series in ``source`` with highdicom; masks as its ``Segmentation`` takes them."""
+    images = [pydicom.dcmread(source / slice_.file) for slice_ in list_series(source).slices]
+    for image in images:
+        image.PatientName = "P^"  # highdicom warns of names without a caret
+    descriptions = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=f"segment {number}",
+            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+            segmented_property_type=codes.SCT.NeoplasmPrimary,
+            algorithm_type="MANUAL",
+        )
+        for number in segments
+    ]
+    highdicom.seg.Segmentation(
+        source_images=images,
+        pixel_array=masks,
+        segmentation_type=kind,
+        segment_descriptions=descriptions,
+        series_instance_uid=generate_uid(),
+        series_number=9,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="M",
+        manufacturer_model_name="M",
+        software_versions="1",
+        device_serial_number="1",
+    ).save_as(path)
     return path
 
 

@@ -88,8 +88,10 @@ def _listed(known: dict[int, str], numbers: tuple[int, ...] = ()) -> str:
 
 def _frames(dataset: Dataset, wanted: tuple[int, ...]) -> list[_Frame]:
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    if "PerFrameFunctionalGroupsSequence" not in dataset:
+        raise CaseError(Code.MASK_UNREADABLE, "the segmentation does not say where its frames lie (a tiled slide?)")
     frames = []
-    for index, own in enumerate(dataset.get("PerFrameFunctionalGroupsSequence") or ()):
+    for index, own in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         number = _group("SegmentIdentificationSequence", own, shared).get("ReferencedSegmentNumber")
         if number is None or int(number) in wanted:
             frames.append(_frame(index, own, shared))
@@ -127,13 +129,27 @@ def _decoded(
     kind = dataset.get("SegmentationType")
     threshold = FRACTION * float(dataset.get("MaximumFractionalValue") or 1)
     try:
-        for frame, values in zip(frames, iter_pixels(dataset, indices=[f.index for f in frames]), strict=True):
-            if kind == "LABELMAP":
-                yield frame, np.isin(values, wanted)
-            else:
-                yield frame, values >= threshold
+        for frame, values in zip(frames, _pixels(dataset, [f.index for f in frames]), strict=True):
+            yield frame, np.isin(values, wanted) if kind == "LABELMAP" else np.greater_equal(values, threshold)
     except Exception as error:  # decoders raise whatever they like
         raise CaseError(Code.MASK_UNREADABLE, f"cannot decode the segmentation's frames: {error}") from error
+
+
+def _pixels(dataset: Dataset, indices: list[int]) -> Iterator[NDArray[np.generic]]:
+    """The stored values of some frames.
+
+    Frames of single bits follow each other without padding, so that one may begin within a byte, where pydicom 3.0
+    cannot read it on its own.
+    """
+    if dataset.BitsAllocated != 1 or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        yield from iter_pixels(dataset, indices=indices)
+        return
+    size = dataset.Rows * dataset.Columns
+    for index in indices:
+        byte, skip = divmod(index * size, 8)
+        packed = np.frombuffer(dataset.PixelData[byte : byte + (skip + size + 7) // 8], dtype=np.uint8)
+        bits = np.unpackbits(packed, bitorder="little")[skip : skip + size]
+        yield bits.reshape(dataset.Rows, dataset.Columns)
 
 
 def _frame_steps(frame: _Frame, grid: Grid) -> NDArray[np.float64]:

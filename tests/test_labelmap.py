@@ -1,0 +1,144 @@
+"""Label maps (NIfTI, NRRD, MHA) on the image's grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from prognosis_dask.errors import Code
+from prognosis_dask.imaging.masks import read_mask
+from prognosis_dask.imaging.roi import Grid
+from prognosis_dask.imaging.volume import volume_grid
+from tests.dicom_helpers import problem_of
+
+LABELS = np.random.default_rng(1).integers(0, 4, (5, 7, 9)).astype(np.int16)
+
+
+def image_of(array: np.ndarray, spacing: tuple[float, ...] = (0.5, 0.75, 3.0)) -> sitk.Image:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    image.SetOrigin((-20.0, 30.0, 7.5))
+    return image
+
+
+GRID = Grid((9, 7, 5), (0.5, 0.75, 3.0), (-20.0, 30.0, 7.5), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+
+
+def saved(image: sitk.Image, path: Path) -> Path:
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def read(path: Path, *labels: int, grid: Grid = GRID, resample: bool = False) -> np.ndarray:
+    return read_mask(path, labels, grid, resample=resample)
+
+
+def code_of(path: Path, *labels: int, grid: Grid = GRID, resample: bool = False) -> Code:
+    return problem_of(lambda: read(path, *labels, grid=grid, resample=resample))
+
+
+@pytest.mark.parametrize("name", ["m.nii", "m.nii.gz", "m.nrrd", "m.mha"])
+def test_labels_are_chosen_and_merged_in_every_format(tmp_path: Path, name: str) -> None:
+    path = saved(image_of(LABELS), tmp_path / name)
+    np.testing.assert_array_equal(read(path, 2), LABELS == 2)
+    np.testing.assert_array_equal(read(path, 1, 3), (LABELS == 1) | (LABELS == 3))
+    np.testing.assert_array_equal(read(path), LABELS != 0)
+    assert code_of(path, 9) is Code.ROI_NOT_FOUND
+
+
+@pytest.mark.parametrize("flips", [(True, True, False), (False, False, True)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_other_axis_orders_of_the_same_voxels_are_put_in_place(
+    tmp_path: Path, flips: tuple[bool, ...], order: tuple[int, ...]
+) -> None:
+    turned = sitk.PermuteAxes(sitk.Flip(image_of(LABELS), flips), order)
+    np.testing.assert_array_equal(read(saved(turned, tmp_path / "m.nrrd"), 2), LABELS == 2)
+
+
+def test_a_cropped_label_map_is_put_in_place_and_a_padded_one_may_be_empty_outside(tmp_path: Path) -> None:
+    cropped = saved(image_of(LABELS)[2:8, 1:6, 1:4], tmp_path / "cropped.nrrd")
+    expected = np.zeros_like(LABELS)
+    expected[1:4, 1:6, 2:8] = LABELS[1:4, 1:6, 2:8]
+    np.testing.assert_array_equal(read(cropped, 2), expected == 2)
+    padded = sitk.ConstantPad(image_of(LABELS), (3, 1, 2), (2, 4, 0), 0)
+    np.testing.assert_array_equal(read(saved(padded, tmp_path / "padded.nrrd"), 2), LABELS == 2)
+    padded[0, 0, 0] = 2
+    assert code_of(saved(padded, tmp_path / "outside.nrrd"), 2) is Code.MASK_OUTSIDE
+
+
+def test_another_grid_is_refused_unless_resampling_is_chosen(tmp_path: Path) -> None:
+    finer = saved(
+        sitk.Resample(image_of(LABELS), (18, 14, 5), sitk.Transform(), sitk.sitkNearestNeighbor,
+                      (-20.125, 29.8125, 7.5), (0.25, 0.375, 3.0)),
+        tmp_path / "finer.nrrd",
+    )  # fmt: skip
+    assert code_of(finer, 2) is Code.MASK_OTHER_GRID
+    np.testing.assert_array_equal(read(finer, 2, resample=True), LABELS == 2)
+    moved = image_of(LABELS)
+    moved.SetOrigin((-19.8, 30.0, 7.5))
+    assert code_of(saved(moved, tmp_path / "moved.nrrd"), 2) is Code.MASK_OTHER_GRID
+    moved.SetOrigin((100.0, 30.1, 7.5))
+    assert code_of(saved(moved, tmp_path / "moved.nrrd"), 2, resample=True) is Code.MASK_OUTSIDE
+
+
+def test_rounded_headers_are_the_same_grid(tmp_path: Path) -> None:
+    rounded = image_of(LABELS, (0.5001, 0.7499, 3.0004))
+    rounded.SetOrigin((-20.001, 30.002, 7.499))
+    np.testing.assert_array_equal(read(saved(rounded, tmp_path / "m.nii.gz"), 2), LABELS == 2)
+
+
+def test_masks_too_small_for_features_are_found(tmp_path: Path) -> None:
+    empty = np.zeros_like(LABELS)
+    voxel, plane = empty.copy(), empty.copy()
+    voxel[2, 3, 4] = 1
+    plane[2] = 1
+    for array, code in ((empty, Code.MASK_EMPTY), (voxel, Code.MASK_ONE_VOXEL), (plane, Code.MASK_ONE_SLICE)):
+        assert code_of(saved(image_of(array), tmp_path / "m.nii.gz")) is code
+
+
+def test_files_that_are_no_label_maps_are_problems(tmp_path: Path) -> None:
+    assert code_of(tmp_path / "absent.nii.gz") is Code.UNREADABLE_FILE
+    text = tmp_path / "text.nii.gz"
+    text.write_text("no image")
+    assert code_of(text) is Code.MASK_UNREADABLE
+    cut = saved(image_of(LABELS), tmp_path / "cut.nrrd")
+    cut.write_bytes(cut.read_bytes()[:-100])
+    assert code_of(cut) is Code.MASK_UNREADABLE
+    four = saved(sitk.JoinSeries([image_of(LABELS), image_of(LABELS)]), tmp_path / "four.nii.gz")
+    assert code_of(four) is Code.MASK_UNREADABLE
+    layers = saved(sitk.Compose([image_of(LABELS), image_of(LABELS)]), tmp_path / "layers.nrrd")
+    assert code_of(layers) is Code.MASK_UNREADABLE
+    damaged = tmp_path / "damaged.dcm"
+    damaged.write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x00\x00UL\x04\x00\xff\xff\xff\xff" * 3)
+    assert code_of(damaged) is Code.MASK_UNREADABLE
+
+
+def test_every_edge_nifti_gives_its_mask_or_its_own_problem(shared_data: Path) -> None:
+    folder = shared_data / "nifti_edge"
+    grid = volume_grid(folder / "img.nii.gz")
+    assert code_of(folder / "seg_empty.nii.gz", grid=grid) is Code.MASK_EMPTY
+    assert code_of(folder / "seg_single_slice.nii.gz", grid=grid) is Code.MASK_ONE_SLICE
+    voxels = {
+        ("seg_one_label.nii.gz", 1): 19401,
+        ("seg_two_labels.nii.gz", 1): 19401,
+        ("seg_two_labels.nii.gz", 2): 21900 - 19401,
+        ("seg_dilated_10mm.nii.gz", 1): 70101,
+    }
+    for (name, label), expected in voxels.items():
+        values = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / name)))
+        mask = read(folder / name, label, grid=grid)
+        np.testing.assert_array_equal(mask, values == label)
+        assert np.count_nonzero(mask) == expected, name
+    np.testing.assert_array_equal(
+        read(folder / "seg_multilabel.nrrd", grid=grid), read(folder / "seg_two_labels.nii.gz", 1, 2, grid=grid)
+    )
+
+
+@pytest.mark.parametrize(("name", "voxels"), [("brain1", 4137), ("breast1", 143)])
+def test_pyradiomics_cases_are_on_one_grid(shared_data: Path, name: str, voxels: int) -> None:
+    folder = shared_data / "pyradiomics"
+    mask = read(folder / f"{name}_label.nrrd", 1, grid=volume_grid(folder / f"{name}_image.nrrd"))
+    assert np.count_nonzero(mask) == voxels

@@ -1,0 +1,144 @@
+"""One case in memory: which slices are read, where they lie, and what cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.errors import Code
+from prognosis_dask.imaging.crop import SPLINE_TAIL_VOXELS, bounding_box, crop_roi
+from prognosis_dask.imaging.load import load_case, load_roi
+from prognosis_dask.imaging.roi import Roi, grid_of
+from prognosis_dask.job import ImageSection
+from tests.dicom_helpers import case_of, list_series, problem_of
+
+
+@pytest.fixture(scope="module")
+def lung(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = shared_data / "lung1_002"
+    return case_of(folder / "ct", next((folder / "rtstruct").iterdir()), (2,), tmp_path_factory.mktemp("lung"))
+
+
+@pytest.fixture(scope="module")
+def full(lung: Case) -> Roi:
+    return load_roi(lung, ImageSection(), full=True)
+
+
+def assert_lies_in(part: Roi, whole: Roi) -> None:
+    """Every voxel of the part has the value and the place that it has in the whole."""
+    x, y, z = part.start
+    width, height, depth = part.image.GetSize()
+    window = slice(z, z + depth), slice(y, y + height), slice(x, x + width)
+    for one, other in ((part.image, whole.image), (part.mask, whole.mask)):
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(one), sitk.GetArrayFromImage(other)[window])
+        np.testing.assert_allclose(one.GetOrigin(), other.TransformIndexToPhysicalPoint(part.start), atol=1e-9)
+    assert sitk.GetArrayFromImage(part.mask).sum() == sitk.GetArrayFromImage(whole.mask).sum()
+    assert part.full == whole.full
+    assert grid_of(part.image) == grid_of(part.mask)
+
+
+def test_full_load_equals_simpleitks_image(lung: Case, full: Roi, shared_data: Path) -> None:
+    folder = shared_data / "lung1_002" / "ct"
+    expected = sitk.ReadImage([str(folder / s.file) for s in list_series(folder).slices])
+    assert sitk.Hash(full.image) == sitk.Hash(expected)
+    assert full.start == (0, 0, 0)
+    assert full.mask.GetPixelID() == sitk.sitkUInt8
+    assert sitk.GetArrayFromImage(full.mask).sum() == 125204
+
+
+def test_only_the_slices_of_the_roi_and_the_margin_are_read(lung: Case, full: Roi) -> None:
+    seconds: dict[str, float] = {}
+    part = load_roi(lung, ImageSection(margin_mm=3.0), seconds=seconds)
+    assert_lies_in(part, full)
+    assert part.start == (0, 0, 28 - 1 - SPLINE_TAIL_VOXELS)
+    assert part.image.GetSize() == (512, 512, 26 + 2 * (1 + SPLINE_TAIL_VOXELS))
+    assert set(seconds) == {"read", "rasterise"}
+
+
+@pytest.mark.parametrize("margin_mm", [0.0, 20.0, 1000.0])
+def test_a_crop_keeps_the_margin_and_the_splines_tail_on_every_side(lung: Case, full: Roi, margin_mm: float) -> None:
+    crop = crop_roi(load_roi(lung, ImageSection(margin_mm=margin_mm)), margin_mm)
+    assert_lies_in(crop, full)
+    inner = bounding_box(sitk.GetArrayFromImage(full.mask))[::-1]
+    for axis in range(3):
+        pad = int(np.ceil(margin_mm / full.full.spacing[axis])) + 20
+        stop = crop.start[axis] + crop.image.GetSize()[axis]
+        assert crop.start[axis] == max(0, inner[axis][0] - pad)
+        assert stop == min(full.full.size[axis], inner[axis][1] + pad)
+
+
+def test_cropping_a_full_load_equals_cropping_a_slab(lung: Case, full: Roi) -> None:
+    one, two = crop_roi(full, 20.0), crop_roi(load_roi(lung, ImageSection()), 20.0)
+    assert (one.start, one.full) == (two.start, two.full)
+    assert sitk.Hash(one.image) == sitk.Hash(two.image)
+
+
+def test_load_case_returns_image_and_mask(lung: Case) -> None:
+    image, mask = load_case(lung)
+    assert image.GetSize() == mask.GetSize()
+
+
+@pytest.mark.parametrize("name", ["brain1", "breast1"])
+def test_image_files_load_like_series(shared_data: Path, tmp_path: Path, name: str) -> None:
+    folder = shared_data / "pyradiomics"
+    case = case_of(folder / f"{name}_image.nrrd", folder / f"{name}_label.nrrd", (1,), tmp_path, "MR")
+    whole = load_roi(case, ImageSection(), full=True)
+    assert sitk.Hash(whole.image) == sitk.Hash(sitk.ReadImage(case.image))
+    assert_lies_in(load_roi(case, ImageSection(margin_mm=0.0)), whole)
+
+
+def test_ibsi_phantom_is_the_same_from_dicom_and_from_nifti(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "ibsi" / "ct_phantom"
+    dicom = case_of(folder / "dicom" / "image", next((folder / "dicom" / "mask").iterdir()), (), tmp_path)
+    nifti = case_of(
+        folder / "nifti" / "image" / "phantom.nii.gz", folder / "nifti" / "mask" / "mask.nii.gz", (1,), tmp_path
+    )
+    one, two = (load_roi(case, ImageSection()) for case in (dicom, nifti))
+    assert one.start == two.start
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(one.image), sitk.GetArrayFromImage(two.image))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(one.mask), sitk.GetArrayFromImage(two.mask))
+
+
+def blob() -> np.ndarray:
+    mask = np.zeros((6, 8, 9), np.uint8)
+    mask[2:4, 3:6, 2:7] = 1
+    return mask
+
+
+def code_of_image(image: sitk.Image, folder: Path) -> Code:
+    sitk.WriteImage(image, str(folder / "image.nrrd"))
+    sitk.WriteImage(sitk.GetImageFromArray(blob()), str(folder / "mask.nrrd"))
+    case = case_of(folder / "image.nrrd", folder / "mask.nrrd", (1,), folder)
+    return problem_of(lambda: load_roi(case, ImageSection()))
+
+
+def test_images_that_cannot_be_used_are_problems(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=blob().shape)
+    plain = sitk.GetImageFromArray(values)
+    assert code_of_image(sitk.JoinSeries([plain, plain]), tmp_path) is Code.IMAGE_INVALID
+    assert code_of_image(plain[:, :, 0], tmp_path) is Code.IMAGE_INVALID
+    assert code_of_image(sitk.Compose([plain, plain]), tmp_path) is Code.IMAGE_INVALID
+    values[3, 3, 3] = np.nan
+    assert code_of_image(sitk.GetImageFromArray(values), tmp_path) is Code.IMAGE_INVALID
+
+
+def test_files_that_are_missing_or_damaged_are_problems(tmp_path: Path) -> None:
+    mask = tmp_path / "mask.nrrd"
+    sitk.WriteImage(sitk.GetImageFromArray(blob()), str(mask))
+
+    def code(image: Path) -> Code:
+        return problem_of(lambda: load_roi(case_of(image, mask, (1,), tmp_path), ImageSection()))
+
+    assert code(tmp_path / "absent.nrrd") is Code.UNREADABLE_FILE
+    assert code(tmp_path / "absent.series.json") is Code.UNREADABLE_FILE
+    text = tmp_path / "text.nii.gz"
+    text.write_text("no image")
+    assert code(text) is Code.UNREADABLE_FILE
+    cut = tmp_path / "cut.nrrd"
+    sitk.WriteImage(sitk.GetImageFromArray(np.random.default_rng(0).normal(size=blob().shape)), str(cut))
+    cut.write_bytes(cut.read_bytes()[:-500])
+    assert code(cut) is Code.PIXELS_UNREADABLE

@@ -1,0 +1,161 @@
+"""Contours to masks, on real structure sets with published masks and on made edge cases."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from prognosis_dask.errors import Code
+from prognosis_dask.imaging.geometry import steps_of
+from prognosis_dask.imaging.masks import read_mask
+from prognosis_dask.imaging.roi import Grid
+from prognosis_dask.imaging.rtstruct import rtstruct_mask
+from prognosis_dask.imaging.series import read_slices, series_grid
+from tests.dicom_helpers import list_series, problem_of, write_rtstruct
+
+GRID = Grid((14, 12, 5), (1.0, 1.0, 2.0), (-3.0, 4.0, 10.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+TURNED = (0.9541666, 0.2785886, -0.1093369, -0.2080757, 0.880128, 0.4267065, 0.2151061, -0.3843997, 0.8977564)
+
+
+def square(low: float, high: float, plane: float, grid: Grid = GRID) -> np.ndarray:
+    """Corners at continuous indices, in mm."""
+    corners = np.array([[low, low, plane], [high, low, plane], [high, high, plane], [low, high, plane]])
+    return corners @ steps_of(grid).T + np.array(grid.origin)
+
+
+def mask_of(tmp_path: Path, contours: list[np.ndarray], grid: Grid = GRID, **options: str) -> np.ndarray:
+    return read_mask(write_rtstruct(tmp_path / "rs.dcm", contours, **options), (1,), grid, resample=False)
+
+
+def code_of(tmp_path: Path, contours: list[np.ndarray], grid: Grid = GRID, **options: str) -> Code:
+    return problem_of(lambda: mask_of(tmp_path, contours, grid, **options))
+
+
+def test_all_36_sarcoma_masks_equal_the_published_ones(shared_data: Path) -> None:
+    different = {}
+    for twin in sorted(shared_data.glob("sts/STS_*/nifti/*_mask.nii.gz")):
+        scan = twin.parents[1] / twin.name.removesuffix("_mask.nii.gz")
+        structures = pydicom.dcmread(scan / "mask" / "RS.dcm")
+        mask = rtstruct_mask(structures, (1,), series_grid(list_series(scan / "image"), 0.01))
+        published = sitk.GetArrayFromImage(sitk.ReadImage(str(twin)))
+        different[twin] = int(np.count_nonzero(mask != (published > 0)))
+    assert len(different) == 36
+    assert not any(different.values()), different
+
+
+def test_ibsi_phantom_mask_equals_the_published_one(shared_data: Path) -> None:
+    folder = shared_data / "ibsi" / "ct_phantom"
+    grid = series_grid(list_series(folder / "dicom" / "image"), 0.01)
+    mask = read_mask(next((folder / "dicom" / "mask").iterdir()), (), grid, resample=False)
+    published = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "nifti" / "mask" / "mask.nii.gz")))
+    np.testing.assert_array_equal(mask, published > 0)
+
+
+def test_lung1_002_equals_the_published_case_by_hash(shared_data: Path) -> None:
+    """The reference table holds pyradiomics' hashes of image (as float32) and mask (as int32): every voxel counts."""
+    folder = shared_data / "lung1_002"
+    with (folder / "reference_radiomics.csv").open() as stream:
+        published = next(csv.DictReader(stream))
+    listing = list_series(folder / "ct")
+    grid = series_grid(listing, 0.01)
+    mask = read_mask(next((folder / "rtstruct").iterdir()), (2,), grid, resample=False)
+    assert np.count_nonzero(mask) == int(published["diagnostics_Mask-original_VoxelNum"])
+    image = sitk.GetImageFromArray(read_slices(listing, 0, len(listing.slices)))
+    assert image.GetPixelID() == sitk.sitkInt16
+    assert sitk.Hash(sitk.Cast(image, sitk.sitkFloat32)) == published["diagnostics_Image-original_Hash"]
+    assert sitk.Hash(sitk.GetImageFromArray(mask.astype(np.int32))) == published["diagnostics_Mask-original_Hash"]
+
+
+def test_hole_is_even_odd(tmp_path: Path) -> None:
+    rings = [square(low, high, plane) for plane in (1, 2) for low, high in ((0.5, 9.5), (3.5, 6.5))]
+    mask = mask_of(tmp_path, rings)
+    assert mask.sum(axis=(1, 2)).tolist() == [0, 81 - 9, 81 - 9, 0, 0]
+    np.testing.assert_array_equal(mask_of(tmp_path, rings, kind="CLOSEDPLANAR_XOR"), mask)
+
+
+def test_contour_given_twice_does_not_erase_itself(tmp_path: Path) -> None:
+    mask = mask_of(tmp_path, [square(0.5, 5.5, 1), square(0.5, 5.5, 2), square(0.5, 5.5, 1)])
+    assert mask.sum(axis=(1, 2)).tolist() == [0, 25, 25, 0, 0]
+
+
+def test_oblique_series_gives_the_same_mask_as_a_straight_one(tmp_path: Path) -> None:
+    turned = Grid(GRID.size, (1.3, 0.7, 4.5), (123.0, -432.0, 30.0), TURNED)
+    shapes = ((0.5, 9.5, 1), (2.2, 7.9, 2), (4.4, 6.1, 2), (1.1, 5.7, 4))
+    straight = mask_of(tmp_path, [square(*shape) for shape in shapes])
+    np.testing.assert_array_equal(mask_of(tmp_path, [square(*shape, turned) for shape in shapes], turned), straight)
+
+
+def test_points_and_lines_enclose_nothing(tmp_path: Path) -> None:
+    closed = [square(0.5, 5.5, 1), square(0.5, 5.5, 2)]
+    np.testing.assert_array_equal(
+        mask_of(tmp_path, [*closed, square(8, 9, 1)[:1], square(8, 9, 3)[:2]]), mask_of(tmp_path, closed)
+    )
+    for kind in ("POINT", "OPEN_PLANAR"):
+        assert code_of(tmp_path, closed, kind=kind) is Code.ROI_WITHOUT_CONTOUR
+
+
+def test_roi_without_contours_missing_roi_and_unnamed_roi(tmp_path: Path) -> None:
+    path = write_rtstruct(tmp_path / "rs.dcm", [square(0.5, 5.5, 1), square(0.5, 5.5, 2)])
+
+    def code(*numbers: int) -> Code:
+        return problem_of(lambda: read_mask(path, numbers, GRID, resample=False))
+
+    assert code(2) is Code.ROI_WITHOUT_CONTOUR
+    assert code(7) is Code.ROI_NOT_FOUND
+    assert code() is Code.ROI_AMBIGUOUS
+
+
+def test_several_rois_are_merged(shared_data: Path) -> None:
+    structures = pydicom.dcmread(shared_data / "rt_utils" / "empty" / "dummy_rt.dcm")
+    grid = Grid((512, 512, 3), (0.488281, 0.488281, 5.0), (-125.0, -125.0, 60.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    one, two = (rtstruct_mask(structures, (number,), grid) for number in (1, 2))
+    np.testing.assert_array_equal(rtstruct_mask(structures, (1, 2), grid), one | two)
+    assert one.any()
+    assert two.any()
+
+
+def test_contours_beside_the_slices_or_the_image_are_found(tmp_path: Path) -> None:
+    good = [square(0.5, 5.5, 1), square(0.5, 5.5, 2)]
+    assert code_of(tmp_path, [*good, square(0.5, 5.5, 2.4)]) is Code.CONTOUR_OFF_PLANE
+    assert code_of(tmp_path, [*good, square(0.5, 5.5, 6)]) is Code.MASK_OUTSIDE
+    assert code_of(tmp_path, [*good, square(-4.5, 5.5, 2)]) is Code.MASK_OUTSIDE
+    assert code_of(tmp_path, [*good, square(0.5, 15.5, 2)]) is Code.MASK_OUTSIDE
+    assert mask_of(tmp_path, [*good, square(0.5, 5.5, 3.05)])[3].sum() == 25, "rounded positions are no fault"
+
+
+def test_contours_across_the_slices_are_found(tmp_path: Path) -> None:
+    upright = square(0.5, 5.5, 2)[:, [0, 2, 1]]
+    assert code_of(tmp_path, [upright]) in (Code.CONTOUR_OFF_PLANE, Code.MASK_OUTSIDE)
+
+
+def test_masks_too_small_for_features_are_found(tmp_path: Path) -> None:
+    assert code_of(tmp_path, [square(2.2, 2.8, 1)]) is Code.MASK_EMPTY
+    assert code_of(tmp_path, [square(1.8, 2.2, 1)]) is Code.MASK_ONE_VOXEL
+    assert code_of(tmp_path, [square(0.5, 5.5, 1)]) is Code.MASK_ONE_SLICE
+
+
+@pytest.mark.parametrize("text", ["1\\2", "1\\2\\x", "1\\2\\3\\4\\5\\6\\7\\8"])
+def test_malformed_contour_is_a_problem_not_a_crash(tmp_path: Path, text: str) -> None:
+    path = write_rtstruct(tmp_path / "rs.dcm", [np.full((3, 3), 1.0)])
+    plain, spoilt = b"\\".join([b"1.0000"] * 9), text.encode()
+    content = path.read_bytes()
+    assert plain in content
+    path.write_bytes(content.replace(plain, spoilt.ljust(len(plain))))
+    assert problem_of(lambda: read_mask(path, (1,), GRID, resample=False)) is Code.MASK_UNREADABLE
+
+
+def test_every_rt_utils_file_gives_a_mask_or_its_own_problem(shared_data: Path) -> None:
+    grid = series_grid(list_series(shared_data / "rt_utils" / "mock_data"), 0.01)
+    seen = {
+        path.name: problem_of(lambda path=path: read_mask(path, (1,), grid, resample=False))  # type: ignore[misc]
+        for path in sorted(shared_data.glob("rt_utils/*/*.dcm"))
+    }
+    assert seen.pop("rt.dcm") is Code.MASK_ONE_SLICE, "two contours on one plane"
+    structure_sets = {"invalid_reference_rt.dcm", "non_existent_reference_rt.dcm", "dummy_rt.dcm"}
+    assert {seen.pop(name) for name in structure_sets} == {Code.MASK_OUTSIDE}, "contours beyond the two slices here"
+    assert set(seen.values()) == {Code.MASK_UNREADABLE}, "image slices are no masks"

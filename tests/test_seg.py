@@ -1,0 +1,207 @@
+"""DICOM SEG to masks. The witnesses are dcmqi's NRRD twins and highdicom's reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from prognosis_dask.errors import Code
+from prognosis_dask.imaging.geometry import steps_of, to_index
+from prognosis_dask.imaging.masks import read_mask
+from prognosis_dask.imaging.roi import Grid
+from prognosis_dask.imaging.seg import seg_mask
+from prognosis_dask.imaging.series import series_grid
+from prognosis_dask.imaging.volume import volume_grid
+from tests.dicom_helpers import list_series, problem_of, write_seg, write_series
+
+RNG = np.random.default_rng(0)
+TRUTH = RNG.random((6, 11, 13)) > 0.6
+OBLIQUE = (0.9541666, -0.2080757, 0.2151061, 0.2785886, 0.880128, -0.3843997)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("seg") / "series"
+    return write_series(folder, np.zeros(TRUTH.shape, np.int16), spacing=(0.7, 1.2, 2.5), orientation=OBLIQUE)
+
+
+@pytest.fixture(scope="module")
+def grid(source: Path) -> Grid:
+    return series_grid(list_series(source), 0.01)
+
+
+def read(path: Path, grid: Grid, *labels: int, resample: bool = False) -> np.ndarray:
+    return read_mask(path, labels, grid, resample=resample)
+
+
+def code_of(path: Path, grid: Grid, *labels: int, resample: bool = False) -> Code:
+    return problem_of(lambda: read(path, grid, *labels, resample=resample))
+
+
+def volume_on(grid: Grid, mask: np.ndarray, scale: float = 1.0) -> highdicom.Volume:
+    affine = np.eye(4)
+    affine[:3, :3] = steps_of(grid)[:, ::-1] * scale
+    affine[:3, 3] = grid.origin
+    return highdicom.Volume(mask.astype(np.uint8), affine, "PATIENT")
+
+
+def test_binary_labelmap_and_fractional_give_the_same_mask(source: Path, grid: Grid, tmp_path: Path) -> None:
+    fractions = np.where(TRUTH, RNG.uniform(0.51, 1, TRUTH.shape), RNG.uniform(0, 0.49, TRUTH.shape))
+    for kind, pixels in (("BINARY", TRUTH), ("LABELMAP", TRUTH.astype(np.uint8)), ("FRACTIONAL", fractions)):
+        path = write_seg(tmp_path / "seg.dcm", source, pixels, [1], kind)
+        np.testing.assert_array_equal(read(path, grid), TRUTH, err_msg=kind)
+
+
+def test_segments_may_overlap_and_are_merged(source: Path, grid: Grid, tmp_path: Path) -> None:
+    masks = np.stack([RNG.random(TRUTH.shape) > 0.8 for _ in range(5)], axis=-1)
+    path = write_seg(tmp_path / "seg.dcm", source, masks.astype(np.uint8), [1, 2, 3, 4, 5])
+    for number in range(1, 6):
+        np.testing.assert_array_equal(read(path, grid, number), masks[..., number - 1])
+    np.testing.assert_array_equal(read(path, grid, 2, 5), masks[..., 1] | masks[..., 4])
+    assert code_of(path, grid) is Code.ROI_AMBIGUOUS
+    assert code_of(path, grid, 2, 8) is Code.ROI_NOT_FOUND
+
+
+def test_sparse_frames_in_any_order_go_where_their_position_says(source: Path, grid: Grid, tmp_path: Path) -> None:
+    sparse = TRUTH & np.isin(np.arange(6), (1, 2, 5))[:, None, None]
+    path = write_seg(tmp_path / "seg.dcm", source, sparse, [1])
+    segmentation = pydicom.dcmread(path)
+    frames = segmentation.pixel_array
+    assert len(frames) == 3, "empty frames are left out"
+    order = [2, 0, 1]
+    groups = segmentation.PerFrameFunctionalGroupsSequence
+    segmentation.PerFrameFunctionalGroupsSequence = [groups[k] for k in order]
+    segmentation.PixelData = pydicom.pixels.pack_bits(frames[order].ravel())
+    segmentation.save_as(path)
+    np.testing.assert_array_equal(read(path, grid), sparse)
+
+
+@pytest.mark.parametrize("axes", [(2, 1, 0), (1, 0, 2), (0, 2, 1)], ids=["sagittal", "coronal", "transposed"])
+def test_frames_across_the_images_slices_are_put_in_place(
+    source: Path, grid: Grid, tmp_path: Path, axes: tuple[int, int, int]
+) -> None:
+    volume = volume_on(grid, TRUTH).permute_spatial_axes(axes).flip_spatial(1)
+    path = write_seg(tmp_path / "seg.dcm", source, volume, [1])
+    np.testing.assert_array_equal(read(path, grid), TRUTH)
+
+
+def test_frames_beyond_the_image_may_be_empty_only(source: Path, grid: Grid, tmp_path: Path) -> None:
+    path = write_seg(tmp_path / "seg.dcm", source, TRUTH, [1])
+    shorter = Grid((grid.size[0], grid.size[1], 4), grid.spacing, grid.origin, grid.direction)
+    assert code_of(path, shorter) is Code.MASK_OUTSIDE
+    segmentation = pydicom.dcmread(path)
+    frames = segmentation.pixel_array
+    positions = [g.PlanePositionSequence[0].ImagePositionPatient for g in segmentation.PerFrameFunctionalGroupsSequence]
+    frames[to_index(grid, np.array(positions, float))[:, 2] > 3.5] = 0
+    segmentation.PixelData = pydicom.pixels.pack_bits(frames.ravel())
+    segmentation.save_as(path)
+    np.testing.assert_array_equal(read(path, shorter), TRUTH[:4])
+
+
+def test_frames_smaller_than_the_image_are_put_in_place(source: Path, grid: Grid, tmp_path: Path) -> None:
+    part = volume_on(grid, TRUTH)[1:5, 2:9, 3:12]
+    path = write_seg(tmp_path / "seg.dcm", source, part, [1])
+    expected = np.zeros_like(TRUTH)
+    expected[1:5, 2:9, 3:12] = TRUTH[1:5, 2:9, 3:12]
+    np.testing.assert_array_equal(read(path, grid), expected)
+
+
+def test_another_grid_is_refused_unless_resampling_is_chosen(source: Path, grid: Grid, tmp_path: Path) -> None:
+    finer = volume_on(grid, np.kron(TRUTH[:, 1:9, 1:9], np.ones((2, 2, 2), bool)), 0.5)
+    path = write_seg(tmp_path / "seg.dcm", source, finer, [1])
+    assert code_of(path, grid) is Code.MASK_OTHER_GRID
+    expected = np.zeros_like(TRUTH)
+    expected[:, :8, :8] = TRUTH[:, 1:9, 1:9]
+    np.testing.assert_array_equal(read(path, grid, resample=True), expected)
+
+
+def test_empty_segment_is_a_problem(source: Path, grid: Grid, tmp_path: Path) -> None:
+    masks = np.stack([TRUTH, np.zeros_like(TRUTH)], axis=-1).astype(np.uint8)
+    assert code_of(write_seg(tmp_path / "seg.dcm", source, masks, [1, 2]), grid, 2) is Code.MASK_EMPTY
+
+
+@pytest.mark.parametrize("syntax", [pydicom.uid.RLELossless, pydicom.uid.JPEGLSLossless])
+def test_compressed_frames_are_decoded(source: Path, grid: Grid, tmp_path: Path, syntax: pydicom.uid.UID) -> None:
+    path = write_seg(tmp_path / "seg.dcm", source, TRUTH.astype(np.uint8), [1], "LABELMAP")
+    segmentation = pydicom.dcmread(path)
+    segmentation.compress(syntax)
+    segmentation.save_as(path)
+    np.testing.assert_array_equal(read(path, grid), TRUTH)
+
+
+def twin(path: Path, label: int) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path))) == label
+
+
+@pytest.mark.parametrize(
+    ("seg", "label", "nrrd"),
+    [
+        ("liver.dcm", 1, "liver_seg.nrrd"),
+        ("partial_overlaps.dcm", 1, "partial_overlaps-1.nrrd"),
+        ("partial_overlaps.dcm", 2, "partial_overlaps-2.nrrd"),
+        ("partial_overlaps.dcm", 3, "partial_overlaps-3.nrrd"),
+        ("partial_overlaps.dcm", 4, "partial_overlaps-1.nrrd"),
+        ("partial_overlaps.dcm", 5, "partial_overlaps-1.nrrd"),
+        ("23x38x3/seg/label.seg", 1, "23x38x3/nrrd/label.nrrd"),
+        ("24x38x3/seg/label.seg", 1, "24x38x3/nrrd/label.nrrd"),
+        ("sparse-labelmap-noppv.dcm", 1, "sparse_labelmap_noppv_seg.nrrd"),
+        ("sparse-labelmap-ppv5.dcm", 1, "sparse_labelmap_ppv5_seg.nrrd"),
+    ],
+)
+def test_dcmqi_segmentations_equal_their_nrrd_twins(shared_data: Path, seg: str, label: int, nrrd: str) -> None:
+    folder = shared_data / "dcmqi"
+    mask = seg_mask(pydicom.dcmread(folder / seg), (label,), volume_grid(folder / nrrd), resample=False)
+    np.testing.assert_array_equal(mask, twin(folder / nrrd, label))
+
+
+def highdicom_mask(path: Path, number: int, grid: Grid) -> np.ndarray:
+    """What highdicom reads, resampled onto the grid by SimpleITK."""
+    volume = highdicom.seg.segread(path).get_volume(segment_numbers=[number], allow_missing_positions=True)
+    image = sitk.GetImageFromArray((volume.array[..., 0] > 0).astype(np.uint8))
+    spacing = np.array(volume.spacing)[::-1]
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(list(volume.position))
+    image.SetDirection((volume.affine[:3, 2::-1] / spacing).ravel().tolist())
+    reference = sitk.Image(grid.size, sitk.sitkUInt8)
+    reference.SetSpacing(grid.spacing)
+    reference.SetOrigin(grid.origin)
+    reference.SetDirection(grid.direction)
+    return sitk.GetArrayFromImage(sitk.Resample(image, reference, sitk.Transform(), sitk.sitkNearestNeighbor)) > 0
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_prostate_segments_equal_highdicoms(shared_data: Path, number: int) -> None:
+    grid = series_grid(list_series(shared_data / "qin_prostate" / "ADC"), 0.01)
+    path = shared_data / "qin_prostate" / "seg" / "1-1.dcm"
+    mask = read(path, grid, number)
+    assert mask.sum() > 100
+    np.testing.assert_array_equal(mask, highdicom_mask(path, number, grid))
+
+
+def test_seg_twin_of_an_rtstruct_equals_it(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "lung1_002"
+    grid = series_grid(list_series(folder / "ct"), 0.01)
+    mask = read(next((folder / "rtstruct").iterdir()), grid, 2)
+    path = write_seg(tmp_path / "seg.dcm", folder / "ct", mask, [1])
+    np.testing.assert_array_equal(read(path, grid), mask)
+
+
+def test_every_highdicom_file_gives_a_mask_or_its_own_problem(shared_data: Path) -> None:
+    """On the grid of the CT segmentations; slides, reports and single images have no place on it."""
+    grid = Grid((16, 16, 3), (0.488281, 0.488281, 1.25), (-125.0, -128.100006, 103.02), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    voxels = {"seg_image_ct_binary": 638, "seg_image_ct_binary_fractional": 638, "seg_image_ct_true_fractional": 638}
+    codes = {
+        "seg_image_ct_binary_overlap": Code.MASK_OUTSIDE,
+        "seg_image_ct_binary_single_frame": Code.MASK_OTHER_GRID,
+        "seg_image_sm_dots": Code.MASK_EMPTY,
+    }
+    for path in sorted((shared_data / "highdicom").glob("*.dcm")):
+        if path.stem in voxels:
+            assert np.count_nonzero(read(path, grid, 1)) == voxels[path.stem], path.stem
+        else:
+            assert code_of(path, grid, 1) is codes.get(path.stem, Code.MASK_UNREADABLE), path.stem
