@@ -1,0 +1,324 @@
+"""The report: one file that tells what a run found, whatever is missing from the run."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lifelines import KaplanMeierFitter
+from lifelines.datasets import load_waltons
+
+from prognosis_dask.cohort.problems import write_problems
+from prognosis_dask.errors import Code, Problem, StoreError
+from prognosis_dask.report import cohort_figures, model_figures
+from prognosis_dask.report.page import write_report
+from prognosis_dask.report.read import read_run
+from prognosis_dask.report.tables import flow, median_follow_up, problem_groups
+from prognosis_dask.store.ledger import Ledger
+from prognosis_dask.store.outcome import Outcome
+from tests.report_run import UNTRAINED, make_run
+
+BANNER = "untrained weights; for demonstration only"
+
+
+class Page(HTMLParser):
+    """The text, the tags and the addresses of a page; fails where a tag is not closed."""
+
+    VOID = ("meta", "img", "br", "link", "hr", "input")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = ""
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data
+
+    def images(self) -> list[str]:
+        return [attrs["alt"] or "" for tag, attrs in self.tags if tag == "img"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def html(made: Path) -> str:
+    return write_report(made).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "copy")
+
+
+def written(folder: Path) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_report_loads_nothing_from_elsewhere(html: str, page: Page) -> None:
+    addresses = [value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "href", "data")]
+    assert addresses
+    assert all(str(address).startswith(("data:", "#")) for address in addresses)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert "@import" not in html
+    assert "url(" not in html
+    assert "default-src 'none'" in html
+
+
+def test_report_is_small_and_the_same_every_time(made: Path, html: str) -> None:
+    assert len(html) < 3_000_000
+    assert write_report(made).read_text(encoding="utf-8") == html
+    assert not list(made.glob(".report*"))
+
+
+def test_report_is_readable_without_eyes(page: Page) -> None:
+    assert ("html", {"lang": "en"}) in page.tags
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    assert all(len(alt) > 20 for alt in page.images())
+    assert all(attrs.get("scope") for tag, attrs in page.tags if tag == "th")
+    anchors = {attrs["href"] for tag, attrs in page.tags if tag == "a"}
+    assert anchors <= {f"#{attrs['id']}" for _, attrs in page.tags if "id" in attrs}
+
+
+def test_whole_run_has_every_figure(page: Page) -> None:
+    starts = ["Image slices", "Histograms", "Heat map", "Harrell", "Kaplan-Meier", "Hazard ratios"]
+    assert [alt.startswith(start) for alt, start in zip(page.images(), starts, strict=True)] == [True] * 6
+    assert "not a medical device" in page.text
+
+
+def test_banner_stands_exactly_over_untrained_weights(made: Path, page: Page, copy: Path) -> None:
+    assert BANNER not in page.text
+    info = json.loads((copy / "run.json").read_text())
+    info["deep"]["weights"] = UNTRAINED
+    (copy / "run.json").write_text(json.dumps(info))
+    assert BANNER in written(copy).text
+
+
+def test_in_sample_figures_are_labelled_so(made: Path, page: Page) -> None:
+    assert "optimistic" in model_figures.IN_SAMPLE_LABEL
+    assert "in-sample" in model_figures.IN_SAMPLE_LABEL
+    value = f"{json.loads((made / 'models' / 'summary.json').read_text())['c_index_in_sample']:.2f}"
+    assert f"in-sample, and so optimistic, it is {value}" in page.text
+    assert any(f"In-sample {value} (optimistic)" in alt for alt in page.images())
+    assert "in-sample, over the number of features k, as the reference study reports it" in page.text
+
+
+def test_every_problem_is_listed_with_its_code(copy: Path) -> None:
+    cases = read_run(copy).cases
+    index = [Problem(code, f"reason {i}: $1 & 2", patient_id=f"patient-{i}") for i, code in enumerate(Code)]
+    write_problems(copy / "problems.csv", index)
+    with Ledger.create(copy / "ledger.sqlite") as ledger:
+        ledger.record([Outcome(cases[0].case_id, "deep", "d", Problem(Code.CLIP_INVALID, "3 frames, expected 6"))])
+    text = written(copy).text
+    for i, code in enumerate(Code):
+        assert code.value in text
+        assert f"patient-{i}" in text
+        assert f"reason {i}: $1 & 2" in text
+    for case, reason in ((cases[-1], "0 voxels, expected at least 2"), (cases[0], "3 frames, expected 6")):
+        assert case.case_id in text
+        assert reason in text
+
+
+def test_problem_told_twice_is_listed_once(copy: Path) -> None:
+    run = read_run(copy)
+    failure = next(iter(run.failed.values()))[0].problem
+    assert failure is not None
+    write_problems(copy / "problems.csv", [*run.problems, failure])
+    groups = {group.code: group.problems for group in problem_groups(read_run(copy))}
+    assert [stage for stage, _ in groups["mask-empty"]] == ["roi"]
+    assert [stage for stage, _ in groups["patient-without-mask"]] == ["index"]
+
+
+def test_outcomes_of_an_earlier_job_in_the_folder_are_left_out(copy: Path) -> None:
+    failed_roi = read_run(copy).cases[-1].case_id
+    problem = Problem(Code.RADIOMICS_FAILED, "of an earlier job")
+    with Ledger.create(copy / "ledger.sqlite") as ledger:
+        ledger.record([Outcome(name, "radiomics", "d", problem) for name in ("no-case-any-more", failed_roi)])
+    assert "of an earlier job" not in written(copy).text
+
+
+def test_names_and_reasons_are_text_and_never_markup(tmp_path: Path) -> None:
+    make_run(tmp_path, n=3, patient="<script>alert({})</script>")
+    info = json.loads((tmp_path / "run.json").read_text())
+    info["title"] = "</title><script>alert(1)</script>"
+    info["notes"] = ["<img src=http://example.org/x.png>"]
+    (tmp_path / "run.json").write_text(json.dumps(info))
+    problem = Problem(Code.UNEXPECTED, "<script>alert(2)</script>", patient_id="<b onclick=x>", where="<i>")
+    write_problems(tmp_path / "problems.csv", [problem])
+    page = written(tmp_path)
+    assert not {"script", "i"} & {tag for tag, _ in page.tags}
+    assert "<script>alert(2)</script>" in page.text
+    assert "</title><script>alert(1)</script>" in page.text
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {"models": "This run holds no model."},
+        {
+            "rois.zarr": "No region of interest was stored",
+            "models/coefficients.csv": "The table of coefficients was not written.",
+            "models/risk.csv": "The table of risk scores was not written.",
+        },
+        {"features.zarr": "This run holds no features.", "models/validation.csv": "Line and band: the cross-validated"},
+        {"ledger.sqlite": "The regions’ volumes are not known.", "models/curve.csv": "held-out cases of each fold"},
+        {"problems.csv": "mask-empty", "models/ranking.csv": "28 first features"},
+        {
+            "cases.csv": "No case was found",
+            "problems.csv": "no file, patient or case had a problem",
+            "ledger.sqlite": "The regions’ volumes are not known.",
+            "features.zarr": "This run holds no features.",
+            "rois.zarr": "No region of interest was stored",
+            "models": "This run holds no model.",
+        },
+    ],
+    ids=" ".join,
+)
+def test_what_is_missing_is_said_in_its_place(copy: Path, missing: dict[str, str]) -> None:
+    for name in missing:
+        path = copy / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    text = written(copy).text
+    for said in missing.values():
+        assert said in text
+
+
+def test_run_without_a_network_has_no_deep_part(copy: Path) -> None:
+    info = json.loads((copy / "run.json").read_text())
+    info["deep"] = None
+    info["job"]["deep"]["enabled"] = False
+    (copy / "run.json").write_text(json.dumps(info))
+    text = written(copy).text
+    assert "deep features were switched off" in text
+    assert BANNER not in text
+
+
+def test_model_that_could_not_be_fitted_says_why(copy: Path) -> None:
+    (copy / "models" / "summary.json").write_text(json.dumps({"not_fitted": "2 events, at least 5 are needed"}))
+    assert "No model was fitted: 2 events, at least 5 are needed" in written(copy).text
+
+
+@pytest.mark.parametrize(
+    ("n", "said"), [(0, "This run holds no model."), (1, "No model was fitted: "), (3, "No model was fitted: ")]
+)
+def test_tiny_cohorts_have_a_report(tmp_path: Path, n: int, said: str) -> None:
+    make_run(tmp_path, n=n)
+    assert said in written(tmp_path).text
+
+
+def test_damaged_roi_is_left_out_of_the_pictures(copy: Path) -> None:
+    shutil.rmtree(copy / "rois.zarr" / "crops")
+    assert "No region of interest was stored" in written(copy).text
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"no run\.json"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["run.json", "models/summary.json"])
+def test_damaged_json_names_the_file(copy: Path, name: str) -> None:
+    (copy / name).write_text("{")
+    with pytest.raises(StoreError, match=re.escape(name)):
+        write_report(copy)
+
+
+def test_flow_adds_up(made: Path) -> None:
+    steps = flow(read_run(made))
+    for before, after in itertools.pairwise(steps):
+        assert before.cases == after.cases + sum(count for _, count in after.left_out)
+    assert [step.cases for step in steps] == [30, 29, 28, 28]
+
+
+def test_stage_that_the_model_does_not_need_leaves_no_case_out(copy: Path) -> None:
+    first = read_run(copy).cases[0].case_id
+    with Ledger.create(copy / "ledger.sqlite") as ledger:
+        ledger.record([Outcome(first, "radiomics", "d", Problem(Code.RADIOMICS_FAILED, "x"))])
+    assert flow(read_run(copy))[1].cases == 28
+    info = json.loads((copy / "run.json").read_text())
+    info["job"]["model"]["features"] = "deep"
+    (copy / "run.json").write_text(json.dumps(info))
+    assert flow(read_run(copy))[1].cases == 29
+
+
+def test_numbers_at_risk_are_those_of_lifelines() -> None:
+    table = load_waltons()
+    at = np.arange(0.0, 80.0, 7.0)
+    for _, arm in table.groupby("group"):
+        counts = model_figures.number_at_risk(arm["T"].to_numpy(dtype=float), at)
+        events = KaplanMeierFitter().fit(arm["T"], arm["E"]).event_table["at_risk"]
+        # the row of the first time not before t: who is there just before t
+        expected = [events[events.index >= t].iloc[0] if (events.index >= t).any() else 0 for t in at]
+        assert counts.tolist() == expected
+
+
+def test_follow_up_counts_events_as_censored() -> None:
+    # all five followed to the end of the study at 100 days except for one event: the median follow-up is the study's
+    assert median_follow_up([(100.0, 0)] * 4 + [(3.0, 1)]) == "100 days"
+
+
+def test_outline_runs_along_the_pixels_edges() -> None:
+    mask = np.zeros((5, 6), bool)
+    mask[0:3, 2:4] = True
+    segments = cohort_figures.outline(mask)
+    assert len(segments) == 2 * (3 + 2)
+    assert segments[..., 0].min() == 1.5
+    assert segments[..., 0].max() == 3.5
+    assert segments[..., 1].min() == -0.5
+    assert segments[..., 1].max() == 2.5
+
+
+def test_correlations_are_those_of_scipy() -> None:
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(30, 5)).round(1)
+    values[:, 2] = 4.0
+    volume = values[:, 0] ** 3 + rng.normal(size=30)
+    found = cohort_figures.correlate(values, list("abcde"), volume)
+    assert found is not None
+    assert sorted(found.names) == ["a", "b", "d", "e"]
+    columns = ["abcde".index(name) for name in found.names]
+    expected = spearmanr(values[:, columns], axis=0).statistic
+    np.testing.assert_allclose(found.between, expected, atol=1e-12)
+    for column, rho in zip(columns, found.with_volume, strict=True):
+        assert rho == pytest.approx(spearmanr(values[:, column], volume).statistic)
+
+
+def test_time_axis_takes_the_unit_that_gives_a_few_ticks() -> None:
+    for days, unit in [(30, "days"), (80, "days"), (400, "months"), (1200, "years"), (9000, "years")]:
+        axis = model_figures.time_axis(days)
+        assert axis.unit == unit
+        assert 3 <= len(axis.ticks) <= 9
+        assert axis.ticks[-1] * axis.days <= days
