@@ -104,10 +104,10 @@ COLLECTIONS: Mapping[str, Collection] = {
         event_columns=_HN1_EVENT,
     ),
     # RIDER Lung CT: two scans of each patient within minutes, no outcome. The names carry the scan (test, retest) and
-    # the method (man, auto, which is left out); they are from memory of the release, so short forms match too.
+    # the method (manual or automatic: the manual one counts). Their exact spelling is not certain, hence the second
+    # rule. Some masks have more frames than the CT.
     "rider": Collection(
-        roi=(r"re:gtv.*(?<!auto)",),
-        policy="each",
+        roi=("re:gtvp?_(re)?test_man", r"re:gtv.*(?<!auto)"),
         modalities=("CT",),
         time_columns=(),
         event_columns=(),

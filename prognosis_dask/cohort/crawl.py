@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from prognosis_dask.cohort.headers import Header, OtherFile, read_headers
+from prognosis_dask.cohort.headers import Header, OtherFile
+from prognosis_dask.cohort.reading import read_headers
 from prognosis_dask.errors import Code, JobError, Problem
 
 #: Paths in one unit of work: about a fifth of a second of reading.
@@ -47,7 +48,7 @@ def _is_hidden(path: str) -> bool:
 def _files(sources: Sequence[Path], leave_out: Path | None, unreadable: list[Header]) -> Iterator[str]:
     """Every file once, although sources may overlap and links may lead in circles."""
     entered: set[tuple[int, int]] = set()
-    if leave_out is not None and leave_out.is_dir():
+    if leave_out is not None and leave_out.is_dir() and leave_out.absolute() not in {s.absolute() for s in sources}:
         entered.add(_identity(str(leave_out)))
 
     def refuse(error: OSError) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from prognosis_dask.cohort.collections import Rules
-from prognosis_dask.cohort.headers import FileStamp, Header, ImageHeader, MaskHeader, Structure, VolumeFile
+from prognosis_dask.cohort.files import FileStamp
+from prognosis_dask.cohort.headers import Header, ImageHeader, MaskHeader, Structure, VolumeFile
 from prognosis_dask.cohort.linking import Catalogue
 from prognosis_dask.cohort.listing import SeriesListing
 from prognosis_dask.cohort.pairs import OTHER_MODALITY, pair_volumes
@@ -29,11 +31,25 @@ class Image:
     candidates: list[Candidate] = field(default_factory=list)
 
     @property
+    def uid(self) -> str:
+        """What identifies it wherever it lies: SeriesInstanceUID, or the names of file and folder."""
+        return self.key if self.file is None else short_path(self.file.path)
+
+    @property
     def digest(self) -> str:
         """Identity, size and modification time of its files."""
         if self.listing is not None:
             return self.listing.digest
         return f"{self.file.bytes} {self.file.modified_ns}" if self.file else ""
+
+
+def short_path(path: str) -> str:
+    """File and folder, without what lies above.
+
+    >>> short_path("/data/P1/mask.nii.gz")
+    'P1/mask.nii.gz'
+    """
+    return "/".join(Path(path).parts[-2:])
 
 
 @dataclass
@@ -54,9 +70,8 @@ def gather(headers: Sequence[Header], rows: Iterable[TableRow], rules: Rules) ->
         image = _add_file(gathered, row.image, row.patient_id, row.modality, rules)
         if image is not None:
             structure = Structure(row.label, (row.roi,))
-            image.candidates.append(
-                Candidate(row.mask, "label map", structure, (row.label,), named=False, covariates=row.covariates)
-            )
+            found = _label_map(row.mask, structure, (row.label,), named=False)
+            image.candidates.append(replace(found, covariates=row.covariates))
     return gathered
 
 
@@ -119,7 +134,7 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
 def _attach(gathered: Gathered, uid: str, mask: MaskHeader, structure: Structure) -> None:
     image = gathered.images.get(uid)
     if image is not None:  # else it is of a modality that nobody asked for
-        image.candidates.append(Candidate(mask.file, mask.kind, structure, (structure.number,)))
+        image.candidates.append(Candidate(mask.file, mask.sop_uid, mask.kind, structure, (structure.number,)))
 
 
 def _add_volumes(gathered: Gathered, files: Sequence[VolumeFile], rules: Rules) -> None:
@@ -129,9 +144,13 @@ def _add_volumes(gathered: Gathered, files: Sequence[VolumeFile], rules: Rules) 
         image = _add_file(gathered, pair.image.file, pair.patient_id, pair.image.modality or pair.mask.modality, rules)
         if image is not None:
             structure = Structure(0, (pair.roi or "mask",))
-            image.candidates.append(Candidate(pair.mask.file, "label map", structure, (), named=bool(pair.roi)))
+            image.candidates.append(_label_map(pair.mask.file, structure, (), named=bool(pair.roi)))
     for patient, volume in alone:
         _add_file(gathered, volume.file, patient, volume.modality, rules)
+
+
+def _label_map(file: FileStamp, structure: Structure, labels: tuple[int, ...], *, named: bool) -> Candidate:
+    return Candidate(file, short_path(file.path), "label map", structure, labels, named)
 
 
 def _add_file(gathered: Gathered, file: FileStamp, patient_id: str, modality: str, rules: Rules) -> Image | None:

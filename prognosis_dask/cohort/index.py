@@ -14,7 +14,7 @@ from prognosis_dask.cohort.clinical import ClinicalTable, endpoint, find_endpoin
 from prognosis_dask.cohort.collections import Rules, resolve
 from prognosis_dask.cohort.crawl import Map, crawl
 from prognosis_dask.cohort.gather import Gathered, Image, gather
-from prognosis_dask.cohort.headers import Header, MaskHeader, OtherFile
+from prognosis_dask.cohort.headers import Header, MaskHeader, OtherFile, VolumeFile
 from prognosis_dask.cohort.listing import write_listing
 from prognosis_dask.cohort.problems import write_problems
 from prognosis_dask.cohort.radiomics_table import TableRow, read_table
@@ -39,9 +39,13 @@ class _Draft:
 
     @property
     def suffix(self) -> str:
-        """Depends on this case alone, so that identifiers do not change with what else is indexed."""
-        mask = self.selection.mask.sha256
-        return hashlib.sha256(f"{self.image.key} {mask} {self.selection.labels}".encode()).hexdigest()[:6]
+        """Tells it from others of the same name. Depends on this case alone, not on what else is indexed."""
+        return _short(self.image.uid, self.selection.uid, str(self.selection.labels))
+
+    @property
+    def by_path(self) -> str:
+        """The same where series or files of equal identity lie in several places."""
+        return _short(self.image.key, self.selection.mask.path, str(self.selection.labels))
 
 
 def index_cohort(sources: Sequence[Path], out: Path, rules: CohortSection, map: Map = builtins.map) -> IndexSummary:
@@ -77,7 +81,11 @@ def index_cohort(sources: Sequence[Path], out: Path, rules: CohortSection, map: 
     problems = [*gathered.problems, *row_problems, *problems, *clinical_problems]
     write_cases(out / "cases.csv", cases)
     write_problems(out / "problems.csv", problems)
-    return _summary(out, headers, gathered, cases, drafts, set(problems), resolved)
+    return _summary(out, headers, gathered, cases, set(problems), resolved)
+
+
+def _short(*parts: str) -> str:
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:6]
 
 
 def _is_table(source: Path) -> bool:
@@ -112,10 +120,8 @@ def _choose(gathered: Gathered, rules: Rules) -> tuple[list[_Draft], list[Proble
             problems += faults
     for patient, images in _by_patient(gathered.images.values()).items():
         if patient not in masked | told | excluded.keys():
-            held = Counter(image.modality for image in images)
-            reason = (
-                f"images ({', '.join(f'{n} {modality}' for modality, n in sorted(held.items()))}), but no mask on any"
-            )
+            held = sorted(Counter(image.modality for image in images).items())
+            reason = f"images ({', '.join(f'{count} {modality}' for modality, count in held)}), but no mask on any"
             problems.append(Problem(Code.PATIENT_WITHOUT_MASK, reason, patient_id=images[0].patient_id))
     return drafts, problems
 
@@ -142,21 +148,18 @@ def _by_patient(images: Iterable[Image]) -> dict[str, list[Image]]:
 def _cases(drafts: Sequence[_Draft], folder: Path) -> list[Case]:
     """Name the cases, and write the listings of the series that they stand on."""
     folder.mkdir(exist_ok=True)
-    # without case, because identifiers become file names
-    taken = Counter(draft.readable.casefold() for draft in drafts)
     listed = {
         draft.image.key: str(write_listing(folder, draft.image.listing))
         for draft in {draft.image.key: draft for draft in drafts}.values()
         if draft.image.listing is not None
     }
     cases = []
-    for draft in drafts:
+    for draft, case_id in zip(drafts, _identifiers(drafts), strict=True):
         image, chosen = draft.image, draft.selection
-        unique = taken[draft.readable.casefold()] == 1
         source = f"{image.digest} {chosen.mask.bytes} {chosen.mask.modified_ns} {chosen.mask.sha256}"
         cases.append(
             Case(
-                case_id=draft.readable if unique else f"{draft.readable}_{draft.suffix}",
+                case_id=case_id,
                 patient_id=image.patient_id,
                 modality=image.modality,
                 roi=chosen.name,
@@ -168,6 +171,25 @@ def _cases(drafts: Sequence[_Draft], folder: Path) -> list[Case]:
             )
         )
     return sorted(cases, key=lambda case: case.case_id)
+
+
+def _identifiers(drafts: Sequence[_Draft]) -> list[str]:
+    """Readable where that is unique, else all that share a name get a suffix."""
+
+    def taken(names: list[str]) -> Counter[str]:
+        return Counter(name.casefold() for name in names)  # without case: identifiers become file names
+
+    readable = [draft.readable for draft in drafts]
+    often = taken(readable)
+    longer = [
+        f"{name}_{draft.suffix}" if often[name.casefold()] > 1 else name
+        for name, draft in zip(readable, drafts, strict=True)
+    ]
+    often = taken(longer)
+    return [
+        f"{name}-{draft.by_path}" if often[name.casefold()] > 1 else name
+        for name, draft in zip(longer, drafts, strict=True)
+    ]
 
 
 def _join(
@@ -188,7 +210,7 @@ def _join(
             continue
         if table.has_endpoint and row.time_days is None:
             problems.append(Problem(Code.NO_ENDPOINT, row.fault, **who))
-        covariates = {**case.covariates, **_free_names(row.covariates)}
+        covariates = _free_names({**case.covariates, **row.covariates})
         joined_cases.append(replace(case, time_days=row.time_days, event=row.event, covariates=covariates))
     imaged = {patient_key(image.patient_id) for image in images}
     for key, row in table.rows.items():
@@ -219,27 +241,27 @@ def _summary(
     headers: Sequence[Header],
     gathered: Gathered,
     cases: Sequence[Case],
-    drafts: Sequence[_Draft],
     problems: set[Problem],
     rules: Rules,
 ) -> IndexSummary:
     patients = _by_patient(gathered.images.values())
-    present = {patient_key(name): name for name in rules.collection.cautions if name not in rules.exclude}
+    decided = {patient_key(name) for name in rules.exclude}
+    open_cautions = patients.keys() & {patient_key(name) for name in rules.collection.cautions} - decided
     masks = Counter(header.kind for header in headers if isinstance(header, MaskHeader))
-    masks["label map"] += len({draft.selection.mask.path for draft in drafts if draft.selection.kind == "label map"})
-    series = Counter(image.modality for image in gathered.images.values())
+    label_maps = {header.file.path for header in headers if isinstance(header, VolumeFile) and header.is_mask}
+    label_maps |= {c.mask.path for i in gathered.images.values() for c in i.candidates if c.kind == "label map"}
     return IndexSummary(
         out=str(out),
         files=len(headers),
         other_files=Counter(header.kind or "not DICOM" for header in headers if isinstance(header, OtherFile)),
         patients=len(patients),
-        series=series,
-        masks=+masks,
+        series=Counter(image.modality for image in gathered.images.values()),
+        masks=+(masks + Counter({"label map": len(label_maps)})),
         rois=Counter(case.roi for case in cases),
         cases=len(cases),
         with_endpoint=sum(case.event is not None for case in cases),
         events=sum(case.event == 1 for case in cases),
         by_geometry=gathered.by_geometry,
         problems=Counter(str(problem.code) for problem in problems),
-        cautions={name: rules.collection.cautions[name] for key, name in present.items() if key in patients},
+        cautions={n: why for n, why in rules.collection.cautions.items() if patient_key(n) in open_cautions},
     )

@@ -44,8 +44,8 @@ class Catalogue:
         """The series of one structure.
 
         In this order: the series of the instances that its own contours or frames name; the series that the mask
-        names; the series of the instances that the mask names; the patient's series in the same frame of reference,
-        of the wanted modalities. Where one of these steps finds several, geometry decides among them.
+        names; the series of the instances that the mask names; the patient's series in the same frame of reference.
+        Where one of these steps finds several, those of the wanted modalities count, and geometry decides among them.
 
         Raises
         ------
@@ -58,26 +58,29 @@ class Catalogue:
             self._series_of(mask.sop_uids),
         )
         for found in named:
-            if len(found) == 1:
-                return Link(found[0], by_geometry=False)
-            if found:
-                return Link(self._choose(found, mask, structure), by_geometry=True)
+            wanted = self._of(modalities, found) or found
+            if len(wanted) == 1:
+                return Link(wanted[0], by_geometry=False)
+            if wanted:
+                return Link(self._choose(wanted, mask, structure), by_geometry=True)
         near = [
             uid
             for frame in sorted(mask.frame_of_reference_uids)
-            for uid in self._by_place.get((_same_patient(mask.patient_id), frame), ())
-            if self.series[uid].modality in modalities
+            for uid in self._of(modalities, self._by_place.get((_same_patient(mask.patient_id), frame), ()))
         ]
         if not near:
-            wanted = ", ".join(mask.series_uids) or "none"
+            series = ", ".join(mask.series_uids) or "none"
             frames = ", ".join(sorted(mask.frame_of_reference_uids)) or "none"
             raise CaseError(
                 Code.MASK_WITHOUT_SERIES,
-                f"no image found that it refers to (series: {wanted}; frame of reference: {frames}); "
+                f"no image found that it refers to (series: {series}; frame of reference: {frames}); "
                 f"add the folder that holds the series",
                 where=mask.file.path,
             )
         return Link(self._choose(near, mask, structure), by_geometry=True)
+
+    def _of(self, modalities: Sequence[str], uids: Iterable[str]) -> list[str]:
+        return [uid for uid in uids if self.series[uid].modality in modalities]
 
     def _series_of(self, sop_uids: Iterable[str]) -> list[str]:
         return sorted({self._by_instance[uid] for uid in sop_uids if uid in self._by_instance})

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from prognosis_dask.cohort.headers import FileStamp, MaskHeader, Point, Structure, patient_id
+from prognosis_dask.cohort.files import FileStamp
+from prognosis_dask.cohort.headers import MaskHeader, Point, Structure, patient_id
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

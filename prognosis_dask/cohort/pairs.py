@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from prognosis_dask.cohort.headers import VOLUME_SUFFIXES, FileStamp, VolumeFile
+from prognosis_dask.cohort.files import FileStamp
+from prognosis_dask.cohort.headers import VolumeFile
 from prognosis_dask.errors import Code, Problem
+
+#: File endings of images that carry their own geometry.
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 _MASK = re.compile(r"(mask|seg|label|roi|contour|gtv)\w*", re.IGNORECASE)
 _ROLE = re.compile(r"(mask|seg|label|roi|contour|image|img|scan|vol)\w*", re.IGNORECASE)
@@ -90,6 +94,15 @@ class Pair:
     mask: Volume
     patient_id: str
     roi: str
+
+
+def modality_of(word: str) -> str:
+    """CT, MR or PT for a modality's or a sequence's name, else nothing.
+
+    >>> modality_of("PET"), modality_of("T1c"), modality_of("US")
+    ('PT', 'MR', '')
+    """
+    return _MODALITY_OF.get(word.strip().lower(), "")
 
 
 def is_mask_name(path: str) -> bool:

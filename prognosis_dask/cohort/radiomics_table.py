@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prognosis_dask.cohort.clinical import key, read_rows
-from prognosis_dask.cohort.headers import FileStamp, stamp
-from prognosis_dask.cohort.pairs import Volume
+from prognosis_dask.cohort.files import FileStamp, stamp
+from prognosis_dask.cohort.pairs import Volume, modality_of
 from prognosis_dask.errors import Code, JobError, Problem
 
 _PATIENT = ("id", "patient", "patientid")
@@ -70,7 +70,7 @@ def _row(row: dict[str, str], columns: dict[str, str], folder: Path) -> TableRow
         image=image.file,
         mask=mask.file,
         patient_id=cell(*_PATIENT) or image.patient,
-        modality=cell("modality") or image.modality,
+        modality=modality_of(cell("modality")) or image.modality,
         roi=cell("roi") or (f"label-{int(float(label))}" if label else "mask"),
         label=int(float(label)) if label else 1,
         covariates={name: value for name, value in row.items() if name not in used},

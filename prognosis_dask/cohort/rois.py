@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from prognosis_dask.cohort.headers import FileStamp, Structure
+from prognosis_dask.cohort.files import FileStamp
+from prognosis_dask.cohort.headers import Structure
 from prognosis_dask.errors import CaseError, Code, JobError, Problem
 
 #: ``one``: exactly one structure, by the first rule that matches any. ``first``: the same, but of several that this
@@ -22,11 +23,13 @@ _PREFERENCE = ("RTSTRUCT", "SEG", "label map")
 class Candidate:
     """A structure that could be a case of one image, and the mask file that holds it.
 
+    ``uid`` identifies the mask wherever it lies: SOPInstanceUID, or the name of file and folder.
     ``named``: the structure carries a name of its own, which rules apply to. A label map called ``mask.nii.gz`` does
     not. ``labels`` is what :class:`~prognosis_dask.cohort.case.Case` calls labels.
     """
 
     mask: FileStamp
+    uid: str
     kind: str
     structure: Structure
     labels: tuple[int, ...]
@@ -39,6 +42,7 @@ class Selection:
     """What becomes one case: a mask file, the labels in it and the name to go by."""
 
     mask: FileStamp
+    uid: str
     kind: str
     name: str
     labels: tuple[int, ...]
@@ -70,13 +74,7 @@ def select(
         ``ROI_NOT_FOUND`` with the names seen, ``ROI_AMBIGUOUS``, or ``ROI_WITHOUT_CONTOUR`` when all that match are
         empty.
     """
-    ranked = [_match(candidate, rules) for candidate in candidates]
-    matched = [
-        (rank, name, candidate)
-        for hit, candidate in zip(ranked, candidates, strict=True)
-        if hit
-        for rank, name in [hit]
-    ]
+    matched = [(*hit, candidate) for candidate in candidates if (hit := _match(candidate, rules)) is not None]
     if not matched:
         seen = ", ".join(sorted({repr(name) for c in candidates for name in c.structure.names})) or "none"
         raise CaseError(Code.ROI_NOT_FOUND, f"no ROI called {' or '.join(map(repr, rules))}; seen: {seen}")
@@ -157,4 +155,4 @@ def _selection(found: Iterable[tuple[str, Candidate]]) -> Selection:
     first = hits[0][1]
     name = "+".join(dict.fromkeys(name for name, _ in hits))
     labels = tuple(sorted({label for _, candidate in hits for label in candidate.labels}))
-    return Selection(first.mask, first.kind, name, labels, first.covariates)
+    return Selection(first.mask, first.uid, first.kind, name, labels, first.covariates)

@@ -24,6 +24,11 @@ def group_series(headers: Iterable[ImageHeader]) -> tuple[list[SeriesListing], l
     listings: list[SeriesListing] = []
     problems: list[Problem] = []
     for uid in sorted(groups):
+        patients = sorted({header.patient_id for header in groups[uid]})
+        if len(patients) > 1:
+            reason = f"series {uid} holds images of the patients {', '.join(patients)}; it is not used"
+            problems += [Problem(Code.SERIES_MIXED, reason, patient_id=patient) for patient in patients]
+            continue
         instances, duplicates = _once(sorted(groups[uid], key=lambda header: header.file.path))
         problems += duplicates
         faulty = [header for header in instances if header.fault]
@@ -48,9 +53,7 @@ def _once(instances: list[ImageHeader]) -> tuple[list[ImageHeader], list[Problem
         return instances, []
     first, second = twice[0]
     differ = sum(one.file.bytes != two.file.bytes or one.position != two.position for one, two in twice)
-    reason = (
-        f"{len(twice)} instances lie on the disk more than once, {differ} of them not alike; kept the first by path"
-    )
+    reason = f"instances found a second time: {len(twice)}, of these not alike: {differ}; kept the first by path"
     where = f"{first.file.path} and {second.file.path}"
     problem = Problem(Code.DUPLICATE_INSTANCE, reason, patient_id=first.patient_id, where=where)
     return list(kept.values()), [problem]

@@ -29,7 +29,7 @@ class IndexSummary:
         lines = [
             f"files      {self.files:,}{_unused(self.other_files)}",
             f"patients   {self.patients:,}",
-            f"series     {_counts(self.series)}",
+            f"images     {_counts(self.series)}",
             f"masks      {_counts(self.masks)}" + (f"; {self.by_geometry} by geometry" if self.by_geometry else ""),
             f"ROIs       {_counts(self.rois, most=8)}",
             f"cases      {self.cases:,}; {self.with_endpoint:,} with endpoint, {self.events:,} events",

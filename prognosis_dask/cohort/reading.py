@@ -1,0 +1,130 @@
+"""From files to headers: every file is opened once, and only as far as needed."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prognosis_dask.cohort.files import FileStamp, stamp
+from prognosis_dask.cohort.headers import IMAGE_MODALITIES, Header, ImageHeader, OtherFile, VolumeFile, patient_id
+from prognosis_dask.cohort.masks import mask_header
+from prognosis_dask.cohort.pairs import VOLUME_SUFFIXES, is_mask_name
+from prognosis_dask.errors import Code, Problem
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and its multi-frame kinds
+_LAST_TAG = 0x00280030  # PixelSpacing; nothing behind it is needed, and private groups there can be long
+_TAGS = [
+    0x00080016,  # SOPClassUID
+    0x00080018,  # SOPInstanceUID
+    0x00080060,  # Modality
+    0x0008103E,  # SeriesDescription
+    0x00100020,  # PatientID
+    0x0020000D,  # StudyInstanceUID
+    0x0020000E,  # SeriesInstanceUID
+    0x00200032,  # ImagePositionPatient
+    0x00200037,  # ImageOrientationPatient
+    0x00200052,  # FrameOfReferenceUID
+    0x00280008,  # NumberOfFrames
+    0x00280010,  # Rows
+    0x00280011,  # Columns
+    0x00280030,  # PixelSpacing
+]
+
+
+def read_headers(paths: Sequence[str]) -> list[Header]:
+    """Read the headers of some files. A file that cannot be read comes back as a :class:`Problem`.
+
+    This is the unit of work that the index hands out: plain data in, plain data out.
+    """
+    with warnings.catch_warnings():
+        # pydicom warns about values that break the standard; those that matter here become problems instead
+        warnings.simplefilter("ignore")
+        return [_read(path) for path in paths]
+
+
+def _read(path: str) -> Header:
+    try:
+        if path.lower().endswith(VOLUME_SUFFIXES):
+            is_mask = is_mask_name(path)
+            return VolumeFile(stamp(path, checksum=is_mask), is_mask)
+        return _read_dicom(path)
+    except Exception as error:  # pydicom raises almost anything on a damaged file; one file never stops the index
+        return Problem(Code.UNREADABLE_FILE, f"{type(error).__name__}: {error}", where=path)
+
+
+def _read_dicom(path: str) -> Header:
+    from pydicom.filereader import dcmread, read_partial
+
+    with open(path, "rb") as stream:  # noqa: PTH123 - a third of the time of Path.open, millions of times
+        head = stream.read(136)
+        bare = _is_bare_dataset(head)
+        if head[128:132] != b"DICM" and not bare:
+            if path.lower().endswith(".dcm"):
+                return Problem(Code.UNREADABLE_FILE, f"named .dcm, but no DICOM ({len(head)} bytes read)", where=path)
+            return OtherFile(path)
+        stream.seek(0)
+        header = read_partial(stream, lambda tag, vr, length: tag > _LAST_TAG, force=bare, specific_tags=_TAGS)
+        state = os.fstat(stream.fileno())
+    sop_class = str(header.get("SOPClassUID", ""))
+    if sop_class == _RTSTRUCT or sop_class in _SEGMENTATIONS:
+        return mask_header(dcmread(path, stop_before_pixels=True, force=bare), stamp(path, checksum=True))
+    if not sop_class:
+        return _without_class(header, path, bare)
+    modality = str(header.get("Modality", ""))
+    if modality not in IMAGE_MODALITIES or f"{sop_class}.".startswith(_SECONDARY_CAPTURE):
+        return OtherFile(path, modality or "no modality")
+    return _image_header(header, FileStamp(path, state.st_size, state.st_mtime_ns))
+
+
+def _without_class(header: Dataset, path: str, bare: bool) -> Header:
+    meta = getattr(header, "file_meta", None)
+    if meta is not None and meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
+        return OtherFile(path, "DICOMDIR")
+    if bare:  # a file of another kind that happens to start with the same four bytes
+        return OtherFile(path)
+    return Problem(Code.UNREADABLE_FILE, "the header ends before SOPClassUID; copy the file again", where=path)
+
+
+def _is_bare_dataset(head: bytes) -> bool:
+    """Whether a file starts, without DICOM's preamble, with the elements that old exports start with."""
+    return head[:2] in (b"\x08\x00", b"\x02\x00") and head[3:4] == b"\x00" and head[2:4] < b"\x20\x00"
+
+
+def _image_header(header: Dataset, file: FileStamp) -> ImageHeader:
+    missing = [name for name in ("SOPInstanceUID", "SeriesInstanceUID") if not header.get(name)]
+    if missing:
+        raise ValueError(f"the header lacks {' and '.join(missing)}")
+    return ImageHeader(
+        file=file,
+        sop_uid=str(header.SOPInstanceUID),
+        series_uid=str(header.SeriesInstanceUID),
+        study_uid=str(header.get("StudyInstanceUID", "")),
+        patient_id=patient_id(header),
+        modality=str(header.Modality),
+        frame_of_reference_uid=str(header.get("FrameOfReferenceUID", "") or ""),
+        description=str(header.get("SeriesDescription", "") or ""),
+        **_geometry(header),  # type: ignore[arg-type]
+    )
+
+
+def _geometry(header: Dataset) -> dict[str, object]:
+    frames = int(header.get("NumberOfFrames", 1) or 1)
+    if frames > 1 or "ImagePositionPatient" not in header:
+        if frames > 1:
+            return {"fault": f"multi-frame image ({frames} frames in one file); convert it to one file per slice"}
+        return {"fault": "no ImagePositionPatient: its place in the patient is unknown"}
+    position = tuple(float(value) for value in header.ImagePositionPatient)
+    orientation = tuple(float(value) for value in header.get("ImageOrientationPatient") or ())
+    spacing = tuple(float(value) for value in header.get("PixelSpacing") or ())
+    size = (int(header.get("Rows", 0) or 0), int(header.get("Columns", 0) or 0))
+    if (len(position), len(orientation), len(spacing)) != (3, 6, 2) or min(*spacing, *size) <= 0:
+        return {"fault": f"unusable geometry: position {position}, orientation {orientation}, {spacing} mm, {size} px"}
+    return {"position": position, "orientation": orientation, "pixel_spacing": spacing, "size": size}

@@ -1,0 +1,172 @@
+"""Clinical tables as they come, and their join to the cases."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from prognosis_dask.cohort.case import read_cases
+from prognosis_dask.cohort.clinical import patient_key, read_clinical, read_rows
+from prognosis_dask.cohort.collections import COLLECTIONS, Collection
+from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.cohort.problems import read_problems
+from prognosis_dask.errors import Code, JobError
+from prognosis_dask.job import CohortSection
+
+GENERIC = COLLECTIONS["generic"]
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_the_lung1_table_gives_422_patients_and_373_deaths(shared_data: Path) -> None:
+    path = shared_data / "lung1_tables" / "nsclc-radiomics_clinical.csv"
+    table = read_clinical(path, COLLECTIONS["lung1"])
+    with path.open() as stream:
+        witness = {row["PatientID"]: row for row in csv.DictReader(stream)}
+    assert len(table.rows) == 422
+    assert sum(row.event or 0 for row in table.rows.values()) == 373
+    for name, row in witness.items():
+        read = table.rows[patient_key(name)]
+        assert (read.time_days, read.event) == (float(row["Survival.time"]), int(row["deadstatus.event"]))
+        assert read.covariates["Histology"] in (row["Histology"].strip(), "")
+    assert len(read.covariates) == 7
+
+
+def test_cases_get_their_endpoint_and_the_rest_of_the_table_is_listed(shared_data: Path, tmp_path: Path) -> None:
+    clinical = str(shared_data / "lung1_tables" / "nsclc-radiomics_clinical.csv")
+    section = CohortSection(collection="lung1", clinical=clinical)
+    summary = index_cohort([shared_data / "lung1_002"], tmp_path, section)
+    [case] = read_cases(tmp_path / "cases.csv")
+    assert (case.time_days, case.event) == (155.0, 1)
+    assert case.covariates["Histology"] == "squamous cell carcinoma"
+    assert case.covariates["Overall.Stage"] == "I"
+    assert (summary.with_endpoint, summary.events) == (1, 1)
+    assert summary.problems == {"no-images": 421}
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("patient_id,time_days,event,age\nP1,100,1,63.5\nP2,20.5,0,NA\n", "utf-8"),
+        ("patient_id;time_days;event;age\nP1;100;1;63,5\nP2;20,5;0;NA\n", "utf-8-sig"),
+        ("\n PatientID \tTime (days)\tEvent\tage\nP1 \t100\t1\t63,5 \np 2\t20,5\t0.0\tn/a\n\t\t\t\n", "utf-8"),
+        ('ID,time.days,EVENT,age\nP1,100,yes,"63,5"\nP2,"20,5",No,\n', "cp1252"),
+    ],
+    ids=["commas", "semicolons-bom", "tabs-spaces", "quoted-commas"],
+)
+def test_every_dialect_reads_the_same(tmp_path: Path, text: str, encoding: str) -> None:
+    collection = Collection(time_columns=("time_days", "Time (days)"))
+    table = read_clinical(write(tmp_path / "t.csv", text, encoding), collection)
+    assert [(row.time_days, row.event) for row in table.rows.values()] == [(100.0, 1), (20.5, 0)]
+    assert [row.covariates for row in table.rows.values()] == [{"age": "63.5"}, {"age": ""}]
+    assert list(table.rows) == ["p1", "p2"]
+
+
+def test_a_comma_that_may_part_thousands_is_not_guessed_at(tmp_path: Path) -> None:
+    table = read_clinical(write(tmp_path / "t.csv", 'id,time_days,event\nP1,"1,234",1\n'), GENERIC)
+    assert table.rows["p1"].fault == "time_days is '1,234', expected days above zero"
+
+
+def test_odd_times_and_events_are_listed_with_the_value_seen(tmp_path: Path) -> None:
+    rows = ["A,0,1", "B,-3,1", "C,10,2", "D,,1", "E,soon,1", "F,10,", "G,10,1", "G,12,1", "H,10,1", "H,10,1"]
+    table = read_clinical(write(tmp_path / "t.csv", "id,time_days,event\n" + "\n".join(rows)), GENERIC)
+    faults = {row.patient_id: row.fault for row in table.rows.values()}
+    assert faults["A"] == "time_days is '0', expected days above zero"
+    assert faults["B"].startswith("time_days is '-3'")
+    assert faults["C"].startswith("event is '2', expected one of 1, yes")
+    assert faults["D"].startswith("time_days is 'empty'")
+    assert faults["E"].startswith("time_days is 'soon'")
+    assert faults["F"].startswith("event is 'empty'")
+    assert faults["G"] == "two rows disagree: 10.0 days, event 1 and 12.0 days, event 1"
+    assert faults["H"] == ""
+    assert {name for name, row in table.rows.items() if row.event is None} == set("abcdefg")
+
+
+def test_an_xlsx_table_reads_like_a_csv(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for line in (["id", "overall_survival_in_days", "event_overall_survival", "clin_t"], ["HN1004", 812, 1, 4]):
+        book.active.append(line)
+    book.active.append(["HN1005 ", 300.5, 0, None])
+    book.save(tmp_path / "hn1.xlsx")
+    table = read_clinical(tmp_path / "hn1.xlsx", COLLECTIONS["hn1"])
+    assert [(r.patient_id, r.time_days, r.event) for r in table.rows.values()] == [
+        ("HN1004", 812, 1),
+        ("HN1005", 300.5, 0),
+    ]
+    assert [r.covariates for r in table.rows.values()] == [{"clin_t": "4"}, {"clin_t": ""}]
+
+
+def test_the_reference_study_s_workbooks_are_readable(shared_data: Path) -> None:
+    rows = read_rows(shared_data / "lung1_tables" / "summariedradiomicsfeatures.xlsx")
+    assert sum(bool(row["patient"]) for row in rows) == 421  # a row without a patient trails
+
+
+def test_collections_code_death_in_their_own_way(tmp_path: Path) -> None:
+    sts = (
+        'Patient ID,"Status (NED, AWD, D)",Time - diagnosis to last follow-up (days)\nSTS_001,D,400\nSTS_002,AWD,500\n'
+    )
+    rows = read_clinical(write(tmp_path / "sts.csv", sts), COLLECTIONS["sts"]).rows
+    assert [row.event for row in rows.values()] == [1, 0]
+    idc = (
+        "dicom_patient_id,status,time_interval_from_the_date_of_diagnosis_to_the_date_of_last_fu__days\n"
+        "OPC-00001,Dead,700\nOPC-00002,Alive,900\n"
+    )
+    rows = read_clinical(write(tmp_path / "opc.csv", idc), COLLECTIONS["opc"]).rows
+    assert [(row.time_days, row.event) for row in rows.values()] == [(700, 1), (900, 0)]
+
+
+def test_follow_up_in_months_becomes_days(tmp_path: Path) -> None:
+    months = Collection(time_columns=("months",), time_unit="months")
+    table = read_clinical(write(tmp_path / "t.csv", "id,months,event\nA,12,1\n"), months)
+    assert table.rows["a"].time_days == pytest.approx(365.25)
+
+
+def test_a_table_without_ids_is_the_user_s_mistake_one_without_outcome_is_not(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"it has \['name', 'age'\], expected one of PatientID"):
+        read_clinical(write(tmp_path / "a.csv", "name,age\nx,1\n"), GENERIC)
+    with pytest.raises(JobError, match="no clinical table"):
+        read_clinical(tmp_path / "none.csv", GENERIC)
+    with pytest.raises(JobError, match="cannot read the clinical table"):
+        read_clinical(write(tmp_path / "b.xlsx", "no workbook"), GENERIC)
+    graded = read_clinical(write(tmp_path / "c.csv", "id,grade\nx,2\n"), GENERIC)
+    assert not graded.has_endpoint
+    assert [problem.code for problem in graded.problems] == [Code.NO_ENDPOINT]
+    assert "it has id, grade" in graded.problems[0].reason
+
+
+def test_cases_without_row_or_endpoint_stay_with_an_empty_endpoint(shared_data: Path, tmp_path: Path) -> None:
+    clinical = write(tmp_path / "c.csv", "id,time_days,event,modality\nBRAIN1,0,1,x\nother,5,1,y\n")
+    index_cohort([shared_data / "pyradiomics"], tmp_path / "out", CohortSection(clinical=str(clinical)))
+    cases = {case.patient_id: case for case in read_cases(tmp_path / "out" / "cases.csv")}
+    assert cases["brain1"].event is cases["breast1"].time_days is None
+    assert cases["brain1"].covariates == {"clinical_modality": "x"}  # cases.csv has a column modality of its own
+    found = {(p.code, p.case_id or p.patient_id) for p in read_problems(tmp_path / "out" / "problems.csv")}
+    assert found == {
+        (Code.NO_ENDPOINT, "brain1_OT_mask"),
+        (Code.NO_CLINICAL_ROW, "breast1_OT_mask"),
+        (Code.NO_IMAGES, "other"),
+    }
+
+
+def test_lung1_leaves_out_one_patient_and_warns_of_others(shared_data: Path, tmp_path: Path) -> None:
+    source = tmp_path / "images"
+    source.mkdir()
+    for patient in ("LUNG1-002", "LUNG1-014", "LUNG1-128"):
+        for role in ("image", "mask"):
+            (source / f"{patient}_{role}.nrrd").touch()
+    clinical = str(shared_data / "lung1_tables" / "nsclc-radiomics_clinical.csv")
+    section = CohortSection(collection="lung1", clinical=clinical)
+    summary = index_cohort([source], tmp_path / "out", section)
+    assert summary.problems == {"no-images": 419, "excluded": 1}
+    assert (summary.patients, summary.cases, summary.with_endpoint) == (3, 2, 2)
+    assert list(summary.cautions) == ["LUNG1-014"]
+    assert "16 slices are missing" in str(summary)
+    decided = CohortSection(collection="lung1", clinical=clinical, exclude=("LUNG1-014", "LUNG1-128"))
+    summary = index_cohort([source], tmp_path / "out", decided)
+    assert (summary.cases, summary.problems["excluded"], summary.cautions) == (1, 2, {})

@@ -1,0 +1,333 @@
+"""Indexing folders of images and masks, mostly on real downloads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import random
+import shutil
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from prognosis_dask.cohort.case import Case, read_cases
+from prognosis_dask.cohort.headers import Header
+from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.cohort.listing import read_listing
+from prognosis_dask.cohort.problems import read_problems, write_problems
+from prognosis_dask.cohort.reading import read_headers
+from prognosis_dask.cohort.summary import IndexSummary
+from prognosis_dask.errors import Code, JobError, Problem
+from prognosis_dask.job import CohortSection
+
+
+class Indexed:
+    def __init__(self, out: Path, summary: IndexSummary) -> None:
+        self.summary = summary
+        self.cases = read_cases(out / "cases.csv")
+        self.problems = read_problems(out / "problems.csv")
+
+    def of(self, code: Code) -> list[Problem]:
+        return [problem for problem in self.problems if problem.code == code]
+
+
+def index(out: Path, *sources: Path, **section: object) -> Indexed:
+    return Indexed(out, index_cohort(sources, out, CohortSection(**section)))  # type: ignore[arg-type]
+
+
+def series_folder(case: Case) -> Path:
+    return Path(read_listing(case.image).root)
+
+
+@pytest.fixture(scope="module")
+def sts(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Indexed:
+    return index(tmp_path_factory.mktemp("sts"), shared_data / "sts", collection="sts")
+
+
+@pytest.fixture(scope="module")
+def patient(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A writable copy of one sarcoma patient: CT, MR and PET in one frame of reference, an RTSTRUCT each."""
+    folder = tmp_path_factory.mktemp("patient") / "STS_002"
+    shutil.copytree(shared_data / "sts" / "STS_002", folder, ignore=shutil.ignore_patterns("nifti"))
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    return folder
+
+
+def test_every_mask_is_linked_to_the_series_in_its_own_folder(sts: Indexed) -> None:
+    # the folders are the witness: the index itself never looks at their names
+    assert len(sts.cases) == 36
+    assert Counter(case.modality for case in sts.cases) == {"CT": 12, "MR": 12, "PT": 12}
+    for case in sts.cases:
+        assert series_folder(case).parent == Path(case.mask).parents[1], case.case_id
+        assert case.patient_id == Path(case.mask).parents[2].name
+    assert sts.summary.by_geometry == 0
+
+
+def test_label_maps_without_an_image_are_listed_not_dropped(sts: Indexed) -> None:
+    assert len(sts.of(Code.MASK_WITHOUT_SERIES)) == 36
+    assert {Path(problem.where).parent.name for problem in sts.problems} == {"nifti"}
+
+
+def test_slices_are_listed_in_the_order_that_gdcm_sorts_them(sts: Indexed) -> None:
+    for case in sts.cases[:6]:
+        listing = read_listing(case.image)
+        listed = [str(Path(listing.root) / s.file) for s in listing.slices]
+        by_gdcm = list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(listing.root))
+        assert listed in (by_gdcm, by_gdcm[::-1])
+        heights = [s.position[2] for s in listing.slices]
+        assert heights == sorted(heights)
+
+
+def test_the_lung_patient_has_one_case_with_all_its_slices(shared_data: Path, tmp_path: Path) -> None:
+    found = index(tmp_path, shared_data / "lung1_002", collection="lung1")
+    [case] = found.cases
+    assert (case.case_id, case.roi, case.labels) == ("LUNG1-002_CT_GTV-1", "GTV-1", (2,))
+    assert Path(case.image).is_absolute()
+    assert len(read_listing(case.image).slices) == 111
+    assert found.problems == []
+
+
+def test_segmentations_give_a_case_per_segment_found_by_label_or_description(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "qin_prostate"
+    every = index(tmp_path / "every", source)
+    assert {case.roi: case.labels for case in every.cases} == {
+        "Normal": (1,),
+        "Peripheral zone of the prostate": (2,),
+        "Lesion": (3,),
+        "Prostate": (4,),
+    }
+    assert [case.labels for case in index(tmp_path / "label", source, roi=("lesion",)).cases] == [(3,)]
+    [by_description] = index(tmp_path / "description", source, roi=("re:tumor.*",)).cases
+    assert (by_description.roi, by_description.labels) == ("TumorROI_PZ_1", (3,))
+
+
+def test_the_whole_zoo_is_indexed_without_an_exception(shared_data: Path, tmp_path: Path) -> None:
+    found = index(tmp_path, shared_data)
+    assert len({case.case_id for case in found.cases}) == len(found.cases) == found.summary.cases
+    by_code = Counter(problem.code for problem in found.problems)
+    assert by_code[Code.IMAGE_INVALID] == 2  # dcmqi's two enhanced multi-frame images
+    assert all("multi-frame" in problem.reason for problem in found.of(Code.IMAGE_INVALID))
+    # the background of dcmqi's and highdicom's label maps is no structure
+    assert not [case for case in found.cases if case.roi == "Background"]
+    named = {case.case_id for case in found.cases}
+    assert {"1_CT_GTV-1", "99000_CT_LIGHT-BLUE", "1CT1_CT_first-segment", "PHANTOM-EXAMPLE_CT_ROI-4"} <= named
+    text = str(found.summary)
+    assert "67" in text
+    assert len(text.splitlines()) < 25
+
+
+def test_layout_names_and_order_of_the_files_do_not_matter(shared_data: Path, tmp_path: Path) -> None:
+    sources = [shared_data / "sts" / "STS_002", shared_data / "qin_prostate", shared_data / "rt_utils" / "mock_data"]
+    tree = index(tmp_path / "tree", *sources)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    files = [file for source in sources for file in source.rglob("*.dcm") if "non_existent" not in file.name]
+    random.Random(0).shuffle(files)
+    for number, file in enumerate(files):
+        (flat / f"{number:05d}").symlink_to(file)
+    (flat / "notes.txt").write_text("not an image")
+    (flat / "left.zip").write_bytes(b"PK\x03\x04")
+    (flat / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    (flat / "empty").touch()
+    shuffled = index(tmp_path / "shuffled", flat)
+    assert [case.case_id for case in shuffled.cases] == [case.case_id for case in tree.cases]
+    assert shuffled.summary.other_files == {"not DICOM": 4}
+
+
+def test_any_map_gives_the_same_tables(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prognosis_dask.cohort.crawl.BATCH", 37)
+    source, section = shared_data / "lung1_002", CohortSection(collection="lung1")
+    index_cohort([source], tmp_path / "here", section)
+    with ProcessPoolExecutor(2) as pool:
+        index_cohort([source], tmp_path / "pool", section, map=pool.map)
+    here, there = (next((tmp_path / name / "series").iterdir()).read_text() for name in ("here", "pool"))
+    assert here == there
+    cases = [(tmp_path / name / "cases.csv").read_text().replace(name, "") for name in ("here", "pool")]
+    assert cases[0] == cases[1]
+
+
+def test_an_index_does_not_read_its_own_output(shared_data: Path, tmp_path: Path) -> None:
+    shutil.copy(shared_data / "qin_prostate" / "seg" / "1-1.dcm", tmp_path)
+    first = index(tmp_path / "out", tmp_path)
+    again = index(tmp_path / "out", tmp_path)
+    assert first.summary.files == again.summary.files == 1
+    assert index(tmp_path, tmp_path).summary.masks["SEG"] == 1
+
+
+def read_quietly(path: Path) -> pydicom.Dataset:
+    """A real header, whose longer than allowed texts pydicom would warn about when they are written again."""
+    dataset = pydicom.dcmread(path)
+    for keyword in ("StudyID", "AccessionNumber"):
+        if keyword in dataset:
+            delattr(dataset, keyword)
+    return dataset
+
+
+def strip_references(source: Path, target: Path) -> None:
+    """What a careless export leaves of an RTSTRUCT: a frame of reference, and contours."""
+    dataset = read_quietly(source)
+    for reference in dataset.ReferencedFrameOfReferenceSequence:
+        del reference.RTReferencedStudySequence
+    for roi in dataset.ROIContourSequence:
+        for contour in roi.ContourSequence:
+            del contour.ContourImageSequence
+    dataset.save_as(target)
+
+
+def test_without_references_geometry_finds_the_series_or_says_that_it_cannot(patient: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "stripped"
+    shutil.copytree(patient, folder)
+    for mask in folder.glob("*/mask"):
+        shutil.rmtree(mask)
+    strip_references(patient / "MR_T1" / "mask" / "RS.dcm", folder / "RS.dcm")
+    alone = index(tmp_path / "mr", folder, collection="sts", modalities=("MR",))
+    assert [series_folder(case).parent.name for case in alone.cases] == ["MR_T1"]
+    assert alone.summary.by_geometry == 1
+    # all three modalities were resampled to the same planes: nothing tells them apart
+    among = index(tmp_path / "all", folder, collection="sts")
+    assert among.cases == []
+    [problem] = among.problems
+    assert (problem.code, problem.patient_id) == (Code.SERIES_AMBIGUOUS, "STS_002")
+    assert all(f"{modality} '" in problem.reason for modality in ("CT", "MR", "PT"))
+
+
+def test_a_mask_whose_series_is_missing_names_it(patient: Path, tmp_path: Path) -> None:
+    found = index(tmp_path, patient / "CT" / "mask")
+    [problem] = found.problems
+    assert problem.code == Code.MASK_WITHOUT_SERIES
+    assert problem.patient_id == "STS_002"
+    assert "1.3.6.1.4.1.14519.5.2.1.5168.1900.672471348177659964935135533244" in problem.reason
+
+
+def test_copies_of_an_instance_are_kept_once_and_reported(patient: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "twice"
+    shutil.copytree(patient / "CT", folder)
+    for file in sorted((folder / "image").iterdir())[:3]:
+        shutil.copy(file, folder / f"copy-of-{file.name}")
+    shutil.copy(folder / "mask" / "RS.dcm", folder / "RS2.dcm")
+    found = index(tmp_path / "out", folder)
+    [case] = found.cases
+    assert len(read_listing(case.image).slices) == 48
+    reasons = sorted(problem.reason for problem in found.of(Code.DUPLICATE_INSTANCE))
+    assert reasons[0].startswith("instances found a second time: 3, of these not alike: 0")
+    assert "the same RTSTRUCT" in reasons[1]
+    assert "alike" in reasons[1]
+
+
+def test_one_roi_on_several_series_gets_suffixes_that_do_not_depend_on_the_order(patient: Path, tmp_path: Path) -> None:
+    second = tmp_path / "retest"
+    shutil.copytree(patient / "CT", second)
+    for file in second.rglob("*.dcm"):
+        dataset = read_quietly(file)
+        for element in dataset.iterall():
+            if element.keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
+                element.value = pydicom.uid.generate_uid(entropy_srcs=[element.value])
+        dataset.save_as(file)
+    once = index(tmp_path / "a", patient / "CT", second).cases
+    turned = index(tmp_path / "b", second, patient / "CT").cases
+    assert [case.case_id for case in once] == [case.case_id for case in turned]
+    assert len({case.case_id for case in once}) == 2
+    for case in once:
+        readable, suffix = case.case_id.rsplit("_", 1)
+        assert readable == "STS-002_CT_GTV-Mass-CT"
+        assert len(suffix) == 6
+    assert {series_folder(case) for case in once} == {patient / "CT" / "image", second / "image"}
+
+
+def test_a_changed_input_changes_the_source_digest(patient: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "CT"
+    shutil.copytree(patient / "CT", folder)
+    before = index(tmp_path / "a", folder).cases[0]
+    assert index(tmp_path / "b", folder).cases[0].source == before.source
+    os.utime(next((folder / "image").iterdir()), ns=(0, 0))
+    image = index(tmp_path / "c", folder).cases[0].source
+    dataset = read_quietly(folder / "mask" / "RS.dcm")
+    dataset.ROIContourSequence[0].ContourSequence[0].ContourData[0] += 1
+    dataset.save_as(folder / "mask" / "RS.dcm")
+    mask = index(tmp_path / "d", folder).cases[0].source
+    assert len({before.source, image, mask}) == 3
+
+
+def test_a_patient_without_mask_and_an_excluded_patient_are_listed(patient: Path, tmp_path: Path) -> None:
+    bare = index(tmp_path / "bare", patient / "PET" / "image")
+    assert [(p.code, p.patient_id, p.reason) for p in bare.problems] == [
+        (Code.PATIENT_WITHOUT_MASK, "STS_002", "images (1 PT), but no mask on any")
+    ]
+    out = index(tmp_path / "out", patient, collection="sts", exclude=(" sts_002",))
+    assert out.cases == []
+    assert [(p.code, p.reason) for p in out.problems] == [(Code.EXCLUDED, "excluded by the job")]
+
+
+@pytest.mark.parametrize("keep", [0, 100, 140, 300, 700, 1200, 2000, 3000])
+def test_a_truncated_file_is_a_problem_and_never_an_exception(patient: Path, tmp_path: Path, keep: int) -> None:
+    whole = next((patient / "CT" / "image").iterdir()).read_bytes()
+    (tmp_path / "cut.dcm").write_bytes(whole[:keep])
+    [header] = read_headers([str(tmp_path / "cut.dcm")])
+    assert isinstance(header, Problem) or getattr(header, "fault", "") or keep >= 1200, header
+    rtstruct = (patient / "CT" / "mask" / "RS.dcm").read_bytes()
+    (tmp_path / "rs.dcm").write_bytes(rtstruct[: keep * 3])
+    index(tmp_path / "out", tmp_path)
+
+
+def test_a_file_without_preamble_is_read_and_an_unreadable_one_is_listed(patient: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    dataset = read_quietly(next((patient / "CT" / "image").iterdir()))
+    bare = pydicom.Dataset(dataset)
+    bare.save_as(source / "old", implicit_vr=True, little_endian=True, enforce_file_format=False)
+    (source / "dangling.dcm").symlink_to(tmp_path / "nowhere")
+    (source / "random.dcm").write_bytes(random.Random(1).randbytes(5000))
+    found = index(tmp_path / "out", source)
+    assert found.summary.series == {"CT": 1}
+    reasons = sorted(problem.reason for problem in found.of(Code.UNREADABLE_FILE))
+    assert reasons[0].startswith("FileNotFoundError")
+    assert reasons[1] == "named .dcm, but no DICOM (136 bytes read)"
+
+
+def test_folders_that_link_in_a_circle_are_walked_once(patient: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "loop"
+    shutil.copytree(patient / "CT", folder)
+    (folder / "again").symlink_to(folder, target_is_directory=True)
+    found = index(tmp_path / "out", folder, folder / "image")
+    assert found.summary.files == 49
+    assert found.problems == []
+
+
+def test_mistakes_of_the_user_name_what_is_known(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="abcs, generic, hn1, lung1, lung4, opc, rider, sts"):
+        index(tmp_path, tmp_path, collection="lung9")
+    with pytest.raises(JobError, match="no folder or file at"):
+        index(tmp_path, tmp_path / "nowhere")
+    with pytest.raises(JobError, match="expected one of CT, MR, PT"):
+        index(tmp_path, tmp_path, modalities=("US",))
+    with pytest.raises(JobError, match="no regular expression"):
+        index(tmp_path, tmp_path, roi=("re:(",))
+
+
+def test_problems_come_back_as_they_were_written(tmp_path: Path) -> None:
+    problems = [
+        Problem(Code.SLICE_GAP, 'a gap of 6 mm, "expected" 3\nmm', case_id="b"),
+        Problem(Code.EXCLUDED, "reason, with a comma", patient_id="P 1", where="/a/b"),
+    ]
+    write_problems(tmp_path / "problems.csv", [*problems, problems[0]])
+    assert read_problems(tmp_path / "problems.csv") == sorted(problems, key=lambda problem: problem.code)
+    assert list(tmp_path.iterdir()) == [tmp_path / "problems.csv"]
+
+
+def test_headers_travel_as_plain_data(shared_data: Path) -> None:
+    paths = sorted(str(path) for path in (shared_data / "lung1_002" / "ct").iterdir())
+    headers: list[Header] = read_headers(paths)
+    assert pickle.loads(pickle.dumps(headers)) == headers
+    assert len(pickle.dumps(headers)) < 800 * len(headers)
+
+
+def test_masks_are_stamped_with_the_checksum_of_their_content(patient: Path) -> None:
+    [header] = read_headers([str(patient / "CT" / "mask" / "RS.dcm")])
+    content = (patient / "CT" / "mask" / "RS.dcm").read_bytes()
+    assert header.file.sha256 == hashlib.sha256(content).hexdigest()  # type: ignore[union-attr]
