@@ -67,7 +67,7 @@ def make_clip(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     grey = _enlarge(frames)
     if len(grey) < SHORT:
         grey = np.repeat(grey, HOLD, axis=0)
-    return np.stack([levels[grey] for levels in _LEVELS])
+    return np.take(_LEVELS, grey, axis=1)
 
 
 def batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

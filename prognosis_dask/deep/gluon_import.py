@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 
 import numpy as np
@@ -31,17 +34,46 @@ def import_gluon() -> ModuleType:
 
 
 def _import() -> ModuleType:
-    # MXNet 1.9 looks up numpy.bool, which NumPy 1.24 to 1.26 lack, and only while it is imported.
-    lacks_bool = "bool" not in vars(np)  # hasattr would warn
-    if lacks_bool:
-        np.bool = bool  # type: ignore[attr-defined]
+    with _numpy_bool(), _one_thread(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"In accordance with NEP 32", DeprecationWarning)
+        warnings.filterwarnings("ignore", r"distutils Version classes are deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", r"Both `mxnet==.*` and `torch==.*` are installed", UserWarning)
+        importlib.import_module("mxnet")
+        return importlib.import_module("gluoncv")
+
+
+@contextmanager
+def _numpy_bool() -> Iterator[None]:
+    """MXNet 1.9 looks up ``numpy.bool``, which NumPy 1.24 to 1.26 lack, and only while it is imported."""
+    if "bool" in vars(np):
+        yield
+        return
+    np.bool = bool  # type: ignore[attr-defined]
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"In accordance with NEP 32", DeprecationWarning)
-            warnings.filterwarnings("ignore", r"distutils Version classes are deprecated", DeprecationWarning)
-            warnings.filterwarnings("ignore", r"Both `mxnet==.*` and `torch==.*` are installed", UserWarning)
-            importlib.import_module("mxnet")
-            return importlib.import_module("gluoncv")
+        yield
     finally:
-        if lacks_bool:
-            del np.bool  # type: ignore[attr-defined]
+        del np.bool  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """MXNet computes in one thread: convolutions are divided, and so rounded, by the number of threads.
+
+    MXNet settles the number while it is loaded. It heeds its own variable only where OMP_NUM_THREADS is not set, and
+    the OpenMP library, which another package may have loaded long before, is past heeding either.
+    """
+    wanted = {"OMP_NUM_THREADS": None, "MXNET_OMP_MAX_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    _set_environment(wanted)
+    try:
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
