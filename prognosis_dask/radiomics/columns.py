@@ -41,7 +41,6 @@ def column_names(params: RadiomicsParams) -> tuple[str, ...]:
 
     extractor = copy(extractor_for(params, prepared=True))
     extractor.settings = extractor.settings | {
-        "normalize": False,
         "minimumROISize": None,
         "minimumROIDimensions": 1,
         "resegmentRange": None,

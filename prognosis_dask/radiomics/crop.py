@@ -1,18 +1,21 @@
 """What ``execute()`` makes of the full images before its filters, made from a crop: the same voxels, to the last bit.
 
-* The **resampled grid** starts at the corner of the full image. Cropping first would move it, and change features by up
-  to half. So the mask is put back at its full index before ``resampleImage`` lays the grid by it.
+* **Resampling** lays its grid from the corner of the full image. Cropping first would move the grid, and change
+  features by up to half. So the mask is put back at its full index before ``resampleImage`` lays the grid by it.
 * **B-spline, whole numbers.** ITK cuts the spline's values to whole numbers. A crop's spline differs from the full
-  image's by less than a known bound; where no voxel that matters lies that close to a whole number, both cut alike.
-  Where one does (air at a constant -1024 comes out as -1023.9999 or -1024.0001), the crop cannot tell.
-* **B-spline, real numbers** are not cut: the crop cannot tell.
-* **Other interpolators** have no such tails; they are given the same voxels at the same index.
-* **No resampling:** the crop holds whatever the filters can reach from the mask.
+  image's by less than a known bound; where no voxel that matters lies that close to a whole number, both are cut alike.
+  Where one does (air at a constant -1024 comes out as -1023.9999 or as -1024.0001), only the full image tells.
+* **B-spline, real numbers** are not cut: only the full image tells.
+* **Other interpolators** reach a few voxels; they are given the same voxels at the same index.
+* **Without resampling** a filter is given what it can reach from the mask. LoG is recursive along whole lines; Square,
+  SquareRoot, Logarithm and Exponential scale by the image's largest value: these take the full image. So does
+  normalising, by the mean and deviation of the whole image.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,41 +29,54 @@ from prognosis_dask.radiomics.params import resamples
 
 #: The pole of the cubic B-spline's prefilter: a voxel's influence on others falls by this factor per voxel.
 POLE = 2 - math.sqrt(3)
-#: Voxels to keep around what matters under the B-spline: the influence of those beyond is below 3 * POLE**22 = 8e-13.
-SPLINE_REACH = 22
+#: Voxels to keep around what matters under the B-spline; see :func:`_bound`.
+SPLINE_REACH = 24
 #: Voxels that any other interpolator reaches (windowed sinc: 4; Gaussian: 4).
 REACH = 5
-#: Bound on what rounding does to the spline's values, as part of the image's range.
-ROUNDING = 1e-12
+#: How far the filters reach from a voxel; those that are not listed reach everywhere.
+FILTER_REACH = {"Original": 0, "Gradient": 1}
+#: What rounding a voxel's place (1e-12 voxels) may do to a value, as part of the image's largest one.
+ROUNDING = 1e-11
 
 _Box = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 _Images = tuple[sitk.Image, sitk.Image]
 
 
 def prepare(roi: Roi, extractor: RadiomicsFeatureExtractor) -> _Images | None:
-    """Image and mask as ``execute()`` has them before its filters, or enough of both around the mask.
+    """Image and mask as ``execute()`` has them before its filters, or as much around the mask as the filters reach.
 
-    None where the crop does not hold or cannot prove them.
+    None where that takes the full image; never for a ``roi`` that is uncropped.
     """
     settings = extractor.settings
+    if settings["normalize"]:
+        if not _is_full(roi):
+            return None
+        roi = replace(roi, image=imageoperations.normalizeImage(roi.image, **settings))
     box = _mask_box(roi)
     if resamples(settings) and not np.allclose(roi.full.spacing, _new_spacing(settings, roi, box)):
         return _resampled(roi, box, extractor)
     if resamples(settings) or settings["preCrop"]:
         return _cut_both(roi, _grown(box, settings["padDistance"], roi))
-    if "Wavelet" not in extractor.enabledImagetypes:
-        return _cut_both(roi, _grown(box, 1, roi))  # the gradient's reach
-    reach = _wavelet_reach(settings | extractor.enabledImagetypes["Wavelet"])
-    if np.any(box[0] < reach) or np.any(box[1] + reach > roi.full.size):
-        return None  # the transform takes the full image as periodic
+    reach = _reach(extractor, box, roi)
+    if reach is None:
+        return (roi.image, roi.mask) if _is_full(roi) else None
     return _cut_both(roi, _grown(box, reach, roi))
 
 
-def _wavelet_reach(settings: dict[str, Any]) -> int:
+def _reach(extractor: RadiomicsFeatureExtractor, box: _Box, roi: Roi) -> int | None:
+    """How many voxels from the mask the filters reach; None if everywhere."""
     import pywt
 
-    levels = settings.get("start_level", 0) + settings.get("level", 1)
-    return int(pywt.Wavelet(settings.get("wavelet", "coif1")).dec_len * levels)
+    reaches = dict(FILTER_REACH)
+    if "Wavelet" in extractor.enabledImagetypes:
+        settings = extractor.settings | extractor.enabledImagetypes["Wavelet"]
+        levels = settings.get("start_level", 0) + settings.get("level", 1)
+        reach = pywt.Wavelet(settings.get("wavelet", "coif1")).dec_len * levels
+        if np.all(box[0] >= reach) and np.all(box[1] + reach <= roi.full.size):  # it takes the image as periodic
+            reaches["Wavelet"] = reach
+    if not extractor.enabledImagetypes.keys() <= reaches.keys():
+        return None
+    return max(reaches[name] for name in extractor.enabledImagetypes)
 
 
 def _new_spacing(settings: dict[str, Any], roi: Roi, box: _Box) -> npt.NDArray[np.float64]:
@@ -70,6 +86,7 @@ def _new_spacing(settings: dict[str, Any], roi: Roi, box: _Box) -> npt.NDArray[n
 
 
 def _resampled(roi: Roi, box: _Box, extractor: RadiomicsFeatureExtractor) -> _Images | None:
+    """Image and mask on pyradiomics' grid; around the mask only, if no filter looks further."""
     settings = extractor.settings
     ratio = _new_spacing(settings, roi, box) / roi.full.spacing
     # beyond the padding the grid shifts by half a new voxel and rounds outwards by less than one
@@ -78,7 +95,15 @@ def _resampled(roi: Roi, box: _Box, extractor: RadiomicsFeatureExtractor) -> _Im
     needed = box if only_mask else grid
     mask = _at_full_index(_cut(roi.mask, box, roi), box, grid, roi)
     if settings["interpolator"] in ("sitkBSpline", sitk.sitkBSpline):
-        return _splined(roi, mask, needed, settings, only_mask=only_mask)
+        images = _splined(roi, mask, needed, settings, only_mask=only_mask)
+    else:
+        images = _interpolated(roi, mask, needed, grid, settings)
+    if images is None and _is_full(roi):
+        images = imageoperations.resampleImage(roi.image, roi.mask, **settings)
+    return _around_mask(*images) if images and only_mask else images
+
+
+def _interpolated(roi: Roi, mask: sitk.Image, needed: _Box, grid: _Box, settings: dict[str, Any]) -> _Images | None:
     region = _grown(needed, REACH, roi)
     if not _holds(roi, region):
         return None
@@ -88,29 +113,34 @@ def _resampled(roi: Roi, box: _Box, extractor: RadiomicsFeatureExtractor) -> _Im
 
 
 def _splined(roi: Roi, mask: sitk.Image, needed: _Box, settings: dict[str, Any], *, only_mask: bool) -> _Images | None:
-    """Resample by the B-spline; only the voxels in ``needed`` are right, and of those only the mask's if so said."""
-    if not _holds(roi, needed) or "float" in roi.image.GetPixelIDTypeAsString():
+    if "float" in roi.image.GetPixelIDTypeAsString():
         return None
-    region = _grown(needed, SPLINE_REACH, roi)
     start, size = np.array(roi.start), np.array(roi.image.GetSize())
+    region = _grown(needed, SPLINE_REACH, roi)
     region = np.maximum(region[0], start), np.minimum(region[1], start + size)
     image = _cut(roi.image, region, roi)
     coefficients = sitk.BSplineDecomposition(sitk.Cast(image, sitk.sitkFloat64), 3)
     values, mask = imageoperations.resampleImage(
         coefficients, mask, **settings | {"interpolator": sitk.sitkBSplineResamplerOrder3}
     )
+    first, last = _span(values, roi)
+    if np.any(np.abs(last - roi.full.size + 0.5) < 1e-6):
+        return None  # on the very border of the full image: in or out by rounding alone
+    if not only_mask:
+        needed = np.floor(first).astype(int), np.minimum(np.ceil(last).astype(int) + 1, roi.full.size)
     array = sitk.GetArrayViewFromImage(values)
     matter = array[sitk.GetArrayViewFromImage(mask) == 1] if only_mask else array
-    if _too_close(matter, _bound(image, needed, region, roi)) or _ends_on_border(values, roi):
+    if not _cut_alike(matter, _bound(image, needed, region, roi)):
         return None
     return sitk.Clamp(values, image.GetPixelID()), mask
 
 
 def _bound(image: sitk.Image, needed: _Box, region: _Box, roi: Roi) -> float:
-    """Largest difference between the splines of ``region`` and of the full image, within ``needed``.
+    """Largest difference, within ``needed``, between the splines of ``region`` and of the full image.
 
-    A cubic spline's prefilter has the impulse response sqrt(3) * POLE**|k| (Unser, IEEE Signal Processing Magazine
-    16(6), 1999). Voxels further than n away weigh less than 3 * POLE**n together; no tail where the image ends.
+    The prefilter's impulse response is sqrt(3) * POLE**|k| (Unser, IEEE Signal Processing Magazine 16(6), 1999): the
+    voxels beyond n weigh 0.64 * POLE**n together. They may differ by twice the largest value from what mirroring puts
+    in their place, on each of six sides, and interpolation along the two other axes adds up to 1.55 each: 18.5.
     """
     tails = np.concatenate(
         [
@@ -119,24 +149,24 @@ def _bound(image: sitk.Image, needed: _Box, region: _Box, roi: Roi) -> float:
         ]
     )
     array = sitk.GetArrayViewFromImage(image)
-    return float((int(array.max()) - int(array.min())) * (ROUNDING + 3 * POLE ** tails.min()))
+    largest = max(abs(int(array.min())), abs(int(array.max())))
+    return float(largest * (ROUNDING + 20 * POLE ** tails.min()))
 
 
-def _too_close(values: npt.NDArray[np.float64], bound: float) -> bool:
-    """Whether cutting to whole numbers could go either way; around zero both ways give zero."""
+def _cut_alike(values: npt.NDArray[np.float64], bound: float) -> bool:
+    """Whether values that differ by up to ``bound`` are cut to the same whole numbers; around zero both give zero."""
     nearest = np.rint(values)
-    return bool(np.any((np.abs(values - nearest) <= bound) & (nearest != 0)))
+    return not np.any((np.abs(values - nearest) <= bound) & (nearest != 0))
 
 
-def _ends_on_border(values: sitk.Image, roi: Roi) -> bool:
-    """Whether the last voxel lies on the very border of the full image, inside or outside by rounding alone."""
-    last = values.TransformIndexToPhysicalPoint([size - 1 for size in values.GetSize()])
-    index = _geometry(roi).TransformPhysicalPointToContinuousIndex(last)
-    return bool(np.any(np.abs(np.array(index) - roi.full.size + 0.5) < 1e-6))
-
-
-def _geometry(roi: Roi) -> sitk.Image:
-    return _with_geometry(sitk.Image([1, 1, 1], sitk.sitkUInt8), roi)
+def _span(values: sitk.Image, roi: Roi) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Where the first and the last voxel lie, as (x, y, z) indices of the full image."""
+    full = _with_geometry(sitk.Image([1, 1, 1], sitk.sitkUInt8), roi)
+    corners = ([0, 0, 0], [size - 1 for size in values.GetSize()])
+    first, last = (
+        full.TransformPhysicalPointToContinuousIndex(values.TransformIndexToPhysicalPoint(c)) for c in corners
+    )
+    return np.array(first), np.array(last)
 
 
 def _with_geometry(image: sitk.Image, roi: Roi) -> sitk.Image:
@@ -156,15 +186,30 @@ def _at_full_index(image: sitk.Image, box: _Box, outer: _Box, roi: Roi) -> sitk.
 
 def _mask_box(roi: Roi) -> _Box:
     """First voxel of the mask and one past its last, (x, y, z), as indices of the full image."""
-    mask = sitk.GetArrayViewFromImage(roi.mask)
-    sides = [np.flatnonzero(mask.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
+    first, stop = _box_of(roi.mask)
+    return first + roi.start, stop + roi.start
+
+
+def _box_of(mask: sitk.Image) -> _Box:
+    array = sitk.GetArrayViewFromImage(mask)
+    sides = [np.flatnonzero(array.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
     if not sides[0].size:
-        raise ValueError("the mask has no voxel")
-    return np.array([side[0] for side in sides]) + roi.start, np.array([side[-1] + 1 for side in sides]) + roi.start
+        raise ValueError("No labels found in this mask (i.e. nothing is segmented)!")
+    return np.array([side[0] for side in sides]), np.array([side[-1] + 1 for side in sides])
+
+
+def _around_mask(image: sitk.Image, mask: sitk.Image) -> _Images:
+    first, stop = _box_of(mask)
+    region = (stop - first).tolist(), first.tolist()
+    return sitk.RegionOfInterest(image, *region), sitk.RegionOfInterest(mask, *region)
 
 
 def _grown(box: _Box, voxels: int | npt.NDArray[np.int64], roi: Roi) -> _Box:
     return np.maximum(box[0] - voxels, 0), np.minimum(box[1] + voxels, roi.full.size)
+
+
+def _is_full(roi: Roi) -> bool:
+    return tuple(roi.image.GetSize()) == tuple(roi.full.size)
 
 
 def _holds(roi: Roi, box: _Box) -> bool:

@@ -8,28 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.radiomics.columns import column_names
-from prognosis_dask.radiomics.params import RadiomicsParams, extractor_for, quiet, resamples
+from prognosis_dask.radiomics.params import RadiomicsParams, extractor_for, quiet
 
 if TYPE_CHECKING:
     from prognosis_dask.imaging.roi import Roi
-
-#: Filters whose value at a voxel depends on few voxels around it, whatever the rest of the image.
-LOCAL_FILTERS = frozenset({"Original", "Gradient", "Wavelet"})
-
-
-def needs_full_image(params: RadiomicsParams) -> bool:
-    """Whether these parameters need every case's full image.
-
-    So does ``normalize`` (mean and deviation of the whole image). So does, where the image is neither resampled nor
-    cropped first, a filter that looks further than a neighbourhood: LoG is recursive along whole lines; Square,
-    SquareRoot, Logarithm and Exponential scale by the image's largest value.
-    """
-    extractor = extractor_for(params)
-    if extractor.settings["normalize"]:
-        return True
-    if resamples(extractor.settings) or extractor.settings["preCrop"]:
-        return False
-    return not LOCAL_FILTERS.issuperset(extractor.enabledImagetypes)
 
 
 def extract(roi: Roi, params: RadiomicsParams, full: Callable[[], Roi] | None = None) -> dict[str, float]:
@@ -61,15 +43,15 @@ def extract(roi: Roi, params: RadiomicsParams, full: Callable[[], Roi] | None = 
 def _execute(roi: Roi, params: RadiomicsParams, full: Callable[[], Roi] | None) -> dict[str, Any]:
     from prognosis_dask.radiomics.crop import prepare
 
-    ready = None if needs_full_image(params) else prepare(roi, extractor_for(params))
-    if ready is not None:
-        return dict(extractor_for(params, prepared=True).execute(*ready))
-    if tuple(roi.image.GetSize()) != tuple(roi.full.size):
+    extractor = extractor_for(params)
+    images = prepare(roi, extractor)
+    if images is None:
         if full is None:
             raise CaseError(
                 Code.RADIOMICS_FAILED,
-                f"the crop of {roi.image.GetSize()} voxels, out of {roi.full.size}, does not settle every value; "
-                "load the full image",
+                f"a crop of {roi.image.GetSize()} voxels, out of {roi.full.size}, does not settle every value; "
+                "extract from the full image",
             )
-        roi = full()
-    return dict(extractor_for(params).execute(roi.image, roi.mask))
+        images = prepare(full(), extractor)
+    assert images is not None, "the full image settles every value"
+    return dict(extractor_for(params, prepared=True).execute(*images))

@@ -91,7 +91,7 @@ def quiet() -> Iterator[None]:
 
 @lru_cache(maxsize=8)
 def extractor_for(params: RadiomicsParams, *, prepared: bool = False) -> RadiomicsFeatureExtractor:
-    """The extractor for full images, or for ``prepared`` ones, which need no resampling or cropping any more.
+    """The extractor of the parameters, or the one for ``prepared`` images, which are normalised, resampled and cropped.
 
     Kept, as validating the parameters takes as long as a small case. Not to be altered.
     """
@@ -102,7 +102,7 @@ def extractor_for(params: RadiomicsParams, *, prepared: bool = False) -> Radiomi
         extractor = RadiomicsFeatureExtractor(params.content)
     extractor.settings.update(additionalInfo=False, label=1, label_channel=0)
     if prepared:
-        extractor.settings.update(resampledPixelSpacing=None, preCrop=False)
+        extractor.settings.update(normalize=False, resampledPixelSpacing=None, preCrop=False)
     return extractor
 
 
