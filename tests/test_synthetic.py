@@ -236,7 +236,7 @@ def outcome(signal: float) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("signal", "expected", "tolerance"), [(1.0, 0.77, 0.03), (0.0, 0.5, 0.03), (-1.0, 1 - 0.77, 0.03)]
+    ("signal", "expected", "tolerance"), [(1.0, 0.735, 0.03), (0.0, 0.5, 0.03), (-1.0, 0.265, 0.03)]
 )
 def test_signal_is_what_size_says_about_survival(signal, expected, tolerance):
     drawn = outcome(signal)

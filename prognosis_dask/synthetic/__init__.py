@@ -17,12 +17,8 @@ from typing import Final
 
 from prognosis_dask.errors import StoreError
 from prognosis_dask.job import SynthSection
-from prognosis_dask.synthetic.ct import write_ct
-from prognosis_dask.synthetic.faults import FAULTS, Fault, PatientFiles
+from prognosis_dask.synthetic.faults import FAULTS, Fault
 from prognosis_dask.synthetic.patient import CLINICAL_COLUMNS, Patient, draw_patient
-from prognosis_dask.synthetic.phantom import make_phantom
-from prognosis_dask.synthetic.rtstruct import write_rtstruct
-from prognosis_dask.synthetic.seg import write_seg
 
 COLLECTION: Final = "MADE-CHEST"
 
@@ -70,13 +66,15 @@ def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> MadeCoh
     kept = _kept(folder, state, settings)
     if kept is not None:
         return _summary(folder, settings, kept)
+    from prognosis_dask.synthetic.files import write_patient  # loads pydicom and highdicom
+
     images = _summary(folder, settings, 0).images
     folder.mkdir(parents=True, exist_ok=True)
     _write_state(state, settings, None)
     shutil.rmtree(images, ignore_errors=True)
     images.mkdir(parents=True)
     patients = draw_patients(settings)
-    files = sum(map(partial(_write_patient, images), patients))
+    files = sum(map(partial(write_patient, images), patients))
     absent = {fault.patient_id for fault in FAULTS if not fault.in_clinical_table}
     rows = [patient.clinical_row for patient in patients if patient.patient_id not in absent]
     _write_table(folder / "clinical.csv", CLINICAL_COLUMNS, rows)
@@ -100,19 +98,6 @@ def _faults(settings: SynthSection) -> tuple[Fault, ...]:
     return FAULTS if settings.bad_cases else ()
 
 
-def _write_patient(images: Path, patient: Patient) -> int:
-    """Write one patient's series and mask, spoil them where the patient is a bad case; the number of files left."""
-    phantom = make_phantom(patient)
-    ct = write_ct(images, patient, phantom)
-    write_mask = write_seg if patient.mask_format == "SEG" else write_rtstruct
-    mask = write_mask(images, patient, phantom, [ds for _, ds in ct])
-    files = PatientFiles(images / patient.patient_id, tuple(path for path, _ in ct), mask)
-    for fault in FAULTS:
-        if fault.patient_id == patient.patient_id:
-            fault.spoil(files)
-    return sum(path.is_file() for path in (*files.ct, files.mask))
-
-
 def _kept(folder: Path, state: Path, settings: SynthSection) -> int | None:
     """How many files a complete cohort in the folder has; None where there is none, or one cut off in the making."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -130,7 +115,9 @@ def _kept(folder: Path, state: Path, settings: SynthSection) -> int | None:
 
 
 def _write_state(state: Path, settings: SynthSection, files: int | None) -> None:
-    state.write_text(json.dumps({"settings": asdict(settings), "files": files}, indent=1) + "\n", encoding="utf-8")
+    work = state.with_suffix(".working")
+    work.write_text(json.dumps({"settings": asdict(settings), "files": files}, indent=1) + "\n", encoding="utf-8")
+    work.replace(state)
 
 
 def _write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

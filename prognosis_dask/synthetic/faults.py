@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from pydicom import dcmread, dcmwrite
-from pydicom.dataset import Dataset
+from typing import TYPE_CHECKING
 
 from prognosis_dask.errors import Code
-from prognosis_dask.synthetic.rtstruct import LESION_ROI
+from prognosis_dask.synthetic.patient import LESION_ROI
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -44,38 +46,32 @@ def _cut_slice(files: PatientFiles) -> None:
 
 
 def _move_lesion(files: PatientFiles) -> None:
-    ds = dcmread(files.mask)
-    for contour in _lesion(ds).ContourSequence:
-        contour.ContourData = [v + 1000 if i % 3 == 0 else v for i, v in enumerate(contour.ContourData)]
-    dcmwrite(files.mask, ds)
+    with _edited(files.mask) as ds:
+        for contour in _lesion(ds).ContourSequence:
+            contour.ContourData = [v + 1000 if i % 3 == 0 else v for i, v in enumerate(contour.ContourData)]
 
 
 def _refer_elsewhere(files: PatientFiles) -> None:
-    ds = dcmread(files.mask)
-    frame = ds.ReferencedFrameOfReferenceSequence[0]
-    series = frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0]
-    elsewhere = f"{frame.FrameOfReferenceUID[:-4]}0"
-    ds.FrameOfReferenceUID = frame.FrameOfReferenceUID = elsewhere
-    series.SeriesInstanceUID = f"{series.SeriesInstanceUID[:-4]}0"
-    for roi in ds.StructureSetROISequence:
-        roi.ReferencedFrameOfReferenceUID = elsewhere
-    images = [*series.ContourImageSequence]
-    images += [c.ContourImageSequence[0] for roi in ds.ROIContourSequence for c in roi.ContourSequence]
-    for image in images:
-        image.ReferencedSOPInstanceUID = f"{image.ReferencedSOPInstanceUID[:-4]}0"
-    dcmwrite(files.mask, ds)
+    with _edited(files.mask) as ds:
+        frame = ds.ReferencedFrameOfReferenceSequence[0]
+        series = frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0]
+        ds.FrameOfReferenceUID = frame.FrameOfReferenceUID = _other(frame.FrameOfReferenceUID)
+        series.SeriesInstanceUID = _other(series.SeriesInstanceUID)
+        for roi in ds.StructureSetROISequence:
+            roi.ReferencedFrameOfReferenceUID = frame.FrameOfReferenceUID
+        contours = [contour for roi in ds.ROIContourSequence for contour in roi.ContourSequence]
+        for image in [*series.ContourImageSequence, *(contour.ContourImageSequence[0] for contour in contours)]:
+            image.ReferencedSOPInstanceUID = _other(image.ReferencedSOPInstanceUID)
 
 
 def _drop_contours(files: PatientFiles) -> None:
-    ds = dcmread(files.mask)
-    del _lesion(ds).ContourSequence
-    dcmwrite(files.mask, ds)
+    with _edited(files.mask) as ds:
+        del _lesion(ds).ContourSequence
 
 
 def _rename_lesion(files: PatientFiles) -> None:
-    ds = dcmread(files.mask)
-    ds.StructureSetROISequence[-1].ROIName = "Tumour-2"
-    dcmwrite(files.mask, ds)
+    with _edited(files.mask) as ds:
+        ds.StructureSetROISequence[-1].ROIName = "Tumour-2"
 
 
 def _remove_files(files: PatientFiles) -> None:
@@ -86,11 +82,24 @@ def _leave(files: PatientFiles) -> None:
     pass
 
 
+@contextmanager
+def _edited(path: Path) -> Iterator[Dataset]:
+    from pydicom import dcmread, dcmwrite
+
+    ds = dcmread(path)
+    yield ds
+    dcmwrite(path, ds)
+
+
 def _lesion(ds: Dataset) -> Dataset:
     """The contours of the lesion, which is the last ROI."""
-    assert ds.StructureSetROISequence[-1].ROIName == LESION_ROI
     roi: Dataset = ds.ROIContourSequence[-1]
     return roi
+
+
+def _other(uid: str) -> str:
+    """A valid identifier that nothing else has."""
+    return f"{uid[:-4]}0"
 
 
 #: Every bad case that is planted, in addition to the patients asked for.

@@ -14,14 +14,16 @@ from typing import Final, Literal
 
 import numpy as np
 
-SIZE_WEIGHT: Final = 1.6
-TEXTURE_WEIGHT: Final = 1.0
+SIZE_WEIGHT: Final = 1.3
+TEXTURE_WEIGHT: Final = 0.9
 AGE_WEIGHT: Final = 0.2
 WEIBULL_SHAPE: Final = 1.3
-WEIBULL_SCALE_DAYS: Final = 800.0
+WEIBULL_SCALE_DAYS: Final = 750.0
 END_OF_STUDY_DAYS: Final = 2100.0
-MEAN_DROPOUT_DAYS: Final = 6000.0
+MEAN_DROPOUT_DAYS: Final = 4000.0
 
+#: The lesion's name, as in NSCLC-Radiomics.
+LESION_ROI: Final = "GTV-1"
 #: The columns of ``clinical.csv``.
 CLINICAL_COLUMNS: Final = ("PatientID", "age", "gender", "stage", "time_days", "event")
 

@@ -21,11 +21,8 @@ from prognosis_dask.synthetic.ct import (
     series_folder,
     write_instance,
 )
-from prognosis_dask.synthetic.patient import Patient
+from prognosis_dask.synthetic.patient import LESION_ROI, Patient
 from prognosis_dask.synthetic.phantom import CORD, LUNG_LEFT, LUNG_RIGHT, Ellipse, Floats, Phantom
-
-#: The lesion's name, as in NSCLC-Radiomics.
-LESION_ROI = "GTV-1"
 
 Points = npt.NDArray[np.float64]
 

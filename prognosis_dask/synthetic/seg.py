@@ -11,9 +11,8 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from prognosis_dask.synthetic.ct import CREATED_TIME, MANUFACTURER, made_uid, series_folder, write_instance
-from prognosis_dask.synthetic.patient import Patient
+from prognosis_dask.synthetic.patient import LESION_ROI, Patient
 from prognosis_dask.synthetic.phantom import Phantom
-from prognosis_dask.synthetic.rtstruct import LESION_ROI
 
 
 def write_seg(root: Path, patient: Patient, phantom: Phantom, ct: Sequence[Dataset]) -> Path:
