@@ -10,7 +10,7 @@ from prognosis_dask.cohort.headers import Header, OtherFile
 from prognosis_dask.cohort.reading import read_headers
 from prognosis_dask.errors import Code, JobError, Problem
 
-#: Paths in one unit of work: about a fifth of a second of reading.
+#: Paths in one unit of work: about a tenth of a second of reading.
 BATCH = 200
 
 Map = Callable[[Callable[[Sequence[str]], list[Header]], Iterable[Sequence[str]]], Iterable[list[Header]]]

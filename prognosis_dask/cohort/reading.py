@@ -63,7 +63,7 @@ def _read(path: str) -> Header:
 def _read_dicom(path: str) -> Header:
     from pydicom.filereader import dcmread, read_partial
 
-    with open(path, "rb") as stream:  # noqa: PTH123 - a third of the time of Path.open, millions of times
+    with open(path, "rb") as stream:  # noqa: PTH123 - paths travel as text
         head = stream.read(136)
         bare = _is_bare_dataset(head)
         if head[128:132] != b"DICM" and not bare:
