@@ -29,6 +29,10 @@ DASK_CONFIG = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.comm.timeouts.connect": "30s",
+    # a tight loop of crashes must not make the cluster give its workers up: the nannies restart them
+    "distributed.deploy.lost-worker-timeout": "1 hour",
+    # but a cluster that has lost every worker for this long ends the run, rather than waiting for ever
+    "distributed.scheduler.no-workers-timeout": "5 minutes",
 }
 
 

@@ -2,25 +2,28 @@
 
 The plan says which task is ready; the runner keeps about two tasks in flight per worker thread, so that no worker
 waits and the scheduler's memory does not grow with the cohort. What a task returns are outcomes. What it raises is
-the infrastructure's fault (a full disk, a lost connection) and is retried; so is the death of a worker, but a task
-of several cases is then split, so that the guilty one is found and the others go on.
+the infrastructure's fault (a full disk, a lost connection) and is retried; so is the death of a worker, but then the
+cases run one by one, so that the guilty one is found and the others go on.
 """
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from distributed import CancelledError, Client, Future, KilledWorker, as_completed
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.errors import ClusterError, Code, Problem
+from prognosis_dask.errors import ClusterError, Code, Problem, PrognosisError
 from prognosis_dask.store.outcome import Outcome
 
 #: Tasks in flight per worker thread: one runs, one waits beside it.
 TASKS_PER_THREAD = 2
+#: Seconds that a finished task's outcome may take to arrive; it is small, so longer means that its worker is gone.
+RESULT_TIMEOUT = 30.0
 #: Seconds between two looks at how many workers there are.
 LOOK_EVERY = 2.0
 
@@ -35,16 +38,19 @@ class Task:
     function: Callable[[tuple[Case, ...], tuple[str, ...], Any], list[Outcome]]
     context: Any
     attempt: int = 0
+    alone: bool = False
 
-    @property
     def key(self) -> str:
-        """The task's name on the dashboard: the stage and the first case's short hash, no patient's name."""
-        return f"{self.stage}-{self.cases[0].short_hash}-{len(self.cases)}-{self.attempt}"
+        """A new name for the dashboard: the stage and the first case's short hash, no patient's name.
+
+        Never the same twice, since Dask answers a known name with the result, or the error, that it remembers.
+        """
+        return f"{self.stage}-{self.cases[0].short_hash}-{uuid.uuid4().hex[:8]}"
 
     def split(self) -> list[Task]:
-        """The same work, one case a task."""
+        """The same work, one case a task, each to be run alone."""
         return [
-            replace(self, cases=(case,), digests=(digest,), attempt=self.attempt + 1)
+            replace(self, cases=(case,), digests=(digest,), alone=True)
             for case, digest in zip(self.cases, self.digests, strict=True)
         ]
 
@@ -71,59 +77,84 @@ def run_plan(
     Raises
     ------
     ClusterError
-        When a task's infrastructure error outlives its retries, or every worker is gone for good.
+        When a task's infrastructure error outlives its retries.
+    PrognosisError
+        When a task finds a mistake of the user's that concerns every case (the weights' file, an extra).
     """
     window = _Window(client)
-    waiting: list[Task] = []
+    queues = _Queues(plan)
     running: dict[Future, Task] = {}
     completed = as_completed()
     try:
         while True:
-            while len(running) < window.size and (task := waiting.pop() if waiting else plan.take()):
-                future = _submit(client, task)
+            while len(running) < window.size and (task := queues.take(idle=not running)):
+                future = client.submit(
+                    task.function, task.cases, task.digests, task.context, key=task.key(), pure=False, retries=0
+                )
                 running[future] = task
                 completed.add(future)
             if not running:
                 return
             for future in completed.next_batch():
                 task = running.pop(future)
-                outcomes, again = _settle(future, task, retries)
+                outcomes = _settle(future, task, retries, queues)
                 if outcomes:
                     record(outcomes)
                     plan.accept(outcomes)
-                waiting.extend(again)
                 future.release()
     except BaseException:
         client.cancel(list(running), force=True)
         raise
 
 
-def _submit(client: Client, task: Task) -> Future:
-    return client.submit(task.function, task.cases, task.digests, task.context, key=task.key, pure=False, retries=0)
+@dataclass
+class _Queues:
+    """What is to run: tasks to try again, then the plan's, and the suspects of a worker's death last, one by one.
+
+    When a worker dies, Dask blames every task that was assigned to it. A suspect is therefore cleared, or convicted,
+    with nothing else on the cluster.
+    """
+
+    plan: Plan
+    again: list[Task] = field(default_factory=list)
+    suspects: list[Task] = field(default_factory=list)
+    trial: bool = False
+
+    def take(self, *, idle: bool) -> Task | None:
+        """The next task; a suspect only when the cluster is idle, and then nothing beside it."""
+        if self.trial and not idle:
+            return None
+        self.trial = False
+        task = self.again.pop() if self.again else self.plan.take()
+        if task is None and idle and self.suspects:
+            self.trial = True
+            task = self.suspects.pop()
+        return task
 
 
-def _settle(future: Future, task: Task, retries: int) -> tuple[list[Outcome], list[Task]]:
-    """Outcomes that are final, and tasks to try again."""
-    if future.status == "finished":
-        return future.result(), []
-    error = future.exception()
-    if isinstance(error, (KilledWorker, CancelledError)):
-        if len(task.cases) > 1:
-            return [], task.split()
-        if isinstance(error, KilledWorker):
-            return [_lost(task, error)], []
-    if task.attempt < retries:
-        return [], [replace(task, attempt=task.attempt + 1)]
-    raise ClusterError(
-        f"stage {task.stage} failed {task.attempt + 1} times for case {task.cases[0].short_hash}: "
-        f"{type(error).__name__}: {error}. What is finished is kept; mend this and run the same command again"
-    )
+def _settle(future: Future, task: Task, retries: int, queues: _Queues) -> list[Outcome]:
+    """The outcomes that are final; what is to be tried again goes into the queues."""
+    try:
+        return future.result(timeout=RESULT_TIMEOUT)  # type: ignore[no-any-return]
+    except PrognosisError:
+        raise
+    except KilledWorker as error:
+        if task.alone:
+            return [_lost(task, error)]
+        queues.suspects.extend(task.split())
+    except (CancelledError, Exception) as error:  # a lost connection, a full disk: of the infrastructure
+        if task.attempt >= retries:
+            raise ClusterError(
+                f"stage {task.stage} failed {task.attempt + 1} times for case {task.cases[0].short_hash}: "
+                f"{type(error).__name__}: {error}. What is finished is kept; mend this and run the same command again"
+            ) from error
+        queues.again.append(replace(task, attempt=task.attempt + 1))
+    return []
 
 
 def _lost(task: Task, error: KilledWorker) -> Outcome:
-    reason = (
-        f"the worker died each of {error.allowed_failures + 1} times that it worked on this case (memory? a crash?)"
-    )
+    deaths = error.allowed_failures + 1
+    reason = f"the worker died {deaths} times working on this case, and nothing else (memory? a crash?)"
     return Outcome(task.cases[0].case_id, task.stage, task.digests[0], Problem(Code.WORKER_LOST, reason))
 
 

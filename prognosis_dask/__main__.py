@@ -1,0 +1,6 @@
+"""``python -m prognosis_dask`` is the ``prognosis`` command."""
+
+from prognosis_dask.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The ``prognosis`` command. No logic: each command reads its arguments and calls what a notebook would call.
+
+Everything heavy is imported by the command that needs it, so that ``prognosis --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prognosis_dask import __version__
+from prognosis_dask.errors import PrognosisError
+
+EXIT_ERROR = 2
+EXIT_STOPPED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 2 when the user has something to mend, with 130 after Ctrl-C."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.command(parsed)
+    except PrognosisError as error:
+        print(f"prognosis: {error}", file=sys.stderr)
+        sys.exit(EXIT_ERROR)
+    except KeyboardInterrupt:
+        print("\nprognosis: stopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
+        # threads of the cluster may still wait for a worker in the middle of a case: nothing is lost by not waiting
+        sys.stderr.flush()
+        os._exit(EXIT_STOPPED)
+    except BrokenPipeError:
+        os._exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="prognosis", description="Cohort-scale imaging prognosis on Dask.")
+    parser.add_argument("--version", action="version", version=f"prognosis {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    index = commands.add_parser("index", help="crawl folders of images and masks into a table of cases")
+    index.add_argument("sources", nargs="+", type=Path, metavar="DIR", help="folder of downloads, or a pyradiomics CSV")
+    index.add_argument("-o", "--out", required=True, type=Path, help="where cases.csv and problems.csv go")
+    index.add_argument("--collection", default="generic", help="preset of ROI names and clinical columns")
+    index.add_argument("--clinical", default="", metavar="TABLE", help="CSV or XLSX with a row per patient")
+    index.add_argument("--roi", action="append", default=[], metavar="NAME", help="ROI name, or re:REGEX; repeatable")
+    index.add_argument("--roi-policy", default="", choices=["first", "merge", "each"], help="when several ROIs match")
+    _cluster_argument(index)
+    index.set_defaults(command=_index)
+
+    run = commands.add_parser("run", help="run a job to its report; again, to go on where it was stopped")
+    run.add_argument("job", type=Path, metavar="JOB.toml")
+    run.add_argument("--out", type=Path, help="the run's folder (default: runs/<job name>)")
+    run.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job file")
+    _cluster_argument(run)
+    run.set_defaults(command=_run)
+
+    status = commands.add_parser("status", help="done, failed and waiting per stage, also while a run goes on")
+    status.add_argument("folder", type=Path, metavar="DIR")
+    status.set_defaults(command=_status)
+
+    report = commands.add_parser("report", help="write DIR/report.html anew")
+    report.add_argument("folder", type=Path, metavar="DIR")
+    report.set_defaults(command=_report)
+
+    synth = commands.add_parser("synth", help="write a made cohort: DICOM and a clinical table")
+    synth.add_argument("folder", type=Path, metavar="DIR")
+    synth.add_argument("--patients", type=int, default=60, metavar="N")
+    synth.add_argument("--seed", type=int, default=0)
+    synth.add_argument("--signal", type=float, default=1.0, help="how strongly lesions drive survival; 0: not at all")
+    synth.add_argument("--no-bad-cases", action="store_true", help="leave out the spoilt patients")
+    synth.set_defaults(command=_synth)
+    return parser
+
+
+def _cluster_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cluster",
+        default="local",
+        metavar="CLUSTER",
+        help="local, tcp://HOST:PORT, or a cluster file (default: local)",
+    )
+
+
+def _index(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.cohort.index import index_cohort
+    from prognosis_dask.job import CohortSection
+    from prognosis_dask.pipeline import map_on
+    from prognosis_dask.runtime.cluster import connect, read_cluster
+
+    rules = CohortSection(
+        collection=arguments.collection,
+        clinical=arguments.clinical,
+        roi=tuple(arguments.roi),
+        roi_policy=arguments.roi_policy,
+    )
+    with connect(read_cluster(arguments.cluster)) as client:
+        print(index_cohort(arguments.sources, arguments.out, rules, map=map_on(client)))
+    print(f"{arguments.out / 'cases.csv'}\n{arguments.out / 'problems.csv'}")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.job import load_job
+
+    job = load_job(arguments.job, arguments.set)
+
+    from prognosis_dask.pipeline import run
+    from prognosis_dask.runtime.cluster import connect, read_cluster
+
+    with connect(read_cluster(arguments.cluster)) as client:
+        result = run(job, client=client, out=arguments.out)
+    print(result.report)
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.report.status import status
+
+    print(status(arguments.folder))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.report.page import write_report
+
+    print(write_report(arguments.folder))
+
+
+def _synth(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.job import SynthSection
+    from prognosis_dask.synthetic import make_cohort
+
+    settings = SynthSection(arguments.patients, arguments.seed, arguments.signal, not arguments.no_bad_cases)
+    made = make_cohort(arguments.folder, settings)
+    print(f"{made.patients} patients and {made.bad_patients} spoilt ones, {made.files} files in {made.images}")
+    print(made.clinical)

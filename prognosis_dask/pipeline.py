@@ -1,0 +1,213 @@
+"""A job from its file to its report: the stages in order, wired to the runner.
+
+The order is cohort, regions of interest, radiomics and network, feature dataset, models, report. The middle part runs
+as a plan of tasks; the ledger remembers it case by case, so that the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from prognosis_dask.cohort.case import Case, read_cases, write_cases
+from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.cohort.problems import read_problems, write_problems
+from prognosis_dask.deep.clips import clip_length
+from prognosis_dask.deep.engine import Engine, load_engine
+from prognosis_dask.errors import JobError, Problem
+from prognosis_dask.job import Job, digest
+from prognosis_dask.radiomics import column_names, read_params, unit
+from prognosis_dask.report.page import write_report
+from prognosis_dask.runtime.cluster import ClusterSpec, connect, prepare
+from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
+from prognosis_dask.runtime.progress import Progress
+from prognosis_dask.runtime.record import RunRecord
+from prognosis_dask.runtime.runner import run_plan
+from prognosis_dask.stages import (
+    DEEP_VERSION,
+    RADIOMICS_VERSION,
+    ROI_VERSION,
+    StageContext,
+    run_deep,
+    run_radiomics,
+    run_roi,
+)
+from prognosis_dask.statistics.fit import fit_models
+from prognosis_dask.store.features import build_features, write_features
+from prognosis_dask.store.ledger import Ledger
+from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.store.rois import RoiStore
+from prognosis_dask.synthetic import make_cohort
+
+Map = Callable[..., Iterable[Any]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a finished run lies, and per stage how many cases are done, failed and reused, and the seconds it took."""
+
+    folder: Path
+    report: Path
+    stages: Mapping[str, Mapping[str, float]]
+
+
+def run(job: Job, *, client: Client | None = None, out: Path | str | None = None, say: Say = print) -> RunResult:
+    """Run a job to its report; run it again to go on where it was stopped.
+
+    Parameters
+    ----------
+    job
+        From :func:`prognosis_dask.job.load_job`.
+    client
+        A Dask client that is already there; without one, a cluster is started on this machine.
+    out
+        The run's folder; else the job's ``run.out``, else ``runs/<job name>``.
+    say
+        Takes the lines that tell what is being done.
+
+    Raises
+    ------
+    PrognosisError
+        When the user has something to mend. A case that cannot be used raises nothing: it is listed in the report.
+    """
+    folder = run_folder(job, out)
+    with Ledger.create(folder / "ledger.sqlite") as ledger:
+        if client is not None:
+            prepare(client)
+        with nullcontext(client) if client is not None else connect(ClusterSpec()) as cluster:
+            return _run(job, cluster, folder, ledger, say)
+
+
+def run_folder(job: Job, out: Path | str | None) -> Path:
+    """Where the job's run lies: ``out``, else the job's own choice, else ``runs/<job name>``."""
+    return Path(out or job.run.out or Path("runs") / job.name).absolute()
+
+
+def map_on(client: Client) -> Map:
+    """A ``map`` whose calls run as tasks on the client's cluster; results come in order."""
+
+    def cluster_map(function: Callable[..., Any], *items: Iterable[Any]) -> Iterable[Any]:
+        futures = client.map(function, *[list(item) for item in items], pure=False)
+        return client.gather(futures)  # type: ignore[no-any-return]
+
+    return cluster_map
+
+
+def _run(job: Job, client: Client, folder: Path, ledger: Ledger, say: Say) -> RunResult:
+    record = RunRecord.begin(job, client)
+    record.write(folder)
+    cases, problems = _cohort(job, folder, map_on(client), say)
+    engine = load_engine(job.deep) if job.deep.enabled else None
+    context = StageContext(
+        str(folder / "rois.zarr"), job.image, job.frames, read_params(job.radiomics.params), job.deep
+    )
+    stages = _stages(job, cases, context, engine)
+    record.digests = {stage.name: digest(sorted(stage.digests.values())) for stage in stages}
+    record.deep = engine.describe() if engine else None
+
+    RoiStore.create(folder / "rois.zarr", [case.case_id for case in cases])
+    say(f"{len(cases)} cases, {record.cluster['workers']} workers, dashboard {client.dashboard_link}")
+    started = time.process_time()
+    try:
+        record.stages = _run_stages(job, client, ledger, cases, stages, context)
+    finally:
+        outcomes = {stage.name: _current(ledger, stage) for stage in stages}
+        failed = [outcome.problem for rows in outcomes.values() for outcome in rows.values() if outcome.problem]
+        write_problems(folder / "problems.csv", [*problems, *failed])
+    record.driver_cpu_seconds = round(time.process_time() - started, 3)
+
+    say("Collecting the features")
+    dataset = build_features(
+        cases,
+        radiomic={name: unit(name) for name in column_names(context.radiomics)} if job.radiomics.enabled else {},
+        deep=engine.feature_names if engine else (),
+        outcomes=outcomes,
+        attributes=record.provenance(),
+    )
+    write_features(dataset, folder)
+    say("Fitting and validating the model")
+    fit_models(dataset, job.model, folder / "models", map=map_on(client))
+    record.finish()
+    record.write(folder)
+    return RunResult(folder, write_report(folder), record.stages)
+
+
+def _cohort(job: Job, folder: Path, cluster_map: Map, say: Say) -> tuple[list[Case], list[Problem]]:
+    """The job's cases, also written to the run's folder, and what was found wrong on the way to them."""
+    rules = job.cohort
+    if job.synth.patients:
+        say(f"Making a cohort of {job.synth.patients} patients in {folder / 'cohort'}")
+        made = make_cohort(folder / "cohort", job.synth, map=cluster_map)
+        rules = replace(rules, sources=(str(made.images),), clinical=str(made.clinical))
+    if rules.sources:
+        say(f"Indexing {', '.join(rules.sources)}")
+        say(str(index_cohort([Path(source) for source in rules.sources], folder, rules, map=cluster_map)))
+        return read_cases(folder / "cases.csv"), read_problems(folder / "problems.csv")
+    if not rules.cases:
+        raise JobError(
+            f"job {job.name!r} names no images; set cohort.sources (folders) or cohort.cases (a table): "
+            "--set cohort.sources='[\"/data/...\"]'"
+        )
+    cases = read_cases(rules.cases)
+    write_cases(folder / "cases.csv", cases)
+    beside = Path(rules.cases).with_name("problems.csv")
+    return cases, read_problems(beside) if beside.is_file() else []
+
+
+def _stages(job: Job, cases: Sequence[Case], context: StageContext, engine: Engine | None) -> list[Stage]:
+    """The job's stages, each with the digests of everything that its results depend on."""
+    roi = {case.case_id: digest(ROI_VERSION, case.digest, job.image, job.frames) for case in cases}
+    stages = [Stage("roi", run_roi, roi)]
+    if job.radiomics.enabled:
+        params = context.radiomics.content
+        digests = {case.case_id: digest(RADIOMICS_VERSION, case.digest, job.image, params) for case in cases}
+        stages.append(Stage("radiomics", run_radiomics, digests))
+    if engine:
+        digests = {case.case_id: digest(DEEP_VERSION, roi[case.case_id], dict(engine.describe())) for case in cases}
+        stages.append(Stage("deep", run_deep, digests, job.deep.batch_size, _clip_length))
+    return stages
+
+
+def _clip_length(roi: Outcome) -> int:
+    return clip_length(int(str(roi.result["n_slices"])))
+
+
+def _run_stages(
+    job: Job, client: Client, ledger: Ledger, cases: Sequence[Case], stages: Sequence[Stage], context: StageContext
+) -> dict[str, dict[str, float]]:
+    """Run what the ledger does not hold yet; per stage the cases done, failed and reused, and the workers' seconds."""
+    finished = {stage.name: ledger.finished(stage.name, stage.digests) for stage in stages}
+    known = {name: {k: v for k, v in ledger.outcomes(name).items() if k in ids} for name, ids in finished.items()}
+    first, *followers = stages
+    plan = CohortPlan(cases, first, followers, context, known)
+    counts = {
+        stage.name: {"done": 0, "failed": 0, "reused": len(known[stage.name]), "seconds": 0.0} for stage in stages
+    }
+    with Progress(plan.totals()) as progress:
+
+        def record(outcomes: Sequence[Outcome]) -> None:
+            ledger.record(outcomes)
+            for outcome in outcomes:
+                count = counts[outcome.stage]
+                count["failed" if outcome.problem else "done"] += 1
+                count["seconds"] += outcome.seconds.get("total", 0.0)
+                progress.update(outcome.stage, 1, failed=bool(outcome.problem))
+                if outcome.problem and outcome.stage == first.name:
+                    for follower in followers:
+                        progress.shrink(follower.name, 1)
+
+        run_plan(client, plan, record, retries=job.run.retries)
+    return counts
+
+
+def _current(ledger: Ledger, stage: Stage) -> dict[str, Outcome]:
+    """The stage's outcomes that belong to this job and this cohort, not to an earlier one in the same folder."""
+    outcomes = ledger.outcomes(stage.name)
+    return {k: v for k, v in outcomes.items() if stage.digests.get(k) == v.digest}

@@ -1,0 +1,122 @@
+"""Which task comes next: from the images to radiomics and, in batches of one clip length, to the network."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.errors import Code
+from prognosis_dask.runtime.runner import Task
+from prognosis_dask.store.outcome import Outcome
+
+Function = Callable[[tuple[Case, ...], tuple[str, ...], Any], list[Outcome]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a job.
+
+    Attributes
+    ----------
+    name
+        As in the ledger.
+    function
+        From cases, their digests and the context to outcomes; runs on a worker.
+    digests
+        Per ``case_id``, the digest of everything that the stage's result depends on.
+    batch_size
+        The most cases that a task takes.
+    group
+        From the first stage's outcome to what the cases of one task must share (the length of the clip).
+    """
+
+    name: str
+    function: Function
+    digests: Mapping[str, str]
+    batch_size: int = 1
+    group: Callable[[Outcome], int] = lambda outcome: 0
+
+
+class CohortPlan:
+    """The plan of a cohort: a first stage for every case, then the others for the cases that came through it.
+
+    Stages that follow are taken before new cases are begun, so that the network is fed while images are still read.
+    A case whose stored data prove damaged goes through the first stage once more.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        first: Stage,
+        followers: Sequence[Stage],
+        context: object,
+        ledger: Mapping[str, Mapping[str, Outcome]],
+    ) -> None:
+        """``ledger`` holds, per stage and ``case_id``, the outcomes that are final for the stage's digest."""
+        self._cases = {case.case_id: case for case in cases}
+        self._first = first
+        self._followers = {stage.name: stage for stage in followers}
+        self._context = context
+        self._begin = deque(case_id for case_id in self._cases if case_id not in ledger[first.name])
+        self._ready: dict[tuple[str, int], deque[str]] = defaultdict(deque)
+        self._open_first = len(self._begin)
+        self._final = {(stage, case_id) for stage, outcomes in ledger.items() for case_id in outcomes}
+        self._repaired: set[str] = set()
+        for case_id in self._cases:
+            if case_id in ledger[first.name]:
+                self._follow(ledger[first.name][case_id])
+
+    def totals(self) -> dict[str, int]:
+        """Per stage, how many cases are still to run if every first stage succeeds."""
+        totals = {self._first.name: len(self._begin)}
+        for name in self._followers:
+            ready = sum(len(queue) for (stage, _), queue in self._ready.items() if stage == name)
+            totals[name] = ready + sum((name, case_id) not in self._final for case_id in self._begin)
+        return totals
+
+    def take(self) -> Task | None:
+        """See :class:`prognosis_dask.runtime.runner.Plan`."""
+        for (name, _), queue in self._ready.items():
+            stage = self._followers[name]
+            if len(queue) >= stage.batch_size or (queue and not self._open_first):
+                return self._task(stage, [queue.popleft() for _ in range(min(stage.batch_size, len(queue)))])
+        if self._begin:
+            return self._task(self._first, [self._begin.popleft()])
+        return None
+
+    def accept(self, outcomes: Sequence[Outcome]) -> None:
+        """See :class:`prognosis_dask.runtime.runner.Plan`."""
+        for outcome in outcomes:
+            if outcome.stage == self._first.name:
+                self._open_first -= 1
+                self._follow(outcome)
+            elif self._damaged(outcome):
+                self._repaired.add(outcome.case_id)
+                self._begin.append(outcome.case_id)
+                self._open_first += 1
+            else:
+                self._final.add((outcome.stage, outcome.case_id))
+
+    def _damaged(self, outcome: Outcome) -> bool:
+        damaged = outcome.problem is not None and outcome.problem.code is Code.STORE_DAMAGED
+        return damaged and outcome.case_id not in self._repaired
+
+    def _follow(self, outcome: Outcome) -> None:
+        if outcome.problem is not None:
+            return
+        for name, stage in self._followers.items():
+            queue = self._ready[name, stage.group(outcome)]
+            if (name, outcome.case_id) not in self._final and outcome.case_id not in queue:
+                queue.append(outcome.case_id)
+
+    def _task(self, stage: Stage, case_ids: Sequence[str]) -> Task:
+        return Task(
+            stage=stage.name,
+            cases=tuple(self._cases[case_id] for case_id in case_ids),
+            digests=tuple(stage.digests[case_id] for case_id in case_ids),
+            function=stage.function,
+            context=self._context,
+        )

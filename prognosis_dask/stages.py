@@ -1,0 +1,184 @@
+"""What a worker does for a case: read and crop it, measure it, show it to the network.
+
+Each stage is a plain function from cases to outcomes: what goes wrong with a case is part of its outcome, and only
+the infrastructure's faults (:class:`OSError`: full disk, lost mount) are raised. Data are written to the store before
+the outcome is returned, so that a ledger row means finished data.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.deep.clips import make_clip
+from prognosis_dask.deep.engine import Engine, check_features, load_engine
+from prognosis_dask.errors import CaseError, Code, Problem, PrognosisError
+from prognosis_dask.imaging.crop import crop_roi
+from prognosis_dask.imaging.frames import make_frames
+from prognosis_dask.imaging.load import load_roi
+from prognosis_dask.job import DeepSection, FramesSection, ImageSection
+from prognosis_dask.radiomics import RadiomicsParams, column_names, extract
+from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.store.rois import RoiStore
+
+#: Raised by one whenever a stage's results change for the same input and job, so that resume computes them anew.
+ROI_VERSION = 1
+RADIOMICS_VERSION = 1
+DEEP_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What travels with every task beside its cases: where to write, and the sections of the job."""
+
+    rois: str
+    image: ImageSection
+    frames: FramesSection
+    radiomics: RadiomicsParams
+    deep: DeepSection
+
+
+def run_roi(cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[Outcome]:
+    """Read each case, bring image and mask onto one grid, cut frames and crop, store them."""
+    return [_guarded("roi", case, digest, partial(_roi, case, context)) for case, digest in _pairs(cases, digests)]
+
+
+def run_radiomics(cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[Outcome]:
+    """Compute the radiomic features of each case, from the stored crop where that suffices, else from its files."""
+    return [
+        _guarded("radiomics", case, digest, partial(_radiomics, case, context))
+        for case, digest in _pairs(cases, digests)
+    ]
+
+
+def run_deep(cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[Outcome]:
+    """The network's features of the cases. Their clips have one length and go through the network together."""
+    clips = [_guarded("deep", case, digest, partial(_clip, case, context)) for case, digest in _pairs(cases, digests)]
+    sound = [clip for clip in clips if clip.problem is None]
+    if not sound:
+        return clips
+    watch = Stopwatch()
+    with watch.step("network"):
+        stacked = np.stack([cast("npt.NDArray[np.float32]", clip.result.pop("clip")) for clip in sound])
+        features = load_engine_once(context.deep).features(stacked)
+    share = watch.seconds["network"] / len(sound)
+    rows = iter(features)
+    return [clip if clip.problem else _with_features(clip, next(rows), share) for clip in clips]
+
+
+@lru_cache(maxsize=1)
+def load_engine_once(section: DeepSection) -> Engine:
+    """The engine of this process: built at first use, kept for the tasks that follow."""
+    return load_engine(section)
+
+
+def _roi(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+    roi = load_roi(case, context.image, seconds=watch.seconds)
+    with watch.step("frames"):
+        frames = make_frames(roi, context.frames, case.modality)
+    crop = crop_roi(roi, context.image.margin_mm)
+    with watch.step("write"):
+        RoiStore.open(context.rois).write(case.case_id, crop, frames.pixels, {"roi": case.roi, "cut": frames.cut})
+    mask = sitk.GetArrayViewFromImage(crop.mask)
+    voxels = int(mask.sum())
+    return {
+        "voxels": voxels,
+        "volume_ml": voxels * math.prod(roi.image.GetSpacing()) / 1000.0,
+        "n_slices": len(frames.pixels),
+        "lesion_cut": frames.cut,
+    }
+
+
+def _radiomics(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+    with watch.step("read"):
+        roi = RoiStore.open(context.rois).read_roi(case.case_id)
+    read_full = partial(load_roi, case, context.image, full=True, seconds=watch.seconds)
+    with watch.step("radiomics"):
+        values = extract(roi, context.radiomics, read_full)
+    return {"values": [values[name] for name in column_names(context.radiomics)]}
+
+
+def _clip(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+    with watch.step("read"):
+        frames = RoiStore.open(context.rois).read_frames(case.case_id)
+    with watch.step("clip"):
+        return {"clip": make_clip(frames)}
+
+
+def _with_features(clip: Outcome, values: npt.NDArray[np.float32], share: float) -> Outcome:
+    seconds = {**clip.seconds, "network": share, "total": clip.seconds["total"] + share}
+    try:
+        check_features(values)
+    except CaseError as error:
+        return replace(clip, seconds=seconds, problem=error.problem.of(case_id=clip.case_id))
+    return replace(clip, seconds=seconds, result={**clip.result, "values": values.astype(float).tolist()})
+
+
+def _guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], dict[str, object]]) -> Outcome:
+    """The outcome of the work on one case, whatever becomes of it; only the infrastructure's errors pass."""
+    watch = Stopwatch()
+    problem: Problem | None = None
+    result: dict[str, object] = {}
+    _reset_peak_memory()
+    with watch.step("total"):
+        try:
+            result = work(watch)
+        except CaseError as error:
+            problem = error.problem
+        except (OSError, MemoryError, PrognosisError):
+            raise
+        except Exception as error:  # a fault of ours, or of a library, must not end the others' night
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            problem = Problem(Code.UNEXPECTED, f"{type(error).__name__}: {error}", where=where)
+    if problem:
+        problem = problem.of(patient_id=case.patient_id, case_id=case.case_id)
+    result["peak_memory_mb"] = _peak_memory_mb()
+    return Outcome(case.case_id, stage, digest, problem, watch.seconds, result)
+
+
+def _pairs(cases: tuple[Case, ...], digests: tuple[str, ...]) -> Iterator[tuple[Case, str]]:
+    return zip(cases, digests, strict=True)
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """Seconds per named step of one case."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to the step."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _reset_peak_memory() -> None:
+    """Let Linux count the process's peak memory anew (proc(5), clear_refs: 5)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory_mb() -> float:
+    """The process's peak resident memory since the reset, in MB; NaN where the system does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1000.0
+    return math.nan

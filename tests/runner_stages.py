@@ -1,0 +1,51 @@
+"""Stages for the runner's tests: they leave a mark on disk each time they work on a case."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.errors import Code, JobError, Problem
+from prognosis_dask.store.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Where the marks go, and what happens to which case."""
+
+    folder: str
+    killer: str = ""
+    flaky: str = ""
+    mistaken: str = ""
+    bad: str = ""
+
+
+def visit(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks) -> list[Outcome]:
+    return [_visit("visit", case, digest, marks) for case, digest in zip(cases, digests, strict=True)]
+
+
+def follow(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks) -> list[Outcome]:
+    return [_visit("follow", case, digest, marks) for case, digest in zip(cases, digests, strict=True)]
+
+
+def _visit(stage: str, case: Case, digest: str, marks: Marks) -> Outcome:
+    with (Path(marks.folder) / f"{stage}-{case.case_id}").open("a") as stream:
+        stream.write("x")
+    if stage == "follow" and case.case_id == marks.killer:
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if case.case_id == marks.flaky and visits(marks.folder, stage, case.case_id) < 3:
+        raise OSError("no space left on device")
+    if case.case_id == marks.mistaken:
+        raise JobError("the weights are another network's")
+    problem = Problem(Code.SLICE_GAP, "3.0 mm expected, 6.0 mm seen") if case.case_id == marks.bad else None
+    return Outcome(case.case_id, stage, digest, problem, result={"length": len(case.case_id)})
+
+
+def visits(folder: str | Path, stage: str, case_id: str) -> int:
+    path = Path(folder) / f"{stage}-{case_id}"
+    return len(path.read_text()) if path.exists() else 0

@@ -1,0 +1,136 @@
+"""The runner on real worker processes: outcomes are values, faults of the infrastructure are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from distributed import Client
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.errors import ClusterError, Code, JobError, Problem
+from prognosis_dask.runtime.cluster import ClusterSpec, connect
+from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
+from prognosis_dask.runtime.runner import TASKS_PER_THREAD, run_plan
+from prognosis_dask.store.outcome import Outcome
+from tests.runner_stages import Marks, follow, visit, visits
+
+CASES = [Case(f"case-{n:02d}", f"patient-{n:02d}", "CT", "GTV", "image", "mask") for n in range(12)]
+DIGESTS = {case.case_id: f"digest-{case.case_id}" for case in CASES}
+FIRST = Stage("visit", visit, DIGESTS)
+FOLLOWER = Stage("follow", follow, DIGESTS, batch_size=4)
+NOTHING: dict[str, dict[str, Outcome]] = {"visit": {}, "follow": {}}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with connect(ClusterSpec(workers=2, dashboard="127.0.0.1:0")) as client:
+        yield client
+
+
+def run(client: Client, marks: Marks, known: dict[str, dict[str, Outcome]] = NOTHING) -> dict[tuple[str, str], Outcome]:
+    outcomes: dict[tuple[str, str], Outcome] = {}
+
+    def record(news: Sequence[Outcome]) -> None:
+        outcomes.update({(outcome.stage, outcome.case_id): outcome for outcome in news})
+
+    run_plan(client, CohortPlan(CASES, FIRST, [FOLLOWER], marks, known), record, retries=2)
+    return outcomes
+
+
+def test_every_case_passes_every_stage_once(client: Client, tmp_path: Path) -> None:
+    outcomes = run(client, Marks(str(tmp_path)))
+    assert len(outcomes) == 2 * len(CASES)
+    assert all(outcome.problem is None for outcome in outcomes.values())
+    assert {visits(tmp_path, stage, case.case_id) for stage in ("visit", "follow") for case in CASES} == {1}
+
+
+def test_a_bad_case_is_a_value_and_goes_no_further(client: Client, tmp_path: Path) -> None:
+    outcomes = run(client, Marks(str(tmp_path), bad="case-03"))
+    problem = outcomes["visit", "case-03"].problem
+    assert problem is not None
+    assert problem.code is Code.SLICE_GAP
+    assert len(outcomes) == 2 * len(CASES) - 1
+    assert visits(tmp_path, "follow", "case-03") == 0
+
+
+def test_an_infrastructure_error_is_retried_and_counts_for_nothing(client: Client, tmp_path: Path) -> None:
+    outcomes = run(client, Marks(str(tmp_path), flaky="case-05"))
+    assert visits(tmp_path, "visit", "case-05") == 3
+    assert outcomes["visit", "case-05"].problem is None
+    assert len(outcomes) == 2 * len(CASES)
+
+
+def test_an_infrastructure_error_that_stays_ends_the_run_with_what_to_do(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "visit-case-05").mkdir()
+    with pytest.raises(
+        ClusterError, match=r"stage visit failed 3 times.*IsADirectoryError.*run the same command again"
+    ):
+        run(client, Marks(str(tmp_path)))
+
+
+def test_a_users_mistake_found_on_a_worker_ends_the_run_with_its_own_message(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="the weights are another network's"):
+        run(client, Marks(str(tmp_path), mistaken="case-00"))
+
+
+def test_a_case_that_kills_its_worker_is_found_and_its_batch_goes_on(tmp_path: Path) -> None:
+    with connect(ClusterSpec(workers=2, dashboard="127.0.0.1:0")) as client:
+        outcomes = run(client, Marks(str(tmp_path), killer="case-06"))
+    lost = {key: outcome.problem.code for key, outcome in outcomes.items() if outcome.problem}
+    assert lost == {("follow", "case-06"): Code.WORKER_LOST}
+    assert len(outcomes) == 2 * len(CASES)
+
+
+def test_what_the_ledger_holds_is_not_run_again(client: Client, tmp_path: Path) -> None:
+    done = run(client, Marks(str(tmp_path)))
+    known = {stage: {k: v for (s, k), v in done.items() if s == stage and k < "case-07"} for stage in NOTHING}
+    del known["follow"]["case-01"]
+    (tmp_path / "again").mkdir()
+    again = run(client, Marks(str(tmp_path / "again")), known)
+    assert ("follow", "case-01") in again
+    assert len(again) == 1 + 2 * (len(CASES) - 7)
+    assert visits(tmp_path / "again", "visit", "case-01") == 0
+
+
+def test_a_case_whose_stored_data_are_damaged_goes_through_the_first_stage_once_more() -> None:
+    plan = CohortPlan(CASES[:1], FIRST, [FOLLOWER], None, NOTHING)
+    damaged = Outcome("case-00", "follow", "d", Problem(Code.STORE_DAMAGED, "checksum differs"))
+    seen = []
+    for outcome in (Outcome("case-00", "visit", "d"), damaged, Outcome("case-00", "visit", "d"), damaged):
+        task = plan.take()
+        assert task is not None
+        seen.append(task.stage)
+        plan.accept([outcome])
+    assert seen == ["visit", "follow", "visit", "follow"]
+    assert plan.take() is None
+
+
+def test_the_window_stays_bounded_however_many_cases_wait(client: Client) -> None:
+    class Counting(CohortPlan):
+        taken = most = 0
+
+        def take(self):
+            task = super().take()
+            self.taken += task is not None
+            self.most = max(self.most, self.taken)
+            return task
+
+        def accept(self, outcomes):
+            self.taken -= len(outcomes)
+            super().accept(outcomes)
+
+    plan = Counting(
+        [Case(f"c{n}", "p", "CT", "r", "i", "m") for n in range(300)], _instant_stage(300), [], None, NOTHING
+    )
+    run_plan(client, plan, lambda outcomes: None, retries=0)
+    assert plan.most <= 2 * TASKS_PER_THREAD
+
+
+def _instant_stage(n: int) -> Stage:
+    return Stage("visit", instant, {f"c{i}": "d" for i in range(n)})
+
+
+def instant(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[Outcome]:
+    return [Outcome(case.case_id, "visit", digest) for case, digest in zip(cases, digests, strict=True)]
