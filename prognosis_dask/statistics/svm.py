@@ -23,8 +23,8 @@ def solve_dual(gram: FloatArray, sign: FloatArray, C: float, start: FloatArray) 
     and 0 where it is -1; the separating direction is then ``X'b``.
 
     A primal active-set method for convex quadratic programmes (Nocedal & Wright, Numerical Optimization, 2nd ed.,
-    section 16.5): Newton's step on the free coefficients, cut where one reaches a bound; when those are settled, the
-    pair that violates optimality most (Keerthi et al., Neural Computation 13, 2001) becomes free.
+    section 16.5): Newton's step on the free coefficients, cut where one reaches a bound; when those are settled, the one
+    that violates optimality most becomes free.
 
     Parameters
     ----------
@@ -65,8 +65,12 @@ def solve_dual(gram: FloatArray, sign: FloatArray, C: float, start: FloatArray) 
                 return dual
             gradient, fresh = sign - gram @ dual, True  # without the updates' rounding
             continue
-        if not free.any() or np.ptp(gradient[free]) <= TOLERANCE / 2:
+        if not free.any():
             free[[up, down]] = True
+        elif np.ptp(gradient[free]) <= TOLERANCE / 4:
+            # one at a time: of two, each may push the other back against its bound, for ever
+            settled = gradient[free].mean()
+            free[up if rising[up] - settled > settled - falling[down] else down] = True
         at = np.flatnonzero(free)
         step = _step(gram[np.ix_(at, at)], gradient[at], ridge)
         step *= _cut(dual, step, lower, upper, at, free)

@@ -1,0 +1,65 @@
+"""The reference study's own tables of LUNG1: features per patient, their selection, and the endpoint.
+
+The folder holds ``summarieddeepfeatures.xlsx``, ``summariedradiomicsfeatures.xlsx``, ``SelectedFeaturesLUNG1.xlsx`` and
+``nsclc-radiomics_clinical.csv``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from prognosis_dask.statistics.table import FeatureTable
+
+
+def read_deep(folder: Path) -> FeatureTable:
+    """400 deep features of 422 patients. Row n is LUNG1-n: the table's times are checked against the clinical ones."""
+    table = pd.read_excel(folder / "summarieddeepfeatures.xlsx")
+    table.index = pd.Index([f"LUNG1-{n:03d}" for n in table["Unnamed: 0"].str.removeprefix("Patient-").astype(int)])
+    joined = _with_endpoint(table.filter(regex="^Feature"), folder)
+    assert (joined.time_days == table["duration_col"]).all()
+    assert (joined.event == table["event_col"]).all()
+    return joined
+
+
+def read_radiomics(folder: Path) -> FeatureTable:
+    """103 radiomics features of 421 patients: LUNG1-128 is absent, and the last row names no patient."""
+    table = pd.read_excel(folder / "summariedradiomicsfeatures.xlsx").dropna(subset="patient").set_index("patient")
+    return _with_endpoint(table, folder)
+
+
+def read_selected(folder: Path) -> FeatureTable:
+    """The study's 100 selected deep features, best first, scaled to 0..1; in the order of the deep table."""
+    table = pd.read_excel(folder / "SelectedFeaturesLUNG1.xlsx")
+    features = table.drop(columns=["duration_col", "event_col"])
+    features.index = pd.Index([f"LUNG1-{n:03d}" for n in range(1, len(table) + 1)])
+    return _with_endpoint(features, folder)
+
+
+def _with_endpoint(features: pd.DataFrame, folder: Path) -> FeatureTable:
+    clinical = pd.read_csv(folder / "nsclc-radiomics_clinical.csv").set_index("PatientID").loc[features.index]
+    ids = tuple(map(str, features.index))
+    return FeatureTable(
+        features.to_numpy(dtype=float),
+        tuple(map(str, features.columns)),
+        ids,
+        ids,
+        clinical["Survival.time"].to_numpy(dtype=float),
+        clinical["deadstatus.event"].to_numpy() == 1,
+    )
+
+
+def joined(first: FeatureTable, second: FeatureTable) -> FeatureTable:
+    """The features of both, of the cases that both have."""
+    at_first, at_second = np.intersect1d(first.case_ids, second.case_ids, return_indices=True)[1:]
+    left, right = first.rows(at_first), second.rows(at_second)
+    return FeatureTable(
+        np.hstack([left.X, right.X]),
+        left.features + right.features,
+        left.case_ids,
+        left.patient_ids,
+        left.time_days,
+        left.event,
+    )
