@@ -134,7 +134,10 @@ def read_features(path: Path | str) -> xr.Dataset:
         raise StoreError(
             f"{path}: format is {dataset.attrs.get('format')!r}, expected {_FORMAT!r}; run the job again to write it"
         )
-    check_dataset(dataset)
+    try:
+        check_dataset(dataset)
+    except StoreError as error:
+        raise StoreError(f"{path}: {error}") from error
     return dataset
 
 
