@@ -120,6 +120,10 @@ def test_banner_stands_exactly_over_untrained_weights(made: Path, page: Page, co
     info["deep"]["weights"] = UNTRAINED
     (copy / "run.json").write_text(json.dumps(info))
     assert BANNER in written(copy).text
+    info["deep"] = None  # as in a run that was stopped
+    info["job"]["deep"]["weights"] = UNTRAINED
+    (copy / "run.json").write_text(json.dumps(info))
+    assert BANNER in written(copy).text
 
 
 def test_in_sample_figures_are_labelled_so(made: Path, page: Page) -> None:
@@ -188,7 +192,7 @@ def test_names_and_reasons_are_text_and_never_markup(tmp_path: Path) -> None:
             "models/coefficients.csv": "The table of coefficients was not written.",
             "models/risk.csv": "The table of risk scores was not written.",
         },
-        {"features.zarr": "This run holds no features.", "models/validation.csv": "Line and band: the cross-validated"},
+        {"features.zarr": "This run holds no features.", "models/validation.csv": "line and band: the cross-validated"},
         {"ledger.sqlite": "The regions’ volumes are not known.", "models/curve.csv": "held-out cases of each fold"},
         {"problems.csv": "mask-empty", "models/ranking.csv": "28 first features"},
         {
@@ -220,7 +224,7 @@ def test_run_without_a_network_has_no_deep_part(copy: Path) -> None:
     info["job"]["deep"]["enabled"] = False
     (copy / "run.json").write_text(json.dumps(info))
     text = written(copy).text
-    assert "deep features were switched off" in text
+    assert "The job has deep features switched off." in text
     assert BANNER not in text
 
 

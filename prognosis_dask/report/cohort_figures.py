@@ -12,6 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
@@ -69,7 +70,8 @@ def _picture(axes: Axes, thumbnail: Thumbnail) -> None:
     if thumbnail.spacing_mm:
         length = _BAR_MM / thumbnail.spacing_mm
         x, y = columns * 0.05, rows * 0.94
-        axes.plot([x, x + length], [y, y], color="white", linewidth=2.2, solid_capstyle="butt")
+        for colour, width in (("black", 4.0), ("white", 2.2)):  # seen on light and on dark
+            axes.plot([x, x + length], [y, y], color=colour, linewidth=width, solid_capstyle="butt")
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     axes.set_axis_off()
     axes.set_title(f"{_clipped(thumbnail.case_id)}\n{thumbnail.volume_ml:.3g} mL", fontsize=7)
@@ -109,7 +111,8 @@ def sizes(volume_ml: FloatArray, n_slices: FloatArray) -> Figure:
     edges = np.arange(0.5, top + width + 0.5, width)
     right.hist(slices, bins=edges, color=canvas.BLUE, edgecolor="white", linewidth=0.5)
     right.set(xlabel="Slices that hold the ROI")
-    left.yaxis.get_major_locator().set_params(integer=True)
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (left, right):
         canvas.light_grid(axes, "y")
     return figure

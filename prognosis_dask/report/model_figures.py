@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
@@ -86,8 +87,6 @@ def kaplan_meier(
     for name, colour in zip(names, itertools.cycle(canvas.GROUP_COLOURS), strict=False):
         chosen = labels == name
         _curve(curves, time_days[chosen] / axis.days, event[chosen], name, colour)
-    if logrank_p is not None:
-        curves.text(0.04, 0.05, f"log-rank {p_text(logrank_p)}", transform=curves.transAxes)
     longest = float(np.max(time_days)) / axis.days
     curves.set(xlabel=f"Time ({axis.unit})", ylabel="Survival (%)", ylim=(0, 103))
     curves.set(xlim=(-0.02 * longest, 1.02 * longest))
@@ -95,7 +94,8 @@ def kaplan_meier(
     curves.set_yticks(np.arange(0, 101, 25))
     curves.tick_params(axis="x", labelbottom=True)
     canvas.light_grid(curves, "y")
-    curves.legend(loc="upper right")
+    test = f"log-rank {p_text(logrank_p)}" if logrank_p is not None else None
+    curves.legend(loc="upper right", title=test, title_fontsize=8, alignment="left")
     _risk_table(table, axis, time_days, labels, names)
     return figure
 
@@ -171,6 +171,7 @@ def concordance(
     axes.axhline(0.5, color=canvas.INK, linewidth=0.8, linestyle=":", label="no discrimination (0.5)")
     if k_final:
         axes.axvline(k_final, color=canvas.PALE, linewidth=0.8, zorder=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="Number of selected features, k", ylabel="Concordance index (C)")
     low, high = axes.get_ylim()
     axes.set(ylim=(max(0.0, min(low, 0.4)), min(1.0, max(high, 0.8))), xlim=(0, None))

@@ -27,6 +27,9 @@ _SECTIONS = (
 )
 
 
+_FEATURES = {"deep": "deep", "radiomics": "radiomic", "both": "radiomic and deep"}
+
+
 @dataclass(frozen=True)
 class KeyFigure:
     """One number at the top of the page."""
@@ -86,6 +89,7 @@ def render(run: RunFolder) -> str:
         stages=list((run.info.get("stages") or {}).items()),
         steps=tables.step_seconds(run),
         seconds=_duration,
+        count=_count,
         provenance=_provenance(run.info),
         job_text=json.dumps(run.job, indent=2, ensure_ascii=False),
         **_model_parts(run),
@@ -96,7 +100,7 @@ def _key_figures(run: RunFolder) -> list[KeyFigure]:
     steps = tables.flow(run)
     found, usable = steps[0], steps[1]
     figures = [
-        KeyFigure("cases with features", f"{usable.cases} of {found.cases}", f"{usable.patients} patients"),
+        KeyFigure("cases with features", f"{usable.cases} of {found.cases}", _count(usable.patients or 0, "patient")),
         KeyFigure("features", str(sum(family.features for family in tables.families(run)))),
     ]
     if run.model is not None and not run.model.summary.get("not_fitted"):
@@ -200,14 +204,15 @@ def _notes(model: Model) -> list[str]:
 def _model_text(model: Model, job: Mapping[str, Any]) -> str:
     summary, section = model.summary, job.get("model") or {}
     text = (
-        f"A Cox proportional hazards model of {summary['k_final']} features ({summary.get('features', '')}) on "
-        f"{summary['n_cases']} cases of {summary['n_patients']} patients, {summary['n_events']} of them with the event."
+        f"A Cox proportional hazards model of {_count(summary['k_final'], 'feature')} "
+        f"({_FEATURES[summary['features']]}) on {_count(summary['n_cases'], 'case')} of "
+        f"{_count(summary['n_patients'], 'patient')}, {summary['n_events']} of them with the event."
     )
     if section:
         text += (
-            f" Features were ranked by SVM-RFE on survival beyond {section.get('label_days', 0):.0f} days; "
-            f"penalty {section.get('penalizer')}; {section.get('folds')}-fold cross-validation, "
-            f"repeated {section.get('repeats')} times."
+            f" Features were ranked by SVM-RFE on survival beyond {section['label_days']:.0f} days; "
+            f"ridge penalty {section['penalizer']}; {_count(section['repeats'], 'repeat')} of "
+            f"{section['folds']}-fold cross-validation, split by patient."
         )
     if summary.get("c_index_cv") is not None:
         text += f" The cross-validated C-index is {_number(summary['c_index_cv'])}"
@@ -216,10 +221,19 @@ def _model_text(model: Model, job: Mapping[str, Any]) -> str:
     return text
 
 
+def _count(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> _count(1, "case"), _count(0, "case")
+    ('1 case', '0 cases')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _coefficient_rows(model: Model) -> list[dict[str, str]]:
     if model.coefficients is None:
         return []
-    rows: list[dict[str, Any]] = model.coefficients.to_dict("records")
+    rows = model.coefficients.to_dict("records")
     return [
         {
             "feature": row["feature"],

@@ -19,8 +19,7 @@ from prognosis_dask.report.read import Model, RunFolder
 
 #: Regions shown, spread over the cohort by volume.
 MAX_THUMBNAILS = 8
-#: Side of a thumbnail in pixels; a larger region is shown whole.
-_SIDE = 128
+_MARGIN_MM = 15.0
 
 
 @dataclass(frozen=True)
@@ -70,20 +69,24 @@ def per_case(run: RunFolder, name: str) -> dict[str, float]:
 
 
 def _thumbnail(case_id: str, volume_ml: float, roi: Roi) -> Thumbnail:
+    """The slice with the largest part of the mask, in a square that holds the mask and 15 mm on each side."""
     mask = sitk.GetArrayViewFromImage(roi.mask) > 0
     place = int(mask.sum(axis=(1, 2)).argmax())
-    rows, columns = (_around(np.flatnonzero(mask[place].any(axis=axis)), mask.shape[2 - axis]) for axis in (1, 0))
-    pixels = sitk.GetArrayViewFromImage(roi.image)[place, rows, columns].astype(float)
+    spacing = float(roi.image.GetSpacing()[0])
+    rows, columns = (np.flatnonzero(mask[place].any(axis=axis)) for axis in (1, 0))
+    side = int(max(np.ptp(rows), np.ptp(columns)) + 2 * _MARGIN_MM / spacing)
+    # beyond the image's edge the square repeats the edge: every picture has the same shape
+    at = np.ix_(*(_window(held, side, size) for held, size in zip((rows, columns), mask[place].shape, strict=True)))
+    pixels = sitk.GetArrayViewFromImage(roi.image)[place].astype(float)[at]
     low, high = np.percentile(pixels, [1, 99])
     frame = np.clip(255 * (pixels - low) / max(high - low, 1e-9), 0, 255).astype(np.uint8)
-    return Thumbnail(case_id, volume_ml, frame, mask[place, rows, columns], float(roi.image.GetSpacing()[0]))
+    return Thumbnail(case_id, volume_ml, frame, mask[place][at], spacing)
 
 
-def _around(held: npt.NDArray[np.intp], size: int) -> slice:
-    """A window of 128 pixels in the middle of which the held ones lie; wider where they are, cut at the image's end."""
-    length = max(_SIDE, int(held[-1] - held[0]) + 9)
-    start = max(0, min(int(held[0] + held[-1] - length) // 2, size - length))
-    return slice(start, min(size, start + length))
+def _window(held: npt.NDArray[np.intp], side: int, size: int) -> npt.NDArray[np.intp]:
+    """``side`` positions around the middle of the held ones, none outside ``0..size - 1``."""
+    start = int(held[0] + held[-1] + 1 - side) // 2
+    return np.clip(np.arange(start, start + side), 0, size - 1)
 
 
 def sizes(run: RunFolder) -> Picture | None:
@@ -170,7 +173,8 @@ def concordance(model: Model) -> Picture | None:
     if estimate is not None:
         alt.append(f"Cross-validated {estimate[0]:.2f} ({estimate[1]:.2f} to {estimate[2]:.2f}).")
         interval = _in_brackets(model.summary.get("interval"))
-        caption.append(f"Line and band: the cross-validated estimate and its interval{interval}.")
+        caption.append(f"Blue line and band: the cross-validated estimate and its interval{interval}.")
+    caption.append("Grey vertical line: the reported model.")
     figure = model_figures.concordance(model.curve, model.validation, estimate, int(model.summary["k_final"]))
     return Picture(data_uri(figure), " ".join(alt), " ".join(caption))
 
@@ -199,12 +203,16 @@ def kaplan_meier(model: Model) -> Picture | None:
         risk["time_days"].to_numpy(dtype=float), risk["event"].to_numpy(dtype=int), list(risk["group"]), p
     )
     counts = "; ".join(f"{name} risk {len(part)} cases" for name, part in risk.groupby("group", sort=False))
-    test = f" Log-rank {model_figures.p_text(float(p))}." if p is not None else ""
+    test = f" Log-rank {model_figures.p_text(float(p))}" if p is not None else ""
+    # Simon et al., Briefings in Bioinformatics 12 (2011) 203-214
+    caution = (
+        f"{test}, a rough guide only: the folds’ models share cases, so the groups are not independent." if test else ""
+    )
     return Picture(
         data_uri(figure),
         f"Kaplan-Meier curves of the risk groups: {counts}.{test}",
         "Kaplan-Meier estimate by risk group. Every case was put into its group by models that were fitted without "
-        f"it. Bands: 95 % confidence intervals (log-log); ticks: censored cases.{test}",
+        f"it. Bands: 95 % confidence intervals (log-log); ticks: censored cases.{caution}",
     )
 
 

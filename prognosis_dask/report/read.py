@@ -99,8 +99,10 @@ class RunFolder:
     @property
     def untrained(self) -> bool:
         """Whether the deep features come from weights that nobody trained."""
-        deep = self.info.get("deep") or {}
-        return str(deep.get("weights", "")).startswith("untrained")
+        used = [self.info.get("deep") or {}]  # missing until the run is through
+        if "deep" in enabled_stages(self.info):
+            used.append(self.job.get("deep") or {})
+        return any(str(deep.get("weights", "")).startswith("untrained") for deep in used)
 
 
 def read_run(path: Path) -> RunFolder:
