@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from lifelines import KaplanMeierFitter
 from lifelines.datasets import load_waltons
 
+from prognosis_dask.cohort.case import write_cases
 from prognosis_dask.cohort.problems import write_problems
 from prognosis_dask.errors import Code, Problem, StoreError
 from prognosis_dask.report import cohort_figures, model_figures
@@ -239,6 +241,12 @@ def test_model_that_could_not_be_fitted_says_why(copy: Path) -> None:
 def test_tiny_cohorts_have_a_report(tmp_path: Path, n: int, said: str) -> None:
     make_run(tmp_path, n=n)
     assert said in written(tmp_path).text
+
+
+def test_impossible_follow_up_does_not_stop_the_report(copy: Path) -> None:
+    first, second, *others = read_run(copy).cases
+    write_cases(copy / "cases.csv", [replace(first, time_days=-3.0), replace(second, time_days=float("nan")), *others])
+    assert "Median follow-up" in written(copy).text
 
 
 def test_damaged_roi_is_left_out_of_the_pictures(copy: Path) -> None:

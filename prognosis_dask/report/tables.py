@@ -129,10 +129,10 @@ def characteristics(run: RunFolder) -> list[tuple[str, str]]:
         ("Modality", _levels([case.modality for case in cases])),
         ("Region of interest", _levels([case.roi for case in cases])),
     ]
-    followed = [(case.time_days, case.event) for case in cases if case.time_days is not None and case.event is not None]
+    known = [(case.time_days, case.event) for case in cases if case.time_days is not None and case.event is not None]
+    rows.append(("Events", f"{sum(event for _, event in known)} of {len(known)} with a known endpoint"))
+    followed = [(time, event) for time, event in known if time > 0]
     if followed:
-        events = sum(event for _, event in followed)
-        rows.append(("Events", f"{events} of {len(followed)} with a known endpoint"))
         rows.append(("Median follow-up (reverse Kaplan-Meier)", median_follow_up(followed)))
     names = list(dict.fromkeys(name for case in cases for name in case.covariates))
     for name in names[:MAX_COVARIATES]:
