@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import highdicom
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
@@ -163,6 +162,8 @@ def _frame_steps(frame: _Frame, grid: Grid) -> NDArray[np.float64]:
 
 def _volume(dataset: Dataset, wanted: tuple[int, ...]) -> sitk.Image:
     """The segments as a volume on the segmentation's own grid."""
+    import highdicom  # slow to import, and needed here only
+
     try:
         segmentation = highdicom.seg.Segmentation.from_dataset(dataset)
         volume = segmentation.get_volume(
