@@ -109,6 +109,14 @@ def test_row_is_replaced_and_attempts_are_counted_per_digest(path: Path) -> None
     assert sqlite3.connect(path).execute("SELECT attempts FROM outcome").fetchall() == [(1,)]
 
 
+def test_outdated_rows_go_before_their_data_are_overwritten(path: Path) -> None:
+    with Ledger.create(path) as ledger:
+        ledger.record([done("a"), done("b"), done("elsewhere"), done("a", "radiomics")])
+        ledger.drop_outdated("roi", {"a": "new", "b": "d"})
+        assert set(ledger.outcomes("roi")) == {"b", "elsewhere"}
+        assert set(ledger.outcomes("radiomics")) == {"a"}
+
+
 def test_counts_say_how_many_and_why(path: Path) -> None:
     with Ledger.create(path) as ledger:
         assert ledger.counts() == {}

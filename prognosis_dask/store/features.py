@@ -278,6 +278,6 @@ def _place(variable: str) -> tuple[int, str]:
 
 def _cells(values: npt.NDArray[Any]) -> list[str]:
     """Texts as they are; numbers in the shortest form that reads back as the same number, NaN as an empty cell."""
-    if values.dtype == object:
+    if values.dtype.kind in "OT":
         return list(values)
     return ["" if math.isnan(value) else str(value) for value in values]

@@ -148,15 +148,8 @@ class Ledger:
         """
         now = time.time()
         rows = [_row(outcome, now) for outcome in outcomes]
-        with _translated(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.executemany(_RECORD, rows)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+        with self._transaction():
+            self._connection.executemany(_RECORD, rows)
 
     def outcomes(self, stage: str) -> dict[str, Outcome]:
         """Every outcome of a stage, by case_id."""
@@ -178,6 +171,22 @@ class Ledger:
         rows = self._rows(_FINISHED, Code.STORE_DAMAGED.value, stage, stage)
         return {case_id for case_id, digest, code in rows if digests.get(case_id) == digest and code not in RETRIED}
 
+    def drop_outdated(self, stage: str, digests: Mapping[str, str]) -> None:
+        """Remove the rows of ``stage`` that have another digest than the one in ``digests`` (case_id to digest).
+
+        For a stage that keeps data in files, before it overwrites them: else a run that is killed after the data and
+        before the row would leave new data under the old row, which an earlier job, run again, would take for its own.
+
+        Raises
+        ------
+        StoreError
+            When the file cannot be written.
+        """
+        held = self._rows("SELECT case_id, digest FROM outcome WHERE stage = ?", stage)
+        outdated = [(stage, case_id) for case_id, digest in held if digests.get(case_id, digest) != digest]
+        with self._transaction():
+            self._connection.executemany("DELETE FROM outcome WHERE stage = ? AND case_id = ?", outdated)
+
     def counts(self) -> dict[str, StageCounts]:
         """How many cases are done and failed, by stage."""
         done: dict[str, int] = {}
@@ -190,6 +199,18 @@ class Ledger:
             else:
                 failed[stage][_code(code, self.path)] = count
         return {stage: StageCounts(done[stage], sum(failed[stage].values()), failed[stage]) for stage in done}
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _translated(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
 
     def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         with _translated(self.path):

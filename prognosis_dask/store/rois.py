@@ -219,7 +219,8 @@ class RoiStore:
     def _row(self, case_id: str) -> int:
         row = self._rows.get(case_id)
         if row is None:
-            raise StoreError(f"{self.path} has no row for the case {case_id!r}; RoiStore.create() gives it one")
+            # raised on workers, whose logs name no patients
+            raise StoreError(f"{self.path} has no row for case {short_hash(case_id)}; RoiStore.create() gives it one")
         return row
 
     def _append(self, case_ids: list[str]) -> None:
@@ -260,7 +261,7 @@ class RoiStore:
                 time.sleep(_LOOK_AGAIN_SECONDS)
         raise CaseError(
             Code.STORE_DAMAGED,
-            f"the stored ROI of {case_id} is missing or damaged ({type(damage).__name__}: {damage}); "
+            f"the stored ROI is missing or damaged ({type(damage).__name__}: {damage}); "
             "run the same command again: the ROI stage of this case is then redone",
             where=str(self._crop(case_id)),
         ) from damage

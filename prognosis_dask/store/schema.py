@@ -155,7 +155,7 @@ def _check_variable(name: Hashable, dataset: xr.Dataset) -> None:
     for key, value in spec.attributes.items():
         expect(key, variable.attrs.get(key), value)
     kind = str(variable.dtype)
-    if kind == "object" and all(isinstance(value, str) for value in variable.values):
+    if variable.dtype.kind in "OT" and all(isinstance(value, str) for value in variable.values):
         kind = "text"
     if kind not in spec.kinds:
         raise StoreError(f"feature dataset: {spec.name}: type is {kind}, expected {' or '.join(spec.kinds)}")
