@@ -155,9 +155,18 @@ def test_the_shortest_region_fits_the_network(engine):
     assert engine.features(make_clip(np.zeros((1, 128, 128), np.uint8))[None]).shape == (1, 400)
 
 
-def test_clips_that_the_network_cannot_take_are_refused(engine):
-    with pytest.raises(ValueError, match=r"shape \(1, 3, 4, 224, 224\); expected \(n, 3, 5 or more, 224, 224\)"):
-        engine.features(np.zeros((1, 3, 4, 224, 224), np.float32))
+@pytest.mark.parametrize(
+    "clips",
+    [
+        np.zeros((1, 3, 4, 224, 224), np.float32),
+        np.zeros((1, 3, 8, 224, 223), np.float32),
+        np.zeros((3, 8, 224, 224), np.float32),
+        np.zeros((1, 3, 8, 224, 224)),
+    ],
+)
+def test_clips_that_the_network_cannot_take_are_refused(engine, clips):
+    with pytest.raises(ValueError, match=r"expected float32 of shape \(n, 3, 5 or more, 224, 224\)"):
+        engine.features(clips)
 
 
 def test_provenance_names_what_the_features_depend_on(engine):

@@ -57,8 +57,12 @@ class GluonEngine:
 
     def features(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Run clips of one length: (n, 3, T, 224, 224) float32 to (n, F) float32."""
-        if clips.ndim != 5 or clips.shape[1] != 3 or clips.shape[2] < self._min_length:
-            raise ValueError(f"clips of shape {clips.shape}; expected (n, 3, {self._min_length} or more, 224, 224)")
+        fits = clips.ndim == 5 and clips.shape[1::2] == (3, CLIP_SIZE) and clips.shape[4] == CLIP_SIZE
+        if not fits or clips.shape[2] < self._min_length or clips.dtype != np.float32:
+            raise ValueError(
+                f"clips are {clips.dtype} of shape {clips.shape}; expected float32 of shape "
+                f"(n, 3, {self._min_length} or more, {CLIP_SIZE}, {CLIP_SIZE})"
+            )
         values = np.empty((len(clips), len(self.feature_names)), np.float32)
         with self._lock:  # MXNet's static buffers serve one call at a time
             for start in range(0, len(clips), self._rows):
@@ -105,6 +109,6 @@ def _compile(mx: Any, block: Any, context: Any) -> None:
     if context.device_type == "gpu":
         block.hybridize(static_alloc=True, static_shape=True)
         return
-    # oneDNN fuses each convolution with its normalisation and activation: twice the speed
+    # oneDNN fuses each convolution with its normalisation and activation: 1.9 times the speed
     example = mx.nd.zeros((1, 3, 8, CLIP_SIZE, CLIP_SIZE), ctx=context)
     block.optimize_for(example, backend="MKLDNN", static_alloc=True, static_shape=True)
