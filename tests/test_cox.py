@@ -154,6 +154,14 @@ def test_the_penalty_carries_duplicates_separable_data_and_more_features_than_ev
     assert concordance(time, event, fit_cox(X, time, event, ["x"]).risk_score(X)).c_index == 1.0
 
 
+def test_outliers_and_hopeless_penalties_end_in_numbers_or_a_reason() -> None:
+    X, time, event = tied_cohort(0)
+    X[3, 0], X[~event, 1] = 1e12, X[~event, 1] - 1e9
+    assert np.isfinite(fit_cox(X, time, event, names(X), penalizer=1e-5).coefficient).all()
+    with pytest.raises(StatisticsError, match=r"collinear.*raise model\.penalizer"):
+        fit_cox(np.column_stack([X, X]), time, event, [*names(X), *map(str, range(6))], penalizer=1e-300)
+
+
 def test_one_event_is_enough_with_a_penalty() -> None:
     X, time, _ = tied_cohort(0)
     model = fit_cox(X, time, np.arange(80) == 3, names(X))

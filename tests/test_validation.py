@@ -147,7 +147,8 @@ def test_interval_widens_with_fewer_patients_and_not_with_more_series() -> None:
 
 @pytest.mark.slow
 def test_lung1s_honest_c_index_is_far_below_the_in_sample_one(shared_data: Path) -> None:
-    # penalised Cox on the same table, cross-validated with lifelines: 0.555; in-sample the study reports 0.67
-    found = cross_validate(read_deep(shared_data / "lung1_tables"), ModelSection(repeats=1))
-    assert found.c_index == pytest.approx(0.555, abs=0.03)
+    # penalised Cox on the same table, cross-validated with lifelines: 0.555; in-sample the study reports 0.67.
+    # Single repeats scatter by 0.01 (standard deviation; up to 0.03 from the mean was seen), so the default three
+    found = cross_validate(read_deep(shared_data / "lung1_tables"), ModelSection())
+    assert found.c_index == pytest.approx(0.555, abs=0.02)
     assert found.lower < 0.555 < found.upper < 0.67

@@ -20,8 +20,12 @@ from prognosis_dask.statistics.table import BoolArray, FloatArray, varying
 _Z95 = 1.959963984540054
 #: Newton's decrement at which the fit ends; one more step would change the log-likelihood by less than this.
 _SETTLED = 1e-10
-#: A unpenalised coefficient beyond this (log hazard per standard deviation) is running away to infinity.
+#: A penalty below this cannot hold what the data leave open: whether a maximum exists is then checked.
+_HARDLY_PENALISED = 1e-6
+#: An unpenalised coefficient beyond this (log hazard per standard deviation) is running away to infinity.
 _RUNAWAY = 20.0
+#: Log hazards further apart than this leave the range of exponentials.
+_WIDEST = 600.0
 
 
 @dataclass(frozen=True)
@@ -99,12 +103,8 @@ def fit_cox(
     order = np.argsort(time, kind="stable")
     likelihood = _PartialLikelihood((X[order] - mean) / scale, time[order], event[order], penalizer)
     coefficient, information = _maximise(likelihood)
-    if not penalizer and np.linalg.cond(information) > 1e12:
-        raise StatisticsError(f"{_shape(X, event)}: columns are collinear; drop some, or set model.penalizer above 0")
-    if not penalizer and np.abs(coefficient).max(initial=0.0) > _RUNAWAY:
-        raise StatisticsError(
-            f"{_shape(X, event)}: the features order the events perfectly; set model.penalizer above 0"
-        )
+    if penalizer < _HARDLY_PENALISED:
+        _expect_maximum(coefficient, information, _shape(X, event))
     standard_error = np.sqrt(np.diag(np.linalg.inv(information)))
     return CoxModel(tuple(features), mean, scale, coefficient, standard_error)
 
@@ -143,6 +143,13 @@ def _check(X: FloatArray, time: FloatArray, event: BoolArray, features: Sequence
         raise StatisticsError(f"{_shape(X, event)}: constant columns {[features[i] for i in constant]}; leave them out")
 
 
+def _expect_maximum(coefficient: FloatArray, information: FloatArray, shape: str) -> None:
+    if np.linalg.cond(information) > 1e12:
+        raise StatisticsError(f"{shape}: columns are collinear; drop some, or raise model.penalizer")
+    if np.abs(coefficient).max() > _RUNAWAY:
+        raise StatisticsError(f"{shape}: the features order the events perfectly; raise model.penalizer")
+
+
 def _shape(X: FloatArray, event: BoolArray) -> str:
     return f"Cox model of {X.shape[1]} features on {len(event)} cases with {int(event.sum())} events"
 
@@ -163,8 +170,10 @@ class _PartialLikelihood:
         self.share = (np.arange(len(self.deaths)) - first[self.group]) / size[self.group]
 
     def value(self, coefficient: FloatArray) -> float:
-        """The penalised log partial likelihood."""
+        """The penalised log partial likelihood; minus infinity where it cannot be computed."""
         eta, hazard, shift = self._hazard(coefficient)
+        if np.ptp(eta) > _WIDEST:
+            return -np.inf
         likelihood = float(eta[self.deaths].sum() - np.log(self._risk_sum(hazard)).sum()) - shift * len(self.deaths)
         return likelihood - 0.5 * self.penalty * float(coefficient @ coefficient)
 
@@ -202,9 +211,7 @@ def _maximise(likelihood: _PartialLikelihood) -> tuple[FloatArray, FloatArray]:
         try:
             step = np.linalg.solve(information, gradient)
         except np.linalg.LinAlgError as error:
-            raise StatisticsError(
-                "Cox model: columns are collinear; drop some, or set model.penalizer above 0"
-            ) from error
+            raise StatisticsError("Cox model: columns are collinear; drop some, or raise model.penalizer") from error
         length = 1.0
         while length > 1e-6 and likelihood.value(coefficient + length * step) < value:
             length /= 2
@@ -214,5 +221,5 @@ def _maximise(likelihood: _PartialLikelihood) -> tuple[FloatArray, FloatArray]:
             return coefficient, information
     raise StatisticsError(
         f"Cox model of {len(coefficient)} features on {len(likelihood.deaths)} events did not converge in 50 steps; "
-        "set model.penalizer above 0"
+        "raise model.penalizer"
     )

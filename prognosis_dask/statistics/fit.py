@@ -183,6 +183,8 @@ def _notes(table: FeatureTable, section: ModelSection, validation: Validation, k
     notes = [
         f"The number of features was chosen among {tried}, as far as there are, by {INNER_FOLDS}-fold "
         "cross-validation within the cases that the model was fitted on; the features were ranked anew in each fold.",
+        "The interval is that of the mean held-out C-index when patients are drawn anew: it shows the uncertainty of "
+        "so many test patients, not that of the training.",
         "In-sample figures are those of the cases that the model was selected and fitted on: they flatter.",
     ]
     known = survival_label(table.time_days, table.event, section.label_days)[1]

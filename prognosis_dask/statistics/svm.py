@@ -23,8 +23,8 @@ def solve_dual(gram: FloatArray, sign: FloatArray, C: float, start: FloatArray) 
     and 0 where it is -1; the separating direction is then ``X'b``.
 
     A primal active-set method for convex quadratic programmes (Nocedal & Wright, Numerical Optimization, 2nd ed.,
-    section 16.5): Newton's step on the free coefficients, cut where one reaches a bound; when those are settled, the one
-    that violates optimality most becomes free.
+    section 16.5): Newton's step on the free coefficients, cut where one reaches a bound; when those are settled, the
+    one that violates optimality most becomes free.
 
     Parameters
     ----------

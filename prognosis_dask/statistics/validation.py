@@ -21,10 +21,7 @@ GRID = (1, 2, 5, 10, 20, 50, 100)
 #: Folds within the training cases that the number of features is chosen on.
 INNER_FOLDS = 3
 #: What the bounds of :class:`Validation` are.
-INTERVAL = (
-    "95 % percentile bootstrap over patients (1000 draws) of the mean held-out C-index, the fitted models kept: "
-    "it shows the uncertainty of so many test patients, not that of the training"
-)
+INTERVAL = "95 % percentile bootstrap over patients, the fitted models kept"
 _DRAWS = 1000
 
 #: Anything called like the built-in ``map``; the function and the items can be pickled.
