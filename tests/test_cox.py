@@ -164,5 +164,6 @@ def test_outliers_and_hopeless_penalties_end_in_numbers_or_a_reason() -> None:
 
 def test_one_event_is_enough_with_a_penalty() -> None:
     X, time, _ = tied_cohort(0)
-    model = fit_cox(X, time, np.arange(80) == 3, names(X))
-    assert np.isfinite(model.standard_error).all()
+    for penalizer in (0.01, 1e-6):
+        rows = fit_cox(X, time, np.arange(80) == 3, names(X), penalizer=penalizer).table()
+        assert np.isfinite([[value for value in row.values() if not isinstance(value, str)] for row in rows]).all()

@@ -65,7 +65,7 @@ class CoxModel:
                 "se": se,
                 "hazard_ratio": exp(coef),
                 "lower_95": exp(coef - _Z95 * se),
-                "upper_95": exp(coef + _Z95 * se),
+                "upper_95": exp(min(coef + _Z95 * se, _WIDEST)),  # finite where the data say nothing
                 "p": erfc(abs(coef) / se / sqrt(2.0)),
             }
             for name, coef, se in zip(
