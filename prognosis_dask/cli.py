@@ -106,9 +106,10 @@ def _run(arguments: argparse.Namespace) -> None:
 
     job = load_job(arguments.job, arguments.set)
 
-    from prognosis_dask.pipeline import run
+    from prognosis_dask.pipeline import check_inputs, run
     from prognosis_dask.runtime.cluster import connect, read_cluster
 
+    check_inputs(job)
     with connect(read_cluster(arguments.cluster)) as client:
         result = run(job, client=client, out=arguments.out)
     print(result.report)

@@ -124,6 +124,8 @@ class Job:
 def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     """Read a job file and apply ``--set section.key=value`` overrides (values in TOML's notation, or plain text).
 
+    Relative paths are taken from the job file's folder, those of the overrides from the current one.
+
     Raises
     ------
     JobError
@@ -153,7 +155,10 @@ def _apply(data: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    *sections, name = key.strip().split(".")
+    key, here = key.strip(), Path.cwd()
+    if key in _PATHS:
+        value = [_path(key, item, here) for item in value] if isinstance(value, list) else _path(key, value, here)
+    *sections, name = key.split(".")
     for section in sections:
         data = data.setdefault(section, {})
         if not isinstance(data, dict):
@@ -218,26 +223,28 @@ def _check(job: Job, where: str) -> None:
     expect(job.model.penalizer >= 0, "model.penalizer", job.model.penalizer, "zero or more")
 
 
-def _resolve(job: Job, folder: Path) -> Job:
-    def path(text: str) -> str:
-        return str((folder / Path(text).expanduser()).resolve()) if text else ""
+#: The keys that hold paths; weights do where they begin with ``file:``.
+_PATHS = ("cohort.sources", "cohort.cases", "cohort.clinical", "radiomics.params", "deep.weights", "run.out")
+_FILE = "file:"
 
-    cohort = replace(
-        job.cohort,
-        sources=tuple(path(source) for source in job.cohort.sources),
-        cases=path(job.cohort.cases),
-        clinical=path(job.cohort.clinical),
-    )
-    weights = job.deep.weights
-    if weights.startswith("file:"):
-        weights = f"file:{path(weights.removeprefix('file:'))}"
-    return replace(
-        job,
-        cohort=cohort,
-        radiomics=replace(job.radiomics, params=path(job.radiomics.params)),
-        deep=replace(job.deep, weights=weights),
-        run=replace(job.run, out=path(job.run.out)),
-    )
+
+def _resolve(job: Job, folder: Path) -> Job:
+    for key in _PATHS:
+        section_name, name = key.split(".")
+        section = getattr(job, section_name)
+        value = getattr(section, name)
+        found = tuple(_path(key, v, folder) for v in value) if isinstance(value, tuple) else _path(key, value, folder)
+        job = replace(job, **{section_name: replace(section, **{name: found})})
+    return job
+
+
+def _path(key: str, value: Any, folder: Path) -> Any:
+    """The path as seen from the folder; what is no path is left as it is, to be judged later."""
+    is_file = isinstance(value, str) and value.startswith(_FILE)
+    if not isinstance(value, str) or not value or (key == "deep.weights" and not is_file):
+        return value
+    prefix = _FILE if is_file else ""
+    return f"{prefix}{(folder / Path(value.removeprefix(prefix)).expanduser()).resolve()}"
 
 
 def digest(*parts: object) -> str:

@@ -16,10 +16,11 @@ from typing import Any
 from distributed import Client
 
 from prognosis_dask.cohort.case import Case, read_cases, write_cases
+from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.problems import read_problems, write_problems
 from prognosis_dask.deep.clips import clip_length
-from prognosis_dask.deep.engine import Engine, load_engine
+from prognosis_dask.deep.engine import EngineDescription, describe_engine
 from prognosis_dask.errors import JobError, Problem
 from prognosis_dask.job import Job, digest
 from prognosis_dask.radiomics import column_names, read_params, unit
@@ -77,6 +78,7 @@ def run(job: Job, *, client: Client | None = None, out: Path | str | None = None
     PrognosisError
         When the user has something to mend. A case that cannot be used raises nothing: it is listed in the report.
     """
+    check_inputs(job)
     folder = run_folder(job, out)
     with Ledger.create(folder / "ledger.sqlite") as ledger:
         if client is not None:
@@ -88,6 +90,31 @@ def run(job: Job, *, client: Client | None = None, out: Path | str | None = None
 def run_folder(job: Job, out: Path | str | None) -> Path:
     """Where the job's run lies: ``out``, else the job's own choice, else ``runs/<job name>``."""
     return Path(out or job.run.out or Path("runs") / job.name).absolute()
+
+
+def check_inputs(job: Job) -> None:
+    """Refuse what cannot run before anything is started.
+
+    Raises
+    ------
+    PrognosisError
+        When the job names no images, or images, tables, parameters or weights that are not there.
+    """
+    if not (job.synth.patients or job.cohort.sources or job.cohort.cases):
+        raise JobError(
+            f"job {job.name!r} names no images; set cohort.sources (folders) or cohort.cases (a table): "
+            "--set cohort.sources=/data/..."
+        )
+    resolve(job.cohort)
+    for key, path in [("cases", job.cohort.cases), ("clinical", job.cohort.clinical)]:
+        if path and not Path(path).is_file():
+            raise JobError(f"cohort.{key}: no file at {path}")
+    for path in job.cohort.sources:
+        if not Path(path).exists():
+            raise JobError(f"cohort.sources: no folder at {path}")
+    read_params(job.radiomics.params)
+    if job.deep.enabled:
+        describe_engine(job.deep)
 
 
 def map_on(client: Client) -> Map:
@@ -104,13 +131,13 @@ def _run(job: Job, client: Client, folder: Path, ledger: Ledger, say: Say) -> Ru
     record = RunRecord.begin(job, client)
     record.write(folder)
     cases, problems = _cohort(job, folder, map_on(client), say)
-    engine = load_engine(job.deep) if job.deep.enabled else None
+    engine = describe_engine(job.deep) if job.deep.enabled else None
     context = StageContext(
         str(folder / "rois.zarr"), job.image, job.frames, read_params(job.radiomics.params), job.deep
     )
     stages = _stages(job, cases, context, engine)
     record.digests = {stage.name: digest(sorted(stage.digests.values())) for stage in stages}
-    record.deep = engine.describe() if engine else None
+    record.deep = engine.provenance if engine else None
 
     RoiStore.create(folder / "rois.zarr", [case.case_id for case in cases])
     say(f"{len(cases)} cases, {record.cluster['workers']} workers, dashboard {client.dashboard_link}")
@@ -150,18 +177,13 @@ def _cohort(job: Job, folder: Path, cluster_map: Map, say: Say) -> tuple[list[Ca
         say(f"Indexing {', '.join(rules.sources)}")
         say(str(index_cohort([Path(source) for source in rules.sources], folder, rules, map=cluster_map)))
         return read_cases(folder / "cases.csv"), read_problems(folder / "problems.csv")
-    if not rules.cases:
-        raise JobError(
-            f"job {job.name!r} names no images; set cohort.sources (folders) or cohort.cases (a table): "
-            "--set cohort.sources='[\"/data/...\"]'"
-        )
     cases = read_cases(rules.cases)
     write_cases(folder / "cases.csv", cases)
     beside = Path(rules.cases).with_name("problems.csv")
     return cases, read_problems(beside) if beside.is_file() else []
 
 
-def _stages(job: Job, cases: Sequence[Case], context: StageContext, engine: Engine | None) -> list[Stage]:
+def _stages(job: Job, cases: Sequence[Case], context: StageContext, engine: EngineDescription | None) -> list[Stage]:
     """The job's stages, each with the digests of everything that its results depend on."""
     roi = {case.case_id: digest(ROI_VERSION, case.digest, job.image, job.frames) for case in cases}
     stages = [Stage("roi", run_roi, roi)]
@@ -170,7 +192,7 @@ def _stages(job: Job, cases: Sequence[Case], context: StageContext, engine: Engi
         digests = {case.case_id: digest(RADIOMICS_VERSION, case.digest, job.image, params) for case in cases}
         stages.append(Stage("radiomics", run_radiomics, digests))
     if engine:
-        digests = {case.case_id: digest(DEEP_VERSION, roi[case.case_id], dict(engine.describe())) for case in cases}
+        digests = {case.case_id: digest(DEEP_VERSION, roi[case.case_id], engine.provenance) for case in cases}
         stages.append(Stage("deep", run_deep, digests, job.deep.batch_size, _clip_length))
     return stages
 
@@ -183,6 +205,8 @@ def _run_stages(
     job: Job, client: Client, ledger: Ledger, cases: Sequence[Case], stages: Sequence[Stage], context: StageContext
 ) -> dict[str, dict[str, float]]:
     """Run what the ledger does not hold yet; per stage the cases done, failed and reused, and the workers' seconds."""
+    # another job in the same folder would write other pixels under rows that this one takes for its own
+    ledger.drop_outdated(stages[0].name, stages[0].digests)
     finished = {stage.name: ledger.finished(stage.name, stage.digests) for stage in stages}
     known = {name: {k: v for k, v in ledger.outcomes(name).items() if k in ids} for name, ids in finished.items()}
     first, *followers = stages

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from prognosis_dask.deep.clips import batches, clip_length, make_clip
+from prognosis_dask.deep.clips import clip_length, make_clip
 from prognosis_dask.errors import CaseError, Code
 
 MEAN = np.array([0.485, 0.456, 0.406])
@@ -53,15 +53,3 @@ def test_frames_of_another_kind_are_a_problem_of_the_case(frames):
         make_clip(frames)
     assert caught.value.problem.code is Code.CLIP_INVALID
     assert str(frames.shape) in caught.value.problem.reason
-
-
-def test_batches_hold_every_clip_once_and_one_length_each():
-    lengths = np.random.default_rng(0).integers(5, 12, 100).tolist()
-    groups = batches(lengths, batch_size=8)
-    assert sorted(position for group in groups for position in group) == list(range(100))
-    assert all(len(group) <= 8 and len({lengths[position] for position in group}) == 1 for group in groups)
-    assert len(groups) == sum(-(-lengths.count(length) // 8) for length in set(lengths))
-
-
-def test_batches_of_nothing_are_none():
-    assert batches([], batch_size=8) == []

@@ -1,9 +1,6 @@
-"""From a region's frames to the clip that the video network takes, and clips of one length into batches."""
+"""From a region's frames to the clip that the video network takes."""
 
 from __future__ import annotations
-
-from collections import defaultdict
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -68,22 +65,6 @@ def make_clip(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     if len(grey) < SHORT:
         grey = np.repeat(grey, HOLD, axis=0)
     return np.take(_LEVELS, grey, axis=1)
-
-
-def batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Group clips of one length: lists of at most ``batch_size`` positions in ``lengths``, the longest clips first.
-
-    >>> batches([26, 16, 26, 26, 16], batch_size=2)
-    [[0, 2], [3], [1, 4]]
-    """
-    same: defaultdict[int, list[int]] = defaultdict(list)
-    for position, length in enumerate(lengths):
-        same[length].append(position)
-    return [
-        same[length][start : start + batch_size]
-        for length in sorted(same, reverse=True)
-        for start in range(0, len(same[length]), batch_size)
-    ]
 
 
 def _weights() -> npt.NDArray[np.float32]:

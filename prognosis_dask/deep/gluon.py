@@ -19,10 +19,7 @@ from prognosis_dask.errors import ClusterError
 class GluonEngine:
     """A GluonCV network. See :class:`prognosis_dask.deep.engine.Engine`.
 
-    The network always runs on the same number of clips at once, so that the clips beside one, which change with a
-    resumed run, cannot change its features by a bit: matrix products round differently for other numbers of rows.
-    That number is 1 on a CPU, where larger batches are no faster; on a GPU it is ``batch_size``, and the last batch is
-    filled with zeros.
+    The network always runs on ``rows`` clips at once; see :func:`prognosis_dask.deep.engine.rows_together`.
 
     Raises
     ------
@@ -30,19 +27,10 @@ class GluonEngine:
         When ``device`` is ``gpu`` and MXNet sees none.
     """
 
-    def __init__(self, network: Network, weights: Weights, *, output: str, device: str, batch_size: int) -> None:
+    def __init__(self, network: Network, weights: Weights, *, output: str, device: str, rows: int) -> None:
         self.feature_names = network.feature_names(output)
-        self._provenance = {
-            "engine": "gluon",
-            "network": network.name,
-            "output": output,
-            "weights": weights.spec,
-            "weights_sha256": weights.sha256,
-            "device": device,
-            "precision": "float32",
-        }
         self._min_length = network.min_length
-        self._rows = batch_size if device == "gpu" else 1
+        self._rows = rows
         gluoncv = import_gluon()
         import mxnet as mx
 
@@ -69,10 +57,6 @@ class GluonEngine:
                 part = clips[start : start + self._rows]
                 values[start : start + len(part)] = self._run(part)[: len(part)]
         return values
-
-    def describe(self) -> dict[str, str]:
-        """The provenance of the features."""
-        return dict(self._provenance, mxnet=self._mx.__version__)
 
     def _run(self, clips: npt.NDArray[np.float32]) -> Any:
         if len(clips) < self._rows:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
+import importlib.util
 import os
 import platform
 import warnings
@@ -31,6 +32,19 @@ def import_gluon() -> ModuleType:
             f"this is {platform.system()} {platform.machine()} with Python {platform.python_version()}, and the import "
             f"says: {error}. Use such a machine, or set deep.enabled = false"
         ) from error
+
+
+def gluon_version() -> str:
+    """The version of MXNet, without the seconds that importing it takes.
+
+    Raises
+    ------
+    MissingExtraError
+        Where MXNet or GluonCV is not installed.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("mxnet", "gluoncv")):
+        import_gluon()
+    return importlib.metadata.version("mxnet")
 
 
 def _import() -> ModuleType:

@@ -1,0 +1,230 @@
+"""Whole runs, as a user starts them: on real patients, on made ones, stopped and gone on with."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import prognosis_dask
+from prognosis_dask.job import SynthSection
+from prognosis_dask.synthetic import make_cohort
+
+JOBS = Path(__file__).parents[1] / "jobs"
+NO_NETWORK = ("--set", "deep.enabled=false", "--set", "model.features=radiomics")
+
+
+def prognosis(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [sys.executable, "-m", "prognosis_dask", *map(str, arguments)], capture_output=True, text=True, timeout=280
+    )
+    assert not check or result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def attempts(folder: Path) -> list[int]:
+    with sqlite3.connect(folder / "ledger.sqlite") as ledger:
+        return [row[0] for row in ledger.execute("SELECT attempts FROM outcome")]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    cohort = make_cohort(folder / "cohort", SynthSection(patients=6, seed=3, bad_cases=True))
+    job = folder / "job.toml"
+    job.write_text(
+        f"""
+        name = "made"
+        cohort = {{ sources = ["{cohort.images}"], clinical = "{cohort.clinical}", roi = ["GTV-1"] }}
+        deep = {{ weights = "untrained:1", batch_size = 2 }}
+        """
+    )
+    return job
+
+
+@pytest.fixture(scope="module")
+def undisturbed(made: Path) -> Path:
+    out = made.parent / "undisturbed"
+    prognosis("run", made, "--out", out, "--cluster", _cluster(made, 1))
+    return out
+
+
+def _cluster(made: Path, workers: int) -> Path:
+    path = made.parent / f"cluster-{workers}.toml"
+    path.write_text(f'kind = "local"\nworkers = {workers}\ndashboard = "127.0.0.1:0"\n')
+    return path
+
+
+def test_lung1_002_from_dicom_gives_the_published_radiomics(shared_data: Path, tmp_path: Path) -> None:
+    prognosis(
+        "run", JOBS / "lung1.toml", "--out", tmp_path / "run", *NO_NETWORK,
+        "--set", f"cohort.sources=['{shared_data / 'lung1_002'}']", "--set", "radiomics.params=''",
+        "--set", f"cohort.clinical='{shared_data / 'lung1_tables' / 'nsclc-radiomics_clinical.csv'}'",
+    )  # fmt: skip
+    with (shared_data / "lung1_002" / "reference_radiomics.csv").open() as stream:
+        published = {k: float(v) for k, v in next(csv.DictReader(stream)).items() if k.startswith("original_")}
+    features = prognosis_dask.read_features(tmp_path / "run")
+    assert features.sizes == {"case": 1, "radiomic": 107}
+    assert float(features.time_days[0]) == 155
+    assert float(features.event[0]) == 1
+    for name, value in published.items():
+        assert float(features.radiomics.sel(radiomic=name)[0]) == pytest.approx(value, rel=1e-9), name
+    assert len(published) == 107
+
+
+@pytest.mark.slow
+def test_all_36_sarcoma_cases_run_to_a_report(shared_data: Path, tmp_path: Path) -> None:
+    prognosis(
+        "run", JOBS / "sts.toml", "--out", tmp_path, "--set", f"cohort.sources=['{shared_data / 'sts'}']"
+    )  # fmt: skip
+    features = prognosis_dask.read_features(tmp_path)
+    assert features.sizes["case"] == 36
+    assert sorted(np.unique(features.modality, return_counts=True)[1]) == [12, 12, 12]
+    assert (features.problem == "").all()
+    assert np.isfinite(features.radiomics).all()
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_the_planted_bad_cases_end_in_their_own_codes_and_the_others_go_on(made: Path, undisturbed: Path) -> None:
+    with (made.parent / "cohort" / "planted.csv").open() as stream:
+        planted = {(row["patient_id"], row["code"]) for row in csv.DictReader(stream)}
+    with (undisturbed / "problems.csv").open() as stream:
+        found = {(row["patient_id"], row["code"]) for row in csv.DictReader(stream)}
+    assert planted <= found
+    features = prognosis_dask.read_features(undisturbed)
+    good = features.patient_id.str.startswith("MADE-")
+    assert int(good.sum()) == 6
+    assert np.isfinite(features.radiomics[good]).all()
+    assert np.isfinite(features.deep[good]).all()
+
+
+def test_two_workers_give_the_same_features_as_one(made: Path, undisturbed: Path, tmp_path: Path) -> None:
+    prognosis("run", made, "--out", tmp_path, "--cluster", _cluster(made, 2))
+    assert_same_features(tmp_path, undisturbed)
+
+
+def test_running_again_computes_nothing(made: Path, undisturbed: Path) -> None:
+    before = prognosis_dask.read_features(undisturbed).load()
+    prognosis("run", made, "--out", undisturbed, "--cluster", _cluster(made, 1))
+    stages = json.loads((undisturbed / "run.json").read_text())["stages"]
+    assert {stage["done"] + stage["failed"] for stage in stages.values()} == {0}
+    assert set(attempts(undisturbed)) == {1}
+    xr.testing.assert_identical(prognosis_dask.read_features(undisturbed).load(), before)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_three_moments_goes_on_and_computes_no_finished_case_twice(
+    made: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    total = len(attempts(undisturbed))
+    for recorded in (1, total // 3, 2 * total // 3):
+        assert kill_when(
+            ["run", str(made), "--out", str(tmp_path), "--cluster", str(_cluster(made, 2))], tmp_path, recorded
+        )
+    prognosis("run", made, "--out", tmp_path, "--cluster", _cluster(made, 2))
+    assert len(attempts(tmp_path)) == total
+    assert set(attempts(tmp_path)) == {1}
+    assert_same_features(tmp_path, undisturbed)
+
+
+def test_another_network_batch_size_changes_no_value(made: Path, undisturbed: Path, tmp_path: Path) -> None:
+    prognosis("run", made, "--out", tmp_path, "--cluster", _cluster(made, 2), "--set", "deep.batch_size=5")
+    ours, theirs = prognosis_dask.read_features(tmp_path), prognosis_dask.read_features(undisturbed)
+    np.testing.assert_array_equal(ours.deep, theirs.deep)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nowhere.toml"], "no job file at nowhere.toml"),
+        (
+            ["run", str(JOBS / "demo.toml"), "--set", "deep.bacth_size=4"],
+            "unknown key deep.bacth_size; did you mean deep.batch_size?",
+        ),
+        (
+            ["run", str(JOBS / "demo.toml"), "--set", "deep.batch_size=four"],
+            "deep.batch_size is 'four', expected a whole number",
+        ),
+        (
+            ["run", str(JOBS / "demo.toml"), "--cluster", "nowhere"],
+            "expected local, tcp://HOST:PORT, or a cluster file",
+        ),
+        (
+            ["run", str(JOBS / "demo.toml"), "--cluster", "tcp://127.0.0.1:9"],
+            "no Dask scheduler answers at tcp://127.0.0.1:9",
+        ),
+        (["run", str(JOBS / "lung1.toml")], "names no images; set cohort.sources"),
+        (["run", str(JOBS / "lung1.toml"), "--set", "cohort.sources=['/nowhere']"], "/nowhere"),
+        (["status", "/nowhere"], "no run in /nowhere"),
+        (["report", "/nowhere"], "/nowhere holds no run.json"),
+        (["index", "/nowhere", "-o", "index"], "/nowhere"),
+    ],
+)
+def test_a_mistake_is_answered_in_a_line_or_two_without_a_traceback(
+    arguments: Sequence[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = prognosis(*arguments, check=False)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) <= 3
+
+
+def test_a_second_driver_on_one_folder_is_refused(made: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "prognosis_dask", "run", str(made), "--out", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        wait_for(lambda: (tmp_path / "run.json").exists())
+        second = prognosis("run", made, "--out", tmp_path, check=False)
+        first.kill()
+    assert second.returncode == 2
+    assert "is in use by process" in second.stderr
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(made: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "prognosis_dask", "run", str(made), "--out", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        wait_for(lambda: recorded_rows(tmp_path) >= 1)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert "stopped. What is finished is kept; the same command goes on from there." in errors
+    assert "Traceback" not in errors
+    assert set(attempts(tmp_path)) == {1}
+    assert "waiting" in prognosis("status", tmp_path).stdout
+
+
+def assert_same_features(folder: Path, other: Path) -> None:
+    ours, theirs = (prognosis_dask.read_features(path).load() for path in (folder, other))
+    xr.testing.assert_identical(ours, theirs)
+
+
+def kill_when(arguments: Sequence[str], folder: Path, recorded: int) -> bool:
+    """Start a run and kill its driver once the ledger has that many rows; whether it was still running then."""
+    command = [sys.executable, "-m", "prognosis_dask", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        wait_for(lambda: recorded_rows(folder) >= recorded or run.poll() is not None)
+        running = run.poll() is None
+        run.send_signal(signal.SIGKILL)
+    return running
+
+
+def recorded_rows(folder: Path) -> int:
+    return len(attempts(folder)) if (folder / "ledger.sqlite").exists() else 0
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
