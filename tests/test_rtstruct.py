@@ -10,7 +10,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from prognosis_dask.errors import Code
+from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import steps_of
 from prognosis_dask.imaging.masks import read_mask
 from prognosis_dask.imaging.roi import Grid
@@ -147,6 +147,15 @@ def test_malformed_contour_is_a_problem_not_a_crash(tmp_path: Path, text: str) -
     assert plain in content
     path.write_bytes(content.replace(plain, spoilt.ljust(len(plain))))
     assert problem_of(lambda: read_mask(path, (1,), GRID, resample=False)) is Code.MASK_UNREADABLE
+
+
+def test_a_file_cut_short_anywhere_is_a_problem(tmp_path: Path) -> None:
+    path = write_rtstruct(tmp_path / "rs.dcm", [square(0.5, 5.5, 1), square(0.5, 5.5, 2)])
+    whole = path.read_bytes()
+    for length in np.linspace(140, len(whole) - 30, 50).astype(int):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CaseError):
+            read_mask(path, (1,), GRID, resample=False)
 
 
 def test_every_rt_utils_file_gives_a_mask_or_its_own_problem(shared_data: Path) -> None:

@@ -111,13 +111,32 @@ def test_frames_smaller_than_the_image_are_put_in_place(source: Path, grid: Grid
     np.testing.assert_array_equal(read(path, grid), expected)
 
 
-def test_another_grid_is_refused_unless_resampling_is_chosen(source: Path, grid: Grid, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP", "FRACTIONAL"])
+def test_another_grid_is_refused_unless_resampling_is_chosen(
+    source: Path, grid: Grid, tmp_path: Path, kind: str
+) -> None:
     finer = volume_on(grid, np.kron(TRUTH[:, 1:9, 1:9], np.ones((2, 2, 2), bool)), 0.5)
-    path = write_seg(tmp_path / "seg.dcm", source, finer, [1])
+    path = write_seg(tmp_path / "seg.dcm", source, finer, [1], kind)
     assert code_of(path, grid) is Code.MASK_OTHER_GRID
     expected = np.zeros_like(TRUTH)
     expected[:, :8, :8] = TRUTH[:, 1:9, 1:9]
     np.testing.assert_array_equal(read(path, grid, resample=True), expected)
+
+
+def test_frames_thicker_than_the_slices_are_another_grid(source: Path, grid: Grid, tmp_path: Path) -> None:
+    thick = volume_on(grid, TRUTH[:3])
+    affine = thick.affine.copy()
+    affine[:3, 0] *= 2
+    path = write_seg(tmp_path / "seg.dcm", source, highdicom.Volume(thick.array, affine, "PATIENT"), [1])
+    assert code_of(path, grid) is Code.MASK_OTHER_GRID
+
+
+def test_a_file_cut_short_anywhere_is_a_problem(source: Path, grid: Grid, tmp_path: Path) -> None:
+    path = write_seg(tmp_path / "seg.dcm", source, TRUTH, [1])
+    whole = path.read_bytes()
+    for length in np.linspace(200, len(whole) - 30, 50).astype(int):
+        path.write_bytes(whole[:length])
+        assert code_of(path, grid, 1) in (Code.MASK_UNREADABLE, Code.ROI_NOT_FOUND)
 
 
 def test_empty_segment_is_a_problem(source: Path, grid: Grid, tmp_path: Path) -> None:

@@ -9,13 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from pydicom.uid import (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    RLELossless,
-)
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from prognosis_dask.errors import Code
 from prognosis_dask.imaging.series import read_slices, series_grid
@@ -69,13 +63,14 @@ def test_pixel_type_and_values_equal_simpleitk(
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
 def test_compressed_series_equal_simpleitk(tmp_path: Path, syntax: pydicom.uid.UID) -> None:
-    folder = write_series(tmp_path / "s", RAMP, rescale=(1, -1024))
+    stored = np.arange(3 * 64 * 48, dtype=np.int16).reshape(3, 64, 48) - 100
+    folder = write_series(tmp_path / "s", stored, rescale=(1, -1024))
     for path in folder.iterdir():
         slice_ = pydicom.dcmread(path)
         slice_.compress(syntax)
         slice_.save_as(path)
     assert_equals_simpleitk(folder)
-    np.testing.assert_array_equal(read_slices(list_series(folder), 0, 5), RAMP - 1024)
+    np.testing.assert_array_equal(read_slices(list_series(folder), 0, 3), stored - 1024)
 
 
 def test_slopes_that_differ_between_slices_are_applied_to_each(tmp_path: Path) -> None:
@@ -180,11 +175,3 @@ def test_a_multi_frame_file_is_refused_by_name(shared_data: Path, tmp_path: Path
     many.SOPInstanceUID = listing.slices[0].sop_uid
     many.save_as(folder / "000.dcm")
     assert problem_of(lambda: read_slices(listing, 0, 2)) is Code.PIXELS_UNREADABLE
-
-
-def test_transfer_syntaxes_of_the_witness_are_covered(shared_data: Path) -> None:
-    kinds = {
-        pydicom.dcmread(next((shared_data / folder).glob("*.dcm")), stop_before_pixels=True).file_meta.TransferSyntaxUID
-        for folder in ("lung1_002/ct", "qin_prostate/ADC")
-    }
-    assert kinds == {ImplicitVRLittleEndian, ExplicitVRLittleEndian}

@@ -66,13 +66,13 @@ def place(
     block = np.flip(block, axis=[i for i in range(3) if whole[i, source[i]] < 0])
     clipped_low = np.clip(low, 0, grid.size)
     clipped_high = np.clip(low + block.shape, 0, grid.size)
-    inside = block[tuple(slice(a - s, max(a, b) - s) for a, b, s in zip(clipped_low, clipped_high, low, strict=True))]
+    inside = block[tuple(slice(a - s, b - s) for a, b, s in zip(clipped_low, clipped_high, low, strict=True))]
     outside = int(np.count_nonzero(block)) - int(np.count_nonzero(inside))
     if outside:
         raise CaseError(
             Code.MASK_OUTSIDE, f"{outside} voxels of the mask lie outside the image of {grid.size} voxels (x, y, z)"
         )
-    where = tuple(slice(int(a), int(max(a, b))) for a, b in zip(clipped_low, clipped_high, strict=True))
+    where = tuple(slice(int(a), int(b)) for a, b in zip(clipped_low, clipped_high, strict=True))
     return inside.transpose(2, 1, 0), where[::-1]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,42 +64,27 @@ def load_roi(case: Case, settings: ImageSection, *, full: bool = False, seconds:
     """
     spent = {} if seconds is None else seconds
     with _clock(spent, "read"):
-        source = _open(case.image, settings)
+        grid, read = _open(case.image, settings)
     with _clock(spent, "rasterise"):
-        mask = read_mask(Path(case.mask), case.labels, source.grid, resample=settings.resample_mask)
-        grid = source.grid
-        span = bounding_box(mask)[0]
-        first, stop = span_with_margin(span, grid.spacing[2], settings.margin_mm, grid.size[2])
+        mask = read_mask(Path(case.mask), case.labels, grid, resample=settings.resample_mask)
+        first, stop = span_with_margin(bounding_box(mask)[0], grid.spacing[2], settings.margin_mm, grid.size[2])
         if full:
             first, stop = 0, grid.size[2]
         mask_image = image_on(mask[first:stop].astype(np.uint8), grid, (0, 0, first))
     with _clock(spent, "read"):
-        image = source.read(first, stop)
+        image = read(first, stop)
         image.CopyInformation(mask_image)
         _check_finite(image, case.image)
     return Roi(image, mask_image, grid, (0, 0, first))
 
 
-class _Series:
-    def __init__(self, path: Path, settings: ImageSection) -> None:
-        self._listing = read_listing(path)
-        self.grid: Grid = series_grid(self._listing, settings.gap_tolerance)
-
-    def read(self, first: int, stop: int) -> sitk.Image:
-        return image_on(read_slices(self._listing, first, stop), self.grid, (0, 0, first))
-
-
-class _Volume:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.grid: Grid = volume_grid(path)
-
-    def read(self, first: int, stop: int) -> sitk.Image:
-        return read_volume(self._path, first, stop)
-
-
-def _open(path: str, settings: ImageSection) -> _Series | _Volume:
-    return _Series(Path(path), settings) if path.endswith(_LISTING) else _Volume(Path(path))
+def _open(path: str, settings: ImageSection) -> tuple[Grid, Callable[[int, int], sitk.Image]]:
+    """The grid of the full image, and a function that reads its slices from the first to one before the last."""
+    if not path.endswith(_LISTING):
+        return volume_grid(Path(path)), partial(read_volume, Path(path))
+    listing = read_listing(path)
+    grid = series_grid(listing, settings.gap_tolerance)
+    return grid, lambda first, stop: image_on(read_slices(listing, first, stop), grid, (0, 0, first))
 
 
 def _check_finite(image: sitk.Image, where: str) -> None:

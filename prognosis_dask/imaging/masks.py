@@ -49,8 +49,10 @@ def _read(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool) ->
         raise CaseError(Code.MASK_UNREADABLE, f"damaged DICOM file: {error}") from error
     try:
         return _from_dicom(dataset, labels, grid, resample=resample)
-    except (AttributeError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise CaseError(Code.MASK_UNREADABLE, f"the {dataset.get('Modality')} file is malformed: {error}") from error
+    except CaseError:
+        raise
+    except Exception as error:  # pydicom decodes what is asked for only now, and raises many kinds
+        raise CaseError(Code.MASK_UNREADABLE, f"malformed DICOM file: {type(error).__name__}: {error}") from error
 
 
 def _is_dicom(path: Path) -> bool:

@@ -27,6 +27,7 @@ class _Frame:
     position: NDArray[np.float64]
     row: NDArray[np.float64]
     column: NDArray[np.float64]
+    between_mm: float | None
 
 
 def seg_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid, *, resample: bool) -> NDArray[np.bool_]:
@@ -55,6 +56,7 @@ def seg_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid, *, resample
     frames = _frames(dataset, wanted)
     mask: NDArray[np.bool_] = np.zeros(grid.size[::-1], dtype=bool)
     try:
+        _check_spacing(frames, grid)
         for frame, pixels in _decoded(dataset, frames, wanted):
             block, where = place(pixels[None], frame.position, _frame_steps(frame, grid), grid)
             mask[where] |= block
@@ -116,7 +118,29 @@ def _frame(index: int, own: Dataset, shared: Dataset) -> _Frame:
         )
     cosines = np.array(orientation, dtype=np.float64)
     row, column = cosines[:3] * float(spacing[1]), cosines[3:] * float(spacing[0])
-    return _Frame(index, np.array(position, dtype=np.float64), row, column)
+    between = _group("PixelMeasuresSequence", own, shared).get("SpacingBetweenSlices")
+    return _Frame(index, np.array(position, dtype=np.float64), row, column, float(between) if between else None)
+
+
+def _check_spacing(frames: list[_Frame], grid: Grid) -> None:
+    """Refuse frames that are thicker than the image's slices.
+
+    Each would lie on a slice, and the slices between would stay empty. Frames with gaps look the same but for the
+    distance that the file declares.
+    """
+    if len(frames) < 2 or not frames[0].between_mm:
+        return
+    normal = np.cross(frames[0].row, frames[0].column)
+    normal /= np.linalg.norm(normal)
+    along = np.unique(np.round(np.array([frame.position for frame in frames]) @ normal, 3))
+    own_mm = float(np.linalg.norm(_frame_steps(frames[0], grid)[:, 2]))
+    between_mm = frames[0].between_mm
+    if len(along) > 1 and min(np.diff(along).min(), between_mm) > 1.5 * own_mm:
+        raise CaseError(
+            Code.MASK_OTHER_GRID,
+            f"the segmentation's frames are {between_mm:.3f} mm apart, the image's slices {own_mm:.3f} mm; "
+            f"image.resample_mask = true resamples it (nearest neighbour)",
+        )
 
 
 def _decoded(

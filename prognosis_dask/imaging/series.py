@@ -12,7 +12,7 @@ from prognosis_dask.cohort.listing import SeriesListing, SliceFile
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.roi import Grid
 
-#: Slices nearer than this are at the same place: no scanner makes slices so thin, and positions are written in microns.
+#: Slices nearer than this are at the same place: no scanner makes slices so thin.
 SAME_POSITION_MM = 0.01
 #: Largest difference between the direction cosines of two slices: 0.05 voxel over 512.
 SAME_DIRECTION = 1e-4
@@ -101,9 +101,9 @@ def _check_positions(listing: SeriesListing, along: NDArray[np.float64], toleran
             where=listing.root,
         )
     usual = float(np.median(gaps))
-    wrong = np.flatnonzero(np.abs(gaps - usual) > tolerance * abs(usual))
-    if len(wrong) or usual < 0:
-        k = int(wrong[0]) if len(wrong) else 0
+    wrong = np.flatnonzero(np.abs(gaps - usual) > tolerance * usual)
+    if len(wrong):
+        k = int(wrong[0])
         missing = int(np.rint(gaps[wrong] / usual - 1).clip(0).sum())
         raise CaseError(
             Code.SLICE_GAP,
