@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from prognosis_dask.radiomics.params import RadiomicsParams, extractor_for, quiet
+from prognosis_dask.radiomics.params import RadiomicsParams, quiet
 
 #: By part of a shape feature's name; the first that fits holds.
 _SHAPE_UNITS = {
@@ -39,7 +39,9 @@ def column_names(params: RadiomicsParams) -> tuple[str, ...]:
     """
     import SimpleITK as sitk
 
-    extractor = copy(extractor_for(params, prepared=True))
+    from prognosis_dask.radiomics.extractor import extractor_for
+
+    extractor = copy(extractor_for(params))
     extractor.settings = extractor.settings | {
         "minimumROISize": None,
         "minimumROIDimensions": 1,

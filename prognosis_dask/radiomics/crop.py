@@ -186,22 +186,26 @@ def _at_full_index(image: sitk.Image, box: _Box, outer: _Box, roi: Roi) -> sitk.
 
 def _mask_box(roi: Roi) -> _Box:
     """First voxel of the mask and one past its last, (x, y, z), as indices of the full image."""
-    first, stop = _box_of(roi.mask)
-    return first + roi.start, stop + roi.start
-
-
-def _box_of(mask: sitk.Image) -> _Box:
-    array = sitk.GetArrayViewFromImage(mask)
-    sides = [np.flatnonzero(array.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
-    if not sides[0].size:
+    box = _box_of(roi.mask)
+    if box is None:
         raise ValueError("No labels found in this mask (i.e. nothing is segmented)!")
-    return np.array([side[0] for side in sides]), np.array([side[-1] + 1 for side in sides])
+    return box[0] + roi.start, box[1] + roi.start
 
 
 def _around_mask(image: sitk.Image, mask: sitk.Image) -> _Images:
-    first, stop = _box_of(mask)
-    region = (stop - first).tolist(), first.tolist()
+    box = _box_of(mask)
+    if box is None:
+        return image, mask  # resampling has lost it, which execute() reports
+    region = (box[1] - box[0]).tolist(), box[0].tolist()
     return sitk.RegionOfInterest(image, *region), sitk.RegionOfInterest(mask, *region)
+
+
+def _box_of(mask: sitk.Image) -> _Box | None:
+    array = sitk.GetArrayViewFromImage(mask)
+    sides = [np.flatnonzero(array.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
+    if not sides[0].size:
+        return None
+    return np.array([side[0] for side in sides]), np.array([side[-1] + 1 for side in sides])
 
 
 def _grown(box: _Box, voxels: int | npt.NDArray[np.int64], roi: Roi) -> _Box:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.radiomics.columns import column_names
-from prognosis_dask.radiomics.params import RadiomicsParams, extractor_for, quiet
+from prognosis_dask.radiomics.params import RadiomicsParams, quiet
 
 if TYPE_CHECKING:
     from prognosis_dask.imaging.roi import Roi
@@ -42,6 +42,7 @@ def extract(roi: Roi, params: RadiomicsParams, full: Callable[[], Roi] | None = 
 
 def _execute(roi: Roi, params: RadiomicsParams, full: Callable[[], Roi] | None) -> dict[str, Any]:
     from prognosis_dask.radiomics.crop import prepare
+    from prognosis_dask.radiomics.extractor import extractor_for
 
     extractor = extractor_for(params)
     images = prepare(roi, extractor)
@@ -54,4 +55,4 @@ def _execute(roi: Roi, params: RadiomicsParams, full: Callable[[], Roi] | None) 
             )
         images = prepare(full(), extractor)
     assert images is not None, "the full image settles every value"
-    return dict(extractor_for(params, prepared=True).execute(*images))
+    return dict(extractor.execute(*images))

@@ -8,14 +8,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prognosis_dask.errors import JobError
-
-if TYPE_CHECKING:
-    from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 #: What an empty path means: pyradiomics' defaults, spelt out.
 DEFAULTS: dict[str, Any] = {
@@ -87,23 +83,6 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-@lru_cache(maxsize=8)
-def extractor_for(params: RadiomicsParams, *, prepared: bool = False) -> RadiomicsFeatureExtractor:
-    """The extractor of the parameters, or the one for ``prepared`` images, which are normalised, resampled and cropped.
-
-    Kept, as validating the parameters takes as long as a small case. Not to be altered.
-    """
-    from radiomics.featureextractor import RadiomicsFeatureExtractor
-
-    logging.getLogger("radiomics").setLevel(logging.CRITICAL + 1)
-    with quiet():
-        extractor = RadiomicsFeatureExtractor(params.content)
-    extractor.settings.update(additionalInfo=False, label=1, label_channel=0)
-    if prepared:
-        extractor.settings.update(normalize=False, resampledPixelSpacing=None, preCrop=False)
-    return extractor
 
 
 def resamples(settings: dict[str, Any]) -> bool:
