@@ -37,7 +37,8 @@ class Case:
     time_days, event
         The endpoint; None where it is not known. ``event`` is 1 when it was seen, 0 when censored.
     source
-        Digest of the input files (identity, size and modification time), taken when the cohort was indexed.
+        Digest of the input files (identity, size and modification time), taken when the cohort was indexed; in a
+        table without it, sizes and modification times when the table was read.
     covariates
         Every further column, as text.
     """
@@ -61,8 +62,9 @@ class Case:
 
     @property
     def digest(self) -> str:
-        """Digest of what the images' features depend on: the input files and the choice of labels."""
-        text = json.dumps([self.case_id, self.image, self.mask, list(self.labels), self.source])
+        """Digest of what the features depend on: the input files and the choice of labels, not where they lie."""
+        files = [Path(self.image).name, Path(self.mask).name]
+        text = json.dumps([self.case_id, *files, list(self.labels), self.source])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -134,9 +136,14 @@ def _case(row: dict[str, str], folder: Path) -> Case:
         labels=tuple(int(label) for label in row.get("labels", "").split(";") if label),
         time_days=float(row["time_days"]) if row.get("time_days") else None,
         event=int(row["event"]) if row.get("event") else None,
-        source=row.get("source", ""),
+        source=row.get("source") or _stamp(folder / row["image"], folder / row["mask"]),
         covariates={name: value for name, value in row.items() if name not in fixed},
     )
+
+
+def _stamp(*paths: Path) -> str:
+    """What stands for the digest of files that were never indexed: their sizes and modification times."""
+    return " ".join(f"{p.stat().st_size}-{p.stat().st_mtime_ns}" if p.is_file() else "missing" for p in paths)
 
 
 def _cell(value: object) -> str:
