@@ -118,12 +118,14 @@ def _clip(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, obje
 
 
 def _with_features(clip: Outcome, values: npt.NDArray[np.float32], share: float) -> Outcome:
-    seconds = {**clip.seconds, "network": share, "total": clip.seconds["total"] + share}
+    result: dict[str, object] = {"values": values.astype(float).tolist(), "peak_memory_mb": _peak_memory_mb()}
+    problem: Problem | None = None
     try:
         check_features(values)
     except CaseError as error:
-        return replace(clip, seconds=seconds, problem=error.problem.of(case_id=clip.case_id))
-    return replace(clip, seconds=seconds, result={**clip.result, "values": values.astype(float).tolist()})
+        problem = error.problem.of(case_id=clip.case_id)
+    seconds = {**clip.seconds, "network": share, "total": clip.seconds["total"] + share}
+    return replace(clip, seconds=seconds, problem=problem, result={} if problem else result)
 
 
 def _guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], dict[str, object]]) -> Outcome:

@@ -23,7 +23,8 @@ class Progress:
         self._totals = dict(totals)
         self._done = dict.fromkeys(totals, 0)
         self._failed = dict.fromkeys(totals, 0)
-        self._started = self._logged = time.monotonic()
+        self._first: dict[str, float] = {}
+        self._logged = time.monotonic()
         self._bars = {
             stage: tqdm(
                 total=total, desc=f"{stage:>10}", unit="case", position=row, file=self._stream, dynamic_ncols=True
@@ -34,6 +35,7 @@ class Progress:
 
     def update(self, stage: str, done: int, failed: int = 0) -> None:
         """Count finished cases, ``failed`` of them without a result."""
+        self._first.setdefault(stage, time.monotonic())
         self._done[stage] += done
         self._failed[stage] += failed
         if self._live:
@@ -63,11 +65,16 @@ class Progress:
 
     def _log(self) -> None:
         self._logged = time.monotonic()
-        elapsed = self._logged - self._started
-        print("  ".join(self._line(stage, elapsed) for stage in self._totals), file=self._stream, flush=True)
+        lines = [self._line(stage) for stage, total in self._totals.items() if total]
+        if lines:
+            print("  ".join(lines), file=self._stream, flush=True)
 
-    def _line(self, stage: str, elapsed: float) -> str:
+    def _line(self, stage: str) -> str:
+        """Count, failures, and the rate since the stage's first outcome, since a stage may begin late."""
         done, total, failed = self._done[stage], self._totals[stage], self._failed[stage]
-        rate = done / elapsed if elapsed > 0 else 0.0
-        left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
-        return f"{stage} {done}/{total}" + (f" ({failed} failed)" if failed else "") + f" {rate:.1f}/s{left}"
+        line = f"{stage} {done}/{total}" + (f" ({failed} failed)" if failed else "")
+        elapsed = self._logged - self._first.get(stage, self._logged)
+        if done < 2 or elapsed <= 0:
+            return line
+        rate = (done - 1) / elapsed
+        return f"{line} {rate:.1f}/s" + (f", {(total - done) / rate:.0f} s left" if done < total else "")
