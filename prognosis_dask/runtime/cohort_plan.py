@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code
 from prognosis_dask.runtime.runner import Task
+from prognosis_dask.runtime.task import StageFunction
 from prognosis_dask.store.outcome import Outcome
-
-Function = Callable[[tuple[Case, ...], tuple[str, ...], Any], list[Outcome]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Stage:
     """
 
     name: str
-    function: Function
+    function: StageFunction
     digests: Mapping[str, str]
     batch_size: int = 1
     group: Callable[[Outcome], int] = lambda outcome: 0

@@ -18,6 +18,7 @@ from distributed import CancelledError, Client, Future, KilledWorker, as_complet
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import ClusterError, Code, Problem, PrognosisError
+from prognosis_dask.runtime.task import StageFunction, run_task
 from prognosis_dask.store.outcome import Outcome
 
 #: Tasks in flight per worker thread: one runs, one waits beside it.
@@ -35,7 +36,7 @@ class Task:
     stage: str
     cases: tuple[Case, ...]
     digests: tuple[str, ...]
-    function: Callable[[tuple[Case, ...], tuple[str, ...], Any], list[Outcome]]
+    function: StageFunction
     context: Any
     attempt: int = 0
     alone: bool = False
@@ -89,7 +90,7 @@ def run_plan(
         while True:
             while len(running) < window.size and (task := queues.take(idle=not running)):
                 future = client.submit(
-                    task.function, task.cases, task.digests, task.context, key=task.key(), pure=False, retries=0
+                    run_task, task.function, task.cases, task.digests, task.context, key=task.key(), pure=False
                 )
                 running[future] = task
                 completed.add(future)
