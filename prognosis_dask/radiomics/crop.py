@@ -2,10 +2,10 @@
 
 * **Resampling** lays its grid from the corner of the full image. Cropping first would move the grid, and change
   features by up to half. So the mask is put back at its full index before ``resampleImage`` lays the grid by it.
-* **B-spline, whole numbers.** ITK cuts the spline's values to whole numbers. A crop's spline differs from the full
-  image's by less than a known bound; where no voxel that matters lies that close to a whole number, both are cut alike.
+* **B-spline, whole numbers.** ITK truncates the spline's values. A crop's spline differs from the full image's by less
+  than a known bound; where no voxel that matters lies that close to a whole number, both truncate to the same values.
   Where one does (air at a constant -1024 comes out as -1023.9999 or as -1024.0001), only the full image tells.
-* **B-spline, real numbers** are not cut: only the full image tells.
+* **B-spline, real numbers** are not truncated: only the full image tells.
 * **Other interpolators** reach a few voxels; they are given the same voxels at the same index.
 * **Without resampling** a filter is given what it can reach from the mask. LoG is recursive along whole lines; Square,
   SquareRoot, Logarithm and Exponential scale by the image's largest value: these take the full image. So does
@@ -35,9 +35,10 @@ SPLINE_REACH = 22
 REACH = 5
 #: How far the filters reach from a voxel; those that are not listed reach everywhere.
 FILTER_REACH = {"Original": 0, "Gradient": 1}
-#: What rounding a voxel's place (1e-12 voxels) may do to a value, as part of the image's largest one.
+#: What rounding a voxel's place, to about 1e-12 voxels, may do to a value, as part of the image's largest one.
 ROUNDING = 1e-11
 
+#: First voxel and one past the last, (x, y, z), as indices of the full image.
 _Box = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 _Images = tuple[sitk.Image, sitk.Image]
 
@@ -130,7 +131,7 @@ def _splined(roi: Roi, mask: sitk.Image, needed: _Box, settings: dict[str, Any],
         needed = np.floor(first).astype(int), np.minimum(np.ceil(last).astype(int) + 1, roi.full.size)
     array = sitk.GetArrayViewFromImage(values)
     matter = array[sitk.GetArrayViewFromImage(mask) == 1] if only_mask else array
-    if not _cut_alike(matter, _bound(image, needed, region, roi)):
+    if not _truncate_alike(matter, _bound(image, needed, region, roi)):
         return None
     return sitk.Clamp(values, image.GetPixelID()), mask
 
@@ -154,8 +155,8 @@ def _bound(image: sitk.Image, needed: _Box, region: _Box, roi: Roi) -> float:
     return float(largest * (ROUNDING + 20 * POLE ** tails.min()))
 
 
-def _cut_alike(values: npt.NDArray[np.float64], bound: float) -> bool:
-    """Whether values that differ by up to ``bound`` are cut to the same whole numbers; around zero both give zero."""
+def _truncate_alike(values: npt.NDArray[np.float64], bound: float) -> bool:
+    """Whether all values within ``bound`` of these truncate to the same whole numbers; those around zero do."""
     nearest = np.rint(values)
     return not np.any((np.abs(values - nearest) <= bound) & (nearest != 0))
 
@@ -186,7 +187,6 @@ def _at_full_index(image: sitk.Image, box: _Box, outer: _Box, roi: Roi) -> sitk.
 
 
 def _mask_box(roi: Roi) -> _Box:
-    """First voxel of the mask and one past its last, (x, y, z), as indices of the full image."""
     box = _box_of(roi.mask)
     if box is None:
         raise ValueError("No labels found in this mask (i.e. nothing is segmented)!")
@@ -202,6 +202,7 @@ def _around_mask(image: sitk.Image, mask: sitk.Image) -> _Images:
 
 
 def _box_of(mask: sitk.Image) -> _Box | None:
+    """The mask's box, as indices of its own image; None if it has no voxel."""
     array = sitk.GetArrayViewFromImage(mask)
     sides = [np.flatnonzero(array.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
     if not sides[0].size:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.radiomics.columns import column_names
@@ -31,21 +32,12 @@ def extract(roi: Roi, params: RadiomicsParams, full: Callable[[], Roi] | None = 
     CaseError
         ``RADIOMICS_FAILED`` with pyradiomics' reason, such as a mask of too few voxels or dimensions.
     """
-    try:
-        with quiet():
-            values = _execute(roi, params, full)
-    except (ValueError, RuntimeError, AssertionError) as error:
-        reason = " ".join(" ".join(map(str, error.args)).split())
-        raise CaseError(Code.RADIOMICS_FAILED, f"pyradiomics: {reason}") from error
-    return {name: float(values.get(name, math.nan)) for name in column_names(params)}
-
-
-def _execute(roi: Roi, params: RadiomicsParams, full: Callable[[], Roi] | None) -> dict[str, Any]:
     from prognosis_dask.radiomics.crop import prepare
     from prognosis_dask.radiomics.extractor import extractor_for
 
     extractor = extractor_for(params)
-    images = prepare(roi, extractor)
+    with _pyradiomics():
+        images = prepare(roi, extractor)
     if images is None:
         if full is None:
             raise CaseError(
@@ -53,6 +45,21 @@ def _execute(roi: Roi, params: RadiomicsParams, full: Callable[[], Roi] | None) 
                 f"a crop of {roi.image.GetSize()} voxels, out of {roi.full.size}, does not settle every value; "
                 "extract from the full image",
             )
-        images = prepare(full(), extractor)
-    assert images is not None, "the full image settles every value"
-    return dict(extractor.execute(*images))
+        roi = full()
+        with _pyradiomics():
+            images = prepare(roi, extractor)
+        assert images is not None, "the full image settles every value"
+    with _pyradiomics():
+        values = extractor.execute(*images)
+    return {name: float(values.get(name, math.nan)) for name in column_names(params)}
+
+
+@contextmanager
+def _pyradiomics() -> Iterator[None]:
+    """Keep its warnings quiet, and make what it raises the case's problem."""
+    try:
+        with quiet():
+            yield
+    except (ValueError, RuntimeError, AssertionError) as error:
+        reason = " ".join(" ".join(map(str, error.args)).split())
+        raise CaseError(Code.RADIOMICS_FAILED, f"pyradiomics: {reason}") from error

@@ -1,4 +1,4 @@
-"""pyradiomics' own parameter file, validated as pyradiomics validates it, and the extractor that it describes."""
+"""pyradiomics' own parameter file, validated as pyradiomics validates it."""
 
 from __future__ import annotations
 
