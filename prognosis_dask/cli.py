@@ -80,7 +80,10 @@ def _cluster_argument(parser: argparse.ArgumentParser) -> None:
         "--cluster",
         default="local",
         metavar="CLUSTER",
-        help="local, tcp://HOST:PORT, or a cluster file (default: local)",
+        help="local, cuda, tcp://HOST:PORT, or a cluster file, see cluster/ (default: local)",
+    )
+    parser.add_argument(
+        "--tls", action="store_true", help="encrypt: the cluster file's certificates, or a temporary set"
     )
 
 
@@ -96,7 +99,7 @@ def _index(arguments: argparse.Namespace) -> None:
         roi=tuple(arguments.roi),
         roi_policy=arguments.roi_policy,
     )
-    with connect(read_cluster(arguments.cluster)) as client:
+    with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
         print(index_cohort(arguments.sources, arguments.out, rules, map=map_on(client)))
     print(f"{arguments.out / 'cases.csv'}\n{arguments.out / 'problems.csv'}")
 
@@ -110,7 +113,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from prognosis_dask.runtime.cluster import connect, read_cluster
 
     check_inputs(job)
-    with connect(read_cluster(arguments.cluster)) as client:
+    with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
         result = run(job, client=client, out=arguments.out)
     print(result.report)
 

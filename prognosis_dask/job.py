@@ -73,14 +73,21 @@ class RadiomicsSection:
 
 @dataclass(frozen=True)
 class DeepSection:
-    """Which network on which engine. ``weights``: ``kinetics400``, ``file:PATH`` or ``untrained:SEED``."""
+    """Which network on which engine.
+
+    ``engine = "auto"`` is torch where it is installed, else gluon. ``weights``: ``kinetics400``, ``file:PATH`` or
+    ``untrained:SEED``; ``weights_sha256``, where given, is what the file must have. Only ``precision = "float32"`` runs on
+    every engine and device: see docs/precision.md.
+    """
 
     enabled: bool = True
-    engine: Literal["gluon"] = "gluon"
+    engine: Literal["auto", "gluon", "torch"] = "auto"
     network: str = "i3d_inceptionv1_kinetics400"
     weights: str = "kinetics400"
+    weights_sha256: str = ""
     output: Literal["logits", "pooled"] = "logits"
     device: Literal["cpu", "gpu"] = "cpu"
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
     batch_size: int = 8
 
 
@@ -99,10 +106,16 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class RunSection:
-    """How the runner behaves; nothing here changes a value, so nothing here enters a digest."""
+    """How the runner behaves; nothing here changes a value, so nothing here enters a digest.
+
+    ``retries`` after errors of the infrastructure. ``case_limit_s``: seconds that a stage may take for a case before it
+    is stopped. ``workers_wait_s``: seconds to wait for a worker when the cluster has none. Zero: for ever.
+    """
 
     out: str = ""
     retries: int = 2
+    case_limit_s: float = 1800.0
+    workers_wait_s: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -142,7 +155,7 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     for override in overrides:
         _apply(data, override)
     data.setdefault("name", path.stem)
-    job: Job = _build(Job, data, str(path), "")
+    job: Job = build_section(Job, data, str(path))
     _check(job, str(path))
     return _resolve(job, path.parent)
 
@@ -166,7 +179,14 @@ def _apply(data: dict[str, Any], override: str) -> None:
     data[name] = value
 
 
-def _build(kind: type, data: dict[str, Any], where: str, prefix: str) -> Any:
+def build_section(kind: type, data: dict[str, Any], where: str, prefix: str = "") -> Any:
+    """A dataclass from what a TOML file says, its sections with it.
+
+    Raises
+    ------
+    JobError
+        When a key is unknown, naming the nearest one, or a value is of another type.
+    """
     hints = get_type_hints(kind)
     names = [f.name for f in fields(kind)]
     for key in data:
@@ -181,7 +201,7 @@ def _value(hint: Any, value: Any, where: str, key: str) -> Any:
     if is_dataclass(hint):
         if not isinstance(value, dict):
             raise JobError(f"{where}: {key} is {value!r}, expected a section [{key}]")
-        return _build(hint, value, where, key + ".")  # type: ignore[arg-type]
+        return build_section(hint, value, where, key + ".")  # type: ignore[arg-type]
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise JobError(f"{where}: {key} is {value!r}, expected one of {', '.join(map(repr, get_args(hint)))}")
@@ -220,6 +240,9 @@ def _check(job: Job, where: str) -> None:
     expect(job.model.folds >= 2, "model.folds", job.model.folds, "two or more")
     expect(job.model.repeats >= 1, "model.repeats", job.model.repeats, "one or more")
     expect(job.model.max_features >= 1, "model.max_features", job.model.max_features, "one or more")
+    expect(job.run.retries >= 0, "run.retries", job.run.retries, "zero or more")
+    expect(job.run.case_limit_s >= 0, "run.case_limit_s", job.run.case_limit_s, "seconds, or zero for no limit")
+    expect(job.run.workers_wait_s >= 0, "run.workers_wait_s", job.run.workers_wait_s, "seconds, or zero for no limit")
     expect(job.model.penalizer >= 0, "model.penalizer", job.model.penalizer, "zero or more")
 
 

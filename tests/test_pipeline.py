@@ -157,7 +157,7 @@ def test_another_network_batch_size_changes_no_value(made: Path, undisturbed: Pa
         ),
         (
             ["run", str(JOBS / "demo.toml"), "--cluster", "nowhere"],
-            "expected local, tcp://HOST:PORT, or a cluster file",
+            "expected local, cuda, tcp://HOST:PORT, or a cluster file",
         ),
         (
             ["run", str(JOBS / "demo.toml"), "--cluster", "tcp://127.0.0.1:9"],
