@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from distributed import Scheduler
@@ -63,6 +64,8 @@ def _link(scheduler: Scheduler) -> None:
 
 
 def _offer_gauges(board: Board) -> None:
+    if find_spec("prometheus_client") is None:  # then there is no /metrics either
+        return
     from prognosis_dask.runtime.dashboard.gauges import offer
 
     offer(board)
