@@ -60,6 +60,7 @@ class Code(StrEnum):
     # running
     STORE_DAMAGED = "store-damaged"
     TIME_LIMIT = "time-limit"
+    MEMORY_LIMIT = "memory-limit"
     WORKER_LOST = "worker-lost"
     UNEXPECTED = "unexpected"
 

@@ -227,7 +227,14 @@ def _run_stages(
                     for follower in followers:
                         progress.shrink(follower.name, 1)
 
-        run_plan(client, plan, record, retries=job.run.retries)
+        run_plan(
+            client,
+            plan,
+            record,
+            retries=job.run.retries,
+            case_limit_s=job.run.case_limit_s,
+            workers_wait_s=job.run.workers_wait_s,
+        )
     return counts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import multiprocessing
@@ -93,6 +94,16 @@ def test_damage_found_later_makes_the_roi_anew_once(path: Path) -> None:
         assert ledger.finished("radiomics", digests) == {"b"}
         ledger.record([done("a", "radiomics")])
         assert ledger.finished("radiomics", digests) == {"a", "b"}
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 0.0, 86400.0])
+def test_the_order_of_rows_does_not_rest_on_the_clock(path: Path, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+    clock = itertools.count(time.time(), jump)
+    monkeypatch.setattr("prognosis_dask.store.ledger.time.time", lambda: next(clock))
+    with Ledger.create(path) as ledger:
+        for row in (done("a"), failed("a", Code.STORE_DAMAGED, "radiomics"), done("a")):
+            ledger.record([row])
+            assert ledger.finished("roi", {"a": "d"}) == ({"a"} if row.problem is None else set())
 
 
 def test_row_is_replaced_and_attempts_are_counted_per_digest(path: Path) -> None:
@@ -216,7 +227,7 @@ def test_other_files_are_refused_by_name(path: Path) -> None:
 def test_ledger_of_another_version_is_refused(path: Path) -> None:
     Ledger.create(path).close()
     sqlite3.connect(path).execute("PRAGMA user_version = 99").connection.commit()
-    with pytest.raises(StoreError, match="version 99, this program reads version 1"):
+    with pytest.raises(StoreError, match="version 99, this program reads version 2"):
         Ledger.read(path)
 
 

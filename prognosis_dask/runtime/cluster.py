@@ -12,13 +12,12 @@ from distributed import Client
 
 from prognosis_dask.runtime.clusters.spec import AnyCluster, LocalSpec, read_cluster
 from prognosis_dask.runtime.preflight import check_workers
-from prognosis_dask.runtime.worker import WorkerSetup
 
 __all__ = ["DASK_CONFIG", "KINDS", "AnyCluster", "ClusterSpec", "LocalSpec", "connect", "prepare", "read_cluster"]
 
 ClusterSpec = LocalSpec
 
-#: What a long run needs that is not Dask's default. A crashing task is tried on three workers, then set aside by the
+#: What a long run needs that is not Dask's default. A task whose workers die is tried on three, then set aside by the
 #: runner; results are small, so spilling them to disk would only hide a leak.
 DASK_CONFIG = {
     "distributed.scheduler.allowed-failures": 3,
@@ -28,8 +27,6 @@ DASK_CONFIG = {
     "distributed.comm.timeouts.connect": "30s",
     # a tight loop of crashes must not make the cluster give its workers up: the nannies restart them
     "distributed.deploy.lost-worker-timeout": "1 hour",
-    # but a cluster that has lost every worker for this long ends the run, rather than waiting for ever
-    "distributed.scheduler.no-workers-timeout": "5 minutes",
 }
 
 #: A new kind of cluster is a context manager from its definition to a client: a function of this name in the module
@@ -53,7 +50,7 @@ def connect(spec: AnyCluster) -> Iterator[Client]:
 
 
 def prepare(client: Client) -> None:
-    """Check the workers and register their set-up, which reaches those that join later too.
+    """Check the workers: what the runner asks of a client that is already there.
 
     Raises
     ------
@@ -61,4 +58,3 @@ def prepare(client: Client) -> None:
         When there is no worker, or one has other versions than this process, or lacks a package.
     """
     check_workers(client)
-    client.register_plugin(WorkerSetup())

@@ -12,12 +12,15 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from distributed import CancelledError, Client, Future, KilledWorker, as_completed
+from distributed import CancelledError, Client, Future, KilledWorker
+from distributed.protocol import pickle
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import ClusterError, Code, Problem, PrognosisError
+from prognosis_dask.runtime.health import ClusterHealth
 from prognosis_dask.runtime.task import StageFunction, run_task
 from prognosis_dask.store.outcome import Outcome
 
@@ -25,6 +28,8 @@ from prognosis_dask.store.outcome import Outcome
 TASKS_PER_THREAD = 2
 #: Seconds that a finished task's outcome may take to arrive; it is small, so longer means that its worker is gone.
 RESULT_TIMEOUT = 30.0
+#: Seconds of silence after which the runner looks whether the cluster is still there.
+CHECK_EVERY = 2.0
 #: Seconds between two looks at how many workers there are.
 LOOK_EVERY = 2.0
 
@@ -72,40 +77,83 @@ def run_plan(
     record: Callable[[Sequence[Outcome]], None],
     *,
     retries: int,
+    case_limit_s: float = 0.0,
+    workers_wait_s: float = 300.0,
 ) -> None:
     """Run the plan until nothing is left. ``record`` is called with finished outcomes, in this thread.
+
+    Parameters
+    ----------
+    client, plan, record
+        Where the tasks run, which they are, and what keeps their outcomes.
+    retries
+        How often a task is tried again after an error of the infrastructure.
+    case_limit_s
+        Seconds that a case may take before it is stopped; 0 sets no limit.
+    workers_wait_s
+        Seconds to wait for a worker when the cluster has none; 0: for ever.
 
     Raises
     ------
     ClusterError
-        When a task's infrastructure error outlives its retries.
+        When a task's infrastructure error outlives its retries, or the cluster is gone.
     PrognosisError
         When a task finds a mistake of the user's that concerns every case (the weights' file, an extra).
     """
     window = _Window(client)
     queues = _Queues(plan)
+    health = ClusterHealth(client, workers_wait_s)
+    packed = _Packed()
     running: dict[Future, Task] = {}
-    completed = as_completed()
+    finished: SimpleQueue[Future] = SimpleQueue()
     try:
         while True:
             while len(running) < window.size and (task := queues.take(idle=not running)):
-                future = client.submit(
-                    run_task, task.function, task.cases, task.digests, task.context, key=task.key(), pure=False
-                )
+                work = packed(task), task.cases, task.digests, case_limit_s
+                future = client.submit(run_task, task.stage, *work, key=task.key(), pure=False)
                 running[future] = task
-                completed.add(future)
+                future.add_done_callback(finished.put)
             if not running:
                 return
-            for future in completed.next_batch():
+            for future in _next_batch(finished, health):
                 task = running.pop(future)
+                if future.cancelled():
+                    health.check()
                 outcomes = _settle(future, task, retries, queues)
                 if outcomes:
                     record(outcomes)
                     plan.accept(outcomes)
                 future.release()
     except BaseException:
-        client.cancel(list(running), force=True)
+        for future in running:
+            future.release()  # this cancels it, and does not wait for a scheduler that may be gone
         raise
+
+
+def _next_batch(finished: SimpleQueue[Future], health: ClusterHealth) -> list[Future]:
+    """All futures that have finished, at least one; looks after the cluster while it waits."""
+    while True:
+        try:
+            batch = [finished.get(timeout=CHECK_EVERY)]
+        except Empty:
+            health.check()
+            continue
+        while not finished.empty():
+            batch.append(finished.get())
+        return batch
+
+
+class _Packed:
+    """Stage functions and contexts as bytes, each pickled once. Only a worker's child opens them."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[tuple[StageFunction, int], bytes] = {}
+
+    def __call__(self, task: Task) -> bytes:
+        key = task.function, id(task.context)
+        if key not in self._bytes:
+            self._bytes[key] = pickle.dumps((task.function, task.context))
+        return self._bytes[key]
 
 
 @dataclass
@@ -143,7 +191,12 @@ def _settle(future: Future, task: Task, retries: int, queues: _Queues) -> list[O
         if task.alone:
             return [_lost(task, error)]
         queues.suspects.extend(task.split())
-    except (CancelledError, Exception) as error:  # a lost connection, a full disk: of the infrastructure
+    except CancelledError:  # the connection to the scheduler was lost for a moment
+        queues.again.append(task)
+    except Exception as error:  # a lost connection, a full disk: of the infrastructure
+        if isinstance(error, TimeoutError) and future.status != "error":  # its worker died with the result
+            queues.again.append(task)
+            return []
         if task.attempt >= retries:
             raise ClusterError(
                 f"stage {task.stage} failed {task.attempt + 1} times for case {task.cases[0].short_hash}: "

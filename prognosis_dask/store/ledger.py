@@ -23,10 +23,10 @@ from prognosis_dask.errors import Code, Problem, StoreError
 from prognosis_dask.store.outcome import Outcome
 
 #: Failures that say nothing about the case itself: the next run tries again.
-RETRIED = frozenset({Code.WORKER_LOST, Code.TIME_LIMIT, Code.UNEXPECTED, Code.STORE_DAMAGED})
+RETRIED = frozenset({Code.WORKER_LOST, Code.TIME_LIMIT, Code.MEMORY_LIMIT, Code.UNEXPECTED, Code.STORE_DAMAGED})
 
 _APPLICATION_ID = 0x70726F67  # "prog": tells a ledger from any other SQLite file
-_VERSION = 1
+_VERSION = 2
 _BUSY_SECONDS = 60.0
 
 # the large columns come last: SQLite then finds the small ones without reading them
@@ -34,34 +34,36 @@ _SCHEMA = f"""
 CREATE TABLE outcome (
     stage TEXT NOT NULL, case_id TEXT NOT NULL, digest TEXT NOT NULL,
     status TEXT NOT NULL, code TEXT, reason TEXT, place TEXT, patient_id TEXT,
-    finished_at REAL NOT NULL, attempts INTEGER NOT NULL,
+    finished_at REAL NOT NULL, recorded INTEGER NOT NULL, attempts INTEGER NOT NULL,
     seconds TEXT NOT NULL, result TEXT NOT NULL,
     PRIMARY KEY (stage, case_id)
 );
 CREATE INDEX outcome_by_code ON outcome (code, stage);
+CREATE INDEX outcome_by_recorded ON outcome (recorded);
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_VERSION};
 """
 
 _RECORD = """
 INSERT INTO outcome (stage, case_id, digest, status, code, reason, place, patient_id,
-                     finished_at, attempts, seconds, result)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)
+                     finished_at, recorded, attempts, seconds, result)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)
 ON CONFLICT (stage, case_id) DO UPDATE SET
     attempts = CASE WHEN digest = excluded.digest THEN attempts + 1 ELSE 1 END,
     digest = excluded.digest, status = excluded.status, code = excluded.code, reason = excluded.reason,
     place = excluded.place, patient_id = excluded.patient_id, finished_at = excluded.finished_at,
-    seconds = excluded.seconds, result = excluded.result
+    recorded = excluded.recorded, seconds = excluded.seconds, result = excluded.result
 """
 
 _SELECT = "SELECT stage, case_id, digest, code, reason, place, patient_id, seconds, result FROM outcome"
 
-# a row is void when another stage of the same case found the stored ROI damaged after it was written
+# a row is void when another stage of the same case found the stored ROI damaged after it was written; "after" is the
+# order of recording, since clocks jump
 _FINISHED = """
 SELECT own.case_id, digest, code FROM outcome AS own LEFT JOIN (
-    SELECT case_id, MAX(finished_at) AS damaged_at FROM outcome WHERE code = ? AND stage <> ? GROUP BY case_id
+    SELECT case_id, MAX(recorded) AS damaged_at FROM outcome WHERE code = ? AND stage <> ? GROUP BY case_id
 ) AS other ON other.case_id = own.case_id
-WHERE own.stage = ? AND (damaged_at IS NULL OR damaged_at < own.finished_at)
+WHERE own.stage = ? AND (damaged_at IS NULL OR damaged_at < own.recorded)
 """
 
 
@@ -147,8 +149,9 @@ class Ledger:
             When the file cannot be written: read only, disk full, locked for a minute.
         """
         now = time.time()
-        rows = [_row(outcome, now) for outcome in outcomes]
         with self._transaction():
+            ((last,),) = self._rows("SELECT COALESCE(MAX(recorded), 0) FROM outcome")
+            rows = [_row(outcome, now, last + 1) for outcome in outcomes]
             self._connection.executemany(_RECORD, rows)
 
     def outcomes(self, stage: str) -> dict[str, Outcome]:
@@ -294,7 +297,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _row(outcome: Outcome, now: float) -> tuple[object, ...]:
+def _row(outcome: Outcome, now: float, recorded: int) -> tuple[object, ...]:
     problem = outcome.problem
     return (
         outcome.stage,
@@ -306,6 +309,7 @@ def _row(outcome: Outcome, now: float) -> tuple[object, ...]:
         problem.where if problem else None,
         problem.patient_id if problem else None,
         now,
+        recorded,
         json.dumps(outcome.seconds),
         json.dumps(outcome.result),
     )
