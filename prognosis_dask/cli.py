@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, help="the run's folder (default: runs/<job name>)")
     run.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job file")
     _cluster_argument(run)
+    run.add_argument("--performance-report", type=Path, metavar="FILE", help="write Dask's report of the run (HTML)")
     run.set_defaults(command=_run)
 
     status = commands.add_parser("status", help="done, failed and waiting per stage, also while a run goes on")
@@ -111,10 +112,12 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from prognosis_dask.pipeline import check_inputs, run
     from prognosis_dask.runtime.cluster import connect, read_cluster
+    from prognosis_dask.runtime.performance import check_report
 
     check_inputs(job)
+    check_report(arguments.performance_report)
     with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
-        result = run(job, client=client, out=arguments.out)
+        result = run(job, client=client, out=arguments.out, performance_report=arguments.performance_report)
     print(result.report)
 
 

@@ -27,9 +27,13 @@ from prognosis_dask.radiomics import column_names, read_params, unit
 from prognosis_dask.report.page import write_report
 from prognosis_dask.runtime.cluster import ClusterSpec, connect, prepare
 from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
+from prognosis_dask.runtime.journal import journal_in
+from prognosis_dask.runtime.performance import check_report, report_to
 from prognosis_dask.runtime.progress import Progress
 from prognosis_dask.runtime.record import RunRecord
 from prognosis_dask.runtime.runner import run_plan
+from prognosis_dask.runtime.tally import Tally
+from prognosis_dask.runtime.watch import Watch
 from prognosis_dask.stages import (
     DEEP_VERSION,
     RADIOMICS_VERSION,
@@ -59,7 +63,14 @@ class RunResult:
     stages: Mapping[str, Mapping[str, float]]
 
 
-def run(job: Job, *, client: Client | None = None, out: Path | str | None = None, say: Say = print) -> RunResult:
+def run(
+    job: Job,
+    *,
+    client: Client | None = None,
+    out: Path | str | None = None,
+    performance_report: Path | None = None,
+    say: Say = print,
+) -> RunResult:
     """Run a job to its report; run it again to go on where it was stopped.
 
     Parameters
@@ -70,6 +81,8 @@ def run(job: Job, *, client: Client | None = None, out: Path | str | None = None
         A Dask client that is already there; without one, a cluster is started on this machine.
     out
         The run's folder; else the job's ``run.out``, else ``runs/<job name>``.
+    performance_report
+        Where Dask's performance report of the stages goes, if it is wanted.
     say
         Takes the lines that tell what is being done.
 
@@ -79,12 +92,17 @@ def run(job: Job, *, client: Client | None = None, out: Path | str | None = None
         When the user has something to mend. A case that cannot be used raises nothing: it is listed in the report.
     """
     check_inputs(job)
+    check_report(performance_report)
     folder = run_folder(job, out)
     with Ledger.create(folder / "ledger.sqlite") as ledger:
         if client is not None:
             prepare(client)
-        with nullcontext(client) if client is not None else connect(ClusterSpec()) as cluster:
-            return _run(job, cluster, folder, ledger, say)
+        with (
+            nullcontext(client) if client is not None else connect(ClusterSpec()) as cluster,
+            journal_in(folder),
+            Watch(cluster, job.name) as watch,
+        ):
+            return _run(job, cluster, folder, ledger, watch, performance_report, say)
 
 
 def run_folder(job: Job, out: Path | str | None) -> Path:
@@ -127,9 +145,12 @@ def map_on(client: Client) -> Map:
     return cluster_map
 
 
-def _run(job: Job, client: Client, folder: Path, ledger: Ledger, say: Say) -> RunResult:
+def _run(
+    job: Job, client: Client, folder: Path, ledger: Ledger, watch: Watch, performance_report: Path | None, say: Say
+) -> RunResult:
     record = RunRecord.begin(job, client)
     record.write(folder)
+    watch.phase("cohort")
     cases, problems = _cohort(job, folder, map_on(client), say)
     engine = describe_engine(job.deep) if job.deep.enabled else None
     context = StageContext(
@@ -143,13 +164,15 @@ def _run(job: Job, client: Client, folder: Path, ledger: Ledger, say: Say) -> Ru
     say(f"{len(cases)} cases, {record.cluster['workers']} workers, dashboard {client.dashboard_link}")
     started = time.process_time()
     try:
-        record.stages = _run_stages(job, client, ledger, cases, stages, context)
+        with report_to(performance_report, client):
+            record.stages = _run_stages(job, client, ledger, watch, cases, stages, context)
     finally:
         outcomes = {stage.name: _current(ledger, stage) for stage in stages}
         failed = [outcome.problem for rows in outcomes.values() for outcome in rows.values() if outcome.problem]
         write_problems(folder / "problems.csv", [*problems, *failed])
     record.driver_cpu_seconds = round(time.process_time() - started, 3)
 
+    watch.phase("features")
     say("Collecting the features")
     dataset = build_features(
         cases,
@@ -159,6 +182,7 @@ def _run(job: Job, client: Client, folder: Path, ledger: Ledger, say: Say) -> Ru
         attributes=record.provenance(),
     )
     write_features(dataset, folder)
+    watch.phase("model")
     say("Fitting and validating the model")
     fit_models(dataset, job.model, folder / "models", map=map_on(client))
     record.finish()
@@ -202,7 +226,13 @@ def _clip_length(roi: Outcome) -> int:
 
 
 def _run_stages(
-    job: Job, client: Client, ledger: Ledger, cases: Sequence[Case], stages: Sequence[Stage], context: StageContext
+    job: Job,
+    client: Client,
+    ledger: Ledger,
+    watch: Watch,
+    cases: Sequence[Case],
+    stages: Sequence[Stage],
+    context: StageContext,
 ) -> dict[str, dict[str, float]]:
     """Run what the ledger does not hold yet; per stage the cases done, failed and reused, and the workers' seconds."""
     # another job in the same folder would write other pixels under rows that this one takes for its own
@@ -214,10 +244,12 @@ def _run_stages(
     counts = {
         stage.name: {"done": 0, "failed": 0, "reused": len(known[stage.name]), "seconds": 0.0} for stage in stages
     }
+    watch.begin(Tally(cases, [stage.name for stage in stages], known))
     with Progress(plan.totals()) as progress:
 
         def record(outcomes: Sequence[Outcome]) -> None:
             ledger.record(outcomes)
+            watch.count(outcomes)
             for outcome in outcomes:
                 count = counts[outcome.stage]
                 count["failed" if outcome.problem else "done"] += 1

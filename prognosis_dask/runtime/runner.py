@@ -8,6 +8,7 @@ cases run one by one, so that the guilty one is found and the others go on.
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from distributed.protocol import pickle
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import ClusterError, Code, Problem, PrognosisError
 from prognosis_dask.runtime.health import ClusterHealth
+from prognosis_dask.runtime.journal import journal
 from prognosis_dask.runtime.task import StageFunction, run_task
 from prognosis_dask.store.outcome import Outcome
 
@@ -190,6 +192,7 @@ def _settle(future: Future, task: Task, retries: int, queues: _Queues) -> list[O
     except KilledWorker as error:
         if task.alone:
             return [_lost(task, error)]
+        journal("task-lost-its-worker", level=logging.WARNING, stage=task.stage, case=task.cases[0].short_hash)
         queues.suspects.extend(task.split())
     except CancelledError:  # the connection to the scheduler was lost for a moment
         queues.again.append(task)
@@ -202,6 +205,14 @@ def _settle(future: Future, task: Task, retries: int, queues: _Queues) -> list[O
                 f"stage {task.stage} failed {task.attempt + 1} times for case {task.cases[0].short_hash}: "
                 f"{type(error).__name__}: {error}. What is finished is kept; mend this and run the same command again"
             ) from error
+        journal(
+            "task-retried",
+            level=logging.WARNING,
+            stage=task.stage,
+            case=task.cases[0].short_hash,
+            attempt=task.attempt + 1,
+            error=type(error).__name__,
+        )
         queues.again.append(replace(task, attempt=task.attempt + 1))
     return []
 
