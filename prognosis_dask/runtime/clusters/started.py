@@ -17,7 +17,7 @@ from prognosis_dask.runtime.clusters.security import free_dashboard, websocket_o
 
 #: Modules that a scheduler loads when a kind of cluster here starts it, whether in this process or on another host:
 #: the place for pages on its dashboard and for scheduler plugins. See ``dask scheduler --preload``.
-SCHEDULER_PRELOAD: tuple[str, ...] = ()
+SCHEDULER_PRELOAD: tuple[str, ...] = ("prognosis_dask.runtime.dashboard",)
 
 
 @contextmanager
