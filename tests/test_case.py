@@ -10,6 +10,7 @@ import pytest
 from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.errors import JobError
 
+HEADER = "case_id,patient_id,modality,roi,image,mask,labels,time_days,event"
 CASE = Case("a_CT_GTV", "a", "CT", "GTV", "/x/image.nii", "/x/mask.nii", (1, 3), 12.5, 1, "abc", {"age": "61,5"})
 
 
@@ -45,9 +46,22 @@ def test_a_hand_written_table_notices_when_its_files_change(tmp_path: Path) -> N
     [
         ("case_id,patient_id\na,b\n", r"lacks the columns \['modality', 'roi', 'image', 'mask'\]"),
         ("case_id,patient_id,modality,roi,image,mask\n" + "a,a,CT,G,i,m\n" * 2, "names the case 'a' twice"),
+        (f"{HEADER}\na,a,CT,G,i\n", "line 2: mask is empty"),
+        (f"{HEADER}\na,a,CT,G,i,m\n,a,CT,G,i,m\n", "line 3: case_id is empty"),
+        (f"{HEADER}\na,a,CT,G,i,m,GTV\n", "line 2: labels has 'GTV', expected whole numbers"),
+        (f"{HEADER}\na,a,CT,G,i,m,,long\n", "line 2: time_days is 'long', expected a number of days above zero"),
+        (f"{HEADER}\na,a,CT,G,i,m,,-1\n", "line 2: time_days is '-1', expected a number of days above zero"),
+        (f"{HEADER}\na,a,CT,G,i,m,,9,dead\n", r"line 2: event is 'dead', expected 1 \(seen\), 0 \(censored\)"),
+        (f"{HEADER}\na,a,CT,G,i,m,,9,1,too,many\n", "line 2: it has more cells than the 9 columns"),
     ],
 )
 def test_a_table_that_cannot_be_used_says_why(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_text(text)
     with pytest.raises(JobError, match=message):
+        read_cases(tmp_path / "cases.csv")
+
+
+def test_a_file_that_is_no_text_is_refused_as_one(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_bytes(bytes(range(256)))
+    with pytest.raises(JobError, match="not a CSV file in UTF-8"):
         read_cases(tmp_path / "cases.csv")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -105,17 +106,17 @@ def read_cases(path: Path | str) -> list[Case]:
     Raises
     ------
     JobError
-        When the file is missing, lacks a required column, or names a case twice.
+        When the file is missing or is no such table, lacks a required column or cell, holds a label, time or event
+        that cannot be one, or names a case twice; the message names the line.
     """
     path = Path(path)
     if not path.is_file():
         raise JobError(f"no table of cases at {path}; `prognosis index` writes one")
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
-        if missing:
-            raise JobError(f"{path} lacks the columns {missing}; it has {reader.fieldnames}")
-        cases = [_case(row, path.parent) for row in reader]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            cases = list(_rows(csv.DictReader(stream, restval=""), path))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise JobError(f"{path} is not a CSV file in UTF-8: {error}") from error
     seen: set[str] = set()
     for case in cases:
         if case.case_id in seen:
@@ -124,8 +125,24 @@ def read_cases(path: Path | str) -> list[Case]:
     return cases
 
 
+def _rows(reader: csv.DictReader[str], path: Path) -> Iterator[Case]:
+    missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+    if missing:
+        raise JobError(f"{path} lacks the columns {missing}; it has {reader.fieldnames}")
+    for row in reader:
+        try:
+            yield _case(row, path.parent)
+        except ValueError as error:
+            raise JobError(f"{path}, line {reader.line_num}: {error}") from error
+
+
 def _case(row: dict[str, str], folder: Path) -> Case:
     fixed = {f.name for f in fields(Case)}
+    if None in row:  # where csv puts the cells that are too many
+        raise ValueError(f"it has more cells than the {len(row) - 1} columns; quote cells that hold a comma")
+    for name in REQUIRED:
+        if not row[name]:
+            raise ValueError(f"{name} is empty; every case needs one")
     return Case(
         case_id=row["case_id"],
         patient_id=row["patient_id"],
@@ -133,12 +150,34 @@ def _case(row: dict[str, str], folder: Path) -> Case:
         roi=row["roi"],
         image=str(folder / row["image"]),
         mask=str(folder / row["mask"]),
-        labels=tuple(int(label) for label in row.get("labels", "").split(";") if label),
-        time_days=float(row["time_days"]) if row.get("time_days") else None,
-        event=int(row["event"]) if row.get("event") else None,
+        labels=tuple(_label(label) for label in row.get("labels", "").split(";") if label),
+        time_days=_time_days(row["time_days"]) if row.get("time_days") else None,
+        event=_event(row["event"]) if row.get("event") else None,
         source=row.get("source") or _stamp(folder / row["image"], folder / row["mask"]),
         covariates={name: value for name, value in row.items() if name not in fixed},
     )
+
+
+def _label(text: str) -> int:
+    if not text.strip().isdigit():
+        raise ValueError(f"labels has {text!r}, expected whole numbers, joined by semicolons")
+    return int(text)
+
+
+def _time_days(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ValueError(f"time_days is {text!r}, expected a number of days above zero, or nothing")
+    return value
+
+
+def _event(text: str) -> int:
+    if text.strip() not in ("0", "1"):
+        raise ValueError(f"event is {text!r}, expected 1 (seen), 0 (censored), or nothing")
+    return int(text)
 
 
 def _stamp(*paths: Path) -> str:
