@@ -5,14 +5,20 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell comma
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 UV := .venv/tools/bin/uv --no-progress --quiet
+# Beside the lock, since its CPU build has other hashes and no CUDA libraries; PIP_FIND_LINKS may lead to that build
+TORCH := torch==2.13.0
 
-.PHONY: demo test check lock format clean
+.PHONY: demo test test-torch check lock format clean
 
 demo: .venv/ready
 	$(BIN)/prognosis run jobs/demo.toml --out runs/demo
 
 test: .venv/ready
 	$(BIN)/pytest
+
+# The same tests without MXNet: numpy 2, the newest of everything, torch
+test-torch: .venv-torch/ready
+	.venv-torch/bin/pytest
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -24,20 +30,36 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+COMPILE := $(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+    --upgrade --custom-compile-command "make lock"
+
 # Locks for every platform at once: names, versions and hashes only
 lock: .venv/tools
-	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-	    --upgrade --custom-compile-command "make lock" -o requirements.lock
+	$(COMPILE) --extra gluon --group reference -o requirements.lock
+	$(COMPILE) -o requirements-torch.lock
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-torch .pytest_cache .mypy_cache .ruff_cache
 
-.venv/ready: .venv/tools requirements.lock pyproject.toml
+.venv/ready: .venv/wheels requirements.lock pyproject.toml
 	@echo "Installing the locked dependencies into .venv"
-	@$(UV) build --wheel tools/oldconfigparser -o .venv/wheels
-	@$(UV) pip sync --require-hashes --compile-bytecode --python $(BIN)/python --find-links .venv/wheels requirements.lock
+	@$(SYNC) --python $(BIN)/python requirements.lock
 	@$(UV) pip install --python $(BIN)/python --no-deps --editable .
 	@touch $@
+
+.venv-torch/ready: .venv/wheels requirements-torch.lock pyproject.toml Makefile
+	@echo "Installing torch and the locked dependencies into .venv-torch"
+	@test -d .venv-torch || $(UV) venv --python $(PYTHON) .venv-torch
+	@$(SYNC) --python .venv-torch/bin/python requirements-torch.lock
+	@$(UV) pip install --python .venv-torch/bin/python $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)") $(TORCH)
+	@$(UV) pip install --python .venv-torch/bin/python --no-deps --editable .
+	@touch $@
+
+SYNC = $(UV) pip sync --require-hashes --compile-bytecode --find-links .venv/wheels
+
+# What pyradiomics' build asks for and no index has
+.venv/wheels: .venv/tools
+	@$(UV) build --wheel tools/oldconfigparser -o .venv/wheels
 
 # uv lives in a corner of its own, so that syncing the environment does not remove it
 .venv/tools:

@@ -1,11 +1,15 @@
-"""What every test shares: where the real data lie."""
+"""What every test shares: where the real data lie, and the libraries that one environment lacks."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from prognosis_dask.deep.gluon_import import import_gluon
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +26,12 @@ def shared_data() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+@pytest.fixture(scope="session")
+def gluon() -> ModuleType:
+    """GluonCV; without MXNet, as where ``make test-torch`` runs, the test is skipped."""
+    missing = [name for name in ("mxnet", "gluoncv") if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"the Gluon engine is not installed here: no {' and no '.join(missing)}")
+    return import_gluon()

@@ -9,15 +9,16 @@ import pytest
 
 from prognosis_dask.deep.clips import make_clip
 from prognosis_dask.deep.engine import check_features, describe_engine, load_engine
-from prognosis_dask.deep.gluon_import import import_gluon
 from prognosis_dask.deep.networks import find_network
 from prognosis_dask.deep.weights import resolve_weights
 from prognosis_dask.errors import CaseError, ClusterError, Code, JobError
 from prognosis_dask.job import DeepSection
 
+pytestmark = pytest.mark.usefixtures("gluon")
+
 
 def load(**section):
-    return load_engine(DeepSection(**({"weights": "untrained:3"} | section)))
+    return load_engine(DeepSection(**({"weights": "untrained:3", "engine": "gluon"} | section)))
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +43,11 @@ def assert_close(values, expected):
     np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
-def test_logits_are_those_of_gluoncvs_own_network(tmp_path, clips):
-    gluoncv = import_gluon()
+def test_logits_are_those_of_gluoncvs_own_network(gluon, tmp_path, clips):
     import mxnet as mx
 
     # GluonCV's network as it comes: one clip at a time, not hybridised, its file written by itself
-    net = gluoncv.model_zoo.get_model("i3d_inceptionv1_kinetics400", pretrained=False, pretrained_base=False)
+    net = gluon.model_zoo.get_model("i3d_inceptionv1_kinetics400", pretrained=False, pretrained_base=False)
     rng = np.random.default_rng(0)
     for name, parameter in net.collect_params().items():
         if "batchnorm" in name:
@@ -83,7 +83,7 @@ def test_features_do_not_depend_on_the_clips_beside_one(engine, clips):
 def test_a_batch_filled_with_zeros_gives_each_clip_the_same_bits(clips):
     # the way batches run on a GPU, here on the processor
     engine = load()
-    engine._rows = 4
+    engine.rows = 4
     together = engine.features(clips[:5])
     assert together.shape == (5, 400)
     np.testing.assert_array_equal(np.concatenate([engine.features(clip[None]) for clip in clips[:5]]), together)
@@ -116,9 +116,9 @@ import numpy as np
 assert ctypes.CDLL("libgomp.so.1").omp_get_max_threads() == int(sys.argv[3])
 from prognosis_dask.deep.engine import describe_engine, load_engine
 from prognosis_dask.job import DeepSection
-engine = load_engine(DeepSection(weights="untrained:3"))
+engine = load_engine(DeepSection(engine="gluon", weights="untrained:3"))
 clips = np.load(sys.argv[1])
-sha256 = describe_engine(DeepSection(weights="untrained:3")).provenance["weights_sha256"]
+sha256 = describe_engine(DeepSection(engine="gluon", weights="untrained:3")).provenance["weights_sha256"]
 np.savez(sys.argv[2], features=engine.features(clips), sha256=sha256)
 """
 
@@ -135,7 +135,10 @@ def test_another_process_with_another_number_of_threads_gives_the_same_bits(engi
     expected = engine.features(clips[:2])
     for threads in ("1", "3"):
         with np.load(tmp_path / f"{threads}.npz") as other:
-            assert other["sha256"] == describe_engine(DeepSection(weights="untrained:3")).provenance["weights_sha256"]
+            assert (
+                other["sha256"]
+                == describe_engine(DeepSection(engine="gluon", weights="untrained:3")).provenance["weights_sha256"]
+            )
             np.testing.assert_array_equal(other["features"], expected)
 
 
@@ -171,12 +174,12 @@ def test_clips_that_the_network_cannot_take_are_refused(engine, clips):
 
 
 def test_an_engine_is_described_without_loading_it(engine):
-    described = describe_engine(DeepSection(weights="untrained:3"))
+    described = describe_engine(DeepSection(engine="gluon", weights="untrained:3"))
     assert described.feature_names == engine.feature_names
     assert all(isinstance(value, str) and value for value in described.provenance.values())
     assert described.provenance["mxnet"] == "1.9.1"
-    assert described == describe_engine(DeepSection(weights="untrained:3", batch_size=3))
-    assert described != describe_engine(DeepSection(weights="untrained:4"))
+    assert described == describe_engine(DeepSection(engine="gluon", weights="untrained:3", batch_size=3))
+    assert described != describe_engine(DeepSection(engine="gluon", weights="untrained:4"))
 
 
 def test_features_that_are_not_finite_are_a_problem_of_the_case():
@@ -186,7 +189,6 @@ def test_features_that_are_not_finite_are_a_problem_of_the_case():
 
 
 def test_a_gpu_that_is_not_there_is_an_error_not_a_slower_run():
-    import_gluon()
     import mxnet as mx
 
     if mx.context.num_gpus():
@@ -205,7 +207,7 @@ def test_a_machine_without_mxnet_is_told_where_it_runs():
         "import sys; sys.modules['mxnet'] = None\n"
         "from prognosis_dask.deep.engine import load_engine\n"
         "from prognosis_dask.job import DeepSection\n"
-        "load_engine(DeepSection(weights='untrained:0'))"
+        "load_engine(DeepSection(engine='gluon', weights='untrained:0'))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 1

@@ -8,7 +8,6 @@ import zipfile
 import numpy as np
 import pytest
 
-from prognosis_dask.deep.gluon_import import import_gluon
 from prognosis_dask.deep.networks import find_network
 from prognosis_dask.deep.params_file import parse_params
 from prognosis_dask.deep.weights import resolve_weights
@@ -18,18 +17,22 @@ NETWORK = find_network("i3d_inceptionv1_kinetics400")
 
 
 @pytest.fixture(scope="module")
-def gluon_net():
+def gluon_net(gluon):
     """GluonCV's network as GluonCV makes it."""
-    return import_gluon().model_zoo.get_model(NETWORK.name, pretrained=False, pretrained_base=False)
+    return gluon.model_zoo.get_model(NETWORK.name, pretrained=False, pretrained_base=False)
 
 
-def write_params(path, values):
+@pytest.fixture
+def write_params(gluon):
     """Write a weight file as MXNet does."""
-    import_gluon()
     import mxnet as mx
 
-    mx.nd.save(str(path), {name: mx.nd.from_numpy(np.array(value), zero_copy=False) for name, value in values.items()})
-    return f"file:{path}"
+    def write(path, values):
+        arrays = {name: mx.nd.from_numpy(np.array(value), zero_copy=False) for name, value in values.items()}
+        mx.nd.save(str(path), arrays)
+        return f"file:{path}"
+
+    return write
 
 
 def test_parameters_are_those_of_gluoncv(gluon_net):
@@ -65,7 +68,7 @@ def test_file_of_another_kind_is_refused(tmp_path, content):
         resolve_weights(f"file:{path}", NETWORK)
 
 
-def test_file_cut_short_anywhere_is_refused(tmp_path):
+def test_file_cut_short_anywhere_is_refused(write_params, tmp_path):
     write_params(tmp_path / "small.params", {"a": np.arange(3, dtype=np.float32), "b": np.ones((2, 2), np.float32)})
     content = (tmp_path / "small.params").read_bytes()
     assert {name: value.tolist() for name, value in parse_params(content).items()} == {
@@ -77,13 +80,13 @@ def test_file_cut_short_anywhere_is_refused(tmp_path):
             parse_params(content[:length])
 
 
-def test_file_of_other_numbers_than_float32_is_refused(tmp_path):
+def test_file_of_other_numbers_than_float32_is_refused(write_params, tmp_path):
     spec = write_params(tmp_path / "half.params", {"a": np.ones(3, np.float16)})
     with pytest.raises(WeightsError, match=r"type 2, shape \(3,\); expected float32"):
         resolve_weights(spec, NETWORK)
 
 
-def test_file_of_another_network_says_what_differs(tmp_path):
+def test_file_of_another_network_says_what_differs(write_params, tmp_path):
     values = dict(resolve_weights("untrained:1", NETWORK).values)
     del values["features.3.1.beta"]
     values["features.3.1.extra"] = np.ones(2, np.float32)
@@ -118,14 +121,14 @@ def test_weights_of_another_kind_are_a_mistake_in_the_job(spec):
         resolve_weights(spec, NETWORK)
 
 
-def test_pretrained_weights_without_network_say_the_way_on(tmp_path, monkeypatch):
+def test_pretrained_weights_without_network_say_the_way_on(gluon, tmp_path, monkeypatch):
     monkeypatch.setenv("MXNET_HOME", str(tmp_path))
     monkeypatch.setenv("MXNET_GLUON_REPO", "http://127.0.0.1:9/")
     with pytest.raises(WeightsError, match=r"127\.0\.0\.1.*i3d_inceptionv1_kinetics400-81e0be10.*'file:PATH'"):
         resolve_weights("kinetics400", NETWORK)
 
 
-def test_pretrained_weights_with_another_checksum_are_refused(tmp_path, monkeypatch):
+def test_pretrained_weights_with_another_checksum_are_refused(gluon, tmp_path, monkeypatch):
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as stream:
         stream.writestr("i3d_inceptionv1_kinetics400-81e0be10.params", b"other weights")
@@ -154,7 +157,7 @@ def test_pretrained_weights_with_another_checksum_are_refused(tmp_path, monkeypa
         server.server_close()
 
 
-def test_published_weight_file_is_the_one_gluoncv_names():
+def test_published_weight_file_is_the_one_gluoncv_names(gluon):
     named = os.environ.get("PROGNOSIS_KINETICS400_PARAMS")
     if not named:
         pytest.skip("set PROGNOSIS_KINETICS400_PARAMS to GluonCV's i3d_inceptionv1_kinetics400-81e0be10.params")

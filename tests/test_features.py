@@ -100,6 +100,8 @@ def test_zarr_comes_back_identical_also_with_plain_xarray(dataset: xr.Dataset, t
     write_features(dataset, tmp_path)
     xr.testing.assert_identical(read_features(tmp_path), dataset)
     xr.testing.assert_identical(read_features(tmp_path / "features.zarr"), dataset)
+    texts = [variable for variable in read_features(tmp_path).variables.values() if variable.dtype.kind not in "fib"]
+    assert {variable.dtype for variable in texts} == {np.dtype(object)}  # with every NumPy
     xr.testing.assert_identical(xr.open_zarr(tmp_path / "features.zarr").load(), dataset)
     assert dataset.attrs["job"]["window"] == [1.0, 2.0]
 

@@ -9,7 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.pixels import get_decoder
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from prognosis_dask.errors import Code
 from prognosis_dask.imaging.series import read_slices, series_grid
@@ -71,6 +72,11 @@ def test_compressed_series_equal_simpleitk(tmp_path: Path, syntax: pydicom.uid.U
         slice_.save_as(path)
     assert_equals_simpleitk(folder)
     np.testing.assert_array_equal(read_slices(list_series(folder), 0, 3), stored - 1024)
+
+
+def test_the_codec_of_most_compressed_ct_is_installed() -> None:
+    # no program here writes it; libjpeg's own tests hold its values
+    assert get_decoder(JPEGLosslessSV1).is_available
 
 
 def test_slopes_that_differ_between_slices_are_applied_to_each(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def read_features(path: Path | str) -> xr.Dataset:
         raise StoreError(f"no features at {path}; `prognosis run` writes them when all cases are through")
     try:
         _check_whole(path)
-        dataset: xr.Dataset = xr.open_zarr(path, consolidated=True).load()
+        dataset = _text_as_objects(xr.open_zarr(path, consolidated=True).load())
     except (FileNotFoundError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise StoreError(f"{path} cannot be read ({error}); run the job again to write it anew") from error
     if dataset.attrs.get("format") != _FORMAT:
@@ -148,6 +148,17 @@ def _dataset(columns: Mapping[str, npt.NDArray[Any]], attributes: Mapping[str, A
         spec = spec_of(name)
         (coordinates if spec.coordinate else data)[name] = xr.Variable(spec.dims, values, spec.attributes)
     return xr.Dataset(data, coordinates, dict(attributes))
+
+
+def _text_as_objects(dataset: xr.Dataset) -> xr.Dataset:
+    """The same texts with every NumPy: from 2 on, zarr hands out NumPy's own kind of text, which few others take."""
+    texts = {
+        str(name): xr.Variable(variable.dims, variable.to_numpy().astype(object), variable.attrs)
+        for name, variable in dataset.variables.items()
+        if variable.dtype.kind == "T"
+    }
+    coordinates = {name: texts.pop(name) for name in [*texts] if name in dataset.coords}
+    return dataset.assign(texts).assign_coords(coordinates)
 
 
 def _text(values: Iterable[str]) -> npt.NDArray[np.object_]:
