@@ -29,6 +29,7 @@ from prognosis_dask.runtime.cluster import ClusterSpec, connect, prepare
 from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
 from prognosis_dask.runtime.journal import journal_in
 from prognosis_dask.runtime.performance import check_report, report_to
+from prognosis_dask.runtime.preflight import check_run
 from prognosis_dask.runtime.progress import Progress
 from prognosis_dask.runtime.record import RunRecord
 from prognosis_dask.runtime.runner import run_plan
@@ -49,6 +50,10 @@ from prognosis_dask.store.ledger import Ledger
 from prognosis_dask.store.outcome import Outcome
 from prognosis_dask.store.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
+
+#: Bytes that a task may need at its peak: a CT of 512 x 512 with its mask, and the network with its weights.
+IMAGE_MEMORY = 1_000_000_000
+NETWORK_MEMORY = 1_500_000_000
 
 Map = Callable[..., Iterable[Any]]
 Say = Callable[[str], None]
@@ -110,6 +115,11 @@ def run_folder(job: Job, out: Path | str | None) -> Path:
     return Path(out or job.run.out or Path("runs") / job.name).absolute()
 
 
+def wants_gpu(job: Job) -> bool:
+    """Whether some stage runs on a GPU; then each stage asks for the sort of worker that it needs."""
+    return job.deep.enabled and job.deep.device == "gpu"
+
+
 def check_inputs(job: Job) -> None:
     """Refuse what cannot run before anything is started.
 
@@ -148,6 +158,8 @@ def map_on(client: Client) -> Map:
 def _run(
     job: Job, client: Client, folder: Path, ledger: Ledger, watch: Watch, performance_report: Path | None, say: Say
 ) -> RunResult:
+    memory = max(IMAGE_MEMORY, NETWORK_MEMORY if job.deep.enabled else 0)
+    check_run(client, folder, gpu=wants_gpu(job), memory=memory)
     record = RunRecord.begin(job, client)
     record.write(folder)
     watch.phase("cohort")
@@ -210,14 +222,16 @@ def _cohort(job: Job, folder: Path, cluster_map: Map, say: Say) -> tuple[list[Ca
 def _stages(job: Job, cases: Sequence[Case], context: StageContext, engine: EngineDescription | None) -> list[Stage]:
     """The job's stages, each with the digests of everything that its results depend on."""
     roi = {case.case_id: digest(ROI_VERSION, case.digest, job.image, job.frames) for case in cases}
-    stages = [Stage("roi", run_roi, roi)]
+    cpu, network = ("CPU", "GPU") if wants_gpu(job) else ("", "")
+    stages = [Stage("roi", run_roi, roi, resource=cpu, memory=IMAGE_MEMORY)]
     if job.radiomics.enabled:
         params = context.radiomics.content
         digests = {case.case_id: digest(RADIOMICS_VERSION, case.digest, job.image, params) for case in cases}
-        stages.append(Stage("radiomics", run_radiomics, digests))
+        stages.append(Stage("radiomics", run_radiomics, digests, resource=cpu, memory=IMAGE_MEMORY))
     if engine:
         digests = {case.case_id: digest(DEEP_VERSION, roi[case.case_id], engine.provenance) for case in cases}
-        stages.append(Stage("deep", run_deep, digests, job.deep.batch_size, _clip_length))
+        size = job.deep.batch_size
+        stages.append(Stage("deep", run_deep, digests, size, _clip_length, resource=network, memory=NETWORK_MEMORY))
     return stages
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from prognosis_dask.cohort.case import Case
@@ -29,6 +29,10 @@ class Stage:
         The most cases that a task takes.
     group
         From the first stage's outcome to what the cases of one task must share (the length of the clip).
+    resource
+        What a worker has to offer, ``CPU`` or ``GPU``; empty: any worker will do.
+    memory
+        Bytes that a task may need at its peak.
     """
 
     name: str
@@ -36,12 +40,15 @@ class Stage:
     digests: Mapping[str, str]
     batch_size: int = 1
     group: Callable[[Outcome], int] = lambda outcome: 0
+    resource: str = ""
+    memory: int = 0
 
 
 class CohortPlan:
     """The plan of a cohort: a first stage for every case, then the others for the cases that came through it.
 
     Stages that follow are taken before new cases are begun, so that the network is fed while images are still read.
+    Where the network has a resource of its own, new cases are begun first as long as it waits for them.
     A case whose stored data prove damaged goes through the first stage once more.
     """
 
@@ -75,14 +82,28 @@ class CohortPlan:
             totals[name] = ready + sum((name, case_id) not in self._final for case_id in self._begin)
         return totals
 
-    def take(self) -> Task | None:
+    def take(self, full: Collection[str] = ()) -> Task | None:
         """See :class:`prognosis_dask.runtime.runner.Plan`."""
+        here = self._first.resource
+        elsewhere = {stage.resource for stage in self._followers.values()} - {here, *full}
+        if task := self._take_ready(elsewhere):
+            return task
+        if here in full:
+            return None
+        if elsewhere and self._begin:  # a GPU waits for cases
+            return self._take_new()
+        return self._take_ready({here}) or self._take_new()
+
+    def _take_new(self) -> Task | None:
+        return self._task(self._first, [self._begin.popleft()]) if self._begin else None
+
+    def _take_ready(self, resources: Collection[str]) -> Task | None:
+        """A task of a stage that follows and runs on one of the resources."""
         for (name, _), queue in self._ready.items():
             stage = self._followers[name]
-            if len(queue) >= stage.batch_size or (queue and not self._open_first):
+            enough = len(queue) >= stage.batch_size or (queue and not self._open_first)
+            if stage.resource in resources and enough:
                 return self._task(stage, [queue.popleft() for _ in range(min(stage.batch_size, len(queue)))])
-        if self._begin:
-            return self._task(self._first, [self._begin.popleft()])
         return None
 
     def accept(self, outcomes: Sequence[Outcome]) -> None:
@@ -117,4 +138,5 @@ class CohortPlan:
             digests=tuple(stage.digests[case_id] for case_id in case_ids),
             function=stage.function,
             context=self._context,
+            resource=stage.resource,
         )

@@ -1,9 +1,10 @@
 """The runner: a bounded window of tasks on the cluster, outcomes as values, retries for the infrastructure only.
 
-The plan says which task is ready; the runner keeps about two tasks in flight per worker thread, so that no worker
-waits and the scheduler's memory does not grow with the cohort. What a task returns are outcomes. What it raises is
-the infrastructure's fault (a full disk, a lost connection) and is retried; so is the death of a worker, but then the
-cases run one by one, so that the guilty one is found and the others go on.
+The plan says which task is ready; the runner keeps about two tasks in flight per worker thread, or per GPU, so that no
+worker waits, no sort of task crowds out another, and the scheduler's memory does not grow with the cohort. Dask itself
+would not hold back: tasks that ask for a resource all go to the workers at once. What a task returns are outcomes. What
+it raises is the infrastructure's fault (a full disk, a lost connection) and is retried; so is the death of a worker, but
+then the cases run one by one, so that the guilty one is found and the others go on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
@@ -26,7 +28,7 @@ from prognosis_dask.runtime.journal import journal
 from prognosis_dask.runtime.task import StageFunction, run_task
 from prognosis_dask.store.outcome import Outcome
 
-#: Tasks in flight per worker thread: one runs, one waits beside it.
+#: Tasks in flight per worker thread, or per GPU: one runs, one waits beside it.
 TASKS_PER_THREAD = 2
 #: Seconds that a finished task's outcome may take to arrive; it is small, so longer means that its worker is gone.
 RESULT_TIMEOUT = 30.0
@@ -38,13 +40,17 @@ LOOK_EVERY = 2.0
 
 @dataclass(frozen=True)
 class Task:
-    """Some cases for one stage. ``function(cases, context)`` runs on a worker and returns an outcome per case."""
+    """Some cases for one stage. ``function(cases, context)`` runs on a worker and returns an outcome per case.
+
+    ``resource`` is what the worker has to offer, ``CPU`` or ``GPU``; empty: any worker will do.
+    """
 
     stage: str
     cases: tuple[Case, ...]
     digests: tuple[str, ...]
     function: StageFunction
     context: Any
+    resource: str = ""
     attempt: int = 0
     alone: bool = False
 
@@ -66,8 +72,8 @@ class Task:
 class Plan(Protocol):
     """What the runner asks: which task is next, and what follows from an outcome."""
 
-    def take(self) -> Task | None:
-        """The next task that is ready, or None when none is ready now."""
+    def take(self, full: Collection[str] = ()) -> Task | None:
+        """The next task that is ready and asks for none of the ``full`` resources, or None when there is none now."""
 
     def accept(self, outcomes: Sequence[Outcome]) -> None:
         """Take note of finished work, which may make other tasks ready. Called after it has been recorded."""
@@ -110,9 +116,18 @@ def run_plan(
     finished: SimpleQueue[Future] = SimpleQueue()
     try:
         while True:
-            while len(running) < window.size and (task := queues.take(idle=not running)):
-                work = packed(task), task.cases, task.digests, case_limit_s
-                future = client.submit(run_task, task.stage, *work, key=task.key(), pure=False)
+            while task := queues.take(idle=not running, full=window.full(running.values())):
+                future = client.submit(
+                    run_task,
+                    task.stage,
+                    packed(task),
+                    task.cases,
+                    task.digests,
+                    case_limit_s,
+                    key=task.key(),
+                    pure=False,
+                    resources=window.ask(task.resource),
+                )
                 running[future] = task
                 future.add_done_callback(finished.put)
             if not running:
@@ -133,16 +148,15 @@ def run_plan(
 
 
 def _next_batch(finished: SimpleQueue[Future], health: ClusterHealth) -> list[Future]:
-    """All futures that have finished, at least one; looks after the cluster while it waits."""
-    while True:
-        try:
-            batch = [finished.get(timeout=CHECK_EVERY)]
-        except Empty:
-            health.check()
-            continue
-        while not finished.empty():
-            batch.append(finished.get())
-        return batch
+    """All futures that have finished; none after a while of silence, in which the cluster was looked after."""
+    try:
+        batch = [finished.get(timeout=CHECK_EVERY)]
+    except Empty:
+        health.check()
+        return []
+    while not finished.empty():
+        batch.append(finished.get())
+    return batch
 
 
 class _Packed:
@@ -171,12 +185,16 @@ class _Queues:
     suspects: list[Task] = field(default_factory=list)
     trial: bool = False
 
-    def take(self, *, idle: bool) -> Task | None:
-        """The next task; a suspect only when the cluster is idle, and then nothing beside it."""
+    def take(self, *, idle: bool, full: Collection[str]) -> Task | None:
+        """The next task with room for it; a suspect only when the cluster is idle, and then nothing beside it."""
         if self.trial and not idle:
             return None
         self.trial = False
-        task = self.again.pop() if self.again else self.plan.take()
+        task = next((task for task in self.again if task.resource not in full), None)
+        if task:
+            self.again.remove(task)
+        else:
+            task = self.plan.take(full)
         if task is None and idle and self.suspects:
             self.trial = True
             task = self.suspects.pop()
@@ -224,19 +242,41 @@ def _lost(task: Task, error: KilledWorker) -> Outcome:
 
 
 class _Window:
-    """How many tasks may be in flight, from the workers that are there now."""
+    """How many tasks may be in flight on each resource, from the workers that are there now.
+
+    Looked at anew every few seconds: workers that join late get work, those that leave take their room with them.
+    Where no worker offers ``CPU`` by name, as on clusters that others started, any thread counts as one.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._looked = -LOOK_EVERY
-        self._size = 1
+        self._threads = 1.0
+        self._offers: Mapping[str, float] = {}
 
-    @property
-    def size(self) -> int:
-        if time.monotonic() - self._looked > LOOK_EVERY:
-            self._looked = time.monotonic()
-            threads = sum(
-                worker["nthreads"] for worker in self._client.scheduler_info(n_workers=-1)["workers"].values()
-            )
-            self._size = max(1, TASKS_PER_THREAD * threads)
-        return self._size
+    def full(self, running: Iterable[Task]) -> set[str]:
+        """The resources that have no room for another task."""
+        self._look()
+        in_flight = Counter(task.resource for task in running)
+        return {name for name, tasks in in_flight.items() if tasks >= TASKS_PER_THREAD * self._slots(name)}
+
+    def ask(self, resource: str) -> dict[str, float] | None:
+        """What Dask is told of the resource that a task needs."""
+        return {resource: 1} if resource and not self._is_any_thread(resource) else None
+
+    def _slots(self, resource: str) -> float:
+        return self._threads if self._is_any_thread(resource) else max(1.0, self._offers.get(resource, 0.0))
+
+    def _is_any_thread(self, resource: str) -> bool:
+        return resource == "" or (resource == "CPU" and "CPU" not in self._offers)
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked < LOOK_EVERY:
+            return
+        self._looked = time.monotonic()
+        offers: Counter[str] = Counter()
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        for worker in workers:
+            offers.update(worker["resources"])
+        self._offers = offers
+        self._threads = max(1, sum(worker["nthreads"] for worker in workers))
