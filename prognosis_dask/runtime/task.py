@@ -27,6 +27,7 @@ from distributed import get_worker
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.runtime.child import STARTED
+from prognosis_dask.runtime.metering import metered
 from prognosis_dask.store.outcome import Outcome
 
 StageFunction = Callable[[tuple[Case, ...], tuple[str, ...], Any], list[Outcome]]
@@ -78,7 +79,7 @@ def run_task(
     limit_s = case_limit_s * len(cases) or float("inf")
     for _ in range(CRASHES):
         try:
-            return _child().run(work, cases, digests, limit_s)
+            return metered(_child().run(work, cases, digests, limit_s))
         except _ChildLostError as lost:
             code, reason = lost.code, lost.reason
         if len(cases) > 1:
