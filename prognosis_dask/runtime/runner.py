@@ -3,8 +3,8 @@
 The plan says which task is ready; the runner keeps about two tasks in flight per worker thread, or per GPU, so that no
 worker waits, no sort of task crowds out another, and the scheduler's memory does not grow with the cohort. Dask itself
 would not hold back: tasks that ask for a resource all go to the workers at once. What a task returns are outcomes. What
-it raises is the infrastructure's fault (a full disk, a lost connection) and is retried; so is the death of a worker, but
-then the cases run one by one, so that the guilty one is found and the others go on.
+it raises is the infrastructure's fault (a full disk, a lost connection) and is retried; so is the death of a worker,
+but then the cases run one by one, so that the guilty one is found and the others go on.
 """
 
 from __future__ import annotations
