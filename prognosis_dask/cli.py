@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", help="done, failed and waiting per stage, also while a run goes on")
     status.add_argument("folder", type=Path, metavar="DIR")
+    status.add_argument("--watch", action="store_true", help="redraw every two seconds until the run has ended")
     status.set_defaults(command=_status)
 
     report = commands.add_parser("report", help="write DIR/report.html anew")
@@ -122,9 +123,12 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.report.status import status
+    from prognosis_dask.report.status import status, watch
 
-    print(status(arguments.folder))
+    if arguments.watch:
+        watch(arguments.folder)
+    else:
+        print(status(arguments.folder))
 
 
 def _report(arguments: argparse.Namespace) -> None:

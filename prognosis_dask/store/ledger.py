@@ -76,6 +76,15 @@ class StageCounts:
     by_code: dict[Code, int]
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How many outcomes of a stage were recorded in a span of time, the first and the last when (seconds since 1970)."""
+
+    count: int
+    first: float
+    last: float
+
+
 class Ledger:
     """One row per case and stage. Made by :meth:`create` (to write) or :meth:`read`; a context manager."""
 
@@ -203,6 +212,13 @@ class Ledger:
                 failed[stage][_code(code, self.path)] = count
         return {stage: StageCounts(done[stage], sum(failed[stage].values()), failed[stage]) for stage in done}
 
+    def pace(self, since: float) -> dict[str, Pace]:
+        """What was recorded after ``since`` (seconds since 1970), by stage."""
+        query = """
+        SELECT stage, COUNT(*), MIN(finished_at), MAX(finished_at) FROM outcome WHERE finished_at > ? GROUP BY stage
+        """
+        return {stage: Pace(*values) for stage, *values in self._rows(query, since)}
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with _translated(self.path):
@@ -215,7 +231,7 @@ class Ledger:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+    def _rows(self, query: str, *values: str | float) -> list[tuple[Any, ...]]:
         with _translated(self.path):
             return self._connection.execute(query, values).fetchall()
 
