@@ -78,7 +78,7 @@ class StageCounts:
 
 @dataclass(frozen=True)
 class Pace:
-    """How many outcomes of a stage were recorded in a span of time, the first and the last when (seconds since 1970)."""
+    """How many outcomes of a stage were recorded in a span of time; the first and the last, in seconds since 1970."""
 
     count: int
     first: float
