@@ -1,0 +1,72 @@
+"""Real `dask scheduler` and `dask worker` processes for the tests, ended with the block."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def process(*command: str | Path, prefix: Sequence[str] = (), log: Path | None = None) -> Iterator[subprocess.Popen]:
+    """`python -m` the command, in the checkout; the whole tree of processes is ended with the block."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    stream = log.open("w") if log else subprocess.DEVNULL
+    started = subprocess.Popen(
+        [*prefix, sys.executable, "-m", *map(str, command)], env=environment, cwd=ROOT, stdout=stream, stderr=stream
+    )
+    try:
+        yield started
+    finally:
+        tree = psutil.Process(started.pid).children(recursive=True) if started.poll() is None else []
+        for one in [started, *tree]:
+            one.kill()
+        started.wait()
+        if log:
+            stream.close()
+
+
+@contextmanager
+def scheduler(file: Path, *options: str | Path, prefix: Sequence[str] = ()) -> Iterator[str]:
+    """The address of a scheduler that writes this scheduler file."""
+    arguments = ("--port", "0", "--scheduler-file", file, *options)
+    host = () if "--host" in options else ("--host", "127.0.0.1")
+    dashboard = () if "--dashboard-address" in options else ("--dashboard-address", "127.0.0.1:0")
+    with process("distributed.cli.dask_scheduler", *arguments, *host, *dashboard, prefix=prefix):
+        wait_for(lambda: file.exists() and file.read_text())
+        yield json.loads(file.read_text())["address"]
+
+
+@contextmanager
+def worker(file: Path, *options: str | Path, prefix: Sequence[str] = ()) -> Iterator[subprocess.Popen]:
+    """A worker of one thread that finds its scheduler by the file."""
+    host = () if "--host" in options else ("--host", "127.0.0.1")
+    arguments = ("--scheduler-file", file, "--nthreads", "1", "--no-dashboard", *host, *options)
+    with process("distributed.cli.dask_worker", *arguments, prefix=prefix) as started:
+        yield started
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def listening(pids: Sequence[int]) -> set[str]:
+    """The addresses on which these processes accept connections."""
+    return {
+        connection.laddr.ip
+        for pid in pids
+        for connection in psutil.Process(pid).net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
