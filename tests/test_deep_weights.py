@@ -35,13 +35,6 @@ def write_params(gluon):
     return write
 
 
-def test_parameters_are_those_of_gluoncv(gluon_net):
-    theirs = {name: tuple(p.shape) for name, p in gluon_net._collect_params_with_prefix().items()}
-    assert set(theirs) - set(NETWORK.aliases) == set(NETWORK.parameters)
-    assert {name: theirs[name] for name in NETWORK.parameters} == NETWORK.parameters
-    assert all(theirs[alias] == theirs[name] for alias, name in NETWORK.aliases.items())
-
-
 @pytest.mark.parametrize("deduplicate", [False, True], ids=["shared ones twice", "shared ones once"])
 def test_file_that_gluoncv_saved_is_read_as_mxnet_reads_it(gluon_net, tmp_path, deduplicate):
     import mxnet as mx

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from prognosis_dask.deep.clip_rules import ClipRule
+from prognosis_dask.deep.labels import class_labels
+from prognosis_dask.deep.parameters import i3d_resnet50, i3d_resnet50_aliases, inception_v1, slowfast_resnet50
 from prognosis_dask.errors import JobError
 
 
@@ -24,6 +26,12 @@ class Network:
         Name and shape of every parameter, in the order of computation. The names are those of GluonCV's weight files.
     aliases
         Other names that a weight file may use, and the parameters they stand for.
+    engines
+        Those that can run it, the one that ``auto`` prefers first.
+    clip
+        What its input is made by.
+    classes
+        The data set whose classes the logits are; see :func:`prognosis_dask.deep.labels.class_labels`.
     """
 
     name: str
@@ -31,6 +39,13 @@ class Network:
     outputs: dict[str, int]
     parameters: dict[str, tuple[int, ...]]
     aliases: dict[str, str]
+    engines: tuple[str, ...]
+    clip: ClipRule = field(default_factory=ClipRule)
+    classes: str = "kinetics400"
+
+    def labels(self, output: str) -> tuple[str, ...]:
+        """The name of every class where the output is their logits, else none."""
+        return class_labels(self.classes) if output == "logits" else ()
 
     def feature_names(self, output: str) -> tuple[str, ...]:
         """One name per value of an output.
@@ -55,45 +70,6 @@ def find_network(name: str) -> Network:
     return NETWORKS[name]
 
 
-# Inception v1 inflated to 3D (Carreira and Zisserman 2017, arXiv:1705.07750), layer numbers as GluonCV has them.
-# Stem: layer, channels in, channels out, kernel.
-_STEM = ((0, 3, 64, 7), (2, 64, 64, 1), (3, 64, 192, 3))
-# Inception blocks: layer, channels in, then channels out of the four branches: 1; 1 and 3; 1 and 3; pool and 1.
-_BLOCKS = (
-    (5, 192, 64, 96, 128, 16, 32, 32),
-    (6, 256, 128, 128, 192, 32, 96, 64),
-    (8, 480, 192, 96, 208, 16, 48, 64),
-    (9, 512, 160, 112, 224, 24, 64, 64),
-    (10, 512, 128, 128, 256, 24, 64, 64),
-    (11, 512, 112, 144, 288, 32, 64, 64),
-    (12, 528, 256, 160, 320, 32, 128, 128),
-    (14, 832, 256, 160, 320, 32, 128, 128),
-    (15, 832, 384, 192, 384, 48, 128, 128),
-)
-
-
-def _inception_v1(classes: int) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    for unit, cin, cout, kernel in _inception_v1_units():
-        shapes[f"{unit}.0.weight"] = (cout, cin, kernel, kernel, kernel)
-        for name in ("gamma", "beta", "running_mean", "running_var"):
-            shapes[f"{unit}.1.{name}"] = (cout,)
-    return shapes | {"output.weight": (classes, 1024), "output.bias": (classes,)}
-
-
-def _inception_v1_units() -> Iterator[tuple[str, int, int, int]]:
-    """Name, channels in, channels out and kernel of every convolution and the batch normalisation after it."""
-    for layer, cin, cout, kernel in _STEM:
-        yield f"features.{layer}", cin, cout, kernel
-    for layer, cin, one, narrow_a, wide_a, narrow_b, wide_b, pooled in _BLOCKS:
-        yield f"features.{layer}.0.0", cin, one, 1
-        yield f"features.{layer}.1.0", cin, narrow_a, 1
-        yield f"features.{layer}.1.1", narrow_a, wide_a, 3
-        yield f"features.{layer}.2.0", cin, narrow_b, 1
-        yield f"features.{layer}.2.1", narrow_b, wide_b, 3
-        yield f"features.{layer}.3.1", cin, pooled, 1
-
-
 NETWORKS = {
     network.name: network
     for network in (
@@ -101,8 +77,35 @@ NETWORKS = {
             name="i3d_inceptionv1_kinetics400",
             min_length=5,
             outputs={"logits": 400, "pooled": 1024},
-            parameters=_inception_v1(classes=400),
+            parameters=inception_v1(classes=400),
             aliases={"head.1.weight": "output.weight", "head.1.bias": "output.bias"},
+            engines=("torch", "gluon"),
+        ),
+        Network(
+            name="i3d_resnet50_v1_kinetics400",
+            min_length=5,
+            outputs={"logits": 400, "pooled": 2048},
+            parameters=i3d_resnet50(classes=400),
+            aliases=i3d_resnet50_aliases(),
+            engines=("gluon",),
+        ),
+        Network(
+            name="slowfast_4x16_resnet50_kinetics400",
+            min_length=36,
+            outputs={"logits": 400, "pooled": 2304},
+            parameters=slowfast_resnet50(classes=400, lateral_kernel=5),
+            aliases={},
+            engines=("gluon",),
+            clip=ClipRule(frames=32, slow_step=8),
+        ),
+        Network(
+            name="slowfast_8x8_resnet50_kinetics400",
+            min_length=40,
+            outputs={"logits": 400, "pooled": 2304},
+            parameters=slowfast_resnet50(classes=400, lateral_kernel=7),
+            aliases={},
+            engines=("gluon",),
+            clip=ClipRule(frames=32, slow_step=4),
         ),
     )
 }
