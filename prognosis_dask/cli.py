@@ -67,6 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path, metavar="DIR")
     report.set_defaults(command=_report)
 
+    weights = commands.add_parser("weights", help="a network's weight files")
+    actions = weights.add_subparsers(required=True, metavar="ACTION")
+    convert = actions.add_parser("convert", help="write a GluonCV .params file as .safetensors")
+    convert.add_argument("source", type=Path, metavar="IN.params")
+    convert.add_argument("target", type=Path, metavar="OUT.safetensors")
+    convert.add_argument("--network", default="i3d_inceptionv1_kinetics400", metavar="NAME")
+    convert.set_defaults(command=_convert)
+
     synth = commands.add_parser("synth", help="write a made cohort: DICOM and a clinical table")
     synth.add_argument("folder", type=Path, metavar="DIR")
     synth.add_argument("--patients", type=int, default=60, metavar="N")
@@ -135,6 +143,14 @@ def _report(arguments: argparse.Namespace) -> None:
     from prognosis_dask.report.page import write_report
 
     print(write_report(arguments.folder))
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.deep.networks import find_network
+    from prognosis_dask.deep.weights import convert_weights
+
+    made = convert_weights(arguments.source, arguments.target, find_network(arguments.network))
+    print(f"{made.source_sha256}  {arguments.source}\n{made.sha256}  {arguments.target}")
 
 
 def _synth(arguments: argparse.Namespace) -> None:

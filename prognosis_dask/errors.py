@@ -57,6 +57,7 @@ class Code(StrEnum):
     RADIOMICS_FAILED = "radiomics-failed"
     CLIP_INVALID = "clip-invalid"
     FEATURES_NOT_FINITE = "features-not-finite"
+    GPU_MEMORY = "gpu-memory"
     # running
     STORE_DAMAGED = "store-damaged"
     TIME_LIMIT = "time-limit"

@@ -76,8 +76,8 @@ class DeepSection:
     """Which network on which engine.
 
     ``engine = "auto"`` is torch where it is installed, else gluon. ``weights``: ``kinetics400``, ``file:PATH`` or
-    ``untrained:SEED``; ``weights_sha256``, where given, is what the file must have. Only ``precision = "float32"`` runs on
-    every engine and device: see docs/precision.md.
+    ``untrained:SEED``; ``weights_sha256``, where given, is what the file must have. ``precision``: see
+    docs/precision.md; float32 runs on every engine and device.
     """
 
     enabled: bool = True

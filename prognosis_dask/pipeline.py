@@ -20,7 +20,7 @@ from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.problems import read_problems, write_problems
 from prognosis_dask.deep.clips import clip_length
-from prognosis_dask.deep.engine import EngineDescription, describe_engine
+from prognosis_dask.deep.engine import EngineDescription, cases_per_task, describe_engine, settle_engine
 from prognosis_dask.errors import JobError, Problem
 from prognosis_dask.job import Job, digest
 from prognosis_dask.radiomics import column_names, read_params, unit
@@ -164,10 +164,9 @@ def _run(
     record.write(folder)
     watch.phase("cohort")
     cases, problems = _cohort(job, folder, map_on(client), say)
-    engine = describe_engine(job.deep) if job.deep.enabled else None
-    context = StageContext(
-        str(folder / "rois.zarr"), job.image, job.frames, read_params(job.radiomics.params), job.deep
-    )
+    deep = settle_engine(job.deep) if job.deep.enabled else job.deep
+    engine = describe_engine(deep) if deep.enabled else None
+    context = StageContext(str(folder / "rois.zarr"), job.image, job.frames, read_params(job.radiomics.params), deep)
     stages = _stages(job, cases, context, engine)
     record.digests = {stage.name: digest(sorted(stage.digests.values())) for stage in stages}
     record.deep = engine.provenance if engine else None
@@ -230,7 +229,7 @@ def _stages(job: Job, cases: Sequence[Case], context: StageContext, engine: Engi
         stages.append(Stage("radiomics", run_radiomics, digests, resource=cpu, memory=IMAGE_MEMORY))
     if engine:
         digests = {case.case_id: digest(DEEP_VERSION, roi[case.case_id], engine.provenance) for case in cases}
-        size = job.deep.batch_size
+        size = cases_per_task(job.deep)
         stages.append(Stage("deep", run_deep, digests, size, _clip_length, resource=network, memory=NETWORK_MEMORY))
     return stages
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -22,8 +23,8 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.deep.clips import make_clip
-from prognosis_dask.deep.engine import Engine, check_features, load_engine
+from prognosis_dask.deep.clips import check_frames
+from prognosis_dask.deep.engine import Engine, check_features, load_engine, rows_together
 from prognosis_dask.errors import CaseError, Code, Problem, PrognosisError
 from prognosis_dask.imaging.crop import crop_roi
 from prognosis_dask.imaging.frames import make_frames
@@ -64,18 +65,19 @@ def run_radiomics(cases: tuple[Case, ...], digests: tuple[str, ...], context: St
 
 
 def run_deep(cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[Outcome]:
-    """The network's features of the cases. Their clips have one length and go through the network together."""
-    clips = [_guarded("deep", case, digest, partial(_clip, case, context)) for case, digest in _pairs(cases, digests)]
-    sound = [clip for clip in clips if clip.problem is None]
-    if not sound:
-        return clips
-    watch = Stopwatch()
-    with watch.step("network"):
-        stacked = np.stack([cast("npt.NDArray[np.float32]", clip.result.pop("clip")) for clip in sound])
-        features = load_engine_once(context.deep).features(stacked)
-    share = watch.seconds["network"] / len(sound)
-    rows = iter(features)
-    return [clip if clip.problem else _with_features(clip, next(rows), share) for clip in clips]
+    """The network's features of the cases, whose clips have one length; a thread reads ahead while the network runs."""
+    engine = load_engine_once(context.deep)
+    asked = rows_together(context.deep.device, context.deep.batch_size)
+    outcomes: list[Outcome] = []
+    with ThreadPoolExecutor(1) as reader:
+        reads = [
+            reader.submit(_guarded, "deep", case, digest, partial(_frames, case, context))
+            for case, digest in _pairs(cases, digests)
+        ]
+        while reads:
+            batch, reads = reads[: engine.rows], reads[engine.rows :]
+            outcomes += _network([read.result() for read in batch], engine, asked)
+    return outcomes
 
 
 @lru_cache(maxsize=1)
@@ -110,22 +112,42 @@ def _radiomics(case: Case, context: StageContext, watch: Stopwatch) -> dict[str,
     return {"values": [values[name] for name in column_names(context.radiomics)]}
 
 
-def _clip(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+def _frames(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
     with watch.step("read"):
         frames = RoiStore.open(context.rois).read_frames(case.case_id)
-    with watch.step("clip"):
-        return {"clip": make_clip(frames)}
+    check_frames(frames)
+    return {"frames": frames}
 
 
-def _with_features(clip: Outcome, values: npt.NDArray[np.float32], share: float) -> Outcome:
-    result: dict[str, object] = {"values": values.astype(float).tolist(), "peak_memory_mb": _peak_memory_mb()}
+def _network(read: list[Outcome], engine: Engine, asked: int) -> list[Outcome]:
+    """The outcomes with features in place of frames; those with a problem as they are."""
+    sound = [outcome for outcome in read if outcome.problem is None]
+    if not sound:
+        return read
+    watch = Stopwatch()
+    frames = [cast("npt.NDArray[np.uint8]", outcome.result.pop("frames")) for outcome in sound]
+    try:
+        with watch.step("network"):
+            features = engine.features_of_frames(frames)
+    except CaseError as error:
+        of_all = error.problem
+        return [o if o.problem else replace(o, problem=of_all.of(case_id=o.case_id), result={}) for o in read]
+    share = watch.seconds["network"] / len(sound)
+    # a GPU short of memory took fewer clips at once, which rounds differently: to be seen in the ledger
+    fewer = {"rows": engine.rows} if engine.rows < asked else {}
+    rows = iter(features)
+    return [o if o.problem else _with_features(o, next(rows), share, fewer) for o in read]
+
+
+def _with_features(read: Outcome, values: npt.NDArray[np.float32], share: float, fewer: Mapping[str, int]) -> Outcome:
+    result: dict[str, object] = {"values": values.astype(float).tolist(), "peak_memory_mb": _peak_memory_mb(), **fewer}
     problem: Problem | None = None
     try:
         check_features(values)
     except CaseError as error:
-        problem = error.problem.of(case_id=clip.case_id)
-    seconds = {**clip.seconds, "network": share, "total": clip.seconds["total"] + share}
-    return replace(clip, seconds=seconds, problem=problem, result={} if problem else result)
+        problem = error.problem.of(case_id=read.case_id)
+    seconds = {**read.seconds, "network": share, "total": read.seconds["total"] + share}
+    return replace(read, seconds=seconds, problem=problem, result={} if problem else result)
 
 
 def _guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], dict[str, object]]) -> Outcome:

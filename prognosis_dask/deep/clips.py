@@ -55,16 +55,27 @@ def make_clip(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     CaseError
         ``CLIP_INVALID`` when there is no slice, or the shape or type is another.
     """
+    check_frames(frames)
+    grey = _enlarge(frames)
+    if len(grey) < SHORT:
+        grey = np.repeat(grey, HOLD, axis=0)
+    return np.take(_LEVELS, grey, axis=1)
+
+
+def check_frames(frames: npt.NDArray[np.uint8]) -> None:
+    """Refuse what are not frames of a region.
+
+    Raises
+    ------
+    CaseError
+        ``CLIP_INVALID`` when there is no slice, or the shape or type is another.
+    """
     if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1:] != (FRAME_SIZE, FRAME_SIZE) or not len(frames):
         raise CaseError(
             Code.CLIP_INVALID,
             f"the frames are {frames.dtype} of shape {frames.shape}; expected uint8 of shape "
             f"(slice, {FRAME_SIZE}, {FRAME_SIZE}) with at least one slice: make the frames again",
         )
-    grey = _enlarge(frames)
-    if len(grey) < SHORT:
-        grey = np.repeat(grey, HOLD, axis=0)
-    return np.take(_LEVELS, grey, axis=1)
 
 
 def _weights() -> npt.NDArray[np.float32]:

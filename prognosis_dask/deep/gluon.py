@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from prognosis_dask.deep.clips import CLIP_SIZE
+from prognosis_dask.deep.clips import CLIP_SIZE, make_clip
 from prognosis_dask.deep.gluon_import import import_gluon
 from prognosis_dask.deep.networks import Network
 from prognosis_dask.deep.weights import Weights
@@ -30,7 +31,7 @@ class GluonEngine:
     def __init__(self, network: Network, weights: Weights, *, output: str, device: str, rows: int) -> None:
         self.feature_names = network.feature_names(output)
         self._min_length = network.min_length
-        self._rows = rows
+        self.rows = rows
         gluoncv = import_gluon()
         import mxnet as mx
 
@@ -53,16 +54,20 @@ class GluonEngine:
             )
         values = np.empty((len(clips), len(self.feature_names)), np.float32)
         with self._lock:  # MXNet's static buffers serve one call at a time
-            for start in range(0, len(clips), self._rows):
-                part = clips[start : start + self._rows]
+            for start in range(0, len(clips), self.rows):
+                part = clips[start : start + self.rows]
                 values[start : start + len(part)] = self._run(part)[: len(part)]
         return values
 
+    def features_of_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """Run regions of one number of slices: n times (slice, 128, 128) uint8 to (n, F) float32."""
+        return self.features(np.stack([make_clip(region) for region in frames]))
+
     def _run(self, clips: npt.NDArray[np.float32]) -> Any:
-        if len(clips) < self._rows:
-            empty = np.zeros((self._rows - len(clips), *clips.shape[1:]), np.float32)
+        if len(clips) < self.rows:
+            empty = np.zeros((self.rows - len(clips), *clips.shape[1:]), np.float32)
             clips = np.concatenate([clips, empty])
-        return self._block(_array(self._mx, clips).as_in_context(self._context)).asnumpy().reshape(self._rows, -1)
+        return self._block(_array(self._mx, clips).as_in_context(self._context)).asnumpy().reshape(self.rows, -1)
 
 
 def _context(mx: Any, device: str) -> Any:

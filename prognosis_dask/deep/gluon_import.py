@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import importlib.metadata
 import importlib.util
 import os
 import platform
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,10 +50,9 @@ def gluon_version() -> str:
 
 
 def _import() -> ModuleType:
-    with _numpy_bool(), _one_thread(), warnings.catch_warnings():
+    with _numpy_bool(), _one_thread(), _without_torch(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"In accordance with NEP 32", DeprecationWarning)
         warnings.filterwarnings("ignore", r"distutils Version classes are deprecated", DeprecationWarning)
-        warnings.filterwarnings("ignore", r"Both `mxnet==.*` and `torch==.*` are installed", UserWarning)
         importlib.import_module("mxnet")
         return importlib.import_module("gluoncv")
 
@@ -67,6 +68,31 @@ def _numpy_bool() -> Iterator[None]:
         yield
     finally:
         del np.bool  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """GluonCV looks for torch while it is imported, and fails over version 2.
+
+    A finder that finds nothing, and not None in ``sys.modules``, over which SciPy fails.
+    """
+    loaded = sys.modules.pop("torch", None)
+    sys.meta_path.insert(0, _NO_TORCH)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(_NO_TORCH)
+        if loaded is not None:
+            sys.modules["torch"] = loaded
+
+
+class _NoTorch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if name == "torch":
+            raise ModuleNotFoundError("torch is hidden from GluonCV", name=name)
+
+
+_NO_TORCH = _NoTorch()
 
 
 @contextmanager

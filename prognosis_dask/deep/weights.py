@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from prognosis_dask.deep.networks import Network
 from prognosis_dask.deep.params_file import parse_params
+from prognosis_dask.deep.safetensors_file import parse_safetensors, write_safetensors
 from prognosis_dask.errors import JobError, WeightsError
 
 Values = Mapping[str, npt.NDArray[np.float32]]
@@ -30,6 +31,8 @@ class Weights:
         Of the weight file's content; of the values where there is no file.
     path
         The weight file, None where there is none.
+    source_sha256
+        Of the file that this one was converted from, as :func:`convert_weights` noted it; else empty.
     values
         One array for each of ``Network.parameters``.
     """
@@ -38,25 +41,63 @@ class Weights:
     sha256: str
     path: Path | None
     values: Values = field(repr=False, compare=False)
+    source_sha256: str = ""
 
 
-def resolve_weights(spec: str, network: Network) -> Weights:
+def resolve_weights(spec: str, network: Network, *, sha256: str = "") -> Weights:
     """Get the weights that a job names.
 
     ``kinetics400`` is GluonCV's pretrained file, downloaded at first use and checked by GluonCV; ``file:PATH`` a
-    ``.params`` file with the same names; ``untrained:SEED`` draws every value, for tests and demonstrations.
+    ``.params`` file with the same names, or what :func:`convert_weights` made of one; ``untrained:SEED`` draws every
+    value, for tests and demonstrations. ``sha256``, where given, is what the weights must have.
 
     Raises
     ------
     WeightsError
-        When the file is missing, cannot be fetched, or does not hold this network's parameters.
+        When the file is missing, cannot be fetched, is not the one that was asked for, or does not hold this network's
+        parameters.
     JobError
         When ``spec`` is none of the three.
     """
+    weights = _resolve(spec, network)
+    if sha256 and sha256.lower() != weights.sha256:
+        raise WeightsError(
+            f"the weights {spec} have the sha256 {weights.sha256}, expected {sha256} (deep.weights_sha256): they are "
+            "not the ones that were asked for"
+        )
+    return weights
+
+
+def convert_weights(source: Path, target: Path, network: Network) -> Weights:
+    """Write a ``.params`` file as safetensors, which torch and others read too; nothing but the container changes.
+
+    The new file's metadata name the network and the source's sha256; the weights returned have the sha256 of both.
+
+    Raises
+    ------
+    WeightsError
+        When the source cannot be read or does not hold this network's parameters, or the target cannot be written.
+    """
+    weights = _from_file(f"{_FILE}:{source}", source, network)
+    metadata = {"network": network.name, _SOURCE: weights.source_sha256 or weights.sha256}
+    try:
+        target.write_bytes(write_safetensors(weights.values, metadata))
+    except OSError as error:
+        raise WeightsError(f"cannot write {target}: {error.strerror}") from error
+    return _from_file(f"{_FILE}:{target}", target, network)
+
+
+_FILE = "file"
+#: Key of a converted file's metadata.
+_SOURCE = "source_sha256"
+_SAFETENSORS = ".safetensors"
+
+
+def _resolve(spec: str, network: Network) -> Weights:
     kind, _, rest = spec.partition(":")
     if spec == "kinetics400":
         return _from_file(spec, _pretrained(network), network)
-    if kind == "file" and rest:
+    if kind == _FILE and rest:
         return _from_file(spec, Path(rest), network)
     if kind == "untrained" and rest.isdecimal():
         values = _draw(int(rest), network)
@@ -88,16 +129,21 @@ def _from_file(spec: str, path: Path, network: Network) -> Weights:
     except OSError as error:
         raise WeightsError(
             f"cannot read the weight file {path}: {error.strerror}; deep.weights = 'file:PATH' expects the path of "
-            f"a .params file of {network.name}"
+            f"a .params or .safetensors file of {network.name}"
         ) from error
+    metadata: dict[str, str] = {}
     try:
-        arrays = parse_params(content)
+        if path.suffix == _SAFETENSORS:
+            arrays, metadata = parse_safetensors(content)
+        else:
+            arrays = parse_params(content)
     except ValueError as error:
-        raise WeightsError(f"{path} is not a .params file of {network.name}: {error}") from error
+        kind = _SAFETENSORS if path.suffix == _SAFETENSORS else ".params"
+        raise WeightsError(f"{path} is not a {kind} file of {network.name}: {error}") from error
     values = {network.aliases.get(name, name): array for name, array in arrays.items()}
     _check(values, network, path)
     ordered = {name: values[name] for name in network.parameters}
-    return Weights(spec, hashlib.sha256(content).hexdigest(), path, ordered)
+    return Weights(spec, hashlib.sha256(content).hexdigest(), path, ordered, metadata.get(_SOURCE, ""))
 
 
 def _check(values: Values, network: Network, path: Path) -> None:

@@ -1,0 +1,162 @@
+"""The torch engine: the same networks and weights as Gluon's, wherever torch runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from prognosis_dask.deep.clips import CLIP_SIZE, check_frames, clip_length
+from prognosis_dask.deep.networks import Network
+from prognosis_dask.deep.torch_clips import grey_clips
+from prognosis_dask.deep.torch_folding import GREY_ZERO
+from prognosis_dask.deep.torch_network import InceptionV1
+from prognosis_dask.deep.weights import Weights
+from prognosis_dask.errors import CaseError, ClusterError, Code
+
+#: What a job calls a precision, and the type that the network computes with. ``tf32`` is float32 whose factors a GPU
+#: rounds to 10 bits of mantissa on their way into a convolution. Features are float32 always.
+PRECISIONS = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+Floats = npt.NDArray[np.float32]
+
+
+class TorchEngine:
+    """A network in torch. See :class:`prognosis_dask.deep.engine.Engine`.
+
+    The network always runs on ``rows`` clips at once, in ``threads`` threads where it runs on a CPU: for other numbers
+    of either, sums are split and rounded differently. A GPU that has not the memory for ``rows`` clips goes on with
+    half of them.
+
+    Raises
+    ------
+    ClusterError
+        When ``device`` is ``gpu`` and torch sees none, or the processor has no bfloat16.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        weights: Weights,
+        *,
+        output: str,
+        device: str,
+        precision: str,
+        rows: int,
+        threads: int = 1,
+    ) -> None:
+        self.feature_names = network.feature_names(output)
+        self.rows = rows
+        self._min_length = network.min_length
+        self._device = _device(device, precision)
+        self._dtype = PRECISIONS[precision]
+        self._tf32 = precision == "tf32"
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._network = InceptionV1(weights.values, output).prepare(self._device, self._dtype)
+
+    def features(self, clips: Floats) -> Floats:
+        """Run clips of one length: (n, 3, T, 224, 224) float32 to (n, F) float32. A clip with NaN has NaN features."""
+        fits = clips.ndim == 5 and clips.shape[1::2] == (3, CLIP_SIZE) and clips.shape[4] == CLIP_SIZE
+        if not fits or clips.shape[2] < self._min_length or clips.dtype != np.float32:
+            raise ValueError(
+                f"clips are {clips.dtype} of shape {clips.shape}; expected float32 of shape "
+                f"(n, 3, {self._min_length} or more, {CLIP_SIZE}, {CLIP_SIZE})"
+            )
+        values = self._run(clips, lambda batch: batch)
+        # a processor's maximum of NaN and zero may be zero, and ReLU would hide it
+        values[~np.isfinite(clips).all(axis=(1, 2, 3, 4))] = np.nan
+        return values
+
+    def features_of_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Floats:
+        """Run regions of one number of slices: n times (slice, 128, 128) uint8 to (n, F) float32.
+
+        The same as :meth:`features` of their clips, but for rounding: the clips are made on the device, and grey.
+
+        Raises
+        ------
+        CaseError
+            ``CLIP_INVALID`` when frames are not such, or make a clip that is too short for the network.
+        """
+        for region in frames:
+            check_frames(region)
+        length = clip_length(len(frames[0]))
+        if length < self._min_length:
+            raise CaseError(
+                Code.CLIP_INVALID, f"the clip has {length} frames; expected {self._min_length} or more for this network"
+            )
+        return self._run(np.stack(frames), lambda batch: grey_clips(batch) - GREY_ZERO)
+
+    def _run(self, inputs: npt.NDArray[np.uint8] | Floats, to_clips: Callable[[Tensor], Tensor]) -> Floats:
+        values = np.empty((len(inputs), len(self.feature_names)), np.float32)
+        start = 0
+        with self._lock, self._settings():
+            while start < len(inputs):
+                part = inputs[start : start + self.rows]
+                try:
+                    values[start : start + len(part)] = self._compute(part, to_clips)[: len(part)]
+                except torch.OutOfMemoryError as error:
+                    self._halve(part, error)
+                    continue
+                start += len(part)
+        return values
+
+    def _compute(self, part: npt.NDArray[np.uint8] | Floats, to_clips: Callable[[Tensor], Tensor]) -> Floats:
+        if len(part) < self.rows:
+            part = np.concatenate([part, np.zeros((self.rows - len(part), *part.shape[1:]), part.dtype)])
+        batch = torch.from_numpy(np.ascontiguousarray(part))
+        if self._device.type == "cuda":
+            batch = batch.pin_memory().to(self._device, non_blocking=True)
+        clips = to_clips(batch).to(dtype=self._dtype, memory_format=torch.channels_last_3d)
+        return self._network(clips).float().cpu().numpy()  # type: ignore[no-any-return]
+
+    def _halve(self, part: npt.NDArray[np.uint8] | Floats, error: torch.OutOfMemoryError) -> None:
+        if self.rows == 1:
+            raise CaseError(
+                Code.GPU_MEMORY,
+                f"the GPU has not the memory for one clip of {part.shape[-3]} frames ({str(error).splitlines()[0]}); "
+                "use a GPU with more, a lower deep.precision, or deep.device = 'cpu'",
+            ) from error
+        self.rows //= 2
+        logging.getLogger(__name__).warning("GPU out of memory: %d clips at once from here on", self.rows)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @contextmanager
+    def _settings(self) -> Iterator[None]:
+        """What torch keeps per process, and what others in it may have set otherwise."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        try:
+            # trying out algorithms at run time could choose another one, and other last bits, in the next run
+            with (
+                torch.inference_mode(),
+                torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=self._tf32),
+            ):
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _device(device: str, precision: str) -> torch.device:
+    if device == "gpu":
+        if not torch.cuda.is_available():
+            raise ClusterError(
+                f"deep.device is 'gpu', but torch {torch.__version__} sees no GPU here. It needs an NVIDIA card with "
+                "its driver, and a CUDA build of torch; or set deep.device = 'cpu'"
+            )
+        return torch.device("cuda")
+    if precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise ClusterError("deep.precision is 'bfloat16', which this processor does not compute; use 'float32'")
+    return torch.device("cpu")

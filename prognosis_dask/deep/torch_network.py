@@ -1,0 +1,192 @@
+"""Inception v1 inflated to 3D, as GluonCV has it, in torch.
+
+Paddings are GluonCV's, not those of the original (Carreira and Zisserman 2017, arXiv:1705.07750): symmetric everywhere,
+and the last max pooling without any.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prognosis_dask.deep.clips import CLIP_SIZE
+from prognosis_dask.deep.torch_folding import (
+    Convolution,
+    GreyStem,
+    fold_grey,
+    fold_normalisation,
+    unit_names,
+)
+from prognosis_dask.deep.weights import Values
+
+_STEM = "features.0"
+#: Kernel size to padding.
+_PADDING = {1: 0, 3: 1, 7: 3}
+
+
+class Unit(nn.Module):  # type: ignore[misc]
+    """Convolution, batch normalisation and ReLU in one.
+
+    On a CPU oneDNN does it in one pass over channels-last memory, with the kernels laid out once; elsewhere, and in
+    float64, it is torch's own convolution.
+    """
+
+    def __init__(self, convolution: Convolution, *, stride: int = 1, relu: bool = True) -> None:
+        super().__init__()
+        self.kernels = nn.Parameter(torch.from_numpy(convolution.kernels), requires_grad=False)
+        self.bias = nn.Parameter(torch.from_numpy(convolution.bias), requires_grad=False)
+        self.stride = [stride] * 3
+        self.padding = [_PADDING[convolution.kernels.shape[-1]]] * 3
+        self.relu = relu
+        self._packed: Tensor | None = None
+
+    def pack(self) -> None:
+        """Lay the kernels out as oneDNN wants them, for CPUs; of no use for float64."""
+        self._packed = torch.ops.mkldnn._reorder_convolution_weight(
+            self.kernels.data, self.padding, self.stride, [1, 1, 1], 1, None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in, T, H, W) to (n, out, T', H', W')."""
+        if self._packed is not None:
+            attribute = "relu" if self.relu else "none"
+            return torch.ops.mkldnn._convolution_pointwise(
+                x, self._packed, self.bias, self.padding, self.stride, [1, 1, 1], 1, attribute, [], ""
+            )
+        y = functional.conv3d(x, self.kernels, self.bias, self.stride, self.padding)
+        return functional.relu_(y) if self.relu else y
+
+
+class Block(nn.Module):  # type: ignore[misc]
+    """Four branches beside each other: 1; 1 and 3; 1 and 3; pooling and 1."""
+
+    def __init__(self, units: dict[str, Unit]) -> None:
+        super().__init__()
+        self.one = units["0.0"]
+        self.narrow_a, self.wide_a = units["1.0"], units["1.1"]
+        self.narrow_b, self.wide_b = units["2.0"], units["2.1"]
+        self.pooled = units["3.1"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in, T, H, W) to (n, out, T, H, W)."""
+        branches = (
+            self.one(x),
+            self.wide_a(self.narrow_a(x)),
+            self.wide_b(self.narrow_b(x)),
+            self.pooled(functional.max_pool3d(x, 3, 1, 1)),
+        )
+        return torch.cat(branches, 1)
+
+
+class ColourStem(nn.Module):  # type: ignore[misc]
+    """The first convolution for clips of three normalised channels."""
+
+    def __init__(self, stem: Convolution) -> None:
+        super().__init__()
+        self.unit = Unit(stem, stride=2, relu=False)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(n, 3, T, 224, 224) to (n, 64, T', 112, 112), before ReLU."""
+        return self.unit(clips)
+
+
+class GreyStemLayer(nn.Module):  # type: ignore[misc]
+    """The first convolution for grey clips: a third of the arithmetic, and the same values."""
+
+    def __init__(self, stem: GreyStem) -> None:
+        super().__init__()
+        self.unit = Unit(stem.convolution, stride=2, relu=False)
+        self.constant = nn.Parameter(torch.from_numpy(stem.constant[:, None]), requires_grad=False)
+        self._borders: dict[int, Tensor] = {}
+
+    def forward(self, grey: Tensor) -> Tensor:
+        """(n, 1, T, 224, 224), grey levels less ``GREY_ZERO``, to (n, 64, T', 112, 112), before ReLU."""
+        y: Tensor = self.unit(grey)
+        border = self._border(grey.shape[2])
+        # where the kernel reaches over the clip's border: the first two outputs of each axis, the last one in the
+        # plane, the last one or two (odd lengths) in time
+        end = max(2, y.shape[2] - 2)
+        for times in (slice(0, 2), slice(end, None)):
+            y[:, :, times] += _spread(_spread(border[:, :, times], 3), 4)
+        inner = slice(2, end)
+        for edge in (slice(0, 2), slice(-1, None)):
+            y[:, :, inner, edge] += _spread(border[:, :, inner, edge], 4)
+            y[:, :, inner, 2:-1, edge] += border[:, :, inner, 2:3, edge]
+        return y
+
+    def _border(self, length: int) -> Tensor:
+        """What to add per output of a clip of ``length`` frames; 16 x 16 pixels have every kind of border."""
+        if length not in self._borders:
+            inside = self.constant.new_ones(1, 1, length, 16, 16)
+            met = functional.conv3d(inside, self.constant, None, 2, 3)
+            whole = self.constant.sum((1, 2, 3, 4))[:, None, None, None]
+            self._borders[length] = (met - whole).contiguous(memory_format=torch.channels_last_3d)
+        return self._borders[length]
+
+
+def _spread(border: Tensor, axis: int) -> Tensor:
+    """Eight outputs along an axis to the 112 of a clip: what lies between the borders is all the same."""
+    index = torch.full((CLIP_SIZE // 2,), 2, device=border.device)
+    index[0], index[1], index[-1] = 0, 1, border.shape[axis] - 1
+    return border.index_select(axis, index)
+
+
+class InceptionV1(nn.Module):  # type: ignore[misc]
+    """The network from clips, or grey clips, to its features."""
+
+    def __init__(self, values: Values, output: str) -> None:
+        """``values`` as in :class:`prognosis_dask.deep.weights.Weights`; ``output``: ``logits`` or ``pooled``."""
+        super().__init__()
+        folded = {name: fold_normalisation(values, name) for name in unit_names(values)}
+        self.colour_stem = ColourStem(folded[_STEM])
+        self.grey_stem = GreyStemLayer(fold_grey(folded[_STEM]))
+        self.layer_2, self.layer_3 = Unit(folded["features.2"]), Unit(folded["features.3"])
+        branches: dict[int, dict[str, Unit]] = defaultdict(dict)
+        for name, convolution in folded.items():
+            _, layer, *branch = name.split(".")
+            if branch:
+                branches[int(layer)][".".join(branch)] = Unit(convolution)
+        self.blocks = nn.ModuleDict({str(layer): Block(units) for layer, units in branches.items()})
+        self.classifier: nn.Linear | None = None
+        if output == "logits":
+            classes, pooled = values["output.weight"].shape
+            self.classifier = nn.Linear(pooled, classes)
+            self.classifier.weight.data = torch.from_numpy(values["output.weight"].astype("f8"))
+            self.classifier.bias.data = torch.from_numpy(values["output.bias"].astype("f8"))
+
+    def prepare(self, device: torch.device, dtype: torch.dtype) -> InceptionV1:
+        """Move it to where it runs, in the memory layout that is fastest there.
+
+        The classifier stays in float64: it costs nothing, and no setting of the process makes it less exact.
+        """
+        self.eval().to(device, dtype).to(memory_format=torch.channels_last_3d)
+        if self.classifier is not None:
+            self.classifier.double()
+        if device.type == "cpu" and dtype != torch.float64 and torch.backends.mkldnn.is_available():
+            for module in self.modules():
+                if isinstance(module, Unit):
+                    module.pack()
+        return self
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(n, 3, T, 224, 224) normalised, or (n, 1, T, 224, 224) grey less ``GREY_ZERO``; to (n, F)."""
+        x = (self.grey_stem if clips.shape[1] == 1 else self.colour_stem)(clips)
+        # ReLU and maximum can change places, and a quarter of the values is left after the maximum
+        x = functional.relu_(functional.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1)))
+        x = self.layer_3(self.layer_2(x))
+        x = functional.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+        x = self._run(x, 5, 6)
+        x = functional.max_pool3d(x, 3, 2, 1)
+        x = self._run(x, 8, 9, 10, 11, 12)
+        x = functional.max_pool3d(x, 2, 2)
+        x = self._run(x, 14, 15)
+        pooled = x.mean((2, 3, 4), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+        return pooled if self.classifier is None else self.classifier(pooled.double())
+
+    def _run(self, x: Tensor, *layers: int) -> Tensor:
+        for layer in layers:
+            x = self.blocks[str(layer)](x)
+        return x

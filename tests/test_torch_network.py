@@ -1,0 +1,92 @@
+"""The savings of the torch network, each against the slow obvious version in float64."""
+
+import numpy as np
+import pytest
+
+from prognosis_dask.deep.clips import MEAN, STD, make_clip
+from prognosis_dask.deep.networks import find_network
+from prognosis_dask.deep.weights import resolve_weights
+
+torch = pytest.importorskip("torch")
+
+from torch.nn import functional  # noqa: E402
+
+from prognosis_dask.deep.torch_clips import grey_clips  # noqa: E402
+from prognosis_dask.deep.torch_folding import (  # noqa: E402
+    EPSILON,
+    GREY_ZERO,
+    fold_grey,
+    fold_normalisation,
+    unit_names,
+)
+from prognosis_dask.deep.torch_network import ColourStem, GreyStemLayer, InceptionV1  # noqa: E402
+
+NETWORK = find_network("i3d_inceptionv1_kinetics400")
+DOUBLE = torch.float64
+
+
+@pytest.fixture(scope="module")
+def values():
+    return resolve_weights("untrained:3", NETWORK).values
+
+
+def relative(value, expected):
+    return float((value - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize("slices", [1, 5, 6, 26])
+def test_clips_made_by_torch_are_the_clips_pixel_for_pixel(slices):
+    frames = np.random.default_rng(slices).integers(0, 256, (2, slices, 128, 128)).astype(np.uint8)
+    frames[0, 0, :2] = [[0], [255]]  # the greatest step, at the border
+    grey = grey_clips(torch.from_numpy(frames)).numpy()
+    scale = np.array(STD)[:, None, None, None]
+    for ours, region in zip(grey, frames, strict=True):
+        normalised = (ours / 255 - np.array(MEAN)[:, None, None, None]) / scale
+        np.testing.assert_array_equal(normalised.astype(np.float32), make_clip(region))
+
+
+@pytest.mark.parametrize("unit", ["features.2", "features.5.1.0", "features.15.3.1"])
+def test_batch_normalisation_is_folded_into_its_convolution(values, unit):
+    folded = fold_normalisation(values, unit)
+    kernels = torch.from_numpy(values[f"{unit}.0.weight"].astype(float))
+    gamma, beta, mean, variance = (
+        torch.from_numpy(values[f"{unit}.1.{name}"].astype(float))
+        for name in ("gamma", "beta", "running_mean", "running_var")
+    )
+    x = torch.randn(2, kernels.shape[1], 3, 4, 5, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    plain = functional.batch_norm(functional.conv3d(x, kernels), mean, variance, gamma, beta, eps=EPSILON)
+    once = functional.conv3d(x, torch.from_numpy(folded.kernels), torch.from_numpy(folded.bias))
+    assert relative(once, plain) < 1e-14
+
+
+def test_every_convolution_of_the_network_is_folded(values):
+    assert len(unit_names(values)) == 57
+    assert 5 * len(unit_names(values)) + 2 == len(NETWORK.parameters)
+
+
+@pytest.mark.parametrize("length", [5, 6, 7, 8, 9, 16])
+def test_grey_stem_equals_the_three_channels_up_to_the_borders(values, length):
+    # padding with zeros comes after normalisation: every border, even and odd lengths
+    stem = fold_normalisation(values, "features.0")
+    grey = torch.randint(0, 256, (1, 1, length, 224, 224), generator=torch.Generator().manual_seed(length)).double()
+    mean, std = (torch.tensor(v, dtype=DOUBLE).view(1, 3, 1, 1, 1) for v in (MEAN, STD))
+    with torch.inference_mode():
+        three = ColourStem(stem)((grey / 255 - mean) / std)
+        one = GreyStemLayer(fold_grey(stem))(grey - GREY_ZERO)
+    assert one.shape == three.shape
+    assert relative(one, three) < 1e-13
+
+
+def test_grey_levels_are_exact_in_bfloat16():
+    levels = torch.arange(256) - GREY_ZERO
+    assert (levels.bfloat16().int() == levels).all()
+
+
+def test_fused_convolutions_equal_torchs_own(values):
+    frames = np.random.default_rng(0).integers(0, 256, (1, 5, 128, 128)).astype(np.uint8)
+    grey = grey_clips(torch.from_numpy(frames)) - GREY_ZERO
+    exact = InceptionV1(values, "pooled").prepare(torch.device("cpu"), DOUBLE)
+    fast = InceptionV1(values, "pooled").prepare(torch.device("cpu"), torch.float32)
+    with torch.inference_mode():
+        expected = exact(grey.double())
+        assert relative(fast(grey.float().contiguous(memory_format=torch.channels_last_3d)), expected) < 2e-6
