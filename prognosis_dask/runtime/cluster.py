@@ -22,6 +22,8 @@ ClusterSpec = LocalSpec
 DASK_CONFIG = {
     "distributed.scheduler.allowed-failures": 3,
     "distributed.scheduler.worker-saturation": 1.0,
+    # the scheduler keeps the latest messages to each worker, and the cases in them: of a thousand, 200 MB a worker
+    "distributed.admin.low-level-log-length": 20,
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.comm.timeouts.connect": "30s",

@@ -10,6 +10,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code
 from prognosis_dask.runtime.runner import Task
 from prognosis_dask.runtime.task import StageFunction
+from prognosis_dask.runtime.task_size import TaskSize
 from prognosis_dask.store.outcome import Outcome
 
 
@@ -26,7 +27,7 @@ class Stage:
     digests
         Per ``case_id``, the digest of everything that the stage's result depends on.
     batch_size
-        The most cases that a task takes.
+        The cases that a task takes; 0: as many as make a task worth its sending, by the seconds that were measured.
     group
         From the first stage's outcome to what the cases of one task must share (the length of the clip).
     resource
@@ -38,7 +39,7 @@ class Stage:
     name: str
     function: StageFunction
     digests: Mapping[str, str]
-    batch_size: int = 1
+    batch_size: int = 0
     group: Callable[[Outcome], int] = lambda outcome: 0
     resource: str = ""
     memory: int = 0
@@ -67,8 +68,9 @@ class CohortPlan:
         self._context = context
         self._begin = deque(case_id for case_id in self._cases if case_id not in ledger[first.name])
         self._ready: dict[tuple[str, int], deque[str]] = defaultdict(deque)
+        self._todo = {stage.name: self._cases.keys() - ledger[stage.name].keys() for stage in followers}  # nor ready
+        self._sizes = {stage.name: TaskSize() for stage in (first, *followers)}
         self._open_first = len(self._begin)
-        self._final = {(stage, case_id) for stage, outcomes in ledger.items() for case_id in outcomes}
         self._repaired: set[str] = set()
         for case_id in self._cases:
             if case_id in ledger[first.name]:
@@ -79,7 +81,7 @@ class CohortPlan:
         totals = {self._first.name: len(self._begin)}
         for name in self._followers:
             ready = sum(len(queue) for (stage, _), queue in self._ready.items() if stage == name)
-            totals[name] = ready + sum((name, case_id) not in self._final for case_id in self._begin)
+            totals[name] = ready + sum(case_id in self._todo[name] for case_id in self._begin)
         return totals
 
     def take(self, full: Collection[str] = ()) -> Task | None:
@@ -95,29 +97,32 @@ class CohortPlan:
         return self._take_ready({here}) or self._take_new()
 
     def _take_new(self) -> Task | None:
-        return self._task(self._first, [self._begin.popleft()]) if self._begin else None
+        return self._task(self._first, self._begin) if self._begin else None
 
     def _take_ready(self, resources: Collection[str]) -> Task | None:
         """A task of a stage that follows and runs on one of the resources."""
-        for (name, _), queue in self._ready.items():
-            stage = self._followers[name]
-            enough = len(queue) >= stage.batch_size or (queue and not self._open_first)
+        for key, queue in self._ready.items():
+            stage = self._followers[key[0]]
+            enough = len(queue) >= self._size(stage) or not self._open_first
             if stage.resource in resources and enough:
-                return self._task(stage, [queue.popleft() for _ in range(min(stage.batch_size, len(queue)))])
+                task = self._task(stage, queue)
+                if not queue:
+                    del self._ready[key]
+                return task
         return None
 
     def accept(self, outcomes: Sequence[Outcome]) -> None:
         """See :class:`prognosis_dask.runtime.runner.Plan`."""
+        self._sizes[outcomes[0].stage].learn(outcomes)
         for outcome in outcomes:
             if outcome.stage == self._first.name:
                 self._open_first -= 1
                 self._follow(outcome)
             elif self._damaged(outcome):
                 self._repaired.add(outcome.case_id)
+                self._todo[outcome.stage].add(outcome.case_id)
                 self._begin.append(outcome.case_id)
                 self._open_first += 1
-            else:
-                self._final.add((outcome.stage, outcome.case_id))
 
     def _damaged(self, outcome: Outcome) -> bool:
         damaged = outcome.problem is not None and outcome.problem.code is Code.STORE_DAMAGED
@@ -127,11 +132,15 @@ class CohortPlan:
         if outcome.problem is not None:
             return
         for name, stage in self._followers.items():
-            queue = self._ready[name, stage.group(outcome)]
-            if (name, outcome.case_id) not in self._final and outcome.case_id not in queue:
-                queue.append(outcome.case_id)
+            if outcome.case_id in self._todo[name]:
+                self._todo[name].remove(outcome.case_id)
+                self._ready[name, stage.group(outcome)].append(outcome.case_id)
 
-    def _task(self, stage: Stage, case_ids: Sequence[str]) -> Task:
+    def _size(self, stage: Stage) -> int:
+        return stage.batch_size or self._sizes[stage.name].cases
+
+    def _task(self, stage: Stage, queue: deque[str]) -> Task:
+        case_ids = [queue.popleft() for _ in range(min(self._size(stage), len(queue)))]
         return Task(
             stage=stage.name,
             cases=tuple(self._cases[case_id] for case_id in case_ids),

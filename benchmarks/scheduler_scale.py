@@ -1,0 +1,146 @@
+"""What the runner costs on a large cohort: simulated patients through three stages that do nothing.
+
+    python benchmarks/scheduler_scale.py [--patients 100000] [--workers 2]
+
+The plan, the runner, the ledger and the progress line are the real ones, on real worker processes; only the stages
+return at once. Scheduler and driver are one process here, as under ``--cluster local``; its resident memory is sampled
+twice a second. Printed: seconds per patient, and the memory at each tenth of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.runtime.cluster import ClusterSpec, connect
+from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
+from prognosis_dask.runtime.progress import Progress
+from prognosis_dask.runtime.runner import run_plan
+from prognosis_dask.store.ledger import Ledger
+from prognosis_dask.store.outcome import Outcome
+
+STAGES = ("roi", "radiomics", "deep")
+#: Seconds between two looks at the memory.
+SAMPLE_EVERY = 0.5
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One run: how long it took, driver's and scheduler's CPU time in it, and (patients done, MB) in between."""
+
+    patients: int
+    seconds: float
+    cpu_seconds: float
+    memory: list[tuple[int, float]]
+
+    @property
+    def milliseconds_per_patient(self) -> float:
+        return 1000 * self.seconds / self.patients
+
+    @property
+    def growth_mb(self) -> float:
+        """How much the driver's and scheduler's memory grew from a fifth of the patients on."""
+        early = next(mb for done, mb in self.memory if done >= self.patients / 5)
+        return self.memory[-1][1] - early
+
+
+@dataclass
+class Sampler(threading.Thread):
+    """Looks at this process's memory now and then."""
+
+    done: int = 0
+    samples: list[tuple[int, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(daemon=True)
+        self._ended = threading.Event()
+
+    __hash__ = threading.Thread.__hash__
+
+    def run(self) -> None:
+        process = psutil.Process()
+        while not self._ended.wait(SAMPLE_EVERY):
+            self.samples.append((self.done, process.memory_info().rss / 1e6))
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join()
+        self.samples.append((self.done, psutil.Process().memory_info().rss / 1e6))
+
+
+def measure(patients: int, workers: int) -> Scale:
+    """Run that many patients through the stages."""
+    names = [f"P{n:06d}" for n in range(patients)]
+    cases = [Case(f"{name}_CT_GTV-1", name, "CT", "GTV-1", f"{name}.series.json", f"{name}.dcm") for name in names]
+    digests = {case.case_id: "0123456789abcdef" for case in cases}
+    first, *followers = [Stage(name, STAGE_FUNCTIONS[name], digests) for name in STAGES]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Ledger.create(Path(folder) / "ledger.sqlite") as ledger,
+        connect(ClusterSpec(workers=workers, dashboard="127.0.0.1:0")) as client,
+    ):
+        plan = CohortPlan(cases, first, followers, None, {name: {} for name in STAGES})
+        sampler = Sampler()
+        sampler.start()
+        started, cpu = time.perf_counter(), time.process_time()
+        with Progress(plan.totals()) as progress:
+
+            def record(outcomes: Sequence[Outcome]) -> None:
+                ledger.record(outcomes)
+                for outcome in outcomes:
+                    progress.update(outcome.stage, 1)
+                    sampler.done += outcome.stage == STAGES[-1]
+
+            run_plan(client, plan, record, retries=0)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        sampler.end()
+        assert all(count.done == patients for count in ledger.counts().values())
+    return Scale(patients, seconds, cpu, sampler.samples)
+
+
+def roi(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[Outcome]:
+    return _nothing("roi", cases, digests)
+
+
+def radiomics(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[Outcome]:
+    return _nothing("radiomics", cases, digests)
+
+
+def deep(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[Outcome]:
+    return _nothing("deep", cases, digests)
+
+
+STAGE_FUNCTIONS = {"roi": roi, "radiomics": radiomics, "deep": deep}
+
+
+def _nothing(stage: str, cases: tuple[Case, ...], digests: tuple[str, ...]) -> list[Outcome]:
+    pairs = zip(cases, digests, strict=True)
+    return [Outcome(case.case_id, stage, digest, None, {"total": 0.0}, {"n_slices": 26}) for case, digest in pairs]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patients", type=int, default=100_000)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    scale = measure(options.patients, options.workers)
+    print(f"{scale.patients} patients, {len(STAGES)} stages each, {options.workers} workers: {scale.seconds:.1f} s")
+    cpu = 1000 * scale.cpu_seconds / scale.patients
+    print(f"overhead {scale.milliseconds_per_patient:.3f} ms a patient; CPU of driver and scheduler {cpu:.3f} ms")
+    print("| patients done | driver and scheduler, MB |\n|---|---|")
+    for tenth in range(1, 11):
+        done, mb = next(sample for sample in scale.memory if sample[0] >= tenth * scale.patients / 10)
+        print(f"| {done} | {mb:.0f} |")
+    print(f"from a fifth of the patients on it grew by {scale.growth_mb:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
