@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
@@ -166,12 +165,9 @@ def _label(text: str) -> int:
 
 def _time_days(text: str) -> float:
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ValueError(f"time_days is {text!r}, expected a number of days above zero, or nothing")
-    return value
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"time_days is {text!r}, expected a number of days, or nothing") from error
 
 
 def _event(text: str) -> int:
