@@ -308,6 +308,9 @@ def test_mistakes_of_the_user_name_what_is_known(tmp_path: Path) -> None:
         index(tmp_path, tmp_path, modalities=("US",))
     with pytest.raises(JobError, match="no regular expression"):
         index(tmp_path, tmp_path, roi=("re:(",))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JobError, match=r"cannot write in .*file.*; choose another folder"):
+        index(tmp_path / "file", tmp_path)
 
 
 def test_problems_come_back_as_they_were_written(tmp_path: Path) -> None:

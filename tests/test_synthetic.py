@@ -19,7 +19,7 @@ from pydicom import Dataset, dcmread
 from prognosis_dask.cohort.case import read_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.problems import read_problems
-from prognosis_dask.errors import CaseError, Code, StoreError
+from prognosis_dask.errors import CaseError, Code, JobError, StoreError
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.job import CohortSection, ImageSection, SynthSection, load_job
 from prognosis_dask.synthetic import MadeCohort, draw_patients, make_cohort
@@ -215,6 +215,13 @@ def test_a_folder_with_something_else_is_refused(made, folder, tmp_path):
         make_cohort(tmp_path, SETTINGS)
     with pytest.raises(StoreError, match="another folder"):
         make_cohort(folder, replace(SETTINGS, signal=0.0))
+    with pytest.raises(StoreError, match=r"cannot write in .*letter\.txt.*; choose another folder"):
+        make_cohort(tmp_path / "letter.txt" / "below", SETTINGS)
+
+
+def test_a_cohort_without_patients_is_a_mistake(tmp_path):
+    with pytest.raises(JobError, match="asked for -2 patients with seed 7"):
+        make_cohort(tmp_path, replace(SETTINGS, patients=-2, seed=7))
 
 
 def test_the_table_of_planted_cases_names_every_fault(made, folder):

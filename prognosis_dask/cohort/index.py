@@ -20,7 +20,7 @@ from prognosis_dask.cohort.problems import write_problems
 from prognosis_dask.cohort.radiomics_table import TableRow, read_table
 from prognosis_dask.cohort.rois import Selection, select
 from prognosis_dask.cohort.summary import IndexSummary
-from prognosis_dask.errors import CaseError, Code, Problem
+from prognosis_dask.errors import CaseError, Code, JobError, Problem
 from prognosis_dask.job import CohortSection
 
 _FIXED = {field.name for field in fields(Case)}
@@ -66,22 +66,30 @@ def index_cohort(sources: Sequence[Path], out: Path, rules: CohortSection, map: 
     Raises
     ------
     JobError
-        When a source or the clinical table does not exist or cannot be used, or the rules name something unknown.
+        When a source or the clinical table does not exist or cannot be used, the rules name something unknown, or
+        ``out`` cannot be made.
         What is wrong with single files, patients or masks is listed in ``problems.csv`` and raises nothing.
     """
     resolved = resolve(rules)
+    _make(out)
     table = read_clinical(Path(rules.clinical), resolved.collection) if rules.clinical else None
     rows, row_problems = _read_tables(source for source in sources if _is_table(source))
     headers = crawl([source for source in sources if not _is_table(source)], map, leave_out=out)
     gathered = gather(headers, rows, resolved)
     drafts, problems = _choose(gathered, resolved)
-    out.mkdir(parents=True, exist_ok=True)
     cases = _cases(drafts, out.absolute() / "series")
     cases, clinical_problems = _join(cases, gathered.images.values(), table, resolved)
     problems = [*gathered.problems, *row_problems, *problems, *clinical_problems]
     write_cases(out / "cases.csv", cases)
     write_problems(out / "problems.csv", problems)
     return _summary(out, headers, gathered, cases, set(problems), resolved)
+
+
+def _make(out: Path) -> None:
+    try:
+        (out / "series").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"cannot write in {out} ({error}); choose another folder") from error
 
 
 def _short(*parts: str) -> str:
@@ -147,7 +155,6 @@ def _by_patient(images: Iterable[Image]) -> dict[str, list[Image]]:
 
 def _cases(drafts: Sequence[_Draft], folder: Path) -> list[Case]:
     """Name the cases, and write the listings of the series that they stand on."""
-    folder.mkdir(exist_ok=True)
     listed = {
         draft.image.key: str(write_listing(folder, draft.image.listing))
         for draft in {draft.image.key: draft for draft in drafts}.values()

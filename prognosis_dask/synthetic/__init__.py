@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from prognosis_dask.errors import StoreError
+from prognosis_dask.errors import JobError, StoreError
 from prognosis_dask.job import SynthSection
 from prognosis_dask.synthetic.faults import FAULTS, Fault
 from prognosis_dask.synthetic.patient import CLINICAL_COLUMNS, Patient, draw_patient
@@ -59,9 +59,15 @@ def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> MadeCoh
 
     Raises
     ------
+    JobError
+        When there are to be no patients, or the seed is negative.
     StoreError
-        When the folder holds anything else than a cohort made with the same settings.
+        When the folder holds anything else than a cohort made with the same settings, or cannot be made.
     """
+    if settings.patients < 1 or settings.seed < 0:
+        raise JobError(
+            f"asked for {settings.patients} patients with seed {settings.seed}, expected one or more and zero or more"
+        )
     state = folder / "synth.json"
     kept = _kept(folder, state, settings)
     if kept is not None:
@@ -69,8 +75,11 @@ def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> MadeCoh
     from prognosis_dask.synthetic.files import write_patient  # loads pydicom and highdicom
 
     images = _summary(folder, settings, 0).images
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_state(state, settings, None)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_state(state, settings, None)
+    except OSError as error:
+        raise StoreError(f"cannot write in {folder} ({error}); choose another folder") from error
     shutil.rmtree(images, ignore_errors=True)
     images.mkdir(parents=True)
     patients = draw_patients(settings)
