@@ -50,7 +50,9 @@ def scheduler(file: Path, *options: str | Path, prefix: Sequence[str] = ()) -> I
 def worker(file: Path, *options: str | Path, prefix: Sequence[str] = ()) -> Iterator[subprocess.Popen]:
     """A worker of one thread that finds its scheduler by the file."""
     host = () if "--host" in options else ("--host", "127.0.0.1")
-    arguments = ("--scheduler-file", file, "--nthreads", "1", "--no-dashboard", *host, *options)
+    # without this a worker answers /health and /metrics on every interface
+    dashboard = () if "--dashboard-address" in options else ("--dashboard-address", "127.0.0.1:0")
+    arguments = ("--scheduler-file", file, "--nthreads", "1", "--no-dashboard", *dashboard, *host, *options)
     with process("distributed.cli.dask_worker", *arguments, prefix=prefix) as started:
         yield started
 

@@ -30,7 +30,7 @@ def existing(spec: ExistingSpec) -> Iterator[Client]:
     if address.startswith("tls://") and not keys:
         raise ClusterError(f"{address} needs certificates: ca, cert and key in the [tls] section of a cluster file")
     try:
-        client = Client(address, timeout="20s", security=keys)
+        client = Client(address, timeout="10s", security=keys)
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(f"no Dask scheduler answers at {address} ({error}); is `dask scheduler` running?") from error
     with client:

@@ -87,7 +87,7 @@ def free_dashboard(address: str) -> str:
         When it is not HOST:PORT, or the host is none of this machine's.
     """
     host, _, port = address.rpartition(":")
-    if not port.isdigit():
+    if not host or not port.isdigit():
         raise ClusterError(f"dashboard is {address!r}, expected HOST:PORT")
     for candidate in (int(port), 0):
         with socket.socket() as probe:

@@ -81,6 +81,7 @@ def job_script(spec: SlurmSpec, folder: Path, sort: str) -> str:
     arguments = [
         *(["--resources", f"{sort.upper()}=1"] if spec.gpu.jobs else []),
         *("--lifetime", f"{lifetime}s"),
+        *("--dashboard-address", "127.0.0.1:0"),  # else its web server listens on every interface
         *_tls_arguments(spec),
     ]
     job = jobqueue.SLURMJob(
