@@ -24,8 +24,9 @@ class RunCollector(Collector):  # type: ignore[misc]
         """Called by the Prometheus client for every request."""
         gauges = _Gauges()
         for board in list(self.boards):
-            for stage, count in board.running_tasks().items():
-                gauges.tasks.add_metric([stage], count)
+            running = board.running_tasks()
+            for stage in {stage for run in board.runs.values() for stage in run.stages}:
+                gauges.tasks.add_metric([stage], running[stage])
             for name, run in board.runs.items():
                 gauges.add(name, run)
         yield from gauges.families()

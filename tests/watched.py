@@ -1,0 +1,69 @@
+"""A small run that tells how it goes, for the tests of whoever watches: real tasks on real workers, no images."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from distributed import Client
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.errors import Code, Problem
+from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
+from prognosis_dask.runtime.journal import journal_in
+from prognosis_dask.runtime.runner import run_plan
+from prognosis_dask.runtime.tally import Tally
+from prognosis_dask.runtime.watch import Watch
+from prognosis_dask.store.outcome import Outcome
+
+#: What must turn up nowhere but in the run's own tables.
+PATIENT = "DOE^JANE"
+STAGES = ("roi", "deep")
+
+
+def make_cases(count: int) -> list[Case]:
+    return [Case(f"{PATIENT}-{n}_CT", f"{PATIENT}-{n}", "CT", "GTV", f"/data/{PATIENT}/i", "m") for n in range(count)]
+
+
+def roi(cases: tuple[Case, ...], digests: tuple[str, ...], seconds: float) -> list[Outcome]:
+    """Every tenth case fails, with a reason that names the patient."""
+    time.sleep(seconds)
+    steps = {"read": seconds, "rasterise": seconds / 2, "total": 2 * seconds}
+    problem = Problem(Code.SLICE_GAP, f"a gap in /data/{PATIENT}")
+    return [
+        Outcome(case.case_id, "roi", digest, problem if case.case_id.endswith("5_CT") else None, steps)
+        for case, digest in zip(cases, digests, strict=True)
+    ]
+
+
+def deep(cases: tuple[Case, ...], digests: tuple[str, ...], seconds: float) -> list[Outcome]:
+    time.sleep(seconds)
+    return [
+        Outcome(case.case_id, "deep", digest, None, {"network": seconds, "total": seconds})
+        for case, digest in zip(cases, digests, strict=True)
+    ]
+
+
+def watched_run(client: Client, count: int, seconds: float, folder: Path, job: str = "watched") -> Tally:
+    """Run the cases through both stages and tell of it; the counts at the end."""
+    cases = make_cases(count)
+    digests = {case.case_id: "d" for case in cases}
+    stages = [Stage("roi", roi, digests), Stage("deep", deep, digests, batch_size=2)]
+    known: dict[str, dict[str, Outcome]] = {stage: {} for stage in STAGES}
+    tally = Tally(cases, STAGES, known)
+
+    with journal_in(folder), Watch(client, job) as watch:
+        watch.begin(tally)
+
+        def record(outcomes: Sequence[Outcome]) -> None:
+            watch.count(outcomes)
+
+        run_plan(client, CohortPlan(cases, stages[0], stages[1:], seconds, known), record, retries=1)
+    return tally
+
+
+if __name__ == "__main__":
+    with Client(sys.argv[1]) as only:
+        watched_run(only, int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4]), job="in a process of its own")
