@@ -7,6 +7,8 @@ BIN := .venv/bin
 UV := .venv/tools/bin/uv --no-progress --quiet
 # Beside the lock, since its CPU build has other hashes and no CUDA libraries; PIP_FIND_LINKS may lead to that build
 TORCH := torch==2.13.0
+# Two processes, each with whole files, so that what a file's tests share is made once
+SIDE_BY_SIDE := -n 2 --dist loadfile
 
 .PHONY: demo test test-torch check lock format clean
 
@@ -14,11 +16,11 @@ demo: .venv/ready
 	$(BIN)/prognosis run jobs/demo.toml --out runs/demo
 
 test: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 # The same tests without MXNet: numpy 2, the newest of everything, torch
 test-torch: .venv-torch/ready
-	.venv-torch/bin/pytest
+	.venv-torch/bin/pytest $(SIDE_BY_SIDE)
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -35,8 +37,8 @@ COMPILE := $(UV) pip compile pyproject.toml --group dev --universal --python-ver
 
 # Locks for every platform at once: names, versions and hashes only
 lock: .venv/tools
-	$(COMPILE) --extra gluon --group reference -o requirements.lock
-	$(COMPILE) -o requirements-torch.lock
+	$(COMPILE) --group reference -o requirements.lock
+	$(COMPILE) --excludes tools/torch-lock/excludes.txt --overrides tools/torch-lock/overrides.txt -o requirements-torch.lock
 
 clean:
 	rm -rf .venv .venv-torch .pytest_cache .mypy_cache .ruff_cache
