@@ -1,0 +1,344 @@
+"""The torch engine beside Gluon's, and what becomes of everything that it cannot use."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from prognosis_dask.cli import main
+from prognosis_dask.deep.clips import make_clip
+from prognosis_dask.deep.engine import cases_per_task, check_features, describe_engine, load_engine, settle_engine
+from prognosis_dask.deep.networks import find_network
+from prognosis_dask.deep.safetensors_file import parse_safetensors, write_safetensors
+from prognosis_dask.deep.weights import convert_weights, resolve_weights
+from prognosis_dask.errors import CaseError, ClusterError, Code, JobError, WeightsError
+from prognosis_dask.imaging.frames import make_frames
+from prognosis_dask.imaging.load import load_roi
+from prognosis_dask.job import DeepSection, FramesSection, ImageSection
+from prognosis_dask.stages import _network
+from prognosis_dask.store.outcome import Outcome
+from tests.dicom_helpers import case_of
+
+torch = pytest.importorskip("torch")
+
+NETWORK = find_network("i3d_inceptionv1_kinetics400")
+
+
+def section(**values):
+    return DeepSection(**({"weights": "untrained:3", "engine": "torch"} | values))
+
+
+def relative(values, expected):
+    return np.abs(values - expected).max() / np.abs(expected).max()
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return load_engine(section())
+
+
+@pytest.fixture(scope="module")
+def gluon_engine(gluon):
+    return load_engine(section(engine="gluon"))
+
+
+def regions(count, slices, seed=0):
+    """Frames of balls of several sizes in noise."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[-64:64, -64:64]
+    balls = [120 * (rows**2 + columns**2 < (8 + 6 * number) ** 2) for number in range(count)]
+    return [(40 + rng.normal(0, 8, (slices, 128, 128)) + ball).clip(0, 255).astype(np.uint8) for ball in balls]
+
+
+@pytest.fixture(scope="module")
+def lung1_002(shared_data, tmp_path_factory):
+    """The frames of LUNG1-002, as the study cuts them."""
+    folder = shared_data / "lung1_002"
+    case = case_of(folder / "ct", next((folder / "rtstruct").iterdir()), (2,), tmp_path_factory.mktemp("lung"))
+    roi = load_roi(case, ImageSection())
+    return make_frames(roi, FramesSection(placement="reference"), "CT").pixels
+
+
+def test_lung1_002_gives_the_features_of_gluon(engine, gluon_engine, lung1_002):
+    assert lung1_002.shape == (26, 128, 128)
+    expected = gluon_engine.features_of_frames([lung1_002])
+    assert relative(engine.features_of_frames([lung1_002]), expected) < 1e-5
+    assert relative(engine.features(make_clip(lung1_002)[None]), expected) < 1e-5
+
+
+@pytest.mark.parametrize("slices", [1, 6, 7, 33, 64])
+def test_clips_of_any_length_give_the_features_of_gluon(engine, gluon_engine, slices):
+    noise = np.random.default_rng(slices).integers(0, 256, (slices, 128, 128)).astype(np.uint8)
+    assert relative(engine.features_of_frames([noise]), gluon_engine.features_of_frames([noise])) < 1e-5
+
+
+def test_batches_give_the_features_of_single_clips_to_rounding():
+    # a GPU runs batches; here the processor does
+    clips, single, batch = regions(9, 7), load_engine(section()), load_engine(section())
+    batch.rows = 8
+    together = batch.features_of_frames(clips)
+    assert relative(together, single.features_of_frames(clips)) < 1e-5
+    # filled up with zeros to the same number of rows, a clip has the same bits whatever is beside it
+    np.testing.assert_array_equal(batch.features_of_frames(clips[3:4])[0], together[3])
+    np.testing.assert_array_equal(batch.features_of_frames(clips[::-1])[::-1], together)
+
+
+def test_features_do_not_depend_on_the_clips_beside_one_nor_on_the_process(engine):
+    clips = regions(3, 9)
+    together = engine.features_of_frames(clips)
+    np.testing.assert_array_equal(engine.features_of_frames(clips[1:2])[0], together[1])
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            np.testing.assert_array_equal(engine.features_of_frames(clips[:1])[0], together[0])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+WITHOUT_MXNET = """
+import sys
+sys.modules["mxnet"] = sys.modules["gluoncv"] = None
+import numpy as np
+from prognosis_dask.deep.engine import load_engine
+from prognosis_dask.job import DeepSection
+frames = np.load(sys.argv[1])
+np.save(sys.argv[2], load_engine(DeepSection(engine="torch", weights="untrained:3")).features_of_frames([frames]))
+"""
+
+
+def test_another_process_without_mxnet_gives_the_same_bits(engine, tmp_path):
+    frames = regions(1, 6)[0]
+    np.save(tmp_path / "frames.npy", frames)
+    command = [sys.executable, "-c", WITHOUT_MXNET, tmp_path / "frames.npy", tmp_path / "features.npy"]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "3"})
+    np.testing.assert_array_equal(np.load(tmp_path / "features.npy"), engine.features_of_frames([frames]))
+
+
+def test_bfloat16_errs_by_what_the_documentation_says(engine, lung1_002):
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no bfloat16")
+    half = load_engine(section(precision="bfloat16"))
+    error = relative(half.features_of_frames([lung1_002]), engine.features_of_frames([lung1_002]))
+    assert 1e-4 < error < 2e-2
+
+
+def test_auto_is_torch_where_it_is_installed():
+    assert settle_engine(section(engine="auto")).engine == "torch"
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import importlib.util; find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'torch' else find(name, *rest)\n"
+        "from prognosis_dask.deep.engine import describe_engine, settle_engine\n"
+        "from prognosis_dask.job import DeepSection\n"
+        "print(settle_engine(DeepSection(weights='untrained:3')).engine)\n"
+        "describe_engine(DeepSection(weights='untrained:3', engine='torch'))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.stdout == "gluon\n"
+    assert "MissingExtraError" in ended.stderr
+    assert "pip install 'prognosis-dask[torch]'" in ended.stderr
+
+
+def test_the_dataset_records_engine_version_device_and_precision():
+    described = describe_engine(section(precision="bfloat16"))
+    assert (
+        described.provenance
+        | {
+            "engine": "torch",
+            "torch": torch.__version__,
+            "device": "cpu",
+            "precision": "bfloat16",
+            "rows": "1",
+        }
+        == described.provenance
+    )
+    assert described.provenance != describe_engine(section()).provenance
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"precision": "tf32"}, "'tf32', which engine 'torch' does not have on device 'cpu'"),
+        ({"precision": "float16"}, "expected one of 'float32', 'bfloat16'"),
+        ({"engine": "gluon", "precision": "bfloat16"}, "engine 'gluon' does not have"),
+    ],
+)
+def test_a_precision_that_is_not_there_is_a_mistake_in_the_job(values, expected):
+    with pytest.raises(JobError, match=expected):
+        describe_engine(section(**values))
+
+
+def test_a_gpu_that_is_not_there_is_an_error_not_a_slower_run():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ClusterError, match=r"torch .* sees no GPU here.*deep.device = 'cpu'"):
+        load_engine(section(device="gpu"))
+
+
+def short_of_memory(engine, most):
+    """Let the engine's network run out of memory for more than ``most`` clips, as a GPU does."""
+    forward = engine._network.forward
+
+    def limited(clips):
+        if len(clips) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB")
+        return forward(clips)
+
+    engine._network.forward = limited
+
+
+def outcome(number, frames):
+    return Outcome(f"case-{number}", "deep", "digest", None, {"total": 0.0}, {"frames": frames})
+
+
+def test_a_gpu_out_of_memory_goes_on_with_half_the_batch_and_says_so(engine, caplog):
+    clips = regions(5, 6)
+    small = load_engine(section())
+    small.rows = 8
+    short_of_memory(small, 2)
+    done = _network([outcome(i, clip) for i, clip in enumerate(clips)], small, asked=8)
+    assert [o.problem for o in done] == [None] * 5
+    assert [o.result["rows"] for o in done] == [2] * 5
+    assert "2 clips at once from here on" in caplog.text
+    values = np.array([o.result["values"] for o in done])
+    assert relative(values, engine.features_of_frames(clips)) < 1e-5
+
+
+def test_a_clip_that_fits_no_memory_is_a_problem_of_its_case():
+    small = load_engine(section())
+    short_of_memory(small, 0)
+    (done,) = _network([outcome(0, regions(1, 6)[0])], small, asked=1)
+    assert done.problem.code is Code.GPU_MEMORY
+    assert "not the memory for one clip of 6 frames" in done.problem.reason
+    assert done.result == {}
+
+
+def test_a_clip_shorter_than_the_network_takes_is_a_problem_of_its_case(engine):
+    with pytest.raises(ValueError, match=r"expected float32 of shape \(n, 3, 5 or more, 224, 224\)"):
+        engine.features(np.zeros((1, 3, 4, 224, 224), np.float32))
+    network = replace(NETWORK, min_length=36)
+    from prognosis_dask.deep.torch_engine import TorchEngine
+
+    long = TorchEngine(
+        network, resolve_weights("untrained:3", NETWORK), output="logits", device="cpu", precision="float32", rows=1
+    )
+    with pytest.raises(CaseError, match="the clip has 26 frames; expected 36 or more") as caught:
+        long.features_of_frames(regions(1, 26))
+    assert caught.value.problem.code is Code.CLIP_INVALID
+
+
+def test_frames_that_are_none_are_a_problem_of_their_case(engine):
+    for wrong in (np.zeros((0, 128, 128), np.uint8), np.zeros((6, 128, 128)), np.zeros((6, 64, 128), np.uint8)):
+        with pytest.raises(CaseError, match="clip-invalid"):
+            engine.features_of_frames([wrong])
+
+
+def test_nan_in_a_clip_is_seen_in_its_features_and_in_no_others(engine):
+    clips = np.stack([make_clip(region) for region in regions(3, 6)])
+    expected = engine.features(clips)
+    clips[1, 2, 3, 100, 100] = np.nan
+    values = engine.features(clips)
+    np.testing.assert_array_equal(values[::2], expected[::2])
+    with pytest.raises(CaseError, match="400 of 400 deep features are not finite"):
+        check_features(values[1])
+
+
+def test_a_gpu_task_holds_several_batches_to_read_ahead():
+    assert cases_per_task(section(batch_size=8)) == 8
+    assert cases_per_task(section(batch_size=8, device="gpu")) == 32
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """A weight file, here safetensors itself, and what the command makes of it."""
+    folder = tmp_path_factory.mktemp("weights")
+    values = resolve_weights("untrained:5", NETWORK).values
+    (folder / "in.safetensors").write_bytes(write_safetensors(values, {}))
+    main(["weights", "convert", str(folder / "in.safetensors"), str(folder / "out.safetensors")])
+    return folder
+
+
+def test_converted_weights_are_the_same_and_name_their_source(converted, capsys):
+    source, target = (
+        resolve_weights(f"file:{converted / name}", NETWORK) for name in ("in.safetensors", "out.safetensors")
+    )
+    assert target.source_sha256 == source.sha256 != target.sha256
+    for name, value in source.values.items():
+        np.testing.assert_array_equal(target.values[name], value)
+    provenance = describe_engine(section(weights=target.spec)).provenance
+    assert provenance["weights_sha256"] == target.sha256
+    assert provenance["weights_source_sha256"] == source.sha256
+    made = convert_weights(converted / "in.safetensors", converted / "again.safetensors", NETWORK)
+    assert made.sha256 == target.sha256
+
+
+def test_params_file_is_converted_without_a_change(gluon, tmp_path, capsys):
+    import mxnet as mx
+
+    values = resolve_weights("untrained:5", NETWORK).values
+    mx.nd.save(str(tmp_path / "net.params"), {k: mx.nd.from_numpy(v, zero_copy=False) for k, v in values.items()})
+    main(["weights", "convert", str(tmp_path / "net.params"), str(tmp_path / "net.safetensors")])
+    made = resolve_weights(f"file:{tmp_path / 'net.safetensors'}", NETWORK)
+    assert capsys.readouterr().out == (
+        f"{made.source_sha256}  {tmp_path / 'net.params'}\n{made.sha256}  {tmp_path / 'net.safetensors'}\n"
+    )
+    assert made.source_sha256 == resolve_weights(f"file:{tmp_path / 'net.params'}", NETWORK).sha256
+    for name, value in values.items():
+        np.testing.assert_array_equal(made.values[name], value)
+
+
+def test_converted_file_is_what_the_safetensors_library_reads_and_writes(converted):
+    library = pytest.importorskip("safetensors.numpy")
+    content = (converted / "out.safetensors").read_bytes()
+    theirs, (ours, _) = library.load(content), parse_safetensors(content)
+    assert theirs.keys() == ours.keys()
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value)
+    back, metadata = parse_safetensors(library.save(theirs, {"a": "b"}))
+    assert metadata == {"a": "b"}
+    assert all((back[name] == theirs[name]).all() for name in theirs)
+
+
+def test_weights_of_another_hash_are_refused(converted):
+    spec = f"file:{converted / 'in.safetensors'}"
+    right = resolve_weights(spec, NETWORK).sha256
+    assert resolve_weights(spec, NETWORK, sha256=right.upper()).sha256 == right
+    with pytest.raises(WeightsError, match=f"have the sha256 {right}, expected {'0' * 64}"):
+        describe_engine(section(weights=spec, weights_sha256="0" * 64))
+
+
+def test_weights_that_lack_a_parameter_or_have_another_shape_are_refused(tmp_path):
+    values = dict(resolve_weights("untrained:5", NETWORK).values)
+    del values["features.3.1.beta"]
+    values["output.weight"] = np.zeros((51, 1024), np.float32)
+    (tmp_path / "bad.safetensors").write_bytes(write_safetensors(values, {}))
+    with pytest.raises(WeightsError, match=r"lacks features\.3\.1\.beta.*output\.weight \(51, 1024\), expected"):
+        load_engine(section(weights=f"file:{tmp_path / 'bad.safetensors'}"))
+
+
+def header(text):
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "cut short"),
+        (b"<!DOCTYPE html>" * 9, "does not begin as"),
+        (header("not json"), "header is not that"),
+        (header("[]"), "header is not that"),
+        (header(json.dumps({"a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}})) + bytes(4), "type F16"),
+        (header(json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})) + bytes(4), "cut short"),
+    ],
+)
+def test_safetensors_of_another_kind_or_cut_short_are_refused(tmp_path, content, reason):
+    (tmp_path / "bad.safetensors").write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"is not a \.safetensors file of i3d.*{reason}"):
+        resolve_weights(f"file:{tmp_path / 'bad.safetensors'}", NETWORK)
