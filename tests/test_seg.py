@@ -12,12 +12,15 @@ import SimpleITK as sitk
 
 from prognosis_dask.errors import Code
 from prognosis_dask.imaging.geometry import steps_of, to_index
+from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.masks import read_mask
 from prognosis_dask.imaging.roi import Grid
 from prognosis_dask.imaging.seg import seg_mask
 from prognosis_dask.imaging.series import series_grid
 from prognosis_dask.imaging.volume import volume_grid
-from tests.dicom_helpers import list_series, problem_of, write_seg, write_series
+from prognosis_dask.job import ImageSection
+from prognosis_dask.radiomics import extract, read_params
+from tests.dicom_helpers import case_of, list_series, problem_of, write_seg, write_series
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.random((6, 11, 13)) > 0.6
@@ -202,12 +205,18 @@ def test_prostate_segments_equal_highdicoms(shared_data: Path, number: int) -> N
     np.testing.assert_array_equal(mask, highdicom_mask(path, number, grid))
 
 
-def test_seg_twin_of_an_rtstruct_equals_it(shared_data: Path, tmp_path: Path) -> None:
+def test_seg_twin_of_an_rtstruct_gives_the_same_mask_and_features(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "lung1_002"
     grid = series_grid(list_series(folder / "ct"), 0.01)
     mask = read(next((folder / "rtstruct").iterdir()), grid, 2)
     path = write_seg(tmp_path / "seg.dcm", folder / "ct", mask, [1])
     np.testing.assert_array_equal(read(path, grid), mask)
+    drawn, twin = (
+        extract(load_roi(case_of(folder / "ct", file, labels, tmp_path), ImageSection()), read_params(""))
+        for file, labels in ((next((folder / "rtstruct").iterdir()), (2,)), (path, (1,)))
+    )
+    assert drawn == twin
+    assert len(twin) == 107
 
 
 def test_every_highdicom_file_gives_a_mask_or_its_own_problem(shared_data: Path) -> None:
