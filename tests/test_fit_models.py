@@ -146,7 +146,7 @@ def test_both_kinds_of_features_are_joined_and_empty_columns_are_none() -> None:
         (lambda cohort: cohort.assign(time_days=cohort["time_days"] / 1e4), "0 of 60 patients known alive after 365"),
         (lambda cohort: cohort.assign(deep=cohort["deep"] * 0 + 2), "none of 25 features varies among 60 cases"),
         (lambda cohort: cohort.assign(deep=cohort["deep"] * np.nan), "0 of 0 patients with the event"),
-        (lambda cohort: cohort.drop_vars("deep"), "the dataset has no deep features; it has"),
+        (lambda cohort: cohort.drop_vars("deep"), "model.features is 'deep', but the dataset has no deep features"),
     ],
 )
 def test_what_cannot_be_fitted_is_said_in_the_summary(change: Any, reason: str, tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def _logrank_p(table: FeatureTable, high: np.ndarray[Any, np.dtype[np.bool_]]) -
 
 
 def _notes(table: FeatureTable, section: ModelSection, validation: Validation, k: int) -> list[str]:
-    tried = [k for k in GRID if k < section.max_features] + [section.max_features]
+    tried = ", ".join(str(k) for k in (*(k for k in GRID if k < section.max_features), section.max_features))
     notes = [
         f"The number of features was chosen among {tried}, as far as there are, by {INNER_FOLDS}-fold "
         "cross-validation within the cases that the model was fitted on; the features were ranked anew in each fold.",

@@ -84,8 +84,8 @@ def table_from_dataset(
     missing = [kind for kind in kinds if kind not in dataset]
     if missing:
         raise StatisticsError(
-            f"the dataset has no {' and no '.join(missing)} features; it has {sorted(map(str, dataset.data_vars))}: "
-            "choose others with model.features, or switch their stage on"
+            f"model.features is {features!r}, but the dataset has no {' and no '.join(missing)} features: "
+            "choose others, or switch their stage on"
         )
     X = np.concatenate([np.asarray(dataset[kind].values, dtype=float) for kind in kinds], axis=1)
     names = [str(name) for kind in kinds for name in dataset[dataset[kind].dims[1]].values]
