@@ -155,5 +155,4 @@ def _info(n: int, failed: int, weights: str) -> dict[str, object]:
             "weights": weights,
             "sha256": "ab" * 32,
         },
-        "notes": [],
     }

@@ -73,7 +73,6 @@ def render(run: RunFolder) -> str:
         title=run.info.get("title") or run.name,
         name=run.name,
         finished=_moment(run.info.get("finished")),
-        notes=run.info.get("notes") or [],
         untrained=run.untrained,
         sections=_SECTIONS,
         key_figures=_key_figures(run),
@@ -112,7 +111,9 @@ def _key_figures(run: RunFolder) -> list[KeyFigure]:
             ),
         ]
     if run.info.get("seconds") is not None:
-        figures.append(KeyFigure("run time", _duration(run.info["seconds"]), _rate(run)))
+        reused = any(stage.get("reused") for stage in (run.info.get("stages") or {}).values())
+        label = "time of the last run, which went on from an earlier one" if reused else "run time"
+        figures.append(KeyFigure(label, _duration(run.info["seconds"]), _rate(run)))
     return figures
 
 

@@ -230,5 +230,6 @@ def step_seconds(run: RunFolder) -> list[tuple[str, str, int, float]]:
         for outcome in run.outcomes.get(stage, {}).values():
             for step, value in outcome.seconds.items():
                 seconds.setdefault(step, []).append(value)
-        rows += [(stage, step, len(values), float(np.median(values))) for step, values in seconds.items()]
+        steps = sorted(seconds, key=lambda step: step == "total")  # as they were taken, the total last
+        rows += [(stage, step, len(seconds[step]), float(np.median(seconds[step]))) for step in steps]
     return rows

@@ -38,7 +38,6 @@ class RunRecord:
     stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     deep: Mapping[str, str] | None = None
     driver_cpu_seconds: float | None = None
-    notes: list[str] = field(default_factory=list)
     _clock: float = field(default_factory=time.monotonic, repr=False)
 
     @classmethod
