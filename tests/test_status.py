@@ -1,0 +1,238 @@
+"""What a terminal shows of a run, and what is left in its folder for later: status, journal, Dask's report."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from prognosis_dask.cohort.case import Case, read_cases, short_hash, write_cases
+from prognosis_dask.errors import Code, Problem, StoreError
+from prognosis_dask.job import SynthSection
+from prognosis_dask.report.status import status, watch
+from prognosis_dask.runtime.journal import journal, journal_in
+from prognosis_dask.runtime.tally import Tally, duration
+from prognosis_dask.store.ledger import Ledger
+from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.synthetic import make_cohort
+
+CASES = [Case(f"DOE-{n}_CT", f"DOE-{n}", "CT", "GTV", "i", "m", source="s") for n in range(20)]
+GAP = Problem(Code.SLICE_GAP, "3.0 mm expected, 6.0 mm seen")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run that was begun ten seconds ago: 10 of 20 cases read, one of them spoilt, and no radiomics wanted."""
+    write_cases(tmp_path / "cases.csv", CASES)
+    run(tmp_path, finished=None)
+    with Ledger.create(tmp_path / "ledger.sqlite") as ledger:
+        for n, case in enumerate(CASES[:10]):
+            ledger.record([Outcome(case.case_id, "roi", "d", GAP if n == 3 else None)])
+            time.sleep(0.15)
+    return tmp_path
+
+
+def run(folder: Path, finished: str | None) -> None:
+    started = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - 10))
+    job = {"radiomics": {"enabled": False}, "deep": {"enabled": True}}
+    (folder / "run.json").write_text(json.dumps({"job": job, "started": started, "finished": finished, "seconds": 75}))
+
+
+def test_status_says_how_far_how_fast_and_how_long_yet(folder: Path) -> None:
+    lines = status(folder).splitlines()
+    assert re.search(r"20 cases, not finished, begun 1\d s ago, last result \d s ago", lines[0])
+    assert lines[1].split() == ["stage", "done", "failed", "waiting", "per", "min", "time", "left"]
+    stage, done, failed, waiting, rate, *left = lines[2].split()
+    assert (stage, done, failed, waiting) == ("roi", "9", "1", "10")
+    # 9 outcomes after the first one, in 9 times 0.15 s and however long the machine took
+    assert 60 < float(rate) <= 60 / 0.15
+    assert int(left[0]) == pytest.approx(10 / (float(rate) / 60), abs=1)
+    assert lines[3].split() == ["deep", "0", "0", "19", "-", "-"]
+
+
+def test_status_names_the_failed_case_and_its_hash_on_page_and_in_journal(folder: Path) -> None:
+    line = status(folder).splitlines()[-1]
+    assert line == f"  DOE-3_CT (roi, {short_hash('DOE-3_CT')}): slice-gap: 3.0 mm expected, 6.0 mm seen"
+
+
+def test_status_of_a_finished_run_speaks_of_no_rate(folder: Path) -> None:
+    run(folder, finished="2026-01-01T00:00:00+00:00")
+    assert "finished in 1 min 15 s" in status(folder)
+    assert status(folder).splitlines()[2].split() == ["roi", "9", "1", "10", "-", "-"]
+
+
+def test_watch_prints_what_changed_and_ends_with_the_run(folder: Path) -> None:
+    stream = io.StringIO()
+    watching = threading.Thread(target=watch, args=(folder, stream, 0.1))
+    watching.start()
+    with Ledger.create(folder / "ledger.sqlite") as ledger:
+        ledger.record([Outcome(case.case_id, "roi", "d") for case in CASES[10:]])
+    time.sleep(0.5)
+    assert watching.is_alive()
+    run(folder, finished="2026-01-01T00:00:00+00:00")
+    watching.join(10)
+    assert not watching.is_alive()
+    assert "19       1        0" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
+    assert "finished in" in stream.getvalue().splitlines()[-5]
+
+
+def test_watch_ends_when_the_driver_says_that_it_stopped(folder: Path) -> None:
+    with journal_in(folder):
+        journal("run-stopped")
+    stream = io.StringIO()
+    watch(folder, stream)
+    assert "stopped; the same command goes on from there" in stream.getvalue()
+
+
+def test_watch_redraws_a_terminal_and_ctrl_c_ends_it_in_peace(folder: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "prognosis_dask", "status", "--watch", str(folder)]
+    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE) as process:
+        os.close(theirs)
+        seen = b""
+        while seen.count(b"\x1b[2J") < 2:
+            seen += os.read(ours, 4096)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        assert process.stderr.read() == b""
+    os.close(ours)
+    assert process.returncode == 0
+
+
+def test_status_of_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no run in"):
+        watch(tmp_path)
+
+
+def test_a_look_at_twenty_thousand_cases_takes_little_of_its_two_seconds(tmp_path: Path) -> None:
+    cases = [Case(f"c{n}", f"p{n}", "CT", "r", "i", "m", source="s") for n in range(20_000)]
+    write_cases(tmp_path / "cases.csv", cases)
+    run(tmp_path, finished=None)
+    with Ledger.create(tmp_path / "ledger.sqlite") as ledger:
+        values: dict[str, object] = {"values": [0.123456789] * 107}
+        ledger.record(Outcome(case.case_id, "roi", "d", None, {"total": 1.0}, values) for case in cases)
+    status(tmp_path)
+    start = time.perf_counter()
+    assert "20000" in status(tmp_path)
+    assert time.perf_counter() - start < 1.0
+
+
+def outcomes(stage: str, names: str, problem: Problem | None = None) -> list[Outcome]:
+    return [Outcome(name, stage, "d", problem, {"read": 1.0, "total": 2.0}) for name in names.split()]
+
+
+def test_a_patient_is_finished_with_the_last_stage_of_its_last_case() -> None:
+    cases = [Case(name, name[0], "CT", "r", "i", "m") for name in ("a1", "a2", "b1", "c1", "d1")]
+    known = {"roi": {o.case_id: o for o in outcomes("roi", "c1") + outcomes("roi", "d1", GAP)}, "deep": {}}
+    tally = Tally(cases, ["roi", "deep"], known)
+    assert (tally.patients, tally.patients_done, tally.patients_reused) == (4, 1, 1)  # d failed in an earlier run
+    assert (tally.stages["roi"].total, tally.stages["deep"].total) == (3, 4)
+    tally.count(outcomes("roi", "a1 a2") + outcomes("deep", "a1"))
+    assert tally.patients_done == 1
+    tally.count(outcomes("deep", "a2"))
+    assert tally.patients_done == 2
+    tally.count(outcomes("roi", "b1", GAP))
+    assert tally.patients_done == 3
+    assert tally.stages["deep"].total == 3
+    tally.count(outcomes("deep", "c1"))
+    assert tally.patients_done == 4
+    assert tally.stages["deep"].seconds == {"read": 3.0, "total": 6.0}
+
+
+def test_a_case_with_damaged_data_is_counted_once_it_is_through() -> None:
+    tally = Tally([Case("a", "a", "CT", "r", "i", "m")], ["roi", "deep"], {"roi": {}, "deep": {}})
+    tally.count(outcomes("roi", "a") + outcomes("deep", "a", Problem(Code.STORE_DAMAGED, "checksum")))
+    assert tally.patients_done == 0
+    tally.count(outcomes("roi", "a") + outcomes("deep", "a"))
+    assert tally.patients_done == 1
+    counts = {name: (stage.total, stage.done, stage.failed) for name, stage in tally.stages.items()}
+    assert counts == {"roi": (2, 2, 0), "deep": (1, 1, 0)}
+
+
+def test_a_journal_that_cannot_be_written_stops_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "log.jsonl").mkdir()
+    with journal_in(tmp_path):
+        journal("run-started")
+    assert capfd.readouterr().err == ""
+
+
+def test_durations_read_as_one_would_say_them() -> None:
+    assert [duration(seconds) for seconds in (0.4, 59.6, 3600, 86400)] == ["0 s", "1 min 0 s", "1 h 0 min", "1 d 0 h"]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six made patients and the spoilt ones, watched from another terminal."""
+    folder = tmp_path_factory.mktemp("watched")
+    cohort = make_cohort(folder / "cohort", SynthSection(patients=6, seed=3, bad_cases=True))
+    (folder / "job.toml").write_text(
+        f"""
+        name = "made"
+        cohort = {{ sources = ["{cohort.images}"], clinical = "{cohort.clinical}", roi = ["GTV-1"] }}
+        deep = {{ enabled = false }}
+        model = {{ features = "radiomics" }}
+        """
+    )
+    (folder / "cluster.toml").write_text('kind = "local"\nworkers = 2\ndashboard = "127.0.0.1:0"\n')
+    command = [sys.executable, "-m", "prognosis_dask"]
+    options = ["--cluster", folder / "cluster.toml", "--performance-report", folder / "performance.html"]
+    with subprocess.Popen([*command, "run", folder / "job.toml", "--out", folder / "run", *options]) as running:
+        while not (folder / "run" / "ledger.sqlite").exists():
+            time.sleep(0.05)
+        shown = subprocess.run([*command, "status", "--watch", folder / "run"], capture_output=True, text=True)
+        (folder / "shown.txt").write_text(shown.stdout)
+        assert running.wait(120) == 0
+    return folder
+
+
+def test_a_whole_run_can_be_watched_from_another_terminal(whole_run: Path) -> None:
+    shown = (whole_run / "shown.txt").read_text()
+    assert re.search(r"cases, (not finished|starting)", shown)
+    last = shown[shown.rindex(" cases, ") :]
+    assert "finished in" in last
+    assert re.search(r"radiomics +7 +0 +0 +- +done", last)
+
+
+def test_the_journal_tells_the_run_in_json_lines_and_names_no_patient(whole_run: Path) -> None:
+    text = (whole_run / "run" / "log.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    events = [line["event"] for line in lines]
+    assert events[0] == "run-started"
+    assert events[-1] == "run-finished"
+    assert events.count("worker-joined") == 2
+    assert [line["name"] for line in lines if line["event"] == "phase"] == ["cohort", "stages", "features", "model"]
+    failed = {(line["case"], line["code"]) for line in lines if line["event"] == "case-failed"}
+    with Ledger.read(whole_run / "run" / "ledger.sqlite") as ledger:
+        expected = {(short_hash(o.case_id), o.problem.code.value) for o in ledger.failures() if o.problem}
+    assert failed == expected != set()
+    cases = read_cases(whole_run / "run" / "cases.csv")
+    named = {name for case in cases for name in (case.patient_id, case.case_id)}
+    assert not [name for name in named if name in text]
+    assert str(whole_run) not in text
+
+
+def test_dasks_performance_report_is_written_and_names_no_patient(whole_run: Path) -> None:
+    text = (whole_run / "performance.html").read_text()
+    assert "Dask Performance Report" in text
+    assert "roi" in text
+    assert not [case.case_id for case in read_cases(whole_run / "run" / "cases.csv") if case.patient_id in text]
+
+
+def test_a_performance_report_into_no_folder_is_refused_before_the_run(tmp_path: Path) -> None:
+    job = Path(__file__).parents[1] / "jobs" / "demo.toml"
+    command = [sys.executable, "-m", "prognosis_dask", "run", job, "--performance-report", tmp_path / "no" / "r.html"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "no folder" in result.stderr
+    assert not (tmp_path / "runs").exists()
