@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import asyncssh
+
+_children: list[int] = []
 
 
 @contextmanager
@@ -33,6 +37,9 @@ def ssh_server(folder: Path) -> Iterator[tuple[int, Path, Path]]:
     try:
         yield port, key, known
     finally:
+        for child in _children:
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
         loop.call_soon_threadsafe(server.close)
         asyncio.run_coroutine_threadsafe(server.wait_closed(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
@@ -41,8 +48,12 @@ def ssh_server(folder: Path) -> Iterator[tuple[int, Path, Path]]:
 
 async def _run(process: asyncssh.SSHServerProcess) -> None:
     child = await asyncio.create_subprocess_shell(
-        process.command or "", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        process.command or "",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        start_new_session=True,
+    )
+    _children.append(child.pid)
     await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
     process.exit(await child.wait())

@@ -1,0 +1,233 @@
+"""Tasks go where they belong, and workers may come and go: on real processes, on one host and on two."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from distributed import Client
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.runtime.cluster import connect
+from prognosis_dask.runtime.clusters.spec import ExistingSpec
+from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
+from prognosis_dask.runtime.runner import TASKS_PER_THREAD, run_plan
+from prognosis_dask.store.outcome import Outcome
+from tests.dask_processes import scheduler, wait_for, worker
+from tests.resource_stages import Pace, network, prepare, visits
+
+
+class Cluster:
+    """A scheduler of its own, to which a test adds named workers."""
+
+    def __init__(self, folder: Path, stack: ExitStack, *options: str) -> None:
+        self._file, self._stack = folder / "scheduler.json", stack
+        self.address = stack.enter_context(scheduler(self._file, *options))
+
+    def add(self, name: str, *options: str, prefix: Sequence[str] = ()) -> None:
+        marked = ["env", f"TEST_WORKER={name}"]
+        self._stack.enter_context(worker(self._file, "--name", name, *options, prefix=[*prefix, *marked]))
+
+    @contextmanager
+    def client(self, workers: int) -> Iterator[Client]:
+        with Client(self.address) as probe:
+            probe.wait_for_workers(workers, timeout=60)
+        with connect(ExistingSpec(address=self.address)) as client:
+            yield client
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        yield Cluster(tmp_path, stack)
+
+
+def plan_of(count: int, pace: Pace, resource: str = "", followed: bool = False) -> CohortPlan:
+    cases = [Case(f"case-{n:03d}", f"p{n}", "CT", "GTV", "image", "mask") for n in range(count)]
+    digests = {case.case_id: "d" for case in cases}
+    first = Stage("prepare", prepare, digests, batch_size=1, resource="CPU" if resource else "")
+    follower = Stage("network", network, digests, batch_size=2, resource=resource)
+    return CohortPlan(cases, first, [follower] if followed else [], pace, {"prepare": {}, "network": {}})
+
+
+def run(client: Client, plan: CohortPlan, then: Callable[[int], object] = lambda recorded: None) -> Counter[str]:
+    """How often each stage's outcome was recorded; `then` is told after each how many there are."""
+    recorded: Counter[str] = Counter()
+
+    def record(outcomes: Sequence[Outcome]) -> None:
+        recorded.update(outcome.stage for outcome in outcomes)
+        assert not [outcome.problem for outcome in outcomes if outcome.problem]
+        then(recorded.total())
+
+    run_plan(client, plan, record, retries=2)
+    return recorded
+
+
+def test_gpu_tasks_run_on_the_gpu_worker_and_cpu_tasks_never_do_and_neither_waits(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.add("gpu", "--resources", "GPU=1")
+    cluster.add("cpu", "--resources", "CPU=1")
+    with cluster.client(2) as client:
+        recorded = run(client, plan_of(24, Pace(str(tmp_path), 0.1, 0.15), "GPU", followed=True))
+    assert recorded == {"prepare": 24, "network": 24}
+    prepared, seen = visits(tmp_path, "prepare"), visits(tmp_path, "network")
+    assert {visit.worker for visit in prepared} == {"cpu"}
+    assert {visit.worker for visit in seen} == {"gpu"}
+    last = max(visit.ended for visit in prepared)
+    assert sum(visit.began < last for visit in seen) > 6  # the GPU was fed while cases were still prepared
+
+
+def test_each_resource_has_its_own_bounded_window(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.add("gpu", "--resources", "GPU=1")
+    cluster.add("cpu", "--resources", "CPU=1")
+    flying: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+
+    class Counting(CohortPlan):
+        def take(self, full=()):
+            if task := super().take(full):
+                flying[task.stage] += 1
+                most[task.stage] = max(most[task.stage], flying[task.stage])
+            return task
+
+        def accept(self, outcomes):
+            flying[outcomes[0].stage] -= 1
+            super().accept(outcomes)
+
+    plan = plan_of(30, Pace(str(tmp_path), 0.02, 0.2), "GPU", followed=True)
+    plan.__class__ = Counting
+    with cluster.client(2) as client:
+        run(client, plan)
+    assert most == {"prepare": TASKS_PER_THREAD, "network": TASKS_PER_THREAD}
+
+
+def test_a_gpu_is_fed_before_the_cpus_other_work_and_a_full_one_holds_nobody_up() -> None:
+    cases = [Case(f"case-{n}", "p", "CT", "r", "i", "m") for n in range(8)]
+    digests = {case.case_id: "d" for case in cases}
+    first = Stage("prepare", prepare, digests, batch_size=1, resource="CPU")
+    radiomics = Stage("radiomics", prepare, digests, batch_size=1, resource="CPU")
+    deep = Stage("network", network, digests, batch_size=2, resource="GPU")
+    plan = CohortPlan(cases, first, [radiomics, deep], None, {name: {} for name in ("prepare", "radiomics", "network")})
+
+    def next_stage(*full: str) -> str:
+        task = plan.take(full)
+        if task is None:
+            return ""
+        if task.stage == "prepare":
+            plan.accept([Outcome(case.case_id, "prepare", "d") for case in task.cases])
+        return task.stage
+
+    assert [next_stage() for _ in range(3)] == ["prepare", "prepare", "network"]
+    assert next_stage("GPU") == "radiomics"  # the GPU has enough: other work
+    assert next_stage() == "prepare"  # it has room again: new cases first
+    assert next_stage("CPU") == ""
+    assert next_stage("CPU", "GPU") == ""
+
+
+def test_a_worker_that_joins_late_works_at_once(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.add("first")
+    pace = Pace(str(tmp_path), prepare_s=0.4)
+    with cluster.client(1) as client:
+        run(client, plan_of(24, pace), lambda recorded: cluster.add("late") if recorded == 1 else None)
+    late = [visit for visit in visits(tmp_path, "prepare") if visit.worker == "late"]
+    assert len(late) >= 3
+    assert Counter(visit.case_id for visit in visits(tmp_path, "prepare")).most_common(1)[0][1] == 1
+
+
+@pytest.mark.slow
+def test_a_worker_that_joins_late_works_though_every_other_is_in_a_long_case(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.add("gpu", "--resources", "GPU=1")
+    cluster.add("first", "--resources", "CPU=1")
+    with cluster.client(2) as client:
+        starter = threading.Thread(target=cluster.add, args=("late", "--resources", "CPU=1"))
+        starter.start()
+        run(client, plan_of(3, Pace(str(tmp_path), prepare_s=12), "GPU"))
+        starter.join()
+    seen = visits(tmp_path, "prepare")
+    assert {visit.worker for visit in seen} == {"first", "late"}
+    assert min(visit.began for visit in seen if visit.worker == "late") < min(visit.ended for visit in seen)
+
+
+@pytest.mark.parametrize("way", ["retired", "out of wall time", "killed"])
+def test_a_worker_that_leaves_costs_at_most_the_cases_that_it_was_working_on(
+    way: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.add("stays")
+    cluster.add("leaves", *(("--lifetime", "3s") if way == "out of wall time" else ()))
+    count = 24
+
+    def leave(client: Client) -> None:
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        (address,) = [address for address, one in workers.items() if one["name"] == "leaves"]
+        if way == "retired":
+            client.retire_workers([address])
+        elif way == "killed":
+            subprocess.run(["kill", "-9", *_tree(client.run(_pid, workers=[address])[address])], check=True)
+
+    with cluster.client(2) as client:
+        recorded = run(client, plan_of(count, Pace(str(tmp_path), 0.2)), lambda n: leave(client) if n == 3 else None)
+        if way == "out of wall time":
+            wait_for(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1)
+    assert recorded == {"prepare": count}
+    seen = Counter(visit.case_id for visit in visits(tmp_path, "prepare"))
+    assert len(seen) == count
+    assert sum(seen.values()) <= count + TASKS_PER_THREAD
+
+
+def _pid() -> int:
+    import os
+
+    return os.getpid()
+
+
+def _tree(pid: int) -> list[str]:
+    """A worker, its nanny, and its children: as when its machine is taken away."""
+    import psutil
+
+    nanny = psutil.Process(pid).parent()
+    assert nanny is not None
+    return [str(nanny.pid), *(str(child.pid) for child in nanny.children(recursive=True))]
+
+
+@contextmanager
+def second_host() -> Iterator[tuple[str, str, list[str]]]:
+    """A network namespace: this host's address, the other's, and what runs a command there."""
+    name, link = f"prognosis-{time.monotonic_ns() % 100000}", f"pg{time.monotonic_ns() % 100000}"
+    here, there = "10.197.13.1", "10.197.13.2"
+
+    def ip(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
+
+    try:
+        ip("netns", "add", name)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this machine lets no test make a network namespace ({error})")
+    try:
+        ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("addr", "add", f"{here}/30", "dev", link)
+        ip("link", "set", link, "up")
+        for words in (("addr", "add", f"{there}/30", "dev", "eth0"), ("link", "set", "eth0", "up")):
+            ip("-n", name, *words)
+        yield here, there, ["ip", "netns", "exec", name]
+    finally:
+        ip("netns", "del", name)
+
+
+def test_a_cluster_of_two_hosts_shares_the_work(tmp_path: Path) -> None:
+    with second_host() as (here, there, prefix), ExitStack() as stack:
+        cluster = Cluster(tmp_path, stack, "--host", here)
+        cluster.add("here", "--host", here)
+        cluster.add("there", "--host", there, "--dashboard-address", f"{there}:0", prefix=prefix)
+        with cluster.client(2) as client:
+            hosts = {one["host"] for one in client.scheduler_info(n_workers=-1)["workers"].values()}
+            recorded = run(client, plan_of(12, Pace(str(tmp_path), 0.2)))
+    assert hosts == {here, there}
+    assert recorded == {"prepare": 12}
+    assert {visit.worker for visit in visits(tmp_path, "prepare")} == {"here", "there"}
