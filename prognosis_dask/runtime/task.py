@@ -142,6 +142,8 @@ class _Child:
             self._end()
             raise
         outcomes, failure = pickle.loads(answer)
+        if isinstance(failure, MemoryError):
+            raise _ChildLostError(Code.MEMORY_LIMIT, f"the work on it was refused memory by the system ({failure})")
         if failure is not None:
             raise failure
         return outcomes  # type: ignore[no-any-return]

@@ -1,0 +1,211 @@
+"""Kill drivers, workers and their children at random moments of a job; is anything lost, done twice, or different?
+
+    python -m benchmarks.kills [--kills 100] [--patients 60] [--seed 0] [--deep]
+
+Prints a table line. Exits with 1 when something was lost, computed again though it was finished, or other than in a
+run that nobody disturbed, or when a process outlived its driver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+import prognosis_dask
+from prognosis_dask.job import SynthSection
+from prognosis_dask.synthetic import make_cohort
+
+#: Whom a kill hits, and how often.
+VICTIMS = {"driver": 0.25, "worker": 0.3, "child": 0.45}
+#: Every so many drivers are hit while they start, rather than while cases run.
+EARLY = 0.2
+ORPHAN_SECONDS = 20.0
+
+
+@dataclass
+class Tally:
+    """What was done to the job, and what came of it."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    drivers: int = 0
+    gave_up: int = 0
+    jobs: int = 0
+    rows: int = 0
+    recomputed: int = 0
+    lost: int = 0
+    different: int = 0
+    orphans: int = 0
+    seconds: float = 0.0
+
+    @property
+    def sound(self) -> bool:
+        return not (self.recomputed or self.lost or self.different or self.orphans)
+
+    def line(self) -> str:
+        hits = ", ".join(f"{self.kills[name]} {name}" for name in VICTIMS)
+        return (
+            f"| {self.kills.total()} ({hits}) | {self.jobs} | {self.drivers} | {self.gave_up} | {self.rows} | "
+            f"{self.lost} | {self.recomputed} | {self.different} | {self.orphans} | {self.seconds:.0f} |"
+        )
+
+
+HEAD = (
+    "| kills | jobs | driver starts | gave up | rows | lost | recomputed | different | orphans | s |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--patients", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--deep", action="store_true", help="with the network, as in the demo")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        tally = survive(Path(folder), arguments.patients, arguments.kills, arguments.seed, deep=arguments.deep)
+    print(HEAD, tally.line(), sep="\n")
+    sys.exit(0 if tally.sound else 1)
+
+
+def survive(folder: Path, patients: int, kills: int, seed: int, *, deep: bool = False) -> Tally:
+    """Run jobs on one made cohort until so many kills have hit; each job is then left to finish, and compared."""
+    made = make_cohort(folder / "cohort", SynthSection(patients=patients, seed=seed, bad_cases=True))
+    job = folder / "job.toml"
+    job.write_text(
+        f"""
+        name = "kills"
+        cohort = {{ sources = ["{made.images}"], clinical = "{made.clinical}", roi = ["GTV-1"] }}
+        deep = {{ enabled = {str(deep).lower()}, weights = "untrained:1" }}
+        model = {{ features = "radiomics" }}
+        """
+    )
+    (folder / "cluster.toml").write_text('kind = "local"\nworkers = 2\ndashboard = "127.0.0.1:0"\n')
+    calm = folder / "calm"
+    if _start(job, calm).wait():
+        raise RuntimeError("the undisturbed run failed")
+    tally, rng, begun = Tally(), random.Random(seed), time.monotonic()
+    while tally.kills.total() < kills:
+        out = folder / f"run-{tally.jobs}"
+        _harass(job, out, kills, rng, tally)
+        _compare(out, calm, tally)
+    tally.seconds = time.monotonic() - begun
+    return tally
+
+
+def _start(job: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [
+        sys.executable,
+        "-m",
+        "prognosis_dask",
+        "run",
+        job,
+        "--out",
+        out,
+        "--cluster",
+        job.parent / "cluster.toml",
+    ]
+    return subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _harass(job: Path, out: Path, kills: int, rng: random.Random, tally: Tally) -> None:
+    """The same command again and again, until it ends by itself."""
+    tally.jobs += 1
+    while True:
+        driver = _start(job, out)
+        tally.drivers += 1
+        seen: set[psutil.Process] = set()
+        if rng.random() < EARLY:
+            _pause(driver, rng.uniform(0.0, 4.0), seen)
+        else:
+            while driver.poll() is None and not _tree(driver, seen)["child"]:
+                time.sleep(0.05)
+        while driver.poll() is None:
+            if tally.kills.total() >= kills:
+                _pause(driver, float("inf"), seen)
+                break
+            _pause(driver, rng.uniform(0.1, 2.0), seen)
+            _kill_one(driver, rng, seen, tally)
+        status = driver.wait()
+        tally.orphans += _orphans(seen)
+        if status == 0:
+            return
+        tally.gave_up += status > 0
+        if tally.gave_up > kills:
+            raise RuntimeError("the driver gives up again and again")
+
+
+def _pause(driver: subprocess.Popen[bytes], seconds: float, seen: set[psutil.Process]) -> None:
+    end = time.monotonic() + seconds
+    while driver.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    _tree(driver, seen)
+
+
+def _tree(driver: subprocess.Popen[bytes], seen: set[psutil.Process]) -> dict[str, list[psutil.Process]]:
+    """The driver's processes by what they are."""
+    found: dict[str, list[psutil.Process]] = {name: [] for name in VICTIMS}
+    try:
+        root = psutil.Process(driver.pid)
+        found["driver"].append(root)
+        for process in root.children(recursive=True):
+            seen.add(process)
+            command = " ".join(process.cmdline())
+            if "prognosis_dask.runtime.child" in command:
+                found["child"].append(process)
+            elif "spawn_main" in command:
+                found["worker"].append(process)
+    except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
+        pass
+    return found
+
+
+def _kill_one(driver: subprocess.Popen[bytes], rng: random.Random, seen: set[psutil.Process], tally: Tally) -> None:
+    (kind,) = rng.choices(list(VICTIMS), list(VICTIMS.values()))
+    there = _tree(driver, seen)[kind]
+    if driver.poll() is None and there:
+        try:
+            rng.choice(there).kill()
+        except psutil.NoSuchProcess:
+            return
+        tally.kills[kind] += 1
+        if kind == "driver":
+            driver.wait()
+
+
+def _orphans(seen: set[psutil.Process]) -> int:
+    """How many of the processes are still there though their driver is gone."""
+    _, alive = psutil.wait_procs(seen, timeout=ORPHAN_SECONDS)
+    for process in alive:
+        process.kill()
+    return len(alive)
+
+
+def _compare(out: Path, calm: Path, tally: Tally) -> None:
+    ours, theirs = _rows(out), _rows(calm)
+    tally.rows += len(ours)
+    tally.lost += len(theirs.keys() - ours.keys())
+    tally.recomputed += sum(attempts > 1 for attempts, _ in ours.values())
+    tally.lost += sum(ours[key][1] != code for key, (_, code) in theirs.items() if key in ours)
+    same = prognosis_dask.read_features(out).load().identical(prognosis_dask.read_features(calm).load())
+    tally.different += not same
+
+
+def _rows(folder: Path) -> dict[tuple[str, str], tuple[int, str | None]]:
+    with sqlite3.connect(folder / "ledger.sqlite") as ledger:
+        found = ledger.execute("SELECT stage, case_id, attempts, code FROM outcome").fetchall()
+    return {(stage, case_id): (attempts, code) for stage, case_id, attempts, code in found}
+
+
+if __name__ == "__main__":
+    main()
