@@ -75,6 +75,19 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--network", default="i3d_inceptionv1_kinetics400", metavar="NAME")
     convert.set_defaults(command=_convert)
 
+    bench = commands.add_parser("bench", help="measure patients per minute, images to features, on this machine")
+    bench.add_argument("source", type=Path, metavar="JOB_OR_DIR", help="a job file, or a folder of downloads")
+    bench.add_argument("--virtual", type=int, default=0, metavar="N", help="N cases over the same files")
+    bench.add_argument("--workers", type=_numbers, default=(1, 2), metavar="N,N", help="default: 1,2")
+    bench.add_argument(
+        "--cases-per-task", type=_numbers, default=(0,), metavar="N,N", help="0: chosen by the runner (default)"
+    )
+    bench.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), help="table, plot and runs (default: runs/bench)"
+    )
+    bench.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job")
+    bench.set_defaults(command=_bench)
+
     synth = commands.add_parser("synth", help="write a made cohort: DICOM and a clinical table")
     synth.add_argument("folder", type=Path, metavar="DIR")
     synth.add_argument("--patients", type=int, default=60, metavar="N")
@@ -151,6 +164,26 @@ def _convert(arguments: argparse.Namespace) -> None:
 
     made = convert_weights(arguments.source, arguments.target, find_network(arguments.network))
     print(f"{made.source_sha256}  {arguments.source}\n{made.sha256}  {arguments.target}")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.bench.sweep import bench_job, sweep
+    from prognosis_dask.bench.tables import write_tables
+
+    job = bench_job(arguments.source, arguments.out, arguments.set)
+    index_seconds, runs = sweep(
+        job,
+        arguments.out,
+        virtual=arguments.virtual,
+        workers=arguments.workers,
+        cases_per_task=arguments.cases_per_task,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    print(write_tables(runs, index_seconds, arguments.out))
 
 
 def _synth(arguments: argparse.Namespace) -> None:

@@ -108,11 +108,13 @@ class ModelSection:
 class RunSection:
     """How the runner behaves; nothing here changes a value, so nothing here enters a digest.
 
-    ``retries`` after errors of the infrastructure. ``case_limit_s``: seconds that a stage may take for a case before it
-    is stopped. ``workers_wait_s``: seconds to wait for a worker when the cluster has none. Zero: for ever.
+    ``cases_per_task``; zero: as many as the seconds that cases take make worth while. ``retries`` after errors of the
+    infrastructure. ``case_limit_s``: seconds that a stage may take for a case before it is stopped. ``workers_wait_s``:
+    seconds to wait for a worker when the cluster has none. Zero: for ever.
     """
 
     out: str = ""
+    cases_per_task: int = 0
     retries: int = 2
     case_limit_s: float = 1800.0
     workers_wait_s: float = 300.0
@@ -240,6 +242,7 @@ def _check(job: Job, where: str) -> None:
     expect(job.model.folds >= 2, "model.folds", job.model.folds, "two or more")
     expect(job.model.repeats >= 1, "model.repeats", job.model.repeats, "one or more")
     expect(job.model.max_features >= 1, "model.max_features", job.model.max_features, "one or more")
+    expect(job.run.cases_per_task >= 0, "run.cases_per_task", job.run.cases_per_task, "zero or more")
     expect(job.run.retries >= 0, "run.retries", job.run.retries, "zero or more")
     expect(job.run.case_limit_s >= 0, "run.case_limit_s", job.run.case_limit_s, "seconds, or zero for no limit")
     expect(job.run.workers_wait_s >= 0, "run.workers_wait_s", job.run.workers_wait_s, "seconds, or zero for no limit")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
 from distributed import Client
 
 from prognosis_dask.cohort.case import Case, read_cases, write_cases
@@ -110,6 +111,27 @@ def run(
             return _run(job, cluster, folder, ledger, watch, performance_report, say)
 
 
+def run_features(job: Job, client: Client, out: Path | str, *, say: Say = print) -> RunRecord:
+    """Run a job up to its feature dataset only, on a client whose workers are prepared.
+
+    Raises
+    ------
+    PrognosisError
+        As :func:`run`.
+    """
+    check_inputs(job)
+    folder = Path(out).absolute()
+    with Ledger.create(folder / "ledger.sqlite") as ledger, Watch(client, job.name) as watch:
+        return _features(job, client, folder, ledger, watch, None, say)[0]
+
+
+def cohort_of(job: Job, client: Client, folder: Path, say: Say = print) -> list[Case]:
+    """The job's cases, read from its folders, made, or from its table; written to ``folder`` as a run would."""
+    check_inputs(job)
+    folder.mkdir(parents=True, exist_ok=True)
+    return _cohort(job, folder, map_on(client), say)[0]
+
+
 def run_folder(job: Job, out: Path | str | None) -> Path:
     """Where the job's run lies: ``out``, else the job's own choice, else ``runs/<job name>``."""
     return Path(out or job.run.out or Path("runs") / job.name).absolute()
@@ -158,6 +180,18 @@ def map_on(client: Client) -> Map:
 def _run(
     job: Job, client: Client, folder: Path, ledger: Ledger, watch: Watch, performance_report: Path | None, say: Say
 ) -> RunResult:
+    record, dataset = _features(job, client, folder, ledger, watch, performance_report, say)
+    watch.phase("model")
+    say("Fitting and validating the model")
+    fit_models(dataset, job.model, folder / "models", map=map_on(client))
+    record.finish()
+    record.write(folder)
+    return RunResult(folder, write_report(folder), record.stages)
+
+
+def _features(
+    job: Job, client: Client, folder: Path, ledger: Ledger, watch: Watch, performance_report: Path | None, say: Say
+) -> tuple[RunRecord, xr.Dataset]:
     memory = max(IMAGE_MEMORY, NETWORK_MEMORY if job.deep.enabled else 0)
     check_run(client, folder, gpu=wants_gpu(job), memory=memory)
     record = RunRecord.begin(job, client)
@@ -193,12 +227,9 @@ def _run(
         attributes=record.provenance(),
     )
     write_features(dataset, folder)
-    watch.phase("model")
-    say("Fitting and validating the model")
-    fit_models(dataset, job.model, folder / "models", map=map_on(client))
     record.finish()
     record.write(folder)
-    return RunResult(folder, write_report(folder), record.stages)
+    return record, dataset
 
 
 def _cohort(job: Job, folder: Path, cluster_map: Map, say: Say) -> tuple[list[Case], list[Problem]]:
@@ -222,14 +253,15 @@ def _stages(job: Job, cases: Sequence[Case], context: StageContext, engine: Engi
     """The job's stages, each with the digests of everything that its results depend on."""
     roi = {case.case_id: digest(ROI_VERSION, case.digest, job.image, job.frames) for case in cases}
     cpu, network = ("CPU", "GPU") if wants_gpu(job) else ("", "")
-    stages = [Stage("roi", run_roi, roi, resource=cpu, memory=IMAGE_MEMORY)]
+    size = job.run.cases_per_task
+    stages = [Stage("roi", run_roi, roi, size, resource=cpu, memory=IMAGE_MEMORY)]
     if job.radiomics.enabled:
         params = context.radiomics.content
         digests = {case.case_id: digest(RADIOMICS_VERSION, case.digest, job.image, params) for case in cases}
-        stages.append(Stage("radiomics", run_radiomics, digests, resource=cpu, memory=IMAGE_MEMORY))
+        stages.append(Stage("radiomics", run_radiomics, digests, size, resource=cpu, memory=IMAGE_MEMORY))
     if engine:
         digests = {case.case_id: digest(DEEP_VERSION, roi[case.case_id], engine.provenance) for case in cases}
-        size = cases_per_task(job.deep)
+        size = cases_per_task(job.deep) if wants_gpu(job) else size
         stages.append(Stage("deep", run_deep, digests, size, _clip_length, resource=network, memory=NETWORK_MEMORY))
     return stages
 

@@ -156,6 +156,7 @@ def _guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], di
     problem: Problem | None = None
     result: dict[str, object] = {}
     _reset_peak_memory()
+    read = _read_mb()
     with watch.step("total"):
         try:
             result = work(watch)
@@ -169,7 +170,7 @@ def _guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], di
             problem = Problem(Code.UNEXPECTED, f"{type(error).__name__}: {error}", where=where)
     if problem:
         problem = problem.of(patient_id=case.patient_id, case_id=case.case_id)
-    result["peak_memory_mb"] = _peak_memory_mb()
+    result |= {"peak_memory_mb": _peak_memory_mb(), "read_mb": _read_mb() - read}
     return Outcome(case.case_id, stage, digest, problem, watch.seconds, result)
 
 
@@ -205,4 +206,11 @@ def _peak_memory_mb() -> float:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1000.0
+    return math.nan
+
+
+def _read_mb() -> float:
+    """What the process has read from files so far, in MB, cached or not; NaN where the system does not tell."""
+    with suppress(OSError):
+        return int(Path("/proc/self/io").read_text().split()[1]) / 1e6
     return math.nan

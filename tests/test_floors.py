@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "prognosis_dask"
 FLOORS = (
     "__main__",
     "cli",
+    "bench",
     "pipeline",
     "stages",
     "report",
@@ -30,7 +31,7 @@ FLOORS = (
     "job",
     "errors",
 )
-KNOW_DASK = {"cli", "pipeline", "runtime"}
+KNOW_DASK = {"cli", "bench", "pipeline", "runtime"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

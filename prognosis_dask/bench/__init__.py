@@ -1,0 +1,1 @@
+"""How fast a cohort goes from its DICOM files to its features, by workers and by cases per task."""
