@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -29,6 +31,7 @@ def prognosis(*arguments: str | Path, check: bool = True) -> subprocess.Complete
         [sys.executable, "-m", "prognosis_dask", *map(str, arguments)], capture_output=True, text=True, timeout=280
     )
     assert not check or result.returncode == 0, result.stdout + result.stderr
+    assert not {"Traceback", " - WARNING - ", " - ERROR - "} & set(re.findall(r"Traceback| - [A-Z]+ - ", result.stderr))
     return result
 
 
@@ -95,12 +98,38 @@ def test_all_36_sarcoma_cases_run_to_a_report(shared_data: Path, tmp_path: Path)
     assert (tmp_path / "report.html").is_file()
 
 
+def test_made_images_are_indexed_and_a_report_is_written_anew_by_commands_of_their_own(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    made = prognosis("synth", tmp_path / "cohort", "--patients", "2", "--seed", "5", "--no-bad-cases").stdout
+    assert "2 patients and 0 spoilt ones" in made
+    clinical = tmp_path / "cohort" / "clinical.csv"
+    found = prognosis("index", tmp_path / "cohort", "-o", tmp_path / "index", "--roi", "gtv-1", "--clinical", clinical)
+    assert "cases      2; 2 with endpoint" in found.stdout
+    assert [case.roi for case in prognosis_dask.read_cases(tmp_path / "index" / "cases.csv")] == ["GTV-1", "GTV-1"]
+    before = (undisturbed / "report.html").read_bytes()
+    (undisturbed / "report.html").unlink()
+    assert prognosis("report", undisturbed).stdout.strip() == str(undisturbed / "report.html")
+    assert (undisturbed / "report.html").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("signal", "low", "high"), [("1.0", 0.65, 1.0), ("0.0", 0.3, 0.65)])
+def test_the_demos_model_finds_a_signal_where_there_is_one(
+    signal: str, low: float, high: float, tmp_path: Path
+) -> None:
+    prognosis("run", JOBS / "demo.toml", "--out", tmp_path, *NO_NETWORK, "--set", f"synth.signal={signal}")
+    summary = json.loads((tmp_path / "models" / "summary.json").read_text())
+    assert summary["n_patients"] == 60
+    assert low < summary["c_index_cv"] < high
+
+
 def test_the_planted_bad_cases_end_in_their_own_codes_and_the_others_go_on(made: Path, undisturbed: Path) -> None:
     with (made.parent / "cohort" / "planted.csv").open() as stream:
         planted = {(row["patient_id"], row["code"]) for row in csv.DictReader(stream)}
     with (undisturbed / "problems.csv").open() as stream:
         found = {(row["patient_id"], row["code"]) for row in csv.DictReader(stream)}
-    assert planted <= found
+    assert found == planted
     features = prognosis_dask.read_features(undisturbed)
     good = features.patient_id.str.startswith("MADE-")
     assert int(good.sum()) == 6
@@ -193,13 +222,17 @@ def test_a_second_driver_on_one_folder_is_refused(made: Path, tmp_path: Path) ->
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(made: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "prognosis_dask", "run", str(made), "--out", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    # as on a terminal, the signal reaches every process of the run
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
         wait_for(lambda: recorded_rows(tmp_path) >= 1)
-        run.send_signal(signal.SIGINT)
+        os.killpg(run.pid, signal.SIGINT)
         _, errors = run.communicate(timeout=30)
     assert run.returncode == 130
     assert "stopped. What is finished is kept; the same command goes on from there." in errors
     assert "Traceback" not in errors
+    assert " - WARNING - " not in errors
     assert set(attempts(tmp_path)) == {1}
     assert "waiting" in prognosis("status", tmp_path).stdout
 

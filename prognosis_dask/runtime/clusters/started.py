@@ -51,7 +51,7 @@ def started(
     with dask.config.set(dashboard_config(dashboard)):
         try:
             cluster = SpecCluster(
-                workers=dict(workers), scheduler=scheduler, security=security, silence_logs=logging.WARNING
+                workers=dict(workers), scheduler=scheduler, security=security, silence_logs=logging.CRITICAL
             )
         except (OSError, RuntimeError) as error:
             raise ClusterError(f"the cluster did not start on {host}: {error}") from error
@@ -76,7 +76,7 @@ def worker_process(*, host: str, memory_limit: int, security: Security | None, *
             "nthreads": 1,
             "memory_limit": memory_limit,
             "dashboard_address": f"{host}:0",
-            "silence_logs": logging.WARNING,
+            "silence_logs": logging.CRITICAL,
             "security": security,
             "protocol": "tls://" if security else "tcp://",
             **options,
