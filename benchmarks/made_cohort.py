@@ -15,7 +15,7 @@ from pathlib import Path
 
 from prognosis_dask.job import load_job
 from prognosis_dask.pipeline import run
-from prognosis_dask.runtime.cluster import ClusterSpec, connect
+from prognosis_dask.runtime.cluster import LocalSpec, connect
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "demo.toml"
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--signals", type=float, nargs="+", default=[1.0, 0.0])
     options = parser.parse_args()
-    with connect(ClusterSpec()) as client:
+    with connect(LocalSpec()) as client:
         for signal in options.signals:
             found = []
             for seed in range(options.seeds):

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.runtime.cluster import ClusterSpec, connect
+from prognosis_dask.runtime.cluster import LocalSpec, connect
 from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
 from prognosis_dask.runtime.progress import Progress
 from prognosis_dask.runtime.runner import run_plan
@@ -85,7 +85,7 @@ def measure(patients: int, workers: int) -> Scale:
     with (
         tempfile.TemporaryDirectory() as folder,
         Ledger.create(Path(folder) / "ledger.sqlite") as ledger,
-        connect(ClusterSpec(workers=workers, dashboard="127.0.0.1:0")) as client,
+        connect(LocalSpec(workers=workers, dashboard="127.0.0.1:0")) as client,
     ):
         plan = CohortPlan(cases, first, followers, None, {name: {} for name in STAGES})
         sampler = Sampler()

@@ -22,7 +22,7 @@ from bokeh.client import pull_session
 from distributed import Client, Scheduler
 
 from prognosis_dask.runtime import dashboard
-from prognosis_dask.runtime.cluster import ClusterSpec, connect
+from prognosis_dask.runtime.cluster import LocalSpec, connect
 from prognosis_dask.runtime.dashboard.board import MAX_POINTS, PATIENTS, Board, History
 from prognosis_dask.runtime.metering import metered
 from prognosis_dask.runtime.tally import Tally
@@ -41,7 +41,7 @@ needs_prometheus = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with connect(ClusterSpec(workers=2, dashboard="127.0.0.1:0")) as client:
+    with connect(LocalSpec(workers=2, dashboard="127.0.0.1:0")) as client:
         yield client
 
 

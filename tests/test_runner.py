@@ -10,7 +10,7 @@ from distributed import Client
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import ClusterError, Code, JobError, Problem
-from prognosis_dask.runtime.cluster import ClusterSpec, connect
+from prognosis_dask.runtime.cluster import LocalSpec, connect
 from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
 from prognosis_dask.runtime.runner import TASKS_PER_THREAD, run_plan
 from prognosis_dask.store.outcome import Outcome
@@ -25,7 +25,7 @@ NOTHING: dict[str, dict[str, Outcome]] = {"visit": {}, "follow": {}}
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with connect(ClusterSpec(workers=2, dashboard="127.0.0.1:0")) as client:
+    with connect(LocalSpec(workers=2, dashboard="127.0.0.1:0")) as client:
         yield client
 
 
@@ -76,7 +76,7 @@ def test_a_users_mistake_found_on_a_worker_ends_the_run_with_its_own_message(cli
 
 
 def test_a_case_that_kills_its_worker_is_found_and_its_batch_goes_on(tmp_path: Path) -> None:
-    with connect(ClusterSpec(workers=2, dashboard="127.0.0.1:0")) as client:
+    with connect(LocalSpec(workers=2, dashboard="127.0.0.1:0")) as client:
         outcomes = run(client, Marks(str(tmp_path), killer="case-06"))
     lost = {key: outcome.problem.code for key, outcome in outcomes.items() if outcome.problem}
     assert lost == {("follow", "case-06"): Code.WORKER_LOST}

@@ -23,7 +23,7 @@ from prognosis_dask.cohort.case import Case, write_cases
 from prognosis_dask.errors import JobError
 from prognosis_dask.job import Job, load_job
 from prognosis_dask.pipeline import cohort_of, run_features
-from prognosis_dask.runtime.cluster import ClusterSpec, connect
+from prognosis_dask.runtime.cluster import LocalSpec, connect
 from prognosis_dask.store.ledger import Ledger
 from prognosis_dask.store.outcome import Outcome
 
@@ -133,7 +133,7 @@ def sweep(
     if list(out.glob("workers-*")):
         raise JobError(f"{out} holds an earlier benchmark, which would count as done; choose another --out")
     most = max(workers)
-    with connect(ClusterSpec(workers=most, dashboard="127.0.0.1:0")) as client:
+    with connect(LocalSpec(workers=most, dashboard="127.0.0.1:0")) as client:
         started = time.perf_counter()
         cases = cohort_of(job, client, out, say)
         index_seconds = (time.perf_counter() - started) / max(1, len(cases))
@@ -154,7 +154,7 @@ def sweep(
 def _measure(job: Job, cases: Sequence[Case], folder: Path, workers: int, size: int) -> Measured:
     warm_up = [replace(case, case_id=f"warm-up~{case.case_id}") for case in islice(cycle(cases), WARM_UP * workers)]
     warm_up = [replace(case, case_id=f"{case.case_id}~{n}") for n, case in enumerate(warm_up)]
-    with connect(ClusterSpec(workers=workers, dashboard="127.0.0.1:0")) as client:
+    with connect(LocalSpec(workers=workers, dashboard="127.0.0.1:0")) as client:
         _run(job, warm_up, folder / "warm-up", client, size)
         seconds, cpu = _run(job, cases, folder, client, size)
         worker_mb = max(client.run(_resident_mb).values())
