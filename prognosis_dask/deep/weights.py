@@ -118,8 +118,9 @@ def _pretrained(network: Network) -> Path:
         return Path(store.get_model_file(network.name))
     except Exception as error:  # no network, no room, another checksum, a page in place of the file
         raise WeightsError(
-            f"GluonCV could not fetch its pretrained file of {network.name}: {error}. On a machine without network, "
-            f"fetch {network.name}-{store.short_hash(network.name)}.params elsewhere and set deep.weights = 'file:PATH'"
+            f"GluonCV's pretrained file of {network.name} could not be fetched: get "
+            f"{network.name}-{store.short_hash(network.name)}.params on a machine with a network, and set "
+            f"deep.weights = 'file:PATH' ({type(error).__name__}: {str(error)[-120:]})"
         ) from error
 
 
