@@ -75,13 +75,15 @@ class RadiomicsSection:
 class DeepSection:
     """Which network on which engine.
 
-    ``engine = "auto"`` is torch where it is installed, else gluon. ``weights``: ``kinetics400``, ``file:PATH`` or
-    ``untrained:SEED``; ``weights_sha256``, where given, is what the file must have. ``precision``: see
-    docs/precision.md; float32 runs on every engine and device.
+    ``engine = "auto"`` is torch where it is installed, else gluon. ``network``: a name, or ``file:PATH`` of a
+    TorchScript or ONNX file. The file holds its own weights and takes clips of ``input_shape`` (channels, frames,
+    height, width; frames of 0 for one per slice), normalised by ``input_mean`` and ``input_std``. ``weights`` of a
+    named network: ``kinetics400``, ``file:PATH`` or ``untrained:SEED``; ``weights_sha256``, where given, is what the
+    file must have. ``precision``: see docs/precision.md; float32 runs on every engine and device.
     """
 
     enabled: bool = True
-    engine: Literal["auto", "gluon", "torch"] = "auto"
+    engine: Literal["auto", "gluon", "torch", "onnx"] = "auto"
     network: str = "i3d_inceptionv1_kinetics400"
     weights: str = "kinetics400"
     weights_sha256: str = ""
@@ -89,6 +91,9 @@ class DeepSection:
     device: Literal["cpu", "gpu"] = "cpu"
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
     batch_size: int = 8
+    input_shape: tuple[int, ...] = ()
+    input_mean: tuple[float, ...] = ()
+    input_std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -249,8 +254,18 @@ def _check(job: Job, where: str) -> None:
     expect(job.model.penalizer >= 0, "model.penalizer", job.model.penalizer, "zero or more")
 
 
-#: The keys that hold paths; weights do where they begin with ``file:``.
-_PATHS = ("cohort.sources", "cohort.cases", "cohort.clinical", "radiomics.params", "deep.weights", "run.out")
+#: The keys that hold paths ...
+_PATHS = (
+    "cohort.sources",
+    "cohort.cases",
+    "cohort.clinical",
+    "radiomics.params",
+    "deep.network",
+    "deep.weights",
+    "run.out",
+)
+#: ... these where they begin with ``file:``.
+_FILES = ("deep.network", "deep.weights")
 _FILE = "file:"
 
 
@@ -267,7 +282,7 @@ def _resolve(job: Job, folder: Path) -> Job:
 def _path(key: str, value: Any, folder: Path) -> Any:
     """The path as seen from the folder; what is no path is left as it is, to be judged later."""
     is_file = isinstance(value, str) and value.startswith(_FILE)
-    if not isinstance(value, str) or not value or (key == "deep.weights" and not is_file):
+    if not isinstance(value, str) or not value or (key in _FILES and not is_file):
         return value
     prefix = _FILE if is_file else ""
     return f"{prefix}{(folder / Path(value.removeprefix(prefix)).expanduser()).resolve()}"

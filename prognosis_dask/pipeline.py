@@ -20,7 +20,6 @@ from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.problems import read_problems, write_problems
-from prognosis_dask.deep.clips import clip_length
 from prognosis_dask.deep.engine import EngineDescription, cases_per_task, describe_engine, settle_engine
 from prognosis_dask.errors import JobError, Problem
 from prognosis_dask.job import Job, digest
@@ -223,6 +222,7 @@ def _features(
         cases,
         radiomic={name: unit(name) for name in column_names(context.radiomics)} if job.radiomics.enabled else {},
         deep=engine.feature_names if engine else (),
+        labels=engine.labels if engine else (),
         outcomes=outcomes,
         attributes=record.provenance(),
     )
@@ -262,12 +262,13 @@ def _stages(job: Job, cases: Sequence[Case], context: StageContext, engine: Engi
     if engine:
         digests = {case.case_id: digest(DEEP_VERSION, roi[case.case_id], engine.provenance) for case in cases}
         size = cases_per_task(job.deep) if wants_gpu(job) else size
-        stages.append(Stage("deep", run_deep, digests, size, _clip_length, resource=network, memory=NETWORK_MEMORY))
+        stages.append(Stage("deep", run_deep, digests, size, _n_slices, resource=network, memory=NETWORK_MEMORY))
     return stages
 
 
-def _clip_length(roi: Outcome) -> int:
-    return clip_length(int(str(roi.result["n_slices"])))
+def _n_slices(roi: Outcome) -> int:
+    """What tells which cases go through the network together."""
+    return int(str(roi.result["n_slices"]))
 
 
 def _run_stages(

@@ -19,6 +19,7 @@ from prognosis_dask.store.schema import VARIABLES, documentation
 
 RADIOMIC = {"original_shape_MeshVolume": "mm^3", "original_firstorder_Mean": "u", "original_glcm_Contrast": "1"}
 DEEP = ("logit_000", "logit_001")
+LABELS = ("abseiling", "air drumming")
 
 
 def make_case(name: str, **changes: object) -> Case:
@@ -60,7 +61,9 @@ def make_outcomes() -> dict[str, dict[str, Outcome]]:
 @pytest.fixture
 def dataset() -> xr.Dataset:
     attributes = {"job": {"name": "demo", "window": (1.0, 2.0), "labels": ()}, "versions": {"zarr": "3"}, "deep": None}
-    return build_features(CASES, radiomic=RADIOMIC, deep=DEEP, outcomes=make_outcomes(), attributes=attributes)
+    return build_features(
+        CASES, radiomic=RADIOMIC, deep=DEEP, labels=LABELS, outcomes=make_outcomes(), attributes=attributes
+    )
 
 
 def test_one_row_per_case_and_nan_where_it_failed(dataset: xr.Dataset) -> None:
@@ -78,6 +81,7 @@ def test_one_row_per_case_and_nan_where_it_failed(dataset: xr.Dataset) -> None:
     np.testing.assert_array_equal(dataset["event"], [1, 0, np.nan, 1])
     assert list(dataset["problem"].values) == ["", "radiomics: radiomics-failed", "roi: mask-empty", "roi: not-run"]
     assert list(dataset["radiomic_units"].values) == ["mm^3", "u", "1"]
+    assert str(dataset["deep"].sel(deep_feature="logit_001")["deep_label"].values) == "air drumming"
 
 
 def test_covariates_are_numbers_where_all_their_values_are(dataset: xr.Dataset) -> None:

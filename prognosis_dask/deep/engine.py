@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prognosis_dask.deep.gluon_import import gluon_version
-from prognosis_dask.deep.networks import find_network
+from prognosis_dask.deep.networks import find_engines, find_network, is_file
 from prognosis_dask.deep.weights import resolve_weights
 from prognosis_dask.errors import CaseError, Code, JobError, import_extra
 from prognosis_dask.job import DeepSection
@@ -44,12 +44,14 @@ class Engine(Protocol):
 class EngineDescription:
     """What is known of an engine before it is loaded.
 
-    ``provenance`` holds everything that the features depend on: engine and its version, network, output, weights and
+    ``labels`` are the names of the classes where the features are their logits, else none. ``provenance`` holds
+    everything that the features depend on: engine and its version, network, output, weights and
     their sha256, device, precision, and the rows that go through the network together.
     """
 
     feature_names: tuple[str, ...]
     provenance: dict[str, str]
+    labels: tuple[str, ...] = ()
 
 
 def describe_engine(section: DeepSection) -> EngineDescription:
@@ -61,29 +63,62 @@ def describe_engine(section: DeepSection) -> EngineDescription:
         As :func:`load_engine`.
     """
     section = settle_engine(section)
+    _check_file_keys(section)
+    described = _describe_file(section) if is_file(section.network) else _describe_named(section)
+    settings = {
+        "engine": section.engine,
+        "output": section.output,
+        "device": section.device,
+        "precision": section.precision,
+        "rows": str(rows_together(section.device, section.batch_size)),
+    }
+    return replace(described, provenance={**settings, **described.provenance})
+
+
+def _check_file_keys(section: DeepSection) -> None:
+    """Nothing in a job is ignored in silence."""
+    keys: tuple[str, ...]
+    if is_file(section.network):
+        keys, why = ("weights",), "the file holds its own weights"
+    else:
+        keys, why = ("input_shape", "input_mean", "input_std"), "the network is known, and so is its input"
+    for key in keys:
+        value, default = getattr(section, key), getattr(DeepSection(), key)
+        if value != default:
+            raise JobError(f"deep.{key} is {value!r}, but deep.network is {section.network!r}: {why}; leave it out")
+
+
+def _describe_named(section: DeepSection) -> EngineDescription:
     network = find_network(section.network)
-    library, version = ("torch", torch_version()) if section.engine == "torch" else ("mxnet", gluon_version())
-    weights = resolve_weights(section.weights, network, sha256=section.weights_sha256)
-    source = {"weights_source_sha256": weights.source_sha256} if weights.source_sha256 else {}
-    return EngineDescription(
-        feature_names=network.feature_names(section.output),
-        provenance={
-            "engine": section.engine,
-            library: version,
-            "network": network.name,
-            "output": section.output,
-            "weights": weights.spec,
-            "weights_sha256": weights.sha256,
-            **source,
-            "device": section.device,
-            "precision": section.precision,
-            "rows": str(rows_together(section.device, section.batch_size)),
-        },
-    )
+    source = {"network": network.name, "weights": section.weights}
+    if network.library == "torchvision":
+        from prognosis_dask.deep.torchvision_network import torchvision_version, torchvision_weights
+
+        source |= {"torch": torch_version(), "torchvision": torchvision_version()}
+        source["weights_sha256"], _ = torchvision_weights(section, network)
+    else:
+        library, version = ("torch", torch_version()) if section.engine == "torch" else ("mxnet", gluon_version())
+        weights = resolve_weights(section.weights, network, sha256=section.weights_sha256)
+        source |= {library: version, "weights_sha256": weights.sha256}
+        if weights.source_sha256:
+            source["weights_source_sha256"] = weights.source_sha256
+    return EngineDescription(network.feature_names(section.output), source, network.labels(section.output))
+
+
+def _describe_file(section: DeepSection) -> EngineDescription:
+    from prognosis_dask.deep import file_network
+
+    library, version = file_network.library(section)
+    sha256 = file_network.file_sha256(section)
+    # how many values it has, nobody knows but the network
+    names = file_network.load_file_network(replace(section, device="cpu"), rows=1).feature_names
+    rule = file_network.clip_rule(section)
+    source = {library: version, "network": section.network, "weights": section.network, "weights_sha256": sha256}
+    return EngineDescription(names, {**source, "input": str(rule)})
 
 
 def settle_engine(section: DeepSection) -> DeepSection:
-    """The section with its engine chosen: ``auto`` is torch where it is installed, else gluon.
+    """The section with its engine chosen: ``auto`` is torch where it is installed and has the network, else gluon.
 
     To be settled once per run, where the run is started, so that a worker with another installation stops the run and
     does not change engines.
@@ -91,11 +126,20 @@ def settle_engine(section: DeepSection) -> DeepSection:
     Raises
     ------
     JobError
-        When the precision is one that the engine, or the device, does not have.
+        When the engine does not have the network, or the precision is one that it, or the device, does not have.
     """
+    engines = find_engines(section.network)
     if section.engine == "auto":
-        section = replace(section, engine="torch" if importlib.util.find_spec("torch") else "gluon")
-    known = _PRECISIONS.get((section.engine, section.device), ("float32",))
+        installed = [engine for engine in engines if importlib.util.find_spec(_LIBRARIES[engine])]
+        section = replace(section, engine=(installed or engines[-1:])[0])
+    elif section.engine not in engines:
+        raise JobError(
+            f"deep.engine is {section.engine!r}, which does not run {section.network}; expected 'auto' or "
+            f"{' or '.join(map(repr, engines))}"
+        )
+    ours = "gluon" in engines
+    known = _PRECISIONS.get((section.engine, section.device), ()) if ours else ()
+    known = known or ("float32",)
     if section.precision not in known:
         raise JobError(
             f"deep.precision is {section.precision!r}, which engine {section.engine!r} does not have on device "
@@ -104,6 +148,7 @@ def settle_engine(section: DeepSection) -> DeepSection:
     return section
 
 
+_LIBRARIES = {"torch": "torch", "gluon": "mxnet", "onnx": "onnxruntime"}
 _PRECISIONS = {
     ("torch", "cpu"): ("float32", "bfloat16"),
     ("torch", "gpu"): ("float32", "tf32", "bfloat16", "float16"),
@@ -133,9 +178,17 @@ def load_engine(section: DeepSection) -> Engine:
         asks for a GPU and none is seen.
     """
     section = settle_engine(section)
-    network = find_network(section.network)
-    weights = resolve_weights(section.weights, network, sha256=section.weights_sha256)
     rows = rows_together(section.device, section.batch_size)
+    if is_file(section.network):
+        from prognosis_dask.deep.file_network import load_file_network
+
+        return load_file_network(section, rows)
+    network = find_network(section.network)
+    if network.library == "torchvision":
+        from prognosis_dask.deep.torchvision_network import load_torchvision
+
+        return load_torchvision(section, network, rows)
+    weights = resolve_weights(section.weights, network, sha256=section.weights_sha256)
     if section.engine == "torch":
         torch_version()
         from prognosis_dask.deep.torch_engine import TorchEngine

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from prognosis_dask.deep.clips import CLIP_SIZE, make_clip
+from prognosis_dask.deep.clips import CLIP_SIZE
 from prognosis_dask.deep.gluon_import import import_gluon
 from prognosis_dask.deep.networks import Network
 from prognosis_dask.deep.weights import Weights
@@ -31,26 +32,31 @@ class GluonEngine:
     def __init__(self, network: Network, weights: Weights, *, output: str, device: str, rows: int) -> None:
         self.feature_names = network.feature_names(output)
         self._min_length = network.min_length
+        self._clip = network.clip
         self.rows = rows
         gluoncv = import_gluon()
         import mxnet as mx
 
         self._mx = mx
         self._context = _context(mx, device)
-        block = gluoncv.model_zoo.get_model(network.name, pretrained=False, pretrained_base=False, ctx=self._context)
-        _set_parameters(mx, block, weights)
-        # GluonCV's features end with the average over time and space
-        self._block = block.features if output == "pooled" else block
+        pooled = {"feat_ext": True} if output == "pooled" else {}
+        self._block = gluoncv.model_zoo.get_model(
+            network.name, pretrained=False, pretrained_base=False, ctx=self._context, **pooled
+        )
+        _set_parameters(mx, self._block, weights)
         self._lock = threading.Lock()
-        _compile(mx, self._block, self._context)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Parameter .* is not used by any computation", UserWarning)
+            _compile(mx, self._block, self._context, network.min_length)
 
     def features(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Run clips of one length: (n, 3, T, 224, 224) float32 to (n, F) float32."""
         fits = clips.ndim == 5 and clips.shape[1::2] == (3, CLIP_SIZE) and clips.shape[4] == CLIP_SIZE
-        if not fits or clips.shape[2] < self._min_length or clips.dtype != np.float32:
+        length, least = clips.shape[2] if fits else 0, self._min_length
+        if length < least or (self._clip.frames and length > least) or clips.dtype != np.float32:
             raise ValueError(
                 f"clips are {clips.dtype} of shape {clips.shape}; expected float32 of shape "
-                f"(n, 3, {self._min_length} or more, {CLIP_SIZE}, {CLIP_SIZE})"
+                f"(n, 3, {least}{'' if self._clip.frames else ' or more'}, {CLIP_SIZE}, {CLIP_SIZE})"
             )
         values = np.empty((len(clips), len(self.feature_names)), np.float32)
         with self._lock:  # MXNet's static buffers serve one call at a time
@@ -61,7 +67,7 @@ class GluonEngine:
 
     def features_of_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Run regions of one number of slices: n times (slice, 128, 128) uint8 to (n, F) float32."""
-        return self.features(np.stack([make_clip(region) for region in frames]))
+        return self.features(np.stack([self._clip.make(region) for region in frames]))
 
     def _run(self, clips: npt.NDArray[np.float32]) -> Any:
         if len(clips) < self.rows:
@@ -94,10 +100,10 @@ def _array(mx: Any, values: npt.NDArray[np.float32]) -> Any:
     return mx.nd.from_numpy(np.ascontiguousarray(values), zero_copy=False)
 
 
-def _compile(mx: Any, block: Any, context: Any) -> None:
+def _compile(mx: Any, block: Any, context: Any, length: int) -> None:
     if context.device_type == "gpu":
         block.hybridize(static_alloc=True, static_shape=True)
         return
     # oneDNN fuses each convolution with its normalisation and activation: 1.9 times the speed
-    example = mx.nd.zeros((1, 3, 8, CLIP_SIZE, CLIP_SIZE), ctx=context)
+    example = mx.nd.zeros((1, 3, length, CLIP_SIZE, CLIP_SIZE), ctx=context)
     block.optimize_for(example, backend="MKLDNN", static_alloc=True, static_shape=True)

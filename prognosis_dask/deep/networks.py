@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from prognosis_dask.deep.clip_rules import ClipRule
 from prognosis_dask.deep.labels import class_labels
@@ -17,7 +18,7 @@ class Network:
     Attributes
     ----------
     name
-        As in GluonCV's model zoo.
+        As in GluonCV's model zoo; torchvision's with the data set that its weights were trained on.
     min_length
         The fewest frames of a clip; with fewer, a temporal pooling has nothing left to pool.
     outputs
@@ -32,6 +33,8 @@ class Network:
         What its input is made by.
     classes
         The data set whose classes the logits are; see :func:`prognosis_dask.deep.labels.class_labels`.
+    library
+        Whose network and weights it is. torchvision's keeps what it knows of the parameters to itself.
     """
 
     name: str
@@ -39,9 +42,10 @@ class Network:
     outputs: dict[str, int]
     parameters: dict[str, tuple[int, ...]]
     aliases: dict[str, str]
-    engines: tuple[str, ...]
+    engines: tuple[Literal["torch", "gluon", "onnx"], ...]
     clip: ClipRule = field(default_factory=ClipRule)
     classes: str = "kinetics400"
+    library: Literal["gluoncv", "torchvision"] = "gluoncv"
 
     def labels(self, output: str) -> tuple[str, ...]:
         """The name of every class where the output is their logits, else none."""
@@ -57,6 +61,27 @@ class Network:
         return tuple(f"{stem}_{index:0{len(str(count - 1))}}" for index in range(count))
 
 
+def is_file(name: str) -> bool:
+    """Whether a job's network is a user's own file."""
+    return name.startswith("file:")
+
+
+def find_engines(name: str) -> tuple[Literal["torch", "gluon", "onnx"], ...]:
+    """The engines that can run a job's network.
+
+    Raises
+    ------
+    JobError
+        As :func:`find_network`.
+
+    >>> find_engines("file:net.onnx"), find_engines("i3d_inceptionv1_kinetics400")
+    (('onnx',), ('torch', 'gluon'))
+    """
+    if is_file(name):
+        return ("onnx",) if name.endswith(".onnx") else ("torch",)
+    return find_network(name).engines
+
+
 def find_network(name: str) -> Network:
     """The network of that name.
 
@@ -66,9 +91,16 @@ def find_network(name: str) -> Network:
         When there is none; the message lists those there are.
     """
     if name not in NETWORKS:
-        raise JobError(f"deep.network is {name!r}, expected one of {', '.join(map(repr, NETWORKS))}")
+        raise JobError(
+            f"deep.network is {name!r}, expected one of {', '.join(map(repr, NETWORKS))}, or 'file:PATH' of a "
+            "TorchScript or ONNX file"
+        )
     return NETWORKS[name]
 
+
+#: torchvision's, of Kinetics.
+_MEAN = (0.43216, 0.394666, 0.37645)
+_STD = (0.22803, 0.22145, 0.216989)
 
 NETWORKS = {
     network.name: network
@@ -106,6 +138,28 @@ NETWORKS = {
             aliases={},
             engines=("gluon",),
             clip=ClipRule(frames=32, slow_step=4),
+        ),
+        # frames, size and normalisation that the weights were trained with (torchvision's documentation of them; 64
+        # frames for S3D: Xie et al. 2018, arXiv:1712.04851)
+        Network(
+            name="r3d_18_kinetics400",
+            min_length=16,
+            outputs={"logits": 400, "pooled": 512},
+            parameters={},
+            aliases={},
+            engines=("torch",),
+            clip=ClipRule(frames=16, resized=(128, 128), size=(112, 112), mean=_MEAN, std=_STD),
+            library="torchvision",
+        ),
+        Network(
+            name="s3d_kinetics400",
+            min_length=64,
+            outputs={"logits": 400, "pooled": 1024},
+            parameters={},
+            aliases={},
+            engines=("torch",),
+            clip=ClipRule(frames=64, mean=_MEAN, std=_STD),
+            library="torchvision",
         ),
     )
 }

@@ -40,6 +40,7 @@ def build_features(
     *,
     radiomic: Mapping[str, str],
     deep: Sequence[str],
+    labels: Sequence[str] = (),
     outcomes: Outcomes,
     attributes: Mapping[str, Any],
 ) -> xr.Dataset:
@@ -53,6 +54,8 @@ def build_features(
         Name and unit of every radiomic feature; empty when their stage is off, and there is no such variable then.
     deep
         Name of every deep feature, likewise.
+    labels
+        Class of every deep feature where they are logits of known classes; empty where not.
     outcomes
         Per stage (in the order in which a case passes them) and case_id. Stage ``roi`` gives :data:`ROI_RESULTS`,
         ``radiomics`` and ``deep`` a list ``values`` in the order of the names.
@@ -84,6 +87,8 @@ def build_features(
         columns["radiomics"] = _values("radiomics", cases, len(radiomic), outcomes)
     if deep:
         columns["deep_feature"] = _text(deep)
+        if labels:
+            columns["deep_label"] = _text(labels)
         columns["deep"] = _values("deep", cases, len(deep), outcomes).astype(np.float32)
     dataset = _dataset(columns, {"format": _FORMAT, **_plain(attributes)})
     check_dataset(dataset)

@@ -93,6 +93,7 @@ VARIABLES = (
         optional=True,
     ),
     _label("deep_feature", "deep_feature", "name of the deep feature", optional=True),
+    _label("deep_label", "deep_feature", "class whose logit the deep feature is, where it is one", optional=True),
     VariableSpec(
         "deep",
         ("case", "deep_feature"),
