@@ -58,7 +58,9 @@ class Page:
         long = bool(edges) and edges[-1] > 3 * HOUR
         unit = HOUR if long else 60.0
         self._speed_plot.xaxis.axis_label = f"Time since the run began ({'h' if long else 'min'})"
-        self._speed_plot.x_range.start, self._speed_plot.x_range.end = 0.0, max(run.elapsed, 60.0) / unit
+        begin = edges[0] if edges else 0.0  # the cohort came first
+        self._speed_plot.x_range.start = begin / unit
+        self._speed_plot.x_range.end = max(run.elapsed, begin + 60.0) / unit
         self._speed_plot.y_range.end = 1.15 * max([1.0, *values])
         self._speed.data = {
             "left": [edge / unit for edge in edges[:-1]],
