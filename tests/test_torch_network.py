@@ -64,7 +64,7 @@ def test_every_convolution_of_the_network_is_folded(values):
     assert 5 * len(unit_names(values)) + 2 == len(NETWORK.parameters)
 
 
-@pytest.mark.parametrize("length", [5, 6, 7, 8, 9, 16])
+@pytest.mark.parametrize("length", [5, 6, 7, 8, 9, 10, 15, 16])
 def test_grey_stem_equals_the_three_channels_up_to_the_borders(values, length):
     # padding with zeros comes after normalisation: every border, even and odd lengths
     stem = fold_normalisation(values, "features.0")

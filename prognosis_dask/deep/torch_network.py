@@ -100,38 +100,51 @@ class GreyStemLayer(nn.Module):  # type: ignore[misc]
         super().__init__()
         self.unit = Unit(stem.convolution, stride=2, relu=False)
         self.constant = nn.Parameter(torch.from_numpy(stem.constant[:, None]), requires_grad=False)
-        self._borders: dict[int, Tensor] = {}
+        self._borders: dict[int, tuple[Tensor, ...]] = {}
 
     def forward(self, grey: Tensor) -> Tensor:
         """(n, 1, T, 224, 224), grey levels less ``GREY_ZERO``, to (n, 64, T', 112, 112), before ReLU."""
         y: Tensor = self.unit(grey)
-        border = self._border(grey.shape[2])
         # where the kernel reaches over the clip's border: the first two outputs of each axis, the last one in the
         # plane, the last one or two (odd lengths) in time
+        first, last, top, bottom, left, right = self._border(grey.shape[2])
         end = max(2, y.shape[2] - 2)
-        for times in (slice(0, 2), slice(end, None)):
-            y[:, :, times] += _spread(_spread(border[:, :, times], 3), 4)
-        inner = slice(2, end)
-        for edge in (slice(0, 2), slice(-1, None)):
-            y[:, :, inner, edge] += _spread(border[:, :, inner, edge], 4)
-            y[:, :, inner, 2:-1, edge] += border[:, :, inner, 2:3, edge]
+        y[:, :, :2] += first
+        y[:, :, end:] += last
+        inner = y[:, :, 2:end]
+        inner[:, :, :, :2] += top
+        inner[:, :, :, -1:] += bottom
+        inner[:, :, :, 2:-1, :2] += left
+        inner[:, :, :, 2:-1, -1:] += right
         return y
 
-    def _border(self, length: int) -> Tensor:
-        """What to add per output of a clip of ``length`` frames; 16 x 16 pixels have every kind of border."""
+    def _border(self, length: int) -> tuple[Tensor, ...]:
+        """What to add to the outputs at the first and last times, the top, bottom, left and right of a clip.
+
+        It is worked out on 16 x 16 pixels, which have every kind of border; of long clips so have 9 or 10 frames.
+        """
+        length = length if length < 9 else 10 - length % 2
         if length not in self._borders:
             inside = self.constant.new_ones(1, 1, length, 16, 16)
-            met = functional.conv3d(inside, self.constant, None, 2, 3)
-            whole = self.constant.sum((1, 2, 3, 4))[:, None, None, None]
-            self._borders[length] = (met - whole).contiguous(memory_format=torch.channels_last_3d)
+            border = functional.conv3d(inside, self.constant, None, 2, 3)
+            border -= self.constant.sum((1, 2, 3, 4))[:, None, None, None]
+            end, inner = max(2, border.shape[2] - 2), border[:, :, 2:3]
+            parts = (
+                _spread(_spread(border[:, :, :2], 3), 4),
+                _spread(_spread(border[:, :, end:], 3), 4),
+                _spread(inner[:, :, :, :2], 4),
+                _spread(inner[:, :, :, -1:], 4),
+                inner[:, :, :, 2:3, :2],
+                inner[:, :, :, 2:3, -1:],
+            )
+            self._borders[length] = tuple(part.contiguous(memory_format=torch.channels_last_3d) for part in parts)
         return self._borders[length]
 
 
 def _spread(border: Tensor, axis: int) -> Tensor:
     """Eight outputs along an axis to the 112 of a clip: what lies between the borders is all the same."""
-    index = torch.full((CLIP_SIZE // 2,), 2, device=border.device)
-    index[0], index[1], index[-1] = 0, 1, border.shape[axis] - 1
-    return border.index_select(axis, index)
+    between = CLIP_SIZE // 2 - 3
+    return border.index_select(axis, torch.tensor([0, 1, *[2] * between, 7], device=border.device))
 
 
 class InceptionV1(nn.Module):  # type: ignore[misc]
