@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.runtime.cluster import connect
@@ -179,6 +179,24 @@ def test_a_worker_that_leaves_costs_at_most_the_cases_that_it_was_working_on(
     seen = Counter(visit.case_id for visit in visits(tmp_path, "prepare"))
     assert len(seen) == count
     assert sum(seen.values()) <= count + TASKS_PER_THREAD
+
+
+def test_an_adaptive_cluster_grows_with_the_run_and_loses_nothing(tmp_path: Path) -> None:
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as workers,
+        Client(workers) as client,
+    ):
+        client.wait_for_workers(1)
+        workers.adapt(minimum=1, maximum=2, interval="200ms", target_duration="200ms")
+        most = 0
+
+        def look(recorded: int) -> None:
+            nonlocal most
+            most = max(most, len(client.scheduler_info(n_workers=-1)["workers"]))
+
+        recorded = run(client, plan_of(40, Pace(str(tmp_path), 0.3)), look)
+    assert most == 2
+    assert recorded == {"prepare": 40}
 
 
 def _pid() -> int:

@@ -37,11 +37,11 @@ def slurm(spec: SlurmSpec) -> Iterator[Client]:
         When dask-jobqueue is not installed.
     """
     keys = security(spec.tls, one_host=False, kind=spec.kind)
+    host = _address_on(spec.interface)
     folder = Path(spec.folder).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     scripts = write_scripts(spec, folder)
     options = {"scheduler_file": str(folder / "scheduler.json")}
-    host = _address_on(spec.interface)
     with started({}, host=host, dashboard=spec.dashboard, security=keys, scheduler_options=options) as client:
         submitted: list[str] = []
         try:
