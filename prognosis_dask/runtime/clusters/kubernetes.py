@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from dask.utils import parse_bytes
@@ -29,22 +29,26 @@ def kubernetes(spec: KubernetesSpec) -> Iterator[Client]:
         When dask-kubernetes is not installed.
     """
     operator: Any = import_extra("dask_kubernetes.operator", extra="kubernetes", feature=_FEATURE)
-    try:
-        cluster = operator.KubeCluster(
-            custom_cluster_spec=cluster_resource(spec),
-            namespace=spec.namespace,
-            resource_timeout=60 * spec.wait_minutes,
-        )
-        if spec.gpu_workers:
-            group = gpu_group(spec)
-            worker = group["spec"]["worker"]
-            cluster.add_worker_group(group["metadata"]["name"], worker["replicas"], custom_spec=worker["spec"])
-    except Exception as error:  # the API server, the operator and the network each have errors of their own
-        raise ClusterError(
-            f"the kubernetes cluster did not start ({type(error).__name__}: {error}); "
-            f"look at: kubectl -n {spec.namespace} get daskclusters,pods"
-        ) from error
-    with cluster, Client(cluster) as client:
+    resource = cluster_resource(spec)
+    with ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(
+                operator.KubeCluster(
+                    custom_cluster_spec=resource,
+                    namespace=spec.namespace,
+                    resource_timeout=60 * spec.wait_minutes,
+                    quiet=True,
+                )
+            )
+            if spec.gpu_workers:
+                # the operator's own name for it is the cluster's, a dash, and this
+                cluster.add_worker_group("gpu", custom_spec=gpu_group(spec)["spec"]["worker"])
+            client = stack.enter_context(Client(cluster))
+        except Exception as error:  # the API server, the operator and the network each have errors of their own
+            raise ClusterError(
+                f"the kubernetes cluster did not start ({type(error).__name__}: {error}); "
+                f"look at: kubectl -n {spec.namespace} get daskclusters,pods"
+            ) from error
         _wait(client, spec)
         yield client
 
@@ -108,7 +112,7 @@ def _limits(memory: str, gpus: int = 0) -> dict[str, Any]:
 
 
 def _scheduler_environment() -> list[dict[str, str]]:
-    """No origin restriction beyond the tunnel's own, and the dashboard's pages."""
+    """The dashboard opens through a tunnel only, and has its pages."""
     origins = '["localhost:8787", "127.0.0.1:8787"]'
     name = "DASK_DISTRIBUTED__SCHEDULER__DASHBOARD__BOKEH_APPLICATION__ALLOW_WEBSOCKET_ORIGIN"
     preload = "[" + ", ".join(f'"{module}"' for module in SCHEDULER_PRELOAD) + "]"
