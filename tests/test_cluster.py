@@ -323,8 +323,6 @@ def test_an_ssh_cluster_starts_each_worker_on_its_host_and_listens_there_only() 
         ssh_specs(SshSpec())
 
 
-# the test's server leaves coroutines behind when its connections break off
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_ssh_cluster_starts_over_a_real_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("asyncssh", reason="extra ssh (asyncssh) is not installed")
     from tests.ssh_server import ssh_server
