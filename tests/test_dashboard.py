@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import signal
 import subprocess
@@ -23,12 +24,16 @@ from distributed import Client, Scheduler
 
 from prognosis_dask.runtime import dashboard
 from prognosis_dask.runtime.cluster import LocalSpec, connect
+from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
 from prognosis_dask.runtime.dashboard.board import MAX_POINTS, PATIENTS, Board, History
+from prognosis_dask.runtime.journal import journal_in
 from prognosis_dask.runtime.metering import metered
+from prognosis_dask.runtime.runner import run_plan
 from prognosis_dask.runtime.tally import Tally
 from prognosis_dask.runtime.watch import TOPIC, Watch
 from prognosis_dask.store.outcome import Outcome
 from tests import browser
+from tests.runner_stages import Marks, visit
 from tests.watched import PATIENT, make_cases, watched_run
 
 #: Bokeh's client leaves its socket to the garbage collector.
@@ -180,6 +185,35 @@ def test_no_patient_is_named_on_page_gauges_journal_and_events(client: Client, a
     assert "slice-gap" in told
     assert PATIENT not in told
     assert "/data/" not in told
+
+
+def test_the_journal_tells_of_a_lost_worker(client: Client, tmp_path: Path) -> None:
+    def events() -> dict[str, dict[str, Any]]:
+        lines = (tmp_path / "log.jsonl").read_text().splitlines() if (tmp_path / "log.jsonl").exists() else []
+        return {line["event"]: line for line in map(json.loads, lines)}
+
+    with going_on(client, tmp_path, 20, 0.3, "disturbed"):
+        wait_for(lambda: "worker-joined" in events())
+        worker = next(iter(client.cluster.scheduler.workers.values()))
+        os.kill(client.run(os.getpid, workers=[worker.address])[worker.address], signal.SIGKILL)
+    assert events()["worker-lost"]["worker"] == worker.address
+    assert events()["run-finished"]["stages"]["roi"] == {"done": 18, "failed": 2, "reused": 0}
+
+
+def test_the_journal_tells_of_a_task_that_is_tried_again(client: Client, tmp_path: Path) -> None:
+    (case,) = make_cases(1)
+    plan = CohortPlan(
+        [case],
+        Stage("visit", visit, {case.case_id: "d"}),
+        [],
+        Marks(str(tmp_path), flaky=case.case_id),
+        {"visit": {}},
+    )
+    with journal_in(tmp_path):
+        run_plan(client, plan, lambda outcomes: None, retries=2)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    told = [(line["event"], line["stage"], line["case"], line["attempt"], line["error"]) for line in lines]
+    assert told == [("task-retried", "visit", case.short_hash, attempt, "OSError") for attempt in (1, 2)]
 
 
 def test_a_driver_that_was_killed_is_reported_as_gone(client: Client, address: str, tmp_path: Path) -> None:

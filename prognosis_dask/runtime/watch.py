@@ -60,6 +60,9 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._state = "finished" if kind is None else "stopped"
+        if kind is None:
+            with suppress(Exception):
+                self._client.sync(self._look, callback_timeout=PATIENCE)
         counts = {
             name: {"done": stage.done, "failed": stage.failed, "reused": stage.reused}
             for name, stage in (self._tally.stages if self._tally else {}).items()

@@ -49,7 +49,7 @@ def head(board: Board, run: RunView | None) -> str:
     if run.stages:
         patients = run.patients
         reused = f" ({patients['reused']} of them by an earlier run)" if patients["reused"] else ""
-        rate = run.rate(PATIENTS)
+        rate = run.rate(PATIENTS) if run.message["phase"] == "stages" else None
         speed = f", {60 * rate:.3g} a minute" if rate else ""
         lines.append(f"<p><b>{patients['done']} of {patients['total']}</b> patients finished{reused}{speed}</p>")
     others = [other for other in board.runs.values() if other is not run and other.active]
