@@ -38,7 +38,8 @@ COMPILE := $(UV) pip compile pyproject.toml --group dev --universal --python-ver
 # Locks for every platform at once: names, versions and hashes only
 lock: .venv/tools
 	$(COMPILE) --group reference -o requirements.lock
-	$(COMPILE) --excludes tools/torch-lock/excludes.txt --overrides tools/torch-lock/overrides.txt -o requirements-torch.lock
+	$(COMPILE) --extra onnx --excludes tools/torch-lock/excludes.txt --overrides tools/torch-lock/overrides.txt \
+	    -o requirements-torch.lock
 
 clean:
 	rm -rf .venv .venv-torch .pytest_cache .mypy_cache .ruff_cache

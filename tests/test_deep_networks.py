@@ -1,6 +1,7 @@
 """What is said of the networks: parameters as GluonCV has them, clips, class names."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def regions(*lengths):
     return [rng.integers(0, 256, (length, 128, 128), dtype=np.uint8) for length in lengths]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name, network in NETWORKS.items() if network.library == "gluoncv"])
 def test_parameters_are_those_of_gluoncv(gluon, name):
     network = NETWORKS[name]
     block = gluon.model_zoo.get_model(name, pretrained=False, pretrained_base=False)
@@ -82,3 +83,14 @@ def test_what_are_no_frames_are_refused():
         with pytest.raises(CaseError, match="expected uint8 of shape") as caught:
             ClipRule().make(frames)
         assert caught.value.problem.code is Code.CLIP_INVALID
+
+
+def test_the_documentation_has_every_network():
+    page = (Path(__file__).parents[1] / "docs" / "networks.md").read_text()
+    for network in NETWORKS.values():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{network.name}`")]
+        cells = [cell.strip() for cell in row.split("|")[2:-1]]
+        assert cells[0] == ", ".join(network.engines)
+        assert cells[2] == f"{network.clip.size[0]} x {network.clip.size[1]} of {network.clip.resized[0]}"
+        assert cells[3] == str(network.outputs["pooled"])
+        assert cells[4].lower() == network.library
