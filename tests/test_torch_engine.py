@@ -182,6 +182,25 @@ def test_a_gpu_that_is_not_there_is_an_error_not_a_slower_run():
         load_engine(section(device="gpu"))
 
 
+@pytest.mark.parametrize(("asked", "found"), [("float32", "ieee"), ("tf32", "tf32")])
+@pytest.mark.parametrize("of_process", ["ieee", "tf32"])
+def test_convolutions_round_to_tf32_where_it_is_asked_for_and_nowhere_else(engine, asked, found, of_process):
+    # only a GPU rounds; here, that the setting is right around the network whatever the process has set, and put back
+    from prognosis_dask.deep.torch_engine import TorchEngine
+
+    tested = object.__new__(TorchEngine)
+    tested.__dict__ |= vars(engine) | {"_tf32": asked == "tf32"}
+    conv, before = torch.backends.cudnn.conv, torch.backends.cudnn.conv.fp32_precision
+    try:
+        conv.fp32_precision = of_process
+        with tested._settings():
+            assert conv.fp32_precision == found
+            assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (True, False)
+        assert conv.fp32_precision == of_process
+    finally:
+        conv.fp32_precision = before
+
+
 def short_of_memory(engine, most):
     """Let the engine's network run out of memory for more than ``most`` clips, as a GPU does."""
     forward = engine._network.forward

@@ -136,17 +136,26 @@ class TorchEngine:
     @contextmanager
     def _settings(self) -> Iterator[None]:
         """What torch keeps per process, and what others in it may have set otherwise."""
-        before = torch.get_num_threads()
+        threads = torch.get_num_threads()
         torch.set_num_threads(self._threads)
-        try:
+        cudnn = torch.backends.cudnn
+        wanted = [
             # trying out algorithms at run time could choose another one, and other last bits, in the next run
-            with (
-                torch.inference_mode(),
-                torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=self._tf32),
-            ):
+            (cudnn, "benchmark", False),
+            (cudnn, "deterministic", True),
+            # torch's own default lets convolutions of float32 round to TF32
+            (cudnn.conv, "fp32_precision", "tf32" if self._tf32 else "ieee"),
+        ]
+        before = [(module, name, getattr(module, name)) for module, name, _ in wanted]
+        try:
+            for module, name, value in wanted:
+                setattr(module, name, value)
+            with torch.inference_mode():
                 yield
         finally:
-            torch.set_num_threads(before)
+            for module, name, value in before:
+                setattr(module, name, value)
+            torch.set_num_threads(threads)
 
 
 def _device(device: str, precision: str) -> torch.device:
