@@ -25,7 +25,7 @@ from prognosis_dask.errors import JobError, Problem
 from prognosis_dask.job import Job, digest
 from prognosis_dask.radiomics import column_names, read_params, unit
 from prognosis_dask.report.page import write_report
-from prognosis_dask.runtime.cluster import ClusterSpec, connect, prepare
+from prognosis_dask.runtime.cluster import LocalSpec, connect, prepare
 from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
 from prognosis_dask.runtime.journal import journal_in
 from prognosis_dask.runtime.performance import check_report, report_to
@@ -103,7 +103,7 @@ def run(
         if client is not None:
             prepare(client)
         with (
-            nullcontext(client) if client is not None else connect(ClusterSpec()) as cluster,
+            nullcontext(client) if client is not None else connect(LocalSpec()) as cluster,
             journal_in(folder),
             Watch(cluster, job.name) as watch,
         ):

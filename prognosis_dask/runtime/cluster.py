@@ -13,9 +13,7 @@ from distributed import Client
 from prognosis_dask.runtime.clusters.spec import AnyCluster, LocalSpec, read_cluster
 from prognosis_dask.runtime.preflight import check_workers
 
-__all__ = ["DASK_CONFIG", "KINDS", "AnyCluster", "ClusterSpec", "LocalSpec", "connect", "prepare", "read_cluster"]
-
-ClusterSpec = LocalSpec
+__all__ = ["DASK_CONFIG", "KINDS", "AnyCluster", "LocalSpec", "connect", "prepare", "read_cluster"]
 
 #: What a long run needs that is not Dask's default. A task whose workers die is tried on three, then set aside by the
 #: runner; results are small, so spilling them to disk would only hide a leak.
