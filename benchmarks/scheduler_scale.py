@@ -2,9 +2,9 @@
 
     python benchmarks/scheduler_scale.py [--patients 100000] [--workers 2]
 
-The plan, the runner, the ledger and the progress line are the real ones, on real worker processes; only the stages
-return at once. Scheduler and driver are one process here, as under ``--cluster local``; its resident memory is sampled
-twice a second. Printed: seconds per patient, and the memory at each tenth of the run.
+The plan, the runner, the ledger, the counts for the dashboard and the progress line are the real ones, on real worker
+processes; only the stages return at once. Scheduler and driver are one process here, as under ``--cluster local``; its
+resident memory is sampled twice a second. Printed: seconds per patient, and the memory at each tenth of the run.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from prognosis_dask.runtime.cluster import LocalSpec, connect
 from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
 from prognosis_dask.runtime.progress import Progress
 from prognosis_dask.runtime.runner import run_plan
+from prognosis_dask.runtime.tally import Tally
+from prognosis_dask.runtime.watch import Watch
 from prognosis_dask.store.ledger import Ledger
 from prognosis_dask.store.outcome import Outcome
 
@@ -86,8 +88,10 @@ def measure(patients: int, workers: int) -> Scale:
         tempfile.TemporaryDirectory() as folder,
         Ledger.create(Path(folder) / "ledger.sqlite") as ledger,
         connect(LocalSpec(workers=workers, dashboard="127.0.0.1:0")) as client,
+        Watch(client, "scale") as watch,
     ):
         plan = CohortPlan(cases, first, followers, None, {name: {} for name in STAGES})
+        watch.begin(Tally(cases, STAGES, {name: {} for name in STAGES}))
         sampler = Sampler()
         sampler.start()
         started, cpu = time.perf_counter(), time.process_time()
@@ -95,6 +99,7 @@ def measure(patients: int, workers: int) -> Scale:
 
             def record(outcomes: Sequence[Outcome]) -> None:
                 ledger.record(outcomes)
+                watch.count(outcomes)
                 for outcome in outcomes:
                     progress.update(outcome.stage, 1)
                     sampler.done += outcome.stage == STAGES[-1]
