@@ -26,6 +26,9 @@ from tests.dicom_helpers import case_of
 
 torch = pytest.importorskip("torch")
 
+from prognosis_dask.deep.torch_engine import TorchEngine  # noqa: E402
+from prognosis_dask.deep.torch_settings import repeatable  # noqa: E402
+
 NETWORK = find_network("i3d_inceptionv1_kinetics400")
 
 
@@ -182,23 +185,20 @@ def test_a_gpu_that_is_not_there_is_an_error_not_a_slower_run():
         load_engine(section(device="gpu"))
 
 
-@pytest.mark.parametrize(("asked", "found"), [("float32", "ieee"), ("tf32", "tf32")])
+@pytest.mark.parametrize(("tf32", "found"), [(False, "ieee"), (True, "tf32")])
 @pytest.mark.parametrize("of_process", ["ieee", "tf32"])
-def test_convolutions_round_to_tf32_where_it_is_asked_for_and_nowhere_else(engine, asked, found, of_process):
-    # only a GPU rounds; here, that the setting is right around the network whatever the process has set, and put back
-    from prognosis_dask.deep.torch_engine import TorchEngine
-
-    tested = object.__new__(TorchEngine)
-    tested.__dict__ |= vars(engine) | {"_tf32": asked == "tf32"}
-    conv, before = torch.backends.cudnn.conv, torch.backends.cudnn.conv.fp32_precision
+def test_float32_rounds_to_tf32_where_it_is_asked_for_and_nowhere_else(tf32, found, of_process):
+    # only a GPU rounds; here, that the settings are right around a network, and put back
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.conv.fp32_precision, matmul.fp32_precision
     try:
-        conv.fp32_precision = of_process
-        with tested._settings():
-            assert conv.fp32_precision == found
-            assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (True, False)
-        assert conv.fp32_precision == of_process
+        cudnn.conv.fp32_precision = matmul.fp32_precision = of_process
+        with repeatable(tf32=tf32):
+            assert (cudnn.conv.fp32_precision, matmul.fp32_precision) == (found, found)
+            assert (cudnn.deterministic, cudnn.benchmark, torch.get_num_threads()) == (True, False, 1)
+        assert (cudnn.conv.fp32_precision, matmul.fp32_precision) == (of_process, of_process)
     finally:
-        conv.fp32_precision = before
+        cudnn.conv.fp32_precision, matmul.fp32_precision = before
 
 
 def short_of_memory(engine, most):
@@ -243,8 +243,6 @@ def test_a_clip_shorter_than_the_network_takes_is_a_problem_of_its_case(engine):
     with pytest.raises(ValueError, match=r"expected float32 of shape \(n, 3, 5 or more, 224, 224\)"):
         engine.features(np.zeros((1, 3, 4, 224, 224), np.float32))
     network = replace(NETWORK, min_length=36)
-    from prognosis_dask.deep.torch_engine import TorchEngine
-
     long = TorchEngine(
         network, resolve_weights("untrained:3", NETWORK), output="logits", device="cpu", precision="float32", rows=1
     )

@@ -27,6 +27,7 @@ from prognosis_dask.deep.torch_clips import grey_clips
 from prognosis_dask.deep.torch_engine import TorchEngine
 from prognosis_dask.deep.torch_folding import GREY_ZERO
 from prognosis_dask.deep.torch_network import InceptionV1, Unit
+from prognosis_dask.deep.torch_settings import repeatable
 from prognosis_dask.deep.weights import resolve_weights
 from prognosis_dask.store.rois import RoiStore
 
@@ -128,7 +129,7 @@ def _row(options, weights, precision: str, mode: str, batch: int, work: float, r
         if mode == "plain":
             engine._network.to(memory_format=torch.contiguous_format)
         frames = [np.full((options.frames, 128, 128), 90 + row, np.uint8) for row in range(batch)]
-        with engine._settings():
+        with repeatable(tf32=precision == "tf32"):
             call = _call(engine, mode, frames)
             speed = batch * _per_second(call, device, options.seconds)
         if engine.rows < batch:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from prognosis_dask.deep.networks import Network
 from prognosis_dask.deep.torch_clips import grey_clips
 from prognosis_dask.deep.torch_folding import GREY_ZERO
 from prognosis_dask.deep.torch_network import InceptionV1
+from prognosis_dask.deep.torch_settings import repeatable
 from prognosis_dask.deep.weights import Weights
 from prognosis_dask.errors import CaseError, ClusterError, Code
 
@@ -101,7 +101,7 @@ class TorchEngine:
     def _run(self, inputs: npt.NDArray[np.uint8] | Floats, to_clips: Callable[[Tensor], Tensor]) -> Floats:
         values = np.empty((len(inputs), len(self.feature_names)), np.float32)
         start = 0
-        with self._lock, self._settings():
+        with self._lock, repeatable(threads=self._threads, tf32=self._tf32):
             while start < len(inputs):
                 part = inputs[start : start + self.rows]
                 try:
@@ -132,30 +132,6 @@ class TorchEngine:
         logging.getLogger(__name__).warning("GPU out of memory: %d clips at once from here on", self.rows)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-
-    @contextmanager
-    def _settings(self) -> Iterator[None]:
-        """What torch keeps per process, and what others in it may have set otherwise."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
-        cudnn = torch.backends.cudnn
-        wanted = [
-            # trying out algorithms at run time could choose another one, and other last bits, in the next run
-            (cudnn, "benchmark", False),
-            (cudnn, "deterministic", True),
-            # torch's own default lets convolutions of float32 round to TF32
-            (cudnn.conv, "fp32_precision", "tf32" if self._tf32 else "ieee"),
-        ]
-        before = [(module, name, getattr(module, name)) for module, name, _ in wanted]
-        try:
-            for module, name, value in wanted:
-                setattr(module, name, value)
-            with torch.inference_mode():
-                yield
-        finally:
-            for module, name, value in before:
-                setattr(module, name, value)
-            torch.set_num_threads(threads)
 
 
 def _device(device: str, precision: str) -> torch.device:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from prognosis_dask.deep.clip_engine import Floats, RunClip
+from prognosis_dask.deep.torch_settings import repeatable
 from prognosis_dask.errors import ClusterError
 
 
@@ -27,16 +28,8 @@ def torch_runner(module: Any, device: str) -> RunClip:
     module = module.to(target).eval()
 
     def run(clip: Floats) -> Floats:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # sums are split, and so rounded, by the number of threads
-        try:
-            with (
-                torch.inference_mode(),
-                torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-            ):
-                values = module(torch.from_numpy(np.ascontiguousarray(clip)).to(target))
-        finally:
-            torch.set_num_threads(threads)
+        with repeatable():
+            values = module(torch.from_numpy(np.ascontiguousarray(clip)).to(target))
         return np.asarray(values.float().cpu().numpy(), np.float32).reshape(-1)
 
     return run

@@ -1,0 +1,38 @@
+"""What torch keeps per process and a feature's bits depend on, set for the time that a network runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def repeatable(*, threads: int = 1, tf32: bool = False) -> Iterator[None]:
+    """Inference with the same bits each time, whatever the process has set; what it has set is put back.
+
+    Sums are split, and so rounded, by the number of ``threads``. ``tf32`` lets a GPU round the factors of convolutions
+    and matrix products of float32 to 10 bits of mantissa; torch's own default does so for convolutions.
+    """
+    precision = "tf32" if tf32 else "ieee"
+    cudnn = torch.backends.cudnn
+    wanted = [
+        # trying out algorithms at run time could choose another one, and other last bits, in the next run
+        (cudnn, "benchmark", False),
+        (cudnn, "deterministic", True),
+        (cudnn.conv, "fp32_precision", precision),
+        (torch.backends.cuda.matmul, "fp32_precision", precision),
+    ]
+    before = [(module, name, getattr(module, name)) for module, name, _ in wanted]
+    before_threads = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for module, name, value in wanted:
+            setattr(module, name, value)
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+        torch.set_num_threads(before_threads)
