@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from distributed import Client
+from distributed import CancelledError, Client, KilledWorker
 
 from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.problems import read_problems, write_problems
 from prognosis_dask.deep.engine import EngineDescription, cases_per_task, describe_engine, settle_engine
-from prognosis_dask.errors import JobError, Problem
+from prognosis_dask.errors import ClusterError, JobError, Problem
 from prognosis_dask.job import Job, digest
 from prognosis_dask.radiomics import column_names, read_params, unit
 from prognosis_dask.report.page import write_report
@@ -171,7 +171,12 @@ def map_on(client: Client) -> Map:
 
     def cluster_map(function: Callable[..., Any], *items: Iterable[Any]) -> Iterable[Any]:
         futures = client.map(function, *[list(item) for item in items], pure=False)
-        return client.gather(futures)  # type: ignore[no-any-return]
+        try:
+            return client.gather(futures)  # type: ignore[no-any-return]
+        except (CancelledError, KilledWorker) as error:
+            raise ClusterError(
+                f"the cluster was lost ({error}). Start or mend it and run the same command again"
+            ) from error
 
     return cluster_map
 

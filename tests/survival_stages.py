@@ -67,9 +67,9 @@ def _exit(*_: object) -> NoReturn:
 
 
 def _eat(*_: object) -> NoReturn:
-    held = []
-    while True:
-        held.append(bytearray(b"x") * 100_000_000)
+    held = bytearray(b"x") * 1_500_000_000
+    time.sleep(60)
+    raise AssertionError(len(held))
 
 
 def _ask_too_much(*_: object) -> None:

@@ -25,6 +25,8 @@ DASK_CONFIG = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.comm.timeouts.connect": "30s",
+    # a network that is gone for half a minute: Dask's 30 s would close the workers, and their nannies with them
+    "distributed.comm.timeouts.tcp": "3 minutes",
     # a tight loop of crashes must not make the cluster give its workers up: the nannies restart them
     "distributed.deploy.lost-worker-timeout": "1 hour",
 }

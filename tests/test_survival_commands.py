@@ -1,0 +1,146 @@
+"""What a user meets when the disk, the folder or a process of a run goes: through the command line."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import xarray as xr
+
+import prognosis_dask
+from benchmarks.kills import HEAD, survive
+from prognosis_dask.job import SynthSection
+from prognosis_dask.synthetic import make_cohort
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    made = make_cohort(folder / "cohort", SynthSection(patients=5, seed=7, bad_cases=True))
+    (folder / "cluster.toml").write_text('kind = "local"\nworkers = 2\ndashboard = "127.0.0.1:0"\n')
+    path = folder / "job.toml"
+    path.write_text(
+        f"""
+        name = "made"
+        cohort = {{ sources = ["{made.images}"], clinical = "{made.clinical}", roi = ["GTV-1"] }}
+        deep = {{ enabled = false }}
+        model = {{ features = "radiomics" }}
+        """
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def calm(job: Path) -> Path:
+    out = job.parent / "calm"
+    result = prognosis(job, out)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def command(job: Path, out: Path, *arguments: str) -> list[str]:
+    run = ["run", str(job), "--out", str(out), "--cluster", str(job.parent / "cluster.toml"), *arguments]
+    return [sys.executable, "-m", "prognosis_dask", *run]
+
+
+def prognosis(job: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(job, out, *arguments), capture_output=True, text=True, timeout=200)
+
+
+def assert_told(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Status 2 and one message that says so; no traceback of ours."""
+    assert result.returncode == 2
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("prognosis: ")
+    for word in words:
+        assert word in last
+
+
+def assert_goes_on(job: Path, out: Path, calm: Path) -> None:
+    result = prognosis(job, out)
+    assert result.returncode == 0, result.stderr
+    xr.testing.assert_identical(prognosis_dask.read_features(out).load(), prognosis_dask.read_features(calm).load())
+    with sqlite3.connect(out / "ledger.sqlite") as ledger:
+        assert {row[0] for row in ledger.execute("SELECT attempts FROM outcome")} == {1}
+
+
+@contextmanager
+def mounted(*arguments: str, at: Path) -> Iterator[None]:
+    try:
+        subprocess.run(["mount", *arguments, str(at)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs the right to mount: {error}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(at)], check=False)
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_run_and_a_larger_one_goes_on(job: Path, calm: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    used = sum(path.stat().st_blocks * 512 for path in calm.rglob("*"))
+    with mounted("-t", "tmpfs", "-o", f"size={used // 2}", "tmpfs", at=out):
+        assert_told(prognosis(job, out), "No space left on device")
+        subprocess.run(["mount", "-o", f"remount,size={4 * used}", str(out)], check=True)
+        assert_goes_on(job, out, calm)
+
+
+def test_a_read_only_folder_is_refused_before_any_work(job: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    with mounted("-t", "tmpfs", "-o", "ro", "tmpfs", at=out):
+        assert_told(prognosis(job, out), "cannot write in", "choose another folder with --out")
+
+
+def test_the_ledger_of_an_older_version_is_refused(job: Path, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as ledger:
+        ledger.execute("PRAGMA application_id = 0x70726F67")
+        ledger.execute("PRAGMA user_version = 1")
+    assert_told(prognosis(job, tmp_path), "is a ledger of version 1", "choose another folder with --out")
+
+
+@pytest.mark.slow
+def test_another_job_in_the_folder_takes_nothing_for_its_own(job: Path, calm: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(calm, out)
+    other = ("--set", "image.margin_mm=5", "--set", "frames.window=[-100.0, 200.0]")
+    assert prognosis(job, out, *other).returncode == 0
+    assert prognosis(job, tmp_path / "own", *other).returncode == 0
+    ours, theirs = (prognosis_dask.read_features(path).load() for path in (out, tmp_path / "own"))
+    xr.testing.assert_identical(ours, theirs)
+    assert_goes_on(job, out, calm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_no_process_outlives_its_driver(job: Path, tmp_path: Path, how: signal.Signals) -> None:
+    with subprocess.Popen(command(job, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+        family: list[psutil.Process] = []
+        deadline = time.monotonic() + 120
+        while not any("prognosis_dask.runtime.child" in " ".join(process.cmdline()) for process in family):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+            family = psutil.Process(driver.pid).children(recursive=True)
+        driver.send_signal(how)
+        driver.wait(30)
+    assert len(family) >= 3
+    assert psutil.wait_procs(family, timeout=20)[1] == []
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    tally = survive(tmp_path, patients=8, kills=20, seed=1)
+    print(HEAD, tally.line(), sep="\n")
+    assert tally.kills.total() >= 20
+    assert tally.sound
