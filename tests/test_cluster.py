@@ -12,6 +12,7 @@ from contextlib import closing
 from http.client import HTTPConnection
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import urlparse
 
 import dask
@@ -167,11 +168,11 @@ FAKE_NVML = """
 """
 
 
-def fake_nvml(monkeypatch: pytest.MonkeyPatch, folder: Path, gpus: int) -> None:
+def fake_nvml(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
     """NVIDIA's library as it answers on a machine with so many GPUs; below zero: without a driver."""
-    (folder / "pynvml.py").write_text(textwrap.dedent(FAKE_NVML.format(gpus=gpus)))
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    module = ModuleType("pynvml")
+    exec(textwrap.dedent(FAKE_NVML.format(gpus=gpus)), vars(module))
+    monkeypatch.setitem(sys.modules, "pynvml", module)
 
 
 @pytest.mark.parametrize(
@@ -183,15 +184,15 @@ def fake_nvml(monkeypatch: pytest.MonkeyPatch, folder: Path, gpus: int) -> None:
     ],
 )
 def test_a_machine_without_the_gpu_says_so(
-    gpus: int, wanted: tuple[int, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gpus: int, wanted: tuple[int, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_nvml(monkeypatch, tmp_path, gpus)
+    fake_nvml(monkeypatch, gpus)
     with pytest.raises(ClusterError, match=message):
         find_gpus(wanted)
 
 
-@pytest.mark.skipif(find_spec("pynvml") is not None, reason="extra cuda is installed")
-def test_a_cuda_cluster_without_its_extra_says_what_to_install() -> None:
+def test_a_cuda_cluster_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # cannot be imported
     with pytest.raises(MissingExtraError, match=r"pip install 'prognosis-dask\[cuda\]'"):
         find_gpus(())
 
@@ -199,7 +200,7 @@ def test_a_cuda_cluster_without_its_extra_says_what_to_install() -> None:
 def test_a_cuda_cluster_has_a_worker_for_each_gpu_and_workers_for_the_other_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_nvml(monkeypatch, tmp_path, 2)
+    fake_nvml(monkeypatch, 2)
     spec = CudaSpec(gpus=(1,), workers=1, memory_per_gpu_worker="2 GiB", dashboard=ANY_PORT)
     # Dask's own GPU diagnostics ask the library for more than the fake knows
     with dask.config.set({"distributed.diagnostics.nvml": False}), connect(spec) as client:
