@@ -26,13 +26,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except PrognosisError as error:
         print(f"prognosis: {error}", file=sys.stderr)
         sys.exit(EXIT_ERROR)
+    except BrokenPipeError:
+        os._exit(0)
+    except OSError as error:  # a full or vanished disk under what is written at the end
+        print(
+            f"prognosis: {error}. What is finished is kept; mend this and run the same command again", file=sys.stderr
+        )
+        sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
         print("\nprognosis: stopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
         # threads of the cluster may still wait for a worker in the middle of a case: nothing is lost by not waiting
         sys.stderr.flush()
         os._exit(EXIT_STOPPED)
-    except BrokenPipeError:
-        os._exit(0)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -31,7 +31,7 @@ from prognosis_dask.runtime.journal import journal_in
 from prognosis_dask.runtime.performance import check_report, report_to
 from prognosis_dask.runtime.preflight import check_run
 from prognosis_dask.runtime.progress import Progress
-from prognosis_dask.runtime.record import RunRecord
+from prognosis_dask.runtime.record import RunRecord, check_folder
 from prognosis_dask.runtime.runner import run_plan
 from prognosis_dask.runtime.tally import Tally
 from prognosis_dask.runtime.watch import Watch
@@ -99,6 +99,7 @@ def run(
     check_inputs(job)
     check_report(performance_report)
     folder = run_folder(job, out)
+    check_folder(folder, job.name)
     with Ledger.create(folder / "ledger.sqlite") as ledger:
         if client is not None:
             prepare(client)
@@ -164,6 +165,13 @@ def check_inputs(job: Job) -> None:
     read_params(job.radiomics.params)
     if job.deep.enabled:
         describe_engine(job.deep)
+    for stage, enabled in [("deep", job.deep.enabled), ("radiomics", job.radiomics.enabled)]:
+        if not enabled and job.model.features in (stage, "both"):
+            other = "radiomics" if stage == "deep" else "deep"
+            raise JobError(
+                f"model.features is {job.model.features!r}, but {stage}.enabled is false; "
+                f"set model.features = {other!r}"
+            )
 
 
 def map_on(client: Client) -> Map:
@@ -187,7 +195,9 @@ def _run(
     record, dataset = _features(job, client, folder, ledger, watch, performance_report, say)
     watch.phase("model")
     say("Fitting and validating the model")
-    fit_models(dataset, job.model, folder / "models", map=map_on(client))
+    summary = fit_models(dataset, job.model, folder / "models", map=map_on(client))
+    if "not_fitted" in summary:
+        say(f"No model: {summary['not_fitted']}")
     record.finish()
     record.write(folder)
     return RunResult(folder, write_report(folder), record.stages)

@@ -194,6 +194,7 @@ def test_another_network_batch_size_changes_no_value(made: Path, undisturbed: Pa
         ),
         (["run", str(JOBS / "lung1.toml")], "names no images; set cohort.sources"),
         (["run", str(JOBS / "lung1.toml"), "--set", "cohort.sources=['/nowhere']"], "/nowhere"),
+        (["run", str(JOBS / "demo.toml"), "--set", "deep.enabled=false"], "set model.features = 'radiomics'"),
         (["status", "/nowhere"], "no run in /nowhere"),
         (["report", "/nowhere"], "/nowhere holds no run.json"),
         (["index", "/nowhere", "-o", "index"], "/nowhere"),
@@ -218,6 +219,14 @@ def test_a_second_driver_on_one_folder_is_refused(made: Path, tmp_path: Path) ->
         first.kill()
     assert second.returncode == 2
     assert "is in use by process" in second.stderr
+
+
+def test_the_folder_of_another_jobs_run_is_refused(undisturbed: Path) -> None:
+    before = (undisturbed / "run.json").read_bytes()
+    refused = prognosis("run", JOBS / "demo.toml", "--out", undisturbed, check=False)
+    assert refused.returncode == 2
+    assert "holds a run of the job 'made', not of 'demo'; choose another folder with --out" in refused.stderr
+    assert (undisturbed / "run.json").read_bytes() == before
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(made: Path, tmp_path: Path) -> None:

@@ -81,6 +81,24 @@ class RunRecord:
         }
 
 
+def check_folder(folder: Path, name: str) -> None:
+    """Refuse a folder that holds the run of another job, which this one would replace.
+
+    Raises
+    ------
+    StoreError
+        When ``run.json`` there names another job.
+    """
+    try:
+        other = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("name", name)
+    except (OSError, ValueError, AttributeError):
+        return
+    if other != name:
+        raise StoreError(
+            f"{folder} holds a run of the job {other!r}, not of {name!r}; choose another folder with --out"
+        )
+
+
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
