@@ -77,7 +77,8 @@ def digest_of(case: Case) -> str:
 
 def values(outcome: Outcome) -> dict[str, object]:
     assert outcome.problem is None, outcome.problem
-    return {name: value for name, value in outcome.result.items() if name != "peak_memory_mb"}
+    measured = ("peak_memory_mb", "read_mb")
+    return {name: value for name, value in outcome.result.items() if name not in measured}
 
 
 def faults(folder: Path, cases: Sequence[Case], *planted: tuple[str, str, str]) -> Faults:
