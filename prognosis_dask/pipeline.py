@@ -119,7 +119,7 @@ def run_features(job: Job, client: Client, out: Path | str, *, say: Say = print)
     PrognosisError
         As :func:`run`.
     """
-    check_inputs(job)
+    check_inputs(job, model=False)
     folder = Path(out).absolute()
     with Ledger.create(folder / "ledger.sqlite") as ledger, Watch(client, job.name) as watch:
         return _features(job, client, folder, ledger, watch, None, say)[0]
@@ -127,7 +127,7 @@ def run_features(job: Job, client: Client, out: Path | str, *, say: Say = print)
 
 def cohort_of(job: Job, client: Client, folder: Path, say: Say = print) -> list[Case]:
     """The job's cases, read from its folders, made, or from its table; written to ``folder`` as a run would."""
-    check_inputs(job)
+    check_inputs(job, model=False)
     folder.mkdir(parents=True, exist_ok=True)
     return _cohort(job, folder, map_on(client), say)[0]
 
@@ -142,8 +142,8 @@ def wants_gpu(job: Job) -> bool:
     return job.deep.enabled and job.deep.device == "gpu"
 
 
-def check_inputs(job: Job) -> None:
-    """Refuse what cannot run before anything is started.
+def check_inputs(job: Job, *, model: bool = True) -> None:
+    """Refuse what cannot run, to its model or only to its features, before anything is started.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def check_inputs(job: Job) -> None:
     if job.deep.enabled:
         describe_engine(job.deep)
     for stage, enabled in [("deep", job.deep.enabled), ("radiomics", job.radiomics.enabled)]:
-        if not enabled and job.model.features in (stage, "both"):
+        if model and not enabled and job.model.features in (stage, "both"):
             other = "radiomics" if stage == "deep" else "deep"
             raise JobError(
                 f"model.features is {job.model.features!r}, but {stage}.enabled is false; "

@@ -106,10 +106,10 @@ def test_the_page_is_in_the_dashboards_navigation(address: str) -> None:
 
 
 def test_the_page_shows_a_run_while_it_goes_on_and_after_it(client: Client, address: str, tmp_path: Path) -> None:
-    with going_on(client, tmp_path, 40, 0.3, "lung <b>one</b>"):
+    with going_on(client, tmp_path, 60, 0.3, "lung <b>one</b>"):
         shown = wait_for(lambda: _rated(now := page(address)) and now)
         assert "Running for" in shown["head"]
-        assert "of 40" in shown["head"]
+        assert "of 60" in shown["head"]
         assert re.search(r"about \d+ s left", shown["head"])
         assert re.search(r"roi\s+\d+\s+\d+\s+\d+\s+[012]\s+[\d.]+\s+\d+ s", shown["stages"]), shown["stages"]
         assert wait_for(lambda: re.search(r"(roi|deep)(\s+\d+){3}\s+[12]\s", page(address)["stages"]))
@@ -118,12 +118,12 @@ def test_the_page_shows_a_run_while_it_goes_on_and_after_it(client: Client, addr
         assert list(shown["steps"]["seconds"]) == pytest.approx([0.3, 0.15, 0.3])
     after = page(address)
     assert "Finished in" in after["head"]
-    assert "40 of 40 patients finished" in after["head"]
-    assert re.search(r"roi\s+36\s+4\s+0.*done\s+deep\s+36\s+0\s+0.*done", after["stages"])
-    assert "(4)" in after["failures"]
+    assert "60 of 60 patients finished" in after["head"]
+    assert re.search(r"roi\s+54\s+6\s+0.*done\s+deep\s+54\s+0\s+0.*done", after["stages"])
+    assert "(6)" in after["failures"]
     widths = [right - left for left, right in zip(after["speed"]["left"], after["speed"]["right"], strict=True)]
     # the bars hold the patients of the whole run but for its last seconds
-    assert 0 < sum(rate * width for rate, width in zip(after["speed"]["top"], widths, strict=True)) <= 40 + 1e-6
+    assert 0 < sum(rate * width for rate, width in zip(after["speed"]["top"], widths, strict=True)) <= 60 + 1e-6
 
 
 def _rated(shown: dict[str, Any]) -> bool:

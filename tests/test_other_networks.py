@@ -58,6 +58,7 @@ def test_a_network_runs_on_its_engines_only():
 
 
 def test_torchvision_where_it_is_not_installed_is_asked_for(monkeypatch):
+    pytest.importorskip("torch")
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(MissingExtraError, match="torchvision"):
         load_engine(DeepSection(network="r3d_18_kinetics400", weights="untrained:0"))

@@ -105,7 +105,7 @@ def duration(seconds: float) -> str:
     """A time span as one would say it.
 
     >>> [duration(s) for s in (4.2, 75, 7300, 200000)]
-    ['4 s', '1 min 15 s', '2 h 2 min', '2 d 7 h']
+    ['4 s', '1 min 15 s', '2 h 1 min', '2 d 7 h']
     """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_rest = divmod(minutes, 60)
