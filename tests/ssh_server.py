@@ -31,6 +31,7 @@ async def _serve(folder: Path) -> None:
         server_host_keys=[host_key],
         authorized_client_keys=str(folder / "authorized_keys"),
         process_factory=_run,
+        encoding=None,
     )
     port = server.get_port()
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key.export_public_key().decode()}")
@@ -39,11 +40,17 @@ async def _serve(folder: Path) -> None:
     await server.wait_closed()
 
 
-async def _run(process: asyncssh.SSHServerProcess) -> None:
-    pipe = asyncio.subprocess.PIPE
-    child = await asyncio.create_subprocess_shell(process.command or "", stdin=pipe, stdout=pipe, stderr=pipe)
-    await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
+async def _run(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    nothing, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_shell(process.command or "", stdin=nothing, stdout=pipe, stderr=pipe)
+    # All output goes out before the exit: what came after it would take the whole connection down
+    await asyncio.gather(_copy(child.stdout, process.stdout), _copy(child.stderr, process.stderr))
     process.exit(await child.wait())
+
+
+async def _copy(output: asyncio.StreamReader | None, channel: asyncssh.SSHWriter[bytes]) -> None:
+    while output and (line := await output.readline()):
+        channel.write(line)
 
 
 if __name__ == "__main__":
