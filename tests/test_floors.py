@@ -28,6 +28,7 @@ FLOORS = (
     "imaging",
     "cohort",
     "synthetic",
+    "icbm152",
     "job",
     "errors",
 )
