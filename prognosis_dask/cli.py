@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +23,7 @@ EXIT_STOPPED = 130
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 when the user has something to mend, with 130 after Ctrl-C."""
     parsed = _parser().parse_args(arguments)
+    sys.unraisablehook = keep_interrupt
     try:
         parsed.command(parsed)
     except PrognosisError as error:
@@ -38,6 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # threads of the cluster may still wait for a worker in the middle of a case: nothing is lost by not waiting
         sys.stderr.flush()
         os._exit(EXIT_STOPPED)
+
+
+def keep_interrupt(unraisable: sys.UnraisableHookArgs) -> None:
+    """Send Ctrl-C anew where Python would drop it: in a destructor, and each finished task has one."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _parser() -> argparse.ArgumentParser:

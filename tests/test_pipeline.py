@@ -246,6 +246,27 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(made: Path, tmp_pat
     assert "waiting" in prognosis("status", tmp_path).stdout
 
 
+def test_ctrl_c_within_a_destructor_is_not_lost() -> None:
+    code = """
+import signal, sys, time
+from prognosis_dask.cli import keep_interrupt
+
+class Task:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+sys.unraisablehook = keep_interrupt
+task = Task()
+del task
+try:
+    time.sleep(30)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=25)
+    assert (done.stdout, done.stderr) == ("stopped\n", "")
+
+
 def assert_same_features(folder: Path, other: Path) -> None:
     ours, theirs = (prognosis_dask.read_features(path).load() for path in (folder, other))
     xr.testing.assert_identical(ours, theirs)
