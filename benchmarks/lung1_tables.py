@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from prognosis_dask.statistics.endpoint import Survival
 from prognosis_dask.statistics.table import FeatureTable
 
 
@@ -18,7 +19,7 @@ def read_deep(folder: Path) -> FeatureTable:
     """400 deep features of 422 patients. Row n is LUNG1-n: the table's times are checked against the clinical ones."""
     table = pd.read_excel(folder / "summarieddeepfeatures.xlsx")
     table.index = pd.Index([f"LUNG1-{n:03d}" for n in table["Unnamed: 0"].str.removeprefix("Patient-").astype(int)])
-    joined = _with_endpoint(table.filter(regex="^Feature"), folder)
+    joined = _with_endpoint(table.filter(regex="^Feature"), "deep", folder)
     assert (joined.time_days == table["duration_col"]).all()
     assert (joined.event == table["event_col"]).all()
     return joined
@@ -27,7 +28,7 @@ def read_deep(folder: Path) -> FeatureTable:
 def read_radiomics(folder: Path) -> FeatureTable:
     """103 radiomics features of 421 patients: LUNG1-128 is absent, and the last row names no patient."""
     table = pd.read_excel(folder / "summariedradiomicsfeatures.xlsx").dropna(subset="patient").set_index("patient")
-    return _with_endpoint(table, folder)
+    return _with_endpoint(table, "radiomics", folder)
 
 
 def read_selected(folder: Path) -> FeatureTable:
@@ -35,19 +36,20 @@ def read_selected(folder: Path) -> FeatureTable:
     table = pd.read_excel(folder / "SelectedFeaturesLUNG1.xlsx")
     features = table.drop(columns=["duration_col", "event_col"])
     features.index = pd.Index([f"LUNG1-{n:03d}" for n in range(1, len(table) + 1)])
-    return _with_endpoint(features, folder)
+    return _with_endpoint(features, "deep", folder)
 
 
-def _with_endpoint(features: pd.DataFrame, folder: Path) -> FeatureTable:
+def _with_endpoint(features: pd.DataFrame, family: str, folder: Path) -> FeatureTable:
     clinical = pd.read_csv(folder / "nsclc-radiomics_clinical.csv").set_index("PatientID").loc[features.index]
     ids = tuple(map(str, features.index))
     return FeatureTable(
         features.to_numpy(dtype=float),
         tuple(map(str, features.columns)),
+        (family,) * features.shape[1],
+        ("",) * features.shape[1],
         ids,
         ids,
-        clinical["Survival.time"].to_numpy(dtype=float),
-        clinical["deadstatus.event"].to_numpy() == 1,
+        Survival(clinical["Survival.time"].to_numpy(dtype=float), clinical["deadstatus.event"].to_numpy() == 1),
     )
 
 
@@ -58,8 +60,9 @@ def joined(first: FeatureTable, second: FeatureTable) -> FeatureTable:
     return FeatureTable(
         np.hstack([left.X, right.X]),
         left.features + right.features,
+        left.families + right.families,
+        left.units + right.units,
         left.case_ids,
         left.patient_ids,
-        left.time_days,
-        left.event,
+        left.endpoint,
     )

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.lung1_tables import read_deep
 from prognosis_dask.job import ModelSection
 from prognosis_dask.statistics.concordance import concordance
+from prognosis_dask.statistics.endpoint import Survival
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.statistics.validation import _run_fold, choose_k, cross_validate, rank_columns, split_folds
 
@@ -29,10 +30,11 @@ def cohort(seed: int, n: int = 80, p: int = 80, signal: float = 0.0, series: int
     return FeatureTable(
         X,
         tuple(f"f{i}" for i in range(p)),
+        ("deep",) * p,
+        ("",) * p,
         tuple(f"{patient}_{i}" for i, patient in enumerate(patients)),
         tuple(patients),
-        np.repeat(np.minimum(time, censored), series),
-        np.repeat(time <= censored, series),
+        Survival(np.repeat(np.minimum(time, censored), series), np.repeat(time <= censored, series)),
     )
 
 
@@ -65,7 +67,7 @@ def test_permuted_outcomes_give_half() -> None:
     for seed in range(6):
         table = cohort(seed, signal=2.0)
         order = np.random.default_rng(seed).permutation(80)
-        tables.append(replace(table, time_days=table.time_days[order], event=table.event[order]))
+        tables.append(replace(table, endpoint=table.endpoint.rows(order)))
     assert mean_c(tables) == pytest.approx(0.5, abs=0.05)
 
 
@@ -74,7 +76,7 @@ def test_selection_outside_the_folds_would_be_seen() -> None:
     leaked = [table.rows(np.arange(80)) for table in tables]
     for i, table in enumerate(tables):
         best = rank_columns(table, QUICK)[:10]
-        leaked[i] = replace(table, X=table.X[:, best], features=tuple(table.features[j] for j in best))
+        leaked[i] = table.columns(best)
     assert mean_c(tables) < 0.56
     assert mean_c(leaked) > 0.62
 
@@ -96,7 +98,7 @@ def test_the_held_out_cases_change_nothing_but_their_own_risk() -> None:
     X, time, event = table.X.copy(), table.time_days.copy(), table.event.copy()
     X[rows[1:]], time[rows], event[rows] = 1e3 * X[rows[1:]] + 7, 1.0, ~event[rows]
     fold = _run_fold(table, QUICK, (0, 0, rows))
-    changed = _run_fold(replace(table, X=X, time_days=time, event=event), QUICK, (0, 0, rows))
+    changed = _run_fold(replace(table, X=X, endpoint=Survival(time, event)), QUICK, (0, 0, rows))
     assert changed.k == fold.k
     assert changed.risk[0] == fold.risk[0]
     assert (changed.risk[1:] != fold.risk[1:]).all()

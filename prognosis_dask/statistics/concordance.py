@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prognosis_dask.statistics.table import BoolArray, FloatArray
+from prognosis_dask.statistics.endpoint import BoolArray, FloatArray
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.concordance import concordance
-from prognosis_dask.statistics.table import BoolArray, FloatArray, varying
+from prognosis_dask.statistics.endpoint import BoolArray, FloatArray
+from prognosis_dask.statistics.table import varying
 
 #: The two-sided 95 % point of the normal distribution.
 _Z95 = 1.959963984540054

@@ -14,8 +14,9 @@ import numpy as np
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.job import ModelSection
 from prognosis_dask.statistics.cox import CoxModel, cox_curve
+from prognosis_dask.statistics.endpoint import IntArray
 from prognosis_dask.statistics.selection import survival_label
-from prognosis_dask.statistics.table import FeatureTable, IntArray, table_from_dataset
+from prognosis_dask.statistics.table import FeatureTable, table_from_dataset
 from prognosis_dask.statistics.validation import (
     GRID,
     INNER_FOLDS,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
 from prognosis_dask.statistics.svm import solve_dual
-from prognosis_dask.statistics.table import BoolArray, FloatArray, IntArray
 
 #: Weights closer than this count as equal: well above what the solver leaves open, far below any real weight.
 _EQUAL = 1e-6

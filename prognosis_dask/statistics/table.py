@@ -3,55 +3,131 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from prognosis_dask.errors import Code, StatisticsError
+from prognosis_dask.statistics.endpoint import BoolArray, Endpoint, FloatArray, IntArray, Survival
 
 if TYPE_CHECKING:
     import xarray as xr
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeatureTable:
-    """Features and endpoint, one row per case; every value is finite and every time is positive.
+    """Features and endpoint, one row per case.
 
     Attributes
     ----------
     X
-        Features, shape (cases, features).
+        Features, shape (cases, features); NaN where a value is missing.
     features
-        Their names.
+        Their names, each once.
+    families
+        What each is: "deep", "radiomics", "clinical", "volume", "stage", "size", ...
+    units
+        Of each; "" where it has none.
     case_ids, patient_ids
         Whose row it is; a patient may have several.
-    time_days, event
-        Follow-up, and True where it ended with the event, False where it was censored.
+    endpoint
+        What is to be predicted.
+    site
+        Scanner or site of each row; () where unknown.
+    source
+        What the features came from (digests of parameters, network, weights): what other tables must agree with.
+
+    Raises
+    ------
+    StatisticsError
+        When the parts do not fit together, or a feature's name or a case's appears twice.
     """
 
     X: FloatArray
     features: tuple[str, ...]
+    families: tuple[str, ...]
+    units: tuple[str, ...]
     case_ids: tuple[str, ...]
     patient_ids: tuple[str, ...]
-    time_days: FloatArray
-    event: BoolArray
+    endpoint: Endpoint
+    site: tuple[str, ...] = ()
+    source: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rows, columns = self.X.shape
+        for what, length, expected in (
+            ("features", len(self.features), columns),
+            ("families", len(self.families), columns),
+            ("units", len(self.units), columns),
+            ("case_ids", len(self.case_ids), rows),
+            ("patient_ids", len(self.patient_ids), rows),
+            ("endpoint", len(self.endpoint), rows),
+            ("site", len(self.site), rows if self.site else 0),
+        ):
+            if length != expected:
+                raise StatisticsError(f"a table of {rows} cases and {columns} features has {length} {what}")
+        for what, names in (("features", self.features), ("cases", self.case_ids)):
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            if twice:
+                raise StatisticsError(f"{what} appear more than once: {', '.join(twice[:5])}; rename or drop them")
+
+    @property
+    def time_days(self) -> FloatArray:
+        """Follow-up, shape (cases,)."""
+        return self.survival.time_days
+
+    @property
+    def event(self) -> BoolArray:
+        """True where follow-up ended with the event, shape (cases,)."""
+        return self.survival.event
+
+    @property
+    def survival(self) -> Survival:
+        """The endpoint where it is survival.
+
+        Raises
+        ------
+        StatisticsError
+            When it is a class.
+        """
+        if not isinstance(self.endpoint, Survival):
+            raise StatisticsError(f"this needs times and events, and the endpoint is a class ({self.endpoint.names})")
+        return self.endpoint
 
     def rows(self, chosen: IntArray | BoolArray) -> FeatureTable:
         """The table of the chosen rows, given by position or by mask."""
         at = np.arange(len(self.case_ids))[chosen]
-        return FeatureTable(
-            self.X[at],
-            self.features,
-            tuple(self.case_ids[i] for i in at),
-            tuple(self.patient_ids[i] for i in at),
-            self.time_days[at],
-            self.event[at],
+        return replace(
+            self,
+            X=self.X[at],
+            case_ids=tuple(self.case_ids[i] for i in at),
+            patient_ids=tuple(self.patient_ids[i] for i in at),
+            endpoint=self.endpoint.rows(at),
+            site=tuple(self.site[i] for i in at) if self.site else (),
+        )
+
+    def columns(self, chosen: IntArray | tuple[str, ...]) -> FeatureTable:
+        """The table of the chosen columns, given by position or by family (in the table's order).
+
+        Raises
+        ------
+        StatisticsError
+            When a family has no column.
+        """
+        if isinstance(chosen, tuple):
+            absent = sorted(set(chosen) - set(self.families))
+            if absent:
+                known = ", ".join(dict.fromkeys(self.families))
+                raise StatisticsError(f"no feature is of family {', '.join(absent)}; the table has: {known}")
+            chosen = np.flatnonzero(np.isin(self.families, chosen))
+        return replace(
+            self,
+            X=self.X[:, chosen],
+            features=tuple(self.features[i] for i in chosen),
+            families=tuple(self.families[i] for i in chosen),
+            units=tuple(self.units[i] for i in chosen),
         )
 
 
@@ -89,11 +165,13 @@ def table_from_dataset(
         )
     X = np.concatenate([np.asarray(dataset[kind].values, dtype=float) for kind in kinds], axis=1)
     names = [str(name) for kind in kinds for name in dataset[dataset[kind].dims[1]].values]
+    families = [kind for kind in kinds for _ in range(dataset[kind].shape[1])]
     time = np.asarray(dataset["time_days"].values, dtype=float)
     event = np.asarray(dataset["event"].values, dtype=float)
 
     held = np.isfinite(X).any(axis=0)
     X, names = X[:, held], [name for name, keep in zip(names, held, strict=True) if keep]
+    families = [family for family, keep in zip(families, held, strict=True) if keep]
     reasons = {
         Code.NO_ENDPOINT.value: ~np.isfinite(time) | ~np.isin(event, (0, 1)),
         "time-not-positive": time <= 0,
@@ -104,10 +182,11 @@ def table_from_dataset(
     table = FeatureTable(
         X[keep],
         tuple(names),
+        tuple(families),
+        ("",) * len(names),
         tuple(str(name) for name in dataset["case"].values[keep]),
         tuple(str(name) for name in dataset["patient_id"].values[keep]),
-        time[keep],
-        event[keep] == 1,
+        Survival(time[keep], event[keep] == 1),
     )
     return table, dict(Counter(str(reason) for reason in first if reason))
 

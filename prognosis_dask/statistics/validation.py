@@ -13,8 +13,9 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.job import ModelSection
 from prognosis_dask.statistics.concordance import comparable_pairs, concordance
 from prognosis_dask.statistics.cox import CoxModel, fit_cox
+from prognosis_dask.statistics.endpoint import FloatArray, IntArray
 from prognosis_dask.statistics.selection import rank_features, survival_label
-from prognosis_dask.statistics.table import FeatureTable, FloatArray, IntArray, varying
+from prognosis_dask.statistics.table import FeatureTable, varying
 
 #: Numbers of features that are tried, besides ``max_features`` itself.
 GRID = (1, 2, 5, 10, 20, 50, 100)
