@@ -10,17 +10,25 @@ TORCH := torch==2.13.0
 # Two processes, each with whole files, so that what a file's tests share is made once
 SIDE_BY_SIDE := -n 2 --dist loadfile
 
-.PHONY: demo test test-torch check lock format clean
+.PHONY: demo test test-slow test-torch test-engines check lock format clean
 
 demo: .venv/ready
 	$(BIN)/prognosis run jobs/demo.toml --out runs/demo
 
 test: .venv/ready
-	$(BIN)/pytest $(SIDE_BY_SIDE)
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not slow"
+
+# What takes longer: kills at random moments, the network cut, whole cohorts
+test-slow: .venv/ready
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m slow tests
 
 # The same tests without MXNet: numpy 2, the newest of everything, torch
 test-torch: .venv-torch/ready
-	.venv-torch/bin/pytest $(SIDE_BY_SIDE)
+	.venv-torch/bin/pytest $(SIDE_BY_SIDE) -m "not slow"
+
+# What compares torch with Gluon needs both, in one environment
+test-engines: .venv/ready .venv/torch
+	PYTHONPATH=.venv/torch $(BIN)/pytest tests/test_torch_engine.py tests/test_torch_network.py tests/test_other_networks.py
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -56,6 +64,11 @@ clean:
 	@$(SYNC) --python .venv-torch/bin/python requirements-torch.lock
 	@$(UV) pip install --python .venv-torch/bin/python $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)") $(TORCH)
 	@$(UV) pip install --python .venv-torch/bin/python --no-deps --editable .
+	@touch $@
+
+.venv/torch: .venv/wheels Makefile
+	@echo "Installing torch beside Gluon"
+	@$(UV) pip install --python $(BIN)/python --target $@ $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)") $(TORCH)
 	@touch $@
 
 SYNC = $(UV) pip sync --require-hashes --compile-bytecode --find-links .venv/wheels
