@@ -12,7 +12,7 @@ from pathlib import Path
 from prognosis_dask.cohort.collections import DAYS, Collection
 from prognosis_dask.errors import Code, JobError, Problem
 
-_NOT_KNOWN = {"", "na", "n/a", "nan", "none", "null", "-", ".", "?", "unknown", "not available", "missing"}
+_NOT_KNOWN = {"", "na", "n/a", "nan", "none", "null", "-", ".", "?", "unknown", "not available", "missing", "#n/a"}
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 #: In a table whose cells are parted by commas, a comma before three digits may as well part thousands.
 _THOUSANDS = re.compile(r"[-+]?\d{1,3},\d{3}")
@@ -122,18 +122,30 @@ def find_endpoint(names: Iterable[str], collection: Collection) -> tuple[str | N
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV or XLSX file as text; blank rows left out, unknown values empty, decimal points as points."""
-    if path.suffix.lower() in (".xlsx", ".xlsm"):
-        cells, comma = _xlsx(path), False
-    else:
-        cells, comma = _csv(path)
+    cells, comma = read_lines(path)
     header = [name.strip() for name in cells[0]] if cells else []
     rows = []
     for line in cells[1:]:
-        values = [_clean(text, comma) for text in line]
+        values = [clean_cell(text, comma) for text in line]
         if any(values):
             padded = values + [""] * (len(header) - len(values))
             rows.append({name: value for name, value in zip(header, padded, strict=False) if name})
     return rows
+
+
+def read_lines(path: Path) -> tuple[list[list[str]], bool]:
+    """The cells of a CSV file or of an XLSX file's first sheet, as they stand, and whether commas part them."""
+    return (_xlsx(path), False) if path.suffix.lower() in (".xlsx", ".xlsm") else _csv(path)
+
+
+def clean_cell(text: str, comma_parts_cells: bool) -> str:
+    """A cell without blanks around it, empty where its value is not known, with a decimal point for a comma."""
+    text = text.strip()
+    if text.casefold() in _NOT_KNOWN:
+        return ""
+    if _DECIMAL_COMMA.fullmatch(text) and not (comma_parts_cells and _THOUSANDS.fullmatch(text)):
+        return text.replace(",", ".")
+    return text
 
 
 def _read(path: Path) -> list[dict[str, str]]:
@@ -176,15 +188,6 @@ def _text(cell: object) -> str:
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return str(cell)
-
-
-def _clean(text: str, comma_parts_cells: bool) -> str:
-    text = text.strip()
-    if text.casefold() in _NOT_KNOWN:
-        return ""
-    if _DECIMAL_COMMA.fullmatch(text) and not (comma_parts_cells and _THOUSANDS.fullmatch(text)):
-        return text.replace(",", ".")
-    return text
 
 
 def _clinical_row(
