@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from dask.utils import parse_bytes
 
 from prognosis_dask.errors import ClusterError, JobError
 from prognosis_dask.job import build_section
@@ -198,9 +201,29 @@ def _read_file(path: Path) -> AnyCluster:
         spec: AnyCluster = build_section(SPECS[kind], data, str(path))
     except JobError as error:
         raise ClusterError(str(error)) from None
+    _check(spec, str(path))
     if not isinstance(spec, KubernetesSpec):
         spec = replace(spec, tls=_beside(spec.tls, path.parent))
     return spec
+
+
+#: The least that a number may be; every other whole number may be zero.
+_LEAST = {"workers_per_host": 1, "workers_per_job": 1, "cores_per_worker": 1, "port": 1}
+
+
+def _check(spec: Any, where: str) -> None:
+    """Refuse sizes that cannot be meant, in the file's own words, before a library finds its own."""
+    for one in fields(spec):
+        value = getattr(spec, one.name)
+        if is_dataclass(value):
+            _check(value, f"{where}: [{one.name}]")
+        elif one.name.startswith("memory_per"):
+            try:
+                parse_bytes(value)
+            except ValueError:
+                raise ClusterError(f"{where}: {one.name} is {value!r}, expected a size such as '4 GiB'") from None
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and value < _LEAST.get(one.name, 0):
+            raise ClusterError(f"{where}: {one.name} is {value}, expected {_LEAST.get(one.name, 0)} or more")
 
 
 def _beside(tls: Encryption, folder: Path) -> Encryption:
