@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -61,10 +62,10 @@ def _lin_variance(value: float, s11: float, s22: float, s12: float, shift: float
     determinant = max(s11 * s22 - s12**2, 0.0)
     # value²/r² and value/r are finite where r = 0: r = s12 / sqrt(s11 s22), value = 2 s12 / total
     ratio2 = 4.0 * s11 * s22 / total**2
-    u2 = shift**2 / np.sqrt(s11 * s22) if s11 * s22 > 0 else 0.0
+    u2 = shift**2 / math.sqrt(s11 * s22) if s11 * s22 > 0 else 0.0
     return max(
         4.0 * determinant / total**2 * (1.0 - value**2)
-        + 2.0 * value**2 * (1.0 - value) * np.sqrt(ratio2) * u2
+        + 2.0 * value**2 * (1.0 - value) * math.sqrt(ratio2) * u2
         - 0.5 * value**2 * ratio2 * u2**2,
         0.0,
     )
