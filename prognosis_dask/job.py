@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import tomllib
-import types
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from prognosis_dask.errors import JobError
+from prognosis_dask.sections import build_section
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,28 @@ class ModelSection:
 
 
 @dataclass(frozen=True)
+class GradeSection:
+    """How the 3D network of the grade is trained (see :mod:`prognosis_dask.deep.training`).
+
+    ``epochs``, ``batch_size`` and ``learning_rate`` are the study's. ``validation_share`` of the training patients is
+    held back, and training ends when their loss has not fallen for ``patience`` epochs; patience of 0: all train, for
+    all epochs. ``balance`` weighs the classes alike, ``augment`` flips, turns and changes the volumes a little.
+    """
+
+    engine: Literal["auto", "gluon", "torch"] = "auto"
+    device: Literal["cpu", "gpu"] = "cpu"
+    input: Literal["study", "brain", "tumour"] = "study"
+    epochs: int = 5
+    batch_size: int = 2
+    learning_rate: float = 1e-4
+    validation_share: float = 0.2
+    patience: int = 2
+    balance: bool = True
+    augment: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class RunSection:
     """How the runner behaves; nothing here changes a value, so nothing here enters a digest.
 
@@ -160,14 +181,21 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise JobError(f"{path} is not TOML: {error}") from error
     for override in overrides:
-        _apply(data, override)
+        apply_override(data, override)
     data.setdefault("name", path.stem)
     job: Job = build_section(Job, data, str(path))
     _check(job, str(path))
     return _resolve(job, path.parent)
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Write what ``section.key=value`` says into the file's content; a path is taken from the current folder.
+
+    Raises
+    ------
+    JobError
+        When it is not of that form.
+    """
     key, equals, text = override.partition("=")
     if not equals:
         raise JobError(f"--set {override!r}: expected section.key=value")
@@ -184,50 +212,6 @@ def _apply(data: dict[str, Any], override: str) -> None:
         if not isinstance(data, dict):
             raise JobError(f"--set {override!r}: {section!r} is not a section")
     data[name] = value
-
-
-def build_section(kind: type, data: dict[str, Any], where: str, prefix: str = "") -> Any:
-    """A dataclass from what a TOML file says, its sections with it.
-
-    Raises
-    ------
-    JobError
-        When a key is unknown, naming the nearest one, or a value is of another type.
-    """
-    hints = get_type_hints(kind)
-    names = [f.name for f in fields(kind)]
-    for key in data:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known here: {', '.join(names)}"
-            raise JobError(f"{where}: unknown key {prefix}{key}{hint}")
-    return kind(**{key: _value(hints[key], value, where, prefix + key) for key, value in data.items()})
-
-
-def _value(hint: Any, value: Any, where: str, key: str) -> Any:
-    if is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise JobError(f"{where}: {key} is {value!r}, expected a section [{key}]")
-        return build_section(hint, value, where, key + ".")  # type: ignore[arg-type]
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise JobError(f"{where}: {key} is {value!r}, expected one of {', '.join(map(repr, get_args(hint)))}")
-        return value
-    if get_origin(hint) is tuple:
-        items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list):
-            raise JobError(f"{where}: {key} is {value!r}, expected a list")
-        return tuple(_value(get_args(hint)[0], item, where, key) for item in items)
-    if get_origin(hint) in (Union, types.UnionType):  # pragma: no cover - no section has one yet
-        raise TypeError(f"{key}: unions are not supported in a job")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise JobError(f"{where}: {key} is {value!r}, expected {_PLAIN[hint]}")
-    return value
-
-
-_PLAIN = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def _check(job: Job, where: str) -> None:

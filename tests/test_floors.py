@@ -30,6 +30,7 @@ FLOORS = (
     "synthetic",
     "icbm152",
     "job",
+    "sections",
     "errors",
 )
 KNOW_DASK = {"cli", "bench", "pipeline", "runtime"}

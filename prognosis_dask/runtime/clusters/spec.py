@@ -10,7 +10,7 @@ from typing import Any
 from dask.utils import parse_bytes
 
 from prognosis_dask.errors import ClusterError, JobError
-from prognosis_dask.job import build_section
+from prognosis_dask.sections import build_section
 
 #: One case of a 512 x 512 CT stays below this; a worker with less would be killed at its work.
 WORKER_MEMORY = "2 GiB"

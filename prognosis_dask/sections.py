@@ -1,0 +1,62 @@
+"""From what a TOML file says to frozen dataclasses, with every mistake named by its key."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from prognosis_dask.errors import JobError
+
+_PLAIN = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def build_section(kind: type, data: dict[str, Any], where: str, prefix: str = "") -> Any:
+    """A dataclass from what a TOML file says, its sections with it.
+
+    Raises
+    ------
+    JobError
+        When a key is unknown, naming the nearest one, or a value is of another type.
+    """
+    hints = get_type_hints(kind)
+    names = [f.name for f in fields(kind)]
+    for key in data:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known here: {', '.join(names)}"
+            raise JobError(f"{where}: unknown key {prefix}{key}{hint}")
+    return kind(**{key: _value(hints[key], value, where, prefix + key) for key, value in data.items()})
+
+
+def _value(hint: Any, value: Any, where: str, key: str) -> Any:
+    if is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise JobError(f"{where}: {key} is {value!r}, expected a section [{key}]")
+        return build_section(hint, value, where, key + ".")  # type: ignore[arg-type]
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise JobError(f"{where}: {key} is {value!r}, expected one of {', '.join(map(repr, get_args(hint)))}")
+        return value
+    if get_origin(hint) in (tuple, dict):
+        return _several(hint, value, where, key)
+    return _single(hint, value, where, key)
+
+
+def _several(hint: Any, value: Any, where: str, key: str) -> Any:
+    if get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise JobError(f"{where}: {key} is {value!r}, expected sections [{key}.NAME]")
+        return {name: _value(get_args(hint)[1], item, where, f"{key}.{name}") for name, item in value.items()}
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list):
+        raise JobError(f"{where}: {key} is {value!r}, expected a list")
+    return tuple(_value(get_args(hint)[0], item, where, key) for item in items)
+
+
+def _single(hint: Any, value: Any, where: str, key: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise JobError(f"{where}: {key} is {value!r}, expected {_PLAIN[hint]}")
+    return value

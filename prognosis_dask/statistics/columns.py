@@ -1,0 +1,272 @@
+"""A column of somebody's table as numbers: what it is, its levels where it holds words, and what it may not be."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prognosis_dask.cohort.clinical import clean_cell, key
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.endpoint import FloatArray
+
+#: More different words than this in one column are names, dates or remarks, not levels.
+MOST_LEVELS = 12
+
+_RADIOMICS = re.compile(
+    r"(original|wavelet-\w+|log-sigma-[\w.-]+|square|squareroot|logarithm|exponential|gradient|lbp-[\w-]+)"
+    r"_(shape|shape2D|firstorder|glcm|glrlm|glszm|gldm|ngtdm)_\w+"
+)
+_DEEP = re.compile(r"(deep|logit|pooled|cnn|embedding)_?\d+")
+_VOLUME = re.compile(r"(tumou?r|gtv|lesion|roi)?volume(ml|cc|cm3)?")
+_STAGE = re.compile(r".*stage|.*stage(group(ing)?)?(ajcc|uicc)?|ajcc.*|uicc.*|tnm")
+_CLINICAL = re.compile(
+    r"age(at\w+)?|sex|gender|histology|grade|smok\w+|ecog\w*|performance\w*|karnofsky\w*|kps|bmi|weight|height|"
+    r"treatment|chemo\w*|surgery|hpv\w*|p16|race|ethnicity|site|subsite|packyears|alcohol\w*"
+)
+#: A feature that is the outcome in other words would be the best of all.
+_OUTCOME = re.compile(
+    r".*(surviv|death|dead|deceas|recurr|relapse|progressi|followup|vitalstatus|duration|censor).*|"
+    r"(os|dfs|pfs|rfs|dss|lrc|dm|ttp)(time|event|status|days|months|years)?|time(days|tod\w+)?|event\w*|status|label|outcome"
+)
+_STAGE_LEVEL = re.compile(r"(?:stage)?(0|i{1,3}|iv)([abc]?)(\d?)")
+_TNM_LEVEL = re.compile(r"[cpyr]*[tnmg]?(is|\d)([a-d]?)")
+_ROMAN = {"0": 0, "i": 1, "ii": 2, "iii": 3, "iv": 4}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How one column becomes features. Plain data: kept with a frozen model, so that other tables are read alike.
+
+    Attributes
+    ----------
+    column
+        The column's name.
+    family, unit
+        What its features are.
+    levels
+        The words it may hold; none: it holds numbers.
+    ordered
+        The levels become one feature 0, 1, 2, ... in their order. Otherwise each level but the first, the reference,
+        becomes a feature that is 1 where the case has it.
+    log
+        The feature is the natural logarithm of the number.
+    """
+
+    column: str
+    family: str
+    unit: str = ""
+    levels: tuple[str, ...] = ()
+    ordered: bool = False
+    log: bool = False
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features that the column gives.
+
+        >>> Encoding("histology", "clinical", levels=("nos", "large cell")).features
+        ('histology=large cell',)
+        """
+        if self.log:
+            return (f"ln_{self.column}",)
+        if not self.levels or self.ordered:
+            return (self.column,)
+        return tuple(f"{self.column}={level}" for level in self.levels[1:])
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The unit of each feature."""
+        return (f"ln({self.unit})" if self.log else self.unit,) * len(self.features)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as it was read: ``cells`` are texts, or numbers where the source holds numbers; ``where`` names it."""
+
+    name: str
+    cells: Sequence[str] | FloatArray
+    where: str
+    comma_parts_cells: bool = False
+    unit: str = ""
+
+    def texts(self) -> list[str]:
+        """The cells as texts, cleaned; unknown ones are empty."""
+        if isinstance(self.cells, np.ndarray):
+            return ["" if math.isnan(value) else f"{value:g}" for value in self.cells]
+        return [clean_cell(cell, self.comma_parts_cells) for cell in self.cells]
+
+    def numbers(self) -> FloatArray:
+        """The cells as numbers, NaN where unknown.
+
+        Raises
+        ------
+        StatisticsError
+            When a cell is no number, or is infinite; names the row.
+        """
+        if isinstance(self.cells, np.ndarray):
+            values = np.asarray(self.cells, dtype=float)
+        else:
+            values = np.array([number(cell) for cell in self.texts()])
+            self._refuse_words(values)
+        self._refuse_infinite(values)
+        return values
+
+    def _refuse_words(self, values: FloatArray) -> None:
+        texts = self.texts()
+        wrong = [row for row, text in enumerate(texts) if text and math.isnan(values[row])]
+        if wrong:
+            raise StatisticsError(
+                f"{self.where}: column {self.name!r} holds {texts[wrong[0]]!r} in data row {wrong[0] + 1}"
+                f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}, expected numbers: mend the table, or name "
+                f"the column's words as levels in the specification, or drop it there"
+            )
+
+    def _refuse_infinite(self, values: FloatArray) -> None:
+        wrong = np.flatnonzero(np.isinf(values))
+        if len(wrong):
+            raise StatisticsError(
+                f"{self.where}: column {self.name!r} is infinite in data row {wrong[0] + 1}; mend or empty the cell"
+            )
+
+
+def number(text: str) -> float:
+    """The number that a cell holds; NaN where it holds none.
+
+    >>> number("1e3"), number("12_0"), number("abc")
+    (1000.0, nan, nan)
+    """
+    try:
+        return float(text) if text and "_" not in text else math.nan
+    except ValueError:
+        return math.nan
+
+
+def family_of(name: str, default: str = "") -> str:
+    """What a column most probably is, from its name: pyradiomics' names, this project's, a volume, a stage.
+
+    >>> family_of("original_shape_Sphericity"), family_of("Overall.Stage"), family_of("GTV volume (ml)")
+    ('radiomics', 'stage', 'volume')
+    """
+    plain = key(name)
+    for family, rule, text in (
+        ("radiomics", _RADIOMICS, name),
+        ("deep", _DEEP, name),
+        ("volume", _VOLUME, plain),
+        ("stage", _STAGE, plain),
+        ("clinical", _CLINICAL, plain),
+    ):
+        if rule.fullmatch(text):
+            return family
+    return default
+
+
+def tells_the_outcome(name: str) -> bool:
+    """Whether a column's name says that it holds the outcome, which no model may see.
+
+    >>> tells_the_outcome("1-year survival(1-survival;0-dead)"), tells_the_outcome("original_glcm_Contrast")
+    (True, False)
+    """
+    return family_of(name) == "" and _OUTCOME.fullmatch(key(name)) is not None
+
+
+def learn_encoding(column: Column, family: str) -> Encoding | str:
+    """How a column becomes features, learnt from its cells; or a few words that say why it cannot.
+
+    Numbers stay numbers. Words become levels: stages in their clinical order, others one feature each with the most
+    frequent as the reference. A level that a training fold lacks is a constant column there, and pruned.
+
+    Raises
+    ------
+    StatisticsError
+        When most cells are numbers and some are not.
+    """
+    if isinstance(column.cells, np.ndarray):
+        return "is empty" if np.isnan(column.cells).all() else Encoding(column.name, family, column.unit)
+    texts = column.texts()
+    held = [text for text in texts if text]
+    if not held:
+        return "is empty"
+    numbers = sum(not math.isnan(number(text)) for text in held)
+    if 2 * numbers > len(held):
+        column.numbers()
+        return Encoding(column.name, family, column.unit)
+    spelt: dict[str, str] = {}
+    for text in held:
+        spelt.setdefault(level_key(text), text)
+    counts = Counter(level_key(text) for text in held)
+    if family == "stage" and all(_stage_rank(level) for level in counts):
+        ladder = sorted(counts, key=lambda level: _stage_rank(level) or (0.0, ""))
+        return Encoding(column.name, family, levels=tuple(spelt[level] for level in ladder), ordered=True)
+    if len(counts) > MOST_LEVELS:
+        return f"holds {len(counts)} different words"
+    if len(counts) == 1:
+        return "holds one word only"
+    order = sorted(counts, key=lambda level: (-counts[level], level))
+    levels = [spelt[order[0]], *sorted(spelt[level] for level in order[1:])]
+    return Encoding(column.name, family, levels=tuple(levels))
+
+
+def encode(encoding: Encoding, column: Column) -> tuple[FloatArray, list[str]]:
+    """The column's features, shape (cases, features), and the words in it that are none of the known levels.
+
+    Unknown words are missing values, as empty cells are.
+
+    Raises
+    ------
+    StatisticsError
+        When numbers are expected and a cell holds words, or none of the words is known.
+    """
+    if not encoding.levels:
+        values = column.numbers()
+        if encoding.log:
+            _refuse_below_zero(values, column)
+            values = np.log(values)
+        return values[:, None], []
+    place = {level_key(level): i for i, level in enumerate(encoding.levels)}
+    texts = column.texts()
+    found = np.array([place.get(level_key(text), -1) for text in texts])
+    strange = sorted({text for text, at in zip(texts, found, strict=True) if text and at < 0})
+    if strange and (found < 0).all():
+        raise StatisticsError(
+            f"{column.where}: column {column.name!r} holds {', '.join(strange[:3])}, and none of its known levels: "
+            f"{', '.join(encoding.levels)}"
+        )
+    missing = found < 0
+    if encoding.ordered:
+        return np.where(missing, np.nan, found.astype(float))[:, None], strange
+    ones = (found[:, None] == np.arange(1, len(encoding.levels))).astype(float)
+    return np.where(missing[:, None], np.nan, ones), strange
+
+
+def level_key(text: str) -> str:
+    """What levels are compared by: case and blanks do not count, and 2.0 is 2."""
+    value = number(text)
+    plain = f"{value:g}" if math.isfinite(value) else text
+    return " ".join(plain.split()).casefold()
+
+
+def _refuse_below_zero(values: FloatArray, column: Column) -> None:
+    wrong = np.flatnonzero(values <= 0)
+    if len(wrong):
+        raise StatisticsError(
+            f"{column.where}: column {column.name!r} is {values[wrong[0]]:g} in data row {wrong[0] + 1}, expected "
+            "numbers above zero, since its logarithm is taken"
+        )
+
+
+def _stage_rank(text: str) -> tuple[float, str] | None:
+    """Where a stage or a T, N or M category stands; None where it is neither.
+
+    >>> sorted(["IV", "IIIb", "I", "IIIa"], key=lambda text: _stage_rank(text))
+    ['I', 'IIIa', 'IIIb', 'IV']
+    """
+    plain = re.sub(r"[\s._-]+", "", text.casefold())
+    if stage := _STAGE_LEVEL.fullmatch(plain):
+        return float(_ROMAN[stage[1]]), stage[2] + stage[3]
+    if category := _TNM_LEVEL.fullmatch(plain):
+        return (0.5 if category[1] == "is" else float(category[1])), category[2]
+    return None

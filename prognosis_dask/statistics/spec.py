@@ -1,0 +1,178 @@
+"""A model specification (TOML): which tables and columns, what is predicted, by which procedures, how validated."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from prognosis_dask.errors import JobError
+from prognosis_dask.job import apply_override
+from prognosis_dask.sections import build_section
+from prognosis_dask.statistics.procedure import Procedure
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """One table to join, ``[[table]]``.
+
+    Attributes
+    ----------
+    path
+        A CSV or XLSX file, relative to the folder that is given on the command line.
+    id
+        The column of the patients' IDs; where its heading is blank, ``(blank)``. Empty: the usual spellings.
+    id_format
+        What IDs look like in the other tables, with the ID's last whole number in braces: ``LUNG1-{:03d}`` makes
+        LUNG1-007 of Patient-7.
+    case_id
+        The column of the cases' IDs where a patient has several rows.
+    family
+        The family of the columns that no rule and no name tells apart.
+    take, drop
+        Columns that are features, those that are not: names, or ``re:`` and a regular expression. No ``take``: all.
+    """
+
+    path: str
+    id: str = ""
+    id_format: str = ""
+    case_id: str = ""
+    family: str = ""
+    take: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ColumnRule:
+    """What is particular about a column, ``[column."NAME"]``; see :class:`prognosis_dask.statistics.columns.Encoding`.
+
+    ``copy_of``: the column is another one's copy, under this name (a radiomic volume as the volume, say).
+    """
+
+    family: str = ""
+    unit: str = ""
+    levels: tuple[str, ...] = ()
+    ordered: bool = False
+    log: bool = False
+    copy_of: str = ""
+
+
+@dataclass(frozen=True)
+class EndpointRule:
+    """What is to be predicted, ``[endpoint]``: ``time`` and ``event``, or ``label``; empty: the usual spellings.
+
+    ``classes`` are the label's values in order; of two, the second is the positive one.
+    """
+
+    time: str = ""
+    event: str = ""
+    time_unit: Literal["days", "months", "years"] = "days"
+    label: str = ""
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ValidationRule:
+    """How the procedures are validated, ``[validation]``.
+
+    ``horizons_days``: times that survival is predicted at; none: of 1, 2, 3 and 5 years those within follow-up.
+    ``draws``: of the bootstrap and of the permutations.
+    """
+
+    method: Literal["nested", "bootstrap", "permutation"] = "nested"
+    folds: int = 5
+    repeats: int = 20
+    seed: int = 0
+    draws: int = 100
+    horizons_days: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A specification as a whole.
+
+    Attributes
+    ----------
+    title
+        The report's heading.
+    table, column, endpoint
+        See :class:`TableFile`, :class:`ColumnRule`, :class:`EndpointRule`.
+    site
+        The column that names each row's scanner or site, for harmonisation.
+    source
+        What the tables themselves do not say of their features (digests of parameters, weights).
+    procedure
+        What is compared, by name; empty: one for each family of features and one for all.
+    final
+        The procedure that becomes the final model; empty: the last.
+    validation
+        See :class:`ValidationRule`.
+    """
+
+    title: str = ""
+    table: tuple[TableFile, ...] = ()
+    column: dict[str, ColumnRule] = field(default_factory=dict)
+    endpoint: EndpointRule = field(default_factory=EndpointRule)
+    site: str = ""
+    source: dict[str, str] = field(default_factory=dict)
+    procedure: dict[str, Procedure] = field(default_factory=dict)
+    final: str = ""
+    validation: ValidationRule = field(default_factory=ValidationRule)
+
+
+def load_spec(path: Path | str | None, overrides: Sequence[str] = ()) -> ModelSpec:
+    """Read a specification, or the default one where there is no path, with ``key=value`` overrides as in a job.
+
+    Raises
+    ------
+    JobError
+        When the file is missing, is not TOML, has an unknown key or a value that cannot be.
+    """
+    data: dict[str, object] = {}
+    where = str(path) if path else "the default specification"
+    if path is not None:
+        try:
+            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise JobError(f"no specification at {path} ({error.strerror}); examples are in jobs/models/") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise JobError(f"{path} is not TOML: {error}") from error
+    for override in overrides:
+        apply_override(data, override)
+    spec: ModelSpec = build_section(ModelSpec, data, where)
+    check_spec(spec, where)
+    return spec
+
+
+def check_spec(spec: ModelSpec, where: str) -> None:
+    """Refuse what can be seen to be wrong before any table is read.
+
+    Raises
+    ------
+    JobError
+        Names the key, its value and what was expected.
+    """
+
+    def expect(condition: bool, key: str, value: object, expected: str) -> None:
+        if not condition:
+            raise JobError(f"{where}: {key} is {value!r}, expected {expected}")
+
+    rule, end = spec.validation, spec.endpoint
+    expect(rule.folds >= 2, "validation.folds", rule.folds, "two or more")
+    expect(rule.repeats >= 1, "validation.repeats", rule.repeats, "one or more")
+    expect(rule.draws >= 1, "validation.draws", rule.draws, "one or more")
+    expect(all(days > 0 for days in rule.horizons_days), "validation.horizons_days", rule.horizons_days, "days above 0")
+    expect(not (end.label and (end.time or end.event)), "endpoint.label", end.label, "a label, or time and event")
+    expect(bool(end.time) == bool(end.event), "endpoint", (end.time, end.event), "both time and event, or neither")
+    known = ", ".join(spec.procedure)
+    expect(not spec.final or spec.final in spec.procedure, "final", spec.final, f"one of the procedures: {known}")
+    for table in spec.table:
+        try:
+            table.id_format.format(1)
+        except (ValueError, KeyError, IndexError):
+            expect(False, "table.id_format", table.id_format, "something like 'LUNG1-{:03d}'")
+    for name, column in spec.column.items():
+        expect(not (column.log and column.levels), f"column.{name}", "log with levels", "one of the two")
+        expect(len(column.levels) != 1, f"column.{name}.levels", column.levels, "two levels or more")
