@@ -9,11 +9,12 @@ import torch
 
 
 @contextmanager
-def repeatable(*, threads: int = 1, tf32: bool = False) -> Iterator[None]:
+def repeatable(*, threads: int = 1, tf32: bool = False, gradients: bool = False) -> Iterator[None]:
     """Inference with the same bits each time, whatever the process has set; what it has set is put back.
 
     Sums are split, and so rounded, by the number of ``threads``. ``tf32`` lets a GPU round the factors of convolutions
     and matrix products of float32 to 10 bits of mantissa; torch's own default does so for convolutions.
+    ``gradients`` are what training needs.
     """
     precision = "tf32" if tf32 else "ieee"
     cudnn = torch.backends.cudnn
@@ -30,7 +31,7 @@ def repeatable(*, threads: int = 1, tf32: bool = False) -> Iterator[None]:
     try:
         for module, name, value in wanted:
             setattr(module, name, value)
-        with torch.inference_mode():
+        with torch.inference_mode(not gradients):
             yield
     finally:
         for module, name, value in before:

@@ -1,0 +1,55 @@
+"""A trained grade network in a file: safetensors, whose metadata say what it is. Nothing in it can run code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from prognosis_dask.deep.grade_network import GradeNetwork
+from prognosis_dask.deep.safetensors_file import parse_safetensors, write_safetensors
+from prognosis_dask.deep.training import Epoch, Trained
+from prognosis_dask.errors import WeightsError
+
+
+def write_trained(path: Path, trained: Trained) -> None:
+    """Write the network's parameters, and in the metadata its input's shape, its curve and the epoch chosen."""
+    metadata = {
+        "input_shape": json.dumps(trained.network.input_shape),
+        "epoch": str(trained.epoch),
+        "curve": json.dumps([[repr(loss) for loss in asdict(epoch).values()] for epoch in trained.curve]),
+    }
+    path.write_bytes(write_safetensors(trained.values, metadata))
+
+
+def read_trained(path: Path) -> Trained:
+    """The inverse of :func:`write_trained`.
+
+    Raises
+    ------
+    WeightsError
+        When the file is missing, is none, or does not hold this network's parameters.
+    """
+    try:
+        values, metadata = parse_safetensors(path.read_bytes())
+        first, second, third = json.loads(metadata["input_shape"])
+        network = GradeNetwork((first, second, third))
+        curve = tuple(Epoch(*map(float, losses)) for losses in json.loads(metadata["curve"]))
+        epoch = int(metadata["epoch"])
+    except OSError as error:
+        raise WeightsError(f"cannot read the grade network {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path} holds no grade network ({error}); expected what a run wrote as models/network.safetensors"
+        ) from error
+    found = {name: array.shape for name, array in values.items()}
+    if found != network.parameters:
+        wrong = [name for name in network.parameters if found.get(name) != network.parameters[name]]
+        raise WeightsError(
+            f"{path} does not fit a network on {network.input_shape}: {', '.join(wrong or found)} lack or differ"
+        )
+    if not all(np.isfinite(array).all() for array in values.values()):
+        raise WeightsError(f"{path} holds parameters that are not finite: train the network anew")
+    return Trained(network, {name: values[name] for name in network.parameters}, curve, epoch)

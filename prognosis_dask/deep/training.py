@@ -1,0 +1,266 @@
+"""Training the grade network: the same curve for the same seed, wherever it runs.
+
+Everything that is drawn (first values, held-back patients, order, augmentation, dropout) is drawn here, with NumPy; an
+engine only computes. So a training does not depend on an engine's own generator, which is shared by a whole process,
+nor on what else the process does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from prognosis_dask.deep.augment import augment
+from prognosis_dask.deep.grade_network import DROPPED, WIDTHS, GradeNetwork, Values
+from prognosis_dask.errors import MissingExtraError, StatisticsError
+from prognosis_dask.job import GradeSection
+
+Floats = npt.NDArray[np.float32]
+#: What dropout multiplies the two hidden layers' values by, (n, 512) and (n, 32): zero, or one over the share kept.
+Hidden = tuple[Floats, Floats]
+
+#: Adam's, as in Keras.
+EPSILON = 1e-7
+#: One training at a time in a process: engines keep settings per process, and the workers are the parallelism.
+_LOCK = threading.Lock()
+
+
+class Learner(Protocol):
+    """A grade network on an engine, with Adam's state. It draws nothing, and computes in one thread on a processor."""
+
+    def step(self, volumes: Floats, labels: Floats, weights: Floats, kept: Hidden) -> float:
+        """One step of Adam on the batch's weighted mean of binary cross-entropies; that loss before the step."""
+        ...
+
+    def run(self, volumes: Floats) -> tuple[Floats, Floats, Floats]:
+        """Values of the two hidden layers (n, 512) and (n, 32), and the logits (n), nothing dropped."""
+        ...
+
+    def values(self) -> Values:
+        """The parameters as they are now."""
+        ...
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The mean loss of an epoch's batches, and after it that of the held-back cases (NaN where none are)."""
+
+    training_loss: float
+    validation_loss: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network.
+
+    Attributes
+    ----------
+    network
+        What was trained.
+    values
+        Its parameters, those of the epoch with the lowest loss on the held-back cases.
+    curve
+        Every epoch's losses.
+    epoch
+        The epoch, from 1, that the parameters are of.
+    """
+
+    network: GradeNetwork
+    values: Values = field(repr=False)
+    curve: tuple[Epoch, ...]
+    epoch: int
+
+    @property
+    def sha256(self) -> str:
+        """Of the parameters' bytes, in their order."""
+        digest = hashlib.sha256()
+        for array in self.values.values():
+            digest.update(np.ascontiguousarray(array, "<f4").tobytes())
+        return digest.hexdigest()
+
+
+def settle_learner(section: GradeSection) -> str:
+    """The engine that ``auto`` stands for here: torch where it is installed, else gluon.
+
+    Raises
+    ------
+    MissingExtraError
+        Where the engine, or either one, is not installed.
+    """
+    libraries = {"torch": "torch", "gluon": "mxnet"}
+    wanted = list(libraries) if section.engine == "auto" else [section.engine]
+    for engine in wanted:
+        if importlib.util.find_spec(libraries[engine]):
+            return engine
+    raise MissingExtraError(
+        f"grade.engine is {section.engine!r}, which needs {' or '.join(libraries[engine] for engine in wanted)}: "
+        "not installed here; pip install 'prognosis-dask[torch]' runs everywhere"
+    )
+
+
+def load_learner(network: GradeNetwork, values: Values, section: GradeSection) -> Learner:
+    """The network with these parameters on the section's engine and device.
+
+    Raises
+    ------
+    MissingExtraError, ClusterError
+        Where the engine is not installed, or there is no GPU and the section asks for one.
+    """
+    if settle_learner(section) == "torch":
+        from prognosis_dask.deep.torch_training import TorchLearner
+
+        return TorchLearner(network, values, device=section.device, learning_rate=section.learning_rate)
+    from prognosis_dask.deep.gluon_training import GluonLearner
+
+    return GluonLearner(network, values, device=section.device, learning_rate=section.learning_rate)
+
+
+def train(volumes: Floats, labels: npt.NDArray[np.int64], patients: Sequence[str], section: GradeSection) -> Trained:
+    """Train the network on these cases alone; equal arguments give equal bits.
+
+    Parameters
+    ----------
+    volumes
+        One for each case, shape (cases, slice, row, column).
+    labels
+        0 (benign: grade II) or 1 (malignant: grade III) for each case.
+    patients
+        Whose case it is: a patient's cases train together, or are held back together.
+    section
+        The job's ``[grade]``.
+
+    Raises
+    ------
+    StatisticsError
+        When a class has no case to train on, or none to hold back.
+    MissingExtraError, ClusterError
+        As :func:`load_learner`.
+    """
+    seeds = np.random.SeedSequence(section.seed).spawn(3)
+    first, split, course = (np.random.default_rng(seed) for seed in seeds)
+    held_back = hold_back(labels, patients, section.validation_share if section.patience else 0.0, split)
+    at, kept_back = np.flatnonzero(~held_back), np.flatnonzero(held_back)
+    weights = _weights(labels, at, balance=section.balance)
+    network = GradeNetwork(volumes.shape[1:])
+    with _LOCK:
+        learner = load_learner(network, network.draw(first), section)
+        curve: list[Epoch] = []
+        best: tuple[float, int, Values] = (np.inf, 0, {})
+        while len(curve) < section.epochs:
+            training = _epoch(learner, volumes, labels, weights, at, section, course)
+            validation = _loss(learner, volumes[kept_back], labels[kept_back], weights[kept_back])
+            curve.append(Epoch(training, validation))
+            if not len(kept_back):
+                continue
+            if validation < best[0]:
+                best = (validation, len(curve), learner.values())
+            elif len(curve) - best[1] >= section.patience:
+                break
+        values, epoch = (best[2], best[1]) if best[1] else (learner.values(), len(curve))
+    return Trained(network, values, tuple(curve), epoch)
+
+
+def run_network(trained: Trained, volumes: Floats, section: GradeSection) -> tuple[Floats, Floats]:
+    """Deep features and probability of the positive class, case by case: none depends on those beside it.
+
+    Returns
+    -------
+    features
+        Shape (cases, 544), float32; named by :func:`prognosis_dask.deep.grade_network.feature_names`.
+    probability
+        Shape (cases,).
+    """
+    with _LOCK:
+        learner = load_learner(trained.network, trained.values, section)
+        rows = [learner.run(volume[None]) for volume in volumes]
+    features = np.concatenate([np.concatenate([first, second], axis=1) for first, second, _ in rows])
+    return features, _sigmoid(np.concatenate([logit for _, _, logit in rows]))
+
+
+def hold_back(
+    labels: npt.NDArray[np.int64], patients: Sequence[str], share: float, rng: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """Which cases are held back: the share of each class's patients, rounded, at least one; none where it is 0.
+
+    A patient with cases of both classes counts to the first one's.
+
+    Raises
+    ------
+    StatisticsError
+        When a class has no case to train on, or none to hold back.
+    """
+    names, first, number = np.unique(patients, return_index=True, return_inverse=True)
+    chosen = np.zeros(len(names), bool)
+    for label in (0, 1):
+        members = np.flatnonzero(labels[first] == label)
+        count = max(1, round(share * len(members))) if share else 0
+        if len(members) <= count:
+            raise StatisticsError(
+                f"{len(members)} training patients are of class {label}, and {count} are to be held back: the network "
+                "needs more of each class (or grade.patience = 0, which holds none back)"
+            )
+        chosen[rng.permutation(members)[:count]] = True
+    return np.asarray(chosen[number])
+
+
+def provenance(section: GradeSection) -> dict[str, str]:
+    """What a training's values depend on besides its cases: settings, engine and its version."""
+    engine = settle_learner(section)
+    library = {"torch": "torch", "gluon": "mxnet"}[engine]
+    settings = {key: str(value) for key, value in asdict(section).items()}
+    return settings | {"engine": engine, library: importlib.metadata.version(library)}
+
+
+def _weights(labels: npt.NDArray[np.int64], at: npt.NDArray[np.int64], *, balance: bool) -> Floats:
+    """What each case's loss counts: so that each class weighs alike, and 1 on average over those that train."""
+    if not balance:
+        return np.ones(len(labels), np.float32)
+    share = np.bincount(labels[at], minlength=2) / len(at)
+    return np.asarray((0.5 / share)[labels], np.float32)
+
+
+def _epoch(
+    learner: Learner,
+    volumes: Floats,
+    labels: npt.NDArray[np.int64],
+    weights: Floats,
+    at: npt.NDArray[np.int64],
+    section: GradeSection,
+    rng: np.random.Generator,
+) -> float:
+    """Every training case once, in an order of its own; the batches' mean loss."""
+    order = rng.permutation(at)
+    losses = []
+    for start in range(0, len(order), section.batch_size):
+        rows = order[start : start + section.batch_size]
+        batch = np.stack([augment(volumes[row], rng) for row in rows]) if section.augment else volumes[rows]
+        losses.append(learner.step(batch, labels[rows].astype(np.float32), weights[rows], _kept(len(rows), rng)))
+    return float(np.mean(losses))
+
+
+def _kept(count: int, rng: np.random.Generator) -> Hidden:
+    first, second = (
+        (rng.random((count, width)) >= dropped).astype(np.float32) / np.float32(1 - dropped)
+        for width, dropped in zip(WIDTHS, DROPPED, strict=True)
+    )
+    return first, second
+
+
+def _loss(learner: Learner, volumes: Floats, labels: npt.NDArray[np.int64], weights: Floats) -> float:
+    """The weighted mean of the cases' binary cross-entropies, nothing dropped; NaN without cases."""
+    if not len(volumes):
+        return float("nan")
+    z = np.array([learner.run(volume[None])[2][0] for volume in volumes], np.float64)
+    return float(np.mean(weights * (np.logaddexp(0, z) - z * labels)))
+
+
+def _sigmoid(z: Floats) -> Floats:
+    return np.asarray(np.exp(-np.logaddexp(0, -z.astype(np.float64))), np.float32)
