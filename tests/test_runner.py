@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import ClusterError, Code, JobError, Problem
 from prognosis_dask.runtime.cluster import LocalSpec, connect
 from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
-from prognosis_dask.runtime.runner import TASKS_PER_THREAD, run_plan
+from prognosis_dask.runtime.runner import RETRY_AFTER, TASKS_PER_THREAD, run_plan
 from prognosis_dask.store.outcome import Outcome
 from tests.runner_stages import Marks, follow, visit, visits
 
@@ -64,10 +65,12 @@ def test_an_infrastructure_error_is_retried_and_counts_for_nothing(client: Clien
 
 def test_an_infrastructure_error_that_stays_ends_the_run_with_what_to_do(client: Client, tmp_path: Path) -> None:
     (tmp_path / "visit-case-05").mkdir()
+    begun = time.monotonic()
     with pytest.raises(
         ClusterError, match=r"stage visit failed 3 times.*IsADirectoryError.*run the same command again"
     ):
         run(client, Marks(str(tmp_path)))
+    assert time.monotonic() - begun >= RETRY_AFTER * (1 + 4), "a disk needs a moment to come back"
 
 
 def test_a_users_mistake_found_on_a_worker_ends_the_run_with_its_own_message(client: Client, tmp_path: Path) -> None:

@@ -95,6 +95,19 @@ def test_watch_ends_when_the_driver_says_that_it_stopped(folder: Path) -> None:
     assert "stopped; the same command goes on from there" in stream.getvalue()
 
 
+def test_watch_ends_when_the_driver_was_killed(folder: Path) -> None:
+    code = f"""
+import os, pathlib
+from prognosis_dask.store.ledger import Ledger
+ledger = Ledger.create(pathlib.Path({str(folder / "ledger.sqlite")!r}))
+os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    stream = io.StringIO()
+    watch(folder, stream)
+    assert "stopped; the same command goes on from there" in stream.getvalue()
+
+
 def test_watch_redraws_a_terminal_and_ctrl_c_ends_it_in_peace(folder: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "prognosis_dask", "status", "--watch", str(folder)]

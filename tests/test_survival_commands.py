@@ -20,6 +20,7 @@ import prognosis_dask
 from benchmarks.kills import HEAD, survive
 from prognosis_dask.job import SynthSection
 from prognosis_dask.synthetic import make_cohort
+from tests.dask_processes import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,30 @@ def test_a_read_only_folder_is_refused_before_any_work(job: Path, tmp_path: Path
     out.mkdir()
     with mounted("-t", "tmpfs", "-o", "ro", "tmpfs", at=out):
         assert_told(prognosis(job, out), "cannot write in", "choose another folder with --out")
+
+
+@pytest.mark.slow
+def test_a_folder_that_turns_read_only_in_mid_run_ends_it_and_a_writable_one_goes_on(
+    job: Path, calm: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with subprocess.Popen(command(job, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        wait_for(lambda: rows(out) >= 1)
+        with mounted("--bind", str(out), at=out):  # what is open stays writable, what is opened now does not
+            subprocess.run(["mount", "-o", "remount,bind,ro", str(out)], check=True)
+            _, errors = run.communicate(timeout=200)
+    assert_told(subprocess.CompletedProcess(run.args, run.returncode, stderr=errors), "Read-only file system")
+    assert rows(out) < rows(calm)
+    assert_goes_on(job, out, calm)
+
+
+def rows(folder: Path) -> int:
+    """Outcomes that the ledger holds."""
+    try:
+        with sqlite3.connect(f"file:{folder / 'ledger.sqlite'}?mode=ro", uri=True) as ledger:
+            return int(ledger.execute("SELECT count(*) FROM outcome").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
 
 
 def test_the_ledger_of_an_older_version_is_refused(job: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from prognosis_dask.cohort.case import read_cases, short_hash
 from prognosis_dask.errors import StoreError
 from prognosis_dask.runtime.tally import duration
-from prognosis_dask.store.ledger import Ledger, Pace, StageCounts
+from prognosis_dask.store.ledger import Ledger, Pace, StageCounts, driver_is_gone
 from prognosis_dask.store.outcome import Outcome
 
 #: Failed cases that are named; the others are counted.
@@ -119,7 +119,8 @@ def _look(folder: Path) -> _State:
     since = max(now - WINDOW, _started(run))
     with Ledger.read(folder / "ledger.sqlite") as ledger:
         counts, failures, pace = ledger.counts(), ledger.failures(), ledger.pace(since)
-    return _State(_cases(folder), run, counts, failures, pace, _stopped(folder), now)
+    stopped = _stopped(folder) or driver_is_gone(folder / "ledger.sqlite")
+    return _State(_cases(folder), run, counts, failures, pace, stopped, now)
 
 
 def _cases(folder: Path) -> int:

@@ -34,6 +34,8 @@ TASKS_PER_THREAD = 2
 RESULT_TIMEOUT = 30.0
 #: Seconds of silence after which the runner looks whether the cluster is still there.
 CHECK_EVERY = 2.0
+#: Seconds before the first retry after an error of the infrastructure; each further one waits four times as long.
+RETRY_AFTER = 1.0
 #: Seconds between two looks at how many workers there are.
 LOOK_EVERY = 2.0
 
@@ -42,7 +44,8 @@ LOOK_EVERY = 2.0
 class Task:
     """Some cases for one stage. ``function(cases, context)`` runs on a worker and returns an outcome per case.
 
-    ``resource`` is what the worker has to offer, ``CPU`` or ``GPU``; empty: any worker will do.
+    ``resource`` is what the worker has to offer, ``CPU`` or ``GPU``; empty: any worker will do. ``not_before`` is the
+    moment on the monotonic clock until which it has to wait.
     """
 
     stage: str
@@ -53,6 +56,7 @@ class Task:
     resource: str = ""
     attempt: int = 0
     alone: bool = False
+    not_before: float = 0.0
 
     def key(self) -> str:
         """A new name for the dashboard: the stage and the first case's short hash, no patient's name.
@@ -131,7 +135,10 @@ def run_plan(
                 running[future] = task
                 future.add_done_callback(finished.put)
             if not running:
-                return
+                if not queues.again:
+                    return
+                time.sleep(0.1)  # all that is left waits for its retry
+                continue
             for future in _next_batch(finished, health):
                 task = running.pop(future)
                 if future.cancelled():
@@ -190,7 +197,8 @@ class _Queues:
         if self.trial and not idle:
             return None
         self.trial = False
-        task = next((task for task in self.again if task.resource not in full), None)
+        now = time.monotonic()
+        task = next((task for task in self.again if task.not_before <= now and task.resource not in full), None)
         if task:
             self.again.remove(task)
         else:
@@ -231,7 +239,8 @@ def _settle(future: Future, task: Task, retries: int, queues: _Queues) -> list[O
             attempt=task.attempt + 1,
             error=type(error).__name__,
         )
-        queues.again.append(replace(task, attempt=task.attempt + 1))
+        pause = RETRY_AFTER * 4**task.attempt
+        queues.again.append(replace(task, attempt=task.attempt + 1, not_before=time.monotonic() + pause))
     return []
 
 

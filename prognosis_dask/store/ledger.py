@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import sqlite3
 import time
@@ -270,6 +271,24 @@ def _claim(path: Path) -> TextIO:
     lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     lock.flush()
     return lock
+
+
+def driver_is_gone(path: Path) -> bool:
+    """Whether the ledger's last writer was a process of this machine that is no more; what others know is not seen."""
+    try:
+        text = path.with_name(f"{path.name}.lock").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    holder = re.fullmatch(r"process (\d+) on (\S+)\n", text)
+    if not holder or holder[2] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(holder[1]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it lives, as somebody else
+        return False
+    return False
 
 
 def _make(path: Path) -> None:
