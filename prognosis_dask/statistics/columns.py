@@ -55,6 +55,8 @@ class Encoding:
         becomes a feature that is 1 where the case has it.
     log
         The feature is the natural logarithm of the number.
+    name
+        What the features are called after; empty: the column.
     """
 
     column: str
@@ -63,6 +65,7 @@ class Encoding:
     levels: tuple[str, ...] = ()
     ordered: bool = False
     log: bool = False
+    name: str = ""
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -71,11 +74,12 @@ class Encoding:
         >>> Encoding("histology", "clinical", levels=("nos", "large cell")).features
         ('histology=large cell',)
         """
+        name = self.name or self.column
         if self.log:
-            return (f"ln_{self.column}",)
+            return (f"ln_{name}",)
         if not self.levels or self.ordered:
-            return (self.column,)
-        return tuple(f"{self.column}={level}" for level in self.levels[1:])
+            return (name,)
+        return tuple(f"{name}={level}" for level in self.levels[1:])
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -85,13 +89,21 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Column:
-    """A column as it was read: ``cells`` are texts, or numbers where the source holds numbers; ``where`` names it."""
+    """A column as it was read: ``cells`` are texts, or numbers where the source holds numbers.
+
+    ``where`` names the source, ``rows`` the cells' rows in it, counted from 1 below the headings; () for all.
+    """
 
     name: str
     cells: Sequence[str] | FloatArray
     where: str
     comma_parts_cells: bool = False
     unit: str = ""
+    rows: Sequence[int] = ()
+
+    def row(self, at: int) -> int:
+        """The cell's row in the source, for messages."""
+        return self.rows[at] if self.rows else at + 1
 
     def texts(self) -> list[str]:
         """The cells as texts, cleaned; unknown ones are empty."""
@@ -120,16 +132,16 @@ class Column:
         wrong = [row for row, text in enumerate(texts) if text and math.isnan(values[row])]
         if wrong:
             raise StatisticsError(
-                f"{self.where}: column {self.name!r} holds {texts[wrong[0]]!r} in data row {wrong[0] + 1}"
+                f"{self.where}: column {self.name!r} holds {texts[wrong[0]]!r} in data row {self.row(wrong[0])}"
                 f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}, expected numbers: mend the table, or name "
                 f"the column's words as levels in the specification, or drop it there"
             )
 
     def _refuse_infinite(self, values: FloatArray) -> None:
-        wrong = np.flatnonzero(np.isinf(values))
+        wrong = np.flatnonzero(np.isinf(values)).tolist()
         if len(wrong):
             raise StatisticsError(
-                f"{self.where}: column {self.name!r} is infinite in data row {wrong[0] + 1}; mend or empty the cell"
+                f"{self.where}: column {self.name!r} is infinite in data row {self.row(wrong[0])}; mend or empty it"
             )
 
 
@@ -250,11 +262,11 @@ def level_key(text: str) -> str:
 
 
 def _refuse_below_zero(values: FloatArray, column: Column) -> None:
-    wrong = np.flatnonzero(values <= 0)
+    wrong = np.flatnonzero(values <= 0).tolist()
     if len(wrong):
         raise StatisticsError(
-            f"{column.where}: column {column.name!r} is {values[wrong[0]]:g} in data row {wrong[0] + 1}, expected "
-            "numbers above zero, since its logarithm is taken"
+            f"{column.where}: column {column.name!r} is {values[wrong[0]]:g} in data row {column.row(wrong[0])}, "
+            "expected numbers above zero, since its logarithm is taken"
         )
 
 

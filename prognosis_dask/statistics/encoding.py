@@ -1,0 +1,155 @@
+"""Which columns become features and how: learnt from the cells, or as a specification or a frozen model says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+
+from prognosis_dask.cohort.clinical import key
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.columns import Column, Encoding, encode, family_of, learn_encoding, tells_the_outcome
+from prognosis_dask.statistics.endpoint import FloatArray
+from prognosis_dask.statistics.outcomes import Outcomes
+from prognosis_dask.statistics.sources import Source
+from prognosis_dask.statistics.spec import ColumnRule, ModelSpec
+
+#: Columns by their source's place and their name.
+Columns: TypeAlias = Mapping[tuple[int, str], Column]
+#: Volumes among pyradiomics' features, taken as the volume where no column is one, the first that is there.
+_VOLUMES = ("original_shape_MeshVolume", "original_shape_VoxelVolume")
+
+
+def learn_encodings(
+    sources: Sequence[Source],
+    columns: Columns,
+    spec: ModelSpec,
+    outcomes: Outcomes | None,
+) -> tuple[list[Encoding], list[str]]:
+    """How every column that may be a feature becomes one, and notes on those that do not.
+
+    Raises
+    ------
+    StatisticsError
+        When none does, a column holds numbers and words, or stands in two sources, or the specification names one that
+        is not there.
+    """
+    taken = {spec.site, *(outcomes.columns if outcomes else ())}
+    encodings: list[Encoding] = []
+    empty: list[str] = []
+    outcome_like: list[str] = []
+    for place, source in enumerate(sources):
+        for name in source.features:
+            if name in taken:
+                continue
+            rule = spec.column.get(name, ColumnRule())
+            if tells_the_outcome(name) and name not in spec.column:
+                outcome_like.append(name)
+                continue
+            family = rule.family or source.families.get(name) or family_of(name, source.family or "features")
+            made = _encoding(columns[place, name], family, rule)
+            if isinstance(made, str):
+                empty.append(f"{name} ({made})")
+            else:
+                encodings.append(made)
+    encodings += _copies(columns, spec, encodings)
+    notes = []
+    if outcome_like:
+        notes.append(f"Left out, since they look like an outcome: {', '.join(outcome_like)}.")
+    if empty:
+        notes.append(f"Left out: {', '.join(empty)}.")
+    _expect_names(spec, columns, encodings)
+    if not encodings:
+        raise StatisticsError(f"{sources[0].where} has no column that can be a feature; {' '.join(notes)}")
+    return encodings, notes
+
+
+def _encoding(column: Column, family: str, rule: ColumnRule) -> Encoding | str:
+    if rule.levels:
+        return Encoding(column.name, family, rule.unit, rule.levels, rule.ordered)
+    learnt = learn_encoding(column, family)
+    if isinstance(learnt, str):
+        return learnt
+    logged = rule.log or (
+        family == "volume" and bool((column.numbers() > 0).any()) and not (column.numbers() <= 0).any()
+    )
+    return replace(
+        learnt, unit=rule.unit or learnt.unit or _unit(column.name, family), log=logged and not learnt.levels
+    )
+
+
+def _unit(name: str, family: str) -> str:
+    from prognosis_dask.radiomics import unit
+
+    try:
+        return unit(name) if family == "radiomics" else ""
+    except ValueError:  # a name in another fashion
+        return ""
+
+
+def _copies(columns: Columns, spec: ModelSpec, encodings: Sequence[Encoding]) -> list[Encoding]:
+    """The columns that appear a second time under another name: those asked for, and the volume."""
+    by_name = {name: column for (_, name), column in columns.items()}
+    made = []
+    for name, rule in spec.column.items():
+        if rule.copy_of:
+            if rule.copy_of not in by_name:
+                raise StatisticsError(f"column {name!r} is to be a copy of {rule.copy_of!r}, and there is none")
+            copied = _encoding(by_name[rule.copy_of], rule.family or "clinical", rule)
+            if isinstance(copied, str):
+                raise StatisticsError(f"column {name!r} is to be a copy of {rule.copy_of!r}, which {copied}")
+            made.append(replace(copied, name=name))
+    if "volume" not in {encoding.family for encoding in (*encodings, *made)}:
+        source = next((name for name in _VOLUMES if name in by_name), None)
+        if source is not None:
+            volume = _encoding(by_name[source], "volume", ColumnRule(unit="mm^3"))
+            if isinstance(volume, Encoding):
+                made.append(replace(volume, name="volume"))
+    return made
+
+
+def _expect_names(spec: ModelSpec, columns: Columns, encodings: Sequence[Encoding]) -> None:
+    present = {name for _, name in columns}
+    for name, rule in spec.column.items():
+        if not rule.copy_of and name not in present:
+            raise StatisticsError(f"the specification names the column {name!r}, and no table has it")
+    counts = Counter(name for encoding in encodings for name in encoding.features)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        where = sorted({column.where for (_, name), column in columns.items() if name == twice[0]})
+        raise StatisticsError(
+            f"{len(twice)} columns stand in two tables ({', '.join(where)}), {twice[0]!r} first; drop them from one"
+        )
+
+
+def encode_columns(encodings: Sequence[Encoding], columns: Columns) -> tuple[FloatArray, list[str]]:
+    """The features, shape (rows, features), and notes on words that are no known level.
+
+    Raises
+    ------
+    StatisticsError
+        When a column is missing or holds what it cannot.
+    """
+    by_name = {name: column for (_, name), column in reversed(list(columns.items()))}
+    by_key = {key(name): column for name, column in by_name.items()}
+    found = [by_name.get(e.column) or by_key.get(key(e.column)) for e in encodings]
+    absent = [e.column for e, column in zip(encodings, found, strict=True) if column is None]
+    if absent:
+        raise StatisticsError(
+            f"{len(absent)} of the {len(encodings)} columns that the model takes are missing: "
+            f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
+        )
+    parts, notes = [], []
+    for encoding, column in zip(encodings, found, strict=True):
+        assert column is not None
+        values, strange = encode(encoding, column)
+        parts.append(values)
+        if strange:
+            notes.append(
+                f"{encoding.column} holds {', '.join(strange[:5])}, which the levels {', '.join(encoding.levels)} do "
+                "not have: taken as missing."
+            )
+    return np.hstack(parts), notes

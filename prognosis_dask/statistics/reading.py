@@ -1,0 +1,244 @@
+"""From tables and runs to the one table that every statistic takes: joined by patient, encoded, with its endpoint."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prognosis_dask.cohort.clinical import patient_key
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.columns import Column, Encoding
+from prognosis_dask.statistics.encoding import Columns, encode_columns, learn_encodings
+from prognosis_dask.statistics.endpoint import Endpoint, FloatArray, IntArray, Survival
+from prognosis_dask.statistics.outcomes import Outcomes, endpoint_columns, read_outcomes
+from prognosis_dask.statistics.sources import Source, dataset_source, read_file
+from prognosis_dask.statistics.spec import ModelSpec, TableFile
+from prognosis_dask.statistics.table import FeatureTable
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_IMAGE_FAMILIES = ("deep", "radiomics", "features")
+
+
+@dataclass(frozen=True)
+class ReadTable:
+    """A table, and what became of what was read.
+
+    Attributes
+    ----------
+    table
+        The rows that can be used. Without an endpoint (``has_endpoint`` is False), every row is censored on day 1.
+    encodings
+        How the columns became features, for reading another table alike.
+    left_out
+        How many rows are not in the table, by reason; a row counts once, under the first reason that holds.
+    notes
+        What a reader should know: columns left out, words without a level, what was taken for the endpoint.
+    has_endpoint
+        Whether the tables hold the endpoint.
+    """
+
+    table: FeatureTable
+    encodings: tuple[Encoding, ...]
+    left_out: Mapping[str, int]
+    notes: tuple[str, ...]
+    has_endpoint: bool
+
+
+def find_tables(data: Sequence[Path | str], spec: ModelSpec) -> list[Source]:
+    """Read what a command was given: runs' folders, tables, or the folder that holds the specification's tables.
+
+    Raises
+    ------
+    StatisticsError
+        When there is nothing, or it cannot be read.
+    """
+    from prognosis_dask.store.features import read_features
+
+    sources: list[Source] = []
+    for path in map(Path, data):
+        if (path / "features.zarr").is_dir() or path.suffix == ".zarr":
+            sources.append(dataset_source(read_features(path), str(path)))
+        elif path.is_dir():
+            if not spec.table:
+                raise StatisticsError(
+                    f"{path} holds no features.zarr, so it is no run's folder, and the specification names no tables "
+                    "in it; give the tables themselves, or --spec FILE with a [[table]] for each"
+                )
+            sources += [read_file(path / rule.path, rule) for rule in spec.table]
+        else:
+            sources.append(read_file(path, _rule_for(path, spec)))
+    if not sources:
+        raise StatisticsError("no table was given; give a run's folder, or CSV or XLSX files")
+    return sources
+
+
+def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known: Sequence[Encoding] = ()) -> ReadTable:
+    """Join the sources by patient and make the table of them.
+
+    Parameters
+    ----------
+    sources
+        From :func:`find_tables` or :func:`prognosis_dask.statistics.sources.dataset_source`. Rows are those of the one
+        whose patients may have several cases, else of the first; patients that are not in all are left out.
+    spec
+        What is particular about columns and endpoint.
+    known
+        A frozen model's encodings: exactly these columns are read, and nothing is learnt. The endpoint may be absent.
+
+    Raises
+    ------
+    StatisticsError
+        When columns or the endpoint are missing or hold what they cannot, a column stands in two sources, or no row
+        is left.
+    """
+    spec = spec or ModelSpec()
+    base, rows, left_out = _join(sources)
+    columns = _columns(sources, rows)
+    outcomes, end_notes = _outcomes(sources, columns, spec, required=not known)
+    if known:
+        encodings, notes = list(known), list[str]()
+    else:
+        encodings, notes = learn_encodings(sources, columns, spec, outcomes)
+    X, strange = encode_columns(encodings, columns)
+    site = _site(columns, spec)
+    families = tuple(encoding.family for encoding in encodings for _ in encoding.features)
+    table_rows = len(rows[0])
+    faults = _faults(base, rows[sources.index(base)], outcomes, site, X, families, table_rows)
+    keep = np.flatnonzero(np.array(faults, dtype=object) == "")
+    left_out += Counter(fault for fault in faults if fault)
+    if not len(keep):
+        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise StatisticsError(f"{base.where}: no row can be used ({why or 'there is none'})")
+    at = rows[sources.index(base)][keep]
+    table = FeatureTable(
+        X[keep],
+        tuple(name for encoding in encodings for name in encoding.features),
+        families,
+        tuple(unit for encoding in encodings for unit in encoding.units),
+        tuple((base.cases or base.patients)[i] for i in at),
+        tuple(base.patients[i] for i in at),
+        outcomes.endpoint(keep) if outcomes else _no_endpoint(len(keep)),
+        tuple(site[i] for i in keep) if site else (),
+        {name: value for source in sources for name, value in source.origin.items()} | spec.source,
+    )
+    return ReadTable(table, tuple(encodings), dict(left_out), (*end_notes, *notes, *strange), outcomes is not None)
+
+
+def table_of_dataset(
+    dataset: xr.Dataset, spec: ModelSpec | None = None, where: str = "the feature dataset"
+) -> ReadTable:
+    """The table of a feature dataset alone; see :func:`read_tables`."""
+    return read_tables([dataset_source(dataset, where)], spec)
+
+
+def _rule_for(path: Path, spec: ModelSpec) -> TableFile:
+    """The specification's rule for a table that is given by itself: that of its name, else the only one."""
+    named = [rule for rule in spec.table if Path(rule.path).name == path.name]
+    if named or len(spec.table) == 1:
+        return named[0] if named else spec.table[0]
+    return TableFile(str(path))
+
+
+def _join(sources: Sequence[Source]) -> tuple[Source, list[IntArray], Counter[str]]:
+    """The source that gives the rows, and for each source which of its rows belongs to each of them."""
+    several = [source for source in sources if source.cases]
+    if len(several) > 1:
+        raise StatisticsError(
+            f"{several[0].where} and {several[1].where} both have several cases per patient; join them by case first"
+        )
+    base = several[0] if several else sources[0]
+    places = [{patient_key(patient): i for i, patient in enumerate(source.patients)} for source in sources]
+    keys = [patient_key(patient) for patient in base.patients]
+    left_out = Counter({"no-patient-id": sum(source.without_id for source in sources)})
+    kept: list[int] = []
+    for row, patient in enumerate(keys):
+        absent = next((s.where for s, place in zip(sources, places, strict=True) if patient not in place), None)
+        if absent is None:
+            kept.append(row)
+        else:
+            left_out[f"not in {Path(absent).name}"] += 1
+    if not kept:
+        other = next(source for source in sources if source is not base)
+        raise StatisticsError(
+            f"{base.where} and {other.where} have no patient in common: IDs such as {base.patients[0]!r} and "
+            f"{other.patients[0]!r}; id_format in the specification's [[table]] makes one like the other"
+        )
+    present = set(keys)
+    for place in places:
+        left_out[f"not in {Path(base.where).name}"] += sum(patient not in present for patient in place)
+    rows = [
+        np.array(kept) if source is base else np.array([place[keys[i]] for i in kept])
+        for source, place in zip(sources, places, strict=True)
+    ]
+    return base, rows, +left_out
+
+
+def _columns(sources: Sequence[Source], rows: Sequence[IntArray]) -> Columns:
+    """Every column with the joined rows only, under its source's place and its name."""
+    joined: dict[tuple[int, str], Column] = {}
+    for place, (source, at) in enumerate(zip(sources, rows, strict=True)):
+        for name, column in source.columns.items():
+            cells = column.cells[at] if isinstance(column.cells, np.ndarray) else [column.cells[i] for i in at]
+            numbers = tuple(column.rows[i] for i in at) if column.rows else tuple((at + 1).tolist())
+            joined[place, name] = replace(column, cells=cells, rows=numbers)
+    return joined
+
+
+def _outcomes(
+    sources: Sequence[Source], columns: Columns, spec: ModelSpec, *, required: bool
+) -> tuple[Outcomes | None, list[str]]:
+    for place, source in enumerate(sources):
+        names = endpoint_columns(list(source.columns), spec.endpoint)
+        if names:
+            found = read_outcomes({name: columns[place, name] for name in names}, names, spec.endpoint)
+            return found, [f"The endpoint is {' and '.join(names)} of {Path(source.where).name}."]
+    if not required:
+        return None, []
+    rule = spec.endpoint
+    wanted = " and ".join(filter(None, (rule.time, rule.event, rule.label))) or "time_days and event, or their like"
+    raise StatisticsError(
+        f"no endpoint: {', '.join(source.where for source in sources)} {'has' if len(sources) == 1 else 'have'} no "
+        f"columns {wanted}; name them in the specification's [endpoint]"
+    )
+
+
+def _site(columns: Columns, spec: ModelSpec) -> tuple[str, ...]:
+    if not spec.site:
+        return ()
+    found = next((column for (_, name), column in columns.items() if name == spec.site), None)
+    if found is None:
+        raise StatisticsError(f"the specification's site is the column {spec.site!r}, and no table has it")
+    return tuple(found.texts())
+
+
+def _faults(
+    base: Source,
+    at: IntArray,
+    outcomes: Outcomes | None,
+    site: tuple[str, ...],
+    X: FloatArray,
+    families: tuple[str, ...],
+    n: int,
+) -> list[str]:
+    """Why each joined row cannot be used; empty where it can."""
+    faults = list(outcomes.faults) if outcomes else [""] * n
+    own = [base.faults[i] for i in at] if base.faults else [""] * n
+    without_site = ["no-site" if site and not name else "" for name in site] or [""] * n
+    missing = [""] * n
+    for family in _IMAGE_FAMILIES:
+        of_family = np.array([name == family for name in families])
+        if of_family.any():
+            for row in np.flatnonzero(np.isnan(X[:, of_family]).all(axis=1)):
+                missing[row] = missing[row] or f"no-{family}-values"
+    return [next(filter(None, reasons), "") for reasons in zip(faults, own, without_site, missing, strict=True)]
+
+
+def _no_endpoint(n: int) -> Endpoint:
+    return Survival(np.ones(n), np.zeros(n, dtype=bool))

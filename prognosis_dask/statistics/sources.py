@@ -1,0 +1,261 @@
+"""Where features come from: a CSV or XLSX table of somebody's, or a run's feature dataset; columns, not yet numbers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prognosis_dask.cohort.clinical import clean_cell, key, patient_key, read_lines
+from prognosis_dask.cohort.collections import COLLECTIONS
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.columns import Column
+from prognosis_dask.statistics.spec import TableFile
+from prognosis_dask.store.schema import COVARIATE
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+BLANK = "(blank)"
+_ID_SPELLINGS = tuple(
+    dict.fromkeys(
+        [
+            *(name for preset in COLLECTIONS.values() for name in preset.id_columns),
+            "patient",
+            "patients",
+            "subject",
+            "case",
+        ]
+    )
+)
+#: Columns of features.csv, and of pyradiomics' own table, that describe the case.
+_NO_FEATURES = re.compile(
+    r"roi|modality|problem|voxels|n_slices|lesion_cut|image|mask|label|diagnostics_.*", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table as it was read.
+
+    Attributes
+    ----------
+    where
+        What it is called in messages.
+    patients
+        The rows' patient IDs.
+    cases
+        The rows' own IDs; () where each patient has one row.
+    columns
+        All others, by name.
+    features
+        Names of those that may be features.
+    family
+        The family of columns that nothing else tells apart.
+    families
+        The families of columns that are known.
+    origin
+        What the features depend on: ``family.what`` to a digest, a name or a version.
+    faults
+        Per row why it cannot be used, or empty; () where nothing is wrong.
+    without_id
+        Rows that name no patient, and were left out.
+    """
+
+    where: str
+    patients: tuple[str, ...]
+    cases: tuple[str, ...]
+    columns: Mapping[str, Column]
+    features: tuple[str, ...]
+    family: str = ""
+    families: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+    without_id: int = 0
+
+    def find(self, name: str) -> Column | None:
+        """The column of that name, spelt exactly or with the same letters and digits."""
+        if name in self.columns:
+            return self.columns[name]
+        alike = [column for column in self.columns.values() if key(column.name) == key(name)]
+        return alike[0] if len(alike) == 1 and key(name) else None
+
+
+def read_file(path: Path, rule: TableFile) -> Source:
+    """Read a CSV (commas, semicolons or tabs) or the first sheet of an XLSX file.
+
+    Raises
+    ------
+    StatisticsError
+        When the file is missing or unreadable, has no column of patients' IDs, a heading twice, or a row for a patient
+        twice without a column of cases' IDs.
+    """
+    header, rows, comma = _cells(path)
+    id_column = _id_column(path, header, rule)
+    at = header.index(id_column)
+    ids = [clean_cell(row[at], False) for row in rows]
+    kept = [i for i, text in enumerate(ids) if text]
+    if not kept:
+        raise StatisticsError(f"{path}: no row has an ID in column {id_column!r}")
+    patients = tuple(_formatted(ids[i], rule, path) for i in kept)
+    columns = {
+        name: Column(name, [rows[i][j] for i in kept], str(path), comma, rows=[i + 1 for i in kept])
+        for j, name in enumerate(header)
+        if j != at
+    }
+    case_column = rule.case_id or next((name for name in columns if key(name) == "caseid"), "")
+    if case_column and case_column not in columns:
+        raise StatisticsError(f"{path}: no column {case_column!r} of cases' IDs; it has {_some(columns)}")
+    cases = tuple(columns.pop(case_column).texts()) if case_column else ()
+    _expect_once(path, cases or patients, id_column, "case" if cases else "patient")
+    features = _chosen(path, [name for name in columns if not _NO_FEATURES.fullmatch(name)], columns, rule)
+    return Source(str(path), patients, cases, columns, features, rule.family, without_id=len(rows) - len(kept))
+
+
+def dataset_source(dataset: xr.Dataset, where: str) -> Source:
+    """The columns of a feature dataset (see docs/features.md).
+
+    Deep and radiomic features, the volume, and covariates under their own names may be features. A row whose image
+    features are not all finite is at fault: its stage failed.
+    """
+    columns: dict[str, Column] = {}
+    families: dict[str, str] = {}
+    faulty = np.zeros(dataset.sizes["case"], dtype=bool)
+    for family in ("radiomics", "deep"):
+        if family not in dataset:
+            continue
+        dimension = str(dataset[family].dims[1])
+        values = np.asarray(dataset[family].values, dtype=float)
+        units = (
+            dataset["radiomic_units"].values if f"{dimension}_units" in dataset.variables else [""] * values.shape[1]
+        )
+        held = np.isfinite(values).any(axis=0)  # a class of features that was switched off is no column
+        faulty |= ~np.isfinite(values[:, held]).all(axis=1) | ~held.any()
+        for j in np.flatnonzero(held):
+            name = str(dataset[dimension].values[j])
+            finite = np.where(np.isfinite(values[:, j]), values[:, j], np.nan)
+            columns[name] = Column(name, finite, where, unit=str(units[j]))
+            families[name] = family
+    for name in map(str, dataset.variables):
+        if name.startswith(COVARIATE) or name == "volume_ml":
+            column = _variable(dataset, name, name.removeprefix(COVARIATE), where)
+            columns.setdefault(column.name, column)
+    features = tuple(columns)
+    for name in ("time_days", "event", "modality", "roi"):
+        if name in dataset.variables:
+            columns[name] = _variable(dataset, name, name, where)
+    return Source(
+        where,
+        tuple(map(str, dataset["patient_id"].values)),
+        tuple(map(str, dataset["case"].values)),
+        columns,
+        features,
+        "clinical",
+        families,
+        {str(name): str(value) for name, value in dict(dataset.attrs.get("settings") or {}).items()},
+        tuple(np.where(faulty, "features-not-finite", "").tolist()),
+    )
+
+
+def _variable(dataset: xr.Dataset, variable: str, name: str, where: str) -> Column:
+    values = dataset[variable]
+    if values.dtype.kind in "fiub":
+        return Column(name, np.asarray(values.values, dtype=float), where, unit="mL" if name == "volume_ml" else "")
+    return Column(name, [str(value) for value in values.values], where)
+
+
+def _cells(path: Path) -> tuple[list[str], list[list[str]], bool]:
+    """Headings and rows of equal length."""
+    if not path.is_file():
+        raise StatisticsError(f"no table at {path}")
+    try:
+        lines, comma = read_lines(path)
+    except Exception as error:  # openpyxl raises what zipfile, XML and its own parsers raise
+        raise StatisticsError(f"cannot read {path} as a table: {type(error).__name__}: {error}") from error
+    if len(lines) < 2:
+        raise StatisticsError(f"{path} has {len(lines)} rows, expected a row of headings and a row per patient")
+    header = [name.strip() or BLANK for name in lines[0]]
+    while (
+        header
+        and header[-1] == BLANK
+        and not any(len(line) >= len(header) and line[len(header) - 1].strip() for line in lines[1:])
+    ):
+        header.pop()
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise StatisticsError(f"{path} has the heading {twice[0]!r} {header.count(twice[0])} times; rename the columns")
+    rows = []
+    for number, line in enumerate(lines[1:], 1):
+        if any(cell.strip() for cell in line[len(header) :]):
+            raise StatisticsError(f"{path}: data row {number} has {len(line)} cells under {len(header)} headings")
+        rows.append([*line[: len(header)], *[""] * (len(header) - len(line))])
+    return header, rows, comma
+
+
+def _id_column(path: Path, header: Sequence[str], rule: TableFile) -> str:
+    known = {key(name): name for name in reversed(header)}
+    spellings = (rule.id,) if rule.id else _ID_SPELLINGS
+    found = rule.id if rule.id in header else next((known[key(s)] for s in spellings if key(s) in known), None)
+    if found is None:
+        expected = repr(rule.id) if rule.id else f"such as {', '.join(_ID_SPELLINGS[:4])}"
+        raise StatisticsError(
+            f"{path}: no column of patients' IDs ({expected}); it has {_some(header)}. Name it as id in the "
+            "specification's [[table]]"
+        )
+    return found
+
+
+def _formatted(text: str, rule: TableFile, path: Path) -> str:
+    if not rule.id_format:
+        return text
+    numbers = re.findall(r"\d+", text)
+    if not numbers:
+        raise StatisticsError(f"{path}: the ID {text!r} holds no number for id_format {rule.id_format!r}")
+    return rule.id_format.format(int(numbers[-1]))
+
+
+def _expect_once(path: Path, ids: Sequence[str], column: str, what: str) -> None:
+    first: dict[str, int] = {}
+    for row, text in enumerate(ids, 1):
+        if not text:
+            raise StatisticsError(f"{path}: data row {row} has no case ID; give every row one")
+        earlier = first.setdefault(patient_key(text), row)
+        if earlier != row:
+            raise StatisticsError(
+                f"{path}: {what} {text!r} stands in data rows {earlier} and {row}: one row per {what} is needed"
+                + (
+                    ""
+                    if what == "case"
+                    else f"; where patients have several cases, add a column case_id beside {column!r}"
+                )
+            )
+
+
+def _chosen(path: Path, names: Sequence[str], all_names: Iterable[str], rule: TableFile) -> tuple[str, ...]:
+    taken = _matching(path, all_names, rule.take, "take") if rule.take else list(names)
+    dropped = set(_matching(path, all_names, rule.drop, "drop"))
+    return tuple(name for name in taken if name not in dropped)
+
+
+def _matching(path: Path, names: Iterable[str], patterns: Sequence[str], what: str) -> list[str]:
+    listed = list(names)
+    found: list[str] = []
+    for pattern in patterns:
+        expression = re.compile(pattern[3:]) if pattern.startswith("re:") else None
+        matching = [name for name in listed if (expression.search(name) if expression else name == pattern)]
+        if not matching:
+            raise StatisticsError(
+                f"{path}: {what} names {pattern!r}, and no column is called so; it has {_some(listed)}"
+            )
+        found += matching
+    return list(dict.fromkeys(found))
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
