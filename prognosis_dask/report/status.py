@@ -19,7 +19,8 @@ from typing import Any, TextIO
 from prognosis_dask.cohort.case import read_cases, short_hash
 from prognosis_dask.errors import StoreError
 from prognosis_dask.runtime.tally import duration
-from prognosis_dask.store.ledger import Ledger, Pace, StageCounts, driver_is_gone
+from prognosis_dask.store.ledger import Ledger, Pace, StageCounts
+from prognosis_dask.store.lock import driver_is_gone
 from prognosis_dask.store.outcome import Outcome
 
 #: Failed cases that are named; the others are counted.

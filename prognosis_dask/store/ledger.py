@@ -6,11 +6,7 @@ run folders lie on network disks, where that does not work.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import re
-import socket
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +17,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from prognosis_dask.errors import Code, Problem, StoreError
+from prognosis_dask.store.lock import claim
 from prognosis_dask.store.outcome import Outcome
 
 #: Failures that say nothing about the case itself: the next run tries again.
@@ -107,7 +104,7 @@ class Ledger:
             version.
         """
         path = Path(path)
-        lock = _claim(path)
+        lock = claim(path)
         try:
             if not path.exists():
                 _make(path)
@@ -245,50 +242,6 @@ def _translated(path: Path) -> Iterator[None]:
         raise StoreError(
             f"the ledger {path} cannot be used ({error}); is the disk full, read only, or without file locks?"
         ) from error
-
-
-def _claim(path: Path) -> TextIO:
-    """The lock file, locked. It stays when the lock ends: removing it would let two processes lock two files."""
-    name = path.with_name(f"{path.name}.lock")
-    try:
-        name.parent.mkdir(parents=True, exist_ok=True)
-        lock = name.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"cannot write in {path.parent} ({error}); choose another folder with --out") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.seek(0)
-        holder = lock.read().strip() or "another process"
-        lock.close()
-        raise StoreError(
-            f"{path.parent} is in use by {holder}; wait until it ends or stop it, or choose another folder with --out"
-        ) from error
-    except OSError as error:
-        lock.close()
-        raise StoreError(f"cannot lock {name} ({error}); the run's folder must be on a disk with file locks") from error
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    lock.flush()
-    return lock
-
-
-def driver_is_gone(path: Path) -> bool:
-    """Whether the ledger's last writer was a process of this machine that is no more; what others know is not seen."""
-    try:
-        text = path.with_name(f"{path.name}.lock").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    holder = re.fullmatch(r"process (\d+) on (\S+)\n", text)
-    if not holder or holder[2] != socket.gethostname():
-        return False
-    try:
-        os.kill(int(holder[1]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # it lives, as somebody else
-        return False
-    return False
 
 
 def _make(path: Path) -> None:
