@@ -104,12 +104,23 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job")
     bench.set_defaults(command=_bench)
 
-    synth = commands.add_parser("synth", help="write a made cohort: DICOM and a clinical table")
+    agree = commands.add_parser("reproducibility", help="which features agree between two measurements of the patients")
+    agree.add_argument("first", type=Path, metavar="RUN_OR_TABLE", help="alone: the two series of each patient in it")
+    agree.add_argument("second", nargs="?", type=Path, metavar="RUN_OR_TABLE")
+    agree.add_argument("-o", "--out", type=Path, metavar="DIR", help="agreement per feature, families, violin plot")
+    agree.add_argument("--threshold", type=float, default=0.85, help="concordance of a reproducible feature (0.85)")
+    agree.set_defaults(command=_reproducibility)
+
+    synth = commands.add_parser("synth", help="write a made cohort: images, masks and a clinical table")
     synth.add_argument("folder", type=Path, metavar="DIR")
     synth.add_argument("--patients", type=int, default=60, metavar="N")
     synth.add_argument("--seed", type=int, default=0)
-    synth.add_argument("--signal", type=float, default=1.0, help="how strongly lesions drive survival; 0: not at all")
+    synth.add_argument("--study", default="chest", choices=["chest", "brain"], help="default: chest")
+    synth.add_argument("--signal", type=float, default=1.0, help="how much images say about the outcome; 0: nothing")
     synth.add_argument("--no-bad-cases", action="store_true", help="leave out the spoilt patients")
+    synth.add_argument(
+        "--matrix", type=int, default=256, metavar="N", help="voxels across a slice of the brain; 64 is quick"
+    )
     synth.set_defaults(command=_synth)
     return parser
 
@@ -182,6 +193,12 @@ def _convert(arguments: argparse.Namespace) -> None:
     print(f"{made.source_sha256}  {arguments.source}\n{made.sha256}  {arguments.target}")
 
 
+def _reproducibility(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.report.reproducibility import reproducibility
+
+    print(reproducibility(arguments.first, arguments.second, arguments.out, threshold=arguments.threshold))
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(","))
 
@@ -206,7 +223,14 @@ def _synth(arguments: argparse.Namespace) -> None:
     from prognosis_dask.job import SynthSection
     from prognosis_dask.synthetic import make_cohort
 
-    settings = SynthSection(arguments.patients, arguments.seed, arguments.signal, not arguments.no_bad_cases)
+    settings = SynthSection(
+        arguments.patients,
+        arguments.seed,
+        arguments.signal,
+        not arguments.no_bad_cases,
+        arguments.study,
+        arguments.matrix,
+    )
     made = make_cohort(arguments.folder, settings)
     print(f"{made.patients} patients and {made.bad_patients} spoilt ones, {made.files} files in {made.images}")
     print(made.clinical)

@@ -33,12 +33,17 @@ class CohortSection:
 
 @dataclass(frozen=True)
 class SynthSection:
-    """The made cohort of the demo; ``patients`` of zero: none is made."""
+    """The made cohort of the demo; ``patients`` of zero: none is made.
+
+    ``study``: chest CT with survival times, or MR of the brain with grades, of ``matrix`` x ``matrix`` voxels a slice.
+    """
 
     patients: int = 0
     seed: int = 0
     signal: float = 1.0
     bad_cases: bool = True
+    study: Literal["chest", "brain"] = "chest"
+    matrix: int = 256
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""A made cohort: chest CTs with one lesion each, in the folders, formats and faults of a TCIA download.
+"""Made cohorts, in the folders, formats and faults of a TCIA download. Nothing here is a real person's.
 
-The lesions' size and texture drive the survival times in ``clinical.csv``, so that a whole run has something to find.
-Nothing here is a real person's.
+Chest CTs with one lesion each, whose size and texture drive the survival times in ``clinical.csv``; or MR of the brain
+with one glioma each, whose looks go with the grade there: so that a whole run has something to find.
 """
 
 from __future__ import annotations
@@ -13,16 +13,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from prognosis_dask.errors import JobError, StoreError
 from prognosis_dask.job import SynthSection
+from prognosis_dask.synthetic.brain import patient as brain
 from prognosis_dask.synthetic.faults import FAULTS, Fault
 from prognosis_dask.synthetic.patient import CLINICAL_COLUMNS, Patient, draw_patient
 
-COLLECTION: Final = "MADE-CHEST"
+COLLECTIONS: Final = {"chest": "MADE-CHEST", "brain": "MADE-BRAIN"}
 
-Map = Callable[[Callable[[Patient], int], list[Patient]], Iterable[int]]
+#: The folder of what is true of the made brains.
+TRUTH: Final = "truth"
+PLANTED_COLUMNS: Final = ("patient_id", "code", "description")
+#: With fewer voxels across a slice (7.5 mm) the smallest lesions are a handful of voxels.
+LEAST_MATRIX: Final = 32
+
+Map = Callable[[Callable[[Any], int], list[Any]], Iterable[int]]
 
 
 @dataclass(frozen=True)
@@ -32,13 +39,14 @@ class MadeCohort:
     Attributes
     ----------
     images
-        The folder of DICOM files.
+        The folder of images and masks.
     clinical
-        The clinical table: PatientID, age, gender, stage, time_days, event.
+        The clinical table: PatientID, age, gender, and for the chest stage, time_days, event, for the brain grade and
+        1p/19q.
     planted
         The table of bad cases: patient_id, code (the problem that a run must report) and description.
     patients, bad_patients, files
-        How many good patients, bad ones, and DICOM files.
+        How many good patients, bad ones, and files of images and masks.
     """
 
     images: Path
@@ -52,15 +60,18 @@ class MadeCohort:
 def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> MadeCohort:
     """Write a cohort of ``settings.patients`` patients into ``folder``; a complete one with these settings is kept.
 
-    Patients ``MADE-0001``, ... alternate between an RTSTRUCT (with several ROIs, in one patient of ten with a hole) and
-    a DICOM SEG. With ``settings.bad_cases`` the patients of :data:`prognosis_dask.synthetic.faults.FAULTS` come in
-    addition, one per fault. The same settings give the same bytes; a patient's files depend on the seed and the
-    patient alone, so ``map`` (as the built-in, perhaps a pool's) may write them in any order.
+    Of the chest, patients ``MADE-0001``, ... alternate between an RTSTRUCT (with several ROIs, in one patient of ten
+    with a hole) and a DICOM SEG. With ``settings.bad_cases`` the patients of
+    :data:`prognosis_dask.synthetic.faults.FAULTS` come in addition, one per fault. Of the brain, patients
+    ``MADE-B0001``, ... take turns between NIfTI, DICOM with RTSTRUCT and DICOM with SEG, one in four has the lesion
+    outlined on three slices only, none is spoilt, and the folder ``truth`` beside the images holds what is true of
+    each. The same settings give the same bytes; a patient's files depend on the seed and the patient alone, so ``map``
+    (as the built-in, perhaps a pool's) may write them in any order.
 
     Raises
     ------
     JobError
-        When there are to be no patients, or the seed is negative.
+        When there are to be no patients, the seed is negative, or the matrix is smaller than 32.
     StoreError
         When the folder holds anything else than a cohort made with the same settings, or cannot be made.
     """
@@ -68,29 +79,48 @@ def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> MadeCoh
         raise JobError(
             f"asked for {settings.patients} patients with seed {settings.seed}, expected one or more and zero or more"
         )
+    if settings.matrix < LEAST_MATRIX:
+        raise JobError(f"synth.matrix is {settings.matrix}, expected {LEAST_MATRIX} voxels across a slice or more")
     state = folder / "synth.json"
     kept = _kept(folder, state, settings)
     if kept is not None:
         return _summary(folder, settings, kept)
-    from prognosis_dask.synthetic.files import write_patient  # loads pydicom and highdicom
-
     images = _summary(folder, settings, 0).images
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_state(state, settings, None)
     except OSError as error:
         raise StoreError(f"cannot write in {folder} ({error}); choose another folder") from error
-    shutil.rmtree(images, ignore_errors=True)
+    for old in (images, folder / TRUTH):
+        shutil.rmtree(old, ignore_errors=True)
     images.mkdir(parents=True)
+    write = _write_brains if settings.study == "brain" else _write_chests
+    files = write(folder, images, settings, map)
+    _write_state(state, settings, files)
+    return _summary(folder, settings, files)
+
+
+def _write_chests(folder: Path, images: Path, settings: SynthSection, map: Map) -> int:
+    from prognosis_dask.synthetic.files import write_patient  # loads pydicom and highdicom
+
     patients = draw_patients(settings)
     files = sum(map(partial(write_patient, images), patients))
     absent = {fault.patient_id for fault in FAULTS if not fault.in_clinical_table}
     rows = [patient.clinical_row for patient in patients if patient.patient_id not in absent]
     _write_table(folder / "clinical.csv", CLINICAL_COLUMNS, rows)
     planted = [(fault.patient_id, fault.code.value, fault.description) for fault in _faults(settings)]
-    _write_table(folder / "planted.csv", ("patient_id", "code", "description"), planted)
-    _write_state(state, settings, files)
-    return _summary(folder, settings, files)
+    _write_table(folder / "planted.csv", PLANTED_COLUMNS, planted)
+    return files
+
+
+def _write_brains(folder: Path, images: Path, settings: SynthSection, map: Map) -> int:
+    from prognosis_dask.synthetic.brain.files import write_brain_patient  # loads SimpleITK, pydicom and highdicom
+
+    patients = draw_brain_patients(settings)
+    files = sum(map(partial(write_brain_patient, images, folder / TRUTH, settings.matrix), patients))
+    _write_table(folder / "clinical.csv", brain.CLINICAL_COLUMNS, [patient.clinical_row for patient in patients])
+    _write_table(folder / "planted.csv", PLANTED_COLUMNS, [])
+    return files
 
 
 def draw_patients(settings: SynthSection) -> list[Patient]:
@@ -103,8 +133,13 @@ def draw_patients(settings: SynthSection) -> list[Patient]:
     return good + [draw(fault.patient_id, mask_format="RTSTRUCT", cavity=False) for fault in _faults(settings)]
 
 
+def draw_brain_patients(settings: SynthSection) -> list[brain.BrainPatient]:
+    """The patients that :func:`make_cohort` writes for the study of the brain."""
+    return [brain.draw_brain_patient(n, settings.seed, settings.signal) for n in range(1, settings.patients + 1)]
+
+
 def _faults(settings: SynthSection) -> tuple[Fault, ...]:
-    return FAULTS if settings.bad_cases else ()
+    return FAULTS if settings.bad_cases and settings.study == "chest" else ()
 
 
 def _kept(folder: Path, state: Path, settings: SynthSection) -> int | None:
@@ -138,7 +173,7 @@ def _write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[obj
 
 def _summary(folder: Path, settings: SynthSection, files: int) -> MadeCohort:
     return MadeCohort(
-        images=folder / "manifest-made" / COLLECTION,
+        images=folder / "manifest-made" / COLLECTIONS[settings.study],
         clinical=folder / "clinical.csv",
         planted=folder / "planted.csv",
         patients=settings.patients,

@@ -6,48 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filewriter import dcmwrite
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, CTImageStorage
 
+from prognosis_dask.synthetic.dicom import (
+    CREATED_TIME,
+    MANUFACTURER,
+    made_uid,
+    patient_and_study,
+    series_folder,
+    write_instance,
+)
 from prognosis_dask.synthetic.patient import Patient
 from prognosis_dask.synthetic.phantom import SLICE_STEP_MM, Phantom
 
-MANUFACTURER = "prognosis_dask"
 RESCALE_INTERCEPT = -1024
-CREATED_TIME = "120000"
-
-
-def made_uid(patient: Patient, *what: object) -> UID:
-    """A unique identifier under pydicom's root that depends on the seed, the patient and ``what`` alone."""
-    return generate_uid(entropy_srcs=[str(patient.seed), patient.patient_id, *map(str, what)])
-
-
-def series_folder(root: Path, patient: Patient, number: int, description: str, series_uid: str) -> Path:
-    """Make the folder ``root/PatientID/date-study/number-description-end of the UID`` and return it."""
-    study = f"{patient.scan_date:%m-%d-%Y}-StudyID-{made_uid(patient, 'study')[-5:]}"
-    folder = root / patient.patient_id / study / f"{number}.000000-{description}-{series_uid[-5:]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def patient_and_study(patient: Patient) -> Dataset:
-    """What every instance of the patient says: the Patient, General Study and Patient Study modules."""
-    ds = Dataset()
-    ds.PatientID = patient.patient_id
-    ds.PatientName = f"{patient.patient_id}^"  # the caret says that one component is meant
-    ds.PatientBirthDate = ""
-    ds.PatientSex = patient.gender[0].upper()
-    ds.PatientAge = f"{patient.age:03d}Y"
-    ds.PatientIdentityRemoved = "YES"
-    ds.DeidentificationMethod = "made, no person behind it"
-    ds.StudyInstanceUID = made_uid(patient, "study")
-    ds.StudyID = made_uid(patient, "study")[-5:]
-    ds.StudyDate = f"{patient.scan_date:%Y%m%d}"
-    ds.StudyTime = CREATED_TIME
-    ds.StudyDescription = "Made chest"
-    ds.AccessionNumber = ds.ReferringPhysicianName = ""
-    return ds
+STUDY = "Made chest"
 
 
 def write_ct(root: Path, patient: Patient, phantom: Phantom) -> list[tuple[Path, Dataset]]:
@@ -65,20 +39,10 @@ def write_ct(root: Path, patient: Patient, phantom: Phantom) -> list[tuple[Path,
     return written
 
 
-def write_instance(path: Path, ds: Dataset) -> None:
-    """Write a dataset as a DICOM file (explicit little endian) with its file meta information."""
-    if not hasattr(ds, "file_meta"):
-        ds.file_meta = FileMetaDataset()
-        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    dcmwrite(path, ds, enforce_file_format=True)
-
-
 def _ct_slice(
     patient: Patient, phantom: Phantom, series_uid: UID, index: int, number: int, plane: npt.NDArray[np.int16]
 ) -> Dataset:
-    ds = patient_and_study(patient)
+    ds = patient_and_study(patient, STUDY)
     ds.SOPClassUID = CTImageStorage
     ds.SOPInstanceUID = made_uid(patient, "ct", number)
     ds.Modality = "CT"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from prognosis_dask.synthetic.ct import write_ct
 from prognosis_dask.synthetic.faults import FAULTS, PatientFiles
-from prognosis_dask.synthetic.patient import Patient
-from prognosis_dask.synthetic.phantom import make_phantom
-from prognosis_dask.synthetic.rtstruct import write_rtstruct
+from prognosis_dask.synthetic.patient import LESION_ROI, Patient
+from prognosis_dask.synthetic.phantom import CORD, LUNG_LEFT, LUNG_RIGHT, Ellipse, Phantom, make_phantom
+from prognosis_dask.synthetic.rtstruct import Structure, outlines, write_rtstruct
 from prognosis_dask.synthetic.seg import write_seg
 
 
@@ -16,10 +19,33 @@ def write_patient(images: Path, patient: Patient) -> int:
     """Write one patient's series and mask, spoil them where the patient is a bad case; the number of files left."""
     phantom = make_phantom(patient)
     ct = write_ct(images, patient, phantom)
-    write_mask = write_seg if patient.mask_format == "SEG" else write_rtstruct
-    mask = write_mask(images, patient, phantom, [ds for _, ds in ct])
+    datasets = [ds for _, ds in ct]
+    if patient.mask_format == "SEG":
+        mask = write_seg(images, patient, LESION_ROI, phantom.mask, datasets)
+    else:
+        mask = write_rtstruct(images, patient, _structures(phantom), datasets)
     files = PatientFiles(images / patient.patient_id, tuple(path for path, _ in ct), mask)
     for fault in FAULTS:
         if fault.patient_id == patient.patient_id:
             fault.spoil(files)
     return sum(path.is_file() for path in (*files.ct, files.mask))
+
+
+def _structures(phantom: Phantom) -> list[Structure]:
+    """The lesion and the organs around it."""
+    every = range(len(phantom.image_hu))
+    corner = phantom.origin_mm[:2]
+    return [
+        Structure("Lung-Left", "ORGAN", [(i, _ring(LUNG_LEFT)) for i in every]),
+        Structure("Lung-Right", "ORGAN", [(i, _ring(LUNG_RIGHT)) for i in every]),
+        Structure("Spinal-Cord", "ORGAN", [(i, _ring(CORD)) for i in every]),
+        Structure(LESION_ROI, "GTV", outlines(phantom.level_mm, phantom.spacing_mm, corner)),
+    ]
+
+
+def _ring(organ: Ellipse, points: int = 24) -> npt.NDArray[np.float64]:
+    angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
+    return np.stack(
+        [organ.x_mm + organ.a_mm * np.cos(angle), organ.y_mm + organ.b_mm * np.sin(angle)],
+        axis=1,
+    )

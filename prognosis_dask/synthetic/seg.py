@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from prognosis_dask.synthetic.ct import CREATED_TIME, MANUFACTURER, made_uid, series_folder, write_instance
-from prognosis_dask.synthetic.patient import LESION_ROI, Patient
-from prognosis_dask.synthetic.phantom import Phantom
+from prognosis_dask.synthetic.dicom import (
+    CREATED_TIME,
+    MANUFACTURER,
+    Person,
+    made_uid,
+    series_folder,
+    write_instance,
+)
 
 
-def write_seg(root: Path, patient: Patient, phantom: Phantom, ct: Sequence[Dataset]) -> Path:
-    """Write the binary segmentation that goes with the CT ``ct`` (datasets from foot to head)."""
+def write_seg(root: Path, patient: Person, name: str, mask: npt.NDArray[np.bool_], images: Sequence[Dataset]) -> Path:
+    """Write ``mask`` (slice, row, column) as the segment ``name`` of ``images`` (datasets from foot to head)."""
     segment = SegmentDescription(
         segment_number=1,
         segment_label="Neoplasm, Primary",
@@ -24,10 +31,10 @@ def write_seg(root: Path, patient: Patient, phantom: Phantom, ct: Sequence[Datas
         segmented_property_type=codes.SCT.NeoplasmPrimary,
         algorithm_type="MANUAL",
     )
-    segment.SegmentDescription = LESION_ROI
+    segment.SegmentDescription = name
     ds = Segmentation(
-        source_images=list(ct),
-        pixel_array=phantom.mask,
+        source_images=list(images),
+        pixel_array=mask,
         segmentation_type="BINARY",
         segment_descriptions=[segment],
         series_instance_uid=made_uid(patient, "seg"),
@@ -46,7 +53,7 @@ def write_seg(root: Path, patient: Patient, phantom: Phantom, ct: Sequence[Datas
     return path
 
 
-def _make_repeatable(ds: Segmentation, patient: Patient) -> None:
+def _make_repeatable(ds: Segmentation, patient: Person) -> None:
     """Replace the present time and the random identifiers that highdicom writes."""
     fixed = {
         "InstanceCreationDate": ds.StudyDate,

@@ -1,0 +1,100 @@
+"""All files of one made glioma patient: what a download would hold, and apart from it the truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from prognosis_dask.synthetic.brain.mr import write_mr
+from prognosis_dask.synthetic.brain.patient import LESION_ROI, SEQUENCES, BrainPatient
+from prognosis_dask.synthetic.brain.scan import Scan, make_scan
+from prognosis_dask.synthetic.rtstruct import Structure, outlines, write_rtstruct
+from prognosis_dask.synthetic.seg import write_seg
+
+
+def write_brain_patient(images: Path, truth: Path, matrix: int, patient: BrainPatient) -> int:
+    """Write a patient's sequences and mask into ``images``, the truth into ``truth``; the number of files in images.
+
+    ``PatientID/PatientID_T1.nii.gz`` and so on with ``PatientID_Segmentation.nii.gz``, as the collection
+    LGG-1p19qDeletion names them, or DICOM series with an RTSTRUCT or a SEG. The truth is described in
+    docs/made_cohorts.md.
+    """
+    scan = make_scan(patient, matrix)
+    drawn = drawn_mask(scan, patient.outlined_slices)
+    write = _write_nifti if patient.mask_format == "NIFTI" else _write_dicom
+    files = write(images, patient, scan, drawn)
+    _write_truth(truth / patient.patient_id, patient, scan)
+    return files
+
+
+def drawn_mask(scan: Scan, slices: int) -> npt.NDArray[np.bool_]:
+    """The lesion as it is outlined: on every slice (0), or on ``slices`` ones spread from its first to its last.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool, (slice, row, column), on the reference sequence's grid.
+    """
+    mask: npt.NDArray[np.bool_] = sitk.GetArrayFromImage(scan.lesion_mask) > 0
+    if slices:
+        held = np.flatnonzero(mask.any(axis=(1, 2)))
+        kept = held[np.rint(np.linspace(0, len(held) - 1, slices)).astype(int)]
+        mask[np.setdiff1d(held, kept)] = False
+    return mask
+
+
+def _write_nifti(images: Path, patient: BrainPatient, scan: Scan, drawn: npt.NDArray[np.bool_]) -> int:
+    folder = images / patient.patient_id
+    folder.mkdir(parents=True)
+    for name, sequence in scan.sequences.items():
+        sitk.WriteImage(sequence.image, str(folder / f"{patient.patient_id}_{name}.nii.gz"))
+    mask = sitk.GetImageFromArray(drawn.astype(np.uint8))
+    mask.CopyInformation(scan.lesion_mask)
+    sitk.WriteImage(mask, str(folder / f"{patient.patient_id}_Segmentation.nii.gz"))
+    return len(scan.sequences) + 1
+
+
+def _write_dicom(images: Path, patient: BrainPatient, scan: Scan, drawn: npt.NDArray[np.bool_]) -> int:
+    series = {name: write_mr(images, patient, name, sequence.image) for name, sequence in scan.sequences.items()}
+    reference = series[SEQUENCES[0]]
+    if patient.mask_format == "SEG":
+        write_seg(images, patient, LESION_ROI, drawn, reference)
+    else:
+        level = np.where(drawn.any(axis=(1, 2))[:, None, None], sitk.GetArrayFromImage(scan.lesion_level), -1)
+        x, y, _ = scan.lesion_level.GetOrigin()
+        tumour = Structure(LESION_ROI, "GTV", outlines(level, scan.lesion_level.GetSpacing()[0], (x, y)))
+        write_rtstruct(images, patient, [tumour], reference)
+    return sum(len(datasets) for datasets in series.values()) + 1
+
+
+def _write_truth(folder: Path, patient: BrainPatient, scan: Scan) -> None:
+    folder.mkdir(parents=True)
+    sitk.WriteImage(scan.lesion_mask, str(folder / "lesion.nii.gz"))
+    for name, sequence in scan.sequences.items():
+        sitk.WriteImage(sequence.brain, str(folder / f"brain_{name}.nii.gz"))
+        sitk.WriteImage(_coarse(sequence.bias), str(folder / f"bias_{name}.nii.gz"))
+    lesion = scan.lesion
+    facts = {
+        "grade": patient.grade,
+        "codeleted": patient.codeleted,
+        "outlined_slices": patient.outlined_slices,
+        "volume_ml": lesion.volume_ml,
+        "axial_diameters_mm": lesion.axial_diameters_mm,
+        "diameter_3d_mm": lesion.diameter_3d_mm,
+        "centre_mm": lesion.centre_mm.tolist(),
+        "centre_template_mm": scan.to_template.TransformPoint(lesion.centre_mm.tolist()),
+        "landmarks_mm": {
+            name: {key: at.round(3).tolist() for key, at in places.items()} for name, places in scan.landmarks.items()
+        },
+    }
+    (folder / "truth.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _coarse(field: sitk.Image) -> sitk.Image:
+    """Every n-th voxel of a smooth field, so that a slice has 64 columns at most."""
+    step = max(1, field.GetWidth() // 64)
+    return sitk.Shrink(field, [step, step, 1])

@@ -1,0 +1,80 @@
+"""What every made DICOM file has in common: identifiers, folders, and what it says of the patient."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Protocol
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import dcmwrite
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+
+MANUFACTURER = "prognosis_dask"
+CREATED_TIME = "120000"
+
+
+class Person(Protocol):
+    """What the headers need to know of a patient."""
+
+    @property
+    def patient_id(self) -> str:
+        """PatientID."""
+
+    @property
+    def seed(self) -> int:
+        """The cohort's seed, part of every identifier."""
+
+    @property
+    def age(self) -> int:
+        """Years."""
+
+    @property
+    def gender(self) -> str:
+        """``female`` or ``male``."""
+
+    @property
+    def scan_date(self) -> datetime.date:
+        """When the images were taken."""
+
+
+def made_uid(patient: Person, *what: object) -> UID:
+    """A unique identifier under pydicom's root that depends on the seed, the patient and ``what`` alone."""
+    return generate_uid(entropy_srcs=[str(patient.seed), patient.patient_id, *map(str, what)])
+
+
+def series_folder(root: Path, patient: Person, number: int, description: str, series_uid: str) -> Path:
+    """Make the folder ``root/PatientID/date-study/number-description-end of the UID`` and return it."""
+    study = f"{patient.scan_date:%m-%d-%Y}-StudyID-{made_uid(patient, 'study')[-5:]}"
+    folder = root / patient.patient_id / study / f"{number}.000000-{description}-{series_uid[-5:]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def patient_and_study(patient: Person, description: str) -> Dataset:
+    """What every instance of the patient says: the Patient, General Study and Patient Study modules."""
+    ds = Dataset()
+    ds.PatientID = patient.patient_id
+    ds.PatientName = f"{patient.patient_id}^"  # the caret says that one component is meant
+    ds.PatientBirthDate = ""
+    ds.PatientSex = patient.gender[0].upper()
+    ds.PatientAge = f"{patient.age:03d}Y"
+    ds.PatientIdentityRemoved = "YES"
+    ds.DeidentificationMethod = "made, no person behind it"
+    ds.StudyInstanceUID = made_uid(patient, "study")
+    ds.StudyID = made_uid(patient, "study")[-5:]
+    ds.StudyDate = f"{patient.scan_date:%Y%m%d}"
+    ds.StudyTime = CREATED_TIME
+    ds.StudyDescription = description
+    ds.AccessionNumber = ds.ReferringPhysicianName = ""
+    return ds
+
+
+def write_instance(path: Path, ds: Dataset) -> None:
+    """Write a dataset as a DICOM file (explicit little endian) with its file meta information."""
+    if not hasattr(ds, "file_meta"):
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    dcmwrite(path, ds, enforce_file_format=True)
