@@ -28,7 +28,7 @@ test-torch: .venv-torch/ready
 
 # What compares torch with Gluon needs both, in one environment
 test-engines: .venv/ready .venv/torch
-	PYTHONPATH=.venv/torch $(BIN)/pytest tests/test_torch_engine.py tests/test_torch_network.py tests/test_other_networks.py
+	PYTHONPATH=.venv/torch $(BIN)/pytest tests/test_torch_engine.py tests/test_torch_network.py tests/test_other_networks.py tests/test_grade_network.py
 
 check: .venv/ready
 	$(BIN)/ruff check .

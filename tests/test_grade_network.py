@@ -1,6 +1,7 @@
 """The grade network: its input, its layers, and what the engines compute, beside slow and obvious versions."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,11 @@ from scipy.ndimage import correlate
 
 from prognosis_dask.deep.augment import augment, rotate
 from prognosis_dask.deep.grade_network import GradeNetwork, feature_names
-from prognosis_dask.deep.training import load_learner
+from prognosis_dask.deep.training import load_learner, run_network, train
 from prognosis_dask.deep.volume_input import BRAIN, TUMOUR, Grid, isotropic_crop, study_input
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.job import GradeSection
-from tests.training_cases import ENGINES, need
+from tests.training_cases import ENGINES, made_volumes, need
 
 
 def resized(picture, height, width):
@@ -236,3 +237,14 @@ def test_augmentation_turns_about_the_middle_and_leaves_zeros():
     columns = [one[0].max(axis=0).argmax() for one in changed]
     assert {column < 10 for column in columns} == {True, False}  # flipped, or not
     assert all(0.6 < one.sum() < 1.4 for one in changed)
+
+
+def test_both_engines_train_alike(gluon):
+    pytest.importorskip("torch")
+    volumes, labels = made_volumes(8, shape=SHAPE)
+    section = GradeSection(epochs=2, patience=0)
+    ours, theirs = (train(volumes, labels, "abcdefgh", replace(section, engine=engine)) for engine in ENGINES)
+    losses = [[epoch.training_loss for epoch in trained.curve] for trained in (ours, theirs)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    found = [run_network(trained, volumes, section)[1] for trained in (ours, theirs)]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)

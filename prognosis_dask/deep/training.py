@@ -197,7 +197,7 @@ def hold_back(
     StatisticsError
         When a class has no case to train on, or none to hold back.
     """
-    names, first, number = np.unique(patients, return_index=True, return_inverse=True)
+    names, first, number = np.unique(list(patients), return_index=True, return_inverse=True)
     chosen = np.zeros(len(names), bool)
     for label in (0, 1):
         members = np.flatnonzero(labels[first] == label)
