@@ -111,6 +111,13 @@ def _parser() -> argparse.ArgumentParser:
     agree.add_argument("--threshold", type=float, default=0.85, help="concordance of a reproducible feature (0.85)")
     agree.set_defaults(command=_reproducibility)
 
+    agree = commands.add_parser("reproducibility", help="which features agree between two measurements of the patients")
+    agree.add_argument("first", type=Path, metavar="RUN_OR_TABLE", help="alone: the two series of each patient in it")
+    agree.add_argument("second", nargs="?", type=Path, metavar="RUN_OR_TABLE")
+    agree.add_argument("-o", "--out", type=Path, metavar="DIR", help="agreement per feature, families, violin plot")
+    agree.add_argument("--threshold", type=float, default=0.85, help="concordance of a reproducible feature (0.85)")
+    agree.set_defaults(command=_reproducibility)
+
     synth = commands.add_parser("synth", help="write a made cohort: images, masks and a clinical table")
     synth.add_argument("folder", type=Path, metavar="DIR")
     synth.add_argument("--patients", type=int, default=60, metavar="N")
@@ -191,6 +198,12 @@ def _convert(arguments: argparse.Namespace) -> None:
 
     made = convert_weights(arguments.source, arguments.target, find_network(arguments.network))
     print(f"{made.source_sha256}  {arguments.source}\n{made.sha256}  {arguments.target}")
+
+
+def _reproducibility(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.report.reproducibility import reproducibility
+
+    print(reproducibility(arguments.first, arguments.second, arguments.out, threshold=arguments.threshold))
 
 
 def _reproducibility(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,124 @@
+"""The folder of ``prognosis reproducibility``: which features agree between two measurements of the same patients."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.report.agreement_figures import agreement_violins
+from prognosis_dask.statistics.reproducibility import (
+    THRESHOLD,
+    agreement_rows,
+    family_rows,
+    pair,
+    pair_within,
+    read_measured,
+    reproducible_features,
+)
+
+
+@dataclass(frozen=True)
+class Reproducibility:
+    """What :func:`reproducibility` found; printed, it is what the command prints.
+
+    Attributes
+    ----------
+    agreement
+        One row per feature, as in ``agreement.csv``.
+    families
+        One row per family of features, as in ``families.csv``.
+    reproducible
+        The features that reach the threshold.
+    pairs, by, left_out
+        How many pairs of measurements, what they were paired by, and the cases without a partner.
+    """
+
+    agreement: list[dict[str, Any]]
+    families: list[dict[str, Any]]
+    reproducible: tuple[str, ...]
+    pairs: int
+    by: str
+    left_out: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.pairs} pairs by {self.by}; {len(self.left_out)} cases without a partner"]
+        lines += [
+            f"{row['family']}: concordance {row['mean_ccc']:.2f} on average, {row['median_ccc']:.2f} in the middle; "
+            f"{row['reproducible']} of {row['determined']} features reach {row['threshold']:g}"
+            for row in self.families
+        ]
+        return "\n".join(lines)
+
+
+def reproducibility(
+    first: Path | str, second: Path | str | None = None, out: Path | str | None = None, *, threshold: float = THRESHOLD
+) -> Reproducibility:
+    """Compare two measurements of the same patients, feature by feature.
+
+    Parameters
+    ----------
+    first, second
+        Runs' folders, or tables (CSV, XLSX). Without the second, the two series of each patient in the first.
+    out
+        A folder for the files; without it none are written:
+
+        ================  =================================================================================
+        agreement.csv     feature, family, n, then ccc, icc_1_1, icc_2_1, icc_3_1, each with its interval
+        families.csv      family, features, determined, mean_ccc, median_ccc, ..., reproducible, share
+        reproducible.csv  feature: those whose concordance reaches the threshold; selection can read it
+        violin.svg        the distribution of the concordance per family
+        summary.json      what was compared, and how the rows were paired
+        ================  =================================================================================
+    threshold
+        Of the concordance correlation, above 0 and up to 1.
+
+    Raises
+    ------
+    StatisticsError
+        When a source cannot be read, or rows or features cannot be paired.
+    """
+    if not 0 < threshold <= 1:
+        raise StatisticsError(f"the threshold is {threshold:g}, expected a concordance above 0 and up to 1")
+    measured = read_measured(first)
+    pairs = pair_within(measured) if second is None else pair(measured, read_measured(second))
+    rows = agreement_rows(pairs)
+    found = Reproducibility(
+        rows,
+        family_rows(rows, threshold),
+        reproducible_features(rows, threshold),
+        len(pairs.first.case_ids),
+        pairs.by,
+        pairs.left_out,
+    )
+    if out is not None:
+        _write(found, Path(out), {"first": str(first), "second": str(second or first), "threshold": threshold})
+    return found
+
+
+def _write(found: Reproducibility, folder: Path, settings: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_csv(folder / "agreement.csv", found.agreement)
+    _write_csv(folder / "families.csv", found.families)
+    _write_csv(folder / "reproducible.csv", ({"feature": name} for name in found.reproducible), ("feature",))
+    values = {
+        row["family"]: np.array([one["ccc"] for one in found.agreement if one["family"] == row["family"]])
+        for row in found.families
+    }
+    (folder / "violin.svg").write_text(agreement_violins(values, settings["threshold"]), encoding="utf-8")
+    summary = {**settings, "pairs": found.pairs, "paired_by": found.by, "left_out": found.left_out}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]], names: Iterable[str] = ()) -> None:
+    rows = list(rows)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(names) or list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: "" if value != value else value for name, value in row.items()} for row in rows)
