@@ -148,7 +148,7 @@ def train(volumes: Floats, labels: npt.NDArray[np.int64], patients: Sequence[str
     first, split, course = (np.random.default_rng(seed) for seed in seeds)
     held_back = hold_back(labels, patients, section.validation_share if section.patience else 0.0, split)
     at, kept_back = np.flatnonzero(~held_back), np.flatnonzero(held_back)
-    weights = _weights(labels, at, balance=section.balance)
+    weights = class_weights(labels, at, balance=section.balance)
     network = GradeNetwork(volumes.shape[1:])
     with _LOCK:
         learner = load_learner(network, network.draw(first), section)
@@ -211,20 +211,20 @@ def hold_back(
     return np.asarray(chosen[number])
 
 
+def class_weights(labels: npt.NDArray[np.int64], at: npt.NDArray[np.int64], *, balance: bool) -> Floats:
+    """What each case's loss counts: 1 on average over the cases ``at`` that train, and as much for either class."""
+    if not balance:
+        return np.ones(len(labels), np.float32)
+    share = np.bincount(labels[at], minlength=2) / len(at)
+    return np.asarray((0.5 / share)[labels], np.float32)
+
+
 def provenance(section: GradeSection) -> dict[str, str]:
     """What a training's values depend on besides its cases: settings, engine and its version."""
     engine = settle_learner(section)
     library = {"torch": "torch", "gluon": "mxnet"}[engine]
     settings = {key: str(value) for key, value in asdict(section).items()}
     return settings | {"engine": engine, library: importlib.metadata.version(library)}
-
-
-def _weights(labels: npt.NDArray[np.int64], at: npt.NDArray[np.int64], *, balance: bool) -> Floats:
-    """What each case's loss counts: so that each class weighs alike, and 1 on average over those that train."""
-    if not balance:
-        return np.ones(len(labels), np.float32)
-    share = np.bincount(labels[at], minlength=2) / len(at)
-    return np.asarray((0.5 / share)[labels], np.float32)
 
 
 def _epoch(

@@ -1,0 +1,158 @@
+"""Training of the grade network: repeatable anywhere, honest about what it holds back, kept in a safe file."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+
+from prognosis_dask.deep.grade_file import read_trained, write_trained
+from prognosis_dask.deep.safetensors_file import write_safetensors
+from prognosis_dask.deep.training import Epoch, class_weights, hold_back, run_network, train
+from prognosis_dask.errors import ClusterError, MissingExtraError, StatisticsError, WeightsError
+from prognosis_dask.job import GradeSection
+from prognosis_dask.pipeline import map_on
+from tests.training_cases import ENGINES, installed, made_volumes, need
+
+SHORT = GradeSection(epochs=2, patience=0, learning_rate=1e-3)
+
+
+def patients(count):
+    return [f"P{number}" for number in range(count)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_it_overfits_eight_cases_to_zero_loss(engine, request):
+    need(engine, request)
+    volumes, labels = made_volumes(8, signal=0.0)
+    section = GradeSection(engine=engine, epochs=40, patience=0, learning_rate=1e-3, augment=False)
+    trained = train(volumes, labels, patients(8), section)
+    _, probability = run_network(trained, volumes, section)
+    assert -np.log(np.where(labels, probability, 1 - probability)).max() < 1e-3
+    assert trained.curve[-1].training_loss < trained.curve[0].training_loss
+
+
+def test_it_finds_a_planted_signal_in_cases_that_it_has_not_seen():
+    volumes, labels = made_volumes(40, signal=1.0)
+    section = replace(SHORT, epochs=6)
+    trained = train(volumes[:20], labels[:20], patients(20), section)
+    _, probability = run_network(trained, volumes[20:], section)
+    assert probability[labels[20:] == 1].min() > probability[labels[20:] == 0].max()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    volumes, labels = made_volumes(12)
+    return train(volumes, labels, patients(12), GradeSection(epochs=3, patience=3))
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(trained):
+    volumes, labels = made_volumes(12)
+    np.random.seed(7)  # what the process has drawn is of no matter
+    again = train(volumes, labels, patients(12), GradeSection(epochs=3, patience=3))
+    assert again.curve == trained.curve
+    assert again.sha256 == trained.sha256
+    other = train(volumes, labels, patients(12), GradeSection(epochs=3, patience=3, seed=1))
+    assert other.sha256 != trained.sha256
+
+
+@pytest.mark.slow
+def test_folds_on_one_worker_and_on_two_have_the_same_curves(trained):
+    volumes, labels = made_volumes(12)
+    section = GradeSection(epochs=3, patience=3)
+    found = []
+    for workers in (1, 2):
+        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+        with cluster, Client(cluster) as client:
+            found.append(
+                list(map_on(client)(train, *zip(*[(volumes, labels, patients(12), section)] * 3, strict=True)))
+            )
+    for one in [*found[0], *found[1]]:
+        assert one.curve == trained.curve
+        assert one.sha256 == trained.sha256
+
+
+def test_training_ends_when_the_held_back_loss_has_not_fallen_and_the_best_epoch_is_kept():
+    # nothing to learn: what fits the training cases only makes the others worse
+    volumes, labels = made_volumes(16, signal=0.0)
+    section = GradeSection(epochs=30, patience=2, learning_rate=1e-3, validation_share=0.25, augment=False)
+    trained = train(volumes, labels, patients(16), section)
+    losses = [epoch.validation_loss for epoch in trained.curve]
+    assert len(losses) < 30
+    assert trained.epoch == 1 + int(np.argmin(losses)) == len(losses) - 2
+    shorter = train(volumes, labels, patients(16), replace(section, epochs=trained.epoch))
+    assert shorter.sha256 == trained.sha256
+
+
+def test_a_case_has_the_same_features_whatever_is_beside_it(trained):
+    volumes, _ = made_volumes(4)
+    features, probability = run_network(trained, volumes, SHORT)
+    assert features.shape == (4, 544)
+    assert (features >= 0).all()
+    alone, own = run_network(trained, volumes[2:3], SHORT)
+    np.testing.assert_array_equal(alone[0], features[2])
+    assert own[0] == probability[2]
+
+
+def test_balance_weighs_the_classes_alike():
+    labels = np.array([0] * 9 + [1] * 3)
+    weights = class_weights(labels, np.arange(10), balance=True)
+    assert weights[:9].sum() == pytest.approx(5)
+    assert weights[9] == pytest.approx(5)  # the only one of its class among those that train
+    assert (class_weights(labels, np.arange(10), balance=False) == 1).all()
+
+
+def test_held_back_are_whole_patients_of_both_classes():
+    owners = [f"P{number // 2}" for number in range(40)]
+    labels = np.repeat([0] * 15 + [1] * 5, 2)
+    for seed in range(20):
+        held = hold_back(labels, owners, 0.2, np.random.default_rng(seed))
+        assert [int(held[labels == label].sum()) for label in (0, 1)] == [6, 2]
+        assert (held[::2] == held[1::2]).all()
+    assert not hold_back(labels, owners, 0.0, np.random.default_rng(0)).any()
+
+
+@pytest.mark.parametrize(
+    ("patience", "says"), [(0, "0 training patients are of class 1"), (2, "1 are to be held back")]
+)
+def test_a_class_without_enough_patients_is_refused(patience, says):
+    volumes, labels = made_volumes(4)
+    with pytest.raises(StatisticsError, match=says):
+        train(volumes, np.minimum(labels, 0), patients(4), replace(SHORT, patience=patience))
+
+
+def test_the_file_gives_back_the_network_bit_by_bit(trained, tmp_path):
+    write_trained(tmp_path / "network.safetensors", trained)
+    again = read_trained(tmp_path / "network.safetensors")
+    assert again.sha256 == trained.sha256
+    assert (again.network, again.curve, again.epoch) == (trained.network, trained.curve, trained.epoch)
+    unwatched = replace(trained, curve=(Epoch(0.5, math.nan),), epoch=1)
+    write_trained(tmp_path / "network.safetensors", unwatched)
+    assert math.isnan(read_trained(tmp_path / "network.safetensors").curve[0].validation_loss)
+
+
+def test_a_file_that_is_no_network_is_refused(trained, tmp_path):
+    path = tmp_path / "network.safetensors"
+    with pytest.raises(WeightsError, match="cannot read the grade network"):
+        read_trained(path)
+    path.write_bytes(b"no such file")
+    with pytest.raises(WeightsError, match="holds no grade network"):
+        read_trained(path)
+    metadata = {"input_shape": "[8, 16, 16]", "epoch": "1", "curve": '[["0.5", "0.5"]]'}
+    path.write_bytes(write_safetensors({"dense_1.weight": np.ones((2, 2), np.float32)}, metadata))
+    with pytest.raises(WeightsError, match=r"conv_1\.weight.* lack or differ"):
+        read_trained(path)
+    spoilt = {**trained.values, "output.bias": np.array([np.nan], np.float32)}
+    path.write_bytes(write_safetensors(spoilt, metadata))
+    with pytest.raises(WeightsError, match="not finite"):
+        read_trained(path)
+
+
+def test_a_gpu_that_is_not_there_and_an_engine_that_is_not_installed_are_told():
+    volumes, labels = made_volumes(4)
+    with pytest.raises(ClusterError, match="sees none here"):
+        train(volumes, labels, patients(4), replace(SHORT, device="gpu"))
+    missing = "torch" if installed() == "gluon" else "gluon"
+    with pytest.raises(MissingExtraError, match="not installed here"):
+        train(volumes, labels, patients(4), replace(SHORT, engine=missing))
