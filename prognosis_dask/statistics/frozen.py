@@ -1,0 +1,195 @@
+"""A fitted model in a folder: plain JSON and arrays, with what another cohort's table has to agree with.
+
+``model.json`` holds names and settings, ``arrays.npz`` numbers; nothing in them is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.columns import Encoding
+from prognosis_dask.statistics.endpoint import Classes, FloatArray, Survival
+from prognosis_dask.statistics.kaplan_meier import kaplan_meier
+from prognosis_dask.statistics.procedure import Fitted
+from prognosis_dask.statistics.table import FeatureTable
+
+_FORMAT = "prognosis_dask model 1"
+MODEL, ARRAYS = "model.json", "arrays.npz"
+#: The quantiles that are kept of every feature and of the risk score.
+QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+_OWN = "training."
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """A model with what is known of the cases that it was fitted on.
+
+    Attributes
+    ----------
+    fitted
+        The model.
+    encodings
+        How a table's columns become its features.
+    classes
+        The classes' names; () for survival.
+    horizons_days
+        Times that survival is predicted at.
+    counts
+        ``n_cases``, ``n_patients``, ``n_events`` of the training cases.
+    quantiles
+        Of each of ``fitted.features`` among the training cases, shape (:data:`QUANTILES`, features); NaN where all
+        values were missing.
+    risk_quantiles
+        Of the risk score, shape (:data:`QUANTILES`,); empty for more than two classes.
+    survival_by_group
+        Survival only: ``low`` and ``high`` to the Kaplan-Meier estimate of the training cases with a risk score of up
+        to the cut-off and above it, shape (2, times): times in days and survival.
+    """
+
+    fitted: Fitted
+    encodings: tuple[Encoding, ...]
+    classes: tuple[str, ...]
+    horizons_days: tuple[float, ...]
+    counts: Mapping[str, int]
+    quantiles: FloatArray
+    risk_quantiles: FloatArray
+    survival_by_group: Mapping[str, FloatArray]
+
+    def limits(self, features: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+        """The least and the greatest training value of each feature."""
+        at = [self.fitted.features.index(name) for name in features]
+        return self.quantiles[0, at], self.quantiles[-1, at]
+
+
+def describe(
+    fitted: Fitted, table: FeatureTable, encodings: Sequence[Encoding], horizons_days: Sequence[float]
+) -> Frozen:
+    """A model with the distribution of the table that it was fitted on."""
+    position = {name: i for i, name in enumerate(table.features)}
+    X = table.X[:, [position[name] for name in fitted.features]]
+    risk = fitted.predict(table).risk_score
+    needed = set(fitted.features)
+    groups: dict[str, FloatArray] = {}
+    if isinstance(table.endpoint, Survival) and risk is not None:
+        groups = {
+            name: _curve(table.endpoint.rows(rows))
+            for name, rows in (("low", risk <= fitted.cutoff), ("high", risk > fitted.cutoff))
+            if rows.any()
+        }
+    return Frozen(
+        fitted,
+        tuple(encoding for encoding in encodings if needed & set(encoding.features)),
+        table.endpoint.names if isinstance(table.endpoint, Classes) else (),
+        tuple(float(days) for days in horizons_days),
+        count_cases(table),
+        np.array([_quantiles(X[:, j]) for j in range(X.shape[1])]).T.reshape(len(QUANTILES), X.shape[1]),
+        _quantiles(risk) if risk is not None else np.zeros(0),
+        groups,
+    )
+
+
+def count_cases(table: FeatureTable) -> dict[str, int]:
+    """Cases, patients and, for survival, patients with the event."""
+    counts = {"n_cases": len(table.case_ids), "n_patients": len(set(table.patient_ids))}
+    if isinstance(table.endpoint, Survival):
+        with_event = {p for p, event in zip(table.patient_ids, table.endpoint.event, strict=True) if event}
+        counts["n_events"] = len(with_event)
+    return counts
+
+
+def freeze(frozen: Frozen, folder: Path) -> None:
+    """Write the model into a folder; equal models, equal bytes."""
+    plain, arrays = frozen.fitted.to_plain()
+    arrays = {
+        **arrays,
+        f"{_OWN}quantiles": frozen.quantiles,
+        f"{_OWN}risk_quantiles": frozen.risk_quantiles,
+        **{f"{_OWN}survival.{name}": curve for name, curve in frozen.survival_by_group.items()},
+    }
+    with (folder / ARRAYS).open("wb") as stream:
+        np.savez(stream, **arrays)
+    content = {
+        "format": _FORMAT,
+        "model": plain,
+        "encodings": [asdict(encoding) for encoding in frozen.encodings],
+        "classes": list(frozen.classes),
+        "horizons_days": list(frozen.horizons_days),
+        "training": dict(frozen.counts),
+        "arrays_sha256": _sha256(folder / ARRAYS),
+    }
+    text = json.dumps(content, indent=1, allow_nan=False)
+    (folder / MODEL).write_text(text + "\n", encoding="utf-8")
+
+
+def thaw(folder: Path | str) -> Frozen:
+    """Read a model back.
+
+    Parameters
+    ----------
+    folder
+        A models folder, or the run's folder that it is in.
+
+    Raises
+    ------
+    StatisticsError
+        When there is no model, or its files are not what was written together.
+    """
+    folder = Path(folder)
+    if not (folder / MODEL).is_file() and (folder / "models" / MODEL).is_file():
+        folder = folder / "models"
+    if not (folder / MODEL).is_file():
+        raise StatisticsError(f"{folder} holds no {MODEL}; `prognosis fit` and `prognosis run` write one")
+    try:
+        content = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+        _expect_whole(folder, content)
+        with np.load(folder / ARRAYS, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return _frozen(content, arrays)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StatisticsError(
+            f"the model in {folder} cannot be read ({type(error).__name__}: {error}); fit it again"
+        ) from error
+
+
+def _frozen(content: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Frozen:
+    groups = f"{_OWN}survival."
+    return Frozen(
+        Fitted.from_plain(content["model"], {k: v for k, v in arrays.items() if not k.startswith(_OWN)}),
+        tuple(Encoding(**{**encoding, "levels": tuple(encoding["levels"])}) for encoding in content["encodings"]),
+        tuple(content["classes"]),
+        tuple(content["horizons_days"]),
+        content["training"],
+        arrays[f"{_OWN}quantiles"],
+        arrays[f"{_OWN}risk_quantiles"],
+        {name.removeprefix(groups): curve for name, curve in arrays.items() if name.startswith(groups)},
+    )
+
+
+def _expect_whole(folder: Path, content: Mapping[str, Any]) -> None:
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        seen = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise StatisticsError(f"{folder / MODEL}: format is {seen!r}, expected {_FORMAT!r}; fit the model again")
+    if _sha256(folder / ARRAYS) != content["arrays_sha256"]:
+        raise StatisticsError(f"{folder / ARRAYS} is not the file that {MODEL} was written with; copy both anew")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _quantiles(values: FloatArray) -> FloatArray:
+    held = values[np.isfinite(values)]
+    return np.quantile(held, QUANTILES) if len(held) else np.full(len(QUANTILES), np.nan)
+
+
+def _curve(cases: Survival) -> FloatArray:
+    estimate = kaplan_meier(cases.time_days, cases.event)
+    return np.vstack([estimate.time_days, estimate.survival])
