@@ -58,7 +58,7 @@ def _share(name: str) -> sitk.Image:
     path = Path(spec.origin).parent / "datasets" / "data" / _FILES.format(name)
     if not path.is_file():
         raise FileNotFoundError(f"nilearn's package has no {path.name} any more; the ICBM152 template is read from it")
-    return sitk.Cast(sitk.ReadImage(str(path)), sitk.sitkFloat32) / 255.0
+    return sitk.Cast(sitk.ReadImage(str(path)) / 255.0, sitk.sitkFloat32)
 
 
 def _brain(tissue: sitk.Image) -> sitk.Image:
