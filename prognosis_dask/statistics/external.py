@@ -84,7 +84,8 @@ def range_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
         named = ", ".join(f"{fitted.chosen[i]} ({share[i]:.0%})" for i in worst)
         warnings.append(
             f"{len(far)} of the model's {len(fitted.chosen)} features lie outside their training range in more "
-            f"than {_SHARE_OUTSIDE:.0%} of the cases: {named}{', ...' if len(far) > 3 else ''}. There the model extrapolates."
+            f"than {_SHARE_OUTSIDE:.0%} of the cases: {named}{', ...' if len(far) > 3 else ''}. There "
+            "the model extrapolates."
         )
     empty = np.isnan(X).mean(axis=0)
     if (empty > 0).any():
