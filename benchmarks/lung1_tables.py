@@ -6,6 +6,7 @@ The folder holds ``summarieddeepfeatures.xlsx``, ``summariedradiomicsfeatures.xl
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,15 @@ def read_selected(folder: Path) -> FeatureTable:
     features = table.drop(columns=["duration_col", "event_col"])
     features.index = pd.Index([f"LUNG1-{n:03d}" for n in range(1, len(table) + 1)])
     return _with_endpoint(features, "deep", folder)
+
+
+def read_clinical(folder: Path) -> FeatureTable:
+    """Age and the stages of 422 patients: T, N, M, and overall as 1, 2, 3 (IIIa), 4 (IIIb); NaN where not known."""
+    clinical = pd.read_csv(folder / "nsclc-radiomics_clinical.csv").set_index("PatientID")
+    stage = clinical["Overall.Stage"].map({"I": 1.0, "II": 2.0, "IIIa": 3.0, "IIIb": 4.0})
+    columns = clinical[["age", "clinical.T.Stage", "Clinical.N.Stage", "Clinical.M.Stage"]]
+    table = _with_endpoint(columns.assign(**{"Overall.Stage": stage}), "stage", folder)
+    return replace(table, families=("clinical", *table.families[1:]))
 
 
 def _with_endpoint(features: pd.DataFrame, family: str, folder: Path) -> FeatureTable:

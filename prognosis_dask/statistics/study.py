@@ -1,0 +1,145 @@
+"""What the reference study reports, and what chance reports beside it. Every figure here is in-sample.
+
+Chen et al. (Medical Physics, 2023) fit a Cox model on the first k selected features and measure its concordance on the
+cases that it was selected and fitted on. Such a figure rises with k on any features, so it means something only beside
+that of features drawn at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.cox import cox_curve
+from prognosis_dask.statistics.endpoint import FloatArray, IntArray, Survival
+from prognosis_dask.statistics.table import FeatureTable, varying
+
+#: Draws of random features, as many as a range needs to be read by eye.
+DRAWS = 12
+
+#: Anything called like the built-in ``map``; the function and the items can be pickled.
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+
+def in_sample_curve(
+    table: FeatureTable,
+    ranking: IntArray | Sequence[int],
+    ks: Iterable[int],
+    draws: int = DRAWS,
+    seed: int | Sequence[int] = 0,
+    map: Map = map,
+    *,
+    penalizer: float = 0.01,
+) -> list[dict[str, float]]:
+    """In-sample concordance of the Cox model on the first k features, and on k features drawn at random.
+
+    In each draw the columns that vary are shuffled, and the first k of them taken for every k: what is said of one k
+    is said of k features drawn without replacement. Missing values become the column's median.
+
+    Parameters
+    ----------
+    table
+        Its endpoint is survival.
+    ranking
+        Columns, best first; constant ones are passed over.
+    ks
+        Numbers of features; those beyond the columns that there are, are left out.
+    draws
+        How often random features are drawn.
+    seed
+        Of the draws.
+    map
+        Runs the curves, one per task; called like the built-in one.
+    penalizer
+        Of the Cox model.
+
+    Returns
+    -------
+    list of dict
+        ``k, c_index_in_sample, random_median, random_lower, random_upper`` per k; the last two are the draws' range.
+
+    Raises
+    ------
+    StatisticsError
+        When the endpoint is not survival, without an event, or no column varies.
+    """
+    X = _complete(table.X)
+    columns = varying(X)
+    if not len(columns):
+        raise StatisticsError(f"none of {X.shape[1]} features varies among {len(X)} cases: there is no curve to draw")
+    first = np.asarray(ranking, dtype=np.int64)
+    first = first[np.isin(first, columns)]
+    wanted = [k for k in ks if 1 <= k <= len(first)]
+    rng = np.random.default_rng(seed)
+    orders = [first, *(rng.permutation(columns)[: max(wanted, default=0)] for _ in range(draws))]
+    fit = partial(_curve, X, table.survival, wanted, penalizer)
+    ranked, *random = map(fit, orders)
+    chance = np.array(random).reshape(draws, len(wanted))
+    return [
+        {
+            "k": k,
+            "c_index_in_sample": ranked[i],
+            "random_median": float(np.median(chance[:, i])) if draws else float("nan"),
+            "random_lower": float(chance[:, i].min()) if draws else float("nan"),
+            "random_upper": float(chance[:, i].max()) if draws else float("nan"),
+        }
+        for i, k in enumerate(wanted)
+    ]
+
+
+def compare_curves(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Wilcoxon's signed rank test between two in-sample curves, paired by k, as the study compares feature sets.
+
+    The points of a curve share their cases and most of their features: they are no independent observations, and the p
+    is far too small (two sets of random features differ by it as well). What respects that, is the comparison of
+    held-out folds.
+
+    Parameters
+    ----------
+    first, second
+        Rows of :func:`in_sample_curve`.
+
+    Returns
+    -------
+    dict
+        ``n`` (k in both), ``median_difference`` (first less second), ``statistic``, ``p``.
+
+    Raises
+    ------
+    StatisticsError
+        When no k is in both.
+    """
+    from scipy.stats import wilcoxon
+
+    at = {row["k"]: row["c_index_in_sample"] for row in second}
+    difference = np.array([row["c_index_in_sample"] - at[row["k"]] for row in first if row["k"] in at])
+    if not len(difference):
+        raise StatisticsError("the curves have no number of features in common")
+    moved = difference.any()
+    statistic, p = wilcoxon(difference) if moved else (0.0, 1.0)
+    return {
+        "n": len(difference),
+        "median_difference": float(np.median(difference)),
+        "statistic": float(statistic),
+        "p": float(p),
+    }
+
+
+def _curve(X: FloatArray, survival: Survival, ks: Sequence[int], penalizer: float, order: IntArray) -> list[float]:
+    return cox_curve(X[:, order], survival.time_days, survival.event, ks, penalizer=penalizer)
+
+
+def _complete(X: FloatArray) -> FloatArray:
+    """With missing values filled by their column's median; columns without any value become zero."""
+    missing = ~np.isfinite(X)
+    if not missing.any():
+        return X
+    filled = X.copy()
+    for column in np.flatnonzero(missing.any(axis=0)):
+        held = X[~missing[:, column], column]
+        filled[missing[:, column], column] = np.median(held) if len(held) else 0.0
+    return filled

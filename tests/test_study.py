@@ -1,0 +1,143 @@
+"""The reference study's in-sample figures, and what chance gives beside them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr
+
+from benchmarks.lung1_tables import read_clinical, read_deep, read_radiomics, read_selected
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.correlation import correlations
+from prognosis_dask.statistics.cox import cox_curve
+from prognosis_dask.statistics.endpoint import Classes, Survival
+from prognosis_dask.statistics.study import compare_curves, in_sample_curve
+from prognosis_dask.statistics.table import FeatureTable
+
+
+def noise_table(cases: int = 120, features: int = 40, seed: int = 0) -> FeatureTable:
+    """Features that say nothing of survival."""
+    rng = np.random.default_rng(seed)
+    names = tuple(f"c{i}" for i in range(cases))
+    return FeatureTable(
+        rng.normal(size=(cases, features)),
+        tuple(f"f{i}" for i in range(features)),
+        ("deep",) * features,
+        ("",) * features,
+        names,
+        names,
+        Survival(rng.exponential(500, cases) + 1, rng.random(cases) < 0.8),
+    )
+
+
+def test_the_study_s_own_selection_gives_its_figures_and_chance_gives_the_last_one_too(shared_data: Path) -> None:
+    folder = shared_data / "lung1_tables"
+    selected, deep = read_selected(folder), read_deep(folder)
+    ks = (1, 10, 50, 100)
+    published = in_sample_curve(selected, range(100), ks, draws=0)
+    assert [round(row["c_index_in_sample"], 4) for row in published] == [0.5632, 0.5903, 0.6337, 0.6662]
+    at_100 = in_sample_curve(deep, range(400), [100], draws=12)[0]
+    assert at_100["random_median"] == pytest.approx(0.662, abs=0.004)
+    assert at_100["random_lower"] == pytest.approx(0.654, abs=0.006)
+    assert at_100["random_upper"] == pytest.approx(0.669, abs=0.006)
+    assert at_100["random_upper"] > 0.66
+
+
+def test_features_that_say_nothing_give_a_rising_curve_and_the_random_ones_rise_with_it() -> None:
+    table = noise_table()
+    curve = in_sample_curve(table, range(40), (1, 10, 40), draws=8)
+    assert curve[0]["c_index_in_sample"] < 0.6
+    assert curve[-1]["c_index_in_sample"] > 0.68
+    assert curve[-1]["random_median"] == pytest.approx(curve[-1]["c_index_in_sample"])  # all features, in any order
+    for row in curve:
+        assert row["random_lower"] <= row["random_median"] <= row["random_upper"]
+
+
+def test_the_draws_are_those_of_features_without_replacement() -> None:
+    table = noise_table(features=6)
+    alone = [cox_curve(table.X[:, [i]], table.time_days, table.event, [1])[0] for i in range(6)]
+    curve = in_sample_curve(table, range(6), [1], draws=200)[0]
+    assert curve["random_lower"] == pytest.approx(min(alone))
+    assert curve["random_upper"] == pytest.approx(max(alone))
+
+
+def test_the_same_seed_gives_the_same_curve_however_its_draws_are_spread() -> None:
+    table = noise_table()
+    here = in_sample_curve(table, range(40), range(1, 11), draws=5, seed=3)
+    with ProcessPoolExecutor(2) as pool:
+        spread = in_sample_curve(table, range(40), range(1, 11), draws=5, seed=3, map=pool.map)
+    assert spread == here
+    assert in_sample_curve(table, range(40), range(1, 11), draws=5, seed=4) != here
+
+
+def test_constant_columns_are_passed_over_and_missing_values_filled() -> None:
+    table = noise_table(features=8)
+    X = table.X.copy()
+    X[:, 3] = 7.0
+    X[::9, 5] = np.nan
+    X[:, 6] = np.nan
+    curve = in_sample_curve(replace(table, X=X), range(8), range(1, 100), draws=3)
+    assert [row["k"] for row in curve] == [1, 2, 3, 4, 5, 6]
+    filled = np.where(np.isnan(X), np.nanmedian(X[:, 5]), X)[:, [0, 1, 2, 4, 5, 7]]
+    assert curve[-1]["c_index_in_sample"] == cox_curve(filled, table.time_days, table.event, [6])[0]
+
+
+def test_a_curve_that_cannot_be_drawn_says_why() -> None:
+    table = noise_table()
+    classes = replace(table, endpoint=Classes(np.arange(120) % 2, ("no", "yes")))
+    with pytest.raises(StatisticsError, match="endpoint is a class"):
+        in_sample_curve(classes, range(40), [1])
+    with pytest.raises(StatisticsError, match="none of 40 features varies"):
+        in_sample_curve(replace(table, X=np.ones((120, 40))), range(40), [1])
+    censored = replace(table, endpoint=Survival(table.time_days, np.zeros(120, dtype=bool)))
+    with pytest.raises(StatisticsError, match="without events"):
+        in_sample_curve(censored, range(40), [1])
+
+
+def test_the_signed_rank_test_finds_curves_of_random_features_different_too(shared_data: Path) -> None:
+    folder = shared_data / "lung1_tables"
+    deep, radiomics = read_deep(folder), read_radiomics(folder)
+    rng = np.random.default_rng(0)
+    ks = range(1, 101)
+    first, second, third = (in_sample_curve(deep, rng.permutation(400), ks, draws=0) for _ in range(3))
+    assert min(compare_curves(a, b)["p"] for a, b in ((first, second), (first, third), (second, third))) < 0.01
+    other = in_sample_curve(radiomics, rng.permutation(103), ks, draws=0)
+    assert compare_curves(first, other)["p"] < 0.01
+    assert compare_curves(first, first) == {"n": len(ks), "median_difference": 0.0, "statistic": 0.0, "p": 1.0}
+    with pytest.raises(StatisticsError, match="no number of features in common"):
+        compare_curves(first[:1], second[1:])
+
+
+def test_correlations_are_those_of_scipy(shared_data: Path) -> None:
+    folder = shared_data / "lung1_tables"
+    radiomics, clinical = read_radiomics(folder), read_clinical(folder)
+    rows = [clinical.case_ids.index(name) for name in radiomics.case_ids]
+    stage = clinical.rows(np.array(rows)).X[:, clinical.features.index("Overall.Stage")]
+    volume = radiomics.X[:, radiomics.features.index("original_shape_MeshVolume")]
+    assert np.isnan(stage).any()
+    found = correlations(radiomics.X[:, :20], radiomics.features[:20], {"volume": volume, "stage": stage})
+    assert len(found) == 40
+    for i, row in enumerate(found):
+        other = volume if i < 20 else stage
+        held = np.isfinite(other)
+        expected = pearsonr(radiomics.X[held, i % 20], other[held])
+        interval = expected.confidence_interval()
+        assert row["n"] == held.sum()
+        numbers = [row[name] for name in ("pearson", "lower", "upper")]
+        if abs(expected.statistic) < 1 - 1e-9:
+            assert numbers == pytest.approx([expected.statistic, interval.low, interval.high], abs=1e-9)
+            assert row["p"] == pytest.approx(expected.pvalue, rel=1e-6)
+        else:
+            assert numbers == [pytest.approx(1.0)] * 3
+
+
+def test_a_correlation_with_a_constant_or_with_three_cases_is_no_number() -> None:
+    X = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0], [5.0, 5.0], [np.nan, 5.0]])
+    rows = correlations(X, ("x", "flat"), {"y": np.arange(5.0), "few": np.array([1.0, 2.0, 0.0, np.nan, 1.0])})
+    assert rows[0]["pearson"] == pytest.approx(np.corrcoef([1, 2, 3, 5], [0, 1, 2, 3])[0, 1])
+    for row in rows[1:]:
+        assert np.isnan([row["pearson"], row["lower"], row["upper"], row["p"]]).all()
