@@ -14,7 +14,7 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.concordance import concordance
-from prognosis_dask.statistics.endpoint import BoolArray, FloatArray
+from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
 from prognosis_dask.statistics.table import varying
 
 #: The two-sided 95 % point of the normal distribution.
@@ -59,20 +59,25 @@ class CoxModel:
         Per standard deviation of the feature; Wald's intervals and test. With a penalty, and after selection on the
         same cases, these describe the model and are no evidence for a single feature.
         """
-        return [
-            {
-                "feature": name,
-                "coef": coef,
-                "se": se,
-                "hazard_ratio": exp(coef),
-                "lower_95": exp(coef - _Z95 * se),
-                "upper_95": exp(min(coef + _Z95 * se, _WIDEST)),  # finite where the data say nothing
-                "p": erfc(abs(coef) / se / sqrt(2.0)),
-            }
-            for name, coef, se in zip(
-                self.features, self.coefficient.tolist(), self.standard_error.tolist(), strict=True
-            )
-        ]
+        return coefficient_rows(self.features, self.coefficient, self.standard_error)
+
+
+def coefficient_rows(
+    features: Sequence[str], coefficient: FloatArray, standard_error: FloatArray
+) -> list[dict[str, str | float]]:
+    """``feature, coef, se, hazard_ratio, lower_95, upper_95, p`` of each feature, by Wald's normal approximation."""
+    return [
+        {
+            "feature": name,
+            "coef": coef,
+            "se": se,
+            "hazard_ratio": exp(min(coef, _WIDEST)),
+            "lower_95": exp(min(coef - _Z95 * se, _WIDEST)),
+            "upper_95": exp(min(coef + _Z95 * se, _WIDEST)),  # finite where the data say nothing
+            "p": erfc(abs(coef) / se / sqrt(2.0)) if se > 0 else float("nan"),
+        }
+        for name, coef, se in zip(features, coefficient.tolist(), standard_error.tolist(), strict=True)
+    ]
 
 
 def fit_cox(
@@ -102,8 +107,8 @@ def fit_cox(
     _check(X, time, event, features)
     mean, scale = X.mean(axis=0), X.std(axis=0, ddof=1)
     order = np.argsort(time, kind="stable")
-    likelihood = _PartialLikelihood((X[order] - mean) / scale, time[order], event[order], penalizer)
-    coefficient, information = _maximise(likelihood)
+    likelihood = PartialLikelihood((X[order] - mean) / scale, time[order], event[order], penalizer)
+    coefficient, information = maximise(likelihood)
     if penalizer < _HARDLY_PENALISED:
         _expect_maximum(coefficient, information, _shape(X, event))
     standard_error = np.sqrt(np.diag(np.linalg.inv(information)))
@@ -155,8 +160,8 @@ def _shape(X: FloatArray, event: BoolArray) -> str:
     return f"Cox model of {X.shape[1]} features on {len(event)} cases with {int(event.sum())} events"
 
 
-class _PartialLikelihood:
-    """Efron's log partial likelihood with ridge penalty; rows are sorted by time.
+class PartialLikelihood:
+    """Efron's log partial likelihood with ridge penalty ``rows * penalizer / 2 * |b|²``; rows are sorted by time.
 
     For the l-th of the m events of one time (l = 0..m-1), the risk set's sum counts the m tied events with weight
     1 - l/m (Efron, JASA 72, 1977).
@@ -191,6 +196,14 @@ class _PartialLikelihood:
         information.flat[:: len(information) + 1] += self.penalty
         return Z[deaths].sum(axis=0) - average.sum(axis=0) - self.penalty * coefficient, information
 
+    def score(self, columns: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Of each column alone, at a coefficient of zero: the derivative and the information."""
+        Z = self.Z[:, columns]
+        total = self._risk_sum(np.ones(len(Z)))[:, None]
+        average = self._risk_sum(Z) / total
+        information = (self._risk_sum(Z**2) / total - average**2).sum(axis=0)
+        return Z[self.deaths].sum(axis=0) - average.sum(axis=0), information
+
     def _hazard(self, coefficient: FloatArray) -> tuple[FloatArray, FloatArray, float]:
         eta = self.Z @ coefficient
         shift = float(eta.max())
@@ -203,9 +216,20 @@ class _PartialLikelihood:
         return np.asarray(at_risk - (self.share * tied.T).T)
 
 
-def _maximise(likelihood: _PartialLikelihood) -> tuple[FloatArray, FloatArray]:
-    """Newton's method with halved steps; the function is concave, so it cannot end anywhere else."""
-    coefficient = np.zeros(likelihood.Z.shape[1])
+def maximise(likelihood: PartialLikelihood, start: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
+    """Newton's method with halved steps; the function is concave, so it cannot end anywhere else.
+
+    Returns
+    -------
+    coefficient, information
+        Where the maximum is, and the negative Hessian there.
+
+    Raises
+    ------
+    StatisticsError
+        When there is no maximum.
+    """
+    coefficient = np.zeros(likelihood.Z.shape[1]) if start is None else start
     value = likelihood.value(coefficient)
     for _ in range(50):
         gradient, information = likelihood.derivatives(coefficient)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import FloatArray, IntArray
-from prognosis_dask.statistics.procedure import Procedure
+from prognosis_dask.statistics.procedure import Procedure, fit_procedure
+from prognosis_dask.statistics.splitting import expect_folds_can_learn, split_patients
 from prognosis_dask.statistics.table import FeatureTable
 
 #: Anything called like the built-in ``map``; the function and the items can be pickled.
@@ -64,5 +69,88 @@ def validate(
     extend: Extend | None = None,
     horizons_days: Sequence[float] = (),
 ) -> list[FoldResult]:
-    """Validate every procedure on the same ``repeats`` times ``folds`` held-out folds."""
-    raise NotImplementedError
+    """Validate every procedure on the same ``repeats`` times ``folds`` held-out folds.
+
+    Patients are split, not cases, each fold with its share of every stratum of the endpoint. Within a training fold a
+    procedure tunes itself by its own inner folds. There is one task per repeat, fold and procedure; the results depend
+    on ``seed``, not on how ``map`` orders or spreads them.
+
+    Parameters
+    ----------
+    table
+        All cases.
+    procedures
+        By name.
+    folds, repeats, seed
+        Of the outer cross-validation.
+    map
+        Runs the tasks; called like the built-in one.
+    extend
+        Adds features that are themselves learnt (a network's, say): called once per outer fold with the table and the
+        training rows, through ``map``.
+    horizons_days
+        Times at which survival is predicted.
+
+    Returns
+    -------
+    list
+        By repeat, then fold, then procedure.
+
+    Raises
+    ------
+    StatisticsError
+        When there are too few patients of a kind for the folds, or a training fold cannot carry a procedure.
+    """
+    if folds < 2 or repeats < 1 or not procedures:
+        raise StatisticsError(
+            f"{folds} folds, {repeats} repeats, {len(procedures)} procedures: expected 2, 1, 1 or more"
+        )
+    expect_folds_can_learn(table, folds)
+    splits = [
+        (repeat, fold, np.flatnonzero(number == fold))
+        for repeat in range(repeats)
+        for number in [split_patients(table, folds, [seed, repeat])]
+        for fold in range(folds)
+    ]
+    if extend is None:
+        return list(
+            map(
+                partial(_run_task, table, dict(procedures), seed, tuple(horizons_days)),
+                [(*split, name, None) for split in splits for name in procedures],
+            )
+        )
+    extended = list(map(partial(_extend, table, extend), [rows for _, _, rows in splits]))
+    tasks = [(*split, name, X) for split, X in zip(splits, extended, strict=True) for name in procedures]
+    return list(map(partial(_run_task, table, dict(procedures), seed, tuple(horizons_days)), tasks))
+
+
+def _extend(table: FeatureTable, extend: Extend, test: IntArray) -> FeatureTable:
+    return extend(table, np.setdiff1d(np.arange(len(table.case_ids)), test))
+
+
+def _run_task(
+    table: FeatureTable,
+    procedures: Mapping[str, Procedure],
+    seed: int,
+    horizons: tuple[float, ...],
+    task: tuple[int, int, IntArray, str, FeatureTable | None],
+) -> FoldResult:
+    repeat, fold, test, name, extended = task
+    table = table if extended is None else extended
+    train = np.setdiff1d(np.arange(len(table.case_ids)), test)
+    fitted = fit_procedure(procedures[name], table.rows(train), [seed, repeat, fold])
+    prediction = fitted.predict(table.rows(test))
+    return FoldResult(
+        name,
+        repeat,
+        fold,
+        train,
+        test,
+        prediction.risk_score,
+        float("nan") if fitted.cutoff is None else fitted.cutoff,
+        horizons if prediction.survival else (),
+        prediction.survival(np.array(horizons)) if prediction.survival else None,
+        prediction.probability,
+        fitted.chosen,
+        fitted.tuned,
+    )

@@ -6,12 +6,23 @@ part of the procedure: :func:`fit_procedure` sees the rows it is given and no ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prognosis_dask.statistics.endpoint import FloatArray
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.cox import coefficient_rows
+from prognosis_dask.statistics.endpoint import Classes, FloatArray, IntArray
+from prognosis_dask.statistics.learners import LEARNERS, Model, learner_for
+from prognosis_dask.statistics.learners.prediction import Prediction as Prediction
+from prognosis_dask.statistics.plain import Array, from_plain, to_plain
+from prognosis_dask.statistics.preparing import Preparation, expect_finite
+from prognosis_dask.statistics.selectors import SELECTORS
 from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.statistics.tuning import arrange, choose_values
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,12 @@ class Procedure:
     label_days
         Selectors of classes take "alive after so many days" as the label where the endpoint is survival.
     reproducible
-        The features that selector "reproducibility" keeps.
+        The reproducibility filter: of the features that are not forced, only these are kept; () for all.
+
+    Raises
+    ------
+    StatisticsError
+        When a value is none of what is said above.
     """
 
     families: tuple[str, ...] = ()
@@ -62,27 +78,28 @@ class Procedure:
     label_days: float = 365.0
     reproducible: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("n_features", "penalty", "mixing"):
+            if not getattr(self, name):
+                raise StatisticsError(f"{name} is empty: give at least one value")
+        checks = {
+            "variance": (self.variance >= 0, "zero or more"),
+            "correlation": (0 < self.correlation <= 1, "above zero, at most one"),
+            "harmonise": (self.harmonise in ("", "combat"), "'' or 'combat'"),
+            "selector": (self.selector in ("", *SELECTORS), f"'' or one of {', '.join(SELECTORS)}"),
+            "learner": (self.learner in LEARNERS, f"one of {', '.join(LEARNERS)}"),
+            "n_features": (min(self.n_features) >= 1, "one or more each"),
+            "penalty": (min(self.penalty) >= 0, "zero or more each"),
+            "mixing": (min(self.mixing) >= 0 and max(self.mixing) <= 1, "from zero to one each"),
+            "inner_folds": (self.inner_folds >= 2, "two or more"),
+            "label_days": (self.label_days > 0, "above zero"),
+        }
+        for name, (fine, expected) in checks.items():
+            if not fine:
+                raise StatisticsError(f"{name} is {getattr(self, name)!r}, expected {expected}")
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a fitted procedure says of cases.
 
-    Attributes
-    ----------
-    risk_score
-        Survival: shape (cases,), higher is worse. Two classes: the positive one's log odds. Else None.
-    survival
-        Survival: times in days, shape (t,), to the probability of surviving them, shape (cases, t). Else None.
-    probability
-        Classes: shape (cases, classes). Else None.
-    """
-
-    risk_score: FloatArray | None = None
-    survival: Callable[[FloatArray], FloatArray] | None = None
-    probability: FloatArray | None = None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """A procedure fitted on a table: plain data.
 
@@ -94,42 +111,147 @@ class Fitted:
         The columns that a table must have, all that the procedure saw, and their units.
     source
         The training table's digests.
+    classes
+        The classes' names; () for survival.
+    preparation
+        How columns are prepared.
+    columns
+        Positions in the prepared columns of those in the model.
     chosen
-        The features in the model.
+        Their features' names; ``forced`` ones first, then the best of the ranking.
     tuned
         The values of ``n_features``, ``penalty`` and ``mixing`` that the training cases chose.
+    model
+        The fitted model.
     cutoff
-        The training cases' median risk score: above it is the high-risk group.
+        The training cases' median risk score: above it is the high-risk group. None where there is no risk score.
     """
 
     procedure: Procedure
     features: tuple[str, ...]
     units: tuple[str, ...]
     source: Mapping[str, str]
+    classes: tuple[str, ...]
+    preparation: Preparation
+    columns: IntArray
     chosen: tuple[str, ...]
     tuned: Mapping[str, float]
-    cutoff: float
+    model: Model
+    cutoff: float | None
 
     def predict(self, table: FeatureTable) -> Prediction:
-        """Predict a table that has the same features, in any order; it may have more."""
-        raise NotImplementedError
+        """Predict a table that has the same features, in any order; it may have more.
 
-    def to_plain(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """What JSON holds, and the arrays."""
-        raise NotImplementedError
+        Raises
+        ------
+        StatisticsError
+            When a feature is missing, has another unit, or the features come from other parameters or weights.
+        """
+        with threadpool_limits(1):
+            return self.model.predict(self.prepared(table)[:, self.columns])
+
+    def prepared(self, table: FeatureTable) -> FloatArray:
+        """All prepared columns of a table, shape (cases, kept columns): complete, harmonised, standardised."""
+        at = self._positions(table)
+        expect_finite(table)
+        return self.preparation.apply(table.X[:, at], table.site)
+
+    def coefficients(self) -> list[dict[str, str | float]]:
+        """One row per feature of a linear model, per standard deviation; none for a model that is not linear.
+
+        ``feature, coef, se, hazard_ratio, lower_95, upper_95, p``, with NaN for what an absolute penalty, or more
+        features than cases, leave undefined. Of two classes, ``hazard_ratio`` is the odds ratio; of Weibull's model,
+        that of its proportional hazards.
+        """
+        coefficient = getattr(self.model, "coefficient", None)
+        if coefficient is None or len(self.classes) > 2:
+            return []
+        if self.classes:
+            coefficient = coefficient[1]
+        coefficient = coefficient * -getattr(self.model, "shape", -1.0)
+        error = getattr(self.model, "standard_error", np.full(len(coefficient), np.nan))
+        return coefficient_rows(self.chosen, coefficient, error)
+
+    def to_plain(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """What JSON holds, and the arrays by name."""
+        return to_plain(self)
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Fitted:
+    def from_plain(cls, plain: Mapping[str, Any], arrays: Mapping[str, Array]) -> Fitted:
         """The inverse of :meth:`to_plain`."""
-        raise NotImplementedError
+        kinds = {"model": LEARNERS[plain["procedure"]["learner"]].model}
+        return from_plain(cls, plain, arrays, kinds=kinds)
+
+    def _positions(self, table: FeatureTable) -> IntArray:
+        position = {name: i for i, name in enumerate(table.features)}
+        missing = [name for name in self.features if name not in position]
+        if missing:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise StatisticsError(f"the table lacks features of the model: {', '.join(missing[:5])}{more}")
+        at = np.array([position[name] for name in self.features], dtype=np.int64)
+        for name, unit, column in zip(self.features, self.units, at, strict=True):
+            if table.units[column] != unit:
+                raise StatisticsError(
+                    f"feature {name} is in {table.units[column] or 'no unit'}, the model's in {unit or 'no unit'}"
+                )
+        for key in self.source.keys() & table.source.keys():
+            if self.source[key] != table.source[key]:
+                raise StatisticsError(
+                    f"the table's features come from another {key} ({table.source[key]}) than the model's "
+                    f"({self.source[key]}): compute them anew with the model's"
+                )
+        return at
 
 
 def fit_procedure(procedure: Procedure, table: FeatureTable, seed: int | list[int]) -> Fitted:
     """Fit on the table's rows, and on nothing else.
+
+    The result depends on the rows, the procedure and the seed; linear algebra runs on one thread, so that it does not
+    depend on the machine's.
 
     Raises
     ------
     StatisticsError
         When the cases cannot carry it.
     """
-    raise NotImplementedError
+    seed = [seed] if isinstance(seed, int) else seed
+    table = visible(procedure, table)
+    learner = learner_for(procedure.learner, table.endpoint)
+    with threadpool_limits(1):
+        values = choose_values(procedure, table, seed)
+        arranged = arrange(procedure, table, seed)
+        columns = arranged.columns(values.n_features if procedure.selector else len(arranged.ranked))
+        Z = arranged.Z[:, columns]
+        (model,) = learner.fit(Z, table.endpoint, [values.penalty], values.mixing, seed)
+        risk = model.predict(Z).risk_score
+    names = np.array(table.features)[arranged.preparation.kept[columns]]
+    return Fitted(
+        procedure,
+        table.features,
+        table.units,
+        dict(table.source),
+        table.endpoint.names if isinstance(table.endpoint, Classes) else (),
+        arranged.preparation,
+        columns,
+        tuple(names.tolist()),
+        {
+            "n_features": len(columns) - len(arranged.forced),
+            "penalty": values.penalty,
+            "mixing": values.mixing,
+        },
+        model,
+        None if risk is None else float(np.median(risk)),
+    )
+
+
+def visible(procedure: Procedure, table: FeatureTable) -> FeatureTable:
+    """The columns that the procedure may see.
+
+    Raises
+    ------
+    StatisticsError
+        When a family of its has no column.
+    """
+    if not procedure.families:
+        return table
+    return table.columns(tuple(dict.fromkeys((*procedure.families, *procedure.forced))))

@@ -1,0 +1,85 @@
+"""Cox's proportional hazards with ridge, lasso or elastic-net penalty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.baseline import Baseline, breslow
+from prognosis_dask.statistics.cox import PartialLikelihood, maximise
+from prognosis_dask.statistics.elastic_net import maximise_elastic_net
+from prognosis_dask.statistics.endpoint import Endpoint, FloatArray, Survival
+from prognosis_dask.statistics.learners.prediction import Prediction
+
+
+@dataclass(frozen=True, eq=False)
+class ProportionalHazards:
+    """A linear risk score on a baseline hazard.
+
+    Attributes
+    ----------
+    coefficient
+        Log hazard ratio per standard deviation, shape (features,).
+    standard_error
+        Of each; NaN where an absolute penalty takes part, which has no such thing.
+    baseline
+        Breslow's, of a case whose features are all at their means.
+    """
+
+    coefficient: FloatArray
+    standard_error: FloatArray
+    baseline: Baseline
+
+    def predict(self, Z: FloatArray) -> Prediction:
+        """Risk score and survival of cases, from prepared features of shape (cases, features)."""
+        risk = Z @ self.coefficient
+        return Prediction(risk, partial(self.baseline.survival, risk))
+
+
+def fit_proportional_hazards(
+    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], mixing: float, seed: list[int]
+) -> list[ProportionalHazards]:
+    """Fit one model per penalty, the strongest first and each from the one before.
+
+    Maximises the log partial likelihood (Efron's ties) less
+    ``cases * penalty * ((1 - mixing) / 2 * |b|² + mixing * sum |b|)``: the scale of lifelines' ``CoxPHFitter``.
+
+    Raises
+    ------
+    StatisticsError
+        When there is no event, or, almost without penalty, no maximum.
+    """
+    assert isinstance(endpoint, Survival)
+    if not endpoint.event.any():
+        raise StatisticsError(f"all {len(endpoint)} training cases are censored: without events nothing can be learnt")
+    order = np.argsort(endpoint.time_days, kind="stable")
+    sorted_rows, turn = Z[order], None
+    if mixing == 0 and Z.shape[1] > len(Z):
+        # a ridge solution lies in the span of the cases: as many directions as cases are enough
+        left, size, turn = np.linalg.svd(sorted_rows, full_matrices=False)
+        sorted_rows = left * size
+    likelihood = PartialLikelihood(sorted_rows, endpoint.time_days[order], endpoint.event[order], 0.0)
+    models: dict[float, ProportionalHazards] = {}
+    start = np.zeros(sorted_rows.shape[1])
+    for penalty in sorted(set(penalties), reverse=True):
+        likelihood.penalty = penalty * (1 - mixing) * len(Z)
+        if mixing > 0 and penalty > 0:
+            start = maximise_elastic_net(likelihood, penalty * mixing, start)
+            error = np.full(len(start), np.nan)
+        else:
+            start, information = maximise(likelihood, start)
+            error = _standard_errors(information, turn)
+        coefficient = start if turn is None else turn.T @ start
+        models[penalty] = ProportionalHazards(coefficient, error, breslow(endpoint, Z @ coefficient))
+    return [models[penalty] for penalty in penalties]
+
+
+def _standard_errors(information: FloatArray, turn: FloatArray | None) -> FloatArray:
+    """From the penalised information; with more features than cases there are none."""
+    if turn is not None:
+        return np.full(turn.shape[1], np.nan)
+    return np.asarray(np.sqrt(np.diag(np.linalg.inv(information))))

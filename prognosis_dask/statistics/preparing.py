@@ -1,0 +1,133 @@
+"""From a table's columns to what selectors and learners take: complete, harmonised, pruned, standardised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.combat import Combat, fit_combat
+from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
+from prognosis_dask.statistics.table import FeatureTable, varying
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What was learnt from the training cases about the columns.
+
+    Attributes
+    ----------
+    median
+        What a missing value becomes, per column of the table.
+    combat, harmonised
+        The harmonisation, and the positions of the columns it applies to; None without one.
+    kept
+        Positions of the columns that are left after pruning.
+    mean, scale
+        Of the kept columns: mean and standard deviation.
+    """
+
+    median: FloatArray
+    combat: Combat | None
+    harmonised: IntArray
+    kept: IntArray
+    mean: FloatArray
+    scale: FloatArray
+
+    def apply(self, X: FloatArray, site: Sequence[str]) -> FloatArray:
+        """The kept columns, standardised; ``X`` has all of the table's columns."""
+        X = np.where(np.isnan(X), self.median, X)
+        if self.combat is not None:
+            X[:, self.harmonised] = self.combat.apply(X[:, self.harmonised], site)
+        return np.asarray((X[:, self.kept] - self.mean) / self.scale)
+
+
+def fit_preparation(
+    table: FeatureTable,
+    free: BoolArray,
+    *,
+    among: tuple[str, ...] = (),
+    harmonise: str = "",
+    variance: float = 0.0,
+    correlation: float = 1.0,
+) -> Preparation:
+    """Learn from the training cases how columns are completed, harmonised, pruned and standardised.
+
+    Columns without any value, and constant ones, are left out.
+
+    Parameters
+    ----------
+    table
+        The training cases.
+    free
+        Which columns are harmonised and pruned; the others are only completed and standardised.
+    among
+        Of the free columns, only these features are kept; () for all.
+    harmonise, variance, correlation
+        See :class:`prognosis_dask.statistics.procedure.Procedure`.
+
+    Raises
+    ------
+    StatisticsError
+        When a value is infinite, or harmonisation is asked for and the sites are unknown.
+    """
+    expect_finite(table)
+    held = ~np.isnan(table.X).all(axis=0)
+    median = np.zeros(len(held))
+    median[held] = np.nanmedian(table.X[:, held], axis=0)
+    X = np.where(np.isnan(table.X), median, table.X)
+    harmonised = np.flatnonzero(free & held) if harmonise else np.arange(0)
+    combat = _fit_combat(X[:, harmonised], table.site) if harmonise else None
+    if combat is not None:
+        X[:, harmonised] = combat.apply(X[:, harmonised], table.site)
+    keep = np.zeros(len(held), dtype=bool)
+    keep[varying(X)] = True
+    keep[free & (_flat(X, variance) | ~np.isin(table.features, among or table.features))] = False
+    candidates = np.flatnonzero(keep & free)
+    keep[candidates[_redundant(X[:, candidates], correlation)]] = False
+    kept = np.flatnonzero(keep)
+    return Preparation(median, combat, harmonised, kept, X[:, kept].mean(axis=0), X[:, kept].std(axis=0, ddof=1))
+
+
+def expect_finite(table: FeatureTable) -> None:
+    """Refuse infinite values.
+
+    Raises
+    ------
+    StatisticsError
+        Naming the first feature and case.
+    """
+    row, column = np.nonzero(np.isinf(table.X))
+    if len(row):
+        raise StatisticsError(
+            f"{len(row)} values are infinite, the first of feature {table.features[column[0]]} in case "
+            f"{table.case_ids[row[0]]}: leave the feature or the case out, or mark the value as missing"
+        )
+
+
+def _fit_combat(X: FloatArray, site: tuple[str, ...]) -> Combat:
+    if not site:
+        raise StatisticsError("harmonise is 'combat', and the table does not say which site its cases are from")
+    return fit_combat(X, site)
+
+
+def _flat(X: FloatArray, least: float) -> BoolArray:
+    """Columns whose variance, once they are scaled to 0..1, is below ``least``."""
+    spread = np.ptp(X, axis=0)
+    return np.asarray(X.var(axis=0) < least * spread**2)
+
+
+def _redundant(X: FloatArray, most: float) -> BoolArray:
+    """Columns whose absolute Spearman correlation with an earlier one that stays is above ``most``."""
+    redundant = np.zeros(X.shape[1], dtype=bool)
+    if most >= 1 or X.shape[1] < 2:
+        return redundant
+    from scipy.stats import rankdata
+
+    close = np.abs(np.corrcoef(rankdata(X, axis=0), rowvar=False)) > most
+    for column in range(X.shape[1]):
+        if not redundant[column]:
+            redundant[column + 1 :] |= close[column, column + 1 :]
+    return redundant

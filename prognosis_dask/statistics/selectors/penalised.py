@@ -1,0 +1,78 @@
+"""The order in which features enter the path of an absolute penalty: Cox's elastic net, and the logistic lasso."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.cox import PartialLikelihood
+from prognosis_dask.statistics.elastic_net import first_price, maximise_elastic_net
+from prognosis_dask.statistics.endpoint import Classes, Endpoint, FloatArray, IntArray, Survival
+from prognosis_dask.statistics.learners.prediction import balanced_weights
+
+#: The share of the penalty that is absolute, and how far and in how many steps the penalty falls from where the first
+#: feature enters. Well-nigh a lasso; the squared rest lets correlated features enter together.
+MIXING, FALL, STEPS = 0.9, 0.05, 25
+#: The order of entry needs no more (violation of optimality, per case).
+_TOLERANCE = 1e-5
+
+
+def rank_elastic_net(Z: FloatArray, endpoint: Endpoint, label_days: float, seed: list[int]) -> IntArray:
+    """Rank by entry into the path of Cox's elastic net; those that never enter are left out."""
+    assert isinstance(endpoint, Survival)
+    return cox_entries(Z, endpoint, Z.shape[1])
+
+
+def cox_entries(Z: FloatArray, endpoint: Survival, enough: int) -> IntArray:
+    """The features in the order in which they enter the path, until at least ``enough`` have; of one step, by size."""
+    if not endpoint.event.any():
+        raise StatisticsError(f"all {len(endpoint)} training cases are censored: without events nothing can be learnt")
+    order = np.argsort(endpoint.time_days, kind="stable")
+    likelihood = PartialLikelihood(Z[order], endpoint.time_days[order], endpoint.event[order], 0.0)
+    first = first_price(likelihood)
+    coefficient = np.zeros(Z.shape[1])
+    entered: list[int] = []
+    for price in first * np.geomspace(1.0, FALL, STEPS)[1:]:
+        likelihood.penalty = price * (1 - MIXING) / MIXING * len(Z)
+        coefficient = maximise_elastic_net(likelihood, price, coefficient, _TOLERANCE)
+        _enter(entered, np.abs(coefficient))
+        if len(entered) >= enough:
+            break
+    return np.array(entered, dtype=np.int64)
+
+
+def rank_lasso(Z: FloatArray, endpoint: Endpoint, label_days: float, seed: list[int]) -> IntArray:
+    """Rank by entry into the path of the logistic lasso, all classes weighing the same; the rest is left out."""
+    assert isinstance(endpoint, Classes)
+    return logistic_entries(Z, endpoint, Z.shape[1])
+
+
+def logistic_entries(Z: FloatArray, endpoint: Classes, enough: int) -> IntArray:
+    """As :func:`cox_entries`, of logistic regression (multinomial for more than two classes)."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    weights = balanced_weights(endpoint)
+    indicator = endpoint.label[:, None] == np.arange(len(endpoint.names))
+    share = weights @ indicator / len(Z)
+    first = float(np.abs(Z.T @ (weights[:, None] * (indicator - share))).max()) / len(Z)
+    if first == 0:
+        raise StatisticsError(f"none of {Z.shape[1]} features differs between the classes {endpoint.names}")
+    machine = LogisticRegression(penalty="l1", solver="saga", tol=1e-3, max_iter=1000, warm_start=True, random_state=0)
+    entered: list[int] = []
+    for price in first * np.geomspace(1.0, FALL, STEPS)[1:]:
+        machine.C = 1.0 / (len(Z) * price)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the order of entry needs no more
+            machine.fit(Z, endpoint.label, sample_weight=weights)
+        _enter(entered, np.abs(machine.coef_).max(axis=0))
+        if len(entered) >= enough:
+            break
+    return np.array(entered, dtype=np.int64)
+
+
+def _enter(entered: list[int], size: FloatArray) -> None:
+    new = np.setdiff1d(np.flatnonzero(size), entered)
+    entered.extend(new[np.argsort(-size[new], kind="stable")].tolist())
