@@ -75,7 +75,7 @@ def _block(mx: Any, network: GradeNetwork) -> Any:
     nn = mx.gluon.nn
     (flat,) = network.layers["flat"]
 
-    class Block(mx.gluon.HybridBlock):  # type: ignore[misc, name-defined]
+    class Block(mx.gluon.HybridBlock):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             with self.name_scope():

@@ -149,7 +149,8 @@ def train(volumes: Floats, labels: npt.NDArray[np.int64], patients: Sequence[str
     held_back = hold_back(labels, patients, section.validation_share if section.patience else 0.0, split)
     at, kept_back = np.flatnonzero(~held_back), np.flatnonzero(held_back)
     weights = class_weights(labels, at, balance=section.balance)
-    network = GradeNetwork(volumes.shape[1:])
+    slices, rows, columns = volumes.shape[1:]
+    network = GradeNetwork((slices, rows, columns))
     with _LOCK:
         learner = load_learner(network, network.draw(first), section)
         curve: list[Epoch] = []

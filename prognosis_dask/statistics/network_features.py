@@ -1,0 +1,144 @@
+"""Deep features of the grade network, learnt anew from each outer fold's training cases.
+
+The network sees what it is to predict, so its features of a case that it was trained on say nothing of how good it is:
+nested validation gives each outer fold a network that has seen its training cases alone. Within the fold the features
+of the training cases are those of cases that the network knows, and so flatter inner tuning; the held-out ones are not
+touched by that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from prognosis_dask.deep.grade_network import feature_names
+from prognosis_dask.deep.training import Trained, provenance, run_network, train
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.job import GradeSection
+from prognosis_dask.statistics.endpoint import Classes, FloatArray, IntArray
+from prognosis_dask.statistics.nested import Map
+from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.store.publish import staging
+from prognosis_dask.store.volumes import read_volumes
+
+FAMILY = "network"
+
+
+@dataclass(frozen=True)
+class NetworkFeatures:
+    """Adds the features of a network trained on some rows of a table to all of its rows.
+
+    To be given to :func:`prognosis_dask.statistics.nested.validate` as ``extend``. Small, so that it travels with
+    tasks; what a training gave is kept, and taken from there by the next one who asks for the same.
+
+    Attributes
+    ----------
+    volumes
+        Path of the store of volumes.
+    section
+        The job's ``[grade]``.
+    source
+        What the volumes depend on: its digest.
+    folder
+        Where the features of trained networks are kept; "" keeps none.
+    """
+
+    volumes: str
+    section: GradeSection
+    source: str = ""
+    folder: str = ""
+
+    def __call__(self, table: FeatureTable, train_rows: IntArray) -> FeatureTable:
+        """The table with 544 more columns of family "network".
+
+        Raises
+        ------
+        StatisticsError
+            When the endpoint is not two classes, or a class has too few training patients.
+        StoreError, MissingExtraError, ClusterError
+            When a case has no volume, or the engine or the GPU is not there.
+        """
+        kept = self._file(table, train_rows)
+        if kept is not None and kept.is_file():
+            values = np.load(kept, allow_pickle=False)
+        else:
+            values = self._values(self.train(table, train_rows), table)
+            if kept is not None:
+                _keep(values, kept)
+        return _with_columns(table, values)
+
+    def train(self, table: FeatureTable, rows: IntArray) -> Trained:
+        """The network trained on these rows of the table."""
+        if not isinstance(table.endpoint, Classes) or len(table.endpoint.names) != 2:
+            raise StatisticsError("the grade network learns two classes: name an endpoint.label that has two values")
+        known = table.rows(np.asarray(rows))
+        volumes = read_volumes(Path(self.volumes), known.case_ids)
+        return train(volumes, table.endpoint.label[rows], known.patient_ids, self.section)
+
+    def extend_by(self, table: FeatureTable, trained: Trained) -> FeatureTable:
+        """The table with the features of a network that is trained already."""
+        return _with_columns(table, self._values(trained, table))
+
+    def _values(self, trained: Trained, table: FeatureTable) -> FloatArray:
+        features, _ = run_network(trained, read_volumes(Path(self.volumes), table.case_ids), self.section)
+        return features.astype(np.float64)
+
+    def _file(self, table: FeatureTable, train_rows: IntArray) -> Path | None:
+        """Named after everything that the features depend on."""
+        if not self.folder or not isinstance(table.endpoint, Classes):
+            return None
+        known = table.rows(np.asarray(train_rows))
+        parts = [provenance(self.section), self.source, table.case_ids, known.case_ids, known.patient_ids]
+        text = json.dumps([*parts, np.asarray(table.endpoint.label)[train_rows].tolist()], sort_keys=True)
+        return Path(self.folder) / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
+
+
+@dataclass(frozen=True)
+class _Prepare:
+    """A task that trains one fold's network and leaves its features where the fold will look for them."""
+
+    extend: NetworkFeatures
+    table: FeatureTable = field(repr=False)
+
+    def __call__(self, train_rows: IntArray) -> int:
+        self.extend(self.table, train_rows)
+        return len(train_rows)
+
+
+def train_folds(extend: NetworkFeatures, table: FeatureTable, training: Sequence[IntArray], map: Map) -> int:
+    """Train the networks of these folds side by side, each once however many procedures share the fold; how many.
+
+    ``map`` decides where they train: on workers with a GPU, where the section says so. What is trained already is not
+    trained again.
+    """
+    if not extend.folder:
+        raise ValueError("networks are trained ahead into a folder: name one")
+    bare = table.columns(np.arange(0))  # cases and endpoint: other features are of no use to a network
+    done: Iterable[int] = map(_Prepare(extend, bare), training)
+    return len(list(done))
+
+
+def _keep(values: FloatArray, path: Path) -> None:
+    content = BytesIO()
+    np.save(content, values, allow_pickle=False)
+    with staging(path) as folder:
+        aside = folder / path.name
+        aside.write_bytes(content.getvalue())
+        aside.replace(path)
+
+
+def _with_columns(table: FeatureTable, values: FloatArray) -> FeatureTable:
+    names = feature_names()
+    return replace(
+        table,
+        X=np.concatenate([table.X, values], axis=1),
+        features=(*table.features, *names),
+        families=(*table.families, *(FAMILY,) * len(names)),
+        units=(*table.units, *("",) * len(names)),
+    )
