@@ -126,10 +126,9 @@ def class_calibration(
     return _summary(slope, observed, curve, probability, drawn, smooth)
 
 
-def tenths(predicted: FloatArray, groups: int = 10) -> list[IntArray]:
-    """Positions of the cases in groups of rising prediction, as even as can be; equal predictions stay together."""
-    rank = np.searchsorted(np.sort(predicted), predicted) * groups // max(len(predicted), 1)
-    return [np.flatnonzero(rank == number) for number in np.unique(rank)]
+def rising_groups(predicted: FloatArray, groups: int) -> list[IntArray]:
+    """Positions of the cases in groups of rising prediction, as even as can be."""
+    return np.array_split(np.argsort(predicted, kind="stable"), groups)
 
 
 def _summary(

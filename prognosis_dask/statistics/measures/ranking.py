@@ -32,15 +32,15 @@ def auc_drawn(score: FloatArray, case_weight: FloatArray, control_weight: FloatA
     return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
-def roc_curve(score: FloatArray, positive: FloatArray) -> tuple[FloatArray, FloatArray]:
+def roc_curve(score: FloatArray, case_weight: FloatArray, control_weight: FloatArray) -> tuple[FloatArray, FloatArray]:
     """False and true positive rate as the threshold falls, from (0, 0) to (1, 1).
 
     Parameters
     ----------
-    score, positive
-        Shape (cases,); 1 for the positive class, 0 for others; both occur.
+    score, case_weight, control_weight
+        Shape (cases,); the weights as for :func:`auc_drawn`, neither all zero.
     """
     order = np.argsort(-score, kind="stable")
     last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    found, wrong = np.cumsum(positive[order])[last], np.cumsum(1 - positive[order])[last]
+    found, wrong = np.cumsum(case_weight[order])[last], np.cumsum(control_weight[order])[last]
     return np.append(0.0, wrong / wrong[-1]), np.append(0.0, found / found[-1])

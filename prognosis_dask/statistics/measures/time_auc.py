@@ -46,24 +46,25 @@ def auc_t_drawn(
     return auc_drawn(risk, drawn * cases, drawn * (time > horizon))
 
 
-def mean_auc(time: FloatArray, event: BoolArray, times_days: FloatArray, auc: FloatArray) -> float:
-    """Mean of AUC(t), each time counting by the drop of the survival curve up to it.
+def mean_auc(time: FloatArray, event: BoolArray, times_days: FloatArray, auc: FloatArray) -> FloatArray:
+    """Mean of AUC(t), each time counting by the drop of the survival curve up to it from the time before.
 
     Parameters
     ----------
     time, event
         Shape (cases,).
-    times_days, auc
-        Ascending times and the AUC at each; those without an AUC (NaN) are left out.
+    times_days
+        Ascending, shape (times,).
+    auc
+        At these times, shape (times,) or (times, draws); times without one (NaN, in the first draw) are left out.
 
     Raises
     ------
     StatisticsError
         When nobody has the event up to the last time.
     """
-    held = np.isfinite(auc)
-    survival = kaplan_meier(time, event).at(times_days[held])
-    drop = -np.diff(np.append(1.0, survival))
+    held = np.flatnonzero(np.isfinite(auc.reshape(len(times_days), -1)[:, 0])) if len(times_days) else np.arange(0)
+    drop = -np.diff(np.append(1.0, kaplan_meier(time, event).at(times_days[held])))
     if not drop.sum() > 0:
-        raise StatisticsError("mean AUC: no event up to the last time with an AUC")
-    return float((auc[held] * drop).sum() / drop.sum())
+        raise StatisticsError("mean AUC: no event up to the last time that has an AUC")
+    return np.asarray(np.tensordot(drop, auc[held], axes=1) / drop.sum())

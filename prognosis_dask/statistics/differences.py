@@ -1,0 +1,206 @@
+"""Are two procedures different? Paired over the folds that they share, and nested models on the same cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import sqrt
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.endpoint import BoolArray, FloatArray
+from prognosis_dask.statistics.intervals import interval, mean_held
+from prognosis_dask.statistics.measured import Measured, Row
+from prognosis_dask.statistics.measures.regression import cox_drawn
+from prognosis_dask.statistics.nested import FoldResult
+
+
+@dataclass(frozen=True)
+class Test:
+    """Outcome of a paired test: the mean difference, its 95 % interval, the p-value (two-sided)."""
+
+    __test__ = False  # no test of pytest's
+
+    difference: float
+    lower: float
+    upper: float
+    p: float
+
+
+def corrected_t(differences: FloatArray, test_per_train: float) -> Test:
+    """t-test of differences from folds whose training cases overlap (Nadeau & Bengio, Mach Learn 52, 2003).
+
+    The variance of their mean is taken as ``(1 / J + n_test / n_train)`` times that of the ``J`` differences, since
+    folds that share training cases tell less than independent ones; for repeated cross-validation, see Bouckaert &
+    Frank (2004).
+
+    Parameters
+    ----------
+    differences
+        One for each fold of each repeat; shape (J,). NaN (no value in the fold) are left out.
+    test_per_train
+        Held-out over training cases: 0.25 for five folds.
+
+    Raises
+    ------
+    StatisticsError
+        When fewer than two folds have a value.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    held = differences[np.isfinite(differences)]
+    if len(held) < 2:
+        raise StatisticsError(f"corrected resampled t-test: {len(held)} folds have a value; two or more are needed")
+    mean, df = float(held.mean()), len(held) - 1
+    error = sqrt((1 / len(held) + test_per_train) * float(held.var(ddof=1)))
+    if error == 0:
+        return Test(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    reach = float(stdtrit(df, 0.975)) * error
+    return Test(mean, mean - reach, mean + reach, float(2 * stdtr(df, -abs(mean) / error)))
+
+
+def wilcoxon(differences: FloatArray) -> float:
+    """Wilcoxon's signed rank test, two-sided p-value: 1 where all differences are zero.
+
+    It takes the differences as independent. Those of overlapping folds, or of models of 1, 2, 3... features on the same
+    cases, are not: it then finds differences that are not there.
+
+    Parameters
+    ----------
+    differences
+        Shape (pairs,); NaN are left out.
+
+    Raises
+    ------
+    StatisticsError
+        When there is none.
+    """
+    from scipy.stats import wilcoxon as signed_rank
+
+    held = differences[np.isfinite(differences)]
+    if not len(held):
+        raise StatisticsError("Wilcoxon's signed rank test: no pair has a difference")
+    if not held.any():
+        return 1.0
+    tied = len(np.unique(np.abs(held))) < len(held) or not held.all()
+    return float(signed_rank(held, method="approx" if tied or len(held) > 50 else "exact").pvalue)
+
+
+@dataclass(frozen=True)
+class LikelihoodRatio:
+    """What columns add to a Cox model: statistic, degrees of freedom, p-value."""
+
+    statistic: float
+    df: int
+    p: float
+
+
+def likelihood_ratio(base: FloatArray, added: FloatArray, time: FloatArray, event: BoolArray) -> LikelihoodRatio:
+    """Likelihood ratio test of what columns add to others in a Cox model without a penalty.
+
+    Parameters
+    ----------
+    base
+        Columns of the smaller model, shape (cases, columns); there may be none.
+    added
+        Columns that the larger one has besides, shape (cases, columns).
+    time, event
+        Shape (cases,).
+
+    Raises
+    ------
+    StatisticsError
+        When a model has no maximum (separable or collinear columns), or without events.
+    """
+    from scipy.special import chdtrc
+
+    both = np.column_stack([base, added])
+    df = _rank(both) - _rank(base)
+    if df < 1:
+        raise StatisticsError("likelihood ratio: the added columns say nothing that the base does not")
+    larger, smaller = (cox_likelihood(columns, time, event) for columns in (both, base))
+    statistic = max(0.0, 2 * (larger - smaller))
+    return LikelihoodRatio(statistic, df, float(chdtrc(df, statistic)))
+
+
+def cox_likelihood(X: FloatArray, time: FloatArray, event: BoolArray) -> float:
+    """The largest log partial likelihood of a Cox model, without penalty; Breslow's treatment of ties.
+
+    Raises
+    ------
+    StatisticsError
+        As :func:`cox_coefficient`.
+    """
+    eta = X @ cox_coefficient(X, time, event)
+    eta = eta - eta.max()
+    order = np.argsort(time, kind="stable")
+    at_risk = np.cumsum(np.exp(eta[order])[::-1])[::-1][np.searchsorted(time[order], time[event])]
+    return float(eta[event].sum() - np.log(at_risk).sum())
+
+
+def cox_coefficient(X: FloatArray, time: FloatArray, event: BoolArray) -> FloatArray:
+    """Coefficients of a Cox model without penalty; Breslow's treatment of ties.
+
+    Parameters
+    ----------
+    X
+        Shape (cases, columns); there may be no column.
+
+    Raises
+    ------
+    StatisticsError
+        When there is no event, or the model has no maximum.
+    """
+    if not event.any():
+        raise StatisticsError(f"Cox model of {len(time)} cases: none has the event")
+    if not X.shape[1]:
+        return np.zeros(0)
+    coefficient: FloatArray = cox_drawn(X, time, event, np.ones((1, len(time))))[0]
+    if np.isnan(coefficient).any():
+        raise StatisticsError(f"Cox model of {X.shape[1]} columns: collinear, or they order the events perfectly")
+    return coefficient
+
+
+def difference_rows(measured: Mapping[str, Measured], results: Sequence[FoldResult]) -> list[Row]:
+    """Every pair of procedures by every measure: ``a`` less ``b``, with tests.
+
+    ``lower``, ``upper`` and ``p_corrected`` are of :func:`corrected_t`: they count the training too. ``lower_drawn``
+    and ``upper_drawn`` draw the patients and keep the models. ``p_wilcoxon`` is what studies often print, see
+    :func:`wilcoxon`. For scores (ibs, brier) a negative difference is in favour of ``a``.
+
+    Parameters
+    ----------
+    measured
+        By procedure; the folds in the same order.
+    results
+        The folds of any one of the procedures.
+    """
+    ratio = float(np.mean([len(result.test) / max(len(result.train), 1) for result in results]))
+    rows: list[Row] = []
+    for a, b in combinations(measured, 2):
+        for measure in measured[a].fold_values:
+            values, others = measured[a].fold_values[measure], measured[b].fold_values[measure]
+            if values.shape != others.shape:
+                raise StatisticsError(f"{a} and {b} were not validated on the same folds: {len(values)}, {len(others)}")
+            rows.append({"a": a, "b": b, "measure": measure, **_difference(values - others, ratio)})
+    return rows
+
+
+def _difference(differences: FloatArray, ratio: float) -> Row:
+    nothing = float("nan")
+    mean = mean_held(differences)
+    lower_drawn, upper_drawn = interval(mean[1:])
+    row: Row = {"difference": float(mean[0]), "lower": nothing, "upper": nothing}
+    row |= {"p_corrected": nothing, "p_wilcoxon": nothing, "lower_drawn": lower_drawn, "upper_drawn": upper_drawn}
+    try:
+        test = corrected_t(differences[:, 0], ratio)
+        row |= {"lower": test.lower, "upper": test.upper, "p_corrected": test.p}
+        return row | {"p_wilcoxon": wilcoxon(differences[:, 0]), "note": ""}
+    except StatisticsError as error:
+        return row | {"note": str(error)}
+
+
+def _rank(X: FloatArray) -> int:
+    return int(np.linalg.matrix_rank(X - X.mean(axis=0))) if X.shape[1] else 0
