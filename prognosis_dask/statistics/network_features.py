@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from prognosis_dask.deep.training import Trained, provenance, run_network, train
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.job import GradeSection
 from prognosis_dask.statistics.endpoint import Classes, FloatArray, IntArray
-from prognosis_dask.statistics.nested import Map
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.store.publish import staging
 from prognosis_dask.store.volumes import read_volumes
@@ -34,8 +32,9 @@ FAMILY = "network"
 class NetworkFeatures:
     """Adds the features of a network trained on some rows of a table to all of its rows.
 
-    To be given to :func:`prognosis_dask.statistics.nested.validate` as ``extend``. Small, so that it travels with
-    tasks; what a training gave is kept, and taken from there by the next one who asks for the same.
+    To be given to :func:`prognosis_dask.statistics.nested.validate` as ``extend``; that function's ``map`` decides
+    where the folds' networks are trained. It is small, so that it travels with tasks. What a training gave is kept, and
+    taken from there when the same is asked for again: a run that was stopped goes on.
 
     Attributes
     ----------
@@ -97,31 +96,6 @@ class NetworkFeatures:
         parts = [provenance(self.section), self.source, table.case_ids, known.case_ids, known.patient_ids]
         text = json.dumps([*parts, np.asarray(table.endpoint.label)[train_rows].tolist()], sort_keys=True)
         return Path(self.folder) / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
-
-
-@dataclass(frozen=True)
-class _Prepare:
-    """A task that trains one fold's network and leaves its features where the fold will look for them."""
-
-    extend: NetworkFeatures
-    table: FeatureTable = field(repr=False)
-
-    def __call__(self, train_rows: IntArray) -> int:
-        self.extend(self.table, train_rows)
-        return len(train_rows)
-
-
-def train_folds(extend: NetworkFeatures, table: FeatureTable, training: Sequence[IntArray], map: Map) -> int:
-    """Train the networks of these folds side by side, each once however many procedures share the fold; how many.
-
-    ``map`` decides where they train: on workers with a GPU, where the section says so. What is trained already is not
-    trained again.
-    """
-    if not extend.folder:
-        raise ValueError("networks are trained ahead into a folder: name one")
-    bare = table.columns(np.arange(0))  # cases and endpoint: other features are of no use to a network
-    done: Iterable[int] = map(_Prepare(extend, bare), training)
-    return len(list(done))
 
 
 def _keep(values: FloatArray, path: Path) -> None:
