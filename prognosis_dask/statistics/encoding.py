@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -19,8 +19,22 @@ from prognosis_dask.statistics.spec import ColumnRule, ModelSpec
 
 #: Columns by their source's place and their name.
 Columns: TypeAlias = Mapping[tuple[int, str], Column]
+#: Families of many columns, made from images: a case without any of them cannot be used.
+IMAGE_FAMILIES = ("deep", "radiomics", "features")
 #: Volumes among pyradiomics' features, taken as the volume where no column is one, the first that is there.
 _VOLUMES = ("original_shape_MeshVolume", "original_shape_VoxelVolume")
+
+
+def needed_families(spec: ModelSpec) -> Container[str]:
+    """The families that the procedures may see: all where one of them may see all."""
+    named = [(*procedure.families, *procedure.forced) for procedure in spec.procedure.values() if procedure.families]
+    everything = not named or len(named) < len(spec.procedure)
+    return _Everything() if everything else {family for families in named for family in families}
+
+
+class _Everything:
+    def __contains__(self, _: object) -> bool:
+        return True
 
 
 def learn_encodings(
@@ -28,8 +42,12 @@ def learn_encodings(
     columns: Columns,
     spec: ModelSpec,
     outcomes: Outcomes | None,
+    needed: Container[str],
 ) -> tuple[list[Encoding], list[str]]:
     """How every column that may be a feature becomes one, and notes on those that do not.
+
+    Image features of families that are not ``needed`` are no features; others describe the cases in Table 1, and may
+    hold what they like.
 
     Raises
     ------
@@ -50,7 +68,9 @@ def learn_encodings(
                 outcome_like.append(name)
                 continue
             family = rule.family or source.families.get(name) or family_of(name, source.family or "features")
-            made = _encoding(columns[place, name], family, rule)
+            if family not in needed and family in IMAGE_FAMILIES:
+                continue
+            made = _encoding(columns[place, name], family, rule, lenient=family not in needed)
             if isinstance(made, str):
                 empty.append(f"{name} ({made})")
             else:
@@ -67,10 +87,15 @@ def learn_encodings(
     return encodings, notes
 
 
-def _encoding(column: Column, family: str, rule: ColumnRule) -> Encoding | str:
+def _encoding(column: Column, family: str, rule: ColumnRule, *, lenient: bool = False) -> Encoding | str:
     if rule.levels:
         return Encoding(column.name, family, rule.unit, rule.levels, rule.ordered)
-    learnt = learn_encoding(column, family)
+    try:
+        learnt = learn_encoding(column, family)
+    except StatisticsError as error:
+        if not lenient:
+            raise
+        return f"not used: {error}"
     if isinstance(learnt, str):
         return learnt
     logged = rule.log or (
@@ -125,8 +150,8 @@ def _expect_names(spec: ModelSpec, columns: Columns, encodings: Sequence[Encodin
         )
 
 
-def encode_columns(encodings: Sequence[Encoding], columns: Columns) -> tuple[FloatArray, list[str]]:
-    """The features, shape (rows, features), and notes on words that are no known level.
+def encode_columns(encodings: Sequence[Encoding], columns: Columns) -> tuple[FloatArray, tuple[str, ...], list[str]]:
+    """The features, shape (rows, features), their units as the columns say, and notes on words that are no known level.
 
     Raises
     ------
@@ -142,14 +167,15 @@ def encode_columns(encodings: Sequence[Encoding], columns: Columns) -> tuple[Flo
             f"{len(absent)} of the {len(encodings)} columns that the model takes are missing: "
             f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
         )
-    parts, notes = [], []
+    parts, units, notes = [], list[str](), []
     for encoding, column in zip(encodings, found, strict=True):
         assert column is not None
         values, strange = encode(encoding, column)
         parts.append(values)
+        units += replace(encoding, unit=column.unit or encoding.unit).units
         if strange:
             notes.append(
                 f"{encoding.column} holds {', '.join(strange[:5])}, which the levels {', '.join(encoding.levels)} do "
                 "not have: taken as missing."
             )
-    return np.hstack(parts), notes
+    return np.hstack(parts), tuple(units), notes

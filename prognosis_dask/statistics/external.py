@@ -102,9 +102,10 @@ def prediction_rows(frozen: Frozen, table: FeatureTable, prediction: Prediction)
     """
     X, outside = _model_columns(frozen, table)
     columns: dict[str, Sequence[Any]] = {"case_id": table.case_ids, "patient_id": table.patient_ids}
-    if prediction.risk_score is not None and not frozen.classes:
+    cutoff = frozen.fitted.cutoff
+    if prediction.risk_score is not None and cutoff is not None and not frozen.classes:
         columns["risk_score"] = prediction.risk_score.tolist()
-        columns["group"] = np.where(prediction.risk_score > frozen.fitted.cutoff, "high", "low").tolist()
+        columns["group"] = np.where(prediction.risk_score > cutoff, "high", "low").tolist()
     if prediction.survival is not None:
         survival = prediction.survival(np.array(frozen.horizons_days))
         for days, values in zip(frozen.horizons_days, survival.T, strict=True):
@@ -142,7 +143,7 @@ def external_result(frozen: Frozen, table: FeatureTable, times_days: Sequence[fl
         train=rows[:0],
         test=rows,
         risk_score=prediction.risk_score,
-        cutoff=frozen.fitted.cutoff,
+        cutoff=np.nan if frozen.fitted.cutoff is None else frozen.fitted.cutoff,
         horizons_days=tuple(times.tolist()) if survival is not None else (),
         survival=survival,
         probability=prediction.probability,

@@ -78,7 +78,7 @@ def describe(
     risk = fitted.predict(table).risk_score
     needed = set(fitted.features)
     groups: dict[str, FloatArray] = {}
-    if isinstance(table.endpoint, Survival) and risk is not None:
+    if isinstance(table.endpoint, Survival) and risk is not None and fitted.cutoff is not None:
         groups = {
             name: _curve(table.endpoint.rows(rows))
             for name, rows in (("low", risk <= fitted.cutoff), ("high", risk > fitted.cutoff))
@@ -150,7 +150,7 @@ def thaw(folder: Path | str) -> Frozen:
     try:
         content = json.loads((folder / MODEL).read_text(encoding="utf-8"))
         _expect_whole(folder, content)
-        with np.load(folder / ARRAYS, allow_pickle=False) as stored:
+        with np.load(folder / ARRAYS) as stored:  # NumPy unpickles nothing unless asked to
             arrays = {name: stored[name] for name in stored.files}
         return _frozen(content, arrays)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prognosis_dask.cohort.clinical import patient_key
-from prognosis_dask.errors import StatisticsError
+from prognosis_dask.errors import Code, StatisticsError
 from prognosis_dask.statistics.columns import Column, Encoding
-from prognosis_dask.statistics.encoding import Columns, encode_columns, learn_encodings
-from prognosis_dask.statistics.endpoint import Endpoint, FloatArray, IntArray, Survival
+from prognosis_dask.statistics.encoding import IMAGE_FAMILIES, Columns, encode_columns, learn_encodings, needed_families
+from prognosis_dask.statistics.endpoint import BoolArray, Endpoint, FloatArray, IntArray, Survival
 from prognosis_dask.statistics.outcomes import Outcomes, endpoint_columns, read_outcomes
 from prognosis_dask.statistics.sources import Source, dataset_source, read_file
 from prognosis_dask.statistics.spec import ModelSpec, TableFile
@@ -22,8 +22,6 @@ from prognosis_dask.statistics.table import FeatureTable
 
 if TYPE_CHECKING:
     import xarray as xr
-
-_IMAGE_FAMILIES = ("deep", "radiomics", "features")
 
 
 @dataclass(frozen=True)
@@ -99,18 +97,22 @@ def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known:
         is left.
     """
     spec = spec or ModelSpec()
+    needed = {encoding.family for encoding in known} or needed_families(spec)
     base, rows, left_out = _join(sources)
     columns = _columns(sources, rows)
     outcomes, end_notes = _outcomes(sources, columns, spec, required=not known)
     if known:
         encodings, notes = list(known), list[str]()
     else:
-        encodings, notes = learn_encodings(sources, columns, spec, outcomes)
-    X, strange = encode_columns(encodings, columns)
+        encodings, notes = learn_encodings(sources, columns, spec, outcomes, needed)
+    X, units, strange = encode_columns(encodings, columns)
     site = _site(columns, spec)
     families = tuple(encoding.family for encoding in encodings for _ in encoding.features)
     table_rows = len(rows[0])
-    faults = _faults(base, rows[sources.index(base)], outcomes, site, X, families, table_rows)
+    failed = [
+        column[at] for source, at in zip(sources, rows, strict=True) for column in _failed(source, needed, families)
+    ]
+    faults = _faults(outcomes, failed, site, X, families, table_rows)
     keep = np.flatnonzero(np.array(faults, dtype=object) == "")
     left_out += Counter(fault for fault in faults if fault)
     if not len(keep):
@@ -121,7 +123,7 @@ def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known:
         X[keep],
         tuple(name for encoding in encodings for name in encoding.features),
         families,
-        tuple(unit for encoding in encodings for unit in encoding.units),
+        units,
         tuple((base.cases or base.patients)[i] for i in at),
         tuple(base.patients[i] for i in at),
         outcomes.endpoint(keep) if outcomes else _no_endpoint(len(keep)),
@@ -218,26 +220,31 @@ def _site(columns: Columns, spec: ModelSpec) -> tuple[str, ...]:
     return tuple(found.texts())
 
 
+def _failed(source: Source, needed: Container[str], families: Sequence[str]) -> list[BoolArray]:
+    return [rows for family, rows in source.failed.items() if family in needed and family in families]
+
+
 def _faults(
-    base: Source,
-    at: IntArray,
     outcomes: Outcomes | None,
+    failed: Sequence[BoolArray],
     site: tuple[str, ...],
     X: FloatArray,
     families: tuple[str, ...],
     n: int,
 ) -> list[str]:
     """Why each joined row cannot be used; empty where it can."""
-    faults = list(outcomes.faults) if outcomes else [""] * n
-    own = [base.faults[i] for i in at] if base.faults else [""] * n
-    without_site = ["no-site" if site and not name else "" for name in site] or [""] * n
+    no_endpoint = list(outcomes.faults) if outcomes else [""] * n
+    not_whole = np.any([np.zeros(n, dtype=bool), *failed], axis=0)
+    not_finite = np.where(not_whole, Code.FEATURES_NOT_FINITE.value, "").tolist()
+    without_site = ["no-site" if not name else "" for name in site] or [""] * n
     missing = [""] * n
-    for family in _IMAGE_FAMILIES:
+    for family in IMAGE_FAMILIES:
         of_family = np.array([name == family for name in families])
         if of_family.any():
             for row in np.flatnonzero(np.isnan(X[:, of_family]).all(axis=1)):
                 missing[row] = missing[row] or f"no-{family}-values"
-    return [next(filter(None, reasons), "") for reasons in zip(faults, own, without_site, missing, strict=True)]
+    reasons = zip(no_endpoint, not_finite, without_site, missing, strict=True)
+    return [next(filter(None, of_row), "") for of_row in reasons]
 
 
 def _no_endpoint(n: int) -> Endpoint:

@@ -15,6 +15,7 @@ from prognosis_dask.cohort.clinical import clean_cell, key, patient_key, read_li
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.columns import Column
+from prognosis_dask.statistics.endpoint import BoolArray
 from prognosis_dask.statistics.spec import TableFile
 from prognosis_dask.store.schema import COVARIATE
 
@@ -61,8 +62,8 @@ class Source:
         The families of columns that are known.
     origin
         What the features depend on: ``family.what`` to a digest, a name or a version.
-    faults
-        Per row why it cannot be used, or empty; () where nothing is wrong.
+    failed
+        By family the rows whose features are not all finite, since the stage that makes them failed.
     without_id
         Rows that name no patient, and were left out.
     """
@@ -75,7 +76,7 @@ class Source:
     family: str = ""
     families: Mapping[str, str] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
-    faults: tuple[str, ...] = ()
+    failed: Mapping[str, BoolArray] = field(default_factory=dict)
     without_id: int = 0
 
     def find(self, name: str) -> Column | None:
@@ -120,12 +121,11 @@ def read_file(path: Path, rule: TableFile) -> Source:
 def dataset_source(dataset: xr.Dataset, where: str) -> Source:
     """The columns of a feature dataset (see docs/features.md).
 
-    Deep and radiomic features, the volume, and covariates under their own names may be features. A row whose image
-    features are not all finite is at fault: its stage failed.
+    Deep and radiomic features, the volume, and covariates under their own names may be features.
     """
     columns: dict[str, Column] = {}
     families: dict[str, str] = {}
-    faulty = np.zeros(dataset.sizes["case"], dtype=bool)
+    failed: dict[str, BoolArray] = {}
     for family in ("radiomics", "deep"):
         if family not in dataset:
             continue
@@ -135,7 +135,7 @@ def dataset_source(dataset: xr.Dataset, where: str) -> Source:
             dataset["radiomic_units"].values if f"{dimension}_units" in dataset.variables else [""] * values.shape[1]
         )
         held = np.isfinite(values).any(axis=0)  # a class of features that was switched off is no column
-        faulty |= ~np.isfinite(values[:, held]).all(axis=1) | ~held.any()
+        failed[family] = np.asarray(~np.isfinite(values[:, held]).all(axis=1) | ~held.any())
         for j in np.flatnonzero(held):
             name = str(dataset[dimension].values[j])
             finite = np.where(np.isfinite(values[:, j]), values[:, j], np.nan)
@@ -158,7 +158,7 @@ def dataset_source(dataset: xr.Dataset, where: str) -> Source:
         "clinical",
         families,
         {str(name): str(value) for name, value in dict(dataset.attrs.get("settings") or {}).items()},
-        tuple(np.where(faulty, "features-not-finite", "").tolist()),
+        failed,
     )
 
 
