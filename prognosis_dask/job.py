@@ -102,9 +102,17 @@ class DeepSection:
 
 @dataclass(frozen=True)
 class ModelSection:
-    """Selection and Cox model (see :mod:`prognosis_dask.statistics`)."""
+    """What a run ends in (see :mod:`prognosis_dask.statistics.fit`); `prognosis fit` compares more.
+
+    ``selector`` and ``learner`` are names of :mod:`prognosis_dask.statistics.procedure`; without a learner Cox's model,
+    or logistic regression where ``label`` names a column with a class. ``classes`` are its values in order.
+    """
 
     features: Literal["deep", "radiomics", "both"] = "deep"
+    selector: str = "svm-rfe"
+    learner: str = ""
+    label: str = ""
+    classes: tuple[str, ...] = ()
     label_days: float = 365.0
     max_features: int = 100
     penalizer: float = 0.01
@@ -115,13 +123,14 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class GradeSection:
-    """How the 3D network of the grade is trained (see :mod:`prognosis_dask.deep.training`).
+    """Whether and how the 3D network of the grade is trained (see :mod:`prognosis_dask.deep.training`).
 
-    ``epochs``, ``batch_size`` and ``learning_rate`` are the study's. ``validation_share`` of the training patients is
+    ``input``: the study's 64 x 64 x 20, or a crop of the brain or tumour with equal spacing. ``epochs``, ``batch_size`` and ``learning_rate`` are the study's. ``validation_share`` of the training patients is
     held back, and training ends when their loss has not fallen for ``patience`` epochs; patience of 0: all train, for
     all epochs. ``balance`` weighs the classes alike, ``augment`` flips, turns and changes the volumes a little.
     """
 
+    enabled: bool = False
     engine: Literal["auto", "gluon", "torch"] = "auto"
     device: Literal["cpu", "gpu"] = "cpu"
     input: Literal["study", "brain", "tumour"] = "study"
@@ -163,6 +172,7 @@ class Job:
     frames: FramesSection = field(default_factory=FramesSection)
     radiomics: RadiomicsSection = field(default_factory=RadiomicsSection)
     deep: DeepSection = field(default_factory=DeepSection)
+    grade: GradeSection = field(default_factory=GradeSection)
     model: ModelSection = field(default_factory=ModelSection)
     run: RunSection = field(default_factory=RunSection)
 
@@ -233,6 +243,12 @@ def _check(job: Job, where: str) -> None:
     expect(job.image.margin_mm >= 0, "image.margin_mm", job.image.margin_mm, "zero or more")
     expect(0 < job.image.gap_tolerance < 1, "image.gap_tolerance", job.image.gap_tolerance, "between 0 and 1")
     expect(job.deep.batch_size >= 1, "deep.batch_size", job.deep.batch_size, "one or more")
+    expect(job.grade.epochs >= 1, "grade.epochs", job.grade.epochs, "one or more")
+    expect(job.grade.batch_size >= 1, "grade.batch_size", job.grade.batch_size, "one or more")
+    expect(job.grade.learning_rate > 0, "grade.learning_rate", job.grade.learning_rate, "above zero")
+    expect(0 < job.grade.validation_share < 1, "grade.validation_share", job.grade.validation_share, "between 0 and 1")
+    expect(job.grade.patience >= 0, "grade.patience", job.grade.patience, "zero or more")
+    expect(job.grade.seed >= 0, "grade.seed", job.grade.seed, "zero or more")
     expect(job.model.folds >= 2, "model.folds", job.model.folds, "two or more")
     expect(job.model.repeats >= 1, "model.repeats", job.model.repeats, "one or more")
     expect(job.model.max_features >= 1, "model.max_features", job.model.max_features, "one or more")

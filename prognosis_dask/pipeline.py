@@ -174,11 +174,12 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
             )
 
 
-def map_on(client: Client) -> Map:
-    """A ``map`` whose calls run as tasks on the client's cluster; results come in order."""
+def map_on(client: Client, *, gpu: bool = False) -> Map:
+    """A ``map`` whose calls run as tasks on the client's cluster, ``gpu``: on its GPU workers; results come in order."""
+    resources = {"GPU": 1} if gpu else None
 
     def cluster_map(function: Callable[..., Any], *items: Iterable[Any]) -> Iterable[Any]:
-        futures = client.map(function, *[list(item) for item in items], pure=False)
+        futures = client.map(function, *[list(item) for item in items], pure=False, resources=resources)
         try:
             return client.gather(futures)  # type: ignore[no-any-return]
         except (CancelledError, KilledWorker) as error:
