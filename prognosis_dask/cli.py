@@ -109,13 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     agree.add_argument("second", nargs="?", type=Path, metavar="RUN_OR_TABLE")
     agree.add_argument("-o", "--out", type=Path, metavar="DIR", help="agreement per feature, families, violin plot")
     agree.add_argument("--threshold", type=float, default=0.85, help="concordance of a reproducible feature (0.85)")
-    agree.set_defaults(command=_reproducibility)
-
-    agree = commands.add_parser("reproducibility", help="which features agree between two measurements of the patients")
-    agree.add_argument("first", type=Path, metavar="RUN_OR_TABLE", help="alone: the two series of each patient in it")
-    agree.add_argument("second", nargs="?", type=Path, metavar="RUN_OR_TABLE")
-    agree.add_argument("-o", "--out", type=Path, metavar="DIR", help="agreement per feature, families, violin plot")
-    agree.add_argument("--threshold", type=float, default=0.85, help="concordance of a reproducible feature (0.85)")
+    agree.add_argument("--modalities", type=_names, default=(), metavar="A,B", help="cases of A with those of B: CT,MR")
     agree.set_defaults(command=_reproducibility)
 
     synth = commands.add_parser("synth", help="write a made cohort: images, masks and a clinical table")
@@ -203,13 +197,18 @@ def _convert(arguments: argparse.Namespace) -> None:
 def _reproducibility(arguments: argparse.Namespace) -> None:
     from prognosis_dask.report.reproducibility import reproducibility
 
-    print(reproducibility(arguments.first, arguments.second, arguments.out, threshold=arguments.threshold))
+    found = reproducibility(
+        arguments.first,
+        arguments.second,
+        arguments.out,
+        threshold=arguments.threshold,
+        modalities=arguments.modalities,
+    )
+    print(found)
 
 
-def _reproducibility(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.report.reproducibility import reproducibility
-
-    print(reproducibility(arguments.first, arguments.second, arguments.out, threshold=arguments.threshold))
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

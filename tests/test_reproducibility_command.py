@@ -131,6 +131,29 @@ def test_constant_and_empty_features_are_undetermined_and_not_reproducible(tmp_p
     assert found.families[0]["determined"] == 1
 
 
+def test_two_modalities_of_one_run_are_compared_where_patients_have_three(tmp_path: Path) -> None:
+    rows = [(p, m, x + {"CT": 0, "MR": 1, "PT": 9}[m]) for x, p in enumerate("abcd") for m in ("CT", "MR", "PT")]
+    frame = pd.DataFrame(rows, columns=["patient_id", "modality", "x"]).assign(roi="GTV")
+    frame.to_csv(tmp_path / "run.csv", index=False)
+    found = prognosis_dask.reproducibility(tmp_path / "run.csv", modalities=("CT", "mr"))
+    assert (found.pairs, found.by) == (4, "patient")
+    s2, shift = 1.25, 1.0
+    assert found.agreement[0]["ccc"] == pytest.approx(2 * s2 / (2 * s2 + shift**2))
+    with pytest.raises(StatisticsError, match="no case is of modality US; the cases are of: CT, MR, PT"):
+        prognosis_dask.reproducibility(tmp_path / "run.csv", modalities=("CT", "US"))
+    with pytest.raises(StatisticsError, match="1 modalities"):
+        prognosis_dask.reproducibility(tmp_path / "run.csv", modalities=("CT",))
+
+
+def test_a_patient_with_two_rows_on_one_side_is_left_out_and_not_guessed(tmp_path: Path) -> None:
+    first = pd.DataFrame({"case_id": list("vwxyz"), "patient_id": list("aabcd"), "x": range(5), "roi": ""})
+    second = pd.DataFrame({"case_id": list("klmn"), "patient_id": list("abcd"), "x": range(4), "roi": ""})
+    first.to_csv(tmp_path / "first.csv", index=False)
+    second.to_csv(tmp_path / "second.csv", index=False)
+    found = prognosis_dask.reproducibility(tmp_path / "first.csv", tmp_path / "second.csv")
+    assert (found.pairs, found.left_out) == (3, ("v", "w", "k"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.report.agreement_figures import agreement_violins
 from prognosis_dask.statistics.reproducibility import (
     THRESHOLD,
+    Pairs,
     agreement_rows,
     family_rows,
+    of_modality,
     pair,
     pair_within,
     read_measured,
@@ -58,7 +60,12 @@ class Reproducibility:
 
 
 def reproducibility(
-    first: Path | str, second: Path | str | None = None, out: Path | str | None = None, *, threshold: float = THRESHOLD
+    first: Path | str,
+    second: Path | str | None = None,
+    out: Path | str | None = None,
+    *,
+    threshold: float = THRESHOLD,
+    modalities: Sequence[str] = (),
 ) -> Reproducibility:
     """Compare two measurements of the same patients, feature by feature.
 
@@ -78,6 +85,8 @@ def reproducibility(
         ================  =================================================================================
     threshold
         Of the concordance correlation, above 0 and up to 1.
+    modalities
+        Two of them: cases of the one are compared with those of the other.
 
     Raises
     ------
@@ -86,8 +95,7 @@ def reproducibility(
     """
     if not 0 < threshold <= 1:
         raise StatisticsError(f"the threshold is {threshold:g}, expected a concordance above 0 and up to 1")
-    measured = read_measured(first)
-    pairs = pair_within(measured) if second is None else pair(measured, read_measured(second))
+    pairs = _pairs(first, second, modalities)
     rows = agreement_rows(pairs)
     found = Reproducibility(
         rows,
@@ -98,8 +106,24 @@ def reproducibility(
         pairs.left_out,
     )
     if out is not None:
-        _write(found, Path(out), {"first": str(first), "second": str(second or first), "threshold": threshold})
+        settings = {
+            "first": str(first),
+            "second": str(second or first),
+            "modalities": list(modalities),
+            "threshold": threshold,
+        }
+        _write(found, Path(out), settings)
     return found
+
+
+def _pairs(first: Path | str, second: Path | str | None, modalities: Sequence[str]) -> Pairs:
+    one = read_measured(first)
+    if not modalities:
+        return pair_within(one) if second is None else pair(one, read_measured(second))
+    if len(modalities) != 2:
+        raise StatisticsError(f"{len(modalities)} modalities ({', '.join(modalities)}), expected two")
+    other = one if second is None else read_measured(second)
+    return pair(of_modality(one, modalities[0]), of_modality(other, modalities[1]))
 
 
 def _write(found: Reproducibility, folder: Path, settings: Mapping[str, Any]) -> None:

@@ -143,35 +143,63 @@ def _from_rows(rows: list[dict[str, str]], where: str) -> Measured:
 
 
 def pair(first: Measured, second: Measured) -> Pairs:
-    """Pair the rows of two measurements: by case where they share cases, else by patient, else by patient and ROI.
+    """Pair the rows of two measurements: by patient, by case, or by patient and ROI, whichever pairs the most.
+
+    A row is paired where it alone has its key, in either measurement.
 
     Raises
     ------
     StatisticsError
-        When fewer than three rows can be paired without doubt.
+        When fewer than three rows can be paired.
     """
     keys: dict[str, Callable[[Measured, int], tuple[str, ...]]] = {
-        "case": lambda m, i: (m.case_ids[i],),
         "patient": lambda m, i: (patient_key(m.patient_ids[i]),),
+        "case": lambda m, i: (m.case_ids[i],),
         "patient and region of interest": lambda m, i: (patient_key(m.patient_ids[i]), m.rois[i]),
     }
-    for by, key_of in keys.items():
-        left, right = ({key_of(m, i): i for i in range(len(m.case_ids))} for m in (first, second))
-        shared = [name for name in left if name in right]
-        if len(shared) >= FEWEST_PAIRS and len(left) == len(first.case_ids) and len(right) == len(second.case_ids):
-            alone = [first.case_ids[i] for name, i in left.items() if name not in right]
-            alone += [second.case_ids[i] for name, i in right.items() if name not in left]
-            at_first, at_second = [left[name] for name in shared], [right[name] for name in shared]
-            return _same_features(first.rows(at_first), second.rows(at_second), by, alone)
-    raise StatisticsError(
-        f"{len(first.case_ids)} and {len(second.case_ids)} rows cannot be paired: fewer than {FEWEST_PAIRS} cases or "
-        f"patients are in both, or patients have several rows; patients are called {_some(first.patient_ids)} in the "
-        f"first and {_some(second.patient_ids)} in the second"
-    )
+    found = {by: _partners(first, second, key_of) for by, key_of in keys.items()}
+    by = max(found, key=lambda name: len(found[name]))  # of equals the first
+    if len(found[by]) < FEWEST_PAIRS:
+        raise StatisticsError(
+            f"{len(first.case_ids)} and {len(second.case_ids)} rows cannot be paired: fewer than {FEWEST_PAIRS} cases "
+            f"or patients are in both, or patients have several rows; patients are called {_some(first.patient_ids)} "
+            f"in the first and {_some(second.patient_ids)} in the second"
+        )
+    at_first, at_second = ([of[place] for of in found[by]] for place in (0, 1))
+    alone = [name for i, name in enumerate(first.case_ids) if i not in set(at_first)]
+    alone += [name for i, name in enumerate(second.case_ids) if i not in set(at_second)]
+    return _same_features(first.rows(at_first), second.rows(at_second), by, alone)
+
+
+def _partners(
+    first: Measured, second: Measured, key_of: Callable[[Measured, int], tuple[str, ...]]
+) -> list[tuple[int, int]]:
+    """Positions of the rows with the same key, where that is one row on either side."""
+    places: list[dict[tuple[str, ...], int]] = []
+    for measured in (first, second):
+        keys = [key_of(measured, i) for i in range(len(measured.case_ids))]
+        counts = Counter(keys)
+        places.append({name: i for i, name in enumerate(keys) if counts[name] == 1})
+    return [(i, places[1][name]) for name, i in places[0].items() if name in places[1]]
+
+
+def of_modality(measured: Measured, modality: str) -> Measured:
+    """The rows of one modality.
+
+    Raises
+    ------
+    StatisticsError
+        When there is none.
+    """
+    at = [i for i, name in enumerate(measured.modalities) if name.casefold() == modality.casefold()]
+    if not at:
+        known = ", ".join(sorted(set(measured.modalities) - {""})) or "none"
+        raise StatisticsError(f"no case is of modality {modality}; the cases are of: {known}")
+    return measured.rows(at)
 
 
 def pair_within(measured: Measured) -> Pairs:
-    """Pair the two series of each patient in one run: test and retest, or two modalities.
+    """Pair the two series of each patient in one run, test and retest for instance.
 
     A patient's rows are a pair where there are two; where there are more, those of one ROI are. The order in a pair is
     that of the modalities' names, then "retest" second, then the table's; ICC(1,1) does not depend on it.
@@ -189,7 +217,7 @@ def pair_within(measured: Measured) -> Pairs:
     if len(pairs) < FEWEST_PAIRS:
         raise StatisticsError(
             f"{len(pairs)} of {len(of_patient)} patients have two series of the same region, and {FEWEST_PAIRS} are "
-            "needed: give two runs or two tables"
+            "needed: give two runs or two tables, or the two modalities to compare"
         )
     alone = [measured.case_ids[i] for group in groups.values() if len(group) != 2 for i in group]
     first, second = ([group[place] for group in pairs] for place in (0, 1))
