@@ -125,9 +125,10 @@ class ModelSection:
 class GradeSection:
     """Whether and how the 3D network of the grade is trained (see :mod:`prognosis_dask.deep.training`).
 
-    ``input``: the study's 64 x 64 x 20, or a crop of the brain or tumour with equal spacing. ``epochs``, ``batch_size`` and ``learning_rate`` are the study's. ``validation_share`` of the training patients is
-    held back, and training ends when their loss has not fallen for ``patience`` epochs; patience of 0: all train, for
-    all epochs. ``balance`` weighs the classes alike, ``augment`` flips, turns and changes the volumes a little.
+    ``input``: the study's 64 x 64 x 20, or a crop of the brain or tumour with equal spacing. ``epochs``, ``batch_size``
+    and ``learning_rate`` are the study's. ``validation_share`` of the training patients is held back, and training ends
+    when their loss has not fallen for ``patience`` epochs; patience of 0: all train, for all epochs. ``balance`` weighs
+    the classes alike, ``augment`` flips, turns and changes the volumes a little.
     """
 
     enabled: bool = False

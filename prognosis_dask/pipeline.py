@@ -175,7 +175,7 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
 
 
 def map_on(client: Client, *, gpu: bool = False) -> Map:
-    """A ``map`` whose calls run as tasks on the client's cluster, ``gpu``: on its GPU workers; results come in order."""
+    """A ``map`` whose calls run as tasks on the client's cluster; results come in order. ``gpu``: on GPU workers."""
     resources = {"GPU": 1} if gpu else None
 
     def cluster_map(function: Callable[..., Any], *items: Iterable[Any]) -> Iterable[Any]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker
 
 from prognosis_dask.deep.grade_file import read_trained, write_trained
 from prognosis_dask.deep.safetensors_file import write_safetensors
@@ -156,3 +156,17 @@ def test_a_gpu_that_is_not_there_and_an_engine_that_is_not_installed_are_told():
     missing = "torch" if installed() == "gluon" else "gluon"
     with pytest.raises(MissingExtraError, match="not installed here"):
         train(volumes, labels, patients(4), replace(SHORT, engine=missing))
+
+
+def name_of_worker(_):
+    return get_worker().name
+
+
+def test_what_needs_a_gpu_runs_on_workers_that_have_one():
+    options = {"nthreads": 1, "silence_logs": 50}
+    workers = {"plain": {}, "card": {"resources": {"GPU": 1}}}
+    specs = {name: {"cls": Worker, "options": {**options, **extra}} for name, extra in workers.items()}
+    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "port": 0}}
+    with SpecCluster(specs, scheduler=scheduler) as cluster, Client(cluster) as client:
+        assert set(map_on(client, gpu=True)(name_of_worker, range(8))) == {"card"}
+        assert set(map_on(client)(name_of_worker, range(8))) == {"card", "plain"}
