@@ -21,6 +21,7 @@ from prognosis_dask.statistics.reproducibility import (
     read_measured,
     read_reproducible,
 )
+from prognosis_dask.statistics.spec import load_spec
 from prognosis_dask.store.features import build_features, write_features
 from prognosis_dask.store.outcome import Outcome
 
@@ -194,9 +195,22 @@ def test_a_list_of_features_is_read_or_refused(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("feature,ccc\na,0.9\nb,0.95\n")
     assert read_reproducible(tmp_path / "list.csv") == ("a", "b")
     (tmp_path / "wrong.csv").write_text("name\na\n")
-    for name, message in (("wrong.csv", "no column 'feature'"), ("absent.csv", "no list of features")):
+    (tmp_path / "empty.csv").write_text("feature\n")
+    for name, message in (
+        ("wrong.csv", "no column 'feature'"),
+        ("absent.csv", "no list of features"),
+        ("empty.csv", "lists no feature"),
+    ):
         with pytest.raises(StatisticsError, match=message):
             read_reproducible(tmp_path / name)
+
+
+def test_a_specification_s_procedure_reads_the_list_that_the_command_writes(both: Path, tmp_path: Path) -> None:
+    found = prognosis_dask.reproducibility(both, out=tmp_path / "agreement", threshold=0.9)
+    (tmp_path / "spec.toml").write_text('[procedure.stable]\nreproducible = ["agreement/reproducible.csv"]\n')
+    assert load_spec(tmp_path / "spec.toml").procedure["stable"].reproducible == found.reproducible
+    with pytest.raises(StatisticsError, match="no list of features"):
+        load_spec(tmp_path / "spec.toml", ['procedure.stable.reproducible=["absent.csv"]'])
 
 
 def test_a_family_s_share_counts_the_features_that_reach_the_threshold(both: Path, tmp_path: Path) -> None:

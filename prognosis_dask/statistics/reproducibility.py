@@ -17,7 +17,6 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.agreement import concordance_correlation, intraclass_correlation
 from prognosis_dask.statistics.columns import family_of, number, tells_the_outcome
 from prognosis_dask.statistics.endpoint import FloatArray
-from prognosis_dask.store.features import read_features
 from prognosis_dask.store.schema import VARIABLES
 
 #: Concordance from which a feature is called reproducible, unless one says otherwise.
@@ -101,6 +100,8 @@ def read_measured(path: Path | str) -> Measured:
 
 
 def _from_run(path: Path) -> Measured:
+    from prognosis_dask.store.features import read_features
+
     dataset = read_features(path)
     blocks = [(np.asarray(dataset["volume_ml"].values, dtype=float)[:, None], ["volume_ml"], "volume")]
     for family, names in (("radiomics", "radiomic"), ("deep", "deep_feature")):
@@ -303,18 +304,24 @@ def read_reproducible(path: Path | str) -> tuple[str, ...]:
     Raises
     ------
     StatisticsError
-        When there is no such file, or it has no such column.
+        When there is no such file, it has no such column, or lists none.
     """
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
-            if "feature" in (reader.fieldnames or ()):
-                return tuple(row["feature"] for row in reader)
+            known = "feature" in (reader.fieldnames or ())
+            names = tuple(row["feature"] for row in reader) if known else ()
     except (OSError, UnicodeDecodeError) as error:
         raise StatisticsError(
             f"no list of features at {path} ({error}); `prognosis reproducibility` writes one"
         ) from error
-    raise StatisticsError(f"{path} has no column 'feature': give the reproducible.csv of `prognosis reproducibility`")
+    if not known:
+        raise StatisticsError(
+            f"{path} has no column 'feature': give the reproducible.csv of `prognosis reproducibility`"
+        )
+    if not names:
+        raise StatisticsError(f"{path} lists no feature, so that none would be left: lower the threshold")
+    return names
 
 
 def _some(names: Sequence[str]) -> str:

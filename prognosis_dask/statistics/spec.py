@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ from prognosis_dask.errors import JobError
 from prognosis_dask.job import apply_override
 from prognosis_dask.sections import build_section
 from prognosis_dask.statistics.procedure import Procedure
+from prognosis_dask.statistics.reproducibility import read_reproducible
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,15 @@ class ModelSpec:
 def load_spec(path: Path | str | None, overrides: Sequence[str] = ()) -> ModelSpec:
     """Read a specification, or the default one where there is no path, with ``key=value`` overrides as in a job.
 
+    A procedure's ``reproducible`` may be one CSV file of features (what ``prognosis reproducibility`` writes), relative
+    to the specification's folder.
+
     Raises
     ------
     JobError
         When the file is missing, is not TOML, has an unknown key or a value that cannot be.
+    StatisticsError
+        When there is no such list of features.
     """
     data: dict[str, object] = {}
     where = str(path) if path else "the default specification"
@@ -143,7 +149,16 @@ def load_spec(path: Path | str | None, overrides: Sequence[str] = ()) -> ModelSp
         apply_override(data, override)
     spec: ModelSpec = build_section(ModelSpec, data, where)
     check_spec(spec, where)
-    return spec
+    folder = Path(path).parent if path is not None else Path()
+    return replace(spec, procedure={name: _with_list(of, folder) for name, of in spec.procedure.items()})
+
+
+def _with_list(procedure: Procedure, folder: Path) -> Procedure:
+    """The procedure with the names of a list of features, where it names a file of them."""
+    match procedure.reproducible:
+        case (file,) if file.endswith(".csv"):
+            return replace(procedure, reproducible=read_reproducible(folder / file))
+    return procedure
 
 
 def check_spec(spec: ModelSpec, where: str) -> None:
