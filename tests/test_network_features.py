@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from prognosis_dask.deep.grade_file import read_trained
 from prognosis_dask.errors import StatisticsError, StoreError
 from prognosis_dask.job import GradeSection
 from prognosis_dask.statistics.endpoint import Classes, Survival
-from prognosis_dask.statistics.network_features import NetworkFeatures
+from prognosis_dask.statistics.network_features import FILE, NetworkFeatures
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.store.volumes import create_volumes, read_volumes, write_volume
 from tests.training_cases import made_volumes
@@ -65,11 +66,12 @@ def test_a_fold_is_trained_once_for_the_same_cases_volumes_and_settings(tmp_path
         replace(ahead, source="other images")(table, TRAIN)
 
 
-def test_a_trained_network_gives_new_cases_the_features_it_gave_the_fold(tmp_path):
+def test_the_final_network_is_kept_and_gives_new_cases_the_same_features(tmp_path):
     store, table = cohort(tmp_path)
-    extend = NetworkFeatures(str(store), SECTION)
-    expected = extend(table, TRAIN)
-    trained = extend.train(table, TRAIN)
+    extend = NetworkFeatures(str(store), SECTION, folder=str(tmp_path / "networks"))
+    expected = extend(table, np.arange(20))
+    trained = read_trained(tmp_path / "networks" / FILE)
+    assert expected.source == {"network.sha256": trained.sha256}
     np.testing.assert_array_equal(
         extend.extend_by(table.rows(np.arange(17, 20)), trained).X[:, 1:], expected.X[17:, 1:]
     )

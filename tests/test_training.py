@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker
 
-from prognosis_dask.deep.grade_file import read_trained, write_trained
+from prognosis_dask.deep.grade_file import read_trained, trained_bytes
 from prognosis_dask.deep.safetensors_file import write_safetensors
 from prognosis_dask.deep.training import Epoch, class_weights, hold_back, run_network, train
 from prognosis_dask.errors import ClusterError, MissingExtraError, StatisticsError, WeightsError
@@ -123,12 +123,12 @@ def test_a_class_without_enough_patients_is_refused(patience, says):
 
 
 def test_the_file_gives_back_the_network_bit_by_bit(trained, tmp_path):
-    write_trained(tmp_path / "network.safetensors", trained)
+    (tmp_path / "network.safetensors").write_bytes(trained_bytes(trained))
     again = read_trained(tmp_path / "network.safetensors")
     assert again.sha256 == trained.sha256
     assert (again.network, again.curve, again.epoch) == (trained.network, trained.curve, trained.epoch)
     unwatched = replace(trained, curve=(Epoch(0.5, math.nan),), epoch=1)
-    write_trained(tmp_path / "network.safetensors", unwatched)
+    (tmp_path / "network.safetensors").write_bytes(trained_bytes(unwatched))
     assert math.isnan(read_trained(tmp_path / "network.safetensors").curve[0].validation_loss)
 
 

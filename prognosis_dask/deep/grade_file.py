@@ -14,18 +14,18 @@ from prognosis_dask.deep.training import Epoch, Trained
 from prognosis_dask.errors import WeightsError
 
 
-def write_trained(path: Path, trained: Trained) -> None:
-    """Write the network's parameters, and in the metadata its input's shape, its curve and the epoch chosen."""
+def trained_bytes(trained: Trained) -> bytes:
+    """The file's content: the network's parameters, in the metadata its input's shape, its curve and its epoch."""
     metadata = {
         "input_shape": json.dumps(trained.network.input_shape),
         "epoch": str(trained.epoch),
         "curve": json.dumps([[repr(loss) for loss in asdict(epoch).values()] for epoch in trained.curve]),
     }
-    path.write_bytes(write_safetensors(trained.values, metadata))
+    return write_safetensors(trained.values, metadata)
 
 
 def read_trained(path: Path) -> Trained:
-    """The inverse of :func:`write_trained`.
+    """The network in a file that holds :func:`trained_bytes`.
 
     Raises
     ------

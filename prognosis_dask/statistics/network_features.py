@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from prognosis_dask.deep.grade_file import trained_bytes
 from prognosis_dask.deep.grade_network import feature_names
 from prognosis_dask.deep.training import Trained, provenance, run_network, train
 from prognosis_dask.errors import StatisticsError
@@ -25,7 +26,9 @@ from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.store.publish import staging
 from prognosis_dask.store.volumes import read_volumes
 
+#: The features' family, and the file of the network that was trained on all cases.
 FAMILY = "network"
+FILE = "network.safetensors"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,9 @@ class NetworkFeatures:
     def __call__(self, table: FeatureTable, train_rows: IntArray) -> FeatureTable:
         """The table with 544 more columns of family "network".
 
+        Trained on all rows it is the final network: its file, :data:`FILE` in ``folder``, is written, and its digest
+        stands in the table's ``source``.
+
         Raises
         ------
         StatisticsError
@@ -63,13 +69,16 @@ class NetworkFeatures:
         StoreError, MissingExtraError, ClusterError
             When a case has no volume, or the engine or the GPU is not there.
         """
+        if self.folder and len(train_rows) == len(table.case_ids):
+            trained = self.train(table, train_rows)
+            _keep(trained_bytes(trained), Path(self.folder) / FILE)
+            return self.extend_by(table, trained)
         kept = self._file(table, train_rows)
         if kept is not None and kept.is_file():
-            values = np.load(kept, allow_pickle=False)
-        else:
-            values = self._values(self.train(table, train_rows), table)
-            if kept is not None:
-                _keep(values, kept)
+            return _with_columns(table, np.load(kept, allow_pickle=False))
+        values = self._values(self.train(table, train_rows), table)
+        if kept is not None:
+            _keep(_array_bytes(values), kept)
         return _with_columns(table, values)
 
     def train(self, table: FeatureTable, rows: IntArray) -> Trained:
@@ -81,8 +90,9 @@ class NetworkFeatures:
         return train(volumes, table.endpoint.label[rows], known.patient_ids, self.section)
 
     def extend_by(self, table: FeatureTable, trained: Trained) -> FeatureTable:
-        """The table with the features of a network that is trained already."""
-        return _with_columns(table, self._values(trained, table))
+        """The table with the features of a network that is trained already, and its digest in the source."""
+        extended = _with_columns(table, self._values(trained, table))
+        return replace(extended, source={**table.source, f"{FAMILY}.sha256": trained.sha256})
 
     def _values(self, trained: Trained, table: FeatureTable) -> FloatArray:
         features, _ = run_network(trained, read_volumes(Path(self.volumes), table.case_ids), self.section)
@@ -98,13 +108,17 @@ class NetworkFeatures:
         return Path(self.folder) / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
 
 
-def _keep(values: FloatArray, path: Path) -> None:
-    content = BytesIO()
-    np.save(content, values, allow_pickle=False)
+def _keep(content: bytes, path: Path) -> None:
     with staging(path) as folder:
         aside = folder / path.name
-        aside.write_bytes(content.getvalue())
+        aside.write_bytes(content)
         aside.replace(path)
+
+
+def _array_bytes(values: FloatArray) -> bytes:
+    content = BytesIO()
+    np.save(content, values, allow_pickle=False)
+    return content.getvalue()
 
 
 def _with_columns(table: FeatureTable, values: FloatArray) -> FeatureTable:
