@@ -23,7 +23,7 @@ from prognosis_dask.statistics.measures.regression import (
 )
 
 #: Predicted probabilities are kept this far from 0 and 1, where their logarithms are infinite.
-_EDGE = 1e-6
+_EDGE = 1e-12
 
 
 @dataclass(frozen=True)
