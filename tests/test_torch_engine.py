@@ -12,7 +12,14 @@ import pytest
 
 from prognosis_dask.cli import main
 from prognosis_dask.deep.clips import make_clip
-from prognosis_dask.deep.engine import cases_per_task, check_features, describe_engine, load_engine, settle_engine
+from prognosis_dask.deep.engine import (
+    cases_per_task,
+    check_features,
+    describe_engine,
+    frames_together,
+    load_engine,
+    settle_engine,
+)
 from prognosis_dask.deep.networks import find_network
 from prognosis_dask.deep.safetensors_file import parse_safetensors, write_safetensors
 from prognosis_dask.deep.weights import convert_weights, resolve_weights
@@ -80,12 +87,27 @@ def test_clips_of_any_length_give_the_features_of_gluon(engine, gluon_engine, sl
     assert relative(engine.features_of_frames([noise]), gluon_engine.features_of_frames([noise])) < 1e-5
 
 
-def test_batches_give_the_features_of_single_clips_to_rounding():
-    # a GPU runs batches; here the processor does
-    clips, single, batch = regions(9, 7), load_engine(section()), load_engine(section())
-    batch.rows = 8
+def batch_engine(rows):
+    """As on a GPU; here the processor runs it."""
+    weights = resolve_weights("untrained:3", NETWORK)
+    return TorchEngine(NETWORK, weights, output="logits", device="cpu", precision="float32", rows=rows)
+
+
+def test_batches_of_several_lengths_give_the_features_of_single_clips_to_rounding(engine):
+    batch = batch_engine(4)
+    clips = [region for slices in (1, 6, 7, 8, 9, 10) for region in regions(1, slices, seed=slices)]
     together = batch.features_of_frames(clips)
-    assert relative(together, single.features_of_frames(clips)) < 1e-5
+    for values, clip in zip(together, clips, strict=True):
+        assert relative(values, engine.features_of_frames([clip])[0]) < 1e-5
+    # filled up to the same rows and frames, a clip has the same bits whatever is beside it
+    np.testing.assert_array_equal(batch.features_of_frames(clips[3:4])[0], together[3])
+    np.testing.assert_array_equal(batch.features_of_frames(clips[::-1])[::-1], together)
+
+
+def test_batches_give_the_features_of_single_clips_to_rounding(engine):
+    clips, batch = regions(5, 7), batch_engine(4)
+    together = batch.features_of_frames(clips)
+    assert relative(together, engine.features_of_frames(clips)) < 1e-5
     # filled up with zeros to the same number of rows, a clip has the same bits whatever is beside it
     np.testing.assert_array_equal(batch.features_of_frames(clips[3:4])[0], together[3])
     np.testing.assert_array_equal(batch.features_of_frames(clips[::-1])[::-1], together)
@@ -205,10 +227,10 @@ def short_of_memory(engine, most):
     """Let the engine's network run out of memory for more than ``most`` clips, as a GPU does."""
     forward = engine._network.forward
 
-    def limited(clips):
+    def limited(clips, own):
         if len(clips) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB")
-        return forward(clips)
+        return forward(clips, own)
 
     engine._network.forward = limited
 
@@ -219,8 +241,7 @@ def outcome(number, frames):
 
 def test_a_gpu_out_of_memory_goes_on_with_half_the_batch_and_says_so(engine, caplog):
     clips = regions(5, 6)
-    small = load_engine(section())
-    small.rows = 8
+    small = batch_engine(8)
     short_of_memory(small, 2)
     done = _network([outcome(i, clip) for i, clip in enumerate(clips)], small, asked=8)
     assert [o.problem for o in done] == [None] * 5
@@ -265,6 +286,12 @@ def test_nan_in_a_clip_is_seen_in_its_features_and_in_no_others(engine):
     np.testing.assert_array_equal(values[::2], expected[::2])
     with pytest.raises(CaseError, match="400 of 400 deep features are not finite"):
         check_features(values[1])
+
+
+def test_a_gpu_task_holds_cases_whose_clips_share_a_batch():
+    gpu = section(device="gpu")
+    assert [frames_together(gpu, slices) for slices in (1, 5, 6, 8, 9, 26)] == [8, 32, 8, 8, 16, 32]
+    assert frames_together(section(), 26) == 26
 
 
 def test_a_gpu_task_holds_several_batches_to_read_ahead():

@@ -19,6 +19,9 @@ CLIP_SIZE = 224
 SHORT = 6
 HOLD = 5
 
+#: Batches are filled up to a multiple of so many frames: a cohort of 6 to 96 slices needs twelve shapes.
+LENGTH_STEP = 8
+
 #: ImageNet's mean and standard deviation per channel, which the network was trained with.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -31,6 +34,15 @@ def clip_length(n_slices: int) -> int:
     [5, 25, 6, 26]
     """
     return n_slices * HOLD if n_slices < SHORT else n_slices
+
+
+def filled_length(length: int) -> int:
+    """Frames of the batch that a clip of this length goes into, where clips of several lengths go together.
+
+    >>> [filled_length(n) for n in (5, 8, 9, 26)]
+    [8, 8, 16, 32]
+    """
+    return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
 def make_clip(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from prognosis_dask.deep.clips import clip_length, filled_length
 from prognosis_dask.deep.gluon_import import gluon_version
 from prognosis_dask.deep.networks import find_engines, find_network, is_file
 from prognosis_dask.deep.weights import resolve_weights
@@ -36,7 +37,7 @@ class Engine(Protocol):
         ...
 
     def features_of_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        """Make and run the clips of regions of one number of slices: n times (slice, 128, 128) uint8 to (n, F)."""
+        """Make and run the clips of regions that share a batch: n times (slice, 128, 128) uint8 to (n, F)."""
         ...
 
 
@@ -216,11 +217,18 @@ def rows_together(device: str, batch_size: int) -> int:
 
 
 def cases_per_task(section: DeepSection) -> int:
-    """How many cases of one clip length make a task.
+    """How many cases of one batch's length make a task.
 
     Four batches on a GPU, so that the next frames are read while the network runs.
     """
     return section.batch_size * (4 if section.device == "gpu" else 1)
+
+
+def frames_together(section: DeepSection, n_slices: int) -> int:
+    """Frames of the batch that a case's clip goes into; cases that share them make good tasks."""
+    length = clip_length(n_slices)
+    fills = section.engine == "torch" and section.device == "gpu" and not is_file(section.network)
+    return filled_length(length) if fills else length
 
 
 def check_features(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prognosis_dask.deep.clips import CLIP_SIZE, FRAME_SIZE, HOLD, RESIZED, SHORT
+from prognosis_dask.deep.clips import CLIP_SIZE, FRAME_SIZE, RESIZED
 
 
 def grey_clips(frames: Tensor) -> Tensor:
-    """Enlarge, cut and hold frames: (n, slice, 128, 128) uint8 to (n, 1, T, 224, 224) int32, grey levels 0 to 255.
+    """Enlarge and cut a clip's frames: (n, T, 128, 128) uint8 to (n, 1, T, 224, 224) int32, grey levels 0 to 255.
 
     Linear, corners on corners, rounded to whole grey levels; in whole numbers throughout, so that no device and no
     precision changes a pixel.
@@ -23,8 +23,6 @@ def grey_clips(frames: Tensor) -> Tensor:
     sums = _between(_between(frames.int(), left, part, 2), left, part, 3)
     scale = (RESIZED - 1) ** 2  # odd: no value lies halfway between two grey levels
     grey = torch.div(2 * sums + scale, 2 * scale, rounding_mode="floor")
-    if grey.shape[1] < SHORT:
-        grey = grey.repeat_interleave(HOLD, dim=1)
     return grey[:, None]
 
 

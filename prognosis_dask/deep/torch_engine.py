@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from prognosis_dask.deep.clips import CLIP_SIZE, check_frames, clip_length
+from prognosis_dask.deep.clips import CLIP_SIZE, FRAME_SIZE, check_frames, clip_length, filled_length
 from prognosis_dask.deep.networks import Network
 from prognosis_dask.deep.torch_clips import grey_clips
 from prognosis_dask.deep.torch_folding import GREY_ZERO
@@ -36,8 +37,9 @@ class TorchEngine:
     """A network in torch. See :class:`prognosis_dask.deep.engine.Engine`.
 
     The network always runs on ``rows`` clips at once, in ``threads`` threads where it runs on a CPU: for other numbers
-    of either, sums are split and rounded differently. A GPU that has not the memory for ``rows`` clips goes on with
-    half of them.
+    of either, sums are split and rounded differently. Where it runs on several, they are filled up behind to one of a
+    few lengths, which is the clip's own choice and not its neighbours'. A GPU that has not the memory for ``rows``
+    clips goes on with half of them.
 
     Raises
     ------
@@ -63,6 +65,7 @@ class TorchEngine:
         self._dtype = PRECISIONS[precision]
         self._tf32 = precision == "tf32"
         self._threads = threads
+        self._fills = rows > 1
         self._lock = threading.Lock()
         self._network = InceptionV1(weights.values, output).prepare(self._device, self._dtype)
 
@@ -74,13 +77,13 @@ class TorchEngine:
                 f"clips are {clips.dtype} of shape {clips.shape}; expected float32 of shape "
                 f"(n, 3, {self._min_length} or more, {CLIP_SIZE}, {CLIP_SIZE})"
             )
-        values = self._run(clips, lambda batch: batch)
+        values = self._run(clips, lambda batch: batch, None)
         # a processor's maximum of NaN and zero may be zero, and ReLU would hide it
         values[~np.isfinite(clips).all(axis=(1, 2, 3, 4))] = np.nan
         return values
 
     def features_of_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Floats:
-        """Run regions of one number of slices: n times (slice, 128, 128) uint8 to (n, F) float32.
+        """Run regions: n times (slice, 128, 128) uint8 to (n, F) float32.
 
         The same as :meth:`features` of their clips, but for rounding: the clips are made on the device, and grey.
 
@@ -89,37 +92,65 @@ class TorchEngine:
         CaseError
             ``CLIP_INVALID`` when frames are not such, or make a clip that is too short for the network.
         """
-        for region in frames:
-            check_frames(region)
-        length = clip_length(len(frames[0]))
+        held = [self._held(region) for region in frames]
+        batches = defaultdict(list)
+        for row in sorted(range(len(held)), key=lambda row: len(held[row])):
+            length = len(held[row])
+            batches[filled_length(length) if self._fills else length].append(row)
+        values = np.empty((len(held), len(self.feature_names)), np.float32)
+        for length, rows in batches.items():
+            filled = np.full((len(rows), length, FRAME_SIZE, FRAME_SIZE), GREY_ZERO, np.uint8)
+            for place, row in zip(filled, rows, strict=True):
+                place[: len(held[row])] = held[row]
+            own = [len(held[row]) for row in rows]
+            values[rows] = self._run(filled, lambda batch: grey_clips(batch) - GREY_ZERO, own if self._fills else None)
+        return values
+
+    def _held(self, region: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A clip's frames, each as often as it is shown."""
+        check_frames(region)
+        length = clip_length(len(region))
         if length < self._min_length:
             raise CaseError(
                 Code.CLIP_INVALID, f"the clip has {length} frames; expected {self._min_length} or more for this network"
             )
-        return self._run(np.stack(frames), lambda batch: grey_clips(batch) - GREY_ZERO)
+        return np.repeat(region, length // len(region), axis=0)
 
-    def _run(self, inputs: npt.NDArray[np.uint8] | Floats, to_clips: Callable[[Tensor], Tensor]) -> Floats:
+    def _run(
+        self,
+        inputs: npt.NDArray[np.uint8] | Floats,
+        to_clips: Callable[[Tensor], Tensor],
+        own: Sequence[int] | None,
+    ) -> Floats:
         values = np.empty((len(inputs), len(self.feature_names)), np.float32)
         start = 0
         with self._lock, repeatable(threads=self._threads, tf32=self._tf32):
             while start < len(inputs):
                 part = inputs[start : start + self.rows]
                 try:
-                    values[start : start + len(part)] = self._compute(part, to_clips)[: len(part)]
+                    lengths = own and own[start : start + self.rows]
+                    values[start : start + len(part)] = self._compute(part, to_clips, lengths)[: len(part)]
                 except torch.OutOfMemoryError as error:
                     self._halve(part, error)
                     continue
                 start += len(part)
         return values
 
-    def _compute(self, part: npt.NDArray[np.uint8] | Floats, to_clips: Callable[[Tensor], Tensor]) -> Floats:
-        if len(part) < self.rows:
-            part = np.concatenate([part, np.zeros((self.rows - len(part), *part.shape[1:]), part.dtype)])
+    def _compute(
+        self,
+        part: npt.NDArray[np.uint8] | Floats,
+        to_clips: Callable[[Tensor], Tensor],
+        own: Sequence[int] | None,
+    ) -> Floats:
+        missing = self.rows - len(part)
+        if missing:
+            part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
         batch = torch.from_numpy(np.ascontiguousarray(part))
         if self._device.type == "cuda":
             batch = batch.pin_memory().to(self._device, non_blocking=True)
         clips = to_clips(batch).to(dtype=self._dtype, memory_format=torch.channels_last_3d)
-        return self._network(clips).float().cpu().numpy()  # type: ignore[no-any-return]
+        lengths = (*own, *[part.shape[1]] * missing) if own else None
+        return self._network(clips, lengths).float().cpu().numpy()  # type: ignore[no-any-return]
 
     def _halve(self, part: npt.NDArray[np.uint8] | Floats, error: torch.OutOfMemoryError) -> None:
         if self.rows == 1:

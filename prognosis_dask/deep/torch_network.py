@@ -7,6 +7,7 @@ and the last max pooling without any.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,11 @@ from prognosis_dask.deep.torch_folding import (
     fold_normalisation,
     unit_names,
 )
+from prognosis_dask.deep.torch_lengths import Lengths
 from prognosis_dask.deep.weights import Values
+
+#: Puts zeros behind each clip's end.
+Clear = Callable[[Tensor], Tensor]
 
 _STEM = "features.0"
 #: Kernel size to padding.
@@ -70,15 +75,15 @@ class Block(nn.Module):  # type: ignore[misc]
         self.narrow_b, self.wide_b = units["2.0"], units["2.1"]
         self.pooled = units["3.1"]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, in, T, H, W) to (n, out, T, H, W)."""
+    def forward(self, x: Tensor, clear: Clear) -> Tensor:
+        """(n, in, T, H, W) to (n, out, T, H, W); ``clear`` is for what the next layer looks at across frames."""
         branches = (
             self.one(x),
-            self.wide_a(self.narrow_a(x)),
-            self.wide_b(self.narrow_b(x)),
+            self.wide_a(clear(self.narrow_a(x))),
+            self.wide_b(clear(self.narrow_b(x))),
             self.pooled(functional.max_pool3d(x, 3, 1, 1)),
         )
-        return torch.cat(branches, 1)
+        return clear(torch.cat(branches, 1))
 
 
 class ColourStem(nn.Module):  # type: ignore[misc]
@@ -102,12 +107,18 @@ class GreyStemLayer(nn.Module):  # type: ignore[misc]
         self.constant = nn.Parameter(torch.from_numpy(stem.constant[:, None]), requires_grad=False)
         self._borders: dict[int, tuple[Tensor, ...]] = {}
 
-    def forward(self, grey: Tensor) -> Tensor:
+    def forward(self, grey: Tensor, lengths: Lengths | None = None) -> Tensor:
         """(n, 1, T, 224, 224), grey levels less ``GREY_ZERO``, to (n, 64, T', 112, 112), before ReLU."""
         y: Tensor = self.unit(grey)
+        for length, rows in lengths.groups() if lengths else [(grey.shape[2], slice(None))]:
+            self._correct(y[rows, :, : (length + 1) // 2], length)
+        return y
+
+    def _correct(self, y: Tensor, length: int) -> None:
+        """Take off, in place, what the kernels' parts outside the clips brought in with the bias."""
         # where the kernel reaches over the clip's border: the first two outputs of each axis, the last one in the
         # plane, the last one or two (odd lengths) in time
-        first, last, top, bottom, left, right = self._border(grey.shape[2])
+        first, last, top, bottom, left, right = self._border(length)
         end = max(2, y.shape[2] - 2)
         y[:, :, :2] += first
         y[:, :, end:] += last
@@ -116,7 +127,6 @@ class GreyStemLayer(nn.Module):  # type: ignore[misc]
         inner[:, :, :, -1:] += bottom
         inner[:, :, :, 2:-1, :2] += left
         inner[:, :, :, 2:-1, -1:] += right
-        return y
 
     def _border(self, length: int) -> tuple[Tensor, ...]:
         """What to add to the outputs at the first and last times, the top, bottom, left and right of a clip.
@@ -184,22 +194,36 @@ class InceptionV1(nn.Module):  # type: ignore[misc]
                     module.pack()
         return self
 
-    def forward(self, clips: Tensor) -> Tensor:
-        """(n, 3, T, 224, 224) normalised, or (n, 1, T, 224, 224) grey less ``GREY_ZERO``; to (n, F)."""
-        x = (self.grey_stem if clips.shape[1] == 1 else self.colour_stem)(clips)
+    def forward(self, clips: Tensor, own: tuple[int, ...] | None = None) -> Tensor:
+        """(n, 3, T, 224, 224) normalised, or (n, 1, T, 224, 224) grey less ``GREY_ZERO``; to (n, F).
+
+        Grey clips may be of several lengths: ``own`` frames each, ascending, and zeros behind them.
+        """
+        lengths = Lengths.of(own, clips.shape[2], clips.device) if own else None
+        x = self.grey_stem(clips, lengths) if clips.shape[1] == 1 else self.colour_stem(clips)
         # ReLU and maximum can change places, and a quarter of the values is left after the maximum
         x = functional.relu_(functional.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1)))
-        x = self.layer_3(self.layer_2(x))
+        lengths = lengths and lengths.pooled(x.shape[2], padded=True)
+        clear = lengths.clear if lengths else _leave
+        x = clear(self.layer_3(clear(self.layer_2(x))))
         x = functional.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
-        x = self._run(x, 5, 6)
-        x = functional.max_pool3d(x, 3, 2, 1)
-        x = self._run(x, 8, 9, 10, 11, 12)
-        x = functional.max_pool3d(x, 2, 2)
-        x = self._run(x, 14, 15)
-        pooled = x.mean((2, 3, 4), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+        x = functional.max_pool3d(self._run(x, clear, 5, 6), 3, 2, 1)
+        lengths = lengths and lengths.pooled(x.shape[2], padded=True)
+        clear = lengths.clear if lengths else _leave
+        x = functional.max_pool3d(self._run(clear(x), clear, 8, 9, 10, 11, 12), 2, 2)
+        lengths = lengths and lengths.pooled(x.shape[2], padded=False)
+        clear = lengths.clear if lengths else _leave
+        x = self._run(clear(x), clear, 14, 15)
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        pooled = lengths.mean(x, dtype) if lengths else x.mean((2, 3, 4), dtype=dtype)
         return pooled if self.classifier is None else self.classifier(pooled.double())
 
-    def _run(self, x: Tensor, *layers: int) -> Tensor:
+    def _run(self, x: Tensor, clear: Clear, *layers: int) -> Tensor:
         for layer in layers:
-            x = self.blocks[str(layer)](x)
+            x = self.blocks[str(layer)](x, clear)
         return x
+
+
+def _leave(x: Tensor) -> Tensor:
+    """All frames belong to the clips."""
+    return x
