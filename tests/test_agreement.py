@@ -114,3 +114,13 @@ def test_one_constant_measurement_has_no_agreement_with_a_varying_one() -> None:
     values = np.arange(1.0, 8.0)
     assert concordance_correlation(values, np.full(7, 4.0)).value == 0.0
     assert intraclass_correlation(np.column_stack([values, np.full(7, 4.0)])).icc_2_1.value == pytest.approx(0.0)
+
+
+def test_odd_measurements_give_numbers_or_nothing_and_no_warning() -> None:
+    rng = np.random.default_rng(0)
+    for turn in range(600):
+        values = np.round(rng.normal(size=(rng.integers(1, 8), rng.integers(2, 4)))) * 10.0 ** rng.integers(-9, 10)
+        values = values + (1e6 if turn % 3 == 0 else 0.0)
+        for found in (concordance_correlation(values[:, 0], values[:, 1]), *intraclass_correlation(values)):
+            assert np.isnan(found.lower) or found.lower - 1e-9 <= found.value <= found.upper + 1e-9
+            assert np.isnan(found.value) or found.value <= 1.0 + 1e-9

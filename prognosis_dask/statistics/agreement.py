@@ -12,12 +12,16 @@ from prognosis_dask.statistics.endpoint import FloatArray
 _Z95 = 1.959963984540054
 #: The tail of a two-sided interval of 95 %.
 _TAIL = 0.025
+#: Of two patients nothing can be said: the intervals have no degrees of freedom left.
+_FEWEST = 3
+#: Satterthwaite's degrees of freedom below which an F distribution has no quantiles that floating point holds.
+_LEAST_FREEDOM = 1e-2
 #: A spread below this share of the values' magnitude is rounding.
 _ROUNDING = 1e-12
 
 
 class Estimate(NamedTuple):
-    """A coefficient and its interval of 95 %; NaN where the measurements do not determine it."""
+    """A coefficient and its interval of 95 %; NaN where the measurements do not determine them."""
 
     value: float
     lower: float
@@ -43,7 +47,7 @@ def concordance_correlation(first: FloatArray, second: FloatArray) -> Estimate:
     0.8
     """
     n = len(first)
-    if n < 3 or _constant(first, second):
+    if n < _FEWEST or _constant(first, second):
         return UNDETERMINED
     shift = float(first.mean() - second.mean())
     s11, s22 = float(first.var()), float(second.var())
@@ -92,7 +96,8 @@ class Intraclass(NamedTuple):
 def intraclass_correlation(values: FloatArray) -> Intraclass:
     """Intraclass correlations and their intervals (Shrout & Fleiss, Psychological Bulletin 86, 420, 1979).
 
-    The interval of ICC(2,1) is Satterthwaite's, as there. Measurements that agree exactly have the interval 1 to 1.
+    The interval of ICC(2,1) is Satterthwaite's, as there. Measurements that agree exactly have the interval 1 to 1; of
+    fewer than three patients nothing is determined.
 
     Parameters
     ----------
@@ -100,7 +105,7 @@ def intraclass_correlation(values: FloatArray) -> Intraclass:
         Shape (patients, measurements), finite.
     """
     n, k = values.shape
-    if n < 2 or k < 2 or _constant(*values.T):
+    if n < _FEWEST or k < 2 or _constant(*values.T):
         return Intraclass(UNDETERMINED, UNDETERMINED, UNDETERMINED)
     grand = values.mean()
     rows, columns = values.mean(axis=1), values.mean(axis=0)
@@ -139,10 +144,11 @@ def _absolute(between: float, judges: float, error: float, n: int, k: int) -> Es
             return Estimate(1.0, 1.0, 1.0)
         freedom = float(k - 1)
     else:
-        f = judges / error
-        weighted = n * (1.0 + (k - 1) * value) - k * value
-        freedom = (k - 1) * (n - 1) * (k * value * f + weighted) ** 2
-        freedom /= (n - 1) * (k * value * f) ** 2 + weighted**2
+        systematic, weighted = k * value * judges / error, n * (1.0 + (k - 1) * value) - k * value
+        weight = (n - 1) * systematic**2 + weighted**2
+        freedom = (k - 1) * (n - 1) * (systematic + weighted) ** 2 / weight if weight > 0.0 else 0.0
+    if freedom < _LEAST_FREEDOM:  # no interval: the patients' means are all but equal
+        return Estimate(float(value), math.nan, math.nan)
     above, below = fdtri(n - 1, freedom, 1.0 - _TAIL), fdtri(freedom, n - 1, 1.0 - _TAIL)
     rest = k * judges + (k * n - k - n) * error
     lower = n * (between - above * error) / (above * rest + n * between)

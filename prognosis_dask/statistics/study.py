@@ -7,6 +7,7 @@ that of features drawn at random.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -61,6 +62,7 @@ def in_sample_curve(
     -------
     list of dict
         ``k, c_index_in_sample, random_median, random_lower, random_upper`` per k; the last two are the draws' range.
+        NaN where the model has no maximum, as may be without a penalty.
 
     Raises
     ------
@@ -69,6 +71,9 @@ def in_sample_curve(
     """
     X = _complete(table.X)
     columns = varying(X)
+    survival = table.survival
+    if not survival.event.any():
+        raise StatisticsError(f"{len(X)} cases without events: there is no curve to draw")
     if not len(columns):
         raise StatisticsError(f"none of {X.shape[1]} features varies among {len(X)} cases: there is no curve to draw")
     first = np.asarray(ranking, dtype=np.int64)
@@ -76,19 +81,17 @@ def in_sample_curve(
     wanted = [k for k in ks if 1 <= k <= len(first)]
     rng = np.random.default_rng(seed)
     orders = [first, *(rng.permutation(columns)[: max(wanted, default=0)] for _ in range(draws))]
-    fit = partial(_curve, X, table.survival, wanted, penalizer)
+    fit = partial(_curve, X, survival, wanted, penalizer)
     ranked, *random = map(fit, orders)
-    chance = np.array(random).reshape(draws, len(wanted))
     return [
-        {
-            "k": k,
-            "c_index_in_sample": ranked[i],
-            "random_median": float(np.median(chance[:, i])) if draws else float("nan"),
-            "random_lower": float(chance[:, i].min()) if draws else float("nan"),
-            "random_upper": float(chance[:, i].max()) if draws else float("nan"),
-        }
-        for i, k in enumerate(wanted)
+        {"k": k, "c_index_in_sample": ranked[i], **_range([draw[i] for draw in random])} for i, k in enumerate(wanted)
     ]
+
+
+def _range(draws: Sequence[float]) -> dict[str, float]:
+    """Median and range of the draws that gave a model; NaN where none did."""
+    held = [value for value in draws if math.isfinite(value)] or [math.nan]
+    return {"random_median": float(np.median(held)), "random_lower": min(held), "random_upper": max(held)}
 
 
 def compare_curves(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -117,6 +120,7 @@ def compare_curves(first: Sequence[Mapping[str, float]], second: Sequence[Mappin
 
     at = {row["k"]: row["c_index_in_sample"] for row in second}
     difference = np.array([row["c_index_in_sample"] - at[row["k"]] for row in first if row["k"] in at])
+    difference = difference[np.isfinite(difference)]
     if not len(difference):
         raise StatisticsError("the curves have no number of features in common")
     moved = difference.any()
@@ -130,7 +134,14 @@ def compare_curves(first: Sequence[Mapping[str, float]], second: Sequence[Mappin
 
 
 def _curve(X: FloatArray, survival: Survival, ks: Sequence[int], penalizer: float, order: IntArray) -> list[float]:
-    return cox_curve(X[:, order], survival.time_days, survival.event, ks, penalizer=penalizer)
+    """NaN where there is no model: without a penalty, so many features may order the events perfectly."""
+    curve = []
+    for k in ks:
+        try:
+            curve += cox_curve(X[:, order[:k]], survival.time_days, survival.event, [k], penalizer=penalizer)
+        except StatisticsError:
+            curve.append(float("nan"))
+    return curve
 
 
 def _complete(X: FloatArray) -> FloatArray:
