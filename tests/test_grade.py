@@ -1,0 +1,79 @@
+"""The grade from images: network, other features and perceptron validated together, with signal and without."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from prognosis_dask.job import GradeSection, ModelSection
+from prognosis_dask.statistics.endpoint import Classes
+from prognosis_dask.statistics.evaluate import evaluate
+from prognosis_dask.statistics.grade import grade_spec
+from prognosis_dask.statistics.nested import validate
+from prognosis_dask.statistics.network_features import NetworkFeatures
+from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.store.volumes import create_volumes, write_volume
+from tests.training_cases import made_volumes
+
+SECTION = GradeSection(epochs=5, patience=0, learning_rate=1e-3)
+MODEL = ModelSection(label="grade", classes=("2", "3"), max_features=20, folds=3, repeats=1)
+FAMILIES = ("size", "radiomics", "network")
+
+
+def cohort(folder, signal, count=36):
+    """Volumes with a class in them, or not; a size that says nothing; radiomics of which one says a little."""
+    volumes, labels = made_volumes(count, shape=(6, 12, 12), signal=signal)
+    names = tuple(f"case-{number}" for number in range(count))
+    create_volumes(folder / "volumes.zarr", names, volumes.shape[1:])
+    for name, volume in zip(names, volumes, strict=True):
+        write_volume(folder / "volumes.zarr", name, volume)
+    X = np.random.default_rng(3).normal(size=(count, 9))
+    X[:, 1] += signal * labels
+    families = ("size", *["radiomics"] * 8)
+    columns = tuple(f"{family}-{number}" for number, family in enumerate(families))
+    table = FeatureTable(X, columns, families, ("",) * 9, names, names, Classes(labels, ("2", "3")))
+    return table, NetworkFeatures(str(folder / "volumes.zarr"), SECTION)
+
+
+def measured(table, extend, seeds=(0,)):
+    """Held-out measures by procedure, averaged over the seeds of the folds."""
+    found = {}
+    for seed in seeds:
+        spec = grade_spec(replace(MODEL, seed=seed), FAMILIES)
+        rule = spec.validation
+        results = validate(table, spec.procedure, rule.folds, rule.repeats, rule.seed, extend=extend)
+        tables = evaluate(table, results)
+        for row in tables["measures"]:
+            found.setdefault((row["procedure"], row["measure"]), []).append(row["value"])
+    return {key: float(np.mean(values)) for key, values in found.items()}, tables
+
+
+def test_a_planted_grade_is_found_in_held_out_cases_and_told_in_full(tmp_path):
+    table, extend = cohort(tmp_path, signal=1.0)
+    values, tables = measured(table, extend)
+    assert values["network", "auc"] > 0.9
+    assert values["all", "auc"] > 0.9
+    assert values["network", "balanced_accuracy"] > 0.85
+    assert values["size", "auc"] < 0.75  # what says nothing is not lifted by what is beside it
+    counted = [row for row in tables["confusion"] if row["procedure"] == "all"]
+    assert sum(row["cases"] for row in counted) == pytest.approx(36)
+    assert {row["procedure"] for row in tables["calibration"]} == {*FAMILIES, "all"}
+
+
+@pytest.mark.slow
+def test_without_a_signal_nothing_is_found(tmp_path):
+    table, extend = cohort(tmp_path, signal=0.0)
+    values, _ = measured(table, extend, seeds=(0, 1, 2))
+    assert 0.3 < values["network", "auc"] < 0.7
+    assert 0.3 < values["all", "auc"] < 0.7
+
+
+def test_every_family_is_compared_alone_and_with_the_others():
+    spec = grade_spec(MODEL, FAMILIES)
+    assert list(spec.procedure) == ["size", "radiomics", "network", "all"]
+    assert spec.final == "all"
+    assert {procedure.learner for procedure in spec.procedure.values()} == {"mlp"}
+    assert (spec.procedure["size"].selector, spec.procedure["network"].selector) == ("", "svm-rfe")
+    assert spec.procedure["all"].forced == ("size",)  # a few numbers with a meaning are not selected away
+    assert spec.procedure["all"].n_features == (5, 10)
+    assert grade_spec(MODEL, ("network",)).final == "network"
