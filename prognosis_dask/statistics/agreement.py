@@ -15,7 +15,7 @@ _TAIL = 0.025
 #: Of two patients nothing can be said: the intervals have no degrees of freedom left.
 _FEWEST = 3
 #: Satterthwaite's degrees of freedom below which an F distribution has no quantiles that floating point holds.
-_LEAST_FREEDOM = 1e-2
+_LEAST_FREEDOM = 0.05
 #: A spread below this share of the values' magnitude is rounding.
 _ROUNDING = 1e-12
 
