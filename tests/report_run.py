@@ -14,11 +14,11 @@ from prognosis_dask.cohort.problems import write_problems
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.job import Job, ModelSection
-from prognosis_dask.statistics.fit import fit_models
 from prognosis_dask.store.features import build_features, write_features
 from prognosis_dask.store.ledger import Ledger
 from prognosis_dask.store.outcome import Outcome
 from prognosis_dask.store.rois import RoiStore
+from tests.report_models import make_models
 
 RADIOMIC = [
     f"original_{kind}_Feature{i}" for kind in ("shape", "firstorder", "glcm", "glrlm", "ngtdm") for i in range(4)
@@ -52,9 +52,17 @@ def make_run(
         radiomic = dict.fromkeys(RADIOMIC, "1")
         dataset = build_features(cases, radiomic=radiomic, deep=DEEP, outcomes=by_stage, attributes={})
         write_features(dataset, folder)
-        fit_models(dataset, MODEL, folder / "models")
+        _write_models(folder / "models", [c.case_id for c in done if c.time_days is not None])
     (folder / "run.json").write_text(json.dumps(_info(n, len(failed), weights)), encoding="utf-8")
     return folder
+
+
+def _write_models(folder: Path, case_ids: list[str]) -> None:
+    if len(case_ids) >= 20:
+        make_models(folder, n=len(case_ids), case_ids=case_ids)
+        return
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps({"not_fitted": f"{len(case_ids)} cases, at least 20 are needed"}))
 
 
 def _case(i: int, n: int, patient_id: str, rng: np.random.Generator) -> Case:

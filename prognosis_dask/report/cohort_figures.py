@@ -12,11 +12,12 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
-from prognosis_dask.report.model_figures import short_name
+from prognosis_dask.report.words import clipped, count, short_name
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -25,6 +26,53 @@ MAX_CORRELATED = 40
 
 _COLUMNS = 4
 _BAR_MM = 20
+
+
+@svg
+def flow(steps: Sequence[tuple[str, int, int | None, Sequence[tuple[str, int]]]]) -> Figure:
+    """A flow diagram: a box per step, and beside the arrow into it what was left out.
+
+    Parameters
+    ----------
+    steps
+        Title, cases, patients (None where they are not counted), and (reason, cases) left out on the way.
+    """
+    heights = [0.17 * len(lost) + 0.32 if lost else 0.0 for *_, lost in steps]
+    gaps = [0.0, *(max(0.32, height + 0.16) for height in heights[1:])]
+    figure = canvas.new_figure(canvas.FULL_WIDTH, 0.55 * len(steps) + sum(gaps) + 0.1)
+    axes = figure.subplots()
+    top = 0.0
+    for (title, cases, patients, lost), gap in zip(steps, gaps, strict=True):
+        if gap:
+            axes.annotate("", (1.35, top + gap), (1.35, top), arrowprops=_ARROW)
+        if lost:
+            _lost_box(axes, top + gap / 2, lost)
+        top += gap
+        _box(axes, top, title, f"{cases:,}" if patients is None else f"{cases:,}  ({count(patients, 'patient')})")
+        top += 0.55
+    axes.set(xlim=(0, canvas.FULL_WIDTH - 0.1), ylim=(top + 0.02, -0.02))
+    axes.set_axis_off()
+    return figure
+
+
+_ARROW = {"arrowstyle": "-|>", "color": canvas.INK, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
+
+
+def _box(axes: Axes, top: float, title: str, counted: str) -> None:
+    axes.add_patch(Rectangle((0.02, top), 2.66, 0.55, facecolor="white", edgecolor=canvas.INK, linewidth=0.8))
+    axes.text(1.35, top + 0.18, title, ha="center", va="center")
+    axes.text(1.35, top + 0.385, counted, ha="center", va="center", fontweight="bold")
+
+
+def _lost_box(axes: Axes, middle: float, lost: Sequence[tuple[str, int]]) -> None:
+    height = 0.17 * len(lost) + 0.32
+    axes.plot([1.35, 3.0], [middle, middle], color=canvas.INK, linewidth=0.8)
+    axes.add_patch(
+        Rectangle((3.0, middle - height / 2), 3.45, height, facecolor="white", edgecolor=canvas.INK, linewidth=0.8)
+    )
+    lines = [f"Left out: {sum(n for _, n in lost):,}", *(f"   {clipped(reason, 48)}: {n:,}" for reason, n in lost)]
+    for i, line in enumerate(lines):
+        axes.text(3.1, middle - height / 2 + 0.16 + 0.17 * i, line, va="center", fontsize=8)
 
 
 @dataclass(frozen=True)
@@ -74,7 +122,7 @@ def _picture(axes: Axes, thumbnail: Thumbnail) -> None:
             axes.plot([x, x + length], [y, y], color=colour, linewidth=width, solid_capstyle="butt")
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     axes.set_axis_off()
-    axes.set_title(f"{_clipped(thumbnail.case_id)}\n{thumbnail.volume_ml:.3g} mL", fontsize=7)
+    axes.set_title(f"{clipped(thumbnail.case_id, 26)}\n{thumbnail.volume_ml:.3g} mL", fontsize=7)
 
 
 def outline(mask: npt.NDArray[np.bool_]) -> FloatArray:
@@ -86,10 +134,6 @@ def outline(mask: npt.NDArray[np.bool_]) -> FloatArray:
     down = np.stack([down_c - 0.5, down_r - 0.5, down_c - 0.5, down_r + 0.5], axis=1)
     segments: FloatArray = np.concatenate([across, down]).reshape(-1, 2, 2)
     return segments
-
-
-def _clipped(text: str, length: int = 26) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 @svg
@@ -168,13 +212,13 @@ def correlate(values: FloatArray, names: Sequence[str], volume_ml: FloatArray) -
 @svg
 def correlations(correlation: Correlation) -> Figure:
     """A clustered heat map of the features, and beside it each feature's correlation with the volume."""
-    count = len(correlation.names)
-    figure = canvas.new_figure(canvas.FULL_WIDTH, 1.3 + 0.115 * max(count, 14))
-    heat, strip = figure.subplots(1, 2, gridspec_kw={"width_ratios": [count, max(1.2, count / 22)], "wspace": 0.01})
+    size = len(correlation.names)
+    figure = canvas.new_figure(canvas.FULL_WIDTH, 1.3 + 0.115 * max(size, 14))
+    heat, strip = figure.subplots(1, 2, gridspec_kw={"width_ratios": [size, max(1.2, size / 22)], "wspace": 0.01})
     shown = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "aspect": "auto"}
     image = heat.imshow(correlation.between, **shown)
     strip.imshow(correlation.with_volume[:, np.newaxis], **shown)
-    heat.set_yticks(range(count), [_clipped(short_name(name), 34) for name in correlation.names], fontsize=6.5)
+    heat.set_yticks(range(size), [clipped(short_name(name)) for name in correlation.names], fontsize=6.5)
     heat.set_xticks([])
     strip.set_xticks([0], ["volume"], fontsize=7)
     strip.set_yticks([])

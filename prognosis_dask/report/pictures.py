@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,23 +11,15 @@ import SimpleITK as sitk
 
 from prognosis_dask.errors import CaseError
 from prognosis_dask.imaging.roi import Roi
-from prognosis_dask.report import cohort_figures, model_figures
-from prognosis_dask.report.canvas import data_uri
+from prognosis_dask.report import cohort_figures, tables
 from prognosis_dask.report.cohort_figures import Correlation, Thumbnail
-from prognosis_dask.report.read import Model, RunFolder
+from prognosis_dask.report.model_folder import ModelFolder
+from prognosis_dask.report.picture import Picture
+from prognosis_dask.report.read import RunFolder
 
 #: Regions shown, spread over the cohort by volume.
 MAX_THUMBNAILS = 8
 _MARGIN_MM = 15.0
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image that needs no other file, its text alternative and its caption."""
-
-    source: str
-    alt: str
-    caption: str
 
 
 def gallery(run: RunFolder) -> Picture | None:
@@ -43,8 +34,11 @@ def gallery(run: RunFolder) -> Picture | None:
             continue  # a damaged entry of the store; resume finds and redoes it
     if not thumbnails:
         return None
+    columns = ["case_id", "volume_ml", "spacing_mm"]
     return Picture(
-        data_uri(cohort_figures.gallery(thumbnails)),
+        "regions",
+        cohort_figures.gallery(thumbnails),
+        pd.DataFrame([(t.case_id, t.volume_ml, t.spacing_mm) for t in thumbnails], columns=columns),
         f"Image slices of {len(thumbnails)} regions of interest with the outline of the mask: "
         + ", ".join(f"{t.case_id} ({t.volume_ml:.3g} mL)" for t in thumbnails),
         "Regions of interest from the smallest to the largest, spread evenly over the cohort: the slice on which the "
@@ -99,10 +93,34 @@ def sizes(run: RunFolder) -> Picture | None:
     cut = sum(value == 1 for value in per_case(run, "lesion_cut").values())
     note = f" In {cut} case{'s' if cut > 1 else ''} the lesion was larger than the frame and was cut." if cut else ""
     return Picture(
-        data_uri(cohort_figures.sizes(volume, slices)),
+        "region_sizes",
+        cohort_figures.sizes(volume, slices),
+        _per_case_table(run, "volume_ml", "n_slices"),
         f"Histograms of the volume (median {np.median(finite):.3g} mL, {finite.min():.3g} to {finite.max():.3g} mL) "
         f"and of the number of slices (median {np.nanmedian(slices):.0f}) of {finite.size} regions.",
         f"Size of the {finite.size} regions of interest: volume, and number of slices that hold the region.{note}",
+    )
+
+
+def _per_case_table(run: RunFolder, *names: str) -> pd.DataFrame:
+    columns = {name: pd.Series(per_case(run, name), dtype=float) for name in names}
+    return pd.DataFrame(columns).rename_axis("case_id").reset_index()
+
+
+def flow(run: RunFolder) -> Picture | None:
+    """How many cases passed each step, and why the others did not; None where there is no case."""
+    steps = tables.flow(run)
+    if not steps or not steps[0].cases:
+        return None
+    rows: list[tuple[object, ...]] = [(step.title, step.cases, step.patients, "", None) for step in steps]
+    rows += [(step.title, None, None, reason, lost) for step in steps for reason, lost in step.left_out]
+    told = "; ".join(f"{step.title.lower()} {step.cases}" for step in steps)
+    return Picture(
+        "flow",
+        cohort_figures.flow([(s.title, s.cases, s.patients, s.left_out) for s in steps]),
+        pd.DataFrame(rows, columns=["step", "cases", "patients", "left_out_because", "left_out"]),
+        f"Flow diagram of the cases: {told}.",
+        "Flow of the cases. Left out at each step, and why: on the right.",
     )
 
 
@@ -118,7 +136,10 @@ def correlation(run: RunFolder) -> Picture | None:
     if found is None:
         return None
     kind = "highest-ranked" if ranked else "first"
-    return Picture(data_uri(cohort_figures.correlations(found)), *_told(found, kind))
+    data = pd.DataFrame(found.between, columns=found.names)
+    data.insert(0, "feature", found.names)
+    data["volume_ml"] = found.with_volume
+    return Picture("feature_correlations", cohort_figures.correlations(found), data, *_told(found, kind))
 
 
 def _told(found: Correlation, kind: str) -> tuple[str, str]:
@@ -148,85 +169,11 @@ def feature_table(run: RunFolder) -> pd.DataFrame | None:
     return complete if complete.shape[1] else None
 
 
-def _ranked(model: Model | None, known: Sequence[str]) -> list[str]:
-    if model is None or model.ranking is None:
+def _ranked(models: ModelFolder | None, known: Sequence[str]) -> list[str]:
+    """The features that the outer folds chose most often."""
+    selection = models.table("selection", "procedure", "feature", "share") if models is not None else None
+    if models is None or selection is None:
         return []
+    chosen = selection[(selection["procedure"] == models.primary) & (selection["share"] > 0)]
     names = set(known)
-    return [str(name) for name in model.ranking.sort_values("rank")["feature"] if name in names]
-
-
-def concordance(model: Model) -> Picture | None:
-    """In-sample and cross-validated C-index."""
-    if model.curve is None and model.validation is None:
-        return None
-    estimate = _estimate(model)
-    alt = ["Harrell's concordance index over the number of selected features."]
-    caption = ["Harrell’s concordance index."]
-    if model.curve is not None:
-        alt.append(f"In-sample {model.summary.get('c_index_in_sample', float('nan')):.2f} (optimistic).")
-        caption.append(
-            "Dashed: in-sample, over the number of features k, as the reference study reports it; it is optimistic, "
-            "since features and coefficients were chosen on the same cases."
-        )
-    if model.validation is not None:
-        caption.append("Points: the held-out cases of each fold; scaling and selection saw its training cases alone.")
-    if estimate is not None:
-        alt.append(f"Cross-validated {estimate[0]:.2f} ({estimate[1]:.2f} to {estimate[2]:.2f}).")
-        interval = _in_brackets(model.summary.get("interval"))
-        caption.append(f"Blue line and band: the cross-validated estimate and its interval{interval}.")
-    caption.append("Grey vertical line: the reported model.")
-    figure = model_figures.concordance(model.curve, model.validation, estimate, int(model.summary["k_final"]))
-    return Picture(data_uri(figure), " ".join(alt), " ".join(caption))
-
-
-def _in_brackets(text: object) -> str:
-    return f" ({text})" if text else ""
-
-
-def _estimate(model: Model) -> tuple[float, float, float] | None:
-    values = [model.summary.get(name) for name in ("c_index_cv", "c_index_cv_lower", "c_index_cv_upper")]
-    numbers = [float(value) for value in values if value is not None]
-    return (numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else None
-
-
-def kaplan_meier(model: Model) -> Picture | None:
-    """Survival of the out-of-fold risk groups, the lowest risk first."""
-    if model.risk is None:
-        return None
-    risk = model.risk.dropna(subset=["time_days", "event", "risk_score"])
-    if risk.empty:
-        return None
-    order = risk.groupby("group")["risk_score"].mean().sort_values().index
-    risk = pd.concat([risk[risk["group"] == name] for name in order])
-    p = model.summary.get("logrank_p")
-    figure = model_figures.kaplan_meier(
-        risk["time_days"].to_numpy(dtype=float), risk["event"].to_numpy(dtype=int), list(risk["group"]), p
-    )
-    counts = "; ".join(f"{name} risk {len(part)} cases" for name, part in risk.groupby("group", sort=False))
-    test = f" Log-rank {model_figures.p_text(float(p))}" if p is not None else ""
-    # Simon et al., Briefings in Bioinformatics 12 (2011) 203-214
-    caution = (
-        f"{test}, a rough guide only: the folds’ models share cases, so the groups are not independent." if test else ""
-    )
-    return Picture(
-        data_uri(figure),
-        f"Kaplan-Meier curves of the risk groups: {counts}.{test}",
-        "Kaplan-Meier estimate by risk group. Every case was put into its group by models that were fitted without "
-        f"it. Bands: 95 % confidence intervals (log-log); ticks: censored cases.{caution}",
-    )
-
-
-def forest(model: Model) -> Picture | None:
-    """Hazard ratios of the final model."""
-    if model.coefficients is None:
-        return None
-    shown = min(len(model.coefficients), model_figures.MAX_FOREST_ROWS)
-    which = (
-        f"the {shown} of {len(model.coefficients)} with the largest |z|" if shown < len(model.coefficients) else "all"
-    )
-    return Picture(
-        data_uri(model_figures.forest(model.coefficients)),
-        f"Hazard ratios with 95 % intervals of {shown} features; the values are in the table below.",
-        f"Hazard ratios of the final model’s features ({which}). A ratio above 1 means a worse outcome for higher "
-        "values.",
-    )
+    return [f for f in chosen.sort_values("share", ascending=False, kind="stable")["feature"] if f in names]

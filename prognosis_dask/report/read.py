@@ -1,8 +1,7 @@
-"""A run's folder, read once into one frozen object; what is missing there is None or empty here."""
+"""A run's folder, or one of models, read once into a frozen object; what is missing there is None or empty here."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ import xarray as xr
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.problems import read_problems
 from prognosis_dask.errors import Problem, StoreError
+from prognosis_dask.report.model_folder import ModelFolder, read_json, read_models
 from prognosis_dask.store.features import read_features
 from prognosis_dask.store.ledger import Ledger
 from prognosis_dask.store.outcome import Outcome
@@ -22,18 +22,6 @@ from prognosis_dask.store.rois import RoiStore
 
 #: The stages in the order in which a case passes them.
 STAGES = ("roi", "radiomics", "deep")
-
-
-@dataclass(frozen=True)
-class Model:
-    """The tables of ``models/``; a table that was not written is None."""
-
-    summary: Mapping[str, Any]
-    ranking: pd.DataFrame | None = None
-    curve: pd.DataFrame | None = None
-    validation: pd.DataFrame | None = None
-    coefficients: pd.DataFrame | None = None
-    risk: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +33,7 @@ class RunFolder:
     path
         The folder.
     info
-        ``run.json``.
+        ``run.json``; empty where the folder holds models alone.
     cases, problems
         The two tables of the cohort.
     outcomes
@@ -65,7 +53,7 @@ class RunFolder:
     outcomes: Mapping[str, Mapping[str, Outcome]] = field(default_factory=dict)
     features: xr.Dataset | None = None
     rois: RoiStore | None = None
-    model: Model | None = None
+    model: ModelFolder | None = None
 
     @cached_property
     def failed(self) -> dict[str, list[Outcome]]:
@@ -106,16 +94,22 @@ class RunFolder:
 
 
 def read_run(path: Path) -> RunFolder:
-    """Read a run's folder.
+    """Read a run's folder, or one of models alone: ``path`` itself, or ``models`` in it.
 
     Raises
     ------
     StoreError
-        When there is no ``run.json``, or a file cannot be read.
+        When there is neither, or a file cannot be read.
     """
-    info = _json(path / "run.json")
+    info = read_json(path / "run.json")
     if info is None:
-        raise StoreError(f"{path} holds no run.json, so it is no run's folder; `prognosis run` makes one")
+        models = read_models(path / "models") or read_models(path)
+        if models is None:
+            raise StoreError(
+                f"{path} holds no run.json and no models/summary.json, so there is nothing to report; "
+                "`prognosis run` makes the one, `prognosis fit` the other"
+            )
+        return RunFolder(path=path, info={}, model=models)
     cases = tuple(read_cases(path / "cases.csv")) if (path / "cases.csv").is_file() else ()
     return RunFolder(
         path=path,
@@ -125,7 +119,7 @@ def read_run(path: Path) -> RunFolder:
         outcomes=_outcomes(path / "ledger.sqlite", enabled_stages(info), cases),
         features=read_features(path) if (path / "features.zarr").is_dir() else None,
         rois=RoiStore.open(path / "rois.zarr") if (path / "rois.zarr").is_dir() else None,
-        model=_model(path / "models"),
+        model=read_models(path / "models"),
     )
 
 
@@ -147,34 +141,3 @@ def _outcomes(path: Path, stages: Sequence[str], cases: Sequence[Case]) -> dict[
         stage: {case_id: o for case_id, o in found.items() if case_id in (known if stage == "roi" else passed)}
         for stage, found in outcomes.items()
     }
-
-
-def _model(folder: Path) -> Model | None:
-    summary = _json(folder / "summary.json")
-    if summary is None:
-        return None
-    names = ("ranking", "curve", "validation", "coefficients", "risk")
-    return Model(summary, **{name: _table(folder / f"{name}.csv") for name in names})
-
-
-def _table(path: Path) -> pd.DataFrame | None:
-    if not path.is_file():
-        return None
-    text = {"case_id": str, "patient_id": str, "group": str, "feature": str}
-    try:
-        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
-    except (ValueError, pd.errors.ParserError) as error:
-        raise StoreError(f"cannot read {path} ({error}); run the job again") from error
-    return table if len(table) else None
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StoreError(f"{path} is not JSON ({error}); run the job again") from error
-    if not isinstance(data, dict):
-        raise StoreError(f"{path} holds {type(data).__name__}, expected an object; run the job again")
-    return data

@@ -52,7 +52,9 @@ class Family:
 
 
 def flow(run: RunFolder) -> list[FlowStep]:
-    """Cases found, with features, with an endpoint, in the model."""
+    """Cases found, with features, with an endpoint, in the model; of models alone, those of the table."""
+    if not run.info:
+        return _table_flow(run)
     cases = list(run.cases)
     steps = [_step("Cases found", cases)]
     needed = _needed_stages(run)
@@ -67,13 +69,23 @@ def flow(run: RunFolder) -> list[FlowStep]:
     steps.append(_step("With features", usable, reasons))
     known = [case for case in usable if case.time_days is not None and case.event is not None]
     steps.append(_step("With a known endpoint", known, Counter({"no endpoint": len(usable) - len(known)})))
-    if run.model is not None and not run.model.summary.get("not_fitted"):
+    if run.model is not None and not run.model.not_fitted:
         summary = run.model.summary
         modelled = int(summary["n_cases"])
         early = sum(case.time_days is not None and case.time_days <= 0 for case in known)
         lost = Counter({"time not positive": early, "a feature not finite": len(known) - modelled - early})
         steps.append(FlowStep("In the survival model", modelled, summary.get("n_patients"), _positive(lost)))
     return steps
+
+
+def _table_flow(run: RunFolder) -> list[FlowStep]:
+    summary = run.model.summary if run.model is not None else {}
+    modelled = summary.get("n_cases")
+    if modelled is None:
+        return []
+    lost = _positive(Counter(summary.get("left_out") or {}))
+    steps = [FlowStep("Cases in the tables", modelled + sum(n for _, n in lost), None)] if lost else []
+    return [*steps, FlowStep("In the analysis", modelled, summary.get("n_patients"), lost)]
 
 
 def _step(title: str, cases: Sequence[Case], reasons: Counter[str] | None = None) -> FlowStep:

@@ -1,0 +1,82 @@
+"""From a frozen model to its nomogram."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prognosis_dask.report.nomogram import (
+    Nomogram,
+    Outcome,
+    Term,
+    cox_outcome,
+    logistic_outcome,
+    rounded,
+    rounded_logarithms,
+    with_the_rest,
+)
+from prognosis_dask.report.words import span
+from prognosis_dask.statistics.frozen import QUANTILES, Frozen
+
+#: The share of the training cases on each side that an axis leaves out before its ends are rounded.
+_TAIL = 0.01
+
+
+def chart(frozen: Frozen) -> Nomogram | str:
+    """The nomogram of a model that is linear in its features, or why there is none."""
+    fitted = frozen.fitted
+    coefficient = np.array([float(row["coef"]) for row in fitted.coefficients()])
+    if not coefficient.any():
+        if len(coefficient):
+            return "no coefficient of the final model differs from 0."
+        return f"the final model ({fitted.procedure.learner}) is no sum of its features."
+    mean, scale = (part[fitted.columns] for part in (fitted.preparation.mean, fitted.preparation.scale))
+    places = [fitted.features.index(name) for name in fitted.chosen]
+    low, high = (frozen.quantiles[QUANTILES.index(tail), places] for tail in (_TAIL, 1 - _TAIL))
+    low, high = np.where(np.isfinite(low), low, mean - 2 * scale), np.where(np.isfinite(high), high, mean + 2 * scale)
+    low, high = np.where(high > low, low, mean - 2 * scale), np.where(high > low, high, mean + 2 * scale)
+    units = dict(zip(fitted.features, fitted.units, strict=True))
+    used = np.flatnonzero(coefficient)
+    terms = [
+        _term(fitted.chosen[i], units[fitted.chosen[i]], coefficient[i] / scale[i], float(low[i]), float(high[i]))
+        for i in used
+    ]
+    outcomes = _outcomes(frozen)
+    if not outcomes:
+        return "its baseline survival is 0 or 1 at every time that it predicts."
+    # as if the others were independent of each other: the ends of an axis, which may be read beyond in proportion
+    shown = with_the_rest(terms, 2 * float(np.sqrt(np.sort(coefficient[used] ** 2)[:-10].sum())))
+    own = {term.name for term in shown}
+    constant = -sum(
+        coefficient[i] / scale[i] * mean[i] for i, term in zip(used, terms, strict=True) if term.name in own
+    )
+    return Nomogram(shown, float(constant) + _intercept(frozen), outcomes)
+
+
+def _term(name: str, unit: str, slope: float, low: float, high: float) -> Term:
+    if unit.startswith("ln(") and np.exp(high) < 1e12:
+        inner = unit.removeprefix("ln(").removesuffix(")")
+        title = name.removeprefix("ln_") + (f" ({inner})" if inner else "")
+        return Term(title, slope, rounded_logarithms(low, high), log=True)
+    return Term(f"{name} ({unit})" if unit and unit != "1" else name, slope, rounded(low, high))
+
+
+def _outcomes(frozen: Frozen) -> tuple[Outcome, ...]:
+    if frozen.classes:
+        return (logistic_outcome(f"Probability of {frozen.classes[1]}"),)
+    average = frozen.fitted.model.predict(np.zeros((1, len(frozen.fitted.columns))))
+    if average.survival is None:
+        return ()
+    survival = average.survival(np.array(frozen.horizons_days))[0]
+    return tuple(
+        cox_outcome(f"Survival at {span(days)}", float(value))
+        for days, value in zip(frozen.horizons_days, survival, strict=True)
+        if 0 < value < 1
+    )
+
+
+def _intercept(frozen: Frozen) -> float:
+    """The linear predictor of a case at all means: log odds for classes, 0 on the baseline's own scale."""
+    if not frozen.classes:
+        return 0.0
+    score = frozen.fitted.model.predict(np.zeros((1, len(frozen.fitted.columns)))).risk_score
+    return 0.0 if score is None else float(score[0])

@@ -1,0 +1,339 @@
+"""From the tables of a folder of models to figures of how well its procedures predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from prognosis_dask.report import class_figures, comparison_figures, survival_figures
+from prognosis_dask.report.canvas import LINES
+from prognosis_dask.report.measures import describe
+from prognosis_dask.report.model_folder import ModelFolder
+from prognosis_dask.report.picture import Picture
+from prognosis_dask.report.records import records
+from prognosis_dask.report.survival_figures import Curve
+from prognosis_dask.report.words import count, listed, number, p_text, span, with_interval
+
+_HELD_OUT = "Every case was predicted by models that were fitted without it."
+
+
+def headline(models: ModelFolder) -> str:
+    """The measure that sums up a model: Harrell's C, else the area under the ROC curve."""
+    return "auc" if models.classes else "harrell_c"
+
+
+def estimate(models: ModelFolder, procedure: str = "") -> tuple[float, float, float] | None:
+    """The headline measure of held-out cases and its interval's ends (NaN where there is none)."""
+    rows = models.measure(headline(models))
+    rows = rows[rows["procedure"] == (procedure or models.primary)]
+    if rows.empty or not np.isfinite(rows["value"].iloc[0]):
+        return None
+    row = rows.iloc[0]
+    return float(row["value"]), float(row["lower"]), float(row["upper"])
+
+
+def in_sample(models: ModelFolder, procedure: str = "") -> float | None:
+    """The headline measure of the cases that the model was fitted on."""
+    rows = models.measure(headline(models), in_sample=True)
+    rows = rows[rows["procedure"] == (procedure or models.primary)]
+    return None if rows.empty else float(rows["value"].iloc[0])
+
+
+def performance(models: ModelFolder) -> Picture | None:
+    """The headline measure of every procedure, held-out beside in-sample."""
+    measure = describe(headline(models))
+    held_out = models.measure(headline(models))
+    if held_out.empty:
+        return None
+    flattering = models.measure(headline(models), in_sample=True).set_index("procedure")["value"]
+    rows = held_out[["procedure", "value", "lower", "upper"]].assign(
+        in_sample=held_out["procedure"].map(flattering[~flattering.index.duplicated()]).astype(float)
+    )
+    rows = rows.drop_duplicates("procedure").set_index("procedure")
+    rows = rows.loc[[name for name in models.names if name in rows.index]].reset_index()
+    told = "; ".join(f"{r.procedure} {with_interval(r.value, r.lower, r.upper)}" for r in records(rows))
+    return Picture(
+        "comparison",
+        comparison_figures.performance(rows, measure.title, measure.no_skill),
+        rows,
+        f"{measure.title} of each procedure on held-out cases, in-sample beside it: {told}.",
+        f"{measure.title} of each procedure: squares with lines, held-out cases with 95 % intervals; open diamonds, "
+        "what would have been reported had the model been judged on the cases that it was selected and fitted on. "
+        "Dotted line: guessing.",
+    )
+
+
+def differences(models: ModelFolder) -> Picture | None:
+    """Differences of the headline measure between procedures."""
+    table = models.table("differences", "a", "b", "measure", "difference", "lower", "upper")
+    if table is None:
+        return None
+    rows = table[table["measure"] == headline(models)]
+    if rows.empty:
+        return None
+    title = describe(headline(models)).title
+    apart = [f"{r.a} and {r.b}" for r in records(rows) if r.lower > 0 or r.upper < 0]
+    return Picture(
+        "differences",
+        comparison_figures.differences(rows, title),
+        rows,
+        f"Differences in {title} between {count(len(rows), 'pair')} of procedures; intervals that leave out 0: "
+        f"{'; '.join(apart) or 'none'}.",
+        f"Differences in {title} between procedures on the same folds: right of the dotted line the first one is "
+        f"better. {'The interval leaves out 0 between ' + listed(apart) if apart else 'Every interval includes 0'}.",
+    )
+
+
+def in_sample_curve(models: ModelFolder) -> Picture | None:
+    """The in-sample curve with what random features give, and the held-out folds."""
+    curve = models.table("curve", "k", "c_index_in_sample")
+    if curve is None:
+        return None
+    folds = models.table("folds", "procedure", "n_features", "c_index")
+    if folds is not None:
+        folds = folds[folds["procedure"] == models.primary]
+    found = estimate(models)
+    caption = [
+        "Harrell’s concordance index over the number of features. Dashed: in-sample, the features that selection "
+        "chose; optimistic, since features and coefficients were chosen on the same cases."
+    ]
+    if "random_median" in curve:
+        caption.append("Orange band and line: in-sample with features drawn at random, range and median of the draws.")
+    caption.append("Blue points: held-out folds of the nested validation, at the number of features each chose.")
+    if found is not None:
+        caption.append("Blue line and band: their estimate and its 95 % interval.")
+    last = curve.iloc[-1]
+    return Picture(
+        "in_sample_curve",
+        comparison_figures.in_sample_curve(curve, folds, found),
+        curve,
+        f"Harrell's concordance index over the number of features: in-sample {last['c_index_in_sample']:.2f} at "
+        f"{last['k']:.0f} features (optimistic)"
+        + (f"; held-out {with_interval(*found)}." if found is not None else "."),
+        " ".join(caption),
+    )
+
+
+def verdict(models: ModelFolder) -> str:
+    """What the in-sample figures would have said beside the honest ones, in words."""
+    found, flattering = estimate(models), in_sample(models)
+    title = describe(headline(models)).title
+    said = []
+    if flattering is not None and found is not None:
+        said.append(
+            f"Judged on the cases that it was fitted on, the model would have been reported with {title} "
+            f"{number(flattering)}; on cases that it had not seen it has {with_interval(*found)}. The difference of "
+            f"{number(flattering - found[0])} is optimism, not skill."
+        )
+    curve = models.table("curve", "k", "c_index_in_sample", "random_median", "random_lower", "random_upper")
+    if curve is not None:
+        last = curve.iloc[-1]
+        inside = last["c_index_in_sample"] <= last["random_upper"]
+        said.append(
+            f"In-sample, {last['k']:.0f} features drawn at random give {number(last['random_median'], 3)} "
+            f"({number(last['random_lower'], 3)} to {number(last['random_upper'], 3)}) where the selected ones give "
+            f"{number(last['c_index_in_sample'], 3)}"
+            + (": no more than chance gives at that size." if inside else ": more than any of the random draws.")
+        )
+    if found is not None and found[1] <= (describe(headline(models)).no_skill or 0.5):
+        said.append("The interval of the honest figure includes guessing.")
+    return " ".join(said)
+
+
+def auc_over_time(models: ModelFolder) -> Picture | None:
+    """AUC(t) of the procedures."""
+    table = models.table("auc_t", "procedure", "time_days", "auc", "lower", "upper")
+    if table is None or table["auc"].notna().sum() < 2:
+        return None
+    shown, note = _shown(models, table)
+    first = table[table["procedure"] == shown[0]]
+    return Picture(
+        "auc_t",
+        survival_figures.auc_over_time(table[table["procedure"].isin(shown)], shown),
+        table,
+        f"Time-dependent AUC; {shown[0]}: {first['auc'].min():.2f} to {first['auc'].max():.2f} over the times shown.",
+        "Cumulative/dynamic AUC(t): how well the risk score tells cases with the event by time t from those still "
+        f"without it, weighted for censoring. {_HELD_OUT} Band: 95 % interval of “{shown[0]}”. Dotted: guessing.{note}",
+    )
+
+
+def calibration(models: ModelFolder) -> Picture | None:
+    """Observed against predicted risk of the final procedure."""
+    table = models.table("calibration", "procedure", "predicted", "observed")
+    if table is None:
+        return None
+    part = table[table["procedure"] == models.primary]
+    if part.empty:
+        return None
+    part = part.reindex(columns=list(dict.fromkeys([*part.columns, "kind", "lower", "upper"])))
+    part = part.assign(kind=part["kind"].fillna("group"))
+    panels = _panels(models, part)
+    what = "probability" if models.classes else "risk of the event"
+    kaplan = "observed share" if models.classes else "Kaplan-Meier’s estimate"
+    return Picture(
+        "calibration",
+        survival_figures.calibration(panels, what),
+        part,
+        f"Calibration of {models.primary}: observed against predicted {what}, a panel each for "
+        f"{listed([title for title, _ in panels])}.",
+        f"Calibration of “{models.primary}”. {_HELD_OUT} Points: groups of equal size by predicted {what}, against "
+        f"their {kaplan} with its 95 % interval; line: smoothed. On the dotted diagonal predictions are right.",
+    )
+
+
+#: Panels of calibration curves that a page has room for.
+_MOST_PANELS = 6
+
+
+def _panels(models: ModelFolder, part: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    if not models.classes and "horizon_days" in part:
+        days = sorted(part["horizon_days"].dropna().unique().tolist())
+        return [(span(horizon), part[part["horizon_days"] == horizon]) for horizon in days][:_MOST_PANELS]
+    if "class" in part and part["class"].notna().any():
+        return [(f"class {name}", rows) for name, rows in part.groupby("class", sort=False)][:_MOST_PANELS]
+    return [("", part)]
+
+
+def kaplan_meier(models: ModelFolder) -> Picture | None:
+    """Survival of the held-out risk groups of the final procedure, the lowest risk first."""
+    table = models.table("kaplan_meier", "procedure", "group", "time_days", "survival", "lower", "upper", "at_risk")
+    if table is None:
+        return None
+    part = table[table["procedure"] == models.primary]
+    if part.empty:
+        return None
+    curves = [Curve(str(name), rows.sort_values("time_days")) for name, rows in part.groupby("group", sort=False)]
+    # the area under a curve says which group lives longer; names may be anything
+    curves.sort(key=lambda curve: (_order(curve.name), -float(np.nanmean(curve.steps["survival"]))))
+    p = _log_rank(models)
+    test = f"log-rank {p_text(p)}" if p is not None else None
+    ratio = _of_primary(models, "hazard_ratio_high_low")
+    if ratio is not None and np.isfinite(ratio["value"]):
+        said = f"hazard ratio {with_interval(ratio['value'], ratio['lower'], ratio['upper'])}"
+        test = f"{said}, {test}" if test else said
+    counts = "; ".join(f"{curve.name} risk {curve.cases} cases, {curve.events} events" for curve in curves)
+    # Simon et al., Briefings in Bioinformatics 12 (2011) 203-214
+    caution = (
+        " The p value is a rough guide: the folds’ models share cases, so the groups are not independent."
+        if test
+        else ""
+    )
+    return Picture(
+        "kaplan_meier",
+        survival_figures.kaplan_meier(curves, test),
+        part,
+        f"Kaplan-Meier curves of the risk groups: {counts}." + (f" {test}." if test else ""),
+        f"Kaplan-Meier estimate by risk group of “{models.primary}”. {_HELD_OUT} The groups’ cut-off, too, comes from "
+        f"training cases. Bands: 95 % confidence intervals (log-log); ticks: censored cases.{caution}",
+    )
+
+
+def _order(name: str) -> int:
+    return {"low": 0, "medium": 1, "intermediate": 1, "high": 2}.get(name.lower(), 1)
+
+
+def _log_rank(models: ModelFolder) -> float | None:
+    row = _of_primary(models, "log_rank_p")
+    return None if row is None or not np.isfinite(row["value"]) else float(row["value"])
+
+
+def _of_primary(models: ModelFolder, measure: str) -> pd.Series | None:
+    rows = models.measure(measure)
+    rows = rows[rows["procedure"] == models.primary]
+    return None if rows.empty else rows.iloc[0]
+
+
+def net_benefit(models: ModelFolder) -> Picture | None:
+    """Decision curves of the procedures."""
+    table = models.table("net_benefit", "procedure", "threshold", "net_benefit", "treat_all")
+    if table is None:
+        return None
+    by = "class" if models.classes else "horizon_days"
+    table = table.reindex(columns=list(dict.fromkeys([*table.columns, by])))
+    shown, note = _shown(models, table)
+    drawn = table[table["procedure"].isin(shown)]
+    titles = {key: f"class {key}" if models.classes else span(float(key)) for key in dict.fromkeys(drawn[by].dropna())}
+    panels = [(title, drawn[drawn[by] == key]) for key, title in titles.items()] or [("", drawn)]
+    return Picture(
+        "net_benefit",
+        survival_figures.net_benefit(panels[:3], shown),
+        table,
+        f"Decision curves of {listed(shown)} with treat all and treat none over threshold probabilities.",
+        "Decision curves (net benefit, Vickers and Elkin 2006; for censored outcomes Vickers et al. 2008): true "
+        "positives less false positives weighted by the odds of the threshold, per case. A procedure is of use at a "
+        f"threshold where its curve lies above both “treat all” and “treat none”. {_HELD_OUT}{note}",
+    )
+
+
+def _shown(models: ModelFolder, table: pd.DataFrame) -> tuple[list[str], str]:
+    """At most as many procedures as there are lines that can be told apart, the final one first."""
+    known = set(table["procedure"])
+    names = [name for name in models.names if name in known] or list(dict.fromkeys(table["procedure"]))
+    left = len(names) - len(LINES)
+    return names[: len(LINES)], f" Not drawn: {count(left, 'more procedure')}, see the data." if left > 0 else ""
+
+
+def roc(models: ModelFolder) -> Picture | None:
+    """ROC curves of every procedure, or of every class of the final one."""
+    table = models.table("roc", "procedure", "false_positive_rate", "true_positive_rate")
+    if table is None:
+        return None
+    table = table.reindex(columns=list(dict.fromkeys([*table.columns, "lower", "upper"])))
+    curves = _roc_curves(models, table)
+    return Picture(
+        "roc",
+        class_figures.roc(curves),
+        table,
+        f"ROC curves: {'; '.join(label for label, _ in curves)}.",
+        f"Receiver operating characteristic, mean over the folds. {_HELD_OUT} In the legend: area under the curve with "
+        "its 95 % interval; band: 95 % interval of the first curve. Dotted: guessing.",
+    )
+
+
+def _roc_curves(models: ModelFolder, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    classes = list(dict.fromkeys(table["class"])) if "class" in table else []
+    if len(classes) > 1:
+        own = table[table["procedure"] == models.primary]
+        return [(f"class {name} against the others", own[own["class"] == name]) for name in classes][: len(LINES)]
+    curves = []
+    for name in _shown(models, table)[0]:
+        found = estimate(models, name)
+        label = f"{name}, {with_interval(*found)}" if found else name
+        curves.append((label, table[table["procedure"] == name]))
+    return curves
+
+
+def confusion(models: ModelFolder) -> Picture | None:
+    """The confusion matrix of the final procedure."""
+    table = models.table("confusion", "procedure", "true", "predicted", "cases")
+    if table is None:
+        return None
+    part = table[table["procedure"] == models.primary]
+    if part.empty:
+        return None
+    order = list(dict.fromkeys([*part["true"], *part["predicted"]]))
+    counts = part.pivot_table(index="true", columns="predicted", values="cases", aggfunc="sum", fill_value=0)
+    counts = counts.reindex(index=order, columns=order, fill_value=0)
+    right = float(np.trace(counts.to_numpy(dtype=float)) / max(counts.to_numpy(dtype=float).sum(), 1e-12))
+    return Picture(
+        "confusion",
+        class_figures.confusion(counts),
+        part,
+        f"Confusion matrix of {models.primary}: {100 * right:.0f} % of the predictions are right.",
+        f"Confusion matrix of “{models.primary}”: predictions of held-out cases (mean over the repeats), and their "
+        "share of the true class (shaded).",
+    )
+
+
+def of_procedures(names: Sequence[str]) -> str:
+    """How many procedures were compared, and which.
+
+    >>> of_procedures(["cox"]), of_procedures(["a", "b"])
+    ('One procedure was validated: “cox”.', '2 procedures were compared on the same folds: “a” and “b”.')
+    """
+    quoted = [f"“{name}”" for name in names]
+    if len(names) == 1:
+        return f"One procedure was validated: {quoted[0]}."
+    return f"{len(names)} procedures were compared on the same folds: {listed(quoted)}."

@@ -1,0 +1,250 @@
+"""The sections on the model: how well it predicts cases that it has not seen, and what it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from prognosis_dask.report import comparison_figures, model_figures, model_pictures, model_tables, nomogram
+from prognosis_dask.report.content import Block, Heading, Section, Table, Text, absent
+from prognosis_dask.report.measures import describe
+from prognosis_dask.report.model_chart import chart
+from prognosis_dask.report.model_folder import ModelFolder
+from prognosis_dask.report.picture import Picture
+from prognosis_dask.report.words import count, listed, with_interval
+
+#: Heading, what draws its part, and the file that it needs.
+_SURVIVAL: tuple[tuple[str, Callable[[ModelFolder], Picture | None], str], ...] = (
+    ("Discrimination over time", model_pictures.auc_over_time, "auc_t.csv"),
+    ("Calibration", model_pictures.calibration, "calibration.csv"),
+    ("Risk groups", model_pictures.kaplan_meier, "kaplan_meier.csv"),
+    ("Net benefit", model_pictures.net_benefit, "net_benefit.csv"),
+)
+_CLASSES: tuple[tuple[str, Callable[[ModelFolder], Picture | None], str], ...] = (
+    ("ROC curve", model_pictures.roc, "roc.csv"),
+    ("Confusion matrix", model_pictures.confusion, "confusion.csv"),
+    ("Calibration", model_pictures.calibration, "calibration.csv"),
+    ("Net benefit", model_pictures.net_benefit, "net_benefit.csv"),
+)
+
+
+def no_model(models: ModelFolder | None) -> str:
+    """Why there is no model to report; empty where there is one."""
+    if models is None:
+        return "This run holds no model."
+    return f"No model was fitted: {models.not_fitted}" if models.not_fitted else ""
+
+
+def validation(models: ModelFolder | None) -> Section:
+    """How well the procedures predict cases that they have not seen, and what in-sample figures would have said."""
+    title = "Validation"
+    if models is None or no_model(models):
+        return Section("validation", title, [absent(no_model(models))])
+    blocks: list[Block] = [Text(_design(models))]
+    blocks += _part("Comparison", _or_absent(model_pictures.performance(models), "measures.csv"))
+    blocks += model_tables.measures(models)
+    blocks += [Text(note, "note") for note in model_tables.measure_notes(models)]
+    blocks += _differences(models)
+    blocks += _honesty(models)
+    for heading, draw, file in _CLASSES if models.classes else _SURVIVAL:
+        blocks += _part(heading, _or_absent(draw(models), file))
+    return Section("validation", title, blocks)
+
+
+def _design(models: ModelFolder) -> str:
+    said = [model_pictures.of_procedures(models.names)] if models.names else []
+    folds = models.table("folds", "procedure", "repeat", "fold")
+    if folds is not None:
+        repeats, per = folds["repeat"].nunique(), folds["fold"].nunique()
+        said.append(
+            f"Nested cross-validation, {count(repeats, 'repeat')} of {per} folds, patients split: everything that "
+            "learns from cases (imputation, scaling, selection, tuning, the model) saw the training cases alone."
+        )
+    found = model_pictures.estimate(models)
+    if found is not None:
+        title = describe(model_pictures.headline(models)).title
+        said.append(f"The final model is “{models.primary}”; on held-out cases it has {title} {with_interval(*found)}.")
+    return " ".join(said)
+
+
+def _differences(models: ModelFolder) -> list[Block]:
+    figure, table = model_pictures.differences(models), model_tables.differences(models)
+    if figure is None and table is None:
+        one = len(models.names) < 2
+        said = "One procedure was fitted, so there is nothing to compare." if one else _missing("differences.csv")
+        return [Heading("Which differences are real"), absent(said)]
+    return [Heading("Which differences are real"), *_optional(figure), *_optional(table)]
+
+
+def _honesty(models: ModelFolder) -> list[Block]:
+    """In-sample beside honest, with what chance gives."""
+    figure, said = model_pictures.in_sample_curve(models), model_pictures.verdict(models)
+    heading = Heading("What in-sample figures would have said")
+    blocks: list[Block] = [heading]
+    if said:
+        blocks.append(Text(said, "warning"))
+    if figure is None and not models.classes:
+        blocks.append(absent(_missing("curve.csv")))
+    return blocks + _optional(figure) if len(blocks) > 1 or figure else []
+
+
+def final_model(models: ModelFolder | None) -> Section:
+    """What the final model is made of."""
+    title = "Final model"
+    if models is None or no_model(models):
+        return Section("model", title, [absent(no_model(models))])
+    warning = model_tables.few_events(models)
+    blocks: list[Block] = [Text(_counts(models))]
+    blocks += [Text(note, "note") for note in notes(models)]
+    blocks += _part("Events per variable", _or_absent(model_tables.events_per_variable(models), "folds.csv"))
+    blocks += [Text(warning, "warning")] if warning else []
+    blocks += _part("Selection stability", _or_absent(selection(models), "selection.csv"))
+    if not models.classes:
+        blocks += _part("Coefficients", _or_absent(forest(models), "coefficients.csv"))
+        blocks += _optional(model_tables.coefficients(models))
+        blocks += _part("Proportional hazards", _or_absent(model_tables.proportional_hazards(models), "ph.csv"))
+    blocks += _part("Nomogram", nomogram_picture(models))
+    if not models.classes:
+        blocks += _part("Beyond size and stage", _or_absent(correlation(models), "correlation.csv"))
+        blocks += [_or_absent(model_tables.added_value(models), "added.csv")]
+    return Section("model", title, blocks)
+
+
+def _part(heading: str, block: Block) -> list[Block]:
+    return [Heading(heading), block]
+
+
+def _optional(block: Picture | Table | None) -> list[Block]:
+    return [] if block is None else [block]
+
+
+def _or_absent(block: Picture | Table | None, file: str) -> Block:
+    return absent(_missing(file)) if block is None else block
+
+
+def _missing(file: str) -> str:
+    return f"Not shown: models/{file} was not written for this model."
+
+
+def _counts(models: ModelFolder) -> str:
+    summary = models.summary
+    text = f"“{models.primary}”" if models.primary else "The model"
+    text += f", fitted on {count(summary['n_cases'], 'case')} of {count(summary['n_patients'], 'patient')}"
+    if models.classes:
+        by_class = summary.get("classes") or {}
+        told = (
+            listed([f"{n} of class {name}" for name, n in by_class.items()])
+            if isinstance(by_class, Mapping) and by_class
+            else ""
+        )
+        return f"{text}{': ' + told if told else ''}."
+    return f"{text}, {summary['n_events']} of them with the event."
+
+
+def notes(models: ModelFolder) -> list[str]:
+    """What the fit had to say, and which cases are not in the model."""
+    found = models.summary.get("notes") or []
+    left_out = ", ".join(f"{reason} ({n})" for reason, n in (models.summary.get("left_out") or {}).items())
+    told = [f"Cases of the feature table that are not in the model: {left_out}."] if left_out else []
+    return told + ([found] if isinstance(found, str) else [str(note) for note in found])
+
+
+def selection(models: ModelFolder) -> Picture | None:
+    """How often the outer folds chose each feature."""
+    table = models.table("selection", "procedure", "feature", "share")
+    if table is None:
+        return None
+    rows = table[(table["procedure"] == models.primary) & (table["share"] > 0)]
+    rows = rows.sort_values("share", ascending=False, kind="stable")
+    if rows.empty:
+        return None
+    always, shown = int((rows["share"] >= 0.8).sum()), min(len(rows), comparison_figures.MAX_ROWS)
+    which = f"the {shown} most frequent of {len(rows)}" if shown < len(rows) else "all that were ever chosen"
+    return Picture(
+        "selection_stability",
+        comparison_figures.selection_stability(rows),
+        rows,
+        f"Share of the outer folds that chose each feature; {always} of {len(rows)} were chosen by 80 % or more.",
+        f"Selection stability of “{models.primary}”: in which share of the outer folds each feature was chosen "
+        f"({which}). {always} of {len(rows)} features were chosen in 80 % of the folds or more; what a few folds "
+        "choose is not a finding.",
+    )
+
+
+def forest(models: ModelFolder) -> Picture | None:
+    """Hazard ratios of the final model."""
+    table = models.table("coefficients", "feature", "coef", "se", "hazard_ratio", "lower_95", "upper_95")
+    if table is None:
+        return None
+    shown = min(len(table), model_figures.MAX_FOREST_ROWS)
+    which = f"the {shown} of {len(table)} with the largest |z|" if shown < len(table) else "all"
+    return Picture(
+        "forest",
+        model_figures.forest(table),
+        table,
+        f"Hazard ratios with 95 % intervals of {shown} features; the values are in the table below.",
+        f"Hazard ratios of the final model’s features ({which}). A ratio above 1 means a worse outcome for higher "
+        "values.",
+    )
+
+
+def correlation(models: ModelFolder) -> Picture | None:
+    """Pearson's correlation of the selected features with volume and stage."""
+    table = models.table("correlation", "feature", "with", "pearson", "lower", "upper")
+    if table is None:
+        return None
+    others = list(dict.fromkeys(table["with"]))
+    strong = {other: int((table[table["with"] == other]["pearson"].abs() > 0.7).sum()) for other in others}
+    told = listed([f"{n} beyond |r| = 0.7 with {other}" for other, n in strong.items()])
+    features = table["feature"].nunique()
+    shown = min(features, comparison_figures.MAX_ROWS)
+    which = f"{shown} of {features} drawn" if shown < features else "all"
+    return Picture(
+        "correlation_with_size",
+        comparison_figures.correlation_with(table, others),
+        table,
+        f"Pearson's correlation of {features} selected features with {listed(others)}: {told}.",
+        f"Pearson correlation of the selected features ({which}) with {listed(others)}, with 95 % intervals: {told}. "
+        "Such a feature says little that size or stage does not.",
+    )
+
+
+def nomogram_picture(models: ModelFolder) -> Block:
+    """The final model as a chart, or why there is none."""
+    if models.frozen is None:
+        return absent(_missing("model.json"))
+    found = chart(models.frozen)
+    if isinstance(found, str):
+        return absent(f"No nomogram: {found}")
+    caption = (
+        "Nomogram of the final model: read the points of each value on the top scale, add them up, and read the "
+        "prediction under the total."
+    )
+    if len(found.terms) > nomogram.MAX_TERMS:
+        caption += (
+            " Features that move the prediction less share one axis: their part of the linear predictor, which is "
+            "zero for the average case."
+        )
+    if models.frozen.fitted.preparation.combat is not None:
+        caption += " Values are those after harmonisation by site."
+    return Picture(
+        "nomogram",
+        nomogram.draw(found),
+        _nomogram_data(found),
+        f"Nomogram of {count(len(found.terms), 'term')}; the points of every tick are in the data.",
+        f"{caption} It shows what the model does; it is no device for decisions.",
+    )
+
+
+def _nomogram_data(drawn: nomogram.Nomogram) -> pd.DataFrame:
+    rows: list[tuple[str, float, float]] = []
+    for term in drawn.terms:
+        values = np.exp(term.ticks) if term.log else term.ticks
+        rows += [(term.name, float(v), float(p)) for v, p in zip(values, drawn.points(term, term.ticks), strict=True)]
+    for outcome in drawn.outcomes:
+        rows += [
+            (outcome.name, float(v), float(p)) for v, p in zip(outcome.levels, drawn.total(outcome.at), strict=True)
+        ]
+    return pd.DataFrame(rows, columns=["scale", "value", "points"])

@@ -1,0 +1,281 @@
+"""The tables of the report that come from a folder of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from prognosis_dask.report.content import Rows, Table
+from prognosis_dask.report.measures import describe
+from prognosis_dask.report.model_folder import ModelFolder
+from prognosis_dask.report.records import records
+from prognosis_dask.report.words import NARROW, interval, listed, number, p_number, span, with_interval
+
+#: Events per variable below which a model is said to be overfitted easily (Peduzzi et al., J Clin Epidemiol 48, 1995).
+FEW_EVENTS = 10
+
+
+#: Measures of the whole follow-up, those at a horizon, those of classes, and their calibration.
+_OVERALL = ("harrell_c", "uno_c", "mean_auc", "ibs")
+_AT_HORIZON = ("auc_t", "brier", "calibration_slope", "observed_expected", "ici")
+_OF_CLASSES = ("auc", "balanced_accuracy", "accuracy", "brier", "log_loss")
+_CALIBRATION = ("calibration_slope", "observed_expected", "ici")
+_BEST = (
+    "Higher is better for C, AUC and accuracy, lower for Brier scores and log loss; calibration slope and "
+    "observed/expected are best at 1, ICI (mean distance of predicted from observed risk) at 0."
+)
+
+
+def measures(models: ModelFolder) -> list[Table]:
+    """Measures of every procedure on held-out cases, the headline one beside its in-sample value."""
+    table = models.table("measures", "procedure", "measure", "horizon_days", "value", "lower", "upper", "in_sample")
+    if table is None:
+        return []
+    caption = f"Performance on held-out cases, with 95 % intervals over patients. {_BEST} More: models/measures.csv."
+    if models.classes:
+        found = [(caption, [("", table)], _OF_CLASSES), ("Calibration on held-out cases.", [("", table)], _CALIBRATION)]
+    else:
+        days = sorted(table["horizon_days"].dropna().unique().tolist())
+        at = [(f"At {span(horizon)}", table[table["horizon_days"] == horizon]) for horizon in days]
+        found = [
+            (caption, [("", table)], _OVERALL),
+            ("Performance on held-out cases at single times.", at, _AT_HORIZON),
+        ]
+    return [made for one in found if (made := _measure_table(models, *one)) is not None]
+
+
+def _measure_table(
+    models: ModelFolder, caption: str, parts: Sequence[tuple[str, pd.DataFrame]], names: Sequence[str]
+) -> Table | None:
+    written = set().union(*(part["measure"] for _, part in parts))
+    shown = [name for name in names if name in written]
+    if not shown:
+        return None
+    head = ["Procedure", *(describe(name).title for name in shown)]
+    headline = "auc" if models.classes else "harrell_c"
+    if headline in shown:
+        head.insert(2, f"{describe(headline).title}, in-sample (optimistic)")
+    groups = []
+    for title, part in parts:
+        inside = part["in_sample"].fillna(0).astype(int) == 1
+        rows = []
+        for name in [name for name in models.names if name in set(part["procedure"])]:
+            own = part["procedure"] == name
+            cells = [_value(part[own & ~inside & (part["measure"] == measure)]) for measure in shown]
+            if headline in shown:
+                cells.insert(1, _value(part[own & inside & (part["measure"] == headline)]).split(" ")[0])
+            rows.append((name, *cells))
+        groups.append(Rows(title, rows))
+    return Table(caption, head, "l" + "v" * (len(head) - 1), groups)
+
+
+def _value(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return "–"
+    row = rows.iloc[0]
+    digits = 3 if str(row["measure"]) in ("ici", "brier", "ibs") else 2
+    value, _, ends = with_interval(row["value"], row["lower"], row["upper"], digits).partition(" ")
+    return f"{value} {ends.replace(' ', NARROW)}".strip()  # a line may break before the interval, not in it
+
+
+def measure_notes(models: ModelFolder) -> list[str]:
+    """Why a figure is missing, or what it leaves out."""
+    table = models.table("measures", "procedure", "measure", "note")
+    if table is None:
+        return []
+    noted = table[table["note"].notna() & ~table["measure"].isin(["log_rank_p"])]
+    said: dict[str, list[str]] = {}
+    for row in records(noted):
+        said.setdefault(str(row.note), []).append(f"{describe(str(row.measure)).title} of {row.procedure}")
+    return [f"{listed(list(dict.fromkeys(which)))}: {note}." for note, which in said.items()]
+
+
+def differences(models: ModelFolder) -> Table | None:
+    """Differences of the headline measure between procedures, with both tests."""
+    table = models.table(
+        "differences", "a", "b", "measure", "difference", "lower", "upper", "p_corrected", "p_wilcoxon"
+    )
+    headline = "auc" if models.classes else "harrell_c"
+    part = None if table is None else table[table["measure"] == headline]
+    if part is None or part.empty:
+        return None
+    rows = [
+        (f"{r.a} less {r.b}", number(r.difference, 3), interval(r.lower, r.upper, 3), p_number(r.p_corrected),
+         p_number(r.p_wilcoxon))
+        for r in records(part)
+    ]  # fmt: skip
+    return Table(
+        f"Differences in {describe(headline).title} between procedures on the same folds. Interval and corrected p: "
+        "resampled t-test that allows for the folds’ shared training cases (Nadeau and Bengio 2003). Wilcoxon: "
+        "signed-rank test over the folds, as the reference study used it; it takes the folds as independent, so its p "
+        "is too small. Other measures: models/differences.csv.",
+        ("Procedures", "Difference", "95 % CI", "p, corrected", "p, Wilcoxon"),
+        "lnnnn",
+        [Rows("", rows)],
+    )
+
+
+def events_per_variable(models: ModelFolder) -> Table | None:
+    """Events of the training folds per feature in the model, of every procedure."""
+    folds = models.table("folds", "procedure", "n_train", "events_train", "n_features")
+    if folds is None:
+        return None
+    rows = []
+    for name in sorted(dict.fromkeys(folds["procedure"]), key=models.names.index):
+        part = folds[folds["procedure"] == name]
+        ratio = part["events_train"] / part["n_features"].clip(lower=1)
+        few = float((ratio < FEW_EVENTS).mean())
+        rows.append(
+            (name, f"{part['n_train'].median():.0f}", f"{part['events_train'].median():.0f}",
+             _median_range(part["n_features"], 0), _median_range(ratio, 1), f"{100 * few:.0f} %")
+        )  # fmt: skip
+    return Table(
+        f"Events per variable in the training folds, median (range). Below {FEW_EVENTS} an unpenalised model overfits "
+        "easily (Peduzzi et al. 1995); with a penalty, and counting every candidate that selection saw, no single "
+        "limit holds.",
+        ("Procedure", "Cases", "Events", "Features in the model", "Events per feature", f"Folds below {FEW_EVENTS}"),
+        "lnnnnn",
+        [Rows("", rows)],
+    )
+
+
+def _median_range(values: pd.Series, digits: int) -> str:
+    low, middle, high = (float(v) for v in np.percentile(values, [0, 50, 100]))
+    text = f"{middle:.{digits}f}"
+    return text if low == high else f"{text} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def few_events(models: ModelFolder) -> str:
+    """A warning where the final model has few events per variable; empty where it has enough."""
+    coefficients = models.table("coefficients", "feature")
+    events = models.summary.get("n_events")
+    if coefficients is None or not isinstance(events, int):
+        return ""
+    ratio = events / len(coefficients)
+    if ratio >= FEW_EVENTS:
+        return ""
+    return (
+        f"Few events per variable: {events} events for {len(coefficients)} features in the final model, {ratio:.1f} "
+        f"each; {FEW_EVENTS} or more are usually asked for. Its coefficients rest on the penalty as much as on data."
+    )
+
+
+def coefficients(models: ModelFolder) -> Table | None:
+    """The final model's coefficients."""
+    table = models.table("coefficients", "feature", "coef", "se", "hazard_ratio", "lower_95", "upper_95", "p")
+    if table is None:
+        return None
+    rows = [
+        (r.feature, number(r.coef, 3), number(r.se, 3), number(r.hazard_ratio), interval(r.lower_95, r.upper_95),
+         p_number(r.p))
+        for r in records(table)
+    ]  # fmt: skip
+    return Table(
+        "The final model, per standard deviation. HR: hazard ratio; CI: confidence interval. The model is fitted on "
+        "all cases after the features were selected on them, so its p values are optimistic.",
+        ("Feature", "Coefficient", "SE", "HR", "95 % CI", "p"),
+        "lnnnnn",
+        [Rows("", rows)],
+    )
+
+
+def proportional_hazards(models: ModelFolder) -> Table | None:
+    """The check of proportional hazards, those most in doubt first."""
+    table = models.table("ph", "feature", "statistic", "p")
+    if table is None:
+        return None
+    rows = [(r.feature, number(r.statistic), p_number(r.p)) for r in records(table.sort_values("p", kind="stable"))]
+    doubtful = int((table["p"] < 0.05).sum())
+    return Table(
+        "Proportional hazards: scaled Schoenfeld residuals against time (Grambsch and Therneau 1994). "
+        f"{doubtful} of {len(table)} below p = 0.05, where {0.05 * len(table):.1f} are expected by chance.",
+        ("Feature", "Statistic", "p"),
+        "lnn",
+        [Rows("", rows)],
+    )
+
+
+def added_value(models: ModelFolder) -> Table | None:
+    """What features add to volume and stage."""
+    table = models.table("added", "base", "added", "likelihood_ratio", "df", "p", "delta_c", "lower", "upper")
+    if table is None:
+        return None
+    rows = [
+        (r.base, r.added, number(r.likelihood_ratio), number(r.df, 0), p_number(r.p),
+         with_interval(r.delta_c, r.lower, r.upper, 3))
+        for r in records(table)
+    ]  # fmt: skip
+    return Table(
+        "What is added to a model of what is known without it: likelihood-ratio test, and the change in Harrell’s C "
+        "with its 95 % interval.",
+        ("Known", "Added", "Likelihood ratio", "df", "p", "Change in C"),
+        "llnnnn",
+        [Rows("", rows)],
+    )
+
+
+def table_one(models: ModelFolder) -> Table | None:
+    """The cohort's characteristics by outcome, with standardised differences."""
+    table = models.table("table1", "variable", "level", "overall", "smd")
+    if table is None:
+        return None
+    by = [c for c in table.columns if c not in ("variable", "level", "overall", "smd", "missing")]
+    groups: list[Rows] = [Rows("", [])]
+    for name, part in table.groupby("variable", sort=False):
+        levels = [
+            (_text(row["level"]), [_text(row[c]) for c in ("overall", *by)] + [_smd(row["smd"])])
+            for _, row in part.iterrows()
+        ]
+        lost = part["missing"].fillna(0).iloc[0] if "missing" in part else 0
+        title = f"{name}; missing {lost:g}" if lost > 0 else str(name)
+        if len(levels) == 1:
+            level, cells = levels[0]
+            single = ["; ".join(filter(None, (title, level))), *cells]
+            groups[-1] = Rows("", [*groups[-1].rows, single]) if not groups[-1].title else groups[-1]
+            groups += [Rows("", [single])] if groups[-1].title else []
+        else:
+            groups.append(Rows(title, [[f"\N{EM SPACE}{level}", *cells] for level, cells in levels]))
+    groups = [group for group in groups if group.rows]
+    return Table(
+        "Characteristics of the cases in the analysis. SMD: standardised difference between the groups (Austin 2009; "
+        "below 0.1 is usually taken as balanced).",
+        ("Characteristic", "Overall", *(c.replace("_", " ") for c in by), "SMD"),
+        "l" + "n" * (len(by) + 2),
+        groups,
+    )
+
+
+def _smd(value: object) -> str:
+    return number(float(value)) if isinstance(value, int | float) and np.isfinite(value) else ""
+
+
+def _text(value: object) -> str:
+    return "" if value is None or (isinstance(value, float) and np.isnan(value)) else str(value)
+
+
+def missing(models: ModelFolder) -> Table | None:
+    """Missing values by variable, where there are any."""
+    table = models.table("table1", "variable", "missing")
+    cases = models.summary.get("n_cases")
+    if table is None:
+        return None
+    rows = table.drop_duplicates("variable")
+    rows = rows[rows["missing"].fillna(0) > 0]
+    if rows.empty:
+        return None
+    body = [
+        (
+            r.variable,
+            f"{r.missing:.0f}",
+            f"{100 * r.missing / cases:.1f} %" if isinstance(cases, int) and cases else "–",
+        )
+        for r in records(rows.sort_values("missing", ascending=False, kind="stable"))
+    ]
+    return Table(
+        "Missing values. Within each fold the training cases’ median takes their place; no case is dropped for them.",
+        ("Variable", "Cases without it", "Share"),
+        "lnn",
+        [Rows("", body)],
+    )

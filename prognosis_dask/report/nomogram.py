@@ -1,0 +1,196 @@
+"""A linear model as a chart: points per feature, their sum, and what the sum predicts.
+
+Harrell, Regression Modeling Strategies (2015), section 5.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from prognosis_dask.report import canvas
+from prognosis_dask.report.canvas import svg
+from prognosis_dask.report.words import clipped, number, short_name
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Features with an axis of their own; the others share one.
+MAX_TERMS = 10
+_LEVELS = np.array([0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.01])
+#: Labels nearer to each other than this share of the width would overlap.
+_APART = 0.055
+
+
+@dataclass(frozen=True)
+class Term:
+    """One feature of the linear predictor.
+
+    Attributes
+    ----------
+    name
+        Of the feature.
+    coefficient
+        Change of the linear predictor per unit of the feature.
+    ticks
+        Values on its axis, ascending; the first and the last are the axis' ends.
+    log
+        The values are natural logarithms, and the axis shows what they are of.
+    """
+
+    name: str
+    coefficient: float
+    ticks: FloatArray
+    log: bool = False
+
+    @property
+    def range(self) -> float:
+        """How far the feature moves the linear predictor from one end of its axis to the other."""
+        return abs(self.coefficient) * float(self.ticks[-1] - self.ticks[0])
+
+    @property
+    def labels(self) -> list[str]:
+        """What stands at the ticks."""
+        if self.log:
+            return [f"{value:.3g}" for value in np.exp(self.ticks)]
+        step = float(np.diff(self.ticks).min())
+        digits = max(0, -int(np.floor(np.log10(step) + 1e-9)))
+        return [number(value, digits) if step < 1e5 else f"{value:.3g}" for value in self.ticks]
+
+    @property
+    def lowest(self) -> float:
+        """The feature's smallest contribution to the linear predictor."""
+        return float(min(self.coefficient * self.ticks[0], self.coefficient * self.ticks[-1]))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is predicted, as a function of the linear predictor: probability ``levels`` lie at ``at``."""
+
+    name: str
+    levels: FloatArray
+    at: FloatArray
+
+
+@dataclass(frozen=True)
+class Nomogram:
+    """The chart: linear predictor = ``constant`` + sum of coefficient x value."""
+
+    terms: tuple[Term, ...]
+    constant: float
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def per_point(self) -> float:
+        """Linear predictor per point: the widest feature has 100 points."""
+        return max(term.range for term in self.terms) / 100
+
+    @property
+    def zero(self) -> float:
+        """The linear predictor at no points."""
+        return self.constant + sum(term.lowest for term in self.terms)
+
+    def points(self, term: Term, values: FloatArray) -> FloatArray:
+        """Points of the feature's values."""
+        return np.asarray((term.coefficient * values - term.lowest) / self.per_point)
+
+    def total(self, linear_predictor: FloatArray) -> FloatArray:
+        """Total points at values of the linear predictor."""
+        return np.asarray((linear_predictor - self.zero) / self.per_point)
+
+
+def rounded(low: float, high: float) -> FloatArray:
+    """Round values from ``low`` to ``high`` or a little beyond, for the ticks of an axis.
+
+    >>> rounded(43.2, 81.0).tolist(), rounded(0, 1).tolist()
+    ([40.0, 50.0, 60.0, 70.0, 80.0, 90.0], [0.0, 1.0])
+    """
+    if (low, high) == (0, 1):  # no and yes
+        return np.array([0.0, 1.0])
+    return np.asarray(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(low, high), dtype=float)
+
+
+def rounded_logarithms(low: float, high: float) -> FloatArray:
+    """Natural logarithms of 1, 2, 5, 10... from below ``low`` to above ``high``, which are logarithms too.
+
+    >>> np.exp(rounded_logarithms(np.log(3.1), np.log(16.0))).round(6).tolist()
+    [2.0, 5.0, 10.0, 20.0]
+    """
+    decades = np.arange(np.floor(low / np.log(10)), np.ceil(high / np.log(10)) + 1)
+    ticks = np.log(np.outer(10.0**decades, [1, 2, 5]).ravel())
+    first = max(0, int(np.searchsorted(ticks, low + 1e-9)) - 1)
+    return np.asarray(ticks[first : int(np.searchsorted(ticks, high - 1e-9)) + 1])
+
+
+def cox_outcome(name: str, baseline_survival: float) -> Outcome:
+    """Survival of a model whose survival at linear predictor 0 is ``baseline_survival`` (0..1, both excluded)."""
+    return Outcome(name, _LEVELS, np.log(np.log(_LEVELS) / np.log(baseline_survival)))
+
+
+def logistic_outcome(name: str) -> Outcome:
+    """Probability of the positive class of a logistic model."""
+    return Outcome(name, _LEVELS[::-1], np.log(_LEVELS / (1 - _LEVELS))[::-1])
+
+
+def with_the_rest(terms: Sequence[Term], spread: float) -> tuple[Term, ...]:
+    """The terms that move the predictor most, the widest first; where there are too many, the others in one.
+
+    Parameters
+    ----------
+    terms
+        One per feature.
+    spread
+        How far the others' sum is drawn to each side of zero, per root of their number of standard deviations.
+    """
+    ordered = sorted(terms, key=lambda term: -term.range)
+    if len(ordered) <= MAX_TERMS + 1:
+        return tuple(ordered)
+    rest = ordered[MAX_TERMS:]
+    return (*ordered[:MAX_TERMS], Term(f"{len(rest)} others together", 1.0, rounded(-spread, spread)))
+
+
+@svg
+def draw(nomogram: Nomogram) -> Figure:
+    """The chart: points, a scale per feature, total points, and a scale per outcome."""
+    count = len(nomogram.terms)
+    figure = canvas.new_figure(canvas.FULL_WIDTH, 0.4 + 0.4 * (3 + count + len(nomogram.outcomes)))
+    axes = figure.subplots()
+    _scale(axes, 0, "Points", np.arange(0, 101, 10) / 100, [str(v) for v in range(0, 101, 10)])
+    for row, part in enumerate(nomogram.terms, start=1):
+        at = nomogram.points(part, part.ticks) / 100
+        _scale(axes, row, clipped(short_name(part.name), 30), at, part.labels)
+    axes.axhline(count + 0.75, color=canvas.PALE, linewidth=0.8)
+    most = sum(term.range for term in nomogram.terms) / nomogram.per_point
+    total = np.asarray(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]).tick_values(0, most), dtype=float)
+    widest, below = float(total[-1]), count + 1.6
+    _scale(axes, below, "Total points", total / widest, [f"{v:g}" for v in total])
+    for place, outcome in enumerate(nomogram.outcomes, start=1):
+        at = nomogram.total(outcome.at) / widest
+        inside = (at >= 0) & (at <= 1)
+        _scale(axes, below + place, outcome.name, at[inside], [f"{v:g}" for v in outcome.levels[inside]])
+    axes.set(xlim=(-0.02, 1.02), ylim=(below + len(nomogram.outcomes) + 0.5, -0.6))
+    axes.set_axis_off()
+    return figure
+
+
+def _scale(axes: Axes, row: float, name: str, at: FloatArray, labels: Sequence[str]) -> None:
+    """A line with labelled ticks at ``at``; those that would touch the one before are left out, the ends last."""
+    axes.annotate(name, (0, row), xycoords=("axes fraction", "data"), xytext=(-6, 0), textcoords="offset points",
+                  ha="right", va="center", fontsize=8, annotation_clip=False)  # fmt: skip
+    if not len(at):
+        return
+    axes.plot([at.min(), at.max()], [row, row], color=canvas.INK, linewidth=0.8)
+    shown: list[int] = []
+    for i in [0, len(at) - 1, *range(1, len(at) - 1)]:
+        if all(abs(at[i] - at[other]) >= _APART for other in shown):
+            shown.append(i)
+    axes.plot(at[shown], np.full(len(shown), row), "|", color=canvas.INK, markersize=6, markeredgewidth=0.8)
+    for i in shown:
+        axes.annotate(
+            labels[i], (at[i], row), xytext=(0, -4.5), textcoords="offset points", ha="center", va="top", fontsize=7
+        )

@@ -1,0 +1,68 @@
+"""The section on how the values came about: stages, seconds, versions, digests, settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from prognosis_dask.report import tables
+from prognosis_dask.report.content import Block, Details, Heading, Rows, Section, Table, absent
+from prognosis_dask.report.read import RunFolder
+from prognosis_dask.report.words import duration
+
+_HEADINGS = {"deep": "Network", "cluster": "Cluster", "versions": "Versions", "digests": "Digests"}
+
+
+def the_run(run: RunFolder) -> Section:
+    """Stages, seconds per step, provenance and the job; for models alone, the procedures and their digests."""
+    blocks: list[Block] = []
+    if run.info:
+        blocks += [_stages(run), *_steps(run), _provenance(run.info)]
+        blocks += [Heading("The job"), Details("All settings of the job file", _json(run.job))]
+    if run.model is not None and run.model.procedures:
+        blocks += [Heading("The procedures"), Details("All settings of what was fitted", _json(run.model.procedures))]
+    return Section("run", "The run", blocks or [absent("Nothing was recorded of how the models were fitted.")])
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False)
+
+
+def _stages(run: RunFolder) -> Block:
+    stages: Mapping[str, Mapping[str, Any]] = run.info.get("stages") or {}
+    if not stages:
+        return absent("No stage’s duration was recorded.")
+    rows = [
+        (name, *(str(stage.get(key, "–")) for key in ("done", "failed", "reused")), duration(stage.get("seconds")))
+        for name, stage in stages.items()
+    ]
+    return Table(
+        "Cases per stage in this run, and the workers’ time, summed over them; “reused” were finished by an earlier "
+        "run of the same job.",
+        ("Stage", "Done", "Failed", "Reused", "Workers’ time"),
+        "lnnnn",
+        [Rows("", rows)],
+    )
+
+
+def _steps(run: RunFolder) -> list[Block]:
+    rows = [(stage, step, str(n), f"{median:.3f}") for stage, step, n, median in tables.step_seconds(run)]
+    if not rows:
+        return []
+    caption = "Seconds per case and step, as the worker measured them (median)."
+    return [Table(caption, ("Stage", "Step", "Cases", "Seconds"), "llnn", [Rows("", rows)])]
+
+
+def _provenance(info: Mapping[str, Any]) -> Table:
+    times = [(name, str(info[name])) for name in ("started", "finished") if info.get(name)]
+    groups = [Rows("Times", times)]
+    for key, heading in _HEADINGS.items():
+        groups.append(Rows(heading, [(name, _plain(value)) for name, value in (info.get(key) or {}).items()]))
+    known = [Rows(group.title, group.rows or [("not recorded", "")]) for group in groups]
+    caption = "Where the values come from. Equal digests mean equal input and settings."
+    return Table(caption, ("Name", "Value"), "lc", known)
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

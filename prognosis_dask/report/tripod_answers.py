@@ -1,0 +1,199 @@
+"""What a run can say to the items of TRIPOD+AI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prognosis_dask.report import model_pictures, model_tables, tables
+from prognosis_dask.report.measures import describe
+from prognosis_dask.report.model_folder import ModelFolder
+from prognosis_dask.report.read import RunFolder
+from prognosis_dask.report.words import count, listed, span, with_interval
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the run knows of an item; ``whole`` where the authors need add nothing but their judgement."""
+
+    text: str
+    whole: bool = False
+
+
+def answers(run: RunFolder, models: ModelFolder) -> dict[str, Answer]:
+    """Answers by item number; items that only the authors can answer are not in it."""
+    found = {
+        **_data(run),
+        **_methods(models),
+        **_procedure(models),
+        **_results(run, models),
+    }
+    return {item: answer for item, answer in found.items() if answer.text}
+
+
+def _data(run: RunFolder) -> dict[str, Answer]:
+    if not run.info:
+        return {
+            "5a": Answer("The tables that the models were fitted on; their origin is the authors’ to tell."),
+            "18f": _code(run),
+        }
+    modalities = listed(sorted({case.modality for case in run.cases}) or ["unknown"])
+    rois = sorted({case.roi for case in run.cases})
+    cohort = run.job.get("cohort") or {}
+    lost = sum(n for step in tables.flow(run) for _, n in step.left_out)
+    return {
+        "5a": Answer(f"Image series ({modalities}) read with the preset “{cohort.get('collection', 'generic')}”."),
+        "6b": Answer(
+            f"Cases with an image series and a region of interest ({listed(rois[:5]) if rois else 'none'}) that could "
+            f"be read; {count(lost, 'case')} left out, each with its reason: see Case flow."
+        ),
+        "7": Answer(
+            "Masks were put on the series’ grid and checked; every case that failed a check is listed with a code and "
+            f"the values seen. Settings and digests: see The run. {_network(run.info)}"
+        ),
+        "9b": Answer(f"{_families(run)}; settings under The job."),
+        "18f": _code(run),
+    }
+
+
+def _code(run: RunFolder) -> Answer:
+    version = (run.info.get("versions") or {}).get("prognosis_dask", "")
+    return Answer(f"prognosis_dask{' ' + version if version else ''}, Apache-2.0; the settings are in this report.")
+
+
+def _network(info: Mapping[str, Any]) -> str:
+    deep = info.get("deep") or {}
+    return f"Network {deep['network']}, weights {deep.get('weights', 'unknown')}." if deep.get("network") else ""
+
+
+def _families(run: RunFolder) -> str:
+    known = [f"{family.features} {family.name}" for family in tables.families(run)]
+    return "Features: " + (listed(known) if known else "none")
+
+
+def _methods(models: ModelFolder) -> dict[str, Answer]:
+    measures = models.table("measures", "measure", "horizon_days")
+    horizons = [] if measures is None else sorted({float(h) for h in measures["horizon_days"].dropna()})
+    at = listed([span(h) for h in horizons]) if horizons else ""
+    folds = models.table("folds", "repeat", "fold", "n_train", "events_train")
+    partition = ""
+    if folds is not None:
+        partition = (
+            f"Nested cross-validation, {count(folds['repeat'].nunique(), 'repeat')} of {folds['fold'].nunique()} "
+            "folds; patients, not cases, were split, balanced by outcome. No case was held out once for all."
+        )
+    if models.classes:
+        outcome = f"Classes: {listed([str(name) for name in models.summary.get('classes') or ['unknown']])}."
+        output = "A probability per class; the predicted class is the most probable one."
+    else:
+        outcome = f"Time to event, censored; predictions at {at}." if at else "Time to event, censored."
+        output = (
+            f"A risk score (higher is worse){f' and the probability of surviving {at}' if at else ''}. Risk groups: "
+            "above or below cut-offs that were taken from training cases."
+        )
+    used = [] if measures is None else list(dict.fromkeys(describe(str(name)).title for name in measures["measure"]))
+    plots = (
+        "ROC, confusion matrix and calibration"
+        if models.classes
+        else "calibration, AUC(t), Kaplan-Meier and net benefit"
+    )
+    return {
+        "8a": Answer(f"{outcome} How it was assessed is the authors’ to tell."),
+        "11": Answer(
+            "Missing predictors: median of the training cases, within each fold. Cases left out: "
+            f"{_left_out(models)}.", whole=True,
+        ),
+        "12a": Answer(partition, whole=True),
+        "12e": Answer(f"{listed(used)}, with 95 % intervals; plots of {plots}." if used else "", whole=True),
+        "12f": Answer("None: no model was updated.", whole=True),
+        "12g": Answer(
+            "By the fitted models, those of each fold for its held-out cases; `prognosis predict` applies the final "
+            "model.", whole=True,
+        ),
+        "15": Answer(output, whole=True),
+        "16": Answer("Held-out cases are of the same cohort as the training cases: internal validation."),
+    }  # fmt: skip
+
+
+def _left_out(models: ModelFolder) -> str:
+    found = models.summary.get("left_out") or {}
+    return ", ".join(f"{reason} ({n})" for reason, n in found.items()) or "none"
+
+
+def _procedure(models: ModelFolder) -> dict[str, Answer]:
+    final: Mapping[str, Any] = models.procedures.get(models.primary) or {}
+    if not final:
+        return {}
+    families = final.get("families") or ()
+    selector, learner = final.get("selector") or "none", final.get("learner") or "unknown"
+    tuned = [
+        f"{name.replace('_', ' ')} among {', '.join(f'{v:g}' for v in final[name])}"
+        for name in ("n_features", "penalty", "mixing")
+        if isinstance(final.get(name), list | tuple) and len(final[name]) > 1
+    ]
+    steps = f"{learner} after selection by {selector}"
+    if tuned:
+        inner = final.get("inner_folds", "inner")
+        steps += f"; tuned by {inner}-fold cross-validation within the training cases: {'; '.join(tuned)}"
+    candidates = f"Families {listed(list(families))}" if families else "All features of the table"
+    harmonised = (
+        "ComBat by site, learnt on training cases."
+        if final.get("harmonise") == "combat"
+        else "No harmonisation by site."
+    )
+    imbalance = (
+        "Class balance was handled inside the folds by the learner."
+        if models.classes
+        else "Not applicable: the outcome is a time."
+    )
+    return {
+        "9a": Answer(f"{candidates}; selection is part of what was validated."),
+        "12b": Answer("Predictors standardised by the training cases’ mean and standard deviation, entered linearly."
+                      if learner in ("cox", "weibull-aft", "logistic") else
+                      "Predictors standardised by the training cases’ mean and standard deviation.", whole=True),
+        "12c": Answer(f"{steps}. Internal validation: nested cross-validation. Settings: see The run.", whole=True),
+        "12d": Answer(harmonised),
+        "13": Answer(imbalance, whole=True),
+    }  # fmt: skip
+
+
+def _results(run: RunFolder, models: ModelFolder) -> dict[str, Answer]:
+    summary = models.summary
+    found = model_pictures.estimate(models)
+    title = describe(model_pictures.headline(models)).title
+    events = "" if models.classes else f", {summary['n_events']} events"
+    warning = model_tables.few_events(models)
+    folds = models.table("folds", "n_train", "n_test")
+    per_fold = (
+        f" Each fold: {folds['n_train'].median():.0f} cases to fit, {folds['n_test'].median():.0f} held out."
+        if folds is not None else ""
+    )  # fmt: skip
+    said: dict[str, Answer] = {
+        "10": Answer(
+            f"{count(summary['n_patients'], 'patient')}{events}. {warning or 'Events per variable: see Final model.'} "
+            "Why this size is the authors’ to tell."
+        ),
+        "20a": Answer("See Case flow.", whole=bool(run.info)),
+        "20b": Answer("See Characteristics and Missing data.", whole=models.table("table1", "variable") is not None),
+        "20c": Answer("Not applicable: no other cohort was predicted.", whole=True),
+        "21": Answer(
+            f"{count(summary['n_cases'], 'case')} of {count(summary['n_patients'], 'patient')}{events}.{per_fold}",
+            whole=True,
+        ),
+        "24": Answer("None: no model was updated.", whole=True),
+        "26": Answer(f"{model_pictures.verdict(models)} {warning}".strip()),
+        "27a": Answer(
+            "`prognosis predict` refuses tables whose features or settings differ, and warns of values outside the "
+            "training cases’ range."
+        ),
+    }  # fmt: skip
+    if models.frozen is not None:
+        said["22"] = Answer(
+            "models/model.json holds the whole model; coefficients and nomogram: see Final model.", whole=True
+        )
+    if found is not None:
+        said["23a"] = Answer(
+            f"{title} {with_interval(*found)} on held-out cases; all others under Validation. No subgroup was examined."
+        )
+    return said

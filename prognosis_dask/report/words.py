@@ -1,0 +1,124 @@
+"""Numbers and counts as a journal prints them."""
+
+from __future__ import annotations
+
+import math
+
+#: A space at which no line ends.
+NARROW = "\N{NO-BREAK SPACE}"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with a true minus sign, a dash where there is none.
+
+    >>> number(-0.123), number(None), number(12.0, 0)
+    ('−0.12', '–', '12')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{value:.{digits}f}"
+    return (text[1:] if float(text) == 0 and text.startswith("-") else text).replace("-", "\N{MINUS SIGN}")
+
+
+def interval(lower: float | None, upper: float | None, digits: int = 2) -> str:
+    """The two ends of an interval, nothing where one is not known.
+
+    >>> interval(0.514, 0.6), interval(None, 1.0)
+    ('0.51 to 0.60', '')
+    """
+    if lower is None or upper is None or not (math.isfinite(lower) and math.isfinite(upper)):
+        return ""
+    return f"{number(lower, digits)} to {number(upper, digits)}"
+
+
+def with_interval(value: float | None, lower: float | None, upper: float | None, digits: int = 2) -> str:
+    """A number and, in brackets, its interval.
+
+    >>> with_interval(0.6, 0.5, 0.7), with_interval(0.6, None, None)
+    ('0.60 (0.50 to 0.70)', '0.60')
+    """
+    ends = interval(lower, upper, digits)
+    return f"{number(value, digits)} ({ends})" if ends else number(value, digits)
+
+
+def p_text(p: float) -> str:
+    """A p value as journals print it.
+
+    >>> p_text(0.00001), p_text(0.0321), p_text(0.4567)
+    ('p < 0.001', 'p = 0.032', 'p = 0.46')
+    """
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def p_number(p: float | None) -> str:
+    """The same without the letter, for a table's column.
+
+    >>> p_number(0.00001), p_number(0.2), p_number(float("nan"))
+    ('< 0.001', '0.20', '–')
+    """
+    if p is None or not math.isfinite(p):
+        return "–"
+    return p_text(p).removeprefix("p = ").removeprefix("p ")
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> count(1, "case"), count(0, "case"), count(1200, "case")
+    ('1 case', '0 cases', '1,200 cases')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds below two minutes, then minutes, then hours.
+
+    >>> duration(3.21), duration(200), duration(9000), duration(None)
+    ('3.2 s', '3.3 min', '2.5 h', '–')
+    """
+    if seconds is None:
+        return "–"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def span(days: float) -> str:
+    """A time in years where it is a whole or half number of them, else in days.
+
+    >>> span(730.5), span(365), span(548), span(100)
+    ('2 years', '1 year', '1.5 years', '100 days')
+    """
+    years = round(2 * days / 365.25) / 2
+    if years > 0 and abs(days - 365.25 * years) <= 3:
+        return f"{years:g} year" if years == 1 else f"{years:g} years"
+    return f"{days:g} days"
+
+
+def listed(names: list[str]) -> str:
+    """Names in a sentence.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def short_name(feature: str) -> str:
+    """A feature's name without what all of pyradiomics' names begin with.
+
+    >>> short_name("original_glcm_ClusterShade")
+    'glcm ClusterShade'
+    """
+    return feature.removeprefix("original_").replace("_", " ", 1)
+
+
+def clipped(text: str, length: int = 34) -> str:
+    """A text that is too long for its place, cut at its end.
+
+    >>> clipped("glcm ClusterShade", 8)
+    'glcm Cl…'
+    """
+    return text if len(text) <= length else text[: length - 1] + "…"
