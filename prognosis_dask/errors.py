@@ -53,6 +53,7 @@ class Code(StrEnum):
     MASK_OTHER_GRID = "mask-other-grid"
     MASK_TOO_LONG = "mask-too-long"
     CONTOUR_OFF_PLANE = "contour-off-plane"
+    NO_CANDIDATE = "no-candidate"
     # features
     RADIOMICS_FAILED = "radiomics-failed"
     CLIP_INVALID = "clip-invalid"

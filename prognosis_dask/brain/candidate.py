@@ -1,0 +1,231 @@
+"""An automatic candidate for the tumour where nobody has drawn one: bright on FLAIR or T2, and on one side only.
+
+The mirror image of the brain tells what is normal there: ventricles, cortex and bright tracts lie on both sides, a
+glioma on one. A mixture model of what is left tells how bright is unusual. A candidate is no drawn mask: it carries its
+confidence, and what is made of it has to be labelled automatic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes, binary_opening, distance_transform_edt, gaussian_filter, label, sum_labels
+
+from prognosis_dask.errors import CaseError, Code
+
+#: Sequences that show gliomas bright, the better one first.
+SEQUENCES: Final = ("FLAIR", "T2")
+#: Smoothing of the images before they are compared, mm.
+_SIGMA_MM: Final = 2.0
+#: Voxels this close to the brain's surface belong to no candidate's core, mm: partial volume with fluid and bone.
+_RIM_MM: Final = 5.0
+#: Probability at which a candidate begins, and down to which it grows.
+_CORE, _GROWN = 0.8, 0.5
+#: A candidate is larger than this, ml.
+_LEAST_ML: Final = 0.5
+#: The mirror image is compared within this distance, mm: no brain is the mirror image of itself.
+_TOLERANCE_MM: Final = 4.0
+#: Below this on FLAIR, in spreads from the brain's median, is fluid.
+_FLUID: Final = -1.5
+#: Smoothing of the images where the border is drawn, mm; how far it may lie from the region that was found, and how far
+#: above the median it lies at least.
+_SHARP_MM: Final = 0.8
+_REACH_MM: Final = 10.0
+_LEAST_HALF: Final = 1.0
+#: Radius of the opening that cuts thin bridges, mm.
+_OPEN_MM: Final = 2.0
+#: Rounds of expectation maximisation.
+_ROUNDS: Final = 30
+#: Grid of the search for the mid-sagittal plane, mm.
+_COARSE_MM: Final = 4.0
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A tumour that was found, not drawn.
+
+    Attributes
+    ----------
+    mask
+        uint8, 0 and 1, on the grid of the images.
+    confidence
+        0 to 1: one less the weight of the next best region over this one's, where a region weighs the sum of how much
+        brighter its voxels are than their mirror image. 1: nothing else stands out. No probability.
+    sequences
+        The sequences it was found on.
+    """
+
+    mask: sitk.Image
+    confidence: float
+    sequences: tuple[str, ...]
+
+
+def automatic_candidate(images: Mapping[str, sitk.Image], brain_mask: sitk.Image) -> Candidate:
+    """Look for a region that is brighter on FLAIR and T2 than its mirror image.
+
+    Parameters
+    ----------
+    images
+        By sequence, on one grid, free of the bias field; of any scale. FLAIR or T2 or both are used.
+    brain_mask
+        0 and 1, the same grid.
+
+    Raises
+    ------
+    CaseError
+        ``NO_CANDIDATE`` where neither sequence is there or nothing stands out; ``MASK_EMPTY`` where there is no brain,
+        ``IMAGE_INVALID`` where all of it has one value.
+    """
+    used = tuple(name for name in SEQUENCES if name in images)
+    if not used:
+        raise CaseError(
+            Code.NO_CANDIDATE, f"a tumour is looked for on {' or '.join(SEQUENCES)}; there are {sorted(images)}"
+        )
+    brain = sitk.GetArrayFromImage(brain_mask) > 0
+    if not brain.any():
+        raise CaseError(Code.MASK_EMPTY, "there is no brain to look for a tumour in: its mask has no voxel but zeros")
+    spacing = brain_mask.GetSpacing()[::-1]
+    smooth = {name: _standardised(images[name], brain, spacing, _SIGMA_MM) for name in used}
+    mirror = _mirror(_image(smooth[used[0]], brain_mask), brain_mask)
+    excess = _excess(smooth, mirror, brain, brain_mask)
+    probability = _unusual(excess, brain)
+    rim = distance_transform_edt(np.pad(brain, 1), spacing)[1:-1, 1:-1, 1:-1] < _RIM_MM
+    region, confidence = _grow(probability, excess, brain, rim, spacing)
+    sharp = {name: _standardised(images[name], brain, spacing, _SHARP_MM) for name in used}
+    region = _to_half(region & ~rim & (probability > _CORE), region, sharp, brain, spacing)
+    return Candidate(_image(region.astype(np.uint8), brain_mask), confidence, used)
+
+
+def _standardised(image: sitk.Image, brain: Mask, spacing_mm: tuple[float, ...], sigma_mm: float) -> Floats:
+    """Smoothed within the brain; in the brain's own median and spread (1.48 times the median distance from it)."""
+    values = sitk.GetArrayFromImage(sitk.Cast(image, sitk.sitkFloat32))
+    inside = values[brain]
+    middle = float(np.median(inside))
+    spread = 1.4826 * float(np.median(np.abs(inside - middle)))
+    if not spread > 0:
+        raise CaseError(Code.IMAGE_INVALID, f"more than half of the brain's voxels hold the same value {middle}")
+    sigma = [sigma_mm / step for step in spacing_mm]
+    share = gaussian_filter(brain.astype(np.float32), sigma)
+    blurred = gaussian_filter(np.where(brain, (values - middle) / spread, 0).astype(np.float32), sigma)
+    return np.where(brain, blurred / np.maximum(share, 1e-3), 0).astype(np.float32)
+
+
+def _mirror(image: sitk.Image, brain: sitk.Image) -> sitk.Transform:
+    """Takes a point of the brain to its mirror image, mm.
+
+    A reflection through the brain's middle, and the rigid motion that lays the reflected brain onto the brain itself.
+    """
+    x, y, z = _centre(brain)
+    reflection = sitk.AffineTransform(3)
+    reflection.SetMatrix((-1, 0, 0, 0, 1, 0, 0, 0, 1))
+    reflection.SetCenter((x, y, z))
+    factors = [max(1, round(_COARSE_MM / step)) for step in image.GetSpacing()]
+    fixed = sitk.BinShrink(image, factors)
+    moving = sitk.Resample(fixed, fixed, reflection, sitk.sitkLinear, 0.0)
+    method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)  # the sum's order, and with it the result, depends on the number of threads
+    method.SetMetricAsCorrelation()
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, 100)
+    method.SetOptimizerScalesFromPhysicalShift()
+    start = sitk.Euler3DTransform()
+    start.SetCenter((x, y, z))
+    method.SetInitialTransform(start, inPlace=False)
+    motion = method.Execute(fixed, moving)
+    return sitk.CompositeTransform([reflection, motion])
+
+
+def _centre(brain: sitk.Image) -> tuple[float, float, float]:
+    index = np.argwhere(sitk.GetArrayViewFromImage(brain)).mean(axis=0)[::-1]
+    x, y, z = brain.TransformContinuousIndexToPhysicalPoint(index.tolist())
+    return x, y, z
+
+
+def _excess(smooth: Mapping[str, Floats], mirror: sitk.Transform, brain: Mask, grid: sitk.Image) -> Floats:
+    """How much brighter a voxel is than what lies about its mirror image, and than most of the brain.
+
+    On T2 fluid is bright too; where FLAIR is there, what FLAIR shows as dark as fluid does not count.
+    """
+    radius = [max(1, round(_TOLERANCE_MM / step)) for step in grid.GetSpacing()]
+    excess = np.full(brain.shape, -np.inf, np.float32)
+    for name, values in smooth.items():
+        other = sitk.Resample(_image(values, grid), grid, mirror, sitk.sitkLinear, 0.0)
+        other = sitk.GrayscaleDilate(other, radius, sitk.sitkBall)
+        more = np.minimum(values - sitk.GetArrayFromImage(other), values)
+        if name == "T2" and "FLAIR" in smooth:
+            more = np.where(smooth["FLAIR"] > _FLUID, more, -np.inf)
+        excess = np.maximum(excess, more)
+    return np.where(brain, np.maximum(excess, -10), 0).astype(np.float32)
+
+
+def _unusual(excess: Floats, brain: Mask) -> Floats:
+    """Probability that a voxel is unusual: a mixture of a normal distribution and an even one above it.
+
+    The normal one is that of most voxels, by median and spread; the share of the other is estimated by expectation
+    maximisation.
+    """
+    values = excess[brain].astype(np.float64)
+    middle = float(np.median(values))
+    spread = 1.4826 * float(np.median(np.abs(values - middle)))
+    usual = np.exp(-0.5 * ((values - middle) / spread) ** 2) / (spread * np.sqrt(2 * np.pi))
+    top = max(float(values.max()), middle + spread)
+    even = np.where(values > middle, 1 / (top - middle), 0)
+    share = 0.05
+    for _ in range(_ROUNDS):
+        odds = share * even / (share * even + (1 - share) * usual)
+        share = float(np.clip(odds.mean(), 1e-4, 0.5))
+    probability = np.zeros(excess.shape, np.float32)
+    probability[brain] = odds
+    return probability
+
+
+def _grow(
+    probability: Floats, excess: Floats, brain: Mask, rim: Mask, spacing_mm: tuple[float, ...]
+) -> tuple[Mask, float]:
+    """The region that stands out most, grown from its core, and how clearly it does."""
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    regions, number = label(probability > _GROWN)
+    every = np.arange(1, number + 1)
+    weight = np.maximum(excess, 0) * probability
+    cores = sum_labels((probability > _CORE) & ~rim, regions, every) * voxel_ml
+    sums = np.where(cores > _LEAST_ML, sum_labels(weight, regions, every), 0)
+    if not number or not sums.max() > 0:
+        raise CaseError(Code.NO_CANDIDATE, f"no region of {_LEAST_ML} ml stands out on one side of the brain")
+    ranked = np.sort(sums)[::-1]
+    region = regions == every[sums.argmax()]
+    return region, float(1 - (ranked[1] / ranked[0] if number > 1 else 0.0))
+
+
+def _to_half(core: Mask, region: Mask, sharp: Mapping[str, Floats], brain: Mask, spacing_mm: tuple[float, ...]) -> Mask:
+    """The region with its border where a sequence is half as far above the brain's median as it is in the core."""
+    bright = np.zeros_like(region)
+    for name, values in sharp.items():
+        half = max(0.5 * float(np.median(values[core])), _LEAST_HALF)
+        above = values > half
+        if name == "T2" and "FLAIR" in sharp:
+            above &= sharp["FLAIR"] > _FLUID
+        bright |= above
+    near = distance_transform_edt(~region, spacing_mm) < _REACH_MM
+    rows = max(1, round(_OPEN_MM / spacing_mm[1]))
+    disc = np.hypot(*np.ogrid[-rows : rows + 1, -rows : rows + 1]) <= rows
+    opened = binary_opening(bright & near & brain, disc[None])
+    parts, _ = label(opened)
+    touched = np.unique(parts[core & opened])
+    kept = np.isin(parts, touched[touched > 0])
+    filled = np.stack([binary_fill_holes(plane) for plane in kept]) & brain
+    return filled if filled.any() else region
+
+
+def _image(array: NDArray[np.generic], grid: sitk.Image) -> sitk.Image:
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(grid)
+    return image

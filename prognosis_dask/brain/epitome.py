@@ -1,0 +1,151 @@
+"""A tumour's epitome: the few slices that carry it best, the crop around it, and a mosaic of both."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.crop import bounding_box
+
+#: Kept around the tumour in the crop, mm; one slice on either side at least.
+MARGIN_MM: Final = 10.0
+#: Percentiles of the non-zero voxels that become black and white.
+_GREY: Final = (1.0, 99.5)
+#: Width of a tile and its resolution.
+_TILE_INCHES, _DPI = 2.0, 100
+_OUTLINE: Final = "#ffb000"
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Epitome:
+    """What shows a tumour in short.
+
+    Attributes
+    ----------
+    first, last
+        The slices at its ends.
+    largest
+        The slice with its largest area, the lowest of several.
+    centre
+        The slice nearest to its centre of mass.
+    crop, crop_mask
+        Image and mask (0 and 1) cut to the tumour and a margin of 10 mm, with their place in the patient.
+    mosaic
+        A PNG: the slices above with the tumour's outline, and the same from the crop below.
+    """
+
+    first: int
+    last: int
+    largest: int
+    centre: int
+    crop: sitk.Image
+    crop_mask: sitk.Image
+    mosaic: bytes
+
+    @property
+    def slices(self) -> tuple[int, ...]:
+        """First, centre, largest and last in order, each once."""
+        return tuple(sorted({self.first, self.centre, self.largest, self.last}))
+
+
+def epitome(image: sitk.Image, mask: sitk.Image, note: str = "") -> Epitome:
+    """Choose the slices of a tumour and draw them.
+
+    Parameters
+    ----------
+    image
+        Three-dimensional, of one sequence.
+    mask
+        0 and 1, on the same grid.
+    note
+        A line above the mosaic: what image it is, and how the mask came about.
+
+    Raises
+    ------
+    CaseError
+        ``MASK_EMPTY``; ``MASK_OTHER_GRID`` where image and mask differ in size.
+    """
+    if image.GetSize() != mask.GetSize():
+        raise CaseError(
+            Code.MASK_OTHER_GRID, f"the mask has {mask.GetSize()} voxels (x, y, z), the image {image.GetSize()}"
+        )
+    array = sitk.GetArrayFromImage(mask) > 0
+    if not array.any():
+        raise CaseError(Code.MASK_EMPTY, "there is no tumour to show: the mask has no voxel but zeros")
+    area = array.sum(axis=(1, 2))
+    held = np.flatnonzero(area)
+    chosen = {
+        "first": int(held[0]),
+        "last": int(held[-1]),
+        "largest": int(area.argmax()),
+        "centre": round(float(np.average(np.arange(len(area)), weights=area))),
+    }
+    start, size = _window(mask, array)
+    return Epitome(
+        **chosen,
+        crop=sitk.RegionOfInterest(image, size, start),
+        crop_mask=sitk.RegionOfInterest(mask, size, start),
+        mosaic=_mosaic(image, array, chosen, start, size, note),
+    )
+
+
+def _window(mask: sitk.Image, array: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
+    """First index and size, (x, y, z), of the tumour's box with its margin."""
+    start, size = [], []
+    for (first, stop), step, whole in zip(bounding_box(array)[::-1], mask.GetSpacing(), mask.GetSize(), strict=True):
+        margin = max(1, round(MARGIN_MM / step))
+        low, high = max(0, first - margin), min(whole, stop + margin)
+        start.append(low)
+        size.append(high - low)
+    return start, size
+
+
+def _mosaic(
+    image: sitk.Image, mask: NDArray[np.bool_], chosen: dict[str, int], start: list[int], size: list[int], note: str
+) -> bytes:
+    """Slices with the outline above, their crops below; seen from the feet, the patient's front on top."""
+    from matplotlib.figure import Figure
+
+    values = sitk.GetArrayFromImage(image).astype(np.float64)
+    lit = values[values != 0]
+    low, high = np.percentile(lit, _GREY).tolist() if lit.size else (0.0, 1.0)
+    slices = sorted(set(chosen.values()))
+    box = (slice(start[1], start[1] + size[1]), slice(start[0], start[0] + size[0]))
+    figure = Figure((_TILE_INCHES * len(slices), _TILE_INCHES * 2.35), dpi=_DPI, facecolor="black")
+    axes = figure.subplots(2, len(slices), squeeze=False)
+    for column, index in enumerate(slices):
+        names = ", ".join(name for name in ("first", "centre", "largest", "last") if chosen[name] == index)
+        axes[0, column].set_title(f"slice {index}: {names}", color="white", fontsize=8)
+        for axis, part in ((axes[0, column], (slice(None), slice(None))), (axes[1, column], box)):
+            axis.imshow(values[index][part], cmap="gray", vmin=low, vmax=max(high, low + 1e-9), aspect=_aspect(image))
+            if mask[index][part].any():
+                axis.contour(mask[index][part].astype(float), [0.5], colors=_OUTLINE, linewidths=0.8)
+            _turn(axis, image)
+    if note:
+        figure.text(0.01, 0.985, note, color="white", fontsize=8, va="top")
+    figure.subplots_adjust(0.005, 0.005, 0.995, 0.9 if note else 0.94, 0.02, 0.02)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _aspect(image: sitk.Image) -> float:
+    return float(image.GetSpacing()[1] / image.GetSpacing()[0])
+
+
+def _turn(axis: object, image: sitk.Image) -> None:
+    """Let the patient's left lie on the right and the front on top, whichever way rows and columns run."""
+    direction = np.asarray(image.GetDirection()).reshape(3, 3)
+    if direction[0, 0] < 0:
+        axis.invert_xaxis()  # type: ignore[attr-defined]
+    if direction[1, 1] < 0:
+        axis.invert_yaxis()  # type: ignore[attr-defined]
+    axis.set_axis_off()  # type: ignore[attr-defined]
