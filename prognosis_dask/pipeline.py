@@ -44,7 +44,7 @@ from prognosis_dask.stages import (
     run_radiomics,
     run_roi,
 )
-from prognosis_dask.statistics.fit import fit_models
+from prognosis_dask.statistics.fit import fit_dataset
 from prognosis_dask.store.features import build_features, write_features
 from prognosis_dask.store.ledger import Ledger
 from prognosis_dask.store.outcome import Outcome
@@ -196,7 +196,7 @@ def _run(
     record, dataset = _features(job, client, folder, ledger, watch, performance_report, say)
     watch.phase("model")
     say("Fitting and validating the model")
-    summary = fit_models(dataset, job.model, folder / "models", map=map_on(client))
+    summary = fit_dataset(dataset, job.model, folder / "models", map=map_on(client))
     if "not_fitted" in summary:
         say(f"No model: {summary['not_fitted']}")
     record.finish()
@@ -218,6 +218,7 @@ def _features(
     context = StageContext(str(folder / "rois.zarr"), job.image, job.frames, read_params(job.radiomics.params), deep)
     stages = _stages(job, cases, context, engine)
     record.digests = {stage.name: digest(sorted(stage.digests.values())) for stage in stages}
+    record.settings = _settings(job, context, engine)
     record.deep = engine.provenance if engine else None
 
     RoiStore.create(folder / "rois.zarr", [case.case_id for case in cases])
@@ -280,6 +281,19 @@ def _stages(job: Job, cases: Sequence[Case], context: StageContext, engine: Engi
         size = cases_per_task(job.deep) if wants_gpu(job) else size
         stages.append(Stage("deep", run_deep, digests, size, _n_slices, resource=network, memory=NETWORK_MEMORY))
     return stages
+
+
+def _settings(job: Job, context: StageContext, engine: EngineDescription | None) -> dict[str, str]:
+    """What a feature means, whatever the cohort: tables whose features are to be compared must agree in it."""
+    settings = {}
+    if job.radiomics.enabled:
+        settings["radiomics.parameters"] = digest(RADIOMICS_VERSION, context.radiomics.content)
+        settings["radiomics.image"] = digest(job.image)
+    if engine:
+        settings["deep.frames"] = digest(ROI_VERSION, DEEP_VERSION, job.image, job.frames)
+        known = engine.provenance
+        settings |= {f"deep.{key}": known[key] for key in ("network", "output", "weights_sha256") if key in known}
+    return settings
 
 
 def _n_slices(roi: Outcome) -> int:

@@ -35,6 +35,7 @@ class RunRecord:
     finished: str | None = None
     seconds: float | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
     stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     deep: Mapping[str, str] | None = None
     driver_cpu_seconds: float | None = None
@@ -77,6 +78,7 @@ class RunRecord:
             "job": asdict(self.job),
             "versions": dict(self.versions),
             "digests": dict(self.digests),
+            "settings": dict(self.settings),
             "deep": dict(self.deep) if self.deep else None,
         }
 

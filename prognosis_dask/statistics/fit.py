@@ -1,11 +1,13 @@
-"""From the feature dataset to the tables of ``models/``."""
+"""From tables to the folder ``models/``: procedures compared on the same folds, the final one fitted and frozen."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,207 +15,273 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.job import ModelSection
-from prognosis_dask.statistics.cox import CoxModel, cox_curve
-from prognosis_dask.statistics.endpoint import IntArray
-from prognosis_dask.statistics.selection import survival_label
-from prognosis_dask.statistics.table import FeatureTable, table_from_dataset
-from prognosis_dask.statistics.validation import (
-    GRID,
-    INNER_FOLDS,
-    INTERVAL,
-    Map,
-    Validation,
-    cross_validate,
-    fit_selected,
-)
+from prognosis_dask.statistics.columns import Encoding
+from prognosis_dask.statistics.defaults import default_horizons, default_procedures, job_spec
+from prognosis_dask.statistics.endpoint import Classes, Survival
+from prognosis_dask.statistics.evaluate import Tables, evaluate, time_grid
+from prognosis_dask.statistics.final_tables import coefficient_tables, correlation_rows, curve_rows
+from prognosis_dask.statistics.frozen import count_cases, describe, freeze
+from prognosis_dask.statistics.intervals import INTERVAL
+from prognosis_dask.statistics.nested import Extend, FoldResult, Map, validate
+from prognosis_dask.statistics.procedure import Fitted, Procedure, fit_procedure, visible
+from prognosis_dask.statistics.reading import ReadTable, read_tables
+from prognosis_dask.statistics.sources import Source, dataset_source
+from prognosis_dask.statistics.spec import ModelSpec
+from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.statistics.table1 import table1_rows
 from prognosis_dask.store.publish import publish_folder, staging
 
 if TYPE_CHECKING:
     import xarray as xr
 
-#: Fewest patients with the event, and fewest in each class of the label, whatever the number of folds.
-_FEWEST_EVENTS, _FEWEST_IN_CLASS = 10, 6
+#: Fewer events per feature of the final model are noted.
+_EVENTS_PER_VARIABLE = 10
 
 
-def fit_models(dataset: xr.Dataset, section: ModelSection, folder: Path, map: Map = map) -> dict[str, Any]:
-    """Fit and validate the survival model, and write its folder (replaced as a whole).
+def fit_models(
+    sources: Sequence[Source], spec: ModelSpec, folder: Path, map: Map = map, *, extend: Extend | None = None
+) -> dict[str, Any]:
+    """Compare procedures by nested cross-validation, fit and freeze the final one, and write its folder.
 
-    ================  ==================================================================================
-    ranking.csv       rank, feature: all cases, SVM-RFE, best first
-    curve.csv         k, c_index_in_sample: the Cox model on the first k features, all cases
-    validation.csv    repeat, fold, k, n_test, events_test, c_index: held-out folds
-    coefficients.csv  feature, coef, se, hazard_ratio, lower_95, upper_95, p: the final model, all cases
-    risk.csv          case_id, patient_id, time_days, event, risk_score, group: held-out, see below
-    model.json        the final model: features, mean, scale, coefficient, cutoff
-    summary.json      counts, figures and notes; what this function returns
-    ================  ==================================================================================
+    The folder is replaced as a whole. :mod:`prognosis_dask.statistics.evaluate` says how the tables of held-out
+    predictions are made (folds, predictions, measures, differences, selection, calibration, net_benefit, and auc_t,
+    kaplan_meier, added, or confusion, roc). In addition:
 
-    ``risk_score`` in risk.csv is the log hazard from models fitted without the patient, less the training cases'
-    median, averaged over the repeats; ``group`` is ``high`` above zero. Where the cases cannot carry a model only
-    summary.json is written, and ``not_fitted`` in it says why.
+    =======================  =====================================================================================
+    model.json, arrays.npz   the frozen final model, see :mod:`prognosis_dask.statistics.frozen`
+    procedures.json          what was compared
+    coefficients.csv         of the final model where it is linear; ph.csv: its proportional hazards
+    curve.csv                in-sample curve of the final procedure's ranking, beside that of random features
+    correlation.csv          of the final model's features with volume and stage
+    table1.csv               the cases
+    summary.json             counts, headline figures and notes; what this function returns
+    =======================  =====================================================================================
+
+    Where the cases cannot carry a model only summary.json is written, and ``not_fitted`` in it says why.
 
     Parameters
     ----------
-    dataset
-        See :func:`prognosis_dask.statistics.table.table_from_dataset`.
-    section
-        The job's ``[model]``.
+    sources
+        See :func:`prognosis_dask.statistics.reading.find_tables`.
+    spec
+        What is compared and how.
     folder
         The models' folder.
     map
-        Runs the folds; called like the built-in one.
+        Runs folds, procedures and draws; called like the built-in one.
+    extend
+        See :func:`prognosis_dask.statistics.nested.validate`.
     """
-    summary: dict[str, Any] = {"features": section.features}
+    summary: dict[str, Any] = {}
     with staging(folder) as work:
         staged = work / folder.name
         staged.mkdir()
         try:
-            table, left_out = table_from_dataset(dataset, section.features)
-            summary |= _counts(table) | {"left_out": left_out}
-            _expect_enough(table, section)
-            summary |= _fit_and_write(table, section, staged, map)
+            read = read_tables(sources, spec)
+            summary = describe_table(read)
+            summary |= _fit_and_write(read, spec, staged, map, extend)
         except StatisticsError as error:
             for file in staged.iterdir():
                 file.unlink()
             summary["not_fitted"] = str(error)
-        text = json.dumps(summary, indent=2, allow_nan=False)
-        (staged / "summary.json").write_text(text + "\n", encoding="utf-8")
+        write_json(staged / "summary.json", summary)
         publish_folder(staged, folder)
     return summary
 
 
-def _fit_and_write(table: FeatureTable, section: ModelSection, folder: Path, map: Map) -> dict[str, Any]:
-    ranking, model = fit_selected(table, section, [section.seed])
-    ks = range(1, min(section.max_features, len(ranking)) + 1)
-    curve = cox_curve(table.X[:, ranking], table.time_days, table.event, ks, penalizer=section.penalizer)
-    validation = cross_validate(table, section, map)
-    k = len(model.features)
-    high = validation.risk > 0
+def fit_dataset(dataset: xr.Dataset, section: ModelSection, folder: Path, map: Map = map) -> dict[str, Any]:
+    """What a run ends in: :func:`fit_models` of its feature dataset, as the job's ``[model]`` says."""
+    volumes = np.asarray(dataset["volume_ml"].values, dtype=float) if "volume_ml" in dataset else np.zeros(0)
+    has_volume = bool(np.isfinite(volumes).any()) and np.nanmin(volumes) < np.nanmax(volumes)
+    return fit_models([dataset_source(dataset, "the run")], job_spec(section, has_volume=has_volume), folder, map)
 
-    _write(folder / "ranking.csv", ({"rank": i, "feature": table.features[c]} for i, c in enumerate(ranking, 1)))
-    _write(folder / "curve.csv", ({"k": k, "c_index_in_sample": c} for k, c in zip(ks, curve, strict=True)))
-    _write(folder / "validation.csv", _fold_rows(validation))
-    _write(folder / "coefficients.csv", model.table())
-    _write(folder / "risk.csv", _risk_rows(table, validation))
-    (folder / "model.json").write_text(json.dumps(_plain(table, ranking, model), indent=2) + "\n", encoding="utf-8")
-    return {
-        "k_final": k,
-        "c_index_in_sample": curve[k - 1],
-        "c_index_cv": _number(validation.c_index),
-        "c_index_cv_lower": _number(validation.lower),
-        "c_index_cv_upper": _number(validation.upper),
-        "interval": INTERVAL,
-        "logrank_p": _logrank_p(table, high),
-        "notes": _notes(table, section, validation, k),
+
+def compare(
+    read: ReadTable, spec: ModelSpec, map: Map = map, *, extend: Extend | None = None, in_sample: bool = True
+) -> tuple[Tables, dict[str, Fitted]]:
+    """Validate the procedures on the same folds, and fit each on all cases for what that would have said.
+
+    Returns
+    -------
+    tables
+        See :func:`prognosis_dask.statistics.evaluate.evaluate`.
+    fitted
+        Each procedure on all cases; empty without ``in_sample``.
+
+    Raises
+    ------
+    StatisticsError
+        When the cases cannot carry a procedure.
+    """
+    table, rule = read.table, spec.validation
+    procedures = procedures_of(read, spec)
+    for procedure in procedures.values():
+        visible(procedure, table)
+    horizons = horizons_of(table, spec)
+    times = time_grid(table.endpoint, horizons) if isinstance(table.endpoint, Survival) else ()
+    results = validate(table, procedures, rule.folds, rule.repeats, rule.seed, map, extend, times)
+    fitted: dict[str, Fitted] = {}
+    if in_sample and extend is None:
+        models = map(partial(_fit, table, rule.seed), procedures.values())
+        fitted = dict(zip(procedures, models, strict=True))
+    flattering = [in_sample_result(name, model, table, times) for name, model in fitted.items()]
+    return evaluate(table, results, horizons, in_sample=flattering, seed=rule.seed, map=map), fitted
+
+
+def procedures_of(read: ReadTable, spec: ModelSpec) -> Mapping[str, Procedure]:
+    """The specification's procedures, or the default ones for such a table."""
+    return spec.procedure or default_procedures(read.table)
+
+
+def horizons_of(table: FeatureTable, spec: ModelSpec) -> tuple[float, ...]:
+    """The times that survival is predicted at; none for classes."""
+    if isinstance(table.endpoint, Classes):
+        return ()
+    return spec.validation.horizons_days or default_horizons(table.survival)
+
+
+def describe_table(read: ReadTable) -> dict[str, Any]:
+    """Counts of what was read."""
+    table = read.table
+    summary: dict[str, Any] = dict(count_cases(table)) | {"left_out": dict(read.left_out)}
+    if isinstance(table.endpoint, Classes):
+        counts = np.bincount(table.endpoint.label, minlength=len(table.endpoint.names))
+        summary["classes"] = dict(zip(table.endpoint.names, counts.tolist(), strict=True))
+    return summary
+
+
+def write_tables(folder: Path, tables: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
+    """Write one CSV file per table that has rows; NaN is an empty cell."""
+    for name, rows in tables.items():
+        if rows:
+            with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
+                writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+                writer.writeheader()
+                writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON that every reader takes: no NaN."""
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def in_sample_result(name: str, fitted: Fitted, table: FeatureTable, times: Sequence[float]) -> FoldResult:
+    """A model's predictions for the very cases that it was fitted on."""
+    prediction = fitted.predict(table)
+    rows = np.arange(len(table.case_ids))
+    survival = prediction.survival(np.array(times)) if prediction.survival else None
+    return FoldResult(
+        name,
+        0,
+        0,
+        rows,
+        rows,
+        prediction.risk_score,
+        math.nan if fitted.cutoff is None else fitted.cutoff,
+        tuple(times) if survival is not None else (),
+        survival,
+        prediction.probability,
+        fitted.chosen,
+        fitted.tuned,
+    )
+
+
+def headline(tables: Tables, procedure: str, classes: bool) -> dict[str, Any]:
+    """The figures of a procedure that stand first: C-index or AUC, held out with interval, and in sample."""
+    name, short = ("auc", "auc") if classes else ("harrell_c", "c_index")
+    rows = [r for r in tables["measures"] if r["procedure"] == procedure and r["measure"] == name]
+    honest = next((r for r in rows if not r["in_sample"]), {})
+    flattering = next((r for r in rows if r["in_sample"]), {})
+    found = {
+        f"{short}_cv": honest.get("value"),
+        f"{short}_cv_lower": honest.get("lower"),
+        f"{short}_cv_upper": honest.get("upper"),
+        f"{short}_in_sample": flattering.get("value"),
     }
+    if not classes:
+        log_rank = [r for r in tables["measures"] if r["procedure"] == procedure and r["measure"] == "log_rank_p"]
+        found["logrank_p"] = next((r["value"] for r in log_rank if not r["in_sample"]), None)
+    return {key: number_or_none(value) for key, value in found.items()}
 
 
-def _counts(table: FeatureTable) -> dict[str, int]:
-    patients = set(table.patient_ids)
-    with_event = {patient for patient, event in zip(table.patient_ids, table.event, strict=True) if event}
-    return {"n_cases": len(table.case_ids), "n_patients": len(patients), "n_events": len(with_event)}
+def number_or_none(value: object) -> float | None:
+    """A finite number as it is, anything else as None."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _expect_enough(table: FeatureTable, section: ModelSection) -> None:
-    """Every training fold, and every inner one, must have events and both classes of the label."""
-    alive, known = survival_label(table.time_days, table.event, section.label_days)
-    patients = np.array(table.patient_ids)
-    events = max(_FEWEST_EVENTS, 2 * section.folds)
-    in_class = max(_FEWEST_IN_CLASS, section.folds)
-    for what, rows, fewest in (
-        ("with the event", table.event, events),
-        (f"not alive after {section.label_days:g} days", known & ~alive, in_class),
-        (f"known alive after {section.label_days:g} days", alive, in_class),
-    ):
-        found = len(set(patients[rows]))
-        if found < fewest:
-            raise StatisticsError(
-                f"{found} of {len(set(patients))} patients {what}; "
-                f"{section.folds}-fold validation of a model needs {fewest} of them"
+def _fit_and_write(read: ReadTable, spec: ModelSpec, folder: Path, map: Map, extend: Extend | None) -> dict[str, Any]:
+    procedures = procedures_of(read, spec)
+    final = spec.final or list(procedures)[-1]
+    tables, fitted = compare(read, spec, map, extend=extend)
+    table = own_source(read.table, procedures[final])
+    validated = asdict(spec.validation) | {"horizons_days": list(horizons_of(read.table, spec))}
+    summary: dict[str, Any] = {"procedure": final, "validation": validated}
+    summary |= headline(tables, final, isinstance(table.endpoint, Classes)) | {"interval": INTERVAL}
+    tables = {**tables, "table1": table1_rows(read.table, read.encodings)}
+    if final in fitted:
+        model = replace(fitted[final], source=dict(table.source))
+        tables |= _final_tables(procedures[final], model, table, spec.validation.seed, map)
+        freeze(describe(model, table, read.encodings, horizons_of(table, spec)), folder)
+        summary |= {"k_final": len(model.chosen), "features": sorted(_families(model, table))}
+        summary["notes"] = [*read.notes, *_notes(table, procedures[final], model, read.encodings)]
+    write_tables(folder, tables)
+    write_json(folder / "procedures.json", {name: asdict(procedure) for name, procedure in procedures.items()})
+    return summary
+
+
+def _final_tables(procedure: Procedure, model: Fitted, table: FeatureTable, seed: int, map: Map) -> Tables:
+    tables = coefficient_tables(model, table)
+    tables["correlation"] = correlation_rows(model, table)
+    if isinstance(table.endpoint, Survival) and procedure.selector:
+        tables["curve"] = curve_rows(procedure, table, seed, map)
+    return tables
+
+
+def own_source(table: FeatureTable, procedure: Procedure) -> FeatureTable:
+    """The table with the source of the families only that the procedure sees: what its model depends on."""
+    families = set(visible(procedure, table).families)
+    return replace(table, source={k: v for k, v in table.source.items() if k.partition(".")[0] in families})
+
+
+def _fit(table: FeatureTable, seed: int, procedure: Procedure) -> Fitted:
+    return fit_procedure(procedure, table, [seed])
+
+
+def _families(model: Fitted, table: FeatureTable) -> set[str]:
+    family = dict(zip(table.features, table.families, strict=True))
+    return {family[name] for name in model.chosen}
+
+
+def _notes(table: FeatureTable, procedure: Procedure, model: Fitted, encodings: Sequence[Encoding]) -> Iterable[str]:
+    tuned = ", ".join(f"{key} {value:g}" for key, value in model.tuned.items())
+    yield (
+        f"What the final procedure leaves open was tuned by {procedure.inner_folds}-fold cross-validation within the "
+        f"cases that each model was fitted on; on all cases: {tuned}."
+    )
+    yield (
+        "The intervals are those of held-out figures when patients are drawn anew: they show the uncertainty of so "
+        "many test patients, not that of the training."
+    )
+    yield "In-sample figures are those of the cases that the models were selected and fitted on: they flatter."
+    if isinstance(table.endpoint, Survival):
+        events = count_cases(table)["n_events"]
+        ratio = events / len(model.chosen)
+        if ratio < _EVENTS_PER_VARIABLE:
+            yield (
+                f"{events} events for {len(model.chosen)} features in the final model, {ratio:.1f} each; "
+                f"{_EVENTS_PER_VARIABLE} are a common least, and below that the penalty carries the model."
             )
-
-
-def _plain(table: FeatureTable, ranking: IntArray, model: CoxModel) -> dict[str, Any]:
-    risk = model.risk_score(table.X[:, ranking[: len(model.features)]])
-    return {
-        "risk_score": "sum over features of coefficient * (value - mean) / scale; higher is worse",
-        "cutoff": float(np.median(risk)),
-        "features": list(model.features),
-        "mean": model.mean.tolist(),
-        "scale": model.scale.tolist(),
-        "coefficient": model.coefficient.tolist(),
-    }
-
-
-def _fold_rows(validation: Validation) -> Iterable[dict[str, object]]:
-    for fold in validation.folds:
-        yield {
-            "repeat": fold.repeat,
-            "fold": fold.fold,
-            "k": fold.k,
-            "n_test": len(fold.rows),
-            "events_test": fold.events_test,
-            "c_index": fold.c_index,
-        }
-
-
-def _risk_rows(table: FeatureTable, validation: Validation) -> Iterable[dict[str, object]]:
-    for i, case_id in enumerate(table.case_ids):
-        yield {
-            "case_id": case_id,
-            "patient_id": table.patient_ids[i],
-            "time_days": float(table.time_days[i]),
-            "event": int(table.event[i]),
-            "risk_score": float(validation.risk[i]),
-            "group": "high" if validation.risk[i] > 0 else "low",
-        }
-
-
-def _logrank_p(table: FeatureTable, high: np.ndarray[Any, np.dtype[np.bool_]]) -> float | None:
-    """Log-rank test between the risk groups; None where all cases are in one."""
-    from lifelines.statistics import logrank_test
-
-    if high.all() or not high.any():
-        return None
-    time, event = table.time_days, table.event
-    return _number(float(logrank_test(time[high], time[~high], event[high], event[~high]).p_value))
-
-
-def _notes(table: FeatureTable, section: ModelSection, validation: Validation, k: int) -> list[str]:
-    tried = ", ".join(str(k) for k in (*(k for k in GRID if k < section.max_features), section.max_features))
-    notes = [
-        f"The number of features was chosen among {tried}, as far as there are, by {INNER_FOLDS}-fold "
-        "cross-validation within the cases that the model was fitted on; the features were ranked anew in each fold.",
-        "The interval is that of the mean held-out C-index when patients are drawn anew: it shows the uncertainty of "
-        "so many test patients, not that of the training.",
-        "In-sample figures are those of the cases that the model was selected and fitted on: they flatter.",
-    ]
-    known = survival_label(table.time_days, table.event, section.label_days)[1]
-    if not known.all():
-        notes.append(
-            f"{int((~known).sum())} cases were censored before {section.label_days:g} days: they took no part in the "
-            "selection, and did in the Cox model."
-        )
-    if k > table.event.sum():
-        notes.append(f"The final model has more features ({k}) than events; only the penalty holds it.")
     if len(set(table.patient_ids)) < len(table.case_ids):
-        notes.append(
+        yield (
             "Some patients have several cases. All cases of a patient are in one fold and are drawn together for the "
-            "interval; standard errors and p-values count them as independent and are too small."
+            "intervals; standard errors and p-values count them as independent and are too small."
         )
-    empty = sum(math.isnan(fold.c_index) for fold in validation.folds)
-    if empty:
-        notes.append(f"{empty} held-out folds have no comparable pair and no C-index.")
-    return notes
+    missing = int(np.isnan(visible(procedure, table).X).any(axis=1).sum())
+    if missing:
+        yield f"{missing} cases lack values; the training cases' median takes their place in every fold."
+    if any(encoding.levels and not encoding.ordered for encoding in encodings):
+        yield "Of each column of words the first level is the reference; a level that training cases lack is left out."
 
 
-def _write(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    rows = list(rows)
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _cell(value: object) -> object:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value

@@ -18,6 +18,7 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.columns import Encoding
 from prognosis_dask.statistics.endpoint import Classes, FloatArray, Survival
 from prognosis_dask.statistics.kaplan_meier import kaplan_meier
+from prognosis_dask.statistics.learners.cox import ProportionalHazards
 from prognosis_dask.statistics.procedure import Fitted
 from prognosis_dask.statistics.table import FeatureTable
 
@@ -123,6 +124,7 @@ def freeze(frozen: Frozen, folder: Path) -> None:
         "classes": list(frozen.classes),
         "horizons_days": list(frozen.horizons_days),
         "training": dict(frozen.counts),
+        **_formula(frozen),
         "arrays_sha256": _sha256(folder / ARRAYS),
     }
     text = json.dumps(content, indent=1, allow_nan=False)
@@ -157,6 +159,23 @@ def thaw(folder: Path | str) -> Frozen:
         raise StatisticsError(
             f"the model in {folder} cannot be read ({type(error).__name__}: {error}); fit it again"
         ) from error
+
+
+def _formula(frozen: Frozen) -> dict[str, Any]:
+    """A Cox model as a reader can compute it: ``risk score = sum of coefficient * (value - mean) / scale``."""
+    model, fitted = frozen.fitted.model, frozen.fitted
+    if not isinstance(model, ProportionalHazards):
+        return {}
+    mean, scale = (part[fitted.columns].tolist() for part in (fitted.preparation.mean, fitted.preparation.scale))
+    survival = model.baseline.survival(np.zeros(1), np.array(frozen.horizons_days))[0]
+    return {
+        "kind": "cox",
+        "features": list(fitted.chosen),
+        "mean": mean,
+        "scale": scale,
+        "coefficient": model.coefficient.tolist(),
+        "baseline_survival": {f"{t:g}": s for t, s in zip(frozen.horizons_days, survival.tolist(), strict=True)},
+    }
 
 
 def _frozen(content: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Frozen:

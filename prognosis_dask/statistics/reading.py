@@ -156,6 +156,8 @@ def _join(sources: Sequence[Source]) -> tuple[Source, list[IntArray], Counter[st
             f"{several[0].where} and {several[1].where} both have several cases per patient; join them by case first"
         )
     base = several[0] if several else sources[0]
+    if not base.patients:
+        raise StatisticsError(f"{base.where} has no row")
     places = [{patient_key(patient): i for i, patient in enumerate(source.patients)} for source in sources]
     keys = [patient_key(patient) for patient in base.patients]
     left_out = Counter({"no-patient-id": sum(source.without_id for source in sources)})

@@ -1,0 +1,70 @@
+"""The tables of the final model: coefficients, proportional hazards, in-sample curve, correlations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from prognosis_dask.statistics.correlation import correlations
+from prognosis_dask.statistics.cox import PartialLikelihood
+from prognosis_dask.statistics.endpoint import FloatArray, Survival
+from prognosis_dask.statistics.learners.cox import ProportionalHazards
+from prognosis_dask.statistics.measures.hazards import ph_test
+from prognosis_dask.statistics.nested import Map
+from prognosis_dask.statistics.procedure import Fitted, Procedure, visible
+from prognosis_dask.statistics.study import in_sample_curve
+from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.statistics.tuning import arrange
+
+Rows = list[dict[str, Any]]
+
+
+def coefficient_tables(model: Fitted, table: FeatureTable) -> dict[str, Rows]:
+    """``coefficients`` of a linear model, and for Cox's model ``ph``; empty for others.
+
+    The check of proportional hazards takes the coefficients' covariance from the penalised information; with more
+    features than events there is none, and no check.
+    """
+    rows = {"coefficients": list(model.coefficients())}
+    cox = model.model
+    if not isinstance(cox, ProportionalHazards) or not isinstance(table.endpoint, Survival):
+        return rows
+    time, event = table.endpoint.time_days, table.endpoint.event
+    if len(cox.coefficient) < event.sum() and len(np.unique(time[event])) > 1:
+        Z = model.prepared(table)[:, model.columns]
+        penalty = model.tuned["penalty"] * (1 - model.tuned["mixing"])
+        rows["ph"] = ph_test(
+            Z, time, event, cox.coefficient, _covariance(Z, table.endpoint, cox, penalty), model.chosen
+        )
+    return rows
+
+
+def correlation_rows(model: Fitted, table: FeatureTable) -> Rows:
+    """Pearson's correlation of the model's features with volume and stage, where the table has them."""
+    position = {name: i for i, name in enumerate(table.features)}
+    known = [i for i, family in enumerate(table.families) if family in ("volume", "stage")]
+    others = {table.features[i]: table.X[:, i] for i in known}
+    chosen = [name for name in model.chosen if name not in others]
+    return correlations(table.X[:, [position[name] for name in chosen]], chosen, others) if chosen and others else []
+
+
+def curve_rows(procedure: Procedure, table: FeatureTable, seed: int, map: Map) -> Rows:
+    """In-sample concordance of Cox's model on the first k features of the procedure's ranking, and on random ones.
+
+    The curve ends at the most features that the procedure tries; its penalty is the least that it tries.
+    """
+    seen = visible(procedure, table)
+    arranged = arrange(procedure, seen, [seed])
+    ranking = arranged.preparation.kept[arranged.ranked]
+    free = np.flatnonzero(~np.isin(seen.families, procedure.forced))
+    place = {int(column): i for i, column in enumerate(free)}
+    ranked = [place[int(column)] for column in ranking]
+    ks = range(1, min(max(procedure.n_features), len(ranked)) + 1)
+    return in_sample_curve(seen.columns(free), ranked, ks, seed=[seed], map=map, penalizer=min(procedure.penalty))
+
+
+def _covariance(Z: FloatArray, endpoint: Survival, cox: ProportionalHazards, penalty: float) -> FloatArray:
+    order = np.argsort(endpoint.time_days, kind="stable")
+    likelihood = PartialLikelihood(Z[order], endpoint.time_days[order], endpoint.event[order], penalty)
+    return np.asarray(np.linalg.pinv(likelihood.derivatives(cox.coefficient)[1]))
