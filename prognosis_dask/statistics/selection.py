@@ -6,10 +6,13 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
+from prognosis_dask.statistics.interior_point import solve_many_cases
 from prognosis_dask.statistics.svm import solve_dual
 
 #: Weights closer than this count as equal: well above what the solver leaves open, far below any real weight.
 _EQUAL = 1e-6
+#: Cases times features beyond which features are not eliminated one by one.
+_LARGE = 250_000
 
 
 def survival_label(time: FloatArray, event: BoolArray, days: float = 365.0) -> tuple[BoolArray, BoolArray]:
@@ -39,7 +42,8 @@ def rank_features(X: FloatArray, label: BoolArray | IntArray, *, C: float = 1.0)
     one whose class means lie closest goes first, then the later column. (A machine on few, weak features has all
     weights zero where the classes' reduced convex hulls meet: their order is then that of the class means.) A constant
     column has weight zero. With more than two classes there is a machine for each against the rest, and their squared
-    weights are added.
+    weights are added. As long as cases times features exceed a quarter of a million, a tenth of the features
+    goes at a time (Guyon et al. remove half).
 
     Parameters
     ----------
@@ -62,19 +66,28 @@ def rank_features(X: FloatArray, label: BoolArray | IntArray, *, C: float = 1.0)
     """
     scaled, signs = _scaled(X), _signs(label)
     between = sum(np.abs(scaled[sign > 0].mean(axis=0) - scaled[sign < 0].mean(axis=0)) for sign in signs)
-    gram = scaled @ scaled.T
-    duals = [np.zeros(len(scaled)) for _ in signs]
     left = np.arange(X.shape[1])
     eliminated: list[int] = []
+    while len(scaled) * len(left) > _LARGE:
+        weight = _weight(scaled[:, left], [solve_many_cases(scaled[:, left], sign, C) for sign in signs])
+        going = np.lexsort((-left, between[left], weight))[: len(left) // 10]
+        eliminated += left[going].tolist()
+        left = np.delete(left, going)
+    gram = scaled[:, left] @ scaled[:, left].T
+    duals = [np.zeros(len(scaled)) for _ in signs]
     while len(left):
         duals = [solve_dual(gram, sign, C, dual) for sign, dual in zip(signs, duals, strict=True)]
-        weight = np.sqrt(sum((dual @ scaled[:, left]) ** 2 for dual in duals))
+        weight = _weight(scaled[:, left], duals)
         equal = np.flatnonzero(weight <= weight.min() + _EQUAL)
         worst = equal[np.lexsort((-equal, between[left[equal]]))[0]]
         eliminated.append(int(left[worst]))
         gram -= np.outer(scaled[:, left[worst]], scaled[:, left[worst]])
         left = np.delete(left, worst)
     return np.array(eliminated[::-1], dtype=np.int64)
+
+
+def _weight(scaled: FloatArray, duals: list[FloatArray]) -> FloatArray:
+    return np.asarray(np.sqrt(sum((dual @ scaled) ** 2 for dual in duals)))
 
 
 def rank_features_rbf(X: FloatArray, label: BoolArray | IntArray, *, C: float = 1.0, share: float = 0.0) -> IntArray:
