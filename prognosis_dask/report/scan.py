@@ -1,0 +1,202 @@
+"""What is said of one new scan: ``scan.json`` for programs and ``scan.html`` for readers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from prognosis_dask.brain.size import TumourSize
+from prognosis_dask.report.content import Block, Rows, Section, Table, Text
+from prognosis_dask.report.page import KeyFigure, render_page
+from prognosis_dask.report.picture import Picture
+from prognosis_dask.report.words import listed, number
+from prognosis_dask.store.publish import publish_folder, staging
+
+#: How the tumour was found, as the page says it.
+_MASKS = {
+    "drawn": "outlined by hand",
+    "interpolated": "outlined by hand on some slices, interpolated by shape between them",
+    "automatic": "found automatically: look at it before anything is made of it",
+}
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """All that is said of a scan.
+
+    Attributes
+    ----------
+    name
+        What the scan is called.
+    files
+        The sequences' files.
+    probability
+        Of each class, by its name; they add up to 1.
+    model
+        What made the prediction, for the reader: its name, how many cases it learnt from, how good it was.
+    mask
+        Whether the tumour was ``drawn``, ``interpolated`` between outlined slices, or found (``automatic``).
+    confidence
+        Of an automatic mask, from 0 to 1; None of others.
+    size
+        Of the tumour.
+    slices
+        Indices of the slices in the mosaic, and what each one shows.
+    mosaic
+        The tumour's epitome, PNG.
+    quality
+        Numbers of the preprocessing, by name.
+    warnings
+        What a reader has to know.
+    """
+
+    name: str
+    files: Mapping[str, str]
+    probability: Mapping[str, float]
+    model: Mapping[str, str]
+    mask: str
+    confidence: float | None
+    size: TumourSize
+    slices: Mapping[int, str]
+    mosaic: bytes
+    quality: Mapping[str, float]
+    warnings: Sequence[str] = ()
+
+    @property
+    def predicted(self) -> str:
+        """The most probable class."""
+        return max(self.probability, key=lambda name: self.probability[name])
+
+
+def write_scan(result: ScanResult, folder: Path) -> Path:
+    """Write ``scan.json``, ``scan.html`` and ``epitome.png`` into a folder (replaced as a whole); the page's path."""
+    with staging(folder) as work:
+        staged = work / folder.name
+        staged.mkdir()
+        (staged / "scan.json").write_text(
+            json.dumps(_plain(result), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
+        (staged / "scan.html").write_text(_page(result), encoding="utf-8")
+        (staged / "epitome.png").write_bytes(result.mosaic)
+        publish_folder(staged, folder)
+    return folder / "scan.html"
+
+
+def _plain(result: ScanResult) -> dict[str, object]:
+    return {
+        "scan": result.name,
+        "files": dict(result.files),
+        "class": result.predicted,
+        "probability": dict(result.probability),
+        "model": dict(result.model),
+        "tumour": {"mask": result.mask, "confidence": result.confidence, **asdict(result.size)},
+        "epitome": {
+            "slices": [{"index": index, "shows": shows} for index, shows in result.slices.items()],
+            "mosaic_png_base64": base64.b64encode(result.mosaic).decode("ascii"),
+        },
+        "quality": dict(result.quality),
+        "warnings": list(result.warnings),
+    }
+
+
+def _page(result: ScanResult) -> str:
+    size = result.size
+    return render_page(
+        title=result.name,
+        origin=f"Predicted from {listed([f'{name} ({Path(file).name})' for name, file in result.files.items()])}.",
+        key_figures=[
+            KeyFigure(
+                "most probable class", result.predicted, f"probability {number(result.probability[result.predicted])}"
+            ),
+            KeyFigure("tumour volume", f"{number(size.volume_ml, 1)} ml"),
+            KeyFigure(
+                "largest axial diameters",
+                f"{number(size.axial_diameter_mm, 0)} × {number(size.perpendicular_mm, 0)} mm",
+            ),
+        ],
+        sections=[
+            Section("prediction", "Prediction", _prediction(result)),
+            Section("tumour", "The tumour", _tumour(result)),
+            Section(
+                "preprocessing",
+                "Preprocessing",
+                [_table("Numbers of the preprocessing.", ("", "value"), _quality(result))],
+            ),
+        ],
+    )
+
+
+def _prediction(result: ScanResult) -> list[Block]:
+    shares = [(name, number(share)) for name, share in result.probability.items()]
+    warnings: list[Block] = [Text(warning, "warning") for warning in result.warnings]
+    return [
+        *warnings,
+        _table("Probability of each class, as the model has it.", ("class", "probability"), shares),
+        _table("The model that says so.", ("", "model"), list(result.model.items())),
+    ]
+
+
+def _tumour(result: ScanResult) -> list[Block]:
+    size = result.size
+    found = _MASKS[result.mask]
+    if result.confidence is not None:
+        found += f" (confidence {number(result.confidence)})"
+    rows = [
+        ("volume", f"{number(size.volume_ml, 1)} ml"),
+        ("largest axial diameter", f"{number(size.axial_diameter_mm, 1)} mm"),
+        ("diameter at a right angle to it, same slice", f"{number(size.perpendicular_mm, 1)} mm"),
+        ("their product (RANO)", f"{number(size.product_mm2, 0)} mm²"),
+        ("slice of these diameters", str(size.slice_index)),
+        ("largest diameter in 3D", f"{number(size.diameter_3d_mm, 1)} mm"),
+        ("centre, patient x, y, z", _place(size.centre_mm)),
+    ]
+    if size.template_mm is not None:
+        rows.append(("centre in the template (ICBM152)", _place(size.template_mm)))
+    role = "warning" if result.mask == "automatic" else "plain"
+    return [
+        Text(f"The tumour was {found}.", role),
+        _mosaic(result),
+        _table("Size and place of the tumour.", ("", "tumour"), rows),
+    ]
+
+
+def _mosaic(result: ScanResult) -> Picture:
+    width, height = _png_size(result.mosaic)
+    address = "data:image/png;base64," + base64.b64encode(result.mosaic).decode("ascii")
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
+        f'<image width="{width}" height="{height}" href="{address}"/></svg>'
+    )
+    slices = pd.DataFrame({"slice": list(result.slices), "shows": list(result.slices.values())})
+    shown = listed([f"{index} ({shows})" for index, shows in result.slices.items()])
+    return Picture(
+        "epitome",
+        svg,
+        slices,
+        f"Mosaic of {len(slices)} axial slices with the tumour's outline: slices {shown}.",
+        f"The tumour's epitome: the slices that show it best. From the top left: slices {shown}.",
+    )
+
+
+def _quality(result: ScanResult) -> list[tuple[str, str]]:
+    return [(name.replace("_", " "), f"{value:.4g}") for name, value in result.quality.items()]
+
+
+def _table(caption: str, head: tuple[str, str], rows: Sequence[tuple[str, str]]) -> Table:
+    return Table(caption, head, "ll", [Rows("", rows)])
+
+
+def _place(at: Sequence[float]) -> str:
+    return ", ".join(number(value, 0) for value in at) + " mm"
+
+
+def _png_size(content: bytes) -> tuple[int, int]:
+    """Width and height, which a PNG's first chunk begins with."""
+    width, height = struct.unpack(">II", content[16:24])
+    return width, height
