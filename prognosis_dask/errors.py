@@ -44,6 +44,12 @@ class Code(StrEnum):
     SERIES_TOO_SHORT = "series-too-short"
     PIXELS_UNREADABLE = "pixels-unreadable"
     IMAGE_INVALID = "image-invalid"
+    # MR of the head
+    IMAGE_EMPTY = "image-empty"
+    VOXEL_SIZE = "voxel-size"
+    ORIENTATION = "orientation"
+    BRAIN_NOT_FOUND = "brain-not-found"
+    SEQUENCES_APART = "sequences-apart"
     # the mask
     MASK_UNREADABLE = "mask-unreadable"
     MASK_EMPTY = "mask-empty"

@@ -56,6 +56,23 @@ class ImageSection:
 
 
 @dataclass(frozen=True)
+class BrainSection:
+    """How MR of the head is prepared before anything is measured (see :mod:`prognosis_dask.brain`).
+
+    ``skull_strip``: by registration of a template, by a program that is installed (HD-BET, SynthStrip, FSL's BET), or
+    ``none`` where all images came without skull. ``sequences``: those to use besides the one that the tumour is drawn
+    on; empty: all that are there. ``smooth_fwhm_mm``: Gaussian smoothing by its full width at half maximum; 0: none.
+    """
+
+    enabled: bool = False
+    skull_strip: Literal["template", "hd-bet", "synthstrip", "fsl-bet", "none"] = "template"
+    sequences: tuple[str, ...] = ()
+    bias_field: bool = True
+    smooth_fwhm_mm: float = 0.0
+    normalise: Literal["zscore", "nyul", "none"] = "zscore"
+
+
+@dataclass(frozen=True)
 class FramesSection:
     """How ROI frames are cut: see :mod:`prognosis_dask.imaging.frames`.
 
@@ -170,6 +187,7 @@ class Job:
     cohort: CohortSection = field(default_factory=CohortSection)
     synth: SynthSection = field(default_factory=SynthSection)
     image: ImageSection = field(default_factory=ImageSection)
+    brain: BrainSection = field(default_factory=BrainSection)
     frames: FramesSection = field(default_factory=FramesSection)
     radiomics: RadiomicsSection = field(default_factory=RadiomicsSection)
     deep: DeepSection = field(default_factory=DeepSection)
@@ -242,6 +260,7 @@ def _check(job: Job, where: str) -> None:
     expect(job.synth.seed >= 0, "synth.seed", job.synth.seed, "zero or more")
     expect(len(job.frames.window) in (0, 2), "frames.window", job.frames.window, "two numbers, or none")
     expect(job.image.margin_mm >= 0, "image.margin_mm", job.image.margin_mm, "zero or more")
+    expect(job.brain.smooth_fwhm_mm >= 0, "brain.smooth_fwhm_mm", job.brain.smooth_fwhm_mm, "zero or more")
     expect(0 < job.image.gap_tolerance < 1, "image.gap_tolerance", job.image.gap_tolerance, "between 0 and 1")
     expect(job.deep.batch_size >= 1, "deep.batch_size", job.deep.batch_size, "one or more")
     expect(job.grade.epochs >= 1, "grade.epochs", job.grade.epochs, "one or more")
