@@ -14,13 +14,8 @@ import prognosis_dask
 from prognosis_dask.cli import main
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.reproducibility import (
-    agreement_rows,
-    family_rows,
-    pair,
-    read_measured,
-    read_reproducible,
-)
+from prognosis_dask.statistics.pairing import pair, read_measurement
+from prognosis_dask.statistics.reproducibility import agreement_rows, family_rows, read_reproducible
 from prognosis_dask.statistics.spec import load_spec
 from prognosis_dask.store.features import build_features, write_features
 from prognosis_dask.store.outcome import Outcome
@@ -93,7 +88,7 @@ def test_two_runs_are_paired_by_patient_where_regions_have_other_names(both: Pat
 
 
 def test_a_run_s_csv_and_any_table_are_read_like_the_run(both: Path, tmp_path: Path) -> None:
-    run, table = read_measured(both), read_measured(both / "features.csv")
+    run, table = read_measurement(both), read_measurement(both / "features.csv")
     assert table.features == run.features
     assert table.families == run.families
     np.testing.assert_allclose(table.X, run.X, rtol=1e-6)  # deep features have seven digits
@@ -102,8 +97,9 @@ def test_a_run_s_csv_and_any_table_are_read_like_the_run(both: Path, tmp_path: P
     )
     others["survival_time"] = [1, 2, 3, 4]
     others.to_csv(tmp_path / "theirs.csv", sep=";", index=False)
-    theirs = read_measured(tmp_path / "theirs.csv")
+    theirs = read_measurement(tmp_path / "theirs.csv")
     assert theirs.features == ("x;1",)
+    assert theirs.ignored == ("sex", "survival_time")
     np.testing.assert_array_equal(theirs.X[:, 0], [1.5, 2.5, 3.0, np.nan])
 
 
@@ -144,6 +140,15 @@ def test_two_modalities_of_one_run_are_compared_where_patients_have_three(tmp_pa
         prognosis_dask.reproducibility(tmp_path / "run.csv", modalities=("CT", "US"))
     with pytest.raises(StatisticsError, match="1 modalities"):
         prognosis_dask.reproducibility(tmp_path / "run.csv", modalities=("CT",))
+
+
+def test_two_lesions_on_one_scan_are_no_test_and_retest(tmp_path: Path) -> None:
+    rows = [(p, roi, x + 0.1 * y) for x, p in enumerate("abcd") for y, roi in enumerate(("GTV-1", "GTV-2"))]
+    pd.DataFrame(rows, columns=["patient_id", "roi", "x"]).to_csv(tmp_path / "lesions.csv", index=False)
+    with pytest.raises(StatisticsError, match="0 of 4 patients have two series of the same region"):
+        prognosis_dask.reproducibility(tmp_path / "lesions.csv")
+    found = prognosis_dask.reproducibility(tmp_path / "lesions.csv", tmp_path / "lesions.csv")
+    assert (found.pairs, found.by) == (8, "patient and region of interest")
 
 
 def test_a_patient_with_two_rows_on_one_side_is_left_out_and_not_guessed(tmp_path: Path) -> None:
@@ -215,7 +220,7 @@ def test_a_specification_s_procedure_reads_the_list_that_the_command_writes(both
 
 def test_a_family_s_share_counts_the_features_that_reach_the_threshold(both: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", ("GTVp_test_man", "GTVp_retest_man"), seed=5)
-    rows = agreement_rows(pair(read_measured(both), read_measured(other)))
+    rows = agreement_rows(pair(read_measurement(both), read_measurement(other)))
     for threshold in (0.3, 0.6, 0.9):
         for row in family_rows(rows, threshold):
             held = [one["ccc"] for one in rows if one["family"] == row["family"]]

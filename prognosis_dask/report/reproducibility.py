@@ -13,17 +13,8 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.report.agreement_figures import agreement_violins
-from prognosis_dask.statistics.reproducibility import (
-    THRESHOLD,
-    Pairs,
-    agreement_rows,
-    family_rows,
-    of_modality,
-    pair,
-    pair_within,
-    read_measured,
-    reproducible_features,
-)
+from prognosis_dask.statistics.pairing import Pairs, of_modality, pair, pair_within, read_measurement
+from prognosis_dask.statistics.reproducibility import THRESHOLD, agreement_rows, family_rows, reproducible_features
 
 
 @dataclass(frozen=True)
@@ -40,6 +31,8 @@ class Reproducibility:
         The features that reach the threshold.
     pairs, by, left_out
         How many pairs of measurements, what they were paired by, and the cases without a partner.
+    not_compared
+        Columns that are not features of both.
     """
 
     agreement: list[dict[str, Any]]
@@ -48,9 +41,11 @@ class Reproducibility:
     pairs: int
     by: str
     left_out: tuple[str, ...]
+    not_compared: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"{self.pairs} pairs by {self.by}; {len(self.left_out)} cases without a partner"]
+        rest = f"; {len(self.not_compared)} columns are not features of both" if self.not_compared else ""
+        lines = [f"{self.pairs} pairs by {self.by}; {len(self.left_out)} cases without a partner{rest}"]
         lines += [
             f"{row['family']}: concordance {row['mean_ccc']:.2f} on average, {row['median_ccc']:.2f} in the middle; "
             f"{row['reproducible']} of {row['determined']} features reach {row['threshold']:g}"
@@ -104,6 +99,7 @@ def reproducibility(
         len(pairs.first.case_ids),
         pairs.by,
         pairs.left_out,
+        pairs.not_compared,
     )
     if out is not None:
         settings = {
@@ -117,12 +113,12 @@ def reproducibility(
 
 
 def _pairs(first: Path | str, second: Path | str | None, modalities: Sequence[str]) -> Pairs:
-    one = read_measured(first)
+    one = read_measurement(first)
     if not modalities:
-        return pair_within(one) if second is None else pair(one, read_measured(second))
+        return pair_within(one) if second is None else pair(one, read_measurement(second))
     if len(modalities) != 2:
         raise StatisticsError(f"{len(modalities)} modalities ({', '.join(modalities)}), expected two")
-    other = one if second is None else read_measured(second)
+    other = one if second is None else read_measurement(second)
     return pair(of_modality(one, modalities[0]), of_modality(other, modalities[1]))
 
 
@@ -137,6 +133,7 @@ def _write(found: Reproducibility, folder: Path, settings: Mapping[str, Any]) ->
     }
     (folder / "violin.svg").write_text(agreement_violins(values, settings["threshold"]), encoding="utf-8")
     summary = {**settings, "pairs": found.pairs, "paired_by": found.by, "left_out": found.left_out}
+    summary["not_compared"] = found.not_compared
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
