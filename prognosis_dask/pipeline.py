@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,15 @@ from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.problems import read_problems, write_problems
-from prognosis_dask.deep.engine import EngineDescription, cases_per_task, describe_engine, settle_engine
+from prognosis_dask.deep.engine import (
+    EngineDescription,
+    cases_per_task,
+    describe_engine,
+    frames_together,
+    settle_engine,
+)
 from prognosis_dask.errors import ClusterError, JobError, Problem
-from prognosis_dask.job import Job, digest
+from prognosis_dask.job import DeepSection, Job, digest
 from prognosis_dask.radiomics import column_names, read_params, unit
 from prognosis_dask.report.page import write_report
 from prognosis_dask.runtime.cluster import LocalSpec, connect, prepare
@@ -279,7 +286,8 @@ def _stages(job: Job, cases: Sequence[Case], context: StageContext, engine: Engi
     if engine:
         digests = {case.case_id: digest(DEEP_VERSION, roi[case.case_id], engine.provenance) for case in cases}
         size = cases_per_task(job.deep) if wants_gpu(job) else size
-        stages.append(Stage("deep", run_deep, digests, size, _n_slices, resource=network, memory=NETWORK_MEMORY))
+        group = partial(_frames_together, context.deep)
+        stages.append(Stage("deep", run_deep, digests, size, group, resource=network, memory=NETWORK_MEMORY))
     return stages
 
 
@@ -296,9 +304,9 @@ def _settings(job: Job, context: StageContext, engine: EngineDescription | None)
     return settings
 
 
-def _n_slices(roi: Outcome) -> int:
+def _frames_together(deep: DeepSection, roi: Outcome) -> int:
     """What tells which cases go through the network together."""
-    return int(str(roi.result["n_slices"]))
+    return frames_together(deep, int(str(roi.result["n_slices"])))
 
 
 def _run_stages(
