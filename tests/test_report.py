@@ -23,6 +23,7 @@ from prognosis_dask.cohort.case import write_cases
 from prognosis_dask.cohort.problems import write_problems
 from prognosis_dask.errors import Code, Problem, StoreError
 from prognosis_dask.report import cohort_figures, comparison_figures
+from prognosis_dask.report.model_folder import TABLES
 from prognosis_dask.report.page import write_report
 from prognosis_dask.report.read import read_run
 from prognosis_dask.report.survival_figures import Curve, time_axis
@@ -80,8 +81,14 @@ def page(html: str) -> Page:
 
 
 @pytest.fixture
+def whole(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "whole", ignore=shutil.ignore_patterns("figures"))
+
+
+@pytest.fixture
 def copy(made: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(made, tmp_path / "copy")
+    """The run without its models: most of the page's figures, and of the time to draw them, are theirs."""
+    return shutil.copytree(made, tmp_path / "copy", ignore=shutil.ignore_patterns("figures", "models"))
 
 
 def written(folder: Path) -> Page:
@@ -216,35 +223,17 @@ def test_names_and_reasons_are_text_and_never_markup(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "missing",
     [
-        {"models": "This run holds no model."},
+        {"models": "This run holds no model.", "problems.csv": "mask-empty"},
         {
             "rois.zarr": "No region of interest was stored",
-            "models/coefficients.csv": "models/coefficients.csv was not written",
-            "models/kaplan_meier.csv": "models/kaplan_meier.csv was not written",
-            "models/table1.csv": "Standardised differences are not shown",
+            "features.zarr": "This run holds no features.",
             "models/arrays.npz": "models/model.json was not written",
-        },
-        {"features.zarr": "This run holds no features.", "models/folds.csv": "models/folds.csv was not written"},
-        {
-            "ledger.sqlite": "The regions’ volumes are not known.",
-            "models/curve.csv": "models/curve.csv was not written",
-        },
-        {"problems.csv": "mask-empty", "models/selection.csv": "28 first features"},
-        {
-            name: f"models/{name.rpartition('/')[2]} was not written"
-            for name in (
-                f"models/{table}.csv"
-                for table in (
-                    "measures",
-                    "differences",
-                    "auc_t",
-                    "calibration",
-                    "net_benefit",
-                    "ph",
-                    "correlation",
-                    "added",
-                )
-            )
+            "models/table1.csv": "Standardised differences are not shown",
+            **{
+                f"models/{table}.csv": f"models/{table}.csv was not written"
+                for table in TABLES
+                if table not in ("predictions", "table1", "confusion", "roc")
+            },
         },
         {
             "cases.csv": "No case was found",
@@ -255,16 +244,16 @@ def test_names_and_reasons_are_text_and_never_markup(tmp_path: Path) -> None:
             "models": "This run holds no model.",
         },
     ],
-    ids=" ".join,
+    ids=["models", "tables", "all"],
 )
-def test_what_is_missing_is_said_in_its_place(copy: Path, missing: dict[str, str]) -> None:
+def test_what_is_missing_is_said_in_its_place(whole: Path, missing: dict[str, str]) -> None:
     for name in missing:
-        path = copy / name
+        path = whole / name
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
-    text = written(copy).text
+    text = written(whole).text
     for said in missing.values():
         assert said in text
 
@@ -280,6 +269,7 @@ def test_run_without_a_network_has_no_deep_part(copy: Path) -> None:
 
 
 def test_model_that_could_not_be_fitted_says_why(copy: Path) -> None:
+    (copy / "models").mkdir()
     (copy / "models" / "summary.json").write_text(json.dumps({"not_fitted": "2 events, at least 5 are needed"}))
     assert "No model was fitted: 2 events, at least 5 are needed" in written(copy).text
 
@@ -309,10 +299,10 @@ def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["run.json", "models/summary.json"])
-def test_damaged_json_names_the_file(copy: Path, name: str) -> None:
-    (copy / name).write_text("{")
+def test_damaged_json_names_the_file(whole: Path, name: str) -> None:
+    (whole / name).write_text("{")
     with pytest.raises(StoreError, match=re.escape(name)):
-        write_report(copy)
+        write_report(whole)
 
 
 def test_flow_adds_up(made: Path) -> None:

@@ -68,9 +68,9 @@ def _lost_box(axes: Axes, middle: float, lost: Sequence[tuple[str, int]]) -> Non
     height = 0.17 * len(lost) + 0.32
     axes.plot([1.35, 3.0], [middle, middle], color=canvas.INK, linewidth=0.8)
     axes.add_patch(
-        Rectangle((3.0, middle - height / 2), 3.45, height, facecolor="white", edgecolor=canvas.INK, linewidth=0.8)
+        Rectangle((3.0, middle - height / 2), 3.3, height, facecolor="white", edgecolor=canvas.INK, linewidth=0.8)
     )
-    lines = [f"Left out: {sum(n for _, n in lost):,}", *(f"   {clipped(reason, 48)}: {n:,}" for reason, n in lost)]
+    lines = [f"Left out: {sum(n for _, n in lost):,}", *(f"   {clipped(reason, 46)}: {n:,}" for reason, n in lost)]
     for i, line in enumerate(lines):
         axes.text(3.1, middle - height / 2 + 0.16 + 0.17 * i, line, va="center", fontsize=8)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import ClassVar
 
 import pandas as pd
 
-from prognosis_dask.report.canvas import csv_address, svg_address
+from prognosis_dask.report.canvas import FULL_WIDTH, csv_address, svg_address
 from prognosis_dask.store.publish import publish_folder, staging
 
 
@@ -37,6 +38,12 @@ class Picture:
     alt: str
     caption: str
     kind: ClassVar[str] = "figure"
+
+    @property
+    def width_rem(self) -> float:
+        """How wide the page shows it at most: letters are as large as in a figure of the text's width."""
+        points = re.search(r'<svg[^>]*\bwidth="([\d.]+)pt"', self.svg)
+        return 46.5 * float(points[1]) / (72 * FULL_WIDTH) if points else 46.5
 
     @property
     def source(self) -> str:

@@ -13,6 +13,26 @@ from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.words import count, listed, span, with_interval
 
 
+_LEARNERS = {
+    "cox": "Cox proportional hazards",
+    "weibull-aft": "Weibull accelerated failure time",
+    "xgboost": "boosted trees (XGBoost)",
+    "logistic": "logistic regression",
+    "mlp": "multilayer perceptron",
+}
+_SELECTORS = {
+    "svm-rfe": "SVM-RFE",
+    "svm-rfe-rbf": "SVM-RFE with a radial kernel",
+    "cox-univariate": "univariate Cox models",
+    "cox-elastic-net": "an elastic-net Cox model",
+    "anova": "analysis of variance",
+    "mutual-information": "mutual information",
+    "logistic-l1": "logistic regression with an absolute penalty",
+    "mrmr": "minimum redundancy, maximum relevance",
+    "stability": "stability selection",
+}
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the run knows of an item; ``whole`` where the authors need add nothing but their judgement."""
@@ -24,6 +44,7 @@ class Answer:
 def answers(run: RunFolder, models: ModelFolder) -> dict[str, Answer]:
     """Answers by item number; items that only the authors can answer are not in it."""
     found = {
+        "4": Answer("Development with internal validation."),
         **_data(run),
         **_methods(models),
         **_procedure(models),
@@ -126,13 +147,14 @@ def _procedure(models: ModelFolder) -> dict[str, Answer]:
     if not final:
         return {}
     families = final.get("families") or ()
-    selector, learner = final.get("selector") or "none", final.get("learner") or "unknown"
+    selector, learner = str(final.get("selector") or ""), str(final.get("learner") or "")
     tuned = [
         f"{name.replace('_', ' ')} among {', '.join(f'{v:g}' for v in final[name])}"
         for name in ("n_features", "penalty", "mixing")
         if isinstance(final.get(name), list | tuple) and len(final[name]) > 1
     ]
-    steps = f"{learner} after selection by {selector}"
+    steps = _LEARNERS.get(learner, learner or "a learner that is not named")
+    steps += f" after selection by {_SELECTORS.get(selector, selector)}" if selector else ", without selection"
     if tuned:
         inner = final.get("inner_folds", "inner")
         steps += f"; tuned by {inner}-fold cross-validation within the training cases: {'; '.join(tuned)}"

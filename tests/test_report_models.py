@@ -1,0 +1,191 @@
+"""The report of models: honest figures beside in-sample ones, for survival and for classes, from tables alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines import CoxPHFitter
+from lifelines.datasets import load_rossi
+
+from prognosis_dask.report import nomogram
+from prognosis_dask.report.content import Table, Text
+from prognosis_dask.report.model_chart import chart
+from prognosis_dask.report.model_folder import ModelFolder, read_models
+from prognosis_dask.report.model_pictures import verdict
+from prognosis_dask.report.model_tables import events_per_variable, few_events, table_one
+from prognosis_dask.report.page import write_report
+from prognosis_dask.report.read import RunFolder
+from prognosis_dask.report.tripod import ITEMS, checklist
+from prognosis_dask.report.tripod_answers import answers
+from prognosis_dask.statistics.frozen import thaw
+from tests.report_models import FEATURES, HORIZONS, PROCEDURES, make_class_models, make_models
+from tests.test_report import Page
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_models(tmp_path_factory.mktemp("fit") / "models")
+
+
+@pytest.fixture(scope="module")
+def models(folder: Path) -> ModelFolder:
+    found = read_models(folder)
+    assert found is not None
+    return found
+
+
+def test_models_alone_have_a_report_without_images(folder: Path) -> None:
+    text = write_report(folder.parent).read_text(encoding="utf-8")
+    page = Page(text)
+    assert "no images were read here" in page.text
+    assert not any(alt.startswith("Image slices") for alt in page.images())
+    for heading in ("Regions of interest", "What could not be used"):
+        assert heading not in page.text
+    for heading in ("Case flow", "Calibration", "Nomogram", "TRIPOD+AI"):
+        assert heading in page.text
+    shutil.copytree(folder, folder.parent / "other")
+    assert len(Page(write_report(folder.parent / "other").read_text()).images()) == len(page.images())
+
+
+def test_classes_have_their_own_figures(tmp_path: Path) -> None:
+    page = Page(write_report(make_class_models(tmp_path / "models")).read_text(encoding="utf-8"))
+    for start in ("Flow", "Area under the ROC curve of each", "ROC curves", "Confusion matrix", "Calibration"):
+        assert sum(alt.startswith(start) for alt in page.images()) == 1
+    assert "Kaplan-Meier" not in page.text
+    assert "hazard" not in page.text.lower()
+
+
+def test_nomogram_gives_the_survival_that_lifelines_predicts() -> None:
+    rossi = load_rossi()
+    cox = CoxPHFitter().fit(rossi, "week", "arrest")
+    names = list(cox.params_.index)
+    horizon = 40.0
+    terms = tuple(
+        nomogram.Term(name, float(cox.params_[name]), nomogram.rounded(rossi[name].min(), rossi[name].max()))
+        for name in names
+    )
+    constant = -float((cox.params_ * rossi[names].mean()).sum())
+    baseline = float(cox.baseline_survival_.loc[horizon].iloc[0])
+    drawn = nomogram.Nomogram(terms, constant, (nomogram.cox_outcome("40 weeks", baseline),))
+    assert max(drawn.points(term, term.ticks).max() for term in terms) == pytest.approx(100)
+    assert all(drawn.points(term, term.ticks).min() == pytest.approx(0) for term in terms)
+    total = sum(drawn.points(term, rossi[term.name].to_numpy(dtype=float)) for term in terms)
+    # off the survival's scale: more points, less survival
+    outcome = drawn.outcomes[0]
+    at = drawn.total(outcome.at)
+    found = np.exp(-np.exp(np.interp(total, at, np.log(-np.log(outcome.levels)))))
+    expected = cox.predict_survival_function(rossi, times=[horizon]).iloc[0].to_numpy()
+    inside = (expected < outcome.levels.max()) & (expected > outcome.levels.min())
+    assert inside.mean() > 0.9
+    np.testing.assert_allclose(found[inside], expected[inside], atol=1e-10)
+
+
+def test_frozen_model_and_its_nomogram_predict_the_same(folder: Path) -> None:
+    frozen = thaw(folder)
+    found = chart(frozen)
+    assert isinstance(found, nomogram.Nomogram)
+    X = np.random.default_rng(1).normal(size=(50, len(FEATURES)))
+    prepared = frozen.fitted.preparation.apply(X, ())
+    prediction = frozen.fitted.model.predict(prepared[:, frozen.fitted.columns])
+    column = {
+        f"{name} ({unit})" if unit else name: x
+        for name, unit, x in zip(FEATURES, frozen.fitted.units, X.T, strict=True)
+    }
+    total = sum(found.points(term, column[term.name]) for term in found.terms)
+    np.testing.assert_allclose(total * found.per_point + found.zero, prediction.risk_score, atol=1e-12)
+    assert [outcome.name for outcome in found.outcomes] == ["Survival at 1 year", "Survival at 2 years"]
+    assert prediction.survival is not None
+    for outcome, survival in zip(found.outcomes, prediction.survival(np.array(HORIZONS)).T, strict=True):
+        logs = np.interp(total, found.total(outcome.at), np.log(-np.log(outcome.levels)))
+        held = (survival > 0.02) & (survival < 0.98)
+        np.testing.assert_allclose(np.exp(-np.exp(logs))[held], survival[held], atol=1e-10)
+
+
+def test_many_features_share_one_axis_and_add_up() -> None:
+    terms = [nomogram.Term(f"f{i}", 1.0 / (i + 1), np.array([0.0, 1.0])) for i in range(40)]
+    shown = nomogram.with_the_rest(terms, 1.3)
+    assert [term.name for term in shown] == [f"f{i}" for i in range(10)] + ["30 others together"]
+    assert shown[-1].coefficient == 1.0
+    assert nomogram.with_the_rest(terms[:11], 1.3) == tuple(terms[:11])
+
+
+def test_checklist_has_the_52_items_of_tripod_ai_in_order() -> None:
+    numbers = [number for items in ITEMS.values() for number, _ in items]
+    parts = {3: 3, 5: 2, 6: 3, 8: 3, 9: 3, 12: 7, 18: 6, 20: 3, 23: 2, 27: 3}
+    expected = []
+    for item in range(1, 28):
+        expected += [f"{item}{letter}" for letter in "abcdefg"[: parts[item]]] if item in parts else [str(item)]
+    assert numbers == expected
+    assert len(numbers) == 52
+
+
+def test_checklist_says_what_only_the_authors_can(models: ModelFolder, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, {}, model=models)
+    known = answers(run, models)
+    (intro, table) = checklist(run).blocks
+    assert isinstance(intro, Text)
+    assert isinstance(table, Table)
+    rows = {row[0]: row[2] for group in table.groups for row in group.rows}
+    for item in ("1", "3a", "8b", "14", "17", "18a", "18b", "19", "25"):
+        assert rows[item] == "For the authors: the run does not know it."
+    assert rows["12a"].startswith("Nested cross-validation, 4 repeats of 5 folds")
+    assert "time-not-positive (2)" in rows["11"]
+    assert rows["10"].startswith("In part: 160 patients")
+    whole = sum(answer.whole for answer in known.values())
+    assert f"the run answers {whole} and {len(known) - whole} in part; the other {52 - len(known)}" in intro.text
+
+
+@pytest.mark.parametrize(("events", "warns"), [(49, True), (50, False)])
+def test_few_events_per_variable_are_warned_of(models: ModelFolder, events: int, warns: bool) -> None:
+    found = ModelFolder({**models.summary, "n_events": events}, tables=models.tables)
+    assert bool(few_events(found)) == warns  # of five features, ten events each
+
+
+def test_events_per_variable_are_those_of_the_training_folds(models: ModelFolder, folder: Path) -> None:
+    table = events_per_variable(models)
+    assert table is not None
+    folds = pd.read_csv(folder / "folds.csv")
+    for name, cases, events, _, ratio, few in table.groups[0].rows:
+        own = folds[folds["procedure"] == name]
+        per = own["events_train"] / own["n_features"]
+        assert (float(cases), float(events)) == (own["n_train"].median(), round(own["events_train"].median()))
+        assert float(ratio.split(" ")[0]) == pytest.approx(per.median(), abs=0.051)
+        assert few == f"{100 * (per < 10).mean():.0f} %"
+
+
+@pytest.mark.parametrize(
+    ("last", "said"), [(0.71, "more than any of the random draws"), (0.66, "no more than chance gives at that size")]
+)
+def test_in_sample_figures_are_judged_by_random_features(models: ModelFolder, last: float, said: str) -> None:
+    curve = models.tables["curve"].copy()
+    curve.loc[curve.index[-1], "c_index_in_sample"] = last
+    assert said in verdict(ModelFolder(models.summary, models.procedures, tables={**models.tables, "curve": curve}))
+
+
+def test_table_one_keeps_levels_under_their_variable(models: ModelFolder) -> None:
+    table = table_one(models)
+    assert table is not None
+    assert [(group.title, len(group.rows)) for group in table.groups] == [("", 2), ("sex", 2), ("stage; missing 1", 2)]
+    assert list(table.groups[0].rows[1]) == [
+        "age; missing 3; median (quartiles)", "66 (60 to 72)", "65 (59 to 71)", "67 (61 to 73)", "0.21",
+    ]  # fmt: skip
+
+
+def test_final_procedure_comes_first(models: ModelFolder) -> None:
+    assert models.names == [PROCEDURES[-1], *PROCEDURES[:-1]]
+
+
+def test_names_in_the_tables_are_text_and_never_markup(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "models")
+    for path in copy.glob("*.csv"):
+        path.write_text(path.read_text().replace(PROCEDURES[-1], "<b onclick=x>$1_{2}"))
+    summary = json.loads((copy / "summary.json").read_text())
+    (copy / "summary.json").write_text(json.dumps({**summary, "procedure": "<b onclick=x>$1_{2}"}))
+    page = Page(write_report(copy).read_text())
+    assert "b" not in {tag for tag, _ in page.tags}
+    assert "“<b onclick=x>$1_{2}”" in page.text
