@@ -12,9 +12,14 @@ JUDGES = np.array(
     [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]],
     dtype=float,
 )
-#: Table 1 of Bland & Altman, Lancet 327, 307 (1986): the first reading with each of two peak flow meters, l/min.
-WRIGHT = np.array([494, 395, 516, 434, 476, 557, 413, 442, 650, 433, 417, 656, 267, 478, 178, 423, 427.0])
-MINI = np.array([512, 430, 520, 428, 500, 600, 364, 380, 658, 445, 432, 626, 260, 477, 259, 350, 451.0])
+#: Two methods' readings, from Zou, Statistical Methods in Medical Research 22, 630 (2013): the example of
+#: R's SimplyAgree.
+FIRST = np.array(
+    [7.83, 7.42, 7.89, 7.12, 6.16, 7.26, 6.71, 4.75, 5.24, 4.86, 4.78, 6.05, 5.42, 4.21, 3.61, 3.72, 3.87, 3.92]
+)
+SECOND = np.array(
+    [6.57, 5.62, 6.9, 6.57, 4.06, 4.29, 4.26, 4.71, 5.5, 5.08, 5.02, 6.01, 5.67, 4.14, 4.2, 4.61, 4.68, 5.04]
+)
 
 
 def test_intraclass_correlations_and_intervals_are_the_published_ones() -> None:
@@ -25,9 +30,9 @@ def test_intraclass_correlations_and_intervals_are_the_published_ones() -> None:
     assert [round(estimate.upper, 2) for estimate in found] == [0.72, 0.76, 0.95]
 
 
-def test_the_concordance_correlation_of_the_peak_flow_meters_is_the_published_one() -> None:
-    # Steichen & Cox, Stata Journal 2, 183 (2002)
-    assert round(concordance_correlation(WRIGHT, MINI).value, 3) == 0.943
+def test_the_concordance_correlation_and_its_interval_are_those_of_another_program() -> None:
+    # printed by SimplyAgree's agree_test, in its vignette
+    assert [round(number, 4) for number in concordance_correlation(FIRST, SECOND)] == [0.4791, 0.1276, 0.7237]
 
 
 def moments_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import prognosis_dask
 from prognosis_dask.cli import main
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.report.agreement_figures import agreement_violins
 from prognosis_dask.statistics.pairing import pair, read_measurement
 from prognosis_dask.statistics.reproducibility import agreement_rows, family_rows, read_reproducible
 from prognosis_dask.statistics.spec import load_spec
@@ -226,3 +228,13 @@ def test_a_family_s_share_counts_the_features_that_reach_the_threshold(both: Pat
             held = [one["ccc"] for one in rows if one["family"] == row["family"]]
             assert row["share"] == sum(value >= threshold for value in held) / len(held)
             assert row["median_ccc"] == pytest.approx(np.median(held))
+
+
+def test_the_violins_are_the_same_bytes_for_the_same_values_and_draw_what_there_is() -> None:
+    rng = np.random.default_rng(0)
+    values = {"radiomics": rng.uniform(0.5, 1, 30), "deep": np.array([0.2, np.nan, 0.4]), "volume": np.array([np.nan])}
+    drawing = agreement_violins(values, 0.85)
+    assert drawing == agreement_violins(values, 0.85)
+    assert drawing != agreement_violins({**values, "deep": np.array([0.2, np.nan, 0.5])}, 0.85)
+    for text in (drawing, agreement_violins({"volume": np.array([np.nan])}, 0.85)):
+        assert ElementTree.fromstring(text).tag.endswith("svg")
