@@ -1,0 +1,177 @@
+"""A patient's sequences, from as they were scanned to brains on one grid with comparable intensities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+from prognosis_dask.brain.bias import correct_bias, white_matter
+from prognosis_dask.brain.checks import check_sequence, one_thread
+from prognosis_dask.brain.normalise import nyul, smooth, within, zscore
+from prognosis_dask.brain.orient import refuse_turned
+from prognosis_dask.brain.quality import implausible, quality, refuse
+from prognosis_dask.brain.register import rigid
+from prognosis_dask.brain.strip import Stripped, aligned, strip, stripped_before
+from prognosis_dask.brain.template import Contrast
+from prognosis_dask.brain.tools import strip_with
+from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.job import BrainSection
+
+#: The sequences that are known, those on which a brain is found most reliably first.
+SEQUENCES = ("T1", "T1c", "FLAIR", "T2")
+#: How far a head may have moved between two sequences of one session, mm and degrees, and the least mutual
+#: information that they share, nats.
+MOST_MOVED_MM, MOST_TURNED_DEG, LEAST_SHARED = 40.0, 30.0, 0.1
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """What :func:`preprocess` makes of a patient's sequences.
+
+    Attributes
+    ----------
+    images
+        By sequence, float32, all on the reference sequence's grid: bias corrected, normalised, zero outside the brain.
+    brain_mask
+        uint8, 0 and 1, on the same grid.
+    to_template
+        From points of the reference sequence to points of the ICBM152 template, mm. To resample the patient onto the
+        template's grid, SimpleITK wants its inverse.
+    quality
+        Figures of the brain (:func:`prognosis_dask.brain.quality.quality`), and per other sequence how far the head
+        moved (``moved_mm_T1``) and the mutual information after registration (``shared_T1``).
+    stripped_before
+        Whether the images came without skull.
+    """
+
+    images: Mapping[str, sitk.Image]
+    brain_mask: sitk.Image
+    to_template: sitk.Transform
+    quality: Mapping[str, float]
+    stripped_before: bool
+
+
+def preprocess(
+    sequences: Mapping[str, sitk.Image], settings: BrainSection, *, reference: str | None = None
+) -> Preprocessed:
+    """Strip the skull, correct the bias field, bring all sequences onto one grid, normalise.
+
+    The skull is stripped on the sequence that tells most (T1 before T1c, FLAIR, T2), and the brain carried to the
+    others by a rigid registration. One thread; the same input gives the same values.
+
+    Parameters
+    ----------
+    sequences
+        By name: ``T1``, ``T1c``, ``T2``, ``FLAIR``, or another, which is taken to be like T1.
+    settings
+        The job's section ``[brain]``.
+    reference
+        The sequence whose grid all others are brought to; the first, where none is named.
+
+    Raises
+    ------
+    CaseError
+        ``IMAGE_INVALID``, ``IMAGE_EMPTY`` or ``VOXEL_SIZE`` for a sequence that is none; ``BRAIN_NOT_FOUND`` where no
+        plausible brain is found; ``ORIENTATION`` where there is one, but turned against what the header says;
+        ``SEQUENCES_APART`` where two sequences do not show the same head.
+    MissingExtraError
+        When ``settings.skull_strip`` names a program that is not installed.
+    """
+    if not sequences:
+        raise ValueError("no sequences")
+    main = reference or next(iter(sequences))
+    with one_thread():
+        for name, image in sequences.items():
+            check_sequence(name, image)
+        images = {name: _positive(image) for name, image in sequences.items()}
+        clear = min(images, key=lambda name: SEQUENCES.index(name) if name in SEQUENCES else len(SEQUENCES))
+        stripped, figures = _strip(clear, images[clear], settings)
+        moved = {name: _moved(name, images, clear, figures) for name in images}
+        brain = _resampled(stripped.brain, images[main], moved[main].GetInverse())
+        if not sitk.GetArrayViewFromImage(brain).any():
+            raise CaseError(Code.SEQUENCES_APART, f"the brain found on {clear} lies outside {main}; leave one out")
+        finished = {}
+        for name, image in images.items():
+            corrected = _corrected(image, stripped, moved[name]) if settings.bias_field else image
+            from_main = sitk.CompositeTransform([moved[name], moved[main].GetInverse()])
+            same = name == main
+            corrected = corrected if same else _resampled(corrected, images[main], from_main, sitk.sitkLinear)
+            finished[name] = _normalised(corrected, brain, kind_of(name), settings)
+    to_template = sitk.CompositeTransform([stripped.from_template.GetInverse(), moved[main].GetInverse()])
+    return Preprocessed(finished, brain, to_template, figures, stripped.stripped_before)
+
+
+def kind_of(name: str) -> Contrast:
+    """Which of the template's contrasts a sequence is like."""
+    return "t2" if name in ("T2", "FLAIR") else "t1"
+
+
+def _positive(image: sitk.Image) -> sitk.Image:
+    """As float32 from zero on: scanners and converters leave offsets, logarithms need none."""
+    image = sitk.Cast(image, sitk.sitkFloat32)
+    least = float(sitk.GetArrayViewFromImage(image).min())
+    return image - least if least < 0 else image
+
+
+def _strip(name: str, image: sitk.Image, settings: BrainSection) -> tuple[Stripped, dict[str, float]]:
+    kind = kind_of(name)
+    before = stripped_before(image)
+    if before is not None or settings.skull_strip == "template":
+        stripped = strip(image, kind, bias_field=settings.bias_field)
+    elif settings.skull_strip == "none":
+        raise CaseError(
+            Code.BRAIN_NOT_FOUND,
+            f"{name} shows more than a brain, but brain.skull_strip is 'none'; set it to 'template'",
+        )
+    else:
+        stripped = aligned(image, strip_with(settings.skull_strip, image), kind, stripped_before=False)
+    figures = quality(image, stripped, kind)
+    said = implausible(figures)
+    if said:
+        refuse_turned(name, image, kind, figures["boundary_fit"])
+        raise refuse(name, said)
+    return stripped, figures
+
+
+def _moved(name: str, images: Mapping[str, sitk.Image], clear: str, figures: dict[str, float]) -> sitk.Transform:
+    """From points of the sequence that was stripped to points of another one."""
+    if name == clear:
+        return sitk.Euler3DTransform()
+    turn, shared = rigid(images[clear], images[name])
+    centre = np.asarray(turn.GetCenter())
+    moved_mm = float(np.linalg.norm(np.asarray(turn.TransformPoint(centre.tolist())) - centre))
+    figures |= {f"moved_mm_{name}": moved_mm, f"shared_{name}": shared}
+    turned = max(abs(np.degrees(angle)) for angle in (turn.GetAngleX(), turn.GetAngleY(), turn.GetAngleZ()))
+    if moved_mm > MOST_MOVED_MM or turned > MOST_TURNED_DEG or shared < LEAST_SHARED:
+        raise CaseError(
+            Code.SEQUENCES_APART,
+            f"{name} and {clear} do not show the same head: {moved_mm:.0f} mm and {turned:.0f} degrees apart, mutual "
+            f"information {shared:.2f}; expected up to {MOST_MOVED_MM:g} mm, {MOST_TURNED_DEG:g} degrees and at least "
+            f"{LEAST_SHARED:g}. Leave one out with brain.sequences",
+        )
+    return turn
+
+
+def _corrected(image: sitk.Image, stripped: Stripped, turn: sitk.Transform) -> sitk.Image:
+    """The image without its bias field, as its white matter shows it."""
+    brain = _resampled(stripped.brain, image, turn.GetInverse())
+    into = sitk.CompositeTransform([turn, stripped.from_template])
+    mask = white_matter(image, brain, into)
+    return correct_bias(image, mask)[0] if sitk.GetArrayViewFromImage(mask).any() else image
+
+
+def _normalised(image: sitk.Image, brain: sitk.Image, kind: Contrast, settings: BrainSection) -> sitk.Image:
+    if settings.smooth_fwhm_mm:
+        image = smooth(image, settings.smooth_fwhm_mm)
+    if settings.normalise == "zscore":
+        return zscore(image, brain)
+    return nyul(image, brain, kind) if settings.normalise == "nyul" else within(image, brain)
+
+
+def _resampled(
+    image: sitk.Image, grid: sitk.Image, transform: sitk.Transform, interpolator: int = sitk.sitkNearestNeighbor
+) -> sitk.Image:
+    return sitk.Resample(image, grid, transform, interpolator, 0.0)

@@ -1,0 +1,77 @@
+"""Figures that tell whether a brain was found, and their bounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import SimpleITK as sitk
+
+from prognosis_dask.brain.register import mutual_information
+from prognosis_dask.brain.strip import Stripped, carried_distance
+from prognosis_dask.brain.template import Contrast, icbm152
+from prognosis_dask.errors import CaseError, Code
+
+#: Volume of an adult's brain with its fluid, litres: asked for only where nearly all of it is in the image.
+VOLUME_L = (0.75, 2.4)
+WHOLE = 0.95
+#: Least share of the template's brain that has to be in the image.
+LEAST_COVERAGE = 0.25
+#: Least Dice of the brain found and the template's, where both are in the image.
+LEAST_OVERLAP = 0.8
+#: Sizes of a brain against the template's, as the cube root of the volumes' ratio.
+SCALE = (0.75, 1.12)
+#: Least contrast of the brain's edge (see :mod:`prognosis_dask.brain.boundary`).
+LEAST_FIT = 0.3
+
+
+def quality(image: sitk.Image, stripped: Stripped, kind: Contrast) -> dict[str, float]:
+    """The figures of one stripped image.
+
+    ``brain_volume_l`` litres; ``template_overlap`` Dice with the template's mask where both are in the image;
+    ``coverage`` share of the template's brain that the image reaches; ``scale`` size against the template;
+    ``mutual_information`` nats, between image and template within the brain; ``boundary_fit`` contrast of the brain's
+    edge, -1 to 1, NaN where there is no skull.
+    """
+    found = sitk.GetArrayViewFromImage(stripped.brain) > 0
+    carried = sitk.GetArrayViewFromImage(carried_distance(stripped.from_template, image)) > 0
+    voxel_l = math.prod(image.GetSpacing()) / 1e6
+    matrix = np.reshape(stripped.from_template.GetMatrix(), (3, 3))
+    stretch = float(abs(np.linalg.det(matrix)))
+    whole_l = float(np.count_nonzero(sitk.GetArrayViewFromImage(icbm152().brain))) / 1e6 * stretch
+    both = np.count_nonzero(found) + np.count_nonzero(carried)
+    return {
+        "brain_volume_l": float(np.count_nonzero(found)) * voxel_l,
+        "template_overlap": 2.0 * np.count_nonzero(found & carried) / both if both else 0.0,
+        "coverage": float(np.count_nonzero(carried)) * voxel_l / whole_l,
+        "scale": stretch ** (1 / 3),
+        "mutual_information": mutual_information(image, stripped.from_template, kind),
+        "boundary_fit": stripped.fit,
+    }
+
+
+def implausible(figures: Mapping[str, float]) -> list[str]:
+    """What is wrong with a brain, in words with the values seen and expected; nothing where it is plausible."""
+    said = []
+
+    def expect(name: str, low: float, high: float, what: str) -> None:
+        value = figures[name]
+        if not math.isnan(value) and not low <= value <= high:
+            said.append(f"{what} {value:.3g}, expected {low:g} to {high:g}")
+
+    expect("coverage", LEAST_COVERAGE, math.inf, "share of the brain in the image")
+    if figures["coverage"] >= WHOLE:
+        expect("brain_volume_l", *VOLUME_L, "brain volume in litres")
+    expect("template_overlap", LEAST_OVERLAP, 1.0, "overlap with the template's brain")
+    expect("scale", *SCALE, "size against the template")
+    expect("boundary_fit", LEAST_FIT, 1.0, "contrast of the brain's edge")
+    return said
+
+
+def refuse(name: str, said: list[str]) -> CaseError:
+    """The problem of a sequence in which no plausible brain was found."""
+    return CaseError(
+        Code.BRAIN_NOT_FOUND,
+        f"no plausible brain in {name}: {'; '.join(said)}. Look at the image; brain.skull_strip names other programs",
+    )

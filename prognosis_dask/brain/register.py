@@ -1,0 +1,159 @@
+"""Registration by mutual information: the template to a head or a brain, and one sequence of a patient to another."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from prognosis_dask.brain.head import Head, coarse, points_of, starts
+from prognosis_dask.brain.template import Contrast, contrast, icbm152
+
+_BINS, _SEED = 32, 20
+#: Intensities are clamped at this multiple of the brain's 99th percentile: fat and vessels tell nothing of the brain.
+_CLAMP = 1.15
+#: Radius around the brain's estimated centre that the percentile is taken in, mm.
+_CORE_MM = 50.0
+_KEPT_STARTS = 4
+#: The template's brain is wider than most: what a similarity starts from.
+_USUAL_SCALE = 0.94
+#: The made skull and scalp: distances from the brain, mm, and the template's height above which there is such a thing.
+_SKULL_MM, _SCALP_MM, _SKULL_BASE_MM = 7.0, 13.0, 0.0
+#: How bright the scalp is, the brightest of the brain being 1.
+_SCALP_VALUE = 1.1
+#: The zeros around a brain that has no skull any more that the registration sees, mm.
+_RIM_MM = 4
+
+
+def rigid(fixed: sitk.Image, moving: sitk.Image) -> tuple[sitk.Euler3DTransform, float]:
+    """How the head moved between two sequences: from points of ``fixed`` to points of ``moving``, mm.
+
+    Starts from what the headers say, which is right but for the patient's movements. Also the metric: mutual
+    information, higher is better.
+    """
+    turn = sitk.Euler3DTransform()
+    middle = [(size - 1) / 2 for size in fixed.GetSize()]
+    turn.SetCenter(fixed.TransformContinuousIndexToPhysicalPoint(middle))
+    metric = 0.0
+    for width, step, share in ((4.0, 2.0, 1.0), (2.0, 0.5, 0.3)):
+        method = _method(None)
+        method.SetMetricSamplingStrategy(method.RANDOM)
+        method.SetMetricSamplingPercentage(share, _SEED)
+        method.SetOptimizerAsRegularStepGradientDescent(step, 0.01, 60, relaxationFactor=0.6)
+        method.SetOptimizerScalesFromPhysicalShift()
+        method.SetInitialTransform(turn, inPlace=True)
+        method.Execute(coarse(fixed, width), coarse(moving, width))
+        metric = -float(method.GetMetricValue())
+    return turn, metric
+
+
+def align_head(image: sitk.Image, head: Head, kind: Contrast) -> sitk.AffineTransform:
+    """A similarity from the template's points to those of a head with its skull, at 4 mm.
+
+    Rigid from the best of many starts, then with a scale. The template is given a dark skull and a bright scalp:
+    without them it fits the brain to the scalp as gladly.
+    """
+    fixed, inside = _with_scalp(kind)
+    return _similarity(fixed, inside, _clamped(image, head), starts(head), _USUAL_SCALE)
+
+
+def align_brain(image: sitk.Image, head: Head, kind: Contrast) -> sitk.AffineTransform:
+    """An affine transform from the template's points to those of a brain without its skull, at 2 mm."""
+    brain = icbm152().brain
+    template = contrast(kind)
+    rim = sitk.BinaryDilate(brain, [_RIM_MM] * 3)
+    start = _similarity(
+        coarse(template, 4.0), _shrunk(rim, 4), coarse(image, 4.0), starts(head, scalp_mm=0.0), _USUAL_SCALE
+    )
+    method = _method(_shrunk(rim, 2))
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingPercentage(0.2, _SEED)
+    method.SetOptimizerAsRegularStepGradientDescent(1.0, 0.02, 80, relaxationFactor=0.6)
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetInitialTransform(start, inPlace=True)
+    method.Execute(coarse(template, 2.0), coarse(image, 2.0))
+    return start
+
+
+def mutual_information(image: sitk.Image, transform: sitk.Transform, kind: Contrast) -> float:
+    """Between template and image within the template's brain, nats; ``transform`` is from template to image."""
+    method = _method(_shrunk(icbm152().brain, 4))
+    method.SetInitialTransform(transform)
+    return -float(method.MetricEvaluate(coarse(contrast(kind), 4.0), coarse(image, 4.0)))
+
+
+def _similarity(
+    fixed: sitk.Image, inside: sitk.Image, moving: sitk.Image, begin: list[sitk.Euler3DTransform], scale: float
+) -> sitk.AffineTransform:
+    method = _method(inside)
+    method.SetOptimizerScalesFromPhysicalShift()
+
+    def misfit(transform: sitk.Transform) -> float:
+        method.SetInitialTransform(transform)
+        return float(method.MetricEvaluate(fixed, moving))
+
+    method.SetOptimizerAsRegularStepGradientDescent(4.0, 0.1, 40, relaxationFactor=0.6)
+    found = []
+    for turn in sorted(begin, key=misfit)[:_KEPT_STARTS]:
+        method.SetInitialTransform(turn, inPlace=True)
+        method.Execute(fixed, moving)
+        found.append((float(method.GetMetricValue()), turn))
+    best = min(found, key=lambda pair: pair[0])[1]
+    similarity = sitk.Similarity3DTransform()
+    similarity.SetCenter(best.GetCenter())
+    similarity.SetMatrix(best.GetMatrix())
+    similarity.SetTranslation(best.GetTranslation())
+    similarity.SetScale(scale)
+    method.SetOptimizerAsRegularStepGradientDescent(2.0, 0.05, 60, relaxationFactor=0.6)
+    method.SetInitialTransform(similarity, inPlace=True)
+    method.Execute(fixed, moving)
+    affine = sitk.AffineTransform(3)
+    affine.SetCenter(similarity.GetCenter())
+    affine.SetMatrix(similarity.GetMatrix())
+    affine.SetTranslation(similarity.GetTranslation())
+    return affine
+
+
+@lru_cache(maxsize=2)
+def _with_scalp(kind: Contrast) -> tuple[sitk.Image, sitk.Image]:
+    """The template at 4 mm inside a made skull and scalp, and where its voxels count."""
+    brain = icbm152().brain
+    outside = sitk.SignedMaurerDistanceMap(brain, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
+    distance = sitk.GetArrayViewFromImage(outside)
+    heights = brain.GetOrigin()[2] + np.arange(brain.GetDepth())  # the template's axes are the patient's
+    above = (heights > _SKULL_BASE_MM)[:, None, None]
+    values = sitk.GetArrayFromImage(contrast(kind))
+    values[(distance > _SKULL_MM) & (distance <= _SCALP_MM) & above] = _SCALP_VALUE
+    counts = (distance <= 0) | ((distance <= _SCALP_MM) & above)
+    return coarse(_like(values, brain), 4.0), _shrunk(_like(counts.astype(np.uint8), brain), 4)
+
+
+def _clamped(image: sitk.Image, head: Head) -> sitk.Image:
+    """The image at 4 mm without what is much brighter than the brain."""
+    centre = np.median([turn.TransformPoint(turn.GetCenter()) for turn in starts(head)], axis=0)
+    small = coarse(image, 4.0)
+    values = sitk.GetArrayViewFromImage(small).ravel()
+    near = np.linalg.norm(points_of(sitk.Cast(small * 0, sitk.sitkUInt8) + 1) - centre, axis=1) < _CORE_MM
+    top = float(np.quantile(values[near] if near.any() else values, 0.99))
+    return sitk.Clamp(small, lowerBound=0.0, upperBound=_CLAMP * top)
+
+
+def _method(mask: sitk.Image | None) -> sitk.ImageRegistrationMethod:
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(_BINS)
+    if mask is not None:
+        method.SetMetricFixedMask(mask)
+    method.SetInterpolator(sitk.sitkLinear)
+    return method
+
+
+def _shrunk(mask: sitk.Image, factor: int) -> sitk.Image:
+    return sitk.Cast(sitk.BinShrink(sitk.Cast(mask, sitk.sitkFloat32), [factor] * 3) > 0.5, sitk.sitkUInt8)
+
+
+def _like(array: NDArray[np.generic], grid: sitk.Image) -> sitk.Image:
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(grid)
+    return image

@@ -1,0 +1,159 @@
+"""Skull stripping: the template's brain carried to the patient, then refined in the patient's own intensities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+from prognosis_dask.brain.bias import correct_bias, white_matter
+from prognosis_dask.brain.boundary import fit_boundary
+from prognosis_dask.brain.head import find_head
+from prognosis_dask.brain.register import align_brain, align_head
+from prognosis_dask.brain.template import Contrast, icbm152
+
+#: Zeros around the template's mask before its distances are taken: the image ends close to the brain.
+_PAD_VOXELS = 14
+#: Beyond these distances from the carried surface (mm; positive is inside) the intensities decide nothing.
+_IN_MM, _OUT_MM = 5.0, -4.0
+#: The histograms are those of the voxels deeper than the first, and of the ring between the other two, mm.
+_DEEP_MM, _RING_MM = 4.0, (-10.0, -2.0)
+_BINS, _SMOOTH_BINS = 64, 1.5
+#: The log ratio of both is clipped here, and one millimetre of distance weighs as much as this of it.
+_CLIP, _PER_MM = 3.0, 0.5
+_ROUNDS = 3
+_OPEN_MM, _CLOSE_MM = 4.0, 6.0
+#: A brain without skull: so much of the image is one value, and the brain is so bright under its edge.
+_BACKGROUND_SHARE, _RIM_SHARE = 0.2, 0.5
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Stripped:
+    """The brain (uint8, 0 and 1, on the image's grid) and how the template lies in the image.
+
+    ``from_template`` takes template points to image points, mm. ``fit`` is the boundary's, between -1 and 1; NaN
+    where the image came without its skull (``stripped_before``).
+    """
+
+    brain: sitk.Image
+    from_template: sitk.AffineTransform
+    fit: float
+    stripped_before: bool
+
+
+def strip(image: sitk.Image, kind: Contrast, *, bias_field: bool = True) -> Stripped:
+    """Find the brain in a float32 image of a head, or of a brain that has been stripped before.
+
+    With ``bias_field`` the field is corrected before the intensities decide about the brain's edge.
+    """
+    before = stripped_before(image)
+    if before is not None:
+        return aligned(image, before, kind, stripped_before=True)
+    transform, fit = fit_boundary(image, align_head(image, find_head(image), kind))
+    distance = carried_distance(transform, image)
+    if bias_field:
+        inside = sitk.Cast(distance > 0, sitk.sitkUInt8)
+        image, _ = correct_bias(image, white_matter(image, inside, transform))
+    return Stripped(refine(image, distance), transform, fit, stripped_before=False)
+
+
+def aligned(image: sitk.Image, brain: sitk.Image, kind: Contrast, *, stripped_before: bool) -> Stripped:
+    """A brain that is known, with the template registered to it."""
+    alone = sitk.Mask(image, brain)
+    return Stripped(brain, align_brain(alone, find_head(alone), kind), float("nan"), stripped_before)
+
+
+def carried_distance(from_template: sitk.Transform, grid: sitk.Image) -> sitk.Image:
+    """Distance from the surface of the template's brain, mm, positive inside, on the grid of a patient's image."""
+    pad = [_PAD_VOXELS] * 3
+    wide = sitk.ConstantPad(icbm152().brain, pad, pad)
+    distance = sitk.SignedMaurerDistanceMap(wide, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    return sitk.Resample(distance, grid, from_template.GetInverse(), sitk.sitkLinear, -100.0, sitk.sitkFloat32)
+
+
+def refine(image: sitk.Image, carried: sitk.Image) -> sitk.Image:
+    """The brain near the carried surface by its intensities: Bayes' rule with the histograms inside and around it."""
+    values, start = sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(carried)
+    inside = start > 0
+    distance = start
+    for _ in range(_ROUNDS):
+        ratio = _log_ratio(values, distance)
+        score = ratio + _PER_MM * distance
+        inside = np.where(start > _IN_MM, True, np.where(start < _OUT_MM, False, score > 0))
+        inside = _clean(inside, image)
+        distance = (start + _distance(inside, image)) / 2
+    return _image(inside, image)
+
+
+def _log_ratio(values: Floats, distance: Floats) -> Floats:
+    ring = (distance > _RING_MM[0]) & (distance < _RING_MM[1])
+    deep = distance > _DEEP_MM
+    top = float(np.quantile(values[deep | ring], 0.995))
+    edges = np.linspace(0, top, _BINS + 1)
+    level = np.clip(np.digitize(values, edges) - 1, 0, _BINS - 1)
+    shares = []
+    for part in (deep, ring):
+        counts = gaussian_filter1d(
+            np.bincount(level[part], minlength=_BINS).astype(float), _SMOOTH_BINS, mode="nearest"
+        )
+        shares.append((counts + 1) / (counts.sum() + _BINS))
+    ratio = np.clip(np.log(shares[0] / shares[1]), -_CLIP, _CLIP)[level]
+    smooth: Floats = gaussian_filter(ratio, (0, 1, 1)).astype(np.float32)
+    return smooth
+
+
+def _clean(inside: Bools, grid: sitk.Image) -> Bools:
+    """Open in the plane of the slices, keep the largest part, close, fill."""
+    mask = _image(inside, grid)
+    spacing = grid.GetSpacing()
+
+    def ball(width_mm: float) -> list[int]:
+        return [max(1, round(width_mm / spacing[0])), max(1, round(width_mm / spacing[1])), 0]
+
+    mask = sitk.BinaryMorphologicalOpening(mask, ball(_OPEN_MM / 2))
+    mask = sitk.RelabelComponent(sitk.ConnectedComponent(mask)) == 1
+    mask = sitk.BinaryMorphologicalClosing(mask, ball(_CLOSE_MM / 2))
+    filled: Bools = sitk.GetArrayFromImage(sitk.BinaryFillhole(mask)) > 0
+    return filled
+
+
+def _distance(inside: Bools, grid: sitk.Image) -> Floats:
+    mask = _image(inside, grid)
+    values: Floats = sitk.GetArrayFromImage(
+        sitk.SignedMaurerDistanceMap(mask, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    )
+    return values
+
+
+def stripped_before(image: sitk.Image) -> sitk.Image | None:
+    """The brain of an image that shows nothing else, or None where there is a head around it.
+
+    Such an image has one value around the brain, and no dark ring, the skull, under its outer edge.
+    """
+    values = sitk.GetArrayViewFromImage(image)
+    found, counts = np.unique(values, return_counts=True)
+    if counts.max() < _BACKGROUND_SHARE * values.size:
+        return None
+    ground = found[counts.argmax()]
+    shown = values[values > ground]
+    if not len(shown):
+        return None
+    inside = _clean(values > ground + 0.1 * (float(np.median(shown)) - ground), image)
+    depth = _distance(inside, image)
+    core, rim = values[depth > 20.0], values[(depth > 3.0) & (depth < 14.0)]
+    if not len(core) or not len(rim):
+        return None
+    dark = float(np.mean(rim < _RIM_SHARE * np.median(core)))
+    return _image(inside, image) if dark < 0.25 else None
+
+
+def _image(array: NDArray[np.generic], grid: sitk.Image) -> sitk.Image:
+    image = sitk.GetImageFromArray(array.astype(np.uint8))
+    image.CopyInformation(grid)
+    return image

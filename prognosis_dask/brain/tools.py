@@ -1,0 +1,85 @@
+"""Skull stripping by another program, where it is installed: HD-BET, SynthStrip, FSL's BET."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+from prognosis_dask.errors import CaseError, Code, MissingExtraError
+
+Tool = Literal["hd-bet", "synthstrip", "fsl-bet"]
+
+#: Per tool: its program, where it comes from, its arguments for an image and a folder, and the mask it writes there.
+_TOOLS: dict[str, tuple[str, str, Callable[[Path, Path], list[str]], str]] = {
+    "hd-bet": (
+        "hd-bet",
+        "https://github.com/MIC-DKFZ/HD-BET (version 2)",
+        lambda image, out: ["-i", str(image), "-o", str(out / "out.nii.gz"), "--save_bet_mask", "-device", "cpu"],
+        "out_bet.nii.gz",
+    ),
+    "synthstrip": (
+        "mri_synthstrip",
+        "https://surfer.nmr.mgh.harvard.edu/docs/synthstrip (FreeSurfer 7.3 or later)",
+        lambda image, out: ["-i", str(image), "-m", str(out / "mask.nii.gz")],
+        "mask.nii.gz",
+    ),
+    "fsl-bet": (
+        "bet",
+        "https://fsl.fmrib.ox.ac.uk",
+        lambda image, out: [str(image), str(out / "out.nii.gz"), "-m", "-n", "-R"],
+        "out_mask.nii.gz",
+    ),
+}
+
+
+def check_tool(tool: Tool) -> str:
+    """Where the tool's program is.
+
+    Raises
+    ------
+    MissingExtraError
+        When it is not installed here.
+    """
+    program, source, _, _ = _TOOLS[tool]
+    found = shutil.which(program)
+    if found is None:
+        raise MissingExtraError(
+            f"brain.skull_strip is {tool!r}, but there is no program {program!r} on the PATH; install it ({source}), "
+            "or set brain.skull_strip = 'template', which needs nothing"
+        )
+    return found
+
+
+def strip_with(tool: Tool, image: sitk.Image) -> sitk.Image:
+    """The brain (uint8, 0 and 1, on the image's grid) that the tool finds in an image of a head.
+
+    Raises
+    ------
+    MissingExtraError
+        When it is not installed here.
+    CaseError
+        ``BRAIN_NOT_FOUND`` when it fails, or writes no mask or an empty one.
+    """
+    program = check_tool(tool)
+    _, _, arguments, written = _TOOLS[tool]
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "image.nii.gz", Path(folder)
+        sitk.WriteImage(image, str(source))
+        done = subprocess.run([program, *arguments(source, out)], capture_output=True, text=True, check=False)
+        if done.returncode or not (out / written).is_file():
+            last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it said nothing"]
+            raise CaseError(Code.BRAIN_NOT_FOUND, f"{tool} ended with status {done.returncode}: {last[0][:300]}")
+        mask = sitk.ReadImage(str(out / written))
+    same = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
+    brain = sitk.GetImageFromArray((sitk.GetArrayViewFromImage(same) > 0).astype(np.uint8))
+    brain.CopyInformation(image)
+    if not sitk.GetArrayViewFromImage(brain).any():
+        raise CaseError(Code.BRAIN_NOT_FOUND, f"{tool} found no brain")
+    return brain
