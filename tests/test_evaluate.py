@@ -214,6 +214,12 @@ def test_volume_adds_to_the_features_and_noise_adds_nothing(tables: dict[str, li
     assert {"volume", "stage", "volume + stage"} <= {row["base"] for row in tables["added"]}
 
 
+def test_a_procedure_of_volume_alone_is_not_asked_what_it_adds_to_volume(table: FeatureTable) -> None:
+    results = predicted(table, "size", table.X[:, 2], HORIZONS)
+    rows = evaluate(table, [replace(one, features=("f2",)) for one in results], HORIZONS)["added"]
+    assert [(row["base"], row["added"]) for row in rows] == [("volume", "stage"), ("stage", "volume")]
+
+
 def test_selection_is_the_share_of_folds(tables: dict[str, list[dict[str, Any]]]) -> None:
     assert pick(tables["selection"], procedure="deep", feature="f0")["share"] == 1.0
     assert pick(tables["selection"], procedure="deep", feature="f1")["share"] == pytest.approx(1 / REPEATS)
@@ -293,6 +299,8 @@ def test_equal_predictions_for_all_give_half_and_no_slope(table: FeatureTable) -
 def test_a_horizon_that_was_not_predicted_is_refused(table: FeatureTable) -> None:
     with pytest.raises(StatisticsError, match="deep: survival is predicted at 200, 400 days, and not at 300"):
         evaluate(table, predicted(table, "deep", table.X[:, 0], HORIZONS), (300.0,))
+    with pytest.raises(StatisticsError, match="horizons 0, 200: expected days above 0"):
+        evaluate(table, predicted(table, "deep", table.X[:, 0], HORIZONS), (0.0, 200.0))
     with pytest.raises(StatisticsError, match="no predictions to evaluate"):
         evaluate(table, [], HORIZONS)
     with pytest.raises(StatisticsError, match="there is no predicted survival"):

@@ -22,6 +22,8 @@ _KNOWN = ("volume", "stage")
 def added_rows(table: FeatureTable, results: Mapping[str, Sequence[FoldResult]], seed: int) -> list[Row]:
     """Rows ``base, added, likelihood_ratio, df, p, delta_c, lower, upper``, for each procedure both ways.
 
+    Procedures that chose nothing but volume and stage are left out.
+
     A procedure stands for itself by its held-out risk score (less the training cases' median, averaged over the
     repeats), as in Tibshirani & Efron's pre-validation (2002): no score comes from a model that saw its case. Volume
     and stage, where the table has these families, enter as they are, missing values as the median. Both models are
@@ -55,7 +57,10 @@ def _pairs(
     if len(known) == 3:
         yield "volume", "stage", known["volume"], known["stage"]
         yield "stage", "volume", known["stage"], known["volume"]
+    names = {name for name, family in zip(table.features, table.families, strict=True) if family in _KNOWN}
     for procedure, folds in results.items():
+        if all(names.issuperset(fold.features) for fold in folds):
+            continue
         score = case_means(folds, len(table.case_ids), _centred)
         for name, columns in known.items():
             yield name, procedure, columns, score

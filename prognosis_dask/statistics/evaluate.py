@@ -13,8 +13,9 @@ How figures of many folds become one, per measure:
 * **Risk groups** for Kaplan-Meier's curves: a case belongs to the group that most repeats put it in, each by the
   cut-off of its own training cases.
 
-Intervals draw patients and keep the fitted models (:mod:`prognosis_dask.statistics.intervals`); every procedure meets
-the same draws. A figure that the data do not hold is NaN, and the row's ``note`` says why.
+Censoring weights are those of all cases: how follow-up ends is a property of the cohort, not of a model. Intervals draw
+patients and keep the fitted models and these weights (:mod:`prognosis_dask.statistics.intervals`); every procedure
+meets the same draws. A figure that the data do not hold is NaN, and the row's ``note`` says why.
 """
 
 from __future__ import annotations
@@ -90,15 +91,17 @@ def evaluate(
     Raises
     ------
     StatisticsError
-        When there is no result, or results lack the predictions that are asked for.
+        When there is no result, results lack the predictions that are asked for, or a horizon is not positive.
     """
     if not results:
         raise StatisticsError("there are no predictions to evaluate")
+    if not all(horizon > 0 for horizon in horizons):
+        raise StatisticsError(f"horizons {', '.join(f'{days:g}' for days in horizons)}: expected days above 0")
     names = list(dict.fromkeys(result.procedure for result in results))
     groups = [[result for result in results if result.procedure == name] for name in names]
     measure = partial(_measure, table.endpoint, table.patient_ids, tuple(horizons), seed)
-    measured: list[Measured] = list(map(measure, groups))
-    flattering: list[Measured] = [measure([result]) for result in in_sample]
+    found: list[Measured] = list(map(measure, [*groups, *([result] for result in in_sample)]))
+    measured, flattering = found[: len(groups)], found[len(groups) :]
     tables: Tables = {
         "folds": fold_rows(table.endpoint, results, measured),
         "predictions": prediction_rows(table, results, horizons),

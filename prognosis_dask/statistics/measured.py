@@ -46,8 +46,9 @@ class Sheet:
     rows: list[Row] = field(default_factory=list)
 
     def add(self, measure: str, horizon: float | None, values: FloatArray, note: str = "") -> None:
-        """Add a measure: its value, and its values in the draws, in one array; NaN needs the note to say why."""
+        """Add a measure: its value, and its values in the draws, in one array; the note says why it is NaN."""
         value = float(values[0])
+        note = note or ("" if np.isfinite(value) else "the cases hold no finite value")
         lower, upper = interval(values[1:]) if np.isfinite(value) else (float("nan"), float("nan"))
         self.rows.append(
             {
