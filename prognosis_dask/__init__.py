@@ -1,8 +1,8 @@
 """Cohort-scale imaging prognosis on Dask.
 
 What a notebook needs is here: :func:`load_job`, :func:`run`, :func:`read_cases`, :func:`load_case`,
-:func:`read_features`, :func:`reproducibility`. Each is loaded at its first use, so that importing the package stays
-quick.
+:func:`read_features`, :func:`fit`, :func:`compare`, :func:`validate`, :func:`predict`, :func:`reproducibility`. Each is
+loaded at its first use, so that importing the package stays quick.
 """
 
 from __future__ import annotations
@@ -14,20 +14,37 @@ if TYPE_CHECKING:
     from prognosis_dask.cohort.case import read_cases
     from prognosis_dask.imaging.load import load_case
     from prognosis_dask.job import load_job
+    from prognosis_dask.modelling import compare, fit, predict, validate
     from prognosis_dask.pipeline import run
     from prognosis_dask.report.reproducibility import reproducibility
     from prognosis_dask.store.features import read_features
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_case", "load_job", "read_cases", "read_features", "reproducibility", "run"]
+__all__ = [
+    "__version__",
+    "compare",
+    "fit",
+    "load_case",
+    "load_job",
+    "predict",
+    "read_cases",
+    "read_features",
+    "reproducibility",
+    "run",
+    "validate",
+]
 
 _HOMES = {
+    "compare": "prognosis_dask.modelling",
+    "fit": "prognosis_dask.modelling",
     "load_case": "prognosis_dask.imaging.load",
     "load_job": "prognosis_dask.job",
+    "predict": "prognosis_dask.modelling",
     "read_cases": "prognosis_dask.cohort.case",
     "read_features": "prognosis_dask.store.features",
     "reproducibility": "prognosis_dask.report.reproducibility",
     "run": "prognosis_dask.pipeline",
+    "validate": "prognosis_dask.modelling",
 }
 
 

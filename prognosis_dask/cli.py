@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prognosis_dask import __version__
+from prognosis_dask.cli_models import add_model_commands
 from prognosis_dask.errors import PrognosisError
 
 EXIT_ERROR = 2
@@ -82,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write DIR/report.html anew")
     report.add_argument("folder", type=Path, metavar="DIR")
     report.set_defaults(command=_report)
+
+    add_model_commands(commands, _cluster_argument)
 
     weights = commands.add_parser("weights", help="a network's weight files")
     actions = weights.add_subparsers(required=True, metavar="ACTION")

@@ -203,7 +203,7 @@ def test_classes_go_through_the_same_machinery(tmp_path: Path) -> None:
         procedure={"deep": Procedure(("deep",), learner="logistic", n_features=(2, 5), penalty=(0.1,))},
         validation=ValidationRule(folds=3, repeats=1),
     )
-    summary = fit_models([dataset_source(cohort, "the run")], spec, tmp_path / "models")
+    summary = fit_models(read_tables([dataset_source(cohort, "the run")], spec), spec, tmp_path / "models")
     assert summary["classes"] == {"II": int((grade == "II").sum()), "III": int((grade == "III").sum())}
     assert 0.8 < summary["auc_cv"] <= summary["auc_in_sample"]
     names = {path.name for path in (tmp_path / "models").iterdir()}

@@ -15,6 +15,8 @@ PACKAGE = Path(__file__).parents[1] / "prognosis_dask"
 FLOORS = (
     "__main__",
     "cli",
+    "cli_models",
+    "modelling",
     "bench",
     "pipeline",
     "stages",
@@ -33,7 +35,7 @@ FLOORS = (
     "sections",
     "errors",
 )
-KNOW_DASK = {"cli", "bench", "pipeline", "runtime"}
+KNOW_DASK = {"cli", "modelling", "bench", "pipeline", "runtime"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

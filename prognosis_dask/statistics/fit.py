@@ -15,6 +15,7 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.job import ModelSection
+from prognosis_dask.statistics.bootstrap import bootstrap
 from prognosis_dask.statistics.columns import Encoding
 from prognosis_dask.statistics.defaults import default_horizons, default_procedures, job_spec
 from prognosis_dask.statistics.endpoint import Classes, Survival
@@ -23,9 +24,10 @@ from prognosis_dask.statistics.final_tables import coefficient_tables, correlati
 from prognosis_dask.statistics.frozen import count_cases, describe, freeze
 from prognosis_dask.statistics.intervals import INTERVAL
 from prognosis_dask.statistics.nested import Extend, FoldResult, Map, validate
+from prognosis_dask.statistics.permutation import permutation_test
 from prognosis_dask.statistics.procedure import Fitted, Procedure, fit_procedure, visible
 from prognosis_dask.statistics.reading import ReadTable, read_tables
-from prognosis_dask.statistics.sources import Source, dataset_source
+from prognosis_dask.statistics.sources import dataset_source
 from prognosis_dask.statistics.spec import ModelSpec
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.statistics.table1 import table1_rows
@@ -39,13 +41,14 @@ _EVENTS_PER_VARIABLE = 10
 
 
 def fit_models(
-    sources: Sequence[Source], spec: ModelSpec, folder: Path, map: Map = map, *, extend: Extend | None = None
+    read: ReadTable, spec: ModelSpec, folder: Path, map: Map = map, *, extend: Extend | None = None
 ) -> dict[str, Any]:
     """Compare procedures by nested cross-validation, fit and freeze the final one, and write its folder.
 
-    The folder is replaced as a whole. :mod:`prognosis_dask.statistics.evaluate` says how the tables of held-out
-    predictions are made (folds, predictions, measures, differences, selection, calibration, net_benefit, and auc_t,
-    kaplan_meier, added, or confusion, roc). In addition:
+    The folder is replaced as a whole, and only when everything is there.
+    :mod:`prognosis_dask.statistics.evaluate` says how the tables of held-out predictions are made (folds, predictions,
+    measures, differences, selection, calibration, net_benefit, and auc_t, kaplan_meier, added, or confusion, roc). In
+    addition:
 
     =======================  =====================================================================================
     model.json, arrays.npz   the frozen final model, see :mod:`prognosis_dask.statistics.frozen`
@@ -57,12 +60,10 @@ def fit_models(
     summary.json             counts, headline figures and notes; what this function returns
     =======================  =====================================================================================
 
-    Where the cases cannot carry a model only summary.json is written, and ``not_fitted`` in it says why.
-
     Parameters
     ----------
-    sources
-        See :func:`prognosis_dask.statistics.reading.find_tables`.
+    read
+        See :func:`prognosis_dask.statistics.reading.read_tables`.
     spec
         What is compared and how.
     folder
@@ -70,36 +71,58 @@ def fit_models(
     map
         Runs folds, procedures and draws; called like the built-in one.
     extend
-        See :func:`prognosis_dask.statistics.nested.validate`.
+        See :func:`prognosis_dask.statistics.nested.validate`; for the final model it learns from all cases.
+
+    Raises
+    ------
+    StatisticsError
+        When the cases cannot carry a procedure; the folder is as it was.
     """
-    summary: dict[str, Any] = {}
     with staging(folder) as work:
         staged = work / folder.name
         staged.mkdir()
-        try:
-            read = read_tables(sources, spec)
-            summary = describe_table(read)
-            summary |= _fit_and_write(read, spec, staged, map, extend)
-        except StatisticsError as error:
-            for file in staged.iterdir():
-                file.unlink()
-            summary["not_fitted"] = str(error)
+        whole = read.table if extend is None else _extended(read.table, extend, map)
+        summary = describe_table(read) | _fit_and_write(read, whole, spec, staged, map, extend)
         write_json(staged / "summary.json", summary)
         publish_folder(staged, folder)
     return summary
 
 
 def fit_dataset(dataset: xr.Dataset, section: ModelSection, folder: Path, map: Map = map) -> dict[str, Any]:
-    """What a run ends in: :func:`fit_models` of its feature dataset, as the job's ``[model]`` says."""
+    """What a run ends in: :func:`fit_models` of its feature dataset, as the job's ``[model]`` says.
+
+    Where the cases cannot carry a model only summary.json is written, and ``not_fitted`` in it says why.
+    """
     volumes = np.asarray(dataset["volume_ml"].values, dtype=float) if "volume_ml" in dataset else np.zeros(0)
     has_volume = bool(np.isfinite(volumes).any()) and np.nanmin(volumes) < np.nanmax(volumes)
-    return fit_models([dataset_source(dataset, "the run")], job_spec(section, has_volume=has_volume), folder, map)
+    summary: dict[str, Any] = {}
+    try:
+        spec = job_spec(section, has_volume=has_volume)
+        read = read_tables([dataset_source(dataset, "the run")], spec)
+        summary = describe_table(read)
+        return fit_models(read, spec, folder, map)
+    except StatisticsError as error:
+        summary["not_fitted"] = str(error)
+    with staging(folder) as work:
+        staged = work / folder.name
+        staged.mkdir()
+        write_json(staged / "summary.json", summary)
+        publish_folder(staged, folder)
+    return summary
 
 
 def compare(
-    read: ReadTable, spec: ModelSpec, map: Map = map, *, extend: Extend | None = None, in_sample: bool = True
+    read: ReadTable,
+    spec: ModelSpec,
+    map: Map = map,
+    *,
+    extend: Extend | None = None,
+    whole: FeatureTable | None = None,
+    in_sample: bool = True,
 ) -> tuple[Tables, dict[str, Fitted]]:
     """Validate the procedures on the same folds, and fit each on all cases for what that would have said.
+
+    ``whole`` is what ``extend`` makes of the table when it learns from all cases.
 
     Returns
     -------
@@ -115,17 +138,45 @@ def compare(
     """
     table, rule = read.table, spec.validation
     procedures = procedures_of(read, spec)
+    whole = table if whole is None else whole
     for procedure in procedures.values():
-        visible(procedure, table)
+        visible(procedure, whole)
     horizons = horizons_of(table, spec)
     times = time_grid(table.endpoint, horizons) if isinstance(table.endpoint, Survival) else ()
     results = validate(table, procedures, rule.folds, rule.repeats, rule.seed, map, extend, times)
     fitted: dict[str, Fitted] = {}
-    if in_sample and extend is None:
-        models = map(partial(_fit, table, rule.seed), procedures.values())
+    if in_sample:
+        models = map(partial(_fit, whole, rule.seed), procedures.values())
         fitted = dict(zip(procedures, models, strict=True))
-    flattering = [in_sample_result(name, model, table, times) for name, model in fitted.items()]
+    flattering = [in_sample_result(name, model, whole, times) for name, model in fitted.items()]
     return evaluate(table, results, horizons, in_sample=flattering, seed=rule.seed, map=map), fitted
+
+
+def resample(read: ReadTable, spec: ModelSpec, map: Map = map) -> Tables:
+    """Validate by the bootstrap or by permuted endpoints, as the specification's ``validation.method`` says.
+
+    Returns
+    -------
+    dict
+        ``bootstrap``: procedure, apparent, optimism_corrected, out_of_bag, point632_plus. ``permutation``: procedure,
+        observed, the permuted figures' median and greatest, and p.
+
+    Raises
+    ------
+    StatisticsError
+        When the cases cannot carry a procedure.
+    """
+    rule, procedures = spec.validation, procedures_of(read, spec)
+    if rule.method == "bootstrap":
+        names = ("procedure", "apparent", "optimism_corrected", "out_of_bag", "point632_plus")
+        found = bootstrap(read.table, procedures, rule.draws, rule.seed, map)
+        return {"bootstrap": [{name: getattr(result, name) for name in names} for result in found]}
+    rows = []
+    for name, procedure in procedures.items():
+        test = permutation_test(read.table, procedure, rule.draws, rule.folds, rule.seed, map)
+        chance = {"permuted_median": float(np.median(test.permuted)), "permuted_greatest": float(test.permuted.max())}
+        rows.append({"procedure": name, "observed": test.observed, **chance, "p": test.p})
+    return {"permutation": rows}
 
 
 def procedures_of(read: ReadTable, spec: ModelSpec) -> Mapping[str, Procedure]:
@@ -151,13 +202,18 @@ def describe_table(read: ReadTable) -> dict[str, Any]:
 
 
 def write_tables(folder: Path, tables: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
-    """Write one CSV file per table that has rows; NaN is an empty cell."""
+    """Write one CSV file per table that has rows."""
     for name, rows in tables.items():
         if rows:
-            with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-                writer.writeheader()
-                writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+            write_csv(folder / f"{name}.csv", rows)
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows with the same keys; NaN is an empty cell."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -209,11 +265,18 @@ def number_or_none(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _fit_and_write(read: ReadTable, spec: ModelSpec, folder: Path, map: Map, extend: Extend | None) -> dict[str, Any]:
+def _extended(table: FeatureTable, extend: Extend, map: Map) -> FeatureTable:
+    (whole,) = map(extend, [table], [np.arange(len(table.case_ids))])
+    return whole  # type: ignore[no-any-return]
+
+
+def _fit_and_write(
+    read: ReadTable, whole: FeatureTable, spec: ModelSpec, folder: Path, map: Map, extend: Extend | None
+) -> dict[str, Any]:
     procedures = procedures_of(read, spec)
     final = spec.final or list(procedures)[-1]
-    tables, fitted = compare(read, spec, map, extend=extend)
-    table = own_source(read.table, procedures[final])
+    tables, fitted = compare(read, spec, map, extend=extend, whole=whole)
+    table = own_source(whole, procedures[final])
     validated = asdict(spec.validation) | {"horizons_days": list(horizons_of(read.table, spec))}
     summary: dict[str, Any] = {"procedure": final, "validation": validated}
     summary |= headline(tables, final, isinstance(table.endpoint, Classes)) | {"interval": INTERVAL}

@@ -1,0 +1,293 @@
+"""Models from tables or runs, as a notebook calls them: fit, compare, validate, predict. The commands call these."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.pipeline import map_on
+from prognosis_dask.report.page import write_report
+from prognosis_dask.statistics import fit as fitting
+from prognosis_dask.statistics.evaluate import Tables, evaluate, time_grid
+from prognosis_dask.statistics.external import (
+    expect_agreement,
+    external_result,
+    prediction_rows,
+    range_warnings,
+)
+from prognosis_dask.statistics.frozen import MODEL, Frozen, thaw
+from prognosis_dask.statistics.nested import Map
+from prognosis_dask.statistics.reading import ReadTable, find_tables, read_tables
+from prognosis_dask.statistics.spec import ModelSpec, load_spec
+from prognosis_dask.store.publish import publish_folder, staging
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from distributed import Client
+
+Data = Path | str | Sequence[Path | str]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """What a command found.
+
+    Attributes
+    ----------
+    folder
+        Where it was written; None where nothing was.
+    summary
+        Counts, headline figures, notes.
+    tables
+        The rows of each table; empty where they are only in the folder.
+    """
+
+    folder: Path | None
+    summary: Mapping[str, Any]
+    tables: Tables
+
+
+def fit(
+    data: Data,
+    spec: ModelSpec | Path | str | None = None,
+    out: Path | str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    client: Client | None = None,
+    say: Say = print,
+) -> ModelResult:
+    """Compare the specification's procedures on the same folds, fit and freeze the final one, write the report.
+
+    Parameters
+    ----------
+    data
+        A run's folder, CSV or XLSX tables, or the folder that holds the specification's tables.
+    spec
+        A specification (jobs/models/); without one, each family of features is compared, and all of them.
+    out
+        Its ``models/`` and ``report.html`` are written; without it, beside the features of the run.
+    overrides
+        ``key=value``, as ``--set`` takes them.
+    client
+        A Dask client whose workers run the folds; without one they run here.
+    say
+        Takes the lines that tell what is being done.
+
+    Raises
+    ------
+    PrognosisError
+        When the user has something to mend.
+    """
+    spec = _spec(spec, overrides)
+    folder = _out(data, out)
+    _expect_no_other_run(folder, data)
+    read = _read(data, spec, say)
+    names = ", ".join(fitting.procedures_of(read, spec))
+    say(f"Validating {names}: {spec.validation.repeats} x {spec.validation.folds} folds")
+    summary = fitting.fit_models(read, spec, folder / "models", _map(client))
+    say(str(write_report(folder)))
+    return ModelResult(folder, summary, {})
+
+
+def compare(
+    data: Data,
+    spec: ModelSpec | Path | str | None = None,
+    out: Path | str | None = None,
+    *,
+    procedures: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    client: Client | None = None,
+    say: Say = print,
+) -> ModelResult:
+    """Validate procedures on the same folds and test their differences; no model is fitted for use.
+
+    Parameters
+    ----------
+    data, spec, overrides, client, say
+        See :func:`fit`.
+    out
+        Where the tables go, if anywhere.
+    procedures
+        The names of those to compare; () for all.
+
+    Raises
+    ------
+    PrognosisError
+        When the user has something to mend.
+    """
+    spec = _spec(spec, overrides)
+    read = _read(data, spec, say)
+    known = fitting.procedures_of(read, spec)
+    unknown = [name for name in procedures if name not in known]
+    if unknown:
+        raise StatisticsError(f"no procedure is called {unknown[0]!r}; there are {', '.join(known)}")
+    spec = replace(spec, procedure={name: known[name] for name in procedures or known}, final="")
+    tables, _ = fitting.compare(read, spec, _map(client))
+    summary = fitting.describe_table(read) | {"notes": list(read.notes)}
+    return ModelResult(_write(out, summary, tables), summary, tables)
+
+
+def validate(
+    data: Data,
+    spec: ModelSpec | Path | str | None = None,
+    out: Path | str | None = None,
+    *,
+    model: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    client: Client | None = None,
+    say: Say = print,
+) -> ModelResult:
+    """Validate a frozen model on another cohort, or the specification's procedures on this one.
+
+    Parameters
+    ----------
+    data, spec, overrides, client, say
+        See :func:`fit`. With a model, the specification only says how the tables are read.
+    out
+        Where the tables go, if anywhere: its ``models/``.
+    model
+        The folder of a frozen model; without it, the specification's ``validation.method`` says how.
+
+    Raises
+    ------
+    PrognosisError
+        When the user has something to mend: a table whose features or parameters are not the model's, say.
+    """
+    spec = _spec(spec, overrides)
+    if model is not None:
+        frozen = thaw(model)
+        read, warnings = _read_for(frozen, data, spec, say)
+        if not read.has_endpoint:
+            raise StatisticsError("the cohort's table has no endpoint to validate on; `prognosis predict` needs none")
+        horizons = frozen.horizons_days
+        times = time_grid(read.table.survival, horizons) if not frozen.classes else ()
+        result = external_result(frozen, read.table, times, str(Path(model)))
+        tables = evaluate(read.table, [result], horizons, map=_map(client))
+        summary = fitting.describe_table(read) | fitting.headline(tables, str(Path(model)), bool(frozen.classes))
+        summary |= {"procedure": str(Path(model)), "external": True, "notes": [*read.notes, *warnings]}
+        return ModelResult(_write(out, summary, tables), summary, tables)
+    if spec.validation.method == "nested":
+        return compare(data, spec, out, client=client, say=say)
+    read = _read(data, spec, say)
+    tables = fitting.resample(read, spec, _map(client))
+    summary = fitting.describe_table(read) | {"notes": list(read.notes)}
+    return ModelResult(_write(out, summary, tables), summary, tables)
+
+
+def predict(
+    model: Path | str,
+    data: Data,
+    out: Path | str | None = None,
+    *,
+    spec: ModelSpec | Path | str | None = None,
+    overrides: Sequence[str] = (),
+    say: Say = print,
+) -> pd.DataFrame:
+    """Predict the cases of a table or a run with a frozen model.
+
+    Parameters
+    ----------
+    model
+        Its folder.
+    data, spec, overrides, say
+        See :func:`fit`; the endpoint is not needed.
+    out
+        A CSV file to write, if any.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per case: ``case_id, patient_id``, risk score, group and survival at the model's horizons, or class and
+        probabilities; how many of the model's features lie ``outside_training``, and how many are ``missing``.
+
+    Raises
+    ------
+    PrognosisError
+        When the table's features or parameters are not the model's, or it cannot be read.
+    """
+    import pandas as pd
+
+    frozen = thaw(model)
+    read, _ = _read_for(frozen, data, _spec(spec, overrides), say)
+    rows = prediction_rows(frozen, read.table, frozen.fitted.predict(read.table))
+    if out is not None:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        fitting.write_csv(Path(out), rows)
+    return pd.DataFrame(rows)
+
+
+def is_model(path: Path | str) -> bool:
+    """Whether a folder holds a frozen model, itself or in ``models/``."""
+    return (Path(path) / MODEL).is_file() or (Path(path) / "models" / MODEL).is_file()
+
+
+def _spec(spec: ModelSpec | Path | str | None, overrides: Sequence[str]) -> ModelSpec:
+    return spec if isinstance(spec, ModelSpec) else load_spec(spec, overrides)
+
+
+def _map(client: Client | None) -> Map:
+    return map_on(client) if client is not None else builtins.map
+
+
+def _listed(data: Data) -> list[Path]:
+    return [Path(data)] if isinstance(data, Path | str) else [Path(path) for path in data]
+
+
+def _read(data: Data, spec: ModelSpec, say: Say) -> ReadTable:
+    read = read_tables(find_tables(_listed(data), spec), spec)
+    _tell(read, say)
+    return read
+
+
+def _read_for(frozen: Frozen, data: Data, spec: ModelSpec, say: Say) -> tuple[ReadTable, list[str]]:
+    """The table that a model is to predict, with the warnings that it deserves."""
+    if frozen.classes and not spec.endpoint.classes:
+        spec = replace(spec, endpoint=replace(spec.endpoint, classes=frozen.classes))
+    read = read_tables(find_tables(_listed(data), spec), spec, frozen.encodings)
+    _tell(read, say)
+    warnings = [*expect_agreement(frozen, read.table), *range_warnings(frozen, read.table)]
+    for warning in warnings:
+        say(warning)
+    return read, warnings
+
+
+def _tell(read: ReadTable, say: Say) -> None:
+    left_out = "; ".join(f"{count} {reason}" for reason, count in read.left_out.items())
+    say(f"{len(read.table.case_ids)} cases{f'; left out: {left_out}' if left_out else ''}")
+    for note in read.notes:
+        say(note)
+
+
+def _out(data: Data, out: Path | str | None) -> Path:
+    if out is not None:
+        return Path(out)
+    listed = _listed(data)
+    if len(listed) == 1 and (listed[0] / "features.zarr").is_dir():
+        return listed[0]
+    raise StatisticsError("where to? Give a folder with -o DIR")
+
+
+def _expect_no_other_run(folder: Path, data: Data) -> None:
+    if (folder / "run.json").is_file() and folder.resolve() not in [path.resolve() for path in _listed(data)]:
+        raise StatisticsError(f"{folder} holds another run, whose models these would replace; choose another with -o")
+
+
+def _write(out: Path | str | None, summary: Mapping[str, Any], tables: Tables) -> Path | None:
+    """Write tables without a model to ``out/models``; a model that is there is not replaced."""
+    if out is None:
+        return None
+    folder = Path(out) / "models"
+    if (folder / MODEL).is_file():
+        raise StatisticsError(f"{out} holds a model, which would be lost; choose another folder with -o")
+    with staging(folder) as work:
+        staged = work / folder.name
+        staged.mkdir()
+        fitting.write_tables(staged, tables)
+        fitting.write_json(staged / "summary.json", summary)
+        publish_folder(staged, folder)
+    return Path(out)
