@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import pearsonr
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.preprocessing import minmax_scale
+from sklearn.svm import SVC
 
 from benchmarks.lung1_tables import read_clinical, read_deep, read_radiomics, read_selected
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.correlation import correlations
 from prognosis_dask.statistics.cox import cox_curve
 from prognosis_dask.statistics.endpoint import Classes, Survival
+from prognosis_dask.statistics.selection import rank_features_rbf, survival_label
 from prognosis_dask.statistics.study import compare_curves, in_sample_curve
 from prognosis_dask.statistics.table import FeatureTable
 
@@ -104,6 +108,36 @@ def test_a_curve_that_cannot_be_drawn_says_why() -> None:
     censored = replace(table, endpoint=Survival(table.time_days, np.zeros(120, dtype=bool)))
     with pytest.raises(StatisticsError, match="without events"):
         in_sample_curve(censored, range(40), [1])
+
+
+def slow_rbf_ranking(X: np.ndarray, label: np.ndarray) -> list[int]:
+    """Guyon's criterion in full: scikit-learn's machine, and the kernel anew without each feature."""
+    scaled = minmax_scale(X)
+    left, eliminated = list(range(X.shape[1])), []
+    while left:
+        gamma = 1 / (len(left) * scaled[:, left].var(axis=0).mean())
+        machine = SVC(C=1.0, kernel="rbf", gamma=gamma, tol=1e-9).fit(scaled[:, left], label)
+        at, signed = machine.support_, machine.dual_coef_[0]
+
+        def objective(columns: list[int]) -> float:
+            return 0.5 * float(signed @ rbf_kernel(scaled[np.ix_(at, columns)], gamma=gamma) @ signed)  # noqa: B023
+
+        falls = [objective(left) - objective([i for i in left if i != j]) if left[1:] else 0.0 for j in left]
+        eliminated.append(left.pop(int(np.argmin(falls))))
+    return eliminated[::-1]
+
+
+def test_elimination_with_the_radial_kernel_is_that_of_the_criterion_in_full(shared_data: Path) -> None:
+    deep = read_deep(shared_data / "lung1_tables")
+    alive, known = survival_label(deep.time_days, deep.event)
+    X, label = deep.X[known][:90, ::37], alive[known][:90]
+    assert rank_features_rbf(X, label).tolist() == slow_rbf_ranking(X, label)
+
+
+def test_the_radial_kernel_finds_two_features_that_say_something_only_together() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, (200, 12))
+    assert set(rank_features_rbf(X, X[:, 4] * X[:, 9] > 0)[:2]) == {4, 9}
 
 
 def test_the_signed_rank_test_finds_curves_of_random_features_different_too() -> None:
