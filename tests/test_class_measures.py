@@ -77,7 +77,7 @@ def test_logistic_regression_in_a_draw_is_scikit_learns_with_these_weights() -> 
     X = np.column_stack([probability[:, 1], np.random.default_rng(1).normal(size=len(label)) * 30 + 100])
     drawn = draw_patients([str(i) for i in range(len(label))], np.random.default_rng(0), 3)
     for found, times in zip(logistic_drawn(X, label.astype(float), drawn), drawn, strict=True):
-        model = LogisticRegression(penalty=None, tol=1e-12, max_iter=10_000, solver="newton-cholesky")
+        model = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000, solver="newton-cholesky")
         model.fit(X, label, sample_weight=times)
         np.testing.assert_allclose(found, [*model.intercept_, *model.coef_[0]], rtol=1e-6)
 
@@ -90,7 +90,7 @@ def test_calibration_is_that_of_a_logistic_model_on_a_spline_of_the_prediction()
     a, b, c = np.percentile(x, [10, 50, 90])
     cube = [np.maximum(x - knot, 0) ** 3 for knot in (a, b, c)]
     X = np.column_stack([x, cube[0] - cube[1] * (c - a) / (c - b) + cube[2] * (b - a) / (c - b)])
-    model = LogisticRegression(penalty=None, tol=1e-12, max_iter=10_000, solver="newton-cholesky")
+    model = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000, solver="newton-cholesky")
     curve = model.fit(X, label).predict_proba(X)[:, 1]
     np.testing.assert_allclose(found.smooth[0], curve, atol=1e-6)
     assert found.ici[0] == pytest.approx(np.abs(curve - p).mean(), abs=1e-6)

@@ -101,14 +101,16 @@ def survival_drawn(time: FloatArray, event: BoolArray, horizon: float, drawn: Fl
     """
     order = np.argsort(time, kind="stable")
     time, event, drawn = time[order], event[order], drawn[:, order]
+    passed = np.cumsum(drawn, axis=1)
+    total = passed[:, -1:]
     _, first = np.unique(time, return_index=True)
     first = first[time[first] <= horizon]
-    at_risk = np.cumsum(drawn[:, ::-1], axis=1)[:, ::-1]
     if not len(first):
-        return np.where(at_risk[:, 0] > 0, 1.0, np.nan)
+        return np.where(total[:, 0] > 0, 1.0, np.nan)
+    at_risk = total - passed[:, first] + drawn[:, first]
     died = np.add.reduceat(drawn * (event & (time <= horizon)), first, axis=1)
-    share = np.divide(died, at_risk[:, first], out=np.zeros_like(died), where=died > 0)
-    return np.where(at_risk[:, 0] > 0, np.prod(1 - np.minimum(share, 1.0), axis=1), np.nan)
+    share = np.divide(died, at_risk, out=np.zeros_like(died), where=died > 0)
+    return np.where(total[:, 0] > 0, np.prod(1 - np.minimum(share, 1.0), axis=1), np.nan)
 
 
 def number_at_risk(time: FloatArray, times_days: FloatArray) -> IntArray:
