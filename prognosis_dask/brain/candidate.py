@@ -42,7 +42,7 @@ _OPEN_MM: Final = 2.0
 #: Rounds of expectation maximisation.
 _ROUNDS: Final = 30
 #: Grid of the search for the mid-sagittal plane, mm.
-_COARSE_MM: Final = 4.0
+_COARSE_MM: Final = 6.0
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

@@ -1,0 +1,108 @@
+"""The automatic candidate: where it is found on made brains, where it must not be, and what it is called."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from prognosis_dask.brain.candidate import Candidate, automatic_candidate
+from prognosis_dask.brain.tumour import find_tumour
+from prognosis_dask.errors import CaseError, Code
+from tests.made_brains import dice, healthy_scan, made_scan, on_reference
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[str, sitk.Image]:
+    return on_reference(made_scan(2), "T2", "FLAIR", "T1")
+
+
+@pytest.fixture(scope="module")
+def brain() -> sitk.Image:
+    return made_scan(2).sequences["T2"].brain
+
+
+@pytest.fixture(scope="module")
+def found(images, brain) -> Candidate:
+    return automatic_candidate(images, brain)
+
+
+def code_of(images: dict[str, sitk.Image], brain: sitk.Image) -> Code:
+    with pytest.raises(CaseError) as caught:
+        automatic_candidate(images, brain)
+    return caught.value.problem.code
+
+
+def test_a_made_glioma_is_found_on_flair_and_t2(found):
+    assert dice(found.mask, made_scan(2).lesion_mask) > 0.75
+    assert found.sequences == ("FLAIR", "T2")
+    assert 0 < found.confidence <= 1
+
+
+def test_a_glioma_with_a_dark_middle_on_flair_is_found_whole():
+    scan = made_scan(1)
+    candidate = automatic_candidate(on_reference(scan, "T2", "FLAIR"), scan.sequences["T2"].brain)
+    assert dice(candidate.mask, scan.lesion_mask) > 0.7
+
+
+@pytest.mark.parametrize("sequence", ["T2", "FLAIR"])
+def test_one_of_the_two_sequences_is_enough(images, brain, sequence):
+    candidate = automatic_candidate({sequence: images[sequence]}, brain)
+    assert dice(candidate.mask, made_scan(2).lesion_mask) > 0.6
+    assert candidate.sequences == (sequence,)
+
+
+def test_a_healthy_brain_has_no_candidate():
+    scan = healthy_scan()
+    assert code_of(on_reference(scan, "T2", "FLAIR"), scan.sequences["T2"].brain) is Code.NO_CANDIDATE
+
+
+def test_units_and_offset_of_the_images_do_not_matter(images, brain, found):
+    scaled = {"FLAIR": images["FLAIR"] * 0.01 - 3.0, "T2": images["T2"] * 7.0 + 100.0}
+    assert dice(automatic_candidate(scaled, brain).mask, found.mask) > 0.999
+
+
+def test_the_mirrored_patient_has_the_mirrored_candidate(images, brain, found):
+    def mirrored(image: sitk.Image) -> sitk.Image:
+        flipped = sitk.GetImageFromArray(sitk.GetArrayFromImage(image)[:, :, ::-1])
+        flipped.CopyInformation(image)
+        return flipped
+
+    candidate = automatic_candidate({name: mirrored(image) for name, image in images.items()}, mirrored(brain))
+    assert dice(candidate.mask, mirrored(found.mask)) > 0.97
+
+
+def test_the_candidate_lies_within_the_brain(found, brain):
+    outside = sitk.GetArrayFromImage(brain) == 0
+    assert not sitk.GetArrayFromImage(found.mask)[outside].any()
+
+
+def test_what_a_candidate_cannot_be_looked_for_in_is_a_problem(images, brain):
+    assert code_of({"T1": images["T1"]}, brain) is Code.NO_CANDIDATE
+    assert code_of(images, brain * 0) is Code.MASK_EMPTY
+    assert code_of({"T2": images["T2"] * 0.0}, brain) is Code.IMAGE_INVALID
+
+
+def test_a_drawn_tumour_is_never_taken_for_an_automatic_one(images, brain, found):
+    drawn = made_scan(2).lesion_mask
+    tumour = find_tumour(drawn, images, brain)
+    assert tumour.source == "drawn"
+    assert tumour.note == "tumour: drawn"
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(tumour.mask), sitk.GetArrayFromImage(drawn))
+    automatic = find_tumour(None, images, brain)
+    assert automatic.source == "automatic"
+    assert automatic.confidence == found.confidence
+    assert "automatic candidate, confidence" in automatic.note
+
+
+def test_a_tumour_outlined_on_every_third_slice_is_completed_and_says_so(images, brain):
+    array = sitk.GetArrayFromImage(made_scan(2).lesion_mask)
+    held = np.flatnonzero(array.any(axis=(1, 2)))
+    array[np.setdiff1d(held, held[::3])] = 0
+    drawn = sitk.GetImageFromArray(array)
+    drawn.CopyInformation(brain)
+    tumour = find_tumour(drawn, images, brain)
+    assert tumour.source == "interpolated"
+    assert tumour.made_slices == tuple(sorted(set(range(held[0], held[::3][-1] + 1)) - set(held[::3])))
+    assert tumour.note == f"tumour: drawn, {len(tumour.made_slices)} slices between the outlines interpolated"
+    assert dice(tumour.mask, made_scan(2).lesion_mask) > 0.9
