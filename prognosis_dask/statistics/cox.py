@@ -242,6 +242,11 @@ def maximise(likelihood: PartialLikelihood, start: FloatArray | None = None) -> 
             length /= 2
         coefficient = coefficient + length * step
         value = likelihood.value(coefficient)
+        if value == -np.inf:
+            raise StatisticsError(
+                f"Cox model of {len(coefficient)} features on {len(likelihood.deaths)} events: the features order the "
+                "events perfectly; raise model.penalizer"
+            )
         if float(gradient @ step) < _SETTLED:
             return coefficient, information
     raise StatisticsError(
