@@ -38,9 +38,15 @@ def noise_table(cases: int = 120, features: int = 40, seed: int = 0) -> FeatureT
     )
 
 
-def test_the_study_s_own_selection_gives_its_figures_and_chance_gives_the_last_one_too(shared_data: Path) -> None:
-    folder = shared_data / "lung1_tables"
-    selected, deep = read_selected(folder), read_deep(folder)
+@pytest.fixture(scope="module")
+def deep(shared_data: Path) -> FeatureTable:
+    return read_deep(shared_data / "lung1_tables")
+
+
+def test_the_study_s_own_selection_gives_its_figures_and_chance_gives_the_last_one_too(
+    shared_data: Path, deep: FeatureTable
+) -> None:
+    selected = read_selected(shared_data / "lung1_tables")
     ks = (1, 10, 50, 100)
     published = in_sample_curve(selected, range(100), ks, draws=0)
     assert [round(row["c_index_in_sample"], 4) for row in published] == [0.5632, 0.5903, 0.6337, 0.6662]
@@ -127,8 +133,7 @@ def slow_rbf_ranking(X: np.ndarray, label: np.ndarray) -> list[int]:
     return eliminated[::-1]
 
 
-def test_elimination_with_the_radial_kernel_is_that_of_the_criterion_in_full(shared_data: Path) -> None:
-    deep = read_deep(shared_data / "lung1_tables")
+def test_elimination_with_the_radial_kernel_is_that_of_the_criterion_in_full(deep: FeatureTable) -> None:
     alive, known = survival_label(deep.time_days, deep.event)
     X, label = deep.X[known][:90, ::37], alive[known][:90]
     assert rank_features_rbf(X, label).tolist() == slow_rbf_ranking(X, label)
