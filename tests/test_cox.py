@@ -14,7 +14,7 @@ from lifelines.utils import concordance_index
 from benchmarks.lung1_tables import read_selected
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.concordance import concordance
-from prognosis_dask.statistics.cox import _PartialLikelihood, cox_curve, fit_cox
+from prognosis_dask.statistics.cox import PartialLikelihood, cox_curve, fit_cox
 
 #: lifelines stops at a relative change of 1e-9 unless told; its steps are shortened, so the last digits come slowly.
 TIGHT = {"precision": 1e-14, "r_precision": 1e-16}
@@ -68,7 +68,7 @@ def test_likelihood_is_efrons_and_its_derivatives_are_its_own() -> None:
     order = np.argsort(time)
     Z, time, event = X[order] / X.std(axis=0), time[order], event[order]
     beta = np.array([0.3, -0.2, 0.5])
-    likelihood = _PartialLikelihood(Z, time, event, 0.0)
+    likelihood = PartialLikelihood(Z, time, event, 0.0)
     hazard, expected = np.exp(Z @ beta), 0.0
     for t in set(time[event]):
         dead = np.flatnonzero(event & (time == t))
@@ -77,7 +77,7 @@ def test_likelihood_is_efrons_and_its_derivatives_are_its_own() -> None:
             expected += (Z[dead[tied]] @ beta) - np.log(total)
     assert likelihood.value(beta) == pytest.approx(expected, rel=1e-12)
 
-    penalised = _PartialLikelihood(Z, time, event, 0.1)
+    penalised = PartialLikelihood(Z, time, event, 0.1)
     gradient, information = penalised.derivatives(beta)
     for i, step in enumerate(1e-5 * np.eye(3)):
         slope = (penalised.value(beta + step) - penalised.value(beta - step)) / 2e-5

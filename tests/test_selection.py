@@ -113,5 +113,5 @@ def test_without_a_separating_direction_class_means_decide() -> None:
 
 
 def test_one_class_cannot_be_ranked() -> None:
-    with pytest.raises(StatisticsError, match=r"all 5 cases .* are alive .* model.label_days"):
+    with pytest.raises(StatisticsError, match=r"all 5 cases .* are of one class.* label_days"):
         rank_features(np.eye(5), np.ones(5, dtype=bool))

@@ -14,6 +14,8 @@ from prognosis_dask.statistics.endpoint import FloatArray
 #: Mean product of a variable and its multiplier at which the method ends (the price C is one, or so).
 _SETTLED = 1e-9
 _MOST_STEPS = 100
+#: Coefficients within this share of C of a bound belong on it.
+_NEAR = 1e-5
 
 
 def solve_many_cases(X: FloatArray, sign: FloatArray, C: float) -> FloatArray:
@@ -34,7 +36,8 @@ def solve_many_cases(X: FloatArray, sign: FloatArray, C: float) -> FloatArray:
     Returns
     -------
     ndarray
-        Coefficients, shape (cases,), strictly between their bounds up to rounding.
+        Coefficients, shape (cases,), feasible: they can be where :func:`prognosis_dask.statistics.svm.solve_dual`
+        starts.
 
     Raises
     ------
@@ -53,7 +56,7 @@ def solve_many_cases(X: FloatArray, sign: FloatArray, C: float) -> FloatArray:
         balance = float(sign @ a)
         gap = float(a @ low + (C - a) @ high) / (2 * n)
         if gap < _SETTLED * C and np.abs(dual).max() < 1e-7 and abs(balance) < 1e-8 * C * n:
-            return np.asarray(sign * a)
+            return sign * _on_bounds(a, C, sign)
         solve = _Solver(V, low / a + high / (C - a) + lift, sign)
         da, _, dlow, dhigh = _direction(solve, a, C, low, high, dual, balance, 0.0, 0.0)
         length = _length(a, C, low, high, da, dlow, dhigh)
@@ -66,6 +69,16 @@ def solve_many_cases(X: FloatArray, sign: FloatArray, C: float) -> FloatArray:
         a, level = a + length * da, level + length * dlevel
         low, high = low + length * dlow, high + length * dhigh
     raise StatisticsError(f"the support vector machine did not settle on {n} rows with C = {C}; check the features")
+
+
+def _on_bounds(a: FloatArray, C: float, sign: FloatArray) -> FloatArray:
+    """What is next to a bound is put on it, and the classes' balance restored by the others, within their room."""
+    a = np.where(a < _NEAR * C, 0.0, np.where(a > (1 - _NEAR) * C, C, a))
+    excess = float(sign @ a)
+    room = np.where((a > 0) & (a < C), np.where(sign * excess > 0, a, C - a), 0.0)
+    if room.any():
+        a = a - sign * excess * room / room.sum()
+    return a
 
 
 class _Solver:

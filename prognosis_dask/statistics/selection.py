@@ -67,14 +67,15 @@ def rank_features(X: FloatArray, label: BoolArray | IntArray, *, C: float = 1.0)
     scaled, signs = _scaled(X), _signs(label)
     between = sum(np.abs(scaled[sign > 0].mean(axis=0) - scaled[sign < 0].mean(axis=0)) for sign in signs)
     left = np.arange(X.shape[1])
+    duals = [np.zeros(len(scaled)) for _ in signs]
     eliminated: list[int] = []
     while len(scaled) * len(left) > _LARGE:
-        weight = _weight(scaled[:, left], [solve_many_cases(scaled[:, left], sign, C) for sign in signs])
+        duals = [solve_many_cases(scaled[:, left], sign, C) for sign in signs]
+        weight = _weight(scaled[:, left], duals)
         going = np.lexsort((-left, between[left], weight))[: len(left) // 10]
         eliminated += left[going].tolist()
         left = np.delete(left, going)
     gram = scaled[:, left] @ scaled[:, left].T
-    duals = [np.zeros(len(scaled)) for _ in signs]
     while len(left):
         duals = [solve_dual(gram, sign, C, dual) for sign, dual in zip(signs, duals, strict=True)]
         weight = _weight(scaled[:, left], duals)

@@ -25,7 +25,7 @@ def rank_stability(Z: FloatArray, endpoint: Endpoint, label_days: float, seed: l
 
 def selection_share(Z: FloatArray, endpoint: Endpoint, seed: list[int]) -> FloatArray:
     """The share of halves that take each feature, shape (features,)."""
-    take = max(1, int(np.sqrt((2 * THRESHOLD - 1) * Z.shape[1] * FALSE_SELECTIONS)))
+    take = max(1, round(np.sqrt((2 * THRESHOLD - 1) * Z.shape[1] * FALSE_SELECTIONS)))
     rng = np.random.default_rng(seed)
     count = np.zeros(Z.shape[1])
     for _ in range(PAIRS):

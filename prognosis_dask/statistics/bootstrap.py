@@ -1,0 +1,137 @@
+"""Validation by the bootstrap: what fitting the whole procedure again on redrawn patients says of its optimism."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.concordance import concordance
+from prognosis_dask.statistics.endpoint import FloatArray, IntArray, Survival
+from prognosis_dask.statistics.learners.prediction import Prediction
+from prognosis_dask.statistics.measures.classes import class_auc_drawn
+from prognosis_dask.statistics.nested import Map
+from prognosis_dask.statistics.procedure import Fitted, Procedure, fit_procedure
+from prognosis_dask.statistics.splitting import draw_patients, expect_folds_can_learn
+from prognosis_dask.statistics.table import FeatureTable
+
+#: The share of patients that a bootstrap sample holds, in the long run: 1 - 1/e.
+_SHARE_DRAWN = 0.632
+#: A prediction worth nothing: its C-index or area under the curve.
+_NO_INFORMATION = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class BootstrapResult:
+    """A procedure's discrimination (Harrell's C; classes: area under the ROC curve), by the bootstrap.
+
+    Attributes
+    ----------
+    procedure
+        Its name.
+    apparent
+        Of the model of all cases, on these same cases.
+    optimism_corrected
+        Apparent less the mean amount by which models of bootstrap samples do better on their own sample than on all
+        cases (Harrell, Lee & Mark, Statistics in Medicine 15, 361, 1996).
+    out_of_bag
+        Mean over the samples, on the patients that were not drawn; it errs to the low side.
+    point632_plus
+        Between apparent and out of bag, the nearer to the latter the more the procedure overfits (Efron & Tibshirani,
+        JASA 92, 548, 1997).
+    samples
+        Shape (draws, 3): of each sample's model on its own sample, on all cases, and out of bag.
+    """
+
+    procedure: str
+    apparent: float
+    optimism_corrected: float
+    out_of_bag: float
+    point632_plus: float
+    samples: FloatArray
+
+
+def bootstrap(
+    table: FeatureTable, procedures: Mapping[str, Procedure], draws: int = 200, seed: int = 0, map: Map = map
+) -> list[BootstrapResult]:
+    """Fit every procedure, tuning and selection with it, on ``draws`` samples of the patients; one task per sample.
+
+    Patients are drawn with replacement, all cases of one together; all procedures share the samples. In the inner folds
+    of a sample the copies of a patient stay together.
+
+    Raises
+    ------
+    StatisticsError
+        When there are too few patients with the event, or the cases or a sample cannot carry a procedure.
+    """
+    if draws < 1:
+        raise StatisticsError(f"{draws} bootstrap samples: expected one or more")
+    expect_folds_can_learn(table, 2)
+    tasks = [(name, draw) for name in procedures for draw in range(-1, draws)]
+    found = np.array(list(map(partial(_run_sample, table, dict(procedures), seed), tasks)))
+    results = []
+    for name, rows in zip(procedures, np.split(found, len(procedures)), strict=True):
+        apparent, samples = float(rows[0, 0]), rows[1:]
+        out = samples[np.isfinite(samples[:, 2]), 2]
+        out_of_bag = float(out.mean()) if len(out) else float("nan")
+        optimism = float((samples[:, 0] - samples[:, 1]).mean())
+        plus = point632_plus(apparent, out_of_bag)
+        results.append(BootstrapResult(name, apparent, apparent - optimism, out_of_bag, plus, samples))
+    return results
+
+
+def point632_plus(apparent: float, out_of_bag: float) -> float:
+    """Efron & Tibshirani's .632+ of a measure whose worthless value is 0.5 and whose best is 1.
+
+    >>> point632_plus(0.8, 0.8), round(point632_plus(1.0, 0.5), 3), round(point632_plus(0.9, 0.7), 3)
+    (0.8, 0.5, 0.745)
+    """
+    worst = max(out_of_bag, _NO_INFORMATION)
+    overfitting = 0.0
+    if apparent > worst and apparent > _NO_INFORMATION:
+        overfitting = (apparent - worst) / (apparent - _NO_INFORMATION)
+    weight = _SHARE_DRAWN / (1.0 - (1.0 - _SHARE_DRAWN) * overfitting)
+    return (1.0 - weight) * apparent + weight * worst if np.isfinite(out_of_bag) else float("nan")
+
+
+def discrimination(fitted: Fitted, table: FeatureTable) -> float:
+    """Harrell's C of the model on the table, or, for classes, the area under the ROC curve; NaN where undefined."""
+    prediction: Prediction = fitted.predict(table)
+    endpoint = table.endpoint
+    if isinstance(endpoint, Survival):
+        assert prediction.risk_score is not None
+        return concordance(endpoint.time_days, endpoint.event, prediction.risk_score).c_index
+    assert prediction.probability is not None
+    return float(class_auc_drawn(endpoint.label, prediction.probability, np.ones((1, len(endpoint))))[0])
+
+
+def _run_sample(
+    table: FeatureTable, procedures: Mapping[str, Procedure], seed: int, task: tuple[str, int]
+) -> tuple[float, float, float]:
+    """On its own sample, on all cases, out of bag; draw -1 is all cases as they are."""
+    name, draw = task
+    procedure = procedures[name]
+    if draw < 0:
+        own = discrimination(fit_procedure(procedure, table, [seed]), table)
+        return own, own, float("nan")
+    rows = draw_patients(table, [seed, draw])
+    sample = redrawn(table, rows)
+    fitted = fit_procedure(procedure, sample, [seed, draw])
+    left = np.setdiff1d(np.arange(len(table.case_ids)), rows)
+    out = discrimination(fitted, table.rows(left)) if len(left) else float("nan")
+    return discrimination(fitted, sample), discrimination(fitted, table), out
+
+
+def redrawn(table: FeatureTable, rows: IntArray) -> FeatureTable:
+    """The table of rows that may be drawn more than once: cases are named anew, patients keep their names."""
+    return replace(
+        table,
+        X=table.X[rows],
+        case_ids=tuple(f"{table.case_ids[row]}#{i}" for i, row in enumerate(rows)),
+        patient_ids=tuple(table.patient_ids[row] for row in rows),
+        endpoint=table.endpoint.rows(rows),
+        site=tuple(table.site[row] for row in rows) if table.site else (),
+    )

@@ -1,0 +1,40 @@
+"""Feature tables with a known truth, for the tests of the statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prognosis_dask.statistics.endpoint import Classes, Endpoint, Survival
+from prognosis_dask.statistics.table import FeatureTable
+
+
+def survival_table(seed: int, n: int = 80, p: int = 30, signal: float = 0.0, series: int = 1) -> FeatureTable:
+    """Exponential times about one year; the log hazard is ``signal`` times the first feature; a third censored."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, p))
+    time = 500 * rng.exponential(size=n) * np.exp(-signal * X[:, 0]) + 1
+    censored = rng.exponential(1500, size=n) + 1
+    endpoint = Survival(np.repeat(np.minimum(time, censored), series), np.repeat(time <= censored, series))
+    return as_table(np.repeat(X, series, axis=0), endpoint, series, noise=0.1 * rng.normal(size=(n * series, p)))
+
+
+def class_table(seed: int, n: int = 90, p: int = 20, signal: float = 0.0, classes: int = 2) -> FeatureTable:
+    """Classes of unequal size; class k has ``signal`` added to feature k."""
+    rng = np.random.default_rng(seed)
+    label = rng.choice(classes, size=n, p=np.arange(classes, 0, -1) / sum(range(classes + 1)))
+    X = rng.normal(size=(n, p))
+    X[np.arange(n), label] += signal
+    return as_table(X, Classes(label, tuple(f"grade {k}" for k in range(classes))))
+
+
+def as_table(X: np.ndarray, endpoint: Endpoint, series: int = 1, noise: np.ndarray | None = None) -> FeatureTable:
+    patients = [f"P{i:03d}" for i in range(len(X) // series) for _ in range(series)]
+    return FeatureTable(
+        X + noise if series > 1 and noise is not None else X,
+        tuple(f"f{i}" for i in range(X.shape[1])),
+        ("deep",) * X.shape[1],
+        ("",) * X.shape[1],
+        tuple(f"{patient}_{i}" for i, patient in enumerate(patients)),
+        tuple(patients),
+        endpoint,
+    )
