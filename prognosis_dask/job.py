@@ -19,6 +19,7 @@ class CohortSection:
     """Where the cases come from. Either ``cases`` (a table) or ``sources`` (folders to index).
 
     ``collection`` names a preset; ``roi``, ``modalities``, ``exclude`` and ``clinical`` override what it says.
+    ``sequences``: the MR sequences of a session (T1, T1c, T2, FLAIR) are one case, on the one that the ROI is drawn on.
     """
 
     collection: str = "generic"
@@ -29,6 +30,7 @@ class CohortSection:
     roi_policy: Literal["", "first", "merge", "each"] = ""
     modalities: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    sequences: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ class GradeSection:
     ``input``: the study's 64 x 64 x 20, or a crop of the brain or tumour with equal spacing. ``epochs``, ``batch_size``
     and ``learning_rate`` are the study's. ``validation_share`` of the training patients is held back, and training ends
     when their loss has not fallen for ``patience`` epochs; patience of 0: all train, for all epochs. ``balance`` weighs
-    the classes alike, ``augment`` flips, turns and changes the volumes a little.
+    the classes alike, ``augment`` flips, turns and changes the volumes. ``cross_fit``: training cases get their
+    features from so many networks, each trained without them; 0: from the one that was trained on all of them.
     """
 
     enabled: bool = False
@@ -159,6 +162,7 @@ class GradeSection:
     patience: int = 2
     balance: bool = True
     augment: bool = True
+    cross_fit: int = 3
     seed: int = 0
 
 
@@ -268,6 +272,7 @@ def _check(job: Job, where: str) -> None:
     expect(job.grade.learning_rate > 0, "grade.learning_rate", job.grade.learning_rate, "above zero")
     expect(0 < job.grade.validation_share < 1, "grade.validation_share", job.grade.validation_share, "between 0 and 1")
     expect(job.grade.patience >= 0, "grade.patience", job.grade.patience, "zero or more")
+    expect(job.grade.cross_fit >= 0, "grade.cross_fit", job.grade.cross_fit, "zero or more")
     expect(job.grade.seed >= 0, "grade.seed", job.grade.seed, "zero or more")
     expect(job.model.folds >= 2, "model.folds", job.model.folds, "two or more")
     expect(job.model.repeats >= 1, "model.repeats", job.model.repeats, "one or more")

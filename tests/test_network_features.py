@@ -15,7 +15,7 @@ from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.store.volumes import create_volumes, read_volumes, write_volume
 from tests.training_cases import made_volumes
 
-SECTION = GradeSection(epochs=3, patience=0, learning_rate=1e-3)
+SECTION = GradeSection(epochs=3, patience=0, learning_rate=1e-3, cross_fit=0)
 TRAIN = np.arange(14)
 
 

@@ -1,9 +1,10 @@
 """Deep features of the grade network, learnt anew from each outer fold's training cases.
 
-The network sees what it is to predict, so its features of a case that it was trained on say nothing of how good it is:
-nested validation gives each outer fold a network that has seen its training cases alone. Within the fold the features
-of the training cases are those of cases that the network knows, and so flatter inner tuning; the held-out ones are not
-touched by that.
+The network sees what it is to predict, so its features of a case that it was trained on say nothing of how good it is.
+So in nested validation each outer fold has a network that has seen its training cases alone, and within those the
+features of a case come from a network that was trained on the others (cross-fitting): a model on features that the
+network knows by heart would believe nothing else. All these networks start from the same values and so learn units
+that mean about the same, which is what lets one model take the features of several networks.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from prognosis_dask.deep.training import Trained, provenance, run_network, train
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.job import GradeSection
 from prognosis_dask.statistics.endpoint import Classes, FloatArray, IntArray
+from prognosis_dask.statistics.splitting import split_patients
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.store.publish import staging
 from prognosis_dask.store.volumes import read_volumes
@@ -69,17 +71,19 @@ class NetworkFeatures:
         StoreError, MissingExtraError, ClusterError
             When a case has no volume, or the engine or the GPU is not there.
         """
-        if self.folder and len(train_rows) == len(table.case_ids):
-            trained = self.train(table, train_rows)
-            _keep(trained_bytes(trained), Path(self.folder) / FILE)
-            return self.extend_by(table, trained)
+        final = self.folder and len(train_rows) == len(table.case_ids)
         kept = self._file(table, train_rows)
-        if kept is not None and kept.is_file():
+        if kept is not None and kept.is_file() and not final:
             return _with_columns(table, np.load(kept, allow_pickle=False))
-        values = self._values(self.train(table, train_rows), table)
-        if kept is not None:
-            _keep(_array_bytes(values), kept)
-        return _with_columns(table, values)
+        trained = self.train(table, train_rows)
+        values = self._values(trained, table)
+        values[train_rows] = self._cross_fitted(table.rows(train_rows), values[train_rows])
+        if not final:
+            if kept is not None:
+                _keep(_array_bytes(values), kept)
+            return _with_columns(table, values)
+        _keep(trained_bytes(trained), Path(self.folder) / FILE)
+        return self._signed(_with_columns(table, values), trained)
 
     def train(self, table: FeatureTable, rows: IntArray) -> Trained:
         """The network trained on these rows of the table."""
@@ -90,13 +94,26 @@ class NetworkFeatures:
         return train(volumes, table.endpoint.label[rows], known.patient_ids, self.section)
 
     def extend_by(self, table: FeatureTable, trained: Trained) -> FeatureTable:
-        """The table with the features of a network that is trained already, and its digest in the source."""
-        extended = _with_columns(table, self._values(trained, table))
-        return replace(extended, source={**table.source, f"{FAMILY}.sha256": trained.sha256})
+        """The table, of new cases, with the features of a network that is trained already."""
+        return self._signed(_with_columns(table, self._values(trained, table)), trained)
+
+    def _signed(self, table: FeatureTable, trained: Trained) -> FeatureTable:
+        return replace(table, source={**table.source, f"{FAMILY}.sha256": trained.sha256})
 
     def _values(self, trained: Trained, table: FeatureTable) -> FloatArray:
         features, _ = run_network(trained, read_volumes(Path(self.volumes), table.case_ids), self.section)
         return features.astype(np.float64)
+
+    def _cross_fitted(self, table: FeatureTable, values: FloatArray) -> FloatArray:
+        """The features of training cases from networks that have not seen them; ``values`` where there is one only."""
+        if self.section.cross_fit < 2:
+            return values
+        number = split_patients(table, self.section.cross_fit, [self.section.seed])
+        found = np.empty_like(values)
+        for fold in range(self.section.cross_fit):
+            others = self.train(table, np.flatnonzero(number != fold))
+            found[number == fold] = self._values(others, table.rows(number == fold))
+        return found
 
     def _file(self, table: FeatureTable, train_rows: IntArray) -> Path | None:
         """Named after everything that the features depend on."""
