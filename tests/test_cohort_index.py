@@ -300,7 +300,7 @@ def test_folders_that_link_in_a_circle_are_walked_once(patient: Path, tmp_path: 
 
 
 def test_mistakes_of_the_user_name_what_is_known(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="abcs, generic, hn1, lung1, lung4, opc, rider, sts"):
+    with pytest.raises(JobError, match="abcs, generic, hn1, lgg_1p19q, lung1, lung4, opc, rider, sts"):
         index(tmp_path, tmp_path, collection="lung9")
     with pytest.raises(JobError, match="no folder or file at"):
         index(tmp_path, tmp_path / "nowhere")

@@ -48,8 +48,8 @@ def _surface() -> tuple[Floats, Floats]:
     edge = edge[np.random.default_rng(_SEED).choice(len(edge), _POINTS, replace=False)]
     slope = np.stack([axis[tuple(edge.T)] for axis in np.gradient(values)], axis=-1)
     direction = np.asarray(soft.GetDirection()).reshape(3, 3)
-    normals: Floats = -slope[:, ::-1] @ direction.T
-    points: Floats = edge[:, ::-1] @ (direction * np.asarray(soft.GetSpacing())).T + np.asarray(soft.GetOrigin())
+    normals = -slope[:, ::-1] @ direction.T
+    points = edge[:, ::-1] @ (direction * np.asarray(soft.GetSpacing())).T + np.asarray(soft.GetOrigin())
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     return points, normals
 
@@ -68,7 +68,8 @@ class _Profiles:
 
     def moved(self, change: Floats) -> tuple[Floats, Floats]:
         """Matrix and translation of the start with three shifts and nine entries of the matrix added, all in mm."""
-        return self._matrix @ (np.eye(3) + change[3:].reshape(3, 3) / _ARM_MM), self._shift + change[:3]
+        stretch = np.eye(3) + change[3:].reshape(3, 3) / _ARM_MM
+        return np.asarray(self._matrix @ stretch, np.float64), np.asarray(self._shift + change[:3], np.float64)
 
     def misfit(self, change: Floats) -> float:
         """Minus the mean of both edges' contrasts, between -1 and 1."""

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from prognosis_dask.errors import JobError
 
+#: MR sequences; a table's columns of these names hold image files.
+SEQUENCES = ("T1", "T1c", "T2", "FLAIR")
+
 #: Columns that ``cases.csv`` must hold; any other column is a covariate.
 REQUIRED = ("case_id", "patient_id", "modality", "roi", "image", "mask")
 
@@ -41,6 +44,8 @@ class Case:
         table without it, sizes and modification times when the table was read.
     covariates
         Every further column, as text.
+    sequences
+        Where several MR sequences make one case: name (:data:`SEQUENCES`) and image of each, ``image`` among them.
     """
 
     case_id: str
@@ -54,6 +59,7 @@ class Case:
     event: int | None = None
     source: str = ""
     covariates: dict[str, str] = field(default_factory=dict, hash=False)
+    sequences: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def short_hash(self) -> str:
@@ -64,6 +70,7 @@ class Case:
     def digest(self) -> str:
         """Digest of what the features depend on: the input files and the choice of labels, not where they lie."""
         files = [Path(self.image).name, Path(self.mask).name]
+        files += [f"{name} {Path(path).name}" for name, path in sorted(self.sequences.items())]
         text = json.dumps([self.case_id, *files, list(self.labels), self.source])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -86,16 +93,22 @@ def make_case_id(*parts: str) -> str:
     return "_".join(re.sub(r"[^A-Za-z0-9.+]+", "-", part).strip("-") or "x" for part in parts)
 
 
+#: Fields that hold any number of columns.
+_OPEN = ("covariates", "sequences")
+
+
 def write_cases(path: Path, cases: Iterable[Case]) -> None:
-    """Write ``cases.csv``: the fixed columns first, then the covariates in order of first appearance."""
+    """Write ``cases.csv``: the fixed columns, the sequences if any, the covariates in order of first appearance."""
     rows = list(cases)
-    fixed = [f.name for f in fields(Case) if f.name != "covariates"]
+    fixed = [f.name for f in fields(Case) if f.name not in _OPEN]
+    images = [name for name in SEQUENCES if any(name in case.sequences for case in rows)]
     extra = list(dict.fromkeys(name for case in rows for name in case.covariates))
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(fixed + extra)
+        writer.writerow(fixed + images + extra)
         for case in rows:
             cells = [_cell(getattr(case, name)) for name in fixed]
+            cells += [case.sequences.get(name, "") for name in images]
             writer.writerow(cells + [case.covariates.get(name, "") for name in extra])
 
 
@@ -136,12 +149,13 @@ def _rows(reader: csv.DictReader[str], path: Path) -> Iterator[Case]:
 
 
 def _case(row: dict[str, str], folder: Path) -> Case:
-    fixed = {f.name for f in fields(Case)}
+    fixed = {f.name for f in fields(Case)} | set(SEQUENCES)
     if None in row:  # where csv puts the cells that are too many
         raise ValueError(f"it has more cells than the {len(row) - 1} columns; quote cells that hold a comma")
     for name in REQUIRED:
         if not row[name]:
             raise ValueError(f"{name} is empty; every case needs one")
+    sequences = {name: str(folder / row[name]) for name in SEQUENCES if row.get(name)}
     return Case(
         case_id=row["case_id"],
         patient_id=row["patient_id"],
@@ -152,8 +166,9 @@ def _case(row: dict[str, str], folder: Path) -> Case:
         labels=tuple(_label(label) for label in row.get("labels", "").split(";") if label),
         time_days=_time_days(row["time_days"]) if row.get("time_days") else None,
         event=_event(row["event"]) if row.get("event") else None,
-        source=row.get("source") or _stamp(folder / row["image"], folder / row["mask"]),
+        source=row.get("source") or _stamp(folder / row["image"], folder / row["mask"], *map(Path, sequences.values())),
         covariates={name: value for name, value in row.items() if name not in fixed},
+        sequences=sequences,
     )
 
 

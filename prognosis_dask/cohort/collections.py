@@ -40,6 +40,8 @@ class Collection:
         Unit of the time column.
     event_codes
         How the event column says 1 (seen) and 0 (censored).
+    sequences
+        Whether the MR sequences of a session are one case.
     """
 
     roi: tuple[str, ...] = ()
@@ -52,6 +54,7 @@ class Collection:
     event_columns: tuple[str, ...] = ("event",)
     time_unit: Literal["days", "months", "years"] = "days"
     event_codes: Mapping[str, int] = field(default_factory=lambda: EVENT_CODES)
+    sequences: bool = False
 
 
 _LUNG1_TIME = ("Survival.time", "survival_time")
@@ -115,6 +118,15 @@ COLLECTIONS: Mapping[str, Collection] = {
     # ABCs (anatomical brain barriers, MICCAI 2020): co-registered CT and MR of each patient, no outcome. Its ROI
     # names are not certain, so every ROI is taken.
     "abcs": Collection(policy="each", modalities=("CT", "MR"), time_columns=(), event_columns=()),
+    # LGG-1p19qDeletion: T1 and T2 in DICOM; the segmentations, on T2, in NIfTI, with both images converted beside them
+    # (LGG-104/LGG-104_T2.nii.gz, LGG-104_Segmentation.nii.gz). A class, grade or 1p/19q, takes the outcome's place.
+    "lgg_1p19q": Collection(
+        modalities=("MR",),
+        sequences=True,
+        id_columns=("Filename", "File name", "PatientID", "Patient ID", "patient_id"),
+        time_columns=(),
+        event_columns=(),
+    ),
     # Soft-tissue-Sarcoma. GTV_Mass on every modality, GTV_Edema on MR; some exports append the modality to the name.
     # The event is death: status is NED (no evidence of disease), AWD (alive with disease) or D (dead).
     "sts": Collection(
@@ -136,6 +148,7 @@ class Rules:
     policy: Policy
     modalities: tuple[str, ...]
     exclude: Mapping[str, str]
+    sequences: bool = False
 
 
 def resolve(section: CohortSection) -> Rules:
@@ -160,4 +173,4 @@ def resolve(section: CohortSection) -> Rules:
     exclude = {name: reasons.get(name, "excluded by the job") for name in section.exclude} or preset.exclude
     # without a rule there is no name to be ambiguous about
     policy: Policy = section.roi_policy or (preset.policy if roi else "each")
-    return Rules(preset, roi, policy, modalities, exclude)
+    return Rules(preset, roi, policy, modalities, exclude, preset.sequences or section.sequences)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from prognosis_dask.cohort.case import Case, make_case_id, write_cases
+from prognosis_dask.cohort.case import SEQUENCES, Case, make_case_id, write_cases
 from prognosis_dask.cohort.clinical import ClinicalTable, endpoint, find_endpoint, patient_key, read_clinical
 from prognosis_dask.cohort.collections import Rules, resolve
 from prognosis_dask.cohort.crawl import Map, crawl
@@ -19,11 +19,14 @@ from prognosis_dask.cohort.listing import write_listing
 from prognosis_dask.cohort.problems import write_problems
 from prognosis_dask.cohort.radiomics_table import TableRow, read_table
 from prognosis_dask.cohort.rois import Selection, select
+from prognosis_dask.cohort.sequences import drawn_on, sessions
 from prognosis_dask.cohort.summary import IndexSummary
 from prognosis_dask.errors import CaseError, Code, JobError, Problem
 from prognosis_dask.job import CohortSection
 
-_FIXED = {field.name for field in fields(Case)}
+_FIXED = {field.name for field in fields(Case)} | set(SEQUENCES)
+#: Per image, the MR sequences that were taken with it.
+Sessions = dict[str, dict[str, Image]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,10 @@ def index_cohort(sources: Sequence[Path], out: Path, rules: CohortSection, map: 
     headers = crawl([source for source in sources if not _is_table(source)], map, leave_out=out)
     gathered = gather(headers, rows, resolved)
     drafts, problems = _choose(gathered, resolved)
-    cases = _cases(drafts, out.absolute() / "series")
+    together: Sessions = {}
+    if resolved.sequences:
+        drafts, together = _one_per_mask(drafts), sessions(gathered.images.values())
+    cases = _cases(drafts, together, out.absolute() / "series")
     cases, clinical_problems = _join(cases, gathered.images.values(), table, resolved)
     problems = [*gathered.problems, *row_problems, *problems, *clinical_problems]
     write_cases(out / "cases.csv", cases)
@@ -153,17 +159,29 @@ def _by_patient(images: Iterable[Image]) -> dict[str, list[Image]]:
     return found
 
 
-def _cases(drafts: Sequence[_Draft], folder: Path) -> list[Case]:
+def _one_per_mask(drafts: Sequence[_Draft]) -> list[_Draft]:
+    """Of the drafts that share a mask, the one on the sequence that it was drawn on."""
+    groups: dict[tuple[str, tuple[int, ...]], list[_Draft]] = defaultdict(list)
+    for draft in drafts:
+        groups[draft.selection.mask.path, draft.selection.labels].append(draft)
+    kept = []
+    for (mask, _), group in groups.items():
+        image = drawn_on(mask, [draft.image for draft in group])
+        kept += [draft for draft in group if draft.image is image]
+    return kept
+
+
+def _cases(drafts: Sequence[_Draft], together: Sessions, folder: Path) -> list[Case]:
     """Name the cases, and write the listings of the series that they stand on."""
+    images = {image.key: image for draft in drafts for image in (draft.image, *_beside(draft, together).values())}
     listed = {
-        draft.image.key: str(write_listing(folder, draft.image.listing))
-        for draft in {draft.image.key: draft for draft in drafts}.values()
-        if draft.image.listing is not None
+        key: str(write_listing(folder, image.listing)) for key, image in images.items() if image.listing is not None
     }
     cases = []
     for draft, case_id in zip(drafts, _identifiers(drafts), strict=True):
-        image, chosen = draft.image, draft.selection
+        image, chosen, beside = draft.image, draft.selection, _beside(draft, together)
         source = f"{image.digest} {chosen.mask.bytes} {chosen.mask.modified_ns} {chosen.mask.sha256}"
+        source += "".join(f" {name} {other.digest}" for name, other in beside.items() if other is not image)
         cases.append(
             Case(
                 case_id=case_id,
@@ -175,9 +193,14 @@ def _cases(drafts: Sequence[_Draft], folder: Path) -> list[Case]:
                 labels=chosen.labels,
                 source=hashlib.sha256(source.encode()).hexdigest()[:16],
                 covariates=chosen.covariates,
+                sequences={name: listed.get(other.key, other.key) for name, other in beside.items()},
             )
         )
     return sorted(cases, key=lambda case: case.case_id)
+
+
+def _beside(draft: _Draft, together: Sessions) -> dict[str, Image]:
+    return together.get(draft.image.key, {})
 
 
 def _identifiers(drafts: Sequence[_Draft]) -> list[str]:

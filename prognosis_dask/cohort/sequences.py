@@ -1,0 +1,107 @@
+"""Several MR sequences of a patient as one case: which image is which, and which one the tumour is drawn on."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from prognosis_dask.cohort.case import SEQUENCES
+from prognosis_dask.cohort.clinical import patient_key
+from prognosis_dask.cohort.gather import Image
+from prognosis_dask.cohort.pairs import VOLUME_SUFFIXES
+
+#: The sequences that a glioma is drawn on, the likeliest first.
+DRAWN_ON = ("T2", "FLAIR", "T1c", "T1")
+
+#: What is no anatomical image of these four kinds.
+_OTHER = re.compile(
+    r"adc|e?dwi|dti|trace|perf\w*|pwi|dsc|dce|swi|swan|loc\w*|scout|survey|3plane|t2star|t2\*|asl|mra|tof"
+)
+_T1 = re.compile(r"t1\w*|mprage|mpr|spgr|bravo|tfe|fspgr|vibe")
+_T2 = re.compile(r"t2\w*")
+_FLAIR = re.compile(r"\w*flair\w*|t2f|dark_?fluid")
+_CONTRAST = re.compile(r"\w*(gd|gad\w*|post|contrast|enh\w*)|ce|c|\+c|\+|kontrast|km|t1(c|ce|gd|post|\+c)\w*")
+
+
+def sequence_of(text: str) -> str:
+    """``T1``, ``T1c``, ``T2`` or ``FLAIR`` for a file's name or a SeriesDescription; empty where it names none.
+
+    >>> [sequence_of(name) for name in ("LGG-203_T2.nii.gz", "AX T1 POST GD", "Ax T2 FLAIR", "SAG T1 MPRAGE", "ADC")]
+    ['T2', 'T1c', 'FLAIR', 'T1', '']
+    """
+    words = re.findall(r"[a-z0-9+*]+", text.lower().replace("_", " "))
+    if any(_OTHER.fullmatch(word) for word in words):
+        return ""
+    if any(_T1.fullmatch(word) for word in words):
+        return "T1c" if any(_CONTRAST.fullmatch(word) for word in words) else "T1"
+    if any(_FLAIR.fullmatch(word) for word in words):
+        return "FLAIR"
+    return "T2" if any(_T2.fullmatch(word) for word in words) else ""
+
+
+def image_sequence(image: Image) -> str:
+    """The sequence of an image by its SeriesDescription or its file's name; empty where they name none."""
+    if image.listing is not None:
+        return sequence_of(image.listing.description)
+    return sequence_of(Path(image.key).name) if image.file is not None else ""
+
+
+def sessions(images: Iterable[Image]) -> dict[str, dict[str, Image]]:
+    """Per image (its key), the sequences that were taken with it, itself among them.
+
+    Together belong a patient's series of one study, or files of one folder. Where one sequence is there more than
+    once, the one with most slices counts, then the first by name; but each image stands in its own session.
+    """
+    groups: dict[tuple[str, str], list[Image]] = defaultdict(list)
+    for image in images:
+        if image_sequence(image):
+            groups[patient_key(image.patient_id), _session(image)].append(image)
+    found = {}
+    for group in groups.values():
+        for own in group:
+            ranked = sorted(group, key=lambda image: (image is not own, -_slices(image), image.key))
+            taken: dict[str, Image] = {}
+            for image in ranked:
+                taken.setdefault(image_sequence(image), image)
+            found[own.key] = {name: taken[name] for name in SEQUENCES if name in taken}
+    return found
+
+
+def _session(image: Image) -> str:
+    return image.listing.study_uid if image.listing is not None else str(Path(image.key).parent)
+
+
+def _slices(image: Image) -> int:
+    return len(image.listing.slices) if image.listing is not None else 0
+
+
+def drawn_on(mask: str, images: Sequence[Image]) -> Image:
+    """Which of a session's sequences a mask was drawn on: the one that the mask's name says, else by its grid.
+
+    Of several on the mask's own grid, or on none, it is the likeliest: T2, FLAIR, T1c, T1.
+    """
+    by_name = {image_sequence(image): image for image in reversed(images)}
+    named = sequence_of(Path(mask).name)
+    if named and named in by_name:
+        return by_name[named]
+    ordered = [by_name[name] for name in DRAWN_ON if name in by_name] or list(images)
+    grid = _grid(mask)
+    return next((image for image in ordered if grid and _grid(image.key) == grid), ordered[0])
+
+
+def _grid(path: str) -> tuple[object, ...]:
+    """Size, spacing, origin and direction of an image file, rounded; empty where it is none."""
+    if not path.lower().endswith(VOLUME_SUFFIXES):
+        return ()
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(path)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return ()
+    numbers = (*reader.GetSpacing(), *reader.GetOrigin(), *reader.GetDirection())
+    return (*reader.GetSize(), *(round(number, 2) + 0.0 for number in numbers))
