@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -116,7 +115,7 @@ def read_measurement(path: Path | str) -> Measurement:
         raise StatisticsError(f"nothing at {path}: give a run's folder, or a CSV or XLSX table of features")
     try:
         rows = read_rows(path)
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except Exception as error:  # openpyxl raises what zipfile, XML and its own parsers raise
         raise StatisticsError(f"{path} cannot be read as a table ({error}): give a CSV or XLSX file") from error
     return _from_rows(rows, str(path))
 
@@ -191,8 +190,7 @@ def pair(first: Measurement, second: Measurement) -> Pairs:
             f"in the first and {_some(second.patient_ids)} in the second"
         )
     at_first, at_second = ([of[place] for of in found[by]] for place in (0, 1))
-    alone = [name for i, name in enumerate(first.case_ids) if i not in set(at_first)]
-    alone += [name for i, name in enumerate(second.case_ids) if i not in set(at_second)]
+    alone = [*np.delete(first.case_ids, at_first).tolist(), *np.delete(second.case_ids, at_second).tolist()]
     return _same_features(first.rows(at_first), second.rows(at_second), by, alone)
 
 
