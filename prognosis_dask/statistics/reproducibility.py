@@ -25,8 +25,7 @@ def agreement_rows(pairs: Pairs) -> list[Row]:
     """One row per feature: ``feature, family, n``, then each coefficient with ``_lower`` and ``_upper``.
 
     ``n`` counts the pairs in which both have a value; a coefficient that they do not determine (a constant feature,
-    fewer than three pairs) is NaN. Several regions of one patient count as independent, so that intervals are too narrow
-    then.
+    fewer than three pairs) is NaN. Several regions of one patient count as independent: intervals are too narrow then.
     """
     rows = []
     for i, (name, family) in enumerate(zip(pairs.first.features, pairs.first.families, strict=True)):
