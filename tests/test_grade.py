@@ -75,5 +75,5 @@ def test_every_family_is_compared_alone_and_with_the_others():
     assert {procedure.learner for procedure in spec.procedure.values()} == {"mlp"}
     assert (spec.procedure["size"].selector, spec.procedure["network"].selector) == ("", "svm-rfe")
     assert spec.procedure["all"].forced == ("size",)  # a few numbers with a meaning are not selected away
-    assert spec.procedure["all"].n_features == (5, 10)
+    assert spec.procedure["all"].n_features == (2, 5, 10)
     assert grade_spec(MODEL, ("network",)).final == "network"

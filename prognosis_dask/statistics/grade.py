@@ -18,7 +18,10 @@ from prognosis_dask.statistics.spec import EndpointRule, ModelSpec, ValidationRu
 #: Families that are many and need a selection; the others enter a model as they are.
 _SELECTED = ("radiomics", "deep", FAMILY)
 _PENALTIES = (0.01, 0.1, 1.0)
-_COUNTS = (5, 10, 20, 50)
+_COUNTS = (2, 5, 10, 20, 50)
+#: Of two features that correlate more than this one is left: a network's units say much the same, and many that say
+#: nothing would crowd out the few that say something.
+_CORRELATION = 0.9
 
 
 def grade_spec(section: ModelSection, families: Sequence[str]) -> ModelSpec:
@@ -34,7 +37,11 @@ def grade_spec(section: ModelSection, families: Sequence[str]) -> ModelSpec:
     """
     counts = tuple(count for count in _COUNTS if count < section.max_features) or (section.max_features,)
     common = Procedure(
-        learner=section.learner or "mlp", selector=section.selector, n_features=counts, penalty=_PENALTIES
+        learner=section.learner or "mlp",
+        selector=section.selector,
+        correlation=_CORRELATION,
+        n_features=counts,
+        penalty=_PENALTIES,
     )
     procedures = {family: _of(common, (family,)) for family in families}
     if len(families) > 1:
