@@ -112,13 +112,17 @@ def _hull_depth(brain: sitk.Image, voxel_mm: int) -> sitk.Image:
     """Distance inside the brain mask after a closing by a large ball, mm."""
     pad = [int(2 * _HULL_MM / voxel_mm)] * 3
     wide = sitk.ConstantPad(brain, pad, pad)
-    grown = sitk.SignedMaurerDistanceMap(wide > 0.5, False, False, True) < _HULL_MM
+    grown = _signed_distance(wide > 0.5) > -_HULL_MM
     return sitk.Crop(_signed_distance(grown) - _HULL_MM, pad, pad)
 
 
 def _signed_distance(mask: sitk.Image) -> sitk.Image:
-    """Distance from the surface, mm, positive inside."""
-    return sitk.SignedMaurerDistanceMap(mask, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    """Distance from the surface, mm, positive inside.
+
+    The filter measures from the centres of the outermost voxels inside; the surface is half a voxel farther out.
+    """
+    distance = sitk.SignedMaurerDistanceMap(mask, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    return distance + mask.GetSpacing()[0] / 2
 
 
 def _extended(image: sitk.Image, voxel_mm: int) -> sitk.Image:

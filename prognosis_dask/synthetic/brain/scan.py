@@ -23,7 +23,7 @@ COVERAGE_MM: Final = 156.0
 MIDDLE_MM: Final = (0.0, 10.0, 14.0)
 #: Standard deviation of the noise, signal units (white matter in T1 has 800).
 NOISE: Final = 15.0
-#: The bias field's logarithm stays within plus and minus this.
+#: In the brain the bias field's logarithm reaches plus or minus this.
 BIAS: Final = 0.3
 #: A slice is the mean of this many planes per mm of its thickness, rounded.
 _PLANES_PER_MM: Final = 0.5
@@ -134,7 +134,7 @@ def _sequence(
     _put_in(values, name, patient, lesion, moved, fine)
     signal = values.reshape(-1, planes, *values.shape[1:]).mean(axis=1)
     brain = sitk.Resample(head.depth_mm, grid, whole, sitk.sitkLinear, -100.0) > 0
-    bias = _bias(signal.shape, rng)
+    bias = _bias(sitk.GetArrayViewFromImage(brain) > 0, rng)
     noise = NOISE * rng.standard_normal((2, *signal.shape), dtype=np.float32)
     measured = np.hypot(signal * bias + noise[0], noise[1])  # a magnitude, so its noise is Rician
     return Sequence(
@@ -254,14 +254,15 @@ def _split(grid: sitk.Image, planes: int) -> sitk.Image:
     return fine
 
 
-def _bias(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
-    """A smooth factor: the exponential of a random cubic polynomial over the image, scaled to reach ``BIAS``."""
-    z, y, x = np.meshgrid(*[np.linspace(-1, 1, size, dtype=np.float32) for size in shape], indexing="ij", sparse=True)
+def _bias(brain: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
+    """A smooth factor: the exponential of a random cubic polynomial, scaled to reach ``BIAS`` in the brain."""
+    axes = [np.linspace(-1, 1, size, dtype=np.float32) for size in brain.shape]
+    z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
     c = rng.uniform(-1, 1, 9).astype(np.float32)
     log = c[0] * x + c[1] * y + c[2] * z + c[3] * x * y + c[4] * y * z + c[5] * x * z
     log = log + c[6] * x**2 + c[7] * y**2 + c[8] * y**3
-    log -= log.mean()
-    return np.asarray(np.exp(BIAS * log / np.abs(log).max()), np.float32)
+    log -= log[brain].mean()
+    return np.asarray(np.exp(BIAS * log / np.abs(log[brain]).max()), np.float32)
 
 
 def points_of(image: sitk.Image) -> Doubles:
