@@ -28,6 +28,7 @@ GREY = "#767676"
 PALE = "#d9d9d9"
 ORANGE = "#E69F00"
 SKY = "#56B4E9"
+BROWN = "#8C510A"  # ColorBrewer's, where eight have to be told apart
 GROUP_COLOURS = (BLUE, VERMILION, GREEN, PURPLE)
 #: One look per line where several are compared: told apart by their dashes too, in grey print.
 LINES: tuple[tuple[str, Any], ...] = (
@@ -37,6 +38,8 @@ LINES: tuple[tuple[str, Any], ...] = (
     (PURPLE, (0, (6, 1.5, 1.2, 1.5))),
     (ORANGE, (0, (8, 2))),
     (SKY, (0, (3, 1, 1, 1, 1, 1))),
+    (INK, (0, (1, 3))),
+    (BROWN, (0, (4, 1.5, 1, 1.5, 1, 1.5))),
 )
 
 #: Ticks of a logarithmic axis that spans less than two and a half times its start.

@@ -62,7 +62,7 @@ def performance(rows: pd.DataFrame, title: str, no_skill: float | None) -> Figur
 def differences(rows: pd.DataFrame, title: str) -> Figure:
     """Differences of two procedures on the same folds, with their intervals."""
     place = np.arange(len(rows))[::-1]
-    figure = canvas.new_figure(canvas.FULL_WIDTH, 0.9 + 0.32 * len(rows))
+    figure = canvas.new_figure(canvas.FULL_WIDTH, 1.0 + (0.32 if len(rows) < 8 else 0.2) * len(rows))
     axes = figure.subplots()
     axes.axvline(0, color=canvas.INK, linewidth=0.8, linestyle=":")
     axes.hlines(place, rows["lower"], rows["upper"], color=canvas.BLUE, linewidth=1.4)
@@ -154,19 +154,22 @@ def correlation_with(rows: pd.DataFrame, others: Sequence[str]) -> Figure:
         The values of ``with``, a panel each.
     """
     features = list(dict.fromkeys(rows["feature"]))[:MAX_ROWS]
-    figure = canvas.new_figure(canvas.FULL_WIDTH, 0.9 + 0.17 * len(features))
+    figure = canvas.new_figure(canvas.FULL_WIDTH, 1.1 + 0.17 * len(features))
     panels = figure.subplots(1, len(others), squeeze=False, sharey=True)[0]
     place = {name: y for y, name in enumerate(reversed(features))}
+    ticks = [-1, -0.5, 0, 0.5, 1] if len(others) < 3 else [-1, 0, 1]
     for axes, other in zip(panels, others, strict=True):
         part = rows[(rows["with"] == other) & rows["feature"].isin(features)]
         y = [place[name] for name in part["feature"]]
         axes.axvline(0, color=canvas.INK, linewidth=0.8, linestyle=":")
         axes.hlines(y, part["lower"], part["upper"], color=canvas.BLUE, linewidth=1.2)
         axes.plot(part["pearson"], y, "o", color=canvas.BLUE, markersize=3.5)
-        axes.set(xlim=(-1, 1), xlabel=f"Pearson’s r with {other}")
-        axes.set_xticks([-1, -0.5, 0, 0.5, 1], [number(t, 1) if t else "0" for t in (-1, -0.5, 0, 0.5, 1)])
+        axes.set(xlim=(-1.05, 1.05))
+        axes.set_title(clipped(other, 40 // len(others) + 8), fontsize=9 if len(others) < 4 else 7)
+        axes.set_xticks(ticks, [number(t, 1 if t % 1 else 0) for t in ticks])
         axes.tick_params(axis="y", length=0, labelsize=7.5)
         canvas.light_grid(axes, "x")
     panels[0].set_yticks(list(place.values()), [clipped(short_name(name)) for name in place])
     panels[0].set_ylim(-0.7, len(features) - 0.3)
+    figure.supxlabel("Pearson’s r", fontsize=9)
     return figure

@@ -22,7 +22,7 @@ MEASURES = {
     "brier": Measure("Brier score", "lower is better"),
     "ibs": Measure("Integrated Brier score", "lower is better"),
     "calibration_slope": Measure("Calibration slope", "1 is best; below 1 the predictions are too extreme", 0.0),
-    "observed_expected": Measure("Observed/expected", "1 is best"),
+    "observed_expected": Measure("Observed / expected", "1 is best"),
     "ici": Measure("ICI", "mean distance of predicted from observed risk; 0 is best"),
     "auc": Measure("Area under the ROC curve", "higher is better; 0.5 is guessing", 0.5),
     "balanced_accuracy": Measure("Balanced accuracy", "higher is better"),

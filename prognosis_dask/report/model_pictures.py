@@ -122,10 +122,11 @@ def verdict(models: ModelFolder) -> str:
     title = describe(headline(models)).title
     said = []
     if flattering is not None and found is not None:
+        gap = flattering - found[0]
         said.append(
             f"Judged on the cases that it was fitted on, the model would have been reported with {title} "
-            f"{number(flattering)}; on cases that it had not seen it has {with_interval(*found)}. The difference of "
-            f"{number(flattering - found[0])} is optimism, not skill."
+            f"{number(flattering)}; on cases that it had not seen it has {with_interval(*found)}. "
+            + (f"The difference of {number(gap)} is optimism, not skill." if gap >= 0.005 else "The two hardly differ.")
         )
     curve = models.table("curve", "k", "c_index_in_sample", "random_median", "random_lower", "random_upper")
     if curve is not None:
@@ -258,7 +259,7 @@ def net_benefit(models: ModelFolder) -> Picture | None:
     panels = [(title, drawn[drawn[by] == key]) for key, title in titles.items()] or [("", drawn)]
     return Picture(
         "net_benefit",
-        survival_figures.net_benefit(panels[:3], shown),
+        survival_figures.net_benefit(panels[:_MOST_PANELS], shown),
         table,
         f"Decision curves of {listed(shown)} with treat all and treat none over threshold probabilities.",
         "Decision curves (net benefit, Vickers and Elkin 2006; for censored outcomes Vickers et al. 2008): true "

@@ -168,9 +168,15 @@ def selection(models: ModelFolder) -> Picture | None:
         rows,
         f"Share of the outer folds that chose each feature; {always} of {len(rows)} were chosen by 80 % or more.",
         f"Selection stability of “{models.primary}”: in which share of the outer folds each feature was chosen "
-        f"({which}). {always} of {len(rows)} features were chosen in 80 % of the folds or more; what a few folds "
-        "choose is not a finding.",
+        f"({which}).{_forced(models)} {always} of {len(rows)} features were in the model in 80 % of the folds or more; "
+        "what a few folds choose is not a finding.",
     )
+
+
+def _forced(models: ModelFolder) -> str:
+    """The families that selection does not choose from."""
+    forced = (models.procedures.get(models.primary) or {}).get("forced") or ()
+    return f" Always in, by decision and not by selection: {listed(list(forced))}." if forced else ""
 
 
 def forest(models: ModelFolder) -> Picture | None:
@@ -197,7 +203,7 @@ def correlation(models: ModelFolder) -> Picture | None:
         return None
     others = list(dict.fromkeys(table["with"]))
     strong = {other: int((table[table["with"] == other]["pearson"].abs() > 0.7).sum()) for other in others}
-    told = listed([f"{n} beyond |r| = 0.7 with {other}" for other, n in strong.items()])
+    told = ", ".join(f"{n} with {other}" for other, n in strong.items() if n) or "none"
     features = table["feature"].nunique()
     shown = min(features, comparison_figures.MAX_ROWS)
     which = f"{shown} of {features} drawn" if shown < features else "all"
@@ -205,9 +211,9 @@ def correlation(models: ModelFolder) -> Picture | None:
         "correlation_with_size",
         comparison_figures.correlation_with(table, others),
         table,
-        f"Pearson's correlation of {features} selected features with {listed(others)}: {told}.",
-        f"Pearson correlation of the selected features ({which}) with {listed(others)}, with 95 % intervals: {told}. "
-        "Such a feature says little that size or stage does not.",
+        f"Pearson's correlation of {features} selected features with {listed(others)}; beyond 0.7: {told}.",
+        f"Pearson correlation of the selected features ({which}) with {listed(others)}, with 95 % intervals. Beyond "
+        f"|r| = 0.7, and so saying little that size or stage does not: {told}.",
     )
 
 

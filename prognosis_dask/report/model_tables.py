@@ -24,7 +24,7 @@ _OF_CLASSES = ("auc", "balanced_accuracy", "accuracy", "brier", "log_loss")
 _CALIBRATION = ("calibration_slope", "observed_expected", "ici")
 _BEST = (
     "Higher is better for C, AUC and accuracy, lower for Brier scores and log loss; calibration slope and "
-    "observed/expected are best at 1, ICI (mean distance of predicted from observed risk) at 0."
+    "observed / expected are best at 1, ICI (mean distance of predicted from observed risk) at 0."
 )
 
 
@@ -76,8 +76,7 @@ def _value(rows: pd.DataFrame) -> str:
         return "–"
     row = rows.iloc[0]
     digits = 3 if str(row["measure"]) in ("ici", "brier", "ibs") else 2
-    value, _, ends = with_interval(row["value"], row["lower"], row["upper"], digits).partition(" ")
-    return f"{value} {ends.replace(' ', NARROW)}".strip()  # a line may break before the interval, not in it
+    return _breakable(with_interval(row["value"], row["lower"], row["upper"], digits))
 
 
 def measure_notes(models: ModelFolder) -> list[str]:
@@ -202,14 +201,18 @@ def added_value(models: ModelFolder) -> Table | None:
     table = models.table("added", "base", "added", "likelihood_ratio", "df", "p", "delta_c", "lower", "upper")
     if table is None:
         return None
+    known = {"volume", "stage", "volume + stage", models.primary}
+    shown = table[table["base"].isin(known) & table["added"].isin(known)]
+    shown = table if shown.empty else shown
+    others = " Other procedures: models/added.csv." if len(shown) < len(table) else ""
     rows = [
         (r.base, r.added, number(r.likelihood_ratio), number(r.df, 0), p_number(r.p),
          with_interval(r.delta_c, r.lower, r.upper, 3))
-        for r in records(table)
+        for r in records(shown)
     ]  # fmt: skip
     return Table(
         "What is added to a model of what is known without it: likelihood-ratio test, and the change in Harrell’s C "
-        "with its 95 % interval.",
+        f"with its 95 % interval.{others}",
         ("Known", "Added", "Likelihood ratio", "df", "p", "Change in C"),
         "llnnnn",
         [Rows("", rows)],
@@ -229,20 +232,25 @@ def table_one(models: ModelFolder) -> Table | None:
             for _, row in part.iterrows()
         ]
         lost = part["missing"].fillna(0).iloc[0] if "missing" in part else 0
-        title = f"{name}; missing {lost:g}" if lost > 0 else str(name)
+        unknown = f"missing {lost:g}" if lost > 0 else ""
         if len(levels) == 1:
             level, cells = levels[0]
-            single = ["; ".join(filter(None, (title, level))), *cells]
+            single = ["; ".join(filter(None, (f"{name}, {level}" if level else str(name), unknown))), *cells]
             groups[-1] = Rows("", [*groups[-1].rows, single]) if not groups[-1].title else groups[-1]
             groups += [Rows("", [single])] if groups[-1].title else []
         else:
-            groups.append(Rows(title, [[f"\N{EM SPACE}{level}", *cells] for level, cells in levels]))
+            groups.append(
+                Rows(
+                    "; ".join(filter(None, (str(name), unknown))),
+                    [[f"\N{EM SPACE}{level}", *cells] for level, cells in levels],
+                )
+            )
     groups = [group for group in groups if group.rows]
     return Table(
         "Characteristics of the cases in the analysis. SMD: standardised difference between the groups (Austin 2009; "
         "below 0.1 is usually taken as balanced).",
         ("Characteristic", "Overall", *(c.replace("_", " ") for c in by), "SMD"),
-        "l" + "n" * (len(by) + 2),
+        "l" + "v" * (len(by) + 1) + "n",
         groups,
     )
 
@@ -252,7 +260,13 @@ def _smd(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    return "" if value is None or (isinstance(value, float) and np.isnan(value)) else str(value)
+    """A cell, which may break before its bracket."""
+    return "" if value is None or (isinstance(value, float) and np.isnan(value)) else _breakable(str(value))
+
+
+def _breakable(text: str) -> str:
+    head, bracket, rest = text.partition(" (")
+    return head + bracket + rest.replace(" ", NARROW)
 
 
 def missing(models: ModelFolder) -> Table | None:

@@ -23,8 +23,8 @@ FloatArray = npt.NDArray[np.float64]
 #: Features with an axis of their own; the others share one.
 MAX_TERMS = 10
 _LEVELS = np.array([0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.01])
-#: Labels nearer to each other than this share of the width would overlap.
-_APART = 0.055
+#: The width of a letter, and the least gap between two labels, as shares of the scales' width.
+_LETTER, _GAP = 0.0125, 0.015
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Term:
     def labels(self) -> list[str]:
         """What stands at the ticks."""
         if self.log:
-            return [f"{value:.3g}" for value in np.exp(self.ticks)]
+            return [f"{value:.0f}" if 1 <= value < 1e6 else f"{value:.3g}" for value in np.exp(self.ticks)]
         step = float(np.diff(self.ticks).min())
         digits = max(0, -int(np.floor(np.log10(step) + 1e-9)))
         return [number(value, digits) if step < 1e5 else f"{value:.3g}" for value in self.ticks]
@@ -187,7 +187,7 @@ def _scale(axes: Axes, row: float, name: str, at: FloatArray, labels: Sequence[s
     axes.plot([at.min(), at.max()], [row, row], color=canvas.INK, linewidth=0.8)
     shown: list[int] = []
     for i in [0, len(at) - 1, *range(1, len(at) - 1)]:
-        if all(abs(at[i] - at[other]) >= _APART for other in shown):
+        if all(abs(at[i] - at[o]) >= _LETTER * (len(labels[i]) + len(labels[o])) / 2 + _GAP for o in shown):
             shown.append(i)
     axes.plot(at[shown], np.full(len(shown), row), "|", color=canvas.INK, markersize=6, markeredgewidth=0.8)
     for i in shown:

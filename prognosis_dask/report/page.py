@@ -50,7 +50,7 @@ def write_report(folder: Path) -> Path:
     run = read_run(folder)
     page = sections(run)
     text = render_page(
-        title=run.info.get("title") or run.name,
+        title=run.info.get("title") or (run.model.summary.get("title") if run.model else "") or run.name,
         origin=_origin(run),
         untrained=run.untrained,
         key_figures=_key_figures(run),

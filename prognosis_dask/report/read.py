@@ -67,8 +67,9 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The run's name, else its folder's."""
-        return str(self.info.get("name") or self.path.name)
+        """The run's name, else its folder's (of a folder ``models``, the one that it is in)."""
+        path = self.path.resolve()
+        return str(self.info.get("name") or (path.parent.name if path.name == "models" else path.name))
 
     @cached_property
     def job(self) -> Mapping[str, Any]:

@@ -135,6 +135,7 @@ def _risk_table(axes: Axes, axis: TimeAxis, curves: Sequence[Curve]) -> None:
     axes.set(ylim=(len(curves) - 0.4, -1.2))
     axes.set_yticks(range(-1, len(curves)), ["Number at risk", *(curve.name for curve in curves)])
     axes.tick_params(length=0, labelbottom=False)
+    axes.tick_params(axis="y", pad=10)
     axes.spines[:].set_visible(False)
     axes.get_yticklabels()[0].set_fontweight("bold")
     for row, (curve, colour) in enumerate(zip(curves, itertools.cycle(canvas.GROUP_COLOURS), strict=False)):
@@ -156,11 +157,11 @@ def auc_over_time(table: pd.DataFrame, procedures: Sequence[str]) -> Figure:
         if i == 0:
             axes.fill_between(time, part["lower"], part["upper"], color=colour, alpha=0.15, linewidth=0)
         axes.plot(time, part["auc"], color=colour, linestyle=dashes, label=clipped(name), zorder=3 - 0.1 * i)
-    low = float(table[["auc", "lower"]].min().min())
+    low = min(float(table["auc"].min()), float(table[table["procedure"] == procedures[0]]["lower"].min()))
     axes.set(xlabel=f"Time t ({axis.unit})", ylabel="AUC(t)", xlim=(0, None), ylim=(max(0, min(low, 0.4)), 1))
     axes.set_xticks(axis.ticks)
     canvas.light_grid(axes, "y")
-    figure.legend(loc="outside upper left", ncols=2)
+    figure.legend(loc="outside upper left", ncols=3)
     return figure
 
 
@@ -176,11 +177,10 @@ def calibration(panels: Sequence[tuple[str, pd.DataFrame]], what: str) -> Figure
     what
         The risk's name in the axes' labels.
     """
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
+    rows, columns = _grid(len(panels))
     width = canvas.FULL_WIDTH if columns > 1 else 3.7
-    figure = canvas.new_figure(width, (width / columns + 0.35) * rows)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    figure = canvas.new_figure(width, (width / columns + 0.25) * rows)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, (title, part) in zip(grid.ravel(), panels, strict=False):
         _calibration_panel(axes, part)
         axes.set_title(title)
@@ -190,6 +190,12 @@ def calibration(panels: Sequence[tuple[str, pd.DataFrame]], what: str) -> Figure
         axes.set_ylabel(f"Observed {what}")
     figure.supxlabel(f"Predicted {what}", fontsize=9)
     return figure
+
+
+def _grid(panels: int) -> tuple[int, int]:
+    """Rows and columns for so many panels."""
+    columns = 2 if panels == 4 else min(3, panels)
+    return -(-panels // columns), columns
 
 
 def _calibration_panel(axes: Axes, part: pd.DataFrame) -> None:
@@ -220,16 +226,21 @@ def net_benefit(panels: Sequence[tuple[str, pd.DataFrame]], procedures: Sequence
     procedures
         Those that are drawn.
     """
-    figure = canvas.new_figure(canvas.FULL_WIDTH, 3.3)
-    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for axes, (title, part) in zip(grid, panels, strict=True):
+    rows, columns = _grid(len(panels))
+    figure = canvas.new_figure(canvas.FULL_WIDTH, 2.3 * rows + 1)
+    every = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    grid = every.ravel()
+    for axes, (title, part) in zip(grid, panels, strict=False):
         _decision_panel(axes, part, procedures)
         axes.set_title(title)
-    grid[0].set_ylabel("Net benefit")
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes in every[:, 0]:
+        axes.set_ylabel("Net benefit")
     top = max(0.01, *(float(part[["net_benefit", "treat_all"]].max().max()) for _, part in panels))
     grid[0].set_ylim(-0.12 * top, 1.08 * top)
     handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=2)
+    figure.legend(handles, labels, loc="outside upper left", ncols=3)
     figure.supxlabel("Threshold probability", fontsize=9)
     return figure
 

@@ -12,7 +12,6 @@ from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.words import count, listed, span, with_interval
 
-
 _LEARNERS = {
     "cox": "Cox proportional hazards",
     "weibull-aft": "Weibull accelerated failure time",
