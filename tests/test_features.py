@@ -13,6 +13,7 @@ import xarray as xr
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem, StoreError
+from prognosis_dask.statistics.sources import dataset_source
 from prognosis_dask.store.features import build_features, read_features, write_features
 from prognosis_dask.store.outcome import Outcome
 from prognosis_dask.store.schema import VARIABLES, documentation
@@ -97,7 +98,8 @@ def test_every_variable_has_a_name_and_a_unit(dataset: xr.Dataset) -> None:
     for name, variable in dataset.variables.items():
         assert variable.attrs["long_name"], name
         assert "units" in variable.attrs, name
-    assert {spec.name for spec in VARIABLES} - set(dataset.variables) == {"covariate_*"}
+    of_tumours = {"size", "size_feature", "size_units"}
+    assert {spec.name for spec in VARIABLES} - set(dataset.variables) == {"covariate_*", *of_tumours}
 
 
 def test_zarr_comes_back_identical_also_with_plain_xarray(dataset: xr.Dataset, tmp_path: Path) -> None:
@@ -219,3 +221,23 @@ def test_what_cannot_be_a_dataset_is_named() -> None:
 def test_the_documentation_is_the_schema() -> None:
     page = Path(__file__).resolve().parents[1] / "docs" / "features.md"
     assert page.read_text(encoding="utf-8") == documentation(), "make docs/features.md anew: its second line says how"
+
+
+def test_a_tumours_size_is_a_family_of_its_own(tmp_path):
+    found, lost, _, _ = (case.case_id for case in CASES)
+    problem = Problem(Code.NO_CANDIDATE, "none found")
+    outcomes = {
+        "brain": {
+            found: Outcome(found, "brain", "d", None, {}, {"values": [1.5, 20.0]}),
+            lost: Outcome(lost, "brain", "d", problem, {}, {}),
+        }
+    }
+    sizes = {"size_volume": "mL", "size_axial_diameter": "mm"}
+    dataset = build_features(CASES, radiomic={}, deep=(), size=sizes, outcomes=outcomes, attributes={})
+    write_features(dataset, tmp_path)
+    read = read_features(tmp_path)
+    np.testing.assert_array_equal(read["size"].values, [[1.5, 20.0], *[[math.nan] * 2] * 3])
+    assert read["size_units"].values.tolist() == ["mL", "mm"]
+    assert "brain: no-candidate" in read["problem"].values[1]
+    source = dataset_source(read, "the run")
+    assert (source.families["size_volume"], source.columns["size_volume"].unit) == ("size", "mL")

@@ -38,6 +38,8 @@ _ID_SPELLINGS = tuple(
 _NO_FEATURES = re.compile(
     r"roi|modality|problem|voxels|n_slices|lesion_cut|image|mask|label|diagnostics_.*", re.IGNORECASE
 )
+#: The coordinate that holds a family's units.
+_UNITS = {"radiomics": "radiomic_units", "size": "size_units"}
 
 
 @dataclass(frozen=True)
@@ -121,19 +123,18 @@ def read_file(path: Path, rule: TableFile) -> Source:
 def dataset_source(dataset: xr.Dataset, where: str) -> Source:
     """The columns of a feature dataset (see docs/features.md).
 
-    Deep and radiomic features, the volume, and covariates under their own names may be features.
+    Deep and radiomic features, the tumour's size and place, the volume, and covariates under their own names may be
+    features.
     """
     columns: dict[str, Column] = {}
     families: dict[str, str] = {}
     failed: dict[str, BoolArray] = {}
-    for family in ("radiomics", "deep"):
+    for family in ("radiomics", "size", "deep"):
         if family not in dataset:
             continue
         dimension = str(dataset[family].dims[1])
         values = np.asarray(dataset[family].values, dtype=float)
-        units = (
-            dataset["radiomic_units"].values if f"{dimension}_units" in dataset.variables else [""] * values.shape[1]
-        )
+        units = dataset[_UNITS[family]].values if family in _UNITS else [""] * values.shape[1]
         held = np.isfinite(values).any(axis=0)  # a class of features that was switched off is no column
         failed[family] = np.asarray(~np.isfinite(values[:, held]).all(axis=1) | ~held.any())
         for j in np.flatnonzero(held):

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ def build_features(
     radiomic: Mapping[str, str],
     deep: Sequence[str],
     labels: Sequence[str] = (),
+    size: Mapping[str, str] = MappingProxyType({}),
     outcomes: Outcomes,
     attributes: Mapping[str, Any],
 ) -> xr.Dataset:
@@ -56,9 +58,11 @@ def build_features(
         Name of every deep feature, likewise.
     labels
         Class of every deep feature where they are logits of known classes; empty where not.
+    size
+        Name and unit of every figure of the tumour's size; empty when their stage is off.
     outcomes
         Per stage (in the order in which a case passes them) and case_id. Stage ``roi`` gives :data:`ROI_RESULTS`,
-        ``radiomics`` and ``deep`` a list ``values`` in the order of the names.
+        ``radiomics``, ``brain`` (the size) and ``deep`` a list ``values`` in the order of the names.
     attributes
         Provenance; anything JSON holds except NaN and infinity.
 
@@ -69,7 +73,8 @@ def build_features(
     """
     if not cases:
         raise StoreError("there is no case, so there are no features; problems.csv says what became of the patients")
-    stages = [stage for stage, names in (("roi", ROI_RESULTS), ("radiomics", radiomic), ("deep", deep)) if names]
+    families = (("brain", size), ("roi", ROI_RESULTS), ("radiomics", radiomic), ("deep", deep))
+    stages = [stage for stage, names in families if names]
     columns: dict[str, npt.NDArray[Any]] = {
         "case": _text(case.case_id for case in cases),
         "patient_id": _text(case.patient_id for case in cases),
@@ -85,6 +90,10 @@ def build_features(
         columns["radiomic"] = _text(radiomic)
         columns["radiomic_units"] = _text(radiomic.values())
         columns["radiomics"] = _values("radiomics", cases, len(radiomic), outcomes)
+    if size:
+        columns["size_feature"] = _text(size)
+        columns["size_units"] = _text(size.values())
+        columns["size"] = _values("brain", cases, len(size), outcomes)
     if deep:
         columns["deep_feature"] = _text(deep)
         if labels:

@@ -92,6 +92,16 @@ VARIABLES = (
         "radiomic features; NaN where they failed",
         optional=True,
     ),
+    _label("size_feature", "size_feature", "name of a figure of the tumour's size or place", optional=True),
+    _label("size_units", "size_feature", "its unit", optional=True),
+    VariableSpec(
+        "size",
+        ("case", "size_feature"),
+        ("float64",),
+        "see size_units",
+        "size and place of the tumour; NaN where they failed",
+        optional=True,
+    ),
     _label("deep_feature", "deep_feature", "name of the deep feature", optional=True),
     _label("deep_label", "deep_feature", "class whose logit the deep feature is, where it is one", optional=True),
     VariableSpec(
@@ -102,6 +112,13 @@ VARIABLES = (
         "features of the network; NaN where they failed",
         optional=True,
     ),
+)
+_TOGETHER = (
+    ("radiomic", "radiomics"),
+    ("radiomic_units", "radiomics"),
+    ("size_feature", "size"),
+    ("size_units", "size"),
+    ("deep_feature", "deep"),
 )
 _BY_NAME = {spec.name: spec for spec in VARIABLES}
 
@@ -137,7 +154,7 @@ def check_dataset(dataset: xr.Dataset) -> None:
     for spec in VARIABLES:
         if not spec.optional and spec.name not in dataset.variables:
             raise StoreError(f"feature dataset: {spec.name} is missing; it has {sorted(map(str, dataset.variables))}")
-    for label, values in (("radiomic", "radiomics"), ("radiomic_units", "radiomics"), ("deep_feature", "deep")):
+    for label, values in _TOGETHER:
         if (label in dataset.variables) != (values in dataset.variables):
             raise StoreError(f"feature dataset: {label} and {values} go together, one of them is missing")
     for name in dataset.variables:
@@ -180,9 +197,9 @@ _HEAD = """# The feature dataset
 python -c "from prognosis_dask.store.schema import documentation as d; print(d(), end='')" > docs/features.md -->
 
 `features.zarr` in a run's folder is an xarray dataset with one row per case, also of the cases that failed. Open it
-with `prognosis_dask.read_features(folder)`, which checks it, or with `xarray.open_zarr(path)`. `radiomics` and `deep`
-are there when the job has switched their stage on. The dataset's attributes say what its values depend on: the job,
-the versions of the programs, the digests and the network.
+with `prognosis_dask.read_features(folder)`, which checks it, or with `xarray.open_zarr(path)`. `radiomics`, `size`
+and `deep` are there when the job has switched their stage on. The dataset's attributes say what its values depend on:
+the job, the versions of the programs, the digests and the network.
 
 `features.csv` holds the same values, one row per case: the variables of the table below in this order, then one
 column per radiomic and per deep feature. Numbers are written so that reading gives the same value, for instance with
