@@ -65,7 +65,7 @@ def test_decimal_commas_blanks_and_the_ways_of_saying_unknown(tmp_path: Path) ->
     found = read(path)
     np.testing.assert_array_equal(column(found, "x"), [1.5, np.nan, 2.25, 3])
     np.testing.assert_array_equal(column(found, "age"), [60, np.nan, np.nan, 70])
-    np.testing.assert_array_equal(column(found, "sex=female"), [0, 0, 1, 1])
+    np.testing.assert_array_equal(column(found, "sex=FEMALE"), [0, 0, 1, 1])
     np.testing.assert_array_equal(found.table.time_days, [100.5, 200, 300, 400])
     assert found.table.event.tolist() == [True, False, True, False]
     assert found.table.patient_ids == ("P1", "P2", "P3", "P4")

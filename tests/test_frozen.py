@@ -1,0 +1,161 @@
+"""A model is frozen as plain data, gives the same predictions when thawed, and refuses what it was not made for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines import KaplanMeierFitter
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.columns import Encoding
+from prognosis_dask.statistics.endpoint import Classes, Survival
+from prognosis_dask.statistics.external import expect_agreement, external_result, prediction_rows, range_warnings
+from prognosis_dask.statistics.frozen import QUANTILES, Frozen, describe, freeze, thaw
+from prognosis_dask.statistics.procedure import Procedure, fit_procedure
+from prognosis_dask.statistics.table import FeatureTable
+
+SOURCE = {"radiomics.parameters": "0123", "deep.network": "i3d"}
+
+
+def made(n: int = 80, seed: int = 0, *, classes: int = 0, source: Mapping[str, str] = SOURCE) -> FeatureTable:
+    rng = np.random.default_rng(seed)
+    X = rng.normal(5.0, 2.0, size=(n, 6))
+    ids = tuple(f"P{i}" for i in range(n))
+    score = (X[:, 1] - 5) / 2
+    if classes:
+        cuts = np.quantile(score, np.linspace(0, 1, classes + 1)[1:-1])
+        endpoint: Survival | Classes = Classes(np.searchsorted(cuts, score), tuple("abc"[:classes]))
+    else:
+        death, lost = 500 * rng.exponential(size=n) * np.exp(-score) + 1, rng.uniform(100, 2000, n)
+        endpoint = Survival(np.minimum(death, lost), death <= lost)
+    names = tuple(f"f{i}" for i in range(6))
+    return FeatureTable(X, names, ("radiomics",) * 6, ("mm",) * 6, ids, ids, endpoint, source=dict(source))
+
+
+def encodings(table: FeatureTable) -> list[Encoding]:
+    return [Encoding(name, "radiomics", unit) for name, unit in zip(table.features, table.units, strict=True)]
+
+
+def frozen(table: FeatureTable, learner: str = "cox") -> Frozen:
+    procedure = Procedure(learner=learner, n_features=(2,), penalty=(0.1,))
+    horizons = (365.0, 730.0) if isinstance(table.endpoint, Survival) else ()
+    return describe(fit_procedure(procedure, table, 0), table, encodings(table), horizons)
+
+
+@pytest.mark.parametrize(
+    ("learner", "classes"),
+    [("cox", 0), ("weibull-aft", 0), ("xgboost", 0), ("logistic", 2), ("logistic", 3), ("mlp", 2)],
+)
+def test_a_thawed_model_predicts_what_the_fitted_one_does(learner: str, classes: int, tmp_path: Path) -> None:
+    model, other = frozen(made(classes=classes), learner), made(30, 1, classes=classes)
+    freeze(model, tmp_path)
+    again = thaw(tmp_path)
+    assert prediction_rows(model, other, model.fitted.predict(other)) == prediction_rows(
+        again, other, again.fitted.predict(other)
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"model.json", "arrays.npz"}
+    (tmp_path / "again").mkdir()
+    freeze(again, tmp_path / "again")
+    for name in ("model.json", "arrays.npz"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_predictions_follow_from_the_plain_numbers_in_the_file(tmp_path: Path) -> None:
+    table, other = made(), made(30, 1)
+    freeze(frozen(table), tmp_path)
+    model = json.loads((tmp_path / "model.json").read_text())
+    rows = pd.DataFrame(prediction_rows(thaw(tmp_path), other, thaw(tmp_path).fitted.predict(other)))
+    X = other.X[:, [other.features.index(name) for name in model["features"]]]
+    risk = (X - model["mean"]) / model["scale"] @ np.array(model["coefficient"])
+    np.testing.assert_allclose(rows["risk_score"], risk)
+    np.testing.assert_allclose(rows["survival_365"], model["baseline_survival"]["365"] ** np.exp(risk))
+    train = table.X[:, [table.features.index(name) for name in model["features"]]]
+    cutoff = np.median((train - model["mean"]) / model["scale"] @ np.array(model["coefficient"]))
+    assert (rows["group"] == np.where(risk > cutoff, "high", "low")).all()
+    outside = np.less(X, train.min(axis=0)) | np.greater(X, train.max(axis=0))
+    np.testing.assert_array_equal(rows["outside_training"], outside.sum(axis=1))
+
+
+def test_what_is_kept_of_the_training_cases_is_their_distribution(tmp_path: Path) -> None:
+    table = made()
+    model = frozen(table)
+    np.testing.assert_allclose(model.quantiles, np.quantile(table.X, QUANTILES, axis=0))
+    risk = model.fitted.predict(table).risk_score
+    assert risk is not None
+    np.testing.assert_allclose(model.risk_quantiles, np.quantile(risk, QUANTILES))
+    for group, rows in (("low", risk <= np.median(risk)), ("high", risk > np.median(risk))):
+        theirs = KaplanMeierFitter().fit(table.time_days[rows], table.event[rows])
+        times, survival = model.survival_by_group[group]
+        np.testing.assert_allclose(survival, theirs.survival_function_at_times(times))
+    assert dict(model.counts) == {"n_cases": 80, "n_patients": 80, "n_events": int(table.event.sum())}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.columns(np.arange(4)), r"2 of the model's 6 features are missing: f4, f5"),
+        (lambda t: replace(t, units=("cm",) * 6), r"6 features have another unit .*: f0 is in 'cm', expected 'mm'"),
+        (
+            lambda t: replace(t, source={"radiomics.parameters": "9999"}),
+            r"made with another radiomics parameters: 9999, and the model's with 0123",
+        ),
+    ],
+)
+def test_a_table_of_other_features_units_or_parameters_is_refused_naming_which(change, message: str) -> None:
+    table = made()
+    with pytest.raises(StatisticsError, match=message):
+        expect_agreement(frozen(table), change(made(20, 2)))
+
+
+def test_what_the_models_families_do_not_depend_on_may_differ_and_silence_is_told() -> None:
+    model = frozen(made())
+    assert expect_agreement(model, made(20, 2, source=SOURCE | {"deep.network": "another"})) == []
+    (warning,) = expect_agreement(model, made(20, 2, source={}))
+    assert "does not say with which radiomics parameters" in warning
+
+
+def test_features_beyond_the_training_range_and_missing_ones_are_warned_of() -> None:
+    model, other = frozen(made()), made(40, 2)
+    name = model.fitted.chosen[0]
+    column = other.features.index(name)
+    assert not any(name in warning for warning in range_warnings(model, replace(other, X=np.full_like(other.X, 5.0))))
+    other.X[:, column] *= 1000  # the unit of another program
+    other.X[:4, 1 - column if column < 2 else 1] = np.nan
+    warnings = range_warnings(model, other)
+    assert any(f"{name} (100%)" in warning and "extrapolates" in warning for warning in warnings)
+    rows = prediction_rows(model, other, model.fitted.predict(other))
+    assert min(int(row["outside_training"]) for row in rows) >= 1
+
+
+def test_a_cohort_with_another_endpoint_is_refused() -> None:
+    with pytest.raises(StatisticsError, match="endpoint is the classes a, b, and the model predicts survival"):
+        external_result(frozen(made()), made(30, 1, classes=2), (365.0,), "model")
+    with pytest.raises(
+        StatisticsError, match="endpoint is the classes a, b, c, and the model predicts the classes a, b"
+    ):
+        external_result(frozen(made(classes=2), "logistic"), made(30, 1, classes=3), (), "model")
+
+
+def test_a_folder_without_a_whole_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StatisticsError, match=r"holds no model.json; `prognosis fit`"):
+        thaw(tmp_path)
+    freeze(frozen(made()), tmp_path)
+    arrays = (tmp_path / "arrays.npz").read_bytes()
+    (tmp_path / "arrays.npz").write_bytes(arrays[:-10])
+    with pytest.raises(StatisticsError, match=r"arrays.npz is not the file that model.json was written with"):
+        thaw(tmp_path)
+    (tmp_path / "arrays.npz").unlink()
+    with pytest.raises(StatisticsError, match="cannot be read"):
+        thaw(tmp_path)
+    (tmp_path / "model.json").write_text('{"format": "another"}')
+    with pytest.raises(StatisticsError, match="format is 'another', expected 'prognosis_dask model 1'"):
+        thaw(tmp_path)
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(StatisticsError, match="cannot be read"):
+        thaw(tmp_path)
