@@ -1,78 +1,196 @@
-"""Seconds and figures of selection, Cox curve and cross-validation on the reference study's LUNG1 tables.
+"""What the statistics take and what they find, on the reference study's LUNG1 tables and on made ones.
 
-    python -m benchmarks.survival [FOLDER] [--without-witnesses]
+    python -m benchmarks.survival [FOLDER] [--parts selection nested made large] [--repeats 20] [--without-witnesses]
 
-FOLDER holds ``lung1_tables``; without it PROGNOSIS_TEST_DATA, else ../shared/data. The witnesses are scikit-learn's RFE
-and lifelines' CoxPHFitter on the same data: slow, and timed to compare.
+FOLDER holds ``lung1_tables``; without it PROGNOSIS_TEST_DATA, else ../shared/data. Parts:
+
+* ``selection``: SVM-RFE and the in-sample Cox curve, and (slow) scikit-learn's RFE and lifelines' CoxPHFitter beside;
+* ``nested``: 5-fold nested cross-validation of image features, volume, stage, clinical columns and all of them, and
+  which differences between them are real;
+* ``made``: the same machinery where the truth is known: a planted signal, and none, over 20 seeds;
+* ``large``: a procedure fitted on 3,000 patients x 1,200 features, with its memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from benchmarks.lung1_tables import joined, read_deep, read_radiomics, read_selected
-from prognosis_dask.job import ModelSection
+from benchmarks.lung1_tables import read_deep, read_selected
 from prognosis_dask.statistics.concordance import concordance
 from prognosis_dask.statistics.cox import cox_curve
+from prognosis_dask.statistics.endpoint import Survival
+from prognosis_dask.statistics.evaluate import evaluate, time_grid
+from prognosis_dask.statistics.nested import Map, validate
+from prognosis_dask.statistics.procedure import Procedure, fit_procedure
+from prognosis_dask.statistics.reading import find_tables, read_tables
 from prognosis_dask.statistics.selection import rank_features, survival_label
+from prognosis_dask.statistics.spec import load_spec
 from prognosis_dask.statistics.table import FeatureTable
-from prognosis_dask.statistics.validation import cross_validate
 
 Result = TypeVar("Result")
 KS = (1, 10, 50, 100)
+PARTS = ("selection", "nested", "made", "large")
+SPEC = Path(__file__).resolve().parents[1] / "jobs" / "models" / "lung1_tables.toml"
+HORIZON_DAYS = 730.0
+CLINICAL = ("clinical", "stage", "volume")
+#: Fixed before any of them was validated with 20 repeats. Ridge on all columns of a set; and SVM-RFE, the study's.
+PROCEDURES: Mapping[str, Procedure] = {
+    "volume": Procedure(families=("volume",), selector="", penalty=(0.01,)),
+    "stage + volume": Procedure(families=("stage", "volume"), selector=""),
+    "clinical, stage, volume": Procedure(families=CLINICAL, selector=""),
+    "deep, SVM-RFE": Procedure(families=("deep",)),
+    "deep": Procedure(families=("deep",), selector=""),
+    "radiomics": Procedure(families=("radiomics",), selector=""),
+    "deep + radiomics": Procedure(families=("deep", "radiomics"), selector=""),
+    "everything": Procedure(selector=""),
+    "everything, trees": Procedure(families=(*CLINICAL, "radiomics"), selector="", learner="xgboost", penalty=(10.0,)),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser.add_argument("folder", nargs="?", type=Path, default=Path(os.environ.get("PROGNOSIS_TEST_DATA", beside)))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--without-witnesses", action="store_true")
     arguments = parser.parse_args()
     folder = arguments.folder / "lung1_tables"
-    deep, radiomics, selected = read_deep(folder), read_radiomics(folder), read_selected(folder)
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        if "selection" in arguments.parts:
+            selection(folder, not arguments.without_witnesses)
+        if "nested" in arguments.parts:
+            nested(folder, arguments.repeats, pool.map)
+        if "made" in arguments.parts:
+            made(pool.map)
+        if "large" in arguments.parts:
+            large()
 
+
+def selection(folder: Path, witnesses: bool) -> None:
+    deep, selected = read_deep(folder), read_selected(folder)
     alive, known = survival_label(deep.time_days, deep.event)
     X, label = deep.X[known], alive[known]
-    ranking = timed(f"SVM-RFE {X.shape[0]} x {X.shape[1]}", lambda: rank_features(X, label))
-    show_curve("the study's selection", selected)
-    show_curve("our selection (the same cases)", replace(deep, X=deep.X[:, ranking]))
-    if not arguments.without_witnesses:
-        theirs = timed("  scikit-learn's RFE(SVC) of the same", lambda: sklearn_ranking(X, label))
-        print(f"  same place in both: {np.mean(theirs == ranking):.1%}")
-        timed("  lifelines' Cox curve k = 1..100", lambda: lifelines_curve(selected))
+    ranking, seconds = timed(lambda: rank_features(X, label))
+    rows = [[f"SVM-RFE {X.shape[0]} x {X.shape[1]}, one at a time", f"{seconds:.1f} s", ""]]
+    for name, table in (("the study's selection", selected), ("ours", deep.columns(ranking))):
+        curve, seconds = timed(lambda table=table: in_sample(table))  # type: ignore[misc]
+        figures = ", ".join(f"{curve[k - 1]:.4f} (k={k})" for k in KS)
+        rows.append([f"Cox curve k = 1..100, {name}", f"{seconds:.1f} s", f"in-sample C {figures}"])
+    if witnesses:
+        theirs, seconds = timed(lambda: sklearn_ranking(X, label))
+        same = f"{np.mean(theirs == ranking):.1%} of places the same"
+        rows.append(["scikit-learn's RFE(SVC) of the same", f"{seconds:.1f} s", same])
+        _, seconds = timed(lambda: lifelines_curve(selected))
+        rows.append(["lifelines' Cox curve", f"{seconds:.1f} s", ""])
+    show(["step", "time", "figures"], rows)
 
-    section = ModelSection()
-    for name, table in (("deep", deep), ("radiomics", radiomics), ("both", joined(radiomics, deep))):
-        found = timed(
-            f"{section.folds}-fold x {section.repeats} cross-validation, {name} {table.X.shape}",
-            lambda table=table: cross_validate(table, section),  # type: ignore[misc]
+
+def nested(folder: Path, repeats: int, map: Map) -> None:
+    spec = load_spec(SPEC)
+    table = read_tables(find_tables([folder], spec), spec).table
+    print(f"LUNG1: {len(table.case_ids)} patients, {int(table.event.sum())} deaths; 5 folds x {repeats} repeats\n")
+    grid = time_grid(table.endpoint, (HORIZON_DAYS,)) if isinstance(table.endpoint, Survival) else ()
+    results, rows = [], []
+    for name, procedure in PROCEDURES.items():
+        found, seconds = timed(
+            lambda name=name, procedure=procedure: validate(  # type: ignore[misc]
+                table, {name: procedure}, repeats=repeats, map=map, horizons_days=grid
+            )
         )
-        print(f"  C {found.c_index:.4f} ({found.lower:.4f} to {found.upper:.4f}), k {[fold.k for fold in found.folds]}")
-    volume = radiomics.X[:, radiomics.features.index("original_shape_MeshVolume")]
-    apparent = concordance(radiomics.time_days, radiomics.event, volume).c_index
-    print(f"volume alone, no model: C {apparent:.4f}")
-
-
-def show_curve(name: str, table: FeatureTable) -> None:
-    curve = timed(
-        f"Cox curve k = 1..100, {name}", lambda: cox_curve(table.X, table.time_days, table.event, range(1, 101))
+        results += found
+        apparent = fit_procedure(procedure, table, 0).predict(table).risk_score
+        rows.append([name, f"{concordance(table.time_days, table.event, apparent).c_index:.3f}", f"{seconds:.0f} s"])
+    tables = evaluate(table, results, (HORIZON_DAYS,), map=map)
+    measures = {(row["procedure"], row["measure"]): row for row in tables["measures"]}
+    for row in rows:
+        found = [measures[row[0], name] for name in ("harrell_c", "uno_c", "ibs")]
+        row[1:1] = [f"{m['value']:.3f} ({m['lower']:.3f} to {m['upper']:.3f})" for m in found]
+    show(["features", "Harrell's C, held out", "Uno's C", "integrated Brier", "C in sample", "time"], rows)
+    print("Differences of Harrell's C, with the interval and p-value that respect overlapping folds:\n")
+    differences = [row for row in tables["differences"] if row["measure"] == "harrell_c"]
+    show(
+        ["", "difference", "p (Nadeau-Bengio)", "p (Wilcoxon)"],
+        [
+            [
+                f"{row['a']} - {row['b']}",
+                f"{row['difference']:+.3f} ({row['lower']:+.3f} to {row['upper']:+.3f})",
+                f"{row['p_corrected']:.2f}",
+                f"{row['p_wilcoxon']:.1g}",
+            ]
+            for row in differences
+        ],
     )
-    print("  in-sample C " + ", ".join(f"{curve[k - 1]:.7f} (k={k})" for k in KS))
 
 
-def timed(name: str, run: Callable[[], Result]) -> Result:
+def made(map: Map) -> None:
+    """200 patients, 100 features; the log hazard is a sum of three of them, or of none."""
+    rows = []
+    for signal in (0.0, 0.7):
+        found, possible = [], []
+        for seed in range(20):
+            table = made_table(seed, 200, 100, signal)
+            results = validate(table, {"it": Procedure()}, repeats=1, seed=seed, map=map)
+            found.append(np.mean([c_index(table.rows(r.test), r.risk_score) for r in results]))
+            possible.append(c_index(table, table.X[:, :3].sum(axis=1)))
+        spread = 1.96 * np.std(found, ddof=1) / np.sqrt(len(found))
+        truth = f"{np.mean(possible):.3f}" if signal else "0.5"
+        rows.append([f"{signal:g}", f"{np.mean(found):.3f} (+- {spread:.3f})", truth])
+    show(["log hazard per SD", "held-out C, mean of 20 seeds", "C of the truth"], rows)
+
+
+def large() -> None:
+    table = made_table(0, 3000, 1200, 0.3)
+    rows = []
+    for name, procedure in {
+        "SVM-RFE, tuned": Procedure(),
+        "univariate Cox, tuned": Procedure(selector="cox-univariate"),
+        "ridge of all features, tuned": Procedure(selector=""),
+    }.items():
+        _, seconds = timed(lambda procedure=procedure: fit_procedure(procedure, table, 0))  # type: ignore[misc]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        rows.append([name, f"{seconds:.0f} s", f"{peak:.1f} GiB"])
+    show(["3,000 patients x 1,200 features", "time", "peak memory so far"], rows)
+
+
+def made_table(seed: int, cases: int, features: int, signal: float) -> FeatureTable:
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(cases, features))
+    died = 500 * rng.exponential(size=cases) * np.exp(-signal * X[:, :3].sum(axis=1)) + 1
+    left = rng.exponential(1500, size=cases) + 1
+    ids = tuple(f"P{i:04d}" for i in range(cases))
+    names = tuple(f"f{i}" for i in range(features))
+    endpoint = Survival(np.minimum(died, left), died <= left)
+    return FeatureTable(X, names, ("deep",) * features, ("",) * features, ids, ids, endpoint)
+
+
+def c_index(table: FeatureTable, risk: np.ndarray) -> float:
+    return concordance(table.time_days, table.event, risk).c_index
+
+
+def in_sample(table: FeatureTable) -> list[float]:
+    return cox_curve(table.X, table.time_days, table.event, range(1, 101))
+
+
+def timed(run: Callable[[], Result]) -> tuple[Result, float]:
     start = time.perf_counter()
-    result = run()
-    print(f"{name}: {time.perf_counter() - start:.2f} s", flush=True)
-    return result
+    return run(), time.perf_counter() - start
+
+
+def show(header: list[str], rows: list[list[Any]]) -> None:
+    for row in (header, ["---"] * len(header), *rows):
+        print(f"| {' | '.join(row)} |")
+    print(flush=True)
 
 
 def sklearn_ranking(X: np.ndarray, label: np.ndarray) -> np.ndarray:

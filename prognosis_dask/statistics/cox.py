@@ -120,7 +120,7 @@ def cox_curve(
 ) -> list[float]:
     """In-sample concordance of the model on the first k columns, for each k: what the reference study reports.
 
-    In-sample figures flatter: they rise with k even on noise. See :mod:`prognosis_dask.statistics.validation`.
+    In-sample figures flatter: they rise with k even on noise. See :mod:`prognosis_dask.statistics.nested`.
 
     Parameters
     ----------

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.cox import coefficient_rows
@@ -22,6 +21,7 @@ from prognosis_dask.statistics.plain import Array, from_plain, to_plain
 from prognosis_dask.statistics.preparing import Preparation, expect_finite
 from prognosis_dask.statistics.selectors import SELECTORS
 from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.statistics.threads import one_thread
 from prognosis_dask.statistics.tuning import arrange, choose_values
 
 
@@ -72,7 +72,7 @@ class Procedure:
     selector: str = "svm-rfe"
     learner: str = "cox"
     n_features: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
-    penalty: tuple[float, ...] = (0.01, 0.1, 1.0)
+    penalty: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
     mixing: tuple[float, ...] = (0.0,)
     inner_folds: int = 3
     label_days: float = 365.0
@@ -147,7 +147,7 @@ class Fitted:
         StatisticsError
             When a feature is missing, has another unit, or the features come from other parameters or weights.
         """
-        with threadpool_limits(1):
+        with one_thread():
             return self.model.predict(self.prepared(table)[:, self.columns])
 
     def prepared(self, table: FeatureTable) -> FloatArray:
@@ -217,7 +217,7 @@ def fit_procedure(procedure: Procedure, table: FeatureTable, seed: int | list[in
     seed = [seed] if isinstance(seed, int) else seed
     table = visible(procedure, table)
     learner = learner_for(procedure.learner, table.endpoint)
-    with threadpool_limits(1):
+    with one_thread():
         values = choose_values(procedure, table, seed)
         arranged = arrange(procedure, table, seed)
         columns = arranged.columns(values.n_features if procedure.selector else len(arranged.ranked))

@@ -10,7 +10,7 @@ import numpy as np
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.concordance import concordance
 from prognosis_dask.statistics.endpoint import Classes, Endpoint, FloatArray, IntArray, Survival
-from prognosis_dask.statistics.learners import learner_for
+from prognosis_dask.statistics.learners import Learner, learner_for
 from prognosis_dask.statistics.learners.prediction import Prediction
 from prognosis_dask.statistics.preparing import Preparation, fit_preparation
 from prognosis_dask.statistics.selectors import selector_for
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: A case that a model held impossible costs no more than this.
 _LEAST_PROBABILITY = 1e-6
+#: The score where no inner fold has a comparable pair: below any other, above what cannot be fitted.
+_UNKNOWN = -1e300
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def choose_values(procedure: Procedure, table: FeatureTable, seed: list[int]) ->
 
     Columns are prepared and ranked anew in every inner training fold. Survival: the mean of the inner held-out
     folds' C-indices (Harrell's); classes: of their log losses. Simplest: fewest features, then the strongest penalty,
-    then the first mixing.
+    then the first mixing. Values with which some inner training fold has no model are not chosen.
 
     Raises
     ------
@@ -107,10 +109,16 @@ def choose_values(procedure: Procedure, table: FeatureTable, seed: list[int]) ->
             for fold in range(procedure.inner_folds)
         ]
     )
-    held = np.isfinite(scores)
-    mean = np.full(len(grid), -np.inf)
+    held = ~np.isnan(scores)
+    mean = np.full(len(grid), _UNKNOWN)
     np.divide(np.where(held, scores, 0.0).sum(axis=0), held.sum(axis=0), out=mean, where=held.any(axis=0))
-    return grid[int(mean.argmax())]
+    best = int(mean.argmax())
+    if mean[best] == -np.inf:
+        raise StatisticsError(
+            f"learner {procedure.learner!r}: none of {len(grid)} choices of n_features, penalty and mixing could be "
+            "fitted in every inner fold; add stronger penalties, or smaller numbers of features"
+        )
+    return grid[best]
 
 
 def _grid(procedure: Procedure) -> list[Values]:
@@ -128,15 +136,40 @@ def _scores(
     Z = arranged.preparation.apply(test.X, test.site)
     learner = learner_for(procedure.learner, train.endpoint)
     found: dict[Values, float] = {}
+    failed = ""
     for count in dict.fromkeys(values.n_features for values in grid):
         columns = arranged.columns(count if procedure.selector else len(arranged.ranked))
         for mixing in procedure.mixing:
             tried = [values for values in grid if values.n_features == count and values.mixing == mixing]
             penalties = [values.penalty for values in tried]
-            models = learner.fit(arranged.Z[:, columns], train.endpoint, penalties, mixing, seed)
-            for values, model in zip(tried, models, strict=True):
-                found[values] = _score(model.predict(Z[:, columns]), test.endpoint)
+            predicted = _predict(
+                learner, arranged.Z[:, columns], train.endpoint, Z[:, columns], penalties, mixing, seed
+            )
+            for values, prediction in zip(tried, predicted, strict=True):
+                found[values] = -np.inf if isinstance(prediction, str) else _score(prediction, test.endpoint)
+                failed = prediction if isinstance(prediction, str) else failed
+    if failed and max(found.values()) == -np.inf:
+        raise StatisticsError(failed)
     return [found[values] for values in grid]
+
+
+def _predict(
+    learner: Learner,
+    train: FloatArray,
+    endpoint: Endpoint,
+    test: FloatArray,
+    penalties: list[float],
+    mixing: float,
+    seed: list[int],
+) -> list[Prediction | str]:
+    """The prediction with each penalty, or why there is no such model."""
+    try:
+        return [model.predict(test) for model in learner.fit(train, endpoint, penalties, mixing, seed)]
+    except StatisticsError as error:
+        if len(penalties) == 1:
+            return [str(error)]
+    one_by_one = [_predict(learner, train, endpoint, test, [penalty], mixing, seed) for penalty in penalties]
+    return [prediction for (prediction,) in one_by_one]
 
 
 def _score(prediction: Prediction, endpoint: Endpoint) -> float:

@@ -13,9 +13,11 @@ from prognosis_dask.statistics.endpoint import Endpoint, FloatArray, Survival
 from prognosis_dask.statistics.learners.prediction import Prediction
 
 _MOST_STEPS = 100
-#: Squared length of a Newton step, in units of the curvature, at which the fit ends.
-_SETTLED = 1e-18
+#: Newton's decrement at which the fit ends; one more step would change the log likelihood by less than this.
+_SETTLED = 1e-10
 _WIDEST = 500.0
+#: A log shape beyond this is running away to infinity: hazards that rise with the 150th power of time are none.
+_STEEPEST = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +88,13 @@ def _maximise(Z: FloatArray, log_time: FloatArray, event: FloatArray, penalty: f
         while length > 1e-10 and _value(design, log_time, event, priced, theta + length * step) < value:
             length /= 2
         theta = theta + length * step
+        if abs(theta[-1]) > _STEEPEST:
+            raise StatisticsError(
+                f"Weibull model of {Z.shape[1]} features on {int(event.sum())} events has no maximum: it fits "
+                "the times exactly; take fewer features than events"
+            )
         value = _value(design, log_time, event, priced, theta)
-        if float(gradient @ step) < max(_SETTLED, 1e-14 * abs(value)):
+        if float(gradient @ step) < _SETTLED:
             return theta
     raise StatisticsError(
         f"Weibull model of {Z.shape[1]} features on {int(event.sum())} events did not converge in {_MOST_STEPS} steps; "
@@ -97,7 +104,7 @@ def _maximise(Z: FloatArray, log_time: FloatArray, event: FloatArray, penalty: f
 
 def _value(design: FloatArray, log_time: FloatArray, event: FloatArray, priced: FloatArray, theta: FloatArray) -> float:
     """Log likelihood, without the terms that no parameter enters, less the penalty; minus infinity out of range."""
-    if abs(theta[-1]) > 20:
+    if abs(theta[-1]) > 2 * _STEEPEST:
         return -np.inf
     w = np.exp(theta[-1]) * (log_time - design @ theta[:-1])
     if w.max() > _WIDEST:
