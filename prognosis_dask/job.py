@@ -149,6 +149,7 @@ class GradeSection:
     when their loss has not fallen for ``patience`` epochs; patience of 0: all train, for all epochs. ``balance`` weighs
     the classes alike, ``augment`` flips, turns and changes the volumes. ``cross_fit``: training cases get their
     features from so many networks, each trained without them; 0: from the one that was trained on all of them.
+    ``clinical``: columns of the clinical table that may help to tell the grade.
     """
 
     enabled: bool = False
@@ -163,6 +164,7 @@ class GradeSection:
     balance: bool = True
     augment: bool = True
     cross_fit: int = 3
+    clinical: tuple[str, ...] = ()
     seed: int = 0
 
 

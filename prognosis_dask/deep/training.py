@@ -13,7 +13,7 @@ import importlib.util
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ Hidden = tuple[Floats, Floats]
 
 #: Adam's, as in Keras.
 EPSILON = 1e-7
+_LIBRARIES = {"torch": "torch", "gluon": "mxnet"}
 #: One training at a time in a process: engines keep settings per process, and the workers are the parallelism.
 _LOCK = threading.Lock()
 
@@ -87,7 +88,7 @@ class Trained:
         return digest.hexdigest()
 
 
-def settle_learner(section: GradeSection) -> str:
+def settle_learner(section: GradeSection) -> Literal["gluon", "torch"]:
     """The engine that ``auto`` stands for here: torch where it is installed, else gluon.
 
     Raises
@@ -95,13 +96,12 @@ def settle_learner(section: GradeSection) -> str:
     MissingExtraError
         Where the engine, or either one, is not installed.
     """
-    libraries = {"torch": "torch", "gluon": "mxnet"}
-    wanted = list(libraries) if section.engine == "auto" else [section.engine]
+    wanted: Sequence[Literal["gluon", "torch"]] = ("torch", "gluon") if section.engine == "auto" else (section.engine,)
     for engine in wanted:
-        if importlib.util.find_spec(libraries[engine]):
+        if importlib.util.find_spec(_LIBRARIES[engine]):
             return engine
     raise MissingExtraError(
-        f"grade.engine is {section.engine!r}, which needs {' or '.join(libraries[engine] for engine in wanted)}: "
+        f"grade.engine is {section.engine!r}, which needs {' or '.join(_LIBRARIES[engine] for engine in wanted)}: "
         "not installed here; pip install 'prognosis-dask[torch]' runs everywhere"
     )
 
@@ -223,7 +223,7 @@ def class_weights(labels: npt.NDArray[np.int64], at: npt.NDArray[np.int64], *, b
 def provenance(section: GradeSection) -> dict[str, str]:
     """What a training's values depend on besides its cases: settings, engine and its version."""
     engine = settle_learner(section)
-    library = {"torch": "torch", "gluon": "mxnet"}[engine]
+    library = _LIBRARIES[engine]
     settings = {key: str(value) for key, value in asdict(section).items()}
     return settings | {"engine": engine, library: importlib.metadata.version(library)}
 

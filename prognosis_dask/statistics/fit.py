@@ -27,7 +27,7 @@ from prognosis_dask.statistics.nested import Extend, FoldResult, Map, validate
 from prognosis_dask.statistics.permutation import permutation_test
 from prognosis_dask.statistics.procedure import Fitted, Procedure, fit_procedure, visible
 from prognosis_dask.statistics.reading import ReadTable, read_tables
-from prognosis_dask.statistics.sources import dataset_source
+from prognosis_dask.statistics.sources import Source, dataset_source
 from prognosis_dask.statistics.spec import ModelSpec
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.statistics.table1 import table1_rows
@@ -89,18 +89,24 @@ def fit_models(
 
 
 def fit_dataset(dataset: xr.Dataset, section: ModelSection, folder: Path, map: Map = map) -> dict[str, Any]:
-    """What a run ends in: :func:`fit_models` of its feature dataset, as the job's ``[model]`` says.
+    """What a run ends in: :func:`fit_source` of its feature dataset, as the job's ``[model]`` says."""
+    volumes = np.asarray(dataset["volume_ml"].values, dtype=float) if "volume_ml" in dataset else np.zeros(0)
+    has_volume = bool(np.isfinite(volumes).any()) and np.nanmin(volumes) < np.nanmax(volumes)
+    return fit_source(dataset_source(dataset, "the run"), job_spec(section, has_volume=has_volume), folder, map)
+
+
+def fit_source(
+    source: Source, spec: ModelSpec, folder: Path, map: Map = map, *, extend: Extend | None = None
+) -> dict[str, Any]:
+    """:func:`fit_models` of one source.
 
     Where the cases cannot carry a model only summary.json is written, and ``not_fitted`` in it says why.
     """
-    volumes = np.asarray(dataset["volume_ml"].values, dtype=float) if "volume_ml" in dataset else np.zeros(0)
-    has_volume = bool(np.isfinite(volumes).any()) and np.nanmin(volumes) < np.nanmax(volumes)
     summary: dict[str, Any] = {}
     try:
-        spec = job_spec(section, has_volume=has_volume)
-        read = read_tables([dataset_source(dataset, "the run")], spec)
+        read = read_tables([source], spec)
         summary = describe_table(read)
-        return fit_models(read, spec, folder, map)
+        return fit_models(read, spec, folder, map, extend=extend)
     except StatisticsError as error:
         summary["not_fitted"] = str(error)
     with staging(folder) as work:
