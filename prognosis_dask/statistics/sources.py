@@ -134,7 +134,8 @@ def dataset_source(dataset: xr.Dataset, where: str) -> Source:
             continue
         dimension = str(dataset[family].dims[1])
         values = np.asarray(dataset[family].values, dtype=float)
-        units = dataset[_UNITS[family]].values if family in _UNITS else [""] * values.shape[1]
+        named = _UNITS.get(family)
+        units = dataset[named].values if named in dataset.variables else [""] * values.shape[1]
         held = np.isfinite(values).any(axis=0)  # a class of features that was switched off is no column
         failed[family] = np.asarray(~np.isfinite(values[:, held]).all(axis=1) | ~held.any())
         for j in np.flatnonzero(held):
