@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +18,9 @@ from typing import Any
 import xarray as xr
 from distributed import CancelledError, Client, KilledWorker
 
+from prognosis_dask.brain.size_features import SIZE_FEATURES
+from prognosis_dask.brain.tools import TOOLS, check_tool
+from prognosis_dask.brain_stage import run_brain
 from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.index import index_cohort
@@ -29,7 +32,8 @@ from prognosis_dask.deep.engine import (
     frames_together,
     settle_engine,
 )
-from prognosis_dask.errors import ClusterError, JobError, Problem
+from prognosis_dask.errors import ClusterError, Code, JobError, Problem
+from prognosis_dask.grade import check_grade, fit_grade
 from prognosis_dask.job import DeepSection, Job, digest
 from prognosis_dask.radiomics import column_names, read_params, unit
 from prognosis_dask.report.page import write_report
@@ -44,6 +48,7 @@ from prognosis_dask.runtime.runner import run_plan
 from prognosis_dask.runtime.tally import Tally
 from prognosis_dask.runtime.watch import Watch
 from prognosis_dask.stages import (
+    BRAIN_VERSION,
     DEEP_VERSION,
     RADIOMICS_VERSION,
     ROI_VERSION,
@@ -53,6 +58,7 @@ from prognosis_dask.stages import (
     run_roi,
 )
 from prognosis_dask.statistics.fit import fit_dataset
+from prognosis_dask.store.brains import BrainStore
 from prognosis_dask.store.features import build_features, write_features
 from prognosis_dask.store.ledger import Ledger
 from prognosis_dask.store.outcome import Outcome
@@ -62,6 +68,8 @@ from prognosis_dask.synthetic import make_cohort
 #: Bytes that a task may need at its peak: a CT of 512 x 512 with its mask, and the network with its weights.
 IMAGE_MEMORY = 1_000_000_000
 NETWORK_MEMORY = 1_500_000_000
+#: Four sequences of 256 x 256 x 48, the template and the registrations.
+BRAIN_MEMORY = 2_000_000_000
 
 Map = Callable[..., Iterable[Any]]
 Say = Callable[[str], None]
@@ -147,7 +155,7 @@ def run_folder(job: Job, out: Path | str | None) -> Path:
 
 def wants_gpu(job: Job) -> bool:
     """Whether some stage runs on a GPU; then each stage asks for the sort of worker that it needs."""
-    return job.deep.enabled and job.deep.device == "gpu"
+    return (job.deep.enabled and job.deep.device == "gpu") or (job.grade.enabled and job.grade.device == "gpu")
 
 
 def check_inputs(job: Job, *, model: bool = True) -> None:
@@ -171,10 +179,14 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
         if not Path(path).exists():
             raise JobError(f"cohort.sources: no folder at {path}")
     read_params(job.radiomics.params)
+    if job.brain.enabled and job.brain.skull_strip in TOOLS:
+        check_tool(job.brain.skull_strip)
     if job.deep.enabled:
         describe_engine(job.deep)
+    if job.grade.enabled:
+        check_grade(job)
     for stage, enabled in [("deep", job.deep.enabled), ("radiomics", job.radiomics.enabled)]:
-        if model and not enabled and job.model.features in (stage, "both"):
+        if model and not enabled and not job.grade.enabled and job.model.features in (stage, "both"):
             other = "radiomics" if stage == "deep" else "deep"
             raise JobError(
                 f"model.features is {job.model.features!r}, but {stage}.enabled is false; "
@@ -226,7 +238,10 @@ def _run(
     record, dataset = _features(job, client, folder, ledger, watch, performance_report, say)
     watch.phase("model")
     say("Fitting and validating the model")
-    summary = fit_dataset(dataset, job.model, folder / "models", map=map_on(client))
+    if job.grade.enabled:
+        summary = fit_grade(job, dataset, folder, map_on(client, gpu=job.grade.device == "gpu"))
+    else:
+        summary = fit_dataset(dataset, job.model, folder / "models", map=map_on(client))
     if "not_fitted" in summary:
         say(f"No model: {summary['not_fitted']}")
     record.finish()
@@ -237,7 +252,7 @@ def _run(
 def _features(
     job: Job, client: Client, folder: Path, ledger: Ledger, watch: Watch, performance_report: Path | None, say: Say
 ) -> tuple[RunRecord, xr.Dataset]:
-    memory = max(IMAGE_MEMORY, NETWORK_MEMORY if job.deep.enabled else 0)
+    memory = max(IMAGE_MEMORY, NETWORK_MEMORY if job.deep.enabled else 0, BRAIN_MEMORY if job.brain.enabled else 0)
     check_run(client, folder, gpu=wants_gpu(job), memory=memory)
     record = RunRecord.begin(job, client)
     record.write(folder)
@@ -245,18 +260,29 @@ def _features(
     cases, problems = _cohort(job, folder, map_on(client), say)
     deep = settle_engine(job.deep) if job.deep.enabled else job.deep
     engine = describe_engine(deep) if deep.enabled else None
-    context = StageContext(str(folder / "rois.zarr"), job.image, job.frames, read_params(job.radiomics.params), deep)
+    brains = folder / "brain" if job.brain.enabled else None
+    context = StageContext(
+        str(folder / "rois.zarr"),
+        job.image,
+        job.frames,
+        read_params(job.radiomics.params),
+        deep,
+        job.brain,
+        str(brains or ""),
+    )
     stages = _stages(job, cases, context, engine)
     record.digests = {stage.name: digest(sorted(stage.digests.values())) for stage in stages}
-    record.settings = _settings(job, context, engine)
+    record.settings = feature_settings(job, context, engine)
     record.deep = engine.provenance if engine else None
 
     RoiStore.create(folder / "rois.zarr", [case.case_id for case in cases])
+    if brains:
+        BrainStore(brains).create()
     say(f"{len(cases)} cases, {record.cluster['workers']} workers, dashboard {client.dashboard_link}")
     started = time.process_time()
     try:
         with report_to(performance_report, client):
-            record.stages = _run_stages(job, client, ledger, watch, cases, stages, context)
+            record.stages = _run_all(job, client, ledger, watch, cases, stages, context)
     finally:
         outcomes = {stage.name: _current(ledger, stage) for stage in stages}
         failed = [outcome.problem for rows in outcomes.values() for outcome in rows.values() if outcome.problem]
@@ -270,6 +296,7 @@ def _features(
         radiomic={name: unit(name) for name in column_names(context.radiomics)} if job.radiomics.enabled else {},
         deep=engine.feature_names if engine else (),
         labels=engine.labels if engine else (),
+        size=SIZE_FEATURES if job.brain.enabled else {},
         outcomes=outcomes,
         attributes=record.provenance(),
     )
@@ -298,13 +325,18 @@ def _cohort(job: Job, folder: Path, cluster_map: Map, say: Say) -> tuple[list[Ca
 
 def _stages(job: Job, cases: Sequence[Case], context: StageContext, engine: EngineDescription | None) -> list[Stage]:
     """The job's stages, each with the digests of everything that its results depend on."""
-    roi = {case.case_id: digest(ROI_VERSION, case.digest, job.image, job.frames) for case in cases}
+    images = {case.case_id: case.digest for case in cases}
+    if job.brain.enabled:
+        images = {k: digest(BRAIN_VERSION, known, job.image, job.brain) for k, known in images.items()}
+    roi = {case.case_id: digest(ROI_VERSION, images[case.case_id], job.image, job.frames) for case in cases}
     cpu, network = ("CPU", "GPU") if wants_gpu(job) else ("", "")
     size = job.run.cases_per_task
     stages = [Stage("roi", run_roi, roi, size, resource=cpu, memory=IMAGE_MEMORY)]
+    if job.brain.enabled:
+        stages.insert(0, Stage("brain", run_brain, images, size, resource=cpu, memory=BRAIN_MEMORY))
     if job.radiomics.enabled:
         params = context.radiomics.content
-        digests = {case.case_id: digest(RADIOMICS_VERSION, case.digest, job.image, params) for case in cases}
+        digests = {case.case_id: digest(RADIOMICS_VERSION, images[case.case_id], job.image, params) for case in cases}
         stages.append(Stage("radiomics", run_radiomics, digests, size, resource=cpu, memory=IMAGE_MEMORY))
     if engine:
         digests = {case.case_id: digest(DEEP_VERSION, roi[case.case_id], engine.provenance) for case in cases}
@@ -314,7 +346,7 @@ def _stages(job: Job, cases: Sequence[Case], context: StageContext, engine: Engi
     return stages
 
 
-def _settings(job: Job, context: StageContext, engine: EngineDescription | None) -> dict[str, str]:
+def feature_settings(job: Job, context: StageContext, engine: EngineDescription | None) -> dict[str, str]:
     """What a feature means, whatever the cohort: tables whose features are to be compared must agree in it."""
     settings = {}
     if job.radiomics.enabled:
@@ -332,7 +364,7 @@ def _frames_together(deep: DeepSection, roi: Outcome) -> int:
     return frames_together(deep, int(str(roi.result["n_slices"])))
 
 
-def _run_stages(
+def _run_all(
     job: Job,
     client: Client,
     ledger: Ledger,
@@ -341,11 +373,41 @@ def _run_stages(
     stages: Sequence[Stage],
     context: StageContext,
 ) -> dict[str, dict[str, float]]:
-    """Run what the ledger does not hold yet; per stage the cases done, failed and reused, and the workers' seconds."""
+    """Prepare the brains where there are any to prepare, then run the other stages on the cases that came through."""
+    counts: dict[str, dict[str, float]] = {}
+    first, *others = stages
+    if first.name == "brain":
+        counts = _run_stages(job, client, ledger, watch, cases, [first], context, redo=_lost_brains(ledger, context))
+        prepared = _current(ledger, first)
+        cases = [case for case in cases if case.case_id in prepared and not prepared[case.case_id].problem]
+        stages = others
+    return counts | _run_stages(job, client, ledger, watch, cases, stages, context)
+
+
+def _lost_brains(ledger: Ledger, context: StageContext) -> set[str]:
+    """Cases whose prepared brain is not there any more, or was found damaged by a later stage."""
+    store = BrainStore(context.brains)
+    gone = {k for k in ledger.outcomes("brain") if not (store.folder(k) / "case.json").is_file()}
+    problems = {k: outcome.problem for k, outcome in ledger.outcomes("roi").items()}
+    return gone | {k for k, problem in problems.items() if problem and problem.code is Code.STORE_DAMAGED}
+
+
+def _run_stages(
+    job: Job,
+    client: Client,
+    ledger: Ledger,
+    watch: Watch,
+    cases: Sequence[Case],
+    stages: Sequence[Stage],
+    context: StageContext,
+    redo: Collection[str] = (),
+) -> dict[str, dict[str, float]]:
+    """Run what the ledger does not hold yet, and ``redo``; per stage the cases done, failed, reused, and seconds."""
     # another job in the same folder would write other pixels under rows that this one takes for its own
     ledger.drop_outdated(stages[0].name, stages[0].digests)
     finished = {stage.name: ledger.finished(stage.name, stage.digests) for stage in stages}
     known = {name: {k: v for k, v in ledger.outcomes(name).items() if k in ids} for name, ids in finished.items()}
+    known = {name: {k: v for k, v in rows.items() if k not in redo} for name, rows in known.items()}
     first, *followers = stages
     plan = CohortPlan(cases, first, followers, context, known)
     counts = {

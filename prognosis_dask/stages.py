@@ -29,12 +29,15 @@ from prognosis_dask.errors import CaseError, Code, Problem, PrognosisError
 from prognosis_dask.imaging.crop import crop_roi
 from prognosis_dask.imaging.frames import make_frames
 from prognosis_dask.imaging.load import load_roi
-from prognosis_dask.job import DeepSection, FramesSection, ImageSection
+from prognosis_dask.imaging.roi import Roi, grid_of
+from prognosis_dask.job import BrainSection, DeepSection, FramesSection, ImageSection
 from prognosis_dask.radiomics import RadiomicsParams, column_names, extract
+from prognosis_dask.store.brains import BrainStore
 from prognosis_dask.store.outcome import Outcome
 from prognosis_dask.store.rois import RoiStore
 
 #: Raised by one whenever a stage's results change for the same input and job, so that resume computes them anew.
+BRAIN_VERSION = 1
 ROI_VERSION = 1
 RADIOMICS_VERSION = 1
 DEEP_VERSION = 1
@@ -42,24 +45,29 @@ DEEP_VERSION = 1
 
 @dataclass(frozen=True)
 class StageContext:
-    """What travels with every task beside its cases: where to write, and the sections of the job."""
+    """What travels with every task beside its cases: where to write, and the sections of the job.
+
+    ``brains`` is where prepared brains lie; empty where the images are taken as they are.
+    """
 
     rois: str
     image: ImageSection
     frames: FramesSection
     radiomics: RadiomicsParams
     deep: DeepSection
+    brain: BrainSection = field(default_factory=BrainSection)
+    brains: str = ""
 
 
 def run_roi(cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[Outcome]:
     """Read each case, bring image and mask onto one grid, cut frames and crop, store them."""
-    return [_guarded("roi", case, digest, partial(_roi, case, context)) for case, digest in _pairs(cases, digests)]
+    return [guarded("roi", case, digest, partial(_roi, case, context)) for case, digest in _pairs(cases, digests)]
 
 
 def run_radiomics(cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[Outcome]:
     """Compute the radiomic features of each case, from the stored crop where that suffices, else from its files."""
     return [
-        _guarded("radiomics", case, digest, partial(_radiomics, case, context))
+        guarded("radiomics", case, digest, partial(_radiomics, case, context))
         for case, digest in _pairs(cases, digests)
     ]
 
@@ -71,7 +79,7 @@ def run_deep(cases: tuple[Case, ...], digests: tuple[str, ...], context: StageCo
     outcomes: list[Outcome] = []
     with ThreadPoolExecutor(1) as reader:
         reads = [
-            reader.submit(_guarded, "deep", case, digest, partial(_frames, case, context))
+            reader.submit(guarded, "deep", case, digest, partial(_frames, case, context))
             for case, digest in _pairs(cases, digests)
         ]
         while reads:
@@ -87,7 +95,7 @@ def load_engine_once(section: DeepSection) -> Engine:
 
 
 def _roi(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
-    roi = load_roi(case, context.image, seconds=watch.seconds)
+    roi = _read_roi(case, context, seconds=watch.seconds)
     with watch.step("frames"):
         frames = make_frames(roi, context.frames, case.modality)
     crop = crop_roi(roi, context.image.margin_mm)
@@ -106,10 +114,20 @@ def _roi(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, objec
 def _radiomics(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
     with watch.step("read"):
         roi = RoiStore.open(context.rois).read_roi(case.case_id)
-    read_full = partial(load_roi, case, context.image, full=True, seconds=watch.seconds)
+    read_full = partial(_read_roi, case, context, full=True, seconds=watch.seconds)
     with watch.step("radiomics"):
         values = extract(roi, context.radiomics, read_full)
     return {"values": [values[name] for name in column_names(context.radiomics)]}
+
+
+def _read_roi(case: Case, context: StageContext, *, full: bool = False, seconds: dict[str, float]) -> Roi:
+    """Image and mask from the case's files, or as the brain stage has prepared them."""
+    if not context.brains:
+        return load_roi(case, context.image, full=full, seconds=seconds)
+    watch = Stopwatch(seconds)
+    with watch.step("read"):
+        stored = BrainStore(context.brains).read(case.case_id)
+    return Roi(stored.image, stored.tumour, grid_of(stored.image), (0, 0, 0))
 
 
 def _frames(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
@@ -150,7 +168,7 @@ def _with_features(read: Outcome, values: npt.NDArray[np.float32], share: float,
     return replace(read, seconds=seconds, problem=problem, result={} if problem else result)
 
 
-def _guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], dict[str, object]]) -> Outcome:
+def guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], dict[str, object]]) -> Outcome:
     """The outcome of the work on one case, whatever becomes of it; only the infrastructure's errors pass."""
     watch = Stopwatch()
     problem: Problem | None = None

@@ -77,7 +77,7 @@ def _ask_too_much(*_: object) -> None:
 
 
 def _raise(stage: str, case: Case, digest: str, _: Faults) -> list[Outcome]:
-    return [product._guarded(stage, case, digest, lambda watch: {"never": {}["a bug in a library"]})]
+    return [product.guarded(stage, case, digest, lambda watch: {"never": {}["a bug in a library"]})]
 
 
 def _kill_worker(*_: object) -> None:

@@ -7,17 +7,17 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.errors import CaseError, Code, MissingExtraError
 
-Tool = Literal["hd-bet", "synthstrip", "fsl-bet"]
+#: The programs by the names that a job calls them.
+TOOLS = ("hd-bet", "synthstrip", "fsl-bet")
 
 #: Per tool: its program, where it comes from, its arguments for an image and a folder, and the mask it writes there.
-_TOOLS: dict[str, tuple[str, str, Callable[[Path, Path], list[str]], str]] = {
+_PROGRAMS: dict[str, tuple[str, str, Callable[[Path, Path], list[str]], str]] = {
     "hd-bet": (
         "hd-bet",
         "https://github.com/MIC-DKFZ/HD-BET (version 2)",
@@ -39,7 +39,7 @@ _TOOLS: dict[str, tuple[str, str, Callable[[Path, Path], list[str]], str]] = {
 }
 
 
-def check_tool(tool: Tool) -> str:
+def check_tool(tool: str) -> str:
     """Where the tool's program is.
 
     Raises
@@ -47,7 +47,7 @@ def check_tool(tool: Tool) -> str:
     MissingExtraError
         When it is not installed here.
     """
-    program, source, _, _ = _TOOLS[tool]
+    program, source, _, _ = _PROGRAMS[tool]
     found = shutil.which(program)
     if found is None:
         raise MissingExtraError(
@@ -57,7 +57,7 @@ def check_tool(tool: Tool) -> str:
     return found
 
 
-def strip_with(tool: Tool, image: sitk.Image) -> sitk.Image:
+def strip_with(tool: str, image: sitk.Image) -> sitk.Image:
     """The brain (uint8, 0 and 1, on the image's grid) that the tool finds in an image of a head.
 
     Raises
@@ -68,7 +68,7 @@ def strip_with(tool: Tool, image: sitk.Image) -> sitk.Image:
         ``BRAIN_NOT_FOUND`` when it fails, or writes no mask or an empty one.
     """
     program = check_tool(tool)
-    _, _, arguments, written = _TOOLS[tool]
+    _, _, arguments, written = _PROGRAMS[tool]
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "image.nii.gz", Path(folder)
         sitk.WriteImage(image, str(source))

@@ -78,6 +78,20 @@ def load_roi(case: Case, settings: ImageSection, *, full: bool = False, seconds:
     return Roi(image, mask_image, grid, (0, 0, first))
 
 
+def load_image(path: str, settings: ImageSection) -> sitk.Image:
+    """All slices of an image file or of a listed DICOM series.
+
+    Raises
+    ------
+    CaseError
+        With the code of what is wrong with it.
+    """
+    grid, read = _open(path, settings)
+    image = read(0, grid.size[2])
+    _check_finite(image, path)
+    return image
+
+
 def _open(path: str, settings: ImageSection) -> tuple[Grid, Callable[[int, int], sitk.Image]]:
     """The grid of the full image, and a function that reads its slices from the first to one before the last."""
     if not path.endswith(_LISTING):
