@@ -1,0 +1,137 @@
+"""What a run of the brain study ends in: the volumes of its network, and the grade learnt from all its features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+import xarray as xr
+
+from prognosis_dask.deep.training import settle_learner
+from prognosis_dask.deep.volume_input import BRAIN, STUDY_SHAPE, TUMOUR, isotropic_crop, study_input
+from prognosis_dask.errors import CaseError, JobError
+from prognosis_dask.job import GradeSection, Job, digest
+from prognosis_dask.statistics.fit import fit_source
+from prognosis_dask.statistics.grade import grade_spec
+from prognosis_dask.statistics.nested import Map
+from prognosis_dask.statistics.network_features import FAMILY, NetworkFeatures
+from prognosis_dask.statistics.sources import Source, dataset_source
+from prognosis_dask.store.brains import BrainStore, StoredBrain
+from prognosis_dask.store.volumes import create_volumes, write_volume
+
+#: Raised by one whenever a volume changes for the same prepared brain.
+VOLUME_VERSION = 1
+#: Families of features that a grade is learnt from besides the network's, in the order of the comparison.
+_FAMILIES = ("size", "clinical", "radiomics", "deep")
+
+
+def check_grade(job: Job) -> None:
+    """Refuse a job whose grade cannot be learnt, before anything is started.
+
+    Raises
+    ------
+    JobError
+        When the brains are not prepared, or no column is named that holds the grade.
+    MissingExtraError
+        When the engine is not installed.
+    """
+    if not job.brain.enabled:
+        raise JobError("grade.enabled needs the prepared brains: set brain.enabled = true")
+    if not job.model.label:
+        raise JobError("grade.enabled needs model.label: the column of the clinical table that holds the grade")
+    settle_learner(job.grade)
+
+
+def fit_grade(job: Job, dataset: xr.Dataset, folder: Path, map: Map = map) -> dict[str, Any]:
+    """Make the network's volumes, then compare, validate and freeze the models of the grade in ``folder/models``.
+
+    Parameters
+    ----------
+    job
+        Its ``[grade]`` says how the network is trained and which clinical columns may be features, its ``[model]``
+        what is predicted and how it is validated.
+    dataset
+        The run's feature dataset.
+    folder
+        The run's folder: ``brain/`` is read; ``volumes.zarr``, ``networks/`` and ``models/`` are written.
+    map
+        Where volumes are made, networks trained and models fitted; called like the built-in one.
+
+    Returns
+    -------
+    dict
+        As :func:`prognosis_dask.statistics.fit.fit_source`.
+
+    Raises
+    ------
+    JobError
+        When a clinical column is not in the cohort's table.
+    """
+    section = replace(job.grade, engine=settle_learner(job.grade))
+    cases = [str(case) for case in dataset["case"].values]
+    made = make_volumes(folder / "brain", folder / "volumes.zarr", cases, section, map)
+    dataset = dataset.isel(case=np.flatnonzero(made))
+    source = _features(dataset_source(dataset, "the run"), section)
+    known = {*source.families.values(), *(("clinical",) if section.clinical else ())}
+    spec = grade_spec(job.model, (*(family for family in _FAMILIES if family in known), FAMILY))
+    origin = digest(VOLUME_VERSION, dataset.attrs.get("digests", {}), section.input)
+    extend = NetworkFeatures(str(folder / "volumes.zarr"), section, origin, str(folder / "networks"))
+    return fit_source(source, spec, folder / "models", map, extend=extend)
+
+
+def make_volumes(
+    brains: Path, volumes: Path, case_ids: Sequence[str], section: GradeSection, map: Map = map
+) -> npt.NDArray[np.bool_]:
+    """Make each prepared brain's volume; whether there is one, per case."""
+    create_volumes(volumes, case_ids, shape_of(section))
+    made = map(partial(_make, str(brains), str(volumes), section), list(case_ids))
+    return np.fromiter(made, dtype=np.bool_, count=len(case_ids))
+
+
+def shape_of(section: GradeSection) -> tuple[int, int, int]:
+    """Slices, rows and columns of the network's input."""
+    return {"study": STUDY_SHAPE, "brain": BRAIN.shape, "tumour": TUMOUR.shape}[section.input]
+
+
+def volume_of(brain: StoredBrain, section: GradeSection) -> npt.NDArray[np.float32]:
+    """What the network takes of a prepared brain.
+
+    Raises
+    ------
+    CaseError
+        As :mod:`prognosis_dask.deep.volume_input` has it.
+    """
+    if section.input == "study":
+        return study_input(sitk.GetArrayViewFromImage(brain.image))
+    if section.input == "brain":
+        return isotropic_crop(brain.image, brain.brain, BRAIN)
+    return isotropic_crop(brain.image, brain.tumour, TUMOUR)
+
+
+def _make(brains: str, volumes: str, section: GradeSection, case_id: str) -> bool:
+    try:
+        volume = volume_of(BrainStore(brains).read(case_id), section)
+    except CaseError:  # the brain stage has told why
+        return False
+    write_volume(Path(volumes), case_id, volume)
+    return True
+
+
+def _features(source: Source, section: GradeSection) -> Source:
+    """The source with the features that may predict a grade: of images, of size, and the clinical columns named.
+
+    No other column: a table of grades holds histology and markers that are known from the operation only.
+    """
+    found = {name: source.find(name) for name in section.clinical}
+    absent = [name for name, column in found.items() if column is None]
+    if absent:
+        raise JobError(f"grade.clinical names {absent[0]!r}; the cohort's table has no such column")
+    wanted = {column.name for column in found.values() if column is not None}
+    kept = tuple(name for name in source.features if source.families.get(name) in _FAMILIES or name in wanted)
+    return replace(source, features=kept)

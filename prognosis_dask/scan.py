@@ -1,0 +1,228 @@
+"""One new scan: prepared, measured and predicted as the cases of a run were, then told in JSON and on a page."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from prognosis_dask.brain.size import tumour_size
+from prognosis_dask.brain.size_features import SIZE_FEATURES
+from prognosis_dask.brain_stage import run_brain
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.cohort.sequences import sequence_of
+from prognosis_dask.deep.grade_file import read_trained
+from prognosis_dask.errors import CaseError, JobError, StatisticsError
+from prognosis_dask.grade import make_volumes
+from prognosis_dask.job import DeepSection, Job
+from prognosis_dask.pipeline import feature_settings
+from prognosis_dask.radiomics import column_names, read_params, unit
+from prognosis_dask.report.model_folder import read_json
+from prognosis_dask.report.scan import ScanResult, write_scan
+from prognosis_dask.report.words import with_interval
+from prognosis_dask.sections import build_section
+from prognosis_dask.stages import StageContext, run_radiomics, run_roi
+from prognosis_dask.statistics.external import expect_agreement, range_warnings
+from prognosis_dask.statistics.frozen import Frozen, thaw
+from prognosis_dask.statistics.network_features import FAMILY, FILE, NetworkFeatures
+from prognosis_dask.statistics.reading import read_tables
+from prognosis_dask.statistics.sources import dataset_source
+from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.store.brains import BrainStore
+from prognosis_dask.store.features import build_features
+from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.store.rois import RoiStore
+
+_NAME = "scan"
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a run left that a scan is predicted with."""
+
+    run: Path
+    job: Job
+    frozen: Frozen
+    reference: str
+    summary: Mapping[str, Any]
+
+
+def predict_scan(
+    run: Path | str,
+    files: Sequence[Path | str] | Mapping[str, Path | str],
+    out: Path | str,
+    *,
+    mask: Path | str = "",
+    clinical: Mapping[str, str] | None = None,
+) -> ScanResult:
+    """Predict the class of one new scan, measure its tumour, and write ``scan.json``, ``scan.html``, ``epitome.png``.
+
+    Parameters
+    ----------
+    run
+        The folder of a run whose job trained a grade: its prepared brains, network and frozen model are used.
+    files
+        Image files of the sequences, by sequence (``T1``, ``T1c``, ``T2``, ``FLAIR``), or a list whose names say which
+        is which; a single file may have any name.
+    out
+        The folder to write, replaced as a whole.
+    mask
+        The tumour's mask; without one an automatic candidate takes its place, and is called so.
+    clinical
+        The patient's values of clinical columns that the model has; those not given count as missing.
+
+    Raises
+    ------
+    CaseError
+        When the scan cannot be used: what is wrong with it, in one line.
+    PrognosisError
+        When the run holds no such model, or a file is not there.
+    """
+    model = _model(Path(run))
+    case = _case(model, files, str(mask), dict(clinical or {}))
+    with tempfile.TemporaryDirectory() as folder:
+        dataset, attributes, size, mosaic = _measured(model, case, Path(folder))
+        table = _table(model, dataset, Path(folder))
+    probability = model.frozen.fitted.predict(table).probability
+    assert probability is not None  # _model has seen classes
+    result = ScanResult(
+        name=Path(case.image).name.split(".")[0],
+        files=case.sequences,
+        probability=dict(zip(model.frozen.classes, probability[0].tolist(), strict=True)),
+        model=_told(model),
+        mask=str(attributes["tumour"]["tumour_source"]),
+        confidence=attributes["tumour"].get("tumour_confidence"),
+        size=size,
+        slices=_shown(attributes["slices"]),
+        mosaic=mosaic,
+        quality=attributes["quality"],
+        warnings=[*expect_agreement(model.frozen, table), *range_warnings(model.frozen, table)],
+    )
+    write_scan(result, Path(out))
+    return result
+
+
+def _model(run: Path) -> _Model:
+    info = read_json(run / "run.json")
+    job: Job | None = build_section(Job, dict(info["job"]), str(run / "run.json")) if info and "job" in info else None
+    if job is None or not job.grade.enabled:
+        raise StatisticsError(f"{run} is no run that trained a grade (its run.json, with grade.enabled)")
+    frozen = thaw(run)
+    if len(frozen.classes) != 2:
+        raise StatisticsError(f"the model in {run} predicts {frozen.classes or 'survival'}, expected two classes")
+    headers = [read_json(path) or {} for path in sorted((run / "brain").glob("*/case.json"))]
+    references = Counter(str(header["attributes"]["reference"]) for header in headers if "attributes" in header)
+    if not references:
+        raise StatisticsError(f"{run}/brain holds no prepared case; run the job again")
+    return _Model(run, job, frozen, references.most_common(1)[0][0], read_json(run / "models" / "summary.json") or {})
+
+
+def _case(
+    model: _Model, files: Sequence[Path | str] | Mapping[str, Path | str], mask: str, clinical: dict[str, str]
+) -> Case:
+    if isinstance(files, Mapping):
+        named = {name: str(path) for name, path in files.items()}
+    else:
+        found = [(sequence_of(Path(path).name), str(path)) for path in files]
+        named = {model.reference: found[0][1]} if len(found) == 1 else dict(found)
+        if len(named) < len(found) or "" in named:
+            raise JobError(
+                f"which sequences are {', '.join(path for _, path in found)}? Each name has to say one of T1, T1c, T2 "
+                "and FLAIR, each once; or write T2=FILE"
+            )
+    absent = [path for path in (*named.values(), mask) if path and not Path(path).is_file()]
+    if absent:
+        raise JobError(f"no file at {absent[0]}")
+    if model.reference not in named:
+        raise JobError(
+            f"the model was made on {model.reference}, and the scan's sequences are {', '.join(named)}; give one of "
+            f"{model.reference}"
+        )
+    return Case(
+        case_id=_NAME,
+        patient_id=_NAME,
+        modality="MR",
+        roi="tumour",
+        image=named[model.reference],
+        mask=mask,
+        covariates=clinical,
+        sequences=named,
+    )
+
+
+def _measured(model: _Model, case: Case, folder: Path) -> tuple[xr.Dataset, dict[str, Any], Any, bytes]:
+    """The stages of the run on this case alone, in a folder that is thrown away."""
+    job = model.job
+    params = read_params(job.radiomics.params)
+    brains, rois = folder / "brain", folder / "rois.zarr"
+    context = StageContext(str(rois), job.image, job.frames, params, DeepSection(enabled=False), job.brain, str(brains))
+    BrainStore(brains).create()
+    RoiStore.create(rois, [case.case_id])
+    stages = [("brain", run_brain), ("roi", run_roi)]
+    if job.radiomics.enabled:
+        stages.append(("radiomics", run_radiomics))
+    outcomes: dict[str, dict[str, Outcome]] = {}
+    for name, work in stages:
+        (outcome,) = work((case,), ("",), context)
+        if outcome.problem:
+            raise CaseError(outcome.problem.code, outcome.problem.reason, where=case.image)
+        outcomes[name] = {case.case_id: outcome}
+    dataset = build_features(
+        [case],
+        radiomic={name: unit(name) for name in column_names(params)} if job.radiomics.enabled else {},
+        deep=(),
+        size=SIZE_FEATURES,
+        outcomes=outcomes,
+        attributes={"settings": feature_settings(job, context, None)},
+    )
+    stored = BrainStore(brains).read(case.case_id)
+    attributes = dict(stored.attributes)
+    size = tumour_size(stored.tumour)
+    x, y, z = (attributes["size"].get(f"place_template_{axis}") for axis in ("side", "y", "z"))
+    mosaic = (BrainStore(brains).folder(case.case_id) / "epitome.png").read_bytes()
+    return dataset, attributes, replace(size, template_mm=None if x is None else (x, y, z)), mosaic
+
+
+def _table(model: _Model, dataset: xr.Dataset, folder: Path) -> FeatureTable:
+    """The case's row with every feature that the model asks for."""
+    encodings = model.frozen.encodings
+    source = dataset_source(dataset, "the scan")
+    known = [encoding for encoding in encodings if source.find(encoding.column) is not None]
+    read = read_tables([source], None, known)
+    table = read.table
+    if f"{FAMILY}.sha256" in model.frozen.fitted.source:
+        trained = read_trained(model.run / "networks" / FILE)
+        volumes = folder / "volumes.zarr"
+        make_volumes(folder / "brain", volumes, [_NAME], model.job.grade)
+        table = NetworkFeatures(str(volumes), model.job.grade).extend_by(table, trained)
+    missing = [name for name in model.frozen.fitted.features if name not in set(table.features)]
+    return replace(
+        table,
+        X=np.concatenate([table.X, np.full((1, len(missing)), np.nan)], axis=1),
+        features=(*table.features, *missing),
+        families=(*table.families, *("clinical",) * len(missing)),
+        units=(*table.units, *("",) * len(missing)),
+    )
+
+
+def _told(model: _Model) -> dict[str, str]:
+    summary = model.summary
+    auc = with_interval(summary.get("auc_cv"), summary.get("auc_cv_lower"), summary.get("auc_cv_upper"))
+    return {
+        "run": model.job.name,
+        "procedure": str(summary.get("procedure", "")),
+        "learnt from": f"{model.frozen.counts['n_cases']} cases of {model.frozen.counts['n_patients']} patients",
+        "AUC on held-out cases": auc,
+    }
+
+
+def _shown(slices: Mapping[str, int]) -> dict[int, str]:
+    """Per slice what it shows, in order."""
+    names = {index: [name for name, at in slices.items() if at == index] for index in sorted(set(slices.values()))}
+    return {index: ", ".join(found) for index, found in names.items()}
