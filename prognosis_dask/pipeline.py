@@ -185,8 +185,14 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
         describe_engine(job.deep)
     if job.grade.enabled:
         check_grade(job)
+    elif model:
+        _check_features(job)
+
+
+def _check_features(job: Job) -> None:
+    """A model needs the features that it names."""
     for stage, enabled in [("deep", job.deep.enabled), ("radiomics", job.radiomics.enabled)]:
-        if model and not enabled and not job.grade.enabled and job.model.features in (stage, "both"):
+        if not enabled and job.model.features in (stage, "both"):
             other = "radiomics" if stage == "deep" else "deep"
             raise JobError(
                 f"model.features is {job.model.features!r}, but {stage}.enabled is false; "

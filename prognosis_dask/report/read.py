@@ -21,7 +21,9 @@ from prognosis_dask.store.outcome import Outcome
 from prognosis_dask.store.rois import RoiStore
 
 #: The stages in the order in which a case passes them.
-STAGES = ("roi", "radiomics", "deep")
+STAGES = ("brain", "roi", "radiomics", "deep")
+#: Those that every case has to pass for the ones that follow.
+_GATES = ("brain", "roi")
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def read_run(path: Path) -> RunFolder:
 def enabled_stages(info: Mapping[str, Any]) -> list[str]:
     """The stages of the job that ``run.json`` holds."""
     job = info.get("job") or {}
-    return [stage for stage in STAGES if (job.get(stage) or {}).get("enabled", True)]
+    return [stage for stage in STAGES if (job.get(stage) or {}).get("enabled", stage != "brain")]
 
 
 def _outcomes(path: Path, stages: Sequence[str], cases: Sequence[Case]) -> dict[str, dict[str, Outcome]]:
@@ -136,9 +138,10 @@ def _outcomes(path: Path, stages: Sequence[str], cases: Sequence[Case]) -> dict[
         return {}
     with Ledger.read(path) as ledger:
         outcomes = {stage: ledger.outcomes(stage) for stage in stages}
-    known = {case.case_id for case in cases}
-    passed = {case_id for case_id, outcome in outcomes["roi"].items() if case_id in known and outcome.problem is None}
-    return {
-        stage: {case_id: o for case_id, o in found.items() if case_id in (known if stage == "roi" else passed)}
-        for stage, found in outcomes.items()
-    }
+    here = {case.case_id for case in cases}
+    kept: dict[str, dict[str, Outcome]] = {}
+    for stage, found in outcomes.items():
+        kept[stage] = {case_id: outcome for case_id, outcome in found.items() if case_id in here}
+        if stage in _GATES:
+            here = {case_id for case_id, outcome in kept[stage].items() if outcome.problem is None}
+    return kept

@@ -29,7 +29,7 @@ NAMED = 20
 WINDOW = 120.0
 LOOK_EVERY = 2.0
 #: The stages in the order in which a case passes them, and the section of the job that turns them on.
-STAGES = {"roi": None, "radiomics": "radiomics", "deep": "deep"}
+STAGES = {"brain": "brain", "roi": None, "radiomics": "radiomics", "deep": "deep"}
 
 _CLEAR = "\x1b[2J\x1b[H"  # ECMA-48: erase the screen, cursor to the upper left
 
@@ -88,7 +88,8 @@ class _State:
     def waiting(self, stage: str) -> int:
         """Cases that the stage has still to take, those left out that failed before it."""
         count = self.counts.get(stage, _NOTHING)
-        failed_before = 0 if stage == "roi" else self.counts.get("roi", _NOTHING).failed
+        before = {"brain": (), "roi": ("brain",)}.get(stage, ("brain", "roi"))
+        failed_before = sum(self.counts.get(name, _NOTHING).failed for name in before)
         return max(0, self.cases - failed_before - count.done - count.failed)
 
     def per_second(self, stage: str) -> float | None:
@@ -99,9 +100,9 @@ class _State:
         return (pace.count - 1) / (self.now - pace.first)
 
     def seconds_left(self, stage: str) -> float | None:
-        """At the present rate, but not before the first stage is through."""
+        """At the present rate, but not before the stages that come first are through."""
         left = []
-        for name in {"roi", stage}:
+        for name in {"roi", stage, *({"brain"} & self.counts.keys())}:
             waiting, rate = self.waiting(name), self.per_second(name)
             if waiting and not rate:
                 return None

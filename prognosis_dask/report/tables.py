@@ -99,7 +99,7 @@ def _positive(reasons: Counter[str]) -> tuple[tuple[str, int], ...]:
 
 def _needed_stages(run: RunFolder) -> list[str]:
     chosen = (run.job.get("model") or {}).get("features", "both")
-    return [stage for stage in enabled_stages(run.info) if stage == "roi" or chosen in (stage, "both")]
+    return [stage for stage in enabled_stages(run.info) if stage in ("brain", "roi") or chosen in (stage, "both")]
 
 
 def _why_unusable(run: RunFolder, case: Case, needed: Sequence[str]) -> str:
