@@ -45,7 +45,7 @@ def _brain(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, obj
         tumour, how = _tumour(drawn, done)
         _check_inside(tumour, done.brain_mask)
         size = tumour_size(tumour, done.to_template)
-        shown = epitome(done.images[reference], tumour)
+        shown = epitome(done.images[reference], tumour, f"{reference}; tumour {how['tumour_source']}")
     figures = _finite(done.quality)
     with watch.step("write"):
         title = _title(reference, figures, done.stripped_before, how)

@@ -7,7 +7,6 @@ import pytest
 import SimpleITK as sitk
 
 from prognosis_dask.brain.candidate import Candidate, automatic_candidate
-from prognosis_dask.brain.tumour import find_tumour
 from prognosis_dask.errors import CaseError, Code
 from tests.made_brains import dice, healthy_scan, made_scan, on_reference
 
@@ -81,28 +80,3 @@ def test_what_a_candidate_cannot_be_looked_for_in_is_a_problem(images, brain):
     assert code_of({"T1": images["T1"]}, brain) is Code.NO_CANDIDATE
     assert code_of(images, brain * 0) is Code.MASK_EMPTY
     assert code_of({"T2": images["T2"] * 0.0}, brain) is Code.IMAGE_INVALID
-
-
-def test_a_drawn_tumour_is_never_taken_for_an_automatic_one(images, brain, found):
-    drawn = made_scan(2).lesion_mask
-    tumour = find_tumour(drawn, images, brain)
-    assert tumour.source == "drawn"
-    assert tumour.note == "tumour: drawn"
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(tumour.mask), sitk.GetArrayFromImage(drawn))
-    automatic = find_tumour(None, images, brain)
-    assert automatic.source == "automatic"
-    assert automatic.confidence == found.confidence
-    assert "automatic candidate, confidence" in automatic.note
-
-
-def test_a_tumour_outlined_on_every_third_slice_is_completed_and_says_so(images, brain):
-    array = sitk.GetArrayFromImage(made_scan(2).lesion_mask)
-    held = np.flatnonzero(array.any(axis=(1, 2)))
-    array[np.setdiff1d(held, held[::3])] = 0
-    drawn = sitk.GetImageFromArray(array)
-    drawn.CopyInformation(brain)
-    tumour = find_tumour(drawn, images, brain)
-    assert tumour.source == "interpolated"
-    assert tumour.made_slices == tuple(sorted(set(range(held[0], held[::3][-1] + 1)) - set(held[::3])))
-    assert tumour.note == f"tumour: drawn, {len(tumour.made_slices)} slices between the outlines interpolated"
-    assert dice(tumour.mask, made_scan(2).lesion_mask) > 0.9
