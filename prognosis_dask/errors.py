@@ -70,6 +70,7 @@ class Code(StrEnum):
     TIME_LIMIT = "time-limit"
     MEMORY_LIMIT = "memory-limit"
     WORKER_LOST = "worker-lost"
+    STOPPED = "stopped"
     UNEXPECTED = "unexpected"
 
 

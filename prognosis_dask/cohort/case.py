@@ -33,7 +33,8 @@ class Case:
         An image file (NIfTI, NRRD, ...), or the ``*.series.json`` listing of a DICOM series that
         :func:`prognosis_dask.cohort.listing.write_listing` wrote.
     mask
-        An RTSTRUCT or SEG file, or a label map (NIfTI, NRRD, ...).
+        An RTSTRUCT or SEG file, or a label map (NIfTI, NRRD, ...). Empty for MR of the head that nobody outlined a
+        tumour on: the brain stage then looks for one.
     labels
         ROI numbers (RTSTRUCT), segment numbers (SEG) or label values of the mask; several are merged.
         Empty: every non-zero voxel of a label map.
@@ -153,7 +154,7 @@ def _case(row: dict[str, str], folder: Path) -> Case:
     if None in row:  # where csv puts the cells that are too many
         raise ValueError(f"it has more cells than the {len(row) - 1} columns; quote cells that hold a comma")
     for name in REQUIRED:
-        if not row[name]:
+        if not row[name] and not (name == "mask" and row["modality"] == "MR"):
             raise ValueError(f"{name} is empty; every case needs one")
     sequences = {name: str(folder / row[name]) for name in SEQUENCES if row.get(name)}
     return Case(
@@ -162,7 +163,7 @@ def _case(row: dict[str, str], folder: Path) -> Case:
         modality=row["modality"],
         roi=row["roi"],
         image=str(folder / row["image"]),
-        mask=str(folder / row["mask"]),
+        mask=str(folder / row["mask"]) if row["mask"] else "",
         labels=tuple(_label(label) for label in row.get("labels", "").split(";") if label),
         time_days=_time_days(row["time_days"]) if row.get("time_days") else None,
         event=_event(row["event"]) if row.get("event") else None,

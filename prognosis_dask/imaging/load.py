@@ -62,6 +62,8 @@ def load_roi(case: Case, settings: ImageSection, *, full: bool = False, seconds:
     CaseError
         With the code of what is wrong with the image or the mask.
     """
+    if not case.mask:
+        raise CaseError(Code.MASK_EMPTY, "the case has no mask; only the brain stage does without one")
     spent = {} if seconds is None else seconds
     with _clock(spent, "read"):
         grid, read = _open(case.image, settings)

@@ -50,6 +50,13 @@ ONE_THREAD = {
 }
 
 _thread = threading.local()
+#: Short hashes of cases that nobody waits for any more; on each worker.
+_stopped: set[str] = set()
+
+
+def stop_case(short_hash: str) -> None:
+    """End the work on a case, and refuse what may still come of it: to be called on every worker."""
+    _stopped.add(short_hash)
 
 
 def run_task(
@@ -79,6 +86,7 @@ def run_task(
     limit_s = case_limit_s * len(cases) or float("inf")
     for _ in range(CRASHES):
         try:
+            _expect_wanted(cases)
             return metered(_child().run(work, cases, digests, limit_s))
         except _ChildLostError as lost:
             code, reason = lost.code, lost.reason
@@ -92,6 +100,11 @@ def run_task(
     (case,), (digest,) = cases, digests
     problem = Problem(code, reason, patient_id=case.patient_id, case_id=case.case_id)
     return [Outcome(case.case_id, stage, digest, problem, {"total": time.monotonic() - begun})]
+
+
+def _expect_wanted(cases: tuple[Case, ...]) -> None:
+    if any(case.short_hash in _stopped for case in cases):
+        raise _ChildLostError(Code.STOPPED, "the work on it was stopped, as was asked for")
 
 
 class _ChildLostError(Exception):
@@ -131,9 +144,9 @@ class _Child:
         """See :func:`run_task`; raises _ChildLostError when the child ended or had to be ended."""
         try:
             self._connection.send_bytes(pickle.dumps((work, cases, digests)))
-            answer = self._answer(START_SECONDS, Code.WORKER_LOST)
+            answer = self._answer(cases, START_SECONDS, Code.WORKER_LOST)
             if answer == STARTED:
-                answer = self._answer(limit_s, Code.TIME_LIMIT)
+                answer = self._answer(cases, limit_s, Code.TIME_LIMIT)
         except (OSError, EOFError) as error:
             with suppress(subprocess.TimeoutExpired):  # the socket closes a moment before the process has ended
                 self._process.wait(1.0)
@@ -148,10 +161,11 @@ class _Child:
             raise failure
         return outcomes  # type: ignore[no-any-return]
 
-    def _answer(self, limit_s: float, code: Code) -> bytes:
+    def _answer(self, cases: tuple[Case, ...], limit_s: float, code: Code) -> bytes:
         """What the child says within the limit, while it keeps to its memory."""
         deadline, most = time.monotonic() + limit_s, _memory_limit()
         while not self._connection.poll(LOOK_EVERY):
+            _expect_wanted(cases)
             if time.monotonic() > deadline:
                 what = "the work on it" if code is Code.TIME_LIMIT else "loading the program"
                 raise _ChildLostError(code, f"{what} was stopped after {limit_s:g} s")

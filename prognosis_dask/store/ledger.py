@@ -21,7 +21,9 @@ from prognosis_dask.store.lock import claim
 from prognosis_dask.store.outcome import Outcome
 
 #: Failures that say nothing about the case itself: the next run tries again.
-RETRIED = frozenset({Code.WORKER_LOST, Code.TIME_LIMIT, Code.MEMORY_LIMIT, Code.UNEXPECTED, Code.STORE_DAMAGED})
+RETRIED = frozenset(
+    {Code.WORKER_LOST, Code.TIME_LIMIT, Code.MEMORY_LIMIT, Code.STOPPED, Code.UNEXPECTED, Code.STORE_DAMAGED}
+)
 
 _APPLICATION_ID = 0x70726F67  # "prog": tells a ledger from any other SQLite file
 _VERSION = 2
