@@ -14,12 +14,13 @@ from lifelines.datasets import load_rossi
 
 from prognosis_dask.report import nomogram
 from prognosis_dask.report.content import Table, Text
+from prognosis_dask.report.headline import verdict
 from prognosis_dask.report.model_chart import chart
 from prognosis_dask.report.model_folder import ModelFolder, read_models
-from prognosis_dask.report.model_pictures import verdict
-from prognosis_dask.report.model_tables import events_per_variable, few_events, table_one
+from prognosis_dask.report.model_tables import differences, events_per_variable, few_events, measures
 from prognosis_dask.report.page import write_report
 from prognosis_dask.report.read import RunFolder
+from prognosis_dask.report.table_one import table_one
 from prognosis_dask.report.tripod import ITEMS, checklist
 from prognosis_dask.report.tripod_answers import answers
 from prognosis_dask.statistics.frozen import thaw
@@ -176,6 +177,26 @@ def test_table_one_keeps_levels_under_their_variable(models: ModelFolder) -> Non
     ]  # fmt: skip
 
 
+def test_performance_and_differences_are_tabled_as_written(models: ModelFolder, folder: Path) -> None:
+    overall, at_times = measures(models)
+    written = pd.read_csv(folder / "measures.csv")
+    honest, flattering = (
+        written[(written["measure"] == "harrell_c") & (written["in_sample"] == which)].set_index("procedure")
+        for which in (0, 1)
+    )
+    assert overall.head[:3] == ["Procedure", "Harrell’s C", "Harrell’s C, in-sample (optimistic)"]
+    for row in overall.groups[0].rows:
+        own = honest.loc[row[0]]
+        assert row[1].replace("\N{NO-BREAK SPACE}", " ") == f"{own.value:.2f} ({own.lower:.2f} to {own.upper:.2f})"
+        assert row[2] == f"{flattering.loc[row[0], 'value']:.2f}"
+    assert [(group.title, len(group.rows)) for group in at_times.groups] == [("At 1 year", 3), ("At 2 years", 3)]
+    found = differences(models)
+    assert found is not None
+    expected = pd.read_csv(folder / "differences.csv")
+    assert [row[0] for row in found.groups[0].rows] == [f"{r.a} less {r.b}" for r in expected.itertuples()]
+    assert [row[1] for row in found.groups[0].rows] == [f"{d:.3f}".replace("-", "−") for d in expected["difference"]]
+
+
 def test_final_procedure_comes_first(models: ModelFolder) -> None:
     assert models.names == [PROCEDURES[-1], *PROCEDURES[:-1]]
 
@@ -189,3 +210,54 @@ def test_names_in_the_tables_are_text_and_never_markup(folder: Path, tmp_path: P
     page = Page(write_report(copy).read_text())
     assert "b" not in {tag for tag, _ in page.tags}
     assert "“<b onclick=x>$1_{2}”" in page.text
+
+
+def _other(folder: Path, target: Path, summary: dict[str, object], *names: str) -> Path:
+    """A folder with some of the tables, as commands leave it that fit no model."""
+    target.mkdir(parents=True)
+    for name in names:
+        shutil.copy(folder / f"{name}.csv", target)
+    counts = {"n_cases": 160, "n_patients": 160, "n_events": 106, "left_out": {}, "notes": ["Values out of range: 3."]}
+    (target / "summary.json").write_text(json.dumps({**counts, **summary}))
+    return target
+
+
+def test_validation_of_another_cohorts_model_says_so(folder: Path, tmp_path: Path) -> None:
+    _other(folder, tmp_path / "models", {"procedure": PROCEDURES[0], "external": True}, "calibration", "folds")
+    measures = pd.read_csv(folder / "measures.csv")
+    own = (measures["procedure"] == PROCEDURES[0]) & (measures["in_sample"] == 0)
+    measures[own].to_csv(tmp_path / "models" / "measures.csv", index=False)
+    text = Page(write_report(tmp_path).read_text()).text
+    assert f"External validation: the model in {PROCEDURES[0]} was fitted on another cohort" in text
+    assert "Evaluation of a model that was fitted on another cohort." in text
+    assert "Values out of range: 3." in text
+    for absent in ("Nested cross-validation", "Which differences are real", "would have been reported", "Selection"):
+        assert absent not in text
+
+
+def test_comparison_without_a_final_model_claims_none(folder: Path, tmp_path: Path) -> None:
+    _other(folder, tmp_path / "models", {}, "measures", "folds", "differences")
+    text = Page(write_report(tmp_path).read_text()).text
+    assert "3 procedures were compared on the same folds" in text
+    assert "No final model was fitted here" in text
+    assert "The final model is" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "said"),
+    [
+        ("bootstrap", "deep,0.66,0.57,0.55,0.565", "Optimism-corrected"),
+        ("permutation", "deep,0.56,0.5,0.53,0.0099", "when the endpoints are permuted"),
+    ],
+)
+def test_resampled_procedures_are_tabled(folder: Path, tmp_path: Path, name: str, row: str, said: str) -> None:
+    columns = {
+        "bootstrap": "procedure,apparent,optimism_corrected,out_of_bag,point632_plus",
+        "permutation": "procedure,observed,permuted_median,permuted_greatest,p",
+    }
+    _other(folder, tmp_path / "models", {})
+    (tmp_path / "models" / f"{name}.csv").write_text(f"{columns[name]}\n{row}\n")
+    text = Page(write_report(tmp_path).read_text()).text
+    assert said in text
+    assert all(f"{float(value):.3f}" in text for value in row.split(",")[1:])
+    assert "was not written for this model" not in text

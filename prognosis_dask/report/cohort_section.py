@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prognosis_dask.errors import Problem
-from prognosis_dask.report import model_tables, pictures, tables
+from prognosis_dask.report import pictures, table_one, tables
 from prognosis_dask.report.content import Block, Heading, Rows, Section, Table, Text, absent
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.words import count
@@ -43,7 +43,7 @@ def _characteristics(run: RunFolder) -> list[Block]:
     if rows:
         caption = "Characteristics of the cases that were found. Continuous values: median (quartiles)."
         found.append(Table(caption, ("Characteristic", "Value"), "lw", [Rows("", rows)]))
-    by_outcome = model_tables.table_one(run.model) if run.model is not None else None
+    by_outcome = table_one.table_one(run.model) if run.model is not None else None
     if by_outcome is not None:
         found.append(by_outcome)
     elif run.model is not None and not run.model.not_fitted:
@@ -52,7 +52,7 @@ def _characteristics(run: RunFolder) -> list[Block]:
 
 
 def _missing(run: RunFolder) -> list[Block]:
-    table = model_tables.missing(run.model) if run.model is not None else None
+    table = table_one.missing(run.model) if run.model is not None else None
     if table is not None:
         return [table]
     if run.model is None or run.model.table("table1", "variable", "missing") is None:

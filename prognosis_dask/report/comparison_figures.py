@@ -120,7 +120,7 @@ def in_sample_curve(
         axes.axhspan(lower, upper, color=canvas.BLUE, alpha=0.12, linewidth=0)
         axes.axhline(middle, color=canvas.BLUE, label=f"held-out cases, {with_interval(*estimate)}")
     axes.axhline(0.5, color=canvas.INK, linewidth=0.8, linestyle=":", label="no discrimination (0.5)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set(xlabel="Number of features, k", ylabel="Concordance index (C)")
     low, high = axes.get_ylim()
     axes.set(ylim=(max(0.0, min(low, 0.45)), min(1.0, max(high, 0.7))), xlim=(0, None))

@@ -17,6 +17,7 @@ from prognosis_dask.statistics.frozen import ARRAYS, MODEL, Frozen, thaw
 TABLES = (
     "folds", "predictions", "measures", "differences", "auc_t", "calibration", "net_benefit", "kaplan_meier",
     "selection", "coefficients", "ph", "curve", "correlation", "added", "table1", "confusion", "roc",
+    "bootstrap", "permutation",
 )  # fmt: skip
 
 _TEXT = (
@@ -59,20 +60,30 @@ class ModelFolder:
     @property
     def names(self) -> list[str]:
         """The procedures, the final one first, then in the order of the comparison."""
+        return sorted(self._names, key=lambda name: name != self.primary)
+
+    @property
+    def primary(self) -> str:
+        """The procedure of the final model; the first where no model was fitted."""
+        return str(self.summary.get("procedure") or next(iter(self._names), ""))
+
+    @property
+    def external(self) -> bool:
+        """Whether the tables are those of a model that was fitted on another cohort."""
+        return bool(self.summary.get("external"))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether a model was fitted on these cases, not procedures compared or another's model validated."""
+        return bool(self.summary.get("procedure")) and not self.external
+
+    @property
+    def _names(self) -> list[str]:
         names = list(self.procedures)
         for table in ("measures", "folds"):
             found = self.table(table, "procedure")
             names += [] if found is None else list(found["procedure"])
-        names = list(dict.fromkeys(names))
-        return sorted(names, key=lambda name: name != self.primary)
-
-    @property
-    def primary(self) -> str:
-        """The procedure of the final model."""
-        named = self.summary.get("procedure") or self.summary.get("final")
-        if named:
-            return str(named)
-        return next(iter(self.procedures), "")
+        return list(dict.fromkeys(names))
 
     @property
     def classes(self) -> bool:
@@ -116,7 +127,7 @@ def _table(path: Path) -> pd.DataFrame | None:
     # where "predicted" is a probability it is made a number again below
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
-        if "observed" in table:
+        if {"observed", "predicted"} <= set(table.columns):
             table["predicted"] = pd.to_numeric(table["predicted"])
     except (ValueError, pd.errors.ParserError) as error:
         raise StoreError(f"cannot read {path} ({error}); fit the models again") from error

@@ -7,38 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from prognosis_dask.report import class_figures, comparison_figures, survival_figures
+from prognosis_dask.report import comparison_figures, survival_figures
 from prognosis_dask.report.canvas import LINES
+from prognosis_dask.report.headline import estimate, headline
 from prognosis_dask.report.measures import describe
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.records import records
 from prognosis_dask.report.survival_figures import Curve
-from prognosis_dask.report.words import count, listed, number, p_text, span, with_interval
+from prognosis_dask.report.words import count, listed, p_text, span, with_interval
 
-_HELD_OUT = "Every case was predicted by models that were fitted without it."
-
-
-def headline(models: ModelFolder) -> str:
-    """The measure that sums up a model: Harrell's C, else the area under the ROC curve."""
-    return "auc" if models.classes else "harrell_c"
-
-
-def estimate(models: ModelFolder, procedure: str = "") -> tuple[float, float, float] | None:
-    """The headline measure of held-out cases and its interval's ends (NaN where there is none)."""
-    rows = models.measure(headline(models))
-    rows = rows[rows["procedure"] == (procedure or models.primary)]
-    if rows.empty or not np.isfinite(rows["value"].iloc[0]):
-        return None
-    row = rows.iloc[0]
-    return float(row["value"]), float(row["lower"]), float(row["upper"])
-
-
-def in_sample(models: ModelFolder, procedure: str = "") -> float | None:
-    """The headline measure of the cases that the model was fitted on."""
-    rows = models.measure(headline(models), in_sample=True)
-    rows = rows[rows["procedure"] == (procedure or models.primary)]
-    return None if rows.empty else float(rows["value"].iloc[0])
+HELD_OUT = "Every case was predicted by models that were fitted without it."
 
 
 def performance(models: ModelFolder) -> Picture | None:
@@ -54,14 +33,18 @@ def performance(models: ModelFolder) -> Picture | None:
     rows = rows.drop_duplicates("procedure").set_index("procedure")
     rows = rows.loc[[name for name in models.names if name in rows.index]].reset_index()
     told = "; ".join(f"{r.procedure} {with_interval(r.value, r.lower, r.upper)}" for r in records(rows))
+    caption = f"{measure.title} of each procedure: squares with lines, held-out cases with 95 % intervals"
+    if rows["in_sample"].notna().any():
+        caption += (
+            "; open diamonds, what would have been reported had the model been judged on the cases that it was "
+            "selected and fitted on"
+        )
     return Picture(
         "comparison",
         comparison_figures.performance(rows, measure.title, measure.no_skill),
         rows,
         f"{measure.title} of each procedure on held-out cases, in-sample beside it: {told}.",
-        f"{measure.title} of each procedure: squares with lines, held-out cases with 95 % intervals; open diamonds, "
-        "what would have been reported had the model been judged on the cases that it was selected and fitted on. "
-        "Dotted line: guessing.",
+        f"{caption}. Dotted line: guessing.",
     )
 
 
@@ -116,39 +99,12 @@ def in_sample_curve(models: ModelFolder) -> Picture | None:
     )
 
 
-def verdict(models: ModelFolder) -> str:
-    """What the in-sample figures would have said beside the honest ones, in words."""
-    found, flattering = estimate(models), in_sample(models)
-    title = describe(headline(models)).title
-    said = []
-    if flattering is not None and found is not None:
-        gap = flattering - found[0]
-        said.append(
-            f"Judged on the cases that it was fitted on, the model would have been reported with {title} "
-            f"{number(flattering)}; on cases that it had not seen it has {with_interval(*found)}. "
-            + (f"The difference of {number(gap)} is optimism, not skill." if gap >= 0.005 else "The two hardly differ.")
-        )
-    curve = models.table("curve", "k", "c_index_in_sample", "random_median", "random_lower", "random_upper")
-    if curve is not None:
-        last = curve.iloc[-1]
-        inside = last["c_index_in_sample"] <= last["random_upper"]
-        said.append(
-            f"In-sample, {last['k']:.0f} features drawn at random give {number(last['random_median'], 3)} "
-            f"({number(last['random_lower'], 3)} to {number(last['random_upper'], 3)}) where the selected ones give "
-            f"{number(last['c_index_in_sample'], 3)}"
-            + (": no more than chance gives at that size." if inside else ": more than any of the random draws.")
-        )
-    if found is not None and found[1] <= (describe(headline(models)).no_skill or 0.5):
-        said.append("The interval of the honest figure includes guessing.")
-    return " ".join(said)
-
-
 def auc_over_time(models: ModelFolder) -> Picture | None:
     """AUC(t) of the procedures."""
     table = models.table("auc_t", "procedure", "time_days", "auc", "lower", "upper")
     if table is None or table["auc"].notna().sum() < 2:
         return None
-    shown, note = _shown(models, table)
+    shown, note = shown_procedures(models, table)
     first = table[table["procedure"] == shown[0]]
     return Picture(
         "auc_t",
@@ -156,7 +112,7 @@ def auc_over_time(models: ModelFolder) -> Picture | None:
         table,
         f"Time-dependent AUC; {shown[0]}: {first['auc'].min():.2f} to {first['auc'].max():.2f} over the times shown.",
         "Cumulative/dynamic AUC(t): how well the risk score tells cases with the event by time t from those still "
-        f"without it, weighted for censoring. {_HELD_OUT} Band: 95 % interval of “{shown[0]}”. Dotted: guessing.{note}",
+        f"without it, weighted for censoring. {HELD_OUT} Band: 95 % interval of “{shown[0]}”. Dotted: guessing.{note}",
     )
 
 
@@ -179,7 +135,7 @@ def calibration(models: ModelFolder) -> Picture | None:
         part,
         f"Calibration of {models.primary}: observed against predicted {what}, a panel each for "
         f"{listed([title for title, _ in panels])}.",
-        f"Calibration of “{models.primary}”. {_HELD_OUT} Points: groups of equal size by predicted {what}, against "
+        f"Calibration of “{models.primary}”. {HELD_OUT} Points: groups of equal size by predicted {what}, against "
         f"their {kaplan} with its 95 % interval; line: smoothed. On the dotted diagonal predictions are right.",
     )
 
@@ -226,7 +182,7 @@ def kaplan_meier(models: ModelFolder) -> Picture | None:
         survival_figures.kaplan_meier(curves, test),
         part,
         f"Kaplan-Meier curves of the risk groups: {counts}." + (f" {test}." if test else ""),
-        f"Kaplan-Meier estimate by risk group of “{models.primary}”. {_HELD_OUT} The groups’ cut-off, too, comes from "
+        f"Kaplan-Meier estimate by risk group of “{models.primary}”. {HELD_OUT} The groups’ cut-off, too, comes from "
         f"training cases. Bands: 95 % confidence intervals (log-log); ticks: censored cases.{caution}",
     )
 
@@ -253,7 +209,7 @@ def net_benefit(models: ModelFolder) -> Picture | None:
         return None
     by = "class" if models.classes else "horizon_days"
     table = table.reindex(columns=list(dict.fromkeys([*table.columns, by])))
-    shown, note = _shown(models, table)
+    shown, note = shown_procedures(models, table)
     drawn = table[table["procedure"].isin(shown)]
     titles = {key: f"class {key}" if models.classes else span(float(key)) for key in dict.fromkeys(drawn[by].dropna())}
     panels = [(title, drawn[drawn[by] == key]) for key, title in titles.items()] or [("", drawn)]
@@ -264,68 +220,16 @@ def net_benefit(models: ModelFolder) -> Picture | None:
         f"Decision curves of {listed(shown)} with treat all and treat none over threshold probabilities.",
         "Decision curves (net benefit, Vickers and Elkin 2006; for censored outcomes Vickers et al. 2008): true "
         "positives less false positives weighted by the odds of the threshold, per case. A procedure is of use at a "
-        f"threshold where its curve lies above both “treat all” and “treat none”. {_HELD_OUT}{note}",
+        f"threshold where its curve lies above both “treat all” and “treat none”. {HELD_OUT}{note}",
     )
 
 
-def _shown(models: ModelFolder, table: pd.DataFrame) -> tuple[list[str], str]:
+def shown_procedures(models: ModelFolder, table: pd.DataFrame) -> tuple[list[str], str]:
     """At most as many procedures as there are lines that can be told apart, the final one first."""
     known = set(table["procedure"])
     names = [name for name in models.names if name in known] or list(dict.fromkeys(table["procedure"]))
     left = len(names) - len(LINES)
     return names[: len(LINES)], f" Not drawn: {count(left, 'more procedure')}, see the data." if left > 0 else ""
-
-
-def roc(models: ModelFolder) -> Picture | None:
-    """ROC curves of every procedure, or of every class of the final one."""
-    table = models.table("roc", "procedure", "false_positive_rate", "true_positive_rate")
-    if table is None:
-        return None
-    table = table.reindex(columns=list(dict.fromkeys([*table.columns, "lower", "upper"])))
-    curves = _roc_curves(models, table)
-    return Picture(
-        "roc",
-        class_figures.roc(curves),
-        table,
-        f"ROC curves: {'; '.join(label for label, _ in curves)}.",
-        f"Receiver operating characteristic, mean over the folds. {_HELD_OUT} In the legend: area under the curve with "
-        "its 95 % interval; band: 95 % interval of the first curve. Dotted: guessing.",
-    )
-
-
-def _roc_curves(models: ModelFolder, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    classes = list(dict.fromkeys(table["class"])) if "class" in table else []
-    if len(classes) > 1:
-        own = table[table["procedure"] == models.primary]
-        return [(f"class {name} against the others", own[own["class"] == name]) for name in classes][: len(LINES)]
-    curves = []
-    for name in _shown(models, table)[0]:
-        found = estimate(models, name)
-        label = f"{name}, {with_interval(*found)}" if found else name
-        curves.append((label, table[table["procedure"] == name]))
-    return curves
-
-
-def confusion(models: ModelFolder) -> Picture | None:
-    """The confusion matrix of the final procedure."""
-    table = models.table("confusion", "procedure", "true", "predicted", "cases")
-    if table is None:
-        return None
-    part = table[table["procedure"] == models.primary]
-    if part.empty:
-        return None
-    order = list(dict.fromkeys([*part["true"], *part["predicted"]]))
-    counts = part.pivot_table(index="true", columns="predicted", values="cases", aggfunc="sum", fill_value=0)
-    counts = counts.reindex(index=order, columns=order, fill_value=0)
-    right = float(np.trace(counts.to_numpy(dtype=float)) / max(counts.to_numpy(dtype=float).sum(), 1e-12))
-    return Picture(
-        "confusion",
-        class_figures.confusion(counts),
-        part,
-        f"Confusion matrix of {models.primary}: {100 * right:.0f} % of the predictions are right.",
-        f"Confusion matrix of “{models.primary}”: predictions of held-out cases (mean over the repeats), and their "
-        "share of the true class (shaded).",
-    )
 
 
 def of_procedures(names: Sequence[str]) -> str:

@@ -7,8 +7,16 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from prognosis_dask.report import comparison_figures, model_figures, model_pictures, model_tables, nomogram
+from prognosis_dask.report import (
+    class_pictures,
+    comparison_figures,
+    model_figures,
+    model_pictures,
+    model_tables,
+    nomogram,
+)
 from prognosis_dask.report.content import Block, Heading, Section, Table, Text, absent
+from prognosis_dask.report.headline import estimate, headline, verdict
 from prognosis_dask.report.measures import describe
 from prognosis_dask.report.model_chart import chart
 from prognosis_dask.report.model_folder import ModelFolder
@@ -23,8 +31,8 @@ _SURVIVAL: tuple[tuple[str, Callable[[ModelFolder], Picture | None], str], ...] 
     ("Net benefit", model_pictures.net_benefit, "net_benefit.csv"),
 )
 _CLASSES: tuple[tuple[str, Callable[[ModelFolder], Picture | None], str], ...] = (
-    ("ROC curve", model_pictures.roc, "roc.csv"),
-    ("Confusion matrix", model_pictures.confusion, "confusion.csv"),
+    ("ROC curve", class_pictures.roc, "roc.csv"),
+    ("Confusion matrix", class_pictures.confusion, "confusion.csv"),
     ("Calibration", model_pictures.calibration, "calibration.csv"),
     ("Net benefit", model_pictures.net_benefit, "net_benefit.csv"),
 )
@@ -42,7 +50,10 @@ def validation(models: ModelFolder | None) -> Section:
     title = "Validation"
     if models is None or no_model(models):
         return Section("validation", title, [absent(no_model(models))])
-    blocks: list[Block] = [Text(_design(models))]
+    blocks: list[Block] = [Text(design)] if (design := _design(models)) else []
+    resampled = model_tables.resampled(models)
+    if resampled and models.table("measures") is None:
+        return Section("validation", title, [*blocks, *resampled])
     blocks += _part("Comparison", _or_absent(model_pictures.performance(models), "measures.csv"))
     blocks += model_tables.measures(models)
     blocks += [Text(note, "note") for note in model_tables.measure_notes(models)]
@@ -54,6 +65,11 @@ def validation(models: ModelFolder | None) -> Section:
 
 
 def _design(models: ModelFolder) -> str:
+    if models.external:
+        return (
+            f"External validation: the model in {models.primary} was fitted on another cohort and predicts these cases "
+            "as it is."
+        )
     said = [model_pictures.of_procedures(models.names)] if models.names else []
     folds = models.table("folds", "procedure", "repeat", "fold")
     if folds is not None:
@@ -62,9 +78,9 @@ def _design(models: ModelFolder) -> str:
             f"Nested cross-validation, {count(repeats, 'repeat')} of {per} folds, patients split: everything that "
             "learns from cases (imputation, scaling, selection, tuning, the model) saw the training cases alone."
         )
-    found = model_pictures.estimate(models)
-    if found is not None:
-        title = describe(model_pictures.headline(models)).title
+    found = estimate(models)
+    if found is not None and models.fitted:
+        title = describe(headline(models)).title
         said.append(f"The final model is “{models.primary}”; on held-out cases it has {title} {with_interval(*found)}.")
     return " ".join(said)
 
@@ -73,6 +89,8 @@ def _differences(models: ModelFolder) -> list[Block]:
     figure, table = model_pictures.differences(models), model_tables.differences(models)
     if figure is None and table is None:
         one = len(models.names) < 2
+        if models.external:
+            return []
         said = "One procedure was fitted, so there is nothing to compare." if one else _missing("differences.csv")
         return [Heading("Which differences are real"), absent(said)]
     return [Heading("Which differences are real"), *_optional(figure), *_optional(table)]
@@ -80,9 +98,11 @@ def _differences(models: ModelFolder) -> list[Block]:
 
 def _honesty(models: ModelFolder) -> list[Block]:
     """In-sample beside honest, with what chance gives."""
-    figure, said = model_pictures.in_sample_curve(models), model_pictures.verdict(models)
+    figure, said = model_pictures.in_sample_curve(models), verdict(models)
     heading = Heading("What in-sample figures would have said")
     blocks: list[Block] = [heading]
+    if models.external:
+        return []
     if said:
         blocks.append(Text(said, "warning"))
     if figure is None and not models.classes:
@@ -95,6 +115,8 @@ def final_model(models: ModelFolder | None) -> Section:
     title = "Final model"
     if models is None or no_model(models):
         return Section("model", title, [absent(no_model(models))])
+    if not models.fitted:
+        return Section("model", title, [absent(_no_final_model(models)), *(Text(n, "note") for n in notes(models))])
     warning = model_tables.few_events(models)
     blocks: list[Block] = [Text(_counts(models))]
     blocks += [Text(note, "note") for note in notes(models)]
@@ -110,6 +132,12 @@ def final_model(models: ModelFolder | None) -> Section:
         blocks += _part("Beyond size and stage", _or_absent(correlation(models), "correlation.csv"))
         blocks += [_or_absent(model_tables.added_value(models), "added.csv")]
     return Section("model", title, blocks)
+
+
+def _no_final_model(models: ModelFolder) -> str:
+    if models.external:
+        return f"The model was fitted elsewhere: the report of {models.primary} says what it is made of."
+    return "No final model was fitted here: procedures were validated only. `prognosis fit` fits one."
 
 
 def _part(heading: str, block: Block) -> list[Block]:

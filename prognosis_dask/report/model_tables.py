@@ -8,13 +8,48 @@ import numpy as np
 import pandas as pd
 
 from prognosis_dask.report.content import Rows, Table
+from prognosis_dask.report.headline import headline
 from prognosis_dask.report.measures import describe
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.records import records
-from prognosis_dask.report.words import NARROW, interval, listed, number, p_number, span, with_interval
+from prognosis_dask.report.words import breakable, interval, listed, number, p_number, span, with_interval
 
 #: Events per variable below which a model is said to be overfitted easily (Peduzzi et al., J Clin Epidemiol 48, 1995).
 FEW_EVENTS = 10
+
+
+def resampled(models: ModelFolder) -> list[Table]:
+    """What the bootstrap and permuted endpoints say, where they were asked for."""
+    found = []
+    bootstrap = models.table("bootstrap", "procedure", "apparent", "optimism_corrected", "out_of_bag", "point632_plus")
+    measure = describe(headline(models)).title
+    if bootstrap is not None:
+        rows = [
+            (r.procedure, *(number(v, 3) for v in (r.apparent, r.optimism_corrected, r.out_of_bag, r.point632_plus)))
+            for r in records(bootstrap)
+        ]
+        head = ("Procedure", "In-sample (optimistic)", "Optimism-corrected", "Out of bag", ".632+")
+        caption = (
+            f"Bootstrap of the whole procedure, {measure}: less the optimism of models of drawn cases (Harrell 1996), "
+            "of the cases that were not drawn, and their .632+ mean (Efron and Tibshirani 1997)."
+        )
+        found.append(Table(caption, head, "lnnnn", [Rows("", rows)]))
+    permutation = models.table("permutation", "procedure", "observed", "permuted_median", "permuted_greatest", "p")
+    if permutation is not None:
+        rows = [
+            (
+                r.procedure,
+                number(r.observed, 3),
+                number(r.permuted_median, 3),
+                number(r.permuted_greatest, 3),
+                p_number(r.p),
+            )
+            for r in records(permutation)
+        ]
+        head = ("Procedure", "Held-out", "Permuted, median", "Permuted, greatest", "p")
+        caption = f"{measure} of held-out cases, and what the same procedure finds when the endpoints are permuted."
+        found.append(Table(caption, head, "lnnnn", [Rows("", rows)]))
+    return found
 
 
 #: Measures of the whole follow-up, those at a horizon, those of classes, and their calibration.
@@ -54,9 +89,10 @@ def _measure_table(
     if not shown:
         return None
     head = ["Procedure", *(describe(name).title for name in shown)]
-    headline = "auc" if models.classes else "harrell_c"
-    if headline in shown:
-        head.insert(2, f"{describe(headline).title}, in-sample (optimistic)")
+    main = headline(models)
+    beside = main in shown and any(part["in_sample"].fillna(0).astype(int).any() for _, part in parts)
+    if beside:
+        head.insert(2, f"{describe(main).title}, in-sample (optimistic)")
     groups = []
     for title, part in parts:
         inside = part["in_sample"].fillna(0).astype(int) == 1
@@ -64,8 +100,8 @@ def _measure_table(
         for name in [name for name in models.names if name in set(part["procedure"])]:
             own = part["procedure"] == name
             cells = [_value(part[own & ~inside & (part["measure"] == measure)]) for measure in shown]
-            if headline in shown:
-                cells.insert(1, _value(part[own & inside & (part["measure"] == headline)]).split(" ")[0])
+            if beside:
+                cells.insert(1, _value(part[own & inside & (part["measure"] == main)]).split(" ")[0])
             rows.append((name, *cells))
         groups.append(Rows(title, rows))
     return Table(caption, head, "l" + "v" * (len(head) - 1), groups)
@@ -76,7 +112,7 @@ def _value(rows: pd.DataFrame) -> str:
         return "–"
     row = rows.iloc[0]
     digits = 3 if str(row["measure"]) in ("ici", "brier", "ibs") else 2
-    return _breakable(with_interval(row["value"], row["lower"], row["upper"], digits))
+    return breakable(with_interval(row["value"], row["lower"], row["upper"], digits))
 
 
 def measure_notes(models: ModelFolder) -> list[str]:
@@ -96,8 +132,8 @@ def differences(models: ModelFolder) -> Table | None:
     table = models.table(
         "differences", "a", "b", "measure", "difference", "lower", "upper", "p_corrected", "p_wilcoxon"
     )
-    headline = "auc" if models.classes else "harrell_c"
-    part = None if table is None else table[table["measure"] == headline]
+    main = headline(models)
+    part = None if table is None else table[table["measure"] == main]
     if part is None or part.empty:
         return None
     rows = [
@@ -106,7 +142,7 @@ def differences(models: ModelFolder) -> Table | None:
         for r in records(part)
     ]  # fmt: skip
     return Table(
-        f"Differences in {describe(headline).title} between procedures on the same folds. Interval and corrected p: "
+        f"Differences in {describe(main).title} between procedures on the same folds. Interval and corrected p: "
         "resampled t-test that allows for the folds’ shared training cases (Nadeau and Bengio 2003). Wilcoxon: "
         "signed-rank test over the folds, as the reference study used it; it takes the folds as independent, so its p "
         "is too small. Other measures: models/differences.csv.",
@@ -216,80 +252,4 @@ def added_value(models: ModelFolder) -> Table | None:
         ("Known", "Added", "Likelihood ratio", "df", "p", "Change in C"),
         "llnnnn",
         [Rows("", rows)],
-    )
-
-
-def table_one(models: ModelFolder) -> Table | None:
-    """The cohort's characteristics by outcome, with standardised differences."""
-    table = models.table("table1", "variable", "level", "overall", "smd")
-    if table is None:
-        return None
-    by = [c for c in table.columns if c not in ("variable", "level", "overall", "smd", "missing")]
-    groups: list[Rows] = [Rows("", [])]
-    for name, part in table.groupby("variable", sort=False):
-        levels = [
-            (_text(row["level"]), [_text(row[c]) for c in ("overall", *by)] + [_smd(row["smd"])])
-            for _, row in part.iterrows()
-        ]
-        lost = part["missing"].fillna(0).iloc[0] if "missing" in part else 0
-        unknown = f"missing {lost:g}" if lost > 0 else ""
-        if len(levels) == 1:
-            level, cells = levels[0]
-            single = ["; ".join(filter(None, (f"{name}, {level}" if level else str(name), unknown))), *cells]
-            groups[-1] = Rows("", [*groups[-1].rows, single]) if not groups[-1].title else groups[-1]
-            groups += [Rows("", [single])] if groups[-1].title else []
-        else:
-            groups.append(
-                Rows(
-                    "; ".join(filter(None, (str(name), unknown))),
-                    [[f"\N{EM SPACE}{level}", *cells] for level, cells in levels],
-                )
-            )
-    groups = [group for group in groups if group.rows]
-    return Table(
-        "Characteristics of the cases in the analysis. SMD: standardised difference between the groups (Austin 2009; "
-        "below 0.1 is usually taken as balanced).",
-        ("Characteristic", "Overall", *(c.replace("_", " ") for c in by), "SMD"),
-        "l" + "v" * (len(by) + 1) + "n",
-        groups,
-    )
-
-
-def _smd(value: object) -> str:
-    return number(float(value)) if isinstance(value, int | float) and np.isfinite(value) else ""
-
-
-def _text(value: object) -> str:
-    """A cell, which may break before its bracket."""
-    return "" if value is None or (isinstance(value, float) and np.isnan(value)) else _breakable(str(value))
-
-
-def _breakable(text: str) -> str:
-    head, bracket, rest = text.partition(" (")
-    return head + bracket + rest.replace(" ", NARROW)
-
-
-def missing(models: ModelFolder) -> Table | None:
-    """Missing values by variable, where there are any."""
-    table = models.table("table1", "variable", "missing")
-    cases = models.summary.get("n_cases")
-    if table is None:
-        return None
-    rows = table.drop_duplicates("variable")
-    rows = rows[rows["missing"].fillna(0) > 0]
-    if rows.empty:
-        return None
-    body = [
-        (
-            r.variable,
-            f"{r.missing:.0f}",
-            f"{100 * r.missing / cases:.1f} %" if isinstance(cases, int) and cases else "–",
-        )
-        for r in records(rows.sort_values("missing", ascending=False, kind="stable"))
-    ]
-    return Table(
-        "Missing values. Within each fold the training cases’ median takes their place; no case is dropped for them.",
-        ("Variable", "Cases without it", "Share"),
-        "lnn",
-        [Rows("", body)],
     )

@@ -11,8 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from prognosis_dask.report import cohort_section, model_pictures, model_section, run_section, tables
+from prognosis_dask.report import cohort_section, model_section, run_section, tables
 from prognosis_dask.report.content import Section
+from prognosis_dask.report.headline import estimate, headline, in_sample
 from prognosis_dask.report.measures import describe
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.picture import Picture, write_figures
@@ -152,16 +153,16 @@ def _key_figures(run: RunFolder) -> list[KeyFigure]:
 
 
 def _model_figures(models: ModelFolder) -> list[KeyFigure]:
-    summary, found = models.summary, model_pictures.estimate(models)
+    summary, found = models.summary, estimate(models)
     patients = count(summary["n_patients"], "patient")
     if models.classes:
         figures = [KeyFigure("cases in the model", str(summary["n_cases"]), f"of {patients}")]
     else:
         figures = [KeyFigure("patients with the event", str(summary["n_events"]), f"of {patients} in the model")]
     if found is not None:
-        title = describe(model_pictures.headline(models)).title
+        title = describe(headline(models)).title
         figures.append(KeyFigure(f"{title}, held-out cases", number(found[0]), interval(found[1], found[2])))
-    flattering = model_pictures.in_sample(models)
+    flattering = in_sample(models)
     if flattering is not None:
         figures.append(KeyFigure("the same in-sample, optimistic", number(flattering)))
     return figures

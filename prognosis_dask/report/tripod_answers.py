@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prognosis_dask.report import model_pictures, model_tables, tables
+from prognosis_dask.report import model_tables, tables
+from prognosis_dask.report.headline import estimate, headline, verdict
 from prognosis_dask.report.measures import describe
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.read import RunFolder
@@ -43,7 +44,13 @@ class Answer:
 def answers(run: RunFolder, models: ModelFolder) -> dict[str, Answer]:
     """Answers by item number; items that only the authors can answer are not in it."""
     found = {
-        "4": Answer("Development with internal validation."),
+        "4": Answer(
+            "Evaluation of a model that was fitted on another cohort."
+            if models.external
+            else "Development with internal validation."
+            if models.fitted
+            else "Internal validation of procedures; no model was fitted for use."
+        ),
         **_data(run),
         **_methods(models),
         **_procedure(models),
@@ -97,8 +104,8 @@ def _methods(models: ModelFolder) -> dict[str, Answer]:
     horizons = [] if measures is None else sorted({float(h) for h in measures["horizon_days"].dropna()})
     at = listed([span(h) for h in horizons]) if horizons else ""
     folds = models.table("folds", "repeat", "fold", "n_train", "events_train")
-    partition = ""
-    if folds is not None:
+    partition = "All cases were predicted by a model that had been fitted elsewhere." if models.external else ""
+    if folds is not None and not models.external:
         partition = (
             f"Nested cross-validation, {count(folds['repeat'].nunique(), 'repeat')} of {folds['fold'].nunique()} "
             "folds; patients, not cases, were split, balanced by outcome. No case was held out once for all."
@@ -128,11 +135,16 @@ def _methods(models: ModelFolder) -> dict[str, Answer]:
         "12e": Answer(f"{listed(used)}, with 95 % intervals; plots of {plots}." if used else "", whole=True),
         "12f": Answer("None: no model was updated.", whole=True),
         "12g": Answer(
-            "By the fitted models, those of each fold for its held-out cases; `prognosis predict` applies the final "
-            "model.", whole=True,
+            "By the frozen model (`prognosis predict`)." if models.external
+            else "By the fitted models, those of each fold for its held-out cases; `prognosis predict` applies the "
+            "final model.", whole=True,
         ),
         "15": Answer(output, whole=True),
-        "16": Answer("Held-out cases are of the same cohort as the training cases: internal validation."),
+        "16": Answer(
+            "The features, their units and the digests of their parameters agree with the model’s; settings and "
+            "eligibility are the authors’ to compare." if models.external
+            else "Held-out cases are of the same cohort as the training cases: internal validation."
+        ),
     }  # fmt: skip
 
 
@@ -181,8 +193,8 @@ def _procedure(models: ModelFolder) -> dict[str, Answer]:
 
 def _results(run: RunFolder, models: ModelFolder) -> dict[str, Answer]:
     summary = models.summary
-    found = model_pictures.estimate(models)
-    title = describe(model_pictures.headline(models)).title
+    found = estimate(models)
+    title = describe(headline(models)).title
     events = "" if models.classes else f", {summary['n_events']} events"
     warning = model_tables.few_events(models)
     folds = models.table("folds", "n_train", "n_test")
@@ -197,18 +209,19 @@ def _results(run: RunFolder, models: ModelFolder) -> dict[str, Answer]:
         ),
         "20a": Answer("See Case flow.", whole=bool(run.info)),
         "20b": Answer("See Characteristics and Missing data.", whole=models.table("table1", "variable") is not None),
-        "20c": Answer("Not applicable: no other cohort was predicted.", whole=True),
         "21": Answer(
             f"{count(summary['n_cases'], 'case')} of {count(summary['n_patients'], 'patient')}{events}.{per_fold}",
             whole=True,
         ),
         "24": Answer("None: no model was updated.", whole=True),
-        "26": Answer(f"{model_pictures.verdict(models)} {warning}".strip()),
+        "26": Answer(f"{verdict(models)} {warning}".strip()),
         "27a": Answer(
             "`prognosis predict` refuses tables whose features or settings differ, and warns of values outside the "
             "training cases’ range."
         ),
     }  # fmt: skip
+    if not models.external:
+        said["20c"] = Answer("Not applicable: no other cohort was predicted.", whole=True)
     if models.frozen is not None:
         said["22"] = Answer(
             "models/model.json holds the whole model; coefficients and nomogram: see Final model.", whole=True

@@ -122,3 +122,13 @@ def clipped(text: str, length: int = 34) -> str:
     'glcm Cl…'
     """
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def breakable(text: str) -> str:
+    """A number with its interval as a cell of a table: a line may end before the bracket, not in it.
+
+    >>> breakable("0.61 (0.56 to 0.66)").replace(NARROW, "_")
+    '0.61 (0.56_to_0.66)'
+    """
+    head, bracket, rest = text.partition(" (")
+    return head + bracket + rest.replace(" ", NARROW)

@@ -1,0 +1,58 @@
+"""The figure that sums up a model, honest and in-sample, and what the one says of the other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prognosis_dask.report.measures import describe
+from prognosis_dask.report.model_folder import ModelFolder
+from prognosis_dask.report.words import number, with_interval
+
+
+def headline(models: ModelFolder) -> str:
+    """The measure that sums up a model: Harrell's C, else the area under the ROC curve."""
+    return "auc" if models.classes else "harrell_c"
+
+
+def estimate(models: ModelFolder, procedure: str = "") -> tuple[float, float, float] | None:
+    """The headline measure of held-out cases and its interval's ends (NaN where there is none)."""
+    rows = models.measure(headline(models))
+    rows = rows[rows["procedure"] == (procedure or models.primary)]
+    if rows.empty or not np.isfinite(rows["value"].iloc[0]):
+        return None
+    row = rows.iloc[0]
+    return float(row["value"]), float(row["lower"]), float(row["upper"])
+
+
+def in_sample(models: ModelFolder, procedure: str = "") -> float | None:
+    """The headline measure of the cases that the model was fitted on."""
+    rows = models.measure(headline(models), in_sample=True)
+    rows = rows[rows["procedure"] == (procedure or models.primary)]
+    return None if rows.empty else float(rows["value"].iloc[0])
+
+
+def verdict(models: ModelFolder) -> str:
+    """What the in-sample figures would have said beside the honest ones, in words."""
+    found, flattering = estimate(models), in_sample(models)
+    title = describe(headline(models)).title
+    said = []
+    if flattering is not None and found is not None:
+        gap = flattering - found[0]
+        said.append(
+            f"Judged on the cases that it was fitted on, the model would have been reported with {title} "
+            f"{number(flattering)}; on cases that it had not seen it has {with_interval(*found)}. "
+            + (f"The difference of {number(gap)} is optimism, not skill." if gap >= 0.005 else "The two hardly differ.")
+        )
+    curve = models.table("curve", "k", "c_index_in_sample", "random_median", "random_lower", "random_upper")
+    if curve is not None:
+        last = curve.iloc[-1]
+        inside = last["c_index_in_sample"] <= last["random_upper"]
+        said.append(
+            f"In-sample, {last['k']:.0f} features drawn at random give {number(last['random_median'], 3)} "
+            f"({number(last['random_lower'], 3)} to {number(last['random_upper'], 3)}) where the selected ones give "
+            f"{number(last['c_index_in_sample'], 3)}"
+            + (": no more than chance gives at that size." if inside else ": more than any of the random draws.")
+        )
+    if found is not None and found[1] <= (describe(headline(models)).no_skill or 0.5):
+        said.append("The interval of the honest figure includes guessing.")
+    return " ".join(said)
