@@ -376,3 +376,27 @@ def test_a_class_that_is_absent_from_a_fold_leaves_that_fold_out() -> None:
     for measure in ("auc", "balanced_accuracy", "recall_rare"):
         assert isnan(pick(tables["measures"], measure=measure)["value"])
         assert pick(tables["measures"], measure=measure)["note"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_tiny_cohort_gives_figures_or_reasons_and_never_a_bare_error(seed: int) -> None:
+    """Ties, few or no events, missing and constant stages, useless and wild predictions, patients with many cases."""
+    rng = np.random.default_rng(seed)
+    n, horizons = int(rng.integers(8, 30)), (0.5, 3.0, 20.0)
+    event = rng.random(n) < rng.choice([0, 0.1, 0.5, 1.0])
+    columns = rng.normal(size=(n, 4))
+    columns[:, 2] = rng.choice([1.0, columns[0, 2]])
+    columns[rng.random(n) < 0.4, 3] = np.nan
+    table = table_of(Survival(np.ceil(rng.exponential(5, size=n)), event), columns, cases_each=int(rng.integers(1, 4)))
+    scores = [rng.normal(size=n) * rng.choice([0, 1e-9, 1, 6]), -table.time_days]
+    grid = time_grid(table.survival, horizons)
+    results = [one for name, score in zip("ab", scores, strict=True) for one in predicted(table, name, score, grid)]
+    tables = evaluate(table, results, horizons, in_sample=results[:1])
+    for name, rows in tables.items():
+        assert len({tuple(row) for row in rows}) <= 1, name
+    assert {row["horizon_days"] for row in tables["measures"]} >= set(horizons)
+    for row in tables["measures"]:
+        assert np.isfinite(row["value"]) or row["note"], row
+    for row in [*tables["added"], *tables["differences"]]:
+        value = row["p"] if "p" in row else row["p_corrected"]
+        assert np.isfinite(value) or row["note"], row

@@ -125,8 +125,9 @@ def _accuracy(endpoint: Classes, drawn: FloatArray, results: Sequence[FoldResult
     found = np.array(tables)
     absent = "" if np.isfinite(balanced_accuracy(found[0])[0]) else "a class does not occur"
     sheet.add("balanced_accuracy", None, mean_held(np.array([balanced_accuracy(table) for table in found])), absent)
-    right = np.einsum("rdkk->rd", found) / found.sum(axis=(2, 3))
-    sheet.add("accuracy", None, right.mean(axis=0))
+    right, total = np.einsum("rdkk->rd", found), found.sum(axis=(2, 3))
+    share = np.divide(right, total, out=np.full(total.shape, np.nan), where=total > 0)
+    sheet.add("accuracy", None, mean_held(share))
     recalls = mean_held(np.array([recall(table) for table in found]))
     for number, name in enumerate(endpoint.names):
         missing = "" if np.isfinite(recalls[0, number]) else "the class does not occur"

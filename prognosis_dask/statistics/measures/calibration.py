@@ -147,7 +147,9 @@ def _summary(
 
 
 def _weighted_mean(values: FloatArray, drawn: FloatArray) -> FloatArray:
-    return np.asarray((values * drawn).sum(axis=1) / drawn.sum(axis=1))
+    total = drawn.sum(axis=1)
+    nothing = np.full(len(total), np.nan)
+    return np.asarray(np.divide((values * drawn).sum(axis=1), total, out=nothing, where=total > 0))
 
 
 def _weighted_quantiles(values: FloatArray, drawn: FloatArray, shares: tuple[float, ...]) -> list[FloatArray]:

@@ -50,7 +50,7 @@ def net_benefit_survival(
         treated = risk >= threshold
         if not treated.any():
             continue
-        share = drawn[:, treated].sum(axis=1) / total
+        share = np.divide(drawn[:, treated].sum(axis=1), total, out=np.zeros(len(total)), where=total > 0)
         dead = 1 - survival_drawn(time[treated], event[treated], horizon, drawn[:, treated])
         value = share * (dead - (1 - dead) * threshold / (1 - threshold))
         benefit[:, column] = np.where(share > 0, value, 0.0)
@@ -84,7 +84,8 @@ def net_benefit_class(
     _expect_thresholds(thresholds)
     treated = (probability[:, None] >= thresholds).astype(np.float64)
     gain = positive[:, None] - (1 - positive[:, None]) * thresholds / (1 - thresholds)
-    return np.asarray(drawn @ (treated * gain) / drawn.sum(axis=1, keepdims=True))
+    total = np.maximum(drawn.sum(axis=1, keepdims=True), 1e-300)
+    return np.asarray(drawn @ (treated * gain) / total)
 
 
 def _expect_thresholds(thresholds: FloatArray) -> None:
