@@ -254,7 +254,7 @@ def _frozen(cox: CoxPHFitter, X: np.ndarray, n: int, events: int) -> Frozen:
         ("years", "", "mm3", "", ""),
         {},
         (),
-        Preparation(np.zeros(len(FEATURES)), None, np.arange(0), columns, mean, scale),
+        Preparation(np.zeros(len(FEATURES)), None, np.arange(0), columns, mean, scale, np.ones(len(columns))),
         columns,
         FEATURES,
         {"n_features": len(FEATURES), "penalty": 0.01, "mixing": 0.0},

@@ -282,3 +282,19 @@ def test_a_table_whose_parts_do_not_fit_is_refused() -> None:
         Classes(np.array([0, 0]), ("II",))
     with pytest.raises(StatisticsError, match="this needs times and events"):
         _ = class_table(0).time_days
+
+
+def test_balanced_families_weigh_the_same_whatever_their_number_of_columns() -> None:
+    table = of_families(survival_table(0, n=120, p=40, signal=1.0), volume=slice(0, 1))
+    free = np.ones(40, dtype=bool)
+    Z = fit_preparation(table, free, balance_families=True).apply(table.X, ())
+    np.testing.assert_allclose([Z[:, :1].var(axis=0, ddof=1).sum(), Z[:, 1:].var(axis=0, ddof=1).sum()], 1.0)
+    shares = []
+    for balance in (False, True):
+        fitted = fit_procedure(replace(ALL, penalty=(10.0,), balance_families=balance), table, 0)
+        size = [abs(float(row["coef"])) for row in fitted.coefficients()]
+        shares.append(size[0] / sum(size))
+    assert shares[1] > 2 * shares[0]
+    plain = fit_procedure(replace(ALL, penalty=(0.0,), families=("volume",)), table, 0)
+    balanced = fit_procedure(replace(ALL, penalty=(0.0,), families=("volume",), balance_families=True), table, 0)
+    assert balanced.coefficients()[0] == pytest.approx(plain.coefficients()[0])

@@ -27,6 +27,8 @@ class Preparation:
         Positions of the columns that are left after pruning.
     mean, scale
         Of the kept columns: mean and standard deviation.
+    weight
+        What a standardised column is multiplied with: a penalty bears less on a column of greater weight.
     """
 
     median: FloatArray
@@ -35,13 +37,14 @@ class Preparation:
     kept: IntArray
     mean: FloatArray
     scale: FloatArray
+    weight: FloatArray
 
     def apply(self, X: FloatArray, site: Sequence[str]) -> FloatArray:
-        """The kept columns, standardised; ``X`` has all of the table's columns."""
+        """The kept columns, standardised and weighted; ``X`` has all of the table's columns."""
         X = np.where(np.isnan(X), self.median, X)
         if self.combat is not None:
             X[:, self.harmonised] = self.combat.apply(X[:, self.harmonised], site)
-        return np.asarray((X[:, self.kept] - self.mean) / self.scale)
+        return np.asarray((X[:, self.kept] - self.mean) * (self.weight / self.scale))
 
 
 def fit_preparation(
@@ -52,6 +55,7 @@ def fit_preparation(
     harmonise: str = "",
     variance: float = 0.0,
     correlation: float = 1.0,
+    balance_families: bool = False,
 ) -> Preparation:
     """Learn from the training cases how columns are completed, harmonised, pruned and standardised.
 
@@ -65,7 +69,7 @@ def fit_preparation(
         Which columns are harmonised and pruned; the others are only completed and standardised.
     among
         Of the free columns, only these features are kept; () for all.
-    harmonise, variance, correlation
+    harmonise, variance, correlation, balance_families
         See :class:`prognosis_dask.statistics.procedure.Procedure`.
 
     Raises
@@ -88,7 +92,12 @@ def fit_preparation(
     candidates = np.flatnonzero(keep & free)
     keep[candidates[_redundant(X[:, candidates], correlation)]] = False
     kept = np.flatnonzero(keep)
-    return Preparation(median, combat, harmonised, kept, X[:, kept].mean(axis=0), X[:, kept].std(axis=0, ddof=1))
+    weight = np.ones(len(kept))
+    if balance_families:
+        _, family, size = np.unique(np.array(table.families)[kept], return_inverse=True, return_counts=True)
+        weight = 1.0 / np.sqrt(size[family])
+    mean, scale = X[:, kept].mean(axis=0), X[:, kept].std(axis=0, ddof=1)
+    return Preparation(median, combat, harmonised, kept, mean, scale, weight)
 
 
 def expect_finite(table: FeatureTable) -> None:

@@ -41,6 +41,10 @@ class Procedure:
         Columns whose variance, scaled to 0..1, is below it are dropped. Constant ones always are.
     correlation
         Of two columns whose absolute Spearman correlation is above it, the later one is dropped; 1 keeps all.
+    balance_families
+        Whether families share the variance evenly, so that a penalty does not bear on volume as on one of 400 deep
+        features: standardised columns are divided by the square root of how many of their family are left (the blocks
+        of multi-block methods: Westerhuis, Kourti & MacGregor, Journal of Chemometrics 12, 301, 1998).
     harmonise
         "" or "combat": ComBat by the table's sites, learnt on the training cases.
     selector
@@ -68,6 +72,7 @@ class Procedure:
     forced: tuple[str, ...] = ()
     variance: float = 0.0
     correlation: float = 1.0
+    balance_families: bool = False
     harmonise: str = ""
     selector: str = "svm-rfe"
     learner: str = "cox"
@@ -170,7 +175,8 @@ class Fitted:
             coefficient = coefficient[1]
         coefficient = coefficient * -getattr(self.model, "shape", -1.0)
         error = getattr(self.model, "standard_error", np.full(len(coefficient), np.nan))
-        return coefficient_rows(self.chosen, coefficient, error)
+        weight = self.preparation.weight[self.columns]
+        return coefficient_rows(self.chosen, coefficient * weight, error * weight)
 
     def to_plain(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """What JSON holds, and the arrays by name."""

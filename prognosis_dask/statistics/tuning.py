@@ -75,6 +75,7 @@ def arrange(procedure: Procedure, table: FeatureTable, seed: list[int]) -> Arran
         harmonise=procedure.harmonise,
         variance=procedure.variance,
         correlation=procedure.correlation,
+        balance_families=procedure.balance_families,
     )
     if not len(preparation.kept):
         raise StatisticsError(f"none of {table.X.shape[1]} features varies among {len(table.case_ids)} training cases")
