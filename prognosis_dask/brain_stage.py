@@ -60,6 +60,7 @@ def _brain(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, obj
             "tumour": how,
             "quality": figures,
             "size": _finite(dict(zip(SIZE_FEATURES, size_values(size), strict=True))),
+            "template_mm": size.template_mm,
             "slices": {"first": shown.first, "last": shown.last, "largest": shown.largest, "centre": shown.centre},
         }
         brain = StoredBrain(done.images[reference], done.brain_mask, tumour, attributes)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from prognosis_dask.brain.size import tumour_size
+from prognosis_dask.brain.size import TumourSize, tumour_size
 from prognosis_dask.brain.size_features import SIZE_FEATURES
 from prognosis_dask.brain_stage import run_brain
 from prognosis_dask.cohort.case import Case
@@ -156,7 +156,7 @@ def _case(
     )
 
 
-def _measured(model: _Model, case: Case, folder: Path) -> tuple[xr.Dataset, dict[str, Any], Any, bytes]:
+def _measured(model: _Model, case: Case, folder: Path) -> tuple[xr.Dataset, dict[str, Any], TumourSize, bytes]:
     """The stages of the run on this case alone, in a folder that is thrown away."""
     job = model.job
     params = read_params(job.radiomics.params)
@@ -183,10 +183,9 @@ def _measured(model: _Model, case: Case, folder: Path) -> tuple[xr.Dataset, dict
     )
     stored = BrainStore(brains).read(case.case_id)
     attributes = dict(stored.attributes)
-    size = tumour_size(stored.tumour)
-    x, y, z = (attributes["size"].get(f"place_template_{axis}") for axis in ("side", "y", "z"))
+    size = replace(tumour_size(stored.tumour), template_mm=tuple(attributes["template_mm"]))
     mosaic = (BrainStore(brains).folder(case.case_id) / "epitome.png").read_bytes()
-    return dataset, attributes, replace(size, template_mm=None if x is None else (x, y, z)), mosaic
+    return dataset, attributes, size, mosaic
 
 
 def _table(model: _Model, dataset: xr.Dataset, folder: Path) -> FeatureTable:
