@@ -1,0 +1,117 @@
+"""Several MR sequences of one patient are one case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from prognosis_dask.cohort.case import read_cases, write_cases
+from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.cohort.sequences import sequence_of
+from prognosis_dask.job import CohortSection
+
+RULES = CohortSection(sequences=True, modalities=("MR",))
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        # descriptions and file names as they occur in TCGA-LGG, BraTS, LGG-1p19qDeletion and on scanners
+        ("AX T1 3D SPGR", "T1"),
+        ("Sag MPRAGE", "T1"),
+        ("AXIAL T1 +C", "T1c"),
+        ("T1 post gad", "T1c"),
+        ("BraTS20_Training_001_t1ce.nii.gz", "T1c"),
+        ("BraTS-GLI-00000-000-t1c.nii.gz", "T1c"),
+        ("BraTS-GLI-00000-000-t1n.nii.gz", "T1"),
+        ("BraTS-GLI-00000-000-t2f.nii.gz", "FLAIR"),
+        ("BraTS-GLI-00000-000-t2w.nii.gz", "T2"),
+        ("LGG-104_T2.nii.gz", "T2"),
+        ("TCGA-02-0054_T1Gd.nii.gz", "T1c"),
+        ("AX T2 FLAIR", "FLAIR"),
+        ("AX T1 FLAIR", "T1"),
+        ("AX T2 FSE", "T2"),
+        ("Ax T2* GRE", ""),
+        ("AX DWI", ""),
+        ("3 plane loc", ""),
+        ("LGG-104_Segmentation.nii.gz", ""),
+    ],
+)
+def test_a_sequence_is_known_by_its_name(text, name):
+    assert sequence_of(text) == name
+
+
+def image(path: Path, size: tuple[int, int, int], *, box: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.zeros(size[::-1], np.int16)
+    values[1:3, 2:4, 2:4] = 1
+    sitk.WriteImage(sitk.GetImageFromArray(values if box else values + 7), str(path))
+
+
+def test_a_mask_makes_one_case_on_the_sequence_of_its_grid(tmp_path):
+    # the layout of LGG-1p19qDeletion: one mask that no name ties to one of the images
+    for name in ("LGG-104", "LGG-105"):
+        image(tmp_path / "in" / name / f"{name}_T1.nii.gz", (6, 6, 8))
+        image(tmp_path / "in" / name / f"{name}_T2.nii.gz", (6, 6, 5))
+        image(tmp_path / "in" / name / f"{name}_FLAIR.nii.gz", (6, 6, 5))
+        image(tmp_path / "in" / name / f"{name}_Segmentation.nii.gz", (6, 6, 8), box=True)
+    index_cohort([tmp_path / "in"], tmp_path / "out", RULES)
+    cases = read_cases(tmp_path / "out" / "cases.csv")
+    assert [case.patient_id for case in cases] == ["LGG-104", "LGG-105"]
+    for case in cases:
+        assert Path(case.image).name == f"{case.patient_id}_T1.nii.gz"
+        assert list(case.sequences) == ["T1", "T2", "FLAIR"]
+        assert case.sequences["T1"] == case.image
+
+
+def test_without_a_grid_of_its_own_the_mask_goes_to_t2(tmp_path):
+    for name in ("T1", "T2"):
+        image(tmp_path / "in" / f"a_{name}.nii.gz", (6, 6, 5))
+    image(tmp_path / "in" / "a_mask.nii.gz", (6, 6, 5), box=True)
+    index_cohort([tmp_path / "in"], tmp_path / "out", RULES)
+    (case,) = read_cases(tmp_path / "out" / "cases.csv")
+    assert Path(case.image).name == "a_T2.nii.gz"
+
+
+def test_a_mask_named_after_a_sequence_goes_to_it(tmp_path):
+    for name in ("T1", "T2"):
+        image(tmp_path / "in" / f"a_{name}.nii.gz", (6, 6, 5))
+    image(tmp_path / "in" / "a_T1_seg.nii.gz", (6, 6, 5), box=True)
+    index_cohort([tmp_path / "in"], tmp_path / "out", RULES)
+    (case,) = read_cases(tmp_path / "out" / "cases.csv")
+    assert Path(case.image).name == "a_T1.nii.gz"
+
+
+def test_without_the_rule_every_sequence_is_a_case(tmp_path):
+    for name in ("T1", "T2"):
+        image(tmp_path / "in" / f"a_{name}.nii.gz", (6, 6, 5))
+    image(tmp_path / "in" / "a_mask.nii.gz", (6, 6, 5), box=True)
+    index_cohort([tmp_path / "in"], tmp_path / "out", CohortSection(modalities=("MR",)))
+    assert len(read_cases(tmp_path / "out" / "cases.csv")) == 2
+
+
+def test_a_table_names_the_sequences_in_columns_of_their_names(tmp_path):
+    table = tmp_path / "cases.csv"
+    table.write_text(
+        "case_id,patient_id,modality,roi,image,mask,T1,T2,FLAIR,age\n"
+        "a_MR,a,MR,tumour,t2.nii,mask.nii,t1.nii,t2.nii,,61\n",
+        encoding="utf-8",
+    )
+    (case,) = read_cases(table)
+    assert case.sequences == {"T1": str(tmp_path / "t1.nii"), "T2": str(tmp_path / "t2.nii")}
+    assert case.covariates == {"age": "61"}
+    write_cases(tmp_path / "again.csv", [case])
+    (again,) = read_cases(tmp_path / "again.csv")
+    assert (again.sequences, again.covariates) == (case.sequences, case.covariates)
+
+
+def test_another_sequence_makes_another_case(tmp_path):
+    table = "case_id,patient_id,modality,roi,image,mask,source,T1\na,a,MR,r,t2.nii,m.nii,s,{}\n"
+    digests = set()
+    for name in ("one.nii", "two.nii"):
+        (tmp_path / "cases.csv").write_text(table.format(name), encoding="utf-8")
+        digests.add(read_cases(tmp_path / "cases.csv")[0].digest)
+    assert len(digests) == 2
