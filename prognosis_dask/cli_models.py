@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from prognosis_dask.modelling import ModelResult
 
-ClusterArgument = Callable[[argparse.ArgumentParser], None]
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
 _DATA = "a run's folder, CSV or XLSX tables, or the folder with the specification's tables"
 
+_SCAN = "tables, a run's folder, or the image files of one new scan's sequences (T1.nii.gz, or T1=FILE)"
 
-def add_model_commands(commands: Commands, cluster_argument: ClusterArgument) -> None:
+
+def add_model_commands(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    cluster_argument: Callable[[argparse.ArgumentParser], None],
+) -> None:
     """Add the four commands to the parser's."""
     fit = commands.add_parser("fit", help="compare models of a run's or a table's features, freeze one, report")
     _arguments(fit, cluster_argument, "folder for models/ and report.html (default: the run's)")
@@ -36,14 +38,21 @@ def add_model_commands(commands: Commands, cluster_argument: ClusterArgument) ->
 
     predict = commands.add_parser("predict", help="risk or class of the cases of a table or a run, by a frozen model")
     predict.add_argument("model", type=Path, metavar="MODEL_DIR")
-    predict.add_argument("data", nargs="+", type=Path, metavar="TABLE_OR_RUN")
-    predict.add_argument("-o", "--out", required=True, type=Path, metavar="FILE.csv")
+    predict.add_argument("data", nargs="+", type=Path, metavar="TABLE_RUN_OR_SCAN", help=_SCAN)
+    predict.add_argument("-o", "--out", required=True, type=Path, help="a CSV file; of one new scan a folder")
+    predict.add_argument("--mask", default="", metavar="FILE", help="of one new scan: where the tumour is outlined")
+    predict.add_argument(
+        "--clinical", action="append", default=[], metavar="COLUMN=VALUE", help="of one new scan; repeatable"
+    )
     _spec_arguments(predict)
     predict.set_defaults(command=_predict)
 
 
 def _arguments(
-    parser: argparse.ArgumentParser, cluster_argument: ClusterArgument, out: str, data: str = "TABLE_OR_RUN"
+    parser: argparse.ArgumentParser,
+    cluster_argument: Callable[[argparse.ArgumentParser], None],
+    out: str,
+    data: str = "TABLE_OR_RUN",
 ) -> None:
     parser.add_argument("data", nargs="+", type=Path, metavar=data, help=_DATA)
     _spec_arguments(parser)
@@ -68,8 +77,8 @@ def _fit(arguments: argparse.Namespace) -> None:
     from prognosis_dask.statistics.spec import load_spec
 
     spec = load_spec(arguments.spec, arguments.set)
-    with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
-        fit(arguments.data, spec, arguments.out, client=client)
+    workers = connect(read_cluster(arguments.cluster, tls=arguments.tls))
+    fit(arguments.data, spec, arguments.out, client=workers)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -78,14 +87,14 @@ def _compare(arguments: argparse.Namespace) -> None:
     from prognosis_dask.statistics.spec import load_spec
 
     spec = load_spec(arguments.spec, arguments.set)
-    with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
-        found = compare(arguments.data, spec, arguments.out, procedures=arguments.procedures, client=client)
-    _print(found)
+    workers = connect(read_cluster(arguments.cluster, tls=arguments.tls))
+    _print(compare(arguments.data, spec, arguments.out, procedures=arguments.procedures, client=workers))
 
 
 def _validate(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.modelling import is_model, validate
+    from prognosis_dask.modelling import validate
     from prognosis_dask.runtime.cluster import connect, read_cluster
+    from prognosis_dask.statistics.frozen import is_model
     from prognosis_dask.statistics.spec import load_spec
 
     method = [f"validation.method={arguments.method}"] if arguments.method else []
@@ -93,16 +102,30 @@ def _validate(arguments: argparse.Namespace) -> None:
     model, *data = arguments.data
     if not (data and is_model(model)):
         model, data = None, arguments.data
-    with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
-        found = validate(data, spec, arguments.out, model=model, client=client)
-    _print(found)
+    workers = connect(read_cluster(arguments.cluster, tls=arguments.tls))
+    _print(validate(data, spec, arguments.out, model=model, client=workers))
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.cohort.pairs import VOLUME_SUFFIXES
+
+    if str(arguments.data[0]).lower().endswith(VOLUME_SUFFIXES):
+        _predict_scan(arguments)
+        return
     from prognosis_dask.modelling import predict
 
     predict(arguments.model, arguments.data, arguments.out, spec=arguments.spec, overrides=arguments.set)
     print(arguments.out)
+
+
+def _predict_scan(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.scan import predict_scan
+
+    files = [str(path) for path in arguments.data]
+    named = dict(file.split("=", 1) for file in files) if all("=" in file for file in files) else files
+    clinical = dict(text.partition("=")[::2] for text in arguments.clinical)
+    predict_scan(arguments.model, named, arguments.out, mask=arguments.mask, clinical=clinical)
+    print(arguments.out / "scan.html")
 
 
 def _print(found: ModelResult) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.pipeline import map_on
-from prognosis_dask.report.page import write_report
 from prognosis_dask.statistics import fit as fitting
 from prognosis_dask.statistics.evaluate import Tables, evaluate, time_grid
 from prognosis_dask.statistics.external import (
@@ -29,8 +28,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client
 
-Data = Path | str | Sequence[Path | str]
-Say = Callable[[str], None]
+Data: TypeAlias = Path | str | Sequence[Path | str]
+Say: TypeAlias = Callable[[str], None]
+Workers: TypeAlias = Union["Client", "AbstractContextManager[Client]"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def fit(
     out: Path | str | None = None,
     *,
     overrides: Sequence[str] = (),
-    client: Client | None = None,
+    client: Workers | None = None,
     say: Say = print,
 ) -> ModelResult:
     """Compare the specification's procedures on the same folds, fit and freeze the final one, write the report.
@@ -74,7 +74,8 @@ def fit(
     overrides
         ``key=value``, as ``--set`` takes them.
     client
-        A Dask client whose workers run the folds; without one they run here.
+        A Dask client whose workers run the folds, or what gives one in a ``with`` statement that is entered once the
+        tables are read; without one the folds run here.
     say
         Takes the lines that tell what is being done.
 
@@ -83,13 +84,17 @@ def fit(
     PrognosisError
         When the user has something to mend.
     """
+    from prognosis_dask.report.page import write_report
+
     spec = _spec(spec, overrides)
     folder = _out(data, out)
     _expect_no_other_run(folder, data)
     read = _read(data, spec, say)
+    fitting.expect_sound(read, spec)
     names = ", ".join(fitting.procedures_of(read, spec))
     say(f"Validating {names}: {spec.validation.repeats} x {spec.validation.folds} folds")
-    summary = fitting.fit_models(read, spec, folder / "models", _map(client))
+    with _map(client) as cluster_map:
+        summary = fitting.fit_models(read, spec, folder / "models", cluster_map)
     say(str(write_report(folder)))
     return ModelResult(folder, summary, {})
 
@@ -101,7 +106,7 @@ def compare(
     *,
     procedures: Sequence[str] = (),
     overrides: Sequence[str] = (),
-    client: Client | None = None,
+    client: Workers | None = None,
     say: Say = print,
 ) -> ModelResult:
     """Validate procedures on the same folds and test their differences; no model is fitted for use.
@@ -127,7 +132,9 @@ def compare(
     if unknown:
         raise StatisticsError(f"no procedure is called {unknown[0]!r}; there are {', '.join(known)}")
     spec = replace(spec, procedure={name: known[name] for name in procedures or known}, final="")
-    tables, _ = fitting.compare(read, spec, _map(client))
+    fitting.expect_sound(read, spec)
+    with _map(client) as cluster_map:
+        tables, _ = fitting.compare(read, spec, cluster_map)
     summary = fitting.describe_table(read) | {"notes": list(read.notes)}
     return ModelResult(_write(out, summary, tables), summary, tables)
 
@@ -139,7 +146,7 @@ def validate(
     *,
     model: Path | str | None = None,
     overrides: Sequence[str] = (),
-    client: Client | None = None,
+    client: Workers | None = None,
     say: Say = print,
 ) -> ModelResult:
     """Validate a frozen model on another cohort, or the specification's procedures on this one.
@@ -160,22 +167,27 @@ def validate(
     """
     spec = _spec(spec, overrides)
     if model is not None:
-        frozen = thaw(model)
-        read, warnings = _read_for(frozen, data, spec, say)
-        if not read.has_endpoint:
-            raise StatisticsError("the cohort's table has no endpoint to validate on; `prognosis predict` needs none")
-        horizons = frozen.horizons_days
-        times = time_grid(read.table.survival, horizons) if not frozen.classes else ()
-        result = external_result(frozen, read.table, times, str(Path(model)))
-        tables = evaluate(read.table, [result], horizons, map=_map(client))
-        summary = fitting.describe_table(read) | fitting.headline(tables, str(Path(model)), bool(frozen.classes))
-        summary |= {"procedure": str(Path(model)), "external": True, "notes": [*read.notes, *warnings]}
-        return ModelResult(_write(out, summary, tables), summary, tables)
+        return _validate_frozen(model, data, spec, out, say)
     if spec.validation.method == "nested":
         return compare(data, spec, out, client=client, say=say)
     read = _read(data, spec, say)
-    tables = fitting.resample(read, spec, _map(client))
+    fitting.expect_sound(read, spec)
+    with _map(client) as cluster_map:
+        tables = fitting.resample(read, spec, cluster_map)
     summary = fitting.describe_table(read) | {"notes": list(read.notes)}
+    return ModelResult(_write(out, summary, tables), summary, tables)
+
+
+def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path | str | None, say: Say) -> ModelResult:
+    frozen, name = thaw(model), str(Path(model))
+    read, warnings = _read_for(frozen, data, spec, say)
+    if not read.has_endpoint:
+        raise StatisticsError("the cohort's table has no endpoint to validate on; `prognosis predict` needs none")
+    times = () if frozen.classes else time_grid(read.table.survival, frozen.horizons_days)
+    result = external_result(frozen, read.table, times, name)
+    tables = evaluate(read.table, [result], frozen.horizons_days)
+    summary = fitting.describe_table(read) | fitting.headline(tables, name, bool(frozen.classes))
+    summary |= {"procedure": name, "external": True, "notes": [*read.notes, *warnings]}
     return ModelResult(_write(out, summary, tables), summary, tables)
 
 
@@ -221,17 +233,23 @@ def predict(
     return pd.DataFrame(rows)
 
 
-def is_model(path: Path | str) -> bool:
-    """Whether a folder holds a frozen model, itself or in ``models/``."""
-    return (Path(path) / MODEL).is_file() or (Path(path) / "models" / MODEL).is_file()
-
-
 def _spec(spec: ModelSpec | Path | str | None, overrides: Sequence[str]) -> ModelSpec:
     return spec if isinstance(spec, ModelSpec) else load_spec(spec, overrides)
 
 
-def _map(client: Client | None) -> Map:
-    return map_on(client) if client is not None else builtins.map
+@contextmanager
+def _map(client: Workers | None) -> Iterator[Map]:
+    """A ``map`` on the client's workers, or the built-in one."""
+    if client is None:
+        yield builtins.map
+        return
+    from prognosis_dask.pipeline import map_on
+
+    if hasattr(client, "submit"):  # a client is a context manager too, and closes itself
+        yield map_on(client)
+        return
+    with client as entered:
+        yield map_on(entered)
 
 
 def _listed(data: Data) -> list[Path]:

@@ -23,12 +23,14 @@ from prognosis_dask.statistics.evaluate import Tables, evaluate, time_grid
 from prognosis_dask.statistics.final_tables import coefficient_tables, correlation_rows, curve_rows
 from prognosis_dask.statistics.frozen import count_cases, describe, freeze
 from prognosis_dask.statistics.intervals import INTERVAL
+from prognosis_dask.statistics.learners import learner_for
 from prognosis_dask.statistics.nested import Extend, FoldResult, Map, validate
 from prognosis_dask.statistics.permutation import permutation_test
 from prognosis_dask.statistics.procedure import Fitted, Procedure, fit_procedure, visible
 from prognosis_dask.statistics.reading import ReadTable, read_tables
 from prognosis_dask.statistics.sources import Source, dataset_source
 from prognosis_dask.statistics.spec import ModelSpec
+from prognosis_dask.statistics.splitting import expect_folds_can_learn
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.statistics.table1 import table1_rows
 from prognosis_dask.store.publish import publish_folder, staging
@@ -156,6 +158,25 @@ def compare(
         fitted = dict(zip(procedures, models, strict=True))
     flattering = [in_sample_result(name, model, whole, times) for name, model in fitted.items()]
     return evaluate(table, results, horizons, in_sample=flattering, seed=rule.seed, map=map), fitted
+
+
+def expect_sound(read: ReadTable, spec: ModelSpec) -> None:
+    """Refuse what can be seen to fail before anything is fitted.
+
+    Raises
+    ------
+    StatisticsError
+        When a procedure's families, selector or learner are not for this table, or it has too few events for the folds.
+    """
+    for name, procedure in procedures_of(read, spec).items():
+        try:
+            visible(procedure, read.table)
+            learner_for(procedure.learner, read.table.endpoint)
+            if procedure.selector:
+                selector_for(procedure.selector, read.table.endpoint)
+        except StatisticsError as error:
+            raise StatisticsError(f"procedure {name!r}: {error}") from error
+    expect_folds_can_learn(read.table, spec.validation.folds)
 
 
 def resample(read: ReadTable, spec: ModelSpec, map: Map = map) -> Tables:

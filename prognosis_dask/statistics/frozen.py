@@ -131,6 +131,11 @@ def freeze(frozen: Frozen, folder: Path) -> None:
     (folder / MODEL).write_text(text + "\n", encoding="utf-8")
 
 
+def is_model(path: Path) -> bool:
+    """Whether a folder holds a frozen model, itself or in its ``models/``."""
+    return (path / MODEL).is_file() or (path / "models" / MODEL).is_file()
+
+
 def thaw(folder: Path | str) -> Frozen:
     """Read a model back.
 
