@@ -20,7 +20,7 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.concordance import concordance, concordance_drawn, uno_c, uno_weight
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray
 from prognosis_dask.statistics.intervals import draw_patients, interval
-from prognosis_dask.statistics.kaplan_meier import kaplan_meier, log_rank, number_at_risk, survival_drawn
+from prognosis_dask.statistics.kaplan_meier import kaplan_meier, log_rank, survival_drawn
 from prognosis_dask.statistics.measures.brier import brier_score, integrated, squared_errors
 from prognosis_dask.statistics.measures.calibration import survival_calibration
 from prognosis_dask.statistics.measures.censoring import fit_censoring
@@ -124,7 +124,6 @@ def test_kaplan_meier_and_its_interval_are_those_of_lifelines(seed: int, ties: b
     np.testing.assert_array_equal(found.at_risk, expected.event_table["at_risk"])
     days = np.array([0.0, 100.0, 1000.0])
     np.testing.assert_allclose(found.at(days), expected.predict(days), atol=1e-12)
-    np.testing.assert_array_equal(number_at_risk(one.time, days), [(one.time >= day).sum() for day in days])
 
 
 @pytest.mark.parametrize("groups", [2, 3])

@@ -18,10 +18,8 @@ from prognosis_dask.statistics.nested import FoldResult
 
 
 @dataclass(frozen=True)
-class Test:
+class PairedTest:
     """Outcome of a paired test: the mean difference, its 95 % interval, the p-value (two-sided)."""
-
-    __test__ = False  # no test of pytest's
 
     difference: float
     lower: float
@@ -29,7 +27,7 @@ class Test:
     p: float
 
 
-def corrected_t(differences: FloatArray, test_per_train: float) -> Test:
+def corrected_t(differences: FloatArray, test_per_train: float) -> PairedTest:
     """t-test of differences from folds whose training cases overlap (Nadeau & Bengio, Mach Learn 52, 2003).
 
     The variance of their mean is taken as ``(1 / J + n_test / n_train)`` times that of the ``J`` differences, since
@@ -56,9 +54,9 @@ def corrected_t(differences: FloatArray, test_per_train: float) -> Test:
     mean, df = float(held.mean()), len(held) - 1
     error = sqrt((1 / len(held) + test_per_train) * float(held.var(ddof=1)))
     if error == 0:
-        return Test(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+        return PairedTest(mean, mean, mean, 1.0 if mean == 0 else 0.0)
     reach = float(stdtrit(df, 0.975)) * error
-    return Test(mean, mean - reach, mean + reach, float(2 * stdtr(df, -abs(mean) / error)))
+    return PairedTest(mean, mean - reach, mean + reach, float(2 * stdtr(df, -abs(mean) / error)))
 
 
 def wilcoxon(differences: FloatArray) -> float:

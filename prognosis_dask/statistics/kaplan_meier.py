@@ -113,11 +113,6 @@ def survival_drawn(time: FloatArray, event: BoolArray, horizon: float, drawn: Fl
     return np.where(total[:, 0] > 0, np.prod(1 - np.minimum(share, 1.0), axis=1), np.nan)
 
 
-def number_at_risk(time: FloatArray, times_days: FloatArray) -> IntArray:
-    """How many cases were followed up to each of the times or beyond: the line under a Kaplan-Meier plot."""
-    return np.asarray((time[:, None] >= times_days).sum(axis=0))
-
-
 @dataclass(frozen=True)
 class LogRank:
     """Outcome of the log-rank test: chi-squared statistic, degrees of freedom, p-value."""

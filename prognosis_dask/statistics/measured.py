@@ -50,6 +50,8 @@ class Sheet:
         value = float(values[0])
         note = note or ("" if np.isfinite(value) else "the cases hold no finite value")
         lower, upper = interval(values[1:]) if np.isfinite(value) else (float("nan"), float("nan"))
+        if np.isfinite(value) and np.isnan(lower):
+            note = note or "no interval: too few draws of the patients have a value"
         self.rows.append(
             {
                 "procedure": self.procedure,

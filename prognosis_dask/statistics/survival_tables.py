@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -72,7 +73,8 @@ def measure_survival(
     StatisticsError
         When results hold no survival, or none at a horizon.
     """
-    view = _View(endpoint, weights(patient_ids, seed), results)
+    time, event = endpoint.time_days, endpoint.event
+    view = _View(time, event, weights(patient_ids, seed), results, fit_censoring(time, event))
     sheet = Sheet(results[0].procedure)
     fold_values = _discrimination(view, horizons, sheet)
     tables = {"measures": sheet.rows, "auc_t": _auc_curve(view, horizons, sheet)}
@@ -99,13 +101,19 @@ def measure_survival(
     return Measured(tables, by_fold, fold_values)
 
 
+@dataclass(frozen=True, eq=False)
 class _View:
     """A procedure's folds beside what they are measured on."""
 
-    def __init__(self, endpoint: Survival, drawn: FloatArray, results: Sequence[FoldResult]) -> None:
-        self.time, self.event, self.drawn, self.results = endpoint.time_days, endpoint.event, drawn, results
-        self.name = results[0].procedure
-        self.censoring: Censoring = fit_censoring(self.time, self.event)
+    time: FloatArray
+    event: BoolArray
+    drawn: FloatArray
+    results: Sequence[FoldResult]
+    censoring: Censoring
+
+    @property
+    def name(self) -> str:
+        return self.results[0].procedure
 
     def fold(self, result: FoldResult) -> tuple[FloatArray, BoolArray, FloatArray, FloatArray]:
         """Times, events, risk scores and draws of a held-out fold."""
@@ -195,12 +203,8 @@ def _brier(view: _View, horizon: float, sheet: Sheet) -> None:
     survived = survival_drawn(view.time, view.event, horizon, view.drawn)
     reference = survived**2 * ones + (1 - survived) ** 2 * zeros
     gain = 1 - np.divide(score, reference, out=np.full(len(score), np.nan), where=reference > 0)
-    sheet.add(
-        "brier_scaled",
-        horizon,
-        np.asarray(gain),
-        "" if np.isfinite(gain[0]) else "Kaplan-Meier's prediction has no error",
-    )
+    perfect = "" if np.isfinite(gain[0]) else "Kaplan-Meier's prediction has no error"
+    sheet.add("brier_scaled", horizon, np.asarray(gain), perfect)
 
 
 def _calibration(view: _View, horizon: float, sheet: Sheet) -> list[Row]:

@@ -48,21 +48,17 @@ def cox_drawn(X: FloatArray, time: FloatArray, event: BoolArray, drawn: FloatArr
     return _in_parts(lambda part: _newton(_cox_derivatives(Z, time, event, part), len(part), Z.shape[1]), drawn) / scale
 
 
-def logistic_drawn(
-    X: FloatArray, positive: FloatArray, drawn: FloatArray, offset: FloatArray | None = None
-) -> FloatArray:
+def logistic_drawn(X: FloatArray, positive: FloatArray, drawn: FloatArray) -> FloatArray:
     """Logistic regression with an intercept for many weightings of the cases.
 
     Parameters
     ----------
     X
-        Columns, shape (cases, columns); there may be none.
+        Columns, shape (cases, columns).
     positive
         1 for the positive class, 0 for the other; shape (cases,).
     drawn
         Weight of each case, shape (draws, cases).
-    offset
-        Added to the linear predictor, shape (cases,).
 
     Returns
     -------
@@ -72,8 +68,7 @@ def logistic_drawn(
     """
     mean, scale = _standard(X)
     Z = np.column_stack([np.ones(len(X)), (X - mean) / scale])
-    add = np.zeros(len(X)) if offset is None else offset
-    found = _in_parts(lambda part: _newton(_logistic_derivatives(Z, positive, add, part), len(part), Z.shape[1]), drawn)
+    found = _in_parts(lambda part: _newton(_logistic_derivatives(Z, positive, part), len(part), Z.shape[1]), drawn)
     slopes = found[:, 1:] / scale
     return np.column_stack([found[:, 0] - slopes @ mean, slopes])
 
@@ -170,12 +165,10 @@ def _cox_derivatives(Z: FloatArray, time: FloatArray, event: BoolArray, drawn: F
     """Gradient and information of Breslow's log partial likelihood; the rows are sorted by time."""
     columns = Z.shape[1]
     products = (Z[:, :, None] * Z[:, None, :]).reshape(len(Z), -1)
-    at, position = np.unique(time[event], return_inverse=True)
+    at, tied = np.unique(time[event], return_index=True)
     first = np.asarray(np.searchsorted(time, at), dtype=np.int64)
     until = np.searchsorted(at, time, side="right")
-    died = np.zeros((len(drawn), len(at)))
-    for death, group in zip(np.flatnonzero(event), position, strict=True):
-        died[:, group] += drawn[:, death]
+    died = np.add.reduceat(drawn[:, event], tied, axis=1)
     seen = drawn * event
 
     def derivatives(coefficient: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -203,13 +196,13 @@ def _from(values: FloatArray, first: IntArray) -> FloatArray:
     return np.asarray(np.cumsum(values[:, ::-1], axis=1)[:, ::-1][:, first])
 
 
-def _logistic_derivatives(Z: FloatArray, positive: FloatArray, offset: FloatArray, drawn: FloatArray) -> _Derivatives:
+def _logistic_derivatives(Z: FloatArray, positive: FloatArray, drawn: FloatArray) -> _Derivatives:
     columns = Z.shape[1]
     products = (Z[:, :, None] * Z[:, None, :]).reshape(len(Z), -1)
 
     def derivatives(coefficient: FloatArray) -> tuple[FloatArray, FloatArray]:
         with np.errstate(over="ignore"):
-            probability = 1 / (1 + np.exp(-(coefficient @ Z.T + offset)))
+            probability = 1 / (1 + np.exp(-(coefficient @ Z.T)))
         information = (drawn * probability * (1 - probability)) @ products
         return (drawn * (positive - probability)) @ Z, information.reshape(-1, columns, columns)
 
