@@ -400,3 +400,18 @@ def test_a_tiny_cohort_gives_figures_or_reasons_and_never_a_bare_error(seed: int
     for row in [*tables["added"], *tables["differences"]]:
         value = row["p"] if "p" in row else row["p_corrected"]
         assert np.isfinite(value) or row["note"], row
+
+
+def test_another_cohort_is_one_fold_whose_differences_rest_on_the_drawn_patients(table: FeatureTable) -> None:
+    nobody, everyone = np.arange(0), np.arange(len(table.case_ids))
+    results = []
+    for name, score in (("deep", table.X[:, 0]), ("noise", table.X[:, 1])):
+        survival = np.exp(-np.array(HORIZONS) / 300 * np.exp(score)[:, None])
+        results.append(FoldResult(name, 0, 0, nobody, everyone, score, 0.0, HORIZONS, survival, None, ("f0",), {}))
+    tables = evaluate(table, results, HORIZONS)
+    row = pick(tables["measures"], procedure="deep", measure="harrell_c")
+    assert row["value"] == pytest.approx(concordance_index(table.time_days, -table.X[:, 0], table.event), abs=1e-12)
+    difference = pick(tables["differences"], measure="harrell_c")
+    assert difference["lower_drawn"] > 0
+    assert isnan(difference["p_corrected"])
+    assert "1 folds have a value; two or more are needed" in difference["note"]
