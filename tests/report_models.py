@@ -248,17 +248,18 @@ def _frozen(cox: CoxPHFitter, X: np.ndarray, n: int, events: int) -> Frozen:
     columns = np.arange(len(FEATURES))
     hazard = cox.baseline_cumulative_hazard_.iloc[:, 0]
     coefficient, error = (part.loc[list(FEATURES)].to_numpy() * scale for part in (cox.params_, cox.standard_errors_))
+    weight = np.array([1.0, 0.5, 2.0, 1.0, 1.0])  # as where families share a penalty
     fitted = Fitted(
         Procedure(),
         FEATURES,
         ("years", "", "mm3", "", ""),
         {},
         (),
-        Preparation(np.zeros(len(FEATURES)), None, np.arange(0), columns, mean, scale, np.ones(len(columns))),
+        Preparation(np.zeros(len(FEATURES)), None, np.arange(0), columns, mean, scale, weight),
         columns,
         FEATURES,
         {"n_features": len(FEATURES), "penalty": 0.01, "mixing": 0.0},
-        ProportionalHazards(coefficient, error, Baseline(hazard.index.to_numpy(), hazard.to_numpy())),
+        ProportionalHazards(coefficient / weight, error / weight, Baseline(hazard.index.to_numpy(), hazard.to_numpy())),
         0.0,
     )
     quantiles = np.quantile(X, QUANTILES, axis=0)
