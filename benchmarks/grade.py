@@ -99,7 +99,7 @@ def overfit() -> None:
 def show_grade(arguments: argparse.Namespace, signal: float) -> None:
     job = Job(
         name=f"grade-signal-{signal:g}",
-        cohort=CohortSection(roi=("re:.*",)),
+        cohort=CohortSection(roi=("re:.*",), sequences=True),
         synth=SynthSection(arguments.patients, 0, signal, False, "brain", arguments.matrix),
         brain=BrainSection(enabled=True),
         deep=DeepSection(enabled=False),
