@@ -11,7 +11,7 @@ from prognosis_dask.statistics.concordance import concordance_drawn
 from prognosis_dask.statistics.differences import cox_coefficient, likelihood_ratio
 from prognosis_dask.statistics.endpoint import FloatArray
 from prognosis_dask.statistics.intervals import interval
-from prognosis_dask.statistics.measured import Row, case_means, held_survival, weights
+from prognosis_dask.statistics.measured import CURVE_DRAWS, Row, case_means, held_survival, weights
 from prognosis_dask.statistics.nested import FoldResult
 from prognosis_dask.statistics.table import FeatureTable
 
@@ -44,7 +44,7 @@ def added_rows(table: FeatureTable, results: Mapping[str, Sequence[FoldResult]],
         for families in (*((family,) for family in _KNOWN), _KNOWN)
         if set(families) <= set(table.families)
     }
-    drawn = weights(table.patient_ids, seed)
+    drawn = weights(table.patient_ids, seed)[: 1 + CURVE_DRAWS]
     rows: list[Row] = []
     for base, added, base_columns, added_columns in _pairs(table, known, results):
         rows.append({"base": base, "added": added, **_added(table, base_columns, added_columns, drawn)})
