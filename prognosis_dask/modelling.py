@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics import fit as fitting
+from prognosis_dask.statistics import comparing
 from prognosis_dask.statistics.evaluate import Tables, evaluate, time_grid
 from prognosis_dask.statistics.external import (
     expect_agreement,
@@ -18,11 +18,12 @@ from prognosis_dask.statistics.external import (
     prediction_rows,
     range_warnings,
 )
-from prognosis_dask.statistics.frozen import MODEL, Frozen, thaw
+from prognosis_dask.statistics.fit import fit_models
+from prognosis_dask.statistics.folder import describe_table, headline, publish_tables, write_csv
+from prognosis_dask.statistics.frozen import Frozen, thaw
 from prognosis_dask.statistics.nested import Map
 from prognosis_dask.statistics.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.statistics.spec import ModelSpec, load_spec
-from prognosis_dask.store.publish import publish_folder, staging
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,11 +91,11 @@ def fit(
     folder = _out(data, out)
     _expect_no_other_run(folder, data)
     read = _read(data, spec, say)
-    fitting.expect_sound(read, spec)
-    names = ", ".join(fitting.procedures_of(read, spec))
+    comparing.expect_sound(read, spec)
+    names = ", ".join(comparing.procedures_of(read, spec))
     say(f"Validating {names}: {spec.validation.repeats} x {spec.validation.folds} folds")
     with _map(client) as cluster_map:
-        summary = fitting.fit_models(read, spec, folder / "models", cluster_map)
+        summary = fit_models(read, spec, folder / "models", cluster_map)
     say(str(write_report(folder)))
     return ModelResult(folder, summary, {})
 
@@ -127,16 +128,16 @@ def compare(
     """
     spec = _spec(spec, overrides)
     read = _read(data, spec, say)
-    known = fitting.procedures_of(read, spec)
+    known = comparing.procedures_of(read, spec)
     unknown = [name for name in procedures if name not in known]
     if unknown:
         raise StatisticsError(f"no procedure is called {unknown[0]!r}; there are {', '.join(known)}")
     spec = replace(spec, procedure={name: known[name] for name in procedures or known}, final="")
-    fitting.expect_sound(read, spec)
+    comparing.expect_sound(read, spec)
     with _map(client) as cluster_map:
-        tables, _ = fitting.compare(read, spec, cluster_map)
-    summary = fitting.describe_table(read) | {"notes": list(read.notes)}
-    return ModelResult(_write(out, summary, tables), summary, tables)
+        tables, _ = comparing.compare(read, spec, cluster_map)
+    summary = describe_table(read) | {"notes": list(read.notes)}
+    return ModelResult(publish_tables(out, summary, tables), summary, tables)
 
 
 def validate(
@@ -171,11 +172,11 @@ def validate(
     if spec.validation.method == "nested":
         return compare(data, spec, out, client=client, say=say)
     read = _read(data, spec, say)
-    fitting.expect_sound(read, spec)
+    comparing.expect_sound(read, spec)
     with _map(client) as cluster_map:
-        tables = fitting.resample(read, spec, cluster_map)
-    summary = fitting.describe_table(read) | {"notes": list(read.notes)}
-    return ModelResult(_write(out, summary, tables), summary, tables)
+        tables = comparing.resample(read, spec, cluster_map)
+    summary = describe_table(read) | {"notes": list(read.notes)}
+    return ModelResult(publish_tables(out, summary, tables), summary, tables)
 
 
 def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path | str | None, say: Say) -> ModelResult:
@@ -186,9 +187,9 @@ def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path |
     times = () if frozen.classes else time_grid(read.table.survival, frozen.horizons_days)
     result = external_result(frozen, read.table, times, name)
     tables = evaluate(read.table, [result], frozen.horizons_days)
-    summary = fitting.describe_table(read) | fitting.headline(tables, name, bool(frozen.classes))
+    summary = describe_table(read) | headline(tables, name, bool(frozen.classes))
     summary |= {"procedure": name, "external": True, "notes": [*read.notes, *warnings]}
-    return ModelResult(_write(out, summary, tables), summary, tables)
+    return ModelResult(publish_tables(out, summary, tables), summary, tables)
 
 
 def predict(
@@ -229,7 +230,7 @@ def predict(
     rows = prediction_rows(frozen, read.table, frozen.fitted.predict(read.table))
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
-        fitting.write_csv(Path(out), rows)
+        write_csv(Path(out), rows)
     return pd.DataFrame(rows)
 
 
@@ -293,19 +294,3 @@ def _out(data: Data, out: Path | str | None) -> Path:
 def _expect_no_other_run(folder: Path, data: Data) -> None:
     if (folder / "run.json").is_file() and folder.resolve() not in [path.resolve() for path in _listed(data)]:
         raise StatisticsError(f"{folder} holds another run, whose models these would replace; choose another with -o")
-
-
-def _write(out: Path | str | None, summary: Mapping[str, Any], tables: Tables) -> Path | None:
-    """Write tables without a model to ``out/models``; a model that is there is not replaced."""
-    if out is None:
-        return None
-    folder = Path(out) / "models"
-    if (folder / MODEL).is_file():
-        raise StatisticsError(f"{out} holds a model, which would be lost; choose another folder with -o")
-    with staging(folder) as work:
-        staged = work / folder.name
-        staged.mkdir()
-        fitting.write_tables(staged, tables)
-        fitting.write_json(staged / "summary.json", summary)
-        publish_folder(staged, folder)
-    return Path(out)

@@ -1,0 +1,148 @@
+"""Procedures compared on the same patients: by nested folds, by the bootstrap, against permuted endpoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.bootstrap import bootstrap
+from prognosis_dask.statistics.defaults import default_horizons, default_procedures
+from prognosis_dask.statistics.endpoint import Classes, Survival
+from prognosis_dask.statistics.evaluate import Tables, evaluate, time_grid
+from prognosis_dask.statistics.learners import learner_for
+from prognosis_dask.statistics.nested import Extend, FoldResult, Map, validate
+from prognosis_dask.statistics.permutation import permutation_test
+from prognosis_dask.statistics.procedure import Fitted, Procedure, fit_procedure, visible
+from prognosis_dask.statistics.reading import ReadTable
+from prognosis_dask.statistics.selectors import selector_for
+from prognosis_dask.statistics.spec import ModelSpec
+from prognosis_dask.statistics.splitting import expect_folds_can_learn
+from prognosis_dask.statistics.table import FeatureTable
+
+
+def compare(
+    read: ReadTable,
+    spec: ModelSpec,
+    map: Map = map,
+    *,
+    extend: Extend | None = None,
+    whole: FeatureTable | None = None,
+    in_sample: bool = True,
+) -> tuple[Tables, dict[str, Fitted]]:
+    """Validate the procedures on the same folds, and fit each on all cases for what that would have said.
+
+    ``whole`` is what ``extend`` makes of the table when it learns from all cases.
+
+    Returns
+    -------
+    tables
+        See :func:`prognosis_dask.statistics.evaluate.evaluate`.
+    fitted
+        Each procedure on all cases; empty without ``in_sample``.
+
+    Raises
+    ------
+    StatisticsError
+        When the cases cannot carry a procedure.
+    """
+    table, rule = read.table, spec.validation
+    procedures = procedures_of(read, spec)
+    whole = table if whole is None else whole
+    for procedure in procedures.values():
+        visible(procedure, whole)
+    horizons = horizons_of(table, spec)
+    times = time_grid(table.endpoint, horizons) if isinstance(table.endpoint, Survival) else ()
+    results = validate(table, procedures, rule.folds, rule.repeats, rule.seed, map, extend, times)
+    fitted: dict[str, Fitted] = {}
+    if in_sample:
+        models = map(partial(_fit, whole, rule.seed), procedures.values())
+        fitted = dict(zip(procedures, models, strict=True))
+    flattering = [in_sample_result(name, model, whole, times) for name, model in fitted.items()]
+    return evaluate(table, results, horizons, in_sample=flattering, seed=rule.seed, map=map), fitted
+
+
+def expect_sound(read: ReadTable, spec: ModelSpec) -> None:
+    """Refuse what can be seen to fail before anything is fitted.
+
+    Raises
+    ------
+    StatisticsError
+        When a procedure's families, selector or learner are not for this table, or it has too few events for the folds.
+    """
+    for name, procedure in procedures_of(read, spec).items():
+        try:
+            visible(procedure, read.table)
+            learner_for(procedure.learner, read.table.endpoint)
+            if procedure.selector:
+                selector_for(procedure.selector, read.table.endpoint)
+        except StatisticsError as error:
+            raise StatisticsError(f"procedure {name!r}: {error}") from error
+    expect_folds_can_learn(read.table, spec.validation.folds)
+
+
+def resample(read: ReadTable, spec: ModelSpec, map: Map = map) -> Tables:
+    """Validate by the bootstrap or by permuted endpoints, as the specification's ``validation.method`` says.
+
+    Returns
+    -------
+    dict
+        ``bootstrap``: procedure, apparent, optimism_corrected, out_of_bag, point632_plus. ``permutation``: procedure,
+        observed, the permuted figures' median and greatest, and p.
+
+    Raises
+    ------
+    StatisticsError
+        When the cases cannot carry a procedure.
+    """
+    rule, procedures = spec.validation, procedures_of(read, spec)
+    if rule.method == "bootstrap":
+        names = ("procedure", "apparent", "optimism_corrected", "out_of_bag", "point632_plus")
+        found = bootstrap(read.table, procedures, rule.draws, rule.seed, map)
+        return {"bootstrap": [{name: getattr(result, name) for name in names} for result in found]}
+    rows = []
+    for name, procedure in procedures.items():
+        test = permutation_test(read.table, procedure, rule.draws, rule.folds, rule.seed, map)
+        chance = {"permuted_median": float(np.median(test.permuted)), "permuted_greatest": float(test.permuted.max())}
+        rows.append({"procedure": name, "observed": test.observed, **chance, "p": test.p})
+    return {"permutation": rows}
+
+
+def procedures_of(read: ReadTable, spec: ModelSpec) -> Mapping[str, Procedure]:
+    """The specification's procedures, or the default ones for such a table."""
+    return spec.procedure or default_procedures(read.table)
+
+
+def horizons_of(table: FeatureTable, spec: ModelSpec) -> tuple[float, ...]:
+    """The times that survival is predicted at; none for classes."""
+    if isinstance(table.endpoint, Classes):
+        return ()
+    return spec.validation.horizons_days or default_horizons(table.survival)
+
+
+def in_sample_result(name: str, fitted: Fitted, table: FeatureTable, times: Sequence[float]) -> FoldResult:
+    """A model's predictions for the very cases that it was fitted on."""
+    prediction = fitted.predict(table)
+    rows = np.arange(len(table.case_ids))
+    survival = prediction.survival(np.array(times)) if prediction.survival else None
+    return FoldResult(
+        name,
+        0,
+        0,
+        rows,
+        rows,
+        prediction.risk_score,
+        math.nan if fitted.cutoff is None else fitted.cutoff,
+        tuple(times) if survival is not None else (),
+        survival,
+        prediction.probability,
+        fitted.chosen,
+        fitted.tuned,
+    )
+
+
+def _fit(table: FeatureTable, seed: int, procedure: Procedure) -> Fitted:
+    return fit_procedure(procedure, table, [seed])
