@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from prognosis_dask.brain.candidate import Candidate, automatic_candidate
+from prognosis_dask.brain.orient import axial
+from prognosis_dask.brain.preprocess import preprocess
+from prognosis_dask.brain.size import tumour_size
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.job import BrainSection
+from prognosis_dask.synthetic.brain.scan import points_of
 from tests.made_brains import dice, healthy_scan, made_scan, on_reference
 
 
@@ -53,6 +59,40 @@ def test_one_of_the_two_sequences_is_enough(images, brain, sequence):
 def test_a_healthy_brain_has_no_candidate():
     scan = healthy_scan()
     assert code_of(on_reference(scan, "T2", "FLAIR"), scan.sequences["T2"].brain) is Code.NO_CANDIDATE
+
+
+def test_a_tumour_that_has_crossed_the_middle_is_found():
+    """It is its own mirror image: only its thickness tells it from fluid."""
+    scan = healthy_scan()
+    image, brain = on_reference(scan, "T2")["T2"], scan.sequences["T2"].brain
+    middle = scan.landmarks["T2"]["frontal-pole"] + np.array([0, 35, 20])
+    inside = (np.linalg.norm(points_of(image) - middle[:, None, None, None], axis=0) < 26) & (
+        sitk.GetArrayFromImage(brain) > 0
+    )
+    array = sitk.GetArrayFromImage(image)
+    array[inside] = 900 + 30 * np.random.default_rng(0).standard_normal(np.count_nonzero(inside))
+    truth = sitk.GetImageFromArray(inside.astype(np.uint8))
+    for made in (spoilt := sitk.GetImageFromArray(array), truth):
+        made.CopyInformation(image)
+    assert dice(automatic_candidate({"T2": spoilt}, brain).mask, truth) > 0.8
+
+
+@pytest.mark.slow
+def test_real_gliomas_are_found_where_they_can_be_seen(shared_data):
+    """TCGA-02-0054 has one in the left temporal lobe and insula, LGG-203 one of 6 to 7 cm in both frontal lobes."""
+    folder = shared_data / "brain"
+    images = {name: sitk.ReadImage(str(folder / f"TCGA-02-0054_{name}.nii.gz")) for name in ("T1", "T2", "FLAIR")}
+    one = preprocess({name: axial(image) for name, image in images.items()}, BrainSection(), reference="FLAIR")
+    found = tumour_size(automatic_candidate(one.images, one.brain_mask).mask, one.to_template)
+    assert 25 < found.volume_ml < 70
+    assert found.template_mm == pytest.approx((32, 0, -10), abs=12)
+    frontal = axial(sitk.ReadImage(str(folder / "smooth_LGG-203_T2.nii.gz")))
+    other = preprocess({"T2": frontal}, BrainSection())
+    found = tumour_size(automatic_candidate(other.images, other.brain_mask).mask, other.to_template)
+    assert 110 < found.volume_ml < 200
+    x, y, _ = found.template_mm
+    assert abs(x) < 20
+    assert y < 0
 
 
 def test_units_and_offset_of_the_images_do_not_matter(images, brain, found):

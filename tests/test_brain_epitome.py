@@ -89,6 +89,15 @@ def test_left_is_on_the_right_and_front_on_top_however_the_voxels_are_stored(tum
         assert np.abs(pixels(flipped.mosaic) - expected).mean() < 0.01
 
 
+def test_around_a_brain_whose_mean_is_zero_it_is_black():
+    image = np.zeros((3, 40, 40), np.float32)
+    image[:, 10:30, 10:30] = np.random.default_rng(0).standard_normal((3, 20, 20))
+    mask = np.zeros((3, 40, 40), np.uint8)
+    mask[1, 15:20, 15:20] = 1
+    tile = pixels(epitome(on_grid(image), on_grid(mask)).mosaic)[30:220]
+    assert tile[5:40, 5:40].max() < 0.02
+
+
 def test_an_empty_mask_or_one_of_another_size_is_a_problem(tumour):
     image, mask = tumour
     for spoilt, code in ((mask * 0, Code.MASK_EMPTY), (mask[:, :, 1:], Code.MASK_OTHER_GRID)):

@@ -1,8 +1,9 @@
-"""An automatic candidate for the tumour where nobody has drawn one: bright on FLAIR or T2, and on one side only.
+"""An automatic candidate for the tumour where nobody has drawn one: bright on FLAIR or T2, on one side or thick.
 
 The mirror image of the brain tells what is normal there: ventricles, cortex and bright tracts lie on both sides, a
-glioma on one. A mixture model of what is left tells how bright is unusual. A candidate is no drawn mask: it carries its
-confidence, and what is made of it has to be labelled automatic.
+glioma mostly on one. One that has crossed the middle is thicker than any normal fluid. A mixture model of both tells
+how bright is unusual, and the region grows from where it is. A candidate is no drawn mask: it carries its confidence,
+and what is made of it has to be labelled automatic.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ _CORE, _GROWN = 0.8, 0.5
 _LEAST_ML: Final = 0.5
 #: The mirror image is compared within this distance, mm: no brain is the mirror image of itself.
 _TOLERANCE_MM: Final = 4.0
+#: Half the width of what is thick, the grid on which it is looked for, mm, and how bright it has to be, in spreads
+#: above the brain's median.
+_THICK_MM: Final = 10.0
+_THICK_GRID_MM: Final = 3.0
+_BRIGHT: Final = 2.5
 #: Below this on FLAIR, in spreads from the brain's median, is fluid.
 _FLUID: Final = -1.5
 #: Smoothing of the images where the border is drawn, mm; how far it may lie from the region that was found, and how far
@@ -58,8 +64,8 @@ class Candidate:
     mask
         uint8, 0 and 1, on the grid of the images.
     confidence
-        0 to 1: one less the weight of the next best region over this one's, where a region weighs the sum of how much
-        brighter its voxels are than their mirror image. 1: nothing else stands out. No probability.
+        0 to 1: one less the weight of the next best region over this one's, where a region weighs the sum of its
+        voxels' excess of brightness. 1: nothing else stands out. No probability, and no word about the outline.
     sequences
         The sequences it was found on.
     """
@@ -70,7 +76,7 @@ class Candidate:
 
 
 def automatic_candidate(images: Mapping[str, sitk.Image], brain_mask: sitk.Image) -> Candidate:
-    """Look for a region that is brighter on FLAIR and T2 than its mirror image.
+    """Look for a region that is brighter on FLAIR and T2 than its mirror image, or thick and bright.
 
     Parameters
     ----------
@@ -153,7 +159,8 @@ def _centre(brain: sitk.Image) -> tuple[float, float, float]:
 def _excess(smooth: Mapping[str, Floats], mirror: sitk.Transform, brain: Mask, grid: sitk.Image) -> Floats:
     """How much brighter a voxel is than what lies about its mirror image, and than most of the brain.
 
-    On T2 fluid is bright too; where FLAIR is there, what FLAIR shows as dark as fluid does not count.
+    What lies on both sides, as a tumour that has crossed the middle, counts too where it is thick and bright. On T2
+    fluid is bright; where FLAIR is there, what FLAIR shows as dark as fluid does not count.
     """
     radius = [max(1, round(_TOLERANCE_MM / step)) for step in grid.GetSpacing()]
     excess = np.full(brain.shape, -np.inf, np.float32)
@@ -161,10 +168,21 @@ def _excess(smooth: Mapping[str, Floats], mirror: sitk.Transform, brain: Mask, g
         other = sitk.Resample(_image(values, grid), grid, mirror, sitk.sitkLinear, 0.0)
         other = sitk.GrayscaleDilate(other, radius, sitk.sitkBall)
         more = np.minimum(values - sitk.GetArrayFromImage(other), values)
+        thick = _thick(values, grid)
+        more = np.where(thick > _BRIGHT, np.maximum(more, thick), more)
         if name == "T2" and "FLAIR" in smooth:
             more = np.where(smooth["FLAIR"] > _FLUID, more, -np.inf)
         excess = np.maximum(excess, more)
     return np.where(brain, np.maximum(excess, -10), 0).astype(np.float32)
+
+
+def _thick(values: Floats, grid: sitk.Image) -> Floats:
+    """What is left of brightness when all is taken away that is narrower than twice ``_THICK_MM``."""
+    small = sitk.BinShrink(_image(values, grid), [max(1, round(_THICK_GRID_MM / step)) for step in grid.GetSpacing()])
+    radius = [max(1, round(_THICK_MM / step)) for step in small.GetSpacing()]
+    opened = sitk.GrayscaleMorphologicalOpening(small, radius, sitk.sitkBall)
+    whole: Floats = sitk.GetArrayFromImage(sitk.Resample(opened, grid, sitk.Transform(), sitk.sitkLinear, 0.0))
+    return np.minimum(whole, values)
 
 
 def _unusual(excess: Floats, brain: Mask) -> Floats:
@@ -199,7 +217,7 @@ def _grow(
     cores = sum_labels((probability > _CORE) & ~rim, regions, every) * voxel_ml
     sums = np.where(cores > _LEAST_ML, sum_labels(weight, regions, every), 0)
     if not number or not sums.max() > 0:
-        raise CaseError(Code.NO_CANDIDATE, f"no region of {_LEAST_ML} ml stands out on one side of the brain")
+        raise CaseError(Code.NO_CANDIDATE, f"no region of {_LEAST_ML} ml stands out in the brain")
     ranked = np.sort(sums)[::-1]
     region = regions == every[sums.argmax()]
     return region, float(1 - (ranked[1] / ranked[0] if number > 1 else 0.0))

@@ -117,6 +117,7 @@ def _mosaic(
     values = sitk.GetArrayFromImage(image).astype(np.float64)
     lit = values[values != 0]
     low, high = np.percentile(lit, _GREY).tolist() if lit.size else (0.0, 1.0)
+    values[values == 0] = low  # nothing is black, also around brains whose mean is zero
     slices = sorted(set(chosen.values()))
     box = (slice(start[1], start[1] + size[1]), slice(start[0], start[0] + size[0]))
     figure = Figure((_TILE_INCHES * len(slices), _TILE_INCHES * 2.35), dpi=_DPI, facecolor="black")
