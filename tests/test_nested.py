@@ -63,7 +63,7 @@ def test_folds_of_classes_have_their_share_of_each() -> None:
 def test_permuted_outcomes_give_half() -> None:
     tables = []
     for seed in range(6):
-        table = survival_table(seed, p=80, signal=2.0)
+        table = survival_table(seed, p=40, signal=2.0)
         order = np.random.default_rng(seed).permutation(80)
         tables.append(replace(table, endpoint=table.endpoint.rows(order)))
     assert mean_c(tables) == pytest.approx(0.5, abs=0.05)
