@@ -74,6 +74,7 @@ def test_fit_writes_a_model_and_its_report(folder: Path) -> None:
     assert "images" in (folder / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_two_workers_write_the_same_bytes_as_none(folder: Path, tmp_path: Path) -> None:
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
         prognosis_dask.fit(folder / "first.csv", folder / "spec.toml", tmp_path, client=client, say=lambda _: None)
@@ -94,10 +95,7 @@ def test_a_model_predicts_and_is_validated_on_another_cohort(
     assert "calibration.csv" in {path.name for path in (tmp_path / "external" / "models").iterdir()}
     capsys.readouterr()
     run("validate", folder / "out", folder / "second.csv")
-    assert (
-        f"harrell_c                     {theirs:.3f}" in capsys.readouterr().out.replace("  harrell_c", "harrell_c")
-        or True
-    )
+    assert f"{theirs:.3f} (" in capsys.readouterr().out
 
 
 def test_a_table_without_an_endpoint_is_predicted_and_not_validated(folder: Path, tmp_path: Path) -> None:
@@ -188,7 +186,7 @@ def test_features_of_other_parameters_are_refused_naming_them(folder: Path, tmp_
         (["fit", "{first}"], "where to? Give a folder with -o DIR"),
         (["fit", "{first}", "--spec", "none.toml", "-o", "x"], "no specification at none.toml"),
         (["fit", "{first}", "--set", "validation.fold=3", "-o", "x"], "did you mean validation.folds?"),
-        (["fit", "{first}", "--set", "validation.folds=40", "-o", "x"], "patients with the event"),
+        (["fit", "{first}", "--set", "validation.folds=400", "-o", "x"], "patients with the event"),
         (["predict", "{folder}", "{first}", "-o", "x.csv"], "holds no model.json"),
         (["predict", "{out}", "nowhere", "-o", "x.csv"], "no table at nowhere"),
         (["validate", "{out}", "nowhere.csv"], "no table at nowhere.csv"),
@@ -214,6 +212,7 @@ def test_a_mistake_is_answered_in_a_line_or_two(
     assert not list(tmp_path.rglob("*.csv"))
 
 
+@pytest.mark.slow
 def test_the_command_finds_its_workers_and_prints_the_report(folder: Path, tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "prognosis_dask", "fit", folder / "first.csv", "--spec", folder / "spec.toml",
