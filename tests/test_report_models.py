@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_models_alone_have_a_report_without_images(folder: Path) -> None:
 
 def test_classes_have_their_own_figures(tmp_path: Path) -> None:
     page = Page(write_report(make_class_models(tmp_path / "models")).read_text(encoding="utf-8"))
-    for start in ("Flow", "Area under the ROC curve of each", "ROC curves", "Confusion matrix", "Calibration"):
+    for start in ("Flow", "AUC of each", "ROC curves", "Confusion matrix", "Calibration"):
         assert sum(alt.startswith(start) for alt in page.images()) == 1
     assert "Kaplan-Meier" not in page.text
     assert "hazard" not in page.text.lower()
@@ -105,6 +106,20 @@ def test_frozen_model_and_its_nomogram_predict_the_same(folder: Path) -> None:
         logs = np.interp(total, found.total(outcome.at), np.log(-np.log(outcome.levels)))
         held = (survival > 0.02) & (survival < 0.98)
         np.testing.assert_allclose(np.exp(-np.exp(logs))[held], survival[held], atol=1e-10)
+
+
+def test_probability_on_the_nomogram_is_the_logistic_function() -> None:
+    outcome = nomogram.logistic_outcome("grade 3")
+    np.testing.assert_allclose(1 / (1 + np.exp(-outcome.at)), outcome.levels, rtol=1e-12)
+    assert (np.diff(outcome.at) > 0).all()
+
+
+def test_models_that_are_no_sum_have_no_nomogram(folder: Path) -> None:
+    frozen = thaw(folder)
+    trees = replace(frozen.fitted.model, coefficient=np.zeros(len(FEATURES)))
+    assert chart(replace(frozen, fitted=replace(frozen.fitted, model=trees))) == (
+        "no coefficient of the final model differs from 0."
+    )
 
 
 def test_many_features_share_one_axis_and_add_up() -> None:

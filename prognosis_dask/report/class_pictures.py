@@ -21,13 +21,15 @@ def roc(models: ModelFolder) -> Picture | None:
         return None
     table = table.reindex(columns=list(dict.fromkeys([*table.columns, "lower", "upper"])))
     curves = _roc_curves(models, table)
+    several = "class" in table and table["class"].nunique() > 1
+    of = f" of “{models.primary}”, one class against the others" if several else ""
     return Picture(
         "roc",
         class_figures.roc(curves),
         table,
         f"ROC curves: {'; '.join(label for label, _ in curves)}.",
-        f"Receiver operating characteristic, mean over the folds. {HELD_OUT} In the legend: area under the curve with "
-        "its 95 % interval; band: 95 % interval of the first curve. Dotted: guessing.",
+        f"Receiver operating characteristic{of}, mean over the folds. {HELD_OUT} Numbers: area under the curve "
+        "with its 95 % interval; band: 95 % interval of the first curve. Dotted: guessing.",
     )
 
 
@@ -35,13 +37,22 @@ def _roc_curves(models: ModelFolder, table: pd.DataFrame) -> list[tuple[str, pd.
     classes = list(dict.fromkeys(table["class"])) if "class" in table else []
     if len(classes) > 1:
         own = table[table["procedure"] == models.primary]
-        return [(f"class {name} against the others", own[own["class"] == name]) for name in classes][: len(LINES)]
+        parts = [(name, own[own["class"] == name].sort_values("false_positive_rate")) for name in classes[: len(LINES)]]
+        # the mean curve's area is the mean of the folds'
+        areas = [_area(part) for _, part in parts]
+        return [(f"class {name}, {area:.2f}", part) for (name, part), area in zip(parts, areas, strict=True)]
     curves = []
     for name in shown_procedures(models, table)[0]:
         found = estimate(models, name)
         label = f"{name}, {with_interval(*found)}" if found else name
         curves.append((label, table[table["procedure"] == name]))
     return curves
+
+
+def _area(curve: pd.DataFrame) -> float:
+    """By trapezia."""
+    x, y = (curve[name].to_numpy(dtype=float) for name in ("false_positive_rate", "true_positive_rate"))
+    return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())
 
 
 def confusion(models: ModelFolder) -> Picture | None:

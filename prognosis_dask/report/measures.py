@@ -24,7 +24,7 @@ MEASURES = {
     "calibration_slope": Measure("Calibration slope", "1 is best; below 1 the predictions are too extreme", 0.0),
     "observed_expected": Measure("Observed / expected", "1 is best"),
     "ici": Measure("ICI", "mean distance of predicted from observed risk; 0 is best"),
-    "auc": Measure("Area under the ROC curve", "higher is better; 0.5 is guessing", 0.5),
+    "auc": Measure("AUC", "higher is better; 0.5 is guessing", 0.5),
     "balanced_accuracy": Measure("Balanced accuracy", "higher is better"),
     "accuracy": Measure("Accuracy", "higher is better"),
     "log_loss": Measure("Log loss", "lower is better"),

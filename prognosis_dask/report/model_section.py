@@ -123,9 +123,10 @@ def final_model(models: ModelFolder | None) -> Section:
     blocks += _part("Events per variable", _or_absent(model_tables.events_per_variable(models), "folds.csv"))
     blocks += [Text(warning, "warning")] if warning else []
     blocks += _part("Selection stability", _or_absent(selection(models), "selection.csv"))
-    if not models.classes:
+    if not models.classes or models.table("coefficients") is not None:
         blocks += _part("Coefficients", _or_absent(forest(models), "coefficients.csv"))
         blocks += _optional(model_tables.coefficients(models))
+    if not models.classes:
         blocks += _part("Proportional hazards", _or_absent(model_tables.proportional_hazards(models), "ph.csv"))
     blocks += _part("Nomogram", nomogram_picture(models))
     if not models.classes:
@@ -208,19 +209,19 @@ def _forced(models: ModelFolder) -> str:
 
 
 def forest(models: ModelFolder) -> Picture | None:
-    """Hazard ratios of the final model."""
+    """Hazard or odds ratios of the final model."""
     table = models.table("coefficients", "feature", "coef", "se", "hazard_ratio", "lower_95", "upper_95")
     if table is None:
         return None
     shown = min(len(table), model_figures.MAX_FOREST_ROWS)
-    which = f"the {shown} of {len(table)} with the largest |z|" if shown < len(table) else "all"
+    ratio, worse = ("Odds", "higher odds of the second class") if models.classes else ("Hazard", "a worse outcome")
+    which = f"the {shown} of {len(table)} that matter most" if shown < len(table) else "all"
     return Picture(
         "forest",
-        model_figures.forest(table),
+        model_figures.forest(table, f"{ratio} ratio"),
         table,
-        f"Hazard ratios with 95 % intervals of {shown} features; the values are in the table below.",
-        f"Hazard ratios of the final model’s features ({which}). A ratio above 1 means a worse outcome for higher "
-        "values.",
+        f"{ratio} ratios with 95 % intervals of {shown} features; the values are in the table below.",
+        f"{ratio} ratios of the final model’s features ({which}). A ratio above 1 means {worse} for higher values.",
     )
 
 

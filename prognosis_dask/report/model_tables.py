@@ -55,7 +55,7 @@ def resampled(models: ModelFolder) -> list[Table]:
 #: Measures of the whole follow-up, those at a horizon, those of classes, and their calibration.
 _OVERALL = ("harrell_c", "uno_c", "mean_auc", "ibs")
 _AT_HORIZON = ("auc_t", "brier", "calibration_slope", "observed_expected", "ici")
-_OF_CLASSES = ("auc", "balanced_accuracy", "accuracy", "brier", "log_loss")
+_OF_CLASSES = ("auc", "balanced_accuracy", "brier", "log_loss")
 _CALIBRATION = ("calibration_slope", "observed_expected", "ici")
 _BEST = (
     "Higher is better for C, AUC and accuracy, lower for Brier scores and log loss; calibration slope and "
@@ -153,25 +153,29 @@ def differences(models: ModelFolder) -> Table | None:
 
 
 def events_per_variable(models: ModelFolder) -> Table | None:
-    """Events of the training folds per feature in the model, of every procedure."""
-    folds = models.table("folds", "procedure", "n_train", "events_train", "n_features")
+    """Events of the training folds (of classes: cases of the rarest one) per feature in the model."""
+    folds = models.table("folds", "procedure", "n_train", "n_features")
     if folds is None:
+        return None
+    counted = [c for c in folds.columns if c == "events_train" or c.startswith("train_")]
+    if not counted:
         return None
     rows = []
     for name in sorted(dict.fromkeys(folds["procedure"]), key=models.names.index):
         part = folds[folds["procedure"] == name]
-        ratio = part["events_train"] / part["n_features"].clip(lower=1)
+        events = part[counted].min(axis=1)
+        ratio = events / part["n_features"].clip(lower=1)
         few = float((ratio < FEW_EVENTS).mean())
-        rows.append(
-            (name, f"{part['n_train'].median():.0f}", f"{part['events_train'].median():.0f}",
-             _median_range(part["n_features"], 0), _median_range(ratio, 1), f"{100 * few:.0f} %")
-        )  # fmt: skip
+        sizes = (f"{values.median():.0f}" for values in (part["n_train"], events))
+        rows.append((name, *sizes, _median_range(part["n_features"], 0), _median_range(ratio, 1), f"{100 * few:.0f} %"))
+    what = "Cases of the rarest class" if models.classes else "Events"
+    head = ("Procedure", "Cases", what, "Features in the model", f"{what} per feature", f"Folds below {FEW_EVENTS}")
     return Table(
-        f"Events per variable in the training folds, median (range). Below {FEW_EVENTS} an unpenalised model overfits "
+        f"{what} per variable in the training folds, median (range). Below {FEW_EVENTS} an unpenalised model overfits "
         "easily (Peduzzi et al. 1995); with a penalty, and counting every candidate that selection saw, no single "
         "limit holds.",
-        ("Procedure", "Cases", "Events", "Features in the model", "Events per feature", f"Folds below {FEW_EVENTS}"),
-        "lnnnnn",
+        head,
+        "lvvvvv",
         [Rows("", rows)],
     )
 
@@ -184,16 +188,18 @@ def _median_range(values: pd.Series, digits: int) -> str:
 
 def few_events(models: ModelFolder) -> str:
     """A warning where the final model has few events per variable; empty where it has enough."""
-    coefficients = models.table("coefficients", "feature")
-    events = models.summary.get("n_events")
-    if coefficients is None or not isinstance(events, int):
+    chosen = models.frozen.fitted.chosen if models.frozen is not None else models.table("coefficients", "feature")
+    if chosen is None or not len(chosen):
         return ""
-    ratio = events / len(coefficients)
+    classes = models.summary.get("classes")
+    events = min(classes.values()) if classes else int(models.summary.get("n_events", 0))
+    ratio = events / len(chosen)
     if ratio >= FEW_EVENTS:
         return ""
+    what = "cases of the rarest class" if classes else "events"
     return (
-        f"Few events per variable: {events} events for {len(coefficients)} features in the final model, {ratio:.1f} "
-        f"each; {FEW_EVENTS} or more are usually asked for. Its coefficients rest on the penalty as much as on data."
+        f"Few events per variable: {events} {what} for {len(chosen)} features in the final model, {ratio:.1f} each; "
+        f"{FEW_EVENTS} or more are usually asked for. Its coefficients rest on the penalty as much as on data."
     )
 
 
@@ -202,15 +208,21 @@ def coefficients(models: ModelFolder) -> Table | None:
     table = models.table("coefficients", "feature", "coef", "se", "hazard_ratio", "lower_95", "upper_95", "p")
     if table is None:
         return None
+    ratio, short = ("odds ratio", "OR") if models.classes else ("hazard ratio", "HR")
+    caption = f"The final model, per standard deviation. {short}: {ratio}"
+    if table["se"].isna().all():
+        rows = [(r.feature, number(r.coef, 3), number(r.hazard_ratio)) for r in records(table)]
+        caption += ". With such a penalty coefficients have no standard errors."
+        return Table(caption, ("Feature", "Coefficient", short), "lnn", [Rows("", rows)])
     rows = [
         (r.feature, number(r.coef, 3), number(r.se, 3), number(r.hazard_ratio), interval(r.lower_95, r.upper_95),
          p_number(r.p))
         for r in records(table)
     ]  # fmt: skip
     return Table(
-        "The final model, per standard deviation. HR: hazard ratio; CI: confidence interval. The model is fitted on "
-        "all cases after the features were selected on them, so its p values are optimistic.",
-        ("Feature", "Coefficient", "SE", "HR", "95 % CI", "p"),
+        f"{caption}; CI: confidence interval. The model is fitted on all cases after the features were selected on "
+        "them, so its p values are optimistic.",
+        ("Feature", "Coefficient", "SE", short, "95 % CI", "p"),
         "lnnnnn",
         [Rows("", rows)],
     )

@@ -120,7 +120,8 @@ def flow(run: RunFolder) -> Picture | None:
         cohort_figures.flow([(s.title, s.cases, s.patients, s.left_out) for s in steps]),
         pd.DataFrame(rows, columns=["step", "cases", "patients", "left_out_because", "left_out"]),
         f"Flow diagram of the cases: {told}.",
-        "Flow of the cases. Left out at each step, and why: on the right.",
+        "Flow of the cases. "
+        + ("Left out at each step, and why: on the right." if any(s.left_out for s in steps) else "None was left out."),
     )
 
 
