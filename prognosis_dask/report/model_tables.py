@@ -211,9 +211,9 @@ def coefficients(models: ModelFolder) -> Table | None:
     ratio, short = ("odds ratio", "OR") if models.classes else ("hazard ratio", "HR")
     caption = f"The final model, per standard deviation. {short}: {ratio}"
     if table["se"].isna().all():
-        rows = [(r.feature, number(r.coef, 3), number(r.hazard_ratio)) for r in records(table)]
+        short_rows = [(r.feature, number(r.coef, 3), number(r.hazard_ratio)) for r in records(table)]
         caption += ". With such a penalty coefficients have no standard errors."
-        return Table(caption, ("Feature", "Coefficient", short), "lnn", [Rows("", rows)])
+        return Table(caption, ("Feature", "Coefficient", short), "lnn", [Rows("", short_rows)])
     rows = [
         (r.feature, number(r.coef, 3), number(r.se, 3), number(r.hazard_ratio), interval(r.lower_95, r.upper_95),
          p_number(r.p))
