@@ -20,6 +20,7 @@ class CohortSection:
 
     ``collection`` names a preset; ``roi``, ``modalities``, ``exclude`` and ``clinical`` override what it says.
     ``sequences``: the MR sequences of a session (T1, T1c, T2, FLAIR) are one case, on the one that the ROI is drawn on.
+    ``automatic``: sessions of patients without any mask are cases too, whose tumour the brain stage looks for itself.
     """
 
     collection: str = "generic"
@@ -31,6 +32,7 @@ class CohortSection:
     modalities: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     sequences: bool = False
+    automatic: bool = False
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,8 @@ def _check(job: Job, where: str) -> None:
     expect(job.synth.seed >= 0, "synth.seed", job.synth.seed, "zero or more")
     expect(len(job.frames.window) in (0, 2), "frames.window", job.frames.window, "two numbers, or none")
     expect(job.image.margin_mm >= 0, "image.margin_mm", job.image.margin_mm, "zero or more")
+    alone = cohort.automatic and not job.brain.enabled
+    expect(not alone, "cohort.automatic", True, "false, unless brain.enabled, whose stage looks for the tumour")
     expect(job.brain.smooth_fwhm_mm >= 0, "brain.smooth_fwhm_mm", job.brain.smooth_fwhm_mm, "zero or more")
     expect(0 < job.image.gap_tolerance < 1, "image.gap_tolerance", job.image.gap_tolerance, "between 0 and 1")
     expect(job.deep.batch_size >= 1, "deep.batch_size", job.deep.batch_size, "one or more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,20 @@ def test_another_sequence_makes_another_case(tmp_path):
         (tmp_path / "cases.csv").write_text(table.format(name), encoding="utf-8")
         digests.add(read_cases(tmp_path / "cases.csv")[0].digest)
     assert len(digests) == 2
+
+
+def test_a_session_without_a_mask_is_a_case_where_the_job_asks_for_it(tmp_path):
+    for name in ("T1", "FLAIR"):
+        image(tmp_path / "in" / "P1" / f"P1_{name}.nii.gz", (6, 6, 5))
+    image(tmp_path / "in" / "P2" / "P2_T1.nii.gz", (6, 6, 5))
+    index_cohort([tmp_path / "in"], tmp_path / "out", replace(RULES, automatic=True))
+    (case,) = read_cases(tmp_path / "out" / "cases.csv")
+    assert (case.case_id, case.roi, case.mask) == ("P1_MR_automatic", "automatic", "")
+    assert Path(case.image).name == "P1_FLAIR.nii.gz"
+    problems = (tmp_path / "out" / "problems.csv").read_text(encoding="utf-8")
+    # a tumour is not looked for on T1 alone
+    assert "patient-without-mask" in problems
+    assert "P2" in problems
+    assert "P1" not in problems
+    index_cohort([tmp_path / "in"], tmp_path / "not", RULES)
+    assert read_cases(tmp_path / "not" / "cases.csv") == []

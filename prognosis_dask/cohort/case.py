@@ -15,6 +15,9 @@ from prognosis_dask.errors import JobError
 #: MR sequences; a table's columns of these names hold image files.
 SEQUENCES = ("T1", "T1c", "T2", "FLAIR")
 
+#: The ROI's name where there is no mask: the tumour is looked for when the case is prepared.
+AUTOMATIC_ROI = "automatic"
+
 #: Columns that ``cases.csv`` must hold; any other column is a covariate.
 REQUIRED = ("case_id", "patient_id", "modality", "roi", "image", "mask")
 

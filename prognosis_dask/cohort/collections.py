@@ -149,6 +149,7 @@ class Rules:
     modalities: tuple[str, ...]
     exclude: Mapping[str, str]
     sequences: bool = False
+    automatic: bool = False
 
 
 def resolve(section: CohortSection) -> Rules:
@@ -173,4 +174,4 @@ def resolve(section: CohortSection) -> Rules:
     exclude = {name: reasons.get(name, "excluded by the job") for name in section.exclude} or preset.exclude
     # without a rule there is no name to be ambiguous about
     policy: Policy = section.roi_policy or (preset.policy if roi else "each")
-    return Rules(preset, roi, policy, modalities, exclude, preset.sequences or section.sequences)
+    return Rules(preset, roi, policy, modalities, exclude, preset.sequences or section.sequences, section.automatic)

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from prognosis_dask.cohort.case import SEQUENCES, Case, make_case_id, write_cases
+from prognosis_dask.cohort.case import AUTOMATIC_ROI, SEQUENCES, Case, make_case_id, write_cases
 from prognosis_dask.cohort.clinical import ClinicalTable, endpoint, find_endpoint, patient_key, read_clinical
 from prognosis_dask.cohort.collections import Rules, resolve
 from prognosis_dask.cohort.crawl import Map, crawl
+from prognosis_dask.cohort.files import FileStamp
 from prognosis_dask.cohort.gather import Gathered, Image, gather
 from prognosis_dask.cohort.headers import Header, MaskHeader, OtherFile, VolumeFile
 from prognosis_dask.cohort.listing import write_listing
@@ -134,6 +135,10 @@ def _choose(gathered: Gathered, rules: Rules) -> tuple[list[_Draft], list[Proble
             problems += faults
     for patient, images in _by_patient(gathered.images.values()).items():
         if patient not in masked | told | excluded.keys():
+            found = _automatic(images) if rules.automatic else []
+            drafts += found
+            if found:
+                continue
             held = sorted(Counter(image.modality for image in images).items())
             reason = f"images ({', '.join(f'{count} {modality}' for modality, count in held)}), but no mask on any"
             problems.append(Problem(Code.PATIENT_WITHOUT_MASK, reason, patient_id=images[0].patient_id))
@@ -141,6 +146,18 @@ def _choose(gathered: Gathered, rules: Rules) -> tuple[list[_Draft], list[Proble
 
 
 _MASK_PROBLEMS = (Code.MASK_WITHOUT_SERIES, Code.SERIES_AMBIGUOUS, Code.ROI_WITHOUT_CONTOUR, Code.MASK_EMPTY)
+
+
+def _automatic(images: Sequence[Image]) -> list[_Draft]:
+    """A case without a mask per session of a patient, on the sequence that its tumour would be drawn on."""
+    chosen = {
+        image.key: image
+        for together in sessions(images).values()
+        if not {"T2", "FLAIR"}.isdisjoint(together)
+        for image in [drawn_on("", list(together.values()))]
+    }
+    nothing = Selection(FileStamp("", 0, 0), AUTOMATIC_ROI, "", AUTOMATIC_ROI, ())
+    return [_Draft(image, nothing) for image in chosen.values()]
 
 
 def _select(image: Image, rules: Rules) -> tuple[list[Selection], list[Problem]]:
@@ -163,7 +180,7 @@ def _one_per_mask(drafts: Sequence[_Draft]) -> list[_Draft]:
     """Of the drafts that share a mask, the one on the sequence that it was drawn on."""
     groups: dict[tuple[str, tuple[int, ...]], list[_Draft]] = defaultdict(list)
     for draft in drafts:
-        groups[draft.selection.mask.path, draft.selection.labels].append(draft)
+        groups[draft.selection.mask.path or draft.image.key, draft.selection.labels].append(draft)
     kept = []
     for (mask, _), group in groups.items():
         image = drawn_on(mask, [draft.image for draft in group])
