@@ -37,8 +37,9 @@ def default_horizons(endpoint: Survival) -> tuple[float, ...]:
 def default_procedures(table: FeatureTable) -> dict[str, Procedure]:
     """One procedure for each family of features, volume with stage, and all of it.
 
-    Image features are selected by SVM-RFE and number and penalty are tuned; other columns enter as they are. The
-    learner is Cox's model, or logistic regression for classes.
+    Image features by themselves are selected by SVM-RFE, and number and penalty are tuned. All families together are
+    not selected but weigh the same, so that many image features do not drown a few others. The learner is Cox's model
+    with a tuned ridge penalty, or logistic regression for classes.
     """
     learner = "logistic" if isinstance(table.endpoint, Classes) else "cox"
     families = list(dict.fromkeys(table.families))
@@ -49,8 +50,7 @@ def default_procedures(table: FeatureTable) -> dict[str, Procedure]:
         found["stage and volume"] = Procedure(("stage", "volume"), selector="", learner=learner)
     found |= {family: Procedure((family,), learner=learner) for family in images}
     if len(families) > 1:
-        selector = "svm-rfe" if images else ""
-        found["all"] = Procedure(tuple(families), tuple(others) if images else (), selector=selector, learner=learner)
+        found["all"] = Procedure(tuple(families), balance_families=True, selector="", learner=learner)
     if not found:
         raise StatisticsError("the table has no features")
     return found

@@ -15,7 +15,6 @@ from prognosis_dask.statistics.columns import Encoding
 from prognosis_dask.statistics.comparing import compare, horizons_of, procedures_of
 from prognosis_dask.statistics.defaults import job_spec
 from prognosis_dask.statistics.endpoint import Classes, Survival
-from prognosis_dask.statistics.evaluate import Tables
 from prognosis_dask.statistics.final_tables import coefficient_tables, correlation_rows, curve_rows
 from prognosis_dask.statistics.folder import describe_table, headline, write_json, write_tables
 from prognosis_dask.statistics.frozen import count_cases, describe, freeze
@@ -50,7 +49,8 @@ def fit_models(
     model.json, arrays.npz   the frozen final model, see :mod:`prognosis_dask.statistics.frozen`
     procedures.json          what was compared
     coefficients.csv         of the final model where it is linear; ph.csv: its proportional hazards
-    curve.csv                in-sample curve of the final procedure's ranking, beside that of random features
+    curve.csv                in-sample curve of a ranking (the final procedure's, or the first that has one), beside
+                             that of random features
     correlation.csv          of the final model's features with volume and stage
     table1.csv               the cases
     summary.json             counts, headline figures and notes; what this function returns
@@ -131,21 +131,17 @@ def _fit_and_write(
     tables = {**tables, "table1": table1_rows(read.table, read.encodings)}
     if final in fitted:
         model = replace(fitted[final], source=dict(table.source))
-        tables |= _final_tables(procedures[final], model, table, spec.validation.seed, map)
+        tables |= coefficient_tables(model, table) | {"correlation": correlation_rows(model, table)}
+        ranking = next((name for name in (final, *procedures) if procedures[name].selector), None)
+        if ranking is not None and isinstance(table.endpoint, Survival):
+            tables["curve"] = curve_rows(procedures[ranking], whole, spec.validation.seed, map)
+            summary["curve"] = ranking
         freeze(describe(model, table, read.encodings, horizons_of(table, spec)), folder)
         summary |= {"k_final": len(model.chosen), "features": sorted(_families(model, table))}
         summary["notes"] = [*read.notes, *_notes(table, procedures[final], model, read.encodings)]
     write_tables(folder, tables)
     write_json(folder / "procedures.json", {name: asdict(procedure) for name, procedure in procedures.items()})
     return summary
-
-
-def _final_tables(procedure: Procedure, model: Fitted, table: FeatureTable, seed: int, map: Map) -> Tables:
-    tables = coefficient_tables(model, table)
-    tables["correlation"] = correlation_rows(model, table)
-    if isinstance(table.endpoint, Survival) and procedure.selector:
-        tables["curve"] = curve_rows(procedure, table, seed, map)
-    return tables
 
 
 def own_source(table: FeatureTable, procedure: Procedure) -> FeatureTable:

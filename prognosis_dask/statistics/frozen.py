@@ -171,7 +171,9 @@ def _formula(frozen: Frozen) -> dict[str, Any]:
     model, fitted = frozen.fitted.model, frozen.fitted
     if not isinstance(model, ProportionalHazards):
         return {}
-    mean, scale = (part[fitted.columns].tolist() for part in (fitted.preparation.mean, fitted.preparation.scale))
+    preparation = fitted.preparation
+    mean = preparation.mean[fitted.columns].tolist()
+    scale = (preparation.scale / preparation.weight)[fitted.columns].tolist()
     survival = model.baseline.survival(np.zeros(1), np.array(frozen.horizons_days))[0]
     return {
         "kind": "cox",
