@@ -242,3 +242,9 @@ def test_lung1s_honest_c_index_is_far_below_the_in_sample_one(shared_data: Path)
     table = read_deep(shared_data / "lung1_tables")
     results = validate(table, {"deep": Procedure(penalty=(0.01, 1.0, 100.0))}, 5, 2)
     assert np.mean(c_indices(table, results)) == pytest.approx(0.555, abs=0.035)
+
+
+def test_a_fold_that_cannot_be_fitted_is_named() -> None:
+    table = survival_table(0, n=40, p=60)
+    with pytest.raises(StatisticsError, match="procedure 'weibull', repeat 0, fold 0: Weibull model of 60 features"):
+        validate(table, {"weibull": replace(RIDGE, learner="weibull-aft")}, 4, 1)

@@ -79,6 +79,8 @@ def test_families_say_what_is_seen_and_forced_ones_pass_selection() -> None:
     assert fitted.tuned["n_features"] == 3
     with pytest.raises(StatisticsError, match="of family shape; the table has: deep, radiomics, clinical"):
         fit_procedure(Procedure(families=("shape",)), table, 0)
+    with pytest.raises(StatisticsError, match="no feature is of family size"):
+        fit_procedure(Procedure(forced=("size",)), table, 0)
 
 
 def test_the_reproducibility_filter_leaves_only_its_features_to_choose_from() -> None:

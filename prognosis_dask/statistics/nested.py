@@ -112,15 +112,10 @@ def validate(
         for number in [split_patients(table, folds, [seed, repeat])]
         for fold in range(folds)
     ]
-    if extend is None:
-        return list(
-            map(
-                partial(_run_task, table, dict(procedures), seed, tuple(horizons_days)),
-                [(*split, name, None) for split in splits for name in procedures],
-            )
-        )
-    extended = list(map(partial(_extend, table, extend), [rows for _, _, rows in splits]))
-    tasks = [(*split, name, X) for split, X in zip(splits, extended, strict=True) for name in procedures]
+    extended: list[FeatureTable | None] = [None] * len(splits)
+    if extend is not None:
+        extended = list(map(partial(_extend, table, extend), [test for _, _, test in splits]))
+    tasks = [(*split, name, own) for split, own in zip(splits, extended, strict=True) for name in procedures]
     return list(map(partial(_run_task, table, dict(procedures), seed, tuple(horizons_days)), tasks))
 
 
@@ -138,8 +133,11 @@ def _run_task(
     repeat, fold, test, name, extended = task
     table = table if extended is None else extended
     train = np.setdiff1d(np.arange(len(table.case_ids)), test)
-    fitted = fit_procedure(procedures[name], table.rows(train), [seed, repeat, fold])
-    prediction = fitted.predict(table.rows(test))
+    try:
+        fitted = fit_procedure(procedures[name], table.rows(train), [seed, repeat, fold])
+        prediction = fitted.predict(table.rows(test))
+    except StatisticsError as error:
+        raise StatisticsError(f"procedure {name!r}, repeat {repeat}, fold {fold}: {error}") from error
     return FoldResult(
         name,
         repeat,

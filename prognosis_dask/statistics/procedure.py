@@ -256,8 +256,7 @@ def visible(procedure: Procedure, table: FeatureTable) -> FeatureTable:
     Raises
     ------
     StatisticsError
-        When a family of its has no column.
+        When a family that it names has no column.
     """
-    if not procedure.families:
-        return table
-    return table.columns(tuple(dict.fromkeys((*procedure.families, *procedure.forced))))
+    named = table.columns((*procedure.families, *procedure.forced))
+    return named if procedure.families else table

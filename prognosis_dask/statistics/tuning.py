@@ -100,7 +100,7 @@ def choose_values(procedure: Procedure, table: FeatureTable, seed: list[int]) ->
     StatisticsError
         When the cases cannot carry it.
     """
-    grid = _grid(procedure)
+    grid = _grid(procedure, int((~np.isin(table.families, procedure.forced)).sum()))
     if len(grid) == 1:
         return grid[0]
     number = split_patients(table, procedure.inner_folds, seed)
@@ -122,9 +122,9 @@ def choose_values(procedure: Procedure, table: FeatureTable, seed: list[int]) ->
     return grid[best]
 
 
-def _grid(procedure: Procedure) -> list[Values]:
-    """Simplest first."""
-    counts = sorted(set(procedure.n_features)) if procedure.selector else [0]
+def _grid(procedure: Procedure, most: int) -> list[Values]:
+    """The choices, simplest first; there are ``most`` features to select from."""
+    counts = sorted({min(count, most) for count in procedure.n_features}) if procedure.selector else [0]
     penalties = sorted(set(procedure.penalty), reverse=True)
     return [Values(k, penalty, mixing) for k in counts for penalty in penalties for mixing in procedure.mixing]
 
