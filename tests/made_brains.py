@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
-from unittest.mock import patch
 
 import numpy as np
 import SimpleITK as sitk
 
-from prognosis_dask.synthetic.brain import scan as scan_module
 from prognosis_dask.synthetic.brain.patient import draw_brain_patient
 from prognosis_dask.synthetic.brain.scan import Scan, make_scan
 
@@ -21,9 +20,8 @@ def made_scan(number: int, matrix: int = 64) -> Scan:
 
 @lru_cache(maxsize=1)
 def healthy_scan() -> Scan:
-    """The first patient without the lesion."""
-    with patch.object(scan_module, "_put_in", lambda *arguments: None):
-        return make_scan(draw_brain_patient(1, 0, 1.0), 64)
+    """The first patient with a lesion that no voxel shows."""
+    return make_scan(replace(draw_brain_patient(1, 0, 1.0), radius_mm=0.1, border_mm=0.1), 64)
 
 
 def on_reference(scan: Scan, *names: str) -> dict[str, sitk.Image]:

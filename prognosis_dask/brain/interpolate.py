@@ -46,18 +46,10 @@ def between_slices(mask: sitk.Image) -> tuple[sitk.Image, tuple[int, ...]]:
     gaps = np.setdiff1d(np.arange(outlined[0], outlined[-1] + 1), outlined) if len(outlined) else outlined
     if len(gaps) and (len(outlined) <= _SPARSE or np.diff(outlined).min() > 1):
         spacing = mask.GetSpacing()
-        array[gaps] = PchipInterpolator(outlined, levels(array[outlined], spacing[1], spacing[0]))(gaps) > 0
+        array[gaps] = PchipInterpolator(outlined, _levels(array[outlined], spacing[1], spacing[0]))(gaps) > 0
     filled = sitk.GetImageFromArray(array.astype(np.uint8))
     filled.CopyInformation(mask)
     return filled, tuple(int(gap) for gap in gaps if array[gap].any())
-
-
-def levels(slices: Mask, row_mm: float, column_mm: float) -> Doubles:
-    """The level function of each slice, mm squared: positive inside its outline.
-
-    The outline runs half a voxel outside the centres of the outermost voxels inside. Every slice has such voxels.
-    """
-    return np.stack([_level(plane, row_mm, column_mm) for plane in slices])
 
 
 def finer_planes(mask: Mask, spacing_mm: tuple[float, float, float]) -> tuple[Mask, float]:
@@ -86,7 +78,7 @@ def finer_planes(mask: Mask, spacing_mm: tuple[float, float, float]) -> tuple[Ma
     if parts < 2:
         return mask[first : last + 1], slice_mm
     parts += 1 - parts % 2  # odd, so that the middle of the parts is the slice itself
-    level = levels(mask[outlined], row_mm, column_mm)
+    level = _levels(mask[outlined], row_mm, column_mm)
     position = np.arange(-(parts // 2), (last - first) * parts + parts // 2 + 1) / parts
     inside = (position >= 0) & (position <= last - first)
     planes = np.zeros((len(position), *mask.shape[1:]), dtype=bool)
@@ -98,13 +90,19 @@ def finer_planes(mask: Mask, spacing_mm: tuple[float, float, float]) -> tuple[Ma
             end, near = (level[0], slice(0, 3)) if position[beyond] < 0 else (level[-1], slice(-3, None))
             weights = _parabola(outlined[near] - first, position[beyond])
             planes[beyond] = (np.tensordot(weights, level[near], axes=1) > 0) & (end > 0)
-    # foci at different heights: no plane between them is closer to an outlined slice than to an empty one
+    # two foci at different heights stay apart: a plane that is nearest to an empty slice is empty
     nearest = np.clip(np.rint(position).astype(int) + first, 0, len(mask) - 1)
     planes[~mask[nearest].any(axis=(1, 2))] = False
     return planes, slice_mm / parts
 
 
+def _levels(slices: Mask, row_mm: float, column_mm: float) -> Doubles:
+    """The level function of each slice, mm squared: positive inside its outline. No slice is empty."""
+    return np.stack([_level(plane, row_mm, column_mm) for plane in slices])
+
+
 def _level(plane: Mask, row_mm: float, column_mm: float) -> Doubles:
+    """The outline runs half a voxel outside the centres of the outermost voxels inside."""
     wide = np.pad(plane, 1)
     half = min(row_mm, column_mm) / 2
     inside = distance_transform_edt(wide, (row_mm, column_mm))[1:-1, 1:-1] - half
