@@ -57,6 +57,7 @@ from prognosis_dask.stages import (
     run_radiomics,
     run_roi,
 )
+from prognosis_dask.statistics.defaults import job_spec
 from prognosis_dask.statistics.fit import fit_dataset
 from prognosis_dask.store.brains import BrainStore
 from prognosis_dask.store.features import build_features, write_features
@@ -178,6 +179,8 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
     for path in job.cohort.sources:
         if not Path(path).exists():
             raise JobError(f"cohort.sources: no folder at {path}")
+    if model:
+        job_spec(job.model, has_volume=True)  # refuses a selector or learner that there is not
     read_params(job.radiomics.params)
     if job.brain.enabled and job.brain.skull_strip in TOOLS:
         check_tool(job.brain.skull_strip)
