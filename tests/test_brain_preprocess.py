@@ -104,8 +104,8 @@ def test_a_stripped_image_is_known_as_such(shared_data):
     assert done.quality["template_overlap"] > 0.85
 
 
-@pytest.mark.parametrize("part", [slice(7, 18), slice(11, 23), slice(0, 14)], ids=["middle", "top", "bottom"])
-def test_part_of_a_head_is_stripped_as_the_whole_is(glioma, whole, part):
+def test_part_of_a_head_is_stripped_as_the_whole_is(glioma, whole):
+    part = slice(7, 18)  # without the top and the foot
     done = preprocess({"T1": glioma["T1"][:, :, part]}, BrainSection())
     assert dice(done.brain_mask, whole.brain_mask[:, :, part]) > 0.93
     assert done.quality["coverage"] < 0.9

@@ -13,12 +13,12 @@ from prognosis_dask.brain.register import align_head
 from prognosis_dask.brain.template import Contrast
 from prognosis_dask.errors import CaseError, Code
 
-#: How much better a turned head must fit to be believed.
-_BETTER = 0.1
+#: How much better a turned head must fit to be believed, and the fit at which no other turn is tried.
+_BETTER, _CLEAR = 0.1, 0.4
 #: Turns about the patient's axes, degrees, and what they mean.
 _TURNS = {
-    (180, 0, 0): "upside down, facing backwards",
     (0, 180, 0): "upside down",
+    (180, 0, 0): "upside down, facing backwards",
     (0, 0, 180): "facing backwards",
     (90, 0, 0): "with coronal slices taken for axial ones",
     (-90, 0, 0): "with coronal slices taken for axial ones, upside down",
@@ -48,6 +48,8 @@ def refuse_turned(name: str, image: sitk.Image, kind: Contrast, fit: float) -> N
         _, value = fit_boundary(turned, align_head(turned, find_head(turned), kind))
         if value > best:
             best, found = value, meaning
+        if best > _CLEAR:
+            break
     if found:
         raise CaseError(
             Code.ORIENTATION,
