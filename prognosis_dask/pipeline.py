@@ -182,14 +182,19 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
     if model:
         job_spec(job.model, has_volume=True)  # refuses a selector or learner that there is not
     read_params(job.radiomics.params)
-    if job.brain.enabled and job.brain.skull_strip in TOOLS:
-        check_tool(job.brain.skull_strip)
-    if job.deep.enabled:
-        describe_engine(job.deep)
+    _check_programs(job)
     if job.grade.enabled:
         check_grade(job)
     elif model:
         _check_features(job)
+
+
+def _check_programs(job: Job) -> None:
+    """What the job calls has to be installed."""
+    if job.brain.enabled and job.brain.skull_strip in TOOLS:
+        check_tool(job.brain.skull_strip)
+    if job.deep.enabled:
+        describe_engine(job.deep)
 
 
 def _check_features(job: Job) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from prognosis_dask.brain.head import Head, coarse, points_of, starts
 from prognosis_dask.brain.template import Contrast, contrast, icbm152
+from prognosis_dask.errors import CaseError, Code
 
 _BINS, _SEED = 32, 20
 #: Intensities are clamped at this multiple of the brain's 99th percentile: fat and vessels tell nothing of the brain.
@@ -44,7 +47,7 @@ def rigid(fixed: sitk.Image, moving: sitk.Image) -> tuple[sitk.Euler3DTransform,
         method.SetOptimizerAsRegularStepGradientDescent(step, 0.01, 60, relaxationFactor=0.6)
         method.SetOptimizerScalesFromPhysicalShift()
         method.SetInitialTransform(turn, inPlace=True)
-        method.Execute(coarse(fixed, width), coarse(moving, width))
+        _execute(method, coarse(fixed, width), coarse(moving, width), Code.SEQUENCES_APART)
         metric = -float(method.GetMetricValue())
     return turn, metric
 
@@ -73,7 +76,7 @@ def align_brain(image: sitk.Image, head: Head, kind: Contrast) -> sitk.AffineTra
     method.SetOptimizerAsRegularStepGradientDescent(1.0, 0.02, 80, relaxationFactor=0.6)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(start, inPlace=True)
-    method.Execute(coarse(template, 2.0), coarse(image, 2.0))
+    _execute(method, coarse(template, 2.0), coarse(image, 2.0), Code.BRAIN_NOT_FOUND)
     return start
 
 
@@ -81,7 +84,10 @@ def mutual_information(image: sitk.Image, transform: sitk.Transform, kind: Contr
     """Between template and image within the template's brain, nats; ``transform`` is from template to image."""
     method = _method(_shrunk(icbm152().brain, 4))
     method.SetInitialTransform(transform)
-    return -float(method.MetricEvaluate(coarse(contrast(kind), 4.0), coarse(image, 4.0)))
+    try:
+        return -float(method.MetricEvaluate(coarse(contrast(kind), 4.0), coarse(image, 4.0)))
+    except RuntimeError:  # nothing overlaps
+        return 0.0
 
 
 def _similarity(
@@ -92,14 +98,20 @@ def _similarity(
 
     def misfit(transform: sitk.Transform) -> float:
         method.SetInitialTransform(transform)
-        return float(method.MetricEvaluate(fixed, moving))
+        try:
+            return float(method.MetricEvaluate(fixed, moving))
+        except RuntimeError:  # hardly any of the brain would lie in the image
+            return math.inf
 
     method.SetOptimizerAsRegularStepGradientDescent(4.0, 0.1, 40, relaxationFactor=0.6)
     found = []
     for turn in sorted(begin, key=misfit)[:_KEPT_STARTS]:
         method.SetInitialTransform(turn, inPlace=True)
-        method.Execute(fixed, moving)
-        found.append((float(method.GetMetricValue()), turn))
+        with suppress(CaseError):  # another start may do
+            _execute(method, fixed, moving, Code.BRAIN_NOT_FOUND)
+            found.append((float(method.GetMetricValue()), turn))
+    if not found:
+        raise CaseError(Code.BRAIN_NOT_FOUND, "no place was found in the image where the template's brain would fit")
     best = min(found, key=lambda pair: pair[0])[1]
     similarity = sitk.Similarity3DTransform()
     similarity.SetCenter(best.GetCenter())
@@ -108,7 +120,7 @@ def _similarity(
     similarity.SetScale(scale)
     method.SetOptimizerAsRegularStepGradientDescent(2.0, 0.05, 60, relaxationFactor=0.6)
     method.SetInitialTransform(similarity, inPlace=True)
-    method.Execute(fixed, moving)
+    _execute(method, fixed, moving, Code.BRAIN_NOT_FOUND)
     affine = sitk.AffineTransform(3)
     affine.SetCenter(similarity.GetCenter())
     affine.SetMatrix(similarity.GetMatrix())
@@ -138,6 +150,17 @@ def _clamped(image: sitk.Image, head: Head) -> sitk.Image:
     near = np.linalg.norm(points_of(sitk.Cast(small * 0, sitk.sitkUInt8) + 1) - centre, axis=1) < _CORE_MM
     top = float(np.quantile(values[near] if near.any() else values, 0.99))
     return sitk.Clamp(small, lowerBound=0.0, upperBound=_CLAMP * top)
+
+
+def _execute(method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image, code: Code) -> None:
+    """Run the optimiser; ITK gives up when the images drift apart until nothing overlaps."""
+    try:
+        method.Execute(fixed, moving)
+    except RuntimeError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise CaseError(
+            code, f"the registration found no overlap, so the images do not belong together: {last}"
+        ) from error
 
 
 def _method(mask: sitk.Image | None) -> sitk.ImageRegistrationMethod:

@@ -14,6 +14,7 @@ from prognosis_dask.brain.boundary import fit_boundary
 from prognosis_dask.brain.head import find_head
 from prognosis_dask.brain.register import align_brain, align_head
 from prognosis_dask.brain.template import Contrast, icbm152
+from prognosis_dask.errors import CaseError, Code
 
 #: Zeros around the template's mask before its distances are taken: the image ends close to the brain.
 _PAD_VOXELS = 14
@@ -28,6 +29,10 @@ _ROUNDS = 3
 _OPEN_MM, _CLOSE_MM = 4.0, 6.0
 #: A brain without skull: so much of the image is one value, and the brain is so bright under its edge.
 _BACKGROUND_SHARE, _RIM_SHARE = 0.2, 0.5
+#: Standard deviation within a brain over its mean, at least: anything that is even is no brain.
+_LEAST_CONTRAST = 0.05
+#: With fewer voxels deep inside there are no histograms to speak of.
+_LEAST_VOXELS = 500
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -57,9 +62,12 @@ def strip(image: sitk.Image, kind: Contrast, *, bias_field: bool = True) -> Stri
         return aligned(image, before, kind, stripped_before=True)
     transform, fit = fit_boundary(image, align_head(image, find_head(image), kind))
     distance = carried_distance(transform, image)
-    if bias_field:
-        inside = sitk.Cast(distance > 0, sitk.sitkUInt8)
-        image, _ = correct_bias(image, white_matter(image, inside, transform))
+    inside = sitk.Cast(distance > 0, sitk.sitkUInt8)
+    if np.count_nonzero(sitk.GetArrayViewFromImage(distance) > _DEEP_MM) < _LEAST_VOXELS:
+        raise CaseError(Code.BRAIN_NOT_FOUND, "where the brain would be there is next to nothing of the image")
+    white = white_matter(image, inside, transform)
+    if bias_field and sitk.GetArrayViewFromImage(white).any():
+        image, _ = correct_bias(image, white)
     return Stripped(refine(image, distance), transform, fit, stripped_before=False)
 
 
@@ -147,7 +155,7 @@ def stripped_before(image: sitk.Image) -> sitk.Image | None:
     inside = _clean(values > ground + 0.1 * (float(np.median(shown)) - ground), image)
     depth = _distance(inside, image)
     core, rim = values[depth > 20.0], values[(depth > 3.0) & (depth < 14.0)]
-    if not len(core) or not len(rim):
+    if not len(core) or not len(rim) or core.std() < _LEAST_CONTRAST * core.mean():
         return None
     dark = float(np.mean(rim < _RIM_SHARE * np.median(core)))
     return _image(inside, image) if dark < 0.25 else None
