@@ -47,10 +47,8 @@ def chart(frozen: Frozen) -> Nomogram | str:
         return "its baseline survival is 0 or 1 at every time that it predicts."
     # as if the others were independent of each other: the ends of an axis, which may be read beyond in proportion
     shown = with_the_rest(terms, 2 * float(np.sqrt(np.sort(coefficient[used] ** 2)[:-10].sum())))
-    own = {term.name for term in shown}
-    constant = -sum(
-        coefficient[i] / scale[i] * mean[i] for i, term in zip(used, terms, strict=True) if term.name in own
-    )
+    own = {id(term) for term in shown}
+    constant = -sum(coefficient[i] / scale[i] * mean[i] for i, term in zip(used, terms, strict=True) if id(term) in own)
     return Nomogram(shown, float(constant) + _intercept(frozen), outcomes)
 
 

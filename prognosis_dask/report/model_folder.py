@@ -124,11 +124,14 @@ def read_models(folder: Path) -> ModelFolder | None:
 def _table(path: Path) -> pd.DataFrame | None:
     if not path.is_file():
         return None
-    # where "predicted" is a probability it is made a number again below
+    table_one = path.stem == "table1"  # its cells are shown as they are written
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""])
-        if {"observed", "predicted"} <= set(table.columns):
-            table["predicted"] = pd.to_numeric(table["predicted"])
+        text = str if table_one else dict.fromkeys(_TEXT, str)
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+        # predicted classes are text, predicted probabilities stand beside observed ones
+        numbers = ("smd", "missing") if table_one else ("predicted",) if "observed" in table else ()
+        for name in set(numbers) & set(table.columns):
+            table[name] = pd.to_numeric(table[name])
     except (ValueError, pd.errors.ParserError) as error:
         raise StoreError(f"cannot read {path} ({error}); fit the models again") from error
     return table if len(table) else None

@@ -88,9 +88,9 @@ def _design(models: ModelFolder) -> str:
 def _differences(models: ModelFolder) -> list[Block]:
     figure, table = model_pictures.differences(models), model_tables.differences(models)
     if figure is None and table is None:
-        one = len(models.names) < 2
         if models.external:
             return []
+        one = len(models.names) < 2
         said = "One procedure was fitted, so there is nothing to compare." if one else _missing("differences.csv")
         return [Heading("Which differences are real"), absent(said)]
     return [Heading("Which differences are real"), *_optional(figure), *_optional(table)]
@@ -98,16 +98,14 @@ def _differences(models: ModelFolder) -> list[Block]:
 
 def _honesty(models: ModelFolder) -> list[Block]:
     """In-sample beside honest, with what chance gives."""
-    figure, said = model_pictures.in_sample_curve(models), verdict(models)
-    heading = Heading("What in-sample figures would have said")
-    blocks: list[Block] = [heading]
     if models.external:
         return []
-    if said:
-        blocks.append(Text(said, "warning"))
+    figure, said = model_pictures.in_sample_curve(models), verdict(models)
+    blocks: list[Block] = [Text(said, "warning")] if said else []
     if figure is None and not models.classes:
         blocks.append(absent(_missing("curve.csv")))
-    return blocks + _optional(figure) if len(blocks) > 1 or figure else []
+    blocks += _optional(figure)
+    return [Heading("What in-sample figures would have said"), *blocks] if blocks else []
 
 
 def final_model(models: ModelFolder | None) -> Section:

@@ -23,19 +23,15 @@ def table_one(models: ModelFolder) -> Table | None:
             for _, row in part.iterrows()
         ]
         lost = part["missing"].fillna(0).iloc[0] if "missing" in part else 0
-        unknown = f"missing {lost:g}" if lost > 0 else ""
-        if len(levels) == 1:
-            level, cells = levels[0]
-            single = ["; ".join(filter(None, (f"{name}, {level}" if level else str(name), unknown))), *cells]
-            groups[-1] = Rows("", [*groups[-1].rows, single]) if not groups[-1].title else groups[-1]
-            groups += [Rows("", [single])] if groups[-1].title else []
-        else:
-            groups.append(
-                Rows(
-                    "; ".join(filter(None, (str(name), unknown))),
-                    [[f"\N{EM SPACE}{level}", *cells] for level, cells in levels],
-                )
-            )
+        unknown = f"; missing {lost:g}" if lost > 0 else ""
+        if len(levels) > 1:
+            groups.append(Rows(f"{name}{unknown}", [[f"\N{EM SPACE}{level}", *cells] for level, cells in levels]))
+            continue
+        level, cells = levels[0]
+        if groups[-1].title:
+            groups.append(Rows("", []))
+        single = [f"{name}, {level}{unknown}" if level else f"{name}{unknown}", *cells]
+        groups[-1] = Rows("", [*groups[-1].rows, single])
     groups = [group for group in groups if group.rows]
     return Table(
         "Characteristics of the cases in the analysis. SMD: standardised difference between the groups (Austin 2009; "
@@ -74,7 +70,7 @@ def missing(models: ModelFolder) -> Table | None:
         for r in records(rows.sort_values("missing", ascending=False, kind="stable"))
     ]
     return Table(
-        "Missing values. Within each fold the training cases’ median takes their place; no case is dropped for them.",
+        "Missing values of the cases in the analysis. Within each fold the training cases’ median takes their place.",
         ("Variable", "Cases without it", "Share"),
         "lnn",
         [Rows("", body)],
