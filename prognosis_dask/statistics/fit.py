@@ -126,7 +126,8 @@ def _fit_and_write(
     tables, fitted = compare(read, spec, map, extend=extend, whole=whole)
     table = own_source(whole, procedures[final])
     validated = asdict(spec.validation) | {"horizons_days": list(horizons_of(read.table, spec))}
-    summary: dict[str, Any] = {"procedure": final, "validation": validated}
+    summary: dict[str, Any] = {"title": spec.title} if spec.title else {}
+    summary |= {"procedure": final, "validation": validated}
     summary |= headline(tables, final, isinstance(table.endpoint, Classes)) | {"interval": INTERVAL}
     tables = {**tables, "table1": table1_rows(read.table, read.encodings)}
     if final in fitted:
