@@ -179,8 +179,6 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
     for path in job.cohort.sources:
         if not Path(path).exists():
             raise JobError(f"cohort.sources: no folder at {path}")
-    if model:
-        job_spec(job.model, has_volume=True)  # refuses a selector or learner that there is not
     read_params(job.radiomics.params)
     _check_programs(job)
     if job.grade.enabled:
@@ -198,7 +196,11 @@ def _check_programs(job: Job) -> None:
 
 
 def _check_features(job: Job) -> None:
-    """A model needs the features that it names."""
+    """A model needs the features that it names, and a selector and a learner that there are."""
+    try:
+        job_spec(job.model, has_volume=True)
+    except StatisticsError as error:
+        raise JobError(f"model.{error}") from error
     for stage, enabled in [("deep", job.deep.enabled), ("radiomics", job.radiomics.enabled)]:
         if not enabled and job.model.features in (stage, "both"):
             other = "radiomics" if stage == "deep" else "deep"
