@@ -1,8 +1,8 @@
 """Cohort-scale imaging prognosis on Dask.
 
 What a notebook needs is here: :func:`load_job`, :func:`run`, :func:`read_cases`, :func:`load_case`,
-:func:`read_features`, :func:`fit`, :func:`compare`, :func:`validate`, :func:`predict`, :func:`reproducibility`. Each is
-loaded at its first use, so that importing the package stays quick.
+:func:`read_features`, :func:`fit`, :func:`compare`, :func:`validate`, :func:`predict`, :func:`predict_scan`,
+:func:`reproducibility`. Each is loaded at its first use, so that importing the package stays quick.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from prognosis_dask.modelling import compare, fit, predict, validate
     from prognosis_dask.pipeline import run
     from prognosis_dask.report.reproducibility import reproducibility
+    from prognosis_dask.scan import predict_scan
     from prognosis_dask.store.features import read_features
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "load_case",
     "load_job",
     "predict",
+    "predict_scan",
     "read_cases",
     "read_features",
     "reproducibility",
@@ -40,6 +42,7 @@ _HOMES = {
     "load_case": "prognosis_dask.imaging.load",
     "load_job": "prognosis_dask.job",
     "predict": "prognosis_dask.modelling",
+    "predict_scan": "prognosis_dask.scan",
     "read_cases": "prognosis_dask.cohort.case",
     "read_features": "prognosis_dask.store.features",
     "reproducibility": "prognosis_dask.report.reproducibility",
