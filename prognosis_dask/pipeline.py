@@ -32,7 +32,7 @@ from prognosis_dask.deep.engine import (
     frames_together,
     settle_engine,
 )
-from prognosis_dask.errors import ClusterError, Code, JobError, Problem
+from prognosis_dask.errors import ClusterError, Code, JobError, Problem, StatisticsError
 from prognosis_dask.grade import check_grade, fit_grade
 from prognosis_dask.job import DeepSection, Job, digest
 from prognosis_dask.radiomics import column_names, read_params, unit
