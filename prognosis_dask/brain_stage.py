@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -20,6 +21,7 @@ from prognosis_dask.brain.size_features import SIZE_FEATURES, size_values
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.load import load_image, load_roi
+from prognosis_dask.imaging.volume import check_finite_file
 from prognosis_dask.stages import StageContext, Stopwatch, guarded
 from prognosis_dask.store.brains import BrainStore, StoredBrain
 from prognosis_dask.store.outcome import Outcome
@@ -73,6 +75,7 @@ def _read(case: Case, context: StageContext) -> tuple[str, dict[str, sitk.Image]
     reference = next((name for name, path in case.sequences.items() if path == case.image), UNNAMED)
     if case.mask:
         roi = load_roi(case, context.image, full=True)
+        check_finite_file(Path(case.image))
         images, drawn = {reference: axial(roi.image)}, axial(roi.mask)
     else:
         images, drawn = {reference: axial(load_image(case.image, context.image))}, None

@@ -19,7 +19,7 @@ from prognosis_dask.imaging.geometry import image_on
 from prognosis_dask.imaging.masks import read_mask
 from prognosis_dask.imaging.roi import Grid, Roi
 from prognosis_dask.imaging.series import read_slices, series_grid
-from prognosis_dask.imaging.volume import read_volume, volume_grid
+from prognosis_dask.imaging.volume import check_finite_file, read_volume, volume_grid
 from prognosis_dask.job import ImageSection
 
 _LISTING = ".series.json"
@@ -91,6 +91,7 @@ def load_image(path: str, settings: ImageSection) -> sitk.Image:
     grid, read = _open(path, settings)
     image = read(0, grid.size[2])
     _check_finite(image, path)
+    check_finite_file(Path(path))
     return image
 
 

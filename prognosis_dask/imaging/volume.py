@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.errors import CaseError, Code
@@ -50,6 +51,31 @@ def read_volume(path: Path, first: int, stop: int) -> sitk.Image:
         raise CaseError(
             Code.PIXELS_UNREADABLE, f"cannot read the image: {_last_line(error)}", where=str(path)
         ) from error
+
+
+def check_finite_file(path: Path) -> None:
+    """Refuse a NIfTI file with NaN or infinite values, which ITK reads as zeros without a word.
+
+    Raises
+    ------
+    CaseError
+        ``IMAGE_INVALID``, with their number.
+    """
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return
+    import nibabel
+
+    file = nibabel.Nifti1Image.from_filename(path)
+    if file.get_data_dtype().kind != "f":
+        return
+    values = np.asanyarray(file.dataobj)
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        raise CaseError(
+            Code.IMAGE_INVALID,
+            f"{bad} of {values.size} voxels are not finite; replace them before indexing",
+            where=str(path),
+        )
 
 
 def _reader(path: Path) -> sitk.ImageFileReader:
