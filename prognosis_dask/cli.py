@@ -94,6 +94,15 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--network", default="i3d_inceptionv1_kinetics400", metavar="NAME")
     convert.set_defaults(command=_convert)
 
+    serve = commands.add_parser("serve", help="pages on which one scan is uploaded and predicted by frozen models")
+    serve.add_argument("--model", action="append", required=True, type=Path, metavar="DIR", help="a run's; repeatable")
+    _cluster_argument(serve)
+    serve.add_argument("--port", type=int, default=8080, help="default: 8080; 0: one that is free")
+    serve.add_argument("--host", default="127.0.0.1", help="another than 127.0.0.1 asks visitors for a token")
+    serve.add_argument("--token", default="", help="what to ask for (default: none on 127.0.0.1, else a new one)")
+    serve.add_argument("--out", type=Path, default=Path("runs/serve"), help="uploads, results (default: runs/serve)")
+    serve.set_defaults(command=_serve)
+
     bench = commands.add_parser("bench", help="measure patients per minute, images to features, on this machine")
     bench.add_argument("source", type=Path, metavar="JOB_OR_DIR", help="a job file, or a folder of downloads")
     bench.add_argument("--virtual", type=int, default=0, metavar="N", help="N cases over the same files")
@@ -216,6 +225,16 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(","))
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.runtime.cluster import connect, read_cluster
+    from prognosis_dask.serve.settings import Settings
+    from prognosis_dask.serve.start import serve
+
+    settings = Settings(arguments.out, arguments.host, arguments.port, arguments.token)
+    with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
+        serve(arguments.model, client, settings)
 
 
 def _bench(arguments: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ FLOORS = (
     "cli_models",
     "modelling",
     "scan",
+    "serve",
     "bench",
     "pipeline",
     "grade",
@@ -38,7 +39,7 @@ FLOORS = (
     "sections",
     "errors",
 )
-KNOW_DASK = {"cli", "modelling", "bench", "pipeline", "runtime"}
+KNOW_DASK = {"cli", "modelling", "bench", "pipeline", "runtime", "serve"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

@@ -1,0 +1,48 @@
+"""What ends an upload or a request: a sentence for its reader."""
+
+from __future__ import annotations
+
+import re
+
+from prognosis_dask.errors import Code, PrognosisError
+
+#: Object identifiers: of a study, a series, an image.
+_UID = re.compile(r"\b\d+(?:\.\d+){5,}\b")
+_PATH = re.compile(r"(?:/[^\s/:;,'\"()]+){2,}/?")
+
+
+class RefusedError(PrognosisError):
+    """The upload cannot be used; ``status`` is that of HTTP's answer where it is refused at once."""
+
+    def __init__(self, sentence: str, status: int = 400) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+#: What problems are called to a reader; others are told in their own words.
+_SENTENCES = {
+    Code.TIME_LIMIT: "The work on this scan took too long and was stopped",
+    Code.MEMORY_LIMIT: "This scan needs more memory than a worker has",
+    Code.WORKER_LOST: "The program ended while it worked on this scan; the files may be damaged",
+    Code.UNEXPECTED: "Something in these files was not foreseen",
+    Code.PATIENT_WITHOUT_MASK: "No outline of a tumour came with the images",
+}
+
+
+def sentence(code: Code, reason: str, secrets: tuple[str, ...] = ()) -> str:
+    """A problem as a sentence without identifiers: no path, no UID, and none of the ``secrets``.
+
+    >>> sentence(Code.SLICE_GAP, "2 slices of 1.2.840.113619.2.5.17 are missing, in /srv/up/Doe", ("Doe",))
+    'Slice gap: 2 slices of … are missing, in …'
+    """
+    if code in _SENTENCES:
+        return f"{_SENTENCES[code]} ({code})."
+    return f"{code.value.replace('-', ' ').capitalize()}: {without_identifiers(reason, secrets)}"
+
+
+def without_identifiers(text: str, secrets: tuple[str, ...] = ()) -> str:
+    """A message without paths, UIDs and the ``secrets``."""
+    text = _UID.sub("…", _PATH.sub("…", text))
+    for secret in secrets:
+        text = re.sub(re.escape(secret), "…", text, flags=re.IGNORECASE) if len(secret) > 1 else text
+    return text

@@ -1,0 +1,214 @@
+"""A frozen model that uploads are predicted with, and how a scan becomes its features."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prognosis_dask.deep.engine import describe_engine, settle_engine
+from prognosis_dask.deep.grade_network import feature_names
+from prognosis_dask.errors import JobError, StatisticsError
+from prognosis_dask.job import CohortSection, Job, SynthSection, load_job
+from prognosis_dask.pipeline import feature_settings
+from prognosis_dask.radiomics import read_params
+from prognosis_dask.sections import build_section
+from prognosis_dask.stages import StageContext
+from prognosis_dask.statistics.frozen import MODEL, Frozen, thaw
+from prognosis_dask.statistics.network_features import FAMILY, FILE
+
+#: How features are made where no run lies beside the models.
+JOB = "job.toml"
+
+
+@dataclass(frozen=True)
+class TrainingScans:
+    """The images of the training cases, as far as the run's folder tells; empty where it does not.
+
+    ``spacing_mm`` is the least and the greatest of (x, y, z).
+    """
+
+    modalities: frozenset[str] = frozenset()
+    spacing_mm: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """A model that can be chosen.
+
+    Attributes
+    ----------
+    key
+        What forms and scans call it.
+    title
+        What a reader calls it.
+    frozen
+        The model with its training cases' distribution.
+    job
+        How its features are made; its cohort says which ROI is meant.
+    facts
+        What is known of it: what it learnt from, how good it was.
+    training
+        The images of its training cases.
+    network
+        The file of its grade network; None where it has none.
+    """
+
+    key: str
+    title: str
+    frozen: Frozen
+    job: Job
+    facts: Mapping[str, str]
+    training: TrainingScans
+    network: Path | None = None
+
+    @property
+    def takes_no_mask(self) -> bool:
+        """Whether a scan may come without a mask: the brain stage then looks for the tumour."""
+        return self.job.brain.enabled
+
+
+def load_models(folders: Sequence[Path]) -> dict[str, ServedModel]:
+    """Read the models, by key.
+
+    Raises
+    ------
+    PrognosisError
+        When a folder holds no model that can be served; says what it lacks.
+    """
+    models: dict[str, ServedModel] = {}
+    for folder in folders:
+        model = load_model(folder)
+        number = 2
+        key = model.key
+        while key in models:
+            key, number = f"{model.key}-{number}", number + 1
+        models[key] = replace(model, key=key)
+    return models
+
+
+def load_model(folder: Path) -> ServedModel:
+    """Read a model, and the job that made its features, from the folder of a run or of models.
+
+    The job is that of the ``run.json`` beside ``models/``; models that were fitted on tables alone need a ``job.toml``
+    there that says how the features are made.
+
+    Raises
+    ------
+    PrognosisError
+        When there is no model or no job, or the job makes other features than the model's.
+    """
+    frozen = thaw(folder)
+    models = folder if (folder / MODEL).is_file() else folder / "models"
+    run = models.parent
+    job, title = _job(folder, models, run)
+    if frozen.fitted.procedure.harmonise:
+        raise StatisticsError(
+            f"{folder}: the model harmonises by scanner or site, and a single scan's is not among those it learnt; "
+            "serve one that was fitted without"
+        )
+    families = _families(frozen)
+    network = run / "networks" / FILE if FAMILY in families else None
+    if network is not None and not network.is_file():
+        raise StatisticsError(f"{folder}: the model needs the network {network}, which is not there")
+    job = replace(
+        job,
+        synth=SynthSection(),
+        radiomics=replace(job.radiomics, enabled=job.radiomics.enabled and bool(families & {"radiomics", "volume"})),
+        deep=replace(job.deep, enabled=job.deep.enabled and "deep" in families),
+    )
+    _expect_same_features(folder, frozen, job)
+    summary = _json(models / "summary.json")
+    key = re.sub(r"[^a-z0-9]+", "-", (job.name or folder.name).lower()).strip("-") or "model"
+    return ServedModel(key, title, frozen, job, _facts(frozen, summary), _training(run), network)
+
+
+def _job(folder: Path, models: Path, run: Path) -> tuple[Job, str]:
+    record = _json(run / "run.json")
+    if "job" in record:
+        job: Job = build_section(Job, dict(record["job"]), str(run / "run.json"))
+        return job, str(record.get("title") or job.name)
+    found = next((path / JOB for path in (models, run) if (path / JOB).is_file()), None)
+    if found is None:
+        raise JobError(
+            f"{folder}: nothing says how the model's features are made; serve the folder of a run (with its run.json), "
+            f"or put the job beside the model as {models / JOB}"
+        )
+    job = load_job(found)
+    title = str(_json(models / "summary.json").get("title") or "") or job.title or job.name
+    return job, title
+
+
+def _families(frozen: Frozen) -> set[str]:
+    """The families of all features that the model asks for.
+
+    Raises
+    ------
+    StatisticsError
+        When nothing tells where one comes from.
+    """
+    family = {name: encoding.family for encoding in frozen.encodings for name in encoding.features}
+    family |= dict.fromkeys(feature_names(), FAMILY)
+    unknown = [name for name in frozen.fitted.features if name not in family]
+    if unknown:
+        raise StatisticsError(f"nothing tells where the model's features come from: {', '.join(unknown[:5])}")
+    return {family[name] for name in frozen.fitted.features}
+
+
+def _expect_same_features(folder: Path, frozen: Frozen, job: Job) -> None:
+    deep = settle_engine(job.deep) if job.deep.enabled else job.deep
+    engine = describe_engine(deep) if deep.enabled else None
+    context = StageContext("", job.image, job.frames, read_params(job.radiomics.params), deep, job.brain)
+    made = feature_settings(job, context, engine)
+    for what, value in frozen.fitted.source.items():
+        if made.get(what, value) != value:
+            raise StatisticsError(
+                f"{folder}: the model's features were made with another {what.replace('.', ' ')} ({value}) than this "
+                f"job and program make them with ({made[what]}): run the job again"
+            )
+
+
+def _facts(frozen: Frozen, summary: Mapping[str, Any]) -> dict[str, str]:
+    counts = frozen.counts
+    learnt = f"{counts['n_cases']} cases of {counts['n_patients']} patients"
+    if "n_events" in counts:
+        learnt += f", {counts['n_events']} with the event"
+    facts = {"learnt from": learnt, "features in it": str(len(frozen.fitted.chosen))}
+    name, short = ("AUC", "auc") if frozen.classes else ("C-index", "c_index")
+    value, lower, upper = (summary.get(f"{short}_cv{end}") for end in ("", "_lower", "_upper"))
+    if isinstance(value, int | float):
+        ends = f" (95 % interval {lower:.2f} to {upper:.2f})" if lower is not None and upper is not None else ""
+        facts[f"{name} on held-out cases"] = f"{value:.2f}{ends}"
+    return facts
+
+
+def _training(run: Path) -> TrainingScans:
+    modalities: set[str] = set()
+    if (run / "features.csv").is_file():
+        with (run / "features.csv").open(newline="", encoding="utf-8") as stream:
+            modalities = {row["modality"] for row in csv.DictReader(stream) if row.get("modality")}
+    crops = (_json(path).get("attributes", {}) for path in (run / "rois.zarr" / "crops").glob("*/zarr.json"))
+    spacings = [tuple(map(float, crop["spacing_mm"])) for crop in crops if "spacing_mm" in crop]
+    if not spacings:
+        return TrainingScans(frozenset(modalities))
+    axes = list(zip(*spacings, strict=True))
+    least, most = (tuple(end(axis) for axis in axes) for end in (min, max))
+    return TrainingScans(frozenset(modalities), ((least[0], least[1], least[2]), (most[0], most[1], most[2])))
+
+
+def cohort_rules(job: Job, roi: str = "") -> CohortSection:
+    """The job's rules for an upload: without its folders and table, and with the ROI that was asked for, if any."""
+    rules = replace(job.cohort, sources=(), cases="", clinical="")
+    return replace(rules, roi=(roi,)) if roi else rules
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

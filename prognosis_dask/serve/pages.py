@@ -1,0 +1,123 @@
+"""Pages from templates, and the one file that holds a whole result."""
+
+from __future__ import annotations
+
+import base64
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from prognosis_dask.report.canvas import svg_address
+from prognosis_dask.report.words import number, short_name
+from prognosis_dask.serve.pictures import outline_png, slice_png
+from prognosis_dask.serve.work import NOTICE
+
+_STATIC = {"serve.css": "text/css", "serve.js": "text/javascript", "viewer.js": "text/javascript"}
+#: The one file holds so many slices at most: those of the lesion, evenly chosen where there are more.
+_MOST_SLICES = 24
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("prognosis_dask.serve", package_path="templates"),
+        autoescape=True,  # names of structures are text from files that anybody wrote
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "short_name": short_name, "percent": _percent}
+    environment.globals |= {"notice": NOTICE, "states": _STATES}
+    return environment
+
+
+_STATES = {
+    "waiting": "waiting",
+    "running": "at work",
+    "choose": "needs your choice",
+    "done": "done",
+    "failed": "could not be used",
+    "cancelled": "cancelled",
+}
+
+
+def render(template: str, status: int = 200, **content: Any) -> HTMLResponse:
+    """A page as an answer."""
+    return HTMLResponse(_environment().get_template(template).render(**content), status)
+
+
+def one_file(result: dict[str, Any], folder: Path, pictures: list[str]) -> str:
+    """A result as a page that needs no other file: drawings, pictures and the lesion's slices are held in it."""
+    scan = result["scan"]
+    held = range(scan["first"], scan["last"] + 1)
+    indices = sorted({held[round(i)] for i in _even(len(held), _MOST_SLICES)} | {scan["slice"]})
+    store = folder / "slices.zarr"
+    slices = [
+        {
+            "index": index,
+            "image": _png_address(slice_png(store, index, scan["centre"], scan["width"], outline=False)),
+            "outline": _png_address(outline_png(store, index)),
+        }
+        for index in indices
+    ]
+    addresses = {name: _address(folder / name) for name in pictures}
+    template = _environment().get_template("file.html.j2")
+    return template.render(
+        result=result,
+        slices=slices,
+        start=indices.index(scan["slice"]),
+        pictures=addresses,
+        style=Markup(_text("serve.css")),
+        script=Markup(_text("viewer.js")),
+    )
+
+
+async def static(request: Request) -> Response:
+    """The style sheet and the scripts."""
+    name = request.path_params["name"]
+    if name not in _STATIC:
+        raise HTTPException(404)
+    return Response(_text(name), media_type=_STATIC[name], headers={"Cache-Control": "no-cache"})
+
+
+@lru_cache(maxsize=8)
+def _text(name: str) -> str:
+    return (files("prognosis_dask.serve") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _even(count: int, most: int) -> list[float]:
+    """Places from the first to the last, evenly.
+
+    >>> _even(3, 5), _even(9, 3)
+    ([0, 1, 2], [0.0, 4.0, 8.0])
+    """
+    return list(range(count)) if count <= most else [i * (count - 1) / (most - 1) for i in range(most)]
+
+
+def _address(path: Path) -> str:
+    if path.suffix == ".svg":
+        return svg_address(path.read_text(encoding="utf-8"))
+    return _png_address(path.read_bytes())
+
+
+def _png_address(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+
+
+def _percent(share: float) -> str:
+    """A share as whole percent, without ever claiming certainty.
+
+    >>> _percent(0.256), _percent(0.9999), _percent(0.001)
+    ('26 %', '> 99 %', '< 1 %')
+    """
+    percent = 100 * share
+    if percent > 99:
+        return "> 99 %"
+    return "< 1 %" if percent < 1 else f"{percent:.0f} %"

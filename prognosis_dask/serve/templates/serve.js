@@ -1,0 +1,54 @@
+"use strict";
+// The upload's progress, and the steps of a scan while it is worked on. Without this script the pages work too.
+(() => {
+  const form = document.getElementById("upload");
+  if (form) {
+    const problem = document.getElementById("problem");
+    const tell = (text) => { problem.textContent = text; problem.hidden = false; problem.scrollIntoView({ block: "nearest" }); };
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const chosen = [...form.querySelectorAll("input[type=file]")].flatMap((input) => [...input.files]);
+      const bytes = chosen.reduce((sum, file) => sum + file.size, 0);
+      problem.hidden = true;
+      if (bytes > Number(form.dataset.bytes)) return tell("The upload is larger than this server takes.");
+      if (chosen.length > Number(form.dataset.files)) return tell("These are more files than this server takes.");
+      const request = new XMLHttpRequest();
+      const sent = document.getElementById("sent");
+      const button = form.querySelector("button[type=submit]");
+      document.getElementById("sending").hidden = false;
+      button.disabled = true;
+      const failed = (text) => { document.getElementById("sending").hidden = true; button.disabled = false; tell(text); };
+      request.upload.addEventListener("progress", (e) => { if (e.lengthComputable) sent.value = e.loaded / e.total; });
+      request.addEventListener("load", () => {
+        if (request.status < 400) { window.location = request.responseURL; return; }
+        const told = new DOMParser().parseFromString(request.responseText, "text/html").getElementById("message");
+        failed(told ? told.textContent : "The upload was not accepted.");
+      });
+      request.addEventListener("error", () => failed("The upload broke off; send it again."));
+      request.open("POST", form.action);
+      request.send(new FormData(form));
+    });
+  }
+
+  const progress = document.getElementById("progress");
+  if (progress) {
+    const place = document.getElementById("place");
+    const say = (element, text) => { if (element.textContent !== text) element.textContent = text; };
+    const look = async () => {
+      try {
+        const answer = await fetch(progress.dataset.state, { cache: "no-store" });
+        if (answer.status === 404) { window.location.reload(); return; }
+        const now = await answer.json();
+        if (now.state !== "waiting" && now.state !== "running") { window.location.reload(); return; }
+        for (const step of now.steps) {
+          const item = progress.querySelector(`[data-step="${step.name}"]`);
+          if (item && item.className !== step.state) { item.className = step.state; item.querySelector(".say").textContent = step.state; }
+        }
+        const running = now.steps.filter((step) => step.state === "running").map((step) => step.label);
+        say(place, now.place ? `Waiting: place ${now.place} in the queue.` : `At work: ${running.join(", ") || "starting"}.`);
+      } catch { say(place, "The server does not answer; it may be starting anew. This page keeps looking."); }
+      setTimeout(look, 500);
+    };
+    look();
+  }
+})();

@@ -1,0 +1,46 @@
+"use strict";
+// Slices: fetched as they are asked for on the server's page, held in the file that was downloaded.
+(() => {
+  for (const image of document.querySelectorAll("img.slice[data-aspect]")) image.style.aspectRatio = image.dataset.aspect;
+
+  const form = document.getElementById("viewer");
+  if (form) {
+    const image = document.getElementById("slice-image");
+    const told = document.getElementById("slice-told");
+    const slices = Number(form.elements.slice.max) + 1;
+    let busy = false, again = false;
+    const show = () => {
+      if (busy) { again = true; return; }
+      busy = true;
+      const at = Number(form.elements.slice.value) + 1;
+      told.textContent = `${at} of ${slices}`;
+      image.alt = `Slice ${at} of ${slices}${form.elements.outline.checked ? ", with the outline of the structure" : ""}`;
+      const asked = new URLSearchParams(new FormData(form));
+      image.src = `${form.dataset.address}?${asked}`;
+    };
+    const ready = () => { busy = false; if (again) { again = false; show(); } };
+    image.addEventListener("load", ready);
+    image.addEventListener("error", ready);
+    form.addEventListener("input", show);
+    form.addEventListener("submit", (event) => { event.preventDefault(); show(); });
+    for (const button of form.querySelectorAll("[data-centre]")) {
+      button.addEventListener("click", () => {
+        form.elements.centre.value = button.dataset.centre;
+        form.elements.width.value = button.dataset.width;
+        show();
+      });
+    }
+  }
+
+  const held = document.getElementById("held-slice");
+  if (held) {
+    const pairs = [...document.querySelectorAll(".pair")];
+    held.addEventListener("input", () => {
+      pairs.forEach((pair, place) => { pair.hidden = place !== Number(held.value); });
+      document.getElementById("held-told").textContent = `${Number(pairs[held.value].dataset.index) + 1} of ${held.dataset.slices}`;
+    });
+    document.getElementById("held-outline").addEventListener("change", (event) => {
+      for (const over of document.querySelectorAll(".over")) over.hidden = !event.target.checked;
+    });
+  }
+})();

@@ -1,0 +1,47 @@
+"""Loads on a worker what the stages of a model need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.job import Job
+from prognosis_dask.stages import Stopwatch, guarded
+from prognosis_dask.store.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Warm:
+    """The job whose stages are to come."""
+
+    job: Job
+
+
+def run_warm(cases: tuple[Case, ...], digests: tuple[str, ...], context: Warm) -> list[Outcome]:
+    """Import what the stages import, load the template and the network."""
+    return [
+        guarded("warm", case, digest, partial(_warm, context.job)) for case, digest in zip(cases, digests, strict=True)
+    ]
+
+
+def _warm(job: Job, watch: Stopwatch) -> dict[str, object]:
+    import pydicom  # noqa: F401
+
+    import prognosis_dask.serve.look
+    import prognosis_dask.serve.pictures  # noqa: F401
+    from prognosis_dask.radiomics import column_names, read_params
+
+    with watch.step("load"):
+        if job.radiomics.enabled:
+            column_names(read_params(job.radiomics.params))
+        if job.brain.enabled:
+            from prognosis_dask import brain_stage  # noqa: F401
+            from prognosis_dask.brain.template import icbm152
+
+            icbm152()
+        if job.deep.enabled:
+            from prognosis_dask.stages import load_engine_once
+
+            load_engine_once(job.deep)
+    return {}

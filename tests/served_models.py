@@ -1,0 +1,82 @@
+"""Small frozen models for the server: fitted on made tables whose columns are the features that a job computes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from prognosis_dask.brain.size_features import SIZE_FEATURES
+from prognosis_dask.job import BrainSection, CohortSection, DeepSection, Job
+from prognosis_dask.radiomics import unit
+from prognosis_dask.statistics.columns import Encoding
+from prognosis_dask.statistics.endpoint import Classes, Endpoint, Survival
+from prognosis_dask.statistics.frozen import describe, freeze
+from prognosis_dask.statistics.procedure import Procedure, fit_procedure
+from prognosis_dask.statistics.table import FeatureTable
+
+#: Of LUNG1-002's radiomic features those that the made patients vary in, and by how much.
+LUNG_FEATURES = (
+    "original_shape_Sphericity",
+    "original_shape_Maximum3DDiameter",
+    "original_firstorder_Mean",
+    "original_firstorder_Entropy",
+    "original_glcm_Correlation",
+    "original_ngtdm_Busyness",
+)
+
+
+def make_survival_run(folder: Path, reference: Path, *, job: str = "lung demo", patients: int = 120) -> Path:
+    """A run's folder with a Cox model on radiomic features, scattered around those of a reference table."""
+    rng = np.random.default_rng(3)
+    known = pd.read_csv(reference)
+    row = known.set_index(known.columns[0])[known.columns[1]] if len(known.columns) == 2 else known.iloc[0]
+    centre = np.array([float(row[name]) for name in LUNG_FEATURES])
+    noise = rng.normal(size=(patients, len(LUNG_FEATURES)))
+    X = centre * (1 + 0.3 * noise)
+    risk = noise @ np.array([-0.5, 0.6, 0.0, 0.3, 0.0, 0.0])
+    death, lost = 700 * rng.exponential(size=patients) * np.exp(-risk), rng.uniform(300, 2500, patients)
+    endpoint = Survival(np.minimum(death, lost).round() + 1, death <= lost)
+    encodings = [Encoding(name, "radiomics", unit=unit(name)) for name in LUNG_FEATURES]
+    procedure = Procedure(selector="", n_features=(len(LUNG_FEATURES),), penalty=(0.1,))
+    settings = Job(job, cohort=CohortSection(modalities=("CT",)), deep=DeepSection(enabled=False))
+    return _write(folder, settings, procedure, X, encodings, endpoint)
+
+
+def make_grade_run(folder: Path, *, job: str = "grade demo", patients: int = 80) -> Path:
+    """A run's folder with a logistic model of two grades on the tumour's size."""
+    rng = np.random.default_rng(4)
+    names = tuple(name for name in SIZE_FEATURES if name.startswith("size_"))
+    centre = np.array([40.0, 50.0, 40.0, 2000.0, 60.0])
+    noise = rng.normal(size=(patients, len(names)))
+    X = centre * np.exp(0.5 * noise)
+    label = (noise[:, 0] + 0.5 * rng.normal(size=patients) > 0).astype(int)
+    encodings = [Encoding(name, "size", unit=SIZE_FEATURES[name]) for name in names]
+    procedure = Procedure(selector="", learner="logistic", n_features=(len(names),), penalty=(0.1,))
+    settings = Job(
+        job,
+        cohort=CohortSection(modalities=("MR",), sequences=True),
+        deep=DeepSection(enabled=False),
+        brain=BrainSection(enabled=True),
+    )
+    return _write(folder, settings, procedure, X, encodings, Classes(label, ("grade II", "grade III")))
+
+
+def _write(
+    folder: Path, job: Job, procedure: Procedure, X: np.ndarray, encodings: list[Encoding], endpoint: Endpoint
+) -> Path:
+    ids = tuple(f"P-{i:03d}" for i in range(len(X)))
+    names = tuple(encoding.column for encoding in encodings)
+    families = tuple(encoding.family for encoding in encodings)
+    units = tuple(encoding.unit for encoding in encodings)
+    table = FeatureTable(X, names, families, units, ids, ids, endpoint)
+    horizons = (365.0, 730.0) if isinstance(endpoint, Survival) else ()
+    models = folder / "models"
+    models.mkdir(parents=True)
+    freeze(describe(fit_procedure(procedure, table, 0), table, encodings, horizons), models)
+    record = {"name": job.name, "title": f"{job.name.capitalize()}: made patients", "job": asdict(job)}
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
