@@ -66,7 +66,7 @@ def check_finite_file(path: Path) -> None:
     import nibabel
 
     file = nibabel.Nifti1Image.from_filename(path)
-    if file.get_data_dtype().kind != "f":
+    if file.get_data_dtype().kind != "f":  # type: ignore[no-untyped-call]
         return
     values = np.asanyarray(file.dataobj)
     bad = int(np.count_nonzero(~np.isfinite(values)))
