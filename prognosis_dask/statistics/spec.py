@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from prognosis_dask.errors import JobError
+from prognosis_dask.errors import JobError, StatisticsError
 from prognosis_dask.job import apply_override
 from prognosis_dask.sections import build_section
 from prognosis_dask.statistics.procedure import Procedure
@@ -147,7 +147,10 @@ def load_spec(path: Path | str | None, overrides: Sequence[str] = ()) -> ModelSp
             raise JobError(f"{path} is not TOML: {error}") from error
     for override in overrides:
         apply_override(data, override)
-    spec: ModelSpec = build_section(ModelSpec, data, where)
+    try:
+        spec: ModelSpec = build_section(ModelSpec, data, where)
+    except StatisticsError as error:  # of a procedure
+        raise JobError(f"{where}: in a [procedure], {error}") from error
     check_spec(spec, where)
     folder = Path(path).parent if path is not None else Path()
     return replace(spec, procedure={name: _with_list(of, folder) for name, of in spec.procedure.items()})

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from prognosis_dask.errors import Code, StatisticsError
+from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import BoolArray, Endpoint, FloatArray, IntArray, Survival
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,66 +125,6 @@ class FeatureTable:
             families=tuple(self.families[i] for i in chosen),
             units=tuple(self.units[i] for i in chosen),
         )
-
-
-def table_from_dataset(
-    dataset: xr.Dataset, features: Literal["deep", "radiomics", "both"]
-) -> tuple[FeatureTable, dict[str, int]]:
-    """Take the modelling table out of the feature dataset.
-
-    Parameters
-    ----------
-    dataset
-        Variables ``deep`` and ``radiomics`` over ``case`` and a dimension whose coordinate names the features,
-        ``time_days(case)``, ``event(case)``, and the coordinate ``patient_id(case)``.
-    features
-        Which features become columns; ``both`` puts radiomics first.
-
-    Returns
-    -------
-    table
-        The complete rows. A feature that no case has (a class of features that was switched off) is no column.
-    left_out
-        How many cases are not in the table, by reason; a case counts once, under the first reason that holds.
-
-    Raises
-    ------
-    StatisticsError
-        When the dataset lacks the features.
-    """
-    kinds = ("radiomics", "deep") if features == "both" else (features,)
-    missing = [kind for kind in kinds if kind not in dataset]
-    if missing:
-        raise StatisticsError(
-            f"model.features is {features!r}, but the dataset has no {' and no '.join(missing)} features: "
-            "choose others, or switch their stage on"
-        )
-    X = np.concatenate([np.asarray(dataset[kind].values, dtype=float) for kind in kinds], axis=1)
-    names = [str(name) for kind in kinds for name in dataset[dataset[kind].dims[1]].values]
-    families = [kind for kind in kinds for _ in range(dataset[kind].shape[1])]
-    time = np.asarray(dataset["time_days"].values, dtype=float)
-    event = np.asarray(dataset["event"].values, dtype=float)
-
-    held = np.isfinite(X).any(axis=0)
-    X, names = X[:, held], [name for name, keep in zip(names, held, strict=True) if keep]
-    families = [family for family, keep in zip(families, held, strict=True) if keep]
-    reasons = {
-        Code.NO_ENDPOINT.value: ~np.isfinite(time) | ~np.isin(event, (0, 1)),
-        "time-not-positive": time <= 0,
-        Code.FEATURES_NOT_FINITE.value: ~np.isfinite(X).all(axis=1) | (X.shape[1] == 0),
-    }
-    first = np.select(list(reasons.values()), list(reasons), default="")
-    keep = np.flatnonzero(first == "")
-    table = FeatureTable(
-        X[keep],
-        tuple(names),
-        tuple(families),
-        ("",) * len(names),
-        tuple(str(name) for name in dataset["case"].values[keep]),
-        tuple(str(name) for name in dataset["patient_id"].values[keep]),
-        Survival(time[keep], event[keep] == 1),
-    )
-    return table, dict(Counter(str(reason) for reason in first if reason))
 
 
 def varying(X: FloatArray) -> IntArray:
