@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,20 +32,18 @@ from prognosis_dask.deep.engine import (
     frames_together,
     settle_engine,
 )
-from prognosis_dask.errors import ClusterError, Code, JobError, Problem, StatisticsError
+from prognosis_dask.errors import ClusterError, JobError, Problem, StatisticsError
 from prognosis_dask.grade import check_grade, fit_grade
 from prognosis_dask.job import DeepSection, Job, digest
 from prognosis_dask.radiomics import column_names, read_params, unit
 from prognosis_dask.report.page import write_report
 from prognosis_dask.runtime.cluster import LocalSpec, connect, prepare
-from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
+from prognosis_dask.runtime.cohort_plan import Stage
 from prognosis_dask.runtime.journal import journal_in
 from prognosis_dask.runtime.performance import check_report, report_to
 from prognosis_dask.runtime.preflight import check_run
-from prognosis_dask.runtime.progress import Progress
 from prognosis_dask.runtime.record import RunRecord, check_folder
-from prognosis_dask.runtime.runner import run_plan
-from prognosis_dask.runtime.tally import Tally
+from prognosis_dask.runtime.run_stages import run_stages
 from prognosis_dask.runtime.watch import Watch
 from prognosis_dask.stages import (
     BRAIN_VERSION,
@@ -59,7 +57,7 @@ from prognosis_dask.stages import (
 )
 from prognosis_dask.statistics.defaults import job_spec
 from prognosis_dask.statistics.fit import fit_dataset
-from prognosis_dask.store.brains import BrainStore
+from prognosis_dask.store.brains import BrainStore, lost_brains
 from prognosis_dask.store.features import build_features, write_features
 from prognosis_dask.store.ledger import Ledger
 from prognosis_dask.store.outcome import Outcome
@@ -393,66 +391,13 @@ def _run_all(
     counts: dict[str, dict[str, float]] = {}
     first, *others = stages
     if first.name == "brain":
-        counts = _run_stages(job, client, ledger, watch, cases, [first], context, redo=_lost_brains(ledger, context))
+        counts = run_stages(
+            job, client, ledger, watch, cases, [first], context, redo=lost_brains(ledger, context.brains)
+        )
         prepared = _current(ledger, first)
         cases = [case for case in cases if case.case_id in prepared and not prepared[case.case_id].problem]
         stages = others
-    return counts | _run_stages(job, client, ledger, watch, cases, stages, context)
-
-
-def _lost_brains(ledger: Ledger, context: StageContext) -> set[str]:
-    """Cases whose prepared brain is not there any more, or was found damaged by a later stage."""
-    store = BrainStore(context.brains)
-    gone = {k for k in ledger.outcomes("brain") if not (store.folder(k) / "case.json").is_file()}
-    problems = {k: outcome.problem for k, outcome in ledger.outcomes("roi").items()}
-    return gone | {k for k, problem in problems.items() if problem and problem.code is Code.STORE_DAMAGED}
-
-
-def _run_stages(
-    job: Job,
-    client: Client,
-    ledger: Ledger,
-    watch: Watch,
-    cases: Sequence[Case],
-    stages: Sequence[Stage],
-    context: StageContext,
-    redo: Collection[str] = (),
-) -> dict[str, dict[str, float]]:
-    """Run what the ledger does not hold yet, and ``redo``; per stage the cases done, failed, reused, and seconds."""
-    # another job in the same folder would write other pixels under rows that this one takes for its own
-    ledger.drop_outdated(stages[0].name, stages[0].digests)
-    finished = {stage.name: ledger.finished(stage.name, stage.digests) for stage in stages}
-    known = {name: {k: v for k, v in ledger.outcomes(name).items() if k in ids} for name, ids in finished.items()}
-    known = {name: {k: v for k, v in rows.items() if k not in redo} for name, rows in known.items()}
-    first, *followers = stages
-    plan = CohortPlan(cases, first, followers, context, known)
-    counts = {
-        stage.name: {"done": 0, "failed": 0, "reused": len(known[stage.name]), "seconds": 0.0} for stage in stages
-    }
-    watch.begin(Tally(cases, [stage.name for stage in stages], known))
-    with Progress(plan.totals()) as progress:
-
-        def record(outcomes: Sequence[Outcome]) -> None:
-            ledger.record(outcomes)
-            watch.count(outcomes)
-            for outcome in outcomes:
-                count = counts[outcome.stage]
-                count["failed" if outcome.problem else "done"] += 1
-                count["seconds"] += outcome.seconds.get("total", 0.0)
-                progress.update(outcome.stage, 1, failed=bool(outcome.problem))
-                if outcome.problem and outcome.stage == first.name:
-                    for follower in followers:
-                        progress.shrink(follower.name, 1)
-
-        run_plan(
-            client,
-            plan,
-            record,
-            retries=job.run.retries,
-            case_limit_s=job.run.case_limit_s,
-            workers_wait_s=job.run.workers_wait_s,
-        )
-    return counts
+    return counts | run_stages(job, client, ledger, watch, cases, stages, context)
 
 
 def _current(ledger: Ledger, stage: Stage) -> dict[str, Outcome]:

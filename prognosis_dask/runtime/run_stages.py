@@ -1,0 +1,67 @@
+"""A few stages of a job over its cases: what the ledger holds is left out, what comes back is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from distributed import Client
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.job import Job
+from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
+from prognosis_dask.runtime.progress import Progress
+from prognosis_dask.runtime.runner import run_plan
+from prognosis_dask.runtime.tally import Tally
+from prognosis_dask.runtime.watch import Watch
+from prognosis_dask.store.ledger import Ledger
+from prognosis_dask.store.outcome import Outcome
+
+
+def run_stages(
+    job: Job,
+    client: Client,
+    ledger: Ledger,
+    watch: Watch,
+    cases: Sequence[Case],
+    stages: Sequence[Stage],
+    context: object,
+    redo: Collection[str] = (),
+) -> dict[str, dict[str, float]]:
+    """Run what the ledger does not hold yet, and ``redo``; per stage the cases done, failed, reused, and seconds.
+
+    The first stage runs for every case, the others for those that came through it.
+    """
+    # another job in the same folder would write other pixels under rows that this one takes for its own
+    ledger.drop_outdated(stages[0].name, stages[0].digests)
+    finished = {stage.name: ledger.finished(stage.name, stage.digests) for stage in stages}
+    known = {name: {k: v for k, v in ledger.outcomes(name).items() if k in ids} for name, ids in finished.items()}
+    known = {name: {k: v for k, v in rows.items() if k not in redo} for name, rows in known.items()}
+    first, *followers = stages
+    plan = CohortPlan(cases, first, followers, context, known)
+    counts = {
+        stage.name: {"done": 0, "failed": 0, "reused": len(known[stage.name]), "seconds": 0.0} for stage in stages
+    }
+    watch.begin(Tally(cases, [stage.name for stage in stages], known))
+    with Progress(plan.totals()) as progress:
+
+        def record(outcomes: Sequence[Outcome]) -> None:
+            ledger.record(outcomes)
+            watch.count(outcomes)
+            for outcome in outcomes:
+                count = counts[outcome.stage]
+                count["failed" if outcome.problem else "done"] += 1
+                count["seconds"] += outcome.seconds.get("total", 0.0)
+                progress.update(outcome.stage, 1, failed=bool(outcome.problem))
+                if outcome.problem and outcome.stage == first.name:
+                    for follower in followers:
+                        progress.shrink(follower.name, 1)
+
+        run_plan(
+            client,
+            plan,
+            record,
+            retries=job.run.retries,
+            case_limit_s=job.run.case_limit_s,
+            workers_wait_s=job.run.workers_wait_s,
+        )
+    return counts
