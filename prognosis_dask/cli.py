@@ -153,8 +153,8 @@ def _cluster_argument(parser: argparse.ArgumentParser) -> None:
 def _index(arguments: argparse.Namespace) -> None:
     from prognosis_dask.cohort.index import index_cohort
     from prognosis_dask.job import CohortSection
-    from prognosis_dask.pipeline import map_on
     from prognosis_dask.runtime.cluster import connect, read_cluster
+    from prognosis_dask.runtime.mapping import map_on
 
     rules = CohortSection(
         collection=arguments.collection,

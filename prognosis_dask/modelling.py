@@ -244,7 +244,7 @@ def _map(client: Workers | None) -> Iterator[Map]:
     if client is None:
         yield builtins.map
         return
-    from prognosis_dask.pipeline import map_on
+    from prognosis_dask.runtime.mapping import map_on
 
     if hasattr(client, "submit"):  # a client is a context manager too, and closes itself
         yield map_on(client)

@@ -7,7 +7,6 @@ as a plan of tasks; the ledger remembers it case by case, so that the same comma
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from distributed import CancelledError, Client, KilledWorker
+from distributed import Client
 
 from prognosis_dask.brain.size_features import SIZE_FEATURES
 from prognosis_dask.brain.tools import TOOLS, check_tool
@@ -32,7 +31,7 @@ from prognosis_dask.deep.engine import (
     frames_together,
     settle_engine,
 )
-from prognosis_dask.errors import ClusterError, JobError, Problem, StatisticsError
+from prognosis_dask.errors import JobError, Problem, StatisticsError
 from prognosis_dask.grade import check_grade, fit_grade
 from prognosis_dask.job import DeepSection, Job, digest
 from prognosis_dask.radiomics import column_names, read_params, unit
@@ -40,10 +39,11 @@ from prognosis_dask.report.page import write_report
 from prognosis_dask.runtime.cluster import LocalSpec, connect, prepare
 from prognosis_dask.runtime.cohort_plan import Stage
 from prognosis_dask.runtime.journal import journal_in
+from prognosis_dask.runtime.mapping import map_on
 from prognosis_dask.runtime.performance import check_report, report_to
 from prognosis_dask.runtime.preflight import check_run
 from prognosis_dask.runtime.record import RunRecord, check_folder
-from prognosis_dask.runtime.run_stages import run_stages
+from prognosis_dask.runtime.run_stages import current, run_all
 from prognosis_dask.runtime.watch import Watch
 from prognosis_dask.stages import (
     BRAIN_VERSION,
@@ -57,7 +57,7 @@ from prognosis_dask.stages import (
 )
 from prognosis_dask.statistics.defaults import job_spec
 from prognosis_dask.statistics.fit import fit_dataset
-from prognosis_dask.store.brains import BrainStore, lost_brains
+from prognosis_dask.store.brains import BrainStore
 from prognosis_dask.store.features import build_features, write_features
 from prognosis_dask.store.ledger import Ledger
 from prognosis_dask.store.outcome import Outcome
@@ -208,44 +208,6 @@ def _check_features(job: Job) -> None:
             )
 
 
-def map_on(client: Client, *, gpu: bool = False) -> Map:
-    """A ``map`` whose calls run as tasks on the client's cluster; results come in order. ``gpu``: on GPU workers.
-
-    What a partial function holds, a table of features say, is sent once; a worker that lacks it gets it from another.
-    """
-    resources = {"GPU": 1} if gpu else None
-
-    def cluster_map(function: Callable[..., Any], *items: Iterable[Any]) -> Iterable[Any]:
-        listed = [list(item) for item in items]
-        if isinstance(function, partial):
-            futures = client.map(_call, *listed, function=_shared(client, function), pure=False, resources=resources)
-        else:
-            futures = client.map(function, *listed, pure=False, resources=resources)
-        try:
-            return client.gather(futures)  # type: ignore[no-any-return]
-        except (CancelledError, KilledWorker) as error:
-            raise ClusterError(
-                f"the cluster was lost ({error}). Start or mend it and run the same command again"
-            ) from error
-
-    return cluster_map
-
-
-def _shared(client: Client, value: Any) -> Any:
-    """The value as a task's result: it is computed again where the worker that holds it is lost."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)  # once, knowingly
-        return client.submit(_same, value, pure=False)
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _call(*items: Any, function: Callable[..., Any]) -> Any:
-    return function(*items)
-
-
 def _run(
     job: Job, client: Client, folder: Path, ledger: Ledger, watch: Watch, performance_report: Path | None, say: Say
 ) -> RunResult:
@@ -296,9 +258,9 @@ def _features(
     started = time.process_time()
     try:
         with report_to(performance_report, client):
-            record.stages = _run_all(job, client, ledger, watch, cases, stages, context)
+            record.stages = run_all(job, client, ledger, watch, cases, stages, context, context.brains)
     finally:
-        outcomes = {stage.name: _current(ledger, stage) for stage in stages}
+        outcomes = {stage.name: current(ledger, stage) for stage in stages}
         failed = [outcome.problem for rows in outcomes.values() for outcome in rows.values() if outcome.problem]
         write_problems(folder / "problems.csv", [*problems, *failed])
     record.driver_cpu_seconds = round(time.process_time() - started, 3)
@@ -376,31 +338,3 @@ def feature_settings(job: Job, context: StageContext, engine: EngineDescription 
 def _frames_together(deep: DeepSection, roi: Outcome) -> int:
     """What tells which cases go through the network together."""
     return frames_together(deep, int(str(roi.result["n_slices"])))
-
-
-def _run_all(
-    job: Job,
-    client: Client,
-    ledger: Ledger,
-    watch: Watch,
-    cases: Sequence[Case],
-    stages: Sequence[Stage],
-    context: StageContext,
-) -> dict[str, dict[str, float]]:
-    """Prepare the brains where there are any to prepare, then run the other stages on the cases that came through."""
-    counts: dict[str, dict[str, float]] = {}
-    first, *others = stages
-    if first.name == "brain":
-        counts = run_stages(
-            job, client, ledger, watch, cases, [first], context, redo=lost_brains(ledger, context.brains)
-        )
-        prepared = _current(ledger, first)
-        cases = [case for case in cases if case.case_id in prepared and not prepared[case.case_id].problem]
-        stages = others
-    return counts | run_stages(job, client, ledger, watch, cases, stages, context)
-
-
-def _current(ledger: Ledger, stage: Stage) -> dict[str, Outcome]:
-    """The stage's outcomes that belong to this job and this cohort, not to an earlier one in the same folder."""
-    outcomes = ledger.outcomes(stage.name)
-    return {k: v for k, v in outcomes.items() if stage.digests.get(k) == v.digest}

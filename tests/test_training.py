@@ -12,7 +12,7 @@ from prognosis_dask.deep.safetensors_file import write_safetensors
 from prognosis_dask.deep.training import Epoch, class_weights, hold_back, run_network, train
 from prognosis_dask.errors import ClusterError, MissingExtraError, StatisticsError, WeightsError
 from prognosis_dask.job import GradeSection
-from prognosis_dask.pipeline import map_on
+from prognosis_dask.runtime.mapping import map_on
 from tests.training_cases import ENGINES, installed, made_volumes, need
 
 SHORT = GradeSection(epochs=2, patience=0, learning_rate=1e-3)

@@ -1,0 +1,52 @@
+"""A ``map`` whose calls are tasks: what everything below calls like the built-in one, spread over a cluster."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, TypeAlias
+
+from distributed import CancelledError, Client, KilledWorker
+
+from prognosis_dask.errors import ClusterError
+
+Map: TypeAlias = Callable[..., Iterable[Any]]
+
+
+def map_on(client: Client, *, gpu: bool = False) -> Map:
+    """A ``map`` whose calls run as tasks on the client's cluster; results come in order. ``gpu``: on GPU workers.
+
+    What a partial function holds, a table of features say, is sent once; a worker that lacks it gets it from another.
+    """
+    resources = {"GPU": 1} if gpu else None
+
+    def cluster_map(function: Callable[..., Any], *items: Iterable[Any]) -> Iterable[Any]:
+        listed = [list(item) for item in items]
+        if isinstance(function, partial):
+            futures = client.map(_call, *listed, function=_shared(client, function), pure=False, resources=resources)
+        else:
+            futures = client.map(function, *listed, pure=False, resources=resources)
+        try:
+            return client.gather(futures)  # type: ignore[no-any-return]
+        except (CancelledError, KilledWorker) as error:
+            raise ClusterError(
+                f"the cluster was lost ({error}). Start or mend it and run the same command again"
+            ) from error
+
+    return cluster_map
+
+
+def _shared(client: Client, value: Any) -> Any:
+    """The value as a task's result: it is computed again where the worker that holds it is lost."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)  # once, knowingly
+        return client.submit(_same, value, pure=False)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _call(*items: Any, function: Callable[..., Any]) -> Any:
+    return function(*items)
