@@ -73,7 +73,9 @@ def test_nomogram_gives_the_survival_that_lifelines_predicts() -> None:
     )
     constant = -float((cox.params_ * rossi[names].mean()).sum())
     baseline = float(cox.baseline_survival_.loc[horizon].iloc[0])
-    drawn = nomogram.Nomogram(terms, constant, (nomogram.cox_outcome("40 weeks", baseline),))
+    scales = nomogram.Nomogram(terms, constant, ())
+    survival = nomogram.cox_outcome("40 weeks", baseline, scales.zero, scales.most)
+    drawn = replace(scales, outcomes=(survival,))
     assert max(drawn.points(term, term.ticks).max() for term in terms) == pytest.approx(100)
     assert all(drawn.points(term, term.ticks).min() == pytest.approx(0) for term in terms)
     total = sum(drawn.points(term, rossi[term.name].to_numpy(dtype=float)) for term in terms)
@@ -104,12 +106,13 @@ def test_frozen_model_and_its_nomogram_predict_the_same(folder: Path) -> None:
     assert prediction.survival is not None
     for outcome, survival in zip(found.outcomes, prediction.survival(np.array(HORIZONS)).T, strict=True):
         logs = np.interp(total, found.total(outcome.at), np.log(-np.log(outcome.levels)))
-        held = (survival > 0.02) & (survival < 0.98)
+        held = (survival > outcome.levels.min()) & (survival < outcome.levels.max())
+        assert held.mean() > 0.8
         np.testing.assert_allclose(np.exp(-np.exp(logs))[held], survival[held], atol=1e-10)
 
 
 def test_probability_on_the_nomogram_is_the_logistic_function() -> None:
-    outcome = nomogram.logistic_outcome("grade 3")
+    outcome = nomogram.logistic_outcome("grade 3", -2.0, 4.0)
     np.testing.assert_allclose(1 / (1 + np.exp(-outcome.at)), outcome.levels, rtol=1e-12)
     assert (np.diff(outcome.at) > 0).all()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from prognosis_dask.report.nomogram import (
@@ -42,14 +44,13 @@ def chart(frozen: Frozen) -> Nomogram | str:
         _term(fitted.chosen[i], units[fitted.chosen[i]], coefficient[i] / scale[i], float(low[i]), float(high[i]))
         for i in used
     ]
-    outcomes = _outcomes(frozen)
-    if not outcomes:
-        return "its baseline survival is 0 or 1 at every time that it predicts."
     # as if the others were independent of each other: the ends of an axis, which may be read beyond in proportion
     shown = with_the_rest(terms, 2 * float(np.sqrt(np.sort(coefficient[used] ** 2)[:-10].sum())))
     own = {id(term) for term in shown}
     constant = -sum(coefficient[i] / scale[i] * mean[i] for i, term in zip(used, terms, strict=True) if id(term) in own)
-    return Nomogram(shown, float(constant) + _intercept(frozen), outcomes)
+    empty = Nomogram(shown, float(constant) + _intercept(frozen), ())
+    outcomes = _outcomes(frozen, empty.zero, empty.most)
+    return replace(empty, outcomes=outcomes) if outcomes else "survival is 0 or 1 at every time that it predicts."
 
 
 def _term(name: str, unit: str, slope: float, low: float, high: float) -> Term:
@@ -60,15 +61,15 @@ def _term(name: str, unit: str, slope: float, low: float, high: float) -> Term:
     return Term(f"{name} ({unit})" if unit and unit != "1" else name, slope, rounded(low, high))
 
 
-def _outcomes(frozen: Frozen) -> tuple[Outcome, ...]:
+def _outcomes(frozen: Frozen, lowest: float, highest: float) -> tuple[Outcome, ...]:
     if frozen.classes:
-        return (logistic_outcome(f"Probability of {frozen.classes[1]}"),)
+        return (logistic_outcome(f"Probability of {frozen.classes[1]}", lowest, highest),)
     average = frozen.fitted.model.predict(np.zeros((1, len(frozen.fitted.columns))))
     if average.survival is None:
         return ()
     survival = average.survival(np.array(frozen.horizons_days))[0]
     return tuple(
-        cox_outcome(f"Survival at {span(days)}", float(value))
+        cox_outcome(f"Survival at {span(days)}", float(value), lowest, highest)
         for days, value in zip(frozen.horizons_days, survival, strict=True)
         if 0 < value < 1
     )

@@ -84,7 +84,7 @@ def in_sample_curve(models: ModelFolder) -> Picture | None:
     ]
     if "random_median" in curve:
         caption.append("Orange band and line: in-sample with features drawn at random, range and median of the draws.")
-    caption.append("Blue points: held-out folds of the nested validation, at the number of features each chose.")
+    caption.append("Blue points: held-out folds of the nested validation, at the number of features in their models.")
     if found is not None:
         caption.append("Blue line and band: their estimate and its 95 % interval.")
     last = curve.iloc[-1]

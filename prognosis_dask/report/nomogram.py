@@ -99,6 +99,11 @@ class Nomogram:
         """Points of the feature's values."""
         return np.asarray((term.coefficient * values - term.lowest) / self.per_point)
 
+    @property
+    def most(self) -> float:
+        """The linear predictor at all points."""
+        return self.zero + sum(term.range for term in self.terms)
+
     def total(self, linear_predictor: FloatArray) -> FloatArray:
         """Total points at values of the linear predictor."""
         return np.asarray((linear_predictor - self.zero) / self.per_point)
@@ -127,14 +132,37 @@ def rounded_logarithms(low: float, high: float) -> FloatArray:
     return np.asarray(ticks[first : int(np.searchsorted(ticks, high - 1e-9)) + 1])
 
 
-def cox_outcome(name: str, baseline_survival: float) -> Outcome:
-    """Survival of a model whose survival at linear predictor 0 is ``baseline_survival`` (0..1, both excluded)."""
-    return Outcome(name, _LEVELS, np.log(np.log(_LEVELS) / np.log(baseline_survival)))
+def cox_outcome(name: str, baseline_survival: float, lowest: float, highest: float) -> Outcome:
+    """Survival of a proportional hazards model, where its linear predictor runs from ``lowest`` to ``highest``.
+
+    Parameters
+    ----------
+    baseline_survival
+        Survival at linear predictor 0; 0 and 1 are excluded.
+    """
+    levels = levels_between(baseline_survival ** np.exp(highest), baseline_survival ** np.exp(lowest))
+    return Outcome(name, levels, np.log(np.log(levels) / np.log(baseline_survival)))
 
 
-def logistic_outcome(name: str) -> Outcome:
-    """Probability of the positive class of a logistic model."""
-    return Outcome(name, _LEVELS[::-1], np.log(_LEVELS / (1 - _LEVELS))[::-1])
+def logistic_outcome(name: str, lowest: float, highest: float) -> Outcome:
+    """Probability of the positive class of a logistic model, over the range of its log odds."""
+    levels = levels_between(1 / (1 + np.exp(-lowest)), 1 / (1 + np.exp(-highest)))[::-1]
+    return Outcome(name, levels, np.log(levels / (1 - levels)))
+
+
+def levels_between(low: float, high: float) -> FloatArray:
+    """Round probabilities within a range, descending; closer ones where it is narrow.
+
+    >>> levels_between(0.25, 0.97).tolist(), levels_between(0.42, 0.47).tolist()
+    ([0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3], [0.47, 0.46, 0.45, 0.44, 0.43, 0.42])
+    """
+    within = np.logical_and(low <= _LEVELS, high >= _LEVELS)
+    usual = _LEVELS[within]
+    if len(usual) >= 4:
+        return np.asarray(usual)
+    close = np.asarray(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(low, high)).round(12)
+    held = (close >= low - 1e-12) & (close <= high + 1e-12) & (close > 0) & (close < 1)
+    return np.asarray(close[held][::-1], dtype=float)
 
 
 def with_the_rest(terms: Sequence[Term], spread: float) -> tuple[Term, ...]:
