@@ -13,8 +13,33 @@ from prognosis_dask.runtime.progress import Progress
 from prognosis_dask.runtime.runner import run_plan
 from prognosis_dask.runtime.tally import Tally
 from prognosis_dask.runtime.watch import Watch
+from prognosis_dask.store.brains import lost_brains
 from prognosis_dask.store.ledger import Ledger
 from prognosis_dask.store.outcome import Outcome
+
+
+def run_all(
+    job: Job,
+    client: Client,
+    ledger: Ledger,
+    watch: Watch,
+    cases: Sequence[Case],
+    stages: Sequence[Stage],
+    context: object,
+    brains: str,
+) -> dict[str, dict[str, float]]:
+    """Prepare the brains where there are any to prepare, then run the other stages on the cases that came through.
+
+    ``brains`` is where they are kept. Per stage: the cases done, failed and reused, and the workers' seconds.
+    """
+    counts: dict[str, dict[str, float]] = {}
+    first, *others = stages
+    if first.name == "brain":
+        counts = run_stages(job, client, ledger, watch, cases, [first], context, redo=lost_brains(ledger, brains))
+        prepared = current(ledger, first)
+        cases = [case for case in cases if case.case_id in prepared and not prepared[case.case_id].problem]
+        stages = others
+    return counts | run_stages(job, client, ledger, watch, cases, stages, context)
 
 
 def run_stages(
@@ -65,3 +90,9 @@ def run_stages(
             workers_wait_s=job.run.workers_wait_s,
         )
     return counts
+
+
+def current(ledger: Ledger, stage: Stage) -> dict[str, Outcome]:
+    """The stage's outcomes that belong to this job and this cohort, not to an earlier one in the same folder."""
+    outcomes = ledger.outcomes(stage.name)
+    return {k: v for k, v in outcomes.items() if stage.digests.get(k) == v.digest}
