@@ -79,6 +79,7 @@ def test_entries_into_the_elastic_net_path_are_those_of_scikit_survival() -> Non
     assert (np.diff(entry[ours]) >= 0).all()
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # "penalty" is named otherwise from scikit-learn 1.8 on
 def test_entries_into_the_logistic_path_start_where_no_coefficient_is_left() -> None:
     table = class_table(1, signal=1.0)
     assert isinstance(table.endpoint, Classes)

@@ -64,6 +64,7 @@ def fit_logistic(
     for penalty in sorted(set(penalties), reverse=True):
         machine.C = 1.0 / (len(Z) * penalty)
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # "penalty" is named otherwise from scikit-learn 1.8 on
             warnings.simplefilter("error", ConvergenceWarning)
             try:
                 machine.fit(Z, endpoint.label, sample_weight=weights)

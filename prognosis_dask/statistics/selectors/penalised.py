@@ -65,6 +65,7 @@ def logistic_entries(Z: FloatArray, endpoint: Classes, enough: int) -> IntArray:
     for price in first * np.geomspace(1.0, FALL, STEPS)[1:]:
         machine.C = 1.0 / (len(Z) * price)
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # "penalty" is named otherwise from scikit-learn 1.8 on
             warnings.simplefilter("ignore", ConvergenceWarning)  # the order of entry needs no more
             machine.fit(Z, endpoint.label, sample_weight=weights)
         _enter(entered, np.abs(machine.coef_).max(axis=0))
