@@ -35,7 +35,7 @@ def quality(image: sitk.Image, stripped: Stripped, kind: Contrast) -> dict[str, 
     edge, -1 to 1, NaN where there is no skull.
     """
     found = sitk.GetArrayViewFromImage(stripped.brain) > 0
-    carried = sitk.GetArrayViewFromImage(carried_distance(stripped.from_template, image)) > 0
+    carried = sitk.GetArrayFromImage(carried_distance(stripped.from_template, image)) > 0
     voxel_l = math.prod(image.GetSpacing()) / 1e6
     matrix = np.reshape(stripped.from_template.GetMatrix(), (3, 3))
     stretch = float(abs(np.linalg.det(matrix)))
