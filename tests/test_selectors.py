@@ -86,7 +86,9 @@ def test_entries_into_the_logistic_path_start_where_no_coefficient_is_left() -> 
     Z, label = standardised(table.X), table.endpoint.label
     best = logistic_entries(Z, table.endpoint, 1)[0]
     for C in (0.02, 0.03, 0.05, 0.1):
-        machine = LogisticRegression(penalty="l1", C=C, class_weight="balanced", solver="saga", max_iter=10**4)
+        machine = LogisticRegression(
+            penalty="elasticnet", l1_ratio=1.0, C=C, class_weight="balanced", solver="saga", max_iter=10**4
+        )
         held = np.flatnonzero(machine.fit(Z, label).coef_[0])
         if len(held):
             assert best in held

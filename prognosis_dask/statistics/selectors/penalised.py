@@ -60,7 +60,9 @@ def logistic_entries(Z: FloatArray, endpoint: Classes, enough: int) -> IntArray:
     first = float(np.abs(Z.T @ (weights[:, None] * (indicator - share))).max()) / len(Z)
     if first == 0:
         raise StatisticsError(f"none of {Z.shape[1]} features differs between the classes {endpoint.names}")
-    machine = LogisticRegression(penalty="l1", solver="saga", tol=1e-3, max_iter=1000, warm_start=True, random_state=0)
+    machine = LogisticRegression(
+        penalty="elasticnet", l1_ratio=1.0, solver="saga", tol=1e-3, max_iter=1000, warm_start=True, random_state=0
+    )
     entered: list[int] = []
     for price in first * np.geomspace(1.0, FALL, STEPS)[1:]:
         machine.C = 1.0 / (len(Z) * price)
