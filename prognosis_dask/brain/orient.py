@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import SimpleITK as sitk
 
@@ -40,8 +38,6 @@ def refuse_turned(name: str, image: sitk.Image, kind: Contrast, fit: float) -> N
     CaseError
         ``ORIENTATION``, with the turn that fits.
     """
-    if math.isnan(fit):
-        return
     best, found = fit + _BETTER, ""
     for angles, meaning in _TURNS.items():
         turned = _turned(image, angles)

@@ -12,7 +12,7 @@ from prognosis_dask.brain.bias import correct_bias, white_matter
 from prognosis_dask.brain.checks import check_sequence, one_thread
 from prognosis_dask.brain.normalise import nyul, smooth, within, zscore
 from prognosis_dask.brain.orient import refuse_turned
-from prognosis_dask.brain.quality import implausible, quality, refuse
+from prognosis_dask.brain.quality import LEAST_FIT, implausible, quality, refuse
 from prognosis_dask.brain.register import rigid
 from prognosis_dask.brain.strip import Stripped, aligned, strip, stripped_before
 from prognosis_dask.brain.template import Contrast
@@ -131,7 +131,8 @@ def _strip(name: str, image: sitk.Image, settings: BrainSection) -> tuple[Stripp
     figures = quality(image, stripped, kind)
     said = implausible(figures)
     if said:
-        refuse_turned(name, image, kind, figures["boundary_fit"])
+        if figures["boundary_fit"] < LEAST_FIT:
+            refuse_turned(name, image, kind, figures["boundary_fit"])
         raise refuse(name, said)
     return stripped, figures
 

@@ -95,6 +95,8 @@ def refine(image: sitk.Image, carried: sitk.Image) -> sitk.Image:
         score = ratio + _PER_MM * distance
         inside = np.where(start > _IN_MM, True, np.where(start < _OUT_MM, False, score > 0))
         inside = _clean(inside, image)
+        if not inside.any():
+            break
         distance = (start + _distance(inside, image)) / 2
     return _image(inside, image)
 
