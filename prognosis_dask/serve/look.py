@@ -150,7 +150,7 @@ def _by_label(case: Case) -> list[Case]:
     import SimpleITK as sitk
 
     try:
-        values = np.unique(sitk.GetArrayViewFromImage(sitk.ReadImage(case.mask)))
+        values = np.unique(sitk.GetArrayFromImage(sitk.ReadImage(case.mask)))
     except RuntimeError as error:
         raise CaseError(Code.MASK_UNREADABLE, "the mask cannot be read as a label map") from error
     labels = [int(value) for value in values if value > 0 and float(value).is_integer()]
