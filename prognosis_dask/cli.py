@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--watch", action="store_true", help="redraw every two seconds until the run has ended")
     status.set_defaults(command=_status)
 
-    report = commands.add_parser("report", help="write DIR/report.html anew")
+    report = commands.add_parser("report", help="write DIR/report.html and DIR/figures/ anew, of a run or of models")
     report.add_argument("folder", type=Path, metavar="DIR")
     report.set_defaults(command=_report)
 
