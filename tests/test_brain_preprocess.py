@@ -128,9 +128,15 @@ def test_a_head_upside_down_is_refused_with_the_turn(glioma):
     assert "upside down" in error.problem.reason
 
 
-def test_what_shows_no_brain_is_refused(shared_data):
-    prostate = sitk.ReadImage(str(shared_data / "nifti_edge" / "img.nii.gz"))
-    assert refused({"T2": prostate}).problem.code is Code.BRAIN_NOT_FOUND
+def test_what_shows_no_brain_is_refused():
+    noise = sitk.GetImageFromArray(np.random.default_rng(0).normal(100, 20, (30, 128, 128)).astype(np.float32))
+    noise.SetSpacing((2.0, 2.0, 5.0))
+    assert refused({"T1": noise}).problem.code is Code.BRAIN_NOT_FOUND
+
+
+def test_part_of_another_organ_is_refused(shared_data):
+    prostate = sitk.ReadImage(str(shared_data / "nifti_edge" / "img.nii.gz"))  # 63 x 49 x 60 mm
+    assert refused({"T2": prostate}).problem.code is Code.VOXEL_SIZE
 
 
 def test_sequences_of_two_places_are_refused(glioma):
