@@ -192,6 +192,8 @@ def _table(model: _Model, dataset: xr.Dataset, folder: Path) -> FeatureTable:
     """The case's row with every feature that the model asks for."""
     encodings = model.frozen.encodings
     source = dataset_source(dataset, "the scan")
+    # a new scan has no outcome, and is not to be left out for it
+    source = replace(source, columns={k: v for k, v in source.columns.items() if k not in ("time_days", "event")})
     known = [encoding for encoding in encodings if source.find(encoding.column) is not None]
     read = read_tables([source], None, known)
     table = read.table
