@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from prognosis_dask.brain.size_features import SIZE_FEATURES
 from prognosis_dask.job import BrainSection, CohortSection, DeepSection, Job
@@ -18,23 +17,21 @@ from prognosis_dask.statistics.frozen import describe, freeze
 from prognosis_dask.statistics.procedure import Procedure, fit_procedure
 from prognosis_dask.statistics.table import FeatureTable
 
-#: Of LUNG1-002's radiomic features those that the made patients vary in, and by how much.
-LUNG_FEATURES = (
-    "original_shape_Sphericity",
-    "original_shape_Maximum3DDiameter",
-    "original_firstorder_Mean",
-    "original_firstorder_Entropy",
-    "original_glcm_Correlation",
-    "original_ngtdm_Busyness",
-)
+#: Features of a large lung tumour on CT, about which the made patients vary.
+LUNG_FEATURES = {
+    "original_shape_Sphericity": 0.7,
+    "original_shape_Maximum3DDiameter": 125.0,
+    "original_firstorder_Mean": -50.0,
+    "original_firstorder_Entropy": 4.0,
+    "original_glcm_Correlation": 0.85,
+    "original_ngtdm_Busyness": 3.4,
+}
 
 
-def make_survival_run(folder: Path, reference: Path, *, job: str = "lung demo", patients: int = 120) -> Path:
-    """A run's folder with a Cox model on radiomic features, scattered around those of a reference table."""
+def make_survival_run(folder: Path, *, job: str = "lung demo", patients: int = 120) -> Path:
+    """A run's folder with a Cox model on radiomic features, scattered around those of a lung tumour."""
     rng = np.random.default_rng(3)
-    known = pd.read_csv(reference)
-    row = known.set_index(known.columns[0])[known.columns[1]] if len(known.columns) == 2 else known.iloc[0]
-    centre = np.array([float(row[name]) for name in LUNG_FEATURES])
+    centre = np.array(list(LUNG_FEATURES.values()))
     noise = rng.normal(size=(patients, len(LUNG_FEATURES)))
     X = centre * (1 + 0.3 * noise)
     risk = noise @ np.array([-0.5, 0.6, 0.0, 0.3, 0.0, 0.0])

@@ -73,7 +73,7 @@ class Desk:
         """Put a scan at the end of the queue."""
         with self._changed:
             self._queue.append(scan.id)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def choose(self, scan_id: str, chosen: int) -> bool:
         """The reader has chosen a structure: the scan goes to the front, since its turn had come."""
@@ -84,7 +84,7 @@ class Desk:
             if self._scans.change(scan_id, only=("choose",), state="waiting", chosen=chosen) is None:
                 return False
             self._queue.insert(0, scan_id)
-            self._changed.notify()
+            self._changed.notify_all()
         return True
 
     def cancel(self, scan_id: str) -> None:

@@ -33,7 +33,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "short_name": short_name, "percent": _percent}
+    environment.filters |= {"number": number, "short_name": short_name, "percent": _percent, "figure": _figure}
     environment.globals |= {"notice": NOTICE, "states": _STATES}
     return environment
 
@@ -109,6 +109,17 @@ def _address(path: Path) -> str:
 
 def _png_address(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+
+
+def _figure(value: object) -> str:
+    """A number to four digits, a whole one as it is; text as text.
+
+    >>> _figure(125204), _figure(358.5325), _figure("CT")
+    ('125,204', '358.5', 'CT')
+    """
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _percent(share: float) -> str:

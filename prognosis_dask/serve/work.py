@@ -235,7 +235,7 @@ def _result(future: Future, secrets: Sequence[str]) -> dict[str, Any]:
 def _result_of(outcome: Outcome, secrets: Sequence[str]) -> dict[str, Any]:
     if outcome.problem is not None:
         raise ScanFailed(outcome.problem, secrets)
-    return dict(outcome.result)
+    return {name: value for name, value in outcome.result.items() if name not in ("peak_memory_mb", "read_mb")}
 
 
 def _told(scan: Scan, model: ServedModel, bench: Bench, case: Case, shown: dict[str, Any]) -> dict[str, Any]:
