@@ -74,7 +74,7 @@ class NetworkFeatures:
         final = self.folder and len(train_rows) == len(table.case_ids)
         kept = self._file(table, train_rows)
         if kept is not None and kept.is_file() and not final:
-            return _with_columns(table, np.load(kept, allow_pickle=False))
+            return _with_columns(table, np.load(kept))
         trained = self.train(table, train_rows)
         values = self._values(trained, table)
         values[train_rows] = self._cross_fitted(table.rows(train_rows), values[train_rows])
