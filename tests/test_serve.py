@@ -6,7 +6,6 @@ import io
 import json
 import re
 import struct
-import threading
 import time
 import zipfile
 import zlib
@@ -571,7 +570,7 @@ def test_nothing_is_lost_when_the_server_starts_anew(
         going = [browser.upload(LUNG, [("images", "scan.zip", scan_zip)], roi="GTV-1") for _ in range(2)]
         browser.wait(going[0], states=("running", "done"))
         lost = browser.upload(LUNG, [("images", "scan.zip", scan_zip)], roi="GTV-1")
-    wait_for_desks()
+    first.desk.join()
     scans = Scans(tmp_path / "scans")
     scans.change(lost.split("/")[-1], state="running")
     scans.remove_upload(lost.split("/")[-1])
@@ -582,13 +581,6 @@ def test_nothing_is_lost_when_the_server_starts_anew(
         assert [browser.wait(scan) for scan in going] == ["done", "done"]
         assert browser.wait(lost) == "failed"
         assert "started anew, and its files are gone; upload again" in browser.get(lost).message
-
-
-def wait_for_desks() -> None:
-    """Until the threads of a server that was closed have ended."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("desk-"):
-            thread.join(60)
 
 
 def pixels(png: bytes) -> np.ndarray:

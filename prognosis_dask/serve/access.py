@@ -102,7 +102,7 @@ class Access:
         """
         session = self.session(request)
         origin = request.headers.get("origin", "")
-        foreign = origin not in ("", "null") and urlsplit(origin).netloc != request.headers.get("host", "")
+        foreign = origin != "" and urlsplit(origin).netloc != request.headers.get("host", "")
         if not session or foreign or not self._same(fields.get(FORM_FIELD, ""), self.form_value(session)):
             raise RefusedError("The page was open for too long, or the form is not this page's: load it anew.", 403)
         return session

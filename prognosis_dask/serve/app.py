@@ -141,8 +141,9 @@ class Site:
         (folder / "received").mkdir()
         try:
             content_type = request.headers.get("content-type", "")
-            fields, files = await receive(content_type, stream, folder / "received", limits, check)
-        except (RefusedError, ClientDisconnect, OSError) as error:
+            async with asyncio.timeout(limits.keep_upload_seconds):
+                fields, files = await receive(content_type, stream, folder / "received", limits, check)
+        except (RefusedError, ClientDisconnect, OSError) as error:  # TimeoutError is an OSError
             await run_in_threadpool(self._scans.remove, scan_id)
             await _drain(stream)
             if isinstance(error, RefusedError):

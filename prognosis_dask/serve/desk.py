@@ -69,6 +69,11 @@ class Desk:
             self._closing = True
             self._changed.notify_all()
 
+    def join(self) -> None:
+        """After :meth:`close`: wait until the scans at work have ended."""
+        for thread in self._threads:
+            thread.join()
+
     def submit(self, scan: Scan) -> None:
         """Put a scan at the end of the queue."""
         with self._changed:

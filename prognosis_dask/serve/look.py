@@ -45,6 +45,8 @@ class Look:
         Whether a case may do without.
     modality
         What an image is that does not say what it is; empty where the model's training cases do not tell either.
+    reference
+        The MR sequence that the model's brains were prepared on; empty where that is not known.
     """
 
     files: str
@@ -53,6 +55,7 @@ class Look:
     mask: str
     takes_no_mask: bool
     modality: str
+    reference: str = ""
 
 
 def run_look(cases: tuple[Case, ...], digests: tuple[str, ...], context: Look) -> list[Outcome]:
@@ -108,7 +111,7 @@ def _without_mask(context: Look) -> list[Case]:
     ]
     together = sessions(images)
     cases, told = [], set[str]()
-    for image in sorted(images, key=_preference):
+    for image in sorted(images, key=partial(_preference, context.reference)):
         session = together.get(image.key, {})
         if image.key in told:
             continue
@@ -131,10 +134,11 @@ def _without_mask(context: Look) -> list[Case]:
     return cases
 
 
-def _preference(image: Image) -> tuple[int, str]:
-    """The sequence that a tumour is looked for on comes first."""
+def _preference(reference: str, image: Image) -> tuple[int, str]:
+    """The model's own sequence comes first, then those that tumours are mostly drawn on."""
+    order = (reference, *DRAWN_ON)
     name = image_sequence(image)
-    return (DRAWN_ON.index(name) if name in DRAWN_ON else len(DRAWN_ON), image.key)
+    return (order.index(name) if name in order else len(order), image.key)
 
 
 def _path(image: Image, context: Look) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,11 +30,12 @@ JOB = "job.toml"
 class TrainingScans:
     """The images of the training cases, as far as the run's folder tells; empty where it does not.
 
-    ``spacing_mm`` is the least and the greatest of (x, y, z).
+    ``spacing_mm`` is the least and the greatest of (x, y, z); ``reference`` the MR sequence of the prepared brains.
     """
 
     modalities: frozenset[str] = frozenset()
     spacing_mm: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    reference: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,13 +193,18 @@ def _training(run: Path) -> TrainingScans:
     if (run / "features.csv").is_file():
         with (run / "features.csv").open(newline="", encoding="utf-8") as stream:
             modalities = {row["modality"] for row in csv.DictReader(stream) if row.get("modality")}
+    brains = [_json(path).get("attributes", {}) for path in (run / "brain").glob("*/case.json")]
+    references = Counter(str(brain["reference"]) for brain in brains if "reference" in brain).most_common(1)
+    reference = references[0][0] if references else ""
     crops = (_json(path).get("attributes", {}) for path in (run / "rois.zarr" / "crops").glob("*/zarr.json"))
     spacings = [tuple(map(float, crop["spacing_mm"])) for crop in crops if "spacing_mm" in crop]
     if not spacings:
-        return TrainingScans(frozenset(modalities))
+        return TrainingScans(frozenset(modalities), reference=reference)
     axes = list(zip(*spacings, strict=True))
     least, most = (tuple(end(axis) for axis in axes) for end in (min, max))
-    return TrainingScans(frozenset(modalities), ((least[0], least[1], least[2]), (most[0], most[1], most[2])))
+    return TrainingScans(
+        frozenset(modalities), ((least[0], least[1], least[2]), (most[0], most[1], most[2])), reference
+    )
 
 
 def cohort_rules(job: Job, roi: str = "") -> CohortSection:

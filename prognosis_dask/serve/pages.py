@@ -33,7 +33,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "short_name": short_name, "percent": _percent, "figure": _figure}
+    environment.filters |= {
+        "number": number,
+        "short_name": short_name,
+        "percent": _percent,
+        "figure": _figure,
+        "part": _part,
+    }
     environment.globals |= {"notice": NOTICE, "states": _STATES}
     return environment
 
@@ -120,6 +126,16 @@ def _figure(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _part(percent: float) -> str:
+    """A percentage in a sentence.
+
+    >>> _part(42.3), _part(99.8), _part(0.0)
+    ('42 % of', 'all of', 'none of')
+    """
+    rounded = round(percent)
+    return {0: "none of", 100: "all of"}.get(rounded, f"{rounded} % of")
 
 
 def _percent(share: float) -> str:

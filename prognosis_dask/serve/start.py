@@ -10,6 +10,8 @@ import uvicorn
 from distributed import Client
 
 from prognosis_dask.errors import JobError
+from prognosis_dask.pipeline import BRAIN_MEMORY, IMAGE_MEMORY, NETWORK_MEMORY, wants_gpu
+from prognosis_dask.runtime.preflight import check_run
 from prognosis_dask.serve.access import is_loopback, token_for
 from prognosis_dask.serve.app import make_app
 from prognosis_dask.serve.desk import Desk
@@ -44,6 +46,10 @@ def serve(models: Sequence[Path], client: Client, settings: Settings, *, say: Ca
     lock = claim(settings.folder / "serve")
     try:
         scans = Scans(settings.folder / "scans")
+        needed = NETWORK_MEMORY if any(model.job.deep.enabled for model in served.values()) else IMAGE_MEMORY
+        brains = any(model.job.brain.enabled for model in served.values())
+        gpu = any(wants_gpu(model.job) for model in served.values())
+        check_run(client, scans.folder, gpu=gpu, memory=BRAIN_MEMORY if brains else needed)
         desk = Desk(Bench(client, scans, settings.limits), served)
         dashboard = client.dashboard_link if is_loopback(settings.host) else ""
         app = make_app(desk, scans, settings, dashboard or "")

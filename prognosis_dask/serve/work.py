@@ -16,7 +16,7 @@ from typing import Any
 from distributed import Client, Future
 
 from prognosis_dask import __version__
-from prognosis_dask.cohort.case import Case, write_cases
+from prognosis_dask.cohort.case import SEQUENCES, Case, write_cases
 from prognosis_dask.cohort.problems import read_problems
 from prognosis_dask.errors import Problem, StoreError
 from prognosis_dask.job import CohortSection, Job
@@ -143,6 +143,7 @@ def _case(scan: Scan, model: ServedModel, bench: Bench) -> tuple[Case, list[str]
         str(upload / "files" / unpacked.mask) if unpacked.mask else "",
         model.takes_no_mask,
         modality,
+        model.training.reference,
     )
     outcome = _submit(bench, scan, "look", run_look, look).result()
     found = _result_of(outcome[0], ())
@@ -259,6 +260,9 @@ def _told(scan: Scan, model: ServedModel, bench: Bench, case: Case, shown: dict[
         result["tumour"] = {"size": attributes.get("size", {}), **attributes.get("tumour", {})}
         result["epitome"] = attributes.get("slices", {})
         result["quality"] |= quality_of(attributes)
+        learnt, seen = model.training.reference, str(attributes.get("reference", ""))
+        if learnt and seen in SEQUENCES and seen != learnt:
+            result["warnings"].append(f"The brain was prepared on {seen}, those of the training cases on {learnt}.")
         if case.roi == AUTOMATIC:
             result["warnings"].insert(0, "The tumour was found automatically, not drawn: look at its outline first.")
     return result
