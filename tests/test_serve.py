@@ -19,11 +19,14 @@ import pytest
 import SimpleITK as sitk
 from distributed import Client
 
+from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import JobError, StatisticsError
-from prognosis_dask.job import SynthSection
+from prognosis_dask.job import CohortSection, DeepSection, Job, SynthSection
+from prognosis_dask.pipeline import run_features
 from prognosis_dask.runtime.cluster import LocalSpec, connect
 from prognosis_dask.serve.access import HEADERS, token_for
 from prognosis_dask.serve.errors import RefusedError
+from prognosis_dask.serve.look import AUTOMATIC, Look, run_look
 from prognosis_dask.serve.model import TrainingScans, load_model
 from prognosis_dask.serve.pictures import _png
 from prognosis_dask.serve.predict import scan_warnings
@@ -31,6 +34,8 @@ from prognosis_dask.serve.receive import ReceivedFile
 from prognosis_dask.serve.scans import Scan, Scans
 from prognosis_dask.serve.settings import Limits, Settings
 from prognosis_dask.serve.unpack import unpack
+from prognosis_dask.store.features import read_features
+from prognosis_dask.store.outcome import Outcome
 from prognosis_dask.synthetic import make_cohort
 from tests.served import Browser, Running, running
 from tests.served_models import make_survival_run
@@ -112,10 +117,6 @@ def test_the_score_is_that_of_the_frozen_model_on_the_features_of_a_run(
     done: tuple[Browser, str], lung: Path, client: Client, scan_zip: bytes, tmp_path: Path
 ) -> None:
     """The witness is the pipeline on the same files, and the formula that model.json spells out."""
-    from prognosis_dask.job import CohortSection, DeepSection, Job
-    from prognosis_dask.pipeline import run_features
-    from prognosis_dask.store.features import read_features
-
     with zipfile.ZipFile(io.BytesIO(scan_zip)) as archive:
         archive.extractall(tmp_path / "files")
     rules = CohortSection(sources=(str(tmp_path / "files"),), roi=("GTV-1",))
@@ -187,6 +188,52 @@ def test_ct_without_a_mask_is_asked_for_one(browser: Browser, scan_zip: bytes) -
     scan = browser.upload(LUNG, [("images", "ct.zip", stream.getvalue())])
     assert browser.wait(scan) == "failed"
     assert "outline" in browser.get(scan).message
+
+
+def look_at(folder: Path, takes_no_mask: bool, mask: str = "", reference: str = "") -> Outcome:
+    files = str(folder / "files" / mask) if mask else ""
+    context = Look(
+        str(folder / "files"),
+        str(folder / "index"),
+        CohortSection(sequences=True),
+        files,
+        takes_no_mask,
+        "MR",
+        reference,
+    )
+    (outcome,) = run_look((Case("scan-x", "scan-x", "", "", "", ""),), ("",), context)
+    return outcome
+
+
+def test_a_brain_without_a_mask_is_one_case_of_all_its_sequences(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    for name in ("T1", "T1c", "FLAIR", "T2"):
+        sitk.WriteImage(sitk.Image(8, 8, 8, sitk.sitkFloat32), str(tmp_path / "files" / f"{name}.nii.gz"))
+    (case,) = look_at(tmp_path, takes_no_mask=True).result["cases"]  # type: ignore[attr-defined]
+    assert (case.mask, case.roi, case.modality) == ("", AUTOMATIC, "MR")
+    assert set(case.sequences) == {"T1", "T1c", "T2", "FLAIR"}
+    assert Path(case.image).name == "T2.nii.gz"
+    (case,) = look_at(tmp_path, takes_no_mask=True, reference="FLAIR").result["cases"]  # type: ignore[attr-defined]
+    assert Path(case.image).name == "FLAIR.nii.gz"  # the model's own sequence
+    problem = look_at(tmp_path, takes_no_mask=False).problem
+    assert problem is not None
+    assert problem.code == "patient-without-mask"
+
+
+def test_a_label_map_belongs_to_the_dicom_series_that_it_is_sent_with(scan_zip: bytes, tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    with zipfile.ZipFile(io.BytesIO(scan_zip)) as archive:
+        for name in archive.namelist():
+            if pydicom.dcmread(io.BytesIO(archive.read(name))).Modality == "CT":
+                (tmp_path / "files" / Path(name).name).write_bytes(archive.read(name))
+    mask = sitk.Image(8, 8, 8, sitk.sitkUInt8)
+    mask[3, 3, 3] = 1
+    sitk.WriteImage(mask, str(tmp_path / "files" / "mask.nii.gz"))
+    outcome = look_at(tmp_path, takes_no_mask=False, mask="mask.nii.gz")
+    (case,) = outcome.result["cases"]  # type: ignore[attr-defined]
+    assert (Path(case.mask).name, case.modality) == ("mask.nii.gz", "CT")
+    assert case.image.endswith(".series.json")
+    assert outcome.result["secrets"] == [ID]
 
 
 # what is seen -------------------------------------------------------------------------------------------------------

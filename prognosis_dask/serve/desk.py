@@ -25,6 +25,7 @@ from prognosis_dask.serve.work import (
     case_name,
     finished_steps,
     steps,
+    warm_here,
     work_on,
 )
 
@@ -217,6 +218,7 @@ class Desk:
         case = Case("warm", "warm", "", "", "", "")
         with suppress(Exception):
             for model in self.models.values():
+                warm_here(model)
                 work = pickle.dumps((run_warm, Warm(model.job)))
                 workers = list(client.scheduler_info(n_workers=-1)["workers"])
                 futures = [

@@ -13,6 +13,9 @@ from prognosis_dask.report.survival_figures import time_axis
 from prognosis_dask.statistics.endpoint import FloatArray
 from prognosis_dask.statistics.frozen import QUANTILES
 
+#: Inches: letters are readable on a phone, where the report's wider figures would have to shrink.
+_WIDTH = 4.6
+
 
 @svg
 def survival_curves(groups: Mapping[str, FloatArray], group: str, own: Mapping[str, float]) -> Figure:
@@ -28,7 +31,7 @@ def survival_curves(groups: Mapping[str, FloatArray], group: str, own: Mapping[s
         Days, as text, to the model's survival for this scan.
     """
     axis = time_axis(max(float(curve[0, -1]) for curve in groups.values()))
-    figure = canvas.new_figure(canvas.FULL_WIDTH, 3.4)
+    figure = canvas.new_figure(_WIDTH, 3.2)
     axes = figure.subplots()
     for (name, curve), colour in zip(sorted(groups.items()), (canvas.VERMILION, canvas.BLUE), strict=False):
         strong = name == group
@@ -66,7 +69,7 @@ def place_among(quantiles: FloatArray, score: float, cutoff: float | None) -> Fi
     """
     least, _, five, lower, median, upper, ninety_five, _, most = (float(q) for q in quantiles)
     assert len(QUANTILES) == 9
-    figure = canvas.new_figure(canvas.FULL_WIDTH, 1.5)
+    figure = canvas.new_figure(_WIDTH, 1.4)
     axes = figure.subplots()
     axes.plot([least, most], [0, 0], color=canvas.GREY, linewidth=1)
     axes.plot([five, ninety_five], [0, 0], color=canvas.GREY, linewidth=4, solid_capstyle="butt")
@@ -76,7 +79,7 @@ def place_among(quantiles: FloatArray, score: float, cutoff: float | None) -> Fi
         axes.axvline(cutoff, color=canvas.GREY, linestyle=":", linewidth=1)
     axes.plot(score, 0, "D", color=canvas.VERMILION, markersize=9)
     axes.annotate("this scan", (score, 0), (0, 13), textcoords="offset points", ha="center", color=canvas.VERMILION)
-    axes.set(ylim=(-0.6, 0.9), yticks=[], xlabel="score; box: middle half of the training cases, thick line: 90 %")
+    axes.set(ylim=(-0.6, 0.9), yticks=[], xlabel="score (box: middle half of training cases, thick line: 90 %)")
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.08)
     return figure

@@ -53,7 +53,9 @@ def _view(case: Case, context: View, watch: Stopwatch) -> dict[str, object]:
     with watch.step("read"):
         if context.brains:
             stored = BrainStore(context.brains).read(case.case_id)
-            image, mask = stored.image, stored.tumour
+            # z-scores are below zero in the brain and zero around it: black there
+            least = float(sitk.GetArrayViewFromImage(stored.image).min())
+            image, mask = sitk.Mask(stored.image, stored.brain, least), stored.tumour
         else:
             roi = load_roi(case, context.image, full=True)
             image, mask = roi.image, roi.mask

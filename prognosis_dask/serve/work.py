@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from distributed import Client, Future
 
 from prognosis_dask import __version__
@@ -32,6 +33,7 @@ from prognosis_dask.serve.receive import ReceivedFile
 from prognosis_dask.serve.scans import Scan, Scans
 from prognosis_dask.serve.settings import Limits
 from prognosis_dask.serve.unpack import Unpacked, unpack
+from prognosis_dask.statistics.frozen import QUANTILES
 from prognosis_dask.store.brains import BrainStore
 from prognosis_dask.store.features import read_features
 from prognosis_dask.store.ledger import Ledger
@@ -87,6 +89,15 @@ def steps(model: ServedModel) -> dict[str, str]:
         "predict": ("Prediction and pictures", True),
     }
     return {name: label for name, (label, wanted) in named.items() if wanted}
+
+
+def warm_here(model: ServedModel) -> None:
+    """Load what a prediction and its drawings need in this process."""
+    frozen = model.frozen
+    with _ONE:
+        if frozen.survival_by_group:
+            survival_curves(frozen.survival_by_group, "low", {})
+        place_among(np.linspace(0.0, 1.0, len(QUANTILES)), 0.5, None)
 
 
 def finished_steps(bench: Bench, scan_id: str) -> set[str]:
