@@ -43,8 +43,9 @@ PARTS = ("selection", "nested", "made", "large")
 SPEC = Path(__file__).resolve().parents[1] / "jobs" / "models" / "lung1_tables.toml"
 HORIZON_DAYS = 730.0
 CLINICAL = ("clinical", "stage", "volume")
-#: Ridge on all columns of a set, families weighing the same; beside it SVM-RFE, the study's, and boosted trees. That
-#: families are balanced was settled on four repeats of these same patients, which flatters "everything" a little.
+#: Ridge on all columns of a set, families weighing the same; beside it SVM-RFE, the study's, and boosted trees. These
+#: procedures, their penalties and that families are balanced were settled on two to six repeats of these same
+#: patients, out of some thirty variants, which flatters the best of them a little.
 PROCEDURES: Mapping[str, Procedure] = {
     "volume": Procedure(families=("volume",), selector="", penalty=(0.01,)),
     "stage + volume": Procedure(families=("stage", "volume"), selector=""),
