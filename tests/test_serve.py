@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import re
 import struct
+import threading
 import time
 import zipfile
 import zlib
@@ -17,13 +19,14 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from distributed import Client
+from distributed import Client, Future
 
-from prognosis_dask.cohort.case import Case
-from prognosis_dask.errors import JobError, StatisticsError
+from prognosis_dask.cohort.case import Case, short_hash
+from prognosis_dask.errors import Code, JobError, StatisticsError
 from prognosis_dask.job import CohortSection, DeepSection, Job, SynthSection
 from prognosis_dask.pipeline import run_features
 from prognosis_dask.runtime.cluster import LocalSpec, connect
+from prognosis_dask.runtime.task import run_task, stop_case
 from prognosis_dask.serve.access import HEADERS, token_for
 from prognosis_dask.serve.errors import RefusedError
 from prognosis_dask.serve.look import AUTOMATIC, Look, run_look
@@ -464,6 +467,31 @@ def test_a_scan_that_waits_or_runs_is_cancelled(browser: Browser, server: Runnin
     while server.scans.upload(scans[2].split("/")[-1]).exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def hang(cases: tuple[Case, ...], digests: tuple[str, ...], folder: str) -> list[Outcome]:
+    """A stage that never ends; a file says that it began."""
+    (Path(folder) / cases[0].case_id).touch()
+    threading.Event().wait()
+    raise AssertionError
+
+
+def test_the_work_on_a_case_is_stopped_at_once_and_its_worker_goes_on(client: Client, tmp_path: Path) -> None:
+    def submit(name: str) -> Future:
+        case = Case(name, name, "", "", "", "")
+        work = pickle.dumps((hang, str(tmp_path)))
+        return client.submit(run_task, "hang", work, (case,), ("",), 600.0, pure=False)
+
+    going, waiting = submit("going"), submit("waiting")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "going").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for name in ("going", "waiting"):
+        client.run(stop_case, short_hash(name))
+    codes = [future.result(timeout=60)[0].problem.code for future in (going, waiting)]
+    assert codes == [Code.STOPPED, Code.STOPPED]
+    assert not (tmp_path / "waiting").exists()
 
 
 def test_a_token_is_asked_for_where_one_is_set(client: Client, lung: Path, tmp_path: Path) -> None:
