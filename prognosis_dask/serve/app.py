@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from prognosis_dask.serve.access import Access, SafeHeaders, is_loopback
+from prognosis_dask.serve.access import HEADERS, Access, SafeHeaders, is_loopback
 from prognosis_dask.serve.desk import Desk
 from prognosis_dask.serve.errors import RefusedError
 from prognosis_dask.serve.pages import one_file, render, static
@@ -60,7 +60,8 @@ def make_app(desk: Desk, scans: Scans, settings: Settings, dashboard: str = "") 
         yield
         desk.close()
 
-    hosts = ["127.0.0.1", "localhost"] if is_loopback(settings.host) else ["*"]
+    # "[" is what Starlette takes of an IPv6 address
+    hosts = ["127.0.0.1", "localhost", "["] if is_loopback(settings.host) else ["*"]
     return Starlette(
         routes=[
             Route("/", site.page(Site.home)),
@@ -222,8 +223,8 @@ class Site:
                 if not self._desk.choose(scan.id, _number(fields.get("chosen", ""), int, -1)):
                     raise RefusedError("Choose one of the structures.")
             case "remove-upload":
-                if scan.state in OPEN:
-                    raise RefusedError("The scan is still at work: cancel it first.", 409)
+                if scan.state in (*OPEN, "choose"):
+                    raise RefusedError("The scan is not done yet: cancel it first.", 409)
                 await run_in_threadpool(self._scans.remove_upload, scan.id)
             case "remove":
                 await run_in_threadpool(self._desk.cancel, scan.id)
@@ -342,4 +343,6 @@ async def _not_there(request: Request, error: Exception) -> Response:
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
     message = "Something was not foreseen; nothing of yours is lost. Load the page again."
-    return render("message.html.j2", 500, heading="Not foreseen", message=message)
+    answer = render("message.html.j2", 500, heading="Not foreseen", message=message)
+    answer.headers.update(HEADERS)  # this answer is made outside of the middleware
+    return answer

@@ -178,8 +178,10 @@ class Desk:
             finally:
                 with self._changed:
                     self._running.pop(scan.id, None)
-                if running.cancelled and self._scans.path(scan.id).exists():
-                    self._scans.remove_upload(scan.id)
+                if running.cancelled:
+                    # what was removed while it was at work may have been written anew
+                    tidy = self._scans.remove_upload if self._scans.get(scan.id) else self._scans.remove
+                    tidy(scan.id)
 
     def _work(self, scan: Scan, running: _Running) -> None:
         def tell(step: str) -> None:

@@ -71,7 +71,8 @@ def serve(models: Sequence[Path], client: Client, settings: Settings, *, say: Ca
         for key, model in served.items():
             say(f"{key}: {model.title}, {model.facts['learnt from']}")
         query = f"?token={settings.token}" if settings.token else ""
-        say(f"http://{settings.host}:{port}/{query}")
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        say(f"http://{host}:{port}/{query}")
         uvicorn.Server(config).run(sockets=sockets)
     finally:
         lock.close()
