@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 _DATA = "a run's folder, CSV or XLSX tables, or the folder with the specification's tables"
 
-_SCAN = "tables, a run's folder, or the image files of one new scan's sequences (T1.nii.gz, or T1=FILE)"
+_SCAN = "tables, a run's folder, or one new scan: the image files of its sequences (T1.nii.gz, or T1=FILE), or the \
+folder of its DICOM series"
 
 
 def add_model_commands(
@@ -107,9 +108,9 @@ def _validate(arguments: argparse.Namespace) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.cohort.pairs import VOLUME_SUFFIXES
+    from prognosis_dask.cohort.sequences import is_scan
 
-    if str(arguments.data[0]).lower().endswith(VOLUME_SUFFIXES):
+    if is_scan(arguments.data[0]):
         _predict_scan(arguments)
         return
     from prognosis_dask.modelling import predict

@@ -15,12 +15,15 @@ import xarray as xr
 from prognosis_dask.brain.size import TumourSize, tumour_size
 from prognosis_dask.brain.size_features import SIZE_FEATURES
 from prognosis_dask.brain_stage import run_brain
-from prognosis_dask.cohort.case import Case
+from prognosis_dask.cohort.case import Case, read_cases
+from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.cohort.listing import read_listing
+from prognosis_dask.cohort.problems import read_problems
 from prognosis_dask.cohort.sequences import sequence_of
 from prognosis_dask.deep.grade_file import read_trained
 from prognosis_dask.errors import CaseError, JobError, StatisticsError
 from prognosis_dask.grade import make_volumes
-from prognosis_dask.job import DeepSection, Job
+from prognosis_dask.job import CohortSection, DeepSection, Job
 from prognosis_dask.pipeline import feature_settings
 from prognosis_dask.radiomics import column_names, read_params, unit
 from prognosis_dask.report.model_folder import read_json
@@ -69,7 +72,8 @@ def predict_scan(
         The folder of a run whose job trained a grade: its prepared brains, network and frozen model are used.
     files
         Image files of the sequences, by sequence (``T1``, ``T1c``, ``T2``, ``FLAIR``), or a list whose names say which
-        is which; a single file may have any name.
+        is which; a single file may have any name. Or one folder with the DICOM series of one session (or its files):
+        an RTSTRUCT or SEG in it is the mask.
     out
         The folder to write, replaced as a whole.
     mask
@@ -85,15 +89,16 @@ def predict_scan(
         When the run holds no such model, or a file is not there.
     """
     model = _model(Path(run))
-    case = _case(model, files, str(mask), dict(clinical or {}))
     with tempfile.TemporaryDirectory() as folder:
+        case = _case(model, files, str(mask), dict(clinical or {}), Path(folder))
+        shown = {name: _place(path) for name, path in case.sequences.items()}
         dataset, attributes, size, mosaic = _measured(model, case, Path(folder))
         table = _table(model, dataset, Path(folder))
     probability = model.frozen.fitted.predict(table).probability
     assert probability is not None  # _model has seen classes
     result = ScanResult(
-        name=Path(case.image).name.split(".")[0],
-        files=case.sequences,
+        name=Path(shown[model.reference]).name.split(".")[0],
+        files=shown,
         probability=dict(zip(model.frozen.classes, probability[0].tolist(), strict=True)),
         model=_told(model),
         mask=str(attributes["tumour"]["tumour_source"]),
@@ -124,8 +129,43 @@ def _model(run: Path) -> _Model:
 
 
 def _case(
-    model: _Model, files: Sequence[Path | str] | Mapping[str, Path | str], mask: str, clinical: dict[str, str]
+    model: _Model,
+    files: Sequence[Path | str] | Mapping[str, Path | str],
+    mask: str,
+    clinical: dict[str, str],
+    work: Path,
 ) -> Case:
+    if mask and not Path(mask).is_file():
+        raise JobError(f"no file at {mask}")
+    case = Case(_NAME, _NAME, "MR", "tumour", "", mask, covariates=clinical)
+    if not isinstance(files, Mapping) and len(files) == 1 and Path(files[0]).is_dir():
+        found = _found_in(Path(files[0]), model.job.cohort, work / "index")
+        own = (mask, ()) if mask else (found.mask, found.labels)
+        case = replace(case, sequences=found.sequences, mask=own[0], labels=own[1])
+    else:
+        case = replace(case, sequences=_named(model, files))
+    if model.reference not in case.sequences:
+        raise JobError(
+            f"the model was made on {model.reference}, and the scan's sequences are {', '.join(case.sequences)}; give "
+            f"one of {model.reference}"
+        )
+    return replace(case, image=case.sequences[model.reference])
+
+
+def _found_in(folder: Path, cohort: CohortSection, index: Path) -> Case:
+    """The one case of a folder with DICOM, or with files, found as the run's were."""
+    rules = replace(cohort, sources=(), cases="", clinical="", exclude=(), sequences=True, automatic=True)
+    index_cohort([folder], index, rules)
+    cases = read_cases(index / "cases.csv")
+    if len(cases) == 1:
+        return cases[0]
+    reasons = [f"{problem.code}: {problem.reason}" for problem in read_problems(index / "problems.csv")]
+    held = ", ".join(case.case_id for case in cases) or "; ".join(reasons[:3]) or "no image"
+    raise JobError(f"{folder} holds {len(cases)} cases ({held}), expected one: the sequences of one session of MR")
+
+
+def _named(model: _Model, files: Sequence[Path | str] | Mapping[str, Path | str]) -> dict[str, str]:
+    """The files by sequence."""
     if isinstance(files, Mapping):
         named = {name: str(path) for name, path in files.items()}
     else:
@@ -136,24 +176,15 @@ def _case(
                 f"which sequences are {', '.join(path for _, path in found)}? Each name has to say one of T1, T1c, T2 "
                 "and FLAIR, each once; or write T2=FILE"
             )
-    absent = [path for path in (*named.values(), mask) if path and not Path(path).is_file()]
+    absent = [path for path in named.values() if not Path(path).is_file()]
     if absent:
         raise JobError(f"no file at {absent[0]}")
-    if model.reference not in named:
-        raise JobError(
-            f"the model was made on {model.reference}, and the scan's sequences are {', '.join(named)}; give one of "
-            f"{model.reference}"
-        )
-    return Case(
-        case_id=_NAME,
-        patient_id=_NAME,
-        modality="MR",
-        roi="tumour",
-        image=named[model.reference],
-        mask=mask,
-        covariates=clinical,
-        sequences=named,
-    )
+    return named
+
+
+def _place(image: str) -> str:
+    """Where an image lies, for the reader: a file, or the folder of a series."""
+    return read_listing(image).root if image.endswith(".series.json") else image
 
 
 def _measured(model: _Model, case: Case, folder: Path) -> tuple[xr.Dataset, dict[str, Any], TumourSize, bytes]:
@@ -171,7 +202,7 @@ def _measured(model: _Model, case: Case, folder: Path) -> tuple[xr.Dataset, dict
     for name, work in stages:
         (outcome,) = work((case,), ("",), context)
         if outcome.problem:
-            raise CaseError(outcome.problem.code, outcome.problem.reason, where=case.image)
+            raise CaseError(outcome.problem.code, outcome.problem.reason, where=_place(case.image))
         outcomes[name] = {case.case_id: outcome}
     dataset = build_features(
         [case],

@@ -166,7 +166,7 @@ def test_what_needs_a_gpu_runs_on_workers_that_have_one():
     options = {"nthreads": 1, "silence_logs": 50}
     workers = {"plain": {}, "card": {"resources": {"GPU": 1}}}
     specs = {name: {"cls": Worker, "options": {**options, **extra}} for name, extra in workers.items()}
-    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "port": 0}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     with SpecCluster(specs, scheduler=scheduler) as cluster, Client(cluster) as client:
         assert set(map_on(client, gpu=True)(name_of_worker, range(8))) == {"card"}
         assert set(map_on(client)(name_of_worker, range(8))) == {"card", "plain"}

@@ -41,6 +41,15 @@ def sequence_of(text: str) -> str:
     return "T2" if any(_T2.fullmatch(word) for word in words) else ""
 
 
+def is_scan(path: Path) -> bool:
+    """Whether a path is an image file, or a folder of images: neither a run's nor one with tables."""
+    if not path.is_dir():
+        return str(path).lower().endswith(VOLUME_SUFFIXES)
+    return not any(path.joinpath(name).exists() for name in ("run.json", "features.zarr")) and not any(
+        entry.suffix.lower() in (".csv", ".xlsx") for entry in path.iterdir()
+    )
+
+
 def image_sequence(image: Image) -> str:
     """The sequence of an image by its SeriesDescription or its file's name; empty where they name none."""
     if image.listing is not None:
