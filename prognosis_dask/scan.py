@@ -91,13 +91,14 @@ def predict_scan(
     model = _model(Path(run))
     with tempfile.TemporaryDirectory() as folder:
         case = _case(model, files, str(mask), dict(clinical or {}), Path(folder))
-        shown = {name: _place(path) for name, path in case.sequences.items()}
+        used = model.job.brain.sequences or tuple(case.sequences)
+        shown = {name: _place(path) for name, path in case.sequences.items() if name in used or name == model.reference}
         dataset, attributes, size, mosaic = _measured(model, case, Path(folder))
         table = _table(model, dataset, Path(folder))
     probability = model.frozen.fitted.predict(table).probability
     assert probability is not None  # _model has seen classes
     result = ScanResult(
-        name=Path(shown[model.reference]).name.split(".")[0],
+        name=_called(files, shown[model.reference]),
         files=shown,
         probability=dict(zip(model.frozen.classes, probability[0].tolist(), strict=True)),
         model=_told(model),
@@ -180,6 +181,13 @@ def _named(model: _Model, files: Sequence[Path | str] | Mapping[str, Path | str]
     if absent:
         raise JobError(f"no file at {absent[0]}")
     return named
+
+
+def _called(files: Sequence[Path | str] | Mapping[str, Path | str], reference: str) -> str:
+    """The scan's name: its folder's, or its file's without what comes after the first dot."""
+    if not isinstance(files, Mapping) and len(files) == 1 and Path(files[0]).is_dir():
+        return Path(files[0]).resolve().name
+    return Path(reference).name.split(".")[0]
 
 
 def _place(image: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,17 +22,19 @@ from prognosis_dask.job import (
     Job,
     ModelSection,
     RadiomicsSection,
+    SynthSection,
 )
 from prognosis_dask.scan import predict_scan
 from prognosis_dask.statistics.frozen import thaw
 from prognosis_dask.store.brains import BrainStore, StoredBrain
 from prognosis_dask.store.features import build_features, write_features
 from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.synthetic import make_cohort
 from tests.made_brains import made_scan
 
 JOB = Job(
     name="made",
-    brain=BrainSection(enabled=True),
+    brain=BrainSection(enabled=True, sequences=("T2",)),
     radiomics=RadiomicsSection(enabled=False),
     deep=DeepSection(enabled=False),
     grade=GradeSection(enabled=True, epochs=1, batch_size=8, patience=0, cross_fit=0, clinical=("age",)),
@@ -129,6 +132,20 @@ def test_a_new_scan_is_predicted_measured_and_shown(run, scan_files, tmp_path, c
     assert (tmp_path / "told" / "epitome.png").read_bytes().startswith(b"\x89PNG")
     # a made head is no ball of noise: what lies outside of what the model knows is said
     assert any("outside" in warning for warning in told["warnings"])
+
+
+@pytest.mark.slow
+def test_a_scan_is_a_folder_of_dicom_too(run, tmp_path):
+    made = make_cohort(tmp_path / "made", SynthSection(2, study="brain", matrix=64, bad_cases=False))
+    (patient,) = made.images.rglob("MADE-B0002")
+    told = predict_scan(run, [patient], tmp_path / "told", clinical={"age": "51"})
+    assert told.name == "MADE-B0002"
+    assert list(told.files) == ["T2"]  # the job uses no other
+    assert (patient in Path(told.files["T2"]).parents, told.mask) == (True, "drawn")
+    truth = json.loads((tmp_path / "made" / "truth" / "MADE-B0002" / "truth.json").read_text(encoding="utf-8"))
+    assert told.size.volume_ml == pytest.approx(truth["volume_ml"], rel=0.1)
+    with pytest.raises(JobError, match="holds 2 cases"):
+        predict_scan(run, [made.images], tmp_path / "told")
 
 
 @pytest.mark.slow

@@ -67,6 +67,8 @@ def flow(run: RunFolder) -> list[FlowStep]:
         else:
             usable.append(case)
     steps.append(_step("With features", usable, reasons))
+    if _of_class(run):
+        return [*steps, *_class_step(run, len(usable))]
     known = [case for case in usable if case.time_days is not None and case.event is not None]
     steps.append(_step("With a known endpoint", known, Counter({"no endpoint": len(usable) - len(known)})))
     if run.model is not None and not run.model.not_fitted:
@@ -76,6 +78,22 @@ def flow(run: RunFolder) -> list[FlowStep]:
         lost = Counter({"time not positive": early, "a feature not finite": len(known) - modelled - early})
         steps.append(FlowStep("In the survival model", modelled, summary.get("n_patients"), _positive(lost)))
     return steps
+
+
+def _of_class(run: RunFolder) -> bool:
+    """Whether the job's endpoint is a class: a column of the clinical table, no survival."""
+    return bool((run.job.get("model") or {}).get("label"))
+
+
+def _class_step(run: RunFolder, usable: int) -> list[FlowStep]:
+    """The cases of a class's model; what the model does not account for has no class."""
+    if run.model is None or run.model.not_fitted:
+        return []
+    summary = run.model.summary
+    modelled = int(summary["n_cases"])
+    lost = Counter(dict(summary.get("left_out") or {}))
+    lost["no class"] += usable - modelled - sum(lost.values())
+    return [FlowStep("In the model", modelled, summary.get("n_patients"), _positive(lost))]
 
 
 def _table_flow(run: RunFolder) -> list[FlowStep]:
@@ -142,7 +160,8 @@ def characteristics(run: RunFolder) -> list[tuple[str, str]]:
         ("Region of interest", _levels([case.roi for case in cases])),
     ]
     known = [(case.time_days, case.event) for case in cases if case.time_days is not None and case.event is not None]
-    rows.append(("Events", f"{sum(event for _, event in known)} of {len(known)} with a known endpoint"))
+    if known or not _of_class(run):
+        rows.append(("Events", f"{sum(event for _, event in known)} of {len(known)} with a known endpoint"))
     followed = [(time, event) for time, event in known if time > 0]
     if followed:
         rows.append(("Median follow-up (reverse Kaplan-Meier)", median_follow_up(followed)))
