@@ -19,15 +19,15 @@ import pytest
 from lifelines import KaplanMeierFitter
 from lifelines.datasets import load_waltons
 
-from prognosis_dask.cohort.case import write_cases
+from prognosis_dask.cohort.case import Case, write_cases
 from prognosis_dask.cohort.problems import write_problems
 from prognosis_dask.errors import Code, Problem, StoreError
 from prognosis_dask.report import cohort_figures, comparison_figures
-from prognosis_dask.report.model_folder import TABLES
+from prognosis_dask.report.model_folder import TABLES, ModelFolder
 from prognosis_dask.report.page import write_report
-from prognosis_dask.report.read import read_run
+from prognosis_dask.report.read import RunFolder, read_run
 from prognosis_dask.report.survival_figures import Curve, time_axis
-from prognosis_dask.report.tables import flow, median_follow_up, problem_groups
+from prognosis_dask.report.tables import characteristics, flow, median_follow_up, problem_groups
 from prognosis_dask.store.ledger import Ledger
 from prognosis_dask.store.outcome import Outcome
 from tests.report_models import PROCEDURES
@@ -291,6 +291,19 @@ def test_impossible_follow_up_does_not_stop_the_report(copy: Path) -> None:
 def test_damaged_roi_is_left_out_of_the_pictures(copy: Path) -> None:
     shutil.rmtree(copy / "rois.zarr" / "crops")
     assert "No region of interest was stored" in written(copy).text
+
+
+def test_a_class_needs_no_time_and_no_event(tmp_path: Path) -> None:
+    off = {"enabled": False}
+    job = {"roi": off, "radiomics": off, "deep": off, "model": {"label": "grade"}}
+    cases = tuple(Case(f"c{n}", f"P{n}", "MR", "tumour", "i", "m", covariates={"grade": "2"}) for n in range(5))
+    run = RunFolder(tmp_path, {"job": job}, cases, model=ModelFolder({"n_cases": 4, "n_patients": 4}))
+    assert [(step.title, step.cases, step.left_out) for step in flow(run)] == [
+        ("Cases found", 5, ()),
+        ("With features", 5, ()),
+        ("In the model", 4, (("no class", 1),)),
+    ]
+    assert "Events" not in dict(characteristics(run))
 
 
 def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
