@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/grade"))
     parser.add_argument("--signal", default="1,0", help="strengths of what the grade does to the images")
     parser.add_argument("--input", choices=["study", "brain", "tumour"], default="study")
-    parser.add_argument("--shuffles", type=int, default=5, help="draws of grades by lot on the last cohort")
+    parser.add_argument("--shuffles", type=int, default=3, help="draws of grades by lot on the last cohort")
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--cross-fit", type=int, default=2)
     parser.add_argument("--speed-only", action="store_true")
