@@ -1,6 +1,7 @@
 """What the statistics take and what they find, on the reference study's LUNG1 tables and on made ones.
 
-    python -m benchmarks.survival [FOLDER] [--parts selection nested made large] [--repeats 20] [--without-witnesses]
+    python -m benchmarks.survival [FOLDER] [--parts selection nested made large] [--repeats 20] [--procedures NAME...]
+        [--without-witnesses]
 
 FOLDER holds ``lung1_tables``; without it PROGNOSIS_TEST_DATA, else ../shared/data. Parts:
 
@@ -17,7 +18,7 @@ import argparse
 import os
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path(os.environ.get("PROGNOSIS_TEST_DATA", beside)))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--procedures", nargs="+", choices=PROCEDURES, default=tuple(PROCEDURES), help="of nested")
     parser.add_argument("--without-witnesses", action="store_true")
     arguments = parser.parse_args()
     folder = arguments.folder / "lung1_tables"
@@ -72,7 +74,7 @@ def main() -> None:
         if "selection" in arguments.parts:
             selection(folder, not arguments.without_witnesses)
         if "nested" in arguments.parts:
-            nested(folder, arguments.repeats, pool.map)
+            nested(folder, arguments.repeats, arguments.procedures, pool.map)
         if "made" in arguments.parts:
             made(pool.map)
         if "large" in arguments.parts:
@@ -98,13 +100,14 @@ def selection(folder: Path, witnesses: bool) -> None:
     show(["step", "time", "figures"], rows)
 
 
-def nested(folder: Path, repeats: int, map: Map) -> None:
+def nested(folder: Path, repeats: int, names: Sequence[str], map: Map) -> None:
     spec = load_spec(SPEC)
     table = read_tables(find_tables([folder], spec), spec).table
     print(f"LUNG1: {len(table.case_ids)} patients, {int(table.event.sum())} deaths; 5 folds x {repeats} repeats\n")
     grid = time_grid(table.endpoint, (HORIZON_DAYS,)) if isinstance(table.endpoint, Survival) else ()
     results, rows = [], []
-    for name, procedure in PROCEDURES.items():
+    for name in names:
+        procedure = PROCEDURES[name]
         found, seconds = timed(
             lambda name=name, procedure=procedure: validate(  # type: ignore[misc]
                 table, {name: procedure}, repeats=repeats, map=map, horizons_days=grid
