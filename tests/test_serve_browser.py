@@ -143,7 +143,7 @@ def test_lung1_002_from_upload_to_result(page: Page, lung1: Path) -> None:
     assert "CT, GTV-1" in page.inner_text(".lead")
     for name in ("Survival of the training cases", "score among those of the training cases"):
         image = page.get_by_alt_text(re.compile(name))
-        assert image.evaluate("i => i.complete && i.naturalWidth > 100")
+        assert image.evaluate("i => i.decode().then(() => i.naturalWidth > 100)")
     assert page.get_by_role("table").first.inner_text().count("\n") >= 6
     with page.expect_download() as download:
         page.get_by_role("link", name="Download as JSON").click()
@@ -202,7 +202,7 @@ def test_a_brain_scan_from_upload_to_result(page: Page, shared_data: Path) -> No
     assert page.get_by_text("most probable class").count() == 1
     assert page.get_by_text("The tumour was found automatically").count() == 1
     for name in ("Mosaic of the slices", "before and after"):
-        assert page.get_by_alt_text(re.compile(name)).evaluate("i => i.complete && i.naturalWidth > 100")
+        assert page.get_by_alt_text(re.compile(name)).evaluate("i => i.decode().then(() => i.naturalWidth > 100)")
     assert page.get_by_text("size volume").count() > 0
 
 

@@ -36,6 +36,7 @@ from prognosis_dask.statistics.measured import Measured, Row, survival_at
 from prognosis_dask.statistics.nested import FoldResult, Map
 from prognosis_dask.statistics.survival_tables import measure_survival
 from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.statistics.threads import one_thread
 
 Tables: TypeAlias = dict[str, list[Row]]
 
@@ -125,9 +126,10 @@ def _measure(
     seed: int,
     results: Sequence[FoldResult],
 ) -> Measured:
-    if isinstance(endpoint, Classes):
-        return measure_classes(endpoint, patient_ids, seed, results)
-    return measure_survival(endpoint, patient_ids, horizons, seed, results)
+    with one_thread():  # a worker has one, this process as many as there are cores
+        if isinstance(endpoint, Classes):
+            return measure_classes(endpoint, patient_ids, seed, results)
+        return measure_survival(endpoint, patient_ids, horizons, seed, results)
 
 
 def fold_rows(endpoint: Endpoint, results: Sequence[FoldResult], measured: Iterable[Measured]) -> list[Row]:
