@@ -117,11 +117,6 @@ def concordance_drawn(
     return np.divide(agreed, comparable, out=value, where=comparable > 0)
 
 
-def comparable_pairs(time: FloatArray, event: BoolArray) -> BoolArray:
-    """Element (i, j) tells that i is known to have had the event before j; shape (cases, cases)."""
-    return _before(time, event, np.arange(len(time)))
-
-
 def _pairs(time: FloatArray, event: BoolArray) -> Iterator[tuple[IntArray, BoolArray]]:
     """The cases with the event, some at a time, and whom each is known to precede."""
     events = np.flatnonzero(event)
