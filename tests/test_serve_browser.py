@@ -171,7 +171,7 @@ def test_the_slices_are_looked_through_with_the_keyboard(page: Page, lung1: Path
     expect(image).to_have_attribute("src", re.compile(r"centre=-600&width=1500"))
     page.get_by_label("Window (HU)").fill("800")
     expect(image).to_have_attribute("src", re.compile(r"width=800"))
-    page.wait_for_function("document.getElementById('slice-image').naturalWidth === 512")
+    expect(image).to_have_js_property("naturalWidth", 512)
 
 
 def test_the_downloaded_page_works_by_itself(page: Page, made: Path, tmp_path: Path) -> None:
