@@ -78,7 +78,8 @@ class Combat:
         if unseen:
             raise StatisticsError(
                 f"ComBat has not seen the site {', '.join(map(repr, unseen))}, it was fitted on "
-                f"{', '.join(map(repr, self.sites))}: fit it with cases of that site, or do without harmonisation"
+                f"{', '.join(map(repr, self.sites))}: fit it with cases of that site, give small sites one name "
+                "(held-out folds need several patients of each), or do without harmonisation"
             )
         number = {name: i for i, name in enumerate(self.sites)}
         return np.array([number[name] for name in site], dtype=np.int64)

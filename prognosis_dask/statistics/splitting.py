@@ -14,7 +14,8 @@ def split_patients(table: FeatureTable, folds: int, seed: list[int]) -> IntArray
 
     All cases of a patient share a fold. Shuffled patients are dealt out like cards, stratum after stratum
     (:meth:`Survival.strata <prognosis_dask.statistics.endpoint.Survival.strata>`), so that each fold has its share of
-    every stratum to within one patient. A patient's first case says which stratum it is of.
+    every stratum to within one patient, and of every site within a stratum where the sites are known: what is learnt of
+    a site needs its patients in each training fold. A patient's first case says which stratum and site it is of.
 
     Raises
     ------
@@ -26,7 +27,9 @@ def split_patients(table: FeatureTable, folds: int, seed: list[int]) -> IntArray
     if len(patients) < folds:
         raise StatisticsError(f"{len(patients)} patients cannot be dealt into {folds} folds: take fewer folds")
     shuffled = rng.permutation(len(patients))
-    dealt = shuffled[np.argsort(table.endpoint.strata()[first][shuffled], kind="stable")]
+    strata = table.endpoint.strata()[first][shuffled]
+    site = np.array(table.site)[first][shuffled] if table.site else np.zeros(len(patients))
+    dealt = shuffled[np.lexsort((site, strata))]
     number = np.empty(len(patients), dtype=np.int64)
     number[dealt] = np.arange(len(patients)) % folds
     return np.asarray(number[patient])
