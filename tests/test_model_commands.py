@@ -132,6 +132,8 @@ def test_validation_has_other_ways(method: str, column: str, folder: Path) -> No
     rows = {row["procedure"]: row for row in found.tables[method]}
     assert set(rows) == {"volume", "images"}
     assert all(0 < row[column] <= 1 for row in rows.values())
+    if method == "bootstrap":
+        assert all(row[f"{column}_lower"] < row[column] < row[f"{column}_upper"] for row in rows.values())
 
 
 def test_without_a_specification_every_family_is_compared_and_all_of_them(folder: Path, tmp_path: Path) -> None:

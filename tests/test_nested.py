@@ -52,6 +52,16 @@ def test_a_patients_cases_share_a_fold_and_folds_are_even() -> None:
     assert (number != split_patients(table, 5, [2])).any()
 
 
+def test_two_patients_of_a_site_never_share_a_fold() -> None:
+    # else a training fold would lack the site, and could not harmonise the held-out cases
+    table = survival_table(0, n=70)
+    two = np.flatnonzero(table.endpoint.strata() == 0)[:2]
+    table = replace(table, site=tuple("small" if i in two else "large" for i in range(70)))
+    for seed in range(40):
+        first, second = split_patients(table, 5, [seed])[two]
+        assert first != second
+
+
 def test_folds_of_classes_have_their_share_of_each() -> None:
     table = class_table(0, n=61, classes=3)
     assert isinstance(table.endpoint, Classes)
@@ -205,6 +215,21 @@ def test_the_bootstrap_takes_back_what_noise_gains_in_sample() -> None:
     truth = concordance(signal.time_days, signal.event, signal.X[:, 0]).c_index
     for figure in (honest.optimism_corrected, honest.point632_plus, honest.out_of_bag):
         assert figure == pytest.approx(truth, abs=0.05)
+
+
+def test_the_bootstraps_interval_holds_what_many_new_patients_give() -> None:
+    new = survival_table(99, n=2000, p=10, signal=0.5)
+    held, widths = [], []
+    for seed in range(12):
+        table = survival_table(seed, n=60, p=10, signal=0.5)
+        (found,) = bootstrap(table, {"it": QUICK}, draws=12)
+        fitted = fit_procedure(QUICK, table, [0])
+        truth = concordance(new.time_days, new.event, fitted.predict(new).risk_score).c_index
+        held.append(found.optimism_corrected - found.below < truth < found.optimism_corrected + found.above)
+        widths.append(found.below + found.above)
+    assert np.mean(held) >= 0.75
+    # a wider one would hold it without saying anything: 60 patients' C has a standard error of about 0.05
+    assert 0.1 < np.median(widths) < 0.25
 
 
 def test_the_bootstraps_weights_are_those_of_its_inventors() -> None:

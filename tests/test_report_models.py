@@ -264,13 +264,14 @@ def test_comparison_without_a_final_model_claims_none(folder: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "row", "said"),
     [
-        ("bootstrap", "deep,0.66,0.57,0.55,0.565", "Optimism-corrected"),
+        ("bootstrap", "deep,0.66,0.55,0.57,0.531,0.611,0.565,0.526,0.606", "0.570 (0.531 to 0.611)"),
         ("permutation", "deep,0.56,0.5,0.53,0.0099", "when the endpoints are permuted"),
     ],
 )
 def test_resampled_procedures_are_tabled(folder: Path, tmp_path: Path, name: str, row: str, said: str) -> None:
     columns = {
-        "bootstrap": "procedure,apparent,optimism_corrected,out_of_bag,point632_plus",
+        "bootstrap": "procedure,apparent,out_of_bag,optimism_corrected,optimism_corrected_lower,"
+        "optimism_corrected_upper,point632_plus,point632_plus_lower,point632_plus_upper",
         "permutation": "procedure,observed,permuted_median,permuted_greatest,p",
     }
     _other(folder, tmp_path / "models", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,20 +19,30 @@ from prognosis_dask.report.words import breakable, interval, listed, number, p_n
 FEW_EVENTS = 10
 
 
+#: The bootstrap's corrected figures, which have intervals.
+_CORRECTED = ("optimism_corrected", "point632_plus")
+
+
 def resampled(models: ModelFolder) -> list[Table]:
     """What the bootstrap and permuted endpoints say, where they were asked for."""
     found = []
-    bootstrap = models.table("bootstrap", "procedure", "apparent", "optimism_corrected", "out_of_bag", "point632_plus")
+    corrected = [f"{figure}{bound}" for figure in _CORRECTED for bound in ("", "_lower", "_upper")]
+    bootstrap = models.table("bootstrap", "procedure", "apparent", "out_of_bag", *corrected)
     measure = describe(headline(models)).title
     if bootstrap is not None:
         rows = [
-            (r.procedure, *(number(v, 3) for v in (r.apparent, r.optimism_corrected, r.out_of_bag, r.point632_plus)))
+            (
+                r.procedure,
+                number(r.apparent, 3),
+                number(r.out_of_bag, 3),
+                *(_bounded(r, name) for name in _CORRECTED),
+            )
             for r in records(bootstrap)
         ]
-        head = ("Procedure", "In-sample (optimistic)", "Optimism-corrected", "Out of bag", ".632+")
+        head = ("Procedure", "In-sample (optimistic)", "Out of bag", "Optimism-corrected (95 % CI)", ".632+ (95 % CI)")
         caption = (
-            f"Bootstrap of the whole procedure, {measure}: less the optimism of models of drawn cases (Harrell 1996), "
-            "of the cases that were not drawn, and their .632+ mean (Efron and Tibshirani 1997)."
+            f"Bootstrap of the whole procedure, {measure}: in-sample, of the cases that were not drawn, in-sample less "
+            "the optimism of models of drawn cases (Harrell 1996), and the .632+ mean (Efron and Tibshirani 1997)."
         )
         found.append(Table(caption, head, "lnnnn", [Rows("", rows)]))
     permutation = models.table("permutation", "procedure", "observed", "permuted_median", "permuted_greatest", "p")
@@ -50,6 +61,10 @@ def resampled(models: ModelFolder) -> list[Table]:
         caption = f"{measure} of held-out cases, and what the same procedure finds when the endpoints are permuted."
         found.append(Table(caption, head, "lnnnn", [Rows("", rows)]))
     return found
+
+
+def _bounded(row: Any, name: str) -> str:
+    return with_interval(getattr(row, name), getattr(row, f"{name}_lower"), getattr(row, f"{name}_upper"), 3)
 
 
 #: Measures of the whole follow-up, those at a horizon, those of classes, and their calibration.

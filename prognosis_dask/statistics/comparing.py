@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.bootstrap import bootstrap
+from prognosis_dask.statistics.bootstrap import BootstrapResult, bootstrap
 from prognosis_dask.statistics.defaults import default_horizons, default_procedures
 from prognosis_dask.statistics.endpoint import Classes, Survival
 from prognosis_dask.statistics.evaluate import Tables, evaluate, time_grid
@@ -90,7 +90,8 @@ def resample(read: ReadTable, spec: ModelSpec, map: Map = map) -> Tables:
     Returns
     -------
     dict
-        ``bootstrap``: procedure, apparent, optimism_corrected, out_of_bag, point632_plus. ``permutation``: procedure,
+        ``bootstrap``: procedure, apparent, out_of_bag, and optimism_corrected and point632_plus with their 95 %
+        intervals (``_lower``, ``_upper``). ``permutation``: procedure,
         observed, the permuted figures' median and greatest, and p.
 
     Raises
@@ -100,15 +101,22 @@ def resample(read: ReadTable, spec: ModelSpec, map: Map = map) -> Tables:
     """
     rule, procedures = spec.validation, procedures_of(read, spec)
     if rule.method == "bootstrap":
-        names = ("procedure", "apparent", "optimism_corrected", "out_of_bag", "point632_plus")
         found = bootstrap(read.table, procedures, rule.draws, rule.seed, map)
-        return {"bootstrap": [{name: getattr(result, name) for name in names} for result in found]}
+        return {"bootstrap": [_bootstrap_row(result) for result in found]}
     rows = []
     for name, procedure in procedures.items():
         test = permutation_test(read.table, procedure, rule.draws, rule.folds, rule.seed, map)
         chance = {"permuted_median": float(np.median(test.permuted)), "permuted_greatest": float(test.permuted.max())}
         rows.append({"procedure": name, "observed": test.observed, **chance, "p": test.p})
     return {"permutation": rows}
+
+
+def _bootstrap_row(result: BootstrapResult) -> dict[str, str | float]:
+    row: dict[str, str | float] = {name: getattr(result, name) for name in ("procedure", "apparent", "out_of_bag")}
+    for name in ("optimism_corrected", "point632_plus"):
+        figure = getattr(result, name)
+        row |= {name: figure, f"{name}_lower": figure - result.below, f"{name}_upper": figure + result.above}
+    return row
 
 
 def procedures_of(read: ReadTable, spec: ModelSpec) -> Mapping[str, Procedure]:
