@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from prognosis_dask.brain.preprocess import Preprocessed, preprocess
+from prognosis_dask.brain.preprocess import Preprocessed, kind_of, preprocess
+from prognosis_dask.brain.register import rigid
 from prognosis_dask.brain.strip import strip
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.job import BrainSection
@@ -87,10 +89,21 @@ def test_four_sequences_of_a_patient_are_prepared_together(glioma):
     assert max(done.quality[f"moved_mm_{name}"] for name in ("T1c", "T2", "FLAIR")) < 5.0
 
 
-def test_sequences_stripped_on_their_own_agree(glioma, whole):
-    # the head moved by less than a millimetre between these two
-    alone = strip(sitk.Cast(glioma["FLAIR"], sitk.sitkFloat32), "t2")
-    assert dice(alone.brain, whole.brain_mask) > 0.95
+def test_sequences_stripped_on_their_own_agree_pairwise(glioma):
+    images = {name: sitk.Cast(image, sitk.sitkFloat32) for name, image in glioma.items()}
+    masks = []
+    for name, image in images.items():
+        turn = sitk.Euler3DTransform() if name == "T1" else rigid(images["T1"], image)[0]
+        brain = strip(image, kind_of(name)).brain
+        masks.append(sitk.Resample(brain, images["T1"], turn, sitk.sitkNearestNeighbor))
+    assert min(dice(one, other) for one, other in itertools.combinations(masks, 2)) >= 0.95
+
+
+def test_t2_alone_is_stripped_of_the_fluid_around_the_brain(scan):
+    image = sitk.Cast(scan.sequences["T2"].image, sitk.sitkFloat32)
+    found = strip(image, "t2").brain
+    assert dice(found, scan.sequences["T2"].brain) >= 0.96
+    assert dice(found, sitk.And(found, scan.sequences["T2"].brain)) >= 0.99  # nothing around it
 
 
 def test_a_stripped_image_is_known_as_such(shared_data):

@@ -27,6 +27,11 @@ _BINS, _SMOOTH_BINS = 64, 1.5
 _CLIP, _PER_MM = 3.0, 0.5
 _ROUNDS = 3
 _OPEN_MM, _CLOSE_MM = 4.0, 6.0
+#: T2 shows the brightest tenth of the ventricles at least so much brighter than the brain. There, what is brighter than
+#: the second share of the brain is fluid, up to this depth under the surface of a mask, mm.
+_VENTRICLE_SHARE, _FLUID_SHARE, _FLUID_MM = 2.0, 1.5, 2.0
+#: Where the template has more fluid than this in it there may be a ventricle.
+_VENTRICLE = 0.8
 #: A brain without skull: so much of the image is one value, and the brain is so bright under its edge.
 _BACKGROUND_SHARE, _RIM_SHARE = 0.2, 0.5
 #: Standard deviation within a brain over its mean, at least: anything that is even is no brain.
@@ -68,7 +73,8 @@ def strip(image: sitk.Image, kind: Contrast, *, bias_field: bool = True) -> Stri
     white = white_matter(image, inside, transform)
     if bias_field and sitk.GetArrayViewFromImage(white).any():
         image, _ = correct_bias(image, white)
-    return Stripped(refine(image, distance), transform, fit, stripped_before=False)
+    brain = without_fluid(image, refine(image, distance), transform)
+    return Stripped(brain, transform, fit, stripped_before=False)
 
 
 def aligned(image: sitk.Image, brain: sitk.Image, kind: Contrast, *, stripped_before: bool) -> Stripped:
@@ -99,6 +105,26 @@ def refine(image: sitk.Image, carried: sitk.Image) -> sitk.Image:
             break
         distance = (start + _distance(inside, image)) / 2
     return _image(inside, image)
+
+
+def without_fluid(image: sitk.Image, brain: sitk.Image, from_template: sitk.Transform) -> sitk.Image:
+    """The brain without the fluid on its surface, where the image shows fluid bright, as T2 does and FLAIR does not.
+
+    T1 tells the brain from the dark fluid around it, but T2 brain and fluid from the skull.
+    """
+    values, inside = sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(brain) > 0
+    depth = _distance(inside, image)
+    template = icbm152()
+    fluid = sitk.Mask(1.0 - template.grey - template.white, template.brain)
+    carried = sitk.Resample(fluid, image, from_template.GetInverse(), sitk.sitkLinear, 0.0)
+    ventricles = (sitk.GetArrayViewFromImage(carried) > _VENTRICLE) & (depth > _DEEP_MM)
+    if not ventricles.any():
+        return brain
+    usual = np.median(values[depth > _DEEP_MM])
+    if np.quantile(values[ventricles], 0.9) < _VENTRICLE_SHARE * usual:
+        return brain
+    fluid_there = (values > _FLUID_SHARE * usual) & (depth < _FLUID_MM)
+    return _image(_clean(inside & ~fluid_there, image), image)
 
 
 def _log_ratio(values: Floats, distance: Floats) -> Floats:
