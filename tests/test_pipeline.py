@@ -105,7 +105,7 @@ def test_made_images_are_indexed_and_a_report_is_written_anew_by_commands_of_the
     assert "2 patients and 0 spoilt ones" in made
     clinical = tmp_path / "cohort" / "clinical.csv"
     found = prognosis("index", tmp_path / "cohort", "-o", tmp_path / "index", "--roi", "gtv-1", "--clinical", clinical)
-    assert "cases      2; 2 with endpoint" in found.stdout
+    assert "cases      2; 2 with time and event" in found.stdout
     assert [case.roi for case in prognosis_dask.read_cases(tmp_path / "index" / "cases.csv")] == ["GTV-1", "GTV-1"]
     before = (undisturbed / "report.html").read_bytes()
     (undisturbed / "report.html").unlink()

@@ -32,12 +32,17 @@ class IndexSummary:
             f"images     {_counts(self.series)}",
             f"masks      {_counts(self.masks)}" + (f"; {self.by_geometry} by geometry" if self.by_geometry else ""),
             f"ROIs       {_counts(self.rois, most=8)}",
-            f"cases      {self.cases:,}; {self.with_endpoint:,} with endpoint, {self.events:,} events",
+            f"cases      {self.cases:,}; {self._endpoints()}",
             f"problems   {sum(self.problems.values()):,}",
         ]
         lines += [f"  {count:>7,}  {code}" for code, count in self.problems.most_common()]
         lines += [f"caution    {patient}: {reason}" for patient, reason in sorted(self.cautions.items())]
         return "\n".join([*lines, f"written to {self.out}"])
+
+    def _endpoints(self) -> str:
+        if not self.with_endpoint:  # as where a class is to be learnt
+            return "none with time and event"
+        return f"{self.with_endpoint:,} with time and event, {self.events:,} events"
 
 
 def _counts(counter: Counter[str], most: int | None = None) -> str:
