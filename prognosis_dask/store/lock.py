@@ -51,6 +51,6 @@ def driver_is_gone(path: Path) -> bool:
         os.kill(int(holder[1]), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # it lives, as somebody else
-        return False
+    except PermissionError:
+        pass  # it lives, as somebody else's
     return False
