@@ -119,11 +119,13 @@ COLLECTIONS: Mapping[str, Collection] = {
     # names are not certain, so every ROI is taken.
     "abcs": Collection(policy="each", modalities=("CT", "MR"), time_columns=(), event_columns=()),
     # LGG-1p19qDeletion: T1 and T2 in DICOM; the segmentations, on T2, in NIfTI, with both images converted beside them
-    # (LGG-104/LGG-104_T2.nii.gz, LGG-104_Segmentation.nii.gz). A class, grade or 1p/19q, takes the outcome's place.
+    # (LGG-104/LGG-104_T2.nii.gz, LGG-104-Segmentation.nii.gz). A class, Grade (2, 3) or 1p/19q (n/n, d/d), takes the
+    # outcome's place; its spreadsheet, TCIA_LGG_cases_159.xlsx, has the patient in Filename, histology in Type.
     "lgg_1p19q": Collection(
         modalities=("MR",),
         sequences=True,
         id_columns=("Filename", "File name", "PatientID", "Patient ID", "patient_id"),
+        cautions={"LGG-223": "users found its T2 and segmentation under each other's file name: look, then rename"},
         time_columns=(),
         event_columns=(),
     ),
