@@ -31,6 +31,7 @@ from prognosis_dask.report.scan import ScanResult, write_scan
 from prognosis_dask.report.words import with_interval
 from prognosis_dask.sections import build_section
 from prognosis_dask.stages import StageContext, run_radiomics, run_roi
+from prognosis_dask.statistics.asked import read_given
 from prognosis_dask.statistics.external import expect_agreement, range_warnings
 from prognosis_dask.statistics.frozen import Frozen, thaw
 from prognosis_dask.statistics.network_features import FAMILY, FILE, NetworkFeatures
@@ -79,7 +80,8 @@ def predict_scan(
     mask
         The tumour's mask; without one an automatic candidate takes its place, and is called so.
     clinical
-        The patient's values of clinical columns that the model has; those not given count as missing.
+        The patient's values of clinical columns that the model has; those not given count as missing, and are taken as
+        the training cases' median.
 
     Raises
     ------
@@ -89,8 +91,9 @@ def predict_scan(
         When the run holds no such model, or a file is not there.
     """
     model = _model(Path(run))
+    given = read_given(model.frozen, clinical or {})
     with tempfile.TemporaryDirectory() as folder:
-        case = _case(model, files, str(mask), dict(clinical or {}), Path(folder))
+        case = _case(model, files, str(mask), given, Path(folder))
         used = model.job.brain.sequences or tuple(case.sequences)
         shown = {name: _place(path) for name, path in case.sequences.items() if name in used or name == model.reference}
         dataset, attributes, size, mosaic = _measured(model, case, Path(folder))

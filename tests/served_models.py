@@ -28,17 +28,30 @@ LUNG_FEATURES = {
 }
 
 
-def make_survival_run(folder: Path, *, job: str = "lung demo", patients: int = 120) -> Path:
-    """A run's folder with a Cox model on radiomic features, scattered around those of a lung tumour."""
+#: Clinical columns: what one unit of age, and each histology but the first, add to the risk.
+AGE_RISK = 0.06
+HISTOLOGY_RISK = {"adenocarcinoma": 0.0, "large cell": 0.8, "squamous": -0.6}
+
+
+def make_survival_run(folder: Path, *, job: str = "lung demo", patients: int = 120, clinical: bool = False) -> Path:
+    """A run's folder with a Cox model on radiomic features, scattered around those of a lung tumour.
+
+    ``clinical``: age and histology are in the model too.
+    """
     rng = np.random.default_rng(3)
     centre = np.array(list(LUNG_FEATURES.values()))
     noise = rng.normal(size=(patients, len(LUNG_FEATURES)))
     X = centre * (1 + 0.3 * noise)
     risk = noise @ np.array([-0.5, 0.6, 0.0, 0.3, 0.0, 0.0])
+    encodings = [Encoding(name, "radiomics", unit=unit(name)) for name in LUNG_FEATURES]
+    if clinical:
+        age, histology = rng.integers(45, 85, patients), rng.integers(0, len(HISTOLOGY_RISK), patients)
+        X = np.column_stack([X, age, histology == 1, histology == 2])
+        risk = risk + AGE_RISK * (age - 65) + np.array(list(HISTOLOGY_RISK.values()))[histology]
+        encodings += [Encoding("age", "clinical"), Encoding("histology", "clinical", levels=tuple(HISTOLOGY_RISK))]
     death, lost = 700 * rng.exponential(size=patients) * np.exp(-risk), rng.uniform(300, 2500, patients)
     endpoint = Survival(np.minimum(death, lost).round() + 1, death <= lost)
-    encodings = [Encoding(name, "radiomics", unit=unit(name)) for name in LUNG_FEATURES]
-    procedure = Procedure(selector="", n_features=(len(LUNG_FEATURES),), penalty=(0.1,))
+    procedure = Procedure(selector="", n_features=(X.shape[1],), penalty=(0.1,))
     settings = Job(job, cohort=CohortSection(modalities=("CT",)), deep=DeepSection(enabled=False))
     return _write(folder, settings, procedure, X, encodings, endpoint)
 
@@ -66,9 +79,9 @@ def _write(
     folder: Path, job: Job, procedure: Procedure, X: np.ndarray, encodings: list[Encoding], endpoint: Endpoint
 ) -> Path:
     ids = tuple(f"P-{i:03d}" for i in range(len(X)))
-    names = tuple(encoding.column for encoding in encodings)
-    families = tuple(encoding.family for encoding in encodings)
-    units = tuple(encoding.unit for encoding in encodings)
+    names = tuple(name for encoding in encodings for name in encoding.features)
+    families = tuple(encoding.family for encoding in encodings for _ in encoding.features)
+    units = tuple(unit for encoding in encodings for unit in encoding.units)
     table = FeatureTable(X, names, families, units, ids, ids, endpoint)
     horizons = (365.0, 730.0) if isinstance(endpoint, Survival) else ()
     models = folder / "models"

@@ -43,13 +43,19 @@ from prognosis_dask.synthetic import make_cohort
 from tests.served import Browser, Running, running
 from tests.served_models import make_survival_run
 
-LUNG = "lung-demo"
+LUNG, CLINIC = "lung-demo", "clinic-demo"
 NAME, ID = "Doe^Jane", "HOSPITAL-4711"
 
 
 @pytest.fixture(scope="module")
 def lung(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_survival_run(tmp_path_factory.mktemp("models") / "lung")
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that takes age and histology too."""
+    return make_survival_run(tmp_path_factory.mktemp("models") / "clinic", job="clinic demo", clinical=True)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +80,9 @@ def client() -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def server(client: Client, lung: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def server(client: Client, lung: Path, clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     limits = Limits(upload_bytes=20_000_000, unpacked_bytes=40_000_000, files=100, scans_per_browser=3)
-    with running(client, [lung], Settings(tmp_path_factory.mktemp("served"), limits=limits)) as server:
+    with running(client, [lung, clinic], Settings(tmp_path_factory.mktemp("served"), limits=limits)) as server:
         yield server
 
 
@@ -137,6 +143,54 @@ def test_the_score_is_that_of_the_frozen_model_on_the_features_of_a_run(
         line = lines[name]
         expected = coefficient * (line["value"] - line["training_median"]) / scale
         assert line["change"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_clinical_values_reach_the_prediction_and_what_is_left_empty_is_the_median(
+    browser: Browser, clinic: Path, scan_zip: bytes
+) -> None:
+    """The witness is the formula that model.json spells out: the same scan, with values and without."""
+    files = [("images", "scan.zip", scan_zip)]
+    values = {f"{CLINIC}.0": " 71,5", f"{CLINIC}.1": "Squamous"}
+    scans = [browser.upload(CLINIC, files, roi="gtv-1", **fields) for fields in (values, {f"{CLINIC}.0": ""})]
+    assert [browser.wait(scan) for scan in scans] == ["done", "done"]
+    given, empty = (json.loads(browser.get(f"{scan}/result.json").body) for scan in scans)
+    formula = json.loads((clinic / "models" / "model.json").read_text())
+    beta = {
+        name: coefficient / scale
+        for name, coefficient, scale in zip(formula["features"], formula["coefficient"], formula["scale"], strict=True)
+    }
+    median = empty["clinical"][0]["training_median"]
+    # most patients have another histology: the median of "is squamous" is no
+    expected = beta["age"] * (71.5 - median) + beta["histology=squamous"]
+    change = given["prediction"]["risk_score"] - empty["prediction"]["risk_score"]
+    assert change == pytest.approx(expected, rel=1e-9)
+    assert [(one["column"], one["given"]) for one in given["clinical"]] == [("age", "71.5"), ("histology", "squamous")]
+    assert [one["given"] for one in empty["clinical"]] == [None, None]
+    told_missing = [any("Not known of this scan" in line for line in told["warnings"]) for told in (given, empty)]
+    assert told_missing == [False, True]
+    for path in (scans[0], f"{scans[0]}/result.html"):
+        assert re.search(r"histology</th>\s*<td>squamous</td>", browser.get(path).text)
+    assert f"not given: the training cases&#39; median, {median:.4g}," in browser.get(scans[1]).text.replace(
+        "'", "&#39;"
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "words"),
+    [
+        ("0", "old", "age is 'old', expected a number such as "),
+        ("0", "1e99", "age is '1e99', expected a number such as "),
+        ("1", "<b>mixed</b>", "expected one of adenocarcinoma, large cell, squamous, or nothing."),
+    ],
+)
+def test_a_clinical_value_that_cannot_be_is_refused_in_a_sentence(
+    browser: Browser, server: Running, field: str, text: str, words: str
+) -> None:
+    before = {path.name for path in server.scans.folder.iterdir()}
+    answer = browser.send(CLINIC, [("images", "a.nii", b"x")], **{f"{CLINIC}.{field}": text})
+    assert (answer.status, words in answer.message) == (400, True), answer.message
+    assert "<b>" not in answer.text
+    assert {path.name for path in server.scans.folder.iterdir()} == before
 
 
 def test_several_structures_are_put_to_the_reader(browser: Browser, scan_zip: bytes) -> None:

@@ -28,7 +28,7 @@ pytestmark = [
 ]
 #: Far more than any step takes, so that no test depends on the machine's load.
 PATIENCE_MS = 240_000
-LUNG, GRADE = "Lung demo: made patients", "Grade demo: made patients"
+LUNG, GRADE, CLINIC = (f"{name} demo: made patients" for name in ("Lung", "Grade", "Clinic"))
 
 
 @dataclass
@@ -82,7 +82,8 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served")
-    server = Server(folder, (make_survival_run(folder / "lung"), make_grade_run(folder / "grade")))
+    clinic = make_survival_run(folder / "clinic", job="clinic demo", clinical=True)
+    server = Server(folder, (make_survival_run(folder / "lung"), make_grade_run(folder / "grade"), clinic))
     server.start()
     yield server
     server.stop()
@@ -204,6 +205,32 @@ def test_a_brain_scan_from_upload_to_result(page: Page, shared_data: Path) -> No
     for name in ("Mosaic of the slices", "before and after"):
         assert page.get_by_alt_text(re.compile(name)).evaluate("i => i.decode().then(() => i.naturalWidth > 100)")
     assert page.get_by_text("size volume").count() > 0
+
+
+def test_clinical_values_are_asked_for_by_the_chosen_model_alone(page: Page, made: Path) -> None:
+    values = page.get_by_role("group", name=re.compile("Clinical values for this model"))
+    expect(values).to_have_count(0)  # hidden from screen readers too
+    page.get_by_label(re.compile(LUNG)).focus()
+    page.keyboard.press("ArrowUp")  # the last of the models, by the keyboard
+    expect(page.get_by_label(re.compile(CLINIC))).to_be_checked()
+    expect(values).to_have_count(1)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("textbox", name=re.compile("^age"))).to_be_focused()
+    page.keyboard.type("seventy")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("combobox", name="histology")).to_be_focused()
+    page.keyboard.type("large")
+    page.get_by_label("Name of the structure").fill("GTV-1")
+    page.get_by_label("Images", exact=True).set_input_files(made)
+    page.get_by_role("button", name="Upload").press("Enter")
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text("age is 'seventy', expected a number", timeout=PATIENCE_MS)
+    page.get_by_role("textbox", name=re.compile("^age")).fill("70")
+    page.get_by_role("button", name="Upload").press("Enter")
+    until_result(page)
+    rows = page.get_by_role("region", name="Clinical values").get_by_role("row")
+    assert [row.inner_text().split("\t") for row in rows.all()[1:]] == [["age", "70"], ["histology", "large cell"]]
+    assert page.get_by_text("Not known of this scan").count() == 0
 
 
 def test_a_structure_is_chosen_where_there_are_several(page: Page, made: Path) -> None:

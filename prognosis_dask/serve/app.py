@@ -21,6 +21,7 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from prognosis_dask.serve.access import HEADERS, Access, SafeHeaders, is_loopback
+from prognosis_dask.serve.clinical import form_fields, read_fields
 from prognosis_dask.serve.desk import Desk
 from prognosis_dask.serve.errors import RefusedError
 from prognosis_dask.serve.pages import one_file, render, static
@@ -120,6 +121,7 @@ class Site:
         return render(
             "home.html.j2",
             models=self._desk.models,
+            asked={key: form_fields(model) for key, model in self._desk.models.items()},
             form=self._access.form_value(session),
             limits=self._settings.limits,
             scans=[self._listed(scan) for scan in reversed(own)],
@@ -137,6 +139,7 @@ class Site:
             self._expect_room(self._access.owner(session))
             if fields.get("model") not in self._desk.models:
                 raise RefusedError("Choose one of the models.")
+            read_fields(self._desk.models[fields["model"]], fields)
 
         scan_id, folder = self._scans.new_folder()
         (folder / "received").mkdir()
@@ -156,6 +159,7 @@ class Site:
             model=fields["model"],
             created=time.time(),
             roi=fields.get("roi", ""),
+            clinical=read_fields(self._desk.models[fields["model"]], fields),
             files=tuple((file.path.name, file.field, file.sequence) for file in files),
         )
         self._desk.submit(self._scans.put(scan))

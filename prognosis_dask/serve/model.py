@@ -19,6 +19,7 @@ from prognosis_dask.pipeline import feature_settings
 from prognosis_dask.radiomics import read_params
 from prognosis_dask.sections import build_section
 from prognosis_dask.stages import StageContext
+from prognosis_dask.statistics.asked import Asked, asked_columns
 from prognosis_dask.statistics.frozen import MODEL, Frozen, thaw
 from prognosis_dask.statistics.network_features import FAMILY, FILE
 
@@ -72,6 +73,11 @@ class ServedModel:
     def takes_no_mask(self) -> bool:
         """Whether a scan may come without a mask: the brain stage then looks for the tumour."""
         return self.job.brain.enabled
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """What the prediction depends on and no image tells."""
+        return tuple(column for column in asked_columns(self.frozen) if column.used)
 
 
 def load_models(folders: Sequence[Path]) -> dict[str, ServedModel]:

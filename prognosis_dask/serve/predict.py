@@ -78,7 +78,7 @@ def scan_warnings(training: TrainingScans, modality: str, spacing_mm: Sequence[f
 
 
 def _table(model: ServedModel, dataset: xr.Dataset, run: Path) -> FeatureTable:
-    """The case's row with every feature that the model asks for; clinical ones, which no scan holds, are missing."""
+    """The case's row with every feature that the model asks for; clinical columns that nobody gave are missing."""
     frozen = model.frozen
     source = dataset_source(dataset.drop_vars(["time_days", "event"]), "the scan")  # nobody knows them yet
     table = read_tables([source], None, [e for e in frozen.encodings if source.find(e.column) is not None]).table

@@ -15,7 +15,7 @@ from prognosis_dask.serve.errors import RefusedError
 from prognosis_dask.serve.settings import Limits
 
 _FIELD_BYTES = 1_000
-_FIELDS = 10
+_FIELDS = 200
 _HEADER_BYTES = 4_000
 
 

@@ -51,6 +51,8 @@ class Scan:
         Seconds since 1970.
     roi
         The ROI's name that was asked for; empty where none was.
+    clinical
+        The values that were given of the model's clinical columns.
     files
         What was received: name on disk, field of the form, MR sequence.
     choices, chosen
@@ -70,6 +72,7 @@ class Scan:
     created: float = 0.0
     finished: float | None = None
     roi: str = ""
+    clinical: dict[str, str] = field(default_factory=dict)
     files: tuple[tuple[str, str, str], ...] = ()
     choices: tuple[str, ...] = ()
     chosen: int | None = None

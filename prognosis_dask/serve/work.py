@@ -24,6 +24,7 @@ from prognosis_dask.job import CohortSection, Job
 from prognosis_dask.pipeline import run_features
 from prognosis_dask.report.words import count
 from prognosis_dask.runtime.task import run_task
+from prognosis_dask.serve.clinical import told as told_clinical
 from prognosis_dask.serve.drawings import place_among, survival_curves
 from prognosis_dask.serve.look import AUTOMATIC, Look, run_look
 from prognosis_dask.serve.model import ServedModel, cohort_rules
@@ -166,7 +167,7 @@ def _case(scan: Scan, model: ServedModel, bench: Bench) -> tuple[Case, list[str]
     ignored = unpacked.ignored
     notes = [f"{count(ignored, 'file')} of the upload: no image, left out."] if ignored else []
     name = case_name(scan.id)
-    return replace(case, case_id=name, patient_id=name, covariates={}), notes, found["secrets"]
+    return replace(case, case_id=name, patient_id=name, covariates=scan.clinical), notes, found["secrets"]
 
 
 def _unpacked(scan: Scan, upload: Path, limits: Limits) -> Unpacked:
@@ -260,6 +261,7 @@ def _told(scan: Scan, model: ServedModel, bench: Bench, case: Case, shown: dict[
         "notice": NOTICE,
         "model": {"title": model.title, **model.facts},
         "scan": {"modality": case.modality, "roi": case.roi, "sequences": list(case.sequences), **shown},
+        "clinical": told_clinical(model, scan.clinical),
         **found,
         "program": f"prognosis_dask {__version__}",
         "finished": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
