@@ -163,6 +163,24 @@ def test_a_patient_is_finished_with_the_last_stage_of_its_last_case() -> None:
     assert tally.stages["deep"].seconds == {"read": 3.0, "total": 6.0}
 
 
+def test_brains_are_counted_with_the_stages_that_follow() -> None:
+    """A patient whose brain is prepared is not finished, and one whose brain is not found has nothing left to do."""
+    stages = ["brain", "roi", "radiomics"]
+    cases = [Case(name, name, "MR", "r", "i", "m") for name in "abcd"]
+    known = {"brain": {o.case_id: o for o in outcomes("brain", "c") + outcomes("brain", "d", GAP)}}
+    tally = Tally(cases, stages, known | {"roi": {}, "radiomics": {}}, gates=2)
+    assert [tally.stages[name].total for name in stages] == [2, 3, 3]
+    tally.count(outcomes("brain", "a") + outcomes("brain", "b", GAP))
+    assert [tally.stages[name].total for name in stages] == [2, 2, 2]
+    assert tally.patients_done == 2  # b and d
+    tally.count(outcomes("roi", "a") + outcomes("roi", "c", GAP))
+    assert (tally.stages["radiomics"].total, tally.patients_done) == (1, 3)
+    tally.count(outcomes("radiomics", "a", Problem(Code.STORE_DAMAGED, "checksum")))
+    assert (tally.stages["brain"].total, tally.stages["roi"].total) == (2, 3)
+    tally.count(outcomes("roi", "a") + outcomes("radiomics", "a"))
+    assert tally.patients_done == 4
+
+
 def test_a_case_with_damaged_data_is_counted_once_it_is_through() -> None:
     tally = Tally([Case("a", "a", "CT", "r", "i", "m")], ["roi", "deep"], {"roi": {}, "deep": {}})
     tally.count(outcomes("roi", "a") + outcomes("deep", "a", Problem(Code.STORE_DAMAGED, "checksum")))

@@ -124,7 +124,8 @@ def _mosaic(
     axes = figure.subplots(2, len(slices), squeeze=False)
     for column, index in enumerate(slices):
         names = ", ".join(name for name in ("first", "centre", "largest", "last") if chosen[name] == index)
-        axes[0, column].set_title(f"slice {index}: {names}", color="white", fontsize=8)
+        # counted from 1, as viewers do
+        axes[0, column].set_title(f"slice {index + 1}: {names}", color="white", fontsize=8)
         for axis, part in ((axes[0, column], (slice(None), slice(None))), (axes[1, column], box)):
             axis.imshow(values[index][part], cmap="gray", vmin=low, vmax=max(high, low + 1e-9), aspect=_aspect(image))
             if mask[index][part].any():

@@ -47,7 +47,7 @@ class ScanResult:
     size
         Of the tumour.
     slices
-        Indices of the slices in the mosaic, and what each one shows.
+        Indices of the slices in the mosaic, counted from 0, and what each one shows; the page counts from 1.
     mosaic
         The tumour's epitome, PNG.
     quality
@@ -152,7 +152,7 @@ def _tumour(result: ScanResult) -> list[Block]:
         ("largest axial diameter", f"{number(size.axial_diameter_mm, 1)} mm"),
         ("diameter at a right angle to it, same slice", f"{number(size.perpendicular_mm, 1)} mm"),
         ("their product (RANO)", f"{number(size.product_mm2, 0)} mm²"),
-        ("slice of these diameters", str(size.slice_index)),
+        ("slice of these diameters", str(size.slice_index + 1)),
         ("largest diameter in 3D", f"{number(size.diameter_3d_mm, 1)} mm"),
         ("centre, patient x, y, z", _place(size.centre_mm)),
     ]
@@ -173,14 +173,16 @@ def _mosaic(result: ScanResult) -> Picture:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
         f'<image width="{width}" height="{height}" href="{address}"/></svg>'
     )
-    slices = pd.DataFrame({"slice": list(result.slices), "shows": list(result.slices.values())})
-    shown = listed([f"{index} ({shows})" for index, shows in result.slices.items()])
+    numbers = [index + 1 for index in result.slices]
+    slices = pd.DataFrame({"slice": numbers, "shows": list(result.slices.values())})
+    shown = listed([f"{at} ({shows})" for at, shows in zip(numbers, result.slices.values(), strict=True)])
     return Picture(
         "epitome",
         svg,
         slices,
         f"Mosaic of {len(slices)} axial slices with the tumour's outline: slices {shown}.",
-        f"The tumour's epitome: the slices that show it best. From the top left: slices {shown}.",
+        f"The tumour's epitome: the slices that show it best. From the left: slices {shown}; "
+        "slice 1 is the lowest. Below, the tumour from near. The patient's left is on the right.",
     )
 
 

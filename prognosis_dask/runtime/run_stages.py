@@ -34,8 +34,12 @@ def run_all(
     """
     counts: dict[str, dict[str, float]] = {}
     first, *others = stages
-    if first.name == "brain":
-        counts = run_stages(job, client, ledger, watch, cases, [first], context, redo=lost_brains(ledger, brains))
+    two_parts = first.name == "brain"
+    redo = lost_brains(ledger, brains) if two_parts else set()
+    known = {stage.name: _known(ledger, stage, redo if stage is first else ()) for stage in stages}
+    watch.begin(Tally(cases, list(known), known, gates=2 if two_parts else 1))
+    if two_parts:
+        counts = run_stages(job, client, ledger, watch, cases, [first], context, redo)
         prepared = current(ledger, first)
         cases = [case for case in cases if case.case_id in prepared and not prepared[case.case_id].problem]
         stages = others
@@ -58,15 +62,12 @@ def run_stages(
     """
     # another job in the same folder would write other pixels under rows that this one takes for its own
     ledger.drop_outdated(stages[0].name, stages[0].digests)
-    finished = {stage.name: ledger.finished(stage.name, stage.digests) for stage in stages}
-    known = {name: {k: v for k, v in ledger.outcomes(name).items() if k in ids} for name, ids in finished.items()}
-    known = {name: {k: v for k, v in rows.items() if k not in redo} for name, rows in known.items()}
+    known = {stage.name: _known(ledger, stage, redo) for stage in stages}
     first, *followers = stages
     plan = CohortPlan(cases, first, followers, context, known)
     counts = {
         stage.name: {"done": 0, "failed": 0, "reused": len(known[stage.name]), "seconds": 0.0} for stage in stages
     }
-    watch.begin(Tally(cases, [stage.name for stage in stages], known))
     with Progress(plan.totals()) as progress:
 
         def record(outcomes: Sequence[Outcome]) -> None:
@@ -90,6 +91,12 @@ def run_stages(
             workers_wait_s=job.run.workers_wait_s,
         )
     return counts
+
+
+def _known(ledger: Ledger, stage: Stage, redo: Collection[str]) -> dict[str, Outcome]:
+    """The stage's final outcomes of earlier runs."""
+    finished = ledger.finished(stage.name, stage.digests)
+    return {k: v for k, v in ledger.outcomes(stage.name).items() if k in finished and k not in redo}
 
 
 def current(ledger: Ledger, stage: Stage) -> dict[str, Outcome]:

@@ -38,24 +38,38 @@ class Tally:
     """
 
     def __init__(
-        self, cases: Sequence[Case], stages: Sequence[str], known: Mapping[str, Mapping[str, Outcome]]
+        self, cases: Sequence[Case], stages: Sequence[str], known: Mapping[str, Mapping[str, Outcome]], gates: int = 1
     ) -> None:
-        """``stages`` in order, the first one first; ``known`` holds the final outcomes of earlier runs."""
-        self._first, *self._followers = stages
+        """``stages`` in order; ``known`` holds the final outcomes of earlier runs.
+
+        A case that fails in one of the first ``gates`` stages goes no further. The last of them is run once more where
+        a later one finds its data damaged.
+        """
+        self._gates = tuple(stages[:gates])
+        self._after = {gate: tuple(stages[place + 1 :]) for place, gate in enumerate(self._gates)}
         self._patient = {case.case_id: case.patient_id for case in cases}
         self._known = {stage: frozenset(known[stage]) for stage in stages}
         self._repaired: set[str] = set()
         self._left = Counter({case.patient_id: 0 for case in cases})
         self.stages = {stage: StageTally(0, len(known[stage])) for stage in stages}
         for case in cases:
-            earlier = known[self._first].get(case.case_id)
-            for stage in [self._first] if earlier and earlier.problem else stages:
+            for stage in self._reached(case.case_id, stages, known):
                 if case.case_id not in self._known[stage]:
                     self.stages[stage].total += 1
                     self._left[case.patient_id] += 1
         self.patients = len(self._left)
         self.patients_reused = self.patients_done = sum(not left for left in self._left.values())
         self.failures: deque[tuple[float, str, str, str]] = deque(maxlen=LATEST)
+
+    def _reached(
+        self, case_id: str, stages: Sequence[str], known: Mapping[str, Mapping[str, Outcome]]
+    ) -> Sequence[str]:
+        """The stages up to the first gate that is known to have stopped the case."""
+        for place, gate in enumerate(self._gates):
+            earlier = known[gate].get(case_id)
+            if earlier and earlier.problem:
+                return stages[: place + 1]
+        return stages
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
         """Count outcomes that the ledger has taken."""
@@ -69,20 +83,19 @@ class Tally:
         if problem:
             self.failures.append((time.time(), outcome.stage, short_hash(outcome.case_id), problem.code.value))
             if problem.code is Code.STORE_DAMAGED and outcome.case_id not in self._repaired:
-                # its first stage is run once more, and then this one
+                # the stage that made them is run once more, and then this one
                 self._repaired.add(outcome.case_id)
-                self.stages[self._first].total += 1
+                self.stages[self._gates[-1]].total += 1
                 self._left[self._patient[outcome.case_id]] += 1
                 return
             tally.failed += 1
-            if outcome.stage == self._first:
-                self._give_up(outcome.case_id)
+            self._give_up(outcome.case_id, self._after.get(outcome.stage, ()))
         else:
             tally.done += 1
         self._finish(outcome.case_id)
 
-    def _give_up(self, case_id: str) -> None:
-        for stage in self._followers:
+    def _give_up(self, case_id: str, stages: Sequence[str]) -> None:
+        for stage in stages:
             if case_id not in self._known[stage]:
                 self.stages[stage].total -= 1
                 self._finish(case_id)
