@@ -47,10 +47,10 @@ def make_models(folder: Path, *, n: int = 160, seed: int = 0, case_ids: Sequence
         "correlation": _correlation(X),
         "added": pd.DataFrame(
             [
-                ("stage", "images", 9.1, 2, 0.0106, 0.021, -0.004, 0.046),
-                ("volume", "images", 3.0, 2, 0.22, 0.01, -0.02, 0.04),
+                ("stage", "images", "likelihood ratio", 9.1, 2, 0.0106, 0.021, -0.004, 0.046),
+                ("volume", "images", "likelihood ratio", 3.0, 2, 0.22, 0.01, -0.02, 0.04),
             ],
-            columns=["base", "added", "likelihood_ratio", "df", "p", "delta_c", "lower", "upper"],
+            columns=["base", "added", "test", "statistic", "df", "p", "delta_c", "lower", "upper"],
         ),
         "table1": _table1(X, event, rng),
     }

@@ -183,7 +183,18 @@ def kaplan_meier(models: ModelFolder) -> Picture | None:
         part,
         f"Kaplan-Meier curves of the risk groups: {counts}." + (f" {test}." if test else ""),
         f"Kaplan-Meier estimate by risk group of “{models.primary}”. {HELD_OUT} The groups’ cut-off, too, comes from "
-        f"training cases. Bands: 95 % confidence intervals (log-log); ticks: censored cases.{caution}",
+        f"training cases. Bands: 95 % confidence intervals (log-log); ticks: censored cases.{caution}"
+        f"{_several_cases(models)}",
+    )
+
+
+def _several_cases(models: ModelFolder) -> str:
+    cases, patients = (models.summary.get(name) for name in ("n_cases", "n_patients"))
+    if cases == patients:
+        return ""
+    return (
+        f" Counts are of cases, {cases} of {patients} patients; bands, hazard ratio’s interval and test have their "
+        "variance over patients."
     )
 
 

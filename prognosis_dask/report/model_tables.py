@@ -261,22 +261,24 @@ def proportional_hazards(models: ModelFolder) -> Table | None:
 
 def added_value(models: ModelFolder) -> Table | None:
     """What features add to volume and stage."""
-    table = models.table("added", "base", "added", "likelihood_ratio", "df", "p", "delta_c", "lower", "upper")
+    table = models.table("added", "base", "added", "test", "statistic", "df", "p", "delta_c", "lower", "upper")
     if table is None:
         return None
     known = {"volume", "stage", "volume + stage", models.primary}
     shown = table[table["base"].isin(known) & table["added"].isin(known)]
     shown = table if shown.empty else shown
+    over_patients = "Wald’s test with its variance over patients, who have several cases"
+    tests = over_patients if any(str(test).startswith("Wald") for test in shown["test"]) else "likelihood-ratio test"
     others = " Other procedures: models/added.csv." if len(shown) < len(table) else ""
     rows = [
-        (r.base, r.added, number(r.likelihood_ratio), number(r.df, 0), p_number(r.p),
+        (r.base, r.added, number(r.statistic), number(r.df, 0), p_number(r.p),
          with_interval(r.delta_c, r.lower, r.upper, 3))
         for r in records(shown)
     ]  # fmt: skip
     return Table(
-        "What is added to a model of what is known without it: likelihood-ratio test, and the change in Harrell’s C "
-        f"with its 95 % interval.{others}",
-        ("Known", "Added", "Likelihood ratio", "df", "p", "Change in C"),
+        f"What is added to a model of what is known without it: {tests}, and the change in Harrell’s C with its 95 % "
+        f"interval. A procedure stands for itself by its held-out risk score.{others}",
+        ("Known", "Added", "χ²", "df", "p", "Change in C"),
         "llnnnn",
         [Rows("", rows)],
     )

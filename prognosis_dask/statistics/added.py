@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.clustered import clustered_wald
 from prognosis_dask.statistics.concordance import concordance_drawn
 from prognosis_dask.statistics.differences import cox_coefficient, likelihood_ratio
 from prognosis_dask.statistics.endpoint import FloatArray
@@ -20,15 +21,17 @@ _KNOWN = ("volume", "stage")
 
 
 def added_rows(table: FeatureTable, results: Mapping[str, Sequence[FoldResult]], seed: int) -> list[Row]:
-    """Rows ``base, added, likelihood_ratio, df, p, delta_c, lower, upper``, for each procedure both ways.
+    """Rows ``base, added, test, statistic, df, p, delta_c, lower, upper``, for each procedure both ways.
 
     Procedures that chose nothing but volume and stage are left out.
 
     A procedure stands for itself by its held-out risk score (less the training cases' median, averaged over the
-    repeats), as in Tibshirani & Efron's pre-validation (2002): no score comes from a model that saw its case. Volume
-    and stage, where the table has these families, enter as they are, missing values as the median. Both models are
-    plain Cox models of these few columns on all cases. ``delta_c`` is the difference of their Harrell's C, with an
-    interval that draws patients and keeps the models; on so few columns its optimism is small, not zero.
+    repeats), as in Tibshirani & Efron's pre-validation (2002): no score comes from a model that saw its case.
+    Volume and stage, where the table has these families, enter as they are, missing values as the median. Both
+    models are plain Cox models of these few columns on all cases, compared by the likelihood ratio; where patients
+    have several cases by Wald's test with the variance over patients (:mod:`prognosis_dask.statistics.clustered`).
+    ``delta_c`` is the difference of their Harrell's C, with an interval that draws patients and keeps the models;
+    on so few columns its optimism is small, not zero.
 
     Parameters
     ----------
@@ -84,11 +87,17 @@ def _columns(table: FeatureTable, families: tuple[str, ...]) -> FloatArray:
 
 def _added(table: FeatureTable, base: FloatArray, added: FloatArray, drawn: FloatArray) -> Row:
     nothing = float("nan")
-    row: Row = dict.fromkeys(("likelihood_ratio", "df", "p", "delta_c", "lower", "upper"), nothing)
+    row: Row = {"test": ""} | dict.fromkeys(("statistic", "df", "p", "delta_c", "lower", "upper"), nothing)
     held = np.isfinite(base).all(axis=1) & np.isfinite(added).all(axis=1)
     time, event, base, added = table.time_days[held], table.event[held], base[held], added[held]
+    patients = np.array(table.patient_ids)[held]
+    several = len(set(patients)) < len(patients)
     try:
-        test = likelihood_ratio(base, added, time, event)
+        test = (
+            clustered_wald(base, added, time, event, patients)
+            if several
+            else likelihood_ratio(base, added, time, event)
+        )
         smaller, larger = (
             concordance_drawn(time, event, X @ cox_coefficient(X, time, event), drawn[:, held])
             for X in (base, np.column_stack([base, added]))
@@ -97,5 +106,5 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, drawn: Floa
         return row | {"note": str(error)}
     lower, upper = interval((larger - smaller)[1:])
     change = float(larger[0] - smaller[0])
-    row |= {"likelihood_ratio": test.statistic, "df": test.df, "p": test.p}
+    row |= {"test": test.test, "statistic": test.statistic, "df": test.df, "p": test.p}
     return row | {"delta_c": change, "lower": lower, "upper": upper, "note": ""}

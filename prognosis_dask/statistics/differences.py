@@ -87,15 +87,16 @@ def wilcoxon(differences: FloatArray) -> float:
 
 
 @dataclass(frozen=True)
-class LikelihoodRatio:
-    """What columns add to a Cox model: statistic, degrees of freedom, p-value."""
+class NestedTest:
+    """What columns add to a Cox model: which test, its statistic, degrees of freedom, p-value."""
 
+    test: str
     statistic: float
     df: int
     p: float
 
 
-def likelihood_ratio(base: FloatArray, added: FloatArray, time: FloatArray, event: BoolArray) -> LikelihoodRatio:
+def likelihood_ratio(base: FloatArray, added: FloatArray, time: FloatArray, event: BoolArray) -> NestedTest:
     """Likelihood ratio test of what columns add to others in a Cox model without a penalty.
 
     Parameters
@@ -114,13 +115,24 @@ def likelihood_ratio(base: FloatArray, added: FloatArray, time: FloatArray, even
     """
     from scipy.special import chdtrc
 
-    both = np.column_stack([base, added])
-    df = _rank(both) - _rank(base)
-    if df < 1:
-        raise StatisticsError("likelihood ratio: the added columns say nothing that the base does not")
+    df, both = expect_more(base, added), np.column_stack([base, added])
     larger, smaller = (cox_likelihood(columns, time, event) for columns in (both, base))
     statistic = max(0.0, 2 * (larger - smaller))
-    return LikelihoodRatio(statistic, df, float(chdtrc(df, statistic)))
+    return NestedTest("likelihood ratio", statistic, df, float(chdtrc(df, statistic)))
+
+
+def expect_more(base: FloatArray, added: FloatArray) -> int:
+    """How many dimensions the added columns have beyond the base's.
+
+    Raises
+    ------
+    StatisticsError
+        When there is none.
+    """
+    df = _rank(np.column_stack([base, added])) - _rank(base)
+    if df < 1:
+        raise StatisticsError("the added columns say nothing that the base does not")
+    return df
 
 
 def cox_likelihood(X: FloatArray, time: FloatArray, event: BoolArray) -> float:

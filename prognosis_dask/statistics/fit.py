@@ -178,7 +178,9 @@ def _notes(table: FeatureTable, procedure: Procedure, model: Fitted, encodings: 
     if len(set(table.patient_ids)) < len(table.case_ids):
         yield (
             "Some patients have several cases. All cases of a patient are in one fold and are drawn together for the "
-            "intervals; standard errors and p-values count them as independent and are too small."
+            "intervals; risk groups and added value are tested with variances over patients. Standard errors of "
+            "coefficients, the check of proportional hazards and correlations count cases as independent: their "
+            "p-values are too small."
         )
     missing = int(np.isnan(visible(procedure, table).X).any(axis=1).sum())
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,8 @@ class KaplanMeier:
     survival
         From that time on, until the next.
     lower, upper
-        Pointwise 95 % interval: Greenwood's variance, on the scale log(-log) (Kalbfleisch & Prentice 1980).
+        Pointwise 95 % interval: Greenwood's variance (or that over patients), on the scale log(-log) (Kalbfleisch &
+        Prentice 1980).
     at_risk
         Cases followed up to that time or beyond.
     """
@@ -40,13 +42,17 @@ class KaplanMeier:
         return np.asarray(self.survival[np.searchsorted(self.time_days, time_days, side="right") - 1])
 
 
-def kaplan_meier(time: FloatArray, event: BoolArray) -> KaplanMeier:
+def kaplan_meier(time: FloatArray, event: BoolArray, patient_ids: Sequence[str] = ()) -> KaplanMeier:
     """Estimate survival (Kaplan & Meier, J Am Stat Assoc 53, 1958).
 
     Parameters
     ----------
     time, event
         Days, and True where follow-up ended with the event; shape (cases,).
+    patient_ids
+        Whose case it is. Where patients have several, the interval is that over patients: what each adds to the
+        logarithm of the curve (the infinitesimal jackknife) is summed within patients; with one case each its squares
+        add up to Greenwood's variance.
 
     Raises
     ------
@@ -56,8 +62,10 @@ def kaplan_meier(time: FloatArray, event: BoolArray) -> KaplanMeier:
     times, died, _, at_risk = _counts(time, event)
     survival = np.cumprod(1 - died / at_risk)
     with np.errstate(divide="ignore", invalid="ignore"):
-        greenwood = np.cumsum(died / (at_risk * (at_risk - died)))
-        width = _Z95 * np.sqrt(greenwood) / np.abs(np.log(survival))
+        variance = np.cumsum(died / (at_risk * (at_risk - died)))
+        if len(set(patient_ids)) < len(patient_ids):
+            variance = _variance_over_patients(time, event, patient_ids)
+        width = _Z95 * np.sqrt(variance) / np.abs(np.log(survival))
         lower, upper = survival ** np.exp(width), survival ** np.exp(-width)
     certain = (survival == 1) | (survival == 0)
     return KaplanMeier(
@@ -67,6 +75,29 @@ def kaplan_meier(time: FloatArray, event: BoolArray) -> KaplanMeier:
         np.append(1.0, np.where(certain, survival, upper)),
         np.append(len(time), at_risk),
     )
+
+
+def _variance_over_patients(time: FloatArray, event: BoolArray, patient_ids: Sequence[str]) -> FloatArray:
+    """Of the logarithm of survival at each distinct time; called where division by zero is quiet."""
+    times, died, _, at_risk = _counts(time, event)
+    fall = np.cumsum(died / (at_risk * (at_risk - died)))
+    own = np.searchsorted(times, time)
+    influence = fall[np.minimum(own[:, None], np.arange(len(times)))]
+    seen = event[:, None] & (own[:, None] <= np.arange(len(times)))
+    influence -= np.where(seen, 1 / (at_risk - died)[own][:, None], 0.0)
+    return np.asarray((patient_sums(influence, patient_ids) ** 2).sum(axis=0))
+
+
+def patient_sums(values: FloatArray, patient_ids: Sequence[str]) -> FloatArray:
+    """The cases' rows, added up for each patient.
+
+    >>> patient_sums(np.array([[1.0], [2.0], [3.0]]), ["a", "b", "a"]).tolist()
+    [[4.0], [2.0]]
+    """
+    patients, patient = np.unique(patient_ids, return_inverse=True)
+    sums = np.zeros((len(patients), values.shape[1]))
+    np.add.at(sums, patient, values)
+    return sums
 
 
 def uncensored(time: FloatArray, event: BoolArray) -> tuple[FloatArray, FloatArray]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.clustered import clustered_log_rank
 from prognosis_dask.statistics.concordance import concordance_drawn, uno_weight
 from prognosis_dask.statistics.curve_tables import (
     CALIBRATION,
@@ -74,7 +75,7 @@ def measure_survival(
         When results hold no survival, or none at a horizon.
     """
     time, event = endpoint.time_days, endpoint.event
-    view = _View(time, event, weights(patient_ids, seed), results, fit_censoring(time, event))
+    view = _View(time, event, patient_ids, weights(patient_ids, seed), results, fit_censoring(time, event))
     sheet = Sheet(results[0].procedure)
     fold_values = _discrimination(view, horizons, sheet)
     tables = {"measures": sheet.rows, "auc_t": _auc_curve(view, horizons, sheet)}
@@ -107,6 +108,7 @@ class _View:
 
     time: FloatArray
     event: BoolArray
+    patient_ids: Sequence[str]
     drawn: FloatArray
     results: Sequence[FoldResult]
     censoring: Censoring
@@ -247,9 +249,12 @@ def _groups(view: _View, sheet: Sheet) -> list[Row]:
     share = case_means(view.results, len(view.time), is_high)[:, 0]
     held = np.isfinite(share)
     high, time, event = share[held] > 0.5, view.time[held], view.event[held]
+    patients = np.array(view.patient_ids)[held]
+    several = len(set(patients)) < len(patients)
     try:
-        test = log_rank(time, event, high.astype(np.int64))
-        sheet.add("log_rank_p", None, np.array([test.p]), "taken as if the groups had been fixed beforehand")
+        test = clustered_log_rank(time, event, high, patients) if several else log_rank(time, event, high)
+        over = "; variance over patients, who have several cases" if several else ""
+        sheet.add("log_rank_p", None, np.array([test.p]), f"taken as if the groups had been fixed beforehand{over}")
         ratio = np.exp(cox_drawn(high[:, None].astype(np.float64), time, event, view.drawn[: 1 + CURVE_DRAWS, held]))
         sheet.add("hazard_ratio_high_low", None, ratio[:, 0])
     except StatisticsError as error:
@@ -258,7 +263,7 @@ def _groups(view: _View, sheet: Sheet) -> list[Row]:
     for group, members in (("low", ~high), ("high", high)):
         if not members.any():
             continue
-        curve = kaplan_meier(time[members], event[members])
+        curve = kaplan_meier(time[members], event[members], patients[members])
         columns = (curve.time_days, curve.survival, curve.lower, curve.upper, curve.at_risk)
         names = ("time_days", "survival", "lower", "upper", "at_risk")
         for values in zip(*(column.tolist() for column in columns), strict=True):

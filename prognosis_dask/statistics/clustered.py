@@ -1,0 +1,128 @@
+"""Variances where a patient has several cases: what a patient's cases say is one observation, not several.
+
+The estimates are those of independent cases; their variance is the sandwich of Lin & Wei (JASA 84, 1989) with the score
+residuals summed within patients (Lee, Wei & Amato 1992). A case that is there twice then changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.differences import NestedTest, cox_coefficient, expect_more
+from prognosis_dask.statistics.endpoint import BoolArray, FloatArray
+from prognosis_dask.statistics.kaplan_meier import LogRank, patient_sums
+
+
+def clustered_log_rank(time: FloatArray, event: BoolArray, high: BoolArray, patient_ids: Sequence[str]) -> LogRank:
+    """Log-rank test of two groups whose variance is that over patients: the robust score test of Cox's model.
+
+    Parameters
+    ----------
+    time, event, high
+        Shape (cases,); ``high`` says which group.
+    patient_ids
+        Whose case it is.
+
+    Raises
+    ------
+    StatisticsError
+        When all cases are in one group, or no event tells the groups apart.
+    """
+    from scipy.special import chdtrc
+
+    residuals, information = score_residuals(high[:, None].astype(np.float64), time, event, np.zeros(1))
+    variance = float((patient_sums(residuals, patient_ids) ** 2).sum())
+    if information[0, 0] <= 0 or variance <= 0:
+        raise StatisticsError(f"log-rank test: none of {int(event.sum())} events tells the two groups apart")
+    statistic = float(residuals.sum()) ** 2 / variance
+    return LogRank(statistic, 1, float(chdtrc(1, statistic)))
+
+
+def clustered_wald(
+    base: FloatArray, added: FloatArray, time: FloatArray, event: BoolArray, patient_ids: Sequence[str]
+) -> NestedTest:
+    """Wald's test, with the variance over patients, of what columns add to others in a Cox model without a penalty.
+
+    It takes the place of :func:`prognosis_dask.statistics.differences.likelihood_ratio`, which has no such variance.
+
+    Parameters
+    ----------
+    base, added
+        Columns of the smaller model, and those that the larger one has besides; shape (cases, columns).
+    time, event
+        Shape (cases,).
+    patient_ids
+        Whose case it is.
+
+    Raises
+    ------
+    StatisticsError
+        When a model has no maximum (separable or collinear columns), without events, or with too few patients.
+    """
+    from scipy.special import chdtrc
+
+    df = expect_more(base, added)
+    coefficient, covariance = clustered_cox(np.column_stack([base, added]), time, event, patient_ids)
+    tested, variance = coefficient[base.shape[1] :], covariance[base.shape[1] :, base.shape[1] :]
+    if np.linalg.matrix_rank(variance) < df:
+        raise StatisticsError(f"Wald's test: {len(set(patient_ids))} patients are too few for {df} columns")
+    statistic = float(tested @ np.linalg.solve(variance, tested))
+    return NestedTest("Wald, over patients", statistic, df, float(chdtrc(df, statistic)))
+
+
+def clustered_cox(
+    X: FloatArray, time: FloatArray, event: BoolArray, patient_ids: Sequence[str]
+) -> tuple[FloatArray, FloatArray]:
+    """Coefficients of a Cox model without a penalty (Breslow's ties), and their covariance over patients.
+
+    Parameters
+    ----------
+    X
+        Shape (cases, columns).
+    time, event
+        Shape (cases,).
+    patient_ids
+        Whose case it is.
+
+    Raises
+    ------
+    StatisticsError
+        When there is no event, or the model has no maximum.
+    """
+    coefficient = cox_coefficient(X, time, event)
+    residuals, information = score_residuals(X, time, event, coefficient)
+    influence = patient_sums(residuals, patient_ids) @ np.linalg.inv(information)
+    return coefficient, np.asarray(influence.T @ influence)
+
+
+def score_residuals(
+    X: FloatArray, time: FloatArray, event: BoolArray, coefficient: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """What each case adds to the score of Breslow's partial likelihood, and the information.
+
+    A case adds its distance from the risk set's mean at its own event, less what was expected of it at each event that
+    it was at risk for (Lin & Wei 1989, equation 2.3).
+
+    Returns
+    -------
+    residuals, information
+        Shapes (cases, columns), (columns, columns).
+    """
+    X = np.asarray(X - X.mean(axis=0))
+    eta = X @ coefficient
+    hazard = np.exp(eta - eta.max())
+    at, died = np.unique(time[event], return_counts=True)
+    order = np.argsort(time, kind="stable")
+    first = np.searchsorted(time[order], at)
+    total = hazard[order][::-1].cumsum()[::-1][first]
+    mean: FloatArray = (hazard[:, None] * X)[order][::-1].cumsum(axis=0)[::-1][first] / total[:, None]
+    until = np.searchsorted(at, time, side="right")
+    rate = np.append(0.0, np.cumsum(died / total))[until]
+    meant = np.vstack([np.zeros(X.shape[1]), np.cumsum((died / total)[:, None] * mean, axis=0)])[until]
+    residuals: FloatArray = -hazard[:, None] * (X * rate[:, None] - meant)
+    residuals[event] += X[event] - mean[np.searchsorted(at, time[event])]
+    information = np.einsum("i,ij,ik->jk", hazard * rate, X, X) - np.einsum("i,ij,ik->jk", died, mean, mean)
+    return residuals, np.asarray(information)

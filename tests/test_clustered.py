@@ -1,0 +1,125 @@
+"""Several cases of a patient: their tests and intervals are those over patients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines import CoxPHFitter
+from scipy import stats
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.added import added_rows
+from prognosis_dask.statistics.clustered import clustered_cox, clustered_log_rank, clustered_wald, score_residuals
+from prognosis_dask.statistics.differences import likelihood_ratio
+from prognosis_dask.statistics.kaplan_meier import kaplan_meier, log_rank
+from prognosis_dask.statistics.nested import validate
+from prognosis_dask.statistics.procedure import Procedure
+from tests.made_tables import survival_table
+
+
+def _lesions(seed: int, patients: int = 60, series: int = 3) -> pd.DataFrame:
+    """Lesions with times of their own that go together within a patient; no two times are the same."""
+    rng = np.random.default_rng(seed)
+    frailty = np.repeat(rng.normal(size=patients), series)
+    x, z = (np.repeat(rng.normal(size=patients), series) + 0.3 * rng.normal(size=patients * series) for _ in "xz")
+    time = rng.exponential(size=len(x)) * np.exp(-0.5 * x - frailty) + 0.01
+    patient = np.repeat([f"P{i:03d}" for i in range(patients)], series)
+    return pd.DataFrame({"x": x, "z": z, "time": time, "event": rng.random(len(x)) < 0.7, "patient": patient})
+
+
+def test_coefficients_and_their_variance_over_patients_are_those_of_lifelines() -> None:
+    made = _lesions(0)
+    expected = CoxPHFitter().fit(made, "time", "event", cluster_col="patient", robust=True)
+    found, covariance = clustered_cox(
+        made[["x", "z"]].to_numpy(), made["time"].to_numpy(), made["event"].to_numpy(), made["patient"].tolist()
+    )
+    np.testing.assert_allclose(found, expected.params_, rtol=1e-5)
+    np.testing.assert_allclose(np.sqrt(np.diag(covariance)), expected.standard_errors_, rtol=1e-5)
+    wald = clustered_wald(
+        made[["x"]].to_numpy(),
+        made[["z"]].to_numpy(),
+        made["time"].to_numpy(),
+        made["event"].to_numpy(),
+        made["patient"].tolist(),
+    )
+    assert wald.p == pytest.approx(expected.summary.loc["z", "p"], rel=1e-4)
+
+
+def test_score_residuals_are_those_of_their_definition() -> None:
+    rng = np.random.default_rng(1)
+    X, time, event = rng.normal(size=(25, 2)), rng.integers(1, 9, 25).astype(float), rng.random(25) < 0.6
+    coefficient = np.array([0.4, -0.2])
+    hazard = np.exp(X @ coefficient)
+    expected = np.zeros_like(X)
+    for j in np.flatnonzero(event):  # each event by itself: what it adds to itself and takes from all at risk
+        at_risk = time >= time[j]
+        mean = (hazard[at_risk, None] * X[at_risk]).sum(axis=0) / hazard[at_risk].sum()
+        expected[j] += X[j] - mean
+        expected[at_risk] -= (hazard[at_risk] / hazard[at_risk].sum())[:, None] * (X[at_risk] - mean)
+    np.testing.assert_allclose(score_residuals(X, time, event, coefficient)[0], expected, atol=1e-12)
+
+
+def test_cases_that_are_there_twice_change_nothing() -> None:
+    made = _lesions(2, patients=50, series=1)
+    time, event, high = made["time"].to_numpy(), made["event"].to_numpy(), made["x"].to_numpy() > 0
+    patients = made["patient"].tolist()
+    thrice = {"time": np.repeat(time, 3), "event": np.repeat(event, 3), "patient_ids": np.repeat(patients, 3).tolist()}
+
+    once = clustered_log_rank(time, event, high, patients)
+    assert clustered_log_rank(high=np.repeat(high, 3), **thrice).p == pytest.approx(once.p, rel=1e-9)
+    assert once.p == pytest.approx(log_rank(time, event, high).p, abs=0.03)
+
+    curve, again = kaplan_meier(time, event), kaplan_meier(**thrice)
+    for name in ("survival", "lower", "upper"):
+        np.testing.assert_allclose(getattr(again, name), getattr(curve, name), rtol=1e-9)
+    assert (again.at_risk == 3 * curve.at_risk).all()
+
+
+def test_without_the_clusters_a_grouping_of_no_consequence_is_called_different_far_too_often() -> None:
+    plain, clustered = [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        time, event = np.repeat(rng.exponential(size=40), 4), np.repeat(rng.random(40) < 0.7, 4)
+        high, patients = np.repeat(rng.random(40) < 0.5, 4), np.repeat(np.arange(40), 4).astype(str).tolist()
+        plain.append(log_rank(time, event, high).p < 0.05)
+        clustered.append(clustered_log_rank(time, event, high, patients).p < 0.05)
+    assert np.mean(plain) > 0.2
+    # one in twenty, as far as 200 draws can tell
+    assert stats.binomtest(int(np.sum(clustered)), 200, 0.05).pvalue > 0.01
+
+
+def test_the_band_over_patients_holds_what_new_patients_give() -> None:
+    def at_one(seed: int) -> tuple[float, float, float]:
+        made = _lesions(seed, patients=40, series=4)
+        curve = kaplan_meier(made["time"].to_numpy(), np.ones(160, dtype=bool), made["patient"].tolist())
+        at = int(np.searchsorted(curve.time_days, 0.7, side="right")) - 1
+        return float(curve.lower[at]), float(curve.survival[at]), float(curve.upper[at])
+
+    found = np.array([at_one(seed) for seed in range(150)])
+    truth = found[:, 1].mean()
+    covered = (found[:, 0] <= truth) & (truth <= found[:, 2])
+    assert 0.89 < covered.mean() < 0.99
+
+
+def test_what_is_added_is_tested_over_patients_where_they_have_several_cases() -> None:
+    procedure = {"all": Procedure(selector="", penalty=(1.0,))}
+    for series, test in ((1, "likelihood ratio"), (2, "Wald, over patients")):
+        table = survival_table(3, n=60, p=4, signal=0.8, series=series)
+        table = type(table)(**{**vars(table), "families": ("deep", "deep", "deep", "volume")})
+        rows = added_rows(table, {"all": validate(table, procedure, 3, 1, horizons_days=(365.0,))}, 0)
+        assert {row["test"] for row in rows} == {test}
+        assert all(row["p"] <= 1 and row["note"] == "" for row in rows)
+
+
+def test_what_has_no_variance_over_patients_is_refused_with_the_reason() -> None:
+    made = _lesions(4, patients=2, series=20)
+    time, event, patients = made["time"].to_numpy(), made["event"].to_numpy(), made["patient"].tolist()
+    with pytest.raises(StatisticsError, match="2 patients are too few for 3 columns"):
+        clustered_wald(np.empty((40, 0)), np.random.default_rng(0).normal(size=(40, 3)), time, event, patients)
+    with pytest.raises(StatisticsError, match="tells the two groups apart"):
+        clustered_log_rank(time, event, np.ones(40, dtype=bool), patients)
+    with pytest.raises(StatisticsError, match="say nothing that the base does not"):
+        clustered_wald(made[["x"]].to_numpy(), made[["x"]].to_numpy(), time, event, patients)
+    one_each = likelihood_ratio(np.empty((40, 0)), made[["x"]].to_numpy(), time, event)
+    assert one_each.test == "likelihood ratio"
