@@ -208,4 +208,6 @@ def test_classes_go_through_the_same_machinery(tmp_path: Path) -> None:
     assert 0.8 < summary["auc_cv"] <= summary["auc_in_sample"]
     names = {path.name for path in (tmp_path / "models").iterdir()}
     assert {"confusion.csv", "roc.csv", "calibration.csv", "measures.csv", "model.json"} <= names
-    assert not {"kaplan_meier.csv", "auc_t.csv", "curve.csv"} & names
+    assert not {"kaplan_meier.csv", "auc_t.csv"} & names
+    assert list(pd.read_csv(tmp_path / "models" / "curve.csv")["k"]) == [1, 2, 3, 4, 5]
+    assert summary["curve"] == "deep"

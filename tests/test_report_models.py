@@ -18,6 +18,7 @@ from prognosis_dask.report.content import Table, Text
 from prognosis_dask.report.headline import verdict
 from prognosis_dask.report.model_chart import chart
 from prognosis_dask.report.model_folder import ModelFolder, read_models
+from prognosis_dask.report.model_pictures import in_sample_curve
 from prognosis_dask.report.model_tables import differences, events_per_variable, few_events, measures
 from prognosis_dask.report.page import write_report
 from prognosis_dask.report.read import RunFolder
@@ -184,6 +185,20 @@ def test_in_sample_figures_are_judged_by_random_features(models: ModelFolder, la
     curve = models.tables["curve"].copy()
     curve.loc[curve.index[-1], "c_index_in_sample"] = last
     assert said in verdict(ModelFolder(models.summary, models.procedures, tables={**models.tables, "curve": curve}))
+
+
+def test_the_in_sample_curve_stands_beside_the_held_out_figure_of_the_same_procedure(models: ModelFolder) -> None:
+    drawn = {}
+    for ranking in ("clinical + images", "radiomics"):
+        found = in_sample_curve(replace(models, summary={**models.summary, "curve": ranking}))
+        assert found is not None
+        honest = models.measure("harrell_c")
+        drawn[ranking] = f"{honest[honest['procedure'] == ranking]['value'].iloc[0]:.2f} ("
+        assert f"held-out {drawn[ranking]}" in found.alt
+        assert f"held-out folds of “{ranking}”" in found.caption
+    assert len(set(drawn.values())) == 2
+    said = verdict(replace(models, summary={**models.summary, "curve": "radiomics"}))
+    assert f"On held-out cases “radiomics” has {drawn['radiomics']}" in said
 
 
 def test_table_one_keeps_levels_under_their_variable(models: ModelFolder) -> None:

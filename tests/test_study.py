@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import pearsonr
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import rbf_kernel
-from sklearn.preprocessing import minmax_scale
+from sklearn.preprocessing import StandardScaler, minmax_scale
 from sklearn.svm import SVC
 
 from benchmarks.lung1_tables import read_clinical, read_deep, read_radiomics, read_selected
@@ -67,6 +69,24 @@ def test_features_that_say_nothing_give_a_rising_curve_and_the_random_ones_rise_
         assert row["random_lower"] <= row["random_median"] <= row["random_upper"]
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_of_classes_the_curve_is_the_area_under_the_roc_curve_of_scikit_learns_model(classes: int) -> None:
+    noise = noise_table(features=25)
+    label = np.random.default_rng(1).integers(classes, size=120)
+    table = replace(noise, endpoint=Classes(label, tuple("abc"[:classes])))
+    ranking = np.argsort(-np.abs([pearsonr(column, label == 1)[0] for column in table.X.T]))
+    rows = in_sample_curve(table, ranking, [1, 5, 20], draws=5, penalizer=0.01)
+    for row in rows:
+        Z = StandardScaler().fit_transform(table.X[:, ranking[: row["k"]]]) * np.sqrt(119 / 120)
+        model = LogisticRegression(C=1 / 1.2, class_weight="balanced", tol=1e-8, max_iter=1000).fit(Z, label)
+        probability = model.predict_proba(Z) * np.bincount(label)  # at the prevalence that was seen
+        probability /= probability.sum(axis=1, keepdims=True)
+        score = probability[:, 1] if classes == 2 else probability
+        assert row["auc_in_sample"] == pytest.approx(roc_auc_score(label, score, multi_class="ovr"), abs=1e-4)
+    assert rows[0]["auc_in_sample"] < rows[1]["auc_in_sample"] < rows[2]["auc_in_sample"]
+    assert 0.55 < rows[2]["random_median"] < rows[2]["auc_in_sample"]  # of noise: selection beats random features too
+
+
 def test_the_draws_are_those_of_features_without_replacement() -> None:
     table = noise_table(features=6)
     alone = [cox_curve(table.X[:, [i]], table.time_days, table.event, [1])[0] for i in range(6)]
@@ -106,9 +126,6 @@ def test_where_a_plain_cox_model_has_no_maximum_the_curve_has_a_gap_and_goes_on(
 
 def test_a_curve_that_cannot_be_drawn_says_why() -> None:
     table = noise_table()
-    classes = replace(table, endpoint=Classes(np.arange(120) % 2, ("no", "yes")))
-    with pytest.raises(StatisticsError, match="endpoint is a class"):
-        in_sample_curve(classes, range(40), [1])
     with pytest.raises(StatisticsError, match="none of 40 features varies"):
         in_sample_curve(replace(table, X=np.ones((120, 40))), range(40), [1])
     censored = replace(table, endpoint=Survival(table.time_days, np.zeros(120, dtype=bool)))

@@ -78,19 +78,21 @@ def differences(rows: pd.DataFrame, title: str) -> Figure:
 
 @svg
 def in_sample_curve(
-    curve: pd.DataFrame, folds: pd.DataFrame | None, estimate: tuple[float, float, float] | None
+    curve: pd.DataFrame, folds: pd.DataFrame | None, estimate: tuple[float, float, float] | None, title: str
 ) -> Figure:
-    """Concordance over the number of features: in-sample, what random features give in-sample, and held-out.
+    """A figure over the number of features: in-sample, what random features give in-sample, and held-out.
 
     Parameters
     ----------
     curve
-        Columns ``k``, ``c_index_in_sample`` and, where they were drawn, ``random_median``, ``random_lower``,
+        Columns ``k``, ``in_sample`` and, where they were drawn, ``random_median``, ``random_lower``,
         ``random_upper``.
     folds
-        Columns ``n_features`` and ``c_index``: one row per held-out fold.
+        Columns ``n_features`` and ``value``: one row per held-out fold.
     estimate
-        The held-out concordance and its interval's two ends.
+        The held-out figure and its interval's two ends.
+    title
+        Its name.
     """
     figure = canvas.new_figure(canvas.FULL_WIDTH, 3.7)
     axes = figure.subplots()
@@ -105,7 +107,7 @@ def in_sample_curve(
         axes.plot(
             curve["k"], curve["random_median"], color=canvas.VERMILION, label="in-sample, random features: median"
         )
-    axes.plot(curve["k"], curve["c_index_in_sample"], "--", color=canvas.INK, label=IN_SAMPLE_LABEL)
+    axes.plot(curve["k"], curve["in_sample"], "--", color=canvas.INK, label=IN_SAMPLE_LABEL)
     if folds is not None:
         dots: dict[str, Any] = {
             "color": canvas.BLUE,
@@ -114,14 +116,14 @@ def in_sample_curve(
             "markeredgewidth": 0,
             "label": "each held-out fold",
         }
-        axes.plot(folds["n_features"], folds["c_index"], "o", **dots)
+        axes.plot(folds["n_features"], folds["value"], "o", **dots)
     if estimate is not None:
         middle, lower, upper = estimate
         axes.axhspan(lower, upper, color=canvas.BLUE, alpha=0.12, linewidth=0)
         axes.axhline(middle, color=canvas.BLUE, label=f"held-out cases, {with_interval(*estimate)}")
     axes.axhline(0.5, color=canvas.INK, linewidth=0.8, linestyle=":", label="no discrimination (0.5)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    axes.set(xlabel="Number of features, k", ylabel="Concordance index (C)")
+    axes.set(xlabel="Number of features, k", ylabel=title)
     low, high = axes.get_ylim()
     axes.set(ylim=(max(0.0, min(low, 0.45)), min(1.0, max(high, 0.7))), xlim=(0, None))
     figure.legend(loc="outside upper left", ncols=2)

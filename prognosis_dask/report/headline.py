@@ -31,6 +31,13 @@ def in_sample(models: ModelFolder, procedure: str = "") -> float | None:
     return None if rows.empty else float(rows["value"].iloc[0])
 
 
+def curve_of(models: ModelFolder) -> tuple[str, str]:
+    """Whose ranking the in-sample curve follows, and the column that holds its figures."""
+    return str(
+        models.summary.get("curve") or models.primary
+    ), "auc_in_sample" if models.classes else "c_index_in_sample"
+
+
 def verdict(models: ModelFolder) -> str:
     """What the in-sample figures would have said beside the honest ones, in words."""
     found, flattering = estimate(models), in_sample(models)
@@ -43,16 +50,33 @@ def verdict(models: ModelFolder) -> str:
             f"{number(flattering)}; on cases that it had not seen it has {with_interval(*found)}. "
             + (f"The difference of {number(gap)} is optimism, not skill." if gap >= 0.005 else "The two hardly differ.")
         )
-    curve = models.table("curve", "k", "c_index_in_sample", "random_median", "random_lower", "random_upper")
-    if curve is not None:
-        last = curve.iloc[-1]
-        inside = last["c_index_in_sample"] <= last["random_upper"]
-        said.append(
-            f"In-sample, {last['k']:.0f} features drawn at random give {number(last['random_median'], 3)} "
-            f"({number(last['random_lower'], 3)} to {number(last['random_upper'], 3)}) where the selected ones give "
-            f"{number(last['c_index_in_sample'], 3)}"
-            + (": no more than chance gives at that size." if inside else ": more than any of the random draws.")
-        )
+    if chance := _beside_chance(models):
+        said.append(chance)
     if found is not None and found[1] <= (describe(headline(models)).no_skill or 0.5):
         said.append("The interval of the honest figure includes guessing.")
     return " ".join(said)
+
+
+def _beside_chance(models: ModelFolder) -> str:
+    """What random features give in-sample where the selected ones give so much."""
+    ranking, column = curve_of(models)
+    curve = models.table("curve", "k", column, "random_median", "random_lower", "random_upper")
+    if curve is None:
+        return ""
+    last = curve.iloc[-1]
+    found = estimate(models, ranking)
+    return (
+        f"In-sample, {last['k']:.0f} features drawn at random give {number(last['random_median'], 3)} "
+        f"({number(last['random_lower'], 3)} to {number(last['random_upper'], 3)}) where those that “{ranking}” selects "
+        f"give {number(last[column], 3)}: "
+        + (
+            "no more than chance gives at that size."
+            if last[column] <= last["random_upper"]
+            else "more than any of the random draws, as selection on the same cases achieves on noise too."
+        )
+        + (
+            f" On held-out cases “{ranking}” has {with_interval(*found)}."
+            if found and ranking != models.primary
+            else ""
+        )
+    )

@@ -9,7 +9,7 @@ import pandas as pd
 
 from prognosis_dask.report import comparison_figures, survival_figures
 from prognosis_dask.report.canvas import LINES
-from prognosis_dask.report.headline import estimate, headline
+from prognosis_dask.report.headline import curve_of, estimate, headline
 from prognosis_dask.report.measures import describe
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.picture import Picture
@@ -70,29 +70,32 @@ def differences(models: ModelFolder) -> Picture | None:
 
 
 def in_sample_curve(models: ModelFolder) -> Picture | None:
-    """The in-sample curve with what random features give, and the held-out folds."""
-    curve = models.table("curve", "k", "c_index_in_sample")
+    """The in-sample curve of a ranking with what random features give, and the same procedure's held-out folds."""
+    ranking, column = curve_of(models)
+    curve = models.table("curve", "k", column)
     if curve is None:
         return None
-    folds = models.table("folds", "procedure", "n_features", "c_index")
+    of_fold = column.removesuffix("_in_sample")
+    folds = models.table("folds", "procedure", "n_features", of_fold)
     if folds is not None:
-        folds = folds[folds["procedure"] == models.primary]
-    found = estimate(models)
+        folds = folds[folds["procedure"] == ranking].rename(columns={of_fold: "value"})
+    found = estimate(models, ranking)
+    title = "AUC" if models.classes else "Harrell’s concordance index"
     caption = [
-        "Harrell’s concordance index over the number of features. Dashed: in-sample, the features that selection "
-        "chose; optimistic, since features and coefficients were chosen on the same cases."
+        f"{title} over the number of features. Dashed: in-sample, the features that “{ranking}” ranks first; "
+        "optimistic, since features and coefficients were chosen on the same cases."
     ]
     if "random_median" in curve:
         caption.append("Orange band and line: in-sample with features drawn at random, range and median of the draws.")
-    caption.append("Blue points: held-out folds of the nested validation, at the number of features in their models.")
+    caption.append(f"Blue points: held-out folds of “{ranking}”, at the number of features in their models.")
     if found is not None:
         caption.append("Blue line and band: their estimate and its 95 % interval.")
     last = curve.iloc[-1]
     return Picture(
         "in_sample_curve",
-        comparison_figures.in_sample_curve(curve, folds, found),
+        comparison_figures.in_sample_curve(curve.rename(columns={column: "in_sample"}), folds, found, title),
         curve,
-        f"Harrell's concordance index over the number of features: in-sample {last['c_index_in_sample']:.2f} at "
+        f"{title} over the number of features of “{ranking}”: in-sample {last[column]:.2f} at "
         f"{last['k']:.0f} features (optimistic)"
         + (f"; held-out {with_interval(*found)}." if found is not None else "."),
         " ".join(caption),

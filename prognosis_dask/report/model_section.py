@@ -102,8 +102,12 @@ def _honesty(models: ModelFolder) -> list[Block]:
         return []
     figure, said = model_pictures.in_sample_curve(models), verdict(models)
     blocks: list[Block] = [Text(said, "warning")] if said else []
-    if figure is None and not models.classes:
-        blocks.append(absent(_missing("curve.csv")))
+    if figure is None:
+        ranked = any(procedure.get("selector") for procedure in models.procedures.values())
+        said = (
+            _missing("curve.csv") if ranked or not models.procedures else "No procedure ranks its features: no curve."
+        )
+        blocks.append(absent(said))
     blocks += _optional(figure)
     return [Heading("What in-sample figures would have said"), *blocks] if blocks else []
 

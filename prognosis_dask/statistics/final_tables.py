@@ -19,6 +19,11 @@ from prognosis_dask.statistics.tuning import arrange
 
 Rows = list[dict[str, Any]]
 
+#: Logistic models are slow beside Cox's: each number of features up to this is on the curve, beyond it one in so many.
+_EACH, _STEP = 20, 5
+#: What a logistic model is fitted with where the procedure tries no penalty.
+_LEAST_PENALTY = 0.01
+
 
 def coefficient_tables(model: Fitted, table: FeatureTable) -> dict[str, Rows]:
     """``coefficients`` of a linear model, and for Cox's model ``ph``; empty for others.
@@ -50,9 +55,10 @@ def correlation_rows(model: Fitted, table: FeatureTable) -> Rows:
 
 
 def curve_rows(procedure: Procedure, table: FeatureTable, seed: int, map: Map) -> Rows:
-    """In-sample concordance of Cox's model on the first k features of the procedure's ranking, and on random ones.
+    """The in-sample figure of a model of the first k features of the procedure's ranking, and of random ones.
 
-    The curve ends at the most features that the procedure tries; its penalty is the least that it tries.
+    See :func:`prognosis_dask.statistics.study.in_sample_curve`. The curve ends at the most features that the procedure
+    tries; its penalty is the least above zero that it tries.
     """
     seen = visible(procedure, table)
     arranged = arrange(procedure, seen, [seed])
@@ -60,8 +66,12 @@ def curve_rows(procedure: Procedure, table: FeatureTable, seed: int, map: Map) -
     free = np.flatnonzero(~np.isin(seen.families, procedure.forced))
     place = {int(column): i for i, column in enumerate(free)}
     ranked = [place[int(column)] for column in ranking]
-    ks = range(1, min(max(procedure.n_features), len(ranked)) + 1)
-    return in_sample_curve(seen.columns(free), ranked, ks, seed=[seed], map=map, penalizer=min(procedure.penalty))
+    most = min(max(procedure.n_features), len(ranked))
+    ks, penalties = list(range(1, most + 1)), procedure.penalty
+    if not isinstance(table.endpoint, Survival):
+        ks = [k for k in ks if k <= _EACH or k % _STEP == 0 or k == most]
+        penalties = tuple(value for value in penalties if value > 0) or (_LEAST_PENALTY,)
+    return in_sample_curve(seen.columns(free), ranked, ks, seed=[seed], map=map, penalizer=min(penalties))
 
 
 def _covariance(Z: FloatArray, endpoint: Survival, cox: ProportionalHazards, penalty: float) -> FloatArray:

@@ -134,7 +134,7 @@ def _fit_and_write(
         model = replace(fitted[final], source=dict(table.source))
         tables |= coefficient_tables(model, table) | {"correlation": correlation_rows(model, table)}
         ranking = next((name for name in (final, *procedures) if procedures[name].selector), None)
-        if ranking is not None and isinstance(table.endpoint, Survival):
+        if ranking is not None:
             tables["curve"] = curve_rows(procedures[ranking], whole, spec.validation.seed, map)
             summary["curve"] = ranking
         freeze(describe(model, table, read.encodings, horizons_of(table, spec)), folder)

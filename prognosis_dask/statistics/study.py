@@ -16,7 +16,9 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.cox import cox_curve
-from prognosis_dask.statistics.endpoint import FloatArray, IntArray, Survival
+from prognosis_dask.statistics.endpoint import Endpoint, FloatArray, IntArray, Survival
+from prognosis_dask.statistics.learners.logistic import fit_logistic
+from prognosis_dask.statistics.measures.classes import class_auc
 from prognosis_dask.statistics.table import FeatureTable, varying
 
 #: Draws of random features, as many as a range needs to be read by eye.
@@ -38,13 +40,15 @@ def in_sample_curve(
 ) -> list[dict[str, float]]:
     """In-sample concordance of the Cox model on the first k features, and on k features drawn at random.
 
+    Of classes it is the area under the ROC curve of the logistic model.
+
     In each draw the columns that vary are shuffled, and the first k of them taken for every k: what is said of one k
     is said of k features drawn without replacement. Missing values become the column's median.
 
     Parameters
     ----------
     table
-        Its endpoint is survival.
+        The cases.
     ranking
         Columns, best first; constant ones are passed over.
     ks
@@ -56,23 +60,23 @@ def in_sample_curve(
     map
         Runs the curves, one per task; called like the built-in one.
     penalizer
-        Of the Cox model.
+        The squared penalty of the model.
 
     Returns
     -------
     list of dict
-        ``k, c_index_in_sample, random_median, random_lower, random_upper`` per k; the last two are the draws' range.
-        NaN where the model has no maximum, as may be without a penalty.
+        ``k, c_index_in_sample`` (of classes ``auc_in_sample``)``, random_median, random_lower, random_upper`` per k; the
+        last two are the draws' range. NaN where the model has no maximum, as may be without a penalty.
 
     Raises
     ------
     StatisticsError
-        When the endpoint is not survival, without an event, or no column varies.
+        Without an event, or when no column varies.
     """
     X = _complete(table.X)
     columns = varying(X)
-    survival = table.survival
-    if not survival.event.any():
+    endpoint = table.endpoint
+    if isinstance(endpoint, Survival) and not endpoint.event.any():
         raise StatisticsError(f"{len(X)} cases without events: there is no curve to draw")
     if not len(columns):
         raise StatisticsError(f"none of {X.shape[1]} features varies among {len(X)} cases: there is no curve to draw")
@@ -81,11 +85,10 @@ def in_sample_curve(
     wanted = [k for k in ks if 1 <= k <= len(first)]
     rng = np.random.default_rng(seed)
     orders = [first, *(rng.permutation(columns)[: max(wanted, default=0)] for _ in range(draws))]
-    fit = partial(_curve, X, survival, wanted, penalizer)
+    fit = partial(_curve, X, endpoint, wanted, penalizer)
     ranked, *random = map(fit, orders)
-    return [
-        {"k": k, "c_index_in_sample": ranked[i], **_range([draw[i] for draw in random])} for i, k in enumerate(wanted)
-    ]
+    name = "c_index_in_sample" if isinstance(endpoint, Survival) else "auc_in_sample"
+    return [{"k": k, name: ranked[i], **_range([draw[i] for draw in random])} for i, k in enumerate(wanted)]
 
 
 def _range(draws: Sequence[float]) -> dict[str, float]:
@@ -133,15 +136,26 @@ def compare_curves(first: Sequence[Mapping[str, float]], second: Sequence[Mappin
     }
 
 
-def _curve(X: FloatArray, survival: Survival, ks: Sequence[int], penalizer: float, order: IntArray) -> list[float]:
+def _curve(X: FloatArray, endpoint: Endpoint, ks: Sequence[int], penalizer: float, order: IntArray) -> list[float]:
     """NaN where there is no model: without a penalty, so many features may order the events perfectly."""
     curve = []
     for k in ks:
         try:
-            curve += cox_curve(X[:, order[:k]], survival.time_days, survival.event, [k], penalizer=penalizer)
+            curve.append(_figure(X[:, order[:k]], endpoint, penalizer))
         except StatisticsError:
             curve.append(float("nan"))
     return curve
+
+
+def _figure(X: FloatArray, endpoint: Endpoint, penalizer: float) -> float:
+    """The figure of the model of all columns, on the cases that it was fitted on."""
+    if isinstance(endpoint, Survival):
+        return cox_curve(X, endpoint.time_days, endpoint.event, [X.shape[1]], penalizer=penalizer)[0]
+    Z = (X - X.mean(axis=0)) / X.std(axis=0, ddof=1)
+    (model,) = fit_logistic(Z, endpoint, [penalizer], 0.0, [0])
+    probability = model.predict(Z).probability
+    assert probability is not None
+    return class_auc(endpoint.label, probability)
 
 
 def _complete(X: FloatArray) -> FloatArray:
