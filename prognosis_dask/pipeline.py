@@ -137,7 +137,10 @@ def run_features(job: Job, client: Client, out: Path | str, *, say: Say = print)
     check_inputs(job, model=False)
     folder = Path(out).absolute()
     with Ledger.create(folder / "ledger.sqlite") as ledger, Watch(client, job.name) as watch:
-        return _features(job, client, folder, ledger, watch, None, say)[0]
+        record = _features(job, client, folder, ledger, watch, None, say)[0]
+    record.finish()
+    record.write(folder)
+    return record
 
 
 def cohort_of(job: Job, client: Client, folder: Path, say: Say = print) -> list[Case]:
@@ -277,7 +280,6 @@ def _features(
         attributes=record.provenance(),
     )
     write_features(dataset, folder)
-    record.finish()
     record.write(folder)
     return record, dataset
 

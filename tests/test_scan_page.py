@@ -46,6 +46,11 @@ def test_json_and_page_say_class_probability_and_size(result, tmp_path):
     assert "grade III" in text
     assert f"{result.size.volume_ml:.1f} ml" in text
     assert "outlined by hand" in text
+    # programs count slices from 0, readers from 1, as viewers do
+    middle = told["tumour"]["slice_index"]
+    assert middle in [one["index"] for one in told["epitome"]["slices"]]
+    assert re.search(rf"slice of these diameters</t[hd]>\s*<td[^>]*>{middle + 1}<", text)
+    assert f"{middle + 1} (largest)" in text
     assert "not a medical device" in text
 
 

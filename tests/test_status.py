@@ -71,6 +71,12 @@ def test_status_of_a_finished_run_speaks_of_no_rate(folder: Path) -> None:
     assert status(folder).splitlines()[2].split() == ["roi", "9", "1", "10", "-", "-"]
 
 
+def test_status_says_that_the_model_is_fitted_when_all_cases_are_through(folder: Path) -> None:
+    lines = [{"event": "phase", "name": "cohort"}, {"event": "phase", "name": "model"}, {"event": "worker-lost"}]
+    (folder / "log.jsonl").write_text('cut"}\n' + "".join(json.dumps(line) + "\n" for line in lines))
+    assert re.search(r"20 cases, fitting and validating the model, begun 1\d s ago$", status(folder).splitlines()[0])
+
+
 def test_watch_prints_what_changed_and_ends_with_the_run(folder: Path) -> None:
     stream = io.StringIO()
     watching = threading.Thread(target=watch, args=(folder, stream, 0.1))
@@ -223,6 +229,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             time.sleep(0.05)
         shown = subprocess.run([*command, "status", "--watch", folder / "run"], capture_output=True, text=True)
         (folder / "shown.txt").write_text(shown.stdout)
+        (folder / "models.txt").write_text(" ".join(path.name for path in (folder / "run" / "models").glob("*")))
         assert running.wait(120) == 0
     return folder
 
@@ -232,6 +239,7 @@ def test_a_whole_run_can_be_watched_from_another_terminal(whole_run: Path) -> No
     assert re.search(r"cases, (not finished|starting)", shown)
     last = shown[shown.rindex(" cases, ") :]
     assert "finished in" in last
+    assert "summary.json" in (whole_run / "models.txt").read_text()  # with the last case the run is not finished yet
     assert re.search(r"radiomics +7 +0 +0 +- +done", last)
 
 

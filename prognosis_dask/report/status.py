@@ -31,6 +31,9 @@ LOOK_EVERY = 2.0
 #: The stages in the order in which a case passes them, and the section of the job that turns them on.
 STAGES = {"brain": "brain", "roi": None, "radiomics": "radiomics", "deep": "deep"}
 
+#: What comes when all cases are through them, as the driver calls it in its journal.
+_AFTER = {"features": "collecting the features", "model": "fitting and validating the model"}
+
 _CLEAR = "\x1b[2J\x1b[H"  # ECMA-48: erase the screen, cursor to the upper left
 
 
@@ -79,6 +82,7 @@ class _State:
     failures: list[Outcome]
     pace: Mapping[str, Pace]
     stopped: bool
+    phase: str
     now: float
 
     @property
@@ -121,8 +125,10 @@ def _look(folder: Path) -> _State:
     since = max(now - WINDOW, _started(run))
     with Ledger.read(folder / "ledger.sqlite") as ledger:
         counts, failures, pace = ledger.counts(), ledger.failures(), ledger.pace(since)
-    stopped = _stopped(folder) or driver_is_gone(folder / "ledger.sqlite")
-    return _State(_cases(folder), run, counts, failures, pace, stopped, now)
+    events = _latest_events(folder)
+    stopped = events[-1:] == [("run-stopped", "")] or driver_is_gone(folder / "ledger.sqlite")
+    phase = next((name for event, name in reversed(events) if event == "phase"), "")
+    return _State(_cases(folder), run, counts, failures, pace, stopped, phase, now)
 
 
 def _cases(folder: Path) -> int:
@@ -151,12 +157,16 @@ def _started(run: Mapping[str, Any]) -> float:
     return 0.0
 
 
-def _stopped(folder: Path) -> bool:
-    """Whether the last that the driver wrote to its journal is that it stopped."""
-    with suppress(OSError, json.JSONDecodeError, IndexError), (folder / "log.jsonl").open("rb") as stream:
+def _latest_events(folder: Path) -> list[tuple[str, str]]:
+    """The last that the driver wrote to its journal, in order: the event, and the name where it has one."""
+    events = []
+    with suppress(OSError), (folder / "log.jsonl").open("rb") as stream:
         stream.seek(max(0, (folder / "log.jsonl").stat().st_size - 4096))
-        return bool(json.loads(stream.read().splitlines()[-1])["event"] == "run-stopped")
-    return False
+        for line in stream.read().splitlines():
+            with suppress(json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):  # the first may be cut
+                event = json.loads(line)
+                events.append((str(event["event"]), str(event.get("name", ""))))
+    return events
 
 
 def _text(folder: Path, state: _State) -> str:
@@ -180,6 +190,8 @@ def _progress(state: _State) -> str:
         return "stopped; the same command goes on from there"
     if not state.run:
         return "starting"
+    if state.phase in _AFTER:
+        return f"{_AFTER[state.phase]}, begun {duration(max(0.0, state.now - _started(state.run)))} ago"
     last = max((pace.last for pace in state.pace.values()), default=None)
     heard = f", last result {duration(max(0.0, state.now - last))} ago" if last else ""
     return f"not finished, begun {duration(max(0.0, state.now - _started(state.run)))} ago{heard}"

@@ -151,7 +151,7 @@ def _case(scan: Scan, model: ServedModel, bench: Bench) -> tuple[Case, list[str]
     look = Look(
         str(upload / "files"),
         str(upload / "index"),
-        cohort_rules(model.job, scan.roi),
+        _rules(model, scan.roi),
         str(upload / "files" / unpacked.mask) if unpacked.mask else "",
         model.takes_no_mask,
         modality,
@@ -166,8 +166,20 @@ def _case(scan: Scan, model: ServedModel, bench: Bench) -> tuple[Case, list[str]
     case = cases[chosen or 0] if len(cases) > 1 else cases[0]
     ignored = unpacked.ignored
     notes = [f"{count(ignored, 'file')} of the upload: no image, left out."] if ignored else []
+    if not case.sequences and model.training.reference in SEQUENCES:
+        case = replace(case, sequences={model.training.reference: case.image})
+        notes.append(
+            f"Neither a file's name nor a series description says which MR sequence this is: it was taken as "
+            f"{model.training.reference}, which the model learnt from."
+        )
     name = case_name(scan.id)
     return replace(case, case_id=name, patient_id=name, covariates=scan.clinical), notes, found["secrets"]
+
+
+def _rules(model: ServedModel, roi: str) -> CohortSection:
+    """The job's rules; sequences are told apart where those of the training cases were, by whatever table."""
+    rules = cohort_rules(model.job, roi)
+    return replace(rules, sequences=True) if model.training.reference in SEQUENCES else rules
 
 
 def _unpacked(scan: Scan, upload: Path, limits: Limits) -> Unpacked:

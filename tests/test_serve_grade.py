@@ -1,0 +1,39 @@
+"""A brain scan in a browser where the model has the features of its own network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prognosis_dask.deep.grade_network import feature_names
+from prognosis_dask.runtime.cluster import LocalSpec, connect
+from prognosis_dask.scan import predict_scan
+from prognosis_dask.serve.settings import Settings
+from prognosis_dask.statistics.frozen import thaw
+from tests.grade_network_run import make_grade_network_run, write_scan_files
+from tests.served import Browser, running
+
+
+@pytest.mark.slow
+def test_the_page_tells_the_class_that_predict_tells_of_the_same_scan(tmp_path: Path) -> None:
+    """The witness is `prognosis predict`, which has its own way from the files to the model."""
+    run = make_grade_network_run(tmp_path / "run")
+    assert set(thaw(run).fitted.chosen) & set(feature_names()), "the network has a say in the model"
+    image, mask = write_scan_files(tmp_path)
+    expected = predict_scan(run, [image], tmp_path / "told", mask=mask, clinical={"age": "51"})
+    with connect(LocalSpec(workers=1)) as client, running(client, [run], Settings(tmp_path / "served")) as server:
+        browser = Browser(server.port)
+        browser.get("/")
+        files = [("images", "new_T2.nii.gz", image.read_bytes()), ("mask", "mask.nii.gz", mask.read_bytes())]
+        scan = browser.upload("made", files, **{"made.0": "51"})
+        assert browser.wait(scan) == "done", browser.get(scan).message
+        told = json.loads(browser.get(f"{scan}/result.json").body)
+        page = browser.get(scan).text
+    assert told["prediction"]["class"] == expected.predicted
+    assert told["prediction"]["probability"] == pytest.approx(dict(expected.probability), rel=1e-6)
+    assert told["tumour"]["size"]["size_volume"] == pytest.approx(expected.size.volume_ml, rel=1e-9)
+    assert told["clinical"][0]["given"] == "51"
+    assert {one["feature"] for one in told["spoke"]} & set(feature_names())
+    assert f"<dd>{expected.predicted}</dd>" in page
