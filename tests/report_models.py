@@ -117,11 +117,11 @@ def _differences(risk: dict[str, np.ndarray], time: np.ndarray, event: np.ndarra
     c = {name: concordance_index(time, -score, event) for name, score in risk.items()}
     last = PROCEDURES[-1]
     rows = [
-        (last, b, "harrell_c", c[last] - c[b], c[last] - c[b] - 0.05, c[last] - c[b] + 0.05, 0.04, 0.002)
+        (last, b, "harrell_c", c[last] - c[b], c[last] - c[b] - 0.05, c[last] - c[b] + 0.05, 0.04, 0.08, 0.002)
         for b in PROCEDURES[:-1]
     ]
     return pd.DataFrame(
-        rows, columns=["a", "b", "measure", "difference", "lower", "upper", "p_corrected", "p_wilcoxon"]
+        rows, columns=["a", "b", "measure", "difference", "lower", "upper", "p_corrected", "p_holm", "p_wilcoxon"]
     )
 
 

@@ -12,7 +12,7 @@ from lifelines.datasets import load_rossi
 from scipy import stats
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.differences import corrected_t, cox_coefficient, likelihood_ratio, wilcoxon
+from prognosis_dask.statistics.differences import corrected_t, cox_coefficient, holm, likelihood_ratio, wilcoxon
 
 
 def test_without_overlap_the_corrected_test_is_the_plain_t_test() -> None:
@@ -46,6 +46,16 @@ def test_folds_that_share_patients_fool_wilcoxon_and_the_plain_test_but_not_the_
     assert false["plain"] > 25
     assert false["wilcoxon"] > 25
     assert false["corrected"] <= 10
+
+
+def test_many_pairs_of_equal_procedures_are_called_different_no_more_often_than_one_pair() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random((2000, 10))
+    assert 0.3 < (p.min(axis=1) < 0.05).mean() < 0.5
+    found = np.mean([min(holm(row)) < 0.05 for row in p.tolist()])
+    assert stats.binomtest(round(2000 * found), 2000, 1 - (1 - 0.005) ** 10).pvalue > 0.01
+    # step by step, as Holm says: the smallest of four times 4, then 3, 2, 1, never below the one before
+    assert holm([0.005, 0.011, 0.02, 0.04]) == pytest.approx([0.02, 0.033, 0.04, 0.04])
 
 
 def test_wilcoxons_test_is_exact_by_hand_and_leaves_out_what_is_missing() -> None:

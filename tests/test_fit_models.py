@@ -61,7 +61,7 @@ def test_every_table_is_written_with_its_columns(fitted: tuple[Path, dict[str, A
         "folds": "procedure,repeat,fold,n_train,events_train,n_test,events_test,n_features,penalty,mixing,c_index",
         "predictions": "procedure,repeat,fold,case_id,patient_id,risk_score,group,survival_365",
         "measures": "procedure,measure,horizon_days,value,lower,upper,in_sample",
-        "differences": "a,b,measure,difference,lower,upper,p_corrected,p_wilcoxon",
+        "differences": "a,b,measure,difference,lower,upper,p_corrected,p_holm,p_wilcoxon",
         "auc_t": "procedure,time_days,auc,lower,upper",
         "calibration": "procedure,horizon_days,kind,predicted,observed,lower,upper",
         "net_benefit": "procedure,horizon_days,threshold,net_benefit",

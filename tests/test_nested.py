@@ -9,16 +9,20 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks.lung1_tables import read_deep
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.bootstrap import bootstrap, point632_plus
+from prognosis_dask.statistics.columns import Encoding
 from prognosis_dask.statistics.concordance import concordance
 from prognosis_dask.statistics.endpoint import Classes, IntArray, Survival
 from prognosis_dask.statistics.nested import FoldResult, validate
 from prognosis_dask.statistics.permutation import permutation_test, permuted_rows
 from prognosis_dask.statistics.procedure import Procedure, fit_procedure
+from prognosis_dask.statistics.reading import ReadTable, find_tables, read_tables
+from prognosis_dask.statistics.spec import ModelSpec
 from prognosis_dask.statistics.splitting import draw_patients, split_patients
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.statistics.tuning import arrange
@@ -107,6 +111,31 @@ def test_the_held_out_cases_change_nothing_but_their_own_prediction() -> None:
     assert fold.risk_score is not None
     found = fitted.predict(table.rows(rows)).risk_score
     np.testing.assert_array_equal(found, fold.risk_score)
+
+
+def test_a_level_that_only_a_held_out_case_has_tells_its_fold_nothing(tmp_path: Path) -> None:
+    made = survival_table(2, n=60, p=2)
+    histology = np.where(made.X[:, 1] > 0.3, "squamous", "adeno").astype(object)
+    histology[7] = "sarcoma"
+    cells = pd.DataFrame({"PatientID": made.patient_ids, "time_days": made.time_days, "event": made.event.astype(int)})
+    cells = cells.assign(histology=histology, age=made.X[:, 0])
+
+    def read(rows: IntArray, known: Sequence[Encoding] = ()) -> ReadTable:
+        path, spec = tmp_path / "table.csv", ModelSpec()
+        cells.iloc[rows].to_csv(path, index=False)
+        return read_tables(find_tables([path], spec), spec, known)
+
+    whole = read(np.arange(60)).table
+    procedure = Procedure(selector="", penalty=(0.1,), balance_families=True)
+    for fold in validate(whole, {"it": procedure}, 5, 1):
+        train = read(fold.train)  # with levels that are learnt from the training cases alone
+        assert set(fold.features) == set(train.table.features)
+        assert ("histology=sarcoma" in fold.features) == (7 in fold.train)
+        alone = fit_procedure(procedure, train.table, [0, 0, fold.fold])
+        expected = alone.predict(read(fold.test, train.encodings).table).risk_score
+        assert fold.risk_score is not None
+        assert expected is not None
+        np.testing.assert_allclose(fold.risk_score, expected, atol=1e-10)
 
 
 def test_procedures_share_the_folds_and_every_case_is_held_out_once_a_repeat() -> None:

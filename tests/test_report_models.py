@@ -19,12 +19,16 @@ from prognosis_dask.report.headline import verdict
 from prognosis_dask.report.model_chart import chart
 from prognosis_dask.report.model_folder import ModelFolder, read_models
 from prognosis_dask.report.model_pictures import in_sample_curve
+from prognosis_dask.report.model_section import final_model
+from prognosis_dask.report.model_spread import of_final_model, of_held_out
 from prognosis_dask.report.model_tables import differences, events_per_variable, few_events, measures
 from prognosis_dask.report.page import write_report
+from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.table_one import table_one
 from prognosis_dask.report.tripod import ITEMS, checklist
 from prognosis_dask.report.tripod_answers import answers
+from prognosis_dask.statistics.columns import Encoding
 from prognosis_dask.statistics.frozen import thaw
 from tests.report_models import FEATURES, HORIZONS, PROCEDURES, make_class_models, make_models
 from tests.test_report import Page
@@ -126,6 +130,16 @@ def test_models_that_are_no_sum_have_no_nomogram(folder: Path) -> None:
     )
 
 
+def test_an_ordered_category_is_read_by_its_levels_and_not_by_their_numbers(folder: Path) -> None:
+    frozen = thaw(folder)
+    stages = Encoding("stage", "stage", levels=("I", "II", "IIIa", "IIIb"), ordered=True)
+    found = chart(replace(frozen, encodings=(stages,)))
+    assert isinstance(found, nomogram.Nomogram)
+    term = next(term for term in found.terms if term.name == "stage")
+    assert (term.labels, term.ticks.tolist()) == (["I", "II", "IIIa", "IIIb"], [0, 1, 2, 3])
+    assert "IIIa" in nomogram.draw(found)
+
+
 def test_many_features_share_one_axis_and_add_up() -> None:
     terms = [nomogram.Term(f"f{i}", 1.0 / (i + 1), np.array([0.0, 1.0])) for i in range(40)]
     shown = nomogram.with_the_rest(terms, 1.3)
@@ -187,6 +201,13 @@ def test_in_sample_figures_are_judged_by_random_features(models: ModelFolder, la
     assert said in verdict(ModelFolder(models.summary, models.procedures, tables={**models.tables, "curve": curve}))
 
 
+def test_selected_features_are_judged_where_random_ones_are_others(models: ModelFolder) -> None:
+    curve = models.tables["curve"].assign(of=110)
+    said = verdict(replace(models, tables={**models.tables, "curve": curve}))
+    assert f"In-sample, {curve[curve['k'] <= 55]['k'].max():.0f} features drawn at random" in said
+    assert curve["k"].max() == 100
+
+
 def test_the_in_sample_curve_stands_beside_the_held_out_figure_of_the_same_procedure(models: ModelFolder) -> None:
     drawn = {}
     for ranking in ("clinical + images", "radiomics"):
@@ -199,6 +220,26 @@ def test_the_in_sample_curve_stands_beside_the_held_out_figure_of_the_same_proce
     assert len(set(drawn.values())) == 2
     said = verdict(replace(models, summary={**models.summary, "curve": "radiomics"}))
     assert f"On held-out cases “radiomics” has {drawn['radiomics']}" in said
+
+
+@pytest.mark.parametrize(("upper", "kind"), [(0.655, "warning"), (0.8, "note")])
+def test_a_model_whose_predictions_hardly_differ_is_warned_of(
+    models: ModelFolder, folder: Path, upper: float, kind: str
+) -> None:
+    spread = [{"horizon_days": 365.0, "lower": 0.635, "upper": upper}]
+    said = of_final_model(replace(models, summary={**models.summary, "spread": spread}))
+    assert (said.role, f"a survival of 0.635 to {upper:.3f} at 1 year" in said.text) == (kind, True)
+    own = pd.read_csv(folder / "predictions.csv").query("procedure == @models.primary")["survival_365"]
+    lower, upper = np.percentile(1 - own, [5, 95])
+    assert of_held_out(models) == f" Nine in ten predictions lie from {lower:.2f} to {upper:.2f} at 1 year."
+
+
+def test_where_nothing_is_selected_no_stability_is_drawn(models: ModelFolder) -> None:
+    always = models.tables["selection"].assign(share=1.0)
+    section = final_model(replace(models, tables={**models.tables, "selection": always}))
+    told = [block.text for block in section.blocks if isinstance(block, Text)]
+    assert any("does not choose" in text for text in told)
+    assert not any(isinstance(block, Picture) and block.name == "selection_stability" for block in section.blocks)
 
 
 def test_table_one_keeps_levels_under_their_variable(models: ModelFolder) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 P = ParamSpec("P")
 
@@ -115,13 +115,17 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+#: A logarithmic axis of fewer decades than this is as good as linear, and has linear ticks.
+_NARROW = 0.1
+
+
 def log_axis(axes: Axes) -> None:
     """A logarithmic x axis with plain numbers (0.5, 1, 2, 5) at its ticks; closer ones where it spans little."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     span = math.log10(high / low)
     subs = (1.0, 2.0, 5.0) if span > 0.9 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if span > 0.35 else tuple(_TENTHS)
-    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=10))
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=10) if span > _NARROW else MaxNLocator(5))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
-from prognosis_dask.report.words import clipped
+from prognosis_dask.report.words import clipped, number
 
 
 @svg
@@ -54,7 +54,9 @@ def confusion(counts: pd.DataFrame) -> Figure:
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(*values.shape):
         colour = "white" if share[row, column] > 0.55 else canvas.INK
-        text = f"{values[row, column]:g}\n{100 * share[row, column]:.0f} %"
+        text = (
+            f"{number(values[row, column], 0 if values[row, column] % 1 == 0 else 1)}\n{100 * share[row, column]:.0f} %"
+        )
         axes.text(column, row, text, ha="center", va="center", color=colour)
     axes.set_xticks(range(len(counts.columns)), [clipped(str(name), 14) for name in counts.columns])
     axes.set_yticks(range(len(counts)), [clipped(str(name), 14) for name in counts.index])

@@ -63,12 +63,14 @@ def _beside_chance(models: ModelFolder) -> str:
     curve = models.table("curve", "k", column, "random_median", "random_lower", "random_upper")
     if curve is None:
         return ""
-    last = curve.iloc[-1]
+    # where most of all features are drawn, random ones are the selected ones
+    chosen = curve[curve["k"] <= curve["of"] / 2] if "of" in curve else curve
+    last = (curve if chosen.empty else chosen).iloc[-1]
     found = estimate(models, ranking)
     return (
         f"In-sample, {last['k']:.0f} features drawn at random give {number(last['random_median'], 3)} "
-        f"({number(last['random_lower'], 3)} to {number(last['random_upper'], 3)}) where those that “{ranking}” selects "
-        f"give {number(last[column], 3)}: "
+        f"({number(last['random_lower'], 3)} to {number(last['random_upper'], 3)}) where those that “{ranking}” "
+        f"selects give {number(last[column], 3)}: "
         + (
             "no more than chance gives at that size."
             if last[column] <= last["random_upper"]

@@ -39,11 +39,15 @@ def chart(frozen: Frozen) -> Nomogram | str:
     low, high = np.where(np.isfinite(low), low, mean - 2 * scale), np.where(np.isfinite(high), high, mean + 2 * scale)
     low, high = np.where(high > low, low, mean - 2 * scale), np.where(high > low, high, mean + 2 * scale)
     units = dict(zip(fitted.features, fitted.units, strict=True))
+    levels = {name: known.levels for known in frozen.encodings if known.ordered for name in known.features}
     used = np.flatnonzero(coefficient)
-    terms = [
-        _term(fitted.chosen[i], units[fitted.chosen[i]], coefficient[i] / scale[i], float(low[i]), float(high[i]))
-        for i in used
-    ]
+    terms = []
+    for i in used:
+        name, slope = fitted.chosen[i], coefficient[i] / scale[i]
+        if name in levels:
+            terms.append(Term(name, slope, np.arange(len(levels[name]), dtype=float), levels=levels[name]))
+        else:
+            terms.append(_term(name, units[name], slope, float(low[i]), float(high[i])))
     # as if the others were independent of each other: the ends of an axis, which may be read beyond in proportion
     shown = with_the_rest(terms, 2 * float(np.sqrt(np.sort(coefficient[used] ** 2)[:-10].sum())))
     own = {id(term) for term in shown}

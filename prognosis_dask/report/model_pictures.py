@@ -12,6 +12,7 @@ from prognosis_dask.report.canvas import LINES
 from prognosis_dask.report.headline import curve_of, estimate, headline
 from prognosis_dask.report.measures import describe
 from prognosis_dask.report.model_folder import ModelFolder
+from prognosis_dask.report.model_spread import of_held_out
 from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.records import records
 from prognosis_dask.report.survival_figures import Curve
@@ -65,7 +66,8 @@ def differences(models: ModelFolder) -> Picture | None:
         f"Differences in {title} between {count(len(rows), 'pair')} of procedures; intervals that leave out 0: "
         f"{'; '.join(apart) or 'none'}.",
         f"Differences in {title} between procedures on the same folds: right of the dotted line the first one is "
-        f"better. {'The interval leaves out 0 between ' + listed(apart) if apart else 'Every interval includes 0'}.",
+        f"better. {'The interval leaves out 0 between ' + listed(apart) if apart else 'Every interval includes 0'}."
+        + (f" Of {len(rows)} intervals one in twenty does so by chance: see Holm’s p." if len(rows) > 2 else ""),
     )
 
 
@@ -139,7 +141,8 @@ def calibration(models: ModelFolder) -> Picture | None:
         f"Calibration of {models.primary}: observed against predicted {what}, a panel each for "
         f"{listed([title for title, _ in panels])}.",
         f"Calibration of “{models.primary}”. {HELD_OUT} Points: groups of equal size by predicted {what}, against "
-        f"their {kaplan} with its 95 % interval; line: smoothed. On the dotted diagonal predictions are right.",
+        f"their {kaplan} with its 95 % interval; line: smoothed. On the dotted diagonal predictions are right."
+        f"{of_held_out(models)}",
     )
 
 

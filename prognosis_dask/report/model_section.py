@@ -12,6 +12,7 @@ from prognosis_dask.report import (
     comparison_figures,
     model_figures,
     model_pictures,
+    model_spread,
     model_tables,
     nomogram,
 )
@@ -124,13 +125,15 @@ def final_model(models: ModelFolder | None) -> Section:
     blocks += [Text(note, "note") for note in notes(models)]
     blocks += _part("Events per variable", _or_absent(model_tables.events_per_variable(models), "folds.csv"))
     blocks += [Text(warning, "warning")] if warning else []
-    blocks += _part("Selection stability", _or_absent(selection(models), "selection.csv"))
+    blocks += _part("Selection stability", selection(models) or absent(_no_selection(models)))
     if not models.classes or models.table("coefficients") is not None:
         blocks += _part("Coefficients", _or_absent(forest(models), "coefficients.csv"))
         blocks += _optional(model_tables.coefficients(models))
     if not models.classes:
-        blocks += _part("Proportional hazards", _or_absent(model_tables.proportional_hazards(models), "ph.csv"))
+        unknown = "Not tested: with as many features as events, or more, the test has no variance to go by."
+        blocks += _part("Proportional hazards", model_tables.proportional_hazards(models) or absent(unknown))
     blocks += _part("Nomogram", nomogram_picture(models))
+    blocks += [model_spread.of_final_model(models)] if models.summary.get("spread") else []
     if not models.classes:
         blocks += _part("Beyond size and stage", _or_absent(correlation(models), "correlation.csv"))
         blocks += [_or_absent(model_tables.added_value(models), "added.csv")]
@@ -189,7 +192,7 @@ def selection(models: ModelFolder) -> Picture | None:
         return None
     rows = table[(table["procedure"] == models.primary) & (table["share"] > 0)]
     rows = rows.sort_values("share", ascending=False, kind="stable")
-    if rows.empty:
+    if rows.empty or _everywhere(rows):
         return None
     always, shown = int((rows["share"] >= 0.8).sum()), min(len(rows), comparison_figures.MAX_ROWS)
     which = f"the {shown} most frequent of {len(rows)}" if shown < len(rows) else "all that were ever chosen"
@@ -201,6 +204,22 @@ def selection(models: ModelFolder) -> Picture | None:
         f"Selection stability of “{models.primary}”: in which share of the outer folds each feature was chosen "
         f"({which}).{_forced(models)} {always} of {len(rows)} features were in the model in 80 % of the folds or more; "
         "what a few folds choose is not a finding.",
+    )
+
+
+def _everywhere(rows: pd.DataFrame) -> bool:
+    """Whether every feature was in the model of every fold: then nothing was chosen, and there is no figure to draw."""
+    return bool((rows["share"] == 1).all())
+
+
+def _no_selection(models: ModelFolder) -> str:
+    table = models.table("selection", "procedure", "feature", "share")
+    rows = None if table is None else table[(table["procedure"] == models.primary) & (table["share"] > 0)]
+    if rows is None or rows.empty or not _everywhere(rows):
+        return _missing("selection.csv")
+    return (
+        f"“{models.primary}” does not choose: all {count(len(rows), 'feature')} are in the model of every fold, by "
+        "decision and not because they were found."
     )
 
 
@@ -216,7 +235,7 @@ def forest(models: ModelFolder) -> Picture | None:
     if table is None:
         return None
     shown = min(len(table), model_figures.MAX_FOREST_ROWS)
-    ratio, worse = ("Odds", "higher odds of the second class") if models.classes else ("Hazard", "a worse outcome")
+    ratio, worse = ("Odds", _higher_odds(models)) if models.classes else ("Hazard", "a worse outcome")
     which = f"the {shown} of {len(table)} that matter most" if shown < len(table) else "all"
     return Picture(
         "forest",
@@ -225,6 +244,11 @@ def forest(models: ModelFolder) -> Picture | None:
         f"{ratio} ratios with 95 % intervals of {shown} features; the values are in the table below.",
         f"{ratio} ratios of the final model’s features ({which}). A ratio above 1 means {worse} for higher values.",
     )
+
+
+def _higher_odds(models: ModelFolder) -> str:
+    names = list(models.summary.get("classes") or ())
+    return f"higher odds of class {names[1]}" if len(names) == 2 else "higher odds of the second class"
 
 
 def correlation(models: ModelFolder) -> Picture | None:
@@ -237,7 +261,9 @@ def correlation(models: ModelFolder) -> Picture | None:
     told = ", ".join(f"{n} with {other}" for other, n in strong.items() if n) or "none"
     features = table["feature"].nunique()
     shown = min(features, comparison_figures.MAX_ROWS)
-    which = f"{shown} of {features} drawn" if shown < features else "all"
+    which = f"the {shown} with the strongest of {features}" if shown < features else "all"
+    strongest = table.assign(r=table["pearson"].abs()).groupby("feature")["r"].max().sort_values(ascending=False)
+    table = table.set_index("feature").loc[strongest.index].reset_index()
     return Picture(
         "correlation_with_size",
         comparison_figures.correlation_with(table, others),

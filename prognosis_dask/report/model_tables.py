@@ -11,9 +11,10 @@ import pandas as pd
 from prognosis_dask.report.content import Rows, Table
 from prognosis_dask.report.headline import headline
 from prognosis_dask.report.measures import describe
+from prognosis_dask.report.model_figures import MAX_FOREST_ROWS, strongest
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.records import records
-from prognosis_dask.report.words import breakable, interval, listed, number, p_number, span, with_interval
+from prognosis_dask.report.words import breakable, count, interval, listed, number, p_number, span, with_interval
 
 #: Events per variable below which a model is said to be overfitted easily (Peduzzi et al., J Clin Epidemiol 48, 1995).
 FEW_EVENTS = 10
@@ -74,7 +75,8 @@ _OF_CLASSES = ("auc", "balanced_accuracy", "brier", "log_loss")
 _CALIBRATION = ("calibration_slope", "observed_expected", "ici")
 _BEST = (
     "Higher is better for C, AUC and accuracy, lower for Brier scores and log loss; calibration slope and "
-    "observed / expected are best at 1, ICI (mean distance of predicted from observed risk) at 0."
+    "observed / expected are best at 1, ICI (mean distance of predicted from observed risk) at 0; noise only "
+    "adds to the ICI, so its interval lies high."
 )
 
 
@@ -145,7 +147,7 @@ def measure_notes(models: ModelFolder) -> list[str]:
 def differences(models: ModelFolder) -> Table | None:
     """Differences of the headline measure between procedures, with both tests."""
     table = models.table(
-        "differences", "a", "b", "measure", "difference", "lower", "upper", "p_corrected", "p_wilcoxon"
+        "differences", "a", "b", "measure", "difference", "lower", "upper", "p_corrected", "p_holm", "p_wilcoxon"
     )
     main = headline(models)
     part = None if table is None else table[table["measure"] == main]
@@ -153,16 +155,17 @@ def differences(models: ModelFolder) -> Table | None:
         return None
     rows = [
         (f"{r.a} less {r.b}", number(r.difference, 3), interval(r.lower, r.upper, 3), p_number(r.p_corrected),
-         p_number(r.p_wilcoxon))
+         p_number(r.p_holm), p_number(r.p_wilcoxon))
         for r in records(part)
     ]  # fmt: skip
     return Table(
         f"Differences in {describe(main).title} between procedures on the same folds. Interval and corrected p: "
-        "resampled t-test that allows for the folds’ shared training cases (Nadeau and Bengio 2003). Wilcoxon: "
+        "resampled t-test that allows for the folds’ shared training cases (Nadeau and Bengio 2003). Holm: the same "
+        f"p for {count(len(part), 'pair')} tested at once (Holm 1979). Wilcoxon: "
         "signed-rank test over the folds, as the reference study used it; it takes the folds as independent, so its p "
         "is too small. Other measures: models/differences.csv.",
-        ("Procedures", "Difference", "95 % CI", "p, corrected", "p, Wilcoxon"),
-        "lnnnn",
+        ("Procedures", "Difference", "95 % CI", "p, corrected", "p, Holm", "p, Wilcoxon"),
+        "lnnnnn",
         [Rows("", rows)],
     )
 
@@ -188,11 +191,16 @@ def events_per_variable(models: ModelFolder) -> Table | None:
     return Table(
         f"{what} per variable in the training folds, median (range). Below {FEW_EVENTS} an unpenalised model overfits "
         "easily (Peduzzi et al. 1995); with a penalty, and counting every candidate that selection saw, no single "
-        "limit holds.",
+        f"limit holds.{_counted_in_cases(models)}",
         head,
         "lvvvvv",
         [Rows("", rows)],
     )
+
+
+def _counted_in_cases(models: ModelFolder) -> str:
+    several = models.summary.get("n_cases") != models.summary.get("n_patients")
+    return " Counted are cases, of which a patient may have several: of patients there are fewer." if several else ""
 
 
 def _median_range(values: pd.Series, digits: int) -> str:
@@ -225,22 +233,33 @@ def coefficients(models: ModelFolder) -> Table | None:
         return None
     ratio, short = ("odds ratio", "OR") if models.classes else ("hazard ratio", "HR")
     caption = f"The final model, per standard deviation. {short}: {ratio}"
+    if len(table) > MAX_FOREST_ROWS:
+        caption += f"; the {MAX_FOREST_ROWS} of {len(table)} that matter most, all in models/coefficients.csv"
+        table = strongest(table)
+    digits = _digits(table["coef"])
     if table["se"].isna().all():
-        short_rows = [(r.feature, number(r.coef, 3), number(r.hazard_ratio)) for r in records(table)]
+        short_rows = [(r.feature, number(r.coef, digits), number(r.hazard_ratio, digits - 1)) for r in records(table)]
         caption += ". With such a penalty coefficients have no standard errors."
         return Table(caption, ("Feature", "Coefficient", short), "lnn", [Rows("", short_rows)])
     rows = [
-        (r.feature, number(r.coef, 3), number(r.se, 3), number(r.hazard_ratio), interval(r.lower_95, r.upper_95),
+        (r.feature, number(r.coef, digits), number(r.se, digits), number(r.hazard_ratio, digits - 1),
+         interval(r.lower_95, r.upper_95, digits - 1),
          p_number(r.p))
         for r in records(table)
     ]  # fmt: skip
     return Table(
-        f"{caption}; CI: confidence interval. The model is fitted on all cases after the features were selected on "
-        "them, so its p values are optimistic.",
+        f"{caption}; CI: confidence interval. The model is penalised, and fitted on the cases that its features were "
+        "chosen on where any were chosen: these intervals and p values describe it, and are no evidence for a feature.",
         ("Feature", "Coefficient", "SE", short, "95 % CI", "p"),
         "lnnnnn",
         [Rows("", rows)],
     )
+
+
+def _digits(coefficient: pd.Series) -> int:
+    """Decimals that show two figures of the largest coefficient: three, more where a penalty leaves it small."""
+    largest = float(coefficient.abs().max())
+    return 3 if largest >= 0.01 or largest == 0 else min(8, 2 - int(np.floor(np.log10(largest))))
 
 
 def proportional_hazards(models: ModelFolder) -> Table | None:

@@ -41,12 +41,15 @@ class Term:
         Values on its axis, ascending; the first and the last are the axis' ends.
     log
         The values are natural logarithms, and the axis shows what they are of.
+    levels
+        What the values 0, 1, 2, ... of an ordered category are called; () for numbers.
     """
 
     name: str
     coefficient: float
     ticks: FloatArray
     log: bool = False
+    levels: tuple[str, ...] = ()
 
     @property
     def range(self) -> float:
@@ -56,6 +59,8 @@ class Term:
     @property
     def labels(self) -> list[str]:
         """What stands at the ticks."""
+        if self.levels:
+            return [self.levels[int(value)] for value in self.ticks]
         if self.log:
             return [f"{value:.0f}" if 1 <= value < 1e6 else f"{value:.3g}" for value in np.exp(self.ticks)]
         step = float(np.diff(self.ticks).min())

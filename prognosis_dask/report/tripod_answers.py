@@ -103,7 +103,7 @@ def _methods(models: ModelFolder) -> dict[str, Answer]:
     measures = models.table("measures", "measure", "horizon_days")
     horizons = [] if measures is None else sorted({float(h) for h in measures["horizon_days"].dropna()})
     at = listed([span(h) for h in horizons]) if horizons else ""
-    folds = models.table("folds", "repeat", "fold", "n_train", "events_train")
+    folds = models.table("folds", "repeat", "fold")
     partition = "All cases were predicted by a model that had been fitted elsewhere." if models.external else ""
     if folds is not None and not models.external:
         partition = (
@@ -162,7 +162,7 @@ def _procedure(models: ModelFolder) -> dict[str, Answer]:
     tuned = [
         f"{name.replace('_', ' ')} among {', '.join(f'{v:g}' for v in final[name])}"
         for name in ("n_features", "penalty", "mixing")
-        if isinstance(final.get(name), list | tuple) and len(final[name]) > 1
+        if (selector or name != "n_features") and isinstance(final.get(name), list | tuple) and len(final[name]) > 1
     ]
     steps = _LEARNERS.get(learner, learner or "a learner that is not named")
     steps += f" after selection by {_SELECTORS.get(selector, selector)}" if selector else ", without selection"

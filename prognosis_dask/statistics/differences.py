@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import sqrt
+from math import isnan, nan, sqrt
 
 import numpy as np
 
@@ -176,7 +176,8 @@ def cox_coefficient(X: FloatArray, time: FloatArray, event: BoolArray) -> FloatA
 def difference_rows(measured: Mapping[str, Measured], results: Sequence[FoldResult]) -> list[Row]:
     """Every pair of procedures by every measure: ``a`` less ``b``, with tests.
 
-    ``lower``, ``upper`` and ``p_corrected`` are of :func:`corrected_t`: they count the training too. ``lower_drawn``
+    ``lower``, ``upper`` and ``p_corrected`` are of :func:`corrected_t`: they count the training too; ``p_holm`` is that
+    for all pairs of the measure at once, see :func:`holm`. ``lower_drawn``
     and ``upper_drawn`` draw the patients and keep the models. ``p_wilcoxon`` is what studies often print, see
     :func:`wilcoxon`. For scores (ibs, brier) a negative difference is in favour of ``a``.
 
@@ -195,7 +196,25 @@ def difference_rows(measured: Mapping[str, Measured], results: Sequence[FoldResu
             if values.shape != others.shape:
                 raise StatisticsError(f"{a} and {b} were not validated on the same folds: {len(values)}, {len(others)}")
             rows.append({"a": a, "b": b, "measure": measure, **_difference(values - others, ratio)})
+    for measure in {row["measure"]: None for row in rows}:
+        same = [row for row in rows if row["measure"] == measure]
+        for row, p in zip(same, holm([row["p_corrected"] for row in same]), strict=True):
+            row["p_holm"] = p
     return rows
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values for all of the tests at once (Holm, Scand J Statist 6, 65, 1979); NaN stays and does not count.
+
+    >>> holm([0.01, 0.04, 0.03, float("nan")])
+    [0.03, 0.06, 0.06, nan]
+    """
+    held = sorted((value, i) for i, value in enumerate(p) if not isnan(value))
+    adjusted, greatest = [nan] * len(p), 0.0
+    for rank, (value, i) in enumerate(held):
+        greatest = max(greatest, min(1.0, (len(held) - rank) * value))
+        adjusted[i] = greatest
+    return adjusted
 
 
 def _difference(differences: FloatArray, ratio: float) -> Row:
@@ -203,7 +222,13 @@ def _difference(differences: FloatArray, ratio: float) -> Row:
     mean = mean_held(differences)
     lower_drawn, upper_drawn = interval(mean[1:])
     row: Row = {"difference": float(mean[0]), "lower": nothing, "upper": nothing}
-    row |= {"p_corrected": nothing, "p_wilcoxon": nothing, "lower_drawn": lower_drawn, "upper_drawn": upper_drawn}
+    row |= {
+        "p_corrected": nothing,
+        "p_holm": nothing,
+        "p_wilcoxon": nothing,
+        "lower_drawn": lower_drawn,
+        "upper_drawn": upper_drawn,
+    }
     try:
         test = corrected_t(differences[:, 0], ratio)
         row |= {"lower": test.lower, "upper": test.upper, "p_corrected": test.p}

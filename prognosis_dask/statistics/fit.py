@@ -138,6 +138,7 @@ def _fit_and_write(
             tables["curve"] = curve_rows(procedures[ranking], whole, spec.validation.seed, map)
             summary["curve"] = ranking
         freeze(describe(model, table, read.encodings, horizons_of(table, spec)), folder)
+        summary["spread"] = _spread(model, table, horizons_of(table, spec))
         summary |= {"k_final": len(model.chosen), "features": sorted(_families(model, table))}
         summary["notes"] = [*read.notes, *_notes(table, procedures[final], model, read.encodings)]
     write_tables(folder, tables)
@@ -156,11 +157,32 @@ def _families(model: Fitted, table: FeatureTable) -> set[str]:
     return {family[name] for name in model.chosen}
 
 
+def _spread(model: Fitted, table: FeatureTable, horizons: Sequence[float]) -> list[dict[str, Any]]:
+    """The 5th and 95th percentile of what the final model predicts of its own cases, by horizon or class."""
+    prediction = model.predict(table)
+    names: list[dict[str, Any]]
+    if prediction.survival is not None:
+        names, values = [{"horizon_days": days} for days in horizons], prediction.survival(np.array(horizons))
+    elif prediction.probability is not None:
+        shown = slice(1, None) if len(model.classes) == 2 else slice(None)
+        names, values = [{"class": name} for name in model.classes[shown]], prediction.probability[:, shown]
+    else:
+        return []
+    lower, upper = np.percentile(values, [5, 95], axis=0)
+    return [
+        {**name, "lower": low, "upper": high}
+        for name, low, high in zip(names, lower.tolist(), upper.tolist(), strict=True)
+    ]
+
+
 def _notes(table: FeatureTable, procedure: Procedure, model: Fitted, encodings: Sequence[Encoding]) -> Iterable[str]:
-    tuned = ", ".join(f"{key} {value:g}" for key, value in model.tuned.items())
+    tuned = {key: value for key, value in model.tuned.items() if procedure.selector or key != "n_features"}
+    told = ", ".join(f"{key} {value:g}" for key, value in tuned.items())
+    strongest = len(procedure.penalty) > 1 and model.tuned["penalty"] == max(procedure.penalty)
     yield (
         f"What the final procedure leaves open was tuned by {procedure.inner_folds}-fold cross-validation within the "
-        f"cases that each model was fitted on; on all cases: {tuned}."
+        f"cases that each model was fitted on; on all cases: {told}"
+        f"{', the strongest penalty that was tried' if strongest else ''}."
     )
     yield (
         "The intervals are those of held-out figures when patients are drawn anew: they show the uncertainty of so "

@@ -185,7 +185,8 @@ def check_spec(spec: ModelSpec, where: str) -> None:
     expect(not (end.label and (end.time or end.event)), "endpoint.label", end.label, "a label, or time and event")
     expect(bool(end.time) == bool(end.event), "endpoint", (end.time, end.event), "both time and event, or neither")
     known = ", ".join(spec.procedure)
-    expect(not spec.final or spec.final in spec.procedure, "final", spec.final, f"one of the procedures: {known}")
+    named = f"one of the procedures: {known}" if known else "a [procedure.NAME] of that name, or no final"
+    expect(not spec.final or spec.final in spec.procedure, "final", spec.final, named)
     for table in spec.table:
         try:
             table.id_format.format(1)

@@ -65,8 +65,9 @@ def in_sample_curve(
     Returns
     -------
     list of dict
-        ``k, c_index_in_sample`` (of classes ``auc_in_sample``)``, random_median, random_lower, random_upper`` per k; the
-        last two are the draws' range. NaN where the model has no maximum, as may be without a penalty.
+        ``k, c_index_in_sample, random_median, random_lower, random_upper, of`` per k: the draws' range, and how many
+        features they are drawn from. Of classes the second is ``auc_in_sample``. NaN where the model has no maximum, as
+        may be without a penalty.
 
     Raises
     ------
@@ -88,7 +89,10 @@ def in_sample_curve(
     fit = partial(_curve, X, endpoint, wanted, penalizer)
     ranked, *random = map(fit, orders)
     name = "c_index_in_sample" if isinstance(endpoint, Survival) else "auc_in_sample"
-    return [{"k": k, name: ranked[i], **_range([draw[i] for draw in random])} for i, k in enumerate(wanted)]
+    return [
+        {"k": k, name: ranked[i], **_range([draw[i] for draw in random]), "of": len(columns)}
+        for i, k in enumerate(wanted)
+    ]
 
 
 def _range(draws: Sequence[float]) -> dict[str, float]:
