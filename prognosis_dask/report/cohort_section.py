@@ -96,13 +96,22 @@ def features(run: RunFolder) -> Section:
     blocks: list[Block] = [_families(found) if found else absent("This run holds no features.")]
     for stage in ("radiomics", "deep"):
         if (run.job.get(stage) or {}).get("enabled") is False:
-            blocks.append(absent(f"The job has {stage} features switched off."))
+            blocks.append(absent(_without(run, stage)))
     correlation = pictures.correlation(run)
     if correlation is not None:
         blocks.append(correlation)
     elif found:
         blocks.append(absent("Too few cases have finite features to correlate them (5 are needed)."))
     return Section("features", "Features", blocks)
+
+
+def _without(run: RunFolder, stage: str) -> str:
+    if stage == "deep" and (run.job.get("grade") or {}).get("enabled"):
+        return (
+            "The deep features are those of the grade’s own network. It is trained anew in every fold, so they are no "
+            "columns of the run: see Validation."
+        )
+    return f"The job has {stage} features switched off."
 
 
 def _families(found: Sequence[tables.Family]) -> Table:

@@ -12,12 +12,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from prognosis_dask.report import cohort_section, model_section, run_section, tables
+from prognosis_dask.report.brain_section import brains
 from prognosis_dask.report.content import Section
 from prognosis_dask.report.headline import estimate, headline, in_sample
 from prognosis_dask.report.measures import describe
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.picture import Picture, write_figures
-from prognosis_dask.report.read import RunFolder, read_run
+from prognosis_dask.report.read import RunFolder, enabled_stages, read_run
 from prognosis_dask.report.tripod import checklist
 from prognosis_dask.report.words import count, duration, interval, number
 
@@ -72,6 +73,7 @@ def sections(run: RunFolder) -> list[Section]:
     """All of the page but its head. Models alone have no images, so nothing is said of them."""
     found = [cohort_section.cohort(run)]
     if run.info:
+        found += [brains(run)] if "brain" in enabled_stages(run.info) else []
         found += [cohort_section.regions(run), cohort_section.features(run)]
     found += [model_section.validation(run.model), model_section.final_model(run.model)]
     return [*found, checklist(run), run_section.the_run(run)]

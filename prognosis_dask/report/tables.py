@@ -222,14 +222,14 @@ def _levels(values: Sequence[str]) -> str:
 
 
 def families(run: RunFolder) -> list[Family]:
-    """The features by kind: pyradiomics' classes, and the deep features."""
+    """The features by kind: the tumour's size and place, pyradiomics' classes, and the deep features."""
     found = []
-    for stage in ("radiomics", "deep"):
-        values = run.values(stage)
+    for part, stage in (("size", "brain"), ("radiomics", "radiomics"), ("deep", "deep")):
+        values = run.values(part)
         if values is None:
             continue
         values = values[values.index.isin(_done(run, stage))]
-        names = [_family(stage, name) for name in values.columns]
+        names = [_family(part, name) for name in values.columns]
         for family in dict.fromkeys(names):
             chosen = [name == family for name in names]
             found.append(_summarise(family, values.loc[:, chosen].to_numpy(dtype=float)))
@@ -241,8 +241,8 @@ def _done(run: RunFolder, stage: str) -> set[str]:
 
 
 def _family(stage: str, feature: str) -> str:
-    if stage == "deep":
-        return "deep"
+    if stage != "radiomics":
+        return {"size": "tumour’s size and place"}.get(stage, stage)
     filtered, _, rest = feature.partition("_")
     return f"{filtered} {rest.partition('_')[0]}"
 

@@ -1,0 +1,81 @@
+"""What the report says of how MR of the head was prepared."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+from matplotlib.figure import Figure
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.errors import Code, Problem
+from prognosis_dask.report.brain_section import brains
+from prognosis_dask.report.content import Table, Text
+from prognosis_dask.report.picture import Picture
+from prognosis_dask.report.read import RunFolder
+from prognosis_dask.store.brains import BrainStore, StoredBrain
+from prognosis_dask.store.outcome import Outcome
+
+FITS = {"a<b": 0.9, "P2": 0.5, "P3": 0.7, "P4": 0.8, "P5": None}
+SOURCES = ("drawn", "interpolated", "drawn", "automatic", "drawn")
+
+
+def png() -> bytes:
+    stream = io.BytesIO()
+    Figure(figsize=(2, 1), dpi=20).savefig(stream, format="png")
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Five prepared brains, the last one of an image without skull, and one that was not found."""
+    folder = tmp_path_factory.mktemp("run")
+    store = BrainStore(folder / "brain")
+    store.create()
+    small = sitk.GetImageFromArray(np.ones((2, 2, 2), np.float32))
+    outcomes, cases = {}, []
+    for number, ((case_id, fit), source) in enumerate(zip(FITS.items(), SOURCES, strict=True)):
+        figures = {"brain_volume_l": 1.2 + 0.1 * number, "coverage": 1.0, "template_overlap": 0.95, "scale": 1.0}
+        figures |= {"mutual_information": 0.4, "moved_mm_T1": 2.0 + number} | ({"boundary_fit": fit} if fit else {})
+        result = {"values": [], "stripped_before": fit is None, "tumour_source": source, **figures}
+        outcomes[case_id] = Outcome(case_id, "brain", "d", None, {}, result)
+        store.write(case_id, StoredBrain(small, small, small, {}), {"quality": png()})
+        cases.append(Case(case_id, case_id, "MR", "mask", "i", "m", sequences={"T1": "t1", "T2": "i"}))
+    outcomes["lost"] = Outcome("lost", "brain", "d", Problem(Code.BRAIN_NOT_FOUND, "no"), {})
+    return RunFolder(path=folder, info={"job": {}}, cases=tuple(cases), outcomes={"brain": outcomes})
+
+
+def test_the_figures_are_those_of_the_prepared_cases(run):
+    (table,) = [block for block in brains(run).blocks if isinstance(block, Table)]
+    rows = {row[0]: row[1:] for row in table.groups[0].rows}
+    assert rows["brain volume (L)"] == ("1.40", "1.20", "1.60", "0.75 to 2.4 where whole")
+    assert rows["contrast of the brain’s edge (−1 to 1)"][:3] == ("0.75", "0.50", "0.90")
+    assert rows["way of T1 to its place (mm)"] == ("4.00", "2.00", "6.00", "up to 40")
+
+
+def test_tumours_that_nobody_outlined_are_told_apart_and_warned_of(run):
+    texts = [block for block in brains(run).blocks if isinstance(block, Text)]
+    assert "T1 in 5 and T2 in 5" in texts[0].text
+    assert "1 case came without skull" in texts[0].text
+    assert re.search(r"3 outlined on every slice, 1 outlined on some .* and 1 found automatically", texts[0].text)
+    assert [text.role for text in texts] == ["plain", "warning"]
+    assert texts[1].text.startswith("1 tumour found automatically")
+
+
+def test_the_least_sure_are_shown_and_the_table_behind_holds_all(run):
+    (picture,) = [block for block in brains(run).blocks if isinstance(block, Picture)]
+    assert re.findall(r"<text[^>]*>([^<]*)<", picture.svg) == ["P2", "P3", "P4"]
+    shown = re.findall(r"base64,([^\"]+)\"", picture.svg)
+    assert [base64.b64decode(one) for one in shown] == [png()] * 3
+    assert 'viewBox="0 0 40 162"' in picture.svg  # three times a label and 20 pixels
+    table = pd.read_csv(io.StringIO(picture.csv))
+    assert table["case_id"].tolist() == sorted(FITS)
+    assert table["boundary_fit"].isna().sum() == 1
+
+
+def test_a_run_without_a_prepared_brain_says_so(tmp_path):
+    section = brains(RunFolder(path=tmp_path, info={}, outcomes={}))
+    assert [(block.text, block.role) for block in section.blocks] == [("No brain was prepared.", "absent")]
