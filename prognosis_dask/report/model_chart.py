@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from prognosis_dask.report.nomogram import (
+    MAX_TERMS,
     Nomogram,
     Outcome,
     Term,
     cox_outcome,
+    draw,
     logistic_outcome,
     rounded,
     rounded_logarithms,
     with_the_rest,
 )
-from prognosis_dask.report.words import span
+from prognosis_dask.report.picture import Picture
+from prognosis_dask.report.words import count, span
 from prognosis_dask.statistics.frozen import QUANTILES, Frozen
 
 #: The share of the training cases on each side that an axis leaves out before its ends are rounded.
@@ -85,3 +89,40 @@ def _intercept(frozen: Frozen) -> float:
         return 0.0
     score = frozen.fitted.model.predict(np.zeros((1, len(frozen.fitted.columns)))).risk_score
     return 0.0 if score is None else float(score[0])
+
+
+def nomogram_picture(frozen: Frozen) -> Picture | str:
+    """The final model as a figure, or why there is none."""
+    found = chart(frozen)
+    if isinstance(found, str):
+        return f"No nomogram: {found}"
+    caption = (
+        "Nomogram of the final model: read the points of each value on the top scale, add them up, and read the "
+        "prediction under the total."
+    )
+    if len(found.terms) > MAX_TERMS:
+        caption += (
+            " Features that move the prediction less share one axis: their part of the linear predictor, which is "
+            "zero for the average case."
+        )
+    if frozen.fitted.preparation.combat is not None:
+        caption += " Values are those after harmonisation by site."
+    return Picture(
+        "nomogram",
+        draw(found),
+        _nomogram_data(found),
+        f"Nomogram of {count(len(found.terms), 'term')}; the points of every tick are in the data.",
+        f"{caption} It shows what the model does; it is no device for decisions.",
+    )
+
+
+def _nomogram_data(drawn: Nomogram) -> pd.DataFrame:
+    rows: list[tuple[str, float, float]] = []
+    for term in drawn.terms:
+        values = np.exp(term.ticks) if term.log else term.ticks
+        rows += [(term.name, float(v), float(p)) for v, p in zip(values, drawn.points(term, term.ticks), strict=True)]
+    for outcome in drawn.outcomes:
+        rows += [
+            (outcome.name, float(v), float(p)) for v, p in zip(outcome.levels, drawn.total(outcome.at), strict=True)
+        ]
+    return pd.DataFrame(rows, columns=["scale", "value", "points"])

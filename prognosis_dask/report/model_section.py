@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import pandas as pd
 
 from prognosis_dask.report import (
@@ -14,12 +13,11 @@ from prognosis_dask.report import (
     model_pictures,
     model_spread,
     model_tables,
-    nomogram,
 )
 from prognosis_dask.report.content import Block, Heading, Section, Table, Text, absent
 from prognosis_dask.report.headline import estimate, headline, verdict
 from prognosis_dask.report.measures import describe
-from prognosis_dask.report.model_chart import chart
+from prognosis_dask.report.model_chart import nomogram_picture
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.words import count, listed, with_interval
@@ -132,7 +130,8 @@ def final_model(models: ModelFolder | None) -> Section:
     if not models.classes:
         unknown = "Not tested: with as many features as events, or more, the test has no variance to go by."
         blocks += _part("Proportional hazards", model_tables.proportional_hazards(models) or absent(unknown))
-    blocks += _part("Nomogram", nomogram_picture(models))
+    nomogram = _missing("model.json") if models.frozen is None else nomogram_picture(models.frozen)
+    blocks += _part("Nomogram", absent(nomogram) if isinstance(nomogram, str) else nomogram)
     blocks += [model_spread.of_final_model(models)] if models.summary.get("spread") else []
     if not models.classes:
         blocks += _part("Beyond size and stage", _or_absent(correlation(models), "correlation.csv"))
@@ -272,42 +271,3 @@ def correlation(models: ModelFolder) -> Picture | None:
         f"Pearson correlation of the selected features ({which}) with {listed(others)}, with 95 % intervals. Beyond "
         f"|r| = 0.7, and so saying little that size or stage does not: {told}.",
     )
-
-
-def nomogram_picture(models: ModelFolder) -> Block:
-    """The final model as a chart, or why there is none."""
-    if models.frozen is None:
-        return absent(_missing("model.json"))
-    found = chart(models.frozen)
-    if isinstance(found, str):
-        return absent(f"No nomogram: {found}")
-    caption = (
-        "Nomogram of the final model: read the points of each value on the top scale, add them up, and read the "
-        "prediction under the total."
-    )
-    if len(found.terms) > nomogram.MAX_TERMS:
-        caption += (
-            " Features that move the prediction less share one axis: their part of the linear predictor, which is "
-            "zero for the average case."
-        )
-    if models.frozen.fitted.preparation.combat is not None:
-        caption += " Values are those after harmonisation by site."
-    return Picture(
-        "nomogram",
-        nomogram.draw(found),
-        _nomogram_data(found),
-        f"Nomogram of {count(len(found.terms), 'term')}; the points of every tick are in the data.",
-        f"{caption} It shows what the model does; it is no device for decisions.",
-    )
-
-
-def _nomogram_data(drawn: nomogram.Nomogram) -> pd.DataFrame:
-    rows: list[tuple[str, float, float]] = []
-    for term in drawn.terms:
-        values = np.exp(term.ticks) if term.log else term.ticks
-        rows += [(term.name, float(v), float(p)) for v, p in zip(values, drawn.points(term, term.ticks), strict=True)]
-    for outcome in drawn.outcomes:
-        rows += [
-            (outcome.name, float(v), float(p)) for v, p in zip(outcome.levels, drawn.total(outcome.at), strict=True)
-        ]
-    return pd.DataFrame(rows, columns=["scale", "value", "points"])
