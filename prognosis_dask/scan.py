@@ -32,12 +32,13 @@ from prognosis_dask.report.words import with_interval
 from prognosis_dask.sections import build_section
 from prognosis_dask.stages import StageContext, run_radiomics, run_roi
 from prognosis_dask.statistics.asked import read_given
-from prognosis_dask.statistics.external import expect_agreement, range_warnings
+from prognosis_dask.statistics.external import expect_agreement
 from prognosis_dask.statistics.frozen import Frozen, thaw
 from prognosis_dask.statistics.network_features import FAMILY, FILE, NetworkFeatures
 from prognosis_dask.statistics.reading import read_tables
 from prognosis_dask.statistics.sources import dataset_source
 from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.statistics.unlike import unlike
 from prognosis_dask.store.brains import BrainStore
 from prognosis_dask.store.features import build_features
 from prognosis_dask.store.outcome import Outcome
@@ -96,7 +97,7 @@ def predict_scan(
         case = _case(model, files, str(mask), given, Path(folder))
         used = model.job.brain.sequences or tuple(case.sequences)
         shown = {name: _place(path) for name, path in case.sequences.items() if name in used or name == model.reference}
-        dataset, attributes, size, mosaic = _measured(model, case, Path(folder))
+        dataset, attributes, size, pictures = _measured(model, case, Path(folder))
         table = _table(model, dataset, Path(folder))
     probability = model.frozen.fitted.predict(table).probability
     assert probability is not None  # _model has seen classes
@@ -109,9 +110,10 @@ def predict_scan(
         confidence=attributes["tumour"].get("tumour_confidence"),
         size=size,
         slices=_shown(attributes["slices"]),
-        mosaic=mosaic,
+        mosaic=pictures["epitome"],
+        before_after=pictures["quality"],
         quality=attributes["quality"],
-        warnings=[*expect_agreement(model.frozen, table), *range_warnings(model.frozen, table)],
+        warnings=[*expect_agreement(model.frozen, table), *unlike(model.frozen, table)],
     )
     write_scan(result, Path(out))
     return result
@@ -198,8 +200,10 @@ def _place(image: str) -> str:
     return read_listing(image).root if image.endswith(".series.json") else image
 
 
-def _measured(model: _Model, case: Case, folder: Path) -> tuple[xr.Dataset, dict[str, Any], TumourSize, bytes]:
-    """The stages of the run on this case alone, in a folder that is thrown away."""
+def _measured(
+    model: _Model, case: Case, folder: Path
+) -> tuple[xr.Dataset, dict[str, Any], TumourSize, dict[str, bytes]]:
+    """The stages of the run on this case alone, in a folder that is thrown away; its pictures by name."""
     job = model.job
     params = read_params(job.radiomics.params)
     brains, rois = folder / "brain", folder / "rois.zarr"
@@ -226,8 +230,9 @@ def _measured(model: _Model, case: Case, folder: Path) -> tuple[xr.Dataset, dict
     stored = BrainStore(brains).read(case.case_id)
     attributes = dict(stored.attributes)
     size = replace(tumour_size(stored.tumour), template_mm=tuple(attributes["template_mm"]))
-    mosaic = (BrainStore(brains).folder(case.case_id) / "epitome.png").read_bytes()
-    return dataset, attributes, size, mosaic
+    held = BrainStore(brains).folder(case.case_id)
+    pictures = {name: (held / f"{name}.png").read_bytes() for name in ("epitome", "quality")}
+    return dataset, attributes, size, pictures
 
 
 def _table(model: _Model, dataset: xr.Dataset, folder: Path) -> FeatureTable:
@@ -259,6 +264,7 @@ def _told(model: _Model) -> dict[str, str]:
     auc = with_interval(summary.get("auc_cv"), summary.get("auc_cv_lower"), summary.get("auc_cv_upper"))
     return {
         "run": model.job.name,
+        "predicts": f"{model.job.model.label}: {' or '.join(model.frozen.classes)}",
         "procedure": str(summary.get("procedure", "")),
         "learnt from": f"{model.frozen.counts['n_cases']} cases of {model.frozen.counts['n_patients']} patients",
         "AUC on held-out cases": auc,

@@ -162,7 +162,13 @@ def test_a_program_that_is_not_installed_is_named_with_its_source(monkeypatch):
 _STAND_INS = {
     "hd-bet": ("hd-bet", "--save_bet_mask", "o.replace('.nii.gz', '_bet.nii.gz')", "-o"),
     "synthstrip": ("mri_synthstrip", "-m", "o", "-m"),
-    "fsl-bet": ("bet", "-m", "sys.argv[2].replace('.nii.gz', '_mask.nii.gz')", ""),
+    # its output has the format of this variable, whatever it is called
+    "fsl-bet": (
+        "bet",
+        "-m",
+        "sys.argv[2].replace('.nii.gz', '_mask' + {'NIFTI_GZ': '.nii.gz'}.get(os.environ['FSLOUTPUTTYPE'], '.nii'))",
+        "",
+    ),
 }
 
 
@@ -173,12 +179,13 @@ def test_another_programs_mask_is_taken_on_the_images_grid(tool, head, brain, tm
     target = f"sys.argv[sys.argv.index({option!r}) + 1]" if option else "''"
     program = tmp_path / name
     program.write_text(
-        f"#!{sys.executable}\nimport sys, SimpleITK as sitk\nassert {flag!r} in sys.argv\no = {target}\n"
+        f"#!{sys.executable}\nimport os, sys, SimpleITK as sitk\nassert {flag!r} in sys.argv\no = {target}\n"
         f"sitk.WriteImage(sitk.ReadImage({source}) > 100, {written})\n",
         encoding="utf-8",
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FSLOUTPUTTYPE", "NIFTI")
     found = strip_with(tool, head)
     assert np.array_equal(sitk.GetArrayFromImage(found) > 0, sitk.GetArrayFromImage(head) > 100)
     assert found.GetOrigin() == head.GetOrigin()

@@ -62,6 +62,13 @@ def test_the_page_needs_no_other_file_and_takes_names_as_text(result, tmp_path):
     assert "/data/new" not in text  # a file's name is enough
 
 
+def test_the_page_shows_the_image_before_and_after_its_preparation(result, tmp_path):
+    other = replace(result, before_after=result.mosaic)
+    text = write_scan(other, tmp_path / "scan").read_text()
+    assert 'alt="Slices of the head before and after the preparation' in text
+    assert text.count("<figure id=") == 2
+
+
 def test_a_tumour_that_was_found_automatically_is_never_taken_for_a_drawn_one(result, tmp_path):
     found = replace(result, mask="automatic", confidence=0.4, warnings=("Look at it.",))
     text = write_scan(found, tmp_path / "scan").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -21,7 +22,11 @@ _PROGRAMS: dict[str, tuple[str, str, Callable[[Path, Path], list[str]], str]] = 
     "hd-bet": (
         "hd-bet",
         "https://github.com/MIC-DKFZ/HD-BET (version 2)",
-        lambda image, out: ["-i", str(image), "-o", str(out / "out.nii.gz"), "--save_bet_mask", "-device", "cpu"],
+        # without averaging over mirrored copies, as its help recommends for processors
+        lambda image, out: [
+            *("-i", str(image), "-o", str(out / "out.nii.gz")),
+            *("--save_bet_mask", "-device", "cpu", "--disable_tta"),
+        ],
         "out_bet.nii.gz",
     ),
     "synthstrip": (
@@ -33,7 +38,7 @@ _PROGRAMS: dict[str, tuple[str, str, Callable[[Path, Path], list[str]], str]] = 
     "fsl-bet": (
         "bet",
         "https://fsl.fmrib.ox.ac.uk",
-        lambda image, out: [str(image), str(out / "out.nii.gz"), "-m", "-n", "-R"],
+        lambda image, out: [str(image), str(out / "out.nii.gz"), "-m", "-R"],
         "out_mask.nii.gz",
     ),
 }
@@ -72,7 +77,10 @@ def strip_with(tool: str, image: sitk.Image) -> sitk.Image:
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "image.nii.gz", Path(folder)
         sitk.WriteImage(image, str(source))
-        done = subprocess.run([program, *arguments(source, out)], capture_output=True, text=True, check=False)
+        command = [program, *arguments(source, out)]
+        # FSL writes what this variable says, whatever the output is called
+        environment = {**os.environ, "FSLOUTPUTTYPE": "NIFTI_GZ"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode or not (out / written).is_file():
             last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it said nothing"]
             raise CaseError(Code.BRAIN_NOT_FOUND, f"{tool} ended with status {done.returncode}: {last[0][:300]}")

@@ -54,6 +54,8 @@ class ScanResult:
         Numbers of the preprocessing, by name.
     warnings
         What a reader has to know.
+    before_after
+        The image as scanned and as prepared, with the outlines of brain and tumour, PNG; empty: not shown.
     """
 
     name: str
@@ -67,6 +69,7 @@ class ScanResult:
     mosaic: bytes
     quality: Mapping[str, float]
     warnings: Sequence[str] = ()
+    before_after: bytes = b""
 
     @property
     def predicted(self) -> str:
@@ -126,7 +129,7 @@ def _page(result: ScanResult) -> str:
             Section(
                 "preprocessing",
                 "Preprocessing",
-                [_table("Numbers of the preprocessing.", ("", "value"), _quality(result))],
+                _preprocessing(result),
             ),
         ],
     )
@@ -167,22 +170,42 @@ def _tumour(result: ScanResult) -> list[Block]:
 
 
 def _mosaic(result: ScanResult) -> Picture:
-    width, height = _png_size(result.mosaic)
-    address = "data:image/png;base64," + base64.b64encode(result.mosaic).decode("ascii")
-    svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
-        f'<image width="{width}" height="{height}" href="{address}"/></svg>'
-    )
     numbers = [index + 1 for index in result.slices]
     slices = pd.DataFrame({"slice": numbers, "shows": list(result.slices.values())})
     shown = listed([f"{at} ({shows})" for at, shows in zip(numbers, result.slices.values(), strict=True)])
     return Picture(
         "epitome",
-        svg,
+        _svg(result.mosaic),
         slices,
         f"Mosaic of {len(slices)} axial slices with the tumour's outline: slices {shown}.",
         f"The tumour's epitome: the slices that show it best. From the left: slices {shown}; "
         "slice 1 is the lowest. Below, the tumour from near. The patient's left is on the right.",
+    )
+
+
+def _preprocessing(result: ScanResult) -> list[Block]:
+    numbers = _quality(result)
+    table = _table("Numbers of the preprocessing.", ("", "value"), numbers)
+    if not result.before_after:
+        return [table]
+    picture = Picture(
+        "preprocessing",
+        _svg(result.before_after),
+        pd.DataFrame(numbers, columns=["figure", "value"]),
+        "Slices of the head before and after the preparation, with the outlines of brain and tumour.",
+        "Slices from the brain’s foot to its top as scanned (above) and prepared (below), brain in blue, tumour in "
+        "yellow. Is the brain whole, the skull gone, the outline where the tumour is?",
+    )
+    return [picture, table]
+
+
+def _svg(png: bytes) -> str:
+    """A PNG as a drawing of its size."""
+    width, height = _png_size(png)
+    address = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
+        f'<image width="{width}" height="{height}" href="{address}"/></svg>'
     )
 
 

@@ -22,6 +22,7 @@ from prognosis_dask.statistics.procedure import Prediction
 from prognosis_dask.statistics.reading import read_tables
 from prognosis_dask.statistics.sources import dataset_source
 from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.statistics.unlike import unlike
 
 #: So many features are told.
 _MOST_TOLD = 8
@@ -55,7 +56,7 @@ def predict_case(model: ServedModel, dataset: xr.Dataset, run: Path) -> Told:
     return {
         "prediction": _told(frozen, prediction),
         "spoke": _spoke(frozen, table),
-        "warnings": [*expect_agreement(frozen, table), *_unlike(frozen, table)],
+        "warnings": [*expect_agreement(frozen, table), *unlike(frozen, table)],
     }
 
 
@@ -166,29 +167,6 @@ def _score(prediction: Prediction) -> FloatArray:
 def _percentile_of(frozen: Frozen, name: str, value: float) -> float | None:
     at = frozen.fitted.features.index(name)
     return percentile(frozen.quantiles[:, at], value) if math.isfinite(value) else None
-
-
-def _unlike(frozen: Frozen, table: FeatureTable) -> list[str]:
-    """Features in the model that lie beyond those of all training cases, and those that are missing."""
-    position = {name: i for i, name in enumerate(table.features)}
-    chosen = frozen.fitted.chosen
-    values = table.X[0, [position[name] for name in chosen]]
-    least, most = frozen.limits(chosen)
-    outside = [name for name, v, a, b in zip(chosen, values, least, most, strict=True) if v < a or v > b]
-    missing = [name for name, value in zip(chosen, values, strict=True) if math.isnan(value)]
-    warnings = []
-    if outside:
-        warnings.append(
-            f"{len(outside)} of the model's {len(chosen)} features lie outside of what any training case had: "
-            f"{_some(outside)}. There the model extrapolates."
-        )
-    if missing:
-        warnings.append(f"Not known of this scan, taken as the training cases' median: {_some(missing)}.")
-    return warnings
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _number(value: float) -> float | None:
