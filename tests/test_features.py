@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -110,6 +111,16 @@ def test_zarr_comes_back_identical_also_with_plain_xarray(dataset: xr.Dataset, t
     assert {variable.dtype for variable in texts} == {np.dtype(object)}  # with every NumPy
     xr.testing.assert_identical(xr.open_zarr(tmp_path / "features.zarr").load(), dataset)
     assert dataset.attrs["job"]["window"] == [1.0, 2.0]
+
+
+def test_features_are_read_here_and_not_by_the_workers_of_a_client(dataset: xr.Dataset, tmp_path: Path) -> None:
+    write_features(dataset, tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("read through Dask")
+
+    with dask.config.set(scheduler=refuse):
+        xr.testing.assert_identical(read_features(tmp_path), dataset)
 
 
 def test_csv_comes_back_value_for_value(dataset: xr.Dataset, tmp_path: Path) -> None:

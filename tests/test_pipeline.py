@@ -267,6 +267,24 @@ except KeyboardInterrupt:
     assert (done.stdout, done.stderr) == ("stopped\n", "")
 
 
+def test_ctrl_c_while_models_are_fitted_prints_no_traceback() -> None:
+    code = """
+import os, signal, threading, time
+from prognosis_dask.runtime.cluster import LocalSpec, connect
+from prognosis_dask.runtime.mapping import map_on
+
+try:
+    with connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) as client:
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        map_on(client)(time.sleep, [60.0] * 8)
+except KeyboardInterrupt:
+    print("stopped")
+    os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (done.stdout, done.stderr) == ("stopped\n", "")
+
+
 def assert_same_features(folder: Path, other: Path) -> None:
     ours, theirs = (prognosis_dask.read_features(path).load() for path in (folder, other))
     xr.testing.assert_identical(ours, theirs)

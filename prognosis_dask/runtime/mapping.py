@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-from distributed import CancelledError, Client, KilledWorker
+from distributed import CancelledError, Client, Future, KilledWorker, as_completed
 
 from prognosis_dask.errors import ClusterError
 
@@ -28,6 +28,7 @@ def map_on(client: Client, *, gpu: bool = False) -> Map:
         else:
             futures = client.map(function, *listed, pure=False, resources=resources)
         try:
+            _wait(futures)
             return client.gather(futures)  # type: ignore[no-any-return]
         except (CancelledError, KilledWorker) as error:
             raise ClusterError(
@@ -35,6 +36,13 @@ def map_on(client: Client, *, gpu: bool = False) -> Map:
             ) from error
 
     return cluster_map
+
+
+def _wait(futures: Sequence[Future[Any]]) -> None:
+    """Wait for all, or raise the first failure. Ctrl-C in ``gather``'s own waiting prints a traceback per task."""
+    for future in as_completed(futures):
+        if future.status != "finished":
+            future.result()
 
 
 def _shared(client: Client, value: Any) -> Any:

@@ -141,7 +141,8 @@ def read_features(path: Path | str) -> xr.Dataset:
         raise StoreError(f"no features at {path}; `prognosis run` writes them when all cases are through")
     try:
         _check_whole(path)
-        dataset = _text_as_objects(xr.open_zarr(path, consolidated=True).load())
+        # without chunks, so without Dask: workers of a client need not read what is wanted whole and here
+        dataset = _text_as_objects(xr.open_zarr(path, consolidated=True, chunks=None).load())
     except (FileNotFoundError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise StoreError(f"{path} cannot be read ({error}); run the job again to write it anew") from error
     if dataset.attrs.get("format") != _FORMAT:
