@@ -15,6 +15,7 @@ from prognosis_dask.statistics.evaluate import Tables, evaluate, time_grid
 from prognosis_dask.statistics.external import (
     expect_agreement,
     external_result,
+    met_before,
     prediction_rows,
     range_warnings,
 )
@@ -185,10 +186,14 @@ def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path |
     if not read.has_endpoint:
         raise StatisticsError("the cohort's table has no endpoint to validate on; `prognosis predict` needs none")
     times = () if frozen.classes else time_grid(read.table.survival, frozen.horizons_days)
+    met = met_before(frozen, read.table)
+    if met:
+        warnings = [f"{met} of {len(read.table.case_ids)} cases are of those that the model was fitted on.", *warnings]
+        say(warnings[0])
     result = external_result(frozen, read.table, times, name)
     tables = evaluate(read.table, [result], frozen.horizons_days)
     summary = describe_table(read) | headline(tables, name, bool(frozen.classes))
-    summary |= {"procedure": name, "external": True, "notes": [*read.notes, *warnings]}
+    summary |= {"procedure": name, "external": True, "met_before": met, "notes": [*read.notes, *warnings]}
     return ModelResult(publish_tables(out, summary, tables), summary, tables)
 
 

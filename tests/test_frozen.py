@@ -15,10 +15,17 @@ from lifelines import KaplanMeierFitter
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.columns import Encoding
 from prognosis_dask.statistics.endpoint import Classes, Survival
-from prognosis_dask.statistics.external import expect_agreement, external_result, prediction_rows, range_warnings
+from prognosis_dask.statistics.external import (
+    expect_agreement,
+    external_result,
+    met_before,
+    prediction_rows,
+    range_warnings,
+)
 from prognosis_dask.statistics.frozen import QUANTILES, Frozen, describe, freeze, thaw
 from prognosis_dask.statistics.procedure import Procedure, fit_procedure
 from prognosis_dask.statistics.table import FeatureTable
+from tests.made_tables import survival_table
 
 SOURCE = {"radiomics.parameters": "0123", "deep.network": "i3d"}
 
@@ -131,6 +138,19 @@ def test_features_beyond_the_training_range_and_missing_ones_are_warned_of() -> 
     assert any(f"{name} (100%)" in warning and "extrapolates" in warning for warning in warnings)
     rows = prediction_rows(model, other, model.fitted.predict(other))
     assert min(int(row["outside_training"]) for row in rows) >= 1
+
+
+def test_cases_that_the_model_was_fitted_on_are_known_by_their_features_and_others_are_not(tmp_path: Path) -> None:
+    table, other = survival_table(0, n=40, p=6), survival_table(1, n=30, p=6)
+    table.X[3, 2] = np.nan
+    fitted = fit_procedure(Procedure(selector="", penalty=(0.1,)), table, 0)
+    freeze(describe(fitted, table, (), (365.0,)), tmp_path)
+    frozen = thaw(tmp_path)
+    renamed = replace(table.rows(np.arange(0, 40, 4)), case_ids=tuple("abcdefghij"), patient_ids=tuple("abcdefghij"))
+    assert met_before(frozen, table) == 40
+    assert met_before(frozen, renamed) == 10
+    assert met_before(frozen, other) == 0
+    assert met_before(frozen, replace(table, X=table.X + 1e-3)) == 0
 
 
 def test_a_cohort_with_another_endpoint_is_refused() -> None:

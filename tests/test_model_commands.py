@@ -93,9 +93,13 @@ def test_a_model_predicts_and_is_validated_on_another_cohort(
     assert found.summary["c_index_cv"] == pytest.approx(theirs)
     assert theirs > 0.7
     assert "calibration.csv" in {path.name for path in (tmp_path / "external" / "models").iterdir()}
-    capsys.readouterr()
+    assert "are of those that the model was fitted on" not in capsys.readouterr().out
     run("validate", folder / "out", folder / "second.csv")
     assert f"{theirs:.3f} (" in capsys.readouterr().out
+    run("validate", folder / "out", folder / "first.csv")
+    first = pd.read_csv(folder / "first.csv")
+    said = f"{len(first)} of {len(first)} cases are of those that the model was fitted on."
+    assert said in capsys.readouterr().out
 
 
 def test_a_table_without_an_endpoint_is_predicted_and_not_validated(folder: Path, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_report_is_readable_without_eyes(page: Page) -> None:
 def test_whole_run_has_every_figure(page: Page) -> None:
     starts = [
         "Flow diagram", "Image slices", "Histograms", "Heat map", "Harrell’s C of each procedure", "Differences",
-        "Harrell's concordance index", "Time-dependent AUC", "Calibration", "Kaplan-Meier", "Decision curves",
+        "Harrell’s concordance index", "Time-dependent AUC", "Calibration", "Kaplan-Meier", "Decision curves",
         "Share of the outer folds", "Hazard ratios", "Nomogram", "Pearson's correlation",
     ]  # fmt: skip
     assert [alt[: len(start)] for alt, start in zip(page.images(), starts, strict=True)] == starts

@@ -67,18 +67,18 @@ def _beside_chance(models: ModelFolder) -> str:
     chosen = curve[curve["k"] <= curve["of"] / 2] if "of" in curve else curve
     last = (curve if chosen.empty else chosen).iloc[-1]
     found = estimate(models, ranking)
+    value = last[column]
+    if value <= last["random_median"]:
+        judged = "no more than chance gives at that size."
+    elif value <= last["random_upper"]:
+        judged = "within their range, so chance can give as much at that size."
+    else:
+        judged = "more than any of the random draws, as selection on the same cases achieves on noise too."
+    honest = (
+        f" On held-out cases “{ranking}” has {with_interval(*found)}." if found and ranking != models.primary else ""
+    )
     return (
         f"In-sample, {last['k']:.0f} features drawn at random give {number(last['random_median'], 3)} "
         f"({number(last['random_lower'], 3)} to {number(last['random_upper'], 3)}) where those that “{ranking}” "
-        f"selects give {number(last[column], 3)}: "
-        + (
-            "no more than chance gives at that size."
-            if last[column] <= last["random_upper"]
-            else "more than any of the random draws, as selection on the same cases achieves on noise too."
-        )
-        + (
-            f" On held-out cases “{ranking}” has {with_interval(*found)}."
-            if found and ranking != models.primary
-            else ""
-        )
+        f"selects give {number(value, 3)}: {judged}{honest}"
     )

@@ -50,6 +50,8 @@ def validation(models: ModelFolder | None) -> Section:
     if models is None or no_model(models):
         return Section("validation", title, [absent(no_model(models))])
     blocks: list[Block] = [Text(design)] if (design := _design(models)) else []
+    if met := int(models.summary.get("met_before") or 0):
+        blocks.append(Text(_not_external(met, int(models.summary["n_cases"])), "warning"))
     resampled = model_tables.resampled(models)
     if resampled and models.table("measures") is None:
         return Section("validation", title, [*blocks, *resampled])
@@ -82,6 +84,13 @@ def _design(models: ModelFolder) -> str:
         title = describe(headline(models)).title
         said.append(f"The final model is “{models.primary}”; on held-out cases it has {title} {with_interval(*found)}.")
     return " ".join(said)
+
+
+def _not_external(met: int, cases: int) -> str:
+    return (
+        f"{met} of these {cases} cases have the very features of cases that the model was fitted on. On them its "
+        "figures are in-sample, and this is no external validation."
+    )
 
 
 def _differences(models: ModelFolder) -> list[Block]:
@@ -128,8 +137,7 @@ def final_model(models: ModelFolder | None) -> Section:
         blocks += _part("Coefficients", _or_absent(forest(models), "coefficients.csv"))
         blocks += _optional(model_tables.coefficients(models))
     if not models.classes:
-        unknown = "Not tested: with as many features as events, or more, the test has no variance to go by."
-        blocks += _part("Proportional hazards", model_tables.proportional_hazards(models) or absent(unknown))
+        blocks += _part("Proportional hazards", model_tables.proportional_hazards(models) or absent(_untested(models)))
     nomogram = _missing("model.json") if models.frozen is None else nomogram_picture(models.frozen)
     blocks += _part("Nomogram", absent(nomogram) if isinstance(nomogram, str) else nomogram)
     blocks += [model_spread.of_final_model(models)] if models.summary.get("spread") else []
@@ -137,6 +145,16 @@ def final_model(models: ModelFolder | None) -> Section:
         blocks += _part("Beyond size and stage", _or_absent(correlation(models), "correlation.csv"))
         blocks += [_or_absent(model_tables.added_value(models), "added.csv")]
     return Section("model", title, blocks)
+
+
+def _untested(models: ModelFolder) -> str:
+    """Why proportional hazards were not tested."""
+    learner = str((models.procedures.get(models.primary) or {}).get("learner") or "cox")
+    if learner != "cox":
+        return f"Not tested: the final model ({learner}) is not Cox’s."
+    if models.frozen is not None and len(models.frozen.fitted.chosen) >= int(models.summary.get("n_events") or 0):
+        return "Not tested: with no fewer features than events there is no variance to test with."
+    return _missing("ph.csv")
 
 
 def _no_final_model(models: ModelFolder) -> str:

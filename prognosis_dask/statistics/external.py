@@ -9,7 +9,7 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import BoolArray, Classes, FloatArray, IntArray
-from prognosis_dask.statistics.frozen import Frozen
+from prognosis_dask.statistics.frozen import Frozen, row_digests
 from prognosis_dask.statistics.nested import FoldResult
 from prognosis_dask.statistics.procedure import Prediction
 from prognosis_dask.statistics.table import FeatureTable
@@ -70,6 +70,11 @@ def model_source(frozen: Frozen, table: FeatureTable) -> Mapping[str, str]:
     needed = set(frozen.fitted.features)
     families = {family for name, family in zip(table.features, table.families, strict=True) if name in needed}
     return {what: v for what, v in frozen.fitted.source.items() if what.partition(".")[0] in families}
+
+
+def met_before(frozen: Frozen, table: FeatureTable) -> int:
+    """How many of the cases have, in every feature, the value of a case that the model was fitted on."""
+    return int(np.isin(row_digests(frozen.fitted, table), frozen.rows).sum())
 
 
 def range_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:

@@ -10,9 +10,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.columns import Encoding
@@ -21,6 +22,8 @@ from prognosis_dask.statistics.kaplan_meier import kaplan_meier
 from prognosis_dask.statistics.learners.cox import ProportionalHazards
 from prognosis_dask.statistics.procedure import Fitted
 from prognosis_dask.statistics.table import FeatureTable
+
+DigestArray: TypeAlias = npt.NDArray[np.uint64]
 
 _FORMAT = "prognosis_dask model 1"
 MODEL, ARRAYS = "model.json", "arrays.npz"
@@ -53,6 +56,9 @@ class Frozen:
     survival_by_group
         Survival only: ``low`` and ``high`` to the Kaplan-Meier estimate of the training cases with a risk score of up
         to the cut-off and above it, shape (2, times): times in days and survival.
+    rows
+        Of each training case a digest of its features, see :func:`row_digests`: who is met again is known by it, and
+        by nothing else. Empty for models of before these were kept.
     """
 
     fitted: Fitted
@@ -63,6 +69,7 @@ class Frozen:
     quantiles: FloatArray
     risk_quantiles: FloatArray
     survival_by_group: Mapping[str, FloatArray]
+    rows: DigestArray
 
     def limits(self, features: Sequence[str]) -> tuple[FloatArray, FloatArray]:
         """The least and the greatest training value of each feature."""
@@ -94,7 +101,16 @@ def describe(
         np.array([_quantiles(X[:, j]) for j in range(X.shape[1])]).T.reshape(len(QUANTILES), X.shape[1]),
         _quantiles(risk) if risk is not None else np.zeros(0),
         groups,
+        row_digests(fitted, table),
     )
+
+
+def row_digests(fitted: Fitted, table: FeatureTable) -> DigestArray:
+    """A number for each case that is the same where all of the model's features are, in single precision."""
+    position = {name: i for i, name in enumerate(table.features)}
+    X = table.X[:, [position[name] for name in fitted.features]].astype("<f4")
+    X[np.isnan(X)] = np.nan
+    return np.array([int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest()) for row in X], np.uint64)
 
 
 def count_cases(table: FeatureTable) -> dict[str, int]:
@@ -113,6 +129,7 @@ def freeze(frozen: Frozen, folder: Path) -> None:
         **arrays,
         f"{_OWN}quantiles": frozen.quantiles,
         f"{_OWN}risk_quantiles": frozen.risk_quantiles,
+        f"{_OWN}rows": frozen.rows,
         **{f"{_OWN}survival.{name}": curve for name, curve in frozen.survival_by_group.items()},
     }
     with (folder / ARRAYS).open("wb") as stream:
@@ -196,6 +213,7 @@ def _frozen(content: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Fro
         arrays[f"{_OWN}quantiles"],
         arrays[f"{_OWN}risk_quantiles"],
         {name.removeprefix(groups): curve for name, curve in arrays.items() if name.startswith(groups)},
+        arrays.get(f"{_OWN}rows", np.zeros(0)).astype(np.uint64),
     )
 
 

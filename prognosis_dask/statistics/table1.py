@@ -50,7 +50,7 @@ def table1_rows(table: FeatureTable, encodings: Sequence[Encoding]) -> list[Row]
         columns = [i for i, name in enumerate(table.families) if name == family]
         if columns:
             missing = int(np.isnan(table.X[:, columns]).any(axis=1).sum())
-            rows.append(_row(f"{family} features", f"{len(columns)} features", "", dict.fromkeys(groups, ""), missing))
+            rows.append(_row(family, f"{len(columns)} features", "", dict.fromkeys(groups, ""), missing))
     return rows
 
 
