@@ -261,6 +261,8 @@ def _check(job: Job, where: str) -> None:
         if not condition:
             raise JobError(f"{where}: {key} is {value!r}, expected {expected}")
 
+    is_name = Path(job.name).name == job.name and job.name not in ("", "..")
+    expect(is_name, "name", job.name, "a name that a folder can have, without slashes")
     cohort = job.cohort
     ways = [bool(cohort.cases), bool(cohort.sources), job.synth.patients > 0]
     expect(sum(ways) <= 1, "cohort", "more than one source", "one of cohort.cases, cohort.sources, synth.patients")

@@ -7,6 +7,7 @@ as a plan of tasks; the ledger remembers it case by case, so that the same comma
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -237,6 +238,7 @@ def _features(
     record.write(folder)
     watch.phase("cohort")
     cases, problems = _cohort(job, folder, map_on(client), say)
+    _expect_cases(job, cases, problems, folder)
     deep = settle_engine(job.deep) if job.deep.enabled else job.deep
     engine = describe_engine(deep) if deep.enabled else None
     brains = folder / "brain" if job.brain.enabled else None
@@ -299,6 +301,23 @@ def _cohort(job: Job, folder: Path, cluster_map: Map, say: Say) -> tuple[list[Ca
     write_cases(folder / "cases.csv", cases)
     beside = Path(rules.cases).with_name("problems.csv")
     return cases, read_problems(beside) if beside.is_file() else []
+
+
+def _expect_cases(job: Job, cases: Sequence[Case], problems: Sequence[Problem], folder: Path) -> None:
+    """A cohort without a case ends here, with what was found in its place."""
+    if cases:
+        return
+    if job.cohort.cases:
+        raise JobError(f"cohort.cases: {job.cohort.cases} has no row; problems.csv beside an index says why")
+    where = ", ".join(job.cohort.sources)
+    if not problems:
+        raise JobError(
+            f"no images in {where}; expected a folder of DICOM series with RTSTRUCT or SEG, or NIfTI or NRRD pairs, "
+            "or one above it"
+        )
+    counts = Counter(problem.code for problem in problems)
+    codes = ", ".join(f"{count} {code}" for code, count in sorted(counts.items()))
+    raise JobError(f"no case in {where}, but problems: {codes}; {folder / 'problems.csv'} says of each what to do")
 
 
 def _stages(job: Job, cases: Sequence[Case], context: StageContext, engine: EngineDescription | None) -> list[Stage]:

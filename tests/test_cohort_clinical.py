@@ -128,7 +128,7 @@ def test_follow_up_in_months_becomes_days(tmp_path: Path) -> None:
 
 
 def test_a_table_without_ids_is_the_user_s_mistake_one_without_outcome_is_not(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"it has \['name', 'age'\], expected one of PatientID"):
+    with pytest.raises(JobError, match=r"it has 'name', 'age', expected one of PatientID.*; rename the column"):
         read_clinical(write(tmp_path / "a.csv", "name,age\nx,1\n"), GENERIC)
     with pytest.raises(JobError, match="no clinical table"):
         read_clinical(tmp_path / "none.csv", GENERIC)
@@ -152,6 +152,18 @@ def test_cases_without_row_or_endpoint_stay_with_an_empty_endpoint(shared_data: 
         (Code.NO_CLINICAL_ROW, "breast1_OT_mask"),
         (Code.NO_IMAGES, "other"),
     }
+
+
+def test_patients_under_other_names_in_the_whole_table_are_told_from_single_missing_rows(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    for name in ("2", "LUNG1-003"):
+        table = write(tmp_path / "clinical.csv", f"PatientID,time_days,event\n{name},10,1\n")
+        index_cohort([shared_data / "lung1_002"], tmp_path, CohortSection(clinical=str(table)))
+        [problem] = [p for p in read_problems(tmp_path / "problems.csv") if p.code == Code.NO_CLINICAL_ROW]
+        assert f"its first is '{name}': are its IDs written as the images' are?" in problem.reason
+    table = write(tmp_path / "clinical.csv", "PatientID,time_days,event\nlung1-002,10,1\n")
+    assert index_cohort([shared_data / "lung1_002"], tmp_path, CohortSection(clinical=str(table))).problems == {}
 
 
 def test_lung1_leaves_out_one_patient_and_warns_of_others(shared_data: Path, tmp_path: Path) -> None:

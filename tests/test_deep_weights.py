@@ -117,8 +117,11 @@ def test_weights_of_another_kind_are_a_mistake_in_the_job(spec):
 def test_pretrained_weights_without_network_say_the_way_on(gluon, tmp_path, monkeypatch):
     monkeypatch.setenv("MXNET_HOME", str(tmp_path))
     monkeypatch.setenv("MXNET_GLUON_REPO", "http://127.0.0.1:9/")
-    with pytest.raises(WeightsError, match=r"81e0be10.params on a machine with a network.*'file:PATH'.*Connection"):
+    with pytest.raises(
+        WeightsError, match=r"81e0be10.params on a machine with a network.*'file:PATH'.*Connection"
+    ) as caught:
         resolve_weights("kinetics400", NETWORK)
+    assert str(caught.value).count("(") == str(caught.value).count(")")  # the cause is whole
 
 
 def test_pretrained_weights_with_another_checksum_are_refused(gluon, tmp_path, monkeypatch):

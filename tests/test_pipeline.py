@@ -221,6 +221,21 @@ def test_a_second_driver_on_one_folder_is_refused(made: Path, tmp_path: Path) ->
     assert "is in use by process" in second.stderr
 
 
+def test_a_cohort_without_a_case_ends_the_run_with_what_was_found_in_its_place(made: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "notes.txt").write_text("no image")
+    empty = ("run", JOBS / "sts.toml", "--out", tmp_path / "run", "--set", f"cohort.sources={images}")
+    refused = prognosis(*empty, check=False)
+    assert refused.returncode == 2
+    assert f"prognosis: no images in {images}; expected a folder of DICOM series" in refused.stderr
+    other = ("run", made, *NO_NETWORK, "--out", tmp_path / "other", "--set", 'cohort.roi=["GTV-9"]')
+    refused = prognosis(*other, check=False)
+    assert refused.returncode == 2
+    assert "roi-not-found" in refused.stderr
+    assert f"{tmp_path / 'other' / 'problems.csv'} says of each what to do" in refused.stderr
+
+
 def test_the_folder_of_another_jobs_run_is_refused(undisturbed: Path) -> None:
     before = (undisturbed / "run.json").read_bytes()
     refused = prognosis("run", JOBS / "demo.toml", "--out", undisturbed, check=False)

@@ -51,7 +51,10 @@ def read_clinical(path: Path, collection: Collection) -> ClinicalTable:
     id_column = _find(names, collection.id_columns)
     if id_column is None:
         expected = ", ".join(collection.id_columns)
-        raise JobError(f"{path}: no column with the patients' IDs; it has {names}, expected one of {expected}")
+        raise JobError(
+            f"{path}: no column with the patients' IDs; it has {_listed(names)}, expected one of {expected}; "
+            "rename the column that holds them"
+        )
     columns = _find(names, collection.time_columns), _find(names, collection.event_columns)
     found: dict[str, ClinicalRow] = {}
     for row in rows:
@@ -188,6 +191,12 @@ def _text(cell: object) -> str:
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return str(cell)
+
+
+def _listed(names: Sequence[str], most: int = 20) -> str:
+    """Column names as a message can hold them, also of a file that is no table at all."""
+    shown = ", ".join(repr(name if len(name) <= 40 else f"{name[:40]}...") for name in names[:most])
+    return (shown or "no columns") + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _clinical_row(

@@ -247,12 +247,13 @@ def _join(
         joined = [_own_endpoint(case, rules) for case in cases]
         return [case for case, _ in joined], [problem for _, found in joined for problem in found]
     problems = list(table.problems)
+    no_row = _no_row(cases, table)
     joined_cases = []
     for case in cases:
         row = table.rows.get(patient_key(case.patient_id))
         who = {"patient_id": case.patient_id, "case_id": case.case_id}
         if row is None:
-            problems.append(Problem(Code.NO_CLINICAL_ROW, "the clinical table has no row for this patient", **who))
+            problems.append(Problem(Code.NO_CLINICAL_ROW, no_row, **who))
             joined_cases.append(case)
             continue
         if table.has_endpoint and row.time_days is None:
@@ -265,6 +266,15 @@ def _join(
             reason = "in the clinical table, but no image of a wanted modality was found"
             problems.append(Problem(Code.NO_IMAGES, reason, patient_id=row.patient_id))
     return joined_cases, problems
+
+
+def _no_row(cases: Sequence[Case], table: ClinicalTable) -> str:
+    """Why a case has no row; where none of the cohort has one, the two ways in which the patients are called."""
+    reason = "the clinical table has no row for this patient"
+    if not table.rows or any(patient_key(case.patient_id) in table.rows for case in cases):
+        return reason
+    named = next(iter(table.rows.values())).patient_id
+    return f"{reason}, nor for any other with images; its first is {named!r}: are its IDs written as the images' are?"
 
 
 def _own_endpoint(case: Case, rules: Rules) -> tuple[Case, list[Problem]]:

@@ -35,7 +35,7 @@ class IndexSummary:
             f"cases      {self.cases:,}; {self._endpoints()}",
             f"problems   {sum(self.problems.values()):,}",
         ]
-        lines += [f"  {count:>7,}  {code}" for code, count in self.problems.most_common()]
+        lines += [f"  {count:>7,}  {code}" for code, count in sorted(self.problems.items(), key=_often)]
         lines += [f"caution    {patient}: {reason}" for patient, reason in sorted(self.cautions.items())]
         return "\n".join([*lines, f"written to {self.out}"])
 
@@ -49,6 +49,11 @@ def _counts(counter: Counter[str], most: int | None = None) -> str:
     listed = ", ".join(f"{count:,} {name}" for name, count in counter.most_common(most))
     rest = len(counter) - most if most is not None else 0
     return (listed or "none") + (f" and {rest} more names" if rest > 0 else "")
+
+
+def _often(counted: tuple[str, int]) -> tuple[int, str]:
+    """The most frequent first, equals by name: the same cohort gives the same lines."""
+    return -counted[1], counted[0]
 
 
 def _unused(other: Counter[str]) -> str:

@@ -120,8 +120,14 @@ def _pretrained(network: Network) -> Path:
         raise WeightsError(
             f"GluonCV's pretrained file of {network.name} could not be fetched: get "
             f"{network.name}-{store.short_hash(network.name)}.params on a machine with a network, and set "
-            f"deep.weights = 'file:PATH' ({type(error).__name__}: {str(error)[-120:]})"
+            f"deep.weights = 'file:PATH' ({type(error).__name__}: {_cause(error)})"
         ) from error
+
+
+def _cause(error: Exception) -> str:
+    """What an error says at its core: requests wraps urllib3's retries, and those the connection and what it met."""
+    core = getattr(error.args[0], "reason", error) if error.args else error
+    return str(core).rpartition("): ")[2][-200:]
 
 
 def _from_file(spec: str, path: Path, network: Network) -> Weights:
