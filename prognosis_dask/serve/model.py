@@ -132,7 +132,7 @@ def load_model(folder: Path) -> ServedModel:
     _expect_same_features(folder, frozen, job)
     summary = _json(models / "summary.json")
     key = re.sub(r"[^a-z0-9]+", "-", (job.name or folder.name).lower()).strip("-") or "model"
-    return ServedModel(key, title, frozen, job, _facts(frozen, summary), _training(run), network)
+    return ServedModel(key, title, frozen, job, _facts(frozen, job, summary), _training(run), network)
 
 
 def _job(folder: Path, models: Path, run: Path) -> tuple[Job, str]:
@@ -180,12 +180,14 @@ def _expect_same_features(folder: Path, frozen: Frozen, job: Job) -> None:
             )
 
 
-def _facts(frozen: Frozen, summary: Mapping[str, Any]) -> dict[str, str]:
+def _facts(frozen: Frozen, job: Job, summary: Mapping[str, Any]) -> dict[str, str]:
     counts = frozen.counts
+    what = f"{job.model.label}: " if job.model.label else ""
+    predicts = what + " or ".join(frozen.classes) if frozen.classes else "survival"
     learnt = f"{counts['n_cases']} cases of {counts['n_patients']} patients"
     if "n_events" in counts:
         learnt += f", {counts['n_events']} with the event"
-    facts = {"learnt from": learnt, "features in it": str(len(frozen.fitted.chosen))}
+    facts = {"predicts": predicts, "learnt from": learnt, "features in it": str(len(frozen.fitted.chosen))}
     name, short = ("AUC", "auc") if frozen.classes else ("C-index", "c_index")
     value, lower, upper = (summary.get(f"{short}_cv{end}") for end in ("", "_lower", "_upper"))
     if isinstance(value, int | float):

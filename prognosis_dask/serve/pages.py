@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from prognosis_dask.brain.size_features import SIZE_FEATURES
 from prognosis_dask.report.canvas import svg_address
 from prognosis_dask.report.words import number, short_name
 from prognosis_dask.serve.pictures import outline_png, slice_png
@@ -39,6 +40,7 @@ def _environment() -> Environment:
         "percent": _percent,
         "figure": _figure,
         "part": _part,
+        "with_units": _with_units,
     }
     environment.globals |= {"notice": NOTICE, "states": _STATES}
     return environment
@@ -136,6 +138,16 @@ def _part(percent: float) -> str:
     """
     rounded = round(percent)
     return {0: "none of", 100: "all of"}.get(rounded, f"{rounded} % of")
+
+
+def _with_units(size: dict[str, float]) -> dict[str, float]:
+    """The tumour's size with the units in the names.
+
+    >>> _with_units({"size_volume": 3.5, "size_product": 700.0})
+    {'size volume (mL)': 3.5, 'size product (mm²)': 700.0}
+    """
+    units = {name: unit.replace("mm2", "mm²") for name, unit in SIZE_FEATURES.items()}
+    return {f"{name.replace('_', ' ')} ({units[name]})" if name in units else name: size[name] for name in size}
 
 
 def _percent(share: float) -> str:

@@ -22,7 +22,7 @@ from prognosis_dask.statistics.procedure import Prediction
 from prognosis_dask.statistics.reading import read_tables
 from prognosis_dask.statistics.sources import dataset_source
 from prognosis_dask.statistics.table import FeatureTable
-from prognosis_dask.statistics.unlike import unlike
+from prognosis_dask.statistics.unlike import tells_apart, unlike
 
 #: So many features are told.
 _MOST_TOLD = 8
@@ -102,7 +102,8 @@ def _told(frozen: Frozen, prediction: Prediction) -> Told:
     told: Told = {"kind": "class" if frozen.classes else "survival"}
     if prediction.risk_score is not None:
         score = float(prediction.risk_score[0])
-        told |= {"risk_score": score, "percentile": percentile(frozen.risk_quantiles, score)}
+        place = percentile(frozen.risk_quantiles, score) if tells_apart(frozen) else None
+        told |= {"risk_score": score, "percentile": place}
     if prediction.probability is not None:
         probability = dict(zip(frozen.classes, prediction.probability[0].tolist(), strict=True))
         told |= {"class": max(probability, key=lambda name: probability[name]), "probability": probability}

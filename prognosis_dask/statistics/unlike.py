@@ -8,9 +8,20 @@ from collections.abc import Sequence
 from prognosis_dask.statistics.frozen import Frozen
 from prognosis_dask.statistics.table import FeatureTable
 
+#: A model whose training cases' scores (log odds, or log hazards) differ by less has learnt nothing of use.
+_LEAST_SPAN = 0.01
+
+
+def tells_apart(frozen: Frozen) -> bool:
+    """Whether the training cases have different scores; with few cases, tuning may shrink a model to one for all."""
+    scores = frozen.risk_quantiles
+    return not len(scores) or bool(scores[-1] - scores[0] >= _LEAST_SPAN)
+
 
 def unlike(frozen: Frozen, table: FeatureTable) -> list[str]:
     """Sentences on features in the model that lie beyond those of all training cases, and on those that are missing.
+
+    And before them, where it is so, that the model itself says the same of every case.
 
     Parameters
     ----------
@@ -26,6 +37,8 @@ def unlike(frozen: Frozen, table: FeatureTable) -> list[str]:
     outside = [name for name, v, a, b in zip(chosen, values, least, most, strict=True) if v < a or v > b]
     missing = [name for name, value in zip(chosen, values, strict=True) if math.isnan(value)]
     warnings = []
+    if not tells_apart(frozen):
+        warnings.append("The model gives all its training cases the same score: it says nothing of this one either.")
     if outside:
         warnings.append(
             f"{len(outside)} of the model's {len(chosen)} features lie outside of what any training case had: "
