@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -25,6 +25,7 @@ from prognosis_dask.statistics.frozen import Frozen, thaw
 from prognosis_dask.statistics.nested import Map
 from prognosis_dask.statistics.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.statistics.spec import ModelSpec, load_spec
+from prognosis_dask.statistics.table1 import table1_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,8 +138,7 @@ def compare(
     comparing.expect_sound(read, spec)
     with _map(client) as cluster_map:
         tables, _ = comparing.compare(read, spec, cluster_map)
-    summary = describe_table(read) | {"notes": list(read.notes)}
-    return ModelResult(publish_tables(out, summary, tables), summary, tables)
+    return _published(read, tables, out)
 
 
 def validate(
@@ -176,8 +176,7 @@ def validate(
     comparing.expect_sound(read, spec)
     with _map(client) as cluster_map:
         tables = comparing.resample(read, spec, cluster_map)
-    summary = describe_table(read) | {"notes": list(read.notes)}
-    return ModelResult(publish_tables(out, summary, tables), summary, tables)
+    return _published(read, tables, out, validation=asdict(spec.validation))
 
 
 def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path | str | None, say: Say) -> ModelResult:
@@ -192,8 +191,15 @@ def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path |
         say(warnings[0])
     result = external_result(frozen, read.table, times, name)
     tables = evaluate(read.table, [result], frozen.horizons_days)
-    summary = describe_table(read) | headline(tables, name, bool(frozen.classes))
-    summary |= {"procedure": name, "external": True, "met_before": met, "notes": [*read.notes, *warnings]}
+    found = headline(tables, name, bool(frozen.classes))
+    said = [*read.notes, *warnings]
+    return _published(read, tables, out, **found, procedure=name, external=True, met_before=met, notes=said)
+
+
+def _published(read: ReadTable, tables: Tables, out: Path | str | None, **more: Any) -> ModelResult:
+    """What was found, with the cases' table 1, in a folder where one is wanted."""
+    tables = {**tables, "table1": table1_rows(read.table, read.encodings)}
+    summary = describe_table(read) | {"notes": list(read.notes)} | more
     return ModelResult(publish_tables(out, summary, tables), summary, tables)
 
 

@@ -76,7 +76,11 @@ def test_fit_writes_a_model_and_its_report(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_workers_write_the_same_bytes_as_none(folder: Path, tmp_path: Path) -> None:
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    anywhere = "127.0.0.1:0"  # None would take port 8787, and warn where somebody has it
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=anywhere) as cluster,
+        Client(cluster) as client,
+    ):
         prognosis_dask.fit(folder / "first.csv", folder / "spec.toml", tmp_path, client=client, say=lambda _: None)
     for path in (folder / "out" / "models").iterdir():
         assert (tmp_path / "models" / path.name).read_bytes() == path.read_bytes(), path.name

@@ -307,7 +307,7 @@ def test_validation_of_another_cohorts_model_says_so(folder: Path, tmp_path: Pat
     own = (measures["procedure"] == PROCEDURES[0]) & (measures["in_sample"] == 0)
     measures[own].to_csv(tmp_path / "models" / "measures.csv", index=False)
     text = Page(write_report(tmp_path).read_text()).text
-    assert f"External validation: the model in {PROCEDURES[0]} was fitted on another cohort" in text
+    assert f"External validation: fitted on another cohort, the model in {PROCEDURES[0]} predicts these cases" in text
     assert "Evaluation of a model that was fitted on another cohort." in text
     assert "Values out of range: 3." in text
     for absent in ("Nested cross-validation", "Which differences are real", "would have been reported", "Selection"):
@@ -344,7 +344,7 @@ def test_resampled_procedures_are_tabled(folder: Path, tmp_path: Path, name: str
     }
     _other(folder, tmp_path / "models", {})
     (tmp_path / "models" / f"{name}.csv").write_text(f"{columns[name]}\n{row}\n")
-    text = Page(write_report(tmp_path).read_text()).text
+    text = Page(write_report(tmp_path).read_text()).text.replace("\N{NO-BREAK SPACE}", " ")
     assert said in text
     assert all(f"{float(value):.3f}" in text for value in row.split(",")[1:])
     assert "was not written for this model" not in text

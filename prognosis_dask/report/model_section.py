@@ -67,10 +67,8 @@ def validation(models: ModelFolder | None) -> Section:
 
 def _design(models: ModelFolder) -> str:
     if models.external:
-        return (
-            f"External validation: the model in {models.primary} was fitted on another cohort and predicts these cases "
-            "as it is."
-        )
+        cohort = "" if models.summary.get("met_before") else "External validation: fitted on another cohort, "
+        return f"{cohort}{'the' if cohort else 'The'} model in {models.primary} predicts these cases as it is."
     said = [model_pictures.of_procedures(models.names)] if models.names else []
     folds = models.table("folds", "procedure", "repeat", "fold")
     if folds is not None:

@@ -42,10 +42,11 @@ def resampled(models: ModelFolder) -> list[Table]:
         ]
         head = ("Procedure", "In-sample (optimistic)", "Out of bag", "Optimism-corrected (95 % CI)", ".632+ (95 % CI)")
         caption = (
-            f"Bootstrap of the whole procedure, {measure}: in-sample, of the cases that were not drawn, in-sample less "
-            "the optimism of models of drawn cases (Harrell 1996), and the .632+ mean (Efron and Tibshirani 1997)."
+            f"Bootstrap of the whole procedure{_draws(models, 'sample')}, {measure}: in-sample, of the cases that were "
+            "not drawn, in-sample less the optimism of models of drawn cases (Harrell 1996), and the .632+ mean (Efron "
+            "and Tibshirani 1997)."
         )
-        found.append(Table(caption, head, "lnnnn", [Rows("", rows)]))
+        found.append(Table(caption, head, "lvvvv", [Rows("", rows)]))
     permutation = models.table("permutation", "procedure", "observed", "permuted_median", "permuted_greatest", "p")
     if permutation is not None:
         rows = [
@@ -59,13 +60,21 @@ def resampled(models: ModelFolder) -> list[Table]:
             for r in records(permutation)
         ]
         head = ("Procedure", "Held-out", "Permuted, median", "Permuted, greatest", "p")
-        caption = f"{measure} of held-out cases, and what the same procedure finds when the endpoints are permuted."
+        caption = (
+            f"{measure} of held-out cases, and what the same procedure finds when the endpoints are permuted"
+            f"{_draws(models, 'permutation')}; p is the share at least as good, the observed one counted in."
+        )
         found.append(Table(caption, head, "lnnnn", [Rows("", rows)]))
     return found
 
 
 def _bounded(row: Any, name: str) -> str:
-    return with_interval(getattr(row, name), getattr(row, f"{name}_lower"), getattr(row, f"{name}_upper"), 3)
+    return breakable(with_interval(getattr(row, name), getattr(row, f"{name}_lower"), getattr(row, f"{name}_upper"), 3))
+
+
+def _draws(models: ModelFolder, what: str) -> str:
+    draws = (models.summary.get("validation") or {}).get("draws")
+    return f" ({count(int(draws), what)})" if draws else ""
 
 
 #: Measures of the whole follow-up, those at a horizon, those of classes, and their calibration.
