@@ -30,7 +30,7 @@ from prognosis_dask.runtime.task import run_task, stop_case
 from prognosis_dask.serve.access import HEADERS, token_for
 from prognosis_dask.serve.errors import RefusedError
 from prognosis_dask.serve.look import AUTOMATIC, Look, run_look
-from prognosis_dask.serve.model import TrainingScans, load_model
+from prognosis_dask.serve.model import TrainingScans, cohort_rules, load_model
 from prognosis_dask.serve.pictures import _png
 from prognosis_dask.serve.predict import scan_warnings
 from prognosis_dask.serve.receive import ReceivedFile
@@ -275,6 +275,15 @@ def test_a_brain_without_a_mask_is_one_case_of_all_its_sequences(tmp_path: Path)
     problem = look_at(tmp_path, takes_no_mask=False).problem
     assert problem is not None
     assert problem.code == "patient-without-mask"
+
+
+def test_sequences_are_told_apart_where_those_of_the_training_cases_were(lung: Path) -> None:
+    """Their names may have come from a table, so that the job itself says nothing of sequences."""
+    model = load_model(lung)
+    assert not model.job.cohort.sequences
+    assert not cohort_rules(model).sequences
+    assert cohort_rules(replace(model, training=TrainingScans(reference="T2"))).sequences
+    assert cohort_rules(model, "GTV-1").roi == ("GTV-1",)
 
 
 def test_a_label_map_belongs_to_the_dicom_series_that_it_is_sent_with(scan_zip: bytes, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_the_page_tells_the_class_that_predict_tells_of_the_same_scan(tmp_path: 
     with connect(LocalSpec(workers=1)) as client, running(client, [run], Settings(tmp_path / "served")) as server:
         browser = Browser(server.port)
         browser.get("/")
-        files = [("images", "new_T2.nii.gz", image.read_bytes()), ("mask", "mask.nii.gz", mask.read_bytes())]
+        files = [("images", "new.nii.gz", image.read_bytes()), ("mask", "mask.nii.gz", mask.read_bytes())]
         scan = browser.upload("made", files, **{"made.0": "51"})
         assert browser.wait(scan) == "done", browser.get(scan).message
         told = json.loads(browser.get(f"{scan}/result.json").body)
@@ -35,5 +35,8 @@ def test_the_page_tells_the_class_that_predict_tells_of_the_same_scan(tmp_path: 
     assert told["prediction"]["probability"] == pytest.approx(dict(expected.probability), rel=1e-6)
     assert told["tumour"]["size"]["size_volume"] == pytest.approx(expected.size.volume_ml, rel=1e-9)
     assert told["clinical"][0]["given"] == "51"
+    # nothing in the file's name says that it is a T2, which the model's brains were prepared on
+    assert told["scan"]["sequences"] == ["T2"]
+    assert any("it was taken as T2" in warning for warning in told["warnings"])
     assert {one["feature"] for one in told["spoke"]} & set(feature_names())
     assert f"<dd>{expected.predicted}</dd>" in page

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prognosis_dask.cohort.case import SEQUENCES
 from prognosis_dask.deep.engine import describe_engine, settle_engine
 from prognosis_dask.deep.grade_network import feature_names
 from prognosis_dask.errors import JobError, StatisticsError
@@ -215,10 +216,14 @@ def _training(run: Path) -> TrainingScans:
     )
 
 
-def cohort_rules(job: Job, roi: str = "") -> CohortSection:
-    """The job's rules for an upload: without its folders and table, and with the ROI that was asked for, if any."""
-    rules = replace(job.cohort, sources=(), cases="", clinical="")
-    return replace(rules, roi=(roi,)) if roi else rules
+def cohort_rules(model: ServedModel, roi: str = "") -> CohortSection:
+    """The job's rules for an upload: without its folders and table, and with the ROI that was asked for, if any.
+
+    Sequences are told apart where those of the training cases were, by their names or by a table.
+    """
+    cohort = model.job.cohort
+    told_apart = cohort.sequences or model.training.reference in SEQUENCES
+    return replace(cohort, sources=(), cases="", clinical="", sequences=told_apart, roi=(roi,) if roi else cohort.roi)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _case(scan: Scan, model: ServedModel, bench: Bench) -> tuple[Case, list[str]
     look = Look(
         str(upload / "files"),
         str(upload / "index"),
-        _rules(model, scan.roi),
+        cohort_rules(model, scan.roi),
         str(upload / "files" / unpacked.mask) if unpacked.mask else "",
         model.takes_no_mask,
         modality,
@@ -174,12 +174,6 @@ def _case(scan: Scan, model: ServedModel, bench: Bench) -> tuple[Case, list[str]
         )
     name = case_name(scan.id)
     return replace(case, case_id=name, patient_id=name, covariates=scan.clinical), notes, found["secrets"]
-
-
-def _rules(model: ServedModel, roi: str) -> CohortSection:
-    """The job's rules; sequences are told apart where those of the training cases were, by whatever table."""
-    rules = cohort_rules(model.job, roi)
-    return replace(rules, sequences=True) if model.training.reference in SEQUENCES else rules
 
 
 def _unpacked(scan: Scan, upload: Path, limits: Limits) -> Unpacked:
