@@ -1,17 +1,23 @@
 """The grade from images: network, other features and perceptron validated together, with signal and without."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from prognosis_dask.job import GradeSection, ModelSection
+from prognosis_dask.brain.size_features import SIZE_FEATURES
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.job import GradeSection, ModelSection, load_job
 from prognosis_dask.statistics.endpoint import Classes
 from prognosis_dask.statistics.evaluate import evaluate
 from prognosis_dask.statistics.grade import grade_spec
 from prognosis_dask.statistics.nested import validate
 from prognosis_dask.statistics.network_features import NetworkFeatures
+from prognosis_dask.statistics.reading import table_of_dataset
 from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.store.features import build_features
+from prognosis_dask.store.outcome import Outcome
 from prognosis_dask.store.volumes import create_volumes, write_volume
 from tests.training_cases import made_volumes
 
@@ -66,6 +72,26 @@ def test_without_a_signal_nothing_is_found(tmp_path):
     values, _ = measured(table, extend, seeds=(0, 1, 2))
     assert 0.3 < values["network", "auc"] < 0.7
     assert 0.3 < values["all", "auc"] < 0.7
+
+
+def test_the_second_label_is_learnt_from_the_same_table():
+    """As the head of jobs/lgg_1p19q.toml says: the column with a slash in its name, and its values with slashes."""
+    job = load_job(
+        Path(__file__).parents[1] / "jobs" / "lgg_1p19q.toml",
+        ['model.label="1p/19q"', 'model.classes=["n/n", "d/d"]'],
+    )
+    status = ["d/d", "n/n", "n/n", "d/d", "n/n"]
+    cases = [
+        Case(f"c{n}", f"P{n}", "MR", "tumour", "i", "m", covariates={"Grade": str(2 + n % 2), "1p/19q": value})
+        for n, value in enumerate(status)
+    ]
+    outcomes = {case.case_id: Outcome(case.case_id, "brain", "d", None, {}, {"values": [1.0] * 8}) for case in cases}
+    dataset = build_features(
+        cases, radiomic={}, deep=(), size=SIZE_FEATURES, outcomes={"brain": outcomes}, attributes={"settings": {}}
+    )
+    table = table_of_dataset(dataset, grade_spec(job.model, ("size",))).table
+    assert table.endpoint.names == ("n/n", "d/d")
+    assert [table.endpoint.names[i] for i in table.endpoint.label] == status
 
 
 def test_every_family_is_compared_alone_and_with_the_others():
