@@ -63,7 +63,7 @@ def test_folds_on_one_worker_and_on_two_have_the_same_curves(trained):
     section = GradeSection(epochs=3, patience=3)
     found = []
     for workers in (1, 2):
-        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")
         with cluster, Client(cluster) as client:
             found.append(
                 list(map_on(client)(train, *zip(*[(volumes, labels, patients(12), section)] * 3, strict=True)))
@@ -89,10 +89,18 @@ def test_a_case_has_the_same_features_whatever_is_beside_it(trained):
     volumes, _ = made_volumes(4)
     features, probability = run_network(trained, volumes, SHORT)
     assert features.shape == (4, 544)
-    assert (features >= 0).all()
     alone, own = run_network(trained, volumes[2:3], SHORT)
     np.testing.assert_array_equal(alone[0], features[2])
     assert own[0] == probability[2]
+
+
+def test_features_are_in_standard_deviations_of_the_cases_trained_on(trained):
+    volumes, _ = made_volumes(12)
+    features, _ = run_network(trained, volumes, SHORT)
+    alive = features.std(axis=0) > 0
+    assert alive.sum() > 100
+    np.testing.assert_allclose(features[:, alive].mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(features[:, alive].std(axis=0), 1, atol=1e-4)
 
 
 def test_balance_weighs_the_classes_alike():
@@ -143,7 +151,7 @@ def test_a_file_that_is_no_network_is_refused(trained, tmp_path):
     path.write_bytes(write_safetensors({"dense_1.weight": np.ones((2, 2), np.float32)}, metadata))
     with pytest.raises(WeightsError, match=r"conv_1\.weight.* lack or differ"):
         read_trained(path)
-    spoilt = {**trained.values, "output.bias": np.array([np.nan], np.float32)}
+    spoilt = {**trained.values, "features.usual": trained.usual, "output.bias": np.array([np.nan], np.float32)}
     path.write_bytes(write_safetensors(spoilt, metadata))
     with pytest.raises(WeightsError, match="not finite"):
         read_trained(path)

@@ -8,20 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from prognosis_dask.deep.grade_network import GradeNetwork
+from prognosis_dask.deep.grade_network import GradeNetwork, feature_names
 from prognosis_dask.deep.safetensors_file import parse_safetensors, write_safetensors
 from prognosis_dask.deep.training import Epoch, Trained
 from prognosis_dask.errors import WeightsError
 
+#: What the array is called that holds :attr:`Trained.usual`; no parameter's name is like it.
+_USUAL = "features.usual"
+
 
 def trained_bytes(trained: Trained) -> bytes:
-    """The file's content: the network's parameters, in the metadata its input's shape, its curve and its epoch."""
+    """The file's content: parameters and features' scale; input's shape, curve and epoch in the metadata."""
     metadata = {
         "input_shape": json.dumps(trained.network.input_shape),
         "epoch": str(trained.epoch),
         "curve": json.dumps([[repr(loss) for loss in asdict(epoch).values()] for epoch in trained.curve]),
     }
-    return write_safetensors(trained.values, metadata)
+    return write_safetensors({**trained.values, _USUAL: trained.usual}, metadata)
 
 
 def read_trained(path: Path) -> Trained:
@@ -45,11 +48,12 @@ def read_trained(path: Path) -> Trained:
             f"{path} holds no grade network ({error}); expected what a run wrote as models/network.safetensors"
         ) from error
     found = {name: array.shape for name, array in values.items()}
-    if found != network.parameters:
-        wrong = [name for name in network.parameters if found.get(name) != network.parameters[name]]
+    expected = {**network.parameters, _USUAL: (2, len(feature_names()))}
+    if found != expected:
+        wrong = [name for name in expected if found.get(name) != expected[name]]
         raise WeightsError(
             f"{path} does not fit a network on {network.input_shape}: {', '.join(wrong or found)} lack or differ"
         )
     if not all(np.isfinite(array).all() for array in values.values()):
         raise WeightsError(f"{path} holds parameters that are not finite: train the network anew")
-    return Trained(network, {name: values[name] for name in network.parameters}, curve, epoch)
+    return Trained(network, {name: values[name] for name in network.parameters}, values[_USUAL], curve, epoch)

@@ -27,6 +27,8 @@ Floats = npt.NDArray[np.float32]
 #: What dropout multiplies the two hidden layers' values by, (n, 512) and (n, 32): zero, or one over the share kept.
 Hidden = tuple[Floats, Floats]
 
+#: Raised by one whenever the features of the same training change.
+VERSION = 2
 #: Adam's, as in Keras.
 EPSILON = 1e-7
 _LIBRARIES = {"torch": "torch", "gluon": "mxnet"}
@@ -68,6 +70,9 @@ class Trained:
         What was trained.
     values
         Its parameters, those of the epoch with the lowest loss on the held-back cases.
+    usual
+        Mean and standard deviation of each deep feature over the cases that it was given, shape (2, 544): networks
+        that ended at other epochs have units of other sizes, and are comparable on this scale alone.
     curve
         Every epoch's losses.
     epoch
@@ -76,14 +81,15 @@ class Trained:
 
     network: GradeNetwork
     values: Values = field(repr=False)
+    usual: Floats = field(repr=False)
     curve: tuple[Epoch, ...]
     epoch: int
 
     @property
     def sha256(self) -> str:
-        """Of the parameters' bytes, in their order."""
+        """Of the bytes of the parameters, in their order, and of the features' scale."""
         digest = hashlib.sha256()
-        for array in self.values.values():
+        for array in (*self.values.values(), self.usual):
             digest.update(np.ascontiguousarray(array, "<f4").tobytes())
         return digest.hexdigest()
 
@@ -166,7 +172,9 @@ def train(volumes: Floats, labels: npt.NDArray[np.int64], patients: Sequence[str
             elif len(curve) - best[1] >= section.patience:
                 break
         values, epoch = (best[2], best[1]) if best[1] else (learner.values(), len(curve))
-    return Trained(network, values, tuple(curve), epoch)
+        features, _ = _run(load_learner(network, values, section), volumes)
+    usual = np.stack([features.mean(axis=0), features.std(axis=0)])
+    return Trained(network, values, usual, tuple(curve), epoch)
 
 
 def run_network(trained: Trained, volumes: Floats, section: GradeSection) -> tuple[Floats, Floats]:
@@ -175,15 +183,23 @@ def run_network(trained: Trained, volumes: Floats, section: GradeSection) -> tup
     Returns
     -------
     features
-        Shape (cases, 544), float32; named by :func:`prognosis_dask.deep.grade_network.feature_names`.
+        Shape (cases, 544), float32; named by :func:`prognosis_dask.deep.grade_network.feature_names`. In standard
+        deviations from the mean of the cases that the network was trained on; 0 where a unit was the same for them all.
     probability
         Shape (cases,).
     """
     with _LOCK:
-        learner = load_learner(trained.network, trained.values, section)
-        rows = [learner.run(volume[None]) for volume in volumes]
+        features, logit = _run(load_learner(trained.network, trained.values, section), volumes)
+    mean, spread = trained.usual
+    features = np.where(spread > 0, (features - mean) / np.where(spread > 0, spread, 1), 0).astype(np.float32)
+    return features, _sigmoid(logit)
+
+
+def _run(learner: Learner, volumes: Floats) -> tuple[Floats, Floats]:
+    """The hidden layers' values (cases, 544), and the logits, case by case."""
+    rows = [learner.run(volume[None]) for volume in volumes]
     features = np.concatenate([np.concatenate([first, second], axis=1) for first, second, _ in rows])
-    return features, _sigmoid(np.concatenate([logit for _, _, logit in rows]))
+    return features, np.concatenate([logit for _, _, logit in rows])
 
 
 def hold_back(
@@ -225,7 +241,7 @@ def provenance(section: GradeSection) -> dict[str, str]:
     engine = settle_learner(section)
     library = _LIBRARIES[engine]
     settings = {key: str(value) for key, value in asdict(section).items()}
-    return settings | {"engine": engine, library: importlib.metadata.version(library)}
+    return settings | {"version": str(VERSION), "engine": engine, library: importlib.metadata.version(library)}
 
 
 def _epoch(

@@ -4,7 +4,8 @@ The network sees what it is to predict, so its features of a case that it was tr
 So in nested validation each outer fold has a network that has seen its training cases alone, and within those the
 features of a case come from a network that was trained on the others (cross-fitting): a model on features that the
 network knows by heart would believe nothing else. All these networks start from the same values and so learn units
-that mean about the same, which is what lets one model take the features of several networks.
+that mean about the same, and each one's features are in standard deviations of its own training cases: that lets one
+model take the features of several networks.
 """
 
 from __future__ import annotations
