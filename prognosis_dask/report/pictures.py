@@ -131,6 +131,7 @@ def correlation(run: RunFolder) -> Picture | None:
     if table is None:
         return None
     ranked = _ranked(run.model, list(table.columns))
+    ranked = ranked if len(ranked) > 1 else []  # of one alone there is no correlation; a network's are no columns here
     ordered = table[ranked] if ranked else table
     volume = pd.Series(per_case(run, "volume_ml"), dtype=float).reindex(table.index).to_numpy()
     found = cohort_figures.correlate(ordered.to_numpy(dtype=float), list(ordered.columns), volume)
