@@ -224,6 +224,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
+    if not all(number.strip().isdecimal() for number in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected whole numbers such as 1,2,4")
     return tuple(int(number) for number in text.split(","))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from prognosis_dask.errors import StatisticsError
@@ -94,6 +95,7 @@ def fit(
     _expect_no_other_run(folder, data)
     read = _read(data, spec, say)
     comparing.expect_sound(read, spec)
+    _expect_writable(folder)
     names = ", ".join(comparing.procedures_of(read, spec))
     say(f"Validating {names}: {spec.validation.repeats} x {spec.validation.folds} folds")
     with _map(client) as cluster_map:
@@ -136,6 +138,7 @@ def compare(
         raise StatisticsError(f"no procedure is called {unknown[0]!r}; there are {', '.join(known)}")
     spec = replace(spec, procedure={name: known[name] for name in procedures or known}, final="")
     comparing.expect_sound(read, spec)
+    _expect_writable(out)
     with _map(client) as cluster_map:
         tables, _ = comparing.compare(read, spec, cluster_map)
     return _published(read, tables, out)
@@ -174,6 +177,7 @@ def validate(
         return compare(data, spec, out, client=client, say=say)
     read = _read(data, spec, say)
     comparing.expect_sound(read, spec)
+    _expect_writable(out)
     with _map(client) as cluster_map:
         tables = comparing.resample(read, spec, cluster_map)
     return _published(read, tables, out, validation=asdict(spec.validation))
@@ -300,6 +304,17 @@ def _out(data: Data, out: Path | str | None) -> Path:
     if len(listed) == 1 and (listed[0] / "features.zarr").is_dir():
         return listed[0]
     raise StatisticsError("where to? Give a folder with -o DIR")
+
+
+def _expect_writable(folder: Path | str | None) -> None:
+    """Before the hours of work whose result it is to take."""
+    if folder is None:
+        return
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise StatisticsError(f"cannot write in {folder} ({error}); choose another folder with -o") from error
 
 
 def _expect_no_other_run(folder: Path, data: Data) -> None:

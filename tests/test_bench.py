@@ -49,6 +49,16 @@ def test_virtual_cases_are_different_cases_of_different_patients_with_digests_of
     assert {case.image for case in virtual} == {case.image for case in cases}
 
 
+@pytest.mark.parametrize(
+    ("workers", "message"), [("0,1", "--workers 0,1: expected one or more"), ("two", "'two', exp")]
+)
+def test_a_number_of_workers_that_cannot_be_is_named(workers: str, message: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "prognosis_dask", "bench", str(tmp_path), "--workers", workers]
+    refused = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2
+    assert message in refused.stderr
+
+
 @pytest.mark.slow
 def test_a_folder_of_dicom_is_measured_on_one_and_on_two_workers(tmp_path: Path) -> None:
     made = make_cohort(tmp_path / "made", SynthSection(patients=2, bad_cases=False))

@@ -193,6 +193,8 @@ def test_features_of_other_parameters_are_refused_naming_them(folder: Path, tmp_
     ("arguments", "message"),
     [
         (["fit", "nowhere.csv", "-o", "x"], "no table at nowhere.csv"),
+        (["fit", "{first}", "-o", "{first}/x"], "x'); choose another folder with -o"),
+        (["compare", "{first}", "-o", "{first}/x"], "x'); choose another folder with -o"),
         (["fit", "{first}"], "where to? Give a folder with -o DIR"),
         (["fit", "{first}", "--spec", "none.toml", "-o", "x"], "no specification at none.toml"),
         (["fit", "{first}", "--set", "validation.fold=3", "-o", "x"], "did you mean validation.folds?"),

@@ -128,8 +128,10 @@ def sweep(
     Raises
     ------
     JobError
-        When ``out`` holds an earlier benchmark, or the job has no case.
+        When ``out`` holds an earlier benchmark, the job has no case, or a number of workers is below one.
     """
+    if min(workers) < 1:
+        raise JobError(f"--workers {','.join(map(str, workers))}: expected one or more")
     if list(out.glob("workers-*")):
         raise JobError(f"{out} holds an earlier benchmark, which would count as done; choose another --out")
     most = max(workers)
