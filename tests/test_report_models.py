@@ -276,6 +276,20 @@ def test_performance_and_differences_are_tabled_as_written(models: ModelFolder, 
     assert [row[1] for row in found.groups[0].rows] == [f"{d:.3f}".replace("-", "−") for d in expected["difference"]]
 
 
+def test_calibration_of_three_classes_is_tabled_for_each(models: ModelFolder) -> None:
+    found = [
+        {"procedure": "images", "measure": f"{name}_{grade}", "value": float(i), "lower": 0.0, "upper": 9.0}
+        for i, grade in enumerate(("2", "3", "4"))
+        for name in ("calibration_slope", "ici")
+    ]
+    rows = pd.DataFrame(found).assign(horizon_days=np.nan, in_sample=0)
+    summary = {"procedure": "images", "classes": {"2": 5, "3": 5, "4": 5}}
+    (table,) = measures(ModelFolder(summary, tables={"measures": rows}))
+    assert table.head == ["Procedure", "Calibration slope", "ICI"]
+    assert [group.title for group in table.groups] == ["Class 2", "Class 3", "Class 4"]
+    assert [group.rows[0][1][:4] for group in table.groups] == ["0.00", "1.00", "2.00"]
+
+
 def test_final_procedure_comes_first(models: ModelFolder) -> None:
     assert models.names == [PROCEDURES[-1], *PROCEDURES[:-1]]
 

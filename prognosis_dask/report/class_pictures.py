@@ -28,8 +28,8 @@ def roc(models: ModelFolder) -> Picture | None:
         class_figures.roc(curves),
         table,
         f"ROC curves: {'; '.join(label for label, _ in curves)}.",
-        f"Receiver operating characteristic{of}, mean over the folds. {HELD_OUT} Numbers: area under the curve "
-        "with its 95 % interval; band: 95 % interval of the first curve. Dotted: guessing.",
+        f"Receiver operating characteristic{of}, mean over the folds. {HELD_OUT} Numbers: area under the curve"
+        f"{'' if several else ' with its 95 % interval'}; band: 95 % interval of the first curve. Dotted: guessing.",
     )
 
 

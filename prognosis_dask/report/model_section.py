@@ -13,6 +13,7 @@ from prognosis_dask.report import (
     model_pictures,
     model_spread,
     model_tables,
+    resampled_tables,
 )
 from prognosis_dask.report.content import Block, Heading, Section, Table, Text, absent
 from prognosis_dask.report.headline import estimate, headline, verdict
@@ -52,7 +53,7 @@ def validation(models: ModelFolder | None) -> Section:
     blocks: list[Block] = [Text(design)] if (design := _design(models)) else []
     if met := int(models.summary.get("met_before") or 0):
         blocks.append(Text(_not_external(met, int(models.summary["n_cases"])), "warning"))
-    resampled = model_tables.resampled(models)
+    resampled = resampled_tables.resampled(models)
     if resampled and models.table("measures") is None:
         return Section("validation", title, [*blocks, *resampled])
     blocks += _part("Comparison", _or_absent(model_pictures.performance(models), "measures.csv"))

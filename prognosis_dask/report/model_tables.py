@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,64 +17,6 @@ from prognosis_dask.report.words import breakable, count, interval, listed, numb
 
 #: Events per variable below which a model is said to be overfitted easily (Peduzzi et al., J Clin Epidemiol 48, 1995).
 FEW_EVENTS = 10
-
-
-#: The bootstrap's corrected figures, which have intervals.
-_CORRECTED = ("optimism_corrected", "point632_plus")
-
-
-def resampled(models: ModelFolder) -> list[Table]:
-    """What the bootstrap and permuted endpoints say, where they were asked for."""
-    found = []
-    corrected = [f"{figure}{bound}" for figure in _CORRECTED for bound in ("", "_lower", "_upper")]
-    bootstrap = models.table("bootstrap", "procedure", "apparent", "out_of_bag", *corrected)
-    measure = describe(headline(models)).title
-    if bootstrap is not None:
-        rows = [
-            (
-                r.procedure,
-                number(r.apparent, 3),
-                number(r.out_of_bag, 3),
-                *(_bounded(r, name) for name in _CORRECTED),
-            )
-            for r in records(bootstrap)
-        ]
-        head = ("Procedure", "In-sample (optimistic)", "Out of bag", "Optimism-corrected (95 % CI)", ".632+ (95 % CI)")
-        caption = (
-            f"Bootstrap of the whole procedure{_draws(models, 'sample')}, {measure}: in-sample, of the cases that were "
-            "not drawn, in-sample less the optimism of models of drawn cases (Harrell 1996), and the .632+ mean (Efron "
-            "and Tibshirani 1997)."
-        )
-        found.append(Table(caption, head, "lvvvv", [Rows("", rows)]))
-    permutation = models.table("permutation", "procedure", "observed", "permuted_median", "permuted_greatest", "p")
-    if permutation is not None:
-        rows = [
-            (
-                r.procedure,
-                number(r.observed, 3),
-                number(r.permuted_median, 3),
-                number(r.permuted_greatest, 3),
-                p_number(r.p),
-            )
-            for r in records(permutation)
-        ]
-        head = ("Procedure", "Held-out", "Permuted, median", "Permuted, greatest", "p")
-        caption = (
-            f"{measure} of held-out cases, and what the same procedure finds when the endpoints are permuted"
-            f"{_draws(models, 'permutation')}; p is the share at least as good, the observed one counted in."
-        )
-        found.append(Table(caption, head, "lnnnn", [Rows("", rows)]))
-    return found
-
-
-def _bounded(row: Any, name: str) -> str:
-    return breakable(with_interval(getattr(row, name), getattr(row, f"{name}_lower"), getattr(row, f"{name}_upper"), 3))
-
-
-def _draws(models: ModelFolder, what: str) -> str:
-    draws = (models.summary.get("validation") or {}).get("draws")
-    return f" ({count(int(draws), what)})" if draws else ""
-
 
 #: Measures of the whole follow-up, those at a horizon, those of classes, and their calibration.
 _OVERALL = ("harrell_c", "uno_c", "mean_auc", "ibs")
@@ -96,7 +37,10 @@ def measures(models: ModelFolder) -> list[Table]:
         return []
     caption = f"Performance on held-out cases, with 95 % intervals over patients. {_BEST} More: models/measures.csv."
     if models.classes:
-        found = [(caption, [("", table)], _OF_CLASSES), ("Calibration on held-out cases.", [("", table)], _CALIBRATION)]
+        found = [
+            (caption, [("", table)], _OF_CLASSES),
+            ("Calibration on held-out cases.", _by_class(models, table), _CALIBRATION),
+        ]
     else:
         days = sorted(table["horizon_days"].dropna().unique().tolist())
         at = [(f"At {span(horizon)}", table[table["horizon_days"] == horizon]) for horizon in days]
@@ -105,6 +49,18 @@ def measures(models: ModelFolder) -> list[Table]:
             ("Performance on held-out cases at single times.", at, _AT_HORIZON),
         ]
     return [made for one in found if (made := _measure_table(models, *one)) is not None]
+
+
+def _by_class(models: ModelFolder, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The measures of each class, where there are more than two and their names end in the class's."""
+    names = list(models.summary.get("classes") or ())
+    if len(names) < 3:
+        return [("", table)]
+    own = {name: {f"{measure}_{name}": measure for measure in _CALIBRATION} for name in names}
+    return [
+        (f"Class {name}", table[table["measure"].isin(list(short))].replace({"measure": short}))
+        for name, short in own.items()
+    ]
 
 
 def _measure_table(

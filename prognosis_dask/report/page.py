@@ -163,7 +163,8 @@ def _model_figures(models: ModelFolder) -> list[KeyFigure]:
         figures = [KeyFigure("patients with the event", str(summary["n_events"]), f"of {patients} in the model")]
     if found is not None:
         title = describe(headline(models)).title
-        figures.append(KeyFigure(f"{title}, held-out cases", number(found[0]), interval(found[1], found[2])))
+        whose = "cases that it was fitted on among them" if models.summary.get("met_before") else "held-out cases"
+        figures.append(KeyFigure(f"{title}, {whose}", number(found[0]), interval(found[1], found[2])))
     flattering = in_sample(models)
     if flattering is not None:
         figures.append(KeyFigure("the same in-sample, optimistic", number(flattering)))
