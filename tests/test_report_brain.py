@@ -15,9 +15,11 @@ from prognosis_dask.errors import Code, Problem
 from prognosis_dask.report.brain_section import brains
 from prognosis_dask.report.content import Table, Text
 from prognosis_dask.report.picture import Picture
-from prognosis_dask.report.read import RunFolder
+from prognosis_dask.report.pictures import correlation
+from prognosis_dask.report.read import RunFolder, read_run
 from prognosis_dask.store.brains import BrainStore, StoredBrain
 from prognosis_dask.store.outcome import Outcome
+from tests.report_run import make_run
 
 FITS = {"a<b": 0.9, "P2": 0.5, "P3": 0.7, "P4": 0.8, "P5": None}
 SOURCES = ("drawn", "interpolated", "drawn", "automatic", "drawn")
@@ -79,3 +81,16 @@ def test_the_least_sure_are_shown_and_the_table_behind_holds_all(run):
 def test_a_run_without_a_prepared_brain_says_so(tmp_path):
     section = brains(RunFolder(path=tmp_path, info={}, outcomes={}))
     assert [(block.text, block.role) for block in section.blocks] == [("No brain was prepared.", "absent")]
+
+
+def test_where_selection_took_the_networks_features_the_runs_own_are_correlated(tmp_path):
+    folder = make_run(tmp_path)
+    table = folder / "models" / "selection.csv"
+    selection = pd.read_csv(table)
+    own = list(read_run(folder).values("radiomics").columns)
+    selection["feature"] = [own[0], *[f"dense512_{number:03d}" for number in range(1, len(selection))]]
+    selection.to_csv(table, index=False)
+    picture = correlation(read_run(folder))
+    assert picture is not None
+    assert "first features" in picture.caption
+    assert own[1] in list(picture.data["feature"])
