@@ -142,7 +142,10 @@ def test_a_scheduler_is_found_by_the_file_that_it_wrote(tmp_path: Path) -> None:
         (ExistingSpec(address="tls://127.0.0.1:9", tls=Encryption(True)), "works on one host only; kind existing"),
         (LocalSpec(tls=Encryption(True, ca="/no.pem")), "tls.ca: no file at '/no.pem'"),
         (LocalSpec(dashboard="8787"), "dashboard is '8787', expected HOST:PORT"),
-        (LocalSpec(dashboard="127.0.0.1:99999"), "a port of 0 .any. to 65535"),
+        (
+            LocalSpec(dashboard="127.0.0.1:99999"),
+            "dashboard is '127.0.0.1:99999', expected HOST:PORT, a port of 0 (any) to 65535",
+        ),
         (SlurmSpec(interface="nosuch0"), "'nosuch0' has no address on this machine; it has"),
         (SlurmSpec(), "name the network that login and compute nodes share"),
         (SlurmSpec(interface="lo", cpu=SlurmJobs()), "needs jobs: set cpu.jobs or gpu.jobs"),
