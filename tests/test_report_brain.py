@@ -3,6 +3,8 @@
 import base64
 import io
 import re
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from prognosis_dask.report.content import Table, Text
 from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.pictures import correlation
 from prognosis_dask.report.read import RunFolder, read_run
+from prognosis_dask.report.tripod_answers import answers
 from prognosis_dask.store.brains import BrainStore, StoredBrain
 from prognosis_dask.store.outcome import Outcome
 from tests.report_run import make_run
@@ -83,8 +86,14 @@ def test_a_run_without_a_prepared_brain_says_so(tmp_path):
     assert [(block.text, block.role) for block in section.blocks] == [("No brain was prepared.", "absent")]
 
 
-def test_where_selection_took_the_networks_features_the_runs_own_are_correlated(tmp_path):
-    folder = make_run(tmp_path)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A whole run, whatever its images."""
+    return make_run(tmp_path_factory.mktemp("whole"))
+
+
+def test_where_selection_took_the_networks_features_the_runs_own_are_correlated(folder, tmp_path):
+    folder = shutil.copytree(folder, tmp_path / "run")
     table = folder / "models" / "selection.csv"
     selection = pd.read_csv(table)
     own = list(read_run(folder).values("radiomics").columns)
@@ -94,3 +103,14 @@ def test_where_selection_took_the_networks_features_the_runs_own_are_correlated(
     assert picture is not None
     assert "first features" in picture.caption
     assert own[1] in list(picture.data["feature"])
+
+
+def test_the_checklist_says_how_heads_were_prepared(folder):
+    run = read_run(folder)
+    assert answers(run, run.model)["7"].text.startswith("Masks were put")  # its images are CT
+    brain = {"enabled": True, "skull_strip": "template", "bias_field": True, "normalise": "zscore"}
+    told = answers(replace(run, info={**run.info, "job": {**run.job, "brain": brain}}), run.model)["7"].text
+    assert told.startswith(
+        "Heads: skull strip (template), N4 bias field correction, rigid registration between a session’s sequences and "
+        "normalisation (zscore); see Preparation of the brains. Masks were put"
+    )

@@ -76,8 +76,8 @@ def _data(run: RunFolder) -> dict[str, Answer]:
             f"be read; {count(lost, 'case')} left out, each with its reason: see Case flow."
         ),
         "7": Answer(
-            "Masks were put on the series’ grid and checked; every case that failed a check is listed with a code and "
-            f"the values seen. Settings and digests: see The run. {_network(run.info)}"
+            f"{_brains(run.job)}Masks were put on the series’ grid and checked; every case that failed a check is "
+            f"listed with a code and the values seen. Settings and digests: see The run. {_network(run.info)}"
         ),
         "9b": Answer(f"{_families(run)}; settings under The job."),
         "18f": _code(run),
@@ -87,6 +87,19 @@ def _data(run: RunFolder) -> dict[str, Answer]:
 def _code(run: RunFolder) -> Answer:
     version = (run.info.get("versions") or {}).get("prognosis_dask", "")
     return Answer(f"prognosis_dask{' ' + version if version else ''}, Apache-2.0; the settings are in this report.")
+
+
+def _brains(job: Mapping[str, Any]) -> str:
+    """How MR of the head was prepared; empty of other images."""
+    brain = job.get("brain") or {}
+    if not brain.get("enabled"):
+        return ""
+    steps = [f"skull strip ({brain.get('skull_strip')})"]
+    steps += ["N4 bias field correction"] if brain.get("bias_field") else []
+    steps += ["rigid registration between a session’s sequences"]
+    steps += [f"smoothing ({brain['smooth_fwhm_mm']:g} mm FWHM)"] if brain.get("smooth_fwhm_mm") else []
+    steps += [f"normalisation ({brain['normalise']})"] if brain.get("normalise") != "none" else []
+    return f"Heads: {listed(steps)}; see Preparation of the brains. "
 
 
 def _network(info: Mapping[str, Any]) -> str:
