@@ -128,6 +128,8 @@ def test_a_run_prepares_each_brain_once_and_again_where_it_is_lost(cohort, tmp_p
         return dict(prognosis_dask.run(job, out=out, say=lambda line: None).stages)
 
     assert run()["brain"]["done"] == 1
+    told = json.loads((out / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert {name: stage["done"] for name, stage in told["stages"].items()} == {"brain": 1, "roi": 1, "radiomics": 1}
     features = prognosis_dask.read_features(out)
     truth = json.loads((cohort / "cohort" / "truth" / "MADE-B0001" / "truth.json").read_text(encoding="utf-8"))
     size = dict(zip(features["size_feature"].values, features["size"].values[0], strict=True))
