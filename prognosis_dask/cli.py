@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="pages on which one scan is uploaded and predicted by frozen models")
     serve.add_argument("--model", action="append", required=True, type=Path, metavar="DIR", help="a run's; repeatable")
     _cluster_argument(serve)
-    serve.add_argument("--port", type=int, default=8080, help="default: 8080; 0: one that is free")
+    serve.add_argument("--port", type=_port, default=8080, help="default: 8080; 0: one that is free")
     serve.add_argument("--host", default="127.0.0.1", help="another than 127.0.0.1 asks visitors for a token")
     serve.add_argument("--token", default="", help="what to ask for (default: none on 127.0.0.1, else a new one)")
     serve.add_argument("--out", type=Path, default=Path("runs/serve"), help="uploads, results (default: runs/serve)")
@@ -227,6 +227,12 @@ def _numbers(text: str) -> tuple[int, ...]:
     if not all(number.strip().isdecimal() for number in text.split(",")):
         raise argparse.ArgumentTypeError(f"{text!r}, expected whole numbers such as 1,2,4")
     return tuple(int(number) for number in text.split(","))
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 0 to 65535")
+    return int(text)
 
 
 def _serve(arguments: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ import pytest
 import xarray as xr
 
 import prognosis_dask
+from prognosis_dask import cli
 from prognosis_dask.job import SynthSection
 from prognosis_dask.synthetic import make_cohort
 
@@ -209,6 +210,16 @@ def test_a_mistake_is_answered_in_a_line_or_two_without_a_traceback(
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.splitlines()) <= 3
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_a_port_that_cannot_be_is_refused_before_any_model_is_read(
+    port: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["serve", "--model", "/nowhere", f"--port={port}"])
+    assert stopped.value.code == cli.EXIT_ERROR
+    assert f"'{port}', expected a whole number from 0 to 65535" in capsys.readouterr().err
 
 
 def test_a_second_driver_on_one_folder_is_refused(made: Path, tmp_path: Path) -> None:
