@@ -236,12 +236,13 @@ def test_a_cohort_without_a_case_ends_the_run_with_what_was_found_in_its_place(m
     images = tmp_path / "images"
     images.mkdir()
     (images / "notes.txt").write_text("no image")
+    one = ("--cluster", _cluster(made, 1))
     empty = ("run", JOBS / "sts.toml", "--out", tmp_path / "run", "--set", f"cohort.sources={images}")
-    refused = prognosis(*empty, check=False)
+    refused = prognosis(*empty, *one, check=False)
     assert refused.returncode == 2
     assert f"prognosis: no images in {images}; expected a folder of DICOM series" in refused.stderr
     other = ("run", made, *NO_NETWORK, "--out", tmp_path / "other", "--set", 'cohort.roi=["GTV-9"]')
-    refused = prognosis(*other, check=False)
+    refused = prognosis(*other, *one, check=False)
     assert refused.returncode == 2
     assert "roi-not-found" in refused.stderr
     assert f"{tmp_path / 'other' / 'problems.csv'} says of each what to do" in refused.stderr
