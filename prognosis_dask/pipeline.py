@@ -309,7 +309,7 @@ def _expect_cases(job: Job, cases: Sequence[Case], problems: Sequence[Problem], 
         return
     if job.cohort.cases:
         raise JobError(f"cohort.cases: {job.cohort.cases} has no row; problems.csv beside an index says why")
-    where = ", ".join(job.cohort.sources)
+    where = ", ".join(job.cohort.sources) or str(folder / "cohort")
     if not problems:
         raise JobError(
             f"no images in {where}; expected a folder of DICOM series with RTSTRUCT or SEG, or NIfTI or NRRD pairs, "
