@@ -241,10 +241,12 @@ def test_a_model_whose_predictions_hardly_differ_is_warned_of(
 
 def test_where_nothing_is_selected_no_stability_is_drawn(models: ModelFolder) -> None:
     always = models.tables["selection"].assign(share=1.0)
-    section = final_model(replace(models, tables={**models.tables, "selection": always}))
-    told = [block.text for block in section.blocks if isinstance(block, Text)]
-    assert any("does not choose" in text for text in told)
-    assert not any(isinstance(block, Picture) and block.name == "selection_stability" for block in section.blocks)
+    for selector, drawn in (("", False), ("mrmr", True)):  # one that always chooses the same, does choose
+        procedures = {models.primary: {"selector": selector}}
+        own = replace(models, procedures=procedures, tables={**models.tables, "selection": always})
+        blocks = final_model(own).blocks
+        assert any(isinstance(block, Picture) and block.name == "selection_stability" for block in blocks) == drawn
+        assert any(isinstance(block, Text) and "does not choose" in block.text for block in blocks) == (not drawn)
 
 
 def test_table_one_keeps_levels_under_their_variable(models: ModelFolder) -> None:

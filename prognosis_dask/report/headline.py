@@ -68,6 +68,8 @@ def _beside_chance(models: ModelFolder) -> str:
     last = (curve if chosen.empty else chosen).iloc[-1]
     found = estimate(models, ranking)
     value = last[column]
+    if not np.isfinite([value, last["random_upper"]]).all():
+        return ""
     if value <= last["random_median"]:
         judged = "no more than chance gives at that size."
     elif value <= last["random_upper"]:

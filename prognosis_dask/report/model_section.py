@@ -208,7 +208,7 @@ def selection(models: ModelFolder) -> Picture | None:
         return None
     rows = table[(table["procedure"] == models.primary) & (table["share"] > 0)]
     rows = rows.sort_values("share", ascending=False, kind="stable")
-    if rows.empty or _everywhere(rows):
+    if rows.empty or _takes_all(models, rows):
         return None
     always, shown = int((rows["share"] >= 0.8).sum()), min(len(rows), comparison_figures.MAX_ROWS)
     which = f"the {shown} most frequent of {len(rows)}" if shown < len(rows) else "all that were ever chosen"
@@ -223,15 +223,16 @@ def selection(models: ModelFolder) -> Picture | None:
     )
 
 
-def _everywhere(rows: pd.DataFrame) -> bool:
-    """Whether every feature was in the model of every fold: then nothing was chosen, and there is no figure to draw."""
-    return bool((rows["share"] == 1).all())
+def _takes_all(models: ModelFolder, rows: pd.DataFrame) -> bool:
+    """Whether the procedure has no selector, and every fold's model all features: then there is no figure to draw."""
+    selector = (models.procedures.get(models.primary) or {}).get("selector")
+    return selector == "" and bool((rows["share"] == 1).all())
 
 
 def _no_selection(models: ModelFolder) -> str:
     table = models.table("selection", "procedure", "feature", "share")
     rows = None if table is None else table[(table["procedure"] == models.primary) & (table["share"] > 0)]
-    if rows is None or rows.empty or not _everywhere(rows):
+    if rows is None or rows.empty or not _takes_all(models, rows):
         return _missing("selection.csv")
     return (
         f"“{models.primary}” does not choose: all {count(len(rows), 'feature')} are in the model of every fold, by "
