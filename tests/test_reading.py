@@ -93,6 +93,12 @@ def test_another_table_is_encoded_by_the_levels_that_were_learnt(tmp_path: Path)
     assert any("stage holds IV" in note for note in found.notes)
 
 
+def test_covariates_of_a_runs_table_go_by_their_own_names_as_in_its_dataset(tmp_path: Path) -> None:
+    text = "case_id,patient_id,time_days,event,covariate_age,covariate_sex,sex\nA1,A,5,1,60,m,f\nB1,B,9,0,70,f,m\n"
+    found = read(write(tmp_path, text))
+    assert found.table.features == ("age", "covariate_sex=m", "sex=m")  # where both are there, both keep their names
+
+
 def test_an_xlsx_file_is_read_as_its_csv_twin(tmp_path: Path) -> None:
     frame = pd.DataFrame({"id": ["1", "2", "3"], "f1": [0.1, None, 1e-9], "time_days": [1, 2, 3], "event": [1, 0, 1]})
     frame.to_excel(tmp_path / "t.xlsx", index=False)

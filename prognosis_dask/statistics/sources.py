@@ -92,6 +92,8 @@ class Source:
 def read_file(path: Path, rule: TableFile) -> Source:
     """Read a CSV (commas, semicolons or tabs) or the first sheet of an XLSX file.
 
+    Covariates of a run's ``features.csv`` have their own names, as :func:`dataset_source` gives them.
+
     Raises
     ------
     StatisticsError
@@ -99,6 +101,8 @@ def read_file(path: Path, rule: TableFile) -> Source:
         twice without a column of cases' IDs.
     """
     header, rows, comma = _cells(path)
+    own = [name.removeprefix(COVARIATE) for name in header]
+    header = [name if own.count(short) > 1 else short for name, short in zip(header, own, strict=True)]
     id_column = _id_column(path, header, rule)
     at = header.index(id_column)
     ids = [clean_cell(row[at], False) for row in rows]
