@@ -8,8 +8,12 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from distributed import CancelledError, Client, Future, KilledWorker, as_completed
+from tqdm import tqdm
 
 from prognosis_dask.errors import ClusterError
+
+#: Seconds before a map that is not done shows a bar on a terminal.
+_SHOWN_AFTER = 2.0
 
 Map: TypeAlias = Callable[..., Iterable[Any]]
 
@@ -40,7 +44,8 @@ def map_on(client: Client, *, gpu: bool = False) -> Map:
 
 def _wait(futures: Sequence[Future[Any]]) -> None:
     """Wait for all, or raise the first failure. Ctrl-C in ``gather``'s own waiting prints a traceback per task."""
-    for future in as_completed(futures):
+    done = as_completed(futures)
+    for future in tqdm(done, "tasks", len(futures), leave=False, delay=_SHOWN_AFTER, disable=None, dynamic_ncols=True):
         if future.status != "finished":
             future.result()
 
