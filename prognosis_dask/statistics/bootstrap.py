@@ -10,7 +10,7 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics import intervals
-from prognosis_dask.statistics.concordance import concordance, concordance_drawn
+from prognosis_dask.statistics.concordance import concordance_drawn
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray, Survival
 from prognosis_dask.statistics.learners.prediction import Prediction
 from prognosis_dask.statistics.measures.classes import class_auc_drawn
@@ -132,17 +132,15 @@ def point632_plus(apparent: float, out_of_bag: float) -> float:
 
 def discrimination(fitted: Fitted, table: FeatureTable) -> float:
     """Harrell's C of the model on the table, or, for classes, the area under the ROC curve; NaN where undefined."""
-    prediction: Prediction = fitted.predict(table)
-    endpoint = table.endpoint
-    if isinstance(endpoint, Survival):
-        assert prediction.risk_score is not None
-        return concordance(endpoint.time_days, endpoint.event, prediction.risk_score).c_index
-    assert prediction.probability is not None
-    return float(class_auc_drawn(endpoint.label, prediction.probability, np.ones((1, len(endpoint))))[0])
+    return _figure(table, _comparable(fitted.predict(table)))
+
+
+def _figure(table: FeatureTable, predicted: FloatArray) -> float:
+    return float(_figures(table, predicted, np.ones((1, len(predicted))))[0])
 
 
 def _figures(table: FeatureTable, predicted: FloatArray, drawn: FloatArray) -> FloatArray:
-    """As :func:`discrimination`, for cases counted as often as each row of ``drawn`` says."""
+    """Of cases that are counted as often as each row of ``drawn`` says."""
     endpoint = table.endpoint
     if isinstance(endpoint, Survival):
         return concordance_drawn(endpoint.time_days, endpoint.event, predicted[:, 0], drawn)
@@ -155,11 +153,11 @@ def _run_sample(table: FeatureTable, procedures: Mapping[str, Procedure], seed: 
     procedure, cases = procedures[name], np.arange(len(table.case_ids))
     rows = cases if draw < 0 else draw_patients(table, [seed, draw])
     sample = table if draw < 0 else redrawn(table, rows)
-    fitted = fit_procedure(procedure, sample, [seed] if draw < 0 else [seed, draw])
+    predicted = _comparable(fit_procedure(procedure, sample, [seed] if draw < 0 else [seed, draw]).predict(table))
     left_out = ~np.isin(cases, rows)
-    out = discrimination(fitted, table.rows(np.flatnonzero(left_out))) if left_out.any() else float("nan")
-    figures = (discrimination(fitted, sample), discrimination(fitted, table), out)
-    return _Sample(figures, _comparable(fitted.predict(table)), left_out)
+    rest = np.flatnonzero(left_out)
+    out = _figure(table.rows(rest), predicted[rest]) if len(rest) else float("nan")
+    return _Sample((_figure(sample, predicted[rows]), _figure(table, predicted), out), predicted, left_out)
 
 
 def _comparable(prediction: Prediction) -> FloatArray:
