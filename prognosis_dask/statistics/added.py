@@ -14,6 +14,7 @@ from prognosis_dask.statistics.endpoint import FloatArray
 from prognosis_dask.statistics.intervals import interval
 from prognosis_dask.statistics.measured import CURVE_DRAWS, Row, case_means, held_survival, weights
 from prognosis_dask.statistics.nested import FoldResult
+from prognosis_dask.statistics.patients import several_cases
 from prognosis_dask.statistics.table import FeatureTable
 
 #: The families that are known before any image feature is computed, and that image features are often a proxy of.
@@ -91,11 +92,10 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, drawn: Floa
     held = np.isfinite(base).all(axis=1) & np.isfinite(added).all(axis=1)
     time, event, base, added = table.time_days[held], table.event[held], base[held], added[held]
     patients = np.array(table.patient_ids)[held]
-    several = len(set(patients)) < len(patients)
     try:
         test = (
             clustered_wald(base, added, time, event, patients)
-            if several
+            if several_cases(patients)
             else likelihood_ratio(base, added, time, event)
         )
         smaller, larger = (

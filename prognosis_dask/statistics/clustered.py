@@ -13,7 +13,8 @@ import numpy as np
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.differences import NestedTest, cox_coefficient, expect_more
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray
-from prognosis_dask.statistics.kaplan_meier import LogRank, patient_sums
+from prognosis_dask.statistics.kaplan_meier import LogRank
+from prognosis_dask.statistics.patients import patient_sums
 
 
 def clustered_log_rank(time: FloatArray, event: BoolArray, high: BoolArray, patient_ids: Sequence[str]) -> LogRank:

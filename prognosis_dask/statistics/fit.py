@@ -20,6 +20,7 @@ from prognosis_dask.statistics.folder import describe_table, headline, write_jso
 from prognosis_dask.statistics.frozen import count_cases, describe, freeze
 from prognosis_dask.statistics.intervals import INTERVAL
 from prognosis_dask.statistics.nested import Extend, Map
+from prognosis_dask.statistics.patients import several_cases
 from prognosis_dask.statistics.procedure import Fitted, Procedure, visible
 from prognosis_dask.statistics.reading import ReadTable, read_tables
 from prognosis_dask.statistics.sources import Source, dataset_source
@@ -197,7 +198,7 @@ def _notes(table: FeatureTable, procedure: Procedure, model: Fitted, encodings: 
                 f"{events} events for {len(model.chosen)} features in the final model, {ratio:.1f} each; "
                 f"{_EVENTS_PER_VARIABLE} are a common least, and below that the penalty carries the model."
             )
-    if len(set(table.patient_ids)) < len(table.case_ids):
+    if several_cases(table.patient_ids):
         yield (
             "Some patients have several cases. All cases of a patient are in one fold and are drawn together for the "
             "intervals; risk groups and added value are tested with variances over patients. Standard errors of "

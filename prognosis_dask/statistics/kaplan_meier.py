@@ -9,6 +9,7 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
+from prognosis_dask.statistics.patients import patient_sums, several_cases
 
 #: The two-sided 95 % point of the normal distribution.
 _Z95 = 1.959963984540054
@@ -63,7 +64,7 @@ def kaplan_meier(time: FloatArray, event: BoolArray, patient_ids: Sequence[str] 
     survival = np.cumprod(1 - died / at_risk)
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = np.cumsum(died / (at_risk * (at_risk - died)))
-        if len(set(patient_ids)) < len(patient_ids):
+        if several_cases(patient_ids):
             variance = _variance_over_patients(time, event, patient_ids)
         width = _Z95 * np.sqrt(variance) / np.abs(np.log(survival))
         lower, upper = survival ** np.exp(width), survival ** np.exp(-width)
@@ -86,18 +87,6 @@ def _variance_over_patients(time: FloatArray, event: BoolArray, patient_ids: Seq
     seen = event[:, None] & (own[:, None] <= np.arange(len(times)))
     influence -= np.where(seen, 1 / (at_risk - died)[own][:, None], 0.0)
     return np.asarray((patient_sums(influence, patient_ids) ** 2).sum(axis=0))
-
-
-def patient_sums(values: FloatArray, patient_ids: Sequence[str]) -> FloatArray:
-    """The cases' rows, added up for each patient.
-
-    >>> patient_sums(np.array([[1.0], [2.0], [3.0]]), ["a", "b", "a"]).tolist()
-    [[4.0], [2.0]]
-    """
-    patients, patient = np.unique(patient_ids, return_inverse=True)
-    sums = np.zeros((len(patients), values.shape[1]))
-    np.add.at(sums, patient, values)
-    return sums
 
 
 def uncensored(time: FloatArray, event: BoolArray) -> tuple[FloatArray, FloatArray]:

@@ -43,6 +43,7 @@ from prognosis_dask.statistics.measures.net_benefit import net_benefit_survival
 from prognosis_dask.statistics.measures.regression import cox_drawn
 from prognosis_dask.statistics.measures.time_auc import auc_t_drawn, mean_auc
 from prognosis_dask.statistics.nested import FoldResult
+from prognosis_dask.statistics.patients import several_cases
 
 _PAIR = "a comparable pair"
 #: What is measured at each horizon.
@@ -250,7 +251,7 @@ def _groups(view: _View, sheet: Sheet) -> list[Row]:
     held = np.isfinite(share)
     high, time, event = share[held] > 0.5, view.time[held], view.event[held]
     patients = np.array(view.patient_ids)[held]
-    several = len(set(patients)) < len(patients)
+    several = several_cases(patients)
     try:
         test = clustered_log_rank(time, event, high, patients) if several else log_rank(time, event, high)
         over = "; variance over patients, who have several cases" if several else ""
