@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ import pandas as pd
 
 from prognosis_dask.brain.preprocess import MOST_MOVED_MM
 from prognosis_dask.brain.quality import LEAST_COVERAGE, LEAST_FIT, LEAST_OVERLAP, SCALE, VOLUME_L
+from prognosis_dask.report.canvas import png_address, png_size
 from prognosis_dask.report.content import Block, Rows, Section, Table, Text, absent
 from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.read import RunFolder
@@ -132,11 +131,10 @@ def _stack(shown: Sequence[tuple[str, Path]]) -> str:
     parts, top, widest = [], 0, 1
     for case_id, path in shown:
         content = path.read_bytes()
-        width, height = struct.unpack(">II", content[16:24])  # a PNG's first chunk
-        address = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+        width, height = png_size(content)
         parts.append(
             f'<text y="{top + 22}" font-family="DejaVu Sans, sans-serif" font-size="18">{html.escape(case_id)}</text>'
-            f'<image y="{top + _LABEL_HEIGHT}" width="{width}" height="{height}" href="{address}"/>'
+            f'<image y="{top + _LABEL_HEIGHT}" width="{width}" height="{height}" href="{png_address(content)}"/>'
         )
         top, widest = top + _LABEL_HEIGHT + height, max(widest, width)
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {widest} {top}">{"".join(parts)}</svg>'

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import io
 import math
 import re
+import struct
 from collections.abc import Callable
 from typing import Any, Literal, ParamSpec
 from urllib.parse import quote
@@ -103,6 +105,17 @@ def svg_address(text: str) -> str:
     # quotation marks and line ends would each take three characters
     plain = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL).replace('"', "'")
     return "data:image/svg+xml," + quote(re.sub(r"\s+", " ", plain), safe=" /:;=,?!()*'@&+$")
+
+
+def png_address(content: bytes) -> str:
+    """A PNG as an address that needs no other file."""
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+
+
+def png_size(content: bytes) -> tuple[int, int]:
+    """Width and height, which a PNG's first chunk begins with."""
+    width, height = struct.unpack(">II", content[16:24])
+    return width, height
 
 
 def csv_address(text: str) -> str:

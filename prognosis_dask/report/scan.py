@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from prognosis_dask.brain.size import TumourSize
+from prognosis_dask.report.canvas import png_address, png_size
 from prognosis_dask.report.content import Block, Rows, Section, Table, Text
 from prognosis_dask.report.page import KeyFigure, render_page
 from prognosis_dask.report.picture import Picture
@@ -201,8 +201,8 @@ def _preprocessing(result: ScanResult) -> list[Block]:
 
 def _svg(png: bytes) -> str:
     """A PNG as a drawing of its size."""
-    width, height = _png_size(png)
-    address = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    width, height = png_size(png)
+    address = png_address(png)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
         f'<image width="{width}" height="{height}" href="{address}"/></svg>'
@@ -219,9 +219,3 @@ def _table(caption: str, head: tuple[str, str], rows: Sequence[tuple[str, str]])
 
 def _place(at: Sequence[float]) -> str:
     return ", ".join(number(value, 0) for value in at) + " mm"
-
-
-def _png_size(content: bytes) -> tuple[int, int]:
-    """Width and height, which a PNG's first chunk begins with."""
-    width, height = struct.unpack(">II", content[16:24])
-    return width, height

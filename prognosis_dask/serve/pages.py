@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from prognosis_dask.brain.size_features import SIZE_FEATURES
-from prognosis_dask.report.canvas import svg_address
+from prognosis_dask.report.canvas import png_address, svg_address
 from prognosis_dask.report.words import number, short_name
 from prognosis_dask.serve.pictures import outline_png, slice_png
 from prognosis_dask.serve.work import NOTICE
@@ -70,8 +69,8 @@ def one_file(result: dict[str, Any], folder: Path, pictures: list[str]) -> str:
     slices = [
         {
             "index": index,
-            "image": _png_address(slice_png(store, index, scan["centre"], scan["width"], outline=False)),
-            "outline": _png_address(outline_png(store, index)),
+            "image": png_address(slice_png(store, index, scan["centre"], scan["width"], outline=False)),
+            "outline": png_address(outline_png(store, index)),
         }
         for index in indices
     ]
@@ -112,11 +111,7 @@ def _even(count: int, most: int) -> list[float]:
 def _address(path: Path) -> str:
     if path.suffix == ".svg":
         return svg_address(path.read_text(encoding="utf-8"))
-    return _png_address(path.read_bytes())
-
-
-def _png_address(content: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return png_address(path.read_bytes())
 
 
 def _figure(value: object) -> str:
