@@ -19,6 +19,7 @@ import pytest
 from prognosis_dask.errors import Code, Problem, StoreError
 from prognosis_dask.store.ledger import RETRIED, Ledger
 from prognosis_dask.store.outcome import Outcome
+from tests.mounts import mounted
 from tests.store_workers import hold_ledger, record_for_ever
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -209,6 +210,21 @@ def test_reader_cannot_write(path: Path) -> None:
     Ledger.create(path).close()
     with Ledger.read(path) as ledger, pytest.raises(StoreError, match="readonly"):
         ledger.record([done("a")])
+
+
+def test_a_disk_that_turns_read_only_or_full_is_named_so(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    many = [done(f"case {number}", digest="d" * 200) for number in range(1000)]
+    with mounted("-t", "tmpfs", "-o", "size=128k", "tmpfs", at=disk), Ledger.create(disk / "ledger.sqlite") as ledger:
+        with pytest.raises(StoreError, match="cannot be used: No space left on device"):
+            ledger.record(many)
+        with mounted("--bind", str(disk), at=disk):
+            subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
+            with pytest.raises(StoreError, match="cannot be used: Read-only file system"):
+                ledger.record(many[:1])
+        ledger.record(many[:1])
+        assert list(ledger.outcomes("roi")) == ["case 0"]
 
 
 def test_other_files_are_refused_by_name(path: Path) -> None:

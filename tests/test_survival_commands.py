@@ -8,8 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -21,6 +19,7 @@ from benchmarks.kills import HEAD, survive
 from prognosis_dask.job import SynthSection
 from prognosis_dask.synthetic import make_cohort
 from tests.dask_processes import wait_for
+from tests.mounts import mounted
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +73,6 @@ def assert_goes_on(job: Path, out: Path, calm: Path) -> None:
         assert {row[0] for row in ledger.execute("SELECT attempts FROM outcome")} == {1}
 
 
-@contextmanager
-def mounted(*arguments: str, at: Path) -> Iterator[None]:
-    try:
-        subprocess.run(["mount", *arguments, str(at)], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"needs the right to mount: {error}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(at)], check=False)
-
-
 @pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_a_larger_one_goes_on(job: Path, calm: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -111,8 +98,10 @@ def test_a_folder_that_turns_read_only_in_mid_run_ends_it_and_a_writable_one_goe
     out = tmp_path / "run"
     with subprocess.Popen(command(job, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
         wait_for(lambda: rows(out) >= 1)
+        run.send_signal(signal.SIGSTOP)  # however long mounting takes here, the run is then still in the middle
         with mounted("--bind", str(out), at=out):  # what is open stays writable, what is opened now does not
             subprocess.run(["mount", "-o", "remount,bind,ro", str(out)], check=True)
+            run.send_signal(signal.SIGCONT)
             _, errors = run.communicate(timeout=200)
     assert_told(subprocess.CompletedProcess(run.args, run.returncode, stderr=errors), "Read-only file system")
     assert rows(out) < rows(calm)

@@ -6,13 +6,16 @@ run folders lie on network disks, where that does not work.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -241,9 +244,19 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(
-            f"the ledger {path} cannot be used ({error}); is the disk full, read only, or without file locks?"
-        ) from error
+        raise StoreError(f"the ledger {path} cannot be used: {_cause(path, error)}") from error
+
+
+def _cause(path: Path, error: sqlite3.Error) -> str:
+    """What the disk itself says: to SQLite, a disk that turned read only is one that is "unable to open" a file."""
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return f"{os.strerror(errno.ENOSPC)} ({error})"
+    try:
+        with TemporaryFile(dir=path.parent) as probe:
+            probe.write(b"\0")
+    except OSError as refusal:
+        return f"{refusal.strerror} ({error})"
+    return f"{error}; is it in use elsewhere, or on a disk without file locks?"
 
 
 def _make(path: Path) -> None:
