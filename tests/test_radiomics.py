@@ -286,6 +286,27 @@ def outcome(action: Callable[[], dict[str, float]]) -> dict[str, float] | str:
         return error.problem.reason
 
 
+@pytest.mark.parametrize("spacing", [(0.7, 0.977, 1.0), (1.0, 3.0, 0.5)])
+@pytest.mark.parametrize("image_types", [{"Original": {}}, {"Original": {}, "LoG": {"sigma": [1.0]}}])
+def test_a_lesion_far_from_every_border_is_settled_by_its_crop(
+    spacing: tuple[float, float, float], image_types: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(0)
+    image = sitk.GetImageFromArray(rng.normal(0, 300, (90, 90, 90)).astype(np.int16))
+    mask = np.zeros((90, 90, 90), np.uint8)
+    mask[40:50, 38:47, 42:49] = rng.random((10, 9, 7)) < 0.9
+    label = sitk.GetImageFromArray(mask)
+    for one in (image, label):
+        one.SetSpacing(spacing)
+    roi = whole(image, label)
+    setting = {"resampledPixelSpacing": [1.3, 1.3, 1.3], "padDistance": 5, "binWidth": 25}
+    params = RadiomicsParams(json.dumps({"imageType": image_types, "setting": setting}))
+    load = FullLoad(roi)
+    values = extract(cut(roi, [36, 36, 36], [36, 36, 36]), params, load)
+    assert not load.called
+    assert_identical(values, execute(roi, params))
+
+
 def constant_air(value: int) -> Roi:
     """Air of one value around and within a thin-walled lesion, as scanners write it."""
     voxels = np.full((60, 60, 60), value, np.int16)

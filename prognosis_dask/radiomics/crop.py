@@ -23,6 +23,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 from radiomics import imageoperations
 from radiomics.featureextractor import RadiomicsFeatureExtractor
+from scipy import ndimage
 
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics.params import resamples
@@ -118,7 +119,7 @@ def _splined(roi: Roi, mask: sitk.Image, needed: _Box, settings: dict[str, Any],
         return None
     region = _overlap(_grown(needed, SPLINE_REACH, roi), _extent(roi))
     image = _cut(roi.image, region, roi.start)
-    coefficients = sitk.BSplineDecomposition(sitk.Cast(image, sitk.sitkFloat64), 3)
+    coefficients = _spline_coefficients(image, region, roi)
     if only_mask:  # no time is spent on the padding, which comes out as zeros
         coefficients = _cut(coefficients, _overlap(_grown(needed, 3, roi), region), region[0])
     values, mask = imageoperations.resampleImage(
@@ -134,6 +135,20 @@ def _splined(roi: Roi, mask: sitk.Image, needed: _Box, settings: dict[str, Any],
     if not _truncate_alike(matter, _bound(image, needed, region, roi)):
         return None
     return sitk.Clamp(values, image.GetPixelID()), mask
+
+
+def _spline_coefficients(image: sitk.Image, region: _Box, roi: Roi) -> sitk.Image:
+    """Of the cubic spline through ``image``, which was cut from ``region``.
+
+    At a border ITK ends a sum at 1e-10, which on the full image's own border has to be done alike. Elsewhere
+    :func:`_bound` counts more than that, and SciPy takes half the time.
+    """
+    if np.any(region[0] == 0) or np.any(region[1] == roi.full.size):
+        return sitk.BSplineDecomposition(sitk.Cast(image, sitk.sitkFloat64), 3)
+    array = ndimage.spline_filter(sitk.GetArrayViewFromImage(image), 3, output=np.float64, mode="mirror")
+    coefficients = sitk.GetImageFromArray(array)
+    coefficients.CopyInformation(image)
+    return coefficients
 
 
 def _bound(image: sitk.Image, needed: _Box, region: _Box, roi: Roi) -> float:
