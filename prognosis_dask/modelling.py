@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.folders import expect_writable
 from prognosis_dask.statistics import comparing
 from prognosis_dask.statistics.evaluate import Tables, evaluate, time_grid
 from prognosis_dask.statistics.external import (
@@ -93,9 +93,9 @@ def fit(
     spec = _spec(spec, overrides)
     folder = _out(data, out)
     _expect_no_other_run(folder, data)
+    expect_writable(folder)
     read = _read(data, spec, say)
     comparing.expect_sound(read, spec)
-    _expect_writable(folder)
     names = ", ".join(comparing.procedures_of(read, spec))
     say(f"Validating {names}: {spec.validation.repeats} x {spec.validation.folds} folds")
     with _map(client) as cluster_map:
@@ -131,6 +131,7 @@ def compare(
         When the user has something to mend.
     """
     spec = _spec(spec, overrides)
+    expect_writable(out)
     read = _read(data, spec, say)
     known = comparing.procedures_of(read, spec)
     unknown = [name for name in procedures if name not in known]
@@ -138,7 +139,6 @@ def compare(
         raise StatisticsError(f"no procedure is called {unknown[0]!r}; there are {', '.join(known)}")
     spec = replace(spec, procedure={name: known[name] for name in procedures or known}, final="")
     comparing.expect_sound(read, spec)
-    _expect_writable(out)
     with _map(client) as cluster_map:
         tables, _ = comparing.compare(read, spec, cluster_map)
     return _published(read, tables, out)
@@ -171,13 +171,13 @@ def validate(
         When the user has something to mend: a table whose features or parameters are not the model's, say.
     """
     spec = _spec(spec, overrides)
+    expect_writable(out)
     if model is not None:
         return _validate_frozen(model, data, spec, out, say)
     if spec.validation.method == "nested":
         return compare(data, spec, out, client=client, say=say)
     read = _read(data, spec, say)
     comparing.expect_sound(read, spec)
-    _expect_writable(out)
     with _map(client) as cluster_map:
         tables = comparing.resample(read, spec, cluster_map)
     return _published(read, tables, out, validation=asdict(spec.validation))
@@ -236,10 +236,11 @@ def predict(
     Raises
     ------
     PrognosisError
-        When the table's features or parameters are not the model's, or it cannot be read.
+        When the table's features or parameters are not the model's, it cannot be read, or ``out`` not be written.
     """
     import pandas as pd
 
+    _expect_file(out)
     frozen = thaw(model)
     read, _ = _read_for(frozen, data, _spec(spec, overrides), say)
     rows = prediction_rows(frozen, read.table, frozen.fitted.predict(read.table))
@@ -306,15 +307,11 @@ def _out(data: Data, out: Path | str | None) -> Path:
     raise StatisticsError("where to? Give a folder with -o DIR")
 
 
-def _expect_writable(folder: Path | str | None) -> None:
-    """Before the hours of work whose result it is to take."""
-    if folder is None:
-        return
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise StatisticsError(f"cannot write in {folder} ({error}); choose another folder with -o") from error
+def _expect_file(out: Path | str | None) -> None:
+    """A CSV file can be written there."""
+    if out is not None and Path(out).is_dir():
+        raise StatisticsError(f"{out} is a folder, expected a CSV file to write: -o {Path(out) / 'predictions.csv'}")
+    expect_writable(out if out is None else Path(out).parent)
 
 
 def _expect_no_other_run(folder: Path, data: Data) -> None:

@@ -27,7 +27,7 @@ from prognosis_dask.job import CohortSection, DeepSection, Job
 from prognosis_dask.pipeline import feature_settings
 from prognosis_dask.radiomics import column_names, read_params, unit
 from prognosis_dask.report.model_folder import read_json
-from prognosis_dask.report.scan import ScanResult, write_scan
+from prognosis_dask.report.scan import ScanResult, expect_room, write_scan
 from prognosis_dask.report.words import with_interval
 from prognosis_dask.sections import build_section
 from prognosis_dask.stages import StageContext, run_radiomics, run_roi
@@ -77,7 +77,7 @@ def predict_scan(
         is which; a single file may have any name. Or one folder with the DICOM series of one session (or its files):
         an RTSTRUCT or SEG in it is the mask.
     out
-        The folder to write, replaced as a whole.
+        The folder to write; an earlier scan's is replaced as a whole.
     mask
         The tumour's mask; without one an automatic candidate takes its place, and is called so.
     clinical
@@ -89,8 +89,10 @@ def predict_scan(
     CaseError
         When the scan cannot be used: what is wrong with it, in one line.
     PrognosisError
-        When the run holds no such model, or a file is not there.
+        When the run holds no such model, a file is not there, or ``out`` cannot be written or holds something else.
     """
+    out = Path(out).absolute()
+    expect_room(out)
     model = _model(Path(run))
     given = read_given(model.frozen, clinical or {})
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +117,7 @@ def predict_scan(
         quality=attributes["quality"],
         warnings=[*expect_agreement(model.frozen, table), *unlike(model.frozen, table)],
     )
-    write_scan(result, Path(out))
+    write_scan(result, out)
     return result
 
 

@@ -22,7 +22,7 @@ from prognosis_dask.cohort.listing import read_listing
 from prognosis_dask.cohort.problems import read_problems, write_problems
 from prognosis_dask.cohort.reading import read_headers
 from prognosis_dask.cohort.summary import IndexSummary
-from prognosis_dask.errors import Code, JobError, Problem
+from prognosis_dask.errors import Code, JobError, Problem, StoreError
 from prognosis_dask.job import CohortSection
 
 
@@ -309,7 +309,7 @@ def test_mistakes_of_the_user_name_what_is_known(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="no regular expression"):
         index(tmp_path, tmp_path, roi=("re:(",))
     (tmp_path / "file").write_text("")
-    with pytest.raises(JobError, match=r"cannot write in .*file.*; choose another folder"):
+    with pytest.raises(StoreError, match=r"cannot write in .*file.*; choose another folder"):
         index(tmp_path / "file", tmp_path)
 
 

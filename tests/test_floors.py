@@ -37,6 +37,7 @@ FLOORS = (
     "icbm152",
     "job",
     "sections",
+    "folders",
     "errors",
 )
 KNOW_DASK = {"cli", "modelling", "bench", "pipeline", "runtime", "serve"}

@@ -21,6 +21,7 @@ from distributed import Client
 
 from prognosis_dask.cohort.case import Case, write_cases
 from prognosis_dask.errors import JobError
+from prognosis_dask.folders import expect_writable
 from prognosis_dask.job import Job, load_job
 from prognosis_dask.pipeline import cohort_of, run_features
 from prognosis_dask.runtime.cluster import LocalSpec, connect
@@ -85,11 +86,12 @@ def bench_job(source: Path, out: Path, overrides: Sequence[str] = ()) -> Job:
 
     Raises
     ------
-    JobError
-        When there is no such file or folder, or an override is wrong.
+    JobError, StoreError
+        When there is no such file or folder, an override is wrong, or ``out`` cannot be written.
     """
     if not source.is_dir():
         return load_job(source, overrides)
+    expect_writable(out)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "job.toml"
     sources = json.dumps([str(source.absolute())])
@@ -127,11 +129,13 @@ def sweep(
 
     Raises
     ------
-    JobError
-        When ``out`` holds an earlier benchmark, the job has no case, or a number of workers is below one.
+    JobError, StoreError
+        When ``out`` cannot be written or holds an earlier benchmark, the job has no case, or a number of workers is
+        below one.
     """
     if min(workers) < 1:
         raise JobError(f"--workers {','.join(map(str, workers))}: expected one or more")
+    expect_writable(out)
     if list(out.glob("workers-*")):
         raise JobError(f"{out} holds an earlier benchmark, which would count as done; choose another --out")
     most = max(workers)

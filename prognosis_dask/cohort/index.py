@@ -22,7 +22,8 @@ from prognosis_dask.cohort.radiomics_table import TableRow, read_table
 from prognosis_dask.cohort.rois import Selection, select
 from prognosis_dask.cohort.sequences import drawn_on, sessions
 from prognosis_dask.cohort.summary import IndexSummary
-from prognosis_dask.errors import CaseError, Code, JobError, Problem
+from prognosis_dask.errors import CaseError, Code, Problem
+from prognosis_dask.folders import cannot_write
 from prognosis_dask.job import CohortSection
 
 _FIXED = {field.name for field in fields(Case)} | set(SEQUENCES)
@@ -69,7 +70,7 @@ def index_cohort(sources: Sequence[Path], out: Path, rules: CohortSection, map: 
 
     Raises
     ------
-    JobError
+    JobError, StoreError
         When a source or the clinical table does not exist or cannot be used, the rules name something unknown, or
         ``out`` cannot be made.
         What is wrong with single files, patients or masks is listed in ``problems.csv`` and raises nothing.
@@ -96,7 +97,7 @@ def _make(out: Path) -> None:
     try:
         (out / "series").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise JobError(f"cannot write in {out} ({error}); choose another folder") from error
+        raise cannot_write(out, error) from error
 
 
 def _short(*parts: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.folders import expect_writable
 from prognosis_dask.report.agreement_figures import agreement_violins
 from prognosis_dask.statistics.pairing import Pairs, of_modality, pair, pair_within, read_measurement
 from prognosis_dask.statistics.reproducibility import THRESHOLD, agreement_rows, family_rows, reproducible_features
@@ -85,11 +86,12 @@ def reproducibility(
 
     Raises
     ------
-    StatisticsError
-        When a source cannot be read, or rows or features cannot be paired.
+    StatisticsError, StoreError
+        When a source cannot be read, rows or features cannot be paired, or ``out`` cannot be written.
     """
     if not 0 < threshold <= 1:
         raise StatisticsError(f"the threshold is {threshold:g}, expected a concordance above 0 and up to 1")
+    expect_writable(out)
     pairs = _pairs(first, second, modalities)
     rows = agreement_rows(pairs)
     found = Reproducibility(

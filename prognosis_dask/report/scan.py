@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from prognosis_dask.brain.size import TumourSize
+from prognosis_dask.errors import StoreError
+from prognosis_dask.folders import expect_writable
 from prognosis_dask.report.canvas import png_address, png_size
 from prognosis_dask.report.content import Block, Rows, Section, Table, Text
 from prognosis_dask.report.page import KeyFigure, render_page
@@ -18,6 +20,7 @@ from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.words import listed, number
 from prognosis_dask.store.publish import publish_folder, staging
 
+_RESULT = "scan.json"
 #: How the tumour was found, as the page says it.
 _MASKS = {
     "drawn": "outlined by hand",
@@ -77,14 +80,25 @@ class ScanResult:
         return max(self.probability, key=lambda name: self.probability[name])
 
 
+def expect_room(folder: Path) -> None:
+    """Refuse a folder that cannot be written, or that holds something else than an earlier scan, which would be lost.
+
+    Raises
+    ------
+    StoreError
+        Saying so.
+    """
+    expect_writable(folder)
+    if not (folder / _RESULT).is_file() and folder.is_dir() and any(folder.iterdir()):
+        raise StoreError(f"{folder} holds something else, which would be lost; choose another folder with --out")
+
+
 def write_scan(result: ScanResult, folder: Path) -> Path:
     """Write ``scan.json``, ``scan.html`` and ``epitome.png`` into a folder (replaced as a whole); the page's path."""
     with staging(folder) as work:
         staged = work / folder.name
         staged.mkdir()
-        (staged / "scan.json").write_text(
-            json.dumps(_plain(result), indent=2, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        (staged / _RESULT).write_text(json.dumps(_plain(result), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         (staged / "scan.html").write_text(_page(result), encoding="utf-8")
         (staged / "epitome.png").write_bytes(result.mosaic)
         publish_folder(staged, folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 from distributed import Client, performance_report
 
 from prognosis_dask.errors import JobError
+from prognosis_dask.folders import expect_writable
 from prognosis_dask.runtime.journal import journal
 
 
@@ -18,11 +19,13 @@ def check_report(path: Path | None) -> None:
 
     Raises
     ------
-    JobError
-        When its folder is not there.
+    JobError, StoreError
+        When its folder is not there, or cannot be written.
     """
     if path and not path.absolute().parent.is_dir():
         raise JobError(f"--performance-report {path}: no folder {path.absolute().parent}; make it, or name another")
+    if path:
+        expect_writable(path.absolute().parent, "with --performance-report")
 
 
 @contextmanager

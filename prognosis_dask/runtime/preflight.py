@@ -18,7 +18,8 @@ from typing import Any
 from dask.utils import format_bytes
 from distributed import Client
 
-from prognosis_dask.errors import ClusterError, StoreError
+from prognosis_dask.errors import ClusterError
+from prognosis_dask.folders import cannot_write
 from prognosis_dask.runtime.record import PACKAGES
 
 Facts = Mapping[str, Any]
@@ -84,7 +85,7 @@ def _check_folder(client: Client, folder: Path) -> None:
     try:
         mark.touch()
     except OSError as error:
-        raise StoreError(f"cannot write in {folder} ({error}); choose another folder with --out") from error
+        raise cannot_write(folder, error) from error
     try:
         found = _ask(client, _folder_probe(str(mark)))
     finally:

@@ -15,6 +15,7 @@ from typing import Any
 from distributed import Client
 
 from prognosis_dask.errors import StoreError
+from prognosis_dask.folders import cannot_write
 from prognosis_dask.job import Job
 
 #: The packages whose version can change a value.
@@ -70,7 +71,7 @@ class RunRecord:
             working.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             working.replace(folder / "run.json")
         except OSError as error:
-            raise StoreError(f"cannot write in {folder} ({error}); choose another folder with --out") from error
+            raise cannot_write(folder, error) from error
 
     def provenance(self) -> dict[str, Any]:
         """What the feature dataset carries: only what its values depend on, so that equal runs give equal datasets."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from prognosis_dask.errors import StoreError
+from prognosis_dask.folders import cannot_write
 
 
 def claim(path: Path) -> TextIO:
@@ -19,7 +20,7 @@ def claim(path: Path) -> TextIO:
         name.parent.mkdir(parents=True, exist_ok=True)
         lock = name.open("a+", encoding="utf-8")
     except OSError as error:
-        raise StoreError(f"cannot write in {path.parent} ({error}); choose another folder with --out") from error
+        raise cannot_write(path.parent, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

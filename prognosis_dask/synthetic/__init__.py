@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from prognosis_dask.errors import JobError, StoreError
+from prognosis_dask.folders import cannot_write
 from prognosis_dask.job import SynthSection
 from prognosis_dask.synthetic.brain import patient as brain
 from prognosis_dask.synthetic.faults import FAULTS, Fault
@@ -90,7 +91,7 @@ def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> MadeCoh
         folder.mkdir(parents=True, exist_ok=True)
         _write_state(state, settings, None)
     except OSError as error:
-        raise StoreError(f"cannot write in {folder} ({error}); choose another folder") from error
+        raise cannot_write(folder, error, how="") from error
     for old in (images, folder / TRUTH):
         shutil.rmtree(old, ignore_errors=True)
     images.mkdir(parents=True)

@@ -1,0 +1,31 @@
+"""A folder that cannot be written is refused before the work, and asking leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prognosis_dask.errors import StoreError
+from prognosis_dask.folders import expect_writable
+from tests.mounts import mounted
+
+
+def test_a_folder_that_is_there_or_could_be_made_is_taken_and_nothing_is_made(tmp_path: Path) -> None:
+    expect_writable(tmp_path)
+    expect_writable(tmp_path / "new" / "below")
+    expect_writable(None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_way_and_a_folder_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
+        with pytest.raises(StoreError, match=rf"cannot write in {folder} \(.*\); choose another folder with --out"):
+            expect_writable(folder)
+
+
+def test_a_read_only_folder_is_refused_with_what_the_disk_says(tmp_path: Path) -> None:
+    read_only = mounted("-t", "tmpfs", "-o", "ro", "tmpfs", at=tmp_path)
+    with read_only, pytest.raises(StoreError, match=r"cannot write in .* \(Read-only file system\)"):
+        expect_writable(tmp_path / "run")
