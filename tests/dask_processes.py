@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -29,7 +29,8 @@ def process(*command: str | Path, prefix: Sequence[str] = (), log: Path | None =
     finally:
         tree = psutil.Process(started.pid).children(recursive=True) if started.poll() is None else []
         for one in [started, *tree]:
-            one.kill()
+            with suppress(psutil.NoSuchProcess):  # some end with their parent
+                one.kill()
         started.wait()
         if log:
             stream.close()
@@ -57,7 +58,8 @@ def worker(file: Path, *options: str | Path, prefix: Sequence[str] = ()) -> Iter
         yield started
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 200) -> None:
+    """Until it holds; the patience is for a machine with much else to do, and ends before pytest's own."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -65,10 +67,10 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def listening(pids: Sequence[int]) -> set[str]:
-    """The addresses on which these processes accept connections."""
-    return {
-        connection.laddr.ip
-        for pid in pids
-        for connection in psutil.Process(pid).net_connections(kind="inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    """The addresses on which these processes accept connections; one that has ended accepts none."""
+    found: set[str] = set()
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            connections = psutil.Process(pid).net_connections(kind="inet")
+            found |= {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+    return found
