@@ -10,6 +10,7 @@ import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
@@ -18,6 +19,8 @@ import pandas as pd
 import pytest
 from lifelines import KaplanMeierFitter
 from lifelines.datasets import load_waltons
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from prognosis_dask.cohort.case import Case, write_cases
 from prognosis_dask.cohort.problems import write_problems
@@ -111,6 +114,26 @@ def test_report_is_small_and_the_same_every_time(made: Path, html: str) -> None:
     assert len(html) < 3_000_000
     assert write_report(made).read_text(encoding="utf-8") == html
     assert not list(made.glob(".report*"))
+
+
+@pytest.mark.parametrize("horizons", [1, 3])
+def test_no_figure_is_cut_off(horizons: int, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pd.read_csv(whole / "models" / "calibration.csv")
+    rows = table[table["horizon_days"] == table["horizon_days"].iloc[0]]
+    every = [rows.assign(horizon_days=365.0 * year) for year in range(1, horizons + 1)]
+    pd.concat(every).to_csv(whole / "models" / "calibration.csv", index=False)
+    drawn, save = [], Figure.savefig
+
+    def checked(figure: Figure, *args: Any, **kwargs: Any) -> None:
+        save(figure, *args, **kwargs)
+        page, ink = figure.bbox_inches.extents, figure.get_tightbbox().extents
+        drawn.append(([text.get_text() for text in figure.findobj(Text)], (ink - page) * [1, 1, -1, -1]))
+
+    monkeypatch.setattr(Figure, "savefig", checked)
+    write_report(whole)
+    assert len(drawn) > 10
+    for texts, margins in drawn:
+        assert np.all(margins > -0.005), texts
 
 
 def test_report_is_readable_without_eyes(page: Page) -> None:

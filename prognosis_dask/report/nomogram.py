@@ -196,7 +196,7 @@ def draw(nomogram: Nomogram) -> Figure:
     _scale(axes, 0, "Points", np.arange(0, 101, 10) / 100, [str(v) for v in range(0, 101, 10)])
     for row, part in enumerate(nomogram.terms, start=1):
         at = nomogram.points(part, part.ticks) / 100
-        _scale(axes, row, clipped(short_name(part.name), 30), at, part.labels)
+        _scale(axes, row, clipped(short_name(part.name), 40), at, part.labels)
     axes.axhline(count + 0.75, color=canvas.PALE, linewidth=0.8)
     most = sum(term.range for term in nomogram.terms) / nomogram.per_point
     total = np.asarray(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]).tick_values(0, most), dtype=float)

@@ -179,7 +179,7 @@ def calibration(panels: Sequence[tuple[str, pd.DataFrame]], what: str) -> Figure
     """
     rows, columns = _grid(len(panels))
     width = canvas.FULL_WIDTH if columns > 1 else 3.7
-    figure = canvas.new_figure(width, (width / columns + 0.25) * rows)
+    figure = canvas.new_figure(width, (width / columns + 0.4) * rows)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, (title, part) in zip(grid.ravel(), panels, strict=False):
         _calibration_panel(axes, part)
@@ -207,8 +207,11 @@ def _calibration_panel(axes: Axes, part: pd.DataFrame) -> None:
         axes.fill_between(smooth["predicted"], smooth["lower"], smooth["upper"], **band)
     axes.plot(smooth["predicted"], smooth["observed"], color=canvas.BLUE)
     groups = part[grouped]
-    axes.vlines(groups["predicted"], groups["lower"], groups["upper"], color=canvas.VERMILION, linewidth=1)
-    axes.plot(groups["predicted"], groups["observed"], "o", color=canvas.VERMILION, markersize=4)
+    axes.vlines(
+        groups["predicted"], groups["lower"], groups["upper"], color=canvas.VERMILION, linewidth=1, clip_on=False
+    )
+    point: dict[str, Any] = {"color": canvas.VERMILION, "markersize": 4, "clip_on": False, "zorder": 3}
+    axes.plot(groups["predicted"], groups["observed"], "o", **point)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ticks = [0, 0.25, 0.5, 0.75, 1]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
