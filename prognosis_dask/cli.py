@@ -172,14 +172,11 @@ def _run(arguments: argparse.Namespace) -> None:
 
     job = load_job(arguments.job, arguments.set)
 
-    from prognosis_dask.pipeline import check_inputs, run
+    from prognosis_dask.pipeline import run
     from prognosis_dask.runtime.cluster import connect, read_cluster
-    from prognosis_dask.runtime.performance import check_report
 
-    check_inputs(job)
-    check_report(arguments.performance_report)
-    with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
-        result = run(job, client=client, out=arguments.out, performance_report=arguments.performance_report)
+    workers = connect(read_cluster(arguments.cluster, tls=arguments.tls))
+    result = run(job, client=workers, out=arguments.out, performance_report=arguments.performance_report)
     print(result.report)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.folders import expect_writable
@@ -30,11 +30,11 @@ from prognosis_dask.statistics.table1 import table1_rows
 
 if TYPE_CHECKING:
     import pandas as pd
-    from distributed import Client
+
+    from prognosis_dask.runtime.cluster import Workers
 
 Data: TypeAlias = Path | str | Sequence[Path | str]
 Say: TypeAlias = Callable[[str], None]
-Workers: TypeAlias = Union["Client", "AbstractContextManager[Client]"]
 
 
 @dataclass(frozen=True)
@@ -260,12 +260,10 @@ def _map(client: Workers | None) -> Iterator[Map]:
     if client is None:
         yield builtins.map
         return
+    from prognosis_dask.runtime.cluster import joined
     from prognosis_dask.runtime.mapping import map_on
 
-    if hasattr(client, "submit"):  # a client is a context manager too, and closes itself
-        yield map_on(client)
-        return
-    with client as entered:
+    with joined(client) as entered:
         yield map_on(entered)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +36,7 @@ from prognosis_dask.grade import check_grade, fit_grade
 from prognosis_dask.job import DeepSection, Job, digest
 from prognosis_dask.radiomics import column_names, read_params, unit
 from prognosis_dask.report.page import write_report
-from prognosis_dask.runtime.cluster import LocalSpec, connect, prepare
+from prognosis_dask.runtime.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.runtime.cohort_plan import Stage
 from prognosis_dask.runtime.journal import journal_in
 from prognosis_dask.runtime.mapping import map_on
@@ -87,7 +86,7 @@ class RunResult:
 def run(
     job: Job,
     *,
-    client: Client | None = None,
+    client: Workers | None = None,
     out: Path | str | None = None,
     performance_report: Path | None = None,
     say: Say = print,
@@ -99,7 +98,8 @@ def run(
     job
         From :func:`prognosis_dask.job.load_job`.
     client
-        A Dask client that is already there; without one, a cluster is started on this machine.
+        A Dask client that is already there, or what gives one in a ``with`` statement that is entered once all inputs
+        are checked; without one, a cluster is started on this machine.
     out
         The run's folder; else the job's ``run.out``, else ``runs/<job name>``.
     performance_report
@@ -116,15 +116,13 @@ def run(
     check_report(performance_report)
     folder = run_folder(job, out)
     check_folder(folder, job.name)
-    with Ledger.create(folder / "ledger.sqlite") as ledger:
-        if client is not None:
-            prepare(client)
-        with (
-            nullcontext(client) if client is not None else connect(LocalSpec()) as cluster,
-            journal_in(folder),
-            Watch(cluster, job.name) as watch,
-        ):
-            return _run(job, cluster, folder, ledger, watch, performance_report, say)
+    with (
+        Ledger.create(folder / "ledger.sqlite") as ledger,
+        joined(connect(LocalSpec()) if client is None else client) as cluster,
+        journal_in(folder),
+        Watch(cluster, job.name) as watch,
+    ):
+        return _run(job, cluster, folder, ledger, watch, performance_report, say)
 
 
 def run_features(job: Job, client: Client, out: Path | str, *, say: Say = print) -> RunRecord:

@@ -11,16 +11,20 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from distributed import Client
 
 import prognosis_dask
 from prognosis_dask import cli
-from prognosis_dask.job import SynthSection
+from prognosis_dask.errors import JobError, StoreError
+from prognosis_dask.job import SynthSection, load_job
 from prognosis_dask.synthetic import make_cohort
 
 JOBS = Path(__file__).parents[1] / "jobs"
@@ -254,6 +258,23 @@ def test_the_folder_of_another_jobs_run_is_refused(undisturbed: Path) -> None:
     assert refused.returncode == 2
     assert "holds a run of the job 'made', not of 'demo'; choose another folder with --out" in refused.stderr
     assert (undisturbed / "run.json").read_bytes() == before
+
+
+def test_nothing_is_started_for_a_run_that_cannot_be(tmp_path: Path) -> None:
+    @contextmanager
+    def cluster() -> Iterator[Client]:
+        pytest.fail("a cluster was started")
+        yield
+
+    (tmp_path / "file").write_text("")
+    demo = load_job(JOBS / "demo.toml")
+    with pytest.raises(JobError, match="names no images"):
+        prognosis_dask.run(replace(demo, synth=SynthSection()), client=cluster(), out=tmp_path / "run")
+    with pytest.raises(JobError, match="--performance-report"):
+        prognosis_dask.run(demo, client=cluster(), out=tmp_path / "run", performance_report=tmp_path / "no" / "x.html")
+    with pytest.raises(StoreError, match="cannot write in"):
+        prognosis_dask.run(demo, client=cluster(), out=tmp_path / "file" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(made: Path, tmp_path: Path) -> None:

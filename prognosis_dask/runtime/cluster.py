@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
-from typing import cast
+from typing import TypeAlias, cast
 
 import dask
 from distributed import Client
@@ -13,7 +13,20 @@ from distributed import Client
 from prognosis_dask.runtime.clusters.spec import AnyCluster, LocalSpec, read_cluster
 from prognosis_dask.runtime.preflight import check_workers
 
-__all__ = ["DASK_CONFIG", "KINDS", "AnyCluster", "LocalSpec", "connect", "prepare", "read_cluster"]
+__all__ = [
+    "DASK_CONFIG",
+    "KINDS",
+    "AnyCluster",
+    "LocalSpec",
+    "Workers",
+    "connect",
+    "joined",
+    "prepare",
+    "read_cluster",
+]
+
+#: A client that is there already, or what gives one in a ``with`` statement, as :func:`connect` does.
+Workers: TypeAlias = Client | AbstractContextManager[Client]
 
 #: What a long run needs that is not Dask's default. A task whose workers die is tried on three, then set aside by the
 #: runner; results are small, so spilling them to disk would only hide a leak.
@@ -48,6 +61,23 @@ def connect(spec: AnyCluster) -> Iterator[Client]:
     kind = getattr(import_module(f"prognosis_dask.runtime.clusters.{spec.kind}"), spec.kind)
     with dask.config.set(DASK_CONFIG), cast("AbstractContextManager[Client]", kind(spec)) as client:
         prepare(client)
+        yield client
+
+
+@contextmanager
+def joined(workers: Workers) -> Iterator[Client]:
+    """A client whose workers are prepared. What :func:`connect` returned is started only now.
+
+    Raises
+    ------
+    ClusterError
+        As :func:`connect` and :func:`prepare`.
+    """
+    if isinstance(workers, Client):  # a context manager too, which would close what is its owner's to close
+        prepare(workers)
+        yield workers
+        return
+    with workers as client:
         yield client
 
 
