@@ -238,8 +238,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     from prognosis_dask.serve.start import serve
 
     settings = Settings(arguments.out, arguments.host, arguments.port, arguments.token)
-    with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
-        serve(arguments.model, client, settings)
+    serve(arguments.model, connect(read_cluster(arguments.cluster, tls=arguments.tls)), settings)
 
 
 def _bench(arguments: argparse.Namespace) -> None:
