@@ -109,7 +109,7 @@ def overfit() -> None:
     rng = np.random.default_rng(1)
     volumes, labels = rng.normal(size=(8, 20, 64, 64)).astype(np.float32), np.arange(8) % 2
     section = GradeSection(epochs=15, patience=0, augment=False, learning_rate=3e-4)
-    trained = train(volumes, labels, [str(case) for case in range(8)], section)
+    trained, _ = train(volumes, labels, [str(case) for case in range(8)], section)
     _, probability = run_network(trained, volumes, section)
     loss = -np.log(np.where(labels, probability, 1 - probability)).max()
     print(f"\nlargest loss of 8 cases after {section.epochs} epochs: {loss:.1e}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ import xarray as xr
 
 from prognosis_dask.deep.training import settle_learner
 from prognosis_dask.deep.volume_input import BRAIN, STUDY_SHAPE, TUMOUR, isotropic_crop, study_input
-from prognosis_dask.errors import CaseError, JobError
+from prognosis_dask.errors import CaseError, JobError, StoreError
 from prognosis_dask.job import GradeSection, Job, digest
 from prognosis_dask.statistics.fit import fit_source
 from prognosis_dask.statistics.grade import grade_spec
@@ -25,8 +26,6 @@ from prognosis_dask.statistics.sources import Source, dataset_source
 from prognosis_dask.store.brains import BrainStore, StoredBrain
 from prognosis_dask.store.volumes import create_volumes, write_volume
 
-#: Raised by one whenever a volume changes for the same prepared brain.
-VOLUME_VERSION = 1
 #: Families of features that a grade is learnt from besides the network's, in the order of the comparison.
 _FAMILIES = ("size", "clinical", "radiomics", "deep")
 
@@ -72,26 +71,25 @@ def fit_grade(job: Job, dataset: xr.Dataset, folder: Path, map: Map = map) -> di
     ------
     JobError
         When a clinical column is not in the cohort's table.
+    StoreError
+        When a prepared brain is damaged.
     """
     section = replace(job.grade, engine=settle_learner(job.grade))
-    cases = [str(case) for case in dataset["case"].values]
-    made = make_volumes(folder / "brain", folder / "volumes.zarr", cases, section, map)
-    dataset = dataset.isel(case=np.flatnonzero(made))
     source = _features(dataset_source(dataset, "the run"), section)
+    contents = make_volumes(folder / "brain", folder / "volumes.zarr", source.cases, section, map)
+    _expect_volumes(source, contents, folder / "brain")
     known = {*source.families.values(), *(("clinical",) if section.clinical else ())}
     spec = grade_spec(job.model, (*(family for family in _FAMILIES if family in known), FAMILY))
-    origin = digest(VOLUME_VERSION, dataset.attrs.get("digests", {}), section.input)
-    extend = NetworkFeatures(str(folder / "volumes.zarr"), section, origin, str(folder / "networks"))
+    extend = NetworkFeatures(str(folder / "volumes.zarr"), section, digest(contents), str(folder / "networks"))
     return fit_source(source, spec, folder / "models", map, extend=extend)
 
 
 def make_volumes(
     brains: Path, volumes: Path, case_ids: Sequence[str], section: GradeSection, map: Map = map
-) -> npt.NDArray[np.bool_]:
-    """Make each prepared brain's volume; whether there is one, per case."""
+) -> list[str]:
+    """Make each prepared brain's volume; the digest of each, "" where a case has no prepared brain."""
     create_volumes(volumes, case_ids, shape_of(section))
-    made = map(partial(_make, str(brains), str(volumes), section), list(case_ids))
-    return np.fromiter(made, dtype=np.bool_, count=len(case_ids))
+    return list(map(partial(_make, str(brains), str(volumes), section), list(case_ids)))
 
 
 def shape_of(section: GradeSection) -> tuple[int, int, int]:
@@ -114,13 +112,24 @@ def volume_of(brain: StoredBrain, section: GradeSection) -> npt.NDArray[np.float
     return isotropic_crop(brain.image, brain.tumour, TUMOUR)
 
 
-def _make(brains: str, volumes: str, section: GradeSection, case_id: str) -> bool:
+def _make(brains: str, volumes: str, section: GradeSection, case_id: str) -> str:
     try:
         volume = volume_of(BrainStore(brains).read(case_id), section)
     except CaseError:  # the brain stage has told why
-        return False
+        return ""
     write_volume(Path(volumes), case_id, volume)
-    return True
+    return hashlib.sha256(volume.tobytes()).hexdigest()
+
+
+def _expect_volumes(source: Source, contents: Sequence[str], brains: Path) -> None:
+    """A case whose brain was prepared and measured is not left out in silence."""
+    whole = ~source.failed["size"]
+    lost = [case for case, content, held in zip(source.cases, contents, whole, strict=True) if held and not content]
+    if lost:
+        raise StoreError(
+            f"{len(lost)} prepared brains are damaged, the first in {BrainStore(brains).folder(lost[0])}: remove their "
+            "folders and run the same command again"
+        )
 
 
 def _features(source: Source, section: GradeSection) -> Source:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+import xarray as xr
 
 from prognosis_dask.brain.size import tumour_size
 from prognosis_dask.brain.size_features import SIZE_FEATURES, size_values
@@ -44,8 +45,8 @@ def prepared(grade: int, rng: np.random.Generator) -> StoredBrain:
     return StoredBrain(*made, attributes={"reference": "T2"})
 
 
-def make_grade_network_run(folder: Path) -> Path:
-    """A run's folder as the stages before leave it, with the grade fitted."""
+def make_prepared_cases(folder: Path) -> xr.Dataset:
+    """The prepared brains of 14 patients in ``folder/brain``, and their feature dataset."""
     rng = np.random.default_rng(0)
     store = BrainStore(folder / "brain")
     store.create()
@@ -59,9 +60,14 @@ def make_grade_network_run(folder: Path) -> Path:
         values = size_values(replace(tumour_size(brain.tumour), template_mm=(10.0, -5.0, 20.0)))
         outcomes[case.case_id] = Outcome(case.case_id, "brain", "d", None, {}, {"values": values})
         cases.append(case)
-    dataset = build_features(
+    return build_features(
         cases, radiomic={}, deep=(), size=SIZE_FEATURES, outcomes={"brain": outcomes}, attributes={"settings": {}}
     )
+
+
+def make_grade_network_run(folder: Path) -> Path:
+    """A run's folder as the stages before leave it, with the grade fitted."""
+    dataset = make_prepared_cases(folder)
     write_features(dataset, folder)
     (folder / "run.json").write_text(json.dumps({"name": "made", "job": asdict(JOB)}))
     summary = fit_grade(JOB, dataset, folder)

@@ -1,5 +1,6 @@
 """The grade from images: network, other features and perceptron validated together, with signal and without."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 
 from prognosis_dask.brain.size_features import SIZE_FEATURES
 from prognosis_dask.cohort.case import Case
+from prognosis_dask.errors import StoreError
+from prognosis_dask.grade import fit_grade, make_volumes
 from prognosis_dask.job import GradeSection, ModelSection, load_job
 from prognosis_dask.statistics.endpoint import Classes
 from prognosis_dask.statistics.evaluate import evaluate
@@ -16,9 +19,11 @@ from prognosis_dask.statistics.nested import validate
 from prognosis_dask.statistics.network_features import NetworkFeatures
 from prognosis_dask.statistics.reading import table_of_dataset
 from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.store.brains import BrainStore
 from prognosis_dask.store.features import build_features
 from prognosis_dask.store.outcome import Outcome
 from prognosis_dask.store.volumes import create_volumes, write_volume
+from tests.grade_network_run import JOB, make_prepared_cases
 from tests.training_cases import made_volumes
 
 SECTION = GradeSection(epochs=5, patience=0, learning_rate=1e-3)
@@ -92,6 +97,53 @@ def test_the_second_label_is_learnt_from_the_same_table():
     table = table_of_dataset(dataset, grade_spec(job.model, ("size",))).table
     assert table.endpoint.names == ("n/n", "d/d")
     assert [table.endpoint.names[i] for i in table.endpoint.label] == status
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """The folder of prepared brains, and their feature dataset."""
+    folder = tmp_path_factory.mktemp("prepared")
+    return folder, make_prepared_cases(folder)
+
+
+def test_a_volumes_digest_changes_with_what_the_network_would_see(prepared, tmp_path):
+    folder, dataset = prepared
+    names = [*map(str, dataset["case"].values[:3]), "never prepared"]
+    shutil.copytree(folder / "brain", tmp_path / "brain")
+
+    def digests(section=JOB.grade):
+        return make_volumes(tmp_path / "brain", tmp_path / "volumes.zarr", names, section)
+
+    first = digests()
+    assert len(set(first)) == 4
+    assert first[3] == ""
+    assert digests() == first
+    brains = BrainStore(tmp_path / "brain")
+    held = brains.read(names[1])
+    brains.write(names[1], replace(held, image=held.image * 2), {})
+    assert [new == old for new, old in zip(digests(), first, strict=True)] == [True, False, True, True]
+    assert not {*digests(replace(JOB.grade, input="brain"))[:3]} & {*first}
+
+
+def test_a_prepared_brain_that_was_damaged_later_is_told_and_not_left_out(prepared, tmp_path):
+    folder, dataset = prepared
+    shutil.copytree(folder / "brain", tmp_path / "brain")
+    held = BrainStore(tmp_path / "brain").folder("case-3")
+    (held / "tumour.nii.gz").write_bytes(b"edited")
+    with pytest.raises(StoreError, match=rf"1 prepared brains are damaged, the first in {held}: remove"):
+        fit_grade(JOB, dataset, tmp_path)
+
+
+def test_cases_whose_brain_could_not_be_prepared_are_counted_as_left_out(prepared, tmp_path):
+    folder, dataset = prepared
+    shutil.copytree(folder / "brain", tmp_path / "brain")
+    failed = dataset["case"].values[2:]
+    shutil.rmtree(BrainStore(tmp_path / "brain").folder(failed[0]))  # the others have brains of an earlier run
+    values = dataset["size"].where(~dataset["case"].isin(failed))
+    two = replace(JOB, grade=replace(JOB.grade, patience=1))  # two patients are too few to train on
+    summary = fit_grade(two, dataset.assign(size=values), tmp_path)
+    assert summary["left_out"] == {"features-not-finite": 12}
+    assert "to be held back" in summary["not_fitted"]
 
 
 def test_every_family_is_compared_alone_and_with_the_others():

@@ -243,7 +243,7 @@ def test_both_engines_train_alike(gluon):
     pytest.importorskip("torch")
     volumes, labels = made_volumes(8, shape=SHAPE)
     section = GradeSection(epochs=2, patience=0)
-    ours, theirs = (train(volumes, labels, "abcdefgh", replace(section, engine=engine)) for engine in ENGINES)
+    ours, theirs = (train(volumes, labels, "abcdefgh", replace(section, engine=engine))[0] for engine in ENGINES)
     losses = [[epoch.training_loss for epoch in trained.curve] for trained in (ours, theirs)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     found = [run_network(trained, volumes, section)[1] for trained in (ours, theirs)]

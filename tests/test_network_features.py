@@ -1,16 +1,20 @@
 """Deep features learnt within each fold: from its training cases alone, once, and kept."""
 
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from prognosis_dask.deep import training
 from prognosis_dask.deep.grade_file import read_trained
 from prognosis_dask.errors import StatisticsError, StoreError
 from prognosis_dask.job import GradeSection
+from prognosis_dask.statistics import network_features
 from prognosis_dask.statistics.endpoint import Classes, Survival
 from prognosis_dask.statistics.network_features import FILE, NetworkFeatures
+from prognosis_dask.statistics.splitting import split_patients
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.store.volumes import create_volumes, read_volumes, write_volume
 from tests.training_cases import made_volumes
@@ -51,6 +55,60 @@ def test_a_folds_network_has_seen_its_training_cases_alone(tmp_path):
     assert (other.X[:14] != extended.X[:14]).any()
 
 
+@pytest.fixture
+def passes(monkeypatch):
+    """Which network has taken which case, an entry each time."""
+    load, seen = training.load_learner, []
+
+    def noting(network, values, section):
+        learner = load(network, values, section)
+        run, name = learner.run, values["output.weight"].tobytes()
+
+        def noted(volumes):
+            seen.extend((name, volume.tobytes()) for volume in volumes)
+            return run(volumes)
+
+        learner.run = noted
+        return learner
+
+    monkeypatch.setattr(training, "load_learner", noting)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("cross_fit", "rows", "expected"),
+    [(0, 14, 20), (0, 20, 20), (3, 14, 20 + 3 * 14), (3, 20, 20 + 3 * 20)],
+)
+def test_no_case_goes_through_a_network_twice(passes, tmp_path, cross_fit, rows, expected):
+    # a network takes its own training cases, for the scale, and those that it gives features to
+    store, table = cohort(tmp_path)
+    NetworkFeatures(str(store), replace(SECTION, epochs=1, cross_fit=cross_fit))(table, np.arange(rows))
+    assert set(Counter(passes).values()) == {1}
+    assert len(passes) == expected
+
+
+@pytest.mark.parametrize("cross_fit", [0, 2])
+def test_features_are_those_of_networks_trained_and_run_one_by_one(tmp_path, cross_fit):
+    store, table = cohort(tmp_path)
+    section = replace(SECTION, cross_fit=cross_fit)
+    found = NetworkFeatures(str(store), section)(table, TRAIN).X[:, 1:]
+    volumes, label = read_volumes(store, table.case_ids), table.endpoint.label
+
+    def features(trained_on, asked):
+        trained, _ = training.train(volumes[trained_on], label[trained_on], [f"case-{n}" for n in trained_on], section)
+        return training.run_network(trained, volumes[asked], section)[0]
+
+    np.testing.assert_array_equal(found[14:], features(TRAIN, np.arange(14, 20)))
+    if not cross_fit:
+        np.testing.assert_array_equal(found[:14], features(TRAIN, TRAIN))
+    else:
+        number = split_patients(table.rows(TRAIN), 2, [section.seed])
+        for fold in (0, 1):
+            np.testing.assert_array_equal(
+                found[:14][number == fold], features(TRAIN[number != fold], TRAIN[number == fold])
+            )
+
+
 def test_a_fold_is_trained_once_for_the_same_cases_volumes_and_settings(tmp_path):
     store, table = cohort(tmp_path)
     expected = NetworkFeatures(str(store), SECTION)(table, TRAIN)
@@ -75,6 +133,61 @@ def test_the_final_network_is_kept_and_gives_new_cases_the_same_features(tmp_pat
     np.testing.assert_array_equal(
         extend.extend_by(table.rows(np.arange(17, 20)), trained).X[:, 1:], expected.X[17:, 1:]
     )
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """The patients of each network that is trained."""
+    done = []
+
+    def noting(volumes, labels, patients, section):
+        done.append(patients)
+        return training.train(volumes, labels, patients, section)
+
+    monkeypatch.setattr(network_features, "train", noting)
+    return done
+
+
+def test_the_final_network_is_trained_again_when_what_it_learnt_from_changed_and_not_else(trainings, tmp_path):
+    store, table = cohort(tmp_path)
+    folder, everyone = tmp_path / "networks", np.arange(20)
+    section = replace(SECTION, epochs=1, cross_fit=2)
+    extend = NetworkFeatures(str(store), section, "the images", str(folder))
+    first = extend(table, everyone)
+    assert len(trainings) == 3
+    for same in (extend, replace(extend, section=replace(section, clinical=("age",)))):
+        again = same(table, everyone)
+        np.testing.assert_array_equal(again.X, first.X)
+        assert again.source == first.source
+    assert len(trainings) == 3
+
+    label = table.endpoint.label.copy()
+    label[:2] = label[:2][::-1]
+    for other, known in (
+        (extend, replace(table, endpoint=Classes(label, ("II", "III")))),
+        (extend, replace(table, patient_ids=("case-1", *table.patient_ids[1:]))),
+        (replace(extend, source="other images"), table),
+        (replace(extend, section=replace(section, learning_rate=2e-3)), table),
+        (extend, table),  # the file is the last one's by now
+    ):
+        trainings.clear()
+        made = other(known, everyone)
+        assert len(trainings) == 3
+        assert made.source == {"network.sha256": read_trained(folder / FILE).sha256}
+    np.testing.assert_array_equal(made.X, first.X)
+
+
+@pytest.mark.parametrize("damaged", ["*.npy", FILE])
+def test_what_a_broken_disk_left_of_a_training_is_made_anew(trainings, tmp_path, damaged):
+    store, table = cohort(tmp_path, count=8)
+    extend = NetworkFeatures(str(store), replace(SECTION, epochs=1), folder=str(tmp_path / "networks"))
+    first = extend(table, np.arange(8))
+    (path,) = (tmp_path / "networks").glob(damaged)
+    for content in (b"", path.read_bytes()[:-7]):
+        path.write_bytes(content)
+        trainings.clear()
+        np.testing.assert_array_equal(extend(table, np.arange(8)).X, first.X)
+        assert len(trainings) == 1
 
 
 def test_survival_and_more_than_two_classes_are_refused(tmp_path):

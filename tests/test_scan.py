@@ -11,10 +11,12 @@ import SimpleITK as sitk
 from prognosis_dask.cli import main
 from prognosis_dask.deep.grade_file import read_trained
 from prognosis_dask.errors import CaseError, JobError, StatisticsError
-from prognosis_dask.grade import check_grade
+from prognosis_dask.grade import check_grade, fit_grade
 from prognosis_dask.job import BrainSection, ModelSection, SynthSection
 from prognosis_dask.scan import predict_scan
+from prognosis_dask.statistics import network_features
 from prognosis_dask.statistics.frozen import thaw
+from prognosis_dask.store.features import read_features
 from prognosis_dask.synthetic import make_cohort
 from tests.grade_network_run import JOB, make_grade_network_run, write_scan_files
 from tests.made_brains import made_scan
@@ -37,6 +39,13 @@ def test_the_run_ends_in_a_frozen_grade_of_all_families(run):
     network = read_trained(run / "networks" / "network.safetensors")
     assert frozen.fitted.source["network.sha256"] == network.sha256
     assert network.network.input_shape == (20, 64, 64)
+
+
+@pytest.mark.slow
+def test_the_grade_of_the_same_cases_is_fitted_again_without_training(run, monkeypatch):
+    first = json.loads((run / "models" / "summary.json").read_text())
+    monkeypatch.setattr(network_features, "train", None)
+    assert fit_grade(JOB, read_features(run), run) == first
 
 
 @pytest.mark.slow

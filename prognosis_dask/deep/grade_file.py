@@ -18,10 +18,11 @@ _USUAL = "features.usual"
 
 
 def trained_bytes(trained: Trained) -> bytes:
-    """The file's content: parameters and features' scale; input's shape, curve and epoch in the metadata."""
+    """The file's content: parameters and features' scale; input's shape, curve, epoch and origin in the metadata."""
     metadata = {
         "input_shape": json.dumps(trained.network.input_shape),
         "epoch": str(trained.epoch),
+        "origin": trained.origin,
         "curve": json.dumps([[repr(loss) for loss in asdict(epoch).values()] for epoch in trained.curve]),
     }
     return write_safetensors({**trained.values, _USUAL: trained.usual}, metadata)
@@ -40,7 +41,7 @@ def read_trained(path: Path) -> Trained:
         first, second, third = json.loads(metadata["input_shape"])
         network = GradeNetwork((first, second, third))
         curve = tuple(Epoch(*map(float, losses)) for losses in json.loads(metadata["curve"]))
-        epoch = int(metadata["epoch"])
+        epoch, origin = int(metadata["epoch"]), metadata.get("origin", "")
     except OSError as error:
         raise WeightsError(f"cannot read the grade network {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -56,4 +57,4 @@ def read_trained(path: Path) -> Trained:
         )
     if not all(np.isfinite(array).all() for array in values.values()):
         raise WeightsError(f"{path} holds parameters that are not finite: train the network anew")
-    return Trained(network, {name: values[name] for name in network.parameters}, values[_USUAL], curve, epoch)
+    return Trained(network, {name: values[name] for name in network.parameters}, values[_USUAL], curve, epoch, origin)

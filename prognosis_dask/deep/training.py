@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
@@ -77,6 +77,8 @@ class Trained:
         Every epoch's losses.
     epoch
         The epoch, from 1, that the parameters are of.
+    origin
+        Digest of what it was trained from; "" where nobody asked.
     """
 
     network: GradeNetwork
@@ -84,6 +86,7 @@ class Trained:
     usual: Floats = field(repr=False)
     curve: tuple[Epoch, ...]
     epoch: int
+    origin: str = ""
 
     @property
     def sha256(self) -> str:
@@ -129,7 +132,9 @@ def load_learner(network: GradeNetwork, values: Values, section: GradeSection) -
     return GluonLearner(network, values, device=section.device, learning_rate=section.learning_rate)
 
 
-def train(volumes: Floats, labels: npt.NDArray[np.int64], patients: Sequence[str], section: GradeSection) -> Trained:
+def train(
+    volumes: Floats, labels: npt.NDArray[np.int64], patients: Sequence[str], section: GradeSection
+) -> tuple[Trained, Floats]:
     """Train the network on these cases alone; equal arguments give equal bits.
 
     Parameters
@@ -143,10 +148,17 @@ def train(volumes: Floats, labels: npt.NDArray[np.int64], patients: Sequence[str
     section
         The job's ``[grade]``.
 
+    Returns
+    -------
+    trained
+        The network.
+    features
+        Those of these cases, as :func:`run_network` would give them: their scale needs them anyway.
+
     Raises
     ------
     StatisticsError
-        When a class has no case to train on, or none to hold back.
+        When a class has no case to train on, or none to hold back, or the parameters left what numbers can hold.
     MissingExtraError, ClusterError
         As :func:`load_learner`.
     """
@@ -173,8 +185,10 @@ def train(volumes: Floats, labels: npt.NDArray[np.int64], patients: Sequence[str
                 break
         values, epoch = (best[2], best[1]) if best[1] else (learner.values(), len(curve))
         features, _ = _run(load_learner(network, values, section), volumes)
-    usual = np.stack([features.mean(axis=0), features.std(axis=0)])
-    return Trained(network, values, usual, tuple(curve), epoch)
+    with np.errstate(over="ignore", invalid="ignore"):
+        usual = np.stack([features.mean(axis=0), features.std(axis=0)])
+    _expect_finite((*values.values(), usual), curve, section)
+    return Trained(network, values, usual, tuple(curve), epoch), _in_deviations(features, usual)
 
 
 def run_network(trained: Trained, volumes: Floats, section: GradeSection) -> tuple[Floats, Floats]:
@@ -190,9 +204,22 @@ def run_network(trained: Trained, volumes: Floats, section: GradeSection) -> tup
     """
     with _LOCK:
         features, logit = _run(load_learner(trained.network, trained.values, section), volumes)
-    mean, spread = trained.usual
-    features = np.where(spread > 0, (features - mean) / np.where(spread > 0, spread, 1), 0).astype(np.float32)
-    return features, _sigmoid(logit)
+    return _in_deviations(features, trained.usual), _sigmoid(logit)
+
+
+def _in_deviations(features: Floats, usual: Floats) -> Floats:
+    mean, spread = usual
+    return np.where(spread > 0, (features - mean) / np.where(spread > 0, spread, 1), 0).astype(np.float32)
+
+
+def _expect_finite(arrays: Iterable[Floats], curve: Sequence[Epoch], section: GradeSection) -> None:
+    """A training that ran away would leave columns without a value, which models pass over in silence."""
+    if not all(np.isfinite(array).all() for array in arrays):
+        losses = ", ".join(f"{epoch.training_loss:.3g}" for epoch in curve)
+        raise StatisticsError(
+            f"the grade network's training ran away (losses {losses}): take a smaller grade.learning_rate than "
+            f"{section.learning_rate:g}, and see that the prepared images are normalised"
+        )
 
 
 def _run(learner: Learner, volumes: Floats) -> tuple[Floats, Floats]:
@@ -240,7 +267,8 @@ def provenance(section: GradeSection) -> dict[str, str]:
     """What a training's values depend on besides its cases: settings, engine and its version."""
     engine = settle_learner(section)
     library = _LIBRARIES[engine]
-    settings = {key: str(value) for key, value in asdict(section).items()}
+    idle = ("enabled", "clinical")
+    settings = {key: str(value) for key, value in asdict(section).items() if key not in idle}
     return settings | {"version": str(VERSION), "engine": engine, library: importlib.metadata.version(library)}
 
 
@@ -276,7 +304,8 @@ def _loss(learner: Learner, volumes: Floats, labels: npt.NDArray[np.int64], weig
     if not len(volumes):
         return float("nan")
     z = np.array([learner.run(volume[None])[2][0] for volume in volumes], np.float64)
-    return float(np.mean(weights * (np.logaddexp(0, z) - z * labels)))
+    with np.errstate(invalid="ignore"):  # NaN is lower than nothing: such an epoch is not kept
+        return float(np.mean(weights * (np.logaddexp(0, z) - z * labels)))
 
 
 def _sigmoid(z: Floats) -> Floats:

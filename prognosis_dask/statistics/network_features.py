@@ -10,20 +10,18 @@ model take the features of several networks.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from prognosis_dask.deep.grade_file import trained_bytes
+from prognosis_dask.deep.grade_file import read_trained, trained_bytes
 from prognosis_dask.deep.grade_network import feature_names
-from prognosis_dask.deep.training import Trained, provenance, run_network, train
-from prognosis_dask.errors import StatisticsError
-from prognosis_dask.job import GradeSection
-from prognosis_dask.statistics.endpoint import Classes, FloatArray, IntArray
+from prognosis_dask.deep.training import Floats, Trained, provenance, run_network, train
+from prognosis_dask.errors import StatisticsError, WeightsError
+from prognosis_dask.job import GradeSection, digest
+from prognosis_dask.statistics.endpoint import Classes, IntArray
 from prognosis_dask.statistics.splitting import split_patients
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.store.publish import staging
@@ -40,7 +38,8 @@ class NetworkFeatures:
 
     To be given to :func:`prognosis_dask.statistics.nested.validate` as ``extend``; that function's ``map`` decides
     where the folds' networks are trained. It is small, so that it travels with tasks. What a training gave is kept, and
-    taken from there when the same is asked for again: a run that was stopped goes on.
+    taken from there when the same is asked for again: a run that was stopped goes on, one that is repeated trains
+    nothing.
 
     Attributes
     ----------
@@ -49,9 +48,9 @@ class NetworkFeatures:
     section
         The job's ``[grade]``.
     source
-        What the volumes depend on: its digest.
+        The volumes' content: its digest.
     folder
-        Where the features of trained networks are kept; "" keeps none.
+        Where the features of trained networks are kept, and the final network; "" keeps none.
     """
 
     volumes: str
@@ -68,62 +67,86 @@ class NetworkFeatures:
         Raises
         ------
         StatisticsError
-            When the endpoint is not two classes, or a class has too few training patients.
+            When the endpoint is not two classes, a class has too few training patients, or a training runs away.
         StoreError, MissingExtraError, ClusterError
             When a case has no volume, or the engine or the GPU is not there.
         """
-        final = self.folder and len(train_rows) == len(table.case_ids)
-        kept = self._file(table, train_rows)
-        if kept is not None and kept.is_file() and not final:
-            return _with_columns(table, np.load(kept))
-        trained = self.train(table, train_rows)
-        values = self._values(trained, table)
-        values[train_rows] = self._cross_fitted(table.rows(train_rows), values[train_rows])
-        if not final:
-            if kept is not None:
-                _keep(_array_bytes(values), kept)
-            return _with_columns(table, values)
-        _keep(trained_bytes(trained), Path(self.folder) / FILE)
-        return self._signed(_with_columns(table, values), trained)
-
-    def train(self, table: FeatureTable, rows: IntArray) -> Trained:
-        """The network trained on these rows of the table."""
-        if not isinstance(table.endpoint, Classes) or len(table.endpoint.names) != 2:
-            raise StatisticsError("the grade network learns two classes: name an endpoint.label that has two values")
-        known = table.rows(np.asarray(rows))
-        volumes = read_volumes(Path(self.volumes), known.case_ids)
-        return train(volumes, table.endpoint.label[rows], known.patient_ids, self.section)
+        origin = self._origin(table, train_rows)
+        if not self.folder:
+            return _with_columns(table, self._learn(table, train_rows, origin)[1])
+        network, features = Path(self.folder) / FILE, Path(self.folder) / f"{origin}.npy"
+        final = len(train_rows) == len(table.case_ids)
+        trained, values = _kept_network(network, origin) if final else None, _kept_features(features)
+        if values is None or (final and trained is None):
+            trained, values = self._learn(table, train_rows, origin)
+            _keep(_array_bytes(values), features)
+            if final:
+                _keep(trained_bytes(trained), network)
+        extended = _with_columns(table, values)
+        return self._signed(extended, trained) if trained is not None and final else extended
 
     def extend_by(self, table: FeatureTable, trained: Trained) -> FeatureTable:
         """The table, of new cases, with the features of a network that is trained already."""
-        return self._signed(_with_columns(table, self._values(trained, table)), trained)
+        return self._signed(_with_columns(table, self._features(trained, table)), trained)
 
     def _signed(self, table: FeatureTable, trained: Trained) -> FeatureTable:
         return replace(table, source={**table.source, f"{FAMILY}.sha256": trained.sha256})
 
-    def _values(self, trained: Trained, table: FeatureTable) -> FloatArray:
-        features, _ = run_network(trained, read_volumes(Path(self.volumes), table.case_ids), self.section)
-        return features.astype(np.float64)
+    def _learn(self, table: FeatureTable, train_rows: IntArray, origin: str) -> tuple[Trained, Floats]:
+        """The network trained on these rows, and the features of all; no network takes a case twice for them."""
+        known = table.rows(train_rows)
+        trained, own = self._train(known)
+        values = np.empty((len(table.case_ids), own.shape[1]), np.float32)
+        values[train_rows] = own if self.section.cross_fit < 2 else self._cross_fitted(known)
+        others = np.setdiff1d(np.arange(len(values)), train_rows)
+        if len(others):
+            values[others] = self._features(trained, table.rows(others))
+        return replace(trained, origin=origin), values
 
-    def _cross_fitted(self, table: FeatureTable, values: FloatArray) -> FloatArray:
-        """The features of training cases from networks that have not seen them; ``values`` where there is one only."""
-        if self.section.cross_fit < 2:
-            return values
-        number = split_patients(table, self.section.cross_fit, [self.section.seed])
-        found = np.empty_like(values)
+    def _cross_fitted(self, known: FeatureTable) -> Floats:
+        """The features of training cases from networks that have not seen them."""
+        number = split_patients(known, self.section.cross_fit, [self.section.seed])
+        values = np.empty((len(known.case_ids), len(feature_names())), np.float32)
         for fold in range(self.section.cross_fit):
-            others = self.train(table, np.flatnonzero(number != fold))
-            found[number == fold] = self._values(others, table.rows(number == fold))
-        return found
+            others, _ = self._train(known.rows(number != fold))
+            values[number == fold] = self._features(others, known.rows(number == fold))
+        return values
 
-    def _file(self, table: FeatureTable, train_rows: IntArray) -> Path | None:
-        """Named after everything that the features depend on."""
-        if not self.folder or not isinstance(table.endpoint, Classes):
-            return None
-        known = table.rows(np.asarray(train_rows))
-        parts = [provenance(self.section), self.source, table.case_ids, known.case_ids, known.patient_ids]
-        text = json.dumps([*parts, np.asarray(table.endpoint.label)[train_rows].tolist()], sort_keys=True)
-        return Path(self.folder) / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
+    def _train(self, known: FeatureTable) -> tuple[Trained, Floats]:
+        """The network trained on all rows of the table, and their features."""
+        volumes = read_volumes(Path(self.volumes), known.case_ids)
+        return train(volumes, _labels(known), known.patient_ids, self.section)
+
+    def _features(self, trained: Trained, table: FeatureTable) -> Floats:
+        return run_network(trained, read_volumes(Path(self.volumes), table.case_ids), self.section)[0]
+
+    def _origin(self, table: FeatureTable, train_rows: IntArray) -> str:
+        """The digest of everything that the features depend on."""
+        known = table.rows(train_rows)
+        whose = [table.case_ids, known.case_ids, known.patient_ids, known.site]
+        return digest(provenance(self.section), self.source, *whose, _labels(known).tolist())
+
+
+def _labels(table: FeatureTable) -> IntArray:
+    if not isinstance(table.endpoint, Classes) or len(table.endpoint.names) != 2:
+        raise StatisticsError("the grade network learns two classes: name an endpoint.label that has two values")
+    return table.endpoint.label
+
+
+def _kept_network(path: Path, origin: str) -> Trained | None:
+    """The network in the file, where it was trained from the same; a damaged one is trained anew."""
+    try:
+        trained = read_trained(path)
+    except WeightsError:
+        return None
+    return trained if trained.origin == origin else None
+
+
+def _kept_features(path: Path) -> Floats | None:
+    try:
+        return np.load(path)  # type: ignore[no-any-return]
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def _keep(content: bytes, path: Path) -> None:
@@ -133,13 +156,13 @@ def _keep(content: bytes, path: Path) -> None:
         aside.replace(path)
 
 
-def _array_bytes(values: FloatArray) -> bytes:
+def _array_bytes(values: Floats) -> bytes:
     content = BytesIO()
     np.save(content, values, allow_pickle=False)
     return content.getvalue()
 
 
-def _with_columns(table: FeatureTable, values: FloatArray) -> FeatureTable:
+def _with_columns(table: FeatureTable, values: Floats) -> FeatureTable:
     names = feature_names()
     return replace(
         table,
