@@ -115,7 +115,9 @@ def print_correlations(folder: Path, sets: dict[str, tuple[FeatureTable, Sequenc
             other: np.array([values.get(case, np.nan) for case in table.case_ids])
             for other, values in {"volume": volume, **stages}.items()
         }
-        rows: list[dict[str, Any]] = correlations(table.X[:, at], [table.features[i] for i in at], others)
+        rows: list[dict[str, Any]] = correlations(
+            table.X[:, at], [table.features[i] for i in at], others, table.patient_ids
+        )
         for other in others:
             size = np.array([abs(row["pearson"]) for row in rows if row["with"] == other])
             print(f"| {name}: {other} | {np.median(size):.2f} | {size.max():.2f} | {(size > 0.5).sum()} |")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,10 +13,13 @@ from scipy import stats
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.added import added_rows
 from prognosis_dask.statistics.clustered import clustered_cox, clustered_log_rank, clustered_wald, score_residuals
+from prognosis_dask.statistics.correlation import correlations
 from prognosis_dask.statistics.differences import likelihood_ratio
+from prognosis_dask.statistics.endpoint import Survival
+from prognosis_dask.statistics.final_tables import over_patients
 from prognosis_dask.statistics.kaplan_meier import kaplan_meier, log_rank
 from prognosis_dask.statistics.nested import validate
-from prognosis_dask.statistics.procedure import Procedure
+from prognosis_dask.statistics.procedure import Procedure, fit_procedure
 from tests.made_tables import survival_table
 
 
@@ -100,6 +105,48 @@ def test_the_band_over_patients_holds_what_new_patients_give() -> None:
     truth = found[:, 1].mean()
     covered = (found[:, 0] <= truth) & (truth <= found[:, 2])
     assert 0.89 < covered.mean() < 0.99
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+def test_the_final_models_standard_errors_over_patients_are_those_of_lifelines(penalty: float) -> None:
+    table = survival_table(5, n=60, p=4, signal=0.8, series=3)
+    model = fit_procedure(Procedure(selector="", penalty=(penalty,)), table, 0)
+    frame = pd.DataFrame(model.prepared(table)[:, model.columns]).add_prefix("x").assign(patient=table.patient_ids)
+    assert isinstance(table.endpoint, Survival)
+    frame["time"], frame["event"] = table.endpoint.time_days, table.endpoint.event
+    frame["time"] += 1e-6 * np.arange(len(frame))  # lifelines' variance is one without ties
+    table = replace(table, endpoint=Survival(frame["time"].to_numpy(), table.endpoint.event))
+    model = fit_procedure(Procedure(selector="", penalty=(penalty,)), table, 0)
+    expected = CoxPHFitter(penalizer=penalty).fit(frame, "time", "event", cluster_col="patient", robust=True)
+    rows = over_patients(model, table).coefficients()
+    np.testing.assert_allclose([row["coef"] for row in rows], expected.params_, rtol=1e-4)
+    np.testing.assert_allclose([row["se"] for row in rows], expected.standard_errors_, rtol=1e-3)
+    assert [row["se"] for row in model.coefficients()] != pytest.approx(expected.standard_errors_, rel=0.01)
+    alone = replace(table, patient_ids=table.case_ids)
+    assert over_patients(model, alone) is model
+
+
+def test_an_interval_of_a_correlation_over_patients_holds_zero_as_often_as_it_says() -> None:
+    covered: dict[str, list[bool]] = {"patients": [], "cases": []}
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        x, y = (np.repeat(rng.normal(size=30), 4) + 0.3 * rng.normal(size=120) for _ in "xy")
+        patients = np.repeat(np.arange(30), 4).astype(str).tolist()
+        for name, ids in (("patients", patients), ("cases", list(map(str, range(120))))):
+            (row,) = correlations(x[:, None], ["x"], {"y": y}, ids)
+            covered[name].append(float(row["lower"]) < 0 < float(row["upper"]))
+    assert np.mean(covered["cases"]) < 0.8
+    assert 0.91 < np.mean(covered["patients"]) < 0.98
+
+
+def test_a_correlation_of_cases_that_are_there_twice_is_hardly_surer() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=80)
+    y, ids = 0.6 * x + rng.normal(size=80), [f"P{i}" for i in range(80)]
+    (once,) = correlations(x[:, None], ["x"], {"y": y}, ids)
+    (twice,) = correlations(np.repeat(x, 2)[:, None], ["x"], {"y": np.repeat(y, 2)}, np.repeat(ids, 2).tolist())
+    for name in ("pearson", "lower", "upper"):
+        assert twice[name] == pytest.approx(once[name], abs=0.03)
 
 
 def test_what_is_added_is_tested_over_patients_where_they_have_several_cases() -> None:

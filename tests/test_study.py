@@ -181,7 +181,8 @@ def test_correlations_are_those_of_scipy(shared_data: Path) -> None:
     stage = clinical.rows(np.array(rows)).X[:, clinical.features.index("Overall.Stage")]
     volume = radiomics.X[:, radiomics.features.index("original_shape_MeshVolume")]
     assert np.isnan(stage).any()
-    found = correlations(radiomics.X[:, :20], radiomics.features[:20], {"volume": volume, "stage": stage})
+    others = {"volume": volume, "stage": stage}
+    found = correlations(radiomics.X[:, :20], radiomics.features[:20], others, radiomics.patient_ids)
     assert len(found) == 40
     for i, row in enumerate(found):
         other = volume if i < 20 else stage
@@ -199,7 +200,8 @@ def test_correlations_are_those_of_scipy(shared_data: Path) -> None:
 
 def test_a_correlation_with_a_constant_or_with_three_cases_is_no_number() -> None:
     X = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0], [5.0, 5.0], [np.nan, 5.0]])
-    rows = correlations(X, ("x", "flat"), {"y": np.arange(5.0), "few": np.array([1.0, 2.0, 0.0, np.nan, 1.0])})
+    others = {"y": np.arange(5.0), "few": np.array([1.0, 2.0, 0.0, np.nan, 1.0])}
+    rows = correlations(X, ("x", "flat"), others, list("abcde"))
     assert rows[0]["pearson"] == pytest.approx(np.corrcoef([1, 2, 3, 5], [0, 1, 2, 3])[0, 1])
     for row in rows[1:]:
         assert np.isnan([row["pearson"], row["lower"], row["upper"], row["p"]]).all()

@@ -95,8 +95,23 @@ def clustered_cox(
     """
     coefficient = cox_coefficient(X, time, event)
     residuals, information = score_residuals(X, time, event, coefficient)
-    influence = patient_sums(residuals, patient_ids) @ np.linalg.inv(information)
-    return coefficient, np.asarray(influence.T @ influence)
+    return coefficient, sandwich(residuals, np.linalg.inv(information), patient_ids)
+
+
+def sandwich(residuals: FloatArray, inverse: FloatArray, patient_ids: Sequence[str]) -> FloatArray:
+    """Covariance over patients of coefficients, shape (columns, columns).
+
+    Parameters
+    ----------
+    residuals
+        What each case adds to the score, shape (cases, columns).
+    inverse
+        Of the information; of the penalised one where there is a penalty, as in lifelines.
+    patient_ids
+        Whose case it is.
+    """
+    influence = patient_sums(residuals, patient_ids) @ inverse
+    return np.asarray(influence.T @ influence)
 
 
 def score_residuals(

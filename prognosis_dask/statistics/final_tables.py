@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from prognosis_dask.statistics.clustered import sandwich, score_residuals
 from prognosis_dask.statistics.correlation import correlations
 from prognosis_dask.statistics.cox import PartialLikelihood
 from prognosis_dask.statistics.endpoint import FloatArray, Survival
 from prognosis_dask.statistics.learners.cox import ProportionalHazards
 from prognosis_dask.statistics.measures.hazards import ph_test
 from prognosis_dask.statistics.nested import Map
+from prognosis_dask.statistics.patients import several_cases
 from prognosis_dask.statistics.procedure import Fitted, Procedure, visible
 from prognosis_dask.statistics.study import in_sample_curve
 from prognosis_dask.statistics.table import FeatureTable
@@ -23,6 +26,24 @@ Rows = list[dict[str, Any]]
 _EACH, _STEP = 20, 5
 #: What a logistic model is fitted with where the procedure tries no penalty.
 _LEAST_PENALTY = 0.01
+
+
+def over_patients(model: Fitted, table: FeatureTable) -> Fitted:
+    """The model with its coefficients' standard errors over patients, where these have several of its cases.
+
+    That is Cox's model with a squared penalty, or none; other models have no standard errors, and come back as they
+    are.
+    """
+    cox = model.model
+    if not isinstance(cox, ProportionalHazards) or not isinstance(table.endpoint, Survival):
+        return model
+    if not several_cases(table.patient_ids) or np.isnan(cox.standard_error).any():
+        return model
+    Z, endpoint = model.prepared(table)[:, model.columns], table.endpoint
+    residuals, _ = score_residuals(Z, endpoint.time_days, endpoint.event, cox.coefficient)
+    inverse = _covariance(Z, endpoint, cox, model.tuned["penalty"])
+    error = np.sqrt(np.diag(sandwich(residuals, inverse, table.patient_ids)))
+    return replace(model, model=replace(cox, standard_error=error))
 
 
 def coefficient_tables(model: Fitted, table: FeatureTable) -> dict[str, Rows]:
@@ -51,7 +72,8 @@ def correlation_rows(model: Fitted, table: FeatureTable) -> Rows:
     known = [i for i, family in enumerate(table.families) if family in ("volume", "stage")]
     others = {table.features[i]: table.X[:, i] for i in known}
     chosen = [name for name in model.chosen if name not in others]
-    return correlations(table.X[:, [position[name] for name in chosen]], chosen, others) if chosen and others else []
+    X = table.X[:, [position[name] for name in chosen]]
+    return correlations(X, chosen, others, table.patient_ids) if chosen and others else []
 
 
 def curve_rows(procedure: Procedure, table: FeatureTable, seed: int, map: Map) -> Rows:

@@ -15,7 +15,7 @@ from prognosis_dask.statistics.columns import Encoding
 from prognosis_dask.statistics.comparing import compare, horizons_of, procedures_of
 from prognosis_dask.statistics.defaults import job_spec
 from prognosis_dask.statistics.endpoint import Classes, Survival
-from prognosis_dask.statistics.final_tables import coefficient_tables, correlation_rows, curve_rows
+from prognosis_dask.statistics.final_tables import coefficient_tables, correlation_rows, curve_rows, over_patients
 from prognosis_dask.statistics.folder import describe_table, headline, write_json, write_tables
 from prognosis_dask.statistics.frozen import count_cases, describe, freeze
 from prognosis_dask.statistics.intervals import INTERVAL
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 #: Fewer events per feature of the final model are noted.
 _EVENTS_PER_VARIABLE = 10
+_HAZARDS_BY_CASE = " The check of proportional hazards counts cases as independent: its p-values are too small."
 
 
 def fit_models(
@@ -132,7 +133,7 @@ def _fit_and_write(
     summary |= headline(tables, final, isinstance(table.endpoint, Classes)) | {"interval": INTERVAL}
     tables = {**tables, "table1": table1_rows(read.table, read.encodings)}
     if final in fitted:
-        model = replace(fitted[final], source=dict(table.source))
+        model = over_patients(replace(fitted[final], source=dict(table.source)), table)
         tables |= coefficient_tables(model, table) | {"correlation": correlation_rows(model, table)}
         ranking = next((name for name in (final, *procedures) if procedures[name].selector), None)
         if ranking is not None:
@@ -199,11 +200,11 @@ def _notes(table: FeatureTable, procedure: Procedure, model: Fitted, encodings: 
                 f"{_EVENTS_PER_VARIABLE} are a common least, and below that the penalty carries the model."
             )
     if several_cases(table.patient_ids):
+        survival = isinstance(table.endpoint, Survival)
         yield (
             "Some patients have several cases. All cases of a patient are in one fold and are drawn together for the "
-            "intervals; risk groups and added value are tested with variances over patients. Standard errors of "
-            "coefficients, the check of proportional hazards and correlations count cases as independent: their "
-            "p-values are too small."
+            f"intervals; {'risk groups, added value, coefficients and ' if survival else ''}correlations have "
+            f"variances over patients.{_HAZARDS_BY_CASE if survival else ''}"
         )
     missing = int(np.isnan(visible(procedure, table).X).any(axis=1).sum())
     if missing:
