@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,13 +28,19 @@ def process(*command: str | Path, prefix: Sequence[str] = (), log: Path | None =
     try:
         yield started
     finally:
-        tree = psutil.Process(started.pid).children(recursive=True) if started.poll() is None else []
-        for one in [started, *tree]:
-            with suppress(psutil.NoSuchProcess):  # some end with their parent
-                one.kill()
+        if started.poll() is None:
+            kill_tree(started.pid)
         started.wait()
         if log:
             stream.close()
+
+
+def kill_tree(pid: int) -> None:
+    """Kill a process and all below it, as when its machine is taken away."""
+    root = psutil.Process(pid)
+    for one in [root, *root.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # some end with their parent
+            one.kill()
 
 
 @contextmanager
@@ -64,6 +71,18 @@ def wait_for(condition: Callable[[], object], seconds: float = 200) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+def when(condition: Callable[[], object], act: Callable[[], object]) -> threading.Thread:
+    """Wait for the condition and act, beside what the test does; to be joined."""
+
+    def watch() -> None:
+        wait_for(condition)
+        act()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
 
 
 def listening(pids: Sequence[int]) -> set[str]:

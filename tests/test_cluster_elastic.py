@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 
@@ -19,8 +20,9 @@ from prognosis_dask.runtime.clusters.spec import ExistingSpec
 from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
 from prognosis_dask.runtime.runner import TASKS_PER_THREAD, run_plan
 from prognosis_dask.store.outcome import Outcome
-from tests.dask_processes import scheduler, wait_for, worker
-from tests.resource_stages import Pace, network, prepare, visits
+from tests.dask_processes import kill_tree, scheduler, when, worker
+from tests.hosts import second_host
+from tests.resource_stages import Pace, Visit, let_go, network, prepare, visits
 
 
 class Cluster:
@@ -56,14 +58,16 @@ def plan_of(count: int, pace: Pace, resource: str = "", followed: bool = False) 
     return CohortPlan(cases, first, [follower] if followed else [], pace, {"prepare": {}, "network": {}})
 
 
-def run(client: Client, plan: CohortPlan, then: Callable[[int], object] = lambda recorded: None) -> Counter[str]:
-    """How often each stage's outcome was recorded; `then` is told after each how many there are."""
+def run(
+    client: Client, plan: CohortPlan, then: Callable[[Counter[str]], object] = lambda recorded: None
+) -> Counter[str]:
+    """How often each stage's outcome was recorded; `then` is told after each."""
     recorded: Counter[str] = Counter()
 
     def record(outcomes: Sequence[Outcome]) -> None:
         recorded.update(outcome.stage for outcome in outcomes)
         assert not [outcome.problem for outcome in outcomes if outcome.problem]
-        then(recorded.total())
+        then(recorded)
 
     run_plan(client, plan, record, retries=2)
     return recorded
@@ -75,7 +79,9 @@ def test_gpu_tasks_run_on_the_gpu_worker_and_cpu_tasks_never_do_and_neither_wait
     cluster.add("gpu", "--resources", "GPU=1")
     cluster.add("cpu", "--resources", "CPU=1")
     with cluster.client(2) as client:
-        recorded = run(client, plan_of(24, Pace(str(tmp_path), 0.1, 0.15), "GPU", followed=True))
+        pace = Pace(str(tmp_path), held="cpu", free=12)  # the others are prepared when the GPU has been fed
+        plan = plan_of(24, pace, "GPU", followed=True)
+        recorded = run(client, plan, lambda recorded: let_go(tmp_path) if recorded["network"] > 6 else None)
     assert recorded == {"prepare": 24, "network": 24}
     prepared, seen = visits(tmp_path, "prepare"), visits(tmp_path, "network")
     assert {visit.worker for visit in prepared} == {"cpu"}
@@ -133,26 +139,36 @@ def test_a_gpu_is_fed_before_the_cpus_other_work_and_a_full_one_holds_nobody_up(
 
 def test_a_worker_that_joins_late_works_at_once(cluster: Cluster, tmp_path: Path) -> None:
     cluster.add("first")
-    pace = Pace(str(tmp_path), prepare_s=0.4)
+
+    def then(recorded: Counter[str]) -> None:
+        if recorded.total() == 1:
+            cluster.add("late")
+        if len(by("late", tmp_path)) >= 3:
+            let_go(tmp_path)
+
     with cluster.client(1) as client:
-        run(client, plan_of(24, pace), lambda recorded: cluster.add("late") if recorded == 1 else None)
-    late = [visit for visit in visits(tmp_path, "prepare") if visit.worker == "late"]
-    assert len(late) >= 3
+        run(client, plan_of(24, Pace(str(tmp_path), held="first", free=4)), then)
+    last = max(visit.ended for visit in by("first", tmp_path))
+    assert sum(visit.ended < last for visit in by("late", tmp_path)) >= 3
     assert Counter(visit.case_id for visit in visits(tmp_path, "prepare")).most_common(1)[0][1] == 1
 
 
-@pytest.mark.slow
 def test_a_worker_that_joins_late_works_though_every_other_is_in_a_long_case(cluster: Cluster, tmp_path: Path) -> None:
     cluster.add("gpu", "--resources", "GPU=1")
     cluster.add("first", "--resources", "CPU=1")
     with cluster.client(2) as client:
         starter = threading.Thread(target=cluster.add, args=("late", "--resources", "CPU=1"))
         starter.start()
-        run(client, plan_of(3, Pace(str(tmp_path), prepare_s=12), "GPU"))
+        run(client, plan_of(3, Pace(str(tmp_path), held="first"), "GPU"), lambda recorded: let_go(tmp_path))
         starter.join()
-    seen = visits(tmp_path, "prepare")
-    assert {visit.worker for visit in seen} == {"first", "late"}
-    assert min(visit.began for visit in seen if visit.worker == "late") < min(visit.ended for visit in seen)
+    assert {visit.worker for visit in visits(tmp_path, "prepare")} == {"first", "late"}
+    late = min(visit.began for visit in by("late", tmp_path))
+    assert late < min(visit.ended for visit in by("first", tmp_path))
+
+
+def by(name: str, folder: Path) -> list[Visit]:
+    """The cases that this worker has prepared."""
+    return [visit for visit in visits(folder, "prepare") if visit.worker == name]
 
 
 @pytest.mark.parametrize("way", ["retired", "out of wall time", "killed"])
@@ -160,25 +176,32 @@ def test_a_worker_that_leaves_costs_at_most_the_cases_that_it_was_working_on(
     way: str, cluster: Cluster, tmp_path: Path
 ) -> None:
     cluster.add("stays")
-    cluster.add("leaves", *(("--lifetime", "3s") if way == "out of wall time" else ()))
-    count = 24
+    count, timed = 24, way == "out of wall time"
 
     def leave(client: Client) -> None:
-        workers = client.scheduler_info(n_workers=-1)["workers"]
-        (address,) = [address for address, one in workers.items() if one["name"] == "leaves"]
+        (address,) = [address for address, one in workers_of(client).items() if one["name"] == "leaves"]
         if way == "retired":
             client.retire_workers([address])
         elif way == "killed":
-            subprocess.run(["kill", "-9", *_tree(client.run(_pid, workers=[address])[address])], check=True)
+            nanny = psutil.Process(client.run(os.getpid, workers=[address])[address]).parent()
+            assert nanny is not None
+            kill_tree(nanny.pid)
 
-    with cluster.client(2) as client:
-        recorded = run(client, plan_of(count, Pace(str(tmp_path), 0.2)), lambda n: leave(client) if n == 3 else None)
-        if way == "out of wall time":
-            wait_for(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1)
+    with cluster.client(1) as client:
+        cluster.add("leaves", *(("--lifetime", "6s") if timed else ()))
+        client.wait_for_workers(2, timeout=200)
+        pace = Pace(str(tmp_path), 0.2, held="*" if timed else "", free=6)  # its time ends in the middle of a case
+        left = when(lambda: not timed or len(workers_of(client)) == 1, lambda: let_go(tmp_path))
+        recorded = run(client, plan_of(count, pace), lambda now: leave(client) if now.total() == 3 else None)
+        left.join()
     assert recorded == {"prepare": count}
     seen = Counter(visit.case_id for visit in visits(tmp_path, "prepare"))
     assert len(seen) == count
     assert sum(seen.values()) <= count + TASKS_PER_THREAD
+
+
+def workers_of(client: Client) -> dict[str, Any]:
+    return client.scheduler_info(n_workers=-1)["workers"]
 
 
 def test_an_adaptive_cluster_grows_with_the_run_and_loses_nothing(tmp_path: Path) -> None:
@@ -188,64 +211,20 @@ def test_an_adaptive_cluster_grows_with_the_run_and_loses_nothing(tmp_path: Path
     ):
         client.wait_for_workers(1)
         workers.adapt(minimum=1, maximum=2, interval="200ms", target_duration="200ms")
-        most = 0
-
-        def look(recorded: int) -> None:
-            nonlocal most
-            most = max(most, len(client.scheduler_info(n_workers=-1)["workers"]))
-
-        recorded = run(client, plan_of(40, Pace(str(tmp_path), 0.3)), look)
-    assert most == 2
+        grown = when(lambda: len(workers_of(client)) == 2, lambda: let_go(tmp_path))
+        recorded = run(client, plan_of(40, Pace(str(tmp_path), 0.3, held="*", free=10)))
+        grown.join()
     assert recorded == {"prepare": 40}
 
 
-def _pid() -> int:
-    import os
-
-    return os.getpid()
-
-
-def _tree(pid: int) -> list[str]:
-    """A worker, its nanny, and its children: as when its machine is taken away."""
-    import psutil
-
-    nanny = psutil.Process(pid).parent()
-    assert nanny is not None
-    return [str(nanny.pid), *(str(child.pid) for child in nanny.children(recursive=True))]
-
-
-@contextmanager
-def second_host() -> Iterator[tuple[str, str, list[str]]]:
-    """A network namespace: this host's address, the other's, and what runs a command there."""
-    name, link = f"prognosis-{time.monotonic_ns() % 100000}", f"pg{time.monotonic_ns() % 100000}"
-    here, there = "10.197.13.1", "10.197.13.2"
-
-    def ip(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
-
-    try:
-        ip("netns", "add", name)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"this machine lets no test make a network namespace ({error})")
-    try:
-        ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
-        ip("addr", "add", f"{here}/30", "dev", link)
-        ip("link", "set", link, "up")
-        for words in (("addr", "add", f"{there}/30", "dev", "eth0"), ("link", "set", "eth0", "up")):
-            ip("-n", name, *words)
-        yield here, there, ["ip", "netns", "exec", name]
-    finally:
-        ip("netns", "del", name)
-
-
 def test_a_cluster_of_two_hosts_shares_the_work(tmp_path: Path) -> None:
-    with second_host() as (here, there, prefix), ExitStack() as stack:
-        cluster = Cluster(tmp_path, stack, "--host", here)
-        cluster.add("here", "--host", here)
-        cluster.add("there", "--host", there, "--dashboard-address", f"{there}:0", prefix=prefix)
+    with second_host() as hosts, ExitStack() as stack:
+        cluster = Cluster(tmp_path, stack, "--host", hosts.here)
+        cluster.add("here", "--host", hosts.here)
+        cluster.add("there", "--host", hosts.there, "--dashboard-address", f"{hosts.there}:0", prefix=hosts.prefix)
         with cluster.client(2) as client:
-            hosts = {one["host"] for one in client.scheduler_info(n_workers=-1)["workers"].values()}
+            seen = {one["host"] for one in workers_of(client).values()}
             recorded = run(client, plan_of(12, Pace(str(tmp_path), 0.2)))
-    assert hosts == {here, there}
+    assert seen == {hosts.here, hosts.there}
     assert recorded == {"prepare": 12}
     assert {visit.worker for visit in visits(tmp_path, "prepare")} == {"here", "there"}
