@@ -185,7 +185,7 @@ def validate(
 
 def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path | str | None, say: Say) -> ModelResult:
     frozen, name = thaw(model), str(Path(model))
-    read, warnings = _read_for(frozen, data, spec, say)
+    read, warnings = _read_for(model, frozen, data, spec, say)
     if not read.has_endpoint:
         raise StatisticsError("the cohort's table has no endpoint to validate on; `prognosis predict` needs none")
     times = () if frozen.classes else time_grid(read.table.survival, frozen.horizons_days)
@@ -242,7 +242,7 @@ def predict(
 
     _expect_file(out)
     frozen = thaw(model)
-    read, _ = _read_for(frozen, data, _spec(spec, overrides), say)
+    read, _ = _read_for(model, frozen, data, _spec(spec, overrides), say)
     rows = prediction_rows(frozen, read.table, frozen.fitted.predict(read.table))
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
@@ -277,13 +277,16 @@ def _read(data: Data, spec: ModelSpec, say: Say) -> ReadTable:
     return read
 
 
-def _read_for(frozen: Frozen, data: Data, spec: ModelSpec, say: Say) -> tuple[ReadTable, list[str]]:
+def _read_for(model: Path | str, frozen: Frozen, data: Data, spec: ModelSpec, say: Say) -> tuple[ReadTable, list[str]]:
     """The table that a model is to predict, with the warnings that it deserves."""
     if frozen.classes and not spec.endpoint.classes:
         spec = replace(spec, endpoint=replace(spec.endpoint, classes=frozen.classes))
-    read = read_tables(find_tables(_listed(data), spec), spec, frozen.encodings)
+    sources = find_tables(_listed(data), spec)
+    read = read_tables(sources, spec, frozen.encodings)
     _tell(read, say)
-    warnings = [*expect_agreement(frozen, read.table), *range_warnings(frozen, read.table)]
+    where = ", ".join(source.where for source in sources)
+    agreed = expect_agreement(frozen, read.table, where=where, model=f"the model in {model}")
+    warnings = [*agreed, *range_warnings(frozen, read.table)]
     for warning in warnings:
         say(warning)
     return read, warnings

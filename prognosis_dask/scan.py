@@ -115,7 +115,7 @@ def predict_scan(
         mosaic=pictures["epitome"],
         before_after=pictures["quality"],
         quality=attributes["quality"],
-        warnings=[*expect_agreement(model.frozen, table), *unlike(model.frozen, table)],
+        warnings=[*expect_agreement(model.frozen, table, where="the scan"), *unlike(model.frozen, table)],
     )
     write_scan(result, out)
     return result

@@ -110,7 +110,7 @@ def test_what_is_kept_of_the_training_cases_is_their_distribution(tmp_path: Path
         (lambda t: replace(t, units=("cm",) * 6), r"6 features have another unit .*: f0 is in 'cm', expected 'mm'"),
         (
             lambda t: replace(t, source={"radiomics.parameters": "9999"}),
-            r"made with another radiomics parameters: 9999, and the model's with 0123",
+            r"the table were made with other radiomics parameters \(9999\) than those of the model \(0123\); make both",
         ),
     ],
 )

@@ -66,7 +66,7 @@ def test_columns_are_found_by_name_and_others_are_refused() -> None:
         fitted.predict(table.columns(np.arange(1, 7)))
     with pytest.raises(StatisticsError, match="feature f0 is in cm, the model's in mm"):
         fitted.predict(replace(table, units=("cm",) * 8))
-    with pytest.raises(StatisticsError, match=r"another weights \(xyz\) than the model's \(abc\)"):
+    with pytest.raises(StatisticsError, match=r"other weights \(xyz\) than those of the model \(abc\)"):
         fitted.predict(replace(table, source={"weights": "xyz"}))
 
 

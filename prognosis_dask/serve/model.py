@@ -23,6 +23,7 @@ from prognosis_dask.stages import StageContext
 from prognosis_dask.statistics.asked import Asked, asked_columns
 from prognosis_dask.statistics.frozen import MODEL, Frozen, thaw
 from prognosis_dask.statistics.network_features import FAMILY, FILE
+from prognosis_dask.statistics.origin import made_with
 
 #: How features are made where no run lies beside the models.
 JOB = "job.toml"
@@ -176,8 +177,8 @@ def _expect_same_features(folder: Path, frozen: Frozen, job: Job) -> None:
     for what, value in frozen.fitted.source.items():
         if made.get(what, value) != value:
             raise StatisticsError(
-                f"{folder}: the model's features were made with another {what.replace('.', ' ')} ({value}) than this "
-                f"job and program make them with ({made[what]}): run the job again"
+                f"{folder}: the model's features were made with other {made_with(what)} ({value}) than this job and "
+                f"program make them with ({made[what]}); run the job again"
             )
 
 

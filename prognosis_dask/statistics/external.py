@@ -11,6 +11,7 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import BoolArray, Classes, FloatArray, IntArray
 from prognosis_dask.statistics.frozen import Frozen, row_digests
 from prognosis_dask.statistics.nested import FoldResult
+from prognosis_dask.statistics.origin import made_with, other_origin
 from prognosis_dask.statistics.procedure import Prediction
 from prognosis_dask.statistics.table import FeatureTable
 
@@ -20,10 +21,17 @@ _SHARE_OUTSIDE = 0.05
 Row = dict[str, Any]
 
 
-def expect_agreement(frozen: Frozen, table: FeatureTable) -> list[str]:
+def expect_agreement(
+    frozen: Frozen, table: FeatureTable, *, where: str = "the table", model: str = "the model"
+) -> list[str]:
     """Refuse a table whose features are not the model's; what it does not say is warned of.
 
     Compared are the features' names and units, and what they depend on: radiomics parameters, network, weights.
+
+    Parameters
+    ----------
+    where, model
+        What the message calls the table and the model.
 
     Returns
     -------
@@ -55,11 +63,8 @@ def expect_agreement(frozen: Frozen, table: FeatureTable) -> list[str]:
     for what, value in expected.items():
         seen = table.source.get(what)
         if seen is not None and seen != value:
-            raise StatisticsError(
-                f"the table's features were made with another {what.replace('.', ' ')}: {seen}, and the model's with "
-                f"{value}; make the features again with the model's"
-            )
-    unsaid = [what.replace(".", " ") for what in expected if what not in table.source]
+            raise StatisticsError(other_origin(what, seen, value, where, model))
+    unsaid = [made_with(what) for what in expected if what not in table.source]
     if unsaid:
         return [f"The table does not say with which {', '.join(unsaid)} its features were made; the model's are known."]
     return []

@@ -17,6 +17,7 @@ from prognosis_dask.statistics.cox import coefficient_rows
 from prognosis_dask.statistics.endpoint import Classes, FloatArray, IntArray
 from prognosis_dask.statistics.learners import LEARNERS, Model, learner_for
 from prognosis_dask.statistics.learners.prediction import Prediction as Prediction
+from prognosis_dask.statistics.origin import other_origin
 from prognosis_dask.statistics.plain import Array, from_plain, to_plain
 from prognosis_dask.statistics.preparing import Preparation, expect_finite
 from prognosis_dask.statistics.selectors import SELECTORS
@@ -202,10 +203,7 @@ class Fitted:
                 )
         for key in self.source.keys() & table.source.keys():
             if self.source[key] != table.source[key]:
-                raise StatisticsError(
-                    f"the table's features come from another {key} ({table.source[key]}) than the model's "
-                    f"({self.source[key]}): compute them anew with the model's"
-                )
+                raise StatisticsError(other_origin(key, table.source[key], self.source[key]))
         return at
 
 
