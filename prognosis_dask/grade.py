@@ -14,16 +14,18 @@ import numpy.typing as npt
 import SimpleITK as sitk
 import xarray as xr
 
+from prognosis_dask.cohort.clinical import key
 from prognosis_dask.deep.training import settle_learner
 from prognosis_dask.deep.volume_input import BRAIN, STUDY_SHAPE, TUMOUR, isotropic_crop, study_input
-from prognosis_dask.errors import CaseError, JobError, StoreError
+from prognosis_dask.errors import CaseError, JobError, StatisticsError, StoreError
 from prognosis_dask.job import GradeSection, Job, digest
 from prognosis_dask.statistics.fit import fit_source
 from prognosis_dask.statistics.grade import grade_spec
 from prognosis_dask.statistics.nested import Map
-from prognosis_dask.statistics.network_features import FAMILY, NetworkFeatures
+from prognosis_dask.statistics.network_features import FAMILY, FILE, NetworkFeatures
 from prognosis_dask.statistics.sources import Source, dataset_source
 from prognosis_dask.store.brains import BrainStore, StoredBrain
+from prognosis_dask.store.publish import remove_abandoned
 from prognosis_dask.store.volumes import create_volumes, write_volume
 
 #: Families of features that a grade is learnt from besides the network's, in the order of the comparison.
@@ -36,7 +38,8 @@ def check_grade(job: Job) -> None:
     Raises
     ------
     JobError
-        When the brains are not prepared, or no column is named that holds the grade.
+        When the brains are not prepared, no column is named that holds the grade, it is a feature too, it has other
+        than two classes, or a selector or a learner is not for classes.
     MissingExtraError
         When the engine is not installed.
     """
@@ -44,6 +47,15 @@ def check_grade(job: Job) -> None:
         raise JobError("grade.enabled needs the prepared brains: set brain.enabled = true")
     if not job.model.label:
         raise JobError("grade.enabled needs model.label: the column of the clinical table that holds the grade")
+    if key(job.model.label) in map(key, job.grade.clinical):
+        raise JobError(f"grade.clinical names {job.model.label!r}, which is to be predicted; leave it out")
+    if len(job.model.classes) not in (0, 2):
+        told = ", ".join(job.model.classes)
+        raise JobError(f"model.classes is {told}; the grade network learns two: the second is the positive one")
+    try:
+        grade_spec(job.model, (*_FAMILIES, FAMILY))
+    except StatisticsError as error:
+        raise JobError(f"model.{error}") from error
     settle_learner(job.grade)
 
 
@@ -78,9 +90,11 @@ def fit_grade(job: Job, dataset: xr.Dataset, folder: Path, map: Map = map) -> di
     source = _features(dataset_source(dataset, "the run"), section)
     contents = make_volumes(folder / "brain", folder / "volumes.zarr", source.cases, section, map)
     _expect_volumes(source, contents, folder / "brain")
+    networks = folder / "networks"
+    remove_abandoned(networks / FILE)
     known = {*source.families.values(), *(("clinical",) if section.clinical else ())}
     spec = grade_spec(job.model, (*(family for family in _FAMILIES if family in known), FAMILY))
-    extend = NetworkFeatures(str(folder / "volumes.zarr"), section, digest(contents), str(folder / "networks"))
+    extend = NetworkFeatures(str(folder / "volumes.zarr"), section, digest(contents), str(networks))
     return fit_source(source, spec, folder / "models", map, extend=extend)
 
 

@@ -280,7 +280,8 @@ def _check(job: Job, where: str) -> None:
     expect(job.grade.learning_rate > 0, "grade.learning_rate", job.grade.learning_rate, "above zero")
     expect(0 < job.grade.validation_share < 1, "grade.validation_share", job.grade.validation_share, "between 0 and 1")
     expect(job.grade.patience >= 0, "grade.patience", job.grade.patience, "zero or more")
-    expect(job.grade.cross_fit >= 0, "grade.cross_fit", job.grade.cross_fit, "zero or more")
+    several = job.grade.cross_fit == 0 or job.grade.cross_fit >= 2
+    expect(several, "grade.cross_fit", job.grade.cross_fit, "zero, or two or more")
     expect(job.grade.seed >= 0, "grade.seed", job.grade.seed, "zero or more")
     expect(job.model.folds >= 2, "model.folds", job.model.folds, "two or more")
     expect(job.model.repeats >= 1, "model.repeats", job.model.repeats, "one or more")

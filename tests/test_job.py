@@ -40,6 +40,7 @@ def test_every_job_that_comes_with_the_project_is_valid_and_its_files_are_there(
         ("[deep]\nbatch_size = 0", "deep.batch_size is 0, expected one or more"),
         ("[deep]\nbatch_size = true", "deep.batch_size is True, expected a whole number"),
         ("[deep]\nenabled = 1", "deep.enabled is 1, expected true or false"),
+        ("[grade]\ncross_fit = 1", "grade.cross_fit is 1, expected zero, or two or more"),
         ("[image]\nmargin_mm = -1", "image.margin_mm is -1.0, expected zero or more"),
         ("name = '../other'", "name is '../other', expected a name that a folder can have"),
         ("name = '..'", "name is '..', expected a name that a folder can have"),

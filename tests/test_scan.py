@@ -148,6 +148,11 @@ def test_a_folder_without_a_grade_is_refused(tmp_path):
     [
         (replace(JOB, brain=BrainSection()), "brain.enabled"),
         (replace(JOB, model=ModelSection()), "model.label"),
+        (replace(JOB, grade=replace(JOB.grade, clinical=("age", "Grade"))), "names 'grade', which is to be predicted"),
+        (replace(JOB, model=replace(JOB.model, classes=("2", "3", "4"))), "classes is 2, 3, 4; .* learns two"),
+        (replace(JOB, model=replace(JOB.model, learner="cox")), "model.learner 'cox' does not model classes"),
+        (replace(JOB, model=replace(JOB.model, selector="cox-univariate")), "'cox-univariate' does not select for"),
+        (replace(JOB, model=replace(JOB.model, selector="best")), "model.selector is 'best', expected"),
     ],
 )
 def test_a_job_that_cannot_end_in_a_grade_is_refused_before_it_starts(job, says):

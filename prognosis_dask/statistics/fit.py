@@ -25,6 +25,7 @@ from prognosis_dask.statistics.procedure import Fitted, Procedure, visible
 from prognosis_dask.statistics.reading import ReadTable, read_tables
 from prognosis_dask.statistics.sources import Source, dataset_source
 from prognosis_dask.statistics.spec import ModelSpec
+from prognosis_dask.statistics.splitting import expect_folds_can_learn
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.statistics.table1 import table1_rows
 from prognosis_dask.store.publish import publish_folder, staging
@@ -76,6 +77,7 @@ def fit_models(
     StatisticsError
         When the cases cannot carry a procedure; the folder is as it was.
     """
+    expect_folds_can_learn(read.table, spec.validation.folds)  # what extends the table may take hours
     with staging(folder) as work:
         staged = work / folder.name
         staged.mkdir()

@@ -10,9 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from prognosis_dask.job import ModelSection
+from prognosis_dask.statistics.endpoint import Classes
+from prognosis_dask.statistics.learners import learner_for
 from prognosis_dask.statistics.network_features import FAMILY
 from prognosis_dask.statistics.procedure import Procedure
+from prognosis_dask.statistics.selectors import selector_for
 from prognosis_dask.statistics.spec import EndpointRule, ModelSpec, ValidationRule
 
 #: Families that are many and need a selection; the others enter a model as they are.
@@ -22,6 +27,8 @@ _COUNTS = (2, 5, 10, 20, 50)
 #: Of two features that correlate more than this one is left: a network's units say much the same, and many that say
 #: nothing would crowd out the few that say something.
 _CORRELATION = 0.9
+#: What learners and selectors have to be for.
+_TWO_CLASSES = Classes(np.arange(2), ("benign", "malignant"))
 
 
 def grade_spec(section: ModelSection, families: Sequence[str]) -> ModelSpec:
@@ -34,6 +41,11 @@ def grade_spec(section: ModelSection, families: Sequence[str]) -> ModelSpec:
         ``seed`` are used.
     families
         The families of features that there are, in the order of the comparison.
+
+    Raises
+    ------
+    StatisticsError
+        When the learner or the selector is none, or not for classes.
     """
     counts = tuple(count for count in _COUNTS if count < section.max_features) or (section.max_features,)
     common = Procedure(
@@ -46,6 +58,10 @@ def grade_spec(section: ModelSection, families: Sequence[str]) -> ModelSpec:
     procedures = {family: _of(common, (family,)) for family in families}
     if len(families) > 1:
         procedures["all"] = _of(common, tuple(families))
+    for procedure in procedures.values():
+        learner_for(procedure.learner, _TWO_CLASSES)
+        if procedure.selector:
+            selector_for(procedure.selector, _TWO_CLASSES)
     return ModelSpec(
         endpoint=EndpointRule(label=section.label, classes=section.classes),
         procedure=procedures,
