@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from prognosis_dask.cohort.case import Case
+from prognosis_dask.errors import ClusterError
 from prognosis_dask.runtime.cluster import connect
 from prognosis_dask.runtime.clusters.spec import ExistingSpec
 from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
@@ -59,7 +61,10 @@ def plan_of(count: int, pace: Pace, resource: str = "", followed: bool = False) 
 
 
 def run(
-    client: Client, plan: CohortPlan, then: Callable[[Counter[str]], object] = lambda recorded: None
+    client: Client,
+    plan: CohortPlan,
+    then: Callable[[Counter[str]], object] = lambda recorded: None,
+    **limits: float,
 ) -> Counter[str]:
     """How often each stage's outcome was recorded; `then` is told after each."""
     recorded: Counter[str] = Counter()
@@ -69,7 +74,7 @@ def run(
         assert not [outcome.problem for outcome in outcomes if outcome.problem]
         then(recorded)
 
-    run_plan(client, plan, record, retries=2)
+    run_plan(client, plan, record, retries=2, **limits)
     return recorded
 
 
@@ -198,6 +203,24 @@ def test_a_worker_that_leaves_costs_at_most_the_cases_that_it_was_working_on(
     seen = Counter(visit.case_id for visit in visits(tmp_path, "prepare"))
     assert len(seen) == count
     assert sum(seen.values()) <= count + TASKS_PER_THREAD
+
+
+@pytest.mark.slow
+def test_a_run_waits_for_workers_from_the_loss_of_the_last_one_on(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.add("only")
+    killed = 0.0
+
+    def kill(recorded: Counter[str]) -> None:
+        nonlocal killed
+        if recorded.total() == 60:  # after 6 s of steady work
+            killed = time.monotonic()
+            nanny = psutil.Process(next(iter(client.run(os.getpid).values()))).parent()
+            assert nanny is not None
+            kill_tree(nanny.pid)
+
+    with cluster.client(1) as client, pytest.raises(ClusterError, match="has had no worker for 5 s"):
+        run(client, plan_of(100, Pace(str(tmp_path))), kill, workers_wait_s=5.0)
+    assert time.monotonic() - killed > 3.5
 
 
 def workers_of(client: Client) -> dict[str, Any]:

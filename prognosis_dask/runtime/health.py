@@ -25,6 +25,10 @@ class ClusterHealth:
         self._scheduler = self._identity()["id"]
         self._seen_workers = time.monotonic()
 
+    def seen_at_work(self) -> None:
+        """A task has come back, so there were workers until now: the wait for one begins anew."""
+        self._seen_workers = time.monotonic()
+
     def check(self) -> None:
         """Return when all is well, or is well again after a moment.
 

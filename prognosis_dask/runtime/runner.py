@@ -161,6 +161,7 @@ def _next_batch(finished: SimpleQueue[Future], health: ClusterHealth) -> list[Fu
     except Empty:
         health.check()
         return []
+    health.seen_at_work()
     while not finished.empty():
         batch.append(finished.get())
     return batch
