@@ -179,7 +179,7 @@ def calibration(panels: Sequence[tuple[str, pd.DataFrame]], what: str) -> Figure
     """
     rows, columns = _grid(len(panels))
     width = canvas.FULL_WIDTH if columns > 1 else 3.7
-    figure = canvas.new_figure(width, (width / columns + 0.4) * rows)
+    figure = canvas.new_figure(width, (width / columns + 0.15 * columns - 0.05) * rows)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, (title, part) in zip(grid.ravel(), panels, strict=False):
         _calibration_panel(axes, part)
