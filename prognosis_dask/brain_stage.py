@@ -113,7 +113,7 @@ def _check_inside(tumour: sitk.Image, brain: sitk.Image) -> None:
 
 def _title(reference: str, figures: Mapping[str, float], stripped_before: bool, how: Mapping[str, object]) -> str:
     words = [
-        f"{reference}: brain {figures['brain_volume_l']:.2f} l, overlap with the template "
+        f"{reference}: brain {figures['brain_volume_l']:.2f} L, overlap with the template "
         f"{figures['template_overlap']:.2f}, mutual information {figures['mutual_information']:.2f}",
         "stripped before" if stripped_before else "",
         f"tumour {how['tumour_source']}",
