@@ -35,24 +35,33 @@ def cohort(folder, count=20, signal=1.0):
     return store, FeatureTable(X, ("age",), ("clinical",), ("",), names, names, Classes(labels, ("II", "III")))
 
 
-def test_a_folds_network_has_seen_its_training_cases_alone(tmp_path):
+def test_a_folds_features_depend_on_its_training_cases_and_on_the_case_itself_alone(tmp_path):
+    # with all that a training chooses by itself: held-back cases, the epoch that is kept, cross-fitting
+    section = replace(SECTION, epochs=2, patience=1, cross_fit=2)
     store, table = cohort(tmp_path)
-    extended = NetworkFeatures(str(store), SECTION)(table, TRAIN)
-    assert extended.features[:2] == ("age", "dense512_000")
-    assert set(extended.families) == {"clinical", "network"}
-    # other held-out cases, with other classes
-    for number in range(14, 20):
+
+    def features(flipped=()):
+        label = table.endpoint.label.copy()
+        label[list(flipped)] = 1 - label[list(flipped)]
+        known = replace(table, endpoint=Classes(label, ("II", "III")))
+        return NetworkFeatures(str(store), section)(known, TRAIN).columns(("network",)).X
+
+    first = features()
+    np.testing.assert_array_equal(features(flipped=range(14, 20)), first)
+    assert (features(flipped=(0, 1)) != first).any(axis=1).all()
+    for number in range(15, 20):
         write_volume(store, f"case-{number}", np.full((8, 16, 16), 9.0, np.float32))
-    label = table.endpoint.label.copy()
-    label[14:] = 1 - label[14:]
-    other = NetworkFeatures(str(store), SECTION)(replace(table, endpoint=Classes(label, ("II", "III"))), TRAIN)
-    np.testing.assert_array_equal(other.X[:14], extended.X[:14])
-    assert (other.X[14:] != extended.X[14:]).any()
-    # other training cases
-    label = table.endpoint.label.copy()
-    label[:2] = 1 - label[:2]
-    other = NetworkFeatures(str(store), SECTION)(replace(table, endpoint=Classes(label, ("II", "III"))), TRAIN)
-    assert (other.X[:14] != extended.X[:14]).any()
+    changed = (features() != first).any(axis=1)
+    assert changed.tolist() == [False] * 15 + [True] * 5
+
+
+def test_features_are_a_family_of_their_own_beside_the_others(tmp_path):
+    store, table = cohort(tmp_path, count=8)
+    extended = NetworkFeatures(str(store), replace(SECTION, epochs=1))(table, np.arange(6))
+    assert extended.features[:2] == ("age", "dense512_000")
+    assert extended.families == ("clinical", *["network"] * 544)
+    np.testing.assert_array_equal(extended.X[:, 0], table.X[:, 0])
+    assert extended.X.dtype == np.float64
 
 
 @pytest.fixture
@@ -90,23 +99,24 @@ def test_no_case_goes_through_a_network_twice(passes, tmp_path, cross_fit, rows,
 @pytest.mark.parametrize("cross_fit", [0, 2])
 def test_features_are_those_of_networks_trained_and_run_one_by_one(tmp_path, cross_fit):
     store, table = cohort(tmp_path)
-    section = replace(SECTION, cross_fit=cross_fit)
-    found = NetworkFeatures(str(store), section)(table, TRAIN).X[:, 1:]
+    owner = np.array([f"P{number // 4 * 2 + number % 2}" for number in range(20)])  # two cases each, of one class
+    rows, held_out = np.arange(12), np.arange(12, 20)
+    table, section = replace(table, patient_ids=tuple(owner)), replace(SECTION, epochs=1, cross_fit=cross_fit)
+    found = NetworkFeatures(str(store), section)(table, rows).columns(("network",)).X
     volumes, label = read_volumes(store, table.case_ids), table.endpoint.label
 
     def features(trained_on, asked):
-        trained, _ = training.train(volumes[trained_on], label[trained_on], [f"case-{n}" for n in trained_on], section)
+        trained, _ = training.train(volumes[trained_on], label[trained_on], owner[trained_on].tolist(), section)
         return training.run_network(trained, volumes[asked], section)[0]
 
-    np.testing.assert_array_equal(found[14:], features(TRAIN, np.arange(14, 20)))
+    np.testing.assert_array_equal(found[held_out], features(rows, held_out))
     if not cross_fit:
-        np.testing.assert_array_equal(found[:14], features(TRAIN, TRAIN))
-    else:
-        number = split_patients(table.rows(TRAIN), 2, [section.seed])
-        for fold in (0, 1):
-            np.testing.assert_array_equal(
-                found[:14][number == fold], features(TRAIN[number != fold], TRAIN[number == fold])
-            )
+        np.testing.assert_array_equal(found[rows], features(rows, rows))
+        return
+    second = split_patients(table.rows(rows), 2, [section.seed]) == 1
+    for asked, others in ((rows[second], rows[~second]), (rows[~second], rows[second])):
+        assert not {*owner[asked]} & {*owner[others]}  # all cases of a patient are on one side
+        np.testing.assert_array_equal(found[asked], features(others, asked))
 
 
 def test_a_fold_is_trained_once_for_the_same_cases_volumes_and_settings(tmp_path):

@@ -121,6 +121,11 @@ def test_held_back_are_whole_patients_of_both_classes():
         assert [int(held[labels == label].sum()) for label in (0, 1)] == [6, 2]
         assert (held[::2] == held[1::2]).all()
     assert not hold_back(labels, owners, 0.0, np.random.default_rng(0)).any()
+    labels[1::2] = 1 - labels[1::2]  # patients with a case of either class count to the first one's
+    for seed in range(20):
+        held = hold_back(labels, owners, 0.2, np.random.default_rng(seed))
+        assert (held[::2] == held[1::2]).all()
+        assert [int(held[::2][labels[::2] == label].sum()) for label in (0, 1)] == [3, 1]
 
 
 @pytest.mark.parametrize(
