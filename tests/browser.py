@@ -28,7 +28,7 @@ TEXT = """(() => {
 })()"""
 
 
-def visit(url: str, until: str, seconds: float = 30, shot: Path | None = None, size: str = "1280,900") -> str:
+def visit(url: str, until: str, seconds: float = 200, shot: Path | None = None, size: str = "1280,900") -> str:
     """Open the page, wait until its text holds ``until`` and return the text; a picture goes to ``shot``."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [str(PROGRAM), *FLAGS, f"--user-data-dir={profile}", f"--window-size={size}", url]
@@ -73,6 +73,8 @@ async def _attach(profile: Path, url: str, deadline: float) -> WebSocketClientCo
 async def _ask(page: WebSocketClientConnection, method: str, **parameters: object) -> dict[str, Any]:
     await page.write_message(json.dumps({"id": 1, "method": method, "params": parameters}))
     while True:
-        answer = json.loads(await page.read_message() or "{}")
+        said = await page.read_message()
+        assert said is not None, "the browser is gone"
+        answer = json.loads(said)
         if answer.get("id") == 1:
             return answer["result"]

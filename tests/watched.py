@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from distributed import Client
@@ -23,13 +24,32 @@ PATIENT = "DOE^JANE"
 STAGES = ("roi", "deep")
 
 
+@dataclass(frozen=True)
+class Course:
+    """The seconds that a case takes in each stage; the cases from number ``free`` on wait while ``held`` exists."""
+
+    seconds: float
+    held: Path
+    free: int
+
+    def work(self, cases: Sequence[Case]) -> None:
+        deadline = time.monotonic() + 200
+        while self.held.exists() and time.monotonic() < deadline and any(self._number(c) >= self.free for c in cases):
+            time.sleep(0.02)
+        time.sleep(self.seconds)
+
+    def _number(self, case: Case) -> int:
+        return int(case.patient_id.removeprefix(f"{PATIENT}-"))
+
+
 def make_cases(count: int) -> list[Case]:
     return [Case(f"{PATIENT}-{n}_CT", f"{PATIENT}-{n}", "CT", "GTV", f"/data/{PATIENT}/i", "m") for n in range(count)]
 
 
-def roi(cases: tuple[Case, ...], digests: tuple[str, ...], seconds: float) -> list[Outcome]:
+def roi(cases: tuple[Case, ...], digests: tuple[str, ...], course: Course) -> list[Outcome]:
     """Every tenth case fails, with a reason that names the patient."""
-    time.sleep(seconds)
+    course.work(cases)
+    seconds = course.seconds
     steps = {"read": seconds, "rasterise": seconds / 2, "total": 2 * seconds}
     problem = Problem(Code.SLICE_GAP, f"a gap in /data/{PATIENT}")
     return [
@@ -38,17 +58,25 @@ def roi(cases: tuple[Case, ...], digests: tuple[str, ...], seconds: float) -> li
     ]
 
 
-def deep(cases: tuple[Case, ...], digests: tuple[str, ...], seconds: float) -> list[Outcome]:
-    time.sleep(seconds)
+def deep(cases: tuple[Case, ...], digests: tuple[str, ...], course: Course) -> list[Outcome]:
+    time.sleep(course.seconds)
     return [
-        Outcome(case.case_id, "deep", digest, None, {"network": seconds, "total": seconds})
+        Outcome(case.case_id, "deep", digest, None, {"network": course.seconds, "total": course.seconds})
         for case, digest in zip(cases, digests, strict=True)
     ]
 
 
+def held_by(folder: Path) -> Path:
+    """The file that holds a run in this folder up in its middle."""
+    return folder / "held"
+
+
 def watched_run(client: Client, count: int, seconds: float, folder: Path, job: str = "watched") -> Tally:
-    """Run the cases through both stages and tell of it; the counts at the end."""
-    cases = make_cases(count)
+    """Run the cases through both stages and tell of it; the counts at the end.
+
+    The second half of the cases waits while the file of :func:`held_by` exists.
+    """
+    cases, course = make_cases(count), Course(seconds, held_by(folder), count // 2)
     digests = {case.case_id: "d" for case in cases}
     stages = [Stage("roi", roi, digests), Stage("deep", deep, digests, batch_size=2)]
     known: dict[str, dict[str, Outcome]] = {stage: {} for stage in STAGES}
@@ -60,7 +88,7 @@ def watched_run(client: Client, count: int, seconds: float, folder: Path, job: s
         def record(outcomes: Sequence[Outcome]) -> None:
             watch.count(outcomes)
 
-        run_plan(client, CohortPlan(cases, stages[0], stages[1:], seconds, known), record, retries=1)
+        run_plan(client, CohortPlan(cases, stages[0], stages[1:], course, known), record, retries=1)
     return tally
 
 
