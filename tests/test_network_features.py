@@ -173,18 +173,23 @@ def test_the_final_network_is_trained_again_when_what_it_learnt_from_changed_and
 
     label = table.endpoint.label.copy()
     label[:2] = label[:2][::-1]
-    for other, known in (
-        (extend, replace(table, endpoint=Classes(label, ("II", "III")))),
-        (extend, replace(table, patient_ids=("case-1", *table.patient_ids[1:]))),
-        (replace(extend, source="other images"), table),
-        (replace(extend, section=replace(section, learning_rate=2e-3)), table),
-        (extend, table),  # the file is the last one's by now
+    for number, (other, known) in enumerate(
+        (
+            (extend, replace(table, endpoint=Classes(label, ("II", "III")))),
+            (extend, replace(table, patient_ids=("case-1", *table.patient_ids[1:]))),
+            (replace(extend, source="other images"), table),
+            (replace(extend, section=replace(section, learning_rate=2e-3)), table),
+        )
     ):
+        held = tmp_path / f"networks-{number}"
+        shutil.copytree(folder, held)
         trainings.clear()
-        made = other(known, everyone)
+        made = replace(other, folder=str(held))(known, everyone)
         assert len(trainings) == 3
-        assert made.source == {"network.sha256": read_trained(folder / FILE).sha256}
-    np.testing.assert_array_equal(made.X, first.X)
+        assert made.source == {"network.sha256": read_trained(held / FILE).sha256}
+    trainings.clear()
+    np.testing.assert_array_equal(replace(extend, folder=str(held))(table, everyone).X, first.X)
+    assert len(trainings) == 3  # the features were there, the network was the other one by then
 
 
 @pytest.mark.parametrize("damaged", ["*.npy", FILE])
