@@ -32,7 +32,7 @@ from prognosis_dask.synthetic import make_cohort
 VICTIMS = {"driver": 0.25, "worker": 0.3, "child": 0.45}
 #: Every so many drivers are hit while they start, rather than while cases run.
 EARLY = 0.2
-ORPHAN_SECONDS = 20.0
+ORPHAN_SECONDS = 60.0
 
 
 @dataclass

@@ -31,9 +31,13 @@ from prognosis_dask.store.ledger import Ledger
 from prognosis_dask.store.outcome import Outcome
 from prognosis_dask.store.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
+from tests.dask_processes import wait_for, when
+from tests.hosts import second_host
 from tests.survival_stages import Faults, damage, run_radiomics, run_roi, visits
 
 STAGES = ("roi", "radiomics")
+#: Seconds that a case may take: far more than any sound one does, also on a machine with much else to do.
+LIMIT = 12.0
 Outcomes = dict[tuple[str, str], Outcome]
 
 
@@ -131,7 +135,7 @@ def test_a_case_that_hangs_crashes_or_takes_all_memory_ends_alone(
 ) -> None:
     ids = [case.case_id for case in cohort.cases]
     kinds = {
-        "hang": (Code.TIME_LIMIT, "stopped after 6 s"),
+        "hang": (Code.TIME_LIMIT, f"stopped after {LIMIT:g} s"),
         "segfault": (Code.WORKER_LOST, "killed by SIGSEGV, 3 times"),
         "exit": (Code.WORKER_LOST, "ended with exit status 3, 3 times"),
         "eat": (Code.MEMORY_LIMIT, "more than the worker's 1.1 GB"),
@@ -141,9 +145,7 @@ def test_a_case_that_hangs_crashes_or_takes_all_memory_ends_alone(
     guilty = dict(zip(ids, kinds, strict=False))
     workers = set(client.scheduler_info()["workers"])
     planted = [(stage, case_id, fault) for case_id, fault in guilty.items()]
-    begun = time.monotonic()
-    outcomes = run(client, cohort, tmp_path, *planted, batch=batch, case_limit_s=6.0)
-    assert time.monotonic() - begun < 90
+    outcomes = run(client, cohort, tmp_path, *planted, batch=batch, case_limit_s=LIMIT)
     for case_id, fault in guilty.items():
         problem = outcomes[stage, case_id].problem
         assert problem is not None
@@ -153,7 +155,7 @@ def test_a_case_that_hangs_crashes_or_takes_all_memory_ends_alone(
     without = [(s, case_id) for s in STAGES[STAGES.index(stage) :] for case_id in guilty]
     assert_calm(cohort, {k: v for k, v in outcomes.items() if k[0] == "roi" or k[1] not in guilty}, without)
     assert set(client.scheduler_info()["workers"]) == workers, "no worker was lost"
-    again = run(client, cohort, tmp_path, case_limit_s=60.0)
+    again = run(client, cohort, tmp_path)
     assert_calm(cohort, again)
 
 
@@ -179,6 +181,7 @@ def test_a_worker_killed_in_a_stage_costs_its_running_cases_only(
 def test_a_worker_that_its_nanny_restarts_for_memory_costs_its_running_cases_only(
     client: Client, cohort: Cohort, tmp_path: Path
 ) -> None:
+    client.wait_for_workers(2, timeout=200)  # an earlier test killed one
     pids = set(client.run(os.getpid).values())
     planted = [("radiomics", case.case_id, "wait") for case in cohort.cases]
     with Client(client.scheduler.address, set_as_default=False) as stranger:
@@ -197,7 +200,7 @@ def fill_memory_once(folder: str) -> None:
         if len(held) == 40:
             (Path(folder) / "filled").touch()
             held.append(bytearray(b"x") * 2_000_000_000)
-            time.sleep(10)
+            time.sleep(100)
 
 
 def test_stored_pixels_that_are_damaged_are_made_again(client: Client, cohort: Cohort, tmp_path: Path) -> None:
@@ -234,7 +237,7 @@ def scheduler_on(start: Callable[..., subprocess.Popen[bytes]], file: Path) -> s
     scheduler = start(
         "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)
     )
-    wait_for(file.exists)
+    wait_for(lambda: file.exists() and file.read_text())
     return scheduler
 
 
@@ -260,7 +263,7 @@ def test_all_workers_killed_ends_the_run_and_new_ones_go_on(cohort: Cohort, tmp_
         scheduler_on(start, file)
         workers = [worker_on(start, file) for _ in range(2)]
         with Client(scheduler_file=str(file), set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(2, timeout=200)
             killer = when(lambda: recorded(tmp_path / "run") >= 10, lambda: [worker.kill() for worker in workers])
             with pytest.raises(ClusterError, match=r"no worker for 3 s \(run.workers_wait_s\).*run the same command"):
                 run(client, cohort, tmp_path / "run", *planted, workers_wait_s=3.0)
@@ -277,27 +280,32 @@ def test_all_workers_killed_ends_the_run_and_new_ones_go_on(cohort: Cohort, tmp_
 def test_a_scheduler_that_dies_ends_the_run_with_what_to_do(
     cohort: Cohort, tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "RECONNECT_SECONDS", 3.0)
+    monkeypatch.setattr(health, "RECONNECT_SECONDS", 10.0)
     planted = [("radiomics", case.case_id, "wait") for case in cohort.cases]
     file = tmp_path / "scheduler.json"
     with processes() as start:
         scheduler = scheduler_on(start, file)
         for _ in range(2):
             worker_on(start, file)
-        client = Client(scheduler_file=str(file), set_as_default=False, timeout="3s")
-        client.wait_for_workers(2, timeout=60)
-        killer = when(lambda: recorded(tmp_path / "run") >= 10, lambda: scheduler.send_signal(how))
-        begun = time.monotonic()
+        client = Client(scheduler_file=str(file), set_as_default=False, timeout="10s")
+        client.wait_for_workers(2, timeout=200)
+        killed: list[float] = []
+
+        def kill() -> None:
+            killed.append(time.monotonic())
+            scheduler.send_signal(how)
+
+        killer = when(lambda: recorded(tmp_path / "run") >= 10, kill)
         with pytest.raises(ClusterError, match=r"the scheduler at tcp.*run the same command again"):
             run(client, cohort, tmp_path / "run", *planted)
+        assert time.monotonic() - killed[0] < 100, "it does not wait for ever"
         killer.join()
         client.close()
-        assert time.monotonic() - begun < 60
     with processes() as start:
         scheduler_on(start, file)
         worker_on(start, file)
         with Client(scheduler_file=str(file), set_as_default=False) as client:
-            client.wait_for_workers(1, timeout=60)
+            client.wait_for_workers(1, timeout=200)
             assert_calm(cohort, run(client, cohort, tmp_path / "run"))
     assert set(attempts(tmp_path / "run")) == {1}
 
@@ -305,69 +313,27 @@ def test_a_scheduler_that_dies_ends_the_run_with_what_to_do(
 @pytest.mark.slow
 def test_a_network_that_is_cut_for_half_a_minute_costs_time_only(cohort: Cohort, tmp_path: Path) -> None:
     planted = [("radiomics", case.case_id, "wait") for case in cohort.cases]
-    with network() as (space, here, there), processes() as start:
+    with second_host() as hosts, processes() as start:
         file = tmp_path / "scheduler.json"
-        start("scheduler", f"--host={here}", "--port=0", "--no-dashboard", "--scheduler-file", str(file))
-        wait_for(file.exists)
+        start("scheduler", f"--host={hosts.here}", "--port=0", "--no-dashboard", "--scheduler-file", str(file))
+        wait_for(lambda: file.exists() and file.read_text())
         start(
-            "worker", "--scheduler-file", str(file), "--nthreads=1", "--no-dashboard", f"--host={there}",
-            within=["ip", "netns", "exec", space],
+            "worker", "--scheduler-file", str(file), "--nthreads=1", "--no-dashboard", f"--host={hosts.there}",
+            within=hosts.prefix,
         )  # fmt: skip
         with Client(scheduler_file=str(file), set_as_default=False) as client:
-            client.wait_for_workers(1, timeout=60)
+            client.wait_for_workers(1, timeout=200)
 
             def cut() -> None:
-                ip("link", "set", f"{space}-a", "down")
+                hosts.cut()
                 time.sleep(30.0)
-                ip("link", "set", f"{space}-a", "up")
+                hosts.mend()
 
             cutter = when(lambda: recorded(tmp_path / "run") >= 10, cut)
             outcomes = run(client, cohort, tmp_path / "run", *planted, workers_wait_s=120.0)
             cutter.join()
     assert_calm(cohort, outcomes)
     assert set(attempts(tmp_path / "run")) == {1}
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-@contextmanager
-def network() -> Iterator[tuple[str, str, str]]:
-    """A second host on this one: the name of its network namespace, our address and its address."""
-    space = f"pd{os.getpid()}"
-    here, there = "10.213.77.1", "10.213.77.2"
-    try:
-        ip("netns", "add", space)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"needs the right to make network namespaces: {error}")
-    try:
-        ip("link", "add", f"{space}-a", "type", "veth", "peer", "name", f"{space}-b", "netns", space)
-        ip("addr", "add", f"{here}/24", "dev", f"{space}-a")
-        ip("link", "set", f"{space}-a", "up")
-        ip("-n", space, "addr", "add", f"{there}/24", "dev", f"{space}-b")
-        ip("-n", space, "link", "set", f"{space}-b", "up")
-        ip("-n", space, "link", "set", "lo", "up")
-        yield space, here, there
-    finally:
-        ip("netns", "del", space)
-
-
-def when(condition: Callable[[], bool], act: Callable[[], object]) -> threading.Thread:
-    def watch() -> None:
-        wait_for(condition)
-        act()
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    return thread
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def recorded(folder: Path) -> int:
