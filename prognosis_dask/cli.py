@@ -15,6 +15,7 @@ from pathlib import Path
 
 from prognosis_dask import __version__
 from prognosis_dask.cli_models import add_model_commands
+from prognosis_dask.counting import count
 from prognosis_dask.errors import PrognosisError
 
 EXIT_ERROR = 2
@@ -270,5 +271,6 @@ def _synth(arguments: argparse.Namespace) -> None:
         arguments.matrix,
     )
     made = make_cohort(arguments.folder, settings)
-    print(f"{made.patients} patients and {made.bad_patients} spoilt ones, {made.files} files in {made.images}")
+    spoilt = f" and {made.bad_patients} spoilt" if made.bad_patients else ""
+    print(f"{count(made.patients, 'patient')}{spoilt}, {count(made.files, 'file')} in {made.images}")
     print(made.clinical)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from prognosis_dask.counting import count
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.folders import expect_writable
 from prognosis_dask.statistics import comparing
@@ -191,7 +192,7 @@ def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path |
     times = () if frozen.classes else time_grid(read.table.survival, frozen.horizons_days)
     met = met_before(frozen, read.table)
     if met:
-        warnings = [f"{met} of {len(read.table.case_ids)} cases are of those that the model was fitted on.", *warnings]
+        warnings = [f"The model was fitted on {met} of these {count(len(read.table.case_ids), 'case')}.", *warnings]
         say(warnings[0])
     result = external_result(frozen, read.table, times, name)
     tables = evaluate(read.table, [result], frozen.horizons_days)
@@ -294,7 +295,7 @@ def _read_for(model: Path | str, frozen: Frozen, data: Data, spec: ModelSpec, sa
 
 def _tell(read: ReadTable, say: Say) -> None:
     left_out = "; ".join(f"{count} {reason}" for reason, count in read.left_out.items())
-    say(f"{len(read.table.case_ids)} cases{f'; left out: {left_out}' if left_out else ''}")
+    say(f"{count(len(read.table.case_ids), 'case')}{f'; left out: {left_out}' if left_out else ''}")
     for note in read.notes:
         say(note)
 

@@ -24,6 +24,7 @@ from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.problems import read_problems, write_problems
+from prognosis_dask.counting import count
 from prognosis_dask.deep.engine import (
     EngineDescription,
     cases_per_task,
@@ -257,7 +258,7 @@ def _features(
     RoiStore.create(folder / "rois.zarr", [case.case_id for case in cases])
     if brains:
         BrainStore(brains).create()
-    say(f"{len(cases)} cases, {record.cluster['workers']} workers, dashboard {client.dashboard_link}")
+    say(f"{count(len(cases), 'case')}, {count(record.cluster['workers'], 'worker')}, dashboard {client.dashboard_link}")
     started = time.process_time()
     try:
         with report_to(performance_report, client):
@@ -288,7 +289,7 @@ def _cohort(job: Job, folder: Path, cluster_map: Map, say: Say) -> tuple[list[Ca
     """The job's cases, also written to the run's folder, and what was found wrong on the way to them."""
     rules = job.cohort
     if job.synth.patients:
-        say(f"Making a cohort of {job.synth.patients} patients in {folder / 'cohort'}")
+        say(f"Making a cohort of {count(job.synth.patients, 'patient')} in {folder / 'cohort'}")
         made = make_cohort(folder / "cohort", job.synth, map=cluster_map)
         rules = replace(rules, sources=(str(made.images),), clinical=str(made.clinical))
     if rules.sources:

@@ -183,7 +183,7 @@ def test_an_engine_is_described_without_loading_it(engine):
 
 
 def test_features_that_are_not_finite_are_a_problem_of_the_case():
-    with pytest.raises(CaseError, match=r"2 of 4 deep features are not finite \(number 1 is nan\)") as caught:
+    with pytest.raises(CaseError, match=r"not finite: 2 of 4 \(number 1 is nan\)") as caught:
         check_features(np.array([0, np.nan, 1, np.inf], np.float32))
     assert caught.value.problem.code is Code.FEATURES_NOT_FINITE
 

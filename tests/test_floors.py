@@ -38,6 +38,7 @@ FLOORS = (
     "job",
     "sections",
     "folders",
+    "counting",
     "errors",
 )
 KNOW_DASK = {"cli", "modelling", "bench", "pipeline", "runtime", "serve"}

@@ -106,8 +106,8 @@ def test_what_is_kept_of_the_training_cases_is_their_distribution(tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.columns(np.arange(4)), r"2 of the model's 6 features are missing: f4, f5"),
-        (lambda t: replace(t, units=("cm",) * 6), r"6 features have another unit .*: f0 is in 'cm', expected 'mm'"),
+        (lambda t: t.columns(np.arange(4)), r"the table lacks 2 of the model's 6 features: f4, f5"),
+        (lambda t: replace(t, units=("cm",) * 6), r"6 features in another unit .*: f0 is in 'cm', expected 'mm'"),
         (
             lambda t: replace(t, source={"radiomics.parameters": "9999"}),
             r"the table were made with other radiomics parameters \(9999\) than those of the model \(0123\); make both",

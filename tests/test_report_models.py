@@ -333,7 +333,7 @@ def test_validation_of_another_cohorts_model_says_so(folder: Path, tmp_path: Pat
 def test_a_model_on_its_own_cases_is_no_external_validation(models: ModelFolder) -> None:
     own = replace(models, summary={**models.summary, "external": True, "met_before": 7})
     warnings = [block.text for block in validation(own).blocks if isinstance(block, Text) and block.role == "warning"]
-    assert "7 of these 160 cases have the very features" in warnings[0]
+    assert "fitted on 7 of these 160 cases: it knows their very features" in warnings[0]
     assert "no external validation" in warnings[0]
 
 

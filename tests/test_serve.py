@@ -517,7 +517,7 @@ def test_a_scan_that_waits_or_runs_is_cancelled(browser: Browser, server: Runnin
     """Stopped in its run: the worker's process for it is ended, and the worker takes the next scan."""
     scans = [browser.upload(LUNG, [("images", "scan.zip", scan_zip)], roi="GTV-1") for _ in range(3)]
     answer = browser.send(LUNG, [("images", "scan.zip", scan_zip)])
-    assert (answer.status, "3 scans of yours" in answer.message) == (429, True)
+    assert (answer.status, "You have 3 scans at work" in answer.message) == (429, True)
     places = [browser.state(scan)["place"] for scan in scans]
     assert [place for place in places if place] == list(range(1, 1 + len([p for p in places if p])))
     browser.post(f"{scans[2]}/cancel")

@@ -250,7 +250,7 @@ def test_what_the_table_says_can_be_seen_in_the_lesions():
 
 def test_the_command_makes_the_cohort(tmp_path, capsys):
     main(["synth", str(tmp_path / "c"), "--study", "brain", "--patients", "1", "--matrix", "32"])
-    assert "1 patients and 0 spoilt ones, 5 files" in capsys.readouterr().out
+    assert "1 patient, 5 files" in capsys.readouterr().out
     assert (tmp_path / "c" / "manifest-made" / "MADE-BRAIN" / "MADE-B0001" / "MADE-B0001_T2.nii.gz").is_file()
 
 

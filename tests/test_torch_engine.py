@@ -284,7 +284,7 @@ def test_nan_in_a_clip_is_seen_in_its_features_and_in_no_others(engine):
     clips[1, 2, 3, 100, 100] = np.nan
     values = engine.features(clips)
     np.testing.assert_array_equal(values[::2], expected[::2])
-    with pytest.raises(CaseError, match="400 of 400 deep features are not finite"):
+    with pytest.raises(CaseError, match="deep features that are not finite: 400 of 400"):
         check_features(values[1])
 
 

@@ -39,7 +39,7 @@ def test_what_lies_beyond_and_what_is_missing_is_named():
     one = table.rows(np.array([0]))
     assert unlike(model, one) == []
     far, missing = unlike(model, replace(one, X=np.array([[99.0, np.nan]])))
-    assert far.startswith("1 of the model's 2 features lie outside of what any training case had: a.")
+    assert far.startswith("Outside of what any training case had: 1 of the model's 2 features, a.")
     assert missing == "Not known of this scan, taken as the training cases' median: b."
 
 

@@ -20,6 +20,7 @@ import psutil
 from distributed import Client
 
 from prognosis_dask.cohort.case import Case, write_cases
+from prognosis_dask.counting import count
 from prognosis_dask.errors import JobError
 from prognosis_dask.folders import expect_writable
 from prognosis_dask.job import Job, load_job
@@ -148,12 +149,12 @@ def sweep(
     if virtual:
         cases = virtual_cohort(cases, virtual)
     runs = []
-    for count in sorted(set(workers)):
-        for number in sorted({len(cases), math.ceil(len(cases) * count / most)}):
+    for used in sorted(set(workers)):
+        for number in sorted({len(cases), math.ceil(len(cases) * used / most)}):
             for size in sorted(set(cases_per_task)):
-                say(f"{count} workers, {number} cases, {size or 'chosen'} per task")
-                folder = out / f"workers-{count}-cases-{number}-per-task-{size or 'chosen'}"
-                runs.append(_measure(job, cases[:number], folder, count, size))
+                say(f"{count(used, 'worker')}, {count(number, 'case')}, {size or 'chosen'} per task")
+                folder = out / f"workers-{used}-cases-{number}-per-task-{size or 'chosen'}"
+                runs.append(_measure(job, cases[:number], folder, used, size))
     return index_seconds, runs
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prognosis_dask.bench.sweep import Measured
+from prognosis_dask.counting import count
 
 
 def write_tables(runs: Sequence[Measured], index_seconds: float, out: Path) -> str:
@@ -31,7 +32,8 @@ def write_tables(runs: Sequence[Measured], index_seconds: float, out: Path) -> s
     for run in runs:
         cells = " | ".join(f"{run.steps[step]:.3f}" if step in run.steps else "" for step in steps)
         lines.append(
-            f"| {run.workers} workers, {run.cases_per_task or 'chosen'} per task, {run.cases} cases | {cells} |"
+            f"| {count(run.workers, 'worker')}, {run.cases_per_task or 'chosen'} per task, {count(run.cases, 'case')} "
+            f"| {cells} |"
         )
     lines += [
         "",

@@ -41,7 +41,8 @@ def check_sequence(name: str, image: sitk.Image) -> None:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         bad = int(np.count_nonzero(~np.isfinite(values)))
         raise CaseError(
-            Code.IMAGE_INVALID, f"{bad} of {values.size} voxels of {name} are not finite; replace them before indexing"
+            Code.IMAGE_INVALID,
+            f"voxels of {name} that are not finite: {bad} of {values.size}; replace them before indexing",
         )
     if values.min() == values.max():
         raise CaseError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from prognosis_dask.cohort.headers import MaskHeader, Point, Structure
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile
 from prognosis_dask.cohort.series import dot, most_common_orientation, slice_normal
+from prognosis_dask.counting import count
 from prognosis_dask.errors import CaseError, Code
 
 #: A contour lies on a slice when it is nearer than this part of the slice distance. Contours are written with the
@@ -102,7 +103,7 @@ class Catalogue:
 
     def _describe(self, uid: str) -> str:
         listing = self.series[uid]
-        return f"{listing.modality} {listing.description!r}, {len(listing.slices)} slices, {uid}"
+        return f"{listing.modality} {listing.description!r}, {count(len(listing.slices), 'slice')}, {uid}"
 
 
 def outlined_share(points: Sequence[Point], listing: SeriesListing) -> float:

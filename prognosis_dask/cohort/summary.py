@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from prognosis_dask.counting import count
+
 
 @dataclass(frozen=True)
 class IndexSummary:
@@ -42,7 +44,7 @@ class IndexSummary:
     def _endpoints(self) -> str:
         if not self.with_endpoint:  # as where a class is to be learnt
             return "none with time and event"
-        return f"{self.with_endpoint:,} with time and event, {self.events:,} events"
+        return f"{self.with_endpoint:,} with time and event, {count(self.events, 'event')}"
 
 
 def _counts(counter: Counter[str], most: int | None = None) -> str:

@@ -243,7 +243,7 @@ def check_features(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     if bad.size:
         raise CaseError(
             Code.FEATURES_NOT_FINITE,
-            f"{bad.size} of {values.size} deep features are not finite (number {bad[0]} is {values[bad[0]]}); "
+            f"deep features that are not finite: {bad.size} of {values.size} (number {bad[0]} is {values[bad[0]]}); "
             "expected finite numbers: look at this case's frames",
         )
     return values

@@ -115,7 +115,7 @@ def _check(slices: npt.NDArray[np.generic]) -> None:
         )
     bad = slices.size - np.count_nonzero(np.isfinite(slices))
     if bad:
-        raise CaseError(Code.IMAGE_INVALID, f"{bad} of {slices.size} voxels are NaN or infinite; expected numbers")
+        raise CaseError(Code.IMAGE_INVALID, f"voxels that are not finite: {bad} of {slices.size}; expected numbers")
 
 
 def _bilinear(length: int, wanted: int) -> npt.NDArray[np.float64]:

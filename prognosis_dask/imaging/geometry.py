@@ -6,6 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from prognosis_dask.counting import count
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.roi import Grid
 
@@ -70,7 +71,8 @@ def place(
     outside = int(np.count_nonzero(block)) - int(np.count_nonzero(inside))
     if outside:
         raise CaseError(
-            Code.MASK_OUTSIDE, f"{outside} voxels of the mask lie outside the image of {grid.size} voxels (x, y, z)"
+            Code.MASK_OUTSIDE,
+            f"outside the image: {count(outside, 'voxel')} of the mask; the image has {grid.size} (x, y, z)",
         )
     where = tuple(slice(int(a), int(b)) for a, b in zip(clipped_low, clipped_high, strict=True))
     return inside.transpose(2, 1, 0), where[::-1]
@@ -110,7 +112,8 @@ def resample_nearest(mask: sitk.Image, grid: Grid) -> NDArray[np.bool_]:
     outside = int(((index < -0.5 - SAME_VOXEL) | (index > np.array(grid.size) - 0.5 + SAME_VOXEL)).any(axis=1).sum())
     if outside:
         raise CaseError(
-            Code.MASK_OUTSIDE, f"{outside} of {len(index)} voxels of the mask lie outside the image, {grid.size} voxels"
+            Code.MASK_OUTSIDE,
+            f"outside the image: {outside} of the mask's {count(len(index), 'voxel')}; the image has {grid.size}",
         )
     resampled = sitk.Resample(
         mask, grid.size, sitk.Transform(), sitk.sitkNearestNeighbor, grid.origin, grid.spacing, grid.direction, 0

@@ -111,7 +111,7 @@ def _check_finite(image: sitk.Image, where: str) -> None:
         if bad:
             raise CaseError(
                 Code.IMAGE_INVALID,
-                f"{bad} of {values.size} voxels around the ROI are not finite; replace them before indexing",
+                f"voxels around the ROI that are not finite: {bad} of {values.size}; replace them before indexing",
                 where=where,
             )
 

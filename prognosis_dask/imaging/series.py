@@ -9,6 +9,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile
+from prognosis_dask.counting import count
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.roi import Grid
 
@@ -43,7 +44,9 @@ def series_grid(listing: SeriesListing, gap_tolerance: float) -> Grid:
     """
     slices = listing.slices
     if len(slices) < 2:
-        raise CaseError(Code.SERIES_TOO_SHORT, f"{len(slices)} slices; two or more make a volume", where=listing.root)
+        raise CaseError(
+            Code.SERIES_TOO_SHORT, f"{count(len(slices), 'slice')}; two or more make a volume", where=listing.root
+        )
     _check_alike(listing)
     row, column, normal = _axes(slices[0].orientation)
     positions = np.array([s.position for s in slices])
@@ -96,8 +99,8 @@ def _check_positions(listing: SeriesListing, along: NDArray[np.float64], toleran
         one, two = listing.slices[same[0]], listing.slices[same[0] + 1]
         raise CaseError(
             Code.SLICE_DUPLICATE,
-            f"{len(same)} slices lie where another does, first {one.file} and {two.file} at {along[same[0]]:.2f} mm "
-            f"along the normal; one slice for each position was expected",
+            f"{count(len(same), 'slice')} where another lies, first {one.file} and {two.file} at "
+            f"{along[same[0]]:.2f} mm along the normal; one slice for each position was expected",
             where=listing.root,
         )
     usual = float(np.median(gaps))
@@ -107,9 +110,9 @@ def _check_positions(listing: SeriesListing, along: NDArray[np.float64], toleran
         missing = int(np.rint(gaps[wrong] / usual - 1).clip(0).sum())
         raise CaseError(
             Code.SLICE_GAP,
-            f"{len(wrong)} of {len(gaps)} distances between slices are not {usual:.3f} mm (about {missing} slices are "
-            f"missing), first {gaps[k]:.3f} mm after {listing.slices[k].file} at {along[k]:.2f} mm; find the missing "
-            f"slices, or widen image.gap_tolerance ({tolerance})",
+            f"other distances between slices than {usual:.3f} mm: {len(wrong)} of {len(gaps)} (about "
+            f"{count(missing, 'slice')} missing), first {gaps[k]:.3f} mm after {listing.slices[k].file} at "
+            f"{along[k]:.2f} mm; find the missing slices, or widen image.gap_tolerance ({tolerance})",
             where=listing.root,
         )
 

@@ -73,7 +73,7 @@ def check_finite_file(path: Path) -> None:
     if bad:
         raise CaseError(
             Code.IMAGE_INVALID,
-            f"{bad} of {values.size} voxels are not finite; replace them before indexing",
+            f"voxels that are not finite: {bad} of {values.size}; replace them before indexing",
             where=str(path),
         )
 

@@ -12,11 +12,12 @@ import pandas as pd
 
 from prognosis_dask.brain.preprocess import MOST_MOVED_MM
 from prognosis_dask.brain.quality import LEAST_COVERAGE, LEAST_FIT, LEAST_OVERLAP, SCALE, VOLUME_L
+from prognosis_dask.counting import count
 from prognosis_dask.report.canvas import png_address, png_size
 from prognosis_dask.report.content import Block, Rows, Section, Table, Text, absent
 from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.read import RunFolder
-from prognosis_dask.report.words import count, listed, number
+from prognosis_dask.report.words import listed, number
 from prognosis_dask.store.brains import BrainStore
 
 #: So many of the least sure cases are shown.

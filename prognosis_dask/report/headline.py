@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from prognosis_dask.counting import count
 from prognosis_dask.report.measures import describe
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.words import number, with_interval
@@ -80,7 +81,7 @@ def _beside_chance(models: ModelFolder) -> str:
         f" On held-out cases “{ranking}” has {with_interval(*found)}." if found and ranking != models.primary else ""
     )
     return (
-        f"In-sample, {last['k']:.0f} features drawn at random give {number(last['random_median'], 3)} "
-        f"({number(last['random_lower'], 3)} to {number(last['random_upper'], 3)}) where those that “{ranking}” "
-        f"selects give {number(value, 3)}: {judged}{honest}"
+        f"In-sample, {count(int(last['k']), 'feature')} drawn at random give {number(last['random_median'], 3)} "
+        f"({number(last['random_lower'], 3)} to {number(last['random_upper'], 3)}) where what “{ranking}” "
+        f"selects gives {number(value, 3)}: {judged}{honest}"
     )

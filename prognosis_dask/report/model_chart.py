@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from prognosis_dask.counting import count
 from prognosis_dask.report.nomogram import (
     MAX_TERMS,
     Nomogram,
@@ -20,7 +21,7 @@ from prognosis_dask.report.nomogram import (
     with_the_rest,
 )
 from prognosis_dask.report.picture import Picture
-from prognosis_dask.report.words import count, span
+from prognosis_dask.report.words import span, with_powers
 from prognosis_dask.statistics.frozen import QUANTILES, Frozen
 
 #: The share of the training cases on each side that an axis leaves out before its ends are rounded.
@@ -64,9 +65,9 @@ def chart(frozen: Frozen) -> Nomogram | str:
 def _term(name: str, unit: str, slope: float, low: float, high: float) -> Term:
     if unit.startswith("ln(") and np.exp(high) < 1e12:
         inner = unit.removeprefix("ln(").removesuffix(")")
-        title = name.removeprefix("ln_") + (f" ({inner})" if inner else "")
+        title = name.removeprefix("ln_") + (f" ({with_powers(inner)})" if inner else "")
         return Term(title, slope, rounded_logarithms(low, high), log=True)
-    return Term(f"{name} ({unit})" if unit and unit != "1" else name, slope, rounded(low, high))
+    return Term(f"{name} ({with_powers(unit)})" if unit and unit != "1" else name, slope, rounded(low, high))
 
 
 def _outcomes(frozen: Frozen, lowest: float, highest: float) -> tuple[Outcome, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from prognosis_dask.counting import count
 from prognosis_dask.report import comparison_figures, survival_figures
 from prognosis_dask.report.canvas import LINES
 from prognosis_dask.report.headline import curve_of, estimate, headline
@@ -16,7 +17,7 @@ from prognosis_dask.report.model_spread import of_held_out
 from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.records import records
 from prognosis_dask.report.survival_figures import Curve
-from prognosis_dask.report.words import count, listed, p_text, span, with_interval
+from prognosis_dask.report.words import listed, p_text, span, with_interval
 
 HELD_OUT = "Every case was predicted by models that were fitted without it."
 
@@ -98,7 +99,7 @@ def in_sample_curve(models: ModelFolder) -> Picture | None:
         comparison_figures.in_sample_curve(curve.rename(columns={column: "in_sample"}), folds, found, title),
         curve,
         f"{title} over the number of features of “{ranking}”: in-sample {last[column]:.2f} at "
-        f"{last['k']:.0f} features (optimistic)"
+        f"{count(int(last['k']), 'feature')} (optimistic)"
         + (f"; held-out {with_interval(*found)}." if found is not None else "."),
         " ".join(caption),
     )
@@ -176,7 +177,9 @@ def kaplan_meier(models: ModelFolder) -> Picture | None:
     if ratio is not None and np.isfinite(ratio["value"]):
         said = f"hazard ratio {with_interval(ratio['value'], ratio['lower'], ratio['upper'])}"
         test = f"{said}, {test}" if test else said
-    counts = "; ".join(f"{curve.name} risk {curve.cases} cases, {curve.events} events" for curve in curves)
+    counts = "; ".join(
+        f"{curve.name} risk {count(curve.cases, 'case')}, {count(curve.events, 'event')}" for curve in curves
+    )
     # Simon et al., Briefings in Bioinformatics 12 (2011) 203-214
     caution = (
         " The p value is a rough guide: the folds’ models share cases, so the groups are not independent."

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from prognosis_dask.counting import count
 from prognosis_dask.report import (
     class_pictures,
     comparison_figures,
@@ -21,7 +22,7 @@ from prognosis_dask.report.measures import describe
 from prognosis_dask.report.model_chart import nomogram_picture
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.picture import Picture
-from prognosis_dask.report.words import count, listed, with_interval
+from prognosis_dask.report.words import listed, with_interval
 
 #: Heading, what draws its part, and the file that it needs.
 _SURVIVAL: tuple[tuple[str, Callable[[ModelFolder], Picture | None], str], ...] = (
@@ -87,7 +88,7 @@ def _design(models: ModelFolder) -> str:
 
 def _not_external(met: int, cases: int) -> str:
     return (
-        f"{met} of these {cases} cases have the very features of cases that the model was fitted on. On them its "
+        f"The model was fitted on {met} of these {count(cases, 'case')}: it knows their very features. On them its "
         "figures are in-sample, and this is no external validation."
     )
 
@@ -216,10 +217,10 @@ def selection(models: ModelFolder) -> Picture | None:
         "selection_stability",
         comparison_figures.selection_stability(rows),
         rows,
-        f"Share of the outer folds that chose each feature; {always} of {len(rows)} were chosen by 80 % or more.",
+        f"Share of the outer folds that chose each feature; 80 % or more chose {always} of {len(rows)}.",
         f"Selection stability of “{models.primary}”: in which share of the outer folds each feature was chosen "
-        f"({which}).{_forced(models)} {always} of {len(rows)} features were in the model in 80 % of the folds or more; "
-        "what a few folds choose is not a finding.",
+        f"({which}).{_forced(models)} 80 % of the folds or more chose {always} of "
+        f"{count(len(rows), 'feature')}; what a few folds choose is not a finding.",
     )
 
 
@@ -258,7 +259,7 @@ def forest(models: ModelFolder) -> Picture | None:
         "forest",
         model_figures.forest(table, f"{ratio} ratio"),
         table,
-        f"{ratio} ratios with 95 % intervals of {shown} features; the values are in the table below.",
+        f"{ratio} ratios with 95 % intervals of {count(shown, 'feature')}; the values are in the table below.",
         f"{ratio} ratios of the final model’s features ({which}). A ratio above 1 means {worse} for higher values.",
     )
 
@@ -285,7 +286,7 @@ def correlation(models: ModelFolder) -> Picture | None:
         "correlation_with_size",
         comparison_figures.correlation_with(table, others),
         table,
-        f"Pearson's correlation of {features} selected features with {listed(others)}; beyond 0.7: {told}.",
+        f"Pearson's correlation of {count(features, 'selected feature')} with {listed(others)}; beyond 0.7: {told}.",
         f"Pearson correlation of the selected features ({which}) with {listed(others)}, with 95 % intervals. Beyond "
         f"|r| = 0.7, and so saying little that size or stage does not: {told}.",
     )

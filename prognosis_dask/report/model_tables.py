@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from prognosis_dask.counting import count
 from prognosis_dask.report.content import Rows, Table
 from prognosis_dask.report.headline import headline
 from prognosis_dask.report.measures import describe
 from prognosis_dask.report.model_figures import MAX_FOREST_ROWS, strongest
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.records import records
-from prognosis_dask.report.words import breakable, count, interval, listed, number, p_number, span, with_interval
+from prognosis_dask.report.words import breakable, interval, listed, number, p_number, span, with_interval
 
 #: Events per variable below which a model is said to be overfitted easily (Peduzzi et al., J Clin Epidemiol 48, 1995).
 FEW_EVENTS = 10
@@ -184,9 +185,9 @@ def few_events(models: ModelFolder) -> str:
     ratio = events / len(chosen)
     if ratio >= FEW_EVENTS:
         return ""
-    what = "cases of the rarest class" if classes else "events"
+    told = f"{count(events, 'case')} of the rarest class" if classes else count(events, "event")
     return (
-        f"Few events per variable: {events} {what} for {len(chosen)} features in the final model, {ratio:.1f} each; "
+        f"Few events per variable: {told} for {count(len(chosen), 'feature')} in the final model, {ratio:.1f} each; "
         f"{FEW_EVENTS} or more are usually asked for. Its coefficients rest on the penalty as much as on data."
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from prognosis_dask.counting import count
 from prognosis_dask.report import cohort_section, model_section, run_section, tables
 from prognosis_dask.report.brain_section import brains
 from prognosis_dask.report.content import Section
@@ -20,7 +21,7 @@ from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.picture import Picture, write_figures
 from prognosis_dask.report.read import RunFolder, enabled_stages, read_run
 from prognosis_dask.report.tripod import checklist
-from prognosis_dask.report.words import count, duration, interval, number
+from prognosis_dask.report.words import duration, interval, number
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ def _told(found: Correlation, kind: str) -> tuple[str, str]:
     upper = np.abs(found.between[np.triu_indices(count, 1)])
     alt = (
         f"Heat map of the correlations between {count} features: median absolute rho {np.median(upper):.2f}; "
-        f"{strong} features correlate with the volume beyond 0.7."
+        f"{strong} of them beyond 0.7 with the volume."
     )
     caption = (
         f"Spearman correlation between the {count} {kind} features, ordered by average linkage on 1 − |ρ| "

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from prognosis_dask.counting import count
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.folders import expect_writable
 from prognosis_dask.report.agreement_figures import agreement_violins
@@ -45,11 +46,15 @@ class Reproducibility:
     not_compared: tuple[str, ...]
 
     def __str__(self) -> str:
-        rest = f"; {len(self.not_compared)} columns are not features of both" if self.not_compared else ""
-        lines = [f"{self.pairs} pairs by {self.by}; {len(self.left_out)} cases without a partner{rest}"]
+        rest = (
+            f"; {count(len(self.not_compared), 'column')} not compared: no feature of both" if self.not_compared else ""
+        )
+        lines = [
+            f"{count(self.pairs, 'pair')} by {self.by}; {count(len(self.left_out), 'case')} without a partner{rest}"
+        ]
         lines += [
             f"{row['family']}: concordance {row['mean_ccc']:.2f} on average, {row['median_ccc']:.2f} in the middle; "
-            f"{row['reproducible']} of {row['determined']} features reach {row['threshold']:g}"
+            f"{row['reproducible']} of {count(row['determined'], 'feature')} at {row['threshold']:g} or above"
             for row in self.families
         ]
         return "\n".join(lines)

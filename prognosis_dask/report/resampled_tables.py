@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from prognosis_dask.counting import count
 from prognosis_dask.report.content import Rows, Table
 from prognosis_dask.report.headline import headline
 from prognosis_dask.report.measures import describe
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.records import records
-from prognosis_dask.report.words import breakable, count, number, p_number, with_interval
+from prognosis_dask.report.words import breakable, number, p_number, with_interval
 
 #: The bootstrap's corrected figures, which have intervals.
 _CORRECTED = ("optimism_corrected", "point632_plus")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from prognosis_dask.cohort.case import read_cases, short_hash
+from prognosis_dask.counting import count
 from prognosis_dask.errors import StoreError
 from prognosis_dask.runtime.tally import duration
 from prognosis_dask.store.ledger import Ledger, Pace, StageCounts
@@ -170,7 +171,7 @@ def _latest_events(folder: Path) -> list[tuple[str, str]]:
 
 
 def _text(folder: Path, state: _State) -> str:
-    lines = [f"{folder}: {state.cases} cases, {_progress(state)}"]
+    lines = [f"{folder}: {count(state.cases, 'case')}, {_progress(state)}"]
     lines.append(f"{'stage':<12}{'done':>8}{'failed':>8}{'waiting':>9}{'per min':>9}{'time left':>12}")
     lines += [_line(stage, state) for stage in _stages(state)]
     for outcome in state.failures[:NAMED]:
@@ -205,8 +206,8 @@ def _stages(state: _State) -> list[str]:
 
 
 def _line(stage: str, state: _State) -> str:
-    count, waiting, rate = state.counts.get(stage, _NOTHING), state.waiting(stage), state.per_second(stage)
+    counts, waiting, rate = state.counts.get(stage, _NOTHING), state.waiting(stage), state.per_second(stage)
     left = state.seconds_left(stage)
     speed = f"{60 * rate:.3g}" if rate and waiting else "-"
     ready = "done" if not waiting else "-" if left is None or state.ended else duration(left)
-    return f"{stage:<12}{count.done:>8}{count.failed:>8}{waiting:>9}{speed:>9}{ready:>12}"
+    return f"{stage:<12}{counts.done:>8}{counts.failed:>8}{waiting:>9}{speed:>9}{ready:>12}"

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prognosis_dask.counting import count
 from prognosis_dask.report import model_tables, tables
 from prognosis_dask.report.headline import estimate, headline, verdict
 from prognosis_dask.report.measures import describe
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.read import RunFolder
-from prognosis_dask.report.words import count, listed, span, with_interval
+from prognosis_dask.report.words import listed, span, with_interval
 
 _LEARNERS = {
     "cox": "Cox proportional hazards",
@@ -208,7 +209,7 @@ def _results(run: RunFolder, models: ModelFolder) -> dict[str, Answer]:
     summary = models.summary
     found = estimate(models)
     title = describe(headline(models)).title
-    events = "" if models.classes else f", {summary['n_events']} events"
+    events = "" if models.classes else f", {count(summary['n_events'], 'event')}"
     warning = model_tables.few_events(models)
     folds = models.table("folds", "n_train", "n_test")
     per_fold = (

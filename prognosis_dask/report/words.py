@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 
 #: A space at which no line ends.
 NARROW = "\N{NO-BREAK SPACE}"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -63,15 +65,6 @@ def p_number(p: float | None) -> str:
     return p_text(p).removeprefix("p = ").removeprefix("p ")
 
 
-def count(number: int, noun: str) -> str:
-    """A number with its noun.
-
-    >>> count(1, "case"), count(0, "case"), count(1200, "case")
-    ('1 case', '0 cases', '1,200 cases')
-    """
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def duration(seconds: float | None) -> str:
     """Seconds below two minutes, then minutes, then hours.
 
@@ -113,6 +106,16 @@ def short_name(feature: str) -> str:
     'glcm ClusterShade'
     """
     return feature.removeprefix("original_").replace("_", " ", 1)
+
+
+def with_powers(unit: str) -> str:
+    """A unit, or a name that ends in one, with its powers raised.
+
+    >>> with_powers("volume (mm^3)"), with_powers("mm2"), with_powers("u^2 mm^-1")
+    ('volume (mm³)', 'mm²', 'u² mm⁻¹')
+    """
+    plain = re.sub(r"\bmm2\b", "mm^2", unit)
+    return re.sub(r"\^(-?\d)", lambda power: power[1].translate(_RAISED), plain)
 
 
 def clipped(text: str, length: int = 34) -> str:

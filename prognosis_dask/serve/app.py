@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from prognosis_dask.counting import count
 from prognosis_dask.serve.access import HEADERS, Access, SafeHeaders, is_loopback
 from prognosis_dask.serve.clinical import form_fields, read_fields
 from prognosis_dask.serve.desk import Desk
@@ -253,7 +254,7 @@ class Site:
         limits = self._settings.limits
         own = sum(scan.owner == owner and scan.state in (*OPEN, "choose") for scan in self._scans.all())
         if own >= limits.scans_per_browser:
-            raise RefusedError(f"{own} scans of yours are still at work: wait for one, or cancel one.", 429)
+            raise RefusedError(f"You have {count(own, 'scan')} at work here: wait for one, or cancel one.", 429)
         if self._desk.is_full():
             raise RefusedError("The queue is full; try again in some minutes.", 503)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from prognosis_dask.cohort.sequences import sequence_of
+from prognosis_dask.counting import count
 from prognosis_dask.serve.errors import RefusedError
 from prognosis_dask.serve.receive import ReceivedFile
 from prognosis_dask.serve.settings import Limits
@@ -69,7 +70,7 @@ def unpack(received: Sequence[ReceivedFile], folder: Path, limits: Limits) -> Un
             path.rename(_free(folder, sequence or "image", suffix))
     if not kept:
         raise RefusedError(
-            f"None of the {ignored} files is an image: expected DICOM, NIfTI (.nii, .nii.gz) or NRRD (.nrrd), or a "
+            f"No image in {count(ignored, 'file')}: expected DICOM, NIfTI (.nii, .nii.gz) or NRRD (.nrrd), or a "
             "zip of them."
         )
     return Unpacked(kept, ignored, mask)

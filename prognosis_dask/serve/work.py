@@ -19,10 +19,10 @@ from distributed import Client, Future
 from prognosis_dask import __version__
 from prognosis_dask.cohort.case import SEQUENCES, Case, write_cases
 from prognosis_dask.cohort.problems import read_problems
+from prognosis_dask.counting import count
 from prognosis_dask.errors import Problem, StoreError
 from prognosis_dask.job import CohortSection, Job
 from prognosis_dask.pipeline import run_features
-from prognosis_dask.report.words import count
 from prognosis_dask.runtime.task import run_task
 from prognosis_dask.serve.clinical import told as told_clinical
 from prognosis_dask.serve.drawings import place_among, survival_curves
@@ -192,7 +192,7 @@ def _labels(cases: Sequence[Case], slices: Sequence[int]) -> list[str]:
     patients = sorted({case.patient_id for case in cases})
     labels = []
     for case, number in zip(cases, slices, strict=True):
-        of = f"{case.modality}, {number} slices" if number else case.modality
+        of = f"{case.modality}, {count(number, 'slice')}" if number else case.modality
         whose = f" of patient {patients.index(case.patient_id) + 1}" if len(patients) > 1 else ""
         labels.append(f"{case.roi} on {of}{whose}")
     return labels

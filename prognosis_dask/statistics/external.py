@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from prognosis_dask.counting import count
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import BoolArray, Classes, FloatArray, IntArray
 from prognosis_dask.statistics.frozen import Frozen, row_digests
@@ -48,15 +49,15 @@ def expect_agreement(
     absent = [name for name in fitted.features if name not in position]
     if absent:
         raise StatisticsError(
-            f"{len(absent)} of the model's {len(fitted.features)} features are missing: {', '.join(absent[:5])}"
-            f"{', ...' if len(absent) > 5 else ''}"
+            f"{where} lacks {len(absent)} of the model's {count(len(fitted.features), 'feature')}: "
+            f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
         )
     units = zip(fitted.features, fitted.units, strict=True)
     differing = [(name, unit) for name, unit in units if unit and table.units[position[name]] not in ("", unit)]
     if differing:
         name, unit = differing[0]
         raise StatisticsError(
-            f"{len(differing)} features have another unit than the model's: {name} is in "
+            f"{count(len(differing), 'feature')} in another unit than the model's: {name} is in "
             f"{table.units[position[name]]!r}, expected {unit!r}"
         )
     expected = model_source(frozen, table)
@@ -93,9 +94,9 @@ def range_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
         worst = far[np.argsort(-share[far])][:3]
         named = ", ".join(f"{fitted.chosen[i]} ({share[i]:.0%})" for i in worst)
         warnings.append(
-            f"{len(far)} of the model's {len(fitted.chosen)} features lie outside their training range in more "
-            f"than {_SHARE_OUTSIDE:.0%} of the cases: {named}{', ...' if len(far) > 3 else ''}. There "
-            "the model extrapolates."
+            f"Outside their training range in more than {_SHARE_OUTSIDE:.0%} of the cases: {len(far)} of the model's "
+            f"{count(len(fitted.chosen), 'feature')}, {named}{', ...' if len(far) > 3 else ''}. There the model "
+            "extrapolates."
         )
     empty = np.isnan(X).mean(axis=0)
     if (empty > 0).any():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prognosis_dask.counting import count
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.job import ModelSection
 from prognosis_dask.statistics.columns import Encoding
@@ -198,8 +199,9 @@ def _notes(table: FeatureTable, procedure: Procedure, model: Fitted, encodings: 
         ratio = events / len(model.chosen)
         if ratio < _EVENTS_PER_VARIABLE:
             yield (
-                f"{events} events for {len(model.chosen)} features in the final model, {ratio:.1f} each; "
-                f"{_EVENTS_PER_VARIABLE} are a common least, and below that the penalty carries the model."
+                f"{count(events, 'event')} for {count(len(model.chosen), 'feature')} in the final model, "
+                f"{ratio:.1f} each; {_EVENTS_PER_VARIABLE} are a common least, and below that the penalty carries the "
+                "model."
             )
     if several_cases(table.patient_ids):
         survival = isinstance(table.endpoint, Survival)
@@ -210,6 +212,6 @@ def _notes(table: FeatureTable, procedure: Procedure, model: Fitted, encodings: 
         )
     missing = int(np.isnan(visible(procedure, table).X).any(axis=1).sum())
     if missing:
-        yield f"{missing} cases lack values; the training cases' median takes their place in every fold."
+        yield f"{count(missing, 'case')} with missing values: the training cases' median takes their place in each fold."
     if any(encoding.levels and not encoding.ordered for encoding in encodings):
         yield "Of each column of words the first level is the reference; a level that training cases lack is left out."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from prognosis_dask.counting import count
 from prognosis_dask.statistics.frozen import Frozen
 from prognosis_dask.statistics.table import FeatureTable
 
@@ -41,7 +42,7 @@ def unlike(frozen: Frozen, table: FeatureTable) -> list[str]:
         warnings.append("The model gives all its training cases the same score: it says nothing of this one either.")
     if outside:
         warnings.append(
-            f"{len(outside)} of the model's {len(chosen)} features lie outside of what any training case had: "
+            f"Outside of what any training case had: {len(outside)} of the model's {count(len(chosen), 'feature')}, "
             f"{_some(outside)}. There the model extrapolates."
         )
     if missing:

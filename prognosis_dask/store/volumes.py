@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from prognosis_dask.counting import count
 from prognosis_dask.errors import StoreError
 from prognosis_dask.store.publish import publish_folder, staging
 
@@ -74,7 +75,9 @@ def read_volumes(path: Path, case_ids: Sequence[str]) -> Floats:
             volumes[row] = volume[known[name]]
     lost = [name for name, one in zip(case_ids, volumes, strict=True) if np.isnan(one).any()]
     if lost:
-        raise StoreError(f"{path} holds no volume of {len(lost)} cases ({', '.join(lost[:3])}); run the job again")
+        raise StoreError(
+            f"{path} holds no volume of {count(len(lost), 'case')} ({', '.join(lost[:3])}); run the job again"
+        )
     return volumes
 
 
