@@ -212,6 +212,6 @@ def _notes(table: FeatureTable, procedure: Procedure, model: Fitted, encodings: 
         )
     missing = int(np.isnan(visible(procedure, table).X).any(axis=1).sum())
     if missing:
-        yield f"{count(missing, 'case')} with missing values: the training cases' median takes their place in each fold."
+        yield f"{count(missing, 'case')} with missing values: the training median takes their place in each fold."
     if any(encoding.levels and not encoding.ordered for encoding in encodings):
         yield "Of each column of words the first level is the reference; a level that training cases lack is left out."
