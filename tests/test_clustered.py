@@ -12,12 +12,20 @@ from scipy import stats
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.added import added_rows
-from prognosis_dask.statistics.clustered import clustered_cox, clustered_log_rank, clustered_wald, score_residuals
+from prognosis_dask.statistics.clustered import (
+    clustered_cox,
+    clustered_log_rank,
+    clustered_ph_test,
+    clustered_wald,
+    score_residuals,
+)
 from prognosis_dask.statistics.correlation import correlations
+from prognosis_dask.statistics.cox import fit_cox
 from prognosis_dask.statistics.differences import likelihood_ratio
 from prognosis_dask.statistics.endpoint import Survival
 from prognosis_dask.statistics.final_tables import over_patients
 from prognosis_dask.statistics.kaplan_meier import kaplan_meier, log_rank
+from prognosis_dask.statistics.measures.hazards import ph_test
 from prognosis_dask.statistics.nested import validate
 from prognosis_dask.statistics.procedure import Procedure, fit_procedure
 from tests.made_tables import survival_table
@@ -105,6 +113,37 @@ def test_the_band_over_patients_holds_what_new_patients_give() -> None:
     truth = found[:, 1].mean()
     covered = (found[:, 0] <= truth) & (truth <= found[:, 2])
     assert 0.89 < covered.mean() < 0.99
+
+
+def test_proportional_hazards_of_lesions_that_go_together_are_doubted_as_seldom_as_it_says() -> None:
+    """Times of a patient's four lesions depend on each other, but each has proportional hazards."""
+    doubted = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        shared = np.repeat(rng.normal(size=60), 4)
+        X = np.repeat(rng.normal(size=(60, 1)), 4, axis=0) + 0.2 * rng.normal(size=(240, 1))
+        uniform = stats.norm.cdf(np.sqrt(0.8) * shared + np.sqrt(0.2) * rng.normal(size=240))
+        time, event = np.round(-np.log(uniform) * np.exp(-0.5 * X[:, 0]), 3) + 0.001, rng.random(240) < 0.8
+        model = fit_cox(X, time, event, ["x"], penalizer=0.0)
+        fitted = ((X - model.mean) / model.scale, time, event, model.coefficient, model.standard_error[:, None] ** 2)
+        by_case = float(ph_test(*fitted, ["x"])[0]["p"])
+        patients = np.repeat(np.arange(60), 4).astype(str).tolist()
+        doubted.append([by_case < 0.05, stats.chi2.sf(clustered_ph_test(*fitted, patients)[0], 1) < 0.05])
+    by_cases, by_patients = np.sum(doubted, axis=0)
+    assert by_cases > 30
+    assert stats.binomtest(int(by_patients), 200, 0.05).pvalue > 0.01
+
+
+def test_proportional_hazards_over_patients_of_one_case_are_those_over_cases() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 2))
+    time, event = rng.exponential(size=2000) ** np.exp(0.1 * X[:, 0]), rng.random(2000) < 0.7
+    model = fit_cox(X, time, event, ["x", "z"], penalizer=0.0)
+    fitted = ((X - model.mean) / model.scale, time, event, model.coefficient, np.diag(model.standard_error**2))
+    found = clustered_ph_test(*fitted, list(map(str, range(2000))))
+    expected = [float(row["statistic"]) for row in ph_test(*fitted, ["x", "z"])]
+    assert expected[0] > 10
+    np.testing.assert_allclose(found, expected, rtol=0.15)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.1])

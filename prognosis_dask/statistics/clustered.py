@@ -115,12 +115,24 @@ def sandwich(residuals: FloatArray, inverse: FloatArray, patient_ids: Sequence[s
 
 
 def score_residuals(
-    X: FloatArray, time: FloatArray, event: BoolArray, coefficient: FloatArray
+    X: FloatArray, time: FloatArray, event: BoolArray, coefficient: FloatArray, drift: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """What each case adds to the score of Breslow's partial likelihood, and the information.
 
     A case adds its distance from the risk set's mean at its own event, less what was expected of it at each event that
     it was at risk for (Lin & Wei 1989, equation 2.3).
+
+    Parameters
+    ----------
+    X
+        Shape (cases, columns).
+    time, event
+        Shape (cases,).
+    coefficient
+        Log hazard ratio per unit, shape (columns,).
+    drift
+        A function of time at the distinct times of events, in their order: the score is then that of what the
+        coefficients change by per unit of it.
 
     Returns
     -------
@@ -131,14 +143,53 @@ def score_residuals(
     eta = X @ coefficient
     hazard = np.exp(eta - eta.max())
     at, died = np.unique(time[event], return_counts=True)
+    weight = np.ones(len(at)) if drift is None else drift
     order = np.argsort(time, kind="stable")
     first = np.searchsorted(time[order], at)
     total = hazard[order][::-1].cumsum()[::-1][first]
     mean: FloatArray = (hazard[:, None] * X)[order][::-1].cumsum(axis=0)[::-1][first] / total[:, None]
     until = np.searchsorted(at, time, side="right")
-    rate = np.append(0.0, np.cumsum(died / total))[until]
-    meant = np.vstack([np.zeros(X.shape[1]), np.cumsum((died / total)[:, None] * mean, axis=0)])[until]
+    rises = weight * died / total
+    rate = np.append(0.0, np.cumsum(rises))[until]
+    meant = np.vstack([np.zeros(X.shape[1]), np.cumsum(rises[:, None] * mean, axis=0)])[until]
     residuals: FloatArray = -hazard[:, None] * (X * rate[:, None] - meant)
-    residuals[event] += X[event] - mean[np.searchsorted(at, time[event])]
-    information = np.einsum("i,ij,ik->jk", hazard * rate, X, X) - np.einsum("i,ij,ik->jk", died, mean, mean)
+    own = np.searchsorted(at, time[event])
+    residuals[event] += weight[own, None] * (X[event] - mean[own])
+    information = np.einsum("i,ij,ik->jk", hazard * rate, X, X) - np.einsum("i,ij,ik->jk", weight * died, mean, mean)
     return residuals, np.asarray(information)
+
+
+def clustered_ph_test(
+    X: FloatArray,
+    time: FloatArray,
+    event: BoolArray,
+    coefficient: FloatArray,
+    variance: FloatArray,
+    patient_ids: Sequence[str],
+) -> FloatArray:
+    """:func:`prognosis_dask.statistics.measures.hazards.ph_test` with the variance over patients of what is tested.
+
+    The score of a drift of the coefficients with the rank of time is that test's sum (with Breslow's ties), and its
+    variance is that of Lin & Wei. Both have the information be the same at every event.
+
+    Parameters
+    ----------
+    X, time, event, coefficient, variance
+        As there; ``variance`` of cases as if independent.
+    patient_ids
+        Whose case it is.
+
+    Returns
+    -------
+    array
+        Chi-squared statistics, one degree of freedom, shape (columns,); NaN where a column has no variance.
+    """
+    from scipy.stats import rankdata
+
+    ranks = rankdata(time[event])
+    _, first = np.unique(time[event], return_index=True)
+    drift = ranks[first] - ranks.mean()
+    residuals, _ = score_residuals(X, time, event, coefficient, drift)
+    drifts = patient_sums(residuals @ variance, patient_ids)
+    spread = (drifts**2).sum(axis=0)
+    return np.divide(drifts.sum(axis=0) ** 2, spread, out=np.full(len(spread), np.nan), where=spread > 0)

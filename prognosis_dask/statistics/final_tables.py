@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from prognosis_dask.statistics.clustered import sandwich, score_residuals
+from prognosis_dask.statistics.clustered import clustered_ph_test, sandwich, score_residuals
 from prognosis_dask.statistics.correlation import correlations
 from prognosis_dask.statistics.cox import PartialLikelihood
 from prognosis_dask.statistics.endpoint import FloatArray, Survival
 from prognosis_dask.statistics.learners.cox import ProportionalHazards
-from prognosis_dask.statistics.measures.hazards import ph_test
+from prognosis_dask.statistics.measures.hazards import ph_rows, ph_test
 from prognosis_dask.statistics.nested import Map
 from prognosis_dask.statistics.patients import several_cases
 from prognosis_dask.statistics.procedure import Fitted, Procedure, visible
@@ -60,9 +60,11 @@ def coefficient_tables(model: Fitted, table: FeatureTable) -> dict[str, Rows]:
     if len(cox.coefficient) < event.sum() and len(np.unique(time[event])) > 1:
         Z = model.prepared(table)[:, model.columns]
         penalty = model.tuned["penalty"] * (1 - model.tuned["mixing"])
-        rows["ph"] = ph_test(
-            Z, time, event, cox.coefficient, _covariance(Z, table.endpoint, cox, penalty), model.chosen
-        )
+        fitted = (Z, time, event, cox.coefficient, _covariance(Z, table.endpoint, cox, penalty))
+        if several_cases(table.patient_ids):
+            rows["ph"] = ph_rows(model.chosen, clustered_ph_test(*fitted, table.patient_ids))
+        else:
+            rows["ph"] = ph_test(*fitted, model.chosen)
     return rows
 
 

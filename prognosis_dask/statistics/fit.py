@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 #: Fewer events per feature of the final model are noted.
 _EVENTS_PER_VARIABLE = 10
-_HAZARDS_BY_CASE = " The check of proportional hazards counts cases as independent: its p-values are too small."
 
 
 def fit_models(
@@ -204,11 +203,11 @@ def _notes(table: FeatureTable, procedure: Procedure, model: Fitted, encodings: 
                 "model."
             )
     if several_cases(table.patient_ids):
-        survival = isinstance(table.endpoint, Survival)
+        tested = "risk groups, added value, coefficients, the check of proportional hazards and "
         yield (
             "Some patients have several cases. All cases of a patient are in one fold and are drawn together for the "
-            f"intervals; {'risk groups, added value, coefficients and ' if survival else ''}correlations have "
-            f"variances over patients.{_HAZARDS_BY_CASE if survival else ''}"
+            f"intervals; {tested if isinstance(table.endpoint, Survival) else ''}correlations have variances over "
+            "patients."
         )
     missing = int(np.isnan(visible(procedure, table).X).any(axis=1).sum())
     if missing:

@@ -47,7 +47,6 @@ def ph_test(
     StatisticsError
         When there are fewer than two distinct times of events.
     """
-    from scipy.special import chdtrc
     from scipy.stats import rankdata
 
     if len(np.unique(time[event])) < 2:
@@ -57,6 +56,13 @@ def ph_test(
     scaled = event.sum() * schoenfeld(X, time, event, coefficient) @ variance
     spread = event.sum() * np.diag(variance) * (ranks**2).sum()
     statistic = np.divide((ranks @ scaled) ** 2, spread, out=np.full(len(spread), np.nan), where=spread > 0)
+    return ph_rows(features, statistic)
+
+
+def ph_rows(features: Sequence[str], statistic: FloatArray) -> list[dict[str, str | float]]:
+    """``feature, statistic, p`` of chi-squared statistics of one degree of freedom, one per feature."""
+    from scipy.special import chdtrc
+
     return [
         {"feature": name, "statistic": float(value), "p": float(chdtrc(1, value))}
         for name, value in zip(features, statistic, strict=True)
