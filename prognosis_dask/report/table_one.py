@@ -7,7 +7,7 @@ import numpy as np
 from prognosis_dask.report.content import Rows, Table
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.records import records
-from prognosis_dask.report.words import breakable, number
+from prognosis_dask.report.words import breakable, number, with_powers
 
 
 def table_one(models: ModelFolder) -> Table | None:
@@ -17,7 +17,8 @@ def table_one(models: ModelFolder) -> Table | None:
         return None
     by = [c for c in table.columns if c not in ("variable", "level", "overall", "smd", "missing")]
     groups: list[Rows] = [Rows("", [])]
-    for name, part in table.groupby("variable", sort=False):
+    for variable, part in table.groupby("variable", sort=False):
+        name = with_powers(str(variable))
         levels = [
             (_text(row["level"]), [_text(row[c]) for c in ("overall", *by)] + [_smd(row["smd"])])
             for _, row in part.iterrows()
@@ -63,7 +64,7 @@ def missing(models: ModelFolder) -> Table | None:
         return None
     body = [
         (
-            r.variable,
+            with_powers(r.variable),
             f"{r.missing:.0f}",
             f"{100 * r.missing / cases:.1f} %" if isinstance(cases, int) and cases else "–",
         )

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, Response
 
 from prognosis_dask.brain.size_features import SIZE_FEATURES
 from prognosis_dask.report.canvas import png_address, svg_address
-from prognosis_dask.report.words import number, short_name
+from prognosis_dask.report.words import number, short_name, with_powers
 from prognosis_dask.serve.pictures import outline_png, slice_png
 from prognosis_dask.serve.work import NOTICE
 
@@ -141,8 +141,8 @@ def _with_units(size: dict[str, float]) -> dict[str, float]:
     >>> _with_units({"size_volume": 3.5, "size_product": 700.0})
     {'size volume (mL)': 3.5, 'size product (mm²)': 700.0}
     """
-    units = {name: unit.replace("mm2", "mm²") for name, unit in SIZE_FEATURES.items()}
-    return {f"{name.replace('_', ' ')} ({units[name]})" if name in units else name: size[name] for name in size}
+    units = {name: f"{name.replace('_', ' ')} ({with_powers(unit)})" for name, unit in SIZE_FEATURES.items()}
+    return {units.get(name, name): value for name, value in size.items()}
 
 
 def _percent(share: float) -> str:
