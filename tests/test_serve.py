@@ -495,13 +495,13 @@ def test_uploads_beyond_the_limits_are_cut_off(browser: Browser, server: Running
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("notes.txt", b"not an image", "None of the 1 files is an image"),
-        ("image.dcm", b"DICM" + bytes(300), "None of the 1 files is an image"),
-        ("page.nii.gz", b"<script>alert(1)</script>" * 40, "None of the 1 files is an image"),
+        ("notes.txt", b"not an image", "No image in 1 file: expected"),
+        ("image.dcm", b"DICM" + bytes(300), "No image in 1 file: expected"),
+        ("page.nii.gz", b"<script>alert(1)</script>" * 40, "No image in 1 file: expected"),
         ("cut.zip", b"PK\x03\x04" + bytes(100), "archive is damaged"),
         ("cut.nii.gz", b"\x1f\x8b\x08" + bytes(20), "damaged"),
         ("torn.dcm", bytes(128) + b"DICM" + bytes(range(256)) * 4, "nreadable file"),
-        ("empty.zip", b"PK\x05\x06" + bytes(18), "None of the 0 files"),
+        ("empty.zip", b"PK\x05\x06" + bytes(18), "No image in 0 files"),
     ],
 )
 def test_files_that_are_no_scan_end_in_a_sentence(browser: Browser, name: str, content: bytes, words: str) -> None:
@@ -631,11 +631,11 @@ def test_no_member_is_written_by_its_own_name(tmp_path: Path) -> None:
         ({"zeros.dcm": bytes(25_000_000)}, "many times its size"),
         ({f"{n}.dcm": DICOM for n in range(30)}, "more than 20 files"),
         ({f"{n}.dcm": bytes(9_000_000) for n in range(4)}, "larger than 30 MB"),
-        ({"inner.zip": archive_of({"zeros": bytes(9_000_000)})}, "None of the 1 files"),
+        ({"inner.zip": archive_of({"zeros": bytes(9_000_000)})}, "No image in 1 file"),
         ({"a.nrrd": b"NRRD0004\ntype: short\ndata file: /etc/passwd\nsizes: 2 2 2\n\n"}, "points to another file"),
         ({"a.nrrd": b"NRRD0004\ntype: short\nDataFile: LIST\nsizes: 2 2 2\n\n"}, "points to another file"),
         ({"a.nrrd": b"NRRD0004\ntype: short\nsizes: 9999 9999 9999\n\n"}, "up to 1,000,000"),
-        ({"a.mhd": b"ObjectType = Image\nElementDataFile = /etc/passwd\n"}, "None of the 1 files"),
+        ({"a.mhd": b"ObjectType = Image\nElementDataFile = /etc/passwd\n"}, "No image in 1 file"),
     ],
     ids=["bomb", "count", "size", "nested", "nrrd-file", "nrrd-list", "nrrd-huge", "mhd"],
 )

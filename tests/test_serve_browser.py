@@ -245,7 +245,7 @@ def test_a_structure_is_chosen_where_there_are_several(page: Page, made: Path) -
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("notes.txt", b"no image", "None of the 1 files is an image"),
+        ("notes.txt", b"no image", "No image in 1 file: expected DICOM"),
         ("cut.zip", b"PK\x03\x04" + bytes(60), "The archive is damaged"),
         ("torn.dcm", bytes(128) + b"DICM" + bytes(range(256)) * 4, "nreadable file"),
     ],
