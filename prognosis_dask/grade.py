@@ -59,7 +59,9 @@ def check_grade(job: Job) -> None:
     settle_learner(job.grade)
 
 
-def fit_grade(job: Job, dataset: xr.Dataset, folder: Path, map: Map = map) -> dict[str, Any]:
+def fit_grade(
+    job: Job, dataset: xr.Dataset, folder: Path, map: Map = map, training_map: Map | None = None
+) -> dict[str, Any]:
     """Make the network's volumes, then compare, validate and freeze the models of the grade in ``folder/models``.
 
     Parameters
@@ -72,7 +74,9 @@ def fit_grade(job: Job, dataset: xr.Dataset, folder: Path, map: Map = map) -> di
     folder
         The run's folder: ``brain/`` is read; ``volumes.zarr``, ``networks/`` and ``models/`` are written.
     map
-        Where volumes are made, networks trained and models fitted; called like the built-in one.
+        Where volumes are made and models fitted; called like the built-in one.
+    training_map
+        Where networks are trained; as ``map`` if there is none.
 
     Returns
     -------
@@ -94,8 +98,8 @@ def fit_grade(job: Job, dataset: xr.Dataset, folder: Path, map: Map = map) -> di
     remove_abandoned(networks / FILE)
     known = {*source.families.values(), *(("clinical",) if section.clinical else ())}
     spec = grade_spec(job.model, (*(family for family in _FAMILIES if family in known), FAMILY))
-    extend = NetworkFeatures(str(folder / "volumes.zarr"), section, digest(contents), str(networks))
-    return fit_source(source, spec, folder / "models", map, extend=extend)
+    features = NetworkFeatures(str(folder / "volumes.zarr"), section, digest(contents), str(networks))
+    return fit_source(source, spec, folder / "models", map, extend=features.of_folds(training_map or map))
 
 
 def make_volumes(

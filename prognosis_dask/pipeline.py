@@ -218,7 +218,8 @@ def _run(
     watch.phase("model")
     say("Fitting and validating the model")
     if job.grade.enabled:
-        summary = fit_grade(job, dataset, folder, map_on(client, gpu=job.grade.device == "gpu"))
+        training_map = map_on(client, gpu=job.grade.device == "gpu")
+        summary = fit_grade(job, dataset, folder, map_on(client), training_map)
     else:
         summary = fit_dataset(dataset, job.model, folder / "models", map=map_on(client))
     if "not_fitted" in summary:

@@ -43,7 +43,7 @@ def cohort(folder, signal, count=36):
     families = ("size", *["radiomics"] * 8)
     columns = tuple(f"{family}-{number}" for number, family in enumerate(families))
     table = FeatureTable(X, columns, families, ("",) * 9, names, names, Classes(labels, ("2", "3")))
-    return table, NetworkFeatures(str(folder / "volumes.zarr"), SECTION)
+    return table, NetworkFeatures(str(folder / "volumes.zarr"), SECTION).of_folds()
 
 
 def measured(table, extend, seeds=(0,)):

@@ -170,8 +170,11 @@ def test_learnt_features_are_learnt_once_a_fold_from_its_training_rows() -> None
     table = survival_table(0, p=3)
     seen: list[IntArray] = []
 
-    def extend(table: FeatureTable, train: IntArray) -> FeatureTable:
-        seen.append(train)
+    def extend(table: FeatureTable, folds: Sequence[IntArray]) -> list[FeatureTable]:
+        seen.extend(folds)
+        return [extended(table, train) for train in folds]
+
+    def extended(table: FeatureTable, train: IntArray) -> FeatureTable:
         learnt = table.X[:, :1] - table.X[train, :1].mean()
         return replace(
             table,

@@ -45,7 +45,14 @@ def test_the_run_ends_in_a_frozen_grade_of_all_families(run):
 def test_the_grade_of_the_same_cases_is_fitted_again_without_training(run, monkeypatch):
     first = json.loads((run / "models" / "summary.json").read_text())
     monkeypatch.setattr(network_features, "train", None)
-    assert fit_grade(JOB, read_features(run), run) == first
+    asked = []
+
+    def training_map(function, folds):
+        asked.append(len(folds))
+        return map(function, folds)
+
+    assert fit_grade(JOB, read_features(run), run, training_map=training_map) == first
+    assert asked == [1, 2]  # what is trained has a map of its own: the final network, then those of two folds
 
 
 @pytest.mark.slow

@@ -81,7 +81,9 @@ def fit_models(
     with staging(folder) as work:
         staged = work / folder.name
         staged.mkdir()
-        whole = read.table if extend is None else _extended(read.table, extend, map)
+        whole = read.table
+        if extend is not None:
+            (whole,) = extend(whole, [np.arange(len(whole.case_ids))])
         summary = describe_table(read) | _fit_and_write(read, whole, spec, staged, map, extend)
         write_json(staged / "summary.json", summary)
         publish_folder(staged, folder)
@@ -115,11 +117,6 @@ def fit_source(
         write_json(staged / "summary.json", summary)
         publish_folder(staged, folder)
     return summary
-
-
-def _extended(table: FeatureTable, extend: Extend, map: Map) -> FeatureTable:
-    (whole,) = map(extend, [table], [np.arange(len(table.case_ids))])
-    return whole  # type: ignore[no-any-return]
 
 
 def _fit_and_write(

@@ -17,8 +17,8 @@ from prognosis_dask.statistics.table import FeatureTable
 
 #: Anything called like the built-in ``map``; the function and the items can be pickled.
 Map: TypeAlias = Callable[..., Iterable[Any]]
-#: Adds features learnt on the training rows (given by position) to a table; called once in each outer fold.
-Extend: TypeAlias = Callable[[FeatureTable, IntArray], FeatureTable]
+#: Adds features that are learnt on training rows (given by position) to a table; a table for each of the folds' rows.
+Extend: TypeAlias = Callable[[FeatureTable, Sequence[IntArray]], Iterable[FeatureTable]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +86,8 @@ def validate(
     map
         Runs the tasks; called like the built-in one.
     extend
-        Adds features that are themselves learnt (a network's, say): called once per outer fold with the table and the
-        training rows, through ``map``.
+        Adds features that are themselves learnt (a network's, say): called once, with the table and the training rows
+        of every outer fold.
     horizons_days
         Times at which survival is predicted.
 
@@ -114,13 +114,13 @@ def validate(
     ]
     extended: list[FeatureTable | None] = [None] * len(splits)
     if extend is not None:
-        extended = list(map(partial(_extend, table, extend), [test for _, _, test in splits]))
+        extended = list(extend(table, [_rest(table, test) for _, _, test in splits]))
     tasks = [(*split, name, own) for split, own in zip(splits, extended, strict=True) for name in procedures]
     return list(map(partial(_run_task, table, dict(procedures), seed, tuple(horizons_days)), tasks))
 
 
-def _extend(table: FeatureTable, extend: Extend, test: IntArray) -> FeatureTable:
-    return extend(table, np.setdiff1d(np.arange(len(table.case_ids)), test))
+def _rest(table: FeatureTable, test: IntArray) -> IntArray:
+    return np.setdiff1d(np.arange(len(table.case_ids)), test)
 
 
 def _run_task(
@@ -132,7 +132,7 @@ def _run_task(
 ) -> FoldResult:
     repeat, fold, test, name, extended = task
     table = table if extended is None else extended
-    train = np.setdiff1d(np.arange(len(table.case_ids)), test)
+    train = _rest(table, test)
     try:
         fitted = fit_procedure(procedures[name], table.rows(train), [seed, repeat, fold])
         prediction = fitted.predict(table.rows(test))

@@ -11,6 +11,7 @@ model take the features of several networks.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from prognosis_dask.deep.training import Floats, Trained, provenance, run_networ
 from prognosis_dask.errors import StatisticsError, WeightsError
 from prognosis_dask.job import GradeSection, digest
 from prognosis_dask.statistics.endpoint import Classes, IntArray
+from prognosis_dask.statistics.nested import Extend, Map
 from prognosis_dask.statistics.splitting import split_patients
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.store.publish import staging
@@ -36,10 +38,8 @@ FILE = "network.safetensors"
 class NetworkFeatures:
     """Adds the features of a network trained on some rows of a table to all of its rows.
 
-    To be given to :func:`prognosis_dask.statistics.nested.validate` as ``extend``; that function's ``map`` decides
-    where the folds' networks are trained. It is small, so that it travels with tasks. What a training gave is kept, and
-    taken from there when the same is asked for again: a run that was stopped goes on, one that is repeated trains
-    nothing.
+    It is small, so that it travels with tasks. What a training gave is kept, and taken from there when the same is
+    asked for again: a run that was stopped goes on, one that is repeated trains nothing.
 
     Attributes
     ----------
@@ -84,6 +84,10 @@ class NetworkFeatures:
                 _keep(trained_bytes(trained), network)
         extended = _with_columns(table, values)
         return self._signed(extended, trained) if trained is not None and final else extended
+
+    def of_folds(self, map: Map = map) -> Extend:
+        """To be given to :func:`prognosis_dask.statistics.nested.validate`; ``map`` spreads the folds' trainings."""
+        return lambda table, folds: map(partial(self, table), folds)
 
     def extend_by(self, table: FeatureTable, trained: Trained) -> FeatureTable:
         """The table, of new cases, with the features of a network that is trained already."""
