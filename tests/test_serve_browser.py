@@ -246,6 +246,9 @@ def test_a_brain_scan_from_upload_to_result(page: Page, shared_data: Path) -> No
     for name in ("Mosaic of the slices", "before and after"):
         assert page.get_by_alt_text(re.compile(name)).evaluate("i => i.decode().then(() => i.naturalWidth > 100)")
     assert page.get_by_text("size volume").count() > 0
+    for width in (320, 390, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 def test_clinical_values_are_asked_for_by_the_chosen_model_alone(page: Page, made: Path) -> None:
