@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -83,9 +83,10 @@ def test_files_stay_readable(path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["-c", "import prognosis_dask"], ["-m", "prognosis_dask", "--help"]])
 def test_starting_up_takes_less_than_half_a_second(arguments: list[str]) -> None:
     def seconds() -> float:
-        start = time.perf_counter()
+        """Of the processor: the limit is about what is imported, not about what else the machine does."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-        return time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    # the best of several: the limit is about what is imported, not about what else the machine does
     assert min(seconds() for _ in range(5)) < 0.5
