@@ -75,7 +75,7 @@ def test_only_the_dashboards_own_pages_may_open_its_websocket(local: Client, ori
         "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
         "Sec-WebSocket-Protocol": "bokeh",
     }
-    with closing(HTTPConnection(address, timeout=10)) as connection:
+    with closing(HTTPConnection(address, timeout=100)) as connection:
         connection.request("GET", "/status/ws", headers=headers)
         assert connection.getresponse().status == status
 
@@ -281,7 +281,7 @@ def test_slurm_jobs_of_both_sorts_join_one_scheduler_and_are_cancelled_at_the_en
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     spec = SlurmSpec(
-        folder=str(tmp_path / "shared folder"), interface="lo", python=sys.executable, wait_minutes=1,
+        folder=str(tmp_path / "shared folder"), interface="lo", python=sys.executable, wait_minutes=4,
         dashboard=ANY_PORT,
         cpu=SlurmJobs(jobs=1, workers_per_job=2), gpu=SlurmJobs(jobs=1, memory_per_worker="2 GiB"),
     )  # fmt: skip
@@ -348,13 +348,13 @@ def wait_for_workers(spec: ExistingSpec, count: int) -> None:
     from prognosis_dask.runtime.clusters.existing import existing
 
     with existing(spec) as client:
-        client.wait_for_workers(count, timeout=60) if count else None
+        client.wait_for_workers(count, timeout=200) if count else None
         prepare(client)
 
 
 def test_the_command_lines_cluster_reaches_the_factory(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "prognosis_dask", "index", str(tmp_path), "-o", str(tmp_path), "--cluster", "ssh"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 2
     assert "expected local, cuda, tcp://HOST:PORT, or a cluster file" in done.stderr
     assert read_cluster("cuda", tls=True).tls.enabled

@@ -41,7 +41,7 @@ class Cluster:
     @contextmanager
     def client(self, workers: int) -> Iterator[Client]:
         with Client(self.address) as probe:
-            probe.wait_for_workers(workers, timeout=60)
+            probe.wait_for_workers(workers, timeout=200)
         with connect(ExistingSpec(address=self.address)) as client:
             yield client
 

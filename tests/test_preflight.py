@@ -30,9 +30,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def joined(file: Path, *options: str, prefix: list[str] | None = None) -> Iterator[Client]:
     """A client of the scheduler with this worker, and no other."""
     with ExitStack() as stack:
-        stack.enter_context(worker(file, "--death-timeout", "20", *options, prefix=prefix or []))
+        stack.enter_context(worker(file, "--death-timeout", "100", *options, prefix=prefix or []))
         client = stack.enter_context(Client(scheduler_file=str(file)))
-        client.wait_for_workers(1, timeout=60)
+        client.wait_for_workers(1, timeout=200)
         yield client
         client.retire_workers(list(client.scheduler_info(n_workers=-1)["workers"]))
 
@@ -115,7 +115,7 @@ def test_a_job_for_a_gpu_ends_with_status_2_before_any_work(file: Path, tmp_path
         done = subprocess.run(
             [sys.executable, "-m", "prognosis_dask", "run", tmp_path / "job.toml", "--out", tmp_path / "out",
              "--cluster", tmp_path / "cluster.toml"],
-            capture_output=True, text=True, timeout=120,
+            capture_output=True, text=True, timeout=200,
         )  # fmt: skip
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1, done.stderr
