@@ -41,7 +41,7 @@ def prognosis(*arguments: str | Path, check: bool = True) -> subprocess.Complete
 
 
 def attempts(folder: Path) -> list[int]:
-    with sqlite3.connect(folder / "ledger.sqlite") as ledger:
+    with sqlite3.connect(folder / "ledger.sqlite", timeout=100) as ledger:
         return [row[0] for row in ledger.execute("SELECT attempts FROM outcome")]
 
 
@@ -230,6 +230,7 @@ def test_a_second_driver_on_one_folder_is_refused(made: Path, tmp_path: Path) ->
     command = [sys.executable, "-m", "prognosis_dask", "run", str(made), "--out", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
         wait_for(lambda: (tmp_path / "run.json").exists())
+        first.send_signal(signal.SIGSTOP)  # it has the folder as long as the second one takes
         second = prognosis("run", made, "--out", tmp_path, check=False)
         first.kill()
     assert second.returncode == 2
@@ -285,7 +286,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(made: Path, tmp_pat
     ) as run:
         wait_for(lambda: recorded_rows(tmp_path) >= 1)
         os.killpg(run.pid, signal.SIGINT)
-        _, errors = run.communicate(timeout=30)
+        _, errors = run.communicate(timeout=200)
     assert run.returncode == 130
     assert "stopped. What is finished is kept; the same command goes on from there." in errors
     assert "Traceback" not in errors
@@ -311,25 +312,38 @@ try:
 except KeyboardInterrupt:
     print("stopped")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=25)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
     assert (done.stdout, done.stderr) == ("stopped\n", "")
 
 
-def test_ctrl_c_while_models_are_fitted_prints_no_traceback() -> None:
+def test_ctrl_c_while_models_are_fitted_prints_no_traceback(tmp_path: Path) -> None:
     code = """
-import os, signal, threading, time
+import os, pathlib, signal, sys, threading, time
 from prognosis_dask.runtime.cluster import LocalSpec, connect
 from prognosis_dask.runtime.mapping import map_on
 
+began = pathlib.Path(sys.argv[1])
+
+def fit(number):
+    began.touch()
+    time.sleep(60)
+
+def interrupt():
+    while not began.exists():
+        time.sleep(0.1)
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGINT)
+
 try:
     with connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) as client:
-        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-        map_on(client)(time.sleep, [60.0] * 8)
+        threading.Thread(target=interrupt, daemon=True).start()
+        map_on(client)(fit, range(8))
 except KeyboardInterrupt:
     print("stopped")
     os._exit(0)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    command = [sys.executable, "-c", code, tmp_path / "began"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert (done.stdout, done.stderr) == ("stopped\n", "")
 
 
@@ -352,7 +366,7 @@ def recorded_rows(folder: Path) -> int:
     return len(attempts(folder)) if (folder / "ledger.sqlite").exists() else 0
 
 
-def wait_for(condition, seconds: float = 120) -> None:
+def wait_for(condition, seconds: float = 200) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
