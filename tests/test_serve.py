@@ -12,6 +12,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from prognosis_dask.serve.unpack import unpack
 from prognosis_dask.store.features import read_features
 from prognosis_dask.store.outcome import Outcome
 from prognosis_dask.synthetic import make_cohort
+from tests.dask_processes import wait_for
 from tests.served import Browser, Running, running
 from tests.served_models import make_survival_run
 
@@ -75,7 +77,7 @@ def scan_zip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with connect(LocalSpec(workers=1)) as client:
+    with connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) as client:
         yield client
 
 
@@ -513,25 +515,6 @@ def test_files_that_are_no_scan_end_in_a_sentence(browser: Browser, name: str, c
     assert "<script>alert" not in page.text
 
 
-def test_a_scan_that_waits_or_runs_is_cancelled(browser: Browser, server: Running, scan_zip: bytes) -> None:
-    """Stopped in its run: the worker's process for it is ended, and the worker takes the next scan."""
-    scans = [browser.upload(LUNG, [("images", "scan.zip", scan_zip)], roi="GTV-1") for _ in range(3)]
-    answer = browser.send(LUNG, [("images", "scan.zip", scan_zip)])
-    assert (answer.status, "You have 3 scans at work" in answer.message) == (429, True)
-    places = [browser.state(scan)["place"] for scan in scans]
-    assert [place for place in places if place] == list(range(1, 1 + len([p for p in places if p])))
-    browser.post(f"{scans[2]}/cancel")
-    browser.wait(scans[0], states=("running", "done"))
-    browser.post(f"{scans[0]}/cancel")
-    assert browser.wait(scans[1]) == "done"
-    assert browser.wait(scans[2]) == "cancelled"
-    assert browser.wait(scans[0]) in ("cancelled", "done")
-    deadline = time.monotonic() + 30
-    while server.scans.upload(scans[2].split("/")[-1]).exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def hang(cases: tuple[Case, ...], digests: tuple[str, ...], folder: str) -> list[Outcome]:
     """A stage that never ends; a file says that it began."""
     (Path(folder) / cases[0].case_id).touch()
@@ -539,20 +522,53 @@ def hang(cases: tuple[Case, ...], digests: tuple[str, ...], folder: str) -> list
     raise AssertionError
 
 
-def test_the_work_on_a_case_is_stopped_at_once_and_its_worker_goes_on(client: Client, tmp_path: Path) -> None:
-    def submit(name: str) -> Future:
-        case = Case(name, name, "", "", "", "")
-        work = pickle.dumps((hang, str(tmp_path)))
-        return client.submit(run_task, "hang", work, (case,), ("",), 600.0, pure=False)
+def submit_hanging(client: Client, name: str, folder: Path) -> Future:
+    """Work on a case of this name that only :func:`stop` ends."""
+    case = Case(name, name, "", "", "", "")
+    work = pickle.dumps((hang, str(folder)))
+    return client.submit(run_task, "hang", work, (case,), ("",), 600.0, pure=False)
 
-    going, waiting = submit("going"), submit("waiting")
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "going").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+
+def stop(client: Client, name: str) -> None:
+    client.run(stop_case, short_hash(name))
+
+
+@contextmanager
+def busy(client: Client, folder: Path) -> Iterator[None]:
+    """The only worker has other work: no scan goes on meanwhile."""
+    work = submit_hanging(client, "busy", folder)
+    wait_for((folder / "busy").exists)
+    try:
+        yield
+    finally:
+        stop(client, "busy")
+        assert work.result(timeout=200)[0].problem.code == Code.STOPPED
+
+
+def test_a_scan_that_waits_or_runs_is_cancelled(
+    browser: Browser, server: Running, client: Client, scan_zip: bytes, tmp_path: Path
+) -> None:
+    """Stopped in its run: the worker's process for it is ended, and the worker takes the next scan."""
+    with busy(client, tmp_path):
+        scans = [browser.upload(LUNG, [("images", "scan.zip", scan_zip)], roi="GTV-1") for _ in range(3)]
+        answer = browser.send(LUNG, [("images", "scan.zip", scan_zip)])
+        assert (answer.status, "You have 3 scans at work" in answer.message) == (429, True)
+        browser.wait(scans[0], states=("running",))
+        assert [browser.state(scan)["place"] for scan in scans] == [None, 1, 2]
+        browser.post(f"{scans[2]}/cancel")
+    browser.post(f"{scans[0]}/cancel")
+    assert browser.wait(scans[1]) == "done"
+    assert browser.wait(scans[2]) == "cancelled"
+    assert browser.wait(scans[0]) in ("cancelled", "done")
+    wait_for(lambda: not server.scans.upload(scans[2].split("/")[-1]).exists())
+
+
+def test_the_work_on_a_case_is_stopped_at_once_and_its_worker_goes_on(client: Client, tmp_path: Path) -> None:
+    going, waiting = (submit_hanging(client, name, tmp_path) for name in ("going", "waiting"))
+    wait_for((tmp_path / "going").exists)
     for name in ("going", "waiting"):
-        client.run(stop_case, short_hash(name))
-    codes = [future.result(timeout=60)[0].problem.code for future in (going, waiting)]
+        stop(client, name)
+    codes = [future.result(timeout=200)[0].problem.code for future in (going, waiting)]
     assert codes == [Code.STOPPED, Code.STOPPED]
     assert not (tmp_path / "waiting").exists()
 
@@ -619,10 +635,13 @@ def test_no_member_is_written_by_its_own_name(tmp_path: Path) -> None:
         "..\\..\\c.dcm",
         "x\0y.dcm",
     ]
-    before = {path for path in tmp_path.parent.rglob("*") if tmp_path not in path.parents and path != tmp_path}
-    assert try_archive(tmp_path, archive_of(dict.fromkeys(names, DICOM))) == [f"{n:05d}.dcm" for n in range(1, 7)]
-    after = {path for path in tmp_path.parent.rglob("*") if tmp_path not in path.parents and path != tmp_path}
-    assert after == before
+    inner = tmp_path / "1" / "2" / "3"
+    inner.mkdir(parents=True)
+    assert try_archive(inner, archive_of(dict.fromkeys(names, DICOM))) == [f"{n:05d}.dcm" for n in range(1, 7)]
+    outside = [
+        path for path in tmp_path.rglob("*") if inner not in path.parents and path not in (inner, *inner.parents)
+    ]
+    assert outside == []
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,10 @@ def test_the_page_tells_the_class_that_predict_tells_of_the_same_scan(tmp_path: 
     assert set(thaw(run).fitted.chosen) & set(feature_names()), "the network has a say in the model"
     image, mask = write_scan_files(tmp_path)
     expected = predict_scan(run, [image], tmp_path / "told", mask=mask, clinical={"age": "51"})
-    with connect(LocalSpec(workers=1)) as client, running(client, [run], Settings(tmp_path / "served")) as server:
+    with (
+        connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) as client,
+        running(client, [run], Settings(tmp_path / "served")) as server,
+    ):
         browser = Browser(server.port)
         browser.get("/")
         files = [("images", "new.nii.gz", image.read_bytes()), ("mask", "mask.nii.gz", mask.read_bytes())]
