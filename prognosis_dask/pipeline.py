@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,19 @@ from distributed import Client
 
 from prognosis_dask.brain.size_features import SIZE_FEATURES
 from prognosis_dask.brain.tools import TOOLS, check_tool
-from prognosis_dask.brain_stage import run_brain
 from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.problems import read_problems, write_problems
 from prognosis_dask.counting import count
-from prognosis_dask.deep.engine import (
-    EngineDescription,
-    cases_per_task,
-    describe_engine,
-    frames_together,
-    settle_engine,
-)
+from prognosis_dask.deep.engine import describe_engine, settle_engine
 from prognosis_dask.errors import JobError, Problem, StatisticsError
 from prognosis_dask.grade import check_grade, fit_grade
-from prognosis_dask.job import DeepSection, Job, digest
+from prognosis_dask.job import Job, digest
+from prognosis_dask.job_stages import feature_settings, memory_of, stages_of, wants_gpu
 from prognosis_dask.radiomics import column_names, read_params, unit
 from prognosis_dask.report.page import write_report
 from prognosis_dask.runtime.cluster import LocalSpec, Workers, connect, joined
-from prognosis_dask.runtime.cohort_plan import Stage
 from prognosis_dask.runtime.journal import journal_in
 from prognosis_dask.runtime.mapping import map_on
 from prognosis_dask.runtime.performance import check_report, report_to
@@ -46,30 +38,14 @@ from prognosis_dask.runtime.preflight import check_run
 from prognosis_dask.runtime.record import RunRecord, check_folder
 from prognosis_dask.runtime.run_stages import current, run_all
 from prognosis_dask.runtime.watch import Watch
-from prognosis_dask.stages import (
-    BRAIN_VERSION,
-    DEEP_VERSION,
-    RADIOMICS_VERSION,
-    ROI_VERSION,
-    StageContext,
-    run_deep,
-    run_radiomics,
-    run_roi,
-)
+from prognosis_dask.stages import StageContext
 from prognosis_dask.statistics.defaults import job_spec
 from prognosis_dask.statistics.fit import fit_dataset
 from prognosis_dask.store.brains import BrainStore
 from prognosis_dask.store.features import build_features, write_features
 from prognosis_dask.store.ledger import Ledger
-from prognosis_dask.store.outcome import Outcome
 from prognosis_dask.store.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
-
-#: Bytes that a task may need at its peak: a CT of 512 x 512 with its mask, and the network with its weights.
-IMAGE_MEMORY = 1_000_000_000
-NETWORK_MEMORY = 1_500_000_000
-#: Four sequences of 256 x 256 x 48, the template and the registrations.
-BRAIN_MEMORY = 2_000_000_000
 
 Map = Callable[..., Iterable[Any]]
 Say = Callable[[str], None]
@@ -155,11 +131,6 @@ def run_folder(job: Job, out: Path | str | None) -> Path:
     return Path(out or job.run.out or Path("runs") / job.name).absolute()
 
 
-def wants_gpu(job: Job) -> bool:
-    """Whether some stage runs on a GPU; then each stage asks for the sort of worker that it needs."""
-    return (job.deep.enabled and job.deep.device == "gpu") or (job.grade.enabled and job.grade.device == "gpu")
-
-
 def check_inputs(job: Job, *, model: bool = True) -> None:
     """Refuse what cannot run, to its model or only to its features, before anything is started.
 
@@ -232,8 +203,7 @@ def _run(
 def _features(
     job: Job, client: Client, folder: Path, ledger: Ledger, watch: Watch, performance_report: Path | None, say: Say
 ) -> tuple[RunRecord, xr.Dataset]:
-    memory = max(IMAGE_MEMORY, NETWORK_MEMORY if job.deep.enabled else 0, BRAIN_MEMORY if job.brain.enabled else 0)
-    check_run(client, folder, gpu=wants_gpu(job), memory=memory)
+    check_run(client, folder, gpu=wants_gpu(job), memory=memory_of(job))
     record = RunRecord.begin(job, client)
     record.write(folder)
     watch.phase("cohort")
@@ -251,7 +221,7 @@ def _features(
         job.brain,
         str(brains or ""),
     )
-    stages = _stages(job, cases, context, engine)
+    stages = stages_of(job, cases, context, engine)
     record.digests = {stage.name: digest(sorted(stage.digests.values())) for stage in stages}
     record.settings = feature_settings(job, context, engine)
     record.deep = engine.provenance if engine else None
@@ -318,44 +288,3 @@ def _expect_cases(job: Job, cases: Sequence[Case], problems: Sequence[Problem], 
     counts = Counter(problem.code for problem in problems)
     codes = ", ".join(f"{count} {code}" for code, count in sorted(counts.items()))
     raise JobError(f"no case in {where}, but problems: {codes}; {folder / 'problems.csv'} says of each what to do")
-
-
-def _stages(job: Job, cases: Sequence[Case], context: StageContext, engine: EngineDescription | None) -> list[Stage]:
-    """The job's stages, each with the digests of everything that its results depend on."""
-    images = {case.case_id: case.digest for case in cases}
-    if job.brain.enabled:
-        images = {k: digest(BRAIN_VERSION, known, job.image, job.brain) for k, known in images.items()}
-    roi = {case.case_id: digest(ROI_VERSION, images[case.case_id], job.image, job.frames) for case in cases}
-    cpu, network = ("CPU", "GPU") if wants_gpu(job) else ("", "")
-    size = job.run.cases_per_task
-    stages = [Stage("roi", run_roi, roi, size, resource=cpu, memory=IMAGE_MEMORY)]
-    if job.brain.enabled:
-        stages.insert(0, Stage("brain", run_brain, images, size, resource=cpu, memory=BRAIN_MEMORY))
-    if job.radiomics.enabled:
-        params = context.radiomics.content
-        digests = {case.case_id: digest(RADIOMICS_VERSION, images[case.case_id], job.image, params) for case in cases}
-        stages.append(Stage("radiomics", run_radiomics, digests, size, resource=cpu, memory=IMAGE_MEMORY))
-    if engine:
-        digests = {case.case_id: digest(DEEP_VERSION, roi[case.case_id], engine.provenance) for case in cases}
-        size = cases_per_task(job.deep) if wants_gpu(job) else size
-        group = partial(_frames_together, context.deep)
-        stages.append(Stage("deep", run_deep, digests, size, group, resource=network, memory=NETWORK_MEMORY))
-    return stages
-
-
-def feature_settings(job: Job, context: StageContext, engine: EngineDescription | None) -> dict[str, str]:
-    """What a feature means, whatever the cohort: tables whose features are to be compared must agree in it."""
-    settings = {}
-    if job.radiomics.enabled:
-        settings["radiomics.parameters"] = digest(RADIOMICS_VERSION, context.radiomics.content)
-        settings["radiomics.image"] = digest(job.image)
-    if engine:
-        settings["deep.frames"] = digest(ROI_VERSION, DEEP_VERSION, job.image, job.frames)
-        known = engine.provenance
-        settings |= {f"deep.{key}": known[key] for key in ("network", "output", "weights_sha256") if key in known}
-    return settings
-
-
-def _frames_together(deep: DeepSection, roi: Outcome) -> int:
-    """What tells which cases go through the network together."""
-    return frames_together(deep, int(str(roi.result["n_slices"])))

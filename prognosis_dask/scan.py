@@ -24,7 +24,7 @@ from prognosis_dask.deep.grade_file import read_trained
 from prognosis_dask.errors import CaseError, JobError, StatisticsError
 from prognosis_dask.grade import make_volumes
 from prognosis_dask.job import CohortSection, DeepSection, Job
-from prognosis_dask.pipeline import feature_settings
+from prognosis_dask.job_stages import feature_settings
 from prognosis_dask.radiomics import column_names, read_params, unit
 from prognosis_dask.report.model_folder import read_json
 from prognosis_dask.report.scan import ScanResult, expect_room, write_scan

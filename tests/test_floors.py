@@ -21,6 +21,7 @@ FLOORS = (
     "serve",
     "bench",
     "pipeline",
+    "job_stages",
     "grade",
     "brain_stage",
     "stages",

@@ -16,7 +16,7 @@ from prognosis_dask.deep.engine import describe_engine, settle_engine
 from prognosis_dask.deep.grade_network import feature_names
 from prognosis_dask.errors import JobError, StatisticsError
 from prognosis_dask.job import CohortSection, Job, SynthSection, load_job
-from prognosis_dask.pipeline import feature_settings
+from prognosis_dask.job_stages import feature_settings
 from prognosis_dask.radiomics import read_params
 from prognosis_dask.sections import build_section
 from prognosis_dask.stages import StageContext

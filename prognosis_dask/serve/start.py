@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 
 from prognosis_dask.errors import JobError
-from prognosis_dask.pipeline import BRAIN_MEMORY, IMAGE_MEMORY, NETWORK_MEMORY, wants_gpu
+from prognosis_dask.job_stages import memory_of, wants_gpu
 from prognosis_dask.runtime.cluster import Workers, joined
 from prognosis_dask.runtime.preflight import check_run
 from prognosis_dask.serve.access import is_loopback, token_for
@@ -50,10 +50,8 @@ def serve(models: Sequence[Path], client: Workers, settings: Settings, *, say: C
     served = load_models(models)
     with claim(settings.folder / "serve"), listen(settings.host, settings.port) as listening, joined(client) as cluster:
         scans = Scans(settings.folder / "scans")
-        needed = NETWORK_MEMORY if any(model.job.deep.enabled for model in served.values()) else IMAGE_MEMORY
-        brains = any(model.job.brain.enabled for model in served.values())
-        gpu = any(wants_gpu(model.job) for model in served.values())
-        check_run(cluster, scans.folder, gpu=gpu, memory=BRAIN_MEMORY if brains else needed)
+        jobs = [model.job for model in served.values()]
+        check_run(cluster, scans.folder, gpu=any(map(wants_gpu, jobs)), memory=max(map(memory_of, jobs)))
         desk = Desk(Bench(cluster, scans, settings.limits), served)
         dashboard = cluster.dashboard_link if is_loopback(settings.host) else ""
         app = make_app(desk, scans, settings, dashboard or "")
