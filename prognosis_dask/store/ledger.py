@@ -6,20 +6,18 @@ run folders lie on network disks, where that does not work.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, TextIO
 
 from prognosis_dask.errors import Code, Problem, StoreError
+from prognosis_dask.store.ledger_file import make_ledger, open_ledger, translated
 from prognosis_dask.store.lock import claim
 from prognosis_dask.store.outcome import Outcome
 
@@ -27,25 +25,6 @@ from prognosis_dask.store.outcome import Outcome
 RETRIED = frozenset(
     {Code.WORKER_LOST, Code.TIME_LIMIT, Code.MEMORY_LIMIT, Code.STOPPED, Code.UNEXPECTED, Code.STORE_DAMAGED}
 )
-
-_APPLICATION_ID = 0x70726F67  # "prog": tells a ledger from any other SQLite file
-_VERSION = 2
-_BUSY_SECONDS = 60.0
-
-# the large columns come last: SQLite then finds the small ones without reading them
-_SCHEMA = f"""
-CREATE TABLE outcome (
-    stage TEXT NOT NULL, case_id TEXT NOT NULL, digest TEXT NOT NULL,
-    status TEXT NOT NULL, code TEXT, reason TEXT, place TEXT, patient_id TEXT,
-    finished_at REAL NOT NULL, recorded INTEGER NOT NULL, attempts INTEGER NOT NULL,
-    seconds TEXT NOT NULL, result TEXT NOT NULL,
-    PRIMARY KEY (stage, case_id)
-);
-CREATE INDEX outcome_by_code ON outcome (code, stage);
-CREATE INDEX outcome_by_recorded ON outcome (recorded);
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {_VERSION};
-"""
 
 _RECORD = """
 INSERT INTO outcome (stage, case_id, digest, status, code, reason, place, patient_id,
@@ -112,8 +91,8 @@ class Ledger:
         lock = claim(path)
         try:
             if not path.exists():
-                _make(path)
-            return cls(path, _connect(path), lock)
+                make_ledger(path)
+            return cls(path, open_ledger(path), lock)
         except BaseException:
             lock.close()
             raise
@@ -131,7 +110,7 @@ class Ledger:
         if not path.is_file():
             raise StoreError(f"no ledger at {path}; `prognosis run` makes one, so name the folder of a run")
         # not SQLite's read-only mode: the journal of a driver that was killed must be rolled back before reading
-        connection = _connect(path)
+        connection = open_ledger(path)
         connection.execute("PRAGMA query_only = ON")
         return cls(path, connection, None)
 
@@ -224,7 +203,7 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _translated(self.path):
+        with translated(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -235,69 +214,8 @@ class Ledger:
                 raise
 
     def _rows(self, query: str, *values: str | float) -> list[tuple[Any, ...]]:
-        with _translated(self.path):
+        with translated(self.path):
             return self._connection.execute(query, values).fetchall()
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StoreError(f"the ledger {path} cannot be used: {_cause(path, error)}") from error
-
-
-def _cause(path: Path, error: sqlite3.Error) -> str:
-    """What the disk itself says: to SQLite, a disk that turned read only is one that is "unable to open" a file."""
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-        return f"{os.strerror(errno.ENOSPC)} ({error})"
-    try:
-        with TemporaryFile(dir=path.parent) as probe:
-            probe.write(b"\0")
-    except OSError as refusal:
-        return f"{refusal.strerror} ({error})"
-    return f"{error}; is it in use elsewhere, or on a disk without file locks?"
-
-
-def _make(path: Path) -> None:
-    """Make an empty ledger under another name first, so that readers never see one without its tables."""
-    unfinished = path.with_name(f"{path.name}.new")
-    unfinished.unlink(missing_ok=True)
-    with _translated(path):
-        connection = sqlite3.connect(unfinished)
-        connection.executescript(_SCHEMA)
-        connection.close()
-    unfinished.replace(path)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    with _translated(path):
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
-        )
-        try:
-            _check(connection, path)
-        except BaseException:
-            connection.close()
-            raise
-    return connection
-
-
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    try:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError:  # not SQLite at all
-        application, version = None, None
-    if application != _APPLICATION_ID:
-        raise StoreError(f"{path} is not a ledger; name the folder of a run, or choose another one with --out")
-    if version != _VERSION:
-        raise StoreError(
-            f"{path} is a ledger of version {version}, this program reads version {_VERSION}; "
-            "use the program that wrote it, or choose another folder with --out"
-        )
 
 
 def _row(outcome: Outcome, now: float, recorded: int) -> tuple[object, ...]:
