@@ -16,6 +16,7 @@ from prognosis_dask.errors import CaseError, ClusterError, PrognosisError
 from prognosis_dask.runtime.task import run_task, stop_case
 from prognosis_dask.serve.errors import RefusedError, sentence, without_identifiers
 from prognosis_dask.serve.model import ServedModel
+from prognosis_dask.serve.result import warm_here
 from prognosis_dask.serve.scans import OPEN, Scan
 from prognosis_dask.serve.warm import Warm, run_warm
 from prognosis_dask.serve.work import (
@@ -25,7 +26,6 @@ from prognosis_dask.serve.work import (
     case_name,
     finished_steps,
     steps,
-    warm_here,
     work_on,
 )
 

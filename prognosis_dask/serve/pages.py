@@ -17,7 +17,7 @@ from prognosis_dask.brain.size_features import SIZE_FEATURES
 from prognosis_dask.report.canvas import png_address, svg_address
 from prognosis_dask.report.words import number, short_name, with_powers
 from prognosis_dask.serve.pictures import outline_png, slice_png
-from prognosis_dask.serve.work import NOTICE
+from prognosis_dask.serve.result import NOTICE
 
 _STATIC = {"serve.css": "text/css", "serve.js": "text/javascript", "viewer.js": "text/javascript"}
 #: The one file holds so many slices at most: those of the lesion, evenly chosen where there are more.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -13,10 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from distributed import Client, Future
 
-from prognosis_dask import __version__
 from prognosis_dask.cohort.case import SEQUENCES, Case, write_cases
 from prognosis_dask.cohort.problems import read_problems
 from prognosis_dask.counting import count
@@ -24,26 +21,16 @@ from prognosis_dask.errors import Problem, StoreError
 from prognosis_dask.job import CohortSection, Job
 from prognosis_dask.pipeline import run_features
 from prognosis_dask.runtime.task import run_task
-from prognosis_dask.serve.clinical import told as told_clinical
-from prognosis_dask.serve.drawings import place_among, survival_curves
-from prognosis_dask.serve.look import AUTOMATIC, Look, run_look
+from prognosis_dask.serve.look import Look, run_look
 from prognosis_dask.serve.model import ServedModel, cohort_rules
 from prognosis_dask.serve.pictures import View, run_view
-from prognosis_dask.serve.predict import predict_case, quality_of, scan_warnings
 from prognosis_dask.serve.receive import ReceivedFile
+from prognosis_dask.serve.result import compose
 from prognosis_dask.serve.scans import Scan, Scans
 from prognosis_dask.serve.settings import Limits
 from prognosis_dask.serve.unpack import Unpacked, unpack
-from prognosis_dask.statistics.frozen import QUANTILES
-from prognosis_dask.store.brains import BrainStore
-from prognosis_dask.store.features import read_features
 from prognosis_dask.store.ledger import Ledger
 from prognosis_dask.store.outcome import Outcome
-from prognosis_dask.store.rois import RoiStore
-
-NOTICE = "Research use only. Not a medical device: not for diagnosis or for decisions on treatment."
-#: Drawings and predictions, by libraries that share state, one at a time.
-_ONE = threading.Lock()
 
 Progress = Callable[[str], None]
 
@@ -92,15 +79,6 @@ def steps(model: ServedModel) -> dict[str, str]:
     return {name: label for name, (label, wanted) in named.items() if wanted}
 
 
-def warm_here(model: ServedModel) -> None:
-    """Load what a prediction and its drawings need in this process."""
-    frozen = model.frozen
-    with _ONE:
-        if frozen.survival_by_group:
-            survival_curves(frozen.survival_by_group, "low", {})
-        place_among(np.linspace(0.0, 1.0, len(QUANTILES)), 0.5, None)
-
-
 def finished_steps(bench: Bench, scan_id: str) -> set[str]:
     """The stages of a scan that the ledger of its run holds."""
     try:
@@ -135,7 +113,7 @@ def work_on(scan: Scan, model: ServedModel, bench: Bench, tell: Progress) -> dic
     _run(model.job, bench, case, run, secrets)
     tell("predict")
     shown = _result(view or _view(scan, model, bench, case), secrets)
-    result = _told(scan, model, bench, case, shown)
+    result = compose(scan, model, case, shown, run, bench.scans.path(scan.id))
     result["warnings"] = [*notes, *result["warnings"]]
     result["seconds"] = round(time.monotonic() - started, 2)
     bench.scans.put_result(scan.id, result)
@@ -255,70 +233,3 @@ def _result_of(outcome: Outcome, secrets: Sequence[str]) -> dict[str, Any]:
     if outcome.problem is not None:
         raise ScanFailed(outcome.problem, secrets)
     return {name: value for name, value in outcome.result.items() if name not in ("peak_memory_mb", "read_mb")}
-
-
-def _told(scan: Scan, model: ServedModel, bench: Bench, case: Case, shown: dict[str, Any]) -> dict[str, Any]:
-    folder, run = bench.scans.path(scan.id), bench.scans.upload(scan.id) / "run"
-    with _ONE:
-        found = predict_case(model, read_features(run), run)
-        _draw(model, found["prediction"], folder)
-    spacing = RoiStore.open(run / "rois.zarr").read_roi(case.case_id).image.GetSpacing()
-    result = {
-        "notice": NOTICE,
-        "model": {"title": model.title, **model.facts},
-        "scan": {"modality": case.modality, "roi": case.roi, "sequences": list(case.sequences), **shown},
-        "clinical": told_clinical(model, scan.clinical),
-        **found,
-        "program": f"prognosis_dask {__version__}",
-        "finished": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "quality": _quality(run),
-    }
-    result["warnings"] += scan_warnings(model.training, case.modality, spacing)
-    if model.job.brain.enabled:
-        attributes = _brain(run, case, folder)
-        result["tumour"] = {"size": attributes.get("size", {}), **attributes.get("tumour", {})}
-        result["epitome"] = attributes.get("slices", {})
-        result["quality"] |= quality_of(attributes)
-        learnt, seen = model.training.reference, str(attributes.get("reference", ""))
-        if learnt and seen in SEQUENCES and seen != learnt:
-            result["warnings"].append(f"The brain was prepared on {seen}, those of the training cases on {learnt}.")
-        if case.roi == AUTOMATIC:
-            result["warnings"].insert(0, "The tumour was found automatically, not drawn: look at its outline first.")
-    return result
-
-
-def _draw(model: ServedModel, prediction: dict[str, Any], folder: Path) -> None:
-    frozen = model.frozen
-    if frozen.survival_by_group and "group" in prediction:
-        curves = survival_curves(frozen.survival_by_group, prediction["group"], prediction.get("survival", {}))
-        (folder / "survival.svg").write_text(curves, encoding="utf-8")
-    if prediction.get("percentile") is not None:
-        cutoff = frozen.fitted.cutoff if "group" in prediction else None
-        place = place_among(frozen.risk_quantiles, prediction["risk_score"], cutoff)
-        (folder / "place.svg").write_text(place, encoding="utf-8")
-
-
-def _brain(run: Path, case: Case, folder: Path) -> dict[str, Any]:
-    """What the brain stage says of the case; its pictures are copied beside the result."""
-    store = BrainStore(run / "brain")
-    attributes = dict(store.read(case.case_id).attributes)
-    for name in ("epitome", "quality"):
-        picture = store.folder(case.case_id) / f"{name}.png"
-        if picture.is_file():
-            shutil.copyfile(picture, folder / f"{name}.png")
-    return attributes
-
-
-def _quality(run: Path) -> dict[str, Any]:
-    """What the ROI stage says of the case."""
-    with Ledger.read(run / "ledger.sqlite") as ledger:
-        (outcome,) = ledger.outcomes("roi").values()
-    roi = outcome.result
-    told = {
-        "voxels in the ROI": roi["voxels"],
-        "volume (ml)": roi["volume_ml"],
-        "slices of the ROI": roi["n_slices"],
-    }
-    if roi.get("lesion_cut"):
-        told["note"] = "part of the lesion lies outside of the window of the deep features"
-    return told
