@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -42,6 +43,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:py
 needs_prometheus = pytest.mark.skipif(
     importlib.util.find_spec("prometheus_client") is None, reason="prometheus-client is not installed"
 )
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Such a socket goes here, not in the middle of another file's test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ def page(folder: Path) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])
         page = browser.new_page()
+        page.set_default_timeout(240_000)  # far more than any step takes
         refused: list[str] = []
         page.on("console", lambda message: refused.append(message.text))
         page.on("request", lambda request: refused.append(request.url))
