@@ -15,6 +15,7 @@ import SimpleITK as sitk
 import xarray as xr
 
 from prognosis_dask.cohort.clinical import key
+from prognosis_dask.counting import count
 from prognosis_dask.deep.training import settle_learner
 from prognosis_dask.deep.volume_input import BRAIN, STUDY_SHAPE, TUMOUR, isotropic_crop, study_input
 from prognosis_dask.errors import CaseError, JobError, StatisticsError, StoreError
@@ -145,8 +146,8 @@ def _expect_volumes(source: Source, contents: Sequence[str], brains: Path) -> No
     lost = [case for case, content, held in zip(source.cases, contents, whole, strict=True) if held and not content]
     if lost:
         raise StoreError(
-            f"{len(lost)} prepared brains are damaged, the first in {BrainStore(brains).folder(lost[0])}: remove their "
-            "folders and run the same command again"
+            f"{count(len(lost), 'prepared brain')} missing or damaged, the first in "
+            f"{BrainStore(brains).folder(lost[0])}: remove what is left of each and run the same command again"
         )
 
 

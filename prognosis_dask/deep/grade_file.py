@@ -46,7 +46,7 @@ def read_trained(path: Path) -> Trained:
         raise WeightsError(f"cannot read the grade network {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            f"{path} holds no grade network ({error}); expected what a run wrote as models/network.safetensors"
+            f"{path} holds no grade network ({error}); expected what a run wrote as networks/network.safetensors"
         ) from error
     found = {name: array.shape for name, array in values.items()}
     expected = {**network.parameters, _USUAL: (2, len(feature_names()))}

@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from prognosis_dask.counting import count
 from prognosis_dask.deep.augment import augment
 from prognosis_dask.deep.grade_network import DROPPED, WIDTHS, GradeNetwork, Values
 from prognosis_dask.errors import MissingExtraError, StatisticsError
@@ -245,13 +246,14 @@ def hold_back(
     chosen = np.zeros(len(names), bool)
     for label in (0, 1):
         members = np.flatnonzero(labels[first] == label)
-        count = max(1, round(share * len(members))) if share else 0
-        if len(members) <= count:
+        held = max(1, round(share * len(members))) if share else 0
+        if len(members) <= held:
+            other = f", {held} of them to be held back (none with grade.patience = 0)" if share else ""
             raise StatisticsError(
-                f"{len(members)} training patients are of class {label}, and {count} are to be held back: the network "
-                "needs more of each class (or grade.patience = 0, which holds none back)"
+                f"the {('first', 'second')[label]} class has {count(len(members), 'training patient')}{other}: the "
+                "network needs more of each class"
             )
-        chosen[rng.permutation(members)[:count]] = True
+        chosen[rng.permutation(members)[:held]] = True
     return np.asarray(chosen[number])
 
 
