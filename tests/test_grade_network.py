@@ -67,7 +67,7 @@ def test_a_real_input_of_the_study_gives_sixteen_slices_and_four_of_zeros(shared
         (np.zeros((64, 64)), "shape (64, 64)"),
         (np.zeros((3, 20, 64, 64)), "shape (3, 20, 64, 64)"),
         (np.zeros((0, 64, 64)), "none of them 0"),
-        (np.full((2, 8, 8), np.nan), "128 of 128 voxels are NaN"),
+        (np.full((2, 8, 8), np.nan), "not finite: 128 of 128"),
     ],
 )
 def test_what_is_no_stack_of_slices_is_refused(slices, says):

@@ -85,7 +85,7 @@ def test_a_new_scan_is_predicted_measured_and_shown(run, scan_files, tmp_path, c
     assert np.linalg.norm(np.subtract(told["tumour"]["template_mm"], expected)) < 10
     assert (tmp_path / "told" / "epitome.png").read_bytes().startswith(b"\x89PNG")
     # a made head is no ball of noise: what lies outside of what the model knows is said, of one scan and not of many
-    assert any("outside of what any training case had" in warning for warning in told["warnings"])
+    assert any("Outside of what any training case had" in warning for warning in told["warnings"])
     assert not any("% of the cases" in warning for warning in told["warnings"])
     assert told["model"]["predicts"] == "grade: 2 or 3"
     assert "before and after the preparation" in (tmp_path / "told" / "scan.html").read_text()
