@@ -214,7 +214,7 @@ def _in_deviations(features: Floats, usual: Floats) -> Floats:
 
 
 def _expect_finite(arrays: Iterable[Floats], curve: Sequence[Epoch], section: GradeSection) -> None:
-    """A training that ran away would leave columns without a value, which models pass over in silence."""
+    """A training that ran away leaves features that are all zero or missing, which models pass over in silence."""
     if not all(np.isfinite(array).all() for array in arrays):
         losses = ", ".join(f"{epoch.training_loss:.3g}" for epoch in curve)
         raise StatisticsError(
