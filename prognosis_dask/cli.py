@@ -11,7 +11,9 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from prognosis_dask import __version__
 from prognosis_dask.cli_models import add_model_commands
@@ -40,9 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
         print("\nprognosis: stopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
-        # threads of the cluster may still wait for a worker in the middle of a case: nothing is lost by not waiting
         sys.stderr.flush()
-        os._exit(EXIT_STOPPED)
+        _leave(EXIT_STOPPED)
+
+
+def _leave(status: int) -> NoReturn:
+    """End now: threads of the cluster may still wait for a worker in the middle of a case; nothing is lost by it."""
+    from multiprocessing import active_children, util
+
+    with suppress(Exception):
+        for worker in active_children():  # one that is only starting would look for what is given back now
+            worker.kill()
+        # semaphores that are not given back are complained of after the end
+        util._run_finalizers(0)  # type: ignore[attr-defined]
+    os._exit(status)
 
 
 def keep_interrupt(unraisable: sys.UnraisableHookArgs) -> None:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import xarray as xr
 from distributed import Client
@@ -231,8 +232,10 @@ def test_a_second_driver_on_one_folder_is_refused(made: Path, tmp_path: Path) ->
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
         wait_for(lambda: (tmp_path / "run.json").exists())
         first.send_signal(signal.SIGSTOP)  # it has the folder as long as the second one takes
-        second = prognosis("run", made, "--out", tmp_path, check=False)
-        first.kill()
+        try:
+            second = prognosis("run", made, "--out", tmp_path, check=False)
+        finally:
+            first.kill()
     assert second.returncode == 2
     assert "is in use by process" in second.stderr
 
@@ -314,6 +317,19 @@ except KeyboardInterrupt:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
     assert (done.stdout, done.stderr) == ("stopped\n", "")
+
+
+def test_ctrl_c_while_workers_start_is_answered_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "prognosis_dask", "run", str(JOBS / "demo.toml"), "--out", str(tmp_path / "run")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        # the process of a worker, which has only begun to import
+        wait_for(lambda: any("spawn_main" in " ".join(child.cmdline()) for child in psutil.Process(run.pid).children()))
+        os.killpg(run.pid, signal.SIGINT)
+        output, errors = run.communicate(timeout=200)
+    assert (run.returncode, output) == (130, "")
+    assert errors.strip() == "prognosis: stopped. What is finished is kept; the same command goes on from there."
 
 
 def test_ctrl_c_while_models_are_fitted_prints_no_traceback(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def worker_process(*, host: str, memory_limit: int, security: Security | None, *
             "memory_limit": memory_limit,
             "dashboard_address": f"{host}:0",
             "silence_logs": logging.CRITICAL,
-            "preload": ["prognosis_dask.runtime.clusters.uninterrupted"],
+            "preload_nanny": ["prognosis_dask.runtime.clusters.uninterrupted"],
             "security": security,
             "protocol": "tls://" if security else "tcp://",
             **options,

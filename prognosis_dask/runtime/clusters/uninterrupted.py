@@ -1,13 +1,15 @@
-"""Loaded by the workers that are started here: Ctrl-C is for the driver, which then ends them.
+"""Loaded by the nannies that are started here: Ctrl-C is for the driver, which then ends their workers.
 
 On a terminal the signal reaches every process of the run, and workers would answer it with a traceback each.
 """
 
 import signal
+from multiprocessing import resource_tracker
 
-from distributed import Worker
+from distributed import Nanny
 
 
-def dask_setup(worker: Worker) -> None:
-    """Called by Dask in the worker's process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def dask_setup(nanny: Nanny) -> None:
+    """Called by Dask on the thread that starts the workers; they inherit what it blocks, from their first moment on."""
+    resource_tracker.ensure_running()  # its start, which comes with that of the first process, would unblock the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
