@@ -182,9 +182,7 @@ def test_features_of_other_parameters_are_refused_naming_them(folder: Path, tmp_
     (tmp_path / "spec.toml").write_text(SPEC + '[source]\n"radiomics.parameters" = "A"\n')
     prognosis_dask.fit(folder / "first.csv", tmp_path / "spec.toml", tmp_path, say=lambda _: None)
     (tmp_path / "other.toml").write_text('[source]\n"radiomics.parameters" = "B"\n')
-    message = (
-        rf"second\.csv .* other radiomics parameters \(B\) than those of the model in {tmp_path} \(A\)"
-    )
+    message = rf"second\.csv .* other radiomics parameters \(B\) than those of the model in {tmp_path} \(A\)"
     with pytest.raises(StatisticsError, match=message):
         prognosis_dask.predict(tmp_path, folder / "second.csv", spec=tmp_path / "other.toml", say=lambda _: None)
     said: list[str] = []
