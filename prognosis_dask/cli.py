@@ -13,10 +13,10 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from prognosis_dask import __version__
-from prognosis_dask.cli_models import add_model_commands
+from prognosis_dask.cli_models import add_command, add_model_commands
 from prognosis_dask.counting import count
 from prognosis_dask.errors import PrognosisError
 
@@ -67,13 +67,17 @@ def keep_interrupt(unraisable: sys.UnraisableHookArgs) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="prognosis", description="Cohort-scale imaging prognosis on Dask.")
+    parser = argparse.ArgumentParser(
+        prog="prognosis",
+        description="Cohort-scale imaging prognosis on Dask.",
+        epilog="To begin: prognosis run jobs/demo.toml; prognosis run --help",
+    )
     parser.add_argument("--version", action="version", version=f"prognosis {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    index = commands.add_parser("index", help="crawl folders of images and masks into a table of cases")
+    index = add_command(commands, "index", "crawl folders of images and masks into a table of cases")
     index.add_argument("sources", nargs="+", type=Path, metavar="DIR", help="folder of downloads, or a pyradiomics CSV")
-    index.add_argument("-o", "--out", required=True, type=Path, help="where cases.csv and problems.csv go")
+    _out_argument(index, "where cases.csv and problems.csv go", required=True)
     index.add_argument("--collection", default="generic", help="preset of ROI names and clinical columns")
     index.add_argument("--clinical", default="", metavar="TABLE", help="CSV or XLSX with a row per patient")
     index.add_argument("--roi", action="append", default=[], metavar="NAME", help="ROI name, or re:REGEX; repeatable")
@@ -81,26 +85,28 @@ def _parser() -> argparse.ArgumentParser:
     _cluster_argument(index)
     index.set_defaults(command=_index)
 
-    run = commands.add_parser("run", help="run a job to its report; again, to go on where it was stopped")
-    run.add_argument("job", type=Path, metavar="JOB.toml")
-    run.add_argument("--out", type=Path, help="the run's folder (default: runs/<job name>)")
-    run.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job file")
+    run = add_command(commands, "run", "run a job to its report; again, to go on where it was stopped")
+    run.add_argument("job", type=Path, metavar="JOB.toml", help="what to run; the project's own are in jobs/")
+    _out_argument(run, "the run's folder (default: runs/<job name>)")
+    run.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job file; repeatable"
+    )
     _cluster_argument(run)
     run.add_argument("--performance-report", type=Path, metavar="FILE", help="write Dask's report of the run (HTML)")
     run.set_defaults(command=_run)
 
-    status = commands.add_parser("status", help="done, failed and waiting per stage, also while a run goes on")
-    status.add_argument("folder", type=Path, metavar="DIR")
+    status = add_command(commands, "status", "done, failed and waiting per stage, also while a run goes on")
+    status.add_argument("folder", type=Path, metavar="DIR", help="a run's")
     status.add_argument("--watch", action="store_true", help="redraw every two seconds until the run has ended")
     status.set_defaults(command=_status)
 
-    report = commands.add_parser("report", help="write DIR/report.html and DIR/figures/ anew, of a run or of models")
-    report.add_argument("folder", type=Path, metavar="DIR")
+    report = add_command(commands, "report", "write DIR/report.html and DIR/figures/ anew, of a run or of models")
+    report.add_argument("folder", type=Path, metavar="DIR", help="a run's, or where fit, compare or validate wrote")
     report.set_defaults(command=_report)
 
     add_model_commands(commands, _cluster_argument)
 
-    weights = commands.add_parser("weights", help="a network's weight files")
+    weights = add_command(commands, "weights", "a network's weight files")
     actions = weights.add_subparsers(required=True, metavar="ACTION")
     convert = actions.add_parser("convert", help="write a GluonCV .params file as .safetensors")
     convert.add_argument("source", type=Path, metavar="IN.params")
@@ -108,40 +114,38 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--network", default="i3d_inceptionv1_kinetics400", metavar="NAME")
     convert.set_defaults(command=_convert)
 
-    serve = commands.add_parser("serve", help="pages on which one scan is uploaded and predicted by frozen models")
+    serve = add_command(commands, "serve", "pages on which one scan is uploaded and predicted by frozen models")
     serve.add_argument("--model", action="append", required=True, type=Path, metavar="DIR", help="a run's; repeatable")
     _cluster_argument(serve)
     serve.add_argument("--port", type=_port, default=8080, help="default: 8080; 0: one that is free")
     serve.add_argument("--host", default="127.0.0.1", help="another than 127.0.0.1 asks visitors for a token")
     serve.add_argument("--token", default="", help="what to ask for (default: none on 127.0.0.1, else a new one)")
-    serve.add_argument("--out", type=Path, default=Path("runs/serve"), help="uploads, results (default: runs/serve)")
+    _out_argument(serve, "uploads, results (default: runs/serve)", default=Path("runs/serve"))
     serve.set_defaults(command=_serve)
 
-    bench = commands.add_parser("bench", help="measure patients per minute, images to features, on this machine")
+    bench = add_command(commands, "bench", "measure patients per minute, images to features, on this machine")
     bench.add_argument("source", type=Path, metavar="JOB_OR_DIR", help="a job file, or a folder of downloads")
     bench.add_argument("--virtual", type=int, default=0, metavar="N", help="N cases over the same files")
     bench.add_argument("--workers", type=_numbers, default=(1, 2), metavar="N,N", help="default: 1,2")
     bench.add_argument(
         "--cases-per-task", type=_numbers, default=(0,), metavar="N,N", help="0: chosen by the runner (default)"
     )
-    bench.add_argument(
-        "--out", type=Path, default=Path("runs/bench"), help="table, plot and runs (default: runs/bench)"
-    )
+    _out_argument(bench, "table, plot, runs (default: runs/bench)", default=Path("runs/bench"))
     bench.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job")
     bench.set_defaults(command=_bench)
 
-    agree = commands.add_parser("reproducibility", help="which features agree between two measurements of the patients")
+    agree = add_command(commands, "reproducibility", "which features agree between two measurements of the patients")
     agree.add_argument("first", type=Path, metavar="RUN_OR_TABLE", help="alone: the two series of each patient in it")
     agree.add_argument("second", nargs="?", type=Path, metavar="RUN_OR_TABLE")
-    agree.add_argument("-o", "--out", type=Path, metavar="DIR", help="agreement per feature, families, violin plot")
+    _out_argument(agree, "agreement per feature, families, violin plot")
     agree.add_argument("--threshold", type=float, default=0.85, help="concordance of a reproducible feature (0.85)")
     agree.add_argument("--modalities", type=_names, default=(), metavar="A,B", help="cases of A with those of B: CT,MR")
     agree.set_defaults(command=_reproducibility)
 
-    synth = commands.add_parser("synth", help="write a made cohort: images, masks and a clinical table")
-    synth.add_argument("folder", type=Path, metavar="DIR")
-    synth.add_argument("--patients", type=int, default=60, metavar="N")
-    synth.add_argument("--seed", type=int, default=0)
+    synth = add_command(commands, "synth", "write a made cohort: images, masks and a clinical table")
+    synth.add_argument("folder", type=Path, metavar="DIR", help="where it goes: new, or empty")
+    synth.add_argument("--patients", type=int, default=60, metavar="N", help="default: 60")
+    synth.add_argument("--seed", type=int, default=0, help="another cohort for each (default: 0)")
     synth.add_argument("--study", default="chest", choices=["chest", "brain"], help="default: chest")
     synth.add_argument("--signal", type=float, default=1.0, help="how much images say about the outcome; 0: nothing")
     synth.add_argument("--no-bad-cases", action="store_true", help="leave out the spoilt patients")
@@ -150,6 +154,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     synth.set_defaults(command=_synth)
     return parser
+
+
+def _out_argument(parser: argparse.ArgumentParser, what: str, **more: Any) -> None:
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help=what, **more)
 
 
 def _cluster_argument(parser: argparse.ArgumentParser) -> None:

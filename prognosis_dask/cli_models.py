@@ -16,29 +16,42 @@ _SCAN = "tables, a run's folder, or one new scan: the image files of its sequenc
 folder of its DICOM series"
 
 
+def add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str
+) -> argparse.ArgumentParser:
+    """Add a command; what it does stands in the list of all and over its own help."""
+    return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+
+
 def add_model_commands(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     cluster_argument: Callable[[argparse.ArgumentParser], None],
 ) -> None:
     """Add the four commands to the parser's."""
-    fit = commands.add_parser("fit", help="compare models of a run's or a table's features, freeze one, report")
+    fit = add_command(commands, "fit", "compare models of a run's or a table's features, freeze one, report")
     _arguments(fit, cluster_argument, "folder for models/ and report.html (default: the run's)")
     fit.set_defaults(command=_fit)
 
-    compare = commands.add_parser("compare", help="test which procedures differ, on the same folds")
+    compare = add_command(commands, "compare", "test which procedures differ, on the same folds")
     _arguments(compare, cluster_argument, "folder for the tables")
     compare.add_argument("--procedures", type=_names, default=(), metavar="A,B", help="these only (default: all)")
     compare.set_defaults(command=_compare)
 
-    validate = commands.add_parser("validate", help="a frozen model on another cohort, or procedures on this one")
-    _arguments(validate, cluster_argument, "folder for the tables", data="MODEL_OR_TABLE")
+    validate = add_command(commands, "validate", "a frozen model on another cohort, or procedures on this one")
+    _arguments(
+        validate,
+        cluster_argument,
+        "folder for the tables",
+        "MODEL_OR_TABLE",
+        f"a frozen model's folder, or none; then {_DATA}",
+    )
     validate.add_argument(
         "--method", choices=["nested", "bootstrap", "permutation"], help="of procedures on this cohort"
     )
     validate.set_defaults(command=_validate)
 
-    predict = commands.add_parser("predict", help="risk or class of the cases of a table or a run, by a frozen model")
-    predict.add_argument("model", type=Path, metavar="MODEL_DIR")
+    predict = add_command(commands, "predict", "risk or class of the cases of a table or a run, by a frozen model")
+    predict.add_argument("model", type=Path, metavar="MODEL_DIR", help="a frozen model: the folder of a run or of fit")
     predict.add_argument("data", nargs="+", type=Path, metavar="TABLE_RUN_OR_SCAN", help=_SCAN)
     predict.add_argument("-o", "--out", required=True, type=Path, help="a CSV file; of one new scan a folder")
     predict.add_argument("--mask", default="", metavar="FILE", help="of one new scan: where the tumour is outlined")
@@ -54,8 +67,9 @@ def _arguments(
     cluster_argument: Callable[[argparse.ArgumentParser], None],
     out: str,
     data: str = "TABLE_OR_RUN",
+    what: str = _DATA,
 ) -> None:
-    parser.add_argument("data", nargs="+", type=Path, metavar=data, help=_DATA)
+    parser.add_argument("data", nargs="+", type=Path, metavar=data, help=what)
     _spec_arguments(parser)
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help=out)
     cluster_argument(parser)

@@ -268,7 +268,13 @@ def _check(job: Job, where: str) -> None:
     expect(sum(ways) <= 1, "cohort", "more than one source", "one of cohort.cases, cohort.sources, synth.patients")
     expect(job.synth.patients >= 0, "synth.patients", job.synth.patients, "zero or more")
     expect(job.synth.seed >= 0, "synth.seed", job.synth.seed, "zero or more")
-    expect(len(job.frames.window) in (0, 2), "frames.window", job.frames.window, "two numbers, or none")
+    window = job.frames.window
+    expect(
+        not window or (len(window) == 2 and window[0] < window[1]),
+        "frames.window",
+        list(window),
+        "two numbers, the lower one first, or none",
+    )
     expect(job.image.margin_mm >= 0, "image.margin_mm", job.image.margin_mm, "zero or more")
     alone = cohort.automatic and not job.brain.enabled
     expect(not alone, "cohort.automatic", True, "false, unless brain.enabled, whose stage looks for the tumour")

@@ -140,7 +140,7 @@ def test_two_modalities_of_one_run_are_compared_where_patients_have_three(tmp_pa
     assert found.agreement[0]["ccc"] == pytest.approx(2 * s2 / (2 * s2 + shift**2))
     with pytest.raises(StatisticsError, match="no case is of modality US; the cases are of: CT, MR, PT"):
         prognosis_dask.reproducibility(tmp_path / "run.csv", modalities=("CT", "US"))
-    with pytest.raises(StatisticsError, match="1 modalities"):
+    with pytest.raises(StatisticsError, match="--modalities CT: expected two of them"):
         prognosis_dask.reproducibility(tmp_path / "run.csv", modalities=("CT",))
 
 

@@ -220,7 +220,7 @@ def test_a_folder_with_something_else_is_refused(made, folder, tmp_path):
 
 
 def test_a_cohort_without_patients_is_a_mistake(tmp_path):
-    with pytest.raises(JobError, match="asked for -2 patients with seed 7"):
+    with pytest.raises(JobError, match="a cohort of -2 patients was asked for, expected one or more"):
         make_cohort(tmp_path, replace(SETTINGS, patients=-2, seed=7))
 
 

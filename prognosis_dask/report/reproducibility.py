@@ -124,7 +124,7 @@ def _pairs(first: Path | str, second: Path | str | None, modalities: Sequence[st
     if not modalities:
         return pair_within(one) if second is None else pair(one, read_measurement(second))
     if len(modalities) != 2:
-        raise StatisticsError(f"{len(modalities)} modalities ({', '.join(modalities)}), expected two")
+        raise StatisticsError(f"--modalities {','.join(modalities)}: expected two of them, such as CT,MR")
     other = one if second is None else read_measurement(second)
     return pair(of_modality(one, modalities[0]), of_modality(other, modalities[1]))
 

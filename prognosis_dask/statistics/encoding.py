@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from prognosis_dask.cohort.clinical import key
+from prognosis_dask.counting import count
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.columns import Column, Encoding, encode, family_of, learn_encoding, tells_the_outcome
 from prognosis_dask.statistics.endpoint import FloatArray
@@ -164,7 +165,7 @@ def encode_columns(encodings: Sequence[Encoding], columns: Columns) -> tuple[Flo
     absent = [e.column for e, column in zip(encodings, found, strict=True) if column is None]
     if absent:
         raise StatisticsError(
-            f"{len(absent)} of the {len(encodings)} columns that the model takes are missing: "
+            f"the table lacks {len(absent)} of the {count(len(encodings), 'column')} that the model takes: "
             f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
         )
     parts, units, notes = [], list[str](), []

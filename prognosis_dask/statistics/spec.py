@@ -183,7 +183,12 @@ def check_spec(spec: ModelSpec, where: str) -> None:
     expect(rule.draws >= 1, "validation.draws", rule.draws, "one or more")
     expect(all(days > 0 for days in rule.horizons_days), "validation.horizons_days", rule.horizons_days, "days above 0")
     expect(not (end.label and (end.time or end.event)), "endpoint.label", end.label, "a label, or time and event")
-    expect(bool(end.time) == bool(end.event), "endpoint", (end.time, end.event), "both time and event, or neither")
+    expect(
+        bool(end.time) == bool(end.event),
+        "endpoint",
+        {"time": end.time, "event": end.event},
+        "both time and event, or neither",
+    )
     known = ", ".join(spec.procedure)
     named = f"one of the procedures: {known}" if known else "a [procedure.NAME] of that name, or no final"
     expect(not spec.final or spec.final in spec.procedure, "final", spec.final, named)

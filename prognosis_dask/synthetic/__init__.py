@@ -76,10 +76,10 @@ def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> MadeCoh
     StoreError
         When the folder holds anything else than a cohort made with the same settings, or cannot be made.
     """
-    if settings.patients < 1 or settings.seed < 0:
-        raise JobError(
-            f"asked for {settings.patients} patients with seed {settings.seed}, expected one or more and zero or more"
-        )
+    if settings.patients < 1:
+        raise JobError(f"a cohort of {settings.patients} patients was asked for, expected one or more")
+    if settings.seed < 0:
+        raise JobError(f"the seed is {settings.seed}, expected zero or more")
     if settings.matrix < LEAST_MATRIX:
         raise JobError(f"synth.matrix is {settings.matrix}, expected {LEAST_MATRIX} voxels across a slice or more")
     state = folder / "synth.json"

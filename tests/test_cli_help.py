@@ -1,0 +1,40 @@
+"""The commands' own help: what each does, and one way to say where its results go."""
+
+from __future__ import annotations
+
+import pytest
+
+from prognosis_dask.cli import main
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--help"])
+    assert ended.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_the_list_of_commands_says_how_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "To begin: prognosis run jobs/demo.toml" in told(capsys)
+
+
+@pytest.mark.parametrize(
+    ("command", "does"),
+    [
+        ("index", "Crawl folders of images and masks into a table of cases."),
+        ("run", "Run a job to its report; again, to go on where it was stopped."),
+        ("fit", "Compare models of a run's or a table's features, freeze one, report."),
+        ("compare", "Test which procedures differ, on the same folds."),
+        ("validate", "A frozen model on another cohort, or procedures on this one."),
+        ("predict", "Risk or class of the cases of a table or a run, by a frozen model."),
+        ("serve", "Pages on which one scan is uploaded and predicted by frozen models."),
+        ("bench", "Measure patients per minute, images to features, on this machine."),
+        ("reproducibility", "Which features agree between two measurements of the patients."),
+    ],
+)
+def test_a_command_that_writes_says_what_it_does_and_takes_o_for_where(
+    command: str, does: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = told(capsys, command)
+    assert does in text
+    assert "-o DIR, --out DIR" in text or "-o OUT, --out OUT" in text
