@@ -1,4 +1,4 @@
-"""Can a folder be written? Asked before the work whose result it is to take."""
+"""Can a folder take a result, and would nothing else be lost? Asked before the work."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from prognosis_dask.errors import StoreError
+
+#: What tells a folder of runs or models, and what in it is replaced as a whole.
+_OWN = ("ledger.sqlite", "run.json", "models/summary.json")
+_REPLACED = ("models", "figures")
 
 
 def expect_writable(folder: Path | str | None, how: str = "with --out") -> None:
@@ -32,6 +36,22 @@ def expect_writable(folder: Path | str | None, how: str = "with --out") -> None:
         TemporaryFile(dir=nearest).close()
     except OSError as error:
         raise cannot_write(folder, error, how) from error
+
+
+def expect_no_loss(folder: Path | str | None) -> None:
+    """Refuse a folder with ``models/`` or ``figures/`` of somebody else's, in which a run or models would replace them.
+
+    Raises
+    ------
+    StoreError
+        Naming what would be lost.
+    """
+    if folder is None or any((Path(folder) / mark).is_file() for mark in _OWN):
+        return
+    for name in _REPLACED:
+        held = Path(folder) / name
+        if held.is_dir() and any(held.iterdir()):
+            raise StoreError(f"{held} holds something else, which would be lost; choose another folder with --out")
 
 
 def cannot_write(folder: Path | str, error: OSError, how: str = "with --out") -> StoreError:

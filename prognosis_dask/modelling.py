@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prognosis_dask.counting import count
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.folders import expect_writable
+from prognosis_dask.folders import expect_no_loss, expect_writable
 from prognosis_dask.statistics import comparing
 from prognosis_dask.statistics.evaluate import Tables, evaluate, time_grid
 from prognosis_dask.statistics.external import (
@@ -95,6 +95,7 @@ def fit(
     folder = _out(data, out)
     _expect_no_other_run(folder, data)
     expect_writable(folder)
+    expect_no_loss(folder)
     read = _read(data, spec, say)
     comparing.expect_sound(read, spec)
     names = ", ".join(comparing.procedures_of(read, spec))
@@ -133,6 +134,7 @@ def compare(
     """
     spec = _spec(spec, overrides)
     expect_writable(out)
+    expect_no_loss(out)
     read = _read(data, spec, say)
     known = comparing.procedures_of(read, spec)
     unknown = [name for name in procedures if name not in known]
@@ -173,6 +175,7 @@ def validate(
     """
     spec = _spec(spec, overrides)
     expect_writable(out)
+    expect_no_loss(out)
     if model is not None:
         return _validate_frozen(model, data, spec, out, say)
     if spec.validation.method == "nested":

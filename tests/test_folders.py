@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import prognosis_dask
 from prognosis_dask.errors import StoreError
-from prognosis_dask.folders import expect_writable
+from prognosis_dask.folders import expect_no_loss, expect_writable
+from prognosis_dask.runtime.record import check_folder
 from tests.mounts import mounted
 
 
@@ -29,3 +31,20 @@ def test_a_read_only_folder_is_refused_with_what_the_disk_says(tmp_path: Path) -
     read_only = mounted("-t", "tmpfs", "-o", "ro", "tmpfs", at=tmp_path)
     with read_only, pytest.raises(StoreError, match=r"cannot write in .* \(Read-only file system\)"):
         expect_writable(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["models", "figures"])
+def test_what_somebody_else_keeps_there_is_not_replaced(name: str, tmp_path: Path) -> None:
+    expect_no_loss(None)
+    expect_no_loss(tmp_path)
+    (tmp_path / name).mkdir()
+    expect_no_loss(tmp_path)
+    (tmp_path / name / "mine.png").write_text("")
+    with pytest.raises(StoreError, match=rf"{name} holds something else, which would be lost; choose another folder"):
+        expect_no_loss(tmp_path)
+    with pytest.raises(StoreError, match="which would be lost"):
+        check_folder(tmp_path, "demo")
+    with pytest.raises(StoreError, match="which would be lost"):
+        prognosis_dask.fit("table.csv", out=tmp_path)
+    (tmp_path / "ledger.sqlite").write_text("")  # as a run has one from its first moment on
+    expect_no_loss(tmp_path)

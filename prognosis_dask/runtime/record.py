@@ -15,7 +15,7 @@ from typing import Any
 from distributed import Client
 
 from prognosis_dask.errors import StoreError
-from prognosis_dask.folders import cannot_write
+from prognosis_dask.folders import cannot_write, expect_no_loss
 from prognosis_dask.job import Job
 
 #: The packages whose version can change a value.
@@ -85,13 +85,14 @@ class RunRecord:
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """Refuse a folder that holds the run of another job, which this one would replace.
+    """Refuse a folder that holds the run of another job, or what is no run's, which this one would replace.
 
     Raises
     ------
     StoreError
-        When ``run.json`` there names another job.
+        Saying what it holds.
     """
+    expect_no_loss(folder)
     try:
         other = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("name", name)
     except (OSError, ValueError, AttributeError):
