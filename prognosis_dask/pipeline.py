@@ -19,6 +19,7 @@ from distributed import Client
 from prognosis_dask.brain.size_features import SIZE_FEATURES
 from prognosis_dask.brain.tools import TOOLS, check_tool
 from prognosis_dask.cohort.case import Case, read_cases, write_cases
+from prognosis_dask.cohort.clinical import key
 from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.problems import read_problems, write_problems
@@ -145,9 +146,9 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
             "--set cohort.sources=/data/..."
         )
     resolve(job.cohort)
-    for key, path in [("cases", job.cohort.cases), ("clinical", job.cohort.clinical)]:
+    for name, path in [("cases", job.cohort.cases), ("clinical", job.cohort.clinical)]:
         if path and not Path(path).is_file():
-            raise JobError(f"cohort.{key}: no file at {path}")
+            raise JobError(f"cohort.{name}: no file at {path}")
     for path in job.cohort.sources:
         if not Path(path).exists():
             raise JobError(f"cohort.sources: no folder at {path}")
@@ -185,7 +186,7 @@ def _check_features(job: Job) -> None:
 def _run(
     job: Job, client: Client, folder: Path, ledger: Ledger, watch: Watch, performance_report: Path | None, say: Say
 ) -> RunResult:
-    record, dataset = _features(job, client, folder, ledger, watch, performance_report, say)
+    record, dataset = _features(job, client, folder, ledger, watch, performance_report, say, model=True)
     watch.phase("model")
     say("Fitting and validating the model")
     if job.grade.enabled:
@@ -201,7 +202,15 @@ def _run(
 
 
 def _features(
-    job: Job, client: Client, folder: Path, ledger: Ledger, watch: Watch, performance_report: Path | None, say: Say
+    job: Job,
+    client: Client,
+    folder: Path,
+    ledger: Ledger,
+    watch: Watch,
+    performance_report: Path | None,
+    say: Say,
+    *,
+    model: bool = False,
 ) -> tuple[RunRecord, xr.Dataset]:
     check_run(client, folder, gpu=wants_gpu(job), memory=memory_of(job))
     record = RunRecord.begin(job, client)
@@ -209,6 +218,8 @@ def _features(
     watch.phase("cohort")
     cases, problems = _cohort(job, folder, map_on(client), say)
     _expect_cases(job, cases, problems, folder)
+    if model:
+        _expect_columns(job, cases)
     deep = settle_engine(job.deep) if job.deep.enabled else job.deep
     engine = describe_engine(deep) if deep.enabled else None
     brains = folder / "brain" if job.brain.enabled else None
@@ -288,3 +299,14 @@ def _expect_cases(job: Job, cases: Sequence[Case], problems: Sequence[Problem], 
     counts = Counter(problem.code for problem in problems)
     codes = ", ".join(f"{count} {code}" for code, count in sorted(counts.items()))
     raise JobError(f"no case in {where}, but problems: {codes}; {folder / 'problems.csv'} says of each what to do")
+
+
+def _expect_columns(job: Job, cases: Sequence[Case]) -> None:
+    """The clinical columns that the model needs are asked for before the images are read, not after."""
+    held = {key(name): name for case in cases for name in (*case.covariates, *vars(case))}
+    wanted = [("model.label", job.model.label)] if job.model.label else []
+    wanted += [("grade.clinical", name) for name in job.grade.clinical if job.grade.enabled]
+    for setting, name in wanted:
+        if key(name) not in held:
+            known = ", ".join(sorted({name for case in cases for name in case.covariates})) or "none"
+            raise JobError(f"{setting} names the column {name!r}, which the cohort's table has not; it has {known}")

@@ -256,6 +256,15 @@ def test_a_cohort_without_a_case_ends_the_run_with_what_was_found_in_its_place(m
     assert f"{tmp_path / 'other' / 'problems.csv'} says of each what to do" in refused.stderr
 
 
+def test_a_column_that_the_table_has_not_is_told_before_the_images_are_read(made: Path, tmp_path: Path) -> None:
+    job = ("run", made, *NO_NETWORK, "--out", tmp_path, "--cluster", _cluster(made, 1))
+    refused = prognosis(*job, "--set", "model.label=grad", check=False)
+    assert refused.returncode == 2
+    told = "prognosis: model.label names the column 'grad', which the cohort's table has not; it has age, gender, stage"
+    assert refused.stderr.splitlines()[-1].startswith(told)
+    assert not (tmp_path / "rois.zarr").exists()
+
+
 def test_the_folder_of_another_jobs_run_is_refused(undisturbed: Path) -> None:
     before = (undisturbed / "run.json").read_bytes()
     refused = prognosis("run", JOBS / "demo.toml", "--out", undisturbed, check=False)
