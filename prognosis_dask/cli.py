@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
-        print("\nprognosis: stopped. What is finished is kept; the same command goes on from there.", file=sys.stderr)
+        kept = " What is finished is kept; the same command goes on from there." if parsed.goes_on else ""
+        print(f"\nprognosis: stopped.{kept}", file=sys.stderr)
         sys.stderr.flush()
         _leave(EXIT_STOPPED)
 
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="To begin: prognosis run jobs/demo.toml; prognosis run --help",
     )
     parser.add_argument("--version", action="version", version=f"prognosis {__version__}")
+    parser.set_defaults(goes_on=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     index = add_command(commands, "index", "crawl folders of images and masks into a table of cases")
@@ -93,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _cluster_argument(run)
     run.add_argument("--performance-report", type=Path, metavar="FILE", help="write Dask's report of the run (HTML)")
-    run.set_defaults(command=_run)
+    run.set_defaults(command=_run, goes_on=True)
 
     status = add_command(commands, "status", "done, failed and waiting per stage, also while a run goes on")
     status.add_argument("folder", type=Path, metavar="DIR", help="a run's")
@@ -121,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="another than 127.0.0.1 asks visitors for a token")
     serve.add_argument("--token", default="", help="what to ask for (default: none on 127.0.0.1, else a new one)")
     _out_argument(serve, "uploads, results (default: runs/serve)", default=Path("runs/serve"))
-    serve.set_defaults(command=_serve)
+    serve.set_defaults(command=_serve, goes_on=True)
 
     bench = add_command(commands, "bench", "measure patients per minute, images to features, on this machine")
     bench.add_argument("source", type=Path, metavar="JOB_OR_DIR", help="a job file, or a folder of downloads")

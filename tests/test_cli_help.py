@@ -1,10 +1,16 @@
-"""The commands' own help: what each does, and one way to say where its results go."""
+"""What the command line says by itself: each command's help, and what is left after Ctrl-C."""
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from prognosis_dask.cli import main
+from prognosis_dask.cli import EXIT_STOPPED, main
+from tests.dask_processes import wait_for
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -38,3 +44,12 @@ def test_a_command_that_writes_says_what_it_does_and_takes_o_for_where(
     text = told(capsys, command)
     assert does in text
     assert "-o DIR, --out DIR" in text or "-o OUT, --out OUT" in text
+
+
+def test_a_command_that_begins_anew_does_not_claim_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "prognosis_dask", "synth", str(tmp_path / "made"), "--patients", "5000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as made:
+        wait_for((tmp_path / "made" / "synth.json").exists)
+        made.send_signal(signal.SIGINT)
+        _, errors = made.communicate(timeout=60)
+    assert (made.returncode, errors) == (EXIT_STOPPED, "\nprognosis: stopped.\n")
