@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -241,6 +243,19 @@ def test_abandoned_folders_are_removed_after_a_day_and_not_before(path: Path) ->
     RoiStore.create(path, [])
     assert young.exists()
     assert not old.exists()
+
+
+def test_a_command_ends_in_peace_though_the_machine_is_busy(tmp_path: Path) -> None:
+    """What zarr waits for at exit is made to take longer than zarr waits."""
+    code = f"""
+import time, zarr, zarr.core.sync
+from prognosis_dask import cli
+zarr.create_group(store={str(tmp_path / "group")!r})
+zarr.core.sync.loop[0].call_soon_threadsafe(time.sleep, 1.0)
+cli.main(["status", "/nowhere"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
 
 
 def test_opening_a_store_of_ten_thousand_cases_is_quick(tmp_path: Path) -> None:
