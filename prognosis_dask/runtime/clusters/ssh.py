@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import dask
@@ -15,6 +15,9 @@ from prognosis_dask.errors import ClusterError, import_extra
 from prognosis_dask.runtime.clusters.security import security, tls_config
 from prognosis_dask.runtime.clusters.spec import SshSpec
 from prognosis_dask.runtime.clusters.started import dashboard_config
+
+#: Seconds in which the first worker that was started must have joined the scheduler.
+_JOIN_SECONDS = 60
 
 
 @contextmanager
@@ -41,6 +44,8 @@ def ssh(spec: SshSpec) -> Iterator[Client]:
                 f"'import prognosis_dask', for each of {hosts}"
             ) from error
         with cluster, Client(cluster, security=keys) as client:
+            with suppress(TimeoutError):  # their processes are there, but may not have joined; none is told of later
+                client.wait_for_workers(1, timeout=_JOIN_SECONDS)
             yield client
 
 
