@@ -22,6 +22,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from prognosis_dask.job import SynthSection
 from prognosis_dask.synthetic import make_cohort
 from tests.browser import PROGRAM
+from tests.dask_processes import wait_for
 from tests.served import zipped
 from tests.served_models import make_grade_run, make_survival_run
 
@@ -77,10 +78,12 @@ class Server:
     def paused(self) -> Iterator[None]:
         """No scan goes on meanwhile, however long the browsers take."""
         assert self.process
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        paused = [one for one in children if "resource_tracker" not in " ".join(one.cmdline())]
-        for one in paused:
-            one.suspend()
+        paused = []
+        for one in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "resource_tracker" not in " ".join(one.cmdline()):
+                    one.suspend()
+                    paused.append(one)
         try:
             yield
         finally:
@@ -310,6 +313,12 @@ def test_an_upload_that_is_refused_is_told_beside_the_form(page: Page, made: Pat
     assert page.get_by_role("button", name="Upload").is_enabled()
 
 
+def places(pages: list[Page]) -> list[int]:
+    """The places in the queue that these pages tell."""
+    told = [page.locator("#place").text_content() or "" for page in pages]
+    return sorted(int(found[1]) for text in told if (found := re.search(r"place (\d+)", text)))
+
+
 def test_ten_browsers_upload_at_once(chromium: Browser, server: Server, made: Path) -> None:
     contexts = [new_context(chromium) for _ in range(10)]
     pages = [context.new_page() for context in contexts]
@@ -322,9 +331,8 @@ def test_ten_browsers_upload_at_once(chromium: Browser, server: Server, made: Pa
             page.evaluate("document.getElementById('upload').requestSubmit()")
         for page in pages:
             page.wait_for_url("**/scans/*", timeout=PATIENCE_MS)
-        told = [page.locator("#place").text_content() or "" for page in pages]
-    waiting = [int(found[1]) for text in told if (found := re.search(r"place (\d+)", text))]
-    assert sorted(waiting) == list(range(1, 11 - WORKERS)), "the others are at work, one on each worker"
+        # the others are at work, one on each worker
+        wait_for(lambda: places(pages) == list(range(1, 11 - WORKERS)))
     for page in pages:
         until_result(page)
     addresses = {page.url for page in pages}

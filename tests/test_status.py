@@ -239,8 +239,10 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         wait_for(lambda: (folder / "run" / "ledger.sqlite").exists() or running.poll() is not None)
         running.send_signal(signal.SIGSTOP)  # however long the other terminal takes to begin
         with subprocess.Popen([*command, "status", "--watch", folder / "run"], stdout=shown) as watching:
-            wait_for(lambda: (folder / "shown.txt").stat().st_size or watching.poll() is not None)
-            running.send_signal(signal.SIGCONT)
+            try:
+                wait_for(lambda: (folder / "shown.txt").stat().st_size or watching.poll() is not None)
+            finally:
+                running.send_signal(signal.SIGCONT)
         (folder / "models.txt").write_text(" ".join(path.name for path in (folder / "run" / "models").glob("*")))
         assert running.wait(200) == 0
     return folder

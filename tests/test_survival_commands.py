@@ -99,10 +99,13 @@ def test_a_folder_that_turns_read_only_in_mid_run_ends_it_and_a_writable_one_goe
     with subprocess.Popen(command(job, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
         wait_for(lambda: rows(out) >= 1)
         run.send_signal(signal.SIGSTOP)  # however long mounting takes here, the run is then still in the middle
-        with mounted("--bind", str(out), at=out):  # what is open stays writable, what is opened now does not
-            subprocess.run(["mount", "-o", "remount,bind,ro", str(out)], check=True)
-            run.send_signal(signal.SIGCONT)
-            _, errors = run.communicate(timeout=280)
+        try:
+            with mounted("--bind", str(out), at=out):  # what is open stays writable, what is opened now does not
+                subprocess.run(["mount", "-o", "remount,bind,ro", str(out)], check=True)
+                run.send_signal(signal.SIGCONT)
+                _, errors = run.communicate(timeout=280)
+        finally:
+            run.send_signal(signal.SIGCONT)  # where nothing can be mounted: it would stay for ever
     assert_told(subprocess.CompletedProcess(run.args, run.returncode, stderr=errors), "Read-only file system")
     assert rows(out) < rows(calm)
     assert_goes_on(job, out, calm)
