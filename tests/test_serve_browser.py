@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason="no chromium or chrome on this machine"),
 ]
 #: Far more than any step takes, so that no test depends on the machine's load.
-PATIENCE_MS = 240_000
+PATIENCE_MS = 480_000
 WORKERS = 2
 LUNG, GRADE, CLINIC = (f"{name} demo: made patients" for name in ("Lung", "Grade", "Clinic"))
 
