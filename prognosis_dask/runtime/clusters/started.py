@@ -10,10 +10,11 @@ from typing import Any
 import dask
 import psutil
 from dask.utils import parse_bytes
-from distributed import Client, Nanny, Scheduler, Security, SpecCluster
+from distributed import Client, Scheduler, Security, SpecCluster
 
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.runtime.clusters.security import free_dashboard, websocket_origins
+from prognosis_dask.runtime.clusters.steady_nanny import SteadyNanny
 
 #: Modules that a scheduler loads when a kind of cluster here starts it, whether in this process or on another host:
 #: the place for pages on its dashboard and for scheduler plugins. See ``dask scheduler --preload``.
@@ -54,7 +55,10 @@ def started(
                 workers=dict(workers), scheduler=scheduler, security=security, silence_logs=logging.CRITICAL
             )
         except (OSError, RuntimeError) as error:
-            raise ClusterError(f"the cluster did not start on {host}: {error}") from error
+            first: BaseException = error
+            while first.__cause__:
+                first = first.__cause__
+            raise ClusterError(f"the cluster did not start on {host}: {first}") from error
         with cluster, Client(cluster) as client:
             yield client
 
@@ -70,7 +74,7 @@ def dashboard_config(dashboard: str) -> dict[str, Any]:
 def worker_process(*, host: str, memory_limit: int, security: Security | None, **options: Any) -> dict[str, Any]:
     """A worker process of one thread, kept alive by a nanny, with nothing that listens beyond ``host``."""
     return {
-        "cls": Nanny,
+        "cls": SteadyNanny,
         "options": {
             "host": host,
             "nthreads": 1,

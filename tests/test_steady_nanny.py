@@ -1,0 +1,76 @@
+"""A worker that dies while it starts is replaced, and its cluster neither waits for it at the start nor at the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+import pytest
+
+from prognosis_dask.errors import ClusterError
+from prognosis_dask.runtime.cluster import connect
+from prognosis_dask.runtime.clusters.spec import LocalSpec
+from tests.dask_processes import wait_for
+
+ONE = LocalSpec(workers=1, dashboard="127.0.0.1:0")
+
+pytestmark = pytest.mark.timeout(200)  # what is tested for is a wait without an end
+
+
+def workers() -> set[psutil.Process]:
+    found = set()
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):
+            if "spawn_main" in " ".join(process.cmdline()):
+                found.add(process)
+    return found
+
+
+@contextmanager
+def killing(count: int) -> Iterator[None]:
+    """Kills the next workers of this process, so many of them, in the middle of their start."""
+    seen, ended = workers(), threading.Event()
+
+    def kill() -> None:
+        left = count
+        while left and not ended.is_set():
+            for process in workers() - seen:
+                seen.add(process)
+                time.sleep(0.3)  # it is importing by then, which takes a second
+                process.kill()
+                left -= 1
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_cluster_starts_although_its_workers_die_while_they_start(deaths: int) -> None:
+    with killing(deaths), connect(ONE) as client:
+        assert client.submit(sum, [1, 2]).result(timeout=100) == 3
+
+
+def test_a_cluster_whose_workers_never_live_says_so() -> None:
+    told = "did not start on 127.0.0.1: a worker died 3 times while it started"
+    with killing(9), pytest.raises(ClusterError, match=told), connect(ONE):
+        pytest.fail("it started")
+
+
+def test_a_worker_that_dies_while_it_is_started_anew_is_replaced_and_the_cluster_ends() -> None:
+    with connect(ONE) as client:
+        (first,) = workers()
+        with killing(2):
+            first.kill()
+            wait_for(lambda: client.submit(sum, [3, 4], pure=False).result(timeout=100) == 7)
+            wait_for(lambda: len(workers()) == 1 and first not in workers())
+        assert client.submit(sum, [1, 2]).result(timeout=100) == 3
+    assert not workers()
