@@ -60,13 +60,10 @@ def _end_zarr() -> None:
 
 def _leave(status: int) -> NoReturn:
     """End now: threads of the cluster may still wait for a worker in the middle of a case; nothing is lost by it."""
-    from multiprocessing import active_children, util
-
+    started_here = sys.modules.get("prognosis_dask.runtime.clusters.steady_nanny")
     with suppress(Exception):
-        for worker in active_children():  # one that is only starting would look for what is given back now
-            worker.kill()
-        # semaphores that are not given back are complained of after the end
-        util._run_finalizers(0)  # type: ignore[attr-defined]
+        if started_here:
+            started_here.end_workers()
     os._exit(status)
 
 

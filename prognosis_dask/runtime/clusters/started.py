@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
@@ -38,6 +40,7 @@ def started(
         When a worker does not start, or the host is none of this machine's.
     """
     dashboard = free_dashboard(dashboard)
+    _start_tracker()
     scheduler = {
         "cls": Scheduler,
         "options": {
@@ -61,6 +64,19 @@ def started(
             raise ClusterError(f"the cluster did not start on {host}: {first}") from error
         with cluster, Client(cluster) as client:
             yield client
+
+
+def _start_tracker() -> None:
+    """Start multiprocessing's tracker of semaphores, if there is none, so that it tidies up without a word.
+
+    Where this process ends in a hurry (Ctrl-C), it would warn of what it removes.
+    """
+    silently = "ignore::UserWarning:multiprocessing.resource_tracker"
+    sys.warnoptions.append(silently)  # it is started with the options of this process
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.remove(silently)
 
 
 def dashboard_config(dashboard: str) -> dict[str, Any]:
