@@ -303,10 +303,13 @@ def _expect_cases(job: Job, cases: Sequence[Case], problems: Sequence[Problem], 
 
 def _expect_columns(job: Job, cases: Sequence[Case]) -> None:
     """The clinical columns that the model needs are asked for before the images are read, not after."""
-    held = {key(name): name for case in cases for name in (*case.covariates, *vars(case))}
     wanted = [("model.label", job.model.label)] if job.model.label else []
     wanted += [("grade.clinical", name) for name in job.grade.clinical if job.grade.enabled]
+    if not wanted:
+        return
+    covariates = {name for case in cases for name in case.covariates}
+    held = {key(name) for name in (*covariates, *vars(cases[0]))}
     for setting, name in wanted:
         if key(name) not in held:
-            known = ", ".join(sorted({name for case in cases for name in case.covariates})) or "none"
+            known = ", ".join(sorted(covariates)) or "none"
             raise JobError(f"{setting} names the column {name!r}, which the cohort's table has not; it has {known}")
