@@ -1,0 +1,159 @@
+"""Inputs after public bug reports, each with the right answer that its README gives.
+
+Images: what a case's mask holds (voxels, on how many slices), or a problem's code. Tables: a
+function that checks what `fit` or `index` make of it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from prognosis_dask.cohort.case import Case, read_cases
+from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.load import load_case
+from prognosis_dask.job import CohortSection, ImageSection
+
+#: Voxels and slices of the sphere that most of these masks hold.
+SPHERE = (738, 6)
+
+
+@dataclass(frozen=True)
+class Right:
+    """The right answer: per patient (and per ROI where there are several) voxels and slices, or a problem's code."""
+
+    cases: Mapping[str, tuple[int, int] | Code] = field(default_factory=dict)
+    #: Problems that `problems.csv` must hold, by how many.
+    problems: Mapping[Code, int] = field(default_factory=dict)
+    roi: tuple[str, ...] = ()
+    image: ImageSection = field(default_factory=ImageSection)
+    #: Per patient time and event, where a clinical table is joined.
+    endpoints: Mapping[str, tuple[float | None, int | None]] = field(default_factory=dict)
+
+
+IMAGES: dict[str, Right] = {
+    "B01_nan": Right({"A": Code.IMAGE_INVALID}),
+    "B02_soft_mask": Right({"A": Code.MASK_UNREADABLE}),
+    "B03_btcv_names": Right({"0001": (654, 6), "0002": (870, 6)}),
+    "B05_dup_roi_number": Right({}, {Code.ROI_AMBIGUOUS: 1}, roi=("GTV-1",)),
+    "B06_nameless_roi": Right({"P2": SPHERE}),
+    "B07_multilabel_rule": Right({"A": (654, 6)}, roi=("GTV",)),
+    "B08_dup_contour": Right({"P1": SPHERE}),
+    "B09_missing_slice_far": Right({"P1": SPHERE}),
+    "B10_rounded_ipp": Right({"P1": SPHERE}),
+    "B11_sheared_nifti": Right({"A": (654, 6)}),
+    "B12_scout_in_series": Right({"P1": SPHERE}),
+    "B14_contour_beyond_image": Right({"P1": SPHERE}),
+    "B16_series_absent": Right({}, {Code.MASK_WITHOUT_SERIES: 1}),
+    "B17_no_image_refs": Right({"P1": SPHERE}),
+    "B18_two_point_contour": Right({"P1": SPHERE}),
+    "B19_empty_roi": Right({"P1": SPHERE}, roi=("GTV-1",)),
+    "B20_signed12": Right({"P1": SPHERE}),
+    "B21_oblique_mr": Right({"P1": SPHERE}),
+    "B22_shared_series_uid": Right({"P1": SPHERE}),
+    "B23_holes": Right({"P1": (564, 6)}),
+    "B24_coarse_seg": Right({"P1": Code.MASK_OTHER_GRID}),
+    "B25_pet_units": Right({"P1": SPHERE, "P2": SPHERE}),
+    "B26_latin1_name": Right({"P1": SPHERE}),
+    "B27a_mask255": Right({"A": (654, 6)}),
+    "B27b_mask_0.00392": Right({"A": (654, 6)}),
+    "B28_leading_zeros": Right({"001": SPHERE, "002": SPHERE}),
+    "B29_header_commas": Right({"STS_001": SPHERE, "STS_002": SPHERE}),
+    "B30_status_1_2": Right({"P1": SPHERE, "P2": SPHERE}, endpoints={"P1": (None, None), "P2": (None, None)}),
+    "B32_float_ids": Right({"1": SPHERE, "2": SPHERE}),
+    "B34_two_rtstructs": Right({}, {Code.ROI_AMBIGUOUS: 1}, roi=("GTV-1",)),
+    "B35_one_bad_item": Right({"P1": SPHERE}, roi=("GTV-1",)),
+    "B36_offset_vector": Right({"P1": Code.MASK_UNREADABLE}),
+    "B37_open_nonplanar": Right({"P1": Code.ROI_WITHOUT_CONTOUR}),
+}
+
+#: What a table's function gets: the folder of the input, and one to write into.
+TableCheck = Callable[[Path, Path], None]
+TABLES: dict[str, TableCheck] = {}
+
+#: Known to be wrong so far; shrinks to nothing.
+NOT_YET = {
+    "B01_nan",
+    "B02_soft_mask",
+    "B03_btcv_names",
+    "B05_dup_roi_number",
+    "B06_nameless_roi",
+    "B07_multilabel_rule",
+    "B08_dup_contour",
+    "B09_missing_slice_far",
+    "B10_rounded_ipp",
+    "B11_sheared_nifti",
+    "B12_scout_in_series",
+    "B14_contour_beyond_image",
+    "B24_coarse_seg",
+    "B25_pet_units",
+    "B26_latin1_name",
+    "B28_leading_zeros",
+    "B29_header_commas",
+    "B30_status_1_2",
+    "B32_float_ids",
+    "B35_one_bad_item",
+    "B36_offset_vector",
+    "C_batch",
+    "C_h120",
+    "C_h30",
+    "C_h30c",
+    "C_h50",
+    "C_h61",
+    "C_h62",
+    "C_h70",
+    "C_h71",
+    "C_h72",
+    "C_h78",
+    "C_h79",
+    "C_h88",
+    "C_j01",
+    "C_k01",
+}
+
+
+@pytest.fixture(scope="module")
+def reported(shared_data: Path) -> Path:
+    return shared_data / "reported"
+
+
+def test_every_reported_input_has_its_right_answer_here(reported: Path) -> None:
+    there = {folder.name for folder in reported.iterdir() if folder.is_dir()}
+    assert there == {*IMAGES, *TABLES, *NOT_YET}
+
+
+def found_in(case: Case, image: ImageSection) -> tuple[int, int] | Code:
+    try:
+        mask = sitk.GetArrayFromImage(load_case(case, image)[1])
+    except CaseError as error:
+        return error.problem.code
+    return int(mask.sum()), int(np.any(mask, axis=(1, 2)).sum())
+
+
+@pytest.mark.parametrize("name", [name for name in IMAGES if name not in NOT_YET])
+def test_a_reported_image_or_mask_gives_its_right_answer(name: str, reported: Path, tmp_path: Path) -> None:
+    folder, right = reported / name, IMAGES[name]
+    clinical = next((str(path) for path in folder.glob("clinical.*")), "")
+    index_cohort([folder / "in"], tmp_path, CohortSection(roi=right.roi, clinical=clinical))
+    cases = list(read_cases(tmp_path / "cases.csv")) if right.cases else []
+    assert {case.patient_id: found_in(case, right.image) for case in cases} == dict(right.cases)
+    assert len(cases) == len(right.cases)
+    with (tmp_path / "problems.csv").open(newline="", encoding="utf-8") as stream:
+        codes = [row["code"] for row in csv.DictReader(stream)]
+    for code, times in right.problems.items():
+        assert codes.count(code.value) == times, codes
+    for case in cases:
+        if case.patient_id in right.endpoints:
+            assert (case.time_days, case.event) == right.endpoints[case.patient_id]
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if name not in NOT_YET])
+def test_a_reported_table_gives_its_right_answer(name: str, reported: Path, tmp_path: Path) -> None:
+    TABLES[name](reported / name, tmp_path)
