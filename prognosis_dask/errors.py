@@ -3,7 +3,8 @@
 Two kinds are kept apart:
 
 * a **case problem** (:class:`CaseError`, recorded as :class:`Problem`) belongs to one patient, series or
-  mask. The run goes on; the problem is listed with the case.
+  mask. The run goes on; the problem is listed with the case. What leaves the case usable, but has to be known, is a
+  warning (:func:`warn`): a :class:`Problem` of that severity.
 * a **user error** (any other :class:`PrognosisError`) stops the command. The command line prints its
   message, without a traceback, and exits with status 2.
 
@@ -13,9 +14,14 @@ Every message says what was seen, what was expected and what to do.
 from __future__ import annotations
 
 import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import ModuleType
+from typing import Literal
 
 
 class Code(StrEnum):
@@ -59,6 +65,9 @@ class Code(StrEnum):
     MASK_OTHER_GRID = "mask-other-grid"
     MASK_TOO_LONG = "mask-too-long"
     CONTOUR_OFF_PLANE = "contour-off-plane"
+    CONTOURS_DROPPED = "contours-dropped"
+    MASK_GAPS = "mask-gaps"
+    MASK_ITEM_INVALID = "mask-item-invalid"
     NO_CANDIDATE = "no-candidate"
     # features
     RADIOMICS_FAILED = "radiomics-failed"
@@ -76,13 +85,17 @@ class Code(StrEnum):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that could not be used: which code, whose, where, and the values seen and expected."""
+    """One thing that could not be used: which code, whose, where, and the values seen and expected.
+
+    ``severity``: what a ``problem`` belongs to is left out; what a ``warning`` belongs to is used.
+    """
 
     code: Code
     reason: str
     patient_id: str = ""
     case_id: str = ""
     where: str = ""
+    severity: Literal["problem", "warning"] = "problem"
 
     def of(self, *, patient_id: str = "", case_id: str = "", where: str = "") -> Problem:
         """The same problem with the missing parts of its address filled in."""
@@ -92,6 +105,39 @@ class Problem:
             case_id=self.case_id or case_id,
             where=self.where or where,
         )
+
+
+_noticed: ContextVar[list[Problem] | None] = ContextVar("noticed", default=None)
+
+
+def warn(code: Code, reason: str, *, where: str = "") -> None:
+    """Say something that has to be known of a case that is used all the same.
+
+    In a stage it is filed with the case's outcome, in ``problems.csv`` and in the report; anywhere else, as in a
+    notebook, it is a :class:`UserWarning`.
+
+    >>> with collected_warnings() as found:
+    ...     warn(Code.MASK_GAPS, "slice 4 of 9 is empty; image.fill_gaps was set")
+    >>> [(str(warning.code), warning.severity) for warning in found]
+    [('mask-gaps', 'warning')]
+    """
+    found = _noticed.get()
+    if found is None:
+        warnings.warn(f"{code}: {reason}{f' ({where})' if where else ''}", stacklevel=2)
+    else:
+        found.append(Problem(code, reason, where=where, severity="warning"))
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[Problem]]:
+    """Gather what :func:`warn` says inside, in this thread; the same thing said twice is kept once."""
+    found: list[Problem] = []
+    token = _noticed.set(found)
+    try:
+        yield found
+    finally:
+        _noticed.reset(token)
+        found[:] = dict.fromkeys(found)
 
 
 class PrognosisError(Exception):

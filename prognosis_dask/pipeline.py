@@ -247,8 +247,9 @@ def _features(
             record.stages = run_all(job, client, ledger, watch, cases, stages, context, context.brains)
     finally:
         outcomes = {stage.name: current(ledger, stage) for stage in stages}
-        failed = [outcome.problem for rows in outcomes.values() for outcome in rows.values() if outcome.problem]
-        write_problems(folder / "problems.csv", [*problems, *failed])
+        found = [problem for rows in outcomes.values() for o in rows.values() for problem in (o.problem, *o.warnings)]
+        write_problems(folder / "problems.csv", [*problems, *filter(None, found)])
+    _tell_warnings([problem for problem in [*problems, *found] if problem], folder, say)
     record.driver_cpu_seconds = round(time.process_time() - started, 3)
 
     watch.phase("features")
@@ -265,6 +266,17 @@ def _features(
     write_features(dataset, folder)
     record.write(folder)
     return record, dataset
+
+
+def _tell_warnings(problems: Iterable[Problem], folder: Path, say: Say) -> None:
+    """One line on the cases that are used although something has to be known of them."""
+    warnings = {problem for problem in problems if problem.severity == "warning"}
+    if warnings:
+        codes = Counter(str(warning.code) for warning in warnings)
+        listed = ", ".join(f"{number} {code}" for code, number in sorted(codes.items()))
+        cases = len({warning.case_id for warning in warnings if warning.case_id})
+        said = f"{count(len(warnings), 'warning')} ({listed}) on {count(cases, 'case')}, which are used all the same"
+        say(f"{said}: see {folder / 'problems.csv'}")
 
 
 def _cohort(job: Job, folder: Path, cluster_map: Map, say: Say) -> tuple[list[Case], list[Problem]]:

@@ -25,7 +25,7 @@ import SimpleITK as sitk
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.deep.clips import check_frames
 from prognosis_dask.deep.engine import Engine, check_features, load_engine, rows_together
-from prognosis_dask.errors import CaseError, Code, Problem, PrognosisError
+from prognosis_dask.errors import CaseError, Code, Problem, PrognosisError, collected_warnings
 from prognosis_dask.imaging.crop import crop_roi
 from prognosis_dask.imaging.frames import make_frames
 from prognosis_dask.imaging.load import load_roi
@@ -175,7 +175,7 @@ def guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], dic
     result: dict[str, object] = {}
     _reset_peak_memory()
     read = _read_mb()
-    with watch.step("total"):
+    with watch.step("total"), collected_warnings() as warnings:
         try:
             result = work(watch)
         except CaseError as error:
@@ -188,8 +188,9 @@ def guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], dic
             problem = Problem(Code.UNEXPECTED, f"{type(error).__name__}: {error}", where=where)
     if problem:
         problem = problem.of(patient_id=case.patient_id, case_id=case.case_id)
+    said = tuple(warning.of(patient_id=case.patient_id, case_id=case.case_id) for warning in warnings)
     result |= {"peak_memory_mb": _peak_memory_mb(), "read_mb": _read_mb() - read}
-    return Outcome(case.case_id, stage, digest, problem, watch.seconds, result)
+    return Outcome(case.case_id, stage, digest, problem, watch.seconds, result, said)
 
 
 def _pairs(cases: tuple[Case, ...], digests: tuple[str, ...]) -> Iterator[tuple[Case, str]]:

@@ -54,6 +54,15 @@ def test_outcomes_come_back_exactly(path: Path) -> None:
     assert struct.pack(f"{len(numbers)}d", *values) == struct.pack(f"{len(numbers)}d", *numbers)
 
 
+def test_warnings_come_back_with_the_outcome_that_they_belong_to(path: Path) -> None:
+    warning = Problem(Code.MASK_GAPS, "slice 4 is empty", "P", "a", "file", "warning")
+    outcomes = [Outcome("a", "roi", "d", result={"n": 1}, warnings=(warning, warning)), done("b")]
+    with Ledger.create(path) as ledger:
+        ledger.record(outcomes)
+        assert ledger.outcomes("roi") == {"a": outcomes[0], "b": outcomes[1]}
+        assert ledger.failures() == []
+
+
 def test_nan_comes_back(path: Path) -> None:
     with Ledger.create(path) as ledger:
         ledger.record([Outcome("a", "roi", "d", None, {}, {"x": math.nan, "values": [math.nan, 1.0]})])

@@ -222,6 +222,20 @@ def test_problem_told_twice_is_listed_once(copy: Path) -> None:
     assert [stage for stage, _ in groups["patient-without-mask"]] == ["index"]
 
 
+def test_what_is_used_with_a_warning_stands_apart_from_what_could_not_be_used(copy: Path) -> None:
+    run = read_run(copy)
+    of_case = Problem(Code.CONTOURS_DROPPED, "1 of 7 contours", case_id=run.cases[0].case_id, severity="warning")
+    of_mask = Problem(Code.MASK_ITEM_INVALID, "an item has no number", patient_id="P", severity="warning")
+    write_problems(copy / "problems.csv", [*run.problems, of_case, of_mask])
+    with Ledger.create(copy / "ledger.sqlite") as ledger:
+        ledger.record([replace(run.outcomes["roi"][of_case.case_id], warnings=(of_case,))])
+    again = read_run(copy)
+    found = {group.code: [stage for stage, _ in group.problems] for group in problem_groups(again, "warning")}
+    assert found == {"contours-dropped": ["roi"], "mask-item-invalid": ["index"]}
+    assert not found.keys() & {group.code for group in problem_groups(again)}
+    assert "What is used with a warning" in written(copy).text
+
+
 def test_outcomes_of_an_earlier_job_in_the_folder_are_left_out(copy: Path) -> None:
     failed_roi = read_run(copy).cases[-1].case_id
     problem = Problem(Code.RADIOMICS_FAILED, "of an earlier job")

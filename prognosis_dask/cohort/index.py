@@ -252,13 +252,12 @@ def _join(
     joined_cases = []
     for case in cases:
         row = table.rows.get(patient_key(case.patient_id))
-        who = {"patient_id": case.patient_id, "case_id": case.case_id}
         if row is None:
-            problems.append(Problem(Code.NO_CLINICAL_ROW, no_row, **who))
+            problems.append(Problem(Code.NO_CLINICAL_ROW, no_row, case.patient_id, case.case_id))
             joined_cases.append(case)
             continue
         if table.has_endpoint and row.time_days is None:
-            problems.append(Problem(Code.NO_ENDPOINT, row.fault, **who))
+            problems.append(Problem(Code.NO_ENDPOINT, row.fault, case.patient_id, case.case_id))
         covariates = _free_names({**case.covariates, **row.covariates})
         joined_cases.append(replace(case, time_days=row.time_days, event=row.event, covariates=covariates))
     imaged = {patient_key(image.patient_id) for image in images}
@@ -320,6 +319,11 @@ def _summary(
         with_endpoint=sum(case.event is not None for case in cases),
         events=sum(case.event == 1 for case in cases),
         by_geometry=gathered.by_geometry,
-        problems=Counter(str(problem.code) for problem in problems),
+        problems=_codes(problems, "problem"),
+        warnings=_codes(problems, "warning"),
         cautions={n: why for n, why in rules.collection.cautions.items() if patient_key(n) in open_cautions},
     )
+
+
+def _codes(problems: Iterable[Problem], severity: str) -> Counter[str]:
+    return Counter(str(problem.code) for problem in problems if problem.severity == severity)

@@ -26,6 +26,7 @@ class IndexSummary:
     by_geometry: int
     problems: Counter[str]
     cautions: Mapping[str, str] = field(default_factory=dict)
+    warnings: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         lines = [
@@ -38,6 +39,9 @@ class IndexSummary:
             f"problems   {sum(self.problems.values()):,}",
         ]
         lines += [f"  {count:>7,}  {code}" for code, count in sorted(self.problems.items(), key=_often)]
+        if self.warnings:
+            lines.append(f"warnings   {sum(self.warnings.values()):,} on what is used all the same")
+            lines += [f"  {count:>7,}  {code}" for code, count in sorted(self.warnings.items(), key=_often)]
         lines += [f"caution    {patient}: {reason}" for patient, reason in sorted(self.cautions.items())]
         return "\n".join([*lines, f"written to {self.out}"])
 

@@ -17,7 +17,7 @@ def cohort(run: RunFolder) -> Section:
     blocks += [Heading("Characteristics"), *_characteristics(run)]
     blocks += [Heading("Missing data"), *_missing(run)]
     if run.info:
-        blocks += [Heading("What could not be used"), _problems(run)]
+        blocks += [Heading("What could not be used"), _problems(run), *_warnings(run)]
     return Section("cohort", "Cohort", blocks)
 
 
@@ -28,7 +28,7 @@ def _flow(run: RunFolder) -> list[Block]:
         return [absent(empty)]
     if not run.info:
         return [figure]
-    not_cases = sum(not problem.case_id for problem in run.problems)
+    not_cases = sum(not problem.case_id for problem in run.problems if problem.severity == "problem")
     note = "A case is one region of interest on one image series of one patient."
     if not_cases:
         note += (
@@ -64,12 +64,22 @@ def _problems(run: RunFolder) -> Block:
     groups = tables.problem_groups(run)
     if not groups:
         return Text("Nothing: no file, patient or case had a problem.")
-    return Table(
-        "Every problem, by its code. “Step” is where it was found; “index” is the reading of the folders.",
-        ("Case or patient", "Step", "Reason"),
-        "llw",
-        [Rows(f"{group.code} ({len(group.problems)})", [_problem(*p) for p in group.problems]) for group in groups],
+    return _by_code(
+        groups, "Every problem, by its code. “Step” is where it was found; “index” is the reading of the folders."
     )
+
+
+def _warnings(run: RunFolder) -> list[Block]:
+    groups = tables.problem_groups(run, "warning")
+    if not groups:
+        return []
+    caption = "Every warning, by its code. These cases are used: their values stand in the dataset and in the models."
+    return [Heading("What is used with a warning"), _by_code(groups, caption)]
+
+
+def _by_code(groups: Sequence[tables.ProblemGroup], caption: str) -> Table:
+    rows = [Rows(f"{group.code} ({len(group.problems)})", [_problem(*p) for p in group.problems]) for group in groups]
+    return Table(caption, ("Case or patient", "Step", "Reason"), "llw", rows)
 
 
 def _problem(stage: str, problem: Problem) -> tuple[str, str, str]:

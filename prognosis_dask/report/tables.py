@@ -130,20 +130,21 @@ def _why_unusable(run: RunFolder, case: Case, needed: Sequence[str]) -> str:
     return ""
 
 
-def problem_groups(run: RunFolder) -> list[ProblemGroup]:
-    """Every problem of the index and of the stages, once, by code; the most frequent code first."""
+def problem_groups(run: RunFolder, severity: str = "problem") -> list[ProblemGroup]:
+    """Every problem (or warning) of the index and of the stages, once, by code; the most frequent code first."""
     patients = {case.case_id: case.patient_id for case in run.cases}
-    rows = []
-    for case_id, outcomes in run.failed.items():
-        for outcome in outcomes:
-            if outcome.problem is not None:
-                rows.append((outcome.stage, outcome.problem.of(case_id=case_id, patient_id=patients[case_id])))
-    # a run writes its stages' failures to problems.csv too
-    told = {(problem.code, problem.case_id, problem.reason) for _, problem in rows}
-    rows += [("index", p) for p in run.problems if (p.code, p.case_id, p.reason) not in told]
+    rows: dict[tuple[str, str, str], tuple[str, Problem]] = {}
+    for stage, outcomes in run.outcomes.items():
+        for case_id, outcome in outcomes.items():
+            for problem in filter(None, (outcome.problem, *outcome.warnings)):
+                told = problem.of(case_id=case_id, patient_id=patients[case_id])
+                rows.setdefault((told.code, case_id, told.reason), (stage, told))
+    for problem in run.problems:  # those of the stages, which a run writes to problems.csv too, are there already
+        rows.setdefault((problem.code, problem.case_id, problem.reason), ("index", problem))
     groups: dict[str, list[tuple[str, Problem]]] = {}
-    for stage, problem in rows:
-        groups.setdefault(str(problem.code), []).append((stage, problem))
+    for stage, problem in rows.values():
+        if problem.severity == severity:
+            groups.setdefault(str(problem.code), []).append((stage, problem))
     ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
     return [ProblemGroup(code, tuple(found)) for code, found in ordered]
 

@@ -94,7 +94,7 @@ def _why(problems: Sequence[Problem]) -> CaseError:
     """The problem that tells most: of the images or the mask rather than that there is none."""
     ranked = sorted(problems, key=lambda problem: problem.code in (Code.PATIENT_WITHOUT_MASK, Code.NO_ENDPOINT))
     for problem in ranked:
-        if problem.code is not Code.NO_ENDPOINT:
+        if problem.code is not Code.NO_ENDPOINT and problem.severity == "problem":
             return CaseError(problem.code, problem.reason, where=problem.where)
     return CaseError(Code.NO_IMAGES, "no series of CT, MR or PET is among the files")
 

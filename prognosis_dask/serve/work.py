@@ -188,8 +188,9 @@ def _run(job: Job, bench: Bench, case: Case, run: Path, secrets: Sequence[str]) 
     )
     run_features(limited, bench.client, run, say=_quiet)
     problems = read_problems(run / "problems.csv")
-    if problems:
-        raise ScanFailed(problems[0], secrets)
+    faults = [problem for problem in problems if problem.severity == "problem"]
+    if faults:
+        raise ScanFailed(faults[0], secrets)
 
 
 def _quiet(line: str) -> None:

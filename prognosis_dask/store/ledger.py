@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,9 @@ ON CONFLICT (stage, case_id) DO UPDATE SET
     place = excluded.place, patient_id = excluded.patient_id, finished_at = excluded.finished_at,
     recorded = excluded.recorded, seconds = excluded.seconds, result = excluded.result
 """
+
+#: Where an outcome's warnings stand in the column of its results.
+_WARNINGS = "warnings"
 
 _SELECT = "SELECT stage, case_id, digest, code, reason, place, patient_id, seconds, result FROM outcome"
 
@@ -232,7 +235,7 @@ def _row(outcome: Outcome, now: float, recorded: int) -> tuple[object, ...]:
         now,
         recorded,
         json.dumps(outcome.seconds),
-        json.dumps(outcome.result),
+        json.dumps(outcome.result | _kept(outcome.warnings)),
     )
 
 
@@ -241,7 +244,18 @@ def _outcome(row: tuple[Any, ...], path: Path) -> Outcome:
     problem = None
     if code is not None:
         problem = Problem(_code(code, path), reason, patient_id=patient_id, case_id=case_id, where=place)
-    return Outcome(case_id, stage, digest, problem, json.loads(seconds), json.loads(result))
+    results = json.loads(result)
+    warnings = tuple(
+        Problem(_code(code, path), reason, patient_id, case_id, where, "warning")
+        for code, reason, patient_id, where in results.pop(_WARNINGS, ())
+    )
+    return Outcome(case_id, stage, digest, problem, json.loads(seconds), results, warnings)
+
+
+def _kept(warnings: Sequence[Problem]) -> dict[str, object]:
+    """Warnings as they stand among an outcome's results: most have none, and none need be found by itself."""
+    rows = [[warning.code.value, warning.reason, warning.patient_id, warning.where] for warning in warnings]
+    return {_WARNINGS: rows} if rows else {}
 
 
 def _code(text: str, path: Path) -> Code:

@@ -21,6 +21,8 @@ class Outcome:
         Seconds per named step (``read``, ``rasterise``, ``write``, ...), ``total`` among them.
     result
         Small named results (numbers, or lists of them, or texts) that the feature dataset and the report read.
+    warnings
+        What has to be known of the case although it is used (:func:`prognosis_dask.errors.warn`).
     """
 
     case_id: str
@@ -29,3 +31,4 @@ class Outcome:
     problem: Problem | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     result: dict[str, object] = field(default_factory=dict)
+    warnings: tuple[Problem, ...] = ()
