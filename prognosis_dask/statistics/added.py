@@ -15,6 +15,7 @@ from prognosis_dask.statistics.intervals import interval
 from prognosis_dask.statistics.measured import CURVE_DRAWS, Row, case_means, held_survival, weights
 from prognosis_dask.statistics.nested import FoldResult
 from prognosis_dask.statistics.patients import several_cases
+from prognosis_dask.statistics.scores import linear_score
 from prognosis_dask.statistics.table import FeatureTable
 
 #: The families that are known before any image feature is computed, and that image features are often a proxy of.
@@ -99,7 +100,7 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, drawn: Floa
             else likelihood_ratio(base, added, time, event)
         )
         smaller, larger = (
-            concordance_drawn(time, event, X @ cox_coefficient(X, time, event), drawn[:, held])
+            concordance_drawn(time, event, linear_score(X, cox_coefficient(X, time, event)), drawn[:, held])
             for X in (base, np.column_stack([base, added]))
         )
     except StatisticsError as error:

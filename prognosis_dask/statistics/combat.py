@@ -13,6 +13,7 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import FloatArray, IntArray
+from prognosis_dask.statistics.scores import linear_score
 
 #: A spread below this share of the feature's magnitude is rounding.
 _ROUNDING = 1e-12
@@ -68,7 +69,8 @@ class Combat:
         columns = len(self.mean)
         if X.shape != (len(site), columns):
             raise StatisticsError(f"ComBat was fitted on {columns} features; {X.shape} values for {len(site)} cases")
-        expected = self.mean + (_design(covariates, len(site), len(self.centre)) - self.centre) @ self.slope
+        apart = _design(covariates, len(site), len(self.centre)) - self.centre
+        expected = self.mean + linear_score(apart, self.slope)
         Z = (X - expected) / self.scale
         harmonised: FloatArray = expected + self.scale * (Z - self.shift[at]) / np.sqrt(self.spread[at])
         return harmonised

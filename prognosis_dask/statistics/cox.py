@@ -15,6 +15,7 @@ import numpy as np
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.concordance import concordance
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
+from prognosis_dask.statistics.scores import linear_score
 from prognosis_dask.statistics.table import varying
 
 #: The two-sided 95 % point of the normal distribution.
@@ -51,7 +52,7 @@ class CoxModel:
 
     def risk_score(self, X: FloatArray) -> FloatArray:
         """Log hazard relative to the mean case: higher is worse. ``X`` has shape (cases, features), unscaled."""
-        return (X - self.mean) / self.scale @ self.coefficient
+        return linear_score((X - self.mean) / self.scale, self.coefficient)
 
     def table(self) -> list[dict[str, str | float]]:
         """One row per feature: ``feature, coef, se, hazard_ratio, lower_95, upper_95, p``.

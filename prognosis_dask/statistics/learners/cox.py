@@ -14,6 +14,7 @@ from prognosis_dask.statistics.cox import PartialLikelihood, maximise
 from prognosis_dask.statistics.elastic_net import maximise_elastic_net
 from prognosis_dask.statistics.endpoint import Endpoint, FloatArray, Survival
 from prognosis_dask.statistics.learners.prediction import Prediction
+from prognosis_dask.statistics.scores import linear_score
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class ProportionalHazards:
 
     def predict(self, Z: FloatArray) -> Prediction:
         """Risk score and survival of cases, from prepared features of shape (cases, features)."""
-        risk = Z @ self.coefficient
+        risk = linear_score(Z, self.coefficient)
         return Prediction(risk, partial(self.baseline.survival, risk))
 
 
@@ -74,7 +75,7 @@ def fit_proportional_hazards(
             start, information = maximise(likelihood, start)
             error = _standard_errors(information, turn)
         coefficient = start if turn is None else turn.T @ start
-        models[penalty] = ProportionalHazards(coefficient, error, breslow(endpoint, Z @ coefficient))
+        models[penalty] = ProportionalHazards(coefficient, error, breslow(endpoint, linear_score(Z, coefficient)))
     return [models[penalty] for penalty in penalties]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import Classes, Endpoint, FloatArray
 from prognosis_dask.statistics.learners.prediction import Prediction, balanced_weights, class_prediction, prevalence
+from prognosis_dask.statistics.scores import linear_score
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Logistic:
 
     def predict(self, Z: FloatArray) -> Prediction:
         """Predict cases from prepared features, shape (cases, features)."""
-        return class_prediction(Z @ self.coefficient.T + self.intercept, self.share)
+        return class_prediction(linear_score(Z, self.coefficient.T) + self.intercept, self.share)
 
 
 def fit_logistic(

@@ -11,6 +11,7 @@ import numpy as np
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import Classes, Endpoint, FloatArray
 from prognosis_dask.statistics.learners.prediction import Prediction, balanced_weights, class_prediction, prevalence
+from prognosis_dask.statistics.scores import linear_score
 
 #: Units of the hidden layer.
 HIDDEN = 16
@@ -38,8 +39,8 @@ class Perceptron:
 
     def predict(self, Z: FloatArray) -> Prediction:
         """Predict cases from prepared features, shape (cases, features)."""
-        hidden = np.maximum(Z @ self.hidden_weight + self.hidden_bias, 0.0)
-        return class_prediction(hidden @ self.weight + self.bias, self.share)
+        hidden = np.maximum(linear_score(Z, self.hidden_weight) + self.hidden_bias, 0.0)
+        return class_prediction(linear_score(hidden, self.weight) + self.bias, self.share)
 
 
 def fit_perceptron(

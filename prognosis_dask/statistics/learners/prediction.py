@@ -9,6 +9,7 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import Classes, FloatArray
+from prognosis_dask.statistics.scores import row_sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,5 +67,6 @@ def class_prediction(balanced: FloatArray, share: FloatArray) -> Prediction:
     """
     score = balanced + np.log(share)
     score = score - score.max(axis=1, keepdims=True)
-    probability = np.exp(score) / np.exp(score).sum(axis=1, keepdims=True)
+    relative = np.exp(score)
+    probability = relative / row_sums(relative)[:, None]
     return Prediction(score[:, 1] - score[:, 0] if len(share) == 2 else None, None, probability)

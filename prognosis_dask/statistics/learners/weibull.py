@@ -11,6 +11,7 @@ import numpy as np
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import Endpoint, FloatArray, Survival
 from prognosis_dask.statistics.learners.prediction import Prediction
+from prognosis_dask.statistics.scores import linear_score
 
 _MOST_STEPS = 100
 #: Newton's decrement at which the fit ends; one more step would change the log likelihood by less than this.
@@ -40,7 +41,7 @@ class WeibullAFT:
 
     def predict(self, Z: FloatArray) -> Prediction:
         """Risk score (the log hazard ratio to the mean case) and survival of cases, from prepared features."""
-        log_scale = self.intercept + Z @ self.coefficient
+        log_scale = self.intercept + linear_score(Z, self.coefficient)
         return Prediction(self.shape * (self.intercept - log_scale), partial(self._survival, log_scale))
 
     def _survival(self, log_scale: FloatArray, times_days: FloatArray) -> FloatArray:
