@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import fields, is_dataclass
+import math
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from prognosis_dask.errors import JobError
 
+#: Up to here whole numbers and their floats are the same; infinity is beyond.
+_LARGEST = 2**53
 _PLAIN = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -17,7 +20,7 @@ def build_section(kind: type, data: dict[str, Any], where: str, prefix: str = ""
     Raises
     ------
     JobError
-        When a key is unknown, naming the nearest one, or a value is of another type.
+        When a key is unknown, naming the nearest one, or missing, or a value is of another type or not finite.
     """
     hints = get_type_hints(kind)
     names = [f.name for f in fields(kind)]
@@ -26,6 +29,9 @@ def build_section(kind: type, data: dict[str, Any], where: str, prefix: str = ""
             near = difflib.get_close_matches(key, names, n=1)
             hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known here: {', '.join(names)}"
             raise JobError(f"{where}: unknown key {prefix}{key}{hint}")
+    for one in fields(kind):
+        if one.name not in data and one.default is MISSING and one.default_factory is MISSING:
+            raise JobError(f"{where}: {prefix}{one.name} is missing; {prefix.rstrip('.') or 'the file'} needs it")
     return kind(**{key: _value(hints[key], value, where, prefix + key) for key, value in data.items()})
 
 
@@ -55,7 +61,10 @@ def _several(hint: Any, value: Any, where: str, key: str) -> Any:
 
 
 def _single(hint: Any, value: Any, where: str, key: str) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and (abs(value) >= _LARGEST or math.isnan(value)):
+        raise JobError(f"{where}: {key} is {value!r}, expected a number between -2^53 and 2^53")
+    if hint is float and number:
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise JobError(f"{where}: {key} is {value!r}, expected {_PLAIN[hint]}")

@@ -35,6 +35,7 @@ def test_a_cluster_is_named_by_kind_by_address_or_by_file() -> None:
         ('kind = "local"\nworkers = "two"', "workers is 'two', expected a whole number"),
         ('kind = "yarn"', "kind is 'yarn', expected one of local, cuda, ssh, slurm, kubernetes, existing"),
         ("workers = 2", "kind is None, expected one of"),
+        ("kind = []", "kind is [], expected one of"),
         ("kind = ", "is not TOML"),
         ('kind = "kubernetes"\n[tls]\nenabled = true', "unknown key tls"),
         ('kind = "ssh"\nmemory_per_worker = "lots"', "memory_per_worker is 'lots', expected a size such as '4 GiB'"),

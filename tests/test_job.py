@@ -47,6 +47,9 @@ def test_every_job_that_comes_with_the_project_is_valid_and_its_files_are_there(
         ("name = '..'", "name is '..', expected a name that a folder can have"),
         ("[cohort]\ncases = 'a.csv'\nsources = ['b']", "expected one of cohort.cases, cohort.sources, synth.patients"),
         ("[cohort]\nroi = 3", "cohort.roi is 3, expected a list"),
+        ("[image]\nmargin_mm = nan", "image.margin_mm is nan, expected a number between"),
+        ("[run]\ncase_limit_s = inf", "run.case_limit_s is inf, expected a number between"),
+        ("[model]\nseed = 99999999999999999999", "model.seed is 9+, expected a number between"),
         ("name = ", "is not TOML"),
     ],
 )

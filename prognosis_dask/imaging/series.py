@@ -19,6 +19,8 @@ SAME_POSITION_MM = 0.01
 SAME_DIRECTION = 1e-4
 #: Largest relative difference between the pixel spacings of two slices: 0.05 voxel over 512.
 SAME_SPACING = 1e-4
+#: Beyond this slope or intercept a product may not fit into 64 bits; no scanner writes such.
+_WHOLE = 2**31
 #: Furthest, in pixels, that a slice may lie from the stack's axis: beyond it the mask would move by a pixel.
 OFF_AXIS_PIXELS = 0.5
 
@@ -170,7 +172,8 @@ def _rescale(dataset: pydicom.Dataset, stored: NDArray[np.generic]) -> NDArray[n
     intercept = float(dataset.get("RescaleIntercept") or 0)
     if slope == 1 and intercept == 0:
         return stored
-    if not (slope.is_integer() and intercept.is_integer()):
+    whole = slope.is_integer() and intercept.is_integer()
+    if not whole or max(abs(slope), abs(intercept)) >= _WHOLE:
         return stored.astype(np.float64) * slope + intercept
     bits, signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)
     limits = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1], dtype=np.int64)

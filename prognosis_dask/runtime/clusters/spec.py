@@ -195,7 +195,7 @@ def _read_file(path: Path) -> AnyCluster:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ClusterError(f"{path} is not TOML: {error}") from error
     kind = data.get("kind")
-    if kind not in SPECS:
+    if not isinstance(kind, str) or kind not in SPECS:
         raise ClusterError(f"{path}: kind is {kind!r}, expected one of {', '.join(SPECS)}")
     try:
         spec: AnyCluster = build_section(SPECS[kind], data, str(path))
