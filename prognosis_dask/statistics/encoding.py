@@ -15,7 +15,7 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.columns import Column, Encoding, encode, family_of, learn_encoding, tells_the_outcome
 from prognosis_dask.statistics.endpoint import FloatArray
 from prognosis_dask.statistics.outcomes import Outcomes
-from prognosis_dask.statistics.sources import Source
+from prognosis_dask.statistics.sources import Source, matching
 from prognosis_dask.statistics.spec import ColumnRule, ModelSpec
 
 #: Columns by their source's place and their name.
@@ -56,7 +56,7 @@ def learn_encodings(
         When none does, a column holds numbers and words, or stands in two sources, or the specification names one that
         is not there.
     """
-    taken = {spec.site, *(outcomes.columns if outcomes else ())}
+    taken = {spec.site, *(outcomes.columns if outcomes else ()), *_excluded(columns, spec)}
     encodings: list[Encoding] = []
     empty: list[str] = []
     outcome_like: list[str] = []
@@ -86,6 +86,11 @@ def learn_encodings(
     if not encodings:
         raise StatisticsError(f"{sources[0].where} has no column that can be a feature; {' '.join(notes)}")
     return encodings, notes
+
+
+def _excluded(columns: Columns, spec: ModelSpec) -> set[str]:
+    names = dict.fromkeys(name for _, name in columns)
+    return set(matching("the specification", names, spec.exclude, "exclude"))
 
 
 def _encoding(column: Column, family: str, rule: ColumnRule, *, lenient: bool = False) -> Encoding | str:

@@ -15,6 +15,7 @@ from prognosis_dask.errors import Code, StatisticsError
 from prognosis_dask.statistics.columns import Column, Encoding
 from prognosis_dask.statistics.encoding import IMAGE_FAMILIES, Columns, encode_columns, learn_encodings, needed_families
 from prognosis_dask.statistics.endpoint import BoolArray, Endpoint, FloatArray, IntArray, Survival
+from prognosis_dask.statistics.leakage import expect_no_leaks
 from prognosis_dask.statistics.outcomes import Outcomes, endpoint_columns, read_outcomes
 from prognosis_dask.statistics.sources import Source, dataset_source, read_file
 from prognosis_dask.statistics.spec import ModelSpec, TableFile
@@ -93,8 +94,8 @@ def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known:
     Raises
     ------
     StatisticsError
-        When columns or the endpoint are missing or hold what they cannot, a column stands in two sources, or no row
-        is left.
+        When columns or the endpoint are missing or hold what they cannot, a column stands in two sources, no row is
+        left, or a column is the outcome in other words (see :mod:`prognosis_dask.statistics.leakage`).
     """
     spec = spec or ModelSpec()
     needed = {encoding.family for encoding in known} or needed_families(spec)
@@ -130,6 +131,9 @@ def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known:
         tuple(site[i] for i in keep) if site else (),
         {name: value for source in sources for name, value in source.origin.items()} | spec.source,
     )
+    if outcomes and not known:
+        unseen = {encoding.column for encoding in encodings if encoding.family not in needed}
+        expect_no_leaks(encodings, table.X, table.endpoint, unseen | spec.column.keys())
     return ReadTable(table, tuple(encodings), dict(left_out), (*end_notes, *notes, *strange), outcomes is not None)
 
 

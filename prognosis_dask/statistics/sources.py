@@ -243,20 +243,32 @@ def _expect_once(path: Path, ids: Sequence[str], column: str, what: str) -> None
 
 
 def _chosen(path: Path, names: Sequence[str], all_names: Iterable[str], rule: TableFile) -> tuple[str, ...]:
-    taken = _matching(path, all_names, rule.take, "take") if rule.take else list(names)
-    dropped = set(_matching(path, all_names, rule.drop, "drop"))
+    taken = matching(path, all_names, rule.take, "take") if rule.take else list(names)
+    dropped = set(matching(path, all_names, rule.drop, "drop"))
     return tuple(name for name in taken if name not in dropped)
 
 
-def _matching(path: Path, names: Iterable[str], patterns: Sequence[str], what: str) -> list[str]:
+def matching(where: Path | str, names: Iterable[str], patterns: Sequence[str], what: str) -> list[str]:
+    """The names that are listed, or match a regular expression after ``re:``.
+
+    Raises
+    ------
+    StatisticsError
+        When a pattern is none, or nothing is called so.
+    """
     listed = list(names)
     found: list[str] = []
     for pattern in patterns:
-        expression = re.compile(pattern[3:]) if pattern.startswith("re:") else None
+        try:
+            expression = re.compile(pattern[3:]) if pattern.startswith("re:") else None
+        except re.error as error:
+            raise StatisticsError(
+                f"{where}: {what} has {pattern!r}, which is no regular expression: {error}"
+            ) from error
         matching = [name for name in listed if (expression.search(name) if expression else name == pattern)]
         if not matching:
             raise StatisticsError(
-                f"{path}: {what} names {pattern!r}, and no column is called so; it has {_some(listed)}"
+                f"{where}: {what} names {pattern!r}, and no column is called so; it has {_some(listed)}"
             )
         found += matching
     return list(dict.fromkeys(found))

@@ -100,6 +100,8 @@ class ModelSpec:
         The report's heading.
     table, column, endpoint
         See :class:`TableFile`, :class:`ColumnRule`, :class:`EndpointRule`.
+    exclude
+        Columns that are no features, in whatever table or run they stand: names, or ``re:`` and a regular expression.
     site
         The column that names each row's scanner or site, for harmonisation.
     source
@@ -116,6 +118,7 @@ class ModelSpec:
     table: tuple[TableFile, ...] = ()
     column: dict[str, ColumnRule] = field(default_factory=dict)
     endpoint: EndpointRule = field(default_factory=EndpointRule)
+    exclude: tuple[str, ...] = ()
     site: str = ""
     source: dict[str, str] = field(default_factory=dict)
     procedure: dict[str, Procedure] = field(default_factory=dict)

@@ -1,0 +1,150 @@
+"""Columns that are the outcome in other words stop a fit until somebody has looked; honest predictors do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import lifelines.datasets
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.datasets
+import sksurv.datasets
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.columns import Encoding
+from prognosis_dask.statistics.endpoint import Classes, Survival
+from prognosis_dask.statistics.leakage import find_leaks
+from prognosis_dask.statistics.reading import find_tables, read_tables
+from prognosis_dask.statistics.spec import ColumnRule, EndpointRule, ModelSpec
+
+#: lifelines' public cohorts with real predictors: loader, time, event.
+COHORTS = [
+    ("load_rossi", "week", "arrest"), ("load_gbsg2", "time", "cens"), ("load_larynx", "time", "death"),
+    ("load_lung", "time", "status"), ("load_waltons", "T", "E"), ("load_kidney_transplant", "time", "death"),
+    ("load_leukemia", "t", "status"), ("load_lymphoma", "Time", "Censor"), ("load_regression_dataset", "T", "E"),
+    ("load_dd", "duration", "observed"), ("load_psychiatric_patients", "T", "C"),
+]  # fmt: skip
+OTHERS = ["load_whas500", "load_gbsg2", "load_veterans_lung_cancer", "load_breast_cancer", "load_aids", "load_cgvhd"]
+SURVIVAL = EndpointRule(time="time", event="event")
+
+
+def leaks(frame: pd.DataFrame, endpoint: Survival | Classes) -> dict[str, str]:
+    """Words of a column as levels, numbers as they are."""
+    encodings, parts = [], []
+    for name in frame:
+        column = frame[name]
+        if column.dtype.kind in "fiub":
+            encodings.append(Encoding(name, "clinical"))
+            parts.append(column.to_numpy(dtype=float)[:, None])
+            continue
+        codes = pd.Categorical(column).codes.astype(float)
+        if 2 <= codes.max() + 1 <= 12:
+            levels = np.arange(codes.max() + 1)
+            encodings.append(Encoding(name, "clinical", levels=tuple(map(str, levels))))
+            parts.append(np.where(codes[:, None] < 0, np.nan, codes[:, None] == levels[1:]))
+    return {leak.column: leak.why for leak in find_leaks(encodings, np.hstack(parts), endpoint)}
+
+
+def survival(time: object, event: object) -> Survival:
+    return Survival(np.asarray(time, dtype=float), np.asarray(event).astype(bool))
+
+
+@pytest.mark.parametrize(("loader", "time", "event"), COHORTS)
+def test_no_real_predictor_of_lifelines_cohorts_is_stopped(loader: str, time: str, event: str) -> None:
+    frame = getattr(lifelines.datasets, loader)()
+    frame = frame[frame[time] > 0].reset_index(drop=True)
+    assert leaks(frame.drop(columns=[time, event]), survival(frame[time], frame[event])) == {}
+
+
+@pytest.mark.parametrize("loader", OTHERS)
+def test_no_real_predictor_of_scikit_survivals_cohorts_is_stopped(loader: str) -> None:
+    frame, outcome = getattr(sksurv.datasets, loader)()
+    event, time = outcome.dtype.names
+    assert leaks(frame.reset_index(drop=True), survival(outcome[time], outcome[event])) == {}
+
+
+@pytest.mark.parametrize("loader", ["load_breast_cancer", "load_iris", "load_wine", "load_digits"])
+def test_no_real_predictor_of_scikit_learns_classes_is_stopped(loader: str) -> None:
+    data = getattr(sklearn.datasets, loader)(as_frame=True)
+    endpoint = Classes(data.target.to_numpy(dtype=np.int64), tuple(map(str, data.target_names)))
+    assert leaks(data.data, endpoint) == {}  # an AUC of 0.9755 among them
+
+
+def test_many_random_columns_of_few_cases_are_not_stopped() -> None:
+    rng = np.random.default_rng(0)
+    for n in (20, 40):
+        frame = pd.DataFrame(rng.normal(size=(n, 5000)), columns=[f"f{i}" for i in range(5000)])
+        assert leaks(frame, survival(rng.exponential(500, n), np.arange(n) % 3 > 0)) == {}
+        assert leaks(frame, Classes(np.arange(n) % 2, ("a", "b"))) == {}
+
+
+def made(n: int = 120, seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+    rng = np.random.default_rng(seed)
+    death, lost = rng.exponential(600, n) + 1, rng.exponential(1500, n) + 1
+    return np.minimum(death, lost), death <= lost, rng
+
+
+LEAKS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], object]] = {
+    "time in months": lambda t, e, rng: t / 30.4,
+    "time with noise": lambda t, e, rng: t * rng.normal(1, 0.05, len(t)) + 3,
+    "time in years, rounded": lambda t, e, rng: np.floor(t / 200),
+    "time of the event only": lambda t, e, rng: np.where(e, t, np.nan),
+    "time of the censored only": lambda t, e, rng: np.where(e, np.nan, t),
+    "time with a few typing errors": lambda t, e, rng: np.where(np.arange(len(t)) % 25 == 0, 9999.0, t),
+    "event": lambda t, e, rng: e.astype(float),
+    "alive": lambda t, e, rng: 1.0 - e,
+    "event with noise": lambda t, e, rng: e + rng.normal(0, 0.1, len(t)),
+    "event with a few errors": lambda t, e, rng: np.where(np.arange(len(t)) % 40 == 0, ~e, e).astype(float),
+    "two years survived": lambda t, e, rng: (t > 730).astype(float),
+    "dead within two years": lambda t, e, rng: (e & (t <= 730)).astype(float),
+    "cause of death": lambda t, e, rng: np.where(e, np.where(t % 2 < 1, "cancer", "heart"), "none"),
+    "cause of death, else empty": lambda t, e, rng: np.where(e, np.where(t % 2 < 1, "cancer", "heart"), None),
+    "coded cause of death": lambda t, e, rng: np.where(e, np.where(t % 2 < 1, 1.0, 3.0), 2.0),
+    "group of survival": lambda t, e, rng: np.array(["short", "middle", "long"])[np.digitize(t, [300, 800])],
+}
+
+
+@pytest.mark.parametrize("what", LEAKS)
+def test_the_outcome_in_other_words_is_found(what: str) -> None:
+    time, event, rng = made()
+    column = LEAKS[what](time, event, rng)
+    assert list(leaks(pd.DataFrame({"x": rng.normal(size=len(time)), "y": column}), survival(time, event))) == ["y"]
+
+
+@pytest.mark.parametrize("what", ["label", "label with noise", "other words", "dichotomised volume", "few errors"])
+def test_a_class_in_other_words_is_found(what: str) -> None:
+    rng = np.random.default_rng(2)
+    label = np.arange(90) % 2
+    column = {
+        "label": label.astype(float),
+        "label with noise": label + rng.normal(0, 0.15, 90),
+        "other words": np.array(["astrocytoma", "oligo"])[label],
+        "dichotomised volume": np.exp(label + rng.random(90)),
+        "few errors": np.where(np.arange(90) % 45 == 0, 1 - label, label).astype(float),
+    }[what]
+    assert list(leaks(pd.DataFrame({"x": rng.normal(size=90), "y": column}), Classes(label, ("no", "yes")))) == ["y"]
+
+
+def test_a_fit_stops_at_other_names_of_the_outcome_and_prints_the_lines_to_paste(shared_data: Path) -> None:
+    sources = find_tables([shared_data / "reported" / "C_h72" / "table.csv"], ModelSpec())
+    with pytest.raises(StatisticsError, match="in other words") as stopped:
+        read_tables(sources, ModelSpec(endpoint=SURVIVAL))
+    said = str(stopped.value)
+    assert len(said.splitlines()) == 2
+    line = said[said.index("exclude = [") : said.index("]. To keep") + 1]
+    names = line.removeprefix("exclude = ")[2:-2].split('", "')
+    assert {"fustat", "PFI", "alive", "last_contact", "futime", "exitus", "2yr_alive"} <= {*names}
+    read = read_tables(sources, ModelSpec(endpoint=SURVIVAL, exclude=tuple(names)))
+    kept = {*read.table.features} - {"dead_2years"}  # which is 1 for everybody
+    assert all(name.startswith(("original_", "wavelet-", "ln_volume")) for name in kept)
+    named = {name: ColumnRule() for name in names}
+    assert "fustat" in read_tables(sources, ModelSpec(endpoint=SURVIVAL, column=named)).table.features
+
+
+def test_what_is_excluded_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,f1,time_days,event\n1,2,3,1\n2,4,5,0\n")
+    for pattern, message in (("f2", "exclude names 'f2', and no column"), ("re:(", "no regular expression")):
+        with pytest.raises(StatisticsError, match=message):
+            read_tables(find_tables([tmp_path / "t.csv"], ModelSpec()), ModelSpec(exclude=(pattern,)))
