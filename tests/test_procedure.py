@@ -150,8 +150,9 @@ def test_tuning_takes_few_features_where_one_carries_the_signal_and_the_simplest
     values = choose_values(Procedure(penalty=(0.01, 1.0)), table, [0])
     assert values.n_features <= 5
     twins = replace(table, X=np.tile(table.X[:, :1], (1, 40)))  # any number of them ranks the cases the same
-    values = choose_values(Procedure(n_features=(2, 4), penalty=(0.01, 1.0)), twins, [0])
-    assert (values.n_features, values.penalty) == (2, 1.0)
+    free = Procedure(n_features=(2, 4), penalty=(0.01, 1.0), tune_by="concordance")
+    values = choose_values(free, twins, [0])
+    assert (values.n_features, values.penalty) == (2, 0.01)
 
 
 def test_nothing_is_tuned_where_there_is_one_of_each() -> None:

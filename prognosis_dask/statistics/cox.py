@@ -14,7 +14,7 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.concordance import concordance
-from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
+from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray, Survival
 from prognosis_dask.statistics.scores import linear_score
 from prognosis_dask.statistics.table import varying
 
@@ -61,6 +61,19 @@ class CoxModel:
         same cases, these describe the model and are no evidence for a single feature.
         """
         return coefficient_rows(self.features, self.coefficient, self.standard_error)
+
+
+def log_partial_likelihood(endpoint: Survival, scores: Sequence[FloatArray]) -> list[float]:
+    """The log partial likelihood of each of several scores (log hazards) of the same cases; Efron's ties.
+
+    Zero where no case has the event; minus infinity where the scores lie too far apart to be computed with.
+    """
+    if not endpoint.event.any():
+        return [0.0 for _ in scores]
+    order = np.argsort(endpoint.time_days, kind="stable")
+    nothing = np.zeros((len(order), 0))
+    likelihood = PartialLikelihood(nothing, endpoint.time_days[order], endpoint.event[order], 0.0)
+    return [likelihood.of_score(score[order]) for score in scores]
 
 
 def coefficient_rows(
@@ -178,11 +191,15 @@ class PartialLikelihood:
 
     def value(self, coefficient: FloatArray) -> float:
         """The penalised log partial likelihood; minus infinity where it cannot be computed."""
-        eta, hazard, shift = self._hazard(coefficient)
-        if np.ptp(eta) > _WIDEST:
+        return self.of_score(self.Z @ coefficient) - 0.5 * self.penalty * float(coefficient @ coefficient)
+
+    def of_score(self, score: FloatArray) -> float:
+        """The log partial likelihood of log hazards, shape (rows,); minus infinity where it cannot be computed."""
+        shift = float(score.max())
+        if not np.ptp(score) <= _WIDEST:
             return -np.inf
-        likelihood = float(eta[self.deaths].sum() - np.log(self._risk_sum(hazard)).sum()) - shift * len(self.deaths)
-        return likelihood - 0.5 * self.penalty * float(coefficient @ coefficient)
+        total = self._risk_sum(np.exp(score - shift))
+        return float((score[self.deaths] - shift).sum() - np.log(total).sum())
 
     def derivatives(self, coefficient: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Gradient, and information (the negative Hessian)."""

@@ -34,6 +34,12 @@ from prognosis_dask.store.publish import publish_folder, staging
 if TYPE_CHECKING:
     import xarray as xr
 
+#: What tuning goes by, in words.
+TUNED_BY = {
+    "likelihood": "the partial likelihood",
+    "brier": "the integrated Brier score",
+    "concordance": "the concordance",
+}
 #: Fewer events per feature of the final model are noted.
 _EVENTS_PER_VARIABLE = 10
 
@@ -180,9 +186,10 @@ def _notes(table: FeatureTable, procedure: Procedure, model: Fitted, encodings: 
     tuned = {key: value for key, value in model.tuned.items() if procedure.selector or key != "n_features"}
     told = ", ".join(f"{key} {value:g}" for key, value in tuned.items())
     strongest = len(procedure.penalty) > 1 and model.tuned["penalty"] == max(procedure.penalty)
+    by = TUNED_BY[procedure.tune_by] if isinstance(table.endpoint, Survival) else "the log loss"
     yield (
-        f"What the final procedure leaves open was tuned by {procedure.inner_folds}-fold cross-validation within the "
-        f"cases that each model was fitted on; on all cases: {told}"
+        f"What the final procedure leaves open was tuned by {by} in {procedure.inner_folds}-fold cross-validation "
+        f"within the cases that each model was fitted on; on all cases: {told}"
         f"{', the strongest penalty that was tried' if strongest else ''}."
     )
     yield (

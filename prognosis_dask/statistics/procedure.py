@@ -23,7 +23,7 @@ from prognosis_dask.statistics.preparing import Preparation, expect_finite
 from prognosis_dask.statistics.selectors import SELECTORS
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.statistics.threads import one_thread
-from prognosis_dask.statistics.tuning import arrange, choose_values
+from prognosis_dask.statistics.tuning import CRITERIA, arrange, choose_values
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,10 @@ class Procedure:
         tuning.
     inner_folds
         Folds within the training cases that tuning uses.
+    tune_by
+        What the inner folds are judged by where the endpoint is survival, see
+        :data:`prognosis_dask.statistics.tuning.CRITERIA`: ``likelihood``, ``brier`` or ``concordance`` (which cannot
+        see a penalty that changes no order, and leaves probabilities uncalibrated). Classes: the log loss.
     label_days
         Selectors of classes take "alive after so many days" as the label where the endpoint is survival.
     reproducible
@@ -81,6 +85,7 @@ class Procedure:
     penalty: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
     mixing: tuple[float, ...] = (0.0,)
     inner_folds: int = 3
+    tune_by: str = "likelihood"
     label_days: float = 365.0
     reproducible: tuple[str, ...] = ()
 
@@ -98,6 +103,7 @@ class Procedure:
             "penalty": (min(self.penalty) >= 0, "zero or more each"),
             "mixing": (min(self.mixing) >= 0 and max(self.mixing) <= 1, "from zero to one each"),
             "inner_folds": (self.inner_folds >= 2, "two or more"),
+            "tune_by": (self.tune_by in CRITERIA, f"one of {', '.join(CRITERIA)}"),
             "label_days": (self.label_days > 0, "above zero"),
         }
         for name, (fine, expected) in checks.items():
@@ -186,6 +192,8 @@ class Fitted:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], arrays: Mapping[str, Array]) -> Fitted:
         """The inverse of :meth:`to_plain`."""
+        # models of before there was a choice were tuned by their concordance
+        plain = {**plain, "procedure": {"tune_by": "concordance", **plain["procedure"]}}
         kinds = {"model": LEARNERS[plain["procedure"]["learner"]].model}
         return from_plain(cls, plain, arrays, kinds=kinds)
 
