@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import shutil
+import socket
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -297,6 +298,44 @@ def test_folders_that_link_in_a_circle_are_walked_once(patient: Path, tmp_path: 
     found = index(tmp_path / "out", folder, folder / "image")
     assert found.summary.files == 49
     assert found.problems == []
+
+
+def test_pipes_sockets_and_dead_links_are_left_alone(patient: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    shutil.copytree(patient / "CT", folder)
+    for name in ("pipe.dcm", "pipe_mask.nii.gz", "pipe"):
+        os.mkfifo(folder / name)
+    (folder / "link.dcm").symlink_to(folder / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        os.chdir(folder)  # the address of a socket may have 100 characters
+        listener.bind("socket.dcm")
+        os.chdir(tmp_path)
+        (folder / "dead.dcm").symlink_to(tmp_path / "nowhere")
+        found = index(tmp_path / "out", folder)
+    assert [case.modality for case in found.cases] == ["CT"]
+    assert found.summary.other_files["no regular file"] == 5
+    assert [(problem.code, Path(problem.where).name) for problem in found.problems] == [
+        (Code.UNREADABLE_FILE, "dead.dcm")
+    ]
+
+
+def test_a_table_that_names_a_pipe_is_answered(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "image.nii.gz")
+    (tmp_path / "table.csv").write_text("Image,Mask\nimage.nii.gz,image.nii.gz\n")
+    [problem] = index(tmp_path / "out", tmp_path / "table.csv").problems
+    assert "no regular file" in problem.reason
+
+
+def test_files_whose_names_are_not_utf8_are_a_problem_for_each_folder(patient: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    shutil.copytree(patient / "CT", folder)
+    shutil.copytree(patient / "PET", folder / os.fsdecode(b"M\xfcller"))
+    found = index(tmp_path / "out", folder)
+    assert [case.modality for case in found.cases] == ["CT"]
+    [image, mask] = found.problems
+    assert image.code == mask.code == Code.UNREADABLE_FILE
+    assert "M\\xfcller" in image.where
+    assert "(and 47 more in this folder)" in image.reason
 
 
 def test_mistakes_of_the_user_name_what_is_known(tmp_path: Path) -> None:

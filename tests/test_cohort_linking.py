@@ -111,11 +111,13 @@ def test_a_series_of_two_patients_is_not_used() -> None:
     ]
 
 
-def test_a_scout_among_the_slices_does_not_turn_the_series() -> None:
+def test_a_scout_among_the_slices_is_a_stack_of_its_own() -> None:
     slices = [header("1.1", (0.0, 0.0, 3.0 * i)) for i in range(9)]
-    [listing], _ = group_series([header("1.1", (50.0, 0.0, 400.0), SAGITTAL), *slices])
-    assert [s.position[2] for s in listing.slices[:9]] == [3.0 * i for i in range(9)]
+    [listing, scout], _ = group_series([header("1.1", (50.0, 0.0, 400.0), SAGITTAL), *slices])
+    assert [s.position[2] for s in listing.slices] == [3.0 * i for i in range(9)]
+    assert len(scout.slices) == 1
     assert outlined_share(contours(9, 3, 4), listing) == 1.0
+    assert link([listing, scout], mask(contours(9, 3, 4), series=("1.1",))).series_uid == listing.key
 
 
 def test_sagittal_slices_are_ordered_along_their_own_normal() -> None:

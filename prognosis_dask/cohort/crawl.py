@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -34,11 +35,29 @@ def crawl(sources: Sequence[Path], map: Map, *, leave_out: Path | None = None) -
         When a source does not exist.
     """
     unreadable: list[Header] = []
-    paths = sorted(_files(sources, leave_out, unreadable))
+    paths = _named_in_utf8(sorted(_files(sources, leave_out, unreadable)), unreadable)
     hidden: list[Header] = [OtherFile(path) for path in paths if _is_hidden(path)]
     visible = [path for path in paths if not _is_hidden(path)]
     batches = [visible[start : start + BATCH] for start in range(0, len(visible), BATCH)]
     return [*unreadable, *hidden, *(header for batch in map(read_headers, batches) for header in batch)]
+
+
+def _named_in_utf8(paths: list[str], unreadable: list[Header]) -> list[str]:
+    """The paths that tables and reports can hold; the others (an old share's Latin-1) are a problem for each folder."""
+    named: list[str] = []
+    others: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        try:
+            path.encode()
+            named.append(path)
+        except UnicodeEncodeError:
+            others[os.path.dirname(path)].append(path)  # noqa: PTH120 - of millions of texts
+    for group in others.values():
+        more = f" (and {len(group) - 1} more in this folder)" if len(group) > 1 else ""
+        reason = f"its name is not UTF-8{more}: rename it, for instance with convmv"
+        shown = os.fsencode(group[0]).decode(errors="backslashreplace")
+        unreadable.append(Problem(Code.UNREADABLE_FILE, reason, where=shown))
+    return named
 
 
 def _is_hidden(path: str) -> bool:
@@ -47,12 +66,13 @@ def _is_hidden(path: str) -> bool:
 
 def _files(sources: Sequence[Path], leave_out: Path | None, unreadable: list[Header]) -> Iterator[str]:
     """Every file once, although sources may overlap and links may lead in circles."""
-    entered: set[tuple[int, int]] = set()
+    entered: set[tuple[int, int] | None] = set()
     if leave_out is not None and leave_out.is_dir() and leave_out.absolute() not in {s.absolute() for s in sources}:
         entered.add(_identity(str(leave_out)))
 
     def refuse(error: OSError) -> None:
-        unreadable.append(Problem(Code.UNREADABLE_FILE, f"folder: {error.strerror}", where=str(error.filename)))
+        where = os.fsencode(str(error.filename)).decode(errors="backslashreplace")
+        unreadable.append(Problem(Code.UNREADABLE_FILE, f"folder: {error.strerror}", where=where))
 
     for source in sources:
         if source.is_file():
@@ -61,13 +81,18 @@ def _files(sources: Sequence[Path], leave_out: Path | None, unreadable: list[Hea
         if not source.is_dir():
             raise JobError(f"no folder or file at {source}")
         for folder, below, names in os.walk(source.absolute(), followlinks=True, onerror=refuse):
-            if _identity(folder) in entered:
+            identity = _identity(folder)
+            if identity is None or identity in entered:
                 below.clear()
                 continue
-            entered.add(_identity(folder))
+            entered.add(identity)
             yield from (os.path.join(folder, name) for name in names)  # noqa: PTH118
 
 
-def _identity(folder: str) -> tuple[int, int]:
-    state = os.stat(folder)  # noqa: PTH116
+def _identity(folder: str) -> tuple[int, int] | None:
+    """What tells a folder from every other, whatever way leads there; None: it is gone."""
+    try:
+        state = os.stat(folder)  # noqa: PTH116
+    except OSError:
+        return None
     return state.st_dev, state.st_ino

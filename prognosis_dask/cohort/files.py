@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +27,11 @@ def stamp(path: str, *, checksum: bool = False) -> FileStamp:
     file = Path(path)
     parts = [file]
     if file.suffix.lower() in (".mhd", ".nhdr"):
-        parts += sorted(p for p in file.parent.glob(f"{file.stem}.*") if p != file and ".raw" in p.name.lower())
+        beside = (p for p in file.parent.glob(f"{file.stem}.*") if p != file and ".raw" in p.name.lower())
+        parts += sorted(part for part in beside if part.is_file())
     states = [part.stat() for part in parts]
+    if not stat.S_ISREG(states[0].st_mode):
+        raise OSError(errno.EINVAL, "no regular file", path)  # a pipe would keep the reader waiting for ever
     sha256 = hashlib.sha256()
     for part in parts if checksum else ():
         with part.open("rb") as stream:

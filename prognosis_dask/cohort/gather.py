@@ -31,6 +31,11 @@ class Image:
     candidates: list[Candidate] = field(default_factory=list)
 
     @property
+    def series(self) -> str:
+        """What it counts as one of: the series, whatever stacks of slices it holds, or the file."""
+        return self.listing.series_uid if self.listing is not None else self.key
+
+    @property
     def uid(self) -> str:
         """What identifies it wherever it lies: SeriesInstanceUID, or the names of file and folder."""
         return self.key if self.file is None else short_path(self.file.path)
@@ -80,8 +85,8 @@ def _add_dicom(gathered: Gathered, headers: Sequence[Header], rules: Rules) -> N
     gathered.problems += problems
     for listing in listings:
         if listing.modality in rules.modalities:
-            uid = listing.series_uid
-            gathered.images[uid] = Image(uid, listing.patient_id, listing.modality, listing=listing)
+            key = listing.key
+            gathered.images[key] = Image(key, listing.patient_id, listing.modality, listing=listing)
     catalogue = Catalogue(listings)
     for mask in _once(gathered, [header for header in headers if isinstance(header, MaskHeader)]):
         _link(gathered, catalogue, mask, rules)

@@ -18,9 +18,38 @@ Point = tuple[float, float, float]
 IMAGE_MODALITIES = ("CT", "MR", "PT")
 
 
+#: What may tell several images at one place of a series from each other, and its tag; the likelier first.
+MARKS = {
+    "AcquisitionNumber": 0x00200012,
+    "StackID": 0x00209056,
+    "TemporalPositionIdentifier": 0x00200100,
+    "TemporalPositionIndex": 0x00209128,
+    "EchoNumbers": 0x00180086,
+    "EchoTime": 0x00180081,
+    "EffectiveEchoTime": 0x00189082,
+    "TriggerTime": 0x00181060,
+    "NominalCardiacTriggerDelayTime": 0x00209153,
+    "InversionTime": 0x00180082,
+    "FlipAngle": 0x00181314,
+    "DiffusionBValue": 0x00189087,
+    "ImageType": 0x00080008,
+    "ConvolutionKernel": 0x00181210,
+    "KVP": 0x00180060,
+    "SliceThickness": 0x00180050,
+    "SeriesTime": 0x00080031,
+    "AcquisitionDateTime": 0x0008002A,
+    "AcquisitionTime": 0x00080032,
+    "ContentTime": 0x00080033,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """One instance of an image series, in DICOM's words. ``fault`` says why it cannot be used; empty: it can."""
+    """One instance of an image series, or one frame of it, in DICOM's words.
+
+    ``fault`` says why it cannot be used; empty: it can. ``frame`` is its number in a multi-frame file, from 1; 0: the
+    file holds one. ``marks`` are its values of :data:`MARKS`, joined by tabs; as text, for there are millions.
+    """
 
     file: FileStamp
     sop_uid: str
@@ -35,6 +64,8 @@ class ImageHeader:
     pixel_spacing: tuple[float, float] = (0.0, 0.0)
     size: tuple[int, int] = (0, 0)
     fault: str = ""
+    frame: int = 0
+    marks: str = ""
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def _choose(gathered: Gathered, rules: Rules) -> tuple[list[_Draft], list[Proble
             drafts += found
             if found:
                 continue
-            held = sorted(Counter(image.modality for image in images).items())
+            held = sorted(Counter({image.series: image.modality for image in images}.values()).items())
             reason = f"images ({', '.join(f'{count} {modality}' for modality, count in held)}), but no mask on any"
             problems.append(Problem(Code.PATIENT_WITHOUT_MASK, reason, patient_id=images[0].patient_id))
     return drafts, problems
@@ -312,7 +312,7 @@ def _summary(
         files=len(headers),
         other_files=Counter(header.kind or "not DICOM" for header in headers if isinstance(header, OtherFile)),
         patients=len(patients),
-        series=Counter(image.modality for image in gathered.images.values()),
+        series=Counter({image.series: image.modality for image in gathered.images.values()}.values()),
         masks=+(masks + Counter({"label map": len(label_maps)})),
         rois=Counter(case.roi for case in cases),
         cases=len(cases),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from prognosis_dask.cohort.headers import MaskHeader, Point, Structure
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile
-from prognosis_dask.cohort.series import dot, most_common_orientation, slice_normal
+from prognosis_dask.cohort.planes import dot, most_common_orientation, slice_normal
 from prognosis_dask.counting import count
 from prognosis_dask.errors import CaseError, Code
 
@@ -25,7 +25,7 @@ CLEAR_LEAD = 0.1
 
 @dataclass(frozen=True)
 class Link:
-    """The series of a structure, and whether the choice rests on UIDs or only on geometry."""
+    """The series of a structure (its listing's key), and whether the choice rests on UIDs or only on geometry."""
 
     series_uid: str
     by_geometry: bool
@@ -35,8 +35,13 @@ class Catalogue:
     """The image series of a cohort, findable by every UID that a mask may name."""
 
     def __init__(self, listings: Iterable[SeriesListing]) -> None:
-        self.series = {listing.series_uid: listing for listing in listings}
-        self._by_instance = {s.sop_uid: uid for uid, listing in self.series.items() for s in listing.slices}
+        self.series = {listing.key: listing for listing in listings}
+        self._stacks: dict[str, list[str]] = defaultdict(list)
+        self._by_instance: dict[str, list[str]] = defaultdict(list)
+        for key, listing in self.series.items():
+            self._stacks[listing.series_uid].append(key)
+            for sop_uid in dict.fromkeys(s.sop_uid for s in listing.slices):
+                self._by_instance[sop_uid].append(key)
         self._by_place: dict[tuple[str, str], list[str]] = defaultdict(list)
         for uid, listing in self.series.items():
             self._by_place[_same_patient(listing.patient_id), listing.frame_of_reference_uid].append(uid)
@@ -55,7 +60,7 @@ class Catalogue:
         """
         named = (
             self._series_of(structure.sop_uids),
-            [uid for uid in mask.series_uids if uid in self.series],
+            [key for uid in mask.series_uids for key in self._named_stacks(uid, mask)],
             self._series_of(mask.sop_uids),
         )
         for found in named:
@@ -84,7 +89,13 @@ class Catalogue:
         return [uid for uid in uids if self.series[uid].modality in modalities]
 
     def _series_of(self, sop_uids: Iterable[str]) -> list[str]:
-        return sorted({self._by_instance[uid] for uid in sop_uids if uid in self._by_instance})
+        return sorted({key for uid in sop_uids for key in self._by_instance.get(uid, ())})
+
+    def _named_stacks(self, series_uid: str, mask: MaskHeader) -> list[str]:
+        """The stacks of a series that a mask names: those of the instances that it names, else all."""
+        stacks = self._stacks.get(series_uid, [])
+        seen = set(self._series_of(mask.sop_uids)) if len(stacks) > 1 else set()
+        return [key for key in stacks if key in seen] or stacks
 
     def _choose(self, uids: Sequence[str], mask: MaskHeader, structure: Structure) -> str:
         """The one series on whose slices the structure lies; if on several's, the one it outlines most densely."""
@@ -94,16 +105,28 @@ class Catalogue:
             return ranked[0]
         listed = "; ".join(self._describe(uid) for uid in (ranked or shares))
         if ranked:
-            reason = f"{structure.names[0]!r} fits several series equally well: {listed}"
-            raise CaseError(
-                Code.SERIES_AMBIGUOUS, reason + "; name the modality, or leave one out", where=mask.file.path
-            )
+            raise self._ambiguous(ranked, structure, mask)
         reason = f"{structure.names[0]!r} lies on the slices of none of the series it may belong to: {listed}"
         raise CaseError(Code.MASK_WITHOUT_SERIES, reason, where=mask.file.path)
 
-    def _describe(self, uid: str) -> str:
-        listing = self.series[uid]
-        return f"{listing.modality} {listing.description!r}, {count(len(listing.slices), 'slice')}, {uid}"
+    def _ambiguous(self, keys: Sequence[str], structure: Structure, mask: MaskHeader) -> CaseError:
+        if len({self.series[key].series_uid for key in keys}) == 1:
+            stacks = "; ".join(sorted(self.series[key].stack for key in keys))
+            reason = (
+                f"{structure.names[0]!r} fits {len(keys)} images at each place of one series (time points, echoes or "
+                f"acquisitions: {stacks}), and the mask does not name the one that it was drawn on; index one alone"
+            )
+        else:
+            listed = "; ".join(map(self._describe, keys))
+            reason = f"{structure.names[0]!r} fits several series equally well: {listed}; "
+            reason += "name the modality, or leave one out"
+        return CaseError(Code.SERIES_AMBIGUOUS, reason, where=mask.file.path)
+
+    def _describe(self, key: str) -> str:
+        listing = self.series[key]
+        stack = f", {listing.stack}" if listing.stack else ""
+        slices = count(len(listing.slices), "slice")
+        return f"{listing.modality} {listing.description!r}, {slices}{stack}, {listing.series_uid}"
 
 
 def outlined_share(points: Sequence[Point], listing: SeriesListing) -> float:

@@ -16,7 +16,9 @@ class SliceFile:
     """One instance of a series.
 
     ``position`` is ImagePositionPatient, ``orientation`` ImageOrientationPatient, ``pixel_spacing`` PixelSpacing
-    (row spacing first), all in mm and in DICOM's patient coordinates; ``size`` is (rows, columns).
+    (row spacing first), all in mm and in DICOM's patient coordinates; ``size`` is (rows, columns). ``frame`` is the
+    number, from 1, of the frame in a multi-frame file; 0: the file holds one slice. ``suv_factor`` (PET) turns the
+    rescaled value into SUVbw, in g/mL; None where the headers do not suffice.
     """
 
     file: str
@@ -27,13 +29,18 @@ class SliceFile:
     size: tuple[int, int]
     bytes: int
     modified_ns: int
+    frame: int = 0
+    suv_factor: float | None = None
 
 
 @dataclass(frozen=True)
 class SeriesListing:
     """A DICOM image series as the crawl saw it. ``slices`` are in order along the slice normal.
 
-    ``root`` is the folder that the slices' ``file`` names are relative to.
+    ``root`` is the folder that the slices' ``file`` names are relative to. ``stack`` says which of a series' stacks of
+    slices it is (a time point, an echo, an acquisition); empty: the series has one. ``units`` are those of the stored
+    values after rescaling; ``no_suv`` (PET) says why the headers do not suffice for SUVs; ``notes``, what has to be
+    known of these.
     """
 
     series_uid: str
@@ -44,17 +51,28 @@ class SeriesListing:
     description: str
     root: str
     slices: tuple[SliceFile, ...]
+    stack: str = ""
+    units: str = ""
+    no_suv: str = ""
+    notes: str = ""
+
+    @property
+    def key(self) -> str:
+        """What tells it from every other listing: the series' UID, and which stack of the series it is."""
+        if not self.stack:
+            return self.series_uid
+        return f"{self.series_uid}.{hashlib.sha256(self.stack.encode()).hexdigest()[:6]}"
 
     @property
     def digest(self) -> str:
         """Digest over identity, size and modification time of every file."""
-        lines = [f"{s.sop_uid} {s.bytes} {s.modified_ns}" for s in self.slices]
+        lines = [f"{s.sop_uid} {s.bytes} {s.modified_ns}{f' {s.frame}' if s.frame else ''}" for s in self.slices]
         return hashlib.sha256("\n".join([self.series_uid, *lines]).encode()).hexdigest()[:16]
 
 
 def write_listing(folder: Path, listing: SeriesListing) -> Path:
-    """Write the listing as ``folder/<series uid>.series.json`` and return its path."""
-    path = folder / f"{listing.series_uid}.series.json"
+    """Write the listing as ``folder/<key>.series.json`` and return its path."""
+    path = folder / f"{listing.key}.series.json"
     path.write_text(json.dumps(asdict(listing)), encoding="utf-8")
     return path
 
@@ -79,5 +97,5 @@ def read_listing(path: Path | str) -> SeriesListing:
         ) from error
 
 
-def _slice(item: dict[str, Sequence[float] | str | int]) -> SliceFile:
+def _slice(item: dict[str, Sequence[float] | str | int | float | None]) -> SliceFile:
     return SliceFile(**{key: tuple(value) if isinstance(value, list) else value for key, value in item.items()})  # type: ignore[arg-type]

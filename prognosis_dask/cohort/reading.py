@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prognosis_dask.cohort.files import FileStamp, stamp
-from prognosis_dask.cohort.headers import IMAGE_MODALITIES, Header, ImageHeader, OtherFile, VolumeFile, patient_id
+from prognosis_dask.cohort.headers import (
+    IMAGE_MODALITIES,
+    MARKS,
+    Header,
+    ImageHeader,
+    OtherFile,
+    VolumeFile,
+    patient_id,
+)
 from prognosis_dask.cohort.masks import mask_header
 from prognosis_dask.cohort.pairs import VOLUME_SUFFIXES, is_mask_name
 from prognosis_dask.errors import Code, Problem
@@ -22,6 +31,7 @@ _DICOMDIR = "1.2.840.10008.1.3.10"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and its multi-frame kinds
 _LAST_TAG = 0x00280030  # PixelSpacing; nothing behind it is needed, and private groups there can be long
 _TAGS = [
+    *MARKS.values(),
     0x00080016,  # SOPClassUID
     0x00080018,  # SOPInstanceUID
     0x00080060,  # Modality
@@ -52,6 +62,8 @@ def read_headers(paths: Sequence[str]) -> list[Header]:
 
 def _read(path: str) -> Header:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - paths travel as text
+            return OtherFile(path, "no regular file")  # a pipe would keep the reader waiting for ever
         if path.lower().endswith(VOLUME_SUFFIXES):
             is_mask = is_mask_name(path)
             return VolumeFile(stamp(path, checksum=is_mask), is_mask)
@@ -111,8 +123,15 @@ def _image_header(header: Dataset, file: FileStamp) -> ImageHeader:
         modality=str(header.Modality),
         frame_of_reference_uid=str(header.get("FrameOfReferenceUID", "") or ""),
         description=str(header.get("SeriesDescription", "") or ""),
+        marks="\t".join(_mark(header[tag].value if tag in header else None) for tag in MARKS.values()),
         **_geometry(header),  # type: ignore[arg-type]
     )
+
+
+def _mark(value: object) -> str:
+    """A value as text; of several, all of them."""
+    several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return "\\".join("" if one is None else str(one).replace("\t", " ") for one in several)
 
 
 def _geometry(header: Dataset) -> dict[str, object]:

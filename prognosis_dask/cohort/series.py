@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 
-from prognosis_dask.cohort.headers import ImageHeader, Point
+from prognosis_dask.cohort.headers import ImageHeader
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile
+from prognosis_dask.cohort.planes import dot, most_common_orientation, slice_normal
+from prognosis_dask.cohort.split import split_series
 from prognosis_dask.errors import Code, Problem
 
 
 def group_series(headers: Iterable[ImageHeader]) -> tuple[list[SeriesListing], list[Problem]]:
     """Group instances by SeriesInstanceUID, each once, in order along the slice normal.
 
-    Returns the listings of the usable series, and the problems: instances that lie on the disk twice, and series
-    whose images have no place in the patient.
+    Returns the listings of the usable series, several where a series holds several stacks
+    (:func:`~prognosis_dask.cohort.split.split_series`), and the problems: instances that lie on the disk twice, and
+    series whose images have no place in the patient.
     """
     groups: dict[str, list[ImageHeader]] = defaultdict(list)
     for header in headers:
@@ -38,15 +40,15 @@ def group_series(headers: Iterable[ImageHeader]) -> tuple[list[SeriesListing], l
             problems.append(Problem(Code.IMAGE_INVALID, reason, patient_id=first.patient_id, where=first.file.path))
         usable = [header for header in instances if not header.fault]
         if usable:
-            listings.append(_listing(usable))
+            listings += [_listing(part, stack) for stack, part in split_series(usable)]
     return listings, problems
 
 
 def _once(instances: list[ImageHeader]) -> tuple[list[ImageHeader], list[Problem]]:
-    kept: dict[str, ImageHeader] = {}
+    kept: dict[tuple[str, int], ImageHeader] = {}
     twice: list[tuple[ImageHeader, ImageHeader]] = []
     for header in instances:
-        first = kept.setdefault(header.sop_uid, header)
+        first = kept.setdefault((header.sop_uid, header.frame), header)
         if first is not header:
             twice.append((first, header))
     if not twice:
@@ -59,9 +61,9 @@ def _once(instances: list[ImageHeader]) -> tuple[list[ImageHeader], list[Problem
     return list(kept.values()), [problem]
 
 
-def _listing(instances: list[ImageHeader]) -> SeriesListing:
+def _listing(instances: list[ImageHeader], stack: str) -> SeriesListing:
     normal = slice_normal(most_common_orientation(header.orientation for header in instances))
-    ordered = sorted(instances, key=lambda header: (dot(normal, header.position), header.sop_uid))
+    ordered = sorted(instances, key=lambda header: (dot(normal, header.position), header.sop_uid, header.frame))
     folder = os.path.commonpath([os.path.dirname(header.file.path) for header in instances])  # noqa: PTH120
     slices = tuple(
         SliceFile(
@@ -73,6 +75,7 @@ def _listing(instances: list[ImageHeader]) -> SeriesListing:
             size=header.size,
             bytes=header.file.bytes,
             modified_ns=header.file.modified_ns,
+            frame=header.frame,
         )
         for header in ordered
     )
@@ -86,28 +89,5 @@ def _listing(instances: list[ImageHeader]) -> SeriesListing:
         description=first.description,
         root=folder,
         slices=slices,
+        stack=stack,
     )
-
-
-def most_common_orientation(orientations: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
-    """The orientation that most images of a series have (a scout may have got among them)."""
-    # rounded: scanners write one direction with varying last digits
-    counts = Counter(tuple(round(value, 4) for value in orientation) for orientation in orientations)
-    return min(counts, key=lambda orientation: (-counts[orientation], orientation))
-
-
-def slice_normal(orientation: tuple[float, ...]) -> Point:
-    """Unit normal of the image plane: row direction x column direction (DICOM PS3.3 C.7.6.2.1.1).
-
-    >>> slice_normal((1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
-    (0.0, 0.0, 1.0)
-    """
-    a, b = orientation[:3], orientation[3:]
-    cross = (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
-    length = math.sqrt(dot(cross, cross)) or 1.0
-    return cross[0] / length, cross[1] / length, cross[2] / length
-
-
-def dot(a: Point, b: Point) -> float:
-    """Scalar product of two vectors in mm."""
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]

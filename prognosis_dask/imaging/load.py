@@ -5,20 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.cohort.listing import read_listing
-from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.cohort.listing import SeriesListing, read_listing
+from prognosis_dask.cohort.stack import Run, check_slices, even_runs, gap_error, plane_heights, run_at
+from prognosis_dask.errors import CaseError, Code, warn
 from prognosis_dask.imaging.crop import bounding_box, span_with_margin
 from prognosis_dask.imaging.geometry import image_on
-from prognosis_dask.imaging.masks import read_mask
+from prognosis_dask.imaging.masks import read_mask, read_planes
 from prognosis_dask.imaging.roi import Grid, Roi
-from prognosis_dask.imaging.series import read_slices, series_grid
+from prognosis_dask.imaging.series import read_slices, run_grid, series_grid
 from prognosis_dask.imaging.volume import check_finite_file, read_volume, volume_grid
 from prognosis_dask.job import ImageSection
 
@@ -66,15 +69,16 @@ def load_roi(case: Case, settings: ImageSection, *, full: bool = False, seconds:
         raise CaseError(Code.MASK_EMPTY, "the case has no mask; only the brain stage does without one")
     spent = {} if seconds is None else seconds
     with _clock(spent, "read"):
-        grid, read = _open(case.image, settings)
+        parts = _open(case, settings)
     with _clock(spent, "rasterise"):
-        mask = read_mask(Path(case.mask), case.labels, grid, resample=settings.resample_mask)
+        part, mask = _masked(parts, case, settings)
+        grid = part.grid
         first, stop = span_with_margin(bounding_box(mask)[0], grid.spacing[2], settings.margin_mm, grid.size[2])
         if full:
             first, stop = 0, grid.size[2]
         mask_image = image_on(mask[first:stop].astype(np.uint8), grid, (0, 0, first))
     with _clock(spent, "read"):
-        image = read(first, stop)
+        image = part.read(first, stop)
         image.CopyInformation(mask_image)
         _check_finite(image, case.image)
     return Roi(image, mask_image, grid, (0, 0, first))
@@ -88,20 +92,65 @@ def load_image(path: str, settings: ImageSection) -> sitk.Image:
     CaseError
         With the code of what is wrong with it.
     """
-    grid, read = _open(path, settings)
-    image = read(0, grid.size[2])
+    whole = _series_part(read_listing(path), settings) if path.endswith(_LISTING) else _file_part(path)
+    image = whole.read(0, whole.grid.size[2])
     _check_finite(image, path)
     check_finite_file(Path(path))
     return image
 
 
-def _open(path: str, settings: ImageSection) -> tuple[Grid, Callable[[int, int], sitk.Image]]:
-    """The grid of the full image, and a function that reads its slices from the first to one before the last."""
-    if not path.endswith(_LISTING):
-        return volume_grid(Path(path)), partial(read_volume, Path(path))
-    listing = read_listing(path)
+@dataclass(frozen=True)
+class _Part:
+    """An image, or an evenly spaced part of one; ``read`` takes the first slice and one after the last."""
+
+    grid: Grid
+    read: Callable[[int, int], sitk.Image]
+
+
+def _open(case: Case, settings: ImageSection) -> list[_Part]:
+    """The case's image: one part, or several where slices are missing and the mask's planes do not tell which."""
+    if not case.image.endswith(_LISTING):
+        return [_file_part(case.image)]
+    listing = read_listing(case.image)
+    check_slices(listing)
+    runs = even_runs(listing, settings.gap_tolerance)
+    if runs == [Run(0, len(listing.slices))]:
+        return [_run_part(listing, runs[0])]
+    heights = plane_heights(listing, read_planes(Path(case.mask), case.labels))
+    if heights or not runs:
+        runs = [run_at(listing, runs, heights, settings.gap_tolerance)]
+    told = gap_error(listing, settings.gap_tolerance).problem
+    warn(told.code, f"the slices on the ROI's side of a gap are used alone; {told.reason}", where=told.where)
+    return [_run_part(listing, run) for run in sorted(runs, key=lambda run: -run.size)]
+
+
+def _file_part(path: str) -> _Part:
+    return _Part(volume_grid(Path(path)), partial(read_volume, Path(path)))
+
+
+def _series_part(listing: SeriesListing, settings: ImageSection) -> _Part:
     grid = series_grid(listing, settings.gap_tolerance)
-    return grid, lambda first, stop: image_on(read_slices(listing, first, stop), grid, (0, 0, first))
+    return _Part(grid, lambda first, stop: image_on(read_slices(listing, first, stop), grid, (0, 0, first)))
+
+
+def _run_part(listing: SeriesListing, run: Run) -> _Part:
+    grid = run_grid(listing, run)
+
+    def read(first: int, stop: int) -> sitk.Image:
+        return image_on(read_slices(listing, run.first + first, run.first + stop), grid, (0, 0, first))
+
+    return _Part(grid, read)
+
+
+def _masked(parts: list[_Part], case: Case, settings: ImageSection) -> tuple[_Part, NDArray[np.bool_]]:
+    """The first part that holds the whole mask, and the mask on it."""
+    for number, part in enumerate(parts, start=1):
+        try:
+            return part, read_mask(Path(case.mask), case.labels, part.grid, resample=settings.resample_mask)
+        except CaseError as error:
+            if number == len(parts) or error.problem.code not in (Code.MASK_OUTSIDE, Code.MASK_EMPTY):
+                raise
+    raise AssertionError("an image has a part")
 
 
 def _check_finite(image: sitk.Image, where: str) -> None:

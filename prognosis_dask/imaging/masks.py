@@ -8,6 +8,9 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
+from prognosis_dask.cohort.files import FileStamp
+from prognosis_dask.cohort.headers import Point
+from prognosis_dask.cohort.masks import mask_header
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.labelmap import labelmap_mask
 from prognosis_dask.imaging.roi import Grid
@@ -36,6 +39,28 @@ def read_mask(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool
     except CaseError as error:
         raise CaseError(error.problem.code, error.problem.reason, where=str(path)) from error
     return mask
+
+
+def read_planes(path: Path, labels: tuple[int, ...]) -> list[Point]:
+    """A point in each plane that an RTSTRUCT's ROIs are drawn on, in mm; none for other masks, which have empty ones.
+
+    Raises
+    ------
+    CaseError
+        ``UNREADABLE_FILE`` when the file is missing, ``MASK_UNREADABLE`` when it is damaged.
+    """
+    if not path.is_file():
+        raise CaseError(Code.UNREADABLE_FILE, "there is no mask file here; index the cohort again", where=str(path))
+    if not _is_dicom(path):
+        return []
+    try:
+        dataset = pydicom.dcmread(path, force=True)
+        if dataset.get("Modality") != "RTSTRUCT":
+            return []
+        structures = mask_header(dataset, FileStamp(str(path), 0, 0)).structures
+    except Exception as error:  # a damaged header raises many kinds
+        raise CaseError(Code.MASK_UNREADABLE, f"damaged DICOM file: {error}", where=str(path)) from error
+    return [point for one in structures if one.number in labels or not labels for point in one.points]
 
 
 def _read(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool) -> NDArray[np.bool_]:

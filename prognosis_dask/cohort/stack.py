@@ -1,0 +1,300 @@
+"""Whether the slices of a series form an even stack: what headers alone can tell, for the index and the reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prognosis_dask.cohort.headers import Point
+from prognosis_dask.cohort.listing import SeriesListing
+from prognosis_dask.cohort.planes import dot, slice_normal
+from prognosis_dask.cohort.split import SAME_POSITION_MM
+from prognosis_dask.counting import count
+from prognosis_dask.errors import CaseError, Code
+
+#: Largest difference between the direction cosines of two slices: 0.05 voxel over 512.
+SAME_DIRECTION = 1e-4
+#: Largest relative difference between the pixel spacings of two slices: 0.05 voxel over 512.
+SAME_SPACING = 1e-4
+#: Furthest, in pixels, that a slice may lie from the stack's axis: beyond it the mask would move by a pixel.
+OFF_AXIS_PIXELS = 0.5
+#: Furthest, in slice distances, that a slice may lie from where an even stack has it (as far as a contour may lie from
+#: its slice): small differences, each within the tolerance, may not add up to more.
+DRIFT = 0.1
+#: Positions written more coarsely than this (mm) excuse nothing: rounding would move a slice visibly.
+COARSEST_STEP_MM = 0.1
+#: Slices from which on a part with a distance of its own is believed to be a stack and no row of gaps.
+OWN_STACK = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """Slices ``first`` to ``stop`` - 1 of a listing, evenly spaced, so that they form one grid.
+
+    ``between_mm`` is their distance where rounding hides it in the positions; zero: the mean of the positions' is it.
+    """
+
+    first: int
+    stop: int
+    between_mm: float = field(default=0.0, compare=False)
+
+    @property
+    def size(self) -> int:
+        """How many slices."""
+        return self.stop - self.first
+
+
+def check_slices(listing: SeriesListing) -> None:
+    """Check that the slices are two or more, alike in size, spacing and direction, and each in a place of its own.
+
+    Raises
+    ------
+    CaseError
+        ``SERIES_TOO_SHORT``, ``SERIES_MIXED`` or ``SLICE_DUPLICATE``; the reason has the values seen and expected.
+    """
+    slices = listing.slices
+    if len(slices) < 2:
+        raise CaseError(
+            Code.SERIES_TOO_SHORT, f"{count(len(slices), 'slice')}; two or more make a volume", where=listing.root
+        )
+    _check_alike(listing)
+    along = heights_of(listing)
+    same = np.flatnonzero(np.abs(np.diff(along)) < SAME_POSITION_MM)
+    if len(same):
+        one, two = slices[same[0]], slices[same[0] + 1]
+        raise CaseError(
+            Code.SLICE_DUPLICATE,
+            f"{count(len(same), 'slice')} where another lies, first {one.file} and {two.file} at "
+            f"{along[same[0]]:.2f} mm along the normal; one slice for each position was expected: several time points, "
+            f"echoes or reconstructions in one series, which its headers do not tell apart; index one of them alone",
+            where=listing.root,
+        )
+
+
+def even_runs(listing: SeriesListing, tolerance: float) -> list[Run]:
+    """The parts of a checked series that are evenly spaced; one part, the whole, where there is no gap.
+
+    A distance is even when it differs from the usual one by ``tolerance`` (relative to it), or by no more than what
+    rounding the positions to the decimals that they are written with explains.
+    """
+    along, rounding = heights_of(listing), _rounding(listing)
+    return [
+        Run(first, stop, 0.0 if is_even(along[first:stop], tolerance) else _simplest(along[first:stop], rounding))
+        for first, stop in _runs(along, tolerance, rounding)
+    ]
+
+
+def run_at(listing: SeriesListing, runs: Sequence[Run], heights: Sequence[float], tolerance: float) -> Run:
+    """The part that holds all of a structure's planes, given by their ``heights`` (mm along the normal).
+
+    Planes beyond the first or the last slice of the series are left to whoever reads the mask.
+
+    Raises
+    ------
+    CaseError
+        ``SLICE_GAP`` where the structure reaches into, or across, a gap.
+    """
+    along = heights_of(listing)
+    known = np.asarray(heights, dtype=np.float64)
+    gap = float(np.median(np.diff(along)))
+    known = known[(known >= along[0] - gap / 2) & (known <= along[-1] + gap / 2)]
+    held = [int(_in_run(along, run, known).sum()) for run in runs]
+    if not held or max(held) < len(known):
+        raise gap_error(listing, tolerance, ", which the ROI reaches")
+    return runs[held.index(max(held))] if len(known) else max(runs, key=lambda run: run.size)
+
+
+def _in_run(along: NDArray[np.float64], run: Run, heights: NDArray[np.float64]) -> NDArray[np.bool_]:
+    half = (along[run.stop - 1] - along[run.first]) / (run.size - 1) / 2
+    inside: NDArray[np.bool_] = (heights >= along[run.first] - half) & (heights <= along[run.stop - 1] + half)
+    return inside
+
+
+def check_axis(listing: SeriesListing, run: Run) -> None:
+    """Check that the slices of a run lie above each other.
+
+    Raises
+    ------
+    CaseError
+        ``GANTRY_TILT``, with the angle.
+    """
+    slices = listing.slices[run.first : run.stop]
+    normal = np.asarray(slice_normal(listing.slices[0].orientation))
+    offsets = np.array([s.position for s in slices]) - np.asarray(slices[0].position)
+    sideways = np.linalg.norm(offsets - np.outer(offsets @ normal, normal), axis=1)
+    limit = OFF_AXIS_PIXELS * min(slices[0].pixel_spacing)
+    if sideways.max() > limit:
+        k = int(sideways.argmax())
+        angle = float(np.degrees(np.arctan2(sideways[k], abs(offsets[k] @ normal))))
+        raise CaseError(
+            Code.GANTRY_TILT,
+            f"{slices[k].file} lies {sideways[k]:.2f} mm beside the line along the slice normal (tolerance "
+            f"{limit:.2f} mm; a tilt of {angle:.1f} degrees): the slices form no right-angled grid; resample the "
+            f"series onto one first",
+            where=listing.root,
+        )
+
+
+def heights_of(listing: SeriesListing) -> NDArray[np.float64]:
+    """Where the slices lie along the normal of the first, in mm."""
+    positions = np.array([s.position for s in listing.slices])
+    along: NDArray[np.float64] = positions @ np.asarray(slice_normal(listing.slices[0].orientation))
+    return along
+
+
+def plane_heights(listing: SeriesListing, points: Sequence[Point]) -> list[float]:
+    """How high (mm along the series' normal) the planes of a structure lie, of which each has one point."""
+    normal = slice_normal(listing.slices[0].orientation)
+    return [dot(normal, point) for point in points]
+
+
+def gap_error(listing: SeriesListing, tolerance: float, place: str = "") -> CaseError:
+    """What is uneven about a series, and what can be done about it."""
+    along = heights_of(listing)
+    gaps = np.diff(along)
+    usual = float(np.median(gaps))
+    wrong = np.flatnonzero(np.abs(gaps - usual) > tolerance * usual)
+    if not len(wrong):
+        return CaseError(
+            Code.SLICE_GAP,
+            f"the distances between slices drift from {gaps[0]:.3f} to {gaps[-1]:.3f} mm: an even stack would have "
+            f"slices up to {_off_line(along).max():.2f} mm from their place",
+            where=listing.root,
+        )
+    k = int(wrong[0])
+    missing = int(np.rint(gaps[wrong] / usual - 1).clip(0).sum())
+    return CaseError(
+        Code.SLICE_GAP,
+        f"other distances between slices than {usual:.3f} mm{place}: {len(wrong)} of {len(gaps)} "
+        f"(about {count(missing, 'slice')} missing), first {gaps[k]:.3f} mm after {listing.slices[k].file} at "
+        f"{along[k]:.2f} mm; {_advice(along, float(np.abs(gaps[wrong] / usual - 1).max()), tolerance)}",
+        where=listing.root,
+    )
+
+
+#: A distance that differs by more than this is no jitter: a slice is missing, or is another stack's.
+_JITTER = 0.25
+
+
+def _advice(along: NDArray[np.float64], worst: float, tolerance: float) -> str:
+    if worst > _JITTER:
+        return "find the missing slices"
+    needed = float(np.ceil(worst * 1000) / 1000)
+    return (
+        f"image.gap_tolerance = {max(needed, tolerance):g} would take them as even, with slices up to "
+        f"{_off_line(along).max():.2f} mm from their place"
+    )
+
+
+def is_even(along: NDArray[np.float64], tolerance: float, rounding: float = 0.0) -> bool:
+    """Whether two or more heights are evenly spaced, to a relative tolerance or to their rounding (mm)."""
+    gaps = np.diff(along)
+    usual = float(np.median(gaps))
+    if usual <= 0:
+        return False
+    if np.abs(gaps - usual).max() > tolerance * usual:
+        return _is_rounded(along, rounding)
+    return bool(_off_line(along).max() <= max(DRIFT, tolerance) * usual)
+
+
+def _is_rounded(along: NDArray[np.float64], rounding: float) -> bool:
+    return rounding > 0 and _scatter(along, _fitted(along)) <= rounding
+
+
+def _scatter(along: NDArray[np.float64], between: float) -> float:
+    """How far apart two lines that rise by ``between`` a slice are that hold all heights; rounding allows one step."""
+    return float(np.ptp(along - between * np.arange(len(along))))
+
+
+def _fitted(along: NDArray[np.float64]) -> float:
+    """The distance between slices of the even stack that comes nearest to all heights (least largest difference)."""
+    gaps = np.diff(along)
+    low, high = float(gaps.min()), float(gaps.max())
+    for _ in range(80):  # the scatter is convex in the distance
+        third = (high - low) / 3
+        if _scatter(along, low + third) < _scatter(along, high - third):
+            high -= third
+        else:
+            low += third
+    return (low + high) / 2
+
+
+def _simplest(along: NDArray[np.float64], rounding: float) -> float:
+    """The distance with fewest decimals from which all heights may have been rounded.
+
+    >>> _simplest(np.array([0.0, 0.62, 1.25, 1.88, 2.5]), 0.0101)
+    0.625
+    """
+    fitted = _fitted(along)
+    tried = (round(fitted, decimals) for decimals in range(7))
+    return next((one for one in tried if _scatter(along, one) <= rounding), fitted)
+
+
+def _off_line(along: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far (mm) each height lies from where it would be between the first and the last, evenly."""
+    off: NDArray[np.float64] = np.abs(along - np.linspace(along[0], along[-1], len(along)))
+    return off
+
+
+def _runs(along: NDArray[np.float64], tolerance: float, rounding: float) -> list[tuple[int, int]]:
+    if is_even(along, tolerance, rounding):
+        return [(0, len(along))]
+    gaps = np.diff(along)
+    usual = float(np.percentile(gaps, 50, method="lower"))
+    good = np.abs(gaps - usual) <= max(tolerance * usual, rounding)
+    if not good.any():
+        return []
+    runs = []
+    for first, last, is_good in _stretches(good):
+        part = along[first : last + 2]
+        if is_good and is_even(part, tolerance, rounding):
+            runs.append((first, last + 2))
+        elif not is_good and len(part) >= OWN_STACK:
+            found = _runs(part, tolerance, rounding)
+            runs += [(first + a, first + b) for a, b in found if b - a >= OWN_STACK]
+    return runs
+
+
+def _stretches(good: NDArray[np.bool_]) -> list[tuple[int, int, bool]]:
+    """(first, last, value) of the stretches of equal values."""
+    edges = np.flatnonzero(np.diff(good)) + 1
+    starts = [0, *edges.tolist()]
+    stops = [*edges.tolist(), len(good)]
+    return [(start, stop - 1, bool(good[start])) for start, stop in zip(starts, stops, strict=True)]
+
+
+def _rounding(listing: SeriesListing) -> float:
+    """How far (mm, along the normal) rounding to the written decimals may move two slices against each other."""
+    exponents = [
+        exponent
+        for s in listing.slices
+        for value in s.position
+        if isinstance(exponent := Decimal(repr(value)).normalize().as_tuple().exponent, int)
+    ]
+    step = 10.0 ** min(exponents)
+    if step > COARSEST_STEP_MM:
+        return 0.0
+    return float(step * np.abs(slice_normal(listing.slices[0].orientation)).sum() * (1 + 1e-6))
+
+
+def _check_alike(listing: SeriesListing) -> None:
+    first = listing.slices[0]
+    for other in listing.slices[1:]:
+        turned = max(abs(a - b) for a, b in zip(first.orientation, other.orientation, strict=True))
+        scaled = max(abs(a / b - 1) for a, b in zip(first.pixel_spacing, other.pixel_spacing, strict=True))
+        for name, differs in (
+            ("orientation", turned > SAME_DIRECTION),
+            ("pixel_spacing", scaled > SAME_SPACING),
+            ("size", first.size != other.size),
+        ):
+            if differs:
+                raise CaseError(
+                    Code.SERIES_MIXED,
+                    f"{name} is {getattr(first, name)} in {first.file} and {getattr(other, name)} in {other.file}; one "
+                    f"value was expected: the series holds several stacks, index it without the stray slices",
+                    where=listing.root,
+                )
