@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import SimpleITK as sitk
 
 from prognosis_dask.brain.candidate import automatic_candidate
 from prognosis_dask.brain.epitome import epitome
-from prognosis_dask.brain.interpolate import between_slices
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import Preprocessed, preprocess
 from prognosis_dask.brain.qc_figure import qc_figure
@@ -20,6 +20,7 @@ from prognosis_dask.brain.size import tumour_size
 from prognosis_dask.brain.size_features import SIZE_FEATURES, size_values
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.interpolate import between_slices
 from prognosis_dask.imaging.load import load_image, load_roi
 from prognosis_dask.imaging.volume import check_finite_file
 from prognosis_dask.stages import StageContext, Stopwatch, guarded
@@ -74,7 +75,8 @@ def _read(case: Case, context: StageContext) -> tuple[str, dict[str, sitk.Image]
     """The reference sequence's name, all sequences in axial order, and the mask that was drawn."""
     reference = next((name for name, path in case.sequences.items() if path == case.image), UNNAMED)
     if case.mask:
-        roi = load_roi(case, context.image, full=True)
+        # slices that nobody outlined are filled by shape here, few as the outlined ones may be
+        roi = load_roi(case, replace(context.image, keep_gaps=True), full=True)
         check_finite_file(Path(case.image))
         images, drawn = {reference: axial(roi.image)}, axial(roi.mask)
     else:

@@ -66,6 +66,7 @@ class Code(StrEnum):
     MASK_TOO_LONG = "mask-too-long"
     CONTOUR_OFF_PLANE = "contour-off-plane"
     CONTOURS_DROPPED = "contours-dropped"
+    CONTOURS_AMBIGUOUS = "contours-ambiguous"
     MASK_GAPS = "mask-gaps"
     MASK_ITEM_INVALID = "mask-item-invalid"
     NO_CANDIDATE = "no-candidate"

@@ -52,9 +52,15 @@ class SynthSection:
 
 @dataclass(frozen=True)
 class ImageSection:
-    """How a case is brought onto one grid and cropped (see :mod:`prognosis_dask.imaging`)."""
+    """How a case is brought onto one grid and cropped (see :mod:`prognosis_dask.imaging`).
+
+    Where slices within a structure's span are empty (see :mod:`prognosis_dask.imaging.gaps`), ``fill_gaps`` fills them
+    by shape, ``keep_gaps`` takes the mask as it is.
+    """
 
     resample_mask: bool = False
+    fill_gaps: bool = False
+    keep_gaps: bool = False
     gap_tolerance: float = 0.01
     margin_mm: float = 20.0
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.errors import CaseError, Code, Problem, collected_warnings
+from prognosis_dask.imaging.contours import place_contours
 from prognosis_dask.imaging.geometry import steps_of
 from prognosis_dask.imaging.masks import read_mask
+from prognosis_dask.imaging.polygon import fill_even_odd
 from prognosis_dask.imaging.roi import Grid
 from prognosis_dask.imaging.rtstruct import rtstruct_mask
 from prognosis_dask.imaging.series import read_slices, series_grid
@@ -90,6 +95,75 @@ def test_oblique_series_gives_the_same_mask_as_a_straight_one(tmp_path: Path) ->
     np.testing.assert_array_equal(mask_of(tmp_path, [square(*shape, turned) for shape in shapes], turned), straight)
 
 
+polygon = st.lists(st.tuples(st.floats(0, 13), st.floats(0, 11)), min_size=3, max_size=9).map(np.array)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(polygon, min_size=1, max_size=3), st.randoms(use_true_random=False), st.booleans())
+def test_repeats_of_contours_in_any_order_start_direction_and_rounding_change_nothing(
+    shapes: list[np.ndarray], random: Random, rounded: bool
+) -> None:
+    solid = [shape for shape in shapes if np.ptp(shape, axis=0).min() > 3]
+    contours = [np.pad(shape, ((0, 0), (0, 1)), constant_values=1 + i) for i, shape in enumerate(solid)]
+    assume(contours)
+    everything = list(contours)
+    for contour in contours:
+        turned = np.roll(contour, random.randrange(len(contour)), axis=0)[:: random.choice((1, -1))]
+        closed = np.concatenate([turned, turned[:1]]) if random.random() < 0.5 else turned
+        everything.append(np.round(closed, 2) if rounded else closed)
+    random.shuffle(everything)
+    once, again = (placed_mask([index_to_mm(contour) for contour in some]) for some in (contours, everything))
+    moved = np.argwhere(once != again)
+    # whichever rounding is kept, no pixel centre changes sides but one that an outline passes within the rounding
+    for plane, row, column in moved:
+        assert rounded
+        assert from_outline(np.array([column, row]), contours[plane - 1][:, :2]) < 0.01
+
+
+def index_to_mm(index: np.ndarray) -> np.ndarray:
+    return np.asarray(index @ steps_of(GRID).T + np.array(GRID.origin))
+
+
+def from_outline(point: np.ndarray, outline: np.ndarray) -> float:
+    """Slow and obvious: the distance from the nearest of many points along the edges."""
+    ends = np.roll(outline, -1, axis=0)
+    along = np.linspace(0, 1, 5001)[:, None, None]
+    return float(np.linalg.norm(outline + along * (ends - outline) - point, axis=2).min())
+
+
+def placed_mask(contours: list[np.ndarray]) -> np.ndarray:
+    placed = place_contours(contours, GRID, "GTV")
+    return fill_even_odd([one.outline for one in placed], [one.plane for one in placed], GRID.size[::-1])
+
+
+def test_a_contour_given_twice_is_known_whatever_its_start_direction_closing_point_and_rounding(tmp_path: Path) -> None:
+    angle = np.linspace(0, 2 * np.pi, 31, endpoint=False)
+    circle = np.stack([6 + 4.321 * np.cos(angle), 5.5 + 4.321 * np.sin(angle), 0 * angle + 1], axis=1)
+    once = [square(0.5, 9.5, 2), circle @ steps_of(GRID).T + np.array(GRID.origin)]
+    expected = mask_of(tmp_path, once)
+    for again in (
+        np.roll(once[1], 7, axis=0),
+        once[1][::-1],
+        np.concatenate([once[1], once[1][:1]]),
+        np.round(once[1], 1),
+        np.roll(np.round(once[1], 2)[::-1], 3, axis=0),
+        np.repeat(once[1], 2, axis=0),
+        once[1] + np.array([0, 0, 0.04]),
+    ):
+        np.testing.assert_array_equal(mask_of(tmp_path, [once[0], again, once[1]]).sum(), expected.sum())
+        np.testing.assert_array_equal(mask_of(tmp_path, [*once, again]), expected)
+
+
+def test_two_outlines_less_than_a_pixel_apart_are_a_problem_and_a_real_wall_is_a_ring(tmp_path: Path) -> None:
+    other = square(0.5, 9.5, 2)
+    for inset in (0.2, 0.5):
+        assert code_of(tmp_path, [other, square(0.5, 9.5, 1), square(0.5 + inset, 9.5 - inset, 1)]) is (
+            Code.CONTOURS_AMBIGUOUS
+        )
+    ring = mask_of(tmp_path, [other, square(0.5, 9.5, 1), square(2.5, 7.5, 1)])
+    assert ring[1].sum() == 81 - 25
+
+
 def test_points_and_lines_enclose_nothing(tmp_path: Path) -> None:
     closed = [square(0.5, 5.5, 1), square(0.5, 5.5, 2)]
     np.testing.assert_array_equal(
@@ -119,13 +193,68 @@ def test_several_rois_are_merged(shared_data: Path) -> None:
     assert two.any()
 
 
-def test_contours_beside_the_slices_or_the_image_are_found(tmp_path: Path) -> None:
+def warned(tmp_path: Path, contours: list[np.ndarray], grid: Grid = GRID) -> tuple[np.ndarray, list[Problem]]:
+    with collected_warnings() as found:
+        mask = mask_of(tmp_path, contours, grid)
+    return mask, found
+
+
+def test_contours_a_fraction_of_a_slice_off_go_to_the_nearest_slice_and_it_is_said(tmp_path: Path) -> None:
+    straight = mask_of(tmp_path, [square(0.5, 5.5, 1), square(0.5, 5.5, 2)])
+    assert mask_of(tmp_path, [square(0.5, 5.5, 1.05), square(0.5, 5.5, 2.05)])[2].sum() == 25, "rounding is no fault"
+    for off in (0.2, -0.4, 0.49):
+        mask, said = warned(tmp_path, [square(0.5, 5.5, 1 + off), square(0.5, 5.5, 2 + off)])
+        np.testing.assert_array_equal(mask, straight)
+        assert [warning.code for warning in said] == [Code.CONTOUR_OFF_PLANE]
+        assert f"{abs(off):.2f} slice spacings" in said[0].reason
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.002, -0.002])
+def test_contours_half_way_between_slices_all_go_the_same_way(tmp_path: Path, jitter: float) -> None:
+    contours = [square(0.5, 5.5, plane + 0.5 + jitter * (-1) ** plane) for plane in range(4)]
+    mask, said = warned(tmp_path, contours)
+    assert mask.sum(axis=(1, 2)).tolist() == [0, 25, 25, 25, 25]
+    assert [warning.code for warning in said] == [Code.CONTOUR_OFF_PLANE]
+
+
+def test_contours_beyond_the_last_slice_cost_their_share_only(tmp_path: Path) -> None:
+    good = [square(0.5, 5.5, 3), square(0.5, 5.5, 4)]
+    mask, said = warned(tmp_path, [*good, square(0.5, 5.5, 5)])
+    np.testing.assert_array_equal(mask, mask_of(tmp_path, good))
+    assert [warning.code for warning in said] == [Code.CONTOURS_DROPPED]
+    assert "1 of the 3 contours" in said[0].reason
+    assert "33.3%" in said[0].reason
+    mask, said = warned(tmp_path, [*good, square(0.5, 5.5, 4.4)])
+    np.testing.assert_array_equal(mask, mask_of(tmp_path, good))
+    assert "between the slices" in said[0].reason
+    assert code_of(tmp_path, [good[1], *[square(0.5, 5.5, plane) for plane in (5, 6)]]) is Code.MASK_OUTSIDE
+
+
+def test_contours_beyond_rows_and_columns_cost_their_share_only(tmp_path: Path) -> None:
     good = [square(0.5, 5.5, 1), square(0.5, 5.5, 2)]
-    assert code_of(tmp_path, [*good, square(0.5, 5.5, 2.4)]) is Code.CONTOUR_OFF_PLANE
-    assert code_of(tmp_path, [*good, square(0.5, 5.5, 6)]) is Code.MASK_OUTSIDE
-    assert code_of(tmp_path, [*good, square(-4.5, 5.5, 2)]) is Code.MASK_OUTSIDE
-    assert code_of(tmp_path, [*good, square(0.5, 15.5, 2)]) is Code.MASK_OUTSIDE
-    assert mask_of(tmp_path, [*good, square(0.5, 5.5, 3.05)])[3].sum() == 25, "rounded positions are no fault"
+    mask, said = warned(tmp_path, [*good, square(-4.5, 5.5, 3)])
+    assert mask[3].sum() == 36
+    assert [warning.code for warning in said] == [Code.CONTOURS_DROPPED]
+    assert f"{64 / 150:.1%}" in said[0].reason
+    assert code_of(tmp_path, [square(0.5, 5.5, 1), square(14.5, 24.5, 2)]) is Code.MASK_OUTSIDE
+
+
+def test_of_thin_contours_within_a_thick_slice_those_nearest_to_its_plane_count(tmp_path: Path) -> None:
+    """A ball drawn every millimetre on slices of three: its mask is that of the planes, and nothing is cut out."""
+    grid = Grid((40, 40, 14), (1.0, 1.0, 3.0), (0.0, 0.0, 0.0), GRID.direction)
+
+    def circle(height_mm: float) -> np.ndarray:
+        radius = np.sqrt(15.2**2 - (height_mm - 19.5) ** 2)
+        angle = np.linspace(0, 2 * np.pi, 80, endpoint=False)
+        points = np.stack([20.3 + radius * np.cos(angle), 19.6 + radius * np.sin(angle), 0 * angle + height_mm], axis=1)
+        return np.asarray(points)
+
+    fine = [circle(height) for height in range(5, 35)]
+    coarse = mask_of(tmp_path, [circle(height) for height in range(6, 35, 3)], grid)
+    mask, said = warned(tmp_path, fine, grid)
+    np.testing.assert_array_equal(mask, coarse)
+    assert [warning.code for warning in said] == [Code.CONTOURS_DROPPED]
+    assert "20 of the 30 contours" in said[0].reason
 
 
 def test_contours_across_the_slices_are_found(tmp_path: Path) -> None:
@@ -160,11 +289,12 @@ def test_a_file_cut_short_anywhere_is_a_problem(tmp_path: Path) -> None:
 
 def test_every_rt_utils_file_gives_a_mask_or_its_own_problem(shared_data: Path) -> None:
     grid = series_grid(list_series(shared_data / "rt_utils" / "mock_data"), 0.01)
-    seen = {
-        path.name: problem_of(lambda path=path: read_mask(path, (1,), grid, resample=False))  # type: ignore[misc]
-        for path in sorted(shared_data.glob("rt_utils/*/*.dcm"))
-    }
+    paths = {path.name: path for path in sorted(shared_data.glob("rt_utils/*/*.dcm"))}
+    for name in ("invalid_reference_rt.dcm", "non_existent_reference_rt.dcm", "dummy_rt.dcm"):
+        with collected_warnings() as said:
+            mask = read_mask(paths.pop(name), (1,), grid, resample=False)
+        assert mask.any(axis=(1, 2)).all()
+        assert [warning.code for warning in said] == [Code.CONTOURS_DROPPED], "a third lies beyond the two slices here"
+    seen = {name: problem_of(lambda p=p: read_mask(p, (1,), grid, resample=False)) for name, p in paths.items()}  # type: ignore[misc]
     assert seen.pop("rt.dcm") is Code.MASK_ONE_SLICE, "two contours on one plane"
-    structure_sets = {"invalid_reference_rt.dcm", "non_existent_reference_rt.dcm", "dummy_rt.dcm"}
-    assert {seen.pop(name) for name in structure_sets} == {Code.MASK_OUTSIDE}, "contours beyond the two slices here"
     assert set(seen.values()) == {Code.MASK_UNREADABLE}, "image slices are no masks"

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import cdist, pdist
 
-from prognosis_dask.brain.interpolate import Mask, finer_planes
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.interpolate import Mask, finer_planes
 
 #: Points along an edge of a cell at which its share of the volume is counted.
 _SAMPLES: Final = 24

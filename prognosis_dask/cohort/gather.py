@@ -108,6 +108,11 @@ def _once(gathered: Gathered, masks: Iterable[MaskHeader]) -> list[MaskHeader]:
 
 
 def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rules) -> None:
+    for fault in mask.faults:
+        reason = f"{fault}; the other ROIs of the mask are used"
+        gathered.problems.append(
+            Problem(Code.MASK_ITEM_INVALID, reason, mask.patient_id, where=mask.file.path, severity="warning")
+        )
     failed: dict[Code, list[Problem]] = defaultdict(list)
     linked: dict[str, bool] = {}
     homeless: list[Structure] = []
@@ -115,7 +120,7 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
         try:
             link = catalogue.link(mask, structure, rules.modalities)
         except CaseError as error:
-            if structure.empty:
+            if structure.empty or structure.fault:
                 homeless.append(structure)
             else:
                 failed[error.problem.code].append(error.problem)

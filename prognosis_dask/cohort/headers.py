@@ -84,6 +84,8 @@ class Structure:
         Image instances that it refers to.
     empty
         It is named, but has no contour with an area, or no frame.
+    fault
+        Why it cannot be used although it has content; None: it can.
     """
 
     number: int
@@ -91,11 +93,15 @@ class Structure:
     points: tuple[Point, ...] = ()
     sop_uids: frozenset[str] = frozenset()
     empty: bool = False
+    fault: Problem | None = None
 
 
 @dataclass(frozen=True)
 class MaskHeader:
-    """One RTSTRUCT or SEG file: what it holds, and every reference to images that it makes."""
+    """One RTSTRUCT or SEG file: what it holds, and every reference to images that it makes.
+
+    ``faults`` are sentences on defective items, which cost the file nothing else.
+    """
 
     file: FileStamp
     kind: str
@@ -105,6 +111,7 @@ class MaskHeader:
     series_uids: tuple[str, ...]
     sop_uids: frozenset[str]
     structures: tuple[Structure, ...]
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

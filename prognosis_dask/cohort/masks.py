@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prognosis_dask.cohort.files import FileStamp
 from prognosis_dask.cohort.headers import MaskHeader, Point, Structure, patient_id
+from prognosis_dask.cohort.structure_set import StructureSet, is_closed, roi_name, structure_set
+from prognosis_dask.errors import Code, Problem
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -23,7 +25,8 @@ def mask_header(dataset: Dataset, file: FileStamp) -> MaskHeader:
     """The header of an RTSTRUCT or SEG dataset that was read without its pixels."""
     if not dataset.get("SOPInstanceUID"):
         raise ValueError("the header lacks SOPInstanceUID")
-    return _rtstruct(dataset, file) if "StructureSetROISequence" in dataset else _segmentation(dataset, file)
+    structures = dataset.get("Modality") == "RTSTRUCT" or "StructureSetROISequence" in dataset
+    return _rtstruct(dataset, file) if structures else _segmentation(dataset, file)
 
 
 def _rtstruct(dataset: Dataset, file: FileStamp) -> MaskHeader:
@@ -36,11 +39,12 @@ def _rtstruct(dataset: Dataset, file: FileStamp) -> MaskHeader:
             for item in _items(study, "RTReferencedSeriesSequence"):
                 series.append(_uid(item, "SeriesInstanceUID"))
                 images.update(_referenced(_items(item, "ContourImageSequence")))
-    contours = {int(item.ReferencedROINumber): item for item in _items(dataset, "ROIContourSequence")}
+    held = structure_set(dataset)
     structures = []
-    for roi in _items(dataset, "StructureSetROISequence"):
-        frames.add(_uid(roi, "ReferencedFrameOfReferenceUID"))
-        structures.append(_roi(roi, contours.get(int(roi.ROINumber))))
+    for number, rois in held.rois.items():
+        for roi in rois:
+            frames.add(_uid(roi, "ReferencedFrameOfReferenceUID"))
+            structures.append(_roi(roi_name(roi, number), number, held))
     frames.add(_uid(dataset, "FrameOfReferenceUID"))
     return MaskHeader(
         file=file,
@@ -51,19 +55,25 @@ def _rtstruct(dataset: Dataset, file: FileStamp) -> MaskHeader:
         series_uids=tuple(dict.fromkeys(uid for uid in series if uid)),
         sop_uids=frozenset(images),
         structures=tuple(structures),
+        faults=held.faults,
     )
 
 
-def _roi(roi: Dataset, contours: Dataset | None) -> Structure:
+def _roi(name: str, number: int, held: StructureSet) -> Structure:
     points: list[Point] = []
     images: set[str] = set()
-    for contour in _items(contours, "ContourSequence") if contours is not None else ():
-        point = _first_point(contour)
+    told = held.fault(number)
+    fault = Problem(Code.ROI_AMBIGUOUS, told) if told else None
+    for contour in (c for item in held.contours.get(number, ()) for c in _items(item, "ContourSequence")):
+        try:
+            point = _first_point(contour) if is_closed(contour) else None
+        except (TypeError, ValueError) as error:
+            fault = fault or Problem(Code.MASK_UNREADABLE, f"a contour's ContourData cannot be read: {error}")
+            continue
         if point is not None:
             points.append(point)
             images.update(_referenced(_items(contour, "ContourImageSequence")))
-    name = str(roi.get("ROIName", "") or "").strip()
-    return Structure(int(roi.ROINumber), (name,), tuple(points), frozenset(images), empty=not points)
+    return Structure(number, (name,), tuple(points), frozenset(images), empty=not (points or fault), fault=fault)
 
 
 def _first_point(contour: Dataset) -> Point | None:
@@ -120,9 +130,20 @@ def _segments(dataset: Dataset) -> tuple[Structure, ...]:
         key = number if number in sources else _ANY
         names, seen = _segment_names(segment), frozenset(sources.get(key, ()))
         structures.append(Structure(number, names, tuple(points.get(key, ())), seen, empty=key not in sources))
+    numbers = Counter(structure.number for structure in structures)
+    structures = [
+        replace(structure, fault=_twice(structure.number, numbers[structure.number])) for structure in structures
+    ]
     labels = [structure.names[0] for structure in structures]
     # a label that several segments share tells nothing: call them by their descriptions
     return tuple(replace(s, names=s.names[::-1]) if labels.count(s.names[0]) > 1 else s for s in structures)
+
+
+def _twice(number: int, times: int) -> Problem | None:
+    if times < 2:
+        return None
+    reason = f"{times} segments have the number {number}, so that their frames cannot be told apart"
+    return Problem(Code.ROI_AMBIGUOUS, reason)
 
 
 def _segment_names(segment: Dataset) -> tuple[str, ...]:

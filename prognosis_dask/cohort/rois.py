@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from prognosis_dask.cohort.files import FileStamp
 from prognosis_dask.cohort.headers import Structure
+from prognosis_dask.counting import count
 from prognosis_dask.errors import CaseError, Code, JobError, Problem
 
 #: ``one``: exactly one structure, by the first rule that matches any. ``first``: the same, but of several that this
@@ -66,25 +68,26 @@ def select(
 
     Returns
     -------
-    The selections, and the problems of structures that were asked for but have no content.
+    The selections, and the problems of structures that were asked for but have no content or a fault; where ``each``
+    finds one name several times, a warning too.
 
     Raises
     ------
     CaseError
-        ``ROI_NOT_FOUND`` with the names seen, ``ROI_AMBIGUOUS``, or ``ROI_WITHOUT_CONTOUR`` when all that match are
-        empty.
+        ``ROI_NOT_FOUND`` with the names seen, ``ROI_AMBIGUOUS``, ``MASK_UNREADABLE`` when the one that is meant is
+        defective, or ``ROI_WITHOUT_CONTOUR`` or ``MASK_EMPTY`` when all that match are empty.
     """
     matched = [(*hit, candidate) for candidate in candidates if (hit := _match(candidate, rules)) is not None]
     if not matched:
         seen = ", ".join(sorted({repr(name) for c in candidates for name in c.structure.names})) or "none"
         raise CaseError(Code.ROI_NOT_FOUND, f"no ROI called {' or '.join(map(repr, rules))}; seen: {seen}")
-    full = [found for found in matched if not found[2].structure.empty]
-    problems = [_hollow(name, candidate) for _, name, candidate in matched if candidate.structure.empty]
+    full = [found for found in matched if not found[2].structure.empty and not found[2].structure.fault]
+    problems = [_useless(name, candidate) for _, name, candidate in matched if _is_useless(candidate)]
     if not full:
-        names = ", ".join(repr(name) for _, name, _ in matched)
-        raise CaseError(problems[0].code, f"{names}: named in the mask, but with no contour", where=problems[0].where)
+        raise CaseError(problems[0].code, problems[0].reason, where=problems[0].where)
     if policy == "each":
-        return [_selection([(name, candidate)]) for _, name, candidate in full], problems
+        return [_selection([(name, candidate)]) for _, name, candidate in full], [*problems, *_repeated(full)]
+    _expect_sound(matched, policy, min(rank for rank, _, _ in full))
     if policy == "merge":
         return [_merged([(name, candidate) for _, name, candidate in full])], problems
     best = min(rank for rank, _, _ in full)
@@ -93,6 +96,40 @@ def select(
         listed = "; ".join(f"{name!r} in {candidate.mask.path}" for name, candidate in hits)
         raise CaseError(Code.ROI_AMBIGUOUS, f"{len(hits)} match: {listed}; set roi_policy, or a narrower roi")
     return [_selection(hits[:1])], problems
+
+
+def _is_useless(candidate: Candidate) -> bool:
+    return candidate.structure.empty or candidate.structure.fault is not None
+
+
+def _expect_sound(matched: Sequence[tuple[int, str, Candidate]], policy: Policy, best: int) -> None:
+    """A defective structure gives way to no other and is missing from no union: what was asked for is there."""
+    for rank, name, candidate in matched:
+        if candidate.structure.fault and (policy == "merge" or rank <= best):
+            problem = _useless(name, candidate)
+            raise CaseError(problem.code, problem.reason, where=problem.where)
+
+
+def _repeated(full: Sequence[tuple[int, str, Candidate]]) -> list[Problem]:
+    """A warning where several masks hold a structure of one name, so that one lesion becomes several cases."""
+    files: dict[str, list[str]] = defaultdict(list)
+    called: dict[str, str] = {}
+    for _, name, candidate in full:
+        if candidate.named:
+            key = " ".join(name.split()).casefold()
+            called.setdefault(key, name)
+            files[key].append(candidate.mask.path)
+    return [
+        Problem(
+            Code.ROI_AMBIGUOUS,
+            f"{count(len(paths), 'structure')} of this image are called {called[key]!r}: each became a case, though it "
+            f"may be one lesion; leave a file out, or name one by roi ({', '.join(sorted(set(paths)))})",
+            where=min(paths),
+            severity="warning",
+        )
+        for key, paths in files.items()
+        if len(paths) > 1
+    ]
 
 
 def check_rules(rules: Sequence[str]) -> None:
@@ -128,10 +165,15 @@ def _matches(rule: str, name: str) -> bool:
     return " ".join(rule.split()).casefold() == " ".join(name.split()).casefold()
 
 
-def _hollow(name: str, candidate: Candidate) -> Problem:
+def _useless(name: str, candidate: Candidate) -> Problem:
+    """Why a structure that was asked for cannot be used."""
+    fault = candidate.structure.fault
+    if fault:
+        return Problem(fault.code, f"{name!r}: {fault.reason}", where=candidate.mask.path)
     if candidate.kind == "SEG":
         return Problem(Code.MASK_EMPTY, f"the segment {name!r} has no frame", where=candidate.mask.path)
-    return Problem(Code.ROI_WITHOUT_CONTOUR, f"{name!r} is named, but has no contour", where=candidate.mask.path)
+    reason = f"{name!r} is named in the mask, but has no contour that encloses anything"
+    return Problem(Code.ROI_WITHOUT_CONTOUR, reason, where=candidate.mask.path)
 
 
 def _original(found: list[tuple[str, Candidate]]) -> list[tuple[str, Candidate]]:

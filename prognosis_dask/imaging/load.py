@@ -18,6 +18,7 @@ from prognosis_dask.cohort.listing import SeriesListing, read_listing
 from prognosis_dask.cohort.stack import Run, check_slices, even_runs, gap_error, plane_heights, run_at
 from prognosis_dask.errors import CaseError, Code, warn
 from prognosis_dask.imaging.crop import bounding_box, span_with_margin
+from prognosis_dask.imaging.gaps import settle_gaps
 from prognosis_dask.imaging.geometry import image_on
 from prognosis_dask.imaging.masks import read_mask, read_planes
 from prognosis_dask.imaging.roi import Grid, Roi
@@ -73,6 +74,7 @@ def load_roi(case: Case, settings: ImageSection, *, full: bool = False, seconds:
     with _clock(spent, "rasterise"):
         part, mask = _masked(parts, case, settings)
         grid = part.grid
+        mask = _without_gaps(mask, case, settings, grid)
         first, stop = span_with_margin(bounding_box(mask)[0], grid.spacing[2], settings.margin_mm, grid.size[2])
         if full:
             first, stop = 0, grid.size[2]
@@ -151,6 +153,13 @@ def _masked(parts: list[_Part], case: Case, settings: ImageSection) -> tuple[_Pa
             if number == len(parts) or error.problem.code not in (Code.MASK_OUTSIDE, Code.MASK_EMPTY):
                 raise
     raise AssertionError("an image has a part")
+
+
+def _without_gaps(mask: NDArray[np.bool_], case: Case, settings: ImageSection, grid: Grid) -> NDArray[np.bool_]:
+    try:
+        return settle_gaps(mask, grid, fill=settings.fill_gaps, keep=settings.keep_gaps)
+    except CaseError as error:
+        raise CaseError(error.problem.code, error.problem.reason, where=case.mask) from error
 
 
 def _check_finite(image: sitk.Image, where: str) -> None:

@@ -1,7 +1,8 @@
-"""Filling polygons: which pixel centres lie inside."""
+"""Polygons: which pixel centres lie inside, what they enclose, and which of them are one that was written twice."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,3 +79,63 @@ def _crossings(
     before = np.cumsum(counts) - counts
     row = np.arange(len(edge)) - before[edge] + first[edge]
     return edge, row
+
+
+def area(outline: NDArray[np.float64]) -> float:
+    """What a closed polygon (n, 2) encloses, by the shoelace formula.
+
+    >>> area(np.array([[0.0, 0.0], [4.0, 0.0], [4.0, 3.0], [0.0, 3.0]]))
+    12.0
+    """
+    x, y = (outline - outline[0]).T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+
+
+def near_repeats(
+    outlines: Sequence[NDArray[np.float64]], same: float, near: float
+) -> tuple[set[int], list[tuple[int, float]]]:
+    """Which polygons repeat an earlier one, wherever they begin, whichever way they run and however they are rounded.
+
+    Two polygons are the same where every vertex of each lies within ``same`` of the other's outline.
+
+    Parameters
+    ----------
+    outlines
+        Vertices, (n, 2) each, in mm.
+    same, near
+        Distances in mm.
+
+    Returns
+    -------
+    tuple
+        The numbers of the polygons that repeat an earlier one, and those that lie further than ``same`` but within
+        ``near`` of an earlier one all along, with that distance, while either encloses a good deal more than the
+        strip between them.
+    """
+    repeats: set[int] = set()
+    doubtful: list[tuple[int, float]] = []
+    boxes = np.array([[*outline.min(axis=0), *outline.max(axis=0)] for outline in outlines])
+    for later in range(1, len(outlines)):
+        for earlier in np.flatnonzero(np.abs(boxes[:later] - boxes[later]).max(axis=1) <= near).tolist():
+            if earlier in repeats:
+                continue
+            apart = max(_furthest(outlines[later], outlines[earlier]), _furthest(outlines[earlier], outlines[later]))
+            if apart <= same:
+                repeats.add(later)
+                break
+            if apart <= near and float((boxes[later][2:] - boxes[later][:2]).min()) > 2 * near:
+                doubtful.append((later, apart))
+    return repeats, doubtful
+
+
+def _furthest(points: NDArray[np.float64], outline: NDArray[np.float64]) -> float:
+    """The largest distance of ``points`` from the edges of a closed polygon."""
+    along = np.roll(outline, -1, axis=0) - outline
+    squared = np.maximum((along**2).sum(axis=1), np.finfo(np.float64).tiny)
+    furthest = 0.0
+    for some in np.array_split(points, len(points) // 100 + 1):
+        from_start = some[:, None] - outline[None]
+        share = np.clip((from_start * along).sum(axis=2) / squared, 0, 1)
+        beside = from_start - share[..., None] * along
+        furthest = max(furthest, float((beside**2).sum(axis=2).min(axis=1).max()))
+    return math.sqrt(furthest)

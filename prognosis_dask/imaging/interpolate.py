@@ -11,6 +11,8 @@ RE. Monotone piecewise cubic interpolation. SIAM J Numer Anal 1980;17:238).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
@@ -46,10 +48,22 @@ def between_slices(mask: sitk.Image) -> tuple[sitk.Image, tuple[int, ...]]:
     gaps = np.setdiff1d(np.arange(outlined[0], outlined[-1] + 1), outlined) if len(outlined) else outlined
     if len(gaps) and (len(outlined) <= _SPARSE or np.diff(outlined).min() > 1):
         spacing = mask.GetSpacing()
-        array[gaps] = PchipInterpolator(outlined, _levels(array[outlined], spacing[1], spacing[0]))(gaps) > 0
+        array[gaps] = level_between(array[outlined], outlined, gaps, spacing[:2])
     filled = sitk.GetImageFromArray(array.astype(np.uint8))
     filled.CopyInformation(mask)
     return filled, tuple(int(gap) for gap in gaps if array[gap].any())
+
+
+def level_between(
+    slices: Mask, positions: NDArray[np.int64], wanted: NDArray[np.int64], spacing_mm: Sequence[float]
+) -> Mask:
+    """The shape on the slices ``wanted``, between outlined ``slices`` (slice, row, column) at the ``positions``.
+
+    ``spacing_mm`` is (x, y). The two outlined slices on either side of a gap are enough: the interpolation looks no
+    further.
+    """
+    shape: Mask = PchipInterpolator(positions, _levels(slices, spacing_mm[1], spacing_mm[0]))(wanted) > 0
+    return shape
 
 
 def finer_planes(mask: Mask, spacing_mm: tuple[float, float, float]) -> tuple[Mask, float]:

@@ -1,0 +1,165 @@
+"""Empty slices within a structure's span: planes that are missing, or the space between two lesions.
+
+Contours or frames on every second slice, as where a structure was drawn on thicker slices than the image has, and a
+contour that was forgotten, leave holes through a lesion that no later step notices. Two lesions in one ROI leave empty
+slices too. They are told apart by shape:
+
+* Where the parts below and above the empty slices do not lie over each other, in the plane, they are two lesions.
+* Where they do, a convex body with a slab cut out is widest, on one side of the cut at least, at the cut itself: the
+  side away from its equator. Two bodies each close towards the space between them. So planes are missing where a part
+  ends at the gap with at least :data:`BLUNT` of its largest section, and the gap is no longer than that part, or less
+  than half of all slices from the first to the last are drawn.
+* Where no two drawn slices are neighbours, that is the rhythm of thicker slices, whatever the sections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from prognosis_dask.counting import count
+from prognosis_dask.errors import CaseError, Code, warn
+from prognosis_dask.imaging.crop import bounding_box
+from prognosis_dask.imaging.interpolate import level_between
+from prognosis_dask.imaging.roi import Grid
+
+#: A part that ends with this share of its largest section was cut, and did not close. Balls that are drawn on three
+#: slices or more end with three quarters of it at most.
+BLUNT = 0.8
+#: What is missing by shape, as a share of the mask's voxels, from which on a gap is a problem and not a warning.
+MATERIAL = 0.01
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Empty slices between two drawn ones that lie over each other.
+
+    Attributes
+    ----------
+    first, last
+        The empty slices.
+    missing
+        Whether planes are missing there; else it may be the space between two lesions.
+    fill
+        (slice, row, column) of the gap's slices: what shape-based interpolation puts there.
+    """
+
+    first: int
+    last: int
+    missing: bool
+    fill: Mask
+
+
+def settle_gaps(mask: Mask, grid: Grid, *, fill: bool, keep: bool) -> Mask:
+    """The mask as it is to be measured: refused, or filled, where planes are missing.
+
+    Parameters
+    ----------
+    mask
+        (slice, row, column), with a voxel at least.
+    grid
+        The mask's.
+    fill
+        Fill missing planes by shape.
+    keep
+        Take every part as a lesion of its own, and the mask as it is.
+
+    Raises
+    ------
+    CaseError
+        ``MASK_GAPS`` when planes are missing and neither was chosen.
+    """
+    box = bounding_box(mask)
+    part = mask[tuple(slice(*span) for span in box)]
+    if part.any(axis=(1, 2)).all():
+        return mask
+    gaps = find_gaps(part, grid.spacing[:2])
+    voxels = int(np.count_nonzero(part))
+    missing = [gap for gap in gaps if gap.missing]
+    added = sum(int(np.count_nonzero(gap.fill)) for gap in missing)
+    others = [gap for gap in gaps if not gap.missing]
+    if others and not keep:
+        warn(
+            Code.MASK_GAPS,
+            f"the mask is empty on {_slices(others, box[0][0])} between parts that lie over each other; they close "
+            f"towards the gap and were taken for lesions of their own",
+        )
+    if not missing or keep:
+        return mask
+    seen = (
+        f"the mask is empty on {_slices(missing, box[0][0])} of those from {box[0][0]} to {box[0][1] - 1}, within a "
+        f"structure: {added / voxels:.1%} of its {count(voxels, 'voxel')} by shape"
+    )
+    if fill:
+        warn(Code.MASK_GAPS, f"{seen}; filled by shape")
+        return _filled(mask, missing, box)
+    if added < MATERIAL * voxels:
+        warn(Code.MASK_GAPS, f"{seen}; left as it is")
+        return mask
+    raise CaseError(
+        Code.MASK_GAPS,
+        f"{seen}; contours are missing, or it was drawn on thicker slices. image.fill_gaps = true fills them, "
+        f"image.keep_gaps = true takes the parts for separate lesions",
+    )
+
+
+def find_gaps(mask: Mask, spacing_mm: Sequence[float]) -> list[Gap]:
+    """The runs of empty slices whose neighbours lie over each other.
+
+    Parameters
+    ----------
+    mask
+        (slice, row, column), drawn on its first and its last slice.
+    spacing_mm
+        (x, y).
+    """
+    drawn = np.flatnonzero(mask.any(axis=(1, 2)))
+    parts, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    steps = np.diff(drawn)
+    rhythm = len(drawn) > 2 and int(steps.min()) > 1
+    found = []
+    for below, above in zip(drawn[:-1][steps > 1].tolist(), drawn[1:][steps > 1].tolist(), strict=True):
+        over = mask[below] & mask[above]
+        regular = rhythm and above - below <= np.median(steps)
+        if not (over.any() or regular):
+            continue
+        sparse = 2 * len(drawn) < len(mask)
+        cut = over.any() and any(_is_cut(parts, over, end, above - below - 1, sparse) for end in (below, above))
+        near = drawn[max(0, np.searchsorted(drawn, below) - 1) : np.searchsorted(drawn, above) + 2]
+        fill = level_between(mask[near], near, np.arange(below + 1, above), spacing_mm)
+        found.append(Gap(below + 1, above - 1, bool(rhythm or cut), fill))
+    return found
+
+
+def _is_cut(parts: NDArray[np.int32], over: Mask, end: int, empty: int, sparse: bool) -> bool:
+    """Whether the part of the mask that ends here, beside the gap, was cut off: it does not close."""
+    body = np.isin(parts, np.unique(parts[end][over]))
+    sections = np.count_nonzero(body, axis=(1, 2))
+    long_enough = empty <= np.count_nonzero(sections) or sparse
+    return bool(long_enough and sections[end] >= BLUNT * sections.max())
+
+
+def _filled(mask: Mask, gaps: Sequence[Gap], box: Sequence[tuple[int, int]]) -> Mask:
+    whole = mask.copy()
+    (first, _), rows, columns = box
+    for gap in gaps:
+        whole[first + gap.first : first + gap.last + 1, slice(*rows), slice(*columns)] = gap.fill
+    return whole
+
+
+def _slices(gaps: Sequence[Gap], start: int) -> str:
+    """The empty slices by number, at most a few.
+
+    >>> nothing = np.zeros((1, 1, 1), dtype=bool)
+    >>> _slices([Gap(1, 1, True, nothing), Gap(4, 6, True, nothing)], 10)
+    '4 slices (11, 14-16)'
+    """
+    number = sum(gap.last - gap.first + 1 for gap in gaps)
+    runs = [f"{start + g.first}" + (f"-{start + g.last}" if g.last > g.first else "") for g in gaps]
+    return f"{count(number, 'slice')} ({', '.join(runs[:8])}{', ...' if len(runs) > 8 else ''})"

@@ -1,0 +1,73 @@
+"""RTSTRUCTs with defects, from the index to the mask."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pydicom
+import pytest
+import SimpleITK as sitk
+from pydicom.dataelem import DataElement
+
+from prognosis_dask.errors import Code
+from prognosis_dask.imaging.load import load_case
+from tests.test_cohort_index import index
+
+
+def test_a_number_that_two_rois_share_costs_these_two_only(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "reported" / "B19_empty_roi" / "in"
+    shutil.copytree(source / "ct", tmp_path / "in" / "ct")
+    structures = pydicom.dcmread(source / "rs.dcm")
+    twin = copy.deepcopy(structures.StructureSetROISequence[0])
+    twin.ROIName = "twin"
+    structures.StructureSetROISequence.append(twin)
+    structures.save_as(tmp_path / "in" / "rs.dcm")
+    found = index(tmp_path / "out", tmp_path / "in", roi=("GTV-1", "twin"), roi_policy="each")
+    assert [case.roi for case in found.cases] == ["GTV-1"]
+    assert [(p.code, "twin" in p.reason) for p in found.problems] == [(Code.ROI_AMBIGUOUS, True)]
+
+
+def with_gtv(shared_data: Path, folder: Path, change: Callable[[pydicom.Dataset], None]) -> Path:
+    """A CT and an RTSTRUCT whose only ROI is changed before it is written."""
+    source = shared_data / "reported" / "B17_no_image_refs" / "in"
+    shutil.copytree(source / "ct", folder / "ct")
+    structures = pydicom.dcmread(source / "rs.dcm")
+    change(structures)
+    structures.save_as(folder / "rs.dcm")
+    return folder
+
+
+def test_a_malformed_roi_gives_way_to_no_other(shared_data: Path, tmp_path: Path) -> None:
+    def spoil(structures: pydicom.Dataset) -> None:
+        for sequence in (structures.StructureSetROISequence, structures.ROIContourSequence):
+            sequence.append(copy.deepcopy(sequence[0]))
+        structures.StructureSetROISequence[1].ROIName = "GTV-2"
+        structures.StructureSetROISequence[1].ROINumber = structures.ROIContourSequence[1].ReferencedROINumber = 9
+        contour = structures.ROIContourSequence[0].ContourSequence[2]
+        contour[0x30060050] = DataElement(0x30060050, "LO", ["x"] * 12)
+
+    folder = with_gtv(shared_data, tmp_path / "in", spoil)
+    for policy in ("", "merge"):
+        found = index(tmp_path / f"out{policy}", folder, roi=("GTV-1", "GTV-2"), roi_policy=policy)
+        assert found.cases == []
+        assert [problem.code for problem in found.problems] == [Code.MASK_UNREADABLE]
+    found = index(tmp_path / "other", folder, roi=("GTV-2",))
+    assert [case.roi for case in found.cases] == ["GTV-2"]
+    assert found.problems == []
+
+
+@pytest.mark.parametrize("kind", [None, "", "closed_planar "])
+def test_a_contour_without_a_type_is_closed(shared_data: Path, tmp_path: Path, kind: str | None) -> None:
+    def change(structures: pydicom.Dataset) -> None:
+        for contour in structures.ROIContourSequence[0].ContourSequence:
+            if kind is None:
+                del contour.ContourGeometricType
+            else:
+                contour[0x30060042] = DataElement(0x30060042, "LO", kind)
+
+    found = index(tmp_path / "out", with_gtv(shared_data, tmp_path / "in", change))
+    [case] = found.cases
+    assert sitk.GetArrayFromImage(load_case(case)[1]).sum() == 738
