@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -22,7 +21,6 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.interpolate import between_slices
 from prognosis_dask.imaging.load import load_image, load_roi
-from prognosis_dask.imaging.volume import check_finite_file
 from prognosis_dask.stages import StageContext, Stopwatch, guarded
 from prognosis_dask.store.brains import BrainStore, StoredBrain
 from prognosis_dask.store.outcome import Outcome
@@ -77,7 +75,6 @@ def _read(case: Case, context: StageContext) -> tuple[str, dict[str, sitk.Image]
     if case.mask:
         # slices that nobody outlined are filled by shape here, few as the outlined ones may be
         roi = load_roi(case, replace(context.image, keep_gaps=True), full=True)
-        check_finite_file(Path(case.image))
         images, drawn = {reference: axial(roi.image)}, axial(roi.mask)
     else:
         images, drawn = {reference: axial(load_image(case.image, context.image))}, None

@@ -55,10 +55,12 @@ class ImageSection:
     """How a case is brought onto one grid and cropped (see :mod:`prognosis_dask.imaging`).
 
     Where slices within a structure's span are empty (see :mod:`prognosis_dask.imaging.gaps`), ``fill_gaps`` fills them
-    by shape, ``keep_gaps`` takes the mask as it is.
+    by shape, ``keep_gaps`` takes the mask as it is. ``mask_threshold``: what a voxel of a mask file that holds shares
+    or probabilities has to reach to belong to the mask, 0.5 for instance; zero: such files are a problem.
     """
 
     resample_mask: bool = False
+    mask_threshold: float = 0.0
     fill_gaps: bool = False
     keep_gaps: bool = False
     gap_tolerance: float = 0.01
@@ -282,6 +284,8 @@ def _check(job: Job, where: str) -> None:
         "two numbers, the lower one first, or none",
     )
     expect(job.image.margin_mm >= 0, "image.margin_mm", job.image.margin_mm, "zero or more")
+    threshold = job.image.mask_threshold
+    expect(threshold >= 0, "image.mask_threshold", threshold, "above zero, or zero: none")
     alone = cohort.automatic and not job.brain.enabled
     expect(not alone, "cohort.automatic", True, "false, unless brain.enabled, whose stage looks for the tumour")
     expect(job.brain.smooth_fwhm_mm >= 0, "brain.smooth_fwhm_mm", job.brain.smooth_fwhm_mm, "zero or more")

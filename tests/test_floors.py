@@ -34,6 +34,7 @@ FLOORS = (
     "brain",
     "imaging",
     "cohort",
+    "volumes",
     "synthetic",
     "icbm152",
     "job",

@@ -142,3 +142,46 @@ def test_pyradiomics_cases_are_on_one_grid(shared_data: Path, name: str, voxels:
     folder = shared_data / "pyradiomics"
     mask = read(folder / f"{name}_label.nrrd", 1, grid=volume_grid(folder / f"{name}_image.nrrd"))
     assert np.count_nonzero(mask) == voxels
+
+
+def test_labels_are_whole_numbers_within_a_thousandth(tmp_path: Path) -> None:
+    nearly = LABELS * np.float32(1.0000001)
+    path = saved(image_of(nearly.astype(np.float32)), tmp_path / "m.nii.gz")
+    np.testing.assert_array_equal(read(path, 2), LABELS == 2)
+    np.testing.assert_array_equal(read(path), LABELS != 0)
+    halves = saved(image_of(LABELS.astype(np.float32) + 0.5), tmp_path / "halves.nii.gz")
+    assert code_of(halves) is Code.MASK_UNREADABLE
+    assert code_of(halves, 1) is Code.MASK_UNREADABLE  # pyradiomics' cast would cut 1.5 down to 1
+
+
+@pytest.mark.parametrize("value", [255, 1 / 255, 1000.0])
+def test_a_scaled_mask_is_a_mask(tmp_path: Path, value: float) -> None:
+    path = saved(image_of((LABELS == 2).astype(np.float32) * np.float32(value)), tmp_path / "m.nii.gz")
+    np.testing.assert_array_equal(read(path), LABELS == 2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0, 255.0])
+def test_shares_need_a_threshold(tmp_path: Path, scale: float) -> None:
+    shares = np.random.default_rng(0).random(LABELS.shape, np.float32) * (LABELS > 1)
+    shares[0, 0, :2] = 0, 1
+    stored = shares * np.float32(scale)
+    path = saved(image_of(np.rint(stored).astype(np.uint8) if scale == 255 else stored), tmp_path / "m.nrrd")
+    half = saved(image_of(stored), tmp_path / "half.nrrd")
+    assert code_of(path) is Code.MASK_UNREADABLE
+    np.testing.assert_array_equal(read_mask(half, (), GRID, resample=False, threshold=scale / 2), stored >= scale / 2)
+    np.testing.assert_array_equal(read_mask(half, (1,), GRID, resample=False, threshold=scale / 2), stored >= scale / 2)
+    if scale > 1:
+        assert problem_of(lambda: read_mask(path, (), GRID, resample=False, threshold=0.5)) is Code.MASK_UNREADABLE
+
+
+def test_a_threshold_leaves_whole_labels_as_they_are(tmp_path: Path) -> None:
+    path = saved(image_of(LABELS), tmp_path / "m.nrrd")
+    np.testing.assert_array_equal(read_mask(path, (2,), GRID, resample=False, threshold=0.5), LABELS == 2)
+    np.testing.assert_array_equal(read_mask(path, (), GRID, resample=False, threshold=0.5), LABELS != 0)
+
+
+def test_what_is_no_mask_is_not_taken_for_one(tmp_path: Path) -> None:
+    for values in (LABELS - 1, LABELS + 1, np.arange(LABELS.size).reshape(LABELS.shape) % 30):
+        path = saved(image_of(values.astype(np.int16)), tmp_path / "m.nrrd")
+        assert code_of(path) is Code.MASK_UNREADABLE
+    np.testing.assert_array_equal(read(path, 7), np.arange(LABELS.size).reshape(LABELS.shape) % 30 == 7)

@@ -8,16 +8,12 @@ from numpy.typing import NDArray
 
 from prognosis_dask.counting import count
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.imaging.roi import Grid
+from prognosis_dask.volumes.grid import Grid, steps_of
+
+__all__ = ["image_on", "place", "resample_nearest", "steps_of", "to_index"]
 
 #: Voxel centres that lie closer than this, in voxels, are the same: nearest-neighbour resampling would move nothing.
 SAME_VOXEL = 0.1
-
-
-def steps_of(grid: Grid) -> NDArray[np.float64]:
-    """The vectors, in mm, from one voxel to the next: column i belongs to index axis i, in (x, y, z) order."""
-    steps: NDArray[np.float64] = np.asarray(grid.direction).reshape(3, 3) * np.asarray(grid.spacing)
-    return steps
 
 
 def to_index(grid: Grid, points: NDArray[np.float64]) -> NDArray[np.float64]:

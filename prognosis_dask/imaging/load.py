@@ -23,7 +23,7 @@ from prognosis_dask.imaging.geometry import image_on
 from prognosis_dask.imaging.masks import read_mask, read_planes
 from prognosis_dask.imaging.roi import Grid, Roi
 from prognosis_dask.imaging.series import read_slices, run_grid, series_grid
-from prognosis_dask.imaging.volume import check_finite_file, read_volume, volume_grid
+from prognosis_dask.imaging.volume import read_volume, volume_grid
 from prognosis_dask.job import ImageSection
 
 _LISTING = ".series.json"
@@ -97,7 +97,6 @@ def load_image(path: str, settings: ImageSection) -> sitk.Image:
     whole = _series_part(read_listing(path), settings) if path.endswith(_LISTING) else _file_part(path)
     image = whole.read(0, whole.grid.size[2])
     _check_finite(image, path)
-    check_finite_file(Path(path))
     return image
 
 
@@ -127,7 +126,8 @@ def _open(case: Case, settings: ImageSection) -> list[_Part]:
 
 
 def _file_part(path: str) -> _Part:
-    return _Part(volume_grid(Path(path)), partial(read_volume, Path(path)))
+    grid = volume_grid(Path(path))
+    return _Part(grid, partial(read_volume, Path(path), grid))
 
 
 def _series_part(listing: SeriesListing, settings: ImageSection) -> _Part:
@@ -148,7 +148,14 @@ def _masked(parts: list[_Part], case: Case, settings: ImageSection) -> tuple[_Pa
     """The first part that holds the whole mask, and the mask on it."""
     for number, part in enumerate(parts, start=1):
         try:
-            return part, read_mask(Path(case.mask), case.labels, part.grid, resample=settings.resample_mask)
+            mask = read_mask(
+                Path(case.mask),
+                case.labels,
+                part.grid,
+                resample=settings.resample_mask,
+                threshold=settings.mask_threshold,
+            )
+            return part, mask
         except CaseError as error:
             if number == len(parts) or error.problem.code not in (Code.MASK_OUTSIDE, Code.MASK_EMPTY):
                 raise
@@ -169,7 +176,7 @@ def _check_finite(image: sitk.Image, where: str) -> None:
         if bad:
             raise CaseError(
                 Code.IMAGE_INVALID,
-                f"voxels around the ROI that are not finite: {bad} of {values.size}; replace them before indexing",
+                f"voxels that are not finite: {bad} of {values.size}; replace them before indexing",
                 where=where,
             )
 

@@ -18,8 +18,12 @@ from prognosis_dask.imaging.rtstruct import rtstruct_mask
 from prognosis_dask.imaging.seg import seg_mask
 
 
-def read_mask(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool) -> NDArray[np.bool_]:
+def read_mask(
+    path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool, threshold: float = 0.0
+) -> NDArray[np.bool_]:
     """Read an RTSTRUCT, a DICOM SEG or a label map; which of them it is, its content says.
+
+    ``threshold`` is for label maps that hold shares or probabilities (see :func:`labelmap_mask`).
 
     Returns
     -------
@@ -34,7 +38,7 @@ def read_mask(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool
         because three-dimensional features of such a mask have no meaning.
     """
     try:
-        mask = _read(path, labels, grid, resample=resample)
+        mask = _read(path, labels, grid, resample=resample, threshold=threshold)
         _check_extent(mask)
     except CaseError as error:
         raise CaseError(error.problem.code, error.problem.reason, where=str(path)) from error
@@ -63,11 +67,11 @@ def read_planes(path: Path, labels: tuple[int, ...]) -> list[Point]:
     return [point for one in structures if one.number in labels or not labels for point in one.points]
 
 
-def _read(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool) -> NDArray[np.bool_]:
+def _read(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool, threshold: float) -> NDArray[np.bool_]:
     if not path.is_file():
         raise CaseError(Code.UNREADABLE_FILE, "there is no mask file here; index the cohort again")
     if not _is_dicom(path):
-        return labelmap_mask(path, labels, grid, resample=resample)
+        return labelmap_mask(path, labels, grid, resample=resample, threshold=threshold)
     try:
         dataset = pydicom.dcmread(path, force=True)
     except Exception as error:  # a damaged header raises many kinds

@@ -6,15 +6,9 @@ from dataclasses import dataclass
 
 import SimpleITK as sitk
 
+from prognosis_dask.volumes.grid import Grid
 
-@dataclass(frozen=True)
-class Grid:
-    """Geometry of a full image. Sizes and spacings in (x, y, z) order, mm, direction cosines row-major."""
-
-    size: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    origin: tuple[float, float, float]
-    direction: tuple[float, ...]
+__all__ = ["Grid", "Roi", "grid_of"]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.crawl import crawl
@@ -22,6 +20,8 @@ from prognosis_dask.errors import CaseError, Code, Problem
 from prognosis_dask.job import CohortSection
 from prognosis_dask.stages import Stopwatch, guarded
 from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.volumes.files import volume_voxels
+from prognosis_dask.volumes.labels import labels_in
 
 #: What the tumour is called that nobody has drawn.
 AUTOMATIC = "automatic candidate"
@@ -151,13 +151,11 @@ def _by_label(case: Case) -> list[Case]:
     """A label map with several values is as many structures, or all of them together."""
     if not case.mask or case.labels or case.mask.endswith(".dcm"):
         return [case]
-    import SimpleITK as sitk
-
     try:
-        values = np.unique(sitk.GetArrayFromImage(sitk.ReadImage(case.mask)))
-    except RuntimeError as error:
-        raise CaseError(Code.MASK_UNREADABLE, "the mask cannot be read as a label map") from error
-    labels = [int(value) for value in values if value > 0 and float(value).is_integer()]
+        labels = labels_in(volume_voxels(Path(case.mask)))
+    except CaseError as error:
+        reason = f"the mask cannot be read as a label map: {error.problem.reason}"
+        raise CaseError(Code.MASK_UNREADABLE, reason) from error
     if not 1 < len(labels) <= _MOST_CHOICES:
         return [case]
     together = replace(case, roi=f"all {len(labels)} labels together")

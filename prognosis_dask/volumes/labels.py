@@ -1,0 +1,132 @@
+"""What the numbers in a label map mean: labels, a scaled mask, or shares that need a threshold."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prognosis_dask.errors import CaseError, Code
+
+#: How far a label may lie from a whole number: conversions leave 1.0000001, interpolation leaves anything.
+WHOLE = 1e-3
+#: Most labels that are taken together as one mask where nobody says which: beyond, a file is an anatomy, a smoothed
+#: mask from 0 to 255, or an image.
+MOST_TOGETHER = 20
+#: Largest factor by which interpolation may carry shares beyond their ends.
+OVERSHOOT = 1.25
+
+
+def chosen_voxels(values: NDArray[np.generic], labels: tuple[int, ...], threshold: float = 0.0) -> NDArray[np.bool_]:
+    """The voxels that hold one of ``labels``; with none named, the mask that the file is.
+
+    Labels are whole numbers (:data:`WHOLE`) from zero on. A file with zero and one other value is a mask, whatever the
+    value (1, 255, 0.00392). Anything else holds shares, probabilities or an interpolated mask: from ``threshold`` on a
+    voxel belongs to it, and without a threshold it is a problem, because every rule would give another ROI.
+
+    Raises
+    ------
+    CaseError
+        ``MASK_UNREADABLE``; ``ROI_NOT_FOUND`` when no voxel holds a label; ``MASK_EMPTY``.
+    """
+    present = present_values(values)
+    if not len(present):
+        raise CaseError(Code.MASK_EMPTY, "the label map has no voxel but zeros")
+    if len(present) == 1 and present[0] > 0 and not labels:
+        return _not_everywhere(np.not_equal(values, 0))
+    if not _are_whole(present) or threshold > 1:
+        return _shares(values, present, labels or (1,), threshold)
+    _refuse_negative(present)
+    if labels:
+        return _labelled(values, present, labels)
+    if len(present) > MOST_TOGETHER:
+        raise CaseError(
+            Code.MASK_UNREADABLE,
+            f"{len(present)} different values ({_some(present)}) and nothing says which is the ROI: name the labels "
+            f"(dataset.json or a table beside the file, or a table of cases with Label), or set image.mask_threshold "
+            f"where they are shares",
+        )
+    return _not_everywhere(np.isin(values, present[np.rint(present) != 0].astype(values.dtype)))
+
+
+def present_values(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """The different values but zero, in order.
+
+    Raises
+    ------
+    CaseError
+        ``MASK_UNREADABLE`` where one is not finite.
+    """
+    found = np.unique(values)
+    if not np.isfinite(found).all():
+        bad = int(np.count_nonzero(~np.isfinite(values)))
+        raise CaseError(Code.MASK_UNREADABLE, f"voxels that are not finite: {bad}; labels are whole numbers")
+    present: NDArray[np.float64] = found[found != 0].astype(np.float64)
+    return present
+
+
+def labels_in(values: NDArray[np.generic]) -> tuple[int, ...]:
+    """The labels of a label map, in order; empty where its values are none.
+
+    Raises
+    ------
+    CaseError
+        As :func:`present_values`.
+    """
+    present = present_values(values)
+    if not _are_whole(present) or (len(present) and present[0] < 0):
+        return ()
+    return tuple(int(label) for label in np.unique(np.rint(present)) if label)
+
+
+def _are_whole(present: NDArray[np.float64]) -> bool:
+    return bool(np.abs(present - np.rint(present)).max(initial=0) <= WHOLE)
+
+
+def _refuse_negative(present: NDArray[np.float64]) -> None:
+    if present[0] < 0:
+        raise CaseError(
+            Code.MASK_UNREADABLE,
+            f"negative values, as in {_some(present)}: an image, or a label that means something else",
+        )
+
+
+def _labelled(values: NDArray[np.generic], present: NDArray[np.float64], labels: tuple[int, ...]) -> NDArray[np.bool_]:
+    wanted = present[np.isin(np.rint(present), labels)]
+    if not len(wanted):
+        raise CaseError(Code.ROI_NOT_FOUND, f"no voxel holds {list(labels)}; the label map has {_some(present)}")
+    return np.isin(values, wanted.astype(values.dtype))
+
+
+def _shares(
+    values: NDArray[np.generic], present: NDArray[np.float64], labels: tuple[int, ...], threshold: float
+) -> NDArray[np.bool_]:
+    if labels != (1,) or not threshold:
+        kind = "that are no whole numbers " if not _are_whole(present) else ""
+        raise CaseError(
+            Code.MASK_UNREADABLE,
+            f"{len(present)} different values {kind}({_some(present)}): an interpolated mask, or shares? "
+            f"image.mask_threshold = 0.5 takes them from a half on",
+        )
+    # splines overshoot by a tenth; anything more is another scale, or an image
+    most, least = float(present[-1]), float(present[0])
+    if most > max(1.0, 2 * threshold) * OVERSHOOT or least < -most * (OVERSHOOT - 1):
+        raise CaseError(
+            Code.MASK_UNREADABLE,
+            f"values from {min(least, 0.0):g} to {most:g} do not go with image.mask_threshold = {threshold:g}, made "
+            f"for 0 to {max(1.0, 2 * threshold):g}",
+        )
+    mask: NDArray[np.bool_] = np.greater_equal(values, threshold)
+    if not mask.any():
+        raise CaseError(Code.MASK_EMPTY, f"no voxel reaches image.mask_threshold = {threshold:g}; the most is {most:g}")
+    return _not_everywhere(mask)
+
+
+def _not_everywhere(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    if mask.all():
+        raise CaseError(Code.MASK_UNREADABLE, "no voxel is zero, so that the mask would be the whole image")
+    return mask
+
+
+def _some(present: NDArray[np.float64]) -> str:
+    shown = ", ".join(f"{value:g}" for value in present[:5])
+    return shown if len(present) <= 5 else f"{shown} ... {present[-1]:g}"

@@ -1,0 +1,224 @@
+"""NIfTI files: header and voxels, read with every doubt said aloud.
+
+ITK's reader gives zeros for NaN and infinity and for what a file that was cut short lacks, takes the voxels of
+``a.nii`` for those of ``a.nii.gz`` beside it, and refuses a sform whose axes are right-angled to 0.01 degrees only.
+Voxels therefore come from the file itself, in the type and with the values that ITK gives for a sound one, because
+pyradiomics resamples in that type.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.volumes.grid import Grid, right_angled
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+#: Bytes of a NIfTI-1 and of a NIfTI-2 header, by which they are told apart.
+_NIFTI_1, _NIFTI_2 = 348, 540
+_BLOCK = 1 << 22
+_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
+_DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class NiftiHeader:
+    """What the voxels are and where they begin. ``affine`` is (4, 4), voxel indices to mm, right-anterior-superior."""
+
+    size: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float
+    intercept: float
+    affine: NDArray[np.float64]
+
+
+def is_nifti(path: Path) -> bool:
+    """By the file's ending."""
+    return path.name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def nifti_header(path: Path) -> NiftiHeader:
+    """Read and check a header.
+
+    Raises
+    ------
+    CaseError
+        ``UNREADABLE_FILE`` when it is no NIfTI file, ``IMAGE_INVALID`` when it holds something else than one
+        three-dimensional image of real numbers, or when programs read it in different ways.
+    """
+    try:
+        with _opened(path) as stream:
+            raw = _raw_header(stream)
+    except (OSError, *_DAMAGED) as error:
+        raise CaseError(Code.UNREADABLE_FILE, f"not a NIfTI file that can be read: {error}", where=str(path)) from error
+    try:
+        return _checked(raw)
+    except CaseError as error:
+        raise CaseError(error.problem.code, error.problem.reason, where=str(path)) from error
+
+
+def nifti_grid(path: Path) -> Grid:
+    """The grid, as ITK has it; a sform that is nearly right-angled, which ITK refuses, is made so.
+
+    Raises
+    ------
+    CaseError
+        As :func:`nifti_header`, or ``GANTRY_TILT`` when the axes are no right angles.
+    """
+    import SimpleITK as sitk
+
+    header = nifti_header(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        if "orthonormal" in str(error):
+            return _straightened(header, path)
+        reason = str(error).strip().splitlines()[-1]
+        raise CaseError(Code.UNREADABLE_FILE, f"the header cannot be read: {reason}", where=str(path)) from error
+    direction = np.asarray(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:3, :3]
+    return Grid(header.size, reader.GetSpacing()[:3], reader.GetOrigin()[:3], tuple(direction.ravel().tolist()))
+
+
+def nifti_voxels(path: Path, first: int = 0, stop: int | None = None) -> NDArray[np.generic]:
+    """Voxels of the slices ``first`` to ``stop`` - 1 (all), (slice, row, column), scaled as the header says.
+
+    Integers that are not scaled keep their type, scaled ones become float32, as in ITK. NaN and infinity stay. A
+    compressed file is read to its end, and its checksum compared.
+
+    Raises
+    ------
+    CaseError
+        As :func:`nifti_header`, or ``PIXELS_UNREADABLE`` when the file is cut short or damaged.
+    """
+    header = nifti_header(path)
+    columns, rows, slices = header.size
+    last = slices if stop is None else stop
+    plane = columns * rows * header.dtype.itemsize
+    try:
+        with _opened(path) as stream:
+            data = _span(stream, header.offset + first * plane, (last - first) * plane, header.offset + slices * plane)
+    except (OSError, *_DAMAGED) as error:
+        raise CaseError(
+            Code.PIXELS_UNREADABLE, f"the file is cut short or damaged: {error}; copy it again", where=str(path)
+        ) from error
+    stored = np.frombuffer(data, header.dtype).reshape(last - first, rows, columns)
+    return _scaled(stored.astype(header.dtype.newbyteorder("="), copy=False), header)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
+    """By what the file is, not by what it is called: ``.nii.gz`` is found unpacked, and the other way round."""
+    with path.open("rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+        stream.seek(0)
+        yield gzip.GzipFile(fileobj=stream, mode="rb") if packed else stream
+
+
+def _raw_header(stream: BinaryIO | gzip.GzipFile) -> Any:
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+
+    start = stream.read(_NIFTI_2)
+    kinds: tuple[tuple[Any, int], ...] = ((Nifti1Header, _NIFTI_1), (Nifti2Header, _NIFTI_2))
+    for kind, size in kinds:
+        for order in _ORDERS:
+            if len(start) >= size and int.from_bytes(start[:4], order) == size:
+                return kind(start[:size], endianness="<" if order == "little" else ">", check=False)
+    raise OSError(f"it begins with {start[:4]!r}, and no header of {_NIFTI_1} or {_NIFTI_2} bytes")
+
+
+def _checked(raw: Any) -> NiftiHeader:
+    sizes = [int(size) for size in raw["dim"][1 : 1 + max(int(raw["dim"][0]), 0)]]
+    while len(sizes) > 3 and sizes[-1] == 1:
+        sizes.pop()
+    try:
+        dtype = np.dtype(raw.get_data_dtype())
+    except Exception as error:  # of several kinds, for a code that nobody knows
+        raise CaseError(Code.IMAGE_INVALID, f"voxels of an unknown type: {error}") from error
+    if len(sizes) != 3 or min(sizes) < 1 or dtype.kind not in "iuf" or dtype.itemsize > 8:
+        kind = "" if dtype.kind in "iuf" else f" of {'colours' if dtype.names else dtype.name}"
+        raise CaseError(
+            Code.IMAGE_INVALID,
+            f"the image has {len(sizes)} dimensions {tuple(sizes)}{kind}, expected 3 and real numbers; split a time "
+            f"series into one file each",
+        )
+    slope, intercept = _scaling(float(raw["scl_slope"]), float(raw["scl_inter"]))
+    offset, least = float(raw["vox_offset"]), int(raw["sizeof_hdr"]) + 4
+    if offset < least or not offset.is_integer():
+        raise CaseError(
+            Code.IMAGE_INVALID, f"vox_offset is {offset:g}, expected {least} or more: programs differ there"
+        )
+    if int(raw["xyzt_units"]) & 7 not in (0, 2):
+        unit = {1: "metres", 3: "micrometres"}.get(int(raw["xyzt_units"]) & 7, "an unknown unit")
+        raise CaseError(Code.IMAGE_INVALID, f"xyzt_units says {unit}; some programs obey, some do not: write mm")
+    return NiftiHeader(
+        (sizes[0], sizes[1], sizes[2]), dtype, int(offset), slope, intercept, np.asarray(raw.get_best_affine(), float)
+    )
+
+
+def _scaling(slope: float, intercept: float) -> tuple[float, float]:
+    """Slope and intercept; none where the slope is zero (the standard) or not a number (what nibabel writes)."""
+    scaled = np.isfinite(slope) and slope != 0
+    if scaled and np.isfinite(intercept):
+        return slope, intercept
+    if scaled or (np.isfinite(intercept) and intercept != 0):
+        raise CaseError(
+            Code.IMAGE_INVALID,
+            f"scl_slope is {slope:g} and scl_inter {intercept:g}: some programs scale by that, some do not; write the "
+            f"file anew",
+        )
+    return 1.0, 0.0
+
+
+def _scaled(stored: NDArray[np.generic], header: NiftiHeader) -> NDArray[np.generic]:
+    if header.slope == 1 and header.intercept == 0:
+        return stored
+    kind = stored.dtype if stored.dtype.kind == "f" else np.dtype(np.float32)
+    scaled: NDArray[np.generic] = (stored.astype(np.float64) * header.slope + header.intercept).astype(kind)
+    return scaled
+
+
+def _span(stream: BinaryIO | gzip.GzipFile, begin: int, length: int, end: int) -> bytearray:
+    """``length`` bytes from ``begin``; the rest is read too where it is compressed, else only looked for."""
+    wanted = bytearray(length)
+    if not isinstance(stream, gzip.GzipFile):
+        size = stream.seek(0, 2)
+        if size < end:
+            raise EOFError(f"{size} bytes, expected {end}")
+        stream.seek(begin)
+        stream.readinto(wanted)  # type: ignore[attr-defined]
+        return wanted
+    at = 0
+    while block := stream.read(_BLOCK):
+        low, high = max(begin, at), min(begin + length, at + len(block))
+        if low < high:
+            wanted[low - begin : high - begin] = block[low - at : high - at]
+        at += len(block)
+    if at < end:
+        raise EOFError(f"{at} bytes after unpacking, expected {end}")
+    return wanted
+
+
+def _straightened(header: NiftiHeader, path: Path) -> Grid:
+    steps = np.diag([-1.0, -1.0, 1.0]) @ header.affine[:3, :3]
+    spacing = np.linalg.norm(steps, axis=0)
+    if not np.isfinite(steps).all() or spacing.min() <= 0:
+        raise CaseError(Code.IMAGE_INVALID, f"its affine is no grid: {header.affine[:3].tolist()}", where=str(path))
+    (x, y, z), (dx, dy, dz) = (header.affine[:3, 3] * (-1, -1, 1)).tolist(), spacing.tolist()
+    grid = Grid(header.size, (dx, dy, dz), (x, y, z), tuple((steps / spacing).ravel().tolist()))
+    try:
+        return right_angled(grid)
+    except CaseError as error:
+        raise CaseError(error.problem.code, error.problem.reason, where=str(path)) from error

@@ -1,0 +1,161 @@
+"""Image files as they come: what is read equals ITK's, and what ITK passes over in silence is a problem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from prognosis_dask.errors import Code
+from prognosis_dask.imaging.load import load_case, load_roi
+from prognosis_dask.job import ImageSection
+from prognosis_dask.volumes.files import volume_grid, volume_voxels
+from tests.dicom_helpers import case_of, problem_of
+
+VALUES = np.random.default_rng(3).integers(1, 100, (6, 7, 8)).astype(np.int16)
+
+
+def saved(path: Path, values: np.ndarray = VALUES) -> Path:
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing((0.7, 0.8, 2.5))
+    sitk.WriteImage(image, str(path), useCompression=True)
+    return path
+
+
+def nifti(path: Path, values: np.ndarray = VALUES, affine: np.ndarray | None = None, **fields: Any) -> Path:
+    """A file with header fields as given, whatever a writer would make of them."""
+    default = np.diag([-0.7, -0.8, 2.5, 1.0])
+    image = nibabel.Nifti1Image(values.T, default if affine is None else affine, dtype=values.dtype)
+    nibabel.save(image, path.with_suffix(".nii"))
+    raw = bytearray(path.with_suffix(".nii").read_bytes())
+    header = nibabel.Nifti1Header(bytes(raw[:348]), check=False)
+    for key, value in {"scl_slope": 1, "scl_inter": 0, **fields}.items():
+        header[key] = value
+    raw[:348] = header.binaryblock
+    path.write_bytes(bytes(raw))
+    return path
+
+
+@pytest.mark.parametrize("scaling", [(1, 0), (0, 0), (2, 0), (0.1, -5), (-1, 3), (1 / 255, 0)])
+@pytest.mark.parametrize("kind", ["uint8", "int8", "int16", "uint16", "int32", "uint32", "float32", "float64"])
+def test_nifti_voxels_are_itks_in_type_and_value(tmp_path: Path, kind: str, scaling: tuple[float, float]) -> None:
+    path = nifti(tmp_path / "a.nii", VALUES.astype(kind), scl_slope=scaling[0], scl_inter=scaling[1])
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    found = volume_voxels(path)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(volume_voxels(path, 2, 5), expected[2:5])
+
+
+def test_every_real_volume_is_read_as_itk_reads_it(shared_data: Path) -> None:
+    files = [
+        p for part in ("sts", "ibsi", "nifti_edge", "brain", "pyradiomics") for p in (shared_data / part).rglob("*")
+    ]
+    volumes = [path for path in files if path.name.endswith((".nii", ".nii.gz", ".nrrd"))]
+    assert len(volumes) > 50
+    for path in volumes:
+        image, grid = sitk.ReadImage(str(path)), volume_grid(path)
+        found = volume_voxels(path)
+        assert (found.dtype, grid.size) == (sitk.GetArrayViewFromImage(image).dtype, image.GetSize())
+        np.testing.assert_array_equal(found, sitk.GetArrayViewFromImage(image))
+        here = (*grid.spacing, *grid.origin, *grid.direction)
+        assert here == (*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.mha"])
+def test_what_is_no_number_stays_and_refuses_the_case(tmp_path: Path, name: str, bad: float) -> None:
+    values = VALUES.astype(np.float32)
+    values[2, 3, 4] = bad
+    path = saved(tmp_path / name, values)
+    np.testing.assert_array_equal(volume_voxels(path), values)
+    mask = saved(tmp_path / f"mask_{name}", (VALUES > 50).astype(np.uint8))
+    case = case_of(path, mask, (1,), tmp_path)
+    assert problem_of(lambda: load_roi(case, ImageSection())) is Code.IMAGE_INVALID
+    swapped = case_of(mask, path, (), tmp_path)
+    assert problem_of(lambda: load_roi(swapped, ImageSection())) is Code.MASK_UNREADABLE
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.mha"])
+@pytest.mark.parametrize("share", [0.6, 0.95, 0.999])
+def test_a_file_that_was_cut_short_is_a_problem(tmp_path: Path, name: str, share: float) -> None:
+    whole = saved(tmp_path / "whole" / name if (tmp_path / "whole").mkdir() is None else tmp_path)
+    (tmp_path / name).write_bytes(whole.read_bytes()[: int(whole.stat().st_size * share)])
+    assert problem_of(lambda: volume_voxels(tmp_path / name)) is Code.PIXELS_UNREADABLE
+    case = case_of(whole, tmp_path / name, (1,), tmp_path)
+    assert problem_of(lambda: load_roi(case, ImageSection())) is Code.MASK_UNREADABLE
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.mha", "a.mhd", "a.nhdr"])
+def test_a_flipped_bit_in_compressed_data_is_noticed(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path / name, np.random.default_rng(0).integers(0, 9999, (20, 30, 40)).astype(np.int16))
+    (data,) = [file for file in tmp_path.iterdir() if file.stat().st_size > 9999]
+    raw = bytearray(data.read_bytes())
+    volume_voxels(path)
+    raw[len(raw) // 2] ^= 0x55
+    data.write_bytes(bytes(raw))
+    assert problem_of(lambda: volume_voxels(path)) is Code.PIXELS_UNREADABLE
+
+
+def test_a_packed_file_beside_an_unpacked_one_of_the_same_name_is_itself(tmp_path: Path) -> None:
+    saved(tmp_path / "a.nii")
+    packed = saved(tmp_path / "a.nii.gz", VALUES + 1)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(packed))), VALUES)  # the other one's
+    np.testing.assert_array_equal(volume_voxels(packed), VALUES + 1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"scl_slope": 0, "scl_inter": 5},
+        {"scl_slope": np.nan, "scl_inter": 5},
+        {"scl_slope": 2, "scl_inter": np.nan},
+        {"vox_offset": 0},
+        {"xyzt_units": 3},
+        {"dim": [4, 8, 7, 3, 2, 1, 1, 1]},
+        {"dim": [4, 8, 7, 1, 6, 1, 1, 1]},
+        {"dim": [2, 8, 42, 1, 1, 1, 1, 1]},
+        {"datatype": 128, "bitpix": 24},
+        {"datatype": 32, "bitpix": 64},
+        {"datatype": 77},
+    ],
+)
+def test_headers_that_programs_read_differently_are_problems(tmp_path: Path, fields: dict[str, Any]) -> None:
+    path = nifti(tmp_path / "a.nii", **fields)
+    assert problem_of(lambda: volume_voxels(path)) is Code.IMAGE_INVALID
+    assert problem_of(lambda: volume_grid(path)) is Code.IMAGE_INVALID
+
+
+def test_one_volume_of_a_time_series_is_a_volume(tmp_path: Path) -> None:
+    path = nifti(tmp_path / "a.nii", VALUES, dim=[5, 8, 7, 6, 1, 1, 1, 1])
+    np.testing.assert_array_equal(volume_voxels(path), VALUES)
+    assert volume_grid(path).size == (8, 7, 6)
+    sitk.WriteImage(sitk.JoinSeries([sitk.GetImageFromArray(VALUES)]), str(tmp_path / "b.nrrd"))
+    np.testing.assert_array_equal(volume_voxels(tmp_path / "b.nrrd"), VALUES)
+    assert volume_grid(tmp_path / "b.nrrd").size == (8, 7, 6)
+
+
+def test_a_header_that_is_no_right_angle_by_a_hundredth_of_a_degree_is_read(tmp_path: Path, shared_data: Path) -> None:
+    folder = shared_data / "reported" / "B11_sheared_nifti" / "in" / "A"
+    image, mask = load_case(case_of(folder / "ct.nii.gz", folder / "mask.nii.gz", (), tmp_path))
+    held = sitk.GetArrayFromImage(mask) == 1
+    assert np.count_nonzero(held) == 654
+    assert sitk.GetArrayFromImage(image)[held].mean() == pytest.approx(39.39, abs=0.005)
+    axes = np.asarray(image.GetDirection()).reshape(3, 3)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-12)
+
+
+def test_a_sheared_grid_is_a_problem_that_states_the_angle(tmp_path: Path) -> None:
+    affine = np.diag([-0.7, -0.8, 2.5, 1.0])
+    affine[0, 2] = 2.5 * np.tan(np.radians(12.0))
+    path = nifti(tmp_path / "a.nii", affine=affine, sform_code=1, qform_code=0)
+    with pytest.raises(Exception, match=r"12\.00 degrees off a right angle, which moves a voxel by \d\.\d+ voxels"):
+        volume_grid(path)
+    tilted = sitk.GetImageFromArray(VALUES)
+    tilted.SetDirection([1, 0, np.sin(np.radians(12)), 0, 1, 0, 0, 0, np.cos(np.radians(12))])
+    sitk.WriteImage(tilted, str(tmp_path / "b.nrrd"))
+    assert problem_of(lambda: volume_grid(tmp_path / "b.nrrd")) is Code.GANTRY_TILT
