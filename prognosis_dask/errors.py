@@ -72,6 +72,8 @@ class Code(StrEnum):
     NO_CANDIDATE = "no-candidate"
     # features
     RADIOMICS_FAILED = "radiomics-failed"
+    FEW_GREY_LEVELS = "few-grey-levels"
+    FEATURES_CONSTANT = "features-constant"
     CLIP_INVALID = "clip-invalid"
     FEATURES_NOT_FINITE = "features-not-finite"
     GPU_MEMORY = "gpu-memory"

@@ -98,10 +98,14 @@ class FramesSection:
 
 @dataclass(frozen=True)
 class RadiomicsSection:
-    """What pyradiomics computes: ``params`` is its own YAML file; empty: its defaults with binWidth 25."""
+    """What pyradiomics computes: ``params`` is its own YAML file; empty: its defaults with binWidth 25.
+
+    Or a file for each modality, in a table: ``[radiomics.params]`` with ``CT = "..."``, ``PT = "..."``, ``default =
+    "..."``. One width of bins does not do for HU, SUV and the arbitrary numbers of MR.
+    """
 
     enabled: bool = True
-    params: str = ""
+    params: str | dict[str, str] = ""
 
 
 @dataclass(frozen=True)
@@ -254,8 +258,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text
     key, here = key.strip(), Path.cwd()
-    if key in _PATHS:
-        value = [_path(key, item, here) for item in value] if isinstance(value, list) else _path(key, value, here)
+    if key in _PATHS or key.rpartition(".")[0] in _PATHS:
+        value = _paths(key, value, here)
     *sections, name = key.split(".")
     for section in sections:
         data = data.setdefault(section, {})
@@ -329,9 +333,17 @@ def _resolve(job: Job, folder: Path) -> Job:
         section_name, name = key.split(".")
         section = getattr(job, section_name)
         value = getattr(section, name)
-        found = tuple(_path(key, v, folder) for v in value) if isinstance(value, tuple) else _path(key, value, folder)
-        job = replace(job, **{section_name: replace(section, **{name: found})})
+        job = replace(job, **{section_name: replace(section, **{name: _paths(key, value, folder)})})
     return job
+
+
+def _paths(key: str, value: Any, folder: Path) -> Any:
+    """A path, or several in a list or a table, as seen from the folder."""
+    if isinstance(value, dict):
+        return {name: _path(key, item, folder) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_path(key, item, folder) for item in value)
+    return _path(key, value, folder)
 
 
 def _path(key: str, value: Any, folder: Path) -> Any:

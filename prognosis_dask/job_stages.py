@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from prognosis_dask.brain_stage import run_brain
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.deep.engine import EngineDescription, cases_per_task, frames_together
 from prognosis_dask.job import DeepSection, Job, digest
+from prognosis_dask.radiomics import ModalityParams, column_names, unit
+from prognosis_dask.radiomics.params import OTHERS
 from prognosis_dask.runtime.cohort_plan import Stage
 from prognosis_dask.stages import (
     BRAIN_VERSION,
@@ -51,8 +53,11 @@ def stages_of(job: Job, cases: Sequence[Case], context: StageContext, engine: En
     if job.brain.enabled:
         stages.insert(0, Stage("brain", run_brain, images, size, resource=cpu, memory=BRAIN_MEMORY))
     if job.radiomics.enabled:
-        params = context.radiomics.content
-        digests = {case.case_id: digest(RADIOMICS_VERSION, images[case.case_id], job.image, params) for case in cases}
+        params = {name: context.radiomics.of(name).content for name in {case.modality for case in cases}}
+        digests = {
+            case.case_id: digest(RADIOMICS_VERSION, images[case.case_id], job.image, params[case.modality])
+            for case in cases
+        }
         stages.append(Stage("radiomics", run_radiomics, digests, size, resource=cpu, memory=IMAGE_MEMORY))
     if engine:
         digests = {case.case_id: digest(DEEP_VERSION, roi[case.case_id], engine.provenance) for case in cases}
@@ -66,13 +71,25 @@ def feature_settings(job: Job, context: StageContext, engine: EngineDescription 
     """What a feature means, whatever the cohort: tables whose features are to be compared must agree in it."""
     settings = {}
     if job.radiomics.enabled:
-        settings["radiomics.parameters"] = digest(RADIOMICS_VERSION, context.radiomics.content)
+        for modality, params in context.radiomics.by_modality:
+            of = "" if modality == OTHERS else f".{modality}"
+            settings[f"radiomics.parameters{of}"] = digest(RADIOMICS_VERSION, params.content)
         settings["radiomics.image"] = digest(job.image)
     if engine:
         settings["deep.frames"] = digest(ROI_VERSION, DEEP_VERSION, job.image, job.frames)
         known = engine.provenance
         settings |= {f"deep.{key}": known[key] for key in ("network", "output", "weights_sha256") if key in known}
     return settings
+
+
+def radiomic_names(cases: Iterable[Case], params: ModalityParams) -> dict[str, tuple[str, ...]]:
+    """The radiomic features of each modality that the cases are of, in the order of its own parameters."""
+    return {modality: column_names(params.of(modality)) for modality in sorted({case.modality for case in cases})}
+
+
+def radiomic_units(of_modality: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Each radiomic feature that some modality has, with its unit."""
+    return {name: unit(name) for names in of_modality.values() for name in names}
 
 
 def _frames_together(deep: DeepSection, roi: Outcome) -> int:

@@ -28,8 +28,8 @@ from prognosis_dask.deep.engine import describe_engine, settle_engine
 from prognosis_dask.errors import JobError, Problem, StatisticsError
 from prognosis_dask.grade import check_grade, fit_grade
 from prognosis_dask.job import Job, digest
-from prognosis_dask.job_stages import feature_settings, memory_of, stages_of, wants_gpu
-from prognosis_dask.radiomics import column_names, read_params, unit
+from prognosis_dask.job_stages import feature_settings, memory_of, radiomic_names, radiomic_units, stages_of, wants_gpu
+from prognosis_dask.radiomics import job_params
 from prognosis_dask.report.page import write_report
 from prognosis_dask.runtime.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.runtime.journal import journal_in
@@ -152,7 +152,7 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
     for path in job.cohort.sources:
         if not Path(path).exists():
             raise JobError(f"cohort.sources: no folder at {path}")
-    read_params(job.radiomics.params)
+    job_params(job.radiomics.params)
     _check_programs(job)
     if job.grade.enabled:
         check_grade(job)
@@ -227,7 +227,7 @@ def _features(
         str(folder / "rois.zarr"),
         job.image,
         job.frames,
-        read_params(job.radiomics.params),
+        job_params(job.radiomics.params),
         deep,
         job.brain,
         str(brains or ""),
@@ -254,9 +254,11 @@ def _features(
 
     watch.phase("features")
     say("Collecting the features")
+    of_modality = radiomic_names(cases, context.radiomics) if job.radiomics.enabled else {}
     dataset = build_features(
         cases,
-        radiomic={name: unit(name) for name in column_names(context.radiomics)} if job.radiomics.enabled else {},
+        radiomic=radiomic_units(of_modality),
+        of_modality=of_modality,
         deep=engine.feature_names if engine else (),
         labels=engine.labels if engine else (),
         size=SIZE_FEATURES if job.brain.enabled else {},

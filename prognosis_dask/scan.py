@@ -24,8 +24,8 @@ from prognosis_dask.deep.grade_file import read_trained
 from prognosis_dask.errors import CaseError, JobError, StatisticsError
 from prognosis_dask.grade import make_volumes
 from prognosis_dask.job import CohortSection, DeepSection, Job
-from prognosis_dask.job_stages import feature_settings
-from prognosis_dask.radiomics import column_names, read_params, unit
+from prognosis_dask.job_stages import feature_settings, radiomic_names, radiomic_units
+from prognosis_dask.radiomics import job_params
 from prognosis_dask.report.model_folder import read_json
 from prognosis_dask.report.scan import ScanResult, expect_room, write_scan
 from prognosis_dask.report.words import with_interval
@@ -207,7 +207,7 @@ def _measured(
 ) -> tuple[xr.Dataset, dict[str, Any], TumourSize, dict[str, bytes]]:
     """The stages of the run on this case alone, in a folder that is thrown away; its pictures by name."""
     job = model.job
-    params = read_params(job.radiomics.params)
+    params = job_params(job.radiomics.params)
     brains, rois = folder / "brain", folder / "rois.zarr"
     context = StageContext(str(rois), job.image, job.frames, params, DeepSection(enabled=False), job.brain, str(brains))
     BrainStore(brains).create()
@@ -221,9 +221,11 @@ def _measured(
         if outcome.problem:
             raise CaseError(outcome.problem.code, outcome.problem.reason, where=_place(case.image))
         outcomes[name] = {case.case_id: outcome}
+    of_modality = radiomic_names([case], params) if job.radiomics.enabled else {}
     dataset = build_features(
         [case],
-        radiomic={name: unit(name) for name in column_names(params)} if job.radiomics.enabled else {},
+        radiomic=radiomic_units(of_modality),
+        of_modality=of_modality,
         deep=(),
         size=SIZE_FEATURES,
         outcomes=outcomes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import MISSING, fields, is_dataclass
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from prognosis_dask.errors import JobError
@@ -44,6 +45,8 @@ def _value(hint: Any, value: Any, where: str, key: str) -> Any:
         if value not in get_args(hint):
             raise JobError(f"{where}: {key} is {value!r}, expected one of {', '.join(map(repr, get_args(hint)))}")
         return value
+    if get_origin(hint) is UnionType:  # text, or a table of it
+        hint = next(kind for kind in get_args(hint) if (get_origin(kind) is dict) == isinstance(value, dict))
     if get_origin(hint) in (tuple, dict):
         return _several(hint, value, where, key)
     return _single(hint, value, where, key)

@@ -31,7 +31,8 @@ from prognosis_dask.imaging.frames import make_frames
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.job import BrainSection, DeepSection, FramesSection, ImageSection
-from prognosis_dask.radiomics import RadiomicsParams, column_names, extract
+from prognosis_dask.radiomics import ModalityParams, column_names, extract
+from prognosis_dask.radiomics.levels import warn_of_few
 from prognosis_dask.store.brains import BrainStore
 from prognosis_dask.store.outcome import Outcome
 from prognosis_dask.store.rois import RoiStore
@@ -53,7 +54,7 @@ class StageContext:
     rois: str
     image: ImageSection
     frames: FramesSection
-    radiomics: RadiomicsParams
+    radiomics: ModalityParams
     deep: DeepSection
     brain: BrainSection = field(default_factory=BrainSection)
     brains: str = ""
@@ -115,9 +116,11 @@ def _radiomics(case: Case, context: StageContext, watch: Stopwatch) -> dict[str,
     with watch.step("read"):
         roi = RoiStore.open(context.rois).read_roi(case.case_id)
     read_full = partial(_read_roi, case, context, full=True, seconds=watch.seconds)
+    params, levels = context.radiomics.of(case.modality), dict[str, int]()
     with watch.step("radiomics"):
-        values = extract(roi, context.radiomics, read_full)
-    return {"values": [values[name] for name in column_names(context.radiomics)]}
+        values = extract(roi, params, read_full, levels=levels)
+    warn_of_few(levels, params.settings, case.modality)
+    return {"values": [values[name] for name in column_names(params)]}
 
 
 def _read_roi(case: Case, context: StageContext, *, full: bool = False, seconds: dict[str, float]) -> Roi:

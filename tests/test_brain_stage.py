@@ -15,7 +15,7 @@ from prognosis_dask.brain_stage import run_brain
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.job import BrainSection, CohortSection, DeepSection, FramesSection, ImageSection, SynthSection
-from prognosis_dask.radiomics import read_params
+from prognosis_dask.radiomics import job_params
 from prognosis_dask.stages import StageContext
 from prognosis_dask.store.brains import BrainStore
 from prognosis_dask.store.outcome import Outcome
@@ -44,7 +44,7 @@ def context(folder: Path, **brain: object) -> StageContext:
     store.create()
     section = BrainSection(enabled=True, **brain)  # type: ignore[arg-type]
     nothing = DeepSection(enabled=False)
-    return StageContext("", ImageSection(), FramesSection(), read_params(""), nothing, section, str(store.path))
+    return StageContext("", ImageSection(), FramesSection(), job_params(""), nothing, section, str(store.path))
 
 
 def outcome(case: Case, where: StageContext) -> Outcome:

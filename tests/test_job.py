@@ -24,7 +24,8 @@ def test_every_job_that_comes_with_the_project_is_valid_and_its_files_are_there(
     job = load_job(path)
     assert job.name == path.stem
     assert job.title
-    assert not job.radiomics.params or Path(job.radiomics.params).is_file()
+    params = job.radiomics.params
+    assert all(Path(file).is_file() for file in ([params] if isinstance(params, str) else params.values()) if file)
 
 
 @pytest.mark.parametrize(

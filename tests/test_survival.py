@@ -22,7 +22,7 @@ from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.errors import ClusterError, Code
 from prognosis_dask.job import CohortSection, DeepSection, FramesSection, ImageSection, SynthSection
-from prognosis_dask.radiomics import read_params
+from prognosis_dask.radiomics import job_params
 from prognosis_dask.runtime import health
 from prognosis_dask.runtime.cluster import DASK_CONFIG
 from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
@@ -89,7 +89,7 @@ def faults(folder: Path, cases: Sequence[Case], *planted: tuple[str, str, str]) 
     folder.mkdir(exist_ok=True)
     RoiStore.create(folder / "rois.zarr", [case.case_id for case in cases])
     context = product.StageContext(
-        str(folder / "rois.zarr"), ImageSection(), FramesSection(), read_params(""), DeepSection()
+        str(folder / "rois.zarr"), ImageSection(), FramesSection(), job_params(""), DeepSection()
     )
     return Faults(context, str(folder), planted)
 

@@ -2,6 +2,7 @@
 
 from prognosis_dask.radiomics.columns import column_names, unit
 from prognosis_dask.radiomics.extraction import extract
-from prognosis_dask.radiomics.params import RadiomicsParams, read_params
+from prognosis_dask.radiomics.parameter_file import job_params, read_params
+from prognosis_dask.radiomics.params import ModalityParams, RadiomicsParams
 
-__all__ = ["RadiomicsParams", "column_names", "extract", "read_params", "unit"]
+__all__ = ["ModalityParams", "RadiomicsParams", "column_names", "extract", "job_params", "read_params", "unit"]

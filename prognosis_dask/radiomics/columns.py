@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from copy import copy
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
+from prognosis_dask.errors import JobError
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet
+
+if TYPE_CHECKING:
+    from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 #: By part of a shape feature's name; the first that fits holds.
 _SHAPE_UNITS = {
@@ -31,32 +39,97 @@ _FIRST_ORDER_UNITS = {
 }
 
 
+#: Least and most voxels along a side of the image that the columns are tried on; the mask has four.
+_SIDES = (8, 40)
+#: The part of a column's name that says of which filter it is: ``log-sigma-3-0-mm-3D``, ``wavelet2-LLH``.
+_FILTER = re.compile("[a-z]+")
+
+
 @lru_cache(maxsize=8)
 def column_names(params: RadiomicsParams) -> tuple[str, ...]:
     """The features under pyradiomics' own names and in its order, fixed by the parameters alone.
 
-    They are those that ``execute()`` gives for a small made image, on which every filter works.
+    They are those that ``execute()`` gives for a small made image, on which every filter works. Its grey levels are a
+    few whatever the parameters say of bins, and its spacing follows the widest filter, so that neither a small bin nor
+    a large sigma makes it large.
+
+    Raises
+    ------
+    JobError
+        When pyradiomics cannot compute with the parameters, or an image type, a class or a feature that they name gives
+        no column.
     """
     import SimpleITK as sitk
 
+    extractor, widest = _tried(params)
+    side = min(max(_SIDES[0], math.ceil(widest) + 2), _SIDES[1])
+    values = np.random.default_rng(0).integers(0, 500, (side, side, side)).astype(np.int16)
+    image, mask = sitk.GetImageFromArray(values), sitk.GetImageFromArray(_mask(extractor, side))
+    for made in (image, mask):
+        made.SetSpacing([max(1.0, widest / (side - 2))] * 3)
+    try:
+        with quiet():
+            names = tuple(extractor.execute(image, mask))
+    except Exception as error:  # whatever NumPy, PyWavelets, ITK and pyradiomics raise of a value they do not like
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise JobError(f"pyradiomics cannot compute with these parameters: {reason}") from error
+    _expect_columns(params, extractor, names)
+    return names
+
+
+def _tried(params: RadiomicsParams) -> tuple[RadiomicsFeatureExtractor, float]:
+    """An extractor with the parameters' columns on any image, and the sigma of its widest filter in mm."""
     from prognosis_dask.radiomics.extractor import extractor_for
 
     extractor = copy(extractor_for(params))
+    log = extractor.settings | extractor.enabledImagetypes.get("LoG", {})
+    few = {"binCount": 8, "distances": [1]}
+    extractor.enabledImagetypes = {name: own | few for name, own in extractor.enabledImagetypes.items()}
     extractor.settings = extractor.settings | {
         "minimumROISize": None,
         "minimumROIDimensions": 1,
         "resegmentRange": None,
     }
-    log = extractor.settings | extractor.enabledImagetypes.get("LoG", {})
-    side = max(8, math.ceil(max(log.get("sigma", ()), default=0)) + 2)  # in voxels of 1 mm
-    image = np.random.default_rng(0).integers(0, 500, (side, side, side)).astype(np.int16)
+    return extractor, max(log.get("sigma", ()), default=0.0)
+
+
+def _mask(extractor: RadiomicsFeatureExtractor, side: int) -> npt.NDArray[np.uint8]:
     mask = np.zeros((side, side, side), np.uint8)
     mask[2:6, 2:6, 2:6] = 1
     if extractor.settings["force2D"] and "shape2D" in extractor.enabledFeatures:
         plane = np.arange(side) == 3  # shape2D wants a mask of one plane
         mask *= np.expand_dims(plane, [axis for axis in range(3) if axis != extractor.settings["force2Ddimension"]])
-    with quiet():
-        return tuple(extractor.execute(sitk.GetImageFromArray(image), sitk.GetImageFromArray(mask)))
+    return mask
+
+
+def _expect_columns(params: RadiomicsParams, extractor: RadiomicsFeatureExtractor, names: Sequence[str]) -> None:
+    """Refuse what the file names and what gives nothing, which pyradiomics only logs."""
+    parts = [name.split("_", 2) for name in names]
+    for kind, wanted in params.content.get("featureClass", {}).items():
+        given = {feature for _, found, feature in parts if found == kind}
+        absent = [feature for feature in wanted or () if feature not in given]
+        if absent:
+            raise JobError(f"featureClass.{kind} names {', '.join(absent)}, which gives no feature; take it out")
+        if not given:
+            raise JobError(f"featureClass.{kind} gives no feature: {_why_no_class(kind, extractor)}")
+    filters = {_FILTER.match(filtered)[0] for filtered, _, _ in parts}  # type: ignore[index]
+    for image_type in extractor.enabledImagetypes:
+        if image_type.lower() not in filters:
+            raise JobError(f"imageType.{image_type} gives no feature: {_why_no_image(image_type, extractor)}")
+
+
+def _why_no_image(image_type: str, extractor: RadiomicsFeatureExtractor) -> str:
+    if not [kind for kind in extractor.enabledFeatures if not kind.startswith("shape")]:
+        return "the only class asked for is shape, which has no image type but Original"
+    if image_type == "LoG":
+        return "it has no sigma; give its widths in mm, as LoG: {sigma: [1.0, 3.0]}"
+    return "pyradiomics leaves it out with these settings"
+
+
+def _why_no_class(kind: str, extractor: RadiomicsFeatureExtractor) -> str:
+    if kind == "shape2D" and not extractor.settings["force2D"]:
+        return "it needs setting.force2D: true"
+    return "pyradiomics leaves it out with these settings"
 
 
 def unit(column: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING
 
 from prognosis_dask.errors import CaseError, Code
@@ -15,11 +16,18 @@ if TYPE_CHECKING:
     from prognosis_dask.imaging.roi import Roi
 
 
-def extract(roi: Roi, params: RadiomicsParams, full: Callable[[], Roi] | None = None) -> dict[str, float]:
+def extract(
+    roi: Roi,
+    params: RadiomicsParams,
+    full: Callable[[], Roi] | None = None,
+    *,
+    levels: dict[str, int] | None = None,
+) -> dict[str, float]:
     """Compute the features of ``roi``, equal to the last bit to ``execute()`` on the full image and mask.
 
     ``full`` loads the same case uncropped. It is called only where the crop does not hold, or cannot prove, what the
     features depend on; it may be left out when ``roi`` is uncropped.
+    ``levels`` gains how many grey levels the ROI has in each image that texture was computed of.
 
     Returns
     -------
@@ -30,7 +38,8 @@ def extract(roi: Roi, params: RadiomicsParams, full: Callable[[], Roi] | None = 
     Raises
     ------
     CaseError
-        ``RADIOMICS_FAILED`` with pyradiomics' reason, such as a mask of too few voxels or dimensions.
+        ``RADIOMICS_FAILED`` with pyradiomics' reason, such as a mask of too few voxels or dimensions, or because the
+        bins make too many grey levels (:data:`prognosis_dask.radiomics.levels.MOST`).
     """
     from prognosis_dask.radiomics.crop import prepare
     from prognosis_dask.radiomics.extractor import extractor_for
@@ -49,6 +58,9 @@ def extract(roi: Roi, params: RadiomicsParams, full: Callable[[], Roi] | None = 
         with _pyradiomics():
             images = prepare(roi, extractor)
         assert images is not None, "the full image settles every value"
+    if levels is not None:
+        extractor = copy(extractor)
+        extractor.settings = extractor.settings | {"levels": levels}
     with _pyradiomics():
         values = extractor.execute(*images)
     return {name: float(values.get(name, math.nan)) for name in column_names(params)}

@@ -13,6 +13,7 @@ from radiomics import getFeatureClasses
 from radiomics.base import RadiomicsFeaturesBase
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
+from prognosis_dask.radiomics.levels import expect_not_too_many
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet
 
 
@@ -29,7 +30,7 @@ class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """The features of one image, but for shape; pyradiomics bins the image anew for each class."""
         values: dict[str, Any] = {}
-        settings["bins"] = {}
+        settings["bins"] = {"of": imageTypeName}
         for kind, names in self.enabledFeatures.items():
             if kind.startswith("shape"):
                 continue
@@ -37,6 +38,9 @@ class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
             for name in names or ():
                 features.enableFeatureByName(name)
             values |= {f"{imageTypeName}_{kind}_{name}": value for name, value in features.execute().items()}
+        texture = any(kind != "firstorder" and not kind.startswith("shape") for kind in self.enabledFeatures)
+        if texture and "levels" in settings:
+            settings["levels"][imageTypeName] = len(settings["bins"]["coefficients"]["grayLevels"])
         return values
 
 
@@ -46,7 +50,8 @@ def _sharing_bins(kind: str) -> type[RadiomicsFeaturesBase]:
 
     def apply_binning(self: RadiomicsFeaturesBase, matrix: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         shared = self.settings["bins"]
-        if not shared:
+        expect_not_too_many(matrix[self.maskArray], self.settings, shared["of"], texture=kind != "firstorder")
+        if "matrix" not in shared:
             shared["matrix"] = base._applyBinning(self, matrix)
             shared["coefficients"] = dict(self.coefficients)
         self.coefficients |= shared["coefficients"]

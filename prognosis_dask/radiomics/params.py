@@ -1,14 +1,12 @@
-"""pyradiomics' own parameter file, validated as pyradiomics validates it."""
+"""The parameters of pyradiomics as plain data: one file's, and those of a job, by modality."""
 
 from __future__ import annotations
 
 import json
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prognosis_dask.errors import JobError
@@ -19,6 +17,8 @@ DEFAULTS: dict[str, Any] = {
     "featureClass": {name: [] for name in ("firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm", "shape")},
     "setting": {"binWidth": 25},
 }
+#: The key of a job's parameters that holds for every modality that is not named.
+OTHERS = "default"
 
 
 @dataclass(frozen=True)
@@ -33,48 +33,47 @@ class RadiomicsParams:
         content: dict[str, Any] = json.loads(self.text)
         return content
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The content's ``setting``; empty where it has none."""
+        settings: dict[str, Any] = self.content.get("setting", {})
+        return settings
 
-def read_params(path: str) -> RadiomicsParams:
-    """Read a parameter file of pyradiomics; an empty ``path`` stands for its defaults with ``binWidth: 25``.
-
-    Three settings are accepted and have no effect: ``label`` and ``label_channel``, since the case says what its mask
-    is, and ``additionalInfo``, since diagnostics are not computed.
-
-    Raises
-    ------
-    JobError
-        When the file is missing, or pyradiomics' schema rejects it (the message names the key), or it asks for local
-        binary patterns: pyradiomics 3.0.1 leaves them out in silence without scikit-image and an old SciPy.
-    """
-    if not path:
-        return RadiomicsParams(json.dumps(DEFAULTS))
-    if not Path(path).is_file():
-        raise JobError(f"radiomics.params: no file at {path}; the project's own are in jobs/params")
-    import radiomics
-    from pykwalify.core import Core
-
-    logging.getLogger("pykwalify").setLevel(logging.CRITICAL + 1)
-    schema, checks = radiomics.getParameterValidationFiles()
-    try:
-        with quiet():
-            content = Core(source_file=path, schema_files=[schema], extensions=[checks]).validate()
-    except Exception as error:  # the schema's errors, its added checks' (ValueError, TypeError) and the YAML reader's
-        reason = " ".join(str(getattr(error, "msg", None) or error).split())
-        raise JobError(f"radiomics.params: {path} is no parameter file of pyradiomics: {reason}") from error
-    _check(content, path)
-    return RadiomicsParams(json.dumps(content))
+    @property
+    def planar(self) -> bool:
+        """Whether textures are computed within axial planes, so that a mask on one slice has them as any other has."""
+        settings = self.settings
+        return bool(settings.get("force2D")) and settings.get("force2Ddimension", 0) == 0
 
 
-def _check(content: dict[str, Any], path: str) -> None:
-    """What the schema lets pass and ``execute()`` would trip over in every case."""
-    for name in content.get("imageType", {}):
-        if name.startswith("LBP"):
+@dataclass(frozen=True)
+class ModalityParams:
+    """The parameters of a job: by DICOM modality, and those of :data:`OTHERS` for all that are not named."""
+
+    by_modality: tuple[tuple[str, RadiomicsParams], ...]
+
+    def of(self, modality: str) -> RadiomicsParams:
+        """The parameters of a modality's cases.
+
+        Raises
+        ------
+        JobError
+            When the job has none for it; names what it has.
+        """
+        known = dict(self.by_modality)
+        found = known.get(modality) or known.get(OTHERS)
+        if found is None:
             raise JobError(
-                f"radiomics.params: {path} asks for imageType.{name}, which pyradiomics 3.0.1 cannot compute"
+                f"radiomics.params has no parameter file for {modality}, only for {', '.join(known)}; add "
+                f'{modality} = "FILE" or {OTHERS} = "FILE" to [radiomics.params], or keep to cohort.modalities = '
+                f"{json.dumps(list(known))}"
             )
-    spacing = content.get("setting", {}).get("resampledPixelSpacing")
-    if spacing is not None and len(spacing) != 3:
-        raise JobError(f"radiomics.params: {path} has setting.resampledPixelSpacing {spacing}, expected three numbers")
+        return found
+
+    @classmethod
+    def alike(cls, params: RadiomicsParams) -> ModalityParams:
+        """The same parameters for every modality."""
+        return cls(((OTHERS, params),))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from prognosis_dask.deep.grade_network import feature_names
 from prognosis_dask.errors import JobError, StatisticsError
 from prognosis_dask.job import CohortSection, Job, SynthSection, load_job
 from prognosis_dask.job_stages import feature_settings
-from prognosis_dask.radiomics import read_params
+from prognosis_dask.radiomics import job_params
 from prognosis_dask.sections import build_section
 from prognosis_dask.stages import StageContext
 from prognosis_dask.statistics.asked import Asked, asked_columns
@@ -172,7 +172,7 @@ def _families(frozen: Frozen) -> set[str]:
 def _expect_same_features(folder: Path, frozen: Frozen, job: Job) -> None:
     deep = settle_engine(job.deep) if job.deep.enabled else job.deep
     engine = describe_engine(deep) if deep.enabled else None
-    context = StageContext("", job.image, job.frames, read_params(job.radiomics.params), deep, job.brain)
+    context = StageContext("", job.image, job.frames, job_params(job.radiomics.params), deep, job.brain)
     made = feature_settings(job, context, engine)
     for what, value in frozen.fitted.source.items():
         if made.get(what, value) != value:

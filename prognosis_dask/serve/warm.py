@@ -30,11 +30,12 @@ def _warm(job: Job, watch: Stopwatch) -> dict[str, object]:
 
     import prognosis_dask.serve.look
     import prognosis_dask.serve.pictures  # noqa: F401
-    from prognosis_dask.radiomics import column_names, read_params
+    from prognosis_dask.radiomics import column_names, job_params
 
     with watch.step("load"):
         if job.radiomics.enabled:
-            column_names(read_params(job.radiomics.params))
+            for _, params in job_params(job.radiomics.params).by_modality:
+                column_names(params)
         if job.brain.enabled:
             from prognosis_dask import brain_stage  # noqa: F401
             from prognosis_dask.brain.template import icbm152

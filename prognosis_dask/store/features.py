@@ -45,6 +45,7 @@ def build_features(
     size: Mapping[str, str] = MappingProxyType({}),
     outcomes: Outcomes,
     attributes: Mapping[str, Any],
+    of_modality: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> xr.Dataset:
     """Collect what the stages found into one labelled dataset; :mod:`prognosis_dask.store.schema` says what is in it.
 
@@ -65,6 +66,9 @@ def build_features(
         ``radiomics``, ``brain`` (the size) and ``deep`` a list ``values`` in the order of the names.
     attributes
         Provenance; anything JSON holds except NaN and infinity.
+    of_modality
+        By modality the radiomic features that its cases have, in the order of their values; what is another modality's
+        is NaN. Empty: every case has all of them.
 
     Raises
     ------
@@ -89,7 +93,7 @@ def build_features(
     if radiomic:
         columns["radiomic"] = _text(radiomic)
         columns["radiomic_units"] = _text(radiomic.values())
-        columns["radiomics"] = _values("radiomics", cases, len(radiomic), outcomes)
+        columns["radiomics"] = _values("radiomics", cases, len(radiomic), outcomes, _places(radiomic, of_modality))
     if size:
         columns["size_feature"] = _text(size)
         columns["size_units"] = _text(size.values())
@@ -189,20 +193,34 @@ def _roi_results(cases: Sequence[Case], outcomes: Mapping[str, Outcome]) -> dict
     return {name: _numbers(result.get(name) for result in done) for name in ROI_RESULTS}
 
 
-def _values(stage: str, cases: Sequence[Case], width: int, outcomes: Outcomes) -> npt.NDArray[np.float64]:
+def _places(radiomic: Iterable[str], of_modality: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """By modality where its features stand among all."""
+    place = {name: i for i, name in enumerate(radiomic)}
+    return {modality: [place[name] for name in names] for modality, names in of_modality.items()}
+
+
+def _values(
+    stage: str,
+    cases: Sequence[Case],
+    width: int,
+    outcomes: Outcomes,
+    places: Mapping[str, Sequence[int]] = MappingProxyType({}),
+) -> npt.NDArray[np.float64]:
+    """The stage's values, shape (cases, width); those of a modality with ``places`` stand there, the rest is NaN."""
     table = np.full((len(cases), width), np.nan)
     found = outcomes.get(stage, {})
     for row, case in enumerate(cases):
         values = _result(found.get(case.case_id)).get("values")
         if values is None:
             continue
-        if not isinstance(values, list) or len(values) != width:
+        at = places.get(case.modality, range(width))
+        if not isinstance(values, list) or len(values) != len(at):
             seen = len(values) if isinstance(values, list) else values
             raise StoreError(
-                f"{stage} of {case.case_id} holds {seen} values, expected {width}: the ledger and the job do not "
+                f"{stage} of {case.case_id} holds {seen} values, expected {len(at)}: the ledger and the job do not "
                 "belong together; choose another folder with --out"
             )
-        table[row] = values
+        table[row, at] = values
     return table
 
 

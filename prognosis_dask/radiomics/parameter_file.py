@@ -1,0 +1,147 @@
+"""Parameter files of pyradiomics: read, and tried before any case is: validated by its own schema and its own code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prognosis_dask.errors import JobError
+from prognosis_dask.radiomics.columns import column_names
+from prognosis_dask.radiomics.params import DEFAULTS, OTHERS, ModalityParams, RadiomicsParams, quiet
+
+#: Settings whose ``null`` has a meaning: that there is none of it.
+_MAY_BE_NULL = (
+    "interpolator",
+    "minimumROISize",
+    "removeOutliers",
+    "resampledPixelSpacing",
+    "resegmentRange",
+    "weightingNorm",
+)
+#: By the schema's words, what a value is in Python, and how it is called.
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+    "str": ((str,), "text"),
+}
+#: DICOM's modalities of images, by which a job may tell its parameters apart; and how else one is called.
+_MODALITIES = ("CT", "MR", "PT", "NM", "US", "MG", "CR", "DX", "XA", "RF", "OT")
+_ALSO = {"PET": "PT", "MRI": "MR", "MRT": "MR"}
+
+
+def job_params(params: str | Mapping[str, str]) -> ModalityParams:
+    """The parameters of a job's ``[radiomics]``: one file for all, or a file by modality.
+
+    Raises
+    ------
+    JobError
+        As :func:`read_params`, and when a key is no modality.
+    """
+    if isinstance(params, str):
+        return ModalityParams.alike(read_params(params))
+    found = {}
+    for name, path in params.items():
+        modality = _ALSO.get(name.upper(), name if name == OTHERS else name.upper())
+        if modality not in (*_MODALITIES, OTHERS):
+            known = ", ".join((*_MODALITIES[:3], OTHERS))
+            raise JobError(f"radiomics.params.{name}: {name!r} is no modality of images, expected {known} or the like")
+        found[modality] = read_params(path)
+    if not found:
+        raise JobError('[radiomics.params] is empty; name a file for each modality, as CT = "params/ct.yaml"')
+    return ModalityParams(tuple(found.items()))
+
+
+def read_params(path: str) -> RadiomicsParams:
+    """Read a parameter file of pyradiomics; an empty ``path`` stands for its defaults with ``binWidth: 25``.
+
+    Three settings are accepted and have no effect: ``label`` and ``label_channel``, since the case says what its mask
+    is, and ``additionalInfo``, since diagnostics are not computed.
+
+    Raises
+    ------
+    JobError
+        When the file is missing, or pyradiomics' schema rejects it, or a value is of a type that the schema lets pass
+        and pyradiomics cannot compute with (a quoted number, nothing at all), or something that it asks for would give
+        no feature, or it asks for local binary patterns: pyradiomics 3.0.1 leaves them out in silence without
+        scikit-image and an old SciPy. The message names the key.
+    """
+    if not path:
+        return RadiomicsParams(json.dumps(DEFAULTS))
+    if not Path(path).is_file():
+        raise JobError(f"radiomics.params: no file at {path}; the project's own are in jobs/params")
+    import radiomics
+    from pykwalify.core import Core
+
+    logging.getLogger("pykwalify").setLevel(logging.CRITICAL + 1)
+    schema, checks = radiomics.getParameterValidationFiles()
+    try:
+        with quiet():
+            content = Core(source_file=path, schema_files=[schema], extensions=[checks]).validate()
+    except Exception as error:  # the schema's errors, its added checks' (ValueError, TypeError) and the YAML reader's
+        reason = " ".join(str(getattr(error, "msg", None) or error).split())
+        raise JobError(f"radiomics.params: {path} is no parameter file of pyradiomics: {reason}") from error
+    try:
+        _check(content, schema)
+        params = RadiomicsParams(json.dumps(content))
+        column_names(params)
+    except JobError as error:
+        raise JobError(f"radiomics.params: {path}: {error}") from error
+    return params
+
+
+def _check(content: Mapping[str, Any], schema: str) -> None:
+    """What the schema lets pass and ``execute()`` would trip over in every case."""
+    for name in content.get("imageType", {}):
+        if name.startswith("LBP"):
+            raise JobError(f"it asks for imageType.{name}, which pyradiomics 3.0.1 cannot compute")
+    rules = _rules(schema)
+    for section, settings in _sections(content):
+        for key, value in settings.items():
+            _expect_value(f"{section}.{key}", value, rules.get(key, {}), null=key in _MAY_BE_NULL)
+        _expect_lengths(section, settings)
+
+
+def _rules(schema: str) -> dict[str, Any]:
+    """What pyradiomics' own schema says of each setting."""
+    import yaml
+
+    rules: dict[str, Any] = yaml.safe_load(Path(schema).read_text(encoding="utf-8"))["mapping"]["setting"]["mapping"]
+    return rules
+
+
+def _sections(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield "setting", content.get("setting", {})
+    for name, settings in content.get("imageType", {}).items():
+        yield f"imageType.{name}", settings
+
+
+def _expect_value(name: str, value: object, rule: Mapping[str, Any], *, null: bool) -> None:
+    if value is None:
+        if not null:
+            raise JobError(f"{name} has no value; give it one, or take the line out")
+        return
+    if "seq" in rule:
+        items = value if isinstance(value, list) else []
+        if not items:
+            raise JobError(f"{name} is {value!r}, expected a list of one value or more; or take the line out")
+        for item in items:
+            _expect_value(name, item, rule["seq"][0], null=False)
+        return
+    kinds, called = _KINDS.get(str(rule.get("type")), ((int, str), "a name or a number"))
+    is_bool = isinstance(value, bool) and bool not in kinds  # which Python takes for a number
+    if not isinstance(value, kinds) or is_bool or (isinstance(value, float) and not math.isfinite(value)):
+        hint = "; take the quotation marks away" if isinstance(value, str) and str not in kinds else ""
+        raise JobError(f"{name} is {value!r}, expected {called}{hint}")
+
+
+def _expect_lengths(section: str, settings: Mapping[str, Any]) -> None:
+    spacing, limits = settings.get("resampledPixelSpacing"), settings.get("resegmentRange")
+    if spacing is not None and len(spacing) != 3:
+        raise JobError(f"{section}.resampledPixelSpacing is {spacing}, expected three numbers")
+    if limits is not None and (len(limits) > 2 or list(limits) != sorted(limits)):
+        raise JobError(f"{section}.resegmentRange is {limits}, expected a lower limit and a higher one")
