@@ -85,7 +85,6 @@ TABLES: dict[str, TableCheck] = {
 NOT_YET = {
     "B03_btcv_names",
     "B07_multilabel_rule",
-    "B24_coarse_seg",
     "B25_pet_units",
     "B28_leading_zeros",
     "B29_header_commas",

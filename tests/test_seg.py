@@ -11,11 +11,12 @@ import pytest
 import SimpleITK as sitk
 
 from prognosis_dask.errors import Code
+from prognosis_dask.imaging.frame_stack import stack_frames
 from prognosis_dask.imaging.geometry import steps_of, to_index
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.masks import read_mask
 from prognosis_dask.imaging.roi import Grid
-from prognosis_dask.imaging.seg import seg_mask
+from prognosis_dask.imaging.seg import _decoded, _frames, seg_mask
 from prognosis_dask.imaging.series import series_grid
 from prognosis_dask.imaging.volume import volume_grid
 from prognosis_dask.job import ImageSection
@@ -132,6 +133,79 @@ def test_frames_thicker_than_the_slices_are_another_grid(source: Path, grid: Gri
     affine[:3, 0] *= 2
     path = write_seg(tmp_path / "seg.dcm", source, highdicom.Volume(thick.array, affine, "PATIENT"), [1])
     assert code_of(path, grid) is Code.MASK_OTHER_GRID
+
+
+@pytest.mark.parametrize("told", ["SpacingBetweenSlices", "SliceThickness", ""])
+def test_thick_frames_are_found_by_their_thickness_or_as_gaps_where_the_file_says_neither(
+    source: Path, tmp_path: Path, told: str
+) -> None:
+    truth = np.zeros(TRUTH.shape, bool)
+    truth[::2, 2:8, 3:9] = True
+    path = write_seg(tmp_path / "seg.dcm", source, truth, [1])
+    change_shared(path, told)
+    case = case_of(source, path, (1,), tmp_path)
+    expected = Code.MASK_OTHER_GRID if told else Code.MASK_GAPS
+    assert problem_of(lambda: load_roi(case, ImageSection())) is expected
+    if told:
+        mask = sitk.GetArrayFromImage(load_roi(case, ImageSection(resample_mask=True)).mask)
+        # each slice has its nearest frame; of two equally near ones the next, which slice 5 has none of
+        assert mask.sum(axis=(1, 2)).tolist() == [36, 36, 36, 36, 36, 0]
+
+
+def change_shared(path: Path, told: str) -> None:
+    """Let a SEG say by one attribute alone that its frames are twice as far apart as the slices."""
+    dataset = pydicom.dcmread(path)
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+        if keyword in measures:
+            delattr(measures, keyword)
+    if told:
+        setattr(measures, told, 5.0)
+    dataset.save_as(path)
+
+
+def test_a_segmentation_without_dimension_indices_is_resampled_too(source: Path, grid: Grid, tmp_path: Path) -> None:
+    """highdicom's own volume needs DimensionIndexSequence, which real files lack."""
+    finer = volume_on(grid, np.kron(TRUTH[:, 1:9, 1:9], np.ones((2, 2, 2), bool)), 0.5)
+    path = write_seg(tmp_path / "seg.dcm", source, finer, [1])
+    intact = read(path, grid, resample=True)
+    dataset = pydicom.dcmread(path)
+    del dataset.DimensionIndexSequence
+    dataset.save_as(path)
+    with pytest.raises(Exception, match="no such column"):
+        highdicom.seg.Segmentation.from_dataset(pydicom.dcmread(path)).get_volume(segment_numbers=[1])
+    np.testing.assert_array_equal(read(path, grid, resample=True), intact)
+    assert intact.any()
+
+
+def test_frames_stack_to_highdicoms_volume(shared_data: Path) -> None:
+    checked = 0
+    for path in [*sorted((shared_data / "qin_prostate" / "seg").iterdir()), shared_data / "dcmqi" / "liver.dcm"]:
+        dataset = pydicom.dcmread(path)
+        for number in [int(segment.SegmentNumber) for segment in dataset.SegmentSequence]:
+            volume = highdicom.seg.Segmentation.from_dataset(dataset).get_volume(
+                segment_numbers=[number], allow_missing_positions=True
+            )
+            frames = _frames(dataset, (number,))
+            image = stack_frames(_decoded(dataset, frames, (number,)))
+            theirs = volume_image(volume)
+            set_here, set_there = (np.argwhere(sitk.GetArrayFromImage(one))[:, ::-1] for one in (image, theirs))
+            here = sorted(
+                image.TransformContinuousIndexToPhysicalPoint(place) for place in set_here.astype(float).tolist()
+            )
+            there = sorted(theirs.TransformContinuousIndexToPhysicalPoint(p) for p in set_there.astype(float).tolist())
+            np.testing.assert_allclose(here, there, atol=0.01)
+            checked += len(here) > 0
+    assert checked >= 5
+
+
+def volume_image(volume: highdicom.Volume) -> sitk.Image:
+    image = sitk.GetImageFromArray(volume.array[..., 0].astype(np.uint8))
+    spacing = np.array(volume.spacing)[::-1]
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(list(volume.position))
+    image.SetDirection((volume.affine[:3, 2::-1] / spacing).ravel().tolist())
+    return image
 
 
 def test_a_file_cut_short_anywhere_is_a_problem(source: Path, grid: Grid, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -14,6 +15,7 @@ from pydicom.dataelem import DataElement
 
 from prognosis_dask.errors import Code
 from prognosis_dask.imaging.load import load_case
+from tests.dicom_helpers import problem_of
 from tests.test_cohort_index import index
 
 
@@ -71,3 +73,19 @@ def test_a_contour_without_a_type_is_closed(shared_data: Path, tmp_path: Path, k
     found = index(tmp_path / "out", with_gtv(shared_data, tmp_path / "in", change))
     [case] = found.cases
     assert sitk.GetArrayFromImage(load_case(case)[1]).sum() == 738
+
+
+def test_a_number_that_two_segments_share_costs_these_two_only(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "qin_prostate"
+    shutil.copytree(source, tmp_path / "in")
+    [path] = (tmp_path / "in" / "seg").iterdir()
+    path.chmod(0o644)
+    segmentation = pydicom.dcmread(path)
+    segmentation.SegmentSequence[1].SegmentNumber = segmentation.SegmentSequence[0].SegmentNumber
+    segmentation.save_as(path)
+    found = index(tmp_path / "out", tmp_path / "in", roi_policy="each")
+    codes = [problem.code for problem in found.problems]
+    assert len(found.cases) == 2
+    assert codes.count(Code.ROI_AMBIGUOUS) == 2
+    number = int(segmentation.SegmentSequence[0].SegmentNumber)
+    assert problem_of(lambda: load_case(replace(found.cases[0], labels=(number,)))) is Code.ROI_AMBIGUOUS

@@ -14,6 +14,8 @@ __all__ = ["image_on", "place", "resample_nearest", "steps_of", "to_index"]
 
 #: Voxel centres that lie closer than this, in voxels, are the same: nearest-neighbour resampling would move nothing.
 SAME_VOXEL = 0.1
+#: Voxels that a resampled mask is moved by, so that centres half-way between two of its voxels all choose alike.
+HALF_WAY = 1e-3
 
 
 def to_index(grid: Grid, points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -111,8 +113,10 @@ def resample_nearest(mask: sitk.Image, grid: Grid) -> NDArray[np.bool_]:
             Code.MASK_OUTSIDE,
             f"outside the image: {outside} of the mask's {count(len(index), 'voxel')}; the image has {grid.size}",
         )
+    # half-way between two voxels the last bit would choose, pixel by pixel: let the next one win everywhere
+    nudge = sitk.TranslationTransform(3, (steps @ np.full(3, HALF_WAY)).tolist())
     resampled = sitk.Resample(
-        mask, grid.size, sitk.Transform(), sitk.sitkNearestNeighbor, grid.origin, grid.spacing, grid.direction, 0
+        mask, grid.size, nudge, sitk.sitkNearestNeighbor, grid.origin, grid.spacing, grid.direction, 0
     )
     values: NDArray[np.bool_] = sitk.GetArrayViewFromImage(resampled) != 0
     return values

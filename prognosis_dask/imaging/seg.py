@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import iter_pixels
 
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.frame_stack import Frame, frame_distance, frame_steps, stack_frames
 from prognosis_dask.imaging.geometry import place, resample_nearest, steps_of
 from prognosis_dask.imaging.roi import Grid
 
 #: A voxel of a FRACTIONAL segment belongs to the mask from this share of the maximum on.
 FRACTION = 0.5
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """One frame of a wanted segment: its index in the pixel data and the geometry of its pixels."""
-
-    index: int
-    position: NDArray[np.float64]
-    row: NDArray[np.float64]
-    column: NDArray[np.float64]
-    between_mm: float | None
+#: Frames this many times further apart than the image's slices leave slices out.
+THICKER = 1.5
 
 
 def seg_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid, *, resample: bool) -> NDArray[np.bool_]:
@@ -53,6 +43,7 @@ def seg_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid, *, resample
     missing = [number for number in wanted if number not in known]
     if missing:
         raise CaseError(Code.ROI_NOT_FOUND, f"no segment {missing}; the file has {_listed(known)}")
+    _expect_once(dataset, wanted)
     frames = _frames(dataset, wanted)
     mask: NDArray[np.bool_] = np.zeros(grid.size[::-1], dtype=bool)
     try:
@@ -63,7 +54,7 @@ def seg_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid, *, resample
     except CaseError as error:
         if not resample or error.problem.code is not Code.MASK_OTHER_GRID:
             raise
-        mask = resample_nearest(_volume(dataset, wanted), grid)
+        mask = resample_nearest(stack_frames(_decoded(dataset, frames, wanted)), grid)
     if not mask.any():
         raise CaseError(Code.MASK_EMPTY, f"the segments {_listed(known, wanted)} hold no voxel")
     return mask
@@ -71,6 +62,13 @@ def seg_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid, *, resample
 
 def _segments(dataset: Dataset) -> dict[int, str]:
     return {int(item.SegmentNumber): str(item.get("SegmentLabel", "")) for item in dataset.get("SegmentSequence") or ()}
+
+
+def _expect_once(dataset: Dataset, wanted: tuple[int, ...]) -> None:
+    numbers = [int(item.SegmentNumber) for item in dataset.get("SegmentSequence") or ()]
+    for number in wanted:
+        if numbers.count(number) > 1:
+            raise CaseError(Code.ROI_AMBIGUOUS, f"{numbers.count(number)} segments have the number {number}")
 
 
 def _only(dataset: Dataset) -> tuple[int, ...]:
@@ -87,7 +85,7 @@ def _listed(known: dict[int, str], numbers: tuple[int, ...] = ()) -> str:
     return ", ".join(f"{number} ({known[number]})" for number in numbers or known) or "none"
 
 
-def _frames(dataset: Dataset, wanted: tuple[int, ...]) -> list[_Frame]:
+def _frames(dataset: Dataset, wanted: tuple[int, ...]) -> list[Frame]:
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     if "PerFrameFunctionalGroupsSequence" not in dataset:
         raise CaseError(Code.MASK_UNREADABLE, "the segmentation does not say where its frames lie (a tiled slide?)")
@@ -106,10 +104,11 @@ def _group(name: str, own: Dataset, shared: Dataset) -> Dataset:
     return first
 
 
-def _frame(index: int, own: Dataset, shared: Dataset) -> _Frame:
+def _frame(index: int, own: Dataset, shared: Dataset) -> Frame:
     position = _group("PlanePositionSequence", own, shared).get("ImagePositionPatient")
     orientation = _group("PlaneOrientationSequence", own, shared).get("ImageOrientationPatient")
-    spacing = _group("PixelMeasuresSequence", own, shared).get("PixelSpacing")
+    measures = _group("PixelMeasuresSequence", own, shared)
+    spacing = measures.get("PixelSpacing")
     if position is None or orientation is None or spacing is None:
         raise CaseError(
             Code.MASK_UNREADABLE,
@@ -118,24 +117,21 @@ def _frame(index: int, own: Dataset, shared: Dataset) -> _Frame:
         )
     cosines = np.array(orientation, dtype=np.float64)
     row, column = cosines[:3] * float(spacing[1]), cosines[3:] * float(spacing[0])
-    between = _group("PixelMeasuresSequence", own, shared).get("SpacingBetweenSlices")
-    return _Frame(index, np.array(position, dtype=np.float64), row, column, float(between) if between else None)
+    between, thick = (float(measures.get(name) or 0) or None for name in ("SpacingBetweenSlices", "SliceThickness"))
+    return Frame(index, np.array(position, dtype=np.float64), row, column, between, thick)
 
 
-def _check_spacing(frames: list[_Frame], grid: Grid) -> None:
+def _check_spacing(frames: list[Frame], grid: Grid) -> None:
     """Refuse frames that are thicker than the image's slices.
 
     Each would lie on a slice, and the slices between would stay empty. Frames with gaps look the same but for the
-    distance that the file declares.
+    distance, or the thickness, that the file declares.
     """
-    if len(frames) < 2 or not frames[0].between_mm:
+    if not frames or not len(frame_steps(frames)):
         return
-    normal = np.cross(frames[0].row, frames[0].column)
-    normal /= np.linalg.norm(normal)
-    along = np.unique(np.round(np.array([frame.position for frame in frames]) @ normal, 3))
     own_mm = float(np.linalg.norm(_frame_steps(frames[0], grid)[:, 2]))
-    between_mm = frames[0].between_mm
-    if len(along) > 1 and min(np.diff(along).min(), between_mm) > 1.5 * own_mm:
+    between_mm = frame_distance(frames)
+    if between_mm is not None and between_mm > THICKER * own_mm:
         raise CaseError(
             Code.MASK_OTHER_GRID,
             f"the segmentation's frames are {between_mm:.3f} mm apart, the image's slices {own_mm:.3f} mm; "
@@ -144,8 +140,8 @@ def _check_spacing(frames: list[_Frame], grid: Grid) -> None:
 
 
 def _decoded(
-    dataset: Dataset, frames: list[_Frame], wanted: tuple[int, ...]
-) -> Iterator[tuple[_Frame, NDArray[np.bool_]]]:
+    dataset: Dataset, frames: list[Frame], wanted: tuple[int, ...]
+) -> Iterator[tuple[Frame, NDArray[np.bool_]]]:
     """Every frame with the mask that it holds; only these frames are decoded."""
     if not frames:
         return
@@ -175,30 +171,10 @@ def _pixels(dataset: Dataset, indices: list[int]) -> Iterator[NDArray[np.generic
         yield bits.reshape(dataset.Rows, dataset.Columns)
 
 
-def _frame_steps(frame: _Frame, grid: Grid) -> NDArray[np.float64]:
+def _frame_steps(frame: Frame, grid: Grid) -> NDArray[np.float64]:
     """The frame's steps as columns; across the frame it has no size, so the image's own step stands for it."""
     across = np.cross(frame.row, frame.column)
     steps = steps_of(grid)
     along = across @ steps / np.linalg.norm(steps, axis=0)
     third = steps[:, np.abs(along).argmax()]
     return np.stack([frame.row, frame.column, third], axis=1)
-
-
-def _volume(dataset: Dataset, wanted: tuple[int, ...]) -> sitk.Image:
-    """The segments as a volume on the segmentation's own grid."""
-    import highdicom  # slow to import, and needed here only
-
-    try:
-        segmentation = highdicom.seg.Segmentation.from_dataset(dataset)
-        volume = segmentation.get_volume(
-            segment_numbers=list(wanted), rescale_fractional=False, allow_missing_positions=True
-        )
-    except Exception as error:  # checks of many kinds
-        raise CaseError(Code.MASK_UNREADABLE, f"the segmentation is no volume: {error}") from error
-    threshold = FRACTION * float(dataset.get("MaximumFractionalValue") or 1)
-    image = sitk.GetImageFromArray((volume.array >= threshold).any(axis=-1).astype(np.uint8))
-    spacing = np.array(volume.spacing)[::-1]
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(list(volume.position))
-    image.SetDirection((volume.affine[:3, 2::-1] / spacing).ravel().tolist())
-    return image
