@@ -151,6 +151,7 @@ class ModelSection:
     penalizer: float = 0.01
     folds: int = 5
     repeats: int = 3
+    halves: int = 20
     seed: int = 0
 
 
@@ -305,6 +306,8 @@ def _check(job: Job, where: str) -> None:
     expect(job.grade.seed >= 0, "grade.seed", job.grade.seed, "zero or more")
     expect(job.model.folds >= 2, "model.folds", job.model.folds, "two or more")
     expect(job.model.repeats >= 1, "model.repeats", job.model.repeats, "one or more")
+    halves = job.model.halves
+    expect(halves == 0 or halves >= 10, "model.halves", halves, "zero, or ten or more")
     expect(job.model.max_features >= 1, "model.max_features", job.model.max_features, "one or more")
     expect(job.run.cases_per_task >= 0, "run.cases_per_task", job.run.cases_per_task, "zero or more")
     expect(job.run.retries >= 0, "run.retries", job.run.retries, "zero or more")

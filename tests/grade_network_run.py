@@ -26,7 +26,7 @@ JOB = Job(
     radiomics=RadiomicsSection(enabled=False),
     deep=DeepSection(enabled=False),
     grade=GradeSection(enabled=True, epochs=1, batch_size=8, patience=0, cross_fit=0, clinical=("age",)),
-    model=ModelSection(label="grade", classes=("2", "3"), max_features=5, folds=2, repeats=1),
+    model=ModelSection(label="grade", classes=("2", "3"), max_features=5, folds=2, repeats=1, halves=0),
 )
 
 

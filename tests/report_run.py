@@ -26,7 +26,7 @@ RADIOMIC = [
 DEEP = [f"deep_{i:03d}" for i in range(8)]
 TRAINED = "file:/weights/i3d.params"
 UNTRAINED = "untrained:0"
-MODEL = ModelSection(features="both", label_days=500, max_features=10, folds=2, repeats=1)
+MODEL = ModelSection(features="both", label_days=500, max_features=10, folds=2, repeats=1, halves=0)
 
 
 def make_run(

@@ -11,7 +11,7 @@ import pandas as pd
 from prognosis_dask import modelling
 
 #: The endpoint's columns in all of them, and one round of folds.
-COMMON = ("endpoint.time=time", "endpoint.event=event", "validation.repeats=1")
+COMMON = ("endpoint.time=time", "endpoint.event=event", "validation.repeats=1", "validation.halves=0")
 
 
 def a_single_volume_is_fitted_at_its_true_hazard_ratio(folder: Path, out: Path) -> None:

@@ -21,7 +21,7 @@ from prognosis_dask.statistics.reading import read_tables
 from prognosis_dask.statistics.sources import dataset_source
 from prognosis_dask.statistics.spec import EndpointRule, ModelSpec, ValidationRule
 
-SECTION = ModelSection(folds=3, repeats=2, max_features=8)
+SECTION = ModelSection(folds=3, repeats=2, halves=0, max_features=8)
 
 
 def dataset(n: int = 60, p: int = 25, seed: int = 0) -> xr.Dataset:
@@ -61,7 +61,7 @@ def test_every_table_is_written_with_its_columns(fitted: tuple[Path, dict[str, A
         "folds": "procedure,repeat,fold,n_train,events_train,n_test,events_test,n_features,penalty,mixing,c_index",
         "predictions": "procedure,repeat,fold,case_id,patient_id,risk_score,group,survival_365",
         "measures": "procedure,measure,horizon_days,value,lower,upper,in_sample",
-        "differences": "a,b,measure,difference,lower,upper,p_corrected,p_holm,p_wilcoxon",
+        "differences": "a,b,measure,difference,lower,upper,p,p_holm,p_corrected,p_wilcoxon",
         "auc_t": "procedure,time_days,auc,lower,upper",
         "calibration": "procedure,horizon_days,kind,predicted,observed,lower,upper",
         "net_benefit": "procedure,horizon_days,threshold,net_benefit",
@@ -201,7 +201,7 @@ def test_classes_go_through_the_same_machinery(tmp_path: Path) -> None:
     spec = ModelSpec(
         endpoint=EndpointRule(label="grade", classes=("II", "III")),
         procedure={"deep": Procedure(("deep",), learner="logistic", n_features=(2, 5), penalty=(0.1,))},
-        validation=ValidationRule(folds=3, repeats=1),
+        validation=ValidationRule(folds=3, repeats=1, halves=0),
     )
     summary = fit_models(read_tables([dataset_source(cohort, "the run")], spec), spec, tmp_path / "models")
     assert summary["classes"] == {"II": int((grade == "II").sum()), "III": int((grade == "III").sum())}

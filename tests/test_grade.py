@@ -27,7 +27,7 @@ from tests.grade_network_run import JOB, make_prepared_cases
 from tests.training_cases import made_volumes
 
 SECTION = GradeSection(epochs=5, patience=0, learning_rate=1e-3)
-MODEL = ModelSection(label="grade", classes=("2", "3"), max_features=20, folds=3, repeats=1)
+MODEL = ModelSection(label="grade", classes=("2", "3"), max_features=20, folds=3, repeats=1, halves=0)
 FAMILIES = ("size", "radiomics", "network")
 
 

@@ -21,7 +21,7 @@ from tests.test_fit_models import SECTION, dataset
 
 SPEC = """
 final = "images"
-validation = { folds = 3, repeats = 2, draws = 5 }
+validation = { folds = 3, repeats = 2, halves = 0, draws = 5 }
 [procedure.volume]
 families = ["volume"]
 selector = ""
@@ -146,7 +146,9 @@ def test_validation_has_other_ways(method: str, column: str, folder: Path) -> No
 
 def test_without_a_specification_every_family_is_compared_and_all_of_them(folder: Path, tmp_path: Path) -> None:
     found = prognosis_dask.compare(
-        folder / "first.csv", overrides=["validation.repeats=1", "validation.folds=2"], say=lambda _: None
+        folder / "first.csv",
+        overrides=["validation.repeats=1", "validation.folds=2", "validation.halves=0"],
+        say=lambda _: None,
     )
     procedures = list(dict.fromkeys(row["procedure"] for row in found.tables["folds"]))
     assert procedures == ["volume", "stage", "stage and volume", "radiomics", "all"]
@@ -236,7 +238,7 @@ def test_a_mistake_is_answered_in_a_line_or_two(
 def test_the_command_finds_its_workers_and_prints_the_report(folder: Path, tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "prognosis_dask", "fit", folder / "first.csv", "--spec", folder / "spec.toml",
-         "--set", "validation.repeats=1", "-o", tmp_path / "out"],
+         "--set", "validation.repeats=1", "--set", "validation.halves=0", "-o", tmp_path / "out"],
         capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

@@ -36,11 +36,11 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _differences(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [("a", "b", "measure", "a - b (95 % interval)", "p, overlapping folds", "p, Wilcoxon")]
+    lines = [("a", "b", "measure", "a - b (95 % interval)", "p", "p, Wilcoxon")]
     for row in rows:
         if row["measure"] in _TESTED:
             difference = f"{row['difference']:+.3f} ({row['lower']:+.3f} to {row['upper']:+.3f})"
-            tests = (_number(row["p_corrected"]), _number(row["p_wilcoxon"]))
+            tests = (_number(row["p"]), _number(row["p_wilcoxon"]))
             lines.append((row["a"], row["b"], row["measure"], difference, *tests))
     return _aligned(lines) if len(lines) > 1 else ""
 

@@ -119,18 +119,24 @@ def differences(models: ModelFolder) -> Table | None:
     part = None if table is None else table[table["measure"] == main]
     if part is None or part.empty:
         return None
+    halves = (models.summary.get("validation") or {}).get("halves")
+    quoted = "p" if halves else "p_corrected"
+    how = (
+        "delete-half jackknife of the whole validation, training included (Shao and Wu 1989)"
+        if halves
+        else "resampled t-test that allows for the folds’ shared training cases (Nadeau and Bengio 2003)"
+    )
     rows = [
-        (f"{r.a} less {r.b}", number(r.difference, 3), interval(r.lower, r.upper, 3), p_number(r.p_corrected),
+        (f"{r.a} less {r.b}", number(r.difference, 3), interval(r.lower, r.upper, 3), p_number(getattr(r, quoted)),
          p_number(r.p_holm), p_number(r.p_wilcoxon))
         for r in records(part)
     ]  # fmt: skip
     return Table(
-        f"Differences in {describe(main).title} between procedures on the same folds. Interval and corrected p: "
-        "resampled t-test that allows for the folds’ shared training cases (Nadeau and Bengio 2003). Holm: the same "
-        f"p for {count(len(part), 'pair')} tested at once (Holm 1979). Wilcoxon: "
+        f"Differences in {describe(main).title} between procedures on the same folds. Interval and p: {how}. "
+        f"Holm: the same p for {count(len(part), 'pair')} tested at once (Holm 1979). Wilcoxon: "
         "signed-rank test over the folds, as the reference study used it; it takes the folds as independent, so its p "
         "is too small. Other measures: models/differences.csv.",
-        ("Procedures", "Difference", "95 % CI", "p, corrected", "p, Holm", "p, Wilcoxon"),
+        ("Procedures", "Difference", "95 % CI", "p", "p, Holm", "p, Wilcoxon"),
         "lnnnnn",
         [Rows("", rows)],
     )

@@ -16,7 +16,7 @@ from prognosis_dask.statistics.curve_tables import (
     calibration_rows,
 )
 from prognosis_dask.statistics.endpoint import Classes, FloatArray
-from prognosis_dask.statistics.intervals import interval, mean_held
+from prognosis_dask.statistics.intervals import DRAWS, interval, mean_held
 from prognosis_dask.statistics.measured import (
     CURVE_DRAWS,
     Measured,
@@ -47,7 +47,7 @@ _RATES = np.linspace(0, 1, 101)
 
 
 def measure_classes(
-    endpoint: Classes, patient_ids: Sequence[str], seed: int, results: Sequence[FoldResult]
+    endpoint: Classes, patient_ids: Sequence[str], seed: int, results: Sequence[FoldResult], draws: int = DRAWS
 ) -> Measured:
     """All tables of one procedure's held-out predictions.
 
@@ -59,6 +59,8 @@ def measure_classes(
         Draws the patients.
     results
         The procedure's folds.
+    draws
+        Of the patients, for the intervals; 0: none.
 
     Raises
     ------
@@ -67,7 +69,7 @@ def measure_classes(
     """
     for result in results:
         expect_probabilities(_probability(result, endpoint), result.procedure)
-    drawn = weights(patient_ids, seed)
+    drawn = weights(patient_ids, seed, draws)
     sheet = Sheet(results[0].procedure)
     fold_values = {"auc": _auc(endpoint, drawn, results, sheet)}
     confusion = _accuracy(endpoint, drawn, results, sheet)

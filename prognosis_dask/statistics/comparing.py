@@ -13,6 +13,7 @@ from prognosis_dask.statistics.bootstrap import BootstrapResult, bootstrap
 from prognosis_dask.statistics.defaults import default_horizons, default_procedures
 from prognosis_dask.statistics.endpoint import Classes, Survival
 from prognosis_dask.statistics.evaluate import Tables, evaluate, time_grid
+from prognosis_dask.statistics.halves import measure_halves, widen
 from prognosis_dask.statistics.learners import learner_for
 from prognosis_dask.statistics.nested import Extend, FoldResult, Map, validate
 from prognosis_dask.statistics.permutation import permutation_test
@@ -62,7 +63,18 @@ def compare(
         models = map(partial(_fit, whole, rule.seed), procedures.values())
         fitted = dict(zip(procedures, models, strict=True))
     flattering = [in_sample_result(name, model, whole, times) for name, model in fitted.items()]
-    return evaluate(table, results, horizons, in_sample=flattering, seed=rule.seed, map=map), fitted
+    tables = evaluate(table, results, horizons, in_sample=flattering, seed=rule.seed, map=map)
+    if counts_training(spec, extend):
+        halves = measure_halves(
+            table, procedures, horizons, times, folds=rule.folds, draws=rule.halves, seed=rule.seed, map=map
+        )
+        tables = widen(tables, halves, rule.repeats)
+    return tables, fitted
+
+
+def counts_training(spec: ModelSpec, extend: Extend | None) -> bool:
+    """Whether intervals count the training: not where that would train a network anew for each fold of each half."""
+    return spec.validation.halves > 0 and extend is None
 
 
 def expect_sound(read: ReadTable, spec: ModelSpec) -> None:

@@ -78,5 +78,7 @@ def job_spec(section: ModelSection, *, has_volume: bool) -> ModelSpec:
         endpoint=EndpointRule(label=section.label, classes=section.classes),
         procedure=procedures,
         final=section.features,
-        validation=ValidationRule(folds=section.folds, repeats=section.repeats, seed=section.seed),
+        validation=ValidationRule(
+            folds=section.folds, repeats=section.repeats, halves=section.halves, seed=section.seed
+        ),
     )

@@ -176,8 +176,9 @@ def cox_coefficient(X: FloatArray, time: FloatArray, event: BoolArray) -> FloatA
 def difference_rows(measured: Mapping[str, Measured], results: Sequence[FoldResult]) -> list[Row]:
     """Every pair of procedures by every measure: ``a`` less ``b``, with tests.
 
-    ``lower``, ``upper`` and ``p_corrected`` are of :func:`corrected_t`: they count the training too; ``p_holm`` is that
-    for all pairs of the measure at once, see :func:`holm`. ``lower_drawn``
+    ``lower``, ``upper``, ``p`` and ``p_corrected`` are of :func:`corrected_t`; where the validation was repeated on
+    halves of the patients, the first three come from those (:mod:`prognosis_dask.statistics.halves`). ``p_holm`` is
+    ``p`` for all pairs of the measure at once, see :func:`holm`. ``lower_drawn``
     and ``upper_drawn`` draw the patients and keep the models. ``p_wilcoxon`` is what studies often print, see
     :func:`wilcoxon`. For scores (ibs, brier) a negative difference is in favour of ``a``.
 
@@ -196,11 +197,16 @@ def difference_rows(measured: Mapping[str, Measured], results: Sequence[FoldResu
             if values.shape != others.shape:
                 raise StatisticsError(f"{a} and {b} were not validated on the same folds: {len(values)}, {len(others)}")
             rows.append({"a": a, "b": b, "measure": measure, **_difference(values - others, ratio)})
+    adjust(rows)
+    return rows
+
+
+def adjust(rows: Sequence[Row]) -> None:
+    """Write ``p_holm``: ``p`` for all pairs of a measure at once, see :func:`holm`."""
     for measure in {row["measure"]: None for row in rows}:
         same = [row for row in rows if row["measure"] == measure]
-        for row, p in zip(same, holm([row["p_corrected"] for row in same]), strict=True):
+        for row, p in zip(same, holm([row["p"] for row in same]), strict=True):
             row["p_holm"] = p
-    return rows
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -223,15 +229,16 @@ def _difference(differences: FloatArray, ratio: float) -> Row:
     lower_drawn, upper_drawn = interval(mean[1:])
     row: Row = {"difference": float(mean[0]), "lower": nothing, "upper": nothing}
     row |= {
-        "p_corrected": nothing,
+        "p": nothing,
         "p_holm": nothing,
+        "p_corrected": nothing,
         "p_wilcoxon": nothing,
         "lower_drawn": lower_drawn,
         "upper_drawn": upper_drawn,
     }
     try:
         test = corrected_t(differences[:, 0], ratio)
-        row |= {"lower": test.lower, "upper": test.upper, "p_corrected": test.p}
+        row |= {"lower": test.lower, "upper": test.upper, "p": test.p, "p_corrected": test.p}
         return row | {"p_wilcoxon": wilcoxon(differences[:, 0]), "note": ""}
     except StatisticsError as error:
         return row | {"note": str(error)}

@@ -32,6 +32,7 @@ from prognosis_dask.statistics.added import added_rows
 from prognosis_dask.statistics.class_tables import measure_classes
 from prognosis_dask.statistics.differences import difference_rows
 from prognosis_dask.statistics.endpoint import Classes, Endpoint, Survival
+from prognosis_dask.statistics.intervals import DRAWS
 from prognosis_dask.statistics.measured import Measured, Row, survival_at
 from prognosis_dask.statistics.nested import FoldResult, Map
 from prognosis_dask.statistics.survival_tables import measure_survival
@@ -100,8 +101,8 @@ def evaluate(
         raise StatisticsError(f"horizons {', '.join(f'{days:g}' for days in horizons)}: expected days above 0")
     names = list(dict.fromkeys(result.procedure for result in results))
     groups = [[result for result in results if result.procedure == name] for name in names]
-    measure = partial(_measure, table.endpoint, table.patient_ids, tuple(horizons), seed)
-    found: list[Measured] = list(map(measure, [*groups, *([result] for result in in_sample)]))
+    measure_one = partial(measure, table.endpoint, table.patient_ids, tuple(horizons), seed)
+    found: list[Measured] = list(map(measure_one, [*groups, *([result] for result in in_sample)]))
     measured, flattering = found[: len(groups)], found[len(groups) :]
     tables: Tables = {
         "folds": fold_rows(table.endpoint, results, measured),
@@ -119,17 +120,25 @@ def evaluate(
     return tables
 
 
-def _measure(
+def measure(
     endpoint: Endpoint,
     patient_ids: Sequence[str],
     horizons: tuple[float, ...],
     seed: int,
     results: Sequence[FoldResult],
+    draws: int = DRAWS,
 ) -> Measured:
+    """All measures of one procedure's held-out predictions, in one thread.
+
+    Raises
+    ------
+    StatisticsError
+        When the results lack what the endpoint's measures need.
+    """
     with one_thread():  # a worker has one, this process as many as there are cores
         if isinstance(endpoint, Classes):
-            return measure_classes(endpoint, patient_ids, seed, results)
-        return measure_survival(endpoint, patient_ids, horizons, seed, results)
+            return measure_classes(endpoint, patient_ids, seed, results, draws)
+        return measure_survival(endpoint, patient_ids, horizons, seed, results, draws)
 
 
 def fold_rows(endpoint: Endpoint, results: Sequence[FoldResult], measured: Iterable[Measured]) -> list[Row]:

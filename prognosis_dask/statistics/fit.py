@@ -12,14 +12,14 @@ import numpy as np
 from prognosis_dask.counting import count
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.job import ModelSection
+from prognosis_dask.statistics import halves, intervals
 from prognosis_dask.statistics.columns import Encoding
-from prognosis_dask.statistics.comparing import compare, horizons_of, procedures_of
+from prognosis_dask.statistics.comparing import compare, counts_training, horizons_of, procedures_of
 from prognosis_dask.statistics.defaults import job_spec
 from prognosis_dask.statistics.endpoint import Classes, Survival
 from prognosis_dask.statistics.final_tables import coefficient_tables, correlation_rows, curve_rows, over_patients
 from prognosis_dask.statistics.folder import describe_table, headline, write_json, write_tables
 from prognosis_dask.statistics.frozen import count_cases, describe, freeze
-from prognosis_dask.statistics.intervals import INTERVAL
 from prognosis_dask.statistics.nested import Extend, Map
 from prognosis_dask.statistics.patients import several_cases
 from prognosis_dask.statistics.procedure import Fitted, Procedure, visible
@@ -132,10 +132,13 @@ def _fit_and_write(
     final = spec.final or list(procedures)[-1]
     tables, fitted = compare(read, spec, map, extend=extend, whole=whole)
     table = own_source(whole, procedures[final])
+    trained = counts_training(spec, extend)
     validated = asdict(spec.validation) | {"horizons_days": list(horizons_of(read.table, spec))}
+    validated["halves"] = spec.validation.halves if trained else 0
     summary: dict[str, Any] = {"title": spec.title} if spec.title else {}
     summary |= {"procedure": final, "validation": validated}
-    summary |= headline(tables, final, isinstance(table.endpoint, Classes)) | {"interval": INTERVAL}
+    summary |= headline(tables, final, isinstance(table.endpoint, Classes))
+    summary["interval"] = halves.INTERVAL if trained else intervals.INTERVAL
     tables = {**tables, "table1": table1_rows(read.table, read.encodings)}
     if final in fitted:
         model = over_patients(replace(fitted[final], source=dict(table.source)), table)
@@ -147,7 +150,10 @@ def _fit_and_write(
         freeze(describe(model, table, read.encodings, horizons_of(table, spec)), folder)
         summary["spread"] = _spread(model, table, horizons_of(table, spec))
         summary |= {"k_final": len(model.chosen), "features": sorted(_families(model, table))}
-        summary["notes"] = [*read.notes, *_notes(table, procedures[final], model, read.encodings)]
+        summary["notes"] = [
+            *read.notes,
+            *_notes(table, procedures[final], model, read.encodings, trained=trained),
+        ]
     write_tables(folder, tables)
     write_json(folder / "procedures.json", {name: asdict(procedure) for name, procedure in procedures.items()})
     return summary
@@ -182,7 +188,9 @@ def _spread(model: Fitted, table: FeatureTable, horizons: Sequence[float]) -> li
     ]
 
 
-def _notes(table: FeatureTable, procedure: Procedure, model: Fitted, encodings: Sequence[Encoding]) -> Iterable[str]:
+def _notes(
+    table: FeatureTable, procedure: Procedure, model: Fitted, encodings: Sequence[Encoding], *, trained: bool
+) -> Iterable[str]:
     tuned = {key: value for key, value in model.tuned.items() if procedure.selector or key != "n_features"}
     told = ", ".join(f"{key} {value:g}" for key, value in tuned.items())
     strongest = len(procedure.penalty) > 1 and model.tuned["penalty"] == max(procedure.penalty)
@@ -193,8 +201,12 @@ def _notes(table: FeatureTable, procedure: Procedure, model: Fitted, encodings: 
         f"{', the strongest penalty that was tried' if strongest else ''}."
     )
     yield (
-        "The intervals are those of held-out figures when patients are drawn anew: they show the uncertainty of so "
-        "many test patients, not that of the training."
+        "The intervals of measures and differences come from repeating the whole validation on random halves of the "
+        "patients: they count that other patients would have trained the models. Those of curves draw the tested "
+        "patients alone."
+        if trained
+        else "The intervals are those of held-out figures when patients are drawn anew: they show the uncertainty of "
+        "so many test patients, not that of the training."
     )
     yield "In-sample figures are those of the cases that the models were selected and fitted on: they flatter."
     if isinstance(table.endpoint, Survival):

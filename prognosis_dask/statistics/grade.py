@@ -66,7 +66,9 @@ def grade_spec(section: ModelSection, families: Sequence[str]) -> ModelSpec:
         endpoint=EndpointRule(label=section.label, classes=section.classes),
         procedure=procedures,
         final=list(procedures)[-1],
-        validation=ValidationRule(folds=section.folds, repeats=section.repeats, seed=section.seed),
+        validation=ValidationRule(
+            folds=section.folds, repeats=section.repeats, halves=section.halves, seed=section.seed
+        ),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import FloatArray, IntArray
-from prognosis_dask.statistics.intervals import draw_patients, interval, mean_held
+from prognosis_dask.statistics.intervals import DRAWS, draw_patients, interval, mean_held
 from prognosis_dask.statistics.nested import FoldResult
 
 Row: TypeAlias = dict[str, Any]
@@ -71,9 +71,9 @@ class Sheet:
             self.add(measure, horizon, np.array([np.nan]), str(reason))
 
 
-def weights(patient_ids: Sequence[str], seed: int) -> FloatArray:
+def weights(patient_ids: Sequence[str], seed: int, draws: int = DRAWS) -> FloatArray:
     """All cases once, then how often each is in every draw; shape (1 + draws, cases)."""
-    drawn = draw_patients(patient_ids, np.random.default_rng(seed))
+    drawn = draw_patients(patient_ids, np.random.default_rng(seed), draws)
     return np.concatenate([np.ones((1, drawn.shape[1])), drawn])
 
 

@@ -79,7 +79,8 @@ class ValidationRule:
     """How the procedures are validated, ``[validation]``.
 
     ``horizons_days``: times that survival is predicted at; none: of 1, 2, 3 and 5 years those within follow-up.
-    ``draws``: of the bootstrap and of the permutations.
+    ``draws``: of the bootstrap and of the permutations. ``halves``: random halves of the patients that the whole
+    validation is done on for intervals that count the training; 0: intervals draw patients and keep the models.
     """
 
     method: Literal["nested", "bootstrap", "permutation"] = "nested"
@@ -87,6 +88,7 @@ class ValidationRule:
     repeats: int = 20
     seed: int = 0
     draws: int = 100
+    halves: int = 20
     horizons_days: tuple[float, ...] = ()
 
 
@@ -184,6 +186,7 @@ def check_spec(spec: ModelSpec, where: str) -> None:
     expect(rule.folds >= 2, "validation.folds", rule.folds, "two or more")
     expect(rule.repeats >= 1, "validation.repeats", rule.repeats, "one or more")
     expect(rule.draws >= 1, "validation.draws", rule.draws, "one or more")
+    expect(rule.halves == 0 or rule.halves >= 10, "validation.halves", rule.halves, "zero, or ten or more")
     expect(all(days > 0 for days in rule.horizons_days), "validation.horizons_days", rule.horizons_days, "days above 0")
     expect(not (end.label and (end.time or end.event)), "endpoint.label", end.label, "a label, or time and event")
     expect(

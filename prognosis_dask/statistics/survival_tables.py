@@ -20,7 +20,7 @@ from prognosis_dask.statistics.curve_tables import (
     calibration_rows,
 )
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, Survival
-from prognosis_dask.statistics.intervals import interval
+from prognosis_dask.statistics.intervals import DRAWS, interval
 from prognosis_dask.statistics.kaplan_meier import kaplan_meier, log_rank, survival_drawn
 from prognosis_dask.statistics.measured import (
     CURVE_DRAWS,
@@ -56,6 +56,7 @@ def measure_survival(
     horizons: Sequence[float],
     seed: int,
     results: Sequence[FoldResult],
+    draws: int = DRAWS,
 ) -> Measured:
     """All tables of one procedure's held-out predictions.
 
@@ -69,6 +70,8 @@ def measure_survival(
         Draws the patients.
     results
         The procedure's folds.
+    draws
+        Of the patients, for the intervals; 0: none.
 
     Raises
     ------
@@ -76,7 +79,7 @@ def measure_survival(
         When results hold no survival, or none at a horizon.
     """
     time, event = endpoint.time_days, endpoint.event
-    view = _View(time, event, patient_ids, weights(patient_ids, seed), results, fit_censoring(time, event))
+    view = _View(time, event, patient_ids, weights(patient_ids, seed, draws), results, fit_censoring(time, event))
     sheet = Sheet(results[0].procedure)
     fold_values = _discrimination(view, horizons, sheet)
     tables = {"measures": sheet.rows, "auc_t": _auc_curve(view, horizons, sheet)}

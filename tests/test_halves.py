@@ -1,0 +1,102 @@
+"""Intervals that count the training: what they rest on, that they cover, and that they are the same on any workers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prognosis_dask.statistics.comparing import compare
+from prognosis_dask.statistics.halves import DEALINGS, Halves, bounds, measure_halves
+from prognosis_dask.statistics.procedure import Procedure
+from prognosis_dask.statistics.reading import ReadTable
+from prognosis_dask.statistics.spec import ModelSpec, ValidationRule
+from prognosis_dask.statistics.table import FeatureTable
+from tests.made_tables import class_table, survival_table
+
+RIDGE = Procedure(("deep",), selector="", learner="cox", penalty=(0.1,))
+KEY = ("a", "harrell_c", None)
+
+
+def compared(table: FeatureTable, halves: int, procedures: dict[str, Procedure], map: Any = map) -> dict[str, Any]:
+    rule = ValidationRule(folds=3, repeats=3, halves=halves, horizons_days=(365.0,))
+    read = ReadTable(table=table, encodings=(), left_out={}, notes=(), has_endpoint=True)
+    return compare(read, ModelSpec(procedure=procedures, validation=rule), map, in_sample=False)[0]
+
+
+def test_the_deviation_is_that_between_halves_less_what_the_dealing_of_folds_adds() -> None:
+    rng = np.random.default_rng(0)
+    between, dealt = 0.05, 0.03
+    values = 0.6 + between * rng.normal(size=(4000, 1)) + dealt * rng.normal(size=(4000, DEALINGS))
+    deviation, df = Halves({KEY: values}).deviation(KEY, repeats=20)
+    assert deviation == pytest.approx(math.hypot(between, dealt / math.sqrt(20)), rel=0.03)
+    assert df == 3999
+
+
+def test_halves_without_a_figure_are_left_out_and_too_few_give_no_interval() -> None:
+    values = np.random.default_rng(1).normal(size=(20, DEALINGS))
+    values[:9, 1] = np.nan
+    assert Halves({KEY: values}).deviation(KEY, 3)[1] == 10
+    values[:11, 1] = np.nan
+    assert math.isnan(Halves({KEY: values}).deviation(KEY, 3)[0])
+    assert math.isnan(Halves({}).deviation(KEY, 3)[0])
+
+
+@pytest.mark.parametrize(
+    ("measure", "value", "reach", "least", "most"),
+    [
+        ("harrell_c", 0.97, 0.3, 0, 1),
+        ("auc", 1.0, 0.1, 0, 1),
+        ("ibs", 0.02, 0.1, 0, 9),
+        ("calibration_slope", 0.1, 1, -9, 9),
+    ],
+)
+def test_bounds_stay_where_a_measure_can_be(
+    measure: str, value: float, reach: float, least: float, most: float
+) -> None:
+    lower, upper = bounds(measure, value, reach)
+    assert least <= lower <= value <= upper <= most
+
+
+def test_measures_and_differences_have_wider_intervals_than_draws_of_the_tested_patients() -> None:
+    procedures = {
+        "one": RIDGE,
+        "other": Procedure(("deep",), selector="cox-univariate", learner="cox", n_features=(3,)),
+    }
+    table = survival_table(3, n=120, p=12, signal=0.8)
+    wide, narrow = (compared(table, halves, procedures) for halves in (12, 0))
+    for one, other in zip(wide["measures"], narrow["measures"], strict=True):
+        assert one["value"] == other["value"] or math.isnan(one["value"])
+        if one["measure"] in ("harrell_c", "uno_c", "auc_t", "ibs"):
+            assert (one["lower_drawn"], one["upper_drawn"]) == (other["lower"], other["upper"])
+            assert one["upper"] - one["lower"] >= 0.98 * (other["upper"] - other["lower"])
+    difference = next(row for row in wide["differences"] if row["measure"] == "harrell_c")
+    assert difference["lower"] < difference["difference"] < difference["upper"]
+    assert (difference["p"] < 0.05) == (difference["lower"] > 0 or difference["upper"] < 0)
+
+
+def test_classes_have_them_too() -> None:
+    procedures = {"one": Procedure(("deep",), selector="", learner="logistic", penalty=(0.1,))}
+    rows = compared(class_table(0, n=90, p=5, signal=1.0), 10, procedures)["measures"]
+    auc = next(row for row in rows if row["measure"] == "auc")
+    assert 0 < auc["lower"] < auc["lower_drawn"] < auc["value"] < auc["upper"] <= 1
+
+
+def test_halves_are_the_same_in_any_order_of_the_tasks() -> None:
+    def backwards(function: Any, items: Any) -> list[Any]:
+        return [function(item) for item in list(items)[::-1]][::-1]
+
+    table = survival_table(4, n=60, p=4, signal=1.0)
+    first, second = (
+        measure_halves(table, {"a": RIDGE}, (365.0,), (365.0,), folds=3, draws=4, seed=0, map=one)
+        for one in (map, backwards)
+    )
+    assert first.values.keys() == second.values.keys()
+    assert all(np.array_equal(first.values[key], second.values[key], equal_nan=True) for key in first.values)
+
+
+def test_a_half_that_cannot_carry_a_procedure_has_no_figures() -> None:
+    table = survival_table(5, n=14, p=2)
+    assert measure_halves(table, {"a": RIDGE}, (), (365.0,), folds=7, draws=3, seed=0).values == {}
