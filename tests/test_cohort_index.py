@@ -109,7 +109,8 @@ def test_segmentations_give_a_case_per_segment_found_by_label_or_description(sha
 
 
 def test_the_whole_zoo_is_indexed_without_an_exception(shared_data: Path, tmp_path: Path) -> None:
-    found = index(tmp_path, shared_data)
+    # the reported inputs have a test of their own, and patients whose names meet those of the others
+    found = index(tmp_path, *(folder for folder in sorted(shared_data.iterdir()) if folder.name != "reported"))
     assert len({case.case_id for case in found.cases}) == len(found.cases) == found.summary.cases
     by_code = Counter(problem.code for problem in found.problems)
     assert by_code[Code.IMAGE_INVALID] == 2  # dcmqi's two enhanced multi-frame images

@@ -87,9 +87,15 @@ def _add_dicom(gathered: Gathered, headers: Sequence[Header], rules: Rules) -> N
         if listing.modality in rules.modalities:
             key = listing.key
             gathered.images[key] = Image(key, listing.patient_id, listing.modality, listing=listing)
-    catalogue = Catalogue(listings)
+    catalogue = Catalogue(listings, _unusable(headers))
     for mask in _once(gathered, [header for header in headers if isinstance(header, MaskHeader)]):
         _link(gathered, catalogue, mask, rules)
+
+
+def _unusable(headers: Iterable[Header]) -> dict[str, str]:
+    """Why images are no part of a series, by the UIDs that a mask may call them by."""
+    faulty = [header for header in headers if isinstance(header, ImageHeader) and header.fault]
+    return {uid: header.fault for header in faulty for uid in (header.series_uid, header.sop_uid)}
 
 
 def _once(gathered: Gathered, masks: Iterable[MaskHeader]) -> list[MaskHeader]:
@@ -131,6 +137,15 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
         for uid in list(linked)[:1]:
             _attach(gathered, uid, mask, structure)
     gathered.by_geometry += any(linked.values())
+    if linked and catalogue.absent(mask):
+        series = ", ".join(catalogue.series[key].series_uid for key in linked)
+        reason = (
+            f"none of the images that it names is here (series {', '.join(mask.series_uids) or 'not named'}); it was "
+            f"put on {series}, which has the same frame of reference"
+        )
+        gathered.problems.append(
+            Problem(Code.MASK_WITHOUT_SERIES, reason, mask.patient_id, where=mask.file.path, severity="warning")
+        )
     for problems in failed.values():
         first = problems[0].of(patient_id=mask.patient_id)
         more = f" (and {len(problems) - 1} more ROIs of this mask)" if len(problems) > 1 else ""

@@ -16,6 +16,7 @@ from prognosis_dask.cohort.crawl import Map, crawl
 from prognosis_dask.cohort.files import FileStamp
 from prognosis_dask.cohort.gather import Gathered, Image, gather
 from prognosis_dask.cohort.headers import Header, MaskHeader, OtherFile, VolumeFile
+from prognosis_dask.cohort.linking import left_out
 from prognosis_dask.cohort.listing import write_listing
 from prognosis_dask.cohort.problems import write_problems
 from prognosis_dask.cohort.radiomics_table import TableRow, read_table
@@ -167,7 +168,24 @@ def _select(image: Image, rules: Rules) -> tuple[list[Selection], list[Problem]]
     except CaseError as error:
         selections, problems = [], [error.problem]
     where = image.candidates[0].mask.path
+    problems = [*problems, *_sparse(image, selections)]
     return selections, [problem.of(patient_id=image.patient_id, where=where) for problem in problems]
+
+
+def _sparse(image: Image, selections: Sequence[Selection]) -> list[Problem]:
+    """A warning for each structure that is drawn on thicker slices than its image has: the run will refuse it."""
+    found: list[Problem] = []
+    if image.listing is None:
+        return found
+    for chosen in selections:
+        for candidate in image.candidates:
+            if candidate.mask != chosen.mask or not set(candidate.labels) <= set(chosen.labels):
+                continue
+            seen = left_out(candidate.structure.points, image.listing)
+            if seen:
+                reason = f"{chosen.name!r} is drawn on {seen}; see image.fill_gaps and image.resample_mask"
+                found.append(Problem(Code.MASK_GAPS, reason, where=chosen.mask.path, severity="warning"))
+    return found
 
 
 def _by_patient(images: Iterable[Image]) -> dict[str, list[Image]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prognosis_dask.cohort.headers import MaskHeader, Point, Structure
@@ -19,8 +19,14 @@ from prognosis_dask.errors import CaseError, Code
 ON_SLICE = 0.1
 #: Part of the contours that must lie on the slices and within their frame; a few may reach beyond the slab.
 FITS = 0.9
+#: The same for a mask that has one series to belong to only: what lies within half a slice of it goes to the nearest
+#: slice, and what lies beyond the image is left out, both with a warning when the mask is read.
+ON_ONLY_SERIES = 0.5
+FITS_ONLY_SERIES = 0.5
 #: Two series whose share of outlined slices differs by less than this cannot be told apart.
 CLEAR_LEAD = 0.1
+#: Drawn slices from which on empty ones between all of them are a rhythm, and not the space between two lesions.
+_RHYTHM = 3
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,9 @@ class Link:
 class Catalogue:
     """The image series of a cohort, findable by every UID that a mask may name."""
 
-    def __init__(self, listings: Iterable[SeriesListing]) -> None:
+    def __init__(self, listings: Iterable[SeriesListing], unusable: Mapping[str, str] | None = None) -> None:
+        """``unusable``: by UID of series and instances, why they are no part of any listing."""
+        self._unusable = unusable or {}
         self.series = {listing.key: listing for listing in listings}
         self._stacks: dict[str, list[str]] = defaultdict(list)
         self._by_instance: dict[str, list[str]] = defaultdict(list)
@@ -50,7 +58,8 @@ class Catalogue:
         """The series of one structure.
 
         In this order: the series of the instances that its own contours or frames name; the series that the mask
-        names; the series of the instances that the mask names; the patient's series in the same frame of reference.
+        names; the series of the instances that the mask names; the patient's series in the same frame of reference. A
+        mask that names nothing of these belongs to the patient's series where there is only one.
         Where one of these steps finds several, those of the wanted modalities count, and geometry decides among them.
 
         Raises
@@ -58,6 +67,10 @@ class Catalogue:
         CaseError
             ``MASK_WITHOUT_SERIES`` when there is none, ``SERIES_AMBIGUOUS`` when geometry cannot decide.
         """
+        if structure.points and not self._refers(mask, structure):
+            alone = self._only_series(mask)
+            if alone:
+                return Link(self._choose(alone, mask, structure), by_geometry=True)
         named = (
             self._series_of(structure.sop_uids),
             [key for uid in mask.series_uids for key in self._named_stacks(uid, mask)],
@@ -77,13 +90,35 @@ class Catalogue:
         if not near:
             series = ", ".join(mask.series_uids) or "none"
             frames = ", ".join(sorted(mask.frame_of_reference_uids)) or "none"
-            raise CaseError(
-                Code.MASK_WITHOUT_SERIES,
-                f"no image found that it refers to (series: {series}; frame of reference: {frames}); "
-                f"add the folder that holds the series",
-                where=mask.file.path,
+            fault = self._fault(mask, structure)
+            reason = (
+                f"the images that it refers to are here, but cannot be used: {fault}"
+                if fault
+                else f"no image found that it refers to (series: {series}; frame of reference: {frames}); add the "
+                f"folder that holds the series"
             )
+            raise CaseError(Code.MASK_WITHOUT_SERIES, reason, where=mask.file.path)
         return Link(self._choose(near, mask, structure), by_geometry=True)
+
+    def absent(self, mask: MaskHeader) -> bool:
+        """Whether the mask names series or instances, and none of them is here."""
+        named = [*mask.series_uids, *mask.sop_uids]
+        return bool(named) and not (self._series_of(mask.sop_uids) or any(uid in self._stacks for uid in named))
+
+    def _refers(self, mask: MaskHeader, structure: Structure) -> bool:
+        """Whether anything says which images the structure was drawn on, or in which frame of reference."""
+        return bool(mask.series_uids or mask.sop_uids or structure.sop_uids or mask.frame_of_reference_uids)
+
+    def _only_series(self, mask: MaskHeader) -> list[str]:
+        """The stacks of the patient's series, where there is one series of any modality only."""
+        patient = _same_patient(mask.patient_id)
+        keys = [key for (owner, _), found in self._by_place.items() if owner == patient for key in found]
+        return keys if len({self.series[key].series_uid for key in keys}) == 1 else []
+
+    def _fault(self, mask: MaskHeader, structure: Structure) -> str:
+        """Why the images that the structure refers to, which were found, are no series that could be used."""
+        named = (*mask.series_uids, *sorted(structure.sop_uids), *sorted(mask.sop_uids))
+        return next((self._unusable[uid] for uid in named if uid in self._unusable), "")
 
     def _of(self, modalities: Sequence[str], uids: Iterable[str]) -> list[str]:
         return [uid for uid in uids if self.series[uid].modality in modalities]
@@ -100,6 +135,9 @@ class Catalogue:
     def _choose(self, uids: Sequence[str], mask: MaskHeader, structure: Structure) -> str:
         """The one series on whose slices the structure lies; if on several's, the one it outlines most densely."""
         shares = {uid: outlined_share(structure.points, self.series[uid]) for uid in dict.fromkeys(uids)}
+        if len(shares) == 1 and not any(shares.values()):
+            [uid] = shares
+            shares[uid] = outlined_share(structure.points, self.series[uid], ON_ONLY_SERIES, FITS_ONLY_SERIES)
         ranked = sorted((uid for uid in shares if shares[uid] > 0), key=lambda uid: (-shares[uid], uid))
         if len(ranked) == 1 or (len(ranked) > 1 and shares[ranked[0]] - shares[ranked[1]] > CLEAR_LEAD):
             return ranked[0]
@@ -129,27 +167,43 @@ class Catalogue:
         return f"{listing.modality} {listing.description!r}, {slices}{stack}, {listing.series_uid}"
 
 
-def outlined_share(points: Sequence[Point], listing: SeriesListing) -> float:
+def outlined_share(
+    points: Sequence[Point], listing: SeriesListing, within: float = ON_SLICE, fits: float = FITS
+) -> float:
     """How densely a structure outlines a series: outlined slices over slices between its first and its last one.
 
-    ``points`` (mm) hold one point of each contour or frame. Zero: fewer than nine tenths of them lie on the slices
-    and within their frame, so that the structure does not belong to the series.
+    ``points`` (mm) hold one point of each contour or frame. Zero: fewer than ``fits`` of them lie on the slices (to
+    ``within`` of a slice distance) and within their frame, so that the structure does not belong to the series.
     """
+    hit = _hits(points, listing, within)
+    if not points or len(hit) < fits * len(points):
+        return 0.0
+    return len(set(hit)) / (max(hit) - min(hit) + 1)
+
+
+def left_out(points: Sequence[Point], listing: SeriesListing) -> str:
+    """What a structure leaves out of a series where no two neighbouring slices are drawn; empty where any are."""
+    drawn = sorted(set(_hits(points, listing, ON_ONLY_SERIES)))
+    if len(drawn) < _RHYTHM or min(b - a for a, b in itertools.pairwise(drawn)) < 2:
+        return ""
+    return f"{len(drawn)} of the {drawn[-1] - drawn[0] + 1} slices from its first to its last"
+
+
+def _hits(points: Sequence[Point], listing: SeriesListing, within: float) -> list[int]:
+    """The slices that the points lie on, of those in the series' own orientation."""
     orientation = most_common_orientation(s.orientation for s in listing.slices)
     slices = [s for s in listing.slices if _alike(s.orientation, orientation)]
     normal = slice_normal(orientation)
     heights = [dot(normal, s.position) for s in slices]
     gaps = sorted(b - a for a, b in itertools.pairwise(heights) if b - a > 1e-3)
-    tolerance = ON_SLICE * (gaps[len(gaps) // 2] if gaps else 1.0)
+    tolerance = within * (gaps[len(gaps) // 2] if gaps else 1.0)
     hit: list[int] = []
     for point in points:
         index = _nearest(heights, dot(normal, point))
         s = slices[index]
         if abs(heights[index] - dot(normal, point)) <= tolerance and _within(point, s, orientation):
             hit.append(index)
-    if not points or len(hit) < FITS * len(points):
-        return 0.0
-    return len(set(hit)) / (max(hit) - min(hit) + 1)
+    return hit
 
 
 def _nearest(heights: Sequence[float], height: float) -> int:
