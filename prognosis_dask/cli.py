@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     index.add_argument("--clinical", default="", metavar="TABLE", help="CSV or XLSX with a row per patient")
     index.add_argument("--roi", action="append", default=[], metavar="NAME", help="ROI name, or re:REGEX; repeatable")
     index.add_argument("--roi-policy", default="", choices=["first", "merge", "each"], help="when several ROIs match")
+    index.add_argument("--set", action="append", default=[], metavar="cohort.KEY=VALUE", help="as in a job; repeatable")
     _cluster_argument(index)
     index.set_defaults(command=_index)
 
@@ -184,16 +185,12 @@ def _cluster_argument(parser: argparse.ArgumentParser) -> None:
 
 def _index(arguments: argparse.Namespace) -> None:
     from prognosis_dask.cohort.index import index_cohort
-    from prognosis_dask.job import CohortSection
+    from prognosis_dask.job import cohort_section
     from prognosis_dask.runtime.cluster import connect, read_cluster
     from prognosis_dask.runtime.mapping import map_on
 
-    rules = CohortSection(
-        collection=arguments.collection,
-        clinical=arguments.clinical,
-        roi=tuple(arguments.roi),
-        roi_policy=arguments.roi_policy,
-    )
+    named = ("collection", "clinical", "roi", "roi_policy")
+    rules = cohort_section({name: getattr(arguments, name) for name in named}, arguments.set)
     with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
         print(index_cohort(arguments.sources, arguments.out, rules, map=map_on(client)))
     print(f"{arguments.out / 'cases.csv'}\n{arguments.out / 'problems.csv'}")

@@ -42,6 +42,7 @@ class Code(StrEnum):
     NO_CLINICAL_ROW = "no-clinical-row"
     NO_ENDPOINT = "no-endpoint"
     NO_IMAGES = "no-images"
+    CLINICAL_TABLE = "clinical-table"
     # the image series
     SLICE_GAP = "slice-gap"
     SLICE_DUPLICATE = "slice-duplicate"
@@ -176,6 +177,14 @@ class WeightsError(PrognosisError):
 
 class StatisticsError(PrognosisError):
     """The data cannot carry the model or the figure that was asked for."""
+
+
+class TableError(JobError, StatisticsError):
+    """A table cannot be read, whatever for."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(f"cannot read {path} as a table: {reason}")
+        self.path, self.reason = path, reason
 
 
 class MissingExtraError(PrognosisError):

@@ -20,6 +20,9 @@ class CohortSection:
 
     ``collection`` names a preset; ``roi``, ``modalities``, ``exclude`` and ``clinical`` override what it says.
     ``sequences``: the MR sequences of a session (T1, T1c, T2, FLAIR) are one case, on the one that the ROI is drawn on.
+    ``sheet``: of the clinical table, where it is an XLSX file of several. ``time_column``, ``event_column``: its
+    endpoint, where the preset's names are others; ``time_unit``: empty for what preset or heading say;
+    ``event_codes``: what each value of the event means, ``{ "1" = 0, "2" = 1 }`` for 2 seen and 1 censored.
     ``automatic``: sessions of patients without any mask are cases too, whose tumour the brain stage looks for itself.
     """
 
@@ -27,6 +30,11 @@ class CohortSection:
     sources: tuple[str, ...] = ()
     cases: str = ""
     clinical: str = ""
+    sheet: str = ""
+    time_column: str = ""
+    event_column: str = ""
+    time_unit: Literal["", "days", "weeks", "months", "years"] = ""
+    event_codes: dict[str, int] = field(default_factory=dict)
     roi: tuple[str, ...] = ()
     roi_policy: Literal["", "first", "merge", "each"] = ""
     modalities: tuple[str, ...] = ()
@@ -241,6 +249,24 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     job: Job = build_section(Job, data, str(path))
     _check(job, str(path))
     return _resolve(job, path.parent)
+
+
+def cohort_section(data: dict[str, Any], overrides: Sequence[str]) -> CohortSection:
+    """A cohort section of its own, as ``prognosis index`` takes it, with ``cohort.key=value`` overrides.
+
+    Raises
+    ------
+    JobError
+        When a key is unknown, or a value of another type.
+    """
+    whole: dict[str, Any] = {"cohort": data}
+    for override in overrides:
+        apply_override(whole, override)
+    others = [name for name in whole if name != "cohort"]
+    if others:
+        raise JobError(f"--set {others[0]}: an index takes the keys of cohort only")
+    section: CohortSection = build_section(CohortSection, whole["cohort"], "--set", "cohort.")
+    return section
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:

@@ -74,7 +74,7 @@ def test_a_comma_that_may_part_thousands_is_not_guessed_at(tmp_path: Path) -> No
 
 
 def test_odd_times_and_events_are_listed_with_the_value_seen(tmp_path: Path) -> None:
-    rows = ["A,0,1", "B,-3,1", "C,10,2", "D,,1", "E,soon,1", "F,10,", "G,10,1", "G,12,1", "H,10,1", "H,10,1"]
+    rows = ["A,0,1", "B,-3,1", "C,10,2", "D,,1", "E,soon,1", "F,10,", "G,10,1", "G,12,1", "H,10,1", "H,10,1", "I,5,0"]
     table = read_clinical(write(tmp_path / "t.csv", "id,time_days,event\n" + "\n".join(rows)), GENERIC)
     faults = {row.patient_id: row.fault for row in table.rows.values()}
     assert faults["A"] == "time_days is '0', expected days above zero"

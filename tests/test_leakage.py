@@ -135,7 +135,7 @@ def test_a_fit_stops_at_other_names_of_the_outcome_and_prints_the_lines_to_paste
     assert len(said.splitlines()) == 2
     line = said[said.index("exclude = [") : said.index("]. To keep") + 1]
     names = line.removeprefix("exclude = ")[2:-2].split('", "')
-    assert {"fustat", "PFI", "alive", "last_contact", "futime", "exitus", "2yr_alive"} <= {*names}
+    assert {"fustat", "alive", "last_contact", "futime", "exitus", "2yr_alive"} <= {*names}
     read = read_tables(sources, ModelSpec(endpoint=SURVIVAL, exclude=tuple(names)))
     kept = {*read.table.features} - {"dead_2years"}  # which is 1 for everybody
     assert all(name.startswith(("original_", "wavelet-", "ln_volume")) for name in kept)

@@ -20,7 +20,7 @@ from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.errors import CaseError, Code, collected_warnings
 from prognosis_dask.imaging.load import load_case
 from prognosis_dask.job import CohortSection, ImageSection
-from tests import reported_models
+from tests import reported_models, reported_tables
 
 #: Voxels and slices of the sphere that most of these masks hold.
 SPHERE = (738, 6)
@@ -78,6 +78,18 @@ IMAGES: dict[str, Right] = {
 #: What a table's function gets: the folder of the input, and one to write into.
 TableCheck = Callable[[Path, Path], None]
 TABLES: dict[str, TableCheck] = {
+    "C_batch": reported_tables.two_rows_on_one_image_keep_their_patients,
+    "C_h30": reported_tables.a_named_level_none_is_a_level,
+    "C_h30c": reported_tables.the_same_table_with_another_word_is_read_alike,
+    "C_h50": reported_tables.ids_with_and_without_zeros_in_front_are_joined,
+    "C_h61": reported_tables.status_and_months_are_read,
+    "C_h62": reported_tables.status_and_months_are_read,
+    "C_h70": reported_tables.a_row_number_is_no_feature,
+    "C_h71": reported_tables.noise_sorted_by_follow_up_predicts_nothing,
+    "C_h72": reported_tables.the_outcome_under_other_names_stops,
+    "C_h78": reported_tables.it_is_the_table_of_the_others,
+    "C_h79": reported_tables.it_is_the_table_of_the_others,
+    "C_h88": reported_tables.it_is_the_table_of_the_others,
     "C_k01": reported_models.a_single_volume_is_fitted_at_its_true_hazard_ratio,
 }
 
@@ -86,23 +98,7 @@ NOT_YET = {
     "B03_btcv_names",
     "B07_multilabel_rule",
     "B25_pet_units",
-    "B28_leading_zeros",
-    "B29_header_commas",
-    "B30_status_1_2",
-    "B32_float_ids",
-    "C_batch",
     "C_h120",
-    "C_h30",
-    "C_h30c",
-    "C_h50",
-    "C_h61",
-    "C_h62",
-    "C_h70",
-    "C_h71",
-    "C_h72",
-    "C_h78",
-    "C_h79",
-    "C_h88",
     "C_j01",
 }
 

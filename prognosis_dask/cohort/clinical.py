@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from prognosis_dask.cohort.collections import DAYS, Collection
-from prognosis_dask.errors import Code, JobError, Problem
+from prognosis_dask.cohort.collections import Collection
+from prognosis_dask.cohort.endpoints import DAYS, LONGEST_DAYS, event_codes, plain_code, unit_of
+from prognosis_dask.cohort.not_known import known_cells, says_unknown
+from prognosis_dask.cohort.table_file import Cells, read_cells
+from prognosis_dask.counting import count
+from prognosis_dask.errors import Code, JobError, Problem, TableError
 
-_NOT_KNOWN = {"", "na", "n/a", "nan", "none", "null", "-", ".", "?", "unknown", "not available", "missing", "#n/a"}
-_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
-#: In a table whose cells are parted by commas, a comma before three digits may as well part thousands.
-_THOUSANDS = re.compile(r"[-+]?\d{1,3},\d{3}")
+_WHOLE_AS_FLOAT = re.compile(r"(\d+)\.0+")
+#: What Excel makes of a long number that it does not show in full.
+_SHORTENED = re.compile(r"\d(\.\d+)?E\+\d+")
 
 
 @dataclass(frozen=True)
@@ -31,56 +35,88 @@ class ClinicalRow:
 
 @dataclass(frozen=True)
 class ClinicalTable:
-    """The rows by :func:`patient_key`. ``has_endpoint``: there are columns for it."""
+    """The rows by :func:`patient_key`.
+
+    ``has_endpoint``: there are columns for it. ``notes``: what was decided when it was read.
+    """
 
     rows: Mapping[str, ClinicalRow]
     has_endpoint: bool
     problems: Sequence[Problem] = ()
+    notes: Sequence[str] = ()
 
 
-def read_clinical(path: Path, collection: Collection) -> ClinicalTable:
-    """Read a clinical table: CSV with commas, semicolons or tabs, or the first sheet of an XLSX file.
+def read_clinical(path: Path, collection: Collection, sheet: str = "") -> ClinicalTable:
+    """Read a clinical table: CSV or XLSX, see :func:`prognosis_dask.cohort.table_file.read_cells`.
+
+    Words of a column stay as they are, ``NA`` too, since only whoever uses the column can tell; in columns of numbers
+    they become empty.
 
     Raises
     ------
     JobError
         When the file is missing or unreadable, or has no column with the patients' IDs.
     """
-    rows = _read(path)
-    names = list(rows[0]) if rows else []
-    id_column = _find(names, collection.id_columns)
+    cells = _read(path, sheet)
+    names = cells.header
+    id_column = find_column(names, collection.id_columns)
     if id_column is None:
         expected = ", ".join(collection.id_columns)
         raise JobError(
             f"{path}: no column with the patients' IDs; it has {_listed(names)}, expected one of {expected}; "
             "rename the column that holds them"
         )
-    columns = _find(names, collection.time_columns), _find(names, collection.event_columns)
+    columns = find_endpoint(names, collection)
+    rows, emptied = _rows(cells, {id_column, *columns})
+    codes = learn_codes([row[columns[1]] for row in rows] if columns[1] else [], columns[1], collection)
     found: dict[str, ClinicalRow] = {}
+    problems = []
     for row in rows:
-        if not row[id_column]:
+        if says_unknown(row[id_column]):
             continue
-        read = _clinical_row(row, id_column, columns, collection)
+        _expect_whole_id(path, row[id_column])
+        read = _clinical_row(row, id_column, columns, collection, codes)
         key = patient_key(read.patient_id)
-        earlier = found.get(key)
-        if earlier and (earlier.time_days, earlier.event) != (read.time_days, read.event):
-            fault = f"two rows disagree: {_say(earlier)} and {_say(read)}"
-            read = ClinicalRow(read.patient_id, fault=fault, covariates=earlier.covariates)
+        if key in found:
+            read, differing = _merged(found[key], read)
+            problems += [_disagreement(path, read.patient_id, name, values) for name, values in differing.items()]
         found[key] = read
     has_endpoint = None not in columns
-    problems = []
     if not has_endpoint and collection.time_columns:
-        reason = f"no columns for time and event ({_expected(collection)}); it has {', '.join(names)}"
+        reason = (
+            f"no columns for time and event ({_expected(collection)}); it has {', '.join(names)}. "
+            "cohort.time_column and cohort.event_column name others"
+        )
         problems.append(Problem(Code.NO_ENDPOINT, reason, where=str(path)))
-    return ClinicalTable(found, has_endpoint, problems)
+    notes = [*cells.notes, *_count_emptied(emptied), *_unit_notes(columns[0], collection)]
+    return ClinicalTable(found, has_endpoint, problems, notes)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What an event column's values mean, by :func:`prognosis_dask.cohort.endpoints.plain_code`; or what to say."""
+
+    codes: Mapping[str, int] = field(default_factory=dict)
+    fault: str = ""
+
+
+def learn_codes(cells: Iterable[str], heading: str | None, collection: Collection) -> Codes:
+    """What the values of a whole event column mean."""
+    if heading is None:
+        return Codes()
+    known, given = collection.event_codes, collection.given_codes
+    try:
+        return Codes(event_codes(heading, cells, known, given, "cohort.event_codes"))
+    except ValueError as error:
+        return Codes(fault=str(error))
 
 
 def endpoint(
-    row: Mapping[str, str], columns: tuple[str | None, str | None], collection: Collection
+    row: Mapping[str, str], columns: tuple[str | None, str | None], collection: Collection, codes: Codes
 ) -> tuple[float | None, int | None, str]:
     """Time in days, event, and the fault with the values seen when the row has no usable endpoint.
 
-    Follow-up of zero or less, or an event that is neither 1 nor 0 in the collection's codes, is a fault.
+    Follow-up of zero or less or beyond a life's length, or an event that the codes do not have, is a fault.
     """
     time_column, event_column = columns
     if time_column is None or event_column is None:
@@ -90,107 +126,117 @@ def endpoint(
     time = _number(time_text)
     if time is None or time <= 0:
         faults.append(f"{time_column} is {time_text or 'empty'!r}, expected {collection.time_unit} above zero")
-    event = collection.event_codes.get(_whole(event_text).casefold())
+    elif time * DAYS[collection.time_unit] > LONGEST_DAYS:
+        faults.append(
+            f"{time_column} is {time_text!r} {collection.time_unit}, longer than a life: another unit, a date?"
+        )
+    event = codes.codes.get(plain_code(event_text))
     if event is None:
-        codes = ", ".join(collection.event_codes)
-        faults.append(f"{event_column} is {event_text or 'empty'!r}, expected one of {codes}")
+        expected = ", ".join(collection.given_codes or collection.event_codes)
+        faults.append(codes.fault or f"{event_column} is {event_text or 'empty'!r}, expected one of {expected}")
     if faults or time is None:
         return None, None, "; ".join(faults)
     return time * DAYS[collection.time_unit], event, ""
 
 
 def patient_key(patient_id: str) -> str:
-    """What patient IDs are compared by.
+    """What patient IDs are compared by: case, blanks and how letters are composed do not count, and 12.0 is 12.
 
-    >>> patient_key(" Lung1-001 ") == patient_key("LUNG1-001")
-    True
+    >>> patient_key(" Lung1-001 ") == patient_key("LUNG1-001"), patient_key("12.0"), patient_key("012")
+    (True, '12', '012')
     """
-    return "".join(patient_id.split()).casefold()
+    plain = "".join(unicodedata.normalize("NFC", patient_id).split()).casefold()
+    whole = _WHOLE_AS_FLOAT.fullmatch(plain)
+    return whole[1] if whole else plain
+
+
+def match_without_zeros(keys: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """For keys that are not known: the known one that is the same number but for zeros in front, where it is unique.
+
+    >>> match_without_zeros(["1", "x"], ["001", "002"]), match_without_zeros(["1"], ["01", "001"])
+    ({'1': '001'}, {})
+    """
+    wanted, present = list(keys), list(known)
+    if not any(map(str.isdecimal, wanted)) or not any(map(str.isdecimal, present)):
+        return {}
+    often = [Counter(name.lstrip("0") for name in names if name.isdecimal()) for names in (wanted, present)]
+    by_number = {name.lstrip("0"): name for name in present if name.isdecimal()}
+    alone = set(present)
+    return {
+        name: by_number[number]
+        for name in wanted
+        if name not in alone and name.isdecimal() and often[0][number := name.lstrip("0")] == often[1][number] == 1
+    }
 
 
 def key(column: str) -> str:
-    """What column names are compared by: their letters and digits.
+    """What column names are compared by: their letters and digits, of any script.
 
     >>> key("Survival.time"), key("survival_time ")
     ('survivaltime', 'survivaltime')
     """
-    return re.sub(r"[^a-z0-9]+", "", column.casefold())
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", column).casefold())
 
 
 def find_endpoint(names: Iterable[str], collection: Collection) -> tuple[str | None, str | None]:
     """The time and the event column among some columns' names."""
     listed = list(names)
-    return _find(listed, collection.time_columns), _find(listed, collection.event_columns)
+    return find_column(listed, collection.time_columns), find_column(listed, collection.event_columns)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV or XLSX file as text; blank rows left out, unknown values empty, decimal points as points."""
-    cells, comma = read_lines(path)
-    header = [name.strip() for name in cells[0]] if cells else []
-    rows = []
-    for line in cells[1:]:
-        values = [clean_cell(text, comma) for text in line]
-        if any(values):
-            padded = values + [""] * (len(header) - len(values))
-            rows.append({name: value for name, value in zip(header, padded, strict=False) if name})
-    return rows
+def find_column(names: Sequence[str], spellings: Sequence[str]) -> str | None:
+    """The column of the first spelling that is there: spelt exactly so, else with the same letters and digits."""
+    known = {key(name): name for name in reversed(names)}
+    exact = set(names)
+    for spelling in spellings:
+        if spelling in exact:
+            return spelling
+        if key(spelling) and key(spelling) in known:
+            return known[key(spelling)]
+    return None
 
 
-def read_lines(path: Path) -> tuple[list[list[str]], bool]:
-    """The cells of a CSV file or of an XLSX file's first sheet, as they stand, and whether commas part them."""
-    return (_xlsx(path), False) if path.suffix.lower() in (".xlsx", ".xlsm") else _csv(path)
+def read_rows(path: Path, sheet: str = "") -> list[dict[str, str]]:
+    """The rows of a CSV or XLSX file as text, empty where a value is not known.
+
+    Raises
+    ------
+    TableError
+        When it cannot be read.
+    """
+    return _rows(read_cells(path, sheet), (), words=True)[0]
 
 
-def clean_cell(text: str, comma_parts_cells: bool) -> str:
-    """A cell without blanks around it, empty where its value is not known, with a decimal point for a comma."""
-    text = text.strip()
-    if text.casefold() in _NOT_KNOWN:
-        return ""
-    if _DECIMAL_COMMA.fullmatch(text) and not (comma_parts_cells and _THOUSANDS.fullmatch(text)):
-        return text.replace(",", ".")
-    return text
+def _rows(
+    cells: Cells, as_they_are: Iterable[str | None], *, words: bool = False
+) -> tuple[list[dict[str, str]], dict[str, Mapping[str, int]]]:
+    """The rows, and per column which words were taken as not known: in columns of numbers, or in all."""
+    kept = set(as_they_are)
+    columns, emptied = [], {}
+    for name, column in zip(cells.header, cells.columns, strict=True):
+        found = known_cells(column)
+        numbers = words or all(_number(text) is not None for text in found.texts if text)
+        if name not in kept and numbers and found.emptied:
+            column, emptied[name] = found.texts, found.emptied
+        columns.append(column)
+    return replace(cells, columns=tuple(columns)).rows(), emptied
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def _read(path: Path, sheet: str) -> Cells:
     if not path.is_file():
         raise JobError(f"no clinical table at {path}")
     try:
-        return read_rows(path)
-    except Exception as error:  # openpyxl raises what zipfile, XML and its own parsers raise
-        raise JobError(f"cannot read the clinical table {path}: {type(error).__name__}: {error}") from error
+        return read_cells(path, sheet)
+    except TableError as error:
+        raise JobError(f"cannot read the clinical table {path}: {error.reason}") from error
 
 
-def _csv(path: Path) -> tuple[list[list[str]], bool]:
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", errors="replace")
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=first.count)
-    lines = [line for line in csv.reader(text.splitlines(), delimiter=delimiter) if any(cell.strip() for cell in line)]
-    return lines, delimiter == ","
-
-
-def _xlsx(path: Path) -> list[list[str]]:
-    import warnings
-
-    import openpyxl
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of styles that do not matter here
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        lines = [[_text(cell) for cell in line] for line in book.worksheets[0].iter_rows(values_only=True)]
-        book.close()
-    return [line for line in lines if any(line)]
-
-
-def _text(cell: object) -> str:
-    if cell is None:
-        return ""
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return str(cell)
+def _expect_whole_id(path: Path, patient_id: str) -> None:
+    if _SHORTENED.fullmatch(patient_id):
+        raise JobError(
+            f"{path}: the patient ID {patient_id!r} is a number that a spreadsheet program has shortened; format the "
+            "column as text and save it again"
+        )
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:
@@ -200,16 +246,47 @@ def _listed(names: Sequence[str], most: int = 20) -> str:
 
 
 def _clinical_row(
-    row: dict[str, str], id_column: str, columns: tuple[str | None, str | None], collection: Collection
+    row: dict[str, str], id_column: str, columns: tuple[str | None, str | None], collection: Collection, codes: Codes
 ) -> ClinicalRow:
-    time, event, fault = endpoint(row, columns, collection)
+    time, event, fault = endpoint(row, columns, collection, codes)
     covariates = {name: value for name, value in row.items() if name not in (id_column, *columns)}
     return ClinicalRow(row[id_column], time, event, fault, covariates)
 
 
-def _find(names: Sequence[str], spellings: Sequence[str]) -> str | None:
-    known = {key(name): name for name in reversed(names)}
-    return next((known[key(spelling)] for spelling in spellings if key(spelling) in known), None)
+def _merged(earlier: ClinicalRow, later: ClinicalRow) -> tuple[ClinicalRow, dict[str, tuple[str, str]]]:
+    """One row of two of a patient, and in which columns they differ; what differs is empty then."""
+    fault = earlier.fault
+    if (earlier.time_days, earlier.event) != (later.time_days, later.event):
+        fault = f"two rows disagree: {_say(earlier)} and {_say(later)}"
+    pairs = {name: (text, later.covariates[name]) for name, text in earlier.covariates.items()}
+    differing = {name: pair for name, pair in pairs.items() if all(pair) and pair[0] != pair[1]}
+    covariates = {name: "" if name in differing else one or other for name, (one, other) in pairs.items()}
+    time, event = (None, None) if fault else (earlier.time_days, earlier.event)
+    return ClinicalRow(earlier.patient_id, time, event, fault, covariates), differing
+
+
+def _disagreement(path: Path, patient_id: str, column: str, values: tuple[str, str]) -> Problem:
+    reason = f"two rows of the clinical table disagree: {column} is {values[0]!r} and {values[1]!r}; it was left empty"
+    return Problem(Code.CLINICAL_TABLE, reason, patient_id=patient_id, where=str(path), severity="warning")
+
+
+def _count_emptied(emptied: Mapping[str, Mapping[str, int]]) -> list[str]:
+    told = [f"{name} {_quoted(words)}" for name, words in emptied.items()]
+    more = f" and of {len(told) - 8} more columns" if len(told) > 8 else ""
+    return [f"Taken as not known among numbers: {', '.join(told[:8])}{more}."] if told else []
+
+
+def _quoted(words: Mapping[str, int]) -> str:
+    return ", ".join(f"{word!r} in {count(often, 'row')}" for word, often in words.items())
+
+
+def _unit_notes(time_column: str | None, collection: Collection) -> list[str]:
+    said = unit_of(time_column) if time_column else ""
+    if said and said != collection.time_unit:
+        return [
+            f"{time_column} was taken in {collection.time_unit}, as job or preset say, and its heading says {said}."
+        ]
+    return []
 
 
 def _number(text: str) -> float | None:
@@ -218,11 +295,6 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _whole(text: str) -> str:
-    number = _number(text)
-    return str(int(number)) if number is not None and number.is_integer() else text
 
 
 def _say(row: ClinicalRow) -> str:

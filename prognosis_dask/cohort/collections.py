@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import cast
 
+from prognosis_dask.cohort.endpoints import EVENT_CODES, Unit, unit_of
 from prognosis_dask.cohort.headers import IMAGE_MODALITIES
 from prognosis_dask.cohort.rois import Policy, check_rules
 from prognosis_dask.errors import JobError
 from prognosis_dask.job import CohortSection
-
-#: Days in a unit of follow-up time: a year is 365.25 days.
-DAYS = {"days": 1.0, "months": 365.25 / 12, "years": 365.25}
-
-#: How events are written, whatever the collection.
-EVENT_CODES: Mapping[str, int] = {
-    **dict.fromkeys(("1", "yes", "y", "true", "dead", "died", "deceased", "death", "event"), 1),
-    **dict.fromkeys(("0", "no", "n", "false", "alive", "living", "censored"), 0),
-}
 
 
 @dataclass(frozen=True)
@@ -40,6 +32,8 @@ class Collection:
         Unit of the time column.
     event_codes
         How the event column says 1 (seen) and 0 (censored).
+    given_codes
+        What a job says of the event's codes; they take the place of all others.
     sequences
         Whether the MR sequences of a session are one case.
     """
@@ -52,8 +46,9 @@ class Collection:
     id_columns: tuple[str, ...] = ("PatientID", "Patient", "ID", "SubjectID", "dicom_patient_id")
     time_columns: tuple[str, ...] = ("time_days",)
     event_columns: tuple[str, ...] = ("event",)
-    time_unit: Literal["days", "months", "years"] = "days"
+    time_unit: Unit = "days"
     event_codes: Mapping[str, int] = field(default_factory=lambda: EVENT_CODES)
+    given_codes: Mapping[str, int] = field(default_factory=dict)
     sequences: bool = False
 
 
@@ -154,6 +149,21 @@ class Rules:
     automatic: bool = False
 
 
+def _with_endpoint(preset: Collection, section: CohortSection) -> Collection:
+    """The preset with what the job says of the clinical table's endpoint."""
+    if not set(section.event_codes.values()) <= {0, 1}:
+        codes = section.event_codes
+        raise JobError(f"cohort.event_codes is {codes!r}, expected 1 (seen) or 0 (censored) for each value")
+    if section.time_column:
+        unit = cast(Unit, unit_of(section.time_column) or "days")
+        preset = replace(preset, time_columns=(section.time_column,), time_unit=unit)
+    if section.event_column:
+        preset = replace(preset, event_columns=(section.event_column,))
+    if section.time_unit:
+        preset = replace(preset, time_unit=section.time_unit)
+    return replace(preset, given_codes=section.event_codes)
+
+
 def resolve(section: CohortSection) -> Rules:
     """The preset that a job names, with the job's overrides.
 
@@ -165,7 +175,7 @@ def resolve(section: CohortSection) -> Rules:
     if section.collection not in COLLECTIONS:
         known = ", ".join(sorted(COLLECTIONS))
         raise JobError(f"cohort.collection is {section.collection!r}, expected one of {known}")
-    preset = COLLECTIONS[section.collection]
+    preset = _with_endpoint(COLLECTIONS[section.collection], section)
     roi = section.roi or preset.roi
     check_rules(roi)
     modalities = tuple(name.upper() for name in section.modalities) or preset.modalities

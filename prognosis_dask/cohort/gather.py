@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.cohort.collections import Rules
 from prognosis_dask.cohort.files import FileStamp
 from prognosis_dask.cohort.headers import Header, ImageHeader, MaskHeader, Structure, VolumeFile
@@ -33,7 +34,12 @@ class Image:
     @property
     def series(self) -> str:
         """What it counts as one of: the series, whatever stacks of slices it holds, or the file."""
-        return self.listing.series_uid if self.listing is not None else self.key
+        return self.listing.series_uid if self.listing is not None else self.path
+
+    @property
+    def path(self) -> str:
+        """Where it lies: the file, or what stands for a series."""
+        return self.file.path if self.file is not None else self.key
 
     @property
     def uid(self) -> str:
@@ -183,4 +189,11 @@ def _add_file(gathered: Gathered, file: FileStamp, patient_id: str, modality: st
     modality = modality.upper() or only
     if modality not in (*rules.modalities, OTHER_MODALITY):
         return None
-    return gathered.images.setdefault(file.path, Image(file.path, patient_id, modality, file=file))
+    key = file.path
+    earlier = gathered.images.get(key)
+    if earlier is not None and (patient_key(earlier.patient_id), earlier.modality) != (
+        patient_key(patient_id),
+        modality,
+    ):
+        key = f"{file.path} of {patient_id} as {modality}"  # a table may give one image to several patients
+    return gathered.images.setdefault(key, Image(key, patient_id, modality, file=file))

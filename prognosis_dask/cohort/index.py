@@ -10,7 +10,15 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from prognosis_dask.cohort.case import AUTOMATIC_ROI, SEQUENCES, Case, make_case_id, write_cases
-from prognosis_dask.cohort.clinical import ClinicalTable, endpoint, find_endpoint, patient_key, read_clinical
+from prognosis_dask.cohort.clinical import (
+    ClinicalTable,
+    endpoint,
+    find_endpoint,
+    learn_codes,
+    match_without_zeros,
+    patient_key,
+    read_clinical,
+)
 from prognosis_dask.cohort.collections import Rules, resolve
 from prognosis_dask.cohort.crawl import Map, crawl
 from prognosis_dask.cohort.files import FileStamp
@@ -23,6 +31,7 @@ from prognosis_dask.cohort.radiomics_table import TableRow, read_table
 from prognosis_dask.cohort.rois import Selection, select
 from prognosis_dask.cohort.sequences import drawn_on, sessions
 from prognosis_dask.cohort.summary import IndexSummary
+from prognosis_dask.counting import count
 from prognosis_dask.errors import CaseError, Code, Problem
 from prognosis_dask.folders import cannot_write
 from prognosis_dask.job import CohortSection
@@ -78,7 +87,7 @@ def index_cohort(sources: Sequence[Path], out: Path, rules: CohortSection, map: 
     """
     resolved = resolve(rules)
     _make(out)
-    table = read_clinical(Path(rules.clinical), resolved.collection) if rules.clinical else None
+    table = read_clinical(Path(rules.clinical), resolved.collection, rules.sheet) if rules.clinical else None
     rows, row_problems = _read_tables(source for source in sources if _is_table(source))
     headers = crawl([source for source in sources if not _is_table(source)], map, leave_out=out)
     gathered = gather(headers, rows, resolved)
@@ -87,11 +96,14 @@ def index_cohort(sources: Sequence[Path], out: Path, rules: CohortSection, map: 
     if resolved.sequences:
         drafts, together = _one_per_mask(drafts), sessions(gathered.images.values())
     cases = _cases(drafts, together, out.absolute() / "series")
+    if table is not None:
+        table = _spelt_alike(table, {patient_key(image.patient_id) for image in gathered.images.values()})
+        row_problems += [_as_warning(note, rules.clinical) for note in table.notes]
     cases, clinical_problems = _join(cases, gathered.images.values(), table, resolved)
     problems = [*gathered.problems, *row_problems, *problems, *clinical_problems]
     write_cases(out / "cases.csv", cases)
     write_problems(out / "problems.csv", problems)
-    return _summary(out, headers, gathered, cases, set(problems), resolved)
+    return replace(_summary(out, headers, gathered, cases, set(problems), resolved), notes=table.notes if table else ())
 
 
 def _make(out: Path) -> None:
@@ -106,7 +118,7 @@ def _short(*parts: str) -> str:
 
 
 def _is_table(source: Path) -> bool:
-    return source.suffix.lower() == ".csv" and source.is_file()
+    return source.name.lower().endswith((".csv", ".csv.gz", ".tsv", ".xlsx")) and source.is_file()
 
 
 def _read_tables(paths: Iterable[Path]) -> tuple[list[TableRow], list[Problem]]:
@@ -224,12 +236,12 @@ def _cases(drafts: Sequence[_Draft], together: Sessions, folder: Path) -> list[C
                 patient_id=image.patient_id,
                 modality=image.modality,
                 roi=chosen.name,
-                image=listed.get(image.key, image.key),
+                image=listed.get(image.key, image.path),
                 mask=chosen.mask.path,
                 labels=chosen.labels,
                 source=hashlib.sha256(source.encode()).hexdigest()[:16],
                 covariates=chosen.covariates,
-                sequences={name: listed.get(other.key, other.key) for name, other in beside.items()},
+                sequences={name: listed.get(other.key, other.path) for name, other in beside.items()},
             )
         )
     return sorted(cases, key=lambda case: case.case_id)
@@ -263,8 +275,7 @@ def _join(
 ) -> tuple[list[Case], list[Problem]]:
     """Give every case its patient's clinical row; list who lacks a row, an endpoint or images."""
     if table is None:
-        joined = [_own_endpoint(case, rules) for case in cases]
-        return [case for case, _ in joined], [problem for _, found in joined for problem in found]
+        return _own_endpoints(cases, rules)
     problems = list(table.problems)
     no_row = _no_row(cases, table)
     joined_cases = []
@@ -286,6 +297,10 @@ def _join(
     return joined_cases, problems
 
 
+def _as_warning(note: str, table: str) -> Problem:
+    return Problem(Code.CLINICAL_TABLE, note, where=table, severity="warning")
+
+
 def _no_row(cases: Sequence[Case], table: ClinicalTable) -> str:
     """Why a case has no row; where none of the cohort has one, the two ways in which the patients are called."""
     reason = "the clinical table has no row for this patient"
@@ -295,15 +310,31 @@ def _no_row(cases: Sequence[Case], table: ClinicalTable) -> str:
     return f"{reason}, nor for any other with images; its first is {named!r}: are its IDs written as the images' are?"
 
 
-def _own_endpoint(case: Case, rules: Rules) -> tuple[Case, list[Problem]]:
-    """A case from a table of cases may bring its endpoint along, in columns of the collection's names."""
-    columns = find_endpoint(case.covariates, rules.collection)
-    time, event, fault = endpoint(case.covariates, columns, rules.collection)
-    kept = {name: value for name, value in case.covariates.items() if name not in columns}
-    case = replace(case, time_days=time, event=event, covariates=_free_names(kept))
-    if not fault:
-        return case, []
-    return case, [Problem(Code.NO_ENDPOINT, fault, patient_id=case.patient_id, case_id=case.case_id)]
+def _own_endpoints(cases: Sequence[Case], rules: Rules) -> tuple[list[Case], list[Problem]]:
+    """Cases from a table of cases may bring their endpoint along, in columns of the collection's names."""
+    columns = find_endpoint(dict.fromkeys(name for case in cases for name in case.covariates), rules.collection)
+    said = [case.covariates.get(columns[1], "") for case in cases] if columns[1] else []
+    codes = learn_codes(said, columns[1], rules.collection)
+    joined, problems = [], []
+    for case in cases:
+        own = columns if set(columns) <= case.covariates.keys() else (None, None)
+        time, event, fault = endpoint(case.covariates, own, rules.collection, codes)
+        kept = {name: value for name, value in case.covariates.items() if name not in columns}
+        joined.append(replace(case, time_days=time, event=event, covariates=_free_names(kept)))
+        if fault:
+            problems.append(Problem(Code.NO_ENDPOINT, fault, patient_id=case.patient_id, case_id=case.case_id))
+    return joined, problems
+
+
+def _spelt_alike(table: ClinicalTable, patients: Iterable[str]) -> ClinicalTable:
+    """The table with its patients under the images' keys, where they differ in leading zeros only."""
+    other = match_without_zeros(table.rows, patients)
+    if not other:
+        return table
+    one = next(iter(other))
+    note = f"{count(len(other), 'patient')} joined though zeros lead in one place only: {one!r} is {other[one]!r}."
+    rows = {other.get(key, key): row for key, row in table.rows.items()}
+    return replace(table, rows=rows, notes=(*table.notes, note))
 
 
 def _free_names(covariates: dict[str, str]) -> dict[str, str]:

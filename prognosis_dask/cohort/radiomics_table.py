@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,12 +34,9 @@ def read_table(path: Path) -> tuple[list[TableRow], list[Problem]]:
     Raises
     ------
     JobError
-        When the columns ``Image`` and ``Mask`` are not there.
+        When it cannot be read, or the columns ``Image`` and ``Mask`` are not there.
     """
-    try:
-        rows = read_rows(path)
-    except (OSError, csv.Error) as error:
-        raise JobError(f"cannot read the table {path}: {error}") from error
+    rows = read_rows(path)
     columns = {key(name): name for name in (rows[0] if rows else {})}
     if not {"image", "mask"} <= columns.keys():
         raise JobError(f"{path}: a table of cases needs the columns Image and Mask; it has {list(columns.values())}")
@@ -51,16 +47,27 @@ def read_table(path: Path) -> tuple[list[TableRow], list[Problem]]:
             found.append(_row(row, columns, path.absolute().parent))
         except OSError as error:
             reason = f"{path.name} names a file that cannot be read: {error.strerror}"
-            problems.append(Problem(Code.UNREADABLE_FILE, reason, where=str(error.filename)))
+            where = str(error.filename)
+            problems.append(
+                Problem(Code.UNREADABLE_FILE, reason, patient_id=_cell(row, columns, *_PATIENT), where=where)
+            )
         except ValueError as error:
-            problems.append(Problem(Code.MASK_UNREADABLE, f"{path.name}: {error}", where=row[columns["mask"]]))
+            who, where = _cell(row, columns, *_PATIENT), row[columns["mask"]]
+            problems.append(Problem(Code.MASK_UNREADABLE, f"{path.name}: {error}", patient_id=who, where=where))
     return found, problems
+
+
+def _cell(row: dict[str, str], columns: dict[str, str], *names: str) -> str:
+    return next((row[columns[name]] for name in names if name in columns and row[columns[name]]), "")
 
 
 def _row(row: dict[str, str], columns: dict[str, str], folder: Path) -> TableRow:
     def cell(*names: str) -> str:
-        return next((row[columns[name]] for name in names if name in columns and row[columns[name]]), "")
+        return _cell(row, columns, *names)
 
+    missing = [name for name in ("image", "mask") if not cell(name)]
+    if missing:
+        raise ValueError(f"{missing[0]} is empty")
     image, mask = Volume(stamp(str(folder / cell("image")))), Volume(stamp(str(folder / cell("mask")), checksum=True))
     label = cell("label")
     if label and not label.removesuffix(".0").isdigit():

@@ -54,7 +54,7 @@ def image_sequence(image: Image) -> str:
     """The sequence of an image by its SeriesDescription or its file's name; empty where they name none."""
     if image.listing is not None:
         return sequence_of(image.listing.description)
-    return sequence_of(Path(image.key).name) if image.file is not None else ""
+    return sequence_of(Path(image.path).name) if image.file is not None else ""
 
 
 def sessions(images: Iterable[Image]) -> dict[str, dict[str, Image]]:
@@ -79,7 +79,7 @@ def sessions(images: Iterable[Image]) -> dict[str, dict[str, Image]]:
 
 
 def _session(image: Image) -> str:
-    return image.listing.study_uid if image.listing is not None else str(Path(image.key).parent)
+    return image.listing.study_uid if image.listing is not None else str(Path(image.path).parent)
 
 
 def _slices(image: Image) -> int:
@@ -97,7 +97,7 @@ def drawn_on(mask: str, images: Sequence[Image]) -> Image:
         return by_name[named]
     ordered = [by_name[name] for name in DRAWN_ON if name in by_name] or list(images)
     grid = _grid(mask)
-    return next((image for image in ordered if grid and _grid(image.key) == grid), ordered[0])
+    return next((image for image in ordered if grid and _grid(image.path) == grid), ordered[0])
 
 
 def _grid(path: str) -> tuple[object, ...]:

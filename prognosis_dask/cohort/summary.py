@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prognosis_dask.counting import count
@@ -27,6 +27,7 @@ class IndexSummary:
     problems: Counter[str]
     cautions: Mapping[str, str] = field(default_factory=dict)
     warnings: Counter[str] = field(default_factory=Counter)
+    notes: Sequence[str] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -42,6 +43,7 @@ class IndexSummary:
         if self.warnings:
             lines.append(f"warnings   {sum(self.warnings.values()):,} on what is used all the same")
             lines += [f"  {count:>7,}  {code}" for code, count in sorted(self.warnings.items(), key=_often)]
+        lines += [f"clinical   {note}" for note in self.notes]
         lines += [f"caution    {patient}: {reason}" for patient, reason in sorted(self.cautions.items())]
         return "\n".join([*lines, f"written to {self.out}"])
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prognosis_dask.cohort.clinical import clean_cell, key
+from prognosis_dask.cohort.clinical import key
+from prognosis_dask.cohort.not_known import says_unknown
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.columns import level_key, number
 from prognosis_dask.statistics.frozen import QUANTILES, Frozen
@@ -54,15 +55,16 @@ class Asked:
         StatisticsError
             When it is none of the levels, or no number that a patient can have; says what is expected.
         """
-        text = clean_cell(text, False)
-        if not text:
+        text = text.strip()
+        found = next((level for level in self.levels if level_key(level) == level_key(text)), None)
+        if found is None and says_unknown(text):
             return ""
         if self.levels:
-            found = next((level for level in self.levels if level_key(level) == level_key(text)), None)
             if found is None:
                 levels = ", ".join(self.levels)
                 raise StatisticsError(f"{self.column} is {text!r}, expected one of {levels}, or nothing")
             return found
+        text = text.replace(",", ".") if "." not in text else text
         value = number(text)
         if not math.isfinite(value) or abs(value) > _GREATEST or (self.above_zero and value <= 0):
             wanted = "a number above zero" if self.above_zero else "a number"

@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from prognosis_dask.cohort.clinical import clean_cell, key
+from prognosis_dask.cohort.clinical import key
+from prognosis_dask.cohort.not_known import KnownCells, known_cells
+from prognosis_dask.counting import count
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import FloatArray
 
 #: More different words than this in one column are names, dates or remarks, not levels.
 MOST_LEVELS = 12
 
+#: Numbers that tables write where nothing is known.
+_FAR_CODES = frozenset([9.0, 99.0, 999.0, 9999.0, 99999.0, 88.0, 888.0, 8888.0, -1.0, -9.0, -99.0, -999.0, -9999.0])
 _RADIOMICS = re.compile(
     r"(original|wavelet-\w+|log-sigma-[\w.-]+|square|squareroot|logarithm|exponential|gradient|lbp-[\w-]+)"
     r"_(shape|shape2D|firstorder|glcm|glrlm|glszm|gldm|ngtdm)_\w+"
@@ -31,10 +36,14 @@ _CLINICAL = re.compile(
 #: A feature that is the outcome in other words would be the best of all.
 _OUTCOME = re.compile(
     r".*(surviv|death|dead|deceas|recurr|relapse|progressi|followup|vitalstatus|duration|censor).*|"
-    r"(os|dfs|pfs|rfs|dss|lrc|dm|ttp)(time|event|status|days|months|years)?|time(days|tod\w+)?|event\w*|status|label|outcome"
+    r"(os|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs|lrc|dm|ttp)(time|event|status|days|weeks|months|years)?|time(days|tod\w+)?|event\w*|status|label|outcome"
 )
 _STAGE_LEVEL = re.compile(r"(?:stage)?(0|i{1,3}|iv)([abc]?)(\d?)")
 _TNM_LEVEL = re.compile(r"[cpyr]*[tnmg]?(is|\d)([a-d]?)")
+_WITH_UNIT = re.compile(
+    r"[<>≤≥~]\s*[-+]?[\d.,]+\s*\S*|[-+]?[\d.,]+\s*(%|[mc]m[23²³]?|m?l|cc|[cm]?gy|[mµ]?g|kg|hu|suv|years?|yrs?|months?|days?)",
+    re.IGNORECASE,
+)
 _ROMAN = {"0": 0, "i": 1, "ii": 2, "iii": 3, "iv": 4}
 
 
@@ -57,6 +66,8 @@ class Encoding:
         The feature is the natural logarithm of the number.
     name
         What the features are called after; empty: the column.
+    missing
+        What says in this column that nothing is known, besides the usual words.
     """
 
     column: str
@@ -66,6 +77,7 @@ class Encoding:
     ordered: bool = False
     log: bool = False
     name: str = ""
+    missing: tuple[str, ...] = ()
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -92,24 +104,29 @@ class Column:
     """A column as it was read: ``cells`` are texts, or numbers where the source holds numbers.
 
     ``where`` names the source, ``rows`` the cells' rows in it, counted from 1 below the headings; () for all.
+    ``missing``: what says that nothing is known, besides the usual words.
     """
 
     name: str
     cells: Sequence[str] | FloatArray
     where: str
-    comma_parts_cells: bool = False
     unit: str = ""
     rows: Sequence[int] = ()
+    missing: tuple[str, ...] = ()
 
     def row(self, at: int) -> int:
         """The cell's row in the source, for messages."""
         return self.rows[at] if self.rows else at + 1
 
-    def texts(self) -> list[str]:
-        """The cells as texts, cleaned; unknown ones are empty."""
+    def known(self, named: Collection[str] = ()) -> KnownCells:
+        """The cells as texts, empty where not known; ``named`` are words that are values, whatever they are."""
         if isinstance(self.cells, np.ndarray):
-            return ["" if math.isnan(value) else f"{value:g}" for value in self.cells]
-        return [clean_cell(cell, self.comma_parts_cells) for cell in self.cells]
+            return known_cells(["" if math.isnan(value) else f"{value:.15g}" for value in self.cells], (), self.missing)
+        return known_cells(self.cells, named, self.missing)
+
+    def texts(self, named: Collection[str] = ()) -> list[str]:
+        """The texts of :meth:`known`."""
+        return self.known(named).texts
 
     def numbers(self) -> FloatArray:
         """The cells as numbers, NaN where unknown.
@@ -119,13 +136,26 @@ class Column:
         StatisticsError
             When a cell is no number, or is infinite; names the row.
         """
-        if isinstance(self.cells, np.ndarray):
-            values = np.asarray(self.cells, dtype=float)
-        else:
+        values = self.plain
+        if values is None:
             values = np.array([number(cell) for cell in self.texts()])
             self._refuse_words(values)
         self._refuse_infinite(values)
         return values
+
+    @cached_property
+    def plain(self) -> FloatArray | None:
+        """The cells as numbers where every one is a number or empty; None where words have to be looked at."""
+        if self.missing:
+            return None
+        if isinstance(self.cells, np.ndarray):
+            return np.asarray(self.cells, dtype=float)
+        try:
+            values = np.array([float(cell or "nan") for cell in self.cells])
+        except ValueError:
+            return None
+        written = np.isnan(values).sum() > self.cells.count("") or any("_" in cell for cell in self.cells)
+        return None if written else values
 
     def _refuse_words(self, values: FloatArray) -> None:
         texts = self.texts()
@@ -196,8 +226,8 @@ def learn_encoding(column: Column, family: str) -> Encoding | str:
     StatisticsError
         When most cells are numbers and some are not.
     """
-    if isinstance(column.cells, np.ndarray):
-        return "is empty" if np.isnan(column.cells).all() else Encoding(column.name, family, column.unit)
+    if column.plain is not None:
+        return "is empty" if np.isnan(column.plain).all() else Encoding(column.name, family, column.unit)
     texts = column.texts()
     held = [text for text in texts if text]
     if not held:
@@ -206,6 +236,9 @@ def learn_encoding(column: Column, family: str) -> Encoding | str:
     if 2 * numbers > len(held):
         column.numbers()
         return Encoding(column.name, family, column.unit)
+    with_unit = [text for text in held if _WITH_UNIT.fullmatch(text)]
+    if 2 * len(with_unit) > len(held):
+        return f"holds numbers with units or signs, such as {with_unit[0]!r}: write the numbers alone"
     spelt: dict[str, str] = {}
     for text in held:
         spelt.setdefault(level_key(text), text)
@@ -239,7 +272,7 @@ def encode(encoding: Encoding, column: Column) -> tuple[FloatArray, list[str]]:
             values = np.log(values)
         return values[:, None], []
     place = {level_key(level): i for i, level in enumerate(encoding.levels)}
-    texts = column.texts()
+    texts = column.texts(encoding.levels)
     found = np.array([place.get(level_key(text), -1) for text in texts])
     strange = sorted({text for text, at in zip(texts, found, strict=True) if text and at < 0})
     if strange and (found < 0).all():
@@ -257,8 +290,34 @@ def encode(encoding: Encoding, column: Column) -> tuple[FloatArray, list[str]]:
 def level_key(text: str) -> str:
     """What levels are compared by: case and blanks do not count, and 2.0 is 2."""
     value = number(text)
-    plain = f"{value:g}" if math.isfinite(value) else text
+    plain = f"{value:.15g}" if math.isfinite(value) else text
     return " ".join(plain.split()).casefold()
+
+
+def far_code_notes(column: Column) -> list[str]:
+    """A note where a column's greatest or least number is far from the others, and one that stands for "not known".
+
+    >>> far_code_notes(Column("stage", np.array([1.0, 2.0, 9.0, 3.0, 9.0]), "t.csv"))[0][:44]
+    'stage is 9 in 2 rows, far from the others (1'
+    """
+    values = column.numbers()
+    values = values[np.isfinite(values)]
+    if not len(values) or {float(values.max()), float(values.min())}.isdisjoint(_FAR_CODES):
+        return []
+    levels = np.unique(values)
+    if len(levels) < 3:
+        return []
+    low, high = levels[:-1], float(levels[-1])
+    code = high if high in _FAR_CODES and high > 2 * max(low[-1], 0) else None
+    if code is None and float(levels[0]) in _FAR_CODES and levels[1] >= 0:
+        code, low = float(levels[0]), levels[1:]
+    if code is None:
+        return []
+    often = int((values == code).sum())
+    return [
+        f"{column.name} is {code:g} in {count(often, 'row')}, far from the others ({low[0]:g} to {low[-1]:g}): if that "
+        f'means not known, say missing = ["{code:g}"] in [column."{column.name}"].'
+    ]
 
 
 def _refuse_below_zero(values: FloatArray, column: Column) -> None:

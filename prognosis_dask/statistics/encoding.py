@@ -10,11 +10,21 @@ from typing import TypeAlias
 import numpy as np
 
 from prognosis_dask.cohort.clinical import key
+from prognosis_dask.cohort.not_known import KnownCells
 from prognosis_dask.counting import count
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.columns import Column, Encoding, encode, family_of, learn_encoding, tells_the_outcome
+from prognosis_dask.statistics.columns import (
+    Column,
+    Encoding,
+    encode,
+    family_of,
+    far_code_notes,
+    learn_encoding,
+    tells_the_outcome,
+)
 from prognosis_dask.statistics.endpoint import FloatArray
 from prognosis_dask.statistics.outcomes import Outcomes
+from prognosis_dask.statistics.row_numbers import no_property
 from prognosis_dask.statistics.sources import Source, matching
 from prognosis_dask.statistics.spec import ColumnRule, ModelSpec
 
@@ -58,34 +68,54 @@ def learn_encodings(
     """
     taken = {spec.site, *(outcomes.columns if outcomes else ()), *_excluded(columns, spec)}
     encodings: list[Encoding] = []
-    empty: list[str] = []
-    outcome_like: list[str] = []
+    left_out: dict[str, list[str]] = {reason: [] for reason in (_OUTCOME_LIKE, _NO_PROPERTY, _UNUSABLE)}
+    notes: list[str] = []
     for place, source in enumerate(sources):
         for name in source.features:
             if name in taken:
                 continue
             rule = spec.column.get(name, ColumnRule())
-            if tells_the_outcome(name) and name not in spec.column:
-                outcome_like.append(name)
-                continue
             family = rule.family or source.families.get(name) or family_of(name, source.family or "features")
+            if name not in spec.column and (reason := _not_a_feature(source, name)):
+                left_out[reason[0]].append(reason[1])
+                continue
             if family not in needed and family in IMAGE_FAMILIES:
                 continue
-            made = _encoding(columns[place, name], family, rule, lenient=family not in needed)
+            column = replace(columns[place, name], missing=rule.missing) if rule.missing else columns[place, name]
+            made = _encoding(column, family, rule, lenient=family not in needed)
             if isinstance(made, str):
-                empty.append(f"{name} ({made})")
-            else:
-                encodings.append(made)
+                left_out[_UNUSABLE].append(f"{name} ({made})")
+                continue
+            encodings.append(made)
+            if family not in ("radiomics", "deep") and not made.levels:
+                notes += far_code_notes(column)
     encodings += _copies(columns, spec, encodings)
-    notes = []
-    if outcome_like:
-        notes.append(f"Left out, since they look like an outcome: {', '.join(outcome_like)}.")
-    if empty:
-        notes.append(f"Left out: {', '.join(empty)}.")
+    notes += [reason.format(_listed(names)) for reason, names in left_out.items() if names]
     _expect_names(spec, columns, encodings)
     if not encodings:
         raise StatisticsError(f"{sources[0].where} has no column that can be a feature; {' '.join(notes)}")
     return encodings, notes
+
+
+_OUTCOME_LIKE = "Left out, since they look like an outcome: {}."
+_NO_PROPERTY = "Left out, since they number, name or date the rows: {}; [column.NAME] in the specification keeps one."
+_UNUSABLE = "Left out: {}."
+
+
+def _listed(names: Sequence[str], most: int = 40) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _not_a_feature(source: Source, name: str) -> tuple[str, str] | None:
+    """Why a column that nobody named is no feature of a patient, with its name; None where it may be one."""
+    if tells_the_outcome(name):
+        return _OUTCOME_LIKE, name
+    if name in source.families or family_of(name):
+        return None
+    column = source.columns[name]
+    texts = [] if isinstance(column.cells, np.ndarray) else column.cells
+    why = no_property(name, column.plain, texts, source.patients)
+    return (_NO_PROPERTY, f"{name} ({why})") if why else None
 
 
 def _excluded(columns: Columns, spec: ModelSpec) -> set[str]:
@@ -95,7 +125,7 @@ def _excluded(columns: Columns, spec: ModelSpec) -> set[str]:
 
 def _encoding(column: Column, family: str, rule: ColumnRule, *, lenient: bool = False) -> Encoding | str:
     if rule.levels:
-        return Encoding(column.name, family, rule.unit, rule.levels, rule.ordered)
+        return Encoding(column.name, family, rule.unit, rule.levels, rule.ordered, missing=rule.missing)
     try:
         learnt = learn_encoding(column, family)
     except StatisticsError as error:
@@ -108,7 +138,10 @@ def _encoding(column: Column, family: str, rule: ColumnRule, *, lenient: bool = 
         family == "volume" and bool((column.numbers() > 0).any()) and not (column.numbers() <= 0).any()
     )
     return replace(
-        learnt, unit=rule.unit or learnt.unit or _unit(column.name, family), log=logged and not learnt.levels
+        learnt,
+        unit=rule.unit or learnt.unit or _unit(column.name, family),
+        log=logged and not learnt.levels,
+        missing=rule.missing,
     )
 
 
@@ -165,7 +198,8 @@ def encode_columns(encodings: Sequence[Encoding], columns: Columns) -> tuple[Flo
         When a column is missing or holds what it cannot.
     """
     by_name = {name: column for (_, name), column in reversed(list(columns.items()))}
-    by_key = {key(name): column for name, column in by_name.items()}
+    alike = Counter(map(key, by_name))
+    by_key = {key(name): column for name, column in by_name.items() if alike[key(name)] == 1}
     found = [by_name.get(e.column) or by_key.get(key(e.column)) for e in encodings]
     absent = [e.column for e, column in zip(encodings, found, strict=True) if column is None]
     if absent:
@@ -173,15 +207,36 @@ def encode_columns(encodings: Sequence[Encoding], columns: Columns) -> tuple[Flo
             f"the table lacks {len(absent)} of the {count(len(encodings), 'column')} that the model takes: "
             f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
         )
-    parts, units, notes = [], list[str](), []
+    parts, units, notes, words = [], list[str](), list[str](), dict[str, KnownCells]()
     for encoding, column in zip(encodings, found, strict=True):
         assert column is not None
+        if encoding.missing:
+            column = replace(column, missing=encoding.missing)
         values, strange = encode(encoding, column)
         parts.append(values)
-        units += replace(encoding, unit=column.unit or encoding.unit).units
+        units += replace(encoding, unit=column.unit or encoding.unit).units if column.unit else encoding.units
         if strange:
             notes.append(
                 f"{encoding.column} holds {', '.join(strange[:5])}, which the levels {', '.join(encoding.levels)} do "
                 "not have: taken as missing."
             )
-    return np.hstack(parts), tuple(units), notes
+        if column.plain is None and encoding.column not in words:
+            words[encoding.column] = column.known(encoding.levels)
+    named = {encoding.column for encoding in encodings if encoding.levels}
+    return np.hstack(parts), tuple(units), [*notes, *_not_known_notes(words, named)]
+
+
+def _not_known_notes(words: Mapping[str, KnownCells], with_levels: Container[str]) -> list[str]:
+    """What was taken as not known, and what as a value though elsewhere it says so, counted."""
+    gone = [f"{name} {_counted(known.emptied)}" for name, known in words.items() if known.emptied]
+    kept = [f"{name} {_counted(known.kept)}" for name, known in words.items() if known.kept and name in with_levels]
+    notes = []
+    if gone:
+        notes.append(f"Taken as not known: {_listed(gone, 12)}; levels in [column.NAME] makes a word a value.")
+    if kept:
+        notes.append(f"Taken as a value: {_listed(kept, 12)}; missing in [column.NAME] makes it not known.")
+    return notes
+
+
+def _counted(words: Mapping[str, int]) -> str:
+    return ", ".join(f"{word!r} in {count(often, 'row')}" for word, often in words.items())

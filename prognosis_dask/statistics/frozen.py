@@ -105,6 +105,11 @@ def describe(
     )
 
 
+def _encoding(content: Mapping[str, Any]) -> Encoding:
+    plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
+    return Encoding(**plain)
+
+
 def row_digests(fitted: Fitted, table: FeatureTable) -> DigestArray:
     """A number for each case that is the same where all of the model's features are, in single precision."""
     position = {name: i for i, name in enumerate(table.features)}
@@ -206,7 +211,7 @@ def _frozen(content: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Fro
     groups = f"{_OWN}survival."
     return Frozen(
         Fitted.from_plain(content["model"], {k: v for k, v in arrays.items() if not k.startswith(_OWN)}),
-        tuple(Encoding(**{**encoding, "levels": tuple(encoding["levels"])}) for encoding in content["encodings"]),
+        tuple(_encoding(encoding) for encoding in content["encodings"]),
         tuple(content["classes"]),
         tuple(content["horizons_days"]),
         content["training"],

@@ -7,15 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prognosis_dask.cohort.clinical import key
-from prognosis_dask.cohort.collections import COLLECTIONS, DAYS, EVENT_CODES
+from prognosis_dask.cohort.clinical import find_column
+from prognosis_dask.cohort.collections import COLLECTIONS
+from prognosis_dask.cohort.endpoints import DAYS, EVENT_CODES, LONGEST_DAYS, event_codes, plain_code, unit_of
+from prognosis_dask.counting import count
 from prognosis_dask.errors import Code, StatisticsError
-from prognosis_dask.statistics.columns import Column, level_key, number
+from prognosis_dask.statistics.columns import Column, far_code_notes, level_key, number
 from prognosis_dask.statistics.endpoint import BoolArray, Classes, Endpoint, FloatArray, IntArray, Survival
 from prognosis_dask.statistics.spec import EndpointRule
 
-_TIMES = tuple(dict.fromkeys([*(n for p in COLLECTIONS.values() for n in p.time_columns), "OS_days", "duration_col"]))
-_EVENTS = tuple(dict.fromkeys([*(n for p in COLLECTIONS.values() for n in p.event_columns), "OS_event", "event_col"]))
+_KNOWN_TIMES = tuple(dict.fromkeys(n for p in COLLECTIONS.values() for n in p.time_columns))
+_TIMES = (*_KNOWN_TIMES, "OS_days", "OS_MONTHS", "duration_col")
+_EVENTS = tuple(
+    dict.fromkeys([*(n for p in COLLECTIONS.values() for n in p.event_columns), "OS_event", "OS_STATUS", "event_col"])
+)
+_EXPECTED = "1 where the event was seen and 0 where the case was censored (or yes, no; dead, alive)"
 _CODES = dict(EVENT_CODES) | dict(COLLECTIONS["sts"].event_codes)
 
 
@@ -33,12 +39,15 @@ class Outcomes:
         Per row why it has no endpoint, or empty.
     columns
         The columns that it was read from.
+    notes
+        What was decided: the unit, what was taken as not known.
     """
 
     values: tuple[FloatArray, ...]
     names: tuple[str, ...]
     faults: tuple[str, ...]
     columns: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def endpoint(self, rows: IntArray | BoolArray) -> Endpoint:
         """The endpoint of rows that have one.
@@ -55,13 +64,8 @@ class Outcomes:
 
 def endpoint_columns(names: Sequence[str], rule: EndpointRule) -> tuple[str, ...]:
     """The columns that hold the endpoint, as they are spelt among the names; () where they do not have it."""
-    known = {key(name): name for name in reversed(names)}
-
-    def find(spellings: Sequence[str]) -> str | None:
-        return next((known[key(spelling)] for spelling in spellings if key(spelling) in known), None)
-
     wanted = [(rule.label,)] if rule.label else [(rule.time,), (rule.event,)] if rule.time else [_TIMES, _EVENTS]
-    found = [find(spellings) for spellings in wanted]
+    found = [find_column(names, spellings) for spellings in wanted]
     return tuple(name for name in found if name) if None not in found else ()
 
 
@@ -75,26 +79,58 @@ def read_outcomes(columns: Mapping[str, Column], names: tuple[str, ...], rule: E
     """
     if len(names) == 1:
         return _classes(columns[names[0]], rule)
-    time = columns[names[0]].numbers() * DAYS[rule.time_unit]
-    event = _events(columns[names[1]])
+    unit, notes = _unit(names[0], rule)
+    time = columns[names[0]].numbers() * DAYS[unit]
+    _refuse_beyond_a_life(time, columns[names[0]], unit)
+    notes += far_code_notes(columns[names[0]])
+    event = _events(columns[names[1]], rule)
     unknown = np.isnan(time) | np.isnan(event)
     faults = np.select([unknown, ~(time > 0)], [Code.NO_ENDPOINT.value, "time-not-positive"], default="")
-    return Outcomes((time, event), (), tuple(faults.tolist()), names)
+    return Outcomes((time, event), (), tuple(faults.tolist()), names, tuple(notes))
 
 
-def _events(column: Column) -> FloatArray:
-    texts = [level_key(text) for text in column.texts()]
-    for row, text in enumerate(texts):
-        if text and text not in _CODES:
+def _unit(name: str, rule: EndpointRule) -> tuple[str, list[str]]:
+    """The unit of a time column, and what is to be said about it."""
+    said = unit_of(name)
+    if rule.time_unit:
+        differs = [f"{name} was taken in {rule.time_unit}, as the specification says; its heading says {said}."]
+        return rule.time_unit, differs if said and said != rule.time_unit else []
+    if said or find_column([name], _KNOWN_TIMES):
+        return said or "days", []
+    return "days", [f"{name} was taken in days, since nothing says its unit: time_unit in [endpoint] names another."]
+
+
+def _refuse_beyond_a_life(days: FloatArray, column: Column, unit: str) -> None:
+    wrong = np.flatnonzero(days > LONGEST_DAYS).tolist()
+    if wrong:
+        raise StatisticsError(
+            f"{column.where}: column {column.name!r} is {days[wrong[0]] / DAYS[unit]:.15g} {unit} in data row "
+            f"{column.row(wrong[0])}, longer than a life: is it in another unit (time_unit in [endpoint]), a "
+            "date, or a code for not known?"
+        )
+
+
+def _events(column: Column, rule: EndpointRule) -> FloatArray:
+    cells = column.texts(rule.event_codes)
+    try:
+        codes = event_codes(column.name, filter(None, cells), _CODES, rule.event_codes, "endpoint.event_codes")
+    except ValueError as error:
+        codes, why = {"0": 0, "1": 1} if "2" in map(plain_code, cells) else {}, str(error)
+    else:
+        why = "event_codes in [endpoint] says what other codes mean"
+    expected = ", ".join(rule.event_codes) or _EXPECTED
+    for row, text in enumerate(cells):
+        if text and plain_code(text) not in codes:
             raise StatisticsError(
                 f"{column.where}: column {column.name!r} holds {text!r} in data row {column.row(row)}, expected "
-                "1 where the event was seen and 0 where the case was censored (or yes, no; dead, alive)"
+                f"{expected}; {why}"
             )
-    return np.array([float(_CODES[text]) if text else np.nan for text in texts])
+    return np.array([float(codes[plain_code(text)]) if text else np.nan for text in cells])
 
 
 def _classes(column: Column, rule: EndpointRule) -> Outcomes:
-    texts = column.texts()
+    known = column.known(rule.classes)
+    texts = known.texts
     spelt: dict[str, str] = {}
     for text in texts:
         if text:
@@ -115,7 +151,9 @@ def _classes(column: Column, rule: EndpointRule) -> Outcomes:
         "" if text and level_key(text) in place else Code.NO_ENDPOINT.value if not text else "other-class"
         for text in texts
     ]
-    return Outcomes((values,), names, tuple(faults), (column.name,))
+    gone = ", ".join(f"{word!r} in {count(often, 'row')}" for word, often in known.emptied.items())
+    notes = (f"Of {column.name} {gone} was taken as not known; classes in [endpoint] makes it one.",) if gone else ()
+    return Outcomes((values,), names, tuple(faults), (column.name,), notes)
 
 
 def _level_order(level: str) -> tuple[float, str]:

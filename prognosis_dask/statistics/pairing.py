@@ -14,6 +14,7 @@ from prognosis_dask.cohort.clinical import key, patient_key, read_rows
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.columns import family_of, number, tells_the_outcome
 from prognosis_dask.statistics.endpoint import FloatArray
+from prognosis_dask.statistics.row_numbers import no_property
 from prognosis_dask.store.schema import COVARIATE, VARIABLES
 
 #: Fewest pairs of measurements.
@@ -149,7 +150,8 @@ def _from_rows(rows: list[dict[str, str]], where: str) -> Measurement:
         texts = [row[name] for row in rows]
         values = np.array([number(text) for text in texts])
         is_number = bool(np.isfinite(values).any()) and np.isfinite(values).sum() == sum(map(bool, texts))
-        if is_number and not tells_the_outcome(name) and not name.startswith(COVARIATE):
+        is_number = is_number and not (tells_the_outcome(name) or name.startswith(COVARIATE))
+        if is_number and (family_of(name) or not no_property(name, values, (), range(len(values)))):
             columns[name] = values
         else:
             ignored.append(name)

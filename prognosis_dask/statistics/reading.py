@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prognosis_dask.cohort.clinical import patient_key
+from prognosis_dask.cohort.clinical import match_without_zeros, patient_key
+from prognosis_dask.counting import count
 from prognosis_dask.errors import Code, StatisticsError
 from prognosis_dask.statistics.columns import Column, Encoding
 from prognosis_dask.statistics.encoding import IMAGE_FAMILIES, Columns, encode_columns, learn_encodings, needed_families
@@ -99,7 +100,7 @@ def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known:
     """
     spec = spec or ModelSpec()
     needed = {encoding.family for encoding in known} or needed_families(spec)
-    base, rows, left_out = _join(sources)
+    base, rows, left_out, joined = _join(sources)
     columns = _columns(sources, rows)
     outcomes, end_notes = _outcomes(sources, columns, spec, required=not known)
     if known:
@@ -131,10 +132,12 @@ def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known:
         tuple(site[i] for i in keep) if site else (),
         {name: value for source in sources for name, value in source.origin.items()} | spec.source,
     )
+    read_notes = [note for source in sources for note in source.notes]
+    said = [*read_notes, *joined, *end_notes, *notes, *strange]
     if outcomes and not known:
         unseen = {encoding.column for encoding in encodings if encoding.family not in needed}
         expect_no_leaks(encodings, table.X, table.endpoint, unseen | spec.column.keys())
-    return ReadTable(table, tuple(encodings), dict(left_out), (*end_notes, *notes, *strange), outcomes is not None)
+    return ReadTable(table, tuple(encodings), dict(left_out), tuple(said), outcomes is not None)
 
 
 def table_of_dataset(
@@ -152,8 +155,8 @@ def _rule_for(path: Path, spec: ModelSpec) -> TableFile:
     return TableFile(str(path))
 
 
-def _join(sources: Sequence[Source]) -> tuple[Source, list[IntArray], Counter[str]]:
-    """The source that gives the rows, and for each source which of its rows belongs to each of them."""
+def _join(sources: Sequence[Source]) -> tuple[Source, list[IntArray], Counter[str], list[str]]:
+    """The source that gives the rows, for each source which of its rows belongs to each of them, and notes."""
     several = [source for source in sources if source.cases]
     if len(several) > 1:
         raise StatisticsError(
@@ -162,21 +165,32 @@ def _join(sources: Sequence[Source]) -> tuple[Source, list[IntArray], Counter[st
     base = several[0] if several else sources[0]
     if not base.patients:
         raise StatisticsError(f"{base.where} has no row")
-    places = [{patient_key(patient): i for i, patient in enumerate(source.patients)} for source in sources]
     keys = [patient_key(patient) for patient in base.patients]
+    places: list[dict[str, int]] = []
+    notes = []
+    for source in sources:
+        place = {patient_key(patient): i for i, patient in enumerate(source.patients)}
+        other = match_without_zeros(place, set(keys))
+        if other:
+            one, same = next(iter(other.items()))
+            told = count(len(other), "patient")
+            notes.append(
+                f"{told} of {Path(source.where).name} joined though zeros lead elsewhere only: {one} is {same}."
+            )
+        places.append({other.get(name, name): i for name, i in place.items()})
     left_out = Counter({"no-patient-id": sum(source.without_id for source in sources)})
     kept: list[int] = []
     for row, patient in enumerate(keys):
-        absent = next((s.where for s, place in zip(sources, places, strict=True) if patient not in place), None)
+        absent = next((s.where for s, held in zip(sources, places, strict=True) if patient not in held), None)
         if absent is None:
             kept.append(row)
         else:
             left_out[f"not in {Path(absent).name}"] += 1
     if not kept:
-        other = next(source for source in sources if source is not base)
+        second = next(source for source in sources if source is not base)
         raise StatisticsError(
-            f"{base.where} and {other.where} have no patient in common: IDs such as {base.patients[0]!r} and "
-            f"{other.patients[0]!r}; id_format in the specification's [[table]] makes one like the other"
+            f"{base.where} and {second.where} have no patient in common: IDs such as {base.patients[0]!r} and "
+            f"{second.patients[0]!r}; id_format in the specification's [[table]] makes one like the other"
         )
     present = set(keys)
     for place in places:
@@ -185,13 +199,16 @@ def _join(sources: Sequence[Source]) -> tuple[Source, list[IntArray], Counter[st
         np.array(kept) if source is base else np.array([place[keys[i]] for i in kept])
         for source, place in zip(sources, places, strict=True)
     ]
-    return base, rows, +left_out
+    return base, rows, +left_out, notes
 
 
 def _columns(sources: Sequence[Source], rows: Sequence[IntArray]) -> Columns:
     """Every column with the joined rows only, under its source's place and its name."""
     joined: dict[tuple[int, str], Column] = {}
     for place, (source, at) in enumerate(zip(sources, rows, strict=True)):
+        if np.array_equal(at, np.arange(len(source.patients))):
+            joined |= {(place, name): column for name, column in source.columns.items()}
+            continue
         for name, column in source.columns.items():
             cells = column.cells[at] if isinstance(column.cells, np.ndarray) else [column.cells[i] for i in at]
             numbers = tuple(column.rows[i] for i in at) if column.rows else tuple((at + 1).tolist())
@@ -206,7 +223,7 @@ def _outcomes(
         names = endpoint_columns(list(source.columns), spec.endpoint)
         if names:
             found = read_outcomes({name: columns[place, name] for name in names}, names, spec.endpoint)
-            return found, [f"The endpoint is {' and '.join(names)} of {Path(source.where).name}."]
+            return found, [f"The endpoint is {' and '.join(names)} of {Path(source.where).name}.", *found.notes]
     if not required:
         return None, []
     rule = spec.endpoint

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prognosis_dask.cohort.clinical import clean_cell, key, patient_key, read_lines
+from prognosis_dask.cohort.clinical import find_column, key, patient_key
 from prognosis_dask.cohort.collections import COLLECTIONS
+from prognosis_dask.cohort.not_known import says_unknown
+from prognosis_dask.cohort.table_file import Cells, read_cells
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.columns import Column
 from prognosis_dask.statistics.endpoint import BoolArray
@@ -22,7 +24,6 @@ from prognosis_dask.store.schema import COVARIATE
 if TYPE_CHECKING:
     import xarray as xr
 
-BLANK = "(blank)"
 _ID_SPELLINGS = tuple(
     dict.fromkeys(
         [
@@ -68,6 +69,8 @@ class Source:
         By family the rows whose features are not all finite, since the stage that makes them failed.
     without_id
         Rows that name no patient, and were left out.
+    notes
+        What was decided when it was read.
     """
 
     where: str
@@ -80,6 +83,7 @@ class Source:
     origin: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, BoolArray] = field(default_factory=dict)
     without_id: int = 0
+    notes: tuple[str, ...] = ()
 
     def find(self, name: str) -> Column | None:
         """The column of that name, spelt exactly or with the same letters and digits."""
@@ -90,7 +94,7 @@ class Source:
 
 
 def read_file(path: Path, rule: TableFile) -> Source:
-    """Read a CSV (commas, semicolons or tabs) or the first sheet of an XLSX file.
+    """Read a CSV or XLSX file, see :func:`prognosis_dask.cohort.table_file.read_cells`.
 
     Covariates of a run's ``features.csv`` have their own names, as :func:`dataset_source` gives them.
 
@@ -100,18 +104,20 @@ def read_file(path: Path, rule: TableFile) -> Source:
         When the file is missing or unreadable, has no column of patients' IDs, a heading twice, or a row for a patient
         twice without a column of cases' IDs.
     """
-    header, rows, comma = _cells(path)
-    own = [name.removeprefix(COVARIATE) for name in header]
-    header = [name if own.count(short) > 1 else short for name, short in zip(header, own, strict=True)]
+    cells = _cells(path, rule)
+    own = [name.removeprefix(COVARIATE) for name in cells.header]
+    often = Counter(own)
+    header = [name if often[short] > 1 else short for name, short in zip(cells.header, own, strict=True)]
     id_column = _id_column(path, header, rule)
     at = header.index(id_column)
-    ids = [clean_cell(row[at], False) for row in rows]
-    kept = [i for i, text in enumerate(ids) if text]
+    ids = cells.columns[at]
+    kept = [i for i, text in enumerate(ids) if not says_unknown(text)]
     if not kept:
         raise StatisticsError(f"{path}: no row has an ID in column {id_column!r}")
-    patients = tuple(_formatted(ids[i], rule, path) for i in kept)
+    patients = _spelt_once(_formatted(ids[i], rule, path) for i in kept)
+    numbers, whole = [i + 1 for i in kept], len(kept) == len(ids)
     columns = {
-        name: Column(name, [rows[i][j] for i in kept], str(path), comma, rows=[i + 1 for i in kept])
+        name: Column(name, cells.columns[j] if whole else [cells.columns[j][i] for i in kept], str(path), rows=numbers)
         for j, name in enumerate(header)
         if j != at
     }
@@ -121,7 +127,15 @@ def read_file(path: Path, rule: TableFile) -> Source:
     cases = tuple(columns.pop(case_column).texts()) if case_column else ()
     _expect_once(path, cases or patients, id_column, "case" if cases else "patient")
     features = _chosen(path, [name for name in columns if not _NO_FEATURES.fullmatch(name)], columns, rule)
-    return Source(str(path), patients, cases, columns, features, rule.family, without_id=len(rows) - len(kept))
+    without = len(ids) - len(kept)
+    notes = tuple(f"{path.name}: {note}" for note in cells.notes)
+    return Source(str(path), patients, cases, columns, features, rule.family, without_id=without, notes=notes)
+
+
+def _spelt_once(patients: Iterable[str]) -> tuple[str, ...]:
+    """IDs that are the same patient's, spelt as the first of them: folds go by the spelling."""
+    first: dict[str, str] = {}
+    return tuple(first.setdefault(patient_key(patient), patient) for patient in patients)
 
 
 def dataset_source(dataset: xr.Dataset, where: str) -> Source:
@@ -175,38 +189,17 @@ def _variable(dataset: xr.Dataset, variable: str, name: str, where: str) -> Colu
     return Column(name, [str(value) for value in values.values], where)
 
 
-def _cells(path: Path) -> tuple[list[str], list[list[str]], bool]:
-    """Headings and rows of equal length."""
+def _cells(path: Path, rule: TableFile) -> Cells:
     if not path.is_file():
         raise StatisticsError(f"no table at {path}")
-    try:
-        lines, comma = read_lines(path)
-    except Exception as error:  # openpyxl raises what zipfile, XML and its own parsers raise
-        raise StatisticsError(f"cannot read {path} as a table: {type(error).__name__}: {error}") from error
-    if len(lines) < 2:
-        raise StatisticsError(f"{path} has {len(lines)} rows, expected a row of headings and a row per patient")
-    header = [name.strip() or BLANK for name in lines[0]]
-    while (
-        header
-        and header[-1] == BLANK
-        and not any(len(line) >= len(header) and line[len(header) - 1].strip() for line in lines[1:])
-    ):
-        header.pop()
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    if twice:
-        raise StatisticsError(f"{path} has the heading {twice[0]!r} {header.count(twice[0])} times; rename the columns")
-    rows = []
-    for number, line in enumerate(lines[1:], 1):
-        if any(cell.strip() for cell in line[len(header) :]):
-            raise StatisticsError(f"{path}: data row {number} has {len(line)} cells under {len(header)} headings")
-        rows.append([*line[: len(header)], *[""] * (len(header) - len(line))])
-    return header, rows, comma
+    cells = read_cells(path, rule.sheet)
+    if not cells.n_rows:
+        raise StatisticsError(f"{path} has 1 rows, expected a row of headings and a row per patient")
+    return cells
 
 
 def _id_column(path: Path, header: Sequence[str], rule: TableFile) -> str:
-    known = {key(name): name for name in reversed(header)}
-    spellings = (rule.id,) if rule.id else _ID_SPELLINGS
-    found = rule.id if rule.id in header else next((known[key(s)] for s in spellings if key(s) in known), None)
+    found = find_column(header, (rule.id,) if rule.id else _ID_SPELLINGS)
     if found is None:
         expected = repr(rule.id) if rule.id else f"such as {', '.join(_ID_SPELLINGS[:4])}"
         raise StatisticsError(

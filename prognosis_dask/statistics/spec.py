@@ -23,6 +23,8 @@ class TableFile:
     ----------
     path
         A CSV or XLSX file, relative to the folder that is given on the command line.
+    sheet
+        Of an XLSX file with several; empty: the one with a column of patients.
     id
         The column of the patients' IDs; where its heading is blank, ``(blank)``. Empty: the usual spellings.
     id_format
@@ -37,6 +39,7 @@ class TableFile:
     """
 
     path: str
+    sheet: str = ""
     id: str = ""
     id_format: str = ""
     case_id: str = ""
@@ -49,7 +52,8 @@ class TableFile:
 class ColumnRule:
     """What is particular about a column, ``[column."NAME"]``; see :class:`prognosis_dask.statistics.columns.Encoding`.
 
-    ``copy_of``: the column is another one's copy, under this name (a radiomic volume as the volume, say).
+    ``copy_of``: the column is another one's copy, under this name (a radiomic volume as the volume, say). ``missing``:
+    what says that nothing is known, such as 999; ``NA``, ``unknown`` and their like do without being named.
     """
 
     family: str = ""
@@ -58,18 +62,22 @@ class ColumnRule:
     ordered: bool = False
     log: bool = False
     copy_of: str = ""
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class EndpointRule:
     """What is to be predicted, ``[endpoint]``: ``time`` and ``event``, or ``label``; empty: the usual spellings.
 
+    ``time_unit``: empty for what the heading says, else days. ``event_codes``: what each value of the event means,
+    where it does not say so itself: ``{ "1" = 0, "2" = 1 }`` for 2 seen and 1 censored.
     ``classes`` are the label's values in order; of two, the second is the positive one.
     """
 
     time: str = ""
     event: str = ""
-    time_unit: Literal["days", "months", "years"] = "days"
+    time_unit: Literal["", "days", "weeks", "months", "years"] = ""
+    event_codes: dict[str, int] = field(default_factory=dict)
     label: str = ""
     classes: tuple[str, ...] = ()
 
@@ -195,6 +203,8 @@ def check_spec(spec: ModelSpec, where: str) -> None:
         {"time": end.time, "event": end.event},
         "both time and event, or neither",
     )
+    codes = end.event_codes
+    expect(set(codes.values()) <= {0, 1}, "endpoint.event_codes", codes, "1 (seen) or 0 (censored) for each value")
     known = ", ".join(spec.procedure)
     named = f"one of the procedures: {known}" if known else "a [procedure.NAME] of that name, or no final"
     expect(not spec.final or spec.final in spec.procedure, "final", spec.final, named)

@@ -1,0 +1,131 @@
+"""Follow-up and event as tables write them: units, codes, and what is asked for instead of guessed."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias
+
+from prognosis_dask.cohort.not_known import known_cells
+
+Unit: TypeAlias = Literal["days", "weeks", "months", "years"]
+#: Days in a unit of follow-up time: a year is 365.25 days.
+DAYS = {"days": 1.0, "weeks": 7.0, "months": 365.25 / 12, "years": 365.25}
+#: Longer follow-up than anybody's life is in another unit, or a date.
+LONGEST_DAYS = 130 * 365.25
+
+#: How events are written, whatever the collection.
+EVENT_CODES: Mapping[str, int] = {
+    **dict.fromkeys(("1", "yes", "y", "true", "dead", "died", "deceased", "death", "event"), 1),
+    **dict.fromkeys(("recurred", "recurred/progressed", "progressed", "progression", "relapsed", "recurrence"), 1),
+    **dict.fromkeys(("0", "no", "n", "false", "alive", "living", "censored", "no event"), 0),
+    **dict.fromkeys(("diseasefree", "disease free", "disease-free", "progression-free", "event-free"), 0),
+}
+#: Codes that say nothing by themselves, so that a heading can turn them round.
+_BARE = frozenset(["1", "0", "yes", "no", "y", "n", "true", "false"])
+#: Headings under which 1 and yes mean that the event was not seen, or may.
+_TURNED = re.compile(r".*(censor|alive|living|survived|survivor|eventfree|diseasefree|progressionfree).*|cens")
+_CODE_AND_WORD = re.compile(r"([01])\s*[:=]\s*(\S.*)")
+_UNITS = {"days": r"days?|tage?|d", "weeks": r"weeks?|wks?|w", "months": r"months?|monate?|mon|mths?|mos?|m",
+          "years": r"years?|jahre?|yrs?|y"}  # fmt: skip
+
+
+def unit_of(heading: str) -> str:
+    """The unit of time that a heading names: days, weeks, months or years; empty where it names none, or two.
+
+    >>> unit_of("OS_MONTHS"), unit_of("Survival.time"), unit_of("time (d)"), unit_of("timeDays")
+    ('months', '', 'days', 'days')
+    """
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", heading).casefold()
+    found = set()
+    for unit, words in _UNITS.items():
+        alone = rf"[(\[]\s*({words})\s*[)\]]|(?<![a-z])({words.rpartition('|')[0]})(?![a-z])"
+        if re.search(alone, plain) or re.search(rf"({unit})(?![a-z])", plain):
+            found.add(unit)
+    return found.pop() if len(found) == 1 else ""
+
+
+def plain_code(text: str) -> str:
+    """What codes are compared by: 1.0 is 1, and case does not count.
+
+    >>> plain_code("1.0"), plain_code(" Dead")
+    ('1', 'dead')
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        return " ".join(text.split()).casefold()
+    return str(int(value)) if math.isfinite(value) and value.is_integer() else text.strip()
+
+
+def event_codes(
+    heading: str,
+    cells: Iterable[str],
+    known: Mapping[str, int] = EVENT_CODES,
+    given: Mapping[str, int] | None = None,
+    key: str = "event_codes",
+) -> dict[str, int]:
+    """What each of a column's values means: 1, the event was seen; 0, the case was censored.
+
+    Parameters
+    ----------
+    heading, cells
+        The column.
+    known
+        The words that are understood.
+    given
+        What somebody has said; nothing is inferred then.
+    key
+        Where it is said, for messages.
+
+    Returns
+    -------
+    dict
+        By :func:`plain_code`; values that are not understood, beside others that are, are not in it.
+
+    Raises
+    ------
+    ValueError
+        When the codes may mean one thing or the other: 1 and 2, 1 under a heading such as "alive".
+    """
+    values = {plain_code(cell) for cell in known_cells(list(cells), given or ()).texts if cell}
+    if given:
+        said = {plain_code(value): code for value, code in given.items()}
+        return {value: said[value] for value in values if value in said}
+    told = _told_by_heading(heading, values, known)
+    if told:
+        return told
+    if values <= {"1", "2"} and "2" in values:
+        raise ValueError(_asked(heading, values, key, "in R, SAS and SPSS 1 is often censored and 2 seen"))
+    if values and values <= _BARE and _TURNED.fullmatch(re.sub(r"[\W_]+", "", heading.casefold())):
+        raise ValueError(_asked(heading, values, key, "under this heading 1 may say that the event was not seen"))
+    codes = {}
+    for value in values:
+        if (both := _CODE_AND_WORD.fullmatch(value)) and known.get(both[2], int(both[1])) == int(both[1]):
+            codes[value] = int(both[1])
+        elif value in known:
+            codes[value] = known[value]
+    return codes
+
+
+def _told_by_heading(heading: str, values: set[str], known: Mapping[str, int]) -> dict[str, int]:
+    """What a heading such as "status (1 = censored, 2 = dead)" says of the values."""
+    told = {
+        number: known[word]
+        for number, word in re.findall(r"(\d)\s*[=:]\s*([a-z]+)", heading.casefold())
+        if number in values and word in known and word not in _BARE
+    }
+    rest = values - told.keys()
+    if len(told) == 1 and len(rest) == 1:
+        told[rest.pop()] = 1 - next(iter(told.values()))
+        return told
+    return told if told and not rest else {}
+
+
+def _asked(heading: str, values: set[str], key: str, why: str) -> str:
+    first, *others = sorted(values)
+    example = ", ".join(f"{json.dumps(value)} = {code}" for value, code in ((first, 0), *((o, 1) for o in others)))
+    held = " and ".join(map(repr, sorted(values)))
+    return f"{heading} holds {held}, and {why}: say which is which, {key} = {{ {example} }} (1: seen, 0: censored)"

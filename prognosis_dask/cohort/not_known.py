@@ -1,0 +1,94 @@
+"""Which cells of a column say that a value is not known, and which words are values that look so.
+
+``None`` in a column of numbers is no number; among Former and Current it is a smoker's answer. So a column decides:
+
+* what a specification names as a level or a class is a value, whatever it is;
+* ``NA``, ``unknown``, ``?`` and their like are not known, everywhere;
+* ``None`` is a value among words, and ``-`` beside a ``+``; among numbers both are not known.
+
+Nothing is emptied in silence: :func:`known_cells` counts it by word.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+#: Not known in every column.
+NOT_KNOWN = frozenset(
+    [
+        *("na", "n/a", "n.a.", "nan", "<na>", "null", "#n/a", "#na", ".", "?", "--", "'--", "unknown", "[unknown]"),
+        *("not known", "not available", "[not available]", "not reported", "not evaluated", "[not evaluated]"),
+        "missing",
+    ]
+)
+#: Not known among numbers; among words a value, where :func:`known_cells` says so.
+_EITHER = frozenset(["none", "-"])
+
+
+@dataclass(frozen=True)
+class KnownCells:
+    """A column's cells, empty where not known.
+
+    Attributes
+    ----------
+    texts
+        The cells.
+    emptied
+        How often which word was taken as not known.
+    kept
+        How often which word is a value, though elsewhere it says that nothing is known.
+    """
+
+    texts: list[str]
+    emptied: Mapping[str, int] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
+
+
+def says_unknown(text: str) -> bool:
+    """Whether a single value, of no column, says that it is not known.
+
+    >>> says_unknown("n/a"), says_unknown(" - "), says_unknown("no")
+    (True, True, False)
+    """
+    plain = text.strip().casefold()
+    return not plain or plain in NOT_KNOWN or plain in _EITHER
+
+
+def known_cells(texts: Sequence[str], named: Collection[str] = (), also: Collection[str] = ()) -> KnownCells:
+    """The cells of a column, empty where not known.
+
+    Parameters
+    ----------
+    texts
+        Cells without blanks around them.
+    named
+        Words that are values: a specification's levels or classes. Case does not count.
+    also
+        Words that say "not known" in this column besides the usual ones; they win over ``named``.
+    """
+    more, values = ({word.casefold() for word in words} for words in (also, named))
+    words = {text: text.casefold() for text in set(texts)}
+    doubtful = {text for text, word in words.items() if word in more or word in NOT_KNOWN or word in _EITHER}
+    if not doubtful:
+        return KnownCells(list(texts))
+    others = [words[text] for text in texts if text and text not in doubtful]
+    among_words = 2 * sum(map(_is_number, others)) <= len(others) and bool(others)
+    signs = any("+" in word for word in others)
+    values |= ({"none"} if among_words else set()) | ({"-"} if among_words and signs else set())
+    gone = {text for text in doubtful if words[text] in more or words[text] not in values}
+    counts = Counter(text for text in texts if text in doubtful)
+    return KnownCells(
+        ["" if text in gone else text for text in texts],
+        {text: counts[text] for text in sorted(gone)},
+        {text: counts[text] for text in sorted(doubtful - gone)},
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

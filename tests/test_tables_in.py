@@ -1,0 +1,328 @@
+"""What a table's cells mean: words that say nothing is known, codes, units, rows that are only numbered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prognosis_dask.cohort.case import read_cases
+from prognosis_dask.cohort.clinical import read_clinical
+from prognosis_dask.cohort.collections import COLLECTIONS, resolve
+from prognosis_dask.cohort.endpoints import event_codes, unit_of
+from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.cohort.not_known import known_cells
+from prognosis_dask.cohort.problems import read_problems
+from prognosis_dask.errors import Code, JobError, StatisticsError
+from prognosis_dask.job import CohortSection, cohort_section
+from prognosis_dask.statistics.reading import ReadTable, find_tables, read_tables
+from prognosis_dask.statistics.spec import ColumnRule, EndpointRule, ModelSpec
+
+GENERIC = COLLECTIONS["generic"]
+
+
+def read(folder: Path, columns: dict[str, object], spec: ModelSpec | None = None, n: int = 24) -> ReadTable:
+    """A table of n patients with a random feature, times and events, and these columns."""
+    rng = np.random.default_rng(0)
+    table: dict[str, list[object]] = {
+        "PatientID": [f"P{i}" for i in range(n)],
+        "x": rng.normal(size=n).tolist(),
+        "time_days": rng.integers(10, 900, n).tolist(),
+        "event": rng.permutation(np.arange(n) % 3 > 0).astype(int).tolist(),
+    }
+    for name, cells in columns.items():
+        table[name] = [cells[i % len(cells)] for i in range(n)] if isinstance(cells, (list, tuple)) else list(cells)  # type: ignore[call-overload]
+    lines = [";".join(table), *(";".join(map(str, row)) for row in zip(*table.values(), strict=True))]
+    (folder / "t.csv").write_text("\n".join(lines), encoding="utf-8")
+    spec = spec or ModelSpec()
+    return read_tables(find_tables([folder / "t.csv"], spec), spec)
+
+
+def said(found: ReadTable) -> str:
+    return " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("cells", "named", "expected"),
+    [
+        (["None", "Former", "Current", "NA"], (), ["None", "Former", "Current", ""]),
+        (["None", "1.5", "2"], (), ["", "1.5", "2"]),
+        (["+", "-", "?"], (), ["+", "-", ""]),
+        (["HPV+", "-", "unknown"], (), ["HPV+", "-", ""]),
+        (["male", "female", "-"], (), ["male", "female", ""]),
+        (["male", "female", "-"], ("male", "female", "-"), ["male", "female", "-"]),
+        (["NA", "DE", "US"], ("NA", "DE", "US"), ["NA", "DE", "US"]),
+        (["nan", "Nan", "x"], (), ["", "", "x"]),
+        (["0", "N/A", "1"], (), ["0", "", "1"]),
+    ],
+)
+def test_what_is_not_known_depends_on_the_column_and_on_what_is_named(
+    cells: list[str], named: tuple[str, ...], expected: list[str]
+) -> None:
+    found = known_cells(cells, named)
+    assert found.texts == expected
+    assert sum(found.emptied.values()) == expected.count("")
+
+
+def test_what_is_emptied_and_what_is_kept_is_counted_aloud(tmp_path: Path) -> None:
+    found = read(tmp_path, {"smoking": ["None", "Former", "NA"], "hpv": ["+", "-"], "sex": ["m", "f", "-", "m"]})
+    assert len({"smoking=Former", "smoking=None", "hpv=-", "hpv=+"} & {*found.table.features}) == 2
+    assert "Taken as not known: smoking 'NA' in 8 rows, sex '-' in 6 rows; levels in [column.NAME]" in said(found)
+    assert "Taken as a value: smoking 'None' in 8 rows, hpv '-' in 12 rows; missing in [column.NAME]" in said(found)
+    rule = {"smoking": ColumnRule(missing=("None",)), "sex": ColumnRule(levels=("m", "f", "-"))}
+    found = read(tmp_path, {"smoking": ["None", "Former", "Now"], "sex": ["m", "f", "-"]}, ModelSpec(column=rule))
+    assert {"sex=f", "sex=-"} <= {*found.table.features}
+    assert len({"smoking=Now", "smoking=Former"} & {*found.table.features}) == 1
+    assert np.isnan(found.table.X).any(axis=1).sum() == 8
+
+
+def test_named_classes_win_over_words_for_not_known(tmp_path: Path) -> None:
+    rule = EndpointRule(label="mutation", classes=("None", "IDH"))
+    found = read(tmp_path, {"mutation": ["None", "IDH", "NA"]}, ModelSpec(endpoint=rule))
+    assert np.bincount(found.table.endpoint.label).tolist() == [8, 8]  # type: ignore[union-attr]
+    assert "mutation 'NA' in 8 rows was taken as not known" in said(found)
+
+
+def test_a_number_that_stands_for_not_known_is_told_and_can_be_named(tmp_path: Path) -> None:
+    cells = {"T": [1, 2, 3, 9], "age": [60, 61, 99, 98, 97, 55], "psa": [3.1, 0.2, -1, 8.5]}
+    found = read(tmp_path, cells)
+    assert 'T is 9 in 6 rows, far from the others (1 to 3): if that means not known, say missing = ["9"]' in said(found)
+    assert "psa is -1 in 6 rows" in said(found)
+    assert "age is 99" not in said(found)
+    found = read(tmp_path, cells, ModelSpec(column={"T": ColumnRule(missing=("9",))}))
+    assert int(np.isnan(found.table.X[:, found.table.features.index("T")]).sum()) == 6
+
+
+@pytest.mark.parametrize(
+    ("heading", "cells", "expected"),
+    [
+        ("event", ["1", "0"], {"1": 1, "0": 0}),
+        ("event", ["1.0", "0.0"], {"1": 1, "0": 0}),
+        ("event", ["TRUE", "False"], {"true": 1, "false": 0}),
+        ("vital status", ["Dead", "Alive", "NA"], {"dead": 1, "alive": 0}),
+        ("OS_STATUS", ["0:LIVING", "1:DECEASED"], {"0:living": 0, "1:deceased": 1}),
+        ("DSS_STATUS", ["0:ALIVE OR DEAD TUMOR FREE", "1:DEAD WITH TUMOR"],
+         {"0:alive or dead tumor free": 0, "1:dead with tumor": 1}),
+        ("DFS_STATUS", ["DiseaseFree", "Recurred/Progressed"], {"diseasefree": 0, "recurred/progressed": 1}),
+        ("status (1 = censored, 2 = dead)", ["1", "2"], {"1": 0, "2": 1}),
+        ("OS 0=dead", ["1", "0"], {"1": 0, "0": 1}),
+        ("censored", ["dead", "censored"], {"dead": 1, "censored": 0}),
+        ("event", ["0", "1", "2"], {"0": 0, "1": 1}),  # the 2 is a fault of its row
+        ("event", ["0:DECEASED", "1:LIVING"], {}),
+    ],
+)  # fmt: skip
+def test_codes_of_the_event_that_can_mean_one_thing_only_are_read(
+    heading: str, cells: list[str], expected: dict[str, int]
+) -> None:
+    assert event_codes(heading, cells) == expected
+
+
+@pytest.mark.parametrize(
+    ("heading", "cells"),
+    [
+        ("status", ["1", "2"]),
+        ("status", ["2"]),
+        ("alive", ["1", "0"]),
+        ("Censored", ["yes", "no"]),
+        ("cens", ["0", "1"]),
+    ],
+)
+def test_codes_of_the_event_that_may_mean_either_are_asked_for(heading: str, cells: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"event_codes = \{"):
+        event_codes(heading, cells)
+    given = dict(zip(cells, (1, 0), strict=False))
+    assert event_codes(heading, cells, given=given) == given
+
+
+def test_event_codes_of_a_specification_are_followed(tmp_path: Path) -> None:
+    columns = {"status": ["1", "2"]}
+    rule = EndpointRule(time="time_days", event="status")
+    with pytest.raises(StatisticsError, match=r'endpoint.event_codes = \{ "1" = 0, "2" = 1 \}'):
+        read(tmp_path, columns, ModelSpec(endpoint=rule))
+    rule = EndpointRule(time="time_days", event="status", event_codes={"1": 0, "2": 1})
+    assert read(tmp_path, columns, ModelSpec(endpoint=rule, exclude=("event",))).table.event.sum() == 12
+
+
+def test_a_none_among_events_is_not_dropped_in_silence(tmp_path: Path) -> None:
+    rule = EndpointRule(time="time_days", event="what")
+    with pytest.raises(StatisticsError, match="column 'what' holds 'None' in data row 1, expected"):
+        read(tmp_path, {"what": ["None", "death"]}, ModelSpec(endpoint=rule))
+
+
+@pytest.mark.parametrize(
+    ("heading", "unit"),
+    [("OS_MONTHS", "months"), ("OSmonths", "months"), ("time (d)", "days"), ("FU_yrs", "years"), ("week", "weeks"),
+     ("survival_in_days", "days"), ("time", ""), ("Survival.time", ""), ("days_and_months", ""), ("modality", ""),
+     ("Time - diagnosis to last follow-up (days)", "days"), ("fu_mo", "months"), ("my time", "")],
+)  # fmt: skip
+def test_a_heading_says_the_unit_of_time(heading: str, unit: str) -> None:
+    assert unit_of(heading) == unit
+
+
+def test_a_unit_is_taken_from_the_heading_the_specification_or_told(tmp_path: Path) -> None:
+    cells = {"OS_MONTHS": [12, 24, 36, 60], "t": [1, 2, 3, 5]}
+    exclude = ("time_days", "t")
+    found = read(tmp_path, cells, ModelSpec(endpoint=EndpointRule(time="OS_MONTHS", event="event"), exclude=exclude))
+    assert found.table.time_days[0] == pytest.approx(365.25)
+    exclude = ("time_days", "OS_MONTHS")
+    found = read(tmp_path, cells, ModelSpec(endpoint=EndpointRule(time="t", event="event"), exclude=exclude))
+    assert "t was taken in days, since nothing says its unit: time_unit in [endpoint]" in said(found)
+    rule = EndpointRule(time="t", event="event", time_unit="years")
+    found = read(tmp_path, cells, ModelSpec(endpoint=rule, exclude=exclude))
+    assert found.table.time_days[0] == pytest.approx(365.25)
+    rule = EndpointRule(time="OS_MONTHS", event="event", time_unit="days")
+    found = read(tmp_path, cells, ModelSpec(endpoint=rule, exclude=("time_days", "t")))
+    assert "its heading says months" in said(found)
+
+
+def test_follow_up_longer_than_a_life_is_refused(tmp_path: Path) -> None:
+    rule = EndpointRule(time="last", event="event")
+    with pytest.raises(StatisticsError, match="column 'last' is 20200131 days in data row 1, longer than a life"):
+        read(tmp_path, {"last": [20200131, 20210131]}, ModelSpec(endpoint=rule))
+
+
+ROWS = np.arange(24)
+SHUFFLED = np.random.default_rng(3).permutation(24)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "why"),
+    [
+        ("Unnamed: 0", SHUFFLED * 7, "has no heading"),
+        ("row", ROWS, "names the rows"),
+        ("z", ROWS + 1, "counts the rows"),
+        ("z", 1000 - 5 * ROWS, "counts the rows"),
+        ("z", SHUFFLED + 1, "numbers the rows"),
+        ("z", np.cumsum(1 + SHUFFLED % 3), "counts the rows"),
+        ("hospital number", 4_000_000 + SHUFFLED * 991, "names the rows"),
+        ("MRN", 4_000_000 + SHUFFLED * 991, "names the rows"),
+        ("z", 20200101 + SHUFFLED, "holds dates or times"),
+        ("z", 1_580_000_000 + SHUFFLED * 86_400, "holds dates or times"),
+        ("date_of_ct", 43_000 + SHUFFLED * 17, "holds dates"),
+        ("z", [f"2020-01-{1 + i % 12:02d}" for i in ROWS], "holds dates"),
+        ("z", [f"{1 + i % 12}.3.2020" for i in ROWS], "holds dates"),
+    ],
+)  # fmt: skip
+def test_a_column_that_numbers_names_or_dates_the_rows_is_no_feature_unless_named(
+    name: str, cells: object, why: str, tmp_path: Path
+) -> None:
+    found = read(tmp_path, {name: list(cells)})  # type: ignore[call-overload]
+    assert found.table.features == ("x",)
+    assert f"{name} ({why})" in said(found)
+    if not isinstance(cells, list):
+        named = read(tmp_path, {name: list(cells)}, ModelSpec(column={name: ColumnRule()}))  # type: ignore[call-overload]
+        assert name in named.table.features
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("age", ROWS + 40),
+        ("voxels_in_roi", 1000 + SHUFFLED * 313),
+        ("year", 2000 + SHUFFLED % 7),
+        ("ki67", SHUFFLED % 20),
+        ("slope", ROWS * 0.5),
+        ("updated_score", SHUFFLED % 5),
+    ],
+)
+def test_whole_numbers_that_describe_a_patient_stay_features(name: str, cells: np.ndarray, tmp_path: Path) -> None:
+    assert name in read(tmp_path, {name: list(cells)}).table.features
+
+
+def test_numbers_with_units_are_no_levels(tmp_path: Path) -> None:
+    found = read(tmp_path, {"size": ["12 mm", "1.2 cm", "15 mm"], "crp": ["<5", ">100", "<3"]})
+    assert found.table.features == ("x",)
+    assert "size (holds numbers with units or signs, such as '12 mm': write the numbers alone)" in said(found)
+
+
+def test_headings_of_other_scripts_are_told_apart(tmp_path: Path) -> None:
+    columns = {"年龄": [60, 70, 50, 40, 66], "生存时间": [100, 200, 300], "死亡": [1, 0, 1, 1, 0, 0, 1]}
+    spec = ModelSpec(endpoint=EndpointRule(time="生存时间", event="死亡"), exclude=("time_days", "event"))
+    found = read(tmp_path, columns, spec)
+    assert found.table.time_days[:3].tolist() == [100, 200, 300]
+    assert "年龄" in found.table.features
+
+
+def test_an_exact_heading_is_preferred_to_one_that_is_spelt_alike(tmp_path: Path) -> None:
+    columns = {"OS.time": [1, 2], "os_time": [300, 400]}
+    spec = ModelSpec(endpoint=EndpointRule(time="os_time", event="event"), exclude=("OS.time",))
+    assert read(tmp_path, columns, spec).table.time_days[0] == 300
+
+
+def test_levels_that_are_long_numbers_are_told_apart(tmp_path: Path) -> None:
+    found = read(tmp_path, {"site": [1234567, 1234568]}, ModelSpec(site="site"))
+    assert {*found.table.site} == {"1234567", "1234568"}
+
+
+def test_one_patient_spelt_in_two_ways_stays_one_patient(tmp_path: Path) -> None:
+    text = "case_id,patient_id,x,time_days,event\n" + "".join(
+        f"c{i},{name},{i * i},5,1\n" for i, name in enumerate(["P1", "p1", "P 1", "P2", "P2.0"])
+    )
+    (tmp_path / "t.csv").write_text(text)
+    found = read_tables(find_tables([tmp_path / "t.csv"], ModelSpec()))
+    assert found.table.patient_ids == ("P1", "P1", "P1", "P2", "P2.0")
+
+
+def clinical(folder: Path, text: str, **section: object) -> dict[str, tuple[float | None, int | None, str]]:
+    (folder / "c.csv").write_text(text, encoding="utf-8")
+    rules = resolve(cohort_section(dict(section), ()))
+    rows = read_clinical(folder / "c.csv", rules.collection).rows.values()
+    return {row.patient_id: (row.time_days, row.event, row.fault) for row in rows}
+
+
+def test_a_clinical_table_with_events_of_one_and_two_is_asked_about(tmp_path: Path) -> None:
+    text = "PatientID,time_days,event\nP1,100,1\nP2,200,2\n"
+    found = clinical(tmp_path, text)
+    assert all(event is None and "cohort.event_codes = {" in fault for _, event, fault in found.values())
+    found = clinical(tmp_path, text, event_codes={"1": 0, "2": 1})
+    assert found == {"P1": (100, 0, ""), "P2": (200, 1, "")}
+    with pytest.raises(JobError, match=r"cohort.event_codes is \{'1': 2\}, expected 1 \(seen\) or 0"):
+        clinical(tmp_path, text, event_codes={"1": 2})
+
+
+def test_a_clinical_tables_columns_unit_and_sheet_can_be_named(tmp_path: Path) -> None:
+    text = "PatientID,OS_MONTHS,OS_STATUS\nP1,12,1:DECEASED\nP2,24,0:LIVING\n"
+    found = clinical(tmp_path, text, time_column="OS_MONTHS", event_column="OS_STATUS")
+    assert found == {"P1": (pytest.approx(365.25), 1, ""), "P2": (pytest.approx(730.5), 0, "")}
+    found = clinical(tmp_path, text, time_column="OS_MONTHS", event_column="OS_STATUS", time_unit="years")
+    assert found["P1"][0] == pytest.approx(12 * 365.25)
+    overridden = cohort_section({}, ["cohort.time_unit=months", 'cohort.event_codes={"1"=0,"2"=1}'])
+    assert (overridden.time_unit, overridden.event_codes) == ("months", {"1": 0, "2": 1})
+    with pytest.raises(JobError, match="an index takes the keys of cohort only"):
+        cohort_section({}, ["image.margin_mm=3"])
+
+
+def test_a_follow_up_that_is_a_date_is_a_fault_of_its_row(tmp_path: Path) -> None:
+    found = clinical(tmp_path, "PatientID,time_days,event\nP1,20200131,1\nP2,200,0\n")
+    assert "longer than a life" in found["P1"][2]
+    assert found["P2"] == (200, 0, "")
+
+
+def test_rows_of_a_patient_that_disagree_leave_the_value_empty_with_a_warning(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    text = "ID,time_days,event,age,sex\nbrain1,5,1,60,m\nbrain1,5,1,70,m\nbreast1,5,0,50,\nbreast1,5,0,,f\n"
+    (tmp_path / "c.csv").write_text(text)
+    index_cohort([shared_data / "pyradiomics"], tmp_path / "out", CohortSection(clinical=str(tmp_path / "c.csv")))
+    cases = {case.patient_id: case.covariates for case in read_cases(tmp_path / "out" / "cases.csv")}
+    assert cases == {"brain1": {"age": "", "sex": "m"}, "breast1": {"age": "50", "sex": "f"}}
+    [problem] = read_problems(tmp_path / "out" / "problems.csv")
+    assert (problem.code, problem.severity, problem.patient_id) == (Code.CLINICAL_TABLE, "warning", "brain1")
+    assert "age is '60' and '70'" in problem.reason
+
+
+def test_ids_that_a_spreadsheet_has_shortened_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"'1.23457E\+11' is a number that a spreadsheet program has shortened"):
+        clinical(tmp_path, "PatientID,time_days,event\n1.23457E+11,100,1\n")
+
+
+def test_words_of_a_clinical_table_stay_as_they_are_and_numbers_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("ID,time_days,event,age,country\nP1,5,1,NA,NA\nP2,5,1,60,DE\nP3,6,0,n/a,NA\n")
+    table = read_clinical(tmp_path / "c.csv", GENERIC)
+    assert [row.covariates for row in table.rows.values()] == [
+        {"age": "", "country": "NA"}, {"age": "60", "country": "DE"}, {"age": "", "country": "NA"},
+    ]  # fmt: skip
+    assert table.notes == ("Taken as not known among numbers: age 'NA' in 1 row, 'n/a' in 1 row.",) or list(
+        table.notes
+    ) == ["Taken as not known among numbers: age 'NA' in 1 row, 'n/a' in 1 row."]
