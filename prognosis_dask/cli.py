@@ -151,6 +151,10 @@ def _parser() -> argparse.ArgumentParser:
     _out_argument(agree, "agreement per feature, families, violin plot")
     agree.add_argument("--threshold", type=float, default=0.85, help="concordance of a reproducible feature (0.85)")
     agree.add_argument("--modalities", type=_names, default=(), metavar="A,B", help="cases of A with those of B: CT,MR")
+    agree.add_argument(
+        "--columns", type=_id_columns, metavar="PART=NAME,...", help="of a table: patient, case, run, roi, modality"
+    )
+    agree.add_argument("--pooled", action="store_true", help="all regions of interest together, by a mixed model")
     agree.set_defaults(command=_reproducibility)
 
     synth = add_command(commands, "synth", "write a made cohort: images, masks and a clinical table")
@@ -241,8 +245,22 @@ def _reproducibility(arguments: argparse.Namespace) -> None:
         arguments.out,
         threshold=arguments.threshold,
         modalities=arguments.modalities,
+        columns=arguments.columns,
+        pooled=arguments.pooled,
     )
     print(found)
+
+
+def _id_columns(text: str) -> Any:
+    from dataclasses import fields
+
+    from prognosis_dask.statistics.pairing import IdColumns
+
+    named = dict(part.partition("=")[::2] for part in text.split(","))
+    known = [one.name for one in fields(IdColumns)]
+    if not set(named) <= set(known) or not all(named.values()):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected {'=NAME, '.join(known)}=NAME, or some of them")
+    return IdColumns(**named)
 
 
 def _names(text: str) -> tuple[str, ...]:

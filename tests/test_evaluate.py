@@ -114,7 +114,8 @@ def test_every_table_has_one_set_of_columns_and_both_procedures(tables: dict[str
         "predictions": "procedure repeat fold case_id patient_id risk_score group survival_200 survival_400",
         "selection": "procedure feature share",
         "measures": "procedure measure horizon_days value lower upper in_sample note",
-        "differences": "a b measure difference lower upper p p_holm p_corrected p_wilcoxon lower_drawn upper_drawn note",
+        "differences": "a b measure difference lower upper p p_holm p_corrected p_wilcoxon lower_drawn upper_drawn "
+        "note",
         "auc_t": "procedure time_days auc lower upper",
         "calibration": "procedure horizon_days kind predicted observed lower upper",
         "net_benefit": "procedure horizon_days threshold net_benefit lower upper treat_all",

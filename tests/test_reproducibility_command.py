@@ -16,7 +16,7 @@ from prognosis_dask.cli import main
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.report.agreement_figures import agreement_violins
-from prognosis_dask.statistics.pairing import pair, read_measurement
+from prognosis_dask.statistics.pairing import IdColumns, pair, read_measurement
 from prognosis_dask.statistics.reproducibility import agreement_rows, family_rows, read_reproducible
 from prognosis_dask.statistics.spec import load_spec
 from prognosis_dask.store.features import build_features, write_features
@@ -151,6 +151,45 @@ def test_two_lesions_on_one_scan_are_no_test_and_retest(tmp_path: Path) -> None:
         prognosis_dask.reproducibility(tmp_path / "lesions.csv")
     found = prognosis_dask.reproducibility(tmp_path / "lesions.csv", tmp_path / "lesions.csv")
     assert (found.pairs, found.by) == (8, "patient and region of interest")
+
+
+def regions_table(patients: int = 60) -> pd.DataFrame:
+    """Two runs of four regions whose means lie far apart; within each the truth is ICC = 0.5."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(patients):
+        for region, mean in zip("abcd", (0, 10, 20, 30), strict=True):
+            value = mean + rng.normal()
+            rows += [(f"P{number}", region, run, value + rng.normal()) for run in ("first", "second")]
+    return pd.DataFrame(rows, columns=["Subject No", "structure", "scan", "x"])
+
+
+def test_regions_are_compared_each_by_itself_and_pooled_only_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    regions_table().to_csv(tmp_path / "t.csv", index=False)
+    columns = ["--columns", "patient=Subject No,roi=structure,run=scan"]
+    main(["reproducibility", str(tmp_path / "t.csv"), *columns, "-o", str(tmp_path / "each")])
+    each = pd.read_csv(tmp_path / "each" / "agreement.csv")
+    assert each["roi"].tolist() == list("abcd")
+    assert each["n"].tolist() == [60] * 4
+    assert each["icc_1_1"].between(0.2, 0.75).all()
+    assert "Each region by itself" in capsys.readouterr().out
+    main(["reproducibility", str(tmp_path / "t.csv"), *columns, "--pooled", "-o", str(tmp_path / "pooled")])
+    (row,) = pd.read_csv(tmp_path / "pooled" / "agreement.csv").to_dict("records")
+    assert row["n"] == 240
+    assert row["icc_1_1"] == pytest.approx(0.5, abs=0.12)
+    assert row["icc_1_1_lower"] < 0.5 < row["icc_1_1_upper"]
+
+
+def test_columns_that_a_table_lacks_and_more_than_two_runs_are_refused(tmp_path: Path) -> None:
+    frame = regions_table(4)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(StatisticsError, match=r"no column 'visit' .run.; it has Subject No, structure, scan, x"):
+        prognosis_dask.reproducibility(tmp_path / "t.csv", columns=IdColumns(patient="Subject No", run="visit"))
+    frame.loc[0, "scan"] = "third"
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(StatisticsError, match=r"names 3 runs .first, second, third., expected two"):
+        prognosis_dask.reproducibility(tmp_path / "t.csv", columns=IdColumns(patient="Subject No", run="scan"))
 
 
 def test_a_patient_with_two_rows_on_one_side_is_left_out_and_not_guessed(tmp_path: Path) -> None:

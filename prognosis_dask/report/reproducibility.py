@@ -15,7 +15,15 @@ from prognosis_dask.counting import count
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.folders import expect_writable
 from prognosis_dask.report.agreement_figures import agreement_violins
-from prognosis_dask.statistics.pairing import Pairs, of_modality, pair, pair_within, read_measurement
+from prognosis_dask.statistics.pairing import (
+    IdColumns,
+    Pairs,
+    of_modality,
+    of_runs,
+    pair,
+    pair_within,
+    read_measurement,
+)
 from prognosis_dask.statistics.reproducibility import THRESHOLD, agreement_rows, family_rows, reproducible_features
 
 
@@ -52,11 +60,17 @@ class Reproducibility:
         lines = [
             f"{count(self.pairs, 'pair')} by {self.by}; {count(len(self.left_out), 'case')} without a partner{rest}"
         ]
-        lines += [
-            f"{row['family']}: concordance {row['mean_ccc']:.2f} on average, {row['median_ccc']:.2f} in the middle; "
-            f"{row['reproducible']} of {count(row['determined'], 'feature')} at {row['threshold']:g} or above"
-            for row in self.families
-        ]
+        for row in self.families:
+            whose = f"{row['family']} of {row['roi']}" if row["roi"] else row["family"]
+            lines.append(
+                f"{whose}: concordance {row['mean_ccc']:.2f} on average, {row['median_ccc']:.2f} in the middle; "
+                f"{row['reproducible']} of {count(row['determined'], 'feature')} at {row['threshold']:g} or above"
+            )
+        if len({row["roi"] for row in self.families}) > 1:
+            lines.append(
+                f"Each region by itself; {count(len(self.reproducible), 'feature')} reach it in every one. "
+                "--pooled takes all regions together by a mixed model."
+            )
         return "\n".join(lines)
 
 
@@ -67,6 +81,8 @@ def reproducibility(
     *,
     threshold: float = THRESHOLD,
     modalities: Sequence[str] = (),
+    columns: IdColumns | None = None,
+    pooled: bool = False,
 ) -> Reproducibility:
     """Compare two measurements of the same patients, feature by feature.
 
@@ -78,9 +94,9 @@ def reproducibility(
         A folder for the files; without it none are written:
 
         ================  =================================================================================
-        agreement.csv     feature, family, n, then ccc, icc_1_1, icc_2_1, icc_3_1, each with its interval
-        families.csv      family, features, determined, mean_ccc, median_ccc, ..., reproducible, share
-        reproducible.csv  feature: those whose concordance reaches the threshold; selection can read it
+        agreement.csv     feature, family, roi, n, then ccc, icc_1_1, icc_2_1, icc_3_1, each with its interval
+        families.csv      family, roi, features, determined, mean_ccc, median_ccc, ..., reproducible, share
+        reproducible.csv  feature: those that reach the threshold in every region; selection can read it
         violin.svg        the distribution of the concordance per family
         summary.json      what was compared, and how the rows were paired
         ================  =================================================================================
@@ -88,6 +104,10 @@ def reproducibility(
         Of the concordance correlation, above 0 and up to 1.
     modalities
         Two of them: cases of the one are compared with those of the other.
+    columns
+        Of tables: the columns that say whose row it is. With a ``run`` column one table holds both measurements.
+    pooled
+        All regions in one coefficient, by a mixed model; else each region of interest by itself.
 
     Raises
     ------
@@ -97,8 +117,8 @@ def reproducibility(
     if not 0 < threshold <= 1:
         raise StatisticsError(f"the threshold is {threshold:g}, expected a concordance above 0 and up to 1")
     expect_writable(out)
-    pairs = _pairs(first, second, modalities)
-    rows = agreement_rows(pairs)
+    pairs = _pairs(first, second, modalities, columns)
+    rows = agreement_rows(pairs, pooled=pooled)
     found = Reproducibility(
         rows,
         family_rows(rows, threshold),
@@ -114,18 +134,21 @@ def reproducibility(
             "second": str(second or first),
             "modalities": list(modalities),
             "threshold": threshold,
+            "pooled": pooled,
         }
         _write(found, Path(out), settings)
     return found
 
 
-def _pairs(first: Path | str, second: Path | str | None, modalities: Sequence[str]) -> Pairs:
-    one = read_measurement(first)
+def _pairs(first: Path | str, second: Path | str | None, modalities: Sequence[str], columns: IdColumns | None) -> Pairs:
+    one = read_measurement(first, columns)
+    if columns is not None and columns.run:
+        return pair(*of_runs(one))
     if not modalities:
-        return pair_within(one) if second is None else pair(one, read_measurement(second))
+        return pair_within(one) if second is None else pair(one, read_measurement(second, columns))
     if len(modalities) != 2:
         raise StatisticsError(f"--modalities {','.join(modalities)}: expected two of them, such as CT,MR")
-    other = one if second is None else read_measurement(second)
+    other = one if second is None else read_measurement(second, columns)
     return pair(of_modality(one, modalities[0]), of_modality(other, modalities[1]))
 
 
@@ -135,7 +158,9 @@ def _write(found: Reproducibility, folder: Path, settings: Mapping[str, Any]) ->
     _write_csv(folder / "families.csv", found.families)
     _write_csv(folder / "reproducible.csv", ({"feature": name} for name in found.reproducible), ("feature",))
     values = {
-        row["family"]: np.array([one["ccc"] for one in found.agreement if one["family"] == row["family"]])
+        " ".join(filter(None, (row["family"], row["roi"]))): np.array(
+            [one["ccc"] for one in found.agreement if (one["family"], one["roi"]) == (row["family"], row["roi"])]
+        )
         for row in found.families
     }
     (folder / "violin.svg").write_text(agreement_violins(values, settings["threshold"]), encoding="utf-8")

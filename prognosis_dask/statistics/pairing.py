@@ -27,6 +27,17 @@ _CASE_COLUMNS = ("caseid", "case")
 _OF_RUNS = frozenset(spec.name for spec in VARIABLES) - {"volume_ml"}
 
 
+@dataclass(frozen=True)
+class IdColumns:
+    """A table's columns that say whose row it is and when it was measured; empty: the usual spellings, no ``run``."""
+
+    patient: str = ""
+    case: str = ""
+    run: str = ""
+    roi: str = "roi"
+    modality: str = "modality"
+
+
 @dataclass(frozen=True, eq=False)
 class Measurement:
     """Features of cases, without an endpoint.
@@ -37,8 +48,8 @@ class Measurement:
         Shape (cases, features), NaN where a value is missing.
     features, families
         The columns' names, and what each is: "deep", "radiomics", "volume", ...; "other" where the name does not tell.
-    case_ids, patient_ids, rois, modalities
-        Whose row it is; the last two are empty texts where the source does not say.
+    case_ids, patient_ids, rois, modalities, runs
+        Whose row it is, and of which measurement; the last three are empty texts where the source does not say.
     ignored
         Columns that are no features: they hold words, or the outcome.
     """
@@ -50,6 +61,7 @@ class Measurement:
     patient_ids: tuple[str, ...]
     rois: tuple[str, ...]
     modalities: tuple[str, ...]
+    runs: tuple[str, ...]
     ignored: tuple[str, ...] = ()
 
     def rows(self, at: Sequence[int]) -> Measurement:
@@ -61,6 +73,7 @@ class Measurement:
             patient_ids=tuple(self.patient_ids[i] for i in at),
             rois=tuple(self.rois[i] for i in at),
             modalities=tuple(self.modalities[i] for i in at),
+            runs=tuple(self.runs[i] for i in at),
         )
 
     def columns(self, at: Sequence[int]) -> Measurement:
@@ -93,14 +106,35 @@ class Pairs:
     left_out: tuple[str, ...]
     not_compared: tuple[str, ...]
 
+    def regions(self) -> dict[str, list[int]]:
+        """Positions of the pairs of each region; one region without a name where the two sides name theirs apart."""
+        names = [(region_of(a), region_of(b)) for a, b in zip(self.first.rois, self.second.rois, strict=True)]
+        if any(a != b for a, b in names):
+            return {"": list(range(len(names)))}
+        found: dict[str, list[int]] = {}
+        for i, (name, _) in enumerate(names):
+            found.setdefault(name, []).append(i)
+        return found
 
-def read_measurement(path: Path | str) -> Measurement:
+
+def region_of(roi: str) -> str:
+    """The ROI's name without case and without what tells a test from its retest.
+
+    >>> region_of("GTVp_test_man"), region_of("GTVp_retest_man")
+    ('gtvp_man', 'gtvp_man')
+    """
+    return _TEST.sub("", roi.casefold())
+
+
+def read_measurement(path: Path | str, columns: IdColumns | None = None) -> Measurement:
     """Read the features of a run, or of a table.
 
     Parameters
     ----------
     path
         A run's folder, its ``features.zarr`` or ``features.csv``, or any CSV or XLSX table with a column of patients.
+    columns
+        Of a table: which columns are no features but say whose row it is.
 
     Raises
     ------
@@ -118,7 +152,7 @@ def read_measurement(path: Path | str) -> Measurement:
         rows = read_rows(path)
     except Exception as error:  # openpyxl raises what zipfile, XML and its own parsers raise
         raise StatisticsError(f"{path} cannot be read as a table ({error}): give a CSV or XLSX file") from error
-    return _from_rows(rows, str(path))
+    return _from_rows(rows, str(path), columns or IdColumns())
 
 
 def _from_run(path: Path) -> Measurement:
@@ -133,20 +167,34 @@ def _from_run(path: Path) -> Measurement:
         np.concatenate([block for block, _, _ in blocks], axis=1),
         tuple(str(name) for _, names, _ in blocks for name in names),
         tuple(family for _, names, family in blocks for _ in names),
-        *(tuple(map(str, dataset[name].values)) for name in ("case", "patient_id", "roi", "modality")),
+        case_ids=tuple(map(str, dataset["case"].values)),
+        patient_ids=tuple(map(str, dataset["patient_id"].values)),
+        rois=tuple(map(str, dataset["roi"].values)),
+        modalities=tuple(map(str, dataset["modality"].values)),
+        runs=("",) * dataset.sizes["case"],
     )
 
 
-def _from_rows(rows: list[dict[str, str]], where: str) -> Measurement:
+def _from_rows(rows: list[dict[str, str]], where: str, named: IdColumns) -> Measurement:
     names = list(rows[0]) if rows else []
-    patient = next((n for wanted in _PATIENT_COLUMNS for n in names if key(n) == wanted), None)
+    default = IdColumns()
+    for part in ("patient", "case", "run", "roi", "modality"):
+        wanted = getattr(named, part)
+        if wanted != getattr(default, part) and wanted not in names:
+            raise StatisticsError(f"{where} has no column {wanted!r} ({part}); it has {', '.join(names[:8])}")
+    usual = (n for wanted in _PATIENT_COLUMNS for n in names if key(n) == wanted)
+    patient = named.patient or next(usual, None)
     if patient is None:
-        raise StatisticsError(f"{where} has no column patient_id; it has {', '.join(names[:8]) or 'no rows'}")
-    case = next((n for n in names if key(n) in _CASE_COLUMNS), None)
+        raise StatisticsError(
+            f"{where} has no column patient_id; it has {', '.join(names[:8]) or 'no rows'}: name it with "
+            "--columns patient=NAME"
+        )
+    case = named.case or next((n for n in names if key(n) in _CASE_COLUMNS), None)
     rows = [row for row in rows if row[patient]]
     columns: dict[str, FloatArray] = {}
     ignored = []
-    for name in (name for name in names if name not in (patient, case, *_OF_RUNS)):
+    ids = {patient, case, named.run, named.roi, named.modality, *_OF_RUNS}
+    for name in (name for name in names if name not in ids):
         texts = [row[name] for row in rows]
         values = np.array([number(text) for text in texts])
         is_number = bool(np.isfinite(values).any()) and np.isfinite(values).sum() == sum(map(bool, texts))
@@ -162,9 +210,10 @@ def _from_rows(rows: list[dict[str, str]], where: str) -> Measurement:
         tuple(family_of(name, "other") for name in columns),
         tuple(row[case] for row in rows) if case else patients,
         patients,
-        tuple(row.get("roi", "") for row in rows),
-        tuple(row.get("modality", "") for row in rows),
-        tuple(ignored),
+        rois=tuple(row.get(named.roi, "") for row in rows),
+        modalities=tuple(row.get(named.modality, "") for row in rows),
+        runs=tuple(row.get(named.run, "") for row in rows),
+        ignored=tuple(ignored),
     )
 
 
@@ -223,6 +272,23 @@ def of_modality(measured: Measurement, modality: str) -> Measurement:
     return measured.rows(at)
 
 
+def of_runs(measured: Measurement) -> tuple[Measurement, Measurement]:
+    """The rows of either of the two runs that a table's run column names, in the order of their names.
+
+    Raises
+    ------
+    StatisticsError
+        When it names another number of runs.
+    """
+    names = sorted(set(measured.runs))
+    if len(names) != 2:
+        raise StatisticsError(
+            f"the run column names {len(names)} runs ({', '.join(names[:5])}), expected two: keep the rows of two"
+        )
+    first, second = ([i for i, run in enumerate(measured.runs) if run == name] for name in names)
+    return measured.rows(first), measured.rows(second)
+
+
 def pair_within(measured: Measurement) -> Pairs:
     """Pair the two series of each patient in one run, test and retest for instance.
 
@@ -236,7 +302,7 @@ def pair_within(measured: Measurement) -> Pairs:
     """
     groups: dict[tuple[str, str], list[int]] = {}
     for i, (patient, roi) in enumerate(zip(measured.patient_ids, measured.rois, strict=True)):
-        groups.setdefault((patient_key(patient), _TEST.sub("", roi.casefold())), []).append(i)
+        groups.setdefault((patient_key(patient), region_of(roi)), []).append(i)
     pairs = [sorted(group, key=lambda i: _place(measured, i)) for group in groups.values() if len(group) == 2]
     if len(pairs) < FEWEST_PAIRS:
         patients = len({patient for patient, _ in groups})
