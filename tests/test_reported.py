@@ -90,6 +90,8 @@ TABLES: dict[str, TableCheck] = {
     "C_h78": reported_tables.it_is_the_table_of_the_others,
     "C_h79": reported_tables.it_is_the_table_of_the_others,
     "C_h88": reported_tables.it_is_the_table_of_the_others,
+    "C_h120": reported_models.what_separates_is_refused_without_a_penalty,
+    "C_j01": reported_models.what_is_collinear_is_refused_without_a_penalty,
     "C_k01": reported_models.a_single_volume_is_fitted_at_its_true_hazard_ratio,
 }
 
@@ -98,8 +100,6 @@ NOT_YET = {
     "B03_btcv_names",
     "B07_multilabel_rule",
     "B25_pet_units",
-    "C_h120",
-    "C_j01",
 }
 
 

@@ -14,7 +14,7 @@ from sklearn.svm import SVC
 from benchmarks.lung1_tables import read_deep
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.selection import rank_features, survival_label
-from prognosis_dask.statistics.svm import solve_dual
+from prognosis_dask.statistics.svm import Gram, solve_dual
 from prognosis_dask.statistics.table import FeatureTable
 
 
@@ -77,12 +77,12 @@ def test_dual_is_optimal(shape: tuple[int, int], C: float) -> None:
     X[1] = X[0]  # equal rows, of both classes
     X[2] = X[3]
     sign = np.where(np.arange(shape[0]) % 3 > 0, 1.0, -1.0)
-    dual = solve_dual(X @ X.T, sign, C, np.zeros(shape[0]))
+    dual = solve_dual(Gram(X @ X.T), sign, C, np.zeros(shape[0]))
     assert abs(dual.sum()) < 1e-9 * C * shape[0]
     assert ((dual * sign >= 0) & (dual * sign <= C)).all()
     assert duality_gap(X, sign, C, dual) < 1e-6 * C * shape[0]
     without = X[:, :-1]
-    warm = solve_dual(without @ without.T, sign, C, dual)
+    warm = solve_dual(Gram(without @ without.T), sign, C, dual)
     assert duality_gap(without, sign, C, warm) < 1e-6 * C * shape[0]
 
 

@@ -20,7 +20,7 @@ from prognosis_dask.statistics.selectors.mrmr import martingale_residuals, rank_
 from prognosis_dask.statistics.selectors.penalised import FALL, MIXING, STEPS, cox_entries, logistic_entries
 from prognosis_dask.statistics.selectors.stability import PAIRS, selection_share
 from prognosis_dask.statistics.selectors.univariate import false_discovery, rank_score_test, score_test
-from prognosis_dask.statistics.svm import solve_dual
+from prognosis_dask.statistics.svm import Gram, solve_dual
 from tests.made_tables import class_table, survival_table
 
 
@@ -167,7 +167,7 @@ def test_many_cases_have_the_same_machine_as_few(shape: tuple[int, int], C: floa
     X = rng.random(shape)
     X[1] = X[0]
     sign = np.where(X[:, 0] + 0.3 * rng.normal(size=shape[0]) > 0.5, 1.0, -1.0)
-    exact = solve_dual(X @ X.T, sign, C, np.zeros(shape[0]))
+    exact = solve_dual(Gram(X @ X.T), sign, C, np.zeros(shape[0]))
     found = solve_many_cases(X, sign, C)
     assert abs(found.sum()) < 1e-9 * C * shape[0]
     assert ((found * sign >= 0) & (found * sign <= C)).all()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
 
 #: Cases whose pairs are held in memory at a time.
 _BLOCK = 256
+#: Weights add up to less: sums of as many whole numbers, doubled, are exact in single precision.
+_EXACT = 2.0**22
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,18 @@ def uno_weight(event: BoolArray, uncensored: FloatArray, before_tau: BoolArray) 
 def concordance_drawn(
     time: FloatArray, event: BoolArray, risk: FloatArray, drawn: FloatArray, weight: FloatArray | None = None
 ) -> FloatArray:
-    """Harrell's C, or Uno's, for many weightings of the cases.
+    """Harrell's C, or Uno's, for many weightings of the cases: one of :func:`concordances_drawn`."""
+    return concordances_drawn(time, event, risk, drawn, (weight,))[0]
+
+
+def concordances_drawn(
+    time: FloatArray,
+    event: BoolArray,
+    risk: FloatArray,
+    drawn: FloatArray,
+    weights: Sequence[FloatArray | None],
+) -> list[FloatArray]:
+    """Harrell's C and Uno's for many weightings of the cases; both rest on the same sums over pairs.
 
     Parameters
     ----------
@@ -99,22 +114,40 @@ def concordance_drawn(
         Shape (cases,).
     drawn
         How often each case counts, shape (draws, cases).
-    weight
-        What the pairs of each earlier case count, shape (cases,): :func:`uno_weight`; None for Harrell's C.
+    weights
+        For each figure what the pairs of each earlier case count, shape (cases,): :func:`uno_weight`; None for
+        Harrell's C.
 
     Returns
     -------
-    FloatArray
-        Shape (draws,); NaN where no pair is comparable.
+    list of FloatArray
+        For each figure shape (draws,); NaN where no pair is comparable.
     """
-    agreed, comparable = np.zeros(len(drawn)), np.zeros(len(drawn))
-    for rows, before in _pairs(time, event):
-        earlier = drawn[:, rows] if weight is None else drawn[:, rows] * weight[rows]
-        higher = 0.5 * (risk[rows, None] >= risk) + 0.5 * (risk[rows, None] > risk)
-        agreed += np.einsum("dn,dn->d", earlier @ (before * higher), drawn)
-        comparable += np.einsum("dn,dn->d", earlier @ before.astype(np.float64), drawn)
-    value = np.full(len(drawn), np.nan)
-    return np.divide(agreed, comparable, out=value, where=comparable > 0)
+    order = np.lexsort((~event, time))  # whom a case with the event precedes, is what comes after its ties
+    time, event, risk, drawn = time[order], event[order], risk[order], drawn[:, order]
+    counts = [np.ones(len(time)) if weight is None else weight[order] for weight in weights]
+    rows = np.flatnonzero(event)
+    first = np.searchsorted(time[event], time[event], side="right") + np.searchsorted(
+        time[~event], time[event], side="left"
+    )
+    whole = bool((drawn == np.rint(drawn)).all()) and float(drawn.sum(axis=1).max(initial=0.0)) < _EXACT
+    held: npt.NDArray[Any] = (
+        drawn.astype(np.float32) if whole else drawn
+    )  # sums of whole numbers and halves are exact in either
+    later = np.concatenate([np.cumsum(drawn[:, ::-1], axis=1)[:, ::-1], np.zeros((len(drawn), 1))], axis=1)
+    agreed, comparable = np.zeros((2, len(counts), len(drawn)))
+    for start in range(0, len(rows), _BLOCK):
+        at, after = rows[start : start + _BLOCK], first[start : start + _BLOCK]
+        since = int(after[0])
+        higher = np.less(risk[since:], risk[at, None]).astype(np.int8) + np.less_equal(risk[since:], risk[at, None])
+        higher[np.arange(since, len(time)) < after[:, None]] = 0
+        won = 0.5 * np.asarray(held[:, since:] @ higher.T.astype(held.dtype), dtype=np.float64)
+        for i, count in enumerate(counts):
+            earlier = drawn[:, at] * count[at]
+            agreed[i] += np.einsum("dn,dn->d", earlier, won)
+            comparable[i] += np.einsum("dn,dn->d", earlier, later[:, after])
+    nothing = np.full(len(drawn), np.nan)
+    return [np.divide(a, c, out=nothing.copy(), where=c > 0) for a, c in zip(agreed, comparable, strict=True)]
 
 
 def _pairs(time: FloatArray, event: BoolArray) -> Iterator[tuple[IntArray, BoolArray]]:

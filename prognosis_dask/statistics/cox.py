@@ -6,14 +6,16 @@ ties and standard errors. Here one evaluation is a few matrix products, which ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import erfc, exp, sqrt
+from typing import NamedTuple
 
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.concordance import concordance
+from prognosis_dask.statistics.determined import UndeterminedError, expect_determined
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray, Survival
 from prognosis_dask.statistics.scores import linear_score
 from prognosis_dask.statistics.table import varying
@@ -24,8 +26,6 @@ _Z95 = 1.959963984540054
 _SETTLED = 1e-10
 #: A penalty below this cannot hold what the data leave open: whether a maximum exists is then checked.
 _HARDLY_PENALISED = 1e-6
-#: An unpenalised coefficient beyond this (log hazard per standard deviation) is running away to infinity.
-_RUNAWAY = 20.0
 #: Log hazards further apart than this leave the range of exponentials.
 _WIDEST = 600.0
 
@@ -63,17 +63,17 @@ class CoxModel:
         return coefficient_rows(self.features, self.coefficient, self.standard_error)
 
 
-def log_partial_likelihood(endpoint: Survival, scores: Sequence[FloatArray]) -> list[float]:
-    """The log partial likelihood of each of several scores (log hazards) of the same cases; Efron's ties.
+def score_likelihood(endpoint: Survival) -> Callable[[FloatArray], float]:
+    """From scores (log hazards) of the cases, shape (cases,), to their log partial likelihood; Efron's ties.
 
     Zero where no case has the event; minus infinity where the scores lie too far apart to be computed with.
     """
     if not endpoint.event.any():
-        return [0.0 for _ in scores]
+        return lambda score: 0.0
     order = np.argsort(endpoint.time_days, kind="stable")
     nothing = np.zeros((len(order), 0))
     likelihood = PartialLikelihood(nothing, endpoint.time_days[order], endpoint.event[order], 0.0)
-    return [likelihood.of_score(score[order]) for score in scores]
+    return lambda score: likelihood.of_score(score[order])
 
 
 def coefficient_rows(
@@ -122,9 +122,13 @@ def fit_cox(
     mean, scale = X.mean(axis=0), X.std(axis=0, ddof=1)
     order = np.argsort(time, kind="stable")
     likelihood = PartialLikelihood((X[order] - mean) / scale, time[order], event[order], penalizer)
-    coefficient, information = maximise(likelihood)
-    if penalizer < _HARDLY_PENALISED:
-        _expect_maximum(coefficient, information, _shape(X, event))
+    try:
+        coefficient, information = maximise(likelihood)
+        if penalizer < _HARDLY_PENALISED:
+            expect_determined(information, likelihood.Z, coefficient)
+    except UndeterminedError as error:
+        told = error.told([features[column] for column in error.columns])
+        raise StatisticsError(f"{_shape(X, event)}: {told}; raise model.penalizer") from error
     standard_error = np.sqrt(np.diag(np.linalg.inv(information)))
     return CoxModel(tuple(features), mean, scale, coefficient, standard_error)
 
@@ -163,15 +167,16 @@ def _check(X: FloatArray, time: FloatArray, event: BoolArray, features: Sequence
         raise StatisticsError(f"{_shape(X, event)}: constant columns {[features[i] for i in constant]}; leave them out")
 
 
-def _expect_maximum(coefficient: FloatArray, information: FloatArray, shape: str) -> None:
-    if np.linalg.cond(information) > 1e12:
-        raise StatisticsError(f"{shape}: columns are collinear; drop some, or raise model.penalizer")
-    if np.abs(coefficient).max() > _RUNAWAY:
-        raise StatisticsError(f"{shape}: the features order the events perfectly; raise model.penalizer")
-
-
 def _shape(X: FloatArray, event: BoolArray) -> str:
     return f"Cox model of {X.shape[1]} features on {len(event)} cases with {int(event.sum())} events"
+
+
+class _Hazards(NamedTuple):
+    """Relative hazards of the rows, their sums over the events' risk sets, and what is expected of each row."""
+
+    hazard: FloatArray
+    total: FloatArray
+    expected: FloatArray
 
 
 class PartialLikelihood:
@@ -203,16 +208,31 @@ class PartialLikelihood:
 
     def derivatives(self, coefficient: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Gradient, and information (the negative Hessian)."""
-        Z, deaths = self.Z, self.deaths
-        _, hazard, _ = self._hazard(coefficient)
+        gradient, at = self.gradient(coefficient)
+        return gradient, self.information(at, self.Z)
+
+    def gradient(self, coefficient: FloatArray) -> tuple[FloatArray, _Hazards]:
+        """Gradient of all columns, and the relative hazards that it was taken at."""
+        eta = self.Z @ coefficient
+        hazard = np.exp(eta - eta.max())
         total = self._risk_sum(hazard)
-        average = self._risk_sum(hazard[:, None] * Z) / total[:, None]
-        # each row enters the sums of all events up to its own time, an event less its share among those tied with it
-        entered = np.cumsum(np.bincount(self.start, 1.0 / total, minlength=len(Z)))
-        entered[deaths] -= np.bincount(self.group, self.share / total)[self.group]
-        information: FloatArray = Z.T @ ((hazard * entered)[:, None] * Z) - average.T @ average
+        at = _Hazards(hazard, total, hazard * self._entered(total))
+        left = -at.expected
+        left[self.deaths] += 1.0
+        return self.Z.T @ left - self.penalty * coefficient, at
+
+    def information(self, at: _Hazards, Z: FloatArray) -> FloatArray:
+        """Of some columns, shape (columns, columns): nothing is held that is features x features for all of them."""
+        average = self._risk_sum(at.hazard[:, None] * Z) / at.total[:, None]
+        information: FloatArray = Z.T @ (at.expected[:, None] * Z) - average.T @ average
         information.flat[:: len(information) + 1] += self.penalty
-        return Z[deaths].sum(axis=0) - average.sum(axis=0) - self.penalty * coefficient, information
+        return information
+
+    def _entered(self, total: FloatArray) -> FloatArray:
+        """How often each row enters the sums: at all events up to its time, an event less its share among its ties."""
+        entered = np.cumsum(np.bincount(self.start, 1.0 / total, minlength=len(self.Z)))
+        entered[self.deaths] -= np.bincount(self.group, self.share / total)[self.group]
+        return np.asarray(entered)
 
     def score(self, columns: IntArray) -> tuple[FloatArray, FloatArray]:
         """Of each column alone, at a coefficient of zero: the derivative and the information."""
@@ -221,11 +241,6 @@ class PartialLikelihood:
         average = self._risk_sum(Z) / total
         information = (self._risk_sum(Z**2) / total - average**2).sum(axis=0)
         return Z[self.deaths].sum(axis=0) - average.sum(axis=0), information
-
-    def _hazard(self, coefficient: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-        eta = self.Z @ coefficient
-        shift = float(eta.max())
-        return eta, np.exp(eta - shift), shift
 
     def _risk_sum(self, values: FloatArray) -> FloatArray:
         """Sum of ``values`` over the risk set of each event."""
@@ -245,7 +260,7 @@ def maximise(likelihood: PartialLikelihood, start: FloatArray | None = None) -> 
     Raises
     ------
     StatisticsError
-        When there is no maximum.
+        When there is no maximum; an UndeterminedError where it is known why.
     """
     coefficient = np.zeros(likelihood.Z.shape[1]) if start is None else start
     value = likelihood.value(coefficient)
@@ -253,20 +268,18 @@ def maximise(likelihood: PartialLikelihood, start: FloatArray | None = None) -> 
         gradient, information = likelihood.derivatives(coefficient)
         try:
             step = np.linalg.solve(information, gradient)
-        except np.linalg.LinAlgError as error:
-            raise StatisticsError("Cox model: columns are collinear; drop some, or raise model.penalizer") from error
+        except np.linalg.LinAlgError:
+            break
         length = 1.0
         while length > 1e-6 and likelihood.value(coefficient + length * step) < value:
             length /= 2
         coefficient = coefficient + length * step
         value = likelihood.value(coefficient)
         if value == -np.inf:
-            raise StatisticsError(
-                f"Cox model of {len(coefficient)} features on {len(likelihood.deaths)} events: the features order the "
-                "events perfectly; raise model.penalizer"
-            )
+            break
         if float(gradient @ step) < _SETTLED:
             return coefficient, information
+    expect_determined(information, likelihood.Z, coefficient)
     raise StatisticsError(
         f"Cox model of {len(coefficient)} features on {len(likelihood.deaths)} events did not converge in 50 steps; "
         "raise model.penalizer"

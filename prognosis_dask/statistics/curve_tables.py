@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 
 from prognosis_dask.statistics.endpoint import FloatArray
 from prognosis_dask.statistics.intervals import interval, mean_held
-from prognosis_dask.statistics.measured import Row, Sheet
+from prognosis_dask.statistics.measured import Row, Sheet, extended
 from prognosis_dask.statistics.measures.calibration import Calibration
 
 #: What :func:`add_calibration` adds to the measures.
@@ -44,6 +45,13 @@ def add_calibration(sheet: Sheet, horizon: float | None, found: Sequence[Calibra
         mean = mean_held(np.array([getattr(one, name) for one in found]))
         unknown = "the predictions do not differ, or order the outcomes perfectly"
         sheet.add(f"{measure}_{of}" if of else measure, horizon, mean, "" if np.isfinite(mean[0]) else unknown)
+
+
+def extended_calibration(found: Sequence[Calibration]) -> list[Calibration]:
+    """:func:`prognosis_dask.statistics.measured.extended` of every figure."""
+    names = [field.name for field in fields(Calibration)]
+    parts = zip(*(extended([getattr(one, name) for one in found]) for name in names), strict=True)
+    return [Calibration(*part) for part in parts]
 
 
 def calibration_rows(

@@ -52,10 +52,14 @@ def maximise_elastic_net(
     coefficient = start
     value = likelihood.value(coefficient) - price * np.abs(coefficient).sum()
     for _ in range(_MOST_STEPS):
-        gradient, information = likelihood.derivatives(coefficient)
+        gradient, at = likelihood.gradient(coefficient)
         if violation(gradient, coefficient, price) <= tolerance * rows:
             return coefficient
-        step = _newton_lasso(information, gradient, coefficient, price) - coefficient
+        # what is zero, with a gradient well within the price, takes no part: the test above brings it back
+        active = np.flatnonzero((coefficient != 0) | (np.abs(gradient) > 0.9 * price))
+        information = likelihood.information(at, likelihood.Z[:, active])
+        step = -coefficient
+        step[active] += _newton_lasso(information, gradient[active], coefficient[active], price)
         promised = gradient @ step - price * (np.abs(coefficient + step).sum() - np.abs(coefficient).sum())
         length = 1.0
         while length > 1e-10:
@@ -87,22 +91,19 @@ def violation(gradient: FloatArray, coefficient: FloatArray, price: float) -> fl
 
 def first_price(likelihood: PartialLikelihood) -> float:
     """The least absolute penalty per case that leaves every coefficient at zero."""
-    gradient, _ = likelihood.derivatives(np.zeros(likelihood.Z.shape[1]))
+    gradient, _ = likelihood.gradient(np.zeros(likelihood.Z.shape[1]))
     return float(np.abs(gradient).max(initial=0.0)) / len(likelihood.Z)
 
 
-def _newton_lasso(information: FloatArray, gradient: FloatArray, at: FloatArray, price: float) -> FloatArray:
+def _newton_lasso(H: FloatArray, gradient: FloatArray, at: FloatArray, price: float) -> FloatArray:
     """Maximise the quadratic model ``g'd - d'Hd/2 - price * |at + d|``; the new coefficients.
 
-    Coefficients that are zero and whose gradient is well within the price take no part (the caller's test of
-    optimality brings them back). Cyclic coordinate descent (Friedman, Hastie & Tibshirani, JSS 33(1), 2010).
+    Cyclic coordinate descent (Friedman, Hastie & Tibshirani, JSS 33(1), 2010).
     """
-    active = np.flatnonzero((at != 0) | (np.abs(gradient) > 0.9 * price))
-    H = information[np.ix_(active, active)].copy()
     # features may outnumber cases: what the curvature leaves open is held; the solution is not moved by it, as the
     # model is only asked for a step
     H.flat[:: len(H) + 1] += 1e-7 * np.trace(H) / len(H)
-    b, left = at[active].copy(), gradient[active].copy()  # left: the quadratic's gradient at b
+    b, left = at.copy(), gradient.copy()  # left: the quadratic's gradient at b
     curvature = np.diag(H).tolist()
     for _ in range(_MOST_SWEEPS):
         largest = 0.0
@@ -116,6 +117,4 @@ def _newton_lasso(information: FloatArray, gradient: FloatArray, at: FloatArray,
                 largest = max(largest, h * (new - old) ** 2)
         if largest < _SWEPT:
             break
-    new_coefficient = np.zeros(len(at))
-    new_coefficient[active] = b
-    return new_coefficient
+    return np.asarray(b)

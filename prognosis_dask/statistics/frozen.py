@@ -73,7 +73,8 @@ class Frozen:
 
     def limits(self, features: Sequence[str]) -> tuple[FloatArray, FloatArray]:
         """The least and the greatest training value of each feature."""
-        at = [self.fitted.features.index(name) for name in features]
+        position = {name: i for i, name in enumerate(self.fitted.features)}
+        at = [position[name] for name in features]
         return self.quantiles[0, at], self.quantiles[-1, at]
 
 
@@ -98,7 +99,7 @@ def describe(
         table.endpoint.names if isinstance(table.endpoint, Classes) else (),
         tuple(float(days) for days in horizons_days),
         count_cases(table),
-        np.array([_quantiles(X[:, j]) for j in range(X.shape[1])]).T.reshape(len(QUANTILES), X.shape[1]),
+        _column_quantiles(X),
         _quantiles(risk) if risk is not None else np.zeros(0),
         groups,
         row_digests(fitted, table),
@@ -237,6 +238,17 @@ def _sha256(path: Path) -> str:
 def _quantiles(values: FloatArray) -> FloatArray:
     held = values[np.isfinite(values)]
     return np.quantile(held, QUANTILES) if len(held) else np.full(len(QUANTILES), np.nan)
+
+
+def _column_quantiles(X: FloatArray) -> FloatArray:
+    """:func:`_quantiles` of each column, shape (quantiles, features); the complete ones at once."""
+    found = np.empty((len(QUANTILES), X.shape[1]))
+    whole = np.isfinite(X).all(axis=0)
+    if whole.any():
+        found[:, whole] = np.quantile(X[:, whole], QUANTILES, axis=0)
+    for column in np.flatnonzero(~whole):
+        found[:, column] = _quantiles(X[:, column])
+    return found
 
 
 def _curve(cases: Survival) -> FloatArray:

@@ -127,9 +127,7 @@ def _length(
     a: FloatArray, C: float, low: FloatArray, high: FloatArray, da: FloatArray, dlow: FloatArray, dhigh: FloatArray
 ) -> float:
     """How far one can go, at most the whole step, before something that has to stay positive does not."""
-    longest = 1.0
-    for value, change in ((a, da), (C - a, -da), (low, dlow), (high, dhigh)):
-        falling = change < 0
-        if falling.any():
-            longest = min(longest, float((-value[falling] / change[falling]).min()))
-    return longest
+    fastest = max(
+        float((da / -a).max()), float((da / (C - a)).max()), float((dlow / -low).max()), float((dhigh / -high).max())
+    )
+    return min(1.0, 1.0 / fastest) if fastest > 0 else 1.0

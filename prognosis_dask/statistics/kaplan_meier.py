@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.drawing import in_parts
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
 from prognosis_dask.statistics.patients import patient_sums, several_cases
 
@@ -119,18 +120,25 @@ def survival_drawn(time: FloatArray, event: BoolArray, horizon: float, drawn: Fl
     FloatArray
         Shape (draws,). Once nobody is at risk the curve stays where it is; NaN where no case has weight.
     """
-    order = np.argsort(time, kind="stable")
-    time, event, drawn = time[order], event[order], drawn[:, order]
-    passed = np.cumsum(drawn, axis=1)
-    total = passed[:, -1:]
-    _, first = np.unique(time, return_index=True)
-    first = first[time[first] <= horizon]
-    if not len(first):
-        return np.where(total[:, 0] > 0, 1.0, np.nan)
-    at_risk = total - passed[:, first] + drawn[:, first]
-    died = np.add.reduceat(drawn * (event & (time <= horizon)), first, axis=1)
-    share = np.divide(died, at_risk, out=np.zeros_like(died), where=died > 0)
-    return np.where(total[:, 0] > 0, np.prod(1 - np.minimum(share, 1.0), axis=1), np.nan)
+    if (np.diff(time) < 0).any():
+        order = np.argsort(time, kind="stable")
+        time, event, drawn = time[order], event[order], drawn[:, order]
+    deaths = np.flatnonzero(event & (time <= horizon))
+    at, tied = np.unique(time[deaths], return_index=True)
+    first = np.searchsorted(time, at)
+    found = np.empty(len(drawn))
+    for rows in in_parts(len(drawn), len(time)):
+        weight = drawn[rows]
+        passed = np.cumsum(weight, axis=1)
+        total = passed[:, -1] if len(time) else np.zeros(len(weight))
+        survival = np.ones(len(weight))
+        if len(deaths):
+            at_risk = total[:, None] - passed[:, first] + weight[:, first]
+            died = weight[:, deaths] if len(at) == len(deaths) else np.add.reduceat(weight[:, deaths], tied, axis=1)
+            share = np.divide(died, at_risk, out=np.zeros_like(died), where=died > 0)
+            survival = np.prod(1 - np.minimum(share, 1.0), axis=1)
+        found[rows] = np.where(total > 0, survival, np.nan)
+    return found
 
 
 @dataclass(frozen=True)

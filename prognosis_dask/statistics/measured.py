@@ -17,6 +17,8 @@ Row: TypeAlias = dict[str, Any]
 
 #: Draws of what needs a regression, or a curve, in each of them.
 CURVE_DRAWS = 200
+#: So many held-out predictions, of all repeats together, are measured in every draw of such a curve.
+_DRAWN_CASES = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,38 @@ def repeats(results: Sequence[FoldResult]) -> Iterator[list[FoldResult]]:
     """The folds of each repeat together."""
     for number in sorted({result.repeat for result in results}):
         yield [result for result in results if result.repeat == number]
+
+
+def drawn_repeats(cases: int) -> int:
+    """How many of the repeats are measured in every draw: all, but of large cohorts only the first ones.
+
+    With thousands of cases the repeats hardly differ, and measuring curves of each in every draw takes many minutes;
+    see :func:`extended`.
+
+    >>> [drawn_repeats(cases) for cases in (300, 1000, 5000, 10_000, 100_000)]
+    [66, 20, 4, 2, 1]
+    """
+    return max(1, _DRAWN_CASES // max(1, cases))
+
+
+def extended(values: Sequence[FloatArray]) -> list[FloatArray]:
+    """One array for each repeat, all with the draws: where a repeat was not drawn, the mean changes of those that were.
+
+    So the mean over the repeats is the figure of all, with the interval of those that were drawn.
+
+    Parameters
+    ----------
+    values
+        Shape (1 + draws, ...), or (1, ...) where the repeat was not drawn.
+
+    >>> [part.tolist() for part in extended([np.array([1.0, 1.5, 0.5]), np.array([2.0])])]
+    [[1.0, 1.5, 0.5], [2.0, 2.5, 1.5]]
+    """
+    drawn = [part for part in values if len(part) > 1]
+    if not drawn:
+        return list(values)
+    change = mean_held(np.array([part - part[:1] for part in drawn]))
+    return [part if len(part) > 1 else part + change for part in values]
 
 
 def pooled(results: Sequence[FoldResult], values: Callable[[FoldResult], FloatArray]) -> tuple[IntArray, FloatArray]:

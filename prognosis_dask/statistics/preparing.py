@@ -12,6 +12,9 @@ from prognosis_dask.statistics.combat import Combat, fit_combat
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
 from prognosis_dask.statistics.table import FeatureTable, varying
 
+#: Columns whose correlations are held at a time.
+_BLOCK = 1000
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -135,8 +138,16 @@ def _redundant(X: FloatArray, most: float) -> BoolArray:
         return redundant
     from scipy.stats import rankdata
 
-    close = np.abs(np.corrcoef(rankdata(X, axis=0), rowvar=False)) > most
-    for column in range(X.shape[1]):
-        if not redundant[column]:
-            redundant[column + 1 :] |= close[column, column + 1 :]
+    ranks = rankdata(X, axis=0)
+    ranks = ranks - ranks.mean(axis=0)
+    unit = np.asfortranarray(ranks / np.sqrt((ranks**2).sum(axis=0)))
+    for start in range(0, X.shape[1], _BLOCK):  # never all features beside all features
+        block = slice(start, min(start + _BLOCK, X.shape[1]))
+        for before in range(0, start, _BLOCK):
+            stays = before + np.flatnonzero(~redundant[before : before + _BLOCK])
+            redundant[block] |= (np.abs(unit[:, stays].T @ unit[:, block]) > most).any(axis=0)
+        close = np.abs(unit[:, block].T @ unit[:, block]) > most
+        for column in range(block.stop - start):
+            if not redundant[start + column]:
+                redundant[start + column + 1 : block.stop] |= close[column, column + 1 :]
     return redundant

@@ -14,6 +14,7 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.cox import coefficient_rows
+from prognosis_dask.statistics.determined import naming
 from prognosis_dask.statistics.endpoint import Classes, FloatArray, IntArray
 from prognosis_dask.statistics.learners import LEARNERS, Model, learner_for
 from prognosis_dask.statistics.learners.prediction import Prediction as Prediction
@@ -233,10 +234,11 @@ def fit_procedure(procedure: Procedure, table: FeatureTable, seed: int | list[in
         values = choose_values(procedure, table, seed)
         arranged = arrange(procedure, table, seed)
         columns = arranged.columns(values.n_features if procedure.selector else len(arranged.ranked))
+        names = np.array(table.features)[arranged.preparation.kept[columns]]
         Z = arranged.Z[:, columns]
-        (model,) = learner.fit(Z, table.endpoint, [values.penalty], values.mixing, seed)
+        with naming(names.tolist()):
+            (model,) = learner.fit(Z, table.endpoint, [values.penalty], values.mixing, seed)
         risk = model.predict(Z).risk_score
-    names = np.array(table.features)[arranged.preparation.kept[columns]]
     return Fitted(
         procedure,
         table.features,

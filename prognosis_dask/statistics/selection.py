@@ -7,10 +7,12 @@ import numpy as np
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
 from prognosis_dask.statistics.interior_point import solve_many_cases
-from prognosis_dask.statistics.svm import solve_dual
+from prognosis_dask.statistics.svm import Gram, Rows, solve_dual
 
 #: Weights closer than this count as equal: well above what the solver leaves open, far below any real weight.
 _EQUAL = 1e-6
+#: With more cases a machine is begun by an interior-point method: of thousands, hundreds change sides with a feature.
+_MANY_CASES = 1000
 #: Cases times features beyond which features are not eliminated one by one.
 _LARGE = 250_000
 
@@ -69,26 +71,24 @@ def rank_features(X: FloatArray, label: BoolArray | IntArray, *, C: float = 1.0)
     left = np.arange(X.shape[1])
     duals = [np.zeros(len(scaled)) for _ in signs]
     eliminated: list[int] = []
-    while len(scaled) * len(left) > _LARGE:
-        duals = [solve_many_cases(scaled[:, left], sign, C) for sign in signs]
-        weight = _weight(scaled[:, left], duals)
-        going = np.lexsort((-left, between[left], weight))[: len(left) // 10]
+    part = np.ascontiguousarray(scaled.T)  # a feature is a row: those that are left lie together
+    gram = part.T @ part if len(left) >= len(scaled) else None
+    while len(left):
+        kernel = Rows(part.T) if gram is None else Gram(gram)
+        if gram is None and len(scaled) > _MANY_CASES:
+            duals = [solve_many_cases(part.T, sign, C) for sign in signs]
+        duals = [solve_dual(kernel, sign, C, dual) for sign, dual in zip(signs, duals, strict=True)]
+        weight = np.sqrt(sum((part @ dual) ** 2 for dual in duals))
+        if part.size > _LARGE:
+            going = np.lexsort((-left, between[left], weight))[: len(left) // 10]
+        else:
+            equal = np.flatnonzero(weight <= weight.min() + _EQUAL)
+            going = equal[np.lexsort((-equal, between[left[equal]]))[:1]]
         eliminated += left[going].tolist()
         left = np.delete(left, going)
-    gram = scaled[:, left] @ scaled[:, left].T
-    while len(left):
-        duals = [solve_dual(gram, sign, C, dual) for sign, dual in zip(signs, duals, strict=True)]
-        weight = _weight(scaled[:, left], duals)
-        equal = np.flatnonzero(weight <= weight.min() + _EQUAL)
-        worst = equal[np.lexsort((-equal, between[left[equal]]))[0]]
-        eliminated.append(int(left[worst]))
-        gram -= np.outer(scaled[:, left[worst]], scaled[:, left[worst]])
-        left = np.delete(left, worst)
+        gram = gram - part[going].T @ part[going] if gram is not None and len(left) >= len(scaled) else None
+        part = np.delete(part, going, axis=0)
     return np.array(eliminated[::-1], dtype=np.int64)
-
-
-def _weight(scaled: FloatArray, duals: list[FloatArray]) -> FloatArray:
-    return np.asarray(np.sqrt(sum((dual @ scaled) ** 2 for dual in duals)))
 
 
 def rank_features_rbf(X: FloatArray, label: BoolArray | IntArray, *, C: float = 1.0, share: float = 0.0) -> IntArray:
@@ -124,7 +124,7 @@ def rank_features_rbf(X: FloatArray, label: BoolArray | IntArray, *, C: float = 
         distance = np.maximum(squares[:, None] + squares - 2 * scaled[:, left] @ scaled[:, left].T, 0.0)
         gamma = 1.0 / max(float(scaled[:, left].var(axis=0).sum()), 1e-12)
         kernel = np.exp(-gamma * distance)
-        duals = [solve_dual(kernel, sign, C, dual) for sign, dual in zip(signs, duals, strict=True)]
+        duals = [solve_dual(Gram(kernel), sign, C, dual) for sign, dual in zip(signs, duals, strict=True)]
         change = sum(_changes(kernel, gamma, scaled[:, left], dual) for dual in duals)
         going = np.lexsort((-np.arange(len(left)), np.asarray(change)))[: max(1, int(share * len(left)))]
         eliminated += left[going].tolist()

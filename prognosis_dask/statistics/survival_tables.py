@@ -9,7 +9,7 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.clustered import clustered_log_rank
-from prognosis_dask.statistics.concordance import concordance_drawn, uno_weight
+from prognosis_dask.statistics.concordance import concordances_drawn, uno_weight
 from prognosis_dask.statistics.curve_tables import (
     CALIBRATION,
     THRESHOLDS,
@@ -18,6 +18,7 @@ from prognosis_dask.statistics.curve_tables import (
     calibration_groups,
     calibration_points,
     calibration_rows,
+    extended_calibration,
 )
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, Survival
 from prognosis_dask.statistics.intervals import DRAWS, interval
@@ -29,6 +30,8 @@ from prognosis_dask.statistics.measured import (
     Sheet,
     case_means,
     drawn_mean,
+    drawn_repeats,
+    extended,
     held_survival,
     over_folds,
     pooled,
@@ -121,6 +124,15 @@ class _View:
     def name(self) -> str:
         return self.results[0].procedure
 
+    @property
+    def drawn_repeats(self) -> int:
+        """How many of the repeats are measured in every draw."""
+        return drawn_repeats(len(self.time))
+
+    def curve_draws(self, repeat: int) -> FloatArray:
+        """The draws that a repeat's curves are measured in, with the cases as they are first."""
+        return self.drawn[: 1 + CURVE_DRAWS if repeat < self.drawn_repeats else 1]
+
     def fold(self, result: FoldResult) -> tuple[FloatArray, BoolArray, FloatArray, FloatArray]:
         """Times, events, risk scores and draws of a held-out fold."""
         held_survival(result)
@@ -134,8 +146,9 @@ def _discrimination(view: _View, horizons: Sequence[float], sheet: Sheet) -> dic
     harrell, uno = [], []
     for result in view.results:
         time, event, risk, drawn = view.fold(result)
-        harrell.append(concordance_drawn(time, event, risk, drawn))
-        uno.append(concordance_drawn(time, event, risk, drawn, weight[result.test]))
+        both = concordances_drawn(time, event, risk, drawn, (None, weight[result.test]))
+        harrell.append(both[0])
+        uno.append(both[1])
     values = {"harrell_c": np.array(harrell), "uno_c": np.array(uno)}
     sheet.add("harrell_c", None, *over_folds(values["harrell_c"], _PAIR))
     sheet.add("uno_c", tau if np.isfinite(tau) else None, *over_folds(values["uno_c"], _PAIR))
@@ -153,8 +166,11 @@ def _auc_curve(view: _View, horizons: Sequence[float], sheet: Sheet) -> list[Row
         of_folds = []
         for result in view.results:
             time, event, risk, drawn = view.fold(result)
-            of_folds.append(auc_t_drawn(time, event, risk, days, view.censoring, drawn[:draws]))
-        values, note = over_folds(np.array(of_folds), "both an event up to the horizon and a case followed beyond it")
+            weight = drawn[: draws if result.repeat < view.drawn_repeats else 1]
+            of_folds.append(auc_t_drawn(time, event, risk, days, view.censoring, weight))
+        values, note = over_folds(
+            np.array(extended(of_folds)), "both an event up to the horizon and a case followed beyond it"
+        )
         curve.append(values[: 1 + CURVE_DRAWS])
         lower, upper = interval(values[1:])
         rows.append(
@@ -215,32 +231,33 @@ def _brier(view: _View, horizon: float, sheet: Sheet) -> None:
 
 def _calibration(view: _View, horizon: float, sheet: Sheet) -> list[Row]:
     """Rows of the calibration plot, by groups of rising prediction and as a smooth curve; its figures are measures."""
-    drawn = view.drawn[: 1 + CURVE_DRAWS]
     everyone = np.concatenate([1 - survival_at(result, horizon) for result in view.results])
     points = calibration_points(everyone)
     found: list[Calibration] = []
     groups: list[tuple[FloatArray, FloatArray]] = []
     for folds in repeats(view.results):
         rows, risk = pooled(folds, lambda result: 1 - survival_at(result, horizon))
-        time, event, weight = view.time[rows], view.event[rows], drawn[:, rows]
+        time, event, weight = view.time[rows], view.event[rows], view.curve_draws(folds[0].repeat)[:, rows]
         found.append(survival_calibration(time, event, risk, horizon, weight, points))
         members = rising_groups(risk, calibration_groups(len(risk)))
         observed = [1 - survival_drawn(time[at], event[at], horizon, weight[:, at]) for at in members]
         groups.append((np.array([risk[at].mean() for at in members]), np.array(observed)))
+    found = extended_calibration(found)
+    observed_drawn = extended([seen.T for _, seen in groups])
+    groups = [(predicted, seen.T) for (predicted, _), seen in zip(groups, observed_drawn, strict=True)]
     add_calibration(sheet, horizon, found)
     return calibration_rows({"procedure": view.name, "horizon_days": horizon}, points, found, groups)
 
 
 def _net_benefit(view: _View, horizon: float) -> list[Row]:
-    drawn = view.drawn[: 1 + CURVE_DRAWS]
     model, everybody = [], []
     for folds in repeats(view.results):
         rows, risk = pooled(folds, lambda result: 1 - survival_at(result, horizon))
-        time, event, weight = view.time[rows], view.event[rows], drawn[:, rows]
+        time, event, weight = view.time[rows], view.event[rows], view.curve_draws(folds[0].repeat)[:, rows]
         model.append(net_benefit_survival(time, event, risk, horizon, THRESHOLDS, weight))
         everybody.append(net_benefit_survival(time, event, np.ones(len(risk)), horizon, THRESHOLDS, weight[:1]))
     return benefit_rows(
-        {"procedure": view.name, "horizon_days": horizon}, np.mean(model, axis=0), np.mean(everybody, axis=0)
+        {"procedure": view.name, "horizon_days": horizon}, np.mean(extended(model), axis=0), np.mean(everybody, axis=0)
     )
 
 

@@ -16,7 +16,47 @@ from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
 TOLERANCE = 1e-8
 
 
-def solve_dual(gram: FloatArray, sign: FloatArray, C: float, start: FloatArray) -> FloatArray:
+class Gram:
+    """``K = X X'`` as a matrix, for more features than cases, or for a kernel."""
+
+    def __init__(self, gram: FloatArray) -> None:
+        self.gram = gram
+        self.trace = float(np.trace(gram))
+
+    def times(self, dual: FloatArray) -> FloatArray:
+        """``K @ dual``."""
+        return np.asarray(self.gram @ dual)
+
+    def block(self, at: IntArray) -> FloatArray:
+        """Rows and columns of some cases."""
+        return np.asarray(self.gram[np.ix_(at, at)])
+
+    def moved(self, at: IntArray, step: FloatArray) -> FloatArray:
+        """``K @ dual`` of a dual that is zero but for some cases."""
+        return np.asarray(self.gram[:, at] @ step)
+
+
+class Rows:
+    """The same from ``X`` itself, for more cases than features: nothing is held that is cases x cases."""
+
+    def __init__(self, X: FloatArray) -> None:
+        self.X = X
+        self.trace = float((X**2).sum())
+
+    def times(self, dual: FloatArray) -> FloatArray:
+        """``K @ dual``."""
+        return np.asarray(self.X @ (self.X.T @ dual))
+
+    def block(self, at: IntArray) -> FloatArray:
+        """Rows and columns of some cases."""
+        return np.asarray(self.X[at] @ self.X[at].T)
+
+    def moved(self, at: IntArray, step: FloatArray) -> FloatArray:
+        """``K @ dual`` of a dual that is zero but for some cases."""
+        return np.asarray(self.X @ (self.X[at].T @ step))
+
+
+def solve_dual(gram: Gram | Rows, sign: FloatArray, C: float, start: FloatArray) -> FloatArray:
     """Dual coefficients of the soft-margin support vector machine.
 
     Minimises ``b'Kb / 2 - sum(sign * b)`` over ``sum(b) = 0``, with b between 0 and C where sign is +1, and between -C
@@ -29,7 +69,7 @@ def solve_dual(gram: FloatArray, sign: FloatArray, C: float, start: FloatArray) 
     Parameters
     ----------
     gram
-        ``K = X X'``, shape (n, n).
+        ``K = X X'`` of n cases.
     sign
         The classes, +1 and -1, shape (n,).
     C
@@ -53,8 +93,8 @@ def solve_dual(gram: FloatArray, sign: FloatArray, C: float, start: FloatArray) 
     dual = start.copy()
     free = (dual > lower) & (dual < upper)
     # keeps the systems regular; the gradient is exact, so it slows the last digits and does not shift the solution
-    ridge = 1e-10 * float(np.trace(gram)) / n or 1e-10
-    gradient = sign - gram @ dual
+    ridge = 1e-10 * gram.trace / n or 1e-10
+    gradient = sign - gram.times(dual)
     fresh = True
     for _ in range(1000 + 100 * n):
         rising = np.where(dual < upper, gradient, -np.inf)
@@ -63,7 +103,7 @@ def solve_dual(gram: FloatArray, sign: FloatArray, C: float, start: FloatArray) 
         if rising[up] - falling[down] <= TOLERANCE:
             if fresh:
                 return dual
-            gradient, fresh = sign - gram @ dual, True  # without the updates' rounding
+            gradient, fresh = sign - gram.times(dual), True  # without the updates' rounding
             continue
         if not free.any():
             free[[up, down]] = True
@@ -72,9 +112,9 @@ def solve_dual(gram: FloatArray, sign: FloatArray, C: float, start: FloatArray) 
             settled = gradient[free].mean()
             free[up if rising[up] - settled > settled - falling[down] else down] = True
         at = np.flatnonzero(free)
-        step = _step(gram[np.ix_(at, at)], gradient[at], ridge)
+        step = _step(gram.block(at), gradient[at], ridge)
         step *= _cut(dual, step, lower, upper, at, free)
-        gradient -= gram[:, at] @ step
+        gradient -= gram.moved(at, step)
         fresh = False
     raise StatisticsError(f"the support vector machine did not settle on {n} rows with C = {C}; check the features")
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.concordance import concordance
-from prognosis_dask.statistics.cox import log_partial_likelihood
+from prognosis_dask.statistics.cox import score_likelihood
+from prognosis_dask.statistics.determined import named
 from prognosis_dask.statistics.endpoint import Classes, Endpoint, FloatArray, IntArray, Survival
 from prognosis_dask.statistics.learners import Learner, Model, learner_for
 from prognosis_dask.statistics.measures.brier import brier_score, integrated
@@ -165,7 +166,7 @@ def _scores(
     learner = learner_for(procedure.learner, train.endpoint)
     criterion = _criterion(procedure, train.endpoint, test.endpoint)
     found: dict[Values, float] = {}
-    failed = ""
+    failed: StatisticsError | None = None
     for count in dict.fromkeys(values.n_features for values in grid):
         columns = arranged.columns(count if procedure.selector else len(arranged.ranked))
         known, held_out = arranged.Z[:, columns], Z[:, columns]
@@ -173,22 +174,25 @@ def _scores(
             tried = [values for values in grid if values.n_features == count and values.mixing == mixing]
             models = _fit(learner, known, train.endpoint, [values.penalty for values in tried], mixing, seed)
             for values, model in zip(tried, models, strict=True):
-                found[values] = -np.inf if isinstance(model, str) else criterion(model, known, held_out)
-                failed = model if isinstance(model, str) else failed
-    if failed and max(found.values()) == -np.inf:
-        raise StatisticsError(failed)
+                if isinstance(model, StatisticsError):
+                    found[values] = -np.inf
+                    failed = named(model, [train.features[i] for i in arranged.preparation.kept[columns]])
+                else:
+                    found[values] = criterion(model, known, held_out)
+    if failed is not None and max(found.values()) == -np.inf:
+        raise failed
     return [found[values] for values in grid]
 
 
 def _fit(
     learner: Learner, Z: FloatArray, endpoint: Endpoint, penalties: list[float], mixing: float, seed: list[int]
-) -> list[Model | str]:
+) -> list[Model | StatisticsError]:
     """The model with each penalty, or why there is none."""
     try:
         return list(learner.fit(Z, endpoint, penalties, mixing, seed))
     except StatisticsError as error:
         if len(penalties) == 1:
-            return [str(error)]
+            return [error]
     return [model for penalty in penalties for model in _fit(learner, Z, endpoint, [penalty], mixing, seed)]
 
 
@@ -201,12 +205,12 @@ def _criterion(procedure: Procedure, train: Endpoint, test: Endpoint) -> Criteri
 
 def _likelihood(train: Survival, test: Survival) -> Criterion:
     time = np.concatenate([train.time_days, test.time_days])
-    everybody = Survival(time, np.concatenate([train.event, test.event]))
+    everybody = score_likelihood(Survival(time, np.concatenate([train.event, test.event])))
+    known_ones = score_likelihood(train)
 
     def judged(model: Model, known: FloatArray, held_out: FloatArray) -> float:
         score = _risk(model, np.vstack([known, held_out]))
-        (whole,) = log_partial_likelihood(everybody, [score])
-        (part,) = log_partial_likelihood(train, [score[: len(train)]])
+        whole, part = everybody(score), known_ones(score[: len(train)])
         return whole - part if np.isfinite([whole, part]).all() else -np.inf
 
     return judged

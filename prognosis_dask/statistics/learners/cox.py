@@ -11,6 +11,7 @@ import numpy as np
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.baseline import Baseline, breslow
 from prognosis_dask.statistics.cox import PartialLikelihood, maximise
+from prognosis_dask.statistics.determined import UndeterminedError, expect_determined, needs_check
 from prognosis_dask.statistics.elastic_net import maximise_elastic_net
 from prognosis_dask.statistics.endpoint import Endpoint, FloatArray, Survival
 from prognosis_dask.statistics.learners.prediction import Prediction
@@ -52,7 +53,7 @@ def fit_proportional_hazards(
     Raises
     ------
     StatisticsError
-        When there is no event, or, almost without penalty, no maximum.
+        When there is no event, or, almost without penalty, no maximum: an UndeterminedError with the columns.
     """
     assert isinstance(endpoint, Survival)
     if not endpoint.event.any():
@@ -71,12 +72,29 @@ def fit_proportional_hazards(
         if mixing > 0 and penalty > 0:
             start = maximise_elastic_net(likelihood, penalty * mixing, start)
             error = np.full(len(start), np.nan)
+            if needs_check(penalty * len(Z)):
+                expect_determined(likelihood.derivatives(start)[1], sorted_rows, start)
         else:
-            start, information = maximise(likelihood, start)
+            start, information = _maximised(likelihood, start, turn)
             error = _standard_errors(information, turn)
         coefficient = start if turn is None else turn.T @ start
         models[penalty] = ProportionalHazards(coefficient, error, breslow(endpoint, linear_score(Z, coefficient)))
     return [models[penalty] for penalty in penalties]
+
+
+def _maximised(
+    likelihood: PartialLikelihood, start: FloatArray, turn: FloatArray | None
+) -> tuple[FloatArray, FloatArray]:
+    """The maximum and the information, where the cases determine one."""
+    try:
+        coefficient, information = maximise(likelihood, start)
+    except UndeterminedError as error:
+        if turn is None:
+            raise
+        raise UndeterminedError(range(turn.shape[1]), turn.shape[1], error.reason) from error
+    if needs_check(likelihood.penalty):
+        expect_determined(information, likelihood.Z, coefficient, turn)
+    return coefficient, information
 
 
 def _standard_errors(information: FloatArray, turn: FloatArray | None) -> FloatArray:

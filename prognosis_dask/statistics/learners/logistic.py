@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.determined import expect_determined, needs_check
 from prognosis_dask.statistics.endpoint import Classes, Endpoint, FloatArray
 from prognosis_dask.statistics.learners.prediction import Prediction, balanced_weights, class_prediction, prevalence
 from prognosis_dask.statistics.scores import linear_score
@@ -74,8 +76,22 @@ def fit_logistic(
                     f"logistic model of {Z.shape[1]} features on {len(Z)} cases with penalty {penalty:g} did not "
                     "converge; raise the penalty"
                 ) from warning
+        if needs_check(penalty * len(Z)):
+            _expect_determined(Z, machine, weights, penalty * len(Z))
         coefficient, intercept = machine.coef_.copy(), machine.intercept_.copy()
         if len(share) == 2:
             coefficient, intercept = np.vstack([0 * coefficient, coefficient]), np.append(0.0, intercept)
         models[penalty] = Logistic(coefficient, intercept, share)
     return [models[penalty] for penalty in penalties]
+
+
+def _expect_determined(Z: FloatArray, machine: Any, weights: FloatArray, penalty: float) -> None:
+    """Refuse coefficients that the cases leave open, class by class against the rest."""
+    probability = machine.predict_proba(Z)
+    shares = probability.T[1:] if probability.shape[1] == 2 else probability.T
+    for share, coefficient in zip(shares, machine.coef_, strict=True):
+        counts = weights * share * (1 - share)
+        apart = Z - counts @ Z / max(float(counts.sum()), 1e-300)  # the intercept is free to follow
+        information = apart.T @ (counts[:, None] * apart)
+        information.flat[:: len(information) + 1] += penalty
+        expect_determined(information, Z, coefficient, separated="the columns tell the classes apart perfectly")

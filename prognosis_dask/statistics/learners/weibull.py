@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.determined import expect_determined, needs_check
 from prognosis_dask.statistics.endpoint import Endpoint, FloatArray, Survival
 from prognosis_dask.statistics.learners.prediction import Prediction
 from prognosis_dask.statistics.scores import linear_score
@@ -71,15 +72,17 @@ def fit_weibull(
     start = np.zeros(Z.shape[1] + 2)
     start[0] = log_time.mean()
     for penalty in sorted(set(penalties), reverse=True):
-        start = _maximise(Z, log_time, endpoint.event.astype(float), penalty * len(Z), start)
+        event = endpoint.event.astype(float)
+        start = _maximise(Z, log_time, event, penalty * len(Z), start)
+        if needs_check(penalty * len(Z)):
+            _, information = _derivatives(_design(Z), log_time, event, _prices(len(start), penalty * len(Z)), start)
+            expect_determined(_of_coefficients(information), Z, start[1:-1])
         models[penalty] = WeibullAFT(float(start[0]), float(np.exp(start[-1])), start[1:-1])
     return [models[penalty] for penalty in penalties]
 
 
 def _maximise(Z: FloatArray, log_time: FloatArray, event: FloatArray, penalty: float, start: FloatArray) -> FloatArray:
-    design = np.column_stack([np.ones(len(Z)), Z])
-    priced = np.full(len(start), penalty)
-    priced[[0, -1]] = 0.0
+    design, priced = _design(Z), _prices(len(start), penalty)
     theta = start
     value = _value(design, log_time, event, priced, theta)
     for _ in range(_MOST_STEPS):
@@ -101,6 +104,24 @@ def _maximise(Z: FloatArray, log_time: FloatArray, event: FloatArray, penalty: f
         f"Weibull model of {Z.shape[1]} features on {int(event.sum())} events did not converge in {_MOST_STEPS} steps; "
         "raise the penalty"
     )
+
+
+def _of_coefficients(information: FloatArray) -> FloatArray:
+    """The information on the coefficients where intercept and shape are free to follow them."""
+    free, inner = [0, -1], slice(1, -1)
+    across = information[inner, free]
+    return np.asarray(information[inner, inner] - across @ np.linalg.pinv(information[np.ix_(free, free)]) @ across.T)
+
+
+def _design(Z: FloatArray) -> FloatArray:
+    return np.column_stack([np.ones(len(Z)), Z])
+
+
+def _prices(parameters: int, penalty: float) -> FloatArray:
+    """The squared penalty of each parameter: intercept and shape are free."""
+    priced = np.full(parameters, penalty)
+    priced[[0, -1]] = 0.0
+    return priced
 
 
 def _value(design: FloatArray, log_time: FloatArray, event: FloatArray, priced: FloatArray, theta: FloatArray) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.drawing import in_parts
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray
 from prognosis_dask.statistics.kaplan_meier import survival_drawn
 
@@ -44,16 +45,21 @@ def net_benefit_survival(
         When a threshold is not within 0..1.
     """
     _expect_thresholds(thresholds)
-    total = drawn.sum(axis=1)
+    order = np.argsort(time, kind="stable")
+    time, event, risk = time[order], event[order], risk[order]
     benefit = np.zeros((len(drawn), len(thresholds)))
-    for column, threshold in enumerate(thresholds):
-        treated = risk >= threshold
-        if not treated.any():
-            continue
-        share = np.divide(drawn[:, treated].sum(axis=1), total, out=np.zeros(len(total)), where=total > 0)
-        dead = 1 - survival_drawn(time[treated], event[treated], horizon, drawn[:, treated])
-        value = share * (dead - (1 - dead) * threshold / (1 - threshold))
-        benefit[:, column] = np.where(share > 0, value, 0.0)
+    for rows in in_parts(len(drawn), len(time)):
+        weight = drawn[rows][:, order]
+        total = weight.sum(axis=1)
+        for column, threshold in enumerate(thresholds):
+            treated = np.flatnonzero(risk >= threshold)
+            if not len(treated):
+                continue
+            own = weight[:, treated]
+            share = np.divide(own.sum(axis=1), total, out=np.zeros(len(total)), where=total > 0)
+            dead = 1 - survival_drawn(time[treated], event[treated], horizon, own)
+            value = share * (dead - (1 - dead) * threshold / (1 - threshold))
+            benefit[rows, column] = np.where(share > 0, value, 0.0)
     return benefit
 
 

@@ -23,11 +23,13 @@ def auc_drawn(score: FloatArray, case_weight: FloatArray, control_weight: FloatA
         Shape (draws,); NaN without a case or without a control.
     """
     order = np.argsort(score, kind="stable")
-    _, first = np.unique(score[order], return_index=True)
-    cases = np.add.reduceat(case_weight[:, order], first, axis=1)
-    controls = np.add.reduceat(control_weight[:, order], first, axis=1)
-    below = np.cumsum(controls, axis=1) - 0.5 * controls
-    pairs = cases.sum(axis=1) * controls.sum(axis=1)
+    first, last = (np.searchsorted(score[order], score, side=side) for side in ("left", "right"))
+    counted = np.flatnonzero((case_weight != 0).any(axis=0))
+    controls = np.zeros((len(control_weight), len(score) + 1))
+    np.cumsum(control_weight[:, order], axis=1, out=controls[:, 1:])
+    below = 0.5 * (controls[:, first[counted]] + controls[:, last[counted]])
+    cases = case_weight[:, counted]
+    pairs = cases.sum(axis=1) * controls[:, -1]
     won = np.einsum("dn,dn->d", cases, below)
     return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from prognosis_dask.statistics.drawing import in_parts
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
 
 #: Newton's step, in standard deviations of the columns, below which a draw is settled.
@@ -19,8 +20,6 @@ _STEPS = 40
 _RUNAWAY = 30.0
 #: The longest step: further off the quadratic approximation says nothing.
 _LONGEST = 2.0
-#: Numbers that one array may hold, so that draws are taken some at a time.
-_NUMBERS = 2_000_000
 
 _Derivatives: TypeAlias = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
@@ -45,7 +44,7 @@ def cox_drawn(X: FloatArray, time: FloatArray, event: BoolArray, drawn: FloatArr
     mean, scale = _standard(X)
     order = np.argsort(time, kind="stable")
     Z, time, event, drawn = ((X - mean) / scale)[order], time[order], event[order], drawn[:, order]
-    return _in_parts(lambda part: _newton(_cox_derivatives(Z, time, event, part), len(part), Z.shape[1]), drawn) / scale
+    return _in_parts(lambda part: _cox_derivatives(Z, time, event, part), drawn, Z.shape[1]) / scale
 
 
 def logistic_drawn(X: FloatArray, positive: FloatArray, drawn: FloatArray) -> FloatArray:
@@ -68,7 +67,7 @@ def logistic_drawn(X: FloatArray, positive: FloatArray, drawn: FloatArray) -> Fl
     """
     mean, scale = _standard(X)
     Z = np.column_stack([np.ones(len(X)), (X - mean) / scale])
-    found = _in_parts(lambda part: _newton(_logistic_derivatives(Z, positive, part), len(part), Z.shape[1]), drawn)
+    found = _in_parts(lambda part: _logistic_derivatives(Z, positive, part), drawn, Z.shape[1])
     slopes = found[:, 1:] / scale
     return np.column_stack([found[:, 0] - slopes @ mean, slopes])
 
@@ -129,14 +128,18 @@ def _standard(X: FloatArray) -> tuple[FloatArray, FloatArray]:
     return X.mean(axis=0), np.where(scale > 0, scale, 1.0)
 
 
-def _in_parts(fit: Callable[[FloatArray], FloatArray], drawn: FloatArray) -> FloatArray:
-    size = max(1, _NUMBERS // drawn.shape[1])
-    return np.concatenate([fit(drawn[start : start + size]) for start in range(0, len(drawn), size)])
+def _in_parts(of: Callable[[FloatArray], _Derivatives], drawn: FloatArray, columns: int) -> FloatArray:
+    """Coefficients of every draw: begun at those of the mean draw, which are near, and some draws at a time."""
+    mean = drawn.mean(axis=0, keepdims=True)
+    start = _newton(of(mean), np.zeros((1, columns)))
+    start = np.where(np.isfinite(start), start, 0.0)
+    parts = [drawn[rows] for rows in in_parts(len(drawn), drawn.shape[1])]
+    return np.concatenate([_newton(of(part), np.repeat(start, len(part), axis=0)) for part in parts])
 
 
-def _newton(derivatives: _Derivatives, draws: int, columns: int) -> FloatArray:
-    """Coefficients of every draw, shape (draws, columns); NaN where it does not settle."""
-    coefficient: FloatArray = np.zeros((draws, columns))
+def _newton(derivatives: _Derivatives, coefficient: FloatArray) -> FloatArray:
+    """Coefficients of every draw, from where they begin, shape (draws, columns); NaN where it does not settle."""
+    draws = len(coefficient)
     length: FloatArray = np.zeros((draws, 1))
     for _ in range(_STEPS):
         gradient, information = derivatives(coefficient)
