@@ -51,6 +51,8 @@ class Code(StrEnum):
     SERIES_TOO_SHORT = "series-too-short"
     PIXELS_UNREADABLE = "pixels-unreadable"
     IMAGE_INVALID = "image-invalid"
+    IMAGE_UNITS = "image-units"
+    PET_UNITS = "pet-units"
     # MR of the head
     IMAGE_EMPTY = "image-empty"
     VOXEL_SIZE = "voxel-size"

@@ -65,6 +65,8 @@ class ImageSection:
     Where slices within a structure's span are empty (see :mod:`prognosis_dask.imaging.gaps`), ``fill_gaps`` fills them
     by shape, ``keep_gaps`` takes the mask as it is. ``mask_threshold``: what a voxel of a mask file that holds shares
     or probabilities has to reach to belong to the mask, 0.5 for instance; zero: such files are a problem.
+    ``pet``: PET's values as SUVs by body weight, made with what the DICOM headers say
+    (:mod:`prognosis_dask.cohort.pet`), or as they are stored.
     """
 
     resample_mask: bool = False
@@ -72,6 +74,7 @@ class ImageSection:
     fill_gaps: bool = False
     keep_gaps: bool = False
     gap_tolerance: float = 0.01
+    pet: Literal["suv", "stored"] = "suv"
     margin_mm: float = 20.0
 
 

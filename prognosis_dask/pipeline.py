@@ -21,6 +21,7 @@ from prognosis_dask.brain.tools import TOOLS, check_tool
 from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.cohort.collections import resolve
+from prognosis_dask.cohort.foresee import FORESEEN
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.problems import read_problems, write_problems
 from prognosis_dask.counting import count
@@ -290,12 +291,14 @@ def _cohort(job: Job, folder: Path, cluster_map: Map, say: Say) -> tuple[list[Ca
         rules = replace(rules, sources=(str(made.images),), clinical=str(made.clinical))
     if rules.sources:
         say(f"Indexing {', '.join(rules.sources)}")
-        say(str(index_cohort([Path(source) for source in rules.sources], folder, rules, map=cluster_map)))
+        sources = [Path(source) for source in rules.sources]
+        say(str(index_cohort(sources, folder, rules, map=cluster_map, image=job.image)))
         return read_cases(folder / "cases.csv"), read_problems(folder / "problems.csv")
     cases = read_cases(rules.cases)
     write_cases(folder / "cases.csv", cases)
     beside = Path(rules.cases).with_name("problems.csv")
-    return cases, read_problems(beside) if beside.is_file() else []
+    known = read_problems(beside) if beside.is_file() else []
+    return cases, [problem for problem in known if not problem.case_id or problem.code not in FORESEEN]
 
 
 def _expect_cases(job: Job, cases: Sequence[Case], problems: Sequence[Problem], folder: Path) -> None:

@@ -109,6 +109,7 @@ def _roi(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, objec
         "volume_ml": voxels * math.prod(roi.image.GetSpacing()) / 1000.0,
         "n_slices": len(frames.pixels),
         "lesion_cut": frames.cut,
+        "image_units": roi.unit,
     }
 
 

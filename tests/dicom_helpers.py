@@ -50,6 +50,7 @@ def _slice(path: Path, header: pydicom.Dataset) -> SliceFile:
         size=(int(header.Rows), int(header.Columns)),
         bytes=path.stat().st_size,
         modified_ns=path.stat().st_mtime_ns,
+        suv_factor=1.0 if header.get("Units") == "GML" else None,
     )
 
 
@@ -126,6 +127,19 @@ def write_rtstruct(path: Path, contours: list[np.ndarray], *, kind: str = "CLOSE
     structures.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     structures.save_as(path, enforce_file_format=True)
     return path
+
+
+def refer_to(path: Path, folder: Path) -> None:
+    """Let a structure set name the series in a folder, and nothing more."""
+    first = pydicom.dcmread(next(folder.iterdir()))
+    dataset = pydicom.dcmread(path)
+    series, study, frame = Dataset(), Dataset(), Dataset()
+    series.SeriesInstanceUID = first.SeriesInstanceUID
+    study.RTReferencedSeriesSequence = [series]
+    frame.FrameOfReferenceUID = first.FrameOfReferenceUID
+    frame.RTReferencedStudySequence = [study]
+    dataset.ReferencedFrameOfReferenceSequence = [frame]
+    dataset.save_as(path)
 
 
 def write_seg(

@@ -128,7 +128,7 @@ def test_csv_comes_back_value_for_value(dataset: xr.Dataset, tmp_path: Path) -> 
     table = pd.read_csv(tmp_path / "features.csv", float_precision="round_trip", keep_default_na=False, na_values=[""])
     fixed = ["case_id", "patient_id", "roi", "modality", "time_days", "event", "voxels", "volume_ml", "n_slices"]
     covariates = ["covariate_T_N", "covariate_age", "covariate_empty", "covariate_stage"]
-    assert list(table) == [*fixed, "lesion_cut", "problem", *covariates, *RADIOMIC, *DEEP]
+    assert list(table) == [*fixed, "lesion_cut", "image_units", "problem", *covariates, *RADIOMIC, *DEEP]
     np.testing.assert_array_equal(table[list(RADIOMIC)], dataset["radiomics"])
     np.testing.assert_array_equal(table[list(DEEP)].to_numpy(np.float32), dataset["deep"])
     for name in (*fixed[4:], "covariate_age"):

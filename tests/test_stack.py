@@ -19,7 +19,7 @@ from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.imaging.series import series_grid
 from prognosis_dask.job import CohortSection, ImageSection
-from tests.dicom_helpers import case_of, list_series, problem_of, write_rtstruct, write_series
+from tests.dicom_helpers import case_of, list_series, problem_of, refer_to, write_rtstruct, write_series
 
 CUBE = np.array([[3.0, 3.0], [3.0, 7.0], [8.0, 7.0], [8.0, 3.0]])
 
@@ -54,19 +54,6 @@ def drawn(path: Path, *values: float, images: list[Path] | None = None) -> Path:
             contour.ContourImageSequence = [reference]
         dataset.save_as(path)
     return path
-
-
-def refer_to(path: Path, folder: Path) -> None:
-    """Let a structure set name the series in a folder, and nothing more."""
-    first = pydicom.dcmread(next(folder.iterdir()))
-    dataset = pydicom.dcmread(path)
-    series, study, frame = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
-    series.SeriesInstanceUID = first.SeriesInstanceUID
-    study.RTReferencedSeriesSequence = [series]
-    frame.FrameOfReferenceUID = first.FrameOfReferenceUID
-    frame.RTReferencedStudySequence = [study]
-    dataset.ReferencedFrameOfReferenceSequence = [frame]
-    dataset.save_as(path)
 
 
 def roi_and_warnings(case: Case, **settings: object) -> tuple[Roi, list[Problem]]:
@@ -167,7 +154,8 @@ def test_a_part_with_a_distance_of_its_own_is_a_stack_and_a_row_of_gaps_is_none(
 
 def indexed(source: Path, out: Path) -> tuple[list[Case], list[Problem]]:
     index_cohort([source], out, CohortSection(roi=("GTV-1",)))
-    return read_cases(out / "cases.csv"), read_problems(out / "problems.csv")
+    problems = read_problems(out / "problems.csv")
+    return read_cases(out / "cases.csv"), [problem for problem in problems if problem.severity == "problem"]
 
 
 def time_points(folder: Path, slices: int, **marks: list[object]) -> Path:

@@ -50,6 +50,8 @@ class Case:
         Every further column, as text.
     sequences
         Where several MR sequences make one case: name (:data:`SEQUENCES`) and image of each, ``image`` among them.
+    units
+        Of the image's values as they are stored, where its headers say: ``HU``, PET's ``BQML``, ``CNTS`` or ``GML``.
     """
 
     case_id: str
@@ -64,6 +66,7 @@ class Case:
     source: str = ""
     covariates: dict[str, str] = field(default_factory=dict, hash=False)
     sequences: dict[str, str] = field(default_factory=dict, hash=False)
+    units: str = ""
 
     @property
     def short_hash(self) -> str:
@@ -170,6 +173,7 @@ def _case(row: dict[str, str], folder: Path) -> Case:
         labels=tuple(_label(label) for label in row.get("labels", "").split(";") if label),
         time_days=_time_days(row["time_days"]) if row.get("time_days") else None,
         event=_event(row["event"]) if row.get("event") else None,
+        units=row.get("units", ""),
         source=row.get("source") or _stamp(folder / row["image"], folder / row["mask"], *map(Path, sequences.values())),
         covariates={name: value for name, value in row.items() if name not in fixed},
         sequences=sequences,

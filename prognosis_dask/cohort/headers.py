@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from prognosis_dask.cohort.files import FileStamp
@@ -44,11 +45,50 @@ MARKS = {
 
 
 @dataclass(frozen=True, slots=True)
+class PetHeader:
+    """What a PET image's header says that its SUVs depend on, in DICOM's words; None where it says nothing.
+
+    Attributes
+    ----------
+    start_time, start_datetime
+        When the radiopharmaceutical was given: seconds of the day, and date and time.
+    series, acquired
+        When the series and this image's acquisition began; where ``has_acquisition_date`` is false, ``acquired`` has
+        the series' date.
+    ge_scan
+        GE's private time of the scan, (0009,100d) of GEMS_PETD_01.
+    suv_scale, activity_scale
+        Philips' private factors of counts, (7053,1000) and (7053,1009): to SUVbw, and to Bq/mL.
+    """
+
+    units: str = ""
+    suv_type: str = ""
+    corrected: tuple[str, ...] = ()
+    decay: str = ""
+    weight_kg: float | None = None
+    dose_bq: float | None = None
+    half_life_s: float | None = None
+    is_f18: bool = False
+    start_time: float | None = None
+    start_datetime: datetime | None = None
+    series: datetime | None = None
+    acquired: datetime | None = None
+    has_acquisition_date: bool = False
+    ge_scan: datetime | None = None
+    frame_reference_ms: float | None = None
+    frame_duration_ms: float | None = None
+    decay_factor: float | None = None
+    suv_scale: float | None = None
+    activity_scale: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ImageHeader:
     """One instance of an image series, or one frame of it, in DICOM's words.
 
     ``fault`` says why it cannot be used; empty: it can. ``frame`` is its number in a multi-frame file, from 1; 0: the
-    file holds one. ``marks`` are its values of :data:`MARKS`, joined by tabs; as text, for there are millions.
+    file holds one. ``units`` are those of the rescaled values, ``note`` is what has to be known of them. ``marks`` are
+    its values of :data:`MARKS`, joined by tabs; as text, for there are millions.
     """
 
     file: FileStamp
@@ -66,6 +106,9 @@ class ImageHeader:
     fault: str = ""
     frame: int = 0
     marks: str = ""
+    units: str = ""
+    note: str = ""
+    pet: PetHeader | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from prognosis_dask.cohort.clinical import (
 from prognosis_dask.cohort.collections import Rules, resolve
 from prognosis_dask.cohort.crawl import Map, crawl
 from prognosis_dask.cohort.files import FileStamp
+from prognosis_dask.cohort.foresee import foresee
 from prognosis_dask.cohort.gather import Gathered, Image, gather
 from prognosis_dask.cohort.headers import Header, MaskHeader, OtherFile, VolumeFile
 from prognosis_dask.cohort.linking import left_out
@@ -34,7 +35,7 @@ from prognosis_dask.cohort.summary import IndexSummary
 from prognosis_dask.counting import count
 from prognosis_dask.errors import CaseError, Code, Problem
 from prognosis_dask.folders import cannot_write
-from prognosis_dask.job import CohortSection
+from prognosis_dask.job import CohortSection, ImageSection
 
 _FIXED = {field.name for field in fields(Case)} | set(SEQUENCES)
 #: Per image, the MR sequences that were taken with it.
@@ -63,7 +64,14 @@ class _Draft:
         return _short(self.image.key, self.selection.mask.path, str(self.selection.labels))
 
 
-def index_cohort(sources: Sequence[Path], out: Path, rules: CohortSection, map: Map = builtins.map) -> IndexSummary:
+def index_cohort(
+    sources: Sequence[Path],
+    out: Path,
+    rules: CohortSection,
+    map: Map = builtins.map,
+    *,
+    image: ImageSection | None = None,
+) -> IndexSummary:
     """Find the cases of a cohort and write ``cases.csv``, ``problems.csv`` and ``series/*.series.json`` under ``out``.
 
     Parameters
@@ -77,6 +85,9 @@ def index_cohort(sources: Sequence[Path], out: Path, rules: CohortSection, map: 
         not looked at.
     map
         The built-in ``map``, or one that spreads the reading of headers, the slow part, over a cluster.
+    image
+        How the run will read the images (else by its defaults): what it will refuse, or warn of, by their headers alone
+        is told here.
 
     Raises
     ------
@@ -95,7 +106,11 @@ def index_cohort(sources: Sequence[Path], out: Path, rules: CohortSection, map: 
     together: Sessions = {}
     if resolved.sequences:
         drafts, together = _one_per_mask(drafts), sessions(gathered.images.values())
-    cases = _cases(drafts, together, out.absolute() / "series")
+    names = _identifiers(drafts)
+    cases = _cases(drafts, names, together, out.absolute() / "series")
+    for draft, name in zip(drafts, names, strict=True):
+        told = foresee(draft.image, draft.selection, image or ImageSection())
+        problems += [problem.of(patient_id=draft.image.patient_id, case_id=name) for problem in told]
     if table is not None:
         table = _spelt_alike(table, {patient_key(image.patient_id) for image in gathered.images.values()})
         row_problems += [_as_warning(note, rules.clinical) for note in table.notes]
@@ -219,14 +234,14 @@ def _one_per_mask(drafts: Sequence[_Draft]) -> list[_Draft]:
     return kept
 
 
-def _cases(drafts: Sequence[_Draft], together: Sessions, folder: Path) -> list[Case]:
+def _cases(drafts: Sequence[_Draft], names: Sequence[str], together: Sessions, folder: Path) -> list[Case]:
     """Name the cases, and write the listings of the series that they stand on."""
     images = {image.key: image for draft in drafts for image in (draft.image, *_beside(draft, together).values())}
     listed = {
         key: str(write_listing(folder, image.listing)) for key, image in images.items() if image.listing is not None
     }
     cases = []
-    for draft, case_id in zip(drafts, _identifiers(drafts), strict=True):
+    for draft, case_id in zip(drafts, names, strict=True):
         image, chosen, beside = draft.image, draft.selection, _beside(draft, together)
         source = f"{image.digest} {chosen.mask.bytes} {chosen.mask.modified_ns} {chosen.mask.sha256}"
         source += "".join(f" {name} {other.digest}" for name, other in beside.items() if other is not image)
@@ -240,6 +255,7 @@ def _cases(drafts: Sequence[_Draft], together: Sessions, folder: Path) -> list[C
                 mask=chosen.mask.path,
                 labels=chosen.labels,
                 source=hashlib.sha256(source.encode()).hexdigest()[:16],
+                units=image.listing.units if image.listing is not None else "",
                 covariates=chosen.covariates,
                 sequences={name: listed.get(other.key, other.path) for name, other in beside.items()},
             )

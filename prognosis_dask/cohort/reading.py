@@ -20,6 +20,7 @@ from prognosis_dask.cohort.headers import (
 )
 from prognosis_dask.cohort.masks import mask_header
 from prognosis_dask.cohort.pairs import VOLUME_SUFFIXES, is_mask_name
+from prognosis_dask.cohort.pet_header import pet_header
 from prognosis_dask.errors import Code, Problem
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and its multi-frame kinds
-_LAST_TAG = 0x00280030  # PixelSpacing; nothing behind it is needed, and private groups there can be long
+_LAST_TAG = 0x00281054  # RescaleType; nothing behind it is needed, and private groups there can be long
 _TAGS = [
     *MARKS.values(),
     0x00080016,  # SOPClassUID
@@ -42,10 +43,13 @@ _TAGS = [
     0x00200032,  # ImagePositionPatient
     0x00200037,  # ImageOrientationPatient
     0x00200052,  # FrameOfReferenceUID
+    0x00280002,  # SamplesPerPixel
     0x00280008,  # NumberOfFrames
     0x00280010,  # Rows
     0x00280011,  # Columns
     0x00280030,  # PixelSpacing
+    0x00281053,  # RescaleSlope
+    0x00281054,  # RescaleType
 ]
 
 
@@ -93,6 +97,8 @@ def _read_dicom(path: str) -> Header:
     modality = str(header.get("Modality", ""))
     if modality not in IMAGE_MODALITIES or f"{sop_class}.".startswith(_SECONDARY_CAPTURE):
         return OtherFile(path, modality or "no modality")
+    if modality == "PT":  # what SUVs depend on stands further behind, some of it in private groups
+        header = dcmread(path, stop_before_pixels=True, force=bare)
     return _image_header(header, FileStamp(path, state.st_size, state.st_mtime_ns))
 
 
@@ -124,8 +130,25 @@ def _image_header(header: Dataset, file: FileStamp) -> ImageHeader:
         frame_of_reference_uid=str(header.get("FrameOfReferenceUID", "") or ""),
         description=str(header.get("SeriesDescription", "") or ""),
         marks="\t".join(_mark(header[tag].value if tag in header else None) for tag in MARKS.values()),
+        **_units(header),  # type: ignore[arg-type]
         **_geometry(header),  # type: ignore[arg-type]
     )
+
+
+def _units(header: Dataset) -> dict[str, object]:
+    """What the rescaled values are: PET in its Units, CT in Hounsfield units unless it says otherwise."""
+    if header.Modality == "PT":
+        pet = pet_header(header)
+        return {"units": pet.units, "pet": pet}
+    if header.Modality != "CT":
+        return {}
+    kind = str(header.get("RescaleType", "") or "").strip().upper()
+    if kind not in ("", "HU"):
+        told = "nothing says that these CT values are" if kind == "US" else "these CT values are no"
+        return {"units": kind, "note": f"RescaleType is {kind}: {told} Hounsfield units (HU)"}
+    if "RescaleSlope" not in header:
+        return {"units": "HU", "note": "no RescaleSlope: the stored values are taken for Hounsfield units"}
+    return {"units": "HU"}
 
 
 def _mark(value: object) -> str:
@@ -136,6 +159,9 @@ def _mark(value: object) -> str:
 
 def _geometry(header: Dataset) -> dict[str, object]:
     frames = int(header.get("NumberOfFrames", 1) or 1)
+    samples = int(header.get("SamplesPerPixel", 1) or 1)
+    if samples > 1:
+        return {"fault": f"{samples} values a pixel (a picture in colour), expected one"}
     if frames > 1 or "ImagePositionPatient" not in header:
         if frames > 1:
             return {"fault": f"multi-frame image ({frames} frames in one file); convert it to one file per slice"}

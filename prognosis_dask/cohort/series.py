@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prognosis_dask.cohort.headers import ImageHeader
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile
+from prognosis_dask.cohort.pet import suv_of
 from prognosis_dask.cohort.planes import dot, most_common_orientation, slice_normal
 from prognosis_dask.cohort.split import split_series
-from prognosis_dask.errors import Code, Problem
+from prognosis_dask.errors import CaseError, Code, Problem
 
 
 def group_series(headers: Iterable[ImageHeader]) -> tuple[list[SeriesListing], list[Problem]]:
@@ -65,6 +66,7 @@ def _listing(instances: list[ImageHeader], stack: str) -> SeriesListing:
     normal = slice_normal(most_common_orientation(header.orientation for header in instances))
     ordered = sorted(instances, key=lambda header: (dot(normal, header.position), header.sop_uid, header.frame))
     folder = os.path.commonpath([os.path.dirname(header.file.path) for header in instances])  # noqa: PTH120
+    units, factors, no_suv, notes = _values(ordered)
     slices = tuple(
         SliceFile(
             file=os.path.relpath(header.file.path, folder),
@@ -76,8 +78,9 @@ def _listing(instances: list[ImageHeader], stack: str) -> SeriesListing:
             bytes=header.file.bytes,
             modified_ns=header.file.modified_ns,
             frame=header.frame,
+            suv_factor=factor,
         )
-        for header in ordered
+        for header, factor in zip(ordered, factors, strict=True)
     )
     first = instances[0]
     return SeriesListing(
@@ -90,4 +93,22 @@ def _listing(instances: list[ImageHeader], stack: str) -> SeriesListing:
         root=folder,
         slices=slices,
         stack=stack,
+        units=units,
+        no_suv=no_suv,
+        notes=notes,
     )
+
+
+def _values(ordered: Sequence[ImageHeader]) -> tuple[str, Sequence[float | None], str, str]:
+    """The units of a stack's values, each image's factor to SUVs, why there is none, what has to be known of them."""
+    units = " and ".join(sorted({header.units for header in ordered if header.units}))
+    notes = "; ".join(sorted({header.note for header in ordered if header.note}))
+    nothing: list[float | None] = [None] * len(ordered)
+    pet = [header.pet for header in ordered if header.pet is not None]
+    if len(pet) < len(ordered):
+        return units, nothing, "", notes
+    try:
+        found = suv_of(pet)
+    except CaseError as error:
+        return units, nothing, error.problem.reason, notes
+    return units, found.factors, "", "; ".join(filter(None, (notes, found.note)))

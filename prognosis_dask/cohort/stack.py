@@ -81,7 +81,10 @@ def even_runs(listing: SeriesListing, tolerance: float) -> list[Run]:
     A distance is even when it differs from the usual one by ``tolerance`` (relative to it), or by no more than what
     rounding the positions to the decimals that they are written with explains.
     """
-    along, rounding = heights_of(listing), _rounding(listing)
+    along = heights_of(listing)
+    if is_even(along, tolerance):
+        return [Run(0, len(along))]
+    rounding = _rounding(listing)
     return [
         Run(first, stop, 0.0 if is_even(along[first:stop], tolerance) else _simplest(along[first:stop], rounding))
         for first, stop in _runs(along, tolerance, rounding)

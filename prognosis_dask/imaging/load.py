@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.listing import SeriesListing, read_listing
-from prognosis_dask.cohort.stack import Run, check_slices, even_runs, gap_error, plane_heights, run_at
-from prognosis_dask.errors import CaseError, Code, warn
+from prognosis_dask.cohort.stack import Run
+from prognosis_dask.cohort.usable import usable_runs
+from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.crop import bounding_box, span_with_margin
 from prognosis_dask.imaging.gaps import settle_gaps
 from prognosis_dask.imaging.geometry import image_on
 from prognosis_dask.imaging.masks import read_mask, read_planes
 from prognosis_dask.imaging.roi import Grid, Roi
-from prognosis_dask.imaging.series import read_slices, run_grid, series_grid
+from prognosis_dask.imaging.series import run_grid
+from prognosis_dask.imaging.units import read_values, unit_of
 from prognosis_dask.imaging.volume import read_volume, volume_grid
 from prognosis_dask.job import ImageSection
 
@@ -83,7 +85,7 @@ def load_roi(case: Case, settings: ImageSection, *, full: bool = False, seconds:
         image = part.read(first, stop)
         image.CopyInformation(mask_image)
         _check_finite(image, case.image)
-    return Roi(image, mask_image, grid, (0, 0, first))
+    return Roi(image, mask_image, grid, (0, 0, first), part.unit)
 
 
 def load_image(path: str, settings: ImageSection) -> sitk.Image:
@@ -94,7 +96,12 @@ def load_image(path: str, settings: ImageSection) -> sitk.Image:
     CaseError
         With the code of what is wrong with it.
     """
-    whole = _series_part(read_listing(path), settings) if path.endswith(_LISTING) else _file_part(path)
+    if path.endswith(_LISTING):
+        listing = read_listing(path)
+        [run] = usable_runs(listing, settings, None)
+        whole = _run_part(listing, run, settings)
+    else:
+        whole = _file_part(path)
     image = whole.read(0, whole.grid.size[2])
     _check_finite(image, path)
     return image
@@ -106,6 +113,7 @@ class _Part:
 
     grid: Grid
     read: Callable[[int, int], sitk.Image]
+    unit: str = ""
 
 
 def _open(case: Case, settings: ImageSection) -> list[_Part]:
@@ -113,16 +121,8 @@ def _open(case: Case, settings: ImageSection) -> list[_Part]:
     if not case.image.endswith(_LISTING):
         return [_file_part(case.image)]
     listing = read_listing(case.image)
-    check_slices(listing)
-    runs = even_runs(listing, settings.gap_tolerance)
-    if runs == [Run(0, len(listing.slices))]:
-        return [_run_part(listing, runs[0])]
-    heights = plane_heights(listing, read_planes(Path(case.mask), case.labels))
-    if heights or not runs:
-        runs = [run_at(listing, runs, heights, settings.gap_tolerance)]
-    told = gap_error(listing, settings.gap_tolerance).problem
-    warn(told.code, f"the slices on the ROI's side of a gap are used alone; {told.reason}", where=told.where)
-    return [_run_part(listing, run) for run in sorted(runs, key=lambda run: -run.size)]
+    runs = usable_runs(listing, settings, lambda: read_planes(Path(case.mask), case.labels))
+    return [_run_part(listing, run, settings) for run in runs]
 
 
 def _file_part(path: str) -> _Part:
@@ -130,18 +130,13 @@ def _file_part(path: str) -> _Part:
     return _Part(grid, partial(read_volume, Path(path), grid))
 
 
-def _series_part(listing: SeriesListing, settings: ImageSection) -> _Part:
-    grid = series_grid(listing, settings.gap_tolerance)
-    return _Part(grid, lambda first, stop: image_on(read_slices(listing, first, stop), grid, (0, 0, first)))
-
-
-def _run_part(listing: SeriesListing, run: Run) -> _Part:
+def _run_part(listing: SeriesListing, run: Run, settings: ImageSection) -> _Part:
     grid = run_grid(listing, run)
 
     def read(first: int, stop: int) -> sitk.Image:
-        return image_on(read_slices(listing, run.first + first, run.first + stop), grid, (0, 0, first))
+        return image_on(read_values(listing, run.first + first, run.first + stop, settings), grid, (0, 0, first))
 
-    return _Part(grid, read)
+    return _Part(grid, read, unit_of(listing, settings))
 
 
 def _masked(parts: list[_Part], case: Case, settings: ImageSection) -> tuple[_Part, NDArray[np.bool_]]:

@@ -16,13 +16,15 @@ class Roi:
     """Image and mask (0 and 1, uint8) on the same grid, cut out of a larger image.
 
     ``full`` is the geometry of the uncropped image; ``start`` the (x, y, z) index there of the first voxel here.
-    pyradiomics' results depend on both, which is why they travel with every crop.
+    pyradiomics' results depend on both, which is why they travel with every crop. ``unit`` is the image's, in UCUM's
+    notation; empty: nobody says.
     """
 
     image: sitk.Image
     mask: sitk.Image
     full: Grid
     start: tuple[int, int, int]
+    unit: str = ""
 
 
 def grid_of(image: sitk.Image) -> Grid:

@@ -37,7 +37,7 @@ _ID_SPELLINGS = tuple(
 )
 #: Columns of features.csv, and of pyradiomics' own table, that describe the case.
 _NO_FEATURES = re.compile(
-    r"roi|modality|problem|voxels|n_slices|lesion_cut|image|mask|label|diagnostics_.*", re.IGNORECASE
+    r"roi|modality|problem|voxels|n_slices|lesion_cut|image|image_units|mask|label|diagnostics_.*", re.IGNORECASE
 )
 #: The coordinate that holds a family's units.
 _UNITS = {"radiomics": "radiomic_units", "size": "size_units"}

@@ -86,6 +86,7 @@ def build_features(
         "modality": _text(case.modality for case in cases),
         "time_days": _numbers(case.time_days for case in cases),
         "event": _numbers(case.event for case in cases),
+        "image_units": _text(_unit(outcomes.get("roi", {}).get(case.case_id)) for case in cases),
         **_roi_results(cases, outcomes.get("roi", {})),
         "problem": _text(_problem(case.case_id, stages, outcomes) for case in cases),
         **_covariates(cases),
@@ -191,6 +192,10 @@ def _numbers(values: Iterable[object]) -> npt.NDArray[np.float64]:
 def _roi_results(cases: Sequence[Case], outcomes: Mapping[str, Outcome]) -> dict[str, npt.NDArray[np.float64]]:
     done = [_result(outcomes.get(case.case_id)) for case in cases]
     return {name: _numbers(result.get(name) for result in done) for name in ROI_RESULTS}
+
+
+def _unit(outcome: Outcome | None) -> str:
+    return str(_result(outcome).get("image_units", ""))
 
 
 def _places(radiomic: Iterable[str], of_modality: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:

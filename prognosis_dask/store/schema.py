@@ -73,6 +73,14 @@ VARIABLES = (
     _number("volume_ml", "mL", "volume of the mask: voxels times the volume of one"),
     _number("n_slices", "1", "slices from the first to the last of the mask, one frame each"),
     _number("lesion_cut", "1", "1 where the mask reaches beyond the window that frames show, else 0"),
+    VariableSpec(
+        "image_units",
+        ("case",),
+        ("text",),
+        "",
+        "unit of the image's values; empty where nobody says, as of an image file",
+        optional=True,
+    ),
     VariableSpec("problem", ("case",), ("text",), "", "'stage: code' of what failed, joined by '; '; empty when fine"),
     VariableSpec(
         f"{COVARIATE}*",

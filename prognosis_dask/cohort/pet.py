@@ -1,0 +1,253 @@
+"""PET: from the units of a series' headers to SUVs by body weight.
+
+The rules are those of QIBA's vendor-neutral pseudo-code for SUVbw (Quantitative Imaging Biomarkers Alliance, FDG-PET/CT
+profile), and DICOM PS3.3 C.8.9.1: Units, Decay Correction, and which time the pixels are corrected to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median
+from typing import TypeVar
+
+from prognosis_dask.cohort.headers import PetHeader
+from prognosis_dask.errors import CaseError, Code
+
+#: Doses (Bq) and weights (kg) beyond these are written in other units (MBq, g), or are none.
+DOSE_BQ = (1e5, 1e11)
+WEIGHT_KG = (0.005, 500.0)
+#: Half-lives after injection from which on no PET is taken: one twenty-third of the dose is left.
+LONGEST = 4.5
+#: Where only the time of day of the injection is known, its day can be told for nuclides that live no longer (s).
+LONGEST_WITHOUT_DATE = 6 * 3600.0
+#: How far (relative) SUVs may differ between two ways to the time of reference before it has to be said.
+SAME_SUV = 0.05
+#: Fluorine-18's half-life in seconds, and how far (relative) what is written may be from it.
+F18_S, F18_TOLERANCE = 6586.2, 0.01
+
+_DAY = timedelta(days=1)
+_SECOND = timedelta(seconds=1)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Suv:
+    """What the rescaled value of each image is multiplied with to give SUVbw (g/mL), and what has to be known of it."""
+
+    factors: tuple[float, ...]
+    note: str = ""
+
+
+def suv_of(headers: Sequence[PetHeader]) -> Suv:
+    """The factors from rescaled values to SUVbw of a series' images.
+
+    ``GML`` with no other SUV type than body weight stays as it is. ``CNTS`` takes Philips' SUV factor, or its activity
+    factor and what follows. ``BQML`` is divided by the dose per gram, decayed to the time that the pixels are corrected
+    to: that of the injection (``ADMIN``), the start of the scan (``START``), or of each image's mean count (``NONE``).
+
+    Raises
+    ------
+    CaseError
+        ``PET_UNITS`` where the headers do not suffice, or contradict each other.
+    """
+    units = _same("Units", [header.units for header in headers])
+    _check_corrections(headers)
+    note = "" if headers[0].corrected else "CorrectedImage is empty: nothing says that attenuation is corrected"
+    if units == "GML":
+        kind = _same("SUVType", [header.suv_type for header in headers])
+        if kind not in ("", "BW"):
+            raise _problem(f"the values are SUVs of the type {kind}, not by body weight (BW)")
+        return Suv((1.0,) * len(headers), note)
+    if units == "CNTS":
+        direct = [header.suv_scale for header in headers]
+        if all(direct):
+            return Suv(tuple(map(float, filter(None, direct))), note)
+        activity = [header.activity_scale or 0.0 for header in headers]
+        if not all(activity):
+            raise _problem("Units is CNTS, without Philips' factors (7053,1000) or (7053,1009) in every image")
+        found = _per_activity(headers)
+        return Suv(tuple(a * b for a, b in zip(activity, found.factors, strict=True)), _joined(note, found.note))
+    if units == "BQML":
+        found = _per_activity(headers)
+        return Suv(found.factors, _joined(note, found.note))
+    raise _problem(f"Units is {units or 'missing'}; BQML, GML and Philips' CNTS can be converted")
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
+
+
+def _problem(reason: str) -> CaseError:
+    return CaseError(Code.PET_UNITS, f'no SUV: {reason}; mend the headers, or take image.pet = "stored"')
+
+
+def _same(name: str, values: Sequence[T]) -> T:
+    different = list(dict.fromkeys(values))
+    if len(different) > 1:
+        raise _problem(f"{name} differs between the images: {', '.join(map(str, different[:3]))}")
+    return different[0]
+
+
+def _check_corrections(headers: Sequence[PetHeader]) -> None:
+    corrected = _same("CorrectedImage", [header.corrected for header in headers])
+    if corrected and "ATTN" not in corrected:
+        raise _problem(f"the images are not corrected for attenuation (CorrectedImage {', '.join(corrected)})")
+
+
+def _per_activity(headers: Sequence[PetHeader]) -> Suv:
+    """Grams of the patient per becquerel of the dose, at the time that each image's pixels are corrected to."""
+    first = headers[0]
+    _same("PatientWeight", [header.weight_kg for header in headers])
+    _same("RadionuclideTotalDose", [header.dose_bq for header in headers])
+    _same("RadionuclideHalfLife", [header.half_life_s for header in headers])
+    _same("the time of injection", [(header.start_datetime, header.start_time) for header in headers])
+    grams = 1000 * _within("PatientWeight", first.weight_kg, WEIGHT_KG, "kg")
+    dose = _within("RadionuclideTotalDose", first.dose_bq, DOSE_BQ, "Bq")
+    decay = _same("DecayCorrection", [header.decay for header in headers])
+    _check_decay(decay, first.corrected)
+    if decay == "ADMIN":
+        return Suv((grams / dose,) * len(headers))
+    half_life = _half_life(first)
+    if decay == "START":
+        reference, note = _start_of_scan(headers, half_life)
+        left = dose * 2 ** (-_since_injection(first, reference, half_life) / half_life)
+        return Suv((grams / left,) * len(headers), note)
+    times = [_mean_count_time(header, half_life) for header in headers]
+    return Suv(tuple(grams / dose * 2 ** (_since_injection(first, time, half_life) / half_life) for time in times))
+
+
+def _within(name: str, value: float | None, limits: tuple[float, float], unit: str) -> float:
+    if not value:
+        raise _problem(f"{name} is missing or zero")
+    if not limits[0] <= value <= limits[1]:
+        raise _problem(f"{name} is {value:g} {unit}, expected {limits[0]:g} to {limits[1]:g}: is it in another unit?")
+    return value
+
+
+def _check_decay(decay: str, corrected: Sequence[str]) -> None:
+    if decay not in ("START", "ADMIN", "NONE"):
+        raise _problem(f"DecayCorrection is {decay or 'missing'}, expected START, ADMIN or NONE")
+    if corrected and (decay == "NONE") == ("DECY" in corrected):
+        raise _problem(f"DecayCorrection is {decay}, but CorrectedImage {', '.join(corrected)}")
+
+
+def _half_life(header: PetHeader) -> float:
+    if not header.half_life_s:
+        raise _problem("RadionuclideHalfLife is missing or zero")
+    if header.is_f18 and abs(header.half_life_s / F18_S - 1) > F18_TOLERANCE:
+        raise _problem(f"RadionuclideHalfLife is {header.half_life_s:g} s, but fluorine-18's is {F18_S} s")
+    return header.half_life_s
+
+
+def _start_of_scan(headers: Sequence[PetHeader], half_life: float) -> tuple[datetime, str]:
+    """The time that images with ``START`` are corrected to, and what speaks against it.
+
+    It is the series' time, unless that comes after the first acquisition (a series made afterwards): then GE's own
+    scan time, else the time from which the frames' reference times count, else the first acquisition.
+    """
+    series = _same("SeriesDate and SeriesTime", [header.series for header in headers])
+    acquired = [time for time in map(_acquired, headers) if time is not None]
+    first = min(acquired) if len(acquired) == len(headers) else None
+    counted = _reference_by_frames(headers, half_life)
+    if first is not None and counted is not None and counted > first + 60 * _SECOND:
+        counted = None  # images cannot be corrected to a time after they were begun: the factors are no such
+    begins = [time for time in (headers[0].ge_scan, series) if time and (first is None or time <= first + _SECOND)]
+    chosen = next(filter(None, [*begins, counted, first]), None)
+    if chosen is None:
+        raise _problem("neither SeriesTime nor AcquisitionTime tells when the scan began")
+    return chosen, _doubt(chosen, counted or first or chosen, half_life)
+
+
+def _doubt(chosen: datetime, other: datetime, half_life: float) -> str:
+    apart = abs(2 ** ((other - chosen).total_seconds() / half_life) - 1)
+    if apart <= SAME_SUV:
+        return ""
+    return (
+        f"by its headers' dates and times the scan began at {chosen:%H:%M:%S}, by its images at {other:%H:%M:%S}: SUVs "
+        f"would differ by {apart:.0%}"
+    )
+
+
+def _reference_by_frames(headers: Sequence[PetHeader], half_life: float) -> datetime | None:
+    """The time that the pixels are corrected to, as each image's decay factor, or else its reference time, has it."""
+    found = []
+    for header in headers:
+        acquired = _acquired(header)
+        if acquired is None or not header.frame_duration_ms:
+            return None
+        if header.decay_factor and header.decay_factor > 1:
+            offset = half_life * math.log2(header.decay_factor)
+        elif header.frame_reference_ms:
+            offset = header.frame_reference_ms / 1000
+        else:
+            return None
+        into = _until_mean_count(header.frame_duration_ms / 1000, half_life)
+        found.append(acquired + timedelta(seconds=into - offset))
+    zero = found[0]
+    return zero + timedelta(seconds=median((time - zero).total_seconds() for time in found))
+
+
+def _until_mean_count(frame_s: float, half_life: float) -> float:
+    """Seconds from a frame's begin to when the activity is the frame's mean one."""
+    decays = math.log(2) / half_life * frame_s
+    return half_life / math.log(2) * math.log(decays / -math.expm1(-decays))
+
+
+def _mean_count_time(header: PetHeader, half_life: float) -> datetime:
+    acquired = _acquired(header)
+    if acquired is None or not header.frame_duration_ms:
+        raise _problem("DecayCorrection is NONE, and AcquisitionTime or ActualFrameDuration is missing")
+    return acquired + timedelta(seconds=_until_mean_count(header.frame_duration_ms / 1000, half_life))
+
+
+def _acquired(header: PetHeader) -> datetime | None:
+    """When an image's acquisition began; without AcquisitionDate within half a day of the series' time."""
+    if header.acquired is None or header.has_acquisition_date or header.series is None:
+        return header.acquired
+    apart = header.acquired - header.series
+    if apart < -_DAY / 2:
+        return header.acquired + _DAY
+    return header.acquired - _DAY if apart > _DAY / 2 else header.acquired
+
+
+def _since_injection(header: PetHeader, reference: datetime, half_life: float) -> float:
+    """Seconds from the injection to ``reference``.
+
+    Where a full date and time is given and comes shortly before, it counts; otherwise, as dates are shifted when names
+    are removed, the time of day does, of the last day on which it lies before.
+    """
+    exact = header.start_datetime
+    if exact is not None and 0 <= (reference - exact).total_seconds() <= LONGEST * half_life:
+        _check_times_of_day(header)
+        return (reference - exact).total_seconds()
+    day = header.start_time
+    if day is None and exact is not None:
+        day = (exact - _midnight(exact)).total_seconds()
+    if day is None:
+        raise _problem("the radiopharmaceutical's start time is missing")
+    if half_life > LONGEST_WITHOUT_DATE:
+        raise _problem(f"the day of the injection is not known, and the half-life is {half_life / 3600:.1f} h")
+    seconds = ((reference - _midnight(reference)).total_seconds() - day) % _DAY.total_seconds()
+    if seconds > LONGEST * half_life:
+        raise _problem(
+            f"the injection at {timedelta(seconds=day)} is not shortly before the time of reference, "
+            f"{reference:%H:%M:%S}"
+        )
+    return seconds
+
+
+def _check_times_of_day(header: PetHeader) -> None:
+    exact, day = header.start_datetime, header.start_time
+    if exact is not None and day is not None and abs((exact - _midnight(exact)).total_seconds() - day) > 60:
+        raise _problem(
+            f"RadiopharmaceuticalStartDateTime says {exact:%H:%M:%S}, RadiopharmaceuticalStartTime "
+            f"{timedelta(seconds=day)}"
+        )
+
+
+def _midnight(time: datetime) -> datetime:
+    return time.replace(hour=0, minute=0, second=0, microsecond=0)
