@@ -120,7 +120,7 @@ def test_every_table_has_one_set_of_columns_and_both_procedures(tables: dict[str
         "calibration": "procedure horizon_days kind predicted observed lower upper",
         "net_benefit": "procedure horizon_days threshold net_benefit lower upper treat_all",
         "kaplan_meier": "procedure group time_days survival lower upper at_risk",
-        "added": "base added test statistic df p delta_c lower upper note",
+        "added": "base added test statistic df p z delta_c lower upper note",
     }
     assert set(tables) == set(expected)
     for name, rows in tables.items():

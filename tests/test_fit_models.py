@@ -71,7 +71,7 @@ def test_every_table_is_written_with_its_columns(fitted: tuple[Path, dict[str, A
         "ph": "feature,statistic,p",
         "curve": "k,c_index_in_sample,random_median,random_lower,random_upper",
         "correlation": "feature,with,n,pearson,lower,upper,p",
-        "added": "base,added,test,statistic,df,p,delta_c,lower,upper",
+        "added": "base,added,test,statistic,df,p,z,delta_c,lower,upper",
         "table1": "variable,level,overall,censored,event,smd,missing",
     }
     for name, header in columns.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,20 @@ def test_measures_and_differences_have_wider_intervals_than_draws_of_the_tested_
     difference = next(row for row in wide["differences"] if row["measure"] == "harrell_c")
     assert difference["lower"] < difference["difference"] < difference["upper"]
     assert (difference["p"] < 0.05) == (difference["lower"] > 0 or difference["upper"] < 0)
+
+
+def test_what_a_held_out_score_adds_is_judged_by_how_much_it_scatters() -> None:
+    table = survival_table(6, n=100, p=8, signal=0.5)
+    table = replace(table, families=("volume", *table.families[1:]))
+    procedures = {"it": replace(RIDGE, families=("deep",))}
+    wide, narrow = (compared(table, halves, procedures)["added"] for halves in (12, 0))
+    for one, other in zip(wide, narrow, strict=True):
+        assert one["z"] == other["z"]
+        if one["added"] == "it":
+            assert one["test"] == "likelihood ratio, delete-half"
+            assert one["p"] > other["p"]
+        else:
+            assert one == other
 
 
 def test_classes_have_them_too() -> None:

@@ -260,6 +260,11 @@ def added_value(models: ModelFolder) -> Table | None:
     shown = table if shown.empty else shown
     over_patients = "Wald’s test with its variance over patients, who have several cases"
     tests = over_patients if any(str(test).startswith("Wald") for test in shown["test"]) else "likelihood-ratio test"
+    scatter = (
+        " Such a score’s χ² and p are corrected for how much it scatters between random halves of the patients."
+        if any("delete-half" in str(test) for test in shown["test"])
+        else ""
+    )
     others = " Other procedures: models/added.csv." if len(shown) < len(table) else ""
     rows = [
         (r.base, r.added, number(r.statistic), number(r.df, 0), p_number(r.p),
@@ -268,7 +273,7 @@ def added_value(models: ModelFolder) -> Table | None:
     ]  # fmt: skip
     return Table(
         f"What is added to a model of what is known without it: {tests}, and the change in Harrell’s C with its 95 % "
-        f"interval. A procedure stands for itself by its held-out risk score.{others}",
+        f"interval. A procedure stands for itself by its held-out risk score.{scatter}{others}",
         ("Known", "Added", "χ²", "df", "p", "Change in C"),
         "llnnnn",
         [Rows("", rows)],

@@ -22,8 +22,10 @@ from prognosis_dask.statistics.table import FeatureTable
 _KNOWN = ("volume", "stage")
 
 
-def added_rows(table: FeatureTable, results: Mapping[str, Sequence[FoldResult]], seed: int) -> list[Row]:
-    """Rows ``base, added, test, statistic, df, p, delta_c, lower, upper``, for each procedure both ways.
+def added_rows(
+    table: FeatureTable, results: Mapping[str, Sequence[FoldResult]], seed: int, draws: int = CURVE_DRAWS
+) -> list[Row]:
+    """Rows ``base, added, test, statistic, df, p, z, delta_c, lower, upper``, for each procedure both ways.
 
     Procedures that chose nothing but volume and stage are left out.
 
@@ -33,7 +35,11 @@ def added_rows(table: FeatureTable, results: Mapping[str, Sequence[FoldResult]],
     models are plain Cox models of these few columns on all cases, compared by the likelihood ratio; where patients
     have several cases by Wald's test with the variance over patients (:mod:`prognosis_dask.statistics.clustered`).
     ``delta_c`` is the difference of their Harrell's C, with an interval that draws patients and keeps the models;
-    on so few columns its optimism is small, not zero.
+    on so few columns its optimism is small, not zero. ``z``, of one added column, is the root of the statistic with
+    the sign of the coefficient.
+
+    A held-out score depends on the outcomes of others, and its statistic scatters more than chi-square says: under no
+    effect these tests reject in 10 to 23 % of cohorts. :func:`prognosis_dask.statistics.halves.widen` corrects that.
 
     Parameters
     ----------
@@ -41,15 +47,15 @@ def added_rows(table: FeatureTable, results: Mapping[str, Sequence[FoldResult]],
         The cases.
     results
         Folds by procedure.
-    seed
-        Draws the patients.
+    seed, draws
+        Of the patients, for the intervals.
     """
     known = {
         " + ".join(families): _columns(table, families)
         for families in (*((family,) for family in _KNOWN), _KNOWN)
         if set(families) <= set(table.families)
     }
-    drawn = weights(table.patient_ids, seed)[: 1 + CURVE_DRAWS]
+    drawn = weights(table.patient_ids, seed)[: 1 + draws]
     rows: list[Row] = []
     for base, added, base_columns, added_columns in _pairs(table, known, results):
         rows.append({"base": base, "added": added, **_added(table, base_columns, added_columns, drawn)})
@@ -89,7 +95,7 @@ def _columns(table: FeatureTable, families: tuple[str, ...]) -> FloatArray:
 
 def _added(table: FeatureTable, base: FloatArray, added: FloatArray, drawn: FloatArray) -> Row:
     nothing = float("nan")
-    row: Row = {"test": ""} | dict.fromkeys(("statistic", "df", "p", "delta_c", "lower", "upper"), nothing)
+    row: Row = {"test": ""} | dict.fromkeys(("statistic", "df", "p", "z", "delta_c", "lower", "upper"), nothing)
     held = np.isfinite(base).all(axis=1) & np.isfinite(added).all(axis=1)
     time, event, base, added = table.time_days[held], table.event[held], base[held], added[held]
     patients = np.array(table.patient_ids)[held]
@@ -99,6 +105,7 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, drawn: Floa
             if several_cases(patients)
             else likelihood_ratio(base, added, time, event)
         )
+        coefficient = cox_coefficient(np.column_stack([base, added]), time, event)
         smaller, larger = (
             concordance_drawn(time, event, linear_score(X, cox_coefficient(X, time, event)), drawn[:, held])
             for X in (base, np.column_stack([base, added]))
@@ -108,4 +115,6 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, drawn: Floa
     lower, upper = interval((larger - smaller)[1:])
     change = float(larger[0] - smaller[0])
     row |= {"test": test.test, "statistic": test.statistic, "df": test.df, "p": test.p}
+    if added.shape[1] == 1:
+        row["z"] = float(np.sign(coefficient[-1]) * np.sqrt(test.statistic))
     return row | {"delta_c": change, "lower": lower, "upper": upper, "note": ""}

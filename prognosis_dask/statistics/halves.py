@@ -20,8 +20,9 @@ from typing import TypeAlias
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.added import added_rows
 from prognosis_dask.statistics.differences import adjust
-from prognosis_dask.statistics.endpoint import FloatArray
+from prognosis_dask.statistics.endpoint import FloatArray, Survival
 from prognosis_dask.statistics.evaluate import Tables, measure
 from prognosis_dask.statistics.measured import Row, repeats
 from prognosis_dask.statistics.nested import Map, validate
@@ -125,6 +126,10 @@ def _run(
             measured = measure(half.endpoint, half.patient_ids, horizons, seed, dealt, draws=0)
             for row in measured.tables["measures"]:
                 found[_key(row), dealing] = row["value"]
+        if isinstance(half.endpoint, Survival):
+            for row in added_rows(half, {name: results}, seed, draws=0):
+                for dealing in range(DEALINGS) if row["added"] == name else ():
+                    found[_added_key(row), dealing] = row["z"]
     except StatisticsError:
         return {}
     return found
@@ -132,6 +137,10 @@ def _run(
 
 def _key(row: Row) -> Key:
     return row["procedure"], row["measure"], row["horizon_days"]
+
+
+def _added_key(row: Row) -> Key:
+    return row["added"], f"z beside {row['base']}", None
 
 
 def widen(tables: Tables, halves: Halves, repeats: int) -> Tables:
@@ -144,7 +153,10 @@ def widen(tables: Tables, halves: Halves, repeats: int) -> Tables:
     horizons = {_key(row)[:2]: row["horizon_days"] for row in reversed(measures)}
     differences = [_differing(row, halves, repeats, horizons) for row in tables.get("differences", [])]
     adjust(differences)
-    return {**tables, "measures": measures, "differences": differences}
+    widened: Tables = {**tables, "measures": measures, "differences": differences}
+    if "added" in tables:
+        widened["added"] = [_adding(row, halves, repeats) for row in tables["added"]]
+    return widened
 
 
 def _measured(row: Row, halves: Halves, repeats: int) -> Row:
@@ -194,3 +206,14 @@ def _differing(row: Row, halves: Halves, repeats: int, horizons: Mapping[tuple[s
     value, reach = row["difference"], _quantile(df) * deviation
     p = 1.0 if value == 0 else float(2 * stdtr(df, -abs(value) / deviation)) if deviation else 0.0
     return row | {"lower": value - reach, "upper": value + reach, "p": p}
+
+
+def _adding(row: Row, halves: Halves, repeats: int) -> Row:
+    """What a held-out score adds: its z by how much z scatters. That of a half has half the variance between halves."""
+    from scipy.special import stdtr
+
+    deviation, df = halves.deviation(_added_key(row), repeats)
+    if not isfinite(deviation) or not isfinite(row["z"]):
+        return row
+    z = row["z"] / max(1.0, sqrt(2) * deviation)
+    return row | {"test": f"{row['test']}, delete-half", "statistic": z**2, "p": float(2 * stdtr(df, -abs(z)))}
