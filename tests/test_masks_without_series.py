@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -136,3 +137,30 @@ def test_a_mask_whose_images_are_of_no_use_says_why_they_are(folder: Path, tmp_p
         change(path, unplace)
     [problem] = index(tmp_path / "out", folder).of(Code.MASK_WITHOUT_SERIES)
     assert "are here, but cannot be used: no ImagePositionPatient" in problem.reason
+
+
+def test_a_structure_of_another_frame_of_reference_is_not_put_on_the_one_series_that_is_here(
+    folder: Path, tmp_path: Path
+) -> None:
+    """A structure set of two frames, as after a registration: one's coordinates mean another place in the other."""
+
+    def add_frame(structures: pydicom.Dataset) -> None:
+        frames = structures.ReferencedFrameOfReferenceSequence
+        series, study = pydicom.Dataset(), pydicom.Dataset()
+        series.SeriesInstanceUID = uid
+        study.RTReferencedSeriesSequence = [series]
+        frames[0].RTReferencedStudySequence = [study]
+        frames.append(pydicom.Dataset())
+        frames[1].FrameOfReferenceUID = "1.2.9"
+        for sequence in (structures.StructureSetROISequence, structures.ROIContourSequence):
+            sequence.append(copy.deepcopy(sequence[0]))
+        elsewhere = structures.StructureSetROISequence[1]
+        elsewhere.ROIName, elsewhere.ReferencedFrameOfReferenceUID = "GTV-MR", "1.2.9"
+        elsewhere.ROINumber = structures.ROIContourSequence[1].ReferencedROINumber = 9
+        structures.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = frames[0].FrameOfReferenceUID
+
+    uid = str(pydicom.dcmread(next((folder / "ct").iterdir())).SeriesInstanceUID)
+    change(folder / "rs.dcm", add_frame)
+    found = index(tmp_path / "out", folder)
+    assert [case.roi for case in found.cases] == ["GTV-1"]
+    assert [problem.code for problem in found.problems] == [Code.MASK_WITHOUT_SERIES]

@@ -164,6 +164,29 @@ def test_two_outlines_less_than_a_pixel_apart_are_a_problem_and_a_real_wall_is_a
     assert ring[1].sum() == 81 - 25
 
 
+def test_contours_that_cross_each_other_are_told(tmp_path: Path) -> None:
+    other = square(0.5, 9.5, 2)
+    mask, said = warned(tmp_path, [other, square(0.5, 6.5, 1), square(3.5, 9.5, 1)])
+    assert mask[1].sum() == 2 * 36 - 2 * 9
+    assert [warning.code for warning in said] == [Code.CONTOURS_AMBIGUOUS]
+    assert "on 1 slice (1): the 9 voxels" in said[0].reason
+    for quiet in ([square(0.5, 4.5, 1), square(4.5, 9.5, 1)], [square(0.5, 9.5, 1), square(2.5, 6.5, 1)]):
+        assert warned(tmp_path, [other, *quiet])[1] == []
+
+
+def test_a_contour_that_was_cut_short_is_a_problem(tmp_path: Path) -> None:
+    path = write_rtstruct(tmp_path / "rs.dcm", [square(0.5, 5.5, 1), square(0.5, 5.5, 2)])
+    structures = pydicom.dcmread(path)
+    contour = structures.ROIContourSequence[0].ContourSequence[0]
+    for told, taken in ((3, True), (5, True), (7, False)):
+        contour.NumberOfContourPoints = told
+        structures.save_as(path)
+        if taken:
+            assert read_mask(path, (1,), GRID, resample=False).any()
+        else:
+            assert problem_of(lambda: read_mask(path, (1,), GRID, resample=False)) is Code.MASK_UNREADABLE
+
+
 def test_points_and_lines_enclose_nothing(tmp_path: Path) -> None:
     closed = [square(0.5, 5.5, 1), square(0.5, 5.5, 2)]
     np.testing.assert_array_equal(

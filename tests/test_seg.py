@@ -164,6 +164,32 @@ def change_shared(path: Path, told: str) -> None:
     dataset.save_as(path)
 
 
+def test_values_whose_meaning_is_not_said_are_a_problem(source: Path, grid: Grid, tmp_path: Path) -> None:
+    """A tenth of a voxel is no mask, a frame of no segment is nobody's, and segment numbers are no shares."""
+    shares = np.where(TRUTH, 0.9, 0.1)
+
+    def changed(kind: str, pixels: np.ndarray, segments: list[int], *keywords: str) -> Path:
+        path = write_seg(tmp_path / "seg.dcm", source, pixels, segments, kind)
+        dataset = pydicom.dcmread(path)
+        for keyword in keywords:
+            delattr(dataset, keyword)
+        dataset.save_as(path)
+        return path
+
+    assert code_of(changed("FRACTIONAL", shares, [1], "MaximumFractionalValue"), grid) is Code.MASK_UNREADABLE
+    assert code_of(changed("FRACTIONAL", shares, [1], "SegmentationType"), grid) is Code.MASK_UNREADABLE
+    np.testing.assert_array_equal(read(changed("BINARY", TRUTH, [1], "SegmentationType"), grid), TRUTH)
+    labels = TRUTH * np.where(np.arange(TRUTH.shape[0]) % 2, 1, 2)[:, None, None].astype(np.uint8)
+    unsaid = changed("LABELMAP", labels, [1, 2], "SegmentationType")
+    np.testing.assert_array_equal(read(unsaid, grid, 2), labels == 2)
+
+    path = write_seg(tmp_path / "two.dcm", source, np.stack([labels == 1, labels == 2], axis=-1), [1, 2])
+    dataset = pydicom.dcmread(path)
+    del dataset.PerFrameFunctionalGroupsSequence[3].SegmentIdentificationSequence
+    dataset.save_as(path)
+    assert code_of(path, grid, 1) is Code.MASK_UNREADABLE
+
+
 def test_a_segmentation_without_dimension_indices_is_resampled_too(source: Path, grid: Grid, tmp_path: Path) -> None:
     """highdicom's own volume needs DimensionIndexSequence, which real files lack."""
     finer = volume_on(grid, np.kron(TRUTH[:, 1:9, 1:9], np.ones((2, 2, 2), bool)), 0.5)

@@ -127,6 +127,8 @@ class Structure:
         Image instances that it refers to.
     empty
         It is named, but has no contour with an area, or no frame.
+    frame_uid
+        Its own frame of reference; empty where it names none.
     fault
         Why it cannot be used although it has content; None: it can.
     """
@@ -137,13 +139,15 @@ class Structure:
     sop_uids: frozenset[str] = frozenset()
     empty: bool = False
     fault: Problem | None = None
+    frame_uid: str = ""
 
 
 @dataclass(frozen=True)
 class MaskHeader:
     """One RTSTRUCT or SEG file: what it holds, and every reference to images that it makes.
 
-    ``faults`` are sentences on defective items, which cost the file nothing else.
+    ``faults`` are sentences on defective items, which cost the file nothing else. ``declared_frames`` are the frames of
+    reference that it tells apart and lists series for; ``frame_of_reference_uids`` those that it names anywhere.
     """
 
     file: FileStamp
@@ -155,6 +159,7 @@ class MaskHeader:
     sop_uids: frozenset[str]
     structures: tuple[Structure, ...]
     faults: tuple[str, ...] = ()
+    declared_frames: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,8 @@ class Catalogue:
                 return Link(self._choose(alone, mask, structure), by_geometry=True)
         named = (
             self._series_of(structure.sop_uids),
-            [key for uid in mask.series_uids for key in self._named_stacks(uid, mask)],
-            self._series_of(mask.sop_uids),
+            self._in_frame(mask, structure, [k for uid in mask.series_uids for k in self._named_stacks(uid, mask)]),
+            self._in_frame(mask, structure, self._series_of(mask.sop_uids)),
         )
         for found in named:
             wanted = self._of(modalities, found) or found
@@ -87,6 +87,7 @@ class Catalogue:
             for frame in sorted(mask.frame_of_reference_uids)
             for uid in self._of(modalities, self._by_place.get((_same_patient(mask.patient_id), frame), ()))
         ]
+        near = self._in_frame(mask, structure, near)
         if not near:
             series = ", ".join(mask.series_uids) or "none"
             frames = ", ".join(sorted(mask.frame_of_reference_uids)) or "none"
@@ -108,6 +109,16 @@ class Catalogue:
     def _refers(self, mask: MaskHeader, structure: Structure) -> bool:
         """Whether anything says which images the structure was drawn on, or in which frame of reference."""
         return bool(mask.series_uids or mask.sop_uids or structure.sop_uids or mask.frame_of_reference_uids)
+
+    def _in_frame(self, mask: MaskHeader, structure: Structure, keys: list[str]) -> list[str]:
+        """Those in the structure's own frame of reference, where the mask tells several apart.
+
+        The coordinates of a structure of another frame mean another place there.
+        """
+        own = structure.frame_uid
+        if own not in mask.declared_frames or len(mask.declared_frames) < 2:
+            return keys
+        return [key for key in keys if self.series[key].frame_of_reference_uid in ("", own)]
 
     def _only_series(self, mask: MaskHeader) -> list[str]:
         """The stacks of the patient's series, where there is one series of any modality only."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _LEAST_NUMBERS = 9
 #: Frames that name no segment of their own: all of a label map's, and where one segment is named for all frames.
 _ANY = -1
+_LABEL_MAP_CLASS = "1.2.840.10008.5.1.4.1.1.66.7"
 
 
 def mask_header(dataset: Dataset, file: FileStamp) -> MaskHeader:
@@ -30,22 +31,23 @@ def mask_header(dataset: Dataset, file: FileStamp) -> MaskHeader:
 
 
 def _rtstruct(dataset: Dataset, file: FileStamp) -> MaskHeader:
-    frames: set[str] = set()
+    declared: set[str] = set()
     series: list[str] = []
     images: set[str] = set()
     for reference in _items(dataset, "ReferencedFrameOfReferenceSequence"):
-        frames.add(_uid(reference, "FrameOfReferenceUID"))
+        declared.add(_uid(reference, "FrameOfReferenceUID"))
         for study in _items(reference, "RTReferencedStudySequence"):
             for item in _items(study, "RTReferencedSeriesSequence"):
                 series.append(_uid(item, "SeriesInstanceUID"))
                 images.update(_referenced(_items(item, "ContourImageSequence")))
     held = structure_set(dataset)
+    frames = {*declared, _uid(dataset, "FrameOfReferenceUID")}
     structures = []
     for number, rois in held.rois.items():
         for roi in rois:
-            frames.add(_uid(roi, "ReferencedFrameOfReferenceUID"))
-            structures.append(_roi(roi_name(roi, number), number, held))
-    frames.add(_uid(dataset, "FrameOfReferenceUID"))
+            own = _uid(roi, "ReferencedFrameOfReferenceUID")
+            frames.add(own)
+            structures.append(replace(_roi(roi_name(roi, number), number, held), frame_uid=own))
     return MaskHeader(
         file=file,
         kind="RTSTRUCT",
@@ -56,6 +58,7 @@ def _rtstruct(dataset: Dataset, file: FileStamp) -> MaskHeader:
         sop_uids=frozenset(images),
         structures=tuple(structures),
         faults=held.faults,
+        declared_frames=frozenset(declared - {""}),
     )
 
 
@@ -112,8 +115,14 @@ def _segmentation(dataset: Dataset, file: FileStamp) -> MaskHeader:
     )
 
 
+def is_label_map(dataset: Dataset) -> bool:
+    """Whether a segmentation's pixels are segment numbers: it says so, or its class does where it says nothing."""
+    kind = str(dataset.get("SegmentationType") or "")
+    return kind == "LABELMAP" or (not kind and str(dataset.get("SOPClassUID", "")) == _LABEL_MAP_CLASS)
+
+
 def _segments(dataset: Dataset) -> tuple[Structure, ...]:
-    label_map = str(dataset.get("SegmentationType", "")) == "LABELMAP"
+    label_map = is_label_map(dataset)
     points: dict[int, list[Point]] = defaultdict(list)
     sources: dict[int, set[str]] = defaultdict(set)
     for frame in _items(dataset, "PerFrameFunctionalGroupsSequence"):

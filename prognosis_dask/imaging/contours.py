@@ -69,6 +69,7 @@ def closed_contours(held: StructureSet, number: int, name: str) -> list[NDArray[
     lines = 0
     for contour in (c for item in held.contours.get(number, ()) for c in item.get("ContourSequence") or ()):
         points = _points(contour) if _CONTOUR_DATA in contour else np.empty((0, 3))
+        _expect_whole(contour, points, name)
         if len(points) < 3:
             continue
         if not is_closed(contour):
@@ -97,6 +98,20 @@ def _points(contour: Dataset) -> NDArray[np.float64]:
     if not np.isfinite(points).all():
         raise CaseError(Code.MASK_UNREADABLE, "a contour holds coordinates that are not finite")
     return points
+
+
+def _expect_whole(contour: Dataset, points: NDArray[np.float64], name: str) -> None:
+    """A contour that was cut short would be closed by a chord. One point less may be the closing one, counted only."""
+    try:
+        told = int(contour.get("NumberOfContourPoints") or 0)
+    except (TypeError, ValueError):
+        return
+    if told > len(points) + 1:
+        raise CaseError(
+            Code.MASK_UNREADABLE,
+            f"a contour of {name} holds {count(len(points), 'point')}, and NumberOfContourPoints says {told}: it was "
+            f"cut short",
+        )
 
 
 def _expect_in_place(contour: Dataset, name: str) -> None:

@@ -91,6 +91,14 @@ def area(outline: NDArray[np.float64]) -> float:
     return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
+def overlapping(outlines: Sequence[NDArray[np.float64]]) -> list[tuple[int, int]]:
+    """The pairs of polygons (n, 2), by number, whose bounding boxes overlap."""
+    low = np.array([outline.min(axis=0) for outline in outlines])
+    high = np.array([outline.max(axis=0) for outline in outlines])
+    meet = ((low[:, None] < high[None]) & (high[:, None] > low[None])).all(axis=2)
+    return [(int(a), int(b)) for a, b in np.argwhere(np.triu(meet, 1))]
+
+
 def near_repeats(
     outlines: Sequence[NDArray[np.float64]], same: float, near: float
 ) -> tuple[set[int], list[tuple[int, float]]]:

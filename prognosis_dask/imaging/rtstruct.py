@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from prognosis_dask.cohort.structure_set import roi_name, structure_set
-from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.imaging.contours import closed_contours, place_contours
-from prognosis_dask.imaging.polygon import fill_even_odd
+from prognosis_dask.counting import count
+from prognosis_dask.errors import CaseError, Code, warn
+from prognosis_dask.imaging.contours import Placed, closed_contours, place_contours
+from prognosis_dask.imaging.polygon import fill_even_odd, overlapping
 from prognosis_dask.imaging.roi import Grid
+
+#: A contour that lies within another but for this share of its own pixels was meant to: a hole at the edge.
+APART = 0.1
 
 
 def rtstruct_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid) -> NDArray[np.bool_]:
@@ -60,6 +66,7 @@ def _roi_mask(contours: list[NDArray[np.float64]], name: str, grid: Grid) -> NDA
         raise CaseError(Code.ROI_WITHOUT_CONTOUR, f"{name} has no closed planar contour of three points or more")
     placed = place_contours(contours, grid, name)
     mask = fill_even_odd([one.outline for one in placed], [one.plane for one in placed], grid.size[::-1])
+    _tell_crossings(placed, name)
     if not mask.any():
         raise CaseError(
             Code.MASK_EMPTY,
@@ -67,3 +74,51 @@ def _roi_mask(contours: list[NDArray[np.float64]], name: str, grid: Grid) -> NDA
             f"{grid.spacing[1]:.3f} mm)",
         )
     return mask
+
+
+def _tell_crossings(placed: list[Placed], name: str) -> None:
+    """Warn of contours that overlap and are not one within the other: what both enclose is cut out.
+
+    The even-odd rule says so, as in most programs; some unite them instead.
+    """
+    cut: dict[int, int] = {}
+    for plane, group in itertools.groupby(placed, key=lambda one: one.plane):
+        here = list(group)
+        pairs = overlapping([one.outline for one in here])
+        alone = {index: _alone(here[index].outline) for index in {index for pair in pairs for index in pair}}
+        for one, other in pairs:
+            voxels = _crossing(alone[one], alone[other])
+            if voxels:
+                cut[plane] = cut.get(plane, 0) + voxels
+    if cut:
+        slices = ", ".join(map(str, sorted(cut)[:8])) + (", ..." if len(cut) > 8 else "")
+        warn(
+            Code.CONTOURS_AMBIGUOUS,
+            f"contours of {name} cross each other on {count(len(cut), 'slice')} ({slices}): the "
+            f"{count(sum(cut.values()), 'voxel')} that two of them enclose are cut out, though some programs unite "
+            f"such contours",
+        )
+
+
+def _alone(outline: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """One contour by itself: the (row, column) of its window's first pixel, and the window."""
+    first = np.floor(outline.min(axis=0))
+    columns, rows = (np.ceil(outline.max(axis=0)) - first + 1).astype(int)
+    return first[::-1].astype(np.intp), fill_even_odd([outline - first], [0], (1, int(rows), int(columns)))[0]
+
+
+def _crossing(
+    one: tuple[NDArray[np.intp], NDArray[np.bool_]], other: tuple[NDArray[np.intp], NDArray[np.bool_]]
+) -> int:
+    """The pixels that both enclose; none where the smaller lies within the larger, or beside it."""
+    start = np.maximum(one[0], other[0])
+    stop = np.minimum(one[0] + one[1].shape, other[0] + other[1].shape)
+    if (stop <= start).any():
+        return 0
+    parts = [
+        window[start[0] - first[0] : stop[0] - first[0], start[1] - first[1] : stop[1] - first[1]]
+        for first, window in (one, other)
+    ]
+    both = int(np.count_nonzero(parts[0] & parts[1]))
+    whole = min(int(np.count_nonzero(window)) for _, window in (one, other))
+    return both if whole - both > APART * whole else 0

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import iter_pixels
 
+from prognosis_dask.cohort.masks import is_label_map
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.frame_stack import Frame, frame_distance, frame_steps, stack_frames
 from prognosis_dask.imaging.geometry import place, resample_nearest, steps_of
@@ -89,9 +90,15 @@ def _frames(dataset: Dataset, wanted: tuple[int, ...]) -> list[Frame]:
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     if "PerFrameFunctionalGroupsSequence" not in dataset:
         raise CaseError(Code.MASK_UNREADABLE, "the segmentation does not say where its frames lie (a tiled slide?)")
+    any_segment = is_label_map(dataset) or len(dataset.SegmentSequence) == 1
     frames = []
     for index, own in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         number = _group("SegmentIdentificationSequence", own, shared).get("ReferencedSegmentNumber")
+        if number is None and not any_segment:
+            raise CaseError(
+                Code.MASK_UNREADABLE,
+                f"frame {index + 1} does not say which of the {len(dataset.SegmentSequence)} segments it belongs to",
+            )
         if number is None or int(number) in wanted:
             frames.append(_frame(index, own, shared))
     return frames
@@ -145,13 +152,28 @@ def _decoded(
     """Every frame with the mask that it holds; only these frames are decoded."""
     if not frames:
         return
-    kind = dataset.get("SegmentationType")
-    threshold = FRACTION * float(dataset.get("MaximumFractionalValue") or 1)
+    labels = is_label_map(dataset)
+    threshold = 0.0 if labels else FRACTION * _whole(dataset)
     try:
         for frame, values in zip(frames, _pixels(dataset, [f.index for f in frames]), strict=True):
-            yield frame, np.isin(values, wanted) if kind == "LABELMAP" else np.greater_equal(values, threshold)
+            yield frame, np.isin(values, wanted) if labels else np.greater_equal(values, threshold)
     except Exception as error:  # decoders raise whatever they like
         raise CaseError(Code.MASK_UNREADABLE, f"cannot decode the segmentation's frames: {error}") from error
+
+
+def _whole(dataset: Dataset) -> float:
+    """The stored value of a voxel that lies wholly in its segment."""
+    kind = str(dataset.get("SegmentationType") or "")
+    if kind == "BINARY" or (not kind and dataset.get("BitsAllocated") == 1):
+        return 1.0
+    whole = float(dataset.get("MaximumFractionalValue") or 0)
+    if kind != "FRACTIONAL" or whole <= 0:
+        raise CaseError(
+            Code.MASK_UNREADABLE,
+            f"SegmentationType is {kind or 'missing'} and MaximumFractionalValue {whole:g}: what its values mean is "
+            f"not said; expected BINARY, LABELMAP, or FRACTIONAL with the value of a whole voxel",
+        )
+    return whole
 
 
 def _pixels(dataset: Dataset, indices: list[int]) -> Iterator[NDArray[np.generic]]:
