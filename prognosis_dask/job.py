@@ -150,8 +150,12 @@ class ModelSection:
 
     ``selector`` and ``learner`` are names of :mod:`prognosis_dask.statistics.procedure`; without a learner Cox's model,
     or logistic regression where ``label`` names a column with a class. ``classes`` are its values in order.
+    Without ``enabled`` a run ends with its features. ``label_days``: selectors of classes take "alive after so many
+    days" as the label of survival; where that leaves one class, the median time of the events, which is said.
+    ``rows``: a row per patient, with the columns of each modality side by side, or ``pooled``, one per case.
     """
 
+    enabled: bool = True
     features: Literal["deep", "radiomics", "both"] = "deep"
     selector: str = "svm-rfe"
     learner: str = ""
@@ -164,6 +168,7 @@ class ModelSection:
     repeats: int = 3
     halves: int = 20
     seed: int = 0
+    rows: Literal["patient", "pooled"] = "patient"
 
 
 @dataclass(frozen=True)

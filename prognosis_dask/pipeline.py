@@ -91,7 +91,7 @@ def run(
     PrognosisError
         When the user has something to mend. A case that cannot be used raises nothing: it is listed in the report.
     """
-    check_inputs(job)
+    check_inputs(job, model=job.model.enabled)
     check_report(performance_report)
     folder = run_folder(job, out)
     check_folder(folder, job.name)
@@ -155,7 +155,7 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
             raise JobError(f"cohort.sources: no folder at {path}")
     job_params(job.radiomics.params)
     _check_programs(job)
-    if job.grade.enabled:
+    if job.grade.enabled and job.model.enabled:
         check_grade(job)
     elif model:
         _check_features(job)
@@ -187,19 +187,26 @@ def _check_features(job: Job) -> None:
 def _run(
     job: Job, client: Client, folder: Path, ledger: Ledger, watch: Watch, performance_report: Path | None, say: Say
 ) -> RunResult:
-    record, dataset = _features(job, client, folder, ledger, watch, performance_report, say, model=True)
-    watch.phase("model")
+    record, dataset = _features(job, client, folder, ledger, watch, performance_report, say, model=job.model.enabled)
+    if job.model.enabled:
+        watch.phase("model")
+        _model(job, client, folder, dataset, say)
+    record.finish()
+    record.write(folder)
+    return RunResult(folder, write_report(folder), record.stages)
+
+
+def _model(job: Job, client: Client, folder: Path, dataset: xr.Dataset, say: Say) -> None:
     say("Fitting and validating the model")
     if job.grade.enabled:
         training_map = map_on(client, gpu=job.grade.device == "gpu")
         summary = fit_grade(job, dataset, folder, map_on(client), training_map)
     else:
         summary = fit_dataset(dataset, job.model, folder / "models", map=map_on(client))
+    for note in (*summary.get("rows_said", ()), *summary.get("label", ())):
+        say(note)
     if "not_fitted" in summary:
         say(f"No model: {summary['not_fitted']}")
-    record.finish()
-    record.write(folder)
-    return RunResult(folder, write_report(folder), record.stages)
 
 
 def _features(

@@ -35,6 +35,7 @@ from prognosis_dask.statistics.asked import read_given
 from prognosis_dask.statistics.external import expect_agreement
 from prognosis_dask.statistics.frozen import Frozen, thaw
 from prognosis_dask.statistics.network_features import FAMILY, FILE, NetworkFeatures
+from prognosis_dask.statistics.patient_rows import expect_one_image
 from prognosis_dask.statistics.reading import read_tables
 from prognosis_dask.statistics.sources import dataset_source
 from prognosis_dask.statistics.table import FeatureTable
@@ -129,6 +130,7 @@ def _model(run: Path) -> _Model:
     frozen = thaw(run)
     if len(frozen.classes) != 2:
         raise StatisticsError(f"the model in {run} predicts {frozen.classes or 'survival'}, expected two classes")
+    expect_one_image(frozen.encodings, f"the model in {run}")
     headers = [read_json(path) or {} for path in sorted((run / "brain").glob("*/case.json"))]
     references = Counter(str(header["attributes"]["reference"]) for header in headers if "attributes" in header)
     if not references:

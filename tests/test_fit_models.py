@@ -16,6 +16,7 @@ from lifelines.utils import concordance_index
 
 from prognosis_dask.job import ModelSection
 from prognosis_dask.statistics.fit import fit_dataset, fit_models
+from prognosis_dask.statistics.frozen import thaw
 from prognosis_dask.statistics.procedure import Procedure
 from prognosis_dask.statistics.reading import read_tables
 from prognosis_dask.statistics.sources import dataset_source
@@ -170,7 +171,6 @@ def test_both_kinds_of_features_are_joined_and_empty_columns_are_none() -> None:
         (lambda cohort: cohort.assign(deep=cohort["deep"] * 0 + 2), "none of 25 features varies"),
         (lambda cohort: cohort.assign(deep=cohort["deep"] * np.nan), "no feature is of family deep; the table has:"),
         (lambda cohort: cohort.drop_vars("deep"), "no feature is of family deep; the table has:"),
-        (lambda cohort: cohort.assign(time_days=cohort["time_days"] + 400), "set label_days nearer"),
     ],
 )
 def test_what_cannot_be_fitted_is_said_in_the_summary(change: Any, reason: str, tmp_path: Path) -> None:
@@ -181,6 +181,24 @@ def test_what_cannot_be_fitted_is_said_in_the_summary(change: Any, reason: str, 
     assert reason in summary["not_fitted"]
     assert [path.name for path in folder.iterdir()] == ["summary.json"]
     assert json.loads((folder / "summary.json").read_text()) == summary
+
+
+def test_a_label_that_leaves_one_class_gives_way_to_the_median_time_of_the_events(tmp_path: Path) -> None:
+    """Nobody dies within a year: the selection asks who outlived half of those who died instead, and it is said."""
+    late = dataset()
+    late = late.assign(time_days=late["time_days"] + 400)
+    summary = fit_dataset(late, SECTION, tmp_path / "late")
+    times = np.sort(late["time_days"].values[late["event"].values == 1])
+    median = times[(len(times) - 1) // 2]
+    (said,) = summary["label"]
+    cases = late.sizes["case"]
+    assert said.startswith(f"0 of {cases} cases had the event within 365 days (label_days), which leaves")
+    assert f"the median time of the events, of all cases, {median:g} days, and in " in said
+    assert said in summary["notes"]
+    asked = fit_dataset(late, replace(SECTION, label_days=float(median)), tmp_path / "median")
+    assert asked["label"] == []
+    models = [thaw(tmp_path / name).fitted for name in ("late", "median")]
+    assert models[0].chosen == models[1].chosen, "the final model is that of the median time"
 
 
 def test_several_series_of_a_patient_are_noted_and_stay_together(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ class IndexSummary:
     rois: Counter[str]
     cases: int
     with_endpoint: int
+    patients_with_endpoint: int
     events: int
     by_geometry: int
     problems: Counter[str]
@@ -50,7 +51,10 @@ class IndexSummary:
     def _endpoints(self) -> str:
         if not self.with_endpoint:  # as where a class is to be learnt
             return "none with time and event"
-        return f"{self.with_endpoint:,} with time and event, {count(self.events, 'event')}"
+        told = f"{self.with_endpoint:,} with time and event"
+        if self.with_endpoint > self.patients_with_endpoint:  # several cases of a patient are one event
+            return f"{told}, of {count(self.patients_with_endpoint, 'patient')}, {self.events:,} of whom had the event"
+        return f"{told}, {count(self.events, 'event')}"
 
 
 def _counts(counter: Counter[str], most: int | None = None) -> str:

@@ -39,19 +39,25 @@ _CLASSES: tuple[tuple[str, Callable[[ModelFolder], Picture | None], str], ...] =
 )
 
 
-def no_model(models: ModelFolder | None) -> str:
+def no_model(models: ModelFolder | None, *, wanted: bool = True) -> str:
     """Why there is no model to report; empty where there is one."""
     if models is None:
-        return "This run holds no model."
+        return "This run holds no model." if wanted else "The job has the model switched off (model.enabled)."
     return f"No model was fitted: {models.not_fitted}" if models.not_fitted else ""
 
 
-def validation(models: ModelFolder | None) -> Section:
-    """How well the procedures predict cases that they have not seen, and what in-sample figures would have said."""
+def validation(models: ModelFolder | None, *, wanted: bool = True) -> Section:
+    """How well the procedures predict cases that they have not seen, and what in-sample figures would have said.
+
+    ``wanted`` is False where the run's job has the model switched off.
+    """
     title = "Validation"
     if models is None or no_model(models):
-        return Section("validation", title, [absent(no_model(models))])
+        return Section("validation", title, [absent(no_model(models, wanted=wanted))])
     blocks: list[Block] = [Text(design)] if (design := _design(models)) else []
+    if not wanted:
+        other = "this model was fitted before the run, or by hand after it."
+        blocks.append(Text(f"The run’s job has the model switched off (model.enabled): {other}", "warning"))
     if met := int(models.summary.get("met_before") or 0):
         blocks.append(Text(_not_external(met, int(models.summary["n_cases"])), "warning"))
     resampled = resampled_tables.resampled(models)

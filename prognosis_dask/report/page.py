@@ -76,7 +76,8 @@ def sections(run: RunFolder) -> list[Section]:
     if run.info:
         found += [brains(run)] if "brain" in enabled_stages(run.info) else []
         found += [cohort_section.regions(run), cohort_section.features(run)]
-    found += [model_section.validation(run.model), model_section.final_model(run.model)]
+    wanted = bool((run.job.get("model") or {}).get("enabled", True))
+    found += [model_section.validation(run.model, wanted=wanted), model_section.final_model(run.model)]
     return [*found, checklist(run), run_section.the_run(run)]
 
 
@@ -148,6 +149,8 @@ def _key_figures(run: RunFolder) -> list[KeyFigure]:
         ]
     if run.model is not None and not run.model.not_fitted:
         figures += _model_figures(run.model)
+    elif run.model is not None:
+        figures.append(KeyFigure("model", "none", run.model.not_fitted))
     if run.info.get("seconds") is not None:
         reused = any(stage.get("reused") for stage in (run.info.get("stages") or {}).values())
         label = "time of the last run, which went on from an earlier one" if reused else "run time"

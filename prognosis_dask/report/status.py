@@ -181,7 +181,21 @@ def _text(folder: Path, state: _State) -> str:
             lines.append(f"  {outcome.case_id} ({outcome.stage}, {hashed}): {problem}")
     if len(state.failures) > NAMED:
         lines.append(f"  and {len(state.failures) - NAMED} more in problems.csv")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_of_model(folder, state)])
+
+
+def _of_model(folder: Path, state: _State) -> list[str]:
+    """What became of the model, once the run has finished: why there is none, or what it was learnt from instead."""
+    if not state.run.get("finished"):
+        return []
+    if not (state.run.get("job", {}).get("model") or {}).get("enabled", True):
+        return ["no model: the job has it switched off (model.enabled)"]
+    with suppress(OSError, json.JSONDecodeError):
+        summary = json.loads((folder / "models" / "summary.json").read_text(encoding="utf-8"))
+        if "not_fitted" in summary:
+            return [f"no model: {summary['not_fitted']}"]
+        return [str(note) for note in summary.get("label", ())]
+    return []
 
 
 def _progress(state: _State) -> str:

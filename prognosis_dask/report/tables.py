@@ -74,6 +74,9 @@ def flow(run: RunFolder) -> list[FlowStep]:
     if run.model is not None and not run.model.not_fitted:
         summary = run.model.summary
         modelled = int(summary["n_cases"])
+        if summary.get("rows") == "patient":
+            lost = Counter(summary.get("left_out") or {})
+            return [*steps, FlowStep("In the survival model, a row per patient", modelled, None, _positive(lost))]
         early = sum(case.time_days is not None and case.time_days <= 0 for case in known)
         lost = Counter({"time not positive": early, "a feature not finite": len(known) - modelled - early})
         steps.append(FlowStep("In the survival model", modelled, summary.get("n_patients"), _positive(lost)))
@@ -160,18 +163,29 @@ def characteristics(run: RunFolder) -> list[tuple[str, str]]:
         ("Modality", _levels([case.modality for case in cases])),
         ("Region of interest", _levels([case.roi for case in cases])),
     ]
-    known = [(case.time_days, case.event) for case in cases if case.time_days is not None and case.event is not None]
+    # a patient with three cases had one event
+    ends = {c.patient_id: (c.time_days, c.event) for c in cases if c.time_days is not None and c.event is not None}
+    known = list(ends.values())
     if known or not _of_class(run):
-        rows.append(("Events", f"{sum(event for _, event in known)} of {len(known)} with a known endpoint"))
+        whose = " patients" if len({case.patient_id for case in cases}) < len(cases) else ""
+        rows.append(("Events", f"{sum(event for _, event in known)} of {len(known)}{whose} with a known endpoint"))
     followed = [(time, event) for time, event in known if time > 0]
     if followed:
         rows.append(("Median follow-up (reverse Kaplan-Meier)", median_follow_up(followed)))
     names = list(dict.fromkeys(name for case in cases for name in case.covariates))
     for name in names[:MAX_COVARIATES]:
-        text = _covariate([case.covariates.get(name, "").strip() for case in cases])
+        text = _covariate(_values_of_patients(cases, name))
         if text:
             rows.append((name, text))
     return rows
+
+
+def _values_of_patients(cases: Sequence[Case], name: str) -> list[str]:
+    """A covariate's value of each patient; of each case where a patient's cases differ in it."""
+    values = [case.covariates.get(name, "").strip() for case in cases]
+    of_patient = dict(zip((case.patient_id for case in cases), values, strict=True))
+    same = all(of_patient[case.patient_id] == value for case, value in zip(cases, values, strict=True))
+    return list(of_patient.values()) if same else values
 
 
 def median_follow_up(followed: Sequence[tuple[float, int]]) -> str:

@@ -21,9 +21,11 @@ from prognosis_dask.radiomics import job_params
 from prognosis_dask.sections import build_section
 from prognosis_dask.stages import StageContext
 from prognosis_dask.statistics.asked import Asked, asked_columns
+from prognosis_dask.statistics.columns import kind_of
 from prognosis_dask.statistics.frozen import MODEL, Frozen, thaw
 from prognosis_dask.statistics.network_features import FAMILY, FILE
-from prognosis_dask.statistics.origin import made_with
+from prognosis_dask.statistics.origin import made_with, origin_of
+from prognosis_dask.statistics.patient_rows import expect_one_image
 
 #: How features are made where no run lies beside the models.
 JOB = "job.toml"
@@ -113,6 +115,7 @@ def load_model(folder: Path) -> ServedModel:
         When there is no model or no job, or the job makes other features than the model's.
     """
     frozen = thaw(folder)
+    expect_one_image(frozen.encodings, f"the model in {folder}")
     models = folder if (folder / MODEL).is_file() else folder / "models"
     run = models.parent
     job, title = _job(folder, models, run)
@@ -166,14 +169,16 @@ def _families(frozen: Frozen) -> set[str]:
     unknown = [name for name in frozen.fitted.features if name not in family]
     if unknown:
         raise StatisticsError(f"nothing tells where the model's features come from: {', '.join(unknown[:5])}")
-    return {family[name] for name in frozen.fitted.features}
+    return {kind_of(family[name]) for name in frozen.fitted.features}
 
 
 def _expect_same_features(folder: Path, frozen: Frozen, job: Job) -> None:
     deep = settle_engine(job.deep) if job.deep.enabled else job.deep
     engine = describe_engine(deep) if deep.enabled else None
     context = StageContext("", job.image, job.frames, job_params(job.radiomics.params), deep, job.brain)
+    modalities = {encoding.modality for encoding in frozen.encodings if encoding.modality}
     made = feature_settings(job, context, engine)
+    made |= origin_of(made, sorted(modalities)) if len(modalities) == 1 else {}
     for what, value in frozen.fitted.source.items():
         if made.get(what, value) != value:
             raise StatisticsError(

@@ -17,6 +17,8 @@ from prognosis_dask.counting import count
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import FloatArray
 
+#: Families of many columns, made from images: a case without any of them cannot be used.
+IMAGE_FAMILIES = ("deep", "radiomics", "features")
 #: More different words than this in one column are names, dates or remarks, not levels.
 MOST_LEVELS = 12
 
@@ -68,6 +70,9 @@ class Encoding:
         What the features are called after; empty: the column.
     missing
         What says in this column that nothing is known, besides the usual words.
+    modality, roi
+        On what the column was measured: a modality (several, joined by ``+``, where rows were pooled), and a region
+        where patients have several; empty where it was not measured on an image, or nobody knows.
     """
 
     column: str
@@ -78,6 +83,8 @@ class Encoding:
     log: bool = False
     name: str = ""
     missing: tuple[str, ...] = ()
+    modality: str = ""
+    roi: str = ""
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -204,6 +211,26 @@ def family_of(name: str, default: str = "") -> str:
         if rule.fullmatch(text):
             return family
     return default
+
+
+def kind_of(family: str) -> str:
+    """A family without the modality and region that it was measured on.
+
+    >>> kind_of("radiomics CT"), kind_of("radiomics"), kind_of("deep PT GTV")
+    ('radiomics', 'radiomics', 'deep')
+    """
+    kind = family.partition(" ")[0]
+    return kind if kind in IMAGE_FAMILIES else family
+
+
+def unit_of(name: str, family: str) -> str:
+    """The unit of a column of pyradiomics' name; empty for any other."""
+    from prognosis_dask.radiomics import unit
+
+    try:
+        return unit(name) if family == "radiomics" else ""
+    except ValueError:  # a name in another fashion
+        return ""
 
 
 def tells_the_outcome(name: str) -> bool:

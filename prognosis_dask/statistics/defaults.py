@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.job import ModelSection
-from prognosis_dask.statistics.encoding import IMAGE_FAMILIES
+from prognosis_dask.statistics.columns import IMAGE_FAMILIES, kind_of
 from prognosis_dask.statistics.endpoint import Classes, Survival
 from prognosis_dask.statistics.procedure import Procedure
 from prognosis_dask.statistics.spec import EndpointRule, ModelSpec, ValidationRule
@@ -43,8 +43,8 @@ def default_procedures(table: FeatureTable) -> dict[str, Procedure]:
     """
     learner = "logistic" if isinstance(table.endpoint, Classes) else "cox"
     families = list(dict.fromkeys(table.families))
-    images = [family for family in families if family in IMAGE_FAMILIES]
-    others = [family for family in families if family not in IMAGE_FAMILIES]
+    images = [family for family in families if kind_of(family) in IMAGE_FAMILIES]
+    others = [family for family in families if kind_of(family) not in IMAGE_FAMILIES]
     found = {family: Procedure((family,), selector="", learner=learner) for family in others}
     if {"volume", "stage"} <= set(others):
         found["stage and volume"] = Procedure(("stage", "volume"), selector="", learner=learner)
@@ -76,6 +76,7 @@ def job_spec(section: ModelSection, *, has_volume: bool) -> ModelSpec:
     )
     return ModelSpec(
         endpoint=EndpointRule(label=section.label, classes=section.classes),
+        rows=section.rows,
         procedure=procedures,
         final=section.features,
         validation=ValidationRule(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -14,13 +14,16 @@ from prognosis_dask.cohort.not_known import KnownCells
 from prognosis_dask.counting import count
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.columns import (
+    IMAGE_FAMILIES,
     Column,
     Encoding,
     encode,
     family_of,
     far_code_notes,
+    kind_of,
     learn_encoding,
     tells_the_outcome,
+    unit_of,
 )
 from prognosis_dask.statistics.endpoint import FloatArray
 from prognosis_dask.statistics.outcomes import Outcomes
@@ -30,8 +33,6 @@ from prognosis_dask.statistics.spec import ColumnRule, ModelSpec
 
 #: Columns by their source's place and their name.
 Columns: TypeAlias = Mapping[tuple[int, str], Column]
-#: Families of many columns, made from images: a case without any of them cannot be used.
-IMAGE_FAMILIES = ("deep", "radiomics", "features")
 #: Volumes among pyradiomics' features, taken as the volume where no column is one, the first that is there.
 _VOLUMES = ("original_shape_MeshVolume", "original_shape_VoxelVolume")
 
@@ -40,12 +41,18 @@ def needed_families(spec: ModelSpec) -> Container[str]:
     """The families that the procedures may see: all where one of them may see all."""
     named = [(*procedure.families, *procedure.forced) for procedure in spec.procedure.values() if procedure.families]
     everything = not named or len(named) < len(spec.procedure)
-    return _Everything() if everything else {family for families in named for family in families}
+    return _Needed(everything, frozenset(family for families in named for family in families))
 
 
-class _Everything:
-    def __contains__(self, _: object) -> bool:
-        return True
+@dataclass(frozen=True)
+class _Needed:
+    """Families by name; a kind stands for its families of every modality."""
+
+    everything: bool
+    names: frozenset[str]
+
+    def __contains__(self, family: object) -> bool:
+        return self.everything or bool({str(family), kind_of(str(family))} & self.names)
 
 
 def learn_encodings(
@@ -79,15 +86,16 @@ def learn_encodings(
             if name not in spec.column and (reason := _not_a_feature(source, name)):
                 left_out[reason[0]].append(reason[1])
                 continue
-            if family not in needed and family in IMAGE_FAMILIES:
+            if family not in needed and kind_of(family) in IMAGE_FAMILIES:
                 continue
             column = replace(columns[place, name], missing=rule.missing) if rule.missing else columns[place, name]
             made = _encoding(column, family, rule, lenient=family not in needed)
             if isinstance(made, str):
                 left_out[_UNUSABLE].append(f"{name} ({made})")
                 continue
-            encodings.append(made)
-            if family not in ("radiomics", "deep") and not made.levels:
+            modality, roi = source.measured.get(name, ("", ""))
+            encodings.append(replace(made, modality=modality, roi=roi))
+            if kind_of(family) not in ("radiomics", "deep") and not made.levels:
                 notes += far_code_notes(column)
     encodings += _copies(columns, spec, encodings)
     notes += [reason.format(_listed(names)) for reason, names in left_out.items() if names]
@@ -139,19 +147,10 @@ def _encoding(column: Column, family: str, rule: ColumnRule, *, lenient: bool = 
     )
     return replace(
         learnt,
-        unit=rule.unit or learnt.unit or _unit(column.name, family),
+        unit=rule.unit or learnt.unit or unit_of(column.name, kind_of(family)),
         log=logged and not learnt.levels,
         missing=rule.missing,
     )
-
-
-def _unit(name: str, family: str) -> str:
-    from prognosis_dask.radiomics import unit
-
-    try:
-        return unit(name) if family == "radiomics" else ""
-    except ValueError:  # a name in another fashion
-        return ""
 
 
 def _copies(columns: Columns, spec: ModelSpec, encodings: Sequence[Encoding]) -> list[Encoding]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from prognosis_dask.counting import count
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.columns import kind_of
 from prognosis_dask.statistics.endpoint import BoolArray, Classes, FloatArray, IntArray
 from prognosis_dask.statistics.frozen import Frozen, row_digests
 from prognosis_dask.statistics.nested import FoldResult
@@ -74,8 +75,8 @@ def expect_agreement(
 def model_source(frozen: Frozen, table: FeatureTable) -> Mapping[str, str]:
     """What the model's own features depend on: the part of the source of the families that it has."""
     needed = set(frozen.fitted.features)
-    families = {family for name, family in zip(table.features, table.families, strict=True) if name in needed}
-    return {what: v for what, v in frozen.fitted.source.items() if what.partition(".")[0] in families}
+    kinds = {kind_of(family) for name, family in zip(table.features, table.families, strict=True) if name in needed}
+    return {what: v for what, v in frozen.fitted.source.items() if what.partition(".")[0] in kinds}
 
 
 def met_before(frozen: Frozen, table: FeatureTable) -> int:

@@ -17,7 +17,7 @@ from prognosis_dask.statistics.nested import Map
 from prognosis_dask.statistics.patients import several_cases
 from prognosis_dask.statistics.procedure import Fitted, Procedure, visible
 from prognosis_dask.statistics.study import in_sample_curve
-from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.statistics.table import FeatureTable, of_families
 from prognosis_dask.statistics.tuning import arrange
 
 Rows = list[dict[str, Any]]
@@ -87,7 +87,7 @@ def curve_rows(procedure: Procedure, table: FeatureTable, seed: int, map: Map) -
     seen = visible(procedure, table)
     arranged = arrange(procedure, seen, [seed])
     ranking = arranged.preparation.kept[arranged.ranked]
-    free = np.flatnonzero(~np.isin(seen.families, procedure.forced))
+    free = np.flatnonzero(~of_families(seen.families, procedure.forced))
     place = {int(column): i for i, column in enumerate(free)}
     ranked = [place[int(column)] for column in ranking]
     most = min(max(procedure.n_features), len(ranked))

@@ -13,13 +13,14 @@ from prognosis_dask.counting import count
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.job import ModelSection
 from prognosis_dask.statistics import halves, intervals
-from prognosis_dask.statistics.columns import Encoding
+from prognosis_dask.statistics.columns import Encoding, kind_of
 from prognosis_dask.statistics.comparing import compare, counts_training, horizons_of, procedures_of
 from prognosis_dask.statistics.defaults import job_spec
 from prognosis_dask.statistics.endpoint import Classes, Survival
 from prognosis_dask.statistics.final_tables import coefficient_tables, correlation_rows, curve_rows, over_patients
 from prognosis_dask.statistics.folder import describe_table, headline, write_json, write_tables
 from prognosis_dask.statistics.frozen import count_cases, describe, freeze
+from prognosis_dask.statistics.label_time import label_notes
 from prognosis_dask.statistics.nested import Extend, Map
 from prognosis_dask.statistics.patients import several_cases
 from prognosis_dask.statistics.procedure import Fitted, Procedure, visible
@@ -150,8 +151,11 @@ def _fit_and_write(
         freeze(describe(model, table, read.encodings, horizons_of(table, spec)), folder)
         summary["spread"] = _spread(model, table, horizons_of(table, spec))
         summary |= {"k_final": len(model.chosen), "features": sorted(_families(model, table))}
+        summary["rows_said"] = list(read.rows_said)
+        summary["label"] = label_notes(read.table, procedures, spec.validation)
         summary["notes"] = [
             *read.notes,
+            *summary["label"],
             *_notes(table, procedures[final], model, read.encodings, trained=trained),
         ]
     write_tables(folder, tables)
@@ -161,8 +165,8 @@ def _fit_and_write(
 
 def own_source(table: FeatureTable, procedure: Procedure) -> FeatureTable:
     """The table with the source of the families only that the procedure sees: what its model depends on."""
-    families = set(visible(procedure, table).families)
-    return replace(table, source={k: v for k, v in table.source.items() if k.partition(".")[0] in families})
+    kinds = {kind_of(family) for family in visible(procedure, table).families}
+    return replace(table, source={k: v for k, v in table.source.items() if k.partition(".")[0] in kinds})
 
 
 def _families(model: Fitted, table: FeatureTable) -> set[str]:

@@ -45,6 +45,7 @@ def describe_table(read: ReadTable) -> dict[str, Any]:
     """Counts of what was read."""
     table = read.table
     summary: dict[str, Any] = dict(count_cases(table)) | {"left_out": dict(read.left_out)}
+    summary["rows"] = "patient" if read.by_patient else "case"
     if isinstance(table.endpoint, Classes):
         counts = np.bincount(table.endpoint.label, minlength=len(table.endpoint.names))
         summary["classes"] = dict(zip(table.endpoint.names, counts.tolist(), strict=True))

@@ -64,6 +64,7 @@ def grade_spec(section: ModelSection, families: Sequence[str]) -> ModelSpec:
             selector_for(procedure.selector, _TWO_CLASSES)
     return ModelSpec(
         endpoint=EndpointRule(label=section.label, classes=section.classes),
+        rows=section.rows,
         procedure=procedures,
         final=list(procedures)[-1],
         validation=ValidationRule(

@@ -13,11 +13,12 @@ import numpy as np
 from prognosis_dask.cohort.clinical import match_without_zeros, patient_key
 from prognosis_dask.counting import count
 from prognosis_dask.errors import Code, StatisticsError
-from prognosis_dask.statistics.columns import Column, Encoding
-from prognosis_dask.statistics.encoding import IMAGE_FAMILIES, Columns, encode_columns, learn_encodings, needed_families
+from prognosis_dask.statistics.columns import IMAGE_FAMILIES, Column, Encoding, kind_of
+from prognosis_dask.statistics.encoding import Columns, encode_columns, learn_encodings, needed_families
 from prognosis_dask.statistics.endpoint import BoolArray, Endpoint, FloatArray, IntArray, Survival
 from prognosis_dask.statistics.leakage import expect_no_leaks
 from prognosis_dask.statistics.outcomes import Outcomes, endpoint_columns, read_outcomes
+from prognosis_dask.statistics.patient_rows import arrange_rows
 from prognosis_dask.statistics.sources import Source, dataset_source, read_file
 from prognosis_dask.statistics.spec import ModelSpec, TableFile
 from prognosis_dask.statistics.table import FeatureTable
@@ -42,6 +43,10 @@ class ReadTable:
         What a reader should know: columns left out, words without a level, what was taken for the endpoint.
     has_endpoint
         Whether the tables hold the endpoint.
+    by_patient
+        Whether a row holds the modalities or regions of a patient side by side.
+    rows_said
+        Of the notes those on what a row is.
     """
 
     table: FeatureTable
@@ -49,6 +54,8 @@ class ReadTable:
     left_out: Mapping[str, int]
     notes: tuple[str, ...]
     has_endpoint: bool
+    by_patient: bool = False
+    rows_said: tuple[str, ...] = ()
 
 
 def find_tables(data: Sequence[Path | str], spec: ModelSpec) -> list[Source]:
@@ -100,6 +107,11 @@ def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known:
     """
     spec = spec or ModelSpec()
     needed = {encoding.family for encoding in known} or needed_families(spec)
+    sources = [
+        arrange_rows(source, spec.rows, known, endpoint_columns(list(source.columns), spec.endpoint))
+        for source in sources
+    ]
+    rows_said = [note for source in sources for note in source.rows_said]
     base, rows, left_out, joined = _join(sources)
     columns = _columns(sources, rows)
     outcomes, end_notes = _outcomes(sources, columns, spec, required=not known)
@@ -114,12 +126,23 @@ def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known:
     failed = [
         column[at] for source, at in zip(sources, rows, strict=True) for column in _failed(source, needed, families)
     ]
-    faults = _faults(outcomes, failed, site, X, families, table_rows)
+    absent = {
+        family: column[at]
+        for source, at in zip(sources, rows, strict=True)
+        for family, column in source.absent.items()
+        if family in needed and family in families
+    }
+    faults = _faults(outcomes, absent, failed, site, X, families, table_rows)
     keep = np.flatnonzero(np.array(faults, dtype=object) == "")
     left_out += Counter(fault for fault in faults if fault)
     if not len(keep):
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise StatisticsError(f"{base.where}: no row can be used ({why or 'there is none'})")
+        few = (
+            "; where patients have other modalities than each other, keep to some (cohort.modalities in a job), or set "
+            'rows = "pooled" (model.rows in a job)'
+        )
+        advice = few if any(without.any() for without in absent.values()) else ""
+        raise StatisticsError(f"{base.where}: no row can be used ({why or 'there is none'}){advice}")
     at = rows[sources.index(base)][keep]
     table = FeatureTable(
         X[keep],
@@ -133,11 +156,14 @@ def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known:
         {name: value for source in sources for name, value in source.origin.items()} | spec.source,
     )
     read_notes = [note for source in sources for note in source.notes]
-    said = [*read_notes, *joined, *end_notes, *notes, *strange]
+    said = [*rows_said, *read_notes, *joined, *end_notes, *notes, *strange]
     if outcomes and not known:
         unseen = {encoding.column for encoding in encodings if encoding.family not in needed}
         expect_no_leaks(encodings, table.X, table.endpoint, unseen | spec.column.keys())
-    return ReadTable(table, tuple(encodings), dict(left_out), tuple(said), outcomes is not None)
+    by_patient = any(source.absent for source in sources)
+    return ReadTable(
+        table, tuple(encodings), dict(left_out), tuple(said), outcomes is not None, by_patient, tuple(rows_said)
+    )
 
 
 def table_of_dataset(
@@ -179,6 +205,8 @@ def _join(sources: Sequence[Source]) -> tuple[Source, list[IntArray], Counter[st
             )
         places.append({other.get(name, name): i for name, i in place.items()})
     left_out = Counter({"no-patient-id": sum(source.without_id for source in sources)})
+    for source in sources:
+        left_out.update(source.left_out)
     kept: list[int] = []
     for row, patient in enumerate(keys):
         absent = next((s.where for s, held in zip(sources, places, strict=True) if patient not in held), None)
@@ -249,6 +277,7 @@ def _failed(source: Source, needed: Container[str], families: Sequence[str]) -> 
 
 def _faults(
     outcomes: Outcomes | None,
+    absent: Mapping[str, BoolArray],
     failed: Sequence[BoolArray],
     site: tuple[str, ...],
     X: FloatArray,
@@ -260,13 +289,16 @@ def _faults(
     not_whole = np.any([np.zeros(n, dtype=bool), *failed], axis=0)
     not_finite = np.where(not_whole, Code.FEATURES_NOT_FINITE.value, "").tolist()
     without_site = ["no-site" if not name else "" for name in site] or [""] * n
-    missing = [""] * n
-    for family in IMAGE_FAMILIES:
+    missing, no_case = [""] * n, [""] * n
+    for family, without in absent.items():
+        for row in np.flatnonzero(without):
+            no_case[row] = no_case[row] or f"no {family.partition(' ')[2]} case"
+    for family in dict.fromkeys(name for name in families if kind_of(name) in IMAGE_FAMILIES):
         of_family = np.array([name == family for name in families])
         if of_family.any():
             for row in np.flatnonzero(np.isnan(X[:, of_family]).all(axis=1)):
                 missing[row] = missing[row] or f"no-{family}-values"
-    reasons = zip(no_endpoint, not_finite, without_site, missing, strict=True)
+    reasons = zip(no_endpoint, no_case, not_finite, without_site, missing, strict=True)
     return [next(filter(None, of_row), "") for of_row in reasons]
 
 

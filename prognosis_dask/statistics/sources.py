@@ -69,8 +69,16 @@ class Source:
         By family the rows whose features are not all finite, since the stage that makes them failed.
     without_id
         Rows that name no patient, and were left out.
+    measured
+        By column the modality and region that it was measured on.
+    absent
+        By family the rows of patients that have no case of its modality and region.
+    left_out
+        Rows that were left out, by reason.
     notes
         What was decided when it was read.
+    rows_said
+        What was decided on what a row is.
     """
 
     where: str
@@ -83,6 +91,10 @@ class Source:
     origin: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, BoolArray] = field(default_factory=dict)
     without_id: int = 0
+    measured: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    absent: Mapping[str, BoolArray] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    rows_said: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def find(self, name: str) -> Column | None:

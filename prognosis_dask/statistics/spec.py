@@ -112,6 +112,9 @@ class ModelSpec:
         See :class:`TableFile`, :class:`ColumnRule`, :class:`EndpointRule`.
     exclude
         Columns that are no features, in whatever table or run they stand: names, or ``re:`` and a regular expression.
+    rows
+        What a row is where a table holds cases of several modalities or regions, or several cases of one: ``patient``,
+        with the columns of each modality side by side, or ``pooled``: every case, in the same columns.
     site
         The column that names each row's scanner or site, for harmonisation.
     source
@@ -129,6 +132,7 @@ class ModelSpec:
     column: dict[str, ColumnRule] = field(default_factory=dict)
     endpoint: EndpointRule = field(default_factory=EndpointRule)
     exclude: tuple[str, ...] = ()
+    rows: Literal["patient", "pooled"] = "patient"
     site: str = ""
     source: dict[str, str] = field(default_factory=dict)
     procedure: dict[str, Procedure] = field(default_factory=dict)

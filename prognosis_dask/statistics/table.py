@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.columns import kind_of
 from prognosis_dask.statistics.endpoint import BoolArray, Endpoint, FloatArray, IntArray, Survival
 
 
@@ -107,17 +108,19 @@ class FeatureTable:
     def columns(self, chosen: IntArray | tuple[str, ...]) -> FeatureTable:
         """The table of the chosen columns, given by position or by family (in the table's order).
 
+        A kind, such as "radiomics", stands for its families of every modality.
+
         Raises
         ------
         StatisticsError
             When a family has no column.
         """
         if isinstance(chosen, tuple):
-            absent = sorted(set(chosen) - set(self.families))
+            absent = sorted(set(chosen) - {*self.families, *map(kind_of, self.families)})
             if absent:
                 known = ", ".join(dict.fromkeys(self.families))
                 raise StatisticsError(f"no feature is of family {', '.join(absent)}; the table has: {known}")
-            chosen = np.flatnonzero(np.isin(self.families, chosen))
+            chosen = np.flatnonzero(of_families(self.families, chosen))
         return replace(
             self,
             X=self.X[:, chosen],
@@ -125,6 +128,15 @@ class FeatureTable:
             families=tuple(self.families[i] for i in chosen),
             units=tuple(self.units[i] for i in chosen),
         )
+
+
+def of_families(families: Sequence[str], names: Container[str]) -> BoolArray:
+    """Which columns are of families, or of kinds of families, that are named.
+
+    >>> of_families(["radiomics CT", "radiomics PT", "volume"], ("radiomics",)).tolist()
+    [True, True, False]
+    """
+    return np.array([family in names or kind_of(family) in names for family in families], dtype=bool)
 
 
 def varying(X: FloatArray) -> IntArray:

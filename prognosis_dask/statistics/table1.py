@@ -8,12 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from prognosis_dask.statistics.columns import Encoding
+from prognosis_dask.statistics.columns import IMAGE_FAMILIES, Encoding, kind_of
 from prognosis_dask.statistics.endpoint import BoolArray, Classes, FloatArray
 from prognosis_dask.statistics.table import FeatureTable
-
-#: Families of hundreds of columns: one row each, not one per feature.
-_MANY = ("deep", "radiomics", "features")
 
 Row = dict[str, Any]
 
@@ -39,19 +36,29 @@ def table1_rows(table: FeatureTable, encodings: Sequence[Encoding]) -> list[Row]
         ``variable, level, overall``, one column per group, ``smd, missing``.
     """
     groups = _groups(table)
-    rows = [_row("cases", "", table.X.shape[0], {name: int(chosen.sum()) for name, chosen in groups.items()})]
+    rows = _counts(table, groups)
     position = {name: i for i, name in enumerate(table.features)}
     for encoding in encodings:
-        if encoding.family in _MANY or encoding.features[0] not in position:
+        if kind_of(encoding.family) in IMAGE_FAMILIES or encoding.features[0] not in position:
             continue
         values = table.X[:, [position[name] for name in encoding.features]]
         rows += _levels(encoding, values, groups) if encoding.levels else [_number(encoding, values[:, 0], groups)]
-    for family in _MANY:
+    # families of hundreds of columns: one row each, not one per feature
+    for family in [name for name in dict.fromkeys(table.families) if kind_of(name) in IMAGE_FAMILIES]:
         columns = [i for i, name in enumerate(table.families) if name == family]
-        if columns:
-            missing = int(np.isnan(table.X[:, columns]).any(axis=1).sum())
-            rows.append(_row(family, f"{len(columns)} features", "", dict.fromkeys(groups, ""), missing))
+        missing = int(np.isnan(table.X[:, columns]).any(axis=1).sum())
+        rows.append(_row(family, f"{len(columns)} features", "", dict.fromkeys(groups, ""), missing))
     return rows
+
+
+def _counts(table: FeatureTable, groups: dict[str, BoolArray]) -> list[Row]:
+    """Patients and cases; a patient with cases of two classes counts in both."""
+    patients = np.array(table.patient_ids)
+    by_group = {name: len(set(patients[chosen])) for name, chosen in groups.items()}
+    return [
+        _row("patients", "", len(set(patients)), by_group),
+        _row("cases", "", len(patients), {name: int(chosen.sum()) for name, chosen in groups.items()}),
+    ]
 
 
 def standardised_difference(first: FloatArray, second: FloatArray) -> float:

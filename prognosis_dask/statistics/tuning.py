@@ -21,7 +21,7 @@ from prognosis_dask.statistics.measures.censoring import fit_censoring
 from prognosis_dask.statistics.preparing import Preparation, fit_preparation
 from prognosis_dask.statistics.selectors import selector_for
 from prognosis_dask.statistics.splitting import split_patients
-from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.statistics.table import FeatureTable, of_families
 
 if TYPE_CHECKING:
     from prognosis_dask.statistics.procedure import Procedure
@@ -78,7 +78,7 @@ def arrange(procedure: Procedure, table: FeatureTable, seed: list[int]) -> Arran
     StatisticsError
         When the cases cannot carry it.
     """
-    free = ~np.isin(table.families, procedure.forced)
+    free = ~of_families(table.families, procedure.forced)
     preparation = fit_preparation(
         table,
         free,
@@ -111,7 +111,7 @@ def choose_values(procedure: Procedure, table: FeatureTable, seed: list[int]) ->
     StatisticsError
         When the cases cannot carry it.
     """
-    grid = _grid(procedure, int((~np.isin(table.families, procedure.forced)).sum()))
+    grid = _grid(procedure, int((~of_families(table.families, procedure.forced)).sum()))
     if len(grid) == 1:
         return grid[0]
     mean = judge(procedure, grid, table, seed)

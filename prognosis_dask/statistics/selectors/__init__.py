@@ -49,6 +49,8 @@ SELECTORS: Mapping[str, Selector] = MappingProxyType(
         "stability": Selector(rank_stability, (Survival, Classes)),
     }
 )
+#: Those that of survival see "alive after label_days".
+NEED_LABEL = ("svm-rfe", "svm-rfe-rbf")
 
 
 def selector_for(name: str, endpoint: Endpoint) -> Selector:
