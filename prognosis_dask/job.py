@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prognosis_dask.errors import JobError
+from prognosis_dask.job_paths import PATHS, resolved
 from prognosis_dask.sections import build_section
 
 
@@ -293,8 +294,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text
     key, here = key.strip(), Path.cwd()
-    if key in _PATHS or key.rpartition(".")[0] in _PATHS:
-        value = _paths(key, value, here)
+    if key in PATHS or key.rpartition(".")[0] in PATHS:
+        value = resolved(key, value, here)
     *sections, name = key.split(".")
     for section in sections:
         data = data.setdefault(section, {})
@@ -350,46 +351,13 @@ def _check(job: Job, where: str) -> None:
     expect(job.model.penalizer >= 0, "model.penalizer", job.model.penalizer, "zero or more")
 
 
-#: The keys that hold paths ...
-_PATHS = (
-    "cohort.sources",
-    "cohort.cases",
-    "cohort.clinical",
-    "radiomics.params",
-    "deep.network",
-    "deep.weights",
-    "run.out",
-)
-#: ... these where they begin with ``file:``.
-_FILES = ("deep.network", "deep.weights")
-_FILE = "file:"
-
-
 def _resolve(job: Job, folder: Path) -> Job:
-    for key in _PATHS:
+    for key in PATHS:
         section_name, name = key.split(".")
         section = getattr(job, section_name)
-        value = getattr(section, name)
-        job = replace(job, **{section_name: replace(section, **{name: _paths(key, value, folder)})})
+        found = resolved(key, getattr(section, name), folder)
+        job = replace(job, **{section_name: replace(section, **{name: found})})
     return job
-
-
-def _paths(key: str, value: Any, folder: Path) -> Any:
-    """A path, or several in a list or a table, as seen from the folder."""
-    if isinstance(value, dict):
-        return {name: _path(key, item, folder) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_path(key, item, folder) for item in value)
-    return _path(key, value, folder)
-
-
-def _path(key: str, value: Any, folder: Path) -> Any:
-    """The path as seen from the folder; what is no path is left as it is, to be judged later."""
-    is_file = isinstance(value, str) and value.startswith(_FILE)
-    if not isinstance(value, str) or not value or (key in _FILES and not is_file):
-        return value
-    prefix = _FILE if is_file else ""
-    return f"{prefix}{(folder / Path(value.removeprefix(prefix)).expanduser()).resolve()}"
 
 
 def digest(*parts: object) -> str:

@@ -38,6 +38,7 @@ FLOORS = (
     "synthetic",
     "icbm152",
     "job",
+    "job_paths",
     "sections",
     "folders",
     "counting",
