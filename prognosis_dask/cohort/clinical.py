@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from prognosis_dask.cohort.collections import Collection
@@ -169,6 +170,7 @@ def match_without_zeros(keys: Iterable[str], known: Iterable[str]) -> dict[str, 
     }
 
 
+@lru_cache(maxsize=1 << 18)
 def key(column: str) -> str:
     """What column names are compared by: their letters and digits, of any script.
 

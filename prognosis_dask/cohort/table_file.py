@@ -31,6 +31,8 @@ _SAMPLE = 50
 #: Gzipped tables that unpack to more bytes are refused.
 _LARGEST = 1 << 32
 _SEP = re.compile(r'"?sep=(.)"?[ \t,;]*(\r\n|\r|\n)', re.IGNORECASE)
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_SPACE = re.compile(r"\s")
 #: Characters that nobody sees, and that make two names differ.
 _UNSEEN = re.compile("[\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad]")
 #: What files of other kinds begin with.
@@ -90,11 +92,9 @@ def read_cells(path: Path, sheet: str = "") -> Cells:
         When it is missing, of another kind or damaged, or its cells cannot be brought under its headings; in one line.
     """
     try:
-        data = path.read_bytes()
+        return _read(path.read_bytes(), sheet, path.suffix.lower() in (".xlsx", ".xlsm"))
     except OSError as error:
         raise TableError(path, f"{error.strerror}") from error
-    try:
-        return _read(data, sheet, path.suffix.lower() in (".xlsx", ".xlsm"))
     except ValueError as error:
         raise TableError(path, str(error)) from error
 
@@ -115,7 +115,9 @@ def _read(data: bytes, sheet: str, named_xlsx: bool) -> Cells:
     if sheet:
         raise ValueError(f"sheet is {sheet!r}, but it is no XLSX file")
     text, notes = _decoded(data)
+    del data  # large tables would be held three times over
     lines, delimiter = _parsed(text)
+    del text
     return _under_headings(lines, delimiter, notes)
 
 
@@ -171,7 +173,8 @@ def _parsed(text: str) -> tuple[Lines, str]:
 
 
 def _reader(text: str, delimiter: str) -> Iterator[list[str]]:
-    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+    lines = (found[0] for found in _LINE.finditer(text))
+    return csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
 
 
 def _quoted_wrongly(error: csv.Error) -> str:
@@ -215,7 +218,9 @@ def _expect_no_blanks_between(text: str) -> None:
 
 
 def _under_headings(lines: Lines, delimiter: str, notes: Sequence[str]) -> Cells:
-    lines = [[cell.strip() for cell in line] for line in lines]
+    for at, line in enumerate(lines):
+        if _SPACE.search("\0".join(line)):
+            lines[at] = [cell.strip() for cell in line]
     if not lines:
         raise ValueError("it is empty")
     header, lines, skipped = find_headings(lines)
@@ -228,8 +233,10 @@ def _under_headings(lines: Lines, delimiter: str, notes: Sequence[str]) -> Cells
     if short and delimiter:
         rows = ", ".join(map(str, short[:3])) + (", ..." if len(short) > 3 else "")
         notes.append(f"Before the last heading end the cells of {count(len(short), 'row')} (data row {rows}).")
-    full = [line[:width] if len(line) >= width else [*line, *[""] * (width - len(line))] for line in lines]
+    full = [line if len(line) == width else [*line[:width], *[""] * (width - len(line))] for line in lines]
+    del lines
     columns = [list(column) for column in zip(*full, strict=True)] if full else [[] for _ in header]
+    del full
     kept = [at for at, name in enumerate(header) if name or any(columns[at])]
     names = _named([header[at] for at in kept])
     columns, said = plain_numbers(names, [columns[at] for at in kept], delimiter)

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -161,7 +161,7 @@ class Column:
             values = np.array([float(cell or "nan") for cell in self.cells])
         except ValueError:
             return None
-        written = np.isnan(values).sum() > self.cells.count("") or any("_" in cell for cell in self.cells)
+        written = np.isnan(values).sum() > self.cells.count("") or "_" in "".join(self.cells)
         return None if written else values
 
     def _refuse_words(self, values: FloatArray) -> None:
@@ -175,8 +175,8 @@ class Column:
             )
 
     def _refuse_infinite(self, values: FloatArray) -> None:
-        wrong = np.flatnonzero(np.isinf(values)).tolist()
-        if len(wrong):
+        if np.isinf(values).any():
+            wrong = np.flatnonzero(np.isinf(values)).tolist()
             raise StatisticsError(
                 f"{self.where}: column {self.name!r} is infinite in data row {self.row(wrong[0])}; mend or empty it"
             )
@@ -194,6 +194,7 @@ def number(text: str) -> float:
         return math.nan
 
 
+@lru_cache(maxsize=1 << 18)
 def family_of(name: str, default: str = "") -> str:
     """What a column most probably is, from its name: pyradiomics' names, this project's, a volume, a stage.
 

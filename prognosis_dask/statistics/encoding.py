@@ -197,8 +197,10 @@ def encode_columns(encodings: Sequence[Encoding], columns: Columns) -> tuple[Flo
         When a column is missing or holds what it cannot.
     """
     by_name = {name: column for (_, name), column in reversed(list(columns.items()))}
-    alike = Counter(map(key, by_name))
-    by_key = {key(name): column for name, column in by_name.items() if alike[key(name)] == 1}
+    by_key: dict[str, Column] = {}
+    if not all(encoding.column in by_name for encoding in encodings):
+        alike = Counter(map(key, by_name))
+        by_key = {key(name): column for name, column in by_name.items() if alike[key(name)] == 1}
     found = [by_name.get(e.column) or by_key.get(key(e.column)) for e in encodings]
     absent = [e.column for e, column in zip(encodings, found, strict=True) if column is None]
     if absent:

@@ -23,6 +23,7 @@ _IDENTIFIER = re.compile(
 _DATE_NAME = re.compile(
     r"(.*[\W_])?(date|datum|dob|birthdate|birthday|timestamp|datetime)([\W_].*)?|dateof.*", re.IGNORECASE
 )
+_MAY_BE_DATE = re.compile("dat|dob|birth|timestamp", re.IGNORECASE)
 _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})([ T].*)?|"
     r"\d{1,2}[- ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)\w*[- ]\d{2,4}",
@@ -44,9 +45,9 @@ def no_property(name: str, values: FloatArray | None, texts: Sequence[str], rows
     rows
         What each row is of: of rows with the same one, the first counts.
     """
-    if _UNNAMED.fullmatch(name):
+    if name[:1] in "(uU" and _UNNAMED.fullmatch(name):
         return "has no heading"
-    if _DATE_NAME.fullmatch(name):
+    if _MAY_BE_DATE.search(name) and _DATE_NAME.fullmatch(name):
         return "holds dates"
     if values is None:
         held = [text for text in texts if text]
