@@ -28,6 +28,7 @@ from prognosis_dask.statistics.nested import Map
 from prognosis_dask.statistics.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.statistics.spec import ModelSpec, load_spec
 from prognosis_dask.statistics.table1 import table1_rows
+from prognosis_dask.statistics.worth import UNTRAINED, untrained, worth_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -235,7 +236,8 @@ def predict(
     -------
     pandas.DataFrame
         One row per case: ``case_id, patient_id``, risk score, group and survival at the model's horizons, or class and
-        probabilities; how many of the model's features lie ``outside_training``, and how many are ``missing``.
+        probabilities; how many of the model's features lie ``outside_training``, and how many are ``missing``; and in
+        each row what the model is worth (:class:`prognosis_dask.statistics.worth.Worth`).
 
     Raises
     ------
@@ -247,7 +249,10 @@ def predict(
     _expect_file(out)
     frozen = thaw(model)
     read, _ = _read_for(model, frozen, data, _spec(spec, overrides), say)
-    rows = prediction_rows(frozen, read.table, frozen.fitted.predict(read.table))
+    worth = worth_of(frozen, model)
+    for line in (worth.sentence, *worth.warnings):
+        say(line)
+    rows = [row | worth.columns for row in prediction_rows(frozen, read.table, frozen.fitted.predict(read.table))]
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         write_csv(Path(out), rows)
@@ -277,6 +282,8 @@ def _listed(data: Data) -> list[Path]:
 
 def _read(data: Data, spec: ModelSpec, say: Say) -> ReadTable:
     read = read_tables(find_tables(_listed(data), spec), spec)
+    if "deep" in read.table.families and any(untrained(path) for path in _listed(data)):
+        read = replace(read, notes=(*read.notes, UNTRAINED))
     _tell(read, say)
     return read
 

@@ -28,7 +28,6 @@ from prognosis_dask.job_stages import feature_settings, radiomic_names, radiomic
 from prognosis_dask.radiomics import job_params
 from prognosis_dask.report.model_folder import read_json
 from prognosis_dask.report.scan import ScanResult, expect_room, write_scan
-from prognosis_dask.report.words import with_interval
 from prognosis_dask.sections import build_section
 from prognosis_dask.stages import StageContext, run_radiomics, run_roi
 from prognosis_dask.statistics.asked import read_given
@@ -40,6 +39,7 @@ from prognosis_dask.statistics.reading import read_tables
 from prognosis_dask.statistics.sources import dataset_source
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.statistics.unlike import unlike
+from prognosis_dask.statistics.worth import Worth, worth_of
 from prognosis_dask.store.brains import BrainStore
 from prognosis_dask.store.features import build_features
 from prognosis_dask.store.outcome import Outcome
@@ -56,7 +56,8 @@ class _Model:
     job: Job
     frozen: Frozen
     reference: str
-    summary: Mapping[str, Any]
+    worth: Worth
+    procedure: str
 
 
 def predict_scan(
@@ -116,7 +117,12 @@ def predict_scan(
         mosaic=pictures["epitome"],
         before_after=pictures["quality"],
         quality=attributes["quality"],
-        warnings=[*expect_agreement(model.frozen, table, where="the scan"), *unlike(model.frozen, table)],
+        warnings=[
+            *model.worth.warnings,
+            *expect_agreement(model.frozen, table, where="the scan"),
+            *unlike(model.frozen, table),
+        ],
+        worth=model.worth,
     )
     write_scan(result, out)
     return result
@@ -135,7 +141,9 @@ def _model(run: Path) -> _Model:
     references = Counter(str(header["attributes"]["reference"]) for header in headers if "attributes" in header)
     if not references:
         raise StatisticsError(f"{run}/brain holds no prepared case; run the job again")
-    return _Model(run, job, frozen, references.most_common(1)[0][0], read_json(run / "models" / "summary.json") or {})
+    summary = read_json(run / "models" / "summary.json") or {}
+    reference = references.most_common(1)[0][0]
+    return _Model(run, job, frozen, reference, worth_of(frozen, run), str(summary.get("procedure", "")))
 
 
 def _case(
@@ -266,14 +274,11 @@ def _table(model: _Model, dataset: xr.Dataset, folder: Path) -> FeatureTable:
 
 
 def _told(model: _Model) -> dict[str, str]:
-    summary = model.summary
-    auc = with_interval(summary.get("auc_cv"), summary.get("auc_cv_lower"), summary.get("auc_cv_upper"))
     return {
         "run": model.job.name,
         "predicts": f"{model.job.model.label}: {' or '.join(model.frozen.classes)}",
-        "procedure": str(summary.get("procedure", "")),
-        "learnt from": f"{model.frozen.counts['n_cases']} cases of {model.frozen.counts['n_patients']} patients",
-        "AUC on held-out cases": auc,
+        "procedure": model.procedure,
+        **model.worth.facts,
     }
 
 

@@ -12,6 +12,7 @@ from prognosis_dask.runtime.cluster import LocalSpec, connect
 from prognosis_dask.scan import predict_scan
 from prognosis_dask.serve.settings import Settings
 from prognosis_dask.statistics.frozen import thaw
+from prognosis_dask.statistics.worth import worth_of
 from tests.grade_network_run import make_grade_network_run, write_scan_files
 from tests.served import Browser, running
 
@@ -22,6 +23,9 @@ def test_the_page_tells_the_class_that_predict_tells_of_the_same_scan(tmp_path: 
     run = make_grade_network_run(tmp_path / "run")
     assert set(thaw(run).fitted.chosen) & set(feature_names()), "the network has a say in the model"
     image, mask = write_scan_files(tmp_path)
+    record = json.loads((run / "run.json").read_text())
+    record["job"]["cohort"]["automatic"] = True  # as where training cases came without a mask
+    (run / "run.json").write_text(json.dumps(record))
     expected = predict_scan(run, [image], tmp_path / "told", mask=mask, clinical={"age": "51"})
     with (
         connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) as client,
@@ -34,6 +38,9 @@ def test_the_page_tells_the_class_that_predict_tells_of_the_same_scan(tmp_path: 
         assert browser.wait(scan) == "done", browser.get(scan).message
         told = json.loads(browser.get(f"{scan}/result.json").body)
         page = browser.get(scan).text
+        alone = browser.upload("made", files[:1], **{"made.0": "51"})
+        assert browser.wait(alone) == "done", browser.get(alone).message
+        found = json.loads(browser.get(f"{alone}/result.json").body)
     assert told["prediction"]["class"] == expected.predicted
     assert told["prediction"]["probability"] == pytest.approx(dict(expected.probability), rel=1e-6)
     assert told["tumour"]["size"]["size_volume"] == pytest.approx(expected.size.volume_ml, rel=1e-9)
@@ -43,3 +50,11 @@ def test_the_page_tells_the_class_that_predict_tells_of_the_same_scan(tmp_path: 
     assert any("it was taken as T2" in warning for warning in told["warnings"])
     assert {one["feature"] for one in told["spoke"]} & set(feature_names())
     assert f"<dd>{expected.predicted}</dd>" in page
+    sentence = worth_of(thaw(run), run).sentence
+    assert told["worth"]["sentence"] == sentence
+    assert sentence in page
+    assert sentence in (tmp_path / "told" / "scan.html").read_text()
+    assert json.loads((tmp_path / "told" / "scan.json").read_text())["worth"]["model_patients"] > 0
+    automatic = "The tumour was found automatically"
+    assert any(automatic in warning for warning in found["warnings"])
+    assert not any(automatic in warning for warning in told["warnings"])

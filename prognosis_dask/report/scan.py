@@ -18,6 +18,7 @@ from prognosis_dask.report.content import Block, Rows, Section, Table, Text
 from prognosis_dask.report.page import KeyFigure, render_page
 from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.words import listed, number
+from prognosis_dask.statistics.worth import Worth
 from prognosis_dask.store.publish import publish_folder, staging
 
 _RESULT = "scan.json"
@@ -57,6 +58,8 @@ class ScanResult:
         Numbers of the preprocessing, by name.
     warnings
         What a reader has to know.
+    worth
+        What the model is worth; its warnings are among ``warnings``.
     before_after
         The image as scanned and as prepared, with the outlines of brain and tumour, PNG; empty: not shown.
     """
@@ -72,6 +75,7 @@ class ScanResult:
     mosaic: bytes
     quality: Mapping[str, float]
     warnings: Sequence[str] = ()
+    worth: Worth | None = None
     before_after: bytes = b""
 
     @property
@@ -112,6 +116,7 @@ def _plain(result: ScanResult) -> dict[str, object]:
         "class": result.predicted,
         "probability": dict(result.probability),
         "model": dict(result.model),
+        "worth": dict(result.worth.figures) if result.worth else None,
         "tumour": {"mask": result.mask, "confidence": result.confidence, **asdict(result.size)},
         "epitome": {
             "slices": [{"index": index, "shows": shows} for index, shows in result.slices.items()],
@@ -155,6 +160,7 @@ def _prediction(result: ScanResult) -> list[Block]:
     return [
         *warnings,
         _table("Probability of each class, as the model has it.", ("class", "probability"), shares),
+        *([Text(result.worth.sentence)] if result.worth else []),
         _table("The model that says so.", ("", "model"), list(result.model.items())),
     ]
 

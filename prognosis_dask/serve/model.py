@@ -26,6 +26,7 @@ from prognosis_dask.statistics.frozen import MODEL, Frozen, thaw
 from prognosis_dask.statistics.network_features import FAMILY, FILE
 from prognosis_dask.statistics.origin import made_with, origin_of
 from prognosis_dask.statistics.patient_rows import expect_one_image
+from prognosis_dask.statistics.worth import Worth, worth_of
 
 #: How features are made where no run lies beside the models.
 JOB = "job.toml"
@@ -61,6 +62,8 @@ class ServedModel:
         What is known of it: what it learnt from, how good it was.
     training
         The images of its training cases.
+    worth
+        What it is worth: stands beside each prediction.
     network
         The file of its grade network; None where it has none.
     """
@@ -71,6 +74,7 @@ class ServedModel:
     job: Job
     facts: Mapping[str, str]
     training: TrainingScans
+    worth: Worth
     network: Path | None = None
 
     @property
@@ -135,9 +139,9 @@ def load_model(folder: Path) -> ServedModel:
         deep=replace(job.deep, enabled=job.deep.enabled and "deep" in families),
     )
     _expect_same_features(folder, frozen, job)
-    summary = _json(models / "summary.json")
+    worth = worth_of(frozen, models)
     key = re.sub(r"[^a-z0-9]+", "-", (job.name or folder.name).lower()).strip("-") or "model"
-    return ServedModel(key, title, frozen, job, _facts(frozen, job, summary), _training(run), network)
+    return ServedModel(key, title, frozen, job, _facts(frozen, job, worth), _training(run), worth, network)
 
 
 def _job(folder: Path, models: Path, run: Path) -> tuple[Job, str]:
@@ -187,20 +191,10 @@ def _expect_same_features(folder: Path, frozen: Frozen, job: Job) -> None:
             )
 
 
-def _facts(frozen: Frozen, job: Job, summary: Mapping[str, Any]) -> dict[str, str]:
-    counts = frozen.counts
+def _facts(frozen: Frozen, job: Job, worth: Worth) -> dict[str, str]:
     what = f"{job.model.label}: " if job.model.label else ""
     predicts = what + " or ".join(frozen.classes) if frozen.classes else "survival"
-    learnt = f"{counts['n_cases']} cases of {counts['n_patients']} patients"
-    if "n_events" in counts:
-        learnt += f", {counts['n_events']} with the event"
-    facts = {"predicts": predicts, "learnt from": learnt, "features in it": str(len(frozen.fitted.chosen))}
-    name, short = ("AUC", "auc") if frozen.classes else ("C-index", "c_index")
-    value, lower, upper = (summary.get(f"{short}_cv{end}") for end in ("", "_lower", "_upper"))
-    if isinstance(value, int | float):
-        ends = f" (95 % interval {lower:.2f} to {upper:.2f})" if lower is not None and upper is not None else ""
-        facts[f"{name} on held-out cases"] = f"{value:.2f}{ends}"
-    return facts
+    return {"predicts": predicts, **worth.facts}
 
 
 def _training(run: Path) -> TrainingScans:

@@ -38,7 +38,7 @@ def predict_case(model: ServedModel, dataset: xr.Dataset, run: Path) -> Told:
 
     ``prediction``: survival (``risk_score``, ``group``, ``percentile``, ``survival`` by days) or class (``class``,
     ``probability``, ``percentile`` of the positive one's score where there are two). ``spoke``: see :func:`_spoke`.
-    ``warnings``: sentences.
+    ``worth``: what the model is worth, in a sentence and figures. ``warnings``: sentences.
 
     Parameters
     ----------
@@ -56,7 +56,8 @@ def predict_case(model: ServedModel, dataset: xr.Dataset, run: Path) -> Told:
     return {
         "prediction": _told(frozen, prediction),
         "spoke": _spoke(frozen, table),
-        "warnings": [*expect_agreement(frozen, table, where="the scan"), *unlike(frozen, table)],
+        "worth": {"sentence": model.worth.sentence, **model.worth.figures},
+        "warnings": [*model.worth.warnings, *expect_agreement(frozen, table, where="the scan"), *unlike(frozen, table)],
     }
 
 

@@ -15,7 +15,6 @@ from prognosis_dask import __version__
 from prognosis_dask.cohort.case import SEQUENCES, Case
 from prognosis_dask.serve.clinical import told as told_clinical
 from prognosis_dask.serve.drawings import place_among, survival_curves
-from prognosis_dask.serve.look import AUTOMATIC
 from prognosis_dask.serve.model import ServedModel
 from prognosis_dask.serve.predict import predict_case, quality_of, scan_warnings
 from prognosis_dask.serve.scans import Scan
@@ -83,7 +82,7 @@ def compose(
         learnt, seen = model.training.reference, str(attributes.get("reference", ""))
         if learnt and seen in SEQUENCES and seen != learnt:
             result["warnings"].append(f"The brain was prepared on {seen}, those of the training cases on {learnt}.")
-        if case.roi == AUTOMATIC:
+        if attributes.get("tumour", {}).get("tumour_source") == "automatic":
             result["warnings"].insert(0, "The tumour was found automatically, not drawn: look at its outline first.")
     return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,14 +48,42 @@ def concordance(time: FloatArray, event: BoolArray, risk: FloatArray) -> Concord
     Parameters
     ----------
     time, event, risk
-        Shape (cases,) each. Memory: a few bytes x 256 x cases.
+        Shape (cases,) each.
     """
-    comparable = concordant = tied = 0
-    for rows, before in _pairs(time, event):
-        comparable += int(before.sum())
-        concordant += int((before & (risk[rows, None] > risk)).sum())
-        tied += int((before & (risk[rows, None] == risk)).sum())
+    order = np.lexsort((risk, ~event, time))  # of equal times events come first, by rising risk
+    time, event, risk = time[order], event[order], risk[order]
+    _, rank = np.unique(risk, return_inverse=True)
+    rows = np.flatnonzero(event)
+    comparable = int((len(time) - _whom_next(time, event)).sum())
+    concordant, tied = _pairs_after(rank.astype(np.int64), event)
+    _, alike = np.unique(np.column_stack([time[rows], rank[rows]]), axis=0, return_counts=True)
+    tied -= int((alike * (alike - 1) // 2).sum())  # two events at one time
     return Concordance(comparable, concordant, tied)
+
+
+def _whom_next(time: FloatArray, event: BoolArray) -> IntArray:
+    """Of each event, in rows by time and events before censored ones: the first row that it is known to precede."""
+    at = time[event]
+    later = np.searchsorted(at, at, side="right") + np.searchsorted(time[~event], at, side="left")
+    return np.asarray(later, dtype=np.int64)
+
+
+def _pairs_after(rank: IntArray, counts: BoolArray) -> tuple[int, int]:
+    """Pairs of a row that counts and one after it whose rank is lower, and whose rank is the same.
+
+    By halves of ever larger blocks, as a merge sort meets each pair once: some log2(rows) sorts of half the rows.
+    """
+    lower = equal = 0
+    place, span, half = np.arange(len(rank)), int(rank.max(initial=0)) + 1, 1
+    while half < len(rank):
+        key, left = place // (2 * half) * span + rank, place // half % 2 == 0
+        after = np.sort(key[~left])
+        before = key[left & counts]
+        below = np.searchsorted(after, before, side="left")
+        lower += int((below - np.searchsorted(after, before - before % span, side="left")).sum())
+        equal += int((np.searchsorted(after, before, side="right") - below).sum())
+        half *= 2
+    return lower, equal
 
 
 def uno_c(time: FloatArray, event: BoolArray, risk: FloatArray, uncensored: FloatArray, tau: float = np.inf) -> float:
@@ -127,9 +155,7 @@ def concordances_drawn(
     time, event, risk, drawn = time[order], event[order], risk[order], drawn[:, order]
     counts = [np.ones(len(time)) if weight is None else weight[order] for weight in weights]
     rows = np.flatnonzero(event)
-    first = np.searchsorted(time[event], time[event], side="right") + np.searchsorted(
-        time[~event], time[event], side="left"
-    )
+    first = _whom_next(time, event)
     whole = bool((drawn == np.rint(drawn)).all()) and float(drawn.sum(axis=1).max(initial=0.0)) < _EXACT
     held: npt.NDArray[Any] = (
         drawn.astype(np.float32) if whole else drawn
@@ -148,16 +174,3 @@ def concordances_drawn(
             comparable[i] += np.einsum("dn,dn->d", earlier, later[:, after])
     nothing = np.full(len(drawn), np.nan)
     return [np.divide(a, c, out=nothing.copy(), where=c > 0) for a, c in zip(agreed, comparable, strict=True)]
-
-
-def _pairs(time: FloatArray, event: BoolArray) -> Iterator[tuple[IntArray, BoolArray]]:
-    """The cases with the event, some at a time, and whom each is known to precede."""
-    events = np.flatnonzero(event)
-    for start in range(0, len(events), _BLOCK):
-        rows = events[start : start + _BLOCK]
-        yield rows, _before(time, event, rows)
-
-
-def _before(time: FloatArray, event: BoolArray, rows: IntArray) -> BoolArray:
-    before: BoolArray = event[rows, None] & ((time[rows, None] < time) | ((time[rows, None] == time) & ~event))
-    return before
