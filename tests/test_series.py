@@ -85,6 +85,37 @@ def test_slopes_that_differ_between_slices_are_applied_to_each(tmp_path: Path) -
     np.testing.assert_array_equal(read_slices(list_series(folder), 0, 5), expected)
 
 
+@pytest.mark.parametrize("spoilt", [{"RescaleSlope": 0}, {"BitsStored": 12, "HighBit": 15}])
+def test_values_that_would_come_out_wrong_are_not_read(tmp_path: Path, spoilt: dict[str, object]) -> None:
+    folder = write_series(tmp_path / "s", RAMP, rescale=(1, 0))
+    change(folder / "002.dcm", **spoilt)
+    assert problem_of(lambda: read_slices(list_series(folder), 0, 5)) is Code.PIXELS_UNREADABLE
+
+
+def test_bits_beyond_those_stored_do_not_count(tmp_path: Path) -> None:
+    # overlays of old in the upper four bits; the sign that was not extended into them
+    stored = np.arange(2 * 4 * 5, dtype=np.uint16).reshape(2, 4, 5) * 100
+    folder = write_series(tmp_path / "overlay", stored | 0x8000, bits=12, rescale=(1, -1024))
+    np.testing.assert_array_equal(read_slices(list_series(folder), 0, 2), stored.astype(int) - 1024)
+    signed = stored.astype(np.int16) - 2000
+    folder = write_series(tmp_path / "sign", (signed & 0x0FFF).astype(np.int16), bits=12)
+    np.testing.assert_array_equal(read_slices(list_series(folder), 0, 2), signed)
+
+
+def test_a_table_of_values_takes_the_place_of_the_slope(tmp_path: Path) -> None:
+    stored = np.arange(2 * 4 * 5, dtype=np.uint16).reshape(2, 4, 5)
+    folder = write_series(tmp_path / "s", stored)
+    for path in folder.iterdir():
+        slice_ = pydicom.dcmread(path)
+        table = pydicom.Dataset()
+        table.add_new(0x00283002, "US", [40, 0, 16])
+        table.ModalityLUTType = "HU"
+        table.add_new(0x00283006, "US", [3 * value for value in range(40)])
+        slice_.ModalityLUTSequence = [table]
+        slice_.save_as(path)
+    np.testing.assert_array_equal(read_slices(list_series(folder), 0, 2), stored * 3)
+
+
 def test_only_the_slices_asked_for_are_opened(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "s", RAMP)
     listing = list_series(folder)

@@ -48,8 +48,9 @@ class Catalogue:
         self._by_instance: dict[str, list[str]] = defaultdict(list)
         for key, listing in self.series.items():
             self._stacks[listing.series_uid].append(key)
-            for sop_uid in dict.fromkeys(s.sop_uid for s in listing.slices):
-                self._by_instance[sop_uid].append(key)
+            named = [name for s in listing.slices for name in (s.sop_uid, f"{s.sop_uid}#{s.frame}" if s.frame else "")]
+            for name in dict.fromkeys(filter(None, named)):
+                self._by_instance[name].append(key)
         self._by_place: dict[tuple[str, str], list[str]] = defaultdict(list)
         for uid, listing in self.series.items():
             self._by_place[_same_patient(listing.patient_id), listing.frame_of_reference_uid].append(uid)
@@ -135,7 +136,12 @@ class Catalogue:
         return [uid for uid in uids if self.series[uid].modality in modalities]
 
     def _series_of(self, sop_uids: Iterable[str]) -> list[str]:
-        return sorted({key for uid in sop_uids for key in self._by_instance.get(uid, ())})
+        return sorted({key for uid in sop_uids for key in self._instance(uid)})
+
+    def _instance(self, name: str) -> Sequence[str]:
+        """Where an instance is, or a frame of it; writers number the only frame of an ordinary image too."""
+        whole = name.partition("#")[0]
+        return self._by_instance.get(name, self._by_instance.get(whole, []))
 
     def _named_stacks(self, series_uid: str, mask: MaskHeader) -> list[str]:
         """The stacks of a series that a mask names: those of the instances that it names, else all."""

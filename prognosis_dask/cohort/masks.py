@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -176,7 +176,14 @@ def _sources(group: Dataset) -> Iterable[str]:
 
 
 def _referenced(items: Iterable[Dataset]) -> Iterable[str]:
-    return (uid for item in items if (uid := _uid(item, "ReferencedSOPInstanceUID")))
+    """The UIDs of the instances that are named; where single frames are, the UID, ``#`` and the frame's number."""
+    for item in items:
+        uid = _uid(item, "ReferencedSOPInstanceUID")
+        frames = item.get("ReferencedFrameNumber")
+        if uid and frames:
+            yield from (f"{uid}#{frame}" for frame in (frames if isinstance(frames, Sequence) else [frames]))
+        elif uid:
+            yield uid
 
 
 def _uid(item: Dataset, name: str) -> str:

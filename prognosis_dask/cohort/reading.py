@@ -6,6 +6,7 @@ import os
 import stat
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prognosis_dask.cohort.files import FileStamp, stamp
@@ -19,6 +20,7 @@ from prognosis_dask.cohort.headers import (
     patient_id,
 )
 from prognosis_dask.cohort.masks import mask_header
+from prognosis_dask.cohort.multiframe import ENHANCED, frames_of
 from prognosis_dask.cohort.pairs import VOLUME_SUFFIXES, is_mask_name
 from prognosis_dask.cohort.pet_header import pet_header
 from prognosis_dask.errors import Code, Problem
@@ -61,22 +63,23 @@ def read_headers(paths: Sequence[str]) -> list[Header]:
     with warnings.catch_warnings():
         # pydicom warns about values that break the standard; those that matter here become problems instead
         warnings.simplefilter("ignore")
-        return [_read(path) for path in paths]
+        return [header for path in paths for header in _read(path)]
 
 
-def _read(path: str) -> Header:
+def _read(path: str) -> Sequence[Header]:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - paths travel as text
-            return OtherFile(path, "no regular file")  # a pipe would keep the reader waiting for ever
+            return [OtherFile(path, "no regular file")]  # a pipe would keep the reader waiting for ever
         if path.lower().endswith(VOLUME_SUFFIXES):
             is_mask = is_mask_name(path)
-            return VolumeFile(stamp(path, checksum=is_mask), is_mask)
-        return _read_dicom(path)
+            return [VolumeFile(stamp(path, checksum=is_mask), is_mask)]
+        found = _read_dicom(path)
+        return found if isinstance(found, list) else [found]
     except Exception as error:  # pydicom raises almost anything on a damaged file; one file never stops the index
-        return Problem(Code.UNREADABLE_FILE, f"{type(error).__name__}: {error}", where=path)
+        return [Problem(Code.UNREADABLE_FILE, f"{type(error).__name__}: {error}", where=path)]
 
 
-def _read_dicom(path: str) -> Header:
+def _read_dicom(path: str) -> Header | list[ImageHeader]:
     from pydicom.filereader import dcmread, read_partial
 
     with open(path, "rb") as stream:  # noqa: PTH123 - paths travel as text
@@ -97,9 +100,21 @@ def _read_dicom(path: str) -> Header:
     modality = str(header.get("Modality", ""))
     if modality not in IMAGE_MODALITIES or f"{sop_class}.".startswith(_SECONDARY_CAPTURE):
         return OtherFile(path, modality or "no modality")
+    stamped = FileStamp(path, state.st_size, state.st_mtime_ns)
+    if sop_class in ENHANCED:
+        return _frame_headers(dcmread(path, stop_before_pixels=True, force=bare), stamped)
     if modality == "PT":  # what SUVs depend on stands further behind, some of it in private groups
         header = dcmread(path, stop_before_pixels=True, force=bare)
-    return _image_header(header, FileStamp(path, state.st_size, state.st_mtime_ns))
+    return _image_header(header, stamped)
+
+
+def _frame_headers(dataset: Dataset, file: FileStamp) -> list[ImageHeader]:
+    found = [
+        replace(_image_header(frame, file), frame=number) for number, frame in enumerate(frames_of(dataset), start=1)
+    ]
+    if not found:
+        raise ValueError("an enhanced image without functional groups: nothing says where its frames lie")
+    return found
 
 
 def _without_class(header: Dataset, path: str, bare: bool) -> Header:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.pixels.processing import apply_modality_lut
+from pydicom.pixels.utils import pixel_array
 
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile
+from prognosis_dask.cohort.multiframe import transformation_of
 from prognosis_dask.cohort.stack import Run, check_axis, check_slices, even_runs, gap_error
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.roi import Grid
@@ -87,30 +92,48 @@ def read_slices(listing: SeriesListing, first: int, stop: int) -> NDArray[np.gen
     CaseError
         ``PIXELS_UNREADABLE`` when a file is missing, is not the instance that was indexed or cannot be decoded.
     """
-    pixels = [_read_slice(Path(listing.root), one) for one in listing.slices[first:stop]]
+    root = Path(listing.root)
+    pixels: list[NDArray[np.generic]] = []
+    for file, slices in itertools.groupby(listing.slices[first:stop], lambda one: one.file):
+        pixels += _read_file(root / file, list(slices))
     return np.stack(pixels)
 
 
-def _read_slice(root: Path, expected: SliceFile) -> NDArray[np.generic]:
-    path = root / expected.file
+def _read_file(path: Path, wanted: Sequence[SliceFile]) -> list[NDArray[np.generic]]:
+    """The slices that a file holds: one, or some frames of a multi-frame one."""
     try:
         dataset = pydicom.dcmread(path, force=True)  # old exports lack the preamble; the identity is checked
-        if dataset.get("SOPInstanceUID") != expected.sop_uid:
+        if dataset.get("SOPInstanceUID") != wanted[0].sop_uid:
             raise ValueError("it is not the instance that was indexed; index the cohort again")
-        stored = dataset.pixel_array
-        if stored.shape != expected.size:
-            raise ValueError(f"its pixels have the shape {stored.shape}, expected {expected.size}")
-        return _rescale(dataset, stored)
+        return [_read_slice(dataset, one) for one in wanted]
     except Exception as error:  # decoders raise whatever they like
         raise CaseError(
-            Code.PIXELS_UNREADABLE, f"cannot read the pixels of {expected.file}: {error}", where=str(path)
+            Code.PIXELS_UNREADABLE, f"cannot read the pixels of {path.name}: {error}", where=str(path)
         ) from error
 
 
-def _rescale(dataset: pydicom.Dataset, stored: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The modality transform (DICOM PS3.3 C.11.1): stored value * slope + intercept."""
-    slope = float(1 if dataset.get("RescaleSlope") is None else dataset.RescaleSlope)
-    intercept = float(dataset.get("RescaleIntercept") or 0)
+def _read_slice(dataset: pydicom.Dataset, expected: SliceFile) -> NDArray[np.generic]:
+    values = dataset
+    if expected.frame:
+        values = transformation_of(dataset, expected.frame)
+        stored = pixel_array(dataset, index=expected.frame - 1)
+    else:
+        stored = dataset.pixel_array
+    if stored.shape != expected.size:
+        raise ValueError(f"its pixels have the shape {stored.shape}, expected {expected.size}")
+    if dataset.HighBit != dataset.BitsStored - 1:
+        raise ValueError(f"{dataset.BitsStored} bits are stored up to bit {dataset.HighBit}, which decoders mistake")
+    if "ModalityLUTSequence" in values and "RescaleSlope" not in values:
+        return apply_modality_lut(stored, values)
+    return _rescale(dataset, values, stored)
+
+
+def _rescale(dataset: pydicom.Dataset, values: pydicom.Dataset, stored: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The modality transform (DICOM PS3.3 C.11.1), which stands in ``values``: stored value * slope + intercept."""
+    slope = float(1 if values.get("RescaleSlope") is None else values.RescaleSlope)
+    intercept = float(values.get("RescaleIntercept") or 0)
+    if slope == 0:
+        raise ValueError("RescaleSlope is 0: every value would be the same")
     if slope == 1 and intercept == 0:
         return stored
     whole = slope.is_integer() and intercept.is_integer()
