@@ -74,7 +74,12 @@ def _read(case: Case, context: StageContext) -> tuple[str, dict[str, sitk.Image]
     reference = next((name for name, path in case.sequences.items() if path == case.image), UNNAMED)
     if case.mask:
         # slices that nobody outlined are filled by shape here, few as the outlined ones may be
-        roi = load_roi(case, replace(context.image, keep_gaps=True), full=True)
+        roi = load_roi(
+            case,
+            replace(context.image, keep_gaps=True),
+            full=True,
+            one_slice=context.radiomics.of(case.modality).planar,
+        )
         images, drawn = {reference: axial(roi.image)}, axial(roi.mask)
     else:
         images, drawn = {reference: axial(load_image(case.image, context.image))}, None

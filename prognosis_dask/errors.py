@@ -77,6 +77,7 @@ class Code(StrEnum):
     RADIOMICS_FAILED = "radiomics-failed"
     FEW_GREY_LEVELS = "few-grey-levels"
     FEATURES_CONSTANT = "features-constant"
+    WINDOW_UNFIT = "window-unfit"
     CLIP_INVALID = "clip-invalid"
     FEATURES_NOT_FINITE = "features-not-finite"
     GPU_MEMORY = "gpu-memory"

@@ -43,10 +43,18 @@ def memory_of(job: Job) -> int:
 
 def stages_of(job: Job, cases: Sequence[Case], context: StageContext, engine: EngineDescription | None) -> list[Stage]:
     """The job's stages, each with the digests of everything that its results depend on."""
+    # whether a mask on one slice will do is part of what becomes of a case; elsewhere the digest is as ever
+    planar = {m: ("planar",) if context.radiomics.of(m).planar else () for m in {case.modality for case in cases}}
     images = {case.case_id: case.digest for case in cases}
     if job.brain.enabled:
-        images = {k: digest(BRAIN_VERSION, known, job.image, job.brain) for k, known in images.items()}
-    roi = {case.case_id: digest(ROI_VERSION, images[case.case_id], job.image, job.frames) for case in cases}
+        images = {
+            case.case_id: digest(BRAIN_VERSION, case.digest, job.image, job.brain, *planar[case.modality])
+            for case in cases
+        }
+    roi = {
+        case.case_id: digest(ROI_VERSION, images[case.case_id], job.image, job.frames, *planar[case.modality])
+        for case in cases
+    }
     cpu, network = ("CPU", "GPU") if wants_gpu(job) else ("", "")
     size = job.run.cases_per_task
     stages = [Stage("roi", run_roi, roi, size, resource=cpu, memory=IMAGE_MEMORY)]

@@ -44,6 +44,7 @@ from prognosis_dask.stages import StageContext
 from prognosis_dask.statistics.defaults import job_spec
 from prognosis_dask.statistics.fit import fit_dataset
 from prognosis_dask.store.brains import BrainStore
+from prognosis_dask.store.constant import constant_warnings
 from prognosis_dask.store.features import build_features, write_features
 from prognosis_dask.store.ledger import Ledger
 from prognosis_dask.store.rois import RoiStore
@@ -255,9 +256,9 @@ def _features(
             record.stages = run_all(job, client, ledger, watch, cases, stages, context, context.brains)
     finally:
         outcomes = {stage.name: current(ledger, stage) for stage in stages}
-        found = [problem for rows in outcomes.values() for o in rows.values() for problem in (o.problem, *o.warnings)]
-        write_problems(folder / "problems.csv", [*problems, *filter(None, found)])
-    _tell_warnings([problem for problem in [*problems, *found] if problem], folder, say)
+        of_stages = [p for rows in outcomes.values() for o in rows.values() for p in (o.problem, *o.warnings)]
+        found = [*problems, *filter(None, of_stages)]
+        write_problems(folder / "problems.csv", found)
     record.driver_cpu_seconds = round(time.process_time() - started, 3)
 
     watch.phase("features")
@@ -275,6 +276,11 @@ def _features(
     )
     write_features(dataset, folder)
     record.write(folder)
+    constant = constant_warnings(dataset)
+    write_problems(folder / "problems.csv", [*found, *constant])
+    for warning in constant:
+        say(warning.reason)
+    _tell_warnings([*found, *constant], folder, say)
     return record, dataset
 
 
@@ -285,7 +291,8 @@ def _tell_warnings(problems: Iterable[Problem], folder: Path, say: Say) -> None:
         codes = Counter(str(warning.code) for warning in warnings)
         listed = ", ".join(f"{number} {code}" for code, number in sorted(codes.items()))
         cases = len({warning.case_id for warning in warnings if warning.case_id})
-        said = f"{count(len(warnings), 'warning')} ({listed}) on {count(cases, 'case')}, which are used all the same"
+        whose = f" on {count(cases, 'case')}" if cases else ""
+        said = f"{count(len(warnings), 'warning')} ({listed}){whose}, which are used all the same"
         say(f"{said}: see {folder / 'problems.csv'}")
 
 

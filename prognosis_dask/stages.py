@@ -25,13 +25,13 @@ import SimpleITK as sitk
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.deep.clips import check_frames
 from prognosis_dask.deep.engine import Engine, check_features, load_engine, rows_together
-from prognosis_dask.errors import CaseError, Code, Problem, PrognosisError, collected_warnings
+from prognosis_dask.errors import CaseError, Code, Problem, PrognosisError, collected_warnings, warn
 from prognosis_dask.imaging.crop import crop_roi
-from prognosis_dask.imaging.frames import make_frames
+from prognosis_dask.imaging.frames import MOST_BEYOND, make_frames
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.job import BrainSection, DeepSection, FramesSection, ImageSection
-from prognosis_dask.radiomics import ModalityParams, column_names, extract
+from prognosis_dask.radiomics import ModalityParams, RadiomicsParams, column_names, extract
 from prognosis_dask.radiomics.levels import warn_of_few
 from prognosis_dask.store.brains import BrainStore
 from prognosis_dask.store.outcome import Outcome
@@ -104,6 +104,15 @@ def _roi(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, objec
         RoiStore.open(context.rois).write(case.case_id, crop, frames.pixels, {"roi": case.roi, "cut": frames.cut})
     mask = sitk.GetArrayViewFromImage(crop.mask)
     voxels = int(mask.sum())
+    if frames.beyond > MOST_BEYOND:
+        low, high = frames.grey
+        warn(
+            Code.WINDOW_UNFIT,
+            f"{frames.beyond:.0%} of the lesion's voxels lie beyond the frames' grey levels, {low:g} to {high:g}, and "
+            f"look alike; set a frames.window for {case.modality}, or none",
+        )
+    if len(frames.pixels) == 1:
+        _warn_of_one_slice(context.radiomics.of(case.modality))
     return {
         "voxels": voxels,
         "volume_ml": voxels * math.prod(roi.image.GetSpacing()) / 1000.0,
@@ -111,6 +120,12 @@ def _roi(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, objec
         "lesion_cut": frames.cut,
         "image_units": roi.unit,
     }
+
+
+def _warn_of_one_slice(params: RadiomicsParams) -> None:
+    solid = any(name.startswith("original_shape_") for name in column_names(params))
+    more = ", and its shape in three dimensions is as thick as the slice" if solid else ""
+    warn(Code.MASK_ONE_SLICE, f"the mask lies on one slice: its features are those of a plane{more}")
 
 
 def _radiomics(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
@@ -127,7 +142,8 @@ def _radiomics(case: Case, context: StageContext, watch: Stopwatch) -> dict[str,
 def _read_roi(case: Case, context: StageContext, *, full: bool = False, seconds: dict[str, float]) -> Roi:
     """Image and mask from the case's files, or as the brain stage has prepared them."""
     if not context.brains:
-        return load_roi(case, context.image, full=full, seconds=seconds)
+        planar = context.radiomics.of(case.modality).planar
+        return load_roi(case, context.image, full=full, seconds=seconds, one_slice=planar)
     watch = Stopwatch(seconds)
     with watch.step("read"):
         stored = BrainStore(context.brains).read(case.case_id)

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from prognosis_dask.errors import Code, JobError
 from prognosis_dask.imaging.crop import crop_roi
-from prognosis_dask.imaging.frames import SIDE, make_frames
+from prognosis_dask.imaging.frames import MOST_BEYOND, SIDE, make_frames
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.job import FramesSection, ImageSection
@@ -126,3 +126,12 @@ def test_constant_roi_without_a_window_is_a_problem() -> None:
 def test_frames_are_cut_before_the_crop(lung: Roi) -> None:
     with pytest.raises(ValueError, match="before the ROI is cropped"):
         make_frames(crop_roi(lung, 20.0), FramesSection(), "CT")
+
+
+def test_a_window_that_shows_nothing_of_the_lesion_is_known_by_its_share_beyond() -> None:
+    """The window of soft tissue in HU, on an MR whose lesion is at 700 and more."""
+    image = np.full((2, 200, 200), 700.0)
+    image[0, 100, 100] = 100.0
+    roi = roi_of(image, (90, 110), (90, 110))
+    assert make_frames(roi, FramesSection(window=(-160.0, 240.0)), "MR").beyond > MOST_BEYOND
+    assert make_frames(roi, FramesSection(window=(0.0, 1000.0)), "MR").beyond == 0

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.errors import StatisticsError
+from prognosis_dask.errors import Code, StatisticsError
 from prognosis_dask.job import ModelSection
 from prognosis_dask.modelling import fit, predict, validate
 from prognosis_dask.serve.model import load_model
@@ -22,6 +22,7 @@ from prognosis_dask.statistics.frozen import thaw
 from prognosis_dask.statistics.reading import find_tables, read_tables, table_of_dataset
 from prognosis_dask.statistics.spec import ModelSpec
 from prognosis_dask.statistics.table1 import table1_rows
+from prognosis_dask.store.constant import constant_warnings
 from prognosis_dask.store.features import build_features, write_features
 from prognosis_dask.store.outcome import Outcome
 
@@ -83,7 +84,7 @@ def make_run(folder: Path, cases: Sequence[Case]) -> Path:
     return folder
 
 
-SPEC = ModelSpec(validation=replace(ModelSpec().validation, folds=3, repeats=1))
+SPEC = ModelSpec(validation=replace(ModelSpec().validation, folds=3, repeats=1, halves=0))
 
 
 def test_each_modality_is_a_family_of_columns_and_each_patient_a_row() -> None:
@@ -270,7 +271,19 @@ def test_a_table_that_does_not_say_its_modality_is_predicted_with_a_warning(
 
 
 def test_the_model_of_a_job_takes_all_modalities_of_a_patient(tmp_path: Path) -> None:
-    section = ModelSection(features="radiomics", folds=3, repeats=1, max_features=2, label_days=500.0)
+    section = ModelSection(features="radiomics", folds=3, repeats=1, halves=0, max_features=2, label_days=500.0)
     summary = fit_dataset(make_dataset(make_cases()), section, tmp_path / "models")
     assert "not_fitted" not in summary, summary
     assert (summary["n_cases"], summary["n_patients"], summary["n_events"]) == (24, 24, 10)
+
+
+def test_features_that_are_constant_within_a_modality_are_warned_of() -> None:
+    """PET whose lesions are one bin each: nothing in CT's values shows it."""
+    dataset = make_dataset(make_cases())
+    values = dataset["radiomics"].values.copy()
+    values[dataset["modality"].values == "PT", 1] = 0.0
+    dataset["radiomics"].values[:] = values
+    (warning,) = constant_warnings(dataset)
+    assert (warning.code, warning.severity, warning.case_id) == (Code.FEATURES_CONSTANT, "warning", "")
+    assert warning.reason.startswith("1 of 2 radiomics features have one value in all 24 PT cases: original_glcm_Contr")
+    assert constant_warnings(make_dataset(make_cases(patients=2))) == []

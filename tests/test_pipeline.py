@@ -397,3 +397,21 @@ def wait_for(condition, seconds: float = 200) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_run_without_a_model_ends_with_its_features_and_says_so(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    said = prognosis(
+        "run", made, "--out", out, "--cluster", _cluster(made, 1), "--set", "deep.enabled=false",
+        "--set", "model.enabled=false", "--set", "radiomics.params.CT=''",
+    ).stdout  # fmt: skip
+    assert "Fitting" not in said
+    assert not (out / "models").exists()
+    assert prognosis_dask.read_features(out).sizes["radiomic"] == 107
+    assert "no model: the job has it switched off" in prognosis("status", out).stdout
+    assert "The job has the model switched off" in (out / "report.html").read_text()
+    found = prognosis("run", made, "--out", out, "--cluster", _cluster(made, 1), "--set", "deep.enabled=false",
+        "--set", "model.features=radiomics", "--set", "radiomics.params.CT=''").stdout  # fmt: skip
+    assert "No model: " in found
+    assert "no model: " in prognosis("status", out).stdout

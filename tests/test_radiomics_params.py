@@ -157,9 +157,25 @@ def test_first_order_features_alone_are_not_warned_of() -> None:
 
 def test_every_parameter_file_of_the_project_is_sound() -> None:
     files = sorted(PARAMS.glob("*.yaml"))
-    assert {"ct.yaml", "mr.yaml", "pt.yaml", "lung1.yaml"} <= {file.name for file in files}
+    assert {"ct.yaml", "mr.yaml", "mr_zscore.yaml", "pt.yaml", "lung1.yaml"} <= {file.name for file in files}
     for file in files:
         assert len(column_names(read_params(str(file)))) == 107, file
+
+
+@pytest.mark.parametrize("job", sorted(PARAMS.parent.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_jobs_of_the_project_have_bins_that_fit_what_they_measure(job: Path) -> None:
+    """A tumour of 150 HU, of 10 SUV, of MR at 5 deviations of its image, and of z-scores from -2 to 3."""
+    sections = load_job(job)
+    params = job_params(sections.radiomics.params)
+    spans = {"CT": 150.0, "PT": 10.0, "MR": 5.0 if sections.brain.enabled else 300.0}
+    named = [name for name, _ in params.by_modality if name in spans]
+    for modality in named or (["MR"] if sections.brain.enabled else ["CT"]):
+        least, greatest = -0.4 * spans[modality], 0.6 * spans[modality]
+        plain = params.of(modality).content
+        plain["setting"] = {k: v for k, v in plain["setting"].items() if k in ("binWidth", "binCount")}
+        levels: dict[str, int] = {}
+        extract(made_roi(least, greatest), RadiomicsParams(json.dumps(plain)), levels=levels)
+        assert levels["original"] >= 6, (modality, levels)
 
 
 def test_a_job_names_its_parameters_by_modality(tmp_path: Path) -> None:

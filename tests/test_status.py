@@ -68,6 +68,20 @@ def test_status_says_how_far_how_fast_and_how_long_yet(folder: Path) -> None:
     assert lines[3].split() == ["deep", "0", "0", "19", "-", "-"]
 
 
+def test_status_says_why_a_finished_run_has_no_model(folder: Path) -> None:
+    run(folder, finished="2026-01-01T00:00:00+00:00")
+    (folder / "models").mkdir()
+    summary = folder / "models" / "summary.json"
+    summary.write_text(json.dumps({"not_fitted": "0 patients with the event: a fold of 5 would have none"}))
+    assert status(folder).splitlines()[-1] == "no model: 0 patients with the event: a fold of 5 would have none"
+    summary.write_text(json.dumps({"label": ["0 of 12 cases had the event within 365 days"]}))
+    assert status(folder).splitlines()[-1] == "0 of 12 cases had the event within 365 days"
+    told = json.loads((folder / "run.json").read_text())
+    told["job"]["model"] = {"enabled": False}
+    (folder / "run.json").write_text(json.dumps(told))
+    assert status(folder).splitlines()[-1] == "no model: the job has it switched off (model.enabled)"
+
+
 def test_status_names_the_failed_case_and_its_hash_on_page_and_in_journal(folder: Path) -> None:
     line = status(folder).splitlines()[-1]
     assert line == f"  DOE-3_CT (roi, {short_hash('DOE-3_CT')}): slice-gap: 3.0 mm expected, 6.0 mm seen"

@@ -17,6 +17,8 @@ from prognosis_dask.job import FramesSection
 SIDE = 128
 #: The reference study's window begins this many pixels before the lesion's first row and column.
 REFERENCE_LEAD = 32
+#: A greater share of the lesion beyond the window's grey levels leaves frames that show next to nothing of it.
+MOST_BEYOND = 0.9
 #: CT where nothing else is asked for, HU: air to dense bone.
 CT_WINDOW_HU = (-1000.0, 1000.0)
 #: The reference study's rule for telling HU from values that have been shifted by 1000 already.
@@ -37,12 +39,18 @@ class Frames:
         Slice of the first frame in the full image.
     cut
         Whether part of the lesion lies outside the window.
+    beyond
+        The share of the lesion's voxels at or beyond the lowest and the highest grey level, which look alike.
+    grey
+        Values of the lowest and the highest grey level.
     """
 
     pixels: NDArray[np.uint8]
     window_start: tuple[int, int]
     first_slice: int
     cut: bool
+    beyond: float = 0.0
+    grey: tuple[float, float] = (0.0, 0.0)
 
 
 def make_frames(roi: Roi, settings: FramesSection, modality: str) -> Frames:
@@ -85,12 +93,15 @@ def make_frames(roi: Roi, settings: FramesSection, modality: str) -> Frames:
     else:
         row, column = ((axis[0] + axis[1] - SIDE) // 2 for axis in (rows, columns))
         low, high = _window(image, mask, settings, modality)
+    values = image[mask > 0]
     inside = row <= rows[0] and rows[1] <= row + SIDE and column <= columns[0] and columns[1] <= column + SIDE
     return Frames(
         pixels=_grey(_cut(image[slices[0] : slices[1]], row, column, low), low, high),
         window_start=(row, column),
         first_slice=roi.start[2] + slices[0],
         cut=not inside,
+        beyond=float(np.mean((values <= low) | (values >= high))),
+        grey=(low, high),
     )
 
 

@@ -43,7 +43,14 @@ def load_case(case: Case, settings: ImageSection | None = None) -> tuple[sitk.Im
     return roi.image, roi.mask
 
 
-def load_roi(case: Case, settings: ImageSection, *, full: bool = False, seconds: dict[str, float] | None = None) -> Roi:
+def load_roi(
+    case: Case,
+    settings: ImageSection,
+    *,
+    full: bool = False,
+    seconds: dict[str, float] | None = None,
+    one_slice: bool = False,
+) -> Roi:
     """Read a case's image and mask onto the image's grid.
 
     The slices have their full extent, so that frames can be cut from them
@@ -60,6 +67,8 @@ def load_roi(case: Case, settings: ImageSection, *, full: bool = False, seconds:
     full
         Read every slice; else those that the mask spans, ``settings.margin_mm`` and
         :data:`~prognosis_dask.imaging.crop.SPLINE_TAIL_VOXELS` on either side.
+    one_slice
+        Whether a mask on a single slice will do.
     seconds
         Gains the seconds spent in ``read`` (headers and pixels) and ``rasterise`` (mask).
 
@@ -74,7 +83,7 @@ def load_roi(case: Case, settings: ImageSection, *, full: bool = False, seconds:
     with _clock(spent, "read"):
         parts = _open(case, settings)
     with _clock(spent, "rasterise"):
-        part, mask = _masked(parts, case, settings)
+        part, mask = _masked(parts, case, settings, one_slice=one_slice)
         grid = part.grid
         mask = _without_gaps(mask, case, settings, grid)
         first, stop = span_with_margin(bounding_box(mask)[0], grid.spacing[2], settings.margin_mm, grid.size[2])
@@ -139,7 +148,9 @@ def _run_part(listing: SeriesListing, run: Run, settings: ImageSection) -> _Part
     return _Part(grid, read, unit_of(listing, settings))
 
 
-def _masked(parts: list[_Part], case: Case, settings: ImageSection) -> tuple[_Part, NDArray[np.bool_]]:
+def _masked(
+    parts: list[_Part], case: Case, settings: ImageSection, *, one_slice: bool
+) -> tuple[_Part, NDArray[np.bool_]]:
     """The first part that holds the whole mask, and the mask on it."""
     for number, part in enumerate(parts, start=1):
         try:
@@ -149,6 +160,7 @@ def _masked(parts: list[_Part], case: Case, settings: ImageSection) -> tuple[_Pa
                 part.grid,
                 resample=settings.resample_mask,
                 threshold=settings.mask_threshold,
+                one_slice=one_slice,
             )
             return part, mask
         except CaseError as error:

@@ -19,16 +19,23 @@ from prognosis_dask.imaging.seg import seg_mask
 
 
 def read_mask(
-    path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool, threshold: float = 0.0
+    path: Path,
+    labels: tuple[int, ...],
+    grid: Grid,
+    *,
+    resample: bool,
+    threshold: float = 0.0,
+    one_slice: bool = False,
 ) -> NDArray[np.bool_]:
     """Read an RTSTRUCT, a DICOM SEG or a label map; which of them it is, its content says.
 
-    ``threshold`` is for label maps that hold shares or probabilities (see :func:`labelmap_mask`).
+    ``threshold`` is for label maps that hold shares or probabilities (see :func:`labelmap_mask`). ``one_slice``: a mask
+    on a single slice will do, since features are those of planes.
 
     Returns
     -------
     numpy.ndarray
-        bool, (slice, row, column), of the grid's size; on two slices or more.
+        bool, (slice, row, column), of the grid's size; on two slices or more, unless one will do.
 
     Raises
     ------
@@ -39,7 +46,7 @@ def read_mask(
     """
     try:
         mask = _read(path, labels, grid, resample=resample, threshold=threshold)
-        _check_extent(mask)
+        _check_extent(mask, one_slice=one_slice)
     except CaseError as error:
         raise CaseError(error.problem.code, error.problem.reason, where=str(path)) from error
     return mask
@@ -100,14 +107,16 @@ def _from_dicom(dataset: pydicom.Dataset, labels: tuple[int, ...], grid: Grid, *
     raise CaseError(Code.MASK_UNREADABLE, f"a DICOM file of modality {modality}; expected RTSTRUCT or SEG")
 
 
-def _check_extent(mask: NDArray[np.bool_]) -> None:
+def _check_extent(mask: NDArray[np.bool_], *, one_slice: bool) -> None:
     slices = np.flatnonzero(mask.any(axis=(1, 2)))
     voxels = int(np.count_nonzero(mask[slices]))
     if voxels == 0:
         raise CaseError(Code.MASK_EMPTY, "the mask holds no voxel of the image")
     if voxels == 1:
         raise CaseError(Code.MASK_ONE_VOXEL, f"the mask is a single voxel, on slice {slices[0]}")
-    if len(slices) == 1:
+    if len(slices) == 1 and not one_slice:
         raise CaseError(
-            Code.MASK_ONE_SLICE, f"the mask's {voxels} voxels lie on slice {slices[0]} alone; two or more are needed"
+            Code.MASK_ONE_SLICE,
+            f"the mask's {voxels} voxels lie on slice {slices[0]} alone; two or more are needed, unless radiomics are "
+            "those of planes (setting.force2D in the parameter file)",
         )

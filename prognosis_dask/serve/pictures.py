@@ -57,7 +57,7 @@ def _view(case: Case, context: View, watch: Stopwatch) -> dict[str, object]:
             least = float(sitk.GetArrayViewFromImage(stored.image).min())
             image, mask = sitk.Mask(stored.image, stored.brain, least), stored.tumour
         else:
-            roi = load_roi(case, context.image, full=True)
+            roi = load_roi(case, context.image, full=True, one_slice=True)
             image, mask = roi.image, roi.mask
     with watch.step("write"):
         values, inside = (
