@@ -14,7 +14,7 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.job import ModelSection
 from prognosis_dask.statistics import halves, intervals
 from prognosis_dask.statistics.columns import Encoding, kind_of
-from prognosis_dask.statistics.comparing import compare, counts_training, horizons_of, procedures_of
+from prognosis_dask.statistics.comparing import compare, counts_training, expect_sound, horizons_of, procedures_of
 from prognosis_dask.statistics.defaults import job_spec
 from prognosis_dask.statistics.endpoint import Classes, Survival
 from prognosis_dask.statistics.final_tables import coefficient_tables, correlation_rows, curve_rows, over_patients
@@ -84,6 +84,8 @@ def fit_models(
     StatisticsError
         When the cases cannot carry a procedure; the folder is as it was.
     """
+    if extend is None:  # features that are not there are told before patients that are too few for want of them
+        expect_sound(read, spec)
     expect_folds_can_learn(read.table, spec.validation.folds)  # what extends the table may take hours
     with staging(folder) as work:
         staged = work / folder.name
