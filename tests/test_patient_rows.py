@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 import xarray as xr
 
 from prognosis_dask.cohort.case import Case
+from prognosis_dask.cohort.summary import IndexSummary
 from prognosis_dask.errors import Code, StatisticsError
 from prognosis_dask.job import ModelSection
 from prognosis_dask.modelling import fit, predict, validate
+from prognosis_dask.report.read import RunFolder
+from prognosis_dask.report.tables import characteristics, families
 from prognosis_dask.serve.model import load_model
 from prognosis_dask.statistics.fit import fit_dataset
 from prognosis_dask.statistics.frozen import thaw
@@ -287,3 +291,36 @@ def test_features_that_are_constant_within_a_modality_are_warned_of() -> None:
     assert (warning.code, warning.severity, warning.case_id) == (Code.FEATURES_CONSTANT, "warning", "")
     assert warning.reason.startswith("1 of 2 radiomics features have one value in all 24 PT cases: original_glcm_Contr")
     assert constant_warnings(make_dataset(make_cases(patients=2))) == []
+
+
+def test_the_report_counts_events_and_values_as_the_patients() -> None:
+    rows = dict(characteristics(RunFolder(Path("run"), {"name": "run"}, tuple(make_cases()))))
+    assert (rows["Patients"], rows["Cases"]) == ("24", "72")
+    assert rows["Events"] == "10 of 24 patients with a known endpoint"
+    assert rows["scanner"].startswith("CT0 12 (17 %)"), "what differs between a patient's cases is counted as cases"
+    alone = dict(characteristics(RunFolder(Path("run"), {"name": "run"}, tuple(make_cases(["CT"])))))
+    assert alone["age"] == rows["age"]
+    assert alone["Events"] == "10 of 24 with a known endpoint"
+
+
+def test_the_report_tells_the_features_of_modalities_apart() -> None:
+    """A value that is one in all of PET, and a feature that CT's parameters have not."""
+    dataset = make_dataset(make_cases())
+    of = dataset["modality"].values
+    values = dataset["radiomics"].values
+    values[of == "PT", 1] = 0.0
+    values[of == "CT", 0] = np.nan
+    outcomes = {"radiomics": {case.case_id: Outcome(case.case_id, "radiomics", "d", None) for case in make_cases()}}
+    run = RunFolder(Path("run"), {"name": "run"}, tuple(make_cases()), outcomes=outcomes, features=dataset)
+    found = {family.name: (family.features, family.missing, family.constant) for family in families(run)}
+    assert found["PT original glcm"] == (1, 0.0, 1)
+    assert found["MR original glcm"] == (1, 0.0, 0)
+    assert "CT original firstorder" not in found
+
+
+def test_the_terminal_counts_events_as_the_patients() -> None:
+    nothing: Counter[str] = Counter()
+    summary = IndexSummary("out", 9, nothing, 12, nothing, nothing, nothing, 36, 36, 12, 6, 0, nothing)
+    assert "cases      36; 36 with time and event, of 12 patients, 6 of whom had the event" in str(summary)
+    alone = replace(summary, cases=12, with_endpoint=12)
+    assert "cases      12; 12 with time and event, 6 events" in str(alone)

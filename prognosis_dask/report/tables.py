@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Problem
@@ -237,18 +238,31 @@ def _levels(values: Sequence[str]) -> str:
 
 
 def families(run: RunFolder) -> list[Family]:
-    """The features by kind: the tumour's size and place, pyradiomics' classes, and the deep features."""
+    """The features by kind: the tumour's size and place, pyradiomics' classes, and the deep features.
+
+    Those of several modalities are told apart: each has its own values, and may have its own parameters.
+    """
     found = []
+    modality = {case.case_id: case.modality for case in run.cases}
+    several = sorted(set(modality.values()))
     for part, stage in (("size", "brain"), ("radiomics", "radiomics"), ("deep", "deep")):
         values = run.values(part)
         if values is None:
             continue
         values = values[values.index.isin(_done(run, stage))]
-        names = [_family(part, name) for name in values.columns]
-        for family in dict.fromkeys(names):
-            chosen = [name == family for name in names]
-            found.append(_summarise(family, values.loc[:, chosen].to_numpy(dtype=float)))
+        if len(several) < 2:
+            found += _families_of(part, values)
+            continue
+        for name in several:
+            own = values[[modality.get(case) == name for case in values.index]]
+            found += _families_of(part, own.loc[:, own.notna().any()], f"{name} ")
     return found
+
+
+def _families_of(part: str, values: pd.DataFrame, of: str = "") -> list[Family]:
+    names = [_family(part, name) for name in values.columns]
+    chosen = {family: [name == family for name in names] for family in dict.fromkeys(names)}
+    return [_summarise(f"{of}{name}", values.loc[:, at].to_numpy(dtype=float)) for name, at in chosen.items()]
 
 
 def _done(run: RunFolder, stage: str) -> set[str]:
