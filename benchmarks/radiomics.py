@@ -1,15 +1,18 @@
-"""Seconds per case of pyradiomics' execute() on the full images and of ours on the crop, and how far they differ.
+"""Processor seconds of pyradiomics' execute() on the full images and of ours on the crop, and how far they differ.
 
-    python -m benchmarks.radiomics [FOLDER] [--repeats 5] [--params jobs/params/lung1.yaml] [--filters]
+    python -m benchmarks.radiomics [FOLDER] [--repeats 5] [--rows study default ...]
+    python -m benchmarks.radiomics --made 10000
 
 FOLDER holds ``lung1_002`` and ``pyradiomics``; without it PROGNOSIS_TEST_DATA, else ../shared/data. Both run on one
-thread, in one process, in turn. The crop's margin is the default job's. ``--filters`` adds LoG and wavelet.
+thread, in one process, in turn; medians. The crop's margin is the default job's. ``--made`` compares made images, masks
+and settings instead, each from its number alone, with ``execute()``, and prints those that differ in any bit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import statistics
@@ -28,9 +31,19 @@ from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.job import CohortSection, ImageSection
 from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, read_params
+from prognosis_dask.radiomics.kernels import kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 FILTERS = {"Original": {}, "LoG": {"sigma": [1.0, 3.0]}, "Wavelet": {}}
+#: Case, whether with the study's parameters (else pyradiomics' defaults), whether with LoG and wavelet.
+ROWS = {
+    "lung-study": ("LUNG1-002", True, False),
+    "lung-default": ("LUNG1-002", False, False),
+    "brain-default": ("brain1", False, False),
+    "lung-study-filters": ("LUNG1-002", True, True),
+    "brain-filters": ("brain1", False, True),
+    "breast-default": ("breast1", False, False),
+}
 
 
 def main() -> None:
@@ -38,20 +51,26 @@ def main() -> None:
     beside = ROOT.parent / "shared" / "data"
     parser.add_argument("folder", nargs="?", type=Path, default=Path(os.environ.get("PROGNOSIS_TEST_DATA", beside)))
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--params", default=str(ROOT / "jobs" / "params" / "lung1.yaml"))
-    parser.add_argument("--filters", action="store_true")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--made", type=int, metavar="COUNT")
     arguments = parser.parse_args()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    params = read_params(arguments.params)
-    if arguments.filters:
-        params = RadiomicsParams(json.dumps({**params.content, "imageType": FILTERS}))
-    print(f"{len(column_names(params))} features, median of {arguments.repeats}")
-    print(
-        f"{'case':10} {'full image':>13} {'crop':>13} {'mask':>8} {'execute s':>10} {'ours s':>8} {'ratio':>6}  apart"
-    )
+    logging.getLogger("radiomics").setLevel(logging.CRITICAL + 1)
+    if arguments.made:
+        compare_made(arguments.made)
+        return
+    print(f"compiled loops: {'yes' if kernels() else 'no'}; medians of {arguments.repeats}")
+    print(f"{'row':20} {'full image':>12} {'mask':>7} {'features':>8} {'execute s':>10} {'ours s':>8} {'ratio':>6}  apart")
     with tempfile.TemporaryDirectory() as work:
-        for case in find_cases(arguments.folder, Path(work)):
-            compare(case, params, arguments.repeats)
+        cases = {case.patient_id: case for case in find_cases(arguments.folder, Path(work))}
+        for row in arguments.rows:
+            name, study, filters = ROWS[row]
+            compare(row, cases[name], params_of(study=study, filters=filters), arguments.repeats)
+
+
+def params_of(*, study: bool, filters: bool) -> RadiomicsParams:
+    params = read_params(str(ROOT / "jobs" / "params" / "lung1.yaml") if study else "")
+    return RadiomicsParams(json.dumps({**params.content, "imageType": FILTERS})) if filters else params
 
 
 def find_cases(folder: Path, work: Path) -> list[Case]:
@@ -66,7 +85,7 @@ def nrrd_case(folder: Path, name: str) -> Case:
     return Case(name, name, "MR", "label", str(folder / f"{name}_image.nrrd"), str(folder / f"{name}_label.nrrd"))
 
 
-def compare(case: Case, params: RadiomicsParams, repeats: int) -> None:
+def compare(row: str, case: Case, params: RadiomicsParams, repeats: int) -> None:
     """Time both in turn. Setting up pyradiomics' extractor, once for a cohort, is not counted."""
     full = load_roi(case, ImageSection(), full=True)
     crop = crop_roi(full, ImageSection().margin_mm)
@@ -77,21 +96,36 @@ def compare(case: Case, params: RadiomicsParams, repeats: int) -> None:
         loads.append(full)
         return full
 
+    extract(crop, params, load)  # sets up ours
+    loads.clear()
     theirs, ours = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         expected = extractor.execute(full.image, full.mask)
-        middle = time.perf_counter()
+        middle = time.process_time()
         values = extract(crop, params, load)
         theirs.append(middle - start)
-        ours.append(time.perf_counter() - middle)
+        ours.append(time.process_time() - middle)
     different = max(relative(value, float(expected[name])) for name, value in values.items())
     seconds = statistics.median(theirs), statistics.median(ours)
     print(
-        f"{case.patient_id:10} {shape(full.image):>13} {shape(crop.image):>13} "
-        f"{int(sitk.GetArrayViewFromImage(full.mask).sum()):>8} {seconds[0]:>10.3f} {seconds[1]:>8.3f} "
-        f"{seconds[0] / seconds[1]:>6.1f}  {different:g}{' (from the full image)' if loads else ''}"
+        f"{row:20} {shape(full.image):>12} {int(sitk.GetArrayViewFromImage(full.mask).sum()):>7} "
+        f"{len(column_names(params)):>8} {seconds[0]:>10.3f} {seconds[1]:>8.4f} "
+        f"{seconds[0] / seconds[1]:>6.1f}  {different:g}{' (from the full image)' if loads else ''}",
+        flush=True,
     )
+
+
+def compare_made(count: int) -> None:
+    from tests.radiomics_cases import difference
+
+    unlike = 0
+    for number in range(count):
+        found = difference(number)
+        unlike += bool(found)
+        if found:
+            print(found, flush=True)
+    print(f"{count} made images: {unlike} differ from execute()")
 
 
 def relative(value: float, expected: float) -> float:

@@ -3,63 +3,98 @@
 from __future__ import annotations
 
 import logging
-from functools import cache, lru_cache
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
-from radiomics import getFeatureClasses
-from radiomics.base import RadiomicsFeaturesBase
+from radiomics import imageoperations
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
-from prognosis_dask.radiomics.levels import expect_not_too_many
+from prognosis_dask.radiomics.filters import Box, filtered
+from prognosis_dask.radiomics.lean import features
+from prognosis_dask.radiomics.matrices import Region
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet
+from prognosis_dask.radiomics.shape import shape_features
+
+_Mask = npt.NDArray[np.bool_]
 
 
 class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
-    """Takes image and mask as :mod:`prognosis_dask.radiomics.crop` makes them, and sorts each into bins only once."""
+    """Takes image and mask as :mod:`prognosis_dask.radiomics.crop` makes them, and computes what is shared once."""
 
-    @staticmethod
-    def loadImage(image: sitk.Image, mask: sitk.Image, *_: Any, **__: Any) -> tuple[sitk.Image, sitk.Image]:  # noqa: N802
-        """``execute()``'s first step, without normalising, resampling and cropping."""
-        return image, sitk.Cast(mask, sitk.sitkUInt32)
-
-    def computeFeatures(  # noqa: N802
-        self, image: sitk.Image, mask: sitk.Image, imageTypeName: str, **settings: Any
-    ) -> dict[str, Any]:
-        """The features of one image, but for shape; pyradiomics bins the image anew for each class."""
-        values: dict[str, Any] = {}
-        settings["bins"] = {"of": imageTypeName}
-        for kind, names in self.enabledFeatures.items():
-            if kind.startswith("shape"):
-                continue
-            features = _sharing_bins(kind)(image, mask, **settings)
-            for name in names or ():
-                features.enableFeatureByName(name)
-            values |= {f"{imageTypeName}_{kind}_{name}": value for name, value in features.execute().items()}
-        texture = any(kind != "firstorder" and not kind.startswith("shape") for kind in self.enabledFeatures)
-        if texture and "levels" in settings:
-            settings["levels"][imageTypeName] = len(settings["bins"]["coefficients"]["grayLevels"])
+    def execute(self, image: sitk.Image, mask: sitk.Image) -> dict[str, Any]:
+        """The features of ``execute()``, of images that need no normalising, resampling or cropping."""
+        mask = _checked(image, mask, self.settings)
+        whole = sitk.GetArrayViewFromImage(mask) == 1
+        box = box_of(whole)
+        assert box is not None
+        of_shape = of_values = whole[box]
+        if self.settings.get("resegmentRange") is not None:
+            of_values = self._resegmented(image, mask, box)
+            inner = box_of(of_values)
+            assert inner is not None
+            of_values = of_values[inner]
+            # pyradiomics cuts the shape's mask to the box of the new one, whether the shape is the new one's or not
+            of_shape = of_values if self.settings.get("resegmentShape", False) else of_shape[inner]
+            box = tuple(slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, inner, strict=True))
+        values = shape_features(of_shape, image.GetSpacing(), self.enabledFeatures, self.settings)
+        region = Region(of_values, image.GetSpacing(), self._reach())
+        for array, name, settings in self._images(image, mask, box):
+            values |= features(self.enabledFeatures, array[of_values], region, settings, name)
         return values
 
+    def _reach(self) -> int:
+        """The farthest neighbour that any image type looks at, in voxels."""
+        settings = [self.settings, *(self.settings | custom for custom in self.enabledImagetypes.values())]
+        return max(1, *(distance for one in settings for distance in one.get("distances", [1])))
 
-@cache
-def _sharing_bins(kind: str) -> type[RadiomicsFeaturesBase]:
-    base = getFeatureClasses()[kind]
+    def _resegmented(self, image: sitk.Image, mask: sitk.Image, box: Box) -> _Mask:
+        region = [side.stop - side.start for side in box][::-1], [side.start for side in box][::-1]
+        image, mask = (sitk.RegionOfInterest(one, *region) for one in (image, mask))
+        resegmented = imageoperations.resegmentMask(image, mask, **self.settings)
+        _checked(image, resegmented, self.settings)
+        return np.asarray(sitk.GetArrayFromImage(resegmented) == 1)
 
-    def apply_binning(self: RadiomicsFeaturesBase, matrix: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        shared = self.settings["bins"]
-        expect_not_too_many(matrix[self.maskArray], self.settings, shared["of"], texture=kind != "firstorder")
-        if "matrix" not in shared:
-            shared["matrix"] = base._applyBinning(self, matrix)
-            shared["coefficients"] = dict(self.coefficients)
-        self.coefficients |= shared["coefficients"]
-        binned: npt.NDArray[np.int64] = shared["matrix"].copy()
-        return binned
+    def _images(
+        self, image: sitk.Image, mask: sitk.Image, box: Box
+    ) -> Iterator[tuple[npt.NDArray[Any], str, dict[str, Any]]]:
+        for kind, custom in self.enabledImagetypes.items():
+            settings = self.settings | custom
+            for array, name in filtered(image, mask, box, kind, settings):
+                yield array, name, settings
 
-    # of pyradiomics' module, to whose logger it writes
-    return type(base.__name__, (base,), {"_applyBinning": apply_binning, "__module__": base.__module__})
+
+def _checked(image: sitk.Image, mask: sitk.Image, settings: dict[str, Any]) -> sitk.Image:
+    """The mask, moved to the image's grid where that is asked for; pyradiomics says what is wrong with one."""
+    if _same_grid(image, mask):
+        labelled = sitk.GetArrayViewFromImage(mask) == 1
+        box = box_of(labelled)
+        sides = sum(side.stop - side.start > 1 for side in box or ())
+        smallest = settings.get("minimumROISize")
+        enough = smallest is None or np.count_nonzero(labelled) > smallest
+        if sides >= max(1, settings.get("minimumROIDimensions", 2)) and enough:
+            return mask
+    mask = sitk.Cast(mask, sitk.sitkUInt32)
+    _, moved = imageoperations.checkMask(image, mask, **settings)
+    return mask if moved is None else moved
+
+
+def _same_grid(image: sitk.Image, mask: sitk.Image) -> bool:
+    return all(
+        getattr(image, f"Get{name}")() == getattr(mask, f"Get{name}")()
+        for name in ("Size", "Origin", "Spacing", "Direction")
+    )
+
+
+def box_of(mask: _Mask) -> Box | None:
+    """The mask's box, (z, y, x); None if it has no voxel."""
+    sides = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    if not sides[0].size:
+        return None
+    return tuple(slice(int(side[0]), int(side[-1]) + 1) for side in sides)
 
 
 @lru_cache(maxsize=8)

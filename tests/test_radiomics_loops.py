@@ -1,0 +1,82 @@
+"""What radiomics computes anew has the bits of pyradiomics' C code, of ITK and of ``execute()``, compiled or not."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from radiomics import cShape
+
+from prognosis_dask.radiomics import kernels, laplacian, mesh
+from tests import radiomics_cases
+
+COMPILED = kernels.kernels() is not None
+
+
+@pytest.mark.skipif(not COMPILED, reason="the package was built without a C compiler")
+def test_the_compiled_laplacian_has_this_itks_bits() -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("int16", "uint8", "int32", "float32", "float64"):
+        voxels = rng.normal(100, 40, rng.integers(4, 40, 3)).clip(0, 255).astype(kind)
+        image = sitk.GetImageFromArray(voxels)
+        image.SetSpacing([float(step) for step in rng.choice([0.3, 0.977, 3.3], 3)])
+        box = tuple(slice(int(rng.integers(0, side)), side) for side in voxels.shape)
+        for sigma in (0.5, 1.0, 3.0, 7.3):
+            filtered = laplacian.laplacian_of_gaussian(image, sigma, box)
+            np.testing.assert_array_equal(filtered, laplacian._by_itk(image, sigma)[box])
+
+
+def test_surface_volume_and_diameters_have_pyradiomics_bits() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        spacing = rng.choice([0.7, 0.977, 1, 3.3, 1e-3, 77.1], 3)
+        mask = rng.random(rng.integers(1, 14, 3)) < rng.choice([0.02, 0.3, 0.7, 1])
+        assert_same_mesh(mask, spacing)
+
+
+def test_a_ball_with_many_largest_diameters_has_pyradiomics_bits() -> None:
+    z, y, x = np.ogrid[-20:21, -20:21, -20:21]
+    assert_same_mesh(z * z + y * y + x * x < 380, np.array([1, 0.977, 0.977]))
+
+
+def assert_same_mesh(mask: np.ndarray, spacing: np.ndarray) -> None:
+    surface, volume, diameters = cShape.calculate_coefficients(np.pad(mask, 1), spacing)
+    assert mesh.mesh(mask, spacing) == (surface, volume, tuple(diameters))
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "compiled" and not COMPILED:
+        pytest.skip("the package was built without a C compiler")
+    if request.param == "plain":
+        for module in ("lean", "laplacian", "matrices"):
+            monkeypatch.setattr(f"prognosis_dask.radiomics.{module}.kernels", lambda: None)
+    return str(request.param)
+
+
+def test_made_images_have_the_features_of_execute(loops: str) -> None:
+    assert [found for number in range(40) if (found := radiomics_cases.difference(number))] == []
+
+
+@pytest.mark.slow
+def test_a_thousand_made_images_have_the_features_of_execute() -> None:
+    """Ten thousand: ``python -m benchmarks.radiomics --made 10000``."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        assert [found for found in pool.map(radiomics_cases.difference, range(1000), chunksize=50) if found] == []
+
+
+@pytest.mark.skipif(not COMPILED, reason="the package was built without a C compiler")
+def test_compiled_loops_of_another_version_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "VERSION", kernels.VERSION + 1)
+    assert kernels.kernels.__wrapped__() is None
+
+
+def test_without_compiled_loops_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "__file__", str(tmp_path / "kernels.py"))
+    found: Any = kernels.kernels.__wrapped__()
+    assert found is None
