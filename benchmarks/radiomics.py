@@ -60,7 +60,9 @@ def main() -> None:
         compare_made(arguments.made)
         return
     print(f"compiled loops: {'yes' if kernels() else 'no'}; medians of {arguments.repeats}")
-    print(f"{'row':20} {'full image':>12} {'mask':>7} {'features':>8} {'execute s':>10} {'ours s':>8} {'ratio':>6}  apart")
+    print(
+        f"{'row':20} {'full image':>12} {'mask':>7} {'features':>8} {'execute s':>10} {'ours s':>8} {'ratio':>6}  apart"
+    )
     with tempfile.TemporaryDirectory() as work:
         cases = {case.patient_id: case for case in find_cases(arguments.folder, Path(work))}
         for row in arguments.rows:

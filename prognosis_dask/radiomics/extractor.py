@@ -49,7 +49,7 @@ class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
     def _reach(self) -> int:
         """The farthest neighbour that any image type looks at, in voxels."""
         settings = [self.settings, *(self.settings | custom for custom in self.enabledImagetypes.values())]
-        return max(1, *(distance for one in settings for distance in one.get("distances", [1])))
+        return max(1, *(int(distance) for one in settings for distance in one.get("distances", [1])))
 
     def _resegmented(self, image: sitk.Image, mask: sitk.Image, box: Box) -> _Mask:
         region = [side.stop - side.start for side in box][::-1], [side.start for side in box][::-1]
