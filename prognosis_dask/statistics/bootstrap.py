@@ -21,6 +21,8 @@ from prognosis_dask.statistics.table import FeatureTable
 
 #: The share of patients that a bootstrap sample holds, in the long run: 1 - 1/e.
 _SHARE_DRAWN = 0.632
+#: So many samples in a row that cannot carry a procedure are no bad luck.
+_MOST_REDRAWN = 20
 #: A prediction worth nothing: its C-index or area under the curve.
 _NO_INFORMATION = 0.5
 
@@ -49,6 +51,8 @@ class BootstrapResult:
         Medicine 40, 5691, 2021) move the apparent figure's interval, which has no width where a model overfits.
     samples
         Shape (draws, 3): of each sample's model on its own sample, on all cases, and out of bag.
+    redrawn
+        How many samples could not be learnt from (no event, one class alone) and were drawn again.
     """
 
     procedure: str
@@ -59,6 +63,7 @@ class BootstrapResult:
     below: float
     above: float
     samples: FloatArray
+    redrawn: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +73,7 @@ class _Sample:
     figures: tuple[float, float, float]
     predicted: FloatArray
     left_out: BoolArray
+    redrawn: int
 
 
 def bootstrap(
@@ -76,12 +82,14 @@ def bootstrap(
     """Fit every procedure, tuning and selection with it, on ``draws`` samples of the patients; one task per sample.
 
     Patients are drawn with replacement, all cases of one together; all procedures share the samples. In the inner folds
-    of a sample the copies of a patient stay together.
+    of a sample the copies of a patient stay together. A sample that cannot carry the procedure (few events, none of
+    which was drawn, say) is drawn again, and counted.
 
     Raises
     ------
     StatisticsError
-        When there are too few patients with the event, or the cases or a sample cannot carry a procedure.
+        When there are too few patients with the event, the cases cannot carry a procedure, or one sample after the
+        other cannot.
     """
     if draws < 1:
         raise StatisticsError(f"{draws} bootstrap samples: expected one or more")
@@ -99,7 +107,8 @@ def _summary(table: FeatureTable, name: str, whole: _Sample, drawn: list[_Sample
     optimism = float((samples[:, 0] - samples[:, 1]).mean())
     plus = point632_plus(apparent, out_of_bag)
     below, above = _spread(table, drawn, seed)
-    return BootstrapResult(name, apparent, apparent - optimism, out_of_bag, plus, below, above, samples)
+    redrawn = sum(sample.redrawn for sample in drawn)
+    return BootstrapResult(name, apparent, apparent - optimism, out_of_bag, plus, below, above, samples, redrawn)
 
 
 def _spread(table: FeatureTable, drawn: list[_Sample], seed: int) -> tuple[float, float]:
@@ -151,13 +160,32 @@ def _run_sample(table: FeatureTable, procedures: Mapping[str, Procedure], seed: 
     """Draw -1 is all cases as they are."""
     name, draw = task
     procedure, cases = procedures[name], np.arange(len(table.case_ids))
-    rows = cases if draw < 0 else draw_patients(table, [seed, draw])
-    sample = table if draw < 0 else redrawn(table, rows)
-    predicted = _comparable(fit_procedure(procedure, sample, [seed] if draw < 0 else [seed, draw]).predict(table))
+    if draw < 0:
+        fitted, sample, rows, again = fit_procedure(procedure, table, [seed]), table, cases, 0
+    else:
+        fitted, sample, rows, again = _fit_drawn(table, procedure, [seed, draw])
+    predicted = _comparable(fitted.predict(table))
     left_out = ~np.isin(cases, rows)
     rest = np.flatnonzero(left_out)
     out = _figure(table.rows(rest), predicted[rest]) if len(rest) else float("nan")
-    return _Sample((_figure(sample, predicted[rows]), _figure(table, predicted), out), predicted, left_out)
+    return _Sample((_figure(sample, predicted[rows]), _figure(table, predicted), out), predicted, left_out, again)
+
+
+def _fit_drawn(
+    table: FeatureTable, procedure: Procedure, seed: list[int]
+) -> tuple[Fitted, FeatureTable, IntArray, int]:
+    """The model of a sample, the sample, its rows, and how many samples before it could not be learnt from."""
+    for again in range(_MOST_REDRAWN):
+        rows = draw_patients(table, [*seed, again] if again else seed)
+        sample = redrawn(table, rows)
+        try:
+            return fit_procedure(procedure, sample, seed), sample, rows, again
+        except StatisticsError as error:
+            failed = error
+    raise StatisticsError(
+        f"{_MOST_REDRAWN} bootstrap samples, one after the other, cannot carry the procedure ({failed}); take the "
+        "nested validation, a simpler procedure, or a cohort with more events"
+    ) from failed
 
 
 def _comparable(prediction: Prediction) -> FloatArray:

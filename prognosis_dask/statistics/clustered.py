@@ -1,7 +1,9 @@
 """Variances where a patient has several cases: what a patient's cases say is one observation, not several.
 
-The estimates are those of independent cases; their variance is the sandwich of Lin & Wei (JASA 84, 1989) with the score
-residuals summed within patients (Lee, Wei & Amato 1992). A case that is there twice then changes nothing.
+Ties are Breslow's here, and wherever cases are weighted: a patient's cases end at one time, and Efron's treatment
+would take them for ties with each other. The estimates are those of independent cases; their variance is the sandwich
+of Lin & Wei (JASA 84, 1989) with the score residuals summed within patients (Lee, Wei & Amato 1992). A case that is
+there twice then changes nothing.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.differences import NestedTest, cox_coefficient, expect_more
+from prognosis_dask.statistics.differences import NestedTest, expect_events, expect_more
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray
 from prognosis_dask.statistics.kaplan_meier import LogRank
+from prognosis_dask.statistics.measures.hazards import event_ranks
+from prognosis_dask.statistics.measures.regression import cox_drawn
 from prognosis_dask.statistics.patients import patient_sums
 
 
@@ -93,7 +97,10 @@ def clustered_cox(
     StatisticsError
         When there is no event, or the model has no maximum.
     """
-    coefficient = cox_coefficient(X, time, event)
+    expect_events(event)
+    coefficient = cox_drawn(X, time, event, np.ones((1, len(time))))[0]
+    if np.isnan(coefficient).any():
+        raise StatisticsError(f"Cox model of {X.shape[1]} columns: collinear, or they order the events perfectly")
     residuals, information = score_residuals(X, time, event, coefficient)
     return coefficient, sandwich(residuals, np.linalg.inv(information), patient_ids)
 
@@ -169,8 +176,8 @@ def clustered_ph_test(
 ) -> FloatArray:
     """:func:`prognosis_dask.statistics.measures.hazards.ph_test` with the variance over patients of what is tested.
 
-    The score of a drift of the coefficients with the rank of time is that test's sum (with Breslow's ties), and its
-    variance is that of Lin & Wei. Both have the information be the same at every event.
+    The score of a drift of the coefficients with the rank of time is that test's sum (with Breslow's ties); its
+    variance is that of Lin & Wei, of the residuals less what the coefficients' own estimation takes from them.
 
     Parameters
     ----------
@@ -184,12 +191,10 @@ def clustered_ph_test(
     array
         Chi-squared statistics, one degree of freedom, shape (columns,); NaN where a column has no variance.
     """
-    from scipy.stats import rankdata
-
-    ranks = rankdata(time[event])
     _, first = np.unique(time[event], return_index=True)
-    drift = ranks[first] - ranks.mean()
-    residuals, _ = score_residuals(X, time, event, coefficient, drift)
-    drifts = patient_sums(residuals @ variance, patient_ids)
+    drift = event_ranks(time, event)[first]
+    drifting, across = score_residuals(X, time, event, coefficient, drift)
+    plain, _ = score_residuals(X, time, event, coefficient)
+    drifts = patient_sums(drifting - plain @ variance @ across, patient_ids)
     spread = (drifts**2).sum(axis=0)
     return np.divide(drifts.sum(axis=0) ** 2, spread, out=np.full(len(spread), np.nan), where=spread > 0)

@@ -103,8 +103,8 @@ def resample(read: ReadTable, spec: ModelSpec, map: Map = map) -> Tables:
     -------
     dict
         ``bootstrap``: procedure, apparent, out_of_bag, and optimism_corrected and point632_plus with their 95 %
-        intervals (``_lower``, ``_upper``). ``permutation``: procedure,
-        observed, the permuted figures' median and greatest, and p.
+        intervals (``_lower``, ``_upper``), and ``redrawn``, the samples that could not be learnt from.
+        ``permutation``: procedure, observed, the permuted figures' median and greatest, and p.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def _bootstrap_row(result: BootstrapResult) -> dict[str, str | float]:
     for name in ("optimism_corrected", "point632_plus"):
         figure = getattr(result, name)
         row |= {name: figure, f"{name}_lower": figure - result.below, f"{name}_upper": figure + result.above}
-    return row
+    return row | {"redrawn": result.redrawn}
 
 
 def procedures_of(read: ReadTable, spec: ModelSpec) -> Mapping[str, Procedure]:

@@ -10,10 +10,10 @@ from math import isnan, nan, sqrt
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.endpoint import BoolArray, FloatArray
+from prognosis_dask.statistics.cox import fit_cox, score_likelihood
+from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, Survival
 from prognosis_dask.statistics.intervals import interval, mean_held
 from prognosis_dask.statistics.measured import Measured, Row
-from prognosis_dask.statistics.measures.regression import cox_drawn
 from prognosis_dask.statistics.nested import FoldResult
 
 
@@ -136,22 +136,18 @@ def expect_more(base: FloatArray, added: FloatArray) -> int:
 
 
 def cox_likelihood(X: FloatArray, time: FloatArray, event: BoolArray) -> float:
-    """The largest log partial likelihood of a Cox model, without penalty; Breslow's treatment of ties.
+    """The largest log partial likelihood of a Cox model, without penalty; Efron's treatment of ties.
 
     Raises
     ------
     StatisticsError
         As :func:`cox_coefficient`.
     """
-    eta = X @ cox_coefficient(X, time, event)
-    eta = eta - eta.max()
-    order = np.argsort(time, kind="stable")
-    at_risk = np.cumsum(np.exp(eta[order])[::-1])[::-1][np.searchsorted(time[order], time[event])]
-    return float(eta[event].sum() - np.log(at_risk).sum())
+    return score_likelihood(Survival(time, event))(X @ cox_coefficient(X, time, event))
 
 
 def cox_coefficient(X: FloatArray, time: FloatArray, event: BoolArray) -> FloatArray:
-    """Coefficients of a Cox model without penalty; Breslow's treatment of ties.
+    """Coefficients of a Cox model without penalty; Efron's treatment of ties.
 
     Parameters
     ----------
@@ -163,14 +159,23 @@ def cox_coefficient(X: FloatArray, time: FloatArray, event: BoolArray) -> FloatA
     StatisticsError
         When there is no event, or the model has no maximum.
     """
-    if not event.any():
-        raise StatisticsError(f"Cox model of {len(time)} cases: none has the event")
+    expect_events(event)
     if not X.shape[1]:
         return np.zeros(0)
-    coefficient: FloatArray = cox_drawn(X, time, event, np.ones((1, len(time))))[0]
-    if np.isnan(coefficient).any():
-        raise StatisticsError(f"Cox model of {X.shape[1]} columns: collinear, or they order the events perfectly")
-    return coefficient
+    model = fit_cox(X, time, event, [f"column {i}" for i in range(X.shape[1])], penalizer=0.0)
+    return np.asarray(model.coefficient / model.scale)
+
+
+def expect_events(event: BoolArray) -> None:
+    """Refuse cases without an event.
+
+    Raises
+    ------
+    StatisticsError
+        When there is none.
+    """
+    if not event.any():
+        raise StatisticsError(f"Cox model of {len(event)} cases: none has the event")
 
 
 def difference_rows(measured: Mapping[str, Measured], results: Sequence[FoldResult]) -> list[Row]:

@@ -86,7 +86,7 @@ def evaluate(
     Returns
     -------
     dict
-        Survival: ``folds, predictions, selection, measures, differences, auc_t, calibration, net_benefit,
+        Survival: ``folds, predictions, selection, bounded, measures, differences, auc_t, calibration, net_benefit,
         kaplan_meier, added``. Classes: ``confusion, roc`` in place of ``auc_t, kaplan_meier, added``. Each a list of
         rows with the same columns.
 
@@ -108,6 +108,7 @@ def evaluate(
         "folds": fold_rows(table.endpoint, results, measured),
         "predictions": prediction_rows(table, results, horizons),
         "selection": selection_rows(results),
+        "bounded": bounded_rows(table, results),
     }
     for part in measured:
         for name, rows in part.tables.items():
@@ -201,6 +202,29 @@ def _prediction_columns(endpoint: Endpoint, result: FoldResult, horizons: Sequen
     for horizon in horizons:
         columns[f"survival_{horizon:g}"] = survival_at(result, horizon).tolist()
     return columns
+
+
+def bounded_rows(table: FeatureTable, results: Sequence[FoldResult]) -> list[Row]:
+    """The cases so far out of their training cases that features were bounded: in which share of the folds, how many.
+
+    ``features`` is the mean number over the folds in which there were any.
+    """
+    found: dict[tuple[str, int], list[int]] = {}
+    for result in results:
+        if result.bounded is not None:
+            for at, number in zip(result.test.tolist(), result.bounded.tolist(), strict=True):
+                found.setdefault((result.procedure, at), []).append(number)
+    return [
+        {
+            "procedure": procedure,
+            "case_id": table.case_ids[at],
+            "patient_id": table.patient_ids[at],
+            "share": float(np.mean(np.array(numbers) > 0)),
+            "features": float(np.mean([number for number in numbers if number])),
+        }
+        for (procedure, at), numbers in found.items()
+        if any(numbers)
+    ]
 
 
 def selection_rows(results: Sequence[FoldResult]) -> list[Row]:

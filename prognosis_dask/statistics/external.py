@@ -99,6 +99,14 @@ def range_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
             f"{count(len(fitted.chosen), 'feature')}, {named}{', ...' if len(far) > 3 else ''}. There the model "
             "extrapolates."
         )
+    cases = np.flatnonzero(fitted.bounded(table))
+    if len(cases):
+        named = ", ".join(table.case_ids[i] for i in cases[:5])
+        warnings.append(
+            f"{count(len(cases), 'case')} so far out of the training cases that features were bounded at "
+            f"{fitted.procedure.bound_margin:g} standard deviations beyond their range: {named}"
+            f"{', ...' if len(cases) > 5 else ''}."
+        )
     empty = np.isnan(X).mean(axis=0)
     if (empty > 0).any():
         named = ", ".join(f"{fitted.chosen[i]} ({empty[i]:.0%})" for i in np.argsort(-empty)[:3] if empty[i])
@@ -110,7 +118,7 @@ def prediction_rows(frozen: Frozen, table: FeatureTable, prediction: Prediction)
     """One row per case: its score and group and its survival at the horizons, or its class with the probabilities.
 
     ``outside_training`` and ``missing`` count the model's features that lie outside of the training cases' range, and
-    those that are missing and taken as their median.
+    those that are missing and taken as their median; ``bounded`` those so far out that they were bounded.
     """
     X, outside = _model_columns(frozen, table)
     columns: dict[str, Sequence[Any]] = {"case_id": table.case_ids, "patient_id": table.patient_ids}
@@ -127,6 +135,7 @@ def prediction_rows(frozen: Frozen, table: FeatureTable, prediction: Prediction)
         for name, values in zip(frozen.classes, prediction.probability.T, strict=True):
             columns[f"probability_{name}"] = values.tolist()
     columns["outside_training"] = outside.sum(axis=1).tolist()
+    columns["bounded"] = frozen.fitted.bounded(table).tolist()
     columns["missing"] = np.isnan(X).sum(axis=1).tolist()
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
@@ -161,6 +170,7 @@ def external_result(frozen: Frozen, table: FeatureTable, times_days: Sequence[fl
         probability=prediction.probability,
         features=frozen.fitted.chosen,
         tuned=frozen.fitted.tuned,
+        bounded=frozen.fitted.bounded(table),
     )
 
 

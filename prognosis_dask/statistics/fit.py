@@ -159,6 +159,7 @@ def _fit_and_write(
             *read.notes,
             *summary["label"],
             *_notes(table, procedures[final], model, read.encodings, trained=trained),
+            *_bounded_note(procedures[final], [r["case_id"] for r in tables["bounded"] if r["procedure"] == final]),
         ]
     write_tables(folder, tables)
     write_json(folder / "procedures.json", {name: asdict(procedure) for name, procedure in procedures.items()})
@@ -191,6 +192,16 @@ def _spread(model: Fitted, table: FeatureTable, horizons: Sequence[float]) -> li
     return [
         {**name, "lower": low, "upper": high}
         for name, low, high in zip(names, lower.tolist(), upper.tolist(), strict=True)
+    ]
+
+
+def _bounded_note(procedure: Procedure, cases: Sequence[str]) -> list[str]:
+    if not cases:
+        return []
+    return [
+        f"Held out, {count(len(cases), 'case')} lay so far out of the training cases that features were bounded at "
+        f"{procedure.bound_margin:g} standard deviations beyond their range: {', '.join(cases[:5])}"
+        f"{', ...' if len(cases) > 5 else ''} (bounded.csv). Look at these images."
     ]
 
 

@@ -190,7 +190,10 @@ def thaw(folder: Path | str) -> Frozen:
 
 
 def _formula(frozen: Frozen) -> dict[str, Any]:
-    """A Cox model as a reader can compute it: ``risk score = sum of coefficient * (value - mean) / scale``."""
+    """A Cox model as a reader can compute it: ``risk score = sum of coefficient * (value - mean) / scale``.
+
+    Values are bounded at ``least`` and ``greatest`` before.
+    """
     model, fitted = frozen.fitted.model, frozen.fitted
     if not isinstance(model, ProportionalHazards):
         return {}
@@ -203,9 +206,18 @@ def _formula(frozen: Frozen) -> dict[str, Any]:
         "features": list(fitted.chosen),
         "mean": mean,
         "scale": scale,
+        **_bounds(fitted),
         "coefficient": model.coefficient.tolist(),
         "baseline_survival": {f"{t:g}": s for t, s in zip(frozen.horizons_days, survival.tolist(), strict=True)},
     }
+
+
+def _bounds(fitted: Fitted) -> dict[str, Any]:
+    """What a value is bounded at before it is standardised, where it is."""
+    limits = fitted.preparation.limits()
+    if limits is None:
+        return {}
+    return {name: limit[fitted.columns].tolist() for name, limit in zip(("least", "greatest"), limits, strict=True)}
 
 
 def _frozen(content: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Frozen:

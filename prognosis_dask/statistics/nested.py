@@ -41,6 +41,9 @@ class FoldResult:
         Of each class, shape (cases, classes); None for survival.
     features
         Those in the model.
+    bounded
+        How many of the model's features of each held-out case lay so far out that they were bounded, shape (cases,);
+        None where that is not known.
     tuned
         The values of ``n_features``, ``penalty`` and ``mixing`` that the training cases chose.
     """
@@ -57,6 +60,7 @@ class FoldResult:
     probability: FloatArray | None
     features: tuple[str, ...]
     tuned: Mapping[str, float]
+    bounded: IntArray | None = None
 
 
 def validate(
@@ -151,4 +155,5 @@ def _run_task(
         prediction.probability,
         fitted.chosen,
         fitted.tuned,
+        fitted.bounded(table.rows(test)),
     )

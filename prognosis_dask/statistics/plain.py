@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import numpy as np
@@ -46,8 +46,10 @@ def from_plain(
         )
         if prefix + name in arrays:
             parts[name] = arrays[prefix + name]
-        elif inner is not None and plain[name] is not None:
+        elif inner is not None and plain.get(name) is not None:
             parts[name] = from_plain(inner, plain[name], arrays, f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif name not in plain and field.default is not MISSING:
+            parts[name] = field.default  # of a file that was written before there was such a field
         else:
             parts[name] = tuple(plain[name]) if isinstance(plain[name], list) else plain[name]
     return kind(**parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class Preparation:
         Of the kept columns: mean and standard deviation.
     weight
         What a standardised column is multiplied with: a penalty bears less on a column of greater weight.
+    lower, upper
+        What a standardised and weighted value is bounded at; None: no bounds.
     """
 
     median: FloatArray
@@ -41,9 +43,29 @@ class Preparation:
     mean: FloatArray
     scale: FloatArray
     weight: FloatArray
+    lower: FloatArray | None = None
+    upper: FloatArray | None = None
 
     def apply(self, X: FloatArray, site: Sequence[str]) -> FloatArray:
-        """The kept columns, standardised and weighted; ``X`` has all of the table's columns."""
+        """The kept columns, standardised, weighted and bounded; ``X`` has all of the table's columns."""
+        Z = self._unbounded(X, site)
+        return Z if self.lower is None or self.upper is None else np.clip(Z, self.lower, self.upper)
+
+    def bounded(self, X: FloatArray, site: Sequence[str]) -> BoolArray:
+        """Which values are bounded, shape (cases, kept columns)."""
+        Z = self._unbounded(X, site)
+        if self.lower is None or self.upper is None:
+            return np.zeros(Z.shape, dtype=bool)
+        return np.asarray((self.lower > Z) | (self.upper < Z))
+
+    def limits(self) -> tuple[FloatArray, FloatArray] | None:
+        """The least and the greatest value that is taken as it is, of each kept column in its own unit."""
+        if self.lower is None or self.upper is None:
+            return None
+        unit = self.scale / self.weight
+        return self.mean + self.lower * unit, self.mean + self.upper * unit
+
+    def _unbounded(self, X: FloatArray, site: Sequence[str]) -> FloatArray:
         X = np.where(np.isnan(X), self.median, X)
         if self.combat is not None:
             X[:, self.harmonised] = self.combat.apply(X[:, self.harmonised], site)
@@ -59,6 +81,7 @@ def fit_preparation(
     variance: float = 0.0,
     correlation: float = 1.0,
     balance_families: bool = False,
+    bound_margin: float | None = None,
 ) -> Preparation:
     """Learn from the training cases how columns are completed, harmonised, pruned and standardised.
 
@@ -72,7 +95,7 @@ def fit_preparation(
         Which columns are harmonised and pruned; the others are only completed and standardised.
     among
         Of the free columns, only these features are kept; () for all.
-    harmonise, variance, correlation, balance_families
+    harmonise, variance, correlation, balance_families, bound_margin
         See :class:`prognosis_dask.statistics.procedure.Procedure`.
 
     Raises
@@ -100,7 +123,11 @@ def fit_preparation(
         _, family, size = np.unique(np.array(table.families)[kept], return_inverse=True, return_counts=True)
         weight = 1.0 / np.sqrt(size[family])
     mean, scale = X[:, kept].mean(axis=0), X[:, kept].std(axis=0, ddof=1)
-    return Preparation(median, combat, harmonised, kept, mean, scale, weight)
+    prepared = Preparation(median, combat, harmonised, kept, mean, scale, weight)
+    if bound_margin is None:
+        return prepared
+    Z = (X[:, kept] - mean) * (weight / scale)
+    return replace(prepared, lower=Z.min(axis=0) - bound_margin * weight, upper=Z.max(axis=0) + bound_margin * weight)
 
 
 def expect_finite(table: FeatureTable) -> None:

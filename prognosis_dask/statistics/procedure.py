@@ -47,6 +47,9 @@ class Procedure:
         Whether families share the variance evenly, so that a penalty does not bear on volume as on one of 400 deep
         features: standardised columns are divided by the square root of how many of their family are left (the blocks
         of multi-block methods: Westerhuis, Kourti & MacGregor, Journal of Chemometrics 12, 301, 1998).
+    bound, bound_margin
+        Whether a case's features are bounded when it is predicted, and how many of the training cases' standard
+        deviations beyond their range: an image far out of the cohort then gets no risk that the model cannot know of.
     harmonise
         "" or "combat": ComBat by the table's sites, learnt on the training cases.
     selector
@@ -79,6 +82,8 @@ class Procedure:
     variance: float = 0.0
     correlation: float = 1.0
     balance_families: bool = False
+    bound: bool = True
+    bound_margin: float = 1.0
     harmonise: str = ""
     selector: str = "svm-rfe"
     learner: str = "cox"
@@ -97,6 +102,7 @@ class Procedure:
         checks = {
             "variance": (self.variance >= 0, "zero or more"),
             "correlation": (0 < self.correlation <= 1, "above zero, at most one"),
+            "bound_margin": (0 <= self.bound_margin < float("inf"), "zero or more standard deviations"),
             "harmonise": (self.harmonise in ("", "combat"), "'' or 'combat'"),
             "selector": (self.selector in ("", *SELECTORS), f"'' or one of {', '.join(SELECTORS)}"),
             "learner": (self.learner in LEARNERS, f"one of {', '.join(LEARNERS)}"),
@@ -169,6 +175,11 @@ class Fitted:
         expect_finite(table)
         return self.preparation.apply(table.X[:, at], table.site)
 
+    def bounded(self, table: FeatureTable) -> IntArray:
+        """How many of the model's features of each case lie so far out that they are bounded, shape (cases,)."""
+        found = self.preparation.bounded(table.X[:, self._positions(table)], table.site)
+        return np.asarray(found[:, self.columns].sum(axis=1), dtype=np.int64)
+
     def coefficients(self) -> list[dict[str, str | float]]:
         """One row per feature of a linear model, per standard deviation; none for a model that is not linear.
 
@@ -193,8 +204,9 @@ class Fitted:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], arrays: Mapping[str, Array]) -> Fitted:
         """The inverse of :meth:`to_plain`."""
-        # models of before there was a choice were tuned by their concordance
-        plain = {**plain, "procedure": {"tune_by": "concordance", **plain["procedure"]}}
+        # models of before there was a choice were tuned by their concordance, and bounded nothing
+        before = {"tune_by": "concordance", "bound": False, "bound_margin": 1.0}
+        plain = {**plain, "procedure": {**before, **plain["procedure"]}}
         kinds = {"model": LEARNERS[plain["procedure"]["learner"]].model}
         return from_plain(cls, plain, arrays, kinds=kinds)
 

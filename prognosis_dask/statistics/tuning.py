@@ -87,6 +87,7 @@ def arrange(procedure: Procedure, table: FeatureTable, seed: list[int]) -> Arran
         variance=procedure.variance,
         correlation=procedure.correlation,
         balance_families=procedure.balance_families,
+        bound_margin=procedure.bound_margin if procedure.bound else None,
     )
     if not len(preparation.kept):
         raise StatisticsError(f"none of {table.X.shape[1]} features varies among {len(table.case_ids)} training cases")

@@ -45,6 +45,11 @@ def unlike(frozen: Frozen, table: FeatureTable) -> list[str]:
             f"Outside of what any training case had: {len(outside)} of the model's {count(len(chosen), 'feature')}, "
             f"{_some(outside)}. There the model extrapolates."
         )
+    if frozen.fitted.bounded(table).any():
+        warnings.append(
+            f"Some lie so far out that the model takes them as {frozen.fitted.procedure.bound_margin:g} standard "
+            "deviations beyond the training cases: it cannot know what lies there."
+        )
     if missing:
         warnings.append(f"Not known of this scan, taken as the training cases' median: {_some(missing)}.")
     return warnings

@@ -20,8 +20,9 @@ def ph_test(
 ) -> list[dict[str, str | float]]:
     """Test each coefficient of a Cox model for a drift over time (Grambsch & Therneau, Biometrika 81, 1994).
 
-    Time enters as the rank among the events (Park & Hendry, Am J Polit Sci 59, 2015), ties as their mean rank. As in
-    lifelines, and in R's survival before version 3, the information is taken to be the same at every event.
+    The exact score test of adding the column times the rank of time to the model, as R's survival has it since
+    version 3: the risk set's covariance at every event is taken as it is, not as their mean. Time enters as its rank
+    among all cases, ties as their mean rank (``cox.zph(transform = "rank")``); ties of events as Efron has them.
 
     Parameters
     ----------
@@ -47,16 +48,24 @@ def ph_test(
     StatisticsError
         When there are fewer than two distinct times of events.
     """
-    from scipy.stats import rankdata
-
     if len(np.unique(time[event])) < 2:
         raise StatisticsError(f"proportional hazards: {int(event.sum())} events at fewer than two distinct times")
-    ranks = rankdata(time[event])
-    ranks = ranks - ranks.mean()
-    scaled = event.sum() * schoenfeld(X, time, event, coefficient) @ variance
-    spread = event.sum() * np.diag(variance) * (ranks**2).sum()
-    statistic = np.divide((ranks @ scaled) ** 2, spread, out=np.full(len(spread), np.nan), where=spread > 0)
+    ranks = event_ranks(time, event)
+    residuals, covariances = schoenfeld(X, time, event, coefficient)
+    score = ranks @ residuals
+    drift = np.tensordot(ranks, covariances, axes=1)
+    spread = np.tensordot(ranks**2, np.einsum("ekk->ek", covariances), axes=1)
+    spread = spread - np.einsum("jk,jl,lk->k", drift, variance, drift)
+    statistic = np.divide(score**2, spread, out=np.full(len(spread), np.nan), where=spread > 0)
     return ph_rows(features, statistic)
+
+
+def event_ranks(time: FloatArray, event: BoolArray) -> FloatArray:
+    """The rank of each event's time among all cases, less their mean; shape (events,), in the order of the rows."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(time)[event]
+    return np.asarray(ranks - ranks.mean())
 
 
 def ph_rows(features: Sequence[str], statistic: FloatArray) -> list[dict[str, str | float]]:
@@ -69,23 +78,36 @@ def ph_rows(features: Sequence[str], statistic: FloatArray) -> list[dict[str, st
     ]
 
 
-def schoenfeld(X: FloatArray, time: FloatArray, event: BoolArray, coefficient: FloatArray) -> FloatArray:
-    """Schoenfeld's residuals of the events in the order of the rows, shape (events, columns).
+def schoenfeld(
+    X: FloatArray, time: FloatArray, event: BoolArray, coefficient: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Schoenfeld's residuals of the events in the order of the rows, and the covariance of the columns at risk.
 
     What each event's columns exceed the mean of those at risk by; ties as Efron has them.
+
+    Returns
+    -------
+    residuals, covariances
+        Shapes (events, columns) and (events, columns, columns); of ties each has the mean covariance.
     """
     X = X - X.mean(axis=0)
     eta = X @ coefficient
     hazard = np.exp(eta - eta.max())
+    columns = X.shape[1]
+    products = (X[:, :, None] * X[:, None, :]).reshape(len(X), -1)
     order = np.argsort(time, kind="stable")
     first = np.searchsorted(time[order], time[event])
-    weighted = np.column_stack([hazard, hazard[:, None] * X])
-    at_risk = np.cumsum(weighted[order][::-1], axis=0)[::-1][first]
-    residuals = np.empty((len(first), X.shape[1]))
+    weighted = hazard[:, None] * np.column_stack([np.ones(len(X)), X, products])
+    at_risk = np.cumsum(weighted[order][::-1], axis=0)[::-1]
+    residuals, covariances = np.empty((len(first), columns)), np.empty((len(first), columns, columns))
     dead = weighted[event]
     for start in np.unique(first):
         tied = np.flatnonzero(first == start)
         share = np.arange(len(tied))[:, None] / len(tied)
-        sums = at_risk[tied[0]] - share * dead[tied].sum(axis=0)
-        residuals[tied] = X[event][tied] - (sums[:, 1:] / sums[:, :1]).mean(axis=0)
-    return residuals
+        sums = at_risk[start] - share * dead[tied].sum(axis=0)
+        means = sums[:, 1:] / sums[:, :1]
+        middle = means[:, :columns]
+        residuals[tied] = X[event][tied] - middle.mean(axis=0)
+        squares = means[:, columns:].reshape(-1, columns, columns)
+        covariances[tied] = (squares - middle[:, :, None] * middle[:, None, :]).mean(axis=0)
+    return residuals, covariances

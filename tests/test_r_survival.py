@@ -1,0 +1,73 @@
+"""Cox models, their check and their tests agree with R's survival where there are ties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from prognosis_dask.statistics.clustered import clustered_cox
+from prognosis_dask.statistics.cox import fit_cox
+from prognosis_dask.statistics.differences import cox_coefficient, likelihood_ratio
+from prognosis_dask.statistics.measures.hazards import ph_test
+from prognosis_dask.statistics.measures.regression import cox_drawn
+
+#: What export.R beside them wrote.
+FOLDER = Path(__file__).parent / "r_survival"
+NAMES = ("x1", "x2", "x3")
+
+
+@pytest.fixture(scope="module")
+def cohort() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    table = pd.read_csv(FOLDER / "cohort.csv")
+    event = table["event"].to_numpy() == 1
+    return table[list(NAMES)].to_numpy(float), table["time"].to_numpy(float), event, table["id"].to_numpy().astype(str)
+
+
+@pytest.fixture(scope="module")
+def theirs() -> dict[str, np.ndarray]:
+    values = pd.read_csv(FOLDER / "values.csv")
+    return {str(what): group["value"].to_numpy() for what, group in values.groupby("what", sort=False)}
+
+
+def test_coefficients_are_theirs_in_every_fit(cohort, theirs) -> None:
+    X, time, event, _ = cohort
+    model = fit_cox(X, time, event, NAMES, penalizer=0)
+    np.testing.assert_allclose(model.coefficient / model.scale, theirs["coefficient"], rtol=1e-6)
+    np.testing.assert_allclose(model.standard_error / model.scale, theirs["error"], rtol=1e-5)
+    np.testing.assert_allclose(cox_coefficient(X, time, event), theirs["coefficient"], rtol=1e-8)
+    drawn = cox_drawn(X, time, event, np.array([np.ones(len(X)), 3 * np.ones(len(X))]))
+    np.testing.assert_allclose(drawn, np.tile(theirs["breslow_coefficient"], (2, 1)), rtol=1e-8)
+
+
+def test_the_check_of_proportional_hazards_is_the_exact_score_test(cohort, theirs) -> None:
+    X, time, event, _ = cohort
+    model = fit_cox(X, time, event, NAMES, penalizer=0)
+    variance = np.linalg.inv(_information(X, time, event, model.coefficient / model.scale))
+    rows = ph_test(X, time, event, model.coefficient / model.scale, variance, NAMES)
+    np.testing.assert_allclose([row["statistic"] for row in rows], theirs["ph_statistic"], rtol=1e-5)
+    np.testing.assert_allclose([row["p"] for row in rows], theirs["ph_p"], rtol=1e-5)
+
+
+def test_errors_over_patients_and_the_likelihood_ratio_are_theirs(cohort, theirs) -> None:
+    X, time, event, patients = cohort
+    coefficient, covariance = clustered_cox(X, time, event, patients)
+    np.testing.assert_allclose(coefficient, theirs["breslow_coefficient"], rtol=1e-8)
+    np.testing.assert_allclose(np.sqrt(np.diag(covariance)), theirs["robust_error"], rtol=1e-6)
+    ratio = likelihood_ratio(X[:, :1], X[:, 1:], time, event)
+    assert ratio.statistic == pytest.approx(theirs["likelihood_ratio"][0], rel=1e-8)
+
+
+def _information(X: np.ndarray, time: np.ndarray, event: np.ndarray, coefficient: np.ndarray) -> np.ndarray:
+    """Minus the second derivative of the log partial likelihood with Efron's ties, event by event."""
+    information = np.zeros((X.shape[1], X.shape[1]))
+    hazard = np.exp(X @ coefficient)
+    for t in np.unique(time[event]):
+        dead, at_risk = event & (time == t), time >= t
+        for number in range(int(dead.sum())):
+            weight = hazard * (at_risk - number / dead.sum() * dead)
+            mean = weight @ X / weight.sum()
+            information += (weight[:, None] * X).T @ X / weight.sum() - np.outer(mean, mean)
+    return information

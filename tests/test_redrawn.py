@@ -1,0 +1,45 @@
+"""A bootstrap sample that cannot be learnt from is drawn again and counted; it does not end the validation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.statistics.bootstrap import bootstrap
+from prognosis_dask.statistics.endpoint import Survival
+from prognosis_dask.statistics.procedure import Procedure
+from tests.made_tables import class_table, survival_table
+
+RIDGE = Procedure(selector="", penalty=(0.1,))
+
+
+def test_samples_without_an_event_are_drawn_again_and_counted() -> None:
+    table = survival_table(0, n=40, p=3)
+    rare = replace(table, endpoint=Survival(table.time_days, np.arange(40) < 2))
+    (found,) = bootstrap(rare, {"it": RIDGE}, draws=60)
+    assert 3 <= found.redrawn <= 20  # one in seven samples lacks both patients with the event
+    assert np.isfinite(found.optimism_corrected)
+    assert len(found.samples) == 60
+    (again,) = bootstrap(rare, {"it": RIDGE}, draws=60)
+    np.testing.assert_array_equal(found.samples, again.samples)
+
+
+def test_samples_without_a_class_are_drawn_again() -> None:
+    table = class_table(0, n=30, classes=2)
+    label = (np.arange(30) < 2).astype(int)
+    rare = replace(table, endpoint=replace(table.endpoint, label=label))
+    (found,) = bootstrap(rare, {"it": replace(RIDGE, learner="logistic")}, draws=40)
+    assert found.redrawn > 0
+
+
+def test_enough_events_need_no_second_draw() -> None:
+    (found,) = bootstrap(survival_table(0, n=60, p=3), {"it": RIDGE}, draws=10)
+    assert found.redrawn == 0
+
+
+def test_what_no_sample_can_carry_is_said() -> None:
+    with pytest.raises(StatisticsError, match=r"no finite estimate|samples, one after the other"):
+        bootstrap(survival_table(0, n=20, p=40), {"it": replace(RIDGE, penalty=(0.0,))}, draws=3)
