@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import lifelines.datasets
@@ -148,3 +149,14 @@ def test_what_is_excluded_must_be_there(tmp_path: Path) -> None:
     for pattern, message in (("f2", "exclude names 'f2', and no column"), ("re:(", "no regular expression")):
         with pytest.raises(StatisticsError, match=message):
             read_tables(find_tables([tmp_path / "t.csv"], ModelSpec()), ModelSpec(exclude=(pattern,)))
+
+
+def test_what_a_run_measured_on_images_is_never_taken_for_the_outcome(tmp_path: Path) -> None:
+    time, event, rng = made()
+    lines = [f"P{i},{-t},{rng.normal()},{t},{int(e)}" for i, (t, e) in enumerate(zip(time, event, strict=True))]
+    (tmp_path / "t.csv").write_text("id,deep_1,deep_2,time_days,event\n" + "\n".join(lines))
+    [source] = find_tables([tmp_path / "t.csv"], ModelSpec())
+    with pytest.raises(StatisticsError, match=r"'deep_1' has a C-index of 1\.000 by itself"):
+        read_tables([source])
+    of_a_run = replace(source, families={"deep_1": "deep", "deep_2": "deep"})
+    assert read_tables([of_a_run]).table.features == ("deep_1", "deep_2")

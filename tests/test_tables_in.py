@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from prognosis_dask.cohort.case import read_cases
 from prognosis_dask.cohort.clinical import read_clinical
@@ -14,7 +19,7 @@ from prognosis_dask.cohort.endpoints import event_codes, unit_of
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.not_known import known_cells
 from prognosis_dask.cohort.problems import read_problems
-from prognosis_dask.errors import Code, JobError, StatisticsError
+from prognosis_dask.errors import Code, JobError, PrognosisError, StatisticsError
 from prognosis_dask.job import CohortSection, cohort_section
 from prognosis_dask.statistics.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.statistics.spec import ColumnRule, EndpointRule, ModelSpec
@@ -326,3 +331,86 @@ def test_words_of_a_clinical_table_stay_as_they_are_and_numbers_are_counted(tmp_
     assert table.notes == ("Taken as not known among numbers: age 'NA' in 1 row, 'n/a' in 1 row.",) or list(
         table.notes
     ) == ["Taken as not known among numbers: age 'NA' in 1 row, 'n/a' in 1 row."]
+
+
+LINES = [
+    ["PatientID", "row", "age", "smoking", "time_days", "event"],
+    ["P1", "1", "60,5", "None", "100", "1"],
+    ["P2", "2", "NA", "Former", "200", "0"],
+    ["P3", "3", "70", "Current", "1.000", "1"],
+    ["P4", "4", "55", "-", "50", "0"],
+]
+QUIET = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+def mutated(data: st.DataObject, content: bytes) -> bytes:
+    text = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        text[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    return bytes(text)
+
+
+@QUIET
+@given(data=st.data(), xlsx=st.booleans())
+def test_no_mutated_table_of_features_ends_in_a_traceback(data: st.DataObject, xlsx: bool, tmp_path: Path) -> None:
+    content = "\n".join(";".join(line) for line in LINES).replace("1.000", "100").encode()
+    if xlsx:
+        book, stream = openpyxl.Workbook(), io.BytesIO()
+        for line in LINES:
+            book.active.append(line)
+        book.save(stream)
+        content = stream.getvalue()
+    path = tmp_path / ("t.xlsx" if xlsx else "t.csv")
+    path.write_bytes(mutated(data, content))
+    try:
+        found = read_tables(find_tables([path], ModelSpec()))
+    except PrognosisError:
+        return
+    assert (found.table.time_days > 0).all()
+    assert not np.isinf(found.table.X).any()
+
+
+@QUIET
+@given(
+    cells=st.lists(
+        st.sampled_from(
+            [
+                "",
+                "NA",
+                "None",
+                "-",
+                "+",
+                "1",
+                "2",
+                "9",
+                "1,5",
+                "1.5",
+                "1,234",
+                "a",
+                "b",
+                "x y",
+                "0",
+                "inf",
+                "1e400",
+                "nan",
+                "=1",
+                "'",
+                "2020-01-01",
+                "<5",
+                "12 mm",
+                "True",
+            ]
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    name=st.sampled_from(
+        ["age", "x", "", "Unnamed: 0", "date", "stage", "volume", "event", "time_days", "alive", "ID"]
+    ),
+)
+def test_no_column_that_people_type_ends_in_a_traceback(cells: list[str], name: str, tmp_path: Path) -> None:
+    with suppress(PrognosisError):
+        read(tmp_path, {name or " ": cells})

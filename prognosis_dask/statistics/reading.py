@@ -159,7 +159,8 @@ def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known:
     said = [*rows_said, *read_notes, *joined, *end_notes, *notes, *strange]
     if outcomes and not known:
         unseen = {encoding.column for encoding in encodings if encoding.family not in needed}
-        expect_no_leaks(encodings, table.X, table.endpoint, unseen | spec.column.keys())
+        measured = {name for source in sources for name in source.families}  # on images, by a run
+        expect_no_leaks(encodings, table.X, table.endpoint, unseen | measured | spec.column.keys())
     by_patient = any(source.absent for source in sources)
     return ReadTable(
         table, tuple(encodings), dict(left_out), tuple(said), outcomes is not None, by_patient, tuple(rows_said)
