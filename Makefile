@@ -7,6 +7,8 @@ BIN := .venv/bin
 UV := .venv/tools/bin/uv --no-progress --quiet
 # Beside the lock, since its CPU build has other hashes and no CUDA libraries; PIP_FIND_LINKS may lead to that build
 TORCH := torch==2.13.0
+# Its weights are all that is used, so without what it depends on
+DEEPBET := --no-deps deepbet==1.0.2
 # Two processes, each with whole files, so that what a file's tests share is made once
 SIDE_BY_SIDE := -n 2 --dist loadfile
 
@@ -26,9 +28,9 @@ test-slow: .venv/ready
 test-torch: .venv-torch/ready
 	.venv-torch/bin/pytest $(SIDE_BY_SIDE) -m "not slow"
 
-# What compares torch with Gluon needs both, in one environment
+# What compares torch with Gluon needs both, in one environment; and the skull strip by deepbet's networks
 test-engines: .venv/ready .venv/torch
-	PYTHONPATH=.venv/torch $(BIN)/pytest tests/test_torch_engine.py tests/test_torch_network.py tests/test_other_networks.py tests/test_grade_network.py
+	PYTHONPATH=.venv/torch $(BIN)/pytest tests/test_torch_engine.py tests/test_torch_network.py tests/test_other_networks.py tests/test_grade_network.py tests/test_brain_deepbet.py
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -69,6 +71,7 @@ clean:
 .venv/torch: .venv/wheels Makefile
 	@echo "Installing torch beside Gluon"
 	@$(UV) pip install --python $(BIN)/python --target $@ $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)") $(TORCH)
+	@$(UV) pip install --python $(BIN)/python --target $@ $(DEEPBET)
 	@touch $@
 
 SYNC = $(UV) pip sync --require-hashes --compile-bytecode --find-links .venv/wheels

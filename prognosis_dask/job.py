@@ -83,13 +83,15 @@ class ImageSection:
 class BrainSection:
     """How MR of the head is prepared before anything is measured (see :mod:`prognosis_dask.brain`).
 
-    ``skull_strip``: by registration of a template, by a program that is installed (HD-BET, SynthStrip, FSL's BET), or
-    ``none`` where all images came without skull. ``sequences``: those to use besides the one that the tumour is drawn
-    on; empty: all that are there. ``smooth_fwhm_mm``: Gaussian smoothing by its full width at half maximum; 0: none.
+    ``skull_strip``: ``deepbet``, a neural network (extra ``brain``); ``template``, by registration; ``auto``, the first
+    of both where it is installed, else the second; a program that is installed (HD-BET, SynthStrip, FSL's BET, ROBEX);
+    or ``none`` where all images came without skull. ``sequences``: those to use besides the one that the tumour is
+    drawn on; empty: all that are there. ``smooth_fwhm_mm``: Gaussian smoothing by its full width at half maximum; 0:
+    none.
     """
 
     enabled: bool = False
-    skull_strip: Literal["template", "hd-bet", "synthstrip", "fsl-bet", "none"] = "template"
+    skull_strip: Literal["auto", "deepbet", "template", "hd-bet", "synthstrip", "fsl-bet", "robex", "none"] = "auto"
     sequences: tuple[str, ...] = ()
     bias_field: bool = True
     smooth_fwhm_mm: float = 0.0

@@ -17,7 +17,7 @@ import xarray as xr
 from distributed import Client
 
 from prognosis_dask.brain.size_features import SIZE_FEATURES
-from prognosis_dask.brain.tools import TOOLS, check_tool
+from prognosis_dask.brain.tools import TOOLS, check_tool, settle_strip
 from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.cohort.collections import resolve
@@ -222,6 +222,8 @@ def _features(
     model: bool = False,
 ) -> tuple[RunRecord, xr.Dataset]:
     check_run(client, folder, gpu=wants_gpu(job), memory=memory_of(job))
+    # as one for all workers, in the run's record, and for the scans that are told with its model
+    job = replace(job, brain=settle_strip(job.brain)) if job.brain.enabled else job
     record = RunRecord.begin(job, client)
     record.write(folder)
     watch.phase("cohort")

@@ -17,7 +17,7 @@ from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.qc_figure import qc_figure
 from prognosis_dask.brain.register import rigid
 from prognosis_dask.brain.template import contrast, icbm152
-from prognosis_dask.brain.tools import TOOLS, check_tool, strip_with
+from prognosis_dask.brain.tools import PROGRAMS, check_tool, strip_with
 from prognosis_dask.errors import CaseError, Code, MissingExtraError
 from prognosis_dask.store.brains import BrainStore, StoredBrain
 
@@ -153,7 +153,7 @@ def test_axial_order_moves_voxels_and_leaves_them_where_they_are():
 
 def test_a_program_that_is_not_installed_is_named_with_its_source(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    for tool in TOOLS:
+    for tool in PROGRAMS:
         with pytest.raises(MissingExtraError, match=r"on the PATH; install it .* brain.skull_strip = 'template'"):
             check_tool(tool)
 
@@ -169,10 +169,11 @@ _STAND_INS = {
         "sys.argv[2].replace('.nii.gz', '_mask' + {'NIFTI_GZ': '.nii.gz'}.get(os.environ['FSLOUTPUTTYPE'], '.nii'))",
         "",
     ),
+    "robex": ("robex", "--output-mask", "sys.argv[sys.argv.index('--output-mask') + 1]", ""),
 }
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", PROGRAMS)
 def test_another_programs_mask_is_taken_on_the_images_grid(tool, head, brain, tmp_path, monkeypatch):
     name, flag, written, option = _STAND_INS[tool]
     source = "sys.argv[sys.argv.index('-i') + 1]" if option else "sys.argv[1]"

@@ -11,12 +11,12 @@ import SimpleITK as sitk
 from prognosis_dask.brain.bias import correct_bias, white_matter
 from prognosis_dask.brain.checks import check_sequence, one_thread
 from prognosis_dask.brain.normalise import nyul, smooth, within, zscore
-from prognosis_dask.brain.orient import refuse_turned
-from prognosis_dask.brain.quality import LEAST_FIT, implausible, quality, refuse
+from prognosis_dask.brain.orient import turn_by_boundary
+from prognosis_dask.brain.quality import LEAST_FIT, implausible, quality, refuse, turned_against_header
 from prognosis_dask.brain.register import rigid
 from prognosis_dask.brain.strip import Stripped, aligned, strip, stripped_before
 from prognosis_dask.brain.template import Contrast
-from prognosis_dask.brain.tools import strip_with
+from prognosis_dask.brain.tools import settle_strip, strip_with
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.job import BrainSection
 
@@ -83,6 +83,7 @@ def preprocess(
     if not sequences:
         raise ValueError("no sequences")
     main = reference or next(iter(sequences))
+    settings = settle_strip(settings)
     with one_thread():
         for name, image in sequences.items():
             check_sequence(name, image)
@@ -129,10 +130,17 @@ def _strip(name: str, image: sitk.Image, settings: BrainSection) -> tuple[Stripp
     else:
         stripped = aligned(image, strip_with(settings.skull_strip, image), kind, stripped_before=False)
     figures = quality(image, stripped, kind)
+    # a template that did not fit has found no brain that could be turned
+    fit = figures["boundary_fit"]
+    lies = turn_by_boundary(image, kind, fit) if fit < LEAST_FIT else ""
+    lies = lies or turned_against_header(image, stripped, kind, figures)
+    if lies:
+        raise CaseError(
+            Code.ORIENTATION,
+            f"the head in {name} seems to lie {lies}, against what its header says; correct the file's orientation",
+        )
     said = implausible(figures)
     if said:
-        if figures["boundary_fit"] < LEAST_FIT:
-            refuse_turned(name, image, kind, figures["boundary_fit"])
         raise refuse(name, said)
     return stripped, figures
 

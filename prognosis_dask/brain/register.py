@@ -14,7 +14,9 @@ from prognosis_dask.brain.head import Head, coarse, points_of, starts
 from prognosis_dask.brain.template import Contrast, contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
 
-_BINS, _SEED = 32, 20
+#: Bins of each image's histogram; the seed of the voxels that are drawn.
+MUTUAL_INFORMATION_BINS = 32
+_SEED = 20
 #: Intensities are clamped at this multiple of the brain's 99th percentile: fat and vessels tell nothing of the brain.
 _CLAMP = 1.15
 #: Radius around the brain's estimated centre that the percentile is taken in, mm.
@@ -40,7 +42,8 @@ def rigid(fixed: sitk.Image, moving: sitk.Image) -> tuple[sitk.Euler3DTransform,
     middle = [(size - 1) / 2 for size in fixed.GetSize()]
     turn.SetCenter(fixed.TransformContinuousIndexToPhysicalPoint(middle))
     metric = 0.0
-    for width, step, share in ((4.0, 2.0, 1.0), (2.0, 0.5, 0.3)):
+    # some ten thousand voxels each: with all of them it takes three times as long and ends within 0.3 mm of the same
+    for width, step, share in ((4.0, 2.0, 0.25), (2.0, 0.5, 0.1)):
         method = _method(None)
         method.SetMetricSamplingStrategy(method.RANDOM)
         method.SetMetricSamplingPercentage(share, _SEED)
@@ -68,9 +71,9 @@ def align_brain(image: sitk.Image, head: Head, kind: Contrast) -> sitk.AffineTra
     template = contrast(kind)
     rim = sitk.BinaryDilate(brain, [_RIM_MM] * 3)
     start = _similarity(
-        coarse(template, 4.0), _shrunk(rim, 4), coarse(image, 4.0), starts(head, scalp_mm=0.0), _USUAL_SCALE
+        coarse(template, 4.0), shrunk(rim, 4), coarse(image, 4.0), starts(head, scalp_mm=0.0), _USUAL_SCALE
     )
-    method = _method(_shrunk(rim, 2))
+    method = _method(shrunk(rim, 2))
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(0.2, _SEED)
     method.SetOptimizerAsRegularStepGradientDescent(1.0, 0.02, 80, relaxationFactor=0.6)
@@ -82,7 +85,7 @@ def align_brain(image: sitk.Image, head: Head, kind: Contrast) -> sitk.AffineTra
 
 def mutual_information(image: sitk.Image, transform: sitk.Transform, kind: Contrast) -> float:
     """Between template and image within the template's brain, nats; ``transform`` is from template to image."""
-    method = _method(_shrunk(icbm152().brain, 4))
+    method = _method(shrunk(icbm152().brain, 4))
     method.SetInitialTransform(transform)
     try:
         return -float(method.MetricEvaluate(coarse(contrast(kind), 4.0), coarse(image, 4.0)))
@@ -139,7 +142,7 @@ def _with_scalp(kind: Contrast) -> tuple[sitk.Image, sitk.Image]:
     values = sitk.GetArrayFromImage(contrast(kind))
     values[(distance > _SKULL_MM) & (distance <= _SCALP_MM) & above] = _SCALP_VALUE
     counts = (distance <= 0) | ((distance <= _SCALP_MM) & above)
-    return coarse(_like(values, brain), 4.0), _shrunk(_like(counts.astype(np.uint8), brain), 4)
+    return coarse(_like(values, brain), 4.0), shrunk(_like(counts.astype(np.uint8), brain), 4)
 
 
 def _clamped(image: sitk.Image, head: Head) -> sitk.Image:
@@ -165,14 +168,15 @@ def _execute(method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: si
 
 def _method(mask: sitk.Image | None) -> sitk.ImageRegistrationMethod:
     method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsMattesMutualInformation(_BINS)
+    method.SetMetricAsMattesMutualInformation(MUTUAL_INFORMATION_BINS)
     if mask is not None:
         method.SetMetricFixedMask(mask)
     method.SetInterpolator(sitk.sitkLinear)
     return method
 
 
-def _shrunk(mask: sitk.Image, factor: int) -> sitk.Image:
+def shrunk(mask: sitk.Image, factor: int) -> sitk.Image:
+    """A mask on voxels that are wider by a whole factor, set where more than half of them is."""
     return sitk.Cast(sitk.BinShrink(sitk.Cast(mask, sitk.sitkFloat32), [factor] * 3) > 0.5, sitk.sitkUInt8)
 
 

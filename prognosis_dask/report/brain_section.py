@@ -11,7 +11,14 @@ import numpy as np
 import pandas as pd
 
 from prognosis_dask.brain.preprocess import MOST_MOVED_MM
-from prognosis_dask.brain.quality import LEAST_COVERAGE, LEAST_FIT, LEAST_OVERLAP, SCALE, VOLUME_L
+from prognosis_dask.brain.quality import (
+    LEAST_COVERAGE,
+    LEAST_FIT,
+    LEAST_OVERLAP,
+    LEAST_SHARED_TEMPLATE,
+    SCALE,
+    VOLUME_L,
+)
 from prognosis_dask.counting import count
 from prognosis_dask.report.canvas import png_address, png_size
 from prognosis_dask.report.content import Block, Rows, Section, Table, Text, absent
@@ -25,10 +32,12 @@ _SHOWN = 3
 _LABEL_HEIGHT = 34
 #: What is measured of every case, how it is called, and what is accepted.
 _FIGURES = {
-    "brain_volume_l": ("brain volume (L)", f"{VOLUME_L[0]:g} to {VOLUME_L[1]:g} where whole"),
+    "brain_volume_l": ("brain volume (L)", f"{VOLUME_L[0]:g} to {VOLUME_L[1]:g}, less where part is imaged"),
     "coverage": ("share of the brain in the image", f"at least {LEAST_COVERAGE:g}"),
     "template_overlap": ("overlap with the template’s brain (Dice)", f"at least {LEAST_OVERLAP:g}"),
     "scale": ("size against the template", f"{SCALE[0]:g} to {SCALE[1]:g}"),
+    "mutual_information": ("mutual information with the template (nats)", f"at least {LEAST_SHARED_TEMPLATE:g}"),
+    "upright": ("the same against the best of 23 other turns (ratio)", "above 1"),
     "boundary_fit": ("contrast of the brain’s edge (−1 to 1)", f"at least {LEAST_FIT:g}"),
 }
 _SOURCES = {
@@ -52,7 +61,7 @@ def quality_table(run: RunFolder) -> pd.DataFrame:
     """A row per prepared case: the figures of its quality, and where its tumour's mask comes from."""
     done = {k: outcome.result for k, outcome in run.outcomes.get("brain", {}).items() if outcome.problem is None}
     moved = sorted({name for result in done.values() for name in result if name.startswith("moved_mm_")})
-    names = [*_FIGURES, "mutual_information", *moved, "stripped_before", "tumour_source", "tumour_confidence"]
+    names = [*_FIGURES, *moved, "stripped_before", "tumour_source", "tumour_confidence"]
     rows = [{"case_id": case_id, **{name: result.get(name) for name in names}} for case_id, result in done.items()]
     return pd.DataFrame(rows, columns=["case_id", *names]).sort_values("case_id", ignore_index=True)
 
@@ -108,8 +117,8 @@ def _spread(column: pd.Series[float]) -> tuple[str, str, str]:
 
 
 def _least_sure(run: RunFolder, found: pd.DataFrame) -> Picture | None:
-    """The pictures of the cases whose brain's edge has the least contrast; those without skull have none."""
-    ranked = found.sort_values(["boundary_fit", "template_overlap"], na_position="last", kind="stable")
+    """The pictures of the cases whose brain agrees least with the template's."""
+    ranked = found.sort_values(["template_overlap", "upright"], na_position="last", kind="stable")
     store = BrainStore(run.path / "brain")
     shown = [(case_id, store.folder(case_id) / "quality.png") for case_id in ranked["case_id"][:_SHOWN]]
     shown = [(case_id, path) for case_id, path in shown if path.is_file()]
@@ -121,9 +130,10 @@ def _least_sure(run: RunFolder, found: pd.DataFrame) -> Picture | None:
         found,
         f"Slices of {len(shown)} heads before and after the preparation, with the outlines of brain and tumour: "
         f"{listed([case_id for case_id, _ in shown])}.",
-        f"{count(len(shown), 'case').capitalize()} whose brain’s edge is least clear: slices from the brain’s foot to "
-        "its top as scanned (above) and prepared (below), brain in blue, tumour in yellow. Is the brain whole, the "
-        "skull gone, the outline where the tumour is? The patient’s left is on the right. The CSV holds all cases.",
+        f"{count(len(shown), 'case').capitalize()} whose brain agrees least with the template’s: slices from the "
+        "brain’s foot to its top as scanned (above) and prepared (below), brain in blue, tumour in yellow. Is the "
+        "brain whole, the skull gone, the outline where the tumour is? The patient’s left is on the right. The CSV "
+        "holds all cases.",
     )
 
 
