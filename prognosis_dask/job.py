@@ -302,7 +302,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     for section in sections:
         data = data.setdefault(section, {})
         if not isinstance(data, dict):
-            raise JobError(f"--set {override!r}: {section!r} is not a section")
+            raise JobError(f"--set {override!r}: {section!r} is not a section, but holds a value in the file")
     data[name] = value
 
 

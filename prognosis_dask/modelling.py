@@ -305,7 +305,10 @@ def _read_for(model: Path | str, frozen: Frozen, data: Data, spec: ModelSpec, sa
 
 def _tell(read: ReadTable, say: Say) -> None:
     left_out = "; ".join(f"{count} {reason}" for reason, count in read.left_out.items())
-    say(f"{count(len(read.table.case_ids), 'case')}{f'; left out: {left_out}' if left_out else ''}")
+    rows, patients = len(read.table.case_ids), len(set(read.table.patient_ids))
+    told = count(rows, "patient" if read.by_patient else "case")
+    told += f" of {count(patients, 'patient')}" if patients < rows else ""
+    say(f"{told}{f'; left out: {left_out}' if left_out else ''}")
     for note in read.notes:
         say(note)
 

@@ -192,7 +192,7 @@ def test_a_label_that_leaves_one_class_gives_way_to_the_median_time_of_the_event
     median = times[(len(times) - 1) // 2]
     (said,) = summary["label"]
     cases = late.sizes["case"]
-    assert said.startswith(f"0 of {cases} cases had the event within 365 days (label_days), which leaves")
+    assert said.startswith(f"0 of {cases} patients had the event within 365 days (label_days), which leaves")
     assert f"the median time of the events, of all cases, {median:g} days, and in " in said
     assert said in summary["notes"]
     asked = fit_dataset(late, replace(SECTION, label_days=float(median)), tmp_path / "median")

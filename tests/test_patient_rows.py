@@ -223,6 +223,13 @@ def quiet(_: str) -> None:
     pass
 
 
+def test_a_command_counts_patients_where_rows_are_patients(models: dict[str, Path]) -> None:
+    said: list[str] = []
+    predict(models["of_three"], models["three"], say=said.append)
+    predict(models["pooled"], models["three"], say=said.append)
+    assert [line for line in said if line[0].isdigit()] == ["24 patients", "72 cases of 24 patients"]
+
+
 def test_a_frozen_model_knows_the_modality_of_each_column(models: dict[str, Path]) -> None:
     measured = {e.column: e.modality for e in thaw(models["of_three"]).encodings}
     assert measured["CT original_firstorder_Mean"] == "CT"

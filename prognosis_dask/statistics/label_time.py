@@ -31,11 +31,12 @@ def label_notes(table: FeatureTable, procedures: Mapping[str, Procedure], rule: 
         other = sum(settled_days(fold.survival, days) != days for fold in training)
         if whole == days and not other:
             continue
-        dead = int((table.event & (table.time_days <= days)).sum())
+        patients = np.array(table.patient_ids)
+        dead = len(set(patients[table.event & (table.time_days <= days)]))
         folds = f"in {other} of {count(len(training), 'training set')} of the validation"
         where = f"of all cases, {whole:g} days, and {folds}" if whole != days else folds
         notes.append(
-            f"{dead} of {count(len(table.case_ids), 'case')} had the event within {days:g} days (label_days), which "
+            f"{dead} of {count(len(set(patients)), 'patient')} had the event within {days:g} days (label_days), which "
             f"leaves the selection one class only: instead it took the median time of the events, {where}."
         )
     return notes

@@ -136,7 +136,8 @@ def of_families(families: Sequence[str], names: Container[str]) -> BoolArray:
     >>> of_families(["radiomics CT", "radiomics PT", "volume"], ("radiomics",)).tolist()
     [True, True, False]
     """
-    return np.array([family in names or kind_of(family) in names for family in families], dtype=bool)
+    chosen = {family: family in names or kind_of(family) in names for family in set(families)}
+    return np.array([chosen[family] for family in families], dtype=bool)
 
 
 def varying(X: FloatArray) -> IntArray:
