@@ -19,8 +19,12 @@ from prognosis_dask.brain.size import tumour_size
 from prognosis_dask.brain.size_features import SIZE_FEATURES, size_values
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.gaps import settle_gaps
+from prognosis_dask.imaging.geometry import image_on
 from prognosis_dask.imaging.interpolate import between_slices
 from prognosis_dask.imaging.load import load_image, load_roi
+from prognosis_dask.imaging.roi import grid_of
+from prognosis_dask.job import ImageSection
 from prognosis_dask.stages import StageContext, Stopwatch, guarded
 from prognosis_dask.store.brains import BrainStore, StoredBrain
 from prognosis_dask.store.outcome import Outcome
@@ -43,7 +47,7 @@ def _brain(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, obj
     with watch.step("brain"):
         done = preprocess(images, context.brain, reference=reference)
     with watch.step("tumour"):
-        tumour, how = _tumour(drawn, done)
+        tumour, how = _tumour(drawn, done, context.image)
         _check_inside(tumour, done.brain_mask)
         size = tumour_size(tumour, done.to_template)
         shown = epitome(done.images[reference], tumour, f"{reference}; tumour {how['tumour_source']}")
@@ -95,12 +99,18 @@ def _finite(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items() if math.isfinite(value)}
 
 
-def _tumour(drawn: sitk.Image | None, done: Preprocessed) -> tuple[sitk.Image, dict[str, object]]:
+def _tumour(
+    drawn: sitk.Image | None, done: Preprocessed, settings: ImageSection
+) -> tuple[sitk.Image, dict[str, object]]:
     """The tumour's mask, and where it comes from."""
     if drawn is None:
         found = automatic_candidate(done.images, done.brain_mask)
         return found.mask, {"tumour_source": "automatic", "tumour_confidence": found.confidence}
     mask, made = between_slices(drawn)
+    whole = settle_gaps(
+        sitk.GetArrayFromImage(mask) > 0, grid_of(mask), fill=settings.fill_gaps, keep=settings.keep_gaps
+    )
+    mask = image_on(whole.astype(np.uint8), grid_of(mask))
     return mask, {"tumour_source": "interpolated" if made else "drawn", "slices_interpolated": len(made)}
 
 

@@ -66,8 +66,9 @@ def test_planes_missing_from_a_lesion_are_a_problem_that_names_them(
     assert (f"({cut[0]}-{cut[-1]})" if thick > 1 else f"({cut[0]})") in reason
     filled, said = settle(without(whole, *cut), fill=True)
     assert [warning.code for warning in said] == [Code.MASK_GAPS]
+    # a shape between sections is a guess, the better the larger they are: most of what was lost comes back
     lost = np.count_nonzero(whole[cut])
-    assert abs(np.count_nonzero(filled) - np.count_nonzero(whole)) <= 0.25 * lost
+    assert abs(np.count_nonzero(filled) - np.count_nonzero(whole)) <= 0.25 * lost + 0.02 * np.count_nonzero(whole)
 
 
 @pytest.mark.parametrize("every", [2, 3, 4])
@@ -119,6 +120,27 @@ def test_a_speck_beside_a_lesion_costs_the_case_nothing_but_is_told() -> None:
     settled, said = settle(whole)
     np.testing.assert_array_equal(settled, whole)
     assert [warning.code for warning in said] == [Code.MASK_GAPS]
+
+
+@settings(max_examples=30, deadline=None)
+@given(radius=st.floats(4.0, 9.0), slices_off=st.integers(-2, 2))
+def test_a_contour_that_one_of_two_lesions_lacks_is_told(radius: float, slices_off: int) -> None:
+    """The slice is not empty: the other lesion is drawn on it."""
+    pair = ball((19.5, 20.0, 10.0), radius) | ball((19.5, 20.0, 30.0), 9.0)
+    assert settle(pair)[1] == []
+    left = pair.copy()
+    left[20 + slices_off, :, :20] = False
+    settled, said = settle(left)
+    np.testing.assert_array_equal(settled, left)
+    assert [warning.code for warning in said] == [Code.MASK_GAPS]
+    assert f"on 1 slice ({20 + slices_off})" in said[0].reason
+
+
+def test_a_hollow_or_branching_lesion_lacks_nothing() -> None:
+    shell = ball((19.5, 20.0, 20.0), 14.0) & ~ball((19.5, 20.0, 20.0), 9.0)
+    fork = ball((19.5, 20.0, 20.0), 14.0) & ~ball((19.5, 20.0, 34.0), 11.0)
+    for mask in (shell, fork):
+        assert settle(mask)[1] == []
 
 
 def test_a_mask_without_empty_slices_is_left_alone() -> None:

@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from prognosis_dask.counting import count
 from prognosis_dask.errors import CaseError, Code, warn
-from prognosis_dask.imaging.crop import bounding_box
+from prognosis_dask.imaging.crop import Box, bounding_box
 from prognosis_dask.imaging.interpolate import level_between
 from prognosis_dask.imaging.roi import Grid
 
@@ -56,7 +56,7 @@ class Gap:
     fill: Mask
 
 
-def settle_gaps(mask: Mask, grid: Grid, *, fill: bool, keep: bool) -> Mask:
+def settle_gaps(mask: Mask, grid: Grid, *, fill: bool, keep: bool, where: str = "") -> Mask:
     """The mask as it is to be measured: refused, or filled, where planes are missing.
 
     Parameters
@@ -69,44 +69,83 @@ def settle_gaps(mask: Mask, grid: Grid, *, fill: bool, keep: bool) -> Mask:
         Fill missing planes by shape.
     keep
         Take every part as a lesion of its own, and the mask as it is.
+    where
+        The mask's file, for what is said of it.
 
     Raises
     ------
     CaseError
         ``MASK_GAPS`` when planes are missing and neither was chosen.
     """
+    if keep:
+        return mask
     box = bounding_box(mask)
-    part = mask[tuple(slice(*span) for span in box)]
+    start, part = box[0][0], mask[tuple(slice(*span) for span in box)]
+    _tell_skipped(part, start, where)
     if part.any(axis=(1, 2)).all():
         return mask
     gaps = find_gaps(part, grid.spacing[:2])
-    voxels = int(np.count_nonzero(part))
-    missing = [gap for gap in gaps if gap.missing]
-    added = sum(int(np.count_nonzero(gap.fill)) for gap in missing)
-    others = [gap for gap in gaps if not gap.missing]
-    if others and not keep:
+    missing, others = ([gap for gap in gaps if gap.missing is wanted] for wanted in (True, False))
+    if others:
         warn(
             Code.MASK_GAPS,
-            f"the mask is empty on {_slices(others, box[0][0])} between parts that lie over each other; they close "
-            f"towards the gap and were taken for lesions of their own",
+            f"the mask is empty on {_slices(others, start)} between parts that lie over each other; they close towards "
+            f"the gap and were taken for lesions of their own",
+            where=where,
         )
-    if not missing or keep:
-        return mask
+    return _settled(mask, missing, box, fill, where) if missing else mask
+
+
+def _settled(mask: Mask, missing: Sequence[Gap], box: Box, fill: bool, where: str) -> Mask:
+    voxels = int(np.count_nonzero(mask))
+    added = sum(int(np.count_nonzero(gap.fill)) for gap in missing)
     seen = (
         f"the mask is empty on {_slices(missing, box[0][0])} of those from {box[0][0]} to {box[0][1] - 1}, within a "
         f"structure: {added / voxels:.1%} of its {count(voxels, 'voxel')} by shape"
     )
     if fill:
-        warn(Code.MASK_GAPS, f"{seen}; filled by shape")
+        warn(Code.MASK_GAPS, f"{seen}; filled by shape", where=where)
         return _filled(mask, missing, box)
     if added < MATERIAL * voxels:
-        warn(Code.MASK_GAPS, f"{seen}; left as it is")
+        warn(Code.MASK_GAPS, f"{seen}; left as it is", where=where)
         return mask
     raise CaseError(
         Code.MASK_GAPS,
         f"{seen}; contours are missing, or it was drawn on thicker slices. image.fill_gaps = true fills them, "
         f"image.keep_gaps = true takes the parts for separate lesions",
+        where=where,
     )
+
+
+def _tell_skipped(mask: Mask, start: int, where: str) -> None:
+    """Warn where a part of the mask is missing on one slice that another part is drawn on.
+
+    Of its sections on the slices below and above, half at least lie over each other.
+    """
+    skipped: dict[int, int] = {}
+    material = MATERIAL * np.count_nonzero(mask)
+    for middle in range(1, len(mask) - 1):
+        between = mask[middle - 1] & mask[middle + 1] & ~mask[middle]
+        if np.count_nonzero(between) < material or not mask[middle].any():
+            continue
+        below, above = (_largest_held(mask[middle + side], between) for side in (-1, 1))
+        voxels = int(np.count_nonzero(between & below & above))
+        if voxels >= material and voxels >= max(np.count_nonzero(below), np.count_nonzero(above)) / 2:
+            skipped[start + middle] = voxels
+    if skipped:
+        listed = ", ".join(map(str, list(skipped)[:8])) + (", ..." if len(skipped) > 8 else "")
+        warn(
+            Code.MASK_GAPS,
+            f"a part of the mask is missing on {count(len(skipped), 'slice')} ({listed}) between slices that hold it, "
+            f"{count(sum(skipped.values()), 'voxel')}: was a contour forgotten? Used as it is",
+            where=where,
+        )
+
+
+def _largest_held(plane: Mask, between: Mask) -> Mask:
+    """The part of a slice that holds most of the voxels ``between``."""
+    parts, _ = ndimage.label(plane)
+    return np.asarray(parts == np.bincount(parts[between]).argmax())
 
 
 def find_gaps(mask: Mask, spacing_mm: Sequence[float]) -> list[Gap]:
@@ -145,7 +184,7 @@ def _is_cut(parts: NDArray[np.int32], over: Mask, end: int, empty: int, sparse: 
     return bool(long_enough and sections[end] >= BLUNT * sections.max())
 
 
-def _filled(mask: Mask, gaps: Sequence[Gap], box: Sequence[tuple[int, int]]) -> Mask:
+def _filled(mask: Mask, gaps: Sequence[Gap], box: Box) -> Mask:
     whole = mask.copy()
     (first, _), rows, columns = box
     for gap in gaps:

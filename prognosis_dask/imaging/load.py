@@ -170,10 +170,7 @@ def _masked(
 
 
 def _without_gaps(mask: NDArray[np.bool_], case: Case, settings: ImageSection, grid: Grid) -> NDArray[np.bool_]:
-    try:
-        return settle_gaps(mask, grid, fill=settings.fill_gaps, keep=settings.keep_gaps)
-    except CaseError as error:
-        raise CaseError(error.problem.code, error.problem.reason, where=case.mask) from error
+    return settle_gaps(mask, grid, fill=settings.fill_gaps, keep=settings.keep_gaps, where=case.mask)
 
 
 def _check_finite(image: sitk.Image, where: str) -> None:

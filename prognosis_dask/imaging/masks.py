@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from prognosis_dask.cohort.files import FileStamp
 from prognosis_dask.cohort.headers import Point
 from prognosis_dask.cohort.masks import mask_header
-from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.errors import CaseError, Code, collected_warnings, warn
 from prognosis_dask.imaging.labelmap import labelmap_mask
 from prognosis_dask.imaging.roi import Grid
 from prognosis_dask.imaging.rtstruct import rtstruct_mask
@@ -44,11 +44,14 @@ def read_mask(
         file is missing, ``MASK_UNREADABLE`` when it is something else, ``MASK_ONE_VOXEL`` and ``MASK_ONE_SLICE``,
         because three-dimensional features of such a mask have no meaning.
     """
-    try:
-        mask = _read(path, labels, grid, resample=resample, threshold=threshold)
-        _check_extent(mask, one_slice=one_slice)
-    except CaseError as error:
-        raise CaseError(error.problem.code, error.problem.reason, where=str(path)) from error
+    with collected_warnings() as said:
+        try:
+            mask = _read(path, labels, grid, resample=resample, threshold=threshold)
+            _check_extent(mask, one_slice=one_slice)
+        except CaseError as error:
+            raise CaseError(error.problem.code, error.problem.reason, where=str(path)) from error
+    for warning in said:
+        warn(warning.code, warning.reason, where=warning.where or str(path))
     return mask
 
 
