@@ -24,12 +24,14 @@ def cases_of(out: Path, *sources: Path, **section: object) -> list[Case]:
 
 def pair(*names: str) -> tuple[set[tuple[str, str, str, str]], list[Problem]]:
     """(patient, image, mask, roi) of every pair, for files that need not exist."""
-    pairs, _, problems = pair_volumes(
+    paired = pair_volumes(
         [VolumeFile(FileStamp(f"/data/study/{name}", 1, 1), is_mask_name(f"/data/study/{name}")) for name in names]
     )
     short = "/data/study/"
-    found = {(p.patient_id, p.image.file.path[len(short) :], p.mask.file.path[len(short) :], p.roi) for p in pairs}
-    return found, problems
+    found = {
+        (p.patient_id, p.image.file.path[len(short) :], p.mask.file.path[len(short) :], p.roi) for p in paired.pairs
+    }
+    return found, [problem for _, problem in paired.masks]
 
 
 def test_pyradiomics_samples_are_pairs(shared_data: Path, tmp_path: Path) -> None:

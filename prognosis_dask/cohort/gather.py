@@ -169,14 +169,14 @@ def _attach(gathered: Gathered, uid: str, mask: MaskHeader, structure: Structure
 
 
 def _add_volumes(gathered: Gathered, files: Sequence[VolumeFile], rules: Rules) -> None:
-    paired, alone, problems = pair_volumes(files)
-    gathered.problems += problems
-    for pair in paired:
+    paired = pair_volumes(files)
+    gathered.problems += [problem for _, problem in paired.masks]
+    for pair in paired.pairs:
         image = _add_file(gathered, pair.image.file, pair.patient_id, pair.image.modality or pair.mask.modality, rules)
         if image is not None:
             structure = Structure(0, (pair.roi or "mask",))
             image.candidates.append(_label_map(pair.mask.file, structure, (), named=bool(pair.roi)))
-    for patient, volume in alone:
+    for patient, volume in paired.alone:
         _add_file(gathered, volume.file, patient, volume.modality, rules)
 
 

@@ -1,89 +1,27 @@
-"""Images and masks that are paired by their names: NIfTI, NRRD, MetaImage."""
+"""Images and masks that are paired by their names: NIfTI, NRRD, MetaImage.
+
+What tells files apart is never dropped: a mask belongs to an image by the words that say whose it is, its sequence
+included, and where several images are left that are more than the sequences or channels of one scan, that is a problem.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from prognosis_dask.cohort.files import FileStamp
 from prognosis_dask.cohort.headers import VolumeFile
+from prognosis_dask.cohort.names import OTHER_MODALITY, Volume, is_mask_name, modality_of
 from prognosis_dask.errors import Code, Problem
+from prognosis_dask.volumes.files import VOLUME_SUFFIXES
 
-#: File endings of images that carry their own geometry.
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+__all__ = ["OTHER_MODALITY", "VOLUME_SUFFIXES", "Pair", "Volume", "is_mask_name", "modality_of", "pair_volumes"]
 
-_MASK = re.compile(r"(mask|seg|label|roi|contour|gtv)\w*", re.IGNORECASE)
-_ROLE = re.compile(r"(mask|seg|label|roi|contour|image|img|scan|vol)\w*", re.IGNORECASE)
-#: Sequence names as they occur in file names, and the modality each stands for.
-_MODALITIES = {
-    "CT": ("ct",),
-    "MR": ("mr", "mri", "t1", "t1w", "t1c", "t1ce", "t1gd", "t1n", "t2", "t2w", "t2f", "flair", "adc", "dwi"),
-    "PT": ("pt", "pet", "suv"),
-}
-_MODALITY_OF = {token: modality for modality, tokens in _MODALITIES.items() for token in tokens}
-#: DICOM's word for a modality that nothing tells.
-OTHER_MODALITY = "OT"
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A file with what its name says. ``core`` is what is left of the name when its role and sequence are gone."""
-
-    file: FileStamp
-
-    @cached_property
-    def _stem(self) -> str:
-        name = Path(self.file.path).name
-        suffix = max((s for s in VOLUME_SUFFIXES if name.lower().endswith(s)), key=len, default="")
-        return name[: len(name) - len(suffix)]
-
-    @cached_property
-    def tokens(self) -> list[str]:
-        """The words of the name."""
-        return [token for token in re.split(r"[^A-Za-z0-9]+", self._stem) if token]
-
-    @cached_property
-    def is_mask(self) -> bool:
-        """By its own name, or by the name of a folder that says nothing else (``masks/``, ``labelsTr/``)."""
-        if any(_MASK.fullmatch(token) for token in self.tokens):
-            return True
-        return any(_is_role_folder(part) and _MASK.match(part) for part in Path(self.file.path).parts[-3:-1])
-
-    @cached_property
-    def folder(self) -> tuple[str, ...]:
-        """The folder, without those that only say "images" or "masks"; shared by what belongs together."""
-        parts = Path(self.file.path).parts[:-1]
-        return (*parts[:-2], *(part for part in parts[-2:] if not _is_role_folder(part)))
-
-    @cached_property
-    def core(self) -> tuple[str, ...]:
-        """The words that say whose it is, in lower case."""
-        plain = (token.lower() for token in self.tokens if not _ROLE.fullmatch(token) and not _MASK.fullmatch(token))
-        return tuple(token for token in plain if token not in _MODALITY_OF)
-
-    @cached_property
-    def modality(self) -> str:
-        """CT, MR or PT where the name says so, else nothing."""
-        return next((_MODALITY_OF[token.lower()] for token in self.tokens if token.lower() in _MODALITY_OF), "")
-
-    @cached_property
-    def patient(self) -> str:
-        """The name as written, without role and sequence at its ends; the folder's name when nothing is left."""
-        parts = re.split(r"([^A-Za-z0-9]+)", self._stem)
-        while parts and self._says_nothing(parts[-1]):
-            parts.pop()
-        while parts and self._says_nothing(parts[0]):
-            parts.pop(0)
-        return "".join(parts) or (self.folder[-1] if self.folder else "unnamed")
-
-    @staticmethod
-    def _says_nothing(token: str) -> bool:
-        word = token.strip("_-. ").lower()
-        return not word or word in _MODALITY_OF or bool(_ROLE.fullmatch(word) or _MASK.fullmatch(word))
+#: nnU-Net numbers the channels of an image: ``case_001_0000``.
+_CHANNEL = re.compile(r"0\d{3}")
+Folder = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -96,103 +34,210 @@ class Pair:
     roi: str
 
 
-def modality_of(word: str) -> str:
-    """CT, MR or PT for a modality's or a sequence's name, else nothing.
+@dataclass(frozen=True)
+class Paired:
+    """What became of image files and their masks.
 
-    >>> modality_of("PET"), modality_of("T1c"), modality_of("US")
-    ('PT', 'MR', '')
+    Attributes
+    ----------
+    pairs
+        An image and a mask each.
+    alone
+        Images without a mask, with their patient.
+    masks
+        Masks without an image file, each with the problem that this is unless it belongs to a DICOM series.
     """
-    return _MODALITY_OF.get(word.strip().lower(), "")
+
+    pairs: list[Pair] = field(default_factory=list)
+    alone: list[tuple[str, Volume]] = field(default_factory=list)
+    masks: list[tuple[Volume, Problem]] = field(default_factory=list)
 
 
-def is_mask_name(path: str) -> bool:
-    """Whether a file's name, or its folder's, says that it is a mask.
-
-    >>> is_mask_name("/data/P1/ct.nii.gz"), is_mask_name("/data/P1/GTV-1.nrrd"), is_mask_name("/data/labelsTr/P1.nii")
-    (False, True, True)
-    """
-    return Volume(FileStamp(path, 0, 0)).is_mask
-
-
-def pair_volumes(files: Sequence[VolumeFile]) -> tuple[list[Pair], list[tuple[str, Volume]], list[Problem]]:
+def pair_volumes(files: Sequence[VolumeFile]) -> Paired:
     """Pair images with masks by name and folder.
 
     Within one folder (``images/`` and ``masks/`` beside each other count as one) a mask belongs to the images of the
-    same name; else to those whose name begins like its own, or the other way round; else to the only image there.
-    Whether they lie on one grid is seen when they are read.
-
-    Returns the pairs, the images without a mask with their patient, and the problems.
+    same name, else of the same number (``img0001``, ``label0001``); else to those whose name begins like its own, or
+    the other way round; else, where one of the two names says nothing of the patient, to the only image there. Without
+    an image in its folder it belongs to those in the folder above, or to those of its name anywhere. Several images are
+    a mask's only as sequences or channels of one scan, and a mask that names its sequence has that one alone. Whether
+    they lie on one grid is seen when they are read.
     """
-    volumes = [Volume(header.file) for header in files]
-    images: dict[tuple[str, ...], list[Volume]] = defaultdict(list)
-    for volume in volumes:
-        if not volume.is_mask:
-            images[volume.folder].append(volume)
-    patients = _patients(images)
-    pairs: list[Pair] = []
-    problems: list[Problem] = []
-    for mask in (volume for volume in volumes if volume.is_mask):
-        found, problem = _images_of(mask, images.get(mask.folder, []))
+    images, masks = _sorted_out([Volume(header.file) for header in files])
+    groups: dict[Folder, list[Volume]] = defaultdict(list)
+    for image in images:
+        groups[image.folder].append(image)
+    patients = _patients(groups)
+    paired = Paired()
+    for mask in masks:
+        found, problem = _images_of(mask, groups, images)
         if problem is not None:
-            problems.append(problem)
-        pairs += [Pair(image, mask, _patient(image, mask, patients), _roi_name(mask, image)) for image in found]
-    used = {pair.image.file.path for pair in pairs}
-    alone = [v for group in images.values() for v in group if v.file.path not in used]
-    return pairs, [(patients[volume.file.path], volume) for volume in alone], problems
+            paired.masks.append((mask, problem))
+        paired.pairs.extend(
+            Pair(image, mask, _patient(image, mask, patients), roi_name(mask, image)) for image in found
+        )
+    used = {pair.image.file.path for pair in paired.pairs}
+    paired.alone.extend((patients[image.file.path], image) for image in images if image.file.path not in used)
+    return paired
 
 
-def _images_of(mask: Volume, images: list[Volume]) -> tuple[list[Volume], Problem | None]:
-    candidates = [image for image in images if not mask.modality or image.modality in ("", mask.modality)]
-    same = [image for image in candidates if image.core == mask.core]
-    if same:
-        return same, None
-    shared = {image.file.path: _shared_start(image.core, mask.core) for image in candidates}
-    longest = max(shared.values(), default=0)
-    if longest:
-        return [image for image in candidates if shared[image.file.path] == longest], None
-    if len(candidates) == 1:
-        return candidates, None
-    if not candidates:
-        reason = "no image file beside it with a matching name (label maps are not linked to DICOM series)"
-        return [], Problem(Code.MASK_WITHOUT_SERIES, reason, where=mask.file.path)
-    names = ", ".join(sorted(Path(image.file.path).name for image in candidates)[:5])
-    reason = f"its name does not say which of {len(candidates)} images it belongs to ({names}); name them alike"
-    return [], Problem(Code.SERIES_AMBIGUOUS, reason, where=mask.file.path)
-
-
-def _shared_start(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """Number of words of the shorter name when the longer one begins with it, else zero."""
-    length = min(len(one), len(other))
-    return length if one[:length] == other[:length] else 0
-
-
-def _patients(images: dict[tuple[str, ...], list[Volume]]) -> dict[str, str]:
-    """Patient of each image: its name, or its folder's where the same name occurs in several folders."""
-    folders: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    for folder, volumes in images.items():
-        for volume in volumes:
-            folders[volume.patient].add(folder)
-    return {
-        volume.file.path: folder[-1] if len(folders[volume.patient]) > 1 else volume.patient
-        for folder, volumes in images.items()
-        for volume in volumes
-    }
-
-
-def _patient(image: Volume, mask: Volume, patients: dict[str, str]) -> str:
-    # nnU-Net numbers an image's channels (case_001_0000); the mask has the patient's name alone
-    shorter = 0 < len(mask.core) < len(image.core) and patients[image.file.path] == image.patient
-    return mask.patient if shorter else patients[image.file.path]
-
-
-def _roi_name(mask: Volume, image: Volume) -> str:
-    known = set(image.core)
+def roi_name(mask: Volume, image: Volume | None = None, known: frozenset[str] = frozenset()) -> str:
+    """What a mask's name says beside whose it is: words that neither the image's name nor ``known`` has."""
+    known |= {word.folded for word in image.words} | set(image.core) if image is not None else frozenset()
     words = [
-        t for t in mask.tokens if t.lower() not in known and not _ROLE.fullmatch(t) and t.lower() not in _MODALITY_OF
+        word.text
+        for word in mask.words
+        if word.kind in ("id", "numbered", "target", "structure") and not {word.folded, word.number} & known
     ]
     return "-".join(words)
 
 
-def _is_role_folder(name: str) -> bool:
-    tokens = [token for token in re.split(r"[^A-Za-z0-9]+", name) if token]
-    return bool(tokens) and all(_ROLE.fullmatch(token) or _MASK.fullmatch(token) for token in tokens)
+def _sorted_out(volumes: Sequence[Volume]) -> tuple[list[Volume], list[Volume]]:
+    """Images, and masks; ``seg01`` is an image where ``seg01_mask`` is its mask."""
+    certain = {(mask.folder, mask.literal) for mask in volumes if mask.says_mask}
+    images: list[Volume] = []
+    masks: list[Volume] = []
+    for volume in volumes:
+        by_number = volume.is_mask and not volume.says_mask and volume.literal != volume.core
+        is_mask = volume.is_mask and not (by_number and (volume.folder, volume.literal) in certain)
+        (masks if is_mask else images).append(volume)
+    return images, masks
+
+
+def _images_of(
+    mask: Volume, groups: dict[Folder, list[Volume]], images: Sequence[Volume]
+) -> tuple[list[Volume], Problem | None]:
+    near = groups.get(mask.folder) or groups.get(mask.folder[:-1]) or []
+    candidates = [image for image in near if _goes_with(mask, image)]
+    found = _matching(mask, candidates) or (_only_one(mask, candidates) if candidates else [])
+    if not near and any(character.isdigit() for word in mask.core for character in word):
+        found = _matching(mask, [image for image in images if _goes_with(mask, image)])
+    if found and _is_one_scan(found):
+        return found, None
+    if not (found or candidates):
+        reason = "no image, neither a file nor a series, whose name or grid is its own"
+        if near:
+            reason = f"the images beside it are of another sequence ({_listed(near)})"
+        return [], Problem(Code.MASK_WITHOUT_SERIES, reason, where=mask.file.path)
+    several = found or candidates
+    reason = f"its name does not say which of {len(several)} images it belongs to ({_listed(several)}); name them alike"
+    return [], Problem(Code.SERIES_AMBIGUOUS, reason, where=mask.file.path)
+
+
+def _listed(images: Sequence[Volume]) -> str:
+    return ", ".join(sorted(Path(image.file.path).name for image in images)[:5])
+
+
+def _goes_with(mask: Volume, image: Volume) -> bool:
+    """Whether the sequences that both names name are the same, else the modalities."""
+    if mask.sequences and image.sequences:
+        return mask.sequences == image.sequences
+    return not mask.modality or image.modality in ("", mask.modality)
+
+
+def _matching(mask: Volume, images: Sequence[Volume]) -> list[Volume]:
+    """The images whose name is the mask's, by the strictest rule that any meets."""
+    alike: tuple[Callable[[Volume], object], ...] = (
+        lambda image: image.literal == mask.literal,
+        lambda image: image.core and image.core == mask.core,
+    )
+    for rule in alike:
+        found = [image for image in images if rule(image)]
+        if found:
+            return found
+    shared = {image.file.path: _shared_start(image.core, mask.core) for image in images}
+    longest = max(shared.values(), default=0)
+    return [image for image in images if longest and shared[image.file.path] == longest]
+
+
+def _shared_start(image: tuple[str, ...], mask: tuple[str, ...]) -> int:
+    """Number of words of the shorter name when the longer one begins with it, else zero.
+
+    A number that only the mask has, before the word that says what it is, tells of another scan (``P1_2_mask``).
+    """
+    length = min(len(image), len(mask))
+    if image[:length] != mask[:length] or any(word.isdigit() for word in mask[length : length + 1]):
+        return 0
+    return length
+
+
+def _only_one(mask: Volume, images: Sequence[Volume]) -> list[Volume]:
+    """The images of a folder, where nothing in the names contradicts that they are the mask's."""
+    if not mask.core:
+        return list(images)
+    nameless = [image for image in images if not image.core]
+    if nameless:
+        return nameless
+    # words without a number beside images with one, or in a folder of their own below: a structure, no patient
+    structure = not any(character.isdigit() for word in mask.core for character in word)
+    below = [
+        image for image in images if _parent(image) != _parent(mask) and _parent(image) in Path(mask.file.path).parents
+    ]
+    numbered = all(any(c.isdigit() for word in image.core for c in word) for image in images)
+    return list(images) if structure and (numbered or mask.begins_with_role or len(below) == len(images)) else []
+
+
+def _parent(volume: Volume) -> Path:
+    return Path(volume.file.path).parent
+
+
+def _is_one_scan(images: Sequence[Volume]) -> bool:
+    """Whether the images are sequences or channels of one scan, each there once."""
+    names = {(image.folder, _without_channel(image)[0]) for image in images}
+    parts = {(image.sequences, image.modality, _without_channel(image)[1]) for image in images}
+    return len(names) == 1 and len(parts) == len(images)
+
+
+def _without_channel(image: Volume) -> tuple[tuple[str, ...], str]:
+    if len(image.core) > 1 and _CHANNEL.fullmatch(image.core[-1]):
+        return image.core[:-1], image.core[-1]
+    return image.core, ""
+
+
+def _patients(groups: dict[Folder, list[Volume]]) -> dict[str, str]:
+    """Patient of each image: its name; its folder's where it has none, or where the same name is in several folders."""
+    places: dict[str, set[Folder]] = defaultdict(set)
+    names: dict[Folder, set[str]] = defaultdict(set)
+    for folder, images in groups.items():
+        for image in images:
+            places[image.patient].add(folder)
+            names[folder].add(image.patient)
+    found = {}
+    for folder, images in groups.items():
+        for image in images:
+            name, above = image.patient, image.own_folder
+            if not name or (len(places[name]) > 1 and names[folder] == {name} and not name.startswith("sub-")):
+                name = above
+            elif len(places[name]) > 1 and not name.startswith("sub-"):
+                name = f"{above}_{name}"
+            found[image.file.path] = name
+    return _with_parents(groups, found)
+
+
+def _with_parents(groups: dict[Folder, list[Volume]], patients: dict[str, str]) -> dict[str, str]:
+    """Folders of one name without a number (``P1/nifti``, ``P2/nifti``) are told apart by those above."""
+    places: dict[str, set[Folder]] = defaultdict(set)
+    for folder, images in groups.items():
+        for image in images:
+            if patients[image.file.path] == image.own_folder:
+                places[image.own_folder].add(folder)
+    found = dict(patients)
+    for name, folders in places.items():
+        if len(folders) < 2 or any(character.isdigit() for character in name):
+            continue
+        for folder in folders:
+            above = folder[: len(folder) - 1 - folder[::-1].index(name)] if name in folder else ()
+            for image in groups[folder]:
+                if patients[image.file.path] == name and above:
+                    found[image.file.path] = above[-1]
+    return found
+
+
+def _patient(image: Volume, mask: Volume, patients: dict[str, str]) -> str:
+    own = patients[image.file.path]
+    if own != image.patient:
+        return own
+    if image.literal == mask.literal:  # scan01 and scan01_mask: the word is part of the name
+        return image.patient if image.patient.startswith("sub-") else image.patient_literal
+    # nnU-Net numbers an image's channels (case_001_0000); the mask has the patient's name alone
+    return mask.patient if 0 < len(mask.core) < len(image.core) else own

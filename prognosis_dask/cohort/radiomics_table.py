@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prognosis_dask.cohort.clinical import key, read_rows
 from prognosis_dask.cohort.files import FileStamp, stamp
-from prognosis_dask.cohort.pairs import Volume, modality_of
+from prognosis_dask.cohort.names import Volume, modality_of
 from prognosis_dask.errors import Code, JobError, Problem
 
 _PATIENT = ("id", "patient", "patientid")
@@ -76,7 +76,7 @@ def _row(row: dict[str, str], columns: dict[str, str], folder: Path) -> TableRow
     return TableRow(
         image=image.file,
         mask=mask.file,
-        patient_id=cell(*_PATIENT) or image.patient,
+        patient_id=cell(*_PATIENT) or image.patient or image.own_folder,
         modality=modality_of(cell("modality")) or image.modality,
         roi=cell("roi") or (f"label-{int(float(label))}" if label else "mask"),
         label=int(float(label)) if label else 1,
