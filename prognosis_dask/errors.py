@@ -71,6 +71,7 @@ class Code(StrEnum):
     CONTOURS_DROPPED = "contours-dropped"
     CONTOURS_AMBIGUOUS = "contours-ambiguous"
     MASK_GAPS = "mask-gaps"
+    MASK_LABELS_MERGED = "mask-labels-merged"
     MASK_ITEM_INVALID = "mask-item-invalid"
     NO_CANDIDATE = "no-candidate"
     # features

@@ -19,7 +19,7 @@ from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import read_listing
 from prognosis_dask.cohort.problems import read_problems
-from prognosis_dask.cohort.sequences import sequence_of
+from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.deep.grade_file import read_trained
 from prognosis_dask.errors import CaseError, JobError, StatisticsError
 from prognosis_dask.grade import make_volumes

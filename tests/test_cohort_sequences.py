@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import read_cases, write_cases
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.sequences import sequence_of
+from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.job import CohortSection
 
 RULES = CohortSection(sequences=True, modalities=("MR",))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from prognosis_dask.errors import Code
+from prognosis_dask.errors import Code, collected_warnings
 from prognosis_dask.imaging.masks import read_mask
 from prognosis_dask.imaging.roi import Grid
 from prognosis_dask.imaging.volume import volume_grid
@@ -33,7 +33,8 @@ def saved(image: sitk.Image, path: Path) -> Path:
 
 
 def read(path: Path, *labels: int, grid: Grid = GRID, resample: bool = False) -> np.ndarray:
-    return read_mask(path, labels, grid, resample=resample)
+    with collected_warnings():  # that labels are taken together where none is named is a test of its own
+        return read_mask(path, labels, grid, resample=resample)
 
 
 def code_of(path: Path, *labels: int, grid: Grid = GRID, resample: bool = False) -> Code:
@@ -177,7 +178,9 @@ def test_shares_need_a_threshold(tmp_path: Path, scale: float) -> None:
 def test_a_threshold_leaves_whole_labels_as_they_are(tmp_path: Path) -> None:
     path = saved(image_of(LABELS), tmp_path / "m.nrrd")
     np.testing.assert_array_equal(read_mask(path, (2,), GRID, resample=False, threshold=0.5), LABELS == 2)
-    np.testing.assert_array_equal(read_mask(path, (), GRID, resample=False, threshold=0.5), LABELS != 0)
+    with collected_warnings() as said:
+        np.testing.assert_array_equal(read_mask(path, (), GRID, resample=False, threshold=0.5), LABELS != 0)
+    assert [warning.code for warning in said] == [Code.MASK_LABELS_MERGED]
 
 
 def test_what_is_no_mask_is_not_taken_for_one(tmp_path: Path) -> None:

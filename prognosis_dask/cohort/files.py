@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ def stamp(path: str, *, checksum: bool = False) -> FileStamp:
     file = Path(path)
     parts = [file]
     if file.suffix.lower() in (".mhd", ".nhdr"):
-        beside = (p for p in file.parent.glob(f"{file.stem}.*") if p != file and ".raw" in p.name.lower())
+        beside = (p for p in file.parent.glob(f"{file.stem}.*") if p != file and re.search(r"\.z?raw", p.name.lower()))
         parts += sorted(part for part in beside if part.is_file())
     states = [part.stat() for part in parts]
     if not stat.S_ISREG(states[0].st_mode):

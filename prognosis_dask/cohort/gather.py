@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.cohort.collections import Rules
 from prognosis_dask.cohort.files import FileStamp
 from prognosis_dask.cohort.headers import Header, ImageHeader, MaskHeader, Structure, VolumeFile
+from prognosis_dask.cohort.label_candidates import candidate, label_candidates, short_path
 from prognosis_dask.cohort.linking import Catalogue
 from prognosis_dask.cohort.listing import SeriesListing
-from prognosis_dask.cohort.pairs import OTHER_MODALITY, pair_volumes
+from prognosis_dask.cohort.pairs import OTHER_MODALITY, pair_volumes, roi_name
 from prognosis_dask.cohort.radiomics_table import TableRow
 from prognosis_dask.cohort.rois import Candidate
 from prognosis_dask.cohort.series import group_series
+from prognosis_dask.cohort.volume_links import link_volumes
 from prognosis_dask.errors import CaseError, Code, Problem
 
 
@@ -54,15 +55,6 @@ class Image:
         return f"{self.file.bytes} {self.file.modified_ns}" if self.file else ""
 
 
-def short_path(path: str) -> str:
-    """File and folder, without what lies above.
-
-    >>> short_path("/data/P1/mask.nii.gz")
-    'P1/mask.nii.gz'
-    """
-    return "/".join(Path(path).parts[-2:])
-
-
 @dataclass
 class Gathered:
     """All images, what could not be brought together, and how many masks only geometry could place."""
@@ -75,18 +67,18 @@ class Gathered:
 def gather(headers: Sequence[Header], rows: Iterable[TableRow], rules: Rules) -> Gathered:
     """Link masks to series, pair files by name, and take a table's rows as they are."""
     gathered = Gathered(problems=[header for header in headers if isinstance(header, Problem)])
-    _add_dicom(gathered, headers, rules)
-    _add_volumes(gathered, [header for header in headers if isinstance(header, VolumeFile)], rules)
+    listings = _add_dicom(gathered, headers, rules)
+    _add_volumes(gathered, [header for header in headers if isinstance(header, VolumeFile)], listings, rules)
     for row in rows:
         image = _add_file(gathered, row.image, row.patient_id, row.modality, rules)
         if image is not None:
             structure = Structure(row.label, (row.roi,))
-            found = _label_map(row.mask, structure, (row.label,), named=False)
+            found = candidate(row.mask, structure, (row.label,), named=False)
             image.candidates.append(replace(found, covariates=row.covariates))
     return gathered
 
 
-def _add_dicom(gathered: Gathered, headers: Sequence[Header], rules: Rules) -> None:
+def _add_dicom(gathered: Gathered, headers: Sequence[Header], rules: Rules) -> list[SeriesListing]:
     listings, problems = group_series(header for header in headers if isinstance(header, ImageHeader))
     gathered.problems += problems
     for listing in listings:
@@ -96,6 +88,7 @@ def _add_dicom(gathered: Gathered, headers: Sequence[Header], rules: Rules) -> N
     catalogue = Catalogue(listings, _unusable(headers))
     for mask in _once(gathered, [header for header in headers if isinstance(header, MaskHeader)]):
         _link(gathered, catalogue, mask, rules)
+    return listings
 
 
 def _unusable(headers: Iterable[Header]) -> dict[str, str]:
@@ -168,20 +161,26 @@ def _attach(gathered: Gathered, uid: str, mask: MaskHeader, structure: Structure
         image.candidates.append(Candidate(mask.file, mask.sop_uid, mask.kind, structure, (structure.number,)))
 
 
-def _add_volumes(gathered: Gathered, files: Sequence[VolumeFile], rules: Rules) -> None:
+def _add_volumes(
+    gathered: Gathered, files: Sequence[VolumeFile], listings: Sequence[SeriesListing], rules: Rules
+) -> None:
+    """Pair image files with masks by name; masks that no image file belongs to are looked for among the series."""
+    headers = {file.file.path: file for file in files}
     paired = pair_volumes(files)
-    gathered.problems += [problem for _, problem in paired.masks]
+    asked = bool(rules.roi)
     for pair in paired.pairs:
         image = _add_file(gathered, pair.image.file, pair.patient_id, pair.image.modality or pair.mask.modality, rules)
         if image is not None:
-            structure = Structure(0, (pair.roi or "mask",))
-            image.candidates.append(_label_map(pair.mask.file, structure, (), named=bool(pair.roi)))
+            image.candidates += label_candidates(headers[pair.mask.file.path], pair.roi, asked=asked)
     for patient, volume in paired.alone:
         _add_file(gathered, volume.file, patient, volume.modality, rules)
-
-
-def _label_map(file: FileStamp, structure: Structure, labels: tuple[int, ...], *, named: bool) -> Candidate:
-    return Candidate(file, short_path(file.path), "label map", structure, labels, named)
+    links, problems = link_volumes(paired.masks, [one for one in listings if one.modality in rules.modalities])
+    gathered.problems += problems
+    for link in links:
+        roi = roi_name(link.mask, known=link.known)
+        found = label_candidates(headers[link.mask.file.path], roi, asked=asked)
+        gathered.images[link.listing.key].candidates += found
+        gathered.by_geometry += link.by_geometry
 
 
 def _add_file(gathered: Gathered, file: FileStamp, patient_id: str, modality: str, rules: Rules) -> Image | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prognosis_dask.cohort.files import FileStamp
 from prognosis_dask.errors import Problem
+from prognosis_dask.volumes.segments import Segment
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -164,10 +165,23 @@ class MaskHeader:
 
 @dataclass(frozen=True)
 class VolumeFile:
-    """An image file that carries its own geometry; ``is_mask`` by its name."""
+    """An image file that carries its own geometry.
+
+    Attributes
+    ----------
+    is_mask
+        By its name.
+    segments, present
+        Of a mask whose labels have names: these, and the labels that occur in it.
+    names_from
+        The file beside it that tells the names; None: its own header.
+    """
 
     file: FileStamp
     is_mask: bool
+    segments: tuple[Segment, ...] = ()
+    present: tuple[int, ...] = ()
+    names_from: FileStamp | None = None
 
 
 @dataclass(frozen=True)

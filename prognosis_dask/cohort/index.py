@@ -244,6 +244,7 @@ def _cases(drafts: Sequence[_Draft], names: Sequence[str], together: Sessions, f
     for draft, case_id in zip(drafts, names, strict=True):
         image, chosen, beside = draft.image, draft.selection, _beside(draft, together)
         source = f"{image.digest} {chosen.mask.bytes} {chosen.mask.modified_ns} {chosen.mask.sha256}"
+        source += f" {chosen.names_from.sha256}" if chosen.names_from is not None else ""
         source += "".join(f" {name} {other.digest}" for name, other in beside.items() if other is not image)
         cases.append(
             Case(

@@ -21,7 +21,9 @@ _IMAGE = frozenset(["image", "images", "img", "imgs", "imaging", "scan", "scans"
 #: Target volumes: a mask, and the ROI's name.
 _TARGET = re.compile(r"i?gtv[a-z]{0,4}\d*|ctv\d*|itv\d*|ptv\d*")
 #: Structures that make a file a mask where they end its name (``P1_tumor``).
-_STRUCTURE = frozenset(["tumor", "tumors", "tumour", "tumours", "lesion", "lesions", "nodule", "nodules"])
+STRUCTURE = frozenset(
+    ["tumor", "tumors", "tumour", "tumours", "lesion", "lesions", "nodule", "nodules", "target", "met"]
+)
 #: Parts of a data set, as in ``labelsTr``.
 _SHARE = r"(tr|ts|te|va|val|train|test|training|testing|validation)"
 _GLUED_SHARE = re.compile(rf"({'|'.join(sorted(_MASK | _IMAGE, key=len, reverse=True))}){_SHARE}")
@@ -86,7 +88,7 @@ def words_of(text: str) -> list[Word]:
     found: list[Word] = []
     for match in re.finditer(r"(?:[^\W_]|[\u0300-\u036f])+", text):
         found += _split(match[0], match.start())
-    if len(found) > 1 and found[-1].kind == "id" and found[-1].folded in _STRUCTURE:
+    if len(found) > 1 and found[-1].kind == "id" and found[-1].folded in STRUCTURE:
         found[-1] = Word(found[-1].text, found[-1].start, "structure")
     return found
 

@@ -21,6 +21,9 @@ __all__ = ["OTHER_MODALITY", "VOLUME_SUFFIXES", "Pair", "Volume", "is_mask_name"
 
 #: nnU-Net numbers the channels of an image: ``case_001_0000``.
 _CHANNEL = re.compile(r"0\d{3}")
+_FORMAT = re.compile(
+    r"(nifti|nii|nrrd|mha|mhd|dicom|dcm|data|raw|input|output|orig|original|cropped|resampled|registered)"
+)
 Folder = tuple[str, ...]
 
 
@@ -215,7 +218,7 @@ def _patients(groups: dict[Folder, list[Volume]]) -> dict[str, str]:
 
 
 def _with_parents(groups: dict[Folder, list[Volume]], patients: dict[str, str]) -> dict[str, str]:
-    """Folders of one name without a number (``P1/nifti``, ``P2/nifti``) are told apart by those above."""
+    """Folders that name a format (``P1/nifti``, ``P2/nifti``) are told apart by those above."""
     places: dict[str, set[Folder]] = defaultdict(set)
     for folder, images in groups.items():
         for image in images:
@@ -223,7 +226,7 @@ def _with_parents(groups: dict[Folder, list[Volume]], patients: dict[str, str]) 
                 places[image.own_folder].add(folder)
     found = dict(patients)
     for name, folders in places.items():
-        if len(folders) < 2 or any(character.isdigit() for character in name):
+        if len(folders) < 2 or not _FORMAT.fullmatch(name.casefold()):
             continue
         for folder in folders:
             above = folder[: len(folder) - 1 - folder[::-1].index(name)] if name in folder else ()

@@ -7,6 +7,7 @@ import stat
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prognosis_dask.cohort.files import FileStamp, stamp
@@ -21,9 +22,12 @@ from prognosis_dask.cohort.headers import (
 )
 from prognosis_dask.cohort.masks import mask_header
 from prognosis_dask.cohort.multiframe import ENHANCED, frames_of
-from prognosis_dask.cohort.pairs import VOLUME_SUFFIXES, is_mask_name
+from prognosis_dask.cohort.names import is_mask_name
 from prognosis_dask.cohort.pet_header import pet_header
-from prognosis_dask.errors import Code, Problem
+from prognosis_dask.errors import CaseError, Code, Problem
+from prognosis_dask.volumes.files import VOLUME_SUFFIXES, volume_voxels
+from prognosis_dask.volumes.labels import labels_in
+from prognosis_dask.volumes.segments import named_labels
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -71,12 +75,28 @@ def _read(path: str) -> Sequence[Header]:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - paths travel as text
             return [OtherFile(path, "no regular file")]  # a pipe would keep the reader waiting for ever
         if path.lower().endswith(VOLUME_SUFFIXES):
-            is_mask = is_mask_name(path)
-            return [VolumeFile(stamp(path, checksum=is_mask), is_mask)]
+            return [_volume(path)]
         found = _read_dicom(path)
         return found if isinstance(found, list) else [found]
     except Exception as error:  # pydicom raises almost anything on a damaged file; one file never stops the index
         return [Problem(Code.UNREADABLE_FILE, f"{type(error).__name__}: {error}", where=path)]
+
+
+def _volume(path: str) -> Header:
+    if not is_mask_name(path):
+        return VolumeFile(stamp(path), is_mask=False)
+    file = stamp(path, checksum=True)
+    try:
+        segments, table = named_labels(Path(path))
+    except CaseError as error:
+        return error.problem.of(where=path)
+    if not segments:
+        return VolumeFile(file, is_mask=True)
+    try:
+        present = labels_in(volume_voxels(Path(path)))
+    except CaseError:  # what is wrong with it is told when the case is read
+        return VolumeFile(file, is_mask=True)
+    return VolumeFile(file, True, segments, present, stamp(table, checksum=True) if table else None)
 
 
 def _read_dicom(path: str) -> Header | list[ImageHeader]:

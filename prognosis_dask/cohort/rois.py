@@ -27,7 +27,8 @@ class Candidate:
 
     ``uid`` identifies the mask wherever it lies: SOPInstanceUID, or the name of file and folder.
     ``named``: the structure carries a name of its own, which rules apply to. A label map called ``mask.nii.gz`` does
-    not. ``labels`` is what :class:`~prognosis_dask.cohort.case.Case` calls labels.
+    not. ``labels`` is what :class:`~prognosis_dask.cohort.case.Case` calls labels. ``names_from``: the file beside the
+    mask that tells the names of its labels, if any.
     """
 
     mask: FileStamp
@@ -37,6 +38,7 @@ class Candidate:
     labels: tuple[int, ...]
     named: bool = True
     covariates: dict[str, str] = field(default_factory=dict, hash=False)
+    names_from: FileStamp | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Selection:
     name: str
     labels: tuple[int, ...]
     covariates: dict[str, str] = field(default_factory=dict, hash=False)
+    names_from: FileStamp | None = None
 
 
 def select(
@@ -172,6 +175,8 @@ def _useless(name: str, candidate: Candidate) -> Problem:
         return Problem(fault.code, f"{name!r}: {fault.reason}", where=candidate.mask.path)
     if candidate.kind == "SEG":
         return Problem(Code.MASK_EMPTY, f"the segment {name!r} has no frame", where=candidate.mask.path)
+    if candidate.kind == "label map":
+        return Problem(Code.MASK_EMPTY, f"the segment {name!r} has no voxel", where=candidate.mask.path)
     reason = f"{name!r} is named in the mask, but has no contour that encloses anything"
     return Problem(Code.ROI_WITHOUT_CONTOUR, reason, where=candidate.mask.path)
 
@@ -197,4 +202,4 @@ def _selection(found: Iterable[tuple[str, Candidate]]) -> Selection:
     first = hits[0][1]
     name = "+".join(dict.fromkeys(name for name, _ in hits))
     labels = tuple(sorted({label for _, candidate in hits for label in candidate.labels}))
-    return Selection(first.mask, first.uid, first.kind, name, labels, first.covariates)
+    return Selection(first.mask, first.uid, first.kind, name, labels, first.covariates, first.names_from)

@@ -8,21 +8,12 @@ from numpy.typing import NDArray
 
 from prognosis_dask.counting import count
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.volumes.grid import Grid, steps_of
+from prognosis_dask.volumes.grid import SAME_VOXEL, Grid, lattice, steps_of, to_index
 
-__all__ = ["image_on", "place", "resample_nearest", "steps_of", "to_index"]
+__all__ = ["SAME_VOXEL", "image_on", "place", "resample_nearest", "steps_of", "to_index"]
 
-#: Voxel centres that lie closer than this, in voxels, are the same: nearest-neighbour resampling would move nothing.
-SAME_VOXEL = 0.1
 #: Voxels that a resampled mask is moved by, so that centres half-way between two of its voxels all choose alike.
 HALF_WAY = 1e-3
-
-
-def to_index(grid: Grid, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Continuous (x, y, z) indices of ``points``, (n, 3) in mm; integers are voxel centres."""
-    offsets = np.asarray(points, dtype=np.float64) - np.asarray(grid.origin)
-    index: NDArray[np.float64] = np.linalg.solve(steps_of(grid), offsets.T).T
-    return index
 
 
 def place(
@@ -50,18 +41,12 @@ def place(
         ``MASK_OTHER_GRID`` when the block's voxel centres are not the grid's, ``MASK_OUTSIDE`` when set voxels lie
         outside the grid.
     """
-    start = to_index(grid, first_mm[None])[0]
-    axes = np.linalg.solve(steps_of(grid), steps)
-    whole = _signed_permutation(axes)
-    last = np.array(voxels.shape[::-1]) - 1
-    corners = np.stack(np.meshgrid(*[(0, n) for n in last], indexing="ij"), -1).reshape(-1, 3)
-    drift = np.abs(start + corners @ axes.T - np.rint(start) - corners @ whole.T).max()
-    if drift > SAME_VOXEL:
-        raise CaseError(Code.MASK_OTHER_GRID, _other_grid(grid, first_mm, steps, drift))
+    own = lattice(voxels.shape[::-1], first_mm, steps, grid)
+    if own.drift > SAME_VOXEL:
+        raise CaseError(Code.MASK_OTHER_GRID, _other_grid(grid, first_mm, steps, own.drift))
+    whole, low = own.axes, own.low
     source = np.abs(whole).argmax(axis=1)
     block = voxels.transpose(2, 1, 0).transpose(source)
-    ends = np.stack([np.rint(start), np.rint(start) + whole @ last]).astype(int)
-    low = ends.min(axis=0)
     block = np.flip(block, axis=[i for i in range(3) if whole[i, source[i]] < 0])
     clipped_low = np.clip(low, 0, grid.size)
     clipped_high = np.clip(low + block.shape, 0, grid.size)
@@ -74,17 +59,6 @@ def place(
         )
     where = tuple(slice(int(a), int(b)) for a, b in zip(clipped_low, clipped_high, strict=True))
     return inside.transpose(2, 1, 0), where[::-1]
-
-
-def _signed_permutation(axes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The nearest matrix with a single 1 or -1 in each row and column (the identity where there is none)."""
-    nearest: NDArray[np.float64] = np.zeros((3, 3))
-    rows = np.abs(axes).argmax(axis=0)
-    if sorted(rows) != [0, 1, 2]:
-        return np.eye(3)
-    for column, row in enumerate(rows):
-        nearest[row, column] = np.sign(axes[row, column])
-    return nearest
 
 
 def _other_grid(grid: Grid, first_mm: NDArray[np.float64], steps: NDArray[np.float64], drift: float) -> str:

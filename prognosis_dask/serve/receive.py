@@ -10,7 +10,7 @@ from typing import BinaryIO
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from prognosis_dask.cohort.sequences import sequence_of
+from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.serve.errors import RefusedError
 from prognosis_dask.serve.settings import Limits
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from prognosis_dask.cohort.sequences import sequence_of
+from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.counting import count
 from prognosis_dask.serve.errors import RefusedError
 from prognosis_dask.serve.receive import ReceivedFile

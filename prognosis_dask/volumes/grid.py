@@ -13,6 +13,8 @@ from prognosis_dask.errors import CaseError, Code
 #: Furthest, in voxels, that making a grid right-angled may move a voxel of it: nearest-neighbour resampling would move
 #: none. TotalSegmentator's public cases are sheared by 0.01 degrees, which is a fifth of this over 400 mm.
 SHEAR_VOXELS = 0.25
+#: Voxel centres that lie closer than this, in voxels, are the same: nearest-neighbour resampling would move nothing.
+SAME_VOXEL = 0.1
 #: Direction cosines are written with six digits or so: grids nearer to right-angled than this are right-angled.
 COSINE_DIGITS = 1e-5
 
@@ -31,6 +33,60 @@ def steps_of(grid: Grid) -> NDArray[np.float64]:
     """The vectors, in mm, from one voxel to the next: column i belongs to index axis i, in (x, y, z) order."""
     steps: NDArray[np.float64] = np.asarray(grid.direction).reshape(3, 3) * np.asarray(grid.spacing)
     return steps
+
+
+def to_index(grid: Grid, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Continuous (x, y, z) indices of ``points``, (n, 3) in mm; integers are voxel centres."""
+    offsets = np.asarray(points, dtype=np.float64) - np.asarray(grid.origin)
+    index: NDArray[np.float64] = np.linalg.solve(steps_of(grid), offsets.T).T
+    return index
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Where a block of voxels lies among those of a grid.
+
+    Attributes
+    ----------
+    drift
+        How far, in voxels of the grid, a voxel centre of the block is from one of the grid at most; beyond
+        :data:`SAME_VOXEL` it is another lattice.
+    axes
+        (3, 3): a 1 or -1 in each row and column: which axis of the block is which of the grid, and its direction.
+    low, size
+        (x, y, z) index of the block's first voxel in the grid's order, and its extent there.
+    """
+
+    drift: float
+    axes: NDArray[np.float64]
+    low: NDArray[np.int_]
+    size: NDArray[np.int_]
+
+
+def lattice(size: tuple[int, ...], first_mm: NDArray[np.float64], steps: NDArray[np.float64], grid: Grid) -> Lattice:
+    """Place a block of ``size`` (x, y, z) voxels, whose first centre is at ``first_mm``, in a grid.
+
+    ``steps``: (3, 3), mm; columns are the vectors from one column, row and slice of the block to the next.
+    """
+    start = to_index(grid, first_mm[None])[0]
+    axes = np.linalg.solve(steps_of(grid), steps)
+    whole = _signed_permutation(axes)
+    last = np.array(size) - 1
+    corners = np.array(list(itertools.product(*((0, n) for n in last))))
+    drift = float(np.abs(start + corners @ axes.T - np.rint(start) - corners @ whole.T).max())
+    ends = np.stack([np.rint(start), np.rint(start) + whole @ last]).astype(int)
+    return Lattice(drift, whole, ends.min(axis=0), np.ptp(ends, axis=0) + 1)
+
+
+def _signed_permutation(axes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The nearest matrix with a single 1 or -1 in each row and column (the identity where there is none)."""
+    nearest: NDArray[np.float64] = np.zeros((3, 3))
+    rows = np.abs(axes).argmax(axis=0)
+    if sorted(rows) != [0, 1, 2]:
+        return np.eye(3)
+    for column, row in enumerate(rows):
+        nearest[row, column] = np.sign(axes[row, column])
+    return nearest
 
 
 def is_right_angled(grid: Grid) -> bool:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.errors import CaseError, Code, warn
 
 #: How far a label may lie from a whole number: conversions leave 1.0000001, interpolation leaves anything.
 WHOLE = 1e-3
 #: Most labels that are taken together as one mask where nobody says which: beyond, a file is an anatomy, a smoothed
 #: mask from 0 to 255, or an image.
 MOST_TOGETHER = 20
+#: A label of an overlapping layer (Slicer's ``.seg.nrrd``) is this times the layer's number, from zero, plus the value
+#: there: layer 0, which pyradiomics reads by default, keeps its values.
+LAYER = 1000
 #: Largest factor by which interpolation may carry shares beyond their ends.
 OVERSHOOT = 1.25
 
@@ -45,6 +48,11 @@ def chosen_voxels(values: NDArray[np.generic], labels: tuple[int, ...], threshol
             f"(dataset.json or a table beside the file, or a table of cases with Label), or set image.mask_threshold "
             f"where they are shares",
         )
+    warn(
+        Code.MASK_LABELS_MERGED,
+        f"the labels {_some(present)} were taken together as one ROI, because nothing says which is which; name them "
+        f"in a table beside the file",
+    )
     return _not_everywhere(np.isin(values, present[np.rint(present) != 0].astype(values.dtype)))
 
 
@@ -56,22 +64,25 @@ def present_values(values: NDArray[np.generic]) -> NDArray[np.float64]:
     CaseError
         ``MASK_UNREADABLE`` where one is not finite.
     """
-    found = np.unique(values)
+    found = np.unique(values[values != 0])  # a hundred times faster than sorting the zeros too
     if not np.isfinite(found).all():
         bad = int(np.count_nonzero(~np.isfinite(values)))
         raise CaseError(Code.MASK_UNREADABLE, f"voxels that are not finite: {bad}; labels are whole numbers")
-    present: NDArray[np.float64] = found[found != 0].astype(np.float64)
+    present: NDArray[np.float64] = found.astype(np.float64)
     return present
 
 
 def labels_in(values: NDArray[np.generic]) -> tuple[int, ...]:
-    """The labels of a label map, in order; empty where its values are none.
+    """The labels of a label map, in order; empty where its values are none. Layers count as :data:`LAYER` says.
 
     Raises
     ------
     CaseError
         As :func:`present_values`.
     """
+    if values.ndim == 4:
+        layers = range(values.shape[-1])
+        return tuple(LAYER * layer + label for layer in layers for label in labels_in(values[..., layer]))
     present = present_values(values)
     if not _are_whole(present) or (len(present) and present[0] < 0):
         return ()

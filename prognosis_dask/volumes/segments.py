@@ -17,12 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.volumes.labels import LAYER
 from prognosis_dask.volumes.nifti import is_nifti
 from prognosis_dask.volumes.streams import nrrd_header
-
-#: A label of an overlapping layer (Slicer's ``.seg.nrrd``) is this times the layer's number, from zero, plus the value
-#: there: layer 0, which pyradiomics reads by default, keeps its values.
-LAYER = 1000
 
 _TABLES = (".json", ".txt", ".csv", ".tsv", ".label", ".lbl", ".ctbl")
 _NUMBERS = ("label", "labelvalue", "value", "index", "labelid", "labelnumber", "number", "id", "no", "idx")

@@ -1,0 +1,235 @@
+"""Label maps (NIfTI, NRRD, MetaImage) drawn on a DICOM series: linked by the patient in their names and by grid."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prognosis_dask.cohort.listing import SeriesListing
+from prognosis_dask.cohort.names import STRUCTURE, Volume, composed, words_of
+from prognosis_dask.cohort.planes import dot, most_common_orientation, slice_normal
+from prognosis_dask.cohort.sequence_names import sequence_of
+from prognosis_dask.counting import count
+from prognosis_dask.errors import CaseError, Code, Problem
+from prognosis_dask.volumes.files import volume_grid
+from prognosis_dask.volumes.grid import SAME_VOXEL, Grid, lattice, steps_of
+
+#: Folders above a mask in which a patient's name is looked for.
+_FOLDERS = 4
+_UID = re.compile(r"\d+(?:\.\d+){5,}")
+
+
+@dataclass(frozen=True)
+class VolumeLink:
+    """A label map, the series that it was drawn on, and the words of its name that are the patient's.
+
+    ``by_geometry``: its grid chose among several series; ``certain``: names or folders chose the patient.
+    """
+
+    mask: Volume
+    listing: SeriesListing
+    known: frozenset[str]
+    by_geometry: bool
+    certain: bool
+
+
+def link_volumes(
+    masks: Sequence[tuple[Volume, Problem]], listings: Sequence[SeriesListing]
+) -> tuple[list[VolumeLink], list[Problem]]:
+    """Find the one series of each label map that no image file belongs to.
+
+    Candidates are the series that the file's or its folders' names mean: by SeriesInstanceUID, by PatientID, by a
+    folder that both share, by modality and sequence; all, where names say nothing. The label map must lie on the
+    lattice of exactly one of them, in any order and direction of the axes; the same extent goes before
+    a part of it. A mask that names one series, but has another grid, is a problem that says so.
+
+    Returns
+    -------
+    The links, and the problems: those that come with the masks where no series is of a wanted modality, else
+    ``MASK_WITHOUT_SERIES``, ``MASK_OTHER_GRID``, ``SERIES_AMBIGUOUS`` or what is wrong with the file.
+    """
+    if not listings:
+        return [], [problem for _, problem in masks]
+    search = _Search(listings)
+    links: list[VolumeLink] = []
+    problems: list[Problem] = []
+    for mask, before in masks:
+        try:
+            links.append(search.series_of(mask))
+        except CaseError as error:
+            found = error.problem.of(where=mask.file.path)
+            # several image files that it may belong to are nearer to the truth than no series
+            nearer = before.code is Code.SERIES_AMBIGUOUS and found.code is Code.MASK_WITHOUT_SERIES
+            problems.append(before if nearer else found)
+    return _without_strangers(links, problems)
+
+
+def listing_grid(listing: SeriesListing) -> Grid | None:
+    """The grid that the slices' headers describe, gaps closed; None for a single slice, or one without a size."""
+    orientation = most_common_orientation(s.orientation for s in listing.slices)
+    alike = [
+        s for s in listing.slices if max(abs(a - b) for a, b in zip(s.orientation, orientation, strict=True)) < 1e-3
+    ]
+    normal = slice_normal(orientation)
+    ordered = sorted(alike, key=lambda s: dot(normal, s.position))
+    heights = np.array([dot(normal, s.position) for s in ordered])
+    gaps = np.diff(heights)
+    gaps = gaps[gaps > 1e-3]
+    if not len(gaps):
+        return None
+    slices = int(np.rint((heights[-1] - heights[0]) / np.median(gaps))) + 1
+    first = ordered[0]
+    axes = np.array([orientation[:3], orientation[3:], normal]).T
+    return Grid(
+        (first.size[1], first.size[0], slices),
+        (first.pixel_spacing[1], first.pixel_spacing[0], float(heights[-1] - heights[0]) / (slices - 1)),
+        first.position,
+        tuple(axes.ravel().tolist()),
+    )
+
+
+def fits(own: Grid, image: Grid) -> str:
+    """``same`` or ``part``: whether a label map's grid is an image's in any axis order, or on its lattice; or nothing.
+
+    >>> image = Grid((4, 4, 4), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    >>> fits(Grid((4, 4, 4), (1.0, 1.0, 2.0), (3.0, 0.0, 0.0), (-1, 0, 0, 0, 1, 0, 0, 0, 1)), image)
+    'same'
+    """
+    try:
+        placed = lattice(own.size, np.asarray(own.origin), steps_of(own), image)
+    except np.linalg.LinAlgError:
+        return ""
+    size = np.asarray(image.size)
+    if placed.drift > SAME_VOXEL or (placed.low >= size).any() or (placed.low + placed.size <= 0).any():
+        return ""
+    return "same" if (placed.low == 0).all() and (placed.size == size).all() else "part"
+
+
+class _Search:
+    """The series of a cohort, by what a file's name may say of them."""
+
+    def __init__(self, listings: Sequence[SeriesListing]) -> None:
+        self._listings = listings
+        self._grids = {listing.key: listing_grid(listing) for listing in listings}
+        self._words = {one.patient_id: [w.folded for w in words_of(composed(one.patient_id))] for one in listings}
+
+    def series_of(self, mask: Volume) -> VolumeLink:
+        """The series of one label map; raises CaseError as :func:`link_volumes` lists."""
+        own = volume_grid(Path(mask.file.path), layers=True)
+        named, known = self._named(mask)
+        certain = len({one.patient_id for one in named}) < len(self._words)
+        candidates = _of_sequence(mask, named)
+        if not candidates:
+            raise CaseError(
+                Code.MASK_WITHOUT_SERIES,
+                f"no {mask.modality} series {'of the sequence that it names ' if mask.sequences else ''}is there; "
+                f"{_listed(named)}",
+            )
+        fitting = {one.key: fits(own, grid) for one in candidates if (grid := self._grids[one.key]) is not None}
+        for kind in ("same", "part"):
+            found = [one for one in candidates if fitting.get(one.key) == kind]
+            if len(found) == 1:
+                return VolumeLink(mask, found[0], known, by_geometry=len(candidates) > 1, certain=certain)
+            if found:
+                raise CaseError(
+                    Code.SERIES_AMBIGUOUS,
+                    f"{len(found)} series have its grid, and its name does not say which: {_listed(found)}; put the "
+                    f"PatientID, or the SeriesInstanceUID, into the file's or its folder's name",
+                )
+        raise self._other_grid(own, candidates)
+
+    def _other_grid(self, own: Grid, candidates: Sequence[SeriesListing]) -> CaseError:
+        seen = f"its grid ({_told(own)}) is that of none of {len(candidates)} series"
+        if len(candidates) > 1:
+            return CaseError(Code.MASK_WITHOUT_SERIES, f"{seen}: {_listed(candidates)}")
+        grid = self._grids[candidates[0].key]
+        told = _told(grid) if grid else "a single slice"
+        reason = f"its grid ({_told(own)}) is not that of the series that its name means ({told})"
+        advice = "; resample it onto the series first (nearest neighbour)"
+        return CaseError(Code.MASK_OTHER_GRID, f"{reason}: {_listed(candidates)}{advice}")
+
+    def _named(self, mask: Volume) -> tuple[Sequence[SeriesListing], frozenset[str]]:
+        """The series that the file's or its folders' names mean, and the words for it; all where they mean none."""
+        path = composed(mask.file.path)
+        uids = set(_UID.findall(path))
+        by_uid = [listing for listing in self._listings if listing.series_uid in uids]
+        if by_uid:
+            return by_uid, frozenset(word.folded for uid in uids for word in words_of(uid))
+        parts = [*Path(path).parts[-1 - _FOLDERS : -1], Path(path).name]
+        spoken = [[word.folded for word in words_of(part)] for part in parts]
+        scores = {
+            patient: sum(map(len, words))
+            for patient, words in self._words.items()
+            if words and any(_within(words, part) for part in spoken)
+        }
+        best = {patient for patient, score in scores.items() if score == max(scores.values())}
+        if not best and len(mask.core) == 1 and mask.core[0].isdigit():  # PANCREAS_0001 and label0001
+            best = {patient for patient, words in self._words.items() if words[-1:] == [mask.core[0]]}
+        if best:
+            known = frozenset(word for patient in best for word in self._words[patient])
+            return [listing for listing in self._listings if listing.patient_id in best], known
+        return self._nearest(path), frozenset()
+
+    def _nearest(self, path: str) -> Sequence[SeriesListing]:
+        """The series in the folder that is most the mask's own."""
+        own = Path(path).parts[:-1]
+        depth = {one.key: _shared(own, Path(composed(one.root)).parts) for one in self._listings}
+        deepest = max(depth.values())
+        return [one for one in self._listings if depth[one.key] == deepest]
+
+
+def _within(words: Sequence[str], part: Sequence[str]) -> bool:
+    return any(list(part[start : start + len(words)]) == list(words) for start in range(len(part)))
+
+
+def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _of_sequence(mask: Volume, listings: Sequence[SeriesListing]) -> list[SeriesListing]:
+    """Those of the modality and the sequence that the mask's name gives; the latter where the series say theirs."""
+    found = [one for one in listings if mask.modality in ("", one.modality)]
+    if not mask.sequences:
+        return found
+    told = {one.key: sequence_of(one.description) for one in found}
+    return [one for one in found if told[one.key] in mask.sequences] or [one for one in found if not told[one.key]]
+
+
+def _listed(listings: Sequence[SeriesListing]) -> str:
+    shown = "; ".join(
+        f"{one.patient_id} {one.modality} {one.description!r}, {count(len(one.slices), 'slice')}"
+        for one in listings[:3]
+    )
+    return shown + (f" and {len(listings) - 3} more" if len(listings) > 3 else "")
+
+
+def _told(grid: Grid) -> str:
+    size, spacing = " x ".join(map(str, grid.size)), " x ".join(f"{mm:.4g}" for mm in grid.spacing)
+    return f"{size} voxels of {spacing} mm from {[round(mm, 1) for mm in grid.origin]}"
+
+
+def _is_number(word: str) -> bool:
+    """Whether a word may tell one patient from another: it has a digit, and does not number lesions."""
+    plain = word.rstrip("0123456789")
+    return plain != word and plain not in STRUCTURE
+
+
+def _without_strangers(links: list[VolumeLink], problems: list[Problem]) -> tuple[list[VolumeLink], list[Problem]]:
+    """Leave out masks of different patients, by their names, that geometry alone has put on one series."""
+    groups: dict[str, list[VolumeLink]] = defaultdict(list)
+    for link in links:
+        if not link.certain and not link.known and any(map(_is_number, link.mask.core)):
+            groups[link.listing.key].append(link)
+    strangers = [link for group in groups.values() if len({link.mask.core for link in group}) > 1 for link in group]
+    for link in strangers:
+        reason = (
+            f"masks of several names have the grid of one series ({_listed([link.listing])}), and none of them names "
+            f"its patient; put the PatientID into the file's or its folder's name"
+        )
+        problems.append(Problem(Code.SERIES_AMBIGUOUS, reason, where=link.mask.file.path))
+    return [link for link in links if link not in strangers], problems
