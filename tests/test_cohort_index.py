@@ -70,9 +70,15 @@ def test_every_mask_is_linked_to_the_series_in_its_own_folder(sts: Indexed) -> N
     assert sts.summary.by_geometry == 0
 
 
-def test_label_maps_without_an_image_are_listed_not_dropped(sts: Indexed) -> None:
-    assert len(sts.of(Code.MASK_WITHOUT_SERIES)) == 36
-    assert {Path(problem.where).parent.name for problem in sts.problems} == {"nifti"}
+def test_label_maps_of_a_series_give_way_to_its_rtstruct(sts: Indexed) -> None:
+    assert sts.problems == []
+    assert sts.summary.masks == {"RTSTRUCT": 36, "label map": 36}
+
+
+def test_label_maps_without_an_image_are_listed_not_dropped(shared_data: Path, tmp_path: Path) -> None:
+    found = index(tmp_path, *(shared_data / "sts" / patient / "nifti" for patient in ("STS_002", "STS_003")))
+    assert (found.cases, len(found.of(Code.MASK_WITHOUT_SERIES))) == ([], 6)
+    assert {Path(problem.where).parent.name for problem in found.problems} == {"nifti"}
 
 
 def test_slices_are_listed_in_the_order_that_gdcm_sorts_them(sts: Indexed) -> None:
@@ -124,7 +130,7 @@ def test_the_whole_zoo_is_indexed_without_an_exception(shared_data: Path, tmp_pa
 
 def test_layout_names_and_order_of_the_files_do_not_matter(shared_data: Path, tmp_path: Path) -> None:
     sources = [shared_data / "sts" / "STS_002", shared_data / "qin_prostate", shared_data / "rt_utils" / "mock_data"]
-    tree = index(tmp_path / "tree", *sources)
+    tree = index(tmp_path / "tree", *(file for source in sources for file in source.rglob("*.dcm")))
     flat = tmp_path / "flat"
     flat.mkdir()
     files = [file for source in sources for file in source.rglob("*.dcm") if "non_existent" not in file.name]

@@ -40,7 +40,7 @@ class Case:
         tumour on: the brain stage then looks for one.
     labels
         ROI numbers (RTSTRUCT), segment numbers (SEG) or label values of the mask; several are merged.
-        Empty: every non-zero voxel of a label map.
+        Empty: every non-zero voxel of a label map. In layers (``.seg.nrrd``) 1000 times the layer is added.
     time_days, event
         The endpoint; None where it is not known. ``event`` is 1 when it was seen, 0 when censored.
     source
