@@ -279,6 +279,26 @@ LAYOUTS = {
         ("P1.nii", "P1.nii.gz", "P1_mask.nii.gz"),
         alone=("P1.nii", "P1.nii.gz"), problems={"P1_mask.nii.gz": Code.SERIES_AMBIGUOUS},
     ),
+    "masks that are numbered": Layout(
+        ("P1.nii", "P1_seg1.nii", "P1_seg2.nii", "P2.nii", "P2_GTVnodes.nii", "P3/ct.nii", "P3/roi1.nii",
+         "P3/roi2.nii"),
+        {"P1_seg1.nii": one("P1.nii", "P1", "seg1"), "P1_seg2.nii": one("P1.nii", "P1", "seg2"),
+         "P2_GTVnodes.nii": one("P2.nii", "P2", "GTVnodes"), "P3/roi1.nii": one("P3/ct.nii", "P3", "roi1"),
+         "P3/roi2.nii": one("P3/ct.nii", "P3", "roi2")},
+    ),
+    "numbers after a data set's name": Layout(
+        ("BTCV_img0001.nii", "BTCV_img0002.nii", "BTCV_label0001.nii", "BTCV_label0002.nii"),
+        {"BTCV_label0001.nii": one("BTCV_img0001.nii", "BTCV_img0001"),
+         "BTCV_label0002.nii": one("BTCV_img0002.nii", "BTCV_img0002")},
+    ),
+    "folders of sequences": Layout(
+        ("T1/P1.nii", "T2/P1.nii", "T1_masks/P1.nii", "T2_masks/P1.nii"),
+        {"T1_masks/P1.nii": one("T1/P1.nii", "P1"), "T2_masks/P1.nii": one("T2/P1.nii", "P1")},
+    ),
+    "the word for masks first": Layout(
+        ("CT_P1.nii", "mask_P1.nii", "CT_P2.nii", "mask_P2.nii"),
+        {"mask_P1.nii": one("CT_P1.nii", "P1"), "mask_P2.nii": one("CT_P2.nii", "P2")},
+    ),
     "lesions that are numbered": Layout(
         ("P1/T1.nii", "P1/T1_mask_1.nii", "P1/T1_mask_2.nii"),
         {"P1/T1_mask_1.nii": one("P1/T1.nii", "P1", "1"), "P1/T1_mask_2.nii": one("P1/T1.nii", "P1", "2")},

@@ -19,7 +19,7 @@ _MASK = frozenset((
 ))  # fmt: skip
 _IMAGE = frozenset(["image", "images", "img", "imgs", "imaging", "scan", "scans", "vol", "vols", "volume", "volumes"])
 #: Target volumes: a mask, and the ROI's name.
-_TARGET = re.compile(r"i?gtv[a-z]{0,4}\d*|ctv\d*|itv\d*|ptv\d*")
+_TARGET = re.compile(r"i?gtv[a-z]*\d*[a-z]?|[cip]tv[np]?\d*")
 #: Structures that make a file a mask where they end its name (``P1_tumor``).
 STRUCTURE = frozenset(
     ["tumor", "tumors", "tumour", "tumours", "lesion", "lesions", "nodule", "nodules", "target", "met"]
@@ -187,6 +187,11 @@ class Volume:
     def core(self) -> tuple[str, ...]:
         """The same with the number alone of words such as ``img0001`` and ``label0001``."""
         return tuple(word.number for word in self._identity)
+
+    @cached_property
+    def mask_numbers(self) -> frozenset[str]:
+        """Numbers stuck to words for masks (``P1_seg2``): a lesion's, where no image has them."""
+        return frozenset(word.number for word in self.words[1:] if _is_numbered_mask(word))
 
     @cached_property
     def _identity(self) -> list[Word]:

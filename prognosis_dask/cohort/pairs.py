@@ -148,20 +148,20 @@ def _matching(mask: Volume, images: Sequence[Volume]) -> list[Volume]:
         found = [image for image in images if rule(image)]
         if found:
             return found
-    shared = {image.file.path: _shared_start(image.core, mask.core) for image in images}
+    shared = {image.file.path: _shared_start(image.core, mask) for image in images}
     longest = max(shared.values(), default=0)
     return [image for image in images if longest and shared[image.file.path] == longest]
 
 
-def _shared_start(image: tuple[str, ...], mask: tuple[str, ...]) -> int:
+def _shared_start(image: tuple[str, ...], mask: Volume) -> int:
     """Number of words of the shorter name when the longer one begins with it, else zero.
 
     A number that only the mask has, before the word that says what it is, tells of another scan (``P1_2_mask``).
     """
-    length = min(len(image), len(mask))
-    if image[:length] != mask[:length] or any(word.isdigit() for word in mask[length : length + 1]):
-        return 0
-    return length
+    length = min(len(image), len(mask.core))
+    more = mask.core[length : length + 1]
+    another = any(word.isdigit() and word not in mask.mask_numbers for word in more)
+    return 0 if another or image[:length] != mask.core[:length] else length
 
 
 def _only_one(mask: Volume, images: Sequence[Volume]) -> list[Volume]:
