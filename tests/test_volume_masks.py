@@ -13,7 +13,8 @@ from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.problems import read_problems
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.imaging.load import load_case
-from prognosis_dask.job import CohortSection
+from prognosis_dask.job import CohortSection, ImageSection
+from tests.dicom_helpers import problem_of
 
 PATIENTS = ("STS_002", "STS_015", "STS_041")
 
@@ -112,6 +113,19 @@ def test_a_mask_of_another_patient_is_not_put_on_a_series(shared_data: Path, tmp
     }
 
 
+def test_a_mask_on_another_grid_needs_resampling(
+    drawn: dict[tuple[str, str], Case], shared_data: Path, tmp_path: Path
+) -> None:
+    mask = sitk.ReadImage(str(shared_data / "sts" / "STS_041" / "nifti" / "CT_mask.nii.gz"))
+    sitk.WriteImage(sitk.Expand(mask, (2, 2, 1), sitk.sitkNearestNeighbor), str(tmp_path / "STS_041_mask.nii.gz"))
+    images = [shared_data / "sts" / patient / "CT" / "image" for patient in ("STS_002", "STS_041")]
+    [case], problems = indexed(tmp_path / "out", *images, tmp_path / "STS_041_mask.nii.gz")
+    assert (Code.MASK_OTHER_GRID, "warning") in {(problem.code, problem.severity) for problem in problems}
+    assert problem_of(lambda: load_case(case)) is Code.MASK_OTHER_GRID
+    resampled = sitk.GetArrayFromImage(load_case(case, ImageSection(resample_mask=True))[1])
+    np.testing.assert_array_equal(resampled, arrays(drawn["STS_041", "CT"])[1])
+
+
 def test_series_of_one_grid_need_a_name(shared_data: Path, tmp_path: Path) -> None:
     import pydicom
     from pydicom.uid import generate_uid
@@ -124,7 +138,7 @@ def test_series_of_one_grid_need_a_name(shared_data: Path, tmp_path: Path) -> No
         dataset.PatientID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID = "7", series, generate_uid()
         dataset.save_as(twin / file.name)
     phantom = shared_data / "ibsi" / "ct_phantom"
-    sources = [phantom / "dicom" / "image", twin]
+    sources = [linked(tmp_path, "one", phantom / "dicom" / "image"), twin]
     unnamed = linked(tmp_path, "masks/tumour.nii.gz", phantom / "nifti" / "mask" / "mask.nii.gz")
     cases, problems = indexed(tmp_path / "out1", *sources, unnamed)
     assert cases == []

@@ -181,6 +181,11 @@ def _add_volumes(
         found = label_candidates(headers[link.mask.file.path], roi, asked=asked)
         gathered.images[link.listing.key].candidates += found
         gathered.by_geometry += link.by_geometry
+        if link.other_grid:
+            where, patient = link.mask.file.path, link.listing.patient_id
+            gathered.problems.append(
+                Problem(Code.MASK_OTHER_GRID, link.other_grid, patient, where=where, severity="warning")
+            )
 
 
 def _add_file(gathered: Gathered, file: FileStamp, patient_id: str, modality: str, rules: Rules) -> Image | None:

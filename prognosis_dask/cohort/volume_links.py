@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prognosis_dask.cohort.listing import SeriesListing
 from prognosis_dask.cohort.names import STRUCTURE, Volume, composed, words_of
@@ -17,7 +18,7 @@ from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.counting import count
 from prognosis_dask.errors import CaseError, Code, Problem
 from prognosis_dask.volumes.files import volume_grid
-from prognosis_dask.volumes.grid import SAME_VOXEL, Grid, lattice, steps_of
+from prognosis_dask.volumes.grid import SAME_VOXEL, Grid, lattice, steps_of, to_index
 
 #: Folders above a mask in which a patient's name is looked for.
 _FOLDERS = 4
@@ -28,7 +29,8 @@ _UID = re.compile(r"\d+(?:\.\d+){5,}")
 class VolumeLink:
     """A label map, the series that it was drawn on, and the words of its name that are the patient's.
 
-    ``by_geometry``: its grid chose among several series; ``certain``: names or folders chose the patient.
+    ``by_geometry``: its grid chose among several series; ``certain``: names or folders chose the patient;
+    ``other_grid``: what is to be known where it names the series, but lies on another grid within it.
     """
 
     mask: Volume
@@ -36,6 +38,7 @@ class VolumeLink:
     known: frozenset[str]
     by_geometry: bool
     certain: bool
+    other_grid: str = ""
 
 
 def link_volumes(
@@ -46,7 +49,7 @@ def link_volumes(
     Candidates are the series that the file's or its folders' names mean: by SeriesInstanceUID, by PatientID, by a
     folder that both share, by modality and sequence; all, where names say nothing. The label map must lie on the
     lattice of exactly one of them, in any order and direction of the axes; the same extent goes before
-    a part of it. A mask that names one series, but has another grid, is a problem that says so.
+    a part of it. A mask that names one series and lies in it on another grid is linked, for jobs that resample masks.
 
     Returns
     -------
@@ -110,6 +113,13 @@ def fits(own: Grid, image: Grid) -> str:
     return "same" if (placed.low == 0).all() and (placed.size == size).all() else "part"
 
 
+def _centre_within(own: Grid, image: Grid) -> bool:
+    half = (np.asarray(own.size, dtype=np.float64) - 1) / 2
+    centre: NDArray[np.float64] = np.asarray(own.origin, dtype=np.float64) + steps_of(own) @ half
+    index = to_index(image, centre[None])[0]
+    return bool((index > -0.5).all() and (index < np.asarray(image.size) - 0.5).all())
+
+
 class _Search:
     """The series of a cohort, by what a file's name may say of them."""
 
@@ -141,7 +151,11 @@ class _Search:
                     f"{len(found)} series have its grid, and its name does not say which: {_listed(found)}; put the "
                     f"PatientID, or the SeriesInstanceUID, into the file's or its folder's name",
                 )
-        raise self._other_grid(own, candidates)
+        error = self._other_grid(own, candidates)
+        grid = self._grids[candidates[0].key]
+        if len(candidates) == 1 and (certain or known) and grid is not None and _centre_within(own, grid):
+            return VolumeLink(mask, candidates[0], known, False, certain, error.problem.reason)
+        raise error
 
     def _other_grid(self, own: Grid, candidates: Sequence[SeriesListing]) -> CaseError:
         seen = f"its grid ({_told(own)}) is that of none of {len(candidates)} series"
@@ -149,8 +163,10 @@ class _Search:
             return CaseError(Code.MASK_WITHOUT_SERIES, f"{seen}: {_listed(candidates)}")
         grid = self._grids[candidates[0].key]
         told = _told(grid) if grid else "a single slice"
-        reason = f"its grid ({_told(own)}) is not that of the series that its name means ({told})"
-        advice = "; resample it onto the series first (nearest neighbour)"
+        reason = f"its grid ({_told(own)}) is not that of the series that it must be of ({told})"
+        advice = (
+            "; image.resample_mask = true resamples it (nearest neighbour) where it names the series and lies in it"
+        )
         return CaseError(Code.MASK_OTHER_GRID, f"{reason}: {_listed(candidates)}{advice}")
 
     def _named(self, mask: Volume) -> tuple[Sequence[SeriesListing], frozenset[str]]:
@@ -202,8 +218,7 @@ def _of_sequence(mask: Volume, listings: Sequence[SeriesListing]) -> list[Series
 
 def _listed(listings: Sequence[SeriesListing]) -> str:
     shown = "; ".join(
-        f"{one.patient_id} {one.modality} {one.description!r}, {count(len(one.slices), 'slice')}"
-        for one in listings[:3]
+        f"{one.modality} {one.description!r}, {count(len(one.slices), 'slice')}, {one.key}" for one in listings[:3]
     )
     return shown + (f" and {len(listings) - 3} more" if len(listings) > 3 else "")
 
