@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,26 @@ def test_every_real_volume_is_read_as_itk_reads_it(shared_data: Path) -> None:
         np.testing.assert_array_equal(found, sitk.GetArrayViewFromImage(image))
         here = (*grid.spacing, *grid.origin, *grid.direction)
         assert here == (*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection())
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_both_versions_and_byte_orders_are_read(tmp_path: Path, kind: type, order: str) -> None:
+    header = kind.header_class(endianness=order)  # type: ignore[attr-defined]
+    header.set_data_dtype(np.int16)
+    nibabel.save(kind(VALUES.T, np.diag([-1, -1, 2, 1]), header), tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(volume_voxels(tmp_path / "a.nii.gz"), VALUES)
+    grid = volume_grid(tmp_path / "a.nii.gz")
+    assert (grid.size, grid.spacing) == ((8, 7, 6), (1, 1, 2))
+    assert (grid.origin, grid.direction) == ((0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_a_size_that_the_file_cannot_hold_asks_for_no_memory(tmp_path: Path, name: str) -> None:
+    path = nifti(tmp_path / "b.nii", dim=[3, 32767, 32767, 32767, 1, 1, 1, 1])
+    data = path.read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    assert problem_of(lambda: volume_voxels(tmp_path / name)) is Code.PIXELS_UNREADABLE
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

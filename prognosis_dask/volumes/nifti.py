@@ -27,6 +27,8 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _NIFTI_1, _NIFTI_2 = 348, 540
 _BLOCK = 1 << 22
 _ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
+#: Bytes that a byte of gzip unpacks to at most (deflate's limit).
+_MOST_PACKED = 1032
 _DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
@@ -40,6 +42,7 @@ class NiftiHeader:
     slope: float
     intercept: float
     affine: NDArray[np.float64]
+    version: int
 
 
 def is_nifti(path: Path) -> bool:
@@ -83,7 +86,7 @@ def nifti_grid(path: Path) -> Grid:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        if "orthonormal" in str(error):
+        if header.version == 2 or "orthonormal" in str(error):  # ITK reads no NIfTI-2
             return _straightened(header, path)
         reason = str(error).strip().splitlines()[-1]
         raise CaseError(Code.UNREADABLE_FILE, f"the header cannot be read: {reason}", where=str(path)) from error
@@ -108,6 +111,7 @@ def nifti_voxels(path: Path, first: int = 0, stop: int | None = None) -> NDArray
     plane = columns * rows * header.dtype.itemsize
     try:
         with _opened(path) as stream:
+            _expect_room(path, stream, header.offset + slices * plane)
             data = _span(stream, header.offset + first * plane, (last - first) * plane, header.offset + slices * plane)
     except (OSError, *_DAMAGED) as error:
         raise CaseError(
@@ -163,8 +167,12 @@ def _checked(raw: Any) -> NiftiHeader:
     if int(raw["xyzt_units"]) & 7 not in (0, 2):
         unit = {1: "metres", 3: "micrometres"}.get(int(raw["xyzt_units"]) & 7, "an unknown unit")
         raise CaseError(Code.IMAGE_INVALID, f"xyzt_units says {unit}; some programs obey, some do not: write mm")
+    try:
+        affine = np.asarray(raw.get_best_affine(), dtype=np.float64)
+    except Exception:  # of several kinds, for a quaternion that is no rotation; ITK's view of the header counts
+        affine = np.full((4, 4), np.nan)
     return NiftiHeader(
-        (sizes[0], sizes[1], sizes[2]), dtype, int(offset), slope, intercept, np.asarray(raw.get_best_affine(), float)
+        (sizes[0], sizes[1], sizes[2]), dtype, int(offset), slope, intercept, affine, 1 if least < _NIFTI_2 else 2
     )
 
 
@@ -190,13 +198,18 @@ def _scaled(stored: NDArray[np.generic], header: NiftiHeader) -> NDArray[np.gene
     return scaled
 
 
+def _expect_room(path: Path, stream: BinaryIO | gzip.GzipFile, end: int) -> None:
+    """Raise EOFError where the file is too small for what its header says, before memory is asked for."""
+    size = path.stat().st_size
+    most = size * _MOST_PACKED if isinstance(stream, gzip.GzipFile) else size
+    if most < end:
+        raise EOFError(f"{size} bytes, expected {'more' if most > size else end}")
+
+
 def _span(stream: BinaryIO | gzip.GzipFile, begin: int, length: int, end: int) -> bytearray:
     """``length`` bytes from ``begin``; the rest is read too where it is compressed, else only looked for."""
     wanted = bytearray(length)
     if not isinstance(stream, gzip.GzipFile):
-        size = stream.seek(0, 2)
-        if size < end:
-            raise EOFError(f"{size} bytes, expected {end}")
         stream.seek(begin)
         stream.readinto(wanted)  # type: ignore[attr-defined]
         return wanted
