@@ -25,6 +25,8 @@ from prognosis_dask.volumes.grid import Grid, right_angled
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 #: Bytes of a NIfTI-1 and of a NIfTI-2 header, by which they are told apart.
 _NIFTI_1, _NIFTI_2 = 348, 540
+#: Largest relative difference between the voxel sizes of pixdim and of the affine.
+SAME_SPACING = 1e-3
 _BLOCK = 1 << 22
 _ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 #: Bytes that a byte of gzip unpacks to at most (deflate's limit).
@@ -91,7 +93,20 @@ def nifti_grid(path: Path) -> Grid:
         reason = str(error).strip().splitlines()[-1]
         raise CaseError(Code.UNREADABLE_FILE, f"the header cannot be read: {reason}", where=str(path)) from error
     direction = np.asarray(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:3, :3]
+    _expect_one_spacing(header, reader.GetSpacing()[:3], path)
     return Grid(header.size, reader.GetSpacing()[:3], reader.GetOrigin()[:3], tuple(direction.ravel().tolist()))
+
+
+def _expect_one_spacing(header: NiftiHeader, spacing: tuple[float, ...], path: Path) -> None:
+    """ITK takes voxel sizes from pixdim, nibabel from the affine."""
+    other = np.linalg.norm(header.affine[:3, :3], axis=0)
+    if np.isfinite(other).all() and np.abs(other / np.asarray(spacing) - 1).max() > SAME_SPACING:
+        raise CaseError(
+            Code.IMAGE_INVALID,
+            f"pixdim gives voxels of {' x '.join(f'{mm:.4g}' for mm in spacing)} mm, the affine of "
+            f"{' x '.join(f'{mm:.4g}' for mm in other)} mm: programs differ there; write the header anew",
+            where=str(path),
+        )
 
 
 def nifti_voxels(path: Path, first: int = 0, stop: int | None = None) -> NDArray[np.generic]:
@@ -144,6 +159,8 @@ def _raw_header(stream: BinaryIO | gzip.GzipFile) -> Any:
 
 
 def _checked(raw: Any) -> NiftiHeader:
+    if not bytes(raw["magic"].item()).startswith(b"n+"):
+        raise CaseError(Code.UNREADABLE_FILE, "its header lacks NIfTI's magic: an Analyze file, or a damaged one")
     sizes = [int(size) for size in raw["dim"][1 : 1 + max(int(raw["dim"][0]), 0)]]
     while len(sizes) > 3 and sizes[-1] == 1:
         sizes.pop()
