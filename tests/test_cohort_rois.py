@@ -46,6 +46,14 @@ def test_earlier_rules_are_preferred() -> None:
     assert names([*PLAN, structure(5, "GTV")], ("GTV", "HTV"), "one") == ["GTV"]
 
 
+def test_a_label_map_without_a_name_stands_in_for_no_structure_that_has_it() -> None:
+    stamp = FileStamp("/data/mask.nii.gz", 1, 1, "0")
+    unnamed = Candidate(stamp, stamp.path, "label map", Structure(0, ("mask",)), (), named=False)
+    assert names([unnamed, *PLAN], ("HTV", "GTV-1"), "first") == ["HTV"]
+    assert names([unnamed, *PLAN], ("GTV", "GTV-1"), "each") == ["gtv-1"]
+    assert names([unnamed, *PLAN], ("PTV",), "one") == ["mask"]
+
+
 def test_policies_for_several_matches() -> None:
     rules = ("re:gtv.*",)
     assert code(PLAN, rules) == Code.ROI_AMBIGUOUS

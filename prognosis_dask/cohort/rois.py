@@ -81,6 +81,9 @@ def select(
         defective, or ``ROI_WITHOUT_CONTOUR`` or ``MASK_EMPTY`` when all that match are empty.
     """
     matched = [(*hit, candidate) for candidate in candidates if (hit := _match(candidate, rules)) is not None]
+    if rules and any(candidate.named for _, _, candidate in matched):
+        # a file without a name, which passes any rule, gives way; rows of a table, which name a label, do not
+        matched = [found for found in matched if found[2].named or found[2].labels]
     if not matched:
         seen = ", ".join(sorted({repr(name) for c in candidates for name in c.structure.names})) or "none"
         raise CaseError(Code.ROI_NOT_FOUND, f"no ROI called {' or '.join(map(repr, rules))}; seen: {seen}")
