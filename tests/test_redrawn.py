@@ -10,6 +10,7 @@ import pytest
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.bootstrap import bootstrap
 from prognosis_dask.statistics.endpoint import Survival
+from prognosis_dask.statistics.permutation import permutation_test, share_as_good
 from prognosis_dask.statistics.procedure import Procedure
 from tests.made_tables import class_table, survival_table
 
@@ -43,3 +44,16 @@ def test_enough_events_need_no_second_draw() -> None:
 def test_what_no_sample_can_carry_is_said() -> None:
     with pytest.raises(StatisticsError, match=r"no finite estimate|samples, one after the other"):
         bootstrap(survival_table(0, n=20, p=40), {"it": replace(RIDGE, penalty=(0.0,))}, draws=3)
+
+
+def test_a_figure_that_is_not_there_is_not_significant() -> None:
+    assert np.isnan(share_as_good(float("nan"), np.array([0.4, 0.6])))
+    assert share_as_good(0.5, np.array([np.nan] * 99)) == 1.0
+
+
+def test_a_permutation_that_cannot_be_learnt_from_does_not_end_the_test() -> None:
+    table = survival_table(0, n=40, p=3)
+    rare = replace(table, endpoint=Survival(table.time_days, np.arange(40) % 8 == 0))
+    found = permutation_test(rare, Procedure(selector="", inner_folds=4), permutations=8, folds=3)
+    held = found.permuted[np.isfinite(found.permuted)]
+    assert found.p == (1 + (held >= found.observed).sum()) / (1 + len(held))

@@ -104,7 +104,9 @@ def _summary(table: FeatureTable, name: str, whole: _Sample, drawn: list[_Sample
     apparent, samples = whole.figures[0], np.array([sample.figures for sample in drawn])
     out = samples[np.isfinite(samples[:, 2]), 2]
     out_of_bag = float(out.mean()) if len(out) else float("nan")
-    optimism = float((samples[:, 0] - samples[:, 1]).mean())
+    better = samples[:, 0] - samples[:, 1]
+    better = better[np.isfinite(better)]  # a sample without a comparable pair has no figure
+    optimism = float(better.mean()) if len(better) else float("nan")
     plus = point632_plus(apparent, out_of_bag)
     below, above = _spread(table, drawn, seed)
     redrawn = sum(sample.redrawn for sample in drawn)

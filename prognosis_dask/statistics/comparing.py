@@ -118,8 +118,11 @@ def resample(read: ReadTable, spec: ModelSpec, map: Map = map) -> Tables:
     rows = []
     for name, procedure in procedures.items():
         test = permutation_test(read.table, procedure, rule.draws, rule.folds, rule.seed, map)
-        chance = {"permuted_median": float(np.median(test.permuted)), "permuted_greatest": float(test.permuted.max())}
-        rows.append({"procedure": name, "observed": test.observed, **chance, "p": test.p})
+        held = test.permuted[np.isfinite(test.permuted)]
+        median, greatest = (float(np.median(held)), float(held.max())) if len(held) else (math.nan, math.nan)
+        chance = {"permuted_median": median, "permuted_greatest": greatest}
+        without = len(test.permuted) - len(held)
+        rows.append({"procedure": name, "observed": test.observed, **chance, "p": test.p, "without_figure": without})
     return {"permutation": rows}
 
 

@@ -54,8 +54,21 @@ def permutation_test(
     expect_folds_can_learn(table, folds)
     figures: Iterable[float] = map(partial(_cross_validate, table, procedure, folds, seed), range(-1, permutations))
     observed, *permuted = figures
-    chance = np.array(permuted)
-    return PermutationResult(observed, chance, (1 + int((chance >= observed).sum())) / (1 + permutations))
+    return PermutationResult(observed, np.array(permuted), share_as_good(observed, np.array(permuted)))
+
+
+def share_as_good(observed: float, permuted: FloatArray) -> float:
+    """One-sided p; NaN where there is no observed figure. Permutations without a figure count neither way.
+
+    >>> share_as_good(0.7, np.array([0.5, 0.8, 0.6])), share_as_good(0.7, np.array([0.5, np.nan, 0.6]))
+    (0.5, 0.3333333333333333)
+    >>> share_as_good(float("nan"), np.array([0.5, 0.8]))
+    nan
+    """
+    chance = permuted[np.isfinite(permuted)]
+    if not np.isfinite(observed):
+        return float("nan")
+    return (1 + int((chance >= observed).sum())) / (1 + len(chance))
 
 
 def permuted_rows(table: FeatureTable, seed: list[int]) -> list[int]:
@@ -74,9 +87,20 @@ def permuted_rows(table: FeatureTable, seed: list[int]) -> list[int]:
 
 
 def _cross_validate(table: FeatureTable, procedure: Procedure, folds: int, seed: int, draw: int) -> float:
-    """Mean held-out figure of one round of folds; draw -1 leaves the endpoints as they are."""
-    if draw >= 0:
-        table = replace(table, endpoint=table.endpoint.rows(np.array(permuted_rows(table, [seed, draw]))))
+    """Mean held-out figure of one round of folds; draw -1 leaves the endpoints as they are.
+
+    NaN for a permutation whose folds cannot carry the procedure (an inner fold without an event, say).
+    """
+    if draw < 0:
+        return _round(table, procedure, folds, seed)
+    permuted = replace(table, endpoint=table.endpoint.rows(np.array(permuted_rows(table, [seed, draw]))))
+    try:
+        return _round(permuted, procedure, folds, seed)
+    except StatisticsError:
+        return float("nan")
+
+
+def _round(table: FeatureTable, procedure: Procedure, folds: int, seed: int) -> float:
     number = split_patients(table, folds, [seed])
     figures = np.array(
         [

@@ -1,0 +1,80 @@
+"""How long models of large tables take: wide ones ranked, long ones fitted from end to end.
+
+    python -m benchmarks.table_models [--parts wide long] [--cores 2] [--repeats 20]
+
+* ``wide``: SVM-RFE of 60 cases x 100,000 features in one process, and its memory (reading is not counted);
+* ``long``: ``prognosis fit`` with its defaults on 10,000 cases x 20 features as CSV: 20 x 5 folds, tuning, measures,
+  final model, report, on so many workers.
+
+Processor time stands beside the time on the clock: on a machine that others use, it is what can be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from prognosis_dask.statistics.selection import rank_features
+from prognosis_dask.statistics.threads import one_thread
+
+PARTS = ("wide", "long")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=20)
+    arguments = parser.parse_args()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
+    if "wide" in arguments.parts:
+        wide(60, 100_000)
+    if "long" in arguments.parts:
+        long(10_000, 20, arguments.repeats)
+
+
+def wide(cases: int, features: int) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(cases, features))
+    label = X[:, :3].sum(axis=1) + 2 * rng.normal(size=cases) > 0
+    started, used = time.perf_counter(), time.process_time()
+    with one_thread():
+        rank_features(X, label)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    told("ranked", cases, features, time.perf_counter() - started, time.process_time() - used, f"{memory:.2f} GB")
+
+
+def long(cases: int, features: int, repeats: int) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(cases, features))
+    death = 700 * rng.exponential(size=cases) * np.exp(-0.4 * X[:, :5].sum(axis=1))
+    lost = rng.uniform(100, 2500, cases)
+    table = pd.DataFrame(X, columns=[f"original_firstorder_{i}" for i in range(features)])
+    table.insert(0, "PatientID", [f"P{i:05d}" for i in range(cases)])
+    table["time_days"], table["event"] = np.minimum(death, lost).round(1) + 1, (death <= lost).astype(int)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.csv"
+        table.to_csv(path, index=False)
+        command = [sys.executable, "-m", "prognosis_dask", "fit", str(path), "-o", f"{folder}/out"]
+        started = time.perf_counter()
+        subprocess.run([*command, "--set", f"validation.repeats={repeats}"], check=True)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = time.perf_counter() - started
+        told(f"fit, {repeats} x 5 folds", cases, features, seconds, used.ru_utime + used.ru_stime, "")
+
+
+def told(what: str, cases: int, features: int, clock: float, processor: float, more: str) -> None:
+    print(f"{cases:,} x {features:,} {what}: {clock:.1f} s, {processor:.1f} s of processor time {more}".rstrip())
+
+
+if __name__ == "__main__":
+    main()
