@@ -1,8 +1,9 @@
 """How long models of large tables take: wide ones ranked, long ones fitted from end to end.
 
-    python -m benchmarks.table_models [--parts wide long] [--cores 2] [--repeats 20]
+    python -m benchmarks.table_models [--parts wide pieces long] [--cores 2] [--repeats 20]
 
 * ``wide``: SVM-RFE of 60 cases x 100,000 features in one process, and its memory (reading is not counted);
+* ``pieces``: of 10,000 x 20 one fold, the in-sample curve, and the measures of one round of folds, in one process;
 * ``long``: ``prognosis fit`` with its defaults on 10,000 cases x 20 features as CSV: 20 x 5 folds, tuning, measures,
   final model, report, on so many workers.
 
@@ -18,15 +19,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from prognosis_dask.statistics.defaults import default_horizons
+from prognosis_dask.statistics.endpoint import Survival
+from prognosis_dask.statistics.evaluate import time_grid
+from prognosis_dask.statistics.final_tables import curve_rows
+from prognosis_dask.statistics.nested import validate
+from prognosis_dask.statistics.procedure import Procedure, fit_procedure
 from prognosis_dask.statistics.selection import rank_features
+from prognosis_dask.statistics.survival_tables import measure_survival
+from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.statistics.threads import one_thread
 
-PARTS = ("wide", "long")
+PARTS = ("wide", "pieces", "long")
 
 
 def main() -> None:
@@ -38,6 +48,8 @@ def main() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
     if "wide" in arguments.parts:
         wide(60, 100_000)
+    if "pieces" in arguments.parts:
+        pieces(10_000, 20)
     if "long" in arguments.parts:
         long(10_000, 20, arguments.repeats)
 
@@ -53,7 +65,27 @@ def wide(cases: int, features: int) -> None:
     told("ranked", cases, features, time.perf_counter() - started, time.process_time() - used, f"{memory:.2f} GB")
 
 
-def long(cases: int, features: int, repeats: int) -> None:
+def pieces(cases: int, features: int) -> None:
+    frame = made(cases, features)
+    endpoint = Survival(frame["time_days"].to_numpy(), frame["event"].to_numpy() == 1)
+    X, ids = frame.iloc[:, 1:-2].to_numpy(), tuple(frame["PatientID"])
+    names = tuple(frame.columns[1:-2])
+    table = FeatureTable(X, names, ("radiomics",) * features, ("",) * features, ids, ids, endpoint)
+    horizons = default_horizons(endpoint)
+    ridge = {"it": Procedure(selector="", penalty=(0.01,))}
+    folds = validate(table, ridge, repeats=1, horizons_days=time_grid(endpoint, horizons))
+    for what, work in (
+        ("one fold", partial(fit_procedure, Procedure(), table.rows(np.arange(cases * 4 // 5)), 0)),
+        ("in-sample curve", partial(curve_rows, Procedure(), table, 0, map)),
+        ("measures of a round", partial(measure_survival, endpoint, ids, horizons, 0, folds)),
+    ):
+        started, used = time.perf_counter(), time.process_time()
+        with one_thread():
+            work()
+        told(what, cases, features, time.perf_counter() - started, time.process_time() - used, "")
+
+
+def made(cases: int, features: int) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(cases, features))
     death = 700 * rng.exponential(size=cases) * np.exp(-0.4 * X[:, :5].sum(axis=1))
@@ -61,6 +93,11 @@ def long(cases: int, features: int, repeats: int) -> None:
     table = pd.DataFrame(X, columns=[f"original_firstorder_{i}" for i in range(features)])
     table.insert(0, "PatientID", [f"P{i:05d}" for i in range(cases)])
     table["time_days"], table["event"] = np.minimum(death, lost).round(1) + 1, (death <= lost).astype(int)
+    return table
+
+
+def long(cases: int, features: int, repeats: int) -> None:
+    table = made(cases, features)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.csv"
         table.to_csv(path, index=False)

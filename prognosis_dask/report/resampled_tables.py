@@ -38,6 +38,9 @@ def resampled(models: ModelFolder) -> list[Table]:
             "not drawn, in-sample less the optimism of models of drawn cases (Harrell 1996), and the .632+ mean (Efron "
             "and Tibshirani 1997)."
         )
+        redrawn = int(bootstrap["redrawn"].sum()) if "redrawn" in bootstrap else 0
+        if redrawn:
+            caption += f" {count(redrawn, 'sample')} that no model could be learnt from (no event drawn) drawn again."
         found.append(Table(caption, head, "lvvvv", [Rows("", rows)]))
     permutation = models.table("permutation", "procedure", "observed", "permuted_median", "permuted_greatest", "p")
     if permutation is not None:
