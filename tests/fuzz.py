@@ -43,7 +43,7 @@ from prognosis_dask.errors import CaseError, PrognosisError
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.job import CohortSection, ImageSection, load_job
 from prognosis_dask.radiomics.columns import column_names
-from prognosis_dask.radiomics.params import read_params
+from prognosis_dask.radiomics.parameter_file import read_params
 from prognosis_dask.runtime.clusters.spec import read_cluster
 from prognosis_dask.statistics.reading import find_tables, read_tables
 from prognosis_dask.statistics.spec import load_spec

@@ -305,6 +305,20 @@ def test_folders_that_link_in_a_circle_are_walked_once(patient: Path, tmp_path: 
     assert found.problems == []
 
 
+def test_one_element_that_cannot_be_read_does_not_lose_the_image(patient: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    shutil.copytree(patient / "PET", folder)
+    path = next((folder / "image").iterdir())
+    dataset = read_quietly(path)
+    dataset[0x00200012] = pydicom.dataelem.RawDataElement(
+        pydicom.tag.Tag(0x00200012), "IS", 4, b"one ", 0, False, True, True
+    )
+    dataset.save_as(path)
+    found = index(tmp_path / "out", folder)
+    assert [len(read_listing(case.image).slices) for case in found.cases] == [48]
+    assert found.problems == []
+
+
 def test_pipes_sockets_and_dead_links_are_left_alone(patient: Path, tmp_path: Path) -> None:
     folder = tmp_path / "source"
     shutil.copytree(patient / "CT", folder)

@@ -19,7 +19,7 @@ from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.imaging.series import series_grid
 from prognosis_dask.job import CohortSection, ImageSection
-from tests.dicom_helpers import case_of, list_series, problem_of, refer_to, write_rtstruct, write_series
+from tests.dicom_helpers import case_of, list_series, problem_of, refer_to, write_rtstruct, write_seg, write_series
 
 CUBE = np.array([[3.0, 3.0], [3.0, 7.0], [8.0, 7.0], [8.0, 3.0]])
 
@@ -94,6 +94,26 @@ def test_a_structure_that_reaches_into_a_gap_is_a_problem(tmp_path: Path, drawn_
     folder = heights(write_series(tmp_path / "gap", volume(10)), 0, 2, 4, 6, 8, 12, 14, 16, 18, 20)
     case = case_of(folder, drawn(tmp_path / "rs.dcm", *drawn_at), (1,), tmp_path)
     assert problem_of(lambda: load_roi(case, ImageSection())) is Code.SLICE_GAP
+
+
+def test_segments_beside_a_gap_are_read_and_segments_across_one_are_not(tmp_path: Path) -> None:
+    stored = volume(12)
+    whole = write_series(tmp_path / "ct", stored, rescale=(1, 0))
+    masks = np.zeros((12, 12, 14), np.uint8)
+    masks[2:5, 3:7, 3:8] = 1
+    masks[7:10, 3:7, 3:8] = 2
+    beside = write_seg(tmp_path / "beside.dcm", whole, masks == 1, [1])
+    across = write_seg(tmp_path / "across.dcm", whole, masks > 0, [1])
+    behind = write_seg(tmp_path / "behind.dcm", whole, masks == 2, [1])
+    (whole / "006.dcm").unlink()
+    for path in (beside, behind):
+        case = case_of(whole, path, (1,), tmp_path)
+        found, [warning] = roi_and_warnings(case)
+        assert warning.code is Code.SLICE_GAP
+        assert int(sitk.GetArrayViewFromImage(found.mask).sum()) == 60
+        assert sitk.GetArrayViewFromImage(found.image).shape[0] in (5, 6)
+    case = case_of(whole, across, (1,), tmp_path)
+    assert problem_of(lambda: roi_and_warnings(case)) is Code.SLICE_GAP
 
 
 def test_a_jittered_slice_far_away_does_no_harm_and_one_in_the_roi_is_told_how_to_take(tmp_path: Path) -> None:

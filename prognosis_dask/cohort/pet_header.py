@@ -78,15 +78,22 @@ def _positive(value: object) -> float | None:
 
 
 def _text(dataset: Dataset, name: str) -> str:
-    return str(dataset.get(name, "") or "").strip()
+    return str(_value(dataset, name) or "").strip()
 
 
 def _number(dataset: Dataset, name: str) -> float | None:
-    return _positive(dataset.get(name, "") or "")
+    return _positive(_value(dataset, name) or "")
+
+
+def _value(dataset: Dataset, name: str) -> Any:
+    """What an element holds; nothing where that cannot be read."""
+    with suppress(ValueError, TypeError, OverflowError):
+        return dataset.get(name)
+    return None
 
 
 def _values(dataset: Dataset, name: str) -> list[Any]:
-    value = dataset.get(name)
+    value = _value(dataset, name)
     if value is None or value == "":
         return []
     return [value] if isinstance(value, str) else list(value)

@@ -164,7 +164,7 @@ def _image_header(header: Dataset, file: FileStamp) -> ImageHeader:
         modality=str(header.Modality),
         frame_of_reference_uid=str(header.get("FrameOfReferenceUID", "") or ""),
         description=str(header.get("SeriesDescription", "") or ""),
-        marks="\t".join(_mark(header[tag].value if tag in header else None) for tag in MARKS.values()),
+        marks="\t".join(_mark(header, tag) for tag in MARKS.values()),
         **_units(header),  # type: ignore[arg-type]
         **_geometry(header),  # type: ignore[arg-type]
     )
@@ -186,8 +186,12 @@ def _units(header: Dataset) -> dict[str, object]:
     return {"units": "HU"}
 
 
-def _mark(value: object) -> str:
-    """A value as text; of several, all of them."""
+def _mark(header: Dataset, tag: int) -> str:
+    """A value as text; of several, all of them; of one that cannot be read, none: the image can."""
+    try:
+        value = header[tag].value if tag in header else None
+    except (ValueError, TypeError, OverflowError):
+        return ""
     several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     return "\\".join("" if one is None else str(one).replace("\t", " ") for one in several)
 

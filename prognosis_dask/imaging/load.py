@@ -164,8 +164,14 @@ def _masked(
             )
             return part, mask
         except CaseError as error:
-            if number == len(parts) or error.problem.code not in (Code.MASK_OUTSIDE, Code.MASK_EMPTY):
+            beside = error.problem.code in (Code.MASK_OUTSIDE, Code.MASK_EMPTY)
+            if len(parts) == 1 or not beside:
                 raise
+            if number == len(parts):
+                reason = (
+                    f"the mask lies on none of the series' {number} evenly spaced parts alone: it reaches into a gap"
+                )
+                raise CaseError(Code.SLICE_GAP, reason, where=case.mask) from error
     raise AssertionError("an image has a part")
 
 
