@@ -89,7 +89,7 @@ def read_clinical(path: Path, collection: Collection, sheet: str = "") -> Clinic
             "cohort.time_column and cohort.event_column name others"
         )
         problems.append(Problem(Code.NO_ENDPOINT, reason, where=str(path)))
-    notes = [*cells.notes, *_count_emptied(emptied), *_unit_notes(columns[0], collection)]
+    notes = [*cells.notes, *_count_emptied(emptied), *_unit_notes(columns[0], collection), *filter(None, [codes.fault])]
     return ClinicalTable(found, has_endpoint, problems, notes)
 
 
