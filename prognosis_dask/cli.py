@@ -111,6 +111,15 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--watch", action="store_true", help="redraw every two seconds until the run has ended")
     status.set_defaults(command=_status)
 
+    maps = add_command(commands, "maps", "radiomics of each voxel's neighbourhood, as images that lie over the scan")
+    maps.add_argument("table", type=Path, metavar="CASES.csv", help="as `prognosis index` writes it")
+    _out_argument(maps, "a folder of maps for each case", required=True)
+    maps.add_argument("--params", default="", metavar="FILE.yaml", help="pyradiomics' own; voxelSetting is heeded")
+    maps.add_argument("--case", action="append", default=[], metavar="ID", help="only this one; repeatable")
+    maps.add_argument("--radius", type=int, metavar="N", help="of the neighbourhood, in voxels (the file's, else 1)")
+    maps.add_argument("--zarr", action="store_true", help="a zarr group for each case instead of NRRD files")
+    maps.set_defaults(command=_maps)
+
     report = add_command(commands, "report", "write DIR/report.html and DIR/figures/ anew, of a run or of models")
     report.add_argument("folder", type=Path, metavar="DIR", help="a run's, or where fit, compare or validate wrote")
     report.set_defaults(command=_report)
@@ -226,6 +235,29 @@ def _report(arguments: argparse.Namespace) -> None:
     from prognosis_dask.report.page import write_report
 
     print(write_report(arguments.folder))
+
+
+def _maps(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.errors import CaseError, JobError
+    from prognosis_dask.radiomics import read_params
+    from prognosis_dask.radiomics.maps import write_maps
+
+    if arguments.radius is not None and arguments.radius < 1:
+        raise JobError(f"--radius {arguments.radius}, expected 1 voxel or more")
+    made = write_maps(
+        arguments.table,
+        arguments.out,
+        read_params(arguments.params),
+        cases=arguments.case,
+        radius=arguments.radius,
+        zarr=arguments.zarr,
+    )
+    failed = False
+    for case_id, found in made:
+        failed |= isinstance(found, CaseError)
+        print(f"{case_id}: {found}", file=sys.stderr if isinstance(found, CaseError) else sys.stdout, flush=True)
+    if failed:
+        sys.exit(EXIT_ERROR)
 
 
 def _convert(arguments: argparse.Namespace) -> None:

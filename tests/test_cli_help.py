@@ -29,6 +29,7 @@ def test_the_list_of_commands_says_how_to_begin(capsys: pytest.CaptureFixture[st
     [
         ("index", "Crawl folders of images and masks into a table of cases."),
         ("run", "Run a job to its report; again, to go on where it was stopped."),
+        ("maps", "Radiomics of each voxel's neighbourhood, as images that lie over the scan."),
         ("fit", "Compare models of a run's or a table's features, freeze one, report."),
         ("compare", "Test which procedures differ, on the same folds."),
         ("validate", "A frozen model on another cohort, or procedures on this one."),

@@ -45,7 +45,7 @@ def extract(
     from prognosis_dask.radiomics.extractor import extractor_for
 
     extractor = extractor_for(params)
-    with _pyradiomics():
+    with pyradiomics_problems():
         images = prepare(roi, extractor)
     if images is None:
         if full is None:
@@ -55,19 +55,19 @@ def extract(
                 "extract from the full image",
             )
         roi = full()
-        with _pyradiomics():
+        with pyradiomics_problems():
             images = prepare(roi, extractor)
         assert images is not None, "the full image settles every value"
     if levels is not None:
         extractor = copy(extractor)
         extractor.settings = extractor.settings | {"levels": levels}
-    with _pyradiomics():
+    with pyradiomics_problems():
         values = extractor.execute(*images)
     return {name: float(values.get(name, math.nan)) for name in column_names(params)}
 
 
 @contextmanager
-def _pyradiomics() -> Iterator[None]:
+def pyradiomics_problems() -> Iterator[None]:
     """Keep its warnings quiet, and make what it raises the case's problem."""
     try:
         with quiet():

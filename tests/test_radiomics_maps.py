@@ -1,0 +1,98 @@
+"""Feature maps are those of pyradiomics' own voxel mode, and lie over the scan that they are of."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import zarr
+from radiomics.featureextractor import RadiomicsFeatureExtractor
+
+from prognosis_dask.errors import CaseError, JobError
+from prognosis_dask.imaging.roi import Roi, grid_of
+from prognosis_dask.radiomics import RadiomicsParams
+from prognosis_dask.radiomics.maps import feature_maps, write_maps
+
+CONTENT = {
+    "imageType": {"Original": {}, "Gradient": {}},
+    "featureClass": {"shape": [], "firstorder": ["Mean", "Entropy"], "glcm": ["Contrast"], "glszm": ["ZoneEntropy"]},
+    "setting": {"binWidth": 25},
+    "voxelSetting": {"kernelRadius": 2, "initValue": -1.0, "voxelBatch": 100},
+}
+PARAMS = RadiomicsParams(json.dumps(CONTENT))
+
+
+@pytest.fixture(scope="module")
+def breast(shared_data: Path) -> Roi:
+    image = sitk.ReadImage(str(shared_data / "pyradiomics" / "breast1_image.nrrd"))
+    label = sitk.ReadImage(str(shared_data / "pyradiomics" / "breast1_label.nrrd"))
+    return Roi(image, sitk.Cast(label == 1, sitk.sitkUInt8), grid_of(image), (0, 0, 0))
+
+
+@pytest.fixture
+def table(shared_data: Path, tmp_path: Path) -> Path:
+    image, label = (shared_data / "pyradiomics" / f"breast1_{kind}.nrrd" for kind in ("image", "label"))
+    path = tmp_path / "cases.csv"
+    path.write_text(f"case_id,patient_id,modality,roi,image,mask\nP 1/a,P1,MR,GTV,{image},{label}\n", encoding="utf-8")
+    return path
+
+
+def test_maps_are_those_of_pyradiomics_voxel_mode(breast: Roi) -> None:
+    maps = feature_maps(breast, PARAMS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        extractor = RadiomicsFeatureExtractor(CONTENT)
+        extractor.addProvenance(False)
+        expected = extractor.execute(breast.image, breast.mask, voxelBased=True)
+    assert list(maps) == list(expected)
+    assert len(maps) == 8
+    for name, image in maps.items():
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(expected[name]))
+        assert grid_of(image) == grid_of(expected[name])
+
+
+def test_a_mean_is_that_of_the_masks_voxels_around(breast: Roi) -> None:
+    mean = feature_maps(breast, PARAMS, radius=1)["original_firstorder_Mean"]
+    image, mask = (sitk.GetArrayFromImage(one) for one in (breast.image, breast.mask))
+    z, y, x = np.argwhere(mask)[40]
+    around = tuple(slice(at - 1, at + 2) for at in (z, y, x))
+    voxel = mean.TransformPhysicalPointToIndex(breast.image.TransformIndexToPhysicalPoint([int(x), int(y), int(z)]))
+    assert mean[voxel] == pytest.approx(image[around][mask[around] == 1].mean())
+
+
+def test_a_case_has_a_folder_of_maps_or_a_zarr_group(table: Path, tmp_path: Path) -> None:
+    ((case_id, folder),) = write_maps(table, tmp_path / "nrrd", PARAMS)
+    ((_, group),) = write_maps(table, tmp_path / "zarr", PARAMS, zarr=True)
+    assert case_id == "P 1/a"
+    assert isinstance(folder, Path)
+    image = sitk.ReadImage(str(folder / "gradient_glcm_Contrast.nrrd"))
+    stored = zarr.open_group(group, mode="r")
+    np.testing.assert_array_equal(stored["gradient_glcm_Contrast"][:], sitk.GetArrayFromImage(image))
+    assert stored.attrs["spacing"] == pytest.approx(image.GetSpacing())
+    assert len(list(folder.iterdir())) == len(list(stored)) == 8
+
+
+def test_what_cannot_be_mapped_is_said(table: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="has no case P9; it has P 1/a"):
+        list(write_maps(table, tmp_path, PARAMS, cases=["P9"]))
+    shape = RadiomicsParams(json.dumps({"featureClass": {"shape": []}}))
+    with pytest.raises(JobError, match="shape only"):
+        list(write_maps(table, tmp_path, shape))
+    few = RadiomicsParams(json.dumps({**CONTENT, "setting": {"minimumROISize": 1000}}))
+    ((_, problem),) = write_maps(table, tmp_path, few)
+    assert isinstance(problem, CaseError)
+
+
+def test_the_command_writes_maps(table: Path, tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text("featureClass: {firstorder: [Mean]}\n", encoding="utf-8")
+    command = ["maps", str(table), "-o", str(tmp_path / "out"), "--params", str(params), "--radius", "1"]
+    done = subprocess.run([sys.executable, "-m", "prognosis_dask", *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (Path(done.stdout.partition(": ")[2].strip()) / "original_firstorder_Mean.nrrd").is_file()
