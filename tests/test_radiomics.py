@@ -427,7 +427,7 @@ def test_the_studys_file_is_read_and_enters_the_digest_by_content(tmp_path: Path
         ("setting: {resampledPixelSpacing: [2, 2]}", "resampledPixelSpacing"),
         ("settings: {binWidth: 25}", "'settings'"),
         ("imageType: {Sobel: {}}", "Sobel"),
-        ("imageType: {LBP3D: {}}", "LBP3D"),
+        ("imageType: {LBP2D: {lbp2DMethod: var}}", "lbp2DMethod"),
         ("imageType: {Wavelet: {wavelet: daubechies}}", "daubechies"),
         ("featureClass: {glcm: [Colour]}", "Colour"),
         ("setting: [binWidth", "expected"),

@@ -41,8 +41,8 @@ _FIRST_ORDER_UNITS = {
 
 #: Least and most voxels along a side of the image that the columns are tried on; the mask has four.
 _SIDES = (8, 40)
-#: The part of a column's name that says of which filter it is: ``log-sigma-3-0-mm-3D``, ``wavelet2-LLH``.
-_FILTER = re.compile("[a-z]+")
+#: The part of a column's name that says of which filter it is: ``log-sigma-3-0-mm-3D``, ``wavelet2-LLH``, ``lbp-2D``.
+_FILTER = re.compile("lbp-[23]D|[a-z]+")
 
 
 @lru_cache(maxsize=8)
@@ -112,7 +112,7 @@ def _expect_columns(params: RadiomicsParams, extractor: RadiomicsFeatureExtracto
             raise JobError(f"featureClass.{kind} names {', '.join(absent)}, which gives no feature; take it out")
         if not given:
             raise JobError(f"featureClass.{kind} gives no feature: {_why_no_class(kind, extractor)}")
-    filters = {_FILTER.match(filtered)[0] for filtered, _, _ in parts}  # type: ignore[index]
+    filters = {_FILTER.match(filtered)[0].replace("-", "").lower() for filtered, _, _ in parts}  # type: ignore[index]
     for image_type in extractor.enabledImagetypes:
         if image_type.lower() not in filters:
             raise JobError(f"imageType.{image_type} gives no feature: {_why_no_image(image_type, extractor)}")

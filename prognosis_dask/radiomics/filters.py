@@ -1,7 +1,6 @@
 """pyradiomics' image types within a mask's box: each voxel as its filter gives it on the whole image, to the last bit.
 
-A filter is computed only as far as it reaches from the box. What is not listed in :data:`_FILTERS` is computed by
-pyradiomics on the whole image, and cut.
+A filter of :data:`_FILTERS` is computed only as far as it reaches from the box, any other on the whole image.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import SimpleITK as sitk
 from radiomics import imageoperations
 
 from prognosis_dask.radiomics.laplacian import laplacian_of_gaussian
+from prognosis_dask.radiomics.lbp import planar_patterns, spatial_patterns
 
 #: (z, y, x).
 Box = tuple[slice, ...]
@@ -27,6 +27,14 @@ def filtered(image: sitk.Image, mask: sitk.Image, box: Box, kind: str, settings:
     """The images of an image type, within ``box``, and their names in columns."""
     if kind in _FILTERS:
         yield from _FILTERS[kind](image, box, settings)
+        return
+    array = sitk.GetArrayFromImage(image)
+    if kind == "LBP2D":
+        yield planar_patterns(array, settings)[box], "lbp-2D"
+        return
+    if kind == "LBP3D":
+        labelled = sitk.GetArrayViewFromImage(mask) == 1
+        yield from ((whole[box], name) for whole, name in spatial_patterns(array, labelled, settings))
         return
     for whole, name, _ in getattr(imageoperations, f"get{kind}Image")(image, mask, **settings):
         yield sitk.GetArrayViewFromImage(whole)[box], name

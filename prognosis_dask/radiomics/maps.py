@@ -75,7 +75,8 @@ def write_maps(
     Raises
     ------
     JobError
-        When ``cases`` names one that the table lacks, or the parameters ask for shape only.
+        When ``cases`` names one that the table lacks, or the parameters ask for shape only or
+        for local binary patterns.
     """
     known = {case.case_id: case for case in read_cases(table)}
     unknown = [name for name in cases if name not in known]
@@ -84,6 +85,9 @@ def write_maps(
     expect_writable(out)
     if not [kind for kind in params.content["featureClass"] if not kind.startswith("shape")]:
         raise JobError("these parameters ask for shape only, which has no maps; name another featureClass")
+    patterns = [kind for kind in params.content.get("imageType", {}) if kind.startswith("LBP")]
+    if patterns:
+        raise JobError(f"there are no maps of imageType.{patterns[0]}, which pyradiomics leaves out; take it out")
     for name in cases or known:
         try:
             yield name, _write_case(known[name], out, params, radius, zarr=zarr)

@@ -67,8 +67,7 @@ def read_params(path: str) -> RadiomicsParams:
     JobError
         When the file is missing, or pyradiomics' schema rejects it, or a value is of a type that the schema lets pass
         and pyradiomics cannot compute with (a quoted number, nothing at all), or something that it asks for would give
-        no feature, or it asks for local binary patterns: pyradiomics 3.0.1 leaves them out in silence without
-        scikit-image and an old SciPy. The message names the key.
+        no feature. The message names the key.
     """
     if not path:
         return RadiomicsParams(json.dumps(DEFAULTS))
@@ -96,9 +95,6 @@ def read_params(path: str) -> RadiomicsParams:
 
 def _check(content: Mapping[str, Any], schema: str) -> None:
     """What the schema lets pass and ``execute()`` would trip over in every case."""
-    for name in content.get("imageType", {}):
-        if name.startswith("LBP"):
-            raise JobError(f"it asks for imageType.{name}, which pyradiomics 3.0.1 cannot compute")
     rules = _rules(schema)
     for section, settings in _sections(content):
         for key, value in settings.items():
