@@ -36,6 +36,15 @@ def test_the_deviation_is_that_between_halves_less_what_the_dealing_of_folds_add
     assert df == 3999
 
 
+def test_smaller_parts_of_large_cohorts_give_the_same_deviation() -> None:
+    rng, p = np.random.default_rng(2), 0.3
+    answers = rng.random(4000) < p
+    for parts in (2, 5):
+        of_parts = [[rng.permutation(answers)[: len(answers) // parts].mean()] * DEALINGS for _ in range(2000)]
+        deviation, _ = Halves({KEY: np.array(of_parts)}, parts).deviation(KEY, 20)
+        assert deviation == pytest.approx(math.sqrt(p * (1 - p) / len(answers)), rel=0.05)
+
+
 def test_halves_without_a_figure_are_left_out_and_too_few_give_no_interval() -> None:
     values = np.random.default_rng(1).normal(size=(20, DEALINGS))
     values[:9, 1] = np.nan
