@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
+import tomllib
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +141,24 @@ def test_codes_of_the_event_that_may_mean_either_are_asked_for(heading: str, cel
         event_codes(heading, cells)
     given = dict(zip(cells, (1, 0), strict=False))
     assert event_codes(heading, cells, given=given) == given
+
+
+@pytest.mark.parametrize(("heading", "cells"), [("alive", ["1", "0"]), ("cens", ["1"]), ("censored", ["yes", "no"])])
+def test_both_meanings_of_a_code_that_may_mean_either_are_written_out(heading: str, cells: list[str]) -> None:
+    with pytest.raises(ValueError, match="set event_codes") as caught:
+        event_codes(heading, cells)
+    tables = re.findall(r"\{ .*? \}", str(caught.value))
+    not_seen, seen = (tomllib.loads(f"event_codes = {table}")["event_codes"] for table in tables)
+    assert (not_seen[cells[0]], seen[cells[0]]) == (0, 1)
+    assert not_seen.keys() == seen.keys() == set(cells)
+
+
+def test_what_codes_of_the_event_mean_is_seen_in_rows_that_are_not_joined_too(tmp_path: Path) -> None:
+    (tmp_path / "clinical.csv").write_text("PatientID,time_days,status\nP1,100,1\nP2,200,1\nP3,300,2\nP4,400,2\n")
+    (tmp_path / "features.csv").write_text("PatientID,original_firstorder_Mean\nP1,1\nP2,2\n")
+    sources = find_tables([tmp_path / "features.csv", tmp_path / "clinical.csv"], ModelSpec())
+    with pytest.raises(StatisticsError, match=r"status holds '1' and '2'.*event_codes = \{"):
+        read_tables(sources, ModelSpec())
 
 
 def test_event_codes_of_a_specification_are_followed(tmp_path: Path) -> None:
@@ -354,16 +375,22 @@ def mutated(data: st.DataObject, content: bytes) -> bytes:
     return bytes(text)
 
 
+@cache
+def workbook_of_lines() -> bytes:
+    """Written once: a workbook holds the time, and an example that is tried again has to meet the same bytes."""
+    book, stream = openpyxl.Workbook(), io.BytesIO()
+    for line in LINES:
+        book.active.append(line)
+    book.save(stream)
+    return stream.getvalue()
+
+
 @QUIET
 @given(data=st.data(), xlsx=st.booleans())
 def test_no_mutated_table_of_features_ends_in_a_traceback(data: st.DataObject, xlsx: bool, tmp_path: Path) -> None:
     content = "\n".join(";".join(line) for line in LINES).replace("1.000", "100").encode()
     if xlsx:
-        book, stream = openpyxl.Workbook(), io.BytesIO()
-        for line in LINES:
-            book.active.append(line)
-        book.save(stream)
-        content = stream.getvalue()
+        content = workbook_of_lines()
     path = tmp_path / ("t.xlsx" if xlsx else "t.csv")
     path.write_bytes(mutated(data, content))
     try:

@@ -98,9 +98,17 @@ def event_codes(
     if told:
         return told
     if values <= {"1", "2"} and "2" in values:
-        raise ValueError(_asked(heading, values, key, "in R, SAS and SPSS 1 is often censored and 2 seen"))
+        why = "in R, SAS and SPSS 1 is often censored and 2 seen: say which is which"
+        raise ValueError(
+            f"{_held(heading, values)}, and {why}, {key} = {_table(values, '2', 1)} (1: seen, 0: censored)"
+        )
     if values and values <= _BARE and _TURNED.fullmatch(re.sub(r"[\W_]+", "", heading.casefold())):
-        raise ValueError(_asked(heading, values, key, "under this heading 1 may say that the event was not seen"))
+        one = sorted(values)[-1]
+        raise ValueError(
+            f"{_held(heading, values)}, and under this heading {one!r} may say that the event was not seen, or that it "
+            f"was: set {key} = {_table(values, one, 0)} if not seen, {_table(values, one, 1)} if seen "
+            "(1: seen, 0: censored)"
+        )
     codes = {}
     for value in values:
         if (both := _CODE_AND_WORD.fullmatch(value)) and known.get(both[2], int(both[1])) == int(both[1]):
@@ -124,8 +132,12 @@ def _told_by_heading(heading: str, values: set[str], known: Mapping[str, int]) -
     return told if told and not rest else {}
 
 
-def _asked(heading: str, values: set[str], key: str, why: str) -> str:
-    first, *others = sorted(values)
-    example = ", ".join(f"{json.dumps(value)} = {code}" for value, code in ((first, 0), *((o, 1) for o in others)))
-    held = " and ".join(map(repr, sorted(values)))
-    return f"{heading} holds {held}, and {why}: say which is which, {key} = {{ {example} }} (1: seen, 0: censored)"
+def _held(heading: str, values: set[str]) -> str:
+    return f"{heading} holds {' and '.join(map(repr, sorted(values)))}"
+
+
+def _table(values: set[str], one: str, code: int) -> str:
+    """An inline table of TOML in which ``one`` means ``code``, as do others like it, and the rest the opposite."""
+    alike = {value for value in values if value == one or (one != "2" and EVENT_CODES[value] == EVENT_CODES[one])}
+    said = (f"{json.dumps(value)} = {code if value in alike else 1 - code}" for value in sorted(values))
+    return f"{{ {', '.join(said)} }}"

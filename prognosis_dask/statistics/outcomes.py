@@ -69,8 +69,13 @@ def endpoint_columns(names: Sequence[str], rule: EndpointRule) -> tuple[str, ...
     return tuple(name for name in found if name) if None not in found else ()
 
 
-def read_outcomes(columns: Mapping[str, Column], names: tuple[str, ...], rule: EndpointRule) -> Outcomes:
+def read_outcomes(
+    columns: Mapping[str, Column], names: tuple[str, ...], rule: EndpointRule, whole: Mapping[str, Column] | None = None
+) -> Outcomes:
     """Read the endpoint from the named columns.
+
+    ``whole``: the same columns with the rows that were not joined too. What codes mean is seen in all of them: where
+    1 is censored and 2 seen, the rows that were joined may hold 1 only.
 
     Raises
     ------
@@ -83,7 +88,7 @@ def read_outcomes(columns: Mapping[str, Column], names: tuple[str, ...], rule: E
     time = columns[names[0]].numbers() * DAYS[unit]
     _refuse_beyond_a_life(time, columns[names[0]], unit)
     notes += far_code_notes(columns[names[0]])
-    event = _events(columns[names[1]], rule)
+    event = _events(columns[names[1]], rule, (whole or columns)[names[1]])
     unknown = np.isnan(time) | np.isnan(event)
     faults = np.select([unknown, ~(time > 0)], [Code.NO_ENDPOINT.value, "time-not-positive"], default="")
     return Outcomes((time, event), (), tuple(faults.tolist()), names, tuple(notes))
@@ -110,12 +115,15 @@ def _refuse_beyond_a_life(days: FloatArray, column: Column, unit: str) -> None:
         )
 
 
-def _events(column: Column, rule: EndpointRule) -> FloatArray:
+def _events(column: Column, rule: EndpointRule, whole: Column) -> FloatArray:
     cells = column.texts(rule.event_codes)
+    said = filter(None, whole.texts(rule.event_codes))
     try:
-        codes = event_codes(column.name, filter(None, cells), _CODES, rule.event_codes, "endpoint.event_codes")
+        codes = event_codes(column.name, said, _CODES, rule.event_codes, "endpoint.event_codes")
     except ValueError as error:
-        codes, why = {"0": 0, "1": 1} if "2" in map(plain_code, cells) else {}, str(error)
+        if "2" not in map(plain_code, cells):
+            raise StatisticsError(f"{column.where}: {error}") from None
+        codes, why = {"0": 0, "1": 1}, str(error)
     else:
         why = "event_codes in [endpoint] says what other codes mean"
     expected = ", ".join(rule.event_codes) or _EXPECTED

@@ -251,7 +251,8 @@ def _outcomes(
     for place, source in enumerate(sources):
         names = endpoint_columns(list(source.columns), spec.endpoint)
         if names:
-            found = read_outcomes({name: columns[place, name] for name in names}, names, spec.endpoint)
+            joined = {name: columns[place, name] for name in names}
+            found = read_outcomes(joined, names, spec.endpoint, source.columns)
             return found, [f"The endpoint is {' and '.join(names)} of {Path(source.where).name}.", *found.notes]
     if not required:
         return None, []
