@@ -226,6 +226,8 @@ SHUFFLED = np.random.default_rng(3).permutation(24)
         ("z", 20200101 + SHUFFLED, "holds dates or times"),
         ("z", 1_580_000_000 + SHUFFLED * 86_400, "holds dates or times"),
         ("date_of_ct", 43_000 + SHUFFLED * 17, "holds dates"),
+        ("surgery", 20200101 + SHUFFLED, "holds dates or times"),
+        ("chemo", [f"2020-01-{1 + i % 12:02d}" for i in ROWS], "holds dates"),
         ("z", [f"2020-01-{1 + i % 12:02d}" for i in ROWS], "holds dates"),
         ("z", [f"{1 + i % 12}.3.2020" for i in ROWS], "holds dates"),
     ],

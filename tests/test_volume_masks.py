@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,32 @@ def test_series_of_one_grid_need_a_name(shared_data: Path, tmp_path: Path) -> No
     named = linked(tmp_path, "masks/7_tumour_mask.nii.gz", phantom / "nifti" / "mask" / "mask.nii.gz")
     [case], _ = indexed(tmp_path / "out2", *sources, named)
     assert (case.patient_id, case.roi) == ("7", "tumour")
+
+
+def test_of_two_series_of_one_grid_a_mask_belongs_to_the_one_in_whose_folder_it_lies(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    import pydicom
+    from pydicom.uid import generate_uid
+
+    phantom = shared_data / "ibsi" / "ct_phantom"
+    soft, sharp = tmp_path / "P" / "soft", tmp_path / "P" / "sharp"
+    shutil.copytree(phantom / "dicom" / "image", soft)
+    sharp.mkdir()
+    series = generate_uid()
+    for file in soft.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.SeriesInstanceUID, dataset.SOPInstanceUID = series, generate_uid()
+        dataset.SeriesDescription = "sharp kernel"
+        dataset.save_as(sharp / file.name)
+    shutil.copy(phantom / "nifti" / "mask" / "mask.nii.gz", sharp / "mask.nii.gz")
+    [case], _ = indexed(tmp_path / "out", tmp_path / "P")
+    assert case.roi == "mask"
+    assert series in Path(case.image).read_text()
+    (sharp / "mask.nii.gz").rename(tmp_path / "P" / "mask.nii.gz")
+    cases, problems = indexed(tmp_path / "out2", tmp_path / "P")
+    assert cases == []
+    assert Code.SERIES_AMBIGUOUS in {problem.code for problem in problems}
 
 
 def test_two_patients_masks_on_one_series_are_a_problem(shared_data: Path, tmp_path: Path) -> None:

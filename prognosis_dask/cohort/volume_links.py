@@ -143,13 +143,16 @@ class _Search:
         fitting = {one.key: fits(own, grid) for one in candidates if (grid := self._grids[one.key]) is not None}
         for kind in ("same", "part"):
             found = [one for one in candidates if fitting.get(one.key) == kind]
+            if len(found) > 1:  # of two reconstructions the one whose slices lie in the mask's own folder
+                found = [one for one in found if Path(one.root) == Path(mask.file.path).parent] or found
             if len(found) == 1:
                 return VolumeLink(mask, found[0], known, by_geometry=len(candidates) > 1, certain=certain)
             if found:
                 raise CaseError(
                     Code.SERIES_AMBIGUOUS,
                     f"{len(found)} series have its grid, and its name does not say which: {_listed(found)}; put the "
-                    f"PatientID, or the SeriesInstanceUID, into the file's or its folder's name",
+                    "PatientID, or the SeriesInstanceUID, into the file's or its folder's name, or the file into the "
+                    "folder of the series",
                 )
         error = self._other_grid(own, candidates)
         grid = self._grids[candidates[0].key]

@@ -118,11 +118,14 @@ def _not_a_feature(source: Source, name: str) -> tuple[str, str] | None:
     """Why a column that nobody named is no feature of a patient, with its name; None where it may be one."""
     if tells_the_outcome(name):
         return _OUTCOME_LIKE, name
-    if name in source.families or family_of(name):
+    family = family_of(name)
+    if name in source.families or kind_of(family) in IMAGE_FAMILIES:
         return None
     column = source.columns[name]
     texts = [] if isinstance(column.cells, np.ndarray) else column.cells
     why = no_property(name, column.plain, texts, source.patients)
+    if family and not why.startswith("holds dates"):  # age and stage are properties, and a date of surgery is none
+        return None
     return (_NO_PROPERTY, f"{name} ({why})") if why else None
 
 
