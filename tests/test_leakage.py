@@ -144,6 +144,20 @@ def test_a_fit_stops_at_other_names_of_the_outcome_and_prints_the_lines_to_paste
     assert "fustat" in read_tables(sources, ModelSpec(endpoint=SURVIVAL, column=named)).table.features
 
 
+@pytest.mark.parametrize("cells", [["alive", "dead", "lost"], ["DOD", "NED", "AWD"], ["0", "Deceased", "1"]])
+def test_a_column_that_says_who_is_alive_is_no_feature_unless_named(cells: list[str], tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    lines = [f"P{i},{rng.normal()},{rng.integers(9, 900)},{i % 2},{rng.choice(cells)}" for i in range(40)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["PatientID,x,time_days,event,at_2y", *lines]))
+    found = read_tables(find_tables([path], ModelSpec()))
+    assert found.table.features == ("x",)
+    assert any("at_2y (says who is alive)" in note for note in found.notes)
+    if "0" not in cells:  # numbers and words in one column are refused
+        named = ModelSpec(column={"at_2y": ColumnRule()})
+        assert len(read_tables(find_tables([path], named), named).table.features) == 3
+
+
 def test_what_is_excluded_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,f1,time_days,event\n1,2,3,1\n2,4,5,0\n")
     for pattern, message in (("f2", "exclude names 'f2', and no column"), ("re:(", "no regular expression")):

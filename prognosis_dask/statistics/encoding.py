@@ -33,6 +33,23 @@ from prognosis_dask.statistics.spec import ColumnRule, ModelSpec
 
 #: Columns by their source's place and their name.
 Columns: TypeAlias = Mapping[tuple[int, str], Column]
+#: A column with one of these words in a cell of its own is follow-up, whatever its name.
+_VITAL = frozenset(
+    [
+        "dead",
+        "died",
+        "deceased",
+        "death",
+        "expired",
+        "alive",
+        "living",
+        "dod",
+        "dead of disease",
+        "ned",
+        "awd",
+        "lost to follow-up",
+    ]
+)
 #: Volumes among pyradiomics' features, taken as the volume where no column is one, the first that is there.
 _VOLUMES = ("original_shape_MeshVolume", "original_shape_VoxelVolume")
 
@@ -123,6 +140,8 @@ def _not_a_feature(source: Source, name: str) -> tuple[str, str] | None:
         return None
     column = source.columns[name]
     texts = [] if isinstance(column.cells, np.ndarray) else column.cells
+    if column.plain is None and not _VITAL.isdisjoint(text.casefold() for text in set(texts)):
+        return _OUTCOME_LIKE, f"{name} (says who is alive)"
     why = no_property(name, column.plain, texts, source.patients)
     if family and not why.startswith("holds dates"):  # age and stage are properties, and a date of surgery is none
         return None
