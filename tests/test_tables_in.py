@@ -322,6 +322,18 @@ def test_a_clinical_tables_columns_unit_and_sheet_can_be_named(tmp_path: Path) -
         cohort_section({}, ["image.margin_mm=3"])
 
 
+def test_a_clinical_table_whose_time_has_no_unit_is_taken_in_days_aloud(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("PatientID,Survival,event,Survival.time\nP1,12,1,365\n")
+    assumed = ["Survival was taken in days, since nothing says its unit: cohort.time_unit names another."]
+    for section, notes in (
+        (CohortSection(time_column="Survival"), assumed),
+        (CohortSection(time_column="Survival", time_unit="months"), []),
+        (CohortSection(collection="lung1", time_column="Survival.time", event_column="event"), []),
+    ):
+        assert read_clinical(path, resolve(section).collection).notes == notes
+
+
 def test_a_follow_up_that_is_a_date_is_a_fault_of_its_row(tmp_path: Path) -> None:
     found = clinical(tmp_path, "PatientID,time_days,event\nP1,20200131,1\nP2,200,0\n")
     assert "longer than a life" in found["P1"][2]

@@ -288,6 +288,8 @@ def _unit_notes(time_column: str | None, collection: Collection) -> list[str]:
         return [
             f"{time_column} was taken in {collection.time_unit}, as job or preset say, and its heading says {said}."
         ]
+    if time_column and collection.unit_assumed:
+        return [f"{time_column} was taken in days, since nothing says its unit: cohort.time_unit names another."]
     return []
 
 

@@ -28,8 +28,8 @@ class Collection:
     id_columns, time_columns, event_columns
         Spellings that the clinical table may use, the first that is there counts. Compared by letters and digits only:
         ``Survival.time`` is ``survivaltime``.
-    time_unit
-        Unit of the time column.
+    time_unit, unit_assumed
+        Unit of the time column, and whether it is taken in days for want of anybody who says so.
     event_codes
         How the event column says 1 (seen) and 0 (censored).
     given_codes
@@ -47,6 +47,7 @@ class Collection:
     time_columns: tuple[str, ...] = ("time_days",)
     event_columns: tuple[str, ...] = ("event",)
     time_unit: Unit = "days"
+    unit_assumed: bool = False
     event_codes: Mapping[str, int] = field(default_factory=lambda: EVENT_CODES)
     given_codes: Mapping[str, int] = field(default_factory=dict)
     sequences: bool = False
@@ -155,8 +156,10 @@ def _with_endpoint(preset: Collection, section: CohortSection) -> Collection:
         codes = section.event_codes
         raise JobError(f"cohort.event_codes is {codes!r}, expected 1 (seen) or 0 (censored) for each value")
     if section.time_column:
-        unit = cast(Unit, unit_of(section.time_column) or "days")
-        preset = replace(preset, time_columns=(section.time_column,), time_unit=unit)
+        own = section.time_column in preset.time_columns
+        unit = preset.time_unit if own else cast(Unit, unit_of(section.time_column) or "days")
+        assumed = not own and not unit_of(section.time_column) and not section.time_unit
+        preset = replace(preset, time_columns=(section.time_column,), time_unit=unit, unit_assumed=assumed)
     if section.event_column:
         preset = replace(preset, event_columns=(section.event_column,))
     if section.time_unit:
