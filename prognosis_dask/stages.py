@@ -38,7 +38,7 @@ from prognosis_dask.store.outcome import Outcome
 from prognosis_dask.store.rois import RoiStore
 
 #: Raised by one whenever a stage's results change for the same input and job, so that resume computes them anew.
-BRAIN_VERSION = 3
+BRAIN_VERSION = 4
 ROI_VERSION = 2
 RADIOMICS_VERSION = 1
 DEEP_VERSION = 1

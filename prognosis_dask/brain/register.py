@@ -73,14 +73,29 @@ def align_brain(image: sitk.Image, head: Head, kind: Contrast) -> sitk.AffineTra
     start = _similarity(
         coarse(template, 4.0), shrunk(rim, 4), coarse(image, 4.0), starts(head, scalp_mm=0.0), _USUAL_SCALE
     )
-    method = _method(shrunk(rim, 2))
+    return _affine(template, rim, image, start)
+
+
+def align_inside(image: sitk.Image, start: sitk.AffineTransform, kind: Contrast) -> sitk.AffineTransform:
+    """An affine transform from the template's points to those of an image that shows little more than a brain, at 2 mm.
+
+    Only what lies inside the template's brain is compared, so the edge that the image was cut at decides nothing.
+    """
+    return _affine(contrast(kind), icbm152().brain, image, start)
+
+
+def _affine(
+    template: sitk.Image, inside: sitk.Image, image: sitk.Image, start: sitk.AffineTransform
+) -> sitk.AffineTransform:
+    found = sitk.AffineTransform(start)
+    method = _method(shrunk(inside, 2))
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(0.2, _SEED)
     method.SetOptimizerAsRegularStepGradientDescent(1.0, 0.02, 80, relaxationFactor=0.6)
     method.SetOptimizerScalesFromPhysicalShift()
-    method.SetInitialTransform(start, inPlace=True)
+    method.SetInitialTransform(found, inPlace=True)
     _execute(method, coarse(template, 2.0), coarse(image, 2.0), Code.BRAIN_NOT_FOUND)
-    return start
+    return found
 
 
 def mutual_information(image: sitk.Image, transform: sitk.Transform, kind: Contrast) -> float:

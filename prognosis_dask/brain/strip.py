@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from prognosis_dask.brain.bias import correct_bias, white_matter
 from prognosis_dask.brain.boundary import fit_boundary
 from prognosis_dask.brain.head import find_head
-from prognosis_dask.brain.register import align_brain, align_head
+from prognosis_dask.brain.register import align_brain, align_head, align_inside
 from prognosis_dask.brain.template import Contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
 
@@ -24,14 +24,12 @@ _IN_MM, _OUT_MM = 5.0, -4.0
 _DEEP_MM, _RING_MM = 4.0, (-10.0, -2.0)
 _BINS, _SMOOTH_BINS = 64, 1.5
 #: The log ratio of both is clipped here, and one millimetre of distance weighs as much as this of it.
-_CLIP, _PER_MM = 3.0, 0.5
+_CLIP, _PER_MM = 3.0, 1.0
 _ROUNDS = 3
 _OPEN_MM, _CLOSE_MM = 4.0, 6.0
-#: T2 shows the brightest tenth of the ventricles at least so much brighter than the brain. There, what is brighter than
-#: the second share of the brain is fluid, up to this depth under the surface of a mask, mm.
-_VENTRICLE_SHARE, _FLUID_SHARE, _FLUID_MM = 2.0, 1.5, 2.0
-#: Where the template has more fluid than this in it there may be a ventricle.
-_VENTRICLE = 0.8
+#: What lies within this distance of the carried brain is looked at when the template is fitted again, mm, clamped at
+#: this multiple of the brain's 99th percentile.
+_NEAR_MM, _CLAMP = 6.0, 1.1
 #: A brain without skull: so much of the image is one value, and the brain is so bright under its edge.
 _BACKGROUND_SHARE, _RIM_SHARE = 0.2, 0.5
 #: Standard deviation within a brain over its mean, at least: anything that is even is no brain.
@@ -66,6 +64,8 @@ def strip(image: sitk.Image, kind: Contrast, *, bias_field: bool = True) -> Stri
     if before is not None:
         return aligned(image, before, kind, stripped_before=True)
     transform, fit = fit_boundary(image, align_head(image, find_head(image), kind))
+    if kind == "t1":
+        transform = widened(image, transform)
     distance = carried_distance(transform, image)
     inside = sitk.Cast(distance > 0, sitk.sitkUInt8)
     if np.count_nonzero(sitk.GetArrayViewFromImage(distance) > _DEEP_MM) < _LEAST_VOXELS:
@@ -73,8 +73,30 @@ def strip(image: sitk.Image, kind: Contrast, *, bias_field: bool = True) -> Stri
     white = white_matter(image, inside, transform)
     if bias_field and sitk.GetArrayViewFromImage(white).any():
         image, _ = correct_bias(image, white)
-    brain = without_fluid(image, refine(image, distance), transform)
-    return Stripped(brain, transform, fit, stripped_before=False)
+    return Stripped(refine(image, distance), transform, fit, stripped_before=False)
+
+
+def widened(image: sitk.Image, from_template: sitk.AffineTransform) -> sitk.AffineTransform:
+    """The template on a T1-like head, fitted again to what lies within the brain, where that is wider.
+
+    T1 shows fluid as dark as the skull, so the boundary settles on the cortex and the template becomes too small (on
+    raw heads by a tenth of its width). Ventricles, cortex and white matter have its right size.
+    """
+    distance = carried_distance(from_template, image)
+    inside = sitk.GetArrayViewFromImage(distance) > 0
+    if not inside.any():
+        return from_template
+    top = _CLAMP * float(np.quantile(sitk.GetArrayViewFromImage(image)[inside], 0.99))
+    near = sitk.Clamp(sitk.Mask(image, sitk.Cast(distance > -_NEAR_MM, sitk.sitkUInt8)), upperBound=top)
+    try:
+        again = align_inside(near, from_template, "t1")
+    except CaseError:  # driven apart
+        return from_template
+    return again if _size(again) > _size(from_template) else from_template
+
+
+def _size(transform: sitk.AffineTransform) -> float:
+    return float(abs(np.linalg.det(np.reshape(transform.GetMatrix(), (3, 3)))))
 
 
 def aligned(image: sitk.Image, brain: sitk.Image, kind: Contrast, *, stripped_before: bool) -> Stripped:
@@ -105,26 +127,6 @@ def refine(image: sitk.Image, carried: sitk.Image) -> sitk.Image:
             break
         distance = (start + _distance(inside, image)) / 2
     return _image(inside, image)
-
-
-def without_fluid(image: sitk.Image, brain: sitk.Image, from_template: sitk.Transform) -> sitk.Image:
-    """The brain without the fluid on its surface, where the image shows fluid bright, as T2 does and FLAIR does not.
-
-    T1 tells the brain from the dark fluid around it, but T2 brain and fluid from the skull.
-    """
-    values, inside = sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(brain) > 0
-    depth = _distance(inside, image)
-    template = icbm152()
-    fluid = sitk.Mask(1.0 - template.grey - template.white, template.brain)
-    carried = sitk.Resample(fluid, image, from_template.GetInverse(), sitk.sitkLinear, 0.0)
-    ventricles = (sitk.GetArrayViewFromImage(carried) > _VENTRICLE) & (depth > _DEEP_MM)
-    if not ventricles.any():
-        return brain
-    usual = np.median(values[depth > _DEEP_MM])
-    if np.quantile(values[ventricles], 0.9) < _VENTRICLE_SHARE * usual:
-        return brain
-    fluid_there = (values > _FLUID_SHARE * usual) & (depth < _FLUID_MM)
-    return _image(_clean(inside & ~fluid_there, image), image)
 
 
 def _log_ratio(values: Floats, distance: Floats) -> Floats:
