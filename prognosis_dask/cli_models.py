@@ -134,8 +134,14 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _predict_scan(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.errors import JobError
     from prognosis_dask.scan import predict_scan
 
+    if arguments.set or arguments.spec:
+        raise JobError(
+            "a scan is prepared and predicted exactly as the model's own cases were: --set and --spec are for tables; "
+            "leave them out, or run the job again with other settings"
+        )
     files = [str(path) for path in arguments.data]
     named = dict(file.split("=", 1) for file in files) if all("=" in file for file in files) else files
     clinical = dict(text.partition("=")[::2] for text in arguments.clinical)

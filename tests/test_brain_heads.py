@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
         ("FG6692_T1", 0.95, 10),
         ("FG6692_T2", 0.94, 10),
         ("p04_1_T1W", 0.945, 20),
+        ("FG6692_T1c", 0.945, 10),
         # the boundary ends in the wrong place, and nothing mends that yet: give T1 with FLAIR
         ("FG6692_FLAIR", 0.89, 85),
     ],

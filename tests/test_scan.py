@@ -165,3 +165,11 @@ def test_a_folder_without_a_grade_is_refused(tmp_path):
 def test_a_job_that_cannot_end_in_a_grade_is_refused_before_it_starts(job, says):
     with pytest.raises(JobError, match=says):
         check_grade(job)
+
+
+def test_a_scan_is_prepared_as_the_models_cases_were_and_settings_are_refused(tmp_path, capsys):
+    (tmp_path / "new_T2.nii.gz").write_bytes(b"")
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "run", str(tmp_path / "new_T2.nii.gz"), "-o", "told", "--set", "brain.bias_field=false"])
+    assert ended.value.code == 2
+    assert "--set and --spec are for tables" in capsys.readouterr().err

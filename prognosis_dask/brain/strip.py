@@ -27,6 +27,8 @@ _BINS, _SMOOTH_BINS = 64, 1.5
 _CLIP, _PER_MM = 3.0, 1.0
 _ROUNDS = 3
 _OPEN_MM, _CLOSE_MM = 4.0, 6.0
+#: So far outside of the template's surface, which is the cortex's, lies that of a brain with the fluid on it, mm.
+_FLUID_MM = 1.0
 #: What lies within this distance of the carried brain is looked at when the template is fitted again, mm, clamped at
 #: this multiple of the brain's 99th percentile.
 _NEAR_MM, _CLAMP = 6.0, 1.1
@@ -73,14 +75,17 @@ def strip(image: sitk.Image, kind: Contrast, *, bias_field: bool = True) -> Stri
     white = white_matter(image, inside, transform)
     if bias_field and sitk.GetArrayViewFromImage(white).any():
         image, _ = correct_bias(image, white)
-    return Stripped(refine(image, distance), transform, fit, stripped_before=False)
+    # where fluid is dark, the intensities end at the cortex
+    start = distance + _FLUID_MM if kind == "t1" else distance
+    return Stripped(refine(image, start), transform, fit, stripped_before=False)
 
 
 def widened(image: sitk.Image, from_template: sitk.AffineTransform) -> sitk.AffineTransform:
-    """The template on a T1-like head, fitted again to what lies within the brain, where that is wider.
+    """The template on a T1-like head, halfway to where it fits what lies within the brain, where it is wider there.
 
     T1 shows fluid as dark as the skull, so the boundary settles on the cortex and the template becomes too small (on
-    raw heads by a tenth of its width). Ventricles, cortex and white matter have its right size.
+    raw heads by up to a tenth of its width). Ventricles, cortex and white matter have its right size, but what is left
+    of the scalp pulls it outwards, nearly as far. The right size lay between both on every head.
     """
     distance = carried_distance(from_template, image)
     inside = sitk.GetArrayViewFromImage(distance) > 0
@@ -92,7 +97,15 @@ def widened(image: sitk.Image, from_template: sitk.AffineTransform) -> sitk.Affi
         again = align_inside(near, from_template, "t1")
     except CaseError:  # driven apart
         return from_template
-    return again if _size(again) > _size(from_template) else from_template
+    return _halfway(from_template, again) if _size(again) > _size(from_template) else from_template
+
+
+def _halfway(one: sitk.AffineTransform, other: sitk.AffineTransform) -> sitk.AffineTransform:
+    """The mean of two transforms that are alike and have the same centre."""
+    mean = sitk.AffineTransform(one)
+    mean.SetMatrix(((np.asarray(one.GetMatrix()) + other.GetMatrix()) / 2).tolist())
+    mean.SetTranslation(((np.asarray(one.GetTranslation()) + other.GetTranslation()) / 2).tolist())
+    return mean
 
 
 def _size(transform: sitk.AffineTransform) -> float:
