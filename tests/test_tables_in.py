@@ -134,6 +134,9 @@ def test_codes_of_the_event_that_can_mean_one_thing_only_are_read(
         ("alive", ["1", "0"]),
         ("Censored", ["yes", "no"]),
         ("cens", ["0", "1"]),
+        ("Vital status", ["1", "0"]),
+        ("survival_status", ["yes", "no"]),
+        ("Survival", ["0", "1"]),
     ],
 )
 def test_codes_of_the_event_that_may_mean_either_are_asked_for(heading: str, cells: list[str]) -> None:

@@ -26,7 +26,9 @@ EVENT_CODES: Mapping[str, int] = {
 #: Codes that say nothing by themselves, so that a heading can turn them round.
 _BARE = frozenset(["1", "0", "yes", "no", "y", "n", "true", "false"])
 #: Headings under which 1 and yes mean that the event was not seen, or may.
-_TURNED = re.compile(r".*(censor|alive|living|survived|survivor|eventfree|diseasefree|progressionfree).*|cens")
+_TURNED = re.compile(
+    r".*(censor|alive|living|survived|survivor|eventfree|diseasefree|progressionfree).*|cens|(overall)?(vital|survival)(status)?"
+)
 _CODE_AND_WORD = re.compile(r"([01])\s*[:=]\s*(\S.*)")
 _UNITS = {"days": r"days?|tage?|d", "weeks": r"weeks?|wks?|w", "months": r"months?|monate?|mon|mths?|mos?|m",
           "years": r"years?|jahre?|yrs?|y"}  # fmt: skip
