@@ -17,6 +17,7 @@ from scipy import ndimage
 from prognosis_dask.errors import CaseError
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.radiomics import RadiomicsParams, extract
+from prognosis_dask.radiomics.levels import MOST
 
 CLASSES = ("shape", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
 
@@ -154,6 +155,8 @@ def difference(number: int) -> str:
     roi, params = made_case(number)
     expected = outcome(lambda: execute(roi, params))
     values = outcome(lambda: extract(roi, params))
+    if isinstance(values, str) and f"at most {MOST:,} are computed" in values:
+        return ""  # refused before it takes all memory, whatever execute() makes of it
     if isinstance(expected, str) or isinstance(values, str):
         if values == f"pyradiomics: {expected}":
             return ""

@@ -32,8 +32,6 @@ from prognosis_dask.radiomics.params import resamples
 POLE = 2 - math.sqrt(3)
 #: Voxels to keep around what matters under the B-spline; see :func:`_bound`.
 SPLINE_REACH = 22
-#: A bound with which it is not tried: some voxel in thousands lies that close to a whole number.
-HOPELESS = 1e-4
 #: Voxels that any other interpolator reaches (windowed sinc: 4; Gaussian: 4).
 REACH = 5
 #: How far the filters reach from a voxel; those that are not listed reach everywhere.
@@ -121,8 +119,8 @@ def _splined(roi: Roi, mask: sitk.Image, needed: _Box, settings: dict[str, Any],
         return None
     region = _overlap(_grown(needed, SPLINE_REACH, roi), _extent(roi))
     image = _cut(roi.image, region, roi.start)
-    if not _is_full(roi) and _bound(image, needed, region, roi) > HOPELESS:
-        return None  # too little around what matters: some voxel would lie that close to a whole number
+    if not _is_full(roi) and _bound(image, needed, region, roi) * np.prod(needed[1] - needed[0]) > 1:
+        return None  # too little around what matters: of so many voxels some would lie that close to a whole number
     coefficients = _spline_coefficients(image, region, roi)
     if only_mask:  # no time is spent on the padding, which comes out as zeros
         coefficients = _cut(coefficients, _overlap(_grown(needed, 3, roi), region), region[0])
