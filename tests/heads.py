@@ -50,12 +50,3 @@ def apart_mm(found: sitk.Image, truth: sitk.Image) -> float:
         surface = sitk.GetArrayViewFromImage(sitk.LabelContour(one, fullyConnected=False)) > 0
         values.append(np.abs(sitk.GetArrayViewFromImage(away)[surface]))
     return float(np.quantile(np.concatenate(values), 0.95))
-
-
-def turned(image: sitk.Image, matrix: np.ndarray) -> sitk.Image:
-    """The image turned about its middle, by its geometry alone: its header is wrong then."""
-    middle = np.asarray(image.TransformContinuousIndexToPhysicalPoint([(size - 1) / 2 for size in image.GetSize()]))
-    result = sitk.Image(image)
-    result.SetDirection((matrix @ np.reshape(image.GetDirection(), (3, 3))).ravel().tolist())
-    result.SetOrigin((matrix @ (np.asarray(image.GetOrigin()) - middle) + middle).tolist())
-    return result
