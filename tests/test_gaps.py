@@ -123,9 +123,9 @@ def test_a_speck_beside_a_lesion_costs_the_case_nothing_but_is_told() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(radius=st.floats(4.0, 9.0), slices_off=st.integers(-2, 2))
+@given(radius=st.floats(6.0, 9.0), slices_off=st.integers(-2, 2))
 def test_a_contour_that_one_of_two_lesions_lacks_is_told(radius: float, slices_off: int) -> None:
-    """The slice is not empty: the other lesion is drawn on it."""
+    """The slice is not empty: the other lesion is drawn on it. Of a smaller ball a slice is below 1 % of the mask."""
     pair = ball((19.5, 20.0, 10.0), radius) | ball((19.5, 20.0, 30.0), 9.0)
     assert settle(pair)[1] == []
     left = pair.copy()

@@ -49,7 +49,7 @@ def slow_likelihood(time: np.ndarray, event: np.ndarray, score: np.ndarray) -> f
 def test_the_judgement_is_the_cross_validated_partial_likelihood() -> None:
     table = survival_table(3, n=90, p=6, signal=0.8)
     table = replace(table, endpoint=Survival(np.ceil(table.time_days / 60) * 60, table.event))  # with ties
-    procedure = Procedure(selector="", penalty=(0.01, 0.1, 1.0))
+    procedure = Procedure(selector="", penalty=(0.01, 0.1, 1.0), bound=False)  # as lifelines predicts
     found = judge(procedure, [Values(0, penalty, 0.0) for penalty in procedure.penalty], table, [0])
     number = split_patients(table, procedure.inner_folds, [0])
     for penalty, value in zip(procedure.penalty, found, strict=True):

@@ -38,8 +38,9 @@ def test_what_lies_beyond_and_what_is_missing_is_named():
     assert tells_apart(model)
     one = table.rows(np.array([0]))
     assert unlike(model, one) == []
-    far, missing = unlike(model, replace(one, X=np.array([[99.0, np.nan]])))
+    far, bounded, missing = unlike(model, replace(one, X=np.array([[99.0, np.nan]])))
     assert far.startswith("Outside of what any training case had: 1 of the model's 2 features, a.")
+    assert bounded.startswith("Some lie so far out that the model takes them as 1 SD beyond")
     assert missing == "Not known of this scan, taken as the training cases' median: b."
 
 

@@ -232,8 +232,8 @@ def _simplest(along: NDArray[np.float64], rounding: float) -> float:
     >>> _simplest(np.array([0.0, 0.62, 1.25, 1.88, 2.5]), 0.0101)
     0.625
     """
-    fitted = _fitted(along)
-    tried = (round(fitted, decimals) for decimals in range(7))
+    fitted, mean = _fitted(along), float(along[-1] - along[0]) / (len(along) - 1)
+    tried = (round(between, decimals) for decimals in range(7) for between in (mean, fitted))
     return next((one for one in tried if _scatter(along, one) <= rounding), fitted)
 
 

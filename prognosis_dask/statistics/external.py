@@ -104,7 +104,7 @@ def range_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
         named = ", ".join(table.case_ids[i] for i in cases[:5])
         warnings.append(
             f"{count(len(cases), 'case')} so far out of the training cases that features were bounded at "
-            f"{fitted.procedure.bound_margin:g} standard deviations beyond their range: {named}"
+            f"{fitted.procedure.bound_margin:g} SD beyond their range: {named}"
             f"{', ...' if len(cases) > 5 else ''}."
         )
     empty = np.isnan(X).mean(axis=0)

@@ -200,7 +200,7 @@ def _bounded_note(procedure: Procedure, cases: Sequence[str]) -> list[str]:
         return []
     return [
         f"Held out, {count(len(cases), 'case')} lay so far out of the training cases that features were bounded at "
-        f"{procedure.bound_margin:g} standard deviations beyond their range: {', '.join(cases[:5])}"
+        f"{procedure.bound_margin:g} SD beyond their range: {', '.join(cases[:5])}"
         f"{', ...' if len(cases) > 5 else ''} (bounded.csv). Look at these images."
     ]
 

@@ -47,8 +47,8 @@ def unlike(frozen: Frozen, table: FeatureTable) -> list[str]:
         )
     if frozen.fitted.bounded(table).any():
         warnings.append(
-            f"Some lie so far out that the model takes them as {frozen.fitted.procedure.bound_margin:g} standard "
-            "deviations beyond the training cases: it cannot know what lies there."
+            f"Some lie so far out that the model takes them as {frozen.fitted.procedure.bound_margin:g} SD "
+            "beyond the training cases: it cannot know what lies there."
         )
     if missing:
         warnings.append(f"Not known of this scan, taken as the training cases' median: {_some(missing)}.")
