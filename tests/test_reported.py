@@ -95,9 +95,6 @@ TABLES: dict[str, TableCheck] = {
     "C_k01": reported_models.a_single_volume_is_fitted_at_its_true_hazard_ratio,
 }
 
-#: Known to be wrong so far; shrinks to nothing.
-NOT_YET = {}
-
 
 @pytest.fixture(scope="module")
 def reported(shared_data: Path) -> Path:
@@ -106,7 +103,7 @@ def reported(shared_data: Path) -> Path:
 
 def test_every_reported_input_has_its_right_answer_here(reported: Path) -> None:
     there = {folder.name for folder in reported.iterdir() if folder.is_dir()}
-    assert there == {*IMAGES, *TABLES, *NOT_YET}
+    assert there == {*IMAGES, *TABLES}
 
 
 def found_in(case: Case, image: ImageSection) -> tuple[int, int] | Code:
@@ -118,7 +115,7 @@ def found_in(case: Case, image: ImageSection) -> tuple[int, int] | Code:
     return int(mask.sum()), int(np.any(mask, axis=(1, 2)).sum())
 
 
-@pytest.mark.parametrize("name", [name for name in IMAGES if name not in NOT_YET])
+@pytest.mark.parametrize("name", IMAGES)
 def test_a_reported_image_or_mask_gives_its_right_answer(name: str, reported: Path, tmp_path: Path) -> None:
     folder, right = reported / name, IMAGES[name]
     clinical = next((str(path) for path in folder.glob("clinical.*")), "")
@@ -135,6 +132,6 @@ def test_a_reported_image_or_mask_gives_its_right_answer(name: str, reported: Pa
             assert (case.time_days, case.event) == right.endpoints[case.patient_id]
 
 
-@pytest.mark.parametrize("name", [name for name in TABLES if name not in NOT_YET])
+@pytest.mark.parametrize("name", TABLES)
 def test_a_reported_table_gives_its_right_answer(name: str, reported: Path, tmp_path: Path) -> None:
     TABLES[name](reported / name, tmp_path)
