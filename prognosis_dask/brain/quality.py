@@ -15,7 +15,7 @@ from prognosis_dask.brain.template import Contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
 
 #: Volume of a brain with its fluid, litres; the least of it is asked for in proportion to what is in the image.
-VOLUME_L = (0.75, 2.2)
+VOLUME_L = (0.75, 2.4)
 #: Least share of the template's brain that has to be in the image.
 LEAST_COVERAGE = 0.25
 #: Least Dice of the brain found and the template's, where both are in the image.
