@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from prognosis_dask.cohort.case import SEQUENCES
 from prognosis_dask.deep.engine import describe_engine, settle_engine
@@ -22,6 +20,7 @@ from prognosis_dask.sections import build_section
 from prognosis_dask.stages import StageContext
 from prognosis_dask.statistics.asked import Asked, asked_columns
 from prognosis_dask.statistics.columns import kind_of
+from prognosis_dask.statistics.folder import read_json
 from prognosis_dask.statistics.frozen import MODEL, Frozen, thaw
 from prognosis_dask.statistics.network_features import FAMILY, FILE
 from prognosis_dask.statistics.origin import made_with, origin_of
@@ -145,7 +144,7 @@ def load_model(folder: Path) -> ServedModel:
 
 
 def _job(folder: Path, models: Path, run: Path) -> tuple[Job, str]:
-    record = _json(run / "run.json")
+    record = read_json(run / "run.json")
     if "job" in record:
         job: Job = build_section(Job, dict(record["job"]), str(run / "run.json"))
         return job, str(record.get("title") or job.name)
@@ -156,7 +155,7 @@ def _job(folder: Path, models: Path, run: Path) -> tuple[Job, str]:
             f"or put the job beside the model as {models / JOB}"
         )
     job = load_job(found)
-    title = str(_json(models / "summary.json").get("title") or "") or job.title or job.name
+    title = str(read_json(models / "summary.json").get("title") or "") or job.title or job.name
     return job, title
 
 
@@ -202,10 +201,10 @@ def _training(run: Path) -> TrainingScans:
     if (run / "features.csv").is_file():
         with (run / "features.csv").open(newline="", encoding="utf-8") as stream:
             modalities = {row["modality"] for row in csv.DictReader(stream) if row.get("modality")}
-    brains = [_json(path).get("attributes", {}) for path in (run / "brain").glob("*/case.json")]
+    brains = [read_json(path).get("attributes", {}) for path in (run / "brain").glob("*/case.json")]
     references = Counter(str(brain["reference"]) for brain in brains if "reference" in brain).most_common(1)
     reference = references[0][0] if references else ""
-    crops = (_json(path).get("attributes", {}) for path in (run / "rois.zarr" / "crops").glob("*/zarr.json"))
+    crops = (read_json(path).get("attributes", {}) for path in (run / "rois.zarr" / "crops").glob("*/zarr.json"))
     spacings = [tuple(map(float, crop["spacing_mm"])) for crop in crops if "spacing_mm" in crop]
     if not spacings:
         return TrainingScans(frozenset(modalities), reference=reference)
@@ -224,11 +223,3 @@ def cohort_rules(model: ServedModel, roi: str = "") -> CohortSection:
     cohort = model.job.cohort
     told_apart = cohort.sequences or model.training.reference in SEQUENCES
     return replace(cohort, sources=(), cases="", clinical="", sequences=told_apart, roi=(roi,) if roi else cohort.roi)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

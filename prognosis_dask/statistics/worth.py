@@ -7,14 +7,12 @@ table, page and file of predictions takes the words from here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prognosis_dask.counting import count
-from prognosis_dask.statistics.folder import number_or_none
+from prognosis_dask.statistics.folder import number_or_none, read_json
 from prognosis_dask.statistics.frozen import MODEL, Frozen
 
 #: A measure of order at which a model only guesses.
@@ -67,7 +65,7 @@ def worth_of(frozen: Frozen, folder: Path | str) -> Worth:
     """
     folder = Path(folder)
     models = folder if (folder / MODEL).is_file() else folder / "models"
-    summary = _json(models / "summary.json")
+    summary = read_json(models / "summary.json")
     if summary and any(summary.get(name) != value for name, value in frozen.counts.items()):
         summary = {}  # of another fit: it says nothing of this model
     counts = frozen.counts
@@ -98,7 +96,7 @@ def worth_of(frozen: Frozen, folder: Path | str) -> Worth:
 
 def untrained(folder: Path) -> bool:
     """Whether the deep features of a run come from weights that nobody trained; False where no run is."""
-    run = _json(folder / "run.json")
+    run = read_json(folder / "run.json")
     named = [part.get("weights", "") for part in (run.get("deep"), run.get("job", {}).get("deep")) if part]
     return any(str(weights).startswith("untrained") for weights in named)
 
@@ -132,11 +130,3 @@ def _of_size(patients: int) -> list[str]:
     if patients >= FEWEST_PATIENTS:
         return []
     return [f"The model learnt from {count(patients, 'patient')} only."]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
