@@ -94,6 +94,23 @@ def test_uids_count_before_geometry_and_a_contour_s_own_image_before_the_mask_s_
     assert link([one], mask(points, series=("9.9",), seen=frozenset({"9.8"}))) == Link("1.1", by_geometry=True)
 
 
+def test_a_structure_drawn_on_a_slice_that_cannot_be_used_is_refused_and_not_read_without_that_slice() -> None:
+    whole = [header("1.1", (0.0, 0.0, 3.0 * i)) for i in range(20)]
+    faulty = replace(whole[-1], fault="49911 values a pixel", position=())
+    [listing], _ = group_series(whole[:-1])
+    seen = frozenset(one.sop_uid for one in whole[15:])
+    drawn = mask(contours(45, 3, 5), series=("1.1",), seen=seen)
+    with pytest.raises(CaseError, match=r"1 image of its series that cannot be used: 49911 values a pixel \(/data/"):
+        Catalogue([listing], [faulty]).link(drawn, drawn.structures[0], ("CT",))
+    # contours that do not name their images: the mask names them all, and one contour lies on none that is left
+    nameless = replace(mask(contours(45, 3, 5), series=("1.1",)), sop_uids=frozenset(one.sop_uid for one in whole))
+    with pytest.raises(CaseError, match="1 image of its series that cannot be used"):
+        Catalogue([listing], [faulty]).link(nameless, nameless.structures[0], ("CT",))
+    # another structure of the mask does not need the slice
+    other = mask(contours(9, 3, 5), series=("1.1",), seen=frozenset(one.sop_uid for one in whole[3:8]))
+    assert Catalogue([listing], [faulty]).link(other, other.structures[0], ("CT",)) == Link("1.1", by_geometry=False)
+
+
 def test_of_several_series_that_a_mask_names_the_wanted_modality_counts() -> None:
     ct, pet = axial("1.1", 0, 3, 20), replace(axial("1.2", 0, 3, 20), modality="PT")
     assert link([ct, pet], mask(contours(9, 3, 5), series=("1.2", "1.1"))) == Link("1.1", by_geometry=False)

@@ -85,16 +85,10 @@ def _add_dicom(gathered: Gathered, headers: Sequence[Header], rules: Rules) -> l
         if listing.modality in rules.modalities:
             key = listing.key
             gathered.images[key] = Image(key, listing.patient_id, listing.modality, listing=listing)
-    catalogue = Catalogue(listings, _unusable(headers))
+    catalogue = Catalogue(listings, [header for header in headers if isinstance(header, ImageHeader) and header.fault])
     for mask in _once(gathered, [header for header in headers if isinstance(header, MaskHeader)]):
         _link(gathered, catalogue, mask, rules)
     return listings
-
-
-def _unusable(headers: Iterable[Header]) -> dict[str, str]:
-    """Why images are no part of a series, by the UIDs that a mask may call them by."""
-    faulty = [header for header in headers if isinstance(header, ImageHeader) and header.fault]
-    return {uid: header.fault for header in faulty for uid in (header.series_uid, header.sop_uid)}
 
 
 def _once(gathered: Gathered, masks: Iterable[MaskHeader]) -> list[MaskHeader]:

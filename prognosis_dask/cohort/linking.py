@@ -5,10 +5,10 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from prognosis_dask.cohort.headers import MaskHeader, Point, Structure
+from prognosis_dask.cohort.headers import ImageHeader, MaskHeader, Point, Structure
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile
 from prognosis_dask.cohort.planes import dot, most_common_orientation, slice_normal
 from prognosis_dask.counting import count
@@ -40,9 +40,9 @@ class Link:
 class Catalogue:
     """The image series of a cohort, findable by every UID that a mask may name."""
 
-    def __init__(self, listings: Iterable[SeriesListing], unusable: Mapping[str, str] | None = None) -> None:
-        """``unusable``: by UID of series and instances, why they are no part of any listing."""
-        self._unusable = unusable or {}
+    def __init__(self, listings: Iterable[SeriesListing], faulty: Iterable[ImageHeader] = ()) -> None:
+        """``faulty``: the images that are no part of any listing, each with its ``fault``."""
+        self._faulty = tuple(faulty)
         self.series = {listing.key: listing for listing in listings}
         self._stacks: dict[str, list[str]] = defaultdict(list)
         self._by_instance: dict[str, list[str]] = defaultdict(list)
@@ -66,8 +66,29 @@ class Catalogue:
         Raises
         ------
         CaseError
-            ``MASK_WITHOUT_SERIES`` when there is none, ``SERIES_AMBIGUOUS`` when geometry cannot decide.
+            ``MASK_WITHOUT_SERIES`` when there is none, or when the structure was drawn on an image of its series that
+            cannot be used; ``SERIES_AMBIGUOUS`` when geometry cannot decide.
         """
+        link = self._find(mask, structure, modalities)
+        lost = self._lost(mask, structure, self.series[link.series_uid])
+        if lost:
+            reason = (
+                f"{structure.names[0]!r} is drawn on {count(len(lost), 'image')} of its series that cannot be used: "
+                f"{lost[0].fault} ({lost[0].file.path})"
+            )
+            raise CaseError(Code.MASK_WITHOUT_SERIES, reason, where=mask.file.path)
+        return link
+
+    def _lost(self, mask: MaskHeader, structure: Structure, listing: SeriesListing) -> list[ImageHeader]:
+        """The unusable images of the series that the structure is drawn on, or may be where it lies on none other."""
+        of_series = [header for header in self._faulty if header.series_uid == listing.series_uid]
+        if not of_series or structure.sop_uids:
+            return [header for header in of_series if header.sop_uid in structure.sop_uids]
+        if len(_hits(structure.points, listing, ON_ONLY_SERIES)) == len(structure.points):
+            return []
+        return [header for header in of_series if not mask.sop_uids or header.sop_uid in mask.sop_uids]
+
+    def _find(self, mask: MaskHeader, structure: Structure, modalities: Sequence[str]) -> Link:
         if structure.points and not self._refers(mask, structure):
             alone = self._only_series(mask)
             if alone:
@@ -129,8 +150,9 @@ class Catalogue:
 
     def _fault(self, mask: MaskHeader, structure: Structure) -> str:
         """Why the images that the structure refers to, which were found, are no series that could be used."""
+        reasons = {uid: header.fault for header in self._faulty for uid in (header.series_uid, header.sop_uid)}
         named = (*mask.series_uids, *sorted(structure.sop_uids), *sorted(mask.sop_uids))
-        return next((self._unusable[uid] for uid in named if uid in self._unusable), "")
+        return next((reasons[uid] for uid in named if uid in reasons), "")
 
     def _of(self, modalities: Sequence[str], uids: Iterable[str]) -> list[str]:
         return [uid for uid in uids if self.series[uid].modality in modalities]
