@@ -6,6 +6,7 @@ import ast
 import resource
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def floor_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
+@cache
 def imported_modules(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -63,24 +65,30 @@ def imported_modules(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down_only(path: Path) -> None:
-    floor = FLOORS.index(floor_of(path))
-    for name in imported_modules(path):
-        package, _, rest = name.partition(".")
-        if package == "prognosis_dask" and rest and rest.split(".")[0] in FLOORS:
-            assert FLOORS.index(rest.split(".")[0]) >= floor, f"{path.name} imports {name}, which is above it"
+def test_imports_go_down_only() -> None:
+    upward = []
+    for path in FILES:
+        floor = FLOORS.index(floor_of(path))
+        for name in sorted(imported_modules(path)):
+            package, _, rest = name.partition(".")
+            part = rest.split(".")[0]
+            if package == "prognosis_dask" and part in FLOORS and FLOORS.index(part) < floor:
+                upward.append(f"{path.relative_to(PACKAGE)} imports {name}, which is above it")
+    assert not upward, "\n".join(upward)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_the_upper_floors_know_dask(path: Path) -> None:
-    packages = {name.partition(".")[0] for name in imported_modules(path)}
-    assert floor_of(path) in KNOW_DASK or not packages & {"dask", "distributed", "dask_cuda"}
+def test_only_the_upper_floors_know_dask() -> None:
+    dask = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if {name.partition(".")[0] for name in imported_modules(path)} & {"dask", "distributed", "dask_cuda"}
+    }
+    assert not sorted(name for name in dask if floor_of(PACKAGE / name) not in KNOW_DASK)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_files_stay_readable(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+def test_files_stay_readable() -> None:
+    lines = {str(path.relative_to(PACKAGE)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert not {name: count for name, count in lines.items() if count > 400}
 
 
 @pytest.mark.parametrize("arguments", [["-c", "import prognosis_dask"], ["-m", "prognosis_dask", "--help"]])

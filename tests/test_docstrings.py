@@ -1,0 +1,34 @@
+"""What a docstring shows is what the code does."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
+
+import prognosis_dask
+
+
+def modules() -> Iterator[ModuleType]:
+    """All modules but those that import what is not installed here, such as torch."""
+    for found in pkgutil.walk_packages(prognosis_dask.__path__, "prognosis_dask."):
+        if found.name.endswith("__main__"):
+            continue
+        try:
+            yield importlib.import_module(found.name)
+        except ModuleNotFoundError as error:
+            if str(error.name).startswith("prognosis_dask"):
+                raise
+
+
+def test_every_example_in_a_docstring_gives_what_it_shows() -> None:
+    failures: list[str] = []
+    runner, finder = doctest.DocTestRunner(verbose=False), doctest.DocTestFinder(exclude_empty=True)
+    for module in modules():
+        for example in finder.find(module):
+            runner.run(example, out=failures.append)
+    tried = runner.summarize(verbose=False)
+    assert tried.attempted > 100, "the examples were not found"
+    assert not failures, "\n".join(failures)
