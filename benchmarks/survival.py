@@ -26,7 +26,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from benchmarks.lung1_tables import read_deep, read_selected
 from prognosis_dask.statistics.concordance import concordance
 from prognosis_dask.statistics.cox import cox_curve
 from prognosis_dask.statistics.endpoint import Survival
@@ -37,6 +36,7 @@ from prognosis_dask.statistics.reading import find_tables, read_tables
 from prognosis_dask.statistics.selection import rank_features, survival_label
 from prognosis_dask.statistics.spec import load_spec
 from prognosis_dask.statistics.table import FeatureTable
+from tests.lung1_tables import read_deep, read_selected
 
 Result = TypeVar("Result")
 KS = (1, 10, 50, 100)

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
 ROOT = Path(__file__).parents[1]
+Found = TypeVar("Found")
 
 
 @contextmanager
@@ -65,12 +67,13 @@ def worker(file: Path, *options: str | Path, prefix: Sequence[str] = ()) -> Iter
         yield started
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 200) -> None:
-    """Until it holds; the patience is for a machine with much else to do, and ends before pytest's own."""
+def wait_for(condition: Callable[[], Found], seconds: float = 200) -> Found:
+    """Until it holds, and what it gave; the patience is for a busy machine, and ends before pytest's own."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+    return found
 
 
 def when(condition: Callable[[], object], act: Callable[[], object]) -> threading.Thread:

@@ -11,10 +11,10 @@ from lifelines import CoxPHFitter
 from lifelines.datasets import load_rossi
 from lifelines.utils import concordance_index
 
-from benchmarks.lung1_tables import read_selected
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.concordance import concordance
 from prognosis_dask.statistics.cox import PartialLikelihood, cox_curve, fit_cox
+from tests.lung1_tables import read_selected
 
 #: lifelines stops at a relative change of 1e-9 unless told; its steps are shortened, so the last digits come slowly.
 TIGHT = {"precision": 1e-14, "r_precision": 1e-16}

@@ -22,6 +22,7 @@ import msgpack
 import pytest
 from bokeh.client import pull_session
 from distributed import Client, Scheduler
+from playwright.sync_api import expect
 
 from prognosis_dask.runtime import dashboard
 from prognosis_dask.runtime.cluster import LocalSpec, connect
@@ -33,12 +34,17 @@ from prognosis_dask.runtime.runner import run_plan
 from prognosis_dask.runtime.tally import Tally
 from prognosis_dask.runtime.watch import TOPIC, Watch
 from prognosis_dask.store.outcome import Outcome
-from tests import browser
+from tests.browser import chromium, needs_browser, new_context
+from tests.dask_processes import wait_for
 from tests.runner_stages import Marks, visit
 from tests.watched import PATIENT, held_by, make_cases, watched_run
 
 #: Bokeh's client leaves its socket to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+
+#: How many colours a canvas has.
+COLOURS = """canvas => new Set(new Uint32Array(
+  canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size"""
 
 needs_prometheus = pytest.mark.skipif(
     importlib.util.find_spec("prometheus_client") is None, reason="prometheus-client is not installed"
@@ -90,14 +96,6 @@ def page(address: str) -> dict[str, Any]:
     return {name: " ".join(text.split()) for name, text in plain.items()} | data
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 200) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
-    return found
-
-
 def get(url: str) -> str:
     with urlopen(url, timeout=20) as answer:
         return str(answer.read().decode())
@@ -142,13 +140,18 @@ def _rated(shown: dict[str, Any]) -> bool:
     return "left" in shown["head"] and "a minute" in shown["head"] and "slice-gap" in shown["failures"]
 
 
-@pytest.mark.skipif(browser.PROGRAM is None, reason="no chromium or chrome on this machine")
+@needs_browser
 def test_a_browser_draws_the_page_and_follows_the_run(client: Client, address: str, tmp_path: Path) -> None:
-    with going_on(client, tmp_path, 20, 0.3, "in a browser", held=False):
-        text = browser.visit(f"{address}/prognosis", until="20 of 20 patients finished", shot=tmp_path / "page.png")
-    assert "in a browser" in text
-    assert "20 of 20 patients finished" in text
-    assert (tmp_path / "page.png").stat().st_size > 10_000
+    with going_on(client, tmp_path, 20, 0.3, "in a browser", held=False), chromium() as browser:
+        page = new_context(browser).new_page()
+        page.goto(f"{address}/prognosis")
+        expect(page.get_by_text("20 of 20 patients finished")).to_be_visible()
+        expect(page.get_by_text("in a browser")).to_be_visible()
+        plots = page.locator(".bk-Figure").all()
+        assert len(plots) > 1
+        for plot in plots:  # each on several layers; more than one colour: something is drawn
+            layers = plot.locator("canvas")
+            wait_for(lambda layers=layers: any(layer.evaluate(COLOURS) > 1 for layer in layers.all()))
 
 
 @needs_prometheus

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.lung1_tables import read_deep
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.bootstrap import bootstrap, point632_plus
 from prognosis_dask.statistics.columns import Encoding
@@ -26,6 +25,7 @@ from prognosis_dask.statistics.spec import ModelSpec
 from prognosis_dask.statistics.splitting import draw_patients, split_patients
 from prognosis_dask.statistics.table import FeatureTable
 from prognosis_dask.statistics.tuning import arrange
+from tests.lung1_tables import read_deep
 from tests.made_tables import class_table, survival_table
 
 QUICK = Procedure(n_features=(1, 5, 10), penalty=(0.1,), inner_folds=2)

@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +26,7 @@ from prognosis_dask import cli
 from prognosis_dask.errors import JobError, StoreError
 from prognosis_dask.job import SynthSection, load_job
 from prognosis_dask.synthetic import make_cohort
+from tests.dask_processes import wait_for
 
 JOBS = Path(__file__).parents[1] / "jobs"
 NO_NETWORK = ("--set", "deep.enabled=false", "--set", "model.features=radiomics")
@@ -390,13 +390,6 @@ def kill_when(arguments: Sequence[str], folder: Path, recorded: int) -> bool:
 
 def recorded_rows(folder: Path) -> int:
     return len(attempts(folder)) if (folder / "ledger.sqlite").exists() else 0
-
-
-def wait_for(condition, seconds: float = 200) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 @pytest.mark.slow

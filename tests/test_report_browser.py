@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from prognosis_dask.report.page import write_report
-from tests.browser import PROGRAM
+from tests.browser import chromium, needs_browser, new_context
 from tests.report_models import make_models
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(PROGRAM is None, reason="no chromium or chrome on this machine"),
-]
+pytestmark = [pytest.mark.slow, needs_browser]
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +25,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(240_000)  # far more than any step takes
+    with chromium() as browser:
+        page = new_context(browser).new_page()
         refused: list[str] = []
         page.on("console", lambda message: refused.append(message.text))
         page.on("request", lambda request: refused.append(request.url))
         page.goto((folder / "report.html").as_uri())
         assert [text for text in refused if not text.startswith(("data:", "file:"))] == []
         yield page
-        browser.close()
 
 
 @pytest.mark.parametrize("width", [320, 400, 1000])

@@ -11,11 +11,11 @@ from sklearn.feature_selection import RFE
 from sklearn.preprocessing import minmax_scale
 from sklearn.svm import SVC
 
-from benchmarks.lung1_tables import read_deep
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.selection import rank_features, survival_label
 from prognosis_dask.statistics.svm import Gram, solve_dual
 from prognosis_dask.statistics.table import FeatureTable
+from tests.lung1_tables import read_deep
 
 
 @pytest.fixture(scope="module")

@@ -17,21 +17,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from prognosis_dask.job import SynthSection
 from prognosis_dask.synthetic import make_cohort
-from tests.browser import PROGRAM
+from tests import browser
+from tests.browser import PATIENCE_MS, needs_browser, new_context
 from tests.dask_processes import wait_for
 from tests.served import zipped
 from tests.served_models import make_grade_run, make_survival_run
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(PROGRAM is None, reason="no chromium or chrome on this machine"),
-]
-#: Far more than any step takes, so that no test depends on the machine's load.
-PATIENCE_MS = 480_000
+pytestmark = [pytest.mark.slow, needs_browser]
 WORKERS = 2
 LUNG, GRADE, CLINIC = (f"{name} demo: made patients" for name in ("Lung", "Grade", "Clinic"))
 
@@ -125,17 +121,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"], timeout=PATIENCE_MS)
-        expect.set_options(timeout=PATIENCE_MS)
-        yield browser
-        browser.close()
-
-
-def new_context(chromium: Browser) -> BrowserContext:
-    context = chromium.new_context()
-    context.set_default_timeout(PATIENCE_MS)
-    return context
+    with browser.chromium() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import StandardScaler, minmax_scale
 from sklearn.svm import SVC
 
-from benchmarks.lung1_tables import read_clinical, read_deep, read_radiomics, read_selected
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.correlation import correlations
 from prognosis_dask.statistics.cox import cox_curve
@@ -23,6 +22,7 @@ from prognosis_dask.statistics.endpoint import Classes, Survival
 from prognosis_dask.statistics.selection import rank_features_rbf, survival_label
 from prognosis_dask.statistics.study import compare_curves, in_sample_curve
 from prognosis_dask.statistics.table import FeatureTable
+from tests.lung1_tables import read_clinical, read_deep, read_radiomics, read_selected
 
 
 def noise_table(cases: int = 120, features: int = 40, seed: int = 0) -> FeatureTable:

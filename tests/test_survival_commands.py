@@ -15,10 +15,10 @@ import pytest
 import xarray as xr
 
 import prognosis_dask
-from benchmarks.kills import HEAD, survive
 from prognosis_dask.job import SynthSection
 from prognosis_dask.synthetic import make_cohort
 from tests.dask_processes import wait_for
+from tests.kills import HEAD, survive
 from tests.mounts import mounted
 
 

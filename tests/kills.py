@@ -1,6 +1,6 @@
 """Kill drivers, workers and their children at random moments of a job; is anything lost, done twice, or different?
 
-    python -m benchmarks.kills [--kills 100] [--patients 60] [--seed 0] [--deep]
+    python -m tests.kills [--kills 100] [--patients 60] [--seed 0] [--deep]
 
 Prints a table line. Exits with 1 when something was lost, computed again though it was finished, or other than in a
 run that nobody disturbed, or when a process outlived its driver.
