@@ -13,13 +13,13 @@ from sksurv.util import Surv
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import Classes, Survival
-from prognosis_dask.statistics.interior_point import solve_many_cases
 from prognosis_dask.statistics.selection import rank_features, rank_features_rbf
 from prognosis_dask.statistics.selectors import SELECTORS, selector_for
 from prognosis_dask.statistics.selectors.mrmr import martingale_residuals, rank_mrmr
 from prognosis_dask.statistics.selectors.penalised import FALL, MIXING, STEPS, cox_entries, logistic_entries
 from prognosis_dask.statistics.selectors.stability import PAIRS, selection_share
 from prognosis_dask.statistics.selectors.univariate import false_discovery, rank_score_test, score_test
+from prognosis_dask.statistics.smoothed_svm import solve_many_cases
 from prognosis_dask.statistics.svm import Gram, solve_dual
 from tests.made_tables import class_table, survival_table
 
@@ -160,7 +160,7 @@ def test_several_classes_are_eliminated_by_one_machine_against_the_rest_each() -
     assert rank_features(X, label).tolist() == eliminated[::-1]
 
 
-@pytest.mark.parametrize("shape", [(60, 5), (60, 90), (200, 30)])
+@pytest.mark.parametrize("shape", [(60, 5), (60, 90), (200, 30), (2000, 20)])
 @pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
 def test_many_cases_have_the_same_machine_as_few(shape: tuple[int, int], C: float) -> None:
     rng = np.random.default_rng(shape[1])
@@ -168,10 +168,26 @@ def test_many_cases_have_the_same_machine_as_few(shape: tuple[int, int], C: floa
     X[1] = X[0]
     sign = np.where(X[:, 0] + 0.3 * rng.normal(size=shape[0]) > 0.5, 1.0, -1.0)
     exact = solve_dual(Gram(X @ X.T), sign, C, np.zeros(shape[0]))
-    found = solve_many_cases(X, sign, C)
+    found, weights = solve_many_cases(X, sign, C)
+    assert found is not None
     assert abs(found.sum()) < 1e-9 * C * shape[0]
     assert ((found * sign >= 0) & (found * sign <= C)).all()
     np.testing.assert_allclose(X.T @ found, X.T @ exact, atol=1e-3 * np.abs(X.T @ exact).max())
+    np.testing.assert_allclose(weights[:-1], X.T @ exact, atol=1e-3 * np.abs(X.T @ exact).max())
+
+
+@pytest.mark.parametrize("signal", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("share", [0.03, 0.5])
+def test_features_of_many_cases_rank_as_those_of_few(
+    signal: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(7)
+    X = rng.normal(size=(500, 8))
+    value = signal * X[:, :3].sum(axis=1) + rng.normal(size=500)
+    label = value > np.quantile(value, 1 - share)
+    begun = rank_features(X, label).tolist()
+    monkeypatch.setattr("prognosis_dask.statistics.selection._many", lambda cases, features: False)
+    assert rank_features(X, label).tolist() == begun
 
 
 def test_elimination_of_many_cases_ends_with_the_same_features(monkeypatch: pytest.MonkeyPatch) -> None:

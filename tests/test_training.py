@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -192,7 +193,7 @@ def name_of_worker(_):
     return get_worker().name
 
 
-def test_what_needs_a_gpu_runs_on_workers_that_have_one():
+def test_what_needs_a_gpu_runs_on_workers_that_have_one_and_large_items_are_sent_without_a_warning():
     options = {"nthreads": 1, "silence_logs": 50}
     workers = {"plain": {}, "card": {"resources": {"GPU": 1}}}
     specs = {name: {"cls": Worker, "options": {**options, **extra}} for name, extra in workers.items()}
@@ -200,3 +201,5 @@ def test_what_needs_a_gpu_runs_on_workers_that_have_one():
     with SpecCluster(specs, scheduler=scheduler) as cluster, Client(cluster) as client:
         assert set(map_on(client, gpu=True)(name_of_worker, range(8))) == {"card"}
         assert set(map_on(client)(name_of_worker, range(8))) == {"card", "plain"}
+        large = [np.full(2_000_000, 0.5)]  # 16 MB, of which Dask warns: here a warning is an error
+        assert list(map_on(client)(len, large)) == list(map_on(client)(partial(len), large)) == [2_000_000]

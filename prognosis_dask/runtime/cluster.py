@@ -42,6 +42,10 @@ DASK_CONFIG = {
     "distributed.comm.timeouts.tcp": "3 minutes",
     # a tight loop of crashes must not make the cluster give its workers up: the nannies restart them
     "distributed.deploy.lost-worker-timeout": "1 hour",
+    # Dask's 64 kB give every array of a statistic back to the system and fetch it anew, page by page: as long again as
+    # the statistic itself. Images are larger than what is kept here, and given back as before
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 64 * 2**20,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 8 * 2**20,
 }
 
 #: A new kind of cluster is a context manager from its definition to a client: a function of this name in the module

@@ -27,10 +27,13 @@ def map_on(client: Client, *, gpu: bool = False) -> Map:
 
     def cluster_map(function: Callable[..., Any], *items: Iterable[Any]) -> Iterable[Any]:
         listed = [list(item) for item in items]
-        if isinstance(function, partial):
-            futures = client.map(_call, *listed, function=_shared(client, function), pure=False, resources=resources)
-        else:
-            futures = client.map(function, *listed, pure=False, resources=resources)
+        with warnings.catch_warnings():  # what is large is sent once, knowingly: an item is one task's alone
+            warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
+            if isinstance(function, partial):
+                shared = client.submit(_same, function, pure=False)  # computed again where its worker is lost
+                futures = client.map(_call, *listed, function=shared, pure=False, resources=resources)
+            else:
+                futures = client.map(function, *listed, pure=False, resources=resources)
         try:
             _wait(futures)
             return client.gather(futures)  # type: ignore[no-any-return]
@@ -48,13 +51,6 @@ def _wait(futures: Sequence[Future[Any]]) -> None:
     for future in tqdm(done, "tasks", len(futures), leave=False, delay=_SHOWN_AFTER, disable=None, dynamic_ncols=True):
         if future.status != "finished":
             future.result()
-
-
-def _shared(client: Client, value: Any) -> Any:
-    """The value as a task's result: it is computed again where the worker that holds it is lost."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)  # once, knowingly
-        return client.submit(_same, value, pure=False)
 
 
 def _same(value: Any) -> Any:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
-from prognosis_dask.statistics.interior_point import solve_many_cases
+from prognosis_dask.statistics.smoothed_svm import solve_many_cases
 from prognosis_dask.statistics.svm import Gram, Rows, solve_dual
 
 #: Weights closer than this count as equal: well above what the solver leaves open, far below any real weight.
 _EQUAL = 1e-6
-#: With more cases a machine is begun by an interior-point method: of thousands, hundreds change sides with a feature.
-_MANY_CASES = 1000
+#: With more cases a machine is begun on a smoothed loss: of thousands, hundreds change sides with a feature. With so
+#: many for each feature already from the fewer on.
+_MANY_CASES, _MANY_EACH, _FEWER_CASES = 1000, 10, 300
 #: Cases times features beyond which features are not eliminated one by one.
 _LARGE = 250_000
 
@@ -69,16 +72,19 @@ def rank_features(X: FloatArray, label: BoolArray | IntArray, *, C: float = 1.0)
     scaled, signs = _scaled(X), _signs(label)
     between = sum(np.abs(scaled[sign > 0].mean(axis=0) - scaled[sign < 0].mean(axis=0)) for sign in signs)
     left = np.arange(X.shape[1])
-    duals = [np.zeros(len(scaled)) for _ in signs]
+    machines = [_Machine(np.zeros(len(scaled))) for _ in signs]
     eliminated: list[int] = []
     part = np.ascontiguousarray(scaled.T)  # a feature is a row: those that are left lie together
     gram = part.T @ part if len(left) >= len(scaled) else None
     while len(left):
         kernel = Rows(part.T) if gram is None else Gram(gram)
-        if gram is None and len(scaled) > _MANY_CASES:
-            duals = [solve_many_cases(part.T, sign, C) for sign in signs]
-        duals = [solve_dual(kernel, sign, C, dual) for sign, dual in zip(signs, duals, strict=True)]
-        weight = np.sqrt(sum((part @ dual) ** 2 for dual in duals))
+        if gram is None and _many(len(scaled), len(left)):
+            machines = [_begun(part, sign, C, machine) for sign, machine in zip(signs, machines, strict=True)]
+        machines = [
+            replace(machine, dual=solve_dual(kernel, sign, C, machine.dual))
+            for sign, machine in zip(signs, machines, strict=True)
+        ]
+        weight = np.sqrt(sum((part @ machine.dual) ** 2 for machine in machines))
         if part.size > _LARGE:
             going = np.lexsort((-left, between[left], weight))[: len(left) // 10]
         else:
@@ -86,9 +92,31 @@ def rank_features(X: FloatArray, label: BoolArray | IntArray, *, C: float = 1.0)
             going = equal[np.lexsort((-equal, between[left[equal]]))[:1]]
         eliminated += left[going].tolist()
         left = np.delete(left, going)
+        machines = [machine.without(going) for machine in machines]
         gram = gram - part[going].T @ part[going] if gram is not None and len(left) >= len(scaled) else None
         part = np.delete(part, going, axis=0)
     return np.array(eliminated[::-1], dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Machine:
+    """A machine's dual coefficients; where it was begun on a smoothed loss, weights and intercept from there."""
+
+    dual: FloatArray
+    weights: FloatArray | None = None
+
+    def without(self, columns: IntArray) -> _Machine:
+        return self if self.weights is None else replace(self, weights=np.delete(self.weights, columns))
+
+
+def _many(cases: int, features: int) -> bool:
+    return cases > (_FEWER_CASES if cases >= _MANY_EACH * features else _MANY_CASES)
+
+
+def _begun(part: FloatArray, sign: FloatArray, C: float, machine: _Machine) -> _Machine:
+    """The machine next to its solution; where that cannot be, it keeps the coefficients of one feature more."""
+    dual, weights = solve_many_cases(part.T, sign, C, machine.weights)
+    return _Machine(machine.dual if dual is None else dual, weights)
 
 
 def rank_features_rbf(X: FloatArray, label: BoolArray | IntArray, *, C: float = 1.0, share: float = 0.0) -> IntArray:
