@@ -8,10 +8,21 @@ import signal
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
 import pytest
 
 from prognosis_dask.deep.gluon_import import import_gluon
 
+# the same examples in every run, so that a failure is of the change it is seen with
+hypothesis.settings.register_profile(
+    "tests",
+    derandomize=True,
+    max_examples=50,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("tests")
 # a shell that starts its tests in the background lets them, and what they start, ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

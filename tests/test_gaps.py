@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prognosis_dask.cohort.case import Case
@@ -46,7 +46,6 @@ def refused(mask: np.ndarray) -> str:
     return caught.value.problem.reason
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     radius=st.floats(4.0, 12.0),
     centre=st.tuples(*[st.floats(17.0, 22.0)] * 3),
@@ -92,7 +91,6 @@ def test_two_pairs_of_slices_out_of_three_are_a_problem() -> None:
     assert "mask is empty on" in reason
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     radii=st.tuples(st.floats(2.5, 8.0), st.floats(2.5, 8.0)),
     aside=st.floats(0.0, 12.0),
@@ -122,7 +120,6 @@ def test_a_speck_beside_a_lesion_costs_the_case_nothing_but_is_told() -> None:
     assert [warning.code for warning in said] == [Code.MASK_GAPS]
 
 
-@settings(max_examples=30, deadline=None)
 @given(radius=st.floats(6.0, 9.0), slices_off=st.integers(-2, 2))
 def test_a_contour_that_one_of_two_lesions_lacks_is_told(radius: float, slices_off: int) -> None:
     """The slice is not empty: the other lesion is drawn on it. Of a smaller ball a slice is below 1 % of the mask."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prognosis_dask.imaging.polygon import fill_even_odd
@@ -36,14 +36,12 @@ coordinate = st.integers(-12, 64).map(lambda n: n / 4)
 polygon = st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=9)
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.lists(polygon, min_size=1, max_size=3))
 def test_fill_equals_point_in_polygon_for_every_pixel(contours: list[list[tuple[float, float]]]) -> None:
     expected = [[is_inside(c, r, contours) for c in range(SHAPE[2])] for r in range(SHAPE[1])]
     np.testing.assert_array_equal(fill(*contours), expected)
 
 
-@settings(max_examples=60, deadline=None)
 @given(polygon, st.integers(1, 8))
 def test_the_first_vertex_and_the_direction_do_not_matter(contour: list[tuple[float, float]], turn: int) -> None:
     turned = contour[turn % len(contour) :] + contour[: turn % len(contour)]

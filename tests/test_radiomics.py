@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
@@ -243,7 +243,6 @@ def small_cases(draw: st.DrawFn) -> Roi:
     return whole(image, label)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     roi=small_cases(),
     before=st.lists(st.integers(0, 35), min_size=3, max_size=3),

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from prognosis_dask.errors import CaseError, Code, Problem, collected_warnings
@@ -98,7 +98,6 @@ def test_oblique_series_gives_the_same_mask_as_a_straight_one(tmp_path: Path) ->
 polygon = st.lists(st.tuples(st.floats(0, 13), st.floats(0, 11)), min_size=3, max_size=9).map(np.array)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(polygon, min_size=1, max_size=3), st.randoms(use_true_random=False), st.booleans())
 def test_repeats_of_contours_in_any_order_start_direction_and_rounding_change_nothing(
     shapes: list[np.ndarray], random: Random, rounded: bool

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import openpyxl
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from prognosis_dask.cohort.clinical import match_without_zeros, patient_key, read_clinical
@@ -273,12 +273,8 @@ WORD = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cf"
 CLEAN = WORD.map(lambda text: unicodedata.normalize("NFC", " ".join(text.split()))).filter(
     lambda text: text != "" and text[0] not in "=\u2212" and not any(c.isdecimal() for c in text)
 )
-QUIET = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
 
 
-@QUIET
 @given(
     rows=st.lists(st.tuples(CLEAN, st.floats(allow_nan=False, allow_infinity=False)), min_size=2, max_size=6),
     delimiter=st.sampled_from([",", ";", "\t", "|"]),
@@ -307,7 +303,6 @@ def test_what_a_csv_writer_writes_is_read_back(
     assert [float(text) for text in found["number"]] == [number for _, number in rows]
 
 
-@QUIET
 @given(data=st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode("utf-8", "replace")))
 @example(data=b"PK\x03\x04")
 @example(data=b"\x1f\x8b\x08")
@@ -322,7 +317,6 @@ def test_no_bytes_end_in_a_traceback(data: bytes, tmp_path: Path) -> None:
         assert all(len(column) == cells.n_rows for column in cells.columns)
 
 
-@QUIET
 @given(data=st.data())
 def test_no_mutated_clinical_table_ends_in_a_traceback_or_a_wrong_endpoint(data: st.DataObject, tmp_path: Path) -> None:
     lines = ["PatientID;time_days;event;age", "P1;100,5;1;60", "P2;200;0;NA", "P3;300;1;70"]

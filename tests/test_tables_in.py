@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import openpyxl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prognosis_dask.cohort.case import read_cases
@@ -379,9 +379,6 @@ LINES = [
     ["P3", "3", "70", "Current", "1.000", "1"],
     ["P4", "4", "55", "-", "50", "0"],
 ]
-QUIET = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
 
 
 def mutated(data: st.DataObject, content: bytes) -> bytes:
@@ -402,7 +399,6 @@ def workbook_of_lines() -> bytes:
     return stream.getvalue()
 
 
-@QUIET
 @given(data=st.data(), xlsx=st.booleans())
 def test_no_mutated_table_of_features_ends_in_a_traceback(data: st.DataObject, xlsx: bool, tmp_path: Path) -> None:
     content = "\n".join(";".join(line) for line in LINES).replace("1.000", "100").encode()
@@ -418,7 +414,6 @@ def test_no_mutated_table_of_features_ends_in_a_traceback(data: st.DataObject, x
     assert not np.isinf(found.table.X).any()
 
 
-@QUIET
 @given(
     cells=st.lists(
         st.sampled_from(
