@@ -138,9 +138,9 @@ def test_without_a_penalty_no_maximum_is_said() -> None:
     X, time, event = tied_cohort(0)
     with pytest.raises(StatisticsError, match=r"collinear.*model\.penalizer"):
         fit_cox(np.column_stack([X, X[:, 0]]), time, event, [*names(X), "again"], penalizer=0)
-    with pytest.raises(StatisticsError, match=r"collinear|order the events perfectly|did not converge"):
+    with pytest.raises(StatisticsError, match=r"coefficients of 100 have .* order the events perfectly"):
         fit_cox(np.random.default_rng(0).normal(size=(80, 100)), time, event, [str(i) for i in range(100)], penalizer=0)
-    with pytest.raises(StatisticsError, match=r"order the events perfectly|did not converge"):
+    with pytest.raises(StatisticsError, match="order the events perfectly: x"):
         fit_cox(*separable(), ["x"], penalizer=0)
 
 

@@ -73,14 +73,14 @@ def test_classes_that_a_column_tells_apart_are_refused_almost_without_a_penalty(
     assert isinstance(table.endpoint, Classes)
     table = with_columns(table, told=10.0 * table.endpoint.label)
     procedure = Procedure(selector="", learner="logistic", penalty=(1e-9,))
-    with pytest.raises(StatisticsError, match=r"tell the classes apart perfectly: .*told|did not converge"):
+    with pytest.raises(StatisticsError, match="tell the classes apart perfectly: told;"):
         fit_procedure(procedure, table, 0)
 
 
 def test_a_lasso_almost_without_a_penalty_is_no_way_round() -> None:
     table = cohort()
     lives = (~table.event & (np.arange(120) % 2 == 0)).astype(float)
-    with pytest.raises(StatisticsError, match=r"no finite estimate|did not converge"):
+    with pytest.raises(StatisticsError, match=r"1 coefficient of 5 has no finite estimate, .* perfectly: lives;"):
         fit_procedure(Procedure(selector="", penalty=(1e-12,), mixing=(0.5,)), with_columns(table, lives=lives), 0)
 
 
