@@ -14,6 +14,8 @@ from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
 
 #: Cases whose pairs are held in memory at a time.
 _BLOCK = 256
+#: Rows in a block whose pairs are compared one distance after the other.
+_SMALL = 32
 #: Weights add up to less: sums of as many whole numbers, doubled, are exact in single precision.
 _EXACT = 2.0**22
 
@@ -56,8 +58,10 @@ def concordance(time: FloatArray, event: BoolArray, risk: FloatArray) -> Concord
     rows = np.flatnonzero(event)
     comparable = int((len(time) - _whom_next(time, event)).sum())
     concordant, tied = _pairs_after(rank.astype(np.int64), event)
-    _, alike = np.unique(np.column_stack([time[rows], rank[rows]]), axis=0, return_counts=True)
-    tied -= int((alike * (alike - 1) // 2).sum())  # two events at one time
+    if tied:
+        place = np.searchsorted(time, time[rows])
+        _, alike = np.unique(place * len(time) + rank[rows], return_counts=True)
+        tied -= int((alike * (alike - 1) // 2).sum())  # two events at one time
     return Concordance(comparable, concordant, tied)
 
 
@@ -71,17 +75,22 @@ def _whom_next(time: FloatArray, event: BoolArray) -> IntArray:
 def _pairs_after(rank: IntArray, counts: BoolArray) -> tuple[int, int]:
     """Pairs of a row that counts and one after it whose rank is lower, and whose rank is the same.
 
-    By halves of ever larger blocks, as a merge sort meets each pair once: some log2(rows) sorts of half the rows.
+    Within small blocks row by row; then by halves of ever larger blocks, as a merge sort meets each pair once.
     """
     lower = equal = 0
-    place, span, half = np.arange(len(rank)), int(rank.max(initial=0)) + 1, 1
+    place, span, half = np.arange(len(rank)), int(rank.max(initial=0)) + 1, _SMALL
+    for apart in range(1, min(_SMALL, len(rank))):
+        pair = counts[:-apart] & (place[:-apart] % _SMALL < _SMALL - apart)
+        lower += int(np.count_nonzero(pair & (rank[apart:] < rank[:-apart])))
+        equal += int(np.count_nonzero(pair & (rank[apart:] == rank[:-apart])))
     while half < len(rank):
         key, left = place // (2 * half) * span + rank, place // half % 2 == 0
         after = np.sort(key[~left])
-        before = key[left & counts]
+        before = np.sort(key[left & counts])
         below = np.searchsorted(after, before, side="left")
         lower += int((below - np.searchsorted(after, before - before % span, side="left")).sum())
-        equal += int((np.searchsorted(after, before, side="right") - below).sum())
+        if span < len(rank):
+            equal += int((np.searchsorted(after, before, side="right") - below).sum())
         half *= 2
     return lower, equal
 

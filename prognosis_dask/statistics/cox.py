@@ -172,11 +172,11 @@ def _shape(X: FloatArray, event: BoolArray) -> str:
 
 
 class _Hazards(NamedTuple):
-    """Relative hazards of the rows, their sums over the events' risk sets, and what is expected of each row."""
+    """Of some coefficients: the log partial likelihood, relative hazards, and their sums over the events' risk sets."""
 
+    likelihood: float
     hazard: FloatArray
     total: FloatArray
-    expected: FloatArray
 
 
 class PartialLikelihood:
@@ -191,40 +191,63 @@ class PartialLikelihood:
         death_times = time[self.deaths]
         self.start = np.searchsorted(time, death_times)
         _, first, self.group, size = np.unique(death_times, return_index=True, return_inverse=True, return_counts=True)
-        self.first = first
         self.share = (np.arange(len(self.deaths)) - first[self.group]) / size[self.group]
+        # the events beyond the first of a time: only there do ties change a sum
+        self.late, several = np.flatnonzero(self.share), np.flatnonzero(size > 1)
+        self.late_group = np.searchsorted(several, self.group[self.late])
+        self.tied = self.deaths[size[self.group] > 1]
+        self.first = np.cumsum(size[several]) - size[several]
 
     def value(self, coefficient: FloatArray) -> float:
         """The penalised log partial likelihood; minus infinity where it cannot be computed."""
-        return self.of_score(self.Z @ coefficient) - 0.5 * self.penalty * float(coefficient @ coefficient)
+        return self.penalised(self.of_score(self.Z @ coefficient), coefficient)
+
+    def penalised(self, likelihood: float, coefficient: FloatArray) -> float:
+        """A log partial likelihood less the penalty."""
+        return likelihood - 0.5 * self.penalty * float(coefficient @ coefficient)
 
     def of_score(self, score: FloatArray) -> float:
         """The log partial likelihood of log hazards, shape (rows,); minus infinity where it cannot be computed."""
-        shift = float(score.max())
         if not np.ptp(score) <= _WIDEST:
             return -np.inf
-        total = self._risk_sum(np.exp(score - shift))
-        return float((score[self.deaths] - shift).sum() - np.log(total).sum())
+        score = score - score.max()
+        return self._of_sums(score, self._risk_sum(np.exp(score)))
+
+    def _of_sums(self, score: FloatArray, total: FloatArray) -> float:
+        return float(score[self.deaths].sum() - np.log(total).sum())
+
+    def at(self, coefficient: FloatArray) -> _Hazards:
+        """What value, gradient and information are made of."""
+        score = self.Z @ coefficient
+        held = bool(np.ptp(score) <= _WIDEST)
+        score -= score.max()
+        hazard = np.exp(score)
+        total = self._risk_sum(hazard)
+        return _Hazards(self._of_sums(score, total) if held else -np.inf, hazard, total)
 
     def derivatives(self, coefficient: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Gradient, and information (the negative Hessian)."""
-        gradient, at = self.gradient(coefficient)
-        return gradient, self.information(at, self.Z)
+        return self.derivatives_at(self.at(coefficient), coefficient)
 
-    def gradient(self, coefficient: FloatArray) -> tuple[FloatArray, _Hazards]:
-        """Gradient of all columns, and the relative hazards that it was taken at."""
-        eta = self.Z @ coefficient
-        hazard = np.exp(eta - eta.max())
-        total = self._risk_sum(hazard)
-        at = _Hazards(hazard, total, hazard * self._entered(total))
-        left = -at.expected
+    def derivatives_at(self, at: _Hazards, coefficient: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """:meth:`derivatives`, where the hazards are those of the coefficients."""
+        expected = self.expected(at)
+        return self.gradient(expected, coefficient), self.information(at, expected, self.Z)
+
+    def expected(self, at: _Hazards) -> FloatArray:
+        """How many events are expected of each row, shape (rows,)."""
+        return at.hazard * self._entered(at.total)
+
+    def gradient(self, expected: FloatArray, coefficient: FloatArray) -> FloatArray:
+        """Gradient of all columns, where the expected events are those of the coefficients."""
+        left = -expected
         left[self.deaths] += 1.0
-        return self.Z.T @ left - self.penalty * coefficient, at
+        return np.asarray(self.Z.T @ left - self.penalty * coefficient)
 
-    def information(self, at: _Hazards, Z: FloatArray) -> FloatArray:
+    def information(self, at: _Hazards, expected: FloatArray, Z: FloatArray) -> FloatArray:
         """Of some columns, shape (columns, columns): nothing is held that is features x features for all of them."""
         average = self._risk_sum(at.hazard[:, None] * Z) / at.total[:, None]
-        information: FloatArray = Z.T @ (at.expected[:, None] * Z) - average.T @ average
+        information: FloatArray = Z.T @ (expected[:, None] * Z) - average.T @ average
         information.flat[:: len(information) + 1] += self.penalty
         return information
 
@@ -244,9 +267,11 @@ class PartialLikelihood:
 
     def _risk_sum(self, values: FloatArray) -> FloatArray:
         """Sum of ``values`` over the risk set of each event."""
-        at_risk = np.cumsum(values[::-1], axis=0)[::-1][self.start]
-        tied = np.add.reduceat(values[self.deaths], self.first, axis=0)[self.group]
-        return np.asarray(at_risk - (self.share * tied.T).T)
+        at_risk = np.asarray(np.cumsum(values[::-1], axis=0)[len(values) - 1 - self.start])
+        if len(self.late):
+            tied = np.add.reduceat(values[self.tied], self.first, axis=0)[self.late_group]
+            at_risk[self.late] -= (self.share[self.late] * tied.T).T
+        return at_risk
 
 
 def maximise(likelihood: PartialLikelihood, start: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
@@ -263,18 +288,22 @@ def maximise(likelihood: PartialLikelihood, start: FloatArray | None = None) -> 
         When there is no maximum; an UndeterminedError where it is known why.
     """
     coefficient = np.zeros(likelihood.Z.shape[1]) if start is None else start
-    value = likelihood.value(coefficient)
+    at = likelihood.at(coefficient)
+    value = likelihood.penalised(at.likelihood, coefficient)
     for _ in range(50):
-        gradient, information = likelihood.derivatives(coefficient)
+        gradient, information = likelihood.derivatives_at(at, coefficient)
         try:
             step = np.linalg.solve(information, gradient)
         except np.linalg.LinAlgError:
             break
-        length = 1.0
-        while length > 1e-6 and likelihood.value(coefficient + length * step) < value:
+        length, begun, reached = 1.0, coefficient, value
+        while True:
+            coefficient = begun + length * step
+            at = likelihood.at(coefficient)
+            value = likelihood.penalised(at.likelihood, coefficient)
+            if not value < reached or length <= 1e-6:
+                break
             length /= 2
-        coefficient = coefficient + length * step
-        value = likelihood.value(coefficient)
         if value == -np.inf:
             break
         if float(gradient @ step) < _SETTLED:

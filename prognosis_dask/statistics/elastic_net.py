@@ -52,12 +52,14 @@ def maximise_elastic_net(
     coefficient = start
     value = likelihood.value(coefficient) - price * np.abs(coefficient).sum()
     for _ in range(_MOST_STEPS):
-        gradient, at = likelihood.gradient(coefficient)
+        at = likelihood.at(coefficient)
+        expected = likelihood.expected(at)
+        gradient = likelihood.gradient(expected, coefficient)
         if violation(gradient, coefficient, price) <= tolerance * rows:
             return coefficient
         # what is zero, with a gradient well within the price, takes no part: the test above brings it back
         active = np.flatnonzero((coefficient != 0) | (np.abs(gradient) > 0.9 * price))
-        information = likelihood.information(at, likelihood.Z[:, active])
+        information = likelihood.information(at, expected, likelihood.Z[:, active])
         step = -coefficient
         step[active] += _newton_lasso(information, gradient[active], coefficient[active], price)
         promised = gradient @ step - price * (np.abs(coefficient + step).sum() - np.abs(coefficient).sum())
@@ -91,7 +93,8 @@ def violation(gradient: FloatArray, coefficient: FloatArray, price: float) -> fl
 
 def first_price(likelihood: PartialLikelihood) -> float:
     """The least absolute penalty per case that leaves every coefficient at zero."""
-    gradient, _ = likelihood.gradient(np.zeros(likelihood.Z.shape[1]))
+    nothing = np.zeros(likelihood.Z.shape[1])
+    gradient = likelihood.gradient(likelihood.expected(likelihood.at(nothing)), nothing)
     return float(np.abs(gradient).max(initial=0.0)) / len(likelihood.Z)
 
 

@@ -123,21 +123,31 @@ def survival_drawn(time: FloatArray, event: BoolArray, horizon: float, drawn: Fl
     if (np.diff(time) < 0).any():
         order = np.argsort(time, kind="stable")
         time, event, drawn = time[order], event[order], drawn[:, order]
-    deaths = np.flatnonzero(event & (time <= horizon))
+    until = int(np.searchsorted(time, horizon, side="right"))
+    return survival_of(time[:until], event[:until], drawn[:, :until], drawn.sum(axis=1))
+
+
+def survival_of(time: FloatArray, event: BoolArray, drawn: FloatArray, total: FloatArray) -> FloatArray:
+    """:func:`survival_drawn` at a horizon from the cases followed up to it, by rising time, and the weight of all.
+
+    Parameters
+    ----------
+    total
+        The weight of all cases, those followed beyond the horizon too, in each draw; shape (draws,).
+    """
+    deaths = np.flatnonzero(event)
     at, tied = np.unique(time[deaths], return_index=True)
     first = np.searchsorted(time, at)
     found = np.empty(len(drawn))
     for rows in in_parts(len(drawn), len(time)):
-        weight = drawn[rows]
-        passed = np.cumsum(weight, axis=1)
-        total = passed[:, -1] if len(time) else np.zeros(len(weight))
-        survival = np.ones(len(weight))
+        weight, survival = drawn[rows], np.ones(len(drawn[rows]))
         if len(deaths):
-            at_risk = total[:, None] - passed[:, first] + weight[:, first]
-            died = weight[:, deaths] if len(at) == len(deaths) else np.add.reduceat(weight[:, deaths], tied, axis=1)
-            share = np.divide(died, at_risk, out=np.zeros_like(died), where=died > 0)
-            survival = np.prod(1 - np.minimum(share, 1.0), axis=1)
-        found[rows] = np.where(total > 0, survival, np.nan)
+            at_risk = total[rows, None] - np.cumsum(weight, axis=1).take(first, axis=1) + weight.take(first, axis=1)
+            died = weight.take(deaths, axis=1)
+            died = died if len(at) == len(deaths) else np.add.reduceat(died, tied, axis=1)
+            at_risk[died == 0] = 1.0
+            survival = np.prod(np.maximum(1.0 - died / at_risk, 0.0), axis=1)
+        found[rows] = np.where(total[rows] > 0, survival, np.nan)
     return found
 
 

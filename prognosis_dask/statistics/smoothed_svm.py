@@ -13,7 +13,8 @@ from prognosis_dask.statistics.endpoint import FloatArray, IntArray
 
 #: Widths over which the corner is rounded, in units of the margin: from nothing, and from the weights of a machine that
 #: had one feature more.
-_COLD, _WARM = (2.0, 0.1, 1e-2, 1e-3, 1e-4), (1e-2, 1e-3, 1e-4)
+_WARM = (0.03, 0.01, 0.003, 0.001)
+_COLD = (2.0, 0.3, *_WARM)
 #: The gradient per case, in units of C, at which a width is settled.
 _SETTLED = 1e-9
 _MOST_STEPS = 60

@@ -133,11 +133,11 @@ class _View:
         """The draws that a repeat's curves are measured in, with the cases as they are first."""
         return self.drawn[: 1 + CURVE_DRAWS if repeat < self.drawn_repeats else 1]
 
-    def fold(self, result: FoldResult) -> tuple[FloatArray, BoolArray, FloatArray, FloatArray]:
-        """Times, events, risk scores and draws of a held-out fold."""
+    def fold(self, result: FoldResult) -> tuple[FloatArray, BoolArray, FloatArray]:
+        """Times, events and risk scores of a held-out fold."""
         held_survival(result)
         assert result.risk_score is not None
-        return self.time[result.test], self.event[result.test], result.risk_score, self.drawn[:, result.test]
+        return self.time[result.test], self.event[result.test], result.risk_score
 
 
 def _discrimination(view: _View, horizons: Sequence[float], sheet: Sheet) -> dict[str, FloatArray]:
@@ -145,8 +145,7 @@ def _discrimination(view: _View, horizons: Sequence[float], sheet: Sheet) -> dic
     weight = uno_weight(view.event, view.censoring.uncensored(view.time), view.time < tau)
     harrell, uno = [], []
     for result in view.results:
-        time, event, risk, drawn = view.fold(result)
-        both = concordances_drawn(time, event, risk, drawn, (None, weight[result.test]))
+        both = concordances_drawn(*view.fold(result), view.drawn[:, result.test], (None, weight[result.test]))
         harrell.append(both[0])
         uno.append(both[1])
     values = {"harrell_c": np.array(harrell), "uno_c": np.array(uno)}
@@ -161,15 +160,15 @@ def _auc_curve(view: _View, horizons: Sequence[float], sheet: Sheet) -> list[Row
     curve = []
     grid = np.array(sorted({*view.results[0].horizons_days, *horizons}))
     grid = grid[grid < view.censoring.last_days]
-    for days in grid.tolist():
-        draws = len(view.drawn) if days in horizons else 1 + CURVE_DRAWS
-        of_folds = []
-        for result in view.results:
-            time, event, risk, drawn = view.fold(result)
-            weight = drawn[: draws if result.repeat < view.drawn_repeats else 1]
-            of_folds.append(auc_t_drawn(time, event, risk, days, view.censoring, weight))
+    of_folds: list[list[FloatArray]] = [[] for _ in grid]
+    for result in view.results:
+        drawn = view.drawn[: len(view.drawn) if result.repeat < view.drawn_repeats else 1, result.test]
+        for days, found in zip(grid.tolist(), of_folds, strict=True):
+            weight = drawn if days in horizons else drawn[: 1 + CURVE_DRAWS]
+            found.append(auc_t_drawn(*view.fold(result), days, view.censoring, weight))
+    for days, found in zip(grid.tolist(), of_folds, strict=True):
         values, note = over_folds(
-            np.array(extended(of_folds)), "both an event up to the horizon and a case followed beyond it"
+            np.array(extended(found)), "both an event up to the horizon and a case followed beyond it"
         )
         curve.append(values[: 1 + CURVE_DRAWS])
         lower, upper = interval(values[1:])
@@ -193,7 +192,7 @@ def _integrated_brier(view: _View, sheet: Sheet) -> FloatArray:
 
     def errors(result: FoldResult) -> FloatArray:
         """Each case's squared error, integrated over time; shape (cases, 1)."""
-        time, event, _, _ = view.fold(result)
+        time, event, _ = view.fold(result)
         at = [
             squared_errors(time, event, held_survival(result)[:, k], days[k], view.censoring) for k in columns.tolist()
         ]
@@ -209,7 +208,7 @@ def _integrated_brier(view: _View, sheet: Sheet) -> FloatArray:
 
 def _brier(view: _View, horizon: float, sheet: Sheet) -> None:
     def errors(result: FoldResult) -> FloatArray:
-        time, event, _, _ = view.fold(result)
+        time, event, _ = view.fold(result)
         return squared_errors(time, event, survival_at(result, horizon), horizon, view.censoring)[:, None]
 
     score = drawn_mean(case_means(view.results, len(view.time), errors), view.drawn)[:, 0]

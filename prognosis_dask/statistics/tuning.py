@@ -210,7 +210,7 @@ def _likelihood(train: Survival, test: Survival) -> Criterion:
     known_ones = score_likelihood(train)
 
     def judged(model: Model, known: FloatArray, held_out: FloatArray) -> float:
-        score = _risk(model, np.vstack([known, held_out]))
+        score = np.concatenate([_risk(model, known), _risk(model, held_out)])
         whole, part = everybody(score), known_ones(score[: len(train)])
         return whole - part if np.isfinite([whole, part]).all() else -np.inf
 

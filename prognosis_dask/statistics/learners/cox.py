@@ -59,12 +59,13 @@ def fit_proportional_hazards(
     if not endpoint.event.any():
         raise StatisticsError(f"all {len(endpoint)} training cases are censored: without events nothing can be learnt")
     order = np.argsort(endpoint.time_days, kind="stable")
-    sorted_rows, turn = Z[order], None
+    ordered, in_order = endpoint.rows(order), Z[order]
+    sorted_rows, turn = in_order, None
     if mixing == 0 and Z.shape[1] > len(Z):
         # a ridge solution lies in the span of the cases: as many directions as cases are enough
         left, size, turn = np.linalg.svd(sorted_rows, full_matrices=False)
         sorted_rows = left * size
-    likelihood = PartialLikelihood(sorted_rows, endpoint.time_days[order], endpoint.event[order], 0.0)
+    likelihood = PartialLikelihood(sorted_rows, ordered.time_days, ordered.event, 0.0)
     models: dict[float, ProportionalHazards] = {}
     start = np.zeros(sorted_rows.shape[1])
     for penalty in sorted(set(penalties), reverse=True):
@@ -78,7 +79,7 @@ def fit_proportional_hazards(
             start, information = _maximised(likelihood, start, turn)
             error = _standard_errors(information, turn)
         coefficient = start if turn is None else turn.T @ start
-        models[penalty] = ProportionalHazards(coefficient, error, breslow(endpoint, linear_score(Z, coefficient)))
+        models[penalty] = ProportionalHazards(coefficient, error, breslow(ordered, linear_score(in_order, coefficient)))
     return [models[penalty] for penalty in penalties]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.drawing import in_parts
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray
-from prognosis_dask.statistics.kaplan_meier import survival_drawn
+from prognosis_dask.statistics.kaplan_meier import survival_of
 
 
 def net_benefit_survival(
@@ -47,20 +47,19 @@ def net_benefit_survival(
     _expect_thresholds(thresholds)
     order = np.argsort(time, kind="stable")
     time, event, risk = time[order], event[order], risk[order]
-    benefit = np.zeros((len(drawn), len(thresholds)))
-    for rows in in_parts(len(drawn), len(time)):
-        weight = drawn[rows][:, order]
-        total = weight.sum(axis=1)
+    until = int(np.searchsorted(time, horizon, side="right"))
+    drawn = drawn[:, order]
+    total = drawn.sum(axis=1, keepdims=True)
+    of_treated = drawn @ (risk[:, None] >= thresholds).astype(np.float64)
+    share = np.divide(of_treated, total, out=np.zeros_like(of_treated), where=total > 0)
+    dead = np.zeros_like(share)
+    for rows in in_parts(len(drawn), until):
+        weight = drawn[rows, :until]
         for column, threshold in enumerate(thresholds):
-            treated = np.flatnonzero(risk >= threshold)
-            if not len(treated):
-                continue
-            own = weight[:, treated]
-            share = np.divide(own.sum(axis=1), total, out=np.zeros(len(total)), where=total > 0)
-            dead = 1 - survival_drawn(time[treated], event[treated], horizon, own)
-            value = share * (dead - (1 - dead) * threshold / (1 - threshold))
-            benefit[rows, column] = np.where(share > 0, value, 0.0)
-    return benefit
+            treated = np.flatnonzero(risk[:until] >= threshold)
+            own, weights = weight.take(treated, axis=1), of_treated[rows, column]
+            dead[rows, column] = 1 - survival_of(time[treated], event[treated], own, weights)
+    return np.where(share > 0, share * (dead - (1 - dead) * thresholds / (1 - thresholds)), 0.0)
 
 
 def net_benefit_class(

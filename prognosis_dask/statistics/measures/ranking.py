@@ -22,15 +22,21 @@ def auc_drawn(score: FloatArray, case_weight: FloatArray, control_weight: FloatA
     FloatArray
         Shape (draws,); NaN without a case or without a control.
     """
-    order = np.argsort(score, kind="stable")
-    first, last = (np.searchsorted(score[order], score, side=side) for side in ("left", "right"))
-    counted = np.flatnonzero((case_weight != 0).any(axis=0))
-    controls = np.zeros((len(control_weight), len(score) + 1))
+    cases, controls = ((weight != 0).any(axis=0) for weight in (case_weight, control_weight))
+    return auc_between(score[cases], case_weight[:, cases], score[controls], control_weight[:, controls])
+
+
+def auc_between(
+    case_score: FloatArray, case_weight: FloatArray, control_score: FloatArray, control_weight: FloatArray
+) -> FloatArray:
+    """:func:`auc_drawn` of cases and controls that are given apart."""
+    order = np.argsort(control_score, kind="stable")
+    first, last = (np.searchsorted(control_score[order], case_score, side=side) for side in ("left", "right"))
+    controls = np.zeros((len(control_weight), len(control_score) + 1))
     np.cumsum(control_weight[:, order], axis=1, out=controls[:, 1:])
-    below = 0.5 * (controls[:, first[counted]] + controls[:, last[counted]])
-    cases = case_weight[:, counted]
-    pairs = cases.sum(axis=1) * controls[:, -1]
-    won = np.einsum("dn,dn->d", cases, below)
+    below = 0.5 * (controls[:, first] + controls[:, last])
+    pairs = case_weight.sum(axis=1) * controls[:, -1]
+    won = np.einsum("dn,dn->d", case_weight, below)
     return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 

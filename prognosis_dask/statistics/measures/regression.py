@@ -13,8 +13,8 @@ import numpy as np
 from prognosis_dask.statistics.drawing import in_parts
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray, IntArray
 
-#: Newton's step, in standard deviations of the columns, below which a draw is settled.
-_SETTLED = 1e-10
+#: Newton's step, in standard deviations of the columns, after which a draw is settled: the next would be its square.
+_SETTLED = 1e-7
 _STEPS = 40
 #: A coefficient beyond this (per standard deviation) runs away to infinity: the draw has none.
 _RUNAWAY = 30.0
@@ -178,17 +178,17 @@ def _cox_derivatives(Z: FloatArray, time: FloatArray, event: BoolArray, drawn: F
         eta = coefficient @ Z.T
         hazard = drawn * np.exp(eta - eta.max(axis=1, keepdims=True))
         at_risk = _from(hazard, first)
-        rate = np.divide(died, at_risk, out=np.zeros_like(died), where=at_risk > 0)
+        at_risk[~(at_risk > 0)] = np.inf  # nothing is expected of it
+        rate = died / at_risk
         entered = np.concatenate([np.zeros((len(drawn), 1)), np.cumsum(rate, axis=1)], axis=1)[:, until]
         expected = hazard * entered
-        means = [
-            np.divide(_from(hazard * column, first), at_risk, out=np.zeros_like(died), where=at_risk > 0)
-            for column in Z.T
-        ]
+        means = [_from(hazard * column, first) / at_risk for column in Z.T]
         information = (expected @ products).reshape(-1, columns, columns)
         for i in range(columns):
-            for j in range(columns):
-                information[:, i, j] -= np.einsum("dm,dm,dm->d", died, means[i], means[j])
+            weighted = died * means[i]
+            for j in range(i, columns):
+                information[:, i, j] -= np.einsum("dm,dm->d", weighted, means[j])
+                information[:, j, i] = information[:, i, j]
         return (seen - expected) @ Z, information
 
     return derivatives

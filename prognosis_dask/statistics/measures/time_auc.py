@@ -8,7 +8,7 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.statistics.endpoint import BoolArray, FloatArray
 from prognosis_dask.statistics.kaplan_meier import kaplan_meier
 from prognosis_dask.statistics.measures.censoring import Censoring, inverse
-from prognosis_dask.statistics.measures.ranking import auc_drawn
+from prognosis_dask.statistics.measures.ranking import auc_between
 
 
 def auc_t(time: FloatArray, event: BoolArray, risk: FloatArray, horizon: float, censoring: Censoring) -> float:
@@ -42,8 +42,9 @@ def auc_t_drawn(
     time: FloatArray, event: BoolArray, risk: FloatArray, horizon: float, censoring: Censoring, drawn: FloatArray
 ) -> FloatArray:
     """:func:`auc_t` for many weightings of the cases, shape (draws, cases); NaN without a case or a control."""
-    cases = inverse(censoring.uncensored(time), event & (time <= horizon))
-    return auc_drawn(risk, drawn * cases, drawn * (time > horizon))
+    weight = inverse(censoring.uncensored(time), event & (time <= horizon))
+    cases, controls = np.flatnonzero(weight), np.flatnonzero(time > horizon)
+    return auc_between(risk[cases], drawn[:, cases] * weight[cases], risk[controls], drawn[:, controls])
 
 
 def mean_auc(time: FloatArray, event: BoolArray, times_days: FloatArray, auc: FloatArray) -> FloatArray:
