@@ -11,7 +11,7 @@ from types import ModuleType
 import hypothesis
 import pytest
 
-from prognosis_dask.deep.gluon_import import import_gluon
+from prognosis_dask.networks.gluon_import import import_gluon
 
 # the same examples in every run, so that a failure is of the change it is seen with
 hypothesis.settings.register_profile(

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prognosis_dask.config.job import Job, load_job
 from prognosis_dask.errors import PrognosisError
-from prognosis_dask.job import Job, load_job
-from prognosis_dask.runtime.cluster import read_cluster
-from prognosis_dask.statistics.spec import ModelSpec, load_spec
+from prognosis_dask.execution.cluster import read_cluster
+from prognosis_dask.modelling.spec import ModelSpec, load_spec
 
 ROOT = Path(__file__).parents[1]
 READERS: dict[str, Callable[[str], object]] = {"jobs": load_job, "jobs/models": load_spec, "cluster": read_cluster}
