@@ -18,14 +18,14 @@ from functools import partial
 
 import numpy as np
 
-from prognosis_dask.statistics.comparing import compare
-from prognosis_dask.statistics.concordance import concordance
-from prognosis_dask.statistics.endpoint import FloatArray, Survival
-from prognosis_dask.statistics.procedure import Procedure
-from prognosis_dask.statistics.reading import ReadTable
-from prognosis_dask.statistics.spec import ModelSpec, ValidationRule
-from prognosis_dask.statistics.table import FeatureTable
-from prognosis_dask.statistics.threads import one_thread
+from prognosis_dask.modelling.data.endpoint import FloatArray, Survival
+from prognosis_dask.modelling.data.reading import ReadTable
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.estimators.scores import one_thread
+from prognosis_dask.modelling.metrics.concordance import concordance
+from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.spec import ModelSpec, ValidationRule
+from prognosis_dask.modelling.validation.comparing import compare
 
 PATIENTS, NEW_PATIENTS = 150, 3000
 FOLDS, REPEATS, HALVES = 5, 10, 20

@@ -23,10 +23,7 @@ from typing import Literal
 import numpy as np
 import SimpleITK as sitk
 
-from prognosis_dask.deep.grade_network import GradeNetwork
-from prognosis_dask.deep.training import load_learner, run_network, train
-from prognosis_dask.grade import fit_grade
-from prognosis_dask.job import (
+from prognosis_dask.config.job import (
     BrainSection,
     CohortSection,
     DeepSection,
@@ -35,12 +32,15 @@ from prognosis_dask.job import (
     ModelSection,
     SynthSection,
 )
-from prognosis_dask.pipeline import run
-from prognosis_dask.scan import predict_scan
-from prognosis_dask.store.features import read_features
-from prognosis_dask.store.schema import COVARIATE
+from prognosis_dask.networks.grade_network import GradeNetwork
+from prognosis_dask.networks.training import load_learner, run_network, train
+from prognosis_dask.prediction.scan import predict_scan
+from prognosis_dask.storage.features import read_features
+from prognosis_dask.storage.schema import COVARIATE
 from prognosis_dask.synthetic.brain.patient import draw_brain_patient
 from prognosis_dask.synthetic.brain.scan import make_scan
+from prognosis_dask.workflows.grade import fit_grade
+from prognosis_dask.workflows.run import run
 
 _MEASURES = ("auc", "balanced_accuracy", "brier", "calibration_slope", "ici")
 

@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from prognosis_dask.statistics.correlation import correlations
-from prognosis_dask.statistics.selection import rank_features, rank_features_rbf, survival_label
-from prognosis_dask.statistics.study import compare_curves, in_sample_curve
-from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.final_tables import compare_curves, correlations, in_sample_curve
+from prognosis_dask.modelling.selectors.svm_rfe import rank_features, rank_features_rbf, survival_label
 from tests.lung1_tables import read_clinical, read_deep, read_radiomics, read_selected
 
 KS = (1, 10, 50, 100)

@@ -13,9 +13,9 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from prognosis_dask.job import load_job
-from prognosis_dask.pipeline import run
-from prognosis_dask.runtime.cluster import LocalSpec, connect
+from prognosis_dask.config.job import load_job
+from prognosis_dask.execution.cluster import LocalSpec, connect
+from prognosis_dask.workflows.run import run
 
 JOB = Path(__file__).resolve().parents[1] / "jobs" / "demo.toml"
 

@@ -16,15 +16,14 @@ import numpy as np
 import sksurv.metrics as witness
 from sksurv.util import Surv
 
-from prognosis_dask.statistics.concordance import concordance, concordance_drawn, uno_c, uno_weight
-from prognosis_dask.statistics.endpoint import FloatArray, Survival
-from prognosis_dask.statistics.evaluate import evaluate, time_grid
-from prognosis_dask.statistics.intervals import DRAWS, draw_patients
-from prognosis_dask.statistics.measures.brier import brier_score
-from prognosis_dask.statistics.measures.censoring import fit_censoring
-from prognosis_dask.statistics.measures.time_auc import auc_t
-from prognosis_dask.statistics.nested import FoldResult
-from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.modelling.data.endpoint import FloatArray, Survival
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
+from prognosis_dask.modelling.metrics.concordance import concordance, concordance_drawn, uno_c, uno_weight
+from prognosis_dask.modelling.metrics.intervals import DRAWS, draw_patients
+from prognosis_dask.modelling.metrics.time_auc import auc_t
+from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
+from prognosis_dask.modelling.validation.nested import FoldResult
 
 Result = TypeVar("Result")
 HORIZONS = (365.0, 730.0)

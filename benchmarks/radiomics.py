@@ -26,10 +26,9 @@ from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.imaging.crop import crop_roi
+from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.imaging.load import load_roi
-from prognosis_dask.imaging.roi import Roi
-from prognosis_dask.job import CohortSection, ImageSection
+from prognosis_dask.imaging.roi import Roi, crop_roi
 from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, read_params
 from prognosis_dask.radiomics.kernels import kernels
 

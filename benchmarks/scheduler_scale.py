@@ -20,14 +20,14 @@ from pathlib import Path
 import psutil
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.runtime.cluster import LocalSpec, connect
-from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
-from prognosis_dask.runtime.progress import Progress
-from prognosis_dask.runtime.runner import run_plan
-from prognosis_dask.runtime.tally import Tally
-from prognosis_dask.runtime.watch import Watch
-from prognosis_dask.store.ledger import Ledger
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.execution.cluster import LocalSpec, connect
+from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.progress import Progress
+from prognosis_dask.execution.runner import run_plan
+from prognosis_dask.execution.tally import Tally
+from prognosis_dask.execution.watch import Watch
+from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.outcome import Outcome
 
 STAGES = ("roi", "radiomics", "deep")
 #: Seconds between two looks at the memory.

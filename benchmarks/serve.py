@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from prognosis_dask.runtime.cluster import LocalSpec, connect
-from prognosis_dask.serve.settings import Settings
+from prognosis_dask.execution.cluster import LocalSpec, connect
+from prognosis_dask.web.settings import Settings
 from tests.served import Browser, running, zipped
 from tests.served_models import make_grade_run, make_survival_run
 

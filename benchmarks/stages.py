@@ -21,10 +21,10 @@ from pathlib import Path
 
 from prognosis_dask.cohort.case import read_cases, write_cases
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.job import CohortSection, Job, load_job
-from prognosis_dask.pipeline import run
-from prognosis_dask.store.ledger import Ledger
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.config.job import CohortSection, Job, load_job
+from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.workflows.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIES = 12

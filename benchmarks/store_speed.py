@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.imaging.roi import Roi, grid_of
-from prognosis_dask.store.rois import RoiStore
+from prognosis_dask.storage.rois import RoiStore
 
 
 def main(folder: Path) -> None:

@@ -26,16 +26,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from prognosis_dask.statistics.concordance import concordance
-from prognosis_dask.statistics.cox import cox_curve
-from prognosis_dask.statistics.endpoint import Survival
-from prognosis_dask.statistics.evaluate import evaluate, time_grid
-from prognosis_dask.statistics.nested import Map, validate
-from prognosis_dask.statistics.procedure import Procedure, fit_procedure
-from prognosis_dask.statistics.reading import find_tables, read_tables
-from prognosis_dask.statistics.selection import rank_features, survival_label
-from prognosis_dask.statistics.spec import load_spec
-from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.data.reading import find_tables, read_tables
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.estimators.cox import cox_curve
+from prognosis_dask.modelling.metrics.concordance import concordance
+from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.selectors.svm_rfe import rank_features, survival_label
+from prognosis_dask.modelling.spec import load_spec
+from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
+from prognosis_dask.modelling.validation.nested import Map, validate
 from tests.lung1_tables import read_deep, read_selected
 
 Result = TypeVar("Result")

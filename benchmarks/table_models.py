@@ -25,16 +25,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from prognosis_dask.statistics.defaults import default_horizons
-from prognosis_dask.statistics.endpoint import Survival
-from prognosis_dask.statistics.evaluate import time_grid
-from prognosis_dask.statistics.final_tables import curve_rows
-from prognosis_dask.statistics.nested import validate
-from prognosis_dask.statistics.procedure import Procedure, fit_procedure
-from prognosis_dask.statistics.selection import rank_features
-from prognosis_dask.statistics.survival_tables import measure_survival
-from prognosis_dask.statistics.table import FeatureTable
-from prognosis_dask.statistics.threads import one_thread
+from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.estimators.scores import one_thread
+from prognosis_dask.modelling.final_tables import curve_rows
+from prognosis_dask.modelling.metrics.survival_tables import measure_survival
+from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.selectors.svm_rfe import rank_features
+from prognosis_dask.modelling.spec import default_horizons
+from prognosis_dask.modelling.validation.evaluate import time_grid
+from prognosis_dask.modelling.validation.nested import validate
 
 PARTS = ("wide", "pieces", "long")
 

@@ -40,8 +40,8 @@ def write(folder: Path, rows: int, columns: int) -> list[Path]:
 
 
 def read(paths: list[str]) -> None:
-    from prognosis_dask.statistics.reading import find_tables, read_tables
-    from prognosis_dask.statistics.spec import ModelSpec
+    from prognosis_dask.modelling.data.reading import find_tables, read_tables
+    from prognosis_dask.modelling.spec import ModelSpec
 
     began = time.process_time()
     sources = find_tables(paths, ModelSpec())

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from prognosis_dask.bench.sweep import sweep
 from prognosis_dask.bench.tables import write_tables
-from prognosis_dask.job import load_job
+from prognosis_dask.config.job import load_job
 
 ROOT = Path(__file__).resolve().parents[1]
 

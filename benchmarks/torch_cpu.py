@@ -17,15 +17,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from prognosis_dask.deep.clips import make_clip
-from prognosis_dask.deep.engine import load_engine
-from prognosis_dask.deep.networks import find_network
-from prognosis_dask.deep.torch_clips import grey_clips
-from prognosis_dask.deep.torch_engine import TorchEngine
-from prognosis_dask.deep.torch_folding import GREY_ZERO
-from prognosis_dask.deep.torch_network import InceptionV1, Unit
-from prognosis_dask.deep.weights import resolve_weights
-from prognosis_dask.job import DeepSection
+from prognosis_dask.config.job import DeepSection
+from prognosis_dask.networks.catalogue import find_network
+from prognosis_dask.networks.clips import make_clip
+from prognosis_dask.networks.engine import load_engine
+from prognosis_dask.networks.torch_engine import TorchEngine, grey_clips
+from prognosis_dask.networks.torch_network import GREY_ZERO, InceptionV1, Unit
+from prognosis_dask.networks.weights import resolve_weights
 
 NETWORK = find_network("i3d_inceptionv1_kinetics400")
 WEIGHTS = resolve_weights("untrained:0", NETWORK)

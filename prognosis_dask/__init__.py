@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prognosis_dask.cohort.case import read_cases
+    from prognosis_dask.config.job import load_job
     from prognosis_dask.imaging.load import load_case
-    from prognosis_dask.job import load_job
-    from prognosis_dask.modelling import compare, fit, predict, validate
-    from prognosis_dask.pipeline import run
+    from prognosis_dask.prediction.scan import predict_scan
     from prognosis_dask.report.reproducibility import reproducibility
-    from prognosis_dask.scan import predict_scan
-    from prognosis_dask.store.features import read_features
+    from prognosis_dask.storage.features import read_features
+    from prognosis_dask.workflows.models import compare, fit, predict, validate
+    from prognosis_dask.workflows.run import run
 
 __version__ = "0.1.0"
 __all__ = [
@@ -37,17 +37,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "compare": "prognosis_dask.modelling",
-    "fit": "prognosis_dask.modelling",
+    "compare": "prognosis_dask.workflows.models",
+    "fit": "prognosis_dask.workflows.models",
     "load_case": "prognosis_dask.imaging.load",
-    "load_job": "prognosis_dask.job",
-    "predict": "prognosis_dask.modelling",
-    "predict_scan": "prognosis_dask.scan",
+    "load_job": "prognosis_dask.config.job",
+    "predict": "prognosis_dask.workflows.models",
+    "predict_scan": "prognosis_dask.prediction.scan",
     "read_cases": "prognosis_dask.cohort.case",
-    "read_features": "prognosis_dask.store.features",
+    "read_features": "prognosis_dask.storage.features",
     "reproducibility": "prognosis_dask.report.reproducibility",
-    "run": "prognosis_dask.pipeline",
-    "validate": "prognosis_dask.modelling",
+    "run": "prognosis_dask.workflows.run",
+    "validate": "prognosis_dask.workflows.models",
 }
 
 

@@ -213,3 +213,15 @@ def import_extra(module: str, *, extra: str, feature: str) -> ModuleType:
             f"{feature} needs the package {module.split('.')[0]!r}, which is not installed ({error}); "
             f"install it with: pip install 'prognosis-dask[{extra}]'"
         ) from error
+
+
+# --- Counts in sentences: one case, two cases.
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> count(1, "case"), count(0, "case"), count(1200, "case")
+    ('1 case', '0 cases', '1,200 cases')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from prognosis_dask.deep.gluon_import import import_gluon
+from prognosis_dask.networks.gluon_import import import_gluon
 
 # a shell that starts its tests in the background lets them, and what they start, ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -39,14 +39,14 @@ from pydicom.uid import generate_uid
 
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.config.job import CohortSection, ImageSection, load_job
 from prognosis_dask.errors import CaseError, PrognosisError
+from prognosis_dask.execution.clusters.spec import read_cluster
 from prognosis_dask.imaging.load import load_roi
-from prognosis_dask.job import CohortSection, ImageSection, load_job
+from prognosis_dask.modelling.data.reading import find_tables, read_tables
+from prognosis_dask.modelling.spec import load_spec
 from prognosis_dask.radiomics.columns import column_names
 from prognosis_dask.radiomics.parameter_file import read_params
-from prognosis_dask.runtime.clusters.spec import read_cluster
-from prognosis_dask.statistics.reading import find_tables, read_tables
-from prognosis_dask.statistics.spec import load_spec
 from tests.dicom_helpers import write_rtstruct, write_seg, write_series
 
 #: One input takes a few hundredths of a second; a hundred times that is a hang.

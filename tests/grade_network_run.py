@@ -10,14 +10,13 @@ import numpy as np
 import SimpleITK as sitk
 import xarray as xr
 
-from prognosis_dask.brain.size import tumour_size
-from prognosis_dask.brain.size_features import SIZE_FEATURES, size_values
+from prognosis_dask.brain.size import SIZE_FEATURES, size_values, tumour_size
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.grade import fit_grade
-from prognosis_dask.job import BrainSection, DeepSection, GradeSection, Job, ModelSection, RadiomicsSection
-from prognosis_dask.store.brains import BrainStore, StoredBrain
-from prognosis_dask.store.features import build_features, write_features
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.config.job import BrainSection, DeepSection, GradeSection, Job, ModelSection, RadiomicsSection
+from prognosis_dask.storage.brains import BrainStore, StoredBrain
+from prognosis_dask.storage.features import build_features, write_features
+from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.workflows.grade import fit_grade
 from tests.made_brains import made_scan
 
 JOB = Job(

@@ -24,8 +24,8 @@ import psutil
 
 import prognosis_dask
 from prognosis_dask.cohort.case import short_hash
-from prognosis_dask.job import SynthSection
-from prognosis_dask.store.ledger import RETRIED
+from prognosis_dask.config.job import SynthSection
+from prognosis_dask.storage.ledger import RETRIED
 from prognosis_dask.synthetic import make_cohort
 
 #: Whom a kill hits, and how often.
@@ -166,7 +166,7 @@ def _tree(driver: subprocess.Popen[bytes], seen: set[psutil.Process]) -> dict[st
         for process in root.children(recursive=True):
             seen.add(process)
             command = " ".join(process.cmdline())
-            if "prognosis_dask.runtime.child" in command:
+            if "prognosis_dask.execution.child" in command:
                 found["child"].append(process)
             elif "spawn_main" in command:
                 found["worker"].append(process)

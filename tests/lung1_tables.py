@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from prognosis_dask.statistics.endpoint import Survival
-from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.data.table import FeatureTable
 
 
 def read_deep(folder: Path) -> FeatureTable:

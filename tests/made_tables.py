@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from prognosis_dask.statistics.endpoint import Classes, Endpoint, Survival
-from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
+from prognosis_dask.modelling.data.table import FeatureTable
 
 
 def survival_table(seed: int, n: int = 80, p: int = 30, signal: float = 0.0, series: int = 1) -> FeatureTable:

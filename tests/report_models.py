@@ -12,11 +12,11 @@ from lifelines import CoxPHFitter, KaplanMeierFitter
 from lifelines.utils import concordance_index
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from prognosis_dask.statistics.baseline import Baseline
-from prognosis_dask.statistics.frozen import QUANTILES, Frozen, freeze
-from prognosis_dask.statistics.learners.cox import ProportionalHazards
-from prognosis_dask.statistics.preparing import Preparation
-from prognosis_dask.statistics.procedure import Fitted, Procedure
+from prognosis_dask.modelling.estimators.baseline import Baseline
+from prognosis_dask.modelling.estimators.cox_learner import ProportionalHazards
+from prognosis_dask.modelling.preparing import Preparation
+from prognosis_dask.modelling.procedure import Fitted, Procedure
+from prognosis_dask.modelling.saved import QUANTILES, Frozen, freeze
 
 PROCEDURES = ("clinical", "radiomics", "clinical + images")
 HORIZONS = (365.0, 730.0)

@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from prognosis_dask.cohort.case import Case, make_case_id, write_cases
-from prognosis_dask.cohort.problems import write_problems
+from prognosis_dask.cohort.case import Case, make_case_id, write_cases, write_problems
+from prognosis_dask.config.job import Job, ModelSection
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.imaging.roi import Roi, grid_of
-from prognosis_dask.job import Job, ModelSection
-from prognosis_dask.store.features import build_features, write_features
-from prognosis_dask.store.ledger import Ledger
-from prognosis_dask.store.outcome import Outcome
-from prognosis_dask.store.rois import RoiStore
+from prognosis_dask.storage.features import build_features, write_features
+from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.rois import RoiStore
 from tests.report_models import make_models
 
 RADIOMIC = [

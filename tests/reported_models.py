@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prognosis_dask import modelling
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.procedure import Procedure
-from prognosis_dask.statistics.spec import ColumnRule, EndpointRule, ModelSpec, ValidationRule
+from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.spec import ColumnRule, EndpointRule, ModelSpec, ValidationRule
+from prognosis_dask.workflows import models as modelling
 
 #: The endpoint's columns in all of them, and one round of folds.
 COMMON = ("endpoint.time=time", "endpoint.event=event", "validation.repeats=1", "validation.halves=0")

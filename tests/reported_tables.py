@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prognosis_dask import modelling
 from prognosis_dask.cohort.case import read_cases
 from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.job import CohortSection
-from prognosis_dask.statistics.reading import ReadTable, find_tables, read_tables
-from prognosis_dask.statistics.spec import EndpointRule, ModelSpec, load_spec
+from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
+from prognosis_dask.modelling.spec import EndpointRule, ModelSpec, load_spec
+from prognosis_dask.workflows import models as modelling
 
 SPEC = ModelSpec(endpoint=EndpointRule(time="time", event="event"))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.storage.outcome import Outcome
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, JobError, Problem
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.storage.outcome import Outcome
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from urllib.parse import urlencode
 import uvicorn
 from distributed import Client
 
-from prognosis_dask.serve.app import make_app
-from prognosis_dask.serve.desk import Desk
-from prognosis_dask.serve.model import load_models
-from prognosis_dask.serve.scans import Scans
-from prognosis_dask.serve.settings import Settings
-from prognosis_dask.serve.work import Bench
+from prognosis_dask.web.app import make_app
+from prognosis_dask.web.desk import Desk
+from prognosis_dask.web.model import load_models
+from prognosis_dask.web.scans import Scans
+from prognosis_dask.web.settings import Settings
+from prognosis_dask.web.work import Bench
 
 ENDED = ("done", "failed", "cancelled", "choose")
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from prognosis_dask.brain.size_features import SIZE_FEATURES
-from prognosis_dask.job import BrainSection, CohortSection, DeepSection, Job
+from prognosis_dask.brain.size import SIZE_FEATURES
+from prognosis_dask.config.job import BrainSection, CohortSection, DeepSection, Job
+from prognosis_dask.modelling.data.columns import Encoding
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.saved import describe, freeze
 from prognosis_dask.radiomics import unit
-from prognosis_dask.statistics.columns import Encoding
-from prognosis_dask.statistics.endpoint import Classes, Endpoint, Survival
-from prognosis_dask.statistics.frozen import describe, freeze
-from prognosis_dask.statistics.procedure import Procedure, fit_procedure
-from prognosis_dask.statistics.table import FeatureTable
 
 #: Features of a large lung tumour on CT, about which the made patients vary.
 LUNG_FEATURES = {

@@ -9,9 +9,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.imaging.roi import Grid, Roi
-from prognosis_dask.store.ledger import Ledger
-from prognosis_dask.store.outcome import Outcome
-from prognosis_dask.store.rois import RoiStore
+from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.rois import RoiStore
 
 SLICES = 40
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import prognosis_dask.stages as product
+import prognosis_dask.features.stages as product
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.store.outcome import Outcome
-from prognosis_dask.store.rois import RoiStore
+from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.rois import RoiStore
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prognosis_dask.statistics.agreement import concordance_correlation, intraclass_correlation
+from prognosis_dask.modelling.validation.reproducibility import concordance_correlation, intraclass_correlation
 
 #: Table 2 of Shrout & Fleiss 1979: four judges rate six targets.
 JUDGES = np.array(

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.asked import Asked, asked_columns, read_given
-from prognosis_dask.statistics.columns import Encoding
-from prognosis_dask.statistics.endpoint import Survival
-from prognosis_dask.statistics.frozen import describe
-from prognosis_dask.statistics.procedure import Procedure, fit_procedure
-from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.modelling.data.clinical_inputs import Asked, asked_columns, read_given
+from prognosis_dask.modelling.data.columns import Encoding
+from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.saved import describe
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.concordance import concordance
-from prognosis_dask.statistics.evaluate import evaluate
-from prognosis_dask.statistics.external import prediction_rows, range_warnings
-from prognosis_dask.statistics.frozen import ARRAYS, MODEL, describe, freeze, thaw
-from prognosis_dask.statistics.nested import validate
-from prognosis_dask.statistics.preparing import Preparation
-from prognosis_dask.statistics.procedure import Procedure, fit_procedure
-from prognosis_dask.statistics.unlike import unlike
+from prognosis_dask.modelling.data.out_of_range import unlike
+from prognosis_dask.modelling.metrics.concordance import concordance
+from prognosis_dask.modelling.preparing import Preparation
+from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.saved import ARRAYS, MODEL, describe, freeze, thaw
+from prognosis_dask.modelling.validation.evaluate import evaluate
+from prognosis_dask.modelling.validation.external import prediction_rows, range_warnings
+from prognosis_dask.modelling.validation.nested import validate
 from tests.made_tables import survival_table
 
 ALL = Procedure(selector="", penalty=(0.01,))

@@ -10,8 +10,8 @@ from prognosis_dask.brain.candidate import Candidate, automatic_candidate
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import preprocess
 from prognosis_dask.brain.size import tumour_size
+from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.job import BrainSection
 from prognosis_dask.synthetic.brain.scan import points_of
 from tests.made_brains import dice, healthy_scan, made_scan, on_reference
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from prognosis_dask.brain import deepbet
+from prognosis_dask.brain import tools as deepbet
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import preprocess
 from prognosis_dask.brain.tools import check_tool, settle_strip, strip_with
+from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, MissingExtraError, WeightsError
-from prognosis_dask.job import BrainSection
 from tests.heads import WITH_MASK, apart_mm, lost_ml, overlap, read_head, read_mask
 
 needs_deepbet = pytest.mark.skipif(not deepbet.installed(), reason="torch or deepbet is not installed here")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from prognosis_dask.brain.checks import one_thread
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import kind_of
+from prognosis_dask.brain.quality import one_thread
 from prognosis_dask.brain.strip import strip
 from tests.heads import lost_ml, overlap, read_head, read_mask
 

@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from prognosis_dask.brain.bias import correct_bias
-from prognosis_dask.brain.checks import check_sequence
-from prognosis_dask.brain.normalise import nyul, smooth, zscore
+from prognosis_dask.brain.intensity import correct_bias, nyul, smooth, zscore
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.qc_figure import qc_figure
+from prognosis_dask.brain.quality import check_sequence
 from prognosis_dask.brain.register import rigid
 from prognosis_dask.brain.template import contrast, icbm152
 from prognosis_dask.brain.tools import PROGRAMS, check_tool, strip_with
 from prognosis_dask.errors import CaseError, Code, MissingExtraError
-from prognosis_dask.store.brains import BrainStore, StoredBrain
+from prognosis_dask.storage.brains import BrainStore, StoredBrain
 
 
 def image(values: np.ndarray, spacing: tuple[float, ...] = (2.0, 2.0, 3.0)) -> sitk.Image:

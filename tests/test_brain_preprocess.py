@@ -12,8 +12,8 @@ import SimpleITK as sitk
 from prognosis_dask.brain.preprocess import Preprocessed, kind_of, preprocess
 from prognosis_dask.brain.register import rigid
 from prognosis_dask.brain.strip import strip
+from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.job import BrainSection
 from prognosis_dask.synthetic.brain.patient import draw_brain_patient
 from prognosis_dask.synthetic.brain.scan import LANDMARKS, Scan, make_scan
 

@@ -11,14 +11,21 @@ import pytest
 import SimpleITK as sitk
 
 import prognosis_dask
-from prognosis_dask.brain_stage import run_brain
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.job import BrainSection, CohortSection, DeepSection, FramesSection, ImageSection, SynthSection
+from prognosis_dask.config.job import (
+    BrainSection,
+    CohortSection,
+    DeepSection,
+    FramesSection,
+    ImageSection,
+    SynthSection,
+)
+from prognosis_dask.features.brain_stage import run_brain
+from prognosis_dask.features.stages import StageContext
 from prognosis_dask.radiomics import job_params
-from prognosis_dask.stages import StageContext
-from prognosis_dask.store.brains import BrainStore
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.storage.brains import BrainStore
+from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.synthetic import make_cohort
 
 pytestmark = pytest.mark.slow

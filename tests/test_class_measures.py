@@ -8,21 +8,21 @@ import sklearn.metrics as witness
 from sklearn.linear_model import LogisticRegression
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.endpoint import FloatArray, IntArray
-from prognosis_dask.statistics.intervals import draw_patients
-from prognosis_dask.statistics.measures.calibration import class_calibration, expect_probabilities
-from prognosis_dask.statistics.measures.classes import (
+from prognosis_dask.modelling.data.endpoint import FloatArray, IntArray
+from prognosis_dask.modelling.metrics.calibration import class_calibration, expect_probabilities
+from prognosis_dask.modelling.metrics.classes import (
     balanced_accuracy,
     class_auc,
     class_auc_drawn,
     confusion_drawn,
     log_loss,
     recall,
+    roc_curve,
     squared_error,
 )
-from prognosis_dask.statistics.measures.net_benefit import net_benefit_class
-from prognosis_dask.statistics.measures.ranking import roc_curve
-from prognosis_dask.statistics.measures.regression import logistic_drawn
+from prognosis_dask.modelling.metrics.intervals import draw_patients
+from prognosis_dask.modelling.metrics.net_benefit import net_benefit_class
+from prognosis_dask.modelling.metrics.regression import logistic_drawn
 
 CLASSES = [2, 3]
 

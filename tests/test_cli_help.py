@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prognosis_dask.cli import EXIT_STOPPED, main
+from prognosis_dask.cli.main import EXIT_STOPPED, main
 from tests.dask_processes import wait_for
 
 

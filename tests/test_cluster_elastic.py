@@ -17,11 +17,11 @@ from distributed import Client, LocalCluster
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import ClusterError
-from prognosis_dask.runtime.cluster import connect
-from prognosis_dask.runtime.clusters.spec import ExistingSpec
-from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
-from prognosis_dask.runtime.runner import TASKS_PER_THREAD, run_plan
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.execution.cluster import connect
+from prognosis_dask.execution.clusters.spec import ExistingSpec
+from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.runner import TASKS_PER_THREAD, run_plan
+from prognosis_dask.storage.outcome import Outcome
 from tests.dask_processes import kill_tree, scheduler, when, worker
 from tests.hosts import second_host
 from tests.resource_stages import Pace, Visit, let_go, network, prepare, visits

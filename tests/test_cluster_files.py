@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from prognosis_dask.errors import ClusterError
-from prognosis_dask.runtime.cluster import KINDS, read_cluster
-from prognosis_dask.runtime.clusters.slurm import job_script
-from prognosis_dask.runtime.clusters.spec import CudaSpec, ExistingSpec, KubernetesSpec, LocalSpec, SlurmSpec
+from prognosis_dask.execution.cluster import KINDS, read_cluster
+from prognosis_dask.execution.clusters.slurm import job_script
+from prognosis_dask.execution.clusters.spec import CudaSpec, ExistingSpec, KubernetesSpec, LocalSpec, SlurmSpec
 
 CLUSTER = Path(__file__).parents[1] / "cluster"
 
@@ -103,7 +103,7 @@ def test_slurm_jobs_ask_for_nothing_by_name_when_all_are_cpu_jobs(tmp_path: Path
 
 def test_the_kubernetes_cluster_is_the_operators_own_with_our_volume_and_commands() -> None:
     pytest.importorskip("dask_kubernetes", reason="extra kubernetes is not installed")
-    from prognosis_dask.runtime.clusters.kubernetes import cluster_resource, gpu_group
+    from prognosis_dask.execution.clusters.kubernetes import cluster_resource, gpu_group
 
     spec = read_cluster(str(CLUSTER / "kubernetes.toml"))
     assert isinstance(spec, KubernetesSpec)

@@ -11,23 +11,22 @@ from lifelines import CoxPHFitter
 from scipy import stats
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.added import added_rows
-from prognosis_dask.statistics.clustered import (
+from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.estimators.cox import fit_cox
+from prognosis_dask.modelling.final_tables import correlations, over_patients
+from prognosis_dask.modelling.metrics.hazards import ph_test
+from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank
+from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.validation.added import added_rows
+from prognosis_dask.modelling.validation.clustered import (
     clustered_cox,
     clustered_log_rank,
     clustered_ph_test,
     clustered_wald,
     score_residuals,
 )
-from prognosis_dask.statistics.correlation import correlations
-from prognosis_dask.statistics.cox import fit_cox
-from prognosis_dask.statistics.differences import likelihood_ratio
-from prognosis_dask.statistics.endpoint import Survival
-from prognosis_dask.statistics.final_tables import over_patients
-from prognosis_dask.statistics.kaplan_meier import kaplan_meier, log_rank
-from prognosis_dask.statistics.measures.hazards import ph_test
-from prognosis_dask.statistics.nested import validate
-from prognosis_dask.statistics.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.validation.differences import likelihood_ratio
+from prognosis_dask.modelling.validation.nested import validate
 from tests.made_tables import survival_table
 
 

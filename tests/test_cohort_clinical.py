@@ -8,13 +8,12 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from prognosis_dask.cohort.case import read_cases
+from prognosis_dask.cohort.case import read_cases, read_problems
 from prognosis_dask.cohort.clinical import patient_key, read_clinical, read_rows
 from prognosis_dask.cohort.collections import COLLECTIONS, Collection
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.problems import read_problems
+from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import Code, JobError
-from prognosis_dask.job import CohortSection
 
 GENERIC = COLLECTIONS["generic"]
 

@@ -16,15 +16,14 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from prognosis_dask.cohort.case import Case, read_cases
+from prognosis_dask.cohort.case import Case, read_cases, read_problems, write_problems
+from prognosis_dask.cohort.crawl import read_headers
 from prognosis_dask.cohort.headers import Header
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import read_listing
-from prognosis_dask.cohort.problems import read_problems, write_problems
-from prognosis_dask.cohort.reading import read_headers
 from prognosis_dask.cohort.summary import IndexSummary
+from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import Code, JobError, Problem, StoreError
-from prognosis_dask.job import CohortSection
 
 
 class Indexed:

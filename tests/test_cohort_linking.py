@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from prognosis_dask.cohort.files import FileStamp
-from prognosis_dask.cohort.headers import ImageHeader, MaskHeader, Point, Structure
+from prognosis_dask.cohort.headers import FileStamp, ImageHeader, MaskHeader, Point, Structure
 from prognosis_dask.cohort.linking import Catalogue, Link, outlined_share
 from prognosis_dask.cohort.listing import SeriesListing
 from prognosis_dask.cohort.series import group_series

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from prognosis_dask.cohort.case import Case, read_cases
-from prognosis_dask.cohort.files import FileStamp
-from prognosis_dask.cohort.headers import VolumeFile
+from prognosis_dask.cohort.case import Case, read_cases, read_problems
+from prognosis_dask.cohort.headers import FileStamp, VolumeFile
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.pairs import is_mask_name, pair_volumes
-from prognosis_dask.cohort.problems import read_problems
+from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import Code, JobError, Problem
-from prognosis_dask.job import CohortSection
 
 
 def cases_of(out: Path, *sources: Path, **section: object) -> list[Case]:

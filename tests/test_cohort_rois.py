@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from prognosis_dask.cohort.collections import COLLECTIONS, resolve
-from prognosis_dask.cohort.files import FileStamp
-from prognosis_dask.cohort.headers import Structure
+from prognosis_dask.cohort.headers import FileStamp, Structure
 from prognosis_dask.cohort.rois import Candidate, select
+from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.job import CohortSection
 
 
 def structure(number: int, *names: str, kind: str = "RTSTRUCT", empty: bool = False, file: str = "") -> Candidate:

@@ -11,8 +11,8 @@ import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import read_cases, write_cases
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.sequence_names import sequence_of
-from prognosis_dask.job import CohortSection
+from prognosis_dask.cohort.names import sequence_of
+from prognosis_dask.config.job import CohortSection
 
 RULES = CohortSection(sequences=True, modalities=("MR",))
 

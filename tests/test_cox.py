@@ -12,8 +12,8 @@ from lifelines.datasets import load_rossi
 from lifelines.utils import concordance_index
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.concordance import concordance
-from prognosis_dask.statistics.cox import PartialLikelihood, cox_curve, fit_cox
+from prognosis_dask.modelling.estimators.cox import PartialLikelihood, cox_curve, fit_cox
+from prognosis_dask.modelling.metrics.concordance import concordance
 from tests.lung1_tables import read_selected
 
 #: lifelines stops at a relative change of 1e-9 unless told; its steps are shortened, so the last digits come slowly.

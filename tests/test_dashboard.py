@@ -24,16 +24,16 @@ from bokeh.client import pull_session
 from distributed import Client, Scheduler
 from playwright.sync_api import expect
 
-from prognosis_dask.runtime import dashboard
-from prognosis_dask.runtime.cluster import LocalSpec, connect
-from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
-from prognosis_dask.runtime.dashboard.board import MAX_POINTS, PATIENTS, Board, History
-from prognosis_dask.runtime.journal import journal_in
-from prognosis_dask.runtime.metering import metered
-from prognosis_dask.runtime.runner import run_plan
-from prognosis_dask.runtime.tally import Tally
-from prognosis_dask.runtime.watch import TOPIC, Watch
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.execution import dashboard
+from prognosis_dask.execution.cluster import LocalSpec, connect
+from prognosis_dask.execution.dashboard.board import MAX_POINTS, PATIENTS, Board, History
+from prognosis_dask.execution.journal import journal_in
+from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.runner import run_plan
+from prognosis_dask.execution.tally import Tally
+from prognosis_dask.execution.task import metered
+from prognosis_dask.execution.watch import TOPIC, Watch
+from prognosis_dask.storage.outcome import Outcome
 from tests.browser import chromium, needs_browser, new_context
 from tests.dask_processes import wait_for
 from tests.runner_stages import Marks, visit
@@ -298,7 +298,7 @@ def test_a_page_that_breaks_stops_no_scheduler_and_no_run(
 
 
 def test_the_private_parts_of_dask_that_the_page_stands_on_are_there(client: Client) -> None:
-    """Not Dask's public interface: when this fails, mend runtime/dashboard/__init__.py and board.py."""
+    """Not Dask's public interface: when this fails, mend execution/dashboard/__init__.py and board.py."""
     from distributed.dashboard.components.scheduler import BOKEH_THEME, env
     from distributed.dashboard.scheduler import applications, template_variables
 

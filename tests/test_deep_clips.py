@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from prognosis_dask.deep.clips import clip_length, make_clip
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.networks.clips import clip_length, make_clip
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])

@@ -7,12 +7,12 @@ import time
 import numpy as np
 import pytest
 
-from prognosis_dask.deep.clips import make_clip
-from prognosis_dask.deep.engine import check_features, describe_engine, load_engine
-from prognosis_dask.deep.networks import find_network
-from prognosis_dask.deep.weights import resolve_weights
+from prognosis_dask.config.job import DeepSection
 from prognosis_dask.errors import CaseError, ClusterError, Code, JobError
-from prognosis_dask.job import DeepSection
+from prognosis_dask.networks.catalogue import find_network
+from prognosis_dask.networks.clips import make_clip
+from prognosis_dask.networks.engine import check_features, describe_engine, load_engine
+from prognosis_dask.networks.weights import resolve_weights
 
 pytestmark = pytest.mark.usefixtures("gluon")
 
@@ -114,8 +114,8 @@ import ctypes
 import sys
 import numpy as np
 assert ctypes.CDLL("libgomp.so.1").omp_get_max_threads() == int(sys.argv[3])
-from prognosis_dask.deep.engine import describe_engine, load_engine
-from prognosis_dask.job import DeepSection
+from prognosis_dask.networks.engine import describe_engine, load_engine
+from prognosis_dask.config.job import DeepSection
 engine = load_engine(DeepSection(engine="gluon", weights="untrained:3"))
 clips = np.load(sys.argv[1])
 sha256 = describe_engine(DeepSection(engine="gluon", weights="untrained:3")).provenance["weights_sha256"]
@@ -206,8 +206,8 @@ def test_an_unknown_network_is_a_mistake_in_the_job():
 def test_a_machine_without_mxnet_is_told_where_it_runs():
     code = (
         "import sys; sys.modules['mxnet'] = None\n"
-        "from prognosis_dask.deep.engine import load_engine\n"
-        "from prognosis_dask.job import DeepSection\n"
+        "from prognosis_dask.networks.engine import load_engine\n"
+        "from prognosis_dask.config.job import DeepSection\n"
         "load_engine(DeepSection(engine='gluon', weights='untrained:0'))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from prognosis_dask.deep.clip_rules import ClipRule
-from prognosis_dask.deep.clips import make_clip
-from prognosis_dask.deep.labels import class_labels
-from prognosis_dask.deep.networks import NETWORKS, find_network
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.networks.catalogue import NETWORKS, class_labels, find_network
+from prognosis_dask.networks.clips import ClipRule, make_clip
 
 
 def regions(*lengths):

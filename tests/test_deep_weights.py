@@ -8,10 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from prognosis_dask.deep.networks import find_network
-from prognosis_dask.deep.params_file import parse_params
-from prognosis_dask.deep.weights import resolve_weights
 from prognosis_dask.errors import JobError, WeightsError
+from prognosis_dask.networks.catalogue import find_network
+from prognosis_dask.networks.weights import parse_params, resolve_weights
 
 NETWORK = find_network("i3d_inceptionv1_kinetics400")
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.endpoint import Classes
-from prognosis_dask.statistics.nested import validate
-from prognosis_dask.statistics.procedure import Procedure, fit_procedure
-from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.modelling.data.endpoint import Classes
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.validation.nested import validate
 from tests.made_tables import class_table, survival_table
 
 

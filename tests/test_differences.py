@@ -12,7 +12,13 @@ from lifelines.datasets import load_rossi
 from scipy import stats
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.differences import corrected_t, cox_coefficient, holm, likelihood_ratio, wilcoxon
+from prognosis_dask.modelling.validation.differences import (
+    corrected_t,
+    cox_coefficient,
+    holm,
+    likelihood_ratio,
+    wilcoxon,
+)
 
 
 def test_without_overlap_the_corrected_test_is_the_plain_t_test() -> None:

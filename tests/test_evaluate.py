@@ -19,10 +19,10 @@ from sklearn.metrics import balanced_accuracy_score, brier_score_loss, confusion
 from sksurv.util import Surv
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.endpoint import Classes, Endpoint, FloatArray, Survival
-from prognosis_dask.statistics.evaluate import evaluate, time_grid
-from prognosis_dask.statistics.nested import FoldResult
-from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, FloatArray, Survival
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
+from prognosis_dask.modelling.validation.nested import FoldResult
 
 HORIZONS = (200.0, 400.0)
 FOLDS, REPEATS = 4, 3

@@ -14,10 +14,10 @@ import xarray as xr
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem, StoreError
-from prognosis_dask.statistics.sources import dataset_source
-from prognosis_dask.store.features import build_features, read_features, write_features
-from prognosis_dask.store.outcome import Outcome
-from prognosis_dask.store.schema import VARIABLES, documentation
+from prognosis_dask.modelling.data.sources import dataset_source
+from prognosis_dask.storage.features import build_features, read_features, write_features
+from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.schema import VARIABLES, documentation
 
 RADIOMIC = {"original_shape_MeshVolume": "mm^3", "original_firstorder_Mean": "u", "original_glcm_Contrast": "1"}
 DEEP = ("logit_000", "logit_001")

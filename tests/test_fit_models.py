@@ -14,13 +14,13 @@ import xarray as xr
 from lifelines import CoxPHFitter
 from lifelines.utils import concordance_index
 
-from prognosis_dask.job import ModelSection
-from prognosis_dask.statistics.fit import fit_dataset, fit_models
-from prognosis_dask.statistics.frozen import thaw
-from prognosis_dask.statistics.procedure import Procedure
-from prognosis_dask.statistics.reading import read_tables
-from prognosis_dask.statistics.sources import dataset_source
-from prognosis_dask.statistics.spec import EndpointRule, ModelSpec, ValidationRule
+from prognosis_dask.config.job import ModelSection
+from prognosis_dask.modelling.data.reading import read_tables
+from prognosis_dask.modelling.data.sources import dataset_source
+from prognosis_dask.modelling.fit import fit_dataset, fit_models
+from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.saved import thaw
+from prognosis_dask.modelling.spec import EndpointRule, ModelSpec, ValidationRule
 
 SECTION = ModelSection(folds=3, repeats=2, halves=0, max_features=8)
 

@@ -16,36 +16,27 @@ PACKAGE = Path(__file__).parents[1] / "prognosis_dask"
 FLOORS = (
     "__main__",
     "cli",
-    "cli_models",
-    "modelling",
-    "scan",
-    "serve",
+    "web",
     "bench",
-    "pipeline",
-    "job_stages",
-    "grade",
-    "brain_stage",
-    "stages",
+    "prediction",
+    "workflows",
+    "features",
     "report",
-    "statistics",
-    "runtime",
-    "store",
+    "modelling",
+    "execution",
+    "storage",
+    "synthetic",
     "brain",
-    "deep",
+    "networks",
     "radiomics",
     "imaging",
     "cohort",
+    "tables",
     "volumes",
-    "synthetic",
-    "icbm152",
-    "job",
-    "job_paths",
-    "sections",
-    "folders",
-    "counting",
+    "config",
     "errors",
 )
-KNOW_DASK = {"cli", "modelling", "bench", "pipeline", "runtime", "serve"}
+KNOW_DASK = {"cli", "workflows", "bench", "execution", "web"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
@@ -88,7 +79,7 @@ def test_only_the_upper_floors_know_dask() -> None:
 
 def test_files_stay_readable() -> None:
     lines = {str(path.relative_to(PACKAGE)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
-    assert not {name: count for name, count in lines.items() if count > 400}
+    assert not {name: count for name, count in lines.items() if count > 500}
 
 
 @pytest.mark.parametrize("arguments", [["-c", "import prognosis_dask"], ["-m", "prognosis_dask", "--help"]])

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import prognosis_dask
+from prognosis_dask.config.folders import expect_no_loss, expect_writable
 from prognosis_dask.errors import StoreError
-from prognosis_dask.folders import expect_no_loss, expect_writable
-from prognosis_dask.runtime.record import check_folder
+from prognosis_dask.execution.record import check_folder
 from tests.mounts import mounted
 
 

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from prognosis_dask.config.job import FramesSection, ImageSection
 from prognosis_dask.errors import Code, JobError
-from prognosis_dask.imaging.crop import crop_roi
 from prognosis_dask.imaging.frames import MOST_BEYOND, SIDE, make_frames
 from prognosis_dask.imaging.load import load_roi
-from prognosis_dask.imaging.roi import Roi, grid_of
-from prognosis_dask.job import FramesSection, ImageSection
+from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
 from tests.dicom_helpers import case_of, problem_of
 
 REFERENCE = FramesSection(placement="reference")

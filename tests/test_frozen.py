@@ -13,18 +13,18 @@ import pytest
 from lifelines import KaplanMeierFitter
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.columns import Encoding
-from prognosis_dask.statistics.endpoint import Classes, Survival
-from prognosis_dask.statistics.external import (
+from prognosis_dask.modelling.data.columns import Encoding
+from prognosis_dask.modelling.data.endpoint import Classes, Survival
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.saved import QUANTILES, Frozen, describe, freeze, thaw
+from prognosis_dask.modelling.validation.external import (
     expect_agreement,
     external_result,
     met_before,
     prediction_rows,
     range_warnings,
 )
-from prognosis_dask.statistics.frozen import QUANTILES, Frozen, describe, freeze, thaw
-from prognosis_dask.statistics.procedure import Procedure, fit_procedure
-from prognosis_dask.statistics.table import FeatureTable
 from tests.made_tables import survival_table
 
 SOURCE = {"radiomics.parameters": "0123", "deep.network": "i3d"}

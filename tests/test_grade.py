@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prognosis_dask.brain.size_features import SIZE_FEATURES
+from prognosis_dask.brain.size import SIZE_FEATURES
 from prognosis_dask.cohort.case import Case
+from prognosis_dask.config.job import GradeSection, ModelSection, load_job
 from prognosis_dask.errors import StoreError
-from prognosis_dask.grade import fit_grade, make_volumes
-from prognosis_dask.job import GradeSection, ModelSection, load_job
-from prognosis_dask.statistics.endpoint import Classes
-from prognosis_dask.statistics.evaluate import evaluate
-from prognosis_dask.statistics.grade import grade_spec
-from prognosis_dask.statistics.nested import validate
-from prognosis_dask.statistics.network_features import NetworkFeatures
-from prognosis_dask.statistics.reading import table_of_dataset
-from prognosis_dask.statistics.table import FeatureTable
-from prognosis_dask.store.brains import BrainStore
-from prognosis_dask.store.features import build_features
-from prognosis_dask.store.outcome import Outcome
-from prognosis_dask.store.volumes import create_volumes, write_volume
+from prognosis_dask.modelling.data.endpoint import Classes
+from prognosis_dask.modelling.data.network_features import NetworkFeatures
+from prognosis_dask.modelling.data.reading import table_of_dataset
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.grade import grade_spec
+from prognosis_dask.modelling.validation.evaluate import evaluate
+from prognosis_dask.modelling.validation.nested import validate
+from prognosis_dask.storage.brains import BrainStore
+from prognosis_dask.storage.features import build_features
+from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.volumes import create_volumes, write_volume
+from prognosis_dask.workflows.grade import fit_grade, make_volumes
 from tests.grade_network_run import JOB, make_prepared_cases
 from tests.training_cases import made_volumes
 

@@ -8,12 +8,11 @@ import pytest
 import SimpleITK as sitk
 from scipy.ndimage import correlate
 
-from prognosis_dask.deep.augment import augment, rotate
-from prognosis_dask.deep.grade_network import GradeNetwork, feature_names
-from prognosis_dask.deep.training import load_learner, run_network, train
-from prognosis_dask.deep.volume_input import BRAIN, TUMOUR, Grid, isotropic_crop, study_input
+from prognosis_dask.config.job import GradeSection
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.job import GradeSection
+from prognosis_dask.networks.grade_network import GradeNetwork, feature_names
+from prognosis_dask.networks.training import augment, load_learner, rotate, run_network, train
+from prognosis_dask.networks.volume_input import BRAIN, TUMOUR, Grid, isotropic_crop, study_input
 from tests.training_cases import ENGINES, made_volumes, need
 
 

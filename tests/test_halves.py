@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prognosis_dask.statistics.comparing import compare
-from prognosis_dask.statistics.halves import DEALINGS, Halves, bounds, measure_halves
-from prognosis_dask.statistics.procedure import Procedure
-from prognosis_dask.statistics.reading import ReadTable
-from prognosis_dask.statistics.spec import ModelSpec, ValidationRule
-from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.modelling.data.reading import ReadTable
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.spec import ModelSpec, ValidationRule
+from prognosis_dask.modelling.validation.comparing import compare
+from prognosis_dask.modelling.validation.halves import DEALINGS, Halves, bounds, measure_halves
 from tests.made_tables import class_table, survival_table
 
 RIDGE = Procedure(("deep",), selector="", learner="cox", penalty=(0.1,))

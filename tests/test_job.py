@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from prognosis_dask.config.job import DeepSection, Job, digest, load_job
 from prognosis_dask.errors import JobError
-from prognosis_dask.job import DeepSection, Job, digest, load_job
 
 JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.toml"))
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from prognosis_dask.cohort.files import FileStamp
-from prognosis_dask.cohort.headers import VolumeFile
+from prognosis_dask.cohort.headers import FileStamp, VolumeFile
 from prognosis_dask.cohort.names import is_mask_name
 from prognosis_dask.cohort.pairs import pair_volumes
 from prognosis_dask.errors import Code

@@ -14,11 +14,11 @@ import sklearn.datasets
 import sksurv.datasets
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.columns import Encoding
-from prognosis_dask.statistics.endpoint import Classes, Survival
-from prognosis_dask.statistics.leakage import find_leaks
-from prognosis_dask.statistics.reading import find_tables, read_tables
-from prognosis_dask.statistics.spec import ColumnRule, EndpointRule, ModelSpec
+from prognosis_dask.modelling.data.columns import Encoding
+from prognosis_dask.modelling.data.endpoint import Classes, Survival
+from prognosis_dask.modelling.data.leakage import find_leaks
+from prognosis_dask.modelling.data.reading import find_tables, read_tables
+from prognosis_dask.modelling.spec import ColumnRule, EndpointRule, ModelSpec
 
 #: lifelines' public cohorts with real predictors: loader, time, event.
 COHORTS = [

@@ -15,15 +15,15 @@ from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.cox import PartialLikelihood
-from prognosis_dask.statistics.elastic_net import first_price, maximise_elastic_net
-from prognosis_dask.statistics.endpoint import Classes, Survival
-from prognosis_dask.statistics.learners import LEARNERS, learner_for
-from prognosis_dask.statistics.learners.cox import fit_proportional_hazards
-from prognosis_dask.statistics.learners.logistic import fit_logistic
-from prognosis_dask.statistics.learners.perceptron import HIDDEN, fit_perceptron
-from prognosis_dask.statistics.learners.prediction import class_prediction
-from prognosis_dask.statistics.learners.weibull import fit_weibull
+from prognosis_dask.modelling.data.endpoint import Classes, Survival
+from prognosis_dask.modelling.estimators import LEARNERS, learner_for
+from prognosis_dask.modelling.estimators.cox import PartialLikelihood
+from prognosis_dask.modelling.estimators.cox_learner import fit_proportional_hazards
+from prognosis_dask.modelling.estimators.elastic_net import first_price, maximise_elastic_net
+from prognosis_dask.modelling.estimators.logistic import fit_logistic
+from prognosis_dask.modelling.estimators.perceptron import HIDDEN, fit_perceptron
+from prognosis_dask.modelling.estimators.prediction import class_prediction
+from prognosis_dask.modelling.estimators.weibull import fit_weibull
 from tests.made_tables import class_table, survival_table
 
 ROSSI = ["fin", "age", "race", "wexp", "mar", "paro", "prio"]

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from prognosis_dask.errors import Code, Problem, StoreError
-from prognosis_dask.store.ledger import RETRIED, Ledger
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.storage.ledger import RETRIED, Ledger
+from prognosis_dask.storage.outcome import Outcome
 from tests.dask_processes import wait_for
 from tests.mounts import mounted
 from tests.store_workers import hold_ledger, record_for_ever
@@ -102,7 +102,7 @@ def test_damage_found_later_makes_the_roi_anew_once(path: Path) -> None:
 @pytest.mark.parametrize("jump", [-86400.0, 0.0, 86400.0])
 def test_the_order_of_rows_does_not_rest_on_the_clock(path: Path, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
     clock = itertools.count(time.time(), jump)
-    monkeypatch.setattr("prognosis_dask.store.ledger.time.time", lambda: next(clock))
+    monkeypatch.setattr("prognosis_dask.storage.ledger.time.time", lambda: next(clock))
     with Ledger.create(path) as ledger:
         for row in (done("a"), failed("a", Code.STORE_DAMAGED, "radiomics"), done("a")):
             ledger.record([row])

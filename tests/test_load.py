@@ -10,11 +10,10 @@ import pytest
 import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case
+from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import Code
-from prognosis_dask.imaging.crop import SPLINE_TAIL_VOXELS, bounding_box, crop_roi
 from prognosis_dask.imaging.load import load_case, load_roi
-from prognosis_dask.imaging.roi import Roi, grid_of
-from prognosis_dask.job import ImageSection
+from prognosis_dask.imaging.roi import SPLINE_TAIL_VOXELS, Roi, bounding_box, crop_roi, grid_of
 from tests.dicom_helpers import case_of, list_series, problem_of
 
 

@@ -17,17 +17,16 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.concordance import concordance, concordance_drawn, uno_c, uno_weight
-from prognosis_dask.statistics.endpoint import BoolArray, FloatArray
-from prognosis_dask.statistics.intervals import draw_patients, interval
-from prognosis_dask.statistics.kaplan_meier import kaplan_meier, log_rank, survival_drawn
-from prognosis_dask.statistics.measures.brier import brier_score, integrated, squared_errors
-from prognosis_dask.statistics.measures.calibration import survival_calibration
-from prognosis_dask.statistics.measures.censoring import fit_censoring
-from prognosis_dask.statistics.measures.hazards import ph_test, schoenfeld
-from prognosis_dask.statistics.measures.net_benefit import net_benefit_survival
-from prognosis_dask.statistics.measures.regression import baseline_hazard, cox_drawn, restricted_spline
-from prognosis_dask.statistics.measures.time_auc import auc_t, auc_t_drawn, mean_auc
+from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray
+from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring, integrated, squared_errors
+from prognosis_dask.modelling.metrics.calibration import survival_calibration
+from prognosis_dask.modelling.metrics.concordance import concordance, concordance_drawn, uno_c, uno_weight
+from prognosis_dask.modelling.metrics.hazards import ph_test, schoenfeld
+from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
+from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank, survival_drawn
+from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
+from prognosis_dask.modelling.metrics.regression import baseline_hazard, cox_drawn, restricted_spline
+from prognosis_dask.modelling.metrics.time_auc import auc_t, auc_t_drawn, mean_auc
 
 SEEDS = range(4)
 ONCE = np.ones((1, 150))

@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 from lifelines.utils import concordance_index
 
 import prognosis_dask
-from prognosis_dask import cli
+from prognosis_dask.cli.main import main as cli
 from prognosis_dask.errors import JobError, StatisticsError
 from tests.test_fit_models import SECTION, dataset
 
@@ -155,8 +155,8 @@ def test_without_a_specification_every_family_is_compared_and_all_of_them(folder
 
 
 def test_a_run_is_fitted_from_its_folder_and_its_parameters_must_agree(tmp_path: Path) -> None:
-    from prognosis_dask.statistics.fit import fit_dataset
-    from prognosis_dask.statistics.frozen import thaw
+    from prognosis_dask.modelling.fit import fit_dataset
+    from prognosis_dask.modelling.saved import thaw
 
     fit_dataset(dataset(), SECTION, tmp_path / "models")
     assert dict(thaw(tmp_path).fitted.source) == {"deep.network": "untrained"}
@@ -247,7 +247,7 @@ def test_the_command_finds_its_workers_and_prints_the_report(folder: Path, tmp_p
 
 
 def test_an_example_specification_that_is_there_is_sound() -> None:
-    from prognosis_dask.statistics.spec import load_spec
+    from prognosis_dask.modelling.spec import load_spec
 
     examples = sorted((Path(__file__).parents[1] / "jobs" / "models").glob("*.toml"))
     assert examples

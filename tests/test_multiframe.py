@@ -14,13 +14,12 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage, generate_uid
 
-from prognosis_dask.cohort.case import Case, read_cases
+from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.problems import read_problems
+from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.errors import Code, Problem, collected_warnings
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi
-from prognosis_dask.job import CohortSection, ImageSection
 from tests.dicom_helpers import refer_to, write_rtstruct, write_series
 
 CONVERT = {

@@ -13,18 +13,18 @@ import pandas as pd
 import pytest
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.bootstrap import bootstrap, point632_plus
-from prognosis_dask.statistics.columns import Encoding
-from prognosis_dask.statistics.concordance import concordance
-from prognosis_dask.statistics.endpoint import Classes, IntArray, Survival
-from prognosis_dask.statistics.nested import FoldResult, validate
-from prognosis_dask.statistics.permutation import permutation_test, permuted_rows
-from prognosis_dask.statistics.procedure import Procedure, fit_procedure
-from prognosis_dask.statistics.reading import ReadTable, find_tables, read_tables
-from prognosis_dask.statistics.spec import ModelSpec
-from prognosis_dask.statistics.splitting import draw_patients, split_patients
-from prognosis_dask.statistics.table import FeatureTable
-from prognosis_dask.statistics.tuning import arrange
+from prognosis_dask.modelling.data.columns import Encoding
+from prognosis_dask.modelling.data.endpoint import Classes, IntArray, Survival
+from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.metrics.concordance import concordance
+from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.spec import ModelSpec
+from prognosis_dask.modelling.tuning import arrange
+from prognosis_dask.modelling.validation.bootstrap import bootstrap, point632_plus
+from prognosis_dask.modelling.validation.nested import FoldResult, validate
+from prognosis_dask.modelling.validation.permutation import permutation_test, permuted_rows
+from prognosis_dask.modelling.validation.splitting import draw_patients, split_patients
 from tests.lung1_tables import read_deep
 from tests.made_tables import class_table, survival_table
 

@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from prognosis_dask.deep import training
-from prognosis_dask.deep.grade_file import read_trained
+from prognosis_dask.config.job import GradeSection
 from prognosis_dask.errors import StatisticsError, StoreError
-from prognosis_dask.job import GradeSection
-from prognosis_dask.statistics import network_features
-from prognosis_dask.statistics.endpoint import Classes, Survival
-from prognosis_dask.statistics.network_features import FILE, NetworkFeatures
-from prognosis_dask.statistics.splitting import split_patients
-from prognosis_dask.statistics.table import FeatureTable
-from prognosis_dask.store.volumes import create_volumes, read_volumes, write_volume
+from prognosis_dask.modelling.data import network_features
+from prognosis_dask.modelling.data.endpoint import Classes, Survival
+from prognosis_dask.modelling.data.network_features import FILE, NetworkFeatures
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.validation.splitting import split_patients
+from prognosis_dask.networks import training
+from prognosis_dask.networks.grade_file import read_trained
+from prognosis_dask.storage.volumes import create_volumes, read_volumes, write_volume
 from tests.training_cases import made_volumes
 
 SECTION = GradeSection(epochs=3, patience=0, learning_rate=1e-3, cross_fit=0)

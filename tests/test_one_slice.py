@@ -9,13 +9,13 @@ import pytest
 import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case
+from prognosis_dask.config.job import DeepSection, FramesSection, ImageSection
 from prognosis_dask.errors import Code
+from prognosis_dask.features.stages import StageContext, run_radiomics, run_roi
 from prognosis_dask.imaging.roi import grid_of
-from prognosis_dask.job import DeepSection, FramesSection, ImageSection
 from prognosis_dask.radiomics import ModalityParams, RadiomicsParams, column_names
-from prognosis_dask.stages import StageContext, run_radiomics, run_roi
-from prognosis_dask.store.outcome import Outcome
-from prognosis_dask.store.rois import RoiStore
+from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.rois import RoiStore
 from tests.test_radiomics import assert_identical, execute, whole
 
 TEXTURE: dict[str, list[str]] = {name: [] for name in ("firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")}

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prognosis_dask.deep.clip_rules import ClipRule
-from prognosis_dask.deep.engine import describe_engine, load_engine, settle_engine
-from prognosis_dask.deep.networks import NETWORKS
+from prognosis_dask.config.job import DeepSection, load_job
 from prognosis_dask.errors import JobError, MissingExtraError, WeightsError
-from prognosis_dask.job import DeepSection, load_job
+from prognosis_dask.networks.catalogue import NETWORKS
+from prognosis_dask.networks.clips import ClipRule
+from prognosis_dask.networks.engine import describe_engine, load_engine, settle_engine
 from tests.onnx_file import write_mean_network
 
 RNG = np.random.default_rng(2)
@@ -26,7 +26,7 @@ def test_gluoncvs_other_networks_give_gluoncvs_own_values(gluon, name):
     section = DeepSection(network=name, weights="untrained:4", engine="gluon")
     engine = load_engine(section)
     net = gluon.model_zoo.get_model(name, pretrained=False, pretrained_base=False)
-    from prognosis_dask.deep.weights import resolve_weights
+    from prognosis_dask.networks.weights import resolve_weights
 
     for key, value in resolve_weights("untrained:4", NETWORKS[name]).values.items():
         net._collect_params_with_prefix()[key].set_data(mx.nd.from_numpy(value.copy()))

@@ -15,20 +15,19 @@ import xarray as xr
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.summary import IndexSummary
+from prognosis_dask.config.job import ModelSection
 from prognosis_dask.errors import Code, StatisticsError
-from prognosis_dask.job import ModelSection
-from prognosis_dask.modelling import fit, predict, validate
+from prognosis_dask.modelling.data.reading import find_tables, read_tables, table_of_dataset
+from prognosis_dask.modelling.data.table_one import table1_rows
+from prognosis_dask.modelling.fit import fit_dataset
+from prognosis_dask.modelling.saved import thaw
+from prognosis_dask.modelling.spec import ModelSpec
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.tables import characteristics, families
-from prognosis_dask.serve.model import load_model
-from prognosis_dask.statistics.fit import fit_dataset
-from prognosis_dask.statistics.frozen import thaw
-from prognosis_dask.statistics.reading import find_tables, read_tables, table_of_dataset
-from prognosis_dask.statistics.spec import ModelSpec
-from prognosis_dask.statistics.table1 import table1_rows
-from prognosis_dask.store.constant import constant_warnings
-from prognosis_dask.store.features import build_features, write_features
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.storage.features import build_features, constant_warnings, write_features
+from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.web.model import load_model
+from prognosis_dask.workflows.models import fit, predict, validate
 
 UNITS = {"original_firstorder_Mean": "u", "original_glcm_Contrast": "1"}
 #: Follow-up in days: in no order that anything else is in.

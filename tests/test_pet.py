@@ -13,14 +13,12 @@ import pytest
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
-from prognosis_dask.cohort.case import Case, read_cases
+from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import read_listing
-from prognosis_dask.cohort.problems import read_problems
+from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.errors import Code, Problem, collected_warnings
-from prognosis_dask.imaging.load import load_image, load_roi
-from prognosis_dask.imaging.units import SUV
-from prognosis_dask.job import CohortSection, ImageSection
+from prognosis_dask.imaging.load import SUV, load_image, load_roi
 from tests.dicom_helpers import problem_of, refer_to, write_rtstruct, write_series
 
 F18, DOSE, WEIGHT = 6586.2, 370e6, 70.0

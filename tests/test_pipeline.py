@@ -22,9 +22,9 @@ import xarray as xr
 from distributed import Client
 
 import prognosis_dask
-from prognosis_dask import cli
+from prognosis_dask.cli.main import main as cli
+from prognosis_dask.config.job import SynthSection, load_job
 from prognosis_dask.errors import JobError, StoreError
-from prognosis_dask.job import SynthSection, load_job
 from prognosis_dask.synthetic import make_cohort
 from tests.dask_processes import wait_for
 
@@ -310,7 +310,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(made: Path, tmp_pat
 def test_ctrl_c_within_a_destructor_is_not_lost() -> None:
     code = """
 import signal, sys, time
-from prognosis_dask.cli import keep_interrupt
+from prognosis_dask.cli.main import keep_interrupt
 
 class Task:
     def __del__(self):
@@ -345,8 +345,8 @@ def test_ctrl_c_while_workers_start_is_answered_in_one_line(made: Path, tmp_path
 def test_ctrl_c_while_models_are_fitted_prints_no_traceback(tmp_path: Path) -> None:
     code = """
 import os, pathlib, signal, sys, threading, time
-from prognosis_dask.runtime.cluster import LocalSpec, connect
-from prognosis_dask.runtime.mapping import map_on
+from prognosis_dask.execution.cluster import LocalSpec, connect
+from prognosis_dask.execution.mapping import map_on
 
 began = pathlib.Path(sys.argv[1])
 

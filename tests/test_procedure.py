@@ -10,14 +10,14 @@ import pytest
 from scipy.stats import spearmanr
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.concordance import concordance
-from prognosis_dask.statistics.cox import fit_cox
-from prognosis_dask.statistics.endpoint import Classes, Survival
-from prognosis_dask.statistics.learners import LEARNERS
-from prognosis_dask.statistics.preparing import fit_preparation
-from prognosis_dask.statistics.procedure import Fitted, Procedure, fit_procedure
-from prognosis_dask.statistics.table import FeatureTable
-from prognosis_dask.statistics.tuning import choose_values
+from prognosis_dask.modelling.data.endpoint import Classes, Survival
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.estimators import LEARNERS
+from prognosis_dask.modelling.estimators.cox import fit_cox
+from prognosis_dask.modelling.metrics.concordance import concordance
+from prognosis_dask.modelling.preparing import fit_preparation
+from prognosis_dask.modelling.procedure import Fitted, Procedure, fit_procedure
+from prognosis_dask.modelling.tuning import choose_values
 from tests.made_tables import as_table, class_table, survival_table
 
 ALL = Procedure(selector="", penalty=(0.1,))

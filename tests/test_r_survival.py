@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prognosis_dask.statistics.clustered import clustered_cox
-from prognosis_dask.statistics.cox import fit_cox
-from prognosis_dask.statistics.differences import cox_coefficient, likelihood_ratio
-from prognosis_dask.statistics.measures.hazards import ph_test
-from prognosis_dask.statistics.measures.regression import cox_drawn
+from prognosis_dask.modelling.estimators.cox import fit_cox
+from prognosis_dask.modelling.metrics.hazards import ph_test
+from prognosis_dask.modelling.metrics.regression import cox_drawn
+from prognosis_dask.modelling.validation.clustered import clustered_cox
+from prognosis_dask.modelling.validation.differences import cox_coefficient, likelihood_ratio
 
 #: What export.R beside them wrote.
 FOLDER = Path(__file__).parent / "r_survival"

@@ -19,11 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
+from prognosis_dask.config.job import ImageSection, digest
 from prognosis_dask.errors import CaseError, Code, JobError
-from prognosis_dask.imaging.crop import crop_roi
 from prognosis_dask.imaging.load import load_roi
-from prognosis_dask.imaging.roi import Roi, grid_of
-from prognosis_dask.job import ImageSection, digest
+from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
 from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, read_params, unit
 from tests.dicom_helpers import case_of
 

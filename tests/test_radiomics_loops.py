@@ -10,7 +10,8 @@ import pytest
 import SimpleITK as sitk
 from radiomics import cShape
 
-from prognosis_dask.radiomics import kernels, laplacian, mesh
+from prognosis_dask.radiomics import kernels, laplacian
+from prognosis_dask.radiomics import shape as mesh
 from tests import radiomics_cases
 
 COMPILED = kernels.kernels() is not None

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from prognosis_dask.config.job import load_job
 from prognosis_dask.errors import CaseError, Code, JobError, collected_warnings
 from prognosis_dask.imaging.roi import Roi, grid_of
-from prognosis_dask.job import load_job
 from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, job_params, read_params
 from prognosis_dask.radiomics.levels import FEWEST, MOST, warn_of_few
 from tests.test_radiomics import execute

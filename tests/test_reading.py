@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from prognosis_dask.errors import JobError, StatisticsError
-from prognosis_dask.statistics.endpoint import Classes
-from prognosis_dask.statistics.reading import ReadTable, find_tables, read_tables
-from prognosis_dask.statistics.spec import ColumnRule, EndpointRule, ModelSpec, TableFile, load_spec
+from prognosis_dask.modelling.data.endpoint import Classes
+from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
+from prognosis_dask.modelling.spec import ColumnRule, EndpointRule, ModelSpec, TableFile, load_spec
 
 JOBS = Path(__file__).parents[1] / "jobs" / "models"
 

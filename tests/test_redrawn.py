@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.bootstrap import bootstrap
-from prognosis_dask.statistics.endpoint import Survival
-from prognosis_dask.statistics.permutation import permutation_test, share_as_good
-from prognosis_dask.statistics.procedure import Procedure
+from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.validation.bootstrap import bootstrap
+from prognosis_dask.modelling.validation.permutation import permutation_test, share_as_good
 from tests.made_tables import class_table, survival_table
 
 RIDGE = Procedure(selector="", penalty=(0.1,))

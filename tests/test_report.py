@@ -22,8 +22,7 @@ from lifelines.datasets import load_waltons
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from prognosis_dask.cohort.case import Case, write_cases
-from prognosis_dask.cohort.problems import write_problems
+from prognosis_dask.cohort.case import Case, write_cases, write_problems
 from prognosis_dask.errors import Code, Problem, StoreError
 from prognosis_dask.report import cohort_figures, comparison_figures
 from prognosis_dask.report.model_folder import TABLES, ModelFolder
@@ -31,8 +30,8 @@ from prognosis_dask.report.page import write_report
 from prognosis_dask.report.read import RunFolder, read_run
 from prognosis_dask.report.survival_figures import Curve, time_axis
 from prognosis_dask.report.tables import characteristics, flow, median_follow_up, problem_groups
-from prognosis_dask.store.ledger import Ledger
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.outcome import Outcome
 from tests.report_models import PROCEDURES
 from tests.report_run import UNTRAINED, make_run
 

@@ -20,8 +20,8 @@ from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.pictures import correlation
 from prognosis_dask.report.read import RunFolder, read_run
 from prognosis_dask.report.tripod_answers import answers
-from prognosis_dask.store.brains import BrainStore, StoredBrain
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.storage.brains import BrainStore, StoredBrain
+from prognosis_dask.storage.outcome import Outcome
 from tests.report_run import make_run
 
 FITS = {"a<b": 0.9, "P2": 0.5, "P3": 0.7, "P4": 0.8, "P5": None}

@@ -13,6 +13,8 @@ import pytest
 from lifelines import CoxPHFitter
 from lifelines.datasets import load_rossi
 
+from prognosis_dask.modelling.data.columns import Encoding
+from prognosis_dask.modelling.saved import thaw
 from prognosis_dask.report import nomogram
 from prognosis_dask.report.content import Table, Text
 from prognosis_dask.report.headline import verdict
@@ -28,8 +30,6 @@ from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.table_one import table_one
 from prognosis_dask.report.tripod import ITEMS, checklist
 from prognosis_dask.report.tripod_answers import answers
-from prognosis_dask.statistics.columns import Encoding
-from prognosis_dask.statistics.frozen import thaw
 from tests.report_models import FEATURES, HORIZONS, PROCEDURES, make_class_models, make_models
 from tests.test_report import Page
 

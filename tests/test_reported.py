@@ -17,9 +17,9 @@ import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.errors import CaseError, Code, collected_warnings
 from prognosis_dask.imaging.load import load_case
-from prognosis_dask.job import CohortSection, ImageSection
 from tests import reported_models, reported_tables
 
 #: Voxels and slices of the sphere that most of these masks hold.

@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 
 import prognosis_dask
-from prognosis_dask.cli import main
+from prognosis_dask.cli.main import main
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.report.agreement_figures import agreement_violins
-from prognosis_dask.statistics.pairing import IdColumns, pair, read_measurement
-from prognosis_dask.statistics.reproducibility import agreement_rows, family_rows, read_reproducible
-from prognosis_dask.statistics.spec import load_spec
-from prognosis_dask.store.features import build_features, write_features
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.modelling.data.pairing import IdColumns, pair, read_measurement
+from prognosis_dask.modelling.spec import load_spec
+from prognosis_dask.modelling.validation.reproducibility import agreement_rows, family_rows, read_reproducible
+from prognosis_dask.report.reproducibility import agreement_violins
+from prognosis_dask.storage.features import build_features, write_features
+from prognosis_dask.storage.outcome import Outcome
 
 PATIENTS = 31
 RADIOMIC = {f"original_glcm_Feature{i}": "1" for i in range(20)}

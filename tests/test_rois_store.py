@@ -19,7 +19,7 @@ import zarr
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.errors import CaseError, Code, StoreError
 from prognosis_dask.imaging.roi import Grid, Roi, grid_of
-from prognosis_dask.store.rois import MAX_SLICES, RoiStore
+from prognosis_dask.storage.rois import MAX_SLICES, RoiStore
 from tests.store_workers import create_for_ever, make_frames, make_roi, write_for_ever, write_times
 
 SPAWN = multiprocessing.get_context("spawn")

@@ -14,12 +14,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from prognosis_dask.errors import CaseError, Code, Problem, collected_warnings
-from prognosis_dask.imaging.contours import place_contours
 from prognosis_dask.imaging.geometry import steps_of
 from prognosis_dask.imaging.masks import read_mask
 from prognosis_dask.imaging.polygon import fill_even_odd
 from prognosis_dask.imaging.roi import Grid
-from prognosis_dask.imaging.rtstruct import rtstruct_mask
+from prognosis_dask.imaging.rtstruct import place_contours, rtstruct_mask
 from prognosis_dask.imaging.series import read_slices, series_grid
 from tests.dicom_helpers import list_series, problem_of, write_rtstruct
 

@@ -11,10 +11,10 @@ from distributed import Client
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import ClusterError, Code, JobError, Problem
-from prognosis_dask.runtime.cluster import LocalSpec, connect
-from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
-from prognosis_dask.runtime.runner import RETRY_AFTER, TASKS_PER_THREAD, run_plan
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.execution.cluster import LocalSpec, connect
+from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.runner import RETRY_AFTER, TASKS_PER_THREAD, run_plan
+from prognosis_dask.storage.outcome import Outcome
 from tests.runner_stages import Marks, follow, visit, visits
 
 CASES = [Case(f"case-{n:02d}", f"patient-{n:02d}", "CT", "GTV", "image", "mask") for n in range(12)]

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from prognosis_dask.cli import main
-from prognosis_dask.deep.grade_file import read_trained
+from prognosis_dask.cli.main import main
+from prognosis_dask.config.job import BrainSection, ModelSection, SynthSection
 from prognosis_dask.errors import CaseError, JobError, StatisticsError
-from prognosis_dask.grade import check_grade, fit_grade
-from prognosis_dask.job import BrainSection, ModelSection, SynthSection
-from prognosis_dask.scan import predict_scan
-from prognosis_dask.statistics import network_features
-from prognosis_dask.statistics.frozen import thaw
-from prognosis_dask.store.features import read_features
+from prognosis_dask.modelling.data import network_features
+from prognosis_dask.modelling.saved import thaw
+from prognosis_dask.networks.grade_file import read_trained
+from prognosis_dask.prediction.scan import predict_scan
+from prognosis_dask.storage.features import read_features
 from prognosis_dask.synthetic import make_cohort
+from prognosis_dask.workflows.grade import check_grade, fit_grade
 from tests.grade_network_run import JOB, make_grade_network_run, write_scan_files
 from tests.made_brains import made_scan
 

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from prognosis_dask.brain.epitome import epitome
 from prognosis_dask.brain.size import tumour_size
-from prognosis_dask.report.scan import ScanResult, write_scan
+from prognosis_dask.prediction.page import ScanResult, write_scan
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from prognosis_dask.statistics.combat import fit_combat
-from prognosis_dask.statistics.endpoint import Classes
-from prognosis_dask.statistics.nested import validate
-from prognosis_dask.statistics.procedure import Procedure, fit_procedure
-from prognosis_dask.statistics.scores import linear_score, row_sums
-from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.modelling.combat import fit_combat
+from prognosis_dask.modelling.data.endpoint import Classes
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.estimators.scores import linear_score, row_sums
+from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.validation.nested import validate
 from tests.made_tables import survival_table
 
 LEARNERS = (("cox", 0), ("weibull-aft", 0), ("xgboost", 0), ("logistic", 2), ("logistic", 9), ("mlp", 3))

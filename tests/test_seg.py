@@ -10,16 +10,14 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import Code
-from prognosis_dask.imaging.frame_stack import stack_frames
 from prognosis_dask.imaging.geometry import steps_of, to_index
-from prognosis_dask.imaging.load import load_roi
+from prognosis_dask.imaging.load import load_roi, volume_grid
 from prognosis_dask.imaging.masks import read_mask
 from prognosis_dask.imaging.roi import Grid
-from prognosis_dask.imaging.seg import _decoded, _frames, seg_mask
+from prognosis_dask.imaging.seg import _decoded, _frames, seg_mask, stack_frames
 from prognosis_dask.imaging.series import series_grid
-from prognosis_dask.imaging.volume import volume_grid
-from prognosis_dask.job import ImageSection
 from prognosis_dask.radiomics import extract, read_params
 from tests.dicom_helpers import case_of, list_series, problem_of, write_seg, write_series
 

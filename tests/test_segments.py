@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from prognosis_dask.cohort.case import Case, read_cases
+from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.problems import read_problems
+from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import Code, collected_warnings
 from prognosis_dask.imaging.load import load_case
-from prognosis_dask.job import CohortSection
 
 VALUES = np.zeros((6, 8, 9), np.uint8)
 VALUES[1:3, 2:6, 2:5], VALUES[3:5, 2:6, 3:7], VALUES[1:3, 6:8, 6:9] = 1, 2, 3

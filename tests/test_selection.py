@@ -12,9 +12,9 @@ from sklearn.preprocessing import minmax_scale
 from sklearn.svm import SVC
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.selection import rank_features, survival_label
-from prognosis_dask.statistics.svm import Gram, solve_dual
-from prognosis_dask.statistics.table import FeatureTable
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.estimators.svm import Gram, solve_dual
+from prognosis_dask.modelling.selectors.svm_rfe import rank_features, survival_label
 from tests.lung1_tables import read_deep
 
 

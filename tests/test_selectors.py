@@ -12,15 +12,26 @@ from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.endpoint import Classes, Survival
-from prognosis_dask.statistics.interior_point import solve_many_cases
-from prognosis_dask.statistics.selection import rank_features, rank_features_rbf
-from prognosis_dask.statistics.selectors import SELECTORS, selector_for
-from prognosis_dask.statistics.selectors.mrmr import martingale_residuals, rank_mrmr
-from prognosis_dask.statistics.selectors.penalised import FALL, MIXING, STEPS, cox_entries, logistic_entries
-from prognosis_dask.statistics.selectors.stability import PAIRS, selection_share
-from prognosis_dask.statistics.selectors.univariate import false_discovery, rank_score_test, score_test
-from prognosis_dask.statistics.svm import Gram, solve_dual
+from prognosis_dask.modelling.data.endpoint import Classes, Survival
+from prognosis_dask.modelling.estimators.svm import Gram, solve_dual, solve_many_cases
+from prognosis_dask.modelling.selectors import SELECTORS, selector_for
+from prognosis_dask.modelling.selectors.filters import (
+    false_discovery,
+    martingale_residuals,
+    rank_mrmr,
+    rank_score_test,
+    score_test,
+)
+from prognosis_dask.modelling.selectors.penalised import (
+    FALL,
+    MIXING,
+    PAIRS,
+    STEPS,
+    cox_entries,
+    logistic_entries,
+    selection_share,
+)
+from prognosis_dask.modelling.selectors.svm_rfe import rank_features, rank_features_rbf
 from tests.made_tables import class_table, survival_table
 
 
@@ -179,7 +190,7 @@ def test_elimination_of_many_cases_ends_with_the_same_features(monkeypatch: pyte
     X = rng.normal(size=(300, 40))
     label = X[:, :3].sum(axis=1) + 2 * rng.normal(size=300) > 0
     one_by_one = rank_features(X, label)
-    monkeypatch.setattr("prognosis_dask.statistics.selection._LARGE", 300 * 10)
+    monkeypatch.setattr("prognosis_dask.modelling.selectors.svm_rfe._LARGE", 300 * 10)
     ranking = rank_features(X, label)
     assert sorted(ranking) == list(range(40))
     assert (ranking[:5] == one_by_one[:5]).all()

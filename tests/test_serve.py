@@ -23,24 +23,24 @@ import SimpleITK as sitk
 from distributed import Client, Future
 
 from prognosis_dask.cohort.case import Case, short_hash
+from prognosis_dask.config.job import CohortSection, DeepSection, Job, SynthSection
 from prognosis_dask.errors import Code, JobError, StatisticsError
-from prognosis_dask.job import CohortSection, DeepSection, Job, SynthSection
-from prognosis_dask.pipeline import run_features
-from prognosis_dask.runtime.cluster import LocalSpec, connect
-from prognosis_dask.runtime.task import run_task, stop_case
-from prognosis_dask.serve.access import HEADERS, token_for
-from prognosis_dask.serve.errors import RefusedError
-from prognosis_dask.serve.look import AUTOMATIC, Look, run_look
-from prognosis_dask.serve.model import TrainingScans, cohort_rules, load_model
-from prognosis_dask.serve.pictures import _png
-from prognosis_dask.serve.predict import scan_warnings
-from prognosis_dask.serve.receive import ReceivedFile
-from prognosis_dask.serve.scans import Scan, Scans
-from prognosis_dask.serve.settings import Limits, Settings
-from prognosis_dask.serve.unpack import unpack
-from prognosis_dask.store.features import read_features
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.execution.cluster import LocalSpec, connect
+from prognosis_dask.execution.task import run_task, stop_case
+from prognosis_dask.storage.features import read_features
+from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.synthetic import make_cohort
+from prognosis_dask.web.access import HEADERS, token_for
+from prognosis_dask.web.errors import RefusedError
+from prognosis_dask.web.look import AUTOMATIC, Look, run_look
+from prognosis_dask.web.model import TrainingScans, cohort_rules, load_model
+from prognosis_dask.web.pictures import _png
+from prognosis_dask.web.predict import scan_warnings
+from prognosis_dask.web.receive import ReceivedFile
+from prognosis_dask.web.scans import Scan, Scans
+from prognosis_dask.web.settings import Limits, Settings
+from prognosis_dask.web.unpack import unpack
+from prognosis_dask.workflows.run import run_features
 from tests.dask_processes import wait_for
 from tests.served import Browser, Running, running
 from tests.served_models import make_survival_run

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from prognosis_dask.errors import JobError
-from prognosis_dask.serve.start import listen
+from prognosis_dask.web.start import listen
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])

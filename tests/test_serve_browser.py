@@ -19,7 +19,7 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from prognosis_dask.job import SynthSection
+from prognosis_dask.config.job import SynthSection
 from prognosis_dask.synthetic import make_cohort
 from tests import browser
 from tests.browser import PATIENCE_MS, needs_browser, new_context

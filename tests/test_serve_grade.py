@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from prognosis_dask.deep.grade_network import feature_names
-from prognosis_dask.runtime.cluster import LocalSpec, connect
-from prognosis_dask.scan import predict_scan
-from prognosis_dask.serve.settings import Settings
-from prognosis_dask.statistics.frozen import thaw
-from prognosis_dask.statistics.worth import worth_of
+from prognosis_dask.execution.cluster import LocalSpec, connect
+from prognosis_dask.modelling.saved import thaw
+from prognosis_dask.modelling.worth import worth_of
+from prognosis_dask.networks.grade_network import feature_names
+from prognosis_dask.prediction.scan import predict_scan
+from prognosis_dask.web.settings import Settings
 from tests.grade_network_run import make_grade_network_run, write_scan_files
 from tests.served import Browser, running
 

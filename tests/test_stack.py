@@ -9,16 +9,15 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from prognosis_dask.cohort.case import Case, read_cases
+from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import read_listing
-from prognosis_dask.cohort.problems import read_problems
 from prognosis_dask.cohort.stack import Run, even_runs
+from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.errors import Code, Problem, collected_warnings
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.imaging.series import series_grid
-from prognosis_dask.job import CohortSection, ImageSection
 from tests.dicom_helpers import case_of, list_series, problem_of, refer_to, write_rtstruct, write_seg, write_series
 
 CUBE = np.array([[3.0, 3.0], [3.0, 7.0], [8.0, 7.0], [8.0, 3.0]])

@@ -18,13 +18,13 @@ from types import SimpleNamespace
 import pytest
 
 from prognosis_dask.cohort.case import Case, read_cases, short_hash, write_cases
+from prognosis_dask.config.job import SynthSection
 from prognosis_dask.errors import Code, Problem, StoreError
-from prognosis_dask.job import SynthSection
+from prognosis_dask.execution.journal import journal, journal_in
+from prognosis_dask.execution.tally import Tally, duration
 from prognosis_dask.report.status import status, watch
-from prognosis_dask.runtime.journal import journal, journal_in
-from prognosis_dask.runtime.tally import Tally, duration
-from prognosis_dask.store.ledger import Ledger
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.synthetic import make_cohort
 from tests.dask_processes import wait_for
 
@@ -44,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with Ledger.create(tmp_path / "ledger.sqlite") as ledger:
         for n, case in enumerate(CASES[:10]):
             moment = SimpleNamespace(time=lambda n=n: now - 0.15 * (9 - n))
-            monkeypatch.setattr("prognosis_dask.store.ledger.time", moment)
+            monkeypatch.setattr("prognosis_dask.storage.ledger.time", moment)
             ledger.record([Outcome(case.case_id, "roi", "d", GAP if n == 3 else None)])
     monkeypatch.setattr("prognosis_dask.report.status.time", SimpleNamespace(time=lambda: now, sleep=time.sleep))
     return tmp_path
@@ -126,7 +126,7 @@ def test_watch_ends_when_the_driver_says_that_it_stopped(folder: Path) -> None:
 def test_watch_ends_when_the_driver_was_killed(folder: Path) -> None:
     code = f"""
 import os, pathlib
-from prognosis_dask.store.ledger import Ledger
+from prognosis_dask.storage.ledger import Ledger
 ledger = Ledger.create(pathlib.Path({str(folder / "ledger.sqlite")!r}))
 os.kill(os.getpid(), 9)
 """

@@ -17,19 +17,19 @@ import pytest
 import SimpleITK as sitk
 from distributed import Client, LocalCluster
 
-import prognosis_dask.stages as product
+import prognosis_dask.features.stages as product
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.config.job import CohortSection, DeepSection, FramesSection, ImageSection, SynthSection
 from prognosis_dask.errors import ClusterError, Code
-from prognosis_dask.job import CohortSection, DeepSection, FramesSection, ImageSection, SynthSection
+from prognosis_dask.execution import runner as health
+from prognosis_dask.execution.cluster import DASK_CONFIG
+from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.radiomics import job_params
-from prognosis_dask.runtime import health
-from prognosis_dask.runtime.cluster import DASK_CONFIG
-from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
-from prognosis_dask.runtime.runner import run_plan
-from prognosis_dask.store.ledger import Ledger
-from prognosis_dask.store.outcome import Outcome
-from prognosis_dask.store.rois import RoiStore
+from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
 from tests.dask_processes import wait_for, when
 from tests.hosts import second_host

@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 
 import prognosis_dask
-from prognosis_dask.job import SynthSection
+from prognosis_dask.config.job import SynthSection
 from prognosis_dask.synthetic import make_cohort
 from tests.dask_processes import wait_for
 from tests.kills import HEAD, survive
@@ -141,7 +141,7 @@ def test_another_job_in_the_folder_takes_nothing_for_its_own(job: Path, calm: Pa
 
 def is_a_cases_process(process: psutil.Process) -> bool:
     try:
-        return "prognosis_dask.runtime.child" in process.cmdline()
+        return "prognosis_dask.execution.child" in process.cmdline()
     except psutil.Error:  # a short one, which has ended since it was listed
         return False
 

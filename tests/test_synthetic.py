@@ -16,12 +16,11 @@ from lifelines.utils import concordance_index
 from matplotlib.path import Path as Polygon
 from pydicom import Dataset, dcmread
 
-from prognosis_dask.cohort.case import read_cases
+from prognosis_dask.cohort.case import read_cases, read_problems
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.problems import read_problems
+from prognosis_dask.config.job import CohortSection, ImageSection, SynthSection, load_job
 from prognosis_dask.errors import CaseError, Code, JobError, StoreError
 from prognosis_dask.imaging.load import load_roi
-from prognosis_dask.job import CohortSection, ImageSection, SynthSection, load_job
 from prognosis_dask.synthetic import MadeCohort, draw_patients, make_cohort
 from prognosis_dask.synthetic.faults import FAULTS
 from prognosis_dask.synthetic.phantom import SLICE_STEP_MM, Phantom, make_phantom

@@ -16,12 +16,12 @@ from pydicom import dcmread
 from scipy.spatial.distance import pdist
 from sklearn.metrics import roc_auc_score
 
-from prognosis_dask.cli import main
+from prognosis_dask.brain.template import icbm152
+from prognosis_dask.cli.main import main
+from prognosis_dask.config.job import SynthSection
 from prognosis_dask.errors import JobError
-from prognosis_dask.icbm152 import icbm152
 from prognosis_dask.imaging.masks import read_mask
 from prognosis_dask.imaging.roi import grid_of
-from prognosis_dask.job import SynthSection
 from prognosis_dask.synthetic import MadeCohort, draw_brain_patients, make_cohort
 from prognosis_dask.synthetic.brain.files import drawn_mask
 from prognosis_dask.synthetic.brain.patient import SEQUENCES

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prognosis_dask.statistics.columns import Encoding
-from prognosis_dask.statistics.endpoint import Classes, Survival
-from prognosis_dask.statistics.table import FeatureTable
-from prognosis_dask.statistics.table1 import standardised_difference, table1_rows
+from prognosis_dask.modelling.data.columns import Encoding
+from prognosis_dask.modelling.data.endpoint import Classes, Survival
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.data.table_one import standardised_difference, table1_rows
 
 HISTOLOGY = Encoding("histology", "clinical", levels=("nos", "adeno", "large"))
 STAGE = Encoding("stage", "stage", levels=("I", "II"), ordered=True)

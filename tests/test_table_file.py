@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from prognosis_dask.cohort.clinical import match_without_zeros, patient_key, read_clinical
 from prognosis_dask.cohort.collections import COLLECTIONS
-from prognosis_dask.cohort.table_file import read_cells
 from prognosis_dask.errors import JobError, PrognosisError, TableError
+from prognosis_dask.tables.file import read_cells
 
 LINES = [["PatientID", "age", "sex"], ["P1", "63.5", "m"], ["P2", "70", "f"]]
 EXPECTED = {"PatientID": ["P1", "P2"], "age": ["63.5", "70"], "sex": ["m", "f"]}

@@ -15,17 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prognosis_dask.cohort.case import read_cases
+from prognosis_dask.cohort.case import read_cases, read_problems
 from prognosis_dask.cohort.clinical import read_clinical
 from prognosis_dask.cohort.collections import COLLECTIONS, resolve
 from prognosis_dask.cohort.endpoints import event_codes, unit_of
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.not_known import known_cells
-from prognosis_dask.cohort.problems import read_problems
+from prognosis_dask.config.job import CohortSection, cohort_section
 from prognosis_dask.errors import Code, JobError, PrognosisError, StatisticsError
-from prognosis_dask.job import CohortSection, cohort_section
-from prognosis_dask.statistics.reading import ReadTable, find_tables, read_tables
-from prognosis_dask.statistics.spec import ColumnRule, EndpointRule, ModelSpec
+from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
+from prognosis_dask.modelling.spec import ColumnRule, EndpointRule, ModelSpec
+from prognosis_dask.tables.missing import known_cells
 
 GENERIC = COLLECTIONS["generic"]
 

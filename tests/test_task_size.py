@@ -12,9 +12,8 @@ import pytest
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem
-from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
-from prognosis_dask.runtime.task_size import MOST_CASES, TASK_SECONDS, TaskSize
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.execution.plan import MOST_CASES, TASK_SECONDS, CohortPlan, Stage, TaskSize
+from prognosis_dask.storage.outcome import Outcome
 
 
 def outcomes(cases: Sequence[str], stage: str, seconds: float, problem: Problem | None = None) -> list[Outcome]:

@@ -10,9 +10,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from prognosis_dask.cli import main
-from prognosis_dask.deep.clips import make_clip
-from prognosis_dask.deep.engine import (
+from prognosis_dask.cli.main import main
+from prognosis_dask.config.job import DeepSection, FramesSection, ImageSection
+from prognosis_dask.errors import CaseError, ClusterError, Code, JobError, WeightsError
+from prognosis_dask.features.stages import _network
+from prognosis_dask.imaging.frames import make_frames
+from prognosis_dask.imaging.load import load_roi
+from prognosis_dask.networks.catalogue import find_network
+from prognosis_dask.networks.clips import make_clip
+from prognosis_dask.networks.engine import (
     cases_per_task,
     check_features,
     describe_engine,
@@ -20,21 +26,14 @@ from prognosis_dask.deep.engine import (
     load_engine,
     settle_engine,
 )
-from prognosis_dask.deep.networks import find_network
-from prognosis_dask.deep.safetensors_file import parse_safetensors, write_safetensors
-from prognosis_dask.deep.weights import convert_weights, resolve_weights
-from prognosis_dask.errors import CaseError, ClusterError, Code, JobError, WeightsError
-from prognosis_dask.imaging.frames import make_frames
-from prognosis_dask.imaging.load import load_roi
-from prognosis_dask.job import DeepSection, FramesSection, ImageSection
-from prognosis_dask.stages import _network
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.networks.weights import convert_weights, parse_safetensors, resolve_weights, write_safetensors
+from prognosis_dask.storage.outcome import Outcome
 from tests.dicom_helpers import case_of
 
 torch = pytest.importorskip("torch")
 
-from prognosis_dask.deep.torch_engine import TorchEngine  # noqa: E402
-from prognosis_dask.deep.torch_settings import repeatable  # noqa: E402
+from prognosis_dask.networks.torch_engine import TorchEngine  # noqa: E402
+from prognosis_dask.networks.torch_support import repeatable  # noqa: E402
 
 NETWORK = find_network("i3d_inceptionv1_kinetics400")
 
@@ -131,8 +130,8 @@ WITHOUT_MXNET = """
 import sys
 sys.modules["mxnet"] = sys.modules["gluoncv"] = None
 import numpy as np
-from prognosis_dask.deep.engine import load_engine
-from prognosis_dask.job import DeepSection
+from prognosis_dask.networks.engine import load_engine
+from prognosis_dask.config.job import DeepSection
 frames = np.load(sys.argv[1])
 np.save(sys.argv[2], load_engine(DeepSection(engine="torch", weights="untrained:3")).features_of_frames([frames]))
 """
@@ -160,8 +159,8 @@ def test_auto_is_torch_where_it_is_installed():
         "import sys; sys.modules['torch'] = None\n"
         "import importlib.util; find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *rest: None if name == 'torch' else find(name, *rest)\n"
-        "from prognosis_dask.deep.engine import describe_engine, settle_engine\n"
-        "from prognosis_dask.job import DeepSection\n"
+        "from prognosis_dask.networks.engine import describe_engine, settle_engine\n"
+        "from prognosis_dask.config.job import DeepSection\n"
         "print(settle_engine(DeepSection(weights='untrained:3')).engine)\n"
         "describe_engine(DeepSection(weights='untrained:3', engine='torch'))"
     )

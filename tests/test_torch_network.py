@@ -3,23 +3,25 @@
 import numpy as np
 import pytest
 
-from prognosis_dask.deep.clips import MEAN, STD, make_clip
-from prognosis_dask.deep.networks import find_network
-from prognosis_dask.deep.weights import resolve_weights
+from prognosis_dask.networks.catalogue import find_network
+from prognosis_dask.networks.clips import MEAN, STD, make_clip
+from prognosis_dask.networks.weights import resolve_weights
 
 torch = pytest.importorskip("torch")
 
 from torch.nn import functional  # noqa: E402
 
-from prognosis_dask.deep.torch_clips import grey_clips  # noqa: E402
-from prognosis_dask.deep.torch_folding import (  # noqa: E402
+from prognosis_dask.networks.torch_engine import grey_clips  # noqa: E402
+from prognosis_dask.networks.torch_network import (  # noqa: E402  # noqa: E402
     EPSILON,
     GREY_ZERO,
+    ColourStem,
+    GreyStemLayer,
+    InceptionV1,
     fold_grey,
     fold_normalisation,
     unit_names,
 )
-from prognosis_dask.deep.torch_network import ColourStem, GreyStemLayer, InceptionV1  # noqa: E402
 
 NETWORK = find_network("i3d_inceptionv1_kinetics400")
 DOUBLE = torch.float64

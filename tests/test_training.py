@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker
 
-from prognosis_dask.deep.grade_file import read_trained, trained_bytes
-from prognosis_dask.deep.safetensors_file import write_safetensors
-from prognosis_dask.deep.training import Epoch, class_weights, hold_back, run_network, train
+from prognosis_dask.config.job import GradeSection
 from prognosis_dask.errors import ClusterError, MissingExtraError, StatisticsError, WeightsError
-from prognosis_dask.job import GradeSection
-from prognosis_dask.runtime.mapping import map_on
+from prognosis_dask.execution.mapping import map_on
+from prognosis_dask.networks.grade_file import read_trained, trained_bytes
+from prognosis_dask.networks.training import Epoch, class_weights, hold_back, run_network, train
+from prognosis_dask.networks.weights import write_safetensors
 from tests.training_cases import ENGINES, installed, made_volumes, need
 
 SHORT = GradeSection(epochs=2, patience=0, learning_rate=1e-3)

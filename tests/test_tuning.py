@@ -12,14 +12,14 @@ import pytest
 from lifelines import CoxPHFitter
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.statistics.endpoint import Survival
-from prognosis_dask.statistics.evaluate import evaluate
-from prognosis_dask.statistics.frozen import describe, freeze, thaw
-from prognosis_dask.statistics.nested import validate
-from prognosis_dask.statistics.procedure import Procedure, fit_procedure
-from prognosis_dask.statistics.splitting import split_patients
-from prognosis_dask.statistics.table import FeatureTable
-from prognosis_dask.statistics.tuning import Values, choose_values, judge
+from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.saved import describe, freeze, thaw
+from prognosis_dask.modelling.tuning import Values, choose_values, judge
+from prognosis_dask.modelling.validation.evaluate import evaluate
+from prognosis_dask.modelling.validation.nested import validate
+from prognosis_dask.modelling.validation.splitting import split_patients
 from tests.made_tables import survival_table
 
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from prognosis_dask.statistics.columns import Encoding
-from prognosis_dask.statistics.endpoint import Classes
-from prognosis_dask.statistics.frozen import describe
-from prognosis_dask.statistics.procedure import Procedure, fit_procedure
-from prognosis_dask.statistics.table import FeatureTable
-from prognosis_dask.statistics.unlike import tells_apart, unlike
+from prognosis_dask.modelling.data.columns import Encoding
+from prognosis_dask.modelling.data.endpoint import Classes
+from prognosis_dask.modelling.data.out_of_range import tells_apart, unlike
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.saved import describe
 
 
 def frozen(penalty: float):

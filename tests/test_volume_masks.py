@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from prognosis_dask.cohort.case import Case, read_cases
+from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.problems import read_problems
+from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.imaging.load import load_case
-from prognosis_dask.job import CohortSection, ImageSection
 from tests.dicom_helpers import problem_of
 
 PATIENTS = ("STS_002", "STS_015", "STS_041")

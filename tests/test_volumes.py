@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import Code
 from prognosis_dask.imaging.load import load_case, load_roi
-from prognosis_dask.job import ImageSection
 from prognosis_dask.volumes.files import volume_grid, volume_voxels
 from tests.dicom_helpers import case_of, problem_of
 

@@ -18,8 +18,8 @@ def need(engine: str, request: pytest.FixtureRequest) -> None:
 
 def installed() -> str:
     """The engine of this environment."""
-    from prognosis_dask.deep.training import settle_learner
-    from prognosis_dask.job import GradeSection
+    from prognosis_dask.config.job import GradeSection
+    from prognosis_dask.networks.training import settle_learner
 
     return settle_learner(GradeSection())
 

@@ -12,12 +12,12 @@ from distributed import Client
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem
-from prognosis_dask.runtime.cohort_plan import CohortPlan, Stage
-from prognosis_dask.runtime.journal import journal_in
-from prognosis_dask.runtime.runner import run_plan
-from prognosis_dask.runtime.tally import Tally
-from prognosis_dask.runtime.watch import Watch
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.execution.journal import journal_in
+from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.runner import run_plan
+from prognosis_dask.execution.tally import Tally
+from prognosis_dask.execution.watch import Watch
+from prognosis_dask.storage.outcome import Outcome
 
 #: What must turn up nowhere but in the run's own tables.
 PATIENT = "DOE^JANE"

@@ -22,14 +22,12 @@ import numpy as np
 import torch
 
 from prognosis_dask.cohort.case import read_cases
-from prognosis_dask.deep.networks import find_network
-from prognosis_dask.deep.torch_clips import grey_clips
-from prognosis_dask.deep.torch_engine import TorchEngine
-from prognosis_dask.deep.torch_folding import GREY_ZERO
-from prognosis_dask.deep.torch_network import InceptionV1, Unit
-from prognosis_dask.deep.torch_settings import repeatable
-from prognosis_dask.deep.weights import resolve_weights
-from prognosis_dask.store.rois import RoiStore
+from prognosis_dask.networks.catalogue import find_network
+from prognosis_dask.networks.torch_engine import TorchEngine, grey_clips
+from prognosis_dask.networks.torch_network import GREY_ZERO, InceptionV1, Unit
+from prognosis_dask.networks.torch_support import repeatable
+from prognosis_dask.networks.weights import resolve_weights
+from prognosis_dask.storage.rois import RoiStore
 
 NETWORK = find_network("i3d_inceptionv1_kinetics400")
 MODES = ("plain", "channels_last", "cudagraph", "compile", "engine")

@@ -20,14 +20,13 @@ import psutil
 from distributed import Client
 
 from prognosis_dask.cohort.case import Case, write_cases
-from prognosis_dask.counting import count
-from prognosis_dask.errors import JobError
-from prognosis_dask.folders import expect_writable
-from prognosis_dask.job import Job, load_job
-from prognosis_dask.pipeline import cohort_of, run_features
-from prognosis_dask.runtime.cluster import LocalSpec, connect
-from prognosis_dask.store.ledger import Ledger
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.config.folders import expect_writable
+from prognosis_dask.config.job import Job, load_job
+from prognosis_dask.errors import JobError, count
+from prognosis_dask.execution.cluster import LocalSpec, connect
+from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.workflows.run import cohort_of, run_features
 
 #: Cases that each worker does before the clock starts.
 WARM_UP = 3

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prognosis_dask.bench.sweep import Measured
-from prognosis_dask.counting import count
+from prognosis_dask.errors import count
 
 
 def write_tables(runs: Sequence[Measured], index_seconds: float, out: Path) -> str:

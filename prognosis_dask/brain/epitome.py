@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.imaging.crop import bounding_box
+from prognosis_dask.imaging.roi import bounding_box
 
 #: Kept around the tumour in the crop, mm; one slice on either side at least.
 MARGIN_MM: Final = 10.0

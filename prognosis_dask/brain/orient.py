@@ -9,8 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from prognosis_dask.brain.boundary import fit_boundary
-from prognosis_dask.brain.head import coarse, find_head, points_of
+from prognosis_dask.brain.head import coarse, find_head, fit_boundary, points_of
 from prognosis_dask.brain.register import MUTUAL_INFORMATION_BINS, align_head, shrunk
 from prognosis_dask.brain.template import Contrast, contrast, icbm152
 

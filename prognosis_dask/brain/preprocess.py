@@ -8,17 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from prognosis_dask.brain.bias import correct_bias, white_matter
-from prognosis_dask.brain.checks import check_sequence, one_thread
-from prognosis_dask.brain.normalise import nyul, smooth, within, zscore
+from prognosis_dask.brain.intensity import correct_bias, nyul, smooth, white_matter, within, zscore
 from prognosis_dask.brain.orient import turn_by_boundary
-from prognosis_dask.brain.quality import LEAST_FIT, implausible, quality, refuse, turned_against_header
+from prognosis_dask.brain.quality import (
+    LEAST_FIT,
+    check_sequence,
+    implausible,
+    one_thread,
+    quality,
+    refuse,
+    turned_against_header,
+)
 from prognosis_dask.brain.register import rigid
 from prognosis_dask.brain.strip import Stripped, aligned, strip, stripped_before
 from prognosis_dask.brain.template import Contrast
 from prognosis_dask.brain.tools import settle_strip, strip_with
+from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.job import BrainSection
 
 #: The sequences that are known, those on which a brain is found most reliably first.
 SEQUENCES = ("T1", "T1c", "FLAIR", "T2")

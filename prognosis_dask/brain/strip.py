@@ -9,9 +9,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from prognosis_dask.brain.bias import correct_bias, white_matter
-from prognosis_dask.brain.boundary import fit_boundary
-from prognosis_dask.brain.head import find_head
+from prognosis_dask.brain.head import find_head, fit_boundary
+from prognosis_dask.brain.intensity import correct_bias, white_matter
 from prognosis_dask.brain.register import align_brain, align_head, align_inside
 from prognosis_dask.brain.template import Contrast, icbm152
 from prognosis_dask.errors import CaseError, Code

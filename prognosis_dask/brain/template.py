@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import SimpleITK as sitk
-
-from prognosis_dask.icbm152 import Template, icbm152
 
 __all__ = ["Contrast", "Template", "contrast", "icbm152"]
 
@@ -30,3 +33,65 @@ def contrast(kind: Contrast) -> sitk.Image:
     fluid = sitk.Clamp(1.0 - template.grey - template.white, lowerBound=0.0)
     mixed = (_T2_GREY * template.grey + _T2_WHITE * template.white + _T2_FLUID * fluid) * inside
     return sitk.DiscreteGaussian(mixed, _T2_SIGMA_MM**2)
+
+
+# --- The ICBM152 template that nilearn's package carries: a mean brain, its tissues and its mask. Nothing is
+# downloaded.
+
+
+#: Where grey and white matter together are more than this share of a voxel, it is brain.
+_TISSUE = 0.2
+#: Opening, then closing of the mask, mm; the closing takes in ventricles and sulci.
+_OPEN_MM, _CLOSE_MM = 2, 6
+#: Zeros around the mask while it is closed, so that the edge of the image is none of the mask's.
+_PAD_VOXELS = 10
+_FILES = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
+
+
+@dataclass(frozen=True)
+class Template:
+    """Images on one grid, 1 mm: T1 (float32, 0 to 1), grey and white matter (float32, 0 to 1), brain (uint8, 0 and 1).
+
+    They are shared between callers: copy before changing one.
+    """
+
+    t1: sitk.Image
+    grey: sitk.Image
+    white: sitk.Image
+    brain: sitk.Image
+
+
+@lru_cache(maxsize=1)
+def icbm152() -> Template:
+    """The template, read from nilearn's package once per process.
+
+    Raises
+    ------
+    FileNotFoundError
+        When nilearn is not installed, or does not carry the template.
+    """
+    t1, grey, white = (_share(name) for name in ("t1", "gm", "wm"))
+    return Template(t1, grey, white, _brain(grey + white))
+
+
+def _share(name: str) -> sitk.Image:
+    """An image of the package, stored as 0 to 255, as 0 to 1."""
+    spec = importlib.util.find_spec("nilearn")  # found, not imported: nilearn takes seconds
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("nilearn, whose package carries the ICBM152 template, is not installed")
+    path = Path(spec.origin).parent / "datasets" / "data" / _FILES.format(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"nilearn's package has no {path.name} any more; the ICBM152 template is read from it")
+    return sitk.Cast(sitk.ReadImage(str(path)) / 255.0, sitk.sitkFloat32)
+
+
+def _brain(tissue: sitk.Image) -> sitk.Image:
+    mask = sitk.ConstantPad(tissue > _TISSUE, [_PAD_VOXELS] * 3, [_PAD_VOXELS] * 3)
+    mask = sitk.BinaryMorphologicalOpening(mask, [_OPEN_MM] * 3)
+    mask = sitk.RelabelComponent(sitk.ConnectedComponent(mask)) == 1
+    mask = sitk.BinaryMorphologicalClosing(mask, [_CLOSE_MM] * 3)
+    mask = sitk.Crop(sitk.BinaryFillhole(mask), [_PAD_VOXELS] * 3, [_PAD_VOXELS] * 3)
+    array = sitk.GetArrayFromImage(mask).astype(np.uint8)
+    clean = sitk.GetImageFromArray(array)
+    clean.CopyInformation(tissue)
+    return clean

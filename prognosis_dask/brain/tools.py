@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+import importlib.util
 import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes, label
 
-from prognosis_dask.brain.deepbet import check_deepbet, installed, strip_by_deepbet
-from prognosis_dask.errors import CaseError, Code, MissingExtraError
-from prognosis_dask.job import BrainSection
+from prognosis_dask.config.job import BrainSection
+from prognosis_dask.errors import CaseError, Code, MissingExtraError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 #: The programs by the names that a job calls them.
 PROGRAMS = ("hd-bet", "synthstrip", "fsl-bet", "robex")
@@ -117,3 +128,146 @@ def strip_with(tool: str, image: sitk.Image) -> sitk.Image:
     if not sitk.GetArrayViewFromImage(brain).any():
         raise CaseError(Code.BRAIN_NOT_FOUND, f"{tool} found no brain")
     return brain
+
+
+# --- Skull stripping by deepbet's two networks, run by torch here: its package is read for its weights and never
+# imported.
+
+
+#: The networks' files in deepbet's wheel, and what they hold: TorchScript is code, so no other file is run.
+_FILES = {
+    "data/models/bbox_model.pt": "39a7b2b5f799faa1391ea97bfcdc0b9299f20d84f2316a4ff8918dc4685e40aa",
+    "data/models/model.pt": "de8ee7c69654d0dd3935dc4a5d84571d8ecf4637a6bfc01df399c4c2bc86e0fd",
+}
+#: The grids of both networks.
+_COARSE, _FINE = (128, 128, 128), (256, 256, 256)
+#: Quantiles of the whole image that become 0 and 1, and the mean and deviation that both networks were trained with.
+_RANGE = (0.005, 0.995)
+_MEAN, _DEVIATION = 0.449, 0.226
+#: A plane belongs to the brain's box where more than this share of it is brain; by what each side is widened.
+_BOX_SHARE, _MARGIN = 0.02, 0.1
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+def weights() -> dict[str, Path]:
+    """The files of deepbet's weights where it is installed, else nothing; nothing of it is imported."""
+    try:
+        held = importlib.metadata.distribution("deepbet")
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    found = {name: Path(str(held.locate_file(name))) for name in _FILES}
+    return found if all(path.is_file() for path in found.values()) else {}
+
+
+def installed() -> bool:
+    """Whether torch and deepbet's weights are here."""
+    return importlib.util.find_spec("torch") is not None and bool(weights())
+
+
+def check_deepbet() -> None:
+    """Refuse where torch or deepbet's weights are not installed.
+
+    Raises
+    ------
+    MissingExtraError
+        With what to install.
+    """
+    if not installed():
+        missing = "torch" if importlib.util.find_spec("torch") is None else "the package deepbet, which has the weights"
+        raise MissingExtraError(
+            f"brain.skull_strip = 'deepbet' needs {missing}; install it with: pip install 'prognosis-dask[brain]', or "
+            "set brain.skull_strip = 'template', which needs nothing"
+        )
+
+
+def strip_by_deepbet(image: sitk.Image) -> sitk.Image:
+    """The brain (uint8, 0 and 1, on the image's grid) in a float32 image of a head; one thread.
+
+    Raises
+    ------
+    MissingExtraError, WeightsError
+        When the weights are not installed, or are not deepbet 1.0's.
+    CaseError
+        ``BRAIN_NOT_FOUND`` when the networks see no brain.
+    """
+    turned = sitk.DICOMOrient(image, "RAS")
+    # the networks' axes: to the right, the front, the top
+    inside = _brain(np.ascontiguousarray(sitk.GetArrayViewFromImage(turned).transpose(2, 1, 0)))
+    found = sitk.GetImageFromArray(inside.transpose(2, 1, 0).astype(np.uint8))
+    found.CopyInformation(turned)
+    back = sitk.Resample(found, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
+    return back
+
+
+def _brain(values: Floats) -> Mask:
+    import torch
+    from torch.nn.functional import interpolate
+
+    from prognosis_dask.networks.torch_support import repeatable
+
+    def scaled(volume: Tensor, shape: tuple[int, ...]) -> Tensor:
+        result: Tensor = interpolate(volume[None, None], shape, mode="nearest-exact")[0, 0]
+        return result
+
+    coarse, fine = _networks()
+    with repeatable():
+        volume = torch.from_numpy(values)
+        small = scaled(volume, _COARSE)
+        low, high = small.quantile(_RANGE[0]), small.quantile(_RANGE[1])
+        box = _box(_largest(coarse(_normalised(small, low, high))[0, 1].numpy() > 0.5), values.shape)
+        chance = fine(_normalised(scaled(volume[box], _FINE), low, high))[0, 1]
+        inside = np.zeros(values.shape, np.bool_)
+        inside[box] = scaled(chance, inside[box].shape).numpy() > 0.5
+    inside[box] = binary_fill_holes(_largest(inside[box]))
+    return inside
+
+
+@lru_cache(maxsize=1)
+def _networks() -> tuple[Any, Any]:
+    check_deepbet()
+    import torch
+
+    found = []
+    for name, path in weights().items():
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != _FILES[name]:
+            raise WeightsError(f"{path} has the sha256 {digest}, expected {_FILES[name]}: install deepbet 1.0.2 again")
+        with warnings.catch_warnings():
+            # torch advises to export networks in another way; these are in this one
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            found.append(torch.jit.load(str(path), map_location="cpu").eval())
+    return found[0], found[1]
+
+
+def _normalised(volume: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    volume = ((volume - low) / (high - low)).clamp(0, 1)
+    return (_DEVIATION * (volume - volume.mean()) / volume.std() + _MEAN)[None, None]
+
+
+def _largest(mask: Mask) -> Mask:
+    """Its largest part; voxels that share a corner touch."""
+    parts, number = label(mask, np.ones((3, 3, 3)))
+    if not number:
+        raise CaseError(
+            Code.BRAIN_NOT_FOUND, "deepbet sees no brain in the image; look at it, and how its header turns it"
+        )
+    counts = np.bincount(parts.ravel())
+    counts[0] = 0
+    largest: Mask = parts == counts.argmax()
+    return largest
+
+
+def _box(mask: Mask, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The brain's box, widened, in voxels of an image of ``shape``."""
+    found = []
+    for axis, (size, n) in enumerate(zip(shape, mask.shape, strict=True)):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        held = np.flatnonzero(mask.mean(axis=others) > _BOX_SHARE)
+        if not held.size:
+            raise CaseError(Code.BRAIN_NOT_FOUND, "what deepbet takes for a brain is next to nothing of the image")
+        centre = round(size / n * (held[-1] + 1 + held[0]) / 2)
+        width = round(size / n * (held[-1] + 1 - held[0]) * (1 + 2 * _MARGIN))
+        found.append(slice(max(0, int(centre - width / 2)), min(size, int(centre + width / 2))))
+    return tuple(found)

@@ -7,10 +7,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
-from prognosis_dask.errors import JobError
+from prognosis_dask.errors import Code, JobError, Problem
 
 #: MR sequences; a table's columns of these names hold image files.
 SEQUENCES = ("T1", "T1c", "T2", "FLAIR")
@@ -210,3 +210,34 @@ def _cell(value: object) -> str:
     if isinstance(value, tuple):
         return ";".join(str(item) for item in value)
     return str(value)
+
+
+# --- ``problems.csv``: what could not be used, where, and why.
+
+
+_COLUMNS = tuple(field.name for field in fields(Problem))
+
+
+def write_problems(path: Path, problems: Iterable[Problem]) -> None:
+    """Write the whole table, sorted, so that equal runs give equal files. The old one stays until the new is whole."""
+    working = path.with_name(path.name + ".tmp")
+    with working.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(_COLUMNS)
+        writer.writerows(sorted({astuple(problem) for problem in problems}))
+    working.replace(path)
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """Read what :func:`write_problems` wrote.
+
+    Raises
+    ------
+    JobError
+        When the file is missing or is not such a table.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return [Problem(**{**row, "code": Code(row["code"])}) for row in csv.DictReader(stream)]  # type: ignore[arg-type]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise JobError(f"{path} is no table of problems ({error}); `prognosis index` writes one") from error

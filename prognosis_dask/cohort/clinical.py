@@ -13,10 +13,9 @@ from pathlib import Path
 
 from prognosis_dask.cohort.collections import Collection
 from prognosis_dask.cohort.endpoints import DAYS, LONGEST_DAYS, event_codes, plain_code, unit_of
-from prognosis_dask.cohort.not_known import known_cells, says_unknown
-from prognosis_dask.cohort.table_file import Cells, read_cells
-from prognosis_dask.counting import count
-from prognosis_dask.errors import Code, JobError, Problem, TableError
+from prognosis_dask.errors import Code, JobError, Problem, TableError, count
+from prognosis_dask.tables.file import Cells, read_cells
+from prognosis_dask.tables.missing import known_cells, says_unknown
 
 _WHOLE_AS_FLOAT = re.compile(r"(\d+)\.0+")
 #: What Excel makes of a long number that it does not show in full.
@@ -48,7 +47,7 @@ class ClinicalTable:
 
 
 def read_clinical(path: Path, collection: Collection, sheet: str = "") -> ClinicalTable:
-    """Read a clinical table: CSV or XLSX, see :func:`prognosis_dask.cohort.table_file.read_cells`.
+    """Read a clinical table: CSV or XLSX, see :func:`prognosis_dask.tables.file.read_cells`.
 
     Words of a column stay as they are, ``NA`` too, since only whoever uses the column can tell; in columns of numbers
     they become empty.

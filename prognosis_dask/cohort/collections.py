@@ -9,8 +9,8 @@ from typing import cast
 from prognosis_dask.cohort.endpoints import EVENT_CODES, Unit, unit_of
 from prognosis_dask.cohort.headers import IMAGE_MODALITIES
 from prognosis_dask.cohort.rois import Policy, check_rules
+from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import JobError
-from prognosis_dask.job import CohortSection
 
 
 @dataclass(frozen=True)

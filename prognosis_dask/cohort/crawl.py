@@ -1,15 +1,226 @@
-"""Walk the sources and read every header, in batches that any ``map`` can hand out."""
+"""From files to headers: every file is opened once, and only as far as needed."""
 
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import stat
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from prognosis_dask.cohort.headers import Header, OtherFile
-from prognosis_dask.cohort.reading import read_headers
-from prognosis_dask.errors import Code, JobError, Problem
+from prognosis_dask.cohort.headers import (
+    IMAGE_MODALITIES,
+    MARKS,
+    FileStamp,
+    Header,
+    ImageHeader,
+    OtherFile,
+    VolumeFile,
+    patient_id,
+    stamp,
+)
+from prognosis_dask.cohort.masks import mask_header
+from prognosis_dask.cohort.multiframe import ENHANCED, frames_of
+from prognosis_dask.cohort.names import is_mask_name
+from prognosis_dask.cohort.pet import pet_header
+from prognosis_dask.errors import CaseError, Code, Problem
+from prognosis_dask.volumes.files import VOLUME_SUFFIXES, volume_voxels
+from prognosis_dask.volumes.labels import labels_in
+from prognosis_dask.volumes.segments import named_labels
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+from prognosis_dask.errors import JobError
+
+_RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and its multi-frame kinds
+_LAST_TAG = 0x00281054  # RescaleType; nothing behind it is needed, and private groups there can be long
+_TAGS = [
+    *MARKS.values(),
+    0x00080016,  # SOPClassUID
+    0x00080018,  # SOPInstanceUID
+    0x00080060,  # Modality
+    0x0008103E,  # SeriesDescription
+    0x00100020,  # PatientID
+    0x0020000D,  # StudyInstanceUID
+    0x0020000E,  # SeriesInstanceUID
+    0x00200032,  # ImagePositionPatient
+    0x00200037,  # ImageOrientationPatient
+    0x00200052,  # FrameOfReferenceUID
+    0x00280002,  # SamplesPerPixel
+    0x00280008,  # NumberOfFrames
+    0x00280010,  # Rows
+    0x00280011,  # Columns
+    0x00280030,  # PixelSpacing
+    0x00281053,  # RescaleSlope
+    0x00281054,  # RescaleType
+]
+
+
+def read_headers(paths: Sequence[str]) -> list[Header]:
+    """Read the headers of some files. A file that cannot be read comes back as a :class:`Problem`.
+
+    This is the unit of work that the index hands out: plain data in, plain data out.
+    """
+    with warnings.catch_warnings():
+        # pydicom warns about values that break the standard; those that matter here become problems instead
+        warnings.simplefilter("ignore")
+        return [header for path in paths for header in _read(path)]
+
+
+def _read(path: str) -> Sequence[Header]:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - paths travel as text
+            return [OtherFile(path, "no regular file")]  # a pipe would keep the reader waiting for ever
+        if path.lower().endswith(VOLUME_SUFFIXES):
+            return [_volume(path)]
+        found = _read_dicom(path)
+        return found if isinstance(found, list) else [found]
+    except Exception as error:  # pydicom raises almost anything on a damaged file; one file never stops the index
+        return [Problem(Code.UNREADABLE_FILE, f"{type(error).__name__}: {error}", where=path)]
+
+
+def _volume(path: str) -> Header:
+    if not is_mask_name(path):
+        return VolumeFile(stamp(path), is_mask=False)
+    file = stamp(path, checksum=True)
+    try:
+        segments, table = named_labels(Path(path))
+    except CaseError as error:
+        return error.problem.of(where=path)
+    if not segments:
+        return VolumeFile(file, is_mask=True)
+    try:
+        present = labels_in(volume_voxels(Path(path)))
+    except CaseError:  # what is wrong with it is told when the case is read
+        return VolumeFile(file, is_mask=True)
+    return VolumeFile(file, True, segments, present, stamp(table, checksum=True) if table else None)
+
+
+def _read_dicom(path: str) -> Header | list[ImageHeader]:
+    from pydicom.filereader import dcmread, read_partial
+
+    with open(path, "rb") as stream:  # noqa: PTH123 - paths travel as text
+        head = stream.read(136)
+        bare = _is_bare_dataset(head)
+        if head[128:132] != b"DICM" and not bare:
+            if path.lower().endswith(".dcm"):
+                return Problem(Code.UNREADABLE_FILE, f"named .dcm, but no DICOM ({len(head)} bytes read)", where=path)
+            return OtherFile(path)
+        stream.seek(0)
+        header = read_partial(stream, lambda tag, vr, length: tag > _LAST_TAG, force=bare, specific_tags=_TAGS)
+        state = os.fstat(stream.fileno())
+    sop_class = str(header.get("SOPClassUID", ""))
+    if sop_class == _RTSTRUCT or sop_class in _SEGMENTATIONS:
+        return mask_header(dcmread(path, stop_before_pixels=True, force=bare), stamp(path, checksum=True))
+    if not sop_class:
+        return _without_class(header, path, bare)
+    modality = str(header.get("Modality", ""))
+    if modality not in IMAGE_MODALITIES or f"{sop_class}.".startswith(_SECONDARY_CAPTURE):
+        return OtherFile(path, modality or "no modality")
+    stamped = FileStamp(path, state.st_size, state.st_mtime_ns)
+    if sop_class in ENHANCED:
+        return _frame_headers(dcmread(path, stop_before_pixels=True, force=bare), stamped)
+    if modality == "PT":  # what SUVs depend on stands further behind, some of it in private groups
+        header = dcmread(path, stop_before_pixels=True, force=bare)
+    return _image_header(header, stamped)
+
+
+def _frame_headers(dataset: Dataset, file: FileStamp) -> list[ImageHeader]:
+    found = [
+        replace(_image_header(frame, file), frame=number) for number, frame in enumerate(frames_of(dataset), start=1)
+    ]
+    if not found:
+        raise ValueError("an enhanced image without functional groups: nothing says where its frames lie")
+    return found
+
+
+def _without_class(header: Dataset, path: str, bare: bool) -> Header:
+    meta = getattr(header, "file_meta", None)
+    if meta is not None and meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
+        return OtherFile(path, "DICOMDIR")
+    if bare:  # a file of another kind that happens to start with the same four bytes
+        return OtherFile(path)
+    return Problem(Code.UNREADABLE_FILE, "the header ends before SOPClassUID; copy the file again", where=path)
+
+
+def _is_bare_dataset(head: bytes) -> bool:
+    """Whether a file starts, without DICOM's preamble, with the elements that old exports start with."""
+    return head[:2] in (b"\x08\x00", b"\x02\x00") and head[3:4] == b"\x00" and head[2:4] < b"\x20\x00"
+
+
+def _image_header(header: Dataset, file: FileStamp) -> ImageHeader:
+    missing = [name for name in ("SOPInstanceUID", "SeriesInstanceUID") if not header.get(name)]
+    if missing:
+        raise ValueError(f"the header lacks {' and '.join(missing)}")
+    return ImageHeader(
+        file=file,
+        sop_uid=str(header.SOPInstanceUID),
+        series_uid=str(header.SeriesInstanceUID),
+        study_uid=str(header.get("StudyInstanceUID", "")),
+        patient_id=patient_id(header),
+        modality=str(header.Modality),
+        frame_of_reference_uid=str(header.get("FrameOfReferenceUID", "") or ""),
+        description=str(header.get("SeriesDescription", "") or ""),
+        marks="\t".join(_mark(header, tag) for tag in MARKS.values()),
+        **_units(header),  # type: ignore[arg-type]
+        **_geometry(header),  # type: ignore[arg-type]
+    )
+
+
+def _units(header: Dataset) -> dict[str, object]:
+    """What the rescaled values are: PET in its Units, CT in Hounsfield units unless it says otherwise."""
+    if header.Modality == "PT":
+        pet = pet_header(header)
+        return {"units": pet.units, "pet": pet}
+    if header.Modality != "CT":
+        return {}
+    kind = str(header.get("RescaleType", "") or "").strip().upper()
+    if kind not in ("", "HU"):
+        told = "nothing says that these CT values are" if kind == "US" else "these CT values are no"
+        return {"units": kind, "note": f"RescaleType is {kind}: {told} Hounsfield units (HU)"}
+    if "RescaleSlope" not in header:
+        return {"units": "HU", "note": "no RescaleSlope: the stored values are taken for Hounsfield units"}
+    return {"units": "HU"}
+
+
+def _mark(header: Dataset, tag: int) -> str:
+    """A value as text; of several, all of them; of one that cannot be read, none: the image can."""
+    try:
+        value = header[tag].value if tag in header else None
+    except (ValueError, TypeError, OverflowError):
+        return ""
+    several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return "\\".join("" if one is None else str(one).replace("\t", " ") for one in several)
+
+
+def _geometry(header: Dataset) -> dict[str, object]:
+    frames = int(header.get("NumberOfFrames", 1) or 1)
+    samples = int(header.get("SamplesPerPixel", 1) or 1)
+    if samples > 1:
+        return {"fault": f"{samples} values a pixel (a picture in colour), expected one"}
+    if frames > 1 or "ImagePositionPatient" not in header:
+        if frames > 1:
+            return {"fault": f"multi-frame image ({frames} frames in one file); convert it to one file per slice"}
+        return {"fault": "no ImagePositionPatient: its place in the patient is unknown"}
+    position = tuple(float(value) for value in header.ImagePositionPatient)
+    orientation = tuple(float(value) for value in header.get("ImageOrientationPatient") or ())
+    spacing = tuple(float(value) for value in header.get("PixelSpacing") or ())
+    size = (int(header.get("Rows", 0) or 0), int(header.get("Columns", 0) or 0))
+    if (len(position), len(orientation), len(spacing)) != (3, 6, 2) or min(*spacing, *size) <= 0:
+        return {"fault": f"unusable geometry: position {position}, orientation {orientation}, {spacing} mm, {size} px"}
+    return {"position": position, "orientation": orientation, "pixel_spacing": spacing, "size": size}
+
+
+# --- Walk the sources and read every header, in batches that any ``map`` can hand out.
+
 
 #: Paths in one unit of work: about a tenth of a second of reading.
 BATCH = 200

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 
-from prognosis_dask.cohort.not_known import known_cells
+from prognosis_dask.tables.missing import known_cells
 
 Unit: TypeAlias = Literal["days", "weeks", "months", "years"]
 #: Days in a unit of follow-up time: a year is 365.25 days.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from prognosis_dask.cohort.case import AUTOMATIC_ROI, SEQUENCES, Case, make_case_id, write_cases
+from prognosis_dask.cohort.case import AUTOMATIC_ROI, SEQUENCES, Case, make_case_id, write_cases, write_problems
 from prognosis_dask.cohort.clinical import (
     ClinicalTable,
     endpoint,
@@ -21,21 +21,17 @@ from prognosis_dask.cohort.clinical import (
 )
 from prognosis_dask.cohort.collections import Rules, resolve
 from prognosis_dask.cohort.crawl import Map, crawl
-from prognosis_dask.cohort.files import FileStamp
-from prognosis_dask.cohort.foresee import foresee
 from prognosis_dask.cohort.gather import Gathered, Image, gather
-from prognosis_dask.cohort.headers import Header, MaskHeader, OtherFile, VolumeFile
+from prognosis_dask.cohort.headers import FileStamp, Header, MaskHeader, OtherFile, VolumeFile
 from prognosis_dask.cohort.linking import left_out
 from prognosis_dask.cohort.listing import write_listing
-from prognosis_dask.cohort.problems import write_problems
 from prognosis_dask.cohort.radiomics_table import TableRow, read_table
 from prognosis_dask.cohort.rois import Selection, select
 from prognosis_dask.cohort.sequences import drawn_on, sessions
-from prognosis_dask.cohort.summary import IndexSummary
-from prognosis_dask.counting import count
-from prognosis_dask.errors import CaseError, Code, Problem
-from prognosis_dask.folders import cannot_write
-from prognosis_dask.job import CohortSection, ImageSection
+from prognosis_dask.cohort.summary import IndexSummary, foresee
+from prognosis_dask.config.folders import cannot_write
+from prognosis_dask.config.job import CohortSection, ImageSection
+from prognosis_dask.errors import CaseError, Code, Problem, count
 
 _FIXED = {field.name for field in fields(Case)} | set(SEQUENCES)
 #: Per image, the MR sequences that were taken with it.

@@ -9,10 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prognosis_dask.cohort.headers import ImageHeader, MaskHeader, Point, Structure
-from prognosis_dask.cohort.listing import SeriesListing, SliceFile
-from prognosis_dask.cohort.planes import dot, most_common_orientation, slice_normal
-from prognosis_dask.counting import count
-from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.cohort.listing import SeriesListing, SliceFile, dot, most_common_orientation, slice_normal
+from prognosis_dask.errors import CaseError, Code, count
 
 #: A contour lies on a slice when it is nearer than this part of the slice distance. Contours are written with the
 #: slice's own position; what is further away belongs to another series.

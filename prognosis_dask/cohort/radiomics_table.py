@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prognosis_dask.cohort.clinical import key, read_rows
-from prognosis_dask.cohort.files import FileStamp, stamp
+from prognosis_dask.cohort.headers import FileStamp, stamp
 from prognosis_dask.cohort.names import Volume, modality_of
 from prognosis_dask.errors import Code, JobError, Problem
 

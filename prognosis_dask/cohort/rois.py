@@ -8,10 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from prognosis_dask.cohort.files import FileStamp
-from prognosis_dask.cohort.headers import Structure
-from prognosis_dask.counting import count
-from prognosis_dask.errors import CaseError, Code, JobError, Problem
+from prognosis_dask.cohort.headers import FileStamp, Structure
+from prognosis_dask.errors import CaseError, Code, JobError, Problem, count
 
 #: ``one``: exactly one structure, by the first rule that matches any. ``first``: the same, but of several that this
 #: rule matches the first is taken. ``merge``: all that any rule matches, as one. ``each``: the same, a case each.

@@ -9,7 +9,7 @@ from pathlib import Path
 from prognosis_dask.cohort.case import SEQUENCES
 from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.cohort.gather import Image
-from prognosis_dask.cohort.sequence_names import sequence_of
+from prognosis_dask.cohort.names import sequence_of
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES
 
 #: The sequences that a glioma is drawn on, the likeliest first.

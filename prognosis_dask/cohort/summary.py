@@ -6,7 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from prognosis_dask.counting import count
+from prognosis_dask.cohort.gather import Image
+from prognosis_dask.cohort.headers import Point
+from prognosis_dask.cohort.rois import Selection
+from prognosis_dask.cohort.stack import usable_runs
+from prognosis_dask.config.job import ImageSection
+from prognosis_dask.errors import CaseError, Code, Problem, collected_warnings, count
 
 
 @dataclass(frozen=True)
@@ -71,3 +76,41 @@ def _often(counted: tuple[str, int]) -> tuple[int, str]:
 def _unused(other: Counter[str]) -> str:
     total = sum(other.values())
     return f"; of no use here: {total:,} ({_counts(other, most=6)})" if total else ""
+
+
+# --- What a run will refuse, or warn of, by what the headers alone tell; said when the cohort is indexed.
+
+
+#: The codes of these problems; a run finds them anew, by its own settings.
+FORESEEN = (
+    Code.PET_UNITS,
+    Code.IMAGE_UNITS,
+    Code.SERIES_TOO_SHORT,
+    Code.SERIES_MIXED,
+    Code.SLICE_DUPLICATE,
+    Code.SLICE_GAP,
+    Code.GANTRY_TILT,
+)
+
+
+def foresee(image: Image, chosen: Selection, settings: ImageSection) -> list[Problem]:
+    """The problems and warnings of a case on a DICOM series; none of an image file, whose header says too little."""
+    if image.listing is None:
+        return []
+    with collected_warnings() as found:
+        try:
+            usable_runs(image.listing, settings, (lambda: _planes(image, chosen)) if chosen.mask.path else None)
+        except CaseError as error:
+            return [*found, error.problem]
+    return found
+
+
+def _planes(image: Image, chosen: Selection) -> list[Point]:
+    """A point in each plane of an RTSTRUCT's chosen ROIs; none of other masks, whose planes may be empty."""
+    return [
+        point
+        for candidate in image.candidates
+        if candidate.mask.path == chosen.mask.path and candidate.kind == "RTSTRUCT"
+        if not set(candidate.labels).isdisjoint(chosen.labels)
+        for point in candidate.structure.points
+    ]

@@ -11,12 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prognosis_dask.cohort.listing import SeriesListing
-from prognosis_dask.cohort.names import STRUCTURE, Volume, composed, words_of
-from prognosis_dask.cohort.planes import dot, most_common_orientation, slice_normal
-from prognosis_dask.cohort.sequence_names import sequence_of
-from prognosis_dask.counting import count
-from prognosis_dask.errors import CaseError, Code, Problem
+from prognosis_dask.cohort.listing import SeriesListing, dot, most_common_orientation, slice_normal
+from prognosis_dask.cohort.names import STRUCTURE, Volume, composed, sequence_of, words_of
+from prognosis_dask.errors import CaseError, Code, Problem, count
 from prognosis_dask.volumes.files import volume_grid
 from prognosis_dask.volumes.grid import SAME_VOXEL, Grid, lattice, steps_of, to_index
 

@@ -8,10 +8,9 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from prognosis_dask.config.job import FramesSection
 from prognosis_dask.errors import CaseError, Code, JobError
-from prognosis_dask.imaging.crop import bounding_box
-from prognosis_dask.imaging.roi import Roi
-from prognosis_dask.job import FramesSection
+from prognosis_dask.imaging.roi import Roi, bounding_box
 
 #: Rows and columns of a frame.
 SIDE = 128

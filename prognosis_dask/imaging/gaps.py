@@ -21,11 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from prognosis_dask.counting import count
-from prognosis_dask.errors import CaseError, Code, warn
-from prognosis_dask.imaging.crop import Box, bounding_box
+from prognosis_dask.errors import CaseError, Code, count, warn
 from prognosis_dask.imaging.interpolate import level_between
-from prognosis_dask.imaging.roi import Grid
+from prognosis_dask.imaging.roi import Box, Grid, bounding_box
 
 #: A part that ends with this share of its largest section was cut, and did not close. Balls that are drawn on three
 #: slices or more end with three quarters of it at most.

@@ -6,8 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from prognosis_dask.counting import count
-from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.errors import CaseError, Code, count
 from prognosis_dask.volumes.grid import SAME_VOXEL, Grid, lattice, steps_of, to_index
 
 __all__ = ["SAME_VOXEL", "image_on", "place", "resample_nearest", "steps_of", "to_index"]

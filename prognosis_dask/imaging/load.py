@@ -15,18 +15,15 @@ from numpy.typing import NDArray
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.listing import SeriesListing, read_listing
-from prognosis_dask.cohort.stack import Run
-from prognosis_dask.cohort.usable import usable_runs
+from prognosis_dask.cohort.stack import Run, usable_runs, wants_suv
+from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.imaging.crop import bounding_box, span_with_margin
 from prognosis_dask.imaging.gaps import settle_gaps
 from prognosis_dask.imaging.geometry import image_on
 from prognosis_dask.imaging.masks import read_mask, read_planes
-from prognosis_dask.imaging.roi import Grid, Roi
-from prognosis_dask.imaging.series import run_grid
-from prognosis_dask.imaging.units import read_values, unit_of
-from prognosis_dask.imaging.volume import read_volume, volume_grid
-from prognosis_dask.job import ImageSection
+from prognosis_dask.imaging.roi import Grid, Roi, bounding_box, span_with_margin
+from prognosis_dask.imaging.series import read_slices, run_grid
+from prognosis_dask.volumes.files import volume_grid, volume_voxels
 
 _LISTING = ".series.json"
 
@@ -54,7 +51,7 @@ def load_roi(
     """Read a case's image and mask onto the image's grid.
 
     The slices have their full extent, so that frames can be cut from them
-    (:func:`prognosis_dask.imaging.frames.make_frames`); :func:`prognosis_dask.imaging.crop.crop_roi` then cuts rows and
+    (:func:`prognosis_dask.imaging.frames.make_frames`); :func:`prognosis_dask.imaging.roi.crop_roi` then cuts rows and
     columns too.
 
     Parameters
@@ -66,7 +63,7 @@ def load_roi(
         Margin, tolerance of gaps between slices, and whether a mask on another grid may be resampled.
     full
         Read every slice; else those that the mask spans, ``settings.margin_mm`` and
-        :data:`~prognosis_dask.imaging.crop.SPLINE_TAIL_VOXELS` on either side.
+        :data:`~prognosis_dask.imaging.roi.SPLINE_TAIL_VOXELS` on either side.
     one_slice
         Whether a mask on a single slice will do.
     seconds
@@ -198,3 +195,51 @@ def _clock(seconds: dict[str, float], step: str) -> Iterator[None]:
         yield
     finally:
         seconds[step] = seconds.get(step, 0.0) + time.perf_counter() - begun
+
+
+# --- What the numbers of an image mean: Hounsfield units, SUVs, or what the scanner stored.
+
+
+SUV = "{SUVbw}g/mL"
+_UCUM = {"HU": "[hnsf'U]", "BQML": "Bq/mL", "GML": "g/mL", "CNTS": "{counts}"}
+
+
+def read_values(listing: SeriesListing, first: int, stop: int, settings: ImageSection) -> NDArray[np.generic]:
+    """The slices ``first`` to ``stop`` - 1 in the unit that :func:`unit_of` says, (slice, row, column).
+
+    Raises
+    ------
+    CaseError
+        As :func:`~prognosis_dask.imaging.series.read_slices`.
+    """
+    pixels = read_slices(listing, first, stop)
+    factors = np.array([one.suv_factor for one in listing.slices[first:stop]], dtype=np.float64)
+    if not wants_suv(listing, settings) or (factors == 1).all():
+        return pixels
+    return pixels.astype(np.float64) * factors[:, None, None]
+
+
+def unit_of(listing: SeriesListing, settings: ImageSection) -> str:
+    """The unit of the series' values in UCUM's notation; MR's are arbitrary, and empty is what nobody says."""
+    if wants_suv(listing, settings):
+        return SUV
+    if listing.modality == "MR":
+        return "[arb'U]"
+    return _UCUM.get(listing.units, f"{{{listing.units}}}" if listing.units else "")
+
+
+# --- An image file (NIfTI, NRRD, MHA ...) as an image of SimpleITK: the slices that are asked for.
+
+
+__all__ = ["read_volume", "volume_grid"]
+
+
+def read_volume(path: Path, grid: Grid, first: int, stop: int) -> sitk.Image:
+    """The slices ``first`` to ``stop`` - 1 of an image file on its grid, in its own pixel type.
+
+    Raises
+    ------
+    CaseError
+        As :func:`prognosis_dask.volumes.files.volume_voxels`.
+    """
+    return image_on(volume_voxels(path, first, stop), grid, (0, 0, first))

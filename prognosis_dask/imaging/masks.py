@@ -8,14 +8,17 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from prognosis_dask.cohort.files import FileStamp
-from prognosis_dask.cohort.headers import Point
+from prognosis_dask.cohort.headers import FileStamp, Point
 from prognosis_dask.cohort.masks import mask_header
 from prognosis_dask.errors import CaseError, Code, collected_warnings, warn
-from prognosis_dask.imaging.labelmap import labelmap_mask
+from prognosis_dask.imaging.geometry import image_on, place, resample_nearest
 from prognosis_dask.imaging.roi import Grid
 from prognosis_dask.imaging.rtstruct import rtstruct_mask
 from prognosis_dask.imaging.seg import seg_mask
+from prognosis_dask.volumes.files import volume_grid, volume_voxels
+from prognosis_dask.volumes.grid import steps_of
+from prognosis_dask.volumes.labels import chosen_voxels
+from prognosis_dask.volumes.segments import layered
 
 
 def read_mask(
@@ -123,3 +126,49 @@ def _check_extent(mask: NDArray[np.bool_], *, one_slice: bool) -> None:
             f"the mask's {voxels} voxels lie on slice {slices[0]} alone; two or more are needed, unless radiomics are "
             "those of planes (setting.force2D in the parameter file)",
         )
+
+
+# --- A label map (NIfTI, NRRD, MHA ...) on the grid of the image.
+
+
+def labelmap_mask(
+    path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool, threshold: float = 0.0
+) -> NDArray[np.bool_]:
+    """The voxels that hold one of ``labels`` (none named: every non-zero voxel).
+
+    What counts as a label, and what ``threshold`` does, says :func:`prognosis_dask.volumes.labels.chosen_voxels`. Of a
+    file with overlapping layers, ``labels`` are its segments, counted from 1.
+
+    A label map that shares the image's voxel lattice, but has another extent or axis order, is put in its place; any
+    other grid is an error unless ``resample`` (nearest neighbour).
+
+    Returns
+    -------
+    numpy.ndarray
+        bool, (slice, row, column), of the grid's size.
+
+    Raises
+    ------
+    CaseError
+        ``MASK_UNREADABLE``, ``ROI_NOT_FOUND`` when a label does not occur, ``MASK_EMPTY``, ``MASK_OTHER_GRID`` or
+        ``MASK_OUTSIDE``.
+    """
+    own, values = _read_of_labelmap(path)
+    chosen = layered(values, labels) if values.ndim == 4 else chosen_voxels(values, labels, threshold)
+    try:
+        block, where = place(chosen, np.asarray(own.origin), steps_of(own), grid)
+    except CaseError as error:
+        if not resample or error.problem.code is not Code.MASK_OTHER_GRID:
+            raise
+        return resample_nearest(image_on(chosen.astype(np.uint8), own), grid)
+    mask: NDArray[np.bool_] = np.zeros(grid.size[::-1], dtype=bool)
+    mask[where] = block
+    return mask
+
+
+def _read_of_labelmap(path: Path) -> tuple[Grid, NDArray[np.generic]]:
+    try:
+        return volume_grid(path, layers=True), volume_voxels(path)
+    except CaseError as error:
+        reason = f"no label map that can be read: {error.problem.reason}"
+        raise CaseError(Code.MASK_UNREADABLE, reason) from error

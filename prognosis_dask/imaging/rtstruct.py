@@ -1,19 +1,257 @@
-"""An RTSTRUCT's regions of interest on the grid of the image that they were drawn on."""
+"""The contours of one ROI in an RTSTRUCT, and the slices that they lie on."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
-from prognosis_dask.cohort.structure_set import roi_name, structure_set
-from prognosis_dask.counting import count
-from prognosis_dask.errors import CaseError, Code, warn
-from prognosis_dask.imaging.contours import Placed, closed_contours, place_contours
-from prognosis_dask.imaging.polygon import fill_even_odd, overlapping
+from prognosis_dask.cohort.masks import StructureSet, is_closed, roi_name, structure_set
+from prognosis_dask.errors import CaseError, Code, count, warn
+from prognosis_dask.imaging.geometry import to_index
+from prognosis_dask.imaging.polygon import area, fill_even_odd, near_repeats, overlapping
 from prognosis_dask.imaging.roi import Grid
+
+#: How far, in slice spacings, the points of one contour may lie from their common plane, and that plane from a slice
+#: without a word: positions rounded to 0.1 mm on 1 mm slices still pass, contours of another plane do not.
+OFF_PLANE = 0.1
+#: Contours of one level may be written up to this far apart, in mm: positions rounded to 0.1 mm.
+SAME_LEVEL_MM = 0.11
+#: Contours are in mm with three decimals; indices are rounded far below that, so that a vertex on a pixel centre is
+#: exactly there, whatever the last bit of the arithmetic.
+INDEX_DECIMALS = 8
+#: Heights are compared in hundredths of a slice: contours half-way between slices all go the same way.
+HEIGHT_DECIMALS = 2
+#: Tracing programs follow pixel borders: half a pixel outside the last centre, and one more half for rounding.
+OUTSIDE_PIXELS = 1.0
+#: Share of an ROI's outlined area that may lie outside the image; where more does, the ROI is not in the image.
+MOST_OUTSIDE = 0.5
+#: Two outlines that run this close to each other all along, in mm, are one that was written twice.
+REPEAT_MM = 0.1
+#: Two that run within a pixel of each other are neither a repeat for certain nor a wall that the image could show.
+THIN_PIXELS = 1.0
+
+_CONTOUR_DATA = Tag(0x3006, 0x0050)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A closed contour on the slice that is nearest to it.
+
+    ``outline`` is (n, 2), continuous (column, row) indices; ``height`` is where it lies along the slices, ``plane`` the
+    slice, ``area`` what it encloses, in pixels.
+    """
+
+    outline: NDArray[np.float64]
+    height: float
+    plane: int
+    area: float
+
+
+def closed_contours(held: StructureSet, number: int, name: str) -> list[NDArray[np.float64]]:
+    """Every different closed contour of one ROI, (n, 3) in mm each.
+
+    Raises
+    ------
+    CaseError
+        ``ROI_AMBIGUOUS`` when the number does not tell the ROI from others, ``MASK_UNREADABLE`` when a contour is no
+        list of points or is to be moved by a ContourOffsetVector.
+    """
+    fault = held.fault(number)
+    if fault:
+        raise CaseError(Code.ROI_AMBIGUOUS, f"{fault}; number them anew")
+    found: dict[bytes, NDArray[np.float64]] = {}
+    lines = 0
+    for contour in (c for item in held.contours.get(number, ()) for c in item.get("ContourSequence") or ()):
+        points = _points(contour) if _CONTOUR_DATA in contour else np.empty((0, 3))
+        _expect_whole(contour, points, name)
+        if len(points) < 3:
+            continue
+        if not is_closed(contour):
+            lines += 1
+            continue
+        _expect_in_place(contour, name)
+        found.setdefault(points.tobytes(), points)
+    if found and lines:
+        warn(
+            Code.CONTOURS_DROPPED,
+            f"{lines} of the {lines + len(found)} contours of {name} are open lines, which enclose nothing",
+        )
+    return list(found.values())
+
+
+def _points(contour: Dataset) -> NDArray[np.float64]:
+    """The vertices; taken from the undecoded text where there is one, ten times faster than number by number."""
+    value = contour.get_item(_CONTOUR_DATA).value
+    numbers = value.strip(b" \0").split(b"\\") if isinstance(value, bytes) else value
+    try:
+        points = np.array(numbers if numbers and numbers != [b""] else [], dtype=np.float64).reshape(-1, 3)
+    except ValueError as error:
+        raise CaseError(
+            Code.MASK_UNREADABLE, f"a contour's {len(numbers)} values are no list of x, y, z: {error}"
+        ) from error
+    if not np.isfinite(points).all():
+        raise CaseError(Code.MASK_UNREADABLE, "a contour holds coordinates that are not finite")
+    return points
+
+
+def _expect_whole(contour: Dataset, points: NDArray[np.float64], name: str) -> None:
+    """A contour that was cut short would be closed by a chord. One point less may be the closing one, counted only."""
+    try:
+        told = int(contour.get("NumberOfContourPoints") or 0)
+    except (TypeError, ValueError):
+        return
+    if told > len(points) + 1:
+        raise CaseError(
+            Code.MASK_UNREADABLE,
+            f"a contour of {name} holds {count(len(points), 'point')}, and NumberOfContourPoints says {told}: it was "
+            f"cut short",
+        )
+
+
+def _expect_in_place(contour: Dataset, name: str) -> None:
+    """The retired ContourOffsetVector (3006,0045) moves a contour; from where to where, programs disagree."""
+    moved = [float(value) for value in contour.get("ContourOffsetVector") or ()]
+    if any(moved):
+        raise CaseError(
+            Code.MASK_UNREADABLE,
+            f"a contour of {name} is to be moved by the retired ContourOffsetVector, {moved} mm; expected none: move "
+            f"the contours themselves",
+        )
+
+
+def place_contours(contours: Sequence[NDArray[np.float64]], grid: Grid, name: str) -> list[Placed]:
+    """Put each contour on the slice nearest to it, and keep what stands for that slice.
+
+    Half a slice is as far as a contour reaches. What lies outside the image is left out. Of contours at several
+    heights within one slice, as where 1 mm planes were drawn on and the slices are 3 mm apart, those nearest to the
+    slice's own plane count: together they would cut holes into each other. An outline that is there twice is kept
+    once. All of it is said as a warning.
+
+    Raises
+    ------
+    CaseError
+        ``CONTOUR_OFF_PLANE`` when a contour runs across the slices, ``MASK_OUTSIDE`` when more than
+        :data:`MOST_OUTSIDE` of the outlined area lies outside the image, ``CONTOURS_AMBIGUOUS`` when two outlines are
+        too near to each other to say what they mean.
+    """
+    placed = [_placed(points, grid, name) for points in contours]
+    inside = _within_slices(placed, grid, name)
+    _check_beside(inside, grid, name)
+    nearest = _nearest_levels(inside, grid, name)
+    kept = []
+    for plane in sorted({one.plane for one in nearest}):
+        kept += _different([one for one in nearest if one.plane == plane], grid, name)
+    return kept
+
+
+def _placed(points: NDArray[np.float64], grid: Grid, name: str) -> Placed:
+    index = np.round(to_index(grid, points), INDEX_DECIMALS)
+    height = float(index[:, 2].mean())
+    across = float(np.abs(index[:, 2] - height).max())
+    if across > OFF_PLANE:
+        raise CaseError(
+            Code.CONTOUR_OFF_PLANE,
+            f"a contour of {name} around {_middle(points)} mm runs across the image's slices (up to {across:.2f} slice "
+            f"spacings beside its own plane, tolerance {OFF_PLANE}); it was drawn on another series",
+        )
+    outline = index[:, :2]
+    return Placed(outline, height, int(np.floor(np.round(height, HEIGHT_DECIMALS) + 0.5)), area(outline))
+
+
+def _middle(points: NDArray[np.float64]) -> list[float]:
+    middle: list[float] = np.round(points.mean(axis=0), 2).tolist()
+    return middle
+
+
+def _within_slices(placed: Sequence[Placed], grid: Grid, name: str) -> list[Placed]:
+    inside = [one for one in placed if 0 <= one.plane < grid.size[2]]
+    lost = 1 - sum(one.area for one in inside) / (sum(one.area for one in placed) or 1.0)
+    if len(inside) == len(placed):
+        return inside
+    heights = sorted(one.height for one in placed)
+    seen = (
+        f"{len(placed) - len(inside)} of the {count(len(placed), 'contour')} of {name} lie beyond the image's "
+        f"{count(grid.size[2], 'slice')}, {lost:.1%} of its outlined area (it reaches from slice {heights[0]:.1f} to "
+        f"{heights[-1]:.1f})"
+    )
+    if not inside or lost > MOST_OUTSIDE:
+        raise CaseError(Code.MASK_OUTSIDE, f"{seen}; it was drawn on another series, or slices are missing")
+    warn(Code.CONTOURS_DROPPED, f"{seen}; the part in the image is used")
+    return inside
+
+
+def _check_beside(placed: Sequence[Placed], grid: Grid, name: str) -> None:
+    """Refuse, or warn of, outlines that reach beyond rows or columns; filling leaves out what lies there."""
+    limits = np.array(grid.size[:2]) - 1 + OUTSIDE_PIXELS
+    beyond = [p for p in placed if (p.outline < -OUTSIDE_PIXELS).any() or (p.outline > limits).any()]
+    if not beyond:
+        return
+    edge = np.array(grid.size[:2]) - 0.5
+    held = sum(area(np.clip(one.outline, -0.5, edge)) for one in placed)
+    lost = 1 - held / (sum(one.area for one in placed) or 1.0)
+    low, high = (
+        extreme(np.stack([extreme(p.outline, axis=0) for p in beyond]), axis=0) for extreme in (np.min, np.max)
+    )
+    seen = (
+        f"{len(beyond)} of the {count(len(placed), 'contour')} of {name} reach beyond the image, {lost:.1%} of its "
+        f"outlined area: columns {low[0]:.1f} to {high[0]:.1f} of {grid.size[0]}, "
+        f"rows {low[1]:.1f} to {high[1]:.1f} of {grid.size[1]}"
+    )
+    if lost > MOST_OUTSIDE:
+        raise CaseError(Code.MASK_OUTSIDE, f"{seen}; it was drawn on another series")
+    warn(Code.CONTOURS_DROPPED, f"{seen}; the part in the image is used")
+
+
+def _nearest_levels(placed: Sequence[Placed], grid: Grid, name: str) -> list[Placed]:
+    """The contours of the level that is nearest to its slice, on every slice."""
+    tolerance = min(SAME_LEVEL_MM / grid.spacing[2], OFF_PLANE)
+    kept: list[Placed] = []
+    between, furthest = 0, 0.0
+    for plane in sorted({one.plane for one in placed}):
+        here = [one for one in placed if one.plane == plane]
+        best = min(here, key=lambda one: (round(abs(one.height - plane), HEIGHT_DECIMALS), one.height)).height
+        level = [one for one in here if abs(one.height - best) <= tolerance]
+        kept += level
+        between += len(here) - len(level)
+        furthest = max(furthest, abs(best - plane))
+    if between:
+        warn(
+            Code.CONTOURS_DROPPED,
+            f"{between} of the {count(len(placed), 'contour')} of {name} lie between the slices, which are "
+            f"{grid.spacing[2]:.3f} mm apart, further from them than others: left out",
+        )
+    if furthest > OFF_PLANE:
+        warn(
+            Code.CONTOUR_OFF_PLANE,
+            f"contours of {name} lie up to {furthest:.2f} slice spacings ({furthest * grid.spacing[2]:.2f} mm) beside "
+            f"the image's slices; each was put on the nearest one",
+        )
+    return kept
+
+
+def _different(placed: list[Placed], grid: Grid, name: str) -> list[Placed]:
+    """The contours of one slice without repeats, whichever vertex, direction, closing point or rounding they have."""
+    spacing = np.array(grid.spacing[:2])
+    outlines = [one.outline * spacing for one in placed]
+    repeats, doubtful = near_repeats(outlines, REPEAT_MM, THIN_PIXELS * float(spacing.max()))
+    if doubtful:
+        one, apart = doubtful[0]
+        raise CaseError(
+            Code.CONTOURS_AMBIGUOUS,
+            f"two contours of {name} on slice {placed[one].plane} run within {apart:.2f} mm of each other all along: "
+            f"drawn twice, or a wall thinner than a pixel ({spacing.max():.3f} mm); leave one out",
+        )
+    return [one for index, one in enumerate(placed) if index not in repeats]
+
+
+# --- An RTSTRUCT's regions of interest on the grid of the image that they were drawn on.
+
 
 #: A contour that lies within another but for this share of its own pixels was meant to: a hole at the edge.
 APART = 0.1
@@ -25,7 +263,7 @@ def rtstruct_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid) -> NDA
     All contours of one ROI in one plane are filled together by the even-odd rule
     (:func:`prognosis_dask.imaging.polygon.fill_even_odd`), so that a contour inside another cuts a hole. A contour
     that repeats another is left out: it would cut away what it repeats. Points and open lines enclose nothing. Which
-    slice a contour lies on, :func:`prognosis_dask.imaging.contours.place_contours` says.
+    slice a contour lies on, :func:`prognosis_dask.imaging.rtstruct.place_contours` says.
 
     Returns
     -------

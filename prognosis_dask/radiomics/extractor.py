@@ -23,7 +23,7 @@ _Mask = npt.NDArray[np.bool_]
 
 
 class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
-    """Takes image and mask as :mod:`prognosis_dask.radiomics.crop` makes them, and computes what is shared once."""
+    """Takes image and mask as :mod:`radiomics.extraction` makes them, and computes what is shared once."""
 
     def execute(self, image: sitk.Image, mask: sitk.Image) -> dict[str, Any]:
         """The features of ``execute()``, of images that need no normalising, resampling or cropping."""

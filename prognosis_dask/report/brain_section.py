@@ -19,13 +19,13 @@ from prognosis_dask.brain.quality import (
     SCALE,
     VOLUME_L,
 )
-from prognosis_dask.counting import count
+from prognosis_dask.errors import count
 from prognosis_dask.report.canvas import png_address, png_size
 from prognosis_dask.report.content import Block, Rows, Section, Table, Text, absent
 from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.words import listed, number
-from prognosis_dask.store.brains import BrainStore
+from prognosis_dask.storage.brains import BrainStore
 
 #: So many of the least sure cases are shown.
 _SHOWN = 3

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from prognosis_dask.counting import count
+from prognosis_dask.errors import count
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
 from prognosis_dask.report.words import clipped, short_name

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prognosis_dask.counting import count
-from prognosis_dask.errors import Problem
+from prognosis_dask.errors import Problem, count
 from prognosis_dask.report import pictures, table_one, tables
 from prognosis_dask.report.content import Block, Heading, Rows, Section, Table, Text, absent
 from prognosis_dask.report.read import RunFolder

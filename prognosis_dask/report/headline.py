@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from prognosis_dask.counting import count
+from prognosis_dask.errors import count
 from prognosis_dask.report.measures import describe
 from prognosis_dask.report.model_folder import ModelFolder
 from prognosis_dask.report.words import number, with_interval

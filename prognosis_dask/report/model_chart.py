@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from prognosis_dask.counting import count
+from prognosis_dask.errors import count
+from prognosis_dask.modelling.saved import QUANTILES, Frozen
 from prognosis_dask.report.nomogram import (
     MAX_TERMS,
     Nomogram,
@@ -22,7 +23,6 @@ from prognosis_dask.report.nomogram import (
 )
 from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.words import span, with_powers
-from prognosis_dask.statistics.frozen import QUANTILES, Frozen
 
 #: The share of the training cases on each side that an axis leaves out before its ends are rounded.
 _TAIL = 0.01

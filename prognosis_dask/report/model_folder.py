@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from prognosis_dask.errors import StoreError
-from prognosis_dask.statistics.frozen import ARRAYS, MODEL, Frozen, thaw
+from prognosis_dask.modelling.saved import ARRAYS, MODEL, Frozen, thaw
 
 #: The tables that the report reads.
 TABLES = (

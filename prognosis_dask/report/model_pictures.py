@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from prognosis_dask.counting import count
+from prognosis_dask.errors import count
 from prognosis_dask.report import comparison_figures, survival_figures
 from prognosis_dask.report.canvas import LINES
 from prognosis_dask.report.headline import curve_of, estimate, headline

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from prognosis_dask.counting import count
+from prognosis_dask.errors import count
 from prognosis_dask.report import (
     class_pictures,
     comparison_figures,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from prognosis_dask.counting import count
+from prognosis_dask.errors import count
 from prognosis_dask.report.content import Rows, Table
 from prognosis_dask.report.headline import headline
 from prognosis_dask.report.measures import describe

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from prognosis_dask.counting import count
+from prognosis_dask.errors import count
 from prognosis_dask.report import cohort_section, model_section, run_section, tables
 from prognosis_dask.report.brain_section import brains
 from prognosis_dask.report.content import Section

@@ -11,7 +11,7 @@ from typing import ClassVar
 import pandas as pd
 
 from prognosis_dask.report.canvas import FULL_WIDTH, csv_address, svg_address
-from prognosis_dask.store.publish import publish_folder, staging
+from prognosis_dask.storage.publish import publish_folder, staging
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from prognosis_dask.cohort.case import Case, read_cases
-from prognosis_dask.cohort.problems import read_problems
+from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.errors import Problem, StoreError
 from prognosis_dask.report.model_folder import ModelFolder, read_json, read_models
-from prognosis_dask.store.features import read_features
-from prognosis_dask.store.ledger import Ledger
-from prognosis_dask.store.outcome import Outcome
-from prognosis_dask.store.rois import RoiStore
+from prognosis_dask.storage.features import read_features
+from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.rois import RoiStore
 
 #: The stages in the order in which a case passes them.
 STAGES = ("brain", "roi", "radiomics", "deep")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prognosis_dask.counting import count
+from prognosis_dask.errors import count
 from prognosis_dask.report.content import Rows, Table
 from prognosis_dask.report.headline import headline
 from prognosis_dask.report.measures import describe

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from prognosis_dask.cohort.case import read_cases, short_hash
-from prognosis_dask.counting import count
-from prognosis_dask.errors import StoreError
-from prognosis_dask.runtime.tally import duration
-from prognosis_dask.store.ledger import Ledger, Pace, StageCounts
-from prognosis_dask.store.lock import driver_is_gone
-from prognosis_dask.store.outcome import Outcome
+from prognosis_dask.errors import StoreError, count
+from prognosis_dask.execution.tally import duration
+from prognosis_dask.storage.ledger import Ledger, Pace, StageCounts
+from prognosis_dask.storage.lock import driver_is_gone
+from prognosis_dask.storage.outcome import Outcome
 
 #: Failed cases that are named; the others are counted.
 NAMED = 20

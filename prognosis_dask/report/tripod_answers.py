@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prognosis_dask.counting import count
+from prognosis_dask.errors import count
 from prognosis_dask.report import model_tables, tables
 from prognosis_dask.report.headline import estimate, headline, verdict
 from prognosis_dask.report.measures import describe

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from prognosis_dask.config.folders import cannot_write
+from prognosis_dask.config.job import SynthSection
 from prognosis_dask.errors import JobError, StoreError
-from prognosis_dask.folders import cannot_write
-from prognosis_dask.job import SynthSection
 from prognosis_dask.synthetic.brain import patient as brain
 from prognosis_dask.synthetic.faults import FAULTS, Fault
 from prognosis_dask.synthetic.patient import CLINICAL_COLUMNS, Patient, draw_patient

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from prognosis_dask.icbm152 import icbm152
+from prognosis_dask.brain.template import icbm152
 
 #: Signal per tissue and sequence, as shares of 1000; air gives none.
 SIGNAL: Final[Mapping[str, Mapping[str, float]]] = {

@@ -1,0 +1,137 @@
+"""Bias field: the smooth shading that a coil leaves on an MR image."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from prognosis_dask.brain.template import Contrast, contrast, icbm152
+from prognosis_dask.errors import CaseError, Code
+
+#: The field is fitted to voxels averaged to about this width, mm; slices that are thick already stay as they are.
+_WIDTH_MM = 4.0
+#: Iterations per level; the second level's mesh is twice as fine. Finer ones take anatomy for shading.
+_ITERATIONS = (25, 25)
+_CONVERGED = 1e-4
+#: White matter where the template has more than this of it.
+_WHITE = 0.8
+
+
+def correct_bias(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
+    """N4: the image divided by its field, and the field (float32, mean 1 where the mask is).
+
+    Tustison NJ et al., N4ITK: improved N3 bias correction. IEEE Trans Med Imaging 2010;29:1310.
+
+    Parameters
+    ----------
+    image
+        float32, not negative.
+    mask
+        uint8, what the field is fitted to. The more alike the tissue in it, the less anatomy gets into the field:
+        best :func:`white_matter`.
+    """
+    factors = [max(1, round(_WIDTH_MM / spacing)) for spacing in image.GetSpacing()]
+    small = sitk.BinShrink(image, factors)
+    inside = sitk.Cast(sitk.BinShrink(sitk.Cast(mask, sitk.sitkFloat32), factors) > 0.5, sitk.sitkUInt8)
+    # the logarithm of a zero counts for nothing
+    inside = sitk.And(inside, sitk.Cast(small > 0, sitk.sitkUInt8))
+    method = sitk.N4BiasFieldCorrectionImageFilter()
+    method.SetMaximumNumberOfIterations(_ITERATIONS)
+    method.SetConvergenceThreshold(_CONVERGED)
+    method.Execute(small, inside)
+    log = sitk.Cast(method.GetLogBiasFieldAsImage(image), sitk.sitkFloat32)
+    where = sitk.GetArrayViewFromImage(mask) > 0
+    field = sitk.Exp(log - float(np.mean(sitk.GetArrayViewFromImage(log)[where])))
+    return sitk.Cast(image / field, sitk.sitkFloat32), field
+
+
+def white_matter(image: sitk.Image, brain: sitk.Image, from_template: sitk.Transform) -> sitk.Image:
+    """Where the template has white matter in an image of the patient: mask (uint8), inside the brain.
+
+    A quarter of the voxels is left out, the darkest and the brightest eighth: a lesion, or a sulcus beside the place.
+    """
+    white = sitk.Resample(icbm152().white, image, from_template.GetInverse(), sitk.sitkLinear, 0.0)
+    inside = (sitk.GetArrayViewFromImage(white) > _WHITE) & (sitk.GetArrayViewFromImage(brain) > 0)
+    values = sitk.GetArrayViewFromImage(image)
+    if inside.any():
+        low, high = np.quantile(values[inside], (0.125, 0.875))
+        inside &= (values >= low) & (values <= high)
+    mask = sitk.GetImageFromArray(inside.astype(np.uint8))
+    mask.CopyInformation(image)
+    return mask
+
+
+# --- Intensities that can be compared between patients: z-scores, or Nyul's landmarks. And the study's smoothing.
+
+
+#: Percentiles inside the brain that Nyul's method maps onto the standard's.
+_LANDMARKS = (1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0)
+#: Full width at half maximum of a Gaussian, in standard deviations.
+_FWHM = 2.0 * math.sqrt(2.0 * math.log(2.0))
+
+Floats = NDArray[np.float32]
+
+
+def zscore(image: sitk.Image, brain: sitk.Image) -> sitk.Image:
+    """Mean 0 and standard deviation 1 inside the brain, zero outside; float32.
+
+    Raises
+    ------
+    CaseError
+        ``IMAGE_EMPTY`` when the brain has one value only.
+    """
+    values, inside = _parts(image, brain)
+    spread = float(values[inside].std())
+    if not spread > 0:
+        raise CaseError(Code.IMAGE_EMPTY, f"every voxel of the brain holds {values[inside][:1].tolist()}")
+    return _inside((values - values[inside].mean()) / spread, inside, image)
+
+
+def nyul(image: sitk.Image, brain: sitk.Image, kind: Contrast) -> sitk.Image:
+    """Percentiles inside the brain mapped piecewise linearly onto the template's (as 0 to 100), zero outside; float32.
+
+    Nyul LG, Udupa JK, On standardizing the MR image intensity scale. Magn Reson Med 1999;42:1072. There the standard
+    is learnt from a cohort; the template in its place needs no other patient, and so keeps training and test apart.
+    """
+    values, inside = _parts(image, brain)
+    template, mask = _parts(contrast(kind), icbm152().brain)
+    seen = np.percentile(values[inside], _LANDMARKS)
+    standard = 100.0 * np.percentile(template[mask], _LANDMARKS)
+    keep = np.flatnonzero(np.concatenate([[True], np.diff(seen) > 0]))
+    if len(keep) < 2:
+        raise CaseError(Code.IMAGE_EMPTY, f"the brain's percentiles are {np.unique(seen).tolist()}: it has no contrast")
+    return _inside(_mapped(values, seen[keep], standard[keep]), inside, image)
+
+
+def smooth(image: sitk.Image, fwhm_mm: float) -> sitk.Image:
+    """Gaussian smoothing by its full width at half maximum, mm in every direction."""
+    return sitk.SmoothingRecursiveGaussian(image, fwhm_mm / _FWHM)
+
+
+def within(image: sitk.Image, brain: sitk.Image) -> sitk.Image:
+    """The image inside the brain, zero outside; float32."""
+    values, inside = _parts(image, brain)
+    return _inside(values, inside, image)
+
+
+def _mapped(values: Floats, seen: NDArray[np.float64], standard: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Linear between the landmarks, and on beyond the outer ones as between the two next to them."""
+    mapped: NDArray[np.float64] = np.interp(values, seen, standard)
+    for end, neighbour in ((0, 1), (-1, -2)):
+        slope = (standard[end] - standard[neighbour]) / (seen[end] - seen[neighbour])
+        beyond = values < seen[0] if end == 0 else values > seen[-1]
+        mapped[beyond] = standard[end] + slope * (values[beyond] - seen[end])
+    return mapped
+
+
+def _parts(image: sitk.Image, brain: sitk.Image) -> tuple[Floats, NDArray[np.bool_]]:
+    return sitk.GetArrayFromImage(image).astype(np.float32), sitk.GetArrayViewFromImage(brain) > 0
+
+
+def _inside(values: Floats | NDArray[np.float64], inside: NDArray[np.bool_], grid: sitk.Image) -> sitk.Image:
+    result = sitk.GetImageFromArray(np.where(inside, values, 0).astype(np.float32))
+    result.CopyInformation(grid)
+    return result

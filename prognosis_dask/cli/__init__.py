@@ -1,0 +1,1 @@
+"""The commands: what `prognosis` understands, and the lines that it prints."""

@@ -1,0 +1,353 @@
+"""The ``prognosis`` command. No logic: each command reads its arguments and calls what a notebook would call.
+
+Everything heavy is imported by the command that needs it, so that ``prognosis --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from prognosis_dask import __version__
+from prognosis_dask.cli.models import add_command, add_model_commands
+from prognosis_dask.errors import PrognosisError, count
+
+EXIT_ERROR = 2
+EXIT_STOPPED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 2 when the user has something to mend, with 130 after Ctrl-C."""
+    parsed = _parser().parse_args(arguments)
+    sys.unraisablehook = keep_interrupt
+    try:
+        parsed.command(parsed)
+    except PrognosisError as error:
+        print(f"prognosis: {error}", file=sys.stderr)
+        sys.exit(EXIT_ERROR)
+    except BrokenPipeError:
+        os._exit(0)
+    except OSError as error:  # a full or vanished disk under what is written at the end
+        print(
+            f"prognosis: {error}. What is finished is kept; mend this and run the same command again", file=sys.stderr
+        )
+        sys.exit(EXIT_ERROR)
+    except KeyboardInterrupt:
+        kept = " What is finished is kept; the same command goes on from there." if parsed.goes_on else ""
+        print(f"\nprognosis: stopped.{kept}", file=sys.stderr)
+        sys.stderr.flush()
+        _leave(EXIT_STOPPED)
+    finally:
+        atexit.register(_end_zarr)  # what is registered last comes first
+
+
+def _end_zarr() -> None:
+    """Wait for zarr's thread: at exit zarr gives it 0.2 s, and on a busy machine leaves a traceback behind."""
+    zarr = sys.modules.get("zarr.core.sync")
+    if zarr and zarr.loop[0] and zarr.iothread[0]:
+        zarr.loop[0].call_soon_threadsafe(zarr.loop[0].stop)
+        zarr.iothread[0].join(10.0)
+
+
+def _leave(status: int) -> NoReturn:
+    """End now: threads of the cluster may still wait for a worker in the middle of a case; nothing is lost by it."""
+    started_here = sys.modules.get("prognosis_dask.execution.clusters.started")
+    with suppress(Exception):
+        if started_here:
+            started_here.end_workers()
+    os._exit(status)
+
+
+def keep_interrupt(unraisable: sys.UnraisableHookArgs) -> None:
+    """Send Ctrl-C anew where Python would drop it: in a destructor, and each finished task has one."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="prognosis",
+        description="Cohort-scale imaging prognosis on Dask.",
+        epilog="To begin: prognosis run jobs/demo.toml; prognosis run --help",
+    )
+    parser.add_argument("--version", action="version", version=f"prognosis {__version__}")
+    parser.set_defaults(goes_on=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    index = add_command(commands, "index", "crawl folders of images and masks into a table of cases")
+    index.add_argument("sources", nargs="+", type=Path, metavar="DIR", help="folder of downloads, or a pyradiomics CSV")
+    _out_argument(index, "where cases.csv and problems.csv go", required=True)
+    index.add_argument("--collection", default="generic", help="preset of ROI names and clinical columns")
+    index.add_argument("--clinical", default="", metavar="TABLE", help="CSV or XLSX with a row per patient")
+    index.add_argument("--roi", action="append", default=[], metavar="NAME", help="ROI name, or re:REGEX; repeatable")
+    index.add_argument("--roi-policy", default="", choices=["first", "merge", "each"], help="when several ROIs match")
+    index.add_argument("--set", action="append", default=[], metavar="cohort.KEY=VALUE", help="as in a job; repeatable")
+    _cluster_argument(index)
+    index.set_defaults(command=_index)
+
+    run = add_command(commands, "run", "run a job to its report; again, to go on where it was stopped")
+    run.add_argument("job", type=Path, metavar="JOB.toml", help="what to run; the project's own are in jobs/")
+    _out_argument(run, "the run's folder (default: runs/<job name>)")
+    run.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job file; repeatable"
+    )
+    _cluster_argument(run)
+    run.add_argument("--performance-report", type=Path, metavar="FILE", help="write Dask's report of the run (HTML)")
+    run.set_defaults(command=_run, goes_on=True)
+
+    status = add_command(commands, "status", "done, failed and waiting per stage, also while a run goes on")
+    status.add_argument("folder", type=Path, metavar="DIR", help="a run's")
+    status.add_argument("--watch", action="store_true", help="redraw every two seconds until the run has ended")
+    status.set_defaults(command=_status)
+
+    maps = add_command(commands, "maps", "radiomics of each voxel's neighbourhood, as images that lie over the scan")
+    maps.add_argument("table", type=Path, metavar="CASES.csv", help="as `prognosis index` writes it")
+    _out_argument(maps, "a folder of maps for each case", required=True)
+    maps.add_argument("--params", default="", metavar="FILE.yaml", help="pyradiomics' own; voxelSetting is heeded")
+    maps.add_argument("--case", action="append", default=[], metavar="ID", help="only this one; repeatable")
+    maps.add_argument("--radius", type=int, metavar="N", help="of the neighbourhood, in voxels (the file's, else 1)")
+    maps.add_argument("--zarr", action="store_true", help="a zarr group for each case instead of NRRD files")
+    maps.set_defaults(command=_maps)
+
+    report = add_command(commands, "report", "write DIR/report.html and DIR/figures/ anew, of a run or of models")
+    report.add_argument("folder", type=Path, metavar="DIR", help="a run's, or where fit, compare or validate wrote")
+    report.set_defaults(command=_report)
+
+    add_model_commands(commands, _cluster_argument)
+
+    weights = add_command(commands, "weights", "a network's weight files")
+    actions = weights.add_subparsers(required=True, metavar="ACTION")
+    convert = actions.add_parser("convert", help="write a GluonCV .params file as .safetensors")
+    convert.add_argument("source", type=Path, metavar="IN.params")
+    convert.add_argument("target", type=Path, metavar="OUT.safetensors")
+    convert.add_argument("--network", default="i3d_inceptionv1_kinetics400", metavar="NAME")
+    convert.set_defaults(command=_convert)
+
+    serve = add_command(commands, "serve", "pages on which one scan is uploaded and predicted by frozen models")
+    serve.add_argument("--model", action="append", required=True, type=Path, metavar="DIR", help="a run's; repeatable")
+    _cluster_argument(serve)
+    serve.add_argument("--port", type=_port, default=8080, help="default: 8080; 0: one that is free")
+    serve.add_argument("--host", default="127.0.0.1", help="another than 127.0.0.1 asks visitors for a token")
+    serve.add_argument("--token", default="", help="what to ask for (default: none on 127.0.0.1, else a new one)")
+    _out_argument(serve, "uploads, results (default: runs/serve)", default=Path("runs/serve"))
+    serve.set_defaults(command=_serve, goes_on=True)
+
+    bench = add_command(commands, "bench", "measure patients per minute, images to features, on this machine")
+    bench.add_argument("source", type=Path, metavar="JOB_OR_DIR", help="a job file, or a folder of downloads")
+    bench.add_argument("--virtual", type=int, default=0, metavar="N", help="N cases over the same files")
+    bench.add_argument("--workers", type=_numbers, default=(1, 2), metavar="N,N", help="default: 1,2")
+    bench.add_argument(
+        "--cases-per-task", type=_numbers, default=(0,), metavar="N,N", help="0: chosen by the runner (default)"
+    )
+    _out_argument(bench, "table, plot, runs (default: runs/bench)", default=Path("runs/bench"))
+    bench.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job")
+    bench.set_defaults(command=_bench)
+
+    agree = add_command(commands, "reproducibility", "which features agree between two measurements of the patients")
+    agree.add_argument("first", type=Path, metavar="RUN_OR_TABLE", help="alone: the two series of each patient in it")
+    agree.add_argument("second", nargs="?", type=Path, metavar="RUN_OR_TABLE")
+    _out_argument(agree, "agreement per feature, families, violin plot")
+    agree.add_argument("--threshold", type=float, default=0.85, help="concordance of a reproducible feature (0.85)")
+    agree.add_argument("--modalities", type=_names, default=(), metavar="A,B", help="cases of A with those of B: CT,MR")
+    agree.add_argument(
+        "--columns", type=_id_columns, metavar="PART=NAME,...", help="of a table: patient, case, run, roi, modality"
+    )
+    agree.add_argument("--pooled", action="store_true", help="all regions of interest together, by a mixed model")
+    agree.set_defaults(command=_reproducibility)
+
+    synth = add_command(commands, "synth", "write a made cohort: images, masks and a clinical table")
+    synth.add_argument("folder", type=Path, metavar="DIR", help="where it goes: new, or empty")
+    synth.add_argument("--patients", type=int, default=60, metavar="N", help="default: 60")
+    synth.add_argument("--seed", type=int, default=0, help="another cohort for each (default: 0)")
+    synth.add_argument("--study", default="chest", choices=["chest", "brain"], help="default: chest")
+    synth.add_argument("--signal", type=float, default=1.0, help="how much images say about the outcome; 0: nothing")
+    synth.add_argument("--no-bad-cases", action="store_true", help="leave out the spoilt patients")
+    synth.add_argument(
+        "--matrix", type=int, default=256, metavar="N", help="voxels across a slice of the brain; 64 is quick"
+    )
+    synth.set_defaults(command=_synth)
+    return parser
+
+
+def _out_argument(parser: argparse.ArgumentParser, what: str, **more: Any) -> None:
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help=what, **more)
+
+
+def _cluster_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cluster",
+        default="local",
+        metavar="CLUSTER",
+        help="local, cuda, tcp://HOST:PORT, or a cluster file, see cluster/ (default: local)",
+    )
+    parser.add_argument(
+        "--tls", action="store_true", help="encrypt: the cluster file's certificates, or a temporary set"
+    )
+
+
+def _index(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.cohort.index import index_cohort
+    from prognosis_dask.config.job import cohort_section
+    from prognosis_dask.execution.cluster import connect, read_cluster
+    from prognosis_dask.execution.mapping import map_on
+
+    named = ("collection", "clinical", "roi", "roi_policy")
+    rules = cohort_section({name: getattr(arguments, name) for name in named}, arguments.set)
+    with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
+        print(index_cohort(arguments.sources, arguments.out, rules, map=map_on(client)))
+    print(f"{arguments.out / 'cases.csv'}\n{arguments.out / 'problems.csv'}")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.config.job import load_job
+
+    job = load_job(arguments.job, arguments.set)
+
+    from prognosis_dask.execution.cluster import connect, read_cluster
+    from prognosis_dask.workflows.run import run
+
+    workers = connect(read_cluster(arguments.cluster, tls=arguments.tls))
+    result = run(job, client=workers, out=arguments.out, performance_report=arguments.performance_report)
+    print(result.report)
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.report.status import status, watch
+
+    if arguments.watch:
+        watch(arguments.folder)
+    else:
+        print(status(arguments.folder))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.report.page import write_report
+
+    print(write_report(arguments.folder))
+
+
+def _maps(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.errors import CaseError, JobError
+    from prognosis_dask.radiomics import read_params
+    from prognosis_dask.radiomics.maps import write_maps
+
+    if arguments.radius is not None and arguments.radius < 1:
+        raise JobError(f"--radius {arguments.radius}, expected 1 voxel or more")
+    made = write_maps(
+        arguments.table,
+        arguments.out,
+        read_params(arguments.params),
+        cases=arguments.case,
+        radius=arguments.radius,
+        zarr=arguments.zarr,
+    )
+    failed = False
+    for case_id, found in made:
+        failed |= isinstance(found, CaseError)
+        print(f"{case_id}: {found}", file=sys.stderr if isinstance(found, CaseError) else sys.stdout, flush=True)
+    if failed:
+        sys.exit(EXIT_ERROR)
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.networks.catalogue import find_network
+    from prognosis_dask.networks.weights import convert_weights
+
+    made = convert_weights(arguments.source, arguments.target, find_network(arguments.network))
+    print(f"{made.source_sha256}  {arguments.source}\n{made.sha256}  {arguments.target}")
+
+
+def _reproducibility(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.report.reproducibility import reproducibility
+
+    found = reproducibility(
+        arguments.first,
+        arguments.second,
+        arguments.out,
+        threshold=arguments.threshold,
+        modalities=arguments.modalities,
+        columns=arguments.columns,
+        pooled=arguments.pooled,
+    )
+    print(found)
+
+
+def _id_columns(text: str) -> Any:
+    from dataclasses import fields
+
+    from prognosis_dask.modelling.data.pairing import IdColumns
+
+    named = dict(part.partition("=")[::2] for part in text.split(","))
+    known = [one.name for one in fields(IdColumns)]
+    if not set(named) <= set(known) or not all(named.values()):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected {'=NAME, '.join(known)}=NAME, or some of them")
+    return IdColumns(**named)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    if not all(number.strip().isdecimal() for number in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected whole numbers such as 1,2,4")
+    return tuple(int(number) for number in text.split(","))
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 0 to 65535")
+    return int(text)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.execution.cluster import connect, read_cluster
+    from prognosis_dask.web.settings import Settings
+    from prognosis_dask.web.start import serve
+
+    settings = Settings(arguments.out, arguments.host, arguments.port, arguments.token)
+    serve(arguments.model, connect(read_cluster(arguments.cluster, tls=arguments.tls)), settings)
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.bench.sweep import bench_job, sweep
+    from prognosis_dask.bench.tables import write_tables
+
+    job = bench_job(arguments.source, arguments.out, arguments.set)
+    index_seconds, runs = sweep(
+        job,
+        arguments.out,
+        virtual=arguments.virtual,
+        workers=arguments.workers,
+        cases_per_task=arguments.cases_per_task,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    print(write_tables(runs, index_seconds, arguments.out))
+
+
+def _synth(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.config.job import SynthSection
+    from prognosis_dask.synthetic import make_cohort
+
+    settings = SynthSection(
+        arguments.patients,
+        arguments.seed,
+        arguments.signal,
+        not arguments.no_bad_cases,
+        arguments.study,
+        arguments.matrix,
+    )
+    made = make_cohort(arguments.folder, settings)
+    spoilt = f" and {made.bad_patients} spoilt" if made.bad_patients else ""
+    print(f"{count(made.patients, 'patient')}{spoilt}, {count(made.files, 'file')} in {made.images}")
+    print(made.clinical)

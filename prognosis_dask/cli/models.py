@@ -1,0 +1,157 @@
+"""The commands on models: fit, validate, predict, compare. No logic, as in :mod:`prognosis_dask.cli.main`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prognosis_dask.workflows.models import ModelResult
+
+_DATA = "a run's folder, CSV or XLSX tables, or the folder with the specification's tables"
+
+_SCAN = "tables, a run's folder, or one new scan: the image files of its sequences (T1.nii.gz, or T1=FILE), or the \
+folder of its DICOM series"
+
+
+def add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str
+) -> argparse.ArgumentParser:
+    """Add a command; what it does stands in the list of all and over its own help."""
+    return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+
+
+def add_model_commands(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    cluster_argument: Callable[[argparse.ArgumentParser], None],
+) -> None:
+    """Add the four commands to the parser's."""
+    fit = add_command(commands, "fit", "compare models of a run's or a table's features, freeze one, report")
+    _arguments(fit, cluster_argument, "folder for models/ and report.html (default: the run's)")
+    fit.set_defaults(command=_fit)
+
+    compare = add_command(commands, "compare", "test which procedures differ, on the same folds")
+    _arguments(compare, cluster_argument, "folder for the tables")
+    compare.add_argument("--procedures", type=_names, default=(), metavar="A,B", help="these only (default: all)")
+    compare.set_defaults(command=_compare)
+
+    validate = add_command(commands, "validate", "a frozen model on another cohort, or procedures on this one")
+    _arguments(
+        validate,
+        cluster_argument,
+        "folder for the tables",
+        "MODEL_OR_TABLE",
+        f"a frozen model's folder, or none; then {_DATA}",
+    )
+    validate.add_argument(
+        "--method", choices=["nested", "bootstrap", "permutation"], help="of procedures on this cohort"
+    )
+    validate.set_defaults(command=_validate)
+
+    predict = add_command(commands, "predict", "risk or class of the cases of a table or a run, by a frozen model")
+    predict.add_argument("model", type=Path, metavar="MODEL_DIR", help="a frozen model: the folder of a run or of fit")
+    predict.add_argument("data", nargs="+", type=Path, metavar="TABLE_RUN_OR_SCAN", help=_SCAN)
+    predict.add_argument("-o", "--out", required=True, type=Path, help="a CSV file; of one new scan a folder")
+    predict.add_argument("--mask", default="", metavar="FILE", help="of one new scan: where the tumour is outlined")
+    predict.add_argument(
+        "--clinical", action="append", default=[], metavar="COLUMN=VALUE", help="of one new scan; repeatable"
+    )
+    _spec_arguments(predict)
+    predict.set_defaults(command=_predict)
+
+
+def _arguments(
+    parser: argparse.ArgumentParser,
+    cluster_argument: Callable[[argparse.ArgumentParser], None],
+    out: str,
+    data: str = "TABLE_OR_RUN",
+    what: str = _DATA,
+) -> None:
+    parser.add_argument("data", nargs="+", type=Path, metavar=data, help=what)
+    _spec_arguments(parser)
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help=out)
+    cluster_argument(parser)
+
+
+def _spec_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--spec", type=Path, metavar="FILE.toml", help="columns, endpoint, procedures: see jobs/models/"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the specification")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _fit(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.execution.cluster import connect, read_cluster
+    from prognosis_dask.workflows.models import fit
+    from prognosis_dask.modelling.spec import load_spec
+
+    spec = load_spec(arguments.spec, arguments.set)
+    workers = connect(read_cluster(arguments.cluster, tls=arguments.tls))
+    fit(arguments.data, spec, arguments.out, client=workers)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.execution.cluster import connect, read_cluster
+    from prognosis_dask.modelling.spec import load_spec
+    from prognosis_dask.workflows.models import compare
+
+    spec = load_spec(arguments.spec, arguments.set)
+    workers = connect(read_cluster(arguments.cluster, tls=arguments.tls))
+    _print(compare(arguments.data, spec, arguments.out, procedures=arguments.procedures, client=workers))
+
+
+def _validate(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.execution.cluster import connect, read_cluster
+    from prognosis_dask.modelling.saved import is_model
+    from prognosis_dask.modelling.spec import load_spec
+    from prognosis_dask.workflows.models import validate
+
+    method = [f"validation.method={arguments.method}"] if arguments.method else []
+    spec = load_spec(arguments.spec, [*arguments.set, *method])
+    model, *data = arguments.data
+    if not (data and is_model(model)):
+        model, data = None, arguments.data
+    workers = connect(read_cluster(arguments.cluster, tls=arguments.tls))
+    _print(validate(data, spec, arguments.out, model=model, client=workers))
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.cohort.sequences import is_scan
+
+    if is_scan(arguments.data[0]):
+        _predict_scan(arguments)
+        return
+    from prognosis_dask.workflows.models import predict
+
+    predict(arguments.model, arguments.data, arguments.out, spec=arguments.spec, overrides=arguments.set)
+    print(arguments.out)
+
+
+def _predict_scan(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.errors import JobError
+    from prognosis_dask.prediction.scan import predict_scan
+
+    if arguments.set or arguments.spec:
+        raise JobError(
+            "a scan is prepared and predicted exactly as the model's own cases were: --set and --spec are for tables; "
+            "leave them out, or run the job again with other settings"
+        )
+    files = [str(path) for path in arguments.data]
+    named = dict(file.split("=", 1) for file in files) if all("=" in file for file in files) else files
+    clinical = dict(text.partition("=")[::2] for text in arguments.clinical)
+    predict_scan(arguments.model, named, arguments.out, mask=arguments.mask, clinical=clinical)
+    print(arguments.out / "scan.html")
+
+
+def _print(found: ModelResult) -> None:
+    from prognosis_dask.report.comparison_text import comparison_text
+
+    print(comparison_text(found.tables))
+    if found.folder is not None:
+        print(found.folder / "models")

@@ -1,0 +1,1 @@
+"""What a user sets: jobs, and the reading and checking of settings."""

@@ -1,0 +1,75 @@
+"""The process that a worker keeps for its cases: ``python -m prognosis_dask.execution.child SOCKET PARENT``.
+
+It reads a task from the socket, says that it has loaded it, runs it, and sends back what came of it. It holds what is
+heavy (SimpleITK, the network), so the worker beside it stays light. It ends with its worker, however that ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+#: What the child answers when the task's code is there and its first case begins.
+STARTED = b"started"
+#: Seconds between two looks at whether the worker still lives, where the system does not tell.
+_LOOK_EVERY = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(connection: Connection) -> None:
+    """Run tasks until the worker closes the connection."""
+    while True:
+        try:
+            work, cases, digests = pickle.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        try:
+            function, context = pickle.loads(work)
+            connection.send_bytes(STARTED)
+            answer = pickle.dumps((function(cases, digests, context), None))
+        except Exception as error:  # whatever it is, the runner judges it
+            answer = pickle.dumps((None, _portable(error)))
+        connection.send_bytes(answer)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error itself when it survives the way through a pickle, else its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _end_with(parent: int) -> None:
+    """Let this process be killed when its worker is gone, also in the middle of a native call (Linux: prctl(2))."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_EVERY)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _be_the_first_to_go() -> None:
+    """Let Linux, short of memory, kill this process rather than a worker, a scheduler or a stranger."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
+    _end_with(int(sys.argv[2]))
+    _be_the_first_to_go()
+    serve(Connection(int(sys.argv[1])))

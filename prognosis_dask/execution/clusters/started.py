@@ -1,0 +1,183 @@
+"""A scheduler in this process, with the workers that a kind of cluster asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import active_children, resource_tracker
+from typing import Any
+
+import dask
+import psutil
+from dask.utils import parse_bytes
+from distributed import Client, Nanny, Scheduler, Security, SpecCluster, Status
+
+from prognosis_dask.errors import ClusterError
+from prognosis_dask.execution.clusters.security import free_dashboard, websocket_origins
+
+#: Modules that a scheduler loads when a kind of cluster here starts it, whether in this process or on another host:
+#: the place for pages on its dashboard and for scheduler plugins. See ``dask scheduler --preload``.
+SCHEDULER_PRELOAD: tuple[str, ...] = ("prognosis_dask.execution.dashboard",)
+
+
+@contextmanager
+def started(
+    workers: Mapping[str, Mapping[str, Any]],
+    *,
+    host: str,
+    dashboard: str,
+    security: Security | None,
+    scheduler_options: Mapping[str, Any] | None = None,
+) -> Iterator[Client]:
+    """A client of a new scheduler on ``host`` and these workers, all of them ended with the block.
+
+    Raises
+    ------
+    ClusterError
+        When a worker does not start, or the host is none of this machine's.
+    """
+    dashboard = free_dashboard(dashboard)
+    _start_tracker()
+    scheduler = {
+        "cls": Scheduler,
+        "options": {
+            "host": host,
+            "port": 0,
+            "dashboard_address": dashboard,
+            "security": security,
+            "protocol": "tls://" if security else "tcp://",
+            **(scheduler_options or {}),
+        },
+    }
+    with dask.config.set(dashboard_config(dashboard)):
+        try:
+            cluster = SpecCluster(
+                workers=dict(workers), scheduler=scheduler, security=security, silence_logs=logging.CRITICAL
+            )
+        except (OSError, RuntimeError) as error:
+            first: BaseException = error
+            while first.__cause__:
+                first = first.__cause__
+            raise ClusterError(f"the cluster did not start on {host}: {first}") from error
+        with cluster, Client(cluster) as client:
+            yield client
+
+
+def _start_tracker() -> None:
+    """Start multiprocessing's tracker of semaphores, if there is none, so that it tidies up without a word.
+
+    Where this process ends in a hurry (Ctrl-C), it would warn of what it removes.
+    """
+    silently = "ignore::UserWarning:multiprocessing.resource_tracker"
+    sys.warnoptions.append(silently)  # it is started with the options of this process
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.remove(silently)
+
+
+def dashboard_config(dashboard: str) -> dict[str, Any]:
+    """Dask's configuration of a scheduler that is started here: its dashboard's origins, its preload modules."""
+    return {
+        "distributed.scheduler.dashboard.bokeh-application.allow_websocket_origin": websocket_origins(dashboard),
+        "distributed.scheduler.preload": list(SCHEDULER_PRELOAD),
+    }
+
+
+def worker_process(*, host: str, memory_limit: int, security: Security | None, **options: Any) -> dict[str, Any]:
+    """A worker process of one thread, kept alive by a nanny, with nothing that listens beyond ``host``."""
+    return {
+        "cls": SteadyNanny,
+        "options": {
+            "host": host,
+            "nthreads": 1,
+            "memory_limit": memory_limit,
+            "dashboard_address": f"{host}:0",
+            "silence_logs": logging.CRITICAL,
+            "preload_nanny": ["prognosis_dask.execution.clusters.uninterrupted"],
+            "security": security,
+            "protocol": "tls://" if security else "tcp://",
+            **options,
+        },
+    }
+
+
+def fitting_workers(memory: str, cores: int, *, beside: int = 0) -> int:
+    """How many workers of this memory fit on the cores and into the free memory that others, in bytes, leave."""
+    free = max(0, psutil.virtual_memory().available - beside)
+    return max(1, min(cores, int(free // parse_bytes(memory))))
+
+
+# --- A nanny whose worker may die at any moment, also while it starts.
+
+
+#: How often a worker that dies while it starts is started in a row; one that never lives is a cluster that does not.
+STARTS = 3
+#: Seconds that a process which is being started may take to be told what it is for.
+TOLD_SECONDS = 5.0
+
+_ending = threading.Event()
+
+
+class SteadyNanny(Nanny):  # type: ignore[misc]
+    """Starts one worker process after the other.
+
+    Where a worker dies while it starts, Dask before 2026.8 starts the next one while it still waits for the first, and
+    of the two that wait one takes the message that is for the other: the nanny waits for ever, and with it the start or
+    the end of its cluster.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._one_at_a_time = asyncio.Lock()
+
+    async def instantiate(self) -> Status:
+        """Start the worker process, unless one runs; where it dies on the way, another one.
+
+        Raises
+        ------
+        RuntimeError
+            When the nanny itself is starting, and no worker lives.
+        """
+        status = Status.init
+        async with self._one_at_a_time:
+            for _ in range(STARTS):
+                ended = _ending.is_set() or self.status in (Status.closing, Status.closed, Status.failed)
+                if ended or status == Status.running:
+                    break
+                status = await super().instantiate()
+        if self.status == Status.init and status != Status.running:
+            raise RuntimeError(f"a worker died {STARTS} times while it started (memory?)")
+        return status
+
+
+def end_workers() -> None:
+    """Kill this process's workers and start no more: for a process that is about to end without a word.
+
+    A worker that has only just been started, and reads what it is for, would answer that end with a traceback.
+    """
+    _ending.set()
+    deadline = time.monotonic() + TOLD_SECONDS
+    while _untold() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for worker in active_children():
+        worker.kill()
+
+
+def _untold() -> set[int]:
+    """Processes that are being started: multiprocessing lists a child when it has been told all."""
+    children = psutil.Process().children()
+    told = {child.pid for child in active_children()}
+    return {child.pid for child in children if child.pid not in told and not _is_tracker(child)}
+
+
+def _is_tracker(child: psutil.Process) -> bool:
+    try:
+        return any("resource_tracker" in argument for argument in child.cmdline())
+    except psutil.Error:
+        return True  # gone

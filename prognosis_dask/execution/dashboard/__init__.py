@@ -1,0 +1,81 @@
+"""A page ``/prognosis`` on Dask's dashboard, and the same numbers for Prometheus under ``/metrics``.
+
+A preload module of the scheduler (``dask scheduler --preload prognosis_dask.execution.dashboard``); the clusters that
+are started here have it. How the dashboard is put together is not part of Dask's public interface: all that is touched
+of it stands in this file, and whatever fails here is a line in the scheduler's log, and no page.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+from distributed import Scheduler
+
+from prognosis_dask.execution.dashboard.board import Board
+
+#: What a scheduler is told to preload.
+PRELOAD = __name__
+#: The page's address, and its name in the dashboard's navigation.
+ROUTE = "prognosis"
+
+_logger = logging.getLogger("distributed.prognosis")
+
+
+def dask_setup(scheduler: Scheduler) -> None:
+    """Called by Dask when the scheduler has started: listen to runs, link the page, offer the gauges."""
+    board = Board(scheduler)
+    scheduler.add_plugin(board)
+    _attempt(partial(_link, scheduler))
+    _attempt(partial(_offer_gauges, board))
+
+
+def _show(scheduler: Scheduler, extra: dict[str, Any], doc: Any) -> None:
+    """Called by the dashboard for every visitor."""
+    from distributed.dashboard.components.scheduler import BOKEH_THEME, env
+
+    from prognosis_dask.execution.dashboard.page import Page
+
+    board = scheduler.plugins.get(Board.name)
+    doc.title = "Dask: Prognosis"
+    doc.theme = BOKEH_THEME
+    doc.template = env.get_template("simple.html")
+    doc.template_variables.update(extra)
+    page = Page(board)
+    doc.add_root(page.root)
+    doc.add_periodic_callback(page.update, 1000)
+
+
+def _add_page() -> None:
+    """Before the scheduler builds its web server, which it does after it has imported this module."""
+    from distributed.dashboard.scheduler import applications
+
+    applications[f"/{ROUTE}"] = _show
+
+
+def _link(scheduler: Scheduler) -> None:
+    from distributed.dashboard.scheduler import template_variables
+
+    pages = template_variables(scheduler)["pages"]
+    if ROUTE not in pages:
+        pages.insert(1, ROUTE)
+
+
+def _offer_gauges(board: Board) -> None:
+    if find_spec("prometheus_client") is None:  # then there is no /metrics either
+        return
+    from prognosis_dask.execution.dashboard.gauges import offer
+
+    offer(board)
+
+
+def _attempt(step: Any) -> None:
+    try:
+        step()
+    except Exception:  # no page is no reason for no scheduler
+        _logger.warning("no page, link or gauges for prognosis", exc_info=True)
+
+
+_attempt(_add_page)

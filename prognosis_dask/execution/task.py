@@ -1,0 +1,212 @@
+"""What every task does on its worker, around the stage's own function.
+
+The stage runs in a child process of the worker (:mod:`execution.child`), one per worker thread, kept from
+task to task. A case that hangs, crashes the interpreter or takes all memory ends its child, which is replaced in a
+second or two, and nothing else: neither the worker nor the tasks and results that it holds. Nothing less can stop
+native code; and while the child computes, the worker always answers the scheduler.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+import psutil
+from distributed import get_worker
+from distributed.metrics import context_meter
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.errors import Code, Problem
+from prognosis_dask.execution.child import STARTED
+from prognosis_dask.storage.outcome import Outcome
+
+StageFunction = Callable[[tuple[Case, ...], tuple[str, ...], Any], list[Outcome]]
+
+#: A case whose child dies under it is tried so often, since a signal from outside says nothing about the case.
+CRASHES = 3
+#: Seconds in which a child must have loaded the task's code; from a slow network disk that takes a while.
+START_SECONDS = 300.0
+#: The part of the worker's memory that worker and child may take together; Dask's own limit for a worker.
+MEMORY_FRACTION = 0.95
+#: Seconds between two looks at the child's memory and time.
+LOOK_EVERY = 0.1
+
+#: One case at a time: the workers are the parallelism. SimpleITK reads the last one only.
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1",
+}
+
+_thread = threading.local()
+#: Short hashes of cases that nobody waits for any more; on each worker.
+_stopped: set[str] = set()
+
+
+def stop_case(short_hash: str) -> None:
+    """End the work on a case, and refuse what may still come of it: to be called on every worker."""
+    _stopped.add(short_hash)
+
+
+def run_task(
+    stage: str, work: bytes, cases: tuple[Case, ...], digests: tuple[str, ...], case_limit_s: float
+) -> list[Outcome]:
+    """Run a stage on its cases; an outcome per case, also for those that hang, crash or take all memory.
+
+    When a batch comes to such an end, its cases run again one by one, so that the guilty one is found.
+
+    Parameters
+    ----------
+    stage
+        As in the ledger.
+    work
+        The pickled pair of stage function and context. It is opened in the child only: its imports are heavy.
+    cases, digests
+        As the stage function takes them.
+    case_limit_s
+        Seconds that a case may take, and a batch as many times that; 0 sets no limit.
+
+    Raises
+    ------
+    Exception
+        What the stage function raised: of the infrastructure, or a user's mistake.
+    """
+    begun = time.monotonic()
+    limit_s = case_limit_s * len(cases) or float("inf")
+    for _ in range(CRASHES):
+        try:
+            _expect_wanted(cases)
+            return metered(_child().run(work, cases, digests, limit_s))
+        except _ChildLostError as lost:
+            code, reason = lost.code, lost.reason
+        if len(cases) > 1:
+            alone = zip(cases, digests, strict=True)
+            return [outcome for c, d in alone for outcome in run_task(stage, work, (c,), (d,), case_limit_s)]
+        if code is not Code.WORKER_LOST:
+            break
+    else:
+        reason = f"{reason}, {CRASHES} times"
+    (case,), (digest,) = cases, digests
+    problem = Problem(code, reason, patient_id=case.patient_id, case_id=case.case_id)
+    return [Outcome(case.case_id, stage, digest, problem, {"total": time.monotonic() - begun})]
+
+
+def _expect_wanted(cases: tuple[Case, ...]) -> None:
+    if any(case.short_hash in _stopped for case in cases):
+        raise _ChildLostError(Code.STOPPED, "the work on it was stopped, as was asked for")
+
+
+class _ChildLostError(Exception):
+    """The child ended, or was ended, in the middle of a task."""
+
+    def __init__(self, code: Code, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code, self.reason = code, reason
+
+
+def _child() -> _Child:
+    """The child of this thread, a new one when there is none that lives."""
+    child: _Child | None = getattr(_thread, "child", None)
+    if child is None or not child.alive():
+        child = _thread.child = _Child()
+    return child
+
+
+class _Child:
+    """A child process and the socket to it. It ends when its worker, or the thread that made it, ends."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "prognosis_dask.execution.child", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                env={**ONE_THREAD, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.DEVNULL,
+            )
+        self._connection = Connection(ours.detach())
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def run(self, work: bytes, cases: tuple[Case, ...], digests: tuple[str, ...], limit_s: float) -> list[Outcome]:
+        """See :func:`run_task`; raises _ChildLostError when the child ended or had to be ended."""
+        try:
+            self._connection.send_bytes(pickle.dumps((work, cases, digests)))
+            answer = self._answer(cases, START_SECONDS, Code.WORKER_LOST)
+            if answer == STARTED:
+                answer = self._answer(cases, limit_s, Code.TIME_LIMIT)
+        except (OSError, EOFError) as error:
+            with suppress(subprocess.TimeoutExpired):  # the socket closes a moment before the process has ended
+                self._process.wait(1.0)
+            raise _ChildLostError(Code.WORKER_LOST, self._end()) from error
+        except BaseException:
+            self._end()
+            raise
+        outcomes, failure = pickle.loads(answer)
+        if isinstance(failure, MemoryError):
+            raise _ChildLostError(Code.MEMORY_LIMIT, f"the work on it was refused memory by the system ({failure})")
+        if failure is not None:
+            raise failure
+        return outcomes  # type: ignore[no-any-return]
+
+    def _answer(self, cases: tuple[Case, ...], limit_s: float, code: Code) -> bytes:
+        """What the child says within the limit, while it keeps to its memory."""
+        deadline, most = time.monotonic() + limit_s, _memory_limit()
+        while not self._connection.poll(LOOK_EVERY):
+            _expect_wanted(cases)
+            if time.monotonic() > deadline:
+                what = "the work on it" if code is Code.TIME_LIMIT else "loading the program"
+                raise _ChildLostError(code, f"{what} was stopped after {limit_s:g} s")
+            if self._memory() > most:
+                raise _ChildLostError(
+                    Code.MEMORY_LIMIT, f"the work on it took more than the worker's {most / 1e9:.1f} GB of memory"
+                )
+        return self._connection.recv_bytes()
+
+    def _memory(self) -> int:
+        """Resident bytes of the child and its worker."""
+        with suppress(psutil.NoSuchProcess):
+            return sum(psutil.Process(pid).memory_info().rss for pid in (self._process.pid, os.getpid()))
+        return 0
+
+    def _end(self) -> str:
+        """Make sure that the child is gone; how it went."""
+        self._connection.close()
+        self._process.kill()
+        status = self._process.wait()
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+        return f"the process that worked on it {how}"
+
+
+def _memory_limit() -> float:
+    """Bytes that this thread's child may take together with its worker."""
+    try:
+        worker = get_worker()
+    except ValueError:  # called directly, on no worker
+        return float("inf")
+    limit = worker.memory_manager.memory_limit
+    return MEMORY_FRACTION * limit / worker.state.nthreads if limit else float("inf")
+
+
+# --- The steps' seconds in Dask's own account of its tasks: spans, and the dashboard's Fine Performance Metrics.
+
+
+def metered(outcomes: list[Outcome]) -> list[Outcome]:
+    """Book the outcomes' seconds by step under the task that runs now; called on a worker, else without effect."""
+    for outcome in outcomes:
+        for step, seconds in outcome.seconds.items():
+            if step != "total":
+                context_meter.digest_metric(step, seconds, "seconds")
+    return outcomes

@@ -1,0 +1,134 @@
+"""What a worker does for a case of MR of the head before all else: prepare the brain, find the tumour, measure it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import SimpleITK as sitk
+
+from prognosis_dask.brain.candidate import automatic_candidate
+from prognosis_dask.brain.epitome import epitome
+from prognosis_dask.brain.orient import axial
+from prognosis_dask.brain.preprocess import Preprocessed, preprocess
+from prognosis_dask.brain.qc_figure import qc_figure
+from prognosis_dask.brain.size import SIZE_FEATURES, size_values, tumour_size
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.config.job import ImageSection
+from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.features.stages import StageContext, Stopwatch, guarded
+from prognosis_dask.imaging.gaps import settle_gaps
+from prognosis_dask.imaging.geometry import image_on
+from prognosis_dask.imaging.interpolate import between_slices
+from prognosis_dask.imaging.load import load_image, load_roi
+from prognosis_dask.imaging.roi import grid_of
+from prognosis_dask.storage.brains import BrainStore, StoredBrain
+from prognosis_dask.storage.outcome import Outcome
+
+#: What a single image is called whose sequence nobody named.
+UNNAMED = "MR"
+
+
+def run_brain(cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[Outcome]:
+    """Prepare each case's sequences, and store image, masks and pictures."""
+    return [
+        guarded("brain", case, digest, partial(_brain, case, context))
+        for case, digest in zip(cases, digests, strict=True)
+    ]
+
+
+def _brain(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+    with watch.step("read"):
+        reference, images, drawn = _read(case, context)
+    with watch.step("brain"):
+        done = preprocess(images, context.brain, reference=reference)
+    with watch.step("tumour"):
+        tumour, how = _tumour(drawn, done, context.image)
+        _check_inside(tumour, done.brain_mask)
+        size = tumour_size(tumour, done.to_template)
+        shown = epitome(done.images[reference], tumour, f"{reference}; tumour {how['tumour_source']}")
+    figures = _finite(done.quality)
+    with watch.step("write"):
+        title = _title(reference, figures, done.stripped_before, how)
+        pictures = {
+            "quality": qc_figure(images[reference], done.images[reference], done.brain_mask, tumour, title),
+            "epitome": shown.mosaic,
+        }
+        attributes = {
+            "sequences": list(images),
+            "reference": reference,
+            "stripped_before": done.stripped_before,
+            "tumour": how,
+            "quality": figures,
+            "size": _finite(dict(zip(SIZE_FEATURES, size_values(size), strict=True))),
+            "template_mm": size.template_mm,
+            "slices": {"first": shown.first, "last": shown.last, "largest": shown.largest, "centre": shown.centre},
+        }
+        brain = StoredBrain(done.images[reference], done.brain_mask, tumour, attributes)
+        BrainStore(context.brains).write(case.case_id, brain, pictures)
+    return {"values": size_values(size), "stripped_before": done.stripped_before, **how, **figures}
+
+
+def _read(case: Case, context: StageContext) -> tuple[str, dict[str, sitk.Image], sitk.Image | None]:
+    """The reference sequence's name, all sequences in axial order, and the mask that was drawn."""
+    reference = next((name for name, path in case.sequences.items() if path == case.image), UNNAMED)
+    if case.mask:
+        # slices that nobody outlined are filled by shape here, few as the outlined ones may be
+        roi = load_roi(
+            case,
+            replace(context.image, keep_gaps=True),
+            full=True,
+            one_slice=context.radiomics.of(case.modality).planar,
+        )
+        images, drawn = {reference: axial(roi.image)}, axial(roi.mask)
+    else:
+        images, drawn = {reference: axial(load_image(case.image, context.image))}, None
+    wanted = context.brain.sequences or tuple(case.sequences)
+    for name, path in case.sequences.items():
+        if name != reference and name in wanted:
+            images[name] = axial(load_image(path, context.image))
+    return reference, images, drawn
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float]:
+    """JSON has no NaN."""
+    return {name: float(value) for name, value in figures.items() if math.isfinite(value)}
+
+
+def _tumour(
+    drawn: sitk.Image | None, done: Preprocessed, settings: ImageSection
+) -> tuple[sitk.Image, dict[str, object]]:
+    """The tumour's mask, and where it comes from."""
+    if drawn is None:
+        found = automatic_candidate(done.images, done.brain_mask)
+        return found.mask, {"tumour_source": "automatic", "tumour_confidence": found.confidence}
+    mask, made = between_slices(drawn)
+    whole = settle_gaps(
+        sitk.GetArrayFromImage(mask) > 0, grid_of(mask), fill=settings.fill_gaps, keep=settings.keep_gaps
+    )
+    mask = image_on(whole.astype(np.uint8), grid_of(mask))
+    return mask, {"tumour_source": "interpolated" if made else "drawn", "slices_interpolated": len(made)}
+
+
+def _check_inside(tumour: sitk.Image, brain: sitk.Image) -> None:
+    """A drawn tumour that lies mostly outside the brain belongs to another image, or the brain is not the brain."""
+    held = sitk.GetArrayViewFromImage(tumour) > 0
+    share = float(np.mean(sitk.GetArrayViewFromImage(brain)[held] > 0)) if held.any() else 0.0
+    if share < 0.5:
+        raise CaseError(
+            Code.MASK_OUTSIDE,
+            f"{share:.0%} of the tumour's mask lies in the brain that was found, expected at least 50 %; look at both",
+        )
+
+
+def _title(reference: str, figures: Mapping[str, float], stripped_before: bool, how: Mapping[str, object]) -> str:
+    words = [
+        f"{reference}: brain {figures['brain_volume_l']:.2f} L, overlap with the template "
+        f"{figures['template_overlap']:.2f}, mutual information {figures['mutual_information']:.2f}",
+        "stripped before" if stripped_before else "",
+        f"tumour {how['tumour_source']}",
+    ]
+    return "; ".join(word for word in words if word)

@@ -1,0 +1,1 @@
+"""From feature datasets and clinical tables to the rows and columns that models take."""

@@ -1,0 +1,370 @@
+"""A column of somebody's table as numbers: what it is, its levels where it holds words, and what it may not be."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from prognosis_dask.cohort.clinical import key
+from prognosis_dask.errors import StatisticsError, count
+from prognosis_dask.modelling.data.endpoint import FloatArray
+from prognosis_dask.tables.missing import KnownCells, known_cells
+
+#: Families of many columns, made from images: a case without any of them cannot be used.
+IMAGE_FAMILIES = ("deep", "radiomics", "features")
+#: More different words than this in one column are names, dates or remarks, not levels.
+MOST_LEVELS = 12
+
+#: Numbers that tables write where nothing is known.
+_FAR_CODES = frozenset([9.0, 99.0, 999.0, 9999.0, 99999.0, 88.0, 888.0, 8888.0, -1.0, -9.0, -99.0, -999.0, -9999.0])
+_RADIOMICS = re.compile(
+    r"(original|wavelet-\w+|log-sigma-[\w.-]+|square|squareroot|logarithm|exponential|gradient|lbp-[\w-]+)"
+    r"_(shape|shape2D|firstorder|glcm|glrlm|glszm|gldm|ngtdm)_\w+"
+)
+_DEEP = re.compile(r"(deep|logit|pooled|cnn|embedding)_?\d+")
+_VOLUME = re.compile(r"(tumou?r|gtv|lesion|roi)?volume(ml|cc|cm3)?")
+_STAGE = re.compile(r".*stage|.*stage(group(ing)?)?(ajcc|uicc)?|ajcc.*|uicc.*|tnm")
+_CLINICAL = re.compile(
+    r"age(at\w+)?|sex|gender|histology|grade|smok\w+|ecog\w*|performance\w*|karnofsky\w*|kps|bmi|weight|height|"
+    r"treatment|chemo\w*|surgery|hpv\w*|p16|race|ethnicity|site|subsite|packyears|alcohol\w*"
+)
+#: A feature that is the outcome in other words would be the best of all.
+_OUTCOME = re.compile(
+    r".*(surviv|death|dead|deceas|recurr|relapse|progressi|followup|vitalstatus|duration|censor).*|"
+    r"(os|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs|lrc|dm|ttp)(time|event|status|days|weeks|months|years)?|time(days|tod\w+)?|event\w*|status|label|outcome"
+)
+_STAGE_LEVEL = re.compile(r"(?:stage)?(0|i{1,3}|iv)([abc]?)(\d?)")
+_TNM_LEVEL = re.compile(r"[cpyr]*[tnmg]?(is|\d)([a-d]?)")
+_WITH_UNIT = re.compile(
+    r"[<>≤≥~]\s*[-+]?[\d.,]+\s*\S*|[-+]?[\d.,]+\s*(%|[mc]m[23²³]?|m?l|cc|[cm]?gy|[mµ]?g|kg|hu|suv|years?|yrs?|months?|days?)",
+    re.IGNORECASE,
+)
+_ROMAN = {"0": 0, "i": 1, "ii": 2, "iii": 3, "iv": 4}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How one column becomes features. Plain data: kept with a frozen model, so that other tables are read alike.
+
+    Attributes
+    ----------
+    column
+        The column's name.
+    family, unit
+        What its features are.
+    levels
+        The words it may hold; none: it holds numbers.
+    ordered
+        The levels become one feature 0, 1, 2, ... in their order. Otherwise each level but the first, the reference,
+        becomes a feature that is 1 where the case has it.
+    log
+        The feature is the natural logarithm of the number.
+    name
+        What the features are called after; empty: the column.
+    missing
+        What says in this column that nothing is known, besides the usual words.
+    modality, roi
+        On what the column was measured: a modality (several, joined by ``+``, where rows were pooled), and a region
+        where patients have several; empty where it was not measured on an image, or nobody knows.
+    """
+
+    column: str
+    family: str
+    unit: str = ""
+    levels: tuple[str, ...] = ()
+    ordered: bool = False
+    log: bool = False
+    name: str = ""
+    missing: tuple[str, ...] = ()
+    modality: str = ""
+    roi: str = ""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features that the column gives.
+
+        >>> Encoding("histology", "clinical", levels=("nos", "large cell")).features
+        ('histology=large cell',)
+        """
+        name = self.name or self.column
+        if self.log:
+            return (f"ln_{name}",)
+        if not self.levels or self.ordered:
+            return (name,)
+        return tuple(f"{name}={level}" for level in self.levels[1:])
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The unit of each feature."""
+        return (f"ln({self.unit})" if self.log else self.unit,) * len(self.features)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as it was read: ``cells`` are texts, or numbers where the source holds numbers.
+
+    ``where`` names the source, ``rows`` the cells' rows in it, counted from 1 below the headings; () for all.
+    ``missing``: what says that nothing is known, besides the usual words.
+    """
+
+    name: str
+    cells: Sequence[str] | FloatArray
+    where: str
+    unit: str = ""
+    rows: Sequence[int] = ()
+    missing: tuple[str, ...] = ()
+
+    def row(self, at: int) -> int:
+        """The cell's row in the source, for messages."""
+        return self.rows[at] if self.rows else at + 1
+
+    def known(self, named: Collection[str] = ()) -> KnownCells:
+        """The cells as texts, empty where not known; ``named`` are words that are values, whatever they are."""
+        if isinstance(self.cells, np.ndarray):
+            return known_cells(["" if math.isnan(value) else f"{value:.15g}" for value in self.cells], (), self.missing)
+        return known_cells(self.cells, named, self.missing)
+
+    def texts(self, named: Collection[str] = ()) -> list[str]:
+        """The texts of :meth:`known`."""
+        return self.known(named).texts
+
+    def numbers(self) -> FloatArray:
+        """The cells as numbers, NaN where unknown.
+
+        Raises
+        ------
+        StatisticsError
+            When a cell is no number, or is infinite; names the row.
+        """
+        values = self.plain
+        if values is None:
+            values = np.array([number(cell) for cell in self.texts()])
+            self._refuse_words(values)
+        self._refuse_infinite(values)
+        return values
+
+    @cached_property
+    def plain(self) -> FloatArray | None:
+        """The cells as numbers where every one is a number or empty; None where words have to be looked at."""
+        if self.missing:
+            return None
+        if isinstance(self.cells, np.ndarray):
+            return np.asarray(self.cells, dtype=float)
+        try:
+            values = np.array([float(cell or "nan") for cell in self.cells])
+        except ValueError:
+            return None
+        written = np.isnan(values).sum() > self.cells.count("") or "_" in "".join(self.cells)
+        return None if written else values
+
+    def _refuse_words(self, values: FloatArray) -> None:
+        texts = self.texts()
+        wrong = [row for row, text in enumerate(texts) if text and math.isnan(values[row])]
+        if wrong:
+            raise StatisticsError(
+                f"{self.where}: column {self.name!r} holds {texts[wrong[0]]!r} in data row {self.row(wrong[0])}"
+                f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}, expected numbers: mend the table, or name "
+                f"the column's words as levels in the specification, or drop it there"
+            )
+
+    def _refuse_infinite(self, values: FloatArray) -> None:
+        if np.isinf(values).any():
+            wrong = np.flatnonzero(np.isinf(values)).tolist()
+            raise StatisticsError(
+                f"{self.where}: column {self.name!r} is infinite in data row {self.row(wrong[0])}; mend or empty it"
+            )
+
+
+def number(text: str) -> float:
+    """The number that a cell holds; NaN where it holds none.
+
+    >>> number("1e3"), number("12_0"), number("abc")
+    (1000.0, nan, nan)
+    """
+    try:
+        return float(text) if text and "_" not in text else math.nan
+    except ValueError:
+        return math.nan
+
+
+@lru_cache(maxsize=1 << 18)
+def family_of(name: str, default: str = "") -> str:
+    """What a column most probably is, from its name: pyradiomics' names, this project's, a volume, a stage.
+
+    >>> family_of("original_shape_Sphericity"), family_of("Overall.Stage"), family_of("GTV volume (ml)")
+    ('radiomics', 'stage', 'volume')
+    """
+    plain = key(name)
+    for family, rule, text in (
+        ("radiomics", _RADIOMICS, name),
+        ("deep", _DEEP, name),
+        ("volume", _VOLUME, plain),
+        ("stage", _STAGE, plain),
+        ("clinical", _CLINICAL, plain),
+    ):
+        if rule.fullmatch(text):
+            return family
+    return default
+
+
+def kind_of(family: str) -> str:
+    """A family without the modality and region that it was measured on.
+
+    >>> kind_of("radiomics CT"), kind_of("radiomics"), kind_of("deep PT GTV")
+    ('radiomics', 'radiomics', 'deep')
+    """
+    kind = family.partition(" ")[0]
+    return kind if kind in IMAGE_FAMILIES else family
+
+
+def unit_of(name: str, family: str) -> str:
+    """The unit of a column of pyradiomics' name; empty for any other."""
+    from prognosis_dask.radiomics import unit
+
+    try:
+        return unit(name) if family == "radiomics" else ""
+    except ValueError:  # a name in another fashion
+        return ""
+
+
+def tells_the_outcome(name: str) -> bool:
+    """Whether a column's name says that it holds the outcome, which no model may see.
+
+    >>> tells_the_outcome("1-year survival(1-survival;0-dead)"), tells_the_outcome("original_glcm_Contrast")
+    (True, False)
+    """
+    return family_of(name) == "" and _OUTCOME.fullmatch(key(name)) is not None
+
+
+def learn_encoding(column: Column, family: str) -> Encoding | str:
+    """How a column becomes features, learnt from its cells; or a few words that say why it cannot.
+
+    Numbers stay numbers. Words become levels: stages in their clinical order, others one feature each with the most
+    frequent as the reference. A level that a training fold lacks is a constant column there, and pruned.
+
+    Raises
+    ------
+    StatisticsError
+        When most cells are numbers and some are not.
+    """
+    if column.plain is not None:
+        return "is empty" if np.isnan(column.plain).all() else Encoding(column.name, family, column.unit)
+    texts = column.texts()
+    held = [text for text in texts if text]
+    if not held:
+        return "is empty"
+    numbers = sum(not math.isnan(number(text)) for text in held)
+    if 2 * numbers > len(held):
+        column.numbers()
+        return Encoding(column.name, family, column.unit)
+    with_unit = [text for text in held if _WITH_UNIT.fullmatch(text)]
+    if 2 * len(with_unit) > len(held):
+        return f"holds numbers with units or signs, such as {with_unit[0]!r}: write the numbers alone"
+    spelt: dict[str, str] = {}
+    for text in held:
+        spelt.setdefault(level_key(text), text)
+    counts = Counter(level_key(text) for text in held)
+    if family == "stage" and all(_stage_rank(level) for level in counts):
+        ladder = sorted(counts, key=lambda level: _stage_rank(level) or (0.0, ""))
+        return Encoding(column.name, family, levels=tuple(spelt[level] for level in ladder), ordered=True)
+    if len(counts) > MOST_LEVELS:
+        return f"holds {len(counts)} different words"
+    if len(counts) == 1:
+        return "holds one word only"
+    order = sorted(counts, key=lambda level: (-counts[level], level))
+    levels = [spelt[order[0]], *sorted(spelt[level] for level in order[1:])]
+    return Encoding(column.name, family, levels=tuple(levels))
+
+
+def encode(encoding: Encoding, column: Column) -> tuple[FloatArray, list[str]]:
+    """The column's features, shape (cases, features), and the words in it that are none of the known levels.
+
+    Unknown words are missing values, as empty cells are.
+
+    Raises
+    ------
+    StatisticsError
+        When numbers are expected and a cell holds words, or none of the words is known.
+    """
+    if not encoding.levels:
+        values = column.numbers()
+        if encoding.log:
+            _refuse_below_zero(values, column)
+            values = np.log(values)
+        return values[:, None], []
+    place = {level_key(level): i for i, level in enumerate(encoding.levels)}
+    texts = column.texts(encoding.levels)
+    found = np.array([place.get(level_key(text), -1) for text in texts])
+    strange = sorted({text for text, at in zip(texts, found, strict=True) if text and at < 0})
+    if strange and (found < 0).all():
+        raise StatisticsError(
+            f"{column.where}: column {column.name!r} holds {', '.join(strange[:3])}, and none of its known levels: "
+            f"{', '.join(encoding.levels)}"
+        )
+    missing = found < 0
+    if encoding.ordered:
+        return np.where(missing, np.nan, found.astype(float))[:, None], strange
+    ones = (found[:, None] == np.arange(1, len(encoding.levels))).astype(float)
+    return np.where(missing[:, None], np.nan, ones), strange
+
+
+def level_key(text: str) -> str:
+    """What levels are compared by: case and blanks do not count, and 2.0 is 2."""
+    value = number(text)
+    plain = f"{value:.15g}" if math.isfinite(value) else text
+    return " ".join(plain.split()).casefold()
+
+
+def far_code_notes(column: Column) -> list[str]:
+    """A note where a column's greatest or least number is far from the others, and one that stands for "not known".
+
+    >>> far_code_notes(Column("stage", np.array([1.0, 2.0, 9.0, 3.0, 9.0]), "t.csv"))[0][:44]
+    'stage is 9 in 2 rows, far from the others (1'
+    """
+    values = column.numbers()
+    values = values[np.isfinite(values)]
+    if not len(values) or {float(values.max()), float(values.min())}.isdisjoint(_FAR_CODES):
+        return []
+    levels = np.unique(values)
+    if len(levels) < 3:
+        return []
+    low, high = levels[:-1], float(levels[-1])
+    code = high if high in _FAR_CODES and high > 2 * max(low[-1], 0) else None
+    if code is None and float(levels[0]) in _FAR_CODES and levels[1] >= 0:
+        code, low = float(levels[0]), levels[1:]
+    if code is None:
+        return []
+    often = int((values == code).sum())
+    return [
+        f"{column.name} is {code:g} in {count(often, 'row')}, far from the others ({low[0]:g} to {low[-1]:g}): if that "
+        f'means not known, say missing = ["{code:g}"] in [column."{column.name}"].'
+    ]
+
+
+def _refuse_below_zero(values: FloatArray, column: Column) -> None:
+    wrong = np.flatnonzero(values <= 0).tolist()
+    if len(wrong):
+        raise StatisticsError(
+            f"{column.where}: column {column.name!r} is {values[wrong[0]]:g} in data row {column.row(wrong[0])}, "
+            "expected numbers above zero, since its logarithm is taken"
+        )
+
+
+def _stage_rank(text: str) -> tuple[float, str] | None:
+    """Where a stage or a T, N or M category stands; None where it is neither.
+
+    >>> sorted(["IV", "IIIb", "I", "IIIa"], key=lambda text: _stage_rank(text))
+    ['I', 'IIIa', 'IIIb', 'IV']
+    """
+    plain = re.sub(r"[\s._-]+", "", text.casefold())
+    if stage := _STAGE_LEVEL.fullmatch(plain):
+        return float(_ROMAN[stage[1]]), stage[2] + stage[3]
+    if category := _TNM_LEVEL.fullmatch(plain):
+        return (0.5 if category[1] == "is" else float(category[1])), category[2]
+    return None

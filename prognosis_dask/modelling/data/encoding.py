@@ -1,0 +1,264 @@
+"""Which columns become features and how: learnt from the cells, or as a specification or a frozen model says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+
+from prognosis_dask.cohort.clinical import key
+from prognosis_dask.errors import StatisticsError, count
+from prognosis_dask.modelling.data.columns import (
+    IMAGE_FAMILIES,
+    Column,
+    Encoding,
+    encode,
+    family_of,
+    far_code_notes,
+    kind_of,
+    learn_encoding,
+    tells_the_outcome,
+    unit_of,
+)
+from prognosis_dask.modelling.data.endpoint import FloatArray
+from prognosis_dask.modelling.data.outcomes import Outcomes
+from prognosis_dask.modelling.data.sources import Source, matching
+from prognosis_dask.modelling.spec import ColumnRule, ModelSpec
+from prognosis_dask.tables.missing import KnownCells
+from prognosis_dask.tables.row_numbers import no_property
+
+#: Columns by their source's place and their name.
+Columns: TypeAlias = Mapping[tuple[int, str], Column]
+#: A column with one of these words in a cell of its own is follow-up, whatever its name.
+_VITAL = frozenset(
+    [
+        "dead",
+        "died",
+        "deceased",
+        "death",
+        "expired",
+        "alive",
+        "living",
+        "dod",
+        "dead of disease",
+        "ned",
+        "awd",
+        "lost to follow-up",
+    ]
+)
+#: Volumes among pyradiomics' features, taken as the volume where no column is one, the first that is there.
+_VOLUMES = ("original_shape_MeshVolume", "original_shape_VoxelVolume")
+
+
+def needed_families(spec: ModelSpec) -> Container[str]:
+    """The families that the procedures may see: all where one of them may see all."""
+    named = [(*procedure.families, *procedure.forced) for procedure in spec.procedure.values() if procedure.families]
+    everything = not named or len(named) < len(spec.procedure)
+    return _Needed(everything, frozenset(family for families in named for family in families))
+
+
+@dataclass(frozen=True)
+class _Needed:
+    """Families by name; a kind stands for its families of every modality."""
+
+    everything: bool
+    names: frozenset[str]
+
+    def __contains__(self, family: object) -> bool:
+        return self.everything or bool({str(family), kind_of(str(family))} & self.names)
+
+
+def learn_encodings(
+    sources: Sequence[Source],
+    columns: Columns,
+    spec: ModelSpec,
+    outcomes: Outcomes | None,
+    needed: Container[str],
+) -> tuple[list[Encoding], list[str]]:
+    """How every column that may be a feature becomes one, and notes on those that do not.
+
+    Image features of families that are not ``needed`` are no features; others describe the cases in Table 1, and may
+    hold what they like.
+
+    Raises
+    ------
+    StatisticsError
+        When none does, a column holds numbers and words, or stands in two sources, or the specification names one that
+        is not there.
+    """
+    taken = {spec.site, *(outcomes.columns if outcomes else ()), *_excluded(columns, spec)}
+    encodings: list[Encoding] = []
+    left_out: dict[str, list[str]] = {reason: [] for reason in (_OUTCOME_LIKE, _NO_PROPERTY, _UNUSABLE)}
+    notes: list[str] = []
+    for place, source in enumerate(sources):
+        for name in source.features:
+            if name in taken:
+                continue
+            rule = spec.column.get(name, ColumnRule())
+            family = rule.family or source.families.get(name) or family_of(name, source.family or "features")
+            if name not in spec.column and (reason := _not_a_feature(source, name)):
+                left_out[reason[0]].append(reason[1])
+                continue
+            if family not in needed and kind_of(family) in IMAGE_FAMILIES:
+                continue
+            column = replace(columns[place, name], missing=rule.missing) if rule.missing else columns[place, name]
+            made = _encoding(column, family, rule, lenient=family not in needed)
+            if isinstance(made, str):
+                left_out[_UNUSABLE].append(f"{name} ({made})")
+                continue
+            modality, roi = source.measured.get(name, ("", ""))
+            encodings.append(replace(made, modality=modality, roi=roi))
+            if kind_of(family) not in ("radiomics", "deep") and not made.levels:
+                notes += far_code_notes(column)
+    encodings += _copies(columns, spec, encodings)
+    notes += [reason.format(_listed(names)) for reason, names in left_out.items() if names]
+    _expect_names(spec, columns, encodings)
+    if not encodings:
+        raise StatisticsError(f"{sources[0].where} has no column that can be a feature; {' '.join(notes)}")
+    return encodings, notes
+
+
+_OUTCOME_LIKE = "Left out, since they look like an outcome: {}."
+_NO_PROPERTY = "Left out, since they number, name or date the rows: {}; [column.NAME] in the specification keeps one."
+_UNUSABLE = "Left out: {}."
+
+
+def _listed(names: Sequence[str], most: int = 40) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _not_a_feature(source: Source, name: str) -> tuple[str, str] | None:
+    """Why a column that nobody named is no feature of a patient, with its name; None where it may be one."""
+    if tells_the_outcome(name):
+        return _OUTCOME_LIKE, name
+    family = family_of(name)
+    if name in source.families or kind_of(family) in IMAGE_FAMILIES:
+        return None
+    column = source.columns[name]
+    texts = [] if isinstance(column.cells, np.ndarray) else column.cells
+    if column.plain is None and not _VITAL.isdisjoint(text.casefold() for text in set(texts)):
+        return _OUTCOME_LIKE, f"{name} (says who is alive)"
+    why = no_property(name, column.plain, texts, source.patients)
+    if family and not why.startswith("holds dates"):  # age and stage are properties, and a date of surgery is none
+        return None
+    return (_NO_PROPERTY, f"{name} ({why})") if why else None
+
+
+def _excluded(columns: Columns, spec: ModelSpec) -> set[str]:
+    names = dict.fromkeys(name for _, name in columns)
+    return set(matching("the specification", names, spec.exclude, "exclude"))
+
+
+def _encoding(column: Column, family: str, rule: ColumnRule, *, lenient: bool = False) -> Encoding | str:
+    if rule.levels:
+        return Encoding(column.name, family, rule.unit, rule.levels, rule.ordered, missing=rule.missing)
+    try:
+        learnt = learn_encoding(column, family)
+    except StatisticsError as error:
+        if not lenient:
+            raise
+        return f"not used: {error}"
+    if isinstance(learnt, str):
+        return learnt
+    logged = rule.log or (
+        family == "volume" and bool((column.numbers() > 0).any()) and not (column.numbers() <= 0).any()
+    )
+    return replace(
+        learnt,
+        unit=rule.unit or learnt.unit or unit_of(column.name, kind_of(family)),
+        log=logged and not learnt.levels,
+        missing=rule.missing,
+    )
+
+
+def _copies(columns: Columns, spec: ModelSpec, encodings: Sequence[Encoding]) -> list[Encoding]:
+    """The columns that appear a second time under another name: those asked for, and the volume."""
+    by_name = {name: column for (_, name), column in columns.items()}
+    made = []
+    for name, rule in spec.column.items():
+        if rule.copy_of:
+            if rule.copy_of not in by_name:
+                raise StatisticsError(f"column {name!r} is to be a copy of {rule.copy_of!r}, and there is none")
+            copied = _encoding(by_name[rule.copy_of], rule.family or "clinical", rule)
+            if isinstance(copied, str):
+                raise StatisticsError(f"column {name!r} is to be a copy of {rule.copy_of!r}, which {copied}")
+            made.append(replace(copied, name=name))
+    if "volume" not in {encoding.family for encoding in (*encodings, *made)}:
+        source = next((name for name in _VOLUMES if name in by_name), None)
+        if source is not None:
+            volume = _encoding(by_name[source], "volume", ColumnRule(unit="mm^3"))
+            if isinstance(volume, Encoding):
+                made.append(replace(volume, name="volume"))
+    return made
+
+
+def _expect_names(spec: ModelSpec, columns: Columns, encodings: Sequence[Encoding]) -> None:
+    present = {name for _, name in columns}
+    for name, rule in spec.column.items():
+        if not rule.copy_of and name not in present:
+            raise StatisticsError(f"the specification names the column {name!r}, and no table has it")
+    counts = Counter(name for encoding in encodings for name in encoding.features)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        where = sorted({column.where for (_, name), column in columns.items() if name == twice[0]})
+        raise StatisticsError(
+            f"{len(twice)} columns stand in two tables ({', '.join(where)}), {twice[0]!r} first; drop them from one"
+        )
+
+
+def encode_columns(encodings: Sequence[Encoding], columns: Columns) -> tuple[FloatArray, tuple[str, ...], list[str]]:
+    """The features, shape (rows, features), their units as the columns say, and notes on words that are no known level.
+
+    Raises
+    ------
+    StatisticsError
+        When a column is missing or holds what it cannot.
+    """
+    by_name = {name: column for (_, name), column in reversed(list(columns.items()))}
+    by_key: dict[str, Column] = {}
+    if not all(encoding.column in by_name for encoding in encodings):
+        alike = Counter(map(key, by_name))
+        by_key = {key(name): column for name, column in by_name.items() if alike[key(name)] == 1}
+    found = [by_name.get(e.column) or by_key.get(key(e.column)) for e in encodings]
+    absent = [e.column for e, column in zip(encodings, found, strict=True) if column is None]
+    if absent:
+        raise StatisticsError(
+            f"the table lacks {len(absent)} of the {count(len(encodings), 'column')} that the model takes: "
+            f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
+        )
+    parts, units, notes, words = [], list[str](), list[str](), dict[str, KnownCells]()
+    for encoding, column in zip(encodings, found, strict=True):
+        assert column is not None
+        if encoding.missing:
+            column = replace(column, missing=encoding.missing)
+        values, strange = encode(encoding, column)
+        parts.append(values)
+        units += replace(encoding, unit=column.unit or encoding.unit).units if column.unit else encoding.units
+        if strange:
+            notes.append(
+                f"{encoding.column} holds {', '.join(strange[:5])}, which the levels {', '.join(encoding.levels)} do "
+                "not have: taken as missing."
+            )
+        if column.plain is None and encoding.column not in words:
+            words[encoding.column] = column.known(encoding.levels)
+    named = {encoding.column for encoding in encodings if encoding.levels}
+    return np.hstack(parts), tuple(units), [*notes, *_not_known_notes(words, named)]
+
+
+def _not_known_notes(words: Mapping[str, KnownCells], with_levels: Container[str]) -> list[str]:
+    """What was taken as not known, and what as a value though elsewhere it says so, counted."""
+    gone = [f"{name} {_counted(known.emptied)}" for name, known in words.items() if known.emptied]
+    kept = [f"{name} {_counted(known.kept)}" for name, known in words.items() if known.kept and name in with_levels]
+    notes = []
+    if gone:
+        notes.append(f"Taken as not known: {_listed(gone, 12)}; levels in [column.NAME] makes a word a value.")
+    if kept:
+        notes.append(f"Taken as a value: {_listed(kept, 12)}; missing in [column.NAME] makes it not known.")
+    return notes
+
+
+def _counted(words: Mapping[str, int]) -> str:
+    return ", ".join(f"{word!r} in {count(often, 'row')}" for word, often in words.items())

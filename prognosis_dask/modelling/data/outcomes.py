@@ -1,0 +1,168 @@
+"""The endpoint among the columns of tables: time and event, or a class, as somebody has spelt them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prognosis_dask.cohort.clinical import find_column
+from prognosis_dask.cohort.collections import COLLECTIONS
+from prognosis_dask.cohort.endpoints import DAYS, EVENT_CODES, LONGEST_DAYS, event_codes, plain_code, unit_of
+from prognosis_dask.errors import Code, StatisticsError, count
+from prognosis_dask.modelling.data.columns import Column, far_code_notes, level_key, number
+from prognosis_dask.modelling.data.endpoint import BoolArray, Classes, Endpoint, FloatArray, IntArray, Survival
+from prognosis_dask.modelling.spec import EndpointRule
+
+_KNOWN_TIMES = tuple(dict.fromkeys(n for p in COLLECTIONS.values() for n in p.time_columns))
+_TIMES = (*_KNOWN_TIMES, "OS_days", "OS_MONTHS", "duration_col")
+_EVENTS = tuple(
+    dict.fromkeys([*(n for p in COLLECTIONS.values() for n in p.event_columns), "OS_event", "OS_STATUS", "event_col"])
+)
+_EXPECTED = "1 where the event was seen and 0 where the case was censored (or yes, no; dead, alive)"
+_CODES = dict(EVENT_CODES) | dict(COLLECTIONS["sts"].event_codes)
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The endpoint of each row, where it has one.
+
+    Attributes
+    ----------
+    values
+        Survival: times in days and events (1, 0), NaN where unknown. Classes: numbers, NaN where unknown.
+    names
+        The classes' names; () for survival.
+    faults
+        Per row why it has no endpoint, or empty.
+    columns
+        The columns that it was read from.
+    notes
+        What was decided: the unit, what was taken as not known.
+    """
+
+    values: tuple[FloatArray, ...]
+    names: tuple[str, ...]
+    faults: tuple[str, ...]
+    columns: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def endpoint(self, rows: IntArray | BoolArray) -> Endpoint:
+        """The endpoint of rows that have one.
+
+        Raises
+        ------
+        StatisticsError
+            When there is one class only.
+        """
+        if self.names:
+            return Classes(self.values[0][rows].astype(np.int64), self.names)
+        return Survival(self.values[0][rows], self.values[1][rows] == 1)
+
+
+def endpoint_columns(names: Sequence[str], rule: EndpointRule) -> tuple[str, ...]:
+    """The columns that hold the endpoint, as they are spelt among the names; () where they do not have it."""
+    wanted = [(rule.label,)] if rule.label else [(rule.time,), (rule.event,)] if rule.time else [_TIMES, _EVENTS]
+    found = [find_column(names, spellings) for spellings in wanted]
+    return tuple(name for name in found if name) if None not in found else ()
+
+
+def read_outcomes(
+    columns: Mapping[str, Column], names: tuple[str, ...], rule: EndpointRule, whole: Mapping[str, Column] | None = None
+) -> Outcomes:
+    """Read the endpoint from the named columns.
+
+    ``whole``: the same columns with the rows that were not joined too. What codes mean is seen in all of them: where
+    1 is censored and 2 seen, the rows that were joined may hold 1 only.
+
+    Raises
+    ------
+    StatisticsError
+        When a cell cannot be what it should be; names the column, the row, what was seen and what was expected.
+    """
+    if len(names) == 1:
+        return _classes(columns[names[0]], rule)
+    unit, notes = _unit(names[0], rule)
+    time = columns[names[0]].numbers() * DAYS[unit]
+    _refuse_beyond_a_life(time, columns[names[0]], unit)
+    notes += far_code_notes(columns[names[0]])
+    event = _events(columns[names[1]], rule, (whole or columns)[names[1]])
+    unknown = np.isnan(time) | np.isnan(event)
+    faults = np.select([unknown, ~(time > 0)], [Code.NO_ENDPOINT.value, "time-not-positive"], default="")
+    return Outcomes((time, event), (), tuple(faults.tolist()), names, tuple(notes))
+
+
+def _unit(name: str, rule: EndpointRule) -> tuple[str, list[str]]:
+    """The unit of a time column, and what is to be said about it."""
+    said = unit_of(name)
+    if rule.time_unit:
+        differs = [f"{name} was taken in {rule.time_unit}, as the specification says; its heading says {said}."]
+        return rule.time_unit, differs if said and said != rule.time_unit else []
+    if said or find_column([name], _KNOWN_TIMES):
+        return said or "days", []
+    return "days", [f"{name} was taken in days, since nothing says its unit: time_unit in [endpoint] names another."]
+
+
+def _refuse_beyond_a_life(days: FloatArray, column: Column, unit: str) -> None:
+    wrong = np.flatnonzero(days > LONGEST_DAYS).tolist()
+    if wrong:
+        raise StatisticsError(
+            f"{column.where}: column {column.name!r} is {days[wrong[0]] / DAYS[unit]:.15g} {unit} in data row "
+            f"{column.row(wrong[0])}, longer than a life: is it in another unit (time_unit in [endpoint]), a "
+            "date, or a code for not known?"
+        )
+
+
+def _events(column: Column, rule: EndpointRule, whole: Column) -> FloatArray:
+    cells = column.texts(rule.event_codes)
+    said = filter(None, whole.texts(rule.event_codes))
+    try:
+        codes = event_codes(column.name, said, _CODES, rule.event_codes, "endpoint.event_codes")
+    except ValueError as error:
+        if "2" not in map(plain_code, cells):
+            raise StatisticsError(f"{column.where}: {error}") from None
+        codes, why = {"0": 0, "1": 1}, str(error)
+    else:
+        why = "event_codes in [endpoint] says what other codes mean"
+    expected = ", ".join(rule.event_codes) or _EXPECTED
+    for row, text in enumerate(cells):
+        if text and plain_code(text) not in codes:
+            raise StatisticsError(
+                f"{column.where}: column {column.name!r} holds {text!r} in data row {column.row(row)}, expected "
+                f"{expected}; {why}"
+            )
+    return np.array([float(codes[plain_code(text)]) if text else np.nan for text in cells])
+
+
+def _classes(column: Column, rule: EndpointRule) -> Outcomes:
+    known = column.known(rule.classes)
+    texts = known.texts
+    spelt: dict[str, str] = {}
+    for text in texts:
+        if text:
+            spelt.setdefault(level_key(text), text)
+    names = rule.classes or tuple(spelt[found] for found in sorted(spelt, key=_level_order))
+    place = {level_key(name): i for i, name in enumerate(names)}
+    if rule.classes and not set(place) & set(spelt):
+        raise StatisticsError(
+            f"{column.where}: column {column.name!r} holds {', '.join(list(spelt.values())[:5]) or 'nothing'}, and "
+            f"none of the endpoint's classes: {', '.join(names)}"
+        )
+    if len(names) > 12:
+        raise StatisticsError(
+            f"{column.where}: column {column.name!r} holds {len(names)} different values, too many to be classes"
+        )
+    values = np.array([float(place.get(level_key(text), np.nan)) if text else np.nan for text in texts])
+    faults = [
+        "" if text and level_key(text) in place else Code.NO_ENDPOINT.value if not text else "other-class"
+        for text in texts
+    ]
+    gone = ", ".join(f"{word!r} in {count(often, 'row')}" for word, often in known.emptied.items())
+    notes = (f"Of {column.name} {gone} was taken as not known; classes in [endpoint] makes it one.",) if gone else ()
+    return Outcomes((values,), names, tuple(faults), (column.name,), notes)
+
+
+def _level_order(level: str) -> tuple[float, str]:
+    value = number(level)
+    return (value, level) if not np.isnan(value) else (np.inf, level)

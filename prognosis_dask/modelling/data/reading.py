@@ -1,0 +1,307 @@
+"""From tables and runs to the one table that every statistic takes: joined by patient, encoded, with its endpoint."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prognosis_dask.cohort.clinical import match_without_zeros, patient_key
+from prognosis_dask.errors import Code, StatisticsError, count
+from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, Column, Encoding, kind_of
+from prognosis_dask.modelling.data.encoding import Columns, encode_columns, learn_encodings, needed_families
+from prognosis_dask.modelling.data.endpoint import BoolArray, Endpoint, FloatArray, IntArray, Survival
+from prognosis_dask.modelling.data.leakage import expect_no_leaks
+from prognosis_dask.modelling.data.outcomes import Outcomes, endpoint_columns, read_outcomes
+from prognosis_dask.modelling.data.patient_rows import arrange_rows
+from prognosis_dask.modelling.data.sources import Source, dataset_source, read_file
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.spec import ModelSpec, TableFile
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclass(frozen=True)
+class ReadTable:
+    """A table, and what became of what was read.
+
+    Attributes
+    ----------
+    table
+        The rows that can be used. Without an endpoint (``has_endpoint`` is False), every row is censored on day 1.
+    encodings
+        How the columns became features, for reading another table alike.
+    left_out
+        How many rows are not in the table, by reason; a row counts once, under the first reason that holds.
+    notes
+        What a reader should know: columns left out, words without a level, what was taken for the endpoint.
+    has_endpoint
+        Whether the tables hold the endpoint.
+    by_patient
+        Whether a row holds the modalities or regions of a patient side by side.
+    rows_said
+        Of the notes those on what a row is.
+    """
+
+    table: FeatureTable
+    encodings: tuple[Encoding, ...]
+    left_out: Mapping[str, int]
+    notes: tuple[str, ...]
+    has_endpoint: bool
+    by_patient: bool = False
+    rows_said: tuple[str, ...] = ()
+
+
+def find_tables(data: Sequence[Path | str], spec: ModelSpec) -> list[Source]:
+    """Read what a command was given: runs' folders, tables, or the folder that holds the specification's tables.
+
+    Raises
+    ------
+    StatisticsError
+        When there is nothing, or it cannot be read.
+    """
+    from prognosis_dask.storage.features import read_features
+
+    sources: list[Source] = []
+    for path in map(Path, data):
+        if (path / "features.zarr").is_dir() or path.suffix == ".zarr":
+            sources.append(dataset_source(read_features(path), str(path)))
+        elif path.is_dir():
+            if not spec.table:
+                raise StatisticsError(
+                    f"{path} holds no features.zarr, so it is no run's folder, and the specification names no tables "
+                    "in it; give the tables themselves, or --spec FILE with a [[table]] for each"
+                )
+            sources += [read_file(path / rule.path, rule) for rule in spec.table]
+        else:
+            sources.append(read_file(path, _rule_for(path, spec)))
+    if not sources:
+        raise StatisticsError("no table was given; give a run's folder, or CSV or XLSX files")
+    return sources
+
+
+def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known: Sequence[Encoding] = ()) -> ReadTable:
+    """Join the sources by patient and make the table of them.
+
+    Parameters
+    ----------
+    sources
+        From :func:`find_tables` or :func:`modelling.data.sources.dataset_source`. Rows are those of the one
+        whose patients may have several cases, else of the first; patients that are not in all are left out.
+    spec
+        What is particular about columns and endpoint.
+    known
+        A frozen model's encodings: exactly these columns are read, and nothing is learnt. The endpoint may be absent.
+
+    Raises
+    ------
+    StatisticsError
+        When columns or the endpoint are missing or hold what they cannot, a column stands in two sources, no row is
+        left, or a column is the outcome in other words (see :mod:`prognosis_dask.modelling.data.leakage`).
+    """
+    spec = spec or ModelSpec()
+    needed = {encoding.family for encoding in known} or needed_families(spec)
+    sources = [
+        arrange_rows(source, spec.rows, known, endpoint_columns(list(source.columns), spec.endpoint))
+        for source in sources
+    ]
+    rows_said = [note for source in sources for note in source.rows_said]
+    base, rows, left_out, joined = _join(sources)
+    columns = _columns(sources, rows)
+    outcomes, end_notes = _outcomes(sources, columns, spec, required=not known)
+    if known:
+        encodings, notes = list(known), list[str]()
+    else:
+        encodings, notes = learn_encodings(sources, columns, spec, outcomes, needed)
+    X, units, strange = encode_columns(encodings, columns)
+    site = _site(columns, spec)
+    families = tuple(encoding.family for encoding in encodings for _ in encoding.features)
+    table_rows = len(rows[0])
+    failed = [
+        column[at] for source, at in zip(sources, rows, strict=True) for column in _failed(source, needed, families)
+    ]
+    absent = {
+        family: column[at]
+        for source, at in zip(sources, rows, strict=True)
+        for family, column in source.absent.items()
+        if family in needed and family in families
+    }
+    faults = _faults(outcomes, absent, failed, site, X, families, table_rows)
+    keep = np.flatnonzero(np.array(faults, dtype=object) == "")
+    left_out += Counter(fault for fault in faults if fault)
+    if not len(keep):
+        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        few = (
+            "; where patients have other modalities than each other, keep to some (cohort.modalities in a job), or set "
+            'rows = "pooled" (model.rows in a job)'
+        )
+        advice = few if any(without.any() for without in absent.values()) else ""
+        raise StatisticsError(f"{base.where}: no row can be used ({why or 'there is none'}){advice}")
+    at = rows[sources.index(base)][keep]
+    table = FeatureTable(
+        X[keep],
+        tuple(name for encoding in encodings for name in encoding.features),
+        families,
+        units,
+        tuple((base.cases or base.patients)[i] for i in at),
+        tuple(base.patients[i] for i in at),
+        outcomes.endpoint(keep) if outcomes else _no_endpoint(len(keep)),
+        tuple(site[i] for i in keep) if site else (),
+        {name: value for source in sources for name, value in source.origin.items()} | spec.source,
+    )
+    read_notes = [note for source in sources for note in source.notes]
+    said = [*rows_said, *read_notes, *joined, *end_notes, *notes, *strange]
+    if outcomes and not known:
+        unseen = {encoding.column for encoding in encodings if encoding.family not in needed}
+        measured = {name for source in sources for name in source.families}  # on images, by a run
+        expect_no_leaks(encodings, table.X, table.endpoint, unseen | measured | spec.column.keys())
+    by_patient = any(source.absent for source in sources)
+    return ReadTable(
+        table, tuple(encodings), dict(left_out), tuple(said), outcomes is not None, by_patient, tuple(rows_said)
+    )
+
+
+def table_of_dataset(
+    dataset: xr.Dataset, spec: ModelSpec | None = None, where: str = "the feature dataset"
+) -> ReadTable:
+    """The table of a feature dataset alone; see :func:`read_tables`."""
+    return read_tables([dataset_source(dataset, where)], spec)
+
+
+def _rule_for(path: Path, spec: ModelSpec) -> TableFile:
+    """The specification's rule for a table that is given by itself: that of its name, else the only one."""
+    named = [rule for rule in spec.table if Path(rule.path).name == path.name]
+    if named or len(spec.table) == 1:
+        return named[0] if named else spec.table[0]
+    return TableFile(str(path))
+
+
+def _join(sources: Sequence[Source]) -> tuple[Source, list[IntArray], Counter[str], list[str]]:
+    """The source that gives the rows, for each source which of its rows belongs to each of them, and notes."""
+    several = [source for source in sources if source.cases]
+    if len(several) > 1:
+        raise StatisticsError(
+            f"{several[0].where} and {several[1].where} both have several cases per patient; join them by case first"
+        )
+    base = several[0] if several else sources[0]
+    if not base.patients:
+        raise StatisticsError(f"{base.where} has no row")
+    keys = [patient_key(patient) for patient in base.patients]
+    places: list[dict[str, int]] = []
+    notes = []
+    for source in sources:
+        place = {patient_key(patient): i for i, patient in enumerate(source.patients)}
+        other = match_without_zeros(place, set(keys))
+        if other:
+            one, same = next(iter(other.items()))
+            told = count(len(other), "patient")
+            notes.append(
+                f"{told} of {Path(source.where).name} joined though zeros lead elsewhere only: {one} is {same}."
+            )
+        places.append({other.get(name, name): i for name, i in place.items()})
+    left_out = Counter({"no-patient-id": sum(source.without_id for source in sources)})
+    for source in sources:
+        left_out.update(source.left_out)
+    kept: list[int] = []
+    for row, patient in enumerate(keys):
+        absent = next((s.where for s, held in zip(sources, places, strict=True) if patient not in held), None)
+        if absent is None:
+            kept.append(row)
+        else:
+            left_out[f"not in {Path(absent).name}"] += 1
+    if not kept:
+        second = next(source for source in sources if source is not base)
+        raise StatisticsError(
+            f"{base.where} and {second.where} have no patient in common: IDs such as {base.patients[0]!r} and "
+            f"{second.patients[0]!r}; id_format in the specification's [[table]] makes one like the other"
+        )
+    present = set(keys)
+    for place in places:
+        left_out[f"not in {Path(base.where).name}"] += sum(patient not in present for patient in place)
+    rows = [
+        np.array(kept) if source is base else np.array([place[keys[i]] for i in kept])
+        for source, place in zip(sources, places, strict=True)
+    ]
+    return base, rows, +left_out, notes
+
+
+def _columns(sources: Sequence[Source], rows: Sequence[IntArray]) -> Columns:
+    """Every column with the joined rows only, under its source's place and its name."""
+    joined: dict[tuple[int, str], Column] = {}
+    for place, (source, at) in enumerate(zip(sources, rows, strict=True)):
+        if np.array_equal(at, np.arange(len(source.patients))):
+            joined |= {(place, name): column for name, column in source.columns.items()}
+            continue
+        for name, column in source.columns.items():
+            cells = column.cells[at] if isinstance(column.cells, np.ndarray) else [column.cells[i] for i in at]
+            numbers = tuple(column.rows[i] for i in at) if column.rows else tuple((at + 1).tolist())
+            joined[place, name] = replace(column, cells=cells, rows=numbers)
+    return joined
+
+
+def _outcomes(
+    sources: Sequence[Source], columns: Columns, spec: ModelSpec, *, required: bool
+) -> tuple[Outcomes | None, list[str]]:
+    for place, source in enumerate(sources):
+        names = endpoint_columns(list(source.columns), spec.endpoint)
+        if names:
+            joined = {name: columns[place, name] for name in names}
+            found = read_outcomes(joined, names, spec.endpoint, source.columns)
+            return found, [f"The endpoint is {' and '.join(names)} of {Path(source.where).name}.", *found.notes]
+    if not required:
+        return None, []
+    rule = spec.endpoint
+    wanted = " and ".join(filter(None, (rule.time, rule.event, rule.label))) or "time_days and event, or their like"
+    raise StatisticsError(
+        f"no endpoint: {', '.join(source.where for source in sources)} {'has' if len(sources) == 1 else 'have'} no "
+        f"columns {wanted}; name them in the specification's [endpoint]"
+    )
+
+
+def _site(columns: Columns, spec: ModelSpec) -> tuple[str, ...]:
+    if not spec.site:
+        return ()
+    found = next((column for (_, name), column in columns.items() if name == spec.site), None)
+    if found is None:
+        raise StatisticsError(f"the specification's site is the column {spec.site!r}, and no table has it")
+    return tuple(found.texts())
+
+
+def _failed(source: Source, needed: Container[str], families: Sequence[str]) -> list[BoolArray]:
+    return [rows for family, rows in source.failed.items() if family in needed and family in families]
+
+
+def _faults(
+    outcomes: Outcomes | None,
+    absent: Mapping[str, BoolArray],
+    failed: Sequence[BoolArray],
+    site: tuple[str, ...],
+    X: FloatArray,
+    families: tuple[str, ...],
+    n: int,
+) -> list[str]:
+    """Why each joined row cannot be used; empty where it can."""
+    no_endpoint = list(outcomes.faults) if outcomes else [""] * n
+    not_whole = np.any([np.zeros(n, dtype=bool), *failed], axis=0)
+    not_finite = np.where(not_whole, Code.FEATURES_NOT_FINITE.value, "").tolist()
+    without_site = ["no-site" if not name else "" for name in site] or [""] * n
+    missing, no_case = [""] * n, [""] * n
+    for family, without in absent.items():
+        for row in np.flatnonzero(without):
+            no_case[row] = no_case[row] or f"no {family.partition(' ')[2]} case"
+    for family in dict.fromkeys(name for name in families if kind_of(name) in IMAGE_FAMILIES):
+        of_family = np.array([name == family for name in families])
+        if of_family.any():
+            for row in np.flatnonzero(np.isnan(X[:, of_family]).all(axis=1)):
+                missing[row] = missing[row] or f"no-{family}-values"
+    reasons = zip(no_endpoint, no_case, not_finite, without_site, missing, strict=True)
+    return [next(filter(None, of_row), "") for of_row in reasons]
+
+
+def _no_endpoint(n: int) -> Endpoint:
+    return Survival(np.ones(n), np.zeros(n, dtype=bool))

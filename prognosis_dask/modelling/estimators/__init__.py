@@ -1,0 +1,75 @@
+"""The models that a procedure can end in, by name.
+
+A learner takes prepared features (complete, standardised; see :mod:`prognosis_dask.modelling.preparing`) and fits one
+model for each penalty, so that what they share is computed once. Its models are frozen dataclasses of numbers and
+arrays: they are written by :mod:`prognosis_dask.modelling.plain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, FloatArray, Survival
+from prognosis_dask.modelling.estimators.boosting import BoostedTrees, fit_boosted_trees
+from prognosis_dask.modelling.estimators.cox_learner import ProportionalHazards, fit_proportional_hazards
+from prognosis_dask.modelling.estimators.logistic import Logistic, fit_logistic
+from prognosis_dask.modelling.estimators.perceptron import Perceptron, fit_perceptron
+from prognosis_dask.modelling.estimators.prediction import Prediction
+from prognosis_dask.modelling.estimators.weibull import WeibullAFT, fit_weibull
+
+
+class Model(Protocol):
+    """A fitted model."""
+
+    def predict(self, Z: FloatArray) -> Prediction:
+        """Predict cases from their prepared features, shape (cases, features)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Learner:
+    """How a kind of model is fitted.
+
+    Attributes
+    ----------
+    fit
+        Called with ``(Z, endpoint, penalties, mixing, seed)``; a model for each penalty.
+    model
+        The dataclass of its models.
+    endpoints
+        The kinds of endpoint that it models.
+    """
+
+    fit: Callable[[FloatArray, Endpoint, Sequence[float], float, list[int]], Sequence[Model]]
+    model: type
+    endpoints: tuple[type, ...]
+
+
+LEARNERS: Mapping[str, Learner] = MappingProxyType(
+    {
+        "cox": Learner(fit_proportional_hazards, ProportionalHazards, (Survival,)),
+        "weibull-aft": Learner(fit_weibull, WeibullAFT, (Survival,)),
+        "xgboost": Learner(fit_boosted_trees, BoostedTrees, (Survival, Classes)),
+        "logistic": Learner(fit_logistic, Logistic, (Classes,)),
+        "mlp": Learner(fit_perceptron, Perceptron, (Classes,)),
+    }
+)
+
+
+def learner_for(name: str, endpoint: Endpoint) -> Learner:
+    """The learner of that name.
+
+    Raises
+    ------
+    StatisticsError
+        When there is none, or it does not model such endpoints.
+    """
+    fitting = [known for known, learner in LEARNERS.items() if isinstance(endpoint, learner.endpoints)]
+    if name not in fitting:
+        kind = "survival" if isinstance(endpoint, Survival) else "classes"
+        raise StatisticsError(f"learner {name!r} does not model {kind}; those that do: {', '.join(fitting)}")
+    return LEARNERS[name]

@@ -1,0 +1,286 @@
+"""Cox's proportional hazards model with a ridge penalty, and its in-sample curve over the number of features.
+
+The estimates are those of lifelines' ``CoxPHFitter(penalizer=...)``: the same standardisation, penalty, treatment of
+ties and standard errors. Here one evaluation is a few matrix products, which makes refitting in every fold cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import erfc, exp, sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, IntArray, Survival
+from prognosis_dask.modelling.data.table import varying
+from prognosis_dask.modelling.estimators.determined import UndeterminedError, expect_determined
+from prognosis_dask.modelling.estimators.scores import linear_score
+from prognosis_dask.modelling.metrics.concordance import concordance
+
+#: The two-sided 95 % point of the normal distribution.
+_Z95 = 1.959963984540054
+#: Newton's decrement at which the fit ends; one more step would change the log-likelihood by less than this.
+_SETTLED = 1e-10
+#: A penalty below this cannot hold what the data leave open: whether a maximum exists is then checked.
+_HARDLY_PENALISED = 1e-6
+#: Log hazards further apart than this leave the range of exponentials.
+_WIDEST = 600.0
+
+
+@dataclass(frozen=True)
+class CoxModel:
+    """A fitted model, ready for any cases that have its features.
+
+    Attributes
+    ----------
+    features
+        Names of the columns that :meth:`risk_score` takes, in order.
+    mean, scale
+        What the features are standardised with: mean and standard deviation of the cases fitted on.
+    coefficient, standard_error
+        Log hazard ratio per standard deviation.
+    """
+
+    features: tuple[str, ...]
+    mean: FloatArray
+    scale: FloatArray
+    coefficient: FloatArray
+    standard_error: FloatArray
+
+    def risk_score(self, X: FloatArray) -> FloatArray:
+        """Log hazard relative to the mean case: higher is worse. ``X`` has shape (cases, features), unscaled."""
+        return linear_score((X - self.mean) / self.scale, self.coefficient)
+
+    def table(self) -> list[dict[str, str | float]]:
+        """One row per feature: ``feature, coef, se, hazard_ratio, lower_95, upper_95, p``.
+
+        Per standard deviation of the feature; Wald's intervals and test. With a penalty, and after selection on the
+        same cases, these describe the model and are no evidence for a single feature.
+        """
+        return coefficient_rows(self.features, self.coefficient, self.standard_error)
+
+
+def score_likelihood(endpoint: Survival) -> Callable[[FloatArray], float]:
+    """From scores (log hazards) of the cases, shape (cases,), to their log partial likelihood; Efron's ties.
+
+    Zero where no case has the event; minus infinity where the scores lie too far apart to be computed with.
+    """
+    if not endpoint.event.any():
+        return lambda score: 0.0
+    order = np.argsort(endpoint.time_days, kind="stable")
+    nothing = np.zeros((len(order), 0))
+    likelihood = PartialLikelihood(nothing, endpoint.time_days[order], endpoint.event[order], 0.0)
+    return lambda score: likelihood.of_score(score[order])
+
+
+def coefficient_rows(
+    features: Sequence[str], coefficient: FloatArray, standard_error: FloatArray
+) -> list[dict[str, str | float]]:
+    """``feature, coef, se, hazard_ratio, lower_95, upper_95, p`` of each feature, by Wald's normal approximation."""
+    return [
+        {
+            "feature": name,
+            "coef": coef,
+            "se": se,
+            "hazard_ratio": exp(min(coef, _WIDEST)),
+            "lower_95": exp(min(coef - _Z95 * se, _WIDEST)),
+            "upper_95": exp(min(coef + _Z95 * se, _WIDEST)),  # finite where the data say nothing
+            "p": erfc(abs(coef) / se / sqrt(2.0)) if se > 0 else float("nan"),
+        }
+        for name, coef, se in zip(features, coefficient.tolist(), standard_error.tolist(), strict=True)
+    ]
+
+
+def fit_cox(
+    X: FloatArray, time: FloatArray, event: BoolArray, features: Sequence[str], *, penalizer: float = 0.01
+) -> CoxModel:
+    """Fit by maximum penalised partial likelihood (Efron's treatment of ties).
+
+    Maximises ``log partial likelihood - n * penalizer / 2 * |coefficient|²`` over standardised features.
+
+    Parameters
+    ----------
+    X
+        Features, shape (cases, features), unscaled.
+    time, event
+        Shape (cases,); times are positive.
+    features
+        The columns' names.
+    penalizer
+        Zero gives the plain Cox model.
+
+    Raises
+    ------
+    StatisticsError
+        When there is no event, a time is not positive, a column is constant; and, without a penalty, when columns are
+        collinear or order the events perfectly, so that no maximum exists.
+    """
+    _check(X, time, event, features)
+    mean, scale = X.mean(axis=0), X.std(axis=0, ddof=1)
+    order = np.argsort(time, kind="stable")
+    likelihood = PartialLikelihood((X[order] - mean) / scale, time[order], event[order], penalizer)
+    try:
+        coefficient, information = maximise(likelihood)
+        if penalizer < _HARDLY_PENALISED:
+            expect_determined(information, likelihood.Z, coefficient)
+    except UndeterminedError as error:
+        told = error.told([features[column] for column in error.columns])
+        raise StatisticsError(f"{_shape(X, event)}: {told}; raise model.penalizer") from error
+    standard_error = np.sqrt(np.diag(np.linalg.inv(information)))
+    return CoxModel(tuple(features), mean, scale, coefficient, standard_error)
+
+
+def cox_curve(
+    X: FloatArray, time: FloatArray, event: BoolArray, ks: Iterable[int], *, penalizer: float = 0.01
+) -> list[float]:
+    """In-sample concordance of the model on the first k columns, for each k: what the reference study reports.
+
+    In-sample figures flatter: they rise with k even on noise. See :mod:`prognosis_dask.modelling.validation.nested`.
+
+    Parameters
+    ----------
+    X
+        Features, best first, shape (cases, features).
+
+    Raises
+    ------
+    StatisticsError
+        As :func:`fit_cox`.
+    """
+    curve = []
+    for k in ks:
+        model = fit_cox(X[:, :k], time, event, [str(i) for i in range(k)], penalizer=penalizer)
+        curve.append(concordance(time, event, model.risk_score(X[:, :k])).c_index)
+    return curve
+
+
+def _check(X: FloatArray, time: FloatArray, event: BoolArray, features: Sequence[str]) -> None:
+    if not event.any():
+        raise StatisticsError(f"{_shape(X, event)}: without events there is nothing to model")
+    if not (time > 0).all():
+        raise StatisticsError(f"{_shape(X, event)}: {int((~(time > 0)).sum())} times are not positive; leave them out")
+    constant = sorted(set(range(X.shape[1])) - set(varying(X).tolist()))
+    if constant:
+        raise StatisticsError(f"{_shape(X, event)}: constant columns {[features[i] for i in constant]}; leave them out")
+
+
+def _shape(X: FloatArray, event: BoolArray) -> str:
+    return f"Cox model of {X.shape[1]} features on {len(event)} cases with {int(event.sum())} events"
+
+
+class _Hazards(NamedTuple):
+    """Relative hazards of the rows, their sums over the events' risk sets, and what is expected of each row."""
+
+    hazard: FloatArray
+    total: FloatArray
+    expected: FloatArray
+
+
+class PartialLikelihood:
+    """Efron's log partial likelihood with ridge penalty ``rows * penalizer / 2 * |b|²``; rows are sorted by time.
+
+    For the l-th of the m events of one time (l = 0..m-1), the risk set's sum counts the m tied events with weight
+    1 - l/m (Efron, JASA 72, 1977).
+    """
+
+    def __init__(self, Z: FloatArray, time: FloatArray, event: BoolArray, penalizer: float) -> None:
+        self.Z, self.deaths, self.penalty = Z, np.flatnonzero(event), penalizer * len(Z)
+        death_times = time[self.deaths]
+        self.start = np.searchsorted(time, death_times)
+        _, first, self.group, size = np.unique(death_times, return_index=True, return_inverse=True, return_counts=True)
+        self.first = first
+        self.share = (np.arange(len(self.deaths)) - first[self.group]) / size[self.group]
+
+    def value(self, coefficient: FloatArray) -> float:
+        """The penalised log partial likelihood; minus infinity where it cannot be computed."""
+        return self.of_score(self.Z @ coefficient) - 0.5 * self.penalty * float(coefficient @ coefficient)
+
+    def of_score(self, score: FloatArray) -> float:
+        """The log partial likelihood of log hazards, shape (rows,); minus infinity where it cannot be computed."""
+        shift = float(score.max())
+        if not np.ptp(score) <= _WIDEST:
+            return -np.inf
+        total = self._risk_sum(np.exp(score - shift))
+        return float((score[self.deaths] - shift).sum() - np.log(total).sum())
+
+    def derivatives(self, coefficient: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Gradient, and information (the negative Hessian)."""
+        gradient, at = self.gradient(coefficient)
+        return gradient, self.information(at, self.Z)
+
+    def gradient(self, coefficient: FloatArray) -> tuple[FloatArray, _Hazards]:
+        """Gradient of all columns, and the relative hazards that it was taken at."""
+        eta = self.Z @ coefficient
+        hazard = np.exp(eta - eta.max())
+        total = self._risk_sum(hazard)
+        at = _Hazards(hazard, total, hazard * self._entered(total))
+        left = -at.expected
+        left[self.deaths] += 1.0
+        return self.Z.T @ left - self.penalty * coefficient, at
+
+    def information(self, at: _Hazards, Z: FloatArray) -> FloatArray:
+        """Of some columns, shape (columns, columns): nothing is held that is features x features for all of them."""
+        average = self._risk_sum(at.hazard[:, None] * Z) / at.total[:, None]
+        information: FloatArray = Z.T @ (at.expected[:, None] * Z) - average.T @ average
+        information.flat[:: len(information) + 1] += self.penalty
+        return information
+
+    def _entered(self, total: FloatArray) -> FloatArray:
+        """How often each row enters the sums: at all events up to its time, an event less its share among its ties."""
+        entered = np.cumsum(np.bincount(self.start, 1.0 / total, minlength=len(self.Z)))
+        entered[self.deaths] -= np.bincount(self.group, self.share / total)[self.group]
+        return np.asarray(entered)
+
+    def score(self, columns: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Of each column alone, at a coefficient of zero: the derivative and the information."""
+        Z = self.Z[:, columns]
+        total = self._risk_sum(np.ones(len(Z)))[:, None]
+        average = self._risk_sum(Z) / total
+        information = (self._risk_sum(Z**2) / total - average**2).sum(axis=0)
+        return Z[self.deaths].sum(axis=0) - average.sum(axis=0), information
+
+    def _risk_sum(self, values: FloatArray) -> FloatArray:
+        """Sum of ``values`` over the risk set of each event."""
+        at_risk = np.cumsum(values[::-1], axis=0)[::-1][self.start]
+        tied = np.add.reduceat(values[self.deaths], self.first, axis=0)[self.group]
+        return np.asarray(at_risk - (self.share * tied.T).T)
+
+
+def maximise(likelihood: PartialLikelihood, start: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
+    """Newton's method with halved steps; the function is concave, so it cannot end anywhere else.
+
+    Returns
+    -------
+    coefficient, information
+        Where the maximum is, and the negative Hessian there.
+
+    Raises
+    ------
+    StatisticsError
+        When there is no maximum; an UndeterminedError where it is known why.
+    """
+    coefficient = np.zeros(likelihood.Z.shape[1]) if start is None else start
+    value = likelihood.value(coefficient)
+    for _ in range(50):
+        gradient, information = likelihood.derivatives(coefficient)
+        try:
+            step = np.linalg.solve(information, gradient)
+        except np.linalg.LinAlgError:
+            break
+        length = 1.0
+        while length > 1e-6 and likelihood.value(coefficient + length * step) < value:
+            length /= 2
+        coefficient = coefficient + length * step
+        value = likelihood.value(coefficient)
+        if value == -np.inf:
+            break
+        if float(gradient @ step) < _SETTLED:
+            return coefficient, information
+    expect_determined(information, likelihood.Z, coefficient)
+    raise StatisticsError(
+        f"Cox model of {len(coefficient)} features on {len(likelihood.deaths)} events did not converge in 50 steps; "
+        "raise model.penalizer"
+    )

@@ -1,0 +1,102 @@
+"""Logistic regression with an elastic-net penalty; classes weigh the same."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, FloatArray
+from prognosis_dask.modelling.estimators.determined import expect_determined, needs_check
+from prognosis_dask.modelling.estimators.prediction import (
+    Prediction,
+    balanced_weights,
+    class_prediction,
+    prevalence,
+)
+from prognosis_dask.modelling.estimators.scores import linear_score
+
+
+@dataclass(frozen=True, eq=False)
+class Logistic:
+    """Linear scores of the classes, softmax of which are the balanced probabilities.
+
+    Attributes
+    ----------
+    coefficient
+        Per standard deviation, shape (classes, features). Of two classes, the first is the reference (zeros).
+    intercept
+        Shape (classes,).
+    share
+        The classes' prevalence among the training cases.
+    """
+
+    coefficient: FloatArray
+    intercept: FloatArray
+    share: FloatArray
+
+    def predict(self, Z: FloatArray) -> Prediction:
+        """Predict cases from prepared features, shape (cases, features)."""
+        return class_prediction(linear_score(Z, self.coefficient.T) + self.intercept, self.share)
+
+
+def fit_logistic(
+    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], mixing: float, seed: list[int]
+) -> list[Logistic]:
+    """Fit one model per penalty.
+
+    Minimises the log loss, all classes weighing the same, plus
+    ``cases * penalty * ((1 - mixing) / 2 * |b|² + mixing * sum |b|)``; the intercepts are free.
+
+    Raises
+    ------
+    StatisticsError
+        When a class has no case, or the penalty is not positive (separable classes have no maximum without one).
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    assert isinstance(endpoint, Classes)
+    share, weights = prevalence(endpoint), balanced_weights(endpoint)
+    if min(penalties) <= 0:
+        raise StatisticsError(f"penalty is {min(penalties):g}: learner 'logistic' needs one above zero")
+    if not Z.shape[1]:
+        return [Logistic(np.zeros((len(share), 0)), np.zeros(len(share)), share) for _ in penalties]
+    models: dict[float, Logistic] = {}
+    settings = {"solver": "lbfgs"} if mixing == 0 else {"penalty": "elasticnet", "solver": "saga", "l1_ratio": mixing}
+    machine = LogisticRegression(tol=1e-6, max_iter=5000, warm_start=True, random_state=0, **settings)
+    for penalty in sorted(set(penalties), reverse=True):
+        machine.C = 1.0 / (len(Z) * penalty)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # "penalty" is named otherwise from scikit-learn 1.8 on
+            warnings.simplefilter("error", ConvergenceWarning)
+            try:
+                machine.fit(Z, endpoint.label, sample_weight=weights)
+            except ConvergenceWarning as warning:
+                raise StatisticsError(
+                    f"logistic model of {Z.shape[1]} features on {len(Z)} cases with penalty {penalty:g} did not "
+                    "converge; raise the penalty"
+                ) from warning
+        if needs_check(penalty * len(Z)):
+            _expect_determined(Z, machine, weights, penalty * len(Z))
+        coefficient, intercept = machine.coef_.copy(), machine.intercept_.copy()
+        if len(share) == 2:
+            coefficient, intercept = np.vstack([0 * coefficient, coefficient]), np.append(0.0, intercept)
+        models[penalty] = Logistic(coefficient, intercept, share)
+    return [models[penalty] for penalty in penalties]
+
+
+def _expect_determined(Z: FloatArray, machine: Any, weights: FloatArray, penalty: float) -> None:
+    """Refuse coefficients that the cases leave open, class by class against the rest."""
+    probability = machine.predict_proba(Z)
+    shares = probability.T[1:] if probability.shape[1] == 2 else probability.T
+    for share, coefficient in zip(shares, machine.coef_, strict=True):
+        counts = weights * share * (1 - share)
+        apart = Z - counts @ Z / max(float(counts.sum()), 1e-300)  # the intercept is free to follow
+        information = apart.T @ (counts[:, None] * apart)
+        information.flat[:: len(information) + 1] += penalty
+        expect_determined(information, Z, coefficient, separated="the columns tell the classes apart perfectly")

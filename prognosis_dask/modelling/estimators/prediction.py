@@ -1,0 +1,72 @@
+"""What a model says of cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import Classes, FloatArray
+from prognosis_dask.modelling.estimators.scores import row_sums
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says of cases.
+
+    Attributes
+    ----------
+    risk_score
+        Survival: shape (cases,), higher is worse. Two classes: the positive one's log odds. Else None.
+    survival
+        Survival: times in days, shape (t,), to the probability of surviving them, shape (cases, t). Else None.
+    probability
+        Classes: shape (cases, classes); at the training cases' prevalence. Else None.
+    """
+
+    risk_score: FloatArray | None = None
+    survival: Callable[[FloatArray], FloatArray] | None = None
+    probability: FloatArray | None = None
+
+
+def prevalence(endpoint: Classes) -> FloatArray:
+    """The share of each class.
+
+    Raises
+    ------
+    StatisticsError
+        When a class has no case.
+    """
+    counts = np.bincount(endpoint.label, minlength=len(endpoint.names))
+    absent = [name for name, count in zip(endpoint.names, counts, strict=True) if not count]
+    if absent:
+        raise StatisticsError(f"none of {len(endpoint)} training cases is of class {', '.join(absent)}")
+    return np.asarray(counts / counts.sum())
+
+
+def balanced_weights(endpoint: Classes) -> FloatArray:
+    """A weight per case with which all classes count the same; their mean is one."""
+    share = prevalence(endpoint)
+    return np.asarray(1.0 / (len(share) * share[endpoint.label]))
+
+
+def class_prediction(balanced: FloatArray, share: FloatArray) -> Prediction:
+    """From log probabilities learnt with balanced classes to those at the training cases' prevalence.
+
+    Bayes' rule: odds are multiplied by the classes' shares (King & Zeng, Political Analysis 9, 2001). So probabilities
+    stay calibrated where the classes were balanced for learning.
+
+    Parameters
+    ----------
+    balanced
+        Log probabilities up to a constant per case, shape (cases, classes).
+    share
+        The classes' prevalence, shape (classes,).
+    """
+    score = balanced + np.log(share)
+    score = score - score.max(axis=1, keepdims=True)
+    relative = np.exp(score)
+    probability = relative / row_sums(relative)[:, None]
+    return Prediction(score[:, 1] - score[:, 0] if len(share) == 2 else None, None, probability)

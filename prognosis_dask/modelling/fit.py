@@ -1,0 +1,252 @@
+"""From tables to the folder ``models/``: procedures compared on the same folds, the final one fitted and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prognosis_dask.config.job import ModelSection
+from prognosis_dask.errors import StatisticsError, count
+from prognosis_dask.modelling.data.columns import Encoding, kind_of
+from prognosis_dask.modelling.data.endpoint import Classes, Survival, several_cases
+from prognosis_dask.modelling.data.reading import ReadTable, read_tables
+from prognosis_dask.modelling.data.sources import Source, dataset_source
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.data.table_one import table1_rows
+from prognosis_dask.modelling.final_tables import coefficient_tables, correlation_rows, curve_rows, over_patients
+from prognosis_dask.modelling.folder import describe_table, headline, write_json, write_tables
+from prognosis_dask.modelling.metrics import intervals
+from prognosis_dask.modelling.procedure import Fitted, Procedure, visible
+from prognosis_dask.modelling.saved import count_cases, describe, freeze
+from prognosis_dask.modelling.spec import ModelSpec, job_spec, label_notes
+from prognosis_dask.modelling.validation import halves
+from prognosis_dask.modelling.validation.comparing import (
+    compare,
+    counts_training,
+    expect_sound,
+    horizons_of,
+    procedures_of,
+)
+from prognosis_dask.modelling.validation.nested import Extend, Map
+from prognosis_dask.modelling.validation.splitting import expect_folds_can_learn
+from prognosis_dask.storage.publish import publish_folder, staging
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+#: What tuning goes by, in words.
+TUNED_BY = {
+    "likelihood": "the partial likelihood",
+    "brier": "the integrated Brier score",
+    "concordance": "the concordance",
+}
+#: Fewer events per feature of the final model are noted.
+_EVENTS_PER_VARIABLE = 10
+
+
+def fit_models(
+    read: ReadTable, spec: ModelSpec, folder: Path, map: Map = map, *, extend: Extend | None = None
+) -> dict[str, Any]:
+    """Compare procedures by nested cross-validation, fit and freeze the final one, and write its folder.
+
+    The folder is replaced as a whole, and only when everything is there.
+    :mod:`modelling.validation.evaluate` says how the tables of held-out predictions are made (folds, predictions,
+    measures, differences, selection, calibration, net_benefit, and auc_t, kaplan_meier, added, or confusion, roc). In
+    addition:
+
+    =======================  =====================================================================================
+    model.json, arrays.npz   the frozen final model, see :mod:`prognosis_dask.modelling.saved`
+    procedures.json          what was compared
+    coefficients.csv         of the final model where it is linear; ph.csv: its proportional hazards
+    curve.csv                in-sample curve of a ranking (the final procedure's, or the first that has one), beside
+                             that of random features
+    correlation.csv          of the final model's features with volume and stage
+    table1.csv               the cases
+    summary.json             counts, headline figures and notes; what this function returns
+    =======================  =====================================================================================
+
+    Parameters
+    ----------
+    read
+        See :func:`prognosis_dask.modelling.data.reading.read_tables`.
+    spec
+        What is compared and how.
+    folder
+        The models' folder.
+    map
+        Runs folds, procedures and draws; called like the built-in one.
+    extend
+        See :func:`prognosis_dask.modelling.validation.nested.validate`; for the final model it learns from all cases.
+
+    Raises
+    ------
+    StatisticsError
+        When the cases cannot carry a procedure; the folder is as it was.
+    """
+    if extend is None:  # features that are not there are told before patients that are too few for want of them
+        expect_sound(read, spec)
+    expect_folds_can_learn(read.table, spec.validation.folds)  # what extends the table may take hours
+    with staging(folder) as work:
+        staged = work / folder.name
+        staged.mkdir()
+        whole = read.table
+        if extend is not None:
+            (whole,) = extend(whole, [np.arange(len(whole.case_ids))])
+        summary = describe_table(read) | _fit_and_write(read, whole, spec, staged, map, extend)
+        write_json(staged / "summary.json", summary)
+        publish_folder(staged, folder)
+    return summary
+
+
+def fit_dataset(dataset: xr.Dataset, section: ModelSection, folder: Path, map: Map = map) -> dict[str, Any]:
+    """What a run ends in: :func:`fit_source` of its feature dataset, as the job's ``[model]`` says."""
+    volumes = np.asarray(dataset["volume_ml"].values, dtype=float) if "volume_ml" in dataset else np.zeros(0)
+    has_volume = bool(np.isfinite(volumes).any()) and np.nanmin(volumes) < np.nanmax(volumes)
+    return fit_source(dataset_source(dataset, "the run"), job_spec(section, has_volume=has_volume), folder, map)
+
+
+def fit_source(
+    source: Source, spec: ModelSpec, folder: Path, map: Map = map, *, extend: Extend | None = None
+) -> dict[str, Any]:
+    """:func:`fit_models` of one source.
+
+    Where the cases cannot carry a model only summary.json is written, and ``not_fitted`` in it says why.
+    """
+    summary: dict[str, Any] = {}
+    try:
+        read = read_tables([source], spec)
+        summary = describe_table(read)
+        return fit_models(read, spec, folder, map, extend=extend)
+    except StatisticsError as error:
+        summary["not_fitted"] = str(error)
+    with staging(folder) as work:
+        staged = work / folder.name
+        staged.mkdir()
+        write_json(staged / "summary.json", summary)
+        publish_folder(staged, folder)
+    return summary
+
+
+def _fit_and_write(
+    read: ReadTable, whole: FeatureTable, spec: ModelSpec, folder: Path, map: Map, extend: Extend | None
+) -> dict[str, Any]:
+    procedures = procedures_of(read, spec)
+    final = spec.final or list(procedures)[-1]
+    tables, fitted = compare(read, spec, map, extend=extend, whole=whole)
+    table = own_source(whole, procedures[final])
+    trained = counts_training(spec, extend)
+    validated = asdict(spec.validation) | {"horizons_days": list(horizons_of(read.table, spec))}
+    validated["halves"] = spec.validation.halves if trained else 0
+    summary: dict[str, Any] = {"title": spec.title} if spec.title else {}
+    summary |= {"procedure": final, "validation": validated}
+    summary |= headline(tables, final, isinstance(table.endpoint, Classes))
+    summary["interval"] = halves.INTERVAL if trained else intervals.INTERVAL
+    tables = {**tables, "table1": table1_rows(read.table, read.encodings)}
+    if final in fitted:
+        model = over_patients(replace(fitted[final], source=dict(table.source)), table)
+        tables |= coefficient_tables(model, table) | {"correlation": correlation_rows(model, table)}
+        ranking = next((name for name in (final, *procedures) if procedures[name].selector), None)
+        if ranking is not None:
+            tables["curve"] = curve_rows(procedures[ranking], whole, spec.validation.seed, map)
+            summary["curve"] = ranking
+        freeze(describe(model, table, read.encodings, horizons_of(table, spec)), folder)
+        summary["spread"] = _spread(model, table, horizons_of(table, spec))
+        summary |= {"k_final": len(model.chosen), "features": sorted(_families(model, table))}
+        summary["rows_said"] = list(read.rows_said)
+        summary["label"] = label_notes(read.table, procedures, spec.validation)
+        summary["notes"] = [
+            *read.notes,
+            *summary["label"],
+            *_notes(table, procedures[final], model, read.encodings, trained=trained),
+            *_bounded_note(procedures[final], [r["case_id"] for r in tables["bounded"] if r["procedure"] == final]),
+        ]
+    write_tables(folder, tables)
+    write_json(folder / "procedures.json", {name: asdict(procedure) for name, procedure in procedures.items()})
+    return summary
+
+
+def own_source(table: FeatureTable, procedure: Procedure) -> FeatureTable:
+    """The table with the source of the families only that the procedure sees: what its model depends on."""
+    kinds = {kind_of(family) for family in visible(procedure, table).families}
+    return replace(table, source={k: v for k, v in table.source.items() if k.partition(".")[0] in kinds})
+
+
+def _families(model: Fitted, table: FeatureTable) -> set[str]:
+    family = dict(zip(table.features, table.families, strict=True))
+    return {family[name] for name in model.chosen}
+
+
+def _spread(model: Fitted, table: FeatureTable, horizons: Sequence[float]) -> list[dict[str, Any]]:
+    """The 5th and 95th percentile of what the final model predicts of its own cases, by horizon or class."""
+    prediction = model.predict(table)
+    names: list[dict[str, Any]]
+    if prediction.survival is not None:
+        names, values = [{"horizon_days": days} for days in horizons], prediction.survival(np.array(horizons))
+    elif prediction.probability is not None:
+        shown = slice(1, None) if len(model.classes) == 2 else slice(None)
+        names, values = [{"class": name} for name in model.classes[shown]], prediction.probability[:, shown]
+    else:
+        return []
+    lower, upper = np.percentile(values, [5, 95], axis=0)
+    return [
+        {**name, "lower": low, "upper": high}
+        for name, low, high in zip(names, lower.tolist(), upper.tolist(), strict=True)
+    ]
+
+
+def _bounded_note(procedure: Procedure, cases: Sequence[str]) -> list[str]:
+    if not cases:
+        return []
+    return [
+        f"Held out, {count(len(cases), 'case')} lay so far out of the training cases that features were bounded at "
+        f"{procedure.bound_margin:g} SD beyond their range: {', '.join(cases[:5])}"
+        f"{', ...' if len(cases) > 5 else ''} (bounded.csv). Look at these images."
+    ]
+
+
+def _notes(
+    table: FeatureTable, procedure: Procedure, model: Fitted, encodings: Sequence[Encoding], *, trained: bool
+) -> Iterable[str]:
+    tuned = {key: value for key, value in model.tuned.items() if procedure.selector or key != "n_features"}
+    told = ", ".join(f"{key} {value:g}" for key, value in tuned.items())
+    strongest = len(procedure.penalty) > 1 and model.tuned["penalty"] == max(procedure.penalty)
+    by = TUNED_BY[procedure.tune_by] if isinstance(table.endpoint, Survival) else "the log loss"
+    yield (
+        f"What the final procedure leaves open was tuned by {by} in {procedure.inner_folds}-fold cross-validation "
+        f"within the cases that each model was fitted on; on all cases: {told}"
+        f"{', the strongest penalty that was tried' if strongest else ''}."
+    )
+    yield (
+        "The intervals of measures and differences come from repeating the whole validation on random halves of the "
+        "patients: they count that other patients would have trained the models. Those of curves draw the tested "
+        "patients alone."
+        if trained
+        else "The intervals are those of held-out figures when patients are drawn anew: they show the uncertainty of "
+        "so many test patients, not that of the training."
+    )
+    yield "In-sample figures are those of the cases that the models were selected and fitted on: they flatter."
+    if isinstance(table.endpoint, Survival):
+        events = count_cases(table)["n_events"]
+        ratio = events / len(model.chosen)
+        if ratio < _EVENTS_PER_VARIABLE:
+            yield (
+                f"{count(events, 'event')} for {count(len(model.chosen), 'feature')} in the final model, "
+                f"{ratio:.1f} each; {_EVENTS_PER_VARIABLE} are a common least, and below that the penalty carries the "
+                "model."
+            )
+    if several_cases(table.patient_ids):
+        tested = "risk groups, added value, coefficients, the check of proportional hazards and "
+        yield (
+            "Some patients have several cases. All cases of a patient are in one fold and are drawn together for the "
+            f"intervals; {tested if isinstance(table.endpoint, Survival) else ''}correlations have variances over "
+            "patients."
+        )
+    missing = int(np.isnan(visible(procedure, table).X).any(axis=1).sum())
+    if missing:
+        yield f"{count(missing, 'case')} with missing values: the training median takes their place in each fold."
+    if any(encoding.levels and not encoding.ordered for encoding in encodings):
+        yield "Of each column of words the first level is the reference; a level that training cases lack is left out."

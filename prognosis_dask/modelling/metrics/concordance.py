@@ -1,0 +1,176 @@
+"""Concordance of a risk with the order of events: Harrell's C and Uno's, with the pairs that they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, IntArray
+
+#: Cases whose pairs are held in memory at a time.
+_BLOCK = 256
+#: Weights add up to less: sums of as many whole numbers, doubled, are exact in single precision.
+_EXACT = 2.0**22
+
+
+@dataclass(frozen=True)
+class Concordance:
+    """How often the higher risk met the earlier event.
+
+    Attributes
+    ----------
+    comparable
+        Pairs in which one is known to have had the event before the other.
+    concordant, tied
+        Of these, the pairs whose risks are in that order, and those whose risks are equal (they count half).
+    """
+
+    comparable: int
+    concordant: int
+    tied: int
+
+    @property
+    def c_index(self) -> float:
+        """0.5 for a useless risk, 1 for a perfect one; NaN where no pair is comparable."""
+        return (self.concordant + 0.5 * self.tied) / self.comparable if self.comparable else float("nan")
+
+
+def concordance(time: FloatArray, event: BoolArray, risk: FloatArray) -> Concordance:
+    """Harrell's C (JAMA 247, 1982) of a risk: higher is worse, 1 is best.
+
+    Two events at the same time are not comparable; one censored at the time of an event outlived it (as in lifelines).
+
+    Parameters
+    ----------
+    time, event, risk
+        Shape (cases,) each.
+    """
+    order = np.lexsort((risk, ~event, time))  # of equal times events come first, by rising risk
+    time, event, risk = time[order], event[order], risk[order]
+    _, rank = np.unique(risk, return_inverse=True)
+    rows = np.flatnonzero(event)
+    comparable = int((len(time) - _whom_next(time, event)).sum())
+    concordant, tied = _pairs_after(rank.astype(np.int64), event)
+    _, alike = np.unique(np.column_stack([time[rows], rank[rows]]), axis=0, return_counts=True)
+    tied -= int((alike * (alike - 1) // 2).sum())  # two events at one time
+    return Concordance(comparable, concordant, tied)
+
+
+def _whom_next(time: FloatArray, event: BoolArray) -> IntArray:
+    """Of each event, in rows by time and events before censored ones: the first row that it is known to precede."""
+    at = time[event]
+    later = np.searchsorted(at, at, side="right") + np.searchsorted(time[~event], at, side="left")
+    return np.asarray(later, dtype=np.int64)
+
+
+def _pairs_after(rank: IntArray, counts: BoolArray) -> tuple[int, int]:
+    """Pairs of a row that counts and one after it whose rank is lower, and whose rank is the same.
+
+    By halves of ever larger blocks, as a merge sort meets each pair once: some log2(rows) sorts of half the rows.
+    """
+    lower = equal = 0
+    place, span, half = np.arange(len(rank)), int(rank.max(initial=0)) + 1, 1
+    while half < len(rank):
+        key, left = place // (2 * half) * span + rank, place // half % 2 == 0
+        after = np.sort(key[~left])
+        before = key[left & counts]
+        below = np.searchsorted(after, before, side="left")
+        lower += int((below - np.searchsorted(after, before - before % span, side="left")).sum())
+        equal += int((np.searchsorted(after, before, side="right") - below).sum())
+        half *= 2
+    return lower, equal
+
+
+def uno_c(time: FloatArray, event: BoolArray, risk: FloatArray, uncensored: FloatArray, tau: float = np.inf) -> float:
+    """Uno's C (Stat Med 30, 2011): each pair counts by the inverse square of the chance to have been seen.
+
+    So the value does not depend on how the cases were censored, as Harrell's does.
+
+    Parameters
+    ----------
+    time, event, risk
+        Shape (cases,) each.
+    uncensored
+        Probability of being uncensored at each case's time, shape (cases,): see
+        :func:`prognosis_dask.modelling.metrics.brier.Censoring`.
+    tau
+        Events from this time on do not count: beyond it hardly anybody is followed.
+
+    Raises
+    ------
+    StatisticsError
+        When no pair is comparable.
+    """
+    value = float(
+        concordance_drawn(time, event, risk, np.ones((1, len(time))), uno_weight(event, uncensored, time < tau))[0]
+    )
+    if np.isnan(value):
+        raise StatisticsError(f"Uno's C: no pair among {len(time)} cases with {int(event.sum())} events is comparable")
+    return value
+
+
+def uno_weight(event: BoolArray, uncensored: FloatArray, before_tau: BoolArray) -> FloatArray:
+    """What the pairs of each earlier case count in Uno's C; 0 for the cases that are nobody's predecessor."""
+    counts = event & before_tau & (uncensored > 0)
+    return np.divide(1.0, uncensored**2, out=np.zeros(len(event)), where=counts)
+
+
+def concordance_drawn(
+    time: FloatArray, event: BoolArray, risk: FloatArray, drawn: FloatArray, weight: FloatArray | None = None
+) -> FloatArray:
+    """Harrell's C, or Uno's, for many weightings of the cases: one of :func:`concordances_drawn`."""
+    return concordances_drawn(time, event, risk, drawn, (weight,))[0]
+
+
+def concordances_drawn(
+    time: FloatArray,
+    event: BoolArray,
+    risk: FloatArray,
+    drawn: FloatArray,
+    weights: Sequence[FloatArray | None],
+) -> list[FloatArray]:
+    """Harrell's C and Uno's for many weightings of the cases; both rest on the same sums over pairs.
+
+    Parameters
+    ----------
+    time, event, risk
+        Shape (cases,).
+    drawn
+        How often each case counts, shape (draws, cases).
+    weights
+        For each figure what the pairs of each earlier case count, shape (cases,): :func:`uno_weight`; None for
+        Harrell's C.
+
+    Returns
+    -------
+    list of FloatArray
+        For each figure shape (draws,); NaN where no pair is comparable.
+    """
+    order = np.lexsort((~event, time))  # whom a case with the event precedes, is what comes after its ties
+    time, event, risk, drawn = time[order], event[order], risk[order], drawn[:, order]
+    counts = [np.ones(len(time)) if weight is None else weight[order] for weight in weights]
+    rows = np.flatnonzero(event)
+    first = _whom_next(time, event)
+    whole = bool((drawn == np.rint(drawn)).all()) and float(drawn.sum(axis=1).max(initial=0.0)) < _EXACT
+    held: npt.NDArray[Any] = (
+        drawn.astype(np.float32) if whole else drawn
+    )  # sums of whole numbers and halves are exact in either
+    later = np.concatenate([np.cumsum(drawn[:, ::-1], axis=1)[:, ::-1], np.zeros((len(drawn), 1))], axis=1)
+    agreed, comparable = np.zeros((2, len(counts), len(drawn)))
+    for start in range(0, len(rows), _BLOCK):
+        at, after = rows[start : start + _BLOCK], first[start : start + _BLOCK]
+        since = int(after[0])
+        higher = np.less(risk[since:], risk[at, None]).astype(np.int8) + np.less_equal(risk[since:], risk[at, None])
+        higher[np.arange(since, len(time)) < after[:, None]] = 0
+        won = 0.5 * np.asarray(held[:, since:] @ higher.T.astype(held.dtype), dtype=np.float64)
+        for i, count in enumerate(counts):
+            earlier = drawn[:, at] * count[at]
+            agreed[i] += np.einsum("dn,dn->d", earlier, won)
+            comparable[i] += np.einsum("dn,dn->d", earlier, later[:, after])
+    nothing = np.full(len(drawn), np.nan)
+    return [np.divide(a, c, out=nothing.copy(), where=c > 0) for a, c in zip(agreed, comparable, strict=True)]

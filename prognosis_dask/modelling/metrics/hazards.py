@@ -1,0 +1,113 @@
+"""Check of proportional hazards by scaled Schoenfeld residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray
+
+
+def ph_test(
+    X: FloatArray,
+    time: FloatArray,
+    event: BoolArray,
+    coefficient: FloatArray,
+    variance: FloatArray,
+    features: Sequence[str],
+) -> list[dict[str, str | float]]:
+    """Test each coefficient of a Cox model for a drift over time (Grambsch & Therneau, Biometrika 81, 1994).
+
+    The exact score test of adding the column times the rank of time to the model, as R's survival has it since
+    version 3: the risk set's covariance at every event is taken as it is, not as their mean. Time enters as its rank
+    among all cases, ties as their mean rank (``cox.zph(transform = "rank")``); ties of events as Efron has them.
+
+    Parameters
+    ----------
+    X
+        The model's columns, shape (cases, columns), on the scale of the coefficients.
+    time, event
+        Shape (cases,).
+    coefficient
+        Log hazard ratio per unit, shape (columns,).
+    variance
+        Their covariance matrix, shape (columns, columns).
+    features
+        The columns' names.
+
+    Returns
+    -------
+    list of dict
+        One row per column: ``feature, statistic, p`` (chi-squared, one degree of freedom). NaN where the column has no
+        variance.
+
+    Raises
+    ------
+    StatisticsError
+        When there are fewer than two distinct times of events.
+    """
+    if len(np.unique(time[event])) < 2:
+        raise StatisticsError(f"proportional hazards: {int(event.sum())} events at fewer than two distinct times")
+    ranks = event_ranks(time, event)
+    residuals, covariances = schoenfeld(X, time, event, coefficient)
+    score = ranks @ residuals
+    drift = np.tensordot(ranks, covariances, axes=1)
+    spread = np.tensordot(ranks**2, np.einsum("ekk->ek", covariances), axes=1)
+    spread = spread - np.einsum("jk,jl,lk->k", drift, variance, drift)
+    statistic = np.divide(score**2, spread, out=np.full(len(spread), np.nan), where=spread > 0)
+    return ph_rows(features, statistic)
+
+
+def event_ranks(time: FloatArray, event: BoolArray) -> FloatArray:
+    """The rank of each event's time among all cases, less their mean; shape (events,), in the order of the rows."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(time)[event]
+    return np.asarray(ranks - ranks.mean())
+
+
+def ph_rows(features: Sequence[str], statistic: FloatArray) -> list[dict[str, str | float]]:
+    """``feature, statistic, p`` of chi-squared statistics of one degree of freedom, one per feature."""
+    from scipy.special import chdtrc
+
+    return [
+        {"feature": name, "statistic": float(value), "p": float(chdtrc(1, value))}
+        for name, value in zip(features, statistic, strict=True)
+    ]
+
+
+def schoenfeld(
+    X: FloatArray, time: FloatArray, event: BoolArray, coefficient: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Schoenfeld's residuals of the events in the order of the rows, and the covariance of the columns at risk.
+
+    What each event's columns exceed the mean of those at risk by; ties as Efron has them.
+
+    Returns
+    -------
+    residuals, covariances
+        Shapes (events, columns) and (events, columns, columns); of ties each has the mean covariance.
+    """
+    X = X - X.mean(axis=0)
+    eta = X @ coefficient
+    hazard = np.exp(eta - eta.max())
+    columns = X.shape[1]
+    products = (X[:, :, None] * X[:, None, :]).reshape(len(X), -1)
+    order = np.argsort(time, kind="stable")
+    first = np.searchsorted(time[order], time[event])
+    weighted = hazard[:, None] * np.column_stack([np.ones(len(X)), X, products])
+    at_risk = np.cumsum(weighted[order][::-1], axis=0)[::-1]
+    residuals, covariances = np.empty((len(first), columns)), np.empty((len(first), columns, columns))
+    dead = weighted[event]
+    for start in np.unique(first):
+        tied = np.flatnonzero(first == start)
+        share = np.arange(len(tied))[:, None] / len(tied)
+        sums = at_risk[start] - share * dead[tied].sum(axis=0)
+        means = sums[:, 1:] / sums[:, :1]
+        middle = means[:, :columns]
+        residuals[tied] = X[event][tied] - middle.mean(axis=0)
+        squares = means[:, columns:].reshape(-1, columns, columns)
+        covariances[tied] = (squares - middle[:, :, None] * middle[:, None, :]).mean(axis=0)
+    return residuals, covariances

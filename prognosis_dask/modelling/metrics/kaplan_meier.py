@@ -1,0 +1,193 @@
+"""Kaplan-Meier's estimate with interval and numbers at risk, of survival and of staying uncensored; log-rank test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, IntArray, patient_sums, several_cases
+from prognosis_dask.modelling.metrics.intervals import in_parts
+
+#: The two-sided 95 % point of the normal distribution.
+_Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class KaplanMeier:
+    """A survival curve.
+
+    Attributes
+    ----------
+    time_days
+        0, then the distinct times of the cases, ascending.
+    survival
+        From that time on, until the next.
+    lower, upper
+        Pointwise 95 % interval: Greenwood's variance (or that over patients), on the scale log(-log) (Kalbfleisch &
+        Prentice 1980).
+    at_risk
+        Cases followed up to that time or beyond.
+    """
+
+    time_days: FloatArray
+    survival: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    at_risk: IntArray
+
+    def at(self, time_days: FloatArray) -> FloatArray:
+        """Survival at any times; beyond the last time it is that of the last."""
+        return np.asarray(self.survival[np.searchsorted(self.time_days, time_days, side="right") - 1])
+
+
+def kaplan_meier(time: FloatArray, event: BoolArray, patient_ids: Sequence[str] = ()) -> KaplanMeier:
+    """Estimate survival (Kaplan & Meier, J Am Stat Assoc 53, 1958).
+
+    Parameters
+    ----------
+    time, event
+        Days, and True where follow-up ended with the event; shape (cases,).
+    patient_ids
+        Whose case it is. Where patients have several, the interval is that over patients: what each adds to the
+        logarithm of the curve (the infinitesimal jackknife) is summed within patients; with one case each its squares
+        add up to Greenwood's variance.
+
+    Raises
+    ------
+    StatisticsError
+        When there is no case.
+    """
+    times, died, _, at_risk = _counts(time, event)
+    survival = np.cumprod(1 - died / at_risk)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = np.cumsum(died / (at_risk * (at_risk - died)))
+        if several_cases(patient_ids):
+            variance = _variance_over_patients(time, event, patient_ids)
+        width = _Z95 * np.sqrt(variance) / np.abs(np.log(survival))
+        lower, upper = survival ** np.exp(width), survival ** np.exp(-width)
+    certain = (survival == 1) | (survival == 0)
+    return KaplanMeier(
+        np.append(0.0, times),
+        np.append(1.0, survival),
+        np.append(1.0, np.where(certain, survival, lower)),
+        np.append(1.0, np.where(certain, survival, upper)),
+        np.append(len(time), at_risk),
+    )
+
+
+def _variance_over_patients(time: FloatArray, event: BoolArray, patient_ids: Sequence[str]) -> FloatArray:
+    """Of the logarithm of survival at each distinct time; called where division by zero is quiet."""
+    times, died, _, at_risk = _counts(time, event)
+    fall = np.cumsum(died / (at_risk * (at_risk - died)))
+    own = np.searchsorted(times, time)
+    influence = fall[np.minimum(own[:, None], np.arange(len(times)))]
+    seen = event[:, None] & (own[:, None] <= np.arange(len(times)))
+    influence -= np.where(seen, 1 / (at_risk - died)[own][:, None], 0.0)
+    return np.asarray((patient_sums(influence, patient_ids) ** 2).sum(axis=0))
+
+
+def uncensored(time: FloatArray, event: BoolArray) -> tuple[FloatArray, FloatArray]:
+    """Probability of staying uncensored, whose inverse weights what was observed (IPCW).
+
+    Kaplan-Meier with the roles changed. Of a tie the event comes first: who had the event was not at risk of being
+    censored at that time.
+
+    Returns
+    -------
+    times, probability
+        Steps: the probability from each time on. Both begin with 0 days and 1.
+    """
+    times, died, censored, at_risk = _counts(time, event)
+    left = at_risk - died
+    probability = np.cumprod(1 - np.divide(censored, left, out=np.zeros(len(times)), where=left > 0))
+    return np.append(0.0, times), np.append(1.0, probability)
+
+
+def survival_drawn(time: FloatArray, event: BoolArray, horizon: float, drawn: FloatArray) -> FloatArray:
+    """Kaplan-Meier's survival at one time for many weightings of the cases.
+
+    Parameters
+    ----------
+    drawn
+        Weight of each case, shape (draws, cases).
+
+    Returns
+    -------
+    FloatArray
+        Shape (draws,). Once nobody is at risk the curve stays where it is; NaN where no case has weight.
+    """
+    if (np.diff(time) < 0).any():
+        order = np.argsort(time, kind="stable")
+        time, event, drawn = time[order], event[order], drawn[:, order]
+    deaths = np.flatnonzero(event & (time <= horizon))
+    at, tied = np.unique(time[deaths], return_index=True)
+    first = np.searchsorted(time, at)
+    found = np.empty(len(drawn))
+    for rows in in_parts(len(drawn), len(time)):
+        weight = drawn[rows]
+        passed = np.cumsum(weight, axis=1)
+        total = passed[:, -1] if len(time) else np.zeros(len(weight))
+        survival = np.ones(len(weight))
+        if len(deaths):
+            at_risk = total[:, None] - passed[:, first] + weight[:, first]
+            died = weight[:, deaths] if len(at) == len(deaths) else np.add.reduceat(weight[:, deaths], tied, axis=1)
+            share = np.divide(died, at_risk, out=np.zeros_like(died), where=died > 0)
+            survival = np.prod(1 - np.minimum(share, 1.0), axis=1)
+        found[rows] = np.where(total > 0, survival, np.nan)
+    return found
+
+
+@dataclass(frozen=True)
+class LogRank:
+    """Outcome of the log-rank test: chi-squared statistic, degrees of freedom, p-value."""
+
+    statistic: float
+    df: int
+    p: float
+
+
+def log_rank(time: FloatArray, event: BoolArray, group: IntArray) -> LogRank:
+    """Test whether the groups share one survival curve (Mantel 1966; Peto & Peto 1972).
+
+    Parameters
+    ----------
+    time, event, group
+        Shape (cases,); the groups may be any numbers.
+
+    Raises
+    ------
+    StatisticsError
+        When all cases are in one group, or no event tells the groups apart.
+    """
+    from scipy.special import chdtrc
+
+    groups, member = np.unique(group, return_inverse=True)
+    if len(groups) < 2:
+        raise StatisticsError(f"log-rank test: all {len(time)} cases are in one group; two or more are compared")
+    times, died, _, at_risk = _counts(time, event)
+    at = np.searchsorted(times, time)
+    belongs = member == np.arange(len(groups))[:, None]
+    died_in = np.array([np.bincount(at[b & event], minlength=len(times)) for b in belongs])
+    at_risk_in = np.array([np.bincount(at[b], minlength=len(times))[::-1].cumsum()[::-1] for b in belongs])
+    share = at_risk_in / at_risk
+    observed_less_expected = (died_in - died * share).sum(axis=1)
+    spread = died * np.divide(at_risk - died, at_risk - 1, out=np.zeros(len(times)), where=at_risk > 1)
+    variance = np.diag((spread * share).sum(axis=1)) - (spread * share) @ share.T
+    df = int(np.linalg.matrix_rank(variance))
+    if df == 0:
+        raise StatisticsError(f"log-rank test: none of {int(event.sum())} events tells the groups apart")
+    statistic = float(observed_less_expected @ np.linalg.pinv(variance, hermitian=True) @ observed_less_expected)
+    return LogRank(statistic, df, float(chdtrc(df, statistic)))
+
+
+def _counts(time: FloatArray, event: BoolArray) -> tuple[FloatArray, IntArray, IntArray, IntArray]:
+    """Distinct times; at each, who died, was censored, was at risk."""
+    if not len(time):
+        raise StatisticsError("a survival curve needs at least one case; there is none")
+    times, at = np.unique(time, return_inverse=True)
+    died = np.bincount(at[event], minlength=len(times))
+    left = np.bincount(at, minlength=len(times))
+    return times, died, left - died, left[::-1].cumsum()[::-1]

@@ -1,0 +1,290 @@
+"""The tables of one survival procedure; see :mod:`modelling.validation.evaluate` for how folds become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, Survival, several_cases
+from prognosis_dask.modelling.metrics.brier import Censoring, fit_censoring, integrated, squared_errors
+from prognosis_dask.modelling.metrics.calibration import Calibration, rising_groups, survival_calibration
+from prognosis_dask.modelling.metrics.concordance import concordances_drawn, uno_weight
+from prognosis_dask.modelling.metrics.curve_tables import (
+    CALIBRATION,
+    THRESHOLDS,
+    add_calibration,
+    benefit_rows,
+    calibration_groups,
+    calibration_points,
+    calibration_rows,
+    extended_calibration,
+)
+from prognosis_dask.modelling.metrics.intervals import DRAWS, interval
+from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank, survival_drawn
+from prognosis_dask.modelling.metrics.measured import (
+    CURVE_DRAWS,
+    Measured,
+    Row,
+    Sheet,
+    case_means,
+    drawn_mean,
+    drawn_repeats,
+    extended,
+    held_survival,
+    over_folds,
+    pooled,
+    repeats,
+    survival_at,
+    weights,
+)
+from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
+from prognosis_dask.modelling.metrics.regression import cox_drawn
+from prognosis_dask.modelling.metrics.time_auc import auc_t_drawn, mean_auc
+from prognosis_dask.modelling.validation.clustered import clustered_log_rank
+from prognosis_dask.modelling.validation.nested import FoldResult
+
+_PAIR = "a comparable pair"
+#: What is measured at each horizon.
+_AT_HORIZON = ("auc_t", "brier", "brier_scaled", *CALIBRATION)
+
+
+def measure_survival(
+    endpoint: Survival,
+    patient_ids: Sequence[str],
+    horizons: Sequence[float],
+    seed: int,
+    results: Sequence[FoldResult],
+    draws: int = DRAWS,
+) -> Measured:
+    """All tables of one procedure's held-out predictions.
+
+    Parameters
+    ----------
+    endpoint, patient_ids
+        Of all cases.
+    horizons
+        In days.
+    seed
+        Draws the patients.
+    results
+        The procedure's folds.
+    draws
+        Of the patients, for the intervals; 0: none.
+
+    Raises
+    ------
+    StatisticsError
+        When results hold no survival, or none at a horizon.
+    """
+    time, event = endpoint.time_days, endpoint.event
+    view = _View(time, event, patient_ids, weights(patient_ids, seed, draws), results, fit_censoring(time, event))
+    sheet = Sheet(results[0].procedure)
+    fold_values = _discrimination(view, horizons, sheet)
+    tables = {"measures": sheet.rows, "auc_t": _auc_curve(view, horizons, sheet)}
+    fold_values["ibs"] = _integrated_brier(view, sheet)
+    calibration: list[Row] = []
+    benefit: list[Row] = []
+    for horizon in horizons:
+        try:
+            view.censoring.expect_within(horizon, "measures of predicted survival")
+        except StatisticsError as error:
+            sheet.add_unknown(_AT_HORIZON, horizon, error)
+            continue
+        _brier(view, horizon, sheet)
+        calibration += _calibration(view, horizon, sheet)
+        benefit += _net_benefit(view, horizon)
+    tables |= {"calibration": calibration, "net_benefit": benefit, "kaplan_meier": _groups(view, sheet)}
+    by_fold = {
+        (result.procedure, result.repeat, result.fold): {
+            "c_index": float(fold_values["harrell_c"][i, 0]),
+            "uno_c": float(fold_values["uno_c"][i, 0]),
+        }
+        for i, result in enumerate(results)
+    }
+    return Measured(tables, by_fold, fold_values)
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A procedure's folds beside what they are measured on."""
+
+    time: FloatArray
+    event: BoolArray
+    patient_ids: Sequence[str]
+    drawn: FloatArray
+    results: Sequence[FoldResult]
+    censoring: Censoring
+
+    @property
+    def name(self) -> str:
+        return self.results[0].procedure
+
+    @property
+    def drawn_repeats(self) -> int:
+        """How many of the repeats are measured in every draw."""
+        return drawn_repeats(len(self.time))
+
+    def curve_draws(self, repeat: int) -> FloatArray:
+        """The draws that a repeat's curves are measured in, with the cases as they are first."""
+        return self.drawn[: 1 + CURVE_DRAWS if repeat < self.drawn_repeats else 1]
+
+    def fold(self, result: FoldResult) -> tuple[FloatArray, BoolArray, FloatArray, FloatArray]:
+        """Times, events, risk scores and draws of a held-out fold."""
+        held_survival(result)
+        assert result.risk_score is not None
+        return self.time[result.test], self.event[result.test], result.risk_score, self.drawn[:, result.test]
+
+
+def _discrimination(view: _View, horizons: Sequence[float], sheet: Sheet) -> dict[str, FloatArray]:
+    tau = max(horizons, default=np.inf)
+    weight = uno_weight(view.event, view.censoring.uncensored(view.time), view.time < tau)
+    harrell, uno = [], []
+    for result in view.results:
+        time, event, risk, drawn = view.fold(result)
+        both = concordances_drawn(time, event, risk, drawn, (None, weight[result.test]))
+        harrell.append(both[0])
+        uno.append(both[1])
+    values = {"harrell_c": np.array(harrell), "uno_c": np.array(uno)}
+    sheet.add("harrell_c", None, *over_folds(values["harrell_c"], _PAIR))
+    sheet.add("uno_c", tau if np.isfinite(tau) else None, *over_folds(values["uno_c"], _PAIR))
+    return values
+
+
+def _auc_curve(view: _View, horizons: Sequence[float], sheet: Sheet) -> list[Row]:
+    """Rows of AUC(t); the horizons' and the mean go to the measures."""
+    rows: list[Row] = []
+    curve = []
+    grid = np.array(sorted({*view.results[0].horizons_days, *horizons}))
+    grid = grid[grid < view.censoring.last_days]
+    for days in grid.tolist():
+        draws = len(view.drawn) if days in horizons else 1 + CURVE_DRAWS
+        of_folds = []
+        for result in view.results:
+            time, event, risk, drawn = view.fold(result)
+            weight = drawn[: draws if result.repeat < view.drawn_repeats else 1]
+            of_folds.append(auc_t_drawn(time, event, risk, days, view.censoring, weight))
+        values, note = over_folds(
+            np.array(extended(of_folds)), "both an event up to the horizon and a case followed beyond it"
+        )
+        curve.append(values[: 1 + CURVE_DRAWS])
+        lower, upper = interval(values[1:])
+        rows.append(
+            {"procedure": view.name, "time_days": days, "auc": float(values[0]), "lower": lower, "upper": upper}
+        )
+        if days in horizons:
+            sheet.add("auc_t", days, values, note)
+    try:
+        sheet.add("mean_auc", None, mean_auc(view.time, view.event, grid, np.array(curve)))
+    except StatisticsError as error:
+        sheet.add_unknown(("mean_auc",), None, error)
+    return rows
+
+
+def _integrated_brier(view: _View, sheet: Sheet) -> FloatArray:
+    """Add the integrated Brier score; its value in each fold and draw, shape (folds, 1 + draws)."""
+    days = np.array(view.results[0].horizons_days)
+    columns = np.flatnonzero((days > 0) & (days < view.censoring.last_days))
+    columns = columns[np.argsort(days[columns])]
+
+    def errors(result: FoldResult) -> FloatArray:
+        """Each case's squared error, integrated over time; shape (cases, 1)."""
+        time, event, _, _ = view.fold(result)
+        at = [
+            squared_errors(time, event, held_survival(result)[:, k], days[k], view.censoring) for k in columns.tolist()
+        ]
+        return integrated(days[columns], np.array(at))[:, None]
+
+    try:
+        sheet.add("ibs", None, drawn_mean(case_means(view.results, len(view.time), errors), view.drawn)[:, 0])
+        return np.array([drawn_mean(errors(result), view.drawn[:, result.test])[:, 0] for result in view.results])
+    except StatisticsError as error:
+        sheet.add_unknown(("ibs",), None, error)
+        return np.full((len(view.results), len(view.drawn)), np.nan)
+
+
+def _brier(view: _View, horizon: float, sheet: Sheet) -> None:
+    def errors(result: FoldResult) -> FloatArray:
+        time, event, _, _ = view.fold(result)
+        return squared_errors(time, event, survival_at(result, horizon), horizon, view.censoring)[:, None]
+
+    score = drawn_mean(case_means(view.results, len(view.time), errors), view.drawn)[:, 0]
+    sheet.add("brier", horizon, score)
+    # the error of a prediction s, the same for all, is s² times the one of 1 plus (1 - s)² times the one of 0
+    everyone = view.drawn.sum(axis=1)
+    ones, zeros = (
+        view.drawn
+        @ squared_errors(view.time, view.event, np.full(len(view.time), s), horizon, view.censoring)
+        / everyone
+        for s in (1.0, 0.0)
+    )
+    survived = survival_drawn(view.time, view.event, horizon, view.drawn)
+    reference = survived**2 * ones + (1 - survived) ** 2 * zeros
+    gain = 1 - np.divide(score, reference, out=np.full(len(score), np.nan), where=reference > 0)
+    perfect = "" if np.isfinite(gain[0]) else "Kaplan-Meier's prediction has no error"
+    sheet.add("brier_scaled", horizon, np.asarray(gain), perfect)
+
+
+def _calibration(view: _View, horizon: float, sheet: Sheet) -> list[Row]:
+    """Rows of the calibration plot, by groups of rising prediction and as a smooth curve; its figures are measures."""
+    everyone = np.concatenate([1 - survival_at(result, horizon) for result in view.results])
+    points = calibration_points(everyone)
+    found: list[Calibration] = []
+    groups: list[tuple[FloatArray, FloatArray]] = []
+    for folds in repeats(view.results):
+        rows, risk = pooled(folds, lambda result: 1 - survival_at(result, horizon))
+        time, event, weight = view.time[rows], view.event[rows], view.curve_draws(folds[0].repeat)[:, rows]
+        found.append(survival_calibration(time, event, risk, horizon, weight, points))
+        members = rising_groups(risk, calibration_groups(len(risk)))
+        observed = [1 - survival_drawn(time[at], event[at], horizon, weight[:, at]) for at in members]
+        groups.append((np.array([risk[at].mean() for at in members]), np.array(observed)))
+    found = extended_calibration(found)
+    observed_drawn = extended([seen.T for _, seen in groups])
+    groups = [(predicted, seen.T) for (predicted, _), seen in zip(groups, observed_drawn, strict=True)]
+    add_calibration(sheet, horizon, found)
+    return calibration_rows({"procedure": view.name, "horizon_days": horizon}, points, found, groups)
+
+
+def _net_benefit(view: _View, horizon: float) -> list[Row]:
+    model, everybody = [], []
+    for folds in repeats(view.results):
+        rows, risk = pooled(folds, lambda result: 1 - survival_at(result, horizon))
+        time, event, weight = view.time[rows], view.event[rows], view.curve_draws(folds[0].repeat)[:, rows]
+        model.append(net_benefit_survival(time, event, risk, horizon, THRESHOLDS, weight))
+        everybody.append(net_benefit_survival(time, event, np.ones(len(risk)), horizon, THRESHOLDS, weight[:1]))
+    return benefit_rows(
+        {"procedure": view.name, "horizon_days": horizon}, np.mean(extended(model), axis=0), np.mean(everybody, axis=0)
+    )
+
+
+def _groups(view: _View, sheet: Sheet) -> list[Row]:
+    """Kaplan-Meier's curves of the risk groups; their log-rank test and hazard ratio are measures."""
+
+    def is_high(result: FoldResult) -> FloatArray:
+        return (view.fold(result)[2] > result.cutoff).astype(np.float64)[:, None]
+
+    share = case_means(view.results, len(view.time), is_high)[:, 0]
+    held = np.isfinite(share)
+    high, time, event = share[held] > 0.5, view.time[held], view.event[held]
+    patients = np.array(view.patient_ids)[held]
+    several = several_cases(patients)
+    try:
+        test = clustered_log_rank(time, event, high, patients) if several else log_rank(time, event, high)
+        over = "; variance over patients, who have several cases" if several else ""
+        sheet.add("log_rank_p", None, np.array([test.p]), f"taken as if the groups had been fixed beforehand{over}")
+        ratio = np.exp(cox_drawn(high[:, None].astype(np.float64), time, event, view.drawn[: 1 + CURVE_DRAWS, held]))
+        sheet.add("hazard_ratio_high_low", None, ratio[:, 0])
+    except StatisticsError as error:
+        sheet.add_unknown(("log_rank_p", "hazard_ratio_high_low"), None, error)
+    rows: list[Row] = []
+    for group, members in (("low", ~high), ("high", high)):
+        if not members.any():
+            continue
+        curve = kaplan_meier(time[members], event[members], patients[members])
+        columns = (curve.time_days, curve.survival, curve.lower, curve.upper, curve.at_risk)
+        names = ("time_days", "survival", "lower", "upper", "at_risk")
+        for values in zip(*(column.tolist() for column in columns), strict=True):
+            rows.append({"procedure": view.name, "group": group, **dict(zip(names, values, strict=True))})
+    return rows

@@ -1,0 +1,1 @@
+"""Honest estimates of what a procedure is worth: nested folds, bootstrap, halves, permutations, external cohorts."""

@@ -1,0 +1,199 @@
+"""Variances where a patient has several cases: what a patient's cases say is one observation, not several.
+
+Ties are Breslow's here, and wherever cases are weighted: a patient's cases end at one time, and Efron's treatment
+would take them for ties with each other. The estimates are those of independent cases; their variance is the sandwich
+of Lin & Wei (JASA 84, 1989) with the score residuals summed within patients (Lee, Wei & Amato 1992). A case that is
+there twice then changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, patient_sums
+from prognosis_dask.modelling.metrics.hazards import event_ranks
+from prognosis_dask.modelling.metrics.kaplan_meier import LogRank
+from prognosis_dask.modelling.metrics.regression import cox_drawn
+from prognosis_dask.modelling.validation.differences import NestedTest, expect_events, expect_more
+
+
+def clustered_log_rank(time: FloatArray, event: BoolArray, high: BoolArray, patient_ids: Sequence[str]) -> LogRank:
+    """Log-rank test of two groups whose variance is that over patients: the robust score test of Cox's model.
+
+    Parameters
+    ----------
+    time, event, high
+        Shape (cases,); ``high`` says which group.
+    patient_ids
+        Whose case it is.
+
+    Raises
+    ------
+    StatisticsError
+        When all cases are in one group, or no event tells the groups apart.
+    """
+    from scipy.special import chdtrc
+
+    residuals, information = score_residuals(high[:, None].astype(np.float64), time, event, np.zeros(1))
+    variance = float((patient_sums(residuals, patient_ids) ** 2).sum())
+    if information[0, 0] <= 0 or variance <= 0:
+        raise StatisticsError(f"log-rank test: none of {int(event.sum())} events tells the two groups apart")
+    statistic = float(residuals.sum()) ** 2 / variance
+    return LogRank(statistic, 1, float(chdtrc(1, statistic)))
+
+
+def clustered_wald(
+    base: FloatArray, added: FloatArray, time: FloatArray, event: BoolArray, patient_ids: Sequence[str]
+) -> NestedTest:
+    """Wald's test, with the variance over patients, of what columns add to others in a Cox model without a penalty.
+
+    It takes the place of :func:`modelling.validation.differences.likelihood_ratio`, which has no such variance.
+
+    Parameters
+    ----------
+    base, added
+        Columns of the smaller model, and those that the larger one has besides; shape (cases, columns).
+    time, event
+        Shape (cases,).
+    patient_ids
+        Whose case it is.
+
+    Raises
+    ------
+    StatisticsError
+        When a model has no maximum (separable or collinear columns), without events, or with too few patients.
+    """
+    from scipy.special import chdtrc
+
+    df = expect_more(base, added)
+    coefficient, covariance = clustered_cox(np.column_stack([base, added]), time, event, patient_ids)
+    tested, variance = coefficient[base.shape[1] :], covariance[base.shape[1] :, base.shape[1] :]
+    if np.linalg.matrix_rank(variance) < df:
+        raise StatisticsError(f"Wald's test: {len(set(patient_ids))} patients are too few for {df} columns")
+    statistic = float(tested @ np.linalg.solve(variance, tested))
+    return NestedTest("Wald, over patients", statistic, df, float(chdtrc(df, statistic)))
+
+
+def clustered_cox(
+    X: FloatArray, time: FloatArray, event: BoolArray, patient_ids: Sequence[str]
+) -> tuple[FloatArray, FloatArray]:
+    """Coefficients of a Cox model without a penalty (Breslow's ties), and their covariance over patients.
+
+    Parameters
+    ----------
+    X
+        Shape (cases, columns).
+    time, event
+        Shape (cases,).
+    patient_ids
+        Whose case it is.
+
+    Raises
+    ------
+    StatisticsError
+        When there is no event, or the model has no maximum.
+    """
+    expect_events(event)
+    coefficient = cox_drawn(X, time, event, np.ones((1, len(time))))[0]
+    if np.isnan(coefficient).any():
+        raise StatisticsError(f"Cox model of {X.shape[1]} columns: collinear, or they order the events perfectly")
+    residuals, information = score_residuals(X, time, event, coefficient)
+    return coefficient, sandwich(residuals, np.linalg.inv(information), patient_ids)
+
+
+def sandwich(residuals: FloatArray, inverse: FloatArray, patient_ids: Sequence[str]) -> FloatArray:
+    """Covariance over patients of coefficients, shape (columns, columns).
+
+    Parameters
+    ----------
+    residuals
+        What each case adds to the score, shape (cases, columns).
+    inverse
+        Of the information; of the penalised one where there is a penalty, as in lifelines.
+    patient_ids
+        Whose case it is.
+    """
+    influence = patient_sums(residuals, patient_ids) @ inverse
+    return np.asarray(influence.T @ influence)
+
+
+def score_residuals(
+    X: FloatArray, time: FloatArray, event: BoolArray, coefficient: FloatArray, drift: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """What each case adds to the score of Breslow's partial likelihood, and the information.
+
+    A case adds its distance from the risk set's mean at its own event, less what was expected of it at each event that
+    it was at risk for (Lin & Wei 1989, equation 2.3).
+
+    Parameters
+    ----------
+    X
+        Shape (cases, columns).
+    time, event
+        Shape (cases,).
+    coefficient
+        Log hazard ratio per unit, shape (columns,).
+    drift
+        A function of time at the distinct times of events, in their order: the score is then that of what the
+        coefficients change by per unit of it.
+
+    Returns
+    -------
+    residuals, information
+        Shapes (cases, columns), (columns, columns).
+    """
+    X = np.asarray(X - X.mean(axis=0))
+    eta = X @ coefficient
+    hazard = np.exp(eta - eta.max())
+    at, died = np.unique(time[event], return_counts=True)
+    weight = np.ones(len(at)) if drift is None else drift
+    order = np.argsort(time, kind="stable")
+    first = np.searchsorted(time[order], at)
+    total = hazard[order][::-1].cumsum()[::-1][first]
+    mean: FloatArray = (hazard[:, None] * X)[order][::-1].cumsum(axis=0)[::-1][first] / total[:, None]
+    until = np.searchsorted(at, time, side="right")
+    rises = weight * died / total
+    rate = np.append(0.0, np.cumsum(rises))[until]
+    meant = np.vstack([np.zeros(X.shape[1]), np.cumsum(rises[:, None] * mean, axis=0)])[until]
+    residuals: FloatArray = -hazard[:, None] * (X * rate[:, None] - meant)
+    own = np.searchsorted(at, time[event])
+    residuals[event] += weight[own, None] * (X[event] - mean[own])
+    information = np.einsum("i,ij,ik->jk", hazard * rate, X, X) - np.einsum("i,ij,ik->jk", weight * died, mean, mean)
+    return residuals, np.asarray(information)
+
+
+def clustered_ph_test(
+    X: FloatArray,
+    time: FloatArray,
+    event: BoolArray,
+    coefficient: FloatArray,
+    variance: FloatArray,
+    patient_ids: Sequence[str],
+) -> FloatArray:
+    """:func:`prognosis_dask.modelling.metrics.hazards.ph_test` with the variance over patients of what is tested.
+
+    The score of a drift of the coefficients with the rank of time is that test's sum (with Breslow's ties); its
+    variance is that of Lin & Wei, of the residuals less what the coefficients' own estimation takes from them.
+
+    Parameters
+    ----------
+    X, time, event, coefficient, variance
+        As there; ``variance`` of cases as if independent.
+    patient_ids
+        Whose case it is.
+
+    Returns
+    -------
+    array
+        Chi-squared statistics, one degree of freedom, shape (columns,); NaN where a column has no variance.
+    """
+    _, first = np.unique(time[event], return_index=True)
+    drift = event_ranks(time, event)[first]
+    drifting, across = score_residuals(X, time, event, coefficient, drift)
+    plain, _ = score_residuals(X, time, event, coefficient)
+    drifts = patient_sums(drifting - plain @ variance @ across, patient_ids)
+    spread = (drifts**2).sum(axis=0)
+    return np.divide(drifts.sum(axis=0) ** 2, spread, out=np.full(len(spread), np.nan), where=spread > 0)

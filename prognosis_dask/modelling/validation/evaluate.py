@@ -1,0 +1,240 @@
+"""From held-out predictions to the tables that are reported: measures with intervals, differences, curves.
+
+How figures of many folds become one, per measure:
+
+* **Concordance and AUC** (Harrell, Uno, AUC(t), AUC of classes) are taken within each held-out fold and averaged over
+  folds and repeats. Scores of models fitted on different training cases need not share a scale, so pairs across folds
+  say nothing about any of these models.
+* **Brier scores and log loss** are sums over cases of predicted probabilities, which do share a scale: each case's
+  error is averaged over the repeats, then over the cases.
+* **Calibration, net benefit, confusion** need more cases than a fold has: they are taken on all held-out predictions of
+  one repeat (one model per case), then averaged over the repeats. Averaging the predictions instead would measure an
+  ensemble that nobody fitted.
+* **Risk groups** for Kaplan-Meier's curves: a case belongs to the group that most repeats put it in, each by the
+  cut-off of its own training cases.
+
+Censoring weights are those of all cases: how follow-up ends is a property of the cohort, not of a model. Intervals draw
+patients and keep the fitted models and these weights (:mod:`modelling.metrics.intervals`); every procedure
+meets the same draws. A figure that the data do not hold is NaN, and the row's ``note`` says why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.estimators.scores import one_thread
+from prognosis_dask.modelling.metrics.class_tables import measure_classes
+from prognosis_dask.modelling.metrics.intervals import DRAWS
+from prognosis_dask.modelling.metrics.measured import Measured, Row, survival_at
+from prognosis_dask.modelling.metrics.survival_tables import measure_survival
+from prognosis_dask.modelling.validation.added import added_rows
+from prognosis_dask.modelling.validation.differences import difference_rows
+from prognosis_dask.modelling.validation.nested import FoldResult, Map
+
+Tables: TypeAlias = dict[str, list[Row]]
+
+#: Times between the first and the last events at which AUC(t) is drawn and the Brier score integrated.
+_GRID = 20
+
+
+def time_grid(endpoint: Survival, horizons: Sequence[float] = ()) -> tuple[float, ...]:
+    """The times to predict survival at, so that AUC(t) and the integrated Brier score can be taken.
+
+    Quantiles of the events' times from the 5th to the 95th, and the horizons.
+    """
+    if not endpoint.event.any():
+        return tuple(sorted(horizons))
+    times = np.quantile(endpoint.time_days[endpoint.event], np.linspace(0.05, 0.95, _GRID))
+    return tuple(np.unique(np.concatenate([np.round(times), horizons])).tolist())
+
+
+def evaluate(
+    table: FeatureTable,
+    results: Sequence[FoldResult],
+    horizons: Sequence[float] = (),
+    *,
+    in_sample: Sequence[FoldResult] = (),
+    seed: int = 0,
+    map: Map = map,
+) -> Tables:
+    """The rows of every table that held-out predictions give.
+
+    Parameters
+    ----------
+    table
+        The cases that ``results`` counts.
+    results
+        Of :func:`modelling.validation.nested.validate`; or of another cohort's model, one per procedure with all
+        rows in ``test``. For survival they hold predictions at the horizons, better at :func:`time_grid`.
+    horizons
+        Times in days to report; none for classes.
+    in_sample
+        Predictions of models for the cases that they were fitted on: their measures are added with ``in_sample`` 1.
+    seed
+        Draws the patients.
+    map
+        Runs the procedures; called like the built-in one.
+
+    Returns
+    -------
+    dict
+        Survival: ``folds, predictions, selection, bounded, measures, differences, auc_t, calibration, net_benefit,
+        kaplan_meier, added``. Classes: ``confusion, roc`` in place of ``auc_t, kaplan_meier, added``. Each a list of
+        rows with the same columns.
+
+    Raises
+    ------
+    StatisticsError
+        When there is no result, results lack the predictions that are asked for, or a horizon is not positive.
+    """
+    if not results:
+        raise StatisticsError("there are no predictions to evaluate")
+    if not all(horizon > 0 for horizon in horizons):
+        raise StatisticsError(f"horizons {', '.join(f'{days:g}' for days in horizons)}: expected days above 0")
+    names = list(dict.fromkeys(result.procedure for result in results))
+    groups = [[result for result in results if result.procedure == name] for name in names]
+    measure_one = partial(measure, table.endpoint, table.patient_ids, tuple(horizons), seed)
+    found: list[Measured] = list(map(measure_one, [*groups, *([result] for result in in_sample)]))
+    measured, flattering = found[: len(groups)], found[len(groups) :]
+    tables: Tables = {
+        "folds": fold_rows(table.endpoint, results, measured),
+        "predictions": prediction_rows(table, results, horizons),
+        "selection": selection_rows(results),
+        "bounded": bounded_rows(table, results),
+    }
+    for part in measured:
+        for name, rows in part.tables.items():
+            tables.setdefault(name, []).extend(rows)
+    for part in flattering:
+        tables["measures"] += [row | {"in_sample": 1} for row in part.tables["measures"]]
+    tables["differences"] = difference_rows(dict(zip(names, measured, strict=True)), groups[0])
+    if isinstance(table.endpoint, Survival):
+        tables["added"] = added_rows(table, dict(zip(names, groups, strict=True)), seed)
+    return tables
+
+
+def measure(
+    endpoint: Endpoint,
+    patient_ids: Sequence[str],
+    horizons: tuple[float, ...],
+    seed: int,
+    results: Sequence[FoldResult],
+    draws: int = DRAWS,
+) -> Measured:
+    """All measures of one procedure's held-out predictions, in one thread.
+
+    Raises
+    ------
+    StatisticsError
+        When the results lack what the endpoint's measures need.
+    """
+    with one_thread():  # a worker has one, this process as many as there are cores
+        if isinstance(endpoint, Classes):
+            return measure_classes(endpoint, patient_ids, seed, results, draws)
+        return measure_survival(endpoint, patient_ids, horizons, seed, results, draws)
+
+
+def fold_rows(endpoint: Endpoint, results: Sequence[FoldResult], measured: Iterable[Measured]) -> list[Row]:
+    """One row per held-out fold: its size, what was tuned, and its discrimination."""
+    values = {key: value for part in measured for key, value in part.by_fold.items()}
+    return [
+        {
+            "procedure": result.procedure,
+            "repeat": result.repeat,
+            "fold": result.fold,
+            "n_train": len(result.train),
+            **_counts(endpoint, result.train, "train"),
+            "n_test": len(result.test),
+            **_counts(endpoint, result.test, "test"),
+            "n_features": len(result.features),
+            "penalty": result.tuned.get("penalty", float("nan")),
+            "mixing": result.tuned.get("mixing", float("nan")),
+            **values[result.procedure, result.repeat, result.fold],
+        }
+        for result in results
+    ]
+
+
+def _counts(endpoint: Endpoint, rows: Any, which: str) -> dict[str, int]:
+    if isinstance(endpoint, Survival):
+        return {f"events_{which}": int(endpoint.event[rows].sum())}
+    counts = np.bincount(endpoint.label[rows], minlength=len(endpoint.names))
+    return {f"{which}_{name}": int(count) for name, count in zip(endpoint.names, counts, strict=True)}
+
+
+def prediction_rows(table: FeatureTable, results: Sequence[FoldResult], horizons: Sequence[float] = ()) -> list[Row]:
+    """One row per held-out prediction: risk score, group, survival at the horizons; or the classes' probabilities."""
+    rows: list[Row] = []
+    for result in results:
+        columns = _prediction_columns(table.endpoint, result, horizons)
+        for i, at in enumerate(result.test):
+            rows.append(
+                {
+                    "procedure": result.procedure,
+                    "repeat": result.repeat,
+                    "fold": result.fold,
+                    "case_id": table.case_ids[at],
+                    "patient_id": table.patient_ids[at],
+                    **{name: values[i] for name, values in columns.items()},
+                }
+            )
+    return rows
+
+
+def _prediction_columns(endpoint: Endpoint, result: FoldResult, horizons: Sequence[float]) -> Mapping[str, list[Any]]:
+    if isinstance(endpoint, Classes):
+        assert result.probability is not None
+        named = zip(endpoint.names, result.probability.T.tolist(), strict=True)
+        return {f"probability_{name}": column for name, column in named}
+    assert result.risk_score is not None
+    columns: dict[str, list[Any]] = {
+        "risk_score": result.risk_score.tolist(),
+        "group": ["high" if score > result.cutoff else "low" for score in result.risk_score],
+    }
+    for horizon in horizons:
+        columns[f"survival_{horizon:g}"] = survival_at(result, horizon).tolist()
+    return columns
+
+
+def bounded_rows(table: FeatureTable, results: Sequence[FoldResult]) -> list[Row]:
+    """The cases so far out of their training cases that features were bounded: in which share of the folds, how many.
+
+    ``features`` is the mean number over the folds in which there were any.
+    """
+    found: dict[tuple[str, int], list[int]] = {}
+    for result in results:
+        if result.bounded is not None:
+            for at, number in zip(result.test.tolist(), result.bounded.tolist(), strict=True):
+                found.setdefault((result.procedure, at), []).append(number)
+    return [
+        {
+            "procedure": procedure,
+            "case_id": table.case_ids[at],
+            "patient_id": table.patient_ids[at],
+            "share": float(np.mean(np.array(numbers) > 0)),
+            "features": float(np.mean([number for number in numbers if number])),
+        }
+        for (procedure, at), numbers in found.items()
+        if any(numbers)
+    ]
+
+
+def selection_rows(results: Sequence[FoldResult]) -> list[Row]:
+    """How stable the choice of features is: each one's share of the outer folds that chose it, most stable first."""
+    folds = Counter(result.procedure for result in results)
+    chosen = Counter((result.procedure, feature) for result in results for feature in set(result.features))
+    order = list(folds)
+    return [
+        {"procedure": procedure, "feature": feature, "share": count / folds[procedure]}
+        for (procedure, feature), count in sorted(
+            chosen.items(), key=lambda item: (order.index(item[0][0]), -item[1], item[0][1])
+        )
+    ]

@@ -1,0 +1,181 @@
+"""A frozen model on another cohort: what must agree, what is only warned of, what it predicts, how well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError, count
+from prognosis_dask.modelling.data.columns import kind_of
+from prognosis_dask.modelling.data.endpoint import BoolArray, Classes, FloatArray, IntArray
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.data.training_overlap import made_with, other_origin
+from prognosis_dask.modelling.procedure import Prediction
+from prognosis_dask.modelling.saved import Frozen, row_digests
+from prognosis_dask.modelling.validation.nested import FoldResult
+
+#: A feature of which more than this share of cases lies outside the training range is named in a warning.
+_SHARE_OUTSIDE = 0.05
+
+Row = dict[str, Any]
+
+
+def expect_agreement(
+    frozen: Frozen, table: FeatureTable, *, where: str = "the table", model: str = "the model"
+) -> list[str]:
+    """Refuse a table whose features are not the model's; what it does not say is warned of.
+
+    Compared are the features' names and units, and what they depend on: radiomics parameters, network, weights.
+
+    Parameters
+    ----------
+    where, model
+        What the message calls the table and the model.
+
+    Returns
+    -------
+    list of str
+        Warnings.
+
+    Raises
+    ------
+    StatisticsError
+        When features are missing, units or parameters differ; names them with both values.
+    """
+    position = {name: i for i, name in enumerate(table.features)}
+    fitted = frozen.fitted
+    absent = [name for name in fitted.features if name not in position]
+    if absent:
+        raise StatisticsError(
+            f"{where} lacks {len(absent)} of the model's {count(len(fitted.features), 'feature')}: "
+            f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
+        )
+    units = zip(fitted.features, fitted.units, strict=True)
+    differing = [(name, unit) for name, unit in units if unit and table.units[position[name]] not in ("", unit)]
+    if differing:
+        name, unit = differing[0]
+        raise StatisticsError(
+            f"{count(len(differing), 'feature')} in another unit than the model's: {name} is in "
+            f"{table.units[position[name]]!r}, expected {unit!r}"
+        )
+    expected = model_source(frozen, table)
+    for what, value in expected.items():
+        seen = table.source.get(what)
+        if seen is not None and seen != value:
+            raise StatisticsError(other_origin(what, seen, value, where, model))
+    unsaid = [made_with(what) for what in expected if what not in table.source]
+    if unsaid:
+        return [f"The table does not say with which {', '.join(unsaid)} its features were made; the model's are known."]
+    return []
+
+
+def model_source(frozen: Frozen, table: FeatureTable) -> Mapping[str, str]:
+    """What the model's own features depend on: the part of the source of the families that it has."""
+    needed = set(frozen.fitted.features)
+    kinds = {kind_of(family) for name, family in zip(table.features, table.families, strict=True) if name in needed}
+    return {what: v for what, v in frozen.fitted.source.items() if what.partition(".")[0] in kinds}
+
+
+def met_before(frozen: Frozen, table: FeatureTable) -> int:
+    """How many of the cases have, in every feature, the value of a case that the model was fitted on."""
+    return int(np.isin(row_digests(frozen.fitted, table), frozen.rows).sum())
+
+
+def range_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
+    """What of the cohort lies outside of what the model was fitted on: features, risk scores, missing values."""
+    fitted = frozen.fitted
+    X, outside = _model_columns(frozen, table)
+    share = outside.mean(axis=0)
+    warnings = []
+    far = np.flatnonzero(share > _SHARE_OUTSIDE)
+    if len(far):
+        worst = far[np.argsort(-share[far])][:3]
+        named = ", ".join(f"{fitted.chosen[i]} ({share[i]:.0%})" for i in worst)
+        warnings.append(
+            f"Outside their training range in more than {_SHARE_OUTSIDE:.0%} of the cases: {len(far)} of the model's "
+            f"{count(len(fitted.chosen), 'feature')}, {named}{', ...' if len(far) > 3 else ''}. There the model "
+            "extrapolates."
+        )
+    cases = np.flatnonzero(fitted.bounded(table))
+    if len(cases):
+        named = ", ".join(table.case_ids[i] for i in cases[:5])
+        warnings.append(
+            f"{count(len(cases), 'case')} so far out of the training cases that features were bounded at "
+            f"{fitted.procedure.bound_margin:g} SD beyond their range: {named}"
+            f"{', ...' if len(cases) > 5 else ''}."
+        )
+    empty = np.isnan(X).mean(axis=0)
+    if (empty > 0).any():
+        named = ", ".join(f"{fitted.chosen[i]} ({empty[i]:.0%})" for i in np.argsort(-empty)[:3] if empty[i])
+        warnings.append(f"Missing values were taken as the training cases' median: {named}.")
+    return warnings
+
+
+def prediction_rows(frozen: Frozen, table: FeatureTable, prediction: Prediction) -> list[Row]:
+    """One row per case: its score and group and its survival at the horizons, or its class with the probabilities.
+
+    ``outside_training`` and ``missing`` count the model's features that lie outside of the training cases' range, and
+    those that are missing and taken as their median; ``bounded`` those so far out that they were bounded.
+    """
+    X, outside = _model_columns(frozen, table)
+    columns: dict[str, Sequence[Any]] = {"case_id": table.case_ids, "patient_id": table.patient_ids}
+    cutoff = frozen.fitted.cutoff
+    if prediction.risk_score is not None and cutoff is not None and not frozen.classes:
+        columns["risk_score"] = prediction.risk_score.tolist()
+        columns["group"] = np.where(prediction.risk_score > cutoff, "high", "low").tolist()
+    if prediction.survival is not None:
+        survival = prediction.survival(np.array(frozen.horizons_days))
+        for days, values in zip(frozen.horizons_days, survival.T, strict=True):
+            columns[f"survival_{days:g}"] = values.tolist()
+    if prediction.probability is not None:
+        columns["class"] = [frozen.classes[i] for i in prediction.probability.argmax(axis=1)]
+        for name, values in zip(frozen.classes, prediction.probability.T, strict=True):
+            columns[f"probability_{name}"] = values.tolist()
+    columns["outside_training"] = outside.sum(axis=1).tolist()
+    columns["bounded"] = frozen.fitted.bounded(table).tolist()
+    columns["missing"] = np.isnan(X).sum(axis=1).tolist()
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def external_result(frozen: Frozen, table: FeatureTable, times_days: Sequence[float], name: str) -> FoldResult:
+    """The model's predictions as one held-out fold of all cases, for evaluation.
+
+    Raises
+    ------
+    StatisticsError
+        When the cohort's endpoint is of another kind, or has other classes.
+    """
+    endpoint = table.endpoint
+    if frozen.classes != (endpoint.names if isinstance(endpoint, Classes) else ()):
+        seen = f"the classes {', '.join(endpoint.names)}" if isinstance(endpoint, Classes) else "survival"
+        expected = f"the classes {', '.join(frozen.classes)}" if frozen.classes else "survival"
+        raise StatisticsError(f"the cohort's endpoint is {seen}, and the model predicts {expected}")
+    prediction = frozen.fitted.predict(table)
+    rows: IntArray = np.arange(len(table.case_ids))
+    times = np.array(times_days, dtype=float)
+    survival: FloatArray | None = prediction.survival(times) if prediction.survival is not None else None
+    return FoldResult(
+        procedure=name,
+        repeat=0,
+        fold=0,
+        train=rows[:0],
+        test=rows,
+        risk_score=prediction.risk_score,
+        cutoff=np.nan if frozen.fitted.cutoff is None else frozen.fitted.cutoff,
+        horizons_days=tuple(times.tolist()) if survival is not None else (),
+        survival=survival,
+        probability=prediction.probability,
+        features=frozen.fitted.chosen,
+        tuned=frozen.fitted.tuned,
+        bounded=frozen.fitted.bounded(table),
+    )
+
+
+def _model_columns(frozen: Frozen, table: FeatureTable) -> tuple[FloatArray, BoolArray]:
+    """The features in the model, and where they lie outside of their training range."""
+    position = {name: i for i, name in enumerate(table.features)}
+    X = table.X[:, [position[name] for name in frozen.fitted.chosen]]
+    least, greatest = frozen.limits(frozen.fitted.chosen)
+    return X, np.less(X, least) | np.greater(X, greatest)

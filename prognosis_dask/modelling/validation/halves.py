@@ -1,0 +1,229 @@
+"""Intervals that count the training: the whole validation again on random halves of the patients.
+
+A cross-validated figure varies since other patients might have been tested, since other patients might have trained
+the models, and since the folds might have been dealt otherwise. An interval that draws the tested patients and keeps
+the models counts the first alone, and covers too rarely (``python -m benchmarks.coverage``). The figures of random
+halves differ for all three reasons, and by as much as the figure of all patients would: half of the patients have twice
+the variance, of which two halves of the same patients share half (the delete-half jackknife; Shao & Wu, Annals of
+Statistics 17, 1176, 1989). What the dealing of folds adds is measured within each half, by dealing twice, and taken
+out. Of more than 2,000 patients smaller parts will do, and cost less: of k parts a figure has k times the variance of
+all patients, and 1 / k of it is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil, exp, isfinite, log, nan, sqrt
+from typing import TypeAlias
+
+import numpy as np
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import FloatArray, Survival
+from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.metrics.measured import Row, repeats
+from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.validation.added import added_rows
+from prognosis_dask.modelling.validation.differences import adjust
+from prognosis_dask.modelling.validation.evaluate import Tables, measure
+from prognosis_dask.modelling.validation.nested import Map, validate
+from prognosis_dask.modelling.validation.splitting import split_patients
+
+#: What the bounds are, in words.
+INTERVAL = "95 % delete-half jackknife of the whole validation, training included"
+#: Parts are halves, but no larger than this many patients.
+_LARGEST = 1000
+#: How often each half's patients are dealt into folds.
+DEALINGS = 2
+#: Fewer halves with a figure than this share give no interval.
+_FEWEST = 0.5
+#: Sets the halves' random numbers apart from those of the validation itself.
+_STREAM = 7321
+#: Measures between 0 and 1, whose bounds are taken on the logit, and those above 0, on the logarithm.
+_SHARES = ("harrell_c", "uno_c", "auc", "mean_auc", "accuracy", "balanced_accuracy", "recall")
+_RATIOS = ("hazard_ratio", "observed_expected")
+_POSITIVE = ("brier", "ibs", "log_loss", "ici", "e50", "e90")
+
+#: Procedure, measure and horizon (NaN: none).
+Key: TypeAlias = tuple[str, str, float | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Halves:
+    """Every measure of every procedure on random halves: by :data:`Key`, shape (halves, :data:`DEALINGS`).
+
+    ``parts``: how many parts as large there are, 2 for halves.
+    """
+
+    values: Mapping[Key, FloatArray]
+    parts: int = 2
+
+    def deviation(self, key: Key, repeats: int, other: Key | None = None) -> tuple[float, int]:
+        """Standard deviation of a figure of all patients (or of one less an ``other``), and its degrees of freedom.
+
+        ``repeats``: how often the folds were dealt for the figure itself. NaN where too few halves have the figure.
+        """
+        nothing = (nan, 0)
+        if key not in self.values or (other is not None and other not in self.values):
+            return nothing
+        values = self.values[key] - (0.0 if other is None else self.values[other])
+        held = values[np.isfinite(values).all(axis=1)]
+        if len(held) < max(3.0, _FEWEST * len(values)):
+            return nothing
+        dealt = float(held.var(axis=1, ddof=1).mean())
+        between = float(held.mean(axis=1).var(ddof=1)) - dealt / DEALINGS
+        variance = max(between, 0.0) / (self.parts - 1) + dealt * 2 / self.parts / repeats
+        return sqrt(variance), len(held) - 1
+
+
+def measure_halves(
+    table: FeatureTable,
+    procedures: Mapping[str, Procedure],
+    horizons: Sequence[float],
+    times: Sequence[float],
+    *,
+    folds: int,
+    draws: int,
+    seed: int,
+    map: Map = map,
+) -> Halves:
+    """Validate every procedure on ``draws`` random halves of the patients; one task per half and procedure.
+
+    Halves are drawn within the endpoint's strata and shared by the procedures. A half that cannot carry a procedure
+    has no figures.
+
+    Parameters
+    ----------
+    table, procedures, folds
+        As validated.
+    horizons, times
+        In days: those reported, and all that survival is predicted at.
+    draws
+        How many halves.
+    seed
+        Of the validation.
+    map
+        Called like the built-in one.
+    """
+    tasks = [(draw, name) for draw in range(draws) for name in procedures]
+    parts = max(2, ceil(len(set(table.patient_ids)) / _LARGEST))
+    run = partial(_run, table, dict(procedures), tuple(horizons), tuple(times), folds, seed, parts)
+    values: dict[Key, FloatArray] = {}
+    for (draw, _), figures in zip(tasks, map(run, tasks), strict=True):
+        for (key, dealing), value in figures.items():
+            values.setdefault(key, np.full((draws, DEALINGS), nan))[draw, dealing] = value
+    return Halves(values, parts)
+
+
+def _run(
+    table: FeatureTable,
+    procedures: Mapping[str, Procedure],
+    horizons: tuple[float, ...],
+    times: tuple[float, ...],
+    folds: int,
+    seed: int,
+    parts: int,
+    task: tuple[int, str],
+) -> dict[tuple[Key, int], float]:
+    draw, name = task
+    half = table.rows(np.flatnonzero(split_patients(table, parts, [seed, _STREAM, draw]) == 0))
+    found: dict[tuple[Key, int], float] = {}
+    try:
+        results = validate(half, {name: procedures[name]}, folds, DEALINGS, seed + draw, horizons_days=times)
+        for dealing, dealt in enumerate(repeats(results)):
+            measured = measure(half.endpoint, half.patient_ids, horizons, seed, dealt, draws=0)
+            for row in measured.tables["measures"]:
+                found[_key(row), dealing] = row["value"]
+        if isinstance(half.endpoint, Survival):
+            for row in added_rows(half, {name: results}, seed, draws=0):
+                for dealing in range(DEALINGS) if row["added"] == name else ():
+                    found[_added_key(row), dealing] = row["z"]
+    except StatisticsError:
+        return {}
+    return found
+
+
+def _key(row: Row) -> Key:
+    return row["procedure"], row["measure"], row["horizon_days"]
+
+
+def _added_key(row: Row) -> Key:
+    return row["added"], f"z beside {row['base']}", None
+
+
+def widen(tables: Tables, halves: Halves, repeats: int) -> Tables:
+    """The tables whose held-out measures and differences have intervals and tests that count the training.
+
+    What the bounds were stands in ``lower_drawn`` and ``upper_drawn``: patients drawn, models kept. A measure without
+    figures of halves has no other bounds.
+    """
+    measures = [row if row["in_sample"] else _measured(row, halves, repeats) for row in tables["measures"]]
+    horizons = {_key(row)[:2]: row["horizon_days"] for row in reversed(measures)}
+    differences = [_differing(row, halves, repeats, horizons) for row in tables.get("differences", [])]
+    adjust(differences)
+    widened: Tables = {**tables, "measures": measures, "differences": differences}
+    if "added" in tables:
+        widened["added"] = [_adding(row, halves, repeats) for row in tables["added"]]
+    return widened
+
+
+def _measured(row: Row, halves: Halves, repeats: int) -> Row:
+    deviation, df = halves.deviation(_key(row), repeats)
+    drawn = {"lower_drawn": row["lower"], "upper_drawn": row["upper"]}
+    if not isfinite(deviation):
+        return row | drawn
+    deviation = max(deviation, (row["upper"] - row["lower"]) / (2 * 1.96)) if isfinite(row["lower"]) else deviation
+    lower, upper = bounds(row["measure"], row["value"], _quantile(df) * deviation)
+    return row | {"lower": lower, "upper": upper} | drawn
+
+
+def bounds(measure: str, value: float, reach: float) -> tuple[float, float]:
+    """The value less and plus its reach, on a scale that keeps the bounds where the measure can be.
+
+    >>> [round(bound, 3) for bound in bounds("harrell_c", 0.9, 0.15)]
+    [0.63, 0.979]
+    """
+    if _of(measure, _SHARES) and 0 < value < 1:
+        middle, wide = log(value / (1 - value)), reach / (value * (1 - value))
+        return tuple(1 / (1 + exp(-at)) for at in (middle - wide, middle + wide))  # type: ignore[return-value]
+    if _of(measure, _RATIOS) and value > 0:
+        return value * exp(-reach / value), value * exp(reach / value)
+    least, most = (
+        (0.0, 1.0) if _of(measure, _SHARES) else (0.0, np.inf) if _of(measure, _POSITIVE) else (-np.inf, np.inf)
+    )
+    return max(least, value - reach), min(most, value + reach)
+
+
+def _of(measure: str, kind: Iterable[str]) -> bool:
+    return measure != "brier_scaled" and any(measure == name or measure.startswith(f"{name}_") for name in kind)
+
+
+def _quantile(df: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(df, 0.975))
+
+
+def _differing(row: Row, halves: Halves, repeats: int, horizons: Mapping[tuple[str, str], float | None]) -> Row:
+    from scipy.special import stdtr
+
+    one, other = ((name, row["measure"], horizons.get((name, row["measure"]))) for name in (row["a"], row["b"]))
+    deviation, df = halves.deviation(one, repeats, other)
+    if not isfinite(deviation):
+        return row
+    value, reach = row["difference"], _quantile(df) * deviation
+    p = 1.0 if value == 0 else float(2 * stdtr(df, -abs(value) / deviation)) if deviation else 0.0
+    return row | {"lower": value - reach, "upper": value + reach, "p": p}
+
+
+def _adding(row: Row, halves: Halves, repeats: int) -> Row:
+    """What a held-out score adds: its z by how much z scatters; between halves it has half of its variance."""
+    from scipy.special import stdtr
+
+    deviation, df = halves.deviation(_added_key(row), repeats)
+    if not isfinite(deviation) or not isfinite(row["z"]):
+        return row
+    z = row["z"] / max(1.0, sqrt(halves.parts) * deviation)
+    return row | {"test": f"{row['test']}, delete-half", "statistic": z**2, "p": float(2 * stdtr(df, -abs(z)))}

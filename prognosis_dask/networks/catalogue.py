@@ -1,0 +1,184 @@
+"""The networks that engines can run: what goes in, what comes out, and every parameter's name and shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+from prognosis_dask.errors import JobError
+from prognosis_dask.networks.clips import ClipRule
+from prognosis_dask.networks.parameters import i3d_resnet50, i3d_resnet50_aliases, inception_v1, slowfast_resnet50
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, described without the library that runs it.
+
+    Attributes
+    ----------
+    name
+        As in GluonCV's model zoo; torchvision's with the data set that its weights were trained on.
+    min_length
+        The fewest frames of a clip; with fewer, a temporal pooling has nothing left to pool.
+    outputs
+        Number of values per output: ``logits`` of the classes, ``pooled`` the averaged values before the classifier.
+    parameters
+        Name and shape of every parameter, in the order of computation. The names are those of GluonCV's weight files.
+    aliases
+        Other names that a weight file may use, and the parameters they stand for.
+    engines
+        Those that can run it, the one that ``auto`` prefers first.
+    clip
+        What its input is made by.
+    classes
+        The data set whose classes the logits are; see :func:`prognosis_dask.networks.catalogue.class_labels`.
+    library
+        Whose network and weights it is. torchvision's keeps what it knows of the parameters to itself.
+    """
+
+    name: str
+    min_length: int
+    outputs: dict[str, int]
+    parameters: dict[str, tuple[int, ...]]
+    aliases: dict[str, str]
+    engines: tuple[Literal["torch", "gluon", "onnx"], ...]
+    clip: ClipRule = field(default_factory=ClipRule)
+    classes: str = "kinetics400"
+    library: Literal["gluoncv", "torchvision"] = "gluoncv"
+
+    def labels(self, output: str) -> tuple[str, ...]:
+        """The name of every class where the output is their logits, else none."""
+        return class_labels(self.classes) if output == "logits" else ()
+
+    def feature_names(self, output: str) -> tuple[str, ...]:
+        """One name per value of an output.
+
+        >>> find_network("i3d_inceptionv1_kinetics400").feature_names("logits")[:2]
+        ('logit_000', 'logit_001')
+        """
+        stem, count = output.removesuffix("s"), self.outputs[output]
+        return tuple(f"{stem}_{index:0{len(str(count - 1))}}" for index in range(count))
+
+
+def is_file(name: str) -> bool:
+    """Whether a job's network is a user's own file."""
+    return name.startswith("file:")
+
+
+def find_engines(name: str) -> tuple[Literal["torch", "gluon", "onnx"], ...]:
+    """The engines that can run a job's network.
+
+    Raises
+    ------
+    JobError
+        As :func:`find_network`.
+
+    >>> find_engines("file:net.onnx"), find_engines("i3d_inceptionv1_kinetics400")
+    (('onnx',), ('torch', 'gluon'))
+    """
+    if is_file(name):
+        return ("onnx",) if name.endswith(".onnx") else ("torch",)
+    return find_network(name).engines
+
+
+def find_network(name: str) -> Network:
+    """The network of that name.
+
+    Raises
+    ------
+    JobError
+        When there is none; the message lists those there are.
+    """
+    if name not in NETWORKS:
+        raise JobError(
+            f"deep.network is {name!r}, expected one of {', '.join(map(repr, NETWORKS))}, or 'file:PATH' of a "
+            "TorchScript or ONNX file"
+        )
+    return NETWORKS[name]
+
+
+#: torchvision's, of Kinetics.
+_MEAN = (0.43216, 0.394666, 0.37645)
+_STD = (0.22803, 0.22145, 0.216989)
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network(
+            name="i3d_inceptionv1_kinetics400",
+            min_length=5,
+            outputs={"logits": 400, "pooled": 1024},
+            parameters=inception_v1(classes=400),
+            aliases={"head.1.weight": "output.weight", "head.1.bias": "output.bias"},
+            engines=("torch", "gluon"),
+        ),
+        Network(
+            name="i3d_resnet50_v1_kinetics400",
+            min_length=5,
+            outputs={"logits": 400, "pooled": 2048},
+            parameters=i3d_resnet50(classes=400),
+            aliases=i3d_resnet50_aliases(),
+            engines=("gluon",),
+        ),
+        Network(
+            name="slowfast_4x16_resnet50_kinetics400",
+            min_length=36,
+            outputs={"logits": 400, "pooled": 2304},
+            parameters=slowfast_resnet50(classes=400, lateral_kernel=5),
+            aliases={},
+            engines=("gluon",),
+            clip=ClipRule(frames=32, slow_step=8),
+        ),
+        Network(
+            name="slowfast_8x8_resnet50_kinetics400",
+            min_length=40,
+            outputs={"logits": 400, "pooled": 2304},
+            parameters=slowfast_resnet50(classes=400, lateral_kernel=7),
+            aliases={},
+            engines=("gluon",),
+            clip=ClipRule(frames=32, slow_step=4),
+        ),
+        # frames, size and normalisation that the weights were trained with (torchvision's documentation of them; 64
+        # frames for S3D: Xie et al. 2018, arXiv:1712.04851)
+        Network(
+            name="r3d_18_kinetics400",
+            min_length=16,
+            outputs={"logits": 400, "pooled": 512},
+            parameters={},
+            aliases={},
+            engines=("torch",),
+            clip=ClipRule(frames=16, resized=(128, 128), size=(112, 112), mean=_MEAN, std=_STD),
+            library="torchvision",
+        ),
+        Network(
+            name="s3d_kinetics400",
+            min_length=64,
+            outputs={"logits": 400, "pooled": 1024},
+            parameters={},
+            aliases={},
+            engines=("torch",),
+            clip=ClipRule(frames=64, mean=_MEAN, std=_STD),
+            library="torchvision",
+        ),
+    )
+}
+
+
+# --- The names of the classes that a network's logits stand for.
+
+
+@cache
+def class_labels(name: str) -> tuple[str, ...]:
+    """The class names of a data set in the order of the logits; none where ``name`` is empty.
+
+    ``kinetics400``: the 400 actions of Kay et al. 2017, arXiv:1705.06950, in alphabetical order, as GluonCV and
+    torchvision number them.
+
+    >>> class_labels("kinetics400")[:2], class_labels("")
+    (('abseiling', 'air drumming'), ())
+    """
+    if not name:
+        return ()
+    return tuple(files(__package__).joinpath(f"{name}.txt").read_text(encoding="utf-8").splitlines())

@@ -1,0 +1,50 @@
+"""An engine around any function of one clip, for networks that others wrote."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from prognosis_dask.networks.clips import ClipRule
+
+Floats = npt.NDArray[np.float32]
+#: (1, channel, T, height, width) to (F), both float32.
+RunClip = Callable[[Floats], Floats]
+
+
+class ClipEngine:
+    """Runs clips one by one, however many ``rows`` are read at once, so that none depends on those beside it.
+
+    See :class:`prognosis_dask.networks.engine.Engine`.
+    """
+
+    def __init__(self, run: RunClip, rule: ClipRule, feature_names: tuple[str, ...], rows: int) -> None:
+        self.feature_names = feature_names
+        self.rows = rows
+        self._run = run
+        self._rule = rule
+        self._lock = threading.Lock()
+
+    def features(self, clips: Floats) -> Floats:
+        """Run clips of one length: (n, channel, T, height, width) float32 to (n, F) float32."""
+        rule = self._rule
+        length = rule.length(1) if rule.frames else "T"
+        expected = (len(rule.mean), length, *rule.size)
+        seen = clips.shape[1:2] + (clips.shape[2:3] if rule.frames else ("T",)) + clips.shape[3:]
+        if seen != expected or clips.dtype != np.float32:
+            raise ValueError(f"clips are {clips.dtype} of shape {clips.shape}; expected float32 of (n, *{expected})")
+        with self._lock:
+            return np.stack([self._run(clip[None]) for clip in clips])
+
+    def features_of_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Floats:
+        """Run regions: n times (slice, 128, 128) uint8 to (n, F) float32.
+
+        Raises
+        ------
+        CaseError
+            ``CLIP_INVALID`` when frames are not such.
+        """
+        return np.concatenate([self.features(self._rule.make(region)[None]) for region in frames])

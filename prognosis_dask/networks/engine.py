@@ -1,0 +1,249 @@
+"""What every engine offers: clips in, features out, and where they came from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from prognosis_dask.config.job import DeepSection
+from prognosis_dask.errors import CaseError, Code, JobError, import_extra
+from prognosis_dask.networks.catalogue import find_engines, find_network, is_file
+from prognosis_dask.networks.clips import clip_length, filled_length
+from prognosis_dask.networks.gluon_import import gluon_version
+from prognosis_dask.networks.weights import resolve_weights
+
+
+class Engine(Protocol):
+    """A network with its weights, ready to run. A clip's features do not depend on the clips beside it."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """One name for each of the F features."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """How many clips go through the network at once; fewer than asked for after a GPU ran out of memory."""
+        ...
+
+    def features(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Run clips of one length: (n, 3, T, 224, 224) float32 to (n, F) float32."""
+        ...
+
+    def features_of_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """Make and run the clips of regions that share a batch: n times (slice, 128, 128) uint8 to (n, F)."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineDescription:
+    """What is known of an engine before it is loaded.
+
+    ``labels`` are the names of the classes where the features are their logits, else none. ``provenance`` holds
+    everything that the features depend on: engine and its version, network, output, weights and
+    their sha256, device, precision, and the rows that go through the network together.
+    """
+
+    feature_names: tuple[str, ...]
+    provenance: dict[str, str]
+    labels: tuple[str, ...] = ()
+
+
+def describe_engine(section: DeepSection) -> EngineDescription:
+    """What :func:`load_engine` would load, in a fraction of the time; raises what can be known without loading.
+
+    Raises
+    ------
+    JobError, WeightsError, MissingExtraError
+        As :func:`load_engine`.
+    """
+    section = settle_engine(section)
+    _check_file_keys(section)
+    described = _describe_file(section) if is_file(section.network) else _describe_named(section)
+    settings = {
+        "engine": section.engine,
+        "output": section.output,
+        "device": section.device,
+        "precision": section.precision,
+        "rows": str(rows_together(section.device, section.batch_size)),
+    }
+    return replace(described, provenance={**settings, **described.provenance})
+
+
+def _check_file_keys(section: DeepSection) -> None:
+    """Nothing in a job is ignored in silence."""
+    keys: tuple[str, ...]
+    if is_file(section.network):
+        keys, why = ("weights",), "the file holds its own weights"
+    else:
+        keys, why = ("input_shape", "input_mean", "input_std"), "the network is known, and so is its input"
+    for key in keys:
+        value, default = getattr(section, key), getattr(DeepSection(), key)
+        if value != default:
+            raise JobError(f"deep.{key} is {value!r}, but deep.network is {section.network!r}: {why}; leave it out")
+
+
+def _describe_named(section: DeepSection) -> EngineDescription:
+    network = find_network(section.network)
+    source = {"network": network.name, "weights": section.weights}
+    if network.library == "torchvision":
+        from prognosis_dask.networks.torchvision_network import torchvision_version, torchvision_weights
+
+        source |= {"torch": torch_version(), "torchvision": torchvision_version()}
+        source["weights_sha256"], _ = torchvision_weights(section, network)
+    else:
+        library, version = ("torch", torch_version()) if section.engine == "torch" else ("mxnet", gluon_version())
+        weights = resolve_weights(section.weights, network, sha256=section.weights_sha256)
+        source |= {library: version, "weights_sha256": weights.sha256}
+        if weights.source_sha256:
+            source["weights_source_sha256"] = weights.source_sha256
+    return EngineDescription(network.feature_names(section.output), source, network.labels(section.output))
+
+
+def _describe_file(section: DeepSection) -> EngineDescription:
+    from prognosis_dask.networks import file_network
+
+    library, version = file_network.library(section)
+    sha256 = file_network.file_sha256(section)
+    # how many values it has, nobody knows but the network
+    names = file_network.load_file_network(replace(section, device="cpu"), rows=1).feature_names
+    rule = file_network.clip_rule(section)
+    source = {library: version, "network": section.network, "weights": section.network, "weights_sha256": sha256}
+    return EngineDescription(names, {**source, "input": str(rule)})
+
+
+def settle_engine(section: DeepSection) -> DeepSection:
+    """The section with its engine chosen: ``auto`` is torch where it is installed and has the network, else gluon.
+
+    To be settled once per run, where the run is started, so that a worker with another installation stops the run and
+    does not change engines.
+
+    Raises
+    ------
+    JobError
+        When the engine does not have the network, or the precision is one that it, or the device, does not have.
+    """
+    engines = find_engines(section.network)
+    if section.engine == "auto":
+        installed = [engine for engine in engines if importlib.util.find_spec(_LIBRARIES[engine])]
+        section = replace(section, engine=(installed or engines[-1:])[0])
+    elif section.engine not in engines:
+        raise JobError(
+            f"deep.engine is {section.engine!r}, which does not run {section.network}; expected 'auto' or "
+            f"{' or '.join(map(repr, engines))}"
+        )
+    ours = "gluon" in engines
+    known = _PRECISIONS.get((section.engine, section.device), ()) if ours else ()
+    known = known or ("float32",)
+    if section.precision not in known:
+        raise JobError(
+            f"deep.precision is {section.precision!r}, which engine {section.engine!r} does not have on device "
+            f"{section.device!r}; expected one of {', '.join(map(repr, known))}"
+        )
+    return section
+
+
+_LIBRARIES = {"torch": "torch", "gluon": "mxnet", "onnx": "onnxruntime"}
+_PRECISIONS = {
+    ("torch", "cpu"): ("float32", "bfloat16"),
+    ("torch", "gpu"): ("float32", "tf32", "bfloat16", "float16"),
+}
+
+
+def torch_version() -> str:
+    """The version of torch, without the seconds that importing it takes.
+
+    Raises
+    ------
+    MissingExtraError
+        Where it is not installed.
+    """
+    if not importlib.util.find_spec("torch"):
+        import_extra("torch", extra="torch", feature="deep.engine = 'torch'")
+    return importlib.metadata.version("torch")
+
+
+def load_engine(section: DeepSection) -> Engine:
+    """Load the engine, network and weights that a job names; takes seconds, so do it once per process.
+
+    Raises
+    ------
+    JobError, WeightsError, MissingExtraError, ClusterError
+        When the job names what does not exist, the weights cannot be had, the engine is not installed, or the job
+        asks for a GPU and none is seen.
+    """
+    section = settle_engine(section)
+    rows = rows_together(section.device, section.batch_size)
+    if is_file(section.network):
+        from prognosis_dask.networks.file_network import load_file_network
+
+        return load_file_network(section, rows)
+    network = find_network(section.network)
+    if network.library == "torchvision":
+        from prognosis_dask.networks.torchvision_network import load_torchvision
+
+        return load_torchvision(section, network, rows)
+    weights = resolve_weights(section.weights, network, sha256=section.weights_sha256)
+    if section.engine == "torch":
+        torch_version()
+        from prognosis_dask.networks.torch_engine import TorchEngine
+
+        return TorchEngine(
+            network,
+            weights,
+            output=section.output,
+            device=section.device,
+            precision=section.precision,
+            rows=rows,
+        )
+    from prognosis_dask.networks.gluon import GluonEngine
+
+    return GluonEngine(network, weights, output=section.output, device=section.device, rows=rows)
+
+
+def rows_together(device: str, batch_size: int) -> int:
+    """How many clips go through the network at once: always as many, filled up with zeros where there are fewer.
+
+    The clips beside one change when a run is resumed, and matrix products round differently for other numbers of rows.
+    On a CPU the number is 1, since larger batches are no faster there.
+    """
+    return batch_size if device == "gpu" else 1
+
+
+def cases_per_task(section: DeepSection) -> int:
+    """How many cases of one batch's length make a task.
+
+    Four batches on a GPU, so that the next frames are read while the network runs.
+    """
+    return section.batch_size * (4 if section.device == "gpu" else 1)
+
+
+def frames_together(section: DeepSection, n_slices: int) -> int:
+    """Frames of the batch that a case's clip goes into; cases that share them make good tasks."""
+    length = clip_length(n_slices)
+    fills = section.engine == "torch" and section.device == "gpu" and not is_file(section.network)
+    return filled_length(length) if fills else length
+
+
+def check_features(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """One case's features (F), as they are.
+
+    Raises
+    ------
+    CaseError
+        ``FEATURES_NOT_FINITE`` when some are NaN or infinite.
+    """
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise CaseError(
+            Code.FEATURES_NOT_FINITE,
+            f"deep features that are not finite: {bad.size} of {values.size} (number {bad[0]} is {values[bad[0]]}); "
+            "expected finite numbers: look at this case's frames",
+        )
+    return values

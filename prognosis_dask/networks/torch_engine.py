@@ -1,0 +1,202 @@
+"""The torch engine: the same networks and weights as Gluon's, wherever torch runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from prognosis_dask.errors import CaseError, ClusterError, Code
+from prognosis_dask.networks.catalogue import Network
+from prognosis_dask.networks.clips import CLIP_SIZE, FRAME_SIZE, RESIZED, check_frames, clip_length, filled_length
+from prognosis_dask.networks.torch_network import GREY_ZERO, InceptionV1
+from prognosis_dask.networks.torch_support import repeatable
+from prognosis_dask.networks.weights import Weights
+
+#: What a job calls a precision, and the type that the network computes with. ``tf32`` is float32 whose factors a GPU
+#: rounds to 10 bits of mantissa on their way into a convolution. Features are float32 always.
+PRECISIONS = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+Floats = npt.NDArray[np.float32]
+
+
+class TorchEngine:
+    """A network in torch. See :class:`prognosis_dask.networks.engine.Engine`.
+
+    The network always runs on ``rows`` clips at once, in ``threads`` threads where it runs on a CPU: for other numbers
+    of either, sums are split and rounded differently. Where it runs on several, they are filled up behind to one of a
+    few lengths, which is the clip's own choice and not its neighbours'. A GPU that has not the memory for ``rows``
+    clips goes on with half of them.
+
+    Raises
+    ------
+    ClusterError
+        When ``device`` is ``gpu`` and torch sees none, or the processor has no bfloat16.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        weights: Weights,
+        *,
+        output: str,
+        device: str,
+        precision: str,
+        rows: int,
+        threads: int = 1,
+    ) -> None:
+        self.feature_names = network.feature_names(output)
+        self.rows = rows
+        self._min_length = network.min_length
+        self._device = _device(device, precision)
+        self._dtype = PRECISIONS[precision]
+        self._tf32 = precision == "tf32"
+        self._threads = threads
+        self._fills = rows > 1
+        self._lock = threading.Lock()
+        self._network = InceptionV1(weights.values, output).prepare(self._device, self._dtype)
+
+    def features(self, clips: Floats) -> Floats:
+        """Run clips of one length: (n, 3, T, 224, 224) float32 to (n, F) float32. A clip with NaN has NaN features."""
+        fits = clips.ndim == 5 and clips.shape[1::2] == (3, CLIP_SIZE) and clips.shape[4] == CLIP_SIZE
+        if not fits or clips.shape[2] < self._min_length or clips.dtype != np.float32:
+            raise ValueError(
+                f"clips are {clips.dtype} of shape {clips.shape}; expected float32 of shape "
+                f"(n, 3, {self._min_length} or more, {CLIP_SIZE}, {CLIP_SIZE})"
+            )
+        values = self._run(clips, lambda batch: batch, None)
+        # a processor's maximum of NaN and zero may be zero, and ReLU would hide it
+        values[~np.isfinite(clips).all(axis=(1, 2, 3, 4))] = np.nan
+        return values
+
+    def features_of_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Floats:
+        """Run regions: n times (slice, 128, 128) uint8 to (n, F) float32.
+
+        The same as :meth:`features` of their clips, but for rounding: the clips are made on the device, and grey.
+
+        Raises
+        ------
+        CaseError
+            ``CLIP_INVALID`` when frames are not such, or make a clip that is too short for the network.
+        """
+        held = [self._held(region) for region in frames]
+        batches = defaultdict(list)
+        for row in sorted(range(len(held)), key=lambda row: len(held[row])):
+            length = len(held[row])
+            batches[filled_length(length) if self._fills else length].append(row)
+        values = np.empty((len(held), len(self.feature_names)), np.float32)
+        for length, rows in batches.items():
+            filled = np.full((len(rows), length, FRAME_SIZE, FRAME_SIZE), GREY_ZERO, np.uint8)
+            for place, row in zip(filled, rows, strict=True):
+                place[: len(held[row])] = held[row]
+            own = [len(held[row]) for row in rows]
+            values[rows] = self._run(filled, lambda batch: grey_clips(batch) - GREY_ZERO, own if self._fills else None)
+        return values
+
+    def _held(self, region: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A clip's frames, each as often as it is shown."""
+        check_frames(region)
+        length = clip_length(len(region))
+        if length < self._min_length:
+            raise CaseError(
+                Code.CLIP_INVALID, f"the clip has {length} frames; expected {self._min_length} or more for this network"
+            )
+        return np.repeat(region, length // len(region), axis=0)
+
+    def _run(
+        self,
+        inputs: npt.NDArray[np.uint8] | Floats,
+        to_clips: Callable[[Tensor], Tensor],
+        own: Sequence[int] | None,
+    ) -> Floats:
+        values = np.empty((len(inputs), len(self.feature_names)), np.float32)
+        start = 0
+        with self._lock, repeatable(threads=self._threads, tf32=self._tf32):
+            while start < len(inputs):
+                part = inputs[start : start + self.rows]
+                try:
+                    lengths = own and own[start : start + self.rows]
+                    values[start : start + len(part)] = self._compute(part, to_clips, lengths)[: len(part)]
+                except torch.OutOfMemoryError as error:
+                    self._halve(part, error)
+                    continue
+                start += len(part)
+        return values
+
+    def _compute(
+        self,
+        part: npt.NDArray[np.uint8] | Floats,
+        to_clips: Callable[[Tensor], Tensor],
+        own: Sequence[int] | None,
+    ) -> Floats:
+        missing = self.rows - len(part)
+        if missing:
+            part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
+        batch = torch.from_numpy(np.ascontiguousarray(part))
+        if self._device.type == "cuda":
+            batch = batch.pin_memory().to(self._device, non_blocking=True)
+        clips = to_clips(batch).to(dtype=self._dtype, memory_format=torch.channels_last_3d)
+        lengths = (*own, *[part.shape[1]] * missing) if own else None
+        return self._network(clips, lengths).float().cpu().numpy()  # type: ignore[no-any-return]
+
+    def _halve(self, part: npt.NDArray[np.uint8] | Floats, error: torch.OutOfMemoryError) -> None:
+        if self.rows == 1:
+            raise CaseError(
+                Code.GPU_MEMORY,
+                f"the GPU has not the memory for one clip of {part.shape[-3]} frames ({str(error).splitlines()[0]}); "
+                "use a GPU with more, a lower deep.precision, or deep.device = 'cpu'",
+            ) from error
+        self.rows //= 2
+        logging.getLogger(__name__).warning("GPU out of memory: %d clips at once from here on", self.rows)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _device(device: str, precision: str) -> torch.device:
+    if device == "gpu":
+        if not torch.cuda.is_available():
+            raise ClusterError(
+                f"deep.device is 'gpu', but torch {torch.__version__} sees no GPU here. It needs an NVIDIA card with "
+                "its driver, and a CUDA build of torch; or set deep.device = 'cpu'"
+            )
+        return torch.device("cuda")
+    if precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise ClusterError("deep.precision is 'bfloat16', which this processor does not compute; use 'float32'")
+    return torch.device("cpu")
+
+
+# --- From uint8 frames to the grey clips of the torch engine, on the device that the network runs on.
+
+
+def grey_clips(frames: Tensor) -> Tensor:
+    """Enlarge and cut a clip's frames: (n, T, 128, 128) uint8 to (n, 1, T, 224, 224) int32, grey levels 0 to 255.
+
+    Linear, corners on corners, rounded to whole grey levels; in whole numbers throughout, so that no device and no
+    precision changes a pixel.
+    """
+    first = (RESIZED - CLIP_SIZE) // 2
+    place = torch.arange(first, first + CLIP_SIZE, dtype=torch.int32, device=frames.device) * (FRAME_SIZE - 1)
+    left, part = place // (RESIZED - 1), place % (RESIZED - 1)
+    sums = _between(_between(frames.int(), left, part, 2), left, part, 3)
+    scale = (RESIZED - 1) ** 2  # odd: no value lies halfway between two grey levels
+    grey = torch.div(2 * sums + scale, 2 * scale, rounding_mode="floor")
+    return grey[:, None]
+
+
+def _between(values: Tensor, left: Tensor, part: Tensor, axis: int) -> Tensor:
+    """Linear interpolation along an axis, in 1/255ths."""
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    part = part.view(shape)
+    return values.index_select(axis, left) * (RESIZED - 1 - part) + values.index_select(axis, left + 1) * part

@@ -1,0 +1,70 @@
+"""What torch keeps per process and a feature's bits depend on, set for the time that a network runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from prognosis_dask.errors import ClusterError
+from prognosis_dask.networks.clip_engine import Floats, RunClip
+
+
+@contextmanager
+def repeatable(*, threads: int = 1, tf32: bool = False, gradients: bool = False) -> Iterator[None]:
+    """Inference with the same bits each time, whatever the process has set; what it has set is put back.
+
+    Sums are split, and so rounded, by the number of ``threads``. ``tf32`` lets a GPU round the factors of convolutions
+    and matrix products of float32 to 10 bits of mantissa; torch's own default does so for convolutions.
+    ``gradients`` are what training needs.
+    """
+    precision = "tf32" if tf32 else "ieee"
+    cudnn = torch.backends.cudnn
+    wanted = [
+        # trying out algorithms at run time could choose another one, and other last bits, in the next run
+        (cudnn, "benchmark", False),
+        (cudnn, "deterministic", True),
+        (cudnn.conv, "fp32_precision", precision),
+        (torch.backends.cuda.matmul, "fp32_precision", precision),
+    ]
+    before = [(module, name, getattr(module, name)) for module, name, _ in wanted]
+    before_threads = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for module, name, value in wanted:
+            setattr(module, name, value)
+        with torch.inference_mode(not gradients):
+            yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+        torch.set_num_threads(before_threads)
+
+
+# --- Running any torch module on one clip.
+
+
+def torch_runner(module: Any, device: str) -> RunClip:
+    """The function from a clip to the module's values, in one thread where it runs on the processor.
+
+    Raises
+    ------
+    ClusterError
+        When ``device`` is ``gpu`` and torch sees none.
+    """
+    if device == "gpu" and not torch.cuda.is_available():
+        raise ClusterError(
+            f"deep.device is 'gpu', but torch {torch.__version__} sees no GPU here; or set deep.device = 'cpu'"
+        )
+    target = torch.device("cuda" if device == "gpu" else "cpu")
+    module = module.to(target).eval()
+
+    def run(clip: Floats) -> Floats:
+        with repeatable():
+            values = module(torch.from_numpy(np.ascontiguousarray(clip)).to(target))
+        return np.asarray(values.float().cpu().numpy(), np.float32).reshape(-1)
+
+    return run

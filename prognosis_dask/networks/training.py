@@ -1,0 +1,347 @@
+"""Training the grade network: the same curve for the same seed, wherever it runs.
+
+Everything that is drawn (first values, held-back patients, order, augmentation, dropout) is drawn here, with NumPy; an
+engine only computes. So a training does not depend on an engine's own generator, which is shared by a whole process,
+nor on what else the process does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from prognosis_dask.config.job import GradeSection
+from prognosis_dask.errors import MissingExtraError, StatisticsError, count
+from prognosis_dask.networks.grade_network import DROPPED, WIDTHS, GradeNetwork, Values
+
+Floats = npt.NDArray[np.float32]
+#: What dropout multiplies the two hidden layers' values by, (n, 512) and (n, 32): zero, or one over the share kept.
+Hidden = tuple[Floats, Floats]
+
+#: Raised by one whenever the features of the same training change.
+VERSION = 2
+#: Adam's, as in Keras.
+EPSILON = 1e-7
+_LIBRARIES = {"torch": "torch", "gluon": "mxnet"}
+#: One training at a time in a process: engines keep settings per process, and the workers are the parallelism.
+_LOCK = threading.Lock()
+
+
+class Learner(Protocol):
+    """A grade network on an engine, with Adam's state. It draws nothing, and computes in one thread on a processor."""
+
+    def step(self, volumes: Floats, labels: Floats, weights: Floats, kept: Hidden) -> float:
+        """One step of Adam on the batch's weighted mean of binary cross-entropies; that loss before the step."""
+        ...
+
+    def run(self, volumes: Floats) -> tuple[Floats, Floats, Floats]:
+        """Values of the two hidden layers (n, 512) and (n, 32), and the logits (n), nothing dropped."""
+        ...
+
+    def values(self) -> Values:
+        """The parameters as they are now."""
+        ...
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The mean loss of an epoch's batches, and after it that of the held-back cases (NaN where none are)."""
+
+    training_loss: float
+    validation_loss: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network.
+
+    Attributes
+    ----------
+    network
+        What was trained.
+    values
+        Its parameters, those of the epoch with the lowest loss on the held-back cases.
+    usual
+        Mean and standard deviation of each deep feature over the cases that it was given, shape (2, 544): networks
+        that ended at other epochs have units of other sizes, and are comparable on this scale alone.
+    curve
+        Every epoch's losses.
+    epoch
+        The epoch, from 1, that the parameters are of.
+    origin
+        Digest of what it was trained from; "" where nobody asked.
+    """
+
+    network: GradeNetwork
+    values: Values = field(repr=False)
+    usual: Floats = field(repr=False)
+    curve: tuple[Epoch, ...]
+    epoch: int
+    origin: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes of the parameters, in their order, and of the features' scale."""
+        digest = hashlib.sha256()
+        for array in (*self.values.values(), self.usual):
+            digest.update(np.ascontiguousarray(array, "<f4").tobytes())
+        return digest.hexdigest()
+
+
+def settle_learner(section: GradeSection) -> Literal["gluon", "torch"]:
+    """The engine that ``auto`` stands for here: torch where it is installed, else gluon.
+
+    Raises
+    ------
+    MissingExtraError
+        Where the engine, or either one, is not installed.
+    """
+    wanted: Sequence[Literal["gluon", "torch"]] = ("torch", "gluon") if section.engine == "auto" else (section.engine,)
+    for engine in wanted:
+        if importlib.util.find_spec(_LIBRARIES[engine]):
+            return engine
+    raise MissingExtraError(
+        f"grade.engine is {section.engine!r}, which needs {' or '.join(_LIBRARIES[engine] for engine in wanted)}: "
+        "not installed here; pip install 'prognosis-dask[torch]' runs everywhere"
+    )
+
+
+def load_learner(network: GradeNetwork, values: Values, section: GradeSection) -> Learner:
+    """The network with these parameters on the section's engine and device.
+
+    Raises
+    ------
+    MissingExtraError, ClusterError
+        Where the engine is not installed, or there is no GPU and the section asks for one.
+    """
+    if settle_learner(section) == "torch":
+        from prognosis_dask.networks.torch_training import TorchLearner
+
+        return TorchLearner(network, values, device=section.device, learning_rate=section.learning_rate)
+    from prognosis_dask.networks.gluon_training import GluonLearner
+
+    return GluonLearner(network, values, device=section.device, learning_rate=section.learning_rate)
+
+
+def train(
+    volumes: Floats, labels: npt.NDArray[np.int64], patients: Sequence[str], section: GradeSection
+) -> tuple[Trained, Floats]:
+    """Train the network on these cases alone; equal arguments give equal bits.
+
+    Parameters
+    ----------
+    volumes
+        One for each case, shape (cases, slice, row, column).
+    labels
+        0 (benign: grade II) or 1 (malignant: grade III) for each case.
+    patients
+        Whose case it is: a patient's cases train together, or are held back together.
+    section
+        The job's ``[grade]``.
+
+    Returns
+    -------
+    trained
+        The network.
+    features
+        Those of these cases, as :func:`run_network` would give them: their scale needs them anyway.
+
+    Raises
+    ------
+    StatisticsError
+        When a class has no case to train on, or none to hold back, or the parameters left what numbers can hold.
+    MissingExtraError, ClusterError
+        As :func:`load_learner`.
+    """
+    seeds = np.random.SeedSequence(section.seed).spawn(3)
+    first, split, course = (np.random.default_rng(seed) for seed in seeds)
+    held_back = hold_back(labels, patients, section.validation_share if section.patience else 0.0, split)
+    at, kept_back = np.flatnonzero(~held_back), np.flatnonzero(held_back)
+    weights = class_weights(labels, at, balance=section.balance)
+    slices, rows, columns = volumes.shape[1:]
+    network = GradeNetwork((slices, rows, columns))
+    with _LOCK:
+        learner = load_learner(network, network.draw(first), section)
+        curve: list[Epoch] = []
+        best: tuple[float, int, Values] = (np.inf, 0, {})
+        while len(curve) < section.epochs:
+            training = _epoch(learner, volumes, labels, weights, at, section, course)
+            validation = _loss(learner, volumes[kept_back], labels[kept_back], weights[kept_back])
+            curve.append(Epoch(training, validation))
+            if not len(kept_back):
+                continue
+            if validation < best[0]:
+                best = (validation, len(curve), learner.values())
+            elif len(curve) - best[1] >= section.patience:
+                break
+        values, epoch = (best[2], best[1]) if best[1] else (learner.values(), len(curve))
+        features, _ = _run(load_learner(network, values, section), volumes)
+    with np.errstate(over="ignore", invalid="ignore"):
+        usual = np.stack([features.mean(axis=0), features.std(axis=0)])
+    _expect_finite((*values.values(), usual), curve, section)
+    return Trained(network, values, usual, tuple(curve), epoch), _in_deviations(features, usual)
+
+
+def run_network(trained: Trained, volumes: Floats, section: GradeSection) -> tuple[Floats, Floats]:
+    """Deep features and probability of the positive class, case by case: none depends on those beside it.
+
+    Returns
+    -------
+    features
+        Shape (cases, 544), float32; named by :func:`prognosis_dask.networks.grade_network.feature_names`. In standard
+        deviations from the mean of the cases that the network was trained on; 0 where a unit was the same for them all.
+    probability
+        Shape (cases,).
+    """
+    with _LOCK:
+        features, logit = _run(load_learner(trained.network, trained.values, section), volumes)
+    return _in_deviations(features, trained.usual), _sigmoid(logit)
+
+
+def _in_deviations(features: Floats, usual: Floats) -> Floats:
+    mean, spread = usual
+    return np.where(spread > 0, (features - mean) / np.where(spread > 0, spread, 1), 0).astype(np.float32)
+
+
+def _expect_finite(arrays: Iterable[Floats], curve: Sequence[Epoch], section: GradeSection) -> None:
+    """A training that ran away leaves features that are all zero or missing, which models pass over in silence."""
+    if not all(np.isfinite(array).all() for array in arrays):
+        losses = ", ".join(f"{epoch.training_loss:.3g}" for epoch in curve)
+        raise StatisticsError(
+            f"the grade network's training ran away (losses {losses}): take a smaller grade.learning_rate than "
+            f"{section.learning_rate:g}, and see that the prepared images are normalised"
+        )
+
+
+def _run(learner: Learner, volumes: Floats) -> tuple[Floats, Floats]:
+    """The hidden layers' values (cases, 544), and the logits, case by case."""
+    rows = [learner.run(volume[None]) for volume in volumes]
+    features = np.concatenate([np.concatenate([first, second], axis=1) for first, second, _ in rows])
+    return features, np.concatenate([logit for _, _, logit in rows])
+
+
+def hold_back(
+    labels: npt.NDArray[np.int64], patients: Sequence[str], share: float, rng: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """Which cases are held back: the share of each class's patients, rounded, at least one; none where it is 0.
+
+    A patient with cases of both classes counts to the first one's.
+
+    Raises
+    ------
+    StatisticsError
+        When a class has no case to train on, or none to hold back.
+    """
+    names, first, number = np.unique(list(patients), return_index=True, return_inverse=True)
+    chosen = np.zeros(len(names), bool)
+    for label in (0, 1):
+        members = np.flatnonzero(labels[first] == label)
+        held = max(1, round(share * len(members))) if share else 0
+        if len(members) <= held:
+            other = f", {held} of them to be held back (none with grade.patience = 0)" if share else ""
+            raise StatisticsError(
+                f"the {('first', 'second')[label]} class has {count(len(members), 'training patient')}{other}: the "
+                "network needs more of each class"
+            )
+        chosen[rng.permutation(members)[:held]] = True
+    return np.asarray(chosen[number])
+
+
+def class_weights(labels: npt.NDArray[np.int64], at: npt.NDArray[np.int64], *, balance: bool) -> Floats:
+    """What each case's loss counts: 1 on average over the cases ``at`` that train, and as much for either class."""
+    if not balance:
+        return np.ones(len(labels), np.float32)
+    share = np.bincount(labels[at], minlength=2) / len(at)
+    return np.asarray((0.5 / share)[labels], np.float32)
+
+
+def provenance(section: GradeSection) -> dict[str, str]:
+    """What a training's values depend on besides its cases: settings, engine and its version."""
+    engine = settle_learner(section)
+    library = _LIBRARIES[engine]
+    idle = ("enabled", "clinical")
+    settings = {key: str(value) for key, value in asdict(section).items() if key not in idle}
+    return settings | {"version": str(VERSION), "engine": engine, library: importlib.metadata.version(library)}
+
+
+def _epoch(
+    learner: Learner,
+    volumes: Floats,
+    labels: npt.NDArray[np.int64],
+    weights: Floats,
+    at: npt.NDArray[np.int64],
+    section: GradeSection,
+    rng: np.random.Generator,
+) -> float:
+    """Every training case once, in an order of its own; the batches' mean loss."""
+    order = rng.permutation(at)
+    losses = []
+    for start in range(0, len(order), section.batch_size):
+        rows = order[start : start + section.batch_size]
+        batch = np.stack([augment(volumes[row], rng) for row in rows]) if section.augment else volumes[rows]
+        losses.append(learner.step(batch, labels[rows].astype(np.float32), weights[rows], _kept(len(rows), rng)))
+    return float(np.mean(losses))
+
+
+def _kept(count: int, rng: np.random.Generator) -> Hidden:
+    first, second = (
+        (rng.random((count, width)) >= dropped).astype(np.float32) / np.float32(1 - dropped)
+        for width, dropped in zip(WIDTHS, DROPPED, strict=True)
+    )
+    return first, second
+
+
+def _loss(learner: Learner, volumes: Floats, labels: npt.NDArray[np.int64], weights: Floats) -> float:
+    """The weighted mean of the cases' binary cross-entropies, nothing dropped; NaN without cases."""
+    if not len(volumes):
+        return float("nan")
+    z = np.array([learner.run(volume[None])[2][0] for volume in volumes], np.float64)
+    with np.errstate(invalid="ignore"):  # NaN is lower than nothing: such an epoch is not kept
+        return float(np.mean(weights * (np.logaddexp(0, z) - z * labels)))
+
+
+def _sigmoid(z: Floats) -> Floats:
+    return np.asarray(np.exp(-np.logaddexp(0, -z.astype(np.float64))), np.float32)
+
+
+# --- Small changes of a volume that leave its grade as it is, so that a few cases teach more.
+
+
+#: The most that a volume is turned in the axial plane, in degrees.
+ROTATION = 10.0
+#: The most that intensities are stretched, and shifted in standard deviations of the volume.
+CONTRAST = 0.1
+SHIFT = 0.1
+
+
+def augment(volume: Floats, rng: np.random.Generator) -> Floats:
+    """One volume (slice, row, column), flipped left to right or not, turned, and changed in brightness and contrast.
+
+    Turning is in the axial plane only, since slices are thicker than pixels are wide. Zeros stay zeros: they are what
+    lies outside the brain, and the slices that were appended.
+    """
+    if rng.random() < 0.5:
+        volume = volume[:, :, ::-1]
+    volume = rotate(volume, rng.uniform(-ROTATION, ROTATION))
+    stretch = np.float32(1 + rng.uniform(-CONTRAST, CONTRAST))
+    shift = np.float32(rng.uniform(-SHIFT, SHIFT) * volume.std())
+    return np.where(volume == 0, np.float32(0), volume * stretch + shift)
+
+
+def rotate(volume: Floats, degrees: float) -> Floats:
+    """Turn every slice about its middle, linear in between; what comes from outside is zero."""
+    from scipy.ndimage import affine_transform
+
+    angle = np.deg2rad(degrees)
+    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    middle = (np.array(volume.shape) - 1) / 2
+    turned = affine_transform(volume, turn, offset=middle - turn @ middle, order=1, output=np.float32)
+    return np.asarray(turned, np.float32)

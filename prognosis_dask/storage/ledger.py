@@ -1,0 +1,360 @@
+"""``ledger.sqlite``: what became of every stage of every case. The memory that resume reads.
+
+One driver writes, any number of processes read meanwhile. The journal is SQLite's default one, not a write-ahead log:
+run folders lie on network disks, where that does not work.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from types import TracebackType
+from typing import Any, TextIO
+
+from prognosis_dask.errors import Code, Problem, StoreError
+from prognosis_dask.storage.lock import claim
+from prognosis_dask.storage.outcome import Outcome
+
+#: Failures that say nothing about the case itself: the next run tries again.
+RETRIED = frozenset(
+    {Code.WORKER_LOST, Code.TIME_LIMIT, Code.MEMORY_LIMIT, Code.STOPPED, Code.UNEXPECTED, Code.STORE_DAMAGED}
+)
+
+_RECORD = """
+INSERT INTO outcome (stage, case_id, digest, status, code, reason, place, patient_id,
+                     finished_at, recorded, attempts, seconds, result)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)
+ON CONFLICT (stage, case_id) DO UPDATE SET
+    attempts = CASE WHEN digest = excluded.digest THEN attempts + 1 ELSE 1 END,
+    digest = excluded.digest, status = excluded.status, code = excluded.code, reason = excluded.reason,
+    place = excluded.place, patient_id = excluded.patient_id, finished_at = excluded.finished_at,
+    recorded = excluded.recorded, seconds = excluded.seconds, result = excluded.result
+"""
+
+#: Where an outcome's warnings stand in the column of its results.
+_WARNINGS = "warnings"
+
+_SELECT = "SELECT stage, case_id, digest, code, reason, place, patient_id, seconds, result FROM outcome"
+
+# a row is void when another stage of the same case found the stored ROI damaged after it was written; "after" is the
+# order of recording, since clocks jump
+_FINISHED = """
+SELECT own.case_id, digest, code FROM outcome AS own LEFT JOIN (
+    SELECT case_id, MAX(recorded) AS damaged_at FROM outcome WHERE code = ? AND stage <> ? GROUP BY case_id
+) AS other ON other.case_id = own.case_id
+WHERE own.stage = ? AND (damaged_at IS NULL OR damaged_at < own.recorded)
+"""
+
+
+@dataclass(frozen=True)
+class StageCounts:
+    """How many cases a stage has done and failed; ``by_code`` says why they failed."""
+
+    done: int
+    failed: int
+    by_code: dict[Code, int]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How many outcomes of a stage were recorded in a span of time; the first and the last, in seconds since 1970."""
+
+    count: int
+    first: float
+    last: float
+
+
+class Ledger:
+    """One row per case and stage. Made by :meth:`create` (to write) or :meth:`read`; a context manager."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: TextIO | None) -> None:
+        self.path = path
+        self._connection = connection
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path | str) -> Ledger:
+        """Open the ledger to write, making it if need be. Only one process at a time can.
+
+        The claim is a lock on ``<path>.lock`` that ends with the process, however it ends.
+
+        Raises
+        ------
+        StoreError
+            When another process has it, when the folder cannot be written, or when the file is not a ledger of this
+            version.
+        """
+        path = Path(path)
+        lock = claim(path)
+        try:
+            if not path.exists():
+                make_ledger(path)
+            return cls(path, open_ledger(path), lock)
+        except BaseException:
+            lock.close()
+            raise
+
+    @classmethod
+    def read(cls, path: Path | str) -> Ledger:
+        """Open the ledger to read only, also while a run writes it.
+
+        Raises
+        ------
+        StoreError
+            When there is none, or the file is not a ledger of this version.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise StoreError(f"no ledger at {path}; `prognosis run` makes one, so name the folder of a run")
+        # not SQLite's read-only mode: the journal of a driver that was killed must be rolled back before reading
+        connection = open_ledger(path)
+        connection.execute("PRAGMA query_only = ON")
+        return cls(path, connection, None)
+
+    def close(self) -> None:
+        """Close the file and give up the claim."""
+        self._connection.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def record(self, outcomes: Iterable[Outcome]) -> None:
+        """Write the outcomes, all or none. A case's earlier row of the same stage is replaced.
+
+        Every call waits for the disk: give it what has come in since the last call, not one outcome at a time.
+        A problem is filed under its outcome's case.
+
+        Raises
+        ------
+        StoreError
+            When the file cannot be written: read only, disk full, locked for a minute.
+        """
+        now = time.time()
+        with self._transaction():
+            ((last,),) = self._rows("SELECT COALESCE(MAX(recorded), 0) FROM outcome")
+            rows = [_row(outcome, now, last + 1) for outcome in outcomes]
+            self._connection.executemany(_RECORD, rows)
+
+    def outcomes(self, stage: str) -> dict[str, Outcome]:
+        """Every outcome of a stage, by case_id."""
+        rows = self._rows(f"{_SELECT} WHERE stage = ? ORDER BY case_id", stage)
+        return {row[1]: _outcome(row, self.path) for row in rows}
+
+    def failures(self) -> list[Outcome]:
+        """The outcomes of every stage that have a problem."""
+        rows = self._rows(f"{_SELECT} WHERE code IS NOT NULL ORDER BY stage, case_id")
+        return [_outcome(row, self.path) for row in rows]
+
+    def finished(self, stage: str, digests: Mapping[str, str]) -> set[str]:
+        """The cases whose ``stage`` need not run again, of those in ``digests`` (case_id to digest).
+
+        A case is finished when it was done, or failed for a reason of its own, with the same digest. Failures in
+        :data:`RETRIED` are not final. Where a stage found the stored ROI damaged, the case's other stages that were
+        recorded before are not finished either, so that the ROI is made again.
+        """
+        rows = self._rows(_FINISHED, Code.STORE_DAMAGED.value, stage, stage)
+        return {case_id for case_id, digest, code in rows if digests.get(case_id) == digest and code not in RETRIED}
+
+    def drop_outdated(self, stage: str, digests: Mapping[str, str]) -> None:
+        """Remove the rows of ``stage`` that have another digest than the one in ``digests`` (case_id to digest).
+
+        For a stage that keeps data in files, before it overwrites them: else a run that is killed after the data and
+        before the row would leave new data under the old row, which an earlier job, run again, would take for its own.
+
+        Raises
+        ------
+        StoreError
+            When the file cannot be written.
+        """
+        held = self._rows("SELECT case_id, digest FROM outcome WHERE stage = ?", stage)
+        outdated = [(stage, case_id) for case_id, digest in held if digests.get(case_id, digest) != digest]
+        with self._transaction():
+            self._connection.executemany("DELETE FROM outcome WHERE stage = ? AND case_id = ?", outdated)
+
+    def counts(self) -> dict[str, StageCounts]:
+        """How many cases are done and failed, by stage."""
+        done: dict[str, int] = {}
+        failed: dict[str, dict[Code, int]] = {}
+        for stage, code, count in self._rows("SELECT stage, code, COUNT(*) FROM outcome GROUP BY stage, code"):
+            done.setdefault(stage, 0)
+            failed.setdefault(stage, {})
+            if code is None:
+                done[stage] = count
+            else:
+                failed[stage][_code(code, self.path)] = count
+        return {stage: StageCounts(done[stage], sum(failed[stage].values()), failed[stage]) for stage in done}
+
+    def pace(self, since: float) -> dict[str, Pace]:
+        """What was recorded after ``since`` (seconds since 1970), by stage."""
+        query = """
+        SELECT stage, COUNT(*), MIN(finished_at), MAX(finished_at) FROM outcome WHERE finished_at > ? GROUP BY stage
+        """
+        return {stage: Pace(*values) for stage, *values in self._rows(query, since)}
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with translated(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _rows(self, query: str, *values: str | float) -> list[tuple[Any, ...]]:
+        with translated(self.path):
+            return self._connection.execute(query, values).fetchall()
+
+
+def _row(outcome: Outcome, now: float, recorded: int) -> tuple[object, ...]:
+    problem = outcome.problem
+    return (
+        outcome.stage,
+        outcome.case_id,
+        outcome.digest,
+        "failed" if problem else "done",
+        problem.code.value if problem else None,
+        problem.reason if problem else None,
+        problem.where if problem else None,
+        problem.patient_id if problem else None,
+        now,
+        recorded,
+        json.dumps(outcome.seconds),
+        json.dumps(outcome.result | _kept(outcome.warnings)),
+    )
+
+
+def _outcome(row: tuple[Any, ...], path: Path) -> Outcome:
+    stage, case_id, digest, code, reason, place, patient_id, seconds, result = row
+    problem = None
+    if code is not None:
+        problem = Problem(_code(code, path), reason, patient_id=patient_id, case_id=case_id, where=place)
+    results = json.loads(result)
+    warnings = tuple(
+        Problem(_code(code, path), reason, patient_id, case_id, where, "warning")
+        for code, reason, patient_id, where in results.pop(_WARNINGS, ())
+    )
+    return Outcome(case_id, stage, digest, problem, json.loads(seconds), results, warnings)
+
+
+def _kept(warnings: Sequence[Problem]) -> dict[str, object]:
+    """Warnings as they stand among an outcome's results: most have none, and none need be found by itself."""
+    rows = [[warning.code.value, warning.reason, warning.patient_id, warning.where] for warning in warnings]
+    return {_WARNINGS: rows} if rows else {}
+
+
+def _code(text: str, path: Path) -> Code:
+    try:
+        return Code(text)
+    except ValueError as error:
+        raise StoreError(f"{path} holds the problem code {text!r}, unknown here; a newer program wrote it") from error
+
+
+# --- The file of the ledger: its schema and version, how it is made and opened, and what is said when the disk
+# refuses.
+
+
+_APPLICATION_ID = 0x70726F67  # "prog": tells a ledger from any other SQLite file
+_VERSION = 2
+_BUSY_SECONDS = 60.0
+
+# the large columns come last: SQLite then finds the small ones without reading them
+_SCHEMA = f"""
+CREATE TABLE outcome (
+    stage TEXT NOT NULL, case_id TEXT NOT NULL, digest TEXT NOT NULL,
+    status TEXT NOT NULL, code TEXT, reason TEXT, place TEXT, patient_id TEXT,
+    finished_at REAL NOT NULL, recorded INTEGER NOT NULL, attempts INTEGER NOT NULL,
+    seconds TEXT NOT NULL, result TEXT NOT NULL,
+    PRIMARY KEY (stage, case_id)
+);
+CREATE INDEX outcome_by_code ON outcome (code, stage);
+CREATE INDEX outcome_by_recorded ON outcome (recorded);
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {_VERSION};
+"""
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn what SQLite says inside into a StoreError that names the ledger and the cause."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(f"the ledger {path} cannot be used: {_cause(path, error)}") from error
+
+
+def _cause(path: Path, error: sqlite3.Error) -> str:
+    """What the disk itself says: to SQLite, a disk that turned read only is one that is "unable to open" a file."""
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return f"{os.strerror(errno.ENOSPC)} ({error})"
+    try:
+        with TemporaryFile(dir=path.parent) as probe:
+            probe.write(b"\0")
+    except OSError as refusal:
+        return f"{refusal.strerror} ({error})"
+    return f"{error}; is it in use elsewhere, or on a disk without file locks?"
+
+
+def make_ledger(path: Path) -> None:
+    """Make an empty ledger under another name first, so that readers never see one without its tables."""
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.unlink(missing_ok=True)
+    with translated(path):
+        connection = sqlite3.connect(unfinished)
+        connection.executescript(_SCHEMA)
+        connection.close()
+    unfinished.replace(path)
+
+
+def open_ledger(path: Path) -> sqlite3.Connection:
+    """Open a ledger to read and write.
+
+    Raises
+    ------
+    StoreError
+        When it cannot be opened, is none, or one of another version.
+    """
+    with translated(path):
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
+        )
+        try:
+            _check(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    try:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:  # not SQLite at all
+        application, version = None, None
+    if application != _APPLICATION_ID:
+        raise StoreError(f"{path} is not a ledger; name the folder of a run, or choose another one with --out")
+    if version != _VERSION:
+        raise StoreError(
+            f"{path} is a ledger of version {version}, this program reads version {_VERSION}; "
+            "use the program that wrote it, or choose another folder with --out"
+        )

@@ -1,0 +1,306 @@
+"""``rois.zarr``: the frames and the cropped image and mask of every case.
+
+Layout (zarr format 3, readable with plain zarr, or ``xarray.open_zarr(path, consolidated=False)``)::
+
+    frames                  (case, slice, row, column) uint8, padded with zeros along slice; one file per case
+    case_id                 (case) text; "" is a row that is not taken yet
+    crops/<short hash>      one group per case, named by the first 12 hex digits of the SHA-256 of the case_id
+        image               (slice, row, column), the image's own pixel type
+        mask                (slice, row, column) uint8, 0 and 1
+        attributes          case_id, spacing_mm, origin_mm, direction (x, y, z order), start_index, full (geometry of
+                            the uncropped image), frames (how many), sha256 of image, mask and frames, the caller's
+                            own ``attributes``, and ``digest``: the SHA-256 over all of these
+
+A case is prepared in a folder of its own and published by two renames, frames first. Tasks may run twice at once or
+be killed at any moment: what can be read is whole, and the digests tell when it is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+import zarr
+from zarr.codecs import BloscCodec
+
+from prognosis_dask.cohort.case import short_hash
+from prognosis_dask.errors import CaseError, Code, StoreError
+from prognosis_dask.imaging.roi import Grid, Roi
+from prognosis_dask.storage.publish import publish_folder, remove_abandoned, staging
+
+#: The longest ROI, in slices, and the side of a frame.
+MAX_SLICES, SIDE = 1024, 128
+
+_FORMAT = {"format": "prognosis_dask rois", "version": 1}
+_DIMS = ("slice", "row", "column")
+_FRAMES: dict[str, Any] = {
+    "chunks": (1, 16, SIDE, SIDE),
+    "shards": (1, MAX_SLICES, SIDE, SIDE),
+    "dtype": "uint8",
+    "fill_value": 0,
+    "dimension_names": ("case", *_DIMS),
+    # a case whose frames are all zero has its file too
+    "config": {"write_empty_chunks": True},
+}
+#: A reader that meets the moment between two writers' renames looks again.
+_LOOKS, _LOOK_AGAIN_SECONDS = 3, 0.1
+
+T = TypeVar("T")
+
+
+class _DamageError(Exception):
+    """What was read is missing or is not what was written."""
+
+
+class RoiStore:
+    """The ROIs of a cohort on disk; see the module for the layout. Workers open it by its path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path | str, case_ids: Iterable[str]) -> RoiStore:
+        """Open or create the store and give every new case a row. Rows never change. For the driver, before the tasks.
+
+        Raises
+        ------
+        StoreError
+            When ``path`` exists and is not such a store.
+        """
+        path = Path(path)
+        if not path.exists():
+            with staging(path) as folder:
+                group = zarr.create_group(store=folder / "store", attributes=_FORMAT)
+                group.create_array("frames", shape=(0, MAX_SLICES, SIDE, SIDE), compressors=_blosc(), **_FRAMES)
+                group.create_array("case_id", shape=(0,), chunks=(4096,), dtype=str, dimension_names=("case",))
+                group.create_group("crops")
+                publish_folder(folder / "store", path)
+        remove_abandoned(path)
+        store = cls.open(path)
+        store._append(list(dict.fromkeys(case_ids)))
+        return store
+
+    @classmethod
+    def open(cls, path: Path | str) -> RoiStore:
+        """Open an existing store. Reads one small file: cheap enough for every task.
+
+        Raises
+        ------
+        StoreError
+            When there is no such store at ``path``.
+        """
+        path = Path(path)
+        try:
+            found = dict(zarr.open_group(path, mode="r", use_consolidated=False).attrs)
+        except (FileNotFoundError, ValueError, KeyError) as error:
+            raise StoreError(f"no store of ROIs at {path} ({error}); `prognosis run` makes one") from error
+        if found != _FORMAT:
+            raise StoreError(f"{path} is {found}, expected {_FORMAT}; use another folder for this run")
+        return cls(path)
+
+    def write(self, case_id: str, roi: Roi, frames: npt.NDArray[np.uint8], attributes: Mapping[str, Any]) -> None:
+        """Write one case, replacing what it had.
+
+        Parameters
+        ----------
+        case_id
+            A case that :meth:`create` was given.
+        roi
+            The cropped image (any scalar pixel type) and mask.
+        frames
+            (slice, 128, 128) uint8, at least one slice.
+        attributes
+            Small things to keep with the case; anything JSON holds.
+
+        Raises
+        ------
+        CaseError
+            ``MASK_TOO_LONG`` when there are more frames than the store has slices.
+        StoreError
+            When the case has no row.
+        """
+        row = self._row(case_id)
+        _check_frames(frames)
+        image, mask = (sitk.GetArrayViewFromImage(part) for part in (roi.image, roi.mask))
+        header = {
+            "case_id": case_id,
+            "spacing_mm": roi.image.GetSpacing(),
+            "origin_mm": roi.image.GetOrigin(),
+            "direction": roi.image.GetDirection(),
+            "start_index": roi.start,
+            "full": {
+                "size": roi.full.size,
+                "spacing_mm": roi.full.spacing,
+                "origin_mm": roi.full.origin,
+                "direction": roi.full.direction,
+            },
+            "frames": len(frames),
+            "sha256": {"image": _sha256(image), "mask": _sha256(mask), "frames": _sha256(frames)},
+            "attributes": dict(attributes),
+        }
+        with staging(self.path) as folder:
+            crop = zarr.create_group(store=folder / "crop", attributes={**header, "digest": _digest(header)})
+            for name, pixels in (("image", image), ("mask", mask)):
+                crop.create_array(name, data=pixels, chunks=pixels.shape, compressors=_blosc(), dimension_names=_DIMS)
+            shape = (1, MAX_SLICES, SIDE, SIDE)
+            staged = zarr.create_array(folder / "frames", shape=shape, compressors=_blosc(), **_FRAMES)
+            staged[0, : len(frames)] = frames
+            shard = self.path / "frames" / staged.metadata.encode_chunk_key((row, 0, 0, 0))
+            shard.parent.mkdir(parents=True, exist_ok=True)
+            (folder / "frames" / staged.metadata.encode_chunk_key((0, 0, 0, 0))).replace(shard)
+            publish_folder(folder / "crop", self._crop(case_id))
+
+    def read_roi(self, case_id: str) -> Roi:
+        """The image and mask of one case, exactly as written.
+
+        Raises
+        ------
+        CaseError
+            ``STORE_DAMAGED`` when they are missing, or are not what was written.
+        """
+
+        def read() -> Roi:
+            header = self._header(case_id)
+            crop = zarr.open_group(self._crop(case_id), mode="r", use_consolidated=False)
+            image, mask = (_same(name, crop[name][...], header) for name in ("image", "mask"))
+            full = header["full"]
+            return Roi(
+                image=_image(image, header),
+                mask=_image(mask, header),
+                full=Grid(*(tuple(full[key]) for key in ("size", "spacing_mm", "origin_mm", "direction"))),
+                start=tuple(header["start_index"]),
+            )
+
+        return self._look(case_id, read)
+
+    def read_frames(self, case_id: str) -> npt.NDArray[np.uint8]:
+        """The frames of one case, (slice, 128, 128) uint8, without the padding.
+
+        Raises
+        ------
+        CaseError
+            ``STORE_DAMAGED`` when they are missing, or are not what was written.
+        StoreError
+            When the case has no row.
+        """
+        row = self._row(case_id)
+
+        def read() -> npt.NDArray[np.uint8]:
+            header = self._header(case_id)
+            frames = zarr.open_array(self.path / "frames", mode="r")[row, : header["frames"]]
+            return _same("frames", frames, header)
+
+        return self._look(case_id, read)
+
+    def attributes(self, case_id: str) -> dict[str, Any]:
+        """What :meth:`write` was given as ``attributes``.
+
+        Raises
+        ------
+        CaseError
+            ``STORE_DAMAGED`` when the case is missing, or its attributes are not what was written.
+        """
+        found: dict[str, Any] = self._look(case_id, lambda: self._header(case_id))["attributes"]
+        return found
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        names = zarr.open_array(self.path / "case_id", mode="r")[:]
+        return {name: row for row, name in enumerate(names) if name}
+
+    def _row(self, case_id: str) -> int:
+        row = self._rows.get(case_id)
+        if row is None:
+            # raised on workers, whose logs name no patients
+            raise StoreError(f"{self.path} has no row for case {short_hash(case_id)}; RoiStore.create() gives it one")
+        return row
+
+    def _append(self, case_ids: list[str]) -> None:
+        """Give the unknown cases rows: the untaken ones first (a driver was killed here), then new ones at the end."""
+        new = [case_id for case_id in case_ids if case_id not in self._rows]
+        if not new:
+            return
+        frames = zarr.open_array(self.path / "frames", mode="r+")
+        names = zarr.open_array(self.path / "case_id", mode="r+")
+        table = list(names[:])
+        untaken = [row for row, name in enumerate(table) if not name]
+        table += [""] * (len(new) - len(untaken))
+        for row, case_id in zip([*untaken, *range(names.shape[0], len(table))], new, strict=False):
+            table[row] = case_id
+        frames.resize((len(table), MAX_SLICES, SIDE, SIDE))
+        names.resize((len(table),))
+        names[:] = np.array(table, dtype=object)
+        self.__dict__.pop("_rows", None)
+
+    def _crop(self, case_id: str) -> Path:
+        return self.path / "crops" / short_hash(case_id)
+
+    def _header(self, case_id: str) -> dict[str, Any]:
+        header = dict(zarr.open_group(self._crop(case_id), mode="r", use_consolidated=False).attrs)
+        digest = header.pop("digest", None)
+        if digest != _digest(header) or header["case_id"] != case_id:
+            raise _DamageError("its attributes are not the ones that were written")
+        return header
+
+    def _look(self, case_id: str, read: Callable[[], T]) -> T:
+        for look in range(_LOOKS):
+            try:
+                return read()
+            # FileNotFoundError: a part is missing; the others: what zarr and its codecs say of damaged bytes
+            except (_DamageError, FileNotFoundError, ValueError, KeyError, TypeError, RuntimeError) as error:
+                damage = error
+            if look + 1 < _LOOKS:
+                time.sleep(_LOOK_AGAIN_SECONDS)
+        raise CaseError(
+            Code.STORE_DAMAGED,
+            f"the stored ROI is missing or damaged ({type(damage).__name__}: {damage}); "
+            "run the same command again: the ROI stage of this case is then redone",
+            where=str(self._crop(case_id)),
+        ) from damage
+
+
+def _blosc() -> BloscCodec:
+    return BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
+
+
+def _check_frames(frames: npt.NDArray[np.uint8]) -> None:
+    if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1:] != (SIDE, SIDE) or not len(frames):
+        raise ValueError(f"frames are {frames.dtype} {frames.shape}, expected uint8 (slices, {SIDE}, {SIDE})")
+    if len(frames) > MAX_SLICES:
+        raise CaseError(
+            Code.MASK_TOO_LONG,
+            f"the ROI spans {len(frames)} slices, at most {MAX_SLICES} are stored; choose a shorter ROI, or exclude it",
+        )
+
+
+def _sha256(pixels: npt.NDArray[Any]) -> str:
+    """Over type, shape and values."""
+    state = hashlib.sha256(f"{pixels.dtype.str} {pixels.shape}".encode())
+    state.update(np.ascontiguousarray(pixels).data)
+    return state.hexdigest()
+
+
+def _digest(header: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+
+
+def _same(name: str, pixels: npt.NDArray[Any], header: Mapping[str, Any]) -> npt.NDArray[Any]:
+    if _sha256(pixels) != header["sha256"][name]:
+        raise _DamageError(f"{name} differs from what was written")
+    return pixels
+
+
+def _image(pixels: npt.NDArray[Any], header: Mapping[str, Any]) -> sitk.Image:
+    image = sitk.GetImageFromArray(pixels)
+    image.SetSpacing(header["spacing_mm"])
+    image.SetOrigin(header["origin_mm"])
+    image.SetDirection(header["direction"])
+    return image

@@ -1,0 +1,1 @@
+"""Tables as hospitals and spreadsheets write them, read cell by cell."""

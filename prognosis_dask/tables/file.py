@@ -1,0 +1,252 @@
+"""Somebody's table as headings and columns of text, whatever program wrote it: CSV in any dialect, gzipped, or XLSX.
+
+The one reader of clinical tables, of pyradiomics' tables of cases, and of tables of features. It changes no word, and
+what it had to decide it tells in its notes. Numbers come out with a decimal point
+(:mod:`prognosis_dask.tables.numbers`); what means "not known" is decided where the column's use is known
+(:mod:`prognosis_dask.tables.missing`).
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from prognosis_dask.errors import TableError, count
+from prognosis_dask.tables.headings import BLANK, find_headings
+from prognosis_dask.tables.numbers import plain_numbers
+
+_DELIMITERS = (",", ";", "\t", "|")
+#: Rows that the delimiter is judged by.
+_SAMPLE = 50
+#: Gzipped tables that unpack to more bytes are refused.
+_LARGEST = 1 << 32
+_SEP = re.compile(r'"?sep=(.)"?[ \t,;]*(\r\n|\r|\n)', re.IGNORECASE)
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_SPACE = re.compile(r"\s")
+#: Characters that nobody sees, and that make two names differ.
+_UNSEEN = re.compile("[\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad]")
+#: What files of other kinds begin with.
+_KINDS = (
+    (b"\xd0\xcf\x11\xe0", "it is an old or encrypted Excel file; save it as XLSX without a password, or as CSV"),
+    (b"PAR1", "it is a Parquet file; write it as CSV"),
+    (b"$FL", "it is an SPSS file; write it as CSV with the codes, not the labels, of the event"),
+    (b"\x89HDF", "it is an HDF5 file; write it as CSV"),
+    (b"%PDF", "it is a PDF; type or export the table as CSV"),
+    (b"RDX", "it is an R file; write it with write.csv"),
+)
+Lines = list[list[str]]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table as text.
+
+    Attributes
+    ----------
+    header
+        The headings, each once; a column with cells under no heading is called :data:`BLANK`.
+    columns
+        Per heading the cells, as many as there are rows; without blanks around them, numbers with a decimal point.
+    notes
+        What was decided, and would matter if it were wrong.
+    """
+
+    header: tuple[str, ...]
+    columns: tuple[list[str], ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows stand below the headings; blank ones are not counted."""
+        return len(self.columns[0]) if self.columns else 0
+
+    def rows(self) -> list[dict[str, str]]:
+        """The rows by heading."""
+        return [dict(zip(self.header, row, strict=True)) for row in zip(*self.columns, strict=True)]
+
+
+def read_cells(path: Path, sheet: str = "") -> Cells:
+    """Read a table.
+
+    Parameters
+    ----------
+    path
+        CSV with commas, semicolons, tabs or bars in UTF-8, UTF-16 or Windows-1252, also gzipped; or XLSX. What it is,
+        its content says, not its name.
+    sheet
+        Of an XLSX file; empty: the one with a column of patients, else the first.
+
+    Raises
+    ------
+    TableError
+        When it is missing, of another kind or damaged, or its cells cannot be brought under its headings; in one line.
+    """
+    try:
+        return _read(path.read_bytes(), sheet, path.suffix.lower() in (".xlsx", ".xlsm"))
+    except OSError as error:
+        raise TableError(path, f"{error.strerror}") from error
+    except ValueError as error:
+        raise TableError(path, str(error)) from error
+
+
+def _read(data: bytes, sheet: str, named_xlsx: bool) -> Cells:
+    if data[:2] == b"\x1f\x8b":
+        data = _unpacked(data)
+    for start, reason in _KINDS:
+        if data.startswith(start):
+            raise ValueError(reason)
+    if data.startswith(b"PK\x03\x04"):
+        from prognosis_dask.tables.xlsx import read_sheet
+
+        lines, notes = read_sheet(data, sheet)
+        return _under_headings(lines, "", notes)
+    if named_xlsx:
+        raise ValueError("it is named XLSX and is no workbook; name it .csv, or save it as XLSX again")
+    if sheet:
+        raise ValueError(f"sheet is {sheet!r}, but it is no XLSX file")
+    text, notes = _decoded(data)
+    del data  # large tables would be held three times over
+    lines, delimiter = _parsed(text)
+    del text
+    return _under_headings(lines, delimiter, notes)
+
+
+def _unpacked(data: bytes) -> bytes:
+    try:
+        with gzip.open(io.BytesIO(data)) as stream:
+            content = stream.read(_LARGEST + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"its gzip archive is damaged ({error}); copy it again") from error
+    if len(content) > _LARGEST:
+        raise ValueError(f"it unpacks to more than {_LARGEST >> 30} GB")
+    return content
+
+
+def _decoded(data: bytes) -> tuple[str, list[str]]:
+    """The text, composed (NFC) and without invisible characters."""
+    notes = []
+    try:
+        text = _unicode(data)
+    except UnicodeDecodeError as error:
+        text = data.decode("cp1252", errors="replace")
+        line = data.count(b"\n", 0, error.start) + 1
+        notes.append(f"It is not in UTF-8 (line {line}) and was taken as Windows-1252: look at letters with accents.")
+    if "\0" in text:
+        raise ValueError("it holds binary data; save the table as CSV or XLSX")
+    if text.lstrip()[:200].casefold().startswith(("<html", "<!doctype", "<?xml", "<table")):
+        raise ValueError("it is a web page or XML under another name; save the table as CSV or XLSX")
+    if text.isascii():
+        return text, notes
+    return unicodedata.normalize("NFC", _UNSEEN.sub("", text)), notes
+
+
+def _unicode(data: bytes) -> str:
+    for start, encoding in ((b"\xff\xfe\0\0", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+        if data.startswith(start):
+            return data.decode(encoding, errors="replace")
+    for nul, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        half = data[nul:2000:2]
+        if half and half.count(0) > 0.8 * len(half):
+            return data.decode(encoding, errors="replace")
+    return data.decode("utf-8-sig")
+
+
+def _parsed(text: str) -> tuple[Lines, str]:
+    said = _SEP.match(text)
+    if said:
+        text = text[said.end() :]
+    delimiter = said[1] if said else _delimiter(text)
+    try:
+        return [line for line in _reader(text, delimiter) if any(map(str.strip, line))], delimiter
+    except csv.Error as error:
+        raise ValueError(_quoted_wrongly(error)) from error
+
+
+def _reader(text: str, delimiter: str) -> Iterator[list[str]]:
+    lines = (found[0] for found in _LINE.finditer(text))
+    return csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+
+
+def _quoted_wrongly(error: csv.Error) -> str:
+    return (
+        f"its quotes do not match ({error}): a cell that begins with a quote has to end with one, and a quote within "
+        "it is written twice"
+    )
+
+
+def _delimiter(text: str) -> str:
+    """The delimiter under which most rows have as many cells as the headings; of several the one with most cells."""
+    judged = [(_consistency(text, delimiter), delimiter) for delimiter in _DELIMITERS if delimiter in text]
+    judged = [found for found in judged if found[0][2] > 1]
+    if not judged:
+        _expect_no_blanks_between(text)
+        return ","
+    best = max(judged)[0]
+    equal = [delimiter for found, delimiter in judged if found == best]
+    if len(equal) > 1:
+        named = " or ".join(map(repr, equal))
+        raise ValueError(f"its cells may be parted by {named}; write sep={equal[0]} (or the other) as its first line")
+    return equal[0]
+
+
+def _consistency(text: str, delimiter: str) -> tuple[float, int, int]:
+    """The share of rows that agree on a number of cells, from which row on (negative), and that number."""
+    try:
+        widths = [len(line) for line in islice(_reader(text, delimiter), _SAMPLE) if any(map(str.strip, line))]
+    except csv.Error:
+        return 0.0, 0, 0
+    if not widths:
+        return 0.0, 0, 0
+    width, often = max(Counter(widths).items(), key=lambda item: (item[1], item[0]))
+    return round(often / len(widths), 1), -widths.index(width), width
+
+
+def _expect_no_blanks_between(text: str) -> None:
+    widths = [len(line.split()) for line in text.splitlines()[:_SAMPLE] if line.strip()]
+    if len(widths) > 1 and widths[0] > 2 and min(widths) == max(widths):
+        raise ValueError("its cells are parted by blanks; write it with commas, semicolons or tabs")
+
+
+def _under_headings(lines: Lines, delimiter: str, notes: Sequence[str]) -> Cells:
+    for at, line in enumerate(lines):
+        if _SPACE.search("\0".join(line)):
+            lines[at] = [cell.strip() for cell in line]
+    if not lines:
+        raise ValueError("it is empty")
+    header, lines, skipped = find_headings(lines)
+    notes = [*notes, *skipped]
+    width = len(header)
+    for number, line in enumerate(lines, 1):
+        if any(line[width:]):
+            raise ValueError(f"data row {number} has {len(line)} cells under {count(width, 'heading')}")
+    short = [number for number, line in enumerate(lines, 1) if len(line) < width]
+    if short and delimiter:
+        rows = ", ".join(map(str, short[:3])) + (", ..." if len(short) > 3 else "")
+        notes.append(f"Before the last heading end the cells of {count(len(short), 'row')} (data row {rows}).")
+    full = [line if len(line) == width else [*line[:width], *[""] * (width - len(line))] for line in lines]
+    del lines
+    columns = [list(column) for column in zip(*full, strict=True)] if full else [[] for _ in header]
+    del full
+    kept = [at for at, name in enumerate(header) if name or any(columns[at])]
+    names = _named([header[at] for at in kept])
+    columns, said = plain_numbers(names, [columns[at] for at in kept], delimiter)
+    return Cells(tuple(names), tuple(columns), (*notes, *said))
+
+
+def _named(header: Sequence[str]) -> list[str]:
+    """The headings, each once; blank ones by number."""
+    blanks = iter(range(1, len(header) + 1))
+    names = [name or (BLANK if (n := next(blanks)) == 1 else f"{BLANK} {n}") for name in header]
+    twice = [name for name, often in Counter(names).items() if often > 1]
+    if twice:
+        raise ValueError(f"it has the heading {twice[0]!r} {names.count(twice[0])} times; rename the columns")
+    return names

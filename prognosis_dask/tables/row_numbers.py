@@ -1,0 +1,90 @@
+"""Columns that number, name or date the rows: no property of a patient, though a table's order may tell the outcome."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from prognosis_dask.tables.headings import BLANK
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Fewer rows count up by chance; fewer are a permutation of their places by chance.
+_FEWEST_STEPS, _FEWEST_PLACES, _FEWEST_GAPS = 8, 10, 20
+#: A column of growing numbers with gaps counts rows, some of which are gone, while it leaves out few.
+_MOST_GAPS = 5
+_UNNAMED = re.compile(rf"{re.escape(BLANK)}.*|unnamed:? ?\d+.*", re.IGNORECASE)
+_IDENTIFIER = re.compile(
+    r"(.*[\W_])?(id|ids|uid|mrn|pid|accession|identifier)([\W_].*)?|.*(patient|case|subject|study|record|hospital)"
+    r"[\W_]*(id|no|nr|num|number|nummer)|index|row([\W_]*(id|no|nr|number|names?))?|serial.*|lfd.*nr.*",
+    re.IGNORECASE,
+)
+_DATE_NAME = re.compile(
+    r"(.*[\W_])?(date|datum|dob|birthdate|birthday|timestamp|datetime)([\W_].*)?|dateof.*", re.IGNORECASE
+)
+_MAY_BE_DATE = re.compile("dat|dob|birth|timestamp", re.IGNORECASE)
+_DATE = re.compile(
+    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2})([ T].*)?|"
+    r"\d{1,2}[- ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)\w*[- ]\d{2,4}",
+    re.IGNORECASE,
+)
+
+
+def no_property(name: str, values: FloatArray | None, texts: Sequence[str], rows: Sequence[object]) -> str:
+    """Why a column is no property of a patient, in a few words; empty where it may be one.
+
+    Parameters
+    ----------
+    name
+        Its heading.
+    values
+        The cells as numbers, in the table's order, NaN where not known; None where they are words.
+    texts
+        The cells as they are written, where they are words.
+    rows
+        What each row is of: of rows with the same one, the first counts.
+    """
+    if name[:1] in "(uU" and _UNNAMED.fullmatch(name):
+        return "has no heading"
+    if _MAY_BE_DATE.search(name) and _DATE_NAME.fullmatch(name):
+        return "holds dates"
+    if values is None:
+        held = [text for text in texts if text]
+        return "holds dates" if held and 10 * sum(map(bool, map(_DATE.fullmatch, held))) >= 9 * len(held) else ""
+    if len(values) > 1 and not (float(values[0]).is_integer() and float(values[-1]).is_integer()):
+        return ""  # most features end here
+    return _of_whole_numbers(name, values[_first_of_each(rows)])
+
+
+def _of_whole_numbers(name: str, values: FloatArray) -> str:
+    if len(values) < 2 or not np.isfinite(values).all() or (values % 1).any():
+        return ""
+    if (np.abs(values) > 19_000_000).all() and _are_dates(values):
+        return "holds dates or times"
+    if len(np.unique(values)) < len(values):
+        return ""
+    steps, span = np.diff(values), np.ptp(values)
+    if _IDENTIFIER.fullmatch(name):
+        return "names the rows"
+    n = len(values)
+    if n >= _FEWEST_STEPS and (steps == steps[0]).all():
+        return "counts the rows"
+    if n >= _FEWEST_PLACES and span == n - 1:
+        return "numbers the rows"
+    growing = (steps > 0).all() or (steps < 0).all()
+    return "counts the rows" if n >= _FEWEST_GAPS and growing and span < _MOST_GAPS * n else ""
+
+
+def _are_dates(values: FloatArray) -> bool:
+    """Whether all are days as 20201231, or seconds or milliseconds since 1970 from 1985 on."""
+    day, month, year = values % 100, values // 100 % 100, values // 10_000
+    written = (day >= 1) & (day <= 31) & (month >= 1) & (month <= 12) & (year >= 1900) & (year <= 2100)
+    seconds = (values > 4.8e8) & (values < 4.2e9)
+    return bool(written.all() or seconds.all() or ((values > 4.8e11) & (values < 4.2e12)).all())
+
+
+def _first_of_each(rows: Sequence[object]) -> list[int]:
+    return list({row: at for at, row in reversed(list(enumerate(rows)))}.values())[::-1]

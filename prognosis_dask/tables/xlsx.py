@@ -1,0 +1,125 @@
+"""A sheet of an XLSX file as lines of text, as it is shown where that matters."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import re
+import unicodedata
+import warnings
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+from prognosis_dask.tables.headings import find_headings, names_a_patient
+
+Lines = list[list[str]]
+#: A formula that no program has computed: no value stands beside it.
+_NOT_COMPUTED = re.compile(
+    rb"<(?:\w+:)?c\b(?![^>]*\bt=\"str\")[^>]*?\br=\"([A-Z]+\d+)\"(?![^>]*\bt=\"str\")[^>]*>\s*"
+    rb"<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
+)
+_UNSEEN = re.compile("[\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad]")
+
+
+def read_sheet(data: bytes, sheet: str) -> tuple[Lines, list[str]]:
+    """The lines of a sheet that are not blank, and notes.
+
+    Parameters
+    ----------
+    data
+        The file's content.
+    sheet
+        The sheet's name; empty: the only one that holds a table with patients, else the first that holds anything.
+
+    Raises
+    ------
+    ValueError
+        When it is no such file or damaged, there is no such sheet, or a formula was never computed.
+    """
+    import openpyxl
+
+    _expect_workbook(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of styles that do not matter here
+            book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+            lines = {page.title: [line for line in _lines(page) if any(line)] for page in _pages(book, sheet)}
+            book.close()
+    except ValueError:
+        raise
+    except Exception as error:  # openpyxl raises what zipfile, XML and its own parsers raise
+        raise ValueError(f"its workbook is damaged ({type(error).__name__}: {error})") from error
+    _expect_computed(data)
+    return _chosen(lines)
+
+
+def _expect_workbook(data: bytes) -> None:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise ValueError(f"its archive is damaged ({error}); copy it again") from error
+    if not any(name.startswith("xl/") for name in names):
+        held = ", ".join(names[:3]) or "nothing"
+        raise ValueError(f"it is an archive, but no XLSX workbook (it holds {held}); save the table as XLSX or CSV")
+
+
+def _pages(book: Any, sheet: str) -> list[Any]:
+    pages = [page for page in book.worksheets if hasattr(page, "iter_rows")]
+    if sheet:
+        named = [page for page in pages if page.title.strip().casefold() == sheet.strip().casefold()]
+        if not named:
+            raise ValueError(f"it has no sheet {sheet!r}; it has {', '.join(page.title for page in pages)}")
+        return named
+    return [page for page in pages if page.sheet_state == "visible"] or pages
+
+
+def _lines(page: Any) -> Iterator[list[str]]:
+    page.reset_dimensions()  # what the file says of its size need not be true
+    for row in page.iter_rows():
+        yield [_text(cell) for cell in row]
+
+
+def _text(cell: Any) -> str:
+    value = cell.value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    if isinstance(value, int):
+        shown = cell.number_format
+        return str(value).zfill(len(shown)) if value >= 0 and shown and not shown.strip("0") else str(value)
+    if isinstance(value, datetime.datetime):
+        return str(value.date()) if value.time() == datetime.time() else value.isoformat(" ")
+    text = str(value).strip()
+    return text if text.isascii() else unicodedata.normalize("NFC", _UNSEEN.sub("", text))
+
+
+def _expect_computed(data: bytes) -> None:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for name in archive.namelist():
+            if name.startswith("xl/worksheets/") and name.endswith(".xml"):
+                content = archive.read(name)
+                found = _NOT_COMPUTED.search(content) if b"<f" in content or b":f" in content else None
+                if found:
+                    raise ValueError(
+                        f"cell {found[1].decode()} holds a formula that was never computed; open it in a spreadsheet "
+                        "program and save it"
+                    )
+
+
+def _chosen(lines: dict[str, Lines]) -> tuple[Lines, list[str]]:
+    filled = {title: rows for title, rows in lines.items() if rows}
+    if not filled:
+        raise ValueError("it is empty")
+    of_patients = [title for title, rows in filled.items() if any(map(names_a_patient, find_headings(rows)[0]))]
+    title = of_patients[0] if of_patients else next(iter(filled))
+    others = [name for name in filled if name != title]
+    if not others:
+        return filled[title], []
+    return filled[title], [
+        f"Of its sheets {title!r} was read, not {', '.join(map(repr, others))}; sheet names another."
+    ]

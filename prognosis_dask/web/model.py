@@ -1,0 +1,225 @@
+"""A frozen model that uploads are predicted with, and how a scan becomes its features."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from prognosis_dask.cohort.case import SEQUENCES
+from prognosis_dask.config.job import CohortSection, Job, SynthSection, load_job
+from prognosis_dask.config.sections import build_section
+from prognosis_dask.errors import JobError, StatisticsError
+from prognosis_dask.features.plan import feature_settings
+from prognosis_dask.features.stages import StageContext
+from prognosis_dask.modelling.data.clinical_inputs import Asked, asked_columns
+from prognosis_dask.modelling.data.columns import kind_of
+from prognosis_dask.modelling.data.network_features import FAMILY, FILE
+from prognosis_dask.modelling.data.patient_rows import expect_one_image
+from prognosis_dask.modelling.data.training_overlap import made_with, origin_of
+from prognosis_dask.modelling.folder import read_json
+from prognosis_dask.modelling.saved import MODEL, Frozen, thaw
+from prognosis_dask.modelling.worth import Worth, worth_of
+from prognosis_dask.networks.engine import describe_engine, settle_engine
+from prognosis_dask.networks.grade_network import feature_names
+from prognosis_dask.radiomics import job_params
+
+#: How features are made where no run lies beside the models.
+JOB = "job.toml"
+
+
+@dataclass(frozen=True)
+class TrainingScans:
+    """The images of the training cases, as far as the run's folder tells; empty where it does not.
+
+    ``spacing_mm`` is the least and the greatest of (x, y, z); ``reference`` the MR sequence of the prepared brains.
+    """
+
+    modalities: frozenset[str] = frozenset()
+    spacing_mm: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    reference: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """A model that can be chosen.
+
+    Attributes
+    ----------
+    key
+        What forms and scans call it.
+    title
+        What a reader calls it.
+    frozen
+        The model with its training cases' distribution.
+    job
+        How its features are made; its cohort says which ROI is meant.
+    facts
+        What is known of it: what it learnt from, how good it was.
+    training
+        The images of its training cases.
+    worth
+        What it is worth: stands beside each prediction.
+    network
+        The file of its grade network; None where it has none.
+    """
+
+    key: str
+    title: str
+    frozen: Frozen
+    job: Job
+    facts: Mapping[str, str]
+    training: TrainingScans
+    worth: Worth
+    network: Path | None = None
+
+    @property
+    def takes_no_mask(self) -> bool:
+        """Whether a scan may come without a mask: the brain stage then looks for the tumour."""
+        return self.job.brain.enabled
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """What the prediction depends on and no image tells."""
+        return tuple(column for column in asked_columns(self.frozen) if column.used)
+
+
+def load_models(folders: Sequence[Path]) -> dict[str, ServedModel]:
+    """Read the models, by key.
+
+    Raises
+    ------
+    PrognosisError
+        When a folder holds no model that can be served; says what it lacks.
+    """
+    models: dict[str, ServedModel] = {}
+    for folder in folders:
+        model = load_model(folder)
+        number = 2
+        key = model.key
+        while key in models:
+            key, number = f"{model.key}-{number}", number + 1
+        models[key] = replace(model, key=key)
+    return models
+
+
+def load_model(folder: Path) -> ServedModel:
+    """Read a model, and the job that made its features, from the folder of a run or of models.
+
+    The job is that of the ``run.json`` beside ``models/``; models that were fitted on tables alone need a ``job.toml``
+    there that says how the features are made.
+
+    Raises
+    ------
+    PrognosisError
+        When there is no model or no job, or the job makes other features than the model's.
+    """
+    frozen = thaw(folder)
+    expect_one_image(frozen.encodings, f"the model in {folder}")
+    models = folder if (folder / MODEL).is_file() else folder / "models"
+    run = models.parent
+    job, title = _job(folder, models, run)
+    if frozen.fitted.procedure.harmonise:
+        raise StatisticsError(
+            f"{folder}: the model harmonises by scanner or site, and a single scan's is not among those it learnt; "
+            "serve one that was fitted without"
+        )
+    families = _families(frozen)
+    network = run / "networks" / FILE if FAMILY in families else None
+    if network is not None and not network.is_file():
+        raise StatisticsError(f"{folder}: the model needs the network {network}, which is not there")
+    job = replace(
+        job,
+        synth=SynthSection(),
+        radiomics=replace(job.radiomics, enabled=job.radiomics.enabled and bool(families & {"radiomics", "volume"})),
+        deep=replace(job.deep, enabled=job.deep.enabled and "deep" in families),
+    )
+    _expect_same_features(folder, frozen, job)
+    worth = worth_of(frozen, models)
+    key = re.sub(r"[^a-z0-9]+", "-", (job.name or folder.name).lower()).strip("-") or "model"
+    return ServedModel(key, title, frozen, job, _facts(frozen, job, worth), _training(run), worth, network)
+
+
+def _job(folder: Path, models: Path, run: Path) -> tuple[Job, str]:
+    record = read_json(run / "run.json")
+    if "job" in record:
+        job: Job = build_section(Job, dict(record["job"]), str(run / "run.json"))
+        return job, str(record.get("title") or job.name)
+    found = next((path / JOB for path in (models, run) if (path / JOB).is_file()), None)
+    if found is None:
+        raise JobError(
+            f"{folder}: nothing says how the model's features are made; serve the folder of a run (with its run.json), "
+            f"or put the job beside the model as {models / JOB}"
+        )
+    job = load_job(found)
+    title = str(read_json(models / "summary.json").get("title") or "") or job.title or job.name
+    return job, title
+
+
+def _families(frozen: Frozen) -> set[str]:
+    """The families of all features that the model asks for.
+
+    Raises
+    ------
+    StatisticsError
+        When nothing tells where one comes from.
+    """
+    family = {name: encoding.family for encoding in frozen.encodings for name in encoding.features}
+    family |= dict.fromkeys(feature_names(), FAMILY)
+    unknown = [name for name in frozen.fitted.features if name not in family]
+    if unknown:
+        raise StatisticsError(f"nothing tells where the model's features come from: {', '.join(unknown[:5])}")
+    return {kind_of(family[name]) for name in frozen.fitted.features}
+
+
+def _expect_same_features(folder: Path, frozen: Frozen, job: Job) -> None:
+    deep = settle_engine(job.deep) if job.deep.enabled else job.deep
+    engine = describe_engine(deep) if deep.enabled else None
+    context = StageContext("", job.image, job.frames, job_params(job.radiomics.params), deep, job.brain)
+    modalities = {encoding.modality for encoding in frozen.encodings if encoding.modality}
+    made = feature_settings(job, context, engine)
+    made |= origin_of(made, sorted(modalities)) if len(modalities) == 1 else {}
+    for what, value in frozen.fitted.source.items():
+        if made.get(what, value) != value:
+            raise StatisticsError(
+                f"{folder}: the model's features were made with other {made_with(what)} ({value}) than this job and "
+                f"program make them with ({made[what]}); run the job again"
+            )
+
+
+def _facts(frozen: Frozen, job: Job, worth: Worth) -> dict[str, str]:
+    what = f"{job.model.label}: " if job.model.label else ""
+    predicts = what + " or ".join(frozen.classes) if frozen.classes else "survival"
+    return {"predicts": predicts, **worth.facts}
+
+
+def _training(run: Path) -> TrainingScans:
+    modalities: set[str] = set()
+    if (run / "features.csv").is_file():
+        with (run / "features.csv").open(newline="", encoding="utf-8") as stream:
+            modalities = {row["modality"] for row in csv.DictReader(stream) if row.get("modality")}
+    brains = [read_json(path).get("attributes", {}) for path in (run / "brain").glob("*/case.json")]
+    references = Counter(str(brain["reference"]) for brain in brains if "reference" in brain).most_common(1)
+    reference = references[0][0] if references else ""
+    crops = (read_json(path).get("attributes", {}) for path in (run / "rois.zarr" / "crops").glob("*/zarr.json"))
+    spacings = [tuple(map(float, crop["spacing_mm"])) for crop in crops if "spacing_mm" in crop]
+    if not spacings:
+        return TrainingScans(frozenset(modalities), reference=reference)
+    axes = list(zip(*spacings, strict=True))
+    least, most = (tuple(end(axis) for axis in axes) for end in (min, max))
+    return TrainingScans(
+        frozenset(modalities), ((least[0], least[1], least[2]), (most[0], most[1], most[2])), reference
+    )
+
+
+def cohort_rules(model: ServedModel, roi: str = "") -> CohortSection:
+    """The job's rules for an upload: without its folders and table, and with the ROI that was asked for, if any.
+
+    Sequences are told apart where those of the training cases were, by their names or by a table.
+    """
+    cohort = model.job.cohort
+    told_apart = cohort.sequences or model.training.reference in SEQUENCES
+    return replace(cohort, sources=(), cases="", clinical="", sequences=told_apart, roi=(roi,) if roi else cohort.roi)

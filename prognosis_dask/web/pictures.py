@@ -1,0 +1,176 @@
+"""The slices that a reader looks at: written by a worker, drawn by the server as they are asked for."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+import zarr
+from zarr.codecs import BloscCodec
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.config.job import ImageSection
+from prognosis_dask.features.stages import Stopwatch, guarded
+from prognosis_dask.imaging.load import load_roi
+from prognosis_dask.storage.brains import BrainStore
+from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.publish import publish_folder, staging
+
+_OUTLINE = (255, 176, 0)
+#: Soft tissue, HU: centre and width.
+_CT_WINDOW = (40.0, 400.0)
+#: Percentiles of the non-zero voxels that become black and white where there is no unit.
+_GREY = (1.0, 99.5)
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class View:
+    """Where to write a case's slices, and where its image is: in its files, or prepared by the brain stage."""
+
+    out: str
+    image: ImageSection
+    brains: str = ""
+
+
+def run_view(cases: tuple[Case, ...], digests: tuple[str, ...], context: View) -> list[Outcome]:
+    """Write each case's slices; the outcome holds what a reader begins with: slice, window, size in millimetres."""
+    return [
+        guarded("view", case, digest, partial(_view, case, context))
+        for case, digest in zip(cases, digests, strict=True)
+    ]
+
+
+def _view(case: Case, context: View, watch: Stopwatch) -> dict[str, object]:
+    with watch.step("read"):
+        if context.brains:
+            stored = BrainStore(context.brains).read(case.case_id)
+            # z-scores are below zero in the brain and zero around it: black there
+            least = float(sitk.GetArrayViewFromImage(stored.image).min())
+            image, mask = sitk.Mask(stored.image, stored.brain, least), stored.tumour
+        else:
+            roi = load_roi(case, context.image, full=True, one_slice=True)
+            image, mask = roi.image, roi.mask
+    with watch.step("write"):
+        values, inside = (
+            _upright(sitk.GetArrayViewFromImage(image), image),
+            _upright(sitk.GetArrayViewFromImage(mask) > 0, image),
+        )
+        centre, width = _CT_WINDOW if case.modality == "CT" else _window(values)
+        area = inside.sum(axis=(1, 2))
+        held = np.flatnonzero(area)
+        _write(Path(context.out), values, inside.astype(np.uint8))
+    spacing = image.GetSpacing()
+    return {
+        "slices": len(values),
+        "rows": values.shape[1],
+        "columns": values.shape[2],
+        "spacing_mm": list(spacing),
+        "aspect": spacing[0] * values.shape[2] / (spacing[1] * values.shape[1]),
+        "slice": int(area.argmax()),
+        "first": int(held[0]) if len(held) else 0,
+        "last": int(held[-1]) if len(held) else len(values) - 1,
+        "centre": centre,
+        "width": width,
+        "unit": "HU" if case.modality == "CT" else "",
+    }
+
+
+def _upright(values: npt.NDArray[np.generic], image: sitk.Image) -> npt.NDArray[np.generic]:
+    """Slices from the feet up, the patient's front on top and the patient's left on the right, as far as axes allow."""
+    direction = np.asarray(image.GetDirection()).reshape(3, 3)
+    for axis, own in ((2, 0), (1, 1), (0, 2)):
+        if direction[own, own] < 0:
+            values = np.flip(values, axis)
+    return values
+
+
+def _window(values: npt.NDArray[np.generic]) -> tuple[float, float]:
+    lit = values[values != 0]
+    low, high = np.percentile(lit, _GREY).tolist() if lit.size else (0.0, 1.0)
+    return (low + high) / 2, max(high - low, 1e-6)
+
+
+def _write(path: Path, values: npt.NDArray[np.generic], mask: Bytes) -> None:
+    with staging(path) as folder:
+        group = zarr.create_group(store=folder / "store")
+        for name, pixels in (("image", values), ("mask", mask)):
+            group.create_array(
+                name,
+                data=np.ascontiguousarray(pixels),
+                chunks=(1, *pixels.shape[1:]),
+                compressors=BloscCodec(cname="lz4", clevel=5),
+            )
+        publish_folder(folder / "store", path)
+
+
+def slice_png(path: Path, index: int, centre: float, width: float, *, outline: bool) -> bytes:
+    """One slice as PNG: grey levels of a window, with the mask's outline where it is wanted.
+
+    Parameters
+    ----------
+    path
+        What :func:`run_view` wrote.
+    index
+        The slice; beyond the ends the nearest.
+    centre, width
+        In the image's own unit; the width is above zero.
+    outline
+        Whether the outline is drawn.
+    """
+    group = zarr.open_group(path, mode="r", use_consolidated=False)
+    index = min(max(index, 0), group["image"].shape[0] - 1)
+    grey = _grey(group["image"][index], centre, width)
+    if not outline:
+        return _png(grey)
+    colour = np.repeat(grey[:, :, None], 3, axis=2)
+    colour[_edge(group["mask"][index] > 0)] = _OUTLINE
+    return _png(colour)
+
+
+def outline_png(path: Path, index: int) -> bytes:
+    """The outline alone, everything else transparent: to be laid over a slice."""
+    mask = zarr.open_group(path, mode="r", use_consolidated=False)["mask"][index] > 0
+    edge = _edge(mask)
+    pixels = np.zeros((*edge.shape, 4), np.uint8)
+    pixels[edge] = (*_OUTLINE, 255)
+    return _png(pixels)
+
+
+def _grey(values: npt.NDArray[np.generic], centre: float, width: float) -> Bytes:
+    width = width if math.isfinite(width) and width > 0 else 1.0
+    shares = (values.astype(np.float32) - (centre - width / 2)) / width
+    return (np.clip(np.nan_to_num(shares), 0, 1) * 255).astype(np.uint8)
+
+
+def _edge(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The mask's outermost voxels."""
+    wide = np.pad(mask, 1)
+    inner = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
+    return np.asarray(mask & ~inner)
+
+
+def _png(pixels: Bytes) -> bytes:
+    """PNG (www.w3.org/TR/png), 8 bits a channel: grey, colour, or colour with transparency."""
+    rows, columns = pixels.shape[:2]
+    kind = {1: 0, 3: 2, 4: 6}[pixels.shape[2] if pixels.ndim == 3 else 1]
+    flat = pixels.reshape(rows, -1)
+    # filter 1: each byte less the one a pixel to its left, which compresses well
+    step = pixels.shape[2] if pixels.ndim == 3 else 1
+    less = flat.copy()
+    less[:, step:] -= flat[:, :-step]
+    content = np.concatenate([np.ones((rows, 1), np.uint8), less], axis=1).tobytes()
+    header = struct.pack(">IIBBBBB", columns, rows, 8, kind, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(content, 3)), (b"IEND", b""))
+    chunks = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

@@ -1,0 +1,98 @@
+"""``prognosis serve``: read the models, start or join the cluster, answer browsers until Ctrl-C."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import uvicorn
+
+from prognosis_dask.errors import JobError
+from prognosis_dask.execution.cluster import Workers, joined
+from prognosis_dask.execution.preflight import check_run
+from prognosis_dask.features.plan import memory_of, wants_gpu
+from prognosis_dask.storage.lock import claim
+from prognosis_dask.web.access import is_loopback, token_for
+from prognosis_dask.web.app import make_app
+from prognosis_dask.web.desk import Desk
+from prognosis_dask.web.model import load_models
+from prognosis_dask.web.scans import Scans
+from prognosis_dask.web.settings import Settings
+from prognosis_dask.web.work import Bench
+
+
+def serve(models: Sequence[Path], client: Workers, settings: Settings, *, say: Callable[[str], None] = print) -> None:
+    """Serve the models until the process is interrupted.
+
+    Parameters
+    ----------
+    models
+        Folders of runs, or of their models.
+    client
+        A Dask client whose workers see ``settings.folder`` under the same path, or what gives one in a ``with``
+        statement that is entered once models, folder and port are there.
+    settings
+        Where to listen and write. Beyond this machine a token is asked for, and made where none is given.
+    say
+        Takes the lines that tell where it is.
+
+    Raises
+    ------
+    PrognosisError
+        When a model cannot be served, another server uses the folder, the port is taken, or the address is not this
+        machine's.
+    """
+    settings = replace(settings, folder=settings.folder.absolute(), token=token_for(settings.host, settings.token))
+    served = load_models(models)
+    with claim(settings.folder / "serve"), listen(settings.host, settings.port) as listening, joined(client) as cluster:
+        scans = Scans(settings.folder / "scans")
+        jobs = [model.job for model in served.values()]
+        check_run(cluster, scans.folder, gpu=any(map(wants_gpu, jobs)), memory=max(map(memory_of, jobs)))
+        desk = Desk(Bench(cluster, scans, settings.limits), served)
+        dashboard = cluster.dashboard_link if is_loopback(settings.host) else ""
+        app = make_app(desk, scans, settings, dashboard or "")
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,  # addresses are secrets
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=2,
+        )
+        for key, model in served.items():
+            say(f"{key}: {model.title}, {model.facts['learnt from']}")
+        query = f"?token={settings.token}" if settings.token else ""
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        say(f"http://{host}:{listening.getsockname()[1]}/{query}")
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 takes one that is free.
+
+    Raises
+    ------
+    JobError
+        Saying what is wrong with the address, or that the port is taken.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        (*_, address), *_ = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+        return socket.create_server(address, family=family)
+    except (OSError, UnicodeError) as error:
+        raise JobError(_cannot_listen(host, port, error)) from error
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> str:
+    advice = "give one of this machine, or 0.0.0.0 for all that it has"
+    if not isinstance(error, OSError) or isinstance(error, socket.gaierror):
+        return f"--host {host!r}: no address, and no known name of a machine; {advice}"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"--host {host!r}: no address of this machine; {advice}"
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is taken; choose another with --port"
+    return f"cannot listen on port {port} of {host} ({os.strerror(error.errno or 0)}); choose another with --port"

@@ -1,0 +1,208 @@
+"""Unpack an upload: archives within limits, every file judged by its content and never by its name."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from prognosis_dask.cohort.names import sequence_of
+from prognosis_dask.errors import count
+from prognosis_dask.web.errors import RefusedError
+from prognosis_dask.web.receive import ReceivedFile
+from prognosis_dask.web.settings import Limits
+
+#: The form's field of a mask.
+MASK: Final = "mask"
+_BLOCK: Final = 1 << 20
+_HEAD: Final = 600
+#: Members below this size may grow by any factor: a text of zeros is no bomb.
+_SMALL: Final = 10_000_000
+_NOT_ENOUGH: Final = "The server has no room left for this upload; try again later."
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """The images of an upload, in one folder; ``mask`` is the name of the label map that came as a mask, if any."""
+
+    files: int
+    ignored: int
+    mask: str
+
+
+def unpack(received: Sequence[ReceivedFile], folder: Path, limits: Limits) -> Unpacked:
+    """Bring what can be an image or a mask into the folder, under names of our own; what was received stays.
+
+    DICOM, NIfTI in one file and NRRD in one file are images. Archives in archives are not opened, and formats whose
+    headers point to other files are refused, since those could be any file of the server's.
+
+    Raises
+    ------
+    RefusedError
+        When an archive is damaged, encrypted, holds links, too many files or too much; when an image is larger than
+        the limits; or when nothing is left.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kept, ignored = 0, 0
+    mask = ""
+    budget = _Budget(limits)
+    for path, is_mask, sequence in _all(received, folder, budget):
+        suffix = _suffix(path, limits)
+        if suffix is None:
+            ignored += 1
+            path.unlink()
+            continue
+        kept += 1
+        if suffix == ".dcm":
+            path.rename(folder / f"{kept:05d}.dcm")
+        elif is_mask:
+            if mask:
+                raise RefusedError("More than one label map came as the mask; send one.")
+            mask = path.rename(folder / f"{f'{MASK}_{sequence}' if sequence else MASK}{suffix}").name
+        else:
+            path.rename(_free(folder, sequence or "image", suffix))
+    if not kept:
+        raise RefusedError(
+            f"No image in {count(ignored, 'file')}: expected DICOM, NIfTI (.nii, .nii.gz) or NRRD (.nrrd), or a "
+            "zip of them."
+        )
+    return Unpacked(kept, ignored, mask)
+
+
+def _free(folder: Path, name: str, suffix: str) -> Path:
+    """A name that masks and sequences are found by (:mod:`prognosis_dask.cohort.pairs`) and that is not taken yet."""
+    path, number = folder / f"{name}{suffix}", 2
+    while path.exists():
+        path, number = folder / f"{name}_{number}{suffix}", number + 1
+    return path
+
+
+class _Budget:
+    """Files and bytes that may still be unpacked."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._files, self._bytes = limits.files, limits.unpacked_bytes
+
+    def take_file(self) -> None:
+        self._files -= 1
+        if self._files < 0:
+            raise RefusedError(f"The upload holds more than {self.limits.files} files; send the one series only.")
+
+    def take_bytes(self, count: int) -> None:
+        self._bytes -= count
+        if self._bytes < 0:
+            raise RefusedError(
+                f"Unpacked, the archive is larger than {self.limits.unpacked_bytes / 1e6:,.0f} MB; send the one "
+                "series only."
+            )
+
+
+def _all(received: Sequence[ReceivedFile], folder: Path, budget: _Budget) -> Iterator[tuple[Path, bool, str]]:
+    """A copy of every file, those in archives too; whether it came as a mask; the MR sequence that its name says."""
+    for file in received:
+        with file.path.open("rb") as stream:
+            is_archive = stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+        if not is_archive:
+            budget.take_file()
+            path = folder / f"{file.path.name}-0"
+            path.hardlink_to(file.path)
+            yield path, file.field == MASK, file.sequence
+            continue
+        for path, sequence in _members(file.path, folder, budget):
+            yield path, file.field == MASK, sequence
+
+
+def _members(archive: Path, folder: Path, budget: _Budget) -> Iterator[tuple[Path, str]]:
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = [member for member in content.infolist() if not member.is_dir()]
+            for number, member in enumerate(members):
+                budget.take_file()
+                if member.flag_bits & 1:
+                    raise RefusedError("The archive is encrypted; send it without a password.")
+                if (member.external_attr >> 16) & 0o170000 == 0o120000:
+                    raise RefusedError("The archive holds links to other files; send the files themselves.")
+                # the member's own name is looked at for the MR sequence, and nothing is ever written by it
+                path = folder / f"{archive.name}-{number:05d}"
+                with content.open(member) as source, path.open("xb") as target:
+                    _copy(source, target, member.compress_size, budget)
+                yield path, sequence_of(Path(member.filename.replace("\\", "/")).name)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise RefusedError("The archive is damaged, or not one that can be opened; make it anew.") from error
+
+
+def _copy(source: IO[bytes], target: IO[bytes], packed: int, budget: _Budget) -> None:
+    written = 0
+    while block := source.read(_BLOCK):
+        written += len(block)
+        budget.take_bytes(len(block))
+        if written > max(_SMALL, budget.limits.ratio * packed):
+            raise RefusedError("The archive holds a file that unpacks to many times its size: no image does that.")
+        if shutil.disk_usage(Path(target.name).parent).free < 10 * _BLOCK:
+            raise RefusedError(_NOT_ENOUGH)
+        target.write(block)
+
+
+def _suffix(path: Path, limits: Limits) -> str | None:
+    """The file's kind by its content, as the ending that readers know it by; None for what is no image."""
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD)
+    if head[128:132] == b"DICM" or (head[:2] in (b"\x08\x00", b"\x02\x00") and head[3:4] == b"\x00"):
+        return ".dcm"
+    if head[:4] == b"NRRD":
+        _check_nrrd(path, limits)
+        return ".nrrd"
+    suffix = ".nii"
+    if head[:2] == b"\x1f\x8b":
+        suffix = ".nii.gz"
+        try:
+            with gzip.open(path) as stream:
+                head = stream.read(_HEAD)
+        except (OSError, EOFError, zlib.error):
+            raise RefusedError("A compressed file is damaged; send it again.") from None
+    return suffix if _is_nifti(head, limits) else None
+
+
+def _is_nifti(head: bytes, limits: Limits) -> bool:
+    """Whether it is NIfTI in one file, version 1 or 2 (nifti.nimh.nih.gov).
+
+    Raises
+    ------
+    RefusedError
+        When the header says that the image is larger than the limits.
+    """
+    for order in "<>":
+        if len(head) >= 352 and struct.unpack_from(f"{order}i", head)[0] == 348 and head[344:347] == b"n+1":
+            _check_voxels(struct.unpack_from(f"{order}8h", head, 40)[1:], limits)
+            return True
+        if len(head) >= 540 and struct.unpack_from(f"{order}i", head)[0] == 540 and head[4:7] == b"n+2":
+            _check_voxels(struct.unpack_from(f"{order}8q", head, 16)[1:], limits)
+            return True
+    return False
+
+
+def _check_nrrd(path: Path, limits: Limits) -> None:
+    with path.open("rb") as stream:
+        header = stream.read(16_384).split(b"\n\n")[0].replace(b"\r", b"")
+    fields = dict(line.split(b":", 1) for line in header.split(b"\n") if b":" in line and not line.startswith(b"#"))
+    names = {name.strip().lower().replace(b" ", b""): value for name, value in fields.items()}
+    if b"datafile" in names:
+        raise RefusedError("The NRRD file is a header that points to another file; save it as one .nrrd file.")
+    try:
+        _check_voxels([int(size) for size in names.get(b"sizes", b"").split()], limits)
+    except ValueError:
+        raise RefusedError("The NRRD file's header cannot be read; save it anew.") from None
+
+
+def _check_voxels(sizes: Sequence[int], limits: Limits) -> None:
+    if math.prod(max(1, size) for size in sizes) > limits.voxels:
+        shape = " x ".join(str(size) for size in sizes if size > 1)
+        raise RefusedError(f"The image has {shape} voxels; up to {limits.voxels:,} in all can be taken.")

@@ -1,0 +1,291 @@
+"""The server's pages. Nothing here computes: uploads go to the desk, results are read from their folders."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+
+from prognosis_dask.errors import count
+from prognosis_dask.web.access import Access
+from prognosis_dask.web.clinical import form_fields, read_fields
+from prognosis_dask.web.desk import Desk
+from prognosis_dask.web.errors import RefusedError
+from prognosis_dask.web.pages import one_file, render
+from prognosis_dask.web.pictures import slice_png
+from prognosis_dask.web.receive import receive
+from prognosis_dask.web.scans import OPEN, Scan, Scans
+from prognosis_dask.web.settings import Settings
+
+#: What a result's folder gives away, and as what.
+_PICTURES = {
+    "survival.svg": "image/svg+xml",
+    "place.svg": "image/svg+xml",
+    "epitome.png": "image/png",
+    "quality.png": "image/png",
+}
+#: Bytes of a refused upload that are still read, so that its browser shows the answer and not a broken connection.
+_DRAIN_BYTES = 300_000_000
+_FORM_BYTES = 10_000
+_SESSION_SECONDS = 30 * 24 * 3600
+
+Endpoint = Callable[["Site", Request, str], Awaitable[Response]]
+
+
+class Site:
+    """The pages, and what they show."""
+
+    def __init__(self, desk: Desk, scans: Scans, settings: Settings, dashboard: str) -> None:
+        self._desk, self._scans, self._settings = desk, scans, settings
+        self._dashboard = dashboard
+        self._access = Access(settings.folder, settings.token)
+
+    def page(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        """A page for browsers with a session. Who knows the token, or needs none, gets one."""
+
+        @functools.wraps(endpoint)
+        async def guarded(request: Request) -> Response:
+            session = self._access.session(request)
+            if session:
+                return await endpoint(self, request, session)
+            if not self._access.knows(request.query_params.get("token", "")):
+                return render("login.html.j2", 401, wrong=False)
+            return self._welcome(request, request.url.path)
+
+        return guarded
+
+    async def login(self, request: Request) -> Response:
+        """Takes the token of the page that asks for it."""
+        fields = await _small_form(request)
+        if not self._access.knows(fields.get("token", "")):
+            await asyncio.sleep(1.0)  # nobody tries many
+            return render("login.html.j2", 401, wrong=True)
+        return self._welcome(request, "/")
+
+    async def home(self, request: Request, session: str) -> Response:
+        """The form, and the scans of this browser."""
+        owner = self._access.owner(session)
+        own = [scan for scan in self._scans.all() if scan.owner == owner]
+        return render(
+            "home.html.j2",
+            models=self._desk.models,
+            asked={key: form_fields(model) for key, model in self._desk.models.items()},
+            form=self._access.form_value(session),
+            limits=self._settings.limits,
+            scans=[self._listed(scan) for scan in reversed(own)],
+        )
+
+    async def upload(self, request: Request) -> Response:
+        """Receives a scan, and puts it into the queue."""
+        limits = self._settings.limits
+        stream = request.stream()
+        session = ""
+
+        def check(fields: dict[str, str]) -> None:
+            nonlocal session
+            session = self._access.expect_form(request, fields)
+            self._expect_room(self._access.owner(session))
+            if fields.get("model") not in self._desk.models:
+                raise RefusedError("Choose one of the models.")
+            read_fields(self._desk.models[fields["model"]], fields)
+
+        scan_id, folder = self._scans.new_folder()
+        (folder / "received").mkdir()
+        try:
+            content_type = request.headers.get("content-type", "")
+            async with asyncio.timeout(limits.keep_upload_seconds):
+                fields, files = await receive(content_type, stream, folder / "received", limits, check)
+        except (RefusedError, ClientDisconnect, OSError) as error:  # TimeoutError is an OSError
+            await run_in_threadpool(self._scans.remove, scan_id)
+            await _drain(stream)
+            if isinstance(error, RefusedError):
+                raise
+            raise RefusedError("The upload broke off, or the server has no room for it; send it again.", 507) from error
+        scan = Scan(
+            id=scan_id,
+            owner=self._access.owner(session),
+            model=fields["model"],
+            created=time.time(),
+            roi=fields.get("roi", ""),
+            clinical=read_fields(self._desk.models[fields["model"]], fields),
+            files=tuple((file.path.name, file.field, file.sequence) for file in files),
+        )
+        self._desk.submit(self._scans.put(scan))
+        return RedirectResponse(f"/scans/{scan_id}", 303)
+
+    async def scan(self, request: Request, session: str) -> Response:
+        """A scan's page: how far it is, what it needs to know, or what was found."""
+        scan = self._find(request)
+        shared: dict[str, Any] = {
+            "scan": scan,
+            "form": self._access.form_value(session),
+            "own": scan.owner == self._access.owner(session),
+            "minutes": self._minutes_left(scan),
+        }
+        if scan.state == "done":
+            result = self._scans.result(scan.id)
+            view = _view(request, result["scan"])
+            return render("result.html.j2", result=result, view=view, pictures=self._pictures(scan), **shared)
+        return render("scan.html.j2", now=self._now(scan), dashboard=self._dashboard, **shared)
+
+    async def state(self, request: Request, session: str) -> Response:
+        """How far a scan is, for the page's script."""
+        return JSONResponse(self._now(self._find(request)))
+
+    async def slice(self, request: Request, session: str) -> Response:
+        """One slice in the window that is asked for."""
+        scan = self._find(request, done=True)
+        view = _view(request, self._scans.result(scan.id)["scan"])
+        path = self._scans.path(scan.id) / "slices.zarr"
+        draw = functools.partial(slice_png, path, view["slice"], view["centre"], view["width"], outline=view["outline"])
+        return Response(await run_in_threadpool(draw), media_type="image/png")
+
+    async def picture(self, request: Request, session: str) -> Response:
+        """A drawing or a picture of the result."""
+        scan, name = self._find(request, done=True), request.path_params["picture"]
+        if name not in self._pictures(scan):
+            raise HTTPException(404)
+        return FileResponse(self._scans.path(scan.id) / name, media_type=_PICTURES[name])
+
+    async def as_json(self, request: Request, session: str) -> Response:
+        """The result as a file for programs."""
+        text = json.dumps(self._scans.result(self._find(request, done=True).id), indent=2, allow_nan=False) + "\n"
+        return Response(text, media_type="application/json", headers=_as_file("scan.json"))
+
+    async def as_html(self, request: Request, session: str) -> Response:
+        """The result as one file that needs no other."""
+        scan = self._find(request, done=True)
+        text = await run_in_threadpool(
+            one_file, self._scans.result(scan.id), self._scans.path(scan.id), self._pictures(scan)
+        )
+        return Response(text, media_type="text/html; charset=utf-8", headers=_as_file("scan.html"))
+
+    async def act(self, request: Request) -> Response:
+        """Cancel, choose a structure, remove the upload or the scan: by the browser that sent it."""
+        fields = await _small_form(request)
+        session = self._access.expect_form(request, fields)
+        scan = self._find(request)
+        if scan.owner != self._access.owner(session):
+            raise RefusedError("Only the browser that sent a scan can change it.", 403)
+        home = RedirectResponse("/", 303)
+        match request.path_params["action"]:
+            case "cancel":
+                await run_in_threadpool(self._desk.cancel, scan.id)
+            case "choose":
+                if not self._desk.choose(scan.id, _number(fields.get("chosen", ""), int, -1)):
+                    raise RefusedError("Choose one of the structures.")
+            case "remove-upload":
+                if scan.state in (*OPEN, "choose"):
+                    raise RefusedError("The scan is not done yet: cancel it first.", 409)
+                await run_in_threadpool(self._scans.remove_upload, scan.id)
+            case "remove":
+                await run_in_threadpool(self._desk.cancel, scan.id)
+                await run_in_threadpool(self._scans.remove, scan.id)
+                return home
+            case _:
+                raise HTTPException(404)
+        return RedirectResponse(f"/scans/{scan.id}", 303)
+
+    def _welcome(self, request: Request, path: str) -> Response:
+        response = RedirectResponse(path, 303)
+        self._access.welcome(response, secure=request.url.scheme == "https", seconds=_SESSION_SECONDS)
+        return response
+
+    def _find(self, request: Request, *, done: bool = False) -> Scan:
+        scan = self._scans.get(request.path_params["id"])
+        if scan is None or (done and scan.state != "done"):
+            raise HTTPException(404)
+        return scan
+
+    def _expect_room(self, owner: str) -> None:
+        limits = self._settings.limits
+        own = sum(scan.owner == owner and scan.state in (*OPEN, "choose") for scan in self._scans.all())
+        if own >= limits.scans_per_browser:
+            raise RefusedError(f"You have {count(own, 'scan')} at work here: wait for one, or cancel one.", 429)
+        if self._desk.is_full():
+            raise RefusedError("The queue is full; try again in some minutes.", 503)
+
+    def _now(self, scan: Scan) -> dict[str, Any]:
+        return {
+            "state": scan.state,
+            "place": self._desk.place(scan.id),
+            "steps": self._desk.progress(scan),
+            "message": scan.message,
+            "restarts": scan.restarts,
+        }
+
+    def _listed(self, scan: Scan) -> dict[str, Any]:
+        model = self._desk.models.get(scan.model)
+        return {
+            "id": scan.id,
+            "state": scan.state,
+            "model": model.title if model else "a model that is not served any more",
+            "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(scan.created)),
+            "place": self._desk.place(scan.id),
+        }
+
+    def _pictures(self, scan: Scan) -> list[str]:
+        return [name for name in _PICTURES if (self._scans.path(scan.id) / name).is_file()]
+
+    def _minutes_left(self, scan: Scan) -> int:
+        """Until the upload is removed."""
+        seconds = scan.created + self._settings.limits.keep_upload_seconds - time.time()
+        return max(0, round(seconds / 60))
+
+
+def _view(request: Request, scan: dict[str, Any]) -> dict[str, Any]:
+    """The slice and the window that the address asks for, else those that the scan begins with."""
+    asked = request.query_params
+    index = min(max(_number(asked.get("slice", ""), int, scan["slice"]), 0), scan["slices"] - 1)
+    return {
+        "slice": index,
+        "centre": _number(asked.get("centre", ""), float, scan["centre"]),
+        "width": max(_number(asked.get("width", ""), float, scan["width"]), 1e-6),
+        # a box that is not ticked is not sent: with anything sent it is off
+        "outline": "outline" in asked or "slice" not in asked,
+    }
+
+
+def _number(text: str, kind: type[int] | type[float], otherwise: Any) -> Any:
+    """The number that a text holds; what it should otherwise be where it holds none, or one beyond all sense."""
+    with suppress(ValueError, OverflowError):
+        value = kind(text)
+        if abs(value) < 1e9:
+            return value
+    return otherwise
+
+
+async def _small_form(request: Request) -> dict[str, str]:
+    """The fields of a form without files."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _FORM_BYTES:
+            raise RefusedError("The form is longer than it can be.", 413)
+    try:
+        return dict(parse_qsl(body.decode("ascii"), max_num_fields=20))
+    except ValueError as error:
+        raise RefusedError("The form cannot be read.") from error
+
+
+async def _drain(stream: AsyncIterator[bytes]) -> None:
+    left = _DRAIN_BYTES
+    with suppress(ClientDisconnect, RuntimeError):
+        async for chunk in stream:
+            left -= len(chunk)
+            if left < 0:
+                return
+
+
+def _as_file(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"'}

@@ -1,0 +1,164 @@
+"""What a run of the brain study ends in: the volumes of its network, and the grade learnt from all its features."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+import xarray as xr
+
+from prognosis_dask.cohort.clinical import key
+from prognosis_dask.config.job import GradeSection, Job, digest
+from prognosis_dask.errors import CaseError, JobError, StatisticsError, StoreError, count
+from prognosis_dask.modelling.data.network_features import FAMILY, FILE, NetworkFeatures
+from prognosis_dask.modelling.data.sources import Source, dataset_source
+from prognosis_dask.modelling.fit import fit_source
+from prognosis_dask.modelling.grade import grade_spec
+from prognosis_dask.modelling.validation.nested import Map
+from prognosis_dask.networks.training import settle_learner
+from prognosis_dask.networks.volume_input import BRAIN, STUDY_SHAPE, TUMOUR, isotropic_crop, study_input
+from prognosis_dask.storage.brains import BrainStore, StoredBrain
+from prognosis_dask.storage.publish import remove_abandoned
+from prognosis_dask.storage.volumes import create_volumes, write_volume
+
+#: Families of features that a grade is learnt from besides the network's, in the order of the comparison.
+_FAMILIES = ("size", "clinical", "radiomics", "deep")
+
+
+def check_grade(job: Job) -> None:
+    """Refuse a job whose grade cannot be learnt, before anything is started.
+
+    Raises
+    ------
+    JobError
+        When the brains are not prepared, no column is named that holds the grade, it is a feature too, it has other
+        than two classes, or a selector or a learner is not for classes.
+    MissingExtraError
+        When the engine is not installed.
+    """
+    if not job.brain.enabled:
+        raise JobError("grade.enabled needs the prepared brains: set brain.enabled = true")
+    if not job.model.label:
+        raise JobError("grade.enabled needs model.label: the column of the clinical table that holds the grade")
+    if key(job.model.label) in map(key, job.grade.clinical):
+        raise JobError(f"grade.clinical names {job.model.label!r}, which is to be predicted; leave it out")
+    if len(job.model.classes) not in (0, 2):
+        told = ", ".join(job.model.classes)
+        raise JobError(f"model.classes is {told}; the grade network learns two: the second is the positive one")
+    try:
+        grade_spec(job.model, (*_FAMILIES, FAMILY))
+    except StatisticsError as error:
+        raise JobError(f"model.{error}") from error
+    settle_learner(job.grade)
+
+
+def fit_grade(
+    job: Job, dataset: xr.Dataset, folder: Path, map: Map = map, training_map: Map | None = None
+) -> dict[str, Any]:
+    """Make the network's volumes, then compare, validate and freeze the models of the grade in ``folder/models``.
+
+    Parameters
+    ----------
+    job
+        Its ``[grade]`` says how the network is trained and which clinical columns may be features, its ``[model]``
+        what is predicted and how it is validated.
+    dataset
+        The run's feature dataset.
+    folder
+        The run's folder: ``brain/`` is read; ``volumes.zarr``, ``networks/`` and ``models/`` are written.
+    map
+        Where volumes are made and models fitted; called like the built-in one.
+    training_map
+        Where networks are trained; as ``map`` if there is none.
+
+    Returns
+    -------
+    dict
+        As :func:`prognosis_dask.modelling.fit.fit_source`.
+
+    Raises
+    ------
+    JobError
+        When a clinical column is not in the cohort's table.
+    StoreError
+        When a prepared brain is damaged.
+    """
+    section = replace(job.grade, engine=settle_learner(job.grade))
+    source = _features(dataset_source(dataset, "the run"), section)
+    contents = make_volumes(folder / "brain", folder / "volumes.zarr", source.cases, section, map)
+    _expect_volumes(source, contents, folder / "brain")
+    networks = folder / "networks"
+    remove_abandoned(networks / FILE)
+    known = {*source.families.values(), *(("clinical",) if section.clinical else ())}
+    spec = grade_spec(job.model, (*(family for family in _FAMILIES if family in known), FAMILY))
+    features = NetworkFeatures(str(folder / "volumes.zarr"), section, digest(contents), str(networks))
+    return fit_source(source, spec, folder / "models", map, extend=features.of_folds(training_map or map))
+
+
+def make_volumes(
+    brains: Path, volumes: Path, case_ids: Sequence[str], section: GradeSection, map: Map = map
+) -> list[str]:
+    """Make each prepared brain's volume; the digest of each, "" where a case has no prepared brain."""
+    create_volumes(volumes, case_ids, shape_of(section))
+    return list(map(partial(_make, str(brains), str(volumes), section), list(case_ids)))
+
+
+def shape_of(section: GradeSection) -> tuple[int, int, int]:
+    """Slices, rows and columns of the network's input."""
+    return {"study": STUDY_SHAPE, "brain": BRAIN.shape, "tumour": TUMOUR.shape}[section.input]
+
+
+def volume_of(brain: StoredBrain, section: GradeSection) -> npt.NDArray[np.float32]:
+    """What the network takes of a prepared brain.
+
+    Raises
+    ------
+    CaseError
+        As :mod:`prognosis_dask.networks.volume_input` has it.
+    """
+    if section.input == "study":
+        return study_input(sitk.GetArrayViewFromImage(brain.image))
+    if section.input == "brain":
+        return isotropic_crop(brain.image, brain.brain, BRAIN)
+    return isotropic_crop(brain.image, brain.tumour, TUMOUR)
+
+
+def _make(brains: str, volumes: str, section: GradeSection, case_id: str) -> str:
+    try:
+        volume = volume_of(BrainStore(brains).read(case_id), section)
+    except CaseError:  # the brain stage has told why
+        return ""
+    write_volume(Path(volumes), case_id, volume)
+    return hashlib.sha256(volume.tobytes()).hexdigest()
+
+
+def _expect_volumes(source: Source, contents: Sequence[str], brains: Path) -> None:
+    """A case whose brain was prepared and measured is not left out in silence."""
+    whole = ~source.failed["size"]
+    lost = [case for case, content, held in zip(source.cases, contents, whole, strict=True) if held and not content]
+    if lost:
+        raise StoreError(
+            f"{count(len(lost), 'prepared brain')} missing or damaged, the first in "
+            f"{BrainStore(brains).folder(lost[0])}: remove what is left of each and run the same command again"
+        )
+
+
+def _features(source: Source, section: GradeSection) -> Source:
+    """The source with the features that may predict a grade: of images, of size, and the clinical columns named.
+
+    No other column: a table of grades holds histology and markers that are known from the operation only.
+    """
+    found = {name: source.find(name) for name in section.clinical}
+    absent = [name for name, column in found.items() if column is None]
+    if absent:
+        raise JobError(f"grade.clinical names {absent[0]!r}; the cohort's table has no such column")
+    wanted = {column.name for column in found.values() if column is not None}
+    kept = tuple(name for name in source.features if source.families.get(name) in _FAMILIES or name in wanted)
+    return replace(source, features=kept)

@@ -1,0 +1,333 @@
+"""Models from tables or runs, as a notebook calls them: fit, compare, validate, predict. The commands call these."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from prognosis_dask.config.folders import expect_no_loss, expect_writable
+from prognosis_dask.errors import StatisticsError, count
+from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
+from prognosis_dask.modelling.data.table_one import table1_rows
+from prognosis_dask.modelling.fit import fit_models
+from prognosis_dask.modelling.folder import describe_table, headline, publish_tables, write_csv
+from prognosis_dask.modelling.saved import Frozen, thaw
+from prognosis_dask.modelling.spec import ModelSpec, load_spec
+from prognosis_dask.modelling.validation import comparing
+from prognosis_dask.modelling.validation.evaluate import Tables, evaluate, time_grid
+from prognosis_dask.modelling.validation.external import (
+    expect_agreement,
+    external_result,
+    met_before,
+    prediction_rows,
+    range_warnings,
+)
+from prognosis_dask.modelling.validation.nested import Map
+from prognosis_dask.modelling.worth import UNTRAINED, untrained, worth_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from prognosis_dask.execution.cluster import Workers
+
+Data: TypeAlias = Path | str | Sequence[Path | str]
+Say: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """What a command found.
+
+    Attributes
+    ----------
+    folder
+        Where it was written; None where nothing was.
+    summary
+        Counts, headline figures, notes.
+    tables
+        The rows of each table; empty where they are only in the folder.
+    """
+
+    folder: Path | None
+    summary: Mapping[str, Any]
+    tables: Tables
+
+
+def fit(
+    data: Data,
+    spec: ModelSpec | Path | str | None = None,
+    out: Path | str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    client: Workers | None = None,
+    say: Say = print,
+) -> ModelResult:
+    """Compare the specification's procedures on the same folds, fit and freeze the final one, write the report.
+
+    Parameters
+    ----------
+    data
+        A run's folder, CSV or XLSX tables, or the folder that holds the specification's tables.
+    spec
+        A specification (jobs/models/); without one, each family of features is compared, and all of them.
+    out
+        Its ``models/`` and ``report.html`` are written; without it, beside the features of the run.
+    overrides
+        ``key=value``, as ``--set`` takes them.
+    client
+        A Dask client whose workers run the folds, or what gives one in a ``with`` statement that is entered once the
+        tables are read; without one the folds run here.
+    say
+        Takes the lines that tell what is being done.
+
+    Raises
+    ------
+    PrognosisError
+        When the user has something to mend.
+    """
+    from prognosis_dask.report.page import write_report
+
+    spec = _spec(spec, overrides)
+    folder = _out(data, out)
+    _expect_no_other_run(folder, data)
+    expect_writable(folder)
+    expect_no_loss(folder)
+    read = _read(data, spec, say)
+    comparing.expect_sound(read, spec)
+    names = ", ".join(comparing.procedures_of(read, spec))
+    say(f"Validating {names}: {spec.validation.repeats} x {spec.validation.folds} folds")
+    with _map(client) as cluster_map:
+        summary = fit_models(read, spec, folder / "models", cluster_map)
+    say(str(write_report(folder)))
+    return ModelResult(folder, summary, {})
+
+
+def compare(
+    data: Data,
+    spec: ModelSpec | Path | str | None = None,
+    out: Path | str | None = None,
+    *,
+    procedures: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    client: Workers | None = None,
+    say: Say = print,
+) -> ModelResult:
+    """Validate procedures on the same folds and test their differences; no model is fitted for use.
+
+    Parameters
+    ----------
+    data, spec, overrides, client, say
+        See :func:`fit`.
+    out
+        Where the tables go, if anywhere.
+    procedures
+        The names of those to compare; () for all.
+
+    Raises
+    ------
+    PrognosisError
+        When the user has something to mend.
+    """
+    spec = _spec(spec, overrides)
+    expect_writable(out)
+    expect_no_loss(out)
+    read = _read(data, spec, say)
+    known = comparing.procedures_of(read, spec)
+    unknown = [name for name in procedures if name not in known]
+    if unknown:
+        raise StatisticsError(f"no procedure is called {unknown[0]!r}; there are {', '.join(known)}")
+    spec = replace(spec, procedure={name: known[name] for name in procedures or known}, final="")
+    comparing.expect_sound(read, spec)
+    with _map(client) as cluster_map:
+        tables, _ = comparing.compare(read, spec, cluster_map)
+    return _published(read, tables, out)
+
+
+def validate(
+    data: Data,
+    spec: ModelSpec | Path | str | None = None,
+    out: Path | str | None = None,
+    *,
+    model: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    client: Workers | None = None,
+    say: Say = print,
+) -> ModelResult:
+    """Validate a frozen model on another cohort, or the specification's procedures on this one.
+
+    Parameters
+    ----------
+    data, spec, overrides, client, say
+        See :func:`fit`. With a model, the specification only says how the tables are read.
+    out
+        Where the tables go, if anywhere: its ``models/``.
+    model
+        The folder of a frozen model; without it, the specification's ``validation.method`` says how.
+
+    Raises
+    ------
+    PrognosisError
+        When the user has something to mend: a table whose features or parameters are not the model's, say.
+    """
+    spec = _spec(spec, overrides)
+    expect_writable(out)
+    expect_no_loss(out)
+    if model is not None:
+        return _validate_frozen(model, data, spec, out, say)
+    if spec.validation.method == "nested":
+        return compare(data, spec, out, client=client, say=say)
+    read = _read(data, spec, say)
+    comparing.expect_sound(read, spec)
+    with _map(client) as cluster_map:
+        tables = comparing.resample(read, spec, cluster_map)
+    return _published(read, tables, out, validation=asdict(spec.validation))
+
+
+def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path | str | None, say: Say) -> ModelResult:
+    frozen, name = thaw(model), str(Path(model))
+    read, warnings = _read_for(model, frozen, data, spec, say)
+    if not read.has_endpoint:
+        raise StatisticsError("the cohort's table has no endpoint to validate on; `prognosis predict` needs none")
+    times = () if frozen.classes else time_grid(read.table.survival, frozen.horizons_days)
+    met = met_before(frozen, read.table)
+    if met:
+        warnings = [f"The model was fitted on {met} of these {count(len(read.table.case_ids), 'case')}.", *warnings]
+        say(warnings[0])
+    result = external_result(frozen, read.table, times, name)
+    tables = evaluate(read.table, [result], frozen.horizons_days)
+    found = headline(tables, name, bool(frozen.classes))
+    said = [*read.notes, *warnings]
+    return _published(read, tables, out, **found, procedure=name, external=True, met_before=met, notes=said)
+
+
+def _published(read: ReadTable, tables: Tables, out: Path | str | None, **more: Any) -> ModelResult:
+    """What was found, with the cases' table 1, in a folder where one is wanted."""
+    tables = {**tables, "table1": table1_rows(read.table, read.encodings)}
+    summary = describe_table(read) | {"notes": list(read.notes)} | more
+    return ModelResult(publish_tables(out, summary, tables), summary, tables)
+
+
+def predict(
+    model: Path | str,
+    data: Data,
+    out: Path | str | None = None,
+    *,
+    spec: ModelSpec | Path | str | None = None,
+    overrides: Sequence[str] = (),
+    say: Say = print,
+) -> pd.DataFrame:
+    """Predict the cases of a table or a run with a frozen model.
+
+    Parameters
+    ----------
+    model
+        Its folder.
+    data, spec, overrides, say
+        See :func:`fit`; the endpoint is not needed.
+    out
+        A CSV file to write, if any.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per case: ``case_id, patient_id``, risk score, group and survival at the model's horizons, or class and
+        probabilities; how many of the model's features lie ``outside_training``, and how many are ``missing``; and in
+        each row what the model is worth (:class:`prognosis_dask.modelling.worth.Worth`).
+
+    Raises
+    ------
+    PrognosisError
+        When the table's features or parameters are not the model's, it cannot be read, or ``out`` not be written.
+    """
+    import pandas as pd
+
+    _expect_file(out)
+    frozen = thaw(model)
+    read, _ = _read_for(model, frozen, data, _spec(spec, overrides), say)
+    worth = worth_of(frozen, model)
+    for line in (worth.sentence, *worth.warnings):
+        say(line)
+    rows = [row | worth.columns for row in prediction_rows(frozen, read.table, frozen.fitted.predict(read.table))]
+    if out is not None:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        write_csv(Path(out), rows)
+    return pd.DataFrame(rows)
+
+
+def _spec(spec: ModelSpec | Path | str | None, overrides: Sequence[str]) -> ModelSpec:
+    return spec if isinstance(spec, ModelSpec) else load_spec(spec, overrides)
+
+
+@contextmanager
+def _map(client: Workers | None) -> Iterator[Map]:
+    """A ``map`` on the client's workers, or the built-in one."""
+    if client is None:
+        yield builtins.map
+        return
+    from prognosis_dask.execution.cluster import joined
+    from prognosis_dask.execution.mapping import map_on
+
+    with joined(client) as entered:
+        yield map_on(entered)
+
+
+def _listed(data: Data) -> list[Path]:
+    return [Path(data)] if isinstance(data, Path | str) else [Path(path) for path in data]
+
+
+def _read(data: Data, spec: ModelSpec, say: Say) -> ReadTable:
+    read = read_tables(find_tables(_listed(data), spec), spec)
+    if "deep" in read.table.families and any(untrained(path) for path in _listed(data)):
+        read = replace(read, notes=(*read.notes, UNTRAINED))
+    _tell(read, say)
+    return read
+
+
+def _read_for(model: Path | str, frozen: Frozen, data: Data, spec: ModelSpec, say: Say) -> tuple[ReadTable, list[str]]:
+    """The table that a model is to predict, with the warnings that it deserves."""
+    if frozen.classes and not spec.endpoint.classes:
+        spec = replace(spec, endpoint=replace(spec.endpoint, classes=frozen.classes))
+    sources = find_tables(_listed(data), spec)
+    read = read_tables(sources, spec, frozen.encodings)
+    _tell(read, say)
+    where = ", ".join(source.where for source in sources)
+    agreed = expect_agreement(frozen, read.table, where=where, model=f"the model in {model}")
+    warnings = [*agreed, *range_warnings(frozen, read.table)]
+    for warning in warnings:
+        say(warning)
+    return read, warnings
+
+
+def _tell(read: ReadTable, say: Say) -> None:
+    left_out = "; ".join(f"{count} {reason}" for reason, count in read.left_out.items())
+    rows, patients = len(read.table.case_ids), len(set(read.table.patient_ids))
+    told = count(rows, "patient" if read.by_patient else "case")
+    told += f" of {count(patients, 'patient')}" if patients < rows else ""
+    say(f"{told}{f'; left out: {left_out}' if left_out else ''}")
+    for note in read.notes:
+        say(note)
+
+
+def _out(data: Data, out: Path | str | None) -> Path:
+    if out is not None:
+        return Path(out)
+    listed = _listed(data)
+    if len(listed) == 1 and (listed[0] / "features.zarr").is_dir():
+        return listed[0]
+    raise StatisticsError("where to? Give a folder with -o DIR")
+
+
+def _expect_file(out: Path | str | None) -> None:
+    """A CSV file can be written there."""
+    if out is not None and Path(out).is_dir():
+        raise StatisticsError(f"{out} is a folder, expected a CSV file to write: -o {Path(out) / 'predictions.csv'}")
+    expect_writable(out if out is None else Path(out).parent)
+
+
+def _expect_no_other_run(folder: Path, data: Data) -> None:
+    if (folder / "run.json").is_file() and folder.resolve() not in [path.resolve() for path in _listed(data)]:
+        raise StatisticsError(f"{folder} holds another run, whose models these would replace; choose another with -o")

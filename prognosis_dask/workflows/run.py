@@ -1,0 +1,351 @@
+"""A job from its file to its report: the stages in order, wired to the runner.
+
+The order is cohort, regions of interest, radiomics and network, feature dataset, models, report. The middle part runs
+as a plan of tasks; the ledger remembers it case by case, so that the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from distributed import Client
+
+from prognosis_dask.brain.size import SIZE_FEATURES
+from prognosis_dask.brain.tools import TOOLS, check_tool, settle_strip
+from prognosis_dask.cohort.case import Case, read_cases, read_problems, write_cases, write_problems
+from prognosis_dask.cohort.clinical import key
+from prognosis_dask.cohort.collections import resolve
+from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.cohort.summary import FORESEEN
+from prognosis_dask.config.job import Job, digest
+from prognosis_dask.errors import JobError, Problem, StatisticsError, count
+from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
+from prognosis_dask.execution.journal import check_report, journal_in, report_to
+from prognosis_dask.execution.mapping import map_on
+from prognosis_dask.execution.preflight import check_run
+from prognosis_dask.execution.record import RunRecord, check_folder
+from prognosis_dask.execution.run_stages import current, run_all
+from prognosis_dask.execution.watch import Watch
+from prognosis_dask.features.plan import (
+    feature_settings,
+    memory_of,
+    radiomic_names,
+    radiomic_units,
+    stages_of,
+    wants_gpu,
+)
+from prognosis_dask.features.stages import StageContext
+from prognosis_dask.modelling.fit import fit_dataset
+from prognosis_dask.modelling.spec import job_spec
+from prognosis_dask.networks.engine import describe_engine, settle_engine
+from prognosis_dask.radiomics import job_params
+from prognosis_dask.report.page import write_report
+from prognosis_dask.storage.brains import BrainStore
+from prognosis_dask.storage.features import build_features, constant_warnings, write_features
+from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.synthetic import make_cohort
+from prognosis_dask.workflows.grade import check_grade, fit_grade
+
+Map = Callable[..., Iterable[Any]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a finished run lies, and per stage how many cases are done, failed and reused, and the seconds it took."""
+
+    folder: Path
+    report: Path
+    stages: Mapping[str, Mapping[str, float]]
+
+
+def run(
+    job: Job,
+    *,
+    client: Workers | None = None,
+    out: Path | str | None = None,
+    performance_report: Path | None = None,
+    say: Say = print,
+) -> RunResult:
+    """Run a job to its report; run it again to go on where it was stopped.
+
+    Parameters
+    ----------
+    job
+        From :func:`prognosis_dask.config.job.load_job`.
+    client
+        A Dask client that is already there, or what gives one in a ``with`` statement that is entered once all inputs
+        are checked; without one, a cluster is started on this machine.
+    out
+        The run's folder; else the job's ``run.out``, else ``runs/<job name>``.
+    performance_report
+        Where Dask's performance report of the stages goes, if it is wanted.
+    say
+        Takes the lines that tell what is being done.
+
+    Raises
+    ------
+    PrognosisError
+        When the user has something to mend. A case that cannot be used raises nothing: it is listed in the report.
+    """
+    check_inputs(job, model=job.model.enabled)
+    check_report(performance_report)
+    folder = run_folder(job, out)
+    check_folder(folder, job.name)
+    with (
+        Ledger.create(folder / "ledger.sqlite") as ledger,
+        joined(connect(LocalSpec()) if client is None else client) as cluster,
+        journal_in(folder),
+        Watch(cluster, job.name) as watch,
+    ):
+        return _run(job, cluster, folder, ledger, watch, performance_report, say)
+
+
+def run_features(job: Job, client: Client, out: Path | str, *, say: Say = print) -> RunRecord:
+    """Run a job up to its feature dataset only, on a client whose workers are prepared.
+
+    Raises
+    ------
+    PrognosisError
+        As :func:`run`.
+    """
+    check_inputs(job, model=False)
+    folder = Path(out).absolute()
+    with Ledger.create(folder / "ledger.sqlite") as ledger, Watch(client, job.name) as watch:
+        record = _features(job, client, folder, ledger, watch, None, say)[0]
+    record.finish()
+    record.write(folder)
+    return record
+
+
+def cohort_of(job: Job, client: Client, folder: Path, say: Say = print) -> list[Case]:
+    """The job's cases, read from its folders, made, or from its table; written to ``folder`` as a run would."""
+    check_inputs(job, model=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    return _cohort(job, folder, map_on(client), say)[0]
+
+
+def run_folder(job: Job, out: Path | str | None) -> Path:
+    """Where the job's run lies: ``out``, else the job's own choice, else ``runs/<job name>``."""
+    return Path(out or job.run.out or Path("runs") / job.name).absolute()
+
+
+def check_inputs(job: Job, *, model: bool = True) -> None:
+    """Refuse what cannot run, to its model or only to its features, before anything is started.
+
+    Raises
+    ------
+    PrognosisError
+        When the job names no images, or images, tables, parameters or weights that are not there.
+    """
+    if not (job.synth.patients or job.cohort.sources or job.cohort.cases):
+        raise JobError(
+            f"job {job.name!r} names no images; set cohort.sources (folders) or cohort.cases (a table): "
+            "--set cohort.sources=/data/..."
+        )
+    resolve(job.cohort)
+    for name, path in [("cases", job.cohort.cases), ("clinical", job.cohort.clinical)]:
+        if path and not Path(path).is_file():
+            raise JobError(f"cohort.{name}: no file at {path}")
+    for path in job.cohort.sources:
+        if not Path(path).exists():
+            raise JobError(f"cohort.sources: no folder at {path}")
+    job_params(job.radiomics.params)
+    _check_programs(job)
+    if job.grade.enabled and job.model.enabled:
+        check_grade(job)
+    elif model:
+        _check_features(job)
+
+
+def _check_programs(job: Job) -> None:
+    """What the job calls has to be installed."""
+    if job.brain.enabled and job.brain.skull_strip in TOOLS:
+        check_tool(job.brain.skull_strip)
+    if job.deep.enabled:
+        describe_engine(job.deep)
+
+
+def _check_features(job: Job) -> None:
+    """A model needs the features that it names, and a selector and a learner that there are."""
+    try:
+        job_spec(job.model, has_volume=True)
+    except StatisticsError as error:
+        raise JobError(f"model.{error}") from error
+    for stage, enabled in [("deep", job.deep.enabled), ("radiomics", job.radiomics.enabled)]:
+        if not enabled and job.model.features in (stage, "both"):
+            other = "radiomics" if stage == "deep" else "deep"
+            raise JobError(
+                f"model.features is {job.model.features!r}, but {stage}.enabled is false; "
+                f"set model.features = {other!r}"
+            )
+
+
+def _run(
+    job: Job, client: Client, folder: Path, ledger: Ledger, watch: Watch, performance_report: Path | None, say: Say
+) -> RunResult:
+    record, dataset = _features(job, client, folder, ledger, watch, performance_report, say, model=job.model.enabled)
+    if job.model.enabled:
+        watch.phase("model")
+        _model(job, client, folder, dataset, say)
+    record.finish()
+    record.write(folder)
+    return RunResult(folder, write_report(folder), record.stages)
+
+
+def _model(job: Job, client: Client, folder: Path, dataset: xr.Dataset, say: Say) -> None:
+    say("Fitting and validating the model")
+    if job.grade.enabled:
+        training_map = map_on(client, gpu=job.grade.device == "gpu")
+        summary = fit_grade(job, dataset, folder, map_on(client), training_map)
+    else:
+        summary = fit_dataset(dataset, job.model, folder / "models", map=map_on(client))
+    for note in (*summary.get("rows_said", ()), *summary.get("label", ())):
+        say(note)
+    if "not_fitted" in summary:
+        say(f"No model: {summary['not_fitted']}")
+
+
+def _features(
+    job: Job,
+    client: Client,
+    folder: Path,
+    ledger: Ledger,
+    watch: Watch,
+    performance_report: Path | None,
+    say: Say,
+    *,
+    model: bool = False,
+) -> tuple[RunRecord, xr.Dataset]:
+    check_run(client, folder, gpu=wants_gpu(job), memory=memory_of(job))
+    # as one for all workers, in the run's record, and for the scans that are told with its model
+    job = replace(job, brain=settle_strip(job.brain)) if job.brain.enabled else job
+    record = RunRecord.begin(job, client)
+    record.write(folder)
+    watch.phase("cohort")
+    cases, problems = _cohort(job, folder, map_on(client), say)
+    _expect_cases(job, cases, problems, folder)
+    if model:
+        _expect_columns(job, cases)
+    deep = settle_engine(job.deep) if job.deep.enabled else job.deep
+    engine = describe_engine(deep) if deep.enabled else None
+    brains = folder / "brain" if job.brain.enabled else None
+    context = StageContext(
+        str(folder / "rois.zarr"),
+        job.image,
+        job.frames,
+        job_params(job.radiomics.params),
+        deep,
+        job.brain,
+        str(brains or ""),
+    )
+    stages = stages_of(job, cases, context, engine)
+    record.digests = {stage.name: digest(sorted(stage.digests.values())) for stage in stages}
+    record.settings = feature_settings(job, context, engine)
+    record.deep = engine.provenance if engine else None
+
+    RoiStore.create(folder / "rois.zarr", [case.case_id for case in cases])
+    if brains:
+        BrainStore(brains).create()
+    say(f"{count(len(cases), 'case')}, {count(record.cluster['workers'], 'worker')}, dashboard {client.dashboard_link}")
+    started = time.process_time()
+    try:
+        with report_to(performance_report, client):
+            record.stages = run_all(job, client, ledger, watch, cases, stages, context, context.brains)
+    finally:
+        outcomes = {stage.name: current(ledger, stage) for stage in stages}
+        of_stages = [p for rows in outcomes.values() for o in rows.values() for p in (o.problem, *o.warnings)]
+        found = [*problems, *filter(None, of_stages)]
+        write_problems(folder / "problems.csv", found)
+    record.driver_cpu_seconds = round(time.process_time() - started, 3)
+
+    watch.phase("features")
+    say("Collecting the features")
+    of_modality = radiomic_names(cases, context.radiomics) if job.radiomics.enabled else {}
+    dataset = build_features(
+        cases,
+        radiomic=radiomic_units(of_modality),
+        of_modality=of_modality,
+        deep=engine.feature_names if engine else (),
+        labels=engine.labels if engine else (),
+        size=SIZE_FEATURES if job.brain.enabled else {},
+        outcomes=outcomes,
+        attributes=record.provenance(),
+    )
+    write_features(dataset, folder)
+    record.write(folder)
+    constant = constant_warnings(dataset)
+    write_problems(folder / "problems.csv", [*found, *constant])
+    for warning in constant:
+        say(warning.reason)
+    _tell_warnings([*found, *constant], folder, say)
+    return record, dataset
+
+
+def _tell_warnings(problems: Iterable[Problem], folder: Path, say: Say) -> None:
+    """One line on the cases that are used although something has to be known of them."""
+    warnings = {problem for problem in problems if problem.severity == "warning"}
+    if warnings:
+        codes = Counter(str(warning.code) for warning in warnings)
+        listed = ", ".join(f"{number} {code}" for code, number in sorted(codes.items()))
+        cases = len({warning.case_id for warning in warnings if warning.case_id})
+        whose = f" on {count(cases, 'case')}" if cases else ""
+        said = f"{count(len(warnings), 'warning')} ({listed}){whose}, which are used all the same"
+        say(f"{said}: see {folder / 'problems.csv'}")
+
+
+def _cohort(job: Job, folder: Path, cluster_map: Map, say: Say) -> tuple[list[Case], list[Problem]]:
+    """The job's cases, also written to the run's folder, and what was found wrong on the way to them."""
+    rules = job.cohort
+    if job.synth.patients:
+        say(f"Making a cohort of {count(job.synth.patients, 'patient')} in {folder / 'cohort'}")
+        made = make_cohort(folder / "cohort", job.synth, map=cluster_map)
+        rules = replace(rules, sources=(str(made.images),), clinical=str(made.clinical))
+    if rules.sources:
+        say(f"Indexing {', '.join(rules.sources)}")
+        sources = [Path(source) for source in rules.sources]
+        say(str(index_cohort(sources, folder, rules, map=cluster_map, image=job.image)))
+        return read_cases(folder / "cases.csv"), read_problems(folder / "problems.csv")
+    cases = read_cases(rules.cases)
+    write_cases(folder / "cases.csv", cases)
+    beside = Path(rules.cases).with_name("problems.csv")
+    known = read_problems(beside) if beside.is_file() else []
+    return cases, [problem for problem in known if not problem.case_id or problem.code not in FORESEEN]
+
+
+def _expect_cases(job: Job, cases: Sequence[Case], problems: Sequence[Problem], folder: Path) -> None:
+    """A cohort without a case ends here, with what was found in its place."""
+    if cases:
+        return
+    if job.cohort.cases:
+        raise JobError(f"cohort.cases: {job.cohort.cases} has no row; problems.csv beside an index says why")
+    where = ", ".join(job.cohort.sources) or str(folder / "cohort")
+    if not problems:
+        raise JobError(
+            f"no images in {where}; expected a folder of DICOM series with RTSTRUCT or SEG, or NIfTI or NRRD pairs, "
+            "or one above it"
+        )
+    counts = Counter(problem.code for problem in problems)
+    codes = ", ".join(f"{count} {code}" for code, count in sorted(counts.items()))
+    raise JobError(f"no case in {where}, but problems: {codes}; {folder / 'problems.csv'} says of each what to do")
+
+
+def _expect_columns(job: Job, cases: Sequence[Case]) -> None:
+    """The clinical columns that the model needs are asked for before the images are read, not after."""
+    wanted = [("model.label", job.model.label)] if job.model.label else []
+    wanted += [("grade.clinical", name) for name in job.grade.clinical if job.grade.enabled]
+    if not wanted:
+        return
+    covariates = {name for case in cases for name in case.covariates}
+    held = {key(name) for name in (*covariates, *vars(cases[0]))}
+    for setting, name in wanted:
+        if key(name) not in held:
+            known = ", ".join(sorted(covariates)) or "none"
+            raise JobError(f"{setting} names the column {name!r}, which the cohort's table has not; it has {known}")
