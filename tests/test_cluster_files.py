@@ -39,10 +39,10 @@ def test_a_cluster_is_named_by_kind_by_address_or_by_file() -> None:
         ("kind = ", "is not TOML"),
         ('kind = "kubernetes"\n[tls]\nenabled = true', "unknown key tls"),
         ('kind = "ssh"\nmemory_per_worker = "lots"', "memory_per_worker is 'lots', expected a size such as '4 GiB'"),
-        ('kind = "slurm"\n[gpu]\nmemory_per_worker = "8 apples"', "[gpu]: memory_per_worker is '8 apples'"),
-        ('kind = "local"\nworkers = -3', "workers is -3, expected 0 or more"),
-        ('kind = "ssh"\nworkers_per_host = 0', "workers_per_host is 0, expected 1 or more"),
-        ('kind = "slurm"\n[cpu]\njobs = -1', "[cpu]: jobs is -1, expected 0 or more"),
+        ('kind = "slurm"\n[gpu]\nmemory_per_worker = "8 apples"', "gpu.memory_per_worker is '8 apples'"),
+        ('kind = "local"\nworkers = -3', "workers is -3, expected zero or more"),
+        ('kind = "ssh"\nworkers_per_host = 0', "workers_per_host is 0, expected one or more"),
+        ('kind = "slurm"\n[cpu]\njobs = -1', "cpu.jobs is -1, expected zero or more"),
     ],
 )
 def test_a_mistake_in_the_file_is_named_with_what_was_meant(text: str, message: str, tmp_path: Path) -> None:

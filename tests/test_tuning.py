@@ -111,7 +111,7 @@ def test_of_equal_penalties_the_weakest_is_taken() -> None:
 
 
 def test_what_tuning_goes_by_is_a_setting_and_another_word_is_refused() -> None:
-    with pytest.raises(StatisticsError, match="tune_by is 'auc', expected one of likelihood, brier, concordance"):
+    with pytest.raises(StatisticsError, match="tune_by is 'auc', expected one of 'likelihood', 'brier', 'concordance'"):
         Procedure(tune_by="auc")
     table = survival_table(0, n=100, p=30, signal=0.7)
     grid = [Values(0, penalty, 0.0) for penalty in PENALTIES]

@@ -152,9 +152,6 @@ class Rules:
 
 def _with_endpoint(preset: Collection, section: CohortSection) -> Collection:
     """The preset with what the job says of the clinical table's endpoint."""
-    if not set(section.event_codes.values()) <= {0, 1}:
-        codes = section.event_codes
-        raise JobError(f"cohort.event_codes is {codes!r}, expected 1 (seen) or 0 (censored) for each value")
     if section.time_column:
         own = section.time_column in preset.time_columns
         unit = preset.time_unit if own else cast(Unit, unit_of(section.time_column) or "days")

@@ -1,228 +1,322 @@
-"""The job file as a validated, frozen object, and the digests that resume compares."""
+"""The job file: its sections, each a frozen dataclass whose fields are the keys, and what has to hold between them.
+
+What stands at a field is explained in :mod:`prognosis_dask.config.fields`; ``docs/configuration.md`` is made from it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from prognosis_dask.config.sections import build_section
+from prognosis_dask.config.fields import Above, AtLeast, Below, File, Folder, Unit
+from prognosis_dask.config.reading import build, expect, override, read_toml, seen_from
 from prognosis_dask.errors import JobError
+
+
+class FolderName:
+    """A name that a folder can have."""
+
+    expected = "a name that a folder can have, without slashes"
+
+    def holds(self, value: str) -> bool:
+        """Whether it is the last part of a path, and no dots."""
+        return Path(value).name == value and value not in ("", "..")
+
+
+class Window:
+    """Two numbers, or none."""
+
+    expected = "two numbers, the lower one first, or none"
+
+    def holds(self, value: tuple[float, ...]) -> bool:
+        """Whether the first is the lower one."""
+        return not value or (len(value) == 2 and value[0] < value[1])
+
+
+class EventCode:
+    """What a value of the event column means."""
+
+    expected = "1 (seen) or 0 (censored)"
+
+    def holds(self, value: int) -> bool:
+        """Whether it is one of the two."""
+        return value in (0, 1)
+
+
+# Fields that a model specification has too.
+TimeUnit = Literal["", "days", "weeks", "months", "years"]
+EventCodes = Annotated[
+    dict[str, Annotated[int, EventCode()]],
+    'What each value of the event column means, 1 (seen) or 0 (censored): `{ "1" = 0, "2" = 1 }`; '
+    "empty: words such as Dead and Alive, and 0 and 1, say it themselves.",
+]
+Halves = Annotated[
+    int,
+    AtLeast(10, or_zero=True),
+    "Random halves of the patients on which the whole validation is repeated, for intervals that count the training; "
+    "0: intervals from a bootstrap of the patients that keeps the models.",
+]
+Rows = Annotated[
+    Literal["patient", "pooled"],
+    "A row per patient, with the columns of each modality side by side, or a row per case, all in the same columns.",
+]
+Seed = Annotated[int, AtLeast(0), "Seed of the random numbers; equal seeds give equal results."]
+Device = Literal["cpu", "gpu"]
 
 
 @dataclass(frozen=True)
 class CohortSection:
-    """Where the cases come from. Either ``cases`` (a table) or ``sources`` (folders to index).
+    """Where the cases come from: `sources` are folders to index, `cases` is a table of cases."""
 
-    ``collection`` names a preset; ``roi``, ``modalities``, ``exclude`` and ``clinical`` override what it says.
-    ``sequences``: the MR sequences of a session (T1, T1c, T2, FLAIR) are one case, on the one that the ROI is drawn on.
-    ``sheet``: of the clinical table, where it is an XLSX file of several. ``time_column``, ``event_column``: its
-    endpoint, where the preset's names are others; ``time_unit``: empty for what preset or heading say;
-    ``event_codes``: what each value of the event means, ``{ "1" = 0, "2" = 1 }`` for 2 seen and 1 censored.
-    ``automatic``: sessions of patients without any mask are cases too, whose tumour the brain stage looks for itself.
-    """
-
-    collection: str = "generic"
-    sources: tuple[str, ...] = ()
-    cases: str = ""
-    clinical: str = ""
-    sheet: str = ""
-    time_column: str = ""
-    event_column: str = ""
-    time_unit: Literal["", "days", "weeks", "months", "years"] = ""
-    event_codes: dict[str, int] = field(default_factory=dict)
-    roi: tuple[str, ...] = ()
-    roi_policy: Literal["", "first", "merge", "each"] = ""
-    modalities: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    sequences: bool = False
-    automatic: bool = False
+    collection: Annotated[
+        str,
+        "Preset of ROI names, modalities, exclusions and clinical columns: `generic`, `lung1`, `lung4`, `opc`, `hn1`, "
+        "`rider`, `abcs`, `lgg_1p19q` or `sts`. The keys below override it.",
+    ] = "generic"
+    sources: Annotated[
+        tuple[str, ...], Folder(), "Folders with DICOM, NIfTI, NRRD or MetaImage files; or a CSV file of pyradiomics."
+    ] = ()
+    cases: Annotated[str, File(), "A `cases.csv`, as `prognosis index` writes it."] = ""
+    clinical: Annotated[str, File(), "CSV or XLSX with a row per patient."] = ""
+    sheet: Annotated[str, "Sheet of the clinical table, where an XLSX file has several."] = ""
+    time_column: Annotated[str, "Column of the survival time; empty: as the collection names it."] = ""
+    event_column: Annotated[str, "Column of the event; empty: as the collection names it."] = ""
+    time_unit: Annotated[TimeUnit, "Unit of the survival time; empty: what collection or heading say, else days."] = ""
+    event_codes: EventCodes = field(default_factory=dict)
+    roi: Annotated[
+        tuple[str, ...], "Names of the region of interest, the first that is there counts; `re:` begins a pattern."
+    ] = ()
+    roi_policy: Annotated[
+        Literal["", "first", "merge", "each"],
+        "When several regions match: the first, their union, or a case for each; empty: as the collection has it.",
+    ] = ""
+    modalities: Annotated[tuple[str, ...], "Modalities to index (`CT`, `MR`, `PT`); empty: the collection's."] = ()
+    exclude: Annotated[tuple[str, ...], "Patients to leave out, in place of the collection's own list."] = ()
+    sequences: Annotated[
+        bool, "The MR sequences of a session (T1, T1c, T2, FLAIR) are one case, on the one that the ROI is drawn on."
+    ] = False
+    automatic: Annotated[
+        bool, "Sessions of patients without any mask are cases too; the brain stage looks for their tumour."
+    ] = False
 
 
 @dataclass(frozen=True)
 class SynthSection:
-    """The made cohort of the demo; ``patients`` of zero: none is made.
+    """A synthetic cohort, as the demo makes one."""
 
-    ``study``: chest CT with survival times, or MR of the brain with grades, of ``matrix`` x ``matrix`` voxels a slice.
-    """
-
-    patients: int = 0
-    seed: int = 0
-    signal: float = 1.0
-    bad_cases: bool = True
-    study: Literal["chest", "brain"] = "chest"
-    matrix: int = 256
+    patients: Annotated[int, AtLeast(0), "Number of patients; 0: no cohort is made."] = 0
+    seed: Annotated[int, AtLeast(0), "Another cohort for each."] = 0
+    signal: Annotated[float, "Factor of the log hazard that the images carry; 0: they say nothing of the outcome."] = (
+        1.0
+    )
+    bad_cases: Annotated[bool, "Eight damaged patients in addition, which show how problems are reported."] = True
+    study: Annotated[
+        Literal["chest", "brain"], "Chest CT with survival times, or MR of the brain with grades of gliomas."
+    ] = "chest"
+    matrix: Annotated[int, Unit("voxels"), "Rows and columns of a slice of the brain, 32 or more."] = 256
 
 
 @dataclass(frozen=True)
 class ImageSection:
-    """How a case is brought onto one grid and cropped (see :mod:`prognosis_dask.imaging`).
+    """How image and mask of a case are brought onto one grid and cropped."""
 
-    Where slices within a structure's span are empty (see :mod:`prognosis_dask.imaging.gaps`), ``fill_gaps`` fills them
-    by shape, ``keep_gaps`` takes the mask as it is. ``mask_threshold``: what a voxel of a mask file that holds shares
-    or probabilities has to reach to belong to the mask, 0.5 for instance; zero: such files are a problem.
-    ``pet``: PET's values as SUVs by body weight, made with what the DICOM headers say
-    (:mod:`prognosis_dask.cohort.pet`), or as they are stored.
-    """
-
-    resample_mask: bool = False
-    mask_threshold: float = 0.0
-    fill_gaps: bool = False
-    keep_gaps: bool = False
-    gap_tolerance: float = 0.01
-    pet: Literal["suv", "stored"] = "suv"
-    margin_mm: float = 20.0
+    resample_mask: Annotated[
+        bool, "A mask on another grid is resampled onto the image's (nearest neighbour); else it is a problem."
+    ] = False
+    mask_threshold: Annotated[
+        float,
+        AtLeast(0),
+        "Least value of a voxel of the mask in files of shares or probabilities; 0: such files are a problem.",
+    ] = 0.0
+    fill_gaps: Annotated[bool, "Missing contours within a structure's span are filled by shape."] = False
+    keep_gaps: Annotated[bool, "Masks are taken as they are, also with empty slices within their span."] = False
+    gap_tolerance: Annotated[
+        float, Above(0), Below(1), "Deviation of a slice distance from the usual one, relative to it, that is accepted."
+    ] = 0.01
+    pet: Annotated[Literal["suv", "stored"], "PET as SUV by body weight, or in the units that are stored."] = "suv"
+    margin_mm: Annotated[float, AtLeast(0), Unit("mm"), "Margin around the region's bounding box in the crop."] = 20.0
 
 
 @dataclass(frozen=True)
 class BrainSection:
-    """How MR of the head is prepared before anything is measured (see :mod:`prognosis_dask.brain`).
+    """How MR of the head is prepared before features are computed."""
 
-    ``skull_strip``: ``deepbet``, a neural network (extra ``brain``); ``template``, by registration; ``auto``, the first
-    of both where it is installed, else the second; a program that is installed (HD-BET, SynthStrip, FSL's BET, ROBEX);
-    or ``none`` where all images came without skull. ``sequences``: those to use besides the one that the tumour is
-    drawn on; empty: all that are there. ``smooth_fwhm_mm``: Gaussian smoothing by its full width at half maximum; 0:
-    none.
-    """
-
-    enabled: bool = False
-    skull_strip: Literal["auto", "deepbet", "template", "hd-bet", "synthstrip", "fsl-bet", "robex", "none"] = "auto"
-    sequences: tuple[str, ...] = ()
-    bias_field: bool = True
-    smooth_fwhm_mm: float = 0.0
-    normalise: Literal["zscore", "nyul", "none"] = "zscore"
+    enabled: Annotated[bool, "Whether MR of the head is prepared."] = False
+    skull_strip: Annotated[
+        Literal["auto", "deepbet", "template", "hd-bet", "synthstrip", "fsl-bet", "robex", "none"],
+        "`deepbet`: a neural network (extra `brain`); `template`: registration; `auto`: deepbet where it is installed, "
+        "else template; an installed program; or `none`, where all images come without skull.",
+    ] = "auto"
+    sequences: Annotated[
+        tuple[str, ...], "Sequences used besides the one that the tumour is drawn on; empty: all that are there."
+    ] = ()
+    bias_field: Annotated[bool, "Correct the bias field (N4)."] = True
+    smooth_fwhm_mm: Annotated[
+        float, AtLeast(0), Unit("mm"), "Full width at half maximum of a Gaussian smoothing; 0: none."
+    ] = 0.0
+    normalise: Annotated[
+        Literal["zscore", "nyul", "none"], "Intensities as z-scores in the brain, mapped to Nyul's scale, or as is."
+    ] = "zscore"
 
 
 @dataclass(frozen=True)
 class FramesSection:
-    """How ROI frames are cut: see :mod:`prognosis_dask.imaging.frames`.
+    """How the frames of the video network are cut from the image."""
 
-    ``window`` is (low, high) in the image's own units; for CT in HU. Empty: CT -1000..1000, else the ROI's 1st to
-    99th percentile. ``placement = "reference"`` is the study's window, ``centred`` our own.
-    """
-
-    placement: Literal["centred", "reference"] = "centred"
-    window: tuple[float, ...] = ()
+    placement: Annotated[
+        Literal["centred", "reference"],
+        "The window is centred on the region, or lies where the reference study's does.",
+    ] = "centred"
+    window: Annotated[
+        tuple[float, ...],
+        Window(),
+        "Lowest and highest grey level in the image's own units, for CT in HU; empty: CT -1000 to 1000, else the "
+        "region's 1st to 99th percentile.",
+    ] = ()
 
 
 @dataclass(frozen=True)
 class RadiomicsSection:
-    """What pyradiomics computes: ``params`` is its own YAML file; empty: its defaults with binWidth 25.
+    """Radiomic features, as pyradiomics defines them."""
 
-    Or a file for each modality, in a table: ``[radiomics.params]`` with ``CT = "..."``, ``PT = "..."``, ``default =
-    "..."``. One width of bins does not do for HU, SUV and the arbitrary numbers of MR.
-    """
-
-    enabled: bool = True
-    params: str | dict[str, str] = ""
+    enabled: Annotated[bool, "Whether radiomic features are computed."] = True
+    params: Annotated[
+        str | dict[str, str],
+        File(),
+        "Parameter file of pyradiomics (YAML), or one for each modality in `[radiomics.params]` (`CT`, `MR`, `PT`, "
+        "`default`); empty: pyradiomics' defaults with binWidth 25.",
+    ] = ""
 
 
 @dataclass(frozen=True)
 class DeepSection:
-    """Which network on which engine.
+    """Deep features of a video network."""
 
-    ``engine = "auto"`` is torch where it is installed, else gluon. ``network``: a name, or ``file:PATH`` of a
-    TorchScript or ONNX file. The file holds its own weights and takes clips of ``input_shape`` (channels, frames,
-    height, width; frames of 0 for one per slice), normalised by ``input_mean`` and ``input_std``. ``weights`` of a
-    named network: ``kinetics400``, ``file:PATH`` or ``untrained:SEED``; ``weights_sha256``, where given, is what the
-    file must have. ``precision``: see docs/precision.md; float32 runs on every engine and device.
-    """
-
-    enabled: bool = True
-    engine: Literal["auto", "gluon", "torch", "onnx"] = "auto"
-    network: str = "i3d_inceptionv1_kinetics400"
-    weights: str = "kinetics400"
-    weights_sha256: str = ""
-    output: Literal["logits", "pooled"] = "logits"
-    device: Literal["cpu", "gpu"] = "cpu"
-    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
-    batch_size: int = 8
-    input_shape: tuple[int, ...] = ()
-    input_mean: tuple[float, ...] = ()
-    input_std: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class ModelSection:
-    """What a run ends in (see :mod:`prognosis_dask.modelling.fit`); `prognosis fit` compares more.
-
-    ``selector`` and ``learner`` are names of :mod:`prognosis_dask.modelling.procedure`; without a learner Cox's model,
-    or logistic regression where ``label`` names a column with a class. ``classes`` are its values in order.
-    Without ``enabled`` a run ends with its features. ``label_days``: selectors of classes take "alive after so many
-    days" as the label of survival; where that leaves one class, the median time of the events, which is said.
-    ``rows``: a row per patient, with the columns of each modality side by side, or ``pooled``, one per case.
-    """
-
-    enabled: bool = True
-    features: Literal["deep", "radiomics", "both"] = "deep"
-    selector: str = "svm-rfe"
-    learner: str = ""
-    label: str = ""
-    classes: tuple[str, ...] = ()
-    label_days: float = 365.0
-    max_features: int = 100
-    penalizer: float = 0.01
-    folds: int = 5
-    repeats: int = 3
-    halves: int = 20
-    seed: int = 0
-    rows: Literal["patient", "pooled"] = "patient"
+    enabled: Annotated[bool, "Whether deep features are computed."] = True
+    engine: Annotated[
+        Literal["auto", "gluon", "torch", "onnx"], "What runs the network; `auto`: torch where installed, else gluon."
+    ] = "auto"
+    network: Annotated[
+        str, File(after="file:"), "A name of docs/networks.md, or `file:PATH` of a TorchScript or ONNX file."
+    ] = "i3d_inceptionv1_kinetics400"
+    weights: Annotated[
+        str, File(after="file:"), "Weights of a named network: `kinetics400`, `file:PATH` or `untrained:SEED`."
+    ] = "kinetics400"
+    weights_sha256: Annotated[str, "SHA-256 that weights or network file must have; empty: any."] = ""
+    output: Annotated[Literal["logits", "pooled"], "The classes' logits, or the averages before the classifier."] = (
+        "logits"
+    )
+    device: Annotated[Device, "Where the network runs."] = "cpu"
+    precision: Annotated[
+        Literal["float32", "tf32", "bfloat16", "float16"],
+        "Arithmetic of the network, see docs/precision.md; float32 runs on every engine and device.",
+    ] = "float32"
+    batch_size: Annotated[
+        int, AtLeast(1), Unit("clips"), "Clips that go through a GPU together; on a CPU one by one."
+    ] = 8
+    input_shape: Annotated[
+        tuple[int, ...],
+        "Input of a network file: channels, frames (0: one per slice), height, width.",
+    ] = ()
+    input_mean: Annotated[
+        tuple[float, ...], "Mean per channel of a network file's input, grey levels 0 to 1; empty: ImageNet's."
+    ] = ()
+    input_std: Annotated[
+        tuple[float, ...], "Standard deviation per channel of a network file's input; empty: ImageNet's."
+    ] = ()
 
 
 @dataclass(frozen=True)
 class GradeSection:
-    """Whether and how the 3D network of the grade is trained (see :mod:`prognosis_dask.networks.training`).
+    """The 3D network of the grade, which is trained on the prepared brains within each training fold."""
 
-    ``input``: the study's 64 x 64 x 20, or a crop of the brain or tumour with equal spacing. ``epochs``, ``batch_size``
-    and ``learning_rate`` are the study's. ``validation_share`` of the training patients is held back, and training ends
-    when their loss has not fallen for ``patience`` epochs; patience of 0: all train, for all epochs. ``balance`` weighs
-    the classes alike, ``augment`` flips, turns and changes the volumes. ``cross_fit``: training cases get their
-    features from so many networks, each trained without them; 0: from the one that was trained on all of them.
-    ``clinical``: columns of the clinical table that may help to tell the grade.
-    """
+    enabled: Annotated[bool, "Whether a grade is learnt; needs `brain.enabled` and `model.label`."] = False
+    engine: Annotated[Literal["auto", "gluon", "torch"], "What trains; `auto`: torch where installed, else gluon."] = (
+        "auto"
+    )
+    device: Annotated[Device, "Where the network is trained."] = "cpu"
+    input: Annotated[
+        Literal["study", "brain", "tumour"],
+        "The study's 64 x 64 x 20 voxels, or a crop of brain or tumour with equal spacing.",
+    ] = "study"
+    epochs: Annotated[int, AtLeast(1), "Passes over the training cases, at most."] = 5
+    batch_size: Annotated[int, AtLeast(1), Unit("cases"), "Cases per step of the optimiser."] = 2
+    learning_rate: Annotated[float, Above(0), "Learning rate of the optimiser."] = 1e-4
+    validation_share: Annotated[
+        float, Above(0), Below(1), "Share of the training patients that is held back to decide when to stop."
+    ] = 0.2
+    patience: Annotated[
+        int,
+        AtLeast(0),
+        Unit("epochs"),
+        "Training ends when the held-back patients' loss has not fallen for so long; 0: all patients train, to the "
+        "last epoch.",
+    ] = 2
+    balance: Annotated[bool, "Both classes weigh the same in the loss."] = True
+    augment: Annotated[bool, "Training volumes are flipped, turned and varied in intensity."] = True
+    cross_fit: Annotated[
+        int,
+        AtLeast(2, or_zero=True),
+        Unit("networks"),
+        "Training cases get their features from networks that were trained without them, so many; 0: from the one "
+        "that was trained on all of them.",
+    ] = 3
+    clinical: Annotated[tuple[str, ...], "Columns of the clinical table that may predict the grade."] = ()
+    seed: Seed = 0
 
-    enabled: bool = False
-    engine: Literal["auto", "gluon", "torch"] = "auto"
-    device: Literal["cpu", "gpu"] = "cpu"
-    input: Literal["study", "brain", "tumour"] = "study"
-    epochs: int = 5
-    batch_size: int = 2
-    learning_rate: float = 1e-4
-    validation_share: float = 0.2
-    patience: int = 2
-    balance: bool = True
-    augment: bool = True
-    cross_fit: int = 3
-    clinical: tuple[str, ...] = ()
-    seed: int = 0
+
+@dataclass(frozen=True)
+class ModelSection:
+    """The model that a run ends in; `prognosis fit` compares more."""
+
+    enabled: Annotated[bool, "Whether a model is fitted; else a run ends with its features."] = True
+    features: Annotated[Literal["deep", "radiomics", "both"], "Image features that the model may use."] = "deep"
+    selector: Annotated[str, "Selection of features, a name of docs/procedures.md; empty: none."] = "svm-rfe"
+    learner: Annotated[
+        str, "The model, a name of docs/procedures.md; empty: Cox, for a label logistic regression, for a grade `mlp`."
+    ] = ""
+    label: Annotated[str, "Clinical column with the class to predict; empty: survival."] = ""
+    classes: Annotated[tuple[str, ...], "The label's values in order; of two, the second is the positive class."] = ()
+    label_days: Annotated[
+        float,
+        Unit("days"),
+        "Selectors of classes take survival beyond this time as the label; where that leaves one class, the median "
+        "time of the events, with a note.",
+    ] = 365.0
+    max_features: Annotated[int, AtLeast(1), "Most features that are selected."] = 100
+    penalizer: Annotated[float, AtLeast(0), "Strength of the model's penalty."] = 0.01
+    folds: Annotated[int, AtLeast(2), "Folds of the cross-validation, over patients."] = 5
+    repeats: Annotated[int, AtLeast(1), "Repeats of the cross-validation."] = 3
+    halves: Halves = 20
+    seed: Seed = 0
+    rows: Rows = "patient"
 
 
 @dataclass(frozen=True)
 class RunSection:
-    """How the runner behaves; nothing here changes a value, so nothing here enters a digest.
+    """How the job is run; no value depends on it."""
 
-    ``cases_per_task``; zero: as many as the seconds that cases take make worth while. ``retries`` after errors of the
-    infrastructure. ``case_limit_s``: seconds that a stage may take for a case before it is stopped. ``workers_wait_s``:
-    seconds to wait for a worker when the cluster has none. Zero: for ever.
-    """
-
-    out: str = ""
-    cases_per_task: int = 0
-    retries: int = 2
-    case_limit_s: float = 1800.0
-    workers_wait_s: float = 300.0
+    out: Annotated[str, Folder(), "The run's folder; empty: `runs/NAME` in the current one. `--out` goes first."] = ""
+    cases_per_task: Annotated[int, AtLeast(0), "Cases per task; 0: as many as make a task worth its overhead."] = 0
+    retries: Annotated[int, AtLeast(0), "Repeats of a task after an error of the infrastructure."] = 2
+    case_limit_s: Annotated[
+        float, AtLeast(0), Unit("s"), "Time that a stage may take for a case before it is stopped; 0: no limit."
+    ] = 1800.0
+    workers_wait_s: Annotated[
+        float, AtLeast(0), Unit("s"), "Time to wait for a worker while the cluster has none; 0: no limit."
+    ] = 300.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job file. Relative paths in it have been resolved against the file's folder."""
+    """A job: cohort, features, model. Relative paths are seen from the job file's folder."""
 
-    name: str
-    title: str = ""
+    name: Annotated[str, FolderName(), "Name of the job and of its run's folder; if absent, the file's name."]
+    title: Annotated[str, "Heading of the report."] = ""
     cohort: CohortSection = field(default_factory=CohortSection)
     synth: SynthSection = field(default_factory=SynthSection)
     image: ImageSection = field(default_factory=ImageSection)
@@ -247,18 +341,22 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
         the key, what was expected, and the nearest known key.
     """
     path = Path(path)
-    if not path.is_file():
-        raise JobError(f"no job file at {path}; the ones that come with the project are in jobs/")
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise JobError(f"{path} is not TOML: {error}") from error
-    for override in overrides:
-        apply_override(data, override)
-    data.setdefault("name", path.stem)
-    job: Job = build_section(Job, data, str(path))
-    _check(job, str(path))
-    return _resolve(job, path.parent)
+    data = read_toml(path, f"no job file at {path}; the ones that come with the project are in jobs/")
+    override(Job, data, overrides)
+    data = {"name": path.stem, **seen_from(Job, data, path.parent)}
+    job = build(Job, data, str(path))
+    _check_together(job, str(path))
+    return job
+
+
+def _check_together(job: Job, where: str) -> None:
+    """What has to hold between keys."""
+    cohort = job.cohort
+    ways = [bool(cohort.cases), bool(cohort.sources), job.synth.patients > 0]
+    one_way = "one of cohort.cases, cohort.sources, synth.patients"
+    expect(sum(ways) <= 1, where, "cohort", "more than one source", one_way)
+    found = not cohort.automatic or job.brain.enabled
+    expect(found, where, "cohort.automatic", True, "false, unless brain.enabled, whose stage looks for the tumour")
 
 
 def cohort_section(data: dict[str, Any], overrides: Sequence[str]) -> CohortSection:
@@ -270,95 +368,11 @@ def cohort_section(data: dict[str, Any], overrides: Sequence[str]) -> CohortSect
         When a key is unknown, or a value of another type.
     """
     whole: dict[str, Any] = {"cohort": data}
-    for override in overrides:
-        apply_override(whole, override)
+    override(Job, whole, overrides)
     others = [name for name in whole if name != "cohort"]
     if others:
         raise JobError(f"--set {others[0]}: an index takes the keys of cohort only")
-    section: CohortSection = build_section(CohortSection, whole["cohort"], "--set", "cohort.")
-    return section
-
-
-def apply_override(data: dict[str, Any], override: str) -> None:
-    """Write what ``section.key=value`` says into the file's content; a path is taken from the current folder.
-
-    Raises
-    ------
-    JobError
-        When it is not of that form.
-    """
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise JobError(f"--set {override!r}: expected section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    key, here = key.strip(), Path.cwd()
-    if key in PATHS or key.rpartition(".")[0] in PATHS:
-        value = resolved(key, value, here)
-    *sections, name = key.split(".")
-    for section in sections:
-        data = data.setdefault(section, {})
-        if not isinstance(data, dict):
-            raise JobError(f"--set {override!r}: {section!r} is not a section, but holds a value in the file")
-    data[name] = value
-
-
-def _check(job: Job, where: str) -> None:
-    def expect(condition: bool, key: str, value: object, expected: str) -> None:
-        if not condition:
-            raise JobError(f"{where}: {key} is {value!r}, expected {expected}")
-
-    is_name = Path(job.name).name == job.name and job.name not in ("", "..")
-    expect(is_name, "name", job.name, "a name that a folder can have, without slashes")
-    cohort = job.cohort
-    ways = [bool(cohort.cases), bool(cohort.sources), job.synth.patients > 0]
-    expect(sum(ways) <= 1, "cohort", "more than one source", "one of cohort.cases, cohort.sources, synth.patients")
-    expect(job.synth.patients >= 0, "synth.patients", job.synth.patients, "zero or more")
-    expect(job.synth.seed >= 0, "synth.seed", job.synth.seed, "zero or more")
-    window = job.frames.window
-    expect(
-        not window or (len(window) == 2 and window[0] < window[1]),
-        "frames.window",
-        list(window),
-        "two numbers, the lower one first, or none",
-    )
-    expect(job.image.margin_mm >= 0, "image.margin_mm", job.image.margin_mm, "zero or more")
-    threshold = job.image.mask_threshold
-    expect(threshold >= 0, "image.mask_threshold", threshold, "above zero, or zero: none")
-    alone = cohort.automatic and not job.brain.enabled
-    expect(not alone, "cohort.automatic", True, "false, unless brain.enabled, whose stage looks for the tumour")
-    expect(job.brain.smooth_fwhm_mm >= 0, "brain.smooth_fwhm_mm", job.brain.smooth_fwhm_mm, "zero or more")
-    expect(0 < job.image.gap_tolerance < 1, "image.gap_tolerance", job.image.gap_tolerance, "between 0 and 1")
-    expect(job.deep.batch_size >= 1, "deep.batch_size", job.deep.batch_size, "one or more")
-    expect(job.grade.epochs >= 1, "grade.epochs", job.grade.epochs, "one or more")
-    expect(job.grade.batch_size >= 1, "grade.batch_size", job.grade.batch_size, "one or more")
-    expect(job.grade.learning_rate > 0, "grade.learning_rate", job.grade.learning_rate, "above zero")
-    expect(0 < job.grade.validation_share < 1, "grade.validation_share", job.grade.validation_share, "between 0 and 1")
-    expect(job.grade.patience >= 0, "grade.patience", job.grade.patience, "zero or more")
-    several = job.grade.cross_fit == 0 or job.grade.cross_fit >= 2
-    expect(several, "grade.cross_fit", job.grade.cross_fit, "zero, or two or more")
-    expect(job.grade.seed >= 0, "grade.seed", job.grade.seed, "zero or more")
-    expect(job.model.folds >= 2, "model.folds", job.model.folds, "two or more")
-    expect(job.model.repeats >= 1, "model.repeats", job.model.repeats, "one or more")
-    halves = job.model.halves
-    expect(halves == 0 or halves >= 10, "model.halves", halves, "zero, or ten or more")
-    expect(job.model.max_features >= 1, "model.max_features", job.model.max_features, "one or more")
-    expect(job.run.cases_per_task >= 0, "run.cases_per_task", job.run.cases_per_task, "zero or more")
-    expect(job.run.retries >= 0, "run.retries", job.run.retries, "zero or more")
-    expect(job.run.case_limit_s >= 0, "run.case_limit_s", job.run.case_limit_s, "seconds, or zero for no limit")
-    expect(job.run.workers_wait_s >= 0, "run.workers_wait_s", job.run.workers_wait_s, "seconds, or zero for no limit")
-    expect(job.model.penalizer >= 0, "model.penalizer", job.model.penalizer, "zero or more")
-
-
-def _resolve(job: Job, folder: Path) -> Job:
-    for key in PATHS:
-        section_name, name = key.split(".")
-        section = getattr(job, section_name)
-        found = resolved(key, getattr(section, name), folder)
-        job = replace(job, **{section_name: replace(section, **{name: found})})
-    return job
+    return build(CohortSection, whole["cohort"], "--set", prefix="cohort.")
 
 
 def digest(*parts: object) -> str:
@@ -369,39 +383,3 @@ def digest(*parts: object) -> str:
     """
     plain = [asdict(part) if is_dataclass(part) and not isinstance(part, type) else part for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
-
-
-# --- Which keys of a job hold paths, and what these are as seen from a folder.
-
-
-#: The keys that hold paths ...
-PATHS = (
-    "cohort.sources",
-    "cohort.cases",
-    "cohort.clinical",
-    "radiomics.params",
-    "deep.network",
-    "deep.weights",
-    "run.out",
-)
-#: ... these where they begin with ``file:``.
-_FILES = ("deep.network", "deep.weights")
-_FILE = "file:"
-
-
-def resolved(key: str, value: Any, folder: Path) -> Any:
-    """A path, or several in a list or a table, as seen from the folder; what is no path is left to be judged later."""
-    if isinstance(value, dict):
-        return {name: _path(key, item, folder) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_path(key, item, folder) for item in value)
-    return _path(key, value, folder)
-
-
-def _path(key: str, value: Any, folder: Path) -> Any:
-    """The path as seen from the folder; what is no path is left as it is, to be judged later."""
-    is_file = isinstance(value, str) and value.startswith(_FILE)
-    if not isinstance(value, str) or not value or (key in _FILES and not is_file):
-        return value
-    prefix = _FILE if is_file else ""
-    return f"{prefix}{(folder / Path(value.removeprefix(prefix)).expanduser()).resolve()}"

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from prognosis_dask.config.fields import Above, AtLeast, AtMost, NotEmpty, OneOf, Unit, expect_fields
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, FloatArray, IntArray
 from prognosis_dask.modelling.data.table import FeatureTable
@@ -33,89 +34,63 @@ class Procedure:
 
     Missing values become the training cases' median, and columns are standardised, always.
 
-    Attributes
-    ----------
-    families
-        The families of features that it may see; () for all.
-    forced
-        Families that enter the model as they are, past pruning and selection (clinical covariates, say).
-    variance
-        Columns whose variance, scaled to 0..1, is below it are dropped. Constant ones always are.
-    correlation
-        Of two columns whose absolute Spearman correlation is above it, the later one is dropped; 1 keeps all.
-    balance_families
-        Whether families share the variance evenly, so that a penalty does not bear on volume as on one of 400 deep
-        features: standardised columns are divided by the square root of how many of their family are left (the blocks
-        of multi-block methods: Westerhuis, Kourti & MacGregor, Journal of Chemometrics 12, 301, 1998).
-    bound, bound_margin
-        Whether a case's features are bounded when it is predicted, and how many of the training cases' standard
-        deviations beyond their range: an image far out of the cohort then gets no risk that the model cannot know of.
-    harmonise
-        "" or "combat": ComBat by the table's sites, learnt on the training cases.
-    selector
-        A name in :data:`prognosis_dask.modelling.selectors.SELECTORS`; "" keeps all columns.
-    learner
-        A name in :data:`prognosis_dask.modelling.estimators.LEARNERS`.
-    n_features, penalty, mixing
-        The values that are tried by inner cross-validation: how many selected features enter the model, how strongly
-        it is penalised, and which share of the penalty is absolute (lasso) instead of squared (ridge). One of each: no
-        tuning.
-    inner_folds
-        Folds within the training cases that tuning uses.
-    tune_by
-        What the inner folds are judged by where the endpoint is survival, see
-        :data:`prognosis_dask.modelling.tuning.CRITERIA`: ``likelihood``, ``brier`` or ``concordance`` (which cannot
-        see a penalty that changes no order, and leaves probabilities uncalibrated). Classes: the log loss.
-    label_days
-        Selectors of classes take "alive after so many days" as the label where the endpoint is survival.
-    reproducible
-        The reproducibility filter: of the features that are not forced, only these are kept; () for all.
+    ``balance_families``: standardised columns are divided by the square root of how many of their family are left (the
+    blocks of multi-block methods: Westerhuis, Kourti & MacGregor, Journal of Chemometrics 12, 301, 1998), so that a
+    penalty does not bear on volume as on one of 400 deep features. ``tune_by``: the concordance cannot see a penalty
+    that changes no order, and leaves probabilities uncalibrated; classes go by the log loss whatever it says. One value
+    each of ``n_features``, ``penalty`` and ``mixing``: no tuning.
 
     Raises
     ------
     StatisticsError
-        When a value is none of what is said above.
+        When a value is none of what its field allows.
     """
 
-    families: tuple[str, ...] = ()
-    forced: tuple[str, ...] = ()
-    variance: float = 0.0
-    correlation: float = 1.0
-    balance_families: bool = False
-    bound: bool = True
-    bound_margin: float = 1.0
-    harmonise: str = ""
-    selector: str = "svm-rfe"
-    learner: str = "cox"
-    n_features: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
-    penalty: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
-    mixing: tuple[float, ...] = (0.0,)
-    inner_folds: int = 3
-    tune_by: str = "likelihood"
-    label_days: float = 365.0
-    reproducible: tuple[str, ...] = ()
+    families: Annotated[tuple[str, ...], "Families of features that it may see; empty: all."] = ()
+    forced: Annotated[tuple[str, ...], "Families that enter the model as they are, past pruning and selection."] = ()
+    variance: Annotated[float, AtLeast(0), "Columns whose variance, scaled to 0 to 1, is below it are dropped."] = 0.0
+    correlation: Annotated[
+        float,
+        Above(0),
+        AtMost(1),
+        "Of two columns whose absolute Spearman correlation is above it, the later one is dropped; 1 keeps all.",
+    ] = 1.0
+    balance_families: Annotated[bool, "Families share the variance evenly, however many columns they have."] = False
+    bound: Annotated[bool, "A predicted case's features are bounded at the training cases' range and a margin."] = True
+    bound_margin: Annotated[
+        float, AtLeast(0), Unit("standard deviations"), "The margin, in the training cases' standard deviations."
+    ] = 1.0
+    harmonise: Annotated[
+        Literal["", "combat"], "ComBat by the table's sites, learnt on the training cases; empty: none."
+    ] = ""
+    selector: Annotated[str, OneOf("", *SELECTORS), "Ranking of the features; empty: all columns enter."] = "svm-rfe"
+    learner: Annotated[str, OneOf(*LEARNERS), "The model."] = "cox"
+    n_features: Annotated[
+        tuple[Annotated[int, AtLeast(1)], ...],
+        NotEmpty(),
+        "Numbers of selected features that are tried by inner cross-validation.",
+    ] = (1, 2, 5, 10, 20, 50, 100)
+    penalty: Annotated[
+        tuple[Annotated[float, AtLeast(0)], ...], NotEmpty(), "Strengths of the penalty that are tried."
+    ] = (0.01, 0.1, 1.0, 10.0, 100.0)
+    mixing: Annotated[
+        tuple[Annotated[float, AtLeast(0), AtMost(1)], ...],
+        NotEmpty(),
+        "Shares of the penalty that are absolute (lasso) instead of squared (ridge) that are tried.",
+    ] = (0.0,)
+    inner_folds: Annotated[int, AtLeast(2), "Folds within the training cases that tuning uses."] = 3
+    tune_by: Annotated[str, OneOf(*CRITERIA), "What tuning of survival is judged by."] = "likelihood"
+    label_days: Annotated[
+        float, Above(0), Unit("days"), "Selectors of classes take survival beyond this time as the label of survival."
+    ] = 365.0
+    reproducible: Annotated[
+        tuple[str, ...],
+        "Of the features that are not forced only these are kept; empty: all. In a file also one CSV file, as "
+        "`prognosis reproducibility` writes it.",
+    ] = ()
 
     def __post_init__(self) -> None:
-        for name in ("n_features", "penalty", "mixing"):
-            if not getattr(self, name):
-                raise StatisticsError(f"{name} is empty: give at least one value")
-        checks = {
-            "variance": (self.variance >= 0, "zero or more"),
-            "correlation": (0 < self.correlation <= 1, "above zero, at most one"),
-            "bound_margin": (0 <= self.bound_margin < float("inf"), "zero or more standard deviations"),
-            "harmonise": (self.harmonise in ("", "combat"), "'' or 'combat'"),
-            "selector": (self.selector in ("", *SELECTORS), f"'' or one of {', '.join(SELECTORS)}"),
-            "learner": (self.learner in LEARNERS, f"one of {', '.join(LEARNERS)}"),
-            "n_features": (min(self.n_features) >= 1, "one or more each"),
-            "penalty": (min(self.penalty) >= 0, "zero or more each"),
-            "mixing": (min(self.mixing) >= 0 and max(self.mixing) <= 1, "from zero to one each"),
-            "inner_folds": (self.inner_folds >= 2, "two or more"),
-            "tune_by": (self.tune_by in CRITERIA, f"one of {', '.join(CRITERIA)}"),
-            "label_days": (self.label_days > 0, "above zero"),
-        }
-        for name, (fine, expected) in checks.items():
-            if not fine:
-                raise StatisticsError(f"{name} is {getattr(self, name)!r}, expected {expected}")
+        expect_fields(self, StatisticsError)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from prognosis_dask.config.job import ModelSection, apply_override
-from prognosis_dask.config.sections import build_section
-from prognosis_dask.errors import JobError, StatisticsError, count
+from prognosis_dask.config.fields import Above, AtLeast, Unit
+from prognosis_dask.config.job import EventCodes, Halves, ModelSection, Rows, Seed, TimeUnit
+from prognosis_dask.config.reading import build, expect, override, read_toml
+from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, kind_of
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
@@ -23,128 +23,112 @@ from prognosis_dask.modelling.validation.reproducibility import read_reproducibl
 from prognosis_dask.modelling.validation.splitting import split_patients
 
 
+class IdFormat:
+    """A format of IDs by their number, as ``str.format`` takes it."""
+
+    expected = "something like 'LUNG1-{:03d}'"
+
+    def holds(self, value: str) -> bool:
+        """Whether a number can be written so."""
+        try:
+            value.format(1)
+        except (ValueError, KeyError, IndexError, AttributeError):
+            return False
+        return True
+
+
 @dataclass(frozen=True)
 class TableFile:
-    """One table to join, ``[[table]]``.
+    """One table to join, `[[table]]`."""
 
-    Attributes
-    ----------
-    path
-        A CSV or XLSX file, relative to the folder that is given on the command line.
-    sheet
-        Of an XLSX file with several; empty: the one with a column of patients.
-    id
-        The column of the patients' IDs; where its heading is blank, ``(blank)``. Empty: the usual spellings.
-    id_format
-        What IDs look like in the other tables, with the ID's last whole number in braces: ``LUNG1-{:03d}`` makes
-        LUNG1-007 of Patient-7.
-    case_id
-        The column of the cases' IDs where a patient has several rows.
-    family
-        The family of the columns that no rule and no name tells apart.
-    take, drop
-        Columns that are features, those that are not: names, or ``re:`` and a regular expression. No ``take``: all.
-    """
-
-    path: str
-    sheet: str = ""
-    id: str = ""
-    id_format: str = ""
-    case_id: str = ""
-    family: str = ""
-    take: tuple[str, ...] = ()
-    drop: tuple[str, ...] = ()
+    path: Annotated[str, "A CSV or XLSX file, relative to the folder that is given on the command line."]
+    sheet: Annotated[str, "Sheet of an XLSX file with several; empty: the one with a column of patients."] = ""
+    id: Annotated[
+        str, "Column of the patients' IDs, `(blank)` where its heading is blank; empty: the usual spellings."
+    ] = ""
+    id_format: Annotated[
+        str,
+        IdFormat(),
+        "What IDs look like in the other tables, with the ID's last whole number in braces: `LUNG1-{:03d}` makes "
+        "LUNG1-007 of Patient-7.",
+    ] = ""
+    case_id: Annotated[str, "Column of the cases' IDs, where a patient has several rows."] = ""
+    family: Annotated[str, "Family of the columns that no rule and no name tells apart."] = ""
+    take: Annotated[
+        tuple[str, ...], "Columns that are features: names, or `re:` and a regular expression; empty: all."
+    ] = ()
+    drop: Annotated[tuple[str, ...], "Columns that are no features, named in the same way."] = ()
 
 
 @dataclass(frozen=True)
 class ColumnRule:
-    """What is particular about a column, ``[column."NAME"]``; see :class:`modelling.data.columns.Encoding`.
+    """What is particular about a column, `[column.NAME]`."""
 
-    ``copy_of``: the column is another one's copy, under this name (a radiomic volume as the volume, say). ``missing``:
-    what says that nothing is known, such as 999; ``NA``, ``unknown`` and their like do without being named.
-    """
-
-    family: str = ""
-    unit: str = ""
-    levels: tuple[str, ...] = ()
-    ordered: bool = False
-    log: bool = False
-    copy_of: str = ""
-    missing: tuple[str, ...] = ()
+    family: Annotated[str, "Family of its features."] = ""
+    unit: Annotated[str, "Unit of its values."] = ""
+    levels: Annotated[tuple[str, ...], "The words that it may hold, in order; empty: it holds numbers."] = ()
+    ordered: Annotated[
+        bool,
+        "The levels become one feature 0, 1, 2, ...; else each level but the first becomes a feature of its own.",
+    ] = False
+    log: Annotated[bool, "The feature is the natural logarithm of the value."] = False
+    copy_of: Annotated[str, "The column is a copy of this one, under its own name."] = ""
+    missing: Annotated[
+        tuple[str, ...], "What stands for a missing value, such as 999; `NA`, `unknown` and their like always do."
+    ] = ()
 
 
 @dataclass(frozen=True)
 class EndpointRule:
-    """What is to be predicted, ``[endpoint]``: ``time`` and ``event``, or ``label``; empty: the usual spellings.
+    """What is predicted, `[endpoint]`: time and event, or a label; empty: the usual spellings."""
 
-    ``time_unit``: empty for what the heading says, else days. ``event_codes``: what each value of the event means,
-    where it does not say so itself: ``{ "1" = 0, "2" = 1 }`` for 2 seen and 1 censored.
-    ``classes`` are the label's values in order; of two, the second is the positive one.
-    """
-
-    time: str = ""
-    event: str = ""
-    time_unit: Literal["", "days", "weeks", "months", "years"] = ""
-    event_codes: dict[str, int] = field(default_factory=dict)
-    label: str = ""
-    classes: tuple[str, ...] = ()
+    time: Annotated[str, "Column of the survival time."] = ""
+    event: Annotated[str, "Column of the event."] = ""
+    time_unit: Annotated[TimeUnit, "Unit of the survival time; empty: what the heading says, else days."] = ""
+    event_codes: EventCodes = field(default_factory=dict)
+    label: Annotated[str, "Column with the class to predict."] = ""
+    classes: Annotated[tuple[str, ...], "The label's values in order; of two, the second is the positive class."] = ()
 
 
 @dataclass(frozen=True)
 class ValidationRule:
-    """How the procedures are validated, ``[validation]``.
+    """How the procedures are validated, `[validation]`."""
 
-    ``horizons_days``: times that survival is predicted at; none: of 1, 2, 3 and 5 years those within follow-up.
-    ``draws``: of the bootstrap and of the permutations. ``halves``: random halves of the patients that the whole
-    validation is done on for intervals that count the training; 0: intervals draw patients and keep the models.
-    """
-
-    method: Literal["nested", "bootstrap", "permutation"] = "nested"
-    folds: int = 5
-    repeats: int = 20
-    seed: int = 0
-    draws: int = 100
-    halves: int = 20
-    horizons_days: tuple[float, ...] = ()
+    method: Annotated[
+        Literal["nested", "bootstrap", "permutation"],
+        "Nested cross-validation, bootstrap with optimism correction, or a test by permuted endpoints.",
+    ] = "nested"
+    folds: Annotated[int, AtLeast(2), "Folds of the cross-validation, over patients."] = 5
+    repeats: Annotated[int, AtLeast(1), "Repeats of the cross-validation."] = 20
+    seed: Seed = 0
+    draws: Annotated[int, AtLeast(1), "Bootstrap samples, or permutations."] = 100
+    halves: Halves = 20
+    horizons_days: Annotated[
+        tuple[Annotated[float, Above(0)], ...],
+        Unit("days"),
+        "Times at which survival is predicted; empty: of 1, 2, 3 and 5 years those within follow-up.",
+    ] = ()
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A specification as a whole.
+    """A model specification: tables, endpoint, procedures, validation."""
 
-    Attributes
-    ----------
-    title
-        The report's heading.
-    table, column, endpoint
-        See :class:`TableFile`, :class:`ColumnRule`, :class:`EndpointRule`.
-    exclude
-        Columns that are no features, in whatever table or run they stand: names, or ``re:`` and a regular expression.
-    rows
-        What a row is where a table holds cases of several modalities or regions, or several cases of one: ``patient``,
-        with the columns of each modality side by side, or ``pooled``: every case, in the same columns.
-    site
-        The column that names each row's scanner or site, for harmonisation.
-    source
-        What the tables themselves do not say of their features (digests of parameters, weights).
-    procedure
-        What is compared, by name; empty: one for each family of features and one for all.
-    final
-        The procedure that becomes the final model; empty: the last.
-    validation
-        See :class:`ValidationRule`.
-    """
-
-    title: str = ""
+    title: Annotated[str, "Heading of the report."] = ""
     table: tuple[TableFile, ...] = ()
     column: dict[str, ColumnRule] = field(default_factory=dict)
     endpoint: EndpointRule = field(default_factory=EndpointRule)
-    exclude: tuple[str, ...] = ()
-    rows: Literal["patient", "pooled"] = "patient"
-    site: str = ""
-    source: dict[str, str] = field(default_factory=dict)
+    exclude: Annotated[
+        tuple[str, ...],
+        "Columns that are no features, in whatever table or run they stand: names, or `re:` and a regular expression.",
+    ] = ()
+    rows: Rows = "patient"
+    site: Annotated[str, "Column with the scanner or site of each row, for harmonisation."] = ""
+    source: Annotated[
+        dict[str, str], "What the tables do not say of their features themselves (digests of parameters, of weights)."
+    ] = field(default_factory=dict)
     procedure: dict[str, Procedure] = field(default_factory=dict)
-    final: str = ""
+    final: Annotated[str, "The procedure that becomes the final model; empty: the last."] = ""
     validation: ValidationRule = field(default_factory=ValidationRule)
 
 
@@ -152,7 +136,7 @@ def load_spec(path: Path | str | None, overrides: Sequence[str] = ()) -> ModelSp
     """Read a specification, or the default one where there is no path, with ``key=value`` overrides as in a job.
 
     A procedure's ``reproducible`` may be one CSV file of features (what ``prognosis reproducibility`` writes), relative
-    to the specification's folder.
+    to the specification's folder. Without a ``[procedure]`` each family of features is compared, and all together.
 
     Raises
     ------
@@ -161,22 +145,11 @@ def load_spec(path: Path | str | None, overrides: Sequence[str] = ()) -> ModelSp
     StatisticsError
         When there is no such list of features.
     """
-    data: dict[str, object] = {}
     where = str(path) if path else "the default specification"
-    if path is not None:
-        try:
-            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise JobError(f"no specification at {path} ({error.strerror}); examples are in jobs/models/") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise JobError(f"{path} is not TOML: {error}") from error
-    for override in overrides:
-        apply_override(data, override)
-    try:
-        spec: ModelSpec = build_section(ModelSpec, data, where)
-    except StatisticsError as error:  # of a procedure
-        raise JobError(f"{where}: in a [procedure], {error}") from error
-    check_spec(spec, where)
+    data = read_toml(Path(path), f"no specification at {path}, examples are in jobs/models/") if path else {}
+    override(ModelSpec, data, overrides)
+    spec = build(ModelSpec, data, where)
+    _check_together(spec, where)
     folder = Path(path).parent if path is not None else Path()
     return replace(spec, procedure={name: _with_list(of, folder) for name, of in spec.procedure.items()})
 
@@ -189,45 +162,20 @@ def _with_list(procedure: Procedure, folder: Path) -> Procedure:
     return procedure
 
 
-def check_spec(spec: ModelSpec, where: str) -> None:
-    """Refuse what can be seen to be wrong before any table is read.
-
-    Raises
-    ------
-    JobError
-        Names the key, its value and what was expected.
-    """
-
-    def expect(condition: bool, key: str, value: object, expected: str) -> None:
-        if not condition:
-            raise JobError(f"{where}: {key} is {value!r}, expected {expected}")
-
-    rule, end = spec.validation, spec.endpoint
-    expect(rule.folds >= 2, "validation.folds", rule.folds, "two or more")
-    expect(rule.repeats >= 1, "validation.repeats", rule.repeats, "one or more")
-    expect(rule.draws >= 1, "validation.draws", rule.draws, "one or more")
-    expect(rule.halves == 0 or rule.halves >= 10, "validation.halves", rule.halves, "zero, or ten or more")
-    expect(all(days > 0 for days in rule.horizons_days), "validation.horizons_days", rule.horizons_days, "days above 0")
-    expect(not (end.label and (end.time or end.event)), "endpoint.label", end.label, "a label, or time and event")
+def _check_together(spec: ModelSpec, where: str) -> None:
+    """What has to hold between keys."""
+    end = spec.endpoint
     expect(
-        bool(end.time) == bool(end.event),
-        "endpoint",
-        {"time": end.time, "event": end.event},
-        "both time and event, or neither",
+        not (end.label and (end.time or end.event)), where, "endpoint.label", end.label, "a label, or time and event"
     )
-    codes = end.event_codes
-    expect(set(codes.values()) <= {0, 1}, "endpoint.event_codes", codes, "1 (seen) or 0 (censored) for each value")
+    pair = {"time": end.time, "event": end.event}
+    expect(bool(end.time) == bool(end.event), where, "endpoint", pair, "both time and event, or neither")
     known = ", ".join(spec.procedure)
     named = f"one of the procedures: {known}" if known else "a [procedure.NAME] of that name, or no final"
-    expect(not spec.final or spec.final in spec.procedure, "final", spec.final, named)
-    for table in spec.table:
-        try:
-            table.id_format.format(1)
-        except (ValueError, KeyError, IndexError):
-            expect(False, "table.id_format", table.id_format, "something like 'LUNG1-{:03d}'")
+    expect(not spec.final or spec.final in spec.procedure, where, "final", spec.final, named)
     for name, column in spec.column.items():
-        expect(not (column.log and column.levels), f"column.{name}", "log with levels", "one of the two")
-        expect(len(column.levels) != 1, f"column.{name}.levels", column.levels, "two levels or more")
+        expect(not (column.log and column.levels), where, f"column.{name}", "log with levels", "one of the two")
+        expect(len(column.levels) != 1, where, f"column.{name}.levels", column.levels, "two levels or more")
 
 
 # --- What is compared, and when survival is predicted, where nobody says it.

@@ -18,7 +18,7 @@ from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import read_listing
 from prognosis_dask.cohort.names import sequence_of
 from prognosis_dask.config.job import CohortSection, DeepSection, Job
-from prognosis_dask.config.sections import build_section
+from prognosis_dask.config.reading import build
 from prognosis_dask.errors import CaseError, JobError, StatisticsError
 from prognosis_dask.features.brain_stage import run_brain
 from prognosis_dask.features.plan import feature_settings, radiomic_names, radiomic_units
@@ -128,7 +128,7 @@ def predict_scan(
 
 def _model(run: Path) -> _Model:
     info = read_json(run / "run.json")
-    job: Job | None = build_section(Job, dict(info["job"]), str(run / "run.json")) if info and "job" in info else None
+    job: Job | None = build(Job, dict(info["job"]), str(run / "run.json")) if info and "job" in info else None
     if job is None or not job.grade.enabled:
         raise StatisticsError(f"{run} is no run that trained a grade (its run.json, with grade.enabled)")
     frozen = thaw(run)

@@ -80,12 +80,13 @@ def read_params(path: str) -> RadiomicsParams:
     schema, checks = radiomics.getParameterValidationFiles()
     try:
         with quiet():
-            content = Core(source_file=path, schema_files=[schema], extensions=[checks]).validate()
+            core = Core(source_file=path, schema_files=[schema], extensions=[checks])
+            content = core.validate()
     except Exception as error:  # the schema's errors, its added checks' (ValueError, TypeError) and the YAML reader's
         reason = " ".join(str(getattr(error, "msg", None) or error).split())
         raise JobError(f"radiomics.params: {path} is no parameter file of pyradiomics: {reason}") from error
     try:
-        _check(content, schema)
+        _check(content, core.schema["mapping"]["setting"]["mapping"])
         params = RadiomicsParams(json.dumps(content))
         column_names(params)
     except JobError as error:
@@ -93,21 +94,12 @@ def read_params(path: str) -> RadiomicsParams:
     return params
 
 
-def _check(content: Mapping[str, Any], schema: str) -> None:
-    """What the schema lets pass and ``execute()`` would trip over in every case."""
-    rules = _rules(schema)
+def _check(content: Mapping[str, Any], rules: Mapping[str, Any]) -> None:
+    """What the schema's rules of each setting let pass and ``execute()`` would trip over in every case."""
     for section, settings in _sections(content):
         for key, value in settings.items():
             _expect_value(f"{section}.{key}", value, rules.get(key, {}), null=key in _MAY_BE_NULL)
         _expect_lengths(section, settings)
-
-
-def _rules(schema: str) -> dict[str, Any]:
-    """What pyradiomics' own schema says of each setting."""
-    import yaml
-
-    rules: dict[str, Any] = yaml.safe_load(Path(schema).read_text(encoding="utf-8"))["mapping"]["setting"]["mapping"]
-    return rules
 
 
 def _sections(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prognosis_dask.cohort.case import SEQUENCES
 from prognosis_dask.config.job import CohortSection, Job, SynthSection, load_job
-from prognosis_dask.config.sections import build_section
+from prognosis_dask.config.reading import build
 from prognosis_dask.errors import JobError, StatisticsError
 from prognosis_dask.features.plan import feature_settings
 from prognosis_dask.features.stages import StageContext
@@ -146,7 +146,7 @@ def load_model(folder: Path) -> ServedModel:
 def _job(folder: Path, models: Path, run: Path) -> tuple[Job, str]:
     record = read_json(run / "run.json")
     if "job" in record:
-        job: Job = build_section(Job, dict(record["job"]), str(run / "run.json"))
+        job = build(Job, dict(record["job"]), str(run / "run.json"))
         return job, str(record.get("title") or job.name)
     found = next((path / JOB for path in (models, run) if (path / JOB).is_file()), None)
     if found is None:

@@ -13,9 +13,7 @@ from typing import Any
 from distributed import Security
 
 from prognosis_dask.errors import ClusterError, import_extra
-from prognosis_dask.execution.clusters.spec import Encryption
-
-_LAST_PORT = 65_535
+from prognosis_dask.execution.clusters.spec import Encryption, HostPort
 
 
 def security(tls: Encryption, *, one_host: bool, kind: str) -> Security | None:
@@ -89,8 +87,8 @@ def free_dashboard(address: str) -> str:
         When it is not HOST:PORT, or the host is none of this machine's.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > _LAST_PORT:
-        raise ClusterError(f"dashboard is {address!r}, expected HOST:PORT, a port of 0 (any) to {_LAST_PORT}")
+    if not HostPort().holds(address):
+        raise ClusterError(f"dashboard is {address!r}, expected {HostPort.expected}")
     for candidate in (int(port), 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

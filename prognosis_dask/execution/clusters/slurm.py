@@ -16,7 +16,7 @@ from distributed import Client
 
 from prognosis_dask.errors import ClusterError, import_extra
 from prognosis_dask.execution.clusters.security import security
-from prognosis_dask.execution.clusters.spec import SlurmJobs, SlurmSpec
+from prognosis_dask.execution.clusters.spec import SlurmJobs, SlurmSpec, Walltime
 from prognosis_dask.execution.clusters.started import started
 
 #: Before Slurm ends a job, its workers stop taking tasks and finish the one they have.
@@ -123,11 +123,10 @@ def _seconds(walltime: str) -> int:
     >>> _seconds("1-02:00:00")
     93600
     """
+    if not Walltime().holds(walltime):
+        raise ClusterError(f"walltime is {walltime!r}, expected {Walltime.expected}")
     days, _, clock = walltime.rpartition("-")
-    parts = clock.split(":")
-    if len(parts) != 3 or not all(part.isdigit() for part in parts) or (days and not days.isdigit()):
-        raise ClusterError(f"walltime is {walltime!r}, expected HH:MM:SS or D-HH:MM:SS")
-    hours, minutes, seconds = (int(part) for part in parts)
+    hours, minutes, seconds = (int(part) for part in clock.split(":"))
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 

@@ -2,153 +2,196 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from dask.utils import parse_bytes
 
-from prognosis_dask.config.sections import build_section
+from prognosis_dask.config.fields import AtLeast, AtMost, File, Folder, Unit
+from prognosis_dask.config.reading import build, expect, read_toml, seen_from
 from prognosis_dask.errors import ClusterError, JobError
 
 #: One case of a 512 x 512 CT stays below this; a worker with less would be killed at its work.
 WORKER_MEMORY = "2 GiB"
 #: Only this machine; a port that is taken is replaced by a free one.
 DASHBOARD = "127.0.0.1:8787"
+_LAST_PORT = 65_535
+
+
+class Size:
+    """An amount of memory, as Dask reads it."""
+
+    expected = "a size such as '4 GiB'"
+
+    def holds(self, value: str) -> bool:
+        """Whether Dask can read it."""
+        try:
+            return bool(parse_bytes(value) > 0)
+        except (ValueError, OverflowError):
+            return False
+
+
+class HostPort:
+    """Where a scheduler's dashboard listens."""
+
+    expected = f"HOST:PORT, a port of 0 (any) to {_LAST_PORT}"
+
+    def holds(self, value: str) -> bool:
+        """Whether there is a host, and a port that can be."""
+        host, _, port = value.rpartition(":")
+        return bool(host) and port.isdecimal() and int(port) <= _LAST_PORT
+
+
+class Walltime:
+    """Slurm's limit of a job's time."""
+
+    expected = "HH:MM:SS or D-HH:MM:SS"
+
+    def holds(self, value: str) -> bool:
+        """Whether it is of one of these forms."""
+        return bool(re.fullmatch(r"([0-9]+-)?[0-9]+:[0-9]+:[0-9]+", value))
+
+
+Workers = Annotated[int, AtLeast(0), "CPU workers; 0: as many as cores and free memory allow."]
+WorkerMemory = Annotated[str, Size(), "Main memory of a CPU worker; a worker's task may need all of it."]
+GpuWorkerMemory = Annotated[str, Size(), "Main memory of a GPU worker."]
+Host = Annotated[str, "Address that scheduler and workers listen on."]
+Dashboard = Annotated[str, HostPort(), "Where the dashboard listens; a port that is taken is replaced by a free one."]
+Python = Annotated[str, "Python interpreter on the other hosts; empty: the same path as here."]
+Certificate = Annotated[str, File(keep_links=True)]
 
 
 @dataclass(frozen=True)
 class Encryption:
-    """Certificates for ``tls://``: the authority's, and one certificate with its key for all roles.
+    """Certificates for `tls://` addresses; one certificate with its key is for all roles."""
 
-    Without files, ``enabled`` makes a temporary set in memory, which reaches the workers of this machine only.
-    """
-
-    enabled: bool = False
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
+    enabled: Annotated[
+        bool,
+        "Whether connections are encrypted, also where files are named; without files by a temporary set in memory, "
+        "which reaches the workers of this machine only.",
+    ] = False
+    ca: Annotated[Certificate, "The authority's certificate (PEM)."] = ""
+    cert: Annotated[Certificate, "The certificate (PEM)."] = ""
+    key: Annotated[Certificate, "Its key (PEM), readable by you alone."] = ""
 
 
 @dataclass(frozen=True)
 class LocalSpec:
-    """Workers on this machine: processes of one thread. ``workers`` of zero: as many as cores and memory allow."""
+    """Workers on this machine: processes of one thread."""
 
     kind: str = "local"
-    workers: int = 0
-    memory_per_worker: str = WORKER_MEMORY
-    host: str = "127.0.0.1"
-    dashboard: str = DASHBOARD
+    workers: Workers = 0
+    memory_per_worker: WorkerMemory = WORKER_MEMORY
+    host: Host = "127.0.0.1"
+    dashboard: Dashboard = DASHBOARD
     tls: Encryption = field(default_factory=Encryption)
 
 
 @dataclass(frozen=True)
 class CudaSpec:
-    """One host with GPUs: a worker per GPU, and CPU workers on the cores that remain.
-
-    ``gpus`` are device numbers as in ``nvidia-smi``; empty: all of them.
-    """
+    """One host with GPUs: a worker per GPU, and CPU workers on the cores that remain."""
 
     kind: str = "cuda"
-    gpus: tuple[int, ...] = ()
-    workers: int = 0
-    memory_per_worker: str = WORKER_MEMORY
-    memory_per_gpu_worker: str = "8 GiB"
-    host: str = "127.0.0.1"
-    dashboard: str = DASHBOARD
+    gpus: Annotated[
+        tuple[Annotated[int, AtLeast(0)], ...], "Numbers of the GPUs, as nvidia-smi shows them; empty: all."
+    ] = ()
+    workers: Workers = 0
+    memory_per_worker: WorkerMemory = WORKER_MEMORY
+    memory_per_gpu_worker: GpuWorkerMemory = "8 GiB"
+    host: Host = "127.0.0.1"
+    dashboard: Dashboard = DASHBOARD
     tls: Encryption = field(default_factory=Encryption)
 
 
 @dataclass(frozen=True)
 class ExistingSpec:
-    """A scheduler that is already there, by its ``address`` or by the ``scheduler_file`` that it wrote."""
+    """A scheduler that is running already."""
 
     kind: str = "existing"
-    address: str = ""
-    scheduler_file: str = ""
+    address: Annotated[str, "Address of the scheduler, such as `tcp://127.0.0.1:8786`."] = ""
+    scheduler_file: Annotated[
+        str, File(), "Instead of the address: the file that `dask scheduler --scheduler-file FILE` wrote."
+    ] = ""
     tls: Encryption = field(default_factory=Encryption)
 
 
 @dataclass(frozen=True)
 class SshSpec:
-    """Hosts that are reached by ssh with a key. The scheduler runs on ``scheduler_host``.
-
-    Each of ``hosts`` gets ``workers_per_host`` CPU workers; each of ``gpu_hosts`` a worker per number in ``gpus``.
-    ``python`` is the interpreter on the hosts; empty: the same path as here.
-    """
+    """Hosts that are reached by ssh with a key."""
 
     kind: str = "ssh"
-    scheduler_host: str = ""
-    hosts: tuple[str, ...] = ()
-    workers_per_host: int = 1
-    memory_per_worker: str = WORKER_MEMORY
-    gpu_hosts: tuple[str, ...] = ()
-    gpus: tuple[int, ...] = (0,)
-    memory_per_gpu_worker: str = "8 GiB"
-    username: str = ""
-    port: int = 22
-    key_file: str = ""
-    known_hosts: str = ""
-    python: str = ""
-    dashboard: str = DASHBOARD
+    scheduler_host: Annotated[str, "Host of the scheduler, as the other hosts know it."] = ""
+    hosts: Annotated[tuple[str, ...], "Hosts of CPU workers."] = ()
+    workers_per_host: Annotated[int, AtLeast(1), "CPU workers on each of `hosts`."] = 1
+    memory_per_worker: WorkerMemory = WORKER_MEMORY
+    gpu_hosts: Annotated[tuple[str, ...], "Hosts of GPU workers."] = ()
+    gpus: Annotated[
+        tuple[Annotated[int, AtLeast(0)], ...], "Numbers of the GPUs of each of `gpu_hosts`, a worker each."
+    ] = (0,)
+    memory_per_gpu_worker: GpuWorkerMemory = "8 GiB"
+    username: Annotated[str, "Name to log in with; empty: yours here."] = ""
+    port: Annotated[int, AtLeast(1), AtMost(_LAST_PORT), "Port of the ssh servers."] = 22
+    key_file: Annotated[str, File(), "Private key; empty: the agent's keys, and those in `~/.ssh`."] = ""
+    known_hosts: Annotated[str, File(), "Known hosts; empty: `~/.ssh/known_hosts`."] = ""
+    python: Python = ""
+    dashboard: Dashboard = DASHBOARD
     tls: Encryption = field(default_factory=Encryption)
 
 
 @dataclass(frozen=True)
 class SlurmJobs:
-    """One sort of Slurm job: how many, what each asks for, and the directives that a site wants on top."""
+    """Slurm jobs of one sort."""
 
-    jobs: int = 0
-    workers_per_job: int = 1
-    cores_per_worker: int = 1
-    memory_per_worker: str = WORKER_MEMORY
-    partition: str = ""
-    account: str = ""
-    walltime: str = "04:00:00"
-    directives: tuple[str, ...] = ()
+    jobs: Annotated[int, AtLeast(0), "Number of jobs."] = 0
+    workers_per_job: Annotated[int, AtLeast(1), "Worker processes in each job."] = 1
+    cores_per_worker: Annotated[int, AtLeast(1), "Cores that a job asks for per worker."] = 1
+    memory_per_worker: WorkerMemory = WORKER_MEMORY
+    partition: Annotated[str, "Partition; empty: the site's default."] = ""
+    account: Annotated[str, "Account; empty: your default."] = ""
+    walltime: Annotated[str, Walltime(), "Limit of a job's time."] = "04:00:00"
+    directives: Annotated[tuple[str, ...], "Further lines after `#SBATCH`."] = ()
 
 
 @dataclass(frozen=True)
 class SlurmSpec:
-    """Slurm jobs of two sorts that find one scheduler by the file that it writes.
-
-    ``folder``, on a disk that all nodes share, takes the scheduler file, the job scripts and the logs. ``interface`` is
-    the network that the nodes share; the scheduler runs in this process and listens there. ``prologue`` are shell
-    lines that each job runs first. ``wait_minutes`` is how long the first job of each sort may stay in the queue.
-    """
+    """Slurm jobs with CPU and with GPU workers; the scheduler runs in this process."""
 
     kind: str = "slurm"
-    folder: str = "~/prognosis-cluster"
-    interface: str = ""
+    folder: Annotated[
+        str, Folder(keep_links=True), "Folder on a disk that all nodes share, for scheduler file, job scripts and logs."
+    ] = "~/prognosis-cluster"
+    interface: Annotated[str, "Network interface that login and compute nodes share, such as `ib0`."] = ""
     cpu: SlurmJobs = field(default_factory=lambda: SlurmJobs(jobs=1, workers_per_job=4))
     gpu: SlurmJobs = field(default_factory=lambda: SlurmJobs(directives=("--gres=gpu:1",)))
-    prologue: tuple[str, ...] = ()
-    python: str = ""
-    wait_minutes: float = 60.0
-    dashboard: str = DASHBOARD
+    prologue: Annotated[tuple[str, ...], "Shell lines that each job runs first."] = ()
+    python: Python = ""
+    wait_minutes: Annotated[
+        float, AtLeast(0), Unit("min"), "Longest wait for the first job of each sort in the queue."
+    ] = 60.0
+    dashboard: Dashboard = DASHBOARD
     tls: Encryption = field(default_factory=Encryption)
 
 
 @dataclass(frozen=True)
 class KubernetesSpec:
-    """A DaskCluster of the Dask operator: CPU workers, and a worker group of fixed size with a GPU each.
-
-    ``claim`` is the volume that all pods see under ``mount``; ``pull_secret`` is for a private image.
-    """
+    """A DaskCluster of the Dask operator, with CPU workers and a worker group of one GPU each."""
 
     kind: str = "kubernetes"
-    name: str = "prognosis"
-    namespace: str = "prognosis"
-    image: str = ""
-    workers: int = 4
-    memory_per_worker: str = WORKER_MEMORY
-    gpu_workers: int = 0
-    memory_per_gpu_worker: str = "8 GiB"
-    claim: str = "prognosis-data"
-    mount: str = "/data"
-    pull_secret: str = ""
-    wait_minutes: float = 15.0
+    name: Annotated[str, "Name of the DaskCluster."] = "prognosis"
+    namespace: Annotated[str, "Namespace of all resources."] = "prognosis"
+    image: Annotated[str, "Container image with this package (cluster/kubernetes/Dockerfile)."] = ""
+    workers: Annotated[int, AtLeast(0), "Pods of one CPU worker each."] = 4
+    memory_per_worker: WorkerMemory = WORKER_MEMORY
+    gpu_workers: Annotated[int, AtLeast(0), "Pods of one GPU worker each."] = 0
+    memory_per_gpu_worker: GpuWorkerMemory = "8 GiB"
+    claim: Annotated[str, "PersistentVolumeClaim of the volume with images and runs (ReadWriteMany)."] = (
+        "prognosis-data"
+    )
+    mount: Annotated[str, "Where every pod, the driver's too, mounts the volume."] = "/data"
+    pull_secret: Annotated[str, "Secret for a private registry; empty: none."] = ""
+    wait_minutes: Annotated[float, AtLeast(0), Unit("min"), "Longest wait for a pod of each sort."] = 15.0
 
 
 AnyCluster = LocalSpec | CudaSpec | ExistingSpec | SshSpec | SlurmSpec | KubernetesSpec
@@ -186,51 +229,17 @@ def read_cluster(text: str, *, tls: bool = False) -> AnyCluster:
 
 
 def _read_file(path: Path) -> AnyCluster:
-    if not path.is_file():
-        raise ClusterError(
-            f"--cluster {str(path)!r}: expected local, cuda, tcp://HOST:PORT, or a cluster file; no such file"
-        )
+    absent = f"--cluster {str(path)!r}: expected local, cuda, tcp://HOST:PORT, or a cluster file; no such file"
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ClusterError(f"{path} is not TOML: {error}") from error
-    kind = data.get("kind")
-    if not isinstance(kind, str) or kind not in SPECS:
-        raise ClusterError(f"{path}: kind is {kind!r}, expected one of {', '.join(SPECS)}")
-    try:
-        spec: AnyCluster = build_section(SPECS[kind], data, str(path))
+        data = read_toml(path, absent)
+        kind = data.get("kind")
+        known = isinstance(kind, str) and kind in SPECS
+        expect(known, str(path), "kind", kind, f"one of {', '.join(SPECS)}")
+        of_kind = SPECS[str(kind)]
+        spec: AnyCluster = build(of_kind, seen_from(of_kind, data, path.parent), str(path))
     except JobError as error:
         raise ClusterError(str(error)) from None
-    _check(spec, str(path))
-    if not isinstance(spec, KubernetesSpec):
-        spec = replace(spec, tls=_beside(spec.tls, path.parent))
-    return spec
-
-
-#: The least that a number may be; every other whole number may be zero.
-_LEAST = {"workers_per_host": 1, "workers_per_job": 1, "cores_per_worker": 1, "port": 1}
-
-
-def _check(spec: Any, where: str) -> None:
-    """Refuse sizes that cannot be meant, in the file's own words, before a library finds its own."""
-    for one in fields(spec):
-        value = getattr(spec, one.name)
-        if is_dataclass(value):
-            _check(value, f"{where}: [{one.name}]")
-        elif one.name.startswith("memory_per"):
-            try:
-                parse_bytes(value)
-            except ValueError:
-                raise ClusterError(f"{where}: {one.name} is {value!r}, expected a size such as '4 GiB'") from None
-        elif isinstance(value, (int, float)) and not isinstance(value, bool) and value < _LEAST.get(one.name, 0):
-            raise ClusterError(f"{where}: {one.name} is {value}, expected {_LEAST.get(one.name, 0)} or more")
-
-
-def _beside(tls: Encryption, folder: Path) -> Encryption:
-    """The certificates' paths as seen from the cluster file; naming them asks for encryption."""
-    files = {
-        name: str((folder / Path(value).expanduser()).absolute())
-        for name in ("ca", "cert", "key")
-        if (value := getattr(tls, name))
-    }
-    return replace(tls, enabled=tls.enabled or bool(files), **files)
+    if isinstance(spec, KubernetesSpec):
+        return spec
+    named = bool(spec.tls.ca or spec.tls.cert or spec.tls.key)  # which asks for encryption
+    return replace(spec, tls=replace(spec.tls, enabled=spec.tls.enabled or named))
