@@ -21,11 +21,10 @@ import psutil
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.execution.cluster import LocalSpec, connect
+from prognosis_dask.execution.monitor import RunMonitor
 from prognosis_dask.execution.plan import CohortPlan, Stage
-from prognosis_dask.execution.progress import Progress
+from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.runner import run_plan
-from prognosis_dask.execution.tally import Tally
-from prognosis_dask.execution.watch import Watch
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.outcome import Outcome
 
@@ -88,23 +87,20 @@ def measure(patients: int, workers: int) -> Scale:
         tempfile.TemporaryDirectory() as folder,
         Ledger.create(Path(folder) / "ledger.sqlite") as ledger,
         connect(LocalSpec(workers=workers, dashboard="127.0.0.1:0")) as client,
-        Watch(client, "scale") as watch,
+        RunMonitor(client, "scale") as monitor,
     ):
         plan = CohortPlan(cases, first, followers, None, {name: {} for name in STAGES})
-        watch.begin(Tally(cases, STAGES, {name: {} for name in STAGES}))
+        needs = {name: STAGES[:1] if name != STAGES[0] else () for name in STAGES}
+        monitor.begin(RunProgress(cases, needs, {name: {} for name in STAGES}))
         sampler = Sampler()
         sampler.start()
         started, cpu = time.perf_counter(), time.process_time()
-        with Progress(plan.totals()) as progress:
 
-            def record(outcomes: Sequence[Outcome]) -> None:
-                ledger.record(outcomes)
-                watch.count(outcomes)
-                for outcome in outcomes:
-                    progress.update(outcome.stage, 1)
-                    sampler.done += outcome.stage == STAGES[-1]
+        def record(outcomes: Sequence[Outcome]) -> None:
+            ledger.record(outcomes)
+            sampler.done += sum(outcome.stage == STAGES[-1] for outcome in outcomes)
 
-            run_plan(client, plan, record, retries=0)
+        run_plan(client, plan, record, monitor.count, retries=0)
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         sampler.end()
         assert all(count.done == patients for count in ledger.counts().values())

@@ -26,13 +26,13 @@ from playwright.sync_api import expect
 
 from prognosis_dask.execution import dashboard
 from prognosis_dask.execution.cluster import LocalSpec, connect
-from prognosis_dask.execution.dashboard.board import MAX_POINTS, PATIENTS, Board, History
+from prognosis_dask.execution.dashboard.plugin import ProgressPlugin
 from prognosis_dask.execution.journal import journal_in
+from prognosis_dask.execution.monitor import TOPIC, RunMonitor
 from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.progress import PATIENTS, RunProgress
 from prognosis_dask.execution.runner import run_plan
-from prognosis_dask.execution.tally import Tally
 from prognosis_dask.execution.task import metered
-from prognosis_dask.execution.watch import TOPIC, Watch
 from prognosis_dask.storage.outcome import Outcome
 from tests.browser import chromium, needs_browser, new_context
 from tests.dask_processes import wait_for
@@ -101,8 +101,8 @@ def get(url: str) -> str:
         return str(answer.read().decode())
 
 
-def board_of(client: Client) -> Board:
-    return client.cluster.scheduler.plugins[Board.name]
+def plugin_of(client: Client) -> ProgressPlugin:
+    return client.cluster.scheduler.plugins[ProgressPlugin.name]
 
 
 def test_before_the_first_run_the_page_says_how_to_start_one(client: Client, address: str) -> None:
@@ -269,8 +269,8 @@ def scheduler_process(*options: str) -> Iterator[tuple[str, str]]:
 def test_a_run_on_a_scheduler_without_the_page_works_all_the_same(tmp_path: Path) -> None:
     with scheduler_process() as (address, board), Client(address) as client:
         client.wait_for_workers(1)
-        tally = watched_run(client, 10, 0.01, tmp_path)
-        assert {name: (stage.done, stage.failed) for name, stage in tally.stages.items()} == {
+        progress = watched_run(client, 10, 0.01, tmp_path)
+        assert {name: (stage.done, stage.failed) for name, stage in progress.stages.items()} == {
             "roi": (9, 1),
             "deep": (9, 0),
         }
@@ -292,13 +292,13 @@ def test_a_page_that_breaks_stops_no_scheduler_and_no_run(
         raise RuntimeError("another version of Dask")
 
     monkeypatch.setattr("distributed.dashboard.scheduler.template_variables", broken)
-    monkeypatch.setattr(Board, "log_event", broken)
+    monkeypatch.setattr(ProgressPlugin, "log_event", broken)
     client.run_on_scheduler(lambda dask_scheduler: dashboard._attempt(lambda: dashboard._link(dask_scheduler)))
     assert watched_run(client, 10, 0.01, tmp_path).patients_done == 10
 
 
 def test_the_private_parts_of_dask_that_the_page_stands_on_are_there(client: Client) -> None:
-    """Not Dask's public interface: when this fails, mend execution/dashboard/__init__.py and board.py."""
+    """Not Dask's public interface: when this fails, mend execution/dashboard/__init__.py and plugin.py."""
     from distributed.dashboard.components.scheduler import BOKEH_THEME, env
     from distributed.dashboard.scheduler import applications, template_variables
 
@@ -322,51 +322,29 @@ def test_gpus_are_shown_where_workers_report_them(
     extra = {**worker.extra, "gpu": {"memory-total": 80 * 2**30, "name": "NVIDIA H100"}}
     with monkeypatch.context() as patch:
         patch.setattr(worker, "extra", extra)
-        patch.setattr(type(board_of(client)), "gpus", _with_metrics(Board.gpus, worker))
+        patch.setattr(type(plugin_of(client)), "gpus", _with_metrics(ProgressPlugin.gpus, worker))
         assert re.search(r"NVIDIA H100\s+37 %\s+12\.0 of 80 GiB", page(address)["gpus"])
 
 
-def _with_metrics(gpus: Callable[[Board], Any], worker: Any) -> Callable[[Board], Any]:
+def _with_metrics(gpus: Callable[[ProgressPlugin], Any], worker: Any) -> Callable[[ProgressPlugin], Any]:
     """The worker's heartbeat overwrites its metrics: put the GPU's in just before they are read."""
 
-    def patched(board: Board) -> Any:
+    def patched(plugin: ProgressPlugin) -> Any:
         worker.metrics["gpu"] = {"utilization": 37, "memory-used": 12 * 2**30}
-        return gpus(board)
+        return gpus(plugin)
 
     return patched
 
 
-def test_a_long_runs_history_stays_small_and_keeps_its_counts() -> None:
-    history = History()
-    for second in range(100_000):
-        history.add(float(second), {"roi": second // 3})
-    assert len(history._points) <= MAX_POINTS
-    edges, values = history.per_minute("roi")
-    assert edges[0] == 0
-    assert values == pytest.approx([20.0] * len(values), rel=0.01)
-    assert history.rate("roi", 99_999.0) == pytest.approx(1 / 3, rel=0.1)
-
-
-def test_a_rate_needs_time_and_a_stall_lets_it_fall() -> None:
-    history = History()
-    for second in range(30):
-        history.add(float(second), {"deep": max(0, second - 20)})
-    assert history.rate("deep", 24.0) is None
-    assert history.rate("deep", 29.0) == pytest.approx(8 / 8)
-    assert history.rate("deep", 61.0) == pytest.approx(8 / 40)
-    assert history.rate("roi", 29.0) is None
-
-
 def test_messages_stay_small_for_any_cohort_and_workers_have_nothing_to_do(client: Client) -> None:
     cases = make_cases(100_000)
-    tally = Tally(cases, ["roi", "deep"], {"roi": {}, "deep": {}})
-    watch = Watch(client, "large")
-    watch.begin(tally)
+    monitor = RunMonitor(client, "large")
+    monitor.begin(RunProgress(cases, {"roi": (), "deep": ("roi",)}, {"roi": {}, "deep": {}}))
     start = time.thread_time()
     for case in cases:
-        watch.count([Outcome(case.case_id, "roi", "d", None, {"read": 1.0, "total": 1.0})])
+        monitor.count([Outcome(case.case_id, "roi", "d", None, {"read": 1.0, "total": 1.0})])
     per_case = (time.thread_time() - start) / len(cases)
-    assert len(msgpack.dumps(watch._message())) < 10_000
+    assert len(msgpack.dumps(monitor._message())) < 10_000
     assert per_case < 1e-4
     outcomes = [Outcome("c", "roi", "d", None, {"read": 1.0, "rasterise": 1.0, "write": 1.0, "total": 3.0})]
     start = time.thread_time()
@@ -376,9 +354,9 @@ def test_messages_stay_small_for_any_cohort_and_workers_have_nothing_to_do(clien
 
 
 def test_messages_of_others_are_left_alone(client: Client) -> None:
-    before = set(board_of(client).runs)
+    before = set(plugin_of(client).runs)
     client.log_event(TOPIC, "a text")
     client.log_event(TOPIC, {"run": "1"})
     client.log_event("another", {"run": "1", "job": "j", "state": "running", "elapsed": 0.0})
-    assert set(board_of(client).runs) == before
+    assert set(plugin_of(client).runs) == before
     assert PATIENTS not in ("roi", "radiomics", "deep")

@@ -49,7 +49,6 @@ def test_a_plan_hands_out_every_case_of_every_stage_once_in_tasks_that_grow() ->
     digests = {case.case_id: "digest" for case in cases}
     first, follower = Stage("roi", lambda *_: [], digests), Stage("deep", lambda *_: [], digests)
     plan = CohortPlan(cases, first, [follower], None, {"roi": {}, "deep": {}})
-    assert plan.totals() == {"roi": 5000, "deep": 5000}
     seen: list[tuple[str, str]] = []
     tasks = 0
     while task := plan.take():

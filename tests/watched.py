@@ -13,15 +13,15 @@ from distributed import Client
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.execution.journal import journal_in
+from prognosis_dask.execution.monitor import RunMonitor
 from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.runner import run_plan
-from prognosis_dask.execution.tally import Tally
-from prognosis_dask.execution.watch import Watch
 from prognosis_dask.storage.outcome import Outcome
 
 #: What must turn up nowhere but in the run's own tables.
 PATIENT = "DOE^JANE"
-STAGES = ("roi", "deep")
+NEEDS = {"roi": (), "deep": ("roi",)}
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def held_by(folder: Path) -> Path:
     return folder / "held"
 
 
-def watched_run(client: Client, count: int, seconds: float, folder: Path, job: str = "watched") -> Tally:
+def watched_run(client: Client, count: int, seconds: float, folder: Path, job: str = "watched") -> RunProgress:
     """Run the cases through both stages and tell of it; the counts at the end.
 
     The second half of the cases waits while the file of :func:`held_by` exists.
@@ -79,17 +79,13 @@ def watched_run(client: Client, count: int, seconds: float, folder: Path, job: s
     cases, course = make_cases(count), Course(seconds, held_by(folder), count // 2)
     digests = {case.case_id: "d" for case in cases}
     stages = [Stage("roi", roi, digests), Stage("deep", deep, digests, batch_size=2)]
-    known: dict[str, dict[str, Outcome]] = {stage: {} for stage in STAGES}
-    tally = Tally(cases, STAGES, known)
-
-    with journal_in(folder), Watch(client, job) as watch:
-        watch.begin(tally)
-
-        def record(outcomes: Sequence[Outcome]) -> None:
-            watch.count(outcomes)
-
-        run_plan(client, CohortPlan(cases, stages[0], stages[1:], course, known), record, retries=1)
-    return tally
+    known: dict[str, dict[str, Outcome]] = {stage: {} for stage in NEEDS}
+    progress = RunProgress(cases, NEEDS, known)
+    plan = CohortPlan(cases, stages[0], stages[1:], course, known)
+    with journal_in(folder), RunMonitor(client, job) as monitor:
+        monitor.begin(progress)
+        run_plan(client, plan, lambda outcomes: None, monitor.count, retries=1)
+    return progress
 
 
 if __name__ == "__main__":

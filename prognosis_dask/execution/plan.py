@@ -75,14 +75,6 @@ class CohortPlan:
             if case_id in ledger[first.name]:
                 self._follow(ledger[first.name][case_id])
 
-    def totals(self) -> dict[str, int]:
-        """Per stage, how many cases are still to run if every first stage succeeds."""
-        totals = {self._first.name: len(self._begin)}
-        for name in self._followers:
-            ready = sum(len(queue) for (stage, _), queue in self._ready.items() if stage == name)
-            totals[name] = ready + sum(case_id in self._todo[name] for case_id in self._begin)
-        return totals
-
     def take(self, full: Collection[str] = ()) -> Task | None:
         """See :class:`prognosis_dask.execution.runner.Plan`."""
         here = self._first.resource
@@ -110,9 +102,10 @@ class CohortPlan:
                 return task
         return None
 
-    def accept(self, outcomes: Sequence[Outcome]) -> None:
+    def accept(self, outcomes: Sequence[Outcome]) -> dict[str, str]:
         """See :class:`prognosis_dask.execution.runner.Plan`."""
         self._sizes[outcomes[0].stage].learn(outcomes)
+        again = {}
         for outcome in outcomes:
             if outcome.stage == self._first.name:
                 self._open_first -= 1
@@ -122,6 +115,8 @@ class CohortPlan:
                 self._todo[outcome.stage].add(outcome.case_id)
                 self._begin.append(outcome.case_id)
                 self._open_first += 1
+                again[outcome.case_id] = self._first.name
+        return again
 
     def _damaged(self, outcome: Outcome) -> bool:
         damaged = outcome.problem is not None and outcome.problem.code is Code.STORE_DAMAGED

@@ -8,11 +8,10 @@ from distributed import Client
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import Job
+from prognosis_dask.execution.monitor import RunMonitor
 from prognosis_dask.execution.plan import CohortPlan, Stage
-from prognosis_dask.execution.progress import Progress
+from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.runner import run_plan
-from prognosis_dask.execution.tally import Tally
-from prognosis_dask.execution.watch import Watch
 from prognosis_dask.storage.brains import lost_brains
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.outcome import Outcome
@@ -22,7 +21,7 @@ def run_all(
     job: Job,
     client: Client,
     ledger: Ledger,
-    watch: Watch,
+    monitor: RunMonitor,
     cases: Sequence[Case],
     stages: Sequence[Stage],
     context: object,
@@ -32,31 +31,34 @@ def run_all(
 
     ``brains`` is where they are kept. Per stage: the cases done, failed and reused, and the workers' seconds.
     """
-    counts: dict[str, dict[str, float]] = {}
     first, *others = stages
     two_parts = first.name == "brain"
     redo = lost_brains(ledger, brains) if two_parts else set()
     known = {stage.name: _known(ledger, stage, redo if stage is first else ()) for stage in stages}
-    watch.begin(Tally(cases, list(known), known, gates=2 if two_parts else 1))
+    gates = [stage.name for stage in stages][: 2 if two_parts else 1]
+    needs = {name: gates[: gates.index(name)] if name in gates else gates for name in known}
+    progress = RunProgress(cases, needs, known)
+    monitor.begin(progress)
     if two_parts:
-        counts = run_stages(job, client, ledger, watch, cases, [first], context, redo)
+        run_stages(job, client, ledger, monitor, cases, [first], context, redo)
         prepared = current(ledger, first)
         cases = [case for case in cases if case.case_id in prepared and not prepared[case.case_id].problem]
         stages = others
-    return counts | run_stages(job, client, ledger, watch, cases, stages, context)
+    run_stages(job, client, ledger, monitor, cases, stages, context)
+    return progress.counts()
 
 
 def run_stages(
     job: Job,
     client: Client,
     ledger: Ledger,
-    watch: Watch,
+    monitor: RunMonitor,
     cases: Sequence[Case],
     stages: Sequence[Stage],
     context: object,
     redo: Collection[str] = (),
-) -> dict[str, dict[str, float]]:
-    """Run what the ledger does not hold yet, and ``redo``; per stage the cases done, failed, reused, and seconds.
+) -> None:
+    """Run what the ledger does not hold yet, and ``redo``.
 
     The first stage runs for every case, the others for those that came through it.
     """
@@ -65,32 +67,15 @@ def run_stages(
     known = {stage.name: _known(ledger, stage, redo) for stage in stages}
     first, *followers = stages
     plan = CohortPlan(cases, first, followers, context, known)
-    counts = {
-        stage.name: {"done": 0, "failed": 0, "reused": len(known[stage.name]), "seconds": 0.0} for stage in stages
-    }
-    with Progress(plan.totals()) as progress:
-
-        def record(outcomes: Sequence[Outcome]) -> None:
-            ledger.record(outcomes)
-            watch.count(outcomes)
-            for outcome in outcomes:
-                count = counts[outcome.stage]
-                count["failed" if outcome.problem else "done"] += 1
-                count["seconds"] += outcome.seconds.get("total", 0.0)
-                progress.update(outcome.stage, 1, failed=bool(outcome.problem))
-                if outcome.problem and outcome.stage == first.name:
-                    for follower in followers:
-                        progress.shrink(follower.name, 1)
-
-        run_plan(
-            client,
-            plan,
-            record,
-            retries=job.run.retries,
-            case_limit_s=job.run.case_limit_s,
-            workers_wait_s=job.run.workers_wait_s,
-        )
-    return counts
+    run_plan(
+        client,
+        plan,
+        ledger.record,
+        monitor.count,
+        retries=job.run.retries,
+        case_limit_s=job.run.case_limit_s,
+        workers_wait_s=job.run.workers_wait_s,
+    )
 
 
 def _known(ledger: Ledger, stage: Stage, redo: Collection[str]) -> dict[str, Outcome]:

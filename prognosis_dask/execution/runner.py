@@ -78,25 +78,31 @@ class Plan(Protocol):
     def take(self, full: Collection[str] = ()) -> Task | None:
         """The next task that is ready and asks for none of the ``full`` resources, or None when there is none now."""
 
-    def accept(self, outcomes: Sequence[Outcome]) -> None:
-        """Take note of finished work, which may make other tasks ready. Called after it has been recorded."""
+    def accept(self, outcomes: Sequence[Outcome]) -> dict[str, str]:
+        """Take note of finished work, which may make other tasks ready. Called after it has been recorded.
+
+        Returns, for each case whose stored data proved damaged, the stage that it goes through once more.
+        """
 
 
 def run_plan(
     client: Client,
     plan: Plan,
     record: Callable[[Sequence[Outcome]], None],
+    count: Callable[[Sequence[Outcome], Mapping[str, str]], None] = lambda outcomes, again: None,
     *,
     retries: int,
     case_limit_s: float = 0.0,
     workers_wait_s: float = 300.0,
 ) -> None:
-    """Run the plan until nothing is left. ``record`` is called with finished outcomes, in this thread.
+    """Run the plan until nothing is left. ``record`` and ``count`` are called in this thread.
 
     Parameters
     ----------
     client, plan, record
         Where the tasks run, which they are, and what keeps their outcomes.
+    count
+        Takes the outcomes that are recorded, and what the plan's ``accept`` says of them.
     retries
         How often a task is tried again after an error of the infrastructure.
     case_limit_s
@@ -145,7 +151,7 @@ def run_plan(
                 outcomes = _settle(future, task, retries, queues)
                 if outcomes:
                     record(outcomes)
-                    plan.accept(outcomes)
+                    count(outcomes, plan.accept(outcomes))
                 future.release()
     except BaseException:
         for future in running:

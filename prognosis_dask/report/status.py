@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,21 +18,22 @@ from typing import Any, TextIO
 
 from prognosis_dask.cohort.case import read_cases, short_hash
 from prognosis_dask.errors import StoreError, count
-from prognosis_dask.execution.tally import duration
-from prognosis_dask.storage.ledger import Ledger, Pace, StageCounts
+from prognosis_dask.execution.progress import PHASES, Progress, duration, read_progress
+from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.lock import driver_is_gone
 from prognosis_dask.storage.outcome import Outcome
 
 #: Failed cases that are named; the others are counted.
 NAMED = 20
-#: Seconds over which the rate is taken, and between two looks.
-WINDOW = 120.0
+#: Seconds between two looks.
 LOOK_EVERY = 2.0
 #: The stages in the order in which a case passes them, and the section of the job that turns them on.
 STAGES = {"brain": "brain", "roi": None, "radiomics": "radiomics", "deep": "deep"}
+#: The stages that a case has to come through before the others.
+_FIRST = ("brain", "roi")
 
-#: What comes when all cases are through them, as the driver calls it in its journal.
-_AFTER = {"features": "collecting the features", "model": "fitting and validating the model"}
+#: The phases that come when all cases are through the stages.
+_AFTER = ("features", "model")
 
 _CLEAR = "\x1b[2J\x1b[H"  # ECMA-48: erase the screen, cursor to the upper left
 
@@ -78,9 +79,8 @@ def watch(folder: Path, stream: TextIO | None = None, every: float = LOOK_EVERY)
 class _State:
     cases: int
     run: Mapping[str, Any]
-    counts: Mapping[str, StageCounts]
-    failures: list[Outcome]
-    pace: Mapping[str, Pace]
+    progress: Progress
+    failures: Sequence[Outcome]
     stopped: bool
     phase: str
     now: float
@@ -89,46 +89,23 @@ class _State:
     def ended(self) -> bool:
         return bool(self.run.get("finished")) or self.stopped
 
-    def waiting(self, stage: str) -> int:
-        """Cases that the stage has still to take, those left out that failed before it."""
-        count = self.counts.get(stage, _NOTHING)
-        before = {"brain": (), "roi": ("brain",)}.get(stage, ("brain", "roi"))
-        failed_before = sum(self.counts.get(name, _NOTHING).failed for name in before)
-        return max(0, self.cases - failed_before - count.done - count.failed)
-
-    def per_second(self, stage: str) -> float | None:
-        """The rate since the first outcome in the window; None where that says nothing."""
-        pace = self.pace.get(stage)
-        if self.ended or pace is None or pace.count < 2 or self.now - pace.first < 1.0:
-            return None
-        return (pace.count - 1) / (self.now - pace.first)
-
-    def seconds_left(self, stage: str) -> float | None:
-        """At the present rate, but not before the stages that come first are through."""
-        left = []
-        for name in {"roi", stage, *({"brain"} & self.counts.keys())}:
-            waiting, rate = self.waiting(name), self.per_second(name)
-            if waiting and not rate:
-                return None
-            left.append(waiting / rate if rate else 0.0)
-        return max(left)
-
-
-_NOTHING = StageCounts(0, 0, {})
-
 
 def _look(folder: Path) -> _State:
     if not (folder / "ledger.sqlite").is_file():
         raise StoreError(f"no run in {folder}: it has no ledger.sqlite; name a folder that `prognosis run` wrote")
     run = _run(folder)
     now = time.time()
-    since = max(now - WINDOW, _started(run))
+    cases = _cases(folder)
     with Ledger.read(folder / "ledger.sqlite") as ledger:
-        counts, failures, pace = ledger.counts(), ledger.failures(), ledger.pace(since)
+        stages = _stages(run.get("job", {}), ledger)
+        first = [stage for stage in stages if stage in _FIRST]
+        needs = {stage: first[: first.index(stage)] if stage in first else first for stage in stages}
+        progress = read_progress(ledger, cases, needs, _started(run))
+        failures = ledger.failures()
     events = _latest_events(folder)
     stopped = events[-1:] == [("run-stopped", "")] or driver_is_gone(folder / "ledger.sqlite")
     phase = next((name for event, name in reversed(events) if event == "phase"), "")
-    return _State(_cases(folder), run, counts, failures, pace, stopped, phase, now)
+    return _State(cases, run, progress, failures, stopped, phase, now)
 
 
 def _cases(folder: Path) -> int:
@@ -172,7 +149,7 @@ def _latest_events(folder: Path) -> list[tuple[str, str]]:
 def _text(folder: Path, state: _State) -> str:
     lines = [f"{folder}: {count(state.cases, 'case')}, {_progress(state)}"]
     lines.append(f"{'stage':<12}{'done':>8}{'failed':>8}{'waiting':>9}{'per min':>9}{'time left':>12}")
-    lines += [_line(stage, state) for stage in _stages(state)]
+    lines += [_line(stage, state) for stage in state.progress.stages]
     for outcome in state.failures[:NAMED]:
         if outcome.problem:
             hashed = short_hash(outcome.case_id)
@@ -205,22 +182,22 @@ def _progress(state: _State) -> str:
     if not state.run:
         return "starting"
     if state.phase in _AFTER:
-        return f"{_AFTER[state.phase]}, begun {duration(max(0.0, state.now - _started(state.run)))} ago"
-    last = max((pace.last for pace in state.pace.values()), default=None)
+        return f"{PHASES[state.phase]}, begun {duration(max(0.0, state.now - _started(state.run)))} ago"
+    last = state.progress.history.last
     heard = f", last result {duration(max(0.0, state.now - last))} ago" if last else ""
     return f"not finished, begun {duration(max(0.0, state.now - _started(state.run)))} ago{heard}"
 
 
-def _stages(state: _State) -> list[str]:
+def _stages(job: Mapping[str, Any], ledger: Ledger) -> list[str]:
     """The stages of the job, and those that the ledger holds besides."""
-    job = state.run.get("job", {})
     wanted = [stage for stage, section in STAGES.items() if section is None or job.get(section, {}).get("enabled")]
-    return wanted + [stage for stage in state.counts if stage not in wanted]
+    return wanted + [stage for stage in ledger.counts() if stage not in wanted]
 
 
 def _line(stage: str, state: _State) -> str:
-    counts, waiting, rate = state.counts.get(stage, _NOTHING), state.waiting(stage), state.per_second(stage)
-    left = state.seconds_left(stage)
-    speed = f"{60 * rate:.3g}" if rate and waiting else "-"
-    ready = "done" if not waiting else "-" if left is None or state.ended else duration(left)
-    return f"{stage:<12}{counts.done:>8}{counts.failed:>8}{waiting:>9}{speed:>9}{ready:>12}"
+    counts = state.progress.stages[stage]
+    rate = None if state.ended else state.progress.rate(stage, state.now)
+    left = None if state.ended else state.progress.seconds_left(stage, state.now)
+    speed = f"{60 * rate:.3g}" if rate and counts.waiting else "-"
+    ready = "done" if not counts.waiting else "-" if left is None else duration(left)
+    return f"{stage:<12}{counts.done:>8}{counts.failed:>8}{counts.waiting:>9}{speed:>9}{ready:>12}"

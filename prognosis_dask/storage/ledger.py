@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,15 +61,6 @@ class StageCounts:
     done: int
     failed: int
     by_code: dict[Code, int]
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How many outcomes of a stage were recorded in a span of time; the first and the last, in seconds since 1970."""
-
-    count: int
-    first: float
-    last: float
 
 
 class Ledger:
@@ -199,12 +190,23 @@ class Ledger:
                 failed[stage][_code(code, self.path)] = count
         return {stage: StageCounts(done[stage], sum(failed[stage].values()), failed[stage]) for stage in done}
 
-    def pace(self, since: float) -> dict[str, Pace]:
-        """What was recorded after ``since`` (seconds since 1970), by stage."""
-        query = """
-        SELECT stage, COUNT(*), MIN(finished_at), MAX(finished_at) FROM outcome WHERE finished_at > ? GROUP BY stage
+    def cases_failed_in(self, stages: Collection[str]) -> int:
+        """How many cases failed in at least one of the stages."""
+        marks = ", ".join("?" * len(stages))
+        query = f"SELECT COUNT(DISTINCT case_id) FROM outcome WHERE code IS NOT NULL AND stage IN ({marks})"
+        ((failed,),) = self._rows(query, *stages)
+        return int(failed)
+
+    def finished_over_time(self, since: float) -> list[tuple[float, str, int]]:
+        """What was recorded after ``since`` (seconds since 1970), in order: when, in which stage, how many cases.
+
+        Taken together by the second; the time is that of the last case.
         """
-        return {stage: Pace(*values) for stage, *values in self._rows(query, since)}
+        query = """
+        SELECT MAX(finished_at), stage, COUNT(*) FROM outcome WHERE finished_at > ?
+        GROUP BY CAST(finished_at AS INTEGER), stage ORDER BY 1
+        """
+        return [(at, stage, count) for at, stage, count in self._rows(query, since)]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

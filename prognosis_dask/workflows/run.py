@@ -28,10 +28,10 @@ from prognosis_dask.errors import JobError, Problem, StatisticsError, count
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.execution.journal import check_report, journal_in, report_to
 from prognosis_dask.execution.mapping import map_on
+from prognosis_dask.execution.monitor import RunMonitor
 from prognosis_dask.execution.preflight import check_run
 from prognosis_dask.execution.record import RunRecord, check_folder
 from prognosis_dask.execution.run_stages import current, run_all
-from prognosis_dask.execution.watch import Watch
 from prognosis_dask.features.plan import (
     feature_settings,
     memory_of,
@@ -103,9 +103,9 @@ def run(
         Ledger.create(folder / "ledger.sqlite") as ledger,
         joined(connect(LocalSpec()) if client is None else client) as cluster,
         journal_in(folder),
-        Watch(cluster, job.name) as watch,
+        RunMonitor(cluster, job.name) as monitor,
     ):
-        return _run(job, cluster, folder, ledger, watch, performance_report, say)
+        return _run(job, cluster, folder, ledger, monitor, performance_report, say)
 
 
 def run_features(job: Job, client: Client, out: Path | str, *, say: Say = print) -> RunRecord:
@@ -118,8 +118,8 @@ def run_features(job: Job, client: Client, out: Path | str, *, say: Say = print)
     """
     check_inputs(job, model=False)
     folder = Path(out).absolute()
-    with Ledger.create(folder / "ledger.sqlite") as ledger, Watch(client, job.name) as watch:
-        record = _features(job, client, folder, ledger, watch, None, say)[0]
+    with Ledger.create(folder / "ledger.sqlite") as ledger, RunMonitor(client, job.name) as monitor:
+        record = _features(job, client, folder, ledger, monitor, None, say)[0]
     record.finish()
     record.write(folder)
     return record
@@ -189,11 +189,17 @@ def _check_features(job: Job) -> None:
 
 
 def _run(
-    job: Job, client: Client, folder: Path, ledger: Ledger, watch: Watch, performance_report: Path | None, say: Say
+    job: Job,
+    client: Client,
+    folder: Path,
+    ledger: Ledger,
+    monitor: RunMonitor,
+    performance_report: Path | None,
+    say: Say,
 ) -> RunResult:
-    record, dataset = _features(job, client, folder, ledger, watch, performance_report, say, model=job.model.enabled)
+    record, dataset = _features(job, client, folder, ledger, monitor, performance_report, say, model=job.model.enabled)
     if job.model.enabled:
-        watch.phase("model")
+        monitor.phase("model")
         _model(job, client, folder, dataset, say)
     record.finish()
     record.write(folder)
@@ -218,7 +224,7 @@ def _features(
     client: Client,
     folder: Path,
     ledger: Ledger,
-    watch: Watch,
+    monitor: RunMonitor,
     performance_report: Path | None,
     say: Say,
     *,
@@ -229,7 +235,7 @@ def _features(
     job = replace(job, brain=settle_strip(job.brain)) if job.brain.enabled else job
     record = RunRecord.begin(job, client)
     record.write(folder)
-    watch.phase("cohort")
+    monitor.phase("cohort")
     cases, problems = _cohort(job, folder, map_on(client), say)
     _expect_cases(job, cases, problems, folder)
     if model:
@@ -258,7 +264,7 @@ def _features(
     started = time.process_time()
     try:
         with report_to(performance_report, client):
-            record.stages = run_all(job, client, ledger, watch, cases, stages, context, context.brains)
+            record.stages = run_all(job, client, ledger, monitor, cases, stages, context, context.brains)
     finally:
         outcomes = {stage.name: current(ledger, stage) for stage in stages}
         of_stages = [p for rows in outcomes.values() for o in rows.values() for p in (o.problem, *o.warnings)]
@@ -266,7 +272,7 @@ def _features(
         write_problems(folder / "problems.csv", found)
     record.driver_cpu_seconds = round(time.process_time() - started, 3)
 
-    watch.phase("features")
+    monitor.phase("features")
     say("Collecting the features")
     of_modality = radiomic_names(cases, context.radiomics) if job.radiomics.enabled else {}
     dataset = build_features(

@@ -14,7 +14,7 @@ from typing import Any
 
 from distributed import Scheduler
 
-from prognosis_dask.execution.dashboard.board import Board
+from prognosis_dask.execution.dashboard.plugin import ProgressPlugin
 
 #: What a scheduler is told to preload.
 PRELOAD = __name__
@@ -26,10 +26,10 @@ _logger = logging.getLogger("distributed.prognosis")
 
 def dask_setup(scheduler: Scheduler) -> None:
     """Called by Dask when the scheduler has started: listen to runs, link the page, offer the gauges."""
-    board = Board(scheduler)
-    scheduler.add_plugin(board)
+    plugin = ProgressPlugin(scheduler)
+    scheduler.add_plugin(plugin)
     _attempt(partial(_link, scheduler))
-    _attempt(partial(_offer_gauges, board))
+    _attempt(partial(_offer_gauges, plugin))
 
 
 def _show(scheduler: Scheduler, extra: dict[str, Any], doc: Any) -> None:
@@ -38,12 +38,11 @@ def _show(scheduler: Scheduler, extra: dict[str, Any], doc: Any) -> None:
 
     from prognosis_dask.execution.dashboard.page import Page
 
-    board = scheduler.plugins.get(Board.name)
     doc.title = "Dask: Prognosis"
     doc.theme = BOKEH_THEME
     doc.template = env.get_template("simple.html")
     doc.template_variables.update(extra)
-    page = Page(board)
+    page = Page(scheduler.plugins.get(ProgressPlugin.name))
     doc.add_root(page.root)
     doc.add_periodic_callback(page.update, 1000)
 
@@ -63,12 +62,12 @@ def _link(scheduler: Scheduler) -> None:
         pages.insert(1, ROUTE)
 
 
-def _offer_gauges(board: Board) -> None:
+def _offer_gauges(plugin: ProgressPlugin) -> None:
     if find_spec("prometheus_client") is None:  # then there is no /metrics either
         return
     from prognosis_dask.execution.dashboard.gauges import offer
 
-    offer(board)
+    offer(plugin)
 
 
 def _attempt(step: Any) -> None:

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 from weakref import WeakSet
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from prognosis_dask.execution.dashboard.board import PATIENTS, Board, RunView
+from prognosis_dask.execution.dashboard.plugin import ProgressPlugin, RunView
 
 _RUN = ["run", "job"]
 
 
 class RunCollector(Collector):  # type: ignore[misc]
-    """Reads the boards of this process's schedulers (one, outside of tests) when Prometheus asks."""
+    """Reads the plugins of this process's schedulers (one, outside of tests) when Prometheus asks."""
 
     def __init__(self) -> None:
-        self.boards: WeakSet[Board] = WeakSet()
+        self.plugins: WeakSet[ProgressPlugin] = WeakSet()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Called by the Prometheus client for every request."""
         gauges = _Gauges()
-        for board in list(self.boards):
-            running = board.running_tasks()
-            for stage in {stage for run in board.runs.values() for stage in run.stages}:
+        for plugin in list(self.plugins):
+            running = plugin.running_tasks()
+            for stage in {stage for run in plugin.runs.values() for stage in run.stages}:
                 gauges.tasks.add_metric([stage], running[stage])
-            for name, run in board.runs.items():
+            for name, run in plugin.runs.items():
                 gauges.add(name, run)
         yield from gauges.families()
 
@@ -52,34 +53,32 @@ class _Gauges:
         labels = [name, str(run.message["job"])]
         self.active.add_metric(labels, run.active)
         self.elapsed.add_metric(labels, run.elapsed)
-        if run.stages:
-            patients = run.patients
-            self.patients.add_metric([*labels, "done"], patients["done"])
-            self.patients.add_metric([*labels, "waiting"], patients["total"] - patients["done"])
-        if rate := run.rate(PATIENTS):
-            self.per_minute.add_metric(labels, 60.0 * rate)
-        for stage in run.stages:
-            self._add_stage([*labels, stage], run, stage)
+        if not run.stages:
+            return
+        patients = run.patients
+        self.patients.add_metric([*labels, "done"], patients["done"])
+        self.patients.add_metric([*labels, "waiting"], patients["total"] - patients["done"])
+        if run.active and patients["rate"]:
+            self.per_minute.add_metric(labels, 60.0 * patients["rate"])
+        for name, stage in run.stages.items():
+            self._add_stage([*labels, name], stage, active=run.active)
 
-    def _add_stage(self, labels: list[str], run: RunView, stage: str) -> None:
-        counts = run.stages[stage]
-        for state in ("done", "failed", "reused"):
-            self.cases.add_metric([*labels, state], counts[state])
-        self.cases.add_metric([*labels, "waiting"], run.waiting(stage))
-        if rate := run.rate(stage):
-            self.rate.add_metric(labels, 60.0 * rate)
-        left = run.seconds_left(stage)
-        if left is not None:
-            self.left.add_metric(labels, left)
-        for step, seconds in counts["seconds"].items():
+    def _add_stage(self, labels: list[str], stage: Mapping[str, Any], *, active: bool) -> None:
+        for state in ("done", "failed", "reused", "waiting"):
+            self.cases.add_metric([*labels, state], stage[state])
+        if active and stage["rate"]:
+            self.rate.add_metric(labels, 60.0 * stage["rate"])
+        if stage["left"] is not None and (active or not stage["waiting"]):
+            self.left.add_metric(labels, stage["left"])
+        for step, seconds in stage["seconds"].items():
             self.steps.add_metric([*labels, step], seconds)
 
 
 _COLLECTOR = RunCollector()
 
 
-def offer(board: Board) -> None:
-    """Let ``/metrics`` show what the board knows."""
-    if not _COLLECTOR.boards:
+def offer(plugin: ProgressPlugin) -> None:
+    """Let ``/metrics`` show what the plugin knows."""
+    if not _COLLECTOR.plugins:
         REGISTRY.register(_COLLECTOR)
-    _COLLECTOR.boards.add(board)
+    _COLLECTOR.plugins.add(plugin)

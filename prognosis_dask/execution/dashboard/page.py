@@ -1,4 +1,4 @@
-"""The page itself: drawn anew once a second, for each visitor, from what the board remembers."""
+"""The page itself: drawn anew once a second, for each visitor, from what the scheduler's plugin remembers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bokeh.models import ColumnDataSource, Div, NumeralTickFormatter, Range1d
 from bokeh.plotting import figure
 
 from prognosis_dask.execution.dashboard import tables
-from prognosis_dask.execution.dashboard.board import PATIENTS, Board, RunView
+from prognosis_dask.execution.dashboard.plugin import ProgressPlugin, RunView
 from prognosis_dask.execution.dashboard.tables import BLUE, STAGE_COLOURS
 
 HOUR = 3600.0
@@ -19,8 +19,8 @@ _TOOLS = "hover"
 class Page:
     """What one visitor sees. ``root`` is the document's content, ``update`` brings it up to date."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, plugin: ProgressPlugin) -> None:
+        self._plugin = plugin
         self._head = Div(name="head", sizing_mode="stretch_width")
         self._stages = Div(name="stages", sizing_mode="stretch_width")
         self._failures = Div(name="failures", sizing_mode="stretch_width")
@@ -41,20 +41,20 @@ class Page:
         self.update()
 
     def update(self) -> None:
-        """Show the board as it is now."""
-        run = self._board.latest()
-        _set(self._head, tables.head(self._board, run))
+        """Show the runs as they are now."""
+        run = self._plugin.latest()
+        _set(self._head, tables.head(self._plugin, run))
         begun = bool(run and run.stages)
         self._plots.visible = begun
-        _set(self._stages, tables.stages(run, self._board.running_tasks()) if run and begun else "")
+        _set(self._stages, tables.stages(run, self._plugin.running_tasks()) if run and begun else "")
         _set(self._failures, tables.failures(run) if run and begun else "")
-        _set(self._gpus, tables.gpus(self._board.gpus()))
+        _set(self._gpus, tables.gpus(self._plugin.gpus()))
         if run and begun:
             self._draw_speed(run)
             self._draw_steps(run)
 
     def _draw_speed(self, run: RunView) -> None:
-        edges, values = run.history.per_minute(PATIENTS)
+        edges, values = (run.patients["per_minute"][key] for key in ("edges", "values"))
         long = bool(edges) and edges[-1] > 3 * HOUR
         unit = HOUR if long else 60.0
         self._speed_plot.xaxis.axis_label = f"Time since the run began ({'h' if long else 'min'})"

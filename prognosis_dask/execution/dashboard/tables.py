@@ -8,21 +8,12 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-from prognosis_dask.execution.dashboard.board import PATIENTS, Board, RunView
-from prognosis_dask.execution.tally import duration
+from prognosis_dask.execution.dashboard.plugin import ProgressPlugin, RunView
+from prognosis_dask.execution.progress import PHASES, duration
 
 # Okabe and Ito's palette (2008), as in the report: distinct for every common colour vision deficiency
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 STAGE_COLOURS = (BLUE, GREEN, PURPLE)
-
-#: What a phase of the driver is called on the page.
-PHASES = {
-    "starting": "starting",
-    "cohort": "indexing the cohort",
-    "stages": "computing",
-    "features": "collecting the features",
-    "model": "fitting and validating the model",
-}
 
 _STYLE = """<style>
   :host { font: 14px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; color: #222; }
@@ -37,10 +28,10 @@ _STYLE = """<style>
 </style>"""
 
 
-def head(board: Board, run: RunView | None) -> str:
+def head(plugin: ProgressPlugin, run: RunView | None) -> str:
     """The job, what it does now, and how long it will take; or how to start one."""
     if run is None:
-        address = escape(str(board.scheduler.address))
+        address = escape(str(plugin.scheduler.address))
         return (
             f"{_STYLE}<h2>No run yet</h2><p>This page fills as soon as one uses this cluster:</p>"
             f"<p><code>prognosis run JOB.toml --cluster {address}</code></p>"
@@ -49,10 +40,10 @@ def head(board: Board, run: RunView | None) -> str:
     if run.stages:
         patients = run.patients
         reused = f" ({patients['reused']} of them by an earlier run)" if patients["reused"] else ""
-        rate = run.rate(PATIENTS) if run.message["phase"] == "stages" else None
-        speed = f", {60 * rate:.3g} a minute" if rate else ""
+        computing = run.active and run.message["phase"] == "stages"
+        speed = f", {60 * patients['rate']:.3g} a minute" if computing and patients["rate"] else ""
         lines.append(f"<p><b>{patients['done']} of {patients['total']}</b> patients finished{reused}{speed}</p>")
-    others = [other for other in board.runs.values() if other is not run and other.active]
+    others = [other for other in plugin.runs.values() if other is not run and other.active]
     if others:
         names = ", ".join(escape(str(other.message["job"])) for other in others)
         lines.append(f"<p class=pale>Also on this cluster: {names}</p>")
@@ -70,9 +61,9 @@ def _state(run: RunView) -> str:
             "What is finished is kept; the same command goes on from there."
         )
     text = f"Running for {after}, {PHASES.get(str(run.message['phase']), 'running')}"
-    left = [run.seconds_left(stage) for stage in run.stages]
+    left = [stage["left"] for stage in run.stages.values()]
     if run.message["phase"] == "stages" and left and None not in left:
-        text += f"; about {duration(max(seconds for seconds in left if seconds is not None))} left"
+        text += f"; about {duration(max(left))} left"
     if run.silent:
         text += " <span class=bad>(no word from its driver for a while)</span>"
     return text
@@ -87,7 +78,7 @@ def stages(run: RunView, running: Mapping[str, int]) -> str:
 
 def _stage(run: RunView, name: str, running: int) -> list[str]:
     counts = run.stages[name]
-    rate, left, waiting = run.rate(name), run.seconds_left(name), run.waiting(name)
+    rate, left, waiting = counts["rate"], counts["left"], counts["waiting"]
     total = max(1, counts["total"] + counts["reused"])
     bar = _bar([(BLUE, (counts["done"] + counts["reused"]) / total), (VERMILION, counts["failed"] / total)])
     reused = f" <span class=pale>+ {counts['reused']} earlier</span>" if counts["reused"] else ""
@@ -99,7 +90,7 @@ def _stage(run: RunView, name: str, running: int) -> list[str]:
         failed,
         str(waiting),
         str(running) if run.active else "–",
-        f"{60 * rate:.3g}" if rate and waiting else "–",
+        f"{60 * rate:.3g}" if rate and waiting and run.active else "–",
         "done" if not waiting else duration(left) if left is not None and run.active else "–",
     ]
 

@@ -1,8 +1,8 @@
-"""What the driver tells while it runs: counts to the scheduler's page once a second, events to the journal.
+"""One run as others see it: its progress on the terminal, on the scheduler's page and in the journal.
 
-The driver tells, not the workers: it counts what the ledger holds, so a worker's death loses nothing, and the workers
-have nothing to do. Each message holds the counts of the whole run, so a lost one does no harm. Nothing here can stop
-a run: a scheduler without the page keeps the last messages as events, and no answer is no error.
+The driver reports, not the workers: it counts what the ledger holds, so a worker's death loses nothing, and the workers
+have nothing to do. Each message to the scheduler holds the progress of the whole run, so a lost one does no harm.
+Nothing here can stop a run: a scheduler without the page keeps the last messages as events, and no answer is no error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -23,26 +23,28 @@ from tornado.ioloop import PeriodicCallback
 from prognosis_dask import __version__
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.execution.journal import journal
-from prognosis_dask.execution.tally import Tally
+from prognosis_dask.execution.progress import RunProgress
+from prognosis_dask.execution.terminal import TerminalView
 from prognosis_dask.storage.outcome import Outcome
 
 #: Dask's name for the stream of messages.
 TOPIC = "prognosis"
 #: Seconds between two messages, between two looks at the workers, and at most for one answer.
-TELL_EVERY = 1.0
+SEND_EVERY = 1.0
 LOOK_EVERY = 5.0
 PATIENCE = 5.0
 
 
-class Watch:
+class RunMonitor:
     """One run, from its start to its end; a context manager around it."""
 
     def __init__(self, client: Client, job: str) -> None:
         self._client = client
         self._job = job
         self._run = uuid.uuid4().hex[:8]
-        self._lock = threading.Lock()  # the counts change in the driver's thread, and are told from Dask's
-        self._tally: Tally | None = None
+        self._lock = threading.Lock()  # the progress changes in the driver's thread, and is sent from Dask's
+        self._progress: RunProgress | None = None
+        self._terminal = TerminalView()
         self._phase = "starting"
         self._state = "running"
         self._begun = time.monotonic()
@@ -50,7 +52,7 @@ class Watch:
         self._workers: set[str] | None = None
         self._callback: PeriodicCallback | None = None
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> RunMonitor:
         journal("run-started", job=self._job, run=self._run, version=__version__)
         with suppress(Exception):
             self._client.loop.add_callback(self._start)
@@ -60,14 +62,16 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._state = "finished" if kind is None else "stopped"
+        if self._phase == "stages":
+            self._end_terminal()
         if kind is None:
             with suppress(Exception):
                 self._client.sync(self._look, callback_timeout=PATIENCE)
         counts = {
             name: {"done": stage.done, "failed": stage.failed, "reused": stage.reused}
-            for name, stage in (self._tally.stages if self._tally else {}).items()
+            for name, stage in (self._progress.stages if self._progress else {}).items()
         }
-        seconds = round(time.monotonic() - self._begun, 3)
+        seconds = round(self._elapsed(), 3)
         if kind is None:
             journal("run-finished", run=self._run, seconds=seconds, stages=counts)
         else:
@@ -78,20 +82,28 @@ class Watch:
             self._client.sync(self._finish, callback_timeout=PATIENCE)
 
     def phase(self, name: str) -> None:
-        """What the run does now; no path and no patient in it."""
+        """What the run does now, one of :data:`~execution.progress.PHASES`."""
+        if self._phase == "stages":
+            self._end_terminal()
         self._phase = name
         journal("phase", run=self._run, name=name)
 
-    def begin(self, tally: Tally) -> None:
+    def begin(self, progress: RunProgress) -> None:
         """The cases are known and the stages begin."""
-        self._tally = tally
+        progress.begin(self._elapsed())
+        self._progress = progress
         self.phase("stages")
 
-    def count(self, outcomes: Sequence[Outcome]) -> None:
-        """Count outcomes that the ledger has taken, and write those with a problem to the journal."""
-        with self._lock:
-            if self._tally:
-                self._tally.count(outcomes)
+    def count(self, outcomes: Sequence[Outcome], again: Mapping[str, str] | None = None) -> None:
+        """Count outcomes that the ledger has taken, and write those with a problem to the journal.
+
+        ``again``: as :meth:`RunProgress.count` takes it.
+        """
+        if self._progress:
+            with self._lock:
+                now = self._elapsed()
+                self._progress.count(outcomes, now, again)
+            self._terminal.show(self._progress, now)  # outside the lock: a terminal may take its time
         for outcome in outcomes:
             if outcome.problem:
                 journal(
@@ -103,9 +115,17 @@ class Watch:
                     code=outcome.problem.code.value,
                 )
 
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._begun
+
+    def _end_terminal(self) -> None:
+        if self._progress:
+            self._terminal.end(self._progress, self._elapsed())
+
     def _message(self) -> dict[str, Any]:
         with self._lock:
-            counts = self._tally.snapshot() if self._tally else {}
+            now = self._elapsed()
+            progress = self._progress.snapshot(now) if self._progress else {}
         return {
             "action": "progress",  # Dask's own page of events expects the key
             "run": self._run,
@@ -113,19 +133,19 @@ class Watch:
             "client": self._client.id,
             "state": self._state,
             "phase": self._phase,
-            "elapsed": time.monotonic() - self._begun,
-            **counts,
+            "elapsed": now,
+            **progress,
         }
 
     def _start(self) -> None:
-        self._callback = PeriodicCallback(self._tick, TELL_EVERY * 1000)
+        self._callback = PeriodicCallback(self._tick, SEND_EVERY * 1000)
         self._callback.start()
 
     async def _tick(self) -> None:
         if self._state != "running" and self._callback:
             self._callback.stop()
         with suppress(Exception):
-            await asyncio.wait_for(self._tell(), PATIENCE)
+            await asyncio.wait_for(self._send(), PATIENCE)
         if time.monotonic() - self._looked >= LOOK_EVERY or self._workers is None:
             self._looked = time.monotonic()
             with suppress(Exception):
@@ -134,9 +154,9 @@ class Watch:
     async def _finish(self) -> None:
         if self._callback:
             self._callback.stop()
-        await self._tell()
+        await self._send()
 
-    async def _tell(self) -> None:
+    async def _send(self) -> None:
         await self._client.scheduler.log_event(topic=TOPIC, msg=self._message())
 
     async def _look(self) -> None:
