@@ -18,7 +18,8 @@ from functools import partial
 
 import numpy as np
 
-from prognosis_dask.modelling.data.endpoint import FloatArray, Survival
+from prognosis_dask.arrays import FloatArray
+from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.reading import ReadTable
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import one_thread

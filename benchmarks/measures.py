@@ -16,7 +16,8 @@ import numpy as np
 import sksurv.metrics as witness
 from sksurv.util import Surv
 
-from prognosis_dask.modelling.data.endpoint import FloatArray, Survival
+from prognosis_dask.arrays import FloatArray
+from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
 from prognosis_dask.modelling.metrics.concordance import concordance, concordance_drawn, uno_c, uno_weight

@@ -7,8 +7,8 @@ import pytest
 import sklearn.metrics as witness
 from sklearn.linear_model import LogisticRegression
 
+from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import FloatArray, IntArray
 from prognosis_dask.modelling.metrics.calibration import class_calibration, expect_probabilities
 from prognosis_dask.modelling.metrics.classes import (
     balanced_accuracy,

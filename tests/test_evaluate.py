@@ -18,8 +18,9 @@ from lifelines.utils import concordance_index
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, confusion_matrix, roc_auc_score
 from sksurv.util import Surv
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, FloatArray, Survival
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
 from prognosis_dask.modelling.validation.nested import FoldResult

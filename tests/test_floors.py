@@ -34,6 +34,7 @@ FLOORS = (
     "tables",
     "volumes",
     "config",
+    "arrays",
     "errors",
 )
 KNOW_DASK = {"cli", "workflows", "bench", "execution", "web"}

@@ -16,8 +16,8 @@ from lifelines.utils import concordance_index
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
+from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring, integrated, squared_errors
 from prognosis_dask.modelling.metrics.calibration import survival_calibration
 from prognosis_dask.modelling.metrics.concordance import concordance, concordance_drawn, uno_c, uno_weight

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prognosis_dask.arrays import IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import Encoding
-from prognosis_dask.modelling.data.endpoint import Classes, IntArray, Survival
+from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.metrics.concordance import concordance

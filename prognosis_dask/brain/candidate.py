@@ -14,9 +14,9 @@ from typing import Final
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, binary_opening, distance_transform_edt, gaussian_filter, label, sum_labels
 
+from prognosis_dask.arrays import BoolArray, Float32Array, NumberArray
 from prognosis_dask.errors import CaseError, Code
 
 #: Sequences that show gliomas bright, the better one first.
@@ -49,10 +49,6 @@ _OPEN_MM: Final = 2.0
 _ROUNDS: Final = 30
 #: Grid of the search for the mid-sagittal plane, mm.
 _COARSE_MM: Final = 6.0
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ def automatic_candidate(images: Mapping[str, sitk.Image], brain_mask: sitk.Image
     return Candidate(_image(region.astype(np.uint8), brain_mask), confidence, used)
 
 
-def _standardised(image: sitk.Image, brain: Mask, spacing_mm: tuple[float, ...], sigma_mm: float) -> Floats:
+def _standardised(image: sitk.Image, brain: BoolArray, spacing_mm: tuple[float, ...], sigma_mm: float) -> Float32Array:
     """Smoothed within the brain; in the brain's own median and spread (1.48 times the median distance from it)."""
     values = sitk.GetArrayFromImage(sitk.Cast(image, sitk.sitkFloat32))
     inside = values[brain]
@@ -156,7 +152,9 @@ def _centre(brain: sitk.Image) -> tuple[float, float, float]:
     return x, y, z
 
 
-def _excess(smooth: Mapping[str, Floats], mirror: sitk.Transform, brain: Mask, grid: sitk.Image) -> Floats:
+def _excess(
+    smooth: Mapping[str, Float32Array], mirror: sitk.Transform, brain: BoolArray, grid: sitk.Image
+) -> Float32Array:
     """How much brighter a voxel is than what lies about its mirror image, and than most of the brain.
 
     What lies on both sides, as a tumour that has crossed the middle, counts too where it is thick and bright. On T2
@@ -176,16 +174,16 @@ def _excess(smooth: Mapping[str, Floats], mirror: sitk.Transform, brain: Mask, g
     return np.where(brain, np.maximum(excess, -10), 0).astype(np.float32)
 
 
-def _thick(values: Floats, grid: sitk.Image) -> Floats:
+def _thick(values: Float32Array, grid: sitk.Image) -> Float32Array:
     """What is left of brightness when all is taken away that is narrower than twice ``_THICK_MM``."""
     small = sitk.BinShrink(_image(values, grid), [max(1, round(_THICK_GRID_MM / step)) for step in grid.GetSpacing()])
     radius = [max(1, round(_THICK_MM / step)) for step in small.GetSpacing()]
     opened = sitk.GrayscaleMorphologicalOpening(small, radius, sitk.sitkBall)
-    whole: Floats = sitk.GetArrayFromImage(sitk.Resample(opened, grid, sitk.Transform(), sitk.sitkLinear, 0.0))
+    whole: Float32Array = sitk.GetArrayFromImage(sitk.Resample(opened, grid, sitk.Transform(), sitk.sitkLinear, 0.0))
     return np.minimum(whole, values)
 
 
-def _unusual(excess: Floats, brain: Mask) -> Floats:
+def _unusual(excess: Float32Array, brain: BoolArray) -> Float32Array:
     """Probability that a voxel is unusual: a mixture of a normal distribution and an even one above it.
 
     The normal one is that of most voxels, by median and spread; the share of the other is estimated by expectation
@@ -207,8 +205,8 @@ def _unusual(excess: Floats, brain: Mask) -> Floats:
 
 
 def _grow(
-    probability: Floats, excess: Floats, brain: Mask, rim: Mask, spacing_mm: tuple[float, ...]
-) -> tuple[Mask, float]:
+    probability: Float32Array, excess: Float32Array, brain: BoolArray, rim: BoolArray, spacing_mm: tuple[float, ...]
+) -> tuple[BoolArray, float]:
     """The region that stands out most, grown from its core, and how clearly it does."""
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     regions, number = label(probability > _GROWN)
@@ -223,7 +221,13 @@ def _grow(
     return region, float(1 - (ranked[1] / ranked[0] if number > 1 else 0.0))
 
 
-def _to_half(core: Mask, region: Mask, sharp: Mapping[str, Floats], brain: Mask, spacing_mm: tuple[float, ...]) -> Mask:
+def _to_half(
+    core: BoolArray,
+    region: BoolArray,
+    sharp: Mapping[str, Float32Array],
+    brain: BoolArray,
+    spacing_mm: tuple[float, ...],
+) -> BoolArray:
     """The region with its border where a sequence is half as far above the brain's median as it is in the core."""
     bright = np.zeros_like(region)
     for name, values in sharp.items():
@@ -243,7 +247,7 @@ def _to_half(core: Mask, region: Mask, sharp: Mapping[str, Floats], brain: Mask,
     return filled if filled.any() else region
 
 
-def _image(array: NDArray[np.generic], grid: sitk.Image) -> sitk.Image:
+def _image(array: NumberArray, grid: sitk.Image) -> sitk.Image:
     image = sitk.GetImageFromArray(array)
     image.CopyInformation(grid)
     return image

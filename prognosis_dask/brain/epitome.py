@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import BoolArray
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.roi import bounding_box
 
@@ -20,8 +20,6 @@ _GREY: Final = (1.0, 99.5)
 #: Width of a tile and its resolution.
 _TILE_INCHES, _DPI = 2.0, 100
 _OUTLINE: Final = "#ffb000"
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def epitome(image: sitk.Image, mask: sitk.Image, note: str = "") -> Epitome:
     )
 
 
-def _window(mask: sitk.Image, array: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
+def _window(mask: sitk.Image, array: BoolArray) -> tuple[list[int], list[int]]:
     """First index and size, (x, y, z), of the tumour's box with its margin."""
     start, size = [], []
     for (first, stop), step, whole in zip(bounding_box(array)[::-1], mask.GetSpacing(), mask.GetSize(), strict=True):
@@ -109,7 +107,7 @@ def _window(mask: sitk.Image, array: NDArray[np.bool_]) -> tuple[list[int], list
 
 
 def _mosaic(
-    image: sitk.Image, mask: NDArray[np.bool_], chosen: dict[str, int], start: list[int], size: list[int], note: str
+    image: sitk.Image, mask: BoolArray, chosen: dict[str, int], start: list[int], size: list[int], note: str
 ) -> bytes:
     """Slices with the outline above, their crops below; seen from the feet, the patient's front on top."""
     from matplotlib.figure import Figure

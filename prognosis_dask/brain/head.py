@@ -8,10 +8,10 @@ from itertools import product
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from scipy.optimize import minimize
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.brain.template import icbm152
 
 #: How far under the top of the head the brain begins: scalp, skull and fluid, mm.
@@ -23,14 +23,12 @@ _BRAIN_HEIGHT_MM = 120.0
 #: A head whose last slice at the top holds this share of its widest slice is cut off there.
 _CUT_SHARE = 0.35
 
-Points = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Head:
     """The head as points in mm, (n, 3), on a coarse grid; whether the image ends before the head does, at its top."""
 
-    points: Points
+    points: FloatArray
     cut: bool
 
 
@@ -58,11 +56,11 @@ def find_head(image: sitk.Image) -> Head:
     return Head(points, bool(top > _CUT_SHARE * bins.max()))
 
 
-def points_of(mask: sitk.Image) -> Points:
+def points_of(mask: sitk.Image) -> FloatArray:
     """The centres of the set voxels in mm, (n, 3) in (x, y, z) order."""
     index = np.argwhere(sitk.GetArrayViewFromImage(mask))[:, ::-1]
     steps = np.asarray(mask.GetDirection()).reshape(3, 3) * np.asarray(mask.GetSpacing())
-    points: Points = index @ steps.T + np.asarray(mask.GetOrigin())
+    points: FloatArray = index @ steps.T + np.asarray(mask.GetOrigin())
     return points
 
 
@@ -111,11 +109,9 @@ _STIFFNESS = 2e-4
 #: With fewer points in the image than this there is no telling.
 _LEAST_POINTS = 500
 
-Floats = NDArray[np.float64]
-
 
 @lru_cache(maxsize=1)
-def _surface() -> tuple[Floats, Floats]:
+def _surface() -> tuple[FloatArray, FloatArray]:
     """Points on the template's brain surface, (n, 3) in mm, and the outward normals there."""
     soft = sitk.DiscreteGaussian(sitk.Cast(icbm152().brain, sitk.sitkFloat32), 9.0)
     values = sitk.GetArrayFromImage(soft)
@@ -141,12 +137,12 @@ class _Profiles:
         self._matrix = np.asarray(start.GetMatrix()).reshape(3, 3)
         self._shift = np.asarray(start.GetTranslation())
 
-    def moved(self, change: Floats) -> tuple[Floats, Floats]:
+    def moved(self, change: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Matrix and translation of the start with three shifts and nine entries of the matrix added, all in mm."""
         stretch = np.eye(3) + change[3:].reshape(3, 3) / _ARM_MM
         return np.asarray(self._matrix @ stretch, np.float64), np.asarray(self._shift + change[:3], np.float64)
 
-    def misfit(self, change: Floats) -> float:
+    def misfit(self, change: FloatArray) -> float:
         """Minus the mean of both edges' contrasts, between -1 and 1."""
         points, normals = _surface()
         matrix, shift = self.moved(change)
@@ -163,9 +159,9 @@ class _Profiles:
         edges = sum(np.tanh(_SLOPE * (bright - skull) / (0.5 * (bright + skull) + floor)) for bright in (brain, scalp))
         return -0.5 * float(np.mean(edges))
 
-    def _at(self, points: Floats) -> Floats:
+    def _at(self, points: FloatArray) -> FloatArray:
         index = ((points - self._origin) @ self._to_index).T[::-1]
-        values: Floats = map_coordinates(self._values, index, order=1, mode="constant", cval=np.nan)
+        values: FloatArray = map_coordinates(self._values, index, order=1, mode="constant", cval=np.nan)
         return values
 
 
@@ -182,7 +178,7 @@ def fit_boundary(image: sitk.Image, start: sitk.AffineTransform) -> tuple[sitk.A
     ]
     best = min(tries, key=profiles.misfit)
 
-    def cost(change: Floats) -> float:
+    def cost(change: FloatArray) -> float:
         return profiles.misfit(best + change) + _STIFFNESS * float(np.mean(change[3:] ** 2))
 
     found = minimize(cost, np.zeros(12), method="Powell", options={"maxiter": 6, "xtol": 0.05, "ftol": 1e-4})

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import BoolArray, Float32Array, FloatArray
 from prognosis_dask.brain.template import Contrast, contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
 
@@ -72,8 +72,6 @@ _LANDMARKS = (1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0)
 #: Full width at half maximum of a Gaussian, in standard deviations.
 _FWHM = 2.0 * math.sqrt(2.0 * math.log(2.0))
 
-Floats = NDArray[np.float32]
-
 
 def zscore(image: sitk.Image, brain: sitk.Image) -> sitk.Image:
     """Mean 0 and standard deviation 1 inside the brain, zero outside; float32.
@@ -117,9 +115,9 @@ def within(image: sitk.Image, brain: sitk.Image) -> sitk.Image:
     return _inside(values, inside, image)
 
 
-def _mapped(values: Floats, seen: NDArray[np.float64], standard: NDArray[np.float64]) -> NDArray[np.float64]:
+def _mapped(values: Float32Array, seen: FloatArray, standard: FloatArray) -> FloatArray:
     """Linear between the landmarks, and on beyond the outer ones as between the two next to them."""
-    mapped: NDArray[np.float64] = np.interp(values, seen, standard)
+    mapped: FloatArray = np.interp(values, seen, standard)
     for end, neighbour in ((0, 1), (-1, -2)):
         slope = (standard[end] - standard[neighbour]) / (seen[end] - seen[neighbour])
         beyond = values < seen[0] if end == 0 else values > seen[-1]
@@ -127,11 +125,11 @@ def _mapped(values: Floats, seen: NDArray[np.float64], standard: NDArray[np.floa
     return mapped
 
 
-def _parts(image: sitk.Image, brain: sitk.Image) -> tuple[Floats, NDArray[np.bool_]]:
+def _parts(image: sitk.Image, brain: sitk.Image) -> tuple[Float32Array, BoolArray]:
     return sitk.GetArrayFromImage(image).astype(np.float32), sitk.GetArrayViewFromImage(brain) > 0
 
 
-def _inside(values: Floats | NDArray[np.float64], inside: NDArray[np.bool_], grid: sitk.Image) -> sitk.Image:
+def _inside(values: Float32Array | FloatArray, inside: BoolArray, grid: sitk.Image) -> sitk.Image:
     result = sitk.GetImageFromArray(np.where(inside, values, 0).astype(np.float32))
     result.CopyInformation(grid)
     return result

@@ -7,8 +7,8 @@ from itertools import permutations, product
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.brain.head import coarse, find_head, fit_boundary, points_of
 from prognosis_dask.brain.register import MUTUAL_INFORMATION_BINS, align_head, shrunk
 from prognosis_dask.brain.template import Contrast, contrast, icbm152
@@ -24,15 +24,13 @@ _USUAL = ((0, 180, 0), (180, 0, 0), (0, 0, 180), (90, 0, 0), (-90, 0, 0))
 #: Sizes against the template that a turn starts with.
 _SCALES = (0.8, 1.1)
 
-Floats = NDArray[np.float64]
-
 
 def axial(image: sitk.Image) -> sitk.Image:
     """The same voxels with axes in the order and sense nearest to left, posterior, superior; nothing is resampled."""
     return sitk.DICOMOrient(image, "LPS")
 
 
-def turns() -> list[Floats]:
+def turns() -> list[FloatArray]:
     """The 24 ways in which a head can lie along the axes, as matrices; the first leaves it as it is."""
     found = []
     for order, signs in product(permutations(range(3)), product((1.0, -1.0), repeat=3)):
@@ -43,7 +41,7 @@ def turns() -> list[Floats]:
     return sorted(found, key=lambda matrix: -float(np.trace(matrix)))
 
 
-def turned(image: sitk.Image, matrix: Floats, about: Floats) -> sitk.Image:
+def turned(image: sitk.Image, matrix: FloatArray, about: FloatArray) -> sitk.Image:
     """The image turned about a point, by its geometry alone."""
     result = sitk.Image(image)
     result.SetDirection((matrix @ np.reshape(image.GetDirection(), (3, 3))).ravel().tolist())
@@ -107,21 +105,21 @@ def turn_by_boundary(image: sitk.Image, kind: Contrast, fit: float) -> str:
     return found
 
 
-def meaning(matrix: Floats) -> str:
+def meaning(matrix: FloatArray) -> str:
     """How a head lies that a turn has to be undone of."""
     face, top = _towards(matrix @ (0.0, -1.0, 0.0)), _towards(matrix @ (0.0, 0.0, 1.0))
     upside_down = "upside down, " if top == "feet" else ""
     return f"{upside_down}with its top towards the {top} and its face towards the {face}"
 
 
-def _towards(direction: Floats) -> str:
+def _towards(direction: FloatArray) -> str:
     axis = int(np.abs(direction).argmax())
     names = (("right", "left"), ("front", "back"), ("feet", "top"))[axis]
     return names[int(direction[axis] > 0)]
 
 
 @lru_cache(maxsize=2)
-def _template(kind: Contrast) -> tuple[sitk.Image, sitk.Image, Floats, float]:
+def _template(kind: Contrast) -> tuple[sitk.Image, sitk.Image, FloatArray, float]:
     """The template on coarse voxels, where they count, the middle of its brain (mm) and its volume (mm3)."""
     brain = icbm152().brain
     inside = shrunk(sitk.BinaryDilate(brain, [_RIM_MM] * 3), _WIDTH_MM)

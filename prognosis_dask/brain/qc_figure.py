@@ -6,8 +6,8 @@ import io
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import BoolArray
 from prognosis_dask.brain.orient import axial
 
 _SLICES = 8
@@ -16,8 +16,6 @@ _BRAIN, _TUMOUR = "#56b4e9", "#ffb000"
 _INCHES, _DPI = 1.3, 100
 #: Percentiles that become black and white.
 _GREY = (1.0, 99.5)
-
-Values = NDArray[np.float32]
 
 
 def qc_figure(before: sitk.Image, after: sitk.Image, brain: sitk.Image, tumour: sitk.Image, title: str) -> bytes:
@@ -59,7 +57,7 @@ def qc_figure(before: sitk.Image, after: sitk.Image, brain: sitk.Image, tumour: 
     return stream.getvalue()
 
 
-def _chosen(brain: NDArray[np.bool_], tumour: NDArray[np.bool_]) -> list[int]:
+def _chosen(brain: BoolArray, tumour: BoolArray) -> list[int]:
     """Slices spread over the brain; the one that is nearest to the tumour's largest gives way to it."""
     held = np.flatnonzero(brain.any(axis=(1, 2)))
     if not len(held):

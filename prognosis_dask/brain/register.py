@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import NumberArray
 from prognosis_dask.brain.head import Head, coarse, points_of, starts
 from prognosis_dask.brain.template import Contrast, contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
@@ -195,7 +195,7 @@ def shrunk(mask: sitk.Image, factor: int) -> sitk.Image:
     return sitk.Cast(sitk.BinShrink(sitk.Cast(mask, sitk.sitkFloat32), [factor] * 3) > 0.5, sitk.sitkUInt8)
 
 
-def _like(array: NDArray[np.generic], grid: sitk.Image) -> sitk.Image:
+def _like(array: NumberArray, grid: sitk.Image) -> sitk.Image:
     image = sitk.GetImageFromArray(array)
     image.CopyInformation(grid)
     return image

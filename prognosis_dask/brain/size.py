@@ -11,17 +11,15 @@ from typing import Final
 import numpy as np
 import SimpleITK as sitk
 from contourpy import LineType, contour_generator
-from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import cdist, pdist
 
+from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.imaging.interpolate import Mask, finer_planes
+from prognosis_dask.imaging.interpolate import finer_planes
 
 #: Points along an edge of a cell at which its share of the volume is counted.
 _SAMPLES: Final = 24
-
-Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def tumour_size(mask: sitk.Image, to_template: sitk.Transform | None = None) -> 
     )
 
 
-def _cells_volume(mask: Mask) -> float:
+def _cells_volume(mask: BoolArray) -> float:
     """Volume inside the half-way surface, in voxels: what the cells between eight voxels' centres hold."""
     wide = np.pad(mask, 1).astype(np.uint8)
     corners = np.zeros(np.array(wide.shape) - 1, dtype=np.uint8)
@@ -107,12 +105,12 @@ def _cells_volume(mask: Mask) -> float:
 
 
 @lru_cache(maxsize=1)
-def _cell_volumes() -> Doubles:
+def _cell_volumes() -> FloatArray:
     """For each of the 256 ways to set a cell's corners, the share of it where the trilinear mean is above half."""
     at = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
     ramps = np.stack([1 - at, at])
     set_bits = np.arange(256)[:, None] >> np.arange(8) & 1
-    shares: Doubles = np.zeros(256)
+    shares: FloatArray = np.zeros(256)
     weights = np.stack([np.einsum("i,j,k->ijk", *(ramps[bit >> axis & 1] for axis in range(3))) for bit in range(8)])
     for configuration, bits in enumerate(set_bits):
         value = np.tensordot(bits, weights, axes=1)
@@ -120,7 +118,7 @@ def _cell_volumes() -> Doubles:
     return shares
 
 
-def _bidimensional(mask: Mask, spacing_mm: tuple[float, float, float]) -> tuple[float, float, int]:
+def _bidimensional(mask: BoolArray, spacing_mm: tuple[float, float, float]) -> tuple[float, float, int]:
     """Longest diameter, the longest at a right angle to it, and the slice where their product is largest."""
     measured = []
     for index in np.flatnonzero(mask.any(axis=(1, 2))):
@@ -131,13 +129,13 @@ def _bidimensional(mask: Mask, spacing_mm: tuple[float, float, float]) -> tuple[
     return max(measured, key=lambda found: found[0] * found[1])
 
 
-def _outlines(plane: Mask, spacing_mm: tuple[float, ...]) -> list[Doubles]:
+def _outlines(plane: BoolArray, spacing_mm: tuple[float, ...]) -> list[FloatArray]:
     """Closed polygons (point, (x, y) in mm) half-way between the voxels' centres inside and outside."""
     generator = contour_generator(z=np.pad(plane, 1).astype(np.float64), line_type=LineType.Separate)
     return [np.asarray(line) * np.asarray(spacing_mm) for line in generator.lines(0.5)]
 
 
-def _farthest(points: Doubles) -> tuple[Doubles, Doubles]:
+def _farthest(points: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The two points that lie farthest apart."""
     corners = points[ConvexHull(points).vertices]
     distance = cdist(corners, corners)
@@ -145,7 +143,7 @@ def _farthest(points: Doubles) -> tuple[Doubles, Doubles]:
     return corners[first], corners[second]
 
 
-def _longest_chord(lines: list[Doubles], first: Doubles, second: Doubles) -> float:
+def _longest_chord(lines: list[FloatArray], first: FloatArray, second: FloatArray) -> float:
     """The longest way from outline to outline at a right angle to the line from ``first`` to ``second``.
 
     Along that line the way's length is linear between the polygons' vertices, so that it is longest through one.
@@ -164,7 +162,7 @@ def _longest_chord(lines: list[Doubles], first: Doubles, second: Doubles) -> flo
     return float((top - bottom).max())
 
 
-def _diameter(mask: Mask, spacing_mm: tuple[float, float, float]) -> float:
+def _diameter(mask: BoolArray, spacing_mm: tuple[float, float, float]) -> float:
     """The longest distance between two points half-way between neighbouring voxels inside and outside."""
     planes, step_mm = finer_planes(mask, spacing_mm)
     wide = np.pad(planes, 1)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
+from prognosis_dask.arrays import BoolArray, Float32Array, NumberArray
 from prognosis_dask.brain.head import find_head, fit_boundary
 from prognosis_dask.brain.intensity import correct_bias, white_matter
 from prognosis_dask.brain.register import align_brain, align_head, align_inside
@@ -37,9 +37,6 @@ _BACKGROUND_SHARE, _RIM_SHARE = 0.2, 0.5
 _LEAST_CONTRAST = 0.05
 #: With fewer voxels deep inside there are no histograms to speak of.
 _LEAST_VOXELS = 500
-
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,7 @@ def refine(image: sitk.Image, carried: sitk.Image) -> sitk.Image:
     return _image(inside, image)
 
 
-def _log_ratio(values: Floats, distance: Floats) -> Floats:
+def _log_ratio(values: Float32Array, distance: Float32Array) -> Float32Array:
     ring = (distance > _RING_MM[0]) & (distance < _RING_MM[1])
     deep = distance > _DEEP_MM
     top = float(np.quantile(values[deep | ring], 0.995))
@@ -154,11 +151,11 @@ def _log_ratio(values: Floats, distance: Floats) -> Floats:
         )
         shares.append((counts + 1) / (counts.sum() + _BINS))
     ratio = np.clip(np.log(shares[0] / shares[1]), -_CLIP, _CLIP)[level]
-    smooth: Floats = gaussian_filter(ratio, (0, 1, 1)).astype(np.float32)
+    smooth: Float32Array = gaussian_filter(ratio, (0, 1, 1)).astype(np.float32)
     return smooth
 
 
-def _clean(inside: Bools, grid: sitk.Image) -> Bools:
+def _clean(inside: BoolArray, grid: sitk.Image) -> BoolArray:
     """Open in the plane of the slices, keep the largest part, close, fill."""
     mask = _image(inside, grid)
     spacing = grid.GetSpacing()
@@ -169,13 +166,13 @@ def _clean(inside: Bools, grid: sitk.Image) -> Bools:
     mask = sitk.BinaryMorphologicalOpening(mask, ball(_OPEN_MM / 2))
     mask = sitk.RelabelComponent(sitk.ConnectedComponent(mask)) == 1
     mask = sitk.BinaryMorphologicalClosing(mask, ball(_CLOSE_MM / 2))
-    filled: Bools = sitk.GetArrayFromImage(sitk.BinaryFillhole(mask)) > 0
+    filled: BoolArray = sitk.GetArrayFromImage(sitk.BinaryFillhole(mask)) > 0
     return filled
 
 
-def _distance(inside: Bools, grid: sitk.Image) -> Floats:
+def _distance(inside: BoolArray, grid: sitk.Image) -> Float32Array:
     mask = _image(inside, grid)
-    values: Floats = sitk.GetArrayFromImage(
+    values: Float32Array = sitk.GetArrayFromImage(
         sitk.SignedMaurerDistanceMap(mask, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
     )
     return values
@@ -203,7 +200,7 @@ def stripped_before(image: sitk.Image) -> sitk.Image | None:
     return _image(inside, image) if dark < 0.25 else None
 
 
-def _image(array: NDArray[np.generic], grid: sitk.Image) -> sitk.Image:
+def _image(array: NumberArray, grid: sitk.Image) -> sitk.Image:
     image = sitk.GetImageFromArray(array.astype(np.uint8))
     image.CopyInformation(grid)
     return image

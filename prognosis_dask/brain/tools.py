@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, label
 
+from prognosis_dask.arrays import BoolArray, Float32Array
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code, MissingExtraError, WeightsError
 
@@ -147,9 +147,6 @@ _MEAN, _DEVIATION = 0.449, 0.226
 #: A plane belongs to the brain's box where more than this share of it is brain; by what each side is widened.
 _BOX_SHARE, _MARGIN = 0.02, 0.1
 
-Floats = NDArray[np.float32]
-Mask = NDArray[np.bool_]
-
 
 def weights() -> dict[str, Path]:
     """The files of deepbet's weights where it is installed, else nothing; nothing of it is imported."""
@@ -201,7 +198,7 @@ def strip_by_deepbet(image: sitk.Image) -> sitk.Image:
     return back
 
 
-def _brain(values: Floats) -> Mask:
+def _brain(values: Float32Array) -> BoolArray:
     import torch
     from torch.nn.functional import interpolate
 
@@ -246,7 +243,7 @@ def _normalised(volume: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return (_DEVIATION * (volume - volume.mean()) / volume.std() + _MEAN)[None, None]
 
 
-def _largest(mask: Mask) -> Mask:
+def _largest(mask: BoolArray) -> BoolArray:
     """Its largest part; voxels that share a corner touch."""
     parts, number = label(mask, np.ones((3, 3, 3)))
     if not number:
@@ -255,11 +252,11 @@ def _largest(mask: Mask) -> Mask:
         )
     counts = np.bincount(parts.ravel())
     counts[0] = 0
-    largest: Mask = parts == counts.argmax()
+    largest: BoolArray = parts == counts.argmax()
     return largest
 
 
-def _box(mask: Mask, shape: tuple[int, ...]) -> tuple[slice, ...]:
+def _box(mask: BoolArray, shape: tuple[int, ...]) -> tuple[slice, ...]:
     """The brain's box, widened, in voxels of an image of ``shape``."""
     found = []
     for axis, (size, n) in enumerate(zip(shape, mask.shape, strict=True)):

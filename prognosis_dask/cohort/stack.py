@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.cohort.headers import Point
 from prognosis_dask.cohort.listing import SeriesListing, dot, slice_normal
 from prognosis_dask.cohort.series import SAME_POSITION_MM
@@ -110,9 +110,9 @@ def run_at(listing: SeriesListing, runs: Sequence[Run], heights: Sequence[float]
     return runs[held.index(max(held))] if len(known) else max(runs, key=lambda run: run.size)
 
 
-def _in_run(along: NDArray[np.float64], run: Run, heights: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _in_run(along: FloatArray, run: Run, heights: FloatArray) -> BoolArray:
     half = (along[run.stop - 1] - along[run.first]) / (run.size - 1) / 2
-    inside: NDArray[np.bool_] = (heights >= along[run.first] - half) & (heights <= along[run.stop - 1] + half)
+    inside: BoolArray = (heights >= along[run.first] - half) & (heights <= along[run.stop - 1] + half)
     return inside
 
 
@@ -141,10 +141,10 @@ def check_axis(listing: SeriesListing, run: Run) -> None:
         )
 
 
-def heights_of(listing: SeriesListing) -> NDArray[np.float64]:
+def heights_of(listing: SeriesListing) -> FloatArray:
     """Where the slices lie along the normal of the first, in mm."""
     positions = np.array([s.position for s in listing.slices])
-    along: NDArray[np.float64] = positions @ np.asarray(slice_normal(listing.slices[0].orientation))
+    along: FloatArray = positions @ np.asarray(slice_normal(listing.slices[0].orientation))
     return along
 
 
@@ -182,7 +182,7 @@ def gap_error(listing: SeriesListing, tolerance: float, place: str = "") -> Case
 _JITTER = 0.25
 
 
-def _advice(along: NDArray[np.float64], worst: float, tolerance: float) -> str:
+def _advice(along: FloatArray, worst: float, tolerance: float) -> str:
     if worst > _JITTER:
         return "find the missing slices"
     needed = float(np.ceil(worst * 1000) / 1000)
@@ -192,7 +192,7 @@ def _advice(along: NDArray[np.float64], worst: float, tolerance: float) -> str:
     )
 
 
-def is_even(along: NDArray[np.float64], tolerance: float, rounding: float = 0.0) -> bool:
+def is_even(along: FloatArray, tolerance: float, rounding: float = 0.0) -> bool:
     """Whether two or more heights are evenly spaced, to a relative tolerance or to their rounding (mm)."""
     gaps = np.diff(along)
     usual = float(np.median(gaps))
@@ -203,16 +203,16 @@ def is_even(along: NDArray[np.float64], tolerance: float, rounding: float = 0.0)
     return bool(_off_line(along).max() <= max(DRIFT, tolerance) * usual)
 
 
-def _is_rounded(along: NDArray[np.float64], rounding: float) -> bool:
+def _is_rounded(along: FloatArray, rounding: float) -> bool:
     return rounding > 0 and _scatter(along, _fitted(along)) <= rounding
 
 
-def _scatter(along: NDArray[np.float64], between: float) -> float:
+def _scatter(along: FloatArray, between: float) -> float:
     """How far apart two lines that rise by ``between`` a slice are that hold all heights; rounding allows one step."""
     return float(np.ptp(along - between * np.arange(len(along))))
 
 
-def _fitted(along: NDArray[np.float64]) -> float:
+def _fitted(along: FloatArray) -> float:
     """The distance between slices of the even stack that comes nearest to all heights (least largest difference)."""
     gaps = np.diff(along)
     low, high = float(gaps.min()), float(gaps.max())
@@ -225,7 +225,7 @@ def _fitted(along: NDArray[np.float64]) -> float:
     return (low + high) / 2
 
 
-def _simplest(along: NDArray[np.float64], rounding: float) -> float:
+def _simplest(along: FloatArray, rounding: float) -> float:
     """The distance with fewest decimals from which all heights may have been rounded.
 
     >>> _simplest(np.array([0.0, 0.62, 1.25, 1.88, 2.5]), 0.0101)
@@ -236,13 +236,13 @@ def _simplest(along: NDArray[np.float64], rounding: float) -> float:
     return next((one for one in tried if _scatter(along, one) <= rounding), fitted)
 
 
-def _off_line(along: NDArray[np.float64]) -> NDArray[np.float64]:
+def _off_line(along: FloatArray) -> FloatArray:
     """How far (mm) each height lies from where it would be between the first and the last, evenly."""
-    off: NDArray[np.float64] = np.abs(along - np.linspace(along[0], along[-1], len(along)))
+    off: FloatArray = np.abs(along - np.linspace(along[0], along[-1], len(along)))
     return off
 
 
-def _runs(along: NDArray[np.float64], tolerance: float, rounding: float) -> list[tuple[int, int]]:
+def _runs(along: FloatArray, tolerance: float, rounding: float) -> list[tuple[int, int]]:
     if is_even(along, tolerance, rounding):
         return [(0, len(along))]
     gaps = np.diff(along)
@@ -261,7 +261,7 @@ def _runs(along: NDArray[np.float64], tolerance: float, rounding: float) -> list
     return runs
 
 
-def _stretches(good: NDArray[np.bool_]) -> list[tuple[int, int, bool]]:
+def _stretches(good: BoolArray) -> list[tuple[int, int, bool]]:
     """(first, last, value) of the stretches of equal values."""
     edges = np.flatnonzero(np.diff(good)) + 1
     starts = [0, *edges.tolist()]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.listing import SeriesListing, dot, most_common_orientation, slice_normal
 from prognosis_dask.cohort.names import STRUCTURE, Volume, composed, sequence_of, words_of
 from prognosis_dask.errors import CaseError, Code, Problem, count
@@ -112,7 +112,7 @@ def fits(own: Grid, image: Grid) -> str:
 
 def _centre_within(own: Grid, image: Grid) -> bool:
     half = (np.asarray(own.size, dtype=np.float64) - 1) / 2
-    centre: NDArray[np.float64] = np.asarray(own.origin, dtype=np.float64) + steps_of(own) @ half
+    centre: FloatArray = np.asarray(own.origin, dtype=np.float64) + steps_of(own) @ half
     index = to_index(image, centre[None])[0]
     return bool((index > -0.5).all() and (index < np.asarray(image.size) - 0.5).all())
 

@@ -18,10 +18,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 import SimpleITK as sitk
 
+from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import BrainSection, DeepSection, FramesSection, ImageSection
 from prognosis_dask.errors import CaseError, Code, Problem, PrognosisError, collected_warnings, warn
@@ -162,7 +161,7 @@ def _network(read: list[Outcome], engine: Engine, asked: int) -> list[Outcome]:
     if not sound:
         return read
     watch = Stopwatch()
-    frames = [cast("npt.NDArray[np.uint8]", outcome.result.pop("frames")) for outcome in sound]
+    frames = [cast("ByteArray", outcome.result.pop("frames")) for outcome in sound]
     try:
         with watch.step("network"):
             features = engine.features_of_frames(frames)
@@ -176,7 +175,7 @@ def _network(read: list[Outcome], engine: Engine, asked: int) -> list[Outcome]:
     return [o if o.problem else _with_features(o, next(rows), share, fewer) for o in read]
 
 
-def _with_features(read: Outcome, values: npt.NDArray[np.float32], share: float, fewer: Mapping[str, int]) -> Outcome:
+def _with_features(read: Outcome, values: Float32Array, share: float, fewer: Mapping[str, int]) -> Outcome:
     result: dict[str, object] = {"values": values.astype(float).tolist(), "peak_memory_mb": _peak_memory_mb(), **fewer}
     problem: Problem | None = None
     try:

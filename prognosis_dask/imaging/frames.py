@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import ByteArray, FloatArray, NumberArray
 from prognosis_dask.config.job import FramesSection
 from prognosis_dask.errors import CaseError, Code, JobError
 from prognosis_dask.imaging.roi import Roi, bounding_box
@@ -44,7 +44,7 @@ class Frames:
         Values of the lowest and the highest grey level.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: ByteArray
     window_start: tuple[int, int]
     first_slice: int
     cut: bool
@@ -108,7 +108,7 @@ def _reference_start(span: tuple[int, int], size: int) -> int:
     return max(0, min(span[0] - REFERENCE_LEAD, size - SIDE))
 
 
-def _reference_window(image: NDArray[np.generic], modality: str) -> tuple[float, float]:
+def _reference_window(image: NumberArray, modality: str) -> tuple[float, float]:
     if modality != "CT":
         raise JobError(
             f'frames.placement = "reference" is defined for CT, and this case is {modality}; use "centred", or keep to '
@@ -118,9 +118,7 @@ def _reference_window(image: NDArray[np.generic], modality: str) -> tuple[float,
     return 0.0 - shift, 2000.0 - shift
 
 
-def _window(
-    image: NDArray[np.generic], mask: NDArray[np.uint8], settings: FramesSection, modality: str
-) -> tuple[float, float]:
+def _window(image: NumberArray, mask: ByteArray, settings: FramesSection, modality: str) -> tuple[float, float]:
     if settings.window:
         return settings.window[0], settings.window[1]
     if modality == "CT":
@@ -133,7 +131,7 @@ def _window(
     return low, high
 
 
-def _cut(image: NDArray[np.generic], row: int, column: int, outside: float) -> NDArray[np.float64]:
+def _cut(image: NumberArray, row: int, column: int, outside: float) -> FloatArray:
     """The window of every slice; ``outside`` where it reaches beyond the image."""
     window = np.full((len(image), SIDE, SIDE), outside)
     top, left = max(0, row), max(0, column)
@@ -142,6 +140,6 @@ def _cut(image: NDArray[np.generic], row: int, column: int, outside: float) -> N
     return window
 
 
-def _grey(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint8]:
+def _grey(values: FloatArray, low: float, high: float) -> ByteArray:
     """Low to high as 0 to 255, truncated as the reference study's conversion to uint8 does."""
     return (np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from prognosis_dask.arrays import BoolArray
 from prognosis_dask.errors import CaseError, Code, count, warn
 from prognosis_dask.imaging.interpolate import level_between
 from prognosis_dask.imaging.roi import Box, Grid, bounding_box
@@ -30,8 +31,6 @@ from prognosis_dask.imaging.roi import Box, Grid, bounding_box
 BLUNT = 0.8
 #: What is missing by shape, as a share of the mask's voxels, from which on a gap is a problem and not a warning.
 MATERIAL = 0.01
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,10 @@ class Gap:
     first: int
     last: int
     missing: bool
-    fill: Mask
+    fill: BoolArray
 
 
-def settle_gaps(mask: Mask, grid: Grid, *, fill: bool, keep: bool, where: str = "") -> Mask:
+def settle_gaps(mask: BoolArray, grid: Grid, *, fill: bool, keep: bool, where: str = "") -> BoolArray:
     """The mask as it is to be measured: refused, or filled, where planes are missing.
 
     Parameters
@@ -94,7 +93,7 @@ def settle_gaps(mask: Mask, grid: Grid, *, fill: bool, keep: bool, where: str = 
     return _settled(mask, missing, box, fill, where) if missing else mask
 
 
-def _settled(mask: Mask, missing: Sequence[Gap], box: Box, fill: bool, where: str) -> Mask:
+def _settled(mask: BoolArray, missing: Sequence[Gap], box: Box, fill: bool, where: str) -> BoolArray:
     voxels = int(np.count_nonzero(mask))
     added = sum(int(np.count_nonzero(gap.fill)) for gap in missing)
     seen = (
@@ -115,7 +114,7 @@ def _settled(mask: Mask, missing: Sequence[Gap], box: Box, fill: bool, where: st
     )
 
 
-def _tell_skipped(mask: Mask, start: int, where: str) -> None:
+def _tell_skipped(mask: BoolArray, start: int, where: str) -> None:
     """Warn where a part of the mask is missing on one slice that another part is drawn on.
 
     Of its sections on the slices below and above, half at least lie over each other.
@@ -140,13 +139,13 @@ def _tell_skipped(mask: Mask, start: int, where: str) -> None:
         )
 
 
-def _largest_held(plane: Mask, between: Mask) -> Mask:
+def _largest_held(plane: BoolArray, between: BoolArray) -> BoolArray:
     """The part of a slice that holds most of the voxels ``between``."""
     parts, _ = ndimage.label(plane)
     return np.asarray(parts == np.bincount(parts[between]).argmax())
 
 
-def find_gaps(mask: Mask, spacing_mm: Sequence[float]) -> list[Gap]:
+def find_gaps(mask: BoolArray, spacing_mm: Sequence[float]) -> list[Gap]:
     """The runs of empty slices whose neighbours lie over each other.
 
     Parameters
@@ -174,7 +173,7 @@ def find_gaps(mask: Mask, spacing_mm: Sequence[float]) -> list[Gap]:
     return found
 
 
-def _is_cut(parts: NDArray[np.int32], over: Mask, end: int, empty: int, sparse: bool) -> bool:
+def _is_cut(parts: NDArray[np.int32], over: BoolArray, end: int, empty: int, sparse: bool) -> bool:
     """Whether the part of the mask that ends here, beside the gap, was cut off: it does not close."""
     body = np.isin(parts, np.unique(parts[end][over]))
     sections = np.count_nonzero(body, axis=(1, 2))
@@ -182,7 +181,7 @@ def _is_cut(parts: NDArray[np.int32], over: Mask, end: int, empty: int, sparse: 
     return bool(long_enough and sections[end] >= BLUNT * sections.max())
 
 
-def _filled(mask: Mask, gaps: Sequence[Gap], box: Box) -> Mask:
+def _filled(mask: BoolArray, gaps: Sequence[Gap], box: Box) -> BoolArray:
     whole = mask.copy()
     (first, _), rows, columns = box
     for gap in gaps:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import BoolArray, FloatArray, NumberArray
 from prognosis_dask.errors import CaseError, Code, count
 from prognosis_dask.volumes.grid import SAME_VOXEL, Grid, lattice, steps_of, to_index
 
@@ -16,8 +16,8 @@ HALF_WAY = 1e-3
 
 
 def place(
-    voxels: NDArray[np.bool_], first_mm: NDArray[np.float64], steps: NDArray[np.float64], grid: Grid
-) -> tuple[NDArray[np.bool_], tuple[slice, ...]]:
+    voxels: BoolArray, first_mm: FloatArray, steps: FloatArray, grid: Grid
+) -> tuple[BoolArray, tuple[slice, ...]]:
     """Turn a block of voxels that lies on the grid's own lattice, in whatever axis order, into the grid's order.
 
     Parameters
@@ -60,7 +60,7 @@ def place(
     return inside.transpose(2, 1, 0), where[::-1]
 
 
-def _other_grid(grid: Grid, first_mm: NDArray[np.float64], steps: NDArray[np.float64], drift: float) -> str:
+def _other_grid(grid: Grid, first_mm: FloatArray, steps: FloatArray, drift: float) -> str:
     spacing = np.round(np.linalg.norm(steps, axis=0), 4).tolist()
     return (
         f"the mask's voxels lie up to {drift:.2f} voxels from the image's (tolerance {SAME_VOXEL}): mask spacing "
@@ -69,7 +69,7 @@ def _other_grid(grid: Grid, first_mm: NDArray[np.float64], steps: NDArray[np.flo
     )
 
 
-def resample_nearest(mask: sitk.Image, grid: Grid) -> NDArray[np.bool_]:
+def resample_nearest(mask: sitk.Image, grid: Grid) -> BoolArray:
     """A mask (0 and 1) on another grid, nearest neighbour; (slice, row, column).
 
     Raises
@@ -91,11 +91,11 @@ def resample_nearest(mask: sitk.Image, grid: Grid) -> NDArray[np.bool_]:
     resampled = sitk.Resample(
         mask, grid.size, nudge, sitk.sitkNearestNeighbor, grid.origin, grid.spacing, grid.direction, 0
     )
-    values: NDArray[np.bool_] = sitk.GetArrayViewFromImage(resampled) != 0
+    values: BoolArray = sitk.GetArrayViewFromImage(resampled) != 0
     return values
 
 
-def image_on(array: NDArray[np.generic], grid: Grid, start: tuple[int, int, int] = (0, 0, 0)) -> sitk.Image:
+def image_on(array: NumberArray, grid: Grid, start: tuple[int, int, int] = (0, 0, 0)) -> sitk.Image:
     """An image from (slice, row, column) values whose first voxel is the grid's voxel ``start`` (x, y, z)."""
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(grid.spacing)

@@ -15,15 +15,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import distance_transform_edt
 
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
+
 #: Up to so many outlined slices count as a sample of the lesion's, even where some are neighbours.
 _SPARSE = 3
-
-Mask = NDArray[np.bool_]
-Doubles = NDArray[np.float64]
 
 
 def between_slices(mask: sitk.Image) -> tuple[sitk.Image, tuple[int, ...]]:
@@ -54,19 +52,17 @@ def between_slices(mask: sitk.Image) -> tuple[sitk.Image, tuple[int, ...]]:
     return filled, tuple(int(gap) for gap in gaps if array[gap].any())
 
 
-def level_between(
-    slices: Mask, positions: NDArray[np.int64], wanted: NDArray[np.int64], spacing_mm: Sequence[float]
-) -> Mask:
+def level_between(slices: BoolArray, positions: IntArray, wanted: IntArray, spacing_mm: Sequence[float]) -> BoolArray:
     """The shape on the slices ``wanted``, between outlined ``slices`` (slice, row, column) at the ``positions``.
 
     ``spacing_mm`` is (x, y). The two outlined slices on either side of a gap are enough: the interpolation looks no
     further.
     """
-    shape: Mask = PchipInterpolator(positions, _levels(slices, spacing_mm[1], spacing_mm[0]))(wanted) > 0
+    shape: BoolArray = PchipInterpolator(positions, _levels(slices, spacing_mm[1], spacing_mm[0]))(wanted) > 0
     return shape
 
 
-def finer_planes(mask: Mask, spacing_mm: tuple[float, float, float]) -> tuple[Mask, float]:
+def finer_planes(mask: BoolArray, spacing_mm: tuple[float, float, float]) -> tuple[BoolArray, float]:
     """The lesion on planes that lie about as close as rows and columns, rounded off beyond its ends.
 
     Beyond the first and the last outlined slice the parabola through the three next to the end goes on, for half a
@@ -110,12 +106,12 @@ def finer_planes(mask: Mask, spacing_mm: tuple[float, float, float]) -> tuple[Ma
     return planes, slice_mm / parts
 
 
-def _levels(slices: Mask, row_mm: float, column_mm: float) -> Doubles:
+def _levels(slices: BoolArray, row_mm: float, column_mm: float) -> FloatArray:
     """The level function of each slice, mm squared: positive inside its outline. No slice is empty."""
     return np.stack([_level(plane, row_mm, column_mm) for plane in slices])
 
 
-def _level(plane: Mask, row_mm: float, column_mm: float) -> Doubles:
+def _level(plane: BoolArray, row_mm: float, column_mm: float) -> FloatArray:
     """The outline runs half a voxel outside the centres of the outermost voxels inside."""
     wide = np.pad(plane, 1)
     half = min(row_mm, column_mm) / 2
@@ -125,7 +121,7 @@ def _level(plane: Mask, row_mm: float, column_mm: float) -> Doubles:
     return np.asarray(distance * (2 * distance.max() - distance))
 
 
-def _parabola(at: NDArray[np.int64], position: float) -> Doubles:
+def _parabola(at: IntArray, position: float) -> FloatArray:
     """Lagrange's weights of three values for the parabola through them."""
     weights = [
         np.prod([(position - other) / (here - other) for other in at if other != here], dtype=np.float64) for here in at

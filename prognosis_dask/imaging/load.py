@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import BoolArray, NumberArray
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.listing import SeriesListing, read_listing
 from prognosis_dask.cohort.stack import Run, usable_runs, wants_suv
@@ -145,9 +145,7 @@ def _run_part(listing: SeriesListing, run: Run, settings: ImageSection) -> _Part
     return _Part(grid, read, unit_of(listing, settings))
 
 
-def _masked(
-    parts: list[_Part], case: Case, settings: ImageSection, *, one_slice: bool
-) -> tuple[_Part, NDArray[np.bool_]]:
+def _masked(parts: list[_Part], case: Case, settings: ImageSection, *, one_slice: bool) -> tuple[_Part, BoolArray]:
     """The first part that holds the whole mask, and the mask on it."""
     for number, part in enumerate(parts, start=1):
         try:
@@ -172,7 +170,7 @@ def _masked(
     raise AssertionError("an image has a part")
 
 
-def _without_gaps(mask: NDArray[np.bool_], case: Case, settings: ImageSection, grid: Grid) -> NDArray[np.bool_]:
+def _without_gaps(mask: BoolArray, case: Case, settings: ImageSection, grid: Grid) -> BoolArray:
     return settle_gaps(mask, grid, fill=settings.fill_gaps, keep=settings.keep_gaps, where=case.mask)
 
 
@@ -204,7 +202,7 @@ SUV = "{SUVbw}g/mL"
 _UCUM = {"HU": "[hnsf'U]", "BQML": "Bq/mL", "GML": "g/mL", "CNTS": "{counts}"}
 
 
-def read_values(listing: SeriesListing, first: int, stop: int, settings: ImageSection) -> NDArray[np.generic]:
+def read_values(listing: SeriesListing, first: int, stop: int, settings: ImageSection) -> NumberArray:
     """The slices ``first`` to ``stop`` - 1 in the unit that :func:`unit_of` says, (slice, row, column).
 
     Raises

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import BoolArray, NumberArray
 from prognosis_dask.cohort.headers import FileStamp, Point
 from prognosis_dask.cohort.masks import mask_header
 from prognosis_dask.errors import CaseError, Code, collected_warnings, warn
@@ -29,7 +29,7 @@ def read_mask(
     resample: bool,
     threshold: float = 0.0,
     one_slice: bool = False,
-) -> NDArray[np.bool_]:
+) -> BoolArray:
     """Read an RTSTRUCT, a DICOM SEG or a label map; which of them it is, its content says.
 
     ``threshold`` is for label maps that hold shares or probabilities (see :func:`labelmap_mask`). ``one_slice``: a mask
@@ -80,7 +80,7 @@ def read_planes(path: Path, labels: tuple[int, ...]) -> list[Point]:
     return [point for one in structures if one.number in labels or not labels for point in one.points]
 
 
-def _read(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool, threshold: float) -> NDArray[np.bool_]:
+def _read(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool, threshold: float) -> BoolArray:
     if not path.is_file():
         raise CaseError(Code.UNREADABLE_FILE, "there is no mask file here; index the cohort again")
     if not _is_dicom(path):
@@ -104,7 +104,7 @@ def _is_dicom(path: Path) -> bool:
     return start[128:] == b"DICM" or start[:2] in (b"\x02\x00", b"\x08\x00")
 
 
-def _from_dicom(dataset: pydicom.Dataset, labels: tuple[int, ...], grid: Grid, *, resample: bool) -> NDArray[np.bool_]:
+def _from_dicom(dataset: pydicom.Dataset, labels: tuple[int, ...], grid: Grid, *, resample: bool) -> BoolArray:
     modality = dataset.get("Modality")
     if modality == "RTSTRUCT":
         return rtstruct_mask(dataset, labels, grid)
@@ -113,7 +113,7 @@ def _from_dicom(dataset: pydicom.Dataset, labels: tuple[int, ...], grid: Grid, *
     raise CaseError(Code.MASK_UNREADABLE, f"a DICOM file of modality {modality}; expected RTSTRUCT or SEG")
 
 
-def _check_extent(mask: NDArray[np.bool_], *, one_slice: bool) -> None:
+def _check_extent(mask: BoolArray, *, one_slice: bool) -> None:
     slices = np.flatnonzero(mask.any(axis=(1, 2)))
     voxels = int(np.count_nonzero(mask[slices]))
     if voxels == 0:
@@ -133,7 +133,7 @@ def _check_extent(mask: NDArray[np.bool_], *, one_slice: bool) -> None:
 
 def labelmap_mask(
     path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool, threshold: float = 0.0
-) -> NDArray[np.bool_]:
+) -> BoolArray:
     """The voxels that hold one of ``labels`` (none named: every non-zero voxel).
 
     What counts as a label, and what ``threshold`` does, says :func:`prognosis_dask.volumes.labels.chosen_voxels`. Of a
@@ -161,12 +161,12 @@ def labelmap_mask(
         if not resample or error.problem.code is not Code.MASK_OTHER_GRID:
             raise
         return resample_nearest(image_on(chosen.astype(np.uint8), own), grid)
-    mask: NDArray[np.bool_] = np.zeros(grid.size[::-1], dtype=bool)
+    mask: BoolArray = np.zeros(grid.size[::-1], dtype=bool)
     mask[where] = block
     return mask
 
 
-def _read_of_labelmap(path: Path) -> tuple[Grid, NDArray[np.generic]]:
+def _read_of_labelmap(path: Path) -> tuple[Grid, NumberArray]:
     try:
         return volume_grid(path, layers=True), volume_voxels(path)
     except CaseError as error:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from prognosis_dask.arrays import BoolArray, FloatArray
 
-def fill_even_odd(
-    contours: Sequence[NDArray[np.float64]], planes: Sequence[int], shape: tuple[int, int, int]
-) -> NDArray[np.bool_]:
+
+def fill_even_odd(contours: Sequence[FloatArray], planes: Sequence[int], shape: tuple[int, int, int]) -> BoolArray:
     """Fill closed polygons by the even-odd rule, all polygons of one plane together.
 
     A pixel is inside when its centre is. A centre on a polygon's edge belongs to the polygon on its right, or, where
@@ -54,9 +54,7 @@ def fill_even_odd(
     return filled
 
 
-def _edges(
-    contours: Sequence[NDArray[np.float64]], planes: Sequence[int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
+def _edges(contours: Sequence[FloatArray], planes: Sequence[int]) -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
     """Every edge's upper-row and lower-row end and its plane.
 
     An edge is always walked towards larger rows, so that edges run along twice (keyholes) give equal crossings.
@@ -68,9 +66,7 @@ def _edges(
     return np.where(forwards, start, end), np.where(forwards, end, start), plane
 
 
-def _crossings(
-    low: NDArray[np.float64], high: NDArray[np.float64], rows: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _crossings(low: FloatArray, high: FloatArray, rows: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """For every row r that an edge crosses, ``low <= r < high``: the edge's number, and r."""
     first = np.clip(np.ceil(low), 0, rows).astype(np.intp)
     stop = np.clip(np.ceil(high), 0, rows).astype(np.intp)
@@ -81,7 +77,7 @@ def _crossings(
     return edge, row
 
 
-def area(outline: NDArray[np.float64]) -> float:
+def area(outline: FloatArray) -> float:
     """What a closed polygon (n, 2) encloses, by the shoelace formula.
 
     >>> area(np.array([[0.0, 0.0], [4.0, 0.0], [4.0, 3.0], [0.0, 3.0]]))
@@ -91,7 +87,7 @@ def area(outline: NDArray[np.float64]) -> float:
     return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
-def overlapping(outlines: Sequence[NDArray[np.float64]]) -> list[tuple[int, int]]:
+def overlapping(outlines: Sequence[FloatArray]) -> list[tuple[int, int]]:
     """The pairs of polygons (n, 2), by number, whose bounding boxes overlap."""
     low = np.array([outline.min(axis=0) for outline in outlines])
     high = np.array([outline.max(axis=0) for outline in outlines])
@@ -99,9 +95,7 @@ def overlapping(outlines: Sequence[NDArray[np.float64]]) -> list[tuple[int, int]
     return [(int(a), int(b)) for a, b in np.argwhere(np.triu(meet, 1))]
 
 
-def near_repeats(
-    outlines: Sequence[NDArray[np.float64]], same: float, near: float
-) -> tuple[set[int], list[tuple[int, float]]]:
+def near_repeats(outlines: Sequence[FloatArray], same: float, near: float) -> tuple[set[int], list[tuple[int, float]]]:
     """Which polygons repeat an earlier one, wherever they begin, whichever way they run and however they are rounded.
 
     Two polygons are the same where every vertex of each lies within ``same`` of the other's outline.
@@ -136,7 +130,7 @@ def near_repeats(
     return repeats, doubtful
 
 
-def _furthest(points: NDArray[np.float64], outline: NDArray[np.float64]) -> float:
+def _furthest(points: FloatArray, outline: FloatArray) -> float:
     """The largest distance of ``points`` from the edges of a closed polygon."""
     along = np.roll(outline, -1, axis=0) - outline
     squared = np.maximum((along**2).sum(axis=1), np.finfo(np.float64).tiny)

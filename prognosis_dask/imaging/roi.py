@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import NumberArray
 from prognosis_dask.volumes.grid import Grid
 
 __all__ = ["Grid", "Roi", "grid_of"]
@@ -45,7 +45,7 @@ SPLINE_TAIL_VOXELS = 20
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
-def bounding_box(mask: NDArray[np.generic]) -> Box:
+def bounding_box(mask: NumberArray) -> Box:
     """(first, stop) of the set voxels along slices, rows and columns of a mask that is not empty.
 
     >>> bounding_box(np.eye(3)[None, 1:, :])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.cohort.masks import StructureSet, is_closed, roi_name, structure_set
 from prognosis_dask.errors import CaseError, Code, count, warn
 from prognosis_dask.imaging.geometry import to_index
@@ -47,13 +48,13 @@ class Placed:
     slice, ``area`` what it encloses, in pixels.
     """
 
-    outline: NDArray[np.float64]
+    outline: FloatArray
     height: float
     plane: int
     area: float
 
 
-def closed_contours(held: StructureSet, number: int, name: str) -> list[NDArray[np.float64]]:
+def closed_contours(held: StructureSet, number: int, name: str) -> list[FloatArray]:
     """Every different closed contour of one ROI, (n, 3) in mm each.
 
     Raises
@@ -65,7 +66,7 @@ def closed_contours(held: StructureSet, number: int, name: str) -> list[NDArray[
     fault = held.fault(number)
     if fault:
         raise CaseError(Code.ROI_AMBIGUOUS, f"{fault}; number them anew")
-    found: dict[bytes, NDArray[np.float64]] = {}
+    found: dict[bytes, FloatArray] = {}
     lines = 0
     for contour in (c for item in held.contours.get(number, ()) for c in item.get("ContourSequence") or ()):
         points = _points(contour) if _CONTOUR_DATA in contour else np.empty((0, 3))
@@ -85,7 +86,7 @@ def closed_contours(held: StructureSet, number: int, name: str) -> list[NDArray[
     return list(found.values())
 
 
-def _points(contour: Dataset) -> NDArray[np.float64]:
+def _points(contour: Dataset) -> FloatArray:
     """The vertices; taken from the undecoded text where there is one, ten times faster than number by number."""
     value = contour.get_item(_CONTOUR_DATA).value
     numbers = value.strip(b" \0").split(b"\\") if isinstance(value, bytes) else value
@@ -100,7 +101,7 @@ def _points(contour: Dataset) -> NDArray[np.float64]:
     return points
 
 
-def _expect_whole(contour: Dataset, points: NDArray[np.float64], name: str) -> None:
+def _expect_whole(contour: Dataset, points: FloatArray, name: str) -> None:
     """A contour that was cut short would be closed by a chord. One point less may be the closing one, counted only."""
     try:
         told = int(contour.get("NumberOfContourPoints") or 0)
@@ -125,7 +126,7 @@ def _expect_in_place(contour: Dataset, name: str) -> None:
         )
 
 
-def place_contours(contours: Sequence[NDArray[np.float64]], grid: Grid, name: str) -> list[Placed]:
+def place_contours(contours: Sequence[FloatArray], grid: Grid, name: str) -> list[Placed]:
     """Put each contour on the slice nearest to it, and keep what stands for that slice.
 
     Half a slice is as far as a contour reaches. What lies outside the image is left out. Of contours at several
@@ -150,7 +151,7 @@ def place_contours(contours: Sequence[NDArray[np.float64]], grid: Grid, name: st
     return kept
 
 
-def _placed(points: NDArray[np.float64], grid: Grid, name: str) -> Placed:
+def _placed(points: FloatArray, grid: Grid, name: str) -> Placed:
     index = np.round(to_index(grid, points), INDEX_DECIMALS)
     height = float(index[:, 2].mean())
     across = float(np.abs(index[:, 2] - height).max())
@@ -164,7 +165,7 @@ def _placed(points: NDArray[np.float64], grid: Grid, name: str) -> Placed:
     return Placed(outline, height, int(np.floor(np.round(height, HEIGHT_DECIMALS) + 0.5)), area(outline))
 
 
-def _middle(points: NDArray[np.float64]) -> list[float]:
+def _middle(points: FloatArray) -> list[float]:
     middle: list[float] = np.round(points.mean(axis=0), 2).tolist()
     return middle
 
@@ -257,7 +258,7 @@ def _different(placed: list[Placed], grid: Grid, name: str) -> list[Placed]:
 APART = 0.1
 
 
-def rtstruct_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid) -> NDArray[np.bool_]:
+def rtstruct_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid) -> BoolArray:
     """Fill the contours of the ROIs ``numbers`` (all merged; none named: the file's only ROI).
 
     All contours of one ROI in one plane are filled together by the even-odd rule
@@ -278,7 +279,7 @@ def rtstruct_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid) -> NDA
     """
     held = structure_set(dataset)
     names = {number: roi_name(rois[0], number) for number, rois in held.rois.items()}
-    mask: NDArray[np.bool_] = np.zeros(grid.size[::-1], dtype=bool)
+    mask: BoolArray = np.zeros(grid.size[::-1], dtype=bool)
     for number in numbers or _only(names):
         if number not in names:
             raise CaseError(Code.ROI_NOT_FOUND, f"the structure set has no ROI {number}; it has {_listed(names)}")
@@ -299,7 +300,7 @@ def _listed(names: dict[int, str]) -> str:
     return ", ".join(f"{number} ({name})" for number, name in names.items()) or "none"
 
 
-def _roi_mask(contours: list[NDArray[np.float64]], name: str, grid: Grid) -> NDArray[np.bool_]:
+def _roi_mask(contours: list[FloatArray], name: str, grid: Grid) -> BoolArray:
     if not contours:
         raise CaseError(Code.ROI_WITHOUT_CONTOUR, f"{name} has no closed planar contour of three points or more")
     placed = place_contours(contours, grid, name)
@@ -338,16 +339,14 @@ def _tell_crossings(placed: list[Placed], name: str) -> None:
         )
 
 
-def _alone(outline: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+def _alone(outline: FloatArray) -> tuple[NDArray[np.intp], BoolArray]:
     """One contour by itself: the (row, column) of its window's first pixel, and the window."""
     first = np.floor(outline.min(axis=0))
     columns, rows = (np.ceil(outline.max(axis=0)) - first + 1).astype(int)
     return first[::-1].astype(np.intp), fill_even_odd([outline - first], [0], (1, int(rows), int(columns)))[0]
 
 
-def _crossing(
-    one: tuple[NDArray[np.intp], NDArray[np.bool_]], other: tuple[NDArray[np.intp], NDArray[np.bool_]]
-) -> int:
+def _crossing(one: tuple[NDArray[np.intp], BoolArray], other: tuple[NDArray[np.intp], BoolArray]) -> int:
     """The pixels that both enclose; none where the smaller lies within the larger, or beside it."""
     start = np.maximum(one[0], other[0])
     stop = np.minimum(one[0] + one[1].shape, other[0] + other[1].shape)

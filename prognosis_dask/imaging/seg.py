@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import iter_pixels
 
+from prognosis_dask.arrays import BoolArray, ByteArray, FloatArray, NumberArray
 from prognosis_dask.cohort.masks import is_label_map
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import place, resample_nearest, steps_of
@@ -22,7 +22,7 @@ FRACTION = 0.5
 THICKER = 1.5
 
 
-def seg_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid, *, resample: bool) -> NDArray[np.bool_]:
+def seg_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid, *, resample: bool) -> BoolArray:
     """The segments ``numbers`` (all merged; none named: the file's only segment).
 
     BINARY, FRACTIONAL (from a half on) and LABELMAP; frames in any order and orientation, with gaps, or beyond the
@@ -47,7 +47,7 @@ def seg_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid, *, resample
         raise CaseError(Code.ROI_NOT_FOUND, f"no segment {missing}; the file has {_listed(known)}")
     _expect_once(dataset, wanted)
     frames = _frames(dataset, wanted)
-    mask: NDArray[np.bool_] = np.zeros(grid.size[::-1], dtype=bool)
+    mask: BoolArray = np.zeros(grid.size[::-1], dtype=bool)
     try:
         _check_spacing(frames, grid)
         for frame, pixels in _decoded(dataset, frames, wanted):
@@ -147,9 +147,7 @@ def _check_spacing(frames: list[Frame], grid: Grid) -> None:
         )
 
 
-def _decoded(
-    dataset: Dataset, frames: list[Frame], wanted: tuple[int, ...]
-) -> Iterator[tuple[Frame, NDArray[np.bool_]]]:
+def _decoded(dataset: Dataset, frames: list[Frame], wanted: tuple[int, ...]) -> Iterator[tuple[Frame, BoolArray]]:
     """Every frame with the mask that it holds; only these frames are decoded."""
     if not frames:
         return
@@ -177,7 +175,7 @@ def _whole(dataset: Dataset) -> float:
     return whole
 
 
-def _pixels(dataset: Dataset, indices: list[int]) -> Iterator[NDArray[np.generic]]:
+def _pixels(dataset: Dataset, indices: list[int]) -> Iterator[NumberArray]:
     """The stored values of some frames.
 
     Frames of single bits follow each other without padding, so that one may begin within a byte, where pydicom 3.0
@@ -194,7 +192,7 @@ def _pixels(dataset: Dataset, indices: list[int]) -> Iterator[NDArray[np.generic
         yield bits.reshape(dataset.Rows, dataset.Columns)
 
 
-def _frame_steps(frame: Frame, grid: Grid) -> NDArray[np.float64]:
+def _frame_steps(frame: Frame, grid: Grid) -> FloatArray:
     """The frame's steps as columns; across the frame it has no size, so the image's own step stands for it."""
     across = np.cross(frame.row, frame.column)
     steps = steps_of(grid)
@@ -219,17 +217,17 @@ class Frame:
     """
 
     index: int
-    position: NDArray[np.float64]
-    row: NDArray[np.float64]
-    column: NDArray[np.float64]
+    position: FloatArray
+    row: FloatArray
+    column: FloatArray
     between_mm: float | None
     thick_mm: float | None
 
     @property
-    def normal(self) -> NDArray[np.float64]:
+    def normal(self) -> FloatArray:
         """Unit vector across the frame."""
         across = np.cross(self.row, self.column)
-        unit: NDArray[np.float64] = across / np.linalg.norm(across)
+        unit: FloatArray = across / np.linalg.norm(across)
         return unit
 
 
@@ -245,14 +243,14 @@ def frame_distance(frames: Sequence[Frame]) -> float | None:
     return min(declared, float(steps.min()))
 
 
-def frame_steps(frames: Sequence[Frame]) -> NDArray[np.float64]:
+def frame_steps(frames: Sequence[Frame]) -> FloatArray:
     """The distances, in mm, between the planes that have a frame, in order along the first one's normal."""
     heights = np.sort([float(frame.position @ frames[0].normal) for frame in frames])
-    steps: NDArray[np.float64] = np.diff(heights)
+    steps: FloatArray = np.diff(heights)
     return steps[steps > SAME_MM]
 
 
-def stack_frames(decoded: Iterable[tuple[Frame, NDArray[np.bool_]]]) -> sitk.Image:
+def stack_frames(decoded: Iterable[tuple[Frame, BoolArray]]) -> sitk.Image:
     """The frames as one image, 0 and 1; those of one plane are merged, planes without a frame are empty.
 
     Raises
@@ -278,7 +276,7 @@ def stack_frames(decoded: Iterable[tuple[Frame, NDArray[np.bool_]]]) -> sitk.Ima
             f"lie up to {np.abs(places - planes).max() * step:.3f} mm beside such planes, {sideways:.3f} mm beside "
             f"one line",
         )
-    volume: NDArray[np.uint8] = np.zeros((int(planes.max()) + 1, *shapes.pop()), dtype=np.uint8)
+    volume: ByteArray = np.zeros((int(planes.max()) + 1, *shapes.pop()), dtype=np.uint8)
     for plane, frame in zip(planes, pixels, strict=True):
         volume[plane] |= frame.astype(np.uint8)
     image = sitk.GetImageFromArray(volume)

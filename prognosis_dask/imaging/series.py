@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from numpy.typing import NDArray
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 
+from prognosis_dask.arrays import FloatArray, NumberArray
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile
 from prognosis_dask.cohort.multiframe import transformation_of
 from prognosis_dask.cohort.stack import Run, check_axis, check_slices, even_runs, gap_error
@@ -70,7 +70,7 @@ def run_grid(listing: SeriesListing, run: Run) -> Grid:
     )
 
 
-def _axes(orientation: tuple[float, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _axes(orientation: tuple[float, ...]) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Unit vectors along a row, along a column, and the slice normal.
 
     Written cosines are right-angled to a few digits only; as in ITK, the row's are corrected.
@@ -81,7 +81,7 @@ def _axes(orientation: tuple[float, ...]) -> tuple[NDArray[np.float64], NDArray[
     return np.cross(column, normal), column, normal
 
 
-def read_slices(listing: SeriesListing, first: int, stop: int) -> NDArray[np.generic]:
+def read_slices(listing: SeriesListing, first: int, stop: int) -> NumberArray:
     """Pixels of the slices ``first`` to ``stop`` - 1 in the series' units (HU for CT), (slice, row, column).
 
     The type is the one that GDCM, and so SimpleITK, chooses, because resampling rounds to it: stored integers stay
@@ -93,13 +93,13 @@ def read_slices(listing: SeriesListing, first: int, stop: int) -> NDArray[np.gen
         ``PIXELS_UNREADABLE`` when a file is missing, is not the instance that was indexed or cannot be decoded.
     """
     root = Path(listing.root)
-    pixels: list[NDArray[np.generic]] = []
+    pixels: list[NumberArray] = []
     for file, slices in itertools.groupby(listing.slices[first:stop], lambda one: one.file):
         pixels += _read_file(root / file, list(slices))
     return np.stack(pixels)
 
 
-def _read_file(path: Path, wanted: Sequence[SliceFile]) -> list[NDArray[np.generic]]:
+def _read_file(path: Path, wanted: Sequence[SliceFile]) -> list[NumberArray]:
     """The slices that a file holds: one, or some frames of a multi-frame one."""
     try:
         dataset = pydicom.dcmread(path, force=True)  # old exports lack the preamble; the identity is checked
@@ -112,7 +112,7 @@ def _read_file(path: Path, wanted: Sequence[SliceFile]) -> list[NDArray[np.gener
         ) from error
 
 
-def _read_slice(dataset: pydicom.Dataset, expected: SliceFile) -> NDArray[np.generic]:
+def _read_slice(dataset: pydicom.Dataset, expected: SliceFile) -> NumberArray:
     values = dataset
     if expected.frame:
         values = transformation_of(dataset, expected.frame)
@@ -128,7 +128,7 @@ def _read_slice(dataset: pydicom.Dataset, expected: SliceFile) -> NDArray[np.gen
     return _rescale(dataset, values, stored)
 
 
-def _rescale(dataset: pydicom.Dataset, values: pydicom.Dataset, stored: NDArray[np.generic]) -> NDArray[np.generic]:
+def _rescale(dataset: pydicom.Dataset, values: pydicom.Dataset, stored: NumberArray) -> NumberArray:
     """The modality transform (DICOM PS3.3 C.11.1), which stands in ``values``: stored value * slope + intercept."""
     slope = float(1 if values.get("RescaleSlope") is None else values.RescaleSlope)
     intercept = float(values.get("RescaleIntercept") or 0)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import FloatArray, IntArray
 from prognosis_dask.modelling.estimators.scores import linear_score
 
 #: A spread below this share of the feature's magnitude is rounding.

@@ -11,15 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import (
-    Endpoint,
-    FloatArray,
-    IntArray,
-    Survival,
-    patient_sums,
-    several_cases,
-)
+from prognosis_dask.modelling.data.endpoint import Endpoint, Survival, patient_sums, several_cases
 from prognosis_dask.modelling.data.table import FeatureTable, of_families, varying
 from prognosis_dask.modelling.estimators.cox import PartialLikelihood, cox_curve
 from prognosis_dask.modelling.estimators.cox_learner import ProportionalHazards

@@ -7,16 +7,16 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import numpy as np
-import numpy.typing as npt
+
+from prognosis_dask.arrays import AnyArray
 
 Kind = TypeVar("Kind")
-Array = npt.NDArray[Any]
 
 
-def to_plain(value: Any, prefix: str = "") -> tuple[dict[str, Any], dict[str, Array]]:
+def to_plain(value: Any, prefix: str = "") -> tuple[dict[str, Any], dict[str, AnyArray]]:
     """Take a dataclass apart: its arrays by dotted name, and the rest as JSON can hold it."""
     plain: dict[str, Any] = {}
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, AnyArray] = {}
     for field in fields(value):
         part = getattr(value, field.name)
         if isinstance(part, np.ndarray):
@@ -32,7 +32,7 @@ def to_plain(value: Any, prefix: str = "") -> tuple[dict[str, Any], dict[str, Ar
 def from_plain(
     kind: type[Kind],
     plain: Mapping[str, Any],
-    arrays: Mapping[str, Array],
+    arrays: Mapping[str, AnyArray],
     prefix: str = "",
     kinds: Mapping[str, type] | None = None,
 ) -> Kind:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.combat import Combat, fit_combat
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, IntArray
 from prognosis_dask.modelling.data.table import FeatureTable, varying
 
 #: Columns whose correlations are held at a time.

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from prognosis_dask.arrays import AnyArray, FloatArray, IntArray
 from prognosis_dask.config.fields import Above, AtLeast, AtMost, NotEmpty, OneOf, Unit, expect_fields
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Classes, FloatArray, IntArray
+from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.data.training_overlap import other_origin
 from prognosis_dask.modelling.estimators import LEARNERS, Model, learner_for
@@ -22,7 +23,7 @@ from prognosis_dask.modelling.estimators.cox import coefficient_rows
 from prognosis_dask.modelling.estimators.determined import naming
 from prognosis_dask.modelling.estimators.prediction import Prediction as Prediction
 from prognosis_dask.modelling.estimators.scores import one_thread
-from prognosis_dask.modelling.plain import Array, from_plain, to_plain
+from prognosis_dask.modelling.plain import from_plain, to_plain
 from prognosis_dask.modelling.preparing import Preparation, expect_finite
 from prognosis_dask.modelling.selectors import SELECTORS
 from prognosis_dask.modelling.tuning import CRITERIA, arrange, choose_values
@@ -172,12 +173,12 @@ class Fitted:
         weight = self.preparation.weight[self.columns]
         return coefficient_rows(self.chosen, coefficient * weight, error * weight)
 
-    def to_plain(self) -> tuple[dict[str, Any], dict[str, Array]]:
+    def to_plain(self) -> tuple[dict[str, Any], dict[str, AnyArray]]:
         """What JSON holds, and the arrays by name."""
         return to_plain(self)
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any], arrays: Mapping[str, Array]) -> Fitted:
+    def from_plain(cls, plain: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Fitted:
         """The inverse of :meth:`to_plain`."""
         # models of before there was a choice were tuned by their concordance, and bounded nothing
         before = {"tune_by": "concordance", "bound": False, "bound_margin": 1.0}

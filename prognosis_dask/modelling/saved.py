@@ -15,9 +15,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import Encoding
-from prognosis_dask.modelling.data.endpoint import Classes, FloatArray, Survival
+from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.cox_learner import ProportionalHazards
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier

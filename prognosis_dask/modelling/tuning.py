@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, FloatArray, IntArray, Survival
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.table import FeatureTable, of_families
 from prognosis_dask.modelling.estimators import Learner, Model, learner_for
 from prognosis_dask.modelling.estimators.cox import score_likelihood

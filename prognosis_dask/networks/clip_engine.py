@@ -6,13 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.networks.clips import ClipRule
 
-Floats = npt.NDArray[np.float32]
 #: (1, channel, T, height, width) to (F), both float32.
-RunClip = Callable[[Floats], Floats]
+RunClip = Callable[[Float32Array], Float32Array]
 
 
 class ClipEngine:
@@ -28,7 +27,7 @@ class ClipEngine:
         self._rule = rule
         self._lock = threading.Lock()
 
-    def features(self, clips: Floats) -> Floats:
+    def features(self, clips: Float32Array) -> Float32Array:
         """Run clips of one length: (n, channel, T, height, width) float32 to (n, F) float32."""
         rule = self._rule
         length = rule.length(1) if rule.frames else "T"
@@ -39,7 +38,7 @@ class ClipEngine:
         with self._lock:
             return np.stack([self._run(clip[None]) for clip in clips])
 
-    def features_of_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Floats:
+    def features_of_frames(self, frames: Sequence[ByteArray]) -> Float32Array:
         """Run regions: n times (slice, 128, 128) uint8 to (n, F) float32.
 
         Raises

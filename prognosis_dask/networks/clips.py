@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from prognosis_dask.arrays import ByteArray, Float32Array, FloatArray
 from prognosis_dask.errors import CaseError, Code
 
 #: Frames come in at this height and width ...
@@ -48,7 +49,7 @@ def filled_length(length: int) -> int:
     return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
-def make_clip(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def make_clip(frames: ByteArray) -> Float32Array:
     """Make the network's input of a region's frames.
 
     Each frame is enlarged twofold as ``scipy.ndimage.zoom(frame, 2, order=1)`` does (linear, corners on corners, the
@@ -77,7 +78,7 @@ def make_clip(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return np.take(_LEVELS, grey, axis=1)
 
 
-def check_frames(frames: npt.NDArray[np.uint8]) -> None:
+def check_frames(frames: ByteArray) -> None:
     """Refuse what are not frames of a region.
 
     Raises
@@ -93,7 +94,7 @@ def check_frames(frames: npt.NDArray[np.uint8]) -> None:
         )
 
 
-def _weights() -> npt.NDArray[np.float32]:
+def _weights() -> Float32Array:
     """Linear weights, in 1/255ths, of the 128 pixels of a line for each of the 224 that are kept of its 256."""
     first = (RESIZED - CLIP_SIZE) // 2
     kept = np.arange(first, first + CLIP_SIZE)
@@ -110,7 +111,7 @@ _WEIGHTS = _weights()
 _LEVELS = ((np.arange(256) / 255 - np.array(MEAN)[:, None]) / np.array(STD)[:, None]).astype(np.float32)
 
 
-def _enlarge(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _enlarge(frames: ByteArray) -> ByteArray:
     # The weights are whole numbers and the largest sum, 255 ** 3, is below 2 ** 24: float32 products are exact in
     # whatever order they are summed. 255 ** 2 is odd, so no value lies halfway and the rounding is never in doubt.
     scale = (RESIZED - 1) ** 2
@@ -162,7 +163,7 @@ class ClipRule:
         order = (2 * np.arange(count) + 1) * n_slices // (2 * count)
         return np.concatenate([order, order[:: self.slow_step]]) if self.slow_step else order
 
-    def make(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def make(self, frames: ByteArray) -> Float32Array:
         """Make the network's input: (slice, 128, 128) uint8 to (channel, T, height, width) float32.
 
         Raises
@@ -179,7 +180,7 @@ class ClipRule:
         levels = (np.arange(256) / 255 - np.array(self.mean)[:, None]) / np.array(self.std)[:, None]
         return np.take(levels.astype(np.float32), self._resize(frames)[self.order(len(frames))], axis=1)
 
-    def _resize(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def _resize(self, frames: ByteArray) -> ByteArray:
         # whole numbers below 2 ** 53: exact in whatever order they are summed; halves are rounded up
         rows, columns = (_weights_of_clip_rules(*lengths) for lengths in zip(self.resized, self.size, strict=True))
         scale = (self.resized[0] - 1) * (self.resized[1] - 1)
@@ -187,7 +188,7 @@ class ClipRule:
         return ((2 * sums + scale) // (2 * scale)).astype(np.uint8)
 
 
-def _weights_of_clip_rules(resized: int, size: int) -> npt.NDArray[np.float64]:
+def _weights_of_clip_rules(resized: int, size: int) -> FloatArray:
     """Linear weights, times ``resized - 1``, of a line's 128 pixels for each of the ``size`` that are kept."""
     first = (resized - size) // 2
     left, part = np.divmod(np.arange(first, first + size) * (FRAME_SIZE - 1), resized - 1)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.config.job import DeepSection
 from prognosis_dask.errors import CaseError, Code, JobError, import_extra
 from prognosis_dask.networks.catalogue import find_engines, find_network, is_file
@@ -32,11 +32,11 @@ class Engine(Protocol):
         """How many clips go through the network at once; fewer than asked for after a GPU ran out of memory."""
         ...
 
-    def features(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def features(self, clips: Float32Array) -> Float32Array:
         """Run clips of one length: (n, 3, T, 224, 224) float32 to (n, F) float32."""
         ...
 
-    def features_of_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    def features_of_frames(self, frames: Sequence[ByteArray]) -> Float32Array:
         """Make and run the clips of regions that share a batch: n times (slice, 128, 128) uint8 to (n, F)."""
         ...
 
@@ -231,7 +231,7 @@ def frames_together(section: DeepSection, n_slices: int) -> int:
     return filled_length(length) if fills else length
 
 
-def check_features(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def check_features(values: Float32Array) -> Float32Array:
     """One case's features (F), as they are.
 
     Raises

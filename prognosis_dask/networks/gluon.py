@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.networks.catalogue import Network
 from prognosis_dask.networks.clips import CLIP_SIZE
@@ -49,7 +49,7 @@ class GluonEngine:
             warnings.filterwarnings("ignore", r"Parameter .* is not used by any computation", UserWarning)
             _compile(mx, self._block, self._context, network.min_length)
 
-    def features(self, clips: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def features(self, clips: Float32Array) -> Float32Array:
         """Run clips of one length: (n, 3, T, 224, 224) float32 to (n, F) float32."""
         fits = clips.ndim == 5 and clips.shape[1::2] == (3, CLIP_SIZE) and clips.shape[4] == CLIP_SIZE
         length, least = clips.shape[2] if fits else 0, self._min_length
@@ -65,11 +65,11 @@ class GluonEngine:
                 values[start : start + len(part)] = self._run(part)[: len(part)]
         return values
 
-    def features_of_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    def features_of_frames(self, frames: Sequence[ByteArray]) -> Float32Array:
         """Run regions of one number of slices: n times (slice, 128, 128) uint8 to (n, F) float32."""
         return self.features(np.stack([self._clip.make(region) for region in frames]))
 
-    def _run(self, clips: npt.NDArray[np.float32]) -> Any:
+    def _run(self, clips: Float32Array) -> Any:
         if len(clips) < self.rows:
             empty = np.zeros((self.rows - len(clips), *clips.shape[1:]), np.float32)
             clips = np.concatenate([clips, empty])
@@ -95,7 +95,7 @@ def _set_parameters(mx: Any, block: Any, weights: Weights) -> None:
         parameters[name].set_data(_array(mx, values))
 
 
-def _array(mx: Any, values: npt.NDArray[np.float32]) -> Any:
+def _array(mx: Any, values: Float32Array) -> Any:
     # mx.nd.array looks into a part of SciPy that is deprecated
     return mx.nd.from_numpy(np.ascontiguousarray(values), zero_copy=False)
 

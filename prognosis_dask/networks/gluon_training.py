@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from prognosis_dask.arrays import Float32Array
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.networks.gluon_import import import_gluon
 from prognosis_dask.networks.grade_network import FILTERS, WIDTHS, GradeNetwork, Values
-from prognosis_dask.networks.training import EPSILON, Floats, Hidden
+from prognosis_dask.networks.training import EPSILON, Hidden
 
 
 class GluonLearner:
@@ -43,7 +43,7 @@ class GluonLearner:
             kvstore=None,
         )
 
-    def step(self, volumes: Floats, labels: Floats, weights: Floats, kept: Hidden) -> float:
+    def step(self, volumes: Float32Array, labels: Float32Array, weights: Float32Array, kept: Hidden) -> float:
         """One step of Adam on a batch; the batch's loss before it."""
         y, weight = self._array(labels), self._array(weights)
         with self._mx.autograd.record():
@@ -55,7 +55,7 @@ class GluonLearner:
         self._trainer.step(1)
         return float(loss.asscalar())
 
-    def run(self, volumes: Floats) -> tuple[Floats, Floats, Floats]:
+    def run(self, volumes: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
         """Values of the two hidden layers (n, 512) and (n, 32), and the logits (n), nothing dropped."""
         ones = [self._mx.nd.ones((len(volumes), width), ctx=self._context) for width in WIDTHS]
         first, second, z = self._block(self._array(volumes[:, None]), *ones)
@@ -65,7 +65,7 @@ class GluonLearner:
         """The parameters as they are now."""
         return {name: parameter.data(self._context).asnumpy() for name, parameter in self._parameters.items()}
 
-    def _array(self, values: npt.NDArray[np.float32]) -> Any:
+    def _array(self, values: Float32Array) -> Any:
         # mx.nd.array looks into a part of SciPy that is deprecated
         array = self._mx.nd.from_numpy(np.ascontiguousarray(values, np.float32), zero_copy=False)
         return array.as_in_context(self._context)

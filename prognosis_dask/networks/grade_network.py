@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from prognosis_dask.arrays import Float32Array
 from prognosis_dask.networks.volume_input import STUDY_SHAPE
 
-Values = dict[str, npt.NDArray[np.float32]]
+Values = dict[str, Float32Array]
 
 #: Filters of the two convolutions (3 x 3 x 3, same size out as in), each followed by a maximum over 2 x 2 x 2.
 FILTERS = (32, 64)

@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.errors import CaseError, ClusterError, Code
 from prognosis_dask.networks.catalogue import Network
 from prognosis_dask.networks.clips import CLIP_SIZE, FRAME_SIZE, RESIZED, check_frames, clip_length, filled_length
@@ -27,8 +27,6 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
-Floats = npt.NDArray[np.float32]
 
 
 class TorchEngine:
@@ -67,7 +65,7 @@ class TorchEngine:
         self._lock = threading.Lock()
         self._network = InceptionV1(weights.values, output).prepare(self._device, self._dtype)
 
-    def features(self, clips: Floats) -> Floats:
+    def features(self, clips: Float32Array) -> Float32Array:
         """Run clips of one length: (n, 3, T, 224, 224) float32 to (n, F) float32. A clip with NaN has NaN features."""
         fits = clips.ndim == 5 and clips.shape[1::2] == (3, CLIP_SIZE) and clips.shape[4] == CLIP_SIZE
         if not fits or clips.shape[2] < self._min_length or clips.dtype != np.float32:
@@ -80,7 +78,7 @@ class TorchEngine:
         values[~np.isfinite(clips).all(axis=(1, 2, 3, 4))] = np.nan
         return values
 
-    def features_of_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Floats:
+    def features_of_frames(self, frames: Sequence[ByteArray]) -> Float32Array:
         """Run regions: n times (slice, 128, 128) uint8 to (n, F) float32.
 
         The same as :meth:`features` of their clips, but for rounding: the clips are made on the device, and grey.
@@ -104,7 +102,7 @@ class TorchEngine:
             values[rows] = self._run(filled, lambda batch: grey_clips(batch) - GREY_ZERO, own if self._fills else None)
         return values
 
-    def _held(self, region: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def _held(self, region: ByteArray) -> ByteArray:
         """A clip's frames, each as often as it is shown."""
         check_frames(region)
         length = clip_length(len(region))
@@ -116,10 +114,10 @@ class TorchEngine:
 
     def _run(
         self,
-        inputs: npt.NDArray[np.uint8] | Floats,
+        inputs: ByteArray | Float32Array,
         to_clips: Callable[[Tensor], Tensor],
         own: Sequence[int] | None,
-    ) -> Floats:
+    ) -> Float32Array:
         values = np.empty((len(inputs), len(self.feature_names)), np.float32)
         start = 0
         with self._lock, repeatable(threads=self._threads, tf32=self._tf32):
@@ -136,10 +134,10 @@ class TorchEngine:
 
     def _compute(
         self,
-        part: npt.NDArray[np.uint8] | Floats,
+        part: ByteArray | Float32Array,
         to_clips: Callable[[Tensor], Tensor],
         own: Sequence[int] | None,
-    ) -> Floats:
+    ) -> Float32Array:
         missing = self.rows - len(part)
         if missing:
             part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
@@ -150,7 +148,7 @@ class TorchEngine:
         lengths = (*own, *[part.shape[1]] * missing) if own else None
         return self._network(clips, lengths).float().cpu().numpy()  # type: ignore[no-any-return]
 
-    def _halve(self, part: npt.NDArray[np.uint8] | Floats, error: torch.OutOfMemoryError) -> None:
+    def _halve(self, part: ByteArray | Float32Array, error: torch.OutOfMemoryError) -> None:
         if self.rows == 1:
             raise CaseError(
                 Code.GPU_MEMORY,

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.networks.clips import CLIP_SIZE, MEAN, STD
 from prognosis_dask.networks.weights import Values
 
@@ -279,8 +279,6 @@ class Lengths:
 # --- What can be worked out once, before any clip is seen, without changing a feature.
 
 
-Array = npt.NDArray[np.float64]
-
 #: GluonCV's epsilon of batch normalisation.
 EPSILON = 1e-3
 
@@ -293,8 +291,8 @@ GREY_ZERO = 114
 class Convolution:
     """A convolution with the batch normalisation after it: kernels (out, in, T, H, W) and bias (out), float64."""
 
-    kernels: Array
-    bias: Array
+    kernels: FloatArray
+    bias: FloatArray
 
 
 @dataclass(frozen=True)
@@ -311,7 +309,7 @@ class GreyStem:
     """
 
     convolution: Convolution
-    constant: Array
+    constant: FloatArray
 
 
 def unit_names(values: Values) -> tuple[str, ...]:

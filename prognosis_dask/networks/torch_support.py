@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from prognosis_dask.arrays import Float32Array
 from prognosis_dask.errors import ClusterError
-from prognosis_dask.networks.clip_engine import Floats, RunClip
+from prognosis_dask.networks.clip_engine import RunClip
 
 
 @contextmanager
@@ -62,7 +63,7 @@ def torch_runner(module: Any, device: str) -> RunClip:
     target = torch.device("cuda" if device == "gpu" else "cpu")
     module = module.to(target).eval()
 
-    def run(clip: Floats) -> Floats:
+    def run(clip: Float32Array) -> Float32Array:
         with repeatable():
             values = module(torch.from_numpy(np.ascontiguousarray(clip)).to(target))
         return np.asarray(values.float().cpu().numpy(), np.float32).reshape(-1)

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prognosis_dask.arrays import Float32Array
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.networks.grade_network import GradeNetwork, Values
 from prognosis_dask.networks.torch_support import repeatable
-from prognosis_dask.networks.training import EPSILON, Floats, Hidden
+from prognosis_dask.networks.training import EPSILON, Hidden
 
 
 class TorchLearner:
@@ -33,7 +34,7 @@ class TorchLearner:
         }
         self._adam = torch.optim.Adam(self._parameters.values(), lr=learning_rate, eps=EPSILON)
 
-    def step(self, volumes: Floats, labels: Floats, weights: Floats, kept: Hidden) -> float:
+    def step(self, volumes: Float32Array, labels: Float32Array, weights: Float32Array, kept: Hidden) -> float:
         """One step of Adam on a batch; the batch's loss before it."""
         with repeatable(gradients=True):
             _, _, z = self._forward(self._tensor(volumes), *map(self._tensor, kept))
@@ -43,7 +44,7 @@ class TorchLearner:
             self._adam.step()
             return float(loss.item())
 
-    def run(self, volumes: Floats) -> tuple[Floats, Floats, Floats]:
+    def run(self, volumes: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
         """Values of the two hidden layers (n, 512) and (n, 32), and the logits (n), nothing dropped."""
         with repeatable():
             first, second, z = self._forward(self._tensor(volumes), torch.ones(()), torch.ones(()))
@@ -66,5 +67,5 @@ class TorchLearner:
     def _layer(self, name: str) -> tuple[Tensor, Tensor]:
         return self._parameters[f"{name}.weight"], self._parameters[f"{name}.bias"]
 
-    def _tensor(self, values: Floats) -> Tensor:
+    def _tensor(self, values: Float32Array) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self._device)

@@ -16,15 +16,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from prognosis_dask.arrays import BoolArray, Float32Array, IntArray
 from prognosis_dask.config.job import GradeSection
 from prognosis_dask.errors import MissingExtraError, StatisticsError, count
 from prognosis_dask.networks.grade_network import DROPPED, WIDTHS, GradeNetwork, Values
 
-Floats = npt.NDArray[np.float32]
 #: What dropout multiplies the two hidden layers' values by, (n, 512) and (n, 32): zero, or one over the share kept.
-Hidden = tuple[Floats, Floats]
+Hidden = tuple[Float32Array, Float32Array]
 
 #: Raised by one whenever the features of the same training change.
 VERSION = 2
@@ -38,11 +37,11 @@ _LOCK = threading.Lock()
 class Learner(Protocol):
     """A grade network on an engine, with Adam's state. It draws nothing, and computes in one thread on a processor."""
 
-    def step(self, volumes: Floats, labels: Floats, weights: Floats, kept: Hidden) -> float:
+    def step(self, volumes: Float32Array, labels: Float32Array, weights: Float32Array, kept: Hidden) -> float:
         """One step of Adam on the batch's weighted mean of binary cross-entropies; that loss before the step."""
         ...
 
-    def run(self, volumes: Floats) -> tuple[Floats, Floats, Floats]:
+    def run(self, volumes: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
         """Values of the two hidden layers (n, 512) and (n, 32), and the logits (n), nothing dropped."""
         ...
 
@@ -82,7 +81,7 @@ class Trained:
 
     network: GradeNetwork
     values: Values = field(repr=False)
-    usual: Floats = field(repr=False)
+    usual: Float32Array = field(repr=False)
     curve: tuple[Epoch, ...]
     epoch: int
     origin: str = ""
@@ -132,8 +131,8 @@ def load_learner(network: GradeNetwork, values: Values, section: GradeSection) -
 
 
 def train(
-    volumes: Floats, labels: npt.NDArray[np.int64], patients: Sequence[str], section: GradeSection
-) -> tuple[Trained, Floats]:
+    volumes: Float32Array, labels: IntArray, patients: Sequence[str], section: GradeSection
+) -> tuple[Trained, Float32Array]:
     """Train the network on these cases alone; equal arguments give equal bits.
 
     Parameters
@@ -190,7 +189,7 @@ def train(
     return Trained(network, values, usual, tuple(curve), epoch), _in_deviations(features, usual)
 
 
-def run_network(trained: Trained, volumes: Floats, section: GradeSection) -> tuple[Floats, Floats]:
+def run_network(trained: Trained, volumes: Float32Array, section: GradeSection) -> tuple[Float32Array, Float32Array]:
     """Deep features and probability of the positive class, case by case: none depends on those beside it.
 
     Returns
@@ -206,12 +205,12 @@ def run_network(trained: Trained, volumes: Floats, section: GradeSection) -> tup
     return _in_deviations(features, trained.usual), _sigmoid(logit)
 
 
-def _in_deviations(features: Floats, usual: Floats) -> Floats:
+def _in_deviations(features: Float32Array, usual: Float32Array) -> Float32Array:
     mean, spread = usual
     return np.where(spread > 0, (features - mean) / np.where(spread > 0, spread, 1), 0).astype(np.float32)
 
 
-def _expect_finite(arrays: Iterable[Floats], curve: Sequence[Epoch], section: GradeSection) -> None:
+def _expect_finite(arrays: Iterable[Float32Array], curve: Sequence[Epoch], section: GradeSection) -> None:
     """A training that ran away leaves features that are all zero or missing, which models pass over in silence."""
     if not all(np.isfinite(array).all() for array in arrays):
         losses = ", ".join(f"{epoch.training_loss:.3g}" for epoch in curve)
@@ -221,16 +220,14 @@ def _expect_finite(arrays: Iterable[Floats], curve: Sequence[Epoch], section: Gr
         )
 
 
-def _run(learner: Learner, volumes: Floats) -> tuple[Floats, Floats]:
+def _run(learner: Learner, volumes: Float32Array) -> tuple[Float32Array, Float32Array]:
     """The hidden layers' values (cases, 544), and the logits, case by case."""
     rows = [learner.run(volume[None]) for volume in volumes]
     features = np.concatenate([np.concatenate([first, second], axis=1) for first, second, _ in rows])
     return features, np.concatenate([logit for _, _, logit in rows])
 
 
-def hold_back(
-    labels: npt.NDArray[np.int64], patients: Sequence[str], share: float, rng: np.random.Generator
-) -> npt.NDArray[np.bool_]:
+def hold_back(labels: IntArray, patients: Sequence[str], share: float, rng: np.random.Generator) -> BoolArray:
     """Which cases are held back: the share of each class's patients, rounded, at least one; none where it is 0.
 
     A patient with cases of both classes counts to the first one's.
@@ -255,7 +252,7 @@ def hold_back(
     return np.asarray(chosen[number])
 
 
-def class_weights(labels: npt.NDArray[np.int64], at: npt.NDArray[np.int64], *, balance: bool) -> Floats:
+def class_weights(labels: IntArray, at: IntArray, *, balance: bool) -> Float32Array:
     """What each case's loss counts: 1 on average over the cases ``at`` that train, and as much for either class."""
     if not balance:
         return np.ones(len(labels), np.float32)
@@ -274,10 +271,10 @@ def provenance(section: GradeSection) -> dict[str, str]:
 
 def _epoch(
     learner: Learner,
-    volumes: Floats,
-    labels: npt.NDArray[np.int64],
-    weights: Floats,
-    at: npt.NDArray[np.int64],
+    volumes: Float32Array,
+    labels: IntArray,
+    weights: Float32Array,
+    at: IntArray,
     section: GradeSection,
     rng: np.random.Generator,
 ) -> float:
@@ -299,7 +296,7 @@ def _kept(count: int, rng: np.random.Generator) -> Hidden:
     return first, second
 
 
-def _loss(learner: Learner, volumes: Floats, labels: npt.NDArray[np.int64], weights: Floats) -> float:
+def _loss(learner: Learner, volumes: Float32Array, labels: IntArray, weights: Float32Array) -> float:
     """The weighted mean of the cases' binary cross-entropies, nothing dropped; NaN without cases."""
     if not len(volumes):
         return float("nan")
@@ -308,7 +305,7 @@ def _loss(learner: Learner, volumes: Floats, labels: npt.NDArray[np.int64], weig
         return float(np.mean(weights * (np.logaddexp(0, z) - z * labels)))
 
 
-def _sigmoid(z: Floats) -> Floats:
+def _sigmoid(z: Float32Array) -> Float32Array:
     return np.asarray(np.exp(-np.logaddexp(0, -z.astype(np.float64))), np.float32)
 
 
@@ -322,7 +319,7 @@ CONTRAST = 0.1
 SHIFT = 0.1
 
 
-def augment(volume: Floats, rng: np.random.Generator) -> Floats:
+def augment(volume: Float32Array, rng: np.random.Generator) -> Float32Array:
     """One volume (slice, row, column), flipped left to right or not, turned, and changed in brightness and contrast.
 
     Turning is in the axial plane only, since slices are thicker than pixels are wide. Zeros stay zeros: they are what
@@ -336,7 +333,7 @@ def augment(volume: Floats, rng: np.random.Generator) -> Floats:
     return np.where(volume == 0, np.float32(0), volume * stretch + shift)
 
 
-def rotate(volume: Floats, degrees: float) -> Floats:
+def rotate(volume: Float32Array, degrees: float) -> Float32Array:
     """Turn every slice about its middle, linear in between; what comes from outside is zero."""
     from scipy.ndimage import affine_transform
 

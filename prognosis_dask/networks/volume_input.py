@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import SimpleITK as sitk
 
+from prognosis_dask.arrays import Float32Array, FloatArray, NumberArray
 from prognosis_dask.errors import CaseError, Code
-
-Floats = npt.NDArray[np.float32]
 
 #: Slices, rows and columns of the study's input.
 STUDY_SHAPE = (20, 64, 64)
@@ -33,7 +31,7 @@ BRAIN = Grid((36, 48, 40), 4.0)
 TUMOUR = Grid((40, 40, 40), 2.5)
 
 
-def study_input(slices: npt.NDArray[np.generic]) -> Floats:
+def study_input(slices: NumberArray) -> Float32Array:
     """The study's input: slices resized, averaged in chunks, zero slices appended.
 
     Each slice is resized bilinearly, pixel centres aligned and without smoothing, as OpenCV's ``resize`` does. Chunks
@@ -65,7 +63,7 @@ def study_input(slices: npt.NDArray[np.generic]) -> Floats:
     return volume
 
 
-def isotropic_crop(image: sitk.Image, mask: sitk.Image, grid: Grid) -> Floats:
+def isotropic_crop(image: sitk.Image, mask: sitk.Image, grid: Grid) -> Float32Array:
     """The image around the middle of the mask's bounding box, on a grid along the patient's axes.
 
     Smoothed along the axes on which the new spacing is the coarser one (a Gaussian of half that spacing); linear in
@@ -108,7 +106,7 @@ def isotropic_crop(image: sitk.Image, mask: sitk.Image, grid: Grid) -> Floats:
     return sitk.GetArrayFromImage(cut)  # type: ignore[no-any-return]
 
 
-def _check(slices: npt.NDArray[np.generic]) -> None:
+def _check(slices: NumberArray) -> None:
     if slices.ndim != 3 or 0 in slices.shape:
         raise CaseError(
             Code.IMAGE_INVALID, f"the image has the shape {slices.shape}; expected (slice, row, column), none of them 0"
@@ -118,7 +116,7 @@ def _check(slices: npt.NDArray[np.generic]) -> None:
         raise CaseError(Code.IMAGE_INVALID, f"voxels that are not finite: {bad} of {slices.size}; expected numbers")
 
 
-def _bilinear(length: int, wanted: int) -> npt.NDArray[np.float64]:
+def _bilinear(length: int, wanted: int) -> FloatArray:
     """The matrix (wanted, length) that interpolates linearly between pixel centres, with the edges held."""
     at = ((np.arange(wanted) + 0.5) * length / wanted - 0.5).clip(0, length - 1)
     below = np.floor(at).astype(int)

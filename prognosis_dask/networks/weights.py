@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from prognosis_dask.arrays import Float32Array
 from prognosis_dask.errors import JobError, WeightsError
 from prognosis_dask.networks.catalogue import Network
 
-Values = Mapping[str, npt.NDArray[np.float32]]
+Values = Mapping[str, Float32Array]
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ _DENSE = 0
 _FLOAT32 = 0
 
 
-def parse_params(content: bytes) -> dict[str, npt.NDArray[np.float32]]:
+def parse_params(content: bytes) -> dict[str, Float32Array]:
     """The named float32 arrays in the content of a ``.params`` file.
 
     Raises
@@ -246,7 +246,7 @@ class _Reader:
         (count,) = self.take("<Q")
         return str(self.bytes(count), "utf-8")
 
-    def array(self) -> npt.NDArray[np.float32]:
+    def array(self) -> Float32Array:
         start = self.at
         magic, storage, ndim = self.take("<IiI")
         if magic not in _ARRAYS or storage != _DENSE or ndim > 8:
@@ -265,7 +265,7 @@ class _Reader:
 _METADATA = "__metadata__"
 
 
-def write_safetensors(arrays: Mapping[str, npt.NDArray[np.float32]], metadata: Mapping[str, str]) -> bytes:
+def write_safetensors(arrays: Mapping[str, Float32Array], metadata: Mapping[str, str]) -> bytes:
     """The content of a file with these arrays, in their order."""
     header: dict[str, object] = {_METADATA: dict(metadata)}
     end = 0
@@ -277,7 +277,7 @@ def write_safetensors(arrays: Mapping[str, npt.NDArray[np.float32]], metadata: M
     return b"".join([struct.pack("<Q", len(text)), text, *(array.astype("<f4").tobytes() for array in arrays.values())])
 
 
-def parse_safetensors(content: bytes) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, str]]:
+def parse_safetensors(content: bytes) -> tuple[dict[str, Float32Array], dict[str, str]]:
     """The named float32 arrays in the content of a file, and its metadata.
 
     Raises
@@ -298,7 +298,7 @@ def parse_safetensors(content: bytes) -> tuple[dict[str, npt.NDArray[np.float32]
     return arrays, metadata
 
 
-def _array(name: str, entry: Mapping[str, Any], data: memoryview) -> npt.NDArray[np.float32]:
+def _array(name: str, entry: Mapping[str, Any], data: memoryview) -> Float32Array:
     (start, end), shape = entry["data_offsets"], entry["shape"]
     if entry["dtype"] != "F32":
         raise ValueError(f"{name} is of type {entry['dtype']}; expected F32 (float32)")

@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from prognosis_dask.arrays import ByteArray
 from prognosis_dask.errors import JobError
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet
 
@@ -93,7 +93,7 @@ def _tried(params: RadiomicsParams) -> tuple[RadiomicsFeatureExtractor, float]:
     return extractor, max(log.get("sigma", ()), default=0.0)
 
 
-def _mask(extractor: RadiomicsFeatureExtractor, side: int) -> npt.NDArray[np.uint8]:
+def _mask(extractor: RadiomicsFeatureExtractor, side: int) -> ByteArray:
     mask = np.zeros((side, side, side), np.uint8)
     mask[2:6, 2:6, 2:6] = 1
     if extractor.settings["force2D"] and "shape2D" in extractor.enabledFeatures:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING
 
+from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.radiomics.columns import column_names
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet
@@ -105,7 +106,7 @@ FILTER_REACH = {"Original": 0, "Gradient": 1}
 ROUNDING = 1e-11
 
 #: First voxel and one past the last, (x, y, z), as indices of the full image.
-_Box = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+_Box = tuple[IntArray, IntArray]
 _Images = tuple[sitk.Image, sitk.Image]
 
 
@@ -146,7 +147,7 @@ def _reach(extractor: RadiomicsFeatureExtractor, box: _Box, roi: Roi) -> int | N
     return max(reaches[name] for name in extractor.enabledImagetypes)
 
 
-def _new_spacing(settings: dict[str, Any], roi: Roi, box: _Box) -> npt.NDArray[np.float64]:
+def _new_spacing(settings: dict[str, Any], roi: Roi, box: _Box) -> FloatArray:
     """``resampleImage``'s spacing: the asked one; the image's own where 0 is asked or the mask has one plane."""
     old, new = np.array(roi.full.spacing), np.array(settings["resampledPixelSpacing"])
     return np.where((new == 0) | (box[1] - box[0] == 1), old, new)
@@ -221,11 +222,11 @@ def _spline_coefficients(image: sitk.Image, region: _Box, roi: Roi) -> sitk.Imag
     return coefficients
 
 
-def _coefficients_within(array: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
+def _coefficients_within(array: FloatArray, axis: int) -> FloatArray:
     return np.asarray(ndimage.spline_filter1d(array, 3, axis, output=np.float64, mode="mirror"))
 
 
-def _coefficients_to_the_border(array: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
+def _coefficients_to_the_border(array: FloatArray, axis: int) -> FloatArray:
     """As ITK's ``BSplineDecompositionImageFilter`` has them, along an axis."""
     pole = math.sqrt(3) - 2
     lines = np.moveaxis(array, axis, 0) * ((1 - pole) * (1 - 1 / pole))
@@ -263,13 +264,13 @@ def _bound(image: sitk.Image, needed: _Box, region: _Box, roi: Roi) -> float:
     return float(largest * (ROUNDING + 20 * POLE ** tails.min()))
 
 
-def _truncate_alike(values: npt.NDArray[np.float64], bound: float) -> bool:
+def _truncate_alike(values: FloatArray, bound: float) -> bool:
     """Whether all values within ``bound`` of these truncate to the same whole numbers; those around zero do."""
     nearest = np.rint(values)
     return not np.any((np.abs(values - nearest) <= bound) & (nearest != 0))
 
 
-def _span(values: sitk.Image, roi: Roi) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _span(values: sitk.Image, roi: Roi) -> tuple[FloatArray, FloatArray]:
     """Where the first and the last voxel lie, as (x, y, z) indices of the full image."""
     full = _with_geometry(sitk.Image([1, 1, 1], sitk.sitkUInt8), roi)
     corners = ([0, 0, 0], [size - 1 for size in values.GetSize()])
@@ -318,7 +319,7 @@ def _box_of(mask: sitk.Image) -> _Box | None:
     return np.array([side[0] for side in sides]), np.array([side[-1] + 1 for side in sides])
 
 
-def _grown(box: _Box, voxels: int | npt.NDArray[np.int64], roi: Roi) -> _Box:
+def _grown(box: _Box, voxels: int | IntArray, roi: Roi) -> _Box:
     return np.maximum(box[0] - voxels, 0), np.minimum(box[1] + voxels, roi.full.size)
 
 

@@ -8,18 +8,16 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import SimpleITK as sitk
 from radiomics import imageoperations
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
+from prognosis_dask.arrays import AnyArray, BoolArray
 from prognosis_dask.radiomics.filters import Box, filtered
 from prognosis_dask.radiomics.lean import features
 from prognosis_dask.radiomics.matrices import Region
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet
 from prognosis_dask.radiomics.shape import shape_features
-
-_Mask = npt.NDArray[np.bool_]
 
 
 class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
@@ -51,16 +49,14 @@ class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
         settings = [self.settings, *(self.settings | custom for custom in self.enabledImagetypes.values())]
         return max(1, *(int(distance) for one in settings for distance in one.get("distances", [1])))
 
-    def _resegmented(self, image: sitk.Image, mask: sitk.Image, box: Box) -> _Mask:
+    def _resegmented(self, image: sitk.Image, mask: sitk.Image, box: Box) -> BoolArray:
         region = [side.stop - side.start for side in box][::-1], [side.start for side in box][::-1]
         image, mask = (sitk.RegionOfInterest(one, *region) for one in (image, mask))
         resegmented = imageoperations.resegmentMask(image, mask, **self.settings)
         _checked(image, resegmented, self.settings)
         return np.asarray(sitk.GetArrayFromImage(resegmented) == 1)
 
-    def _images(
-        self, image: sitk.Image, mask: sitk.Image, box: Box
-    ) -> Iterator[tuple[npt.NDArray[Any], str, dict[str, Any]]]:
+    def _images(self, image: sitk.Image, mask: sitk.Image, box: Box) -> Iterator[tuple[AnyArray, str, dict[str, Any]]]:
         for kind, custom in self.enabledImagetypes.items():
             settings = self.settings | custom
             for array, name in filtered(image, mask, box, kind, settings):
@@ -89,7 +85,7 @@ def _same_grid(image: sitk.Image, mask: sitk.Image) -> bool:
     )
 
 
-def box_of(mask: _Mask) -> Box | None:
+def box_of(mask: BoolArray) -> Box | None:
     """The mask's box, (z, y, x); None if it has no voxel."""
     sides = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     if not sides[0].size:

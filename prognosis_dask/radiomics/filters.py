@@ -9,18 +9,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pywt
 import SimpleITK as sitk
 from radiomics import imageoperations
 
+from prognosis_dask.arrays import AnyArray, IntArray
 from prognosis_dask.radiomics.laplacian import laplacian_of_gaussian
 from prognosis_dask.radiomics.lbp import planar_patterns, spatial_patterns
 
 #: (z, y, x).
 Box = tuple[slice, ...]
-_Array = npt.NDArray[Any]
-_Named = Iterator[tuple[_Array, str]]
+_Named = Iterator[tuple[AnyArray, str]]
 
 
 def filtered(image: sitk.Image, mask: sitk.Image, box: Box, kind: str, settings: dict[str, Any]) -> _Named:
@@ -70,7 +69,7 @@ def _wavelet(image: sitk.Image, box: Box, settings: dict[str, Any]) -> _Named:
     yield data[inner], f"{'wavelet' if levels == 1 else f'wavelet{levels}'}-{'L' * len(axes)}"
 
 
-def _window(array: _Array, box: Box, axes: list[int], reach: int) -> tuple[_Array, Box]:
+def _window(array: AnyArray, box: Box, axes: list[int], reach: int) -> tuple[AnyArray, Box]:
     """As much of the periodic image as reaches the box, and the box in it. Along each axis an even number of voxels.
 
     Near a border both ends of the image are kept, and only the middle may be left out: PyWavelets adds up in another
@@ -83,11 +82,11 @@ def _window(array: _Array, box: Box, axes: list[int], reach: int) -> tuple[_Arra
         places.append(kept % array.shape[axis])
         first = int(np.searchsorted(kept, side.start))
         inner.append(slice(first, first + side.stop - side.start))
-    window: _Array = array[np.ix_(*places)]
+    window: AnyArray = array[np.ix_(*places)]
     return window, tuple(inner)
 
 
-def _within_reach(side: slice, period: int, reach: int) -> npt.NDArray[np.int64]:
+def _within_reach(side: slice, period: int, reach: int) -> IntArray:
     kept = np.zeros(period, bool)
     kept[max(0, side.start - reach) : side.stop + reach] = True
     if side.start < reach or side.stop + reach > period:
@@ -107,7 +106,7 @@ def _gradient(image: sitk.Image, box: Box, settings: dict[str, Any]) -> _Named:
         yield sitk.GetArrayViewFromImage(gradient)[inner], name
 
 
-def _pointwise(name: str, of: Callable[[_Array, Any], _Array]) -> Callable[..., _Named]:
+def _pointwise(name: str, of: Callable[[AnyArray, Any], AnyArray]) -> Callable[..., _Named]:
     """A filter that takes each voxel by itself, and the largest absolute value of the whole image."""
 
     def images(image: sitk.Image, box: Box, settings: dict[str, Any]) -> _Named:
@@ -118,24 +117,24 @@ def _pointwise(name: str, of: Callable[[_Array, Any], _Array]) -> Callable[..., 
     return images
 
 
-def _square(values: _Array, largest: Any) -> _Array:
+def _square(values: AnyArray, largest: Any) -> AnyArray:
     coefficient = 1 / np.sqrt(largest)
     return np.asarray((coefficient * values) ** 2)
 
 
-def _square_root(values: _Array, largest: Any) -> _Array:
+def _square_root(values: AnyArray, largest: Any) -> AnyArray:
     values[values > 0] = np.sqrt(values[values > 0] * largest)
     values[values < 0] = -np.sqrt(-values[values < 0] * largest)
     return values
 
 
-def _logarithm(values: _Array, largest: Any) -> _Array:
+def _logarithm(values: AnyArray, largest: Any) -> AnyArray:
     values[values > 0] = np.log(values[values > 0] + 1)
     values[values < 0] = -np.log(-(values[values < 0] - 1))
     return np.asarray(values * (largest / np.log(np.full(1, largest) + 1)[0]))
 
 
-def _exponential(values: _Array, largest: Any) -> _Array:
+def _exponential(values: AnyArray, largest: Any) -> AnyArray:
     return np.asarray(np.exp(np.log(largest) / largest * values))
 
 

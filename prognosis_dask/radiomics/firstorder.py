@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from radiomics.firstorder import RadiomicsFirstOrder
 
-_Floats = npt.NDArray[np.float64]
+from prognosis_dask.arrays import FloatArray
 
 
 def _init_calculation(self: Any, voxels: None = None) -> None:
@@ -35,14 +34,14 @@ def _init_calculation(self: Any, voxels: None = None) -> None:
     self.percentiles = dict(zip((10, 25, 75, 90), np.percentile(values[0], (10, 25, 75, 90))[:, None], strict=True))
 
 
-def _moment(self: Any, order: int) -> _Floats:
+def _moment(self: Any, order: int) -> FloatArray:
     if order not in self.moments:
         self.moments[order] = np.add.reduce(_powers(self, order), 1) / self.deviations.shape[1]
-    moment: _Floats = self.moments[order].copy()
+    moment: FloatArray = self.moments[order].copy()
     return moment
 
 
-def _powers(self: Any, order: int) -> _Floats:
+def _powers(self: Any, order: int) -> FloatArray:
     """Of the deviations; whole numbers in a short range are raised once for each number.
 
     By ``power``, which need not round a square as a product is rounded.
@@ -52,7 +51,7 @@ def _powers(self: Any, order: int) -> _Floats:
         low, high = int(values.min()), int(values.max())
         if high - low < len(values):
             raised = np.power(np.arange(low, high + 1, dtype="float")[None] - self.mean, order)
-            powers: _Floats = raised[:, values.astype(np.int64) - low]
+            powers: FloatArray = raised[:, values.astype(np.int64) - low]
             return powers
     return np.asarray(np.power(self.deviations, order))
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from prognosis_dask.arrays import AnyArray
 
 #: Of what the functions take and give; ``kernels.c`` has the same number.
 VERSION = 1
@@ -28,7 +29,7 @@ def kernels() -> ctypes.CDLL | None:
     return library if library.kernels_version() == VERSION else None
 
 
-def call(name: str, *arguments: npt.NDArray[Any] | int | float) -> int:
+def call(name: str, *arguments: AnyArray | int | float) -> int:
     """Call a loop with arrays, whole numbers (int64) and real ones (double), as it declares them."""
     library = kernels()
     assert library is not None
@@ -37,7 +38,7 @@ def call(name: str, *arguments: npt.NDArray[Any] | int | float) -> int:
     return int(function(*(_c(argument) for argument in arguments)))
 
 
-def _c(argument: npt.NDArray[Any] | int | float) -> Any:
+def _c(argument: AnyArray | int | float) -> Any:
     if isinstance(argument, np.ndarray):
         assert argument.flags.c_contiguous
         return ctypes.c_void_p(argument.ctypes.data)

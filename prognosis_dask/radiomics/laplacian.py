@@ -12,12 +12,11 @@ import math
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import SimpleITK as sitk
 
+from prognosis_dask.arrays import Float32Array, FloatArray
 from prognosis_dask.radiomics.kernels import call, kernels
 
-_Floats = npt.NDArray[np.float64]
 #: (z, y, x) of the first voxel and of one past the last.
 _Box = tuple[slice, ...]
 
@@ -28,18 +27,18 @@ _GAUSSIAN = (1.3530, 1.8151, -0.3531, 0.0902)
 _SECOND = (-1.3563, 5.2318, 0.3446, -2.2355)
 
 
-def laplacian_of_gaussian(image: sitk.Image, sigma: float, box: _Box) -> npt.NDArray[np.float32]:
+def laplacian_of_gaussian(image: sitk.Image, sigma: float, box: _Box) -> Float32Array:
     """The filtered image within ``box``, normalised across scales; ``sigma`` in mm."""
     if kernels() is not None and _same_as_itk():
         return _in_box(sitk.GetArrayViewFromImage(image), image.GetSpacing()[::-1], sigma, box)
     return _by_itk(image, sigma)[box]
 
 
-def _by_itk(image: sitk.Image, sigma: float) -> npt.NDArray[np.float32]:
+def _by_itk(image: sitk.Image, sigma: float) -> Float32Array:
     log = sitk.LaplacianRecursiveGaussianImageFilter()
     log.SetNormalizeAcrossScale(True)
     log.SetSigma(sigma)
-    array: npt.NDArray[np.float32] = sitk.GetArrayFromImage(log.Execute(image))
+    array: Float32Array = sitk.GetArrayFromImage(log.Execute(image))
     return array
 
 
@@ -56,9 +55,7 @@ def _same_as_itk() -> bool:
     )
 
 
-def _in_box(
-    voxels: npt.NDArray[np.float32], spacing: tuple[float, ...], sigma: float, box: _Box
-) -> npt.NDArray[np.float32]:
+def _in_box(voxels: Float32Array, spacing: tuple[float, ...], sigma: float, box: _Box) -> Float32Array:
     total = np.zeros([side.stop - side.start for side in box], np.float32)
     for axis in (2, 1, 0):  # ITK's order is x, y, z
         filtered = _along(voxels, axis, box[axis], _coefficients(sigma, spacing[axis], derivative=True))
@@ -70,7 +67,7 @@ def _in_box(
     return total
 
 
-def _along(voxels: npt.NDArray[np.float32], axis: int, kept: slice, coefficients: _Floats) -> npt.NDArray[np.float32]:
+def _along(voxels: Float32Array, axis: int, kept: slice, coefficients: FloatArray) -> Float32Array:
     """Filter along an axis and keep a part of it."""
     voxels = np.ascontiguousarray(voxels, None if voxels.dtype in (np.int16, np.float32) else np.float64)
     shape = list(voxels.shape)
@@ -84,7 +81,7 @@ def _along(voxels: npt.NDArray[np.float32], axis: int, kept: slice, coefficients
 
 
 @cache
-def _coefficients(sigma: float, spacing: float, *, derivative: bool) -> _Floats:
+def _coefficients(sigma: float, spacing: float, *, derivative: bool) -> FloatArray:
     """ITK's N0 to N3, D1 to D4, M1 to M4, BN1 to BN4 and BM1 to BM4, computed in its order."""
     scale = sigma / spacing
     cos, exp = [math.cos(w / scale) for w in _W], [math.exp(at / scale) for at in _L]

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, special, stats
 
+from prognosis_dask.arrays import AnyArray, BoolArray, FloatArray, IntArray
+
 #: Of an icosahedron: along each axis the shorter (1) or the longer (2) of two distances.
 _CORNERS = (
     *((-1, 2, 0), (1, 2, 0), (-1, -2, 0), (1, -2, 0), (0, -1, 2), (0, 1, 2)),
@@ -22,11 +24,8 @@ _CORNERS = (
 #: Its triangles' corners, as hexadecimal digits.
 _FACES = "0b5 051 017 07a 0ab 159 5b4 ba2 a76 718 394 342 326 368 389 495 24b 62a 867 981"
 
-_Array = npt.NDArray[Any]
-_Floats = npt.NDArray[np.float64]
 
-
-def planar_patterns(image: _Array, settings: dict[str, Any]) -> _Array:
+def planar_patterns(image: AnyArray, settings: dict[str, Any]) -> AnyArray:
     """The patterns of each plane across ``force2Ddimension``, in the image's own type, as pyradiomics keeps them."""
     axis = settings.get("force2Ddimension", 0)
     if settings.get("lbp2DMethod") == "var":
@@ -40,7 +39,7 @@ def planar_patterns(image: _Array, settings: dict[str, Any]) -> _Array:
     return patterns.swapaxes(0, axis)
 
 
-def _patterns(plane: _Floats, samples: int, radius: float, method: str) -> _Floats:
+def _patterns(plane: FloatArray, samples: int, radius: float, method: str) -> FloatArray:
     """scikit-image's ``local_binary_pattern`` (Ojala et al. 2002): which neighbours on a circle are not darker."""
     angles = 2 * np.pi * np.arange(samples, dtype=np.double) / samples
     radius = float(np.float32(radius))
@@ -55,7 +54,7 @@ def _patterns(plane: _Floats, samples: int, radius: float, method: str) -> _Floa
     return codes
 
 
-def _interpolated(plane: _Floats, down: float, right: float) -> _Floats:
+def _interpolated(plane: FloatArray, down: float, right: float) -> FloatArray:
     """The plane, moved; linear between pixels, zero outside."""
     rows, columns = np.arange(plane.shape[0]) + down, np.arange(plane.shape[1]) + right
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
@@ -63,18 +62,18 @@ def _interpolated(plane: _Floats, down: float, right: float) -> _Floats:
     y, x = (rows - top)[:, None], (columns - left)[None]
     upper = (1 - x) * _pixels(plane, top, left) + x * _pixels(plane, top, at_right)
     lower = (1 - x) * _pixels(plane, bottom, left) + x * _pixels(plane, bottom, at_right)
-    moved: _Floats = (1 - y) * upper + y * lower
+    moved: FloatArray = (1 - y) * upper + y * lower
     return moved
 
 
-def _pixels(plane: _Floats, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> _Floats:
+def _pixels(plane: FloatArray, rows: IntArray, columns: IntArray) -> FloatArray:
     inside = np.ix_((rows >= 0) & (rows < plane.shape[0]), (columns >= 0) & (columns < plane.shape[1]))
     pixels = np.zeros((len(rows), len(columns)))
     pixels[inside] = plane[np.ix_(rows[inside[0].ravel()], columns[inside[1].ravel()])]
     return pixels
 
 
-def _least_rotated(codes: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.int64]:
+def _least_rotated(codes: IntArray, bits: int) -> IntArray:
     least = codes.copy()
     for _ in range(bits - 1):
         codes = (codes >> 1) | ((codes & 1) << (bits - 1))
@@ -82,7 +81,7 @@ def _least_rotated(codes: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.in
     return least
 
 
-def spatial_patterns(image: _Array, mask: npt.NDArray[np.bool_], settings: dict[str, Any]) -> list[tuple[_Array, str]]:
+def spatial_patterns(image: AnyArray, mask: BoolArray, settings: dict[str, Any]) -> list[tuple[AnyArray, str]]:
     """Of each voxel of the mask the rotation-invariant patterns by level, and the kurtosis of its sphere.
 
     Banerjee et al. 2013: the voxels on a sphere that are not darker than its centre, in spherical harmonics.
@@ -112,20 +111,20 @@ def spatial_patterns(image: _Array, mask: npt.NDArray[np.bool_], settings: dict[
     return [*patterns, (_in_mask(np.real(stats.kurtosis(samples, axis=1)), mask), "lbp-3D-k")]
 
 
-def _in_mask(values: _Floats, mask: npt.NDArray[np.bool_]) -> _Floats:
+def _in_mask(values: FloatArray, mask: BoolArray) -> FloatArray:
     array = np.zeros(mask.shape)
     array[mask] = values
     return array
 
 
-def _harmonic(m: int, n: int, azimuth: _Floats, polar: _Floats) -> npt.NDArray[np.complex128]:
+def _harmonic(m: int, n: int, azimuth: FloatArray, polar: FloatArray) -> npt.NDArray[np.complex128]:
     if hasattr(special, "sph_harm_y"):
         return np.asarray(special.sph_harm_y(n, m, polar, azimuth))
     return np.asarray(special.sph_harm(m, n, azimuth, polar))
 
 
 @lru_cache(maxsize=8)
-def _icosphere(subdivisions: int, radius: float) -> _Floats:
+def _icosphere(subdivisions: int, radius: float) -> FloatArray:
     """The corners of an icosahedron whose triangles were cut in four so many times, in trimesh's order."""
     a = 1 / np.sqrt(1 + ((1 + np.sqrt(5)) / 2) ** 2)
     b = a * (1 + np.sqrt(5)) / 2
@@ -139,7 +138,7 @@ def _icosphere(subdivisions: int, radius: float) -> _Floats:
     return corners
 
 
-def _subdivided(corners: _Floats, faces: npt.NDArray[np.int64]) -> tuple[_Floats, npt.NDArray[np.int64]]:
+def _subdivided(corners: FloatArray, faces: IntArray) -> tuple[FloatArray, IntArray]:
     edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
     _, first, inverse = np.unique(edges[:, 0] + edges[:, 1] * len(corners), return_index=True, return_inverse=True)
     middle = inverse.reshape(-1, 3) + len(corners)

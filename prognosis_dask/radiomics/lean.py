@@ -15,21 +15,19 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from radiomics import getFeatureClasses, imageoperations
 from radiomics.base import RadiomicsFeaturesBase
 
+from prognosis_dask.arrays import AnyArray, FloatArray, IntArray
 from prognosis_dask.radiomics.firstorder import FIRST_ORDER
 from prognosis_dask.radiomics.kernels import call, kernels
 from prognosis_dask.radiomics.levels import expect_not_too_many
 from prognosis_dask.radiomics.matrices import Binned, Matrices, Region
 
-_Floats = npt.NDArray[np.float64]
-
 
 def features(
     kinds: dict[str, Iterable[str] | None],
-    values: npt.NDArray[Any],
+    values: AnyArray,
     region: Region,
     settings: dict[str, Any],
     image_type: str,
@@ -56,7 +54,7 @@ def features(
     return found
 
 
-def _binned(values: npt.NDArray[Any], region: Region, settings: dict[str, Any]) -> Binned:
+def _binned(values: AnyArray, region: Region, settings: dict[str, Any]) -> Binned:
     """As ``binImage`` does; edges depend on the smallest and the largest value only."""
     low, high = values.min(), values.max()
     ends = values if low != low or high != high else np.array([low, high])  # not a number: as Python's min has it
@@ -69,7 +67,7 @@ def _binned(values: npt.NDArray[Any], region: Region, settings: dict[str, Any]) 
 
 
 def _filled(
-    kind: str, values: npt.NDArray[Any], binned: Binned, region: Region, settings: dict[str, Any]
+    kind: str, values: AnyArray, binned: Binned, region: Region, settings: dict[str, Any]
 ) -> RadiomicsFeaturesBase:
     """A feature class as its ``__init__`` leaves it."""
     lean = _lean(kind)
@@ -119,11 +117,11 @@ def _with_lean_modules(method: FunctionType) -> FunctionType:
     return copy
 
 
-def _sum(array: npt.NDArray[Any], axis: Any = None, keepdims: bool = False) -> Any:
+def _sum(array: AnyArray, axis: Any = None, keepdims: bool = False) -> Any:
     return np.add.reduce(array, axis=axis, keepdims=keepdims)
 
 
-def _nanmean(array: npt.NDArray[Any], axis: Any = None) -> Any:
+def _nanmean(array: AnyArray, axis: Any = None) -> Any:
     """``numpy.nanmean``, which first looks for missing values; they would show in the sum."""
     total = np.add.reduce(array, axis=axis)
     if np.isnan(total).any():
@@ -158,7 +156,7 @@ def _calculate_coefficients(self: Any) -> None:
     )
 
 
-def _added_by(number: npt.NDArray[np.int64], p: _Floats, count: int) -> _Floats:
+def _added_by(number: IntArray, p: FloatArray, count: int) -> FloatArray:
     """The sums, (1, count, directions), of the elements of each number, one after the other."""
     if p.shape[3] < 2:  # NumPy adds a single direction in pairs
         return np.array([np.sum(p[:, number == k, :], 1) for k in range(count)]).transpose((1, 0, 2))

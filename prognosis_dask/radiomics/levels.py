@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy.typing as npt
-
+from prognosis_dask.arrays import AnyArray
 from prognosis_dask.errors import CaseError, Code, warn
 
 #: Fewer grey levels than this in an ROI are warned of: texture is what levels have to do with each other, and of one
@@ -19,9 +18,7 @@ MOST = 2000
 MOST_FIRST_ORDER = 10_000_000
 
 
-def expect_not_too_many(
-    values: npt.NDArray[Any], settings: Mapping[str, Any], image_type: str, *, texture: bool
-) -> None:
+def expect_not_too_many(values: AnyArray, settings: Mapping[str, Any], image_type: str, *, texture: bool) -> None:
     """Refuse an ROI of so many grey levels that its matrices would take all memory, before there is one.
 
     Parameters

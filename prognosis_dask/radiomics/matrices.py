@@ -15,17 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from radiomics import cMatrices
 
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.radiomics.kernels import call, kernels
-
-_Ints = npt.NDArray[np.int64]
-_Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
     """A mask cut to its box, (z, y, x), with what all images of it share."""
 
-    mask: npt.NDArray[np.bool_]
+    mask: BoolArray
     #: (x, y, z), in mm.
     spacing: tuple[float, float, float]
     #: The farthest neighbour that is looked at, in voxels.
@@ -42,7 +40,7 @@ class Region:
         return tuple(side + 2 * self.reach for side in self.mask.shape)
 
     @cached_property
-    def voxels(self) -> _Ints:
+    def voxels(self) -> IntArray:
         """The mask's voxels, as places in the padded box."""
         return np.flatnonzero(np.pad(self.mask, self.reach))
 
@@ -66,23 +64,23 @@ class Region:
         inside = all(abs(step) < side for step, side in zip(angle, self.mask.shape, strict=True))
         return inside and max(map(abs, angle)) in distances and (flat is None or angle[flat] == 0)
 
-    def offsets(self, angles: npt.NDArray[np.int32]) -> _Ints:
+    def offsets(self, angles: npt.NDArray[np.int32]) -> IntArray:
         """The neighbours as steps in the padded box."""
         _, height, width = self.padded_shape
-        steps: _Ints = angles.astype(np.int64) @ np.array([height * width, width, 1])
+        steps: IntArray = angles.astype(np.int64) @ np.array([height * width, width, 1])
         return steps
 
 
 class Binned:
     """The grey levels, from 1, of a region's voxels."""
 
-    def __init__(self, region: Region, levels: _Ints, alpha: int) -> None:
+    def __init__(self, region: Region, levels: IntArray, alpha: int) -> None:
         self.region, self.levels, self.alpha = region, levels, alpha
         self.shape = region.mask.shape
         self.highest = int(levels.max())
-        self._neighbours: dict[tuple[Any, ...], tuple[_Floats, _Floats, _Floats]] = {}
+        self._neighbours: dict[tuple[Any, ...], tuple[FloatArray, FloatArray, FloatArray]] = {}
 
-    def matrix(self) -> _Ints:
+    def matrix(self) -> IntArray:
         """In the box, as pyradiomics has them."""
         matrix = np.zeros(self.shape, np.int64)
         matrix[self.region.mask] = self.levels
@@ -94,7 +92,7 @@ class Binned:
         padded.ravel()[self.region.voxels] = self.levels
         return padded
 
-    def neighbours(self, distances: tuple[int, ...], flat: int | None) -> tuple[_Floats, _Floats, _Floats]:
+    def neighbours(self, distances: tuple[int, ...], flat: int | None) -> tuple[FloatArray, FloatArray, FloatArray]:
         """GLCM, GLDM and NGTDM as pyradiomics' C code gives them; each array may be altered by its one taker."""
         key = distances, flat
         if key not in self._neighbours:
@@ -111,7 +109,7 @@ class Binned:
             self._neighbours[key] = glcm, gldm, ngtdm
         return self._neighbours[key]
 
-    def runs(self, lengths: int, flat: int | None) -> tuple[_Floats, npt.NDArray[np.int32]]:
+    def runs(self, lengths: int, flat: int | None) -> tuple[FloatArray, npt.NDArray[np.int32]]:
         """GLRLM and its angles; an angle is left empty if no line along it has two voxels of the mask."""
         region = self.region
         angles = region.angles((1,), flat)
@@ -127,7 +125,7 @@ class Binned:
                 glrlm[..., number] = 0
         return glrlm, angles
 
-    def zones(self, flat: int | None) -> _Floats:
+    def zones(self, flat: int | None) -> FloatArray:
         """GLSZM, up to the largest zone."""
         region = self.region
         offsets = region.offsets(region.angles((1,), flat))
@@ -139,7 +137,7 @@ class Binned:
         return counts.astype(np.float64).reshape(1, self.highest, largest)
 
 
-def _shares_a_line(mask: npt.NDArray[np.bool_], angle: npt.NDArray[np.int32]) -> bool:
+def _shares_a_line(mask: BoolArray, angle: npt.NDArray[np.int32]) -> bool:
     """Whether two voxels of the mask lie on one line along ``angle``."""
     places = np.argwhere(mask)
     axis = int(np.flatnonzero(angle)[0])

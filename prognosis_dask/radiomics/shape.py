@@ -13,13 +13,15 @@ import SimpleITK as sitk
 from radiomics import getFeatureClasses
 from radiomics.shape import RadiomicsShape
 
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
+
 
 class _Shape(RadiomicsShape):  # type: ignore[misc]
     """Takes an array, (z, y, x), for its mask; in pyradiomics' module, to whose logger it writes."""
 
     __module__ = RadiomicsShape.__module__
 
-    def __init__(self, mask: npt.NDArray[np.bool_], spacing: tuple[float, ...]) -> None:
+    def __init__(self, mask: BoolArray, spacing: tuple[float, ...]) -> None:
         self.logger = logging.getLogger(self.__module__)
         self.voxelBased = False
         self.enabledFeatures: dict[str, bool] = {}
@@ -42,7 +44,7 @@ _NAMES = RadiomicsShape.getFeatureNames()
 
 
 def shape_features(
-    mask: npt.NDArray[np.bool_], spacing: tuple[float, ...], kinds: dict[str, Any], settings: dict[str, Any]
+    mask: BoolArray, spacing: tuple[float, ...], kinds: dict[str, Any], settings: dict[str, Any]
 ) -> dict[str, Any]:
     """The features of ``computeShape()``, of a mask cut to its box."""
     values: dict[str, Any] = {}
@@ -56,12 +58,12 @@ def shape_features(
     return values
 
 
-def _is_plane(mask: npt.NDArray[np.bool_], settings: dict[str, Any]) -> bool:
+def _is_plane(mask: BoolArray, settings: dict[str, Any]) -> bool:
     """By pyradiomics' own test, which looks at the axes from the other end."""
     return bool(settings.get("force2D", False)) and mask.shape[::-1][settings.get("force2Ddimension", 0)] > 1
 
 
-def _plane(mask: npt.NDArray[np.bool_], spacing: tuple[float, ...], settings: dict[str, Any]) -> Any:
+def _plane(mask: BoolArray, spacing: tuple[float, ...], settings: dict[str, Any]) -> Any:
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     image.SetSpacing(spacing)
     return getFeatureClasses()["shape2D"](image, image, **settings)
@@ -69,9 +71,6 @@ def _plane(mask: npt.NDArray[np.bool_], spacing: tuple[float, ...], settings: di
 
 # --- Surface, volume and diameters of a mask's mesh: the bits of pyradiomics' C code, at a hundredth of its time.
 
-
-_Floats = npt.NDArray[np.float64]
-_Ints = npt.NDArray[np.int64]
 
 #: The triangles of a cube of eight voxels, by the bits of those in the mask (up to 127; beyond, the complement's),
 #: three edges each, as hexadecimal digits. Marching cubes (Lorensen and Cline 1987), in the order in which pyradiomics
@@ -98,7 +97,7 @@ _EDGES = ((0, 1), (1, 2), (2, 3), (0, 3), (4, 5), (5, 6), (6, 7), (4, 7), (0, 4)
 _CELLS = 12
 
 
-def mesh(mask: npt.NDArray[np.bool_], spacing: npt.ArrayLike) -> tuple[float, float, tuple[float, float, float, float]]:
+def mesh(mask: BoolArray, spacing: npt.ArrayLike) -> tuple[float, float, tuple[float, float, float, float]]:
     """Surface, volume and largest diameters of a mask, (z, y, x), with voxels of ``spacing``, (z, y, x), in mm.
 
     The diameters are those within a plane of one z (Slice), y (Column) and x (Row), then in space.
@@ -109,7 +108,7 @@ def mesh(mask: npt.NDArray[np.bool_], spacing: npt.ArrayLike) -> tuple[float, fl
     return *_surface_and_volume(padded, places), _diameters(padded, places)
 
 
-def _surface_and_volume(mask: npt.NDArray[np.bool_], places: list[_Floats]) -> tuple[float, float]:
+def _surface_and_volume(mask: BoolArray, places: list[FloatArray]) -> tuple[float, float]:
     cubes, kinds = _surface_cubes(mask)
     first, edges = _triangle_tables()
     complement = kinds >= 128
@@ -131,7 +130,7 @@ def _surface_and_volume(mask: npt.NDArray[np.bool_], places: list[_Floats]) -> t
     return _sum_in_order(surface), _sum_in_order(volume) / 6
 
 
-def _surface_cubes(mask: npt.NDArray[np.bool_]) -> tuple[tuple[_Ints, ...], _Ints]:
+def _surface_cubes(mask: BoolArray) -> tuple[tuple[IntArray, ...], IntArray]:
     """The cubes that are partly in the mask, in order: their places, (z, y, x), and the bits of their corners."""
     size = tuple(side - 1 for side in mask.shape)
     bits = np.zeros(size, np.uint8)
@@ -144,7 +143,7 @@ def _surface_cubes(mask: npt.NDArray[np.bool_]) -> tuple[tuple[_Ints, ...], _Int
 
 
 @cache
-def _triangle_tables() -> tuple[_Ints, _Ints]:
+def _triangle_tables() -> tuple[IntArray, IntArray]:
     """Where each cube's triangles begin; for each axis, and each of three vertices, all triangles' in half voxels."""
     rows = [row.replace("-", "") for row in _TRIANGLES.split()]
     first = np.cumsum([0] + [len(row) // 3 for row in rows])
@@ -153,16 +152,16 @@ def _triangle_tables() -> tuple[_Ints, _Ints]:
     return first, np.ascontiguousarray(middles[edges].reshape(-1, 3, 3).T)
 
 
-def _cross(a: list[_Floats], b: list[_Floats]) -> list[_Floats]:
+def _cross(a: list[FloatArray], b: list[FloatArray]) -> list[FloatArray]:
     return [a[1] * b[2] - b[1] * a[2], a[2] * b[0] - b[2] * a[0], a[0] * b[1] - b[0] * a[1]]
 
 
-def _sum_in_order(terms: _Floats) -> float:
+def _sum_in_order(terms: FloatArray) -> float:
     """NumPy's own sum adds in pairs."""
     return float(np.cumsum(terms)[-1]) + 0.0 if terms.size else 0.0
 
 
-def _diameters(mask: npt.NDArray[np.bool_], places: list[_Floats]) -> tuple[float, float, float, float]:
+def _diameters(mask: BoolArray, places: list[FloatArray]) -> tuple[float, float, float, float]:
     """Of a line of vertices only the two ends are compared: wherever the other vertex is, an end is as far or farther.
 
     That holds for the rounded distances too, as a difference, a square and a sum are rounded without change of order.
@@ -176,7 +175,7 @@ def _diameters(mask: npt.NDArray[np.bool_], places: list[_Floats]) -> tuple[floa
     return within[0], within[1], within[2], math.sqrt(_largest(space, np.zeros(len(space), np.int64), places))
 
 
-def _vertices(mask: npt.NDArray[np.bool_]) -> _Ints:
+def _vertices(mask: BoolArray) -> IntArray:
     """The mesh's vertices, shape (n, 3), (z, y, x) in half voxels, such that each line's are in order."""
     vertices = []
     for axis in range(3):
@@ -187,7 +186,7 @@ def _vertices(mask: npt.NDArray[np.bool_]) -> _Ints:
     return np.concatenate(vertices)
 
 
-def _line_ends(points: _Ints, axis: int, sizes: list[int]) -> _Ints:
+def _line_ends(points: IntArray, axis: int, sizes: list[int]) -> IntArray:
     """The first and the last point of each line along ``axis``, in the points' own order."""
     one, other = (number for number in range(3) if number != axis)
     lines = points[:, one] * sizes[other] + points[:, other]
@@ -196,11 +195,11 @@ def _line_ends(points: _Ints, axis: int, sizes: list[int]) -> _Ints:
     first = last.copy()
     last[lines] = numbers
     first[lines[::-1]] = numbers[::-1]
-    ends: _Ints = points[(last[lines] == numbers) | (first[lines] == numbers)]
+    ends: IntArray = points[(last[lines] == numbers) | (first[lines] == numbers)]
     return ends
 
 
-def _largest(points: _Ints, groups: _Ints, places: list[_Floats]) -> float:
+def _largest(points: IntArray, groups: IntArray, places: list[FloatArray]) -> float:
     """The largest squared distance of two points, in half voxels, of the same group.
 
     Points are gathered in cells, and only pairs of cells whose boxes reach as far as some distance found are opened.
@@ -230,14 +229,14 @@ def _largest(points: _Ints, groups: _Ints, places: list[_Floats]) -> float:
     return known
 
 
-def _in_order(points: _Ints, groups: _Ints) -> tuple[_Ints, _Ints]:
+def _in_order(points: IntArray, groups: IntArray) -> tuple[IntArray, IntArray]:
     if np.all(groups[1:] >= groups[:-1]):
         return points, groups
     order = np.argsort(groups, kind="stable")
     return points[order], groups[order]
 
 
-def _some_distance(located: _Floats, groups: _Ints) -> tuple[float, _Floats]:
+def _some_distance(located: FloatArray, groups: IntArray) -> tuple[float, FloatArray]:
     """A squared distance that two points of a group have, and few exceed; and what no distance from a point exceeds."""
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     group = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(groups)))
@@ -253,7 +252,7 @@ def _some_distance(located: _Floats, groups: _Ints) -> tuple[float, _Floats]:
     return largest, _squares(np.maximum(high[:, group] - located, located - low[:, group]))
 
 
-def _ranges(starts: _Ints, stops: _Ints) -> tuple[_Ints, _Ints]:
+def _ranges(starts: IntArray, stops: IntArray) -> tuple[IntArray, IntArray]:
     """All numbers from each start to its stop, and before them which start they belong to."""
     counts = stops - starts
     ends = np.cumsum(counts)
@@ -261,8 +260,8 @@ def _ranges(starts: _Ints, stops: _Ints) -> tuple[_Ints, _Ints]:
     return owner, np.arange(ends[-1] if ends.size else 0) + (starts - (ends - counts))[owner]
 
 
-def _squares(differences: _Floats) -> _Floats:
+def _squares(differences: FloatArray) -> FloatArray:
     """Squared lengths, added in the order of the axes."""
     squares = differences * differences
-    lengths: _Floats = squares[0] + squares[1] + squares[2]
+    lengths: FloatArray = squares[0] + squares[1] + squares[2]
     return lengths

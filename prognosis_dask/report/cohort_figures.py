@@ -8,19 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from prognosis_dask.arrays import BoolArray, ByteArray, FloatArray
 from prognosis_dask.errors import count
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
 from prognosis_dask.report.words import clipped, short_name
-
-FloatArray = npt.NDArray[np.float64]
 
 #: Features in the correlation figure: more names than this cannot be read on a page.
 MAX_CORRELATED = 40
@@ -94,8 +92,8 @@ class Thumbnail:
 
     case_id: str
     volume_ml: float
-    frame: npt.NDArray[np.uint8]
-    mask: npt.NDArray[np.bool_]
+    frame: ByteArray
+    mask: BoolArray
     spacing_mm: float | None
 
 
@@ -126,7 +124,7 @@ def _picture(axes: Axes, thumbnail: Thumbnail) -> None:
     axes.set_title(f"{clipped(thumbnail.case_id, 26)}\n{thumbnail.volume_ml:.3g} mL", fontsize=7)
 
 
-def outline(mask: npt.NDArray[np.bool_]) -> FloatArray:
+def outline(mask: BoolArray) -> FloatArray:
     """The edges between pixels inside and outside of a mask: (segment, end, x or y), each one pixel long."""
     padded = np.pad(mask, 1)
     across_r, across_c = np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])

@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
 from prognosis_dask.report.words import clipped, number, short_name
-
-FloatArray = npt.NDArray[np.float64]
 
 #: Features with an axis of their own; the others share one.
 MAX_TERMS = 10

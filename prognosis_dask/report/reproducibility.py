@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.config.folders import expect_writable
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.pairing import (
@@ -188,8 +188,6 @@ def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]], names: Iterable[st
 
 # --- Figures of reproducibility: how the features' agreement is distributed, family by family.
 
-
-FloatArray = npt.NDArray[np.float64]
 
 #: Fewer values have no shape to draw: they are shown as points.
 _FEWEST_FOR_VIOLIN = 8

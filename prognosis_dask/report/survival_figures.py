@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
 from prognosis_dask.report.words import clipped
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Curve:
         share = np.divide(before - survival, before, out=np.zeros_like(before), where=before > 0)
         return int(np.rint(share * self.steps["at_risk"].to_numpy(dtype=float)).sum())
 
-    def at_risk(self, at_days: FloatArray) -> npt.NDArray[np.int64]:
+    def at_risk(self, at_days: FloatArray) -> IntArray:
         """How many are still followed, and without an event, just before each of the given times."""
         times, counts = self.steps["time_days"].to_numpy(), self.steps["at_risk"].to_numpy()
         place = np.searchsorted(times, at_days, side="left")

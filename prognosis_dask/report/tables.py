@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Problem
 from prognosis_dask.report.read import STAGES, RunFolder, enabled_stages
@@ -210,14 +210,14 @@ def _covariate(values: Sequence[str]) -> str:
     return _levels(known) + unknown
 
 
-def _numbers(values: Sequence[str]) -> npt.NDArray[np.float64] | None:
+def _numbers(values: Sequence[str]) -> FloatArray | None:
     try:
         return np.array([float(value) for value in values])
     except ValueError:
         return None
 
 
-def quartiles(values: npt.NDArray[np.float64]) -> str:
+def quartiles(values: FloatArray) -> str:
     """Median and quartiles of the finite values.
 
     >>> quartiles(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
@@ -276,7 +276,7 @@ def _family(stage: str, feature: str) -> str:
     return f"{filtered} {rest.partition('_')[0]}"
 
 
-def _summarise(name: str, values: npt.NDArray[np.float64]) -> Family:
+def _summarise(name: str, values: FloatArray) -> Family:
     missing = float(1 - np.isfinite(values).mean()) if values.size else 0.0
     constant = int(np.sum(np.ptp(values, axis=0) == 0)) if len(values) > 1 else 0
     return Family(name, values.shape[1], missing, constant)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import xarray as xr
 import zarr
 
+from prognosis_dask.arrays import AnyArray, FloatArray
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem, StoreError, count
 from prognosis_dask.storage.outcome import Outcome
@@ -83,7 +84,7 @@ def build_features(
         raise StoreError("there is no case, so there are no features; problems.csv says what became of the patients")
     families = (("brain", size), ("roi", ROI_RESULTS), ("radiomics", radiomic), ("deep", deep))
     stages = [stage for stage, names in families if names]
-    columns: dict[str, npt.NDArray[Any]] = {
+    columns: dict[str, AnyArray] = {
         "case": _text(case.case_id for case in cases),
         "patient_id": _text(case.patient_id for case in cases),
         "roi": _text(case.roi for case in cases),
@@ -165,7 +166,7 @@ def read_features(path: Path | str) -> xr.Dataset:
     return dataset
 
 
-def _dataset(columns: Mapping[str, npt.NDArray[Any]], attributes: Mapping[str, Any]) -> xr.Dataset:
+def _dataset(columns: Mapping[str, AnyArray], attributes: Mapping[str, Any]) -> xr.Dataset:
     data: dict[str, xr.Variable] = {}
     coordinates: dict[str, xr.Variable] = {}
     for name, values in columns.items():
@@ -189,11 +190,11 @@ def _text(values: Iterable[str]) -> npt.NDArray[np.object_]:
     return np.array(list(values), dtype=_TEXT)
 
 
-def _numbers(values: Iterable[object]) -> npt.NDArray[np.float64]:
+def _numbers(values: Iterable[object]) -> FloatArray:
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def _roi_results(cases: Sequence[Case], outcomes: Mapping[str, Outcome]) -> dict[str, npt.NDArray[np.float64]]:
+def _roi_results(cases: Sequence[Case], outcomes: Mapping[str, Outcome]) -> dict[str, FloatArray]:
     done = [_result(outcomes.get(case.case_id)) for case in cases]
     return {name: _numbers(result.get(name) for result in done) for name in ROI_RESULTS}
 
@@ -214,7 +215,7 @@ def _values(
     width: int,
     outcomes: Outcomes,
     places: Mapping[str, Sequence[int]] = MappingProxyType({}),
-) -> npt.NDArray[np.float64]:
+) -> FloatArray:
     """The stage's values, shape (cases, width); those of a modality with ``places`` stand there, the rest is NaN."""
     table = np.full((len(cases), width), np.nan)
     found = outcomes.get(stage, {})
@@ -245,9 +246,9 @@ def _problem(case_id: str, stages: Sequence[str], outcomes: Outcomes) -> str:
     return "; ".join(failed or waiting[:1])
 
 
-def _covariates(cases: Sequence[Case]) -> dict[str, npt.NDArray[Any]]:
+def _covariates(cases: Sequence[Case]) -> dict[str, AnyArray]:
     names = dict.fromkeys(name for case in cases for name in case.covariates)
-    columns: dict[str, npt.NDArray[Any]] = {}
+    columns: dict[str, AnyArray] = {}
     for name in names:
         # what a folder's name may hold: every variable is one in features.zarr
         variable = COVARIATE + re.sub(r"[^\w.+-]+", "_", name)
@@ -257,7 +258,7 @@ def _covariates(cases: Sequence[Case]) -> dict[str, npt.NDArray[Any]]:
     return columns
 
 
-def _covariate(cells: Sequence[str]) -> npt.NDArray[Any]:
+def _covariate(cells: Sequence[str]) -> AnyArray:
     try:
         return np.array([_number(cell) for cell in cells], dtype=np.float64)
     except ValueError:
@@ -304,7 +305,7 @@ def _check_whole(path: Path) -> None:
 def _write_csv(dataset: xr.Dataset, path: Path) -> None:
     """The columns in the schema's order, some cases at a time."""
     names: list[str] = []
-    columns: list[npt.NDArray[Any]] = []
+    columns: list[AnyArray] = []
     for variable in sorted(map(str, dataset.variables), key=_place):
         values = dataset[variable]
         if values.dims == ("case",):
@@ -329,7 +330,7 @@ def _place(variable: str) -> tuple[int, str]:
     return [spec.name for spec in VARIABLES].index(name), variable
 
 
-def _cells(values: npt.NDArray[Any]) -> list[str]:
+def _cells(values: AnyArray) -> list[str]:
     """Texts as they are; numbers in the shortest form that reads back as the same number, NaN as an empty cell."""
     if values.dtype.kind in "OT":
         return list(values)

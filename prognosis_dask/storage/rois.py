@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import SimpleITK as sitk
 import zarr
 from zarr.codecs import BloscCodec
 
+from prognosis_dask.arrays import AnyArray, ByteArray
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.errors import CaseError, Code, StoreError
 from prognosis_dask.imaging.roi import Grid, Roi
@@ -106,7 +106,7 @@ class RoiStore:
             raise StoreError(f"{path} is {found}, expected {_FORMAT}; use another folder for this run")
         return cls(path)
 
-    def write(self, case_id: str, roi: Roi, frames: npt.NDArray[np.uint8], attributes: Mapping[str, Any]) -> None:
+    def write(self, case_id: str, roi: Roi, frames: ByteArray, attributes: Mapping[str, Any]) -> None:
         """Write one case, replacing what it had.
 
         Parameters
@@ -181,7 +181,7 @@ class RoiStore:
 
         return self._look(case_id, read)
 
-    def read_frames(self, case_id: str) -> npt.NDArray[np.uint8]:
+    def read_frames(self, case_id: str) -> ByteArray:
         """The frames of one case, (slice, 128, 128) uint8, without the padding.
 
         Raises
@@ -193,7 +193,7 @@ class RoiStore:
         """
         row = self._row(case_id)
 
-        def read() -> npt.NDArray[np.uint8]:
+        def read() -> ByteArray:
             header = self._header(case_id)
             frames = zarr.open_array(self.path / "frames", mode="r")[row, : header["frames"]]
             return _same("frames", frames, header)
@@ -271,7 +271,7 @@ def _blosc() -> BloscCodec:
     return BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
 
 
-def _check_frames(frames: npt.NDArray[np.uint8]) -> None:
+def _check_frames(frames: ByteArray) -> None:
     if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1:] != (SIDE, SIDE) or not len(frames):
         raise ValueError(f"frames are {frames.dtype} {frames.shape}, expected uint8 (slices, {SIDE}, {SIDE})")
     if len(frames) > MAX_SLICES:
@@ -281,7 +281,7 @@ def _check_frames(frames: npt.NDArray[np.uint8]) -> None:
         )
 
 
-def _sha256(pixels: npt.NDArray[Any]) -> str:
+def _sha256(pixels: AnyArray) -> str:
     """Over type, shape and values."""
     state = hashlib.sha256(f"{pixels.dtype.str} {pixels.shape}".encode())
     state.update(np.ascontiguousarray(pixels).data)
@@ -292,13 +292,13 @@ def _digest(header: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
-def _same(name: str, pixels: npt.NDArray[Any], header: Mapping[str, Any]) -> npt.NDArray[Any]:
+def _same(name: str, pixels: AnyArray, header: Mapping[str, Any]) -> AnyArray:
     if _sha256(pixels) != header["sha256"][name]:
         raise _DamageError(f"{name} differs from what was written")
     return pixels
 
 
-def _image(pixels: npt.NDArray[Any], header: Mapping[str, Any]) -> sitk.Image:
+def _image(pixels: AnyArray, header: Mapping[str, Any]) -> sitk.Image:
     image = sitk.GetImageFromArray(pixels)
     image.SetSpacing(header["spacing_mm"])
     image.SetOrigin(header["origin_mm"])

@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import zarr
 
+from prognosis_dask.arrays import Float32Array
 from prognosis_dask.errors import StoreError, count
 from prognosis_dask.storage.publish import publish_folder, staging
-
-Floats = npt.NDArray[np.float32]
 
 
 def create_volumes(path: Path, case_ids: Sequence[str], shape: tuple[int, int, int]) -> None:
@@ -26,7 +24,7 @@ def create_volumes(path: Path, case_ids: Sequence[str], shape: tuple[int, int, i
 
     Volumes of cases that an older store of that shape holds are kept.
     """
-    held: dict[str, Floats] = {}
+    held: dict[str, Float32Array] = {}
     if path.exists():
         old = list(_case_ids(path))
         volume = _open(path, "r")["volume"]
@@ -54,12 +52,12 @@ def create_volumes(path: Path, case_ids: Sequence[str], shape: tuple[int, int, i
         publish_folder(folder / "store", path)
 
 
-def write_volume(path: Path, case_id: str, volume: Floats) -> None:
+def write_volume(path: Path, case_id: str, volume: Float32Array) -> None:
     """Write one case's volume, replacing what it had."""
     _open(path, "r+")["volume"][_case_ids(path)[case_id]] = volume
 
 
-def read_volumes(path: Path, case_ids: Sequence[str]) -> Floats:
+def read_volumes(path: Path, case_ids: Sequence[str]) -> Float32Array:
     """The volumes of these cases, shape (cases, slice, row, column).
 
     Raises

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.synthetic.ct import write_ct
 from prognosis_dask.synthetic.faults import FAULTS, PatientFiles
 from prognosis_dask.synthetic.patient import LESION_ROI, Patient
@@ -43,7 +43,7 @@ def _structures(phantom: Phantom) -> list[Structure]:
     ]
 
 
-def _ring(organ: Ellipse, points: int = 24) -> npt.NDArray[np.float64]:
+def _ring(organ: Ellipse, points: int = 24) -> FloatArray:
     angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
     return np.stack(
         [organ.x_mm + organ.a_mm * np.cos(angle), organ.y_mm + organ.b_mm * np.sin(angle)],

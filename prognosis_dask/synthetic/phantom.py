@@ -9,14 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
+from prognosis_dask.arrays import BoolArray, Float32Array
 from prognosis_dask.synthetic.patient import Patient, generator
 
 MATRIX: Final = 192
 SLICE_STEP_MM: Final = 3.0
 MARGIN_SLICES: Final = 5
 NOISE_HU: Final = 14.0
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Ellipse:
     a_mm: float
     b_mm: float
 
-    def depth(self, x_mm: Floats, y_mm: Floats) -> Floats:
+    def depth(self, x_mm: Float32Array, y_mm: Float32Array) -> Float32Array:
         """One in the centre, zero on the rim, negative outside."""
         return np.asarray(1 - ((x_mm - self.x_mm) / self.a_mm) ** 2 - ((y_mm - self.y_mm) / self.b_mm) ** 2)
 
@@ -59,12 +58,12 @@ class Phantom:
     """
 
     image_hu: npt.NDArray[np.int16]
-    level_mm: Floats
+    level_mm: Float32Array
     spacing_mm: float
     origin_mm: tuple[float, float, float]
 
     @property
-    def mask(self) -> npt.NDArray[np.bool_]:
+    def mask(self) -> BoolArray:
         """The lesion, (slice, row, column)."""
         return self.level_mm > 0
 
@@ -99,14 +98,16 @@ def make_phantom(patient: Patient) -> Phantom:
     )
 
 
-def _axes(slices: int, spacing: float) -> tuple[Floats, Floats, Floats]:
+def _axes(slices: int, spacing: float) -> tuple[Float32Array, Float32Array, Float32Array]:
     """Coordinates (z, y, x) of the voxels' centres around the middle of the grid, mm, ready to broadcast."""
     plane = (np.arange(MATRIX, dtype=np.float32) - (MATRIX - 1) / 2) * np.float32(spacing)
     axis = (np.arange(slices, dtype=np.float32) - (slices - 1) / 2) * np.float32(SLICE_STEP_MM)
     return axis[:, None, None], plane[None, :, None], plane[None, None, :]
 
 
-def _lesion_level(offset: tuple[Floats, Floats, Floats], radius_mm: float, rng: np.random.Generator) -> Floats:
+def _lesion_level(
+    offset: tuple[Float32Array, Float32Array, Float32Array], radius_mm: float, rng: np.random.Generator
+) -> Float32Array:
     """A ball with bumps: the radius varies with the direction by a random quadratic and a random cubic form."""
     x, y, z = offset
     distance = np.sqrt(x**2 + y**2 + z**2) + np.float32(1e-3)
@@ -116,12 +117,12 @@ def _lesion_level(offset: tuple[Floats, Floats, Floats], radius_mm: float, rng: 
     return np.asarray(np.float32(radius_mm) * (1 + bumps) - distance)
 
 
-def _hole_level(offset: tuple[Floats, Floats, Floats], radius_mm: float) -> Floats:
+def _hole_level(offset: tuple[Float32Array, Float32Array, Float32Array], radius_mm: float) -> Float32Array:
     x, y, z = offset
     return np.asarray(np.float32(0.4 * radius_mm) - np.sqrt((x - np.float32(0.15 * radius_mm)) ** 2 + y**2 + z**2))
 
 
-def _chest(x: Floats, y: Floats, z_shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+def _chest(x: Float32Array, y: Float32Array, z_shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
     """Air, fat, muscle, lungs with vessels, a vertebra with its canal; the same in every slice but for the vessels."""
     plane = np.full((MATRIX, MATRIX), -1000, np.float32)
     for organ, hu in ((BODY, -90), (MUSCLE, 45), (VERTEBRA, 280), (CORD, 35)):
@@ -136,7 +137,7 @@ def _chest(x: Floats, y: Floats, z_shape: tuple[int, ...], rng: np.random.Genera
     return chest
 
 
-def _lesion_hu(level: Floats, texture_hu: float, spacing: float, rng: np.random.Generator) -> Floats:
+def _lesion_hu(level: Float32Array, texture_hu: float, spacing: float, rng: np.random.Generator) -> Float32Array:
     """Soft tissue whose blotches, about 5 mm wide, have the standard deviation ``texture_hu``."""
     sigma = (2.5 / SLICE_STEP_MM, 2.5 / spacing, 2.5 / spacing)
     blotches = gaussian_filter(rng.standard_normal(level.shape, dtype=np.float32), sigma, truncate=3)
@@ -144,7 +145,7 @@ def _lesion_hu(level: Floats, texture_hu: float, spacing: float, rng: np.random.
     return np.asarray(blotches + 35)
 
 
-def _blend(image: Floats, level: Floats, tissue_hu: Floats, spacing: float) -> None:
+def _blend(image: Float32Array, level: Float32Array, tissue_hu: Float32Array, spacing: float) -> None:
     """Put the tissue where ``level`` is positive, with the partial volume of a voxel across its surface."""
     share = np.clip(level / np.float32(spacing) + 0.5, 0, 1)
     image += share * (tissue_hu - image)

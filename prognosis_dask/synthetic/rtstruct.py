@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 from contourpy import LineType, contour_generator
 from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 
+from prognosis_dask.arrays import Float32Array, FloatArray
 from prognosis_dask.synthetic.dicom import (
     CREATED_TIME,
     MANUFACTURER,
@@ -23,8 +23,6 @@ from prognosis_dask.synthetic.dicom import (
     write_instance,
 )
 
-Points = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Structure:
@@ -32,7 +30,7 @@ class Structure:
 
     name: str
     kind: str
-    polygons: Sequence[tuple[int, Points]]
+    polygons: Sequence[tuple[int, FloatArray]]
 
 
 def write_rtstruct(root: Path, patient: Person, structures: Sequence[Structure], images: Sequence[Dataset]) -> Path:
@@ -46,9 +44,7 @@ def write_rtstruct(root: Path, patient: Person, structures: Sequence[Structure],
     return path
 
 
-def outlines(
-    level_mm: npt.NDArray[np.float32], spacing_mm: float, corner_mm: tuple[float, float]
-) -> list[tuple[int, Points]]:
+def outlines(level_mm: Float32Array, spacing_mm: float, corner_mm: tuple[float, float]) -> list[tuple[int, FloatArray]]:
     """The outlines of a lesion, slice by slice; the outline of a hole is a polygon of its own.
 
     Marching squares between the pixels' centres, so that a centre lies in an odd number of a slice's polygons exactly
@@ -73,9 +69,9 @@ def outlines(
     ]
 
 
-def _polygons(level: npt.NDArray[np.float32]) -> list[Points]:
+def _polygons(level: Float32Array) -> list[FloatArray]:
     """The closed polygons (x, y), in pixels, at which the level is zero; the first point is not repeated."""
-    lines = cast(list[Points], contour_generator(z=level, line_type=LineType.Separate).lines(0.0))
+    lines = cast(list[FloatArray], contour_generator(z=level, line_type=LineType.Separate).lines(0.0))
     return [line[:-1] for line in lines]
 
 
@@ -133,7 +129,7 @@ def _contours(number: int, structure: Structure, images: Sequence[Dataset]) -> D
     return item
 
 
-def _contour(polygon: Points, instance: Dataset) -> Dataset:
+def _contour(polygon: FloatArray, instance: Dataset) -> Dataset:
     z_mm = float(instance.ImagePositionPatient[2])
     item = Dataset()
     item.ContourImageSequence = [_reference(instance)]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
+from prognosis_dask.arrays import BoolArray
 from prognosis_dask.synthetic.dicom import (
     CREATED_TIME,
     MANUFACTURER,
@@ -22,7 +21,7 @@ from prognosis_dask.synthetic.dicom import (
 )
 
 
-def write_seg(root: Path, patient: Person, name: str, mask: npt.NDArray[np.bool_], images: Sequence[Dataset]) -> Path:
+def write_seg(root: Path, patient: Person, name: str, mask: BoolArray, images: Sequence[Dataset]) -> Path:
     """Write ``mask`` (slice, row, column) as the segment ``name`` of ``images`` (datasets from foot to head)."""
     segment = SegmentDescription(
         segment_number=1,

@@ -6,11 +6,9 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.tables.headings import BLANK
-
-FloatArray = npt.NDArray[np.float64]
 
 #: Fewer rows count up by chance; fewer are a permutation of their places by chance.
 _FEWEST_STEPS, _FEWEST_PLACES, _FEWEST_GAPS = 8, 10, 20

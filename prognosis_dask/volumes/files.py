@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import NumberArray
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.volumes.grid import Grid, is_right_angled, right_angled
 from prognosis_dask.volumes.nifti import is_nifti, nifti_grid, nifti_voxels
@@ -52,7 +52,7 @@ def volume_grid(path: Path, *, layers: bool = False) -> Grid:
     return grid
 
 
-def volume_voxels(path: Path, first: int = 0, stop: int | None = None) -> NDArray[np.generic]:
+def volume_voxels(path: Path, first: int = 0, stop: int | None = None) -> NumberArray:
     """Voxels of the slices ``first`` to ``stop`` - 1 (all), (slice, row, column), in the file's own type.
 
     A file with several values a voxel (layers) has them as a fourth axis.
@@ -74,7 +74,7 @@ def volume_voxels(path: Path, first: int = 0, stop: int | None = None) -> NDArra
     reader.SetExtractIndex(index)
     reader.SetExtractSize([*size[:3], *(0 for _ in size[3:])])
     try:
-        voxels: NDArray[np.generic] = sitk.GetArrayFromImage(reader.Execute())
+        voxels: NumberArray = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
         raise CaseError(
             Code.PIXELS_UNREADABLE, f"cannot read the image: {_last_line(error)}", where=str(path)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import CaseError, Code
 
 #: Furthest, in voxels, that making a grid right-angled may move a voxel of it: nearest-neighbour resampling would move
@@ -29,16 +30,16 @@ class Grid:
     direction: tuple[float, ...]
 
 
-def steps_of(grid: Grid) -> NDArray[np.float64]:
+def steps_of(grid: Grid) -> FloatArray:
     """The vectors, in mm, from one voxel to the next: column i belongs to index axis i, in (x, y, z) order."""
-    steps: NDArray[np.float64] = np.asarray(grid.direction).reshape(3, 3) * np.asarray(grid.spacing)
+    steps: FloatArray = np.asarray(grid.direction).reshape(3, 3) * np.asarray(grid.spacing)
     return steps
 
 
-def to_index(grid: Grid, points: NDArray[np.float64]) -> NDArray[np.float64]:
+def to_index(grid: Grid, points: FloatArray) -> FloatArray:
     """Continuous (x, y, z) indices of ``points``, (n, 3) in mm; integers are voxel centres."""
     offsets = np.asarray(points, dtype=np.float64) - np.asarray(grid.origin)
-    index: NDArray[np.float64] = np.linalg.solve(steps_of(grid), offsets.T).T
+    index: FloatArray = np.linalg.solve(steps_of(grid), offsets.T).T
     return index
 
 
@@ -58,12 +59,12 @@ class Lattice:
     """
 
     drift: float
-    axes: NDArray[np.float64]
+    axes: FloatArray
     low: NDArray[np.int_]
     size: NDArray[np.int_]
 
 
-def lattice(size: tuple[int, ...], first_mm: NDArray[np.float64], steps: NDArray[np.float64], grid: Grid) -> Lattice:
+def lattice(size: tuple[int, ...], first_mm: FloatArray, steps: FloatArray, grid: Grid) -> Lattice:
     """Place a block of ``size`` (x, y, z) voxels, whose first centre is at ``first_mm``, in a grid.
 
     ``steps``: (3, 3), mm; columns are the vectors from one column, row and slice of the block to the next.
@@ -78,9 +79,9 @@ def lattice(size: tuple[int, ...], first_mm: NDArray[np.float64], steps: NDArray
     return Lattice(drift, whole, ends.min(axis=0), np.ptp(ends, axis=0) + 1)
 
 
-def _signed_permutation(axes: NDArray[np.float64]) -> NDArray[np.float64]:
+def _signed_permutation(axes: FloatArray) -> FloatArray:
     """The nearest matrix with a single 1 or -1 in each row and column (the identity where there is none)."""
-    nearest: NDArray[np.float64] = np.zeros((3, 3))
+    nearest: FloatArray = np.zeros((3, 3))
     rows = np.abs(axes).argmax(axis=0)
     if sorted(rows) != [0, 1, 2]:
         return np.eye(3)

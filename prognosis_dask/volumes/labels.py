@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import BoolArray, FloatArray, NumberArray
 from prognosis_dask.errors import CaseError, Code, warn
 
 #: How far a label may lie from a whole number: conversions leave 1.0000001, interpolation leaves anything.
@@ -19,7 +19,7 @@ LAYER = 1000
 OVERSHOOT = 1.25
 
 
-def chosen_voxels(values: NDArray[np.generic], labels: tuple[int, ...], threshold: float = 0.0) -> NDArray[np.bool_]:
+def chosen_voxels(values: NumberArray, labels: tuple[int, ...], threshold: float = 0.0) -> BoolArray:
     """The voxels that hold one of ``labels``; with none named, the mask that the file is.
 
     Labels are whole numbers (:data:`WHOLE`) from zero on. A file with zero and one other value is a mask, whatever the
@@ -56,7 +56,7 @@ def chosen_voxels(values: NDArray[np.generic], labels: tuple[int, ...], threshol
     return _not_everywhere(np.isin(values, present[np.rint(present) != 0].astype(values.dtype)))
 
 
-def present_values(values: NDArray[np.generic]) -> NDArray[np.float64]:
+def present_values(values: NumberArray) -> FloatArray:
     """The different values but zero, in order.
 
     Raises
@@ -68,11 +68,11 @@ def present_values(values: NDArray[np.generic]) -> NDArray[np.float64]:
     if not np.isfinite(found).all():
         bad = int(np.count_nonzero(~np.isfinite(values)))
         raise CaseError(Code.MASK_UNREADABLE, f"voxels that are not finite: {bad}; labels are whole numbers")
-    present: NDArray[np.float64] = found.astype(np.float64)
+    present: FloatArray = found.astype(np.float64)
     return present
 
 
-def labels_in(values: NDArray[np.generic]) -> tuple[int, ...]:
+def labels_in(values: NumberArray) -> tuple[int, ...]:
     """The labels of a label map, in order; empty where its values are none. Layers count as :data:`LAYER` says.
 
     Raises
@@ -89,11 +89,11 @@ def labels_in(values: NDArray[np.generic]) -> tuple[int, ...]:
     return tuple(int(label) for label in np.unique(np.rint(present)) if label)
 
 
-def _are_whole(present: NDArray[np.float64]) -> bool:
+def _are_whole(present: FloatArray) -> bool:
     return bool(np.abs(present - np.rint(present)).max(initial=0) <= WHOLE)
 
 
-def _refuse_negative(present: NDArray[np.float64]) -> None:
+def _refuse_negative(present: FloatArray) -> None:
     if present[0] < 0:
         raise CaseError(
             Code.MASK_UNREADABLE,
@@ -101,16 +101,14 @@ def _refuse_negative(present: NDArray[np.float64]) -> None:
         )
 
 
-def _labelled(values: NDArray[np.generic], present: NDArray[np.float64], labels: tuple[int, ...]) -> NDArray[np.bool_]:
+def _labelled(values: NumberArray, present: FloatArray, labels: tuple[int, ...]) -> BoolArray:
     wanted = present[np.isin(np.rint(present), labels)]
     if not len(wanted):
         raise CaseError(Code.ROI_NOT_FOUND, f"no voxel holds {list(labels)}; the label map has {_some(present)}")
     return np.isin(values, wanted.astype(values.dtype))
 
 
-def _shares(
-    values: NDArray[np.generic], present: NDArray[np.float64], labels: tuple[int, ...], threshold: float
-) -> NDArray[np.bool_]:
+def _shares(values: NumberArray, present: FloatArray, labels: tuple[int, ...], threshold: float) -> BoolArray:
     if labels != (1,) or not threshold:
         kind = "that are no whole numbers " if not _are_whole(present) else ""
         raise CaseError(
@@ -126,18 +124,18 @@ def _shares(
             f"values from {min(least, 0.0):g} to {most:g} do not go with image.mask_threshold = {threshold:g}, made "
             f"for 0 to {max(1.0, 2 * threshold):g}",
         )
-    mask: NDArray[np.bool_] = np.greater_equal(values, threshold)
+    mask: BoolArray = np.greater_equal(values, threshold)
     if not mask.any():
         raise CaseError(Code.MASK_EMPTY, f"no voxel reaches image.mask_threshold = {threshold:g}; the most is {most:g}")
     return _not_everywhere(mask)
 
 
-def _not_everywhere(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _not_everywhere(mask: BoolArray) -> BoolArray:
     if mask.all():
         raise CaseError(Code.MASK_UNREADABLE, "no voxel is zero, so that the mask would be the whole image")
     return mask
 
 
-def _some(present: NDArray[np.float64]) -> str:
+def _some(present: FloatArray) -> str:
     shown = ", ".join(f"{value:g}" for value in present[:5])
     return shown if len(present) <= 5 else f"{shown} ... {present[-1]:g}"

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import FloatArray, NumberArray
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.volumes.grid import Grid, right_angled
 
@@ -43,7 +43,7 @@ class NiftiHeader:
     offset: int
     slope: float
     intercept: float
-    affine: NDArray[np.float64]
+    affine: FloatArray
     version: int
 
 
@@ -109,7 +109,7 @@ def _expect_one_spacing(header: NiftiHeader, spacing: tuple[float, ...], path: P
         )
 
 
-def nifti_voxels(path: Path, first: int = 0, stop: int | None = None) -> NDArray[np.generic]:
+def nifti_voxels(path: Path, first: int = 0, stop: int | None = None) -> NumberArray:
     """Voxels of the slices ``first`` to ``stop`` - 1 (all), (slice, row, column), scaled as the header says.
 
     Integers that are not scaled keep their type, scaled ones become float32, as in ITK. NaN and infinity stay. A
@@ -207,11 +207,11 @@ def _scaling(slope: float, intercept: float) -> tuple[float, float]:
     return 1.0, 0.0
 
 
-def _scaled(stored: NDArray[np.generic], header: NiftiHeader) -> NDArray[np.generic]:
+def _scaled(stored: NumberArray, header: NiftiHeader) -> NumberArray:
     if header.slope == 1 and header.intercept == 0:
         return stored
     kind = stored.dtype if stored.dtype.kind == "f" else np.dtype(np.float32)
-    scaled: NDArray[np.generic] = (stored.astype(np.float64) * header.slope + header.intercept).astype(kind)
+    scaled: NumberArray = (stored.astype(np.float64) * header.slope + header.intercept).astype(kind)
     return scaled
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from prognosis_dask.arrays import BoolArray, NumberArray
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.volumes.labels import LAYER
 from prognosis_dask.volumes.nifti import is_nifti
@@ -82,7 +82,7 @@ def named_labels(path: Path) -> tuple[tuple[Segment, ...], str]:
     return (), ""
 
 
-def layered(values: NDArray[np.generic], labels: tuple[int, ...]) -> NDArray[np.bool_]:
+def layered(values: NumberArray, labels: tuple[int, ...]) -> BoolArray:
     """The voxels of some segments of a file whose fourth axis is its layers.
 
     Raises
@@ -97,7 +97,7 @@ def layered(values: NDArray[np.generic], labels: tuple[int, ...]) -> NDArray[np.
             f"the label map has {layers} values a voxel, and its header names no segments; split overlapping segments "
             f"into one file each",
         )
-    mask: NDArray[np.bool_] = np.zeros(values.shape[:-1], dtype=bool)
+    mask: BoolArray = np.zeros(values.shape[:-1], dtype=bool)
     for label in labels:
         layer, value = divmod(label, LAYER)
         found = values[..., layer] == value if layer < layers else np.zeros_like(mask)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from prognosis_dask.modelling.data.endpoint import FloatArray
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.modelling.saved import QUANTILES
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg

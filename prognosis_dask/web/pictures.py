@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import SimpleITK as sitk
 import zarr
 from zarr.codecs import BloscCodec
 
+from prognosis_dask.arrays import BoolArray, ByteArray, NumberArray
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import ImageSection
 from prognosis_dask.features.stages import Stopwatch, guarded
@@ -28,8 +28,6 @@ _OUTLINE = (255, 176, 0)
 _CT_WINDOW = (40.0, 400.0)
 #: Percentiles of the non-zero voxels that become black and white where there is no unit.
 _GREY = (1.0, 99.5)
-
-Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def _view(case: Case, context: View, watch: Stopwatch) -> dict[str, object]:
     }
 
 
-def _upright(values: npt.NDArray[np.generic], image: sitk.Image) -> npt.NDArray[np.generic]:
+def _upright(values: NumberArray, image: sitk.Image) -> NumberArray:
     """Slices from the feet up, the patient's front on top and the patient's left on the right, as far as axes allow."""
     direction = np.asarray(image.GetDirection()).reshape(3, 3)
     for axis, own in ((2, 0), (1, 1), (0, 2)):
@@ -93,13 +91,13 @@ def _upright(values: npt.NDArray[np.generic], image: sitk.Image) -> npt.NDArray[
     return values
 
 
-def _window(values: npt.NDArray[np.generic]) -> tuple[float, float]:
+def _window(values: NumberArray) -> tuple[float, float]:
     lit = values[values != 0]
     low, high = np.percentile(lit, _GREY).tolist() if lit.size else (0.0, 1.0)
     return (low + high) / 2, max(high - low, 1e-6)
 
 
-def _write(path: Path, values: npt.NDArray[np.generic], mask: Bytes) -> None:
+def _write(path: Path, values: NumberArray, mask: ByteArray) -> None:
     with staging(path) as folder:
         group = zarr.create_group(store=folder / "store")
         for name, pixels in (("image", values), ("mask", mask)):
@@ -145,20 +143,20 @@ def outline_png(path: Path, index: int) -> bytes:
     return _png(pixels)
 
 
-def _grey(values: npt.NDArray[np.generic], centre: float, width: float) -> Bytes:
+def _grey(values: NumberArray, centre: float, width: float) -> ByteArray:
     width = width if math.isfinite(width) and width > 0 else 1.0
     shares = (values.astype(np.float32) - (centre - width / 2)) / width
     return (np.clip(np.nan_to_num(shares), 0, 1) * 255).astype(np.uint8)
 
 
-def _edge(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _edge(mask: BoolArray) -> BoolArray:
     """The mask's outermost voxels."""
     wide = np.pad(mask, 1)
     inner = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
     return np.asarray(mask & ~inner)
 
 
-def _png(pixels: Bytes) -> bytes:
+def _png(pixels: ByteArray) -> bytes:
     """PNG (www.w3.org/TR/png), 8 bits a channel: grey, colour, or colour with transparency."""
     rows, columns = pixels.shape[:2]
     kind = {1: 0, 3: 2, 4: 6}[pixels.shape[2] if pixels.ndim == 3 else 1]

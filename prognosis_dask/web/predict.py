@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from prognosis_dask.modelling.data.endpoint import FloatArray
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.modelling.data.network_features import NetworkFeatures
 from prognosis_dask.modelling.data.out_of_range import tells_apart, unlike
 from prognosis_dask.modelling.data.reading import read_tables

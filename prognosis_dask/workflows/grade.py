@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import SimpleITK as sitk
 import xarray as xr
 
+from prognosis_dask.arrays import Float32Array
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.config.job import GradeSection, Job, digest
 from prognosis_dask.errors import CaseError, JobError, StatisticsError, StoreError, count
@@ -115,7 +114,7 @@ def shape_of(section: GradeSection) -> tuple[int, int, int]:
     return {"study": STUDY_SHAPE, "brain": BRAIN.shape, "tumour": TUMOUR.shape}[section.input]
 
 
-def volume_of(brain: StoredBrain, section: GradeSection) -> npt.NDArray[np.float32]:
+def volume_of(brain: StoredBrain, section: GradeSection) -> Float32Array:
     """What the network takes of a prepared brain.
 
     Raises

@@ -11,9 +11,9 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.errors import StatisticsError, count
-from prognosis_dask.modelling.data.endpoint import FloatArray
 from prognosis_dask.tables.missing import KnownCells, known_cells
 
 #: Families of many columns, made from images: a case without any of them cannot be used.

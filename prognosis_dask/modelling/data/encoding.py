@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import (
@@ -23,7 +24,6 @@ from prognosis_dask.modelling.data.columns import (
     tells_the_outcome,
     unit_of,
 )
-from prognosis_dask.modelling.data.endpoint import FloatArray
 from prognosis_dask.modelling.data.outcomes import Outcomes
 from prognosis_dask.modelling.data.sources import Source, matching
 from prognosis_dask.modelling.spec import ColumnRule, ModelSpec

@@ -25,9 +25,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import Encoding
-from prognosis_dask.modelling.data.endpoint import BoolArray, Classes, Endpoint, FloatArray, IntArray, Survival
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.metrics.concordance import concordance
 
 #: Above this C-index a column by itself is suspected.

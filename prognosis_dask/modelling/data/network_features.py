@@ -17,15 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
+from prognosis_dask.arrays import Float32Array, IntArray
 from prognosis_dask.config.job import GradeSection, digest
 from prognosis_dask.errors import StatisticsError, WeightsError
-from prognosis_dask.modelling.data.endpoint import Classes, IntArray
+from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.validation.nested import Extend, Map
 from prognosis_dask.modelling.validation.splitting import split_patients
 from prognosis_dask.networks.grade_file import read_trained, trained_bytes
 from prognosis_dask.networks.grade_network import feature_names
-from prognosis_dask.networks.training import Floats, Trained, provenance, run_network, train
+from prognosis_dask.networks.training import Trained, provenance, run_network, train
 from prognosis_dask.storage.publish import staging
 from prognosis_dask.storage.volumes import read_volumes
 
@@ -96,7 +97,7 @@ class NetworkFeatures:
     def _signed(self, table: FeatureTable, trained: Trained) -> FeatureTable:
         return replace(table, source={**table.source, f"{FAMILY}.sha256": trained.sha256})
 
-    def _learn(self, table: FeatureTable, train_rows: IntArray, origin: str) -> tuple[Trained, Floats]:
+    def _learn(self, table: FeatureTable, train_rows: IntArray, origin: str) -> tuple[Trained, Float32Array]:
         """The network trained on these rows, and the features of all; no network takes a case twice for them."""
         known = table.rows(train_rows)
         trained, own = self._train(known)
@@ -107,7 +108,7 @@ class NetworkFeatures:
             values[others] = self._features(trained, table.rows(others))
         return replace(trained, origin=origin), values
 
-    def _cross_fitted(self, known: FeatureTable) -> Floats:
+    def _cross_fitted(self, known: FeatureTable) -> Float32Array:
         """The features of training cases from networks that have not seen them."""
         number = split_patients(known, self.section.cross_fit, [self.section.seed])
         values = np.empty((len(known.case_ids), len(feature_names())), np.float32)
@@ -116,12 +117,12 @@ class NetworkFeatures:
             values[number == fold] = self._features(others, known.rows(number == fold))
         return values
 
-    def _train(self, known: FeatureTable) -> tuple[Trained, Floats]:
+    def _train(self, known: FeatureTable) -> tuple[Trained, Float32Array]:
         """The network trained on all rows of the table, and their features."""
         volumes = read_volumes(Path(self.volumes), known.case_ids)
         return train(volumes, _labels(known), known.patient_ids, self.section)
 
-    def _features(self, trained: Trained, table: FeatureTable) -> Floats:
+    def _features(self, trained: Trained, table: FeatureTable) -> Float32Array:
         return run_network(trained, read_volumes(Path(self.volumes), table.case_ids), self.section)[0]
 
     def _origin(self, table: FeatureTable, train_rows: IntArray) -> str:
@@ -146,7 +147,7 @@ def _kept_network(path: Path, origin: str) -> Trained | None:
     return trained if trained.origin == origin else None
 
 
-def _kept_features(path: Path) -> Floats | None:
+def _kept_features(path: Path) -> Float32Array | None:
     try:
         return np.load(path)  # type: ignore[no-any-return]
     except (OSError, ValueError, EOFError):
@@ -160,13 +161,13 @@ def _keep(content: bytes, path: Path) -> None:
         aside.replace(path)
 
 
-def _array_bytes(values: Floats) -> bytes:
+def _array_bytes(values: Float32Array) -> bytes:
     content = BytesIO()
     np.save(content, values, allow_pickle=False)
     return content.getvalue()
 
 
-def _with_columns(table: FeatureTable, values: Floats) -> FeatureTable:
+def _with_columns(table: FeatureTable, values: Float32Array) -> FeatureTable:
     names = feature_names()
     return replace(
         table,

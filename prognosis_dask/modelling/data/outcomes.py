@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.cohort.clinical import find_column
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.cohort.endpoints import DAYS, EVENT_CODES, LONGEST_DAYS, event_codes, plain_code, unit_of
 from prognosis_dask.errors import Code, StatisticsError, count
 from prognosis_dask.modelling.data.columns import Column, far_code_notes, level_key, number
-from prognosis_dask.modelling.data.endpoint import BoolArray, Classes, Endpoint, FloatArray, IntArray, Survival
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.spec import EndpointRule
 
 _KNOWN_TIMES = tuple(dict.fromkeys(n for p in COLLECTIONS.values() for n in p.time_columns))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.clinical import key, patient_key, read_rows
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import family_of, number, tells_the_outcome
-from prognosis_dask.modelling.data.endpoint import FloatArray
 from prognosis_dask.storage.schema import COVARIATE, VARIABLES
 from prognosis_dask.tables.row_numbers import no_property
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, IntArray
 from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, Column, Encoding, family_of, kind_of, unit_of
-from prognosis_dask.modelling.data.endpoint import BoolArray, IntArray
 from prognosis_dask.modelling.data.sources import Source
 from prognosis_dask.modelling.data.training_overlap import origin_of
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.cohort.clinical import match_without_zeros, patient_key
 from prognosis_dask.errors import Code, StatisticsError, count
 from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, Column, Encoding, kind_of
 from prognosis_dask.modelling.data.encoding import Columns, encode_columns, learn_encodings, needed_families
-from prognosis_dask.modelling.data.endpoint import BoolArray, Endpoint, FloatArray, IntArray, Survival
+from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
 from prognosis_dask.modelling.data.leakage import expect_no_leaks
 from prognosis_dask.modelling.data.outcomes import Outcomes, endpoint_columns, read_outcomes
 from prognosis_dask.modelling.data.patient_rows import arrange_rows

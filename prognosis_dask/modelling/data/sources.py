@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray
 from prognosis_dask.cohort.clinical import find_column, key, patient_key
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import Column
-from prognosis_dask.modelling.data.endpoint import BoolArray
 from prognosis_dask.modelling.spec import TableFile
 from prognosis_dask.storage.schema import COVARIATE
 from prognosis_dask.tables.file import Cells, read_cells

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import kind_of
-from prognosis_dask.modelling.data.endpoint import BoolArray, Endpoint, FloatArray, IntArray, Survival
+from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, FloatArray, Survival
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.estimators.boosting import BoostedTrees, fit_boosted_trees
 from prognosis_dask.modelling.estimators.cox_learner import ProportionalHazards, fit_proportional_hazards
 from prognosis_dask.modelling.estimators.logistic import Logistic, fit_logistic

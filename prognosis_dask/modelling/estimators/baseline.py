@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prognosis_dask.modelling.data.endpoint import FloatArray, Survival
+from prognosis_dask.arrays import FloatArray
+from prognosis_dask.modelling.data.endpoint import Survival
 
 #: Log hazards beyond this are as certain as they can be, and stay within the range of exponentials.
 _WIDEST = 500.0

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, FloatArray, Survival
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.estimators.baseline import Baseline, breslow
 from prognosis_dask.modelling.estimators.prediction import (
     Prediction,

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, IntArray, Survival
+from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import varying
 from prognosis_dask.modelling.estimators.determined import UndeterminedError, expect_determined
 from prognosis_dask.modelling.estimators.scores import linear_score

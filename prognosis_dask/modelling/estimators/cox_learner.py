@@ -8,8 +8,9 @@ from functools import partial
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Endpoint, FloatArray, Survival
+from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
 from prognosis_dask.modelling.estimators.baseline import Baseline, breslow
 from prognosis_dask.modelling.estimators.cox import PartialLikelihood, maximise
 from prognosis_dask.modelling.estimators.determined import UndeterminedError, expect_determined, needs_check

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError, count
-from prognosis_dask.modelling.data.endpoint import FloatArray
 
 #: The greatest standard error of a coefficient per standard deviation that still says something: an interval of 20 on
 #: either side holds hazard ratios from 1e-9 to 1e9.

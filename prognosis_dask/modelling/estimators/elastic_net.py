@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import FloatArray
 from prognosis_dask.modelling.estimators.cox import PartialLikelihood
 
 #: Largest violation of optimality, of the log partial likelihood per case, at which the fit ends.

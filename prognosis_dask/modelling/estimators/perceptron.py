@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, FloatArray
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint
 from prognosis_dask.modelling.estimators.prediction import (
     Prediction,
     balanced_weights,

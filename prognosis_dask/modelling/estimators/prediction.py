@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Classes, FloatArray
+from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.estimators.scores import row_sums
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from prognosis_dask.modelling.data.endpoint import FloatArray
+from prognosis_dask.arrays import FloatArray
 
 #: Numbers that are held at a time.
 _NUMBERS = 4_000_000

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from prognosis_dask.modelling.data.endpoint import FloatArray, IntArray
+from prognosis_dask.arrays import FloatArray, IntArray
 
 #: Widths over which the corner is rounded, in units of the margin: from nothing, and from the weights of a machine that
 #: had one feature more.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, IntArray
 
 #: Largest violation of optimality, in units of the margin (LIBSVM's default is 1e-3).
 TOLERANCE = 1e-8

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray
 from prognosis_dask.modelling.metrics.kaplan_meier import uncensored
 
 

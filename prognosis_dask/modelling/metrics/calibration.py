@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, IntArray
 from prognosis_dask.modelling.metrics.kaplan_meier import survival_drawn
 from prognosis_dask.modelling.metrics.regression import (
     baseline_hazard,

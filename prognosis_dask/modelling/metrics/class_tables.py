@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Classes, FloatArray
+from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.metrics.calibration import class_calibration, expect_probabilities, rising_groups
 from prognosis_dask.modelling.metrics.classes import (
     balanced_accuracy,

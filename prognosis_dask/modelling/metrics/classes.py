@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import FloatArray, IntArray
 
 #: Predicted probabilities are kept this far from 0, whose logarithm is infinite.
 _EDGE = 1e-15

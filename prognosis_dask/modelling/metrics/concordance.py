@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from prognosis_dask.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, IntArray
 
 #: Cases whose pairs are held in memory at a time.
 _BLOCK = 256
@@ -166,7 +164,7 @@ def concordances_drawn(
     rows = np.flatnonzero(event)
     first = _whom_next(time, event)
     whole = bool((drawn == np.rint(drawn)).all()) and float(drawn.sum(axis=1).max(initial=0.0)) < _EXACT
-    held: npt.NDArray[Any] = (
+    held: AnyArray = (
         drawn.astype(np.float32) if whole else drawn
     )  # sums of whole numbers and halves are exact in either
     later = np.concatenate([np.cumsum(drawn[:, ::-1], axis=1)[:, ::-1], np.zeros((len(drawn), 1))], axis=1)

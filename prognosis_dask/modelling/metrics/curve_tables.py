@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from prognosis_dask.modelling.data.endpoint import FloatArray
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.modelling.metrics.calibration import Calibration
 from prognosis_dask.modelling.metrics.intervals import interval, mean_held
 from prognosis_dask.modelling.metrics.measured import Row, Sheet, extended

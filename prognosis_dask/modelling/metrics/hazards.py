@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray
 
 
 def ph_test(

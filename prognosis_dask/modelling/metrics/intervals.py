@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from prognosis_dask.modelling.data.endpoint import FloatArray
+from prognosis_dask.arrays import FloatArray
 
 #: What the bounds are, in words.
 INTERVAL = "95 % percentile bootstrap over patients, the fitted models kept"

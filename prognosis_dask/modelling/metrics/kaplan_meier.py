@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, IntArray, patient_sums, several_cases
+from prognosis_dask.modelling.data.endpoint import patient_sums, several_cases
 from prognosis_dask.modelling.metrics.intervals import in_parts
 
 #: The two-sided 95 % point of the normal distribution.

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import FloatArray, IntArray
 from prognosis_dask.modelling.metrics.intervals import DRAWS, draw_patients, interval, mean_held
 from prognosis_dask.modelling.validation.nested import FoldResult
 

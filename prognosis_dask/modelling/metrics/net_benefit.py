@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray
 from prognosis_dask.modelling.metrics.intervals import in_parts
 from prognosis_dask.modelling.metrics.kaplan_meier import survival_of
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, IntArray
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.modelling.metrics.intervals import in_parts
 
 #: Newton's step, in standard deviations of the columns, after which a draw is settled: the next would be its square.

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, Survival, several_cases
+from prognosis_dask.modelling.data.endpoint import Survival, several_cases
 from prognosis_dask.modelling.metrics.brier import Censoring, fit_censoring, integrated, squared_errors
 from prognosis_dask.modelling.metrics.calibration import Calibration, rising_groups, survival_calibration
 from prognosis_dask.modelling.metrics.concordance import concordances_drawn, uno_weight

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray
 from prognosis_dask.modelling.metrics.brier import Censoring, inverse
 from prognosis_dask.modelling.metrics.classes import auc_between
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier

@@ -6,8 +6,9 @@ import warnings
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, FloatArray, IntArray, Survival
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.estimators.cox import PartialLikelihood
 from prognosis_dask.modelling.estimators.elastic_net import first_price, maximise_elastic_net
 from prognosis_dask.modelling.estimators.prediction import balanced_weights

@@ -8,8 +8,9 @@ from functools import partial
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, IntArray, Survival
+from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.prediction import Prediction
 from prognosis_dask.modelling.metrics import intervals

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, patient_sums
+from prognosis_dask.modelling.data.endpoint import patient_sums
 from prognosis_dask.modelling.metrics.hazards import event_ranks
 from prognosis_dask.modelling.metrics.kaplan_meier import LogRank
 from prognosis_dask.modelling.metrics.regression import cox_drawn

@@ -9,8 +9,9 @@ from math import isnan, nan, sqrt
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import BoolArray, FloatArray, Survival
+from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.estimators.cox import fit_cox, score_likelihood
 from prognosis_dask.modelling.metrics.intervals import interval, mean_held
 from prognosis_dask.modelling.metrics.measured import Measured, Row

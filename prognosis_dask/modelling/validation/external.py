@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import kind_of
-from prognosis_dask.modelling.data.endpoint import BoolArray, Classes, FloatArray, IntArray
+from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.data.training_overlap import made_with, other_origin
 from prognosis_dask.modelling.procedure import Prediction

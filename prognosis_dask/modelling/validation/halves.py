@@ -20,8 +20,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import FloatArray, Survival
+from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.metrics.measured import Row, repeats
 from prognosis_dask.modelling.procedure import Procedure

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import FloatArray, IntArray
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.procedure import Procedure, fit_procedure
 from prognosis_dask.modelling.validation.splitting import expect_folds_can_learn, split_patients

@@ -8,8 +8,8 @@ from functools import partial
 
 import numpy as np
 
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import FloatArray
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.procedure import Procedure, fit_procedure
 from prognosis_dask.modelling.validation.bootstrap import discrimination

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import FloatArray, IntArray
 from prognosis_dask.modelling.data.pairing import FEWEST_PAIRS, Pairs, region_of
 from prognosis_dask.modelling.metrics.intervals import interval
 

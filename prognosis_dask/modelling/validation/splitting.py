@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from prognosis_dask.arrays import IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import IntArray, Survival
+from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 
 

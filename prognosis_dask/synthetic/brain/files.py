@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import SimpleITK as sitk
 
+from prognosis_dask.arrays import BoolArray
 from prognosis_dask.synthetic.brain.mr import write_mr
 from prognosis_dask.synthetic.brain.patient import LESION_ROI, SEQUENCES, BrainPatient
 from prognosis_dask.synthetic.brain.scan import Scan, make_scan
@@ -31,7 +31,7 @@ def write_brain_patient(images: Path, truth: Path, matrix: int, patient: BrainPa
     return files
 
 
-def drawn_mask(scan: Scan, slices: int) -> npt.NDArray[np.bool_]:
+def drawn_mask(scan: Scan, slices: int) -> BoolArray:
     """The lesion as it is outlined: on every slice (0), or on ``slices`` ones spread from its first to its last.
 
     Returns
@@ -39,7 +39,7 @@ def drawn_mask(scan: Scan, slices: int) -> npt.NDArray[np.bool_]:
     numpy.ndarray
         bool, (slice, row, column), on the reference sequence's grid.
     """
-    mask: npt.NDArray[np.bool_] = sitk.GetArrayFromImage(scan.lesion_mask) > 0
+    mask: BoolArray = sitk.GetArrayFromImage(scan.lesion_mask) > 0
     if slices:
         held = np.flatnonzero(mask.any(axis=(1, 2)))
         kept = held[np.rint(np.linspace(0, len(held) - 1, slices)).astype(int)]
@@ -47,7 +47,7 @@ def drawn_mask(scan: Scan, slices: int) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _write_nifti(images: Path, patient: BrainPatient, scan: Scan, drawn: npt.NDArray[np.bool_]) -> int:
+def _write_nifti(images: Path, patient: BrainPatient, scan: Scan, drawn: BoolArray) -> int:
     folder = images / patient.patient_id
     folder.mkdir(parents=True)
     for name, sequence in scan.sequences.items():
@@ -58,7 +58,7 @@ def _write_nifti(images: Path, patient: BrainPatient, scan: Scan, drawn: npt.NDA
     return len(scan.sequences) + 1
 
 
-def _write_dicom(images: Path, patient: BrainPatient, scan: Scan, drawn: npt.NDArray[np.bool_]) -> int:
+def _write_dicom(images: Path, patient: BrainPatient, scan: Scan, drawn: BoolArray) -> int:
     series = {name: write_mr(images, patient, name, sequence.image) for name, sequence in scan.sequences.items()}
     reference = series[SEQUENCES[0]]
     if patient.mask_format == "SEG":

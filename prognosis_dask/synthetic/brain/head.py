@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.brain.template import icbm152
 
 #: Signal per tissue and sequence, as shares of 1000; air gives none.
@@ -32,8 +32,6 @@ _HULL_MM: Final = 12.0
 #: Room for the neck below the template, mm.
 _BELOW_MM: Final = 36
 
-Floats = NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class Head:
@@ -43,7 +41,7 @@ class Head:
     is an image that carries their geometry.
     """
 
-    tissue: Mapping[str, NDArray[np.uint8]]
+    tissue: Mapping[str, ByteArray]
     depth_mm: sitk.Image
     grid: sitk.Image
 
@@ -69,10 +67,12 @@ def make_head(voxel_mm: int) -> Head:
     return Head({name: np.rint(255 * share).astype(np.uint8) for name, share in shares.items()}, depth, grey)
 
 
-def _shares(grey: Floats, white: Floats, outside: Floats, points: Floats, voxel_mm: float) -> dict[str, Floats]:
+def _shares(
+    grey: Float32Array, white: Float32Array, outside: Float32Array, points: Float32Array, voxel_mm: float
+) -> dict[str, Float32Array]:
     """Share of each tissue in each voxel; together one at most."""
 
-    def between(low: float, high: float) -> Floats:
+    def between(low: float, high: float) -> Float32Array:
         rise = np.clip((outside - low) / voxel_mm + 0.5, 0, 1)
         return np.asarray(rise - np.clip((outside - high) / voxel_mm + 0.5, 0, 1), np.float32)
 
@@ -97,14 +97,14 @@ def _shares(grey: Floats, white: Floats, outside: Floats, points: Floats, voxel_
     }
 
 
-def _face_and_neck(x: Floats, y: Floats, z: Floats) -> Floats:
+def _face_and_neck(x: Float32Array, y: Float32Array, z: Float32Array) -> Float32Array:
     """One inside two bodies below the skull: an ellipsoid in front, a column behind it."""
     face = 1 - (x / 62) ** 2 - ((y + 32) / 62) ** 2 - ((z + 70) / 62) ** 2
     neck = np.minimum(1 - (x / 62) ** 2 - ((y - 25) / 62) ** 2, (-40 - z) / 10)
     return np.asarray(np.maximum(face, neck) > 0, np.float32)
 
 
-def _ball(x: Floats, y: Floats, z: Floats, radius_mm: float) -> Floats:
+def _ball(x: Float32Array, y: Float32Array, z: Float32Array, radius_mm: float) -> Float32Array:
     return np.asarray(x**2 + y**2 + z**2 < radius_mm**2, np.float32)
 
 
@@ -129,7 +129,7 @@ def _extended(image: sitk.Image, voxel_mm: int) -> sitk.Image:
     return sitk.ConstantPad(image, [0, 0, _BELOW_MM // voxel_mm], [0, 0, 0])
 
 
-def _points(image: sitk.Image) -> Floats:
+def _points(image: sitk.Image) -> Float32Array:
     """(3, slice, row, column): where the voxels' centres lie, mm; the axes of the template's grid are the patient's."""
     direction = np.asarray(image.GetDirection()).reshape(3, 3).diagonal()
     axes = [
@@ -142,7 +142,7 @@ def _points(image: sitk.Image) -> Floats:
     return np.asarray(np.stack([x, y, z]), np.float32)
 
 
-def _like(array: Floats, grid: sitk.Image) -> sitk.Image:
+def _like(array: Float32Array, grid: sitk.Image) -> sitk.Image:
     image = sitk.GetImageFromArray(array)
     image.CopyInformation(grid)
     return image

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial.transform import Rotation
+
+from prognosis_dask.arrays import FloatArray
 
 #: Signal inside per sequence, as a share of 1000, before texture, uptake and mismatch.
 SIGNAL: Final = {"T1": 0.50, "T1c": 0.50, "T2": 0.85, "FLAIR": 0.92}
 #: Voxels of the texture, mm, and the width of its blotches.
 _TEXTURE_MM: Final = 2.0
 _BLOTCH_MM: Final = 3.0
-
-Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,10 @@ class Lesion:
         Standard normal blotches on a cubic grid of 2 mm around the centre.
     """
 
-    centre_mm: Doubles
-    semi_axes_mm: Doubles
-    rotation: Doubles
-    texture: Doubles
+    centre_mm: FloatArray
+    semi_axes_mm: FloatArray
+    rotation: FloatArray
+    texture: FloatArray
 
     @property
     def volume_ml(self) -> float:
@@ -61,7 +60,7 @@ class Lesion:
         """No point of lesion or border is farther from the centre."""
         return float(self.semi_axes_mm.max() * 1.2 + 5)
 
-    def level_mm(self, points: Doubles) -> Doubles:
+    def level_mm(self, points: FloatArray) -> FloatArray:
         """About the distance inside the surface of points (3, ...), mm; negative outside, zero exactly on it."""
         offset = points - self.centre_mm.reshape(3, *[1] * (points.ndim - 1))
         inner = np.tensordot(self.rotation.T, offset, axes=1)
@@ -70,18 +69,18 @@ class Lesion:
         slope = np.sqrt(sum((inner[i] / self.semi_axes_mm[i] ** 2) ** 2 for i in range(3))) / np.maximum(scaled, 1e-6)
         return np.asarray((1 - scaled) / np.maximum(slope, 1e-6))
 
-    def texture_at(self, points: Doubles) -> Doubles:
+    def texture_at(self, points: FloatArray) -> FloatArray:
         """Texture at points (3, ...); zero outside its grid."""
         offset = points - self.centre_mm.reshape(3, *[1] * (points.ndim - 1))
         index = offset / _TEXTURE_MM + (np.array(self.texture.shape).reshape(3, *[1] * (points.ndim - 1)) - 1) / 2
         return np.asarray(map_coordinates(self.texture, index, order=1))
 
-    def _form(self) -> Doubles:
+    def _form(self) -> FloatArray:
         """Matrix of the quadratic form that is one on the surface."""
         return np.asarray(self.rotation @ np.diag(self.semi_axes_mm**-2.0) @ self.rotation.T)
 
 
-def make_lesion(centre_mm: Doubles, radius_mm: float, rng: np.random.Generator) -> Lesion:
+def make_lesion(centre_mm: FloatArray, radius_mm: float, rng: np.random.Generator) -> Lesion:
     """An ellipsoid with the volume of a ball of ``radius_mm``, in a random direction."""
     ratios = np.exp(rng.uniform(-0.2, 0.2, 3))
     semi_axes = radius_mm * np.sort(ratios / np.prod(ratios) ** (1 / 3))[::-1]

@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from prognosis_dask.arrays import BoolArray, Float32Array, FloatArray, NumberArray
 from prognosis_dask.synthetic.brain.head import Head, make_head
 from prognosis_dask.synthetic.brain.lesion import SIGNAL as LESION_SIGNAL
 from prognosis_dask.synthetic.brain.lesion import Lesion, make_lesion
@@ -47,8 +47,6 @@ LANDMARKS: Final[Mapping[str, tuple[float, float, float]]] = {
     "left-parietal": (35, 60, 45),
     "right-parietal": (-35, 60, 45),
 }
-
-Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class Scan:
     lesion_mask: sitk.Image
     lesion_level: sitk.Image
     to_template: sitk.Transform
-    landmarks: Mapping[str, Mapping[str, Doubles]]
+    landmarks: Mapping[str, Mapping[str, FloatArray]]
 
 
 def make_scan(patient: BrainPatient, matrix: int = 256) -> Scan:
@@ -146,7 +144,7 @@ def _sequence(
 
 
 def _put_in(
-    values: NDArray[np.float32],
+    values: Float32Array,
     name: str,
     patient: BrainPatient,
     lesion: Lesion,
@@ -198,14 +196,14 @@ class _Inverse:
     affine: sitk.Transform
     free: sitk.Transform
 
-    def __call__(self, point: Doubles) -> Doubles:
+    def __call__(self, point: FloatArray) -> FloatArray:
         before = point
         for _ in range(20):
             before = before - (np.array(self.free.TransformPoint(before.tolist())) - point)
         return np.array(self.affine.TransformPoint(before.tolist()))
 
 
-def _place(head: Head, template_to: _Inverse, radius_mm: float, rng: np.random.Generator) -> Doubles:
+def _place(head: Head, template_to: _Inverse, radius_mm: float, rng: np.random.Generator) -> FloatArray:
     """A centre for the lesion in one hemisphere of the cerebrum, deep enough to lie within the brain."""
     for _ in range(1000):
         point = np.array([rng.choice([-1, 1]) * rng.uniform(22, 45), rng.uniform(-45, 75), rng.uniform(8, 50)])
@@ -254,7 +252,7 @@ def _split(grid: sitk.Image, planes: int) -> sitk.Image:
     return fine
 
 
-def _bias(brain: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
+def _bias(brain: BoolArray, rng: np.random.Generator) -> Float32Array:
     """A smooth factor: the exponential of a random cubic polynomial, scaled to reach ``BIAS`` in the brain."""
     axes = [np.linspace(-1, 1, size, dtype=np.float32) for size in brain.shape]
     z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
@@ -265,7 +263,7 @@ def _bias(brain: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.floa
     return np.asarray(np.exp(BIAS * log / np.abs(log[brain]).max()), np.float32)
 
 
-def points_of(image: sitk.Image) -> Doubles:
+def points_of(image: sitk.Image) -> FloatArray:
     """(3, slice, row, column): where the voxels' centres lie, mm, (x, y, z)."""
     steps = np.asarray(image.GetDirection()).reshape(3, 3) * np.asarray(image.GetSpacing())
     columns, rows, slices = image.GetSize()
@@ -273,7 +271,7 @@ def points_of(image: sitk.Image) -> Doubles:
     return np.asarray(np.tensordot(steps, index, axes=1) + np.asarray(image.GetOrigin()).reshape(3, 1, 1, 1))
 
 
-def _image(array: NDArray[np.generic], grid: sitk.Image) -> sitk.Image:
+def _image(array: NumberArray, grid: sitk.Image) -> sitk.Image:
     image = sitk.GetImageFromArray(array)
     image.CopyInformation(grid)
     return image
