@@ -14,7 +14,7 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.spec import ModelSpec, ValidationRule
 from prognosis_dask.modelling.validation.comparing import compare
-from prognosis_dask.modelling.validation.halves import DEALINGS, Halves, bounds, measure_halves
+from prognosis_dask.modelling.validation.halves import DEALINGS, Halves, bounds, half_tasks
 from tests.made_tables import class_table, survival_table
 
 RIDGE = Procedure(("deep",), selector="", learner="cox", penalty=(0.1,))
@@ -113,14 +113,13 @@ def test_halves_are_the_same_in_any_order_of_the_tasks() -> None:
         return [function(item) for item in list(items)[::-1]][::-1]
 
     table = survival_table(4, n=60, p=4, signal=1.0)
-    first, second = (
-        measure_halves(table, {"a": RIDGE}, (365.0,), (365.0,), folds=3, draws=4, seed=0, map=one)
-        for one in (map, backwards)
-    )
+    tasks = half_tasks(table, {"a": RIDGE}, (365.0,), (365.0,), folds=3, draws=4, seed=0)
+    first, second = (tasks.gathered(one(tasks.run, tasks.items)) for one in (map, backwards))
     assert first.values.keys() == second.values.keys()
     assert all(np.array_equal(first.values[key], second.values[key], equal_nan=True) for key in first.values)
 
 
 def test_a_half_that_cannot_carry_a_procedure_has_no_figures() -> None:
     table = survival_table(5, n=14, p=2)
-    assert measure_halves(table, {"a": RIDGE}, (), (365.0,), folds=7, draws=3, seed=0).values == {}
+    tasks = half_tasks(table, {"a": RIDGE}, (), (365.0,), folds=7, draws=3, seed=0)
+    assert tasks.gathered(map(tasks.run, tasks.items)).values == {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from prognosis_dask.modelling.procedure import Procedure, fit_procedure
 from prognosis_dask.modelling.spec import ModelSpec
 from prognosis_dask.modelling.tuning import arrange
 from prognosis_dask.modelling.validation.bootstrap import bootstrap, point632_plus
-from prognosis_dask.modelling.validation.nested import FoldResult, validate
+from prognosis_dask.modelling.validation.nested import FoldResult, beside, validate
 from prognosis_dask.modelling.validation.permutation import permutation_test, permuted_rows
 from prognosis_dask.modelling.validation.splitting import draw_patients, split_patients
 from tests.lung1_tables import read_deep
@@ -306,3 +307,17 @@ def test_a_fold_that_cannot_be_fitted_is_named() -> None:
     table = survival_table(0, n=40, p=60)
     with pytest.raises(StatisticsError, match="procedure 'weibull', repeat 0, fold 0: Weibull model of 60 features"):
         validate(table, {"weibull": replace(RIDGE, learner="weibull-aft")}, 4, 1)
+
+
+def test_tasks_beside_others_run_in_the_first_call_of_their_map_alone() -> None:
+    calls: list[int] = []
+
+    def counted(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        calls.append(len(items))
+        return [function(item) for item in items]
+
+    both, found = beside(counted, abs, [-3, -4])
+    assert both(str, iter([1, 2])) == ["1", "2"]
+    assert found == [3, 4]
+    assert both(str, [5]) == ["5"]
+    assert (found, calls) == ([3, 4], [4, 1])

@@ -136,15 +136,16 @@ def survival_of(time: FloatArray, event: BoolArray, drawn: FloatArray, total: Fl
         The weight of all cases, those followed beyond the horizon too, in each draw; shape (draws,).
     """
     deaths = np.flatnonzero(event)
-    at, tied = np.unique(time[deaths], return_index=True)
-    first = np.searchsorted(time, at)
+    died_at = time[deaths]
+    tied = np.flatnonzero(np.diff(died_at, prepend=-np.inf))  # the first death of each time
+    first = np.searchsorted(time, died_at[tied])
     found = np.empty(len(drawn))
     for rows in in_parts(len(drawn), len(time)):
         weight, survival = drawn[rows], np.ones(len(drawn[rows]))
         if len(deaths):
             at_risk = total[rows, None] - np.cumsum(weight, axis=1).take(first, axis=1) + weight.take(first, axis=1)
             died = weight.take(deaths, axis=1)
-            died = died if len(at) == len(deaths) else np.add.reduceat(died, tied, axis=1)
+            died = died if len(tied) == len(deaths) else np.add.reduceat(died, tied, axis=1)
             at_risk[died == 0] = 1.0
             survival = np.prod(np.maximum(1.0 - died / at_risk, 0.0), axis=1)
         found[rows] = np.where(total[rows] > 0, survival, np.nan)

@@ -50,12 +50,17 @@ def net_benefit_survival(
     until = int(np.searchsorted(time, horizon, side="right"))
     drawn = drawn[:, order]
     total = drawn.sum(axis=1, keepdims=True)
-    of_treated = drawn @ (risk[:, None] >= thresholds).astype(np.float64)
+    is_treated = risk[:, None] >= thresholds
+    treated_by = is_treated.sum(axis=0)  # as many: the same ones
+    of_treated = drawn @ is_treated.astype(np.float64)
     share = np.divide(of_treated, total, out=np.zeros_like(of_treated), where=total > 0)
     dead = np.zeros_like(share)
     for rows in in_parts(len(drawn), until):
         weight = drawn[rows, :until]
         for column, threshold in enumerate(thresholds):
+            if column and treated_by[column] == treated_by[column - 1]:
+                dead[rows, column] = dead[rows, column - 1]
+                continue
             treated = np.flatnonzero(risk[:until] >= threshold)
             own, weights = weight.take(treated, axis=1), of_treated[rows, column]
             dead[rows, column] = 1 - survival_of(time[treated], event[treated], own, weights)

@@ -18,8 +18,8 @@ from prognosis_dask.modelling.selectors import selector_for
 from prognosis_dask.modelling.spec import ModelSpec, default_horizons, default_procedures
 from prognosis_dask.modelling.validation.bootstrap import BootstrapResult, bootstrap
 from prognosis_dask.modelling.validation.evaluate import Tables, evaluate, time_grid
-from prognosis_dask.modelling.validation.halves import measure_halves, widen
-from prognosis_dask.modelling.validation.nested import Extend, FoldResult, Map, validate
+from prognosis_dask.modelling.validation.halves import half_tasks, widen
+from prognosis_dask.modelling.validation.nested import Extend, FoldResult, Map, beside, validate
 from prognosis_dask.modelling.validation.permutation import permutation_test
 from prognosis_dask.modelling.validation.splitting import expect_folds_can_learn
 
@@ -62,13 +62,12 @@ def compare(
         models = map(partial(_fit, whole, rule.seed), procedures.values())
         fitted = dict(zip(procedures, models, strict=True))
     flattering = [in_sample_result(name, model, whole, times) for name, model in fitted.items()]
-    tables = evaluate(table, results, horizons, in_sample=flattering, seed=rule.seed, map=map)
-    if counts_training(spec, extend):
-        halves = measure_halves(
-            table, procedures, horizons, times, folds=rule.folds, draws=rule.halves, seed=rule.seed, map=map
-        )
-        tables = widen(tables, halves, rule.repeats)
-    return tables, fitted
+    if not counts_training(spec, extend):
+        return evaluate(table, results, horizons, in_sample=flattering, seed=rule.seed, map=map), fitted
+    tasks = half_tasks(table, procedures, horizons, times, folds=rule.folds, draws=rule.halves, seed=rule.seed)
+    both, of_halves = beside(map, tasks.run, tasks.items)
+    tables = evaluate(table, results, horizons, in_sample=flattering, seed=rule.seed, map=both)
+    return widen(tables, tasks.gathered(of_halves), rule.repeats), fitted
 
 
 def counts_training(spec: ModelSpec, extend: Extend | None) -> bool:

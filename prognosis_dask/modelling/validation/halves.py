@@ -12,7 +12,7 @@ all patients, and 1 / k of it is shared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, exp, isfinite, log, nan, sqrt
@@ -29,7 +29,7 @@ from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.validation.added import added_rows
 from prognosis_dask.modelling.validation.differences import adjust
 from prognosis_dask.modelling.validation.evaluate import Tables, measure
-from prognosis_dask.modelling.validation.nested import Map, validate
+from prognosis_dask.modelling.validation.nested import validate
 from prognosis_dask.modelling.validation.splitting import split_patients
 
 #: What the bounds are, in words.
@@ -79,7 +79,25 @@ class Halves:
         return sqrt(variance), len(held) - 1
 
 
-def measure_halves(
+@dataclass(frozen=True, eq=False)
+class HalfTasks:
+    """The validation on halves as tasks of any ``map``, one per half and procedure: ``run`` of each of ``items``."""
+
+    run: Callable[[tuple[int, str]], dict[tuple[Key, int], float]]
+    items: Sequence[tuple[int, str]]
+    draws: int
+    parts: int
+
+    def gathered(self, found: Iterable[Mapping[tuple[Key, int], float]]) -> Halves:
+        """What the tasks found, in the order of the items."""
+        values: dict[Key, FloatArray] = {}
+        for (draw, _), figures in zip(self.items, found, strict=True):
+            for (key, dealing), value in figures.items():
+                values.setdefault(key, np.full((self.draws, DEALINGS), nan))[draw, dealing] = value
+        return Halves(values, self.parts)
+
+
+def half_tasks(
     table: FeatureTable,
     procedures: Mapping[str, Procedure],
     horizons: Sequence[float],
@@ -88,9 +106,8 @@ def measure_halves(
     folds: int,
     draws: int,
     seed: int,
-    map: Map = map,
-) -> Halves:
-    """Validate every procedure on ``draws`` random halves of the patients; one task per half and procedure.
+) -> HalfTasks:
+    """Every procedure validated on ``draws`` random halves of the patients.
 
     Halves are drawn within the endpoint's strata and shared by the procedures. A half that cannot carry a procedure
     has no figures.
@@ -105,17 +122,10 @@ def measure_halves(
         How many halves.
     seed
         Of the validation.
-    map
-        Called like the built-in one.
     """
-    tasks = [(draw, name) for draw in range(draws) for name in procedures]
     parts = max(2, ceil(len(set(table.patient_ids)) / _LARGEST))
     run = partial(_run, table, dict(procedures), tuple(horizons), tuple(times), folds, seed, parts)
-    values: dict[Key, FloatArray] = {}
-    for (draw, _), figures in zip(tasks, map(run, tasks), strict=True):
-        for (key, dealing), value in figures.items():
-            values.setdefault(key, np.full((draws, DEALINGS), nan))[draw, dealing] = value
-    return Halves(values, parts)
+    return HalfTasks(run, [(draw, name) for draw in range(draws) for name in procedures], draws, parts)
 
 
 def _run(

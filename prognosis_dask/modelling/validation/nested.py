@@ -123,6 +123,33 @@ def validate(
     return list(map(partial(_run_task, table, dict(procedures), seed, tuple(horizons_days)), tasks))
 
 
+def beside(map: Map, function: Callable[[Any], Any], items: Sequence[Any]) -> tuple[Map, list[Any]]:
+    """A ``map`` whose first call also runs other tasks, so that no worker waits for the last of either.
+
+    Returns
+    -------
+    map
+        To be called with one sequence of items.
+    found
+        What the other tasks give, once it has been called.
+    """
+    found: list[Any] = []
+
+    def both(own: Callable[[Any], Any], own_items: Iterable[Any]) -> list[Any]:
+        first, others = list(own_items), [] if found else items
+        tasks = [(True, item) for item in first] + [(False, item) for item in others]
+        results = list(map(partial(_either, own, function), tasks))
+        found.extend(results[len(first) :])
+        return results[: len(first)]
+
+    return both, found
+
+
+def _either(own: Callable[[Any], Any], other: Callable[[Any], Any], task: tuple[bool, Any]) -> Any:
+    is_own, item = task
+    return own(item) if is_own else other(item)
+
+
 def _rest(table: FeatureTable, test: IntArray) -> IntArray:
     return np.setdiff1d(np.arange(len(table.case_ids)), test)
 
