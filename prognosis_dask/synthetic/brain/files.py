@@ -21,7 +21,7 @@ def write_brain_patient(images: Path, truth: Path, matrix: int, patient: BrainPa
 
     ``PatientID/PatientID_T1.nii.gz`` and so on with ``PatientID_Segmentation.nii.gz``, as the collection
     LGG-1p19qDeletion names them, or DICOM series with an RTSTRUCT or a SEG. The truth is described in
-    docs/made_cohorts.md.
+    docs/synthetic_cohorts.md.
     """
     scan = make_scan(patient, matrix)
     drawn = drawn_mask(scan, patient.outlined_slices)
