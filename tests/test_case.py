@@ -50,7 +50,7 @@ def test_a_hand_written_table_notices_when_its_files_change(tmp_path: Path) -> N
         (f"{HEADER}\na,a,CT,G,i,m\n,a,CT,G,i,m\n", "line 3: case_id is empty"),
         (f"{HEADER}\na,a,CT,G,i,m,GTV\n", "line 2: labels has 'GTV', expected whole numbers"),
         (f"{HEADER}\na,a,CT,G,i,m,,long\n", "line 2: time_days is 'long', expected a number of days, or nothing"),
-        (f"{HEADER}\na,a,CT,G,i,m,,9,dead\n", r"line 2: event is 'dead', expected 1 \(seen\), 0 \(censored\)"),
+        (f"{HEADER}\na,a,CT,G,i,m,,9,dead\n", r"line 2: event is 'dead', expected 1 \(observed\), 0 \(censored\)"),
         (f"{HEADER}\na,a,CT,G,i,m,,9,1,too,many\n", "line 2: it has more cells than the 9 columns"),
     ],
 )

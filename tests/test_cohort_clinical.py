@@ -160,7 +160,7 @@ def test_patients_under_other_names_in_the_whole_table_are_told_from_single_miss
         table = write(tmp_path / "clinical.csv", f"PatientID,time_days,event\n{name},10,1\n")
         index_cohort([shared_data / "lung1_002"], tmp_path, CohortSection(clinical=str(table)))
         [problem] = [p for p in read_problems(tmp_path / "problems.csv") if p.code == Code.NO_CLINICAL_ROW]
-        assert f"its first is '{name}': are its IDs written as the images' are?" in problem.reason
+        assert f"its first is '{name}': are its IDs written like those of the images?" in problem.reason
     table = write(tmp_path / "clinical.csv", "PatientID,time_days,event\nlung1-002,10,1\n")
     assert index_cohort([shared_data / "lung1_002"], tmp_path, CohortSection(clinical=str(table))).problems == {}
 

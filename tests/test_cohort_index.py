@@ -220,7 +220,7 @@ def test_copies_of_an_instance_are_kept_once_and_reported(patient: Path, tmp_pat
     [case] = found.cases
     assert len(read_listing(case.image).slices) == 48
     reasons = sorted(problem.reason for problem in found.of(Code.DUPLICATE_INSTANCE))
-    assert reasons[0].startswith("instances found a second time: 3, of these not alike: 0")
+    assert reasons[0].startswith("duplicate instances: 3, of which 0 differ")
     assert "the same RTSTRUCT" in reasons[1]
     assert "alike" in reasons[1]
 
@@ -292,7 +292,7 @@ def test_a_file_without_preamble_is_read_and_an_unreadable_one_is_listed(patient
     assert found.summary.series == {"CT": 1}
     reasons = sorted(problem.reason for problem in found.of(Code.UNREADABLE_FILE))
     assert reasons[0].startswith("FileNotFoundError")
-    assert reasons[1] == "named .dcm, but no DICOM (136 bytes read)"
+    assert reasons[1] == "named .dcm, but not DICOM (136 bytes read)"
 
 
 def test_folders_that_link_in_a_circle_are_walked_once(patient: Path, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_pipes_sockets_and_dead_links_are_left_alone(patient: Path, tmp_path: Pa
         (folder / "dead.dcm").symlink_to(tmp_path / "nowhere")
         found = index(tmp_path / "out", folder)
     assert [case.modality for case in found.cases] == ["CT"]
-    assert found.summary.other_files["no regular file"] == 5
+    assert found.summary.other_files["not a regular file"] == 5
     assert [(problem.code, Path(problem.where).name) for problem in found.problems] == [
         (Code.UNREADABLE_FILE, "dead.dcm")
     ]
@@ -341,7 +341,7 @@ def test_a_table_that_names_a_pipe_is_answered(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "image.nii.gz")
     (tmp_path / "table.csv").write_text("Image,Mask\nimage.nii.gz,image.nii.gz\n")
     [problem] = index(tmp_path / "out", tmp_path / "table.csv").problems
-    assert "no regular file" in problem.reason
+    assert "not a regular file" in problem.reason
 
 
 def test_files_whose_names_are_not_utf8_are_a_problem_for_each_folder(patient: Path, tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def test_mistakes_of_the_user_name_what_is_known(tmp_path: Path) -> None:
         index(tmp_path, tmp_path / "nowhere")
     with pytest.raises(JobError, match="expected one of CT, MR, PT"):
         index(tmp_path, tmp_path, modalities=("US",))
-    with pytest.raises(JobError, match="no regular expression"):
+    with pytest.raises(JobError, match="not a regular expression"):
         index(tmp_path, tmp_path, roi=("re:(",))
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write in .*file.*; choose another folder"):

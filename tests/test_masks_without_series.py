@@ -136,7 +136,7 @@ def test_a_mask_whose_images_are_of_no_use_says_why_they_are(folder: Path, tmp_p
     for path in (folder / "ct").iterdir():
         change(path, unplace)
     [problem] = index(tmp_path / "out", folder).of(Code.MASK_WITHOUT_SERIES)
-    assert "are here, but cannot be used: no ImagePositionPatient" in problem.reason
+    assert "were found, but cannot be used: no ImagePositionPatient" in problem.reason
 
 
 def test_a_structure_of_another_frame_of_reference_is_not_put_on_the_one_series_that_is_here(

@@ -312,6 +312,6 @@ def test_ct_that_is_no_hounsfield_units_is_told(tmp_path: Path) -> None:
     case, _ = indexed(tmp_path)
     with collected_warnings() as warnings:
         assert load_roi(case, ImageSection()).unit == "{MGML}"
-    assert [(warning.code, "no Hounsfield units" in warning.reason) for warning in warnings] == [
+    assert [(warning.code, "not Hounsfield units" in warning.reason) for warning in warnings] == [
         (Code.IMAGE_UNITS, True)
     ]

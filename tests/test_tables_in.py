@@ -366,7 +366,7 @@ def test_words_of_a_clinical_table_stay_as_they_are_and_numbers_are_counted(tmp_
     assert [row.covariates for row in table.rows.values()] == [
         {"age": "", "country": "NA"}, {"age": "60", "country": "DE"}, {"age": "", "country": "NA"},
     ]  # fmt: skip
-    assert list(table.notes) == ["Taken as not known among numbers: age 'NA' in 1 row, 'n/a' in 1 row."]
+    assert list(table.notes) == ["Taken as unknown among numbers: age 'NA' in 1 row, 'n/a' in 1 row."]
 
 
 LINES = [

@@ -23,6 +23,22 @@ _BRAIN_HEIGHT_MM = 120.0
 #: A head whose last slice at the top holds this share of its widest slice is cut off there.
 _CUT_SHARE = 0.35
 
+#: Points on the template's surface; a fixed draw.
+_POINTS, _SEED = 3000, 0
+#: Where the profile is read, mm from the surface: brain inside, skull outside, and the scalp's brightest of three.
+_BRAIN_MM, _SKULL_MM, _SCALP_MM = -3.0, 3.0, (8.0, 11.0, 14.0)
+#: Steepness of the tanh that keeps a single bright vessel from counting for more than an edge.
+_SLOPE = 1.5
+#: Scales against the start, and shifts along the patient's back and height (mm), that are looked through first.
+_SCALES = np.linspace(0.84, 1.06, 12)
+_BACK_MM, _UP_MM = (-5.0, 0.0, 5.0), (-6.0, -3.0, 0.0, 3.0, 6.0)
+#: An entry of the matrix is counted in millimetres at this distance from the centre, as the shifts are.
+_ARM_MM = 80.0
+#: Cost per squared millimetre of departing from a similarity.
+_STIFFNESS = 2e-4
+#: With fewer points in the image than this there is no telling.
+_LEAST_POINTS = 500
+
 
 @dataclass(frozen=True)
 class Head:
@@ -88,26 +104,6 @@ def starts(head: Head, *, scalp_mm: float = SCALP_MM) -> list[sitk.Euler3DTransf
         turn.SetTranslation(shift.tolist())
         found.append(turn)
     return found
-
-
-# --- Boundary-based registration: the template's brain surface onto the edge between brain and skull.
-
-
-#: Points on the template's surface; a fixed draw.
-_POINTS, _SEED = 3000, 0
-#: Where the profile is read, mm from the surface: brain inside, skull outside, and the scalp's brightest of three.
-_BRAIN_MM, _SKULL_MM, _SCALP_MM = -3.0, 3.0, (8.0, 11.0, 14.0)
-#: Steepness of the tanh that keeps a single bright vessel from counting for more than an edge.
-_SLOPE = 1.5
-#: Scales against the start, and shifts along the patient's back and height (mm), that are looked through first.
-_SCALES = np.linspace(0.84, 1.06, 12)
-_BACK_MM, _UP_MM = (-5.0, 0.0, 5.0), (-6.0, -3.0, 0.0, 3.0, 6.0)
-#: An entry of the matrix is counted in millimetres at this distance from the centre, as the shifts are.
-_ARM_MM = 80.0
-#: Cost per squared millimetre of departing from a similarity.
-_STIFFNESS = 2e-4
-#: With fewer points in the image than this there is no telling.
-_LEAST_POINTS = 500
 
 
 @lru_cache(maxsize=1)

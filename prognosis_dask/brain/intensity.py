@@ -19,6 +19,11 @@ _CONVERGED = 1e-4
 #: White matter where the template has more than this of it.
 _WHITE = 0.8
 
+#: Percentiles inside the brain that Nyul's method maps onto the standard's.
+_LANDMARKS = (1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0)
+#: Full width at half maximum of a Gaussian, in standard deviations.
+_FWHM = 2.0 * math.sqrt(2.0 * math.log(2.0))
+
 
 def correct_bias(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
     """N4: the image divided by its field, and the field (float32, mean 1 where the mask is).
@@ -62,15 +67,6 @@ def white_matter(image: sitk.Image, brain: sitk.Image, from_template: sitk.Trans
     mask = sitk.GetImageFromArray(inside.astype(np.uint8))
     mask.CopyInformation(image)
     return mask
-
-
-# --- Intensities that can be compared between patients: z-scores, or Nyul's landmarks. And the study's smoothing.
-
-
-#: Percentiles inside the brain that Nyul's method maps onto the standard's.
-_LANDMARKS = (1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0)
-#: Full width at half maximum of a Gaussian, in standard deviations.
-_FWHM = 2.0 * math.sqrt(2.0 * math.log(2.0))
 
 
 def zscore(image: sitk.Image, brain: sitk.Image) -> sitk.Image:

@@ -32,6 +32,9 @@ CLEAR_TURN = 1.15
 #: Least contrast of the brain's edge (see :mod:`prognosis_dask.brain.head`).
 LEAST_FIT = 0.3
 
+#: Voxels that MR of a head has, mm, and the least part of a head that tells where it is, mm.
+LEAST_MM, MOST_MM, LEAST_EXTENT_MM = 0.2, 10.0, 50.0
+
 
 def quality(image: sitk.Image, stripped: Stripped, kind: Contrast) -> dict[str, float]:
     """The figures of one stripped image.
@@ -108,13 +111,6 @@ def refuse(name: str, said: list[str]) -> CaseError:
         Code.BRAIN_NOT_FOUND,
         f"no plausible brain in {name}: {'; '.join(said)}. Look at the image; brain.skull_strip names other programs",
     )
-
-
-# --- What a sequence must be before it is worth a registration.
-
-
-#: Voxels that MR of a head has, mm, and the least part of a head that tells where it is, mm.
-LEAST_MM, MOST_MM, LEAST_EXTENT_MM = 0.2, 10.0, 50.0
 
 
 def check_sequence(name: str, image: sitk.Image) -> None:

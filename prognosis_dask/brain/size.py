@@ -21,6 +21,20 @@ from prognosis_dask.imaging.interpolate import finer_planes
 #: Points along an edge of a cell at which its share of the volume is counted.
 _SAMPLES: Final = 24
 
+#: Name and unit of each.
+SIZE_FEATURES: Final = MappingProxyType(
+    {
+        "size_volume": "mL",
+        "size_axial_diameter": "mm",
+        "size_perpendicular": "mm",
+        "size_product": "mm2",
+        "size_diameter_3d": "mm",
+        "place_template_side": "mm",
+        "place_template_y": "mm",
+        "place_template_z": "mm",
+    }
+)
+
 
 @dataclass(frozen=True)
 class TumourSize:
@@ -174,24 +188,6 @@ def _diameter(mask: BoolArray, spacing_mm: tuple[float, float, float]) -> float:
     surface = np.concatenate(points) * [step_mm, spacing_mm[1], spacing_mm[0]]
     surface = surface[ConvexHull(surface).vertices]
     return float(pdist(surface).max())
-
-
-# --- A tumour's size and place as features of a table.
-
-
-#: Name and unit of each.
-SIZE_FEATURES: Final = MappingProxyType(
-    {
-        "size_volume": "mL",
-        "size_axial_diameter": "mm",
-        "size_perpendicular": "mm",
-        "size_product": "mm2",
-        "size_diameter_3d": "mm",
-        "place_template_side": "mm",
-        "place_template_y": "mm",
-        "place_template_z": "mm",
-    }
-)
 
 
 def size_values(size: TumourSize) -> list[float]:

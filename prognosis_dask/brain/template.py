@@ -19,6 +19,14 @@ Contrast = Literal["t1", "t2"]
 #: What grey matter, white matter and fluid give in the T2-like contrast, and its smoothing.
 _T2_GREY, _T2_WHITE, _T2_FLUID, _T2_SIGMA_MM = 0.5, 0.35, 1.0, 0.7
 
+#: Where grey and white matter together are more than this share of a voxel, it is brain.
+_TISSUE = 0.2
+#: Opening, then closing of the mask, mm; the closing takes in ventricles and sulci.
+_OPEN_MM, _CLOSE_MM = 2, 6
+#: Zeros around the mask while it is closed, so that the edge of the image is none of the mask's.
+_PAD_VOXELS = 10
+_FILES = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
+
 
 def contrast(kind: Contrast) -> sitk.Image:
     """The template brain, float32, zero outside it; ``t2`` is put together from its tissues.
@@ -33,19 +41,6 @@ def contrast(kind: Contrast) -> sitk.Image:
     fluid = sitk.Clamp(1.0 - template.grey - template.white, lowerBound=0.0)
     mixed = (_T2_GREY * template.grey + _T2_WHITE * template.white + _T2_FLUID * fluid) * inside
     return sitk.DiscreteGaussian(mixed, _T2_SIGMA_MM**2)
-
-
-# --- The ICBM152 template that nilearn's package carries: a mean brain, its tissues and its mask. Nothing is
-# downloaded.
-
-
-#: Where grey and white matter together are more than this share of a voxel, it is brain.
-_TISSUE = 0.2
-#: Opening, then closing of the mask, mm; the closing takes in ventricles and sulci.
-_OPEN_MM, _CLOSE_MM = 2, 6
-#: Zeros around the mask while it is closed, so that the edge of the image is none of the mask's.
-_PAD_VOXELS = 10
-_FILES = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,19 @@ _PROGRAMS: dict[str, tuple[str, str, Callable[[Path, Path], list[str]], str]] = 
     ),
 }
 
+#: The networks' files in deepbet's wheel, and what they hold: TorchScript is code, so no other file is run.
+_FILES = {
+    "data/models/bbox_model.pt": "39a7b2b5f799faa1391ea97bfcdc0b9299f20d84f2316a4ff8918dc4685e40aa",
+    "data/models/model.pt": "de8ee7c69654d0dd3935dc4a5d84571d8ecf4637a6bfc01df399c4c2bc86e0fd",
+}
+#: The grids of both networks.
+_COARSE, _FINE = (128, 128, 128), (256, 256, 256)
+#: Quantiles of the whole image that become 0 and 1, and the mean and deviation that both networks were trained with.
+_RANGE = (0.005, 0.995)
+_MEAN, _DEVIATION = 0.449, 0.226
+#: A plane belongs to the brain's box where more than this share of it is brain; by what each side is widened.
+_BOX_SHARE, _MARGIN = 0.02, 0.1
+
 
 def settle_strip(section: BrainSection) -> BrainSection:
     """The section with its method chosen: ``auto`` is deepbet where it and torch are installed, else the template."""
@@ -128,24 +141,6 @@ def strip_with(tool: str, image: sitk.Image) -> sitk.Image:
     if not sitk.GetArrayViewFromImage(brain).any():
         raise CaseError(Code.BRAIN_NOT_FOUND, f"{tool} found no brain")
     return brain
-
-
-# --- Skull stripping by deepbet's two networks, run by torch here: its package is read for its weights and never
-# imported.
-
-
-#: The networks' files in deepbet's wheel, and what they hold: TorchScript is code, so no other file is run.
-_FILES = {
-    "data/models/bbox_model.pt": "39a7b2b5f799faa1391ea97bfcdc0b9299f20d84f2316a4ff8918dc4685e40aa",
-    "data/models/model.pt": "de8ee7c69654d0dd3935dc4a5d84571d8ecf4637a6bfc01df399c4c2bc86e0fd",
-}
-#: The grids of both networks.
-_COARSE, _FINE = (128, 128, 128), (256, 256, 256)
-#: Quantiles of the whole image that become 0 and 1, and the mean and deviation that both networks were trained with.
-_RANGE = (0.005, 0.995)
-_MEAN, _DEVIATION = 0.449, 0.226
-#: A plane belongs to the brain's box where more than this share of it is brain; by what each side is widened.
-_BOX_SHARE, _MARGIN = 0.02, 0.1
 
 
 def weights() -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""The case: patient x image series x region of interest, the unit of work, of a row and of a failure."""
+"""The case (patient x image series x region of interest), and the tables ``cases.csv`` and ``problems.csv``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from prognosis_dask.errors import Code, JobError, Problem
 #: MR sequences; a table's columns of these names hold image files.
 SEQUENCES = ("T1", "T1c", "T2", "FLAIR")
 
-#: The ROI's name where there is no mask: the tumour is looked for when the case is prepared.
+#: The ROI's name where there is no mask: the brain stage then searches for the tumour.
 AUTOMATIC_ROI = "automatic"
 
 #: Columns that ``cases.csv`` must hold; any other column is a covariate.
 REQUIRED = ("case_id", "patient_id", "modality", "roi", "image", "mask")
+
+_COLUMNS = tuple(field.name for field in fields(Problem))
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,18 @@ class Case:
         An image file (NIfTI, NRRD, ...), or the ``*.series.json`` listing of a DICOM series that
         :func:`prognosis_dask.cohort.listing.write_listing` wrote.
     mask
-        An RTSTRUCT or SEG file, or a label map (NIfTI, NRRD, ...). Empty for MR of the head that nobody outlined a
-        tumour on: the brain stage then looks for one.
+        An RTSTRUCT or SEG file, or a label map (NIfTI, NRRD, ...). Empty for MR of the head without an outlined
+        tumour: the brain stage then searches for one.
     labels
         ROI numbers (RTSTRUCT), segment numbers (SEG) or label values of the mask; several are merged.
         Empty: every non-zero voxel of a label map. In layers (``.seg.nrrd``) 1000 times the layer is added.
     time_days, event
-        The endpoint; None where it is not known. ``event`` is 1 when it was seen, 0 when censored.
+        The endpoint; None where it is unknown. ``event`` is 1 if observed, 0 if censored.
     source
         Digest of the input files (identity, size and modification time), taken when the cohort was indexed; in a
         table without it, sizes and modification times when the table was read.
     covariates
-        Every further column, as text.
+        All other columns, as text.
     sequences
         Where several MR sequences make one case: name (:data:`SEQUENCES`) and image of each, ``image`` among them.
     units
@@ -70,12 +72,12 @@ class Case:
 
     @property
     def short_hash(self) -> str:
-        """Twelve hex digits that stand for the case where a patient's name must not appear."""
+        """Twelve hex digits that identify the case where a patient's name must not appear."""
         return short_hash(self.case_id)
 
     @property
     def digest(self) -> str:
-        """Digest of what the features depend on: the input files and the choice of labels, not where they lie."""
+        """Digest of what the features depend on: the input files and the chosen labels, not their location."""
         files = [Path(self.image).name, Path(self.mask).name]
         files += [f"{name} {Path(path).name}" for name, path in sorted(self.sequences.items())]
         text = json.dumps([self.case_id, *files, list(self.labels), self.source])
@@ -83,7 +85,7 @@ class Case:
 
 
 def short_hash(case_id: str) -> str:
-    """What :attr:`Case.short_hash` is, where only the ``case_id`` is at hand.
+    """:attr:`Case.short_hash` from the ``case_id`` alone.
 
     >>> short_hash("LUNG1-002_CT_GTV-1")
     '90753e4a5b47'
@@ -125,8 +127,8 @@ def read_cases(path: Path | str) -> list[Case]:
     Raises
     ------
     JobError
-        When the file is missing or is no such table, lacks a required column or cell, holds a label, time or event
-        that cannot be one, or names a case twice; the message names the line.
+        When the file is missing or is not such a table, lacks a required column or cell, holds an invalid label, time
+        or event, or names a case twice; the message names the line.
     """
     path = Path(path)
     if not path.is_file():
@@ -157,8 +159,8 @@ def _rows(reader: csv.DictReader[str], path: Path) -> Iterator[Case]:
 
 def _case(row: dict[str, str], folder: Path) -> Case:
     fixed = {f.name for f in fields(Case)} | set(SEQUENCES)
-    if None in row:  # where csv puts the cells that are too many
-        raise ValueError(f"it has more cells than the {len(row) - 1} columns; quote cells that hold a comma")
+    if None in row:  # csv collects surplus cells under this key
+        raise ValueError(f"it has more cells than the {len(row) - 1} columns; quote cells that contain a comma")
     for name in REQUIRED:
         if not row[name] and not (name == "mask" and row["modality"] == "MR"):
             raise ValueError(f"{name} is empty; every case needs one")
@@ -182,7 +184,7 @@ def _case(row: dict[str, str], folder: Path) -> Case:
 
 def _label(text: str) -> int:
     if not text.strip().isdigit():
-        raise ValueError(f"labels has {text!r}, expected whole numbers, joined by semicolons")
+        raise ValueError(f"labels has {text!r}, expected whole numbers separated by semicolons")
     return int(text)
 
 
@@ -195,12 +197,12 @@ def _time_days(text: str) -> float:
 
 def _event(text: str) -> int:
     if text.strip() not in ("0", "1"):
-        raise ValueError(f"event is {text!r}, expected 1 (seen), 0 (censored), or nothing")
+        raise ValueError(f"event is {text!r}, expected 1 (observed), 0 (censored), or nothing")
     return int(text)
 
 
 def _stamp(*paths: Path) -> str:
-    """What stands for the digest of files that were never indexed: their sizes and modification times."""
+    """A substitute for the digest of files that were never indexed: their sizes and modification times."""
     return " ".join(f"{p.stat().st_size}-{p.stat().st_mtime_ns}" if p.is_file() else "missing" for p in paths)
 
 
@@ -212,14 +214,8 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-# --- ``problems.csv``: what could not be used, where, and why.
-
-
-_COLUMNS = tuple(field.name for field in fields(Problem))
-
-
 def write_problems(path: Path, problems: Iterable[Problem]) -> None:
-    """Write the whole table, sorted, so that equal runs give equal files. The old one stays until the new is whole."""
+    """Write the whole table, sorted, so that equal runs give equal files. It replaces the old one atomically."""
     working = path.with_name(path.name + ".tmp")
     with working.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
@@ -240,4 +236,4 @@ def read_problems(path: Path) -> list[Problem]:
         with path.open(newline="", encoding="utf-8") as stream:
             return [Problem(**{**row, "code": Code(row["code"])}) for row in csv.DictReader(stream)]  # type: ignore[arg-type]
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise JobError(f"{path} is no table of problems ({error}); `prognosis index` writes one") from error
+        raise JobError(f"{path} is not a table of problems ({error}); `prognosis index` writes one") from error

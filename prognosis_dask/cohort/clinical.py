@@ -18,7 +18,7 @@ from prognosis_dask.tables.file import Cells, read_cells
 from prognosis_dask.tables.missing import known_cells, says_unknown
 
 _WHOLE_AS_FLOAT = re.compile(r"(\d+)\.0+")
-#: What Excel makes of a long number that it does not show in full.
+#: A long number as Excel shortens it.
 _SHORTENED = re.compile(r"\d(\.\d+)?E\+\d+")
 
 
@@ -37,7 +37,7 @@ class ClinicalRow:
 class ClinicalTable:
     """The rows by :func:`patient_key`.
 
-    ``has_endpoint``: there are columns for it. ``notes``: what was decided when it was read.
+    ``has_endpoint``: it has columns for time and event. ``notes``: decisions taken when it was read.
     """
 
     rows: Mapping[str, ClinicalRow]
@@ -49,7 +49,7 @@ class ClinicalTable:
 def read_clinical(path: Path, collection: Collection, sheet: str = "") -> ClinicalTable:
     """Read a clinical table: CSV or XLSX, see :func:`prognosis_dask.tables.file.read_cells`.
 
-    Words of a column stay as they are, ``NA`` too, since only whoever uses the column can tell; in columns of numbers
+    Words in a column of text are kept, ``NA`` too, since their meaning depends on the column; in columns of numbers
     they become empty.
 
     Raises
@@ -94,14 +94,14 @@ def read_clinical(path: Path, collection: Collection, sheet: str = "") -> Clinic
 
 @dataclass(frozen=True)
 class Codes:
-    """What an event column's values mean, by :func:`prognosis_dask.cohort.endpoints.plain_code`; or what to say."""
+    """What an event column's values mean, by :func:`prognosis_dask.cohort.endpoints.plain_code`; or why not."""
 
     codes: Mapping[str, int] = field(default_factory=dict)
     fault: str = ""
 
 
 def learn_codes(cells: Iterable[str], heading: str | None, collection: Collection) -> Codes:
-    """What the values of a whole event column mean."""
+    """The meaning of the values of an event column."""
     if heading is None:
         return Codes()
     known, given = collection.event_codes, collection.given_codes
@@ -116,7 +116,7 @@ def endpoint(
 ) -> tuple[float | None, int | None, str]:
     """Time in days, event, and the fault with the values seen when the row has no usable endpoint.
 
-    Follow-up of zero or less or beyond a life's length, or an event that the codes do not have, is a fault.
+    Faults are a follow-up of zero or less or longer than a lifetime, and an event without a code.
     """
     time_column, event_column = columns
     if time_column is None or event_column is None:
@@ -128,7 +128,8 @@ def endpoint(
         faults.append(f"{time_column} is {time_text or 'empty'!r}, expected {collection.time_unit} above zero")
     elif time * DAYS[collection.time_unit] > LONGEST_DAYS:
         faults.append(
-            f"{time_column} is {time_text!r} {collection.time_unit}, longer than a life: another unit, a date?"
+            f"{time_column} is {time_text!r} {collection.time_unit}, longer than a lifetime: "
+            "is it in another unit, or a date?"
         )
     event = codes.codes.get(plain_code(event_text))
     if event is None:
@@ -140,7 +141,7 @@ def endpoint(
 
 
 def patient_key(patient_id: str) -> str:
-    """What patient IDs are compared by: case, blanks and how letters are composed do not count, and 12.0 is 12.
+    """The key for comparing patient IDs: case, blanks and the composition of letters are ignored, and 12.0 is 12.
 
     >>> patient_key(" Lung1-001 ") == patient_key("LUNG1-001"), patient_key("12.0"), patient_key("012")
     (True, '12', '012')
@@ -151,7 +152,7 @@ def patient_key(patient_id: str) -> str:
 
 
 def match_without_zeros(keys: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """For keys that are not known: the known one that is the same number but for zeros in front, where it is unique.
+    """For each unknown key: the known one that differs in leading zeros only, where it is unique.
 
     >>> match_without_zeros(["1", "x"], ["001", "002"]), match_without_zeros(["1"], ["01", "001"])
     ({'1': '001'}, {})
@@ -171,7 +172,7 @@ def match_without_zeros(keys: Iterable[str], known: Iterable[str]) -> dict[str, 
 
 @lru_cache(maxsize=1 << 18)
 def key(column: str) -> str:
-    """What column names are compared by: their letters and digits, of any script.
+    """The key for comparing column names: their letters and digits, of any script.
 
     >>> key("Survival.time"), key("survival_time ")
     ('survivaltime', 'survivaltime')
@@ -186,7 +187,7 @@ def find_endpoint(names: Iterable[str], collection: Collection) -> tuple[str | N
 
 
 def find_column(names: Sequence[str], spellings: Sequence[str]) -> str | None:
-    """The column of the first spelling that is there: spelt exactly so, else with the same letters and digits."""
+    """The column of the first spelling found: an exact match, else one with the same letters and digits."""
     known = {key(name): name for name in reversed(names)}
     exact = set(names)
     for spelling in spellings:
@@ -211,7 +212,7 @@ def read_rows(path: Path, sheet: str = "") -> list[dict[str, str]]:
 def _rows(
     cells: Cells, as_they_are: Iterable[str | None], *, words: bool = False
 ) -> tuple[list[dict[str, str]], dict[str, Mapping[str, int]]]:
-    """The rows, and per column which words were taken as not known: in columns of numbers, or in all."""
+    """The rows, and per column which words were taken as unknown: in columns of numbers, or in all."""
     kept = set(as_they_are)
     columns, emptied = [], {}
     for name, column in zip(cells.header, cells.columns, strict=True):
@@ -241,7 +242,7 @@ def _expect_whole_id(path: Path, patient_id: str) -> None:
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:
-    """Column names as a message can hold them, also of a file that is no table at all."""
+    """Column names, short enough for a message even when the file is not a table."""
     shown = ", ".join(repr(name if len(name) <= 40 else f"{name[:40]}...") for name in names[:most])
     return (shown or "no columns") + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -255,7 +256,7 @@ def _clinical_row(
 
 
 def _merged(earlier: ClinicalRow, later: ClinicalRow) -> tuple[ClinicalRow, dict[str, tuple[str, str]]]:
-    """One row of two of a patient, and in which columns they differ; what differs is empty then."""
+    """Two rows of a patient as one, and the columns in which they differ; those are emptied."""
     fault = earlier.fault
     if (earlier.time_days, earlier.event) != (later.time_days, later.event):
         fault = f"two rows disagree: {_say(earlier)} and {_say(later)}"
@@ -274,7 +275,7 @@ def _disagreement(path: Path, patient_id: str, column: str, values: tuple[str, s
 def _count_emptied(emptied: Mapping[str, Mapping[str, int]]) -> list[str]:
     told = [f"{name} {_quoted(words)}" for name, words in emptied.items()]
     more = f" and of {len(told) - 8} more columns" if len(told) > 8 else ""
-    return [f"Taken as not known among numbers: {', '.join(told[:8])}{more}."] if told else []
+    return [f"Taken as unknown among numbers: {', '.join(told[:8])}{more}."] if told else []
 
 
 def _quoted(words: Mapping[str, int]) -> str:

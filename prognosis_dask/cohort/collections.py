@@ -170,7 +170,7 @@ def resolve(section: CohortSection) -> Rules:
     Raises
     ------
     JobError
-        When the collection or a modality is not known, or a rule is no regular expression.
+        When the collection or a modality is not known, or a rule is not a regular expression.
     """
     if section.collection not in COLLECTIONS:
         known = ", ".join(sorted(COLLECTIONS))

@@ -1,11 +1,12 @@
-"""From files to headers: every file is opened once, and only as far as needed."""
+"""Walk the sources and read the header of every file: each is opened once, and read only as far as needed."""
 
 from __future__ import annotations
 
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,23 +26,20 @@ from prognosis_dask.cohort.masks import mask_header
 from prognosis_dask.cohort.multiframe import ENHANCED, frames_of
 from prognosis_dask.cohort.names import is_mask_name
 from prognosis_dask.cohort.pet import pet_header
-from prognosis_dask.errors import CaseError, Code, Problem
+from prognosis_dask.errors import CaseError, Code, JobError, Problem
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES, volume_voxels
 from prognosis_dask.volumes.labels import labels_in
 from prognosis_dask.volumes.segments import named_labels
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
 
-from prognosis_dask.errors import JobError
 
 _RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and its multi-frame kinds
-_LAST_TAG = 0x00281054  # RescaleType; nothing behind it is needed, and private groups there can be long
+_LAST_TAG = 0x00281054  # RescaleType; nothing after it is needed, and private groups can be long
 _TAGS = [
     *MARKS.values(),
     0x00080016,  # SOPClassUID
@@ -63,6 +61,11 @@ _TAGS = [
     0x00281054,  # RescaleType
 ]
 
+#: Paths in one unit of work: about a tenth of a second of reading.
+BATCH = 200
+
+Map = Callable[[Callable[[Sequence[str]], list[Header]], Iterable[Sequence[str]]], Iterable[list[Header]]]
+
 
 def read_headers(paths: Sequence[str]) -> list[Header]:
     """Read the headers of some files. A file that cannot be read comes back as a :class:`Problem`.
@@ -78,12 +81,12 @@ def read_headers(paths: Sequence[str]) -> list[Header]:
 def _read(path: str) -> Sequence[Header]:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - paths travel as text
-            return [OtherFile(path, "no regular file")]  # a pipe would keep the reader waiting for ever
+            return [OtherFile(path, "not a regular file")]  # reading a pipe would block for ever
         if path.lower().endswith(VOLUME_SUFFIXES):
             return [_volume(path)]
         found = _read_dicom(path)
         return found if isinstance(found, list) else [found]
-    except Exception as error:  # pydicom raises almost anything on a damaged file; one file never stops the index
+    except Exception as error:  # pydicom may raise anything on a damaged file, which must not stop the index
         return [Problem(Code.UNREADABLE_FILE, f"{type(error).__name__}: {error}", where=path)]
 
 
@@ -99,7 +102,7 @@ def _volume(path: str) -> Header:
         return VolumeFile(file, is_mask=True)
     try:
         present = labels_in(volume_voxels(Path(path)))
-    except CaseError:  # what is wrong with it is told when the case is read
+    except CaseError:  # the fault is reported when the case is read
         return VolumeFile(file, is_mask=True)
     return VolumeFile(file, True, segments, present, stamp(table, checksum=True) if table else None)
 
@@ -112,7 +115,7 @@ def _read_dicom(path: str) -> Header | list[ImageHeader]:
         bare = _is_bare_dataset(head)
         if head[128:132] != b"DICM" and not bare:
             if path.lower().endswith(".dcm"):
-                return Problem(Code.UNREADABLE_FILE, f"named .dcm, but no DICOM ({len(head)} bytes read)", where=path)
+                return Problem(Code.UNREADABLE_FILE, f"named .dcm, but not DICOM ({len(head)} bytes read)", where=path)
             return OtherFile(path)
         stream.seek(0)
         header = read_partial(stream, lambda tag, vr, length: tag > _LAST_TAG, force=bare, specific_tags=_TAGS)
@@ -128,7 +131,7 @@ def _read_dicom(path: str) -> Header | list[ImageHeader]:
     stamped = FileStamp(path, state.st_size, state.st_mtime_ns)
     if sop_class in ENHANCED:
         return _frame_headers(dcmread(path, stop_before_pixels=True, force=bare), stamped)
-    if modality == "PT":  # what SUVs depend on stands further behind, some of it in private groups
+    if modality == "PT":  # SUVs depend on elements further on, some in private groups
         header = dcmread(path, stop_before_pixels=True, force=bare)
     return _image_header(header, stamped)
 
@@ -138,7 +141,7 @@ def _frame_headers(dataset: Dataset, file: FileStamp) -> list[ImageHeader]:
         replace(_image_header(frame, file), frame=number) for number, frame in enumerate(frames_of(dataset), start=1)
     ]
     if not found:
-        raise ValueError("an enhanced image without functional groups: nothing says where its frames lie")
+        raise ValueError("an enhanced image without functional groups: the positions of its frames are unknown")
     return found
 
 
@@ -146,13 +149,13 @@ def _without_class(header: Dataset, path: str, bare: bool) -> Header:
     meta = getattr(header, "file_meta", None)
     if meta is not None and meta.get("MediaStorageSOPClassUID") == _DICOMDIR:
         return OtherFile(path, "DICOMDIR")
-    if bare:  # a file of another kind that happens to start with the same four bytes
+    if bare:  # another kind of file that starts with the same four bytes
         return OtherFile(path)
     return Problem(Code.UNREADABLE_FILE, "the header ends before SOPClassUID; copy the file again", where=path)
 
 
 def _is_bare_dataset(head: bytes) -> bool:
-    """Whether a file starts, without DICOM's preamble, with the elements that old exports start with."""
+    """Whether a file starts with DICOM elements but without the preamble, as old exports do."""
     return head[:2] in (b"\x08\x00", b"\x02\x00") and head[3:4] == b"\x00" and head[2:4] < b"\x20\x00"
 
 
@@ -184,15 +187,15 @@ def _units(header: Dataset) -> dict[str, object]:
         return {}
     kind = str(header.get("RescaleType", "") or "").strip().upper()
     if kind not in ("", "HU"):
-        told = "nothing says that these CT values are" if kind == "US" else "these CT values are no"
-        return {"units": kind, "note": f"RescaleType is {kind}: {told} Hounsfield units (HU)"}
+        claim = "it is not stated that these CT values are" if kind == "US" else "these CT values are not"
+        return {"units": kind, "note": f"RescaleType is {kind}: {claim} Hounsfield units (HU)"}
     if "RescaleSlope" not in header:
-        return {"units": "HU", "note": "no RescaleSlope: the stored values are taken for Hounsfield units"}
+        return {"units": "HU", "note": "no RescaleSlope: the stored values are taken as Hounsfield units"}
     return {"units": "HU"}
 
 
 def _mark(header: Dataset, tag: int) -> str:
-    """A value as text; of several, all of them; of one that cannot be read, none: the image can."""
+    """A value as text, several joined; empty if it cannot be read, since the image still can."""
     try:
         value = header[tag].value if tag in header else None
     except (ValueError, TypeError, OverflowError):
@@ -205,11 +208,11 @@ def _geometry(header: Dataset) -> dict[str, object]:
     frames = int(header.get("NumberOfFrames", 1) or 1)
     samples = int(header.get("SamplesPerPixel", 1) or 1)
     if samples > 1:
-        return {"fault": f"{samples} values a pixel (a picture in colour), expected one"}
+        return {"fault": f"{samples} values per pixel (a colour image), expected one"}
     if frames > 1 or "ImagePositionPatient" not in header:
         if frames > 1:
             return {"fault": f"multi-frame image ({frames} frames in one file); convert it to one file per slice"}
-        return {"fault": "no ImagePositionPatient: its place in the patient is unknown"}
+        return {"fault": "no ImagePositionPatient: its position in the patient is unknown"}
     position = tuple(float(value) for value in header.ImagePositionPatient)
     orientation = tuple(float(value) for value in header.get("ImageOrientationPatient") or ())
     spacing = tuple(float(value) for value in header.get("PixelSpacing") or ())
@@ -217,15 +220,6 @@ def _geometry(header: Dataset) -> dict[str, object]:
     if (len(position), len(orientation), len(spacing)) != (3, 6, 2) or min(*spacing, *size) <= 0:
         return {"fault": f"unusable geometry: position {position}, orientation {orientation}, {spacing} mm, {size} px"}
     return {"position": position, "orientation": orientation, "pixel_spacing": spacing, "size": size}
-
-
-# --- Walk the sources and read every header, in batches that any ``map`` can hand out.
-
-
-#: Paths in one unit of work: about a tenth of a second of reading.
-BATCH = 200
-
-Map = Callable[[Callable[[Sequence[str]], list[Header]], Iterable[Sequence[str]]], Iterable[list[Header]]]
 
 
 def crawl(sources: Sequence[Path], map: Map, *, leave_out: Path | None = None) -> list[Header]:
@@ -236,7 +230,7 @@ def crawl(sources: Sequence[Path], map: Map, *, leave_out: Path | None = None) -
     sources
         Folders, or single files.
     map
-        The built-in ``map``, or one that spreads the batches over a cluster.
+        The built-in ``map``, or one that distributes the batches over a cluster.
     leave_out
         A folder that is not entered: the index's own output.
 
@@ -254,7 +248,7 @@ def crawl(sources: Sequence[Path], map: Map, *, leave_out: Path | None = None) -
 
 
 def _named_in_utf8(paths: list[str], unreadable: list[Header]) -> list[str]:
-    """The paths that tables and reports can hold; the others (an old share's Latin-1) are a problem for each folder."""
+    """The paths that are valid UTF-8; the others (Latin-1 on an old share) are one problem per folder."""
     named: list[str] = []
     others: dict[str, list[str]] = defaultdict(list)
     for path in paths:
@@ -276,7 +270,7 @@ def _is_hidden(path: str) -> bool:
 
 
 def _files(sources: Sequence[Path], leave_out: Path | None, unreadable: list[Header]) -> Iterator[str]:
-    """Every file once, although sources may overlap and links may lead in circles."""
+    """Every file once, even if sources overlap or links form cycles."""
     entered: set[tuple[int, int] | None] = set()
     if leave_out is not None and leave_out.is_dir() and leave_out.absolute() not in {s.absolute() for s in sources}:
         entered.add(_identity(str(leave_out)))
@@ -301,7 +295,7 @@ def _files(sources: Sequence[Path], leave_out: Path | None, unreadable: list[Hea
 
 
 def _identity(folder: str) -> tuple[int, int] | None:
-    """What tells a folder from every other, whatever way leads there; None: it is gone."""
+    """The identity of a folder, whatever path leads to it; None if it no longer exists."""
     try:
         state = os.stat(folder)  # noqa: PTH116
     except OSError:

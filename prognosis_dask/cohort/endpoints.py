@@ -1,4 +1,4 @@
-"""Follow-up and event as tables write them: units, codes, and what is asked for instead of guessed."""
+"""Follow-up and event as tables write them: units and codes. What is ambiguous is refused, never guessed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from prognosis_dask.tables.missing import known_cells
 Unit: TypeAlias = Literal["days", "weeks", "months", "years"]
 #: Days in a unit of follow-up time: a year is 365.25 days.
 DAYS = {"days": 1.0, "weeks": 7.0, "months": 365.25 / 12, "years": 365.25}
-#: Longer follow-up than anybody's life is in another unit, or a date.
+#: A follow-up longer than a lifetime is in another unit, or a date.
 LONGEST_DAYS = 130 * 365.25
 
-#: How events are written, whatever the collection.
+#: Codes of the event that hold for every collection.
 EVENT_CODES: Mapping[str, int] = {
     **dict.fromkeys(("1", "yes", "y", "true", "dead", "died", "deceased", "death", "event"), 1),
     **dict.fromkeys(("recurred", "recurred/progressed", "progressed", "progression", "relapsed", "recurrence"), 1),
     **dict.fromkeys(("0", "no", "n", "false", "alive", "living", "censored", "no event"), 0),
     **dict.fromkeys(("diseasefree", "disease free", "disease-free", "progression-free", "event-free"), 0),
 }
-#: Codes that say nothing by themselves, so that a heading can turn them round.
+#: Codes without a meaning of their own: a heading may reverse them.
 _BARE = frozenset(["1", "0", "yes", "no", "y", "n", "true", "false"])
-#: Headings under which 1 and yes mean that the event was not seen, or may.
+#: Headings under which 1 and yes may mean that the event was not observed.
 _TURNED = re.compile(
     r".*(censor|alive|living|survived|survivor|eventfree|diseasefree|progressionfree).*|cens|(overall)?(vital|survival)(status)?"
 )
@@ -35,7 +35,7 @@ _UNITS = {"days": r"days?|tage?|d", "weeks": r"weeks?|wks?|w", "months": r"month
 
 
 def unit_of(heading: str) -> str:
-    """The unit of time that a heading names: days, weeks, months or years; empty where it names none, or two.
+    """The unit of time that a heading names: days, weeks, months or years; empty if it names none or two.
 
     >>> unit_of("OS_MONTHS"), unit_of("Survival.time"), unit_of("time (d)"), unit_of("timeDays")
     ('months', '', 'days', 'days')
@@ -50,7 +50,7 @@ def unit_of(heading: str) -> str:
 
 
 def plain_code(text: str) -> str:
-    """What codes are compared by: 1.0 is 1, and case does not count.
+    """The key for comparing codes: 1.0 is 1, and case is ignored.
 
     >>> plain_code("1.0"), plain_code(" Dead")
     ('1', 'dead')
@@ -69,7 +69,7 @@ def event_codes(
     given: Mapping[str, int] | None = None,
     key: str = "event_codes",
 ) -> dict[str, int]:
-    """What each of a column's values means: 1, the event was seen; 0, the case was censored.
+    """The meaning of each of a column's values: 1, the event was observed; 0, the case was censored.
 
     Parameters
     ----------
@@ -78,38 +78,38 @@ def event_codes(
     known
         The words that are understood.
     given
-        What somebody has said; nothing is inferred then.
+        Codes given by the user; nothing is then inferred.
     key
-        Where it is said, for messages.
+        The setting that gives them, for messages.
 
     Returns
     -------
     dict
-        By :func:`plain_code`; values that are not understood, beside others that are, are not in it.
+        By :func:`plain_code`; without the values that are not understood, if others are.
 
     Raises
     ------
     ValueError
-        When the codes may mean one thing or the other: 1 and 2, 1 under a heading such as "alive".
+        When the codes are ambiguous: 1 and 2, or 1 under a heading such as "alive".
     """
     values = {plain_code(cell) for cell in known_cells(list(cells), given or ()).texts if cell}
     if given:
         said = {plain_code(value): code for value, code in given.items()}
         return {value: said[value] for value in values if value in said}
-    told = _told_by_heading(heading, values, known)
+    told = _from_heading(heading, values, known)
     if told:
         return told
     if values <= {"1", "2"} and "2" in values:
-        why = "in R, SAS and SPSS 1 is often censored and 2 seen: say which is which"
+        why = "in R, SAS and SPSS 1 is often censored and 2 observed: say which is which"
         raise ValueError(
-            f"{_held(heading, values)}, and {why}, {key} = {_table(values, '2', 1)} (1: seen, 0: censored)"
+            f"{_held(heading, values)}, and {why}, {key} = {_table(values, '2', 1)} (1: observed, 0: censored)"
         )
     if values and values <= _BARE and _TURNED.fullmatch(re.sub(r"[\W_]+", "", heading.casefold())):
         one = sorted(values)[-1]
         raise ValueError(
             f"{_held(heading, values)}, and under this heading {one!r} may say that the event was not seen, or that it "
             f"was: set {key} = {_table(values, one, 0)} if not seen, {_table(values, one, 1)} if seen "
-            "(1: seen, 0: censored)"
+            "(1: observed, 0: censored)"
         )
     codes = {}
     for value in values:
@@ -120,8 +120,8 @@ def event_codes(
     return codes
 
 
-def _told_by_heading(heading: str, values: set[str], known: Mapping[str, int]) -> dict[str, int]:
-    """What a heading such as "status (1 = censored, 2 = dead)" says of the values."""
+def _from_heading(heading: str, values: set[str], known: Mapping[str, int]) -> dict[str, int]:
+    """The codes in a heading such as "status (1 = censored, 2 = dead)"."""
     told = {
         number: known[word]
         for number, word in re.findall(r"(\d)\s*[=:]\s*([a-z]+)", heading.casefold())

@@ -1,4 +1,4 @@
-"""Bring images and masks together: every image that a case could stand on, with the structures that belong to it."""
+"""Match images and masks: every image of a possible case, with the structures that belong to it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from prognosis_dask.volumes.labels import labels_in
 
 @dataclass
 class Image:
-    """A DICOM series (``listing``) or an image file (``file``) of a wanted modality, and what lies on it."""
+    """A DICOM series (``listing``) or an image file (``file``) of a requested modality, and its structures."""
 
     key: str
     patient_id: str
@@ -35,17 +35,17 @@ class Image:
 
     @property
     def series(self) -> str:
-        """What it counts as one of: the series, whatever stacks of slices it holds, or the file."""
+        """The series that it belongs to, whichever of its stacks it is, or the file."""
         return self.listing.series_uid if self.listing is not None else self.path
 
     @property
     def path(self) -> str:
-        """Where it lies: the file, or what stands for a series."""
+        """The file, or the key of the series."""
         return self.file.path if self.file is not None else self.key
 
     @property
     def uid(self) -> str:
-        """What identifies it wherever it lies: SeriesInstanceUID, or the names of file and folder."""
+        """An identity that does not depend on the location: SeriesInstanceUID, or file and folder name."""
         return self.key if self.file is None else short_path(self.file.path)
 
     @property
@@ -58,7 +58,7 @@ class Image:
 
 @dataclass
 class Gathered:
-    """All images, what could not be brought together, and how many masks only geometry could place."""
+    """All images, the problems, and how many masks were assigned by geometry alone."""
 
     images: dict[str, Image] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -127,15 +127,15 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
             continue
         linked[link.series_uid] = linked.get(link.series_uid, False) or link.by_geometry
         _attach(gathered, link.series_uid, mask, structure)
-    for structure in homeless:  # without a contour there is nothing to place it by: it goes with the others
+    for structure in homeless:  # without a contour it cannot be placed: it goes with the others
         for uid in list(linked)[:1]:
             _attach(gathered, uid, mask, structure)
     gathered.by_geometry += any(linked.values())
     if linked and catalogue.absent(mask):
         series = ", ".join(catalogue.series[key].series_uid for key in linked)
         reason = (
-            f"none of the images that it names is here (series {', '.join(mask.series_uids) or 'not named'}); it was "
-            f"put on {series}, which has the same frame of reference"
+            f"none of the images that it references was found (series {', '.join(mask.series_uids) or 'not named'}); "
+            f"it was assigned to {series}, which has the same frame of reference"
         )
         gathered.problems.append(
             Problem(Code.MASK_WITHOUT_SERIES, reason, mask.patient_id, where=mask.file.path, severity="warning")
@@ -152,14 +152,14 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
 
 def _attach(gathered: Gathered, uid: str, mask: MaskHeader, structure: Structure) -> None:
     image = gathered.images.get(uid)
-    if image is not None:  # else it is of a modality that nobody asked for
+    if image is not None:  # else its modality was not requested
         image.candidates.append(Candidate(mask.file, mask.sop_uid, mask.kind, structure, (structure.number,)))
 
 
 def _add_volumes(
     gathered: Gathered, files: Sequence[VolumeFile], listings: Sequence[SeriesListing], rules: Rules
 ) -> None:
-    """Pair image files with masks by name; masks that no image file belongs to are looked for among the series."""
+    """Pair image files with masks by name; link masks without an image file to a series."""
     headers = {file.file.path: file for file in files}
     paired = pair_volumes(files)
     asked = bool(rules.roi)
@@ -194,16 +194,12 @@ def _add_file(gathered: Gathered, file: FileStamp, patient_id: str, modality: st
         patient_key(patient_id),
         modality,
     ):
-        key = f"{file.path} of {patient_id} as {modality}"  # a table may give one image to several patients
+        key = f"{file.path} of {patient_id} as {modality}"  # a table may assign one image to several patients
     return gathered.images.setdefault(key, Image(key, patient_id, modality, file=file))
 
 
-# --- The structures of a label map: its named labels, its unnamed ones where a rule asks for names, or the file as
-# one.
-
-
 def short_path(path: str) -> str:
-    """File and folder, without what lies above.
+    """File and folder name.
 
     >>> short_path("/data/P1/mask.nii.gz")
     'P1/mask.nii.gz'
@@ -212,16 +208,16 @@ def short_path(path: str) -> str:
 
 
 def label_candidates(file: VolumeFile, roi: str, *, asked: bool) -> list[Candidate]:
-    """What a label map offers to the rules.
+    """The structures of a label map: its named labels, unnamed ones if a rule asks for names, else the file as one.
 
     Parameters
     ----------
     file
         The mask, with the names of its labels where they were found.
     roi
-        What its own name says beside whose it is.
+        The words of its file name that do not identify the patient.
     asked
-        Whether rules ask for ROIs by name. A file without any name then passes as the ROI only with a single label.
+        Whether rules select ROIs by name. A file without names then counts as the ROI only if it has one label.
     """
     if file.present:
         return list(_named(file, roi))
@@ -244,7 +240,7 @@ def candidate(
 
 
 def _named(file: VolumeFile, roi: str) -> Iterator[Candidate]:
-    """The named labels, those among them that a table lists for other files left out, and the others by number."""
+    """The named labels that occur (a table may list more), and the others by number."""
     for segment in file.segments:
         empty = not set(segment.labels) & set(file.present)
         if empty and file.names_from is not None:
@@ -263,5 +259,5 @@ def _of_label(file: VolumeFile, label: int) -> Candidate:
 def _labels(file: FileStamp) -> tuple[int, ...]:
     try:
         return labels_in(volume_voxels(Path(file.path)))
-    except CaseError:  # what is wrong with it is told when the case is read
+    except CaseError:  # the fault is reported when the case is read
         return ()

@@ -1,10 +1,14 @@
-"""What is known of a file from its header, as plain data that travels between processes."""
+"""Header data and the identity of files, as plain objects that travel between processes."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import re
+import stat
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prognosis_dask.errors import Problem
@@ -12,18 +16,15 @@ from prognosis_dask.volumes.segments import Segment
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-import errno
-import re
-import stat
-from pathlib import Path
+
 
 Point = tuple[float, float, float]
 
-#: Modalities that a case can stand on.
+#: Modalities of images that can be cases.
 IMAGE_MODALITIES = ("CT", "MR", "PT")
 
 
-#: What may tell several images at one place of a series from each other, and its tag; the likelier first.
+#: Elements that may distinguish images at one position of a series, with their tags; the likelier first.
 MARKS = {
     "AcquisitionNumber": 0x00200012,
     "StackID": 0x00209056,
@@ -50,12 +51,12 @@ MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class PetHeader:
-    """What a PET image's header says that its SUVs depend on, in DICOM's words; None where it says nothing.
+    """The elements of a PET header that SUVs depend on, in DICOM's terms; None if absent.
 
     Attributes
     ----------
     start_time, start_datetime
-        When the radiopharmaceutical was given: seconds of the day, and date and time.
+        Injection of the radiopharmaceutical: seconds of the day, and date and time.
     series, acquired
         When the series and this image's acquisition began; where ``has_acquisition_date`` is false, ``acquired`` has
         the series' date.
@@ -88,10 +89,10 @@ class PetHeader:
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """One instance of an image series, or one frame of it, in DICOM's words.
+    """One instance of an image series, or one frame of it, in DICOM's terms.
 
-    ``fault`` says why it cannot be used; empty: it can. ``frame`` is its number in a multi-frame file, from 1; 0: the
-    file holds one. ``units`` are those of the rescaled values, ``note`` is what has to be known of them. ``marks`` are
+    ``fault``: why it cannot be used, or empty. ``frame`` is its number in a multi-frame file, from 1; 0: the
+    file holds one. ``units`` are those of the rescaled values, ``note`` is a remark on them. ``marks`` are
     its values of :data:`MARKS`, joined by tabs; as text, for there are millions.
     """
 
@@ -134,7 +135,7 @@ class Structure:
     frame_uid
         Its own frame of reference; empty where it names none.
     fault
-        Why it cannot be used although it has content; None: it can.
+        Why it cannot be used although it has content, or None.
     """
 
     number: int
@@ -150,8 +151,9 @@ class Structure:
 class MaskHeader:
     """One RTSTRUCT or SEG file: what it holds, and every reference to images that it makes.
 
-    ``faults`` are sentences on defective items, which cost the file nothing else. ``declared_frames`` are the frames of
-    reference that it tells apart and lists series for; ``frame_of_reference_uids`` those that it names anywhere.
+    ``faults`` are sentences on defective items, which leave the rest of the file usable. ``declared_frames`` are the
+    frames of reference that it tells apart and lists series for; ``frame_of_reference_uids`` those that it names
+    anywhere.
     """
 
     file: FileStamp
@@ -189,7 +191,7 @@ class VolumeFile:
 
 @dataclass(frozen=True)
 class OtherFile:
-    """A file that cases have no use for: ``kind`` is its DICOM modality, or ``""`` when it is not DICOM."""
+    """A file that is not used: ``kind`` is its DICOM modality, or ``""`` if it is not DICOM."""
 
     path: str
     kind: str = ""
@@ -199,7 +201,7 @@ Header = ImageHeader | MaskHeader | VolumeFile | OtherFile | Problem
 
 
 def patient_id(header: Dataset) -> str:
-    """PatientID, or a name made from the study where there is none, so that such patients stay apart."""
+    """PatientID, or a name derived from the study if there is none, so that such patients stay separate."""
     named = str(header.get("PatientID", "") or "").strip()
     if named:
         return named
@@ -207,12 +209,9 @@ def patient_id(header: Dataset) -> str:
     return f"unnamed-{hashlib.sha256(study.encode()).hexdigest()[:8]}"
 
 
-# --- The identity of files on disk, by which a changed input is noticed.
-
-
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """Identity of a file on disk; ``sha256`` is taken of masks only, images are too large."""
+    """Identity of a file on disk; ``sha256`` is computed for masks only; images are too large."""
 
     path: str
     bytes: int
@@ -232,7 +231,7 @@ def stamp(path: str, *, checksum: bool = False) -> FileStamp:
         parts += sorted(part for part in beside if part.is_file())
     states = [part.stat() for part in parts]
     if not stat.S_ISREG(states[0].st_mode):
-        raise OSError(errno.EINVAL, "no regular file", path)  # a pipe would keep the reader waiting for ever
+        raise OSError(errno.EINVAL, "not a regular file", path)  # reading a pipe would block for ever
     sha256 = hashlib.sha256()
     for part in parts if checksum else ():
         with part.open("rb") as stream:

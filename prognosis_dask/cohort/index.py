@@ -40,7 +40,7 @@ Sessions = dict[str, dict[str, Image]]
 
 @dataclass(frozen=True)
 class _Draft:
-    """A case that has no identifier yet."""
+    """A case without an identifier."""
 
     image: Image
     selection: Selection
@@ -51,7 +51,7 @@ class _Draft:
 
     @property
     def suffix(self) -> str:
-        """Tells it from others of the same name. Depends on this case alone, not on what else is indexed."""
+        """Distinguishes it from others of the same name. Depends on this case alone, not on what else is indexed."""
         return _short(self.image.uid, self.selection.uid, str(self.selection.labels))
 
     @property
@@ -174,7 +174,7 @@ _MASK_PROBLEMS = (Code.MASK_WITHOUT_SERIES, Code.SERIES_AMBIGUOUS, Code.ROI_WITH
 
 
 def _automatic(images: Sequence[Image]) -> list[_Draft]:
-    """A case without a mask per session of a patient, on the sequence that its tumour would be drawn on."""
+    """One case without a mask per session, on the sequence on which a tumour would be outlined."""
     chosen = {
         image.key: image
         for together in sessions(images).values()
@@ -196,7 +196,7 @@ def _select(image: Image, rules: Rules) -> tuple[list[Selection], list[Problem]]
 
 
 def _sparse(image: Image, selections: Sequence[Selection]) -> list[Problem]:
-    """A warning for each structure that is drawn on thicker slices than its image has: the run will refuse it."""
+    """A warning for each structure outlined on thicker slices than its image has: the run will refuse it."""
     found: list[Problem] = []
     if image.listing is None:
         return found
@@ -219,7 +219,7 @@ def _by_patient(images: Iterable[Image]) -> dict[str, list[Image]]:
 
 
 def _one_per_mask(drafts: Sequence[_Draft]) -> list[_Draft]:
-    """Of the drafts that share a mask, the one on the sequence that it was drawn on."""
+    """Of the drafts that share a mask, the one on the sequence that the mask was drawn on."""
     groups: dict[tuple[str, tuple[int, ...]], list[_Draft]] = defaultdict(list)
     for draft in drafts:
         groups[draft.selection.mask.path or draft.image.key, draft.selection.labels].append(draft)
@@ -231,7 +231,7 @@ def _one_per_mask(drafts: Sequence[_Draft]) -> list[_Draft]:
 
 
 def _cases(drafts: Sequence[_Draft], names: Sequence[str], together: Sessions, folder: Path) -> list[Case]:
-    """Name the cases, and write the listings of the series that they stand on."""
+    """Name the cases, and write the listings of their series."""
     images = {image.key: image for draft in drafts for image in (draft.image, *_beside(draft, together).values())}
     listed = {
         key: str(write_listing(folder, image.listing)) for key, image in images.items() if image.listing is not None
@@ -265,7 +265,7 @@ def _beside(draft: _Draft, together: Sessions) -> dict[str, Image]:
 
 
 def _identifiers(drafts: Sequence[_Draft]) -> list[str]:
-    """Readable where that is unique, else all that share a name get a suffix."""
+    """Readable if unique, else all that share a name get a suffix."""
 
     def taken(names: list[str]) -> Counter[str]:
         return Counter(name.casefold() for name in names)  # without case: identifiers become file names
@@ -286,7 +286,7 @@ def _identifiers(drafts: Sequence[_Draft]) -> list[str]:
 def _join(
     cases: Sequence[Case], images: Iterable[Image], table: ClinicalTable | None, rules: Rules
 ) -> tuple[list[Case], list[Problem]]:
-    """Give every case its patient's clinical row; list who lacks a row, an endpoint or images."""
+    """Join each case with its patient's clinical row; list patients without a row, an endpoint or images."""
     if table is None:
         return _own_endpoints(cases, rules)
     problems = list(table.problems)
@@ -315,16 +315,19 @@ def _as_warning(note: str, table: str) -> Problem:
 
 
 def _no_row(cases: Sequence[Case], table: ClinicalTable) -> str:
-    """Why a case has no row; where none of the cohort has one, the two ways in which the patients are called."""
+    """Why a case has no row; if no case has one, with examples of both kinds of patient ID."""
     reason = "the clinical table has no row for this patient"
     if not table.rows or any(patient_key(case.patient_id) in table.rows for case in cases):
         return reason
     named = next(iter(table.rows.values())).patient_id
-    return f"{reason}, nor for any other with images; its first is {named!r}: are its IDs written as the images' are?"
+    return (
+        f"{reason}, nor for any other with images; its first is {named!r}: "
+        "are its IDs written like those of the images?"
+    )
 
 
 def _own_endpoints(cases: Sequence[Case], rules: Rules) -> tuple[list[Case], list[Problem]]:
-    """Cases from a table of cases may bring their endpoint along, in columns of the collection's names."""
+    """Take the endpoint of cases from a table of cases from the columns that the collection names."""
     columns = find_endpoint(dict.fromkeys(name for case in cases for name in case.covariates), rules.collection)
     said = [case.covariates.get(columns[1], "") for case in cases] if columns[1] else []
     codes = learn_codes(said, columns[1], rules.collection)
@@ -340,18 +343,18 @@ def _own_endpoints(cases: Sequence[Case], rules: Rules) -> tuple[list[Case], lis
 
 
 def _spelt_alike(table: ClinicalTable, patients: Iterable[str]) -> ClinicalTable:
-    """The table with its patients under the images' keys, where they differ in leading zeros only."""
+    """The table with patients under the images' keys if they differ in leading zeros only."""
     other = match_without_zeros(table.rows, patients)
     if not other:
         return table
     one = next(iter(other))
-    note = f"{count(len(other), 'patient')} joined though zeros lead in one place only: {one!r} is {other[one]!r}."
+    note = f"{count(len(other), 'patient')} joined although they differ in leading zeros: {one!r} is {other[one]!r}."
     rows = {other.get(key, key): row for key, row in table.rows.items()}
     return replace(table, rows=rows, notes=(*table.notes, note))
 
 
 def _free_names(covariates: dict[str, str]) -> dict[str, str]:
-    """Covariates under names that no column of ``cases.csv`` has yet."""
+    """Covariates, renamed if ``cases.csv`` has a column of that name."""
     return {f"clinical_{name}" if name in _FIXED else name: value for name, value in covariates.items()}
 
 

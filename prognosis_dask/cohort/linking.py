@@ -1,4 +1,4 @@
-"""Which image series a structure belongs to: by the UIDs it names, else by where it lies."""
+"""Link a structure to its image series: by the UIDs that it references, else by geometry."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from prognosis_dask.cohort.headers import ImageHeader, MaskHeader, Point, Struct
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile, dot, most_common_orientation, slice_normal
 from prognosis_dask.errors import CaseError, Code, count
 
-#: A contour lies on a slice when it is nearer than this part of the slice distance. Contours are written with the
-#: slice's own position; what is further away belongs to another series.
+#: A contour lies on a slice if it is nearer than this fraction of the slice distance. Contours are written with the
+#: position of their slice; those further away belong to another series.
 ON_SLICE = 0.1
-#: Part of the contours that must lie on the slices and within their frame; a few may reach beyond the slab.
+#: Fraction of the contours that must lie on the slices and within the image; a few may extend beyond it.
 FITS = 0.9
-#: The same for a mask that has one series to belong to only: what lies within half a slice of it goes to the nearest
-#: slice, and what lies beyond the image is left out, both with a warning when the mask is read.
+#: The same for a mask with a single candidate series: contours within half a slice go to the nearest slice, those
+#: beyond the image are dropped, both with a warning when the mask is read.
 ON_ONLY_SERIES = 0.5
 FITS_ONLY_SERIES = 0.5
-#: Two series whose share of outlined slices differs by less than this cannot be told apart.
+#: Series whose fractions of outlined slices differ by less than this cannot be distinguished.
 CLEAR_LEAD = 0.1
-#: Drawn slices from which on empty ones between all of them are a rhythm, and not the space between two lesions.
+#: Number of outlined slices from which empty slices between all of them are a pattern (thicker slices), not the space
+#: between two lesions.
 _RHYTHM = 3
 
 
 @dataclass(frozen=True)
 class Link:
-    """The series of a structure (its listing's key), and whether the choice rests on UIDs or only on geometry."""
+    """The series of a structure (its listing's key), and whether it was chosen by geometry rather than UIDs."""
 
     series_uid: str
     by_geometry: bool
 
 
 class Catalogue:
-    """The image series of a cohort, findable by every UID that a mask may name."""
+    """The image series of a cohort, indexed by every UID that a mask may reference."""
 
     def __init__(self, listings: Iterable[SeriesListing], faulty: Iterable[ImageHeader] = ()) -> None:
         """``faulty``: the images that are no part of any listing, each with its ``fault``."""
@@ -59,7 +60,7 @@ class Catalogue:
         In this order: the series of the instances that its own contours or frames name; the series that the mask
         names; the series of the instances that the mask names; the patient's series in the same frame of reference. A
         mask that names nothing of these belongs to the patient's series where there is only one.
-        Where one of these steps finds several, those of the wanted modalities count, and geometry decides among them.
+        If a step finds several, geometry decides among those of the requested modalities.
 
         Raises
         ------
@@ -78,7 +79,7 @@ class Catalogue:
         return link
 
     def _lost(self, mask: MaskHeader, structure: Structure, listing: SeriesListing) -> list[ImageHeader]:
-        """The unusable images of the series that the structure is drawn on, or may be where it lies on none other."""
+        """The unusable images of the series that the structure is, or may be, drawn on."""
         of_series = [header for header in self._faulty if header.series_uid == listing.series_uid]
         if not of_series or structure.sop_uids:
             return [header for header in of_series if header.sop_uid in structure.sop_uids]
@@ -113,27 +114,27 @@ class Catalogue:
             frames = ", ".join(sorted(mask.frame_of_reference_uids)) or "none"
             fault = self._fault(mask, structure)
             reason = (
-                f"the images that it refers to are here, but cannot be used: {fault}"
+                f"the images that it references were found, but cannot be used: {fault}"
                 if fault
-                else f"no image found that it refers to (series: {series}; frame of reference: {frames}); add the "
+                else f"no image found that it references (series: {series}; frame of reference: {frames}); add the "
                 f"folder that holds the series"
             )
             raise CaseError(Code.MASK_WITHOUT_SERIES, reason, where=mask.file.path)
         return Link(self._choose(near, mask, structure), by_geometry=True)
 
     def absent(self, mask: MaskHeader) -> bool:
-        """Whether the mask names series or instances, and none of them is here."""
+        """Whether the mask references series or instances, none of which was found."""
         named = [*mask.series_uids, *mask.sop_uids]
         return bool(named) and not (self._series_of(mask.sop_uids) or any(uid in self._stacks for uid in named))
 
     def _refers(self, mask: MaskHeader, structure: Structure) -> bool:
-        """Whether anything says which images the structure was drawn on, or in which frame of reference."""
+        """Whether the mask references images or a frame of reference."""
         return bool(mask.series_uids or mask.sop_uids or structure.sop_uids or mask.frame_of_reference_uids)
 
     def _in_frame(self, mask: MaskHeader, structure: Structure, keys: list[str]) -> list[str]:
-        """Those in the structure's own frame of reference, where the mask tells several apart.
+        """Those in the structure's own frame of reference, if the mask declares several.
 
-        The coordinates of a structure of another frame mean another place there.
+        Coordinates in another frame of reference mean another position.
         """
         own = structure.frame_uid
         if own not in mask.declared_frames or len(mask.declared_frames) < 2:
@@ -141,13 +142,13 @@ class Catalogue:
         return [key for key in keys if self.series[key].frame_of_reference_uid in ("", own)]
 
     def _only_series(self, mask: MaskHeader) -> list[str]:
-        """The stacks of the patient's series, where there is one series of any modality only."""
+        """The stacks of the patient's series, if the patient has only one series of any modality."""
         patient = _same_patient(mask.patient_id)
         keys = [key for (owner, _), found in self._by_place.items() if owner == patient for key in found]
         return keys if len({self.series[key].series_uid for key in keys}) == 1 else []
 
     def _fault(self, mask: MaskHeader, structure: Structure) -> str:
-        """Why the images that the structure refers to, which were found, are no series that could be used."""
+        """Why the images that the structure references cannot be used although they were found."""
         reasons = {uid: header.fault for header in self._faulty for uid in (header.series_uid, header.sop_uid)}
         named = (*mask.series_uids, *sorted(structure.sop_uids), *sorted(mask.sop_uids))
         return next((reasons[uid] for uid in named if uid in reasons), "")
@@ -159,7 +160,7 @@ class Catalogue:
         return sorted({key for uid in sop_uids for key in self._instance(uid)})
 
     def _instance(self, name: str) -> Sequence[str]:
-        """Where an instance is, or a frame of it; writers number the only frame of an ordinary image too."""
+        """The stacks of an instance or of one of its frames; some writers number the frame of single-frame images."""
         whole = name.partition("#")[0]
         return self._by_instance.get(name, self._by_instance.get(whole, []))
 
@@ -170,7 +171,7 @@ class Catalogue:
         return [key for key in stacks if key in seen] or stacks
 
     def _choose(self, uids: Sequence[str], mask: MaskHeader, structure: Structure) -> str:
-        """The one series on whose slices the structure lies; if on several's, the one it outlines most densely."""
+        """The one series on whose slices the structure lies; of several, the one it outlines most densely."""
         shares = {uid: outlined_share(structure.points, self.series[uid]) for uid in dict.fromkeys(uids)}
         if len(shares) == 1 and not any(shares.values()):
             [uid] = shares
@@ -189,7 +190,7 @@ class Catalogue:
             stacks = "; ".join(sorted(self.series[key].stack for key in keys))
             reason = (
                 f"{structure.names[0]!r} fits {len(keys)} images at each place of one series (time points, echoes or "
-                f"acquisitions: {stacks}), and the mask does not name the one that it was drawn on; index one alone"
+                f"acquisitions: {stacks}), and the mask does not say on which one it was drawn; index one alone"
             )
         else:
             listed = "; ".join(map(self._describe, keys))
@@ -219,7 +220,7 @@ def outlined_share(
 
 
 def left_out(points: Sequence[Point], listing: SeriesListing) -> str:
-    """What a structure leaves out of a series where no two neighbouring slices are drawn; empty where any are."""
+    """How many slices a structure covers if no two neighbouring ones are outlined; empty otherwise."""
     drawn = sorted(set(_hits(points, listing, ON_ONLY_SERIES)))
     if len(drawn) < _RHYTHM or min(b - a for a, b in itertools.pairwise(drawn)) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""The listing of a DICOM series: which file holds which slice, so that later only the needed ones are opened."""
+"""The listing of a DICOM series: which file holds which slice, and the geometry of its planes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SliceFile:
     ``position`` is ImagePositionPatient, ``orientation`` ImageOrientationPatient, ``pixel_spacing`` PixelSpacing
     (row spacing first), all in mm and in DICOM's patient coordinates; ``size`` is (rows, columns). ``frame`` is the
     number, from 1, of the frame in a multi-frame file; 0: the file holds one slice. ``suv_factor`` (PET) turns the
-    rescaled value into SUVbw, in g/mL; None where the headers do not suffice.
+    rescaled value into SUVbw, in g/mL; None if the headers are insufficient.
     """
 
     file: str
@@ -38,12 +38,11 @@ class SliceFile:
 
 @dataclass(frozen=True)
 class SeriesListing:
-    """A DICOM image series as the crawl saw it. ``slices`` are in order along the slice normal.
+    """A DICOM image series as indexed. ``slices`` are in order along the slice normal.
 
-    ``root`` is the folder that the slices' ``file`` names are relative to. ``stack`` says which of a series' stacks of
-    slices it is (a time point, an echo, an acquisition); empty: the series has one. ``units`` are those of the stored
-    values after rescaling; ``no_suv`` (PET) says why the headers do not suffice for SUVs; ``notes``, what has to be
-    known of these.
+    ``root`` is the folder that the slices' ``file`` names are relative to. ``stack`` says which of the series' stacks
+    of slices it is (a time point, an echo, an acquisition), or is empty if there is one. ``units`` are those of the
+    stored values after rescaling; ``no_suv`` (PET) says why SUVs cannot be computed; ``notes``, remarks on the values.
     """
 
     series_uid: str
@@ -61,7 +60,7 @@ class SeriesListing:
 
     @property
     def key(self) -> str:
-        """What tells it from every other listing: the series' UID, and which stack of the series it is."""
+        """The identity of the listing: the series' UID, with a suffix for the stack if there are several."""
         if not self.stack:
             return self.series_uid
         return f"{self.series_uid}.{hashlib.sha256(self.stack.encode()).hexdigest()[:6]}"
@@ -104,12 +103,9 @@ def _slice(item: dict[str, Sequence[float] | str | int | float | None]) -> Slice
     return SliceFile(**{key: tuple(value) if isinstance(value, list) else value for key, value in item.items()})  # type: ignore[arg-type]
 
 
-# --- Directions and heights of image planes, in plain numbers.
-
-
 def most_common_orientation(orientations: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
-    """The orientation that most images of a series have (a scout may have got among them)."""
-    # rounded: scanners write one direction with varying last digits
+    """The orientation of most images of a series (there may be a scout among them)."""
+    # rounded: the last digits of one direction vary between images
     counts = Counter(tuple(round(value, 4) for value in orientation) for orientation in orientations)
     return min(counts, key=lambda orientation: (-counts[orientation], orientation))
 

@@ -1,30 +1,34 @@
-"""What an RTSTRUCT's items are: which ROI each belongs to, and which contours enclose anything.
+"""The contents of an RTSTRUCT or a SEG: its structures, and the images that they reference.
 
-Items are looked at one by one, so that a defective one costs itself and not the file.
+Items are read one by one, so that a defective one does not cost the others.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
 
 from prognosis_dask.cohort.headers import FileStamp, MaskHeader, Point, Structure, patient_id
 from prognosis_dask.errors import Code, Problem
 
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+
+#: A contour needs three points to enclose an area.
+_LEAST_NUMBERS = 9
+#: Key of frames without a segment number: of label maps, and of files that name one segment for all frames.
+_ANY = -1
+_LABEL_MAP_CLASS = "1.2.840.10008.5.1.4.1.1.66.7"
 
 
 @dataclass(frozen=True)
 class StructureSet:
-    """The items of a structure set by ROI number, and what is wrong with some of them.
+    """The items of a structure set by ROI number, and faults of items.
 
     Attributes
     ----------
@@ -33,7 +37,7 @@ class StructureSet:
     contours
         Items of ROIContourSequence.
     faults
-        Of the items that belong to no ROI, a sentence each.
+        A sentence for each kind of item that belongs to no ROI.
     """
 
     rois: dict[int, list[Dataset]]
@@ -41,7 +45,7 @@ class StructureSet:
     faults: tuple[str, ...]
 
     def fault(self, number: int) -> str:
-        """Why nobody can tell what the ROI ``number`` is; empty where it is one ROI with one item of contours."""
+        """Why the ROI ``number`` is ambiguous; empty if it is one ROI with one item of contours."""
         rois, contours = self.rois[number], self.contours.get(number, [])
         if len(rois) > 1:
             names = ", ".join(repr(roi_name(roi, number)) for roi in rois)
@@ -67,41 +71,31 @@ def structure_set(dataset: Dataset) -> StructureSet:
 
 
 def _by_number(dataset: Dataset, sequence: str, keyword: str) -> tuple[dict[int, list[Dataset]], int]:
-    """The items of a sequence by number, and how many have none."""
+    """The items of a sequence by number, and how many lack one."""
     found: dict[int, list[Dataset]] = defaultdict(list)
     without = 0
     items: Iterable[Dataset] = dataset.get(sequence) or ()
     for item in items:
         try:
             found[int(item[keyword].value)].append(item)
-        except (KeyError, TypeError, ValueError, OverflowError):  # absent, empty, no number
+        except (KeyError, TypeError, ValueError, OverflowError):  # absent, empty or not a number
             without += 1
     return dict(found), without
 
 
 def roi_name(roi: Dataset, number: int) -> str:
-    """ROIName; where it is empty, as DICOM allows, or cannot be read, the number stands for it."""
+    """ROIName, or the number if the name is empty, as DICOM allows, or unreadable."""
     try:
         name = str(roi.get("ROIName", "") or "").strip()
-    except Exception:  # a character set that nobody knows raises what it likes
+    except Exception:  # an unknown character set may raise anything
         name = ""
     return name or f"ROI {number}"
 
 
 def is_closed(contour: Dataset) -> bool:
-    """Whether a contour encloses an area by its type; an absent or empty type says nothing against it."""
+    """Whether a contour is closed according to its type; an absent or empty type counts as closed."""
     kind = str(contour.get("ContourGeometricType") or _CLOSED[0])
     return kind.strip().upper() in _CLOSED
-
-
-# --- What an RTSTRUCT or a SEG says about itself: its structures, and the images that it refers to.
-
-
-#: A contour encloses an area from three points on.
-_LEAST_NUMBERS = 9
-#: Frames that name no segment of their own: all of a label map's, and where one segment is named for all frames.
-_ANY = -1
-_LABEL_MAP_CLASS = "1.2.840.10008.5.1.4.1.1.66.7"
 
 
 def mask_header(dataset: Dataset, file: FileStamp) -> MaskHeader:
@@ -162,7 +156,7 @@ def _roi(name: str, number: int, held: StructureSet) -> Structure:
 
 
 def _first_point(contour: Dataset) -> Point | None:
-    """The first point of a contour with an area. Only three numbers are parsed: there can be a million."""
+    """The first point of a contour with an area. Only three numbers are parsed: there may be a million."""
     element = contour.get_item("ContourData")
     value = None if element is None else element.value
     if value is None:
@@ -198,7 +192,7 @@ def _segmentation(dataset: Dataset, file: FileStamp) -> MaskHeader:
 
 
 def is_label_map(dataset: Dataset) -> bool:
-    """Whether a segmentation's pixels are segment numbers: it says so, or its class does where it says nothing."""
+    """Whether pixels are segment numbers, by SegmentationType or, if that is absent, by the SOP class."""
     kind = str(dataset.get("SegmentationType") or "")
     return kind == "LABELMAP" or (not kind and str(dataset.get("SOPClassUID", "")) == _LABEL_MAP_CLASS)
 
@@ -216,7 +210,7 @@ def _segments(dataset: Dataset) -> tuple[Structure, ...]:
     structures = []
     for segment in _items(dataset, "SegmentSequence"):
         number = int(segment.SegmentNumber)
-        if label_map and number == 0:  # the background of a label map is no structure
+        if label_map and number == 0:  # the background of a label map is not a structure
             continue
         key = number if number in sources else _ANY
         names, seen = _segment_names(segment), frozenset(sources.get(key, ()))
@@ -226,7 +220,7 @@ def _segments(dataset: Dataset) -> tuple[Structure, ...]:
         replace(structure, fault=_twice(structure.number, numbers[structure.number])) for structure in structures
     ]
     labels = [structure.names[0] for structure in structures]
-    # a label that several segments share tells nothing: call them by their descriptions
+    # a label that several segments share does not identify them: use their descriptions
     return tuple(replace(s, names=s.names[::-1]) if labels.count(s.names[0]) > 1 else s for s in structures)
 
 
@@ -258,7 +252,7 @@ def _sources(group: Dataset) -> Iterable[str]:
 
 
 def _referenced(items: Iterable[Dataset]) -> Iterable[str]:
-    """The UIDs of the instances that are named; where single frames are, the UID, ``#`` and the frame's number."""
+    """The UIDs of the referenced instances; for single frames the UID, ``#`` and the frame number."""
     for item in items:
         uid = _uid(item, "ReferencedSOPInstanceUID")
         frames = item.get("ReferencedFrameNumber")
@@ -273,5 +267,5 @@ def _uid(item: Dataset, name: str) -> str:
 
 
 def _items(dataset: Dataset, name: str) -> Iterable[Dataset]:
-    """The items of a sequence; none when it is absent or empty."""
+    """The items of a sequence; none if it is absent or empty."""
     return dataset.get(name) or ()

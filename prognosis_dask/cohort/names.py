@@ -1,4 +1,4 @@
-"""What the name of an image file says: whose it is, of which sequence, and whether it is an image or a mask."""
+"""Parse the name of an image file: patient, sequence, and whether it is an image or a mask."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from pathlib import Path
 from prognosis_dask.cohort.headers import FileStamp
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES
 
-#: Words that say what a file is, and nothing about whose. Whole words: Segovia and Volkmann are patients.
+#: Words for the role of a file, not for its patient. Whole words only: Segovia and Volkmann are patients.
 _MASK = frozenset((
     "mask", "masks", "msk", "msks", "seg", "segs", "segm", "segmentation", "segmentations", "segment", "segments",
     "segmented", "dseg", "aseg", "label", "labels", "labelmap", "labelmaps", "lbl", "lbls", "roi", "rois", "contour",
     "contours", "annotation", "annotations", "annot", "delineation", "groundtruth", "gt", "truth",
 ))  # fmt: skip
 _IMAGE = frozenset(["image", "images", "img", "imgs", "imaging", "scan", "scans", "vol", "vols", "volume", "volumes"])
-#: Target volumes: a mask, and the ROI's name.
+#: Target volumes: they mean a mask, and name the ROI.
 _TARGET = re.compile(r"i?gtv[a-z]*\d*[a-z]?|[cip]tv[np]?\d*")
-#: Structures that make a file a mask where they end its name (``P1_tumor``).
+#: Structures that mark a file as a mask if they end its name (``P1_tumor``).
 STRUCTURE = frozenset(
     ["tumor", "tumors", "tumour", "tumours", "lesion", "lesions", "nodule", "nodules", "target", "met"]
 )
-#: Parts of a data set, as in ``labelsTr``.
+#: Suffixes for parts of a data set, as in ``labelsTr``.
 _SHARE = r"(tr|ts|te|va|val|train|test|training|testing|validation)"
 _GLUED_SHARE = re.compile(rf"({'|'.join(sorted(_MASK | _IMAGE, key=len, reverse=True))}){_SHARE}")
-#: A number stuck to such a word may be a patient's (``label0001``), and so may the two together (``seg01``).
+#: A number attached to such a word may be a patient's (``label0001``), and so may the two together (``seg01``).
 _NUMBERED = re.compile(rf"({'|'.join(sorted(_MASK | _IMAGE, key=len, reverse=True))})(\d+)")
 _STUCK_TO_NUMBER = re.compile(r"(.*\d)(mask|msk|seg|label|lbl|image|img|ct|mr|mri|pet|pt)")
 _PLURAL = frozenset(
     ["masks", "labels", "segmentations", "annotations", "contours", "rois", "segs", "labelmaps", "delineations"]
 )
 
-#: Words for sequences and modalities: the sequence that they are (nothing: any of the modality), and the modality.
+#: Words for sequences and modalities, with the sequence (empty: any of the modality) and the modality.
 _SEQUENCES = {
     "ct": ("", "CT"), "cect": ("", "CT"), "ncct": ("", "CT"), "ldct": ("", "CT"),
     "pt": ("", "PT"), "pet": ("", "PT"), "suv": ("", "PT"), "suvbw": ("", "PT"),
@@ -45,14 +45,23 @@ _SEQUENCES = {
     "flair": ("FLAIR", "MR"), "t2f": ("FLAIR", "MR"), "t2flair": ("FLAIR", "MR"),
     "adc": ("ADC", "MR"), "dwi": ("DWI", "MR"), "hbv": ("DWI", "MR"), "swi": ("SWI", "MR"), "dce": ("DCE", "MR"),
 }  # fmt: skip
-#: DICOM's word for a modality that nothing tells.
+#: DICOM's code for an unknown modality.
 OTHER_MODALITY = "OT"
 
-#: Folders that tell one visit or one format of a patient, whose name is in the folder above.
+#: Folders for one visit or one format of a patient; the patient's name is in the folder above.
 _VISIT = re.compile(
     r"(baseline|follow|followup|up|fu|pre|post|op|preop|postop|visit|ses|session|tp|timepoint|time|scan|exam|study|week|"
     r"month|day|anat|date)\d*|\d{1,2}"
 )
+
+#: Sequences that are none of the four anatomical ones.
+_OTHER = re.compile(
+    r"adc|e?dwi|dti|trace|perf\w*|pwi|dsc|dce|swi|swan|loc\w*|scout|survey|3plane|t2star|t2\*|asl|mra|tof"
+)
+_T1 = re.compile(r"t1\w*|mprage|mpr|spgr|bravo|tfe|fspgr|vibe")
+_T2 = re.compile(r"t2\w*")
+_FLAIR = re.compile(r"\w*flair\w*|t2f|dark_?fluid")
+_CONTRAST = re.compile(r"\w*(gd|gad\w*|post|contrast|enh\w*)|ce|c|\+c|\+|kontrast|km|t1(c|ce|gd|post|\+c)\w*")
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ class Word:
 
 
 def words_of(text: str) -> list[Word]:
-    """The words of a file's or folder's name, with what each is. Letters of any script, composed (NFC) beforehand.
+    """The words of a file or folder name, with their kinds. Letters of any script, in composed form (NFC).
 
     >>> [(word.text, word.kind) for word in words_of("Müller_T1_tumorMask")]
     [('Müller', 'id'), ('T1', 'sequence'), ('tumor', 'id'), ('Mask', 'mask')]
@@ -137,7 +146,7 @@ def composed(text: str) -> str:
 
 @dataclass(frozen=True)
 class Volume:
-    """An image file with what its name and its folders say."""
+    """An image file with what its name and its folders tell."""
 
     file: FileStamp
 
@@ -154,7 +163,7 @@ class Volume:
 
     @cached_property
     def says_mask(self) -> bool:
-        """Whether a word of its own name says for certain that it is a mask."""
+        """Whether its own name contains an unambiguous word for masks."""
         return any(word.kind in ("mask", "target", "structure") for word in self.words)
 
     @cached_property
@@ -171,7 +180,7 @@ class Volume:
 
     @cached_property
     def folder(self) -> tuple[str, ...]:
-        """The folder, without those at its end that only say "images", "masks" or a modality: what belongs together."""
+        """The folder without trailing parts such as "images", "masks" or a modality; related files share it."""
         parts = self._parts
         least = max(len(parts) - 3, 0)
         while len(parts) > least and _says_nothing(parts[-1]):
@@ -180,7 +189,7 @@ class Volume:
 
     @cached_property
     def literal(self) -> tuple[str, ...]:
-        """The words that say whose it is, as they are compared; of a mask those before its word for masks, if any."""
+        """The words that identify the patient, folded; for a mask those before its word for masks, if any."""
         return tuple(word.folded for word in self._identity)
 
     @cached_property
@@ -190,7 +199,7 @@ class Volume:
 
     @cached_property
     def mask_numbers(self) -> frozenset[str]:
-        """Numbers stuck to words for masks (``P1_seg2``): a lesion's, where no image has them."""
+        """Numbers attached to words for masks (``P1_seg2``): lesions, unless an image has them too."""
         return frozenset(word.number for word in self.words[1:] if _is_numbered_mask(word))
 
     @cached_property
@@ -204,7 +213,7 @@ class Volume:
 
     @cached_property
     def begins_with_role(self) -> bool:
-        """Whether it is called ``mask_liver``: what follows may be a patient, or a structure."""
+        """Whether it is named like ``mask_liver``: what follows may be a patient or a structure."""
         return bool(self.words) and self.words[0].kind == "mask"
 
     @cached_property
@@ -215,7 +224,7 @@ class Volume:
 
     @cached_property
     def modality(self) -> str:
-        """CT, MR or PT where the name, else the folder, says so, else nothing."""
+        """CT, MR or PT if the name, else the folder, says so, else empty."""
         return next((_SEQUENCES[word.folded][1] for word in self._sequence_words), "")
 
     @cached_property
@@ -226,9 +235,9 @@ class Volume:
 
     @cached_property
     def patient(self) -> str:
-        """The name as written, without role and sequence at its ends; empty when nothing is left.
+        """The name as written, without role and sequence at its ends; may be empty.
 
-        BIDS says whose it is (``sub-01_ses-02_T1w``), and a number counts alone where nothing else tells the role.
+        In BIDS it is the subject (``sub-01_ses-02_T1w``); a number counts alone if nothing else tells the role.
         """
         subject = re.match(r"sub-[^\W_]+", self._stem)
         if subject:
@@ -253,7 +262,7 @@ class Volume:
 
     @cached_property
     def own_folder(self) -> str:
-        """The folder that stands for the patient; the one above, where it tells a visit only."""
+        """The patient's folder; the one above if it names only a visit."""
         parts = self.folder
         while len(parts) > 1 and _is_visit(parts[-1]):
             parts = parts[:-1]
@@ -271,7 +280,7 @@ def _is_mask_folder(name: str) -> bool:
         return False
     if all(word.kind in ("mask", "image") for word in words):
         return any(word.kind == "mask" for word in words)
-    # lung_masks, seg-lungs-LUNA16: not P1_seg, which is a patient's folder
+    # lung_masks, seg-lungs-LUNA16; not P1_seg, which is a patient's folder
     return bool({words[0].folded, words[-1].folded} & _PLURAL) or name.casefold().startswith(("seg-", "masks"))
 
 
@@ -297,19 +306,6 @@ def is_mask_name(path: str) -> bool:
     (False, True, True)
     """
     return Volume(FileStamp(path, 0, 0)).is_mask
-
-
-# --- Which MR sequence a SeriesDescription or a file's name means.
-
-
-#: What is no anatomical image of these four kinds.
-_OTHER = re.compile(
-    r"adc|e?dwi|dti|trace|perf\w*|pwi|dsc|dce|swi|swan|loc\w*|scout|survey|3plane|t2star|t2\*|asl|mra|tof"
-)
-_T1 = re.compile(r"t1\w*|mprage|mpr|spgr|bravo|tfe|fspgr|vibe")
-_T2 = re.compile(r"t2\w*")
-_FLAIR = re.compile(r"\w*flair\w*|t2f|dark_?fluid")
-_CONTRAST = re.compile(r"\w*(gd|gad\w*|post|contrast|enh\w*)|ce|c|\+c|\+|kontrast|km|t1(c|ce|gd|post|\+c)\w*")
 
 
 def sequence_of(text: str) -> str:

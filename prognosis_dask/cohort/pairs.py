@@ -1,7 +1,7 @@
-"""Images and masks that are paired by their names: NIfTI, NRRD, MetaImage.
+"""Pair images and masks (NIfTI, NRRD, MetaImage) by name.
 
-What tells files apart is never dropped: a mask belongs to an image by the words that say whose it is, its sequence
-included, and where several images are left that are more than the sequences or channels of one scan, that is a problem.
+A mask belongs to the image whose name has the same words for patient and sequence. If several images match that are
+not sequences or channels of one scan, the mask is a problem.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Paired:
-    """What became of image files and their masks.
+    """The result of pairing image files with masks.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Paired:
     alone
         Images without a mask, with their patient.
     masks
-        Masks without an image file, each with the problem that this is unless it belongs to a DICOM series.
+        Masks without an image file, each with the problem to report unless it belongs to a DICOM series.
     """
 
     pairs: list[Pair] = field(default_factory=list)
@@ -64,7 +64,7 @@ def pair_volumes(files: Sequence[VolumeFile]) -> Paired:
     the other way round; else, where one of the two names says nothing of the patient, to the only image there. Without
     an image in its folder it belongs to those in the folder above, or to those of its name anywhere. Several images are
     a mask's only as sequences or channels of one scan, and a mask that names its sequence has that one alone. Whether
-    they lie on one grid is seen when they are read.
+    they share a grid is checked when they are read.
     """
     images, masks = _sorted_out([Volume(header.file) for header in files])
     groups: dict[Folder, list[Volume]] = defaultdict(list)
@@ -85,7 +85,7 @@ def pair_volumes(files: Sequence[VolumeFile]) -> Paired:
 
 
 def roi_name(mask: Volume, image: Volume | None = None, known: frozenset[str] = frozenset()) -> str:
-    """What a mask's name says beside whose it is: words that neither the image's name nor ``known`` has."""
+    """The words of a mask's name that neither the image's name nor ``known`` contains."""
     known |= {word.folded for word in image.words} | set(image.core) if image is not None else frozenset()
     words = [
         word.text
@@ -118,7 +118,7 @@ def _images_of(
     if found and _is_one_scan(found):
         return found, None
     if not (found or candidates):
-        reason = "no image, neither a file nor a series, whose name or grid is its own"
+        reason = "no image, neither a file nor a series, matches its name or grid"
         if near:
             reason = f"the images beside it are of another sequence ({_listed(near)})"
         return [], Problem(Code.MASK_WITHOUT_SERIES, reason, where=mask.file.path)
@@ -132,14 +132,14 @@ def _listed(images: Sequence[Volume]) -> str:
 
 
 def _goes_with(mask: Volume, image: Volume) -> bool:
-    """Whether the sequences that both names name are the same, else the modalities."""
+    """Whether the sequences in both names agree, else the modalities."""
     if mask.sequences and image.sequences:
         return mask.sequences == image.sequences
     return not mask.modality or image.modality in ("", mask.modality)
 
 
 def _matching(mask: Volume, images: Sequence[Volume]) -> list[Volume]:
-    """The images whose name is the mask's, by the strictest rule that any meets."""
+    """The images whose name matches the mask's, by the strictest rule that any image meets."""
     alike: tuple[Callable[[Volume], object], ...] = (
         lambda image: image.literal == mask.literal,
         lambda image: image.core and image.core == mask.core,
@@ -154,9 +154,9 @@ def _matching(mask: Volume, images: Sequence[Volume]) -> list[Volume]:
 
 
 def _shared_start(image: tuple[str, ...], mask: Volume) -> int:
-    """Number of words of the shorter name when the longer one begins with it, else zero.
+    """Number of words of the shorter name if the longer one begins with it, else zero.
 
-    A number that only the mask has, before the word that says what it is, tells of another scan (``P1_2_mask``).
+    A number that only the mask has, before its word for masks, means another scan (``P1_2_mask``).
     """
     length = min(len(image), len(mask.core))
     more = mask.core[length : length + 1]
@@ -165,13 +165,13 @@ def _shared_start(image: tuple[str, ...], mask: Volume) -> int:
 
 
 def _only_one(mask: Volume, images: Sequence[Volume]) -> list[Volume]:
-    """The images of a folder, where nothing in the names contradicts that they are the mask's."""
+    """The images of a folder if nothing in the names contradicts that the mask is theirs."""
     if not mask.core:
         return list(images)
     nameless = [image for image in images if not image.core]
     if nameless:
         return nameless
-    # words without a number beside images with one, or in a folder of their own below: a structure, no patient
+    # words without a number beside images with one, or images in a subfolder: a structure, not a patient
     structure = not any(character.isdigit() for word in mask.core for character in word)
     below = [
         image for image in images if _parent(image) != _parent(mask) and _parent(image) in Path(mask.file.path).parents
@@ -185,7 +185,7 @@ def _parent(volume: Volume) -> Path:
 
 
 def _is_one_scan(images: Sequence[Volume]) -> bool:
-    """Whether the images are sequences or channels of one scan, each there once."""
+    """Whether the images are sequences or channels of one scan, each present once."""
     names = {(image.folder, _without_channel(image)[0]) for image in images}
     parts = {(image.sequences, image.modality, _without_channel(image)[1]) for image in images}
     return len(names) == 1 and len(parts) == len(images)
@@ -198,7 +198,7 @@ def _without_channel(image: Volume) -> tuple[tuple[str, ...], str]:
 
 
 def _patients(groups: dict[Folder, list[Volume]]) -> dict[str, str]:
-    """Patient of each image: its name; its folder's where it has none, or where the same name is in several folders."""
+    """Patient of each image: its name, or its folder's if it has none or if several folders contain that name."""
     places: dict[str, set[Folder]] = defaultdict(set)
     names: dict[Folder, set[str]] = defaultdict(set)
     for folder, images in groups.items():
@@ -218,7 +218,7 @@ def _patients(groups: dict[Folder, list[Volume]]) -> dict[str, str]:
 
 
 def _with_parents(groups: dict[Folder, list[Volume]], patients: dict[str, str]) -> dict[str, str]:
-    """Folders that name a format (``P1/nifti``, ``P2/nifti``) are told apart by those above."""
+    """Distinguish folders that name a format (``P1/nifti``, ``P2/nifti``) by the folder above."""
     places: dict[str, set[Folder]] = defaultdict(set)
     for folder, images in groups.items():
         for image in images:

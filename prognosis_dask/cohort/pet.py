@@ -1,31 +1,47 @@
-"""What a PET image's header says that its SUVs depend on."""
+"""PET: read what SUVs depend on from the headers, and compute the factors to SUV by body weight."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from statistics import median
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prognosis_dask.cohort.headers import PetHeader
+from prognosis_dask.errors import CaseError, Code
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import median
-from typing import TypeVar
 
-from prognosis_dask.errors import CaseError, Code
 
 _PHILIPS = (0x7053, "Philips PET Private Group")
 _GE = (0x0009, "GEMS_PETD_01")
 _TIME = re.compile(r"(\d\d):?(\d\d)?:?(\d\d)?(\.\d+)?")
 
+#: Doses (Bq) and weights (kg) outside these ranges are in other units (MBq, g), or wrong.
+DOSE_BQ = (1e5, 1e11)
+WEIGHT_KG = (0.005, 500.0)
+#: Half-lives after injection beyond which no PET is acquired: one twenty-third of the dose is left.
+LONGEST = 4.5
+#: Longest half-life (s) for which the day of the injection can be inferred from its time of day.
+LONGEST_WITHOUT_DATE = 6 * 3600.0
+#: Relative difference of SUVs between two estimates of the reference time beyond which a warning is due.
+SAME_SUV = 0.05
+#: Half-life of fluorine-18 in seconds, and the relative tolerance of the written value.
+F18_S, F18_TOLERANCE = 6586.2, 0.01
+
+_DAY = timedelta(days=1)
+_SECOND = timedelta(seconds=1)
+
+T = TypeVar("T")
+
 
 def pet_header(dataset: Dataset) -> PetHeader:
-    """Of a PET image's header, read up to its pixels."""
+    """Read what SUVs depend on from a PET header that was read up to its pixels."""
     drug = _drug(dataset)
     date = _text(dataset, "SeriesDate") or _text(dataset, "StudyDate")
     own_date = _text(dataset, "AcquisitionDate")
@@ -53,7 +69,7 @@ def pet_header(dataset: Dataset) -> PetHeader:
 
 
 def _drug(dataset: Dataset) -> Dataset:
-    """The one radiopharmaceutical; an empty dataset where there is none, or more than one."""
+    """The one radiopharmaceutical; an empty dataset if there is none or more than one."""
     from pydicom.dataset import Dataset
 
     items = _values(dataset, "RadiopharmaceuticalInformationSequence")
@@ -68,7 +84,7 @@ def _is_f18(drug: Dataset) -> bool:
 
 
 def _private(dataset: Dataset, group: int, creator: str, element: int) -> object:
-    """The value of a private element; also where only its creator's element was removed with the names."""
+    """The value of a private element, even if de-identification removed its creator element."""
     with suppress(KeyError):
         return dataset.private_block(group, creator)[element].value
     bare = (group, 0x1000 | element)
@@ -92,7 +108,7 @@ def _number(dataset: Dataset, name: str) -> float | None:
 
 
 def _value(dataset: Dataset, name: str) -> Any:
-    """What an element holds; nothing where that cannot be read."""
+    """The value of an element; None if it cannot be read."""
     with suppress(ValueError, TypeError, OverflowError):
         return dataset.get(name)
     return None
@@ -106,7 +122,7 @@ def _values(dataset: Dataset, name: str) -> list[Any]:
 
 
 def seconds_of_day(text: str) -> float | None:
-    """A DICOM time (TM) as seconds from midnight; None where it is none.
+    """A DICOM time (TM) as seconds from midnight; None if it is not one.
 
     >>> seconds_of_day("101530.5"), seconds_of_day("10:15"), seconds_of_day("")
     (36930.5, 36900.0, None)
@@ -119,7 +135,7 @@ def seconds_of_day(text: str) -> float | None:
 
 
 def date_time(text: str) -> datetime | None:
-    """A DICOM date and time (DT), in its own time zone; None where it is none, or names no time of day.
+    """A DICOM date and time (DT), in its own time zone; None if it is not one or has no time of day.
 
     >>> date_time("20200131101530.5+0100")
     datetime.datetime(2020, 1, 31, 10, 15, 30, 500000)
@@ -138,37 +154,16 @@ def _joined(date: str, time: str) -> datetime | None:
     return None
 
 
-# --- PET: from the units of a series' headers to SUVs by body weight.
-
-
-#: Doses (Bq) and weights (kg) beyond these are written in other units (MBq, g), or are none.
-DOSE_BQ = (1e5, 1e11)
-WEIGHT_KG = (0.005, 500.0)
-#: Half-lives after injection from which on no PET is taken: one twenty-third of the dose is left.
-LONGEST = 4.5
-#: Where only the time of day of the injection is known, its day can be told for nuclides that live no longer (s).
-LONGEST_WITHOUT_DATE = 6 * 3600.0
-#: How far (relative) SUVs may differ between two ways to the time of reference before it has to be said.
-SAME_SUV = 0.05
-#: Fluorine-18's half-life in seconds, and how far (relative) what is written may be from it.
-F18_S, F18_TOLERANCE = 6586.2, 0.01
-
-_DAY = timedelta(days=1)
-_SECOND = timedelta(seconds=1)
-
-T = TypeVar("T")
-
-
 @dataclass(frozen=True)
 class Suv:
-    """What the rescaled value of each image is multiplied with to give SUVbw (g/mL), and what has to be known of it."""
+    """The factor from each image's rescaled value to SUVbw (g/mL), and a remark on it."""
 
     factors: tuple[float, ...]
     note: str = ""
 
 
 def suv_of(headers: Sequence[PetHeader]) -> Suv:
-    """The factors from rescaled values to SUVbw of a series' images.
+    """The factors from rescaled values to SUVbw for the images of a series.
 
     ``GML`` with no other SUV type than body weight stays as it is. ``CNTS`` takes Philips' SUV factor, or its activity
     factor and what follows. ``BQML`` is divided by the dose per gram, decayed to the time that the pixels are corrected
@@ -177,11 +172,11 @@ def suv_of(headers: Sequence[PetHeader]) -> Suv:
     Raises
     ------
     CaseError
-        ``PET_UNITS`` where the headers do not suffice, or contradict each other.
+        ``PET_UNITS`` if the headers are insufficient or contradictory.
     """
     units = _same("Units", [header.units for header in headers])
     _check_corrections(headers)
-    note = "" if headers[0].corrected else "CorrectedImage is empty: nothing says that attenuation is corrected"
+    note = "" if headers[0].corrected else "CorrectedImage is empty: attenuation correction is not stated"
     if units == "GML":
         kind = _same("SUVType", [header.suv_type for header in headers])
         if kind not in ("", "BW"):
@@ -195,19 +190,19 @@ def suv_of(headers: Sequence[PetHeader]) -> Suv:
         if not all(activity):
             raise _problem("Units is CNTS, without Philips' factors (7053,1000) or (7053,1009) in every image")
         found = _per_activity(headers)
-        return Suv(tuple(a * b for a, b in zip(activity, found.factors, strict=True)), _joined_of_pet(note, found.note))
+        return Suv(tuple(a * b for a, b in zip(activity, found.factors, strict=True)), _notes(note, found.note))
     if units == "BQML":
         found = _per_activity(headers)
-        return Suv(found.factors, _joined_of_pet(note, found.note))
+        return Suv(found.factors, _notes(note, found.note))
     raise _problem(f"Units is {units or 'missing'}; BQML, GML and Philips' CNTS can be converted")
 
 
-def _joined_of_pet(*notes: str) -> str:
+def _notes(*notes: str) -> str:
     return "; ".join(filter(None, notes))
 
 
 def _problem(reason: str) -> CaseError:
-    return CaseError(Code.PET_UNITS, f'no SUV: {reason}; mend the headers, or take image.pet = "stored"')
+    return CaseError(Code.PET_UNITS, f'no SUV: {reason}; correct the headers, or set image.pet = "stored"')
 
 
 def _same(name: str, values: Sequence[T]) -> T:
@@ -224,7 +219,7 @@ def _check_corrections(headers: Sequence[PetHeader]) -> None:
 
 
 def _per_activity(headers: Sequence[PetHeader]) -> Suv:
-    """Grams of the patient per becquerel of the dose, at the time that each image's pixels are corrected to."""
+    """Body weight (g) per dose (Bq) at the time that each image's pixels are corrected to."""
     first = headers[0]
     _same("PatientWeight", [header.weight_kg for header in headers])
     _same("RadionuclideTotalDose", [header.dose_bq for header in headers])
@@ -269,7 +264,7 @@ def _half_life(header: PetHeader) -> float:
 
 
 def _start_of_scan(headers: Sequence[PetHeader], half_life: float) -> tuple[datetime, str]:
-    """The time that images with ``START`` are corrected to, and what speaks against it.
+    """The time that images with ``START`` are corrected to, and evidence against it.
 
     It is the series' time, unless that comes after the first acquisition (a series made afterwards): then GE's own
     scan time, else the time from which the frames' reference times count, else the first acquisition.
@@ -279,11 +274,11 @@ def _start_of_scan(headers: Sequence[PetHeader], half_life: float) -> tuple[date
     first = min(acquired) if len(acquired) == len(headers) else None
     counted = _reference_by_frames(headers, half_life)
     if first is not None and counted is not None and counted > first + 60 * _SECOND:
-        counted = None  # images cannot be corrected to a time after they were begun: the factors are no such
+        counted = None  # images cannot be corrected to a time after their start: these are not decay factors
     begins = [time for time in (headers[0].ge_scan, series) if time and (first is None or time <= first + _SECOND)]
     chosen = next(filter(None, [*begins, counted, first]), None)
     if chosen is None:
-        raise _problem("neither SeriesTime nor AcquisitionTime tells when the scan began")
+        raise _problem("neither SeriesTime nor AcquisitionTime gives the start of the scan")
     return chosen, _doubt(chosen, counted or first or chosen, half_life)
 
 
@@ -298,7 +293,7 @@ def _doubt(chosen: datetime, other: datetime, half_life: float) -> str:
 
 
 def _reference_by_frames(headers: Sequence[PetHeader], half_life: float) -> datetime | None:
-    """The time that the pixels are corrected to, as each image's decay factor, or else its reference time, has it."""
+    """The time that the pixels are corrected to, from the decay factors, else from the frame reference times."""
     found = []
     for header in headers:
         acquired = _acquired(header)
@@ -317,7 +312,7 @@ def _reference_by_frames(headers: Sequence[PetHeader], half_life: float) -> date
 
 
 def _until_mean_count(frame_s: float, half_life: float) -> float:
-    """Seconds from a frame's begin to when the activity is the frame's mean one."""
+    """Seconds from the start of a frame to the time of its mean activity."""
     decays = math.log(2) / half_life * frame_s
     return half_life / math.log(2) * math.log(decays / -math.expm1(-decays))
 
@@ -330,7 +325,7 @@ def _mean_count_time(header: PetHeader, half_life: float) -> datetime:
 
 
 def _acquired(header: PetHeader) -> datetime | None:
-    """When an image's acquisition began; without AcquisitionDate within half a day of the series' time."""
+    """The start of an image's acquisition; without AcquisitionDate, within half a day of the series' time."""
     if header.acquired is None or header.has_acquisition_date or header.series is None:
         return header.acquired
     apart = header.acquired - header.series
@@ -342,8 +337,8 @@ def _acquired(header: PetHeader) -> datetime | None:
 def _since_injection(header: PetHeader, reference: datetime, half_life: float) -> float:
     """Seconds from the injection to ``reference``.
 
-    Where a full date and time is given and comes shortly before, it counts; otherwise, as dates are shifted when names
-    are removed, the time of day does, of the last day on which it lies before.
+    A full date and time counts if it is shortly before. Otherwise, since de-identification shifts dates, the latest
+    earlier occurrence of the time of day counts.
     """
     exact = header.start_datetime
     if exact is not None and 0 <= (reference - exact).total_seconds() <= LONGEST * half_life:

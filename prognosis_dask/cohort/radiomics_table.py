@@ -1,4 +1,4 @@
-"""pyradiomics' table of cases as a source: ``Image``, ``Mask``, optional ``Label``, anything else passed through."""
+"""pyradiomics' batch table as a source: ``Image``, ``Mask``, optional ``Label``; other columns are covariates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TableRow:
 
 
 def read_table(path: Path) -> tuple[list[TableRow], list[Problem]]:
-    """Read a pyradiomics batch table; paths in it are relative to it, and ``Label`` is 1 where it is not given.
+    """Read a pyradiomics batch table; paths are relative to the table, and ``Label`` defaults to 1.
 
     The columns ``ID``, ``Patient`` or ``PatientID``, ``Modality`` and ``ROI`` are used where they exist.
 

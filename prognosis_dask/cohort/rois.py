@@ -1,4 +1,4 @@
-"""Which structures of an image become its cases: rules over names, and a policy for several matches."""
+"""Select the structures of an image that become cases: rules over names, and a policy for several matches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prognosis_dask.errors import CaseError, Code, JobError, Problem, count
 #: rule matches the first is taken. ``merge``: all that any rule matches, as one. ``each``: the same, a case each.
 Policy = Literal["one", "first", "merge", "each"]
 
-#: Where one structure comes in several formats (TCIA often ships a SEG made from the RTSTRUCT), the original counts.
+#: Preference if one structure comes in several formats: TCIA often adds a SEG derived from the RTSTRUCT.
 _PREFERENCE = ("RTSTRUCT", "SEG", "label map")
 
 
@@ -80,7 +80,7 @@ def select(
     """
     matched = [(*hit, candidate) for candidate in candidates if (hit := _match(candidate, rules)) is not None]
     if rules and any(candidate.named for _, _, candidate in matched):
-        # a file without a name, which passes any rule, gives way; rows of a table, which name a label, do not
+        # a file without a name, which passes any rule, yields to others; rows of a table, which name a label, do not
         matched = [found for found in matched if found[2].named or found[2].labels]
     if not matched:
         seen = ", ".join(sorted({repr(name) for c in candidates for name in c.structure.names})) or "none"
@@ -107,7 +107,7 @@ def _is_useless(candidate: Candidate) -> bool:
 
 
 def _expect_sound(matched: Sequence[tuple[int, str, Candidate]], policy: Policy, best: int) -> None:
-    """A defective structure gives way to no other and is missing from no union: what was asked for is there."""
+    """A defective structure is neither replaced by another nor left out of a union."""
     for rank, name, candidate in matched:
         if candidate.structure.fault and (policy == "merge" or rank <= best):
             problem = _useless(name, candidate)
@@ -115,7 +115,7 @@ def _expect_sound(matched: Sequence[tuple[int, str, Candidate]], policy: Policy,
 
 
 def _repeated(full: Sequence[tuple[int, str, Candidate]]) -> list[Problem]:
-    """A warning where several masks hold a structure of one name, so that one lesion becomes several cases."""
+    """A warning if several masks hold a structure of one name: one lesion may become several cases."""
     files: dict[str, list[str]] = defaultdict(list)
     called: dict[str, str] = {}
     for _, name, candidate in full:
@@ -137,13 +137,13 @@ def _repeated(full: Sequence[tuple[int, str, Candidate]]) -> list[Problem]:
 
 
 def check_rules(rules: Sequence[str]) -> None:
-    """Raise JobError for a rule that is no regular expression."""
+    """Raise JobError for a rule that is not a regular expression."""
     for rule in rules:
         if rule.startswith("re:"):
             try:
                 re.compile(rule[3:])
             except re.error as error:
-                raise JobError(f"cohort.roi: {rule!r} is no regular expression: {error}") from error
+                raise JobError(f"cohort.roi: {rule!r} is not a regular expression: {error}") from error
 
 
 def _match(candidate: Candidate, rules: Sequence[str]) -> tuple[int, str] | None:
@@ -159,7 +159,7 @@ def _match(candidate: Candidate, rules: Sequence[str]) -> tuple[int, str] | None
 
 
 def _matches(rule: str, name: str) -> bool:
-    """Whether a rule means a name.
+    """Whether a rule matches a name.
 
     >>> _matches("gtv-1", "GTV-1"), _matches("GTV", "GTV-1"), _matches("re:gtv.*", "GTV-1")
     (True, False, True)
@@ -170,7 +170,7 @@ def _matches(rule: str, name: str) -> bool:
 
 
 def _useless(name: str, candidate: Candidate) -> Problem:
-    """Why a structure that was asked for cannot be used."""
+    """Why a selected structure cannot be used."""
     fault = candidate.structure.fault
     if fault:
         return Problem(fault.code, f"{name!r}: {fault.reason}", where=candidate.mask.path)
@@ -178,7 +178,7 @@ def _useless(name: str, candidate: Candidate) -> Problem:
         return Problem(Code.MASK_EMPTY, f"the segment {name!r} has no frame", where=candidate.mask.path)
     if candidate.kind == "label map":
         return Problem(Code.MASK_EMPTY, f"the segment {name!r} has no voxel", where=candidate.mask.path)
-    reason = f"{name!r} is named in the mask, but has no contour that encloses anything"
+    reason = f"{name!r} is named in the mask, but has no contour that encloses an area"
     return Problem(Code.ROI_WITHOUT_CONTOUR, reason, where=candidate.mask.path)
 
 

@@ -1,4 +1,4 @@
-"""Several MR sequences of a patient as one case: which image is which, and which one the tumour is drawn on."""
+"""Combine the MR sequences of a session into one case, and find the one that the tumour is drawn on."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from prognosis_dask.cohort.gather import Image
 from prognosis_dask.cohort.names import sequence_of
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES
 
-#: The sequences that a glioma is drawn on, the likeliest first.
+#: The sequences on which gliomas are outlined, the likeliest first.
 DRAWN_ON = ("T2", "FLAIR", "T1c", "T1")
 
 
 def is_scan(path: Path) -> bool:
-    """Whether a path is an image file, or a folder of images: neither a run's nor one with tables."""
+    """Whether a path is an image file or a folder of images, rather than a run or a folder of tables."""
     if not path.is_dir():
         return str(path).lower().endswith(VOLUME_SUFFIXES)
     return not any(path.joinpath(name).exists() for name in ("run.json", "features.zarr")) and not any(
@@ -26,17 +26,17 @@ def is_scan(path: Path) -> bool:
 
 
 def image_sequence(image: Image) -> str:
-    """The sequence of an image by its SeriesDescription or its file's name; empty where they name none."""
+    """The sequence of an image by its SeriesDescription or file name; empty if unknown."""
     if image.listing is not None:
         return sequence_of(image.listing.description)
     return sequence_of(Path(image.path).name) if image.file is not None else ""
 
 
 def sessions(images: Iterable[Image]) -> dict[str, dict[str, Image]]:
-    """Per image (its key), the sequences that were taken with it, itself among them.
+    """Per image (its key), the sequences of its session, itself included.
 
-    Together belong a patient's series of one study, or files of one folder. Where one sequence is there more than
-    once, the one with most slices counts, then the first by name; but each image stands in its own session.
+    A session is a patient's series of one study, or files of one folder. Of repeated sequences the one with most
+    slices counts, then the first by name; but an image is always part of its own session.
     """
     groups: dict[tuple[str, str], list[Image]] = defaultdict(list)
     for image in images:
@@ -76,7 +76,7 @@ def drawn_on(mask: str, images: Sequence[Image]) -> Image:
 
 
 def _grid(path: str) -> tuple[object, ...]:
-    """Size, spacing, origin and direction of an image file, rounded; empty where it is none."""
+    """Size, spacing, origin and direction of an image file, rounded; empty if it is not one."""
     if not path.lower().endswith(VOLUME_SUFFIXES):
         return ()
     import SimpleITK as sitk

@@ -1,4 +1,4 @@
-"""From single instances to image series."""
+"""Group instances into image series, and split a series into its stacks of slices."""
 
 from __future__ import annotations
 
@@ -12,13 +12,23 @@ from prognosis_dask.cohort.listing import SeriesListing, SliceFile, dot, most_co
 from prognosis_dask.cohort.pet import suv_of
 from prognosis_dask.errors import CaseError, Code, Problem
 
+#: Slices nearer than this are at the same position: no scanner produces such thin slices.
+SAME_POSITION_MM = 0.01
+#: Direction cosines and relative spacings that differ by more belong to another stack; smaller differences are checked
+#: when the stack is read.
+OTHER_PLANE = 0.01
+#: Relative tolerance of distances between slices in a stack that needs no splitting.
+EVEN = 0.01
+#: Fewest slices of a stack among overlapping acquisitions; fewer may be even by chance.
+LEAST_SLICES = 3
+
 
 def group_series(headers: Iterable[ImageHeader]) -> tuple[list[SeriesListing], list[Problem]]:
     """Group instances by SeriesInstanceUID, each once, in order along the slice normal.
 
     Returns the listings of the usable series, several where a series holds several stacks
-    (:func:`~prognosis_dask.cohort.series.split_series`), and the problems: instances that lie on the disk twice, and
-    series whose images have no place in the patient.
+    (:func:`~prognosis_dask.cohort.series.split_series`), and the problems: duplicate instances, and
+    series whose images have no position in the patient.
     """
     groups: dict[str, list[ImageHeader]] = defaultdict(list)
     for header in headers:
@@ -55,7 +65,7 @@ def _once(instances: list[ImageHeader]) -> tuple[list[ImageHeader], list[Problem
         return instances, []
     first, second = twice[0]
     differ = sum(one.file.bytes != two.file.bytes or one.position != two.position for one, two in twice)
-    reason = f"instances found a second time: {len(twice)}, of these not alike: {differ}; kept the first by path"
+    reason = f"duplicate instances: {len(twice)}, of which {differ} differ; kept the first by path"
     where = f"{first.file.path} and {second.file.path}"
     problem = Problem(Code.DUPLICATE_INSTANCE, reason, patient_id=first.patient_id, where=where)
     return list(kept.values()), [problem]
@@ -99,7 +109,7 @@ def _listing(instances: list[ImageHeader], stack: str) -> SeriesListing:
 
 
 def _values(ordered: Sequence[ImageHeader]) -> tuple[str, Sequence[float | None], str, str]:
-    """The units of a stack's values, each image's factor to SUVs, why there is none, what has to be known of them."""
+    """The units of a stack's values, each image's factor to SUVs, why there is none, and remarks."""
     units = " and ".join(sorted({header.units for header in ordered if header.units}))
     notes = "; ".join(sorted({header.note for header in ordered if header.note}))
     nothing: list[float | None] = [None] * len(ordered)
@@ -113,26 +123,12 @@ def _values(ordered: Sequence[ImageHeader]) -> tuple[str, Sequence[float | None]
     return units, found.factors, "", "; ".join(filter(None, (notes, found.note)))
 
 
-# --- One SeriesInstanceUID, several stacks of slices: a scout among them, time points, echoes, acquisitions.
-
-
-#: Slices nearer than this are at the same place: no scanner makes slices so thin.
-SAME_POSITION_MM = 0.01
-#: Direction cosines and relative spacings that differ by more are another stack's; what differs by less is one stack's,
-#: to be judged when it is read.
-OTHER_PLANE = 0.01
-#: How far distances between slices may differ, relative to the usual one, in a stack that needs no splitting.
-EVEN = 0.01
-#: A stack of overlapping acquisitions needs as many slices to be told from chance.
-LEAST_SLICES = 3
-
-
 def split_series(instances: Sequence[ImageHeader]) -> list[tuple[str, list[ImageHeader]]]:
-    """The stacks of a series, each with what tells it from the others; one without a name where there is but one.
+    """The stacks of a series, each with its distinguishing values; unnamed if there is only one.
 
-    Told apart are: images of another direction, spacing or size (a scout); several images at each position whose
+    Distinguished are: images of another direction, spacing or size (a scout); several images at each position whose
     headers differ in one of :data:`~prognosis_dask.cohort.headers.MARKS`, or in a combination of them (time points,
-    echoes, b-values, reconstructions); overlapping acquisitions whose slices are even only when they are parted.
+    echoes, b-values, reconstructions); overlapping acquisitions whose slices are even only if separated.
     """
     planes = _planes(instances)
     stacks = []
@@ -178,7 +174,7 @@ def _parted(plane: list[ImageHeader]) -> list[tuple[str, list[ImageHeader]]]:
 
 
 def _ways(plane: list[ImageHeader]) -> Iterator[tuple[tuple[str, ...], dict[tuple[str, ...], list[ImageHeader]]]]:
-    """Every way to part the images by up to three of the marks in which they differ."""
+    """Every way to split the images by up to three of the elements in which they differ."""
     marks = {header: dict(zip(MARKS, header.marks.split("\t"), strict=True)) for header in plane if header.marks}
     if len(marks) < len(plane):
         return
@@ -193,7 +189,7 @@ def _ways(plane: list[ImageHeader]) -> Iterator[tuple[tuple[str, ...], dict[tupl
 
 
 def _is_sound(parts: list[list[ImageHeader]], most: int) -> bool:
-    """Whether each part is a stack: no two slices in one place, and as many parts as images lie on each other."""
+    """Whether each part is a stack: no two slices at one position, and as many parts as images per position."""
     heights = [_heights(part) for part in parts]
     if any(_most_at_one_place(own) > 1 for own in heights):
         return False

@@ -1,4 +1,4 @@
-"""Whether the slices of a series form an even stack: what headers alone can tell, for the index and the reader."""
+"""Check from the headers whether and how a series can be read: the same checks for the index and the run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from prognosis_dask.errors import CaseError, Code, count, warn
 SAME_DIRECTION = 1e-4
 #: Largest relative difference between the pixel spacings of two slices: 0.05 voxel over 512.
 SAME_SPACING = 1e-4
-#: Furthest, in pixels, that a slice may lie from the stack's axis: beyond it the mask would move by a pixel.
+#: Largest distance, in pixels, of a slice from the stack's axis: beyond it the mask would move by a pixel.
 OFF_AXIS_PIXELS = 0.5
-#: Furthest, in slice distances, that a slice may lie from where an even stack has it (as far as a contour may lie from
-#: its slice): small differences, each within the tolerance, may not add up to more.
+#: Largest distance, in slice distances, of a slice from its position in an even stack (as far as a contour may lie from
+#: its slice): small differences, each within the tolerance, must not add up to more.
 DRIFT = 0.1
-#: Positions written more coarsely than this (mm) excuse nothing: rounding would move a slice visibly.
+#: Positions written more coarsely than this (mm) are not treated as rounded: rounding would move a slice visibly.
 COARSEST_STEP_MM = 0.1
-#: Slices from which on a part with a distance of its own is believed to be a stack and no row of gaps.
+#: Fewest slices of a part with its own slice distance that counts as a stack rather than a row of gaps.
 OWN_STACK = 4
 
 
@@ -34,7 +34,7 @@ OWN_STACK = 4
 class Run:
     """Slices ``first`` to ``stop`` - 1 of a listing, evenly spaced, so that they form one grid.
 
-    ``between_mm`` is their distance where rounding hides it in the positions; zero: the mean of the positions' is it.
+    ``between_mm`` is their distance if rounding hides it in the positions; zero: use the mean of the positions.
     """
 
     first: int
@@ -48,7 +48,7 @@ class Run:
 
 
 def check_slices(listing: SeriesListing) -> None:
-    """Check that the slices are two or more, alike in size, spacing and direction, and each in a place of its own.
+    """Check that there are two slices or more, of equal size, spacing and direction, each at its own position.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def check_slices(listing: SeriesListing) -> None:
     slices = listing.slices
     if len(slices) < 2:
         raise CaseError(
-            Code.SERIES_TOO_SHORT, f"{count(len(slices), 'slice')}; two or more make a volume", where=listing.root
+            Code.SERIES_TOO_SHORT, f"{count(len(slices), 'slice')}; a volume needs two or more", where=listing.root
         )
     _check_alike(listing)
     along = heights_of(listing)
@@ -67,18 +67,18 @@ def check_slices(listing: SeriesListing) -> None:
         one, two = slices[same[0]], slices[same[0] + 1]
         raise CaseError(
             Code.SLICE_DUPLICATE,
-            f"{count(len(same), 'slice')} where another lies, first {one.file} and {two.file} at "
+            f"{count(len(same), 'slice')} at the position of another, first {one.file} and {two.file} at "
             f"{along[same[0]]:.2f} mm along the normal; one slice for each position was expected: several time points, "
-            f"echoes or reconstructions in one series, which its headers do not tell apart; index one of them alone",
+            f"echoes or reconstructions in one series, which its headers do not distinguish; index one of them alone",
             where=listing.root,
         )
 
 
 def even_runs(listing: SeriesListing, tolerance: float) -> list[Run]:
-    """The parts of a checked series that are evenly spaced; one part, the whole, where there is no gap.
+    """The evenly spaced parts of a checked series; one part, the whole, if there is no gap.
 
-    A distance is even when it differs from the usual one by ``tolerance`` (relative to it), or by no more than what
-    rounding the positions to the decimals that they are written with explains.
+    A distance is even if it differs from the usual one by at most ``tolerance`` (relative), or by no more than the
+    rounding of the positions to their written decimals explains.
     """
     along = heights_of(listing)
     if is_even(along, tolerance):
@@ -91,14 +91,14 @@ def even_runs(listing: SeriesListing, tolerance: float) -> list[Run]:
 
 
 def run_at(listing: SeriesListing, runs: Sequence[Run], heights: Sequence[float], tolerance: float) -> Run:
-    """The part that holds all of a structure's planes, given by their ``heights`` (mm along the normal).
+    """The part that contains all planes of a structure, given by their ``heights`` (mm along the normal).
 
-    Planes beyond the first or the last slice of the series are left to whoever reads the mask.
+    Planes beyond the first or the last slice of the series are handled when the mask is read.
 
     Raises
     ------
     CaseError
-        ``SLICE_GAP`` where the structure reaches into, or across, a gap.
+        ``SLICE_GAP`` if the structure reaches into or across a gap.
     """
     along = heights_of(listing)
     known = np.asarray(heights, dtype=np.float64)
@@ -117,7 +117,7 @@ def _in_run(along: FloatArray, run: Run, heights: FloatArray) -> BoolArray:
 
 
 def check_axis(listing: SeriesListing, run: Run) -> None:
-    """Check that the slices of a run lie above each other.
+    """Check that the slices of a run are stacked along their normal.
 
     Raises
     ------
@@ -134,28 +134,28 @@ def check_axis(listing: SeriesListing, run: Run) -> None:
         angle = float(np.degrees(np.arctan2(sideways[k], abs(offsets[k] @ normal))))
         raise CaseError(
             Code.GANTRY_TILT,
-            f"{slices[k].file} lies {sideways[k]:.2f} mm beside the line along the slice normal (tolerance "
-            f"{limit:.2f} mm; a tilt of {angle:.1f} degrees): the slices form no right-angled grid; resample the "
+            f"{slices[k].file} lies {sideways[k]:.2f} mm off the line along the slice normal (tolerance "
+            f"{limit:.2f} mm; a tilt of {angle:.1f} degrees): the slices do not form a right-angled grid; resample the "
             f"series onto one first",
             where=listing.root,
         )
 
 
 def heights_of(listing: SeriesListing) -> FloatArray:
-    """Where the slices lie along the normal of the first, in mm."""
+    """Positions of the slices along the normal of the first, in mm."""
     positions = np.array([s.position for s in listing.slices])
     along: FloatArray = positions @ np.asarray(slice_normal(listing.slices[0].orientation))
     return along
 
 
 def plane_heights(listing: SeriesListing, points: Sequence[Point]) -> list[float]:
-    """How high (mm along the series' normal) the planes of a structure lie, of which each has one point."""
+    """Heights (mm along the series' normal) of a structure's planes, given by one point of each."""
     normal = slice_normal(listing.slices[0].orientation)
     return [dot(normal, point) for point in points]
 
 
 def gap_error(listing: SeriesListing, tolerance: float, place: str = "") -> CaseError:
-    """What is uneven about a series, and what can be done about it."""
+    """The error for an uneven series, with its gaps and what can be done."""
     along = heights_of(listing)
     gaps = np.diff(along)
     usual = float(np.median(gaps))
@@ -178,7 +178,7 @@ def gap_error(listing: SeriesListing, tolerance: float, place: str = "") -> Case
     )
 
 
-#: A distance that differs by more than this is no jitter: a slice is missing, or is another stack's.
+#: A larger relative difference is not jitter: a slice is missing, or belongs to another stack.
 _JITTER = 0.25
 
 
@@ -187,7 +187,7 @@ def _advice(along: FloatArray, worst: float, tolerance: float) -> str:
         return "find the missing slices"
     needed = float(np.ceil(worst * 1000) / 1000)
     return (
-        f"image.gap_tolerance = {max(needed, tolerance):g} would take them as even, with slices up to "
+        f"image.gap_tolerance = {max(needed, tolerance):g} accepts them as even, with slices up to "
         f"{_off_line(along).max():.2f} mm from their place"
     )
 
@@ -208,12 +208,12 @@ def _is_rounded(along: FloatArray, rounding: float) -> bool:
 
 
 def _scatter(along: FloatArray, between: float) -> float:
-    """How far apart two lines that rise by ``between`` a slice are that hold all heights; rounding allows one step."""
+    """Width of the band of slope ``between`` per slice that contains all heights; rounding allows one step."""
     return float(np.ptp(along - between * np.arange(len(along))))
 
 
 def _fitted(along: FloatArray) -> float:
-    """The distance between slices of the even stack that comes nearest to all heights (least largest difference)."""
+    """The slice distance of the even stack nearest to all heights (minimax)."""
     gaps = np.diff(along)
     low, high = float(gaps.min()), float(gaps.max())
     for _ in range(80):  # the scatter is convex in the distance
@@ -226,7 +226,7 @@ def _fitted(along: FloatArray) -> float:
 
 
 def _simplest(along: FloatArray, rounding: float) -> float:
-    """The distance with fewest decimals from which all heights may have been rounded.
+    """The slice distance with fewest decimals whose rounding explains all heights.
 
     >>> _simplest(np.array([0.0, 0.62, 1.25, 1.88, 2.5]), 0.0101)
     0.625
@@ -237,7 +237,7 @@ def _simplest(along: FloatArray, rounding: float) -> float:
 
 
 def _off_line(along: FloatArray) -> FloatArray:
-    """How far (mm) each height lies from where it would be between the first and the last, evenly."""
+    """Distance (mm) of each height from its position in an even stack between the first and the last."""
     off: FloatArray = np.abs(along - np.linspace(along[0], along[-1], len(along)))
     return off
 
@@ -270,7 +270,7 @@ def _stretches(good: BoolArray) -> list[tuple[int, int, bool]]:
 
 
 def _rounding(listing: SeriesListing) -> float:
-    """How far (mm, along the normal) rounding to the written decimals may move two slices against each other."""
+    """Largest shift (mm, along the normal) between two slices by rounding to the written decimals."""
     exponents = [
         exponent
         for s in listing.slices
@@ -302,9 +302,6 @@ def _check_alike(listing: SeriesListing) -> None:
                 )
 
 
-# --- What headers tell of whether, and how, a series can be read: the same for the index and for the run.
-
-
 def wants_suv(listing: SeriesListing, settings: ImageSection) -> bool:
     """Whether the series' values are to become SUVs."""
     return listing.modality == "PT" and settings.pet == "suv"
@@ -313,21 +310,21 @@ def wants_suv(listing: SeriesListing, settings: ImageSection) -> bool:
 def usable_runs(
     listing: SeriesListing, settings: ImageSection, planes: Callable[[], Sequence[Point]] | None
 ) -> list[Run]:
-    """The evenly spaced parts of a series among which the one is that a mask lies on; mostly one, the whole.
+    """The evenly spaced parts of a series that a mask may lie on; mostly one, the whole.
 
-    Warns of what has to be known of it.
+    Warns of gaps and doubtful units.
 
     Parameters
     ----------
     planes
-        A point in each plane of the mask, asked for only where slices are missing; none where its planes may be empty.
-        None in its place: the whole series is wanted, for want of a mask.
+        Returns a point in each plane of the mask, or nothing if its planes may be empty; called only if slices are
+        missing. None: there is no mask, so the whole series is needed.
 
     Raises
     ------
     CaseError
-        ``PET_UNITS`` when the headers do not suffice for SUVs, ``UNREADABLE_FILE`` when an older listing says nothing
-        of them, ``SERIES_TOO_SHORT``, ``SERIES_MIXED``, ``SLICE_DUPLICATE``, ``SLICE_GAP``, ``GANTRY_TILT``.
+        ``PET_UNITS`` if the headers are insufficient for SUVs, ``UNREADABLE_FILE`` if an older listing lacks them,
+        ``SERIES_TOO_SHORT``, ``SERIES_MIXED``, ``SLICE_DUPLICATE``, ``SLICE_GAP``, ``GANTRY_TILT``.
     """
     _check_values(listing, settings)
     check_slices(listing)
@@ -338,20 +335,20 @@ def usable_runs(
         heights = plane_heights(listing, planes())
         if heights or not runs:
             runs = [run_at(listing, runs, heights, settings.gap_tolerance)]
-        told = gap_error(listing, settings.gap_tolerance).problem
-        warn(told.code, f"only the slices on the ROI's side of a gap are used: {told.reason}", where=told.where)
+        gap = gap_error(listing, settings.gap_tolerance).problem
+        warn(gap.code, f"only the slices on the ROI's side of a gap are used: {gap.reason}", where=gap.where)
     for run in runs:
         check_axis(listing, run)
     return sorted(runs, key=lambda run: -run.size)
 
 
 def _check_values(listing: SeriesListing, settings: ImageSection) -> None:
-    """Check that the series' values can be had in the wanted unit."""
+    """Check that the series' values can be converted to the requested unit."""
     suv = wants_suv(listing, settings)
     if suv and listing.no_suv:
         raise CaseError(Code.PET_UNITS, listing.no_suv, where=listing.root)
     if suv and any(one.suv_factor is None for one in listing.slices):
-        reason = "the listing of the series says nothing of SUVs; index the cohort again"
+        reason = "the listing of the series has no SUV factors; index the cohort again"
         raise CaseError(Code.UNREADABLE_FILE, reason, where=listing.root)
     if listing.notes and (suv or listing.modality != "PT"):
         warn(Code.IMAGE_UNITS, listing.notes, where=listing.root)

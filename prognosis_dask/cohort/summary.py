@@ -1,4 +1,4 @@
-"""What an index found, on one screen."""
+"""The summary of an index on one screen, and the problems that a run will find."""
 
 from __future__ import annotations
 
@@ -13,10 +13,21 @@ from prognosis_dask.cohort.stack import usable_runs
 from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import CaseError, Code, Problem, collected_warnings, count
 
+#: Codes of problems that the headers reveal at indexing; a run checks them again with its own settings.
+FORESEEN = (
+    Code.PET_UNITS,
+    Code.IMAGE_UNITS,
+    Code.SERIES_TOO_SHORT,
+    Code.SERIES_MIXED,
+    Code.SLICE_DUPLICATE,
+    Code.SLICE_GAP,
+    Code.GANTRY_TILT,
+)
+
 
 @dataclass(frozen=True)
 class IndexSummary:
-    """What an index found, in counts; ``str()`` of it is a screen's worth of text."""
+    """The result of an index in counts; ``str()`` gives the text for the terminal."""
 
     out: str
     files: int
@@ -54,12 +65,13 @@ class IndexSummary:
         return "\n".join([*lines, f"written to {self.out}"])
 
     def _endpoints(self) -> str:
-        if not self.with_endpoint:  # as where a class is to be learnt
+        if not self.with_endpoint:  # as in studies of a class
             return "none with time and event"
-        told = f"{self.with_endpoint:,} with time and event"
+        endpoints = f"{self.with_endpoint:,} with time and event"
         if self.with_endpoint > self.patients_with_endpoint:  # several cases of a patient are one event
-            return f"{told}, of {count(self.patients_with_endpoint, 'patient')}, {self.events:,} of whom had the event"
-        return f"{told}, {count(self.events, 'event')}"
+            patients = count(self.patients_with_endpoint, "patient")
+            return f"{endpoints}, of {patients}, {self.events:,} of whom had the event"
+        return f"{endpoints}, {count(self.events, 'event')}"
 
 
 def _counts(counter: Counter[str], most: int | None = None) -> str:
@@ -69,32 +81,17 @@ def _counts(counter: Counter[str], most: int | None = None) -> str:
 
 
 def _often(counted: tuple[str, int]) -> tuple[int, str]:
-    """The most frequent first, equals by name: the same cohort gives the same lines."""
+    """The most frequent first, ties by name, so that the same cohort gives the same lines."""
     return -counted[1], counted[0]
 
 
 def _unused(other: Counter[str]) -> str:
     total = sum(other.values())
-    return f"; of no use here: {total:,} ({_counts(other, most=6)})" if total else ""
-
-
-# --- What a run will refuse, or warn of, by what the headers alone tell; said when the cohort is indexed.
-
-
-#: The codes of these problems; a run finds them anew, by its own settings.
-FORESEEN = (
-    Code.PET_UNITS,
-    Code.IMAGE_UNITS,
-    Code.SERIES_TOO_SHORT,
-    Code.SERIES_MIXED,
-    Code.SLICE_DUPLICATE,
-    Code.SLICE_GAP,
-    Code.GANTRY_TILT,
-)
+    return f"; not used: {total:,} ({_counts(other, most=6)})" if total else ""
 
 
 def foresee(image: Image, chosen: Selection, settings: ImageSection) -> list[Problem]:
-    """The problems and warnings of a case on a DICOM series; none of an image file, whose header says too little."""
+    """The problems and warnings of a case on a DICOM series; none for an image file, whose header tells too little."""
     if image.listing is None:
         return []
     with collected_warnings() as found:
@@ -106,7 +103,7 @@ def foresee(image: Image, chosen: Selection, settings: ImageSection) -> list[Pro
 
 
 def _planes(image: Image, chosen: Selection) -> list[Point]:
-    """A point in each plane of an RTSTRUCT's chosen ROIs; none of other masks, whose planes may be empty."""
+    """A point in each plane of an RTSTRUCT's chosen ROIs; none for other masks, whose planes may be empty."""
     return [
         point
         for candidate in image.candidates

@@ -24,10 +24,10 @@ _UID = re.compile(r"\d+(?:\.\d+){5,}")
 
 @dataclass(frozen=True)
 class VolumeLink:
-    """A label map, the series that it was drawn on, and the words of its name that are the patient's.
+    """A label map, the series that it was drawn on, and the words of its name that identify the patient.
 
     ``by_geometry``: its grid chose among several series; ``certain``: names or folders chose the patient;
-    ``other_grid``: what is to be known where it names the series, but lies on another grid within it.
+    ``other_grid``: the warning if it names the series but has another grid within it.
     """
 
     mask: Volume
@@ -41,12 +41,12 @@ class VolumeLink:
 def link_volumes(
     masks: Sequence[tuple[Volume, Problem]], listings: Sequence[SeriesListing]
 ) -> tuple[list[VolumeLink], list[Problem]]:
-    """Find the one series of each label map that no image file belongs to.
+    """Find the series of each label map without an image file.
 
-    Candidates are the series that the file's or its folders' names mean: by SeriesInstanceUID, by PatientID, by a
-    folder that both share, by modality and sequence; all, where names say nothing. The label map must lie on the
-    lattice of exactly one of them, in any order and direction of the axes; the same extent goes before
-    a part of it. A mask that names one series and lies in it on another grid is linked, for jobs that resample masks.
+    Candidates are the series that the names of the file or its folders refer to: by SeriesInstanceUID, by PatientID, by
+    a folder that both share, by modality and sequence; all, where names say nothing. The label map must lie on the
+    lattice of exactly one of them, in any order and direction of the axes; the same extent goes before a part of it. A
+    mask that names one series and lies in it on another grid is linked, for jobs that resample masks.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def link_volumes(
             links.append(search.series_of(mask))
         except CaseError as error:
             found = error.problem.of(where=mask.file.path)
-            # several image files that it may belong to are nearer to the truth than no series
+            # "several image files match" explains more than "no series"
             nearer = before.code is Code.SERIES_AMBIGUOUS and found.code is Code.MASK_WITHOUT_SERIES
             problems.append(before if nearer else found)
     return _without_strangers(links, problems)
@@ -94,7 +94,7 @@ def listing_grid(listing: SeriesListing) -> Grid | None:
 
 
 def fits(own: Grid, image: Grid) -> str:
-    """``same`` or ``part``: whether a label map's grid is an image's in any axis order, or on its lattice; or nothing.
+    """``same`` or ``part``: whether a label map's grid is an image's in any axis order, or on its lattice; or empty.
 
     >>> image = Grid((4, 4, 4), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     >>> fits(Grid((4, 4, 4), (1.0, 1.0, 2.0), (3.0, 0.0, 0.0), (-1, 0, 0, 0, 1, 0, 0, 0, 1)), image)
@@ -118,7 +118,7 @@ def _centre_within(own: Grid, image: Grid) -> bool:
 
 
 class _Search:
-    """The series of a cohort, by what a file's name may say of them."""
+    """The series of a cohort, found by a file's name and grid."""
 
     def __init__(self, listings: Sequence[SeriesListing]) -> None:
         self._listings = listings
@@ -140,7 +140,7 @@ class _Search:
         fitting = {one.key: fits(own, grid) for one in candidates if (grid := self._grids[one.key]) is not None}
         for kind in ("same", "part"):
             found = [one for one in candidates if fitting.get(one.key) == kind]
-            if len(found) > 1:  # of two reconstructions the one whose slices lie in the mask's own folder
+            if len(found) > 1:  # of two reconstructions, the one whose slices are in the mask's folder
                 found = [one for one in found if Path(one.root) == Path(mask.file.path).parent] or found
             if len(found) == 1:
                 return VolumeLink(mask, found[0], known, by_geometry=len(candidates) > 1, certain=certain)
@@ -158,19 +158,19 @@ class _Search:
         raise error
 
     def _other_grid(self, own: Grid, candidates: Sequence[SeriesListing]) -> CaseError:
-        seen = f"its grid ({_told(own)}) is that of none of {len(candidates)} series"
+        seen = f"its grid ({_described(own)}) is that of none of {len(candidates)} series"
         if len(candidates) > 1:
             return CaseError(Code.MASK_WITHOUT_SERIES, f"{seen}: {_listed(candidates)}")
         grid = self._grids[candidates[0].key]
-        told = _told(grid) if grid else "a single slice"
-        reason = f"its grid ({_told(own)}) is not that of the series that it must be of ({told})"
+        other = _described(grid) if grid else "a single slice"
+        reason = f"its grid ({_described(own)}) is not that of its only candidate series ({other})"
         advice = (
             "; image.resample_mask = true resamples it (nearest neighbour) where it names the series and lies in it"
         )
         return CaseError(Code.MASK_OTHER_GRID, f"{reason}: {_listed(candidates)}{advice}")
 
     def _named(self, mask: Volume) -> tuple[Sequence[SeriesListing], frozenset[str]]:
-        """The series that the file's or its folders' names mean, and the words for it; all where they mean none."""
+        """The series that the names of file and folders refer to, with the matching words; all if none."""
         path = composed(mask.file.path)
         uids = set(_UID.findall(path))
         by_uid = [listing for listing in self._listings if listing.series_uid in uids]
@@ -192,7 +192,7 @@ class _Search:
         return self._nearest(path), frozenset()
 
     def _nearest(self, path: str) -> Sequence[SeriesListing]:
-        """The series in the folder that is most the mask's own."""
+        """The series whose folder shares most with the mask's."""
         own = Path(path).parts[:-1]
         depth = {one.key: _shared(own, Path(composed(one.root)).parts) for one in self._listings}
         deepest = max(depth.values())
@@ -208,12 +208,12 @@ def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
 
 
 def _of_sequence(mask: Volume, listings: Sequence[SeriesListing]) -> list[SeriesListing]:
-    """Those of the modality and the sequence that the mask's name gives; the latter where the series say theirs."""
+    """Those of the modality and the sequence in the mask's name; of the sequence only if the series name theirs."""
     found = [one for one in listings if mask.modality in ("", one.modality)]
     if not mask.sequences:
         return found
-    told = {one.key: sequence_of(one.description) for one in found}
-    return [one for one in found if told[one.key] in mask.sequences] or [one for one in found if not told[one.key]]
+    named = {one.key: sequence_of(one.description) for one in found}
+    return [one for one in found if named[one.key] in mask.sequences] or [one for one in found if not named[one.key]]
 
 
 def _listed(listings: Sequence[SeriesListing]) -> str:
@@ -223,19 +223,19 @@ def _listed(listings: Sequence[SeriesListing]) -> str:
     return shown + (f" and {len(listings) - 3} more" if len(listings) > 3 else "")
 
 
-def _told(grid: Grid) -> str:
+def _described(grid: Grid) -> str:
     size, spacing = " x ".join(map(str, grid.size)), " x ".join(f"{mm:.4g}" for mm in grid.spacing)
     return f"{size} voxels of {spacing} mm from {[round(mm, 1) for mm in grid.origin]}"
 
 
 def _is_number(word: str) -> bool:
-    """Whether a word may tell one patient from another: it has a digit, and does not number lesions."""
+    """Whether a word may identify a patient: it has a digit, and does not number lesions."""
     plain = word.rstrip("0123456789")
     return plain != word and plain not in STRUCTURE
 
 
 def _without_strangers(links: list[VolumeLink], problems: list[Problem]) -> tuple[list[VolumeLink], list[Problem]]:
-    """Leave out masks of different patients, by their names, that geometry alone has put on one series."""
+    """Drop masks that geometry alone assigned to one series although their names are of different patients."""
     groups: dict[str, list[VolumeLink]] = defaultdict(list)
     for link in links:
         if not link.certain and not link.known and any(map(_is_number, link.mask.core)):

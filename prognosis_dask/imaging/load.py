@@ -27,6 +27,11 @@ from prognosis_dask.volumes.files import volume_grid, volume_voxels
 
 _LISTING = ".series.json"
 
+SUV = "{SUVbw}g/mL"
+_UCUM = {"HU": "[hnsf'U]", "BQML": "Bq/mL", "GML": "g/mL", "CNTS": "{counts}"}
+
+__all__ = ["read_volume", "volume_grid"]
+
 
 def load_case(case: Case, settings: ImageSection | None = None) -> tuple[sitk.Image, sitk.Image]:
     """Image and mask (0 and 1) of a case on one grid: the slices that the ROI spans and the margin around it.
@@ -195,13 +200,6 @@ def _clock(seconds: dict[str, float], step: str) -> Iterator[None]:
         seconds[step] = seconds.get(step, 0.0) + time.perf_counter() - begun
 
 
-# --- What the numbers of an image mean: Hounsfield units, SUVs, or what the scanner stored.
-
-
-SUV = "{SUVbw}g/mL"
-_UCUM = {"HU": "[hnsf'U]", "BQML": "Bq/mL", "GML": "g/mL", "CNTS": "{counts}"}
-
-
 def read_values(listing: SeriesListing, first: int, stop: int, settings: ImageSection) -> NumberArray:
     """The slices ``first`` to ``stop`` - 1 in the unit that :func:`unit_of` says, (slice, row, column).
 
@@ -224,12 +222,6 @@ def unit_of(listing: SeriesListing, settings: ImageSection) -> str:
     if listing.modality == "MR":
         return "[arb'U]"
     return _UCUM.get(listing.units, f"{{{listing.units}}}" if listing.units else "")
-
-
-# --- An image file (NIfTI, NRRD, MHA ...) as an image of SimpleITK: the slices that are asked for.
-
-
-__all__ = ["read_volume", "volume_grid"]
 
 
 def read_volume(path: Path, grid: Grid, first: int, stop: int) -> sitk.Image:

@@ -128,9 +128,6 @@ def _check_extent(mask: BoolArray, *, one_slice: bool) -> None:
         )
 
 
-# --- A label map (NIfTI, NRRD, MHA ...) on the grid of the image.
-
-
 def labelmap_mask(
     path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool, threshold: float = 0.0
 ) -> BoolArray:

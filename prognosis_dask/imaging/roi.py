@@ -13,6 +13,12 @@ from prognosis_dask.volumes.grid import Grid
 
 __all__ = ["Grid", "Roi", "grid_of"]
 
+#: Voxels kept around what resampling reads: the tail of the cubic B-spline's prefilter, sqrt(3) - 2 to the power of
+#: the distance, is below 1e-11 there.
+SPLINE_TAIL_VOXELS = 20
+
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
 
 @dataclass(frozen=True)
 class Roi:
@@ -33,16 +39,6 @@ class Roi:
 def grid_of(image: sitk.Image) -> Grid:
     """The geometry of a SimpleITK image."""
     return Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-
-
-# --- Bounding boxes and crops.
-
-
-#: Voxels kept around what resampling reads: the tail of the cubic B-spline's prefilter, sqrt(3) - 2 to the power of
-#: the distance, is below 1e-11 there.
-SPLINE_TAIL_VOXELS = 20
-
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 def bounding_box(mask: NumberArray) -> Box:

@@ -39,6 +39,9 @@ THIN_PIXELS = 1.0
 
 _CONTOUR_DATA = Tag(0x3006, 0x0050)
 
+#: A contour that lies within another but for this share of its own pixels was meant to: a hole at the edge.
+APART = 0.1
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -249,13 +252,6 @@ def _different(placed: list[Placed], grid: Grid, name: str) -> list[Placed]:
             f"drawn twice, or a wall thinner than a pixel ({spacing.max():.3f} mm); leave one out",
         )
     return [one for index, one in enumerate(placed) if index not in repeats]
-
-
-# --- An RTSTRUCT's regions of interest on the grid of the image that they were drawn on.
-
-
-#: A contour that lies within another but for this share of its own pixels was meant to: a hole at the edge.
-APART = 0.1
 
 
 def rtstruct_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid) -> BoolArray:

@@ -21,6 +21,9 @@ FRACTION = 0.5
 #: Frames this many times further apart than the image's slices leave slices out.
 THICKER = 1.5
 
+#: Frames closer than this, in mm, lie in one plane; this much may their distances differ and their rows be apart.
+SAME_MM = 0.01
+
 
 def seg_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid, *, resample: bool) -> BoolArray:
     """The segments ``numbers`` (all merged; none named: the file's only segment).
@@ -199,13 +202,6 @@ def _frame_steps(frame: Frame, grid: Grid) -> FloatArray:
     along = across @ steps / np.linalg.norm(steps, axis=0)
     third = steps[:, np.abs(along).argmax()]
     return np.stack([frame.row, frame.column, third], axis=1)
-
-
-# --- The frames of a segmentation as a volume on their own grid, for masks that have to be resampled.
-
-
-#: Frames closer than this, in mm, lie in one plane; this much may their distances differ and their rows be apart.
-SAME_MM = 0.01
 
 
 @dataclass(frozen=True)

@@ -166,9 +166,6 @@ NETWORKS = {
 }
 
 
-# --- The names of the classes that a network's logits stand for.
-
-
 @cache
 def class_labels(name: str) -> tuple[str, ...]:
     """The class names of a data set in the order of the logits; none where ``name`` is empty.

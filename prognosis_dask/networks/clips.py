@@ -119,9 +119,6 @@ def _enlarge(frames: ByteArray) -> ByteArray:
     return ((2 * sums.astype(np.int32) + scale) // (2 * scale)).astype(np.uint8)
 
 
-# --- What each network wants its clip to be: frames, size, normalisation, slow and fast sampling.
-
-
 @dataclass(frozen=True)
 class ClipRule:
     """From a region's frames to a network's input.

@@ -174,9 +174,6 @@ def _device(device: str, precision: str) -> torch.device:
     return torch.device("cpu")
 
 
-# --- From uint8 frames to the grey clips of the torch engine, on the device that the network runs on.
-
-
 def grey_clips(frames: Tensor) -> Tensor:
     """Enlarge and cut a clip's frames: (n, T, 128, 128) uint8 to (n, 1, T, 224, 224) int32, grey levels 0 to 255.
 

@@ -27,6 +27,13 @@ _STEM = "features.0"
 #: Kernel size to padding.
 _PADDING = {1: 0, 3: 1, 7: 3}
 
+#: GluonCV's epsilon of batch normalisation.
+EPSILON = 1e-3
+
+#: Grey levels go in less this number: what remains fits bfloat16 without rounding, and is near zero where the
+#: normalised channels are, so that little cancels between kernels and bias.
+GREY_ZERO = 114
+
 
 class Unit(nn.Module):  # type: ignore[misc]
     """Convolution, batch normalisation and ReLU in one.
@@ -225,9 +232,6 @@ def _leave(x: Tensor) -> Tensor:
     return x
 
 
-# --- Clips of several lengths in one batch, each with the features that it has alone.
-
-
 @dataclass(frozen=True)
 class Lengths:
     """How many of a batch's frames belong to each clip, at one of the network's resolutions in time.
@@ -274,17 +278,6 @@ class Lengths:
             rows.append((length, slice(start, stop)))
             start = stop
         return rows
-
-
-# --- What can be worked out once, before any clip is seen, without changing a feature.
-
-
-#: GluonCV's epsilon of batch normalisation.
-EPSILON = 1e-3
-
-#: Grey levels go in less this number: what remains fits bfloat16 without rounding, and is near zero where the
-#: normalised channels are, so that little cancels between kernels and bias.
-GREY_ZERO = 114
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,6 @@ def repeatable(*, threads: int = 1, tf32: bool = False, gradients: bool = False)
         torch.set_num_threads(before_threads)
 
 
-# --- Running any torch module on one clip.
-
-
 def torch_runner(module: Any, device: str) -> RunClip:
     """The function from a clip to the module's values, in one thread where it runs on the processor.
 

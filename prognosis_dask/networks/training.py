@@ -33,6 +33,12 @@ _LIBRARIES = {"torch": "torch", "gluon": "mxnet"}
 #: One training at a time in a process: engines keep settings per process, and the workers are the parallelism.
 _LOCK = threading.Lock()
 
+#: The most that a volume is turned in the axial plane, in degrees.
+ROTATION = 10.0
+#: The most that intensities are stretched, and shifted in standard deviations of the volume.
+CONTRAST = 0.1
+SHIFT = 0.1
+
 
 class Learner(Protocol):
     """A grade network on an engine, with Adam's state. It draws nothing, and computes in one thread on a processor."""
@@ -307,16 +313,6 @@ def _loss(learner: Learner, volumes: Float32Array, labels: IntArray, weights: Fl
 
 def _sigmoid(z: Float32Array) -> Float32Array:
     return np.asarray(np.exp(-np.logaddexp(0, -z.astype(np.float64))), np.float32)
-
-
-# --- Small changes of a volume that leave its grade as it is, so that a few cases teach more.
-
-
-#: The most that a volume is turned in the axial plane, in degrees.
-ROTATION = 10.0
-#: The most that intensities are stretched, and shifted in standard deviations of the volume.
-CONTRAST = 0.1
-SHIFT = 0.1
 
 
 def augment(volume: Float32Array, rng: np.random.Generator) -> Float32Array:

@@ -19,6 +19,14 @@ from prognosis_dask.networks.catalogue import Network
 
 Values = Mapping[str, Float32Array]
 
+_LIST = 0x112
+#: Version 2, and 3 which differs in allowing arrays without dimensions.
+_ARRAYS = (0xF993FAC9, 0xF993FACA)
+_DENSE = 0
+_FLOAT32 = 0
+
+_METADATA = "__metadata__"
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -196,16 +204,6 @@ def _range(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     return (0.8, 1.2) if name.endswith(("gamma", "running_var")) else (-0.2, 0.2)
 
 
-# --- Reading MXNet's ``.params`` files without MXNet.
-
-
-_LIST = 0x112
-#: Version 2, and 3 which differs in allowing arrays without dimensions.
-_ARRAYS = (0xF993FAC9, 0xF993FACA)
-_DENSE = 0
-_FLOAT32 = 0
-
-
 def parse_params(content: bytes) -> dict[str, Float32Array]:
     """The named float32 arrays in the content of a ``.params`` file.
 
@@ -257,12 +255,6 @@ class _Reader:
             raise ValueError(f"at byte {start} there is an array of type {kind}, shape {shape}; expected float32 (0)")
         count = int(np.prod(shape, dtype=object))
         return np.frombuffer(self.bytes(4 * count), "<f4").reshape(shape)
-
-
-# --- Reading and writing float32 arrays as safetensors, without a library for it.
-
-
-_METADATA = "__metadata__"
 
 
 def write_safetensors(arrays: Mapping[str, Float32Array], metadata: Mapping[str, str]) -> bytes:

@@ -6,15 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
-from typing import TYPE_CHECKING
-
-from prognosis_dask.arrays import FloatArray, IntArray
-from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.radiomics.columns import column_names
-from prognosis_dask.radiomics.params import RadiomicsParams, quiet
-
-if TYPE_CHECKING:
-    from prognosis_dask.imaging.roi import Roi
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +16,26 @@ from radiomics import imageoperations
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 from scipy import ndimage
 
+from prognosis_dask.arrays import FloatArray, IntArray
+from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.roi import Roi
-from prognosis_dask.radiomics.params import resamples
+from prognosis_dask.radiomics.columns import column_names
+from prognosis_dask.radiomics.params import RadiomicsParams, quiet, resamples
+
+#: The pole of the cubic B-spline's prefilter: a voxel's influence on others falls by this factor per voxel.
+POLE = 2 - math.sqrt(3)
+#: Voxels to keep around what matters under the B-spline; see :func:`_bound`.
+SPLINE_REACH = 22
+#: Voxels that any other interpolator reaches (windowed sinc: 4; Gaussian: 4).
+REACH = 5
+#: How far the filters reach from a voxel; those that are not listed reach everywhere.
+FILTER_REACH = {"Original": 0, "Gradient": 1}
+#: What rounding a voxel's place, to about 1e-12 voxels, may do to a value, as part of the image's largest one.
+ROUNDING = 1e-11
+
+#: First voxel and one past the last, (x, y, z), as indices of the full image.
+_Box = tuple[IntArray, IntArray]
+_Images = tuple[sitk.Image, sitk.Image]
 
 
 def extract(
@@ -88,26 +97,6 @@ def pyradiomics_problems() -> Iterator[None]:
     except (ValueError, RuntimeError, AssertionError) as error:
         reason = " ".join(" ".join(map(str, error.args)).split())
         raise CaseError(Code.RADIOMICS_FAILED, f"pyradiomics: {reason}") from error
-
-
-# --- What ``execute()`` makes of the full images before its filters, made from a crop: the same voxels, to the last
-# bit.
-
-
-#: The pole of the cubic B-spline's prefilter: a voxel's influence on others falls by this factor per voxel.
-POLE = 2 - math.sqrt(3)
-#: Voxels to keep around what matters under the B-spline; see :func:`_bound`.
-SPLINE_REACH = 22
-#: Voxels that any other interpolator reaches (windowed sinc: 4; Gaussian: 4).
-REACH = 5
-#: How far the filters reach from a voxel; those that are not listed reach everywhere.
-FILTER_REACH = {"Original": 0, "Gradient": 1}
-#: What rounding a voxel's place, to about 1e-12 voxels, may do to a value, as part of the image's largest one.
-ROUNDING = 1e-11
-
-#: First voxel and one past the last, (x, y, z), as indices of the full image.
-_Box = tuple[IntArray, IntArray]
-_Images = tuple[sitk.Image, sitk.Image]
 
 
 def prepare(roi: Roi, extractor: RadiomicsFeatureExtractor) -> _Images | None:
