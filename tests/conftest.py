@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import hypothesis
 import pytest
 
+from prognosis_dask.cli import main as cli
 from prognosis_dask.networks.gluon_import import import_gluon
 
 # the same examples in every run, so that a failure is of the change it is seen with
@@ -50,3 +53,20 @@ def gluon() -> ModuleType:
     if missing:
         pytest.skip(f"the Gluon engine is not installed here: no {' and no '.join(missing)}")
     return import_gluon()
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Call a command, in this process, that has to be refused: with status 2 and a line or two, which it returns."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # the command line has one of its own
+
+    def call(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([str(argument) for argument in arguments])
+        said = capsys.readouterr().err
+        assert stopped.value.code == cli.EXIT_ERROR
+        assert "Traceback" not in said
+        assert len([line for line in said.splitlines() if not line.startswith(("usage: ", " "))]) <= 3
+        return said
+
+    return call

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,11 +53,10 @@ def test_virtual_cases_are_different_cases_of_different_patients_with_digests_of
 @pytest.mark.parametrize(
     ("workers", "message"), [("0,1", "--workers 0,1: expected one or more"), ("two", "'two', exp")]
 )
-def test_a_number_of_workers_that_cannot_be_is_named(workers: str, message: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "prognosis_dask", "bench", str(tmp_path), "--workers", workers]
-    refused = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=60)
-    assert refused.returncode == 2
-    assert message in refused.stderr
+def test_a_number_of_workers_that_cannot_be_is_named(
+    workers: str, message: str, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    assert message in refused("bench", tmp_path, "--workers", workers, "--out", tmp_path / "out")
 
 
 @pytest.mark.slow

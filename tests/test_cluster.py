@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from importlib.util import find_spec
@@ -352,9 +352,7 @@ def wait_for_workers(spec: ExistingSpec, count: int) -> None:
         prepare(client)
 
 
-def test_the_command_lines_cluster_reaches_the_factory(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "prognosis_dask", "index", str(tmp_path), "-o", str(tmp_path), "--cluster", "ssh"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 2
-    assert "expected local, cuda, tcp://HOST:PORT, or a cluster file" in done.stderr
+def test_the_command_lines_cluster_reaches_the_factory(tmp_path: Path, refused: Callable[..., str]) -> None:
+    said = refused("index", tmp_path, "-o", tmp_path, "--cluster", "ssh")
+    assert "expected local, cuda, tcp://HOST:PORT, or a cluster file" in said
     assert read_cluster("cuda", tls=True).tls.enabled

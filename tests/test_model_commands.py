@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 from lifelines.utils import concordance_index
 
 import prognosis_dask
-from prognosis_dask.cli.main import main as cli
+from prognosis_dask.cli import main as cli
 from prognosis_dask.errors import JobError, StatisticsError
 from tests.test_fit_models import SECTION, dataset
 
@@ -221,14 +221,11 @@ def test_a_mistake_is_answered_in_a_line_or_two(
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Callable[..., str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names = {"first": folder / "first.csv", "folder": folder, "out": folder / "out"}
-    with pytest.raises(SystemExit) as stopped:
-        run(*(argument.format(**names) for argument in arguments))
-    said = capsys.readouterr().err
-    assert stopped.value.code == cli.EXIT_ERROR
+    said = refused(*(argument.format(**names) for argument in arguments))
     assert message in said
     assert len(said.splitlines()) <= 2
     assert not list(tmp_path.rglob("*.csv"))

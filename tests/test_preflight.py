@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -108,15 +107,11 @@ def test_a_worker_that_cannot_write_in_the_runs_folder_is_refused(
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_job_for_a_gpu_ends_with_status_2_before_any_work(file: Path, tmp_path: Path) -> None:
+def test_a_job_for_a_gpu_is_refused_before_any_work(file: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     (tmp_path / "job.toml").write_text('synth = { patients = 2 }\ndeep = { weights = "untrained:1", device = "gpu" }\n')
     (tmp_path / "cluster.toml").write_text(f'kind = "existing"\nscheduler_file = "{file}"\n')
     with joined(file):
-        done = subprocess.run(
-            [sys.executable, "-m", "prognosis_dask", "run", tmp_path / "job.toml", "--out", tmp_path / "out",
-             "--cluster", tmp_path / "cluster.toml"],
-            capture_output=True, text=True, timeout=200,
-        )  # fmt: skip
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1, done.stderr
+        said = refused("run", tmp_path / "job.toml", "--out", tmp_path / "out", "--cluster", tmp_path / "cluster.toml")
+    assert "the job wants a GPU" in said
+    assert len(said.splitlines()) == 1
     assert not (tmp_path / "out" / "cases.csv").exists()

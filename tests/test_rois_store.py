@@ -249,7 +249,7 @@ def test_a_command_ends_in_peace_though_the_machine_is_busy(tmp_path: Path) -> N
     """What zarr waits for at exit is made to take longer than zarr waits."""
     code = f"""
 import time, zarr, zarr.core.sync
-from prognosis_dask import cli
+from prognosis_dask.cli import main as cli
 zarr.create_group(store={str(tmp_path / "group")!r})
 zarr.core.sync.loop[0].call_soon_threadsafe(time.sleep, 1.0)
 cli.main(["status", "/nowhere"])

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -241,10 +242,10 @@ def test_dasks_performance_report_is_written_and_names_no_patient(whole_run: Pat
     assert not [case.case_id for case in read_cases(whole_run / "run" / "cases.csv") if case.patient_id in text]
 
 
-def test_a_performance_report_into_no_folder_is_refused_before_the_run(tmp_path: Path) -> None:
+def test_a_performance_report_into_no_folder_is_refused_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     job = Path(__file__).parents[1] / "jobs" / "demo.toml"
-    command = [sys.executable, "-m", "prognosis_dask", "run", job, "--performance-report", tmp_path / "no" / "r.html"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode == 2
-    assert "no folder" in result.stderr
+    assert "no folder" in refused("run", job, "--performance-report", tmp_path / "no" / "r.html")
     assert not (tmp_path / "runs").exists()

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -56,10 +57,9 @@ def prognosis(job: Path, out: Path, *arguments: str) -> subprocess.CompletedProc
     return subprocess.run(command(job, out, *arguments), capture_output=True, text=True, timeout=280)
 
 
-def assert_told(result: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Status 2 and one message that says so; no traceback of ours."""
-    assert result.returncode == 2
-    last = result.stderr.strip().splitlines()[-1]
+def assert_told(said: str, *words: str) -> None:
+    """One message says so, at the end."""
+    last = said.strip().splitlines()[-1]
     assert last.startswith("prognosis: ")
     for word in words:
         assert word in last
@@ -79,16 +79,18 @@ def test_a_full_disk_ends_the_run_and_a_larger_one_goes_on(job: Path, calm: Path
     out.mkdir()
     used = sum(path.stat().st_blocks * 512 for path in calm.rglob("*"))
     with mounted("-t", "tmpfs", "-o", f"size={used // 2}", "tmpfs", at=out):
-        assert_told(prognosis(job, out), "No space left on device")
+        full = prognosis(job, out)
+        assert full.returncode == 2
+        assert_told(full.stderr, "No space left on device")
         subprocess.run(["mount", "-o", f"remount,size={4 * used}", str(out)], check=True)
         assert_goes_on(job, out, calm)
 
 
-def test_a_read_only_folder_is_refused_before_any_work(job: Path, tmp_path: Path) -> None:
+def test_a_read_only_folder_is_refused_before_any_work(job: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     out = tmp_path / "run"
     out.mkdir()
     with mounted("-t", "tmpfs", "-o", "ro", "tmpfs", at=out):
-        assert_told(prognosis(job, out), "cannot write in", "choose another folder with --out")
+        assert_told(refused("run", job, "--out", out), "cannot write in", "choose another folder with --out")
 
 
 @pytest.mark.slow
@@ -106,7 +108,8 @@ def test_a_folder_that_turns_read_only_in_mid_run_ends_it_and_a_writable_one_goe
                 _, errors = run.communicate(timeout=280)
         finally:
             run.send_signal(signal.SIGCONT)  # where nothing can be mounted: it would stay for ever
-    assert_told(subprocess.CompletedProcess(run.args, run.returncode, stderr=errors), "Read-only file system")
+    assert run.returncode == 2
+    assert_told(errors, "Read-only file system")
     assert rows(out) < rows(calm)
     assert_goes_on(job, out, calm)
 
@@ -120,11 +123,12 @@ def rows(folder: Path) -> int:
         return 0
 
 
-def test_the_ledger_of_an_older_version_is_refused(job: Path, tmp_path: Path) -> None:
+def test_the_ledger_of_an_older_version_is_refused(job: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     with sqlite3.connect(tmp_path / "ledger.sqlite") as ledger:
         ledger.execute("PRAGMA application_id = 0x70726F67")
         ledger.execute("PRAGMA user_version = 1")
-    assert_told(prognosis(job, tmp_path), "is a ledger of version 1", "choose another folder with --out")
+    said = refused("run", job, "--out", tmp_path, "--cluster", job.parent / "cluster.toml")
+    assert_told(said, "is a ledger of version 1", "choose another folder with --out")
 
 
 @pytest.mark.slow
