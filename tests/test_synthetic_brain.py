@@ -255,5 +255,5 @@ def test_the_command_makes_the_cohort(tmp_path, capsys):
 
 
 def test_too_small_a_matrix_is_a_mistake(tmp_path):
-    with pytest.raises(JobError, match=r"synth\.matrix is 16, expected 32 voxels"):
+    with pytest.raises(JobError, match=r"synth\.matrix is 16, expected 32 or more"):
         make_cohort(tmp_path, SynthSection(patients=1, study="brain", matrix=16))

@@ -242,9 +242,9 @@ def expected_of(hint: Any) -> str:
     if get_origin(kind) is Literal:
         return OneOf(*get_args(kind)).expected
     found = " and ".join(mark.expected for mark in marks if isinstance(mark, Constraint))
-    if get_origin(kind) is tuple and (each := expected_of(get_args(kind)[0])):
-        found = " and ".join(filter(None, (found, f"each {each}")))
-    return found
+    item = {tuple: 0, dict: 1}.get(get_origin(kind))
+    each = expected_of(get_args(kind)[item]) if item is not None else ""
+    return ", ".join(filter(None, (found, each and f"each {each}")))
 
 
 def fault(hint: Any, value: Any) -> tuple[object, str] | None:
@@ -260,8 +260,8 @@ def fault(hint: Any, value: Any) -> tuple[object, str] | None:
     return next((found for item in value if (found := fault(get_args(kind)[0], item))), None)
 
 
-def expect_fields(settings: Any, error: type[PrognosisError]) -> None:
-    """Refuse an object made in Python of which a field breaks its constraints.
+def expect_fields(settings: Any, error: type[PrognosisError], prefix: str = "") -> None:
+    """Refuse an object made in Python of which a field breaks its constraints; ``prefix`` stands before the key.
 
     Raises
     ------
@@ -270,4 +270,4 @@ def expect_fields(settings: Any, error: type[PrognosisError]) -> None:
     """
     for name, key in keys_of(type(settings)).items():
         if found := fault(key.hint, getattr(settings, name)):
-            raise error(f"{name} is {found[0]!r}, expected {found[1]}")
+            raise error(f"{prefix}{name} is {found[0]!r}, expected {found[1]}")

@@ -51,7 +51,7 @@ class EventCode:
 TimeUnit = Literal["", "days", "weeks", "months", "years"]
 EventCodes = Annotated[
     dict[str, Annotated[int, EventCode()]],
-    'What each value of the event column means, 1 (seen) or 0 (censored): `{ "1" = 0, "2" = 1 }`; '
+    'What each value of the event column means, for instance `{ "1" = 0, "2" = 1 }`; '
     "empty: words such as Dead and Alive, and 0 and 1, say it themselves.",
 ]
 Halves = Annotated[
@@ -117,7 +117,7 @@ class SynthSection:
     study: Annotated[
         Literal["chest", "brain"], "Chest CT with survival times, or MR of the brain with grades of gliomas."
     ] = "chest"
-    matrix: Annotated[int, Unit("voxels"), "Rows and columns of a slice of the brain, 32 or more."] = 256
+    matrix: Annotated[int, AtLeast(32), Unit("voxels"), "Rows and columns of a slice of the brain."] = 256
 
 
 @dataclass(frozen=True)
@@ -283,6 +283,7 @@ class ModelSection:
     classes: Annotated[tuple[str, ...], "The label's values in order; of two, the second is the positive class."] = ()
     label_days: Annotated[
         float,
+        Above(0),
         Unit("days"),
         "Selectors of classes take survival beyond this time as the label; where that leaves one class, the median "
         "time of the events, with a note.",

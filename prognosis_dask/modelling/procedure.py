@@ -31,7 +31,7 @@ from prognosis_dask.modelling.tuning import CRITERIA, arrange, choose_values
 
 @dataclass(frozen=True)
 class Procedure:
-    """What is done with a table of training cases; numbers, names and tuples only.
+    """What is done with a table of training cases, from its columns to a model.
 
     Missing values become the training cases' median, and columns are standardised, always.
 

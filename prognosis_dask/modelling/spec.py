@@ -39,7 +39,7 @@ class IdFormat:
 
 @dataclass(frozen=True)
 class TableFile:
-    """One table to join, `[[table]]`."""
+    """One table to join."""
 
     path: Annotated[str, "A CSV or XLSX file, relative to the folder that is given on the command line."]
     sheet: Annotated[str, "Sheet of an XLSX file with several; empty: the one with a column of patients."] = ""
@@ -62,7 +62,7 @@ class TableFile:
 
 @dataclass(frozen=True)
 class ColumnRule:
-    """What is particular about a column, `[column.NAME]`."""
+    """What is particular about a column."""
 
     family: Annotated[str, "Family of its features."] = ""
     unit: Annotated[str, "Unit of its values."] = ""
@@ -80,7 +80,7 @@ class ColumnRule:
 
 @dataclass(frozen=True)
 class EndpointRule:
-    """What is predicted, `[endpoint]`: time and event, or a label; empty: the usual spellings."""
+    """What is predicted: time and event, or a label; empty: the usual spellings."""
 
     time: Annotated[str, "Column of the survival time."] = ""
     event: Annotated[str, "Column of the event."] = ""
@@ -92,7 +92,7 @@ class EndpointRule:
 
 @dataclass(frozen=True)
 class ValidationRule:
-    """How the procedures are validated, `[validation]`."""
+    """How the procedures are validated."""
 
     method: Annotated[
         Literal["nested", "bootstrap", "permutation"],

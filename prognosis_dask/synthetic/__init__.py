@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from prognosis_dask.config.fields import expect_fields
 from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.config.job import SynthSection
 from prognosis_dask.errors import JobError, StoreError
@@ -28,7 +29,6 @@ COLLECTIONS: Final = {"chest": "MADE-CHEST", "brain": "MADE-BRAIN"}
 TRUTH: Final = "truth"
 PLANTED_COLUMNS: Final = ("patient_id", "code", "description")
 #: With fewer voxels across a slice (7.5 mm) the smallest lesions are a handful of voxels.
-LEAST_MATRIX: Final = 32
 
 Map = Callable[[Callable[[Any], int], list[Any]], Iterable[int]]
 
@@ -78,10 +78,7 @@ def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> MadeCoh
     """
     if settings.patients < 1:
         raise JobError(f"a cohort of {settings.patients} patients was asked for, expected one or more")
-    if settings.seed < 0:
-        raise JobError(f"the seed is {settings.seed}, expected zero or more")
-    if settings.matrix < LEAST_MATRIX:
-        raise JobError(f"synth.matrix is {settings.matrix}, expected {LEAST_MATRIX} voxels across a slice or more")
+    expect_fields(settings, JobError, prefix="synth.")
     state = folder / "synth.json"
     kept = _kept(folder, state, settings)
     if kept is not None:

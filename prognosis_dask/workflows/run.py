@@ -52,6 +52,7 @@ from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.workflows.grade import check_grade, fit_grade
+from prognosis_dask.workflows.idle_keys import idle_keys
 
 Map = Callable[..., Iterable[Any]]
 Say = Callable[[str], None]
@@ -99,6 +100,8 @@ def run(
     check_report(performance_report)
     folder = run_folder(job, out)
     check_folder(folder, job.name)
+    for warning in idle_keys(job):
+        say(warning)
     with (
         Ledger.create(folder / "ledger.sqlite") as ledger,
         joined(connect(LocalSpec()) if client is None else client) as cluster,

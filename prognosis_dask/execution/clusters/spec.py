@@ -54,6 +54,7 @@ class Walltime:
         return bool(re.fullmatch(r"([0-9]+-)?[0-9]+:[0-9]+:[0-9]+", value))
 
 
+Kind = Annotated[str, "The kind of cluster."]
 Workers = Annotated[int, AtLeast(0), "CPU workers; 0: as many as cores and free memory allow."]
 WorkerMemory = Annotated[str, Size(), "Main memory of a CPU worker; a worker's task may need all of it."]
 GpuWorkerMemory = Annotated[str, Size(), "Main memory of a GPU worker."]
@@ -81,7 +82,7 @@ class Encryption:
 class LocalSpec:
     """Workers on this machine: processes of one thread."""
 
-    kind: str = "local"
+    kind: Kind = "local"
     workers: Workers = 0
     memory_per_worker: WorkerMemory = WORKER_MEMORY
     host: Host = "127.0.0.1"
@@ -93,7 +94,7 @@ class LocalSpec:
 class CudaSpec:
     """One host with GPUs: a worker per GPU, and CPU workers on the cores that remain."""
 
-    kind: str = "cuda"
+    kind: Kind = "cuda"
     gpus: Annotated[
         tuple[Annotated[int, AtLeast(0)], ...], "Numbers of the GPUs, as nvidia-smi shows them; empty: all."
     ] = ()
@@ -109,7 +110,7 @@ class CudaSpec:
 class ExistingSpec:
     """A scheduler that is running already."""
 
-    kind: str = "existing"
+    kind: Kind = "existing"
     address: Annotated[str, "Address of the scheduler, such as `tcp://127.0.0.1:8786`."] = ""
     scheduler_file: Annotated[
         str, File(), "Instead of the address: the file that `dask scheduler --scheduler-file FILE` wrote."
@@ -121,7 +122,7 @@ class ExistingSpec:
 class SshSpec:
     """Hosts that are reached by ssh with a key."""
 
-    kind: str = "ssh"
+    kind: Kind = "ssh"
     scheduler_host: Annotated[str, "Host of the scheduler, as the other hosts know it."] = ""
     hosts: Annotated[tuple[str, ...], "Hosts of CPU workers."] = ()
     workers_per_host: Annotated[int, AtLeast(1), "CPU workers on each of `hosts`."] = 1
@@ -158,7 +159,7 @@ class SlurmJobs:
 class SlurmSpec:
     """Slurm jobs with CPU and with GPU workers; the scheduler runs in this process."""
 
-    kind: str = "slurm"
+    kind: Kind = "slurm"
     folder: Annotated[
         str, Folder(keep_links=True), "Folder on a disk that all nodes share, for scheduler file, job scripts and logs."
     ] = "~/prognosis-cluster"
@@ -178,7 +179,7 @@ class SlurmSpec:
 class KubernetesSpec:
     """A DaskCluster of the Dask operator, with CPU workers and a worker group of one GPU each."""
 
-    kind: str = "kubernetes"
+    kind: Kind = "kubernetes"
     name: Annotated[str, "Name of the DaskCluster."] = "prognosis"
     namespace: Annotated[str, "Namespace of all resources."] = "prognosis"
     image: Annotated[str, "Container image with this package (cluster/kubernetes/Dockerfile)."] = ""

@@ -1,0 +1,80 @@
+"""Keys of a job that are set and have no effect with the other keys: named when a run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prognosis_dask.config.fields import keys_of
+from prognosis_dask.config.job import Job
+from prognosis_dask.modelling.selectors import NEED_LABEL
+
+#: A condition that holds, the keys that have no effect then, and why.
+_Rule = tuple[bool, tuple[str, ...], str]
+
+_ENDPOINT = tuple(f"cohort.{name}" for name in ("time_column", "event_column", "time_unit", "event_codes"))
+
+
+def idle_keys(job: Job) -> list[str]:
+    """A warning for each reason for which keys have no effect, naming the keys; those with their default are not named.
+
+    >>> idle_keys(Job("example"))
+    []
+    """
+    told: set[str] = set()
+    lines = []
+    for holds, keys, why in _rules(job):
+        found = [key for key in keys if holds and key not in told and _is_set(job, key)]
+        told.update(found)
+        if found:
+            lines.append(f"Warning: {', '.join(found)} {'have' if len(found) > 1 else 'has'} no effect: {why}")
+    return lines
+
+
+def _rules(job: Job) -> Iterator[_Rule]:
+    yield from _cohort_rules(job)
+    yield job.image.keep_gaps, ("image.fill_gaps",), "image.keep_gaps takes masks as they are"
+    yield not job.brain.enabled, _all("brain"), "brain.enabled is false"
+    yield not job.radiomics.enabled, _all("radiomics"), "radiomics.enabled is false"
+    yield not job.deep.enabled, _all("deep"), "deep.enabled is false"
+    gpu = "gpu" in (job.deep.device, job.grade.device if job.grade.enabled else "")
+    yield not gpu, ("deep.batch_size",), "on a CPU clips go through the network one by one (deep.device)"
+    yield from _model_rules(job)
+
+
+def _cohort_rules(job: Job) -> Iterator[_Rule]:
+    cohort, synth = job.cohort, job.synth
+    made = synth.patients > 0
+    yield not made, _all("synth"), "synth.patients is 0, so that no cohort is made"
+    yield synth.study == "brain", ("synth.bad_cases",), 'synth.study = "brain" has no damaged patients'
+    yield synth.study == "chest", ("synth.matrix",), 'the images of synth.study = "chest" have one size'
+    yield made, ("cohort.clinical", "cohort.sheet"), "the synthetic cohort has a clinical table of its own"
+    in_table = ("cohort.clinical", "cohort.sheet", "cohort.exclude", *_ENDPOINT)
+    yield bool(cohort.cases), in_table, "cohort.cases holds the cases, with their outcome"
+    yield not cohort.clinical, ("cohort.sheet",), "cohort.clinical names no table"
+
+
+def _model_rules(job: Job) -> Iterator[_Rule]:
+    model, grade = job.model, job.grade
+    yield not model.enabled, _all("model"), "model.enabled is false"
+    yield not grade.enabled, _all("grade"), "grade.enabled is false"
+    yield not model.enabled, ("grade.enabled", *_all("grade")), "model.enabled is false"
+    yield grade.patience == 0, ("grade.validation_share",), "grade.patience is 0, so that all patients train"
+    by_grade = tuple(f"model.{name}" for name in ("features", "penalizer", "label_days", "halves"))
+    yield grade.enabled, by_grade, "with grade.enabled all families are compared, and penalties tuned"
+    yield not model.label, ("model.classes",), "model.label names no column"
+    yield bool(model.label), ("model.label_days",), "model.label is the label"
+    survival = model.selector not in NEED_LABEL
+    yield survival, ("model.label_days",), f"model.selector = {model.selector!r} needs no label of survival"
+    yield not model.selector, ("model.max_features",), "without model.selector all features enter"
+
+
+def _all(section: str) -> tuple[str, ...]:
+    """The keys of a section, but for the one that switches it on."""
+    names = keys_of(keys_of(Job)[section].kind)
+    return tuple(f"{section}.{name}" for name in names if name not in ("enabled", "patients"))
+
+
+def _is_set(job: Job, key: str) -> bool:
+    section, name = key.split(".")
+    here = getattr(job, section)
+    return bool(getattr(here, name) != keys_of(type(here))[name].default)
