@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from prognosis_dask.modelling.estimators.baseline import Baseline
 from prognosis_dask.modelling.estimators.cox_learner import ProportionalHazards
+from prognosis_dask.modelling.folder import write_tables
 from prognosis_dask.modelling.preparing import Preparation
 from prognosis_dask.modelling.procedure import Fitted, Procedure
 from prognosis_dask.modelling.saved import QUANTILES, Frozen, freeze
@@ -47,10 +48,10 @@ def make_models(folder: Path, *, n: int = 160, seed: int = 0, case_ids: Sequence
         "correlation": _correlation(X),
         "added": pd.DataFrame(
             [
-                ("stage", "images", "likelihood ratio", 9.1, 2, 0.0106, 0.021, -0.004, 0.046),
-                ("volume", "images", "likelihood ratio", 3.0, 2, 0.22, 0.01, -0.02, 0.04),
+                ("stage", "images", "likelihood ratio", 9.1, 2, 0.0106, None, 0.021, -0.004, 0.046, ""),
+                ("volume", "images", "likelihood ratio", 3.0, 2, 0.22, None, 0.01, -0.02, 0.04, ""),
             ],
-            columns=["base", "added", "test", "statistic", "df", "p", "delta_c", "lower", "upper"],
+            columns=["base", "added", "test", "statistic", "df", "p", "z", "delta_c", "lower", "upper", "note"],
         ),
         "table1": _table1(X, event, rng),
     }
@@ -61,9 +62,13 @@ def make_models(folder: Path, *, n: int = 160, seed: int = 0, case_ids: Sequence
         {"feature": FEATURES, "statistic": [0.2, 4.4, 1.0, 0.0, 2.0], "p": [0.65, 0.036, 0.32, 0.98, 0.16]}
     )
     for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
+        _write(folder, name, table)
     _write_json(folder, cox, frame, X)
     return folder
+
+
+def _write(folder: Path, name: str, table: pd.DataFrame) -> None:
+    write_tables(folder, {name: table.to_dict("records")})
 
 
 def _folds(risk: dict[str, np.ndarray], time: np.ndarray, event: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
@@ -76,8 +81,8 @@ def _folds(risk: dict[str, np.ndarray], time: np.ndarray, event: np.ndarray, rng
                 k = int(rng.choice([2, 5, 10, 20]))
                 c = concordance_index(time[test], -score[test], event[test])
                 counts = ((~test).sum(), event[~test].sum(), test.sum(), event[test].sum())
-                rows.append((name, repeat, fold, *counts, k, 0.1, 0.5, c))
-    columns = "procedure repeat fold n_train events_train n_test events_test n_features penalty mixing c_index"
+                rows.append((name, repeat, fold, *counts, k, 0.1, 0.5, c, c))
+    columns = "procedure repeat fold n_train events_train n_test events_test n_features penalty mixing c_index uno_c"
     return pd.DataFrame(rows, columns=columns.split())
 
 
@@ -117,12 +122,12 @@ def _differences(risk: dict[str, np.ndarray], time: np.ndarray, event: np.ndarra
     c = {name: concordance_index(time, -score, event) for name, score in risk.items()}
     last = PROCEDURES[-1]
     rows = [
-        (last, b, "harrell_c", c[last] - c[b], c[last] - c[b] - 0.05, c[last] - c[b] + 0.05, 0.04, 0.08, 0.002)
+        (last, b, "harrell_c", c[last] - c[b], c[last] - c[b] - 0.05, c[last] - c[b] + 0.05, 0.04, 0.08, 0.04, 0.002)
         for b in PROCEDURES[:-1]
     ]
-    return pd.DataFrame(
-        rows, columns=["a", "b", "measure", "difference", "lower", "upper", "p_corrected", "p_holm", "p_wilcoxon"]
-    )
+    columns = "a b measure difference lower upper p p_holm p_corrected p_wilcoxon"
+    table = pd.DataFrame(rows, columns=columns.split())
+    return table.assign(lower_drawn=table["lower"], upper_drawn=table["upper"], note="")
 
 
 def _auc_t(risk: dict[str, np.ndarray], time: np.ndarray, event: np.ndarray) -> pd.DataFrame:
@@ -159,8 +164,9 @@ def _net_benefit(risk: dict[str, np.ndarray], time: np.ndarray, event: np.ndarra
                 odds = threshold / (1 - threshold)
                 treated = predicted > threshold
                 net = (treated & dead).mean() - (treated & ~dead).mean() * odds
-                rows.append((name, days, threshold, net, dead.mean() - (~dead).mean() * odds))
-    return pd.DataFrame(rows, columns=["procedure", "horizon_days", "threshold", "net_benefit", "treat_all"])
+                rows.append((name, days, threshold, net, None, None, dead.mean() - (~dead).mean() * odds))
+    columns = ["procedure", "horizon_days", "threshold", "net_benefit", "lower", "upper", "treat_all"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _kaplan_meier(risk: dict[str, np.ndarray], time: np.ndarray, event: np.ndarray) -> pd.DataFrame:
@@ -190,16 +196,16 @@ def _curve() -> pd.DataFrame:
     k = np.arange(1, 101)
     curve = pd.DataFrame({"k": k, "c_index_in_sample": 0.55 + 0.11 * np.log(k) / np.log(100)})
     chance = {"random_median": 0.53 + 0.0013 * k, "random_lower": 0.50 + 0.0015 * k, "random_upper": 0.56 + 0.0011 * k}
-    return curve.assign(**chance)
+    return curve.assign(**chance, of=250)
 
 
 def _correlation(X: np.ndarray) -> pd.DataFrame:
     rows = [
-        (feature, other, r, r - 0.1, min(1, r + 0.1), 0.01)
+        (feature, other, len(X), r, r - 0.1, min(1, r + 0.1), 0.01)
         for feature, v, s in zip(FEATURES, (0.05, 0.2, 0.97, 0.6, -0.5), (0.1, 0.95, 0.3, 0.2, -0.1), strict=True)
         for other, r in (("volume", v), ("stage", s))
     ]
-    return pd.DataFrame(rows, columns=["feature", "with", "pearson", "lower", "upper", "p"])
+    return pd.DataFrame(rows, columns=["feature", "with", "n", "pearson", "lower", "upper", "p"])
 
 
 def _table1(X: np.ndarray, event: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
@@ -283,8 +289,8 @@ def make_class_models(folder: Path, *, n: int = 120, seed: int = 0) -> Path:
             (name, "balanced_accuracy", None, auc - 0.05, auc - 0.12, auc + 0.02, 0),
             (name, "brier", None, 0.18, 0.15, 0.21, 0),
         ]
-        fpr, tpr, threshold = roc_curve(label, probability)
-        rocs += [(name, "3", f, t, min(h, 1.0)) for f, t, h in zip(fpr, tpr, threshold, strict=True)]
+        fpr, tpr, _ = roc_curve(label, probability)
+        rocs += [(name, "3", f, t, None, None) for f, t in zip(fpr, tpr, strict=True)]
         predicted = (probability > 0.5).astype(int)
         confusions += [
             (name, str(t + 2), str(p + 2), int(((label == t) & (predicted == p)).sum())) for t in (0, 1) for p in (0, 1)
@@ -301,18 +307,14 @@ def make_class_models(folder: Path, *, n: int = 120, seed: int = 0) -> Path:
                     min(1, label[part].mean() + 0.2),
                 )
             )
-    pd.DataFrame(rows, columns=["procedure", "measure", "horizon_days", "value", "lower", "upper", "in_sample"]).to_csv(
-        folder / "measures.csv", index=False
-    )
-    pd.DataFrame(rocs, columns=["procedure", "class", "false_positive_rate", "true_positive_rate", "threshold"]).to_csv(
-        folder / "roc.csv", index=False
-    )
-    pd.DataFrame(confusions, columns=["procedure", "true", "predicted", "cases"]).to_csv(
-        folder / "confusion.csv", index=False
-    )
-    pd.DataFrame(
-        calibrations, columns=["procedure", "class", "kind", "predicted", "observed", "lower", "upper"]
-    ).to_csv(folder / "calibration.csv", index=False)
+    bounds = ["lower", "upper"]
+    columns = ["procedure", "measure", "horizon_days", "value", *bounds, "in_sample"]
+    _write(folder, "measures", pd.DataFrame(rows, columns=columns).assign(note=""))
+    columns = ["procedure", "class", "false_positive_rate", "true_positive_rate", *bounds]
+    _write(folder, "roc", pd.DataFrame(rocs, columns=columns))
+    _write(folder, "confusion", pd.DataFrame(confusions, columns=["procedure", "true", "predicted", "cases"]))
+    columns = ["procedure", "class", "kind", "predicted", "observed", *bounds]
+    _write(folder, "calibration", pd.DataFrame(calibrations, columns=columns))
     summary = {
         "n_cases": n,
         "n_patients": n,

@@ -24,17 +24,24 @@ from matplotlib.text import Text
 
 from prognosis_dask.cohort.case import Case, write_cases, write_problems
 from prognosis_dask.errors import Code, Problem, StoreError
-from prognosis_dask.report import cohort_figures, comparison_figures
-from prognosis_dask.report.model_folder import TABLES, ModelFolder
+from prognosis_dask.modelling.folder import ModelFolder
+from prognosis_dask.modelling.schema import TABLES
+from prognosis_dask.report.canvas import time_axis
 from prognosis_dask.report.page import write_report
 from prognosis_dask.report.read import RunFolder, read_run
-from prognosis_dask.report.survival_figures import Curve, time_axis
-from prognosis_dask.report.tables import characteristics, flow, median_follow_up, problem_groups
+from prognosis_dask.report.sections.characteristics import characteristics, median_follow_up
+from prognosis_dask.report.sections.cohort import flow, problem_groups
+from prognosis_dask.report.sections.comparison import IN_SAMPLE_LABEL
+from prognosis_dask.report.sections.features import correlate
+from prognosis_dask.report.sections.regions import outline
+from prognosis_dask.report.sections.survival_curves import Curve
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.outcome import Outcome
 from tests.report_models import PROCEDURES
 from tests.report_run import UNTRAINED, make_run
 
+#: Tables that the made models lack, or whose absence is said in other words.
+_NOT_MADE = ("predictions", "table1", "confusion", "roc", "bootstrap", "permutation", "bounded")
 BANNER = "untrained weights; for demonstration only"
 
 
@@ -183,7 +190,7 @@ def test_banner_stands_exactly_over_untrained_weights(made: Path, page: Page, co
 
 
 def test_in_sample_figures_are_labelled_so_and_stand_beside_the_honest_ones(made: Path, page: Page) -> None:
-    assert "optimistic" in comparison_figures.IN_SAMPLE_LABEL
+    assert "optimistic" in IN_SAMPLE_LABEL
     measures = pd.read_csv(made / "models" / "measures.csv")
     own = measures[(measures["measure"] == "harrell_c") & (measures["procedure"] == PROCEDURES[-1])]
     honest, flattering = (own[own["in_sample"] == which]["value"].item() for which in (0, 1))
@@ -266,9 +273,9 @@ def test_names_and_reasons_are_text_and_never_markup(tmp_path: Path) -> None:
             "models/arrays.npz": "models/model.json was not written",
             "models/table1.csv": "Standardised differences are not shown",
             **{
-                f"models/{table}.csv": f"models/{table}.csv was not written"
+                f"models/{table.name}.csv": f"models/{table.name}.csv was not written"
                 for table in TABLES
-                if table not in ("predictions", "table1", "confusion", "roc", "bootstrap", "permutation")
+                if table.name not in _NOT_MADE
             },
         },
         {
@@ -392,7 +399,7 @@ def test_follow_up_counts_events_as_censored() -> None:
 def test_outline_runs_along_the_pixels_edges() -> None:
     mask = np.zeros((5, 6), bool)
     mask[0:3, 2:4] = True
-    segments = cohort_figures.outline(mask)
+    segments = outline(mask)
     assert len(segments) == 2 * (3 + 2)
     assert segments[..., 0].min() == 1.5
     assert segments[..., 0].max() == 3.5
@@ -407,7 +414,7 @@ def test_correlations_are_those_of_scipy() -> None:
     values = rng.normal(size=(30, 5)).round(1)
     values[:, 2] = 4.0
     volume = values[:, 0] ** 3 + rng.normal(size=30)
-    found = cohort_figures.correlate(values, list("abcde"), volume)
+    found = correlate(values, list("abcde"), volume)
     assert found is not None
     assert sorted(found.names) == ["a", "b", "d", "e"]
     columns = ["abcde".index(name) for name in found.names]

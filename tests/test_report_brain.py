@@ -14,12 +14,11 @@ from matplotlib.figure import Figure
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem
-from prognosis_dask.report.brain_section import brains
-from prognosis_dask.report.content import Table, Text
-from prognosis_dask.report.picture import Picture
-from prognosis_dask.report.pictures import correlation
+from prognosis_dask.report.content import Picture, Table, Text
 from prognosis_dask.report.read import RunFolder, read_run
-from prognosis_dask.report.tripod_answers import answers
+from prognosis_dask.report.sections.brains import brains
+from prognosis_dask.report.sections.features import correlation
+from prognosis_dask.report.sections.tripod import answers
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
 from prognosis_dask.storage.outcome import Outcome
 from tests.report_run import make_run

@@ -14,22 +14,19 @@ from lifelines import CoxPHFitter
 from lifelines.datasets import load_rossi
 
 from prognosis_dask.modelling.data.columns import Encoding
+from prognosis_dask.modelling.folder import ModelFolder, read_models
 from prognosis_dask.modelling.saved import thaw
-from prognosis_dask.report import nomogram
-from prognosis_dask.report.content import Table, Text
-from prognosis_dask.report.headline import verdict
-from prognosis_dask.report.model_chart import chart
-from prognosis_dask.report.model_folder import ModelFolder, read_models
-from prognosis_dask.report.model_pictures import in_sample_curve
-from prognosis_dask.report.model_section import final_model, validation
-from prognosis_dask.report.model_spread import of_final_model, of_held_out
-from prognosis_dask.report.model_tables import differences, events_per_variable, few_events, measures
+from prognosis_dask.report.content import Picture, Table, Text
 from prognosis_dask.report.page import write_report
-from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.read import RunFolder
-from prognosis_dask.report.table_one import table_one
-from prognosis_dask.report.tripod import ITEMS, checklist
-from prognosis_dask.report.tripod_answers import answers
+from prognosis_dask.report.sections import nomogram
+from prognosis_dask.report.sections.calibration import of_held_out
+from prognosis_dask.report.sections.characteristics import table_one
+from prognosis_dask.report.sections.comparison import differences, in_sample_curve, verdict
+from prognosis_dask.report.sections.final_model import events_per_variable, few_events, final_model, of_final_model
+from prognosis_dask.report.sections.nomogram import chart
+from prognosis_dask.report.sections.tripod import ITEMS, answers, checklist
+from prognosis_dask.report.sections.validation import measures, validation
 from tests.report_models import FEATURES, HORIZONS, PROCEDURES, make_class_models, make_models
 from tests.test_report import Page
 
@@ -348,19 +345,19 @@ def test_comparison_without_a_final_model_claims_none(folder: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "row", "said"),
     [
-        ("bootstrap", "deep,0.66,0.55,0.57,0.531,0.611,0.565,0.526,0.606", "0.570 (0.531 to 0.611)"),
-        ("permutation", "deep,0.56,0.5,0.53,0.0099", "when the endpoints are permuted"),
+        ("bootstrap", "deep,0.66,0.55,0.57,0.531,0.611,0.565,0.526,0.606,0", "0.570 (0.531 to 0.611)"),
+        ("permutation", "deep,0.56,0.5,0.53,0.0099,0", "when the endpoints are permuted"),
     ],
 )
 def test_resampled_procedures_are_tabled(folder: Path, tmp_path: Path, name: str, row: str, said: str) -> None:
     columns = {
         "bootstrap": "procedure,apparent,out_of_bag,optimism_corrected,optimism_corrected_lower,"
-        "optimism_corrected_upper,point632_plus,point632_plus_lower,point632_plus_upper",
-        "permutation": "procedure,observed,permuted_median,permuted_greatest,p",
+        "optimism_corrected_upper,point632_plus,point632_plus_lower,point632_plus_upper,redrawn",
+        "permutation": "procedure,observed,permuted_median,permuted_greatest,p,without_figure",
     }
     _other(folder, tmp_path / "models", {})
     (tmp_path / "models" / f"{name}.csv").write_text(f"{columns[name]}\n{row}\n")
     text = Page(write_report(tmp_path).read_text()).text.replace("\N{NO-BREAK SPACE}", " ")
     assert said in text
-    assert all(f"{float(value):.3f}" in text for value in row.split(",")[1:])
+    assert all(f"{float(value):.3f}" in text for value in row.split(",")[1:-1])
     assert "was not written for this model" not in text

@@ -18,7 +18,7 @@ from prognosis_dask.modelling.data.sources import Source, dataset_source
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.data.table_one import table1_rows
 from prognosis_dask.modelling.final_tables import coefficient_tables, correlation_rows, curve_rows, over_patients
-from prognosis_dask.modelling.folder import describe_table, headline, write_json, write_tables
+from prognosis_dask.modelling.folder import describe_table, headline, write_json, write_summary, write_tables
 from prognosis_dask.modelling.metrics import intervals
 from prognosis_dask.modelling.procedure import Fitted, Procedure, visible
 from prognosis_dask.modelling.saved import count_cases, describe, freeze
@@ -53,21 +53,9 @@ def fit_models(
 ) -> dict[str, Any]:
     """Compare procedures by nested cross-validation, fit and freeze the final one, and write its folder.
 
-    The folder is replaced as a whole, and only when everything is there.
-    :mod:`modelling.validation.evaluate` says how the tables of held-out predictions are made (folds, predictions,
-    measures, differences, selection, calibration, net_benefit, and auc_t, kaplan_meier, added, or confusion, roc). In
-    addition:
-
-    =======================  =====================================================================================
-    model.json, arrays.npz   the frozen final model, see :mod:`prognosis_dask.modelling.saved`
-    procedures.json          what was compared
-    coefficients.csv         of the final model where it is linear; ph.csv: its proportional hazards
-    curve.csv                in-sample curve of a ranking (the final procedure's, or the first that has one), beside
-                             that of random features
-    correlation.csv          of the final model's features with volume and stage
-    table1.csv               the cases
-    summary.json             counts, headline figures and notes; what this function returns
-    =======================  =====================================================================================
+    The folder is replaced as a whole, and only when everything is there. :mod:`modelling.schema` says what its tables
+    and ``summary.json`` hold, :mod:`modelling.saved` what the frozen final model does; ``procedures.json`` says what
+    was compared. The in-sample curve is that of the final procedure's ranking, or of the first procedure that has one.
 
     Parameters
     ----------
@@ -81,6 +69,11 @@ def fit_models(
         Runs folds, procedures and draws; called like the built-in one.
     extend
         See :func:`prognosis_dask.modelling.validation.nested.validate`; for the final model it learns from all cases.
+
+    Returns
+    -------
+    dict
+        The summary.
 
     Raises
     ------
@@ -97,7 +90,7 @@ def fit_models(
         if extend is not None:
             (whole,) = extend(whole, [np.arange(len(whole.case_ids))])
         summary = describe_table(read) | _fit_and_write(read, whole, spec, staged, map, extend)
-        write_json(staged / "summary.json", summary)
+        write_summary(staged, summary)
         publish_folder(staged, folder)
     return summary
 
@@ -126,7 +119,7 @@ def fit_source(
     with staging(folder) as work:
         staged = work / folder.name
         staged.mkdir()
-        write_json(staged / "summary.json", summary)
+        write_summary(staged, summary)
         publish_folder(staged, folder)
     return summary
 

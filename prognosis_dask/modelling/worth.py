@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prognosis_dask.errors import count
-from prognosis_dask.modelling.folder import number_or_none, read_json
+from prognosis_dask.modelling.folder import known_json, number_or_none
 from prognosis_dask.modelling.saved import MODEL, Frozen
 
 #: A measure of order at which a model only guesses.
@@ -65,7 +65,7 @@ def worth_of(frozen: Frozen, folder: Path | str) -> Worth:
     """
     folder = Path(folder)
     models = folder if (folder / MODEL).is_file() else folder / "models"
-    summary = read_json(models / "summary.json")
+    summary = known_json(models / "summary.json")
     if summary and any(summary.get(name) != value for name, value in frozen.counts.items()):
         summary = {}  # of another fit: it says nothing of this model
     counts = frozen.counts
@@ -96,7 +96,7 @@ def worth_of(frozen: Frozen, folder: Path | str) -> Worth:
 
 def untrained(folder: Path) -> bool:
     """Whether the deep features of a run come from weights that nobody trained; False where no run is."""
-    run = read_json(folder / "run.json")
+    run = known_json(folder / "run.json")
     named = [part.get("weights", "") for part in (run.get("deep"), run.get("job", {}).get("deep")) if part]
     return any(str(weights).startswith("untrained") for weights in named)
 

@@ -15,9 +15,8 @@ from prognosis_dask.config.folders import expect_writable
 from prognosis_dask.errors import StoreError
 from prognosis_dask.modelling.worth import Worth
 from prognosis_dask.report.canvas import png_address, png_size
-from prognosis_dask.report.content import Block, Rows, Section, Table, Text
+from prognosis_dask.report.content import Block, Picture, Rows, Section, Table, Text
 from prognosis_dask.report.page import KeyFigure, render_page
-from prognosis_dask.report.picture import Picture
 from prognosis_dask.report.words import listed, number
 from prognosis_dask.storage.publish import publish_folder, staging
 

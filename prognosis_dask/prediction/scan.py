@@ -30,13 +30,13 @@ from prognosis_dask.modelling.data.patient_rows import expect_one_image
 from prognosis_dask.modelling.data.reading import read_tables
 from prognosis_dask.modelling.data.sources import dataset_source
 from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.folder import read_json
 from prognosis_dask.modelling.saved import Frozen, thaw
 from prognosis_dask.modelling.validation.external import expect_agreement
 from prognosis_dask.modelling.worth import Worth, worth_of
 from prognosis_dask.networks.grade_file import read_trained
 from prognosis_dask.prediction.page import ScanResult, expect_room, write_scan
 from prognosis_dask.radiomics import job_params
-from prognosis_dask.report.model_folder import read_json
 from prognosis_dask.storage.brains import BrainStore
 from prognosis_dask.storage.features import build_features
 from prognosis_dask.storage.outcome import Outcome

@@ -1,4 +1,4 @@
-"""What every figure shares: fonts, colours, and how a drawing becomes text that can stand in a page."""
+"""What every figure shares: fonts, colours, axes, and how a drawing becomes text that can stand in a page."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import math
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec
 from urllib.parse import quote
 
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from prognosis_dask.arrays import FloatArray
 
 P = ParamSpec("P")
 
@@ -147,3 +151,28 @@ def light_grid(axes: Axes, axis: Literal["x", "y"]) -> None:
     """Thin lines behind the data, along the one axis that values are read from."""
     axes.set_axisbelow(True)
     axes.grid(axis=axis, color=PALE, linewidth=0.6)
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """The unit in which a follow-up is shown, and where its ticks lie (in that unit)."""
+
+    unit: str
+    days: float
+    ticks: FloatArray
+
+
+def time_axis(longest_days: float) -> TimeAxis:
+    """Years, months or days: the largest unit that gives at least three ticks; at most eight ticks.
+
+    >>> axis = time_axis(1600.0)
+    >>> axis.unit, axis.ticks.tolist()
+    ('years', [0.0, 1.0, 2.0, 3.0, 4.0])
+    """
+    for unit, days in (("years", 365.25), ("months", 365.25 / 12), ("days", 1.0)):
+        longest = longest_days / days
+        if longest >= 3 or unit == "days":
+            break
+    steps = (1, 2, 3, 6, 12) if unit != "days" else (1, 2, 5, 10, 20)
+    step = next((s for s in steps if longest / s <= 7.5), longest / 6)
+    return TimeAxis(unit, days, np.arange(0, longest + 1e-9, step, dtype=float))

@@ -2,11 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, TypeAlias
 
-from prognosis_dask.report.picture import Picture
+import pandas as pd
+
+from prognosis_dask.report.canvas import FULL_WIDTH, csv_address, svg_address
+from prognosis_dask.storage.publish import publish_folder, staging
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure.
+
+    Attributes
+    ----------
+    name
+        Of its files, without an ending.
+    svg
+        The drawing.
+    data
+        What was drawn, one row per mark.
+    alt
+        What a reader who cannot see it is told.
+    caption
+        What stands under it.
+    """
+
+    name: str
+    svg: str
+    data: pd.DataFrame
+    alt: str
+    caption: str
+    kind: ClassVar[str] = "figure"
+
+    @property
+    def width_rem(self) -> float:
+        """How wide the page shows it at most: letters are as large as in a figure of the text's width."""
+        points = re.search(r'<svg[^>]*\bwidth="([\d.]+)pt"', self.svg)
+        return 46.5 * float(points[1]) / (72 * FULL_WIDTH) if points else 46.5
+
+    @property
+    def source(self) -> str:
+        """The drawing as an address that needs no other file."""
+        return svg_address(self.svg)
+
+    @property
+    def csv(self) -> str:
+        """The data as a file's text."""
+        return self.data.to_csv(index=False, lineterminator="\n")
+
+    @property
+    def csv_source(self) -> str:
+        """The data as an address that needs no other file."""
+        return csv_address(self.csv)
 
 
 @dataclass(frozen=True)
@@ -81,3 +133,34 @@ class Section:
     anchor: str
     title: str
     blocks: Sequence[Block]
+
+
+def titled(heading: str, block: Block) -> list[Block]:
+    """A block under its heading."""
+    return [Heading(heading), block]
+
+
+def optional(block: Picture | Table | None) -> list[Block]:
+    """A block, or nothing in its place."""
+    return [] if block is None else [block]
+
+
+def or_absent(block: Picture | Table | None, file: str) -> Block:
+    """A block, or in its place that the file it is drawn from was not written."""
+    return absent(not_written(file)) if block is None else block
+
+
+def not_written(file: str) -> str:
+    """Why what a file of the models folder holds is not shown."""
+    return f"Not shown: models/{file} was not written for this model."
+
+
+def write_figures(pictures: Iterable[Picture], folder: Path) -> None:
+    """Write NAME.svg and NAME.csv of every figure; the folder is replaced as a whole."""
+    with staging(folder) as work:
+        staged = work / folder.name
+        staged.mkdir()
+        for picture in pictures:
+            (staged / f"{picture.name}.svg").write_text(picture.svg, encoding="utf-8")
+            (staged / f"{picture.name}.csv").write_text(picture.csv, encoding="utf-8")
+        publish_folder(staged, folder)

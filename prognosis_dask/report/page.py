@@ -12,16 +12,18 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from prognosis_dask.errors import count
-from prognosis_dask.report import cohort_section, model_section, run_section, tables
-from prognosis_dask.report.brain_section import brains
-from prognosis_dask.report.content import Section
-from prognosis_dask.report.headline import estimate, headline, in_sample
-from prognosis_dask.report.measures import describe
-from prognosis_dask.report.model_folder import ModelFolder
-from prognosis_dask.report.picture import Picture, write_figures
+from prognosis_dask.modelling.folder import ModelFolder
+from prognosis_dask.report.content import Picture, Section, write_figures
 from prognosis_dask.report.read import RunFolder, enabled_stages, read_run
-from prognosis_dask.report.tripod import checklist
-from prognosis_dask.report.words import duration, interval, number
+from prognosis_dask.report.sections.brains import brains
+from prognosis_dask.report.sections.cohort import cohort, flow
+from prognosis_dask.report.sections.features import families, features
+from prognosis_dask.report.sections.final_model import final_model
+from prognosis_dask.report.sections.regions import regions
+from prognosis_dask.report.sections.run import the_run
+from prognosis_dask.report.sections.tripod import checklist
+from prognosis_dask.report.sections.validation import validation
+from prognosis_dask.report.words import describe, duration, interval, number
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,13 @@ def write_report(folder: Path) -> Path:
 
 def sections(run: RunFolder) -> list[Section]:
     """All of the page but its head. Models alone have no images, so nothing is said of them."""
-    found = [cohort_section.cohort(run)]
+    found = [cohort(run)]
     if run.info:
         found += [brains(run)] if "brain" in enabled_stages(run.info) else []
-        found += [cohort_section.regions(run), cohort_section.features(run)]
+        found += [regions(run), features(run)]
     wanted = bool((run.job.get("model") or {}).get("enabled", True))
-    found += [model_section.validation(run.model, wanted=wanted), model_section.final_model(run.model)]
-    return [*found, checklist(run), run_section.the_run(run)]
+    found += [validation(run.model, wanted=wanted), final_model(run.model)]
+    return [*found, checklist(run), the_run(run)]
 
 
 def render_page(
@@ -139,13 +141,13 @@ def _moment(text: str | None) -> str:
 def _key_figures(run: RunFolder) -> list[KeyFigure]:
     figures = []
     if run.info:
-        found, usable = tables.flow(run)[:2]
-        features = sum(family.features for family in tables.families(run))
+        found, usable = flow(run)[:2]
+        number_of_features = sum(family.features for family in families(run))
         figures += [
             KeyFigure(
                 "cases with features", f"{usable.cases} of {found.cases}", count(usable.patients or 0, "patient")
             ),
-            KeyFigure("features", str(features)),
+            KeyFigure("features", str(number_of_features)),
         ]
     if run.model is not None and not run.model.not_fitted:
         figures += _model_figures(run.model)
@@ -159,17 +161,17 @@ def _key_figures(run: RunFolder) -> list[KeyFigure]:
 
 
 def _model_figures(models: ModelFolder) -> list[KeyFigure]:
-    summary, found = models.summary, estimate(models)
+    summary, found = models.summary, models.estimate()
     patients = count(summary["n_patients"], "patient")
     if models.classes:
         figures = [KeyFigure("cases in the model", str(summary["n_cases"]), f"of {patients}")]
     else:
         figures = [KeyFigure("patients with the event", str(summary["n_events"]), f"of {patients} in the model")]
     if found is not None:
-        title = describe(headline(models)).title
+        title = describe(models.headline).title
         whose = "cases that it was fitted on among them" if models.summary.get("met_before") else "held-out cases"
         figures.append(KeyFigure(f"{title}, {whose}", number(found[0]), interval(found[1], found[2])))
-    flattering = in_sample(models)
+    flattering = models.in_sample()
     if flattering is not None:
         figures.append(KeyFigure("the same in-sample, optimistic", number(flattering)))
     return figures

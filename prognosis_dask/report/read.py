@@ -13,7 +13,7 @@ import xarray as xr
 
 from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.errors import Problem, StoreError
-from prognosis_dask.report.model_folder import ModelFolder, read_json, read_models
+from prognosis_dask.modelling.folder import ModelFolder, read_json, read_models
 from prognosis_dask.storage.features import read_features
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.outcome import Outcome
@@ -144,3 +144,8 @@ def _outcomes(path: Path, stages: Sequence[str], cases: Sequence[Case]) -> dict[
         if stage in _GATES:
             here = {case_id for case_id, outcome in kept[stage].items() if outcome.problem is None}
     return kept
+
+
+def records(table: pd.DataFrame) -> list[Any]:
+    """Each row of a table, with the columns as its attributes."""
+    return list(table.itertuples(index=False))

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.modelling.saved import QUANTILES
 from prognosis_dask.report import canvas
-from prognosis_dask.report.canvas import svg
-from prognosis_dask.report.survival_figures import time_axis
+from prognosis_dask.report.canvas import svg, time_axis
 
 #: Inches: letters are readable on a phone, where the report's wider figures would have to shrink.
 _WIDTH = 4.6

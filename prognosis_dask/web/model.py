@@ -20,7 +20,7 @@ from prognosis_dask.modelling.data.columns import kind_of
 from prognosis_dask.modelling.data.network_features import FAMILY, FILE
 from prognosis_dask.modelling.data.patient_rows import expect_one_image
 from prognosis_dask.modelling.data.training_overlap import made_with, origin_of
-from prognosis_dask.modelling.folder import read_json
+from prognosis_dask.modelling.folder import known_json
 from prognosis_dask.modelling.saved import MODEL, Frozen, thaw
 from prognosis_dask.modelling.worth import Worth, worth_of
 from prognosis_dask.networks.engine import describe_engine, settle_engine
@@ -144,7 +144,7 @@ def load_model(folder: Path) -> ServedModel:
 
 
 def _job(folder: Path, models: Path, run: Path) -> tuple[Job, str]:
-    record = read_json(run / "run.json")
+    record = known_json(run / "run.json")
     if "job" in record:
         job = build(Job, dict(record["job"]), str(run / "run.json"))
         return job, str(record.get("title") or job.name)
@@ -155,7 +155,7 @@ def _job(folder: Path, models: Path, run: Path) -> tuple[Job, str]:
             f"or put the job beside the model as {models / JOB}"
         )
     job = load_job(found)
-    title = str(read_json(models / "summary.json").get("title") or "") or job.title or job.name
+    title = str(known_json(models / "summary.json").get("title") or "") or job.title or job.name
     return job, title
 
 
@@ -201,10 +201,10 @@ def _training(run: Path) -> TrainingScans:
     if (run / "features.csv").is_file():
         with (run / "features.csv").open(newline="", encoding="utf-8") as stream:
             modalities = {row["modality"] for row in csv.DictReader(stream) if row.get("modality")}
-    brains = [read_json(path).get("attributes", {}) for path in (run / "brain").glob("*/case.json")]
+    brains = [known_json(path).get("attributes", {}) for path in (run / "brain").glob("*/case.json")]
     references = Counter(str(brain["reference"]) for brain in brains if "reference" in brain).most_common(1)
     reference = references[0][0] if references else ""
-    crops = (read_json(path).get("attributes", {}) for path in (run / "rois.zarr" / "crops").glob("*/zarr.json"))
+    crops = (known_json(path).get("attributes", {}) for path in (run / "rois.zarr" / "crops").glob("*/zarr.json"))
     spacings = [tuple(map(float, crop["spacing_mm"])) for crop in crops if "spacing_mm" in crop]
     if not spacings:
         return TrainingScans(frozenset(modalities), reference=reference)

@@ -1,4 +1,4 @@
-"""The section on how MR of the head was prepared: what was found, how sure it is, and where to look first."""
+"""Preparation of the brains: what was found in MR of the head, how sure it is, and where to look first."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from prognosis_dask.brain.quality import (
 )
 from prognosis_dask.errors import count
 from prognosis_dask.report.canvas import png_address, png_size
-from prognosis_dask.report.content import Block, Rows, Section, Table, Text, absent
-from prognosis_dask.report.picture import Picture
+from prognosis_dask.report.content import Block, Picture, Rows, Section, Table, Text, absent
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.words import listed, number
 from prognosis_dask.storage.brains import BrainStore

@@ -1,4 +1,4 @@
-"""The section on how the values came about: stages, seconds, versions, digests, settings."""
+"""The run: stages, seconds, versions, digests, settings."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from prognosis_dask.report import tables
+import numpy as np
+
 from prognosis_dask.report.content import Block, Details, Heading, Rows, Section, Table, absent
-from prognosis_dask.report.read import RunFolder
+from prognosis_dask.report.read import STAGES, RunFolder
 from prognosis_dask.report.words import duration
 
 _HEADINGS = {"deep": "Network", "cluster": "Cluster", "versions": "Versions", "digests": "Digests"}
@@ -47,7 +48,7 @@ def _stages(run: RunFolder) -> Block:
 
 
 def _steps(run: RunFolder) -> list[Block]:
-    rows = [(stage, step, str(n), f"{median:.3f}") for stage, step, n, median in tables.step_seconds(run)]
+    rows = [(stage, step, str(n), f"{median:.3f}") for stage, step, n, median in step_seconds(run)]
     if not rows:
         return []
     caption = "Seconds per case and step, as the worker measured them (median)."
@@ -66,3 +67,16 @@ def _provenance(info: Mapping[str, Any]) -> Table:
 
 def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def step_seconds(run: RunFolder) -> list[tuple[str, str, int, float]]:
+    """(stage, step, cases, median seconds) over the outcomes that the ledger holds."""
+    rows = []
+    for stage in STAGES:
+        seconds: dict[str, list[float]] = {}
+        for outcome in run.outcomes.get(stage, {}).values():
+            for step, value in outcome.seconds.items():
+                seconds.setdefault(step, []).append(value)
+        steps = sorted(seconds, key=lambda step: step == "total")  # as they were taken, the total last
+        rows += [(stage, step, len(seconds[step]), float(np.median(seconds[step]))) for step in steps]
+    return rows

@@ -1,0 +1,170 @@
+"""Validation: survival of the held-out risk groups."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from prognosis_dask.arrays import FloatArray, IntArray
+from prognosis_dask.errors import count
+from prognosis_dask.modelling.folder import ModelFolder
+from prognosis_dask.report import canvas
+from prognosis_dask.report.canvas import TimeAxis, svg, time_axis
+from prognosis_dask.report.content import Picture
+from prognosis_dask.report.sections.discrimination import HELD_OUT
+from prognosis_dask.report.words import p_text, with_interval
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A Kaplan-Meier curve of one group; one row of ``steps`` per distinct time.
+
+    Attributes
+    ----------
+    name
+        The group's.
+    steps
+        Columns ``time_days``, ``survival``, ``lower``, ``upper`` and ``at_risk`` (followed up to that time or beyond).
+    """
+
+    name: str
+    steps: pd.DataFrame
+
+    @property
+    def cases(self) -> int:
+        """Cases of the group."""
+        return int(self.steps["at_risk"].iloc[0])
+
+    @property
+    def events(self) -> int:
+        """Cases with the event, from the steps' heights."""
+        survival = self.steps["survival"].to_numpy(dtype=float)
+        before = np.concatenate([[1.0], survival[:-1]])
+        share = np.divide(before - survival, before, out=np.zeros_like(before), where=before > 0)
+        return int(np.rint(share * self.steps["at_risk"].to_numpy(dtype=float)).sum())
+
+    def at_risk(self, at_days: FloatArray) -> IntArray:
+        """How many are still followed, and without an event, just before each of the given times."""
+        times, counts = self.steps["time_days"].to_numpy(), self.steps["at_risk"].to_numpy()
+        place = np.searchsorted(times, at_days, side="left")
+        return np.where(place < len(times), counts[np.minimum(place, len(times) - 1)], 0).astype(np.int64)
+
+    def censored(self) -> pd.DataFrame:
+        """The steps at which somebody was censored: more left than had the event."""
+        survival, at_risk = (self.steps[c].to_numpy(dtype=float) for c in ("survival", "at_risk"))
+        before = np.concatenate([[1.0], survival[:-1]])
+        share = np.divide(before - survival, before, out=np.zeros_like(before), where=before > 0)
+        lost = at_risk - np.concatenate([at_risk[1:], [0.0]]) - np.rint(share * at_risk)
+        chosen: pd.DataFrame = self.steps[(lost > 0.5) & (self.steps["time_days"] > 0).to_numpy()]
+        return chosen
+
+
+def kaplan_meier(models: ModelFolder) -> Picture | None:
+    """Survival of the held-out risk groups of the final procedure, the lowest risk first."""
+    part = models.primary_rows("kaplan_meier")
+    if part is None:
+        return None
+    curves = [Curve(str(name), rows.sort_values("time_days")) for name, rows in part.groupby("group", sort=False)]
+    # the area under a curve says which group lives longer; names may be anything
+    curves.sort(key=lambda curve: (_order(curve.name), -float(np.nanmean(curve.steps["survival"]))))
+    test = _tests(models)
+    counts = "; ".join(
+        f"{curve.name} risk {count(curve.cases, 'case')}, {count(curve.events, 'event')}" for curve in curves
+    )
+    # Simon et al., Briefings in Bioinformatics 12 (2011) 203-214
+    caution = "The p value is a rough guide: the folds’ models share cases, so the groups are not independent."
+    return Picture(
+        "kaplan_meier",
+        _draw_kaplan_meier(curves, test or None),
+        part,
+        f"Kaplan-Meier curves of the risk groups: {counts}." + (f" {test}." if test else ""),
+        f"Kaplan-Meier estimate by risk group of “{models.primary}”. {HELD_OUT} The groups’ cut-off, too, comes from "
+        f"training cases. Bands: 95 % confidence intervals (log-log); ticks: censored cases."
+        f"{f' {caution}' if test else ''}{_several_cases(models)}",
+    )
+
+
+def _several_cases(models: ModelFolder) -> str:
+    cases, patients = (models.summary.get(name) for name in ("n_cases", "n_patients"))
+    if cases == patients:
+        return ""
+    return (
+        f" Counts are of cases, {cases} of {patients} patients; bands, hazard ratio’s interval and test have their "
+        "variance over patients."
+    )
+
+
+def _order(name: str) -> int:
+    return {"low": 0, "medium": 1, "intermediate": 1, "high": 2}.get(name.lower(), 1)
+
+
+def _tests(models: ModelFolder) -> str:
+    """Hazard ratio and log-rank test of the groups, as far as they are known."""
+    ratio, test = (models.measure_of(name) for name in ("hazard_ratio_high_low", "log_rank_p"))
+    said = []
+    if ratio is not None and np.isfinite(ratio["value"]):
+        said.append(f"hazard ratio {with_interval(ratio['value'], ratio['lower'], ratio['upper'])}")
+    if test is not None and np.isfinite(test["value"]):
+        said.append(f"log-rank {p_text(float(test['value']))}")
+    return ", ".join(said)
+
+
+@svg
+def _draw_kaplan_meier(curves: Sequence[Curve], test: str | None) -> Figure:
+    """Kaplan-Meier curves with their bands, censoring ticks and the numbers at risk.
+
+    Parameters
+    ----------
+    curves
+        In the order of the legend.
+    test
+        What the legend is headed with, the log-rank test's outcome for instance.
+    """
+    longest = max(float(curve.steps["time_days"].iloc[-1]) for curve in curves)
+    axis = time_axis(longest)
+    table_height = 0.3 + 0.18 * len(curves)
+    figure = canvas.new_figure(canvas.FULL_WIDTH, 3.8 + table_height)
+    axes, table = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3.2, table_height]})
+    for curve, colour in zip(curves, itertools.cycle(canvas.GROUP_COLOURS), strict=False):
+        _draw_curve(axes, curve, axis, colour)
+    longest /= axis.days
+    axes.set(xlabel=f"Time ({axis.unit})", ylabel="Survival (%)", ylim=(0, 103))
+    axes.set(xlim=(-0.02 * longest, 1.02 * longest))
+    axes.set_xticks(axis.ticks)
+    axes.set_yticks(np.arange(0, 101, 25))
+    axes.tick_params(axis="x", labelbottom=True)
+    canvas.light_grid(axes, "y")
+    axes.legend(loc="upper right", title=test, title_fontsize=8, alignment="left")
+    _draw_risk_table(table, axis, curves)
+    return figure
+
+
+def _draw_curve(axes: Axes, curve: Curve, axis: TimeAxis, colour: str) -> None:
+    steps = curve.steps
+    time = steps["time_days"] / axis.days
+    label = f"{curve.name} risk (n = {curve.cases}, events = {curve.events})"
+    axes.step(time, 100 * steps["survival"], where="post", color=colour, label=label)
+    axes.fill_between(
+        time, 100 * steps["lower"], 100 * steps["upper"], step="post", color=colour, alpha=0.15, linewidth=0
+    )
+    lost = curve.censored()
+    axes.plot(lost["time_days"] / axis.days, 100 * lost["survival"], "|", color=colour, markersize=6, markeredgewidth=1)
+
+
+def _draw_risk_table(axes: Axes, axis: TimeAxis, curves: Sequence[Curve]) -> None:
+    axes.set(ylim=(len(curves) - 0.4, -1.2))
+    axes.set_yticks(range(-1, len(curves)), ["Number at risk", *(curve.name for curve in curves)])
+    axes.tick_params(length=0, labelbottom=False)
+    axes.tick_params(axis="y", pad=10)
+    axes.spines[:].set_visible(False)
+    axes.get_yticklabels()[0].set_fontweight("bold")
+    for row, (curve, colour) in enumerate(zip(curves, itertools.cycle(canvas.GROUP_COLOURS), strict=False)):
+        axes.get_yticklabels()[row + 1].set_color(colour)
+        for tick, left in zip(axis.ticks, curve.at_risk(axis.ticks * axis.days), strict=True):
+            axes.text(tick, row, str(left), ha="center", va="center", fontsize=8)
