@@ -16,8 +16,9 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import binary_fill_holes, binary_opening, distance_transform_edt, gaussian_filter, label, sum_labels
 
-from prognosis_dask.arrays import BoolArray, Float32Array, NumberArray
+from prognosis_dask.arrays import BoolArray, Float32Array
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.geometry import image_like
 
 #: Sequences that show gliomas bright, the better one first.
 SEQUENCES: Final = ("FLAIR", "T2")
@@ -97,14 +98,14 @@ def automatic_candidate(images: Mapping[str, sitk.Image], brain_mask: sitk.Image
         raise CaseError(Code.MASK_EMPTY, "there is no brain to look for a tumour in: its mask has no voxel but zeros")
     spacing = brain_mask.GetSpacing()[::-1]
     smooth = {name: _standardised(images[name], brain, spacing, _SIGMA_MM) for name in used}
-    mirror = _mirror(_image(smooth[used[0]], brain_mask), brain_mask)
+    mirror = _mirror(image_like(smooth[used[0]], brain_mask), brain_mask)
     excess = _excess(smooth, mirror, brain, brain_mask)
     probability = _unusual(excess, brain)
     rim = distance_transform_edt(np.pad(brain, 1), spacing)[1:-1, 1:-1, 1:-1] < _RIM_MM
     region, confidence = _grow(probability, excess, brain, rim, spacing)
     sharp = {name: _standardised(images[name], brain, spacing, _SHARP_MM) for name in used}
     region = _to_half(region & ~rim & (probability > _CORE), region, sharp, brain, spacing)
-    return Candidate(_image(region.astype(np.uint8), brain_mask), confidence, used)
+    return Candidate(image_like(region.astype(np.uint8), brain_mask), confidence, used)
 
 
 def _standardised(image: sitk.Image, brain: BoolArray, spacing_mm: tuple[float, ...], sigma_mm: float) -> Float32Array:
@@ -163,7 +164,7 @@ def _excess(
     radius = [max(1, round(_TOLERANCE_MM / step)) for step in grid.GetSpacing()]
     excess = np.full(brain.shape, -np.inf, np.float32)
     for name, values in smooth.items():
-        other = sitk.Resample(_image(values, grid), grid, mirror, sitk.sitkLinear, 0.0)
+        other = sitk.Resample(image_like(values, grid), grid, mirror, sitk.sitkLinear, 0.0)
         other = sitk.GrayscaleDilate(other, radius, sitk.sitkBall)
         more = np.minimum(values - sitk.GetArrayFromImage(other), values)
         thick = _thick(values, grid)
@@ -176,7 +177,9 @@ def _excess(
 
 def _thick(values: Float32Array, grid: sitk.Image) -> Float32Array:
     """What is left of brightness when all is taken away that is narrower than twice ``_THICK_MM``."""
-    small = sitk.BinShrink(_image(values, grid), [max(1, round(_THICK_GRID_MM / step)) for step in grid.GetSpacing()])
+    small = sitk.BinShrink(
+        image_like(values, grid), [max(1, round(_THICK_GRID_MM / step)) for step in grid.GetSpacing()]
+    )
     radius = [max(1, round(_THICK_MM / step)) for step in small.GetSpacing()]
     opened = sitk.GrayscaleMorphologicalOpening(small, radius, sitk.sitkBall)
     whole: Float32Array = sitk.GetArrayFromImage(sitk.Resample(opened, grid, sitk.Transform(), sitk.sitkLinear, 0.0))
@@ -245,9 +248,3 @@ def _to_half(
     kept = np.isin(parts, touched[touched > 0])
     filled = np.stack([binary_fill_holes(plane) for plane in kept]) & brain
     return filled if filled.any() else region
-
-
-def _image(array: NumberArray, grid: sitk.Image) -> sitk.Image:
-    image = sitk.GetImageFromArray(array)
-    image.CopyInformation(grid)
-    return image

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from prognosis_dask.arrays import BoolArray, Float32Array, FloatArray
 from prognosis_dask.brain.template import Contrast, contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.geometry import image_like
 
 #: The field is fitted to voxels averaged to about this width, mm; slices that are thick already stay as they are.
 _WIDTH_MM = 4.0
@@ -64,9 +65,7 @@ def white_matter(image: sitk.Image, brain: sitk.Image, from_template: sitk.Trans
     if inside.any():
         low, high = np.quantile(values[inside], (0.125, 0.875))
         inside &= (values >= low) & (values <= high)
-    mask = sitk.GetImageFromArray(inside.astype(np.uint8))
-    mask.CopyInformation(image)
-    return mask
+    return image_like(inside.astype(np.uint8), image)
 
 
 def zscore(image: sitk.Image, brain: sitk.Image) -> sitk.Image:
@@ -126,6 +125,4 @@ def _parts(image: sitk.Image, brain: sitk.Image) -> tuple[Float32Array, BoolArra
 
 
 def _inside(values: Float32Array | FloatArray, inside: BoolArray, grid: sitk.Image) -> sitk.Image:
-    result = sitk.GetImageFromArray(np.where(inside, values, 0).astype(np.float32))
-    result.CopyInformation(grid)
-    return result
+    return image_like(np.where(inside, values, 0).astype(np.float32), grid)

@@ -9,10 +9,10 @@ from functools import lru_cache
 import numpy as np
 import SimpleITK as sitk
 
-from prognosis_dask.arrays import NumberArray
 from prognosis_dask.brain.head import Head, coarse, points_of, starts
 from prognosis_dask.brain.template import Contrast, contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.geometry import image_like
 
 #: Bins of each image's histogram; the seed of the voxels that are drawn.
 MUTUAL_INFORMATION_BINS = 32
@@ -157,7 +157,7 @@ def _with_scalp(kind: Contrast) -> tuple[sitk.Image, sitk.Image]:
     values = sitk.GetArrayFromImage(contrast(kind))
     values[(distance > _SKULL_MM) & (distance <= _SCALP_MM) & above] = _SCALP_VALUE
     counts = (distance <= 0) | ((distance <= _SCALP_MM) & above)
-    return coarse(_like(values, brain), 4.0), shrunk(_like(counts.astype(np.uint8), brain), 4)
+    return coarse(image_like(values, brain), 4.0), shrunk(image_like(counts.astype(np.uint8), brain), 4)
 
 
 def _clamped(image: sitk.Image, head: Head) -> sitk.Image:
@@ -193,9 +193,3 @@ def _method(mask: sitk.Image | None) -> sitk.ImageRegistrationMethod:
 def shrunk(mask: sitk.Image, factor: int) -> sitk.Image:
     """A mask on voxels that are wider by a whole factor, set where more than half of them is."""
     return sitk.Cast(sitk.BinShrink(sitk.Cast(mask, sitk.sitkFloat32), [factor] * 3) > 0.5, sitk.sitkUInt8)
-
-
-def _like(array: NumberArray, grid: sitk.Image) -> sitk.Image:
-    image = sitk.GetImageFromArray(array)
-    image.CopyInformation(grid)
-    return image

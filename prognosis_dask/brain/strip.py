@@ -8,12 +8,13 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from prognosis_dask.arrays import BoolArray, Float32Array, NumberArray
+from prognosis_dask.arrays import BoolArray, Float32Array
 from prognosis_dask.brain.head import find_head, fit_boundary
 from prognosis_dask.brain.intensity import correct_bias, white_matter
 from prognosis_dask.brain.register import align_brain, align_head, align_inside
 from prognosis_dask.brain.template import Contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.geometry import image_like
 
 #: Zeros around the template's mask before its distances are taken: the image ends close to the brain.
 _PAD_VOXELS = 14
@@ -135,7 +136,7 @@ def refine(image: sitk.Image, carried: sitk.Image) -> sitk.Image:
         if not inside.any():
             break
         distance = (start + _distance(inside, image)) / 2
-    return _image(inside, image)
+    return image_like(inside.astype(np.uint8), image)
 
 
 def _log_ratio(values: Float32Array, distance: Float32Array) -> Float32Array:
@@ -157,7 +158,7 @@ def _log_ratio(values: Float32Array, distance: Float32Array) -> Float32Array:
 
 def _clean(inside: BoolArray, grid: sitk.Image) -> BoolArray:
     """Open in the plane of the slices, keep the largest part, close, fill."""
-    mask = _image(inside, grid)
+    mask = image_like(inside.astype(np.uint8), grid)
     spacing = grid.GetSpacing()
 
     def ball(width_mm: float) -> list[int]:
@@ -171,7 +172,7 @@ def _clean(inside: BoolArray, grid: sitk.Image) -> BoolArray:
 
 
 def _distance(inside: BoolArray, grid: sitk.Image) -> Float32Array:
-    mask = _image(inside, grid)
+    mask = image_like(inside.astype(np.uint8), grid)
     values: Float32Array = sitk.GetArrayFromImage(
         sitk.SignedMaurerDistanceMap(mask, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
     )
@@ -197,10 +198,4 @@ def stripped_before(image: sitk.Image) -> sitk.Image | None:
     if not len(core) or not len(rim) or core.std() < _LEAST_CONTRAST * core.mean():
         return None
     dark = float(np.mean(rim < _RIM_SHARE * np.median(core)))
-    return _image(inside, image) if dark < 0.25 else None
-
-
-def _image(array: NumberArray, grid: sitk.Image) -> sitk.Image:
-    image = sitk.GetImageFromArray(array.astype(np.uint8))
-    image.CopyInformation(grid)
-    return image
+    return image_like(inside.astype(np.uint8), image) if dark < 0.25 else None

@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 import SimpleITK as sitk
 
+from prognosis_dask.imaging.geometry import image_like
+
 __all__ = ["Contrast", "Template", "contrast", "icbm152"]
 
 #: Whether fluid is the darkest or the brightest tissue.
@@ -86,7 +88,4 @@ def _brain(tissue: sitk.Image) -> sitk.Image:
     mask = sitk.RelabelComponent(sitk.ConnectedComponent(mask)) == 1
     mask = sitk.BinaryMorphologicalClosing(mask, [_CLOSE_MM] * 3)
     mask = sitk.Crop(sitk.BinaryFillhole(mask), [_PAD_VOXELS] * 3, [_PAD_VOXELS] * 3)
-    array = sitk.GetArrayFromImage(mask).astype(np.uint8)
-    clean = sitk.GetImageFromArray(array)
-    clean.CopyInformation(tissue)
-    return clean
+    return image_like(sitk.GetArrayFromImage(mask).astype(np.uint8), tissue)

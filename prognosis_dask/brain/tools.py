@@ -23,6 +23,7 @@ from scipy.ndimage import binary_fill_holes, label
 from prognosis_dask.arrays import BoolArray, Float32Array
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code, MissingExtraError, WeightsError
+from prognosis_dask.imaging.geometry import image_like
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,8 +137,7 @@ def strip_with(tool: str, image: sitk.Image) -> sitk.Image:
             raise CaseError(Code.BRAIN_NOT_FOUND, f"{tool} ended with status {done.returncode}: {last[0][:300]}")
         mask = sitk.ReadImage(str(out / written))
     same = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
-    brain = sitk.GetImageFromArray((sitk.GetArrayViewFromImage(same) > 0).astype(np.uint8))
-    brain.CopyInformation(image)
+    brain = image_like((sitk.GetArrayViewFromImage(same) > 0).astype(np.uint8), image)
     if not sitk.GetArrayViewFromImage(brain).any():
         raise CaseError(Code.BRAIN_NOT_FOUND, f"{tool} found no brain")
     return brain
@@ -187,10 +187,8 @@ def strip_by_deepbet(image: sitk.Image) -> sitk.Image:
     turned = sitk.DICOMOrient(image, "RAS")
     # the networks' axes: to the right, the front, the top
     inside = _brain(np.ascontiguousarray(sitk.GetArrayViewFromImage(turned).transpose(2, 1, 0)))
-    found = sitk.GetImageFromArray(inside.transpose(2, 1, 0).astype(np.uint8))
-    found.CopyInformation(turned)
-    back = sitk.Resample(found, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
-    return back
+    found = image_like(inside.transpose(2, 1, 0).astype(np.uint8), turned)
+    return sitk.Resample(found, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
 
 
 def _brain(values: Float32Array) -> BoolArray:

@@ -102,3 +102,10 @@ def image_on(array: NumberArray, grid: Grid, start: tuple[int, int, int] = (0, 0
     image.SetDirection(grid.direction)
     image.SetOrigin((np.asarray(grid.origin) + steps_of(grid) @ np.asarray(start, dtype=float)).tolist())
     return image
+
+
+def image_like(array: NumberArray, image: sitk.Image) -> sitk.Image:
+    """An image from (slice, row, column) values on the grid of another image."""
+    made = sitk.GetImageFromArray(array)
+    made.CopyInformation(image)
+    return made

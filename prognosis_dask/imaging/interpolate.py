@@ -19,6 +19,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import distance_transform_edt
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
+from prognosis_dask.imaging.geometry import image_like
 
 #: Up to so many outlined slices count as a sample of the lesion's, even where some are neighbours.
 _SPARSE = 3
@@ -47,9 +48,7 @@ def between_slices(mask: sitk.Image) -> tuple[sitk.Image, tuple[int, ...]]:
     if len(gaps) and (len(outlined) <= _SPARSE or np.diff(outlined).min() > 1):
         spacing = mask.GetSpacing()
         array[gaps] = level_between(array[outlined], outlined, gaps, spacing[:2])
-    filled = sitk.GetImageFromArray(array.astype(np.uint8))
-    filled.CopyInformation(mask)
-    return filled, tuple(int(gap) for gap in gaps if array[gap].any())
+    return image_like(array.astype(np.uint8), mask), tuple(int(gap) for gap in gaps if array[gap].any())
 
 
 def level_between(slices: BoolArray, positions: IntArray, wanted: IntArray, spacing_mm: Sequence[float]) -> BoolArray:

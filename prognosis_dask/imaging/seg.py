@@ -13,7 +13,7 @@ from pydicom.pixels.utils import iter_pixels
 from prognosis_dask.arrays import BoolArray, ByteArray, FloatArray, NumberArray
 from prognosis_dask.cohort.masks import is_label_map
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.imaging.geometry import place, resample_nearest, steps_of
+from prognosis_dask.imaging.geometry import image_on, place, resample_nearest, steps_of
 from prognosis_dask.imaging.roi import Grid
 
 #: A voxel of a FRACTIONAL segment belongs to the mask from this share of the maximum on.
@@ -275,13 +275,11 @@ def stack_frames(decoded: Iterable[tuple[Frame, BoolArray]]) -> sitk.Image:
     volume: ByteArray = np.zeros((int(planes.max()) + 1, *shapes.pop()), dtype=np.uint8)
     for plane, frame in zip(planes, pixels, strict=True):
         volume[plane] |= frame.astype(np.uint8)
-    image = sitk.GetImageFromArray(volume)
     steps = np.stack([first.row, first.column, normal * step], axis=1)
     spacing = np.linalg.norm(steps, axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin((first.position + heights.min() * normal).tolist())
-    image.SetDirection((steps / spacing).ravel().tolist())
-    return image
+    origin = first.position + heights.min() * normal
+    z, y, x = volume.shape
+    return image_on(volume, Grid((x, y, z), tuple(spacing), tuple(origin), tuple((steps / spacing).ravel())))
 
 
 def _step(frames: Sequence[Frame]) -> float:

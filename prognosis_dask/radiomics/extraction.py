@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.geometry import image_like
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics.columns import column_names
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet, resamples
@@ -206,9 +207,7 @@ def _spline_coefficients(image: sitk.Image, region: _Box, roi: Roi) -> sitk.Imag
         if array.shape[axis] > 1:
             along = _coefficients_to_the_border if bordering else _coefficients_within
             array = along(array, axis)
-    coefficients = sitk.GetImageFromArray(array)
-    coefficients.CopyInformation(image)
-    return coefficients
+    return image_like(array, image)
 
 
 def _coefficients_within(array: FloatArray, axis: int) -> FloatArray:

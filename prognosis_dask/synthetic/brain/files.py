@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.arrays import BoolArray
+from prognosis_dask.imaging.geometry import image_like
 from prognosis_dask.synthetic.brain.mr import write_mr
 from prognosis_dask.synthetic.brain.patient import LESION_ROI, SEQUENCES, BrainPatient
 from prognosis_dask.synthetic.brain.scan import Scan, make_scan
@@ -52,8 +53,7 @@ def _write_nifti(images: Path, patient: BrainPatient, scan: Scan, drawn: BoolArr
     folder.mkdir(parents=True)
     for name, sequence in scan.sequences.items():
         sitk.WriteImage(sequence.image, str(folder / f"{patient.patient_id}_{name}.nii.gz"))
-    mask = sitk.GetImageFromArray(drawn.astype(np.uint8))
-    mask.CopyInformation(scan.lesion_mask)
+    mask = image_like(drawn.astype(np.uint8), scan.lesion_mask)
     sitk.WriteImage(mask, str(folder / f"{patient.patient_id}_Segmentation.nii.gz"))
     return len(scan.sequences) + 1
 

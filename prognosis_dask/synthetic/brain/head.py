@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.brain.template import icbm152
+from prognosis_dask.imaging.geometry import image_like
 
 #: Signal per tissue and sequence, as shares of 1000; air gives none.
 SIGNAL: Final[Mapping[str, Mapping[str, float]]] = {
@@ -50,7 +51,7 @@ class Head:
         image = np.zeros(self.depth_mm.GetSize()[::-1], np.float32)
         for name, share in self.tissue.items():
             image += np.float32(1000 / 255 * SIGNAL[sequence][name]) * share
-        return _like(image, self.grid)
+        return image_like(image, self.grid)
 
 
 @lru_cache(maxsize=1)
@@ -140,9 +141,3 @@ def _points(image: sitk.Image) -> Float32Array:
     ]
     z, y, x = np.meshgrid(*axes[::-1], indexing="ij")
     return np.asarray(np.stack([x, y, z]), np.float32)
-
-
-def _like(array: Float32Array, grid: sitk.Image) -> sitk.Image:
-    image = sitk.GetImageFromArray(array)
-    image.CopyInformation(grid)
-    return image

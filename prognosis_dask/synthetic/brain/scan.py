@@ -10,7 +10,8 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
 
-from prognosis_dask.arrays import BoolArray, Float32Array, FloatArray, NumberArray
+from prognosis_dask.arrays import BoolArray, Float32Array, FloatArray
+from prognosis_dask.imaging.geometry import image_like
 from prognosis_dask.synthetic.brain.head import Head, make_head
 from prognosis_dask.synthetic.brain.lesion import SIGNAL as LESION_SIGNAL
 from prognosis_dask.synthetic.brain.lesion import Lesion, make_lesion
@@ -110,7 +111,7 @@ def make_scan(patient: BrainPatient, matrix: int = 256) -> Scan:
             key: np.array(back.TransformPoint(template_to(np.array(at)).tolist())) for key, at in LANDMARKS.items()
         }
     reference = sequences[SEQUENCES[0]].image
-    level = _image(lesion.level_mm(points_of(reference)).astype(np.float32), reference)
+    level = image_like(lesion.level_mm(points_of(reference)).astype(np.float32), reference)
     inside = level > 0
     return Scan(sequences, lesion, inside, level, to_template, landmarks)
 
@@ -136,9 +137,9 @@ def _sequence(
     noise = NOISE * rng.standard_normal((2, *signal.shape), dtype=np.float32)
     measured = np.hypot(signal * bias + noise[0], noise[1])  # a magnitude, so its noise is Rician
     return Sequence(
-        image=_image(np.rint(measured).clip(0, 4095).astype(np.int16), grid),
+        image=image_like(np.rint(measured).clip(0, 4095).astype(np.int16), grid),
         brain=brain,
-        bias=_image(bias, grid),
+        bias=image_like(bias, grid),
         to_reference=moved,
     )
 
@@ -269,9 +270,3 @@ def points_of(image: sitk.Image) -> FloatArray:
     columns, rows, slices = image.GetSize()
     index = np.stack(np.meshgrid(np.arange(slices), np.arange(rows), np.arange(columns), indexing="ij")[::-1])
     return np.asarray(np.tensordot(steps, index, axes=1) + np.asarray(image.GetOrigin()).reshape(3, 1, 1, 1))
-
-
-def _image(array: NumberArray, grid: sitk.Image) -> sitk.Image:
-    image = sitk.GetImageFromArray(array)
-    image.CopyInformation(grid)
-    return image
