@@ -132,7 +132,7 @@ def test_a_table_without_ids_is_the_user_s_mistake_one_without_outcome_is_not(tm
     with pytest.raises(JobError, match="no clinical table"):
         read_clinical(tmp_path / "none.csv", GENERIC)
     with pytest.raises(JobError, match="cannot read the clinical table"):
-        read_clinical(write(tmp_path / "b.xlsx", "no workbook"), GENERIC)
+        read_clinical(write(tmp_path / "b.xlsx", "not a workbook"), GENERIC)
     graded = read_clinical(write(tmp_path / "c.csv", "id,grade\nx,2\n"), GENERIC)
     assert not graded.has_endpoint
     assert [problem.code for problem in graded.problems] == [Code.NO_ENDPOINT]

@@ -78,7 +78,7 @@ def test_a_mask_on_one_slice_is_a_problem_where_features_are_those_of_space(case
     (roi,) = run_stages(tmp_path, case, params)
     assert roi.problem is not None
     assert roi.problem.code == Code.MASK_ONE_SLICE
-    assert "unless radiomics are those of planes (setting.force2D" in roi.problem.reason
+    assert "unless features are computed in planes (setting.force2D" in roi.problem.reason
 
 
 def test_planes_of_another_axis_do_not_make_a_mask_on_one_slice_whole(case: Case) -> None:

@@ -226,7 +226,7 @@ def test_what_cannot_be_compared_is_said_in_a_line(
         "nobody.csv": "x,y\n1,2\n",
         "strangers.csv": "patient_id,x\nk,1\nl,2\nm,3\n",
         "other.csv": "patient_id,z\na,1\nb,2\nc,3\n",
-        "picture.xlsx": "no workbook",
+        "picture.xlsx": "not a workbook",
     }.items():
         (tmp_path / name).write_text(text)
     assert message in refused("reproducibility", *arguments)

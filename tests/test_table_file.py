@@ -108,7 +108,7 @@ def test_line_ends_and_quotes_within_cells_stay(tmp_path: Path) -> None:
         ('id,a\nP1,"x" y\nP2,z\n', "its quotes do not match"),
         ("id,age\nP1,63,5\nP2,70,5\n", "data row 1 has 3 cells under 2 headings"),
         ("id,age,age\nP1,1,2\n", "the heading 'age' 2 times"),
-        ("id age sex\nP1 60 m\nP2 70 f\n", "parted by blanks"),
+        ("id age sex\nP1 60 m\nP2 70 f\n", "separated by blanks"),
         ("", "it is empty"),
         (b"id,a\nP1,\0\0\x01\x02\n", "binary data"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old or encrypted Excel"),
@@ -165,7 +165,7 @@ def test_titles_above_and_empty_columns_beside_are_passed_over(tmp_path: Path) -
     text = "Cohort of 2020,,,,\n\nexported by hand,,,,\n" + "".join(",".join(line) + ",,\n" for line in LINES)
     cells = read_cells(write(tmp_path, text))
     assert dict(zip(cells.header, cells.columns, strict=True)) == EXPECTED
-    assert cells.notes == ("Passed over above the headings: Cohort of 2020; exported by hand.",)
+    assert cells.notes == ("Skipped above the headings: Cohort of 2020; exported by hand.",)
 
 
 def test_short_rows_are_told(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""ROI frames: one 128 x 128 grey-level window per slice of the lesion, what the video network sees."""
+"""ROI frames: one 128 x 128 grey-level window per slice of the lesion, the input of the video network."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from prognosis_dask.imaging.roi import Roi, bounding_box
 SIDE = 128
 #: The reference study's window begins this many pixels before the lesion's first row and column.
 REFERENCE_LEAD = 32
-#: A greater share of the lesion beyond the window's grey levels leaves frames that show next to nothing of it.
+#: If a larger share of the lesion lies beyond the window's grey levels, frames show almost nothing of it.
 MOST_BEYOND = 0.9
-#: CT where nothing else is asked for, HU: air to dense bone.
+#: Default grey-level window of CT in HU: air to dense bone.
 CT_WINDOW_HU = (-1000.0, 1000.0)
-#: The reference study's rule for telling HU from values that have been shifted by 1000 already.
+#: The reference study's rule for distinguishing HU from values already shifted by 1000.
 REFERENCE_IS_HU_BELOW = -700
 
 
@@ -33,13 +33,13 @@ class Frames:
     pixels
         uint8, (slice, 128, 128).
     window_start
-        (row, column) of the window's first pixel in the full image; negative where the window begins outside it.
+        (row, column) of the window's first pixel in the full image; negative if the window starts outside it.
     first_slice
         Slice of the first frame in the full image.
     cut
         Whether part of the lesion lies outside the window.
     beyond
-        The share of the lesion's voxels at or beyond the lowest and the highest grey level, which look alike.
+        The share of the lesion's voxels at or beyond the lowest or the highest grey level, where contrast is lost.
     grey
         Values of the lowest and the highest grey level.
     """

@@ -1,4 +1,4 @@
-"""Empty slices within a structure's span: planes that are missing, or the space between two lesions.
+"""Empty slices within a structure's span: missing planes, or the space between two lesions.
 
 Contours or frames on every second slice, as where a structure was drawn on thicker slices than the image has, and a
 contour that was forgotten, leave holes through a lesion that no later step notices. Two lesions in one ROI leave empty
@@ -26,25 +26,25 @@ from prognosis_dask.errors import CaseError, Code, count, warn
 from prognosis_dask.imaging.interpolate import level_between
 from prognosis_dask.imaging.roi import Box, Grid, bounding_box
 
-#: A part that ends with this share of its largest section was cut, and did not close. Balls that are drawn on three
-#: slices or more end with three quarters of it at most.
+#: A part whose last section is at least this share of its largest one was cut off rather than closed. Spheres on three
+#: slices or more end with three quarters at most.
 BLUNT = 0.8
-#: What is missing by shape, as a share of the mask's voxels, from which on a gap is a problem and not a warning.
+#: Missing volume by shape, as a share of the mask's voxels, from which a gap is a problem rather than a warning.
 MATERIAL = 0.01
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Empty slices between two drawn ones that lie over each other.
+    """Empty slices between two outlined ones that overlap in the plane.
 
     Attributes
     ----------
     first, last
         The empty slices.
     missing
-        Whether planes are missing there; else it may be the space between two lesions.
+        Whether planes are missing; else it may be the space between two lesions.
     fill
-        (slice, row, column) of the gap's slices: what shape-based interpolation puts there.
+        Shape-based interpolation of the gap's slices, (slice, row, column).
     """
 
     first: int
@@ -54,7 +54,7 @@ class Gap:
 
 
 def settle_gaps(mask: BoolArray, grid: Grid, *, fill: bool, keep: bool, where: str = "") -> BoolArray:
-    """The mask as it is to be measured: refused, or filled, where planes are missing.
+    """Return the mask to be measured; refuse or fill it if planes are missing.
 
     Parameters
     ----------
@@ -65,14 +65,14 @@ def settle_gaps(mask: BoolArray, grid: Grid, *, fill: bool, keep: bool, where: s
     fill
         Fill missing planes by shape.
     keep
-        Take every part as a lesion of its own, and the mask as it is.
+        Treat the parts as separate lesions, and leave the mask unchanged.
     where
-        The mask's file, for what is said of it.
+        The mask's file, for messages.
 
     Raises
     ------
     CaseError
-        ``MASK_GAPS`` when planes are missing and neither was chosen.
+        ``MASK_GAPS`` if planes are missing and neither ``fill`` nor ``keep`` is set.
     """
     if keep:
         return mask
@@ -86,8 +86,8 @@ def settle_gaps(mask: BoolArray, grid: Grid, *, fill: bool, keep: bool, where: s
     if others:
         warn(
             Code.MASK_GAPS,
-            f"the mask is empty on {_slices(others, start)} between parts that lie over each other; they close towards "
-            f"the gap and were taken for lesions of their own",
+            f"the mask is empty on {_slices(others, start)} between parts that lie over each other; they close "
+            "towards the gap and were taken as separate lesions",
             where=where,
         )
     return _settled(mask, missing, box, fill, where) if missing else mask
@@ -109,15 +109,15 @@ def _settled(mask: BoolArray, missing: Sequence[Gap], box: Box, fill: bool, wher
     raise CaseError(
         Code.MASK_GAPS,
         f"{seen}; contours are missing, or it was drawn on thicker slices. image.fill_gaps = true fills them, "
-        f"image.keep_gaps = true takes the parts for separate lesions",
+        f"image.keep_gaps = true takes the parts as separate lesions",
         where=where,
     )
 
 
 def _tell_skipped(mask: BoolArray, start: int, where: str) -> None:
-    """Warn where a part of the mask is missing on one slice that another part is drawn on.
+    """Warn if a part of the mask is missing on one slice on which another part is outlined.
 
-    Of its sections on the slices below and above, half at least lie over each other.
+    Its sections on the slices below and above overlap by at least half.
     """
     skipped: dict[int, int] = {}
     material = MATERIAL * np.count_nonzero(mask)
@@ -140,18 +140,18 @@ def _tell_skipped(mask: BoolArray, start: int, where: str) -> None:
 
 
 def _largest_held(plane: BoolArray, between: BoolArray) -> BoolArray:
-    """The part of a slice that holds most of the voxels ``between``."""
+    """The connected part of a slice that contains most of the voxels ``between``."""
     parts, _ = ndimage.label(plane)
     return np.asarray(parts == np.bincount(parts[between]).argmax())
 
 
 def find_gaps(mask: BoolArray, spacing_mm: Sequence[float]) -> list[Gap]:
-    """The runs of empty slices whose neighbours lie over each other.
+    """The runs of empty slices whose neighbours overlap in the plane.
 
     Parameters
     ----------
     mask
-        (slice, row, column), drawn on its first and its last slice.
+        (slice, row, column); not empty on its first and last slice.
     spacing_mm
         (x, y).
     """
@@ -174,7 +174,7 @@ def find_gaps(mask: BoolArray, spacing_mm: Sequence[float]) -> list[Gap]:
 
 
 def _is_cut(parts: NDArray[np.int32], over: BoolArray, end: int, empty: int, sparse: bool) -> bool:
-    """Whether the part of the mask that ends here, beside the gap, was cut off: it does not close."""
+    """Whether the part of the mask next to the gap was cut off, that is, does not close."""
     body = np.isin(parts, np.unique(parts[end][over]))
     sections = np.count_nonzero(body, axis=(1, 2))
     long_enough = empty <= np.count_nonzero(sections) or sparse

@@ -1,4 +1,4 @@
-"""Between voxel indices and millimetres, and from one voxel lattice to another."""
+"""Convert between voxel indices and millimetres, and from one voxel lattice to another."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from prognosis_dask.volumes.grid import SAME_VOXEL, Grid, lattice, steps_of, to_
 
 __all__ = ["SAME_VOXEL", "image_on", "place", "resample_nearest", "steps_of", "to_index"]
 
-#: Voxels that a resampled mask is moved by, so that centres half-way between two of its voxels all choose alike.
+#: Shift (voxels) of a resampled mask, so that centres half-way between two of its voxels all choose the same side.
 HALF_WAY = 1e-3
 
 
 def place(
     voxels: BoolArray, first_mm: FloatArray, steps: FloatArray, grid: Grid
 ) -> tuple[BoolArray, tuple[slice, ...]]:
-    """Turn a block of voxels that lies on the grid's own lattice, in whatever axis order, into the grid's order.
+    """Reorder a block of voxels on the grid's lattice, in any axis order, to the grid's order.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def resample_nearest(mask: sitk.Image, grid: Grid) -> BoolArray:
             Code.MASK_OUTSIDE,
             f"outside the image: {outside} of the mask's {count(len(index), 'voxel')}; the image has {grid.size}",
         )
-    # half-way between two voxels the last bit would choose, pixel by pixel: let the next one win everywhere
+    # half-way between two voxels the last bit would decide for each pixel: always choose the next one
     nudge = sitk.TranslationTransform(3, (steps @ np.full(3, HALF_WAY)).tolist())
     resampled = sitk.Resample(
         mask, grid.size, nudge, sitk.sitkNearestNeighbor, grid.origin, grid.spacing, grid.direction, 0

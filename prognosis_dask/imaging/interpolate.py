@@ -1,4 +1,4 @@
-"""A lesion's shape between the slices on which it is outlined.
+"""Interpolate a lesion's shape between the slices on which it is outlined.
 
 Each outline becomes a level function of its slice, which is interpolated along the slices and cut at zero: shape-based
 interpolation (Raya SP, Udupa JK. Shape-based interpolation of multidimensional objects. IEEE Trans Med Imaging
@@ -21,15 +21,15 @@ from scipy.ndimage import distance_transform_edt
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.imaging.geometry import image_like
 
-#: Up to so many outlined slices count as a sample of the lesion's, even where some are neighbours.
+#: Up to this many outlined slices count as a sample of the lesion's slices, even if some are neighbours.
 _SPARSE = 3
 
 
 def between_slices(mask: sitk.Image) -> tuple[sitk.Image, tuple[int, ...]]:
-    """Fill in the slices between those that are outlined, where only some are.
+    """Fill the slices between outlined ones if only some slices are outlined.
 
-    Only some are where no two outlined slices are neighbours, or there are three or fewer of them: else a gap is taken
-    for what was meant, as between two foci.
+    Only some are where no two outlined slices are neighbours, or there are three or fewer of them: otherwise a gap is
+    taken as intended, as between two foci.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def between_slices(mask: sitk.Image) -> tuple[sitk.Image, tuple[int, ...]]:
     Returns
     -------
     tuple
-        The mask (uint8, the same grid), and the indices of the slices that were made, none where nothing was missing.
+        The mask (uint8, the same grid), and the indices of the interpolated slices, empty if none was missing.
         Slices that were outlined stay as they are; beyond the first and the last nothing is added.
     """
     array = sitk.GetArrayFromImage(mask) > 0
@@ -86,7 +86,7 @@ def finer_planes(mask: BoolArray, spacing_mm: tuple[float, float, float]) -> tup
     parts = round(slice_mm / min(row_mm, column_mm))
     if parts < 2:
         return mask[first : last + 1], slice_mm
-    parts += 1 - parts % 2  # odd, so that the middle of the parts is the slice itself
+    parts += 1 - parts % 2  # odd, so that the middle part is the slice itself
     level = _levels(mask[outlined], row_mm, column_mm)
     position = np.arange(-(parts // 2), (last - first) * parts + parts // 2 + 1) / parts
     inside = (position >= 0) & (position <= last - first)

@@ -1,4 +1,4 @@
-"""One case in memory: image and mask on one grid."""
+"""Load a case: image and mask on one grid, in known units."""
 
 from __future__ import annotations
 
@@ -30,11 +30,9 @@ _LISTING = ".series.json"
 SUV = "{SUVbw}g/mL"
 _UCUM = {"HU": "[hnsf'U]", "BQML": "Bq/mL", "GML": "g/mL", "CNTS": "{counts}"}
 
-__all__ = ["read_volume", "volume_grid"]
-
 
 def load_case(case: Case, settings: ImageSection | None = None) -> tuple[sitk.Image, sitk.Image]:
-    """Image and mask (0 and 1) of a case on one grid: the slices that the ROI spans and the margin around it.
+    """Image and mask (0 and 1) of a case on one grid: the slices of the ROI and the margin around it.
 
     Raises
     ------
@@ -70,7 +68,7 @@ def load_roi(
         Read every slice; else those that the mask spans, ``settings.margin_mm`` and
         :data:`~prognosis_dask.imaging.roi.SPLINE_TAIL_VOXELS` on either side.
     one_slice
-        Whether a mask on a single slice will do.
+        Whether a mask on a single slice is accepted.
     seconds
         Gains the seconds spent in ``read`` (headers and pixels) and ``rasterise`` (mask).
 
@@ -80,7 +78,7 @@ def load_roi(
         With the code of what is wrong with the image or the mask.
     """
     if not case.mask:
-        raise CaseError(Code.MASK_EMPTY, "the case has no mask; only the brain stage does without one")
+        raise CaseError(Code.MASK_EMPTY, "the case has no mask; only the brain stage works without one")
     spent = {} if seconds is None else seconds
     with _clock(spent, "read"):
         parts = _open(case, settings)
@@ -105,7 +103,7 @@ def load_image(path: str, settings: ImageSection) -> sitk.Image:
     Raises
     ------
     CaseError
-        With the code of what is wrong with it.
+        With the code of the problem.
     """
     if path.endswith(_LISTING):
         listing = read_listing(path)
@@ -128,7 +126,7 @@ class _Part:
 
 
 def _open(case: Case, settings: ImageSection) -> list[_Part]:
-    """The case's image: one part, or several where slices are missing and the mask's planes do not tell which."""
+    """The case's image: one part, or several if slices are missing and the mask's planes do not decide."""
     if not case.image.endswith(_LISTING):
         return [_file_part(case.image)]
     listing = read_listing(case.image)
@@ -151,7 +149,7 @@ def _run_part(listing: SeriesListing, run: Run, settings: ImageSection) -> _Part
 
 
 def _masked(parts: list[_Part], case: Case, settings: ImageSection, *, one_slice: bool) -> tuple[_Part, BoolArray]:
-    """The first part that holds the whole mask, and the mask on it."""
+    """The first part that contains the whole mask, and the mask on it."""
     for number, part in enumerate(parts, start=1):
         try:
             mask = read_mask(
@@ -169,7 +167,7 @@ def _masked(parts: list[_Part], case: Case, settings: ImageSection, *, one_slice
                 raise
             if number == len(parts):
                 reason = (
-                    f"the mask lies on none of the series' {number} evenly spaced parts alone: it reaches into a gap"
+                    f"none of the series' {number} evenly spaced parts contains the whole mask: it reaches into a gap"
                 )
                 raise CaseError(Code.SLICE_GAP, reason, where=case.mask) from error
     raise AssertionError("an image has a part")
@@ -201,7 +199,7 @@ def _clock(seconds: dict[str, float], step: str) -> Iterator[None]:
 
 
 def read_values(listing: SeriesListing, first: int, stop: int, settings: ImageSection) -> NumberArray:
-    """The slices ``first`` to ``stop`` - 1 in the unit that :func:`unit_of` says, (slice, row, column).
+    """The slices ``first`` to ``stop`` - 1 in the unit given by :func:`unit_of`, (slice, row, column).
 
     Raises
     ------
@@ -216,7 +214,7 @@ def read_values(listing: SeriesListing, first: int, stop: int, settings: ImageSe
 
 
 def unit_of(listing: SeriesListing, settings: ImageSection) -> str:
-    """The unit of the series' values in UCUM's notation; MR's are arbitrary, and empty is what nobody says."""
+    """The unit of the series' values in UCUM notation; MR's is arbitrary, and empty means unknown."""
     if wants_suv(listing, settings):
         return SUV
     if listing.modality == "MR":

@@ -1,4 +1,4 @@
-"""Any mask file on the grid of an image, and the checks that every mask must pass."""
+"""Read any mask file on the grid of an image, and check it."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def read_mask(
     threshold: float = 0.0,
     one_slice: bool = False,
 ) -> BoolArray:
-    """Read an RTSTRUCT, a DICOM SEG or a label map; which of them it is, its content says.
+    """Read an RTSTRUCT, a DICOM SEG or a label map; the content decides which it is.
 
-    ``threshold`` is for label maps that hold shares or probabilities (see :func:`labelmap_mask`). ``one_slice``: a mask
-    on a single slice will do, since features are those of planes.
+    ``threshold`` is for label maps that hold shares or probabilities (see :func:`labelmap_mask`). ``one_slice``: accept
+    a mask on a single slice, since features are computed in planes.
 
     Returns
     -------
     numpy.ndarray
-        bool, (slice, row, column), of the grid's size; on two slices or more, unless one will do.
+        bool, (slice, row, column), of the grid's size; on two slices or more, unless one is accepted.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def read_mask(
 
 
 def read_planes(path: Path, labels: tuple[int, ...]) -> list[Point]:
-    """A point in each plane that an RTSTRUCT's ROIs are drawn on, in mm; none for other masks, which have empty ones.
+    """A point (mm) in each plane of an RTSTRUCT's ROIs; none for other masks, whose planes may be empty.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def read_planes(path: Path, labels: tuple[int, ...]) -> list[Point]:
         if dataset.get("Modality") != "RTSTRUCT":
             return []
         structures = mask_header(dataset, FileStamp(str(path), 0, 0)).structures
-    except Exception as error:  # a damaged header raises many kinds
+    except Exception as error:  # a damaged header may raise anything
         raise CaseError(Code.MASK_UNREADABLE, f"damaged DICOM file: {error}", where=str(path)) from error
     return [point for one in structures if one.number in labels or not labels for point in one.points]
 
@@ -87,13 +87,13 @@ def _read(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool, th
         return labelmap_mask(path, labels, grid, resample=resample, threshold=threshold)
     try:
         dataset = pydicom.dcmread(path, force=True)
-    except Exception as error:  # a damaged header raises many kinds
+    except Exception as error:  # a damaged header may raise anything
         raise CaseError(Code.MASK_UNREADABLE, f"damaged DICOM file: {error}") from error
     try:
         return _from_dicom(dataset, labels, grid, resample=resample)
     except CaseError:
         raise
-    except Exception as error:  # pydicom decodes what is asked for only now, and raises many kinds
+    except Exception as error:  # pydicom decodes elements on access, and may raise anything
         raise CaseError(Code.MASK_UNREADABLE, f"malformed DICOM file: {type(error).__name__}: {error}") from error
 
 
@@ -123,21 +123,21 @@ def _check_extent(mask: BoolArray, *, one_slice: bool) -> None:
     if len(slices) == 1 and not one_slice:
         raise CaseError(
             Code.MASK_ONE_SLICE,
-            f"the mask's {voxels} voxels lie on slice {slices[0]} alone; two or more are needed, unless radiomics are "
-            "those of planes (setting.force2D in the parameter file)",
+            f"the mask's {voxels} voxels lie on slice {slices[0]} alone; two or more are needed, unless features are "
+            "computed in planes (setting.force2D in the parameter file)",
         )
 
 
 def labelmap_mask(
     path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool, threshold: float = 0.0
 ) -> BoolArray:
-    """The voxels that hold one of ``labels`` (none named: every non-zero voxel).
+    """The voxels with one of ``labels`` (empty: every non-zero voxel).
 
-    What counts as a label, and what ``threshold`` does, says :func:`prognosis_dask.volumes.labels.chosen_voxels`. Of a
+    See :func:`prognosis_dask.volumes.labels.chosen_voxels` for labels and ``threshold``. Of a
     file with overlapping layers, ``labels`` are its segments, counted from 1.
 
-    A label map that shares the image's voxel lattice, but has another extent or axis order, is put in its place; any
-    other grid is an error unless ``resample`` (nearest neighbour).
+    A label map that shares the image's voxel lattice, but has another extent or axis order, is placed there; any other
+    grid is an error unless ``resample`` (nearest neighbour).
 
     Returns
     -------
@@ -150,7 +150,7 @@ def labelmap_mask(
         ``MASK_UNREADABLE``, ``ROI_NOT_FOUND`` when a label does not occur, ``MASK_EMPTY``, ``MASK_OTHER_GRID`` or
         ``MASK_OUTSIDE``.
     """
-    own, values = _read_of_labelmap(path)
+    own, values = _read_labelmap(path)
     chosen = layered(values, labels) if values.ndim == 4 else chosen_voxels(values, labels, threshold)
     try:
         block, where = place(chosen, np.asarray(own.origin), steps_of(own), grid)
@@ -163,9 +163,9 @@ def labelmap_mask(
     return mask
 
 
-def _read_of_labelmap(path: Path) -> tuple[Grid, NumberArray]:
+def _read_labelmap(path: Path) -> tuple[Grid, NumberArray]:
     try:
         return volume_grid(path, layers=True), volume_voxels(path)
     except CaseError as error:
-        reason = f"no label map that can be read: {error.problem.reason}"
+        reason = f"not a readable label map: {error.problem.reason}"
         raise CaseError(Code.MASK_UNREADABLE, reason) from error

@@ -1,4 +1,4 @@
-"""Polygons: which pixel centres lie inside, what they enclose, and which of them are one that was written twice."""
+"""Polygons: fill them, measure their area, and find repeats of the same contour."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _crossings(low: FloatArray, high: FloatArray, rows: int) -> tuple[NDArray[np
 
 
 def area(outline: FloatArray) -> float:
-    """What a closed polygon (n, 2) encloses, by the shoelace formula.
+    """Area of a closed polygon (n, 2), by the shoelace formula.
 
     >>> area(np.array([[0.0, 0.0], [4.0, 0.0], [4.0, 3.0], [0.0, 3.0]]))
     12.0
@@ -96,9 +96,9 @@ def overlapping(outlines: Sequence[FloatArray]) -> list[tuple[int, int]]:
 
 
 def near_repeats(outlines: Sequence[FloatArray], same: float, near: float) -> tuple[set[int], list[tuple[int, float]]]:
-    """Which polygons repeat an earlier one, wherever they begin, whichever way they run and however they are rounded.
+    """Find polygons that repeat an earlier one, whatever their first vertex, direction and rounding.
 
-    Two polygons are the same where every vertex of each lies within ``same`` of the other's outline.
+    Two polygons are the same if every vertex of each lies within ``same`` of the other's outline.
 
     Parameters
     ----------

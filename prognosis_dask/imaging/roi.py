@@ -1,4 +1,4 @@
-"""The region of interest in memory: image and mask on one grid, and where they lie in the full series."""
+"""The region of interest in memory: image and mask on one grid, their place in the full series, and the crop."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Roi:
     """Image and mask (0 and 1, uint8) on the same grid, cut out of a larger image.
 
     ``full`` is the geometry of the uncropped image; ``start`` the (x, y, z) index there of the first voxel here.
-    pyradiomics' results depend on both, which is why they travel with every crop. ``unit`` is the image's, in UCUM's
-    notation; empty: nobody says.
+    pyradiomics' results depend on both, which is why they travel with every crop. ``unit`` is the image's, in UCUM
+    notation; empty: unknown.
     """
 
     image: sitk.Image
@@ -42,7 +42,7 @@ def grid_of(image: sitk.Image) -> Grid:
 
 
 def bounding_box(mask: NumberArray) -> Box:
-    """(first, stop) of the set voxels along slices, rows and columns of a mask that is not empty.
+    """(first, stop) of the voxels set along slices, rows and columns of a mask that is not empty.
 
     >>> bounding_box(np.eye(3)[None, 1:, :])
     ((0, 1), (0, 2), (1, 3))

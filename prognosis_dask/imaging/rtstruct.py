@@ -1,4 +1,4 @@
-"""The contours of one ROI in an RTSTRUCT, and the slices that they lie on."""
+"""Read the ROIs of an RTSTRUCT: place their contours on slices, and fill them on the grid of the image."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from prognosis_dask.imaging.geometry import to_index
 from prognosis_dask.imaging.polygon import area, fill_even_odd, near_repeats, overlapping
 from prognosis_dask.imaging.roi import Grid
 
-#: How far, in slice spacings, the points of one contour may lie from their common plane, and that plane from a slice
-#: without a word: positions rounded to 0.1 mm on 1 mm slices still pass, contours of another plane do not.
+#: Distance, in slice spacings, that the points of a contour may have from their common plane, and that plane from a
+#: slice, without a warning: positions rounded to 0.1 mm on 1 mm slices still pass, contours of another plane do not.
 OFF_PLANE = 0.1
-#: Contours of one level may be written up to this far apart, in mm: positions rounded to 0.1 mm.
+#: Contours within this distance (mm) are at one level: positions rounded to 0.1 mm.
 SAME_LEVEL_MM = 0.11
-#: Contours are in mm with three decimals; indices are rounded far below that, so that a vertex on a pixel centre is
-#: exactly there, whatever the last bit of the arithmetic.
+#: Contours are in mm with three decimals; indices are rounded far below that, so that a vertex on a pixel centre stays
+#: exactly there despite rounding errors.
 INDEX_DECIMALS = 8
-#: Heights are compared in hundredths of a slice: contours half-way between slices all go the same way.
+#: Heights are compared in hundredths of a slice, so that contours half-way between slices all go to the same one.
 HEIGHT_DECIMALS = 2
 #: Tracing programs follow pixel borders: half a pixel outside the last centre, and one more half for rounding.
 OUTSIDE_PIXELS = 1.0
-#: Share of an ROI's outlined area that may lie outside the image; where more does, the ROI is not in the image.
+#: Share of an ROI's outlined area that may lie outside the image; beyond it the ROI counts as outside.
 MOST_OUTSIDE = 0.5
-#: Two outlines that run this close to each other all along, in mm, are one that was written twice.
+#: Two outlines within this distance (mm) of each other along their whole length are one written twice.
 REPEAT_MM = 0.1
-#: Two that run within a pixel of each other are neither a repeat for certain nor a wall that the image could show.
+#: Two within a pixel of each other are neither certainly a repeat nor a wall that the image could resolve.
 THIN_PIXELS = 1.0
 
 _CONTOUR_DATA = Tag(0x3006, 0x0050)
 
-#: A contour that lies within another but for this share of its own pixels was meant to: a hole at the edge.
+#: A contour inside another except for this share of its own pixels counts as inside: a hole at the edge.
 APART = 0.1
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A closed contour on the slice that is nearest to it.
+    """A closed contour on its nearest slice.
 
-    ``outline`` is (n, 2), continuous (column, row) indices; ``height`` is where it lies along the slices, ``plane`` the
-    slice, ``area`` what it encloses, in pixels.
+    ``outline`` is (n, 2), continuous (column, row) indices; ``height`` is its position along the slices, ``plane`` the
+    slice, ``area`` the enclosed area in pixels.
     """
 
     outline: FloatArray
@@ -58,13 +58,13 @@ class Placed:
 
 
 def closed_contours(held: StructureSet, number: int, name: str) -> list[FloatArray]:
-    """Every different closed contour of one ROI, (n, 3) in mm each.
+    """The distinct closed contours of one ROI, (n, 3) in mm each.
 
     Raises
     ------
     CaseError
-        ``ROI_AMBIGUOUS`` when the number does not tell the ROI from others, ``MASK_UNREADABLE`` when a contour is no
-        list of points or is to be moved by a ContourOffsetVector.
+        ``ROI_AMBIGUOUS`` if several ROIs have the number, ``MASK_UNREADABLE`` if a contour is not a list of points or
+        has a ContourOffsetVector.
     """
     fault = held.fault(number)
     if fault:
@@ -90,14 +90,14 @@ def closed_contours(held: StructureSet, number: int, name: str) -> list[FloatArr
 
 
 def _points(contour: Dataset) -> FloatArray:
-    """The vertices; taken from the undecoded text where there is one, ten times faster than number by number."""
+    """The vertices; parsed from the undecoded text if possible, ten times faster than number by number."""
     value = contour.get_item(_CONTOUR_DATA).value
     numbers = value.strip(b" \0").split(b"\\") if isinstance(value, bytes) else value
     try:
         points = np.array(numbers if numbers and numbers != [b""] else [], dtype=np.float64).reshape(-1, 3)
     except ValueError as error:
         raise CaseError(
-            Code.MASK_UNREADABLE, f"a contour's {len(numbers)} values are no list of x, y, z: {error}"
+            Code.MASK_UNREADABLE, f"a contour's {len(numbers)} values are not a list of x, y, z: {error}"
         ) from error
     if not np.isfinite(points).all():
         raise CaseError(Code.MASK_UNREADABLE, "a contour holds coordinates that are not finite")
@@ -105,7 +105,7 @@ def _points(contour: Dataset) -> FloatArray:
 
 
 def _expect_whole(contour: Dataset, points: FloatArray, name: str) -> None:
-    """A contour that was cut short would be closed by a chord. One point less may be the closing one, counted only."""
+    """Refuse a truncated contour: a chord would close it. One missing point may be the closing one."""
     try:
         told = int(contour.get("NumberOfContourPoints") or 0)
     except (TypeError, ValueError):
@@ -119,7 +119,7 @@ def _expect_whole(contour: Dataset, points: FloatArray, name: str) -> None:
 
 
 def _expect_in_place(contour: Dataset, name: str) -> None:
-    """The retired ContourOffsetVector (3006,0045) moves a contour; from where to where, programs disagree."""
+    """Refuse the retired ContourOffsetVector (3006,0045): programs disagree on how it moves a contour."""
     moved = [float(value) for value in contour.get("ContourOffsetVector") or ()]
     if any(moved):
         raise CaseError(
@@ -130,12 +130,11 @@ def _expect_in_place(contour: Dataset, name: str) -> None:
 
 
 def place_contours(contours: Sequence[FloatArray], grid: Grid, name: str) -> list[Placed]:
-    """Put each contour on the slice nearest to it, and keep what stands for that slice.
+    """Assign each contour to the nearest slice, and keep those that represent it.
 
-    Half a slice is as far as a contour reaches. What lies outside the image is left out. Of contours at several
-    heights within one slice, as where 1 mm planes were drawn on and the slices are 3 mm apart, those nearest to the
-    slice's own plane count: together they would cut holes into each other. An outline that is there twice is kept
-    once. All of it is said as a warning.
+    Contours more than half a slice away are outside the image and dropped. Of contours at several heights within one
+    slice (1 mm planes on 3 mm slices), those nearest to the slice's plane are kept: together they would cut holes into
+    each other. A repeated outline is kept once. Each of these is a warning.
 
     Raises
     ------
@@ -191,7 +190,7 @@ def _within_slices(placed: Sequence[Placed], grid: Grid, name: str) -> list[Plac
 
 
 def _check_beside(placed: Sequence[Placed], grid: Grid, name: str) -> None:
-    """Refuse, or warn of, outlines that reach beyond rows or columns; filling leaves out what lies there."""
+    """Refuse, or warn of, outlines beyond the rows or columns; filling ignores what lies outside."""
     limits = np.array(grid.size[:2]) - 1 + OUTSIDE_PIXELS
     beyond = [p for p in placed if (p.outline < -OUTSIDE_PIXELS).any() or (p.outline > limits).any()]
     if not beyond:
@@ -213,7 +212,7 @@ def _check_beside(placed: Sequence[Placed], grid: Grid, name: str) -> None:
 
 
 def _nearest_levels(placed: Sequence[Placed], grid: Grid, name: str) -> list[Placed]:
-    """The contours of the level that is nearest to its slice, on every slice."""
+    """The contours of the level nearest to its slice, for every slice."""
     tolerance = min(SAME_LEVEL_MM / grid.spacing[2], OFF_PLANE)
     kept: list[Placed] = []
     between, furthest = 0, 0.0
@@ -228,7 +227,7 @@ def _nearest_levels(placed: Sequence[Placed], grid: Grid, name: str) -> list[Pla
         warn(
             Code.CONTOURS_DROPPED,
             f"{between} of the {count(len(placed), 'contour')} of {name} lie between the slices, which are "
-            f"{grid.spacing[2]:.3f} mm apart, further from them than others: left out",
+            f"{grid.spacing[2]:.3f} mm apart, further from them than others: dropped",
         )
     if furthest > OFF_PLANE:
         warn(
@@ -240,7 +239,7 @@ def _nearest_levels(placed: Sequence[Placed], grid: Grid, name: str) -> list[Pla
 
 
 def _different(placed: list[Placed], grid: Grid, name: str) -> list[Placed]:
-    """The contours of one slice without repeats, whichever vertex, direction, closing point or rounding they have."""
+    """The contours of one slice without repeats, whatever their first vertex, direction, closing point or rounding."""
     spacing = np.array(grid.spacing[:2])
     outlines = [one.outline * spacing for one in placed]
     repeats, doubtful = near_repeats(outlines, REPEAT_MM, THIN_PIXELS * float(spacing.max()))
@@ -255,12 +254,12 @@ def _different(placed: list[Placed], grid: Grid, name: str) -> list[Placed]:
 
 
 def rtstruct_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid) -> BoolArray:
-    """Fill the contours of the ROIs ``numbers`` (all merged; none named: the file's only ROI).
+    """Fill the contours of the ROIs ``numbers``, merged (empty: the file's only ROI).
 
     All contours of one ROI in one plane are filled together by the even-odd rule
-    (:func:`prognosis_dask.imaging.polygon.fill_even_odd`), so that a contour inside another cuts a hole. A contour
-    that repeats another is left out: it would cut away what it repeats. Points and open lines enclose nothing. Which
-    slice a contour lies on, :func:`prognosis_dask.imaging.rtstruct.place_contours` says.
+    (:func:`prognosis_dask.imaging.polygon.fill_even_odd`), so that a contour inside another cuts a hole. A repeated
+    contour is dropped: it would cut away the first. Points and open lines enclose nothing. See
+    :func:`prognosis_dask.imaging.rtstruct.place_contours` for the slice of a contour.
 
     Returns
     -------
@@ -301,7 +300,7 @@ def _roi_mask(contours: list[FloatArray], name: str, grid: Grid) -> BoolArray:
         raise CaseError(Code.ROI_WITHOUT_CONTOUR, f"{name} has no closed planar contour of three points or more")
     placed = place_contours(contours, grid, name)
     mask = fill_even_odd([one.outline for one in placed], [one.plane for one in placed], grid.size[::-1])
-    _tell_crossings(placed, name)
+    _warn_of_crossings(placed, name)
     if not mask.any():
         raise CaseError(
             Code.MASK_EMPTY,
@@ -311,10 +310,10 @@ def _roi_mask(contours: list[FloatArray], name: str, grid: Grid) -> BoolArray:
     return mask
 
 
-def _tell_crossings(placed: list[Placed], name: str) -> None:
-    """Warn of contours that overlap and are not one within the other: what both enclose is cut out.
+def _warn_of_crossings(placed: list[Placed], name: str) -> None:
+    """Warn of contours that overlap without one being inside the other: the area of both is cut out.
 
-    The even-odd rule says so, as in most programs; some unite them instead.
+    That is the even-odd rule, as in most programs; some unite them instead.
     """
     cut: dict[int, int] = {}
     for plane, group in itertools.groupby(placed, key=lambda one: one.plane):
@@ -336,14 +335,14 @@ def _tell_crossings(placed: list[Placed], name: str) -> None:
 
 
 def _alone(outline: FloatArray) -> tuple[NDArray[np.intp], BoolArray]:
-    """One contour by itself: the (row, column) of its window's first pixel, and the window."""
+    """One contour filled by itself: (row, column) of its window's first pixel, and the window."""
     first = np.floor(outline.min(axis=0))
     columns, rows = (np.ceil(outline.max(axis=0)) - first + 1).astype(int)
     return first[::-1].astype(np.intp), fill_even_odd([outline - first], [0], (1, int(rows), int(columns)))[0]
 
 
 def _crossing(one: tuple[NDArray[np.intp], BoolArray], other: tuple[NDArray[np.intp], BoolArray]) -> int:
-    """The pixels that both enclose; none where the smaller lies within the larger, or beside it."""
+    """The pixels that both enclose; none if the smaller lies inside the larger or beside it."""
     start = np.maximum(one[0], other[0])
     stop = np.minimum(one[0] + one[1].shape, other[0] + other[1].shape)
     if (stop <= start).any():

@@ -1,4 +1,4 @@
-"""A DICOM SEG's segments on the grid of the image; every frame goes where its position says."""
+"""Read the segments of a DICOM SEG on the grid of the image; every frame is placed by its own position."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_on, place, resample_nearest, steps_of
 from prognosis_dask.imaging.roi import Grid
 
-#: A voxel of a FRACTIONAL segment belongs to the mask from this share of the maximum on.
+#: A voxel of a FRACTIONAL segment belongs to the mask from this fraction of the maximum.
 FRACTION = 0.5
 #: Frames this many times further apart than the image's slices leave slices out.
 THICKER = 1.5
 
-#: Frames closer than this, in mm, lie in one plane; this much may their distances differ and their rows be apart.
+#: Tolerance (mm): frames closer than this lie in one plane, and distances and rows may differ by this much.
 SAME_MM = 0.01
 
 
 def seg_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid, *, resample: bool) -> BoolArray:
-    """The segments ``numbers`` (all merged; none named: the file's only segment).
+    """The segments ``numbers``, merged (empty: the file's only segment).
 
     BINARY, FRACTIONAL (from a half on) and LABELMAP; frames in any order and orientation, with gaps, or beyond the
     image where they are empty. Frames on another grid than the image's are an error unless ``resample`` (nearest
@@ -93,7 +93,7 @@ def _listed(known: dict[int, str], numbers: tuple[int, ...] = ()) -> str:
 def _frames(dataset: Dataset, wanted: tuple[int, ...]) -> list[Frame]:
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     if "PerFrameFunctionalGroupsSequence" not in dataset:
-        raise CaseError(Code.MASK_UNREADABLE, "the segmentation does not say where its frames lie (a tiled slide?)")
+        raise CaseError(Code.MASK_UNREADABLE, "the segmentation's frames have no positions (a tiled slide?)")
     any_segment = is_label_map(dataset) or len(dataset.SegmentSequence) == 1
     frames = []
     for index, own in enumerate(dataset.PerFrameFunctionalGroupsSequence):
@@ -135,8 +135,8 @@ def _frame(index: int, own: Dataset, shared: Dataset) -> Frame:
 def _check_spacing(frames: list[Frame], grid: Grid) -> None:
     """Refuse frames that are thicker than the image's slices.
 
-    Each would lie on a slice, and the slices between would stay empty. Frames with gaps look the same but for the
-    distance, or the thickness, that the file declares.
+    They would leave empty slices between them. Only the declared distance or thickness distinguishes them from frames
+    with gaps.
     """
     if not frames or not len(frame_steps(frames)):
         return
@@ -151,7 +151,7 @@ def _check_spacing(frames: list[Frame], grid: Grid) -> None:
 
 
 def _decoded(dataset: Dataset, frames: list[Frame], wanted: tuple[int, ...]) -> Iterator[tuple[Frame, BoolArray]]:
-    """Every frame with the mask that it holds; only these frames are decoded."""
+    """Each frame with its mask; only these frames are decoded."""
     if not frames:
         return
     labels = is_label_map(dataset)
@@ -159,12 +159,12 @@ def _decoded(dataset: Dataset, frames: list[Frame], wanted: tuple[int, ...]) -> 
     try:
         for frame, values in zip(frames, _pixels(dataset, [f.index for f in frames]), strict=True):
             yield frame, np.isin(values, wanted) if labels else np.greater_equal(values, threshold)
-    except Exception as error:  # decoders raise whatever they like
+    except Exception as error:  # decoders may raise anything
         raise CaseError(Code.MASK_UNREADABLE, f"cannot decode the segmentation's frames: {error}") from error
 
 
 def _whole(dataset: Dataset) -> float:
-    """The stored value of a voxel that lies wholly in its segment."""
+    """The stored value of a voxel that lies entirely in its segment."""
     kind = str(dataset.get("SegmentationType") or "")
     if kind == "BINARY" or (not kind and dataset.get("BitsAllocated") == 1):
         return 1.0
@@ -181,8 +181,7 @@ def _whole(dataset: Dataset) -> float:
 def _pixels(dataset: Dataset, indices: list[int]) -> Iterator[NumberArray]:
     """The stored values of some frames.
 
-    Frames of single bits follow each other without padding, so that one may begin within a byte, where pydicom 3.0
-    cannot read it on its own.
+    Frames of single bits are not padded, so one may start within a byte, where pydicom 3.0 cannot read it alone.
     """
     if dataset.BitsAllocated != 1 or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         yield from iter_pixels(dataset, indices=indices)
@@ -196,7 +195,7 @@ def _pixels(dataset: Dataset, indices: list[int]) -> Iterator[NumberArray]:
 
 
 def _frame_steps(frame: Frame, grid: Grid) -> FloatArray:
-    """The frame's steps as columns; across the frame it has no size, so the image's own step stands for it."""
+    """The frame's steps as columns; across the frame it has no extent, so the image's step is used."""
     across = np.cross(frame.row, frame.column)
     steps = steps_of(grid)
     along = across @ steps / np.linalg.norm(steps, axis=0)
@@ -206,10 +205,10 @@ def _frame_steps(frame: Frame, grid: Grid) -> FloatArray:
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame of a wanted segment: its index in the pixel data and the geometry of its pixels.
+    """One frame of a requested segment: its index in the pixel data and the geometry of its pixels.
 
     ``row`` and ``column`` are the vectors, in mm, from one column and from one row to the next. ``between_mm`` is the
-    distance of the frames as the file declares it, ``thick_mm`` their thickness; None where it does not.
+    distance of the frames as the file declares it, ``thick_mm`` their thickness; None if it does not.
     """
 
     index: int
@@ -228,9 +227,9 @@ class Frame:
 
 
 def frame_distance(frames: Sequence[Frame]) -> float | None:
-    """How far apart the file's frames are: declared, else as thick as they are; None where nothing says it.
+    """The distance of the file's frames: as declared, else their thickness; None if unknown.
 
-    Frames without a voxel are left out of files, so that positions alone do not tell a gap from a thick slice.
+    Files omit empty frames, so positions alone do not distinguish a gap from a thick slice.
     """
     steps = frame_steps(frames)
     declared = frames[0].between_mm or frames[0].thick_mm
@@ -247,12 +246,12 @@ def frame_steps(frames: Sequence[Frame]) -> FloatArray:
 
 
 def stack_frames(decoded: Iterable[tuple[Frame, BoolArray]]) -> sitk.Image:
-    """The frames as one image, 0 and 1; those of one plane are merged, planes without a frame are empty.
+    """The frames as one image of 0 and 1; those of one plane are merged, planes without a frame are empty.
 
     Raises
     ------
     CaseError
-        ``MASK_UNREADABLE`` when the frames do not lie on one lattice, or nothing says how far apart they are.
+        ``MASK_UNREADABLE`` if the frames do not lie on one lattice, or their distance is unknown.
     """
     frames, pixels = (list(items) for items in zip(*decoded, strict=True))
     first = frames[0]
@@ -283,7 +282,7 @@ def stack_frames(decoded: Iterable[tuple[Frame, BoolArray]]) -> sitk.Image:
 
 
 def _step(frames: Sequence[Frame]) -> float:
-    """The distance of the lattice's planes: the declared one where the frames lie on it, else their smallest one."""
+    """The plane distance of the lattice: the declared one if the frames fit it, else the smallest one."""
     steps = frame_steps(frames)
     for declared in (frames[0].between_mm, frames[0].thick_mm):
         if declared and (np.abs(steps / declared - np.rint(steps / declared)) * declared <= SAME_MM).all():
@@ -291,7 +290,7 @@ def _step(frames: Sequence[Frame]) -> float:
     if not len(steps):
         raise CaseError(
             Code.MASK_UNREADABLE,
-            "the segmentation's frames lie in one plane, and nothing says how thick it is (SliceThickness): it cannot "
+            "the segmentation's frames lie in one plane, and its thickness is not given (SliceThickness): it cannot "
             "be resampled",
         )
     return float(steps.min())

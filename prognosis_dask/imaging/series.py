@@ -1,4 +1,4 @@
-"""A DICOM image series: its grid, checked, and the pixels of the slices that are asked for."""
+"""Read a DICOM image series: its checked grid, and the pixels of the requested slices."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from prognosis_dask.cohort.stack import Run, check_axis, check_slices, even_runs
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.roi import Grid
 
-#: Beyond this slope or intercept a product may not fit into 64 bits; no scanner writes such.
+#: Beyond this slope or intercept a product may overflow 64 bits; no scanner writes such values.
 _WHOLE = 2**31
 
 
 def series_grid(listing: SeriesListing, gap_tolerance: float) -> Grid:
     """The grid of a whole series, after checking that its slices form one.
 
-    One slice alone makes no volume: nothing in its header says where the next would lie (SliceThickness does not), and
-    its masks would fail as ``MASK_ONE_SLICE`` anyway.
+    A single slice is not a volume: its header does not give the position of a next one (SliceThickness does not), and
+    its masks would fail as ``MASK_ONE_SLICE``.
 
     Parameters
     ----------
     listing
         The slices, in order along the slice normal.
     gap_tolerance
-        How far a distance between neighbours may differ from the median one, relative to it.
+        Relative tolerance of distances between neighbours, against the median.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def run_grid(listing: SeriesListing, run: Run) -> Grid:
 def _axes(orientation: tuple[float, ...]) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Unit vectors along a row, along a column, and the slice normal.
 
-    Written cosines are right-angled to a few digits only; as in ITK, the row's are corrected.
+    Written cosines are orthogonal to a few digits only; as in ITK, those of the row are corrected.
     """
     column = np.asarray(orientation[3:]) / np.linalg.norm(orientation[3:])
     normal = np.cross(orientation[:3], column)
@@ -84,8 +84,8 @@ def _axes(orientation: tuple[float, ...]) -> tuple[FloatArray, FloatArray, Float
 def read_slices(listing: SeriesListing, first: int, stop: int) -> NumberArray:
     """Pixels of the slices ``first`` to ``stop`` - 1 in the series' units (HU for CT), (slice, row, column).
 
-    The type is the one that GDCM, and so SimpleITK, chooses, because resampling rounds to it: stored integers stay
-    integers where slope and intercept are whole numbers, else float64.
+    The type is that of GDCM, and so of SimpleITK, because resampling rounds to it: stored integers stay integers if
+    slope and intercept are whole numbers, else float64.
 
     Raises
     ------
@@ -100,13 +100,13 @@ def read_slices(listing: SeriesListing, first: int, stop: int) -> NumberArray:
 
 
 def _read_file(path: Path, wanted: Sequence[SliceFile]) -> list[NumberArray]:
-    """The slices that a file holds: one, or some frames of a multi-frame one."""
+    """The slices in a file: one, or some frames of a multi-frame file."""
     try:
-        dataset = pydicom.dcmread(path, force=True)  # old exports lack the preamble; the identity is checked
+        dataset = pydicom.dcmread(path, force=True)  # old exports lack the preamble; the UID is checked
         if dataset.get("SOPInstanceUID") != wanted[0].sop_uid:
             raise ValueError("it is not the instance that was indexed; index the cohort again")
         return [_read_slice(dataset, one) for one in wanted]
-    except Exception as error:  # decoders raise whatever they like
+    except Exception as error:  # decoders may raise anything
         raise CaseError(
             Code.PIXELS_UNREADABLE, f"cannot read the pixels of {path.name}: {error}", where=str(path)
         ) from error
@@ -129,7 +129,7 @@ def _read_slice(dataset: pydicom.Dataset, expected: SliceFile) -> NumberArray:
 
 
 def _rescale(dataset: pydicom.Dataset, values: pydicom.Dataset, stored: NumberArray) -> NumberArray:
-    """The modality transform (DICOM PS3.3 C.11.1), which stands in ``values``: stored value * slope + intercept."""
+    """The modality transform (DICOM PS3.3 C.11.1) of ``values``: stored value * slope + intercept."""
     slope = float(1 if values.get("RescaleSlope") is None else values.RescaleSlope)
     intercept = float(values.get("RescaleIntercept") or 0)
     if slope == 0:

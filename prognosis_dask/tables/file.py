@@ -1,9 +1,8 @@
-"""Somebody's table as headings and columns of text, whatever program wrote it: CSV in any dialect, gzipped, or XLSX.
+"""Read a table as headings and columns of text: CSV in any dialect, also gzipped, or XLSX.
 
-The one reader of clinical tables, of pyradiomics' tables of cases, and of tables of features. It changes no word, and
-what it had to decide it tells in its notes. Numbers come out with a decimal point
-(:mod:`prognosis_dask.tables.numbers`); what means "not known" is decided where the column's use is known
-(:mod:`prognosis_dask.tables.missing`).
+The one reader of clinical tables, of pyradiomics' tables of cases, and of tables of features. It changes no words, and
+lists its decisions in notes. Numbers come out with a decimal point (:mod:`prognosis_dask.tables.numbers`); missing
+values are recognised where the column's use is known (:mod:`prognosis_dask.tables.missing`).
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from prognosis_dask.tables.headings import BLANK, find_headings
 from prognosis_dask.tables.numbers import plain_numbers
 
 _DELIMITERS = (",", ";", "\t", "|")
-#: Rows that the delimiter is judged by.
+#: Rows used to detect the delimiter.
 _SAMPLE = 50
 #: Gzipped tables that unpack to more bytes are refused.
 _LARGEST = 1 << 32
 _SEP = re.compile(r'"?sep=(.)"?[ \t,;]*(\r\n|\r|\n)', re.IGNORECASE)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _SPACE = re.compile(r"\s")
-#: Characters that nobody sees, and that make two names differ.
+#: Invisible characters, which would make equal names differ.
 _UNSEEN = re.compile("[\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad]")
-#: What files of other kinds begin with.
+#: First bytes of other kinds of file.
 _KINDS = (
     (b"\xd0\xcf\x11\xe0", "it is an old or encrypted Excel file; save it as XLSX without a password, or as CSV"),
     (b"PAR1", "it is a Parquet file; write it as CSV"),
@@ -57,7 +56,7 @@ class Cells:
     columns
         Per heading the cells, as many as there are rows; without blanks around them, numbers with a decimal point.
     notes
-        What was decided, and would matter if it were wrong.
+        Decisions that would matter if they were wrong.
     """
 
     header: tuple[str, ...]
@@ -66,7 +65,7 @@ class Cells:
 
     @property
     def n_rows(self) -> int:
-        """How many rows stand below the headings; blank ones are not counted."""
+        """Number of rows below the headings, without blank ones."""
         return len(self.columns[0]) if self.columns else 0
 
     def rows(self) -> list[dict[str, str]]:
@@ -80,15 +79,15 @@ def read_cells(path: Path, sheet: str = "") -> Cells:
     Parameters
     ----------
     path
-        CSV with commas, semicolons, tabs or bars in UTF-8, UTF-16 or Windows-1252, also gzipped; or XLSX. What it is,
-        its content says, not its name.
+        CSV with commas, semicolons, tabs or bars in UTF-8, UTF-16 or Windows-1252, also gzipped; or XLSX. The content
+        decides, not the name.
     sheet
         Of an XLSX file; empty: the one with a column of patients, else the first.
 
     Raises
     ------
     TableError
-        When it is missing, of another kind or damaged, or its cells cannot be brought under its headings; in one line.
+        When it is missing, of another kind or damaged, or its cells do not match its headings; the message is one line.
     """
     try:
         return _read(path.read_bytes(), sheet, path.suffix.lower() in (".xlsx", ".xlsm"))
@@ -110,11 +109,11 @@ def _read(data: bytes, sheet: str, named_xlsx: bool) -> Cells:
         lines, notes = read_sheet(data, sheet)
         return _under_headings(lines, "", notes)
     if named_xlsx:
-        raise ValueError("it is named XLSX and is no workbook; name it .csv, or save it as XLSX again")
+        raise ValueError("it is named XLSX but is not a workbook; name it .csv, or save it as XLSX again")
     if sheet:
-        raise ValueError(f"sheet is {sheet!r}, but it is no XLSX file")
+        raise ValueError(f"sheet is {sheet!r}, but it is not an XLSX file")
     text, notes = _decoded(data)
-    del data  # large tables would be held three times over
+    del data  # large tables would be held in memory three times
     lines, delimiter = _parsed(text)
     del text
     return _under_headings(lines, delimiter, notes)
@@ -139,7 +138,7 @@ def _decoded(data: bytes) -> tuple[str, list[str]]:
     except UnicodeDecodeError as error:
         text = data.decode("cp1252", errors="replace")
         line = data.count(b"\n", 0, error.start) + 1
-        notes.append(f"It is not in UTF-8 (line {line}) and was taken as Windows-1252: look at letters with accents.")
+        notes.append(f"It is not in UTF-8 (line {line}) and was read as Windows-1252: check letters with accents.")
     if "\0" in text:
         raise ValueError("it holds binary data; save the table as CSV or XLSX")
     if text.lstrip()[:200].casefold().startswith(("<html", "<!doctype", "<?xml", "<table")):
@@ -184,7 +183,7 @@ def _quoted_wrongly(error: csv.Error) -> str:
 
 
 def _delimiter(text: str) -> str:
-    """The delimiter under which most rows have as many cells as the headings; of several the one with most cells."""
+    """The delimiter for which most rows have as many cells as the headings; among ties the one with most cells."""
     judged = [(_consistency(text, delimiter), delimiter) for delimiter in _DELIMITERS if delimiter in text]
     judged = [found for found in judged if found[0][2] > 1]
     if not judged:
@@ -199,7 +198,7 @@ def _delimiter(text: str) -> str:
 
 
 def _consistency(text: str, delimiter: str) -> tuple[float, int, int]:
-    """The share of rows that agree on a number of cells, from which row on (negative), and that number."""
+    """The share of rows that agree on a number of cells, the first such row (negative), and that number."""
     try:
         widths = [len(line) for line in islice(_reader(text, delimiter), _SAMPLE) if any(map(str.strip, line))]
     except csv.Error:
@@ -213,7 +212,7 @@ def _consistency(text: str, delimiter: str) -> tuple[float, int, int]:
 def _expect_no_blanks_between(text: str) -> None:
     widths = [len(line.split()) for line in text.splitlines()[:_SAMPLE] if line.strip()]
     if len(widths) > 1 and widths[0] > 2 and min(widths) == max(widths):
-        raise ValueError("its cells are parted by blanks; write it with commas, semicolons or tabs")
+        raise ValueError("its cells are separated by blanks; write it with commas, semicolons or tabs")
 
 
 def _under_headings(lines: Lines, delimiter: str, notes: Sequence[str]) -> Cells:
@@ -243,7 +242,7 @@ def _under_headings(lines: Lines, delimiter: str, notes: Sequence[str]) -> Cells
 
 
 def _named(header: Sequence[str]) -> list[str]:
-    """The headings, each once; blank ones by number."""
+    """The headings, each unique; blank ones by number."""
     blanks = iter(range(1, len(header) + 1))
     names = [name or (BLANK if (n := next(blanks)) == 1 else f"{BLANK} {n}") for name in header]
     twice = [name for name, often in Counter(names).items() if often > 1]

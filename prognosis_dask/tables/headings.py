@@ -1,4 +1,4 @@
-"""Where a table's headings stand: below a title, or in two rows of which the upper one names groups."""
+"""Find a table's headings: below a title, or in two rows of which the upper one names groups."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-#: What a column with cells under no heading is called.
+#: The name of a column without a heading.
 BLANK = "(blank)"
 #: Rows that a title may take.
 _MOST_TITLES = 10
@@ -16,7 +16,7 @@ Lines = list[list[str]]
 
 
 def find_headings(lines: Lines) -> tuple[list[str], Lines, list[str]]:
-    """The headings (blank where there is none), the rows below them, and notes on what was passed over."""
+    """The headings (blank if there is none), the rows below them, and notes on skipped lines."""
     width = _width(lines)
     titles = 0
     while titles < min(_MOST_TITLES, len(lines) - 2) and _is_title(lines[titles], width):
@@ -24,14 +24,12 @@ def find_headings(lines: Lines) -> tuple[list[str], Lines, list[str]]:
     notes = []
     if titles:
         shown = "; ".join(" ".join(filter(None, line))[:60] for line in lines[:titles])
-        notes.append(f"Passed over above the headings: {shown}.")
+        notes.append(f"Skipped above the headings: {shown}.")
     lines = lines[titles:]
     header, below = lines[0], lines[1:]
     two = _two_rows(header, below)
     if two:
-        notes.append(
-            f"The headings stand in two rows; they are: {', '.join(two[:8])}{', ...' if len(two) > 8 else ''}."
-        )
+        notes.append(f"The headings are in two rows: {', '.join(two[:8])}{', ...' if len(two) > 8 else ''}.")
         header, below = two, below[1:]
     while header and not header[-1] and not any(len(line) >= len(header) and line[len(header) - 1] for line in below):
         header = header[:-1]
@@ -39,7 +37,7 @@ def find_headings(lines: Lines) -> tuple[list[str], Lines, list[str]]:
 
 
 def names_a_patient(heading: str) -> bool:
-    """Whether a heading is one that patients or cases are usually named under.
+    """Whether a heading is a usual name for a column of patients or cases.
 
     >>> names_a_patient("TRIAL PatientID"), names_a_patient("Histology")
     (True, False)
@@ -51,7 +49,7 @@ def names_a_patient(heading: str) -> bool:
 
 
 def _width(lines: Lines) -> int:
-    """How many cells are filled in most rows."""
+    """The most frequent number of filled cells per row."""
     filled = Counter(sum(map(bool, line)) for line in lines[:200])
     return max(filled, key=lambda n: (filled[n], n))
 
@@ -61,7 +59,7 @@ def _is_title(line: Sequence[str], width: int) -> bool:
 
 
 def _two_rows(upper: Sequence[str], below: Lines) -> list[str]:
-    """The headings where two rows make them; () where one does."""
+    """The headings made of two rows; () if there is one row."""
     if len(below) < 2:
         return []
     n = max(len(upper), len(below[0]))

@@ -1,6 +1,6 @@
-"""Which cells of a column say that a value is not known, and which words are values that look so.
+"""Recognise missing values in a column, and words that look like missing values but are not.
 
-``None`` in a column of numbers is no number; among Former and Current it is a smoker's answer. So a column decides:
+``None`` in a column of numbers is missing; among Former and Current it is a smoker's answer. So the column decides:
 
 * what a specification names as a level or a class is a value, whatever it is;
 * ``NA``, ``unknown``, ``?`` and their like are not known, everywhere;
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-#: Not known in every column.
+#: Missing in every column.
 NOT_KNOWN = frozenset(
     [
         *("na", "n/a", "n.a.", "nan", "<na>", "null", "#n/a", "#na", ".", "?", "--", "'--", "unknown", "[unknown]"),
@@ -23,22 +23,22 @@ NOT_KNOWN = frozenset(
         "missing",
     ]
 )
-#: Not known among numbers; among words a value, where :func:`known_cells` says so.
+#: Missing among numbers; among words a value if :func:`known_cells` says so.
 _EITHER = frozenset(["none", "-"])
 
 
 @dataclass(frozen=True)
 class KnownCells:
-    """A column's cells, empty where not known.
+    """A column's cells, empty if missing.
 
     Attributes
     ----------
     texts
         The cells.
     emptied
-        How often which word was taken as not known.
+        How often each word was taken as missing.
     kept
-        How often which word is a value, though elsewhere it says that nothing is known.
+        How often each word is a value here although it means missing elsewhere.
     """
 
     texts: list[str]
@@ -47,7 +47,7 @@ class KnownCells:
 
 
 def says_unknown(text: str) -> bool:
-    """Whether a single value, of no column, says that it is not known.
+    """Whether a single value, outside a column, means missing.
 
     >>> says_unknown("n/a"), says_unknown(" - "), says_unknown("no")
     (True, True, False)
@@ -57,7 +57,7 @@ def says_unknown(text: str) -> bool:
 
 
 def known_cells(texts: Sequence[str], named: Collection[str] = (), also: Collection[str] = ()) -> KnownCells:
-    """The cells of a column, empty where not known.
+    """The cells of a column, empty if missing.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def known_cells(texts: Sequence[str], named: Collection[str] = (), also: Collect
     named
         Words that are values: a specification's levels or classes. Case does not count.
     also
-        Words that say "not known" in this column besides the usual ones; they win over ``named``.
+        Further words that mean missing in this column; they take precedence over ``named``.
     """
     more, values = ({word.casefold() for word in words} for words in (also, named))
     words = {text: text.casefold() for text in set(texts)}

@@ -1,8 +1,8 @@
-"""Numbers as people write them, column by column, as numbers with a decimal point.
+"""Convert numbers as people write them, column by column, to numbers with a decimal point.
 
-A comma is a decimal sign or parts thousands, and so is a point. One cell does not tell which, but a column and its
-table mostly do: 12,5 and 0,512 have a decimal comma, 1,234.5 and 1,234,567 have not. Where the table does not tell, the
-cells stay as they are and whoever wants numbers refuses them, or the table is refused where they would pass for others.
+A comma is a decimal sign or separates thousands, and so is a point. One cell does not tell which, but a column and its
+table mostly do: 12,5 and 0,512 have a decimal comma, 1,234.5 and 1,234,567 have not. If the table does not tell, the
+cells are kept and refused where numbers are needed; the table is refused if they could be read as other numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 _SIGN = r"[-+]?"
 _EXPONENT = r"([eE][-+]?\d+)?"
-#: With a decimal comma for certain: not three digits behind it, or nothing that can be a group of thousands before it.
+#: Certainly a decimal comma: not three digits after it, or no possible group of thousands before it.
 _COMMA_DECIMAL = re.compile(
     rf"{_SIGN}(\d*,(\d{{1,2}}|\d{{4,}})|(0|0\d+|\d{{4,}}),\d+|\d{{1,3}}([. '’]\d{{3}})+,\d+){_EXPONENT}"
 )
@@ -24,19 +24,19 @@ _PLAIN = re.compile(rf"{_SIGN}(\d+\.?\d*|\.\d+){_EXPONENT}")
 _POINT_DECIMAL = re.compile(rf"{_SIGN}(\d*\.\d+){_EXPONENT}")
 _PARTED = re.compile(rf"{_SIGN}\d{{1,3}}([ '’]\d{{3}})+([.,]\d+)?")
 _ODD = re.compile("[,'’\\s\u2212=]|\\.[^\0.]*\\.")
-#: What Excel is told to take as text: ="001"
+#: Excel's notation for numbers as text: ="001"
 _AS_TEXT = re.compile(r'="?([^"]*)"?')
 
 
 def plain_numbers(
     names: Sequence[str], columns: Sequence[list[str]], delimiter: str
 ) -> tuple[list[list[str]], list[str]]:
-    """The columns with their numbers in plain notation, and notes on what was decided.
+    """The columns with their numbers in plain notation, and notes on decisions.
 
     Raises
     ------
     ValueError
-        When a column mixes notations so that a number could be taken for another; names it.
+        When a column mixes notations so that a number could be misread; the message names it.
     """
     odd = [bool(column) and _is_odd(column) for column in columns]
     cleaned = [
@@ -56,7 +56,8 @@ def plain_numbers(
         found.append(column)
     if doubtful:
         return found, [
-            f"The comma in {', '.join(doubtful[:5])} was taken as decimal, as nothing says that it parts thousands."
+            f"The comma in {', '.join(doubtful[:5])} was taken as decimal, since nothing shows that it separates "
+            "thousands."
         ]
     return found, []
 
@@ -74,7 +75,7 @@ def _as_typed(cell: str) -> str:
 
 
 def _kinds(column: Sequence[str]) -> set[str]:
-    """Which notations with a comma, or with groups of digits, a column has; none where most cells are no numbers."""
+    """Which notations with a comma or groups of digits a column has; none if most cells are not numbers."""
     kinds: set[str] = set()
     numbers = held = 0
     for cell in column:
@@ -106,7 +107,7 @@ def _has_points(column: Sequence[str]) -> bool:
 
 
 def _decimal_sign(kind: set[str], delimiter: str, decimal_comma: bool, points: bool) -> str:
-    """The column's decimal sign; none where it cannot be told."""
+    """The column's decimal sign; None if undecided."""
     if "comma" in kind:
         return "" if "thousands" in kind else ","
     if "thousands" in kind:
@@ -129,7 +130,7 @@ def _plain(cell: str, decimal: str) -> str:
 
 
 def _expect_no_doubt(name: str, column: Sequence[str], kind: set[str]) -> None:
-    """In a table with decimal commas, 1.234 is one thousand or one and a bit."""
+    """Refuse 1.234 in a table with decimal commas: it may be a thousand or a little more than one."""
     held = [cell for cell in column if "." in cell and _PLAIN.fullmatch(cell)]
     suspicious = bool(held) and all(_POINT_THOUSANDS.fullmatch(cell) for cell in held)
     if suspicious:
@@ -137,5 +138,5 @@ def _expect_no_doubt(name: str, column: Sequence[str], kind: set[str]) -> None:
         whole = held[0].replace(".", "")
         raise ValueError(
             f"column {name!r} holds {held[0]!r} in a table with decimal commas ({other}): is it {whole}? "
-            "Write all its numbers with one decimal sign and without marks between thousands"
+            "Write all its numbers with one decimal sign and without thousands separators"
         )

@@ -1,4 +1,4 @@
-"""Columns that number, name or date the rows: no property of a patient, though a table's order may tell the outcome."""
+"""Columns that number, name or date the rows: not properties of a patient, although row order may tell the outcome."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.tables.headings import BLANK
 
-#: Fewer rows count up by chance; fewer are a permutation of their places by chance.
+#: Fewer rows may be in ascending order, or a permutation of the row numbers, by chance.
 _FEWEST_STEPS, _FEWEST_PLACES, _FEWEST_GAPS = 8, 10, 20
-#: A column of growing numbers with gaps counts rows, some of which are gone, while it leaves out few.
+#: A column of ascending numbers counts rows of which some are missing if at most this share is left out.
 _MOST_GAPS = 5
 _UNNAMED = re.compile(rf"{re.escape(BLANK)}.*|unnamed:? ?\d+.*", re.IGNORECASE)
 _IDENTIFIER = re.compile(
@@ -32,18 +32,18 @@ _DATE = re.compile(
 
 
 def no_property(name: str, values: FloatArray | None, texts: Sequence[str], rows: Sequence[object]) -> str:
-    """Why a column is no property of a patient, in a few words; empty where it may be one.
+    """Why a column is not a property of a patient, in a few words; empty if it may be one.
 
     Parameters
     ----------
     name
         Its heading.
     values
-        The cells as numbers, in the table's order, NaN where not known; None where they are words.
+        The cells as numbers, in the table's order, NaN if missing; None for words.
     texts
-        The cells as they are written, where they are words.
+        The cells as written, for words.
     rows
-        What each row is of: of rows with the same one, the first counts.
+        The subject of each row: of rows with the same one, the first counts.
     """
     if name[:1] in "(uU" and _UNNAMED.fullmatch(name):
         return "has no heading"
@@ -53,7 +53,7 @@ def no_property(name: str, values: FloatArray | None, texts: Sequence[str], rows
         held = [text for text in texts if text]
         return "holds dates" if held and 10 * sum(map(bool, map(_DATE.fullmatch, held))) >= 9 * len(held) else ""
     if len(values) > 1 and not (float(values[0]).is_integer() and float(values[-1]).is_integer()):
-        return ""  # most features end here
+        return ""  # most features return here
     return _of_whole_numbers(name, values[_first_of_each(rows)])
 
 
@@ -77,7 +77,7 @@ def _of_whole_numbers(name: str, values: FloatArray) -> str:
 
 
 def _are_dates(values: FloatArray) -> bool:
-    """Whether all are days as 20201231, or seconds or milliseconds since 1970 from 1985 on."""
+    """Whether all are dates such as 20201231, or seconds or milliseconds since 1970 from 1985 on."""
     day, month, year = values % 100, values // 100 % 100, values // 10_000
     written = (day >= 1) & (day <= 31) & (month >= 1) & (month <= 12) & (year >= 1900) & (year <= 2100)
     seconds = (values > 4.8e8) & (values < 4.2e9)

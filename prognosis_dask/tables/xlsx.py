@@ -1,4 +1,4 @@
-"""A sheet of an XLSX file as lines of text, as it is shown where that matters."""
+"""Read a sheet of an XLSX file as lines of text, formatted as displayed where that matters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from prognosis_dask.tables.headings import find_headings, names_a_patient
 
 Lines = list[list[str]]
-#: A formula that no program has computed: no value stands beside it.
+#: A formula that was never computed: it has no stored value.
 _NOT_COMPUTED = re.compile(
     rb"<(?:\w+:)?c\b(?![^>]*\bt=\"str\")[^>]*?\br=\"([A-Z]+\d+)\"(?![^>]*\bt=\"str\")[^>]*>\s*"
     rb"<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
@@ -30,25 +30,25 @@ def read_sheet(data: bytes, sheet: str) -> tuple[Lines, list[str]]:
     data
         The file's content.
     sheet
-        The sheet's name; empty: the only one that holds a table with patients, else the first that holds anything.
+        The sheet's name; empty: the only one with a table of patients, else the first that is not empty.
 
     Raises
     ------
     ValueError
-        When it is no such file or damaged, there is no such sheet, or a formula was never computed.
+        When it is not such a file or damaged, the sheet does not exist, or a formula was never computed.
     """
     import openpyxl
 
     _expect_workbook(data)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of styles that do not matter here
+            warnings.simplefilter("ignore")  # about styles, which are not used
             book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
             lines = {page.title: [line for line in _lines(page) if any(line)] for page in _pages(book, sheet)}
             book.close()
     except ValueError:
         raise
-    except Exception as error:  # openpyxl raises what zipfile, XML and its own parsers raise
+    except Exception as error:  # openpyxl passes on errors of zipfile, XML and its own parsers
         raise ValueError(f"its workbook is damaged ({type(error).__name__}: {error})") from error
     _expect_computed(data)
     return _chosen(lines)
@@ -76,7 +76,7 @@ def _pages(book: Any, sheet: str) -> list[Any]:
 
 
 def _lines(page: Any) -> Iterator[list[str]]:
-    page.reset_dimensions()  # what the file says of its size need not be true
+    page.reset_dimensions()  # the declared size may be wrong
     for row in page.iter_rows():
         yield [_text(cell) for cell in row]
 

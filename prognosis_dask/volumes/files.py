@@ -1,4 +1,4 @@
-"""Any image file: its grid, and the slices that are asked for."""
+"""Read any image file: its grid, and the requested slices."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 def volume_grid(path: Path, *, layers: bool = False) -> Grid:
-    """The grid of an image file, from its header. ``layers``: several values a voxel are allowed.
+    """The grid of an image file, from its header. ``layers``: several values per voxel are allowed.
 
     Raises
     ------
     CaseError
-        ``UNREADABLE_FILE``; ``IMAGE_INVALID`` when it is not one three-dimensional image of single numbers;
-        ``GANTRY_TILT`` when its axes do not stand at right angles.
+        ``UNREADABLE_FILE``; ``IMAGE_INVALID`` if it is not one three-dimensional scalar image; ``GANTRY_TILT`` if its
+        axes are not orthogonal.
     """
     if is_nifti(path):
         return nifti_grid(path)
@@ -55,7 +55,7 @@ def volume_grid(path: Path, *, layers: bool = False) -> Grid:
 def volume_voxels(path: Path, first: int = 0, stop: int | None = None) -> NumberArray:
     """Voxels of the slices ``first`` to ``stop`` - 1 (all), (slice, row, column), in the file's own type.
 
-    A file with several values a voxel (layers) has them as a fourth axis.
+    Several values per voxel (layers) form a fourth axis.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def volume_voxels(path: Path, first: int = 0, stop: int | None = None) -> Number
 
 
 def _refuse_sheared(grid: Grid, path: Path) -> None:
-    # what is sheared by less is left as it is written: ITK and pyradiomics work on it so
+    # a smaller shear is kept as written: ITK and pyradiomics work with it
     try:
         right_angled(grid)
     except CaseError as error:
@@ -99,7 +99,7 @@ def _reader(path: Path) -> sitk.ImageFileReader:
         reader.ReadImageInformation()
     except RuntimeError as error:
         raise CaseError(
-            Code.UNREADABLE_FILE, f"not an image file that can be read: {_last_line(error)}", where=str(path)
+            Code.UNREADABLE_FILE, f"not a readable image file: {_last_line(error)}", where=str(path)
         ) from error
     return reader
 

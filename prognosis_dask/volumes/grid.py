@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import CaseError, Code
 
-#: Furthest, in voxels, that making a grid right-angled may move a voxel of it: nearest-neighbour resampling would move
-#: none. TotalSegmentator's public cases are sheared by 0.01 degrees, which is a fifth of this over 400 mm.
+#: Largest shift, in voxels, when a grid is made right-angled: nearest-neighbour resampling would not move
+#: any voxel. TotalSegmentator's public cases are sheared by 0.01 degrees, which is a fifth of this over 400 mm.
 SHEAR_VOXELS = 0.25
-#: Voxel centres that lie closer than this, in voxels, are the same: nearest-neighbour resampling would move nothing.
+#: Voxel centres closer than this, in voxels, are the same: nearest-neighbour resampling would move nothing.
 SAME_VOXEL = 0.1
-#: Direction cosines are written with six digits or so: grids nearer to right-angled than this are right-angled.
+#: Tolerance for right angles: direction cosines are written with about six digits.
 COSINE_DIGITS = 1e-5
 
 
@@ -31,7 +31,7 @@ class Grid:
 
 
 def steps_of(grid: Grid) -> FloatArray:
-    """The vectors, in mm, from one voxel to the next: column i belongs to index axis i, in (x, y, z) order."""
+    """The vectors (mm) from one voxel to the next: column i belongs to index axis i, in (x, y, z) order."""
     steps: FloatArray = np.asarray(grid.direction).reshape(3, 3) * np.asarray(grid.spacing)
     return steps
 
@@ -45,12 +45,12 @@ def to_index(grid: Grid, points: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class Lattice:
-    """Where a block of voxels lies among those of a grid.
+    """The placement of a block of voxels in a grid.
 
     Attributes
     ----------
     drift
-        How far, in voxels of the grid, a voxel centre of the block is from one of the grid at most; beyond
+        Largest distance, in voxels of the grid, of a voxel centre of the block from one of the grid; beyond
         :data:`SAME_VOXEL` it is another lattice.
     axes
         (3, 3): a 1 or -1 in each row and column: which axis of the block is which of the grid, and its direction.
@@ -80,7 +80,7 @@ def lattice(size: tuple[int, ...], first_mm: FloatArray, steps: FloatArray, grid
 
 
 def _signed_permutation(axes: FloatArray) -> FloatArray:
-    """The nearest matrix with a single 1 or -1 in each row and column (the identity where there is none)."""
+    """The nearest matrix with a single 1 or -1 in each row and column (the identity if there is none)."""
     nearest: FloatArray = np.zeros((3, 3))
     rows = np.abs(axes).argmax(axis=0)
     if sorted(rows) != [0, 1, 2]:
@@ -91,7 +91,7 @@ def _signed_permutation(axes: FloatArray) -> FloatArray:
 
 
 def is_right_angled(grid: Grid) -> bool:
-    """Whether the axes stand at right angles, as far as written cosines can tell."""
+    """Whether the axes are orthogonal, within the precision of written cosines."""
     axes = np.asarray(grid.direction).reshape(3, 3)
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() <= COSINE_DIGITS)
 
@@ -102,7 +102,7 @@ def right_angled(grid: Grid) -> Grid:
     Raises
     ------
     CaseError
-        ``GANTRY_TILT``, with the angle, when it moves a voxel by more than :data:`SHEAR_VOXELS`.
+        ``GANTRY_TILT``, with the angle, if it moves a voxel by more than :data:`SHEAR_VOXELS`.
     """
     axes = np.asarray(grid.direction).reshape(3, 3)
     left, _, right = np.linalg.svd(axes)

@@ -1,4 +1,4 @@
-"""What the numbers in a label map mean: labels, a scaled mask, or shares that need a threshold."""
+"""Interpret the values of a label map: labels, a scaled mask, or fractions that need a threshold."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import numpy as np
 from prognosis_dask.arrays import BoolArray, FloatArray, NumberArray
 from prognosis_dask.errors import CaseError, Code, warn
 
-#: How far a label may lie from a whole number: conversions leave 1.0000001, interpolation leaves anything.
+#: Tolerance of a label from a whole number: conversions give 1.0000001, interpolation any value.
 WHOLE = 1e-3
-#: Most labels that are taken together as one mask where nobody says which: beyond, a file is an anatomy, a smoothed
-#: mask from 0 to 255, or an image.
+#: Most labels that are merged into one mask if none is selected: a file with more is an anatomy, a smoothed mask from
+#: 0 to 255, or an image.
 MOST_TOGETHER = 20
 #: A label of an overlapping layer (Slicer's ``.seg.nrrd``) is this times the layer's number, from zero, plus the value
 #: there: layer 0, which pyradiomics reads by default, keeps its values.
 LAYER = 1000
-#: Largest factor by which interpolation may carry shares beyond their ends.
+#: Largest overshoot of interpolated fractions.
 OVERSHOOT = 1.25
 
 
 def chosen_voxels(values: NumberArray, labels: tuple[int, ...], threshold: float = 0.0) -> BoolArray:
-    """The voxels that hold one of ``labels``; with none named, the mask that the file is.
+    """The voxels with one of ``labels``; if empty, the file as a mask.
 
     Labels are whole numbers (:data:`WHOLE`) from zero on. A file with zero and one other value is a mask, whatever the
-    value (1, 255, 0.00392). Anything else holds shares, probabilities or an interpolated mask: from ``threshold`` on a
-    voxel belongs to it, and without a threshold it is a problem, because every rule would give another ROI.
+    value (1, 255, 0.00392). Other values are fractions, probabilities or an interpolated mask: voxels from
+    ``threshold`` on belong to it, and without a threshold it is a problem, because every rule would give another ROI.
 
     Raises
     ------
     CaseError
-        ``MASK_UNREADABLE``; ``ROI_NOT_FOUND`` when no voxel holds a label; ``MASK_EMPTY``.
+        ``MASK_UNREADABLE``; ``ROI_NOT_FOUND`` if no voxel has a label; ``MASK_EMPTY``.
     """
     present = present_values(values)
     if not len(present):
-        raise CaseError(Code.MASK_EMPTY, "the label map has no voxel but zeros")
+        raise CaseError(Code.MASK_EMPTY, "the label map contains only zeros")
     if len(present) == 1 and present[0] > 0 and not labels:
         return _not_everywhere(np.not_equal(values, 0))
     if not _are_whole(present) or threshold > 1:
@@ -57,14 +57,14 @@ def chosen_voxels(values: NumberArray, labels: tuple[int, ...], threshold: float
 
 
 def present_values(values: NumberArray) -> FloatArray:
-    """The different values but zero, in order.
+    """The distinct non-zero values, in order.
 
     Raises
     ------
     CaseError
         ``MASK_UNREADABLE`` where one is not finite.
     """
-    found = np.unique(values[values != 0])  # a hundred times faster than sorting the zeros too
+    found = np.unique(values[values != 0])  # a hundred times faster than sorting with the zeros
     if not np.isfinite(found).all():
         bad = int(np.count_nonzero(~np.isfinite(values)))
         raise CaseError(Code.MASK_UNREADABLE, f"voxels that are not finite: {bad}; labels are whole numbers")
@@ -73,7 +73,7 @@ def present_values(values: NumberArray) -> FloatArray:
 
 
 def labels_in(values: NumberArray) -> tuple[int, ...]:
-    """The labels of a label map, in order; empty where its values are none. Layers count as :data:`LAYER` says.
+    """The labels of a label map, in order; empty if its values are not labels. Layers count as :data:`LAYER` says.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def _shares(values: NumberArray, present: FloatArray, labels: tuple[int, ...], t
             f"{len(present)} different values {kind}({_some(present)}): an interpolated mask, or shares? "
             f"image.mask_threshold = 0.5 takes them from a half on",
         )
-    # splines overshoot by a tenth; anything more is another scale, or an image
+    # splines overshoot by a tenth; more means another scale, or an image
     most, least = float(present[-1]), float(present[0])
     if most > max(1.0, 2 * threshold) * OVERSHOOT or least < -most * (OVERSHOOT - 1):
         raise CaseError(

@@ -1,9 +1,9 @@
-"""NIfTI files: header and voxels, read with every doubt said aloud.
+"""Read NIfTI files, header and voxels, and refuse what is ambiguous.
 
-ITK's reader gives zeros for NaN and infinity and for what a file that was cut short lacks, takes the voxels of
-``a.nii`` for those of ``a.nii.gz`` beside it, and refuses a sform whose axes are right-angled to 0.01 degrees only.
-Voxels therefore come from the file itself, in the type and with the values that ITK gives for a sound one, because
-pyradiomics resamples in that type.
+ITK's reader returns zeros for NaN, infinity and the missing part of a truncated file, reads ``a.nii`` instead of
+``a.nii.gz`` beside it, and refuses a sform whose axes are off by 0.01 degrees.
+Voxels are therefore read from the file itself, in the type and with the values that ITK gives for an intact one,
+because pyradiomics resamples in that type.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.volumes.grid import Grid, right_angled
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-#: Bytes of a NIfTI-1 and of a NIfTI-2 header, by which they are told apart.
+#: Bytes of a NIfTI-1 and of a NIfTI-2 header, which distinguish them.
 _NIFTI_1, _NIFTI_2 = 348, 540
 #: Largest relative difference between the voxel sizes of pixdim and of the affine.
 SAME_SPACING = 1e-3
 _BLOCK = 1 << 22
 _ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
-#: Bytes that a byte of gzip unpacks to at most (deflate's limit).
+#: Largest expansion of a byte by gzip (deflate's limit).
 _MOST_PACKED = 1032
 _DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 @dataclass(frozen=True)
 class NiftiHeader:
-    """What the voxels are and where they begin. ``affine`` is (4, 4), voxel indices to mm, right-anterior-superior."""
+    """Type, layout and offset of the voxels. ``affine`` is (4, 4), voxel indices to mm, right-anterior-superior."""
 
     size: tuple[int, int, int]
     dtype: np.dtype[Any]
@@ -58,14 +58,14 @@ def nifti_header(path: Path) -> NiftiHeader:
     Raises
     ------
     CaseError
-        ``UNREADABLE_FILE`` when it is no NIfTI file, ``IMAGE_INVALID`` when it holds something else than one
-        three-dimensional image of real numbers, or when programs read it in different ways.
+        ``UNREADABLE_FILE`` if it is not a NIfTI file, ``IMAGE_INVALID`` if it is not one three-dimensional image of
+        real numbers, or if programs read it differently.
     """
     try:
         with _opened(path) as stream:
             raw = _raw_header(stream)
     except (OSError, *_DAMAGED) as error:
-        raise CaseError(Code.UNREADABLE_FILE, f"not a NIfTI file that can be read: {error}", where=str(path)) from error
+        raise CaseError(Code.UNREADABLE_FILE, f"not a readable NIfTI file: {error}", where=str(path)) from error
     try:
         return _checked(raw)
     except CaseError as error:
@@ -73,12 +73,12 @@ def nifti_header(path: Path) -> NiftiHeader:
 
 
 def nifti_grid(path: Path) -> Grid:
-    """The grid, as ITK has it; a sform that is nearly right-angled, which ITK refuses, is made so.
+    """The grid as in ITK; a nearly right-angled sform, which ITK refuses, is corrected.
 
     Raises
     ------
     CaseError
-        As :func:`nifti_header`, or ``GANTRY_TILT`` when the axes are no right angles.
+        As :func:`nifti_header`, or ``GANTRY_TILT`` if the axes are not orthogonal.
     """
     import SimpleITK as sitk
 
@@ -104,7 +104,7 @@ def _expect_one_spacing(header: NiftiHeader, spacing: tuple[float, ...], path: P
         raise CaseError(
             Code.IMAGE_INVALID,
             f"pixdim gives voxels of {' x '.join(f'{mm:.4g}' for mm in spacing)} mm, the affine of "
-            f"{' x '.join(f'{mm:.4g}' for mm in other)} mm: programs differ there; write the header anew",
+            f"{' x '.join(f'{mm:.4g}' for mm in other)} mm: programs disagree; rewrite the header",
             where=str(path),
         )
 
@@ -138,7 +138,7 @@ def nifti_voxels(path: Path, first: int = 0, stop: int | None = None) -> NumberA
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
-    """By what the file is, not by what it is called: ``.nii.gz`` is found unpacked, and the other way round."""
+    """By content, not by name: ``.nii.gz`` files may be unpacked, and the reverse."""
     with path.open("rb") as stream:
         packed = stream.read(2) == b"\x1f\x8b"
         stream.seek(0)
@@ -166,7 +166,7 @@ def _checked(raw: Any) -> NiftiHeader:
         sizes.pop()
     try:
         dtype = np.dtype(raw.get_data_dtype())
-    except Exception as error:  # of several kinds, for a code that nobody knows
+    except Exception as error:  # of several kinds, for an unknown code
         raise CaseError(Code.IMAGE_INVALID, f"voxels of an unknown type: {error}") from error
     if len(sizes) != 3 or min(sizes) < 1 or dtype.kind not in "iuf" or dtype.itemsize > 8:
         kind = "" if dtype.kind in "iuf" else f" of {'colours' if dtype.names else dtype.name}"
@@ -183,10 +183,10 @@ def _checked(raw: Any) -> NiftiHeader:
         )
     if int(raw["xyzt_units"]) & 7 not in (0, 2):
         unit = {1: "metres", 3: "micrometres"}.get(int(raw["xyzt_units"]) & 7, "an unknown unit")
-        raise CaseError(Code.IMAGE_INVALID, f"xyzt_units says {unit}; some programs obey, some do not: write mm")
+        raise CaseError(Code.IMAGE_INVALID, f"xyzt_units says {unit}; some programs ignore it: write mm")
     try:
         affine = np.asarray(raw.get_best_affine(), dtype=np.float64)
-    except Exception:  # of several kinds, for a quaternion that is no rotation; ITK's view of the header counts
+    except Exception:  # of several kinds, for a quaternion that is not a rotation; ITK's reading of the header counts
         affine = np.full((4, 4), np.nan)
     return NiftiHeader(
         (sizes[0], sizes[1], sizes[2]), dtype, int(offset), slope, intercept, affine, 1 if least < _NIFTI_2 else 2
@@ -194,7 +194,7 @@ def _checked(raw: Any) -> NiftiHeader:
 
 
 def _scaling(slope: float, intercept: float) -> tuple[float, float]:
-    """Slope and intercept; none where the slope is zero (the standard) or not a number (what nibabel writes)."""
+    """Slope and intercept; none if the slope is zero (the standard) or NaN (as nibabel writes)."""
     scaled = np.isfinite(slope) and slope != 0
     if scaled and np.isfinite(intercept):
         return slope, intercept
@@ -216,7 +216,7 @@ def _scaled(stored: NumberArray, header: NiftiHeader) -> NumberArray:
 
 
 def _expect_room(path: Path, stream: BinaryIO | gzip.GzipFile, end: int) -> None:
-    """Raise EOFError where the file is too small for what its header says, before memory is asked for."""
+    """Raise EOFError if the file is smaller than its header says, before memory is allocated."""
     size = path.stat().st_size
     most = size * _MOST_PACKED if isinstance(stream, gzip.GzipFile) else size
     if most < end:
@@ -224,7 +224,7 @@ def _expect_room(path: Path, stream: BinaryIO | gzip.GzipFile, end: int) -> None
 
 
 def _span(stream: BinaryIO | gzip.GzipFile, begin: int, length: int, end: int) -> bytearray:
-    """``length`` bytes from ``begin``; the rest is read too where it is compressed, else only looked for."""
+    """``length`` bytes from ``begin``; of a compressed file the rest is read too, else only checked for."""
     wanted = bytearray(length)
     if not isinstance(stream, gzip.GzipFile):
         stream.seek(begin)
@@ -245,7 +245,7 @@ def _straightened(header: NiftiHeader, path: Path) -> Grid:
     steps = np.diag([-1.0, -1.0, 1.0]) @ header.affine[:3, :3]
     spacing = np.linalg.norm(steps, axis=0)
     if not np.isfinite(steps).all() or spacing.min() <= 0:
-        raise CaseError(Code.IMAGE_INVALID, f"its affine is no grid: {header.affine[:3].tolist()}", where=str(path))
+        raise CaseError(Code.IMAGE_INVALID, f"its affine is not a grid: {header.affine[:3].tolist()}", where=str(path))
     (x, y, z), (dx, dy, dz) = (header.affine[:3, 3] * (-1, -1, 1)).tolist(), spacing.tolist()
     grid = Grid(header.size, (dx, dy, dz), (x, y, z), tuple((steps / spacing).ravel().tolist()))
     try:

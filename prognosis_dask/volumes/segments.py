@@ -1,4 +1,4 @@
-"""The names of a label map's labels: in its own header, or in a table beside it."""
+"""Find the names of a label map's labels: in its own header, or in a table beside it."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ _MOST_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Segment:
-    """A name and the labels that it stands for (several where a region is a union)."""
+    """A name and its labels (several if a region is a union)."""
 
     name: str
     labels: tuple[int, ...]
 
 
 def named_labels(path: Path) -> tuple[tuple[Segment, ...], str]:
-    """The names of a label map's labels, and the file that told them where it was another; both empty where none does.
+    """The names of a label map's labels, and the table they come from, if any; both empty if there are none.
 
     In this order: Slicer's segments in an NRRD header, a label table in NIfTI's header extension (as TotalSegmentator
     writes it), a table of the same stem, ``dataset.json`` (nnU-Net, Medical Segmentation Decathlon) or a table
@@ -130,7 +130,7 @@ def _nifti_labels(path: Path) -> tuple[Segment, ...]:
     try:
         header: Any = nibabel.load(path).header
         texts = [extension.get_content() for extension in header.extensions]
-    except Exception:  # what is wrong with the file is told when its voxels are read
+    except Exception:  # the fault is reported when the voxels are read
         return ()
     for text in texts:
         read = text.decode("utf-8", errors="replace") if isinstance(text, bytes) else str(text)
@@ -149,7 +149,7 @@ def _tables(folder: Path) -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def _listed(folder: str, changed: int) -> tuple[str, ...]:
-    """The small files of a folder that may be tables; ``changed`` tells its states apart."""
+    """The small files of a folder that may be tables; ``changed`` distinguishes its states in the cache."""
     with os.scandir(folder) as entries:
         return tuple(
             entry.path
@@ -163,13 +163,13 @@ def _stem(table: str) -> str:
 
 
 def _general(folder: Path, tables: Iterable[str]) -> list[str]:
-    """Tables that speak for all label maps of a folder."""
+    """Tables that apply to all label maps of a folder."""
     known = re.compile(r"dataset\.json|(.*[^a-z])?(labels?|dseg|segments?)([^a-z].*)?\.\w+|.*\.(label|lbl|ctbl)")
     return [table for table in tables if known.fullmatch(Path(table).name.lower())]
 
 
 def _read_table(path: Path) -> tuple[Segment, ...]:
-    """Names and labels of a table; empty where it is something else."""
+    """Names and labels of a table; empty if it is something else."""
     try:
         text = path.read_bytes().decode("utf-8-sig", errors="replace")
         if path.suffix.lower() == ".json":
@@ -187,7 +187,7 @@ def _read_table(path: Path) -> tuple[Segment, ...]:
 
 
 def _from_json(content: object) -> tuple[Segment, ...]:
-    """``{"labels": {"tumour": 1, "region": [1, 2]}}``, or the other way round; with or without ``labels`` around it."""
+    """``{"labels": {"tumour": 1, "region": [1, 2]}}``, or reversed; with or without ``labels`` around it."""
     if not isinstance(content, Mapping):
         return ()
     labels = content.get("labels", content)
@@ -219,7 +219,7 @@ def _from_columns(text: str, delimiter: str) -> list[tuple[int, str]]:
 
 
 def _segments(found: Iterable[tuple[int, str]]) -> tuple[Segment, ...]:
-    """One segment per label; none where a label comes twice: then it is another kind of table."""
+    """One segment per label; none if a label is repeated: then it is another kind of table."""
     listed = [(number, name) for number, name in found if number and name]
     if len({number for number, _ in listed}) < len(listed):
         return ()

@@ -1,4 +1,4 @@
-"""Checksums of compressed NRRD and MetaImage files, which their readers do not compare."""
+"""Verify the checksums of compressed NRRD and MetaImage files, which their readers do not."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from pathlib import Path
 from prognosis_dask.errors import CaseError, Code
 
 _BLOCK = 1 << 22
-#: zlib finds out whether the stream is gzip's (NRRD) or its own (MetaImage).
+#: zlib detects whether the stream is gzip (NRRD) or zlib (MetaImage).
 _EITHER = 32 + zlib.MAX_WBITS
 _MOST_HEADER = 1 << 20
 
 
 def check_stream(path: Path) -> None:
-    """Unpack a compressed NRRD or MetaImage file to its end, and compare the checksum there.
+    """Unpack a compressed NRRD or MetaImage file to its end, and verify the checksum.
 
-    ITK unpacks damaged data into whatever comes of it. Files that are not compressed have no checksum: there, a missing
-    part is noticed by the reader.
+    ITK does not notice damaged data. Uncompressed files have no checksum; the reader notices a missing part.
 
     Raises
     ------
     CaseError
-        ``PIXELS_UNREADABLE`` when data are damaged or missing.
+        ``PIXELS_UNREADABLE`` if data are damaged or missing.
     """
     try:
         for file, begin in _streams(path):
@@ -35,7 +34,7 @@ def check_stream(path: Path) -> None:
 
 
 def nrrd_header(path: Path) -> tuple[dict[str, str], int]:
-    """Fields (``key: value``) and key/value pairs (``key:=value``) of an NRRD file, and where its data begin.
+    """Fields (``key: value``) and key/value pairs (``key:=value``) of an NRRD file, and the offset of its data.
 
     Keys are as written; the first line (``NRRD0004``) is left out. Empty for a file of another kind.
     """
