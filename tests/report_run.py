@@ -147,7 +147,7 @@ def _info(n: int, failed: int, weights: str) -> dict[str, object]:
         "job": {**job, "model": asdict(MODEL)},
         "name": "made",
         "title": "A made cohort",
-        "versions": {"prognosis_dask": "0.1.0", "python": "3.11", "mxnet": "1.9.1"},
+        "versions": {"prognosis-dask": "0.1.0", "python": "3.11", "mxnet": "1.9.1"},
         "started": "2026-01-05T10:00:00+00:00",
         "finished": "2026-01-05T10:01:00+00:00",
         "seconds": 61.0,

@@ -2,16 +2,15 @@
 
 Versions must be equal, not merely close: tasks are functions of this package and travel as pickles of this Python, and
 a feature's value may depend on every package that touches it, while a run's values may not depend on which worker made
-them. Python's patch level is free.
+them. What only an extra asks for may be absent on a worker, but not another version. Python's patch level is free.
 """
 
 from __future__ import annotations
 
 import platform
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from distributed import Client
 
 from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.errors import ClusterError
-from prognosis_dask.execution.record import PACKAGES
+from prognosis_dask.execution.versions import is_optional, package_versions
 
 Facts = Mapping[str, Any]
 
@@ -36,7 +35,7 @@ def check_workers(client: Client) -> None:
     address = client.scheduler.address
     if not client.scheduler_info(n_workers=-1)["workers"]:
         raise ClusterError(f"the scheduler at {address} has no workers; start some with: dask worker {address}")
-    own = _versions(PACKAGES)
+    own = {"python": ".".join(platform.python_version_tuple()[:2]), **package_versions()}
     _refuse(
         line for worker, facts in _ask(client, _version_probe(tuple(own))).items() for line in _skew(worker, facts, own)
     )
@@ -112,16 +111,9 @@ def _ask(client: Client, probe: Callable[[], Facts]) -> dict[str, Facts]:
     return {worker: answer for worker, answer in answers.items() if worker not in gone}
 
 
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    found = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for package in packages:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
 def _skew(worker: str, facts: Facts, own: Mapping[str, str]) -> list[str]:
-    missing = [package for package in own if facts["versions"].get(package) is None]
+    absent = [package for package in own if facts["versions"].get(package) is None]
+    missing = [package for package in absent if not is_optional(package)]
     lines = []
     if missing:
         lines.append(
@@ -130,7 +122,7 @@ def _skew(worker: str, facts: Facts, own: Mapping[str, str]) -> list[str]:
     other = [
         f"{package} {facts['versions'][package]} (here {mine})"
         for package, mine in own.items()
-        if package not in missing and facts["versions"][package] != mine
+        if package not in absent and facts["versions"][package] != mine
     ]
     if other:
         lines.append(

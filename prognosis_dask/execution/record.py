@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,7 @@ from distributed import Client
 from prognosis_dask.config.folders import cannot_write, expect_no_loss
 from prognosis_dask.config.job import Job
 from prognosis_dask.errors import StoreError
-
-#: The packages whose version can change a value.
-PACKAGES = (
-    "prognosis-dask", "numpy", "scipy", "SimpleITK", "pydicom", "highdicom", "pyradiomics", "PyWavelets", "mxnet",
-    "gluoncv", "scikit-learn", "lifelines", "pandas", "xarray", "zarr", "dask", "distributed",
-)  # fmt: skip
+from prognosis_dask.execution.versions import package_versions
 
 
 @dataclass
@@ -45,7 +39,12 @@ class RunRecord:
     @classmethod
     def begin(cls, job: Job, client: Client) -> RunRecord:
         """The record of a run that starts now on the client's cluster."""
-        return cls(job=job, versions=_versions(), cluster=_cluster(client), started=_now())
+        return cls(
+            job=job,
+            versions={"python": platform.python_version(), **package_versions()},
+            cluster=_cluster(client),
+            started=_now(),
+        )
 
     def finish(self) -> None:
         """Take the time."""
@@ -101,16 +100,6 @@ def check_folder(folder: Path, name: str) -> None:
         raise StoreError(
             f"{folder} holds a run of the job {other!r}, not of {name!r}; choose another folder with --out"
         )
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _cluster(client: Client) -> dict[str, Any]:

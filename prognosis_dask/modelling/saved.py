@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.execution.versions import package_versions
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
@@ -148,6 +149,7 @@ def freeze(frozen: Frozen, folder: Path) -> None:
         "classes": list(frozen.classes),
         "horizons_days": list(frozen.horizons_days),
         "training": dict(frozen.counts),
+        "versions": package_versions(),
         **_formula(frozen),
         "arrays_sha256": _sha256(folder / ARRAYS),
     }

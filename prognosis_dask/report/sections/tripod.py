@@ -190,7 +190,7 @@ def _data(run: RunFolder) -> dict[str, Answer]:
 
 
 def _code(run: RunFolder) -> Answer:
-    version = (run.info.get("versions") or {}).get("prognosis_dask", "")
+    version = (run.info.get("versions") or {}).get("prognosis-dask", "")
     return Answer(f"prognosis_dask{' ' + version if version else ''}, Apache-2.0; the settings are in this report.")
 
 
