@@ -8,7 +8,7 @@ import io
 import math
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec
 from urllib.parse import quote
@@ -145,6 +145,15 @@ def log_axis(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=10) if span > _NARROW else MaxNLocator(5))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
+
+
+def named_rows(axes: Axes, places: Iterable[float], names: Iterable[str], size: float = 8, edge: float = 0.6) -> None:
+    """A row per name, read along x: letters of a size in points, and the room beyond the outermost rows."""
+    at = list(places)
+    axes.set_yticks(at, list(names))
+    axes.tick_params(axis="y", length=0, labelsize=size)
+    axes.set(ylim=(min(at) - edge, max(at) + edge))
+    light_grid(axes, "x")
 
 
 def light_grid(axes: Axes, axis: Literal["x", "y"]) -> None:

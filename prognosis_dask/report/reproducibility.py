@@ -35,6 +35,9 @@ from prognosis_dask.modelling.validation.reproducibility import (
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
 
+#: Fewer values have no shape to draw: they are shown as points.
+_FEWEST_FOR_VIOLIN = 8
+
 
 @dataclass(frozen=True)
 class Reproducibility:
@@ -184,13 +187,6 @@ def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]], names: Iterable[st
         writer = csv.DictWriter(stream, list(names) or list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: "" if value != value else value for name, value in row.items()} for row in rows)
-
-
-# --- Figures of reproducibility: how the features' agreement is distributed, family by family.
-
-
-#: Fewer values have no shape to draw: they are shown as points.
-_FEWEST_FOR_VIOLIN = 8
 
 
 @svg

@@ -72,11 +72,9 @@ def _draw_performance(rows: pd.DataFrame, title: str, no_skill: float | None) ->
     if rows["in_sample"].notna().any():
         hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": canvas.VERMILION, "markersize": 5}
         axes.plot(rows["in_sample"], place, "D", label="in-sample (optimistic)", **hollow)
-    axes.set_yticks(place, [clipped(name, 30) for name in rows["procedure"]])
-    axes.tick_params(axis="y", length=0)
-    axes.set(ylim=(-0.6, len(rows) - 0.4), xlabel=title)
+    canvas.named_rows(axes, place, (clipped(name, 30) for name in rows["procedure"]))
+    axes.set(xlabel=title)
     axes.spines["left"].set_visible(False)
-    canvas.light_grid(axes, "x")
     for y, row in zip(place, records(rows), strict=True):
         text = with_interval(row.value, row.lower, row.upper)
         axes.annotate(
@@ -127,11 +125,9 @@ def _draw_differences(rows: pd.DataFrame, title: str) -> Figure:
     axes.hlines(place, rows["lower"], rows["upper"], color=canvas.BLUE, linewidth=1.4)
     axes.plot(rows["difference"], place, "s", color=canvas.BLUE, markersize=5)
     names = [f"{clipped(row.a, 24)} − {clipped(row.b, 24)}" for row in records(rows)]
-    axes.set_yticks(place, names)
-    axes.tick_params(axis="y", length=0, labelsize=7.5)
-    axes.set(ylim=(-0.6, len(rows) - 0.4), xlabel=f"Difference in {title} (95 % interval)")
+    canvas.named_rows(axes, place, names, 7.5)
+    axes.set(xlabel=f"Difference in {title} (95 % interval)")
     axes.spines["left"].set_visible(False)
-    canvas.light_grid(axes, "x")
     return figure
 
 

@@ -196,11 +196,9 @@ def _draw_forest(coefficients: pd.DataFrame, ratio_name: str) -> Figure:
     axes.hlines(rows, lower, upper, color=canvas.BLUE, linewidth=1.3)
     axes.plot(ratio, rows, "s", color=canvas.BLUE, markersize=4.5)
     canvas.log_axis(axes)
-    axes.set_yticks(rows, [clipped(short_name(name)) for name in shown["feature"]])
-    axes.tick_params(axis="y", length=0, labelsize=7.5)
-    axes.set(ylim=(-0.7, len(shown) - 0.3), xlabel=f"{ratio_name} per standard deviation{interval}, log scale")
+    canvas.named_rows(axes, rows, (clipped(short_name(name)) for name in shown["feature"]), 7.5, 0.7)
+    axes.set(xlabel=f"{ratio_name} per standard deviation{interval}, log scale")
     axes.spines["left"].set_visible(False)
-    canvas.light_grid(axes, "x")
     return figure
 
 

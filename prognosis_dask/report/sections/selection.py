@@ -68,11 +68,10 @@ def _draw_stability(rows: pd.DataFrame) -> Figure:
     shown = rows.head(MAX_ROWS).iloc[::-1]
     figure = canvas.new_figure(canvas.FULL_WIDTH, 0.8 + 0.17 * len(shown))
     axes = figure.subplots()
-    axes.barh(np.arange(len(shown)), 100 * shown["share"], color=canvas.BLUE, height=0.65)
-    axes.set_yticks(np.arange(len(shown)), [clipped(short_name(name)) for name in shown["feature"]])
-    axes.tick_params(axis="y", length=0, labelsize=7.5)
-    axes.set(xlabel="Outer folds that chose the feature (%)", xlim=(0, 100), ylim=(-0.6, len(shown) - 0.4))
-    canvas.light_grid(axes, "x")
+    places = np.arange(len(shown))
+    axes.barh(places, 100 * shown["share"], color=canvas.BLUE, height=0.65)
+    canvas.named_rows(axes, places, (clipped(short_name(name)) for name in shown["feature"]), 7.5)
+    axes.set(xlabel="Outer folds that chose the feature (%)", xlim=(0, 100))
     return figure
 
 

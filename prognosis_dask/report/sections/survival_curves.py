@@ -43,11 +43,15 @@ class Curve:
 
     @property
     def events(self) -> int:
-        """Cases with the event, from the steps' heights."""
-        survival = self.steps["survival"].to_numpy(dtype=float)
+        """Cases with the event."""
+        return int(self._events().sum())
+
+    def _events(self) -> FloatArray:
+        """Cases with the event at each step, from its height."""
+        survival, at_risk = (self.steps[c].to_numpy(dtype=float) for c in ("survival", "at_risk"))
         before = np.concatenate([[1.0], survival[:-1]])
         share = np.divide(before - survival, before, out=np.zeros_like(before), where=before > 0)
-        return int(np.rint(share * self.steps["at_risk"].to_numpy(dtype=float)).sum())
+        return np.asarray(np.rint(share * at_risk))
 
     def at_risk(self, at_days: FloatArray) -> IntArray:
         """How many are still followed, and without an event, just before each of the given times."""
@@ -57,10 +61,8 @@ class Curve:
 
     def censored(self) -> pd.DataFrame:
         """The steps at which somebody was censored: more left than had the event."""
-        survival, at_risk = (self.steps[c].to_numpy(dtype=float) for c in ("survival", "at_risk"))
-        before = np.concatenate([[1.0], survival[:-1]])
-        share = np.divide(before - survival, before, out=np.zeros_like(before), where=before > 0)
-        lost = at_risk - np.concatenate([at_risk[1:], [0.0]]) - np.rint(share * at_risk)
+        at_risk = self.steps["at_risk"].to_numpy(dtype=float)
+        lost = at_risk - np.concatenate([at_risk[1:], [0.0]]) - self._events()
         chosen: pd.DataFrame = self.steps[(lost > 0.5) & (self.steps["time_days"] > 0).to_numpy()]
         return chosen
 
