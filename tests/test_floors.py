@@ -34,6 +34,7 @@ FLOORS = (
     "tables",
     "volumes",
     "config",
+    "publish",
     "arrays",
     "errors",
 )

@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
 from prognosis_dask.errors import Code, JobError, Problem
+from prognosis_dask.publish import replacing
 
 #: MR sequences; a table's columns of these names hold image files.
 SEQUENCES = ("T1", "T1c", "T2", "FLAIR")
@@ -216,12 +217,10 @@ def _cell(value: object) -> str:
 
 def write_problems(path: Path, problems: Iterable[Problem]) -> None:
     """Write the whole table, sorted, so that equal runs give equal files. It replaces the old one atomically."""
-    working = path.with_name(path.name + ".tmp")
-    with working.open("w", newline="", encoding="utf-8") as stream:
+    with replacing(path) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(_COLUMNS)
         writer.writerows(sorted({astuple(problem) for problem in problems}))
-    working.replace(path)
 
 
 def read_problems(path: Path) -> list[Problem]:

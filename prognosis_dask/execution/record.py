@@ -17,6 +17,7 @@ from prognosis_dask.config.folders import cannot_write, expect_no_loss
 from prognosis_dask.config.job import Job
 from prognosis_dask.errors import StoreError
 from prognosis_dask.execution.versions import package_versions
+from prognosis_dask.publish import replacing
 
 
 @dataclass
@@ -65,10 +66,9 @@ class RunRecord:
             **{key: value for key, value in vars(self).items() if key not in ("job", "_clock")},
             "job": asdict(self.job),
         }
-        working = folder / "run.json.tmp"
         try:
-            working.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            working.replace(folder / "run.json")
+            with replacing(folder / "run.json") as aside:
+                aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise cannot_write(folder, error) from error
 

@@ -33,7 +33,7 @@ from prognosis_dask.modelling.validation.comparing import (
 )
 from prognosis_dask.modelling.validation.nested import Extend, Map
 from prognosis_dask.modelling.validation.splitting import expect_folds_can_learn
-from prognosis_dask.storage.publish import publish_folder, staging
+from prognosis_dask.publish import publish_folder, staging
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -14,11 +14,11 @@ from prognosis_dask.brain.size import TumourSize
 from prognosis_dask.config.folders import expect_writable
 from prognosis_dask.errors import StoreError
 from prognosis_dask.modelling.worth import Worth
+from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.report.canvas import png_address, png_size
 from prognosis_dask.report.content import Block, Picture, Rows, Section, Table, Text
 from prognosis_dask.report.page import KeyFigure, render_page
 from prognosis_dask.report.words import listed, number
-from prognosis_dask.storage.publish import publish_folder, staging
 
 _RESULT = "scan.json"
 #: How the tumour was found, as the page says it.

@@ -10,8 +10,8 @@ from typing import ClassVar, TypeAlias
 
 import pandas as pd
 
+from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.report.canvas import FULL_WIDTH, csv_address, svg_address
-from prognosis_dask.storage.publish import publish_folder, staging
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from prognosis_dask.errors import count
 from prognosis_dask.modelling.folder import ModelFolder
+from prognosis_dask.publish import replacing
 from prognosis_dask.report.content import Picture, Section, write_figures
 from prognosis_dask.report.read import RunFolder, enabled_stages, read_run
 from prognosis_dask.report.sections.brains import brains
@@ -63,12 +63,8 @@ def write_report(folder: Path) -> Path:
     )
     figures = (block for section in page for block in section.blocks if isinstance(block, Picture))
     write_figures(figures, folder / "figures")
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(target) as aside:
+        aside.write_text(text, encoding="utf-8")
     return target
 
 

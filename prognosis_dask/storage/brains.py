@@ -24,8 +24,8 @@ import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.publish import publish_folder, remove_abandoned, staging
 from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.publish import publish_folder, remove_abandoned, staging
 
 _IMAGES = ("image", "brain", "tumour")
 

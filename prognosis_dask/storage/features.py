@@ -20,8 +20,8 @@ import zarr
 from prognosis_dask.arrays import AnyArray, FloatArray
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem, StoreError, count
+from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.storage.outcome import Outcome
-from prognosis_dask.storage.publish import publish_folder, staging
 from prognosis_dask.storage.schema import COVARIATE, VARIABLES, check_dataset, spec_of
 
 if TYPE_CHECKING:

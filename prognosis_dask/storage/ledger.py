@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from prognosis_dask.errors import Code, Problem, StoreError
+from prognosis_dask.publish import replacing
 from prognosis_dask.storage.lock import claim
 from prognosis_dask.storage.outcome import Outcome
 
@@ -316,13 +317,10 @@ def _cause(path: Path, error: sqlite3.Error) -> str:
 
 def make_ledger(path: Path) -> None:
     """Make an empty ledger under another name first, so that readers never see one without its tables."""
-    unfinished = path.with_name(f"{path.name}.new")
-    unfinished.unlink(missing_ok=True)
-    with translated(path):
-        connection = sqlite3.connect(unfinished)
+    with translated(path), replacing(path) as aside:
+        connection = sqlite3.connect(aside)
         connection.executescript(_SCHEMA)
         connection.close()
-    unfinished.replace(path)
 
 
 def open_ledger(path: Path) -> sqlite3.Connection:

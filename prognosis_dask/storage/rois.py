@@ -34,7 +34,7 @@ from prognosis_dask.arrays import AnyArray, ByteArray
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.errors import CaseError, Code, StoreError
 from prognosis_dask.imaging.roi import Grid, Roi
-from prognosis_dask.storage.publish import publish_folder, remove_abandoned, staging
+from prognosis_dask.publish import publish_folder, remove_abandoned, staging
 
 #: The longest ROI, in slices, and the side of a frame.
 MAX_SLICES, SIDE = 1024, 128

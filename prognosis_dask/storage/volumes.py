@@ -16,7 +16,7 @@ import zarr
 
 from prognosis_dask.arrays import Float32Array
 from prognosis_dask.errors import StoreError, count
-from prognosis_dask.storage.publish import publish_folder, staging
+from prognosis_dask.publish import publish_folder, staging
 
 
 def create_volumes(path: Path, case_ids: Sequence[str], shape: tuple[int, int, int]) -> None:

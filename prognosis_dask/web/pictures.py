@@ -19,9 +19,9 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import ImageSection
 from prognosis_dask.features.stages import Stopwatch, guarded
 from prognosis_dask.imaging.load import load_roi
+from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.storage.brains import BrainStore
 from prognosis_dask.storage.outcome import Outcome
-from prognosis_dask.storage.publish import publish_folder, staging
 
 _OUTLINE = (255, 176, 0)
 #: Soft tissue, HU: centre and width.

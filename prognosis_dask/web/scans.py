@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from prognosis_dask.publish import replacing
+
 #: ``choose``: it holds several structures, and waits for its reader to say which one is meant.
 State = Literal["waiting", "running", "choose", "done", "failed", "cancelled"]
 #: The states in which the program still has work to do on a scan.
@@ -183,9 +185,7 @@ class Scans:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    working = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with working.open("w", encoding="utf-8") as stream:
+    with replacing(path) as aside, aside.open("w", encoding="utf-8") as stream:
         json.dump(content, stream, indent=1, allow_nan=False)
         stream.flush()
         os.fsync(stream.fileno())
-    working.replace(path)

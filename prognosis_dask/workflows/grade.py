@@ -23,8 +23,8 @@ from prognosis_dask.modelling.grade import grade_spec
 from prognosis_dask.modelling.validation.nested import Map
 from prognosis_dask.networks.training import settle_learner
 from prognosis_dask.networks.volume_input import BRAIN, STUDY_SHAPE, TUMOUR, isotropic_crop, study_input
+from prognosis_dask.publish import remove_abandoned
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
-from prognosis_dask.storage.publish import remove_abandoned
 from prognosis_dask.storage.volumes import create_volumes, write_volume
 
 #: Families of features that a grade is learnt from besides the network's, in the order of the comparison.

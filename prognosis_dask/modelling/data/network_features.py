@@ -27,7 +27,7 @@ from prognosis_dask.modelling.validation.splitting import split_patients
 from prognosis_dask.networks.grade_file import read_trained, trained_bytes
 from prognosis_dask.networks.grade_network import feature_names
 from prognosis_dask.networks.training import Trained, provenance, run_network, train
-from prognosis_dask.storage.publish import staging
+from prognosis_dask.publish import replacing
 from prognosis_dask.storage.volumes import read_volumes
 
 #: The features' family, and the file of the network that was trained on all cases.
@@ -155,10 +155,8 @@ def _kept_features(path: Path) -> Float32Array | None:
 
 
 def _keep(content: bytes, path: Path) -> None:
-    with staging(path) as folder:
-        aside = folder / path.name
+    with replacing(path) as aside:
         aside.write_bytes(content)
-        aside.replace(path)
 
 
 def _array_bytes(values: Float32Array) -> bytes:

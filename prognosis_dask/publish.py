@@ -19,6 +19,20 @@ _TRIES = 50
 
 
 @contextmanager
+def replacing(final: Path) -> Iterator[Path]:
+    """A path beside ``final`` to write a file to, which replaces ``final`` at the end, and not where the block raises.
+
+    Its name is unique: of two writers at once the last one wins.
+    """
+    aside = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        yield aside
+        aside.replace(final)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
 def staging(final: Path) -> Iterator[Path]:
     """A new folder to prepare ``final`` in, on the same file system; removed at the end with what is left in it.
 
