@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 from prognosis_dask.cli.configuration import documentation
+from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.config.fields import keys_of
-from prognosis_dask.config.job import Job, load_job
+from prognosis_dask.config.job import CohortSection, GradeSection, ImageSection, Job, digest, load_job
 from prognosis_dask.execution.clusters.spec import SPECS
 from prognosis_dask.modelling.spec import ModelSpec
 from prognosis_dask.workflows.idle_keys import idle_keys
@@ -56,6 +57,10 @@ def test_no_job_that_comes_with_the_project_has_a_key_without_effect(path: Path)
             "deep = { batch_size = 4 }",
             "deep.batch_size has no effect: on a CPU clips go through the network one by one",
         ),
+        (
+            "deep = { batch_size = 8 }",
+            "deep.batch_size has no effect: on a CPU clips go through the network one by one",
+        ),
         ("deep = { enabled = false, batch_size = 4 }", "deep.batch_size has no effect: deep.enabled is false"),
         (
             "brain = { bias_field = false, smooth_fwhm_mm = 4.0 }",
@@ -93,6 +98,27 @@ def test_a_key_without_effect_is_named_with_the_reason(text: str, line: str, tmp
     path.write_text(text)
     (found,) = idle_keys(load_job(path))
     assert found.startswith(f"Warning: {line}")
+
+
+def test_a_key_of_an_override_and_of_a_job_made_in_python_is_named_too(tmp_path: Path) -> None:
+    path = tmp_path / "some.toml"
+    path.write_text("")
+    assert idle_keys(load_job(path)) == []
+    (by_override,) = idle_keys(load_job(path, ["grade.patience=2"]))
+    (made_here,) = idle_keys(replace(load_job(path), grade=GradeSection(patience=3)))
+    assert by_override == made_here == "Warning: grade.patience has no effect: grade.enabled is false"
+
+
+def test_which_keys_are_given_is_no_value(tmp_path: Path) -> None:
+    path = tmp_path / "some.toml"
+    path.write_text("[image]\nmargin_mm = 20.0")
+    given, default = load_job(path).image, ImageSection()
+    assert (given, digest(given), asdict(given)) == (default, digest(default), asdict(default))
+
+
+def test_the_page_names_every_collection() -> None:
+    meaning = keys_of(CohortSection)["collection"].meaning
+    assert [name for name in COLLECTIONS if f"`{name}`" not in meaning] == []
 
 
 def test_keys_that_have_an_effect_are_not_named(tmp_path: Path) -> None:

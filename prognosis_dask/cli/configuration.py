@@ -15,8 +15,8 @@ python -m prognosis_dask.cli.configuration > docs/configuration.md -->
 Jobs, model specifications and cluster files are TOML. `--set section.key=value` overrides a key of a job or of a
 specification; the value is in TOML's notation, or plain text. A relative path is taken from the folder of the file that
 names it, in `--set` from the current folder. A mistake ends the command with one line: the key, what was seen, what was
-expected, and the nearest key for a typo. A key of a job that differs from its default and has no effect with the other
-keys, such as `deep.batch_size` on a CPU, is named in a warning when the run starts.
+expected, and the nearest key for a typo. A key of a job that has no effect with the other keys, such as
+`deep.batch_size` on a CPU, is named in a warning when the run starts.
 """
 
 

@@ -9,6 +9,7 @@ that are made in Python and the documentation all go by these marks.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args, get_or
 
 from prognosis_dask.errors import PrognosisError
 
+_GIVEN = "_given"
 _WORDS = {0: "zero", 1: "one", 2: "two", 10: "ten"}
 
 
@@ -271,3 +273,17 @@ def expect_fields(settings: Any, error: type[PrognosisError], prefix: str = "") 
     for name, key in keys_of(type(settings)).items():
         if found := fault(key.hint, getattr(settings, name)):
             raise error(f"{prefix}{name} is {found[0]!r}, expected {found[1]}")
+
+
+def note_given(settings: Any, names: Iterable[str]) -> None:
+    """Note on settings which keys a file or ``--set`` gives; it is no field, so that no value or digest knows of it."""
+    object.__setattr__(settings, _GIVEN, frozenset(names))
+
+
+def given_keys(settings: Any) -> frozenset[str]:
+    """The keys that were given; of settings that are made in Python those that differ from their default."""
+    given: frozenset[str] | None = getattr(settings, _GIVEN, None)
+    if given is not None:
+        return given
+    keys = keys_of(type(settings))
+    return frozenset(name for name, key in keys.items() if getattr(settings, name) != key.default)

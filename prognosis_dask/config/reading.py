@@ -16,7 +16,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from prognosis_dask.config.fields import File, fault, keys_of, path_mark, split
+from prognosis_dask.config.fields import File, fault, keys_of, note_given, path_mark, split
 from prognosis_dask.errors import JobError
 
 Settings = TypeVar("Settings")
@@ -138,7 +138,9 @@ class _Reader:
             if name not in data and key.default is MISSING:
                 section = prefix.rstrip(".") or "the file"
                 raise JobError(f"{self.where}: {prefix}{name} is missing; {section} needs it")
-        return kind(**{name: self.value(keys[name].hint, value, prefix + name) for name, value in data.items()})
+        made = kind(**{name: self.value(keys[name].hint, value, prefix + name) for name, value in data.items()})
+        note_given(made, data)
+        return made
 
     def value(self, hint: Any, value: Any, key: str) -> Any:
         kind, _ = split(hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prognosis_dask.config.fields import keys_of
+from prognosis_dask.config.fields import given_keys, keys_of
 from prognosis_dask.config.job import Job
 from prognosis_dask.modelling.selectors import NEED_LABEL
 
@@ -15,7 +15,7 @@ _ENDPOINT = tuple(f"cohort.{name}" for name in ("time_column", "event_column", "
 
 
 def idle_keys(job: Job) -> list[str]:
-    """A warning for each reason for which keys have no effect, naming the keys; those with their default are not named.
+    """A warning for each reason for which keys that are set have no effect, naming them.
 
     >>> idle_keys(Job("example"))
     []
@@ -76,5 +76,4 @@ def _all(section: str) -> tuple[str, ...]:
 
 def _is_set(job: Job, key: str) -> bool:
     section, name = key.split(".")
-    here = getattr(job, section)
-    return bool(getattr(here, name) != keys_of(type(here))[name].default)
+    return name in given_keys(getattr(job, section))
