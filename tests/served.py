@@ -18,12 +18,11 @@ from urllib.parse import urlencode
 import uvicorn
 from distributed import Client
 
+from prognosis_dask.prediction.model import load_models
 from prognosis_dask.web.app import make_app
-from prognosis_dask.web.desk import Desk
-from prognosis_dask.web.model import load_models
+from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import Scans
 from prognosis_dask.web.settings import Settings
-from prognosis_dask.web.work import Bench
 
 ENDED = ("done", "failed", "cancelled", "choose")
 
@@ -33,15 +32,15 @@ class Running:
     """A server that runs in this process."""
 
     port: int
-    desk: Desk
+    queue: ScanQueue
     scans: Scans
 
 
 @contextmanager
 def running(client: Client, models: Sequence[Path], settings: Settings) -> Iterator[Running]:
     scans = Scans(settings.folder / "scans")
-    desk = Desk(Bench(client, scans, settings.limits), load_models(models))
-    config = uvicorn.Config(make_app(desk, scans, settings), log_level="warning", access_log=False)
+    queue = ScanQueue(client, scans, settings.limits, load_models(models))
+    config = uvicorn.Config(make_app(queue, scans, settings), log_level="warning", access_log=False)
     sockets = [uvicorn.Config(config.app, host="127.0.0.1", port=0, log_level="critical").bind_socket()]
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
@@ -50,7 +49,7 @@ def running(client: Client, models: Sequence[Path], settings: Settings) -> Itera
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.02)
-        yield Running(sockets[0].getsockname()[1], desk, scans)
+        yield Running(sockets[0].getsockname()[1], queue, scans)
     finally:
         server.should_exit = True
         thread.join()

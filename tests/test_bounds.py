@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.out_of_range import unlike
+from prognosis_dask.modelling.data.out_of_range import out_of_range
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.preparing import Preparation
 from prognosis_dask.modelling.procedure import Procedure, fit_procedure
@@ -81,7 +81,7 @@ def test_a_frozen_model_holds_its_bounds_and_says_who_met_them(tmp_path: Path) -
     rows = pd.DataFrame(prediction_rows(frozen, new, frozen.fitted.predict(new)))
     assert rows["bounded"].iloc[3] == 1
     assert any("so far out" in warning and new.case_ids[3] in warning for warning in range_warnings(frozen, new))
-    assert any("so far out" in warning for warning in unlike(frozen, new.rows(np.array([3]))))
+    assert any("so far out" in warning for warning in out_of_range(frozen, new.rows(np.array([3]))))
     content = json.loads((tmp_path / MODEL).read_text())
     X = np.clip(new.X, content["least"], content["greatest"])
     score = (X - content["mean"]) / content["scale"] @ np.array(content["coefficient"])

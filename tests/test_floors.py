@@ -38,7 +38,7 @@ FLOORS = (
     "arrays",
     "errors",
 )
-KNOW_DASK = {"cli", "workflows", "bench", "execution", "web"}
+KNOW_DASK = {"cli", "workflows", "bench", "execution", "prediction", "web"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

@@ -21,9 +21,9 @@ from prognosis_dask.modelling.saved import QUANTILES, Frozen, describe, freeze, 
 from prognosis_dask.modelling.validation.external import (
     expect_agreement,
     external_result,
-    met_before,
     prediction_rows,
     range_warnings,
+    training_overlap,
 )
 from tests.made_tables import survival_table
 
@@ -147,10 +147,10 @@ def test_cases_that_the_model_was_fitted_on_are_known_by_their_features_and_othe
     freeze(describe(fitted, table, (), (365.0,)), tmp_path)
     frozen = thaw(tmp_path)
     renamed = replace(table.rows(np.arange(0, 40, 4)), case_ids=tuple("abcdefghij"), patient_ids=tuple("abcdefghij"))
-    assert met_before(frozen, table) == 40
-    assert met_before(frozen, renamed) == 10
-    assert met_before(frozen, other) == 0
-    assert met_before(frozen, replace(table, X=table.X + 1e-3)) == 0
+    assert training_overlap(frozen, table) == 40
+    assert training_overlap(frozen, renamed) == 10
+    assert training_overlap(frozen, other) == 0
+    assert training_overlap(frozen, replace(table, X=table.X + 1e-3)) == 0
 
 
 def test_a_cohort_with_another_endpoint_is_refused() -> None:

@@ -22,12 +22,12 @@ from prognosis_dask.modelling.data.table_one import table1_rows
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.saved import thaw
 from prognosis_dask.modelling.spec import ModelSpec
+from prognosis_dask.prediction.model import load_model
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections.characteristics import characteristics
 from prognosis_dask.report.sections.features import families
 from prognosis_dask.storage.features import build_features, constant_warnings, write_features
 from prognosis_dask.storage.outcome import Outcome
-from prognosis_dask.web.model import load_model
 from prognosis_dask.workflows.models import fit, predict, validate
 
 UNITS = {"original_firstorder_Mean": "u", "original_glcm_Contrast": "1"}

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from prognosis_dask.cli.main import main
 from prognosis_dask.config.job import BrainSection, ModelSection, SynthSection
 from prognosis_dask.errors import CaseError, JobError, StatisticsError
+from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.modelling.data import network_features
 from prognosis_dask.modelling.saved import thaw
 from prognosis_dask.networks.grade_file import read_trained
@@ -63,6 +64,12 @@ def test_what_is_known_from_the_operation_only_predicts_no_grade(run):
 
 
 @pytest.fixture(scope="module")
+def client():
+    with connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
 def scan_files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scan")
     write_scan_files(folder)
@@ -75,9 +82,10 @@ def test_a_new_scan_is_predicted_measured_and_shown(run, scan_files, tmp_path, c
     main(["predict", *arguments, "--clinical", "age=51", "-o", str(tmp_path / "told")])
     assert capsys.readouterr().out.strip() == str(tmp_path / "told" / "scan.html")
     told = json.loads((tmp_path / "told" / "scan.json").read_text())
-    assert set(told["probability"]) == {"2", "3"}
-    assert sum(told["probability"].values()) == pytest.approx(1)
-    assert told["class"] == max(told["probability"], key=told["probability"].get)
+    assert set(told["prediction"]["probability"]) == {"2", "3"}
+    assert sum(told["prediction"]["probability"].values()) == pytest.approx(1)
+    probability = told["prediction"]["probability"]
+    assert told["prediction"]["class"] == max(probability, key=probability.get)
     # the tumour as it was made
     assert told["tumour"]["mask"] == "drawn"
     assert told["tumour"]["volume_ml"] == pytest.approx(made_scan(1).lesion.volume_ml, rel=0.1)
@@ -92,17 +100,17 @@ def test_a_new_scan_is_predicted_measured_and_shown(run, scan_files, tmp_path, c
 
 
 @pytest.mark.slow
-def test_a_scan_is_a_folder_of_dicom_too(run, tmp_path):
+def test_a_scan_is_a_folder_of_dicom_too(run, client, tmp_path):
     made = make_cohort(tmp_path / "made", SynthSection(2, study="brain", matrix=64, bad_cases=False))
     (patient,) = made.images.rglob("MADE-B0002")
-    told = predict_scan(run, [patient], tmp_path / "told", clinical={"age": "51"})
-    assert told.name == "MADE-B0002"
-    assert list(told.files) == ["T2"]  # the job uses no other
-    assert (patient in Path(told.files["T2"]).parents, told.mask) == (True, "drawn")
+    told = predict_scan(run, [patient], tmp_path / "told", clinical={"age": "51"}, client=client)
+    assert told.scan.name == "MADE-B0002"
+    assert list(told.scan.files) == ["T2"]  # the job uses no other
+    assert (patient in Path(told.scan.files["T2"]).parents, told.tumour.mask) == (True, "drawn")
     truth = json.loads((tmp_path / "made" / "truth" / "MADE-B0002" / "truth.json").read_text(encoding="utf-8"))
-    assert told.size.volume_ml == pytest.approx(truth["volume_ml"], rel=0.1)
+    assert told.tumour.volume_ml == pytest.approx(truth["volume_ml"], rel=0.1)
     with pytest.raises(JobError, match="holds 2 cases"):
-        predict_scan(run, [made.images], tmp_path / "told")
+        predict_scan(run, [made.images], tmp_path / "told", client=client)
 
 
 @pytest.mark.slow
@@ -125,28 +133,30 @@ def test_a_clinical_value_that_the_model_cannot_take_is_refused_at_once(run, sca
         (["new.nii.gz", "mask.nii.gz"], "", "which sequences are"),
     ],
 )
-def test_a_scan_that_is_not_there_or_not_the_models_is_refused_at_once(run, scan_files, tmp_path, files, mask, says):
+def test_a_scan_that_is_not_there_or_not_the_models_is_refused_at_once(
+    run, client, scan_files, tmp_path, files, mask, says
+):
     files = (
         {name: scan_files / file for name, file in files.items()}
         if isinstance(files, dict)
         else [scan_files / file for file in files]
     )
     with pytest.raises(JobError, match=says):
-        predict_scan(run, files, tmp_path / "told", mask=scan_files / mask if mask else "")
+        predict_scan(run, files, tmp_path / "told", mask=scan_files / mask if mask else "", client=client)
     assert not (tmp_path / "told").exists()
 
 
 @pytest.mark.slow
-def test_an_image_that_is_no_head_has_a_problem_in_one_line(run, tmp_path):
+def test_an_image_that_is_no_head_has_a_problem_in_one_line(run, client, tmp_path):
     image = sitk.Image(40, 40, 20, sitk.sitkInt16)
     image.SetSpacing((5.0, 5.0, 5.0))
     sitk.WriteImage(image, str(tmp_path / "empty.nii.gz"))
     with pytest.raises(CaseError, match="image-empty"):
-        predict_scan(run, [tmp_path / "empty.nii.gz"], tmp_path / "told")
+        predict_scan(run, [tmp_path / "empty.nii.gz"], tmp_path / "told", client=client)
 
 
-def test_a_folder_without_a_grade_is_refused(tmp_path):
-    with pytest.raises(StatisticsError, match="no run that trained a grade"):
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(StatisticsError, match=r"holds no model\.json"):
         predict_scan(tmp_path, ["scan.nii.gz"], tmp_path / "told")
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import re
+import shutil
 import struct
 import threading
 import time
@@ -24,18 +25,19 @@ from distributed import Client, Future
 
 from prognosis_dask.cohort.case import Case, short_hash
 from prognosis_dask.config.job import CohortSection, DeepSection, Job, SynthSection
-from prognosis_dask.errors import Code, JobError, StatisticsError
+from prognosis_dask.errors import CaseError, Code, JobError, StatisticsError
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.task import run_task, stop_case
+from prognosis_dask.prediction.model import TrainingScans, cohort_rules, load_model
+from prognosis_dask.prediction.predict import scan_warnings
+from prognosis_dask.prediction.resolve import AUTOMATIC, Upload, resolve_upload
+from prognosis_dask.prediction.scan import predict_scan
+from prognosis_dask.prediction.slices import _png
 from prognosis_dask.storage.features import read_features
 from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.web.access import HEADERS, token_for
-from prognosis_dask.web.errors import RefusedError
-from prognosis_dask.web.look import AUTOMATIC, Look, run_look
-from prognosis_dask.web.model import TrainingScans, cohort_rules, load_model
-from prognosis_dask.web.pictures import _png
-from prognosis_dask.web.predict import scan_warnings
+from prognosis_dask.web.errors import RefusedError, sentence
 from prognosis_dask.web.receive import ReceivedFile
 from prognosis_dask.web.scans import Scan, Scans
 from prognosis_dask.web.settings import Limits, Settings
@@ -46,6 +48,7 @@ from tests.served import Browser, Running, running
 from tests.served_models import make_survival_run
 
 LUNG, CLINIC = "lung-demo", "clinic-demo"
+CT_WITHOUT_MASK = "No outline of a tumour came with the images (patient-without-mask)."
 NAME, ID = "Doe^Jane", "HOSPITAL-4711"
 
 
@@ -105,6 +108,19 @@ def done(server: Running, scan_zip: bytes) -> tuple[Browser, str]:
     return browser, scan
 
 
+def write_labels(folder: Path) -> tuple[Path, Path]:
+    """An image file, and a label map with two structures."""
+    rng = np.random.default_rng(0)
+    image = sitk.GetImageFromArray(rng.normal(40, 30, (16, 48, 48)).astype(np.float32))
+    labels = np.zeros((16, 48, 48), np.uint8)
+    labels[4:12, 10:24, 10:24], labels[5:9, 30:40, 30:40] = 1, 2
+    mask = sitk.GetImageFromArray(labels)
+    for name, one in (("Jane", image), ("anything", mask)):
+        one.SetSpacing((1.0, 1.0, 3.0))
+        sitk.WriteImage(one, str(folder / f"{name}.nii.gz"))
+    return folder / "Jane.nii.gz", folder / "anything.nii.gz"
+
+
 # what is uploaded ---------------------------------------------------------------------------------------------------
 
 
@@ -115,13 +131,71 @@ def test_an_upload_becomes_a_result(done: tuple[Browser, str]) -> None:
     assert told["prediction"]["group"] in ("low", "high")
     assert 0 <= told["prediction"]["percentile"] <= 100
     assert told["scan"]["roi"] == "GTV-1"
-    assert {"voxels in the ROI", "volume (ml)"} <= told["quality"].keys()
+    assert {"voxels in the ROI", "volume"} <= told["quality"].keys()
     assert f"<dd>{told['prediction']['group']}</dd>" in page
-    for heading in ("Prediction", "Slices", "Which features spoke most", "Quality of the preprocessing"):
+    for heading in ("Prediction", "Slices", "Most influential features", "Quality of the preprocessing"):
         assert f">{heading}</h2>" in page
     for picture in ("survival.svg", "place.svg"):
         answer = browser.get(f"{scan}/{picture}")
         assert (answer.status, answer.headers["content-type"].split(";")[0]) == (200, "image/svg+xml")
+
+
+@pytest.fixture(scope="module")
+def scan_folder(scan_zip: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scan")
+    with zipfile.ZipFile(io.BytesIO(scan_zip)) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_the_command_and_the_page_say_the_same_of_a_scan(
+    done: tuple[Browser, str], lung: Path, client: Client, scan_folder: Path, tmp_path: Path
+) -> None:
+    browser, scan = done
+    served = json.loads(browser.get(f"{scan}/result.json").body)
+    found = predict_scan(lung, [scan_folder], tmp_path / "told", roi="gtv-1", client=client)
+    told = json.loads((tmp_path / "told" / "scan.json").read_text())
+    assert told == found.plain()
+    (file,) = told["scan"].pop("files").values()  # on the web these could name the patient
+    assert (Path(file), told["scan"].pop("name")) == (scan_folder / "Doe_Jane", scan_folder.name)
+    assert (served["scan"].pop("files"), served["scan"].pop("name")) == (None, None)
+    for content in (served, told):
+        assert content.pop("seconds") > 0
+        del content["finished"]
+    assert told == served
+    assert sorted(path.name for path in (tmp_path / "told").iterdir()) == ["scan.html", "scan.json"]
+    page, offered = (tmp_path / "told" / "scan.html").read_text(), browser.get(f"{scan}/result.html").text
+    of_one = re.compile(r"<title>.*|<h1>.*|<p class=\"lead\">.*|.*finished</th>.*")
+    assert of_one.sub("", page) == of_one.sub("", offered)
+
+
+def test_the_command_refuses_in_the_words_of_the_page(
+    browser: Browser, lung: Path, client: Client, scan_folder: Path, scan_zip: bytes, tmp_path: Path
+) -> None:
+    with pytest.raises(JobError, match=r"holds \d cases \(.*GTV-1 on CT, \d+ slices.*\), expected one: .* --roi"):
+        predict_scan(lung, [scan_folder], tmp_path / "told", client=client)
+    shutil.copytree(scan_folder, tmp_path / "ct")
+    for path in (tmp_path / "ct").rglob("*.dcm"):
+        if pydicom.dcmread(path).Modality != "CT":
+            path.unlink()
+    with pytest.raises(CaseError) as ended:
+        predict_scan(lung, [tmp_path / "ct"], tmp_path / "told", client=client)
+    problem = ended.value.problem
+    assert problem.code == Code.PATIENT_WITHOUT_MASK
+    assert sentence(problem.code, problem.reason) == CT_WITHOUT_MASK
+    assert not (tmp_path / "told").exists()
+
+
+def test_files_of_an_image_and_a_mask_are_predicted_by_any_name_and_format(
+    lung: Path, client: Client, tmp_path: Path
+) -> None:
+    image, mask = write_labels(tmp_path)
+    sitk.WriteImage(sitk.ReadImage(str(image)), str(tmp_path / "Doe.nhdr"))
+    for given in (image, tmp_path / "Doe.nhdr"):
+        found = predict_scan(lung, [given], tmp_path / "told", mask=mask, roi="label 2", client=client)
+        assert (found.scan.modality, found.scan.roi, found.scan.files) == ("CT", "label 2", {"image": str(given)})
+        assert found.quality["voxels in the ROI"].value == 4 * 10 * 10
+        assert found.prediction.group in ("low", "high")
 
 
 def test_the_score_is_that_of_the_frozen_model_on_the_features_of_a_run(
@@ -140,7 +214,7 @@ def test_the_score_is_that_of_the_frozen_model_on_the_features_of_a_run(
     told = json.loads(browser.get(f"{scan}/result.json").body)
     assert told["prediction"]["risk_score"] == pytest.approx(float(z @ np.array(formula["coefficient"])), rel=1e-9)
     # of a linear model a feature's share is coefficient times distance from the training median
-    lines = {line["feature"]: line for line in told["spoke"]}
+    lines = {line["feature"]: line for line in told["influences"]}
     for name, coefficient, scale in zip(formula["features"], formula["coefficient"], formula["scale"], strict=True):
         line = lines[name]
         expected = coefficient * (line["value"] - line["training_median"]) / scale
@@ -218,24 +292,14 @@ def test_many_files_are_taken_like_a_zip(browser: Browser, scan_zip: bytes, done
 
 
 def test_nifti_with_a_label_map_of_two_labels_is_asked_about(browser: Browser, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    image = sitk.GetImageFromArray(rng.normal(40, 30, (16, 48, 48)).astype(np.float32))
-    labels = np.zeros((16, 48, 48), np.uint8)
-    labels[4:12, 10:24, 10:24], labels[5:9, 30:40, 30:40] = 1, 2
-    mask = sitk.GetImageFromArray(labels)
-    for name, one in (("image", image), ("mask", mask)):
-        one.SetSpacing((1.0, 1.0, 3.0))
-        sitk.WriteImage(one, str(tmp_path / f"{name}.nii.gz"))
-    files = [
-        ("images", "Doe_Jane.nii.gz", (tmp_path / "image.nii.gz").read_bytes()),
-        ("mask", "anything.nii.gz", (tmp_path / "mask.nii.gz").read_bytes()),
-    ]
+    image, mask = write_labels(tmp_path)
+    files = [("images", "Doe_Jane.nii.gz", image.read_bytes()), ("mask", "anything.nii.gz", mask.read_bytes())]
     scan = browser.upload(LUNG, files)
     assert browser.wait(scan) == "choose"
     assert "label 2 on CT" in browser.get(scan).text  # the model's cohort is of CT
     browser.post(f"{scan}/choose", {"form": browser.form(), "chosen": "2"})
     assert browser.wait(scan, states=("done", "failed")) == "done"
-    assert json.loads(browser.get(f"{scan}/result.json").body)["quality"]["voxels in the ROI"] == 4 * 10 * 10
+    assert json.loads(browser.get(f"{scan}/result.json").body)["quality"]["voxels in the ROI"]["value"] == 4 * 10 * 10
 
 
 def test_ct_without_a_mask_is_asked_for_one(browser: Browser, scan_zip: bytes) -> None:
@@ -246,13 +310,13 @@ def test_ct_without_a_mask_is_asked_for_one(browser: Browser, scan_zip: bytes) -
                 images.writestr(name, archive.read(name))
     scan = browser.upload(LUNG, [("images", "ct.zip", stream.getvalue())])
     assert browser.wait(scan) == "failed"
-    assert "outline" in browser.get(scan).message
+    assert browser.get(scan).message == CT_WITHOUT_MASK
 
 
 def look_at(folder: Path, takes_no_mask: bool, mask: str = "", reference: str = "") -> Outcome:
     files = str(folder / "files" / mask) if mask else ""
-    context = Look(
-        str(folder / "files"),
+    context = Upload(
+        (str(folder / "files"),),
         str(folder / "index"),
         CohortSection(sequences=True),
         files,
@@ -260,7 +324,7 @@ def look_at(folder: Path, takes_no_mask: bool, mask: str = "", reference: str = 
         "MR",
         reference,
     )
-    (outcome,) = run_look((Case("scan-x", "scan-x", "", "", "", ""),), ("",), context)
+    (outcome,) = resolve_upload((Case("scan-x", "scan-x", "", "", "", ""),), ("",), context)
     return outcome
 
 
@@ -362,7 +426,7 @@ def test_a_feature_beyond_all_training_cases_is_warned_of(done: tuple[Browser, s
     told = json.loads(browser.get(f"{scan}/result.json").body)
     frozen = load_model(lung).frozen
     least, most = frozen.limits(frozen.fitted.chosen)
-    values = {line["feature"]: line["value"] for line in told["spoke"]}
+    values = {line["feature"]: line["value"] for line in told["influences"]}
     outside = [name for name, a, b in zip(frozen.fitted.chosen, least, most, strict=True) if not a <= values[name] <= b]
     warned = " ".join(told["warnings"])
     assert outside, "the made patient is none of the made model's"
@@ -436,7 +500,7 @@ def test_every_answer_carries_the_headers(done: tuple[Browser, str]) -> None:
         scan,
         f"{scan}/state",
         f"{scan}/slice.png",
-        "/static/serve.css",
+        "/static/page.css",
         "/nothing",
         "/scans/../../etc/passwd",
     )
@@ -579,7 +643,7 @@ def test_a_token_is_asked_for_where_one_is_set(client: Client, lung: Path, tmp_p
             assert stranger.get(path).status == 401
         assert stranger.post("/login", {"token": "wrong"}).status == 401
         assert stranger.send(LUNG, [("images", "a.nii", b"x")], form="0" * 64).status == 403
-        assert stranger.get("/static/serve.css").status == 200
+        assert stranger.get("/static/page.css").status == 200
         assert stranger.post("/login", {"token": token}).status == 200
         assert "Upload a scan" in stranger.get("/").text
         invited = Browser(server.port)
@@ -725,7 +789,7 @@ def test_nothing_is_lost_when_the_server_starts_anew(
         going = [browser.upload(LUNG, [("images", "scan.zip", scan_zip)], roi="GTV-1") for _ in range(2)]
         browser.wait(going[0], states=("running", "done"))
         lost = browser.upload(LUNG, [("images", "scan.zip", scan_zip)], roi="GTV-1")
-    first.desk.join()
+    first.queue.join()
     scans = Scans(tmp_path / "scans")
     scans.change(lost.split("/")[-1], state="running")
     scans.remove_upload(lost.split("/")[-1])

@@ -14,7 +14,7 @@ from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.procedure import Procedure, fit_procedure
 from prognosis_dask.modelling.saved import Frozen, describe, freeze, thaw
 from prognosis_dask.modelling.worth import UNTRAINED, worth_of
-from prognosis_dask.web.model import load_model
+from prognosis_dask.prediction.model import load_model
 from prognosis_dask.workflows import models as modelling
 from tests.made_tables import survival_table
 from tests.served_models import make_grade_run, make_survival_run

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 _DATA = "a run's folder, CSV or XLSX tables, or the folder with the specification's tables"
 
-_SCAN = "tables, a run's folder, or one new scan: the image files of its sequences (T1.nii.gz, or T1=FILE), or the \
-folder of its DICOM series"
+_SCAN = "tables, a run's folder, or one new scan: its image file, the files of its MR sequences (T1.nii.gz, or \
+T1=FILE), or the folder of its DICOM series"
 
 
 def add_command(
@@ -55,10 +55,12 @@ def add_model_commands(
     predict.add_argument("data", nargs="+", type=Path, metavar="TABLE_RUN_OR_SCAN", help=_SCAN)
     predict.add_argument("-o", "--out", required=True, type=Path, help="a CSV file; of one new scan a folder")
     predict.add_argument("--mask", default="", metavar="FILE", help="of one new scan: where the tumour is outlined")
+    predict.add_argument("--roi", default="", metavar="NAME", help="of one new scan: the structure, of several")
     predict.add_argument(
         "--clinical", action="append", default=[], metavar="COLUMN=VALUE", help="of one new scan; repeatable"
     )
     _spec_arguments(predict)
+    cluster_argument(predict)
     predict.set_defaults(command=_predict)
 
 
@@ -135,6 +137,7 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 def _predict_scan(arguments: argparse.Namespace) -> None:
     from prognosis_dask.errors import JobError
+    from prognosis_dask.execution.cluster import connect, read_cluster
     from prognosis_dask.prediction.scan import predict_scan
 
     if arguments.set or arguments.spec:
@@ -145,7 +148,10 @@ def _predict_scan(arguments: argparse.Namespace) -> None:
     files = [str(path) for path in arguments.data]
     named = dict(file.split("=", 1) for file in files) if all("=" in file for file in files) else files
     clinical = dict(text.partition("=")[::2] for text in arguments.clinical)
-    predict_scan(arguments.model, named, arguments.out, mask=arguments.mask, clinical=clinical)
+    client = None if arguments.cluster == "local" else connect(read_cluster(arguments.cluster, tls=arguments.tls))
+    predict_scan(
+        arguments.model, named, arguments.out, mask=arguments.mask, roi=arguments.roi, clinical=clinical, client=client
+    )
     print(arguments.out / "scan.html")
 
 

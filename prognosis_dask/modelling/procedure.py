@@ -16,8 +16,8 @@ from prognosis_dask.arrays import AnyArray, FloatArray, IntArray
 from prognosis_dask.config.fields import Above, AtLeast, AtMost, NotEmpty, OneOf, Unit, expect_fields
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes
+from prognosis_dask.modelling.data.feature_origin import other_origin
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.data.training_overlap import other_origin
 from prognosis_dask.modelling.estimators import LEARNERS, Model, learner_for
 from prognosis_dask.modelling.estimators.cox import coefficient_rows
 from prognosis_dask.modelling.estimators.determined import naming

@@ -1,240 +1,155 @@
-"""What is said of one new scan: ``scan.json`` for programs and ``scan.html`` for readers."""
+"""A prediction as one HTML file: the command's page, and the page that the web offers to download."""
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from prognosis_dask.brain.size import TumourSize
-from prognosis_dask.config.folders import expect_writable
-from prognosis_dask.errors import StoreError
-from prognosis_dask.modelling.worth import Worth
-from prognosis_dask.publish import publish_folder, staging
-from prognosis_dask.report.canvas import png_address, png_size
-from prognosis_dask.report.content import Block, Picture, Rows, Section, Table, Text
-from prognosis_dask.report.page import KeyFigure, render_page
-from prognosis_dask.report.words import listed, number
+from prognosis_dask.prediction.result import NOTICE
+from prognosis_dask.prediction.slices import outline_png, slice_png
+from prognosis_dask.report.canvas import png_address, svg_address
+from prognosis_dask.report.words import number, short_name, with_powers
 
-_RESULT = "scan.json"
-#: How the tumour was found, as the page says it.
+#: The drawings and pictures of a prediction, where they apply, and their type.
+PICTURES = {
+    "survival.svg": "image/svg+xml",
+    "place.svg": "image/svg+xml",
+    "epitome.png": "image/png",
+    "quality.png": "image/png",
+}
+#: The one file holds so many slices at most: those of the lesion, evenly chosen where there are more.
+_MOST_SLICES = 24
+#: How the tumour was outlined, in words.
 _MASKS = {
     "drawn": "outlined by hand",
     "interpolated": "outlined by hand on some slices, interpolated by shape between them",
-    "automatic": "found automatically: look at it before anything is made of it",
+    "automatic": "found automatically: check its outline before anything is concluded from it",
 }
 
 
-@dataclass(frozen=True)
-class ScanResult:
-    """All that is said of a scan.
-
-    Attributes
-    ----------
-    name
-        What the scan is called.
-    files
-        The sequences' files.
-    probability
-        Of each class, by its name; they add up to 1.
-    model
-        What made the prediction, for the reader: its name, how many cases it learnt from, how good it was.
-    mask
-        Whether the tumour was ``drawn``, ``interpolated`` between outlined slices, or found (``automatic``).
-    confidence
-        Of an automatic mask, from 0 to 1; None of others.
-    size
-        Of the tumour.
-    slices
-        Indices of the slices in the mosaic, counted from 0, and what each one shows; the page counts from 1.
-    mosaic
-        The tumour's epitome, PNG.
-    quality
-        Numbers of the preprocessing, by name.
-    warnings
-        What a reader has to know.
-    worth
-        What the model is worth; its warnings are among ``warnings``.
-    before_after
-        The image as scanned and as prepared, with the outlines of brain and tumour, PNG; empty: not shown.
-    """
-
-    name: str
-    files: Mapping[str, str]
-    probability: Mapping[str, float]
-    model: Mapping[str, str]
-    mask: str
-    confidence: float | None
-    size: TumourSize
-    slices: Mapping[int, str]
-    mosaic: bytes
-    quality: Mapping[str, float]
-    warnings: Sequence[str] = ()
-    worth: Worth | None = None
-    before_after: bytes = b""
-
-    @property
-    def predicted(self) -> str:
-        """The most probable class."""
-        return max(self.probability, key=lambda name: self.probability[name])
-
-
-def expect_room(folder: Path) -> None:
-    """Refuse a folder that cannot be written, or that holds something else than an earlier scan, which would be lost.
-
-    Raises
-    ------
-    StoreError
-        Saying so.
-    """
-    expect_writable(folder)
-    if not (folder / _RESULT).is_file() and folder.is_dir() and any(folder.iterdir()):
-        raise StoreError(f"{folder} holds something else, which would be lost; choose another folder with --out")
-
-
-def write_scan(result: ScanResult, folder: Path) -> Path:
-    """Write ``scan.json``, ``scan.html`` and ``epitome.png`` into a folder (replaced as a whole); the page's path."""
-    with staging(folder) as work:
-        staged = work / folder.name
-        staged.mkdir()
-        (staged / _RESULT).write_text(json.dumps(_plain(result), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        (staged / "scan.html").write_text(_page(result), encoding="utf-8")
-        (staged / "epitome.png").write_bytes(result.mosaic)
-        publish_folder(staged, folder)
-    return folder / "scan.html"
-
-
-def _plain(result: ScanResult) -> dict[str, object]:
-    return {
-        "scan": result.name,
-        "files": dict(result.files),
-        "class": result.predicted,
-        "probability": dict(result.probability),
-        "model": dict(result.model),
-        "worth": dict(result.worth.figures) if result.worth else None,
-        "tumour": {"mask": result.mask, "confidence": result.confidence, **asdict(result.size)},
-        "epitome": {
-            "slices": [{"index": index, "shows": shows} for index, shows in result.slices.items()],
-            "mosaic_png_base64": base64.b64encode(result.mosaic).decode("ascii"),
-        },
-        "quality": dict(result.quality),
-        "warnings": list(result.warnings),
+def environment(*packages: str) -> Environment:
+    """The templates of this package, and those of others that build on them."""
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader(package) for package in (*packages, "prognosis_dask.prediction")]),
+        autoescape=True,  # names of structures are text from files that anybody wrote
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "number": number,
+        "short_name": short_name,
+        "percent": _percent,
+        "figure": _figure,
+        "part": _part,
+        "unit": with_powers,
+        "file_name": lambda path: Path(path).name,
     }
+    made.globals |= {"notice": NOTICE, "masks": _MASKS}
+    return made
 
 
-def _page(result: ScanResult) -> str:
-    size = result.size
-    return render_page(
-        title=result.name,
-        origin=f"Predicted from {listed([f'{name} ({Path(file).name})' for name, file in result.files.items()])}.",
-        key_figures=[
-            KeyFigure(
-                "most probable class", result.predicted, f"probability {number(result.probability[result.predicted])}"
-            ),
-            KeyFigure("tumour volume", f"{number(size.volume_ml, 1)} ml"),
-            KeyFigure(
-                "largest axial diameters",
-                f"{number(size.axial_diameter_mm, 0)} × {number(size.perpendicular_mm, 0)} mm",
-            ),
-        ],
-        sections=[
-            Section("prediction", "Prediction", _prediction(result)),
-            Section("tumour", "The tumour", _tumour(result)),
-            Section(
-                "preprocessing",
-                "Preprocessing",
-                _preprocessing(result),
-            ),
-        ],
-    )
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    return environment()
 
 
-def _prediction(result: ScanResult) -> list[Block]:
-    shares = [(name, number(share)) for name, share in result.probability.items()]
-    warnings: list[Block] = [Text(warning, "warning") for warning in result.warnings]
-    return [
-        *warnings,
-        _table("Probability of each class, as the model has it.", ("class", "probability"), shares),
-        *([Text(result.worth.sentence)] if result.worth else []),
-        _table("The model that says so.", ("", "model"), list(result.model.items())),
+def one_file(plain: Mapping[str, Any], folder: Path) -> str:
+    """A prediction as a page that needs no other file: drawings, pictures and the lesion's slices are held in it.
+
+    Parameters
+    ----------
+    plain
+        The content of its JSON.
+    folder
+        Where its slices, drawings and pictures lie.
+    """
+    view = plain["view"]
+    held = range(view["first"], view["last"] + 1)
+    indices = sorted({held[round(i)] for i in _even(len(held), _MOST_SLICES)} | {view["slice"]})
+    store = folder / "slices.zarr"
+    slices = [
+        {
+            "index": index,
+            "image": png_address(slice_png(store, index, view["centre"], view["width"], outline=False)),
+            "outline": png_address(outline_png(store, index)),
+        }
+        for index in indices
     ]
-
-
-def _tumour(result: ScanResult) -> list[Block]:
-    size = result.size
-    found = _MASKS[result.mask]
-    if result.confidence is not None:
-        found += f" (confidence {number(result.confidence)})"
-    rows = [
-        ("volume", f"{number(size.volume_ml, 1)} ml"),
-        ("largest axial diameter", f"{number(size.axial_diameter_mm, 1)} mm"),
-        ("diameter at a right angle to it, same slice", f"{number(size.perpendicular_mm, 1)} mm"),
-        ("their product (RANO)", f"{number(size.product_mm2, 0)} mm²"),
-        ("slice of these diameters", str(size.slice_index + 1)),
-        ("largest diameter in 3D", f"{number(size.diameter_3d_mm, 1)} mm"),
-        ("centre, patient x, y, z", _place(size.centre_mm)),
-    ]
-    if size.template_mm is not None:
-        rows.append(("centre in the template (ICBM152)", _place(size.template_mm)))
-    role = "warning" if result.mask == "automatic" else "plain"
-    return [
-        Text(f"The tumour was {found}.", role),
-        _mosaic(result),
-        _table("Size and place of the tumour.", ("", "tumour"), rows),
-    ]
-
-
-def _mosaic(result: ScanResult) -> Picture:
-    numbers = [index + 1 for index in result.slices]
-    slices = pd.DataFrame({"slice": numbers, "shows": list(result.slices.values())})
-    shown = listed([f"{at} ({shows})" for at, shows in zip(numbers, result.slices.values(), strict=True)])
-    return Picture(
-        "epitome",
-        _svg(result.mosaic),
-        slices,
-        f"Mosaic of {len(slices)} axial slices with the tumour's outline: slices {shown}.",
-        f"The tumour's epitome: the slices that show it best. From the left: slices {shown}; "
-        "slice 1 is the lowest. Below, the tumour from near. The patient's left is on the right.",
-    )
-
-
-def _preprocessing(result: ScanResult) -> list[Block]:
-    numbers = _quality(result)
-    table = _table("Numbers of the preprocessing.", ("", "value"), numbers)
-    if not result.before_after:
-        return [table]
-    picture = Picture(
-        "preprocessing",
-        _svg(result.before_after),
-        pd.DataFrame(numbers, columns=["figure", "value"]),
-        "Slices of the head before and after the preparation, with the outlines of brain and tumour.",
-        "Slices from the brain’s foot to its top as scanned (above) and prepared (below), brain in blue, tumour in "
-        "yellow. Is the brain whole, the skull gone, the outline where the tumour is?",
-    )
-    return [picture, table]
-
-
-def _svg(png: bytes) -> str:
-    """A PNG as a drawing of its size."""
-    width, height = png_size(png)
-    address = png_address(png)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
-        f'<image width="{width}" height="{height}" href="{address}"/></svg>'
+        _environment()
+        .get_template("file.html.j2")
+        .render(
+            result=plain,
+            slices=slices,
+            start=indices.index(view["slice"]),
+            pictures={name: _address(folder / name) for name in pictures_in(folder)},
+            style=Markup(static_text("page.css")),
+            script=Markup(static_text("viewer.js")),
+        )
     )
 
 
-def _quality(result: ScanResult) -> list[tuple[str, str]]:
-    return [(name.replace("_", " "), f"{value:.4g}") for name, value in result.quality.items()]
+def pictures_in(folder: Path) -> list[str]:
+    """The names of the drawings and pictures that a folder holds."""
+    return [name for name in PICTURES if (folder / name).is_file()]
 
 
-def _table(caption: str, head: tuple[str, str], rows: Sequence[tuple[str, str]]) -> Table:
-    return Table(caption, head, "ll", [Rows("", rows)])
+@lru_cache(maxsize=8)
+def static_text(name: str, package: str = "prognosis_dask.prediction") -> str:
+    """A style sheet or script that lies beside a package's templates."""
+    return (files(package) / "templates" / name).read_text(encoding="utf-8")
 
 
-def _place(at: Sequence[float]) -> str:
-    return ", ".join(number(value, 0) for value in at) + " mm"
+def _even(count: int, most: int) -> list[float]:
+    """Places from the first to the last, evenly.
+
+    >>> _even(3, 5), _even(9, 3)
+    ([0, 1, 2], [0.0, 4.0, 8.0])
+    """
+    return list(range(count)) if count <= most else [i * (count - 1) / (most - 1) for i in range(most)]
+
+
+def _address(path: Path) -> str:
+    if path.suffix == ".svg":
+        return svg_address(path.read_text(encoding="utf-8"))
+    return png_address(path.read_bytes())
+
+
+def _figure(value: object) -> str:
+    """A number to four digits, a whole one as it is; text as text.
+
+    >>> _figure(125204), _figure(358.5325), _figure("CT")
+    ('125,204', '358.5', 'CT')
+    """
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _part(percent: float) -> str:
+    """A percentage in a sentence.
+
+    >>> _part(42.3), _part(99.8), _part(0.0)
+    ('42 % of', 'all of', 'none of')
+    """
+    rounded = round(percent)
+    return {0: "none of", 100: "all of"}.get(rounded, f"{rounded} % of")
+
+
+def _percent(share: float) -> str:
+    """A share as whole percent, without ever claiming certainty.
+
+    >>> _percent(0.256), _percent(0.9999), _percent(0.001)
+    ('26 %', '> 99 %', '< 1 %')
+    """
+    percent = 100 * share
+    if percent > 99:
+        return "> 99 %"
+    return "< 1 %" if percent < 1 else f"{percent:.0f} %"

@@ -1,286 +1,159 @@
-"""One new scan: prepared, measured and predicted as the cases of a run were, then told in JSON and on a page."""
+"""The command's view of one scan: ``prognosis predict`` from files to ``scan.json``, ``scan.html`` and pictures."""
 
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import xarray as xr
-
-from prognosis_dask.brain.size import SIZE_FEATURES, TumourSize, tumour_size
-from prognosis_dask.cohort.case import Case, read_cases, read_problems
-from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.listing import read_listing
+from prognosis_dask.cohort.case import SEQUENCES
 from prognosis_dask.cohort.names import sequence_of
-from prognosis_dask.config.job import CohortSection, DeepSection, Job
-from prognosis_dask.config.reading import build
-from prognosis_dask.errors import CaseError, JobError, StatisticsError
-from prognosis_dask.features.brain_stage import run_brain
-from prognosis_dask.features.plan import feature_settings, radiomic_names, radiomic_units
-from prognosis_dask.features.stages import StageContext, run_radiomics, run_roi
-from prognosis_dask.modelling.data.clinical_inputs import read_given
-from prognosis_dask.modelling.data.network_features import FAMILY, FILE, NetworkFeatures
-from prognosis_dask.modelling.data.out_of_range import unlike
-from prognosis_dask.modelling.data.patient_rows import expect_one_image
-from prognosis_dask.modelling.data.reading import read_tables
-from prognosis_dask.modelling.data.sources import dataset_source
-from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.folder import read_json
-from prognosis_dask.modelling.saved import Frozen, thaw
-from prognosis_dask.modelling.validation.external import expect_agreement
-from prognosis_dask.modelling.worth import Worth, worth_of
-from prognosis_dask.networks.grade_file import read_trained
-from prognosis_dask.prediction.page import ScanResult, expect_room, write_scan
-from prognosis_dask.radiomics import job_params
-from prognosis_dask.storage.brains import BrainStore
-from prognosis_dask.storage.features import build_features
-from prognosis_dask.storage.outcome import Outcome
-from prognosis_dask.storage.rois import RoiStore
-from prognosis_dask.workflows.grade import make_volumes
+from prognosis_dask.config.folders import expect_writable
+from prognosis_dask.errors import JobError, StoreError
+from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
+from prognosis_dask.modelling.data.clinical_inputs import read_clinical
+from prognosis_dask.prediction.model import ScanModel, load_model
+from prognosis_dask.prediction.page import one_file
+from prognosis_dask.prediction.resolve import link_files
+from prognosis_dask.prediction.result import ScanPrediction, json_text
+from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, ScanFiles, predict_files
+from prognosis_dask.publish import publish_folder, staging
 
-_NAME = "scan"
-
-
-@dataclass(frozen=True)
-class _Model:
-    """What a run left that a scan is predicted with."""
-
-    run: Path
-    job: Job
-    frozen: Frozen
-    reference: str
-    worth: Worth
-    procedure: str
+_JSON = "scan.json"
+Files = Sequence[Path | str] | Mapping[str, Path | str]
 
 
 def predict_scan(
-    run: Path | str,
-    files: Sequence[Path | str] | Mapping[str, Path | str],
+    model: Path | str,
+    files: Files,
     out: Path | str,
     *,
     mask: Path | str = "",
+    roi: str = "",
     clinical: Mapping[str, str] | None = None,
-) -> ScanResult:
-    """Predict the class of one new scan, measure its tumour, and write ``scan.json``, ``scan.html``, ``epitome.png``.
+    client: Workers | None = None,
+) -> ScanPrediction:
+    """Predict one new scan by a saved model, and write ``scan.json``, ``scan.html`` and, of the head, ``epitome.png``.
 
     Parameters
     ----------
-    run
-        The folder of a run whose job trained a grade: its prepared brains, network and frozen model are used.
+    model
+        The folder of a run or of its models.
     files
-        Image files of the sequences, by sequence (``T1``, ``T1c``, ``T2``, ``FLAIR``), or a list whose names say which
+        Image files: of MR of the head by sequence (``T1``, ``T1c``, ``T2``, ``FLAIR``), or a list whose names say which
         is which; a single file may have any name. Or one folder with the DICOM series of one session (or its files):
         an RTSTRUCT or SEG in it is the mask.
     out
         The folder to write; an earlier scan's is replaced as a whole.
     mask
-        The tumour's mask; without one an automatic candidate takes its place, and is called so.
+        The structure's mask. Without one, models of the head look for the tumour themselves.
+    roi
+        The structure's name, where there are several.
     clinical
-        The patient's values of clinical columns that the model has; those not given count as missing, and are taken as
-        the training cases' median.
+        The patient's values of the model's clinical columns; those not given are taken as the training cases' median.
+    client
+        A Dask client, or what gives one; without one, a worker is started on this machine.
 
     Raises
     ------
     CaseError
         When the scan cannot be used: what is wrong with it, in one line.
     PrognosisError
-        When the run holds no such model, a file is not there, or ``out`` cannot be written or holds something else.
+        When there is no such model, it is not for this scan, a file is not there, several structures are, or ``out``
+        cannot be written or holds something else.
     """
     out = Path(out).absolute()
     expect_room(out)
-    model = _model(Path(run))
-    given = read_given(model.frozen, clinical or {})
-    with tempfile.TemporaryDirectory() as folder:
-        case = _case(model, files, str(mask), given, Path(folder))
-        used = model.job.brain.sequences or tuple(case.sequences)
-        shown = {name: _place(path) for name, path in case.sequences.items() if name in used or name == model.reference}
-        dataset, attributes, size, pictures = _measured(model, case, Path(folder))
-        table = _table(model, dataset, Path(folder))
-    probability = model.frozen.fitted.predict(table).probability
-    assert probability is not None  # _model has seen classes
-    result = ScanResult(
-        name=_called(files, shown[model.reference]),
-        files=shown,
-        probability=dict(zip(model.frozen.classes, probability[0].tolist(), strict=True)),
-        model=_told(model),
-        mask=str(attributes["tumour"]["tumour_source"]),
-        confidence=attributes["tumour"].get("tumour_confidence"),
-        size=size,
-        slices=_shown(attributes["slices"]),
-        mosaic=pictures["epitome"],
-        before_after=pictures["quality"],
-        quality=attributes["quality"],
-        warnings=[
-            *model.worth.warnings,
-            *expect_agreement(model.frozen, table, where="the scan"),
-            *unlike(model.frozen, table),
-        ],
-        worth=model.worth,
-    )
-    write_scan(result, out)
-    return result
-
-
-def _model(run: Path) -> _Model:
-    info = read_json(run / "run.json")
-    job: Job | None = build(Job, dict(info["job"]), str(run / "run.json")) if info and "job" in info else None
-    if job is None or not job.grade.enabled:
-        raise StatisticsError(f"{run} is no run that trained a grade (its run.json, with grade.enabled)")
-    frozen = thaw(run)
-    if len(frozen.classes) != 2:
-        raise StatisticsError(f"the model in {run} predicts {frozen.classes or 'survival'}, expected two classes")
-    expect_one_image(frozen.encodings, f"the model in {run}")
-    headers = [read_json(path) or {} for path in sorted((run / "brain").glob("*/case.json"))]
-    references = Counter(str(header["attributes"]["reference"]) for header in headers if "attributes" in header)
-    if not references:
-        raise StatisticsError(f"{run}/brain holds no prepared case; run the job again")
-    summary = read_json(run / "models" / "summary.json") or {}
-    reference = references.most_common(1)[0][0]
-    return _Model(run, job, frozen, reference, worth_of(frozen, run), str(summary.get("procedure", "")))
-
-
-def _case(
-    model: _Model,
-    files: Sequence[Path | str] | Mapping[str, Path | str],
-    mask: str,
-    clinical: dict[str, str],
-    work: Path,
-) -> Case:
-    if mask and not Path(mask).is_file():
-        raise JobError(f"no file at {mask}")
-    case = Case(_NAME, _NAME, "MR", "tumour", "", mask, covariates=clinical)
-    if not isinstance(files, Mapping) and len(files) == 1 and Path(files[0]).is_dir():
-        found = _found_in(Path(files[0]), model.job.cohort, work / "index")
-        own = (mask, ()) if mask else (found.mask, found.labels)
-        case = replace(case, sequences=found.sequences, mask=own[0], labels=own[1])
-    else:
-        case = replace(case, sequences=_named(model, files))
-    if model.reference not in case.sequences:
-        raise JobError(
-            f"the model was made on {model.reference}, and the scan's sequences are {', '.join(case.sequences)}; give "
-            f"one of {model.reference}"
-        )
-    return replace(case, image=case.sequences[model.reference])
-
-
-def _found_in(folder: Path, cohort: CohortSection, index: Path) -> Case:
-    """The one case of a folder with DICOM, or with files, found as the run's were."""
-    rules = replace(cohort, sources=(), cases="", clinical="", exclude=(), sequences=True, automatic=True)
-    index_cohort([folder], index, rules)
-    cases = read_cases(index / "cases.csv")
-    if len(cases) == 1:
-        return cases[0]
-    reasons = [f"{problem.code}: {problem.reason}" for problem in read_problems(index / "problems.csv")]
-    held = ", ".join(case.case_id for case in cases) or "; ".join(reasons[:3]) or "no image"
-    raise JobError(f"{folder} holds {len(cases)} cases ({held}), expected one: the sequences of one session of MR")
-
-
-def _named(model: _Model, files: Sequence[Path | str] | Mapping[str, Path | str]) -> dict[str, str]:
-    """The files by sequence."""
-    if isinstance(files, Mapping):
-        named = {name: str(path) for name, path in files.items()}
-    else:
-        found = [(sequence_of(Path(path).name), str(path)) for path in files]
-        named = {model.reference: found[0][1]} if len(found) == 1 else dict(found)
-        if len(named) < len(found) or "" in named:
+    loaded = load_model(Path(model))
+    given = read_clinical(loaded.frozen, clinical or {})
+    images = _images(files, loaded)
+    mask_file = Path(mask) if str(mask) else None
+    _expect_files([*(path for _, path in images), *([mask_file] if mask_file else [])])
+    beside = out.parent if client is not None else None  # where the workers of a cluster see it
+    if beside is not None:
+        beside.mkdir(parents=True, exist_ok=True)
+    workers = connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) if client is None else client
+    with tempfile.TemporaryDirectory(prefix="prognosis-scan-", dir=beside) as folder, joined(workers) as cluster:
+        work = Path(folder).resolve()
+        scan = replace(_linked(images, mask_file, work), roi=roi, clinical=given)
+        try:
+            found = predict_files(loaded, scan, ScanContext(cluster, "scan", work, work, loaded.job.run.case_limit_s))
+        except ChoiceNeeded as needed:
             raise JobError(
-                f"which sequences are {', '.join(path for _, path in found)}? Each name has to say one of T1, T1c, T2 "
-                "and FLAIR, each once; or write T2=FILE"
-            )
-    absent = [path for path in named.values() if not Path(path).is_file()]
-    if absent:
-        raise JobError(f"no file at {absent[0]}")
+                f"{images[0][1]} holds {len(needed.choices)} cases ({'; '.join(needed.choices)}), expected one: give "
+                "the images of one session, or the structure's name with --roi"
+            ) from None
+        found = replace(found, scan=replace(found.scan, name=_name(images, found.scan.files or {}, loaded)))
+        _write(found, work, out)
+    return found
+
+
+def expect_room(folder: Path) -> None:
+    """Refuse a folder that cannot be written, or that holds something else than an earlier scan, which would be lost.
+
+    Raises
+    ------
+    StoreError
+        Saying so.
+    """
+    expect_writable(folder)
+    if not (folder / _JSON).is_file() and folder.is_dir() and any(folder.iterdir()):
+        raise StoreError(f"{folder} holds something else, which would be lost; choose another folder with --out")
+
+
+def _images(files: Files, model: ScanModel) -> list[tuple[str, Path]]:
+    """The MR sequence ("": not known) and the path of each file; of a folder its path alone.
+
+    Raises
+    ------
+    JobError
+        When there is no such file, or the names of MR sequences do not say which is which.
+    """
+    if isinstance(files, Mapping):
+        named = [(name, Path(path)) for name, path in files.items()]
+        unknown = [name for name, _ in named if name not in SEQUENCES]
+        if unknown:
+            raise JobError(f"{unknown[0]!r} is no MR sequence, expected one of {', '.join(SEQUENCES)}")
+        return named
+    named = [(sequence_of(Path(path).name), Path(path)) for path in files]
+    told_apart = {name for name, _ in named}
+    if model.takes_no_mask and len(named) > 1 and (len(told_apart) < len(named) or "" in told_apart):
+        raise JobError(
+            f"which sequences are {', '.join(str(path) for _, path in named)}? Each name has to say one of T1, T1c, T2 "
+            "and FLAIR, each once; or write T2=FILE"
+        )
     return named
 
 
-def _called(files: Sequence[Path | str] | Mapping[str, Path | str], reference: str) -> str:
+def _expect_files(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if not path.exists():
+            raise JobError(f"no file at {path}")
+
+
+def _linked(images: Sequence[tuple[str, Path]], mask: Path | None, work: Path) -> ScanFiles:
+    """The folders given as they are, and the files under names by which they are paired."""
+    folders = tuple(path.absolute() for _, path in images if path.is_dir())
+    linked, own = link_files(work / "files", [one for one in images if not one[1].is_dir()], mask)
+    return ScanFiles((*folders, work / "files") if linked else folders, own, originals=linked)
+
+
+def _name(images: Sequence[tuple[str, Path]], files: Mapping[str, str], model: ScanModel) -> str:
     """The scan's name: its folder's, or its file's without what comes after the first dot."""
-    if not isinstance(files, Mapping) and len(files) == 1 and Path(files[0]).is_dir():
-        return Path(files[0]).resolve().name
-    return Path(reference).name.split(".")[0]
+    if images[0][1].is_dir():
+        return images[0][1].resolve().name
+    file = files.get(model.training.reference) or next(iter(files.values()))
+    return Path(file).name.split(".")[0]
 
 
-def _place(image: str) -> str:
-    """Where an image lies, for the reader: a file, or the folder of a series."""
-    return read_listing(image).root if image.endswith(".series.json") else image
-
-
-def _measured(
-    model: _Model, case: Case, folder: Path
-) -> tuple[xr.Dataset, dict[str, Any], TumourSize, dict[str, bytes]]:
-    """The stages of the run on this case alone, in a folder that is thrown away; its pictures by name."""
-    job = model.job
-    params = job_params(job.radiomics.params)
-    brains, rois = folder / "brain", folder / "rois.zarr"
-    context = StageContext(str(rois), job.image, job.frames, params, DeepSection(enabled=False), job.brain, str(brains))
-    BrainStore(brains).create()
-    RoiStore.create(rois, [case.case_id])
-    stages = [("brain", run_brain), ("roi", run_roi)]
-    if job.radiomics.enabled:
-        stages.append(("radiomics", run_radiomics))
-    outcomes: dict[str, dict[str, Outcome]] = {}
-    for name, work in stages:
-        (outcome,) = work((case,), ("",), context)
-        if outcome.problem:
-            raise CaseError(outcome.problem.code, outcome.problem.reason, where=_place(case.image))
-        outcomes[name] = {case.case_id: outcome}
-    of_modality = radiomic_names([case], params) if job.radiomics.enabled else {}
-    dataset = build_features(
-        [case],
-        radiomic=radiomic_units(of_modality),
-        of_modality=of_modality,
-        deep=(),
-        size=SIZE_FEATURES,
-        outcomes=outcomes,
-        attributes={"settings": feature_settings(job, context, None)},
-    )
-    stored = BrainStore(brains).read(case.case_id)
-    attributes = dict(stored.attributes)
-    size = replace(tumour_size(stored.tumour), template_mm=tuple(attributes["template_mm"]))
-    held = BrainStore(brains).folder(case.case_id)
-    pictures = {name: (held / f"{name}.png").read_bytes() for name in ("epitome", "quality")}
-    return dataset, attributes, size, pictures
-
-
-def _table(model: _Model, dataset: xr.Dataset, folder: Path) -> FeatureTable:
-    """The case's row with every feature that the model asks for."""
-    encodings = model.frozen.encodings
-    source = dataset_source(dataset, "the scan")
-    # a new scan has no outcome, and is not to be left out for it
-    source = replace(source, columns={k: v for k, v in source.columns.items() if k not in ("time_days", "event")})
-    known = [encoding for encoding in encodings if source.find(encoding.column) is not None]
-    read = read_tables([source], None, known)
-    table = read.table
-    if f"{FAMILY}.sha256" in model.frozen.fitted.source:
-        trained = read_trained(model.run / "networks" / FILE)
-        volumes = folder / "volumes.zarr"
-        make_volumes(folder / "brain", volumes, [_NAME], model.job.grade)
-        table = NetworkFeatures(str(volumes), model.job.grade).extend_by(table, trained)
-    missing = [name for name in model.frozen.fitted.features if name not in set(table.features)]
-    return replace(
-        table,
-        X=np.concatenate([table.X, np.full((1, len(missing)), np.nan)], axis=1),
-        features=(*table.features, *missing),
-        families=(*table.families, *("clinical",) * len(missing)),
-        units=(*table.units, *("",) * len(missing)),
-    )
-
-
-def _told(model: _Model) -> dict[str, str]:
-    return {
-        "run": model.job.name,
-        "predicts": f"{model.job.model.label}: {' or '.join(model.frozen.classes)}",
-        "procedure": model.procedure,
-        **model.worth.facts,
-    }
-
-
-def _shown(slices: Mapping[str, int]) -> dict[int, str]:
-    """Per slice what it shows, in order."""
-    names = {index: [name for name, at in slices.items() if at == index] for index in sorted(set(slices.values()))}
-    return {index: ", ".join(found) for index, found in names.items()}
+def _write(found: ScanPrediction, work: Path, out: Path) -> None:
+    plain = found.plain()
+    with staging(out) as aside:
+        staged = aside / out.name
+        staged.mkdir()
+        (staged / _JSON).write_text(json_text(plain), encoding="utf-8")
+        (staged / "scan.html").write_text(one_file(plain, work), encoding="utf-8")
+        if found.epitome:
+            (staged / "epitome.png").write_bytes((work / "epitome.png").read_bytes())
+        publish_folder(staged, out)

@@ -14,29 +14,29 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from prognosis_dask.web.access import HEADERS, SafeHeaders, is_loopback
-from prognosis_dask.web.desk import Desk
 from prognosis_dask.web.errors import RefusedError
 from prognosis_dask.web.pages import render, static
+from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import Scans
 from prognosis_dask.web.settings import Settings
 from prognosis_dask.web.website import Site
 
 
-def make_app(desk: Desk, scans: Scans, settings: Settings, dashboard: str = "") -> Starlette:
-    """The application; the desk works while it runs.
+def make_app(queue: ScanQueue, scans: Scans, settings: Settings, dashboard: str = "") -> Starlette:
+    """The application; the queue is worked on while it runs.
 
     Parameters
     ----------
     dashboard
         Address of the Dask cluster's page; empty where it is not shown.
     """
-    site = Site(desk, scans, settings, dashboard)
+    site = Site(queue, scans, settings, dashboard)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        desk.open()
+        queue.open()
         yield
-        desk.close()
+        queue.close()
 
     # "[" is what Starlette takes of an IPv6 address
     hosts = ["127.0.0.1", "localhost", "["] if is_loopback(settings.host) else ["*"]
@@ -74,7 +74,7 @@ async def _not_there(request: Request, error: Exception) -> Response:
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
-    message = "Something was not foreseen; nothing of yours is lost. Load the page again."
-    answer = render("message.html.j2", 500, heading="Not foreseen", message=message)
+    message = "Unexpected error; nothing of yours is lost. Load the page again."
+    answer = render("message.html.j2", 500, heading="Unexpected error", message=message)
     answer.headers.update(HEADERS)  # this answer is made outside of the middleware
     return answer

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 
 from prognosis_dask.errors import Code, PrognosisError
-
-#: Object identifiers: of a study, a series, an image.
-_UID = re.compile(r"\b\d+(?:\.\d+){5,}\b")
-_PATH = re.compile(r"(?:/[^\s/:;,'\"()]+){2,}/?")
+from prognosis_dask.prediction.result import without_identifiers
 
 
 class RefusedError(PrognosisError):
@@ -29,7 +26,7 @@ _SENTENCES = {
 }
 
 
-def sentence(code: Code, reason: str, secrets: tuple[str, ...] = ()) -> str:
+def sentence(code: Code, reason: str, secrets: Sequence[str] = ()) -> str:
     """A problem as a sentence without identifiers: no path, no UID, and none of the ``secrets``.
 
     >>> sentence(Code.SLICE_GAP, "2 slices of 1.2.840.113619.2.5.17 are missing, in /srv/up/Doe", ("Doe",))
@@ -38,11 +35,3 @@ def sentence(code: Code, reason: str, secrets: tuple[str, ...] = ()) -> str:
     if code in _SENTENCES:
         return f"{_SENTENCES[code]} ({code})."
     return f"{code.value.replace('-', ' ').capitalize()}: {without_identifiers(reason, secrets)}"
-
-
-def without_identifiers(text: str, secrets: tuple[str, ...] = ()) -> str:
-    """A message without paths, UIDs and the ``secrets``."""
-    text = _UID.sub("…", _PATH.sub("…", text))
-    for secret in secrets:
-        text = re.sub(re.escape(secret), "…", text, flags=re.IGNORECASE) if len(secret) > 1 else text
-    return text

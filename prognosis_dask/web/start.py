@@ -15,14 +15,13 @@ from prognosis_dask.errors import JobError
 from prognosis_dask.execution.cluster import Workers, joined
 from prognosis_dask.execution.preflight import check_run
 from prognosis_dask.features.plan import memory_of, wants_gpu
+from prognosis_dask.prediction.model import load_models
 from prognosis_dask.storage.lock import claim
 from prognosis_dask.web.access import is_loopback, token_for
 from prognosis_dask.web.app import make_app
-from prognosis_dask.web.desk import Desk
-from prognosis_dask.web.model import load_models
+from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import Scans
 from prognosis_dask.web.settings import Settings
-from prognosis_dask.web.work import Bench
 
 
 def serve(models: Sequence[Path], client: Workers, settings: Settings, *, say: Callable[[str], None] = print) -> None:
@@ -52,9 +51,9 @@ def serve(models: Sequence[Path], client: Workers, settings: Settings, *, say: C
         scans = Scans(settings.folder / "scans")
         jobs = [model.job for model in served.values()]
         check_run(cluster, scans.folder, gpu=any(map(wants_gpu, jobs)), memory=max(map(memory_of, jobs)))
-        desk = Desk(Bench(cluster, scans, settings.limits), served)
+        queue = ScanQueue(cluster, scans, settings.limits, served)
         dashboard = cluster.dashboard_link if is_loopback(settings.host) else ""
-        app = make_app(desk, scans, settings, dashboard or "")
+        app = make_app(queue, scans, settings, dashboard or "")
         config = uvicorn.Config(
             app,
             log_level="warning",

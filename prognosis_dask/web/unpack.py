@@ -15,6 +15,7 @@ from typing import IO, Final
 
 from prognosis_dask.cohort.names import sequence_of
 from prognosis_dask.errors import count
+from prognosis_dask.prediction.resolve import free_name, mask_name
 from prognosis_dask.web.errors import RefusedError
 from prognosis_dask.web.receive import ReceivedFile
 from prognosis_dask.web.settings import Limits
@@ -65,23 +66,15 @@ def unpack(received: Sequence[ReceivedFile], folder: Path, limits: Limits) -> Un
         elif is_mask:
             if mask:
                 raise RefusedError("More than one label map came as the mask; send one.")
-            mask = path.rename(folder / f"{f'{MASK}_{sequence}' if sequence else MASK}{suffix}").name
+            mask = path.rename(folder / f"{mask_name(sequence)}{suffix}").name
         else:
-            path.rename(_free(folder, sequence or "image", suffix))
+            path.rename(free_name(folder, sequence or "image", suffix))
     if not kept:
         raise RefusedError(
             f"No image in {count(ignored, 'file')}: expected DICOM, NIfTI (.nii, .nii.gz) or NRRD (.nrrd), or a "
             "zip of them."
         )
     return Unpacked(kept, ignored, mask)
-
-
-def _free(folder: Path, name: str, suffix: str) -> Path:
-    """A name that masks and sequences are found by (:mod:`prognosis_dask.cohort.pairs`) and that is not taken yet."""
-    path, number = folder / f"{name}{suffix}", 2
-    while path.exists():
-        path, number = folder / f"{name}_{number}{suffix}", number + 1
-    return path
 
 
 class _Budget:

@@ -1,10 +1,9 @@
-"""The server's pages. Nothing here computes: uploads go to the desk, results are read from their folders."""
+"""The server's pages. Nothing here computes: uploads go to the queue, results are read from their folders."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -16,24 +15,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
-from prognosis_dask.errors import count
+from prognosis_dask.errors import StatisticsError, count
+from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput
+from prognosis_dask.prediction.model import ScanModel
+from prognosis_dask.prediction.page import PICTURES, one_file, pictures_in
+from prognosis_dask.prediction.result import VERSION, json_text
+from prognosis_dask.prediction.slices import slice_png
 from prognosis_dask.web.access import Access
-from prognosis_dask.web.clinical import form_fields, read_fields
-from prognosis_dask.web.desk import Desk
 from prognosis_dask.web.errors import RefusedError
-from prognosis_dask.web.pages import one_file, render
-from prognosis_dask.web.pictures import slice_png
+from prognosis_dask.web.pages import render
 from prognosis_dask.web.receive import receive
+from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import OPEN, Scan, Scans
 from prognosis_dask.web.settings import Settings
 
-#: What a result's folder gives away, and as what.
-_PICTURES = {
-    "survival.svg": "image/svg+xml",
-    "place.svg": "image/svg+xml",
-    "epitome.png": "image/png",
-    "quality.png": "image/png",
-}
 #: Bytes of a refused upload that are still read, so that its browser shows the answer and not a broken connection.
 _DRAIN_BYTES = 300_000_000
 _FORM_BYTES = 10_000
@@ -45,8 +40,8 @@ Endpoint = Callable[["Site", Request, str], Awaitable[Response]]
 class Site:
     """The pages, and what they show."""
 
-    def __init__(self, desk: Desk, scans: Scans, settings: Settings, dashboard: str) -> None:
-        self._desk, self._scans, self._settings = desk, scans, settings
+    def __init__(self, queue: ScanQueue, scans: Scans, settings: Settings, dashboard: str) -> None:
+        self._queue, self._scans, self._settings = queue, scans, settings
         self._dashboard = dashboard
         self._access = Access(settings.folder, settings.token)
 
@@ -78,8 +73,8 @@ class Site:
         own = [scan for scan in self._scans.all() if scan.owner == owner]
         return render(
             "home.html.j2",
-            models=self._desk.models,
-            asked={key: form_fields(model) for key, model in self._desk.models.items()},
+            models=self._queue.models,
+            clinical={key: _form_fields(model) for key, model in self._queue.models.items()},
             form=self._access.form_value(session),
             limits=self._settings.limits,
             scans=[self._listed(scan) for scan in reversed(own)],
@@ -95,9 +90,9 @@ class Site:
             nonlocal session
             session = self._access.expect_form(request, fields)
             self._expect_room(self._access.owner(session))
-            if fields.get("model") not in self._desk.models:
+            if fields.get("model") not in self._queue.models:
                 raise RefusedError("Choose one of the models.")
-            read_fields(self._desk.models[fields["model"]], fields)
+            _read_fields(self._queue.models[fields["model"]], fields)
 
         scan_id, folder = self._scans.new_folder()
         (folder / "received").mkdir()
@@ -117,10 +112,10 @@ class Site:
             model=fields["model"],
             created=time.time(),
             roi=fields.get("roi", ""),
-            clinical=read_fields(self._desk.models[fields["model"]], fields),
+            clinical=_read_fields(self._queue.models[fields["model"]], fields),
             files=tuple((file.path.name, file.field, file.sequence) for file in files),
         )
-        self._desk.submit(self._scans.put(scan))
+        self._queue.submit(self._scans.put(scan))
         return RedirectResponse(f"/scans/{scan_id}", 303)
 
     async def scan(self, request: Request, session: str) -> Response:
@@ -133,9 +128,11 @@ class Site:
             "minutes": self._minutes_left(scan),
         }
         if scan.state == "done":
-            result = self._scans.result(scan.id)
-            view = _view(request, result["scan"])
-            return render("result.html.j2", result=result, view=view, pictures=self._pictures(scan), **shared)
+            result = self._result(scan)
+            view = _view(request, result["view"])
+            return render(
+                "result.html.j2", result=result, view=view, pictures=pictures_in(self._scans.path(scan.id)), **shared
+            )
         return render("scan.html.j2", now=self._now(scan), dashboard=self._dashboard, **shared)
 
     async def state(self, request: Request, session: str) -> Response:
@@ -145,7 +142,7 @@ class Site:
     async def slice(self, request: Request, session: str) -> Response:
         """One slice in the window that is asked for."""
         scan = self._find(request, done=True)
-        view = _view(request, self._scans.result(scan.id)["scan"])
+        view = _view(request, self._result(scan)["view"])
         path = self._scans.path(scan.id) / "slices.zarr"
         draw = functools.partial(slice_png, path, view["slice"], view["centre"], view["width"], outline=view["outline"])
         return Response(await run_in_threadpool(draw), media_type="image/png")
@@ -153,21 +150,19 @@ class Site:
     async def picture(self, request: Request, session: str) -> Response:
         """A drawing or a picture of the result."""
         scan, name = self._find(request, done=True), request.path_params["picture"]
-        if name not in self._pictures(scan):
+        if name not in pictures_in(self._scans.path(scan.id)):
             raise HTTPException(404)
-        return FileResponse(self._scans.path(scan.id) / name, media_type=_PICTURES[name])
+        return FileResponse(self._scans.path(scan.id) / name, media_type=PICTURES[name])
 
     async def as_json(self, request: Request, session: str) -> Response:
         """The result as a file for programs."""
-        text = json.dumps(self._scans.result(self._find(request, done=True).id), indent=2, allow_nan=False) + "\n"
+        text = json_text(self._scans.result(self._find(request, done=True).id))
         return Response(text, media_type="application/json", headers=_as_file("scan.json"))
 
     async def as_html(self, request: Request, session: str) -> Response:
         """The result as one file that needs no other."""
         scan = self._find(request, done=True)
-        text = await run_in_threadpool(
-            one_file, self._scans.result(scan.id), self._scans.path(scan.id), self._pictures(scan)
-        )
+        text = await run_in_threadpool(one_file, self._result(scan), self._scans.path(scan.id))
         return Response(text, media_type="text/html; charset=utf-8", headers=_as_file("scan.html"))
 
     async def act(self, request: Request) -> Response:
@@ -180,16 +175,16 @@ class Site:
         home = RedirectResponse("/", 303)
         match request.path_params["action"]:
             case "cancel":
-                await run_in_threadpool(self._desk.cancel, scan.id)
+                await run_in_threadpool(self._queue.cancel, scan.id)
             case "choose":
-                if not self._desk.choose(scan.id, _number(fields.get("chosen", ""), int, -1)):
+                if not self._queue.choose(scan.id, _number(fields.get("chosen", ""), int, -1)):
                     raise RefusedError("Choose one of the structures.")
             case "remove-upload":
                 if scan.state in (*OPEN, "choose"):
                     raise RefusedError("The scan is not done yet: cancel it first.", 409)
                 await run_in_threadpool(self._scans.remove_upload, scan.id)
             case "remove":
-                await run_in_threadpool(self._desk.cancel, scan.id)
+                await run_in_threadpool(self._queue.cancel, scan.id)
                 await run_in_threadpool(self._scans.remove, scan.id)
                 return home
             case _:
@@ -212,30 +207,44 @@ class Site:
         own = sum(scan.owner == owner and scan.state in (*OPEN, "choose") for scan in self._scans.all())
         if own >= limits.scans_per_browser:
             raise RefusedError(f"You have {count(own, 'scan')} at work here: wait for one, or cancel one.", 429)
-        if self._desk.is_full():
+        if self._queue.is_full():
             raise RefusedError("The queue is full; try again in some minutes.", 503)
 
     def _now(self, scan: Scan) -> dict[str, Any]:
         return {
             "state": scan.state,
-            "place": self._desk.place(scan.id),
-            "steps": self._desk.progress(scan),
+            "place": self._queue.place(scan.id),
+            "steps": self._queue.progress(scan),
             "message": scan.message,
             "restarts": scan.restarts,
         }
 
     def _listed(self, scan: Scan) -> dict[str, Any]:
-        model = self._desk.models.get(scan.model)
+        model = self._queue.models.get(scan.model)
         return {
             "id": scan.id,
             "state": scan.state,
             "model": model.title if model else "a model that is not served any more",
             "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(scan.created)),
-            "place": self._desk.place(scan.id),
+            "place": self._queue.place(scan.id),
         }
 
-    def _pictures(self, scan: Scan) -> list[str]:
-        return [name for name in _PICTURES if (self._scans.path(scan.id) / name).is_file()]
+    def _result(self, scan: Scan) -> dict[str, Any]:
+        """What was found of a scan.
+
+        Raises
+        ------
+        RefusedError
+            When another version of the program wrote it, whose content these pages do not know.
+        """
+        result = self._scans.result(scan.id)
+        if result.get("version") != VERSION:
+            raise RefusedError(
+                "Another version of this program made this result: its JSON can be downloaded (/result.json after this "
+                "address); for the page, upload the scan again.",
+                410,
+            )
+        return result
 
     def _minutes_left(self, scan: Scan) -> int:
         """Until the upload is removed."""
@@ -243,14 +252,38 @@ class Site:
         return max(0, round(seconds / 60))
 
 
-def _view(request: Request, scan: dict[str, Any]) -> dict[str, Any]:
-    """The slice and the window that the address asks for, else those that the scan begins with."""
+def _form_fields(model: ScanModel) -> dict[str, ClinicalInput]:
+    """The clinical inputs of a model by the names of their fields in the form."""
+    return {f"{model.key}.{place}": column for place, column in enumerate(model.clinical_inputs)}
+
+
+def _read_fields(model: ScanModel, fields: dict[str, str]) -> dict[str, str]:
+    """The model's clinical values by column; empty fields, and those of other models, are left out.
+
+    Raises
+    ------
+    RefusedError
+        When the column cannot have such a value: one sentence.
+    """
+    given = {}
+    for name, column in _form_fields(model).items():
+        try:
+            value = column.read(fields.get(name, ""))
+        except StatisticsError as error:
+            raise RefusedError(f"{error}."[:300]) from error
+        if value:
+            given[column.column] = value
+    return given
+
+
+def _view(request: Request, begins: dict[str, Any]) -> dict[str, Any]:
+    """The slice and the window that the address asks for, else those that a viewer begins with."""
     asked = request.query_params
-    index = min(max(_number(asked.get("slice", ""), int, scan["slice"]), 0), scan["slices"] - 1)
+    index = min(max(_number(asked.get("slice", ""), int, begins["slice"]), 0), begins["slices"] - 1)
     return {
         "slice": index,
-        "centre": _number(asked.get("centre", ""), float, scan["centre"]),
-        "width": max(_number(asked.get("width", ""), float, scan["width"]), 1e-6),
+        "centre": _number(asked.get("centre", ""), float, begins["centre"]),
+        "width": max(_number(asked.get("width", ""), float, begins["width"]), 1e-6),
         # a box that is not ticked is not sent: with anything sent it is off
         "outline": "outline" in asked or "slice" not in asked,
     }

@@ -22,9 +22,9 @@ from prognosis_dask.modelling.validation.evaluate import Tables, evaluate, time_
 from prognosis_dask.modelling.validation.external import (
     expect_agreement,
     external_result,
-    met_before,
     prediction_rows,
     range_warnings,
+    training_overlap,
 )
 from prognosis_dask.modelling.validation.nested import Map
 from prognosis_dask.modelling.worth import UNTRAINED, untrained, worth_of
@@ -193,7 +193,7 @@ def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path |
     if not read.has_endpoint:
         raise StatisticsError("the cohort's table has no endpoint to validate on; `prognosis predict` needs none")
     times = () if frozen.classes else time_grid(read.table.survival, frozen.horizons_days)
-    met = met_before(frozen, read.table)
+    met = training_overlap(frozen, read.table)
     if met:
         warnings = [f"The model was fitted on {met} of these {count(len(read.table.case_ids), 'case')}.", *warnings]
         say(warnings[0])

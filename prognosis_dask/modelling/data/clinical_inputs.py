@@ -1,4 +1,4 @@
-"""The columns of a frozen model that no image tells: what may be put in for one new patient, and whether it can be."""
+"""The clinical inputs of a saved model: which values of one new patient it takes, and whether a value is possible."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from prognosis_dask.modelling.saved import QUANTILES, Frozen
 from prognosis_dask.tables.missing import says_unknown
 
 #: Families of columns that come from a table of patients.
-FAMILIES = ("clinical", "stage")
-#: Beyond this no number is a patient's.
+_FAMILIES = ("clinical", "stage")
+#: No value of a patient is larger.
 _GREATEST = 1e9
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One column.
+class ClinicalInput:
+    """One clinical column of a model.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Asked:
     unit
         The unit of its numbers; empty where none is known.
     levels
-        The words that the model knows; () for numbers.
+        The categories that the model knows; () for numbers.
     above_zero
         Whether the model takes the number's logarithm.
     training
@@ -48,12 +48,12 @@ class Asked:
     used: bool = True
 
     def read(self, text: str) -> str:
-        """The value as the model's tables spell it; empty stays empty.
+        """The value as the model's tables spell it; empty, or a word for "unknown", gives "".
 
         Raises
         ------
         StatisticsError
-            When it is none of the levels, or no number that a patient can have; says what is expected.
+            When it is none of the levels, or not a possible number; says what is expected.
         """
         text = text.strip()
         found = next((level for level in self.levels if level_key(level) == level_key(text)), None)
@@ -75,11 +75,11 @@ class Asked:
         return f" such as {self.training[1]:.4g}" if self.training else ""
 
 
-def asked_columns(frozen: Frozen) -> tuple[Asked, ...]:
-    """The model's columns that no image tells."""
-    asked = []
+def clinical_inputs(frozen: Frozen) -> tuple[ClinicalInput, ...]:
+    """The model's columns that come from a table of patients."""
+    inputs = []
     for encoding in frozen.encodings:
-        if encoding.family not in FAMILIES:
+        if encoding.family not in _FAMILIES:
             continue
         training: tuple[float, ...] = ()
         if not encoding.levels:
@@ -88,25 +88,25 @@ def asked_columns(frozen: Frozen) -> tuple[Asked, ...]:
             ends = np.exp(ends) if encoding.log else ends
             training = tuple(ends.tolist()) if np.isfinite(ends).all() else ()
         used = not set(encoding.features).isdisjoint(frozen.fitted.chosen)
-        asked.append(Asked(encoding.column, encoding.unit, encoding.levels, encoding.log, training, used))
-    return tuple(asked)
+        inputs.append(ClinicalInput(encoding.column, encoding.unit, encoding.levels, encoding.log, training, used))
+    return tuple(inputs)
 
 
-def read_given(frozen: Frozen, given: Mapping[str, str]) -> dict[str, str]:
-    """Values by column as somebody gave them, under the columns' own names; empty ones are left out.
+def read_clinical(frozen: Frozen, given: Mapping[str, str]) -> dict[str, str]:
+    """Check the values given by column, and return them under the columns' own names; empty ones are left out.
 
     Raises
     ------
     StatisticsError
-        When the model takes no such column, or the value is none that it can take.
+        When the model takes no such column, or cannot take the value.
     """
-    asked = {key(one.column): one for one in asked_columns(frozen)}
+    inputs = {key(one.column): one for one in clinical_inputs(frozen)}
     read = {}
     for name, text in given.items():
-        if key(name) not in asked:
-            known = ", ".join(one.column for one in asked.values()) or "none"
+        if key(name) not in inputs:
+            known = ", ".join(one.column for one in inputs.values()) or "none"
             raise StatisticsError(f"the model takes no column {name!r}; those that may be given: {known}")
-        column = asked[key(name)]
+        column = inputs[key(name)]
         if value := column.read(text):
             read[column.column] = value
     return read

@@ -1,4 +1,4 @@
-"""How one new case is unlike those that a frozen model was fitted on."""
+"""Whether the features of one new case lie within the range of the training cases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prognosis_dask.errors import count
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.saved import Frozen
 
-#: A model whose training cases' scores (log odds, or log hazards) differ by less has learnt nothing of use.
+#: A model whose training cases' scores (log odds, or log hazards) span less has learnt nothing useful.
 _LEAST_SPAN = 0.01
 
 
@@ -19,10 +19,10 @@ def tells_apart(frozen: Frozen) -> bool:
     return not len(scores) or bool(scores[-1] - scores[0] >= _LEAST_SPAN)
 
 
-def unlike(frozen: Frozen, table: FeatureTable) -> list[str]:
-    """Sentences on features in the model that lie beyond those of all training cases, and on those that are missing.
+def out_of_range(frozen: Frozen, table: FeatureTable) -> list[str]:
+    """Warnings of features in the model that lie outside the range of all training cases, and of missing ones.
 
-    And before them, where it is so, that the model itself says the same of every case.
+    The first warning, where it applies, is that the model gives every case the same score.
 
     Parameters
     ----------

@@ -19,8 +19,8 @@ from prognosis_dask.arrays import BoolArray, IntArray
 from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, Column, Encoding, family_of, kind_of, unit_of
+from prognosis_dask.modelling.data.feature_origin import origin_of
 from prognosis_dask.modelling.data.sources import Source
-from prognosis_dask.modelling.data.training_overlap import origin_of
 
 #: DICOM's modalities of images. A column "modality" that holds anything else is somebody's own.
 _MODALITIES = ("CT", "MR", "PT", "NM", "US", "MG", "CR", "DX", "XA", "RF", "OT")

@@ -11,8 +11,8 @@ from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import kind_of
 from prognosis_dask.modelling.data.endpoint import Classes
+from prognosis_dask.modelling.data.feature_origin import made_with, other_origin
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.data.training_overlap import made_with, other_origin
 from prognosis_dask.modelling.procedure import Prediction
 from prognosis_dask.modelling.saved import Frozen, row_digests
 from prognosis_dask.modelling.validation.nested import FoldResult
@@ -79,7 +79,7 @@ def model_source(frozen: Frozen, table: FeatureTable) -> Mapping[str, str]:
     return {what: v for what, v in frozen.fitted.source.items() if what.partition(".")[0] in kinds}
 
 
-def met_before(frozen: Frozen, table: FeatureTable) -> int:
+def training_overlap(frozen: Frozen, table: FeatureTable) -> int:
     """How many of the cases have, in every feature, the value of a case that the model was fitted on."""
     return int(np.isin(row_digests(frozen.fitted, table), frozen.rows).sum())
 

@@ -7,7 +7,7 @@ import pytest
 
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes
-from prognosis_dask.modelling.data.out_of_range import tells_apart, unlike
+from prognosis_dask.modelling.data.out_of_range import out_of_range, tells_apart
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.procedure import Procedure, fit_procedure
 from prognosis_dask.modelling.saved import describe
@@ -30,15 +30,17 @@ def test_a_model_that_is_shrunk_to_nothing_says_so():
     probability = model.fitted.predict(table).probability
     assert np.ptp(probability[:, 1]) < 1e-3, "the penalty leaves nothing"
     assert not tells_apart(model)
-    assert unlike(model, table.rows(np.array([0])))[0].startswith("The model gives all its training cases the same")
+    assert out_of_range(model, table.rows(np.array([0])))[0].startswith(
+        "The model gives all its training cases the same"
+    )
 
 
 def test_what_lies_beyond_and_what_is_missing_is_named():
     model, table = frozen(0.1)
     assert tells_apart(model)
     one = table.rows(np.array([0]))
-    assert unlike(model, one) == []
-    far, bounded, missing = unlike(model, replace(one, X=np.array([[99.0, np.nan]])))
+    assert out_of_range(model, one) == []
+    far, bounded, missing = out_of_range(model, replace(one, X=np.array([[99.0, np.nan]])))
     assert far.startswith("Outside of what any training case had: 1 of the model's 2 features, a.")
     assert bounded.startswith("Some lie so far out that the model takes them as 1 SD beyond")
     assert missing == "Not known of this scan, taken as the training cases' median: b."

@@ -1,38 +1,44 @@
-"""The queue: scans are taken in the order in which they came, as many at once as the cluster has threads."""
+"""The queue of scans: in order of arrival, as many at once as the cluster has threads, each taken to its result."""
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
+import shutil
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from distributed import Client
+
 from prognosis_dask.cohort.case import Case, short_hash
-from prognosis_dask.errors import CaseError, ClusterError, PrognosisError
+from prognosis_dask.errors import CaseError, ClusterError, PrognosisError, count
 from prognosis_dask.execution.task import run_task, stop_case
-from prognosis_dask.web.errors import RefusedError, sentence, without_identifiers
-from prognosis_dask.web.model import ServedModel
-from prognosis_dask.web.result import warm_here
-from prognosis_dask.web.scans import OPEN, Scan
-from prognosis_dask.web.warm import Warm, run_warm
-from prognosis_dask.web.work import (
-    Bench,
-    ChoiceNeeded,
-    ScanFailed,
-    case_name,
-    finished_steps,
-    steps,
-    work_on,
-)
+from prognosis_dask.prediction.compose import warm_drawings
+from prognosis_dask.prediction.model import ScanModel
+from prognosis_dask.prediction.result import without_identifiers
+from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, ScanFiles, finished_steps, predict_files, steps
+from prognosis_dask.prediction.warm import warm_up
+from prognosis_dask.web.errors import RefusedError, sentence
+from prognosis_dask.web.receive import ReceivedFile
+from prognosis_dask.web.scans import OPEN, Scan, Scans
+from prognosis_dask.web.settings import Limits
+from prognosis_dask.web.unpack import Unpacked, unpack
 
 _log = logging.getLogger("prognosis_dask.web")
 #: Seconds between two rounds that remove what is too old.
 _ROUND_SECONDS = 30.0
 _CANNOT = "The model cannot be used on this scan: "
+
+
+def case_name(scan_id: str) -> str:
+    """The case's identifier, which stands where a patient's would."""
+    return f"scan-{scan_id}"
 
 
 @dataclass
@@ -42,12 +48,12 @@ class _Running:
     cancelled: bool = False
 
 
-class Desk:
+class ScanQueue:
     """Takes scans, keeps their order, has them worked on, and says how far they are."""
 
-    def __init__(self, bench: Bench, models: dict[str, ServedModel]) -> None:
-        self.bench, self.models = bench, models
-        self._scans = bench.scans
+    def __init__(self, client: Client, scans: Scans, limits: Limits, models: dict[str, ScanModel]) -> None:
+        self.models = models
+        self._client, self._scans, self._limits = client, scans, limits
         self._queue: list[str] = []
         self._running: dict[str, _Running] = {}
         self._changed = threading.Condition()
@@ -57,10 +63,10 @@ class Desk:
     def open(self) -> None:
         """Begin to work; scans that a former server did not finish come first."""
         self._resume()
-        workers = self.bench.client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         slots = max(1, sum(int(worker["nthreads"]) for worker in workers))
         jobs = [self._warm_up, *[self._serve] * slots, self._clean]
-        self._threads = [threading.Thread(target=job, daemon=True, name=f"desk-{n}") for n, job in enumerate(jobs)]
+        self._threads = [threading.Thread(target=job, daemon=True, name=f"scans-{n}") for n, job in enumerate(jobs)]
         for thread in self._threads:
             thread.start()
 
@@ -110,7 +116,7 @@ class Desk:
             )
         if running is not None:
             with suppress(OSError, ValueError):
-                self.bench.client.run(stop_case, short_hash(case_name(scan_id)), on_error="ignore")
+                self._client.run(stop_case, short_hash(case_name(scan_id)), on_error="ignore")
         else:
             self._scans.remove_upload(scan_id)
 
@@ -122,7 +128,7 @@ class Desk:
     def is_full(self) -> bool:
         """Whether the queue takes no more."""
         with self._changed:
-            return len(self._queue) >= self.bench.limits.queue
+            return len(self._queue) >= self._limits.queue
 
     def progress(self, scan: Scan) -> list[dict[str, str]]:
         """The steps of a scan: ``name``, ``label`` and ``state`` (``waiting``, ``running``, ``done``)."""
@@ -146,7 +152,7 @@ class Desk:
             return set(named)
         if running is None or running.step == "read":
             return set()
-        done = {"read"} | finished_steps(self.bench, scan.id)
+        done = {"read"} | finished_steps(self._scans.upload(scan.id))
         return done | set(named[:-1]) if running.step == "predict" else done
 
     def _resume(self) -> None:
@@ -189,19 +195,18 @@ class Desk:
 
         ended: dict[str, object]
         try:
-            work_on(scan, self.models[scan.model], self.bench, tell)
+            self._predict(scan, tell)
             ended = {"state": "done"}
         except ChoiceNeeded as needed:
             self._scans.change(scan.id, only=("running",), state="choose", choices=needed.choices)
             return
         except RefusedError as error:
             ended = {"state": "failed", "message": str(error)}
-        except (ScanFailed, CaseError) as error:
-            secrets = error.secrets if isinstance(error, ScanFailed) else ()
-            message = sentence(error.problem.code, error.problem.reason, secrets)
+        except CaseError as error:
+            message = sentence(error.problem.code, error.problem.reason, getattr(error, "secrets", ()))
             ended = {"state": "failed", "message": message}
         except ClusterError:
-            ended = {"state": "failed", "message": "The cluster is not to be reached; upload again once it is back."}
+            ended = {"state": "failed", "message": "The cluster cannot be reached; upload again once it is back."}
         except PrognosisError as error:
             _log.error("scan %s: %s", short_hash(scan.id), type(error).__name__)
             ended = {"state": "failed", "message": _CANNOT + without_identifiers(str(error))}
@@ -209,19 +214,50 @@ class Desk:
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(place.filename).name}:{place.lineno}"
             _log.error("scan %s: %s in %s", short_hash(scan.id), type(error).__name__, where)
-            ended = {"state": "failed", "message": f"Something was not foreseen ({type(error).__name__}, {where})."}
+            ended = {"state": "failed", "message": f"Unexpected error ({type(error).__name__}, {where})."}
         if self._closing and ended["state"] == "failed":
             return  # the cluster went with the server: the next one goes on
         self._scans.change(scan.id, only=("running",), finished=time.time(), **ended)
 
+    def _predict(self, scan: Scan, tell: Callable[[str], None]) -> None:
+        """Take a scan to its result, which is written; what is finished of it already is not done again."""
+        model, upload = self.models[scan.model], self._scans.upload(scan.id)
+        tell("read")
+        unpacked = self._unpacked(scan, upload)
+        ignored = unpacked.ignored
+        files = ScanFiles(
+            (upload / "files",),
+            str(upload / "files" / unpacked.mask) if unpacked.mask else "",
+            scan.roi,
+            scan.chosen,
+            scan.clinical,
+            notes=(f"{count(ignored, 'file')} of the upload: no image, left out.",) if ignored else (),
+        )
+        seconds = self._limits.case_seconds
+        context = ScanContext(self._client, case_name(scan.id), upload, self._scans.path(scan.id), seconds, tell)
+        found = predict_files(model, files, context)
+        nameless = replace(found, scan=replace(found.scan, name=None, files=None))
+        self._scans.put_result(scan.id, nameless.plain())
+
+    def _unpacked(self, scan: Scan, upload: Path) -> Unpacked:
+        """The upload's images in ``files``; a server that ended in the middle of unpacking begins anew."""
+        note = upload / "unpacked.json"
+        if not note.is_file():
+            received = [ReceivedFile(upload / "received" / name, part, sequence) for name, part, sequence in scan.files]
+            shutil.rmtree(upload / "files", ignore_errors=True)
+            unpacked = unpack(received, upload / "files", self._limits)
+            note.write_text(json.dumps(asdict(unpacked)), encoding="utf-8")
+            shutil.rmtree(upload / "received")
+        return Unpacked(**json.loads(note.read_text(encoding="utf-8")))
+
     def _warm_up(self) -> None:
         """Have every worker load what it will need, so that the first upload does not wait for it."""
-        client = self.bench.client
+        client = self._client
         case = Case("warm", "warm", "", "", "", "")
         with suppress(Exception):
             for model in self.models.values():
-                warm_here(model)
-                work = pickle.dumps((run_warm, Warm(model.job)))
+                warm_drawings(model)
+                work = pickle.dumps((warm_up, model.job))
                 workers = list(client.scheduler_info(n_workers=-1)["workers"])
                 futures = [
                     client.submit(run_task, "warm", work, (case,), ("",), 120.0, workers=[worker], pure=False)
@@ -232,7 +268,7 @@ class Desk:
     def _clean(self) -> None:
         while True:
             with suppress(OSError):
-                self._scans.remove_old(self.bench.limits.keep_upload_seconds)
+                self._scans.remove_old(self._limits.keep_upload_seconds)
             with self._changed:
                 if self._changed.wait_for(lambda: self._closing, timeout=_ROUND_SECONDS):
                     return

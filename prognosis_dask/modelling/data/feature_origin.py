@@ -1,4 +1,4 @@
-"""What features were made with, in words: for who meets a model and a table that do not go together."""
+"""What features were made with (parameters, network, weights), and how a table's and a model's origins differ."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Loads on a worker what the stages of a model need."""
+"""Loads on a worker what the steps of a scan need, so that the first scan does not wait for it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from prognosis_dask.cohort.case import Case
@@ -11,25 +10,16 @@ from prognosis_dask.features.stages import Stopwatch, guarded
 from prognosis_dask.storage.outcome import Outcome
 
 
-@dataclass(frozen=True)
-class Warm:
-    """The job whose stages are to come."""
-
-    job: Job
-
-
-def run_warm(cases: tuple[Case, ...], digests: tuple[str, ...], context: Warm) -> list[Outcome]:
-    """Import what the stages import, load the template and the network."""
-    return [
-        guarded("warm", case, digest, partial(_warm, context.job)) for case, digest in zip(cases, digests, strict=True)
-    ]
+def warm_up(cases: tuple[Case, ...], digests: tuple[str, ...], context: Job) -> list[Outcome]:
+    """Import what the stages of a job import, load the template and the network."""
+    return [guarded("warm", case, digest, partial(_warm, context)) for case, digest in zip(cases, digests, strict=True)]
 
 
 def _warm(job: Job, watch: Stopwatch) -> dict[str, object]:
     import pydicom  # noqa: F401
 
-    import prognosis_dask.web.look
-    import prognosis_dask.web.pictures  # noqa: F401
+    import prognosis_dask.prediction.resolve
+    import prognosis_dask.prediction.slices  # noqa: F401
     from prognosis_dask.radiomics import column_names, job_params
 
     with watch.step("load"):

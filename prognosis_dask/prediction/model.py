@@ -1,4 +1,4 @@
-"""A frozen model that uploads are predicted with, and how a scan becomes its features."""
+"""A saved model with everything that a new scan is predicted with: its job, its network, its training scans."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from prognosis_dask.config.reading import build
 from prognosis_dask.errors import JobError, StatisticsError
 from prognosis_dask.features.plan import feature_settings
 from prognosis_dask.features.stages import StageContext
-from prognosis_dask.modelling.data.clinical_inputs import Asked, asked_columns
+from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, clinical_inputs
 from prognosis_dask.modelling.data.columns import kind_of
+from prognosis_dask.modelling.data.feature_origin import made_with, origin_of
 from prognosis_dask.modelling.data.network_features import FAMILY, FILE
 from prognosis_dask.modelling.data.patient_rows import expect_one_image
-from prognosis_dask.modelling.data.training_overlap import made_with, origin_of
 from prognosis_dask.modelling.folder import known_json
 from prognosis_dask.modelling.saved import MODEL, Frozen, thaw
 from prognosis_dask.modelling.worth import Worth, worth_of
@@ -44,27 +44,29 @@ class TrainingScans:
 
 
 @dataclass(frozen=True, eq=False)
-class ServedModel:
-    """A model that can be chosen.
+class ScanModel:
+    """A model that single scans are predicted with.
 
     Attributes
     ----------
     key
-        What forms and scans call it.
+        Its short name, in forms and in the records of scans.
     title
-        What a reader calls it.
+        Its name for readers.
     frozen
         The model with its training cases' distribution.
     job
-        How its features are made; its cohort says which ROI is meant.
+        How its features are made; its cohort says which ROI is meant. No grade is trained on a scan.
     facts
-        What is known of it: what it learnt from, how good it was.
+        What it predicts, how many cases it learnt from and how good it was.
     training
         The images of its training cases.
     worth
         What it is worth: stands beside each prediction.
     network
         The file of its grade network; None where it has none.
+    procedure
+        The procedure that it was fitted by; empty where its folder does not say.
     """
 
     key: str
@@ -75,27 +77,35 @@ class ServedModel:
     training: TrainingScans
     worth: Worth
     network: Path | None = None
+    procedure: str = ""
 
     @property
     def takes_no_mask(self) -> bool:
-        """Whether a scan may come without a mask: the brain stage then looks for the tumour."""
+        """Whether a scan may come without a mask: the brain stage then searches for the tumour."""
         return self.job.brain.enabled
 
     @property
-    def asked(self) -> tuple[Asked, ...]:
-        """What the prediction depends on and no image tells."""
-        return tuple(column for column in asked_columns(self.frozen) if column.used)
+    def modality(self) -> str:
+        """The modality of an image that does not say its own; empty where the training cases do not tell either."""
+        if len(self.training.modalities) == 1:
+            return next(iter(self.training.modalities))
+        return "MR" if self.job.brain.enabled else "CT" if self.job.cohort.modalities == ("CT",) else ""
+
+    @property
+    def clinical_inputs(self) -> tuple[ClinicalInput, ...]:
+        """The clinical columns that the prediction depends on."""
+        return tuple(column for column in clinical_inputs(self.frozen) if column.used)
 
 
-def load_models(folders: Sequence[Path]) -> dict[str, ServedModel]:
+def load_models(folders: Sequence[Path]) -> dict[str, ScanModel]:
     """Read the models, by key.
 
     Raises
     ------
     PrognosisError
-        When a folder holds no model that can be served; says what it lacks.
+        When a folder holds no model that a scan can be predicted with; says what it lacks.
     """
-    models: dict[str, ServedModel] = {}
+    models: dict[str, ScanModel] = {}
     for folder in folders:
         model = load_model(folder)
         number = 2
@@ -106,7 +116,7 @@ def load_models(folders: Sequence[Path]) -> dict[str, ServedModel]:
     return models
 
 
-def load_model(folder: Path) -> ServedModel:
+def load_model(folder: Path) -> ScanModel:
     """Read a model, and the job that made its features, from the folder of a run or of models.
 
     The job is that of the ``run.json`` beside ``models/``; models that were fitted on tables alone need a ``job.toml``
@@ -125,7 +135,7 @@ def load_model(folder: Path) -> ServedModel:
     if frozen.fitted.procedure.harmonise:
         raise StatisticsError(
             f"{folder}: the model harmonises by scanner or site, and a single scan's is not among those it learnt; "
-            "serve one that was fitted without"
+            "use one that was fitted without"
         )
     families = _families(frozen)
     network = run / "networks" / FILE if FAMILY in families else None
@@ -136,11 +146,14 @@ def load_model(folder: Path) -> ServedModel:
         synth=SynthSection(),
         radiomics=replace(job.radiomics, enabled=job.radiomics.enabled and bool(families & {"radiomics", "volume"})),
         deep=replace(job.deep, enabled=job.deep.enabled and "deep" in families),
+        grade=replace(job.grade, enabled=False),
     )
     _expect_same_features(folder, frozen, job)
     worth = worth_of(frozen, models)
     key = re.sub(r"[^a-z0-9]+", "-", (job.name or folder.name).lower()).strip("-") or "model"
-    return ServedModel(key, title, frozen, job, _facts(frozen, job, worth), _training(run), worth, network)
+    procedure = str(known_json(models / "summary.json").get("procedure") or "")
+    facts = {"predicts": _predicts(frozen, job), **worth.facts}
+    return ScanModel(key, title, frozen, job, facts, _training(run), worth, network, procedure)
 
 
 def _job(folder: Path, models: Path, run: Path) -> tuple[Job, str]:
@@ -151,7 +164,7 @@ def _job(folder: Path, models: Path, run: Path) -> tuple[Job, str]:
     found = next((path / JOB for path in (models, run) if (path / JOB).is_file()), None)
     if found is None:
         raise JobError(
-            f"{folder}: nothing says how the model's features are made; serve the folder of a run (with its run.json), "
+            f"{folder}: nothing says how the model's features are made; give the folder of a run (with its run.json), "
             f"or put the job beside the model as {models / JOB}"
         )
     job = load_job(found)
@@ -190,10 +203,9 @@ def _expect_same_features(folder: Path, frozen: Frozen, job: Job) -> None:
             )
 
 
-def _facts(frozen: Frozen, job: Job, worth: Worth) -> dict[str, str]:
+def _predicts(frozen: Frozen, job: Job) -> str:
     what = f"{job.model.label}: " if job.model.label else ""
-    predicts = what + " or ".join(frozen.classes) if frozen.classes else "survival"
-    return {"predicts": predicts, **worth.facts}
+    return what + " or ".join(frozen.classes) if frozen.classes else "survival"
 
 
 def _training(run: Path) -> TrainingScans:
@@ -215,11 +227,12 @@ def _training(run: Path) -> TrainingScans:
     )
 
 
-def cohort_rules(model: ServedModel, roi: str = "") -> CohortSection:
-    """The job's rules for an upload: without its folders and table, and with the ROI that was asked for, if any.
+def cohort_rules(model: ScanModel, roi: str = "") -> CohortSection:
+    """The job's rules for one scan: without its folders, table and exclusions, and with the ROI named ``roi``, if any.
 
-    Sequences are told apart where those of the training cases were, by their names or by a table.
+    MR sequences are told apart where those of the training cases were, by their names or by a table.
     """
     cohort = model.job.cohort
     told_apart = cohort.sequences or model.training.reference in SEQUENCES
-    return replace(cohort, sources=(), cases="", clinical="", sequences=told_apart, roi=(roi,) if roi else cohort.roi)
+    roi_names = (roi,) if roi else cohort.roi
+    return replace(cohort, sources=(), cases="", clinical="", exclude=(), sequences=told_apart, roi=roi_names)

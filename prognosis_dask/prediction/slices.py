@@ -1,11 +1,11 @@
-"""The slices that a reader looks at: written by a worker, drawn by the server as they are asked for."""
+"""The slices that a reader looks at: written on a worker, with the tumour's size; drawn as PNG when they are shown."""
 
 from __future__ import annotations
 
 import math
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +15,12 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from prognosis_dask.arrays import BoolArray, ByteArray, NumberArray
+from prognosis_dask.brain.size import TumourSize, tumour_size
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import ImageSection
 from prognosis_dask.features.stages import Stopwatch, guarded
 from prognosis_dask.imaging.load import load_roi
+from prognosis_dask.prediction.result import SliceView
 from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.storage.brains import BrainStore
 from prognosis_dask.storage.outcome import Outcome
@@ -31,29 +33,31 @@ _GREY = (1.0, 99.5)
 
 
 @dataclass(frozen=True)
-class View:
-    """Where to write a case's slices, and where its image is: in its files, or prepared by the brain stage."""
+class SliceTask:
+    """Where to write a case's slices (``out``), and where its image is: in its files, or prepared in ``brains``."""
 
     out: str
     image: ImageSection
     brains: str = ""
 
 
-def run_view(cases: tuple[Case, ...], digests: tuple[str, ...], context: View) -> list[Outcome]:
-    """Write each case's slices; the outcome holds what a reader begins with: slice, window, size in millimetres."""
+def write_slices(cases: tuple[Case, ...], digests: tuple[str, ...], context: SliceTask) -> list[Outcome]:
+    """Write each case's slices; the outcome holds the ``view`` to begin with and, of prepared brains, the ``size``."""
     return [
-        guarded("view", case, digest, partial(_view, case, context))
+        guarded("slices", case, digest, partial(_slices, case, context))
         for case, digest in zip(cases, digests, strict=True)
     ]
 
 
-def _view(case: Case, context: View, watch: Stopwatch) -> dict[str, object]:
+def _slices(case: Case, context: SliceTask, watch: Stopwatch) -> dict[str, object]:
+    size: TumourSize | None = None
     with watch.step("read"):
         if context.brains:
             stored = BrainStore(context.brains).read(case.case_id)
             # z-scores are below zero in the brain and zero around it: black there
             least = float(sitk.GetArrayViewFromImage(stored.image).min())
             image, mask = sitk.Mask(stored.image, stored.brain, least), stored.tumour
+            size = replace(tumour_size(mask), template_mm=tuple(stored.attributes["template_mm"]))
         else:
             roi = load_roi(case, context.image, full=True, one_slice=True)
             image, mask = roi.image, roi.mask
@@ -62,24 +66,33 @@ def _view(case: Case, context: View, watch: Stopwatch) -> dict[str, object]:
             _upright(sitk.GetArrayViewFromImage(image), image),
             _upright(sitk.GetArrayViewFromImage(mask) > 0, image),
         )
-        centre, width = _CT_WINDOW if case.modality == "CT" else _window(values)
-        area = inside.sum(axis=(1, 2))
-        held = np.flatnonzero(area)
         _write(Path(context.out), values, inside.astype(np.uint8))
-    spacing = image.GetSpacing()
-    return {
-        "slices": len(values),
-        "rows": values.shape[1],
-        "columns": values.shape[2],
-        "spacing_mm": list(spacing),
-        "aspect": spacing[0] * values.shape[2] / (spacing[1] * values.shape[1]),
-        "slice": int(area.argmax()),
-        "first": int(held[0]) if len(held) else 0,
-        "last": int(held[-1]) if len(held) else len(values) - 1,
-        "centre": centre,
-        "width": width,
-        "unit": "HU" if case.modality == "CT" else "",
-    }
+    return {"view": _view(values, inside, image.GetSpacing(), case.modality), "size": size}
+
+
+def _view(
+    values: NumberArray,
+    inside: NumberArray,
+    spacing_mm: tuple[float, float, float],
+    modality: str,
+) -> SliceView:
+    area = inside.sum(axis=(1, 2))
+    held = np.flatnonzero(area)
+    centre, width = _CT_WINDOW if modality == "CT" else _window(values)
+    slices, rows, columns = values.shape
+    return SliceView(
+        slices=slices,
+        rows=rows,
+        columns=columns,
+        spacing_mm=spacing_mm,
+        aspect=spacing_mm[0] * columns / (spacing_mm[1] * rows),
+        slice=int(area.argmax()),
+        first=int(held[0]) if len(held) else 0,
+        last=int(held[-1]) if len(held) else slices - 1,
+        centre=centre,
+        width=width,
+        unit="HU" if modality == "CT" else "",
+    )
 
 
 def _upright(values: NumberArray, image: sitk.Image) -> NumberArray:
@@ -116,7 +129,7 @@ def slice_png(path: Path, index: int, centre: float, width: float, *, outline: b
     Parameters
     ----------
     path
-        What :func:`run_view` wrote.
+        What :func:`write_slices` wrote.
     index
         The slice; beyond the ends the nearest.
     centre, width

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.clinical_inputs import Asked, asked_columns, read_given
+from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, clinical_inputs, read_clinical
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
@@ -35,7 +35,7 @@ def frozen():
 
 
 def test_what_the_images_tell_is_not_asked_and_what_was_left_out_is_said(frozen):
-    asked = {column.column: column for column in asked_columns(frozen)}
+    asked = {column.column: column for column in clinical_inputs(frozen)}
     assert list(asked) == ["age", "marker", "ward"]
     assert [column.used for column in asked.values()] == [True, True, False]
     assert (asked["age"].unit, asked["age"].training) == ("years", pytest.approx((40, 60, 80)))
@@ -46,25 +46,25 @@ def test_what_the_images_tell_is_not_asked_and_what_was_left_out_is_said(frozen)
 
 
 def test_values_are_read_under_the_columns_own_names(frozen):
-    assert read_given(frozen, {"Age": " 63,5 ", "marker": ""}) == {"age": "63.5"}
+    assert read_clinical(frozen, {"Age": " 63,5 ", "marker": ""}) == {"age": "63.5"}
     with pytest.raises(StatisticsError, match=r"takes no column 'shoe'.*age, marker, ward"):
-        read_given(frozen, {"shoe": "44"})
+        read_clinical(frozen, {"shoe": "44"})
 
 
 @pytest.mark.parametrize("text", ["old", "nan1", "inf", "1e300", "6_3", "63 years"])
 def test_what_is_no_number_is_refused(text):
     with pytest.raises(StatisticsError, match=r"age is .*, expected a number such as 60, or nothing"):
-        Asked("age", training=(40.0, 60.0, 80.0)).read(text)
+        ClinicalInput("age", training=(40.0, 60.0, 80.0)).read(text)
 
 
 @pytest.mark.parametrize("text", ["0", "-1"])
 def test_what_has_no_logarithm_is_refused(text):
     with pytest.raises(StatisticsError, match="expected a number above zero"):
-        Asked("marker", above_zero=True).read(text)
+        ClinicalInput("marker", above_zero=True).read(text)
 
 
 def test_levels_are_told_apart_as_tables_tell_them():
-    column = Asked("stage", levels=("IIIa", "2", "large cell"))
+    column = ClinicalInput("stage", levels=("IIIa", "2", "large cell"))
     assert [column.read(text) for text in ("iiiA", "2.0", " Large  Cell", "", "n/a")] == [
         "IIIa",
         "2",

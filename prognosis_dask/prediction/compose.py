@@ -1,0 +1,187 @@
+"""From the finished stages of one scan to its prediction: the model's output, figures, warnings, pictures."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prognosis_dask import __version__
+from prognosis_dask.brain.size import TumourSize
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.cohort.listing import read_listing
+from prognosis_dask.errors import Code, Problem
+from prognosis_dask.modelling.saved import QUANTILES
+from prognosis_dask.prediction.drawings import place_among, survival_curves
+from prognosis_dask.prediction.model import ScanModel
+from prognosis_dask.prediction.predict import feature_row, influences, model_output, row_warnings, scan_warnings
+from prognosis_dask.prediction.result import (
+    NOTICE,
+    VERSION,
+    ClinicalValue,
+    Epitome,
+    EpitomeSlice,
+    ModelOutput,
+    Quantity,
+    ScanInfo,
+    ScanPrediction,
+    SliceView,
+    Tumour,
+    without_identifiers,
+)
+from prognosis_dask.storage.brains import BrainStore
+from prognosis_dask.storage.features import read_features
+from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.rois import RoiStore
+
+#: Drawings and predictions, by libraries that share state, one at a time.
+_ONE_AT_A_TIME = threading.Lock()
+#: The units of the preprocessing's figures, by how their names begin; the others have none.
+_UNITS = {"brain_volume_l": "L", "moved_mm": "mm", "mutual_information": "nat", "shared": "nat"}
+
+
+def compose(
+    model: ScanModel, case: Case, shown: Mapping[str, Any], run: Path, out: Path, secrets: Sequence[str] = ()
+) -> ScanPrediction:
+    """The prediction of a case, whose ``seconds`` are still to be told; drawings and pictures go to the folder ``out``.
+
+    Parameters
+    ----------
+    case
+        With the clinical values that were given.
+    shown
+        What :func:`prognosis_dask.prediction.slices.write_slices` says of it.
+    run
+        The folder of the case's run, whose stages are done.
+    secrets
+        The patient's identifiers, which no warning holds.
+
+    Raises
+    ------
+    StatisticsError
+        When the case's features are not the model's.
+    """
+    view: SliceView = shown["view"]
+    with _ONE_AT_A_TIME:
+        table = feature_row(model, read_features(run), run)
+        warnings = [*model.worth.warnings, *row_warnings(model.frozen, table)]
+        prediction = model_output(model.frozen, table)
+        influential = influences(model.frozen, table)
+        _draw(model, prediction, out)
+    spacing = RoiStore.open(run / "rois.zarr").read_roi(case.case_id).image.GetSpacing()
+    warnings += scan_warnings(model.training, case.modality, spacing)
+    quality, said = _of_stages(model, run)
+    tumour, epitome = None, None
+    used = case.sequences or {"image": case.image}
+    if model.job.brain.enabled:
+        attributes, pictures = _of_brain(run, case, out)
+        used = {name: path for name, path in used.items() if name in attributes["sequences"]} or used
+        tumour, epitome = _tumour(attributes, shown["size"]), _epitome(attributes["slices"], pictures["epitome"])
+        quality |= {name: Quantity(value, _unit(name)) for name, value in dict(attributes["quality"]).items()}
+        if tumour.mask == "automatic":
+            said = ["The tumour was found automatically, not drawn: look at its outline first.", *said]
+    of_run = {"run": model.job.name, "procedure": model.procedure}
+    return ScanPrediction(
+        version=VERSION,
+        notice=NOTICE,
+        program=f"prognosis_dask {__version__}",
+        finished=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        seconds=0.0,
+        model={"title": model.title, **{name: text for name, text in of_run.items() if text}, **model.facts},
+        worth={"sentence": model.worth.sentence, **model.worth.figures},
+        scan=_scan_info(case, used),
+        view=view,
+        clinical=_clinical(model, case.covariates),
+        prediction=prediction,
+        influences=influential,
+        tumour=tumour,
+        epitome=epitome,
+        quality=quality,
+        warnings=(*(without_identifiers(text, secrets) for text in said), *warnings),
+    )
+
+
+def _scan_info(case: Case, used: Mapping[str, str]) -> ScanInfo:
+    files = {name: read_listing(path).root if path.endswith(".series.json") else path for name, path in used.items()}
+    sequences = tuple(name for name in used if name in case.sequences)
+    return ScanInfo(None, files, case.modality, case.roi, sequences)
+
+
+def _clinical(model: ScanModel, given: Mapping[str, str]) -> tuple[ClinicalValue, ...]:
+    return tuple(
+        ClinicalValue(one.column, one.unit, given.get(one.column), one.training[1] if one.training else None)
+        for one in model.clinical_inputs
+    )
+
+
+def _of_stages(model: ScanModel, run: Path) -> tuple[dict[str, Quantity], list[str]]:
+    """The figures of the region of interest, and the stages' warnings."""
+    warned: list[Problem] = []
+    with Ledger.read(run / "ledger.sqlite") as ledger:
+        (roi,) = ledger.outcomes("roi").values()
+        for stage in ledger.counts():
+            warned += [warning for outcome in ledger.outcomes(stage).values() for warning in outcome.warnings]
+    quality = {
+        "voxels in the ROI": Quantity(int(str(roi.result["voxels"])), "1"),
+        "volume": Quantity(float(str(roi.result["volume_ml"])), "mL"),
+        "slices of the ROI": Quantity(int(str(roi.result["n_slices"])), "1"),
+    }
+    if not model.job.deep.enabled:  # frames are the network's: no other feature depends on them
+        return quality, [_sentence(warning) for warning in warned if warning.code is not Code.WINDOW_UNFIT]
+    cut = "Part of the lesion lies outside of the window of the deep features."
+    return quality, [*map(_sentence, warned), *([cut] if roi.result.get("lesion_cut") else [])]
+
+
+def _sentence(warning: Problem) -> str:
+    return f"{warning.reason[:1].upper()}{warning.reason[1:]}."
+
+
+def _of_brain(run: Path, case: Case, out: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What the brain stage says of the case, and its pictures, which go to the folder ``out`` too."""
+    store = BrainStore(run / "brain")
+    pictures = {}
+    for name in ("epitome", "quality"):
+        pictures[name] = (store.folder(case.case_id) / f"{name}.png").read_bytes()
+        (out / f"{name}.png").write_bytes(pictures[name])
+    return dict(store.read(case.case_id).attributes), pictures
+
+
+def _tumour(attributes: Mapping[str, Any], size: TumourSize) -> Tumour:
+    how = attributes["tumour"]
+    return Tumour.of(size, str(how["tumour_source"]), how.get("tumour_confidence"))
+
+
+def _epitome(places: Mapping[str, int], mosaic: bytes) -> Epitome:
+    """The slices in order, each with what it shows."""
+    shows = {index: [name for name, at in places.items() if at == index] for index in sorted(set(places.values()))}
+    slices = tuple(EpitomeSlice(index, ", ".join(names)) for index, names in shows.items())
+    return Epitome(slices, base64.b64encode(mosaic).decode("ascii"))
+
+
+def _unit(figure: str) -> str:
+    return next((unit for start, unit in _UNITS.items() if figure.startswith(start)), "1")
+
+
+def _draw(model: ScanModel, prediction: ModelOutput, out: Path) -> None:
+    frozen = model.frozen
+    if frozen.survival_by_group and prediction.group:
+        curves = survival_curves(frozen.survival_by_group, prediction.group, prediction.survival)
+        (out / "survival.svg").write_text(curves, encoding="utf-8")
+    if prediction.percentile is not None and prediction.risk_score is not None:
+        cutoff = frozen.fitted.cutoff if prediction.group else None
+        place = place_among(frozen.risk_quantiles, prediction.risk_score, cutoff)
+        (out / "place.svg").write_text(place, encoding="utf-8")
+
+
+def warm_drawings(model: ScanModel) -> None:
+    """Load what a prediction and its drawings need in this process."""
+    frozen = model.frozen
+    with _ONE_AT_A_TIME:
+        if frozen.survival_by_group:
+            survival_curves(frozen.survival_by_group, "low", {})
+        place_among(np.linspace(0.0, 1.0, len(QUANTILES)), 0.5, None)
