@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +19,23 @@ from prognosis_dask.modelling.estimators.cox_learner import ProportionalHazards
 from prognosis_dask.modelling.estimators.logistic import fit_logistic
 from prognosis_dask.modelling.metrics.classes import class_auc
 from prognosis_dask.modelling.metrics.hazards import ph_rows, ph_test
+from prognosis_dask.modelling.metrics.intervals import Z95
 from prognosis_dask.modelling.procedure import Fitted, Procedure, visible
+from prognosis_dask.modelling.table_spec import Row, Tables
 from prognosis_dask.modelling.tuning import arrange
 from prognosis_dask.modelling.validation.clustered import clustered_ph_test, sandwich, score_residuals
 from prognosis_dask.modelling.validation.nested import Map
-
-Rows = list[dict[str, Any]]
 
 #: Logistic models are slow beside Cox's: each number of features up to this is on the curve, beyond it one in so many.
 _EACH, _STEP = 20, 5
 #: What a logistic model is fitted with where the procedure tries no penalty.
 _LEAST_PENALTY = 0.01
+#: Draws of random features, as many as a range needs to be read by eye.
+DRAWS = 12
+#: Correlations this close to one are one, up to rounding.
+_PERFECT = 1.0 - 1e-12
+#: A spread below this share of the values' magnitude is rounding.
+_ROUNDING = 1e-12
 
 
 def over_patients(model: Fitted, table: FeatureTable) -> Fitted:
@@ -51,7 +56,7 @@ def over_patients(model: Fitted, table: FeatureTable) -> Fitted:
     return replace(model, model=replace(cox, standard_error=error))
 
 
-def coefficient_tables(model: Fitted, table: FeatureTable) -> dict[str, Rows]:
+def coefficient_tables(model: Fitted, table: FeatureTable) -> Tables:
     """``coefficients`` of a linear model, and for Cox's model ``ph``; empty for others.
 
     The check of proportional hazards takes the coefficients' covariance from the penalised information; with more
@@ -73,7 +78,13 @@ def coefficient_tables(model: Fitted, table: FeatureTable) -> dict[str, Rows]:
     return rows
 
 
-def correlation_rows(model: Fitted, table: FeatureTable) -> Rows:
+def _covariance(Z: FloatArray, endpoint: Survival, cox: ProportionalHazards, penalty: float) -> FloatArray:
+    order = np.argsort(endpoint.time_days, kind="stable")
+    likelihood = PartialLikelihood(Z[order], endpoint.time_days[order], endpoint.event[order], penalty)
+    return np.asarray(np.linalg.pinv(likelihood.derivatives(cox.coefficient)[1]))
+
+
+def correlation_rows(model: Fitted, table: FeatureTable) -> list[Row]:
     """Pearson's correlation of the model's features with volume and stage, where the table has them."""
     position = {name: i for i, name in enumerate(table.features)}
     known = [i for i, family in enumerate(table.families) if family in ("volume", "stage")]
@@ -83,45 +94,9 @@ def correlation_rows(model: Fitted, table: FeatureTable) -> Rows:
     return correlations(X, chosen, others, table.patient_ids) if chosen and others else []
 
 
-def curve_rows(procedure: Procedure, table: FeatureTable, seed: int, map: Map) -> Rows:
-    """The in-sample figure of a model of the first k features of the procedure's ranking, and of random ones.
-
-    See :func:`modelling.final_tables.in_sample_curve`. The curve ends at the most features that the procedure
-    tries; its penalty is the least above zero that it tries.
-    """
-    seen = visible(procedure, table)
-    arranged = arrange(procedure, seen, [seed])
-    ranking = arranged.preparation.kept[arranged.ranked]
-    free = np.flatnonzero(~of_families(seen.families, procedure.forced))
-    place = {int(column): i for i, column in enumerate(free)}
-    ranked = [place[int(column)] for column in ranking]
-    most = min(max(procedure.n_features), len(ranked))
-    ks, penalties = list(range(1, most + 1)), procedure.penalty
-    if not isinstance(table.endpoint, Survival):
-        ks = [k for k in ks if k <= _EACH or k % _STEP == 0 or k == most]
-        penalties = tuple(value for value in penalties if value > 0) or (_LEAST_PENALTY,)
-    return in_sample_curve(seen.columns(free), ranked, ks, seed=[seed], map=map, penalizer=min(penalties))
-
-
-def _covariance(Z: FloatArray, endpoint: Survival, cox: ProportionalHazards, penalty: float) -> FloatArray:
-    order = np.argsort(endpoint.time_days, kind="stable")
-    likelihood = PartialLikelihood(Z[order], endpoint.time_days[order], endpoint.event[order], penalty)
-    return np.asarray(np.linalg.pinv(likelihood.derivatives(cox.coefficient)[1]))
-
-
-# --- How much of a feature is volume or stage: Pearson's correlation with what is known without it.
-
-
-_Z95 = 1.959963984540054
-#: Correlations this close to one are one, up to rounding.
-_PERFECT = 1.0 - 1e-12
-#: A spread below this share of the values' magnitude is rounding.
-_ROUNDING = 1e-12
-
-
 def correlations(
     X: FloatArray, features: Sequence[str], others: Mapping[str, FloatArray], patient_ids: Sequence[str]
-) -> list[dict[str, str | float]]:
+) -> list[Row]:
     """Correlate every feature with every one of some other variables.
 
     Parameters
@@ -138,12 +113,12 @@ def correlations(
     Returns
     -------
     list of dict
-        ``feature, with, n, pearson, lower, upper, p``: the interval is Fisher's, of 95 %; p is that of Student's t for
-        no correlation, two-sided, not adjusted for the number of features. Where patients have several cases, both
+        The rows of ``correlation``: the interval is Fisher's; p is that of Student's t for no correlation, not
+        adjusted for the number of features. Where patients have several cases, both
         take the variance over patients. NaN where one of the two is constant or fewer than four patients have both.
     """
     patients = np.asarray(patient_ids)
-    rows: list[dict[str, str | float]] = []
+    rows: list[Row] = []
     for name, other in others.items():
         for column, feature in zip(X.T, features, strict=True):
             both = np.isfinite(column) & np.isfinite(other)
@@ -163,10 +138,10 @@ def _pearson(x: FloatArray, y: FloatArray, patients: NDArray[np.str_]) -> dict[s
     if abs(r) >= _PERFECT:
         return {"n": n, "pearson": r, "lower": r, "upper": r, "p": 0.0}
     if independent == n:
-        t, half = abs(r) * math.sqrt((n - 2) / (1.0 - r**2)), _Z95 / math.sqrt(n - 3)
+        t, half = abs(r) * math.sqrt((n - 2) / (1.0 - r**2)), Z95 / math.sqrt(n - 3)
     else:
         error = _fisher_error(x, y, r, patients)
-        t, half = abs(math.atanh(r)) / error, _Z95 * error
+        t, half = abs(math.atanh(r)) / error, Z95 * error
     return {
         "n": n,
         "pearson": r,
@@ -191,11 +166,24 @@ def _constant(values: FloatArray) -> bool:
     return bool(np.ptp(values) <= _ROUNDING * np.abs(values).max())
 
 
-# --- What the reference study reports, and what chance reports beside it. Every figure here is in-sample.
+def curve_rows(procedure: Procedure, table: FeatureTable, seed: int, map: Map) -> list[Row]:
+    """The in-sample figure of a model of the first k features of the procedure's ranking, and of random ones.
 
-
-#: Draws of random features, as many as a range needs to be read by eye.
-DRAWS = 12
+    See :func:`in_sample_curve`. The curve ends at the most features that the procedure tries; its penalty is the least
+    above zero that it tries.
+    """
+    seen = visible(procedure, table)
+    arranged = arrange(procedure, seen, [seed])
+    ranking = arranged.preparation.kept[arranged.ranked]
+    free = np.flatnonzero(~of_families(seen.families, procedure.forced))
+    place = {int(column): i for i, column in enumerate(free)}
+    ranked = [place[int(column)] for column in ranking]
+    most = min(max(procedure.n_features), len(ranked))
+    ks, penalties = list(range(1, most + 1)), procedure.penalty
+    if not isinstance(table.endpoint, Survival):
+        ks = [k for k in ks if k <= _EACH or k % _STEP == 0 or k == most]
+        penalties = tuple(value for value in penalties if value > 0) or (_LEAST_PENALTY,)
+    return in_sample_curve(seen.columns(free), ranked, ks, seed=[seed], map=map, penalizer=min(penalties))
 
 
 def in_sample_curve(
@@ -207,7 +195,7 @@ def in_sample_curve(
     map: Map = map,
     *,
     penalizer: float = 0.01,
-) -> list[dict[str, float]]:
+) -> list[Row]:
     """In-sample concordance of the Cox model on the first k features, and on k features drawn at random.
 
     Of classes it is the area under the ROC curve of the logistic model.
@@ -235,9 +223,7 @@ def in_sample_curve(
     Returns
     -------
     list of dict
-        ``k, c_index_in_sample, random_median, random_lower, random_upper, of`` per k: the draws' range, and how many
-        features they are drawn from. Of classes the second is ``auc_in_sample``. NaN where the model has no maximum, as
-        may be without a penalty.
+        The rows of ``curve``; NaN where the model has no maximum, as may be without a penalty.
 
     Raises
     ------

@@ -17,7 +17,7 @@ from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.reading import ReadTable
 from prognosis_dask.modelling.saved import ARRAYS, MODEL, Frozen, count_cases, thaw
 from prognosis_dask.modelling.schema import TABLES, check_summary, table_spec
-from prognosis_dask.modelling.validation.evaluate import Tables
+from prognosis_dask.modelling.table_spec import Tables
 from prognosis_dask.publish import publish_folder, staging
 
 if TYPE_CHECKING:

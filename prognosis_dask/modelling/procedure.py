@@ -26,6 +26,7 @@ from prognosis_dask.modelling.estimators.scores import one_thread
 from prognosis_dask.modelling.plain import from_plain, to_plain
 from prognosis_dask.modelling.preparing import Preparation, expect_finite
 from prognosis_dask.modelling.selectors import SELECTORS
+from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.tuning import CRITERIA, arrange, choose_values
 
 
@@ -156,11 +157,11 @@ class Fitted:
         found = self.preparation.bounded(table.X[:, self._positions(table)], table.site)
         return np.asarray(found[:, self.columns].sum(axis=1), dtype=np.int64)
 
-    def coefficients(self) -> list[dict[str, str | float]]:
+    def coefficients(self) -> list[Row]:
         """One row per feature of a linear model, per standard deviation; none for a model that is not linear.
 
-        ``feature, coef, se, hazard_ratio, lower_95, upper_95, p``, with NaN for what an absolute penalty, or more
-        features than cases, leave undefined. Of two classes, ``hazard_ratio`` is the odds ratio; of Weibull's model,
+        The rows of ``coefficients``, with NaN for what an absolute penalty, or more features than cases, leave
+        undefined. Of two classes, ``hazard_ratio`` is the odds ratio; of Weibull's model,
         that of its proportional hazards.
         """
         coefficient = getattr(self.model, "coefficient", None)

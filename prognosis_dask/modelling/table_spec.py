@@ -6,9 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isnan
 from numbers import Integral, Real
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 from prognosis_dask.errors import StatisticsError
+
+#: A row of a table: its cells by column; and the rows of each table, by its name.
+Row: TypeAlias = dict[str, Any]
+Tables: TypeAlias = dict[str, list[Row]]
 
 #: ``cell`` is shown as it is written: a count, or a text of numbers.
 Kind = Literal["text", "cell", "integer", "number"]

@@ -17,8 +17,9 @@ from prognosis_dask.modelling.fit import fit_models
 from prognosis_dask.modelling.folder import describe_table, headline, publish_tables, write_csv
 from prognosis_dask.modelling.saved import Frozen, thaw
 from prognosis_dask.modelling.spec import ModelSpec, load_spec
+from prognosis_dask.modelling.table_spec import Tables
 from prognosis_dask.modelling.validation import comparing
-from prognosis_dask.modelling.validation.evaluate import Tables, evaluate, time_grid
+from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
 from prognosis_dask.modelling.validation.external import (
     expect_agreement,
     external_result,

@@ -12,8 +12,7 @@ from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, Encoding, kind_of
 from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.table import FeatureTable
-
-Row = dict[str, Any]
+from prognosis_dask.modelling.table_spec import Row
 
 
 def table1_rows(table: FeatureTable, encodings: Sequence[Encoding]) -> list[Row]:
@@ -34,7 +33,7 @@ def table1_rows(table: FeatureTable, encodings: Sequence[Encoding]) -> list[Row]
     Returns
     -------
     list of dict
-        ``variable, level, overall``, one column per group, ``smd, missing``.
+        The rows of ``table1``.
     """
     groups = _groups(table)
     rows = _counts(table, groups)

@@ -20,9 +20,10 @@ from prognosis_dask.modelling.data.table import varying
 from prognosis_dask.modelling.estimators.determined import UndeterminedError, expect_determined
 from prognosis_dask.modelling.estimators.scores import linear_score
 from prognosis_dask.modelling.metrics.concordance import concordance
+from prognosis_dask.modelling.metrics.intervals import Z95
+from prognosis_dask.modelling.table_spec import Row
 
 #: The two-sided 95 % point of the normal distribution.
-_Z95 = 1.959963984540054
 #: Newton's decrement at which the fit ends; one more step would change the log-likelihood by less than this.
 _SETTLED = 1e-10
 #: A penalty below this cannot hold what the data leave open: whether a maximum exists is then checked.
@@ -77,18 +78,16 @@ def score_likelihood(endpoint: Survival) -> Callable[[FloatArray], float]:
     return lambda score: likelihood.of_score(score[order])
 
 
-def coefficient_rows(
-    features: Sequence[str], coefficient: FloatArray, standard_error: FloatArray
-) -> list[dict[str, str | float]]:
-    """``feature, coef, se, hazard_ratio, lower_95, upper_95, p`` of each feature, by Wald's normal approximation."""
+def coefficient_rows(features: Sequence[str], coefficient: FloatArray, standard_error: FloatArray) -> list[Row]:
+    """The rows of ``coefficients``, by Wald's normal approximation."""
     return [
         {
             "feature": name,
             "coef": coef,
             "se": se,
             "hazard_ratio": exp(min(coef, _WIDEST)),
-            "lower_95": exp(min(coef - _Z95 * se, _WIDEST)),
-            "upper_95": exp(min(coef + _Z95 * se, _WIDEST)),  # finite where the data say nothing
+            "lower_95": exp(min(coef - Z95 * se, _WIDEST)),
+            "upper_95": exp(min(coef + Z95 * se, _WIDEST)),  # finite where the data say nothing
             "p": erfc(abs(coef) / se / sqrt(2.0)) if se > 0 else float("nan"),
         }
         for name, coef, se in zip(features, coefficient.tolist(), standard_error.tolist(), strict=True)

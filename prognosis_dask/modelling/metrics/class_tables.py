@@ -31,7 +31,6 @@ from prognosis_dask.modelling.metrics.intervals import DRAWS, interval, mean_hel
 from prognosis_dask.modelling.metrics.measured import (
     CURVE_DRAWS,
     Measured,
-    Row,
     Sheet,
     case_means,
     drawn_mean,
@@ -41,6 +40,7 @@ from prognosis_dask.modelling.metrics.measured import (
     weights,
 )
 from prognosis_dask.modelling.metrics.net_benefit import net_benefit_class
+from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.nested import FoldResult
 
 #: False positive rates at which the folds' ROC curves are averaged.

@@ -10,7 +10,8 @@ import numpy as np
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.modelling.metrics.calibration import Calibration
 from prognosis_dask.modelling.metrics.intervals import interval, mean_held
-from prognosis_dask.modelling.metrics.measured import Row, Sheet, extended
+from prognosis_dask.modelling.metrics.measured import Sheet, extended
+from prognosis_dask.modelling.table_spec import Row
 
 #: What :func:`add_calibration` adds to the measures.
 CALIBRATION = ("calibration_slope", "observed_expected", "ici", "e50", "e90")
@@ -57,7 +58,7 @@ def extended_calibration(found: Sequence[Calibration]) -> list[Calibration]:
 def calibration_rows(
     key: Row, points: FloatArray, found: Sequence[Calibration], groups: Sequence[tuple[FloatArray, FloatArray]]
 ) -> list[Row]:
-    """Rows ``kind, predicted, observed, lower, upper``: kind "group" (of rising prediction) and "smooth".
+    """The rows of ``calibration``: kind "group" (of rising prediction) and "smooth".
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def calibration_rows(
 
 
 def benefit_rows(key: Row, model: FloatArray, everybody: FloatArray) -> list[Row]:
-    """Rows ``threshold, net_benefit, lower, upper, treat_all`` of the decision curve.
+    """The rows of ``net_benefit``, the decision curve.
 
     Parameters
     ----------

@@ -8,6 +8,7 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.table_spec import Row
 
 
 def ph_test(
@@ -17,7 +18,7 @@ def ph_test(
     coefficient: FloatArray,
     variance: FloatArray,
     features: Sequence[str],
-) -> list[dict[str, str | float]]:
+) -> list[Row]:
     """Test each coefficient of a Cox model for a drift over time (Grambsch & Therneau, Biometrika 81, 1994).
 
     The exact score test of adding the column times the rank of time to the model, as R's survival has it since
@@ -68,8 +69,8 @@ def event_ranks(time: FloatArray, event: BoolArray) -> FloatArray:
     return np.asarray(ranks - ranks.mean())
 
 
-def ph_rows(features: Sequence[str], statistic: FloatArray) -> list[dict[str, str | float]]:
-    """``feature, statistic, p`` of chi-squared statistics of one degree of freedom, one per feature."""
+def ph_rows(features: Sequence[str], statistic: FloatArray) -> list[Row]:
+    """The rows of ``ph``, of chi-squared statistics of one degree of freedom, one per feature."""
     from scipy.special import chdtrc
 
     return [

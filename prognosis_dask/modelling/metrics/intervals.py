@@ -13,6 +13,8 @@ from prognosis_dask.arrays import FloatArray
 
 #: What the bounds are, in words.
 INTERVAL = "95 % percentile bootstrap over patients, the fitted models kept"
+#: The standard normal distribution's 97.5th percentile: half the width of a 95 % interval, in standard errors.
+Z95 = 1.959963984540054
 #: How often the patients are drawn.
 DRAWS = 1000
 #: Fewer draws with a value than this share give no interval.

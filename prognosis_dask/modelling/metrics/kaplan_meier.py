@@ -10,10 +10,9 @@ import numpy as np
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import patient_sums, several_cases
-from prognosis_dask.modelling.metrics.intervals import in_parts
+from prognosis_dask.modelling.metrics.intervals import Z95, in_parts
 
 #: The two-sided 95 % point of the normal distribution.
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def kaplan_meier(time: FloatArray, event: BoolArray, patient_ids: Sequence[str] 
         variance = np.cumsum(died / (at_risk * (at_risk - died)))
         if several_cases(patient_ids):
             variance = _variance_over_patients(time, event, patient_ids)
-        width = _Z95 * np.sqrt(variance) / np.abs(np.log(survival))
+        width = Z95 * np.sqrt(variance) / np.abs(np.log(survival))
         lower, upper = survival ** np.exp(width), survival ** np.exp(-width)
     certain = (survival == 1) | (survival == 0)
     return KaplanMeier(

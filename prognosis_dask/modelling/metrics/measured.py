@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
 import numpy as np
 
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.metrics.intervals import DRAWS, draw_patients, interval, mean_held
+from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.nested import FoldResult
-
-Row: TypeAlias = dict[str, Any]
 
 #: Draws of what needs a regression, or a curve, in each of them.
 CURVE_DRAWS = 200

@@ -28,7 +28,6 @@ from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank
 from prognosis_dask.modelling.metrics.measured import (
     CURVE_DRAWS,
     Measured,
-    Row,
     Sheet,
     case_means,
     drawn_mean,
@@ -44,6 +43,7 @@ from prognosis_dask.modelling.metrics.measured import (
 from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
 from prognosis_dask.modelling.metrics.regression import cox_drawn
 from prognosis_dask.modelling.metrics.time_auc import auc_t_drawn, mean_auc
+from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.clustered import clustered_log_rank
 from prognosis_dask.modelling.validation.nested import FoldResult
 

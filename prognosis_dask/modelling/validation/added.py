@@ -13,7 +13,8 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import linear_score
 from prognosis_dask.modelling.metrics.concordance import concordance_drawn
 from prognosis_dask.modelling.metrics.intervals import interval
-from prognosis_dask.modelling.metrics.measured import CURVE_DRAWS, Row, case_means, held_survival, weights
+from prognosis_dask.modelling.metrics.measured import CURVE_DRAWS, case_means, held_survival, weights
+from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.clustered import clustered_wald
 from prognosis_dask.modelling.validation.differences import cox_coefficient, likelihood_ratio
 from prognosis_dask.modelling.validation.nested import FoldResult
@@ -25,7 +26,7 @@ _KNOWN = ("volume", "stage")
 def added_rows(
     table: FeatureTable, results: Mapping[str, Sequence[FoldResult]], seed: int, draws: int = CURVE_DRAWS
 ) -> list[Row]:
-    """Rows ``base, added, test, statistic, df, p, z, delta_c, lower, upper``, for each procedure both ways.
+    """The rows of ``added``, for each procedure both ways.
 
     Procedures that chose nothing but volume and stage are left out.
 

@@ -16,8 +16,9 @@ from prognosis_dask.modelling.estimators import learner_for
 from prognosis_dask.modelling.procedure import Fitted, Procedure, fit_procedure, visible
 from prognosis_dask.modelling.selectors import selector_for
 from prognosis_dask.modelling.spec import ModelSpec, default_horizons, default_procedures
+from prognosis_dask.modelling.table_spec import Tables
 from prognosis_dask.modelling.validation.bootstrap import BootstrapResult, bootstrap
-from prognosis_dask.modelling.validation.evaluate import Tables, evaluate, time_grid
+from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
 from prognosis_dask.modelling.validation.halves import half_tasks, widen
 from prognosis_dask.modelling.validation.nested import Extend, FoldResult, Map, beside, validate
 from prognosis_dask.modelling.validation.permutation import permutation_test
@@ -100,9 +101,7 @@ def resample(read: ReadTable, spec: ModelSpec, map: Map = map) -> Tables:
     Returns
     -------
     dict
-        ``bootstrap``: procedure, apparent, out_of_bag, and optimism_corrected and point632_plus with their 95 %
-        intervals (``_lower``, ``_upper``), and ``redrawn``, the samples that could not be learnt from.
-        ``permutation``: procedure, observed, the permuted figures' median and greatest, and p.
+        The rows of ``bootstrap`` or of ``permutation``.
 
     Raises
     ------

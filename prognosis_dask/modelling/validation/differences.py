@@ -14,7 +14,8 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.estimators.cox import fit_cox, score_likelihood
 from prognosis_dask.modelling.metrics.intervals import interval, mean_held
-from prognosis_dask.modelling.metrics.measured import Measured, Row
+from prognosis_dask.modelling.metrics.measured import Measured
+from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.nested import FoldResult
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -33,13 +33,12 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import one_thread
 from prognosis_dask.modelling.metrics.class_tables import measure_classes
 from prognosis_dask.modelling.metrics.intervals import DRAWS
-from prognosis_dask.modelling.metrics.measured import Measured, Row, survival_at
+from prognosis_dask.modelling.metrics.measured import Measured, survival_at
 from prognosis_dask.modelling.metrics.survival_tables import measure_survival
+from prognosis_dask.modelling.table_spec import Row, Tables
 from prognosis_dask.modelling.validation.added import added_rows
 from prognosis_dask.modelling.validation.differences import difference_rows
 from prognosis_dask.modelling.validation.nested import FoldResult, Map
-
-Tables: TypeAlias = dict[str, list[Row]]
 
 #: Times between the first and the last events at which AUC(t) is drawn and the Brier score integrated.
 _GRID = 20
@@ -88,7 +87,7 @@ def evaluate(
     dict
         Survival: ``folds, predictions, selection, bounded, measures, differences, auc_t, calibration, net_benefit,
         kaplan_meier, added``. Classes: ``confusion, roc`` in place of ``auc_t, kaplan_meier, added``. Each a list of
-        rows with the same columns.
+        rows; :mod:`modelling.schema` names their columns.
 
     Raises
     ------

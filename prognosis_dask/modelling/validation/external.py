@@ -15,12 +15,11 @@ from prognosis_dask.modelling.data.feature_origin import made_with, other_origin
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.procedure import Prediction
 from prognosis_dask.modelling.saved import Frozen, row_digests
+from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.nested import FoldResult
 
 #: A feature of which more than this share of cases lies outside the training range is named in a warning.
 _SHARE_OUTSIDE = 0.05
-
-Row = dict[str, Any]
 
 
 def expect_agreement(

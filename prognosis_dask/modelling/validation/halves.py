@@ -24,11 +24,12 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.metrics.measured import Row, repeats
+from prognosis_dask.modelling.metrics.measured import repeats
 from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.table_spec import Row, Tables
 from prognosis_dask.modelling.validation.added import added_rows
 from prognosis_dask.modelling.validation.differences import adjust
-from prognosis_dask.modelling.validation.evaluate import Tables, measure
+from prognosis_dask.modelling.validation.evaluate import measure
 from prognosis_dask.modelling.validation.nested import validate
 from prognosis_dask.modelling.validation.splitting import split_patients
 

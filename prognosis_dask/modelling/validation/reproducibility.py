@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from math import nan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,14 @@ from numpy.typing import NDArray
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.pairing import FEWEST_PAIRS, Pairs, region_of
-from prognosis_dask.modelling.metrics.intervals import interval
+from prognosis_dask.modelling.metrics.intervals import Z95, interval
+from prognosis_dask.modelling.table_spec import Row
 
 #: Concordance from which a feature is called reproducible, unless one says otherwise.
 THRESHOLD = 0.85
 #: How often the patients are drawn for the bounds of pooled coefficients.
 _DRAWS = 200
 _COEFFICIENTS = ("ccc", "icc_1_1", "icc_2_1", "icc_3_1")
-
-#: One row of a table that is written as CSV.
-Row = dict[str, Any]
 
 
 def agreement_rows(pairs: Pairs, *, pooled: bool = False) -> list[Row]:
@@ -148,7 +146,6 @@ def read_reproducible(path: Path | str) -> tuple[str, ...]:
 # --- How far measurements of the same patients agree: concordance correlation and intraclass correlations.
 
 
-_Z95 = 1.959963984540054
 #: The tail of a two-sided interval of 95 %.
 _TAIL = 0.025
 #: Of two patients nothing can be said: the intervals have no degrees of freedom left.
@@ -195,7 +192,7 @@ def concordance_correlation(first: FloatArray, second: FloatArray) -> Estimate:
     if abs(value) >= 1.0 - _ROUNDING:
         return Estimate(float(np.sign(value)), float(np.sign(value)), float(np.sign(value)))
     variance = _lin_variance(value, s11, s22, s12, shift) / (n - 2)
-    z, half = np.arctanh(value), _Z95 * np.sqrt(variance) / (1.0 - value**2)
+    z, half = np.arctanh(value), Z95 * np.sqrt(variance) / (1.0 - value**2)
     return Estimate(value, float(np.tanh(z - half)), float(np.tanh(z + half)))
 
 
