@@ -230,7 +230,7 @@ def read_cluster(text: str, *, tls: bool = False) -> AnyCluster:
 
 
 def _read_file(path: Path) -> AnyCluster:
-    absent = f"--cluster {str(path)!r}: expected local, cuda, tcp://HOST:PORT, or a cluster file; no such file"
+    absent = f"--cluster {str(path)!r}: expected local, cuda, tcp://HOST:PORT, or a cluster file"
     try:
         data = read_toml(path, absent)
         kind = data.get("kind")
