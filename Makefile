@@ -36,7 +36,7 @@ DIFFERS := \
     frames gaps labelmap load multiframe pet polygon rtstruct seg series stack synthetic volume_masks volumes \
     brain_candidate brain_epitome brain_parts brain_size synthetic_brain \
     features rois_store docstrings report report_models reproducibility_command \
-    runner steady_nanny pipeline
+    runner steady_nanny pipeline versions
 
 test-torch: .venv-torch/ready
 	.venv-torch/bin/pytest $(SIDE_BY_SIDE) -m "not slow" $(DIFFERS:%=tests/test_%.py)
