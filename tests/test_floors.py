@@ -79,6 +79,16 @@ def test_only_the_upper_floors_know_dask() -> None:
     assert not sorted(name for name in dask if floor_of(PACKAGE / name) not in KNOW_DASK)
 
 
+def test_no_module_needs_a_unix_to_be_imported() -> None:
+    """What only Unix has is imported where it is used, so that other systems get as far as they can."""
+    unix = {"fcntl", "grp", "pty", "pwd", "resource", "termios"}
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not unix.intersection(names), f"{path.relative_to(PACKAGE)} imports {names}"
+
+
 def test_files_stay_readable() -> None:
     lines = {str(path.relative_to(PACKAGE)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert not {name: count for name, count in lines.items() if count > 500}

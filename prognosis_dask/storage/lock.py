@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
+
+import psutil
+from filelock import lock_descriptor
 
 from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.errors import StoreError
@@ -22,17 +25,19 @@ def claim(path: Path) -> TextIO:
     except OSError as error:
         raise cannot_write(path.parent, error) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.seek(0)
-        holder = lock.read().strip() or "another process"
-        lock.close()
-        raise StoreError(
-            f"{path.parent} is in use by {holder}; wait until it ends or stop it, or choose another folder with --out"
-        ) from error
+        locked = lock_descriptor(lock.fileno(), blocking=False)
     except OSError as error:
         lock.close()
         raise StoreError(f"cannot lock {name} ({error}); the run's folder must be on a disk with file locks") from error
+    if not locked:
+        holder = ""
+        with lock, suppress(OSError):  # where locks are mandatory (Windows), the holder's name cannot be read
+            lock.seek(0)
+            holder = lock.read().strip()
+        raise StoreError(
+            f"{path.parent} is in use by {holder or 'another process'}; wait until it ends or stop it, or choose "
+            "another folder with --out"
+        )
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     lock.flush()
@@ -48,10 +53,4 @@ def driver_is_gone(path: Path) -> bool:
     holder = re.fullmatch(r"process (\d+) on (\S+)\n", text)
     if not holder or holder[2] != socket.gethostname():
         return False
-    try:
-        os.kill(int(holder[1]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass  # it lives, as somebody else's
-    return False
+    return not psutil.pid_exists(int(holder[1]))
