@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import struct
-import zlib
 from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 import zarr
+from PIL import Image
 from zarr.codecs import BloscCodec
 
 from prognosis_dask.arrays import BoolArray, ByteArray, NumberArray
@@ -170,18 +170,7 @@ def _edge(mask: BoolArray) -> BoolArray:
 
 
 def _png(pixels: ByteArray) -> bytes:
-    """PNG (www.w3.org/TR/png), 8 bits a channel: grey, colour, or colour with transparency."""
-    rows, columns = pixels.shape[:2]
-    kind = {1: 0, 3: 2, 4: 6}[pixels.shape[2] if pixels.ndim == 3 else 1]
-    flat = pixels.reshape(rows, -1)
-    # filter 1: each byte less the one a pixel to its left, which compresses well
-    step = pixels.shape[2] if pixels.ndim == 3 else 1
-    less = flat.copy()
-    less[:, step:] -= flat[:, :-step]
-    content = np.concatenate([np.ones((rows, 1), np.uint8), less], axis=1).tobytes()
-    header = struct.pack(">IIBBBBB", columns, rows, 8, kind, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(content, 3)), (b"IEND", b""))
-    chunks = (
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    """8 bits a channel: grey, colour, or colour with transparency."""
+    content = BytesIO()
+    Image.fromarray(pixels).save(content, "PNG", compress_level=3)
+    return content.getvalue()
