@@ -32,11 +32,11 @@ from prognosis_dask.config.job import (
     ModelSection,
     SynthSection,
 )
+from prognosis_dask.features.files import read_features
+from prognosis_dask.features.schema import COVARIATE
 from prognosis_dask.networks.grade_network import GradeNetwork
 from prognosis_dask.networks.training import load_learner, run_network, train
 from prognosis_dask.prediction.scan import predict_scan
-from prognosis_dask.storage.features import read_features
-from prognosis_dask.storage.schema import COVARIATE
 from prognosis_dask.synthetic.brain.patient import draw_brain_patient
 from prognosis_dask.synthetic.brain.scan import make_scan
 from prognosis_dask.workflows.grade import fit_grade

@@ -22,7 +22,7 @@ import psutil
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.monitor import RunMonitor
-from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.storage.ledger import Ledger
@@ -82,15 +82,15 @@ def measure(patients: int, workers: int) -> Scale:
     names = [f"P{n:06d}" for n in range(patients)]
     cases = [Case(f"{name}_CT_GTV-1", name, "CT", "GTV-1", f"{name}.series.json", f"{name}.dcm") for name in names]
     digests = {case.case_id: "0123456789abcdef" for case in cases}
-    first, *followers = [Stage(name, STAGE_FUNCTIONS[name], digests) for name in STAGES]
+    needs = {name: STAGES[:1] if name != STAGES[0] else () for name in STAGES}
+    stages = [PlannedStage(name, STAGE_FUNCTIONS[name], digests, tuple(needs[name])) for name in STAGES]
     with (
         tempfile.TemporaryDirectory() as folder,
         Ledger.create(Path(folder) / "ledger.sqlite") as ledger,
         connect(LocalSpec(workers=workers, dashboard="127.0.0.1:0")) as client,
         RunMonitor(client, "scale") as monitor,
     ):
-        plan = CohortPlan(cases, first, followers, None, {name: {} for name in STAGES})
-        needs = {name: STAGES[:1] if name != STAGES[0] else () for name in STAGES}
+        plan = CohortPlan(cases, stages, None, {name: {} for name in STAGES})
         monitor.begin(RunProgress(cases, needs, {name: {} for name in STAGES}))
         sampler = Sampler()
         sampler.start()

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prognosis_dask.cohort.case import read_cases
     from prognosis_dask.config.job import load_job
+    from prognosis_dask.features.files import read_features
     from prognosis_dask.imaging.load import load_case
     from prognosis_dask.prediction.scan import predict_scan
     from prognosis_dask.report.reproducibility import reproducibility
-    from prognosis_dask.storage.features import read_features
     from prognosis_dask.workflows.models import compare, fit, predict, validate
     from prognosis_dask.workflows.run import run
 
@@ -44,7 +44,7 @@ _HOMES = {
     "predict": "prognosis_dask.workflows.models",
     "predict_scan": "prognosis_dask.prediction.scan",
     "read_cases": "prognosis_dask.cohort.case",
-    "read_features": "prognosis_dask.storage.features",
+    "read_features": "prognosis_dask.features.files",
     "reproducibility": "prognosis_dask.report.reproducibility",
     "run": "prognosis_dask.workflows.run",
     "validate": "prognosis_dask.workflows.models",

@@ -13,8 +13,10 @@ import xarray as xr
 from prognosis_dask.brain.size import SIZE_FEATURES, size_values, tumour_size
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import BrainSection, DeepSection, GradeSection, Job, ModelSection, RadiomicsSection
+from prognosis_dask.features.dataset import build_features
+from prognosis_dask.features.files import write_features
+from prognosis_dask.features.stage import Columns
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
-from prognosis_dask.storage.features import build_features, write_features
 from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.workflows.grade import fit_grade
 from tests.made_brains import made_scan
@@ -60,7 +62,7 @@ def make_prepared_cases(folder: Path) -> xr.Dataset:
         outcomes[case.case_id] = Outcome(case.case_id, "brain", "d", None, {}, {"values": values})
         cases.append(case)
     return build_features(
-        cases, radiomic={}, deep=(), size=SIZE_FEATURES, outcomes={"brain": outcomes}, attributes={"settings": {}}
+        cases, {"brain": Columns(SIZE_FEATURES)}, outcomes={"brain": outcomes}, attributes={"settings": {}}
     )
 
 

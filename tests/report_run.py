@@ -12,8 +12,10 @@ import SimpleITK as sitk
 from prognosis_dask.cohort.case import Case, make_case_id, write_cases, write_problems
 from prognosis_dask.config.job import Job, ModelSection
 from prognosis_dask.errors import Code, Problem
+from prognosis_dask.features.dataset import build_features
+from prognosis_dask.features.files import write_features
+from prognosis_dask.features.stage import Columns
 from prognosis_dask.imaging.roi import Roi, grid_of
-from prognosis_dask.storage.features import build_features, write_features
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.storage.rois import RoiStore
@@ -49,7 +51,9 @@ def make_run(
     if cases:
         by_stage = {s: {o.case_id: o for o in outcomes if o.stage == s} for s in ("roi", "radiomics", "deep")}
         radiomic = dict.fromkeys(RADIOMIC, "1")
-        dataset = build_features(cases, radiomic=radiomic, deep=DEEP, outcomes=by_stage, attributes={})
+        dataset = build_features(
+            cases, {"radiomics": Columns(radiomic), "deep": Columns(dict.fromkeys(DEEP, "1"))}, by_stage
+        )
         write_features(dataset, folder)
         _write_models(folder / "models", [c.case_id for c in done if c.time_days is not None])
     (folder / "run.json").write_text(json.dumps(_info(n, len(failed), weights)), encoding="utf-8")

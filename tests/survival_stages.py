@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import prognosis_dask.features.stages as product
 from prognosis_dask.cohort.case import Case
+from prognosis_dask.features.guard import guarded
+from prognosis_dask.features.registry import RADIOMICS, ROI
+from prognosis_dask.features.stage import StageContext
 from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.storage.rois import RoiStore
 
@@ -20,17 +22,17 @@ from prognosis_dask.storage.rois import RoiStore
 class Faults:
     """``planted``: (stage, case_id, name of a fault below). ``marks``: a folder with a letter per visit."""
 
-    context: product.StageContext
+    context: StageContext
     marks: str
     planted: tuple[tuple[str, str, str], ...] = ()
 
 
 def run_roi(cases: tuple[Case, ...], digests: tuple[str, ...], faults: Faults) -> list[Outcome]:
-    return _run("roi", product.run_roi, cases, digests, faults)
+    return _run("roi", ROI.load().run, cases, digests, faults)
 
 
 def run_radiomics(cases: tuple[Case, ...], digests: tuple[str, ...], faults: Faults) -> list[Outcome]:
-    return _run("radiomics", product.run_radiomics, cases, digests, faults)
+    return _run("radiomics", RADIOMICS.load().run, cases, digests, faults)
 
 
 def _run(stage: str, function: Callable, cases: tuple[Case, ...], digests: tuple[str, ...], faults: Faults):
@@ -77,7 +79,7 @@ def _ask_too_much(*_: object) -> None:
 
 
 def _raise(stage: str, case: Case, digest: str, _: Faults) -> list[Outcome]:
-    return [product.guarded(stage, case, digest, lambda watch: {"never": {}["a bug in a library"]})]
+    return [guarded(stage, case, digest, lambda watch: {"never": {}["a bug in a library"]})]
 
 
 def _kill_worker(*_: object) -> None:

@@ -13,16 +13,9 @@ import SimpleITK as sitk
 import prognosis_dask
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.config.job import (
-    BrainSection,
-    CohortSection,
-    DeepSection,
-    FramesSection,
-    ImageSection,
-    SynthSection,
-)
-from prognosis_dask.features.brain_stage import run_brain
-from prognosis_dask.features.stages import StageContext
+from prognosis_dask.config.job import BrainSection, CohortSection, Job, SynthSection
+from prognosis_dask.features.registry import BRAIN
+from prognosis_dask.features.stage import StageContext
 from prognosis_dask.radiomics import job_params
 from prognosis_dask.storage.brains import BrainStore
 from prognosis_dask.storage.outcome import Outcome
@@ -50,12 +43,11 @@ def context(folder: Path, **brain: object) -> StageContext:
     store = BrainStore(folder / "brain")
     store.create()
     section = BrainSection(enabled=True, **brain)  # type: ignore[arg-type]
-    nothing = DeepSection(enabled=False)
-    return StageContext("", ImageSection(), FramesSection(), job_params(""), nothing, section, str(store.path))
+    return StageContext(str(folder), Job("brains", brain=section), job_params(""))
 
 
 def outcome(case: Case, where: StageContext) -> Outcome:
-    (found,) = run_brain((case,), ("digest",), where)
+    (found,) = BRAIN.load().run((case,), ("digest",), where)
     return found
 
 

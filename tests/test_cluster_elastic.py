@@ -19,7 +19,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.execution.cluster import connect
 from prognosis_dask.execution.clusters.spec import ExistingSpec
-from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import TASKS_PER_THREAD, run_plan
 from prognosis_dask.storage.outcome import Outcome
 from tests.dask_processes import kill_tree, scheduler, when, worker
@@ -55,9 +55,9 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def plan_of(count: int, pace: Pace, resource: str = "", followed: bool = False) -> CohortPlan:
     cases = [Case(f"case-{n:03d}", f"p{n}", "CT", "GTV", "image", "mask") for n in range(count)]
     digests = {case.case_id: "d" for case in cases}
-    first = Stage("prepare", prepare, digests, batch_size=1, resource="CPU" if resource else "")
-    follower = Stage("network", network, digests, batch_size=2, resource=resource)
-    return CohortPlan(cases, first, [follower] if followed else [], pace, {"prepare": {}, "network": {}})
+    first = PlannedStage("prepare", prepare, digests, batch_size=1, resource="CPU" if resource else "")
+    follower = PlannedStage("network", network, digests, ("prepare",), batch_size=2, resource=resource)
+    return CohortPlan(cases, [first, follower] if followed else [first], pace, {"prepare": {}, "network": {}})
 
 
 def run(
@@ -122,10 +122,10 @@ def test_each_resource_has_its_own_bounded_window(cluster: Cluster, tmp_path: Pa
 def test_a_gpu_is_fed_before_the_cpus_other_work_and_a_full_one_holds_nobody_up() -> None:
     cases = [Case(f"case-{n}", "p", "CT", "r", "i", "m") for n in range(8)]
     digests = {case.case_id: "d" for case in cases}
-    first = Stage("prepare", prepare, digests, batch_size=1, resource="CPU")
-    radiomics = Stage("radiomics", prepare, digests, batch_size=1, resource="CPU")
-    deep = Stage("network", network, digests, batch_size=2, resource="GPU")
-    plan = CohortPlan(cases, first, [radiomics, deep], None, {name: {} for name in ("prepare", "radiomics", "network")})
+    first = PlannedStage("prepare", prepare, digests, batch_size=1, resource="CPU")
+    radiomics = PlannedStage("radiomics", prepare, digests, ("prepare",), batch_size=1, resource="CPU")
+    deep = PlannedStage("network", network, digests, ("prepare",), batch_size=2, resource="GPU")
+    plan = CohortPlan(cases, [first, radiomics, deep], None, {name: {} for name in ("prepare", "radiomics", "network")})
 
     def next_stage(*full: str) -> str:
         task = plan.take(full)

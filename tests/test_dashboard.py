@@ -29,7 +29,7 @@ from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.dashboard.plugin import ProgressPlugin
 from prognosis_dask.execution.journal import journal_in
 from prognosis_dask.execution.monitor import TOPIC, RunMonitor
-from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.progress import PATIENTS, RunProgress
 from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.execution.task import metered
@@ -219,8 +219,7 @@ def test_the_journal_tells_of_a_task_that_is_tried_again(client: Client, tmp_pat
     (case,) = make_cases(1)
     plan = CohortPlan(
         [case],
-        Stage("visit", visit, {case.case_id: "d"}),
-        [],
+        [PlannedStage("visit", visit, {case.case_id: "d"})],
         Marks(str(tmp_path), flaky=case.case_id),
         {"visit": {}},
     )

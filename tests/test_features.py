@@ -14,14 +14,17 @@ import xarray as xr
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem, StoreError
+from prognosis_dask.features.dataset import build_features
+from prognosis_dask.features.files import read_features, write_features
+from prognosis_dask.features.schema import documentation, variables
+from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.sources import dataset_source
-from prognosis_dask.storage.features import build_features, read_features, write_features
 from prognosis_dask.storage.outcome import Outcome
-from prognosis_dask.storage.schema import VARIABLES, documentation
 
 RADIOMIC = {"original_shape_MeshVolume": "mm^3", "original_firstorder_Mean": "u", "original_glcm_Contrast": "1"}
 DEEP = ("logit_000", "logit_001")
 LABELS = ("abseiling", "air drumming")
+COLUMNS = {"radiomics": Columns(RADIOMIC), "deep": Columns(dict.fromkeys(DEEP, "1"))}
 
 
 def make_case(name: str, **changes: object) -> Case:
@@ -64,7 +67,7 @@ def make_outcomes() -> dict[str, dict[str, Outcome]]:
 def dataset() -> xr.Dataset:
     attributes = {"job": {"name": "demo", "window": (1.0, 2.0), "labels": ()}, "versions": {"zarr": "3"}, "deep": None}
     return build_features(
-        CASES, radiomic=RADIOMIC, deep=DEEP, labels=LABELS, outcomes=make_outcomes(), attributes=attributes
+        CASES, COLUMNS | {"deep": replace(COLUMNS["deep"], labels=LABELS)}, make_outcomes(), attributes
     )
 
 
@@ -91,7 +94,7 @@ def test_covariates_are_numbers_where_all_their_values_are(dataset: xr.Dataset) 
     assert list(dataset["covariate_stage"].values) == ["IIIa", "", "2", ""]
     assert list(dataset["covariate_T_N"].values) == ["T1,N0", 'said "é"\nor', "", ""]
     assert np.isnan(dataset["covariate_empty"]).all()
-    text = build_features([make_case("P1", covariates={"id": "1_0"})], radiomic={}, deep=(), outcomes={}, attributes={})
+    text = build_features([make_case("P1", covariates={"id": "1_0"})], {}, {})
     assert text["covariate_id"].values[0] == "1_0"
 
 
@@ -100,7 +103,7 @@ def test_every_variable_has_a_name_and_a_unit(dataset: xr.Dataset) -> None:
         assert variable.attrs["long_name"], name
         assert "units" in variable.attrs, name
     of_tumours = {"size", "size_feature", "size_units"}
-    assert {spec.name for spec in VARIABLES} - set(dataset.variables) == {"covariate_*", *of_tumours}
+    assert {spec.name for spec in variables()} - set(dataset.variables) == {"covariate_*", *of_tumours}
 
 
 def test_zarr_comes_back_identical_also_with_plain_xarray(dataset: xr.Dataset, tmp_path: Path) -> None:
@@ -151,7 +154,7 @@ def test_equal_datasets_give_equal_bytes_and_replace_each_other(dataset: xr.Data
 
 
 def test_stages_that_are_off_leave_no_variables(tmp_path: Path) -> None:
-    dataset = build_features(CASES[:1], radiomic={}, deep=(), outcomes={"roi": make_outcomes()["roi"]}, attributes={})
+    dataset = build_features(CASES[:1], {}, {"roi": make_outcomes()["roi"]})
     assert not {"radiomics", "radiomic", "deep", "deep_feature"} & set(dataset.variables)
     assert list(dataset["problem"].values) == [""]
     write_features(dataset, tmp_path)
@@ -163,7 +166,7 @@ def test_many_cases_in_several_chunks_come_back(tmp_path: Path) -> None:
     values = {
         c.case_id: Outcome(c.case_id, "deep", "d", None, {}, {"values": [i / 7, -i]}) for i, c in enumerate(cases)
     }
-    dataset = build_features(cases, radiomic={}, deep=DEEP, outcomes={"deep": values}, attributes={})
+    dataset = build_features(cases, {"deep": COLUMNS["deep"]}, {"deep": values})
     write_features(dataset, tmp_path)
     xr.testing.assert_identical(read_features(tmp_path), dataset)
     assert len((tmp_path / "features.csv").read_text().splitlines()) == 5001
@@ -214,9 +217,7 @@ def test_missing_and_incomplete_files_are_told_from_nan(dataset: xr.Dataset, tmp
 
 def test_what_cannot_be_a_dataset_is_named() -> None:
     def build(cases: tuple[Case, ...] = CASES, attributes: dict[str, object] | None = None, **outcomes: object) -> None:
-        build_features(
-            cases, radiomic=RADIOMIC, deep=DEEP, outcomes=make_outcomes() | outcomes, attributes=attributes or {}
-        )
+        build_features(cases, COLUMNS, make_outcomes() | outcomes, attributes or {})
 
     with pytest.raises(StoreError, match="there is no case"):
         build(())
@@ -244,7 +245,7 @@ def test_a_tumours_size_is_a_family_of_its_own(tmp_path):
         }
     }
     sizes = {"size_volume": "mL", "size_axial_diameter": "mm"}
-    dataset = build_features(CASES, radiomic={}, deep=(), size=sizes, outcomes=outcomes, attributes={})
+    dataset = build_features(CASES, {"brain": Columns(sizes)}, outcomes)
     write_features(dataset, tmp_path)
     read = read_features(tmp_path)
     np.testing.assert_array_equal(read["size"].values, [[1.5, 20.0], *[[math.nan] * 2] * 3])

@@ -20,10 +20,11 @@ FLOORS = (
     "bench",
     "prediction",
     "workflows",
-    "features",
     "report",
     "modelling",
     "execution",
+    # what is computed lies below what runs it, fits models to it and shows it: these go through its list of stages
+    "features",
     "storage",
     "synthetic",
     "brain",

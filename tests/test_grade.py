@@ -11,6 +11,8 @@ from prognosis_dask.brain.size import SIZE_FEATURES
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import GradeSection, ModelSection, load_job
 from prognosis_dask.errors import StoreError
+from prognosis_dask.features.dataset import build_features
+from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.network_features import NetworkFeatures
 from prognosis_dask.modelling.data.reading import table_of_dataset
@@ -19,7 +21,6 @@ from prognosis_dask.modelling.grade import grade_spec
 from prognosis_dask.modelling.validation.evaluate import evaluate
 from prognosis_dask.modelling.validation.nested import validate
 from prognosis_dask.storage.brains import BrainStore
-from prognosis_dask.storage.features import build_features
 from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.storage.volumes import create_volumes, write_volume
 from prognosis_dask.workflows.grade import fit_grade, make_volumes
@@ -92,7 +93,7 @@ def test_the_second_label_is_learnt_from_the_same_table():
     ]
     outcomes = {case.case_id: Outcome(case.case_id, "brain", "d", None, {}, {"values": [1.0] * 8}) for case in cases}
     dataset = build_features(
-        cases, radiomic={}, deep=(), size=SIZE_FEATURES, outcomes={"brain": outcomes}, attributes={"settings": {}}
+        cases, {"brain": Columns(SIZE_FEATURES)}, outcomes={"brain": outcomes}, attributes={"settings": {}}
     )
     table = table_of_dataset(dataset, grade_spec(job.model, ("size",))).table
     assert table.endpoint.names == ("n/n", "d/d")

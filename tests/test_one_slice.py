@@ -9,9 +9,10 @@ import pytest
 import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.config.job import DeepSection, FramesSection, ImageSection
+from prognosis_dask.config.job import Job
 from prognosis_dask.errors import Code
-from prognosis_dask.features.stages import StageContext, run_radiomics, run_roi
+from prognosis_dask.features.registry import RADIOMICS, ROI
+from prognosis_dask.features.stage import StageContext
 from prognosis_dask.imaging.roi import grid_of
 from prognosis_dask.radiomics import ModalityParams, RadiomicsParams, column_names
 from prognosis_dask.storage.outcome import Outcome
@@ -43,12 +44,10 @@ PARAMS = {
 
 
 def run_stages(folder: Path, case: Case, params: RadiomicsParams) -> list[Outcome]:
-    context = StageContext(
-        str(folder / "rois.zarr"), ImageSection(), FramesSection(), ModalityParams.alike(params), DeepSection()
-    )
+    context = StageContext(str(folder), Job("planes"), ModalityParams.alike(params))
     RoiStore.create(folder / "rois.zarr", [case.case_id])
-    found = run_roi((case,), ("",), context)
-    return found if found[0].problem else [*found, *run_radiomics((case,), ("",), context)]
+    found = ROI.load().run((case,), ("",), context)
+    return found if found[0].problem else [*found, *RADIOMICS.load().run((case,), ("",), context)]
 
 
 @pytest.fixture

@@ -17,6 +17,9 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.summary import IndexSummary
 from prognosis_dask.config.job import ModelSection
 from prognosis_dask.errors import Code, StatisticsError
+from prognosis_dask.features.dataset import build_features, constant_warnings
+from prognosis_dask.features.files import write_features
+from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.reading import find_tables, read_tables, table_of_dataset
 from prognosis_dask.modelling.data.table_one import table1_rows
 from prognosis_dask.modelling.fit import fit_dataset
@@ -26,7 +29,6 @@ from prognosis_dask.prediction.model import load_model
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections.characteristics import characteristics
 from prognosis_dask.report.sections.features import families
-from prognosis_dask.storage.features import build_features, constant_warnings, write_features
 from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.workflows.models import fit, predict, validate
 
@@ -79,7 +81,7 @@ def make_dataset(cases: Sequence[Case]) -> xr.Dataset:
     }
     settings = {"radiomics.parameters.CT": "11", "radiomics.parameters.default": "22", "radiomics.image": "33"}
     attributes = {"settings": settings}
-    return build_features(cases, radiomic=UNITS, deep=(), outcomes=outcomes, attributes=attributes)
+    return build_features(cases, {"radiomics": Columns(UNITS)}, outcomes, attributes)
 
 
 def make_run(folder: Path, cases: Sequence[Case]) -> Path:

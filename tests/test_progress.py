@@ -57,7 +57,7 @@ def test_brains_are_counted_with_the_stages_that_follow() -> None:
     assert progress.patients_done == 2  # b and d
     progress.count(outcomes("roi", "a") + outcomes("roi", "c", GAP), 1.0)
     assert (progress.stages["radiomics"].total, progress.patients_done) == (1, 3)
-    progress.count(outcomes("radiomics", "a", Problem(Code.STORE_DAMAGED, "checksum")), 3.0, {"a": "roi"})
+    progress.count(outcomes("radiomics", "a", Problem(Code.STORE_DAMAGED, "checksum")), 3.0, {"a": ("roi",)})
     assert (progress.stages["brain"].total, progress.stages["roi"].total) == (2, 3)
     progress.count(outcomes("roi", "a") + outcomes("radiomics", "a"), 1.0)
     assert progress.patients_done == 4
@@ -66,7 +66,7 @@ def test_brains_are_counted_with_the_stages_that_follow() -> None:
 def test_a_case_with_damaged_data_is_counted_once_it_is_through() -> None:
     progress = RunProgress([Case("a", "a", "CT", "r", "i", "m")], NEEDS, {"roi": {}, "deep": {}})
     progress.count(outcomes("roi", "a"), 1.0)
-    progress.count(outcomes("deep", "a", Problem(Code.STORE_DAMAGED, "checksum")), 2.0, {"a": "roi"})
+    progress.count(outcomes("deep", "a", Problem(Code.STORE_DAMAGED, "checksum")), 2.0, {"a": ("roi",)})
     assert progress.patients_done == 0
     progress.count(outcomes("roi", "a") + outcomes("deep", "a"), 1.0)
     assert progress.patients_done == 1
@@ -79,7 +79,7 @@ def test_a_case_that_is_damaged_beyond_repair_takes_back_only_what_is_still_to_r
     needs = {"roi": (), "radiomics": ("roi",), "deep": ("roi",)}
     progress = RunProgress([Case("a", "a", "CT", "r", "i", "m")], needs, {stage: {} for stage in needs})
     progress.count(outcomes("roi", "a") + outcomes("deep", "a"), 1.0)
-    progress.count(outcomes("radiomics", "a", Problem(Code.STORE_DAMAGED, "checksum")), 2.0, {"a": "roi"})
+    progress.count(outcomes("radiomics", "a", Problem(Code.STORE_DAMAGED, "checksum")), 2.0, {"a": ("roi",)})
     assert progress.patients_done == 0
     progress.count(outcomes("roi", "a", GAP), 3.0)
     assert progress.patients_done == 1

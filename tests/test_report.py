@@ -338,9 +338,11 @@ def test_damaged_roi_is_left_out_of_the_pictures(copy: Path) -> None:
 
 def test_a_class_needs_no_time_and_no_event(tmp_path: Path) -> None:
     off = {"enabled": False}
-    job = {"roi": off, "radiomics": off, "deep": off, "model": {"label": "grade"}}
+    job = {"radiomics": off, "deep": off, "model": {"label": "grade"}}
     cases = tuple(Case(f"c{n}", f"P{n}", "MR", "tumour", "i", "m", covariates={"grade": "2"}) for n in range(5))
-    run = RunFolder(tmp_path, {"job": job}, cases, model=ModelFolder({"n_cases": 4, "n_patients": 4}))
+    outcomes = {"roi": {case.case_id: Outcome(case.case_id, "roi", "d") for case in cases}}
+    model = ModelFolder({"n_cases": 4, "n_patients": 4})
+    run = RunFolder(tmp_path, {"job": job}, cases, outcomes=outcomes, model=model)
     assert [(step.title, step.cases, step.left_out) for step in flow(run)] == [
         ("Cases found", 5, ()),
         ("With features", 5, ()),

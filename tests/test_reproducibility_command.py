@@ -15,11 +15,13 @@ import prognosis_dask
 from prognosis_dask.cli.main import main
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.features.dataset import build_features
+from prognosis_dask.features.files import write_features
+from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.pairing import IdColumns, pair, read_measurement
 from prognosis_dask.modelling.spec import load_spec
 from prognosis_dask.modelling.validation.reproducibility import agreement_rows, family_rows, read_reproducible
 from prognosis_dask.report.reproducibility import agreement_violins
-from prognosis_dask.storage.features import build_features, write_features
 from prognosis_dask.storage.outcome import Outcome
 
 PATIENTS = 31
@@ -44,7 +46,9 @@ def write_run(folder: Path, series: Sequence[str], seed: int = 0) -> Path:
         for stage, values in patient[case.patient_id].items():
             found = values + NOISE[stage] * rng.normal(size=len(values))
             outcomes[stage][case.case_id] = Outcome(case.case_id, stage, "d", None, {}, {"values": found.tolist()})
-    dataset = build_features(cases, radiomic=RADIOMIC, deep=DEEP, outcomes=outcomes, attributes={})
+    dataset = build_features(
+        cases, {"radiomics": Columns(RADIOMIC), "deep": Columns(dict.fromkeys(DEEP, "1"))}, outcomes
+    )
     write_features(dataset, folder)
     return folder
 

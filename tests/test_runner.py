@@ -12,15 +12,15 @@ from distributed import Client
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import ClusterError, Code, JobError, Problem
 from prognosis_dask.execution.cluster import LocalSpec, connect
-from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import RETRY_AFTER, TASKS_PER_THREAD, run_plan
 from prognosis_dask.storage.outcome import Outcome
 from tests.runner_stages import Marks, follow, visit, visits
 
 CASES = [Case(f"case-{n:02d}", f"patient-{n:02d}", "CT", "GTV", "image", "mask") for n in range(12)]
 DIGESTS = {case.case_id: f"digest-{case.case_id}" for case in CASES}
-FIRST = Stage("visit", visit, DIGESTS)
-FOLLOWER = Stage("follow", follow, DIGESTS, batch_size=4)
+FIRST = PlannedStage("visit", visit, DIGESTS)
+FOLLOWER = PlannedStage("follow", follow, DIGESTS, ("visit",), batch_size=4)
 NOTHING: dict[str, dict[str, Outcome]] = {"visit": {}, "follow": {}}
 
 
@@ -36,7 +36,7 @@ def run(client: Client, marks: Marks, known: dict[str, dict[str, Outcome]] = NOT
     def record(news: Sequence[Outcome]) -> None:
         outcomes.update({(outcome.stage, outcome.case_id): outcome for outcome in news})
 
-    run_plan(client, CohortPlan(CASES, FIRST, [FOLLOWER], marks, known), record, retries=2)
+    run_plan(client, CohortPlan(CASES, [FIRST, FOLLOWER], marks, known), record, retries=2)
     return outcomes
 
 
@@ -98,7 +98,7 @@ def test_what_the_ledger_holds_is_not_run_again(client: Client, tmp_path: Path) 
 
 
 def test_a_case_whose_stored_data_are_damaged_goes_through_the_first_stage_once_more() -> None:
-    plan = CohortPlan(CASES[:1], FIRST, [FOLLOWER], None, NOTHING)
+    plan = CohortPlan(CASES[:1], [FIRST, FOLLOWER], None, NOTHING)
     damaged = Outcome("case-00", "follow", "d", Problem(Code.STORE_DAMAGED, "checksum differs"))
     seen = []
     for outcome in (Outcome("case-00", "visit", "d"), damaged, Outcome("case-00", "visit", "d"), damaged):
@@ -124,15 +124,13 @@ def test_the_window_stays_bounded_however_many_cases_wait(client: Client) -> Non
             self.taken -= 1
             super().accept(outcomes)
 
-    plan = Counting(
-        [Case(f"c{n}", "p", "CT", "r", "i", "m") for n in range(300)], _instant_stage(300), [], None, NOTHING
-    )
+    plan = Counting([Case(f"c{n}", "p", "CT", "r", "i", "m") for n in range(300)], [_instant_stage(300)], None, NOTHING)
     run_plan(client, plan, lambda outcomes: None, retries=0)
     assert plan.most == 2 * TASKS_PER_THREAD
 
 
-def _instant_stage(n: int) -> Stage:
-    return Stage("visit", instant, {f"c{i}": "d" for i in range(n)})
+def _instant_stage(n: int) -> PlannedStage:
+    return PlannedStage("visit", instant, {f"c{i}": "d" for i in range(n)})
 
 
 def instant(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[Outcome]:

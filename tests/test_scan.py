@@ -12,11 +12,11 @@ from prognosis_dask.cli.main import main
 from prognosis_dask.config.job import BrainSection, ModelSection, SynthSection
 from prognosis_dask.errors import CaseError, JobError, StatisticsError
 from prognosis_dask.execution.cluster import LocalSpec, connect
+from prognosis_dask.features.files import read_features
 from prognosis_dask.modelling.data import network_features
 from prognosis_dask.modelling.saved import thaw
 from prognosis_dask.networks.grade_file import read_trained
 from prognosis_dask.prediction.scan import predict_scan
-from prognosis_dask.storage.features import read_features
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.workflows.grade import check_grade, fit_grade
 from tests.grade_network_run import JOB, make_grade_network_run, write_scan_files

@@ -28,12 +28,12 @@ from prognosis_dask.config.job import CohortSection, DeepSection, Job, SynthSect
 from prognosis_dask.errors import CaseError, Code, JobError, StatisticsError
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.task import run_task, stop_case
+from prognosis_dask.features.files import read_features
 from prognosis_dask.prediction.model import TrainingScans, cohort_rules, load_model
 from prognosis_dask.prediction.predict import scan_warnings
 from prognosis_dask.prediction.resolve import AUTOMATIC, Upload, resolve_upload
 from prognosis_dask.prediction.scan import predict_scan
 from prognosis_dask.prediction.slices import _png
-from prognosis_dask.storage.features import read_features
 from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.web.access import HEADERS, token_for

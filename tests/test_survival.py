@@ -17,15 +17,16 @@ import pytest
 import SimpleITK as sitk
 from distributed import Client, LocalCluster
 
-import prognosis_dask.features.stages as product
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.config.job import CohortSection, DeepSection, FramesSection, ImageSection, SynthSection
+from prognosis_dask.config.job import CohortSection, Job, SynthSection
 from prognosis_dask.errors import ClusterError, Code
 from prognosis_dask.execution import runner as health
 from prognosis_dask.execution.cluster import DASK_CONFIG
-from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import run_plan
+from prognosis_dask.features.registry import RADIOMICS, ROI
+from prognosis_dask.features.stage import StageContext
 from prognosis_dask.radiomics import job_params
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.outcome import Outcome
@@ -59,7 +60,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     calm = faults(folder / "calm", cases).context
     digests = tuple(digest_of(case) for case in cases)
-    functions = (product.run_roi, product.run_radiomics)
+    functions = (ROI.load().run, RADIOMICS.load().run)
     outcomes = [outcome for function in functions for outcome in function(tuple(cases), digests, calm)]
     return Cohort(folder, cases, {(outcome.stage, outcome.case_id): values(outcome) for outcome in outcomes})
 
@@ -88,9 +89,7 @@ def values(outcome: Outcome) -> dict[str, object]:
 def faults(folder: Path, cases: Sequence[Case], *planted: tuple[str, str, str]) -> Faults:
     folder.mkdir(exist_ok=True)
     RoiStore.create(folder / "rois.zarr", [case.case_id for case in cases])
-    context = product.StageContext(
-        str(folder / "rois.zarr"), ImageSection(), FramesSection(), job_params(""), DeepSection()
-    )
+    context = StageContext(str(folder), Job("survival"), job_params(""))
     return Faults(context, str(folder), planted)
 
 
@@ -111,8 +110,9 @@ def run(
             stage: {k: v for k, v in ledger.outcomes(stage).items() if k in ledger.finished(stage, digests)}
             for stage in STAGES
         }
-        followers = [] if only_roi else [Stage("radiomics", run_radiomics, digests, batch_size=batch)]
-        plan = CohortPlan(cohort.cases, Stage("roi", run_roi, digests, batch_size=1), followers, context, known)
+        roi = PlannedStage("roi", run_roi, digests, batch_size=1)
+        radiomics = PlannedStage("radiomics", run_radiomics, digests, ("roi",), batch_size=batch)
+        plan = CohortPlan(cohort.cases, [roi] if only_roi else [roi, radiomics], context, known)
         run_plan(client, plan, ledger.record, retries=2, **limits)
     return outcomes_in(folder)
 

@@ -12,7 +12,7 @@ import pytest
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem
-from prognosis_dask.execution.plan import MOST_CASES, TASK_SECONDS, CohortPlan, Stage, TaskSize
+from prognosis_dask.execution.plan import MOST_CASES, TASK_SECONDS, CohortPlan, PlannedStage, TaskSize
 from prognosis_dask.storage.outcome import Outcome
 
 
@@ -47,8 +47,8 @@ def test_quick_cases_at_first_do_not_put_slow_ones_on_one_worker() -> None:
 def test_a_plan_hands_out_every_case_of_every_stage_once_in_tasks_that_grow() -> None:
     cases = [Case(f"case-{n}", "patient", "CT", "GTV", "image", "mask") for n in range(5000)]
     digests = {case.case_id: "digest" for case in cases}
-    first, follower = Stage("roi", lambda *_: [], digests), Stage("deep", lambda *_: [], digests)
-    plan = CohortPlan(cases, first, [follower], None, {"roi": {}, "deep": {}})
+    stages = [PlannedStage("roi", lambda *_: [], digests), PlannedStage("deep", lambda *_: [], digests, ("roi",))]
+    plan = CohortPlan(cases, stages, None, {"roi": {}, "deep": {}})
     seen: list[tuple[str, str]] = []
     tasks = 0
     while task := plan.take():

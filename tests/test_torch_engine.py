@@ -13,7 +13,7 @@ import pytest
 from prognosis_dask.cli.main import main
 from prognosis_dask.config.job import DeepSection, FramesSection, ImageSection
 from prognosis_dask.errors import CaseError, ClusterError, Code, JobError, WeightsError
-from prognosis_dask.features.stages import _network
+from prognosis_dask.features.video import through_network
 from prognosis_dask.imaging.frames import make_frames
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.networks.catalogue import find_network
@@ -242,7 +242,7 @@ def test_a_gpu_out_of_memory_goes_on_with_half_the_batch_and_says_so(engine, cap
     clips = regions(5, 6)
     small = batch_engine(8)
     short_of_memory(small, 2)
-    done = _network([outcome(i, clip) for i, clip in enumerate(clips)], small, asked=8)
+    done = through_network([outcome(i, clip) for i, clip in enumerate(clips)], small, asked=8)
     assert [o.problem for o in done] == [None] * 5
     assert [o.result["rows"] for o in done] == [2] * 5
     assert "2 clips at once from here on" in caplog.text
@@ -253,7 +253,7 @@ def test_a_gpu_out_of_memory_goes_on_with_half_the_batch_and_says_so(engine, cap
 def test_a_clip_that_fits_no_memory_is_a_problem_of_its_case():
     small = load_engine(section())
     short_of_memory(small, 0)
-    (done,) = _network([outcome(0, regions(1, 6)[0])], small, asked=1)
+    (done,) = through_network([outcome(0, regions(1, 6)[0])], small, asked=1)
     assert done.problem.code is Code.GPU_MEMORY
     assert "not the memory for one clip of 6 frames" in done.problem.reason
     assert done.result == {}

@@ -9,7 +9,7 @@ import pytest
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import CaseError, Code, Problem, collected_warnings, warn
-from prognosis_dask.features.stages import Stopwatch, guarded
+from prognosis_dask.features.guard import Stopwatch, guarded
 
 CASE = Case("P_CT_GTV", "P", "CT", "GTV", "image.nii.gz", "mask.nii.gz")
 

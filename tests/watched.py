@@ -14,7 +14,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.execution.journal import journal_in
 from prognosis_dask.execution.monitor import RunMonitor
-from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.storage.outcome import Outcome
@@ -78,10 +78,10 @@ def watched_run(client: Client, count: int, seconds: float, folder: Path, job: s
     """
     cases, course = make_cases(count), Course(seconds, held_by(folder), count // 2)
     digests = {case.case_id: "d" for case in cases}
-    stages = [Stage("roi", roi, digests), Stage("deep", deep, digests, batch_size=2)]
+    stages = [PlannedStage("roi", roi, digests), PlannedStage("deep", deep, digests, ("roi",), batch_size=2)]
     known: dict[str, dict[str, Outcome]] = {stage: {} for stage in NEEDS}
     progress = RunProgress(cases, NEEDS, known)
-    plan = CohortPlan(cases, stages[0], stages[1:], course, known)
+    plan = CohortPlan(cases, stages, course, known)
     with journal_in(folder), RunMonitor(client, job) as monitor:
         monitor.begin(progress)
         run_plan(client, plan, lambda outcomes: None, monitor.count, retries=1)

@@ -94,7 +94,7 @@ class RunMonitor:
         self._progress = progress
         self.phase("stages")
 
-    def count(self, outcomes: Sequence[Outcome], again: Mapping[str, str] | None = None) -> None:
+    def count(self, outcomes: Sequence[Outcome], again: Mapping[str, tuple[str, ...]] | None = None) -> None:
         """Count outcomes that the ledger has taken, and write those with a problem to the journal.
 
         ``again``: as :meth:`RunProgress.count` takes it.

@@ -1,21 +1,25 @@
-"""Which task comes next: from the images to radiomics and, in batches of one clip length, to the network."""
+"""Which stages a run has, and which task comes next: a case goes to a stage once it came through what that needs."""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from prognosis_dask.cohort.case import Case
+from prognosis_dask.config.job import Job
 from prognosis_dask.errors import Code
 from prognosis_dask.execution.runner import Task
 from prognosis_dask.execution.task import StageFunction
+from prognosis_dask.features.loaded import LoadedStages
+from prognosis_dask.features.registry import stages_of
 from prognosis_dask.storage.outcome import Outcome
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage of a job.
+class PlannedStage:
+    """A stage as one run has it.
 
     Attributes
     ----------
@@ -25,115 +29,195 @@ class Stage:
         From cases, their digests and the context to outcomes; runs on a worker.
     digests
         Per ``case_id``, the digest of everything that the stage's result depends on.
+    needs
+        The stages of the run that a case has to come through before.
     batch_size
         The cases that a task takes; 0: as many as make a task worth its sending, by the seconds that were measured.
     group
-        From the first stage's outcome to what the cases of one task must share (the length of the clip).
+        From the outcome of the first stage that is needed to what the cases of one task must share (the clip's length).
     resource
         What a worker has to offer, ``CPU`` or ``GPU``; empty: any worker will do.
-    memory
-        Bytes that a task may need at its peak.
     """
 
     name: str
     function: StageFunction
     digests: Mapping[str, str]
+    needs: tuple[str, ...] = ()
     batch_size: int = 0
     group: Callable[[Outcome], int] = lambda outcome: 0
     resource: str = ""
-    memory: int = 0
+
+
+def wants_gpu(job: Job) -> bool:
+    """Whether some part of the job runs on a GPU; then each stage asks for the sort of worker that it needs."""
+    return any(stage.wants_gpu(job) for stage in stages_of(job)) or (job.grade.enabled and job.grade.device == "gpu")
+
+
+def memory_of(job: Job) -> int:
+    """Bytes that one task of the job may need, the most of all its stages."""
+    return max(stage.memory for stage in stages_of(job))
+
+
+def planned_stages(cases: Sequence[Case], loaded: LoadedStages) -> list[PlannedStage]:
+    """The stages of the job, each after those that it needs, with the digests of everything that results depend on."""
+    context, digests = loaded.context, loaded.digests(cases)
+    gpus = wants_gpu(context.job)
+    planned = []
+    for name, work in loaded.works.items():
+        planned.append(
+            PlannedStage(
+                name,
+                work.run,
+                digests[name],
+                needs=tuple(need for need in work.stage.needs if need in loaded.works),
+                batch_size=work.cases_per_task(context) or context.job.run.cases_per_task,
+                group=partial(work.group, context),
+                resource=("GPU" if work.stage.wants_gpu(context.job) else "CPU") if gpus else "",
+            )
+        )
+    return planned
 
 
 class CohortPlan:
-    """The plan of a cohort: a first stage for every case, then the others for the cases that came through it.
+    """The plan of a cohort: a small graph of stages, which each case passes by itself.
 
-    Stages that follow are taken before new cases are begun, so that the network is fed while images are still read.
-    Where the network has a resource of its own, new cases are begun first as long as it waits for them.
-    A case whose stored data prove damaged goes through the first stage once more.
+    Stages late in the graph are taken before early ones, so that the network is fed while images are still read. Where
+    a stage has a resource of its own, what it waits for comes first. A case whose stored data prove damaged goes once
+    more through the stages that made them.
     """
 
     def __init__(
         self,
         cases: Sequence[Case],
-        first: Stage,
-        followers: Sequence[Stage],
+        stages: Sequence[PlannedStage],
         context: object,
-        ledger: Mapping[str, Mapping[str, Outcome]],
+        known: Mapping[str, Mapping[str, Outcome]],
     ) -> None:
-        """``ledger`` holds, per stage and ``case_id``, the outcomes that are final for the stage's digest."""
+        """``stages``: each after those that it needs. ``known`` holds, per stage and ``case_id``, final outcomes."""
         self._cases = {case.case_id: case for case in cases}
-        self._first = first
-        self._followers = {stage.name: stage for stage in followers}
+        self._stages = {stage.name: stage for stage in stages}
         self._context = context
-        self._begin = deque(case_id for case_id in self._cases if case_id not in ledger[first.name])
+        self._depth: dict[str, int] = {}
+        for stage in stages:
+            self._depth[stage.name] = max((self._depth[name] + 1 for name in stage.needs), default=0)
+        self._main = stages[0].resource
         self._ready: dict[tuple[str, int], deque[str]] = defaultdict(deque)
-        self._todo = {stage.name: self._cases.keys() - ledger[stage.name].keys() for stage in followers}  # nor ready
-        self._sizes = {stage.name: TaskSize() for stage in (first, *followers)}
-        self._open_first = len(self._begin)
-        self._repaired: set[str] = set()
+        self._waiting: dict[str, set[str]] = {stage.name: set() for stage in stages}
+        #: by stage the cases that are to come out of it in this run: waiting for others, ready, or on a worker
+        self._open: dict[str, set[str]] = {stage.name: set() for stage in stages}
+        self._passed: dict[str, set[str]] = {stage.name: set() for stage in stages}
+        self._groups: dict[tuple[str, str], int] = {}
+        self._sizes = {stage.name: TaskSize() for stage in stages}
+        self._repaired: set[tuple[str, str]] = set()
         for case_id in self._cases:
-            if case_id in ledger[first.name]:
-                self._follow(ledger[first.name][case_id])
+            self._enter(case_id, known)
+
+    def _enter(self, case_id: str, known: Mapping[str, Mapping[str, Outcome]]) -> None:
+        """Find out which stages the case has to pass."""
+        for name, stage in self._stages.items():
+            reachable = all(case_id in self._passed[need] or case_id in self._open[need] for need in stage.needs)
+            outcome = known[name].get(case_id)
+            if outcome is not None:
+                if outcome.problem is None and reachable:
+                    self._passed[name].add(case_id)
+                    self._note_groups(outcome)
+            elif reachable:
+                self._open[name].add(case_id)
+                self._waiting[name].add(case_id)
+        for name in self._stages:
+            self._begin(name, case_id)
 
     def take(self, full: Collection[str] = ()) -> Task | None:
         """See :class:`prognosis_dask.execution.runner.Plan`."""
-        here = self._first.resource
-        elsewhere = {stage.resource for stage in self._followers.values()} - {here, *full}
-        if task := self._take_ready(elsewhere):
+        elsewhere = {stage.resource for stage in self._stages.values()} - {self._main, *full}
+        if task := self._take(lambda stage: stage.resource in elsewhere):
             return task
-        if here in full:
+        if self._main in full:
             return None
-        if elsewhere and self._begin:  # a GPU waits for cases
-            return self._take_new()
-        return self._take_ready({here}) or self._take_new()
+        feeding = self._before(stage for stage in self._stages.values() if stage.resource in elsewhere)
+        if task := self._take(lambda stage: stage.resource == self._main and stage.name in feeding):
+            return task
+        return self._take(lambda stage: stage.resource == self._main)
 
-    def _take_new(self) -> Task | None:
-        return self._task(self._first, self._begin) if self._begin else None
+    def _before(self, stages: Iterable[PlannedStage]) -> set[str]:
+        """The stages that these need, and those that they need in turn."""
+        found: set[str] = set()
+        for stage in stages:
+            found |= {*stage.needs, *self._before(self._stages[name] for name in stage.needs)}
+        return found
 
-    def _take_ready(self, resources: Collection[str]) -> Task | None:
-        """A task of a stage that follows and runs on one of the resources."""
-        for key, queue in self._ready.items():
-            stage = self._followers[key[0]]
-            enough = len(queue) >= self._size(stage) or not self._open_first
-            if stage.resource in resources and enough:
+    def _take(self, suits: Callable[[PlannedStage], bool]) -> Task | None:
+        """A task of a stage that suits, the latest in the graph first."""
+        for key in sorted(self._ready, key=lambda key: -self._depth[key[0]]):
+            stage, queue = self._stages[key[0]], self._ready[key]
+            complete = not any(self._open[need] for need in stage.needs)
+            if suits(stage) and (complete or len(queue) >= self._size(stage)):
                 task = self._task(stage, queue)
                 if not queue:
                     del self._ready[key]
                 return task
         return None
 
-    def accept(self, outcomes: Sequence[Outcome]) -> dict[str, str]:
+    def accept(self, outcomes: Sequence[Outcome]) -> dict[str, tuple[str, ...]]:
         """See :class:`prognosis_dask.execution.runner.Plan`."""
         self._sizes[outcomes[0].stage].learn(outcomes)
         again = {}
         for outcome in outcomes:
-            if outcome.stage == self._first.name:
-                self._open_first -= 1
-                self._follow(outcome)
-            elif self._damaged(outcome):
-                self._repaired.add(outcome.case_id)
-                self._todo[outcome.stage].add(outcome.case_id)
-                self._begin.append(outcome.case_id)
-                self._open_first += 1
-                again[outcome.case_id] = self._first.name
+            self._open[outcome.stage].discard(outcome.case_id)
+            if outcome.problem is None:
+                self._passed[outcome.stage].add(outcome.case_id)
+                self._note_groups(outcome)
+                for name in self._following(outcome.stage):
+                    self._begin(name, outcome.case_id)
+            elif self._is_to_repair(outcome):
+                self._repair(outcome)
+                again[outcome.case_id] = self._stages[outcome.stage].needs
+            else:
+                self._give_up(outcome.stage, outcome.case_id)
         return again
 
-    def _damaged(self, outcome: Outcome) -> bool:
-        damaged = outcome.problem is not None and outcome.problem.code is Code.STORE_DAMAGED
-        return damaged and outcome.case_id not in self._repaired
+    def _following(self, name: str) -> list[str]:
+        return [stage.name for stage in self._stages.values() if name in stage.needs]
 
-    def _follow(self, outcome: Outcome) -> None:
-        if outcome.problem is not None:
-            return
-        for name, stage in self._followers.items():
-            if outcome.case_id in self._todo[name]:
-                self._todo[name].remove(outcome.case_id)
-                self._ready[name, stage.group(outcome)].append(outcome.case_id)
+    def _note_groups(self, outcome: Outcome) -> None:
+        for name in self._following(outcome.stage):
+            if self._stages[name].needs[0] == outcome.stage:
+                self._groups[name, outcome.case_id] = self._stages[name].group(outcome)
 
-    def _size(self, stage: Stage) -> int:
+    def _begin(self, name: str, case_id: str) -> None:
+        """Make the case ready for the stage, if it waits for nothing else."""
+        if case_id in self._waiting[name] and all(case_id in self._passed[need] for need in self._stages[name].needs):
+            self._waiting[name].remove(case_id)
+            self._ready[name, self._groups.get((name, case_id), 0)].append(case_id)
+
+    def _give_up(self, name: str, case_id: str) -> None:
+        """The case comes through no stage that needs this one."""
+        for follower in self._following(name):
+            if case_id in self._waiting[follower]:
+                self._waiting[follower].remove(case_id)
+                self._open[follower].remove(case_id)
+                self._give_up(follower, case_id)
+
+    def _is_to_repair(self, outcome: Outcome) -> bool:
+        problem, needs = outcome.problem, self._stages[outcome.stage].needs
+        damaged = problem is not None and problem.code is Code.STORE_DAMAGED
+        return damaged and bool(needs) and (outcome.stage, outcome.case_id) not in self._repaired
+
+    def _repair(self, outcome: Outcome) -> None:
+        """Send the case once more through the stages that this one needs, and then through this one."""
+        case_id = outcome.case_id
+        self._repaired.add((outcome.stage, case_id))
+        for name in (*self._stages[outcome.stage].needs, outcome.stage):
+            self._passed[name].discard(case_id)
+            if case_id not in self._open[name]:
+                self._open[name].add(case_id)
+                self._waiting[name].add(case_id)
+                self._begin(name, case_id)
+
+    def _size(self, stage: PlannedStage) -> int:
         return stage.batch_size or self._sizes[stage.name].cases
 
-    def _task(self, stage: Stage, queue: deque[str]) -> Task:
+    def _task(self, stage: PlannedStage, queue: deque[str]) -> Task:
         case_ids = [queue.popleft() for _ in range(min(self._size(stage), len(queue)))]
         return Task(
             stage=stage.name,

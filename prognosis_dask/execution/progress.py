@@ -183,11 +183,11 @@ class RunProgress(Progress):
         """Let the history begin, ``at`` seconds after the run did."""
         self.count([], at)
 
-    def count(self, outcomes: Sequence[Outcome], at: float, again: Mapping[str, str] | None = None) -> None:
+    def count(self, outcomes: Sequence[Outcome], at: float, again: Mapping[str, tuple[str, ...]] | None = None) -> None:
         """Count outcomes that the ledger has taken, ``at`` seconds after the run began.
 
-        ``again``: for each case that the plan sends back because its stored data are damaged, the stage that it goes
-        through once more. Such an outcome is listed but not counted: the case is still to come.
+        ``again``: for each case that the plan sends back because its stored data are damaged, the stages that it
+        passes once more. Such an outcome is listed but not counted: the case is still to come.
         """
         for outcome in outcomes:
             stage, problem = self.stages[outcome.stage], outcome.problem
@@ -195,7 +195,8 @@ class RunProgress(Progress):
             if problem:
                 self.failures.append((time.time(), outcome.stage, short_hash(outcome.case_id), problem.code.value))
             if again and outcome.case_id in again:
-                self._expect(again[outcome.case_id], outcome.case_id)
+                for name in again[outcome.case_id]:
+                    self._expect(name, outcome.case_id)
                 continue
             if problem:
                 stage.failed += 1

@@ -1,90 +1,59 @@
-"""A few stages of a job over its cases: what the ledger holds is left out, what comes back is recorded."""
+"""The stages of a job over its cases: what the ledger holds is left out, what comes back is recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from distributed import Client
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.config.job import Job
 from prognosis_dask.execution.monitor import RunMonitor
-from prognosis_dask.execution.plan import CohortPlan, Stage
+from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.runner import run_plan
-from prognosis_dask.storage.brains import lost_brains
+from prognosis_dask.features.loaded import LoadedStages
+from prognosis_dask.features.stage import all_needs
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.outcome import Outcome
 
 
-def run_all(
-    job: Job,
+def run_stages(
     client: Client,
     ledger: Ledger,
     monitor: RunMonitor,
     cases: Sequence[Case],
-    stages: Sequence[Stage],
-    context: object,
-    brains: str,
+    stages: Sequence[PlannedStage],
+    loaded: LoadedStages,
 ) -> dict[str, dict[str, float]]:
-    """Prepare the brains where there are any to prepare, then run the other stages on the cases that came through.
-
-    ``brains`` is where they are kept. Per stage: the cases done, failed and reused, and the workers' seconds.
-    """
-    first, *others = stages
-    two_parts = first.name == "brain"
-    redo = lost_brains(ledger, brains) if two_parts else set()
-    known = {stage.name: _known(ledger, stage, redo if stage is first else ()) for stage in stages}
-    gates = [stage.name for stage in stages][: 2 if two_parts else 1]
-    needs = {name: gates[: gates.index(name)] if name in gates else gates for name in known}
-    progress = RunProgress(cases, needs, known)
+    """Run what the ledger does not hold yet; per stage the cases done, failed and reused, and the workers' seconds."""
+    for stage in stages:
+        # another job in the same folder would write other pixels under rows that this one takes for its own
+        if any(stage.name in other.needs for other in stages):
+            ledger.drop_outdated(stage.name, stage.digests)
+    known = {stage.name: _known(ledger, stage, loaded) for stage in stages}
+    progress = RunProgress(cases, all_needs({stage.name: stage.needs for stage in stages}), known)
     monitor.begin(progress)
-    if two_parts:
-        run_stages(job, client, ledger, monitor, cases, [first], context, redo)
-        prepared = current(ledger, first)
-        cases = [case for case in cases if case.case_id in prepared and not prepared[case.case_id].problem]
-        stages = others
-    run_stages(job, client, ledger, monitor, cases, stages, context)
+    limits = loaded.context.job.run
+    run_plan(
+        client,
+        CohortPlan(cases, stages, loaded.context, known),
+        ledger.record,
+        monitor.count,
+        retries=limits.retries,
+        case_limit_s=limits.case_limit_s,
+        workers_wait_s=limits.workers_wait_s,
+    )
     return progress.counts()
 
 
-def run_stages(
-    job: Job,
-    client: Client,
-    ledger: Ledger,
-    monitor: RunMonitor,
-    cases: Sequence[Case],
-    stages: Sequence[Stage],
-    context: object,
-    redo: Collection[str] = (),
-) -> None:
-    """Run what the ledger does not hold yet, and ``redo``.
-
-    The first stage runs for every case, the others for those that came through it.
-    """
-    # another job in the same folder would write other pixels under rows that this one takes for its own
-    ledger.drop_outdated(stages[0].name, stages[0].digests)
-    known = {stage.name: _known(ledger, stage, redo) for stage in stages}
-    first, *followers = stages
-    plan = CohortPlan(cases, first, followers, context, known)
-    run_plan(
-        client,
-        plan,
-        ledger.record,
-        monitor.count,
-        retries=job.run.retries,
-        case_limit_s=job.run.case_limit_s,
-        workers_wait_s=job.run.workers_wait_s,
-    )
-
-
-def _known(ledger: Ledger, stage: Stage, redo: Collection[str]) -> dict[str, Outcome]:
-    """The stage's final outcomes of earlier runs."""
+def _known(ledger: Ledger, stage: PlannedStage, loaded: LoadedStages) -> dict[str, Outcome]:
+    """The stage's final outcomes of earlier runs whose data are still there."""
     finished = ledger.finished(stage.name, stage.digests)
-    return {k: v for k, v in ledger.outcomes(stage.name).items() if k in finished and k not in redo}
+    lost = loaded.works[stage.name].lost(loaded.context, finished)
+    return {k: v for k, v in ledger.outcomes(stage.name).items() if k in finished - lost}
 
 
-def current(ledger: Ledger, stage: Stage) -> dict[str, Outcome]:
+def current(ledger: Ledger, stage: PlannedStage) -> dict[str, Outcome]:
     """The stage's outcomes that belong to this job and this cohort, not to an earlier one in the same folder."""
     outcomes = ledger.outcomes(stage.name)
     return {k: v for k, v in outcomes.items() if stage.digests.get(k) == v.digest}

@@ -78,10 +78,10 @@ class Plan(Protocol):
     def take(self, full: Collection[str] = ()) -> Task | None:
         """The next task that is ready and asks for none of the ``full`` resources, or None when there is none now."""
 
-    def accept(self, outcomes: Sequence[Outcome]) -> dict[str, str]:
+    def accept(self, outcomes: Sequence[Outcome]) -> Mapping[str, tuple[str, ...]]:
         """Take note of finished work, which may make other tasks ready. Called after it has been recorded.
 
-        Returns, for each case whose stored data proved damaged, the stage that it goes through once more.
+        Returns, for each case whose stored data proved damaged, the stages that made them, which it passes once more.
         """
 
 
@@ -89,7 +89,7 @@ def run_plan(
     client: Client,
     plan: Plan,
     record: Callable[[Sequence[Outcome]], None],
-    count: Callable[[Sequence[Outcome], Mapping[str, str]], None] = lambda outcomes, again: None,
+    count: Callable[[Sequence[Outcome], Mapping[str, tuple[str, ...]]], None] = lambda outcomes, again: None,
     *,
     retries: int,
     case_limit_s: float = 0.0,

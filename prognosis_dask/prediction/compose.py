@@ -16,6 +16,8 @@ from prognosis_dask.brain.size import TumourSize
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.listing import read_listing
 from prognosis_dask.errors import Code, Problem
+from prognosis_dask.features.files import read_features
+from prognosis_dask.features.registry import ROI
 from prognosis_dask.modelling.saved import QUANTILES
 from prognosis_dask.prediction.drawings import place_among, survival_curves
 from prognosis_dask.prediction.model import ScanModel
@@ -35,7 +37,6 @@ from prognosis_dask.prediction.result import (
     without_identifiers,
 )
 from prognosis_dask.storage.brains import BrainStore
-from prognosis_dask.storage.features import read_features
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.rois import RoiStore
 
@@ -123,7 +124,7 @@ def _of_stages(model: ScanModel, run: Path) -> tuple[dict[str, Quantity], list[s
     """The figures of the region of interest, and the stages' warnings."""
     warned: list[Problem] = []
     with Ledger.read(run / "ledger.sqlite") as ledger:
-        (roi,) = ledger.outcomes("roi").values()
+        (roi,) = ledger.outcomes(ROI.name).values()
         for stage in ledger.counts():
             warned += [warning for outcome in ledger.outcomes(stage).values() for warning in outcome.warnings]
     quality = {

@@ -13,8 +13,7 @@ from prognosis_dask.cohort.case import SEQUENCES
 from prognosis_dask.config.job import CohortSection, Job, SynthSection, load_job
 from prognosis_dask.config.reading import build
 from prognosis_dask.errors import JobError, StatisticsError
-from prognosis_dask.features.plan import feature_settings
-from prognosis_dask.features.stages import StageContext
+from prognosis_dask.features.loaded import load_stages
 from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, clinical_inputs
 from prognosis_dask.modelling.data.columns import kind_of
 from prognosis_dask.modelling.data.feature_origin import made_with, origin_of
@@ -23,9 +22,7 @@ from prognosis_dask.modelling.data.patient_rows import expect_one_image
 from prognosis_dask.modelling.folder import known_json
 from prognosis_dask.modelling.saved import MODEL, Frozen, thaw
 from prognosis_dask.modelling.worth import Worth, worth_of
-from prognosis_dask.networks.engine import describe_engine, settle_engine
 from prognosis_dask.networks.grade_network import feature_names
-from prognosis_dask.radiomics import job_params
 
 #: How features are made where no run lies beside the models.
 JOB = "job.toml"
@@ -189,11 +186,8 @@ def _families(frozen: Frozen) -> set[str]:
 
 
 def _expect_same_features(folder: Path, frozen: Frozen, job: Job) -> None:
-    deep = settle_engine(job.deep) if job.deep.enabled else job.deep
-    engine = describe_engine(deep) if deep.enabled else None
-    context = StageContext("", job.image, job.frames, job_params(job.radiomics.params), deep, job.brain)
     modalities = {encoding.modality for encoding in frozen.encodings if encoding.modality}
-    made = feature_settings(job, context, engine)
+    made = load_stages(job, "").settings()
     made |= origin_of(made, sorted(modalities)) if len(modalities) == 1 else {}
     for what, value in frozen.fitted.source.items():
         if made.get(what, value) != value:

@@ -18,7 +18,7 @@ from prognosis_dask.cohort.pairs import OTHER_MODALITY
 from prognosis_dask.cohort.sequences import DRAWN_ON, image_sequence, sessions
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import CaseError, Code, Problem
-from prognosis_dask.features.stages import Stopwatch, guarded
+from prognosis_dask.features.guard import Stopwatch, guarded
 from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES, volume_voxels
 from prognosis_dask.volumes.labels import labels_in

@@ -18,7 +18,7 @@ from prognosis_dask.arrays import BoolArray, ByteArray, NumberArray
 from prognosis_dask.brain.size import TumourSize, tumour_size
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import ImageSection
-from prognosis_dask.features.stages import Stopwatch, guarded
+from prognosis_dask.features.guard import Stopwatch, guarded
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.prediction.result import SliceView
 from prognosis_dask.publish import publish_folder, staging

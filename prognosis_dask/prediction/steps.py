@@ -21,6 +21,7 @@ from prognosis_dask.cohort.case import SEQUENCES, Case, read_problems, write_cas
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import CaseError, JobError, Problem, StoreError, count
 from prognosis_dask.execution.task import run_task
+from prognosis_dask.features.registry import stages_of
 from prognosis_dask.prediction.compose import compose
 from prognosis_dask.prediction.model import ScanModel, cohort_rules
 from prognosis_dask.prediction.resolve import Upload, resolve_upload
@@ -110,16 +111,8 @@ class ScanFiles:
 
 def steps(model: ScanModel) -> dict[str, str]:
     """The steps of a scan in order, and how a reader calls them."""
-    job = model.job
-    named = {
-        "read": ("Reading the files", True),
-        "brain": ("Preparing the brain, finding and measuring the tumour", job.brain.enabled),
-        "roi": ("Region of interest", True),
-        "radiomics": ("Radiomic features", job.radiomics.enabled),
-        "deep": ("Deep features", job.deep.enabled),
-        "predict": ("Prediction and pictures", True),
-    }
-    return {name: label for name, (label, wanted) in named.items() if wanted}
+    of_stages = {stage.name: stage.title for stage in stages_of(model.job)}
+    return {"read": "Reading the files", **of_stages, "predict": "Prediction and pictures"}
 
 
 def finished_steps(work: Path) -> set[str]:

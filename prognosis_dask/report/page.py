@@ -11,10 +11,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from prognosis_dask.errors import count
+from prognosis_dask.features.registry import BRAIN
 from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.publish import replacing
 from prognosis_dask.report.content import Picture, Section, write_figures
-from prognosis_dask.report.read import RunFolder, enabled_stages, read_run
+from prognosis_dask.report.read import RunFolder, read_run
 from prognosis_dask.report.sections.brains import brains
 from prognosis_dask.report.sections.cohort import cohort, flow
 from prognosis_dask.report.sections.features import families, features
@@ -72,7 +73,7 @@ def sections(run: RunFolder) -> list[Section]:
     """All of the page but its head. Models alone have no images, so nothing is said of them."""
     found = [cohort(run)]
     if run.info:
-        found += [brains(run)] if "brain" in enabled_stages(run.info) else []
+        found += [brains(run)] if BRAIN.is_on(run.job) else []
         found += [regions(run), features(run)]
     wanted = bool((run.job.get("model") or {}).get("enabled", True))
     found += [validation(run.model, wanted=wanted), final_model(run.model)]

@@ -13,16 +13,12 @@ import xarray as xr
 
 from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.errors import Problem, StoreError
+from prognosis_dask.features.files import read_features
+from prognosis_dask.features.registry import DEEP, came_through, stages_of
 from prognosis_dask.modelling.folder import ModelFolder, read_json, read_models
-from prognosis_dask.storage.features import read_features
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.storage.rois import RoiStore
-
-#: The stages in the order in which a case passes them.
-STAGES = ("brain", "roi", "radiomics", "deep")
-#: Those that every case has to pass for the ones that follow.
-_GATES = ("brain", "roi")
 
 
 @dataclass(frozen=True)
@@ -60,8 +56,8 @@ class RunFolder:
     def failed(self) -> dict[str, list[Outcome]]:
         """The failed outcomes of each case that has any, in the order of the stages."""
         found: dict[str, list[Outcome]] = {}
-        for stage in STAGES:
-            for case_id, outcome in self.outcomes.get(stage, {}).items():
+        for outcomes in self.outcomes.values():
+            for case_id, outcome in outcomes.items():
                 if outcome.problem is not None:
                     found.setdefault(case_id, []).append(outcome)
         return found
@@ -78,11 +74,11 @@ class RunFolder:
         job: Mapping[str, Any] = self.info.get("job") or {}
         return job
 
-    def values(self, stage: str) -> pd.DataFrame | None:
-        """The features of ``radiomics`` or ``deep``, a row per case and a column per feature; None where none are."""
-        if self.features is None or stage not in self.features:
+    def values(self, family: str) -> pd.DataFrame | None:
+        """The features of a family, a row per case and a column per feature; None where there are none."""
+        if self.features is None or family not in self.features:
             return None
-        found = self.features[stage]
+        found = self.features[family]
         columns = found.coords[found.dims[1]].to_numpy().astype(str)
         return pd.DataFrame(found.to_numpy(), index=found["case"].to_numpy().astype(str), columns=columns)
 
@@ -90,7 +86,7 @@ class RunFolder:
     def untrained(self) -> bool:
         """Whether the deep features come from weights that nobody trained."""
         used = [self.info.get("deep") or {}]  # missing until the run is through
-        if "deep" in enabled_stages(self.info):
+        if DEEP.is_on(self.job):
             used.append(self.job.get("deep") or {})
         return any(str(deep.get("weights", "")).startswith("untrained") for deep in used)
 
@@ -118,32 +114,22 @@ def read_run(path: Path) -> RunFolder:
         info=info,
         cases=cases,
         problems=tuple(read_problems(path / "problems.csv")) if (path / "problems.csv").is_file() else (),
-        outcomes=_outcomes(path / "ledger.sqlite", enabled_stages(info), cases),
+        outcomes=_outcomes(path / "ledger.sqlite", info.get("job") or {}, cases),
         features=read_features(path) if (path / "features.zarr").is_dir() else None,
         rois=RoiStore.open(path / "rois.zarr") if (path / "rois.zarr").is_dir() else None,
         model=read_models(path / "models"),
     )
 
 
-def enabled_stages(info: Mapping[str, Any]) -> list[str]:
-    """The stages of the job that ``run.json`` holds."""
-    job = info.get("job") or {}
-    return [stage for stage in STAGES if (job.get(stage) or {}).get("enabled", stage != "brain")]
-
-
-def _outcomes(path: Path, stages: Sequence[str], cases: Sequence[Case]) -> dict[str, dict[str, Outcome]]:
+def _outcomes(path: Path, job: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, dict[str, Outcome]]:
     """The outcomes of this job's stages for this cohort's cases; an earlier job's may lie in the same ledger."""
     if not path.is_file():
         return {}
+    stages, here = stages_of(job), {case.case_id for case in cases}
     with Ledger.read(path) as ledger:
-        outcomes = {stage: ledger.outcomes(stage) for stage in stages}
-    here = {case.case_id for case in cases}
-    kept: dict[str, dict[str, Outcome]] = {}
-    for stage, found in outcomes.items():
-        kept[stage] = {case_id: outcome for case_id, outcome in found.items() if case_id in here}
-        if stage in _GATES:
-            here = {case_id for case_id, outcome in kept[stage].items() if outcome.problem is None}
-    return kept
+        held = {stage.name: ledger.outcomes(stage.name) for stage in stages}
+    of_cases = {name: {k: outcome for k, outcome in rows.items() if k in here} for name, rows in held.items()}
+    return came_through(stages, of_cases)
 
 
 def records(table: pd.DataFrame) -> list[Any]:

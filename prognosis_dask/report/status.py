@@ -19,6 +19,8 @@ from typing import Any, TextIO
 from prognosis_dask.cohort.case import read_cases, short_hash
 from prognosis_dask.errors import StoreError, count
 from prognosis_dask.execution.progress import PHASES, Progress, duration, read_progress
+from prognosis_dask.features.registry import stages_of
+from prognosis_dask.features.stage import all_needs
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.lock import driver_is_gone
 from prognosis_dask.storage.outcome import Outcome
@@ -27,11 +29,6 @@ from prognosis_dask.storage.outcome import Outcome
 NAMED = 20
 #: Seconds between two looks.
 LOOK_EVERY = 2.0
-#: The stages in the order in which a case passes them, and the section of the job that turns them on.
-STAGES = {"brain": "brain", "roi": None, "radiomics": "radiomics", "deep": "deep"}
-#: The stages that a case has to come through before the others.
-_FIRST = ("brain", "roi")
-
 #: The phases that come when all cases are through the stages.
 _AFTER = ("features", "model")
 
@@ -97,10 +94,7 @@ def _look(folder: Path) -> _State:
     now = time.time()
     cases = _cases(folder)
     with Ledger.read(folder / "ledger.sqlite") as ledger:
-        stages = _stages(run.get("job", {}), ledger)
-        first = [stage for stage in stages if stage in _FIRST]
-        needs = {stage: first[: first.index(stage)] if stage in first else first for stage in stages}
-        progress = read_progress(ledger, cases, needs, _started(run))
+        progress = read_progress(ledger, cases, _needs(run.get("job", {}), ledger), _started(run))
         failures = ledger.failures()
     events = _latest_events(folder)
     stopped = events[-1:] == [("run-stopped", "")] or driver_is_gone(folder / "ledger.sqlite")
@@ -188,10 +182,10 @@ def _progress(state: _State) -> str:
     return f"not finished, begun {duration(max(0.0, state.now - _started(state.run)))} ago{heard}"
 
 
-def _stages(job: Mapping[str, Any], ledger: Ledger) -> list[str]:
-    """The stages of the job, and those that the ledger holds besides."""
-    wanted = [stage for stage, section in STAGES.items() if section is None or job.get(section, {}).get("enabled")]
-    return wanted + [stage for stage in ledger.counts() if stage not in wanted]
+def _needs(job: Mapping[str, Any], ledger: Ledger) -> dict[str, tuple[str, ...]]:
+    """The stages of the job, and those that the ledger holds besides, with all that they need."""
+    needs = {stage.name: stage.needs for stage in stages_of(job)} if job else {}
+    return all_needs({**needs, **{stage: () for stage in ledger.counts() if stage not in needs}})
 
 
 def _line(stage: str, state: _State) -> str:

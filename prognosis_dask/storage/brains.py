@@ -25,7 +25,6 @@ import SimpleITK as sitk
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.publish import publish_folder, remove_abandoned, staging
-from prognosis_dask.storage.ledger import Ledger
 
 _IMAGES = ("image", "brain", "tumour")
 
@@ -95,14 +94,6 @@ class BrainStore:
                 where=str(folder),
             ) from error
         return StoredBrain(image, brain, tumour, header["attributes"])
-
-
-def lost_brains(ledger: Ledger, path: Path | str) -> set[str]:
-    """Cases whose prepared brain is not there any more, or was found damaged by the stage that follows."""
-    store = BrainStore(path)
-    gone = {k for k in ledger.outcomes("brain") if not (store.folder(k) / "case.json").is_file()}
-    problems = {k: outcome.problem for k, outcome in ledger.outcomes("roi").items()}
-    return gone | {k for k, problem in problems.items() if problem and problem.code is Code.STORE_DAMAGED}
 
 
 def _sha256(path: Path) -> str:

@@ -19,6 +19,7 @@ from distributed import Client
 from prognosis_dask.cohort.case import Case, short_hash
 from prognosis_dask.errors import CaseError, ClusterError, PrognosisError, count
 from prognosis_dask.execution.task import run_task, stop_case
+from prognosis_dask.features.registry import stages_of
 from prognosis_dask.prediction.compose import warm_drawings
 from prognosis_dask.prediction.model import ScanModel
 from prognosis_dask.prediction.result import without_identifiers
@@ -141,9 +142,10 @@ class ScanQueue:
         states = {name: "done" if name in done else "waiting" for name in named}
         if running is not None and scan.state == "running":
             open_steps = [name for name in named if name not in done]
-            # region first; then radiomics and network run side by side
-            side = [name for name in open_steps if name in ("radiomics", "deep")]
-            now = side if open_steps and open_steps[0] in ("radiomics", "deep") else open_steps[:1]
+            # a stage runs as soon as those that it needs are done, beside others
+            needs = {stage.name: stage.needs for stage in stages_of(model.job)}
+            ready = [name for name in open_steps if name in needs and not {*needs[name]} & {*open_steps}]
+            now = ready if open_steps and open_steps[0] in needs else open_steps[:1]
             states |= dict.fromkeys(now, "running")
         return [{"name": name, "label": label, "state": states[name]} for name, label in named.items()]
 

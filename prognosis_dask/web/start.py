@@ -13,8 +13,8 @@ import uvicorn
 
 from prognosis_dask.errors import JobError
 from prognosis_dask.execution.cluster import Workers, joined
+from prognosis_dask.execution.plan import memory_of, wants_gpu
 from prognosis_dask.execution.preflight import check_run
-from prognosis_dask.features.plan import memory_of, wants_gpu
 from prognosis_dask.prediction.model import load_models
 from prognosis_dask.storage.lock import claim
 from prognosis_dask.web.access import is_loopback, token_for

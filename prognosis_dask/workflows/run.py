@@ -16,8 +16,6 @@ from typing import Any
 import xarray as xr
 from distributed import Client
 
-from prognosis_dask.brain.size import SIZE_FEATURES
-from prognosis_dask.brain.tools import TOOLS, check_tool, settle_strip
 from prognosis_dask.cohort.case import Case, read_cases, read_problems, write_cases, write_problems
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.cohort.collections import resolve
@@ -29,27 +27,19 @@ from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.execution.journal import check_report, journal_in, report_to
 from prognosis_dask.execution.mapping import map_on
 from prognosis_dask.execution.monitor import RunMonitor
+from prognosis_dask.execution.plan import memory_of, planned_stages, wants_gpu
 from prognosis_dask.execution.preflight import check_run
 from prognosis_dask.execution.record import RunRecord, check_folder
-from prognosis_dask.execution.run_stages import current, run_all
-from prognosis_dask.features.plan import (
-    feature_settings,
-    memory_of,
-    radiomic_names,
-    radiomic_units,
-    stages_of,
-    wants_gpu,
-)
-from prognosis_dask.features.stages import StageContext
+from prognosis_dask.execution.run_stages import current, run_stages
+from prognosis_dask.features.dataset import build_features, constant_warnings
+from prognosis_dask.features.files import write_features
+from prognosis_dask.features.loaded import load_stages
+from prognosis_dask.features.registry import came_through, stages_of
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.spec import job_spec
-from prognosis_dask.networks.engine import describe_engine, settle_engine
 from prognosis_dask.radiomics import job_params
 from prognosis_dask.report.page import write_report
-from prognosis_dask.storage.brains import BrainStore
-from prognosis_dask.storage.features import build_features, constant_warnings, write_features
 from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.workflows.grade import check_grade, fit_grade
 from prognosis_dask.workflows.idle_keys import idle_keys
@@ -161,19 +151,12 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
         if not Path(path).exists():
             raise JobError(f"cohort.sources: no folder at {path}")
     job_params(job.radiomics.params)
-    _check_programs(job)
+    for stage in stages_of(job):
+        stage.load().check(job)
     if job.grade.enabled and job.model.enabled:
         check_grade(job)
     elif model:
         _check_features(job)
-
-
-def _check_programs(job: Job) -> None:
-    """What the job calls has to be installed."""
-    if job.brain.enabled and job.brain.skull_strip in TOOLS:
-        check_tool(job.brain.skull_strip)
-    if job.deep.enabled:
-        describe_engine(job.deep)
 
 
 def _check_features(job: Job) -> None:
@@ -234,42 +217,27 @@ def _features(
     model: bool = False,
 ) -> tuple[RunRecord, xr.Dataset]:
     check_run(client, folder, gpu=wants_gpu(job), memory=memory_of(job))
-    # as one for all workers, in the run's record, and for the scans that are told with its model
-    job = replace(job, brain=settle_strip(job.brain)) if job.brain.enabled else job
-    record = RunRecord.begin(job, client)
+    loaded = load_stages(job, str(folder))
+    # the brains of scans that are predicted with its model are prepared as these; the engine may be another one there
+    record = RunRecord.begin(replace(loaded.context.job, deep=job.deep), client)
     record.write(folder)
     monitor.phase("cohort")
     cases, problems = _cohort(job, folder, map_on(client), say)
     _expect_cases(job, cases, problems, folder)
     if model:
         _expect_columns(job, cases)
-    deep = settle_engine(job.deep) if job.deep.enabled else job.deep
-    engine = describe_engine(deep) if deep.enabled else None
-    brains = folder / "brain" if job.brain.enabled else None
-    context = StageContext(
-        str(folder / "rois.zarr"),
-        job.image,
-        job.frames,
-        job_params(job.radiomics.params),
-        deep,
-        job.brain,
-        str(brains or ""),
-    )
-    stages = stages_of(job, cases, context, engine)
+    stages = planned_stages(cases, loaded)
     record.digests = {stage.name: digest(sorted(stage.digests.values())) for stage in stages}
-    record.settings = feature_settings(job, context, engine)
-    record.deep = engine.provenance if engine else None
-
-    RoiStore.create(folder / "rois.zarr", [case.case_id for case in cases])
-    if brains:
-        BrainStore(brains).create()
+    record.settings = loaded.settings()
+    record.deep = loaded.provenance().get("deep")
+    loaded.prepare(cases)
     say(f"{count(len(cases), 'case')}, {count(record.cluster['workers'], 'worker')}, dashboard {client.dashboard_link}")
     started = time.process_time()
     try:
         with report_to(performance_report, client):
-            record.stages = run_all(job, client, ledger, monitor, cases, stages, context, context.brains)
+            record.stages = run_stages(client, ledger, monitor, cases, stages, loaded)
     finally:
-        outcomes = {stage.name: current(ledger, stage) for stage in stages}
+        outcomes = came_through(stages_of(job), {stage.name: current(ledger, stage) for stage in stages})
         of_stages = [p for rows in outcomes.values() for o in rows.values() for p in (o.problem, *o.warnings)]
         found = [*problems, *filter(None, of_stages)]
         write_problems(folder / "problems.csv", found)
@@ -277,17 +245,7 @@ def _features(
 
     monitor.phase("features")
     say("Collecting the features")
-    of_modality = radiomic_names(cases, context.radiomics) if job.radiomics.enabled else {}
-    dataset = build_features(
-        cases,
-        radiomic=radiomic_units(of_modality),
-        of_modality=of_modality,
-        deep=engine.feature_names if engine else (),
-        labels=engine.labels if engine else (),
-        size=SIZE_FEATURES if job.brain.enabled else {},
-        outcomes=outcomes,
-        attributes=record.provenance(),
-    )
+    dataset = build_features(cases, loaded.columns(cases), outcomes, record.provenance())
     write_features(dataset, folder)
     record.write(folder)
     constant = constant_warnings(dataset)

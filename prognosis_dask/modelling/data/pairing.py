@@ -13,8 +13,8 @@ import numpy as np
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.clinical import key, patient_key, read_rows
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.features.schema import COVARIATE, variables
 from prognosis_dask.modelling.data.columns import family_of, number, tells_the_outcome
-from prognosis_dask.storage.schema import COVARIATE, VARIABLES
 from prognosis_dask.tables.row_numbers import no_property
 
 #: Fewest pairs of measurements.
@@ -23,8 +23,6 @@ _PATIENT_COLUMNS = ("patientid", "patient", "subjectid", "subject", "id")
 #: What tells a test's ROI from its retest's: RIDER's are called GTVp_test_man and GTVp_retest_man.
 _TEST = re.compile(r"[ _-]?(re)?test")
 _CASE_COLUMNS = ("caseid", "case")
-#: Columns of a run's features.csv that are no features.
-_OF_RUNS = frozenset(spec.name for spec in VARIABLES) - {"volume_ml"}
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def read_measurement(path: Path | str, columns: IdColumns | None = None) -> Meas
 
 
 def _from_run(path: Path) -> Measurement:
-    from prognosis_dask.storage.features import read_features
+    from prognosis_dask.features.files import read_features
 
     dataset = read_features(path)
     blocks = [(np.asarray(dataset["volume_ml"].values, dtype=float)[:, None], ["volume_ml"], "volume")]
@@ -173,6 +171,11 @@ def _from_run(path: Path) -> Measurement:
         modalities=tuple(map(str, dataset["modality"].values)),
         runs=("",) * dataset.sizes["case"],
     )
+
+
+def _of_runs() -> frozenset[str]:
+    """The columns of a run's features.csv that are no features."""
+    return frozenset(spec.name for spec in variables()) - {"volume_ml"}
 
 
 def _from_rows(rows: list[dict[str, str]], where: str, named: IdColumns) -> Measurement:
@@ -193,7 +196,7 @@ def _from_rows(rows: list[dict[str, str]], where: str, named: IdColumns) -> Meas
     rows = [row for row in rows if row[patient]]
     columns: dict[str, FloatArray] = {}
     ignored = []
-    ids = {patient, case, named.run, named.roi, named.modality, *_OF_RUNS}
+    ids = {patient, case, named.run, named.roi, named.modality, *_of_runs()}
     for name in (name for name in names if name not in ids):
         texts = [row[name] for row in rows]
         values = np.array([number(text) for text in texts])

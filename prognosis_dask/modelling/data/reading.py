@@ -66,7 +66,7 @@ def find_tables(data: Sequence[Path | str], spec: ModelSpec) -> list[Source]:
     StatisticsError
         When there is nothing, or it cannot be read.
     """
-    from prognosis_dask.storage.features import read_features
+    from prognosis_dask.features.files import read_features
 
     sources: list[Source] = []
     for path in map(Path, data):

@@ -15,9 +15,9 @@ from prognosis_dask.arrays import BoolArray
 from prognosis_dask.cohort.clinical import find_column, key, patient_key
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.features.schema import COVARIATE
 from prognosis_dask.modelling.data.columns import Column
 from prognosis_dask.modelling.spec import TableFile
-from prognosis_dask.storage.schema import COVARIATE
 from prognosis_dask.tables.file import Cells, read_cells
 from prognosis_dask.tables.missing import says_unknown
 

@@ -20,6 +20,7 @@ from prognosis_dask.brain.quality import (
     VOLUME_L,
 )
 from prognosis_dask.errors import count
+from prognosis_dask.features.registry import BRAIN
 from prognosis_dask.report.canvas import png_address, png_size
 from prognosis_dask.report.content import Block, Picture, Rows, Section, Table, Text, absent
 from prognosis_dask.report.read import RunFolder
@@ -58,7 +59,7 @@ def brains(run: RunFolder) -> Section:
 
 def quality_table(run: RunFolder) -> pd.DataFrame:
     """A row per prepared case: the figures of its quality, and where its tumour's mask comes from."""
-    done = {k: outcome.result for k, outcome in run.outcomes.get("brain", {}).items() if outcome.problem is None}
+    done = {k: outcome.result for k, outcome in run.outcomes.get(BRAIN.name, {}).items() if outcome.problem is None}
     moved = sorted({name for result in done.values() for name in result if name.startswith("moved_mm_")})
     names = [*_FIGURES, *moved, "stripped_before", "tumour_source", "tumour_confidence"]
     rows = [{"case_id": case_id, **{name: result.get(name) for name in names}} for case_id, result in done.items()]

@@ -13,10 +13,11 @@ from matplotlib.patches import Rectangle
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Problem, count
+from prognosis_dask.features.registry import stages, stages_of
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
 from prognosis_dask.report.content import Block, Heading, Picture, Rows, Section, Table, Text, absent
-from prognosis_dask.report.read import RunFolder, enabled_stages
+from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections.characteristics import characteristics_blocks, missing_blocks, of_class
 from prognosis_dask.report.words import clipped
 
@@ -186,7 +187,9 @@ def _positive(reasons: Counter[str]) -> tuple[tuple[str, int], ...]:
 
 def _needed_stages(run: RunFolder) -> list[str]:
     chosen = (run.job.get("model") or {}).get("features", "both")
-    return [stage for stage in enabled_stages(run.info) if stage in ("brain", "roi") or chosen in (stage, "both")]
+    needed = {name for stage in stages() for name in stage.needs}
+    needed |= {stage.name for stage in stages() if stage.family and chosen in (stage.family.name, "both")}
+    return [stage.name for stage in stages_of(run.job) if stage.name in needed]
 
 
 def _why_unusable(run: RunFolder, case: Case, needed: Sequence[str]) -> str:

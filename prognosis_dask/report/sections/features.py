@@ -11,6 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from prognosis_dask.arrays import FloatArray
+from prognosis_dask.features.registry import DEEP, RADIOMICS, stages
+from prognosis_dask.features.stage import Family as StageFamily
+from prognosis_dask.features.stage import Stage
 from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
@@ -50,8 +53,8 @@ def features(run: RunFolder) -> Section:
     """Features by family, and how they hang together."""
     found = families(run)
     blocks: list[Block] = [_families_table(found) if found else absent("This run holds no features.")]
-    for stage in ("radiomics", "deep"):
-        if (run.job.get(stage) or {}).get("enabled") is False:
+    for stage in (RADIOMICS, DEEP):
+        if run.job and not stage.is_on(run.job):
             blocks.append(absent(_without(run, stage)))
     if (figure := correlation(run)) is not None:
         blocks.append(figure)
@@ -60,13 +63,13 @@ def features(run: RunFolder) -> Section:
     return Section("features", "Features", blocks)
 
 
-def _without(run: RunFolder, stage: str) -> str:
-    if stage == "deep" and (run.job.get("grade") or {}).get("enabled"):
+def _without(run: RunFolder, stage: Stage) -> str:
+    if stage is DEEP and (run.job.get("grade") or {}).get("enabled"):
         return (
             "The deep features are those of the grade’s own network. It is trained anew in every fold, so they are no "
             "columns of the run: see Validation."
         )
-    return f"The job has {stage} features switched off."
+    return f"The job has {stage.name} features switched off."
 
 
 def _families_table(found: Sequence[Family]) -> Table:
@@ -88,35 +91,28 @@ def families(run: RunFolder) -> list[Family]:
     found = []
     modality = {case.case_id: case.modality for case in run.cases}
     several = sorted(set(modality.values()))
-    for part, stage in (("size", "brain"), ("radiomics", "radiomics"), ("deep", "deep")):
-        values = run.values(part)
-        if values is None:
+    for stage in stages():
+        values = run.values(stage.family.name) if stage.family else None
+        if stage.family is None or values is None:
             continue
         values = values[values.index.isin(_done(run, stage))]
         if len(several) < 2:
-            found += _families_of(part, values)
+            found += _families_of(stage.family, values)
             continue
         for name in several:
             own = values[[modality.get(case) == name for case in values.index]]
-            found += _families_of(part, own.loc[:, own.notna().any()], f"{name} ")
+            found += _families_of(stage.family, own.loc[:, own.notna().any()], f"{name} ")
     return found
 
 
-def _families_of(part: str, values: pd.DataFrame, of: str = "") -> list[Family]:
-    names = [_family(part, name) for name in values.columns]
+def _families_of(declared: StageFamily, values: pd.DataFrame, of: str = "") -> list[Family]:
+    names = [declared.part(name) if declared.part else declared.name for name in values.columns]
     chosen = {family: [name == family for name in names] for family in dict.fromkeys(names)}
     return [_summarise(f"{of}{name}", values.loc[:, at].to_numpy(dtype=float)) for name, at in chosen.items()]
 
 
-def _done(run: RunFolder, stage: str) -> set[str]:
-    return {case_id for case_id, outcome in run.outcomes.get(stage, {}).items() if outcome.problem is None}
-
-
-def _family(stage: str, feature: str) -> str:
-    if stage != "radiomics":
-        return {"size": "tumour’s size and place"}.get(stage, stage)
-    filtered, _, rest = feature.partition("_")
-    return f"{filtered} {rest.partition('_')[0]}"
+def _done(run: RunFolder, stage: Stage) -> set[str]:
+    return {case_id for case_id, outcome in run.outcomes.get(stage.name, {}).items() if outcome.problem is None}
 
 
 def _summarise(name: str, values: FloatArray) -> Family:
@@ -162,7 +158,8 @@ def _correlation_texts(found: Correlation, kind: str) -> tuple[str, str]:
 
 def feature_table(run: RunFolder) -> pd.DataFrame | None:
     """Radiomics and deep features side by side, one row per case; None where there are none."""
-    parts = [part for part in (run.values("radiomics"), run.values("deep")) if part is not None]
+    of_families = (run.values(stage.family.name) for stage in (RADIOMICS, DEEP) if stage.family)
+    parts = [part for part in of_families if part is not None]
     if not parts:
         return None
     table = pd.concat(parts, axis=1)

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from prognosis_dask.arrays import BoolArray, ByteArray, FloatArray
 from prognosis_dask.errors import CaseError
+from prognosis_dask.features.registry import ROI
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
@@ -180,7 +181,7 @@ def sizes(run: RunFolder) -> Picture | None:
 
 def per_case(run: RunFolder, name: str) -> dict[str, float]:
     """One of the ROI stage's numbers (``volume_ml``, ``n_slices``, ``lesion_cut``) for each case that has it."""
-    results = {case_id: outcome.result.get(name) for case_id, outcome in run.outcomes.get("roi", {}).items()}
+    results = {case_id: outcome.result.get(name) for case_id, outcome in run.outcomes.get(ROI.name, {}).items()}
     return {case_id: float(value) for case_id, value in results.items() if isinstance(value, int | float)}
 
 

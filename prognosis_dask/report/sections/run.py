@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from prognosis_dask.report.content import Block, Details, Heading, Rows, Section, Table, absent
-from prognosis_dask.report.read import STAGES, RunFolder
+from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.words import duration
 
 _HEADINGS = {"deep": "Network", "cluster": "Cluster", "versions": "Versions", "digests": "Digests"}
@@ -72,9 +72,9 @@ def _plain(value: object) -> str:
 def step_seconds(run: RunFolder) -> list[tuple[str, str, int, float]]:
     """(stage, step, cases, median seconds) over the outcomes that the ledger holds."""
     rows = []
-    for stage in STAGES:
+    for stage, outcomes in run.outcomes.items():
         seconds: dict[str, list[float]] = {}
-        for outcome in run.outcomes.get(stage, {}).values():
+        for outcome in outcomes.values():
             for step, value in outcome.seconds.items():
                 seconds.setdefault(step, []).append(value)
         steps = sorted(seconds, key=lambda step: step == "total")  # as they were taken, the total last

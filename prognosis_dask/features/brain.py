@@ -1,11 +1,10 @@
-"""What a worker does for a case of MR of the head before all else: prepare the brain, find the tumour, measure it."""
+"""The stage of MR of the head, before all others: prepare the brain, find the tumour, measure it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,37 +15,61 @@ from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import Preprocessed, preprocess
 from prognosis_dask.brain.qc_figure import qc_figure
 from prognosis_dask.brain.size import SIZE_FEATURES, size_values, tumour_size
+from prognosis_dask.brain.template import icbm152
+from prognosis_dask.brain.tools import TOOLS, check_tool, settle_strip
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.config.job import ImageSection
+from prognosis_dask.config.job import ImageSection, Job
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.features.stages import StageContext, Stopwatch, guarded
+from prognosis_dask.features.guard import Stopwatch
+from prognosis_dask.features.stage import Columns, StageContext, Work
 from prognosis_dask.imaging.gaps import settle_gaps
 from prognosis_dask.imaging.geometry import image_on
 from prognosis_dask.imaging.interpolate import between_slices
 from prognosis_dask.imaging.load import load_image, load_roi
 from prognosis_dask.imaging.roi import grid_of
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
-from prognosis_dask.storage.outcome import Outcome
 
 #: What a single image is called whose sequence nobody named.
 UNNAMED = "MR"
 
 
-def run_brain(cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[Outcome]:
-    """Prepare each case's sequences, and store image, masks and pictures."""
-    return [
-        guarded("brain", case, digest, partial(_brain, case, context))
-        for case, digest in zip(cases, digests, strict=True)
-    ]
+class BrainWork(Work):
+    """Prepare each case's sequences; store image, masks and pictures."""
+
+    def check(self, job: Job) -> None:
+        if job.brain.skull_strip in TOOLS:
+            check_tool(job.brain.skull_strip)
+
+    def settled(self, job: Job) -> Job:
+        return replace(job, brain=settle_strip(job.brain))
+
+    def prepare(self, context: StageContext, cases: Sequence[Case]) -> None:
+        BrainStore(context.brains).create()
+
+    def lost(self, context: StageContext, done: Collection[str]) -> set[str]:
+        store = BrainStore(context.brains)
+        return {case_id for case_id in done if not (store.folder(case_id) / "case.json").is_file()}
+
+    def inputs(self, context: StageContext, modality: str) -> tuple[object, ...]:
+        return ("planar",) if context.radiomics.of(modality).planar else ()
+
+    def warm(self, context: StageContext) -> None:
+        icbm152()
+
+    def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
+        return Columns(SIZE_FEATURES)
+
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+        return _prepared(case, context, watch)
 
 
-def _brain(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+def _prepared(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
     with watch.step("read"):
         reference, images, drawn = _read(case, context)
     with watch.step("brain"):
-        done = preprocess(images, context.brain, reference=reference)
+        done = preprocess(images, context.job.brain, reference=reference)
     with watch.step("tumour"):
-        tumour, how = _tumour(drawn, done, context.image)
+        tumour, how = _tumour(drawn, done, context.job.image)
         _check_inside(tumour, done.brain_mask)
         size = tumour_size(tumour, done.to_template)
         shown = epitome(done.images[reference], tumour, f"{reference}; tumour {how['tumour_source']}")
@@ -79,17 +102,17 @@ def _read(case: Case, context: StageContext) -> tuple[str, dict[str, sitk.Image]
         # slices that nobody outlined are filled by shape here, few as the outlined ones may be
         roi = load_roi(
             case,
-            replace(context.image, keep_gaps=True),
+            replace(context.job.image, keep_gaps=True),
             full=True,
             one_slice=context.radiomics.of(case.modality).planar,
         )
         images, drawn = {reference: axial(roi.image)}, axial(roi.mask)
     else:
-        images, drawn = {reference: axial(load_image(case.image, context.image))}, None
-    wanted = context.brain.sequences or tuple(case.sequences)
+        images, drawn = {reference: axial(load_image(case.image, context.job.image))}, None
+    wanted = context.job.brain.sequences or tuple(case.sequences)
     for name, path in case.sequences.items():
         if name != reference and name in wanted:
-            images[name] = axial(load_image(path, context.image))
+            images[name] = axial(load_image(path, context.job.image))
     return reference, images, drawn
 
 

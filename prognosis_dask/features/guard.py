@@ -1,0 +1,78 @@
+"""The work on one case, timed, and with every fault of it as part of its outcome."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.errors import CaseError, Code, Problem, PrognosisError, collected_warnings
+from prognosis_dask.storage.outcome import Outcome
+
+
+def guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], dict[str, object]]) -> Outcome:
+    """The outcome of the work on one case, whatever becomes of it; only the infrastructure's errors pass."""
+    watch = Stopwatch()
+    problem: Problem | None = None
+    result: dict[str, object] = {}
+    _reset_peak_memory()
+    read = _read_mb()
+    with watch.step("total"), collected_warnings() as warnings:
+        try:
+            result = work(watch)
+        except CaseError as error:
+            problem = error.problem
+        except (OSError, MemoryError, PrognosisError):
+            raise
+        except Exception as error:  # a fault of ours, or of a library, must not end the others' night
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            problem = Problem(Code.UNEXPECTED, f"{type(error).__name__}: {error}", where=where)
+    if problem:
+        problem = problem.of(patient_id=case.patient_id, case_id=case.case_id)
+    said = tuple(warning.of(patient_id=case.patient_id, case_id=case.case_id) for warning in warnings)
+    result |= {"peak_memory_mb": peak_memory_mb(), "read_mb": _read_mb() - read}
+    return Outcome(case.case_id, stage, digest, problem, watch.seconds, result, said)
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """Seconds per named step of one case."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to the step."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _reset_peak_memory() -> None:
+    """Let Linux count the process's peak memory anew (proc(5), clear_refs: 5)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> float:
+    """The process's peak resident memory since the reset, in MB; NaN where the system does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1000.0
+    return math.nan
+
+
+def _read_mb() -> float:
+    """What the process has read from files so far, in MB, cached or not; NaN where the system does not tell."""
+    with suppress(OSError):
+        return int(Path("/proc/self/io").read_text().split()[1]) / 1e6
+    return math.nan

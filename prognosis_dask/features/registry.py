@@ -1,0 +1,169 @@
+"""All stages, one entry each: plan, digests, dataset, report, status, dashboard and server go through this list."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from typing import Any
+
+from prognosis_dask.config.job import BrainSection, FramesSection, ImageSection, Job
+from prognosis_dask.features.stage import Family, Stage
+from prognosis_dask.features.variable import VariableSpec, label, number, table
+from prognosis_dask.storage.outcome import Outcome
+
+_MARGIN = "image.margin_mm"
+#: How image and mask are read. What lies around the mask is stored as far as the margin goes: no value depends on it.
+_IMAGE = tuple(f"image.{field.name}" for field in fields(ImageSection) if f"image.{field.name}" != _MARGIN)
+_BRAIN = tuple(f"brain.{field.name}" for field in fields(BrainSection))
+_FRAMES = tuple(f"frames.{field.name}" for field in fields(FramesSection))
+
+
+def _beside_frames(job: Job) -> tuple[str, ...]:
+    """The reference study's grey levels follow from the first slice that was read, so from the margin; ours do not."""
+    return () if job.frames.placement == "reference" else (_MARGIN,)
+
+
+def _filter_and_class(feature: str) -> str:
+    """From pyradiomics' name of a feature to its filter and class."""
+    filtered, _, rest = feature.partition("_")
+    return f"{filtered} {rest.partition('_')[0]}"
+
+
+def _size_and_place(feature: str) -> str:
+    return "tumour’s size and place"
+
+
+ROI = Stage(
+    name="roi",
+    title="Region of interest",
+    version=2,
+    work="prognosis_dask.features.roi:RoiWork",
+    needs=("brain",),
+    settings=(*_IMAGE, _MARGIN, *_FRAMES),
+    variables=(
+        number("voxels", "1", "voxels in the mask"),
+        number("volume_ml", "mL", "volume of the mask: voxels times the volume of one"),
+        number("n_slices", "1", "slices from the first to the last of the mask, one frame each"),
+        number("lesion_cut", "1", "1 where the mask reaches beyond the window that frames show, else 0"),
+        VariableSpec(
+            "image_units",
+            ("case",),
+            ("text",),
+            "",
+            "unit of the image's values; empty where nobody says, as of an image file",
+            optional=True,
+        ),
+    ),
+)
+
+RADIOMICS = Stage(
+    name="radiomics",
+    title="Radiomic features",
+    version=1,
+    work="prognosis_dask.features.radiomic:RadiomicsWork",
+    switch="radiomics.enabled",
+    needs=("roi",),
+    values_from=("brain",),
+    settings=_IMAGE,
+    family=Family(
+        table("radiomics", "radiomic", "see radiomic_units", "radiomic features; NaN where they failed"),
+        label("radiomic", "radiomic", "name of the radiomic feature", optional=True),
+        units=label(
+            "radiomic_units",
+            "radiomic",
+            "unit of the radiomic feature; u is the image's own unit",
+            optional=True,
+        ),
+        part=_filter_and_class,
+        if_constant="of texture, see whether binWidth fits the image's values",
+    ),
+)
+
+BRAIN = Stage(
+    name="brain",
+    title="Preparing the brain, finding and measuring the tumour",
+    version=4,
+    work="prognosis_dask.features.brain:BrainWork",
+    switch="brain.enabled",
+    settings=(*_IMAGE, *_BRAIN),
+    family=Family(
+        table("size", "size_feature", "see size_units", "size and place of the tumour; NaN where they failed"),
+        label("size_feature", "size_feature", "name of a figure of the tumour's size or place", optional=True),
+        units=label("size_units", "size_feature", "its unit", optional=True),
+        part=_size_and_place,
+    ),
+    # four sequences of 256 x 256 x 48, the template and the registrations
+    memory=2_000_000_000,
+)
+
+DEEP = Stage(
+    name="deep",
+    title="Deep features",
+    version=1,
+    work="prognosis_dask.features.video:VideoWork",
+    switch="deep.enabled",
+    needs=("roi",),
+    ignores=_beside_frames,
+    family=Family(
+        table("deep", "deep_feature", "1", "features of the network; NaN where they failed", kind="float32"),
+        label("deep_feature", "deep_feature", "name of the deep feature", optional=True),
+        labels=label(
+            "deep_label",
+            "deep_feature",
+            "class whose logit the deep feature is, where it is one",
+            optional=True,
+        ),
+    ),
+    # the network with its weights
+    memory=1_500_000_000,
+    device="deep.device",
+)
+
+#: In the order of their variables in the dataset; the order in which a case passes them follows from their needs.
+STAGES: tuple[Stage, ...] = (ROI, RADIOMICS, BRAIN, DEEP)
+
+
+def stages() -> tuple[Stage, ...]:
+    """All stages, each after those that it needs."""
+    found: dict[str, Stage] = {}
+
+    def add(stage: Stage) -> None:
+        for name in stage.needs:
+            add(stage_named(name))
+        found.setdefault(stage.name, stage)
+
+    for stage in STAGES:
+        add(stage)
+    return tuple(found.values())
+
+
+def stage_named(name: str) -> Stage:
+    """The stage of a name that the registry has."""
+    return next(stage for stage in STAGES if stage.name == name)
+
+
+def stages_of(job: Job | Mapping[str, Any]) -> list[Stage]:
+    """The stages that a job, or what ``run.json`` holds of it, has switched on, each after those that it needs."""
+    return [stage for stage in stages() if stage.is_on(job)]
+
+
+def families() -> list[Family]:
+    """The families of features, in the order of their variables."""
+    return [stage.family for stage in STAGES if stage.family]
+
+
+def came_through(
+    stages: Collection[Stage], outcomes: Mapping[str, Mapping[str, Outcome]]
+) -> dict[str, dict[str, Outcome]]:
+    """The outcomes, by stage and case, of cases that came through what the stage needs; others are of an earlier job.
+
+    ``stages`` are those of a job, each after those that it needs.
+    """
+    kept: dict[str, dict[str, Outcome]] = {}
+    done: dict[str, set[str]] = {}
+    for stage in stages:
+        needs = [done[name] for name in stage.needs if name in done]
+        found = outcomes.get(stage.name, {}).items()
+        kept[stage.name] = {k: outcome for k, outcome in found if all(k in passed for passed in needs)}
+        done[stage.name] = {k for k, outcome in kept[stage.name].items() if outcome.problem is None}
+    return kept

@@ -1,0 +1,88 @@
+"""The stage of the region of interest: read and crop each case, cut its frames, store both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import SimpleITK as sitk
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.errors import Code, warn
+from prognosis_dask.features.guard import Stopwatch
+from prognosis_dask.features.stage import StageContext, Work
+from prognosis_dask.imaging.frames import MOST_BEYOND, make_frames
+from prognosis_dask.imaging.load import load_roi
+from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
+from prognosis_dask.radiomics import RadiomicsParams, column_names
+from prognosis_dask.storage.brains import BrainStore
+from prognosis_dask.storage.rois import RoiStore
+
+
+class RoiWork(Work):
+    """Image and mask on one grid; frames for the network and a crop for what is measured."""
+
+    def prepare(self, context: StageContext, cases: Sequence[Case]) -> None:
+        RoiStore.create(context.rois, [case.case_id for case in cases])
+
+    def inputs(self, context: StageContext, modality: str) -> tuple[object, ...]:
+        # whether a mask on one slice will do is part of what becomes of a case; elsewhere the digest is as ever
+        return ("planar",) if context.radiomics.of(modality).planar else ()
+
+    def warm(self, context: StageContext) -> None:
+        import pydicom  # noqa: F401
+
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+        roi = read_case(case, context, seconds=watch.seconds)
+        with watch.step("frames"):
+            frames = make_frames(roi, context.job.frames, case.modality)
+        crop = crop_roi(roi, context.job.image.margin_mm)
+        with watch.step("write"):
+            RoiStore.open(context.rois).write(case.case_id, crop, frames.pixels, {"roi": case.roi, "cut": frames.cut})
+        mask = sitk.GetArrayViewFromImage(crop.mask)
+        voxels = int(mask.sum())
+        if frames.beyond > MOST_BEYOND:
+            low, high = frames.grey
+            warn(
+                Code.WINDOW_UNFIT,
+                f"{frames.beyond:.0%} of the lesion's voxels lie beyond the frames' grey levels, {low:g} to {high:g}, "
+                f"and look alike; set a frames.window for {case.modality}, or none",
+            )
+        if len(frames.pixels) == 1:
+            _warn_of_one_slice(context.radiomics.of(case.modality))
+        return {
+            "voxels": voxels,
+            "volume_ml": voxels * math.prod(roi.image.GetSpacing()) / 1000.0,
+            "n_slices": len(frames.pixels),
+            "lesion_cut": frames.cut,
+            "image_units": roi.unit,
+        }
+
+
+def read_case(case: Case, context: StageContext, *, full: bool = False, seconds: dict[str, float]) -> Roi:
+    """Image and mask from the case's files, or as the brain stage has prepared them.
+
+    Parameters
+    ----------
+    full
+        Every slice, not only those around the mask.
+    seconds
+        Gains the seconds spent in ``read`` and ``rasterise``.
+
+    Raises
+    ------
+    CaseError
+        As :func:`prognosis_dask.imaging.load.load_roi`, or ``STORE_DAMAGED``.
+    """
+    if not context.brains:
+        planar = context.radiomics.of(case.modality).planar
+        return load_roi(case, context.job.image, full=full, seconds=seconds, one_slice=planar)
+    with Stopwatch(seconds).step("read"):
+        stored = BrainStore(context.brains).read(case.case_id)
+    return Roi(stored.image, stored.tumour, grid_of(stored.image), (0, 0, 0))
+
+
+def _warn_of_one_slice(params: RadiomicsParams) -> None:
+    solid = any(name.startswith("original_shape_") for name in column_names(params))
+    more = ", and its shape in three dimensions is as thick as the slice" if solid else ""
+    warn(Code.MASK_ONE_SLICE, f"the mask lies on one slice: its features are those of a plane{more}")

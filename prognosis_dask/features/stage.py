@@ -1,0 +1,291 @@
+"""What a stage is: its name and version, what it needs, what its results depend on, what it gives to the dataset.
+
+A :class:`Stage` is a declaration, cheap to import; :mod:`prognosis_dask.features.registry` lists them all. What a stage
+does is a :class:`Work`, in a module that is imported only where it is done: on a worker's child process, and on the
+driver when a run is planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.config.job import Job
+from prognosis_dask.features.guard import Stopwatch, guarded
+from prognosis_dask.features.variable import VariableSpec
+from prognosis_dask.storage.outcome import Outcome
+
+if TYPE_CHECKING:
+    from prognosis_dask.radiomics.params import ModalityParams
+
+#: What is on where ``run.json`` does not say.
+_DEFAULTS = Job("")
+
+
+@dataclass(frozen=True)
+class Family:
+    """The features of one stage: a table of the dataset, one row per case and one column per feature.
+
+    Attributes
+    ----------
+    values
+        The table, (case, feature). Its name is the family's.
+    names
+        The coordinate of the features' names.
+    units, labels
+        The coordinates of their units and of their classes, where they have some.
+    part
+        From a feature's name to what the report calls the features that it belongs to.
+    if_constant
+        What to look at where features of the family have one value in all cases.
+    """
+
+    values: VariableSpec
+    names: VariableSpec
+    units: VariableSpec | None = None
+    labels: VariableSpec | None = None
+    part: Callable[[str], str] | None = None
+    if_constant: str = ""
+
+    @property
+    def name(self) -> str:
+        """As the dataset, tables of features and the report have it."""
+        return self.values.name
+
+    @property
+    def variables(self) -> tuple[VariableSpec, ...]:
+        """The coordinates and the table."""
+        return tuple(filter(None, (self.names, self.units, self.labels, self.values)))
+
+
+def _nothing(job: Job) -> tuple[str, ...]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run, which each case passes by itself.
+
+    Attributes
+    ----------
+    name
+        As in the ledger, the report and the dashboard.
+    title
+        What a reader is told while it runs.
+    version
+        Raised by one whenever its results change for the same input and job, so that resume computes them anew.
+    work
+        ``module:class`` of its :class:`Work`.
+    switch
+        The job's key that turns it on; empty: it is part of every run.
+    needs
+        Stages that a case has to come through before, as far as they are on.
+    values_from
+        Stages whose results its own are made of, where those are others than ``needs``.
+    settings
+        The job's keys that its results, or what it stores, depend on.
+    ignores
+        From the job to the keys on which what it stores elsewhere depends, through ``values_from``, but not its values.
+    variables
+        What it gives to the dataset besides a family: numbers or texts of each case, under the names of its result.
+    family
+        The features that it gives; its result holds them as ``values``.
+    memory
+        Bytes that a task may need at its peak.
+    device
+        The job's key that says whether it runs on a ``gpu``; empty: it never does.
+    """
+
+    name: str
+    title: str
+    version: int
+    work: str
+    switch: str = ""
+    needs: tuple[str, ...] = ()
+    values_from: tuple[str, ...] | None = None
+    settings: tuple[str, ...] = ()
+    ignores: Callable[[Job], Collection[str]] = _nothing
+    variables: tuple[VariableSpec, ...] = ()
+    family: Family | None = None
+    memory: int = 1_000_000_000
+    device: str = ""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The stages that its results are made of."""
+        return self.needs if self.values_from is None else self.values_from
+
+    def is_on(self, job: Job | Mapping[str, Any]) -> bool:
+        """Whether the job, or what ``run.json`` holds of it, has the stage."""
+        if not self.switch:
+            return True
+        if isinstance(job, Job):
+            return bool(value_of(job, self.switch))
+        section, _, key = self.switch.partition(".")
+        return bool((job.get(section) or {}).get(key, value_of(_DEFAULTS, self.switch)))
+
+    def wants_gpu(self, job: Job) -> bool:
+        """Whether the job has the stage, on a GPU."""
+        return bool(self.device) and self.is_on(job) and value_of(job, self.device) == "gpu"
+
+    def load(self) -> Work:
+        """What it does; imports its module."""
+        module, _, name = self.work.partition(":")
+        work: Work = getattr(import_module(module), name)(self)
+        return work
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What travels with every task beside its cases.
+
+    Attributes
+    ----------
+    folder
+        The run's folder, in which stages keep what others need.
+    job
+        The job, with everything settled that it leaves open.
+    radiomics
+        Its parameters of pyradiomics, read on the driver: workers may not see the file.
+    """
+
+    folder: str
+    job: Job
+    radiomics: ModalityParams
+
+    @property
+    def rois(self) -> str:
+        """The store of regions of interest."""
+        return f"{self.folder}/rois.zarr"
+
+    @property
+    def brains(self) -> str:
+        """The folder of prepared brains; empty where images are taken as they are."""
+        return f"{self.folder}/brain" if self.job.brain.enabled else ""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The features of a stage in one run.
+
+    Attributes
+    ----------
+    units
+        The unit of each feature, by name, in order.
+    labels
+        The class of each, where they are logits of known classes.
+    of_modality
+        By modality the features that its cases have, in the order of their values; empty: every case has all.
+    """
+
+    units: Mapping[str, str]
+    labels: Sequence[str] = ()
+    of_modality: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+class Work:
+    """What a stage does: :meth:`measure` and, where it has a family, :meth:`columns`; few need the rest."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+        """The result of one case; data are in the store before it is returned, so that a ledger row means them too.
+
+        Raises
+        ------
+        CaseError
+            What is wrong with the case. Whatever else is raised is the infrastructure's fault, or the program's.
+        """
+        raise NotImplementedError
+
+    def run(self, cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[Outcome]:
+        """The outcome of each case, whatever becomes of it."""
+        return [
+            guarded(self.stage.name, case, digest, partial(self.measure, case, context))
+            for case, digest in zip(cases, digests, strict=True)
+        ]
+
+    def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
+        """The features that cases of these modalities have."""
+        raise NotImplementedError
+
+    def check(self, job: Job) -> None:
+        """Raise what stands against the job before anything is started: a program that is not installed."""
+
+    def settled(self, job: Job) -> Job:
+        """The job with what it leaves open (``auto``) settled, as one for all workers."""
+        return job
+
+    def prepare(self, context: StageContext, cases: Sequence[Case]) -> None:
+        """Make what the tasks write to; on the driver, before them."""
+
+    def warm(self, context: StageContext) -> None:
+        """Load what the first case of a process would wait for."""
+
+    def inputs(self, context: StageContext, modality: str) -> tuple[object, ...]:
+        """What the results depend on besides images and settings: the content of files, say; as JSON holds it."""
+        return ()
+
+    def meaning(self, context: StageContext) -> dict[str, str]:
+        """What the features mean, whatever the cohort: tables that are to be compared must agree in it."""
+        return {}
+
+    def provenance(self, context: StageContext) -> dict[str, str]:
+        """What ``run.json`` says of the stage, under its name."""
+        return {}
+
+    def lost(self, context: StageContext, done: Collection[str]) -> set[str]:
+        """Of the cases (``case_id``) that are done those whose stored data are gone."""
+        return set()
+
+    def cases_per_task(self, context: StageContext) -> int:
+        """How many cases make a task; 0: as the job says, or as their seconds make worth while."""
+        return 0
+
+    def group(self, context: StageContext, needed: Outcome) -> int:
+        """What the cases of one task must share, from the outcome of the first stage that is needed."""
+        return 0
+
+
+def all_needs(needs: Mapping[str, Collection[str]]) -> dict[str, tuple[str, ...]]:
+    """By stage all the stages that a case has to come through before it.
+
+    Parameters
+    ----------
+    needs
+        By stage those that it needs itself; each stage comes after those. What is no stage here is left out.
+
+    >>> all_needs({"roi": ["brain"], "deep": ["roi"]})
+    {'roi': (), 'deep': ('roi',)}
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for stage, own in needs.items():
+        before = [name for need in own if need in found for name in (*found[need], need)]
+        found[stage] = tuple(dict.fromkeys(before))
+    return found
+
+
+def value_of(job: Job, key: str) -> Any:
+    """The value of ``section.name``."""
+    section, _, name = key.partition(".")
+    return getattr(getattr(job, section), name)
+
+
+def chosen_settings(job: Job, keys: Collection[str]) -> list[dict[str, Any]]:
+    """The sections of the keys, all that is not among these at its default: equal exactly where the keys' values are.
+
+    >>> from prognosis_dask.config.job import ImageSection
+    >>> jobs = [Job("a", image=ImageSection(margin_mm=mm, fill_gaps=True)) for mm in (20.0, 30.0)]
+    >>> [chosen_settings(job, ["image.fill_gaps"]) == chosen_settings(jobs[0], ["image.fill_gaps"]) for job in jobs]
+    [True, True]
+    """
+    by_section: dict[str, dict[str, Any]] = {}
+    for key in keys:
+        section, _, name = key.partition(".")
+        by_section.setdefault(section, {})[name] = value_of(job, key)
+    return [asdict(replace(getattr(_DEFAULTS, section), **values)) for section, values in by_section.items()]

@@ -1,0 +1,189 @@
+"""The list of stages: what each needs and depends on, which cases reach it, and which results are computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prognosis_dask.cohort.case import Case, read_cases
+from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.config.job import (
+    BrainSection,
+    CohortSection,
+    DeepSection,
+    FramesSection,
+    ImageSection,
+    Job,
+    RadiomicsSection,
+    SynthSection,
+)
+from prognosis_dask.errors import Code, Problem
+from prognosis_dask.execution.plan import CohortPlan, PlannedStage
+from prognosis_dask.features.loaded import LoadedStages, load_stages
+from prognosis_dask.features.registry import BRAIN, DEEP, RADIOMICS, ROI, came_through, stages, stages_of
+from prognosis_dask.features.stage import Work
+from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.synthetic import make_cohort
+
+CASE = Case("A", "A", "CT", "r", "i", "m", source="s")
+UNTRAINED = DeepSection(weights="untrained:1")
+REFERENCE = FramesSection(placement="reference")
+
+
+def loaded(folder: Path | str = "", **sections: Any) -> LoadedStages:
+    return load_stages(Job("stages", **{"deep": UNTRAINED} | sections), str(folder))
+
+
+def digests(**sections: Any) -> dict[str, str]:
+    return {stage: rows["A"] for stage, rows in loaded(**sections).digests([CASE]).items()}
+
+
+def test_every_stage_comes_after_those_that_it_needs_and_its_work_loads() -> None:
+    assert [stage.name for stage in stages()] == ["brain", "roi", "radiomics", "deep"]
+    assert all(isinstance(stage.load(), Work) for stage in stages())
+
+
+def test_a_jobs_stages_are_those_it_has_switched_on_also_as_run_json_holds_it() -> None:
+    job = Job("job", radiomics=RadiomicsSection(enabled=False))
+    assert stages_of(job) == stages_of({"radiomics": {"enabled": False}}) == [ROI, DEEP]
+    assert stages_of({"brain": {"enabled": True}, "deep": {"enabled": False}}) == [BRAIN, ROI, RADIOMICS]
+
+
+def test_runs_of_before_the_list_of_stages_are_found_by_their_digests() -> None:
+    """As the program computed them when each stage's digest was written out by hand."""
+    chest = digests()
+    assert (chest["roi"], chest["radiomics"]) == ("60d43e900db65cd0", "aaf49fe689f4a1dd")
+    heads = digests(brain=BrainSection(enabled=True, skull_strip="template"))
+    assert (heads["brain"], heads["roi"]) == ("82e077bae2ac3987", "7c58802953635547")
+    assert heads["radiomics"] == "91e437e531008655"
+    assert digests(image=ImageSection(margin_mm=5.0), frames=REFERENCE)["roi"] == "eaa53fe187005529"
+    settings = loaded().settings()
+    assert (settings["radiomics.image"], settings["deep.frames"]) == ("dbddbe4ef84e8e10", "16251e2f3f63003c")
+
+
+def changed(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_the_margin_changes_what_is_stored_and_no_value_but_those_of_the_reference_grey_levels() -> None:
+    wider = ImageSection(margin_mm=21.0)
+    assert changed(digests(), digests(image=wider)) == {"roi"}
+    assert loaded().settings() == loaded(image=wider).settings()
+    assert changed(digests(frames=REFERENCE), digests(frames=REFERENCE, image=wider)) == {"roi", "deep"}
+    assert changed(loaded(frames=REFERENCE).settings(), loaded(frames=REFERENCE, image=wider).settings()) == {
+        "deep.frames"
+    }
+
+
+def test_a_setting_changes_the_digests_of_what_depends_on_it_alone() -> None:
+    assert changed(digests(), digests(frames=FramesSection(window=(-100.0, 200.0)))) == {"roi", "deep"}
+    assert changed(digests(), digests(image=ImageSection(fill_gaps=True))) == {"roi", "radiomics", "deep"}
+    assert changed(digests(), digests(deep=replace(UNTRAINED, weights="untrained:2"))) == {"deep"}
+    heads = BrainSection(enabled=True, skull_strip="template")
+    smooth = replace(heads, smooth_fwhm_mm=2.0)
+    assert changed(digests(brain=heads), digests(brain=smooth)) == {"brain", "roi", "radiomics", "deep"}
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = tmp_path_factory.mktemp("cohort")
+    made = make_cohort(folder / "images", SynthSection(patients=1, seed=5, bad_cases=False))
+    index_cohort([made.images], folder, CohortSection(roi=("GTV-1",)))
+    (found,) = read_cases(folder / "cases.csv")
+    return found
+
+
+def test_radiomics_and_frames_are_the_same_with_every_margin(case: Case, tmp_path: Path) -> None:
+    values, frames, sizes = [], [], []
+    for margin in (0.0, 10.0, 21.0):
+        folder = tmp_path / f"{margin}"
+        folder.mkdir()
+        nothing = DeepSection(enabled=False)
+        job = loaded(folder, image=ImageSection(margin_mm=margin), deep=nothing)
+        job.prepare([case])
+        results = {}
+        for name, work in job.works.items():
+            (results[name],) = work.run((case,), ("",), job.context)
+            assert results[name].problem is None
+        values.append(results["radiomics"].result["values"])
+        store = RoiStore.open(job.context.rois)
+        frames.append(store.read_frames(case.case_id))
+        sizes.append(store.read_roi(case.case_id).image.GetSize())
+    assert values[0] == values[1] == values[2]
+    np.testing.assert_array_equal(frames[0], frames[1])
+    np.testing.assert_array_equal(frames[1], frames[2])
+    assert len(set(sizes)) == 3
+
+
+# --- The graph that a run goes through.
+
+CASES = [Case(name, name, "MR", "r", "i", "m") for name in "abc"]
+NEEDS = {"brain": (), "roi": ("brain",), "radiomics": ("roi",), "deep": ("roi",)}
+GAP = Problem(Code.SLICE_GAP, "3 mm, 6 mm")
+DAMAGED = Problem(Code.STORE_DAMAGED, "checksum")
+
+
+def nothing(*_: object) -> list[Outcome]:
+    return []
+
+
+def plan_of(known: Mapping[str, Mapping[str, Outcome]] | None = None) -> CohortPlan:
+    once = {case.case_id: "d" for case in CASES}
+    planned = [PlannedStage(name, nothing, once, needs, batch_size=1) for name, needs in NEEDS.items()]
+    return CohortPlan(CASES, planned, None, {name: {} for name in NEEDS} | dict(known or {}))
+
+
+def visited(plan: CohortPlan, problems: Mapping[tuple[str, str], list[Problem | None]]) -> list[str]:
+    """The stages and cases in the order in which the plan hands them out; each has the next of its problems."""
+    seen = []
+    while task := plan.take():
+        case_id = task.cases[0].case_id
+        seen.append(f"{task.stage} {case_id}")
+        left = problems.get((task.stage, case_id), [])
+        plan.accept([Outcome(case_id, task.stage, "d", left.pop(0) if left else None)])
+    return seen
+
+
+def test_each_case_goes_through_the_stages_by_itself_the_latest_first() -> None:
+    seen = visited(plan_of(), {})
+    assert seen[:5] == ["brain a", "roi a", "radiomics a", "deep a", "brain b"]
+    assert len(seen) == len(set(seen)) == 12
+
+
+def test_a_case_that_fails_goes_no_further_and_the_others_do() -> None:
+    seen = visited(plan_of(), {("brain", "a"): [GAP], ("roi", "b"): [GAP], ("radiomics", "c"): [GAP]})
+    assert seen == ["brain a", "brain b", "roi b", "brain c", "roi c", "radiomics c", "deep c"]
+
+
+def test_what_is_known_is_not_run_again_and_what_failed_stops_what_needs_it() -> None:
+    def row(stage: str, case_id: str, problem: Problem | None = None) -> dict[str, Outcome]:
+        return {case_id: Outcome(case_id, stage, "d", problem)}
+
+    known = {
+        "brain": row("brain", "a") | row("brain", "b", GAP),
+        "roi": row("roi", "a"),
+        "deep": row("deep", "a") | row("deep", "c"),
+    }
+    assert visited(plan_of(known), {}) == ["radiomics a", "brain c", "roi c", "radiomics c"]
+
+
+def test_damaged_data_are_made_once_more_by_the_stage_that_made_them() -> None:
+    plan = plan_of()
+    seen = visited(plan, {("roi", "a"): [DAMAGED], ("deep", "a"): [DAMAGED, DAMAGED]})
+    of_a = [entry for entry in seen if entry.endswith(" a")]
+    assert of_a == ["brain a", "roi a", "brain a", "roi a", "radiomics a", "deep a", "roi a", "deep a"]
+
+
+def test_an_outcome_counts_only_where_the_case_came_through_what_the_stage_needs() -> None:
+    outcomes = {
+        "roi": {"a": Outcome("a", "roi", "d"), "b": Outcome("b", "roi", "d", GAP)},
+        "radiomics": {name: Outcome(name, "radiomics", "d") for name in "abc"},
+    }
+    kept = came_through([ROI, RADIOMICS], outcomes)
+    assert {stage: list(rows) for stage, rows in kept.items()} == {"roi": ["a", "b"], "radiomics": ["a"]}
