@@ -155,7 +155,7 @@ def test_an_onnx_file_gives_its_own_values(onnx):
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("torchscript", "a TorchScript file"), ("onnx", "a network that onnxruntime takes")]
+    ("kind", "expected"), [("torchscript", "a TorchScript file"), ("onnx", "a network that onnxruntime can run")]
 )
 def test_what_the_job_declares_has_to_fit_the_file(kind, expected, request):
     section = request.getfixturevalue(kind)

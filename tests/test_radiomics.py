@@ -429,7 +429,7 @@ def test_the_studys_file_is_read_and_enters_the_digest_by_content(tmp_path: Path
         ("imageType: {Wavelet: {wavelet: daubechies}}", "daubechies"),
         ("featureClass: {glcm: [Colour]}", "Colour"),
         ("setting: [binWidth", "expected"),
-        ("", "no parameter file"),
+        ("", "not a parameter file"),
     ],
 )
 def test_a_bad_parameter_file_names_the_key(text: str, named: str, tmp_path: Path) -> None:

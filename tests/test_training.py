@@ -174,7 +174,7 @@ def test_a_file_that_is_no_network_is_refused(trained, tmp_path):
     path.write_bytes(write_safetensors({"dense_1.weight": np.ones((2, 2), np.float32)}, metadata))
     with pytest.raises(WeightsError, match=r"conv_1\.weight.* lack or differ"):
         read_trained(path)
-    spoilt = {**trained.values, "features.usual": trained.usual, "output.bias": np.array([np.nan], np.float32)}
+    spoilt = {**trained.values, "features.usual": trained.scale, "output.bias": np.array([np.nan], np.float32)}
     path.write_bytes(write_safetensors(spoilt, metadata))
     with pytest.raises(WeightsError, match="not finite"):
         read_trained(path)
@@ -182,7 +182,7 @@ def test_a_file_that_is_no_network_is_refused(trained, tmp_path):
 
 def test_a_gpu_that_is_not_there_and_an_engine_that_is_not_installed_are_told():
     volumes, labels = made_volumes(4)
-    with pytest.raises(ClusterError, match="sees none here"):
+    with pytest.raises(ClusterError, match="finds none here"):
         train(volumes, labels, patients(4), replace(SHORT, device="gpu"))
     missing = "torch" if installed() == "gluon" else "gluon"
     with pytest.raises(MissingExtraError, match="not installed here"):

@@ -1,4 +1,4 @@
-"""The networks that engines can run: what goes in, what comes out, and every parameter's name and shape."""
+"""The networks that engines can run: input, outputs, and every parameter's name and shape."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Network:
     name
         As in GluonCV's model zoo; torchvision's with the data set that its weights were trained on.
     min_length
-        The fewest frames of a clip; with fewer, a temporal pooling has nothing left to pool.
+        The fewest frames of a clip; with fewer, a temporal pooling would have no input.
     outputs
-        Number of values per output: ``logits`` of the classes, ``pooled`` the averaged values before the classifier.
+        Number of values per output: ``logits`` of the classes, ``pooled`` averages before the classifier.
     parameters
         Name and shape of every parameter, in the order of computation. The names are those of GluonCV's weight files.
     aliases
-        Other names that a weight file may use, and the parameters they stand for.
+        Other names that a weight file may use, with the parameters they mean.
     engines
-        Those that can run it, the one that ``auto`` prefers first.
+        Engines that can run it, in the order of preference of ``auto``.
     clip
-        What its input is made by.
+        How its input is prepared.
     classes
-        The data set whose classes the logits are; see :func:`prognosis_dask.networks.catalogue.class_labels`.
+        The data set of the classes; see :func:`prognosis_dask.networks.catalogue.class_labels`.
     library
-        Whose network and weights it is. torchvision's keeps what it knows of the parameters to itself.
+        The library of network and weights. For torchvision's networks ``parameters`` is empty.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Network:
     library: Literal["gluoncv", "torchvision"] = "gluoncv"
 
     def labels(self, output: str) -> tuple[str, ...]:
-        """The name of every class where the output is their logits, else none."""
+        """The class names if the output is logits, else none."""
         return class_labels(self.classes) if output == "logits" else ()
 
     def feature_names(self, output: str) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ def find_network(name: str) -> Network:
     Raises
     ------
     JobError
-        When there is none; the message lists those there are.
+        When it does not exist; the message lists those that do.
     """
     if name not in NETWORKS:
         raise JobError(
@@ -168,7 +168,7 @@ NETWORKS = {
 
 @cache
 def class_labels(name: str) -> tuple[str, ...]:
-    """The class names of a data set in the order of the logits; none where ``name`` is empty.
+    """The class names of a data set in the order of the logits; none if ``name`` is empty.
 
     ``kinetics400``: the 400 actions of Kay et al. 2017, arXiv:1705.06950, in alphabetical order, as GluonCV and
     torchvision number them.

@@ -1,4 +1,4 @@
-"""An engine around any function of one clip, for networks that others wrote."""
+"""An engine for any function of one clip: torchvision's networks and those in users' files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RunClip = Callable[[Float32Array], Float32Array]
 
 
 class ClipEngine:
-    """Runs clips one by one, however many ``rows`` are read at once, so that none depends on those beside it.
+    """Runs clips one by one, whatever the ``rows``, so that none depends on its neighbours.
 
     See :class:`prognosis_dask.networks.engine.Engine`.
     """
@@ -44,6 +44,6 @@ class ClipEngine:
         Raises
         ------
         CaseError
-            ``CLIP_INVALID`` when frames are not such.
+            ``CLIP_INVALID`` for frames of another shape or type.
         """
         return np.concatenate([self.features(self._rule.make(region)[None]) for region in frames])

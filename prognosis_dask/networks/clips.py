@@ -1,4 +1,4 @@
-"""From a region's frames to the clip that the video network takes."""
+"""Make the clips that the networks take from the frames of a region: length, size, normalisation, sampling."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy.typing as npt
 from prognosis_dask.arrays import ByteArray, Float32Array, FloatArray
 from prognosis_dask.errors import CaseError, Code
 
-#: Frames come in at this height and width ...
+#: Height and width of frames,
 FRAME_SIZE = 128
-#: ... are enlarged to this ...
+#: enlarged to this,
 RESIZED = 256
-#: ... and cut to this, around the centre.
+#: and cropped to this around the centre.
 CLIP_SIZE = 224
 
-#: A region of fewer slices shows each of them :data:`HOLD` times, as the reference study does.
-#: The network itself cannot take fewer than five frames.
+#: A region with fewer slices shows each of them :data:`HOLD` times, as in the reference study. The network needs five
+#: frames at least.
 SHORT = 6
 HOLD = 5
 
-#: Batches are filled up to a multiple of so many frames: a cohort of 6 to 96 slices needs 23 shapes. Fewer shapes would
-#: leave fewer batches half empty, and more frames of each clip.
+#: Clips are padded to a multiple of this many frames: a cohort of 6 to 96 slices needs 23 shapes. A larger multiple
+#: gives fewer half-empty batches but more padded frames.
 LENGTH_STEP = 4
 
-#: ImageNet's mean and standard deviation per channel, which the network was trained with.
+#: ImageNet's mean and standard deviation per channel, used in training the network.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -41,7 +41,7 @@ def clip_length(n_slices: int) -> int:
 
 
 def filled_length(length: int) -> int:
-    """Frames of the batch that a clip of this length goes into, where clips of several lengths go together.
+    """Padded length of a clip in a batch of clips of several lengths.
 
     >>> [filled_length(n) for n in (5, 8, 9, 26)]
     [8, 8, 12, 28]
@@ -50,7 +50,7 @@ def filled_length(length: int) -> int:
 
 
 def make_clip(frames: ByteArray) -> Float32Array:
-    """Make the network's input of a region's frames.
+    """Make the network's input from the frames of a region.
 
     Each frame is enlarged twofold as ``scipy.ndimage.zoom(frame, 2, order=1)`` does (linear, corners on corners, the
     result rounded to uint8), cut to its central 224 x 224 pixels, divided by 255 and normalised by ImageNet's mean and
@@ -69,7 +69,7 @@ def make_clip(frames: ByteArray) -> Float32Array:
     Raises
     ------
     CaseError
-        ``CLIP_INVALID`` when there is no slice, or the shape or type is another.
+        ``CLIP_INVALID`` if there is no slice, or for another shape or type.
     """
     check_frames(frames)
     grey = _enlarge(frames)
@@ -79,12 +79,12 @@ def make_clip(frames: ByteArray) -> Float32Array:
 
 
 def check_frames(frames: ByteArray) -> None:
-    """Refuse what are not frames of a region.
+    """Refuse an array that does not hold frames of a region.
 
     Raises
     ------
     CaseError
-        ``CLIP_INVALID`` when there is no slice, or the shape or type is another.
+        ``CLIP_INVALID`` if there is no slice, or for another shape or type.
     """
     if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1:] != (FRAME_SIZE, FRAME_SIZE) or not len(frames):
         raise CaseError(
@@ -95,7 +95,7 @@ def check_frames(frames: ByteArray) -> None:
 
 
 def _weights() -> Float32Array:
-    """Linear weights, in 1/255ths, of the 128 pixels of a line for each of the 224 that are kept of its 256."""
+    """Linear weights, in 1/255ths, of the 128 pixels of a line for the 224 kept of its 256."""
     first = (RESIZED - CLIP_SIZE) // 2
     kept = np.arange(first, first + CLIP_SIZE)
     left, part = np.divmod(kept * (FRAME_SIZE - 1), RESIZED - 1)
@@ -113,7 +113,7 @@ _LEVELS = ((np.arange(256) / 255 - np.array(MEAN)[:, None]) / np.array(STD)[:, N
 
 def _enlarge(frames: ByteArray) -> ByteArray:
     # The weights are whole numbers and the largest sum, 255 ** 3, is below 2 ** 24: float32 products are exact in
-    # whatever order they are summed. 255 ** 2 is odd, so no value lies halfway and the rounding is never in doubt.
+    # any order of summation. 255 ** 2 is odd, so no value lies halfway and the rounding is never in doubt.
     scale = (RESIZED - 1) ** 2
     sums = _WEIGHTS @ frames.astype(np.float32) @ _WEIGHTS.T
     return ((2 * sums.astype(np.int32) + scale) // (2 * scale)).astype(np.uint8)
@@ -121,15 +121,15 @@ def _enlarge(frames: ByteArray) -> ByteArray:
 
 @dataclass(frozen=True)
 class ClipRule:
-    """From a region's frames to a network's input.
+    """How a network's input is made from the frames of a region.
 
     Attributes
     ----------
     frames
-        Frames of every clip: as many slices, evenly over the region, the nearest where it has fewer. Zero: every slice
-        once, as :func:`prognosis_dask.networks.clips.clip_length` says.
+        Frames of every clip, sampled evenly over the region, with repeats if it has fewer slices. Zero: every slice
+        once, see :func:`prognosis_dask.networks.clips.clip_length`.
     slow_step
-        A slow path takes every ``slow_step``-th of these frames once more, after them. Zero: there is none.
+        A slow path takes every ``slow_step``-th of these frames again, appended to them. Zero: none.
     resized
         Height and width that frames are brought to, linearly, corners on corners ...
     size
@@ -150,7 +150,7 @@ class ClipRule:
         return len(self.order(n_slices))
 
     def order(self, n_slices: int) -> npt.NDArray[np.intp]:
-        """Which slice each frame of the clip shows.
+        """The slice that each frame of the clip shows.
 
         >>> ClipRule(frames=4, slow_step=2).order(8).tolist()
         [1, 3, 5, 7, 1, 5]
@@ -166,7 +166,7 @@ class ClipRule:
         Raises
         ------
         CaseError
-            ``CLIP_INVALID`` when there is no slice, or the shape or type is another.
+            ``CLIP_INVALID`` if there is no slice, or for another shape or type.
         """
         if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1:] != (FRAME_SIZE,) * 2 or not len(frames):
             raise CaseError(
@@ -178,7 +178,7 @@ class ClipRule:
         return np.take(levels.astype(np.float32), self._resize(frames)[self.order(len(frames))], axis=1)
 
     def _resize(self, frames: ByteArray) -> ByteArray:
-        # whole numbers below 2 ** 53: exact in whatever order they are summed; halves are rounded up
+        # whole numbers below 2 ** 53: exact in any order of summation; halves are rounded up
         rows, columns = (_weights_of_clip_rules(*lengths) for lengths in zip(self.resized, self.size, strict=True))
         scale = (self.resized[0] - 1) * (self.resized[1] - 1)
         sums = (rows @ frames.astype(np.float64) @ columns.T).astype(np.int64)
@@ -186,7 +186,7 @@ class ClipRule:
 
 
 def _weights_of_clip_rules(resized: int, size: int) -> FloatArray:
-    """Linear weights, times ``resized - 1``, of a line's 128 pixels for each of the ``size`` that are kept."""
+    """Linear weights, times ``resized - 1``, of a line's 128 pixels for each of the ``size`` kept."""
     first = (resized - size) // 2
     left, part = np.divmod(np.arange(first, first + size) * (FRAME_SIZE - 1), resized - 1)
     weights = np.zeros((size, FRAME_SIZE))

@@ -1,4 +1,4 @@
-"""What every engine offers: clips in, features out, and where they came from."""
+"""Choose, describe and load an engine: clips in, features out, with their provenance."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Engine(Protocol):
 
     @property
     def rows(self) -> int:
-        """How many clips go through the network at once; fewer than asked for after a GPU ran out of memory."""
+        """Clips per pass through the network; fewer than requested after a GPU ran out of memory."""
         ...
 
     def features(self, clips: Float32Array) -> Float32Array:
@@ -37,17 +37,17 @@ class Engine(Protocol):
         ...
 
     def features_of_frames(self, frames: Sequence[ByteArray]) -> Float32Array:
-        """Make and run the clips of regions that share a batch: n times (slice, 128, 128) uint8 to (n, F)."""
+        """Make and run the clips of one batch of regions: n times (slice, 128, 128) uint8 to (n, F)."""
         ...
 
 
 @dataclass(frozen=True)
 class EngineDescription:
-    """What is known of an engine before it is loaded.
+    """The description of an engine before it is loaded.
 
-    ``labels`` are the names of the classes where the features are their logits, else none. ``provenance`` holds
+    ``labels`` are the class names if the features are logits, else none. ``provenance`` holds
     everything that the features depend on: engine and its version, network, output, weights and
-    their sha256, device, precision, and the rows that go through the network together.
+    their sha256, device, precision, and the rows per pass through the network.
     """
 
     feature_names: tuple[str, ...]
@@ -56,7 +56,7 @@ class EngineDescription:
 
 
 def describe_engine(section: DeepSection) -> EngineDescription:
-    """What :func:`load_engine` would load, in a fraction of the time; raises what can be known without loading.
+    """Describe what :func:`load_engine` would load, in a fraction of the time, with the errors known without loading.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def describe_engine(section: DeepSection) -> EngineDescription:
 
 
 def _check_file_keys(section: DeepSection) -> None:
-    """Nothing in a job is ignored in silence."""
+    """Refuse keys that would have no effect."""
     keys: tuple[str, ...]
     if is_file(section.network):
         keys, why = ("weights",), "the file holds its own weights"
@@ -111,7 +111,7 @@ def _describe_file(section: DeepSection) -> EngineDescription:
 
     library, version = file_network.library(section)
     sha256 = file_network.file_sha256(section)
-    # how many values it has, nobody knows but the network
+    # only the network itself knows its number of values
     names = file_network.load_file_network(replace(section, device="cpu"), rows=1).feature_names
     rule = file_network.clip_rule(section)
     source = {library: version, "network": section.network, "weights": section.network, "weights_sha256": sha256}
@@ -119,15 +119,15 @@ def _describe_file(section: DeepSection) -> EngineDescription:
 
 
 def settle_engine(section: DeepSection) -> DeepSection:
-    """The section with its engine chosen: ``auto`` is torch where it is installed and has the network, else gluon.
+    """The section with its engine chosen: ``auto`` is torch if it is installed and has the network, else gluon.
 
-    To be settled once per run, where the run is started, so that a worker with another installation stops the run and
-    does not change engines.
+    It is resolved once per run, in the driver, so that a worker with another installation stops the run instead of
+    changing the engine.
 
     Raises
     ------
     JobError
-        When the engine does not have the network, or the precision is one that it, or the device, does not have.
+        When the engine lacks the network, or it or the device lacks the precision.
     """
     engines = find_engines(section.network)
     if section.engine == "auto":
@@ -157,7 +157,7 @@ _PRECISIONS = {
 
 
 def torch_version() -> str:
-    """The version of torch, without the seconds that importing it takes.
+    """The version of torch, without importing it, which takes seconds.
 
     Raises
     ------
@@ -170,13 +170,13 @@ def torch_version() -> str:
 
 
 def load_engine(section: DeepSection) -> Engine:
-    """Load the engine, network and weights that a job names; takes seconds, so do it once per process.
+    """Load the engine, network and weights of a job; takes seconds, so do it once per process.
 
     Raises
     ------
     JobError, WeightsError, MissingExtraError, ClusterError
-        When the job names what does not exist, the weights cannot be had, the engine is not installed, or the job
-        asks for a GPU and none is seen.
+        When the job names what does not exist, the weights are unavailable, the engine is not installed, or the job
+        requests a GPU and none is visible.
     """
     section = settle_engine(section)
     rows = rows_together(section.device, section.batch_size)
@@ -208,16 +208,16 @@ def load_engine(section: DeepSection) -> Engine:
 
 
 def rows_together(device: str, batch_size: int) -> int:
-    """How many clips go through the network at once: always as many, filled up with zeros where there are fewer.
+    """Clips per pass through the network, constant: fewer clips are padded with zeros.
 
-    The clips beside one change when a run is resumed, and matrix products round differently for other numbers of rows.
+    A resumed run batches clips differently, and matrix products round differently for other numbers of rows.
     On a CPU the number is 1, since larger batches are no faster there.
     """
     return batch_size if device == "gpu" else 1
 
 
 def cases_per_task(section: DeepSection) -> int:
-    """How many cases of one batch's length make a task.
+    """Cases of one padded length per task.
 
     Four batches on a GPU, so that the next frames are read while the network runs.
     """
@@ -225,14 +225,14 @@ def cases_per_task(section: DeepSection) -> int:
 
 
 def frames_together(section: DeepSection, n_slices: int) -> int:
-    """Frames of the batch that a case's clip goes into; cases that share them make good tasks."""
+    """Padded length of a case's clip; cases with the same one share tasks."""
     length = clip_length(n_slices)
     fills = section.engine == "torch" and section.device == "gpu" and not is_file(section.network)
     return filled_length(length) if fills else length
 
 
 def check_features(values: Float32Array) -> Float32Array:
-    """One case's features (F), as they are.
+    """The features (F) of one case, checked to be finite.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A user's own network: a TorchScript or ONNX file that takes clips of the shape that the job declares."""
+"""Run a user's own network: a TorchScript or ONNX file that takes clips of the shape declared in the job."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from prognosis_dask.networks.clips import MEAN, STD, ClipRule
 
 PREFIX = "file:"
 _ONNX = ".onnx"
-#: Frames of the clip that is tried where the job leaves their number to the region.
+#: Frames of the test clip if the job leaves their number to the region.
 _TRIED = 16
 
 
 def load_file_network(section: DeepSection, rows: int) -> ClipEngine:
-    """Load the file and try it on an empty clip, which also tells how many features there are.
+    """Load the file and run it on an empty clip, which also gives the number of features.
 
     Raises
     ------
     JobError
-        When ``deep.input_shape`` and what goes with it are not such, or the network takes another shape.
+        When ``deep.input_shape`` or the normalisation is invalid, or the network takes another shape.
     WeightsError
-        When the file cannot be read, is of another kind or not the one that was asked for.
+        When the file cannot be read, is of another kind, or has another sha256.
     MissingExtraError, ClusterError
         When torch or onnxruntime is not installed, or there is no GPU.
     """
@@ -40,7 +40,7 @@ def load_file_network(section: DeepSection, rows: int) -> ClipEngine:
     tried = (1, len(rule.mean), rule.frames or _TRIED, *rule.size)
     try:
         values = run(np.zeros(tried, np.float32))
-    except Exception as error:  # whatever the file's own code raises
+    except Exception as error:  # the file's own code may raise anything
         raise JobError(
             f"deep.network {path} does not take what deep.input_shape declares, float32 of shape {tried}: "
             f"{str(error).strip().splitlines()[-1][:300]}"
@@ -67,12 +67,12 @@ def library(section: DeepSection) -> tuple[str, str]:
 
 
 def file_sha256(section: DeepSection) -> str:
-    """The file's sha256, checked where the job says what it must be.
+    """The file's sha256, checked against the job's, if any.
 
     Raises
     ------
     WeightsError
-        When the file cannot be read or is another.
+        When the file cannot be read or differs.
     """
     path = Path(section.network.removeprefix(PREFIX))
     try:
@@ -87,12 +87,12 @@ def file_sha256(section: DeepSection) -> str:
 
 
 def clip_rule(section: DeepSection) -> ClipRule:
-    """What the job says of the network's input.
+    """The network's input as declared in the job.
 
     Raises
     ------
     JobError
-        When the shape is missing or impossible, or the normalisation does not belong to it.
+        When the shape is missing or impossible, or the normalisation does not match it.
     """
     shape = section.input_shape
     if len(shape) != 4 or shape[0] not in (1, 3) or shape[1] < 0 or min(shape[2:]) < 2:
@@ -117,7 +117,7 @@ def _torchscript(path: Path, device: str) -> RunClip:
 
     try:
         with warnings.catch_warnings():
-            # torch advises to export networks in another way; files in this one are around
+            # torch recommends another export; files in this format are common
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             module = torch.jit.load(str(path), map_location="cpu")
     except RuntimeError as error:
@@ -140,8 +140,8 @@ def _onnx(path: Path, device: str) -> RunClip:
     options.log_severity_level = 3
     try:
         session: Any = runtime.InferenceSession(str(path), options, providers=[provider])
-    except Exception as error:  # onnxruntime has a class for each kind of fault
-        raise WeightsError(f"{path} is not a network that onnxruntime takes: {str(error)[:300]}") from error
+    except Exception as error:  # onnxruntime has an exception for each kind of fault
+        raise WeightsError(f"{path} is not a network that onnxruntime can run: {str(error)[:300]}") from error
     inputs = session.get_inputs()
     if len(inputs) != 1:
         raise WeightsError(f"{path} has {len(inputs)} inputs, expected one: the clip")

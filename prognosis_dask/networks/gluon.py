@@ -26,7 +26,7 @@ class GluonEngine:
     Raises
     ------
     ClusterError
-        When ``device`` is ``gpu`` and MXNet sees none.
+        When ``device`` is ``gpu`` and MXNet finds none.
     """
 
     def __init__(self, network: Network, weights: Weights, *, output: str, device: str, rows: int) -> None:
@@ -59,7 +59,7 @@ class GluonEngine:
                 f"(n, 3, {least}{'' if self._clip.frames else ' or more'}, {CLIP_SIZE}, {CLIP_SIZE})"
             )
         values = np.empty((len(clips), len(self.feature_names)), np.float32)
-        with self._lock:  # MXNet's static buffers serve one call at a time
+        with self._lock:  # MXNet's static buffers allow one call at a time
             for start in range(0, len(clips), self.rows):
                 part = clips[start : start + self.rows]
                 values[start : start + len(part)] = self._run(part)[: len(part)]
@@ -84,7 +84,7 @@ def _context(mx: Any, device: str) -> Any:
             "deep.device is 'gpu', but MXNet sees no GPU here. It needs an NVIDIA card up to Ampere and its CUDA build "
             "in place of mxnet (pip install 'prognosis-dask[gluon-cuda]'); or set deep.device = 'cpu'"
         )
-    # trying out algorithms at run time could choose another one, and other last bits, in the next run
+    # benchmarking at run time could choose another algorithm, with other last bits, in the next run
     os.environ.setdefault("MXNET_CUDNN_AUTOTUNE_DEFAULT", "0")
     return mx.gpu()
 
@@ -96,7 +96,7 @@ def _set_parameters(mx: Any, block: Any, weights: Weights) -> None:
 
 
 def _array(mx: Any, values: Float32Array) -> Any:
-    # mx.nd.array looks into a part of SciPy that is deprecated
+    # mx.nd.array uses a deprecated part of SciPy
     return mx.nd.from_numpy(np.ascontiguousarray(values), zero_copy=False)
 
 

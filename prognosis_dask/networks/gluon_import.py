@@ -1,4 +1,4 @@
-"""The one place that imports MXNet and GluonCV."""
+"""Import MXNet and GluonCV: the only module that does, with the workarounds they need."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def import_gluon() -> ModuleType:
     Raises
     ------
     MissingExtraError
-        Where they cannot be imported.
+        If they cannot be imported.
     """
     try:
         return _import()
@@ -37,12 +37,12 @@ def import_gluon() -> ModuleType:
 
 
 def gluon_version() -> str:
-    """The version of MXNet, without the seconds that importing it takes.
+    """The version of MXNet, without importing it, which takes seconds.
 
     Raises
     ------
     MissingExtraError
-        Where MXNet or GluonCV is not installed.
+        If MXNet or GluonCV is not installed.
     """
     if not all(importlib.util.find_spec(name) for name in ("mxnet", "gluoncv")):
         import_gluon()
@@ -59,7 +59,7 @@ def _import() -> ModuleType:
 
 @contextmanager
 def _numpy_bool() -> Iterator[None]:
-    """MXNet 1.9 looks up ``numpy.bool``, which NumPy 1.24 to 1.26 lack, and only while it is imported."""
+    """Provide ``numpy.bool``, which MXNet 1.9 uses during import and NumPy 1.24 to 1.26 lack."""
     if "bool" in vars(np):
         yield
         return
@@ -72,9 +72,9 @@ def _numpy_bool() -> Iterator[None]:
 
 @contextmanager
 def _without_torch() -> Iterator[None]:
-    """GluonCV looks for torch while it is imported, and fails over version 2.
+    """Hide torch while GluonCV is imported, which fails with version 2.
 
-    A finder that finds nothing, and not None in ``sys.modules``, over which SciPy fails.
+    By a finder that finds nothing, since SciPy fails with None in ``sys.modules``.
     """
     loaded = sys.modules.pop("torch", None)
     sys.meta_path.insert(0, _NO_TORCH)
@@ -97,10 +97,10 @@ _NO_TORCH = _NoTorch()
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """MXNet computes in one thread: convolutions are divided, and so rounded, by the number of threads.
+    """Make MXNet compute in one thread: convolutions are split, and so rounded, by the number of threads.
 
-    MXNet settles the number while it is loaded. It heeds its own variable only where OMP_NUM_THREADS is not set, and
-    the OpenMP library, which another package may have loaded long before, is past heeding either.
+    MXNet reads the number when it is loaded: its own variable only if OMP_NUM_THREADS is not set. An OpenMP library
+    that another package loaded before reads neither.
     """
     wanted = {"OMP_NUM_THREADS": None, "MXNET_OMP_MAX_THREADS": "1"}
     before = {name: os.environ.get(name) for name in wanted}

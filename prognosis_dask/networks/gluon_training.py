@@ -1,4 +1,4 @@
-"""The grade network in Gluon, to be trained and to be run."""
+"""The grade network in Gluon: training and inference."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from prognosis_dask.networks.training import EPSILON, Hidden
 
 
 class GluonLearner:
-    """See :class:`networks.training.Learner`. MXNet computes in one thread, wherever it is imported here.
+    """See :class:`networks.training.Learner`. MXNet computes in one thread.
 
     Raises
     ------
     MissingExtraError, ClusterError
-        Where MXNet is not installed, or ``device`` is ``gpu`` and MXNet sees none.
+        If MXNet is not installed, or ``device`` is ``gpu`` and MXNet finds none.
     """
 
     def __init__(self, network: GradeNetwork, values: Values, *, device: str, learning_rate: float) -> None:
@@ -27,7 +27,7 @@ class GluonLearner:
         import mxnet as mx
 
         if device == "gpu" and mx.context.num_gpus() == 0:
-            raise ClusterError("the network is to be trained on a GPU, but MXNet sees none here; use device 'cpu'")
+            raise ClusterError("the network is to be trained on a GPU, but MXNet finds none here; use device 'cpu'")
         self._mx = mx
         self._context = mx.gpu() if device == "gpu" else mx.cpu()
         self._block = _block(mx, network)
@@ -44,7 +44,7 @@ class GluonLearner:
         )
 
     def step(self, volumes: Float32Array, labels: Float32Array, weights: Float32Array, kept: Hidden) -> float:
-        """One step of Adam on a batch; the batch's loss before it."""
+        """One step of Adam on a batch; returns the loss before the step."""
         y, weight = self._array(labels), self._array(weights)
         with self._mx.autograd.record():
             _, _, z = self._block(self._array(volumes[:, None]), *map(self._array, kept))
@@ -56,17 +56,17 @@ class GluonLearner:
         return float(loss.asscalar())
 
     def run(self, volumes: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
-        """Values of the two hidden layers (n, 512) and (n, 32), and the logits (n), nothing dropped."""
+        """Activations of the two hidden layers (n, 512) and (n, 32), and the logits (n), without dropout."""
         ones = [self._mx.nd.ones((len(volumes), width), ctx=self._context) for width in WIDTHS]
         first, second, z = self._block(self._array(volumes[:, None]), *ones)
         return first.asnumpy(), second.asnumpy(), z.asnumpy().reshape(-1)
 
     def values(self) -> Values:
-        """The parameters as they are now."""
+        """The current parameters."""
         return {name: parameter.data(self._context).asnumpy() for name, parameter in self._parameters.items()}
 
     def _array(self, values: Float32Array) -> Any:
-        # mx.nd.array looks into a part of SciPy that is deprecated
+        # mx.nd.array uses a deprecated part of SciPy
         array = self._mx.nd.from_numpy(np.ascontiguousarray(values, np.float32), zero_copy=False)
         return array.as_in_context(self._context)
 

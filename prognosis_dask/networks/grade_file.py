@@ -1,4 +1,4 @@
-"""A trained grade network in a file: safetensors, whose metadata say what it is. Nothing in it can run code."""
+"""Read and write a trained grade network: safetensors with metadata, which cannot contain code."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from prognosis_dask.networks.grade_network import GradeNetwork, feature_names
 from prognosis_dask.networks.training import Epoch, Trained
 from prognosis_dask.networks.weights import parse_safetensors, write_safetensors
 
-#: What the array is called that holds :attr:`Trained.usual`; no parameter's name is like it.
-_USUAL = "features.usual"
+#: Name of the array with :attr:`Trained.scale`; no parameter has this name.
+_SCALE = "features.usual"
 
 
 def trained_bytes(trained: Trained) -> bytes:
@@ -25,7 +25,7 @@ def trained_bytes(trained: Trained) -> bytes:
         "origin": trained.origin,
         "curve": json.dumps([[repr(loss) for loss in asdict(epoch).values()] for epoch in trained.curve]),
     }
-    return write_safetensors({**trained.values, _USUAL: trained.usual}, metadata)
+    return write_safetensors({**trained.values, _SCALE: trained.scale}, metadata)
 
 
 def read_trained(path: Path) -> Trained:
@@ -34,7 +34,7 @@ def read_trained(path: Path) -> Trained:
     Raises
     ------
     WeightsError
-        When the file is missing, is none, or does not hold this network's parameters.
+        When the file is missing, of another kind, or lacks this network's parameters.
     """
     try:
         values, metadata = parse_safetensors(path.read_bytes())
@@ -46,15 +46,15 @@ def read_trained(path: Path) -> Trained:
         raise WeightsError(f"cannot read the grade network {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            f"{path} holds no grade network ({error}); expected what a run wrote as networks/network.safetensors"
+            f"{path} holds no grade network ({error}); expected a file that a run wrote as networks/network.safetensors"
         ) from error
     found = {name: array.shape for name, array in values.items()}
-    expected = {**network.parameters, _USUAL: (2, len(feature_names()))}
+    expected = {**network.parameters, _SCALE: (2, len(feature_names()))}
     if found != expected:
         wrong = [name for name in expected if found.get(name) != expected[name]]
         raise WeightsError(
             f"{path} does not fit a network on {network.input_shape}: {', '.join(wrong or found)} lack or differ"
         )
     if not all(np.isfinite(array).all() for array in values.values()):
-        raise WeightsError(f"{path} holds parameters that are not finite: train the network anew")
-    return Trained(network, {name: values[name] for name in network.parameters}, values[_USUAL], curve, epoch, origin)
+        raise WeightsError(f"{path} contains parameters that are not finite: train the network again")
+    return Trained(network, {name: values[name] for name in network.parameters}, values[_SCALE], curve, epoch, origin)

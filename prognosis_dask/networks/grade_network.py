@@ -1,4 +1,4 @@
-"""The study's 3D convolutional network for the grade, described without the library that runs it."""
+"""The study's 3D convolutional network for the grade, described without a library that runs it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from prognosis_dask.networks.volume_input import STUDY_SHAPE
 
 Values = dict[str, Float32Array]
 
-#: Filters of the two convolutions (3 x 3 x 3, same size out as in), each followed by a maximum over 2 x 2 x 2.
+#: Filters of the two convolutions (3 x 3 x 3, same padding), each followed by max pooling over 2 x 2 x 2.
 FILTERS = (32, 64)
-#: Width of the two hidden layers, and the share of their values that is dropped in training.
+#: Width of the two hidden layers, and their dropout rates.
 WIDTHS = (512, 32)
 DROPPED = (0.25, 0.5)
 
@@ -23,7 +23,7 @@ DROPPED = (0.25, 0.5)
 class GradeNetwork:
     """Convolution 32, maximum, convolution 64, maximum, dense 512 and 32 with ReLU and dropout, dense 1, sigmoid.
 
-    As in the study, the convolutions have no activation of their own: between them stands the maximum.
+    As in the study, the convolutions have no activation; max pooling separates them.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class GradeNetwork:
 
     @property
     def layers(self) -> dict[str, tuple[int, ...]]:
-        """Shape of what each layer gives for one volume, channels first.
+        """Output shape of each layer for one volume, channels first.
 
         >>> GradeNetwork().layers["pool_2"], GradeNetwork().layers["flat"]
         ((64, 5, 16, 16), (81920,))

@@ -204,7 +204,7 @@ class InceptionV1(nn.Module):  # type: ignore[misc]
         """
         lengths = Lengths.of(own, clips.shape[2], clips.device) if own else None
         x = self.grey_stem(clips, lengths) if clips.shape[1] == 1 else self.colour_stem(clips)
-        # ReLU and maximum can change places, and a quarter of the values is left after the maximum
+        # ReLU and max pooling commute, and only a quarter of the values is left after pooling
         x = functional.relu_(functional.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1)))
         lengths = lengths and lengths.pooled(x.shape[2], padded=True)
         clear = lengths.clear if lengths else _leave
@@ -228,20 +228,20 @@ class InceptionV1(nn.Module):  # type: ignore[misc]
 
 
 def _leave(x: Tensor) -> Tensor:
-    """All frames belong to the clips."""
+    """All frames belong to clips."""
     return x
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """How many of a batch's frames belong to each clip, at one of the network's resolutions in time.
+    """The number of a batch's frames that belong to each clip, at one of the network's temporal resolutions.
 
     Attributes
     ----------
     own
         Per clip, ascending.
     behind
-        (n, 1, T - own[0], 1, 1), true where a frame lies behind its clip's end; frames before ``own[0]`` never do.
+        (n, 1, T - own[0], 1, 1), true for frames after the end of their clip; frames before ``own[0]`` never are.
     """
 
     own: tuple[int, ...]
@@ -260,7 +260,7 @@ class Lengths:
         return Lengths.of(own, frames, self.behind.device)
 
     def clear(self, x: Tensor) -> Tensor:
-        """Put zeros behind each clip's end, in place: (n, channel, T, H, W)."""
+        """Set frames after each clip's end to zero, in place: (n, channel, T, H, W)."""
         if self.behind.shape[2]:
             x[:, :, self.own[0] :].masked_fill_(self.behind, 0)
         return x
@@ -297,8 +297,8 @@ class GreyStem:
     convolution
         For grey levels less :data:`GREY_ZERO`, one channel. Its bias is right where the kernel lies inside the clip.
     constant
-        (out, T, H, W): the kernels that the constant part of the three normalised channels meets. Zeros are padded
-        after normalisation, so the part of these kernels that lies outside the clip has to be taken off again.
+        (out, T, H, W): the kernels that the constant part of the three normalised channels meets. Padding with zeros
+        comes after normalisation, so the part of these kernels outside the clip has to be subtracted again.
     """
 
     convolution: Convolution

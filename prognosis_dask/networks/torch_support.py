@@ -1,4 +1,4 @@
-"""What torch keeps per process and a feature's bits depend on, set for the time that a network runs."""
+"""Set torch's process-wide settings, on which a feature's bits depend, while a network runs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from prognosis_dask.networks.clip_engine import RunClip
 
 @contextmanager
 def repeatable(*, threads: int = 1, tf32: bool = False, gradients: bool = False) -> Iterator[None]:
-    """Inference with the same bits each time, whatever the process has set; what it has set is put back.
+    """Reproducible inference whatever the process has set; its settings are restored.
 
-    Sums are split, and so rounded, by the number of ``threads``. ``tf32`` lets a GPU round the factors of convolutions
-    and matrix products of float32 to 10 bits of mantissa; torch's own default does so for convolutions.
-    ``gradients`` are what training needs.
+    Sums are split, and so rounded, by the number of ``threads``. ``tf32`` lets a GPU round the factors of float32
+    convolutions and matrix products to 10 bits of mantissa; torch's default does so for convolutions. ``gradients`` are
+    needed for training.
     """
     precision = "tf32" if tf32 else "ieee"
     cudnn = torch.backends.cudnn
     wanted = [
-        # trying out algorithms at run time could choose another one, and other last bits, in the next run
+        # benchmarking at run time could choose another algorithm, with other last bits, in the next run
         (cudnn, "benchmark", False),
         (cudnn, "deterministic", True),
         (cudnn.conv, "fp32_precision", precision),
@@ -46,7 +46,7 @@ def repeatable(*, threads: int = 1, tf32: bool = False, gradients: bool = False)
 
 
 def torch_runner(module: Any, device: str) -> RunClip:
-    """The function from a clip to the module's values, in one thread where it runs on the processor.
+    """The function from a clip to the module's values, in one thread on a CPU.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The grade network in torch, to be trained and to be run."""
+"""The grade network in torch: training and inference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prognosis_dask.networks.training import EPSILON, Hidden
 
 
 class TorchLearner:
-    """See :class:`prognosis_dask.networks.training.Learner`. It computes in one thread where it runs on a processor.
+    """See :class:`prognosis_dask.networks.training.Learner`. It uses one thread on a CPU.
 
     Raises
     ------
@@ -26,7 +26,8 @@ class TorchLearner:
     def __init__(self, network: GradeNetwork, values: Values, *, device: str, learning_rate: float) -> None:
         if device == "gpu" and not torch.cuda.is_available():
             raise ClusterError(
-                f"the network is to be trained on a GPU, but torch {torch.__version__} sees none here; use device 'cpu'"
+                f"the network is to be trained on a GPU, but torch {torch.__version__} finds none here; "
+                "use device 'cpu'"
             )
         self._device = torch.device("cuda" if device == "gpu" else "cpu")
         self._parameters = {
@@ -35,7 +36,7 @@ class TorchLearner:
         self._adam = torch.optim.Adam(self._parameters.values(), lr=learning_rate, eps=EPSILON)
 
     def step(self, volumes: Float32Array, labels: Float32Array, weights: Float32Array, kept: Hidden) -> float:
-        """One step of Adam on a batch; the batch's loss before it."""
+        """One step of Adam on a batch; returns the loss before the step."""
         with repeatable(gradients=True):
             _, _, z = self._forward(self._tensor(volumes), *map(self._tensor, kept))
             loss = functional.binary_cross_entropy_with_logits(z, self._tensor(labels), self._tensor(weights))
@@ -45,19 +46,19 @@ class TorchLearner:
             return float(loss.item())
 
     def run(self, volumes: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
-        """Values of the two hidden layers (n, 512) and (n, 32), and the logits (n), nothing dropped."""
+        """Activations of the two hidden layers (n, 512) and (n, 32), and the logits (n), without dropout."""
         with repeatable():
             first, second, z = self._forward(self._tensor(volumes), torch.ones(()), torch.ones(()))
             return first.cpu().numpy(), second.cpu().numpy(), z.cpu().numpy()
 
     def values(self) -> Values:
-        """The parameters as they are now."""
+        """The current parameters."""
         return {name: parameter.detach().cpu().numpy().copy() for name, parameter in self._parameters.items()}
 
     def _forward(self, volumes: Tensor, kept_1: Tensor, kept_2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = volumes[:, None]
         for name in ("conv_1", "conv_2"):
-            # windows that do not overlap: no two gradients meet, so this is repeatable on a GPU too
+            # windows do not overlap, so gradients are not summed and this is reproducible on a GPU too
             x = functional.max_pool3d(functional.conv3d(x, *self._layer(name), padding=1), 2)
         first = functional.relu(functional.linear(x.flatten(1), *self._layer("dense_1")))
         second = functional.relu(functional.linear(first * kept_1.to(first.device), *self._layer("dense_2")))

@@ -1,4 +1,4 @@
-"""torchvision's video networks, R3D-18 and S3D, where torchvision is installed."""
+"""torchvision's video networks R3D-18 and S3D, if torchvision is installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prognosis_dask.errors import JobError, WeightsError, import_extra
 from prognosis_dask.networks.catalogue import Network
 from prognosis_dask.networks.clip_engine import ClipEngine
 
-#: torchvision's function and its weights, and the layer that makes logits of pooled values.
+#: torchvision's function, its weights, and the layer from pooled values to logits.
 _MODELS = {
     "r3d_18_kinetics400": ("r3d_18", "R3D_18_Weights", "fc"),
     "s3d_kinetics400": ("s3d", "S3D_Weights", "classifier"),
@@ -34,10 +34,10 @@ def torchvision_version() -> str:
 
 
 def torchvision_weights(section: DeepSection, network: Network) -> tuple[str, Path | None]:
-    """The sha256 of the weights that a job names, and their file; none where they are drawn.
+    """The sha256 of a job's weights, and their file; none for random ones.
 
     ``kinetics400`` is torchvision's own file, downloaded at first use and checked by torch; ``file:PATH`` a state dict
-    of the same network; ``untrained:SEED`` what torchvision draws after ``torch.manual_seed``.
+    of the same network; ``untrained:SEED`` torchvision's initial values after ``torch.manual_seed``.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def load_torchvision(section: DeepSection, network: Network, rows: int) -> ClipE
     if path is not None:
         try:
             module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except Exception as error:  # another format, another network, a page in place of the file
+        except Exception as error:  # another format, another network, an HTML page instead of the file
             raise WeightsError(f"{path} does not fit torchvision's {function}: {str(error)[:300]}") from error
     if section.output == "pooled":
         setattr(module, classifier, torch.nn.Identity())
@@ -111,7 +111,7 @@ def _download(network: Network) -> Path:
         part = path.stem.rpartition("-")[2]
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=part, progress=False)
-        except Exception as error:  # no network, no room, another checksum
+        except Exception as error:  # no connection, no space, a wrong checksum
             raise WeightsError(
                 f"could not fetch {url}: {error}. On a machine without network, fetch it elsewhere and set "
                 "deep.weights = 'file:PATH'"

@@ -1,8 +1,7 @@
-"""Training the grade network: the same curve for the same seed, wherever it runs.
+"""Train the grade network: the same curve for the same seed, wherever it runs.
 
-Everything that is drawn (first values, held-back patients, order, augmentation, dropout) is drawn here, with NumPy; an
-engine only computes. So a training does not depend on an engine's own generator, which is shared by a whole process,
-nor on what else the process does.
+All random numbers (initial values, held-back patients, order, augmentation, dropout) are drawn here with NumPy; an
+engine only computes. So a training does not depend on an engine's random generator, which a whole process shares.
 """
 
 from __future__ import annotations
@@ -22,43 +21,43 @@ from prognosis_dask.config.job import GradeSection
 from prognosis_dask.errors import MissingExtraError, StatisticsError, count
 from prognosis_dask.networks.grade_network import DROPPED, WIDTHS, GradeNetwork, Values
 
-#: What dropout multiplies the two hidden layers' values by, (n, 512) and (n, 32): zero, or one over the share kept.
+#: Dropout factors of the two hidden layers, (n, 512) and (n, 32): zero, or one over the kept fraction.
 Hidden = tuple[Float32Array, Float32Array]
 
-#: Raised by one whenever the features of the same training change.
+#: Increased whenever the features of the same training change.
 VERSION = 2
-#: Adam's, as in Keras.
+#: Parameters of Adam, as in Keras.
 EPSILON = 1e-7
 _LIBRARIES = {"torch": "torch", "gluon": "mxnet"}
-#: One training at a time in a process: engines keep settings per process, and the workers are the parallelism.
+#: One training at a time per process: engines have settings per process, and workers provide the parallelism.
 _LOCK = threading.Lock()
 
-#: The most that a volume is turned in the axial plane, in degrees.
+#: Largest rotation of a volume in the axial plane, in degrees.
 ROTATION = 10.0
-#: The most that intensities are stretched, and shifted in standard deviations of the volume.
+#: Largest relative change of contrast, and largest shift in standard deviations of the volume.
 CONTRAST = 0.1
 SHIFT = 0.1
 
 
 class Learner(Protocol):
-    """A grade network on an engine, with Adam's state. It draws nothing, and computes in one thread on a processor."""
+    """A grade network on an engine, with Adam's state. It draws no random numbers, and uses one thread on a CPU."""
 
     def step(self, volumes: Float32Array, labels: Float32Array, weights: Float32Array, kept: Hidden) -> float:
-        """One step of Adam on the batch's weighted mean of binary cross-entropies; that loss before the step."""
+        """One step of Adam on the batch's weighted mean binary cross-entropy; returns the loss before the step."""
         ...
 
     def run(self, volumes: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
-        """Values of the two hidden layers (n, 512) and (n, 32), and the logits (n), nothing dropped."""
+        """Activations of the two hidden layers (n, 512) and (n, 32), and the logits (n), without dropout."""
         ...
 
     def values(self) -> Values:
-        """The parameters as they are now."""
+        """The current parameters."""
         ...
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """The mean loss of an epoch's batches, and after it that of the held-back cases (NaN where none are)."""
+    """Mean loss of an epoch's batches, and the loss of the held-back cases after it (NaN if there are none)."""
 
     training_loss: float
     validation_loss: float
@@ -71,12 +70,12 @@ class Trained:
     Attributes
     ----------
     network
-        What was trained.
+        The trained network's description.
     values
-        Its parameters, those of the epoch with the lowest loss on the held-back cases.
-    usual
-        Mean and standard deviation of each deep feature over the cases that it was given, shape (2, 544): networks
-        that ended at other epochs have units of other sizes, and are comparable on this scale alone.
+        Its parameters at the epoch with the lowest loss on the held-back cases.
+    scale
+        Mean and standard deviation of each deep feature over the training cases, shape (2, 544): units of networks that
+        stopped at different epochs differ in size, and are comparable on this scale only.
     curve
         Every epoch's losses.
     epoch
@@ -87,27 +86,27 @@ class Trained:
 
     network: GradeNetwork
     values: Values = field(repr=False)
-    usual: Float32Array = field(repr=False)
+    scale: Float32Array = field(repr=False)
     curve: tuple[Epoch, ...]
     epoch: int
     origin: str = ""
 
     @property
     def sha256(self) -> str:
-        """Of the bytes of the parameters, in their order, and of the features' scale."""
+        """Digest of the parameters' bytes, in order, and of the features' scale."""
         digest = hashlib.sha256()
-        for array in (*self.values.values(), self.usual):
+        for array in (*self.values.values(), self.scale):
             digest.update(np.ascontiguousarray(array, "<f4").tobytes())
         return digest.hexdigest()
 
 
 def settle_learner(section: GradeSection) -> Literal["gluon", "torch"]:
-    """The engine that ``auto`` stands for here: torch where it is installed, else gluon.
+    """The engine that ``auto`` means here: torch if installed, else gluon.
 
     Raises
     ------
     MissingExtraError
-        Where the engine, or either one, is not installed.
+        If the engine, or for ``auto`` both, are not installed.
     """
     wanted: Sequence[Literal["gluon", "torch"]] = ("torch", "gluon") if section.engine == "auto" else (section.engine,)
     for engine in wanted:
@@ -120,12 +119,12 @@ def settle_learner(section: GradeSection) -> Literal["gluon", "torch"]:
 
 
 def load_learner(network: GradeNetwork, values: Values, section: GradeSection) -> Learner:
-    """The network with these parameters on the section's engine and device.
+    """Build the network with these parameters on the section's engine and device.
 
     Raises
     ------
     MissingExtraError, ClusterError
-        Where the engine is not installed, or there is no GPU and the section asks for one.
+        If the engine is not installed, or the section requests a GPU and there is none.
     """
     if settle_learner(section) == "torch":
         from prognosis_dask.networks.torch_training import TorchLearner
@@ -148,7 +147,7 @@ def train(
     labels
         0 (benign: grade II) or 1 (malignant: grade III) for each case.
     patients
-        Whose case it is: a patient's cases train together, or are held back together.
+        The patient of each case: a patient's cases are all trained on or all held back.
     section
         The job's ``[grade]``.
 
@@ -190,34 +189,34 @@ def train(
         values, epoch = (best[2], best[1]) if best[1] else (learner.values(), len(curve))
         features, _ = _run(load_learner(network, values, section), volumes)
     with np.errstate(over="ignore", invalid="ignore"):
-        usual = np.stack([features.mean(axis=0), features.std(axis=0)])
-    _expect_finite((*values.values(), usual), curve, section)
-    return Trained(network, values, usual, tuple(curve), epoch), _in_deviations(features, usual)
+        scale = np.stack([features.mean(axis=0), features.std(axis=0)])
+    _expect_finite((*values.values(), scale), curve, section)
+    return Trained(network, values, scale, tuple(curve), epoch), _in_deviations(features, scale)
 
 
 def run_network(trained: Trained, volumes: Float32Array, section: GradeSection) -> tuple[Float32Array, Float32Array]:
-    """Deep features and probability of the positive class, case by case: none depends on those beside it.
+    """Deep features and probability of the positive class, case by case, so that none depends on the others.
 
     Returns
     -------
     features
-        Shape (cases, 544), float32; named by :func:`prognosis_dask.networks.grade_network.feature_names`. In standard
-        deviations from the mean of the cases that the network was trained on; 0 where a unit was the same for them all.
+        Shape (cases, 544), float32; named by :func:`prognosis_dask.networks.grade_network.feature_names`. Standardised
+        by the network's training cases; 0 if a unit was constant for them.
     probability
         Shape (cases,).
     """
     with _LOCK:
         features, logit = _run(load_learner(trained.network, trained.values, section), volumes)
-    return _in_deviations(features, trained.usual), _sigmoid(logit)
+    return _in_deviations(features, trained.scale), _sigmoid(logit)
 
 
-def _in_deviations(features: Float32Array, usual: Float32Array) -> Float32Array:
-    mean, spread = usual
+def _in_deviations(features: Float32Array, scale: Float32Array) -> Float32Array:
+    mean, spread = scale
     return np.where(spread > 0, (features - mean) / np.where(spread > 0, spread, 1), 0).astype(np.float32)
 
 
 def _expect_finite(arrays: Iterable[Float32Array], curve: Sequence[Epoch], section: GradeSection) -> None:
-    """A training that ran away leaves features that are all zero or missing, which models pass over in silence."""
+    """Refuse a diverged training: its features are zero or missing, which models would ignore silently."""
     if not all(np.isfinite(array).all() for array in arrays):
         losses = ", ".join(f"{epoch.training_loss:.3g}" for epoch in curve)
         raise StatisticsError(
@@ -234,9 +233,9 @@ def _run(learner: Learner, volumes: Float32Array) -> tuple[Float32Array, Float32
 
 
 def hold_back(labels: IntArray, patients: Sequence[str], share: float, rng: np.random.Generator) -> BoolArray:
-    """Which cases are held back: the share of each class's patients, rounded, at least one; none where it is 0.
+    """Which cases are held back: the share of each class's patients, rounded, at least one; none if it is 0.
 
-    A patient with cases of both classes counts to the first one's.
+    A patient with cases of both classes counts for the class of the first.
 
     Raises
     ------
@@ -259,7 +258,7 @@ def hold_back(labels: IntArray, patients: Sequence[str], share: float, rng: np.r
 
 
 def class_weights(labels: IntArray, at: IntArray, *, balance: bool) -> Float32Array:
-    """What each case's loss counts: 1 on average over the cases ``at`` that train, and as much for either class."""
+    """Weight of each case's loss: 1 on average over the training cases ``at``, with equal totals for both classes."""
     if not balance:
         return np.ones(len(labels), np.float32)
     share = np.bincount(labels[at], minlength=2) / len(at)
@@ -267,7 +266,7 @@ def class_weights(labels: IntArray, at: IntArray, *, balance: bool) -> Float32Ar
 
 
 def provenance(section: GradeSection) -> dict[str, str]:
-    """What a training's values depend on besides its cases: settings, engine and its version."""
+    """What a training depends on besides its cases: settings, engine and version."""
     engine = settle_learner(section)
     library = _LIBRARIES[engine]
     idle = ("enabled", "clinical")
@@ -284,7 +283,7 @@ def _epoch(
     section: GradeSection,
     rng: np.random.Generator,
 ) -> float:
-    """Every training case once, in an order of its own; the batches' mean loss."""
+    """Train on every case once, in a new order; returns the mean loss of the batches."""
     order = rng.permutation(at)
     losses = []
     for start in range(0, len(order), section.batch_size):
@@ -303,11 +302,11 @@ def _kept(count: int, rng: np.random.Generator) -> Hidden:
 
 
 def _loss(learner: Learner, volumes: Float32Array, labels: IntArray, weights: Float32Array) -> float:
-    """The weighted mean of the cases' binary cross-entropies, nothing dropped; NaN without cases."""
+    """The weighted mean binary cross-entropy of the cases, without dropout; NaN without cases."""
     if not len(volumes):
         return float("nan")
     z = np.array([learner.run(volume[None])[2][0] for volume in volumes], np.float64)
-    with np.errstate(invalid="ignore"):  # NaN is lower than nothing: such an epoch is not kept
+    with np.errstate(invalid="ignore"):  # comparisons with NaN are false: such an epoch is not kept
         return float(np.mean(weights * (np.logaddexp(0, z) - z * labels)))
 
 
@@ -316,10 +315,10 @@ def _sigmoid(z: Float32Array) -> Float32Array:
 
 
 def augment(volume: Float32Array, rng: np.random.Generator) -> Float32Array:
-    """One volume (slice, row, column), flipped left to right or not, turned, and changed in brightness and contrast.
+    """One volume (slice, row, column), randomly flipped left to right, rotated, and changed in brightness and contrast.
 
-    Turning is in the axial plane only, since slices are thicker than pixels are wide. Zeros stay zeros: they are what
-    lies outside the brain, and the slices that were appended.
+    Rotation is in the axial plane only, since slices are thicker than pixels are wide. Zeros stay zeros: the outside of
+    the brain, and appended slices.
     """
     if rng.random() < 0.5:
         volume = volume[:, :, ::-1]
@@ -330,7 +329,7 @@ def augment(volume: Float32Array, rng: np.random.Generator) -> Float32Array:
 
 
 def rotate(volume: Float32Array, degrees: float) -> Float32Array:
-    """Turn every slice about its middle, linear in between; what comes from outside is zero."""
+    """Rotate every slice about its centre, with linear interpolation and zeros outside."""
     from scipy.ndimage import affine_transform
 
     angle = np.deg2rad(degrees)

@@ -1,7 +1,7 @@
-"""What the grade network takes: one small volume per case.
+"""Make the input of the grade network: one small volume per case.
 
 Either the study's own input (64 x 64 pixels, 20 averaged slices), or a crop of the brain or of the tumour with equal
-spacing in all directions. Intensities are taken as they come: normalise the image before.
+spacing in all directions. Intensities are not changed: normalise the image before.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Grid:
     spacing_mm: float
 
 
-#: 144 x 192 x 160 mm hold a brain, 100 mm a glioma; the network on them has about as many parameters as the study's.
+#: 144 x 192 x 160 mm contain a brain, 100 mm a glioma; the network has about as many parameters as the study's.
 BRAIN = Grid((36, 48, 40), 4.0)
 TUMOUR = Grid((40, 40, 40), 2.5)
 
@@ -34,9 +34,9 @@ TUMOUR = Grid((40, 40, 40), 2.5)
 def study_input(slices: NumberArray) -> Float32Array:
     """The study's input: slices resized, averaged in chunks, zero slices appended.
 
-    Each slice is resized bilinearly, pixel centres aligned and without smoothing, as OpenCV's ``resize`` does. Chunks
-    of ``ceil(n / 20)`` slices that follow each other are averaged, the last chunk over what is left for it; fewer than
-    20 chunks are filled up with slices of zeros. So 48 slices give 16 averages of 3, and 4 slices of zeros.
+    Each slice is resized bilinearly, with aligned pixel centres and without smoothing, as by OpenCV's ``resize``.
+    Chunks of ``ceil(n / 20)`` consecutive slices are averaged, the last one over the remaining slices; fewer than 20
+    chunks are padded with slices of zeros. So 48 slices give 16 averages of 3, and 4 slices of zeros.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def study_input(slices: NumberArray) -> Float32Array:
 def isotropic_crop(image: sitk.Image, mask: sitk.Image, grid: Grid) -> Float32Array:
     """The image around the middle of the mask's bounding box, on a grid along the patient's axes.
 
-    Smoothed along the axes on which the new spacing is the coarser one (a Gaussian of half that spacing); linear in
+    Smoothed along the axes on which the new spacing is coarser (a Gaussian of half that spacing); linear in
     between; zero outside the image.
 
     Parameters
@@ -117,7 +117,7 @@ def _check(slices: NumberArray) -> None:
 
 
 def _bilinear(length: int, wanted: int) -> FloatArray:
-    """The matrix (wanted, length) that interpolates linearly between pixel centres, with the edges held."""
+    """The matrix (wanted, length) of linear interpolation between pixel centres, with constant edges."""
     at = ((np.arange(wanted) + 0.5) * length / wanted - 0.5).clip(0, length - 1)
     below = np.floor(at).astype(int)
     weights = np.zeros((wanted, length))
@@ -128,7 +128,7 @@ def _bilinear(length: int, wanted: int) -> FloatArray:
 
 
 def _middle(mask: sitk.Image) -> tuple[float, ...]:
-    """The middle of the mask's bounding box, in mm."""
+    """The centre of the mask's bounding box, in mm."""
     inside = np.nonzero(sitk.GetArrayViewFromImage(mask))
     if not len(inside[0]):
         raise CaseError(Code.MASK_EMPTY, "the mask has no voxel; expected the brain or the tumour")

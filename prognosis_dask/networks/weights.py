@@ -1,4 +1,4 @@
-"""Where a network's weights come from, and the digest that tells them from any others."""
+"""Get, convert and write the weights of a network (``.params``, safetensors), identified by their sha256."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prognosis_dask.networks.catalogue import Network
 Values = Mapping[str, Float32Array]
 
 _LIST = 0x112
-#: Version 2, and 3 which differs in allowing arrays without dimensions.
+#: Version 2, and 3, which also allows arrays without dimensions.
 _ARRAYS = (0xF993FAC9, 0xF993FACA)
 _DENSE = 0
 _FLOAT32 = 0
@@ -37,9 +37,9 @@ class Weights:
     spec
         As in the job: ``kinetics400``, ``file:PATH`` or ``untrained:SEED``.
     sha256
-        Of the weight file's content; of the values where there is no file.
+        Of the weight file's content, or of the values if there is no file.
     path
-        The weight file, None where there is none.
+        The weight file, if any.
     source_sha256
         Of the file that this one was converted from, as :func:`convert_weights` noted it; else empty.
     values
@@ -57,8 +57,8 @@ def resolve_weights(spec: str, network: Network, *, sha256: str = "") -> Weights
     """Get the weights that a job names.
 
     ``kinetics400`` is GluonCV's pretrained file, downloaded at first use and checked by GluonCV; ``file:PATH`` a
-    ``.params`` file with the same names, or what :func:`convert_weights` made of one; ``untrained:SEED`` draws every
-    value, for tests and demonstrations. ``sha256``, where given, is what the weights must have.
+    ``.params`` file with the same names, or what :func:`convert_weights` made of one; ``untrained:SEED`` draws random
+    values, for tests and demonstrations. ``sha256``, if given, must match.
 
     Raises
     ------
@@ -72,13 +72,13 @@ def resolve_weights(spec: str, network: Network, *, sha256: str = "") -> Weights
     if sha256 and sha256.lower() != weights.sha256:
         raise WeightsError(
             f"the weights {spec} have the sha256 {weights.sha256}, expected {sha256} (deep.weights_sha256): they are "
-            "not the ones that were asked for"
+            "not the requested ones"
         )
     return weights
 
 
 def convert_weights(source: Path, target: Path, network: Network) -> Weights:
-    """Write a ``.params`` file as safetensors, which torch and others read too; nothing but the container changes.
+    """Write a ``.params`` file as safetensors, which torch and others read too; only the container changes.
 
     The new file's metadata name the network and the source's sha256; the weights returned have the sha256 of both.
 
@@ -125,7 +125,7 @@ def _pretrained(network: Network) -> Path:
     store = import_gluon().model_zoo.model_store
     try:
         return Path(store.get_model_file(network.name))
-    except Exception as error:  # no network, no room, another checksum, a page in place of the file
+    except Exception as error:  # no connection, no space, a wrong checksum, an HTML page instead of the file
         raise WeightsError(
             f"GluonCV's pretrained file of {network.name} could not be fetched: get "
             f"{network.name}-{store.short_hash(network.name)}.params on a machine with a network, and set "
@@ -134,7 +134,7 @@ def _pretrained(network: Network) -> Path:
 
 
 def _cause(error: Exception) -> str:
-    """What an error says at its core: requests wraps urllib3's retries, and those the connection and what it met."""
+    """The message of the root cause: requests wraps urllib3's retries, which wrap the connection error."""
     core = getattr(error.args[0], "reason", error) if error.args else error
     return str(core).rpartition("): ")[2][-200:]
 
@@ -184,10 +184,10 @@ def _check(values: Values, network: Network, path: Path) -> None:
 
 
 def _draw(seed: int, network: Network) -> Values:
-    """Draw every parameter in order: uniform numbers only, which are the same on every platform.
+    """Draw every parameter in order, from uniform numbers only, which are the same on every platform.
 
-    Kernels have the variance that keeps the size of the values from layer to layer (He et al. 2015,
-    arXiv:1502.01852); batch normalisation gets statistics near those of such values, so that all of its terms count.
+    Kernels have the variance of He et al. 2015 (arXiv:1502.01852), which preserves the scale of values between layers;
+    batch normalisation gets matching statistics, so that all its terms matter.
     """
     rng = np.random.default_rng(seed)
     values = {}
@@ -205,12 +205,12 @@ def _range(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
 
 
 def parse_params(content: bytes) -> dict[str, Float32Array]:
-    """The named float32 arrays in the content of a ``.params`` file.
+    """The named float32 arrays of a ``.params`` file's content.
 
     Raises
     ------
     ValueError
-        When the content is not such a file, or is cut short; the message says what was found where.
+        When the content is not such a file, or is truncated; the message says what was found where.
     """
     reader = _Reader(content)
     if len(content) < 24 or reader.take("<QQ")[0] != _LIST:
@@ -225,7 +225,7 @@ def parse_params(content: bytes) -> dict[str, Float32Array]:
 
 
 class _Reader:
-    """A position in the content; nothing is read beyond the end."""
+    """A read position in the content; never reads beyond the end."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
@@ -275,7 +275,7 @@ def parse_safetensors(content: bytes) -> tuple[dict[str, Float32Array], dict[str
     Raises
     ------
     ValueError
-        When the content is not such a file, is cut short or holds other numbers; the message says what was found.
+        When the content is not such a file, is truncated or has other types; the message says what was found.
     """
     size = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else len(content)
     if size > len(content) - 8:

@@ -1,4 +1,4 @@
-"""The columns that a parameter file gives: their names, their order, their units."""
+"""The feature columns of a parameter file: names, order and units."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prognosis_dask.radiomics.params import RadiomicsParams, quiet
 if TYPE_CHECKING:
     from radiomics.featureextractor import RadiomicsFeatureExtractor
 
-#: By part of a shape feature's name; the first that fits holds.
+#: Units by part of a shape feature's name; the first match counts.
 _SHAPE_UNITS = {
     "Ratio": "mm^-1",
     "Volume": "mm^3",
@@ -27,7 +27,7 @@ _SHAPE_UNITS = {
     "AxisLength": "mm",
     "Perimeter": "mm",
 }
-#: First-order features that are not in the image's own unit.
+#: First-order features whose unit differs from the image's.
 _FIRST_ORDER_UNITS = {
     "Energy": "u^2",
     "TotalEnergy": "u^2 mm^3",
@@ -39,9 +39,9 @@ _FIRST_ORDER_UNITS = {
 }
 
 
-#: Least and most voxels along a side of the image that the columns are tried on; the mask has four.
+#: Fewest and most voxels along a side of the test image; the mask has four.
 _SIDES = (8, 40)
-#: The part of a column's name that says of which filter it is: ``log-sigma-3-0-mm-3D``, ``wavelet2-LLH``, ``lbp-2D``.
+#: The part of a column's name that names the filter: ``log-sigma-3-0-mm-3D``, ``wavelet2-LLH``, ``lbp-2D``.
 _FILTER = re.compile("lbp-[23]D|[a-z]+")
 
 
@@ -49,15 +49,15 @@ _FILTER = re.compile("lbp-[23]D|[a-z]+")
 def column_names(params: RadiomicsParams) -> tuple[str, ...]:
     """The features under pyradiomics' own names and in its order, fixed by the parameters alone.
 
-    They are those that ``execute()`` gives for a small made image, on which every filter works. Its grey levels are a
-    few whatever the parameters say of bins, and its spacing follows the widest filter, so that neither a small bin nor
-    a large sigma makes it large.
+    They are those of ``execute()`` on a small synthetic image on which every filter works. It has few grey levels
+    whatever the bins, and its spacing follows the widest filter, so that neither a small bin nor a large sigma makes it
+    large.
 
     Raises
     ------
     JobError
-        When pyradiomics cannot compute with the parameters, or an image type, a class or a feature that they name gives
-        no column.
+        When pyradiomics cannot compute with the parameters, or an image type, class or feature that they name yields no
+        column.
     """
     import SimpleITK as sitk
 
@@ -70,7 +70,7 @@ def column_names(params: RadiomicsParams) -> tuple[str, ...]:
     try:
         with quiet():
             names = tuple(extractor.execute(image, mask))
-    except Exception as error:  # whatever NumPy, PyWavelets, ITK and pyradiomics raise of a value they do not like
+    except Exception as error:  # NumPy, PyWavelets, ITK and pyradiomics raise many kinds for an invalid value
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise JobError(f"pyradiomics cannot compute with these parameters: {reason}") from error
     _expect_columns(params, extractor, names)
@@ -97,13 +97,13 @@ def _mask(extractor: RadiomicsFeatureExtractor, side: int) -> ByteArray:
     mask = np.zeros((side, side, side), np.uint8)
     mask[2:6, 2:6, 2:6] = 1
     if extractor.settings["force2D"] and "shape2D" in extractor.enabledFeatures:
-        plane = np.arange(side) == 3  # shape2D wants a mask of one plane
+        plane = np.arange(side) == 3  # shape2D needs a mask in one plane
         mask *= np.expand_dims(plane, [axis for axis in range(3) if axis != extractor.settings["force2Ddimension"]])
     return mask
 
 
 def _expect_columns(params: RadiomicsParams, extractor: RadiomicsFeatureExtractor, names: Sequence[str]) -> None:
-    """Refuse what the file names and what gives nothing, which pyradiomics only logs."""
+    """Refuse entries of the file that yield no feature, which pyradiomics only logs."""
     parts = [name.split("_", 2) for name in names]
     for kind, wanted in params.content.get("featureClass", {}).items():
         given = {feature for _, found, feature in parts if found == kind}
@@ -120,7 +120,7 @@ def _expect_columns(params: RadiomicsParams, extractor: RadiomicsFeatureExtracto
 
 def _why_no_image(image_type: str, extractor: RadiomicsFeatureExtractor) -> str:
     if not [kind for kind in extractor.enabledFeatures if not kind.startswith("shape")]:
-        return "the only class asked for is shape, which has no image type but Original"
+        return "the only requested class is shape, which has no image type but Original"
     if image_type == "LoG":
         return "it has no sigma; give its widths in mm, as LoG: {sigma: [1.0, 3.0]}"
     return "pyradiomics leaves it out with these settings"

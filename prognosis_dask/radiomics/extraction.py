@@ -1,4 +1,8 @@
-"""The features of one case, from its crop where that settles every value, else from the full image."""
+"""Compute the features of a case from its crop if that determines every value, else from the full image.
+
+The crop gives the voxels that ``execute()`` would have before its filters, to the last bit. Where it may not, the full
+image is read.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +29,13 @@ from prognosis_dask.radiomics.params import RadiomicsParams, quiet, resamples
 
 #: The pole of the cubic B-spline's prefilter: a voxel's influence on others falls by this factor per voxel.
 POLE = 2 - math.sqrt(3)
-#: Voxels to keep around what matters under the B-spline; see :func:`_bound`.
+#: Voxels to keep around the needed ones under the B-spline; see :func:`_bound`.
 SPLINE_REACH = 22
-#: Voxels that any other interpolator reaches (windowed sinc: 4; Gaussian: 4).
+#: Reach in voxels of any other interpolator (windowed sinc: 4; Gaussian: 4).
 REACH = 5
-#: How far the filters reach from a voxel; those that are not listed reach everywhere.
+#: Reach of the filters in voxels; a filter that is not listed reaches everywhere.
 FILTER_REACH = {"Original": 0, "Gradient": 1}
-#: What rounding a voxel's place, to about 1e-12 voxels, may do to a value, as part of the image's largest one.
+#: Largest effect on a value, relative to the image's largest one, of rounding a voxel's position (1e-12 voxels).
 ROUNDING = 1e-11
 
 #: First voxel and one past the last, (x, y, z), as indices of the full image.
@@ -48,15 +52,15 @@ def extract(
 ) -> dict[str, float]:
     """Compute the features of ``roi``, equal to the last bit to ``execute()`` on the full image and mask.
 
-    ``full`` loads the same case uncropped. It is called only where the crop does not hold, or cannot prove, what the
-    features depend on; it may be left out when ``roi`` is uncropped.
-    ``levels`` gains how many grey levels the ROI has in each image that texture was computed of.
+    ``full`` loads the same case uncropped. It is called only if the crop does not contain, or cannot prove, what the
+    features depend on; it may be omitted if ``roi`` is uncropped.
+    ``levels`` receives the number of grey levels of the ROI in each image from which texture was computed.
 
     Returns
     -------
     dict
-        Exactly :func:`column_names`, in that order. A value is NaN or infinite where pyradiomics says so, and NaN
-        where it says nothing: an image too small for a filter, a mask of several planes under ``shape2D``.
+        Exactly :func:`column_names`, in that order. A value is NaN or infinite if pyradiomics returns that, and NaN
+        if it returns nothing: an image too small for a filter, a mask of several planes under ``shape2D``.
 
     Raises
     ------
@@ -64,7 +68,6 @@ def extract(
         ``RADIOMICS_FAILED`` with pyradiomics' reason, such as a mask of too few voxels or dimensions, or because the
         bins make too many grey levels (:data:`prognosis_dask.radiomics.levels.MOST`).
     """
-    from prognosis_dask.radiomics.extraction import prepare
     from prognosis_dask.radiomics.extractor import extractor_for
 
     extractor = extractor_for(params)
@@ -74,13 +77,13 @@ def extract(
         if full is None:
             raise CaseError(
                 Code.RADIOMICS_FAILED,
-                f"a crop of {roi.image.GetSize()} voxels, out of {roi.full.size}, does not settle every value; "
+                f"a crop of {roi.image.GetSize()} voxels, out of {roi.full.size}, does not determine every value; "
                 "extract from the full image",
             )
         roi = full()
         with pyradiomics_problems():
             images = prepare(roi, extractor)
-        assert images is not None, "the full image settles every value"
+        assert images is not None, "the full image determines every value"
     if levels is not None:
         extractor = copy(extractor)
         extractor.settings = extractor.settings | {"levels": levels}
@@ -91,7 +94,7 @@ def extract(
 
 @contextmanager
 def pyradiomics_problems() -> Iterator[None]:
-    """Keep its warnings quiet, and make what it raises the case's problem."""
+    """Silence pyradiomics' warnings, and turn its exceptions into the case's problem."""
     try:
         with quiet():
             yield
@@ -101,9 +104,9 @@ def pyradiomics_problems() -> Iterator[None]:
 
 
 def prepare(roi: Roi, extractor: RadiomicsFeatureExtractor) -> _Images | None:
-    """Image and mask as ``execute()`` has them before its filters, or as much around the mask as the filters reach.
+    """Image and mask as in ``execute()`` before its filters, cut to the reach of the filters around the mask.
 
-    None where that takes the full image; never for a ``roi`` that is uncropped.
+    None if that needs the full image; never for an uncropped ``roi``.
     """
     settings = extractor.settings
     if settings["normalize"]:
@@ -122,7 +125,7 @@ def prepare(roi: Roi, extractor: RadiomicsFeatureExtractor) -> _Images | None:
 
 
 def _reach(extractor: RadiomicsFeatureExtractor, box: _Box, roi: Roi) -> int | None:
-    """How many voxels from the mask the filters reach; None if everywhere."""
+    """Reach of the filters from the mask in voxels; None if unlimited."""
     import pywt
 
     reaches = dict(FILTER_REACH)
@@ -130,7 +133,9 @@ def _reach(extractor: RadiomicsFeatureExtractor, box: _Box, roi: Roi) -> int | N
         settings = extractor.settings | extractor.enabledImagetypes["Wavelet"]
         levels = settings.get("start_level", 0) + settings.get("level", 1)
         reach = pywt.Wavelet(settings.get("wavelet", "coif1")).dec_len * levels
-        if np.all(box[0] >= reach) and np.all(box[1] + reach <= roi.full.size):  # it takes the image as periodic
+        if np.all(box[0] >= reach) and np.all(
+            box[1] + reach <= roi.full.size
+        ):  # away from borders: it treats the image as periodic
             reaches["Wavelet"] = reach
     if not extractor.enabledImagetypes.keys() <= reaches.keys():
         return None
@@ -138,13 +143,13 @@ def _reach(extractor: RadiomicsFeatureExtractor, box: _Box, roi: Roi) -> int | N
 
 
 def _new_spacing(settings: dict[str, Any], roi: Roi, box: _Box) -> FloatArray:
-    """``resampleImage``'s spacing: the asked one; the image's own where 0 is asked or the mask has one plane."""
+    """Spacing of ``resampleImage``: as requested; the image's own if 0 is requested or the mask has one plane."""
     old, new = np.array(roi.full.spacing), np.array(settings["resampledPixelSpacing"])
     return np.where((new == 0) | (box[1] - box[0] == 1), old, new)
 
 
 def _resampled(roi: Roi, box: _Box, extractor: RadiomicsFeatureExtractor) -> _Images | None:
-    """Image and mask on pyradiomics' grid; around the mask only, if no filter looks further."""
+    """Image and mask on pyradiomics' grid; only around the mask if no filter reaches further."""
     settings = extractor.settings
     ratio = _new_spacing(settings, roi, box) / roi.full.spacing
     # beyond the padding the grid shifts by half a new voxel and rounds outwards by less than one
@@ -176,16 +181,16 @@ def _splined(roi: Roi, mask: sitk.Image, needed: _Box, settings: dict[str, Any],
     region = _overlap(_grown(needed, SPLINE_REACH, roi), _extent(roi))
     image = _cut(roi.image, region, roi.start)
     if not _is_full(roi) and _bound(image, needed, region, roi) * np.prod(needed[1] - needed[0]) > 1:
-        return None  # too little around what matters: of so many voxels some would lie that close to a whole number
+        return None  # margin too small: among so many voxels some would be that close to a whole number
     coefficients = _spline_coefficients(image, region, roi)
-    if only_mask:  # no time is spent on the padding, which comes out as zeros
+    if only_mask:  # the padding is not computed and becomes zero
         coefficients = _cut(coefficients, _overlap(_grown(needed, 3, roi), region), region[0])
     values, mask = imageoperations.resampleImage(
         coefficients, mask, **settings | {"interpolator": sitk.sitkBSplineResamplerOrder3}
     )
     first, last = _span(values, roi)
     if np.any(np.abs(last - roi.full.size + 0.5) < 1e-6):
-        return None  # on the very border of the full image: in or out by rounding alone
+        return None  # on the border of the full image: inside or outside by rounding alone
     if not only_mask:
         needed = np.floor(first).astype(int), np.minimum(np.ceil(last).astype(int) + 1, roi.full.size)
     array = sitk.GetArrayViewFromImage(values)
@@ -196,10 +201,10 @@ def _splined(roi: Roi, mask: sitk.Image, needed: _Box, settings: dict[str, Any],
 
 
 def _spline_coefficients(image: sitk.Image, region: _Box, roi: Roi) -> sitk.Image:
-    """Of the cubic spline through ``image``, which was cut from ``region``.
+    """Coefficients of the cubic spline through ``image``, which was cut from ``region``.
 
-    At a border ITK ends a sum at 1e-10, which on the full image's own border has to be done alike. Elsewhere
-    :func:`_bound` counts more than that, as it does for rounding in another order.
+    At a border ITK truncates a sum at 1e-10, which is repeated here on the full image's border. Elsewhere
+    :func:`_bound` allows for more than that and for rounding in another order.
     """
     array = sitk.GetArrayViewFromImage(image).astype(np.float64)
     at_border = (region[0] == 0) | (region[1] == roi.full.size)
@@ -215,7 +220,7 @@ def _coefficients_within(array: FloatArray, axis: int) -> FloatArray:
 
 
 def _coefficients_to_the_border(array: FloatArray, axis: int) -> FloatArray:
-    """As ITK's ``BSplineDecompositionImageFilter`` has them, along an axis."""
+    """Coefficients along an axis as in ITK's ``BSplineDecompositionImageFilter``."""
     pole = math.sqrt(3) - 2
     lines = np.moveaxis(array, axis, 0) * ((1 - pole) * (1 - 1 / pole))
     reach = math.ceil(math.log(1e-10) / math.log(POLE))
@@ -238,8 +243,8 @@ def _bound(image: sitk.Image, needed: _Box, region: _Box, roi: Roi) -> float:
 
     A voxel weighs at most 0.48 * POLE**n in a value n voxels away (the cardinal cubic spline, as in Unser, IEEE Signal
     Processing Magazine 16(6), 1999), and all beyond it 0.65 * POLE**n together. They may differ by twice the largest
-    value from what mirroring puts in their place, on each of six sides, and interpolation along each of the two other
-    axes adds half as much again at most (1.55): 18.7.
+    value from their mirrored replacement, on each of six sides, and interpolation along each of the two other axes adds
+    a factor of at most 1.55: 18.7.
     """
     tails = np.concatenate(
         [
@@ -253,13 +258,13 @@ def _bound(image: sitk.Image, needed: _Box, region: _Box, roi: Roi) -> float:
 
 
 def _truncate_alike(values: FloatArray, bound: float) -> bool:
-    """Whether all values within ``bound`` of these truncate to the same whole numbers; those around zero do."""
+    """Whether all values within ``bound`` of these truncate to the same integers; those around zero do."""
     nearest = np.rint(values)
     return not np.any((np.abs(values - nearest) <= bound) & (nearest != 0))
 
 
 def _span(values: sitk.Image, roi: Roi) -> tuple[FloatArray, FloatArray]:
-    """Where the first and the last voxel lie, as (x, y, z) indices of the full image."""
+    """Positions of the first and the last voxel as (x, y, z) indices of the full image."""
     full = _with_geometry(sitk.Image([1, 1, 1], sitk.sitkUInt8), roi)
     corners = ([0, 0, 0], [size - 1 for size in values.GetSize()])
     first, last = (
@@ -276,7 +281,7 @@ def _with_geometry(image: sitk.Image, roi: Roi) -> sitk.Image:
 
 
 def _at_full_index(image: sitk.Image, box: _Box, outer: _Box, roi: Roi) -> sitk.Image:
-    """Put what was cut from ``box`` back at its index, zeros around it, up to the end of ``outer``."""
+    """Place what was cut from ``box`` at its original index, padded with zeros to the end of ``outer``."""
     whole = sitk.Image(np.maximum(box[1], outer[1]).tolist(), image.GetPixelID())
     x, y, z = (slice(int(first), int(stop)) for first, stop in zip(*box, strict=True))
     whole[x, y, z] = image
@@ -293,7 +298,7 @@ def _mask_box(roi: Roi) -> _Box:
 def _around_mask(image: sitk.Image, mask: sitk.Image) -> _Images:
     box = _box_of(mask)
     if box is None:
-        return image, mask  # resampling has lost it, which execute() reports
+        return image, mask  # lost in resampling, which execute() reports
     region = (box[1] - box[0]).tolist(), box[0].tolist()
     return sitk.RegionOfInterest(image, *region), sitk.RegionOfInterest(mask, *region)
 

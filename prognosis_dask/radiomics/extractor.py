@@ -1,4 +1,4 @@
-"""pyradiomics' extractor for images that are prepared, made once for each set of parameters."""
+"""pyradiomics' extractor for prepared images, created once for each set of parameters."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from prognosis_dask.radiomics.shape import shape_features
 
 
 class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
-    """Takes image and mask as :mod:`radiomics.extraction` makes them, and computes what is shared once."""
+    """Takes image and mask prepared by :mod:`radiomics.extraction`, and computes shared results once."""
 
     def execute(self, image: sitk.Image, mask: sitk.Image) -> dict[str, Any]:
-        """The features of ``execute()``, of images that need no normalising, resampling or cropping."""
+        """The features of ``execute()`` for images that need no normalising, resampling or cropping."""
         mask = _checked(image, mask, self.settings)
         whole = sitk.GetArrayViewFromImage(mask) == 1
         box = box_of(whole)
@@ -35,7 +35,7 @@ class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
             inner = box_of(of_values)
             assert inner is not None
             of_values = of_values[inner]
-            # pyradiomics cuts the shape's mask to the box of the new one, whether the shape is the new one's or not
+            # pyradiomics crops the mask for shape to the box of the resegmented one, whichever of them shape uses
             of_shape = of_values if self.settings.get("resegmentShape", False) else of_shape[inner]
             box = tuple(slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, inner, strict=True))
         values = shape_features(of_shape, image.GetSpacing(), self.enabledFeatures, self.settings)
@@ -45,7 +45,7 @@ class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
         return values
 
     def _reach(self) -> int:
-        """The farthest neighbour that any image type looks at, in voxels."""
+        """The largest neighbour distance of any image type, in voxels."""
         settings = [self.settings, *(self.settings | custom for custom in self.enabledImagetypes.values())]
         return max(1, *(int(distance) for one in settings for distance in one.get("distances", [1])))
 
@@ -64,7 +64,7 @@ class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
 
 
 def _checked(image: sitk.Image, mask: sitk.Image, settings: dict[str, Any]) -> sitk.Image:
-    """The mask, moved to the image's grid where that is asked for; pyradiomics says what is wrong with one."""
+    """The mask, moved to the image's grid if requested; pyradiomics checks it."""
     if _same_grid(image, mask):
         labelled = sitk.GetArrayViewFromImage(mask) == 1
         box = box_of(labelled)
@@ -95,7 +95,7 @@ def box_of(mask: BoolArray) -> Box | None:
 
 @lru_cache(maxsize=8)
 def extractor_for(params: RadiomicsParams) -> PreparedExtractor:
-    """The extractor of the parameters. Kept, as validating them takes as long as a small case; not to be altered."""
+    """The extractor of the parameters. Cached, since validation takes as long as a small case; must not be modified."""
     logging.getLogger("radiomics").setLevel(logging.CRITICAL + 1)
     with quiet():
         extractor = PreparedExtractor(params.content)

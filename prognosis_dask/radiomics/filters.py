@@ -1,6 +1,6 @@
-"""pyradiomics' image types within a mask's box: each voxel as its filter gives it on the whole image, to the last bit.
+"""pyradiomics' image types within a mask's box: the voxels of the filtered whole image, to the last bit.
 
-A filter of :data:`_FILTERS` is computed only as far as it reaches from the box, any other on the whole image.
+A filter of :data:`_FILTERS` is computed only within its reach of the box, any other on the whole image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Named = Iterator[tuple[AnyArray, str]]
 
 
 def filtered(image: sitk.Image, mask: sitk.Image, box: Box, kind: str, settings: dict[str, Any]) -> _Named:
-    """The images of an image type, within ``box``, and their names in columns."""
+    """The images of an image type within ``box``, and their names in columns."""
     if kind in _FILTERS:
         yield from _FILTERS[kind](image, box, settings)
         return
@@ -44,7 +44,7 @@ def _original(image: sitk.Image, box: Box, settings: dict[str, Any]) -> _Named:
 
 
 def _laplacian(image: sitk.Image, box: Box, settings: dict[str, Any]) -> _Named:
-    """For each sigma that is not wider than the image."""
+    """One image for each sigma that is not wider than the image."""
     size, spacing = np.array(image.GetSize()), np.array(image.GetSpacing())
     for sigma in settings.get("sigma", ()) if size.min() >= 4 else ():
         if sigma > 0 and np.all(size >= np.ceil(sigma / spacing) + 1):
@@ -53,7 +53,7 @@ def _laplacian(image: sitk.Image, box: Box, settings: dict[str, Any]) -> _Named:
 
 
 def _wavelet(image: sitk.Image, box: Box, settings: dict[str, Any]) -> _Named:
-    """The transform takes the image as periodic, after repeating the first voxel of an odd side at its end."""
+    """The transform treats the image as periodic, after repeating the first voxel of an odd side at its end."""
     wavelet = pywt.Wavelet(settings.get("wavelet", "coif1"))
     start, levels = settings.get("start_level", 0), settings.get("level", 1)
     axes = [2, 1, 0]
@@ -70,10 +70,10 @@ def _wavelet(image: sitk.Image, box: Box, settings: dict[str, Any]) -> _Named:
 
 
 def _window(array: AnyArray, box: Box, axes: list[int], reach: int) -> tuple[AnyArray, Box]:
-    """As much of the periodic image as reaches the box, and the box in it. Along each axis an even number of voxels.
+    """The part of the periodic image that reaches the box, and the box in it.
 
-    Near a border both ends of the image are kept, and only the middle may be left out: PyWavelets adds up in another
-    order where the end has been passed.
+    Along each axis an even number of voxels. Near a border both ends of the image are kept, and only the middle may be
+    omitted: PyWavelets sums in another order beyond the end.
     """
     places, inner = [], []
     for axis, side in enumerate(box):
@@ -107,7 +107,7 @@ def _gradient(image: sitk.Image, box: Box, settings: dict[str, Any]) -> _Named:
 
 
 def _pointwise(name: str, of: Callable[[AnyArray, Any], AnyArray]) -> Callable[..., _Named]:
-    """A filter that takes each voxel by itself, and the largest absolute value of the whole image."""
+    """A filter of single voxels, and the largest absolute value of the whole image."""
 
     def images(image: sitk.Image, box: Box, settings: dict[str, Any]) -> _Named:
         array = sitk.GetArrayViewFromImage(image)

@@ -1,7 +1,7 @@
-"""pyradiomics' first-order features of finite values, each intermediate result computed once.
+"""pyradiomics' first-order features of finite values, with each intermediate result computed once.
 
 The formulas and their order of additions are those of ``radiomics.firstorder`` and of the functions of NumPy that it
-calls, without their search for missing values. Values that are not finite take pyradiomics' own way.
+calls, without their search for missing values. Non-finite values are left to pyradiomics.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prognosis_dask.arrays import FloatArray
 
 
 def _init_calculation(self: Any, voxels: None = None) -> None:
-    """What the features share; shapes are (1, n), as pyradiomics has them."""
+    """Results shared by the features; shapes are (1, n), as in pyradiomics."""
     self.targetVoxelArray = values = self.values.astype("float").reshape((1, -1))
     counts = np.bincount(self.imageArray.levels)
     counts = counts[counts > 0].reshape((1, -1))
@@ -42,9 +42,9 @@ def _moment(self: Any, order: int) -> FloatArray:
 
 
 def _powers(self: Any, order: int) -> FloatArray:
-    """Of the deviations; whole numbers in a short range are raised once for each number.
+    """Powers of the deviations; integers in a short range are raised once per value.
 
-    By ``power``, which need not round a square as a product is rounded.
+    Uses ``power``, which may round a square differently from a product.
     """
     values = self.values
     if values.dtype.kind in "iu":
@@ -72,7 +72,7 @@ def _robust_deviation(self: Any) -> Any:
     values, low, high = self.targetVoxelArray, self.percentiles[10], self.percentiles[90]
     inside = ~((values - low[:, None] < 0) | (values - high[:, None] > 0))
     count = np.sum(inside, 1, keepdims=True)
-    # what is outside counts as nothing where it stands, as NumPy has it
+    # outside values count as zero in their place, as in NumPy
     mean = np.add.reduce(np.where(inside, values, 0), 1, keepdims=True) / count
     return np.add.reduce(np.where(inside, np.absolute(values - mean), 0), 1) / count[:, 0]
 
@@ -111,7 +111,7 @@ def _finite_or_not(name: str, formula: Callable[[Any], Any]) -> Callable[[Any], 
     return value
 
 
-#: Methods of pyradiomics' class that are written anew.
+#: Replaced methods of pyradiomics' class.
 FIRST_ORDER: dict[str, Callable[..., Any]] = {
     "_initCalculation": _init_calculation,
     **{

@@ -1,7 +1,6 @@
-"""Compiled inner loops, where there was a compiler when the package was installed; the rest does without, more slowly.
+"""Compiled inner loops, if there was a compiler at installation; otherwise slower code gives the same results.
 
-``kernels.c`` is compiled by ``hatch_build.py``. What it does, pyradiomics, ITK and
-NumPy do as well and to the same bits.
+``kernels.c`` is compiled by ``hatch_build.py``. pyradiomics, ITK and NumPy compute the same to the last bit.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ import numpy as np
 
 from prognosis_dask.arrays import AnyArray
 
-#: Of what the functions take and give; ``kernels.c`` has the same number.
+#: Version of the functions' interface; ``kernels.c`` has the same number.
 VERSION = 1
 
 
 @cache
 def kernels() -> ctypes.CDLL | None:
-    """The compiled loops; None where there are none, or those of another version."""
+    """The compiled loops; None if absent or of another version."""
     try:
         library = ctypes.CDLL(str(Path(__file__).with_name("_kernels.so")))
     except OSError:
@@ -30,7 +29,7 @@ def kernels() -> ctypes.CDLL | None:
 
 
 def call(name: str, *arguments: AnyArray | int | float) -> int:
-    """Call a loop with arrays, whole numbers (int64) and real ones (double), as it declares them."""
+    """Call a loop with arrays, integers (int64) and reals (double), as it declares them."""
     library = kernels()
     assert library is not None
     function = library[name]

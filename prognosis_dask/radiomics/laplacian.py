@@ -1,9 +1,9 @@
 """The Laplacian of a Gaussian within a box: ITK's recursive filter, to the last bit, on the lines that reach the box.
 
 ``LaplacianRecursiveGaussianImageFilter`` filters nine times: for each axis the second derivative along it, then a
-smoothing along each other axis, each result rounded to single precision. A recursive filter has to see whole lines, but
-only lines that a later step uses, and only the part of them that it uses has to be written. The coefficients are those
-of ITK's ``RecursiveGaussianImageFilter`` (Farnebäck and Westin 2006, after Deriche 1993).
+smoothing along each other axis, each result rounded to single precision. A recursive filter needs whole lines, but only
+lines that a later step uses, and only the used part of them has to be written. The coefficients are those of ITK's
+``RecursiveGaussianImageFilter`` (Farnebäck and Westin 2006, after Deriche 1993).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _by_itk(image: sitk.Image, sigma: float) -> Float32Array:
 
 @cache
 def _same_as_itk() -> bool:
-    """Whether the compiled filter gives this ITK's bits; another build of it may join a product and a sum."""
+    """Whether the compiled filter gives the bits of this ITK; another build may fuse a product and a sum."""
     voxels = np.random.default_rng(0).normal(0, 1000, (16, 24, 40)).astype(np.float32)
     image = sitk.GetImageFromArray(voxels)
     image.SetSpacing((0.7, 0.977, 3.3))
@@ -68,7 +68,7 @@ def _in_box(voxels: Float32Array, spacing: tuple[float, ...], sigma: float, box:
 
 
 def _along(voxels: Float32Array, axis: int, kept: slice, coefficients: FloatArray) -> Float32Array:
-    """Filter along an axis and keep a part of it."""
+    """Filter along an axis and keep a part of the result."""
     voxels = np.ascontiguousarray(voxels, None if voxels.dtype in (np.int16, np.float32) else np.float64)
     shape = list(voxels.shape)
     outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
@@ -76,7 +76,7 @@ def _along(voxels: Float32Array, axis: int, kept: slice, coefficients: FloatArra
     filtered = np.empty(shape, np.float32)
     kind = {"int16": "int16", "float32": "float", "float64": "double"}[voxels.dtype.name]
     if call(f"recursive_{kind}", voxels, outer, length, inner, kept.start, kept.stop, coefficients, filtered):
-        raise MemoryError(f"no room to filter lines of {length} voxels")
+        raise MemoryError(f"not enough memory to filter lines of {length} voxels")
     return filtered
 
 

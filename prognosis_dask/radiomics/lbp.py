@@ -1,7 +1,7 @@
-"""Local binary patterns in planes and in space, as pyradiomics 3.0.1 has them from scikit-image, trimesh and old SciPy.
+"""Local binary patterns in planes and in space, as in pyradiomics 3.0.1 with scikit-image, trimesh and old SciPy.
 
-pyradiomics leaves these image types out in silence where it does not find those packages, among them functions that
-SciPy no longer has; so what it takes from them is here. Patterns in planes have the bits of scikit-image's
+pyradiomics silently omits these image types if it does not find those packages, including functions that SciPy no
+longer has; so their code is here. Patterns in planes have the bits of scikit-image's
 ``local_binary_pattern``; in space they depend on SciPy's spherical harmonics, whose last bits differ by its version.
 """
 
@@ -16,7 +16,7 @@ from scipy import ndimage, special, stats
 
 from prognosis_dask.arrays import AnyArray, BoolArray, FloatArray, IntArray
 
-#: Of an icosahedron: along each axis the shorter (1) or the longer (2) of two distances.
+#: Corners of an icosahedron: along each axis the shorter (1) or the longer (2) of two distances.
 _CORNERS = (
     *((-1, 2, 0), (1, 2, 0), (-1, -2, 0), (1, -2, 0), (0, -1, 2), (0, 1, 2)),
     *((0, -1, -2), (0, 1, -2), (2, 0, -1), (2, 0, 1), (-2, 0, -1), (-2, 0, 1)),
@@ -26,10 +26,10 @@ _FACES = "0b5 051 017 07a 0ab 159 5b4 ba2 a76 718 394 342 326 368 389 495 24b 62
 
 
 def planar_patterns(image: AnyArray, settings: dict[str, Any]) -> AnyArray:
-    """The patterns of each plane across ``force2Ddimension``, in the image's own type, as pyradiomics keeps them."""
+    """The patterns of each plane across ``force2Ddimension``, in the image's own type, as in pyradiomics."""
     axis = settings.get("force2Ddimension", 0)
     if settings.get("lbp2DMethod") == "var":
-        raise ValueError("lbp2DMethod var is another thing in every version of scikit-image, expected uniform or ror")
+        raise ValueError("lbp2DMethod var differs between versions of scikit-image, expected uniform or ror")
     samples, radius = settings.get("lbp2DSamples", 8), settings.get("lbp2DRadius", 1)
     method = settings.get("lbp2DMethod", "uniform")
     planes = image.swapaxes(0, axis)
@@ -82,7 +82,7 @@ def _least_rotated(codes: IntArray, bits: int) -> IntArray:
 
 
 def spatial_patterns(image: AnyArray, mask: BoolArray, settings: dict[str, Any]) -> list[tuple[AnyArray, str]]:
-    """Of each voxel of the mask the rotation-invariant patterns by level, and the kurtosis of its sphere.
+    """For each voxel of the mask the rotation-invariant patterns by level, and the kurtosis of its sphere.
 
     Banerjee et al. 2013: the voxels on a sphere that are not darker than its centre, in spherical harmonics.
     """
@@ -90,7 +90,7 @@ def spatial_patterns(image: AnyArray, mask: BoolArray, settings: dict[str, Any])
     sphere = _icosphere(settings.get("lbp3DIcosphereSubdivision", 1), settings.get("lbp3DIcosphereRadius", 1))
     polar = np.arccos(np.true_divide(sphere[:, 2], settings.get("lbp3DIcosphereRadius", 1)))
     around = np.arctan2(sphere[:, 1], sphere[:, 0])
-    # pyradiomics hands the two angles over the wrong way round
+    # pyradiomics swaps the two angles
     orders = [(n, m) for n in range(levels) for m in range(-n, n + 1)]
     harmonics = np.column_stack([_harmonic(m, n, polar, around) for n, m in orders])
     level = np.array([n for n, _ in orders])
@@ -125,7 +125,7 @@ def _harmonic(m: int, n: int, azimuth: FloatArray, polar: FloatArray) -> npt.NDA
 
 @lru_cache(maxsize=8)
 def _icosphere(subdivisions: int, radius: float) -> FloatArray:
-    """The corners of an icosahedron whose triangles were cut in four so many times, in trimesh's order."""
+    """The corners of an icosahedron after ``levels`` subdivisions of its triangles into four, in trimesh's order."""
     a = 1 / np.sqrt(1 + ((1 + np.sqrt(5)) / 2) ** 2)
     b = a * (1 + np.sqrt(5)) / 2
     corners = np.array([[(-b, -a, 0, a, b)[size + 2] for size in corner] for corner in _CORNERS])

@@ -1,9 +1,9 @@
-"""pyradiomics' own feature classes and formulas, fed with what is already at hand.
+"""pyradiomics' own feature classes and formulas, given results that are already computed.
 
 Each feature class of pyradiomics copies image and mask, bins the image anew and looks up its own methods; its formulas
-call NumPy's functions for missing values, of which there are none. Here a class is filled with what all classes share,
-and its methods run with :data:`_numpy` and :class:`Matrices` in place of the modules ``numpy`` and ``cMatrices``.
-Formulas that are slow as they stand are written anew, in their order of additions.
+call NumPy's functions for missing values, although there are none. Here a class is filled with what all classes share,
+and its methods run with :data:`_numpy` and :class:`Matrices` in place of the modules ``numpy`` and ``cMatrices``. Slow
+formulas are rewritten with the same order of additions.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def features(
     settings: dict[str, Any],
     image_type: str,
 ) -> dict[str, Any]:
-    """The features, but for shape, of one image: ``values`` of the region's voxels, in order.
+    """The features of one image except shape: ``values`` of the region's voxels, in order.
 
-    They come under ``image_class_name``, in pyradiomics' order. ``settings["levels"]``, if there, gains how many grey
-    levels the region has where texture is computed of them.
+    They are named by ``image_class_name``, in pyradiomics' order. ``settings["levels"]``, if present, receives the
+    number of grey levels of the region if texture is computed.
     """
     kinds = {kind: names for kind, names in kinds.items() if not kind.startswith("shape")}
     if not kinds:
@@ -57,7 +57,7 @@ def features(
 def _binned(values: AnyArray, region: Region, settings: dict[str, Any]) -> Binned:
     """As ``binImage`` does; edges depend on the smallest and the largest value only."""
     low, high = values.min(), values.max()
-    ends = values if low != low or high != high else np.array([low, high])  # not a number: as Python's min has it
+    ends = values if low != low or high != high else np.array([low, high])  # NaN: as in Python's min
     edges = imageoperations.getBinEdges(ends, **settings)
     if values.dtype.kind in "iu" and int(high) - int(low) < len(values):
         levels = np.digitize(np.arange(int(low), int(high) + 1).astype(values.dtype), edges)[values - low]
@@ -69,7 +69,7 @@ def _binned(values: AnyArray, region: Region, settings: dict[str, Any]) -> Binne
 def _filled(
     kind: str, values: AnyArray, binned: Binned, region: Region, settings: dict[str, Any]
 ) -> RadiomicsFeaturesBase:
-    """A feature class as its ``__init__`` leaves it."""
+    """A feature class in the state after its ``__init__``."""
     lean = _lean(kind)
     instance = object.__new__(lean)
     levels = np.flatnonzero(np.bincount(binned.levels))
@@ -103,7 +103,7 @@ def _feature_names(kind: str) -> dict[str, bool]:
 
 @cache
 def _lean(kind: str) -> type[RadiomicsFeaturesBase]:
-    """The class with methods that use the lean modules; in pyradiomics' module, to whose logger it writes."""
+    """The class with methods that use the replaced modules; in pyradiomics' module, whose logger it uses."""
     base = getFeatureClasses()[kind]
     methods = {name: _with_lean_modules(method) for name, method in vars(base).items() if type(method) is FunctionType}
     anew = {"firstorder": FIRST_ORDER, "glcm": _GLCM}.get(kind, {})
@@ -122,7 +122,7 @@ def _sum(array: AnyArray, axis: Any = None, keepdims: bool = False) -> Any:
 
 
 def _nanmean(array: AnyArray, axis: Any = None) -> Any:
-    """``numpy.nanmean``, which first looks for missing values; they would show in the sum."""
+    """``numpy.nanmean`` without the search for missing values; they would show in the sum."""
     total = np.add.reduce(array, axis=axis)
     if np.isnan(total).any():
         return np.nanmean(array, axis)
@@ -135,7 +135,7 @@ vars(_numpy).update(sum=_sum, nanmean=_nanmean)
 
 
 def _calculate_coefficients(self: Any) -> None:
-    """Of the GLCM; ``pxAddy`` and ``pxSuby`` add up its elements by the sum and by the difference of their levels."""
+    """Coefficients of the GLCM; ``pxAddy`` and ``pxSuby`` sum its elements by sum and difference of their levels."""
     p, highest, levels = self.P_glcm, self.coefficients["Ng"], self.coefficients["grayLevels"]
     eps = np.spacing(1)
     i, j = np.meshgrid(levels.astype("float"), levels.astype("float"), indexing="ij", sparse=True)
@@ -157,8 +157,8 @@ def _calculate_coefficients(self: Any) -> None:
 
 
 def _added_by(number: IntArray, p: FloatArray, count: int) -> FloatArray:
-    """The sums, (1, count, directions), of the elements of each number, one after the other."""
-    if p.shape[3] < 2:  # NumPy adds a single direction in pairs
+    """The sums, (1, count, directions), of the elements of each number, in sequence."""
+    if p.shape[3] < 2:  # NumPy sums a single direction pairwise
         return np.array([np.sum(p[:, number == k, :], 1) for k in range(count)]).transpose((1, 0, 2))
     number = number.ravel()
     by_direction = np.ascontiguousarray(p.reshape(-1, p.shape[3]).T)
@@ -198,7 +198,7 @@ def _maximal_correlation(self: Any) -> Any:
     return _nanmean(np.sqrt(values[:, :, -2]), 1).real
 
 
-#: Methods of the GLCM's class that are written anew.
+#: Replaced methods of the GLCM's class.
 _GLCM: dict[str, Callable[..., Any]] = {
     "_calculateCoefficients": _calculate_coefficients,
     "getClusterProminenceFeatureValue": _cluster_prominence,

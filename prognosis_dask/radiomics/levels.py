@@ -1,4 +1,4 @@
-"""Grey levels: how many an ROI has once its values are sorted into bins, and what is too few or too many of them."""
+"""Count the grey levels of an ROI after binning: refuse too many, warn of too few."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from prognosis_dask.arrays import AnyArray
 from prognosis_dask.errors import CaseError, Code, warn
 
-#: Fewer grey levels than this in an ROI are warned of: texture is what levels have to do with each other, and of one
-#: there is none, of a handful next to none. (pyradiomics' own advice is 16 to 128.)
+#: Warn of fewer grey levels than this in an ROI: texture describes relations between levels, and a handful of them has
+#: almost none. (pyradiomics recommends 16 to 128.)
 FEWEST = 8
-#: More than this are refused: co-occurrence has a matrix of levels by levels for each of 13 directions, 0.4 GB at
-#: 2,000 levels, several of which are held at once, and takes minutes.
+#: Refuse more than this: co-occurrence needs a matrix of levels by levels for each of 13 directions, 0.4 GB at 2,000
+#: levels, several of them at once, and takes minutes.
 MOST = 2000
 #: First-order features only need the bins themselves.
 MOST_FIRST_ORDER = 10_000_000
 
 
 def expect_not_too_many(values: AnyArray, settings: Mapping[str, Any], image_type: str, *, texture: bool) -> None:
-    """Refuse an ROI of so many grey levels that its matrices would take all memory, before there is one.
+    """Refuse an ROI with so many grey levels that its matrices would exhaust memory, before they are allocated.
 
     Parameters
     ----------
@@ -28,14 +28,14 @@ def expect_not_too_many(values: AnyArray, settings: Mapping[str, Any], image_typ
     settings
         ``binCount`` or ``binWidth``, as pyradiomics has them.
     image_type
-        What the message calls the image.
+        Name of the image in the message.
     texture
-        Whether matrices are made of the levels.
+        Whether matrices are computed from the levels.
 
     Raises
     ------
     CaseError
-        ``RADIOMICS_FAILED``, with the bins that would do.
+        ``RADIOMICS_FAILED``, with suitable bins.
     """
     low, high = float(values.min()), float(values.max())
     if settings.get("binCount") is not None:
@@ -59,9 +59,9 @@ def warn_of_few(levels: Mapping[str, int], settings: Mapping[str, Any], modality
     Parameters
     ----------
     levels
-        The levels that there are in the ROI, by image type.
+        The number of levels in the ROI, by image type.
     settings
-        The parameters' settings, which the levels were made with.
+        The settings that the levels were binned with.
     modality
         The image's.
     """

@@ -1,4 +1,4 @@
-"""Feature maps: pyradiomics' voxel mode, which gives each voxel of a mask the features of its neighbourhood."""
+"""Feature maps: pyradiomics' voxel mode, the features of each voxel's neighbourhood."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics.extraction import pyradiomics_problems
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet
 
-#: Voxels whose matrices are held at once where the file has no ``voxelBatch``: one GLCM of 100 levels takes 1 MB.
+#: Voxels whose matrices are held at once if the file has no ``voxelBatch``: one GLCM of 100 levels takes 1 MB.
 BATCH = 200
 
 
 def feature_maps(roi: Roi, params: RadiomicsParams, *, radius: int | None = None) -> dict[str, sitk.Image]:
     """The maps of one case, by feature name: those of ``execute(..., voxelBased=True)`` on the full image and mask.
 
-    They cover the mask's box and the radius around it; outside the mask they have the file's ``initValue``, 0 if it has
-    none. Shape has no maps. ``voxelBatch`` may change a value's last bit, as pyradiomics leaves out what a whole batch
-    lacks; where the file has none it is :data:`BATCH`.
+    They cover the mask's box and the radius around it; outside the mask they have the file's ``initValue``, by default
+    0. Shape has no maps. ``voxelBatch`` may change a value's last bit, since pyradiomics omits what a whole batch
+    lacks; the default is :data:`BATCH`.
 
     Parameters
     ----------
@@ -67,10 +67,10 @@ def write_maps(
     radius: int | None = None,
     zarr: bool = False,
 ) -> Iterator[tuple[str, Path | CaseError]]:
-    """Write the maps of a table's cases, and yield each case's identifier with its folder or with what is wrong.
+    """Write the maps of a table's cases, and yield each case's identifier with its folder or its problem.
 
-    Each case has a folder of NRRD files in ``out``, one a feature, or a zarr group with an array a feature, (z, y, x),
-    and ``spacing``, ``origin`` and ``direction`` in ITK's order among its attributes.
+    Each case has a folder of NRRD files in ``out``, one per feature, or a zarr group with one array per feature, (z, y,
+    x), and ``spacing``, ``origin`` and ``direction`` in ITK's order among its attributes.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def write_maps(
         raise JobError(f"{table} has no case {', '.join(unknown)}; it has {', '.join(list(known)[:5])} ...")
     expect_writable(out)
     if not [kind for kind in params.content["featureClass"] if not kind.startswith("shape")]:
-        raise JobError("these parameters ask for shape only, which has no maps; name another featureClass")
+        raise JobError("these parameters request shape only, which has no maps; name another featureClass")
     patterns = [kind for kind in params.content.get("imageType", {}) if kind.startswith("LBP")]
     if patterns:
         raise JobError(f"there are no maps of imageType.{patterns[0]}, which pyradiomics leaves out; take it out")

@@ -1,7 +1,7 @@
-"""Texture matrices of binned voxels: what pyradiomics' C code counts, neighbours, runs and zones, in one pass each.
+"""Texture matrices of binned voxels: neighbours, runs and zones as counted by pyradiomics' C code, in one pass each.
 
-:class:`Matrices` stands in for the module ``radiomics.cMatrices``, whose functions pyradiomics' feature classes call.
-Without compiled loops (:mod:`prognosis_dask.radiomics.kernels`) it hands on to it.
+:class:`Matrices` replaces the module ``radiomics.cMatrices``, whose functions pyradiomics' feature classes call.
+Without compiled loops (:mod:`prognosis_dask.radiomics.kernels`) it calls the original.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from prognosis_dask.radiomics.kernels import call, kernels
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A mask cut to its box, (z, y, x), with what all images of it share."""
+    """A mask cut to its box, (z, y, x), with data shared by all its images."""
 
     mask: BoolArray
     #: (x, y, z), in mm.
     spacing: tuple[float, float, float]
-    #: The farthest neighbour that is looked at, in voxels.
+    #: The largest neighbour distance, in voxels.
     reach: int = 1
     _angles: dict[tuple[Any, ...], npt.NDArray[np.int32]] = field(default_factory=dict, repr=False)
 
     def GetSpacing(self) -> tuple[float, float, float]:  # noqa: N802
-        """As an image has it: all that pyradiomics' feature classes ask of theirs."""
+        """As for an image: all that pyradiomics' feature classes use."""
         return self.spacing
 
     @cached_property
     def padded_shape(self) -> tuple[int, ...]:
-        """Of the box with room for every neighbour."""
+        """Shape of the box padded for every neighbour."""
         return tuple(side + 2 * self.reach for side in self.mask.shape)
 
     @cached_property
     def voxels(self) -> IntArray:
-        """The mask's voxels, as places in the padded box."""
+        """The mask's voxels as flat indices of the padded box."""
         return np.flatnonzero(np.pad(self.mask, self.reach))
 
     def angles(self, distances: tuple[int, ...], flat: int | None) -> npt.NDArray[np.int32]:
         """The neighbours, shape (n, 3), in pyradiomics' order: the first half is the other half mirrored.
 
-        ``flat`` is the axis along which none is looked for.
+        ``flat`` is the axis without neighbours.
         """
         key = distances, flat
         if key not in self._angles:
@@ -65,7 +65,7 @@ class Region:
         return inside and max(map(abs, angle)) in distances and (flat is None or angle[flat] == 0)
 
     def offsets(self, angles: npt.NDArray[np.int32]) -> IntArray:
-        """The neighbours as steps in the padded box."""
+        """The neighbours as flat steps in the padded box."""
         _, height, width = self.padded_shape
         steps: IntArray = angles.astype(np.int64) @ np.array([height * width, width, 1])
         return steps
@@ -81,19 +81,19 @@ class Binned:
         self._neighbours: dict[tuple[Any, ...], tuple[FloatArray, FloatArray, FloatArray]] = {}
 
     def matrix(self) -> IntArray:
-        """In the box, as pyradiomics has them."""
+        """In the box, as in pyradiomics."""
         matrix = np.zeros(self.shape, np.int64)
         matrix[self.region.mask] = self.levels
         return matrix
 
     def padded(self) -> npt.NDArray[np.int32]:
-        """In the box with room for every neighbour; 0 outside the mask."""
+        """In the padded box; 0 outside the mask."""
         padded = np.zeros(self.region.padded_shape, np.int32)
         padded.ravel()[self.region.voxels] = self.levels
         return padded
 
     def neighbours(self, distances: tuple[int, ...], flat: int | None) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """GLCM, GLDM and NGTDM as pyradiomics' C code gives them; each array may be altered by its one taker."""
+        """GLCM, GLDM and NGTDM as in pyradiomics' C code; the single user of each array may modify it."""
         key = distances, flat
         if key not in self._neighbours:
             angles, highest = self.region.angles(distances, flat), self.highest
@@ -110,7 +110,7 @@ class Binned:
         return self._neighbours[key]
 
     def runs(self, lengths: int, flat: int | None) -> tuple[FloatArray, npt.NDArray[np.int32]]:
-        """GLRLM and its angles; an angle is left empty if no line along it has two voxels of the mask."""
+        """GLRLM and its angles; an angle is empty if no line along it has two voxels of the mask."""
         region = self.region
         angles = region.angles((1,), flat)
         angles = angles[: len(angles) // 2]
@@ -192,6 +192,6 @@ class Matrices:
 
 
 def _plain(distances: Any) -> tuple[int, ...] | None:
-    """The distances; None where pyradiomics has to count: without compiled loops, or if one is named twice."""
+    """The distances; None if pyradiomics has to count: without compiled loops, or for repeated distances."""
     named = tuple(int(distance) for distance in distances)
     return named if kernels() is not None and named and len(set(named)) == len(named) and min(named) > 0 else None

@@ -1,4 +1,4 @@
-"""Parameter files of pyradiomics: read, and tried before any case is: validated by its own schema and its own code."""
+"""Read parameter files of pyradiomics, and validate them by its schema and its code before any case is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prognosis_dask.errors import JobError
 from prognosis_dask.radiomics.columns import column_names
 from prognosis_dask.radiomics.params import DEFAULTS, OTHERS, ModalityParams, RadiomicsParams, quiet
 
-#: Settings whose ``null`` has a meaning: that there is none of it.
+#: Settings for which ``null`` is valid: it switches them off.
 _MAY_BE_NULL = (
     "interpolator",
     "minimumROISize",
@@ -22,25 +22,25 @@ _MAY_BE_NULL = (
     "resegmentRange",
     "weightingNorm",
 )
-#: By the schema's words, what a value is in Python, and how it is called.
+#: By the schema's type names: Python types, and the name in messages.
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
     "bool": ((bool,), "true or false"),
     "str": ((str,), "text"),
 }
-#: DICOM's modalities of images, by which a job may tell its parameters apart; and how else one is called.
+#: DICOM's image modalities, by which a job may name parameters; and their other names.
 _MODALITIES = ("CT", "MR", "PT", "NM", "US", "MG", "CR", "DX", "XA", "RF", "OT")
 _ALSO = {"PET": "PT", "MRI": "MR", "MRT": "MR"}
 
 
 def job_params(params: str | Mapping[str, str]) -> ModalityParams:
-    """The parameters of a job's ``[radiomics]``: one file for all, or a file by modality.
+    """The parameters of a job's ``[radiomics]``: one file for all, or one per modality.
 
     Raises
     ------
     JobError
-        As :func:`read_params`, and when a key is no modality.
+        As :func:`read_params`, and when a key is not a modality.
     """
     if isinstance(params, str):
         return ModalityParams.alike(read_params(params))
@@ -57,10 +57,10 @@ def job_params(params: str | Mapping[str, str]) -> ModalityParams:
 
 
 def read_params(path: str) -> RadiomicsParams:
-    """Read a parameter file of pyradiomics; an empty ``path`` stands for its defaults with ``binWidth: 25``.
+    """Read a parameter file of pyradiomics; an empty ``path`` means its defaults with ``binWidth: 25``.
 
-    Three settings are accepted and have no effect: ``label`` and ``label_channel``, since the case says what its mask
-    is, and ``additionalInfo``, since diagnostics are not computed.
+    Three settings are accepted and have no effect: ``label`` and ``label_channel``, since the case names its labels,
+    and ``additionalInfo``, since diagnostics are not computed.
 
     Raises
     ------
@@ -82,9 +82,11 @@ def read_params(path: str) -> RadiomicsParams:
         with quiet():
             core = Core(source_file=path, schema_files=[schema], extensions=[checks])
             content = core.validate()
-    except Exception as error:  # the schema's errors, its added checks' (ValueError, TypeError) and the YAML reader's
+    except (
+        Exception
+    ) as error:  # errors of the schema, of its added checks (ValueError, TypeError) and of the YAML reader
         reason = " ".join(str(getattr(error, "msg", None) or error).split())
-        raise JobError(f"radiomics.params: {path} is no parameter file of pyradiomics: {reason}") from error
+        raise JobError(f"radiomics.params: {path} is not a parameter file of pyradiomics: {reason}") from error
     try:
         _check(content, core.schema["mapping"]["setting"]["mapping"])
         params = RadiomicsParams(json.dumps(content))
@@ -95,7 +97,7 @@ def read_params(path: str) -> RadiomicsParams:
 
 
 def _check(content: Mapping[str, Any], rules: Mapping[str, Any]) -> None:
-    """What the schema's rules of each setting let pass and ``execute()`` would trip over in every case."""
+    """Refuse values that the schema accepts but with which ``execute()`` would fail in every case."""
     for section, settings in _sections(content):
         for key, value in settings.items():
             _expect_value(f"{section}.{key}", value, rules.get(key, {}), null=key in _MAY_BE_NULL)
@@ -111,19 +113,19 @@ def _sections(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
 def _expect_value(name: str, value: object, rule: Mapping[str, Any], *, null: bool) -> None:
     if value is None:
         if not null:
-            raise JobError(f"{name} has no value; give it one, or take the line out")
+            raise JobError(f"{name} has no value; give it one, or delete the line")
         return
     if "seq" in rule:
         items = value if isinstance(value, list) else []
         if not items:
-            raise JobError(f"{name} is {value!r}, expected a list of one value or more; or take the line out")
+            raise JobError(f"{name} is {value!r}, expected a list of one value or more; or delete the line")
         for item in items:
             _expect_value(name, item, rule["seq"][0], null=False)
         return
     kinds, called = _KINDS.get(str(rule.get("type")), ((int, str), "a name or a number"))
-    is_bool = isinstance(value, bool) and bool not in kinds  # which Python takes for a number
+    is_bool = isinstance(value, bool) and bool not in kinds  # a number in Python
     if not isinstance(value, kinds) or is_bool or (isinstance(value, float) and not math.isfinite(value)):
-        hint = "; take the quotation marks away" if isinstance(value, str) and str not in kinds else ""
+        hint = "; remove the quotation marks" if isinstance(value, str) and str not in kinds else ""
         raise JobError(f"{name} is {value!r}, expected {called}{hint}")
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from prognosis_dask.errors import JobError
 
-#: What an empty path means: pyradiomics' defaults, spelt out.
+#: The parameters for an empty path: pyradiomics' defaults, written out.
 DEFAULTS: dict[str, Any] = {
     "imageType": {"Original": {}},
     "featureClass": {name: [] for name in ("firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm", "shape")},
     "setting": {"binWidth": 25},
 }
-#: The key of a job's parameters that holds for every modality that is not named.
+#: The key of a job's parameters for all modalities that are not named.
 OTHERS = "default"
 
 
@@ -35,13 +35,13 @@ class RadiomicsParams:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The content's ``setting``; empty where it has none."""
+        """The content's ``setting``; empty if absent."""
         settings: dict[str, Any] = self.content.get("setting", {})
         return settings
 
     @property
     def planar(self) -> bool:
-        """Whether textures are computed within axial planes, so that a mask on one slice has them as any other has."""
+        """Whether textures are computed within axial planes, so that a mask on one slice has them too."""
         settings = self.settings
         return bool(settings.get("force2D")) and settings.get("force2Ddimension", 0) == 0
 
@@ -58,7 +58,7 @@ class ModalityParams:
         Raises
         ------
         JobError
-            When the job has none for it; names what it has.
+            When the job has none for it; the message lists those it has.
         """
         known = dict(self.by_modality)
         found = known.get(modality) or known.get(OTHERS)
@@ -78,12 +78,12 @@ class ModalityParams:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let no warning escape, nor become an exception, which pyradiomics would record as NaN."""
+    """Suppress warnings; as exceptions pyradiomics would record them as NaN."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def resamples(settings: dict[str, Any]) -> bool:
-    """Whether ``execute()`` resamples, by its own test."""
+    """Whether ``execute()`` resamples, by the same test."""
     return settings["interpolator"] is not None and settings["resampledPixelSpacing"] is not None

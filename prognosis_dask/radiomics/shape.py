@@ -1,4 +1,4 @@
-"""pyradiomics' shape features of a mask, with the mesh of :mod:`prognosis_dask.radiomics.shape`."""
+"""pyradiomics' shape features of a mask: surface, volume and diameters of its mesh with the bits of its C code."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _CELLS = 12
 
 
 class _Shape(RadiomicsShape):  # type: ignore[misc]
-    """Takes an array, (z, y, x), for its mask; in pyradiomics' module, to whose logger it writes."""
+    """Takes an array, (z, y, x), as its mask; in pyradiomics' module, whose logger it uses."""
 
     __module__ = RadiomicsShape.__module__
 
@@ -53,7 +53,7 @@ class _Shape(RadiomicsShape):  # type: ignore[misc]
         self.featureNames = _NAMES
         self.pixelSpacing = np.array(spacing[::-1])
         self.SurfaceArea, self.Volume, self.diameters = mesh(mask, self.pixelSpacing)
-        # pyradiomics' own steps from here, which BLAS and LAPACK round by the memory's layout
+        # pyradiomics' own steps from here: BLAS and LAPACK round differently for other memory layouts
         self.labelledVoxelCoordinates = np.where(np.pad(mask, 1))
         count = len(self.labelledVoxelCoordinates[0])
         places = np.array(self.labelledVoxelCoordinates, dtype="int").transpose((1, 0)) * self.pixelSpacing[None, :]
@@ -70,7 +70,7 @@ _NAMES = RadiomicsShape.getFeatureNames()
 def shape_features(
     mask: BoolArray, spacing: tuple[float, ...], kinds: dict[str, Any], settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """The features of ``computeShape()``, of a mask cut to its box."""
+    """The features of ``computeShape()`` for a mask cut to its box."""
     values: dict[str, Any] = {}
     for kind in ("shape", "shape2D"):
         if kind not in kinds or (kind == "shape2D" and not _is_plane(mask, settings)):
@@ -83,7 +83,7 @@ def shape_features(
 
 
 def _is_plane(mask: BoolArray, settings: dict[str, Any]) -> bool:
-    """By pyradiomics' own test, which looks at the axes from the other end."""
+    """By pyradiomics' own test, with the axes in reverse order."""
     return bool(settings.get("force2D", False)) and mask.shape[::-1][settings.get("force2Ddimension", 0)] > 1
 
 
@@ -99,7 +99,7 @@ def mesh(mask: BoolArray, spacing: npt.ArrayLike) -> tuple[float, float, tuple[f
     The diameters are those within a plane of one z (Slice), y (Column) and x (Row), then in space.
     """
     padded = np.pad(mask, 1)
-    # of half voxels, since a vertex lies halfway between two voxels
+    # in half voxels, since a vertex lies halfway between two voxels
     places = [np.arange(2 * size) / 2 * step for size, step in zip(padded.shape, np.asarray(spacing), strict=True)]
     return *_surface_and_volume(padded, places), _diameters(padded, places)
 
@@ -127,7 +127,7 @@ def _surface_and_volume(mask: BoolArray, places: list[FloatArray]) -> tuple[floa
 
 
 def _surface_cubes(mask: BoolArray) -> tuple[tuple[IntArray, ...], IntArray]:
-    """The cubes that are partly in the mask, in order: their places, (z, y, x), and the bits of their corners."""
+    """The cubes partly inside the mask, in order: their positions, (z, y, x), and the bits of their corners."""
     size = tuple(side - 1 for side in mask.shape)
     bits = np.zeros(size, np.uint8)
     voxels = mask.view(np.uint8)
@@ -140,7 +140,7 @@ def _surface_cubes(mask: BoolArray) -> tuple[tuple[IntArray, ...], IntArray]:
 
 @cache
 def _triangle_tables() -> tuple[IntArray, IntArray]:
-    """Where each cube's triangles begin; for each axis, and each of three vertices, all triangles' in half voxels."""
+    """First triangle of each cube; vertex coordinates of all triangles, in half voxels."""
     rows = [row.replace("-", "") for row in _TRIANGLES.split()]
     first = np.cumsum([0] + [len(row) // 3 for row in rows])
     middles = np.array([np.add(_CORNERS[one], _CORNERS[other]) for one, other in _EDGES])
@@ -153,14 +153,14 @@ def _cross(a: list[FloatArray], b: list[FloatArray]) -> list[FloatArray]:
 
 
 def _sum_in_order(terms: FloatArray) -> float:
-    """NumPy's own sum adds in pairs."""
+    """Unlike NumPy's pairwise sum."""
     return float(np.cumsum(terms)[-1]) + 0.0 if terms.size else 0.0
 
 
 def _diameters(mask: BoolArray, places: list[FloatArray]) -> tuple[float, float, float, float]:
-    """Of a line of vertices only the two ends are compared: wherever the other vertex is, an end is as far or farther.
+    """Of a line of vertices only the two ends are compared: one of them is at least as far from any other vertex.
 
-    That holds for the rounded distances too, as a difference, a square and a sum are rounded without change of order.
+    That holds for rounded distances too, since rounding of differences, squares and sums is monotonic.
     """
     vertices = _vertices(mask)
     sizes = [2 * side for side in mask.shape]
@@ -172,7 +172,7 @@ def _diameters(mask: BoolArray, places: list[FloatArray]) -> tuple[float, float,
 
 
 def _vertices(mask: BoolArray) -> IntArray:
-    """The mesh's vertices, shape (n, 3), (z, y, x) in half voxels, such that each line's are in order."""
+    """The mesh's vertices, shape (n, 3), (z, y, x) in half voxels, ordered along each line."""
     vertices = []
     for axis in range(3):
         changes = np.diff(mask.view(np.int8), axis=axis)
@@ -198,7 +198,7 @@ def _line_ends(points: IntArray, axis: int, sizes: list[int]) -> IntArray:
 def _largest(points: IntArray, groups: IntArray, places: list[FloatArray]) -> float:
     """The largest squared distance of two points, in half voxels, of the same group.
 
-    Points are gathered in cells, and only pairs of cells whose boxes reach as far as some distance found are opened.
+    Points are grouped in cells; only pairs of cells whose boxes may exceed a known distance are compared.
     """
     if not len(points):
         return 0.0
@@ -233,11 +233,11 @@ def _in_order(points: IntArray, groups: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def _some_distance(located: FloatArray, groups: IntArray) -> tuple[float, FloatArray]:
-    """A squared distance that two points of a group have, and few exceed; and what no distance from a point exceeds."""
+    """A lower bound that few pairs of a group exceed, and an upper bound for each point."""
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     group = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(groups)))
     at, largest = starts, 0.0
-    for _ in range(3):  # from some point to the farthest, and on
+    for _ in range(3):  # from any point to the farthest, and again
         distances = _squares(located - located[:, at[group]])
         farthest = np.maximum.reduceat(distances, starts)
         largest = max(largest, float(farthest.max()))
@@ -249,7 +249,7 @@ def _some_distance(located: FloatArray, groups: IntArray) -> tuple[float, FloatA
 
 
 def _ranges(starts: IntArray, stops: IntArray) -> tuple[IntArray, IntArray]:
-    """All numbers from each start to its stop, and before them which start they belong to."""
+    """All numbers from each start to its stop, preceded by the index of their start."""
     counts = stops - starts
     ends = np.cumsum(counts)
     owner = np.repeat(np.arange(len(starts)), counts)
