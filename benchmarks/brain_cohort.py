@@ -29,7 +29,7 @@ from prognosis_dask.errors import CaseError
 from prognosis_dask.imaging.interpolate import between_slices
 from prognosis_dask.synthetic.brain.files import drawn_mask
 from prognosis_dask.synthetic.brain.patient import draw_brain_patient
-from prognosis_dask.synthetic.brain.scan import LANDMARKS, Scan, make_scan
+from prognosis_dask.synthetic.brain.scan import LANDMARKS, SyntheticScan, make_scan
 
 COLUMNS = (
     ("brain Dice", ".3f"),
@@ -111,7 +111,7 @@ def dice(one: sitk.Image, other: sitk.Image) -> float:
     return float(2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)))
 
 
-def _bias_correlation(scan: Scan, done: Preprocessed) -> float:
+def _bias_correlation(scan: SyntheticScan, done: Preprocessed) -> float:
     """Of the logarithms, in the brain: the field is what the reference sequence was divided by."""
     image, corrected, planted = (
         sitk.GetArrayFromImage(i).astype(float)
@@ -121,7 +121,7 @@ def _bias_correlation(scan: Scan, done: Preprocessed) -> float:
     return float(np.corrcoef(np.log(image[inside] / corrected[inside]), np.log(planted[inside]))[0, 1])
 
 
-def _between_sequences_mm(scan: Scan) -> float:
+def _between_sequences_mm(scan: SyntheticScan) -> float:
     errors = []
     fixed = sitk.Cast(scan.sequences["T1"].image, sitk.sitkFloat32)
     for name in ("T2", "T1c", "FLAIR"):
@@ -132,20 +132,20 @@ def _between_sequences_mm(scan: Scan) -> float:
     return statistics.mean(errors)
 
 
-def _to_template_mm(scan: Scan, done: Preprocessed) -> float:
+def _to_template_mm(scan: SyntheticScan, done: Preprocessed) -> float:
     places = (
         (done.to_template.TransformPoint(scan.landmarks["T2"][key].tolist()), at) for key, at in LANDMARKS.items()
     )
     return statistics.mean(float(np.linalg.norm(np.subtract(found, at))) for found, at in places)
 
 
-def _drawn(scan: Scan, slices: int) -> sitk.Image:
+def _drawn(scan: SyntheticScan, slices: int) -> sitk.Image:
     mask = sitk.GetImageFromArray(drawn_mask(scan, slices).astype(np.uint8))
     mask.CopyInformation(scan.lesion_mask)
     return mask
 
 
-def _candidate_dice(scan: Scan, done: Preprocessed, names: tuple[str, ...]) -> float:
+def _candidate_dice(scan: SyntheticScan, done: Preprocessed, names: tuple[str, ...]) -> float:
     """Dice with the whole lesion; 0 where none is found."""
     try:
         found = automatic_candidate({name: done.images[name] for name in names}, done.brain_mask)

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.data.table import FeatureTable
@@ -35,7 +36,7 @@ from prognosis_dask.modelling.procedure import Procedure, fit_procedure
 from prognosis_dask.modelling.selectors.svm_rfe import rank_features, survival_label
 from prognosis_dask.modelling.spec import load_spec
 from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
-from prognosis_dask.modelling.validation.nested import Map, validate
+from prognosis_dask.modelling.validation.nested import validate
 from tests.lung1_tables import read_deep, read_selected
 
 Result = TypeVar("Result")

@@ -22,7 +22,7 @@ from prognosis_dask.networks.catalogue import find_network
 from prognosis_dask.networks.clips import make_clip
 from prognosis_dask.networks.engine import load_engine
 from prognosis_dask.networks.torch_engine import TorchEngine, grey_clips
-from prognosis_dask.networks.torch_network import GREY_ZERO, InceptionV1, Unit
+from prognosis_dask.networks.torch_network import GREY_ZERO, ConvolutionUnit, InceptionV1
 from prognosis_dask.networks.weights import resolve_weights
 
 NETWORK = find_network("i3d_inceptionv1_kinetics400")
@@ -41,11 +41,11 @@ def arithmetic(network: InceptionV1, clip: torch.Tensor) -> float:
     """Floating point operations of the convolutions for one clip: two for each factor of each sum."""
     total = 0.0
 
-    def count(unit: Unit, _: object, output: torch.Tensor) -> None:
+    def count(unit: ConvolutionUnit, _: object, output: torch.Tensor) -> None:
         nonlocal total
         total += 2.0 * output.numel() * unit.kernels[0].numel()
 
-    hooks = [module.register_forward_hook(count) for module in network.modules() if isinstance(module, Unit)]
+    hooks = [module.register_forward_hook(count) for module in network.modules() if isinstance(module, ConvolutionUnit)]
     network(clip)
     for hook in hooks:
         hook.remove()

@@ -9,22 +9,22 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.synthetic.brain.patient import draw_brain_patient
-from prognosis_dask.synthetic.brain.scan import Scan, make_scan
+from prognosis_dask.synthetic.brain.scan import SyntheticScan, make_scan
 
 
 @lru_cache(maxsize=8)
-def made_scan(number: int, matrix: int = 64) -> Scan:
+def made_scan(number: int, matrix: int = 64) -> SyntheticScan:
     """Patient ``number`` of the cohort with seed 0 and full signal."""
     return make_scan(draw_brain_patient(number, 0, 1.0), matrix)
 
 
 @lru_cache(maxsize=1)
-def healthy_scan() -> Scan:
+def healthy_scan() -> SyntheticScan:
     """The first patient with a lesion that no voxel shows."""
     return make_scan(replace(draw_brain_patient(1, 0, 1.0), radius_mm=0.1, border_mm=0.1), 64)
 
 
-def on_reference(scan: Scan, *names: str) -> dict[str, sitk.Image]:
+def on_reference(scan: SyntheticScan, *names: str) -> dict[str, sitk.Image]:
     """Sequences without their bias field, laid onto T2 by the true motion."""
     reference = scan.sequences["T2"].image
     images = {}

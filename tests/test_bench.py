@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from prognosis_dask.bench.sweep import Measured, virtual_cohort
+from prognosis_dask.bench.sweep import MeasuredRun, virtual_cohort
 from prognosis_dask.bench.tables import efficiency, write_tables
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import SynthSection
 from prognosis_dask.synthetic import make_cohort
 
-ONE = Measured(1, 0, 40, 0, 40.0, {"roi.total": 0.9}, 36.0, 1.0, 400.0, 300.0, 200.0)
+ONE = MeasuredRun(1, 0, 40, 0, 40.0, {"roi.total": 0.9}, 36.0, 1.0, 400.0, 300.0, 200.0)
 TWO = replace(ONE, workers=2, seconds=25.0)
 HALF = replace(ONE, cases=20, seconds=20.0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from prognosis_dask.brain.candidate import Candidate, automatic_candidate
+from prognosis_dask.brain.candidate import FoundTumour, automatic_candidate
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import preprocess
 from prognosis_dask.brain.size import tumour_size
@@ -27,7 +27,7 @@ def brain() -> sitk.Image:
 
 
 @pytest.fixture(scope="module")
-def found(images, brain) -> Candidate:
+def found(images, brain) -> FoundTumour:
     return automatic_candidate(images, brain)
 
 

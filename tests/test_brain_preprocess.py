@@ -15,7 +15,7 @@ from prognosis_dask.brain.strip import strip
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.synthetic.brain.patient import draw_brain_patient
-from prognosis_dask.synthetic.brain.scan import LANDMARKS, Scan, make_scan
+from prognosis_dask.synthetic.brain.scan import LANDMARKS, SyntheticScan, make_scan
 
 pytestmark = pytest.mark.slow
 
@@ -28,12 +28,12 @@ def dice(one: sitk.Image, other: sitk.Image) -> float:
 
 
 @pytest.fixture(scope="module")
-def scan() -> Scan:
+def scan() -> SyntheticScan:
     return make_scan(draw_brain_patient(2, seed=0, signal=1.0), 64)
 
 
 @pytest.fixture(scope="module")
-def made(scan: Scan) -> Preprocessed:
+def made(scan: SyntheticScan) -> Preprocessed:
     return preprocess({name: scan.sequences[name].image for name in ("T2", "T1")}, BrainSection())
 
 

@@ -37,6 +37,7 @@ FLOORS = (
     "config",
     "publish",
     "arrays",
+    "maps",
     "errors",
 )
 KNOW_DASK = {"cli", "workflows", "bench", "execution", "prediction", "web"}

@@ -12,7 +12,7 @@ from prognosis_dask.config.job import GradeSection
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.networks.grade_network import GradeNetwork, feature_names
 from prognosis_dask.networks.training import augment, load_learner, rotate, run_network, train
-from prognosis_dask.networks.volume_input import BRAIN, TUMOUR, Grid, isotropic_crop, study_input
+from prognosis_dask.networks.volume_input import BRAIN, TUMOUR, InputGrid, isotropic_crop, study_input
 from tests.training_cases import ENGINES, made_volumes, need
 
 
@@ -96,7 +96,7 @@ def tilted(size=(60, 50, 20), spacing=(1.0, 1.2, 5.0)):
 
 def test_the_isotropic_crop_lies_where_the_mask_does():
     image, mask = tilted()
-    crop = isotropic_crop(image, mask, Grid((6, 8, 10), 2.0))
+    crop = isotropic_crop(image, mask, InputGrid((6, 8, 10), 2.0))
     middle = np.array(image.TransformContinuousIndexToPhysicalPoint((30.0, 25.0, 10.0)))
     z, y, x = np.meshgrid(*((np.arange(n) - (n - 1) / 2) * 2.0 for n in (6, 8, 10)), indexing="ij")
     expected = 2 * (middle[0] + x) - 3 * (middle[1] + y) + (middle[2] + z)

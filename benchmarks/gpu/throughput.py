@@ -24,7 +24,7 @@ import torch
 from prognosis_dask.cohort.case import read_cases
 from prognosis_dask.networks.catalogue import find_network
 from prognosis_dask.networks.torch_engine import TorchEngine, grey_clips
-from prognosis_dask.networks.torch_network import GREY_ZERO, InceptionV1, Unit
+from prognosis_dask.networks.torch_network import GREY_ZERO, ConvolutionUnit, InceptionV1
 from prognosis_dask.networks.torch_support import repeatable
 from prognosis_dask.networks.weights import resolve_weights
 from prognosis_dask.storage.rois import RoiStore
@@ -78,12 +78,12 @@ def arithmetic(network: InceptionV1, length: int) -> float:
     """Floating point operations of the convolutions of one grey clip: two for each factor of each sum."""
     total = 0.0
 
-    def count(unit: Unit, _: object, output: torch.Tensor) -> None:
+    def count(unit: ConvolutionUnit, _: object, output: torch.Tensor) -> None:
         nonlocal total
         total += 2.0 * output.numel() * unit.kernels[0].numel()
 
     for module in network.modules():
-        if isinstance(module, Unit):
+        if isinstance(module, ConvolutionUnit):
             module.register_forward_hook(count)
     with torch.inference_mode():
         if network.classifier is not None:

@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRun:
     """One run.
 
     Attributes
@@ -114,7 +114,7 @@ def virtual_cohort(cases: Sequence[Case], number: int) -> list[Case]:
 
 def sweep(
     job: Job, out: Path, *, virtual: int = 0, workers: Sequence[int], cases_per_task: Sequence[int], say: Say = print
-) -> tuple[float, list[Measured]]:
+) -> tuple[float, list[MeasuredRun]]:
     """Run the job for every number of workers and of cases per task.
 
     Each number of workers gets the whole cohort (strong scaling) and its share of it (weak scaling: as many cases per
@@ -157,7 +157,7 @@ def sweep(
     return index_seconds, runs
 
 
-def _measure(job: Job, cases: Sequence[Case], folder: Path, workers: int, size: int) -> Measured:
+def _measure(job: Job, cases: Sequence[Case], folder: Path, workers: int, size: int) -> MeasuredRun:
     warm_up = [replace(case, case_id=f"warm-up~{case.case_id}") for case in islice(cycle(cases), WARM_UP * workers)]
     warm_up = [replace(case, case_id=f"{case.case_id}~{n}") for n, case in enumerate(warm_up)]
     with connect(LocalSpec(workers=workers, dashboard="127.0.0.1:0")) as client:
@@ -166,7 +166,7 @@ def _measure(job: Job, cases: Sequence[Case], folder: Path, workers: int, size: 
         worker_mb = max(client.run(_resident_mb).values())
     with Ledger.read(folder / "ledger.sqlite") as ledger:
         outcomes = [outcome for stage in ledger.counts() for outcome in ledger.outcomes(stage).values()]
-    return Measured(
+    return MeasuredRun(
         workers=workers,
         cases_per_task=size,
         cases=len(cases),

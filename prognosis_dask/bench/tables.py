@@ -6,11 +6,11 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from prognosis_dask.bench.sweep import Measured
+from prognosis_dask.bench.sweep import MeasuredRun
 from prognosis_dask.errors import count
 
 
-def write_tables(runs: Sequence[Measured], index_seconds: float, out: Path) -> str:
+def write_tables(runs: Sequence[MeasuredRun], index_seconds: float, out: Path) -> str:
     """Write ``bench.csv`` and ``bench.svg`` to ``out``; the text holds the same as Markdown tables."""
     efficiencies = [efficiency(run, runs) for run in runs]
     _write_csv(runs, efficiencies, out / "bench.csv")
@@ -46,7 +46,7 @@ def write_tables(runs: Sequence[Measured], index_seconds: float, out: Path) -> s
     return "\n".join(lines)
 
 
-def efficiency(run: Measured, runs: Sequence[Measured]) -> tuple[float | None, float | None]:
+def efficiency(run: MeasuredRun, runs: Sequence[MeasuredRun]) -> tuple[float | None, float | None]:
     """Strong and weak efficiency against the run with the fewest workers; None where there is none to compare with."""
     alike = [other for other in runs if other.cases_per_task == run.cases_per_task]
     fewest = min(other.workers for other in alike)
@@ -66,7 +66,9 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _write_csv(runs: Sequence[Measured], efficiencies: Sequence[tuple[float | None, float | None]], path: Path) -> None:
+def _write_csv(
+    runs: Sequence[MeasuredRun], efficiencies: Sequence[tuple[float | None, float | None]], path: Path
+) -> None:
     plain = [name for name in vars(runs[0]) if name != "steps"]
     steps = list(dict.fromkeys(step for run in runs for step in run.steps))
     with path.open("w", newline="", encoding="utf-8") as stream:
@@ -79,7 +81,7 @@ def _write_csv(runs: Sequence[Measured], efficiencies: Sequence[tuple[float | No
             writer.writerow([*fixed, *rates, *(run.steps.get(step) for step in steps)])
 
 
-def _plot(runs: Sequence[Measured], path: Path) -> None:
+def _plot(runs: Sequence[MeasuredRun], path: Path) -> None:
     """Cases per minute over the workers, one line per cases per task, for the runs of the whole cohort."""
     from matplotlib.figure import Figure
 

@@ -53,7 +53,7 @@ _COARSE_MM: Final = 6.0
 
 
 @dataclass(frozen=True)
-class Candidate:
+class FoundTumour:
     """A tumour that was found, not drawn.
 
     Attributes
@@ -72,7 +72,7 @@ class Candidate:
     sequences: tuple[str, ...]
 
 
-def automatic_candidate(images: Mapping[str, sitk.Image], brain_mask: sitk.Image) -> Candidate:
+def automatic_candidate(images: Mapping[str, sitk.Image], brain_mask: sitk.Image) -> FoundTumour:
     """Look for a region that is brighter on FLAIR and T2 than its mirror image, or thick and bright.
 
     Parameters
@@ -105,7 +105,7 @@ def automatic_candidate(images: Mapping[str, sitk.Image], brain_mask: sitk.Image
     region, confidence = _grow(probability, excess, brain, rim, spacing)
     sharp = {name: _standardised(images[name], brain, spacing, _SHARP_MM) for name in used}
     region = _to_half(region & ~rim & (probability > _CORE), region, sharp, brain, spacing)
-    return Candidate(image_like(region.astype(np.uint8), brain_mask), confidence, used)
+    return FoundTumour(image_like(region.astype(np.uint8), brain_mask), confidence, used)
 
 
 def _standardised(image: sitk.Image, brain: BoolArray, spacing_mm: tuple[float, ...], sigma_mm: float) -> Float32Array:

@@ -23,7 +23,7 @@ _OUTLINE: Final = "#ffb000"
 
 
 @dataclass(frozen=True)
-class Epitome:
+class TumourEpitome:
     """What shows a tumour in short.
 
     Attributes
@@ -54,7 +54,7 @@ class Epitome:
         return tuple(sorted({self.first, self.centre, self.largest, self.last}))
 
 
-def epitome(image: sitk.Image, mask: sitk.Image, note: str = "") -> Epitome:
+def epitome(image: sitk.Image, mask: sitk.Image, note: str = "") -> TumourEpitome:
     """Choose the slices of a tumour and draw them.
 
     Parameters
@@ -87,7 +87,7 @@ def epitome(image: sitk.Image, mask: sitk.Image, note: str = "") -> Epitome:
         "centre": round(float(np.average(np.arange(len(area)), weights=area))),
     }
     start, size = _window(mask, array)
-    return Epitome(
+    return TumourEpitome(
         **chosen,
         crop=sitk.RegionOfInterest(image, size, start),
         crop_mask=sitk.RegionOfInterest(mask, size, start),

@@ -6,7 +6,7 @@ import os
 import stat
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from prognosis_dask.cohort.multiframe import ENHANCED, frames_of
 from prognosis_dask.cohort.names import is_mask_name
 from prognosis_dask.cohort.pet import pet_header
 from prognosis_dask.errors import CaseError, Code, JobError, Problem
+from prognosis_dask.maps import Map
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES, volume_voxels
 from prognosis_dask.volumes.labels import labels_in
 from prognosis_dask.volumes.segments import named_labels
@@ -63,8 +64,6 @@ _TAGS = [
 
 #: Paths in one unit of work: about a tenth of a second of reading.
 BATCH = 200
-
-Map = Callable[[Callable[[Sequence[str]], list[Header]], Iterable[Sequence[str]]], Iterable[list[Header]]]
 
 
 def read_headers(paths: Sequence[str]) -> list[Header]:

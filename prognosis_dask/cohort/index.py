@@ -20,7 +20,7 @@ from prognosis_dask.cohort.clinical import (
     read_clinical,
 )
 from prognosis_dask.cohort.collections import Rules, resolve
-from prognosis_dask.cohort.crawl import Map, crawl
+from prognosis_dask.cohort.crawl import crawl
 from prognosis_dask.cohort.gather import Gathered, Image, gather
 from prognosis_dask.cohort.headers import FileStamp, Header, MaskHeader, OtherFile, VolumeFile
 from prognosis_dask.cohort.linking import left_out
@@ -32,6 +32,7 @@ from prognosis_dask.cohort.summary import IndexSummary, foresee
 from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.errors import CaseError, Code, Problem, count
+from prognosis_dask.maps import Map
 
 _FIXED = {field.name for field in fields(Case)} | set(SEQUENCES)
 #: Per image, the MR sequences that were taken with it.

@@ -5,17 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from distributed import CancelledError, Client, Future, KilledWorker, as_completed
 from tqdm import tqdm
 
 from prognosis_dask.errors import ClusterError
+from prognosis_dask.maps import Map
 
 #: Seconds before a map that is not done shows a bar on a terminal.
 _SHOWN_AFTER = 2.0
-
-Map: TypeAlias = Callable[..., Iterable[Any]]
 
 
 def map_on(client: Client, *, gpu: bool = False) -> Map:

@@ -117,7 +117,7 @@ def load_image(path: str, settings: ImageSection) -> sitk.Image:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _LoadedPart:
     """An image, or an evenly spaced part of one; ``read`` takes the first slice and one after the last."""
 
     grid: Grid
@@ -125,7 +125,7 @@ class _Part:
     unit: str = ""
 
 
-def _open(case: Case, settings: ImageSection) -> list[_Part]:
+def _open(case: Case, settings: ImageSection) -> list[_LoadedPart]:
     """The case's image: one part, or several if slices are missing and the mask's planes do not decide."""
     if not case.image.endswith(_LISTING):
         return [_file_part(case.image)]
@@ -134,21 +134,23 @@ def _open(case: Case, settings: ImageSection) -> list[_Part]:
     return [_run_part(listing, run, settings) for run in runs]
 
 
-def _file_part(path: str) -> _Part:
+def _file_part(path: str) -> _LoadedPart:
     grid = volume_grid(Path(path))
-    return _Part(grid, partial(read_volume, Path(path), grid))
+    return _LoadedPart(grid, partial(read_volume, Path(path), grid))
 
 
-def _run_part(listing: SeriesListing, run: Run, settings: ImageSection) -> _Part:
+def _run_part(listing: SeriesListing, run: Run, settings: ImageSection) -> _LoadedPart:
     grid = run_grid(listing, run)
 
     def read(first: int, stop: int) -> sitk.Image:
         return image_on(read_values(listing, run.first + first, run.first + stop, settings), grid, (0, 0, first))
 
-    return _Part(grid, read, unit_of(listing, settings))
+    return _LoadedPart(grid, read, unit_of(listing, settings))
 
 
-def _masked(parts: list[_Part], case: Case, settings: ImageSection, *, one_slice: bool) -> tuple[_Part, BoolArray]:
+def _masked(
+    parts: list[_LoadedPart], case: Case, settings: ImageSection, *, one_slice: bool
+) -> tuple[_LoadedPart, BoolArray]:
     """The first part that contains the whole mask, and the mask on it."""
     for number, part in enumerate(parts, start=1):
         try:

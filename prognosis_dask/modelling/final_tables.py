@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival, patient_sums, several_cases
 from prognosis_dask.modelling.data.table import FeatureTable, of_families, varying
 from prognosis_dask.modelling.estimators.cox import PartialLikelihood, cox_curve
@@ -24,7 +25,6 @@ from prognosis_dask.modelling.procedure import Fitted, Procedure, visible
 from prognosis_dask.modelling.table_spec import Row, Tables
 from prognosis_dask.modelling.tuning import arrange
 from prognosis_dask.modelling.validation.clustered import clustered_ph_test, sandwich, score_residuals
-from prognosis_dask.modelling.validation.nested import Map
 
 #: Logistic models are slow beside Cox's: each number of features up to this is on the curve, beyond it one in so many.
 _EACH, _STEP = 20, 5

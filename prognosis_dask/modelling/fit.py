@@ -11,6 +11,7 @@ import numpy as np
 
 from prognosis_dask.config.job import ModelSection
 from prognosis_dask.errors import StatisticsError, count
+from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.columns import Encoding, kind_of
 from prognosis_dask.modelling.data.endpoint import Classes, Survival, several_cases
 from prognosis_dask.modelling.data.reading import ReadTable, read_tables
@@ -31,7 +32,7 @@ from prognosis_dask.modelling.validation.comparing import (
     horizons_of,
     procedures_of,
 )
-from prognosis_dask.modelling.validation.nested import Extend, Map
+from prognosis_dask.modelling.validation.nested import Extend
 from prognosis_dask.modelling.validation.splitting import expect_folds_can_learn
 from prognosis_dask.publish import publish_folder, staging
 

@@ -13,8 +13,8 @@ from prognosis_dask.networks.grade_network import FILTERS, WIDTHS, GradeNetwork,
 from prognosis_dask.networks.training import EPSILON, Hidden
 
 
-class GluonLearner:
-    """See :class:`networks.training.Learner`. MXNet computes in one thread.
+class GluonTrainer:
+    """See :class:`networks.training.GradeTrainer`. MXNet computes in one thread.
 
     Raises
     ------

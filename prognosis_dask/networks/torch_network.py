@@ -35,7 +35,7 @@ EPSILON = 1e-3
 GREY_ZERO = 114
 
 
-class Unit(nn.Module):  # type: ignore[misc]
+class ConvolutionUnit(nn.Module):  # type: ignore[misc]
     """Convolution, batch normalisation and ReLU in one.
 
     On a CPU oneDNN does it in one pass over channels-last memory, with the kernels laid out once; elsewhere, and in
@@ -68,10 +68,10 @@ class Unit(nn.Module):  # type: ignore[misc]
         return functional.relu_(y) if self.relu else y
 
 
-class Block(nn.Module):  # type: ignore[misc]
+class InceptionBlock(nn.Module):  # type: ignore[misc]
     """Four branches beside each other: 1; 1 and 3; 1 and 3; pooling and 1."""
 
-    def __init__(self, units: dict[str, Unit]) -> None:
+    def __init__(self, units: dict[str, ConvolutionUnit]) -> None:
         super().__init__()
         self.one = units["0.0"]
         self.narrow_a, self.wide_a = units["1.0"], units["1.1"]
@@ -94,7 +94,7 @@ class ColourStem(nn.Module):  # type: ignore[misc]
 
     def __init__(self, stem: Convolution) -> None:
         super().__init__()
-        self.unit = Unit(stem, stride=2, relu=False)
+        self.unit = ConvolutionUnit(stem, stride=2, relu=False)
 
     def forward(self, clips: Tensor) -> Tensor:
         """(n, 3, T, 224, 224) to (n, 64, T', 112, 112), before ReLU."""
@@ -106,7 +106,7 @@ class GreyStemLayer(nn.Module):  # type: ignore[misc]
 
     def __init__(self, stem: GreyStem) -> None:
         super().__init__()
-        self.unit = Unit(stem.convolution, stride=2, relu=False)
+        self.unit = ConvolutionUnit(stem.convolution, stride=2, relu=False)
         self.constant = nn.Parameter(torch.from_numpy(stem.constant[:, None]), requires_grad=False)
         self._borders: dict[int, tuple[Tensor, ...]] = {}
 
@@ -169,13 +169,13 @@ class InceptionV1(nn.Module):  # type: ignore[misc]
         folded = {name: fold_normalisation(values, name) for name in unit_names(values)}
         self.colour_stem = ColourStem(folded[_STEM])
         self.grey_stem = GreyStemLayer(fold_grey(folded[_STEM]))
-        self.layer_2, self.layer_3 = Unit(folded["features.2"]), Unit(folded["features.3"])
-        branches: dict[int, dict[str, Unit]] = defaultdict(dict)
+        self.layer_2, self.layer_3 = ConvolutionUnit(folded["features.2"]), ConvolutionUnit(folded["features.3"])
+        branches: dict[int, dict[str, ConvolutionUnit]] = defaultdict(dict)
         for name, convolution in folded.items():
             _, layer, *branch = name.split(".")
             if branch:
-                branches[int(layer)][".".join(branch)] = Unit(convolution)
-        self.blocks = nn.ModuleDict({str(layer): Block(units) for layer, units in branches.items()})
+                branches[int(layer)][".".join(branch)] = ConvolutionUnit(convolution)
+        self.blocks = nn.ModuleDict({str(layer): InceptionBlock(units) for layer, units in branches.items()})
         self.classifier: nn.Linear | None = None
         if output == "logits":
             classes, pooled = values["output.weight"].shape
@@ -193,7 +193,7 @@ class InceptionV1(nn.Module):  # type: ignore[misc]
             self.classifier.double()
         if device.type == "cpu" and dtype != torch.float64 and torch.backends.mkldnn.is_available():
             for module in self.modules():
-                if isinstance(module, Unit):
+                if isinstance(module, ConvolutionUnit):
                     module.pack()
         return self
 

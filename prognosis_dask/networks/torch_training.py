@@ -14,8 +14,8 @@ from prognosis_dask.networks.torch_support import repeatable
 from prognosis_dask.networks.training import EPSILON, Hidden
 
 
-class TorchLearner:
-    """See :class:`prognosis_dask.networks.training.Learner`. It uses one thread on a CPU.
+class TorchTrainer:
+    """See :class:`prognosis_dask.networks.training.GradeTrainer`. It uses one thread on a CPU.
 
     Raises
     ------

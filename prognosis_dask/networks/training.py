@@ -39,7 +39,7 @@ CONTRAST = 0.1
 SHIFT = 0.1
 
 
-class Learner(Protocol):
+class GradeTrainer(Protocol):
     """A grade network on an engine, with Adam's state. It draws no random numbers, and uses one thread on a CPU."""
 
     def step(self, volumes: Float32Array, labels: Float32Array, weights: Float32Array, kept: Hidden) -> float:
@@ -118,7 +118,7 @@ def settle_learner(section: GradeSection) -> Literal["gluon", "torch"]:
     )
 
 
-def load_learner(network: GradeNetwork, values: Values, section: GradeSection) -> Learner:
+def load_learner(network: GradeNetwork, values: Values, section: GradeSection) -> GradeTrainer:
     """Build the network with these parameters on the section's engine and device.
 
     Raises
@@ -127,12 +127,12 @@ def load_learner(network: GradeNetwork, values: Values, section: GradeSection) -
         If the engine is not installed, or the section requests a GPU and there is none.
     """
     if settle_learner(section) == "torch":
-        from prognosis_dask.networks.torch_training import TorchLearner
+        from prognosis_dask.networks.torch_training import TorchTrainer
 
-        return TorchLearner(network, values, device=section.device, learning_rate=section.learning_rate)
-    from prognosis_dask.networks.gluon_training import GluonLearner
+        return TorchTrainer(network, values, device=section.device, learning_rate=section.learning_rate)
+    from prognosis_dask.networks.gluon_training import GluonTrainer
 
-    return GluonLearner(network, values, device=section.device, learning_rate=section.learning_rate)
+    return GluonTrainer(network, values, device=section.device, learning_rate=section.learning_rate)
 
 
 def train(
@@ -225,7 +225,7 @@ def _expect_finite(arrays: Iterable[Float32Array], curve: Sequence[Epoch], secti
         )
 
 
-def _run(learner: Learner, volumes: Float32Array) -> tuple[Float32Array, Float32Array]:
+def _run(learner: GradeTrainer, volumes: Float32Array) -> tuple[Float32Array, Float32Array]:
     """The hidden layers' values (cases, 544), and the logits, case by case."""
     rows = [learner.run(volume[None]) for volume in volumes]
     features = np.concatenate([np.concatenate([first, second], axis=1) for first, second, _ in rows])
@@ -275,7 +275,7 @@ def provenance(section: GradeSection) -> dict[str, str]:
 
 
 def _epoch(
-    learner: Learner,
+    learner: GradeTrainer,
     volumes: Float32Array,
     labels: IntArray,
     weights: Float32Array,
@@ -301,7 +301,7 @@ def _kept(count: int, rng: np.random.Generator) -> Hidden:
     return first, second
 
 
-def _loss(learner: Learner, volumes: Float32Array, labels: IntArray, weights: Float32Array) -> float:
+def _loss(learner: GradeTrainer, volumes: Float32Array, labels: IntArray, weights: Float32Array) -> float:
     """The weighted mean binary cross-entropy of the cases, without dropout; NaN without cases."""
     if not len(volumes):
         return float("nan")

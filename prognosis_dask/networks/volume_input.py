@@ -19,7 +19,7 @@ STUDY_SHAPE = (20, 64, 64)
 
 
 @dataclass(frozen=True)
-class Grid:
+class InputGrid:
     """Voxels (slice, row, column) of equal ``spacing_mm``, along the patient's axes."""
 
     shape: tuple[int, int, int]
@@ -27,8 +27,8 @@ class Grid:
 
 
 #: 144 x 192 x 160 mm contain a brain, 100 mm a glioma; the network has about as many parameters as the study's.
-BRAIN = Grid((36, 48, 40), 4.0)
-TUMOUR = Grid((40, 40, 40), 2.5)
+BRAIN = InputGrid((36, 48, 40), 4.0)
+TUMOUR = InputGrid((40, 40, 40), 2.5)
 
 
 def study_input(slices: NumberArray) -> Float32Array:
@@ -63,7 +63,7 @@ def study_input(slices: NumberArray) -> Float32Array:
     return volume
 
 
-def isotropic_crop(image: sitk.Image, mask: sitk.Image, grid: Grid) -> Float32Array:
+def isotropic_crop(image: sitk.Image, mask: sitk.Image, grid: InputGrid) -> Float32Array:
     """The image around the middle of the mask's bounding box, on a grid along the patient's axes.
 
     Smoothed along the axes on which the new spacing is coarser (a Gaussian of half that spacing); linear in

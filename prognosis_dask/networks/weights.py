@@ -212,7 +212,7 @@ def parse_params(content: bytes) -> dict[str, Float32Array]:
     ValueError
         When the content is not such a file, or is truncated; the message says what was found where.
     """
-    reader = _Reader(content)
+    reader = _TensorReader(content)
     if len(content) < 24 or reader.take("<QQ")[0] != _LIST:
         raise ValueError(f"it does not begin as MXNet's .params files do (its first bytes are {content[:8]!r})")
     (count,) = reader.take("<Q")
@@ -224,7 +224,7 @@ def parse_params(content: bytes) -> dict[str, Float32Array]:
     return dict(zip(names, arrays, strict=True))
 
 
-class _Reader:
+class _TensorReader:
     """A read position in the content; never reads beyond the end."""
 
     def __init__(self, content: bytes) -> None:

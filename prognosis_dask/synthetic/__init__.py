@@ -9,16 +9,17 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from prognosis_dask.config.fields import expect_fields
 from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.config.job import SynthSection
 from prognosis_dask.errors import JobError, StoreError
+from prognosis_dask.maps import Map
 from prognosis_dask.synthetic.brain import patient as brain
 from prognosis_dask.synthetic.faults import FAULTS, Fault
 from prognosis_dask.synthetic.patient import CLINICAL_COLUMNS, Patient, draw_patient
@@ -29,8 +30,6 @@ COLLECTIONS: Final = {"chest": "MADE-CHEST", "brain": "MADE-BRAIN"}
 TRUTH: Final = "truth"
 PLANTED_COLUMNS: Final = ("patient_id", "code", "description")
 #: With fewer voxels across a slice (7.5 mm) the smallest lesions are a handful of voxels.
-
-Map = Callable[[Callable[[Any], int], list[Any]], Iterable[int]]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from prognosis_dask.synthetic.ct import write_ct
 from prognosis_dask.synthetic.faults import FAULTS, PatientFiles
 from prognosis_dask.synthetic.patient import LESION_ROI, Patient
 from prognosis_dask.synthetic.phantom import CORD, LUNG_LEFT, LUNG_RIGHT, Ellipse, Phantom, make_phantom
-from prognosis_dask.synthetic.rtstruct import Structure, outlines, write_rtstruct
+from prognosis_dask.synthetic.rtstruct import DrawnStructure, outlines, write_rtstruct
 from prognosis_dask.synthetic.seg import write_seg
 
 
@@ -31,15 +31,15 @@ def write_patient(images: Path, patient: Patient) -> int:
     return sum(path.is_file() for path in (*files.ct, files.mask))
 
 
-def _structures(phantom: Phantom) -> list[Structure]:
+def _structures(phantom: Phantom) -> list[DrawnStructure]:
     """The lesion and the organs around it."""
     every = range(len(phantom.image_hu))
     corner = phantom.origin_mm[:2]
     return [
-        Structure("Lung-Left", "ORGAN", [(i, _ring(LUNG_LEFT)) for i in every]),
-        Structure("Lung-Right", "ORGAN", [(i, _ring(LUNG_RIGHT)) for i in every]),
-        Structure("Spinal-Cord", "ORGAN", [(i, _ring(CORD)) for i in every]),
-        Structure(LESION_ROI, "GTV", outlines(phantom.level_mm, phantom.spacing_mm, corner)),
+        DrawnStructure("Lung-Left", "ORGAN", [(i, _ring(LUNG_LEFT)) for i in every]),
+        DrawnStructure("Lung-Right", "ORGAN", [(i, _ring(LUNG_RIGHT)) for i in every]),
+        DrawnStructure("Spinal-Cord", "ORGAN", [(i, _ring(CORD)) for i in every]),
+        DrawnStructure(LESION_ROI, "GTV", outlines(phantom.level_mm, phantom.spacing_mm, corner)),
     ]
 
 

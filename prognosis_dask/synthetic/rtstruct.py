@@ -25,7 +25,7 @@ from prognosis_dask.synthetic.dicom import (
 
 
 @dataclass(frozen=True)
-class Structure:
+class DrawnStructure:
     """One ROI: name, RT ROI Interpreted Type, and closed polygons (point, (x, y) in mm), each with its slice."""
 
     name: str
@@ -33,7 +33,9 @@ class Structure:
     polygons: Sequence[tuple[int, FloatArray]]
 
 
-def write_rtstruct(root: Path, patient: Person, structures: Sequence[Structure], images: Sequence[Dataset]) -> Path:
+def write_rtstruct(
+    root: Path, patient: Person, structures: Sequence[DrawnStructure], images: Sequence[Dataset]
+) -> Path:
     """Write the structure set that goes with axial ``images`` (datasets from foot to head)."""
     ds = _header(patient, images)
     ds.StructureSetROISequence = [_roi(number, s.name, images[0]) for number, s in enumerate(structures, 1)]
@@ -121,7 +123,7 @@ def _roi(number: int, name: str, image: Dataset) -> Dataset:
     return item
 
 
-def _contours(number: int, structure: Structure, images: Sequence[Dataset]) -> Dataset:
+def _contours(number: int, structure: DrawnStructure, images: Sequence[Dataset]) -> Dataset:
     item = Dataset()
     item.ReferencedROINumber = number
     item.ROIDisplayColor = [255, 32 * number, 0]

@@ -16,11 +16,11 @@ from prognosis_dask.arrays import Float32Array
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.config.job import GradeSection, Job, digest
 from prognosis_dask.errors import CaseError, JobError, StatisticsError, StoreError, count
+from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.network_features import FAMILY, FILE, NetworkFeatures
 from prognosis_dask.modelling.data.sources import Source, dataset_source
 from prognosis_dask.modelling.fit import fit_source
 from prognosis_dask.modelling.grade import grade_spec
-from prognosis_dask.modelling.validation.nested import Map
 from prognosis_dask.networks.training import settle_learner
 from prognosis_dask.networks.volume_input import BRAIN, STUDY_SHAPE, TUMOUR, isotropic_crop, study_input
 from prognosis_dask.publish import remove_abandoned

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prognosis_dask.config.folders import expect_no_loss, expect_writable
 from prognosis_dask.errors import StatisticsError, count
+from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.modelling.data.table_one import table1_rows
 from prognosis_dask.modelling.fit import fit_models
@@ -27,7 +28,6 @@ from prognosis_dask.modelling.validation.external import (
     range_warnings,
     training_overlap,
 )
-from prognosis_dask.modelling.validation.nested import Map
 from prognosis_dask.modelling.worth import UNTRAINED, untrained, worth_of
 
 if TYPE_CHECKING:

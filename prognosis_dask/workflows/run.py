@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import xarray as xr
 from distributed import Client
@@ -35,6 +34,7 @@ from prognosis_dask.features.dataset import build_features, constant_warnings
 from prognosis_dask.features.files import write_features
 from prognosis_dask.features.loaded import load_stages
 from prognosis_dask.features.registry import came_through, stages_of
+from prognosis_dask.maps import Map
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.spec import job_spec
 from prognosis_dask.radiomics import job_params
@@ -44,7 +44,6 @@ from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.workflows.grade import check_grade, fit_grade
 from prognosis_dask.workflows.idle_keys import idle_keys
 
-Map = Callable[..., Iterable[Any]]
 Say = Callable[[str], None]
 
 

@@ -106,7 +106,7 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class Column:
+class SourceColumn:
     """A column as it was read: ``cells`` are texts, or numbers where the source holds numbers.
 
     ``where`` names the source, ``rows`` the cells' rows in it, counted from 1 below the headings; () for all.
@@ -242,7 +242,7 @@ def tells_the_outcome(name: str) -> bool:
     return family_of(name) == "" and _OUTCOME.fullmatch(key(name)) is not None
 
 
-def learn_encoding(column: Column, family: str) -> Encoding | str:
+def learn_encoding(column: SourceColumn, family: str) -> Encoding | str:
     """How a column becomes features, learnt from its cells; or a few words that say why it cannot.
 
     Numbers stay numbers. Words become levels: stages in their clinical order, others one feature each with the most
@@ -282,7 +282,7 @@ def learn_encoding(column: Column, family: str) -> Encoding | str:
     return Encoding(column.name, family, levels=tuple(levels))
 
 
-def encode(encoding: Encoding, column: Column) -> tuple[FloatArray, list[str]]:
+def encode(encoding: Encoding, column: SourceColumn) -> tuple[FloatArray, list[str]]:
     """The column's features, shape (cases, features), and the words in it that are none of the known levels.
 
     Unknown words are missing values, as empty cells are.
@@ -321,7 +321,7 @@ def level_key(text: str) -> str:
     return " ".join(plain.split()).casefold()
 
 
-def far_code_notes(column: Column) -> list[str]:
+def far_code_notes(column: SourceColumn) -> list[str]:
     """A note where a column's greatest or least number is far from the others, and one that stands for "not known".
 
     >>> far_code_notes(Column("stage", np.array([1.0, 2.0, 9.0, 3.0, 9.0]), "t.csv"))[0][:44]
@@ -347,7 +347,7 @@ def far_code_notes(column: Column) -> list[str]:
     ]
 
 
-def _refuse_below_zero(values: FloatArray, column: Column) -> None:
+def _refuse_below_zero(values: FloatArray, column: SourceColumn) -> None:
     wrong = np.flatnonzero(values <= 0).tolist()
     if len(wrong):
         raise StatisticsError(

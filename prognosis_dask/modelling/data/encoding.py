@@ -14,8 +14,8 @@ from prognosis_dask.cohort.clinical import key
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import (
     IMAGE_FAMILIES,
-    Column,
     Encoding,
+    SourceColumn,
     encode,
     family_of,
     far_code_notes,
@@ -31,7 +31,7 @@ from prognosis_dask.tables.missing import KnownCells
 from prognosis_dask.tables.row_numbers import no_property
 
 #: Columns by their source's place and their name.
-Columns: TypeAlias = Mapping[tuple[int, str], Column]
+Columns: TypeAlias = Mapping[tuple[int, str], SourceColumn]
 #: A column with one of these words in a cell of its own is follow-up, whatever its name.
 _VITAL = frozenset(
     [
@@ -152,7 +152,7 @@ def _excluded(columns: Columns, spec: ModelSpec) -> set[str]:
     return set(matching("the specification", names, spec.exclude, "exclude"))
 
 
-def _encoding(column: Column, family: str, rule: ColumnRule, *, lenient: bool = False) -> Encoding | str:
+def _encoding(column: SourceColumn, family: str, rule: ColumnRule, *, lenient: bool = False) -> Encoding | str:
     if rule.levels:
         return Encoding(column.name, family, rule.unit, rule.levels, rule.ordered, missing=rule.missing)
     try:
@@ -218,7 +218,7 @@ def encode_columns(encodings: Sequence[Encoding], columns: Columns) -> tuple[Flo
         When a column is missing or holds what it cannot.
     """
     by_name = {name: column for (_, name), column in reversed(list(columns.items()))}
-    by_key: dict[str, Column] = {}
+    by_key: dict[str, SourceColumn] = {}
     if not all(encoding.column in by_name for encoding in encodings):
         alike = Counter(map(key, by_name))
         by_key = {key(name): column for name, column in by_name.items() if alike[key(name)] == 1}

@@ -20,9 +20,10 @@ import numpy as np
 from prognosis_dask.arrays import Float32Array, IntArray
 from prognosis_dask.config.job import GradeSection, digest
 from prognosis_dask.errors import StatisticsError, WeightsError
+from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.validation.nested import Extend, Map
+from prognosis_dask.modelling.validation.nested import Extend
 from prognosis_dask.modelling.validation.splitting import split_patients
 from prognosis_dask.networks.grade_file import read_trained, trained_bytes
 from prognosis_dask.networks.grade_network import feature_names

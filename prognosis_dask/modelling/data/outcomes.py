@@ -12,7 +12,7 @@ from prognosis_dask.cohort.clinical import find_column
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.cohort.endpoints import DAYS, EVENT_CODES, LONGEST_DAYS, event_codes, plain_code, unit_of
 from prognosis_dask.errors import Code, StatisticsError, count
-from prognosis_dask.modelling.data.columns import Column, far_code_notes, level_key, number
+from prognosis_dask.modelling.data.columns import SourceColumn, far_code_notes, level_key, number
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.spec import EndpointRule
 
@@ -70,7 +70,10 @@ def endpoint_columns(names: Sequence[str], rule: EndpointRule) -> tuple[str, ...
 
 
 def read_outcomes(
-    columns: Mapping[str, Column], names: tuple[str, ...], rule: EndpointRule, whole: Mapping[str, Column] | None = None
+    columns: Mapping[str, SourceColumn],
+    names: tuple[str, ...],
+    rule: EndpointRule,
+    whole: Mapping[str, SourceColumn] | None = None,
 ) -> Outcomes:
     """Read the endpoint from the named columns.
 
@@ -105,7 +108,7 @@ def _unit(name: str, rule: EndpointRule) -> tuple[str, list[str]]:
     return "days", [f"{name} was taken in days, since nothing says its unit: time_unit in [endpoint] names another."]
 
 
-def _refuse_beyond_a_life(days: FloatArray, column: Column, unit: str) -> None:
+def _refuse_beyond_a_life(days: FloatArray, column: SourceColumn, unit: str) -> None:
     wrong = np.flatnonzero(days > LONGEST_DAYS).tolist()
     if wrong:
         raise StatisticsError(
@@ -115,7 +118,7 @@ def _refuse_beyond_a_life(days: FloatArray, column: Column, unit: str) -> None:
         )
 
 
-def _events(column: Column, rule: EndpointRule, whole: Column) -> FloatArray:
+def _events(column: SourceColumn, rule: EndpointRule, whole: SourceColumn) -> FloatArray:
     cells = column.texts(rule.event_codes)
     said = filter(None, whole.texts(rule.event_codes))
     try:
@@ -136,7 +139,7 @@ def _events(column: Column, rule: EndpointRule, whole: Column) -> FloatArray:
     return np.array([float(codes[plain_code(text)]) if text else np.nan for text in cells])
 
 
-def _classes(column: Column, rule: EndpointRule) -> Outcomes:
+def _classes(column: SourceColumn, rule: EndpointRule) -> Outcomes:
     known = column.known(rule.classes)
     texts = known.texts
     spelt: dict[str, str] = {}

@@ -18,7 +18,7 @@ import numpy as np
 from prognosis_dask.arrays import BoolArray, IntArray
 from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.errors import StatisticsError, count
-from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, Column, Encoding, family_of, kind_of, unit_of
+from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, Encoding, SourceColumn, family_of, kind_of, unit_of
 from prognosis_dask.modelling.data.feature_origin import origin_of
 from prognosis_dask.modelling.data.sources import Source
 
@@ -269,9 +269,9 @@ def _side_by_side(
 
 def _of_patients(
     source: Source, members: Sequence[Sequence[int]], outcome: Sequence[str]
-) -> tuple[dict[str, Column], list[str]]:
+) -> tuple[dict[str, SourceColumn], list[str]]:
     """The columns that are the patients', and the names of those that are the cases'."""
-    columns: dict[str, Column] = {}
+    columns: dict[str, SourceColumn] = {}
     apart: list[str] = []
     for name, column in source.columns.items():
         if _kind(source, name) in _MEASURED:
@@ -287,7 +287,7 @@ def _of_patients(
     return columns, apart
 
 
-def _one_each(column: Column, members: Sequence[Sequence[int]]) -> IntArray | None:
+def _one_each(column: SourceColumn, members: Sequence[Sequence[int]]) -> IntArray | None:
     """The row of each patient's value, which all its cases have or lack; None where they differ."""
     cells = column.cells if isinstance(column.cells, np.ndarray) else column.texts()
     known = ~np.isnan(cells) if isinstance(cells, np.ndarray) else [bool(text) for text in cells]
@@ -300,7 +300,7 @@ def _one_each(column: Column, members: Sequence[Sequence[int]]) -> IntArray | No
     return np.array(at)
 
 
-def _rows_at(column: Column, at: IntArray) -> Column:
+def _rows_at(column: SourceColumn, at: IntArray) -> SourceColumn:
     """The column with the rows at these positions; no value where one is below zero."""
     rows = tuple(column.row(row) if row >= 0 else 0 for row in at.tolist())
     if isinstance(column.cells, np.ndarray):
@@ -325,7 +325,7 @@ def _rows_of(source: Source, keep: BoolArray) -> Source:
     )
 
 
-def _any_value(column: Column, rows: BoolArray) -> bool:
+def _any_value(column: SourceColumn, rows: BoolArray) -> bool:
     values = column.plain
     if values is not None:
         return bool(np.isfinite(values[rows]).any())
@@ -333,7 +333,7 @@ def _any_value(column: Column, rows: BoolArray) -> bool:
     return any(texts[row] for row in np.flatnonzero(rows))
 
 
-def _not_whole(columns: Sequence[Column], rows: int) -> BoolArray:
+def _not_whole(columns: Sequence[SourceColumn], rows: int) -> BoolArray:
     """Rows that lack some value; all where there is no column."""
     if not columns:
         return np.ones(rows, dtype=bool)

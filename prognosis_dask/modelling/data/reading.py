@@ -13,7 +13,7 @@ import numpy as np
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.cohort.clinical import match_without_zeros, patient_key
 from prognosis_dask.errors import Code, StatisticsError, count
-from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, Column, Encoding, kind_of
+from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, Encoding, SourceColumn, kind_of
 from prognosis_dask.modelling.data.encoding import Columns, encode_columns, learn_encodings, needed_families
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
 from prognosis_dask.modelling.data.leakage import expect_no_leaks
@@ -233,7 +233,7 @@ def _join(sources: Sequence[Source]) -> tuple[Source, list[IntArray], Counter[st
 
 def _columns(sources: Sequence[Source], rows: Sequence[IntArray]) -> Columns:
     """Every column with the joined rows only, under its source's place and its name."""
-    joined: dict[tuple[int, str], Column] = {}
+    joined: dict[tuple[int, str], SourceColumn] = {}
     for place, (source, at) in enumerate(zip(sources, rows, strict=True)):
         if np.array_equal(at, np.arange(len(source.patients))):
             joined |= {(place, name): column for name, column in source.columns.items()}

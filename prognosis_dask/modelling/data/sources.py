@@ -16,7 +16,7 @@ from prognosis_dask.cohort.clinical import find_column, key, patient_key
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.features.schema import COVARIATE
-from prognosis_dask.modelling.data.columns import Column
+from prognosis_dask.modelling.data.columns import SourceColumn
 from prognosis_dask.modelling.spec import TableFile
 from prognosis_dask.tables.file import Cells, read_cells
 from prognosis_dask.tables.missing import says_unknown
@@ -84,7 +84,7 @@ class Source:
     where: str
     patients: tuple[str, ...]
     cases: tuple[str, ...]
-    columns: Mapping[str, Column]
+    columns: Mapping[str, SourceColumn]
     features: tuple[str, ...]
     family: str = ""
     families: Mapping[str, str] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class Source:
     rows_said: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def find(self, name: str) -> Column | None:
+    def find(self, name: str) -> SourceColumn | None:
         """The column of that name, spelt exactly or with the same letters and digits."""
         if name in self.columns:
             return self.columns[name]
@@ -129,7 +129,9 @@ def read_file(path: Path, rule: TableFile) -> Source:
     patients = _spelt_once(_formatted(ids[i], rule, path) for i in kept)
     numbers, whole = [i + 1 for i in kept], len(kept) == len(ids)
     columns = {
-        name: Column(name, cells.columns[j] if whole else [cells.columns[j][i] for i in kept], str(path), rows=numbers)
+        name: SourceColumn(
+            name, cells.columns[j] if whole else [cells.columns[j][i] for i in kept], str(path), rows=numbers
+        )
         for j, name in enumerate(header)
         if j != at
     }
@@ -156,7 +158,7 @@ def dataset_source(dataset: xr.Dataset, where: str) -> Source:
     Deep and radiomic features, the tumour's size and place, the volume, and covariates under their own names may be
     features.
     """
-    columns: dict[str, Column] = {}
+    columns: dict[str, SourceColumn] = {}
     families: dict[str, str] = {}
     failed: dict[str, BoolArray] = {}
     for family in ("radiomics", "size", "deep"):
@@ -171,7 +173,7 @@ def dataset_source(dataset: xr.Dataset, where: str) -> Source:
         for j in np.flatnonzero(held):
             name = str(dataset[dimension].values[j])
             finite = np.where(np.isfinite(values[:, j]), values[:, j], np.nan)
-            columns[name] = Column(name, finite, where, unit=str(units[j]))
+            columns[name] = SourceColumn(name, finite, where, unit=str(units[j]))
             families[name] = family
     for name in map(str, dataset.variables):
         if name.startswith(COVARIATE) or name == "volume_ml":
@@ -194,11 +196,13 @@ def dataset_source(dataset: xr.Dataset, where: str) -> Source:
     )
 
 
-def _variable(dataset: xr.Dataset, variable: str, name: str, where: str) -> Column:
+def _variable(dataset: xr.Dataset, variable: str, name: str, where: str) -> SourceColumn:
     values = dataset[variable]
     if values.dtype.kind in "fiub":
-        return Column(name, np.asarray(values.values, dtype=float), where, unit="mL" if name == "volume_ml" else "")
-    return Column(name, [str(value) for value in values.values], where)
+        return SourceColumn(
+            name, np.asarray(values.values, dtype=float), where, unit="mL" if name == "volume_ml" else ""
+        )
+    return SourceColumn(name, [str(value) for value in values.values], where)
 
 
 def _cells(path: Path, rule: TableFile) -> Cells:

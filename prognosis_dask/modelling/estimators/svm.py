@@ -36,7 +36,7 @@ class Gram:
         return np.asarray(self.gram[:, at] @ step)
 
 
-class Rows:
+class RowProducts:
     """The same from ``X`` itself, for more cases than features: nothing is held that is cases x cases."""
 
     def __init__(self, X: FloatArray) -> None:
@@ -56,7 +56,7 @@ class Rows:
         return np.asarray(self.X @ (self.X[at].T @ step))
 
 
-def solve_dual(gram: Gram | Rows, sign: FloatArray, C: float, start: FloatArray) -> FloatArray:
+def solve_dual(gram: Gram | RowProducts, sign: FloatArray, C: float, start: FloatArray) -> FloatArray:
     """Dual coefficients of the soft-margin support vector machine.
 
     Minimises ``b'Kb / 2 - sum(sign * b)`` over ``sum(b) = 0``, with b between 0 and C where sign is +1, and between -C

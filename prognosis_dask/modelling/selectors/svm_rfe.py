@@ -10,7 +10,7 @@ from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.estimators.smoothed_svm import solve_many_cases
-from prognosis_dask.modelling.estimators.svm import Gram, Rows, solve_dual
+from prognosis_dask.modelling.estimators.svm import Gram, RowProducts, solve_dual
 
 #: Weights closer than this count as equal: well above what the solver leaves open, far below any real weight.
 _EQUAL = 1e-6
@@ -78,7 +78,7 @@ def rank_features(X: FloatArray, label: BoolArray | IntArray, *, C: float = 1.0)
     part = np.ascontiguousarray(scaled.T)  # a feature is a row: those that are left lie together
     gram = part.T @ part if len(left) >= len(scaled) else None
     while len(left):
-        kernel = Rows(part.T) if gram is None else Gram(gram)
+        kernel = RowProducts(part.T) if gram is None else Gram(gram)
         if gram is None and _many(len(scaled), len(left)):
             machines = [_begun(part, sign, C, machine) for sign, machine in zip(signs, machines, strict=True)]
         machines = [

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.reading import ReadTable
 from prognosis_dask.modelling.data.table import FeatureTable
@@ -20,7 +21,7 @@ from prognosis_dask.modelling.table_spec import Tables
 from prognosis_dask.modelling.validation.bootstrap import BootstrapResult, bootstrap
 from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
 from prognosis_dask.modelling.validation.halves import half_tasks, widen
-from prognosis_dask.modelling.validation.nested import Extend, FoldResult, Map, beside, validate
+from prognosis_dask.modelling.validation.nested import Extend, FoldResult, beside, validate
 from prognosis_dask.modelling.validation.permutation import permutation_test
 from prognosis_dask.modelling.validation.splitting import expect_folds_can_learn
 

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import one_thread
@@ -38,7 +39,7 @@ from prognosis_dask.modelling.metrics.survival_tables import measure_survival
 from prognosis_dask.modelling.table_spec import Row, Tables
 from prognosis_dask.modelling.validation.added import added_rows
 from prognosis_dask.modelling.validation.differences import difference_rows
-from prognosis_dask.modelling.validation.nested import FoldResult, Map
+from prognosis_dask.modelling.validation.nested import FoldResult
 
 #: Times between the first and the last events at which AUC(t) is drawn and the Brier score integrated.
 _GRID = 20

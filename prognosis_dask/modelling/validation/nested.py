@@ -11,12 +11,12 @@ import numpy as np
 
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.procedure import Procedure, fit_procedure
 from prognosis_dask.modelling.validation.splitting import expect_folds_can_learn, split_patients
 
 #: Anything called like the built-in ``map``; the function and the items can be pickled.
-Map: TypeAlias = Callable[..., Iterable[Any]]
 #: Adds features that are learnt on training rows (given by position) to a table; a table for each of the folds' rows.
 Extend: TypeAlias = Callable[[FeatureTable, Sequence[IntArray]], Iterable[FeatureTable]]
 

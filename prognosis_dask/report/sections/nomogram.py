@@ -80,7 +80,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class OutcomeScale:
     """What is predicted, as a function of the linear predictor: probability ``levels`` lie at ``at``."""
 
     name: str
@@ -94,7 +94,7 @@ class Nomogram:
 
     terms: tuple[Term, ...]
     constant: float
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[OutcomeScale, ...]
 
     @property
     def per_point(self) -> float:
@@ -199,7 +199,7 @@ def _term(name: str, unit: str, slope: float, low: float, high: float) -> Term:
     return Term(f"{name} ({with_powers(unit)})" if unit and unit != "1" else name, slope, rounded(low, high))
 
 
-def _outcomes(frozen: Frozen, lowest: float, highest: float) -> tuple[Outcome, ...]:
+def _outcomes(frozen: Frozen, lowest: float, highest: float) -> tuple[OutcomeScale, ...]:
     if frozen.classes:
         return (logistic_outcome(f"Probability of {frozen.classes[1]}", lowest, highest),)
     average = frozen.fitted.model.predict(np.zeros((1, len(frozen.fitted.columns))))
@@ -244,7 +244,7 @@ def rounded_logarithms(low: float, high: float) -> FloatArray:
     return np.asarray(ticks[first : int(np.searchsorted(ticks, high - 1e-9)) + 1])
 
 
-def cox_outcome(name: str, baseline_survival: float, lowest: float, highest: float) -> Outcome:
+def cox_outcome(name: str, baseline_survival: float, lowest: float, highest: float) -> OutcomeScale:
     """Survival of a proportional hazards model, where its linear predictor runs from ``lowest`` to ``highest``.
 
     Parameters
@@ -253,13 +253,13 @@ def cox_outcome(name: str, baseline_survival: float, lowest: float, highest: flo
         Survival at linear predictor 0; 0 and 1 are excluded.
     """
     levels = levels_between(baseline_survival ** np.exp(highest), baseline_survival ** np.exp(lowest))
-    return Outcome(name, levels, np.log(np.log(levels) / np.log(baseline_survival)))
+    return OutcomeScale(name, levels, np.log(np.log(levels) / np.log(baseline_survival)))
 
 
-def logistic_outcome(name: str, lowest: float, highest: float) -> Outcome:
+def logistic_outcome(name: str, lowest: float, highest: float) -> OutcomeScale:
     """Probability of the positive class of a logistic model, over the range of its log odds."""
     levels = levels_between(1 / (1 + np.exp(-lowest)), 1 / (1 + np.exp(-highest)))[::-1]
-    return Outcome(name, levels, np.log(levels / (1 - levels)))
+    return OutcomeScale(name, levels, np.log(levels / (1 - levels)))
 
 
 def levels_between(low: float, high: float) -> FloatArray:

@@ -12,8 +12,8 @@ from prognosis_dask.arrays import BoolArray
 from prognosis_dask.imaging.geometry import image_like
 from prognosis_dask.synthetic.brain.mr import write_mr
 from prognosis_dask.synthetic.brain.patient import LESION_ROI, SEQUENCES, BrainPatient
-from prognosis_dask.synthetic.brain.scan import Scan, make_scan
-from prognosis_dask.synthetic.rtstruct import Structure, outlines, write_rtstruct
+from prognosis_dask.synthetic.brain.scan import SyntheticScan, make_scan
+from prognosis_dask.synthetic.rtstruct import DrawnStructure, outlines, write_rtstruct
 from prognosis_dask.synthetic.seg import write_seg
 
 
@@ -32,7 +32,7 @@ def write_brain_patient(images: Path, truth: Path, matrix: int, patient: BrainPa
     return files
 
 
-def drawn_mask(scan: Scan, slices: int) -> BoolArray:
+def drawn_mask(scan: SyntheticScan, slices: int) -> BoolArray:
     """The lesion as it is outlined: on every slice (0), or on ``slices`` ones spread from its first to its last.
 
     Returns
@@ -48,7 +48,7 @@ def drawn_mask(scan: Scan, slices: int) -> BoolArray:
     return mask
 
 
-def _write_nifti(images: Path, patient: BrainPatient, scan: Scan, drawn: BoolArray) -> int:
+def _write_nifti(images: Path, patient: BrainPatient, scan: SyntheticScan, drawn: BoolArray) -> int:
     folder = images / patient.patient_id
     folder.mkdir(parents=True)
     for name, sequence in scan.sequences.items():
@@ -58,7 +58,7 @@ def _write_nifti(images: Path, patient: BrainPatient, scan: Scan, drawn: BoolArr
     return len(scan.sequences) + 1
 
 
-def _write_dicom(images: Path, patient: BrainPatient, scan: Scan, drawn: BoolArray) -> int:
+def _write_dicom(images: Path, patient: BrainPatient, scan: SyntheticScan, drawn: BoolArray) -> int:
     series = {name: write_mr(images, patient, name, sequence.image) for name, sequence in scan.sequences.items()}
     reference = series[SEQUENCES[0]]
     if patient.mask_format == "SEG":
@@ -66,12 +66,12 @@ def _write_dicom(images: Path, patient: BrainPatient, scan: Scan, drawn: BoolArr
     else:
         level = np.where(drawn.any(axis=(1, 2))[:, None, None], sitk.GetArrayFromImage(scan.lesion_level), -1)
         x, y, _ = scan.lesion_level.GetOrigin()
-        tumour = Structure(LESION_ROI, "GTV", outlines(level, scan.lesion_level.GetSpacing()[0], (x, y)))
+        tumour = DrawnStructure(LESION_ROI, "GTV", outlines(level, scan.lesion_level.GetSpacing()[0], (x, y)))
         write_rtstruct(images, patient, [tumour], reference)
     return sum(len(datasets) for datasets in series.values()) + 1
 
 
-def _write_truth(folder: Path, patient: BrainPatient, scan: Scan) -> None:
+def _write_truth(folder: Path, patient: BrainPatient, scan: SyntheticScan) -> None:
     folder.mkdir(parents=True)
     sitk.WriteImage(scan.lesion_mask, str(folder / "lesion.nii.gz"))
     for name, sequence in scan.sequences.items():

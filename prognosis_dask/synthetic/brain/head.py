@@ -35,7 +35,7 @@ _BELOW_MM: Final = 36
 
 
 @dataclass(frozen=True)
-class Head:
+class SyntheticHead:
     """Tissue shares (uint8, 255 for all of a voxel; what is left is air) and the distance from the brain's surface.
 
     ``depth_mm`` is float32, positive inside the brain mask of the template. Arrays are (slice, row, column); ``grid``
@@ -55,7 +55,7 @@ class Head:
 
 
 @lru_cache(maxsize=1)
-def make_head(voxel_mm: int) -> Head:
+def make_head(voxel_mm: int) -> SyntheticHead:
     """The head on voxels of 1 or 2 mm, made once per process."""
     template = icbm152()
     grey, white, brain = (
@@ -65,7 +65,7 @@ def make_head(voxel_mm: int) -> Head:
     depth = _signed_distance(brain > 0.5)
     outside = -sitk.GetArrayFromImage(_hull_depth(brain, voxel_mm))
     shares = _shares(sitk.GetArrayFromImage(grey), sitk.GetArrayFromImage(white), outside, _points(grey), voxel_mm)
-    return Head({name: np.rint(255 * share).astype(np.uint8) for name, share in shares.items()}, depth, grey)
+    return SyntheticHead({name: np.rint(255 * share).astype(np.uint8) for name, share in shares.items()}, depth, grey)
 
 
 def _shares(

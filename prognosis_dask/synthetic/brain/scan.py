@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from prognosis_dask.arrays import BoolArray, Float32Array, FloatArray
 from prognosis_dask.imaging.geometry import image_like
-from prognosis_dask.synthetic.brain.head import Head, make_head
+from prognosis_dask.synthetic.brain.head import SyntheticHead, make_head
 from prognosis_dask.synthetic.brain.lesion import SIGNAL as LESION_SIGNAL
 from prognosis_dask.synthetic.brain.lesion import Lesion, make_lesion
 from prognosis_dask.synthetic.brain.patient import SEQUENCES, BrainPatient
@@ -65,7 +65,7 @@ class Sequence:
 
 
 @dataclass(frozen=True)
-class Scan:
+class SyntheticScan:
     """A made patient's images.
 
     Attributes
@@ -92,7 +92,7 @@ class Scan:
     landmarks: Mapping[str, Mapping[str, FloatArray]]
 
 
-def make_scan(patient: BrainPatient, matrix: int = 256) -> Scan:
+def make_scan(patient: BrainPatient, matrix: int = 256) -> SyntheticScan:
     """Draw the patient's four sequences on ``matrix`` x ``matrix`` voxels a slice.
 
     A small matrix is quick: the patient is the same, the voxels are larger.
@@ -113,13 +113,13 @@ def make_scan(patient: BrainPatient, matrix: int = 256) -> Scan:
     reference = sequences[SEQUENCES[0]].image
     level = image_like(lesion.level_mm(points_of(reference)).astype(np.float32), reference)
     inside = level > 0
-    return Scan(sequences, lesion, inside, level, to_template, landmarks)
+    return SyntheticScan(sequences, lesion, inside, level, to_template, landmarks)
 
 
 def _sequence(
     name: str,
     patient: BrainPatient,
-    head: Head,
+    head: SyntheticHead,
     to_template: sitk.Transform,
     moved: sitk.Euler3DTransform,
     lesion: Lesion,
@@ -204,7 +204,7 @@ class _Inverse:
         return np.array(self.affine.TransformPoint(before.tolist()))
 
 
-def _place(head: Head, template_to: _Inverse, radius_mm: float, rng: np.random.Generator) -> FloatArray:
+def _place(head: SyntheticHead, template_to: _Inverse, radius_mm: float, rng: np.random.Generator) -> FloatArray:
     """A centre for the lesion in one hemisphere of the cerebrum, deep enough to lie within the brain."""
     for _ in range(1000):
         point = np.array([rng.choice([-1, 1]) * rng.uniform(22, 45), rng.uniform(-45, 75), rng.uniform(8, 50)])
