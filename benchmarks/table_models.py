@@ -29,11 +29,11 @@ from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import one_thread
 from prognosis_dask.modelling.final_tables import curve_rows
-from prognosis_dask.modelling.metrics.survival_tables import measure_survival
+from prognosis_dask.modelling.metrics.measured import MeasuredCases
 from prognosis_dask.modelling.procedure import Procedure, fit_procedure
 from prognosis_dask.modelling.selectors.svm_rfe import rank_features
 from prognosis_dask.modelling.spec import default_horizons
-from prognosis_dask.modelling.validation.evaluate import time_grid
+from prognosis_dask.modelling.validation.evaluate import measure_all, time_grid
 from prognosis_dask.modelling.validation.nested import validate
 
 PARTS = ("wide", "pieces", "long")
@@ -77,7 +77,7 @@ def pieces(cases: int, features: int) -> None:
     for what, work in (
         ("one fold", partial(fit_procedure, Procedure(), table.rows(np.arange(cases * 4 // 5)), 0)),
         ("in-sample curve", partial(curve_rows, Procedure(), table, 0, map)),
-        ("measures of a round", partial(measure_survival, endpoint, ids, horizons, 0, folds)),
+        ("measures of a round", partial(measure_all, MeasuredCases(endpoint, ids, horizons), [folds])),
     ):
         started, used = time.perf_counter(), time.process_time()
         with one_thread():

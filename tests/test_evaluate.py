@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import isnan
@@ -22,7 +22,8 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
+from prognosis_dask.modelling.metrics.measured import Measured, MeasuredCases
+from prognosis_dask.modelling.validation.evaluate import evaluate, measure_all, time_grid
 from prognosis_dask.modelling.validation.nested import FoldResult
 
 HORIZONS = (200.0, 400.0)
@@ -253,6 +254,26 @@ def test_tables_are_the_same_from_any_map(
         again = evaluate(table, results, HORIZONS, map=pool.map)
     for name in ("auc_t", "differences", "kaplan_meier", "added", "net_benefit"):
         pd.testing.assert_frame_equal(pd.DataFrame(again[name]), pd.DataFrame(tables[name]), check_exact=True)
+
+
+def test_measures_of_one_procedure_are_several_tasks_so_that_no_core_waits(
+    table: FeatureTable, results: list[FoldResult]
+) -> None:
+    """The C-index, net benefit and calibration, which take the longest, are tasks of their own."""
+    cases = MeasuredCases(table.endpoint, table.patient_ids, HORIZONS, draws=5)
+    of_tasks: list[Measured] = []
+
+    def noted(function: Callable[..., Measured], items: Sequence[Any]) -> list[Measured]:
+        of_tasks.extend(function(item) for item in items)
+        return of_tasks
+
+    measure_all(cases, [results[: FOLDS * REPEATS]], noted)
+    alone = [set(part.fold_values) for part in of_tasks if "harrell_c" in part.fold_values]
+    assert alone == [{"harrell_c", "uno_c"}]
+    for name in ("net_benefit", "calibration"):
+        of_horizon = [part.tables[name] for part in of_tasks if name in part.tables]
+        assert [{row["horizon_days"] for row in rows} for rows in of_horizon] == [{days} for days in HORIZONS]
+        assert not any({"net_benefit", "calibration"} <= set(part.tables) for part in of_tasks)
 
 
 def test_a_horizon_beyond_follow_up_is_blank_and_says_why(table: FeatureTable) -> None:

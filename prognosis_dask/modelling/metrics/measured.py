@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import Endpoint
 from prognosis_dask.modelling.metrics.intervals import DRAWS, draw_patients, interval, mean_held
 from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.nested import FoldResult
@@ -20,8 +22,40 @@ _DRAWN_CASES = 20_000
 
 
 @dataclass(frozen=True, eq=False)
+class MeasuredCases:
+    """The cases that predictions are measured on, and where.
+
+    Attributes
+    ----------
+    endpoint, patient_ids
+        Of all cases.
+    horizons
+        In days; none for classes.
+    seed
+        Draws the patients.
+    draws
+        Of the patients, for the intervals; 0: none.
+    """
+
+    endpoint: Endpoint
+    patient_ids: Sequence[str]
+    horizons: tuple[float, ...] = ()
+    seed: int = 0
+    draws: int = DRAWS
+
+    @cached_property
+    def drawn(self) -> FloatArray:
+        """All cases once, then how often each is in every draw; shape (1 + draws, cases).
+
+        Drawn once for all tasks of a worker: they share this object.
+        """
+        drawn = draw_patients(self.patient_ids, np.random.default_rng(self.seed), self.draws)
+        return np.concatenate([np.ones((1, drawn.shape[1])), drawn])
+
+
+@dataclass(frozen=True, eq=False)
 class Measured:
-    """The measures of one procedure.
+    """The measures of one procedure, or a part of them.
 
     Attributes
     ----------
@@ -34,8 +68,19 @@ class Measured:
     """
 
     tables: dict[str, list[Row]]
-    by_fold: dict[tuple[str, int, int], dict[str, float]]
-    fold_values: dict[str, FloatArray]
+    by_fold: dict[tuple[str, int, int], dict[str, float]] = field(default_factory=dict)
+    fold_values: dict[str, FloatArray] = field(default_factory=dict)
+
+
+def joined(tables: Iterable[str], parts: Iterable[Measured]) -> Measured:
+    """The parts' measures, in their order; ``tables`` are there even where no part has a row of them."""
+    whole = Measured({name: [] for name in tables})
+    for part in parts:
+        for name, rows in part.tables.items():
+            whole.tables[name] += rows
+        whole.by_fold.update(part.by_fold)
+        whole.fold_values.update(part.fold_values)
+    return whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +114,6 @@ class Sheet:
         """Add measures that the data do not hold, and why."""
         for measure in measures:
             self.add(measure, horizon, np.array([np.nan]), str(reason))
-
-
-def weights(patient_ids: Sequence[str], seed: int, draws: int = DRAWS) -> FloatArray:
-    """All cases once, then how often each is in every draw; shape (1 + draws, cases)."""
-    drawn = draw_patients(patient_ids, np.random.default_rng(seed), draws)
-    return np.concatenate([np.ones((1, drawn.shape[1])), drawn])
 
 
 def over_folds(values: FloatArray, what: str) -> tuple[FloatArray, str]:

@@ -1,9 +1,13 @@
-"""The tables of one survival procedure; see :mod:`modelling.validation.evaluate` for how folds become one."""
+"""The tables of one survival procedure, in parts; see :mod:`modelling.validation.evaluate` for how folds become one.
+
+Each part is a task of its own: of 10,000 cases in 20 repeats all of them take most of a minute.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -23,11 +27,12 @@ from prognosis_dask.modelling.metrics.curve_tables import (
     calibration_rows,
     extended_calibration,
 )
-from prognosis_dask.modelling.metrics.intervals import DRAWS, interval
+from prognosis_dask.modelling.metrics.intervals import interval
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank, survival_drawn
 from prognosis_dask.modelling.metrics.measured import (
     CURVE_DRAWS,
     Measured,
+    MeasuredCases,
     Sheet,
     case_means,
     drawn_mean,
@@ -38,7 +43,6 @@ from prognosis_dask.modelling.metrics.measured import (
     pooled,
     repeats,
     survival_at,
-    weights,
 )
 from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
 from prognosis_dask.modelling.metrics.regression import cox_drawn
@@ -47,77 +51,56 @@ from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.clustered import clustered_log_rank
 from prognosis_dask.modelling.validation.nested import FoldResult
 
+SURVIVAL_TABLES = ("measures", "auc_t", "calibration", "net_benefit", "kaplan_meier")
 _PAIR = "a comparable pair"
 #: What is measured at each horizon.
 _AT_HORIZON = ("auc_t", "brier", "brier_scaled", *CALIBRATION)
 
 
-def measure_survival(
-    endpoint: Survival,
-    patient_ids: Sequence[str],
-    horizons: Sequence[float],
-    seed: int,
-    results: Sequence[FoldResult],
-    draws: int = DRAWS,
-) -> Measured:
-    """All tables of one procedure's held-out predictions.
+def survival_parts(cases: MeasuredCases, results: Sequence[FoldResult]) -> list[Callable[[], Measured]]:
+    """What all tables of one procedure's held-out predictions are joined from, in this order.
 
-    Parameters
-    ----------
-    endpoint, patient_ids
-        Of all cases.
-    horizons
-        In days.
-    seed
-        Draws the patients.
-    results
-        The procedure's folds.
-    draws
-        Of the patients, for the intervals; 0: none.
-
-    Raises
-    ------
-    StatisticsError
-        When results hold no survival, or none at a horizon.
+    A part raises StatisticsError when the results hold no survival, or none at a horizon.
     """
-    time, event = endpoint.time_days, endpoint.event
-    view = _View(time, event, patient_ids, weights(patient_ids, seed, draws), results, fit_censoring(time, event))
-    sheet = Sheet(results[0].procedure)
-    fold_values = _discrimination(view, horizons, sheet)
-    tables = {"measures": sheet.rows, "auc_t": _auc_curve(view, horizons, sheet)}
-    fold_values["ibs"] = _integrated_brier(view, sheet)
-    calibration: list[Row] = []
-    benefit: list[Row] = []
-    for horizon in horizons:
+    view = _View(cases, results)
+    parts = [partial(part, view) for part in (_discrimination, _auc_curve, _integrated_brier)]
+    for horizon in cases.horizons:
         try:
             view.censoring.expect_within(horizon, "measures of predicted survival")
         except StatisticsError as error:
-            sheet.add_unknown(_AT_HORIZON, horizon, error)
-            continue
-        _brier(view, horizon, sheet)
-        calibration += _calibration(view, horizon, sheet)
-        benefit += _net_benefit(view, horizon)
-    tables |= {"calibration": calibration, "net_benefit": benefit, "kaplan_meier": _groups(view, sheet)}
-    by_fold = {
-        (result.procedure, result.repeat, result.fold): {
-            "c_index": float(fold_values["harrell_c"][i, 0]),
-            "uno_c": float(fold_values["uno_c"][i, 0]),
-        }
-        for i, result in enumerate(results)
-    }
-    return Measured(tables, by_fold, fold_values)
+            parts.append(partial(_unknown, view, horizon, str(error)))
+        else:
+            parts += [partial(part, view, horizon) for part in (_brier, _calibration, _net_benefit)]
+    return [*parts, partial(_groups, view)]
 
 
 @dataclass(frozen=True, eq=False)
 class _View:
     """A procedure's folds beside what they are measured on."""
 
-    time: FloatArray
-    event: BoolArray
-    patient_ids: Sequence[str]
-    drawn: FloatArray
+    cases: MeasuredCases
     results: Sequence[FoldResult]
-    censoring: Censoring
+
+    @property
+    def endpoint(self) -> Survival:
+        assert isinstance(self.cases.endpoint, Survival)
+        return self.cases.endpoint
+
+    @property
+    def time(self) -> FloatArray:
+        return self.endpoint.time_days
+
+    @property
+    def event(self) -> BoolArray:
+        return self.endpoint.event
+
+    @property
+    def drawn(self) -> FloatArray:
+        return self.cases.drawn
+
+    @cached_property
+    def censoring(self) -> Censoring:
+        return fit_censoring(self.time, self.event)
 
     @property
     def name(self) -> str:
@@ -139,8 +122,8 @@ class _View:
         return self.time[result.test], self.event[result.test], result.risk_score
 
 
-def _discrimination(view: _View, horizons: Sequence[float], sheet: Sheet) -> dict[str, FloatArray]:
-    tau = max(horizons, default=np.inf)
+def _discrimination(view: _View) -> Measured:
+    sheet, tau = Sheet(view.name), max(view.cases.horizons, default=np.inf)
     weight = uno_weight(view.event, view.censoring.uncensored(view.time), view.time < tau)
     harrell, uno = [], []
     for result in view.results:
@@ -150,11 +133,19 @@ def _discrimination(view: _View, horizons: Sequence[float], sheet: Sheet) -> dic
     values = {"harrell_c": np.array(harrell), "uno_c": np.array(uno)}
     sheet.add("harrell_c", None, *over_folds(values["harrell_c"], _PAIR))
     sheet.add("uno_c", tau if np.isfinite(tau) else None, *over_folds(values["uno_c"], _PAIR))
-    return values
+    by_fold = {
+        (result.procedure, result.repeat, result.fold): {
+            "c_index": float(values["harrell_c"][i, 0]),
+            "uno_c": float(values["uno_c"][i, 0]),
+        }
+        for i, result in enumerate(view.results)
+    }
+    return Measured({"measures": sheet.rows}, by_fold, values)
 
 
-def _auc_curve(view: _View, horizons: Sequence[float], sheet: Sheet) -> list[Row]:
+def _auc_curve(view: _View) -> Measured:
     """Rows of AUC(t); the horizons' and the mean go to the measures."""
+    sheet, horizons = Sheet(view.name), view.cases.horizons
     rows: list[Row] = []
     curve = []
     grid = np.array(sorted({*view.results[0].horizons_days, *horizons}))
@@ -180,11 +171,12 @@ def _auc_curve(view: _View, horizons: Sequence[float], sheet: Sheet) -> list[Row
         sheet.add("mean_auc", None, mean_auc(view.time, view.event, grid, np.array(curve)))
     except StatisticsError as error:
         sheet.add_unknown(("mean_auc",), None, error)
-    return rows
+    return Measured({"measures": sheet.rows, "auc_t": rows})
 
 
-def _integrated_brier(view: _View, sheet: Sheet) -> FloatArray:
-    """Add the integrated Brier score; its value in each fold and draw, shape (folds, 1 + draws)."""
+def _integrated_brier(view: _View) -> Measured:
+    """The integrated Brier score, also in each fold."""
+    sheet = Sheet(view.name)
     days = np.array(view.results[0].horizons_days)
     columns = np.flatnonzero((days > 0) & (days < view.censoring.last_days))
     columns = columns[np.argsort(days[columns])]
@@ -199,13 +191,22 @@ def _integrated_brier(view: _View, sheet: Sheet) -> FloatArray:
 
     try:
         sheet.add("ibs", None, drawn_mean(case_means(view.results, len(view.time), errors), view.drawn)[:, 0])
-        return np.array([drawn_mean(errors(result), view.drawn[:, result.test])[:, 0] for result in view.results])
+        of_folds = [drawn_mean(errors(result), view.drawn[:, result.test])[:, 0] for result in view.results]
     except StatisticsError as error:
         sheet.add_unknown(("ibs",), None, error)
-        return np.full((len(view.results), len(view.drawn)), np.nan)
+        of_folds = [np.full(len(view.drawn), np.nan)] * len(view.results)
+    return Measured({"measures": sheet.rows}, fold_values={"ibs": np.array(of_folds)})
 
 
-def _brier(view: _View, horizon: float, sheet: Sheet) -> None:
+def _unknown(view: _View, horizon: float, reason: str) -> Measured:
+    sheet = Sheet(view.name)
+    sheet.add_unknown(_AT_HORIZON, horizon, reason)
+    return Measured({"measures": sheet.rows})
+
+
+def _brier(view: _View, horizon: float) -> Measured:
+    sheet = Sheet(view.name)
+
     def errors(result: FoldResult) -> FloatArray:
         time, event, _ = view.fold(result)
         return squared_errors(time, event, survival_at(result, horizon), horizon, view.censoring)[:, None]
@@ -225,10 +226,12 @@ def _brier(view: _View, horizon: float, sheet: Sheet) -> None:
     gain = 1 - np.divide(score, reference, out=np.full(len(score), np.nan), where=reference > 0)
     perfect = "" if np.isfinite(gain[0]) else "Kaplan-Meier's prediction has no error"
     sheet.add("brier_scaled", horizon, np.asarray(gain), perfect)
+    return Measured({"measures": sheet.rows})
 
 
-def _calibration(view: _View, horizon: float, sheet: Sheet) -> list[Row]:
+def _calibration(view: _View, horizon: float) -> Measured:
     """Rows of the calibration plot, by groups of rising prediction and as a smooth curve; its figures are measures."""
+    sheet = Sheet(view.name)
     everyone = np.concatenate([1 - survival_at(result, horizon) for result in view.results])
     points = calibration_points(everyone)
     found: list[Calibration] = []
@@ -244,23 +247,25 @@ def _calibration(view: _View, horizon: float, sheet: Sheet) -> list[Row]:
     observed_drawn = extended([seen.T for _, seen in groups])
     groups = [(predicted, seen.T) for (predicted, _), seen in zip(groups, observed_drawn, strict=True)]
     add_calibration(sheet, horizon, found)
-    return calibration_rows({"procedure": view.name, "horizon_days": horizon}, points, found, groups)
+    rows_of_plot = calibration_rows({"procedure": view.name, "horizon_days": horizon}, points, found, groups)
+    return Measured({"measures": sheet.rows, "calibration": rows_of_plot})
 
 
-def _net_benefit(view: _View, horizon: float) -> list[Row]:
+def _net_benefit(view: _View, horizon: float) -> Measured:
     model, everybody = [], []
     for folds in repeats(view.results):
         rows, risk = pooled(folds, lambda result: 1 - survival_at(result, horizon))
         time, event, weight = view.time[rows], view.event[rows], view.curve_draws(folds[0].repeat)[:, rows]
         model.append(net_benefit_survival(time, event, risk, horizon, THRESHOLDS, weight))
         everybody.append(net_benefit_survival(time, event, np.ones(len(risk)), horizon, THRESHOLDS, weight[:1]))
-    return benefit_rows(
-        {"procedure": view.name, "horizon_days": horizon}, np.mean(extended(model), axis=0), np.mean(everybody, axis=0)
-    )
+    key: Row = {"procedure": view.name, "horizon_days": horizon}
+    curve = benefit_rows(key, np.mean(extended(model), axis=0), np.mean(everybody, axis=0))
+    return Measured({"net_benefit": curve})
 
 
-def _groups(view: _View, sheet: Sheet) -> list[Row]:
+def _groups(view: _View) -> Measured:
     """Kaplan-Meier's curves of the risk groups; their log-rank test and hazard ratio are measures."""
+    sheet = Sheet(view.name)
 
     def is_high(result: FoldResult) -> FloatArray:
         return (view.fold(result)[2] > result.cutoff).astype(np.float64)[:, None]
@@ -268,7 +273,7 @@ def _groups(view: _View, sheet: Sheet) -> list[Row]:
     share = case_means(view.results, len(view.time), is_high)[:, 0]
     held = np.isfinite(share)
     high, time, event = share[held] > 0.5, view.time[held], view.event[held]
-    patients = np.array(view.patient_ids)[held]
+    patients = np.array(view.cases.patient_ids)[held]
     several = several_cases(patients)
     try:
         test = clustered_log_rank(time, event, high, patients) if several else log_rank(time, event, high)
@@ -287,4 +292,4 @@ def _groups(view: _View, sheet: Sheet) -> list[Row]:
         names = ("time_days", "survival", "lower", "upper", "at_risk")
         for values in zip(*(column.tolist() for column in columns), strict=True):
             rows.append({"procedure": view.name, "group": group, **dict(zip(names, values, strict=True))})
-    return rows
+    return Measured({"measures": sheet.rows, "kaplan_meier": rows})

@@ -13,7 +13,7 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import linear_score
 from prognosis_dask.modelling.metrics.concordance import concordance_drawn
 from prognosis_dask.modelling.metrics.intervals import interval
-from prognosis_dask.modelling.metrics.measured import CURVE_DRAWS, case_means, held_survival, weights
+from prognosis_dask.modelling.metrics.measured import CURVE_DRAWS, MeasuredCases, case_means, held_survival
 from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.clustered import clustered_wald
 from prognosis_dask.modelling.validation.differences import cox_coefficient, likelihood_ratio
@@ -56,7 +56,7 @@ def added_rows(
         for families in (*((family,) for family in _KNOWN), _KNOWN)
         if set(families) <= set(table.families)
     }
-    drawn = weights(table.patient_ids, seed)[: 1 + draws]
+    drawn = MeasuredCases(table.endpoint, table.patient_ids, seed=seed, draws=draws).drawn
     rows: list[Row] = []
     for base, added, base_columns, added_columns in _pairs(table, known, results):
         rows.append({"base": base, "added": added, **_added(table, base_columns, added_columns, drawn)})

@@ -21,7 +21,7 @@ meets the same draws. A figure that the data do not hold is NaN, and the row's `
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,10 +32,9 @@ from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import one_thread
-from prognosis_dask.modelling.metrics.class_tables import measure_classes
-from prognosis_dask.modelling.metrics.intervals import DRAWS
-from prognosis_dask.modelling.metrics.measured import Measured, survival_at
-from prognosis_dask.modelling.metrics.survival_tables import measure_survival
+from prognosis_dask.modelling.metrics.class_tables import CLASS_TABLES, class_parts
+from prognosis_dask.modelling.metrics.measured import Measured, MeasuredCases, joined, survival_at
+from prognosis_dask.modelling.metrics.survival_tables import SURVIVAL_TABLES, survival_parts
 from prognosis_dask.modelling.table_spec import Row, Tables
 from prognosis_dask.modelling.validation.added import added_rows
 from prognosis_dask.modelling.validation.differences import difference_rows
@@ -81,7 +80,7 @@ def evaluate(
     seed
         Draws the patients.
     map
-        Runs the procedures; called like the built-in one.
+        Runs the parts of the procedures' measures; called like the built-in one.
 
     Returns
     -------
@@ -101,8 +100,8 @@ def evaluate(
         raise StatisticsError(f"horizons {', '.join(f'{days:g}' for days in horizons)}: expected days above 0")
     names = list(dict.fromkeys(result.procedure for result in results))
     groups = [[result for result in results if result.procedure == name] for name in names]
-    measure_one = partial(measure, table.endpoint, table.patient_ids, tuple(horizons), seed)
-    found: list[Measured] = list(map(measure_one, [*groups, *([result] for result in in_sample)]))
+    cases = MeasuredCases(table.endpoint, table.patient_ids, tuple(horizons), seed)
+    found = measure_all(cases, [*groups, *([result] for result in in_sample)], map)
     measured, flattering = found[: len(groups)], found[len(groups) :]
     tables: Tables = {
         "folds": fold_rows(table.endpoint, results, measured),
@@ -121,25 +120,30 @@ def evaluate(
     return tables
 
 
-def measure(
-    endpoint: Endpoint,
-    patient_ids: Sequence[str],
-    horizons: tuple[float, ...],
-    seed: int,
-    results: Sequence[FoldResult],
-    draws: int = DRAWS,
-) -> Measured:
-    """All measures of one procedure's held-out predictions, in one thread.
+def measure_all(cases: MeasuredCases, groups: Sequence[Sequence[FoldResult]], map: Map = map) -> list[Measured]:
+    """All measures of each procedure's held-out predictions; one task per procedure and part of the measures.
 
     Raises
     ------
     StatisticsError
         When the results lack what the endpoint's measures need.
     """
+    parts = len(_parts(cases, groups[0]))
+    tasks = [(group, part) for group in range(len(groups)) for part in range(parts)]
+    found = list(map(partial(_measure_part, cases, groups), tasks))
+    tables = CLASS_TABLES if isinstance(cases.endpoint, Classes) else SURVIVAL_TABLES
+    return [joined(tables, found[start : start + parts]) for start in range(0, len(found), parts)]
+
+
+def _parts(cases: MeasuredCases, results: Sequence[FoldResult]) -> Sequence[Callable[[], Measured]]:
+    parts = class_parts if isinstance(cases.endpoint, Classes) else survival_parts
+    return parts(cases, results)
+
+
+def _measure_part(cases: MeasuredCases, groups: Sequence[Sequence[FoldResult]], task: tuple[int, int]) -> Measured:
+    group, part = task
     with one_thread():  # a worker has one, this process as many as there are cores
-        if isinstance(endpoint, Classes):
-            return measure_classes(endpoint, patient_ids, seed, results, draws)
-        return measure_survival(endpoint, patient_ids, horizons, seed, results, draws)
+        return _parts(cases, groups[group])[part]()
 
 
 def fold_rows(endpoint: Endpoint, results: Sequence[FoldResult], measured: Iterable[Measured]) -> list[Row]:

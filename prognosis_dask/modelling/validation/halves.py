@@ -24,12 +24,12 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.metrics.measured import repeats
+from prognosis_dask.modelling.metrics.measured import MeasuredCases, repeats
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.table_spec import Row, Tables
 from prognosis_dask.modelling.validation.added import added_rows
 from prognosis_dask.modelling.validation.differences import adjust
-from prognosis_dask.modelling.validation.evaluate import measure
+from prognosis_dask.modelling.validation.evaluate import measure_all
 from prognosis_dask.modelling.validation.nested import validate
 from prognosis_dask.modelling.validation.splitting import split_patients
 
@@ -142,10 +142,11 @@ def _run(
     draw, name = task
     half = table.rows(np.flatnonzero(split_patients(table, parts, [seed, _STREAM, draw]) == 0))
     found: dict[tuple[Key, int], float] = {}
+    cases = MeasuredCases(half.endpoint, half.patient_ids, horizons, seed, draws=0)
     try:
         results = validate(half, {name: procedures[name]}, folds, DEALINGS, seed + draw, horizons_days=times)
         for dealing, dealt in enumerate(repeats(results)):
-            measured = measure(half.endpoint, half.patient_ids, horizons, seed, dealt, draws=0)
+            (measured,) = measure_all(cases, [dealt])
             for row in measured.tables["measures"]:
                 found[_key(row), dealing] = row["value"]
         if isinstance(half.endpoint, Survival):
