@@ -156,6 +156,7 @@ def _kept_features(path: Path) -> Float32Array | None:
 
 
 def _keep(content: bytes, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as aside:
         aside.write_bytes(content)
 
