@@ -12,7 +12,6 @@ command goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import math
 import time
@@ -34,6 +33,8 @@ from prognosis_dask.config.job import (
 )
 from prognosis_dask.features.files import read_features
 from prognosis_dask.features.schema import COVARIATE
+from prognosis_dask.modelling.folder import read_table
+from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.networks.grade_network import GradeNetwork
 from prognosis_dask.networks.training import load_learner, run_network, train
 from prognosis_dask.prediction.scan import predict_scan
@@ -177,15 +178,15 @@ def show_shuffled(arguments: argparse.Namespace, signal: float) -> None:
         )
 
 
-def measures(folder: Path) -> list[dict[str, str]]:
+def measures(folder: Path) -> list[Row]:
     """The rows of a run's measures on held-out cases."""
-    with (folder / "models" / "measures.csv").open(encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    return [row for row in rows if row["measure"] in _MEASURES and row["in_sample"] in ("0", "False")]
+    table = read_table(folder / "models", "measures")
+    rows = [] if table is None else table.to_dict("records")
+    return [row for row in rows if row["measure"] in _MEASURES and not row["in_sample"]]
 
 
-def _number(text: str) -> str:
-    return f"{float(text):.2f}" if text else "-"
+def _number(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "-"
 
 
 if __name__ == "__main__":

@@ -140,27 +140,26 @@ def breakable(text: str) -> str:
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure of performance: its name, which values are good, and what guessing gives (None: depends)."""
+    """A measure of performance: its name, and what guessing gives (None: depends)."""
 
     title: str
-    better: str
     no_skill: float | None = None
 
 
 MEASURES = {
-    "harrell_c": Measure("Harrell’s C", "higher is better; 0.5 is guessing", 0.5),
-    "uno_c": Measure("Uno’s C", "higher is better; 0.5 is guessing", 0.5),
-    "auc_t": Measure("AUC(t)", "higher is better; 0.5 is guessing", 0.5),
-    "mean_auc": Measure("Mean AUC(t)", "higher is better; 0.5 is guessing", 0.5),
-    "brier": Measure("Brier score", "lower is better"),
-    "ibs": Measure("Integrated Brier score", "lower is better"),
-    "calibration_slope": Measure("Calibration slope", "1 is best; below 1 the predictions are too extreme", 0.0),
-    "observed_expected": Measure("Observed / expected", "1 is best"),
-    "ici": Measure("ICI", "mean distance of predicted from observed risk; 0 is best"),
-    "auc": Measure("AUC", "higher is better; 0.5 is guessing", 0.5),
-    "balanced_accuracy": Measure("Balanced accuracy", "higher is better"),
-    "accuracy": Measure("Accuracy", "higher is better"),
-    "log_loss": Measure("Log loss", "lower is better"),
+    "harrell_c": Measure("Harrell’s C", 0.5),
+    "uno_c": Measure("Uno’s C", 0.5),
+    "auc_t": Measure("AUC(t)", 0.5),
+    "mean_auc": Measure("Mean AUC(t)", 0.5),
+    "brier": Measure("Brier score"),
+    "ibs": Measure("Integrated Brier score"),
+    "calibration_slope": Measure("Calibration slope", 0.0),
+    "observed_expected": Measure("Observed / expected"),
+    "ici": Measure("ICI"),
+    "auc": Measure("AUC", 0.5),
+    "balanced_accuracy": Measure("Balanced accuracy"),
+    "accuracy": Measure("Accuracy"),
+    "log_loss": Measure("Log loss"),
 }
 
 
@@ -170,4 +169,4 @@ def describe(name: str) -> Measure:
     >>> describe("uno_c").title, describe("my_score").title
     ('Uno’s C', 'my score')
     """
-    return MEASURES.get(name, Measure(name.replace("_", " "), ""))
+    return MEASURES.get(name, Measure(name.replace("_", " ")))
