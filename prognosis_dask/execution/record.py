@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,43 +14,53 @@ from typing import Any
 from distributed import Client
 
 from prognosis_dask.config.folders import cannot_write, expect_no_loss
-from prognosis_dask.config.job import Job
+from prognosis_dask.config.job import Job, digest
 from prognosis_dask.errors import StoreError
 from prognosis_dask.execution.versions import package_versions
+from prognosis_dask.features.loaded import LoadedStages
+from prognosis_dask.features.registry import DEEP
 from prognosis_dask.publish import replacing
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunRecord:
-    """The content of ``run.json``, filled in as the run goes on."""
+    """The content of ``run.json``: a new record after each part of the run.
+
+    ``digests``, ``settings`` and ``of_stages`` (what is known of a stage besides the job, under its name) are there
+    once the run is planned; ``stages`` once they are through.
+    """
 
     job: Job
     versions: Mapping[str, str]
     cluster: Mapping[str, Any]
     started: str
-    finished: str | None = None
-    seconds: float | None = None
+    clock: float
     digests: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    of_stages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    deep: Mapping[str, str] | None = None
     driver_cpu_seconds: float | None = None
-    _clock: float = field(default_factory=time.monotonic, repr=False)
+    finished: str | None = None
+    seconds: float | None = None
 
     @classmethod
     def begin(cls, job: Job, client: Client) -> RunRecord:
         """The record of a run that starts now on the client's cluster."""
-        return cls(
-            job=job,
-            versions={"python": platform.python_version(), **package_versions()},
-            cluster=_cluster(client),
-            started=_now(),
-        )
+        versions = {"python": platform.python_version(), **package_versions()}
+        return cls(job, versions, _cluster(client), _now(), time.monotonic())
 
-    def finish(self) -> None:
-        """Take the time."""
-        self.finished = _now()
-        self.seconds = round(time.monotonic() - self._clock, 3)
+    def planned(self, loaded: LoadedStages, digests: Mapping[str, Mapping[str, str]]) -> RunRecord:
+        """With what the stages' values depend on; ``digests`` by stage and case."""
+        of_runs = {name: digest(sorted(of_cases.values())) for name, of_cases in digests.items()}
+        return replace(self, digests=of_runs, settings=loaded.settings(), of_stages=loaded.provenance())
+
+    def computed(self, stages: Mapping[str, Mapping[str, float]], driver_cpu_seconds: float) -> RunRecord:
+        """With the counts and seconds of the stages, and what the driver took for them."""
+        return replace(self, stages=stages, driver_cpu_seconds=round(driver_cpu_seconds, 3))
+
+    def ended(self) -> RunRecord:
+        """With the time."""
+        return replace(self, finished=_now(), seconds=round(time.monotonic() - self.clock, 3))
 
     def write(self, folder: Path) -> None:
         """Write ``run.json``; the old one stays until the new one is whole.
@@ -63,7 +73,16 @@ class RunRecord:
         content = {
             "name": self.job.name,
             "title": self.job.title,
-            **{key: value for key, value in vars(self).items() if key not in ("job", "_clock")},
+            "versions": self.versions,
+            "cluster": self.cluster,
+            "started": self.started,
+            "finished": self.finished,
+            "seconds": self.seconds,
+            "digests": self.digests,
+            "settings": self.settings,
+            "stages": self.stages,
+            **self._of_stages(),
+            "driver_cpu_seconds": self.driver_cpu_seconds,
             "job": asdict(self.job),
         }
         try:
@@ -79,8 +98,11 @@ class RunRecord:
             "versions": dict(self.versions),
             "digests": dict(self.digests),
             "settings": dict(self.settings),
-            "deep": dict(self.deep) if self.deep else None,
+            **self._of_stages(),
         }
+
+    def _of_stages(self) -> dict[str, Any]:
+        return {DEEP.name: None} | {name: dict(known) for name, known in self.of_stages.items()}
 
 
 def check_folder(folder: Path, name: str) -> None:

@@ -36,8 +36,8 @@ def _rules(job: Job) -> Iterator[_Rule]:
     yield not job.brain.enabled, _all("brain"), "brain.enabled is false"
     yield not job.radiomics.enabled, _all("radiomics"), "radiomics.enabled is false"
     yield not job.deep.enabled, _all("deep"), "deep.enabled is false"
-    gpu = "gpu" in (job.deep.device, job.grade.device if job.grade.enabled else "")
-    yield not gpu, ("deep.batch_size",), "on a CPU clips go through the network one by one (deep.device)"
+    cpu = job.deep.device != "gpu"
+    yield cpu, ("deep.batch_size",), "on a CPU clips go through the network one by one (deep.device)"
     yield from _model_rules(job)
 
 

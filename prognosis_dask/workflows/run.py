@@ -1,7 +1,7 @@
-"""A job from its file to its report: the stages in order, wired to the runner.
+"""A job from its file to its report: cohort, stages, feature dataset, models, report.
 
-The order is cohort, regions of interest, radiomics and network, feature dataset, models, report. The middle part runs
-as a plan of tasks; the ledger remembers it case by case, so that the same command goes on where it was stopped.
+The stages run as a plan of tasks; the ledger remembers them case by case, so that the same command goes on where it was
+stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prognosis_dask.cohort.clinical import key
 from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.summary import FORESEEN
-from prognosis_dask.config.job import Job, digest
+from prognosis_dask.config.job import Job
 from prognosis_dask.errors import JobError, Problem, StatisticsError, count
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.execution.journal import check_report, journal_in, report_to
@@ -33,7 +33,7 @@ from prognosis_dask.execution.run_stages import current, run_stages
 from prognosis_dask.features.dataset import build_features, constant_warnings
 from prognosis_dask.features.files import write_features
 from prognosis_dask.features.loaded import load_stages
-from prognosis_dask.features.registry import came_through, stages_of
+from prognosis_dask.features.registry import DEEP, RADIOMICS, came_through, stages_of
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.spec import job_spec
@@ -54,6 +54,18 @@ class RunResult:
     folder: Path
     report: Path
     stages: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a run works with: the cluster, its folder, ledger and monitor, and who takes the lines that tell of it."""
+
+    client: Client
+    folder: Path
+    ledger: Ledger
+    monitor: RunMonitor
+    say: Say
+    performance_report: Path | None = None
 
 
 def run(
@@ -97,7 +109,7 @@ def run(
         journal_in(folder),
         RunMonitor(cluster, job.name) as monitor,
     ):
-        return _run(job, cluster, folder, ledger, monitor, performance_report, say)
+        return _run(job, RunContext(cluster, folder, ledger, monitor, say, performance_report))
 
 
 def run_features(job: Job, client: Client, out: Path | str, *, say: Say = print) -> RunRecord:
@@ -111,8 +123,7 @@ def run_features(job: Job, client: Client, out: Path | str, *, say: Say = print)
     check_inputs(job, model=False)
     folder = Path(out).absolute()
     with Ledger.create(folder / "ledger.sqlite") as ledger, RunMonitor(client, job.name) as monitor:
-        record = _features(job, client, folder, ledger, monitor, None, say)[0]
-    record.finish()
+        record = _features(job, RunContext(client, folder, ledger, monitor, say))[0].ended()
     record.write(folder)
     return record
 
@@ -164,94 +175,75 @@ def _check_features(job: Job) -> None:
         job_spec(job.model, has_volume=True)
     except StatisticsError as error:
         raise JobError(f"model.{error}") from error
-    for stage, enabled in [("deep", job.deep.enabled), ("radiomics", job.radiomics.enabled)]:
-        if not enabled and job.model.features in (stage, "both"):
-            other = "radiomics" if stage == "deep" else "deep"
+    for stage, other in ((DEEP, RADIOMICS), (RADIOMICS, DEEP)):
+        if not stage.is_on(job) and job.model.features in (stage.name, "both"):
             raise JobError(
-                f"model.features is {job.model.features!r}, but {stage}.enabled is false; "
-                f"set model.features = {other!r}"
+                f"model.features is {job.model.features!r}, but {stage.switch} is false; "
+                f"set model.features = {other.name!r}"
             )
 
 
-def _run(
-    job: Job,
-    client: Client,
-    folder: Path,
-    ledger: Ledger,
-    monitor: RunMonitor,
-    performance_report: Path | None,
-    say: Say,
-) -> RunResult:
-    record, dataset = _features(job, client, folder, ledger, monitor, performance_report, say, model=job.model.enabled)
+def _run(job: Job, at: RunContext) -> RunResult:
+    record, dataset = _features(job, at, model=job.model.enabled)
     if job.model.enabled:
-        monitor.phase("model")
-        _model(job, client, folder, dataset, say)
-    record.finish()
-    record.write(folder)
-    return RunResult(folder, write_report(folder), record.stages)
+        at.monitor.phase("model")
+        _model(job, at, dataset)
+    record = record.ended()
+    record.write(at.folder)
+    return RunResult(at.folder, write_report(at.folder), record.stages)
 
 
-def _model(job: Job, client: Client, folder: Path, dataset: xr.Dataset, say: Say) -> None:
-    say("Fitting and validating the model")
+def _model(job: Job, at: RunContext, dataset: xr.Dataset) -> None:
+    at.say("Fitting and validating the model")
     if job.grade.enabled:
-        training_map = map_on(client, gpu=job.grade.device == "gpu")
-        summary = fit_grade(job, dataset, folder, map_on(client), training_map)
+        training_map = map_on(at.client, gpu=job.grade.device == "gpu")
+        summary = fit_grade(job, dataset, at.folder, map_on(at.client), training_map)
     else:
-        summary = fit_dataset(dataset, job.model, folder / "models", map=map_on(client))
+        summary = fit_dataset(dataset, job.model, at.folder / "models", map=map_on(at.client))
     for note in (*summary.get("rows_said", ()), *summary.get("label", ())):
-        say(note)
+        at.say(note)
     if "not_fitted" in summary:
-        say(f"No model: {summary['not_fitted']}")
+        at.say(f"No model: {summary['not_fitted']}")
 
 
-def _features(
-    job: Job,
-    client: Client,
-    folder: Path,
-    ledger: Ledger,
-    monitor: RunMonitor,
-    performance_report: Path | None,
-    say: Say,
-    *,
-    model: bool = False,
-) -> tuple[RunRecord, xr.Dataset]:
-    check_run(client, folder, gpu=wants_gpu(job), memory=memory_of(job))
-    loaded = load_stages(job, str(folder))
+def _features(job: Job, at: RunContext, *, model: bool = False) -> tuple[RunRecord, xr.Dataset]:
+    """The run up to its feature dataset; ``model``: a model of it is to follow."""
+    check_run(at.client, at.folder, gpu=wants_gpu(job), memory=memory_of(job))
+    loaded = load_stages(job, str(at.folder))
     # the brains of scans that are predicted with its model are prepared as these; the engine may be another one there
-    record = RunRecord.begin(replace(loaded.context.job, deep=job.deep), client)
-    record.write(folder)
-    monitor.phase("cohort")
-    cases, problems = _cohort(job, folder, map_on(client), say)
-    _expect_cases(job, cases, problems, folder)
+    record = RunRecord.begin(replace(loaded.context.job, deep=job.deep), at.client)
+    record.write(at.folder)
+    at.monitor.phase("cohort")
+    cases, problems = _cohort(job, at.folder, map_on(at.client), at.say)
+    _expect_cases(job, cases, problems, at.folder)
     if model:
         _expect_columns(job, cases)
     stages = planned_stages(cases, loaded)
-    record.digests = {stage.name: digest(sorted(stage.digests.values())) for stage in stages}
-    record.settings = loaded.settings()
-    record.deep = loaded.provenance().get("deep")
+    record = record.planned(loaded, {stage.name: stage.digests for stage in stages})
     loaded.prepare(cases)
-    say(f"{count(len(cases), 'case')}, {count(record.cluster['workers'], 'worker')}, dashboard {client.dashboard_link}")
+    workers = count(record.cluster["workers"], "worker")
+    at.say(f"{count(len(cases), 'case')}, {workers}, dashboard {at.client.dashboard_link}")
     started = time.process_time()
     try:
-        with report_to(performance_report, client):
-            record.stages = run_stages(client, ledger, monitor, cases, stages, loaded)
+        with report_to(at.performance_report, at.client):
+            counts = run_stages(at.client, at.ledger, at.monitor, cases, stages, loaded)
     finally:
-        outcomes = came_through(stages_of(job), {stage.name: current(ledger, stage) for stage in stages})
+        outcomes = came_through(stages_of(job), {stage.name: current(at.ledger, stage) for stage in stages})
         of_stages = [p for rows in outcomes.values() for o in rows.values() for p in (o.problem, *o.warnings)]
         found = [*problems, *filter(None, of_stages)]
-        write_problems(folder / "problems.csv", found)
-    record.driver_cpu_seconds = round(time.process_time() - started, 3)
+        write_problems(at.folder / "problems.csv", found)
+    record = record.computed(counts, time.process_time() - started)
 
-    monitor.phase("features")
-    say("Collecting the features")
+    at.monitor.phase("features")
+    at.say("Collecting the features")
     dataset = build_features(cases, loaded.columns(cases), outcomes, record.provenance())
-    write_features(dataset, folder)
-    record.write(folder)
+    write_features(dataset, at.folder)
+    record.write(at.folder)
     constant = constant_warnings(dataset)
-    write_problems(folder / "problems.csv", [*found, *constant])
+    write_problems(at.folder / "problems.csv", [*found, *constant])
     for warning in constant:
-        say(warning.reason)
-    _tell_warnings([*found, *constant], folder, say)
+        at.say(warning.reason)
+    _tell_warnings([*found, *constant], at.folder, at.say)
     return record, dataset
 
 

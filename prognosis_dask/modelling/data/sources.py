@@ -15,6 +15,7 @@ from prognosis_dask.arrays import BoolArray
 from prognosis_dask.cohort.clinical import find_column, key, patient_key
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.features.registry import families as declared_families
 from prognosis_dask.features.schema import COVARIATE
 from prognosis_dask.modelling.data.columns import SourceColumn
 from prognosis_dask.modelling.spec import TableFile
@@ -39,8 +40,6 @@ _ID_SPELLINGS = tuple(
 _NO_FEATURES = re.compile(
     r"roi|modality|problem|voxels|n_slices|lesion_cut|image|image_units|mask|label|diagnostics_.*", re.IGNORECASE
 )
-#: The coordinate that holds a family's units.
-_UNITS = {"radiomics": "radiomic_units", "size": "size_units"}
 
 
 @dataclass(frozen=True)
@@ -161,20 +160,20 @@ def dataset_source(dataset: xr.Dataset, where: str) -> Source:
     columns: dict[str, SourceColumn] = {}
     families: dict[str, str] = {}
     failed: dict[str, BoolArray] = {}
-    for family in ("radiomics", "size", "deep"):
-        if family not in dataset:
+    for family in declared_families():
+        if family.name not in dataset:
             continue
-        dimension = str(dataset[family].dims[1])
-        values = np.asarray(dataset[family].values, dtype=float)
-        named = _UNITS.get(family)
+        dimension = str(dataset[family.name].dims[1])
+        values = np.asarray(dataset[family.name].values, dtype=float)
+        named = family.units.name if family.units else ""
         units = dataset[named].values if named in dataset.variables else [""] * values.shape[1]
         held = np.isfinite(values).any(axis=0)  # a class of features that was switched off is no column
-        failed[family] = np.asarray(~np.isfinite(values[:, held]).all(axis=1) | ~held.any())
+        failed[family.name] = np.asarray(~np.isfinite(values[:, held]).all(axis=1) | ~held.any())
         for j in np.flatnonzero(held):
             name = str(dataset[dimension].values[j])
             finite = np.where(np.isfinite(values[:, j]), values[:, j], np.nan)
             columns[name] = SourceColumn(name, finite, where, unit=str(units[j]))
-            families[name] = family
+            families[name] = family.name
     for name in map(str, dataset.variables):
         if name.startswith(COVARIATE) or name == "volume_ml":
             column = _variable(dataset, name, name.removeprefix(COVARIATE), where)
