@@ -9,8 +9,8 @@ UV := .venv/tools/bin/uv --no-progress --quiet
 TORCH := torch==2.13.0
 # Its weights are all that is used, so without what it depends on
 DEEPBET := --no-deps deepbet==1.0.2
-# Two processes, each with whole files, so that what a file's tests share is made once
-SIDE_BY_SIDE := -n 2 --dist loadfile
+# Two processes, each with whole files, so that what a file's tests share is made once; and where the time went
+SIDE_BY_SIDE := -n 2 --dist loadfile --durations=25 --durations-min=3
 
 .PHONY: demo test test-slow test-torch test-engines check lock format clean
 
@@ -36,14 +36,20 @@ DIFFERS := \
     frames gaps labelmap load multiframe pet polygon rtstruct seg series stack synthetic volume_masks volumes \
     brain_candidate brain_epitome brain_parts brain_size synthetic_brain \
     features rois_store docstrings report report_models reproducibility_command \
-    runner steady_nanny pipeline versions
+    runner steady_nanny versions
+WHOLE_RUNS := $(addprefix tests/test_pipeline.py::test_, \
+    lung1_002_from_dicom_gives_the_published_radiomics \
+    the_planted_bad_cases_end_in_their_own_codes_and_the_others_go_on \
+    two_workers_and_another_batch_of_the_network_give_the_same_features)
 
 test-torch: .venv-torch/ready
-	.venv-torch/bin/pytest $(SIDE_BY_SIDE) -m "not slow" $(DIFFERS:%=tests/test_%.py)
+	.venv-torch/bin/pytest $(SIDE_BY_SIDE) -m "not slow" $(DIFFERS:%=tests/test_%.py) $(WHOLE_RUNS)
 
 # What compares torch with Gluon needs both, in one environment; and the skull strip by deepbet's networks
+ENGINES := torch_engine torch_network other_networks grade_network brain_deepbet
+
 test-engines: .venv/ready .venv/torch
-	PYTHONPATH=.venv/torch $(BIN)/pytest tests/test_torch_engine.py tests/test_torch_network.py tests/test_other_networks.py tests/test_grade_network.py tests/test_brain_deepbet.py
+	PYTHONPATH=.venv/torch $(BIN)/pytest $(SIDE_BY_SIDE) $(ENGINES:%=tests/test_%.py)
 
 check: .venv/ready
 	$(BIN)/ruff check .

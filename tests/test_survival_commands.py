@@ -19,7 +19,6 @@ import prognosis_dask
 from prognosis_dask.config.job import SynthSection
 from prognosis_dask.synthetic import make_cohort
 from tests.dask_processes import wait_for
-from tests.kills import HEAD, survive
 from tests.mounts import mounted
 
 
@@ -164,12 +163,3 @@ def test_no_process_outlives_its_driver(job: Path, tmp_path: Path, how: signal.S
         driver.wait(200)
     assert len(family) >= 3
     assert psutil.wait_procs(family, timeout=60)[1] == []
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_twenty_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
-    tally = survive(tmp_path, patients=8, kills=20, seed=1)
-    print(HEAD, tally.line(), sep="\n")
-    assert tally.kills.total() >= 20
-    assert tally.sound
