@@ -23,6 +23,7 @@ from prognosis_dask.web.app import make_app
 from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import Scans
 from prognosis_dask.web.settings import Settings
+from tests.dask_processes import PATIENCE
 
 ENDED = ("done", "failed", "cancelled", "choose")
 
@@ -83,7 +84,7 @@ class Browser:
     headers: dict[str, str] = field(default_factory=dict)
 
     def ask(self, method: str, path: str, body: bytes = b"", kind: str = "", follow: bool = True) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         headers = {"Host": self.host or f"127.0.0.1:{self.port}", **self.headers}
         if self.cookie:
             headers["Cookie"] = self.cookie
@@ -130,7 +131,7 @@ class Browser:
     def state(self, scan: str) -> dict:
         return json.loads(self.get(f"{scan}/state").body)
 
-    def wait(self, scan: str, seconds: float = 120, states: Sequence[str] = ENDED) -> str:
+    def wait(self, scan: str, seconds: float = PATIENCE, states: Sequence[str] = ENDED) -> str:
         """The state in which it ends."""
         deadline = time.monotonic() + seconds
         while (now := self.state(scan))["state"] not in states:

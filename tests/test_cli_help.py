@@ -52,5 +52,5 @@ def test_a_command_that_begins_anew_does_not_claim_to_go_on(tmp_path: Path) -> N
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as made:
         wait_for((tmp_path / "made" / "synth.json").exists)
         made.send_signal(signal.SIGINT)
-        _, errors = made.communicate(timeout=60)
+        _, errors = made.communicate()
     assert (made.returncode, errors) == (EXIT_STOPPED, "\nprognosis: stopped.\n")

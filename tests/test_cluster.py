@@ -35,7 +35,7 @@ from prognosis_dask.execution.clusters.spec import (
 )
 from prognosis_dask.execution.clusters.ssh import ssh_specs
 from prognosis_dask.execution.preflight import check_run
-from tests.dask_processes import listening, scheduler, wait_for, worker
+from tests.dask_processes import PATIENCE, listening, scheduler, wait_for, worker
 
 ANY_PORT = "127.0.0.1:0"
 
@@ -348,7 +348,7 @@ def wait_for_workers(spec: ExistingSpec, count: int) -> None:
     from prognosis_dask.execution.clusters.existing import existing
 
     with existing(spec) as client:
-        client.wait_for_workers(count, timeout=200) if count else None
+        client.wait_for_workers(count, timeout=PATIENCE) if count else None
         prepare(client)
 
 

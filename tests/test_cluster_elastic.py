@@ -22,7 +22,7 @@ from prognosis_dask.execution.clusters.spec import ExistingSpec
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import TASKS_PER_THREAD, run_plan
 from prognosis_dask.storage.outcome import Outcome
-from tests.dask_processes import kill_tree, scheduler, when, worker
+from tests.dask_processes import PATIENCE, kill_tree, scheduler, when, worker
 from tests.hosts import second_host
 from tests.resource_stages import Pace, Visit, let_go, network, prepare, visits
 
@@ -41,7 +41,7 @@ class Cluster:
     @contextmanager
     def client(self, workers: int) -> Iterator[Client]:
         with Client(self.address) as probe:
-            probe.wait_for_workers(workers, timeout=200)
+            probe.wait_for_workers(workers, timeout=PATIENCE)
         with connect(ExistingSpec(address=self.address)) as client:
             yield client
 
@@ -194,7 +194,7 @@ def test_a_worker_that_leaves_costs_at_most_the_cases_that_it_was_working_on(
 
     with cluster.client(1) as client:
         cluster.add("leaves", *(("--lifetime", "6s") if timed else ()))
-        client.wait_for_workers(2, timeout=200)
+        client.wait_for_workers(2, timeout=PATIENCE)
         pace = Pace(str(tmp_path), 0.2, held="*" if timed else "", free=6)  # its time ends in the middle of a case
         left = when(lambda: not timed or len(workers_of(client)) == 1, lambda: let_go(tmp_path))
         recorded = run(client, plan_of(count, pace), lambda now: leave(client) if now.total() == 3 else None)

@@ -35,7 +35,7 @@ from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.execution.task import metered
 from prognosis_dask.storage.outcome import Outcome
 from tests.browser import chromium, needs_browser, new_context
-from tests.dask_processes import wait_for
+from tests.dask_processes import PATIENCE, wait_for
 from tests.runner_stages import Marks, visit
 from tests.watched import PATIENT, held_by, make_cases, watched_run
 
@@ -80,8 +80,7 @@ def going_on(client: Client, folder: Path, count: int, seconds: float, job: str,
         yield
     finally:
         held_by(folder).unlink(missing_ok=True)
-        run.join(200)
-        assert not run.is_alive()
+        run.join()
 
 
 def page(address: str) -> dict[str, Any]:
@@ -97,7 +96,7 @@ def page(address: str) -> dict[str, Any]:
 
 
 def get(url: str) -> str:
-    with urlopen(url, timeout=20) as answer:
+    with urlopen(url, timeout=PATIENCE) as answer:
         return str(answer.read().decode())
 
 

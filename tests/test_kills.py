@@ -10,7 +10,6 @@ from tests.kills import HEAD, survive
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
 def test_twenty_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
     tally = survive(tmp_path, patients=8, kills=20, seed=1)
     print(HEAD, tally.line(), sep="\n")

@@ -236,7 +236,7 @@ def test_the_command_finds_its_workers_and_prints_the_report(folder: Path, tmp_p
     result = subprocess.run(
         [sys.executable, "-m", "prognosis_dask", "fit", folder / "first.csv", "--spec", folder / "spec.toml",
          "--set", "validation.repeats=1", "--set", "validation.halves=0", "-o", tmp_path / "out"],
-        capture_output=True, text=True, timeout=280,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == str(tmp_path / "out" / "report.html")

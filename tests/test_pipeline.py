@@ -27,7 +27,7 @@ from prognosis_dask.config.job import SynthSection, load_job
 from prognosis_dask.errors import JobError, StoreError
 from prognosis_dask.synthetic import draw_patients, make_cohort
 from prognosis_dask.synthetic.patient import CLINICAL_COLUMNS
-from tests.dask_processes import wait_for
+from tests.dask_processes import PATIENCE, wait_for
 
 JOBS = Path(__file__).parents[1] / "jobs"
 NO_NETWORK = ("--set", "deep.enabled=false", "--set", "model.features=radiomics")
@@ -35,7 +35,7 @@ NO_NETWORK = ("--set", "deep.enabled=false", "--set", "model.features=radiomics"
 
 def prognosis(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     result = subprocess.run(
-        [sys.executable, "-m", "prognosis_dask", *map(str, arguments)], capture_output=True, text=True, timeout=280
+        [sys.executable, "-m", "prognosis_dask", *map(str, arguments)], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert not {"Traceback", " - WARNING - ", " - ERROR - "} & set(re.findall(r"Traceback| - [A-Z]+ - ", result.stderr))
@@ -43,7 +43,7 @@ def prognosis(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def attempts(folder: Path) -> list[int]:
-    with sqlite3.connect(folder / "ledger.sqlite", timeout=100) as ledger:
+    with sqlite3.connect(folder / "ledger.sqlite", timeout=PATIENCE) as ledger:
         return [row[0] for row in ledger.execute("SELECT attempts FROM outcome")]
 
 
@@ -299,7 +299,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(made: Path, tmp_pat
     ) as run:
         wait_for(lambda: recorded_rows(tmp_path) >= 1)
         os.killpg(run.pid, signal.SIGINT)
-        _, errors = run.communicate(timeout=200)
+        _, errors = run.communicate()
     assert run.returncode == 130
     assert "stopped. What is finished is kept; the same command goes on from there." in errors
     assert "Traceback" not in errors
@@ -325,7 +325,7 @@ try:
 except KeyboardInterrupt:
     print("stopped")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("stopped\n", "")
 
 
@@ -338,7 +338,7 @@ def test_ctrl_c_while_workers_start_is_answered_in_one_line(made: Path, tmp_path
         # the process of a worker, which has only begun to import
         wait_for(lambda: any("spawn_main" in " ".join(child.cmdline()) for child in psutil.Process(run.pid).children()))
         os.killpg(run.pid, signal.SIGINT)
-        _, errors = run.communicate(timeout=200)
+        _, errors = run.communicate()
     assert run.returncode == 130
     assert errors.strip() == "prognosis: stopped. What is finished is kept; the same command goes on from there."
 
@@ -370,7 +370,7 @@ except KeyboardInterrupt:
     os._exit(0)
 """
     command = [sys.executable, "-c", code, tmp_path / "began"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("stopped\n", "")
 
 

@@ -13,7 +13,7 @@ from distributed import Client
 
 from prognosis_dask.errors import ClusterError, StoreError
 from prognosis_dask.execution.preflight import check_run, check_workers
-from tests.dask_processes import ROOT, scheduler, worker
+from tests.dask_processes import PATIENCE, ROOT, scheduler, worker
 
 NEEDS = {"gpu": False, "memory": 10**9}
 
@@ -31,7 +31,7 @@ def joined(file: Path, *options: str, prefix: list[str] | None = None) -> Iterat
     with ExitStack() as stack:
         stack.enter_context(worker(file, "--death-timeout", "100", *options, prefix=prefix or []))
         client = stack.enter_context(Client(scheduler_file=str(file)))
-        client.wait_for_workers(1, timeout=200)
+        client.wait_for_workers(1, timeout=PATIENCE)
         yield client
         client.retire_workers(list(client.scheduler_info(n_workers=-1)["workers"]))
 

@@ -43,7 +43,7 @@ from prognosis_dask.web.scans import Scan, Scans
 from prognosis_dask.web.settings import Limits, Settings
 from prognosis_dask.web.unpack import unpack
 from prognosis_dask.workflows.run import run_features
-from tests.dask_processes import wait_for
+from tests.dask_processes import PATIENCE, wait_for
 from tests.served import Browser, Running, running
 from tests.served_models import make_survival_run
 
@@ -606,7 +606,7 @@ def busy(client: Client, folder: Path) -> Iterator[None]:
         yield
     finally:
         stop(client, "busy")
-        assert work.result(timeout=200)[0].problem.code == Code.STOPPED
+        assert work.result(timeout=PATIENCE)[0].problem.code == Code.STOPPED
 
 
 def test_a_scan_that_waits_or_runs_is_cancelled(
@@ -630,7 +630,7 @@ def test_the_work_on_a_case_is_stopped_at_once_and_its_worker_goes_on(client: Cl
     wait_for((tmp_path / "going").exists)
     for name in ("going", "waiting"):
         stop(client, name)
-    codes = [future.result(timeout=200)[0].problem.code for future in (going, waiting)]
+    codes = [future.result(timeout=PATIENCE)[0].problem.code for future in (going, waiting)]
     assert codes == [Code.STOPPED, Code.STOPPED]
     assert not (tmp_path / "waiting").exists()
 

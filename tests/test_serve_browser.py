@@ -100,7 +100,7 @@ class Server:
     def _close(self) -> None:
         assert self.process
         assert self.process.stdout
-        self.process.wait(60)
+        self.process.wait()
         self.process.stdout.close()
 
     @property

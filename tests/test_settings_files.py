@@ -1,4 +1,4 @@
-"""Whatever stands in a job, a specification or a cluster file, it is taken as it stands or refused in one line."""
+"""Whatever value a key of a job, a specification or a cluster file has, it is taken, or refused in one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -16,11 +16,16 @@ from hypothesis import strategies as st
 from prognosis_dask.config.job import Job, load_job
 from prognosis_dask.errors import PrognosisError
 from prognosis_dask.execution.cluster import read_cluster
+from prognosis_dask.execution.clusters.spec import SPECS
 from prognosis_dask.modelling.spec import ModelSpec, load_spec
 
-ROOT = Path(__file__).parents[1]
-READERS: dict[str, Callable[[str], object]] = {"jobs": load_job, "jobs/models": load_spec, "cluster": read_cluster}
-FILES = [(folder, path) for folder in READERS for path in sorted((ROOT / folder).glob("*.toml"))]
+#: How a file is read, what it may hold, and its first line.
+Kind = tuple[Callable[[str], object], type, str]
+KINDS: dict[str, Kind] = {
+    "job": (load_job, Job, ""),
+    "specification": (load_spec, ModelSpec, ""),
+    **{f"cluster {kind}": (read_cluster, spec, f'kind = "{kind}"\n') for kind, spec in SPECS.items()},
+}
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], include_characters="\n\t"), max_size=6)
 #: Values of every type that TOML has, as people and programs write them.
 VALUES = st.recursive(
@@ -34,16 +39,14 @@ VALUES = st.recursive(
 )
 
 
-def keys_of(kind: type) -> list[str]:
-    """All keys of a file, and of a section that may stand there several times those of one named ``one``."""
+def keys_of(spec: type) -> list[str]:
+    """All keys of a file but its kind; of a section that may stand there several times those of one named ``one``."""
     found = []
-    for name, hint in get_type_hints(kind).items():
-        of = get_args(hint)[-1] if get_origin(hint) is dict else hint
-        inner = [f"{name}.{key}" for key in keys_of(of)] if is_dataclass(of) else [name]
-        found += (
-            [key.replace(name, f"{name}.one", 1) for key in inner] if of is not hint and is_dataclass(of) else inner
-        )
-    return found
+    for name, hint in get_type_hints(spec).items():
+        several = get_origin(hint) is dict and is_dataclass(get_args(hint)[1])
+        of, where = (get_args(hint)[1], f"{name}.one") if several else (hint, name)
+        found += [f"{where}.{key}" for key in keys_of(of)] if is_dataclass(of) else [where]
+    return [key for key in found if key != "kind"]
 
 
 def toml(value: object) -> str:
@@ -55,39 +58,19 @@ def toml(value: object) -> str:
     return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
-def read_or_refuse(read: Callable[[str], object], path: Path) -> str:
-    """What is said where it is refused."""
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_any_value_of_any_key_is_taken_or_refused_by_name(kind: str, data: st.DataObject, tmp_path: Path) -> None:
+    read, spec, begin = KINDS[kind]
+    key, value = data.draw(st.sampled_from(keys_of(spec))), data.draw(VALUES)
+    path = tmp_path / "some.toml"
+    path.write_text(f"{begin}{key} = {toml(value)}\n", encoding="utf-8")
+    assert tomllib.loads(path.read_text(encoding="utf-8"))
+    refused = ""
     try:
         read(str(path))
     except PrognosisError as error:
-        return str(error)
-    return ""
-
-
-@pytest.mark.parametrize(("read", "kind"), [(load_job, Job), (load_spec, ModelSpec)])
-@given(data=st.data())
-def test_any_value_of_any_key_is_taken_or_refused_by_name(
-    read: Callable[[str], Any], kind: type, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    key, value = data.draw(st.sampled_from(keys_of(kind))), data.draw(VALUES)
-    path = tmp_path_factory.getbasetemp() / "some.toml"
-    path.write_text(f"{key} = {toml(value)}\n", encoding="utf-8")
-    assert tomllib.loads(path.read_text(encoding="utf-8"))
-    refused = read_or_refuse(read, path)
+        refused = str(error)
     assert len(refused.splitlines()) <= 1
     # by its key, its section, or the file that it names
     assert not refused or any(name and name in refused for name in (*key.split("."), str(value)))
-
-
-@pytest.mark.parametrize(("folder", "path"), FILES, ids=lambda value: getattr(value, "stem", value))
-@given(data=st.data())
-def test_no_damaged_file_ends_in_a_traceback(
-    folder: str, path: Path, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    text = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(text) - 1))
-        text[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
-    damaged = tmp_path_factory.getbasetemp() / "damaged.toml"
-    damaged.write_bytes(text)
-    assert len(read_or_refuse(READERS[folder], damaged).splitlines()) <= 1

@@ -26,7 +26,7 @@ from prognosis_dask.report.status import status, watch
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.synthetic import make_cohort
-from tests.dask_processes import wait_for
+from tests.dask_processes import PATIENCE, wait_for
 
 CASES = [Case(f"DOE-{n}_CT", f"DOE-{n}", "CT", "GTV", "i", "m", source="s") for n in range(20)]
 GAP = Problem(Code.SLICE_GAP, "3.0 mm expected, 6.0 mm seen")
@@ -58,7 +58,7 @@ def run(folder: Path, finished: str | None, now: float | None = None) -> None:
 
 def test_status_says_how_far_how_fast_and_how_long_yet(folder: Path) -> None:
     lines = status(folder).splitlines()
-    assert re.search(r"20 cases, not finished, begun 1[01] s ago, last result 0 s ago", lines[0])
+    assert re.search(r"20 cases, not finished, begun \d\d s ago, last result \d+ s ago", lines[0])
     assert lines[1].split() == ["stage", "done", "failed", "waiting", "per", "min", "time", "left"]
     stage, done, failed, waiting, rate, *left = lines[2].split()
     assert (stage, done, failed, waiting) == ("roi", "9", "1", "10")
@@ -96,7 +96,10 @@ def test_status_of_a_finished_run_speaks_of_no_rate(folder: Path) -> None:
 def test_status_says_that_the_model_is_fitted_when_all_cases_are_through(folder: Path) -> None:
     lines = [{"event": "phase", "name": "cohort"}, {"event": "phase", "name": "model"}, {"event": "worker-lost"}]
     (folder / "log.jsonl").write_text('cut"}\n' + "".join(json.dumps(line) + "\n" for line in lines))
-    assert re.search(r"20 cases, fitting and validating the model, begun 1[01] s ago$", status(folder).splitlines()[0])
+    said = status(folder).splitlines()[0]
+    begun = re.search(r"20 cases, fitting and validating the model, begun (\d+) s ago$", said)
+    assert begun
+    assert int(begun[1]) >= 10
 
 
 def test_watch_prints_what_changed_and_ends_with_the_run(folder: Path) -> None:
@@ -109,7 +112,7 @@ def test_watch_prints_what_changed_and_ends_with_the_run(folder: Path) -> None:
     wait_for(lambda: "19       1        0" in stream.getvalue())
     assert watching.is_alive()
     run(folder, finished="2026-01-01T00:00:00+00:00")
-    watching.join(100)
+    watching.join(PATIENCE)
     assert not watching.is_alive()
     assert "\x1b" not in stream.getvalue()
     assert "finished in" in stream.getvalue().splitlines()[-5]
@@ -204,7 +207,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             finally:
                 running.send_signal(signal.SIGCONT)
         (folder / "models.txt").write_text(" ".join(path.name for path in (folder / "run" / "models").glob("*")))
-        assert running.wait(200) == 0
+        assert running.wait() == 0
     return folder
 
 

@@ -13,11 +13,9 @@ import pytest
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.execution.cluster import connect
 from prognosis_dask.execution.clusters.spec import LocalSpec
-from tests.dask_processes import wait_for
+from tests.dask_processes import PATIENCE, wait_for
 
 ONE = LocalSpec(workers=1, dashboard="127.0.0.1:0")
-
-pytestmark = pytest.mark.timeout(200)  # what is tested for is a wait without an end
 
 
 def workers() -> set[psutil.Process]:
@@ -56,7 +54,7 @@ def killing(count: int) -> Iterator[None]:
 @pytest.mark.parametrize("deaths", [1, 2])
 def test_a_cluster_starts_although_its_workers_die_while_they_start(deaths: int) -> None:
     with killing(deaths), connect(ONE) as client:
-        assert client.submit(sum, [1, 2]).result(timeout=100) == 3
+        assert client.submit(sum, [1, 2]).result(timeout=PATIENCE) == 3
 
 
 def test_a_cluster_whose_workers_never_live_says_so() -> None:
@@ -70,7 +68,7 @@ def test_a_worker_that_dies_while_it_is_started_anew_is_replaced_and_the_cluster
         (first,) = workers()
         with killing(2):
             first.kill()
-            wait_for(lambda: client.submit(sum, [3, 4], pure=False).result(timeout=100) == 7)
+            wait_for(lambda: client.submit(sum, [3, 4], pure=False).result(timeout=PATIENCE) == 7)
             wait_for(lambda: len(workers()) == 1 and first not in workers())
-        assert client.submit(sum, [1, 2]).result(timeout=100) == 3
+        assert client.submit(sum, [1, 2]).result(timeout=PATIENCE) == 3
     assert not workers()

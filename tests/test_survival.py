@@ -32,7 +32,7 @@ from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
-from tests.dask_processes import wait_for, when
+from tests.dask_processes import PATIENCE, wait_for, when
 from tests.hosts import second_host
 from tests.survival_stages import Faults, damage, run_radiomics, run_roi, visits
 
@@ -181,7 +181,7 @@ def test_a_worker_killed_in_a_stage_costs_its_running_cases_only(
 def test_a_worker_that_its_nanny_restarts_for_memory_costs_its_running_cases_only(
     client: Client, cohort: Cohort, tmp_path: Path
 ) -> None:
-    client.wait_for_workers(2, timeout=200)  # an earlier test killed one
+    client.wait_for_workers(2, timeout=PATIENCE)  # an earlier test killed one
     pids = set(client.run(os.getpid).values())
     planted = [("radiomics", case.case_id, "wait") for case in cohort.cases]
     with Client(client.scheduler.address, set_as_default=False) as stranger:
@@ -263,7 +263,7 @@ def test_all_workers_killed_ends_the_run_and_new_ones_go_on(cohort: Cohort, tmp_
         scheduler_on(start, file)
         workers = [worker_on(start, file) for _ in range(2)]
         with Client(scheduler_file=str(file), set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=200)
+            client.wait_for_workers(2, timeout=PATIENCE)
             killer = when(lambda: recorded(tmp_path / "run") >= 10, lambda: [worker.kill() for worker in workers])
             with pytest.raises(ClusterError, match=r"no worker for 3 s \(run.workers_wait_s\).*run the same command"):
                 run(client, cohort, tmp_path / "run", *planted, workers_wait_s=3.0)
@@ -288,7 +288,7 @@ def test_a_scheduler_that_dies_ends_the_run_with_what_to_do(
         for _ in range(2):
             worker_on(start, file)
         client = Client(scheduler_file=str(file), set_as_default=False, timeout="10s")
-        client.wait_for_workers(2, timeout=200)
+        client.wait_for_workers(2, timeout=PATIENCE)
         killer = when(lambda: recorded(tmp_path / "run") >= 10, lambda: scheduler.send_signal(how))
         with pytest.raises(ClusterError, match=r"the scheduler at tcp.*run the same command again"):
             run(client, cohort, tmp_path / "run", *planted)
@@ -298,7 +298,7 @@ def test_a_scheduler_that_dies_ends_the_run_with_what_to_do(
         scheduler_on(start, file)
         worker_on(start, file)
         with Client(scheduler_file=str(file), set_as_default=False) as client:
-            client.wait_for_workers(1, timeout=200)
+            client.wait_for_workers(1, timeout=PATIENCE)
             assert_calm(cohort, run(client, cohort, tmp_path / "run"))
     assert set(attempts(tmp_path / "run")) == {1}
 
@@ -315,7 +315,7 @@ def test_a_network_that_is_cut_for_half_a_minute_costs_time_only(cohort: Cohort,
             within=hosts.prefix,
         )  # fmt: skip
         with Client(scheduler_file=str(file), set_as_default=False) as client:
-            client.wait_for_workers(1, timeout=200)
+            client.wait_for_workers(1, timeout=PATIENCE)
 
             def cut() -> None:
                 hosts.cut()

@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import xarray as xr
 import prognosis_dask
 from prognosis_dask.config.job import SynthSection
 from prognosis_dask.synthetic import make_cohort
-from tests.dask_processes import wait_for
+from tests.dask_processes import PATIENCE, wait_for
 from tests.mounts import mounted
 
 
@@ -53,7 +52,7 @@ def command(job: Path, out: Path, *arguments: str) -> list[str]:
 
 
 def prognosis(job: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(job, out, *arguments), capture_output=True, text=True, timeout=280)
+    return subprocess.run(command(job, out, *arguments), capture_output=True, text=True)
 
 
 def assert_told(said: str, *words: str) -> None:
@@ -104,7 +103,7 @@ def test_a_folder_that_turns_read_only_in_mid_run_ends_it_and_a_writable_one_goe
             with mounted("--bind", str(out), at=out):  # what is open stays writable, what is opened now does not
                 subprocess.run(["mount", "-o", "remount,bind,ro", str(out)], check=True)
                 run.send_signal(signal.SIGCONT)
-                _, errors = run.communicate(timeout=280)
+                _, errors = run.communicate()
         finally:
             run.send_signal(signal.SIGCONT)  # where nothing can be mounted: it would stay for ever
     assert run.returncode == 2
@@ -153,13 +152,9 @@ def is_a_cases_process(process: psutil.Process) -> bool:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_no_process_outlives_its_driver(job: Path, tmp_path: Path, how: signal.Signals) -> None:
     with subprocess.Popen(command(job, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
-        family: list[psutil.Process] = []
-        deadline = time.monotonic() + 200
-        while not any(map(is_a_cases_process, family)):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-            family = psutil.Process(driver.pid).children(recursive=True)
+        wait_for(lambda: any(map(is_a_cases_process, psutil.Process(driver.pid).children(recursive=True))))
+        family = psutil.Process(driver.pid).children(recursive=True)
         driver.send_signal(how)
-        driver.wait(200)
+        driver.wait()
     assert len(family) >= 3
-    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
