@@ -16,6 +16,7 @@ from prognosis_dask.workflows import models as modelling
 
 #: The endpoint's columns in all of them, and one round of folds.
 COMMON = ("endpoint.time=time", "endpoint.event=event", "validation.repeats=1", "validation.halves=0")
+ONE_ROUND = ValidationRule(repeats=1, halves=0)
 
 
 def a_single_volume_is_fitted_at_its_true_hazard_ratio(folder: Path, out: Path) -> None:
@@ -29,7 +30,7 @@ def a_single_volume_is_fitted_at_its_true_hazard_ratio(folder: Path, out: Path) 
 
 def what_separates_is_refused_without_a_penalty(folder: Path, out: Path) -> None:
     """`a` is 1 for those with the event: no penalty, no estimate; with the default penalties a modest one."""
-    _refused(folder, out, "order the events perfectly|collinear")
+    _refused(folder, out, "order the events perfectly")
 
 
 def what_is_collinear_is_refused_without_a_penalty(folder: Path, out: Path) -> None:
@@ -43,11 +44,11 @@ def _refused(folder: Path, out: Path, reason: str) -> None:
     endpoint = EndpointRule(time="time", event="event")
     columns = {name: ColumnRule(family="clinical") for name in features}
     free = {"free": Procedure(selector="", penalty=(0.0,))}
-    spec = ModelSpec(endpoint=endpoint, column=columns, procedure=free, validation=ValidationRule(repeats=1))
+    spec = ModelSpec(endpoint=endpoint, column=columns, procedure=free, validation=ONE_ROUND)
     with pytest.raises(StatisticsError, match=f"no finite estimate, since .*({reason})") as refused:
         modelling.fit(folder / "table.csv", spec, out, say=lambda _: None)
     assert features[-1] in str(refused.value)
-    held = ModelSpec(endpoint=endpoint, column=columns, validation=ValidationRule(repeats=1))
+    held = ModelSpec(endpoint=endpoint, column=columns, validation=ONE_ROUND)
     modelling.fit(folder / "table.csv", held, out, say=lambda _: None)
     rows = pd.read_csv(out / "models" / "coefficients.csv")
     assert rows["hazard_ratio"].between(0.05, 20).all()
