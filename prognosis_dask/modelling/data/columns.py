@@ -324,7 +324,7 @@ def level_key(text: str) -> str:
 def far_code_notes(column: SourceColumn) -> list[str]:
     """A note where a column's greatest or least number is far from the others, and one that stands for "not known".
 
-    >>> far_code_notes(Column("stage", np.array([1.0, 2.0, 9.0, 3.0, 9.0]), "t.csv"))[0][:44]
+    >>> far_code_notes(SourceColumn("stage", np.array([1.0, 2.0, 9.0, 3.0, 9.0]), "t.csv"))[0][:44]
     'stage is 9 in 2 rows, far from the others (1'
     """
     values = column.numbers()
