@@ -36,7 +36,7 @@ DIFFERS := \
     frames gaps labelmap load multiframe pet polygon rtstruct seg series stack synthetic volume_masks volumes \
     brain_candidate brain_epitome brain_parts brain_size synthetic_brain \
     features rois_store docstrings report report_models reproducibility_command \
-    runner steady_nanny versions
+    runner versions worker_starts
 WHOLE_RUNS := $(addprefix tests/test_pipeline.py::test_, \
     lung1_002_from_dicom_gives_the_published_radiomics \
     the_planted_bad_cases_end_in_their_own_codes_and_the_others_go_on \

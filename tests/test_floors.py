@@ -91,6 +91,15 @@ def test_no_module_needs_a_unix_to_be_imported() -> None:
             assert not unix.intersection(names), f"{path.relative_to(PACKAGE)} imports {names}"
 
 
+def test_no_two_public_classes_have_one_name() -> None:
+    names: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                names.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert not {name: places for name, places in names.items() if len(places) > 1}
+
+
 def test_files_stay_readable() -> None:
     lines = {str(path.relative_to(PACKAGE)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert not {name: count for name, count in lines.items() if count > 500}

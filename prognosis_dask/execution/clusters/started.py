@@ -1,9 +1,13 @@
-"""A scheduler in this process, with the workers that a kind of cluster asks for."""
+"""A scheduler in this process and worker processes on this machine: how they start, restart and end.
+
+This module is also a preload of the workers' nannies (:func:`dask_setup`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
 import threading
 import time
@@ -23,6 +27,12 @@ from prognosis_dask.execution.clusters.security import free_dashboard, websocket
 #: Modules that a scheduler loads when a kind of cluster here starts it, whether in this process or on another host:
 #: the place for pages on its dashboard and for scheduler plugins. See ``dask scheduler --preload``.
 SCHEDULER_PRELOAD: tuple[str, ...] = ("prognosis_dask.execution.dashboard",)
+#: How often a worker that dies while it starts is started in a row, before the cluster is given up.
+STARTS = 3
+#: Seconds that a process which is being started may take to receive its instructions.
+INSTRUCTION_SECONDS = 5.0
+
+_ending = threading.Event()
 
 
 @contextmanager
@@ -69,7 +79,7 @@ def started(
 
 
 def _start_tracker() -> None:
-    """Start multiprocessing's tracker of semaphores, if there is none, so that it tidies up without a word.
+    """Start multiprocessing's tracker of semaphores, if there is none, without its warnings.
 
     Where this process ends in a hurry (Ctrl-C), it would warn of what it removes.
     """
@@ -89,17 +99,23 @@ def dashboard_config(dashboard: str) -> dict[str, Any]:
     }
 
 
+def fitting_workers(memory: str, cores: int, *, beside: int = 0) -> int:
+    """How many workers of this memory fit on the cores and into the free memory that others, in bytes, leave."""
+    free = max(0, psutil.virtual_memory().available - beside)
+    return max(1, min(cores, int(free // parse_bytes(memory))))
+
+
 def worker_process(*, host: str, memory_limit: int, security: Security | None, **options: Any) -> dict[str, Any]:
-    """A worker process of one thread, kept alive by a nanny, with nothing that listens beyond ``host``."""
+    """A worker process of one thread, restarted by a nanny, with nothing that listens beyond ``host``."""
     return {
-        "cls": SteadyNanny,
+        "cls": OneAtATimeNanny,
         "options": {
             "host": host,
             "nthreads": 1,
             "memory_limit": memory_limit,
             "dashboard_address": f"{host}:0",
             "silence_logs": logging.CRITICAL,
-            "preload_nanny": ["prognosis_dask.execution.clusters.uninterrupted"],
+            "preload_nanny": [__name__],
             "security": security,
             "protocol": "tls://" if security else "tcp://",
             **options,
@@ -107,29 +123,12 @@ def worker_process(*, host: str, memory_limit: int, security: Security | None, *
     }
 
 
-def fitting_workers(memory: str, cores: int, *, beside: int = 0) -> int:
-    """How many workers of this memory fit on the cores and into the free memory that others, in bytes, leave."""
-    free = max(0, psutil.virtual_memory().available - beside)
-    return max(1, min(cores, int(free // parse_bytes(memory))))
+class OneAtATimeNanny(Nanny):  # type: ignore[misc]
+    """Starts one worker process after the other, never two at once.
 
-
-# --- A nanny whose worker may die at any moment, also while it starts.
-
-
-#: How often a worker that dies while it starts is started in a row; one that never lives is a cluster that does not.
-STARTS = 3
-#: Seconds that a process which is being started may take to be told what it is for.
-TOLD_SECONDS = 5.0
-
-_ending = threading.Event()
-
-
-class SteadyNanny(Nanny):  # type: ignore[misc]
-    """Starts one worker process after the other.
-
-    Where a worker dies while it starts, Dask before 2026.8 starts the next one while it still waits for the first, and
-    of the two that wait one takes the message that is for the other: the nanny waits for ever, and with it the start or
-    the end of its cluster.
+    Where a worker dies while it starts, Dask before 2026.8 starts the next one while it still waits for the first. Then
+    one of the two takes the message that is for the other, and the nanny waits for ever, and with it the start or the
+    end of its cluster.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -156,24 +155,34 @@ class SteadyNanny(Nanny):  # type: ignore[misc]
         return status
 
 
-def end_workers() -> None:
-    """Kill this process's workers and start no more: for a process that is about to end without a word.
+def dask_setup(nanny: Nanny) -> None:
+    """Called by Dask on the thread that starts the workers: keep Ctrl-C from them.
 
-    A worker that has only just been started, and reads what it is for, would answer that end with a traceback.
+    On a terminal the signal reaches every process of the run, and each worker would answer it with a traceback. It is
+    for the driver, which then ends the workers. They inherit what this thread blocks, from their first moment on.
+    """
+    resource_tracker.ensure_running()  # its start, which comes with that of the first process, would unblock the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+def end_workers() -> None:
+    """Kill this process's workers and start no more: for a process that is about to end at once.
+
+    A worker that has only just been started, and still reads its instructions, would answer that with a traceback.
     """
     _ending.set()
-    deadline = time.monotonic() + TOLD_SECONDS
-    while _untold() and time.monotonic() < deadline:
+    deadline = time.monotonic() + INSTRUCTION_SECONDS
+    while _uninstructed() and time.monotonic() < deadline:
         time.sleep(0.01)
     for worker in active_children():
         worker.kill()
 
 
-def _untold() -> set[int]:
-    """Processes that are being started: multiprocessing lists a child when it has been told all."""
+def _uninstructed() -> set[int]:
+    """Processes that are being started: multiprocessing lists a child once it has its instructions."""
     children = psutil.Process().children()
-    told = {child.pid for child in active_children()}
-    return {child.pid for child in children if child.pid not in told and not _is_tracker(child)}
+    instructed = {child.pid for child in active_children()}
+    return {child.pid for child in children if child.pid not in instructed and not _is_tracker(child)}
 
 
 def _is_tracker(child: psutil.Process) -> bool:

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.features.registry import DEEP, RADIOMICS, stages
-from prognosis_dask.features.stage import Family as StageFamily
-from prognosis_dask.features.stage import Stage
+from prognosis_dask.features.stage import Family, Stage
 from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
@@ -27,7 +26,7 @@ MAX_CORRELATED = 40
 
 
 @dataclass(frozen=True)
-class Family:
+class FamilySummary:
     """Features that share a kind, and how many of their values are unusable.
 
     ``missing`` is the share of values that are not finite, over the cases whose stage is done; ``constant`` counts
@@ -72,7 +71,7 @@ def _without(run: RunFolder, stage: Stage) -> str:
     return f"The job has {stage.name} features switched off."
 
 
-def _families_table(found: Sequence[Family]) -> Table:
+def _families_table(found: Sequence[FamilySummary]) -> Table:
     rows = [(f.name, str(f.features), f"{100 * f.missing:.1f} %", str(f.constant)) for f in found]
     return Table(
         "Features by family. “Missing” is the share of values that are not finite among the cases that passed that "
@@ -83,7 +82,7 @@ def _families_table(found: Sequence[Family]) -> Table:
     )
 
 
-def families(run: RunFolder) -> list[Family]:
+def families(run: RunFolder) -> list[FamilySummary]:
     """The features by kind: the tumour's size and place, pyradiomics' classes, and the deep features.
 
     Those of several modalities are told apart: each has its own values, and may have its own parameters.
@@ -105,7 +104,7 @@ def families(run: RunFolder) -> list[Family]:
     return found
 
 
-def _families_of(declared: StageFamily, values: pd.DataFrame, of: str = "") -> list[Family]:
+def _families_of(declared: Family, values: pd.DataFrame, of: str = "") -> list[FamilySummary]:
     names = [declared.part(name) if declared.part else declared.name for name in values.columns]
     chosen = {family: [name == family for name in names] for family in dict.fromkeys(names)}
     return [_summarise(f"{of}{name}", values.loc[:, at].to_numpy(dtype=float)) for name, at in chosen.items()]
@@ -115,10 +114,10 @@ def _done(run: RunFolder, stage: Stage) -> set[str]:
     return {case_id for case_id, outcome in run.outcomes.get(stage.name, {}).items() if outcome.problem is None}
 
 
-def _summarise(name: str, values: FloatArray) -> Family:
+def _summarise(name: str, values: FloatArray) -> FamilySummary:
     missing = float(1 - np.isfinite(values).mean()) if values.size else 0.0
     constant = int(np.sum(np.ptp(values, axis=0) == 0)) if len(values) > 1 else 0
-    return Family(name, values.shape[1], missing, constant)
+    return FamilySummary(name, values.shape[1], missing, constant)
 
 
 def correlation(run: RunFolder) -> Picture | None:
