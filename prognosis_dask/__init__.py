@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from prognosis_dask.features.files import read_features
     from prognosis_dask.imaging.load import load_case
     from prognosis_dask.prediction.scan import predict_scan
-    from prognosis_dask.report.reproducibility import reproducibility
     from prognosis_dask.workflows.models import compare, fit, predict, validate
+    from prognosis_dask.workflows.reproducibility import reproducibility
     from prognosis_dask.workflows.run import run
 
 __version__ = "0.1.0"
@@ -45,7 +45,7 @@ _HOMES = {
     "predict_scan": "prognosis_dask.prediction.scan",
     "read_cases": "prognosis_dask.cohort.case",
     "read_features": "prognosis_dask.features.files",
-    "reproducibility": "prognosis_dask.report.reproducibility",
+    "reproducibility": "prognosis_dask.workflows.reproducibility",
     "run": "prognosis_dask.workflows.run",
     "validate": "prognosis_dask.workflows.models",
 }

@@ -21,8 +21,8 @@ from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.pairing import IdColumns, pair, read_measurement
 from prognosis_dask.modelling.spec import load_spec
 from prognosis_dask.modelling.validation.reproducibility import agreement_rows, family_rows, read_reproducible
-from prognosis_dask.report.reproducibility import agreement_violins
 from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.workflows.reproducibility import agreement_violins
 
 PATIENTS = 31
 RADIOMIC = {f"original_glcm_Feature{i}": "1" for i in range(20)}

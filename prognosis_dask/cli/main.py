@@ -268,7 +268,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _reproducibility(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.report.reproducibility import reproducibility
+    from prognosis_dask.workflows.reproducibility import reproducibility
 
     found = reproducibility(
         arguments.first,

@@ -156,7 +156,7 @@ def _predict_scan(arguments: argparse.Namespace) -> None:
 
 
 def _print(found: ModelResult) -> None:
-    from prognosis_dask.report.comparison_text import comparison_text
+    from prognosis_dask.cli.comparison_text import comparison_text
 
     print(comparison_text(found.tables))
     if found.folder is not None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from prognosis_dask.modelling.table_spec import Row, Tables
 
 #: What is printed of each procedure, where it was measured; the tables hold more.
 _SHOWN = ("harrell_c", "uno_c", "ibs", "calibration_slope", "auc", "balanced_accuracy")
 #: The measure whose differences are printed.
 _TESTED = ("harrell_c", "auc")
-
-Tables = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def comparison_text(tables: Tables) -> str:
@@ -21,7 +21,7 @@ def comparison_text(tables: Tables) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _measures(rows: Sequence[Mapping[str, Any]]) -> str:
+def _measures(rows: Sequence[Row]) -> str:
     lines = [("procedure", "measure", "held out (95 % interval)", "in sample")]
     for row in rows:
         if row["in_sample"] or row["measure"] not in _SHOWN:
@@ -35,7 +35,7 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> str:
     return _aligned(lines) if len(lines) > 1 else ""
 
 
-def _differences(rows: Sequence[Mapping[str, Any]]) -> str:
+def _differences(rows: Sequence[Row]) -> str:
     lines = [("a", "b", "measure", "a - b (95 % interval)", "p", "p, Wilcoxon")]
     for row in rows:
         if row["measure"] in _TESTED:
@@ -45,7 +45,7 @@ def _differences(rows: Sequence[Mapping[str, Any]]) -> str:
     return _aligned(lines) if len(lines) > 1 else ""
 
 
-def _plain(rows: Sequence[Mapping[str, Any]]) -> str:
+def _plain(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     body = [tuple(v if isinstance(v, str) else _number(v) for v in row.values()) for row in rows]
