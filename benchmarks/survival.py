@@ -31,8 +31,9 @@ from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.cox import cox_curve
+from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.concordance import concordance
-from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.selectors.svm_rfe import rank_features, survival_label
 from prognosis_dask.modelling.spec import load_spec
 from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid

@@ -29,8 +29,9 @@ from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import one_thread
 from prognosis_dask.modelling.final_tables import curve_rows
+from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.measured import MeasuredCases
-from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.selectors.svm_rfe import rank_features
 from prognosis_dask.modelling.spec import default_horizons
 from prognosis_dask.modelling.validation.evaluate import measure_all, time_grid

@@ -14,9 +14,10 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from prognosis_dask.modelling.estimators.baseline import Baseline
 from prognosis_dask.modelling.estimators.cox_learner import ProportionalHazards
+from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.folder import write_tables
 from prognosis_dask.modelling.preparing import Preparation
-from prognosis_dask.modelling.procedure import Fitted, Procedure
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import QUANTILES, Frozen, freeze
 
 PROCEDURES = ("clinical", "radiomics", "clinical + images")

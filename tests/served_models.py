@@ -13,7 +13,8 @@ from prognosis_dask.config.job import BrainSection, CohortSection, DeepSection, 
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.fitted import fit_procedure
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import describe, freeze
 from prognosis_dask.radiomics import unit
 

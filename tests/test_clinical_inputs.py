@@ -8,7 +8,8 @@ from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, clinica
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.fitted import fit_procedure
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import describe
 
 

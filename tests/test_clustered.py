@@ -14,9 +14,10 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.estimators.cox import fit_cox
 from prognosis_dask.modelling.final_tables import correlations, over_patients
+from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.hazards import ph_test
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank
-from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.validation.added import added_rows
 from prognosis_dask.modelling.validation.clustered import (
     clustered_cox,

@@ -16,7 +16,8 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.fitted import fit_procedure
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import QUANTILES, Frozen, describe, freeze, thaw
 from prognosis_dask.modelling.validation.external import (
     expect_agreement,

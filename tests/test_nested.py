@@ -19,8 +19,9 @@ from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.concordance import concordance
-from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.spec import ModelSpec
 from prognosis_dask.modelling.tuning import arrange
 from prognosis_dask.modelling.validation.bootstrap import bootstrap, point632_plus

@@ -14,9 +14,10 @@ from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators import LEARNERS
 from prognosis_dask.modelling.estimators.cox import fit_cox
+from prognosis_dask.modelling.fitted import Fitted, fit_procedure
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.preparing import fit_preparation
-from prognosis_dask.modelling.procedure import Fitted, Procedure, fit_procedure
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.tuning import choose_values
 from tests.made_tables import as_table, class_table, survival_table
 
@@ -118,11 +119,12 @@ def test_pruning_drops_flat_and_redundant_columns_first_ones_stay() -> None:
     X[:, 3], X[0, 3] = 0.0, 1.0  # all but one alike
     X[:, 4] = 7.0
     free = np.ones(6, dtype=bool)
-    kept = fit_preparation(replace(table, X=X), free, variance=0.02, correlation=0.9).kept
+    pruned = Procedure(variance=0.02, correlation=0.9)
+    kept = fit_preparation(replace(table, X=X), free, pruned).kept
     assert kept.tolist() == [0, 1, 5]
     assert abs(spearmanr(X[:, 0], X[:, 2])[0]) > 0.9
     free[[2, 3]] = False  # forced columns are not pruned
-    assert fit_preparation(replace(table, X=X), free, variance=0.02, correlation=0.9).kept.tolist() == [0, 1, 2, 3, 5]
+    assert fit_preparation(replace(table, X=X), free, pruned).kept.tolist() == [0, 1, 2, 3, 5]
 
 
 def test_harmonisation_is_learnt_on_the_training_cases_and_needs_known_sites() -> None:
@@ -290,7 +292,7 @@ def test_a_table_whose_parts_do_not_fit_is_refused() -> None:
 def test_balanced_families_weigh_the_same_whatever_their_number_of_columns() -> None:
     table = of_families(survival_table(0, n=120, p=40, signal=1.0), volume=slice(0, 1))
     free = np.ones(40, dtype=bool)
-    Z = fit_preparation(table, free, balance_families=True).apply(table.X, ())
+    Z = fit_preparation(table, free, Procedure(balance_families=True)).apply(table.X, ())
     np.testing.assert_allclose([Z[:, :1].var(axis=0, ddof=1).sum(), Z[:, 1:].var(axis=0, ddof=1).sum()], 1.0)
     shares = []
     for balance in (False, True):

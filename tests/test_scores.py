@@ -11,7 +11,8 @@ from prognosis_dask.modelling.combat import fit_combat
 from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import linear_score, row_sums
-from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.fitted import fit_procedure
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.validation.nested import validate
 from tests.made_tables import survival_table
 

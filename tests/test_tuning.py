@@ -14,7 +14,8 @@ from lifelines import CoxPHFitter
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.fitted import fit_procedure
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import describe, freeze, thaw
 from prognosis_dask.modelling.tuning import Values, choose_values, judge
 from prognosis_dask.modelling.validation.evaluate import evaluate

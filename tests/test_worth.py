@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from prognosis_dask.modelling.data.columns import Encoding
-from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.fitted import fit_procedure
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import Frozen, describe, freeze, thaw
 from prognosis_dask.modelling.worth import UNTRAINED, worth_of
 from prognosis_dask.prediction.model import load_model

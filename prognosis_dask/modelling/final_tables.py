@@ -18,10 +18,11 @@ from prognosis_dask.modelling.data.table import FeatureTable, of_families, varyi
 from prognosis_dask.modelling.estimators.cox import PartialLikelihood, cox_curve
 from prognosis_dask.modelling.estimators.cox_learner import ProportionalHazards
 from prognosis_dask.modelling.estimators.logistic import fit_logistic
+from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.metrics.classes import class_auc
 from prognosis_dask.modelling.metrics.hazards import ph_rows, ph_test
 from prognosis_dask.modelling.metrics.intervals import Z95
-from prognosis_dask.modelling.procedure import Fitted, Procedure, visible
+from prognosis_dask.modelling.procedure import Procedure, visible
 from prognosis_dask.modelling.table_spec import Row, Tables
 from prognosis_dask.modelling.tuning import arrange
 from prognosis_dask.modelling.validation.clustered import clustered_ph_test, sandwich, score_residuals

@@ -19,9 +19,10 @@ from prognosis_dask.modelling.data.sources import Source, dataset_source
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.data.table_one import table1_rows
 from prognosis_dask.modelling.final_tables import coefficient_tables, correlation_rows, curve_rows, over_patients
+from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.folder import describe_table, headline, write_json, write_summary, write_tables
 from prognosis_dask.modelling.metrics import intervals
-from prognosis_dask.modelling.procedure import Fitted, Procedure, visible
+from prognosis_dask.modelling.procedure import TUNED_BY, Procedure, visible
 from prognosis_dask.modelling.saved import count_cases, describe, freeze
 from prognosis_dask.modelling.spec import ModelSpec, job_spec, label_notes
 from prognosis_dask.modelling.validation import halves
@@ -39,12 +40,6 @@ from prognosis_dask.publish import publish_folder, staging
 if TYPE_CHECKING:
     import xarray as xr
 
-#: What tuning goes by, in words.
-TUNED_BY = {
-    "likelihood": "the partial likelihood",
-    "brier": "the integrated Brier score",
-    "concordance": "the concordance",
-}
 #: Fewer events per feature of the final model are noted.
 _EVENTS_PER_VARIABLE = 10
 

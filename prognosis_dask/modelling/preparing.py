@@ -11,6 +11,7 @@ from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.combat import Combat, fit_combat
 from prognosis_dask.modelling.data.table import FeatureTable, varying
+from prognosis_dask.modelling.procedure import Procedure
 
 #: Columns whose correlations are held at a time.
 _BLOCK = 1000
@@ -72,17 +73,7 @@ class Preparation:
         return np.asarray((X[:, self.kept] - self.mean) * (self.weight / self.scale))
 
 
-def fit_preparation(
-    table: FeatureTable,
-    free: BoolArray,
-    *,
-    among: tuple[str, ...] = (),
-    harmonise: str = "",
-    variance: float = 0.0,
-    correlation: float = 1.0,
-    balance_families: bool = False,
-    bound_margin: float | None = None,
-) -> Preparation:
+def fit_preparation(table: FeatureTable, free: BoolArray, procedure: Procedure) -> Preparation:
     """Learn from the training cases how columns are completed, harmonised, pruned and standardised.
 
     Columns without any value, and constant ones, are left out.
@@ -93,10 +84,8 @@ def fit_preparation(
         The training cases.
     free
         Which columns are harmonised and pruned; the others are only completed and standardised.
-    among
-        Of the free columns, only these features are kept; () for all.
-    harmonise, variance, correlation, balance_families, bound_margin
-        See :class:`prognosis_dask.modelling.procedure.Procedure`.
+    procedure
+        Says how.
 
     Raises
     ------
@@ -108,26 +97,27 @@ def fit_preparation(
     median = np.zeros(len(held))
     median[held] = np.nanmedian(table.X[:, held], axis=0)
     X = np.where(np.isnan(table.X), median, table.X)
-    harmonised = np.flatnonzero(free & held) if harmonise else np.arange(0)
-    combat = _fit_combat(X[:, harmonised], table.site) if harmonise else None
+    harmonised = np.flatnonzero(free & held) if procedure.harmonise else np.arange(0)
+    combat = _fit_combat(X[:, harmonised], table.site) if procedure.harmonise else None
     if combat is not None:
         X[:, harmonised] = combat.apply(X[:, harmonised], table.site)
     keep = np.zeros(len(held), dtype=bool)
     keep[varying(X)] = True
-    keep[free & (_flat(X, variance) | ~np.isin(table.features, among or table.features))] = False
+    among = procedure.reproducible or table.features
+    keep[free & (_flat(X, procedure.variance) | ~np.isin(table.features, among))] = False
     candidates = np.flatnonzero(keep & free)
-    keep[candidates[_redundant(X[:, candidates], correlation)]] = False
+    keep[candidates[_redundant(X[:, candidates], procedure.correlation)]] = False
     kept = np.flatnonzero(keep)
     weight = np.ones(len(kept))
-    if balance_families:
+    if procedure.balance_families:
         _, family, size = np.unique(np.array(table.families)[kept], return_inverse=True, return_counts=True)
         weight = 1.0 / np.sqrt(size[family])
     mean, scale = X[:, kept].mean(axis=0), X[:, kept].std(axis=0, ddof=1)
     prepared = Preparation(median, combat, harmonised, kept, mean, scale, weight)
-    if bound_margin is None:
+    if not procedure.bound:
         return prepared
-    Z = (X[:, kept] - mean) * (weight / scale)
-    return replace(prepared, lower=Z.min(axis=0) - bound_margin * weight, upper=Z.max(axis=0) + bound_margin * weight)
+    Z, margin = (X[:, kept] - mean) * (weight / scale), procedure.bound_margin * weight
+    return replace(prepared, lower=Z.min(axis=0) - margin, upper=Z.max(axis=0) + margin)
 
 
 def expect_finite(table: FeatureTable) -> None:

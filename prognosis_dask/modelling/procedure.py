@@ -1,38 +1,31 @@
-"""A whole modelling procedure as plain data, and what fitting it on a table gives.
-
-Everything that learns from the cases (imputation, scaling, harmonisation, pruning, selection, tuning, the model) is
-part of the procedure: :func:`fit_procedure` sees the rows it is given and no others, so what is held out cannot leak.
-"""
+"""A whole modelling procedure as plain data, from the columns of a table to a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Literal
 
-import numpy as np
-
-from prognosis_dask.arrays import AnyArray, FloatArray, IntArray
 from prognosis_dask.config.fields import Above, AtLeast, AtMost, NotEmpty, OneOf, Unit, expect_fields
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Classes
-from prognosis_dask.modelling.data.feature_origin import other_origin
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.estimators import LEARNERS, Model, learner_for
-from prognosis_dask.modelling.estimators.cox import coefficient_rows
-from prognosis_dask.modelling.estimators.determined import naming
-from prognosis_dask.modelling.estimators.prediction import Prediction as Prediction
-from prognosis_dask.modelling.estimators.scores import one_thread
-from prognosis_dask.modelling.plain import from_plain, to_plain
-from prognosis_dask.modelling.preparing import Preparation, expect_finite
+from prognosis_dask.modelling.estimators import LEARNERS
 from prognosis_dask.modelling.selectors import SELECTORS
-from prognosis_dask.modelling.table_spec import Row
-from prognosis_dask.modelling.tuning import CRITERIA, arrange, choose_values
+
+#: What tuning of survival can be judged by, in words; :mod:`prognosis_dask.modelling.tuning` does it.
+TUNED_BY: Mapping[str, str] = MappingProxyType(
+    {
+        "likelihood": "the partial likelihood",
+        "brier": "the integrated Brier score",
+        "concordance": "the concordance",
+    }
+)
 
 
 @dataclass(frozen=True)
 class Procedure:
-    """What is done with a table of training cases, from its columns to a model.
+    """What is done with a table of training cases.
 
     Missing values become the training cases' median, and columns are standardised, always.
 
@@ -81,7 +74,7 @@ class Procedure:
         "Shares of the penalty that are absolute (lasso) instead of squared (ridge) that are tried.",
     ] = (0.0,)
     inner_folds: Annotated[int, AtLeast(2), "Folds within the training cases that tuning uses."] = 3
-    tune_by: Annotated[str, OneOf(*CRITERIA), "What tuning of survival is judged by."] = "likelihood"
+    tune_by: Annotated[str, OneOf(*TUNED_BY), "What tuning of survival is judged by."] = "likelihood"
     label_days: Annotated[
         float, Above(0), Unit("days"), "Selectors of classes take survival beyond this time as the label of survival."
     ] = 365.0
@@ -93,158 +86,6 @@ class Procedure:
 
     def __post_init__(self) -> None:
         expect_fields(self, StatisticsError)
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A procedure fitted on a table: plain data.
-
-    Attributes
-    ----------
-    procedure
-        What was fitted.
-    features, units
-        The columns that a table must have, all that the procedure saw, and their units.
-    source
-        The training table's digests.
-    classes
-        The classes' names; () for survival.
-    preparation
-        How columns are prepared.
-    columns
-        Positions in the prepared columns of those in the model.
-    chosen
-        Their features' names; ``forced`` ones first, then the best of the ranking.
-    tuned
-        The values of ``n_features``, ``penalty`` and ``mixing`` that the training cases chose.
-    model
-        The fitted model.
-    cutoff
-        The training cases' median risk score: above it is the high-risk group. None where there is no risk score.
-    """
-
-    procedure: Procedure
-    features: tuple[str, ...]
-    units: tuple[str, ...]
-    source: Mapping[str, str]
-    classes: tuple[str, ...]
-    preparation: Preparation
-    columns: IntArray
-    chosen: tuple[str, ...]
-    tuned: Mapping[str, float]
-    model: Model
-    cutoff: float | None
-
-    def predict(self, table: FeatureTable) -> Prediction:
-        """Predict a table that has the same features, in any order; it may have more.
-
-        Raises
-        ------
-        StatisticsError
-            When a feature is missing, has another unit, or the features come from other parameters or weights.
-        """
-        with one_thread():
-            return self.model.predict(self.prepared(table)[:, self.columns])
-
-    def prepared(self, table: FeatureTable) -> FloatArray:
-        """All prepared columns of a table, shape (cases, kept columns): complete, harmonised, standardised."""
-        at = self._positions(table)
-        expect_finite(table)
-        return self.preparation.apply(table.X[:, at], table.site)
-
-    def bounded(self, table: FeatureTable) -> IntArray:
-        """How many of the model's features of each case lie so far out that they are bounded, shape (cases,)."""
-        found = self.preparation.bounded(table.X[:, self._positions(table)], table.site)
-        return np.asarray(found[:, self.columns].sum(axis=1), dtype=np.int64)
-
-    def coefficients(self) -> list[Row]:
-        """One row per feature of a linear model, per standard deviation; none for a model that is not linear.
-
-        The rows of ``coefficients``, with NaN for what an absolute penalty, or more features than cases, leave
-        undefined. Of two classes, ``hazard_ratio`` is the odds ratio; of Weibull's model,
-        that of its proportional hazards.
-        """
-        coefficient = getattr(self.model, "coefficient", None)
-        if coefficient is None or len(self.classes) > 2:
-            return []
-        if self.classes:
-            coefficient = coefficient[1]
-        coefficient = coefficient * -getattr(self.model, "shape", -1.0)
-        error = getattr(self.model, "standard_error", np.full(len(coefficient), np.nan))
-        weight = self.preparation.weight[self.columns]
-        return coefficient_rows(self.chosen, coefficient * weight, error * weight)
-
-    def to_plain(self) -> tuple[dict[str, Any], dict[str, AnyArray]]:
-        """What JSON holds, and the arrays by name."""
-        return to_plain(self)
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Fitted:
-        """The inverse of :meth:`to_plain`."""
-        # models of before there was a choice were tuned by their concordance, and bounded nothing
-        before = {"tune_by": "concordance", "bound": False, "bound_margin": 1.0}
-        plain = {**plain, "procedure": {**before, **plain["procedure"]}}
-        kinds = {"model": LEARNERS[plain["procedure"]["learner"]].model}
-        return from_plain(cls, plain, arrays, kinds=kinds)
-
-    def _positions(self, table: FeatureTable) -> IntArray:
-        position = {name: i for i, name in enumerate(table.features)}
-        missing = [name for name in self.features if name not in position]
-        if missing:
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            raise StatisticsError(f"the table lacks features of the model: {', '.join(missing[:5])}{more}")
-        at = np.array([position[name] for name in self.features], dtype=np.int64)
-        for name, unit, column in zip(self.features, self.units, at, strict=True):
-            if table.units[column] != unit:
-                raise StatisticsError(
-                    f"feature {name} is in {table.units[column] or 'no unit'}, the model's in {unit or 'no unit'}"
-                )
-        for key in self.source.keys() & table.source.keys():
-            if self.source[key] != table.source[key]:
-                raise StatisticsError(other_origin(key, table.source[key], self.source[key]))
-        return at
-
-
-def fit_procedure(procedure: Procedure, table: FeatureTable, seed: int | list[int]) -> Fitted:
-    """Fit on the table's rows, and on nothing else.
-
-    The result depends on the rows, the procedure and the seed; linear algebra runs on one thread, so that it does not
-    depend on the machine's.
-
-    Raises
-    ------
-    StatisticsError
-        When the cases cannot carry it.
-    """
-    seed = [seed] if isinstance(seed, int) else seed
-    table = visible(procedure, table)
-    learner = learner_for(procedure.learner, table.endpoint)
-    with one_thread():
-        values = choose_values(procedure, table, seed)
-        arranged = arrange(procedure, table, seed)
-        columns = arranged.columns(values.n_features if procedure.selector else len(arranged.ranked))
-        names = np.array(table.features)[arranged.preparation.kept[columns]]
-        Z = arranged.Z[:, columns]
-        with naming(names.tolist()):
-            (model,) = learner.fit(Z, table.endpoint, [values.penalty], values.mixing, seed)
-        risk = model.predict(Z).risk_score
-    return Fitted(
-        procedure,
-        table.features,
-        table.units,
-        dict(table.source),
-        table.endpoint.names if isinstance(table.endpoint, Classes) else (),
-        arranged.preparation,
-        columns,
-        tuple(names.tolist()),
-        {
-            "n_features": len(columns) - len(arranged.forced),
-            "penalty": values.penalty,
-            "mixing": values.mixing,
-        },
-        model,
-        None if risk is None else float(np.median(risk)),
-    )
 
 
 def visible(procedure: Procedure, table: FeatureTable) -> FeatureTable:

@@ -22,8 +22,8 @@ from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.cox_learner import ProportionalHazards
+from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier
-from prognosis_dask.modelling.procedure import Fitted
 
 DigestArray: TypeAlias = npt.NDArray[np.uint64]
 

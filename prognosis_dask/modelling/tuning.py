@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,11 +20,9 @@ from prognosis_dask.modelling.estimators.determined import named
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring, integrated
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.preparing import Preparation, fit_preparation
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.selectors import selector_for
 from prognosis_dask.modelling.validation.splitting import split_patients
-
-if TYPE_CHECKING:
-    from prognosis_dask.modelling.procedure import Procedure
 
 #: A case that a model held impossible costs no more than this.
 _LEAST_PROBABILITY = 1e-6
@@ -79,16 +77,7 @@ def arrange(procedure: Procedure, table: FeatureTable, seed: list[int]) -> Arran
         When the cases cannot carry it.
     """
     free = ~of_families(table.families, procedure.forced)
-    preparation = fit_preparation(
-        table,
-        free,
-        among=procedure.reproducible,
-        harmonise=procedure.harmonise,
-        variance=procedure.variance,
-        correlation=procedure.correlation,
-        balance_families=procedure.balance_families,
-        bound_margin=procedure.bound_margin if procedure.bound else None,
-    )
+    preparation = fit_preparation(table, free, procedure)
     if not len(preparation.kept):
         raise StatisticsError(f"none of {table.X.shape[1]} features varies among {len(table.case_ids)} training cases")
     Z = preparation.apply(table.X, table.site)

@@ -17,7 +17,7 @@ from prognosis_dask.modelling.data.out_of_range import out_of_range, tells_apart
 from prognosis_dask.modelling.data.reading import read_tables
 from prognosis_dask.modelling.data.sources import dataset_source
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.procedure import Prediction
+from prognosis_dask.modelling.estimators.prediction import Prediction
 from prognosis_dask.modelling.saved import QUANTILES, Frozen
 from prognosis_dask.modelling.validation.external import expect_agreement, training_overlap
 from prognosis_dask.networks.grade_file import read_trained

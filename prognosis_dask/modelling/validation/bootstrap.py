@@ -14,10 +14,11 @@ from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.prediction import Prediction
+from prognosis_dask.modelling.fitted import Fitted, fit_procedure
 from prognosis_dask.modelling.metrics import intervals
 from prognosis_dask.modelling.metrics.classes import class_auc_drawn
 from prognosis_dask.modelling.metrics.concordance import concordance_drawn
-from prognosis_dask.modelling.procedure import Fitted, Procedure, fit_procedure
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.validation.splitting import draw_patients, expect_folds_can_learn
 
 #: The share of patients that a bootstrap sample holds, in the long run: 1 - 1/e.

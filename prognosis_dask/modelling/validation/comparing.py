@@ -14,7 +14,8 @@ from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.reading import ReadTable
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators import learner_for
-from prognosis_dask.modelling.procedure import Fitted, Procedure, fit_procedure, visible
+from prognosis_dask.modelling.fitted import Fitted, fit_procedure
+from prognosis_dask.modelling.procedure import Procedure, visible
 from prognosis_dask.modelling.selectors import selector_for
 from prognosis_dask.modelling.spec import ModelSpec, default_horizons, default_procedures
 from prognosis_dask.modelling.table_spec import Tables

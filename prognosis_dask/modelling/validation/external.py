@@ -13,7 +13,7 @@ from prognosis_dask.modelling.data.columns import kind_of
 from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.feature_origin import made_with, other_origin
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.procedure import Prediction
+from prognosis_dask.modelling.estimators.prediction import Prediction
 from prognosis_dask.modelling.saved import Frozen, row_digests
 from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.nested import FoldResult

@@ -98,6 +98,19 @@ class HalfTasks:
         return Halves(values, self.parts)
 
 
+@dataclass(frozen=True, eq=False)
+class _Validation:
+    """What is repeated on each half; ``times``: all that survival is predicted at, in days."""
+
+    table: FeatureTable
+    procedures: Mapping[str, Procedure]
+    horizons: tuple[float, ...]
+    times: tuple[float, ...]
+    folds: int
+    seed: int
+    parts: int
+
+
 def half_tasks(
     table: FeatureTable,
     procedures: Mapping[str, Procedure],
@@ -125,26 +138,20 @@ def half_tasks(
         Of the validation.
     """
     parts = max(2, ceil(len(set(table.patient_ids)) / _LARGEST))
-    run = partial(_run, table, dict(procedures), tuple(horizons), tuple(times), folds, seed, parts)
-    return HalfTasks(run, [(draw, name) for draw in range(draws) for name in procedures], draws, parts)
+    whole = _Validation(table, dict(procedures), tuple(horizons), tuple(times), folds, seed, parts)
+    items = [(draw, name) for draw in range(draws) for name in procedures]
+    return HalfTasks(partial(_run, whole), items, draws, parts)
 
 
-def _run(
-    table: FeatureTable,
-    procedures: Mapping[str, Procedure],
-    horizons: tuple[float, ...],
-    times: tuple[float, ...],
-    folds: int,
-    seed: int,
-    parts: int,
-    task: tuple[int, str],
-) -> dict[tuple[Key, int], float]:
-    draw, name = task
-    half = table.rows(np.flatnonzero(split_patients(table, parts, [seed, _STREAM, draw]) == 0))
+def _run(whole: _Validation, task: tuple[int, str]) -> dict[tuple[Key, int], float]:
+    (draw, name), seed = task, whole.seed
+    in_half = split_patients(whole.table, whole.parts, [seed, _STREAM, draw]) == 0
+    half = whole.table.rows(np.flatnonzero(in_half))
+    cases = MeasuredCases(half.endpoint, half.patient_ids, whole.horizons, seed, draws=0)
+    procedure = {name: whole.procedures[name]}
     found: dict[tuple[Key, int], float] = {}
-    cases = MeasuredCases(half.endpoint, half.patient_ids, horizons, seed, draws=0)
     try:
-        results = validate(half, {name: procedures[name]}, folds, DEALINGS, seed + draw, horizons_days=times)
+        results = validate(half, procedure, whole.folds, DEALINGS, seed + draw, horizons_days=whole.times)
         for dealing, dealt in enumerate(repeats(results)):
             (measured,) = measure_all(cases, [dealt])
             for row in measured.tables["measures"]:

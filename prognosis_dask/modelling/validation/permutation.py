@@ -12,7 +12,8 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.procedure import Procedure, fit_procedure
+from prognosis_dask.modelling.fitted import fit_procedure
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.validation.bootstrap import discrimination
 from prognosis_dask.modelling.validation.splitting import expect_folds_can_learn, split_patients
 
