@@ -28,15 +28,15 @@ def test_the_list_of_commands_says_how_to_begin(capsys: pytest.CaptureFixture[st
     ("command", "does"),
     [
         ("index", "Crawl folders of images and masks into a table of cases."),
-        ("run", "Run a job to its report; again, to go on where it was stopped."),
-        ("maps", "Radiomics of each voxel's neighbourhood, as images that lie over the scan."),
-        ("fit", "Compare models of a run's or a table's features, freeze one, report."),
+        ("run", "Run a job up to its report; repeat the command to resume."),
+        ("maps", "Radiomics of each voxel's neighbourhood, as images on the scan's grid."),
+        ("fit", "Compare models on the features of a run or a table, save one, report."),
         ("compare", "Test which procedures differ, on the same folds."),
-        ("validate", "A frozen model on another cohort, or procedures on this one."),
-        ("predict", "Risk or class of the cases of a table or a run, by a frozen model."),
-        ("serve", "Pages on which one scan is uploaded and predicted by frozen models."),
+        ("validate", "Validate a frozen model on another cohort, or procedures on this one."),
+        ("predict", "Predict risk or class of the cases of a table or a run by a frozen model."),
+        ("serve", "Web pages to upload one scan and predict it by frozen models."),
         ("bench", "Measure patients per minute, images to features, on this machine."),
-        ("reproducibility", "Which features agree between two measurements of the patients."),
+        ("reproducibility", "Which features agree between two measurements of the same patients."),
     ],
 )
 def test_a_command_that_writes_says_what_it_does_and_takes_o_for_where(

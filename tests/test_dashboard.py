@@ -235,7 +235,7 @@ def test_a_driver_that_was_killed_is_reported_as_gone(client: Client, address: s
         wait_for(lambda: "in a process of its own" in (head := page(address)["head"]) and "of 200" in head)
         driver.send_signal(signal.SIGKILL)
     head = wait_for(lambda: "driver is gone" in (now := page(address)["head"]) and now)
-    assert "the same command goes on from there" in head
+    assert "run the same command again to resume" in head
 
 
 @contextmanager

@@ -301,7 +301,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(made: Path, tmp_pat
         os.killpg(run.pid, signal.SIGINT)
         _, errors = run.communicate()
     assert run.returncode == 130
-    assert "stopped. What is finished is kept; the same command goes on from there." in errors
+    assert "stopped. Finished work is kept; run the same command again to resume." in errors
     assert "Traceback" not in errors
     assert " - WARNING - " not in errors
     assert set(attempts(tmp_path)) == {1}
@@ -340,7 +340,7 @@ def test_ctrl_c_while_workers_start_is_answered_in_one_line(made: Path, tmp_path
         os.killpg(run.pid, signal.SIGINT)
         _, errors = run.communicate()
     assert run.returncode == 130
-    assert errors.strip() == "prognosis: stopped. What is finished is kept; the same command goes on from there."
+    assert errors.strip() == "prognosis: stopped. Finished work is kept; run the same command again to resume."
 
 
 def test_ctrl_c_while_models_are_fitted_prints_no_traceback(tmp_path: Path) -> None:

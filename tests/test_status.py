@@ -123,7 +123,7 @@ def test_watch_ends_when_the_driver_says_that_it_stopped(folder: Path) -> None:
         journal("run-stopped")
     stream = io.StringIO()
     watch(folder, stream)
-    assert "stopped; the same command goes on from there" in stream.getvalue()
+    assert "stopped; run the same command again to resume" in stream.getvalue()
 
 
 def test_watch_ends_when_the_driver_was_killed(folder: Path) -> None:
@@ -136,7 +136,7 @@ os.kill(os.getpid(), 9)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     stream = io.StringIO()
     watch(folder, stream)
-    assert "stopped; the same command goes on from there" in stream.getvalue()
+    assert "stopped; run the same command again to resume" in stream.getvalue()
 
 
 def test_watch_redraws_a_terminal_and_ctrl_c_ends_it_in_peace(folder: Path) -> None:

@@ -21,7 +21,7 @@ from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, ImageSection, SynthSection, load_job
 from prognosis_dask.errors import CaseError, Code, JobError, StoreError
 from prognosis_dask.imaging.load import load_roi
-from prognosis_dask.synthetic import MadeCohort, draw_patients, make_cohort
+from prognosis_dask.synthetic import SyntheticCohort, draw_patients, make_cohort
 from prognosis_dask.synthetic.faults import FAULTS
 from prognosis_dask.synthetic.phantom import SLICE_STEP_MM, Phantom, make_phantom
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(folder) -> MadeCohort:
+def made(folder) -> SyntheticCohort:
     return make_cohort(folder, SETTINGS)
 
 
@@ -43,7 +43,7 @@ def phantoms() -> dict[str, Phantom]:
     return {patient.patient_id: make_phantom(patient) for patient in draw_patients(SETTINGS)}
 
 
-def instances(made: MadeCohort, patient_id: str, modality: str) -> list[Path]:
+def instances(made: SyntheticCohort, patient_id: str, modality: str) -> list[Path]:
     files = sorted((made.images / patient_id).rglob("*.dcm"))
     return [path for path in files if dcmread(path, specific_tags=["Modality"]).Modality == modality]
 
@@ -210,7 +210,7 @@ def test_a_cohort_cut_off_in_the_making_is_made_again(tmp_path):
 
 def test_a_folder_with_something_else_is_refused(made, folder, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(StoreError, match="something else"):
+    with pytest.raises(StoreError, match="something other"):
         make_cohort(tmp_path, SETTINGS)
     with pytest.raises(StoreError, match="another folder"):
         make_cohort(folder, replace(SETTINGS, signal=0.0))

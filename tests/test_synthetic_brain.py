@@ -22,7 +22,7 @@ from prognosis_dask.config.job import SynthSection
 from prognosis_dask.errors import JobError
 from prognosis_dask.imaging.masks import read_mask
 from prognosis_dask.imaging.roi import grid_of
-from prognosis_dask.synthetic import MadeCohort, draw_brain_patients, make_cohort
+from prognosis_dask.synthetic import SyntheticCohort, draw_brain_patients, make_cohort
 from prognosis_dask.synthetic.brain.files import drawn_mask
 from prognosis_dask.synthetic.brain.patient import SEQUENCES
 from prognosis_dask.synthetic.brain.scan import BIAS, LANDMARKS, NOISE, points_of
@@ -37,11 +37,11 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(folder) -> MadeCohort:
+def made(folder) -> SyntheticCohort:
     return make_cohort(folder, SETTINGS)
 
 
-def series(made: MadeCohort, patient_id: str, modality: str) -> list[list[Path]]:
+def series(made: SyntheticCohort, patient_id: str, modality: str) -> list[list[Path]]:
     """The patient's DICOM files of a modality, by folder."""
     folders: dict[Path, list[Path]] = {}
     for path in sorted((made.images / patient_id).rglob("*.dcm")):

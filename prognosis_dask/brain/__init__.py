@@ -1,1 +1,1 @@
-"""MR of the head: from the sequences of a patient to a brain, a tumour, its size and its epitome."""
+"""MR of the head: prepare the brain from a patient's sequences; find, measure and show the tumour."""

@@ -1,9 +1,9 @@
-"""An automatic candidate for the tumour where nobody has drawn one: bright on FLAIR or T2, on one side or thick.
+"""Find a candidate for the tumour if there is no mask: bright on FLAIR or T2, on one side or thick.
 
-The mirror image of the brain tells what is normal there: ventricles, cortex and bright tracts lie on both sides, a
-glioma mostly on one. One that has crossed the middle is thicker than any normal fluid. A mixture model of both tells
-how bright is unusual, and the region grows from where it is. A candidate is no drawn mask: it carries its confidence,
-and what is made of it has to be labelled automatic.
+The mirror image of the brain shows what is normal there: ventricles, cortex and bright tracts lie on both sides, a
+glioma mostly on one. One that has crossed the midline is thicker than any normal fluid. A mixture model decides which
+brightness is abnormal, and the region grows from there. A candidate is not an outlined mask: it has a confidence, and
+results based on it must be labelled automatic.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from prognosis_dask.imaging.geometry import image_like
 SEQUENCES: Final = ("FLAIR", "T2")
 #: Smoothing of the images before they are compared, mm.
 _SIGMA_MM: Final = 2.0
-#: Voxels this close to the brain's surface belong to no candidate's core, mm: partial volume with fluid and bone.
+#: Voxels within this distance (mm) of the brain's surface are not part of a candidate's core: partial volume with fluid
+#: and bone.
 _RIM_MM: Final = 5.0
-#: Probability at which a candidate begins, and down to which it grows.
+#: Probability at which a candidate starts, and down to which it grows.
 _CORE, _GROWN = 0.8, 0.5
 #: A candidate is larger than this, ml.
 _LEAST_ML: Final = 0.5
-#: The mirror image is compared within this distance, mm: no brain is the mirror image of itself.
+#: The mirror image is compared within this distance, mm: no brain is exactly symmetric.
 _TOLERANCE_MM: Final = 4.0
-#: Half the width of what is thick, the grid on which it is looked for, mm, and how bright it has to be, in spreads
+#: Half the width from which a region counts as thick, the grid of the search, mm, and its least brightness, in spreads
 #: above the brain's median.
 _THICK_MM: Final = 10.0
 _THICK_GRID_MM: Final = 3.0
 _BRIGHT: Final = 2.5
-#: Below this on FLAIR, in spreads from the brain's median, is fluid.
+#: FLAIR values below this, in spreads from the brain's median, are fluid.
 _FLUID: Final = -1.5
-#: Smoothing of the images where the border is drawn, mm; how far it may lie from the region that was found, and how far
-#: above the median it lies at least.
+#: Smoothing of the images for the border, mm; its largest distance from the region found, and its least value above the
+#: median.
 _SHARP_MM: Final = 0.8
 _REACH_MM: Final = 10.0
 _LEAST_HALF: Final = 1.0
@@ -54,17 +55,17 @@ _COARSE_MM: Final = 6.0
 
 @dataclass(frozen=True)
 class FoundTumour:
-    """A tumour that was found, not drawn.
+    """A tumour that was found automatically.
 
     Attributes
     ----------
     mask
         uint8, 0 and 1, on the grid of the images.
     confidence
-        0 to 1: one less the weight of the next best region over this one's, where a region weighs the sum of its
-        voxels' excess of brightness. 1: nothing else stands out. No probability, and no word about the outline.
+        0 to 1: one minus the ratio of the second-best region's weight to this one's; the weight is the summed excess
+        brightness of a region's voxels. 1: no other region. Not a probability, and not about the outline.
     sequences
-        The sequences it was found on.
+        The sequences on which it was found.
     """
 
     mask: sitk.Image
@@ -73,20 +74,20 @@ class FoundTumour:
 
 
 def automatic_candidate(images: Mapping[str, sitk.Image], brain_mask: sitk.Image) -> FoundTumour:
-    """Look for a region that is brighter on FLAIR and T2 than its mirror image, or thick and bright.
+    """Search for a region that is brighter on FLAIR and T2 than its mirror image, or thick and bright.
 
     Parameters
     ----------
     images
-        By sequence, on one grid, free of the bias field; of any scale. FLAIR or T2 or both are used.
+        By sequence, on one grid, bias-corrected, of any scale. FLAIR or T2 or both are used.
     brain_mask
         0 and 1, the same grid.
 
     Raises
     ------
     CaseError
-        ``NO_CANDIDATE`` where neither sequence is there or nothing stands out; ``MASK_EMPTY`` where there is no brain,
-        ``IMAGE_INVALID`` where all of it has one value.
+        ``NO_CANDIDATE`` if both sequences are missing or no region is found; ``MASK_EMPTY`` if there is no brain,
+        ``IMAGE_INVALID`` if all of it has one value.
     """
     used = tuple(name for name in SEQUENCES if name in images)
     if not used:
@@ -95,7 +96,7 @@ def automatic_candidate(images: Mapping[str, sitk.Image], brain_mask: sitk.Image
         )
     brain = sitk.GetArrayFromImage(brain_mask) > 0
     if not brain.any():
-        raise CaseError(Code.MASK_EMPTY, "there is no brain to look for a tumour in: its mask has no voxel but zeros")
+        raise CaseError(Code.MASK_EMPTY, "there is no brain in which to search for a tumour: its mask is empty")
     spacing = brain_mask.GetSpacing()[::-1]
     smooth = {name: _standardised(images[name], brain, spacing, _SIGMA_MM) for name in used}
     mirror = _mirror(image_like(smooth[used[0]], brain_mask), brain_mask)
@@ -109,7 +110,7 @@ def automatic_candidate(images: Mapping[str, sitk.Image], brain_mask: sitk.Image
 
 
 def _standardised(image: sitk.Image, brain: BoolArray, spacing_mm: tuple[float, ...], sigma_mm: float) -> Float32Array:
-    """Smoothed within the brain; in the brain's own median and spread (1.48 times the median distance from it)."""
+    """Smoothed within the brain; standardised by its median and spread (1.48 times the median absolute deviation)."""
     values = sitk.GetArrayFromImage(sitk.Cast(image, sitk.sitkFloat32))
     inside = values[brain]
     middle = float(np.median(inside))
@@ -123,9 +124,9 @@ def _standardised(image: sitk.Image, brain: BoolArray, spacing_mm: tuple[float, 
 
 
 def _mirror(image: sitk.Image, brain: sitk.Image) -> sitk.Transform:
-    """Takes a point of the brain to its mirror image, mm.
+    """The transform from a point of the brain to its mirror image, mm.
 
-    A reflection through the brain's middle, and the rigid motion that lays the reflected brain onto the brain itself.
+    A reflection through the brain's centre, and the rigid motion from the reflected brain to the brain.
     """
     x, y, z = _centre(brain)
     reflection = sitk.AffineTransform(3)
@@ -135,7 +136,7 @@ def _mirror(image: sitk.Image, brain: sitk.Image) -> sitk.Transform:
     fixed = sitk.BinShrink(image, factors)
     moving = sitk.Resample(fixed, fixed, reflection, sitk.sitkLinear, 0.0)
     method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)  # the sum's order, and with it the result, depends on the number of threads
+    method.SetNumberOfThreads(1)  # the order of the sum, and so the result, depends on the number of threads
     method.SetMetricAsCorrelation()
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, 100)
@@ -156,10 +157,10 @@ def _centre(brain: sitk.Image) -> tuple[float, float, float]:
 def _excess(
     smooth: Mapping[str, Float32Array], mirror: sitk.Transform, brain: BoolArray, grid: sitk.Image
 ) -> Float32Array:
-    """How much brighter a voxel is than what lies about its mirror image, and than most of the brain.
+    """Excess brightness of a voxel over the neighbourhood of its mirror image, and over most of the brain.
 
-    What lies on both sides, as a tumour that has crossed the middle, counts too where it is thick and bright. On T2
-    fluid is bright; where FLAIR is there, what FLAIR shows as dark as fluid does not count.
+    Regions on both sides, such as a tumour across the midline, count if thick and bright. Fluid is bright on T2; with
+    FLAIR, voxels as dark as fluid there do not count.
     """
     radius = [max(1, round(_TOLERANCE_MM / step)) for step in grid.GetSpacing()]
     excess = np.full(brain.shape, -np.inf, np.float32)
@@ -176,7 +177,7 @@ def _excess(
 
 
 def _thick(values: Float32Array, grid: sitk.Image) -> Float32Array:
-    """What is left of brightness when all is taken away that is narrower than twice ``_THICK_MM``."""
+    """Brightness after removing all structures narrower than twice ``_THICK_MM``."""
     small = sitk.BinShrink(
         image_like(values, grid), [max(1, round(_THICK_GRID_MM / step)) for step in grid.GetSpacing()]
     )
@@ -187,9 +188,9 @@ def _thick(values: Float32Array, grid: sitk.Image) -> Float32Array:
 
 
 def _unusual(excess: Float32Array, brain: BoolArray) -> Float32Array:
-    """Probability that a voxel is unusual: a mixture of a normal distribution and an even one above it.
+    """Probability that a voxel is abnormal: a mixture of a normal distribution and a uniform one above it.
 
-    The normal one is that of most voxels, by median and spread; the share of the other is estimated by expectation
+    The normal one describes most voxels, by median and spread; the share of the other is estimated by expectation
     maximisation.
     """
     values = excess[brain].astype(np.float64)
@@ -210,7 +211,7 @@ def _unusual(excess: Float32Array, brain: BoolArray) -> Float32Array:
 def _grow(
     probability: Float32Array, excess: Float32Array, brain: BoolArray, rim: BoolArray, spacing_mm: tuple[float, ...]
 ) -> tuple[BoolArray, float]:
-    """The region that stands out most, grown from its core, and how clearly it does."""
+    """The region with the largest excess, grown from its core, and its confidence."""
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     regions, number = label(probability > _GROWN)
     every = np.arange(1, number + 1)
@@ -231,7 +232,7 @@ def _to_half(
     brain: BoolArray,
     spacing_mm: tuple[float, ...],
 ) -> BoolArray:
-    """The region with its border where a sequence is half as far above the brain's median as it is in the core."""
+    """The region with its border at half the core's excess over the brain's median."""
     bright = np.zeros_like(region)
     for name, values in sharp.items():
         half = max(0.5 * float(np.median(values[core])), _LEAST_HALF)

@@ -1,4 +1,4 @@
-"""A tumour's epitome: the few slices that carry it best, the crop around it, and a mosaic of both."""
+"""A tumour's epitome: the few most representative slices, the crop around it, and a mosaic of both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prognosis_dask.arrays import BoolArray
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.roi import bounding_box
 
-#: Kept around the tumour in the crop, mm; one slice on either side at least.
+#: Margin around the tumour in the crop, mm; at least one slice on either side.
 MARGIN_MM: Final = 10.0
 #: Percentiles of the non-zero voxels that become black and white.
 _GREY: Final = (1.0, 99.5)
@@ -24,14 +24,14 @@ _OUTLINE: Final = "#ffb000"
 
 @dataclass(frozen=True)
 class TumourEpitome:
-    """What shows a tumour in short.
+    """A summary of a tumour in images.
 
     Attributes
     ----------
     first, last
-        The slices at its ends.
+        Its first and last slice.
     largest
-        The slice with its largest area, the lowest of several.
+        The slice with its largest area, the lowest one of several.
     centre
         The slice nearest to its centre of mass.
     crop, crop_mask
@@ -50,7 +50,7 @@ class TumourEpitome:
 
     @property
     def slices(self) -> tuple[int, ...]:
-        """First, centre, largest and last in order, each once."""
+        """First, centre, largest and last slice in order, each once."""
         return tuple(sorted({self.first, self.centre, self.largest, self.last}))
 
 
@@ -64,12 +64,12 @@ def epitome(image: sitk.Image, mask: sitk.Image, note: str = "") -> TumourEpitom
     mask
         0 and 1, on the same grid.
     note
-        A line above the mosaic: what image it is, and how the mask came about.
+        A line above the mosaic: the image, and the origin of the mask.
 
     Raises
     ------
     CaseError
-        ``MASK_EMPTY``; ``MASK_OTHER_GRID`` where image and mask differ in size.
+        ``MASK_EMPTY``; ``MASK_OTHER_GRID`` if image and mask differ in size.
     """
     if image.GetSize() != mask.GetSize():
         raise CaseError(
@@ -77,7 +77,7 @@ def epitome(image: sitk.Image, mask: sitk.Image, note: str = "") -> TumourEpitom
         )
     array = sitk.GetArrayFromImage(mask) > 0
     if not array.any():
-        raise CaseError(Code.MASK_EMPTY, "there is no tumour to show: the mask has no voxel but zeros")
+        raise CaseError(Code.MASK_EMPTY, "there is no tumour to show: the mask is empty")
     area = array.sum(axis=(1, 2))
     held = np.flatnonzero(area)
     chosen = {
@@ -115,7 +115,7 @@ def _mosaic(
     values = sitk.GetArrayFromImage(image).astype(np.float64)
     lit = values[values != 0]
     low, high = np.percentile(lit, _GREY).tolist() if lit.size else (0.0, 1.0)
-    values[values == 0] = low  # nothing is black, also around brains whose mean is zero
+    values[values == 0] = low  # zero is black, even for brains whose mean is zero
     slices = sorted(set(chosen.values()))
     box = (slice(start[1], start[1] + size[1]), slice(start[0], start[0] + size[0]))
     figure = Figure((_TILE_INCHES * len(slices), _TILE_INCHES * 2.35), dpi=_DPI, facecolor="black")
@@ -142,7 +142,7 @@ def _aspect(image: sitk.Image) -> float:
 
 
 def _turn(axis: object, image: sitk.Image) -> None:
-    """Let the patient's left lie on the right and the front on top, whichever way rows and columns run."""
+    """Show the patient's left on the right and the front on top, whatever the direction of rows and columns."""
     direction = np.asarray(image.GetDirection()).reshape(3, 3)
     if direction[0, 0] < 0:
         axis.invert_xaxis()  # type: ignore[attr-defined]

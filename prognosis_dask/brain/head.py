@@ -1,4 +1,7 @@
-"""Where the head is in an image, and where its brain might lie: what a registration starts from."""
+"""Find the head and the start of its registration, and refine that by the boundary of the brain.
+
+Boundary-based registration puts the template's brain surface onto the edge between brain and skull.
+"""
 
 from __future__ import annotations
 
@@ -14,35 +17,35 @@ from scipy.optimize import minimize
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.brain.template import icbm152
 
-#: How far under the top of the head the brain begins: scalp, skull and fluid, mm.
+#: Distance from the top of the head to the brain: scalp, skull and fluid, mm.
 SCALP_MM = 12.0
-#: Voxels of the head are looked for on a grid of about this width, mm.
+#: Grid for finding the head, mm.
 _COARSE_MM = 4.0
-#: How much of the head, from its top, the brain's height and place are taken from, mm.
+#: Height of the head, from its top, used to estimate the brain's height and position, mm.
 _BRAIN_HEIGHT_MM = 120.0
-#: A head whose last slice at the top holds this share of its widest slice is cut off there.
+#: A head whose top slice has this share of the area of its widest slice is cut off there.
 _CUT_SHARE = 0.35
 
-#: Points on the template's surface; a fixed draw.
+#: Number of points on the template's surface, and the seed of their choice.
 _POINTS, _SEED = 3000, 0
-#: Where the profile is read, mm from the surface: brain inside, skull outside, and the scalp's brightest of three.
+#: Sampling positions, mm from the surface: brain inside, skull outside, and the brightest of three in the scalp.
 _BRAIN_MM, _SKULL_MM, _SCALP_MM = -3.0, 3.0, (8.0, 11.0, 14.0)
-#: Steepness of the tanh that keeps a single bright vessel from counting for more than an edge.
+#: Steepness of the tanh that limits the weight of a single bright vessel.
 _SLOPE = 1.5
-#: Scales against the start, and shifts along the patient's back and height (mm), that are looked through first.
+#: Scales relative to the start, and shifts along the patient's back and height (mm), tried first.
 _SCALES = np.linspace(0.84, 1.06, 12)
 _BACK_MM, _UP_MM = (-5.0, 0.0, 5.0), (-6.0, -3.0, 0.0, 3.0, 6.0)
-#: An entry of the matrix is counted in millimetres at this distance from the centre, as the shifts are.
+#: Distance from the centre (mm) at which an entry of the matrix is expressed in millimetres, like the shifts.
 _ARM_MM = 80.0
-#: Cost per squared millimetre of departing from a similarity.
+#: Cost per squared millimetre of deviation from a similarity.
 _STIFFNESS = 2e-4
-#: With fewer points in the image than this there is no telling.
+#: Fewest points inside the image for a fit.
 _LEAST_POINTS = 500
 
 
 @dataclass(frozen=True)
 class Head:
-    """The head as points in mm, (n, 3), on a coarse grid; whether the image ends before the head does, at its top."""
+    """The head as points in mm, (n, 3), on a coarse grid; and whether the image cuts off its top."""
 
     points: FloatArray
     cut: bool
@@ -54,7 +57,7 @@ def coarse(image: sitk.Image, width_mm: float) -> sitk.Image:
 
 
 def head_mask(image: sitk.Image) -> sitk.Image:
-    """The largest object brighter than Otsu's threshold (uint8, 0 and 1)."""
+    """The largest object above Otsu's threshold (uint8, 0 and 1)."""
     bright = sitk.OtsuThreshold(image, 0, 1, 128)
     parts = sitk.RelabelComponent(sitk.ConnectedComponent(sitk.BinaryMorphologicalOpening(bright, [1, 1, 0])))
     return sitk.Cast(parts == 1, sitk.sitkUInt8)
@@ -81,10 +84,10 @@ def points_of(mask: sitk.Image) -> FloatArray:
 
 
 def starts(head: Head, *, scalp_mm: float = SCALP_MM) -> list[sitk.Euler3DTransform]:
-    """Rigid transforms from template to image to begin with: pitches, heights and places along the nose's axis.
+    """Initial rigid transforms from template to image: pitches, heights and positions along the nose's axis.
 
-    The template's top is put ``scalp_mm`` under the head's, its middle on the head's middle. Where the image ends
-    before the head does, every height that leaves half of the brain in the image is a start.
+    The template's top is placed ``scalp_mm`` below the head's, its centre on the head's centre. If the image cuts off
+    the head, every height that leaves half of the brain in the image is a start.
     """
     brain = points_of(sitk.BinShrink(icbm152().brain, [8, 8, 8]))
     centre = brain.mean(axis=0)
@@ -122,7 +125,7 @@ def _surface() -> tuple[FloatArray, FloatArray]:
 
 
 class _Profiles:
-    """An image, read along the normals of the surface that a transform puts into it."""
+    """An image sampled along the normals of a transformed surface."""
 
     def __init__(self, image: sitk.Image, start: sitk.AffineTransform) -> None:
         small = coarse(image, 2.0)
@@ -134,12 +137,12 @@ class _Profiles:
         self._shift = np.asarray(start.GetTranslation())
 
     def moved(self, change: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Matrix and translation of the start with three shifts and nine entries of the matrix added, all in mm."""
+        """Matrix and translation of the start plus three shifts and nine matrix entries, all in mm."""
         stretch = np.eye(3) + change[3:].reshape(3, 3) / _ARM_MM
         return np.asarray(self._matrix @ stretch, np.float64), np.asarray(self._shift + change[:3], np.float64)
 
     def misfit(self, change: FloatArray) -> float:
-        """Minus the mean of both edges' contrasts, between -1 and 1."""
+        """Negative mean of both edges' contrasts, between -1 and 1."""
         points, normals = _surface()
         matrix, shift = self.moved(change)
         at = (points - self._centre) @ matrix.T + self._centre + shift
@@ -162,10 +165,10 @@ class _Profiles:
 
 
 def fit_boundary(image: sitk.Image, start: sitk.AffineTransform) -> tuple[sitk.AffineTransform, float]:
-    """Improve a transform from template to image points; also how well it fits, between -1 and 1 (higher is better).
+    """Refine a transform from template to image points; also its fit, between -1 and 1 (higher is better).
 
-    First scales and shifts are looked through, which leaves the wrong edge (of scalp and air), then all twelve
-    parameters are refined by Powell's method.
+    First scales and shifts are tried, to leave the wrong edge (between scalp and air), then all twelve parameters are
+    refined by Powell's method.
     """
     profiles = _Profiles(image, start)
     tries = [

@@ -1,4 +1,4 @@
-"""Bias field: the smooth shading that a coil leaves on an MR image."""
+"""Intensities: correct the bias field, and make values comparable (z-scores, Nyul's landmarks, smoothing)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from prognosis_dask.brain.template import Contrast, contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_like
 
-#: The field is fitted to voxels averaged to about this width, mm; slices that are thick already stay as they are.
+#: The field is fitted to voxels averaged to about this width, mm; thick slices are kept.
 _WIDTH_MM = 4.0
-#: Iterations per level; the second level's mesh is twice as fine. Finer ones take anatomy for shading.
+#: Iterations per level; the second level's mesh is twice as fine. Finer meshes fit anatomy as shading.
 _ITERATIONS = (25, 25)
 _CONVERGED = 1e-4
-#: White matter where the template has more than this of it.
+#: The template's share of white matter above which a voxel counts as white matter.
 _WHITE = 0.8
 
 #: Percentiles inside the brain that Nyul's method maps onto the standard's.
@@ -27,7 +27,7 @@ _FWHM = 2.0 * math.sqrt(2.0 * math.log(2.0))
 
 
 def correct_bias(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
-    """N4: the image divided by its field, and the field (float32, mean 1 where the mask is).
+    """N4: the image divided by its field, and the field (float32, mean 1 inside the mask).
 
     Tustison NJ et al., N4ITK: improved N3 bias correction. IEEE Trans Med Imaging 2010;29:1310.
 
@@ -36,13 +36,13 @@ def correct_bias(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.
     image
         float32, not negative.
     mask
-        uint8, what the field is fitted to. The more alike the tissue in it, the less anatomy gets into the field:
-        best :func:`white_matter`.
+        uint8, the voxels to which the field is fitted. The more uniform their tissue, the less anatomy enters the
+        field: best :func:`white_matter`.
     """
     factors = [max(1, round(_WIDTH_MM / spacing)) for spacing in image.GetSpacing()]
     small = sitk.BinShrink(image, factors)
     inside = sitk.Cast(sitk.BinShrink(sitk.Cast(mask, sitk.sitkFloat32), factors) > 0.5, sitk.sitkUInt8)
-    # the logarithm of a zero counts for nothing
+    # zeros have no logarithm and no weight
     inside = sitk.And(inside, sitk.Cast(small > 0, sitk.sitkUInt8))
     method = sitk.N4BiasFieldCorrectionImageFilter()
     method.SetMaximumNumberOfIterations(_ITERATIONS)
@@ -55,9 +55,9 @@ def correct_bias(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.
 
 
 def white_matter(image: sitk.Image, brain: sitk.Image, from_template: sitk.Transform) -> sitk.Image:
-    """Where the template has white matter in an image of the patient: mask (uint8), inside the brain.
+    """The template's white matter in an image of the patient: mask (uint8), inside the brain.
 
-    A quarter of the voxels is left out, the darkest and the brightest eighth: a lesion, or a sulcus beside the place.
+    The darkest and the brightest eighth of the voxels are excluded: lesions, or sulci by misregistration.
     """
     white = sitk.Resample(icbm152().white, image, from_template.GetInverse(), sitk.sitkLinear, 0.0)
     inside = (sitk.GetArrayViewFromImage(white) > _WHITE) & (sitk.GetArrayViewFromImage(brain) > 0)
@@ -86,8 +86,8 @@ def zscore(image: sitk.Image, brain: sitk.Image) -> sitk.Image:
 def nyul(image: sitk.Image, brain: sitk.Image, kind: Contrast) -> sitk.Image:
     """Percentiles inside the brain mapped piecewise linearly onto the template's (as 0 to 100), zero outside; float32.
 
-    Nyul LG, Udupa JK, On standardizing the MR image intensity scale. Magn Reson Med 1999;42:1072. There the standard
-    is learnt from a cohort; the template in its place needs no other patient, and so keeps training and test apart.
+    Nyul LG, Udupa JK, On standardizing the MR image intensity scale. Magn Reson Med 1999;42:1072. There the standard is
+    learnt from a cohort; using the template instead keeps training and test patients separate.
     """
     values, inside = _parts(image, brain)
     template, mask = _parts(contrast(kind), icbm152().brain)
@@ -111,7 +111,7 @@ def within(image: sitk.Image, brain: sitk.Image) -> sitk.Image:
 
 
 def _mapped(values: Float32Array, seen: FloatArray, standard: FloatArray) -> FloatArray:
-    """Linear between the landmarks, and on beyond the outer ones as between the two next to them."""
+    """Linear between the landmarks, and extrapolated beyond the outer ones."""
     mapped: FloatArray = np.interp(values, seen, standard)
     for end, neighbour in ((0, 1), (-1, -2)):
         slope = (standard[end] - standard[neighbour]) / (seen[end] - seen[neighbour])

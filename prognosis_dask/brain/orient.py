@@ -1,4 +1,4 @@
-"""Orientation: axial slices in the patient's own order, and heads that lie otherwise than their header says."""
+"""Orientation: reorder axes to the patient's, and detect heads whose orientation contradicts the header."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from prognosis_dask.brain.head import coarse, find_head, fit_boundary, points_of
 from prognosis_dask.brain.register import MUTUAL_INFORMATION_BINS, align_head, shrunk
 from prognosis_dask.brain.template import Contrast, contrast, icbm152
 
-#: Brain and template are compared on voxels of this width, mm; the rim around the template's brain that counts too, mm.
+#: Voxel width for comparing brain and template, mm; width of the included rim around the template's brain, mm.
 _WIDTH_MM, _RIM_MM = 8, 4
-#: Zeros around the brain, mm, so that every turn is judged by the same voxels of the template.
+#: Zero padding around the brain, mm, so that every rotation is judged by the same voxels of the template.
 _PAD_MM = 80.0
-#: How much better the boundary must fit a turned head to be believed, and the fit at which no other turn is tried.
+#: Improvement of the boundary fit needed to accept a rotation, and the fit above which none is tried.
 _BETTER, _CLEAR = 0.1, 0.4
-#: Half and quarter turns that files are met in, degrees about the patient's axes; each is tried by its boundary.
+#: Half and quarter turns found in files, degrees about the patient's axes; each is tested by the boundary fit.
 _USUAL = ((0, 180, 0), (180, 0, 0), (0, 0, 180), (90, 0, 0), (-90, 0, 0))
-#: Sizes against the template that a turn starts with.
+#: Initial scales relative to the template for each rotation.
 _SCALES = (0.8, 1.1)
 
 
 def axial(image: sitk.Image) -> sitk.Image:
-    """The same voxels with axes in the order and sense nearest to left, posterior, superior; nothing is resampled."""
+    """Reorder and flip the axes to the nearest of left, posterior, superior, without resampling."""
     return sitk.DICOMOrient(image, "LPS")
 
 
 def turns() -> list[FloatArray]:
-    """The 24 ways in which a head can lie along the axes, as matrices; the first leaves it as it is."""
+    """The 24 axis-aligned rotations as matrices; the first is the identity."""
     found = []
     for order, signs in product(permutations(range(3)), product((1.0, -1.0), repeat=3)):
         matrix = np.zeros((3, 3))
@@ -42,7 +42,7 @@ def turns() -> list[FloatArray]:
 
 
 def turned(image: sitk.Image, matrix: FloatArray, about: FloatArray) -> sitk.Image:
-    """The image turned about a point, by its geometry alone."""
+    """The image rotated about a point by changing its geometry only."""
     result = sitk.Image(image)
     result.SetDirection((matrix @ np.reshape(image.GetDirection(), (3, 3))).ravel().tolist())
     result.SetOrigin((matrix @ (np.asarray(image.GetOrigin()) - about) + about).tolist())
@@ -52,9 +52,8 @@ def turned(image: sitk.Image, matrix: FloatArray, about: FloatArray) -> sitk.Ima
 def shared_by_turn(image: sitk.Image, brain: sitk.Image, kind: Contrast) -> list[float]:
     """Mutual information (nats) of template and brain for each of :func:`turns`, a similarity fitted in each.
 
-    It knows nothing of how the brain was found, and is highest for the way in which the head lies, whatever the
-    sequence: ventricles, cortex and white matter lie elsewhere when a brain is turned. Where no turn stands out, what
-    was found is no brain.
+    It does not depend on how the brain was found, and is highest for the true orientation, whatever the sequence:
+    rotation moves ventricles, cortex and white matter. If no rotation is clearly best, the object found is not a brain.
     """
     small = coarse(sitk.Mask(image, brain), float(_WIDTH_MM))
     pad = [int(np.ceil(_PAD_MM / spacing)) for spacing in small.GetSpacing()]
@@ -77,7 +76,7 @@ def shared_by_turn(image: sitk.Image, brain: sitk.Image, kind: Contrast) -> list
         start.SetScale(scale)
         method.SetInitialTransform(start, inPlace=True)
         try:
-            # the image is turned back, not the transform: a versor has no derivative at half a turn
+            # the image is rotated, not the transform: a versor has no derivative at half a turn
             method.Execute(fixed, turned(small, matrix.T, centre))
         except RuntimeError:  # driven apart
             found.append(0.0)
@@ -87,7 +86,7 @@ def shared_by_turn(image: sitk.Image, brain: sitk.Image, kind: Contrast) -> list
 
 
 def turn_by_boundary(image: sitk.Image, kind: Contrast, fit: float) -> str:
-    """How a head lies whose boundary did not fit (``fit``) and does when turned back; empty where no turn fits."""
+    """Orientation of a head whose boundary fits only after rotation (``fit``: before it); empty if no rotation fits."""
     about = np.asarray(image.TransformContinuousIndexToPhysicalPoint([(size - 1) / 2 for size in image.GetSize()]))
     best, found = fit + _BETTER, ""
     for angles in _USUAL:
@@ -106,7 +105,7 @@ def turn_by_boundary(image: sitk.Image, kind: Contrast, fit: float) -> str:
 
 
 def meaning(matrix: FloatArray) -> str:
-    """How a head lies that a turn has to be undone of."""
+    """Description of the orientation that a rotation corrects."""
     face, top = _towards(matrix @ (0.0, -1.0, 0.0)), _towards(matrix @ (0.0, 0.0, 1.0))
     upside_down = "upside down, " if top == "feet" else ""
     return f"{upside_down}with its top towards the {top} and its face towards the {face}"
@@ -120,7 +119,7 @@ def _towards(direction: FloatArray) -> str:
 
 @lru_cache(maxsize=2)
 def _template(kind: Contrast) -> tuple[sitk.Image, sitk.Image, FloatArray, float]:
-    """The template on coarse voxels, where they count, the middle of its brain (mm) and its volume (mm3)."""
+    """The template on coarse voxels, the mask of those compared, the centre of its brain (mm) and its volume (mm3)."""
     brain = icbm152().brain
     inside = shrunk(sitk.BinaryDilate(brain, [_RIM_MM] * 3), _WIDTH_MM)
     fixed = sitk.BinShrink(contrast(kind), [_WIDTH_MM] * 3)

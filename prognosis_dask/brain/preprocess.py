@@ -1,4 +1,4 @@
-"""A patient's sequences, from as they were scanned to brains on one grid with comparable intensities."""
+"""Prepare a patient's sequences: stripped, corrected, registered to one grid, with comparable intensities."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from prognosis_dask.brain.tools import settle_strip, strip_with
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code
 
-#: The sequences that are known, those on which a brain is found most reliably first.
+#: Known sequences, the most reliable for skull stripping first.
 SEQUENCES = ("T1", "T1c", "FLAIR", "T2")
-#: How far a head may have moved between two sequences of one session, mm and degrees, and the least mutual
-#: information that they share, nats.
+#: Largest movement of the head between two sequences of a session, mm and degrees, and their least mutual information,
+#: nats.
 MOST_MOVED_MM, MOST_TURNED_DEG, LEAST_SHARED = 40.0, 30.0, 0.1
 
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """What :func:`preprocess` makes of a patient's sequences.
+    """The result of :func:`preprocess` for a patient's sequences.
 
     Attributes
     ----------
@@ -44,8 +44,8 @@ class Preprocessed:
     brain_mask
         uint8, 0 and 1, on the same grid.
     to_template
-        From points of the reference sequence to points of the ICBM152 template, mm. To resample the patient onto the
-        template's grid, SimpleITK wants its inverse.
+        From points of the reference sequence to points of the ICBM152 template, mm. SimpleITK needs its inverse to
+        resample the patient onto the template's grid.
     quality
         Figures of the brain (:func:`prognosis_dask.brain.quality.quality`), and per other sequence how far the head
         moved (``moved_mm_T1``) and the mutual information after registration (``shared_T1``).
@@ -65,17 +65,17 @@ def preprocess(
 ) -> Preprocessed:
     """Strip the skull, correct the bias field, bring all sequences onto one grid, normalise.
 
-    The skull is stripped on the sequence that tells most (T1 before T1c, FLAIR, T2), and the brain carried to the
-    others by a rigid registration. One thread; the same input gives the same values.
+    The skull is stripped on the most reliable sequence (T1 before T1c, FLAIR, T2), and the brain mask is transferred to
+    the others by rigid registration. One thread; the same input gives the same values.
 
     Parameters
     ----------
     sequences
-        By name: ``T1``, ``T1c``, ``T2``, ``FLAIR``, or another, which is taken to be like T1.
+        By name: ``T1``, ``T1c``, ``T2``, ``FLAIR``, or another, which is treated like T1.
     settings
         The job's section ``[brain]``.
     reference
-        The sequence whose grid all others are brought to; the first, where none is named.
+        The sequence on whose grid all are resampled; by default the first.
 
     Raises
     ------
@@ -112,12 +112,12 @@ def preprocess(
 
 
 def kind_of(name: str) -> Contrast:
-    """Which of the template's contrasts a sequence is like."""
+    """The template's contrast that resembles the sequence."""
     return "t2" if name in ("T2", "FLAIR") else "t1"
 
 
 def _positive(image: sitk.Image) -> sitk.Image:
-    """As float32 from zero on: scanners and converters leave offsets, logarithms need none."""
+    """As float32 with minimum zero: scanners and converters add offsets, which a logarithm does not allow."""
     image = sitk.Cast(image, sitk.sitkFloat32)
     least = float(sitk.GetArrayViewFromImage(image).min())
     return image - least if least < 0 else image
@@ -136,7 +136,7 @@ def _strip(name: str, image: sitk.Image, settings: BrainSection) -> tuple[Stripp
     else:
         stripped = aligned(image, strip_with(settings.skull_strip, image), kind, stripped_before=False)
     figures = quality(image, stripped, kind)
-    # a template that did not fit has found no brain that could be turned
+    # a template that did not fit gives no brain to rotate
     fit = figures["boundary_fit"]
     lies = turn_by_boundary(image, kind, fit) if fit < LEAST_FIT else ""
     lies = lies or turned_against_header(image, stripped, kind, figures)
@@ -152,7 +152,7 @@ def _strip(name: str, image: sitk.Image, settings: BrainSection) -> tuple[Stripp
 
 
 def _moved(name: str, images: Mapping[str, sitk.Image], clear: str, figures: dict[str, float]) -> sitk.Transform:
-    """From points of the sequence that was stripped to points of another one."""
+    """From points of the stripped sequence to points of another one."""
     if name == clear:
         return sitk.Euler3DTransform()
     turn, shared = rigid(images[clear], images[name])
@@ -171,7 +171,7 @@ def _moved(name: str, images: Mapping[str, sitk.Image], clear: str, figures: dic
 
 
 def _corrected(image: sitk.Image, stripped: Stripped, turn: sitk.Transform) -> sitk.Image:
-    """The image without its bias field, as its white matter shows it."""
+    """The image without its bias field, estimated on white matter."""
     brain = _resampled(stripped.brain, image, turn.GetInverse())
     into = sitk.CompositeTransform([turn, stripped.from_template])
     mask = white_matter(image, brain, into)

@@ -1,4 +1,4 @@
-"""The picture that tells at a glance whether a brain was found: slices before and after, with outlines."""
+"""The quality picture of a prepared brain: slices before and after, with outlines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prognosis_dask.arrays import BoolArray
 from prognosis_dask.brain.orient import axial
 
 _SLICES = 8
-#: Colours that differ in brightness too, and for readers who see no red or green.
+#: Colours that also differ in brightness, for colour-blind readers.
 _BRAIN, _TUMOUR = "#56b4e9", "#ffb000"
 _INCHES, _DPI = 1.3, 100
 #: Percentiles that become black and white.
@@ -19,7 +19,7 @@ _GREY = (1.0, 99.5)
 
 
 def qc_figure(before: sitk.Image, after: sitk.Image, brain: sitk.Image, tumour: sitk.Image, title: str) -> bytes:
-    """A PNG: eight axial slices from the brain's foot to its top, as scanned (above) and prepared (below).
+    """A PNG of eight axial slices from bottom to top of the brain, as scanned (above) and prepared (below).
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def qc_figure(before: sitk.Image, after: sitk.Image, brain: sitk.Image, tumour: 
     brain, tumour
         Masks; their outlines are blue and yellow. All on one grid.
     title
-        What stands above: figures and warnings. No patient's name.
+        The heading: figures and warnings. Never a patient's name.
     """
     from matplotlib.figure import Figure
 
@@ -58,7 +58,7 @@ def qc_figure(before: sitk.Image, after: sitk.Image, brain: sitk.Image, tumour: 
 
 
 def _chosen(brain: BoolArray, tumour: BoolArray) -> list[int]:
-    """Slices spread over the brain; the one that is nearest to the tumour's largest gives way to it."""
+    """Slices spread over the brain; the one nearest to the tumour's largest slice is replaced by that."""
     held = np.flatnonzero(brain.any(axis=(1, 2)))
     if not len(held):
         held = np.arange(len(brain))

@@ -1,4 +1,4 @@
-"""Figures that tell whether a brain was found, and their bounds."""
+"""Measure the quality of a stripped brain, and refuse implausible images and brains."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from prognosis_dask.brain.strip import Stripped, aligned, carried_distance
 from prognosis_dask.brain.template import Contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
 
-#: Volume of a brain with its fluid, litres; the least of it is asked for in proportion to what is in the image.
+#: Volume of a brain with its fluid, litres; the minimum is scaled by the imaged part.
 VOLUME_L = (0.75, 2.4)
-#: Least share of the template's brain that has to be in the image.
+#: Least share of the template's brain inside the image.
 LEAST_COVERAGE = 0.25
-#: Least Dice of the brain found and the template's, where both are in the image.
+#: Least Dice of the brain found and the template's, within the image.
 LEAST_OVERLAP = 0.8
-#: Sizes of a brain against the template's, as the cube root of the volumes' ratio.
+#: Bounds of a brain's size relative to the template's, as the cube root of the volumes' ratio.
 SCALE = (0.75, 1.12)
 #: Least mutual information with the template inside the brain, nats. Real heads had 0.08 to 0.25, noise 0.003, and a
 #: head upside down 0.02.
 LEAST_SHARED_TEMPLATE = 0.04
-#: Where the brain shares so many times more with the template as it lies than turned in any other way, that is settled;
-#: else both are fitted with more care.
+#: The orientation is accepted if mutual information with the template exceeds that of any rotation by this factor; else
+#: both are fitted more carefully.
 CLEAR_TURN = 1.15
 #: Least contrast of the brain's edge (see :mod:`prognosis_dask.brain.head`).
 LEAST_FIT = 0.3
 
-#: Voxels that MR of a head has, mm, and the least part of a head that tells where it is, mm.
+#: Bounds of voxel sizes in MR of a head, mm, and the least extent that allows localisation, mm.
 LEAST_MM, MOST_MM, LEAST_EXTENT_MM = 0.2, 10.0, 50.0
 
 
@@ -41,9 +41,9 @@ def quality(image: sitk.Image, stripped: Stripped, kind: Contrast) -> dict[str, 
 
     ``brain_volume_l`` litres; ``template_overlap`` Dice with the template's mask where both are in the image;
     ``coverage`` share of the template's brain that the image reaches; ``scale`` size against the template;
-    ``mutual_information`` nats, between image and template within the brain; ``upright`` how many times more it shares
-    with the template as it lies than turned in the best of 23 other ways; ``boundary_fit`` contrast of the brain's
-    edge, -1 to 1, NaN where no boundary was fitted.
+    ``mutual_information`` nats, between image and template within the brain; ``upright`` ratio of that to its value for
+    the best of 23 other orientations; ``boundary_fit`` contrast of the brain's edge, -1 to 1, NaN where no boundary was
+    fitted.
     """
     found = sitk.GetArrayViewFromImage(stripped.brain) > 0
     carried = sitk.GetArrayFromImage(carried_distance(stripped.from_template, image)) > 0
@@ -63,10 +63,9 @@ def quality(image: sitk.Image, stripped: Stripped, kind: Contrast) -> dict[str, 
 
 
 def turned_against_header(image: sitk.Image, stripped: Stripped, kind: Contrast, figures: dict[str, float]) -> str:
-    """How the head lies against its header, in words; empty where it lies as the header says, or where it is no head.
+    """The orientation of the head against its header, in words; empty if they agree, or if it is not a head.
 
-    Adds ``upright`` to the figures. All 24 ways along the axes are compared; a mirrored head cannot be told from a
-    sound one.
+    Adds ``upright`` to the figures. All 24 orientations are compared; a mirrored head cannot be detected.
     """
     shared = np.asarray(shared_by_turn(image, stripped.brain, kind))
     rival = 1 + int(shared[1:].argmax())
@@ -87,7 +86,7 @@ def turned_against_header(image: sitk.Image, stripped: Stripped, kind: Contrast,
 
 
 def implausible(figures: Mapping[str, float]) -> list[str]:
-    """What is wrong with a brain, in words with the values seen and expected; nothing where it is plausible."""
+    """Faults of a brain, with the values seen and expected; empty if it is plausible."""
     said = []
 
     def expect(name: str, low: float, high: float, what: str) -> None:
@@ -114,13 +113,13 @@ def refuse(name: str, said: list[str]) -> CaseError:
 
 
 def check_sequence(name: str, image: sitk.Image) -> None:
-    """Refuse what cannot be MR of a head, with the reason.
+    """Refuse an image that cannot be MR of a head.
 
     Raises
     ------
     CaseError
-        ``IMAGE_INVALID`` when it is not three-dimensional, of several values a voxel, or holds NaN or infinite
-        values; ``VOXEL_SIZE`` when voxels or the whole image are no head's; ``IMAGE_EMPTY`` when all values are equal.
+        ``IMAGE_INVALID`` when it is not three-dimensional, of several values a voxel, or holds NaN or infinite values;
+        ``VOXEL_SIZE`` when voxels or the whole image do not suit a head; ``IMAGE_EMPTY`` when all values are equal.
     """
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1 or image.GetDepth() < 2:
         raise CaseError(
@@ -151,7 +150,7 @@ def check_sequence(name: str, image: sitk.Image) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let SimpleITK use one thread: the workers are the parallelism, and sums keep their order."""
+    """Make SimpleITK use one thread: workers provide the parallelism, and the order of sums is fixed."""
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:

@@ -14,35 +14,36 @@ from prognosis_dask.brain.template import Contrast, contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_like
 
-#: Bins of each image's histogram; the seed of the voxels that are drawn.
+#: Bins of each image's histogram; seed of the sampled voxels.
 MUTUAL_INFORMATION_BINS = 32
 _SEED = 20
-#: Intensities are clamped at this multiple of the brain's 99th percentile: fat and vessels tell nothing of the brain.
+#: Intensities are clamped at this multiple of the brain's 99th percentile: fat and vessels carry no information on the
+#: brain.
 _CLAMP = 1.15
-#: Radius around the brain's estimated centre that the percentile is taken in, mm.
+#: Radius around the brain's estimated centre for the percentile, mm.
 _CORE_MM = 50.0
 _KEPT_STARTS = 4
-#: The template's brain is wider than most: what a similarity starts from.
+#: Initial scale of a similarity: the template's brain is larger than most.
 _USUAL_SCALE = 0.94
-#: The made skull and scalp: distances from the brain, mm, and the template's height above which there is such a thing.
+#: The synthetic skull and scalp: distances from the brain, mm, and the height in the template above which they exist.
 _SKULL_MM, _SCALP_MM, _SKULL_BASE_MM = 7.0, 13.0, 0.0
-#: How bright the scalp is, the brightest of the brain being 1.
+#: Brightness of the scalp, relative to the brightest part of the brain.
 _SCALP_VALUE = 1.1
-#: The zeros around a brain that has no skull any more that the registration sees, mm.
+#: Width of the zero background around a stripped brain that registration uses, mm.
 _RIM_MM = 4
 
 
 def rigid(fixed: sitk.Image, moving: sitk.Image) -> tuple[sitk.Euler3DTransform, float]:
-    """How the head moved between two sequences: from points of ``fixed`` to points of ``moving``, mm.
+    """The head's movement between two sequences: from points of ``fixed`` to points of ``moving``, mm.
 
-    Starts from what the headers say, which is right but for the patient's movements. Also the metric: mutual
-    information, higher is better.
+    Starts from the headers, which are right except for the patient's movement. Also the metric: mutual information,
+    higher is better.
     """
     turn = sitk.Euler3DTransform()
     middle = [(size - 1) / 2 for size in fixed.GetSize()]
     turn.SetCenter(fixed.TransformContinuousIndexToPhysicalPoint(middle))
     metric = 0.0
-    # some ten thousand voxels each: with all of them it takes three times as long and ends within 0.3 mm of the same
+    # some ten thousand voxels each: all of them take three times as long and end within 0.3 mm of the same
     for width, step, share in ((4.0, 2.0, 0.25), (2.0, 0.5, 0.1)):
         method = _method(None)
         method.SetMetricSamplingStrategy(method.RANDOM)
@@ -58,8 +59,8 @@ def rigid(fixed: sitk.Image, moving: sitk.Image) -> tuple[sitk.Euler3DTransform,
 def align_head(image: sitk.Image, head: Head, kind: Contrast) -> sitk.AffineTransform:
     """A similarity from the template's points to those of a head with its skull, at 4 mm.
 
-    Rigid from the best of many starts, then with a scale. The template is given a dark skull and a bright scalp:
-    without them it fits the brain to the scalp as gladly.
+    Rigid from the best of many starts, then with a scale. The template gets a dark skull and a bright scalp: without
+    them the brain may be fitted to the scalp.
     """
     fixed, inside = _with_scalp(kind)
     return _similarity(fixed, inside, _clamped(image, head), starts(head), _USUAL_SCALE)
@@ -77,9 +78,9 @@ def align_brain(image: sitk.Image, head: Head, kind: Contrast) -> sitk.AffineTra
 
 
 def align_inside(image: sitk.Image, start: sitk.AffineTransform, kind: Contrast) -> sitk.AffineTransform:
-    """An affine transform from the template's points to those of an image that shows little more than a brain, at 2 mm.
+    """An affine transform from the template's points to those of an image of little more than a brain, at 2 mm.
 
-    Only what lies inside the template's brain is compared, so the edge that the image was cut at decides nothing.
+    Only the inside of the template's brain is compared, so the border of the image has no influence.
     """
     return _affine(contrast(kind), icbm152().brain, image, start)
 
@@ -99,7 +100,7 @@ def _affine(
 
 
 def mutual_information(image: sitk.Image, transform: sitk.Transform, kind: Contrast) -> float:
-    """Between template and image within the template's brain, nats; ``transform`` is from template to image."""
+    """Mutual information of template and image within the template's brain, nats; ``transform`` maps the former."""
     method = _method(shrunk(icbm152().brain, 4))
     method.SetInitialTransform(transform)
     try:
@@ -118,18 +119,18 @@ def _similarity(
         method.SetInitialTransform(transform)
         try:
             return float(method.MetricEvaluate(fixed, moving))
-        except RuntimeError:  # hardly any of the brain would lie in the image
+        except RuntimeError:  # hardly any of the brain would be in the image
             return math.inf
 
     method.SetOptimizerAsRegularStepGradientDescent(4.0, 0.1, 40, relaxationFactor=0.6)
     found = []
     for turn in sorted(begin, key=misfit)[:_KEPT_STARTS]:
         method.SetInitialTransform(turn, inPlace=True)
-        with suppress(CaseError):  # another start may do
+        with suppress(CaseError):  # another start may succeed
             _execute(method, fixed, moving, Code.BRAIN_NOT_FOUND)
             found.append((float(method.GetMetricValue()), turn))
     if not found:
-        raise CaseError(Code.BRAIN_NOT_FOUND, "no place was found in the image where the template's brain would fit")
+        raise CaseError(Code.BRAIN_NOT_FOUND, "the template's brain fits nowhere in the image")
     best = min(found, key=lambda pair: pair[0])[1]
     similarity = sitk.Similarity3DTransform()
     similarity.SetCenter(best.GetCenter())
@@ -148,7 +149,7 @@ def _similarity(
 
 @lru_cache(maxsize=2)
 def _with_scalp(kind: Contrast) -> tuple[sitk.Image, sitk.Image]:
-    """The template at 4 mm inside a made skull and scalp, and where its voxels count."""
+    """The template at 4 mm inside a synthetic skull and scalp, and the mask of its voxels."""
     brain = icbm152().brain
     outside = sitk.SignedMaurerDistanceMap(brain, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
     distance = sitk.GetArrayViewFromImage(outside)
@@ -161,7 +162,7 @@ def _with_scalp(kind: Contrast) -> tuple[sitk.Image, sitk.Image]:
 
 
 def _clamped(image: sitk.Image, head: Head) -> sitk.Image:
-    """The image at 4 mm without what is much brighter than the brain."""
+    """The image at 4 mm, clamped to the brightness of the brain."""
     centre = np.median([turn.TransformPoint(turn.GetCenter()) for turn in starts(head)], axis=0)
     small = coarse(image, 4.0)
     values = sitk.GetArrayViewFromImage(small).ravel()
@@ -171,7 +172,7 @@ def _clamped(image: sitk.Image, head: Head) -> sitk.Image:
 
 
 def _execute(method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image, code: Code) -> None:
-    """Run the optimiser; ITK gives up when the images drift apart until nothing overlaps."""
+    """Run the optimiser; ITK fails if the images drift apart until they no longer overlap."""
     try:
         method.Execute(fixed, moving)
     except RuntimeError as error:
@@ -191,5 +192,5 @@ def _method(mask: sitk.Image | None) -> sitk.ImageRegistrationMethod:
 
 
 def shrunk(mask: sitk.Image, factor: int) -> sitk.Image:
-    """A mask on voxels that are wider by a whole factor, set where more than half of them is."""
+    """A mask on voxels larger by an integer factor, set if more than half of them is."""
     return sitk.Cast(sitk.BinShrink(sitk.Cast(mask, sitk.sitkFloat32), [factor] * 3) > 0.5, sitk.sitkUInt8)

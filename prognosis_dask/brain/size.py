@@ -1,4 +1,4 @@
-"""How large a tumour is, and where it lies."""
+"""Measure the size and place of a tumour, as features of a table."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.interpolate import finer_planes
 
-#: Points along an edge of a cell at which its share of the volume is counted.
+#: Points along an edge of a cell for integrating its volume.
 _SAMPLES: Final = 24
 
-#: Name and unit of each.
+#: Name and unit of each feature.
 SIZE_FEATURES: Final = MappingProxyType(
     {
         "size_volume": "mL",
@@ -43,7 +43,7 @@ class TumourSize:
     Attributes
     ----------
     volume_ml
-        Enclosed by the surface at which the mask, interpolated linearly between the voxels' centres, is one half.
+        Enclosed by the 0.5 isosurface of the mask, linearly interpolated between voxel centres.
     axial_diameter_mm, perpendicular_mm
         The longest diameter in a slice, and the longest one at a right angle to it in the same slice, of the slice
         where their product is largest: the bidimensional measurement of the RANO criteria (Wen PY et al., J Clin Oncol
@@ -70,19 +70,19 @@ class TumourSize:
 
     @property
     def product_mm2(self) -> float:
-        """The two axial diameters' product, which RANO's response categories compare."""
+        """Product of the two axial diameters, as compared by RANO's response categories."""
         return self.axial_diameter_mm * self.perpendicular_mm
 
 
 def tumour_size(mask: sitk.Image, to_template: sitk.Transform | None = None) -> TumourSize:
-    """Measure a tumour's mask. Slices are taken as they are: axial where the image's are.
+    """Measure a tumour's mask. Slices are those of the image, usually axial.
 
     Parameters
     ----------
     mask
         0 and 1.
     to_template
-        Takes a point of the patient, mm, to the template.
+        From a point of the patient, mm, to the template.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def tumour_size(mask: sitk.Image, to_template: sitk.Transform | None = None) -> 
     """
     array = sitk.GetArrayFromImage(mask) > 0
     if not array.any():
-        raise CaseError(Code.MASK_EMPTY, "there is no tumour to measure: the mask has no voxel but zeros")
+        raise CaseError(Code.MASK_EMPTY, "there is no tumour to measure: the mask is empty")
     spacing = mask.GetSpacing()
     length, across, index = _bidimensional(array, spacing)
     centre = np.argwhere(array).mean(axis=0)[::-1]
@@ -109,7 +109,7 @@ def tumour_size(mask: sitk.Image, to_template: sitk.Transform | None = None) -> 
 
 
 def _cells_volume(mask: BoolArray) -> float:
-    """Volume inside the half-way surface, in voxels: what the cells between eight voxels' centres hold."""
+    """Volume inside the 0.5 isosurface, in voxels: the sum over cells between eight voxel centres."""
     wide = np.pad(mask, 1).astype(np.uint8)
     corners = np.zeros(np.array(wide.shape) - 1, dtype=np.uint8)
     for bit in range(8):
@@ -120,7 +120,7 @@ def _cells_volume(mask: BoolArray) -> float:
 
 @lru_cache(maxsize=1)
 def _cell_volumes() -> FloatArray:
-    """For each of the 256 ways to set a cell's corners, the share of it where the trilinear mean is above half."""
+    """For each of the 256 corner patterns of a cell, the share in which the trilinear mean exceeds one half."""
     at = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
     ramps = np.stack([1 - at, at])
     set_bits = np.arange(256)[:, None] >> np.arange(8) & 1
@@ -150,7 +150,7 @@ def _outlines(plane: BoolArray, spacing_mm: tuple[float, ...]) -> list[FloatArra
 
 
 def _farthest(points: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The two points that lie farthest apart."""
+    """The two points farthest apart."""
     corners = points[ConvexHull(points).vertices]
     distance = cdist(corners, corners)
     first, second = np.unravel_index(distance.argmax(), distance.shape)
@@ -160,7 +160,7 @@ def _farthest(points: FloatArray) -> tuple[FloatArray, FloatArray]:
 def _longest_chord(lines: list[FloatArray], first: FloatArray, second: FloatArray) -> float:
     """The longest way from outline to outline at a right angle to the line from ``first`` to ``second``.
 
-    Along that line the way's length is linear between the polygons' vertices, so that it is longest through one.
+    Its length is linear between the polygons' vertices, so the longest one passes through a vertex.
     """
     along = (second - first) / np.linalg.norm(second - first)
     frame = np.stack([along, [-along[1], along[0]]], axis=1)
@@ -177,7 +177,7 @@ def _longest_chord(lines: list[FloatArray], first: FloatArray, second: FloatArra
 
 
 def _diameter(mask: BoolArray, spacing_mm: tuple[float, float, float]) -> float:
-    """The longest distance between two points half-way between neighbouring voxels inside and outside."""
+    """The longest distance between two points of the outline, half-way between voxels inside and outside."""
     planes, step_mm = finer_planes(mask, spacing_mm)
     wide = np.pad(planes, 1)
     points = []
@@ -194,7 +194,7 @@ def size_values(size: TumourSize) -> list[float]:
     """The values of :data:`SIZE_FEATURES`, in their order.
 
     ``place_template_side`` is the distance from the middle: left and right say the same of a grade. The places are NaN
-    where the way to the template is not known.
+    if the transform to the template is unknown.
     """
     x, y, z = size.template_mm or (math.nan,) * 3
     return [

@@ -1,4 +1,4 @@
-"""Skull stripping: the template's brain carried to the patient, then refined in the patient's own intensities."""
+"""Skull stripping: register the template's brain to the patient, then refine it by the patient's intensities."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from prognosis_dask.brain.template import Contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_like
 
-#: Zeros around the template's mask before its distances are taken: the image ends close to the brain.
+#: Zero padding of the template's mask before distances are computed: its image ends close to the brain.
 _PAD_VOXELS = 14
-#: Beyond these distances from the carried surface (mm; positive is inside) the intensities decide nothing.
+#: Intensities have no influence beyond these distances from the registered surface (mm; positive is inside).
 _IN_MM, _OUT_MM = 5.0, -4.0
-#: The histograms are those of the voxels deeper than the first, and of the ring between the other two, mm.
+#: Histograms are taken of voxels deeper than the first value, and of the ring between the other two, mm.
 _DEEP_MM, _RING_MM = 4.0, (-10.0, -2.0)
 _BINS, _SMOOTH_BINS = 64, 1.5
-#: The log ratio of both is clipped here, and one millimetre of distance weighs as much as this of it.
+#: Limit of the log ratio of both, and its equivalent of one millimetre of distance.
 _CLIP, _PER_MM = 3.0, 1.0
 _ROUNDS = 3
 _OPEN_MM, _CLOSE_MM = 4.0, 6.0
-#: So far outside of the template's surface, which is the cortex's, lies that of a brain with the fluid on it, mm.
+#: Distance of the brain's surface with its fluid outside the template's, which is the cortex, mm.
 _FLUID_MM = 1.0
-#: What lies within this distance of the carried brain is looked at when the template is fitted again, mm, clamped at
-#: this multiple of the brain's 99th percentile.
+#: Region around the registered brain used for the second fit of the template, mm, and the clamp as a multiple of the
+#: brain's 99th percentile.
 _NEAR_MM, _CLAMP = 6.0, 1.1
-#: A brain without skull: so much of the image is one value, and the brain is so bright under its edge.
+#: Criteria for an image without skull: share of the image with one value, and brightness under the brain's edge.
 _BACKGROUND_SHARE, _RIM_SHARE = 0.2, 0.5
-#: Standard deviation within a brain over its mean, at least: anything that is even is no brain.
+#: Least coefficient of variation within a brain: a uniform object is not a brain.
 _LEAST_CONTRAST = 0.05
-#: With fewer voxels deep inside there are no histograms to speak of.
+#: Fewest voxels deep inside for a histogram.
 _LEAST_VOXELS = 500
 
 
 @dataclass(frozen=True)
 class Stripped:
-    """The brain (uint8, 0 and 1, on the image's grid) and how the template lies in the image.
+    """The brain (uint8, 0 and 1, on the image's grid) and the transform from the template.
 
-    ``from_template`` takes template points to image points, mm. ``fit`` is the boundary's, between -1 and 1; NaN
-    where the image came without its skull (``stripped_before``).
+    ``from_template`` takes template points to image points, mm. ``fit`` is the boundary's, between -1 and 1; NaN if the
+    image had no skull (``stripped_before``).
     """
 
     brain: sitk.Image
@@ -55,9 +55,9 @@ class Stripped:
 
 
 def strip(image: sitk.Image, kind: Contrast, *, bias_field: bool = True) -> Stripped:
-    """Find the brain in a float32 image of a head, or of a brain that has been stripped before.
+    """Find the brain in a float32 image of a head or of a stripped brain.
 
-    With ``bias_field`` the field is corrected before the intensities decide about the brain's edge.
+    With ``bias_field`` the field is corrected before the brain's edge is refined by intensities.
     """
     before = stripped_before(image)
     if before is not None:
@@ -68,21 +68,21 @@ def strip(image: sitk.Image, kind: Contrast, *, bias_field: bool = True) -> Stri
     distance = carried_distance(transform, image)
     inside = sitk.Cast(distance > 0, sitk.sitkUInt8)
     if np.count_nonzero(sitk.GetArrayViewFromImage(distance) > _DEEP_MM) < _LEAST_VOXELS:
-        raise CaseError(Code.BRAIN_NOT_FOUND, "where the brain would be there is next to nothing of the image")
+        raise CaseError(Code.BRAIN_NOT_FOUND, "the image is almost empty where the brain would be")
     white = white_matter(image, inside, transform)
     if bias_field and sitk.GetArrayViewFromImage(white).any():
         image, _ = correct_bias(image, white)
-    # where fluid is dark, the intensities end at the cortex
+    # with dark fluid, intensities end at the cortex
     start = distance + _FLUID_MM if kind == "t1" else distance
     return Stripped(refine(image, start), transform, fit, stripped_before=False)
 
 
 def widened(image: sitk.Image, from_template: sitk.AffineTransform) -> sitk.AffineTransform:
-    """The template on a T1-like head, halfway to where it fits what lies within the brain, where it is wider there.
+    """The template on a T1-like head, moved halfway to its fit to the inside of the brain if that is wider.
 
-    T1 shows fluid as dark as the skull, so the boundary settles on the cortex and the template becomes too small (on
-    raw heads by up to a tenth of its width). Ventricles, cortex and white matter have its right size, but what is left
-    of the scalp pulls it outwards, nearly as far. The right size lay between both on every head.
+    On T1 fluid is as dark as the skull, so the boundary converges to the cortex and the template becomes too small (on
+    raw heads by up to a tenth of its width). Ventricles, cortex and white matter have its right size, but remaining
+    scalp pulls it outwards by nearly as much. On every head tried, the right size lay in between.
     """
     distance = carried_distance(from_template, image)
     inside = sitk.GetArrayViewFromImage(distance) > 0
@@ -98,7 +98,7 @@ def widened(image: sitk.Image, from_template: sitk.AffineTransform) -> sitk.Affi
 
 
 def _halfway(one: sitk.AffineTransform, other: sitk.AffineTransform) -> sitk.AffineTransform:
-    """The mean of two transforms that are alike and have the same centre."""
+    """The mean of two similar transforms with the same centre."""
     mean = sitk.AffineTransform(one)
     mean.SetMatrix(((np.asarray(one.GetMatrix()) + other.GetMatrix()) / 2).tolist())
     mean.SetTranslation(((np.asarray(one.GetTranslation()) + other.GetTranslation()) / 2).tolist())
@@ -110,13 +110,13 @@ def _size(transform: sitk.AffineTransform) -> float:
 
 
 def aligned(image: sitk.Image, brain: sitk.Image, kind: Contrast, *, stripped_before: bool) -> Stripped:
-    """A brain that is known, with the template registered to it."""
+    """A known brain, with the template registered to it."""
     alone = sitk.Mask(image, brain)
     return Stripped(brain, align_brain(alone, find_head(alone), kind), float("nan"), stripped_before)
 
 
 def carried_distance(from_template: sitk.Transform, grid: sitk.Image) -> sitk.Image:
-    """Distance from the surface of the template's brain, mm, positive inside, on the grid of a patient's image."""
+    """Distance from the surface of the template's brain on the grid of a patient's image, mm, positive inside."""
     pad = [_PAD_VOXELS] * 3
     wide = sitk.ConstantPad(icbm152().brain, pad, pad)
     distance = sitk.SignedMaurerDistanceMap(wide, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
@@ -124,7 +124,7 @@ def carried_distance(from_template: sitk.Transform, grid: sitk.Image) -> sitk.Im
 
 
 def refine(image: sitk.Image, carried: sitk.Image) -> sitk.Image:
-    """The brain near the carried surface by its intensities: Bayes' rule with the histograms inside and around it."""
+    """The brain near the registered surface by Bayes' rule with the histograms inside and around it."""
     values, start = sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(carried)
     inside = start > 0
     distance = start
@@ -180,9 +180,9 @@ def _distance(inside: BoolArray, grid: sitk.Image) -> Float32Array:
 
 
 def stripped_before(image: sitk.Image) -> sitk.Image | None:
-    """The brain of an image that shows nothing else, or None where there is a head around it.
+    """The brain of an image without a head around it, else None.
 
-    Such an image has one value around the brain, and no dark ring, the skull, under its outer edge.
+    Such an image has one value around the brain, and no dark ring (the skull) under its outer edge.
     """
     values = sitk.GetArrayViewFromImage(image)
     found, counts = np.unique(values, return_counts=True)

@@ -1,4 +1,4 @@
-"""The template as the registration needs it: with the contrast of a sequence, and its mask."""
+"""The ICBM152 template from nilearn's package, with its mask and the contrast of a sequence. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ __all__ = ["Contrast", "Template", "contrast", "icbm152"]
 #: Whether fluid is the darkest or the brightest tissue.
 Contrast = Literal["t1", "t2"]
 
-#: What grey matter, white matter and fluid give in the T2-like contrast, and its smoothing.
+#: Signal of grey matter, white matter and fluid in the T2-like contrast, and its smoothing.
 _T2_GREY, _T2_WHITE, _T2_FLUID, _T2_SIGMA_MM = 0.5, 0.35, 1.0, 0.7
 
-#: Where grey and white matter together are more than this share of a voxel, it is brain.
+#: Share of grey and white matter above which a voxel is brain.
 _TISSUE = 0.2
-#: Opening, then closing of the mask, mm; the closing takes in ventricles and sulci.
+#: Opening, then closing of the mask, mm; the closing includes ventricles and sulci.
 _OPEN_MM, _CLOSE_MM = 2, 6
-#: Zeros around the mask while it is closed, so that the edge of the image is none of the mask's.
+#: Zero padding during the closing, so that the border of the image has no effect.
 _PAD_VOXELS = 10
 _FILES = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 
 
 def contrast(kind: Contrast) -> sitk.Image:
-    """The template brain, float32, zero outside it; ``t2`` is put together from its tissues.
+    """The template brain, float32, zero outside it; ``t2`` is synthesised from its tissues.
 
-    nilearn carries the T1-weighted average only. Mutual information needs no more of a T2-like template than one
-    level per tissue, smoothed as the average is.
+    nilearn has the T1-weighted average only. For mutual information a T2-like template with one level per tissue,
+    smoothed like the average, is sufficient.
     """
     template = icbm152()
     inside = sitk.Cast(template.brain, sitk.sitkFloat32)
@@ -49,7 +49,7 @@ def contrast(kind: Contrast) -> sitk.Image:
 class Template:
     """Images on one grid, 1 mm: T1 (float32, 0 to 1), grey and white matter (float32, 0 to 1), brain (uint8, 0 and 1).
 
-    They are shared between callers: copy before changing one.
+    They are shared between callers: copy before modifying one.
     """
 
     t1: sitk.Image
@@ -65,15 +65,15 @@ def icbm152() -> Template:
     Raises
     ------
     FileNotFoundError
-        When nilearn is not installed, or does not carry the template.
+        When nilearn is not installed, or lacks the template.
     """
     t1, grey, white = (_share(name) for name in ("t1", "gm", "wm"))
     return Template(t1, grey, white, _brain(grey + white))
 
 
 def _share(name: str) -> sitk.Image:
-    """An image of the package, stored as 0 to 255, as 0 to 1."""
-    spec = importlib.util.find_spec("nilearn")  # found, not imported: nilearn takes seconds
+    """An image of the package, scaled from 0 to 255 to 0 to 1."""
+    spec = importlib.util.find_spec("nilearn")  # located without import: importing nilearn takes seconds
     if spec is None or spec.origin is None:
         raise FileNotFoundError("nilearn, whose package carries the ICBM152 template, is not installed")
     path = Path(spec.origin).parent / "datasets" / "data" / _FILES.format(name)

@@ -1,4 +1,4 @@
-"""Skull stripping by what is installed beside us: deepbet's networks, or HD-BET, SynthStrip, FSL's BET, ROBEX."""
+"""Skull stripping by installed tools: deepbet's networks (weights only), HD-BET, SynthStrip, FSL's BET, ROBEX."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-#: The programs by the names that a job calls them.
+#: The tools by their names in a job.
 PROGRAMS = ("hd-bet", "synthstrip", "fsl-bet", "robex")
 TOOLS = ("deepbet", *PROGRAMS)
-#: A worker is one thread, and so is what it calls; these are what OpenMP, MKL, ITK and Python 3.13 listen to.
+#: One thread per worker, also for programs that it starts: the variables of OpenMP, MKL, ITK and Python 3.13.
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "PYTHON_CPU_COUNT"), "1"
 )
 
-#: Per tool: its program, where it comes from, its arguments for an image and a folder, and the mask it writes there.
+#: Per tool: program, source, arguments for an image and a folder, and the mask that it writes there.
 _PROGRAMS: dict[str, tuple[str, str, Callable[[Path, Path], list[str]], str]] = {
     "hd-bet": (
         "hd-bet",
         "https://github.com/MIC-DKFZ/HD-BET (version 2)",
-        # without averaging over mirrored copies, as its help recommends for processors
+        # without averaging over mirrored copies, as its help recommends for CPUs
         lambda image, out: [
             *("-i", str(image), "-o", str(out / "out.nii.gz")),
             *("--save_bet_mask", "--no_bet_image", "-device", "cpu", "--disable_tta"),
@@ -69,29 +69,29 @@ _PROGRAMS: dict[str, tuple[str, str, Callable[[Path, Path], list[str]], str]] = 
     ),
 }
 
-#: The networks' files in deepbet's wheel, and what they hold: TorchScript is code, so no other file is run.
+#: The networks' files in deepbet's wheel with their sha256: TorchScript is code, so no other file is run.
 _FILES = {
     "data/models/bbox_model.pt": "39a7b2b5f799faa1391ea97bfcdc0b9299f20d84f2316a4ff8918dc4685e40aa",
     "data/models/model.pt": "de8ee7c69654d0dd3935dc4a5d84571d8ecf4637a6bfc01df399c4c2bc86e0fd",
 }
 #: The grids of both networks.
 _COARSE, _FINE = (128, 128, 128), (256, 256, 256)
-#: Quantiles of the whole image that become 0 and 1, and the mean and deviation that both networks were trained with.
+#: Quantiles of the image mapped to 0 and 1, and the mean and deviation used in training both networks.
 _RANGE = (0.005, 0.995)
 _MEAN, _DEVIATION = 0.449, 0.226
-#: A plane belongs to the brain's box where more than this share of it is brain; by what each side is widened.
+#: Share of brain above which a plane belongs to the brain's box; relative margin on each side.
 _BOX_SHARE, _MARGIN = 0.02, 0.1
 
 
 def settle_strip(section: BrainSection) -> BrainSection:
-    """The section with its method chosen: ``auto`` is deepbet where it and torch are installed, else the template."""
+    """The section with its method resolved: ``auto`` is deepbet if it and torch are installed, else the template."""
     if section.skull_strip != "auto":
         return section
     return replace(section, skull_strip="deepbet" if installed() else "template")
 
 
 def check_tool(tool: str) -> str:
-    """Where the tool's program is; empty for deepbet, which is none.
+    """The path of the tool's program; empty for deepbet, which has none.
 
     Raises
     ------
@@ -106,13 +106,13 @@ def check_tool(tool: str) -> str:
     if found is None:
         raise MissingExtraError(
             f"brain.skull_strip is {tool!r}, but there is no program {program!r} on the PATH; install it ({source}), "
-            "or set brain.skull_strip = 'template', which needs nothing"
+            "or set brain.skull_strip = 'template', which needs no extra"
         )
     return found
 
 
 def strip_with(tool: str, image: sitk.Image) -> sitk.Image:
-    """The brain (uint8, 0 and 1, on the image's grid) that the tool finds in an image of a head.
+    """The brain (uint8, 0 and 1, on the image's grid) found by the tool in an image of a head.
 
     Raises
     ------
@@ -129,11 +129,11 @@ def strip_with(tool: str, image: sitk.Image) -> sitk.Image:
         source, out = Path(folder) / "image.nii.gz", Path(folder)
         sitk.WriteImage(image, str(source))
         command = [program, *arguments(source, out)]
-        # FSL writes what the last variable says, whatever the output is called
+        # FSL's output format follows the last variable, whatever the file's name
         environment = {**os.environ, **_ONE_THREAD, "FSLOUTPUTTYPE": "NIFTI_GZ"}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode or not (out / written).is_file():
-            last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it said nothing"]
+            last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it printed nothing"]
             raise CaseError(Code.BRAIN_NOT_FOUND, f"{tool} ended with status {done.returncode}: {last[0][:300]}")
         mask = sitk.ReadImage(str(out / written))
     same = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
@@ -144,7 +144,7 @@ def strip_with(tool: str, image: sitk.Image) -> sitk.Image:
 
 
 def weights() -> dict[str, Path]:
-    """The files of deepbet's weights where it is installed, else nothing; nothing of it is imported."""
+    """The files of deepbet's weights if it is installed, else empty; the package is not imported."""
     try:
         held = importlib.metadata.distribution("deepbet")
     except importlib.metadata.PackageNotFoundError:
@@ -154,23 +154,23 @@ def weights() -> dict[str, Path]:
 
 
 def installed() -> bool:
-    """Whether torch and deepbet's weights are here."""
+    """Whether torch and deepbet's weights are installed."""
     return importlib.util.find_spec("torch") is not None and bool(weights())
 
 
 def check_deepbet() -> None:
-    """Refuse where torch or deepbet's weights are not installed.
+    """Refuse if torch or deepbet's weights are not installed.
 
     Raises
     ------
     MissingExtraError
-        With what to install.
+        The message says what to install.
     """
     if not installed():
         missing = "torch" if importlib.util.find_spec("torch") is None else "the package deepbet, which has the weights"
         raise MissingExtraError(
             f"brain.skull_strip = 'deepbet' needs {missing}; install it with: pip install 'prognosis-dask[brain]', or "
-            "set brain.skull_strip = 'template', which needs nothing"
+            "set brain.skull_strip = 'template', which needs no extra"
         )
 
 
@@ -182,10 +182,10 @@ def strip_by_deepbet(image: sitk.Image) -> sitk.Image:
     MissingExtraError, WeightsError
         When the weights are not installed, or are not deepbet 1.0's.
     CaseError
-        ``BRAIN_NOT_FOUND`` when the networks see no brain.
+        ``BRAIN_NOT_FOUND`` when the networks find no brain.
     """
     turned = sitk.DICOMOrient(image, "RAS")
-    # the networks' axes: to the right, the front, the top
+    # the networks' axes point to the right, the front, the top
     inside = _brain(np.ascontiguousarray(sitk.GetArrayViewFromImage(turned).transpose(2, 1, 0)))
     found = image_like(inside.transpose(2, 1, 0).astype(np.uint8), turned)
     return sitk.Resample(found, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
@@ -225,7 +225,7 @@ def _networks() -> tuple[Any, Any]:
         if digest != _FILES[name]:
             raise WeightsError(f"{path} has the sha256 {digest}, expected {_FILES[name]}: install deepbet 1.0.2 again")
         with warnings.catch_warnings():
-            # torch advises to export networks in another way; these are in this one
+            # torch recommends another export; these files use this one
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             found.append(torch.jit.load(str(path), map_location="cpu").eval())
     return found[0], found[1]
@@ -237,11 +237,11 @@ def _normalised(volume: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _largest(mask: BoolArray) -> BoolArray:
-    """Its largest part; voxels that share a corner touch."""
+    """Its largest component; voxels that share a corner are connected."""
     parts, number = label(mask, np.ones((3, 3, 3)))
     if not number:
         raise CaseError(
-            Code.BRAIN_NOT_FOUND, "deepbet sees no brain in the image; look at it, and how its header turns it"
+            Code.BRAIN_NOT_FOUND, "deepbet finds no brain in the image; check it and the orientation in its header"
         )
     counts = np.bincount(parts.ravel())
     counts[0] = 0
@@ -256,7 +256,7 @@ def _box(mask: BoolArray, shape: tuple[int, ...]) -> tuple[slice, ...]:
         others = tuple(other for other in range(mask.ndim) if other != axis)
         held = np.flatnonzero(mask.mean(axis=others) > _BOX_SHARE)
         if not held.size:
-            raise CaseError(Code.BRAIN_NOT_FOUND, "what deepbet takes for a brain is next to nothing of the image")
+            raise CaseError(Code.BRAIN_NOT_FOUND, "the brain that deepbet found is almost empty")
         centre = round(size / n * (held[-1] + 1 + held[0]) / 2)
         width = round(size / n * (held[-1] + 1 - held[0]) * (1 + 2 * _MARGIN))
         found.append(slice(max(0, int(centre - width / 2)), min(size, int(centre + width / 2))))

@@ -1,6 +1,6 @@
-"""The ``prognosis`` command. No logic: each command reads its arguments and calls what a notebook would call.
+"""The ``prognosis`` command. No logic: each command parses its arguments and calls the same function as a notebook.
 
-Everything heavy is imported by the command that needs it, so that ``prognosis --help`` answers at once.
+Heavy modules are imported by the command that needs them, so that ``prognosis --help`` is fast.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EXIT_STOPPED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 2 when the user has something to mend, with 130 after Ctrl-C."""
+    """Run the command line; exits with 2 for an error that the user can correct, with 130 after Ctrl-C."""
     parsed = _parser().parse_args(arguments)
     sys.unraisablehook = keep_interrupt
     try:
@@ -35,22 +35,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_ERROR)
     except BrokenPipeError:
         os._exit(0)
-    except OSError as error:  # a full or vanished disk under what is written at the end
+    except OSError as error:  # a full or missing disk when final files are written
         print(
-            f"prognosis: {error}. What is finished is kept; mend this and run the same command again", file=sys.stderr
+            f"prognosis: {error}. Finished work is kept; correct this and run the same command again", file=sys.stderr
         )
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
-        kept = " What is finished is kept; the same command goes on from there." if parsed.goes_on else ""
+        kept = " Finished work is kept; run the same command again to resume." if parsed.resumable else ""
         print(f"\nprognosis: stopped.{kept}", file=sys.stderr)
         sys.stderr.flush()
         _leave(EXIT_STOPPED)
     finally:
-        atexit.register(_end_zarr)  # what is registered last comes first
+        atexit.register(_end_zarr)  # the last function registered runs first
 
 
 def _end_zarr() -> None:
-    """Wait for zarr's thread: at exit zarr gives it 0.2 s, and on a busy machine leaves a traceback behind."""
+    """Wait for zarr's thread: at exit zarr waits 0.2 s only, and on a busy machine prints a traceback."""
     zarr = sys.modules.get("zarr.core.sync")
     if zarr and zarr.loop[0] and zarr.iothread[0]:
         zarr.loop[0].call_soon_threadsafe(zarr.loop[0].stop)
@@ -58,7 +58,7 @@ def _end_zarr() -> None:
 
 
 def _leave(status: int) -> NoReturn:
-    """End now: threads of the cluster may still wait for a worker in the middle of a case; nothing is lost by it."""
+    """Exit now: threads of the cluster may still wait for a worker in the middle of a case; nothing is lost."""
     started_here = sys.modules.get("prognosis_dask.execution.clusters.started")
     with suppress(Exception):
         if started_here:
@@ -67,7 +67,7 @@ def _leave(status: int) -> NoReturn:
 
 
 def keep_interrupt(unraisable: sys.UnraisableHookArgs) -> None:
-    """Send Ctrl-C anew where Python would drop it: in a destructor, and each finished task has one."""
+    """Repeat Ctrl-C that Python would drop in a destructor; each finished task runs one."""
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
     else:
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="To begin: prognosis run jobs/demo.toml; prognosis run --help",
     )
     parser.add_argument("--version", action="version", version=f"prognosis {__version__}")
-    parser.set_defaults(goes_on=False)
+    parser.set_defaults(resumable=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     index = add_command(commands, "index", "crawl folders of images and masks into a table of cases")
@@ -95,32 +95,36 @@ def _parser() -> argparse.ArgumentParser:
     _cluster_argument(index)
     index.set_defaults(command=_index)
 
-    run = add_command(commands, "run", "run a job to its report; again, to go on where it was stopped")
-    run.add_argument("job", type=Path, metavar="JOB.toml", help="what to run; the project's own are in jobs/")
+    run = add_command(commands, "run", "run a job up to its report; repeat the command to resume")
+    run.add_argument("job", type=Path, metavar="JOB.toml", help="the job file; jobs/ holds the project's own")
     _out_argument(run, "the run's folder (default: runs/<job name>)")
     run.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job file; repeatable"
     )
     _cluster_argument(run)
     run.add_argument("--performance-report", type=Path, metavar="FILE", help="write Dask's report of the run (HTML)")
-    run.set_defaults(command=_run, goes_on=True)
+    run.set_defaults(command=_run, resumable=True)
 
-    status = add_command(commands, "status", "done, failed and waiting per stage, also while a run goes on")
-    status.add_argument("folder", type=Path, metavar="DIR", help="a run's")
+    status = add_command(commands, "status", "done, failed and waiting cases per stage, also during a run")
+    status.add_argument("folder", type=Path, metavar="DIR", help="a run's folder")
     status.add_argument("--watch", action="store_true", help="redraw every two seconds until the run has ended")
     status.set_defaults(command=_status)
 
-    maps = add_command(commands, "maps", "radiomics of each voxel's neighbourhood, as images that lie over the scan")
-    maps.add_argument("table", type=Path, metavar="CASES.csv", help="as `prognosis index` writes it")
+    maps = add_command(commands, "maps", "radiomics of each voxel's neighbourhood, as images on the scan's grid")
+    maps.add_argument("table", type=Path, metavar="CASES.csv", help="written by `prognosis index`")
     _out_argument(maps, "a folder of maps for each case", required=True)
-    maps.add_argument("--params", default="", metavar="FILE.yaml", help="pyradiomics' own; voxelSetting is heeded")
+    maps.add_argument(
+        "--params", default="", metavar="FILE.yaml", help="parameter file of pyradiomics, with voxelSetting"
+    )
     maps.add_argument("--case", action="append", default=[], metavar="ID", help="only this one; repeatable")
-    maps.add_argument("--radius", type=int, metavar="N", help="of the neighbourhood, in voxels (the file's, else 1)")
+    maps.add_argument(
+        "--radius", type=int, metavar="N", help="radius of the neighbourhood in voxels (default: the file's, else 1)"
+    )
     maps.add_argument("--zarr", action="store_true", help="a zarr group for each case instead of NRRD files")
     maps.set_defaults(command=_maps)
 
-    report = add_command(commands, "report", "write DIR/report.html and DIR/figures/ anew, of a run or of models")
-    report.add_argument("folder", type=Path, metavar="DIR", help="a run's, or where fit, compare or validate wrote")
+    report = add_command(commands, "report", "rewrite DIR/report.html and DIR/figures/ of a run or of models")
+    report.add_argument("folder", type=Path, metavar="DIR", help="folder of a run, or of fit, compare or validate")
     report.set_defaults(command=_report)
 
     add_model_commands(commands, _cluster_argument)
@@ -133,14 +137,16 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--network", default="i3d_inceptionv1_kinetics400", metavar="NAME")
     convert.set_defaults(command=_convert)
 
-    serve = add_command(commands, "serve", "pages on which one scan is uploaded and predicted by frozen models")
-    serve.add_argument("--model", action="append", required=True, type=Path, metavar="DIR", help="a run's; repeatable")
+    serve = add_command(commands, "serve", "web pages to upload one scan and predict it by frozen models")
+    serve.add_argument(
+        "--model", action="append", required=True, type=Path, metavar="DIR", help="a run's folder; repeatable"
+    )
     _cluster_argument(serve)
-    serve.add_argument("--port", type=_port, default=8080, help="default: 8080; 0: one that is free")
-    serve.add_argument("--host", default="127.0.0.1", help="another than 127.0.0.1 asks visitors for a token")
-    serve.add_argument("--token", default="", help="what to ask for (default: none on 127.0.0.1, else a new one)")
+    serve.add_argument("--port", type=_port, default=8080, help="default: 8080; 0: a free port")
+    serve.add_argument("--host", default="127.0.0.1", help="other than 127.0.0.1: visitors need a token")
+    serve.add_argument("--token", default="", help="the token (default: none on 127.0.0.1, else a new one)")
     _out_argument(serve, "uploads, results (default: runs/serve)", default=Path("runs/serve"))
-    serve.set_defaults(command=_serve, goes_on=True)
+    serve.set_defaults(command=_serve, resumable=True)
 
     bench = add_command(commands, "bench", "measure patients per minute, images to features, on this machine")
     bench.add_argument("source", type=Path, metavar="JOB_OR_DIR", help="a job file, or a folder of downloads")
@@ -153,11 +159,17 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job")
     bench.set_defaults(command=_bench)
 
-    agree = add_command(commands, "reproducibility", "which features agree between two measurements of the patients")
-    agree.add_argument("first", type=Path, metavar="RUN_OR_TABLE", help="alone: the two series of each patient in it")
+    agree = add_command(
+        commands, "reproducibility", "which features agree between two measurements of the same patients"
+    )
+    agree.add_argument(
+        "first", type=Path, metavar="RUN_OR_TABLE", help="alone: compares the two series of each patient"
+    )
     agree.add_argument("second", nargs="?", type=Path, metavar="RUN_OR_TABLE")
-    _out_argument(agree, "agreement per feature, families, violin plot")
-    agree.add_argument("--threshold", type=float, default=0.85, help="concordance of a reproducible feature (0.85)")
+    _out_argument(agree, "folder for agreement per feature, families, violin plot")
+    agree.add_argument(
+        "--threshold", type=float, default=0.85, help="concordance from which a feature is reproducible (default: 0.85)"
+    )
     agree.add_argument("--modalities", type=_names, default=(), metavar="A,B", help="cases of A with those of B: CT,MR")
     agree.add_argument(
         "--columns", type=_id_columns, metavar="PART=NAME,...", help="of a table: patient, case, run, roi, modality"
@@ -165,15 +177,17 @@ def _parser() -> argparse.ArgumentParser:
     agree.add_argument("--pooled", action="store_true", help="all regions of interest together, by a mixed model")
     agree.set_defaults(command=_reproducibility)
 
-    synth = add_command(commands, "synth", "write a made cohort: images, masks and a clinical table")
-    synth.add_argument("folder", type=Path, metavar="DIR", help="where it goes: new, or empty")
+    synth = add_command(commands, "synth", "write a synthetic cohort: images, masks and a clinical table")
+    synth.add_argument("folder", type=Path, metavar="DIR", help="target folder: new or empty")
     synth.add_argument("--patients", type=int, default=60, metavar="N", help="default: 60")
-    synth.add_argument("--seed", type=int, default=0, help="another cohort for each (default: 0)")
+    synth.add_argument("--seed", type=int, default=0, help="a different cohort for each seed (default: 0)")
     synth.add_argument("--study", default="chest", choices=["chest", "brain"], help="default: chest")
-    synth.add_argument("--signal", type=float, default=1.0, help="how much images say about the outcome; 0: nothing")
-    synth.add_argument("--no-bad-cases", action="store_true", help="leave out the spoilt patients")
     synth.add_argument(
-        "--matrix", type=int, default=256, metavar="N", help="voxels across a slice of the brain; 64 is quick"
+        "--signal", type=float, default=1.0, help="strength of the images' relation to the outcome; 0: none"
+    )
+    synth.add_argument("--no-bad-cases", action="store_true", help="omit the damaged patients")
+    synth.add_argument(
+        "--matrix", type=int, default=256, metavar="N", help="voxels across a slice of the brain; 64 is fast"
     )
     synth.set_defaults(command=_synth)
     return parser
@@ -191,7 +205,7 @@ def _cluster_argument(parser: argparse.ArgumentParser) -> None:
         help="local, cuda, tcp://HOST:PORT, or a cluster file, see cluster/ (default: local)",
     )
     parser.add_argument(
-        "--tls", action="store_true", help="encrypt: the cluster file's certificates, or a temporary set"
+        "--tls", action="store_true", help="encrypt with the cluster file's certificates, or a temporary set"
     )
 
 
@@ -243,7 +257,7 @@ def _maps(arguments: argparse.Namespace) -> None:
 
     if arguments.radius is not None and arguments.radius < 1:
         raise JobError(f"--radius {arguments.radius}, expected 1 voxel or more")
-    made = write_maps(
+    written = write_maps(
         arguments.table,
         arguments.out,
         read_params(arguments.params),
@@ -252,7 +266,7 @@ def _maps(arguments: argparse.Namespace) -> None:
         zarr=arguments.zarr,
     )
     failed = False
-    for case_id, found in made:
+    for case_id, found in written:
         failed |= isinstance(found, CaseError)
         print(f"{case_id}: {found}", file=sys.stderr if isinstance(found, CaseError) else sys.stdout, flush=True)
     if failed:
@@ -263,8 +277,8 @@ def _convert(arguments: argparse.Namespace) -> None:
     from prognosis_dask.networks.catalogue import find_network
     from prognosis_dask.networks.weights import convert_weights
 
-    made = convert_weights(arguments.source, arguments.target, find_network(arguments.network))
-    print(f"{made.source_sha256}  {arguments.source}\n{made.sha256}  {arguments.target}")
+    converted = convert_weights(arguments.source, arguments.target, find_network(arguments.network))
+    print(f"{converted.source_sha256}  {arguments.source}\n{converted.sha256}  {arguments.target}")
 
 
 def _reproducibility(arguments: argparse.Namespace) -> None:
@@ -347,7 +361,7 @@ def _synth(arguments: argparse.Namespace) -> None:
         arguments.study,
         arguments.matrix,
     )
-    made = make_cohort(arguments.folder, settings)
-    spoilt = f" and {made.bad_patients} spoilt" if made.bad_patients else ""
-    print(f"{count(made.patients, 'patient')}{spoilt}, {count(made.files, 'file')} in {made.images}")
-    print(made.clinical)
+    cohort = make_cohort(arguments.folder, settings)
+    damaged = f" and {cohort.bad_patients} damaged" if cohort.bad_patients else ""
+    print(f"{count(cohort.patients, 'patient')}{damaged}, {count(cohort.files, 'file')} in {cohort.images}")
+    print(cohort.clinical)

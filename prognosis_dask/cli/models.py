@@ -19,7 +19,7 @@ T1=FILE), or the folder of its DICOM series"
 def add_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str
 ) -> argparse.ArgumentParser:
-    """Add a command; what it does stands in the list of all and over its own help."""
+    """Add a command; ``what`` is its line in the list of commands and heads its own help."""
     return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
 
 
@@ -27,17 +27,17 @@ def add_model_commands(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     cluster_argument: Callable[[argparse.ArgumentParser], None],
 ) -> None:
-    """Add the four commands to the parser's."""
-    fit = add_command(commands, "fit", "compare models of a run's or a table's features, freeze one, report")
+    """Add the four commands on models to the parser."""
+    fit = add_command(commands, "fit", "compare models on the features of a run or a table, save one, report")
     _arguments(fit, cluster_argument, "folder for models/ and report.html (default: the run's)")
     fit.set_defaults(command=_fit)
 
     compare = add_command(commands, "compare", "test which procedures differ, on the same folds")
     _arguments(compare, cluster_argument, "folder for the tables")
-    compare.add_argument("--procedures", type=_names, default=(), metavar="A,B", help="these only (default: all)")
+    compare.add_argument("--procedures", type=_names, default=(), metavar="A,B", help="only these (default: all)")
     compare.set_defaults(command=_compare)
 
-    validate = add_command(commands, "validate", "a frozen model on another cohort, or procedures on this one")
+    validate = add_command(commands, "validate", "validate a frozen model on another cohort, or procedures on this one")
     _arguments(
         validate,
         cluster_argument,
@@ -50,14 +50,18 @@ def add_model_commands(
     )
     validate.set_defaults(command=_validate)
 
-    predict = add_command(commands, "predict", "risk or class of the cases of a table or a run, by a frozen model")
+    predict = add_command(
+        commands, "predict", "predict risk or class of the cases of a table or a run by a frozen model"
+    )
     predict.add_argument("model", type=Path, metavar="MODEL_DIR", help="a frozen model: the folder of a run or of fit")
     predict.add_argument("data", nargs="+", type=Path, metavar="TABLE_RUN_OR_SCAN", help=_SCAN)
-    predict.add_argument("-o", "--out", required=True, type=Path, help="a CSV file; of one new scan a folder")
-    predict.add_argument("--mask", default="", metavar="FILE", help="of one new scan: where the tumour is outlined")
+    predict.add_argument("-o", "--out", required=True, type=Path, help="a CSV file; for one new scan a folder")
+    predict.add_argument(
+        "--mask", default="", metavar="FILE", help="for one new scan: the file with the tumour's outline"
+    )
     predict.add_argument("--roi", default="", metavar="NAME", help="of one new scan: the structure, of several")
     predict.add_argument(
-        "--clinical", action="append", default=[], metavar="COLUMN=VALUE", help="of one new scan; repeatable"
+        "--clinical", action="append", default=[], metavar="COLUMN=VALUE", help="for one new scan; repeatable"
     )
     _spec_arguments(predict)
     cluster_argument(predict)
@@ -142,8 +146,8 @@ def _predict_scan(arguments: argparse.Namespace) -> None:
 
     if arguments.set or arguments.spec:
         raise JobError(
-            "a scan is prepared and predicted exactly as the model's own cases were: --set and --spec are for tables; "
-            "leave them out, or run the job again with other settings"
+            "a scan is prepared and predicted exactly like the model's own cases: --set and --spec are for tables; "
+            "omit them, or run the job again with other settings"
         )
     files = [str(path) for path in arguments.data]
     named = dict(file.split("=", 1) for file in files) if all("=" in file for file in files) else files

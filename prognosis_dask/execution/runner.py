@@ -235,7 +235,7 @@ def _settle(future: Future, task: Task, retries: int, queues: _Queues) -> list[O
         if task.attempt >= retries:
             raise ClusterError(
                 f"stage {task.stage} failed {task.attempt + 1} times for case {task.cases[0].short_hash}: "
-                f"{type(error).__name__}: {error}. What is finished is kept; mend this and run the same command again"
+                f"{type(error).__name__}: {error}. Finished work is kept; correct this and run the same command again"
             ) from error
         journal(
             "task-retried",
@@ -360,4 +360,4 @@ class ClusterHealth:
                 time.sleep(_PAUSE)
 
 
-_GO_ON = ". What is finished is kept; start or mend it and run the same command again"
+_GO_ON = ". Finished work is kept; start or repair it and run the same command again"

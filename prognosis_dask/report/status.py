@@ -172,7 +172,7 @@ def _progress(state: _State) -> str:
     if state.run.get("finished"):
         return f"finished in {duration(state.run.get('seconds') or 0.0)}"
     if state.stopped:
-        return "stopped; the same command goes on from there"
+        return "stopped; run the same command again to resume"
     if not state.run:
         return "starting"
     if state.phase in _AFTER:

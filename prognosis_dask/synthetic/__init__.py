@@ -1,7 +1,7 @@
-"""Made cohorts, in the folders, formats and faults of a TCIA download. Nothing here is a real person's.
+"""Synthetic cohorts with the folders, formats and faults of a TCIA download. No data of real persons.
 
 Chest CTs with one lesion each, whose size and texture drive the survival times in ``clinical.csv``; or MR of the brain
-with one glioma each, whose looks go with the grade there: so that a whole run has something to find.
+with one glioma each, whose appearance depends on the grade. So a whole run has a signal to find.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from prognosis_dask.synthetic.patient import CLINICAL_COLUMNS, Patient, draw_pat
 
 COLLECTIONS: Final = {"chest": "MADE-CHEST", "brain": "MADE-BRAIN"}
 
-#: The folder of what is true of the made brains.
+#: The folder with the truth of synthetic brains.
 TRUTH: Final = "truth"
 PLANTED_COLUMNS: Final = ("patient_id", "code", "description")
-#: With fewer voxels across a slice (7.5 mm) the smallest lesions are a handful of voxels.
+#: Fewest voxels across a slice (7.5 mm): with fewer, the smallest lesions are a handful of voxels.
 
 
 @dataclass(frozen=True)
-class MadeCohort:
-    """What :func:`make_cohort` wrote.
+class SyntheticCohort:
+    """The cohort that :func:`make_cohort` wrote.
 
     Attributes
     ----------
@@ -57,8 +57,8 @@ class MadeCohort:
     files: int
 
 
-def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> MadeCohort:
-    """Write a cohort of ``settings.patients`` patients into ``folder``; a complete one with these settings is kept.
+def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> SyntheticCohort:
+    """Write a cohort of ``settings.patients`` patients into ``folder``; keep a complete one with the same settings.
 
     Of the chest, patients ``MADE-0001``, ... alternate between an RTSTRUCT (with several ROIs, in one patient of ten
     with a hole) and a DICOM SEG. With ``settings.bad_cases`` the patients of
@@ -73,7 +73,7 @@ def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> MadeCoh
     JobError
         When there are to be no patients, the seed is negative, or the matrix is smaller than 32.
     StoreError
-        When the folder holds anything else than a cohort made with the same settings, or cannot be made.
+        When the folder contains anything other than a cohort with the same settings, or cannot be created.
     """
     if settings.patients < 1:
         raise JobError(f"a cohort of {settings.patients} patients was asked for, expected one or more")
@@ -140,15 +140,15 @@ def _faults(settings: SynthSection) -> tuple[Fault, ...]:
 
 
 def _kept(folder: Path, state: Path, settings: SynthSection) -> int | None:
-    """How many files a complete cohort in the folder has; None where there is none, or one cut off in the making."""
+    """Number of files of a complete cohort in the folder; None if there is none, or an incomplete one."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     if not state.is_file():
-        raise StoreError(f"{folder} holds something else than a made cohort; choose a new or an empty folder")
+        raise StoreError(f"{folder} contains something other than a synthetic cohort; choose a new or an empty folder")
     found = json.loads(state.read_text(encoding="utf-8"))
     if found["settings"] != asdict(settings):
         raise StoreError(
-            f"{folder} holds a cohort made with {found['settings']}, asked for is {asdict(settings)}; "
+            f"{folder} contains a cohort with {found['settings']}, requested is {asdict(settings)}; "
             "choose another folder, or delete this one"
         )
     files: int | None = found["files"]
@@ -168,8 +168,8 @@ def _write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[obj
         writer.writerows(rows)
 
 
-def _summary(folder: Path, settings: SynthSection, files: int) -> MadeCohort:
-    return MadeCohort(
+def _summary(folder: Path, settings: SynthSection, files: int) -> SyntheticCohort:
+    return SyntheticCohort(
         images=folder / "manifest-made" / COLLECTIONS[settings.study],
         clinical=folder / "clinical.csv",
         planted=folder / "planted.csv",

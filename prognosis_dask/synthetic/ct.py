@@ -12,9 +12,9 @@ from pydicom.uid import UID, CTImageStorage
 from prognosis_dask.synthetic.dicom import (
     CREATED_TIME,
     MANUFACTURER,
-    made_uid,
     patient_and_study,
     series_folder,
+    synthetic_uid,
     write_instance,
 )
 from prognosis_dask.synthetic.patient import Patient
@@ -26,7 +26,7 @@ STUDY = "Made chest"
 
 def write_ct(root: Path, patient: Patient, phantom: Phantom) -> list[tuple[Path, Dataset]]:
     """Write one file per slice. Returns (file, dataset) from foot to head; instance 1 is the slice at the head."""
-    series_uid = made_uid(patient, "ct")
+    series_uid = synthetic_uid(patient, "ct")
     folder = series_folder(root, patient, 2, "Chest", series_uid)
     slices = len(phantom.image_hu)
     written = []
@@ -44,7 +44,7 @@ def _ct_slice(
 ) -> Dataset:
     ds = patient_and_study(patient, STUDY)
     ds.SOPClassUID = CTImageStorage
-    ds.SOPInstanceUID = made_uid(patient, "ct", number)
+    ds.SOPInstanceUID = synthetic_uid(patient, "ct", number)
     ds.Modality = "CT"
     ds.SeriesInstanceUID = series_uid
     ds.SeriesNumber = 2
@@ -54,7 +54,7 @@ def _ct_slice(
     ds.Manufacturer = MANUFACTURER
     ds.BodyPartExamined = "CHEST"
     ds.PatientPosition = "HFS"
-    ds.FrameOfReferenceUID = made_uid(patient, "frame of reference")
+    ds.FrameOfReferenceUID = synthetic_uid(patient, "frame of reference")
     ds.PositionReferenceIndicator = ""
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     ds.AcquisitionNumber = 1

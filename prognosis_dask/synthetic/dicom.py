@@ -1,4 +1,4 @@
-"""What every made DICOM file has in common: identifiers, folders, and what it says of the patient."""
+"""Common parts of all synthetic DICOM files: identifiers, folders, and the patient's modules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CREATED_TIME = "120000"
 
 
 class Person(Protocol):
-    """What the headers need to know of a patient."""
+    """The data of a patient that headers need."""
 
     @property
     def patient_id(self) -> str:
@@ -35,34 +35,34 @@ class Person(Protocol):
 
     @property
     def scan_date(self) -> datetime.date:
-        """When the images were taken."""
+        """The date of the scan."""
 
 
-def made_uid(patient: Person, *what: object) -> UID:
-    """A unique identifier under pydicom's root that depends on the seed, the patient and ``what`` alone."""
+def synthetic_uid(patient: Person, *what: object) -> UID:
+    """A unique identifier under pydicom's root that depends only on the seed, the patient and ``what``."""
     return generate_uid(entropy_srcs=[str(patient.seed), patient.patient_id, *map(str, what)])
 
 
 def series_folder(root: Path, patient: Person, number: int, description: str, series_uid: str) -> Path:
     """Make the folder ``root/PatientID/date-study/number-description-end of the UID`` and return it."""
-    study = f"{patient.scan_date:%m-%d-%Y}-StudyID-{made_uid(patient, 'study')[-5:]}"
+    study = f"{patient.scan_date:%m-%d-%Y}-StudyID-{synthetic_uid(patient, 'study')[-5:]}"
     folder = root / patient.patient_id / study / f"{number}.000000-{description}-{series_uid[-5:]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def patient_and_study(patient: Person, description: str) -> Dataset:
-    """What every instance of the patient says: the Patient, General Study and Patient Study modules."""
+    """The Patient, General Study and Patient Study modules, shared by all instances of the patient."""
     ds = Dataset()
     ds.PatientID = patient.patient_id
-    ds.PatientName = f"{patient.patient_id}^"  # the caret says that one component is meant
+    ds.PatientName = f"{patient.patient_id}^"  # the caret marks a single name component
     ds.PatientBirthDate = ""
     ds.PatientSex = patient.gender[0].upper()
     ds.PatientAge = f"{patient.age:03d}Y"
     ds.PatientIdentityRemoved = "YES"
     ds.DeidentificationMethod = "made, no person behind it"
-    ds.StudyInstanceUID = made_uid(patient, "study")
-    ds.StudyID = made_uid(patient, "study")[-5:]
+    ds.StudyInstanceUID = synthetic_uid(patient, "study")
+    ds.StudyID = synthetic_uid(patient, "study")[-5:]
     ds.StudyDate = f"{patient.scan_date:%Y%m%d}"
     ds.StudyTime = CREATED_TIME
     ds.StudyDescription = description

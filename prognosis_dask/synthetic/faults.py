@@ -1,4 +1,4 @@
-"""The bad cases of the made cohort: each is a whole patient whose files are then spoilt in one known way."""
+"""The bad cases of a synthetic cohort: whole patients whose files are then damaged in one known way each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PatientFiles:
-    """What was written of one patient. ``ct`` runs from foot to head; its middle slice crosses the lesion."""
+    """The files written for one patient. ``ct`` runs from foot to head; its middle slice crosses the lesion."""
 
     folder: Path
     ct: tuple[Path, ...]
@@ -27,7 +27,7 @@ class PatientFiles:
 
 @dataclass(frozen=True)
 class Fault:
-    """One bad case: the patient, the problem that a run must report, what is wrong, and how to bring it about."""
+    """One bad case: the patient, the problem that a run must report, a description, and the function that causes it."""
 
     patient_id: str
     code: Code
@@ -102,7 +102,7 @@ def _other(uid: str) -> str:
     return f"{uid[:-4]}0"
 
 
-#: Every bad case that is planted, in addition to the patients asked for.
+#: All planted bad cases, in addition to the requested patients.
 FAULTS = (
     Fault("BAD-SLICE-GAP", Code.SLICE_GAP, "one slice inside the lesion is missing", _remove_slice),
     Fault("BAD-SLICE-CUT", Code.PIXELS_UNREADABLE, "a slice's file ends half-way", _cut_slice),

@@ -1,4 +1,4 @@
-"""All files of one made patient."""
+"""Write all files of one synthetic patient."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prognosis_dask.synthetic.seg import write_seg
 
 
 def write_patient(images: Path, patient: Patient) -> int:
-    """Write one patient's series and mask, spoil them where the patient is a bad case; the number of files left."""
+    """Write one patient's series and mask, damage them for a bad case; returns the number of files."""
     phantom = make_phantom(patient)
     ct = write_ct(images, patient, phantom)
     datasets = [ds for _, ds in ct]

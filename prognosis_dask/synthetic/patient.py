@@ -1,4 +1,4 @@
-"""Who a made patient is: the lesion that will be drawn, the survival that it brings, the row in the clinical table.
+"""Draw a synthetic patient: the lesion, the survival that follows from it, and the row of the clinical table.
 
 The survival time follows a Weibull proportional hazards model whose log hazard is a weighted sum of the lesion's
 size, its heterogeneity and the patient's age, all as standard normal scores (Bender et al., Generating survival times
@@ -30,10 +30,10 @@ CLINICAL_COLUMNS: Final = ("PatientID", "age", "gender", "stage", "time_days", "
 
 @dataclass(frozen=True)
 class Patient:
-    """The truth behind one made patient.
+    """The truth of one synthetic patient.
 
     ``size_score`` and ``texture_score`` are standard normal, cut at two standard deviations; ``radius_mm`` and
-    ``texture_hu`` are what they mean in the image. ``mask_format`` says how the lesion's mask is stored, ``cavity``
+    ``texture_hu`` are their values in the image. ``mask_format`` says how the lesion's mask is stored, ``cavity``
     whether the lesion has an air-filled hole, which the mask leaves out.
     """
 

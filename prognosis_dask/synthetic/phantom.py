@@ -1,4 +1,4 @@
-"""A chest of ellipses with one lesion: the voxels that the made CT series holds, and the lesion's mask."""
+"""Draw a chest of ellipses with one lesion: the voxels of the synthetic CT series, and the lesion's mask."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Ellipse:
     b_mm: float
 
     def depth(self, x_mm: Float32Array, y_mm: Float32Array) -> Float32Array:
-        """One in the centre, zero on the rim, negative outside."""
+        """1 at the centre, 0 on the rim, negative outside."""
         return np.asarray(1 - ((x_mm - self.x_mm) / self.a_mm) ** 2 - ((y_mm - self.y_mm) / self.b_mm) ** 2)
 
 
@@ -43,7 +43,7 @@ CORD: Final = Ellipse(0, 72, 6, 6)
 
 @dataclass(frozen=True)
 class Phantom:
-    """One made CT series.
+    """One synthetic CT series.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ def _axes(slices: int, spacing: float) -> tuple[Float32Array, Float32Array, Floa
 def _lesion_level(
     offset: tuple[Float32Array, Float32Array, Float32Array], radius_mm: float, rng: np.random.Generator
 ) -> Float32Array:
-    """A ball with bumps: the radius varies with the direction by a random quadratic and a random cubic form."""
+    """A sphere whose radius varies with direction by a random quadratic and a random cubic form."""
     x, y, z = offset
     distance = np.sqrt(x**2 + y**2 + z**2) + np.float32(1e-3)
     u, v, w = x / distance, y / distance, z / distance
@@ -123,7 +123,7 @@ def _hole_level(offset: tuple[Float32Array, Float32Array, Float32Array], radius_
 
 
 def _chest(x: Float32Array, y: Float32Array, z_shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
-    """Air, fat, muscle, lungs with vessels, a vertebra with its canal; the same in every slice but for the vessels."""
+    """Air, fat, muscle, lungs with vessels, a vertebra with its canal; equal in all slices except for vessels."""
     plane = np.full((MATRIX, MATRIX), -1000, np.float32)
     for organ, hu in ((BODY, -90), (MUSCLE, 45), (VERTEBRA, 280), (CORD, 35)):
         plane[organ.depth(x, y)[0] > 0] = hu
@@ -138,7 +138,7 @@ def _chest(x: Float32Array, y: Float32Array, z_shape: tuple[int, ...], rng: np.r
 
 
 def _lesion_hu(level: Float32Array, texture_hu: float, spacing: float, rng: np.random.Generator) -> Float32Array:
-    """Soft tissue whose blotches, about 5 mm wide, have the standard deviation ``texture_hu``."""
+    """Soft tissue with patches about 5 mm wide of standard deviation ``texture_hu``."""
     sigma = (2.5 / SLICE_STEP_MM, 2.5 / spacing, 2.5 / spacing)
     blotches = gaussian_filter(rng.standard_normal(level.shape, dtype=np.float32), sigma, truncate=3)
     blotches *= texture_hu / blotches.std()
@@ -146,6 +146,6 @@ def _lesion_hu(level: Float32Array, texture_hu: float, spacing: float, rng: np.r
 
 
 def _blend(image: Float32Array, level: Float32Array, tissue_hu: Float32Array, spacing: float) -> None:
-    """Put the tissue where ``level`` is positive, with the partial volume of a voxel across its surface."""
+    """Insert the tissue where ``level`` is positive, with partial volume across its surface."""
     share = np.clip(level / np.float32(spacing) + 0.5, 0, 1)
     image += share * (tissue_hu - image)

@@ -17,9 +17,9 @@ from prognosis_dask.synthetic.dicom import (
     CREATED_TIME,
     MANUFACTURER,
     Person,
-    made_uid,
     patient_and_study,
     series_folder,
+    synthetic_uid,
     write_instance,
 )
 
@@ -80,9 +80,9 @@ def _polygons(level: Float32Array) -> list[FloatArray]:
 def _header(patient: Person, images: Sequence[Dataset]) -> Dataset:
     ds = patient_and_study(patient, images[0].StudyDescription)
     ds.SOPClassUID = RTStructureSetStorage
-    ds.SOPInstanceUID = made_uid(patient, "rtstruct", 1)
+    ds.SOPInstanceUID = synthetic_uid(patient, "rtstruct", 1)
     ds.Modality = "RTSTRUCT"
-    ds.SeriesInstanceUID = made_uid(patient, "rtstruct")
+    ds.SeriesInstanceUID = synthetic_uid(patient, "rtstruct")
     ds.SeriesNumber = 3
     ds.SeriesDescription = "RTSTRUCT"
     ds.OperatorsName = ""

@@ -15,8 +15,8 @@ from prognosis_dask.synthetic.dicom import (
     CREATED_TIME,
     MANUFACTURER,
     Person,
-    made_uid,
     series_folder,
+    synthetic_uid,
     write_instance,
 )
 
@@ -36,9 +36,9 @@ def write_seg(root: Path, patient: Person, name: str, mask: BoolArray, images: S
         pixel_array=mask,
         segmentation_type="BINARY",
         segment_descriptions=[segment],
-        series_instance_uid=made_uid(patient, "seg"),
+        series_instance_uid=synthetic_uid(patient, "seg"),
         series_number=300,
-        sop_instance_uid=made_uid(patient, "seg", 1),
+        sop_instance_uid=synthetic_uid(patient, "seg", 1),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=MANUFACTURER,
@@ -60,7 +60,7 @@ def _make_repeatable(ds: Segmentation, patient: Person) -> None:
         "ContentDate": ds.StudyDate,
         "ContentTime": CREATED_TIME,
         "ContributionDateTime": ds.StudyDate + CREATED_TIME,
-        "DimensionOrganizationUID": made_uid(patient, "dimensions"),
+        "DimensionOrganizationUID": synthetic_uid(patient, "dimensions"),
     }
 
     def replace(_: Dataset, element: DataElement) -> None:

@@ -58,7 +58,7 @@ def _state(run: RunView) -> str:
         why = "its driver is gone" if run.driver_left else "stopped"
         return (
             f"<span class=bad>Not finished</span>: {why} after {after}. "
-            "What is finished is kept; the same command goes on from there."
+            "Finished work is kept; run the same command again to resume."
         )
     text = f"Running for {after}, {PHASES.get(str(run.message['phase']), 'running')}"
     left = [stage["left"] for stage in run.stages.values()]

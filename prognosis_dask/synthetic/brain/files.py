@@ -1,4 +1,4 @@
-"""All files of one made glioma patient: what a download would hold, and apart from it the truth."""
+"""Write all files of one synthetic glioma patient: those of a download, and the truth separately."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prognosis_dask.synthetic.seg import write_seg
 
 
 def write_brain_patient(images: Path, truth: Path, matrix: int, patient: BrainPatient) -> int:
-    """Write a patient's sequences and mask into ``images``, the truth into ``truth``; the number of files in images.
+    """Write a patient's sequences and mask into ``images``, the truth into ``truth``; returns the number of files.
 
     ``PatientID/PatientID_T1.nii.gz`` and so on with ``PatientID_Segmentation.nii.gz``, as the collection
     LGG-1p19qDeletion names them, or DICOM series with an RTSTRUCT or a SEG. The truth is described in
@@ -33,7 +33,7 @@ def write_brain_patient(images: Path, truth: Path, matrix: int, patient: BrainPa
 
 
 def drawn_mask(scan: SyntheticScan, slices: int) -> BoolArray:
-    """The lesion as it is outlined: on every slice (0), or on ``slices`` ones spread from its first to its last.
+    """The lesion as outlined: on every slice (0), or on ``slices`` of them spread from first to last.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""A head around the ICBM152 brain: what tissue lies where, in the template's space.
+"""A head around the ICBM152 brain: the tissues in the template's space.
 
-The template is a brain without skull. Fluid, skull, scalp, face and neck are put around it as shells and simple
-bodies, so that stripping has something to strip.
+The template is a brain without skull. Fluid, skull, scalp, face and neck are added as shells and simple bodies,
+for skull stripping to remove.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ SIGNAL: Final[Mapping[str, Mapping[str, float]]] = {
     "T2": {"grey": 0.52, "white": 0.38, "fluid": 1.00, "bone": 0.06, "marrow": 0.30, "fat": 0.60, "muscle": 0.20},
     "FLAIR": {"grey": 0.58, "white": 0.46, "fluid": 0.10, "bone": 0.06, "marrow": 0.30, "fat": 0.60, "muscle": 0.25},
 }
-#: Distances from the brain's hull at which the next tissue begins, mm: skull, its marrow, its outer layer, scalp, air.
+#: Distances from the brain's hull at which the next tissue starts, mm: skull, its marrow, its outer layer, scalp, air.
 _BONE, _MARROW, _OUTER, _SCALP, _AIR = 2.5, 4.5, 6.5, 8.5, 14.0
-#: The hull bridges what is narrower than twice this, mm.
+#: The hull bridges gaps narrower than twice this, mm.
 _HULL_MM: Final = 12.0
-#: Room for the neck below the template, mm.
+#: Space for the neck below the template, mm.
 _BELOW_MM: Final = 36
 
 
@@ -47,7 +47,7 @@ class SyntheticHead:
     grid: sitk.Image
 
     def contrast(self, sequence: str) -> sitk.Image:
-        """The head as the sequence shows it, float32: signal without bias field, noise or lesion."""
+        """The head in a sequence, float32: signal without bias field, noise or lesion."""
         image = np.zeros(self.depth_mm.GetSize()[::-1], np.float32)
         for name, share in self.tissue.items():
             image += np.float32(1000 / 255 * SIGNAL[sequence][name]) * share
@@ -56,7 +56,7 @@ class SyntheticHead:
 
 @lru_cache(maxsize=1)
 def make_head(voxel_mm: int) -> SyntheticHead:
-    """The head on voxels of 1 or 2 mm, made once per process."""
+    """The head on voxels of 1 or 2 mm, computed once per process."""
     template = icbm152()
     grey, white, brain = (
         _extended(sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), [voxel_mm] * 3), voxel_mm)
@@ -71,7 +71,7 @@ def make_head(voxel_mm: int) -> SyntheticHead:
 def _shares(
     grey: Float32Array, white: Float32Array, outside: Float32Array, points: Float32Array, voxel_mm: float
 ) -> dict[str, Float32Array]:
-    """Share of each tissue in each voxel; together one at most."""
+    """Share of each tissue in each voxel; the sum is at most 1."""
 
     def between(low: float, high: float) -> Float32Array:
         rise = np.clip((outside - low) / voxel_mm + 0.5, 0, 1)
@@ -99,7 +99,7 @@ def _shares(
 
 
 def _face_and_neck(x: Float32Array, y: Float32Array, z: Float32Array) -> Float32Array:
-    """One inside two bodies below the skull: an ellipsoid in front, a column behind it."""
+    """1 inside two bodies below the skull: an ellipsoid in front, a column behind it."""
     face = 1 - (x / 62) ** 2 - ((y + 32) / 62) ** 2 - ((z + 70) / 62) ** 2
     neck = np.minimum(1 - (x / 62) ** 2 - ((y - 25) / 62) ** 2, (-40 - z) / 10)
     return np.asarray(np.maximum(face, neck) > 0, np.float32)
@@ -131,7 +131,7 @@ def _extended(image: sitk.Image, voxel_mm: int) -> sitk.Image:
 
 
 def _points(image: sitk.Image) -> Float32Array:
-    """(3, slice, row, column): where the voxels' centres lie, mm; the axes of the template's grid are the patient's."""
+    """Positions of voxel centres, (3, slice, row, column), mm; the axes of the template's grid are the patient's."""
     direction = np.asarray(image.GetDirection()).reshape(3, 3).diagonal()
     axes = [
         origin + sign * step * np.arange(size)

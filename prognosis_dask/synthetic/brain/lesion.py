@@ -1,4 +1,4 @@
-"""The made lesion: an ellipsoid, so that volume and diameters are known in closed form, with a texture inside."""
+"""The synthetic lesion: an ellipsoid with texture, whose volume and diameters are known in closed form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prognosis_dask.arrays import FloatArray
 
 #: Signal inside per sequence, as a share of 1000, before texture, uptake and mismatch.
 SIGNAL: Final = {"T1": 0.50, "T1c": 0.50, "T2": 0.85, "FLAIR": 0.92}
-#: Voxels of the texture, mm, and the width of its blotches.
+#: Voxels of the texture, mm, and the width of its patches.
 _TEXTURE_MM: Final = 2.0
 _BLOTCH_MM: Final = 3.0
 
@@ -31,7 +31,7 @@ class Lesion:
     rotation
         (3, 3); column i is the direction of axis i.
     texture
-        Standard normal blotches on a cubic grid of 2 mm around the centre.
+        Standard normal patches on a cubic grid of 2 mm around the centre.
     """
 
     centre_mm: FloatArray
@@ -57,11 +57,11 @@ class Lesion:
 
     @property
     def reach_mm(self) -> float:
-        """No point of lesion or border is farther from the centre."""
+        """Radius of a sphere around the centre that contains lesion and border."""
         return float(self.semi_axes_mm.max() * 1.2 + 5)
 
     def level_mm(self, points: FloatArray) -> FloatArray:
-        """About the distance inside the surface of points (3, ...), mm; negative outside, zero exactly on it."""
+        """Approximate depth of points (3, ...) inside the surface, mm; negative outside, exactly zero on it."""
         offset = points - self.centre_mm.reshape(3, *[1] * (points.ndim - 1))
         inner = np.tensordot(self.rotation.T, offset, axes=1)
         scaled = np.sqrt(sum((inner[i] / self.semi_axes_mm[i]) ** 2 for i in range(3)))
@@ -81,7 +81,7 @@ class Lesion:
 
 
 def make_lesion(centre_mm: FloatArray, radius_mm: float, rng: np.random.Generator) -> Lesion:
-    """An ellipsoid with the volume of a ball of ``radius_mm``, in a random direction."""
+    """An ellipsoid with the volume of a sphere of ``radius_mm``, randomly oriented."""
     ratios = np.exp(rng.uniform(-0.2, 0.2, 3))
     semi_axes = radius_mm * np.sort(ratios / np.prod(ratios) ** (1 / 3))[::-1]
     side = 2 * int(np.ceil((1.2 * semi_axes[0] + 6) / _TEXTURE_MM)) + 1

@@ -1,4 +1,4 @@
-"""A made sequence as a DICOM MR series."""
+"""Write a synthetic sequence as a DICOM MR series."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from prognosis_dask.synthetic.dicom import (
     CREATED_TIME,
     MANUFACTURER,
     Person,
-    made_uid,
     patient_and_study,
     series_folder,
+    synthetic_uid,
     write_instance,
 )
 
@@ -33,7 +33,7 @@ _PROTOCOL: Final[dict[str, tuple[int, str, float, float, float]]] = {
 def write_mr(root: Path, patient: Person, sequence: str, image: sitk.Image) -> list[Dataset]:
     """Write one file per slice of an int16 image; returns the datasets from foot to head."""
     number, description, *_ = _PROTOCOL[sequence]
-    series_uid = made_uid(patient, "mr", sequence)
+    series_uid = synthetic_uid(patient, "mr", sequence)
     folder = series_folder(root, patient, number, description.replace(" ", "-"), series_uid)
     pixels = sitk.GetArrayFromImage(image)
     datasets = []
@@ -56,7 +56,7 @@ def _header(patient: Person, sequence: str, series_uid: str, index: int) -> Data
     number, description, repetition_ms, echo_ms, inversion_ms = _PROTOCOL[sequence]
     ds = patient_and_study(patient, STUDY)
     ds.SOPClassUID = MRImageStorage
-    ds.SOPInstanceUID = made_uid(patient, "mr", sequence, index + 1)
+    ds.SOPInstanceUID = synthetic_uid(patient, "mr", sequence, index + 1)
     ds.Modality = "MR"
     ds.SeriesInstanceUID = series_uid
     ds.SeriesNumber = number
@@ -66,7 +66,7 @@ def _header(patient: Person, sequence: str, series_uid: str, index: int) -> Data
     ds.Manufacturer = MANUFACTURER
     ds.BodyPartExamined = "BRAIN"
     ds.PatientPosition = "HFS"
-    ds.FrameOfReferenceUID = made_uid(patient, "frame of reference")
+    ds.FrameOfReferenceUID = synthetic_uid(patient, "frame of reference")
     ds.PositionReferenceIndicator = ""
     ds.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
     ds.AcquisitionNumber = 1

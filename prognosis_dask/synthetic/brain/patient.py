@@ -1,6 +1,6 @@
-"""Who a made glioma patient is: grade, 1p/19q status, the lesion that they bring, and how the head was scanned.
+"""Draw a synthetic glioma patient: grade, 1p/19q status, the resulting lesion, and the scan parameters.
 
-What grade and status do to the picture follows what is described of lower-grade gliomas: grade III takes up contrast
+The effects of grade and status follow descriptions of lower-grade gliomas: grade III takes up contrast
 agent and is uneven; tumours with 1p/19q co-deletion have blurred borders, those without are dark in the middle on FLAIR
 while bright on T2 (the mismatch sign; Patel SH et al., Clin Cancer Res 2017;23:6078).
 """
@@ -16,7 +16,7 @@ from prognosis_dask.synthetic.patient import generator
 
 #: The lesion's name in RTSTRUCT and SEG.
 LESION_ROI: Final = "Tumour"
-#: The columns of ``clinical.csv``; ``1p/19q`` is 1 where both arms are deleted.
+#: The columns of ``clinical.csv``; ``1p/19q`` is 1 if both arms are deleted.
 CLINICAL_COLUMNS: Final = ("PatientID", "age", "gender", "grade", "1p/19q")
 #: Every sequence of a patient; the lesion is outlined on the first.
 SEQUENCES: Final = ("T2", "T1", "T1c", "FLAIR")
@@ -28,12 +28,12 @@ MaskFormat = Literal["NIFTI", "RTSTRUCT", "SEG"]
 
 @dataclass(frozen=True)
 class BrainPatient:
-    """The truth behind one made patient.
+    """The truth of one synthetic patient.
 
     Attributes
     ----------
     grade, codeleted
-        WHO grade (2 or 3) and whether 1p/19q is deleted: what the table says.
+        WHO grade (2 or 3) and whether 1p/19q is deleted, as in the table.
     texture, enhancement
         Standard deviation of the lesion's texture and its uptake of contrast agent, both as shares of white matter's
         signal.
@@ -70,14 +70,14 @@ class BrainPatient:
 
 
 def draw_brain_patient(number: int, seed: int, signal: float) -> BrainPatient:
-    """Draw patient ``number`` (from 1 on).
+    """Draw patient ``number`` (from 1).
 
-    Grade, status, kind of mask and slice step take turns, so that small cohorts hold all of them. ``signal`` scales
-    what grade and status do to the lesion: with 0 they leave no trace in the images.
+    Grade, status, kind of mask and slice step alternate, so that small cohorts contain all of them. ``signal`` scales
+    the effects of grade and status on the lesion; 0 means none.
     """
     patient_id = f"MADE-B{number:04d}"
     rng = generator(seed, patient_id, "patient")
-    # within each pair of patients the coin decides who has which grade; the status is drawn on its own
+    # within each pair of patients chance decides who has which grade; the status is drawn independently
     grade_high = bool((number + int(generator(seed, f"pair {(number - 1) // 2}", "grade").integers(2))) % 2)
     codeleted = bool(rng.random() < 0.5)
     side, arm = signal * (1 if grade_high else -1), signal * (1 if codeleted else -1)

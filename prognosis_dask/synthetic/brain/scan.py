@@ -1,4 +1,4 @@
-"""A made patient's sequences: the head warped, the lesion put in, sampled in slices, with bias field and noise."""
+"""Draw a synthetic patient's sequences: warped head with lesion, sampled in slices, with bias field and noise."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from prognosis_dask.synthetic.brain.lesion import Lesion, make_lesion
 from prognosis_dask.synthetic.brain.patient import SEQUENCES, BrainPatient
 from prognosis_dask.synthetic.patient import generator
 
-#: Sides of a slice and length of the stack, mm; the middle lies here in the template's space.
+#: Side of a slice and length of the stack, mm; position of the centre in the template's space.
 FIELD_MM: Final = 240.0
 COVERAGE_MM: Final = 156.0
 MIDDLE_MM: Final = (0.0, 10.0, 14.0)
 #: Standard deviation of the noise, signal units (white matter in T1 has 800).
 NOISE: Final = 15.0
-#: In the brain the bias field's logarithm reaches plus or minus this.
+#: Largest absolute logarithm of the bias field in the brain.
 BIAS: Final = 0.3
 #: A slice is the mean of this many planes per mm of its thickness, rounded.
 _PLANES_PER_MM: Final = 0.5
@@ -32,7 +32,7 @@ _PLANES_PER_MM: Final = 0.5
 _WARP_STEP_MM: Final = 8.0
 _WARP_SMOOTH_MM: Final = 24.0
 _WARP_SD_MM: Final = 0.7
-#: Points of the template whose places in every sequence are kept: the commissures, poles and sides of the brain.
+#: Points of the template whose positions in every sequence are recorded: the commissures, poles and sides of the brain.
 LANDMARKS: Final[Mapping[str, tuple[float, float, float]]] = {
     "anterior-commissure": (0, 0, 0),
     "posterior-commissure": (0, 27, 0),
@@ -52,7 +52,7 @@ LANDMARKS: Final[Mapping[str, tuple[float, float, float]]] = {
 
 @dataclass(frozen=True)
 class Sequence:
-    """One sequence with what is true of it.
+    """One sequence with its truth.
 
     ``image`` is int16; ``brain`` uint8 (0 and 1) and ``bias`` float32 (the factor) lie on its grid; ``to_reference``
     takes a point of this sequence to the same place in the head on the reference sequence.
@@ -66,7 +66,7 @@ class Sequence:
 
 @dataclass(frozen=True)
 class SyntheticScan:
-    """A made patient's images.
+    """The images of a synthetic patient.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class SyntheticScan:
     lesion_level
         float32, the same grid: about the distance inside the surface, mm.
     to_template
-        Takes a point of the reference sequence to the template.
+        From a point of the reference sequence to the template.
     landmarks
         Name to the (x, y, z) in mm at which it lies on each sequence.
     """
@@ -93,9 +93,9 @@ class SyntheticScan:
 
 
 def make_scan(patient: BrainPatient, matrix: int = 256) -> SyntheticScan:
-    """Draw the patient's four sequences on ``matrix`` x ``matrix`` voxels a slice.
+    """Draw the patient's four sequences on ``matrix`` x ``matrix`` voxels per slice.
 
-    A small matrix is quick: the patient is the same, the voxels are larger.
+    A small matrix is fast: the same patient with larger voxels.
     """
     rng = generator(patient.seed, patient.patient_id, "scan")
     head = make_head(1 if matrix >= 160 else 2)
@@ -164,7 +164,7 @@ def _put_in(
     if name == "T1c":
         tissue += patient.enhancement * (1 + 0.5 * np.tanh(lesion.texture_at(at)))
     if name == "FLAIR":
-        # the dark middle ends a third of the way in from the surface
+        # the dark centre ends a third of the depth below the surface
         tissue *= 1 - patient.mismatch * np.clip(level / (0.3 * patient.radius_mm) - 0.5, 0, 1)
     share = np.clip(level / patient.border_mm + 0.5, 0, 1)
     values[near] += share * (1000 * np.maximum(tissue, 0.05) - values[near])
@@ -192,7 +192,7 @@ def _warp(rng: np.random.Generator) -> tuple[sitk.Transform, _Inverse]:
 
 @dataclass(frozen=True)
 class _Inverse:
-    """A point of the template in the patient's space; the free-form part is undone by fixed-point iteration."""
+    """A point of the template in the patient's space; the free-form part is inverted by fixed-point iteration."""
 
     affine: sitk.Transform
     free: sitk.Transform
@@ -205,7 +205,7 @@ class _Inverse:
 
 
 def _place(head: SyntheticHead, template_to: _Inverse, radius_mm: float, rng: np.random.Generator) -> FloatArray:
-    """A centre for the lesion in one hemisphere of the cerebrum, deep enough to lie within the brain."""
+    """A lesion centre in one hemisphere of the cerebrum, deep enough to lie within the brain."""
     for _ in range(1000):
         point = np.array([rng.choice([-1, 1]) * rng.uniform(22, 45), rng.uniform(-45, 75), rng.uniform(8, 50)])
         depth = head.depth_mm.GetPixel(head.depth_mm.TransformPhysicalPointToIndex(point.tolist()))
@@ -215,7 +215,7 @@ def _place(head: SyntheticHead, template_to: _Inverse, radius_mm: float, rng: np
 
 
 def _moved(name: str, rng: np.random.Generator) -> sitk.Euler3DTransform:
-    """How the head lay when this sequence was taken; the reference stays."""
+    """The head's position during this sequence; that of the reference is fixed."""
     moved = sitk.Euler3DTransform()
     angles, shift = np.deg2rad(rng.uniform(-3, 3, 3)), rng.uniform(-3, 3, 3)
     if name != SEQUENCES[0]:
@@ -226,7 +226,7 @@ def _moved(name: str, rng: np.random.Generator) -> sitk.Euler3DTransform:
 
 
 def _grid(patient: BrainPatient, name: str, matrix: int, rng: np.random.Generator) -> sitk.Image:
-    """An empty image of the sequence's geometry; some sequences are oblique, as FLAIR along the skull's base is."""
+    """An empty image with the sequence's geometry; some sequences are oblique, like FLAIR along the skull base."""
     step = patient.slice_step_mm if name == SEQUENCES[0] else float(rng.choice([3.0, patient.slice_step_mm]))
     slices = round(COVERAGE_MM / step)
     tilt = float(np.deg2rad(rng.uniform(8, 17))) if name != SEQUENCES[0] and rng.random() < 0.3 else 0.0
@@ -265,7 +265,7 @@ def _bias(brain: BoolArray, rng: np.random.Generator) -> Float32Array:
 
 
 def points_of(image: sitk.Image) -> FloatArray:
-    """(3, slice, row, column): where the voxels' centres lie, mm, (x, y, z)."""
+    """Positions of voxel centres, (3, slice, row, column), mm, (x, y, z)."""
     steps = np.asarray(image.GetDirection()).reshape(3, 3) * np.asarray(image.GetSpacing())
     columns, rows, slices = image.GetSize()
     index = np.stack(np.meshgrid(np.arange(slices), np.arange(rows), np.arange(columns), indexing="ij")[::-1])
