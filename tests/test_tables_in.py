@@ -204,6 +204,19 @@ def test_a_unit_is_taken_from_the_heading_the_specification_or_told(tmp_path: Pa
     assert "its heading says months" in said(found)
 
 
+def test_an_event_column_without_a_censored_row_is_used_and_said(tmp_path: Path) -> None:
+    days = [float(day) for day in range(100, 124)]
+    cells = {"t_days": days, "status": ["1"] * 24}
+    rule = EndpointRule(time="t_days", event="status")
+    assert "All 24 rows of status were taken as observed events" in said(
+        read(tmp_path, cells, ModelSpec(endpoint=rule, exclude=("time_days", "event")))
+    )
+    rule = EndpointRule(time="t_days", event="status", event_codes={"1": 1, "2": 0})
+    assert "observed events" not in said(
+        read(tmp_path, cells, ModelSpec(endpoint=rule, exclude=("time_days", "event")))
+    )
+
+
 def test_follow_up_longer_than_a_life_is_refused(tmp_path: Path) -> None:
     rule = EndpointRule(time="last", event="event")
     with pytest.raises(StatisticsError, match="column 'last' is 20200131 days in data row 1, longer than a life"):

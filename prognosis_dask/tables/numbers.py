@@ -24,6 +24,8 @@ _PLAIN = re.compile(rf"{_SIGN}(\d+\.?\d*|\.\d+){_EXPONENT}")
 _POINT_DECIMAL = re.compile(rf"{_SIGN}(\d*\.\d+){_EXPONENT}")
 _PARTED = re.compile(rf"{_SIGN}\d{{1,3}}([ '’]\d{{3}})+([.,]\d+)?")
 _ODD = re.compile("[,'’\\s\u2212=]|\\.[^\0.]*\\.")
+#: Blanks that part thousands: no-break, thin and narrow no-break, as R, LaTeX and CLDR's locales write them.
+_NARROW = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3})")
 #: Excel's notation for numbers as text: ="001"
 _AS_TEXT = re.compile(r'="?([^"]*)"?')
 
@@ -71,7 +73,7 @@ def _as_typed(cell: str) -> str:
         cell = typed[1]
     if cell[:1] == "\u2212":
         cell = f"-{cell[1:]}"
-    return cell
+    return _NARROW.sub(" ", cell)
 
 
 def _kinds(column: Sequence[str]) -> set[str]:

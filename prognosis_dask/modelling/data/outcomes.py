@@ -92,6 +92,7 @@ def read_outcomes(
     _refuse_beyond_a_life(time, columns[names[0]], unit)
     notes += far_code_notes(columns[names[0]])
     event = _events(columns[names[1]], rule, (whole or columns)[names[1]])
+    notes += _all_ones(names[1], event, rule)
     unknown = np.isnan(time) | np.isnan(event)
     faults = np.select([unknown, ~(time > 0)], [Code.NO_ENDPOINT.value, "time-not-positive"], default="")
     return Outcomes((time, event), (), tuple(faults.tolist()), names, tuple(notes))
@@ -137,6 +138,17 @@ def _events(column: SourceColumn, rule: EndpointRule, whole: SourceColumn) -> Fl
                 f"{expected}; {why}"
             )
     return np.array([float(codes[plain_code(text)]) if text else np.nan for text in cells])
+
+
+def _all_ones(name: str, event: FloatArray, rule: EndpointRule) -> list[str]:
+    """A note on a cohort without a censored case: its codes may be those of R, where 1 is censored."""
+    known = event[~np.isnan(event)]
+    if rule.event_codes or known.size < 2 or (known != 1).any():
+        return []
+    return [
+        f"All {known.size} rows of {name} were taken as observed events, none as censored: event_codes in [endpoint] "
+        "says otherwise."
+    ]
 
 
 def _classes(column: SourceColumn, rule: EndpointRule) -> Outcomes:
