@@ -18,7 +18,7 @@ from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.folder import write_tables
 from prognosis_dask.modelling.preparing import Preparation
 from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.saved import QUANTILES, Frozen, freeze
+from prognosis_dask.modelling.saved import QUANTILES, Frozen, save_frozen
 
 PROCEDURES = ("clinical", "radiomics", "clinical + images")
 HORIZONS = (365.0, 730.0)
@@ -246,7 +246,7 @@ def _write_json(folder: Path, cox: CoxPHFitter, frame: pd.DataFrame, X: np.ndarr
     (folder / "summary.json").write_text(json.dumps(summary))
     settings = {"families": ["clinical"], "selector": "svm-rfe", "learner": "cox", "penalty": [0.01, 0.1]}
     (folder / "procedures.json").write_text(json.dumps(dict.fromkeys(PROCEDURES, settings)))
-    freeze(_frozen(cox, X, n, events), folder)
+    save_frozen(_frozen(cox, X, n, events), folder)
 
 
 def _frozen(cox: CoxPHFitter, X: np.ndarray, n: int, events: int) -> Frozen:

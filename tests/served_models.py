@@ -15,7 +15,7 @@ from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.saved import describe, freeze
+from prognosis_dask.modelling.saved import describe, save_frozen
 from prognosis_dask.radiomics import unit
 
 #: Features of a large lung tumour on CT, about which the made patients vary.
@@ -87,7 +87,7 @@ def _write(
     horizons = (365.0, 730.0) if isinstance(endpoint, Survival) else ()
     models = folder / "models"
     models.mkdir(parents=True)
-    freeze(describe(fit_procedure(procedure, table, 0), table, encodings, horizons), models)
+    save_frozen(describe(fit_procedure(procedure, table, 0), table, encodings, horizons), models)
     record = {"name": job.name, "title": f"{job.name.capitalize()}: made patients", "job": asdict(job)}
     (folder / "run.json").write_text(json.dumps(record))
     return folder

@@ -16,7 +16,7 @@ from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.preparing import Preparation
 from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.saved import ARRAYS, MODEL, describe, freeze, thaw
+from prognosis_dask.modelling.saved import ARRAYS, MODEL, describe, load_frozen, save_frozen
 from prognosis_dask.modelling.validation.evaluate import evaluate
 from prognosis_dask.modelling.validation.external import prediction_rows, range_warnings
 from prognosis_dask.modelling.validation.nested import validate
@@ -76,8 +76,8 @@ def test_one_case_does_not_rewrite_the_held_out_figures_and_is_listed() -> None:
 
 def test_a_frozen_model_holds_its_bounds_and_says_who_met_them(tmp_path: Path) -> None:
     table = survival_table(3, n=80, p=4, signal=1.0)
-    freeze(describe(fit_procedure(ALL, table, 0), table, (), (365.0,)), tmp_path)
-    frozen, new = thaw(tmp_path), survival_table(4, n=20, p=4)
+    save_frozen(describe(fit_procedure(ALL, table, 0), table, (), (365.0,)), tmp_path)
+    frozen, new = load_frozen(tmp_path), survival_table(4, n=20, p=4)
     new.X[3, 1] = 1e6
     rows = pd.DataFrame(prediction_rows(frozen, new, frozen.fitted.predict(new)))
     assert rows["bounded"].iloc[3] == 1
@@ -92,7 +92,7 @@ def test_a_frozen_model_holds_its_bounds_and_says_who_met_them(tmp_path: Path) -
 def test_a_model_that_was_frozen_before_there_were_bounds_loads_and_bounds_nothing(tmp_path: Path) -> None:
     table = survival_table(3, n=80, p=4, signal=1.0)
     fitted = fit_procedure(replace(ALL, bound=False), table, 0)
-    freeze(describe(fitted, table, (), (365.0,)), tmp_path)
+    save_frozen(describe(fitted, table, (), (365.0,)), tmp_path)
     content = json.loads((tmp_path / MODEL).read_text())
     for name in ("bound", "bound_margin", "tune_by"):
         del content["model"]["procedure"][name]
@@ -101,7 +101,7 @@ def test_a_model_that_was_frozen_before_there_were_bounds_loads_and_bounds_nothi
     (tmp_path / MODEL).write_text(json.dumps(content))
     with np.load(tmp_path / ARRAYS) as stored:
         assert not any("lower" in name for name in stored.files)
-    again = thaw(tmp_path)
+    again = load_frozen(tmp_path)
     np.testing.assert_array_equal(risk(again.fitted, table), risk(fitted, table))
     assert not again.fitted.procedure.bound
     assert isinstance(again.fitted.preparation, Preparation)

@@ -19,7 +19,7 @@ from prognosis_dask.modelling.data.reading import read_tables
 from prognosis_dask.modelling.data.sources import dataset_source
 from prognosis_dask.modelling.fit import fit_dataset, fit_models
 from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.saved import thaw
+from prognosis_dask.modelling.saved import load_frozen
 from prognosis_dask.modelling.spec import EndpointRule, ModelSpec, ValidationRule
 
 SECTION = ModelSection(folds=3, repeats=2, halves=0, max_features=8)
@@ -195,7 +195,7 @@ def test_a_label_that_leaves_one_class_gives_way_to_the_median_time_of_the_event
     assert said in summary["notes"]
     asked = fit_dataset(late, replace(SECTION, label_days=float(median)), tmp_path / "median")
     assert asked["label"] == []
-    models = [thaw(tmp_path / name).fitted for name in ("late", "median")]
+    models = [load_frozen(tmp_path / name).fitted for name in ("late", "median")]
     assert models[0].chosen == models[1].chosen, "the final model is that of the median time"
 
 

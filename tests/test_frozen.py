@@ -18,7 +18,7 @@ from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.saved import QUANTILES, Frozen, describe, freeze, thaw
+from prognosis_dask.modelling.saved import QUANTILES, Frozen, describe, load_frozen, save_frozen
 from prognosis_dask.modelling.validation.external import (
     expect_agreement,
     external_result,
@@ -62,23 +62,23 @@ def frozen(table: FeatureTable, learner: str = "cox") -> Frozen:
 )
 def test_a_thawed_model_predicts_what_the_fitted_one_does(learner: str, classes: int, tmp_path: Path) -> None:
     model, other = frozen(made(classes=classes), learner), made(30, 1, classes=classes)
-    freeze(model, tmp_path)
-    again = thaw(tmp_path)
+    save_frozen(model, tmp_path)
+    again = load_frozen(tmp_path)
     assert prediction_rows(model, other, model.fitted.predict(other)) == prediction_rows(
         again, other, again.fitted.predict(other)
     )
     assert {path.name for path in tmp_path.iterdir()} == {"model.json", "arrays.npz"}
     (tmp_path / "again").mkdir()
-    freeze(again, tmp_path / "again")
+    save_frozen(again, tmp_path / "again")
     for name in ("model.json", "arrays.npz"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_predictions_follow_from_the_plain_numbers_in_the_file(tmp_path: Path) -> None:
     table, other = made(), made(30, 1)
-    freeze(frozen(table), tmp_path)
+    save_frozen(frozen(table), tmp_path)
     model = json.loads((tmp_path / "model.json").read_text())
-    rows = pd.DataFrame(prediction_rows(thaw(tmp_path), other, thaw(tmp_path).fitted.predict(other)))
+    rows = pd.DataFrame(prediction_rows(load_frozen(tmp_path), other, load_frozen(tmp_path).fitted.predict(other)))
     X = other.X[:, [other.features.index(name) for name in model["features"]]]
     risk = (X - model["mean"]) / model["scale"] @ np.array(model["coefficient"])
     np.testing.assert_allclose(rows["risk_score"], risk)
@@ -145,8 +145,8 @@ def test_cases_that_the_model_was_fitted_on_are_known_by_their_features_and_othe
     table, other = survival_table(0, n=40, p=6), survival_table(1, n=30, p=6)
     table.X[3, 2] = np.nan
     fitted = fit_procedure(Procedure(selector="", penalty=(0.1,)), table, 0)
-    freeze(describe(fitted, table, (), (365.0,)), tmp_path)
-    frozen = thaw(tmp_path)
+    save_frozen(describe(fitted, table, (), (365.0,)), tmp_path)
+    frozen = load_frozen(tmp_path)
     renamed = replace(table.rows(np.arange(0, 40, 4)), case_ids=tuple("abcdefghij"), patient_ids=tuple("abcdefghij"))
     assert training_overlap(frozen, table) == 40
     assert training_overlap(frozen, renamed) == 10
@@ -165,18 +165,18 @@ def test_a_cohort_with_another_endpoint_is_refused() -> None:
 
 def test_a_folder_without_a_whole_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StatisticsError, match=r"holds no model.json; `prognosis fit`"):
-        thaw(tmp_path)
-    freeze(frozen(made()), tmp_path)
+        load_frozen(tmp_path)
+    save_frozen(frozen(made()), tmp_path)
     arrays = (tmp_path / "arrays.npz").read_bytes()
     (tmp_path / "arrays.npz").write_bytes(arrays[:-10])
     with pytest.raises(StatisticsError, match=r"arrays.npz is not the file that model.json was written with"):
-        thaw(tmp_path)
+        load_frozen(tmp_path)
     (tmp_path / "arrays.npz").unlink()
     with pytest.raises(StatisticsError, match="cannot be read"):
-        thaw(tmp_path)
+        load_frozen(tmp_path)
     (tmp_path / "model.json").write_text('{"format": "another"}')
     with pytest.raises(StatisticsError, match="format is 'another', expected 'prognosis_dask model 1'"):
-        thaw(tmp_path)
+        load_frozen(tmp_path)
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(StatisticsError, match="cannot be read"):
-        thaw(tmp_path)
+        load_frozen(tmp_path)

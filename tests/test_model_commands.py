@@ -156,10 +156,10 @@ def test_without_a_specification_every_family_is_compared_and_all_of_them(folder
 
 def test_a_run_is_fitted_from_its_folder_and_its_parameters_must_agree(tmp_path: Path) -> None:
     from prognosis_dask.modelling.fit import fit_dataset
-    from prognosis_dask.modelling.saved import thaw
+    from prognosis_dask.modelling.saved import load_frozen
 
     fit_dataset(dataset(), SECTION, tmp_path / "models")
-    assert dict(thaw(tmp_path).fitted.source) == {"deep.network": "untrained"}
+    assert dict(load_frozen(tmp_path).fitted.source) == {"deep.network": "untrained"}
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.reading import find_tables, read_tables, table_of_dataset
 from prognosis_dask.modelling.data.table_one import table1_rows
 from prognosis_dask.modelling.fit import fit_dataset
-from prognosis_dask.modelling.saved import thaw
+from prognosis_dask.modelling.saved import load_frozen
 from prognosis_dask.modelling.spec import ModelSpec
 from prognosis_dask.prediction.model import load_model
 from prognosis_dask.report.read import RunFolder
@@ -233,12 +233,12 @@ def test_a_command_counts_patients_where_rows_are_patients(models: dict[str, Pat
 
 
 def test_a_frozen_model_knows_the_modality_of_each_column(models: dict[str, Path]) -> None:
-    measured = {e.column: e.modality for e in thaw(models["of_three"]).encodings}
+    measured = {e.column: e.modality for e in load_frozen(models["of_three"]).encodings}
     assert measured["CT original_firstorder_Mean"] == "CT"
     assert measured["PT volume_ml"] == "PT"
     content = json.loads((models["of_ct"] / "models" / "model.json").read_text())
     assert {e["modality"] for e in content["encodings"]} == {"CT"}
-    assert {e.modality for e in thaw(models["pooled"]).encodings} == {"CT+MR+PT"}
+    assert {e.modality for e in load_frozen(models["pooled"]).encodings} == {"CT+MR+PT"}
 
 
 def test_a_column_of_ct_never_meets_a_row_of_pet(models: dict[str, Path], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from lifelines.datasets import load_rossi
 
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.folder import ModelFolder, read_models
-from prognosis_dask.modelling.saved import thaw
+from prognosis_dask.modelling.saved import load_frozen
 from prognosis_dask.report.content import Picture, Table, Text
 from prognosis_dask.report.page import write_report
 from prognosis_dask.report.read import RunFolder
@@ -92,7 +92,7 @@ def test_nomogram_gives_the_survival_that_lifelines_predicts() -> None:
 
 
 def test_frozen_model_and_its_nomogram_predict_the_same(folder: Path) -> None:
-    frozen = thaw(folder)
+    frozen = load_frozen(folder)
     found = chart(frozen)
     assert isinstance(found, nomogram.Nomogram)
     X = np.random.default_rng(1).normal(size=(50, len(FEATURES)))
@@ -120,7 +120,7 @@ def test_probability_on_the_nomogram_is_the_logistic_function() -> None:
 
 
 def test_models_that_are_no_sum_have_no_nomogram(folder: Path) -> None:
-    frozen = thaw(folder)
+    frozen = load_frozen(folder)
     trees = replace(frozen.fitted.model, coefficient=np.zeros(len(FEATURES)))
     assert chart(replace(frozen, fitted=replace(frozen.fitted, model=trees))) == (
         "no coefficient of the final model differs from 0."
@@ -128,7 +128,7 @@ def test_models_that_are_no_sum_have_no_nomogram(folder: Path) -> None:
 
 
 def test_an_ordered_category_is_read_by_its_levels_and_not_by_their_numbers(folder: Path) -> None:
-    frozen = thaw(folder)
+    frozen = load_frozen(folder)
     stages = Encoding("stage", "stage", levels=("I", "II", "IIIa", "IIIb"), ordered=True)
     found = chart(replace(frozen, encodings=(stages,)))
     assert isinstance(found, nomogram.Nomogram)

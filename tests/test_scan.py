@@ -14,7 +14,7 @@ from prognosis_dask.errors import CaseError, JobError, StatisticsError
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.features.files import read_features
 from prognosis_dask.modelling.data import network_features
-from prognosis_dask.modelling.saved import thaw
+from prognosis_dask.modelling.saved import load_frozen
 from prognosis_dask.networks.grade_file import read_trained
 from prognosis_dask.prediction.scan import predict_scan
 from prognosis_dask.synthetic import make_cohort
@@ -35,7 +35,7 @@ def test_the_run_ends_in_a_frozen_grade_of_all_families(run):
     assert summary["auc_cv"] > 0.9  # the size tells
     procedures = json.loads((run / "models" / "procedures.json").read_text())
     assert list(procedures) == ["size", "clinical", "network", "all"]
-    frozen = thaw(run)
+    frozen = load_frozen(run)
     assert frozen.classes == ("2", "3")
     network = read_trained(run / "networks" / "network.safetensors")
     assert frozen.fitted.source["network.sha256"] == network.sha256
@@ -58,7 +58,7 @@ def test_the_grade_of_the_same_cases_is_fitted_again_without_training(run, monke
 
 @pytest.mark.slow
 def test_what_is_known_from_the_operation_only_predicts_no_grade(run):
-    features = thaw(run).fitted.features
+    features = load_frozen(run).fitted.features
     assert "age" in features
     assert not [name for name in features if "histology" in name or "grade" in name]
 

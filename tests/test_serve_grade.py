@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prognosis_dask.execution.cluster import LocalSpec, connect
-from prognosis_dask.modelling.saved import thaw
+from prognosis_dask.modelling.saved import load_frozen
 from prognosis_dask.modelling.worth import worth_of
 from prognosis_dask.networks.grade_network import feature_names
 from prognosis_dask.prediction.scan import predict_scan
@@ -21,7 +21,7 @@ from tests.served import Browser, running
 def test_the_page_tells_the_class_that_predict_tells_of_the_same_scan(tmp_path: Path) -> None:
     """The witness is `prognosis predict` on the same files."""
     run = make_grade_network_run(tmp_path / "run")
-    assert set(thaw(run).fitted.chosen) & set(feature_names()), "the network has a say in the model"
+    assert set(load_frozen(run).fitted.chosen) & set(feature_names()), "the network has a say in the model"
     image, mask = write_scan_files(tmp_path)
     record = json.loads((run / "run.json").read_text())
     record["job"]["cohort"]["automatic"] = True  # as where training cases came without a mask
@@ -50,7 +50,7 @@ def test_the_page_tells_the_class_that_predict_tells_of_the_same_scan(tmp_path: 
     assert any("it was taken as T2" in warning for warning in told["warnings"])
     assert {one["feature"] for one in told["influences"]} & set(feature_names())
     assert f"<dd>{expected.prediction.class_}</dd>" in page
-    sentence = worth_of(thaw(run), run).sentence
+    sentence = worth_of(load_frozen(run), run).sentence
     assert told["worth"]["sentence"] == sentence
     assert sentence in page
     assert sentence in (tmp_path / "told" / "scan.html").read_text()

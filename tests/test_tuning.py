@@ -16,7 +16,7 @@ from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.saved import describe, freeze, thaw
+from prognosis_dask.modelling.saved import describe, load_frozen, save_frozen
 from prognosis_dask.modelling.tuning import Values, choose_values, judge
 from prognosis_dask.modelling.validation.evaluate import evaluate
 from prognosis_dask.modelling.validation.nested import validate
@@ -122,9 +122,9 @@ def test_what_tuning_goes_by_is_a_setting_and_another_word_is_refused() -> None:
 
 def test_a_model_of_before_there_was_a_choice_still_loads(tmp_path: Path) -> None:
     table = volumes(0)
-    freeze(describe(fit_procedure(Procedure(selector=""), table, 0), table, [], (365.0,)), tmp_path)
+    save_frozen(describe(fit_procedure(Procedure(selector=""), table, 0), table, [], (365.0,)), tmp_path)
     path = tmp_path / "model.json"
     content = json.loads(path.read_text())
     del content["model"]["procedure"]["tune_by"]
     path.write_text(json.dumps(content))
-    assert thaw(tmp_path).fitted.procedure.tune_by == "concordance"
+    assert load_frozen(tmp_path).fitted.procedure.tune_by == "concordance"

@@ -13,7 +13,7 @@ import pytest
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.saved import Frozen, describe, freeze, thaw
+from prognosis_dask.modelling.saved import Frozen, describe, load_frozen, save_frozen
 from prognosis_dask.modelling.worth import UNTRAINED, worth_of
 from prognosis_dask.prediction.model import load_model
 from prognosis_dask.workflows import models as modelling
@@ -26,8 +26,8 @@ def a_model(folder: Path, n: int = 80, **summary: object) -> Frozen:
     fitted = fit_procedure(Procedure(selector="", penalty=(0.1,)), table, 0)
     encodings = [Encoding(name, "deep") for name in table.features]
     folder.mkdir(parents=True, exist_ok=True)
-    freeze(describe(fitted, table, encodings, (365.0,)), folder)
-    frozen = thaw(folder)
+    save_frozen(describe(fitted, table, encodings, (365.0,)), folder)
+    frozen = load_frozen(folder)
     if summary:
         (folder / "summary.json").write_text(json.dumps({**frozen.counts, **summary}))
     return frozen

@@ -23,7 +23,7 @@ from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.folder import describe_table, headline, write_json, write_summary, write_tables
 from prognosis_dask.modelling.metrics import intervals
 from prognosis_dask.modelling.procedure import TUNED_BY, Procedure, visible
-from prognosis_dask.modelling.saved import count_cases, describe, freeze
+from prognosis_dask.modelling.saved import count_cases, describe, save_frozen
 from prognosis_dask.modelling.spec import ModelSpec, job_spec, label_notes
 from prognosis_dask.modelling.validation import halves
 from prognosis_dask.modelling.validation.comparing import (
@@ -47,7 +47,7 @@ _EVENTS_PER_VARIABLE = 10
 def fit_models(
     read: ReadTable, spec: ModelSpec, folder: Path, map: Map = map, *, extend: Extend | None = None
 ) -> dict[str, Any]:
-    """Compare procedures by nested cross-validation, fit and freeze the final one, and write its folder.
+    """Compare procedures by nested cross-validation, fit and save the final one, and write its folder.
 
     The folder is replaced as a whole, and only when everything is there. :mod:`modelling.schema` says what its tables
     and ``summary.json`` hold, :mod:`modelling.saved` what the frozen final model does; ``procedures.json`` says what
@@ -142,7 +142,7 @@ def _fit_and_write(
         if ranking is not None:
             tables["curve"] = curve_rows(procedures[ranking], whole, spec.validation.seed, map)
             summary["curve"] = ranking
-        freeze(describe(model, table, read.encodings, horizons_of(table, spec)), folder)
+        save_frozen(describe(model, table, read.encodings, horizons_of(table, spec)), folder)
         summary["spread"] = _spread(model, table, horizons_of(table, spec))
         summary |= {"k_final": len(model.chosen), "features": sorted(_families(model, table))}
         summary["rows_said"] = list(read.rows_said)

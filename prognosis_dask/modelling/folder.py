@@ -15,7 +15,7 @@ import numpy as np
 from prognosis_dask.errors import StatisticsError, StoreError
 from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.reading import ReadTable
-from prognosis_dask.modelling.saved import ARRAYS, MODEL, Frozen, count_cases, thaw
+from prognosis_dask.modelling.saved import ARRAYS, MODEL, Frozen, count_cases, load_frozen
 from prognosis_dask.modelling.schema import TABLES, check_summary, table_spec
 from prognosis_dask.modelling.table_spec import Tables
 from prognosis_dask.publish import publish_folder, staging
@@ -243,7 +243,7 @@ def read_models(folder: Path) -> ModelFolder | None:
     return ModelFolder(
         summary,
         read_json(folder / "procedures.json") or {},
-        thaw(folder) if (folder / MODEL).is_file() and (folder / ARRAYS).is_file() else None,
+        load_frozen(folder) if (folder / MODEL).is_file() and (folder / ARRAYS).is_file() else None,
         {name: table for name, table in tables.items() if table is not None},
     )
 

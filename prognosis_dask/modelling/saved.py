@@ -130,7 +130,7 @@ def count_cases(table: FeatureTable) -> dict[str, int]:
     return counts
 
 
-def freeze(frozen: Frozen, folder: Path) -> None:
+def save_frozen(frozen: Frozen, folder: Path) -> None:
     """Write the model into a folder; equal models, equal bytes."""
     plain, arrays = frozen.fitted.to_plain()
     arrays = {
@@ -162,7 +162,7 @@ def is_model(path: Path) -> bool:
     return (path / MODEL).is_file() or (path / "models" / MODEL).is_file()
 
 
-def thaw(folder: Path | str) -> Frozen:
+def load_frozen(folder: Path | str) -> Frozen:
     """Read a model back.
 
     Parameters

@@ -20,7 +20,7 @@ from prognosis_dask.modelling.data.feature_origin import made_with, origin_of
 from prognosis_dask.modelling.data.network_features import FAMILY, FILE
 from prognosis_dask.modelling.data.patient_rows import expect_one_image
 from prognosis_dask.modelling.folder import known_json
-from prognosis_dask.modelling.saved import MODEL, Frozen, thaw
+from prognosis_dask.modelling.saved import MODEL, Frozen, load_frozen
 from prognosis_dask.modelling.worth import Worth, worth_of
 from prognosis_dask.networks.grade_network import feature_names
 
@@ -124,7 +124,7 @@ def load_model(folder: Path) -> ScanModel:
     PrognosisError
         When there is no model or no job, or the job makes other features than the model's.
     """
-    frozen = thaw(folder)
+    frozen = load_frozen(folder)
     expect_one_image(frozen.encodings, f"the model in {folder}")
     models = folder if (folder / MODEL).is_file() else folder / "models"
     run = models.parent

@@ -61,7 +61,7 @@ def check_grade(job: Job) -> None:
 def fit_grade(
     job: Job, dataset: xr.Dataset, folder: Path, map: Map = map, training_map: Map | None = None
 ) -> dict[str, Any]:
-    """Make the network's volumes, then compare, validate and freeze the models of the grade in ``folder/models``.
+    """Make the network's volumes, then compare, validate and save the models of the grade in ``folder/models``.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_t
 from prognosis_dask.modelling.data.table_one import table1_rows
 from prognosis_dask.modelling.fit import fit_models
 from prognosis_dask.modelling.folder import describe_table, headline, publish_tables, write_csv
-from prognosis_dask.modelling.saved import Frozen, thaw
+from prognosis_dask.modelling.saved import Frozen, load_frozen
 from prognosis_dask.modelling.spec import ModelSpec, load_spec
 from prognosis_dask.modelling.table_spec import Tables
 from prognosis_dask.modelling.validation import comparing
@@ -67,7 +67,7 @@ def fit(
     client: Workers | None = None,
     say: Say = print,
 ) -> ModelResult:
-    """Compare the specification's procedures on the same folds, fit and freeze the final one, write the report.
+    """Compare the specification's procedures on the same folds, fit and save the final one, write the report.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def validate(
 
 
 def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path | str | None, say: Say) -> ModelResult:
-    frozen, name = thaw(model), str(Path(model))
+    frozen, name = load_frozen(model), str(Path(model))
     read, warnings = _read_for(model, frozen, data, spec, say)
     if not read.has_endpoint:
         raise StatisticsError("the cohort's table has no endpoint to validate on; `prognosis predict` needs none")
@@ -247,7 +247,7 @@ def predict(
     import pandas as pd
 
     _expect_file(out)
-    frozen = thaw(model)
+    frozen = load_frozen(model)
     read, _ = _read_for(model, frozen, data, _spec(spec, overrides), say)
     worth = worth_of(frozen, model)
     for line in (worth.sentence, *worth.warnings):
