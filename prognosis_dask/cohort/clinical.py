@@ -273,9 +273,9 @@ def _disagreement(path: Path, patient_id: str, column: str, values: tuple[str, s
 
 
 def _count_emptied(emptied: Mapping[str, Mapping[str, int]]) -> list[str]:
-    told = [f"{name} {_quoted(words)}" for name, words in emptied.items()]
-    more = f" and of {len(told) - 8} more columns" if len(told) > 8 else ""
-    return [f"Taken as unknown among numbers: {', '.join(told[:8])}{more}."] if told else []
+    parts = [f"{name} {_quoted(words)}" for name, words in emptied.items()]
+    more = f" and of {len(parts) - 8} more columns" if len(parts) > 8 else ""
+    return [f"Taken as unknown among numbers: {', '.join(parts[:8])}{more}."] if parts else []
 
 
 def _quoted(words: Mapping[str, int]) -> str:

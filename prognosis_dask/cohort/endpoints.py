@@ -96,9 +96,9 @@ def event_codes(
     if given:
         said = {plain_code(value): code for value, code in given.items()}
         return {value: said[value] for value in values if value in said}
-    told = _from_heading(heading, values, known)
-    if told:
-        return told
+    stated = _from_heading(heading, values, known)
+    if stated:
+        return stated
     if values <= {"1", "2"} and "2" in values:
         why = "in R, SAS and SPSS 1 is often censored and 2 observed: say which is which"
         raise ValueError(
@@ -122,16 +122,16 @@ def event_codes(
 
 def _from_heading(heading: str, values: set[str], known: Mapping[str, int]) -> dict[str, int]:
     """The codes in a heading such as "status (1 = censored, 2 = dead)"."""
-    told = {
+    stated = {
         number: known[word]
         for number, word in re.findall(r"(\d)\s*[=:]\s*([a-z]+)", heading.casefold())
         if number in values and word in known and word not in _BARE
     }
-    rest = values - told.keys()
-    if len(told) == 1 and len(rest) == 1:
-        told[rest.pop()] = 1 - next(iter(told.values()))
-        return told
-    return told if told and not rest else {}
+    rest = values - stated.keys()
+    if len(stated) == 1 and len(rest) == 1:
+        stated[rest.pop()] = 1 - next(iter(stated.values()))
+        return stated
+    return stated if stated and not rest else {}
 
 
 def _held(heading: str, values: set[str]) -> str:

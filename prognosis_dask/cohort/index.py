@@ -84,7 +84,7 @@ def index_cohort(
         The built-in ``map``, or one that spreads the reading of headers, the slow part, over a cluster.
     image
         How the run will read the images (else by its defaults): what it will refuse, or warn of, by their headers alone
-        is told here.
+        is reported here.
 
     Raises
     ------
@@ -106,8 +106,8 @@ def index_cohort(
     names = _identifiers(drafts)
     cases = _cases(drafts, names, together, out.absolute() / "series")
     for draft, name in zip(drafts, names, strict=True):
-        told = foresee(draft.image, draft.selection, image or ImageSection())
-        problems += [problem.of(patient_id=draft.image.patient_id, case_id=name) for problem in told]
+        foreseen = foresee(draft.image, draft.selection, image or ImageSection())
+        problems += [problem.of(patient_id=draft.image.patient_id, case_id=name) for problem in foreseen]
     if table is not None:
         table = _spelt_alike(table, {patient_key(image.patient_id) for image in gathered.images.values()})
         row_problems += [_as_warning(note, rules.clinical) for note in table.notes]
@@ -148,7 +148,7 @@ def _choose(gathered: Gathered, rules: Rules) -> tuple[list[_Draft], list[Proble
     excluded = {patient_key(name): reason for name, reason in rules.exclude.items()}
     drafts: list[_Draft] = []
     problems: list[Problem] = []
-    told = {patient_key(problem.patient_id) for problem in gathered.problems if problem.code in _MASK_PROBLEMS}
+    reported = {patient_key(problem.patient_id) for problem in gathered.problems if problem.code in _MASK_PROBLEMS}
     masked: set[str] = set()
     for image in sorted(gathered.images.values(), key=lambda image: (image.patient_id, image.modality, image.key)):
         patient = patient_key(image.patient_id)
@@ -160,7 +160,7 @@ def _choose(gathered: Gathered, rules: Rules) -> tuple[list[_Draft], list[Proble
             drafts += [_Draft(image, selection) for selection in selections]
             problems += faults
     for patient, images in _by_patient(gathered.images.values()).items():
-        if patient not in masked | told | excluded.keys():
+        if patient not in masked | reported | excluded.keys():
             found = _automatic(images) if rules.automatic else []
             drafts += found
             if found:

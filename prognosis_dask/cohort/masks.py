@@ -141,8 +141,8 @@ def _rtstruct(dataset: Dataset, file: FileStamp) -> MaskHeader:
 def _roi(name: str, number: int, held: StructureSet) -> Structure:
     points: list[Point] = []
     images: set[str] = set()
-    told = held.fault(number)
-    fault = Problem(Code.ROI_AMBIGUOUS, told) if told else None
+    ambiguity = held.fault(number)
+    fault = Problem(Code.ROI_AMBIGUOUS, ambiguity) if ambiguity else None
     for contour in (c for item in held.contours.get(number, ()) for c in _items(item, "ContourSequence")):
         try:
             point = _first_point(contour) if is_closed(contour) else None

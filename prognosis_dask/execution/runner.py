@@ -125,6 +125,8 @@ def run_plan(
     finished: SimpleQueue[Future] = SimpleQueue()
     try:
         while True:
+            # the window: Dask sends every task that asks for a resource to the workers at once, and its scheduler would
+            # hold the whole cohort
             while task := queues.take(idle=not running, full=window.full(running.values())):
                 future = client.submit(
                     run_task,
@@ -150,6 +152,7 @@ def run_plan(
                     health.check()
                 outcomes = _settle(future, task, retries, queues)
                 if outcomes:
+                    # recorded before the plan goes on: a driver killed here repeats the task, and skips none
                     record(outcomes)
                     count(outcomes, plan.accept(outcomes))
                 future.release()
@@ -225,6 +228,7 @@ def _settle(future: Future, task: Task, retries: int, queues: _Queues) -> list[O
         if task.alone:
             return [_lost(task, error)]
         journal("task-lost-its-worker", level=logging.WARNING, stage=task.stage, case=task.cases[0].short_hash)
+        # Dask blames every task that was on the dead worker: run each case again with nothing else on the cluster
         queues.suspects.extend(task.split())
     except CancelledError:  # the connection to the scheduler was lost for a moment
         queues.again.append(task)
@@ -329,6 +333,7 @@ class ClusterHealth:
             When the scheduler is gone or was started anew, or no worker came for too long.
         """
         found = self._identity()
+        # a scheduler that was started again knows none of our tasks: their results can never arrive
         if found["id"] != self._scheduler:
             raise ClusterError(f"the scheduler at {self._address} was started anew{_GO_ON}")
         if found["n_workers"]:

@@ -84,13 +84,15 @@ def run_task(
     """
     begun = time.monotonic()
     limit_s = case_limit_s * len(cases) or float("inf")
+    # a case that hangs, crashes or takes all memory gets an outcome: an exception would be retried as the cluster's
+    # fault
     for _ in range(CRASHES):
         try:
             _expect_wanted(cases)
             return metered(_child().run(work, cases, digests, limit_s))
         except _ChildLostError as lost:
             code, reason = lost.code, lost.reason
-        if len(cases) > 1:
+        if len(cases) > 1:  # nothing shows which of them is to blame
             alone = zip(cases, digests, strict=True)
             return [outcome for c, d in alone for outcome in run_task(stage, work, (c,), (d,), case_limit_s)]
         if code is not Code.WORKER_LOST:
@@ -145,7 +147,7 @@ class _Child:
         try:
             self._connection.send_bytes(pickle.dumps((work, cases, digests)))
             answer = self._answer(cases, START_SECONDS, Code.WORKER_LOST)
-            if answer == STARTED:
+            if answer == STARTED:  # only now does the time count against the case: loading the code may be slow
                 answer = self._answer(cases, limit_s, Code.TIME_LIMIT)
         except (OSError, EOFError) as error:
             with suppress(subprocess.TimeoutExpired):  # the socket closes a moment before the process has ended

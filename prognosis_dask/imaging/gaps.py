@@ -78,7 +78,7 @@ def settle_gaps(mask: BoolArray, grid: Grid, *, fill: bool, keep: bool, where: s
         return mask
     box = bounding_box(mask)
     start, part = box[0][0], mask[tuple(slice(*span) for span in box)]
-    _tell_skipped(part, start, where)
+    _warn_of_skipped(part, start, where)
     if part.any(axis=(1, 2)).all():
         return mask
     gaps = find_gaps(part, grid.spacing[:2])
@@ -114,7 +114,7 @@ def _settled(mask: BoolArray, missing: Sequence[Gap], box: Box, fill: bool, wher
     )
 
 
-def _tell_skipped(mask: BoolArray, start: int, where: str) -> None:
+def _warn_of_skipped(mask: BoolArray, start: int, where: str) -> None:
     """Warn if a part of the mask is missing on one slice on which another part is outlined.
 
     Its sections on the slices below and above overlap by at least half.

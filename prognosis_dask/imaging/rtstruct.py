@@ -107,13 +107,14 @@ def _points(contour: Dataset) -> FloatArray:
 def _expect_whole(contour: Dataset, points: FloatArray, name: str) -> None:
     """Refuse a truncated contour: a chord would close it. One missing point may be the closing one."""
     try:
-        told = int(contour.get("NumberOfContourPoints") or 0)
+        declared = int(contour.get("NumberOfContourPoints") or 0)
     except (TypeError, ValueError):
         return
-    if told > len(points) + 1:
+    if declared > len(points) + 1:
         raise CaseError(
             Code.MASK_UNREADABLE,
-            f"a contour of {name} holds {count(len(points), 'point')}, and NumberOfContourPoints says {told}: it was "
+            f"a contour of {name} holds {count(len(points), 'point')}, and NumberOfContourPoints says {declared}: it "
+            "was "
             f"cut short",
         )
 

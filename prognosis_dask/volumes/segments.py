@@ -70,14 +70,14 @@ def named_labels(path: Path) -> tuple[tuple[Segment, ...], str]:
     beside = [table for table in _tables(folder) if _stem(table) in (stem, f"{stem}_labels", f"{stem}_label")]
     general = [_general(folder, _tables(folder)), _general(folder.parent, _tables(folder.parent))]
     for tables in (beside, *general):
-        told = {read: table for table in sorted(tables, reverse=True) if (read := _read_table(Path(table)))}
-        if len(told) > 1:
+        named = {read: table for table in sorted(tables, reverse=True) if (read := _read_table(Path(table)))}
+        if len(named) > 1:
             raise CaseError(
                 Code.ROI_AMBIGUOUS,
-                f"{' and '.join(sorted(told.values()))} name its labels differently; keep one of them",
+                f"{' and '.join(sorted(named.values()))} name its labels differently; keep one of them",
                 where=str(path),
             )
-        for segments, table in told.items():
+        for segments, table in named.items():
             return segments, table
     return (), ""
 
