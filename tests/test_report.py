@@ -7,6 +7,8 @@ import itertools
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,11 +26,12 @@ from matplotlib.text import Text
 
 from prognosis_dask.cohort.case import Case, write_cases, write_problems
 from prognosis_dask.errors import Code, Problem, StoreError
-from prognosis_dask.modelling.folder import ModelFolder
+from prognosis_dask.modelling.folder import ModelFolder, read_models
 from prognosis_dask.modelling.schema import TABLES
 from prognosis_dask.report.canvas import time_axis
 from prognosis_dask.report.page import write_report
 from prognosis_dask.report.read import RunFolder, read_run
+from prognosis_dask.report.sections.calibration import calibration
 from prognosis_dask.report.sections.characteristics import characteristics, median_follow_up
 from prognosis_dask.report.sections.cohort import flow, problem_groups
 from prognosis_dask.report.sections.comparison import IN_SAMPLE_LABEL
@@ -79,9 +82,37 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("run"))
 
 
+#: Of each figure its texts, and how far its ink is from the edges, left and bottom, right and top.
+Margins = list[tuple[list[str], np.ndarray]]
+
+
+@contextmanager
+def measured() -> Iterator[Margins]:
+    """The margins of every figure that is saved meanwhile."""
+    found: Margins = []
+    save = Figure.savefig
+
+    def checked(figure: Figure, *args: Any, **kwargs: Any) -> None:
+        save(figure, *args, **kwargs)
+        page, ink = figure.bbox_inches.extents, figure.get_tightbbox().extents
+        found.append(([text.get_text() for text in figure.findobj(Text)], (ink - page) * [1, 1, -1, -1]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", checked)
+        yield found
+
+
 @pytest.fixture(scope="module")
-def html(made: Path) -> str:
-    return write_report(made).read_text(encoding="utf-8")
+def drawn(made: Path) -> Margins:
+    """The report is written, and its figures are measured."""
+    with measured() as found:
+        write_report(made)
+    return found
+
+
+@pytest.fixture(scope="module")
+def html(made: Path, drawn: Margins) -> str:
+    return (made / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -122,24 +153,24 @@ def test_report_is_small_and_the_same_every_time(made: Path, html: str) -> None:
     assert not list(made.glob(".report*"))
 
 
+def test_no_figure_is_cut_off(drawn: Margins) -> None:
+    assert len(drawn) > 10
+    for texts, margins in drawn:
+        assert np.all(margins > -0.005), texts
+
+
 @pytest.mark.parametrize("horizons", [1, 3])
-def test_no_figure_is_cut_off(horizons: int, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_calibration_is_cut_off_whatever_the_number_of_horizons(horizons: int, whole: Path) -> None:
     table = pd.read_csv(whole / "models" / "calibration.csv")
     rows = table[table["horizon_days"] == table["horizon_days"].iloc[0]]
     every = [rows.assign(horizon_days=365.0 * year) for year in range(1, horizons + 1)]
     pd.concat(every).to_csv(whole / "models" / "calibration.csv", index=False)
-    drawn, save = [], Figure.savefig
-
-    def checked(figure: Figure, *args: Any, **kwargs: Any) -> None:
-        save(figure, *args, **kwargs)
-        page, ink = figure.bbox_inches.extents, figure.get_tightbbox().extents
-        drawn.append(([text.get_text() for text in figure.findobj(Text)], (ink - page) * [1, 1, -1, -1]))
-
-    monkeypatch.setattr(Figure, "savefig", checked)
-    write_report(whole)
-    assert len(drawn) > 10
-    for texts, margins in drawn:
-        assert np.all(margins > -0.005), texts
+    models = read_models(whole / "models")
+    assert models is not None
+    with measured() as found:
+        assert calibration(models)
+    ((texts, margins),) = found
+    assert np.all(margins > -0.005), texts
 
 
 def test_report_is_readable_without_eyes(page: Page) -> None:
