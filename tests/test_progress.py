@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sqlite3
 from pathlib import Path
 
@@ -124,6 +125,20 @@ def test_a_log_file_gets_the_counts_rates_and_time_left() -> None:
     stream = io.StringIO()
     TerminalView(stream).end(progress, 19.0)
     assert stream.getvalue() == "roi 20/40 (1 failed) 1.0/s, 20 s left  deep 0/39\n"
+
+
+def test_a_terminal_gets_a_bar_for_each_stage_with_rate_and_time_left() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    progress = RunProgress([Case(f"c{n}", "p", "CT", "r", "i", "m") for n in range(40)], NEEDS, {"roi": {}, "deep": {}})
+    for n in range(20):
+        progress.count(outcomes("roi", f"c{n}", GAP if n == 3 else None), float(n))
+    stream = Terminal()
+    TerminalView(stream).end(progress, 19.0)
+    assert re.search(r"roi:  50%\|.*\| 20/40, 1 failed, 1\.0/s, 20 s left", stream.getvalue())
+    assert re.search(r"deep:   0%\|.*\| 0/39", stream.getvalue())
 
 
 def test_a_stage_that_needs_another_is_not_through_before_it() -> None:

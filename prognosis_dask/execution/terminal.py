@@ -48,7 +48,12 @@ class TerminalView:
     def _draw(self, row: int, stage: str, progress: Progress, now: float) -> None:
         if stage not in self._bars:
             self._bars[stage] = tqdm(
-                desc=f"{stage:>10}", position=row, file=self._stream, dynamic_ncols=True, bar_format=_BAR
+                total=progress.stages[stage].total,
+                desc=f"{stage:>10}",
+                position=row,
+                file=self._stream,
+                dynamic_ncols=True,
+                bar_format=_BAR,
             )
         bar, counts = self._bars[stage], progress.stages[stage]
         failed = [f"{counts.failed} failed"] if counts.failed else []
