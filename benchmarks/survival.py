@@ -186,7 +186,7 @@ def c_index(table: FeatureTable, risk: np.ndarray) -> float:
 
 
 def in_sample(table: FeatureTable) -> list[float]:
-    return cox_curve(table.X, table.time_days, table.event, range(1, 101))
+    return cox_curve(table.X, table.survival, range(1, 101))
 
 
 def timed(run: Callable[[], Result]) -> tuple[Result, float]:

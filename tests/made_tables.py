@@ -6,6 +6,7 @@ import numpy as np
 
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.estimators.cox import ProportionalHazards, fit_proportional_hazards
 
 
 def survival_table(seed: int, n: int = 80, p: int = 30, signal: float = 0.0, series: int = 1) -> FeatureTable:
@@ -25,6 +26,16 @@ def class_table(seed: int, n: int = 90, p: int = 20, signal: float = 0.0, classe
     X = rng.normal(size=(n, p))
     X[np.arange(n), label] += signal
     return as_table(X, Classes(label, tuple(f"grade {k}" for k in range(classes))))
+
+
+def cox_of(X: np.ndarray, time: np.ndarray, event: np.ndarray, penalty: float = 0.01) -> ProportionalHazards:
+    """Cox's model of the standardised columns."""
+    (model,) = fit_proportional_hazards(standardised(X), Survival(time, event), [penalty], 0.0, [])
+    return model
+
+
+def standardised(X: np.ndarray) -> np.ndarray:
+    return (X - X.mean(axis=0)) / X.std(axis=0, ddof=1)
 
 
 def as_table(X: np.ndarray, endpoint: Endpoint, series: int = 1, noise: np.ndarray | None = None) -> FeatureTable:

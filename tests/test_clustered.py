@@ -12,7 +12,6 @@ from scipy import stats
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
-from prognosis_dask.modelling.estimators.cox import fit_cox
 from prognosis_dask.modelling.final_tables import correlations, over_patients
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.hazards import ph_test
@@ -28,7 +27,7 @@ from prognosis_dask.modelling.validation.clustered import (
 )
 from prognosis_dask.modelling.validation.differences import likelihood_ratio
 from prognosis_dask.modelling.validation.nested import validate
-from tests.made_tables import survival_table
+from tests.made_tables import cox_of, standardised, survival_table
 
 
 def _lesions(seed: int, patients: int = 60, series: int = 3) -> pd.DataFrame:
@@ -124,8 +123,8 @@ def test_proportional_hazards_of_lesions_that_go_together_are_doubted_as_seldom_
         X = np.repeat(rng.normal(size=(60, 1)), 4, axis=0) + 0.2 * rng.normal(size=(240, 1))
         uniform = stats.norm.cdf(np.sqrt(0.8) * shared + np.sqrt(0.2) * rng.normal(size=240))
         time, event = np.round(-np.log(uniform) * np.exp(-0.5 * X[:, 0]), 3) + 0.001, rng.random(240) < 0.8
-        model = fit_cox(X, time, event, ["x"], penalizer=0.0)
-        fitted = ((X - model.mean) / model.scale, time, event, model.coefficient, model.standard_error[:, None] ** 2)
+        model = cox_of(X, time, event, penalty=0.0)
+        fitted = (standardised(X), time, event, model.coefficient, model.standard_error[:, None] ** 2)
         by_case = float(ph_test(*fitted, ["x"])[0]["p"])
         patients = np.repeat(np.arange(60), 4).astype(str).tolist()
         doubted.append([by_case < 0.05, stats.chi2.sf(clustered_ph_test(*fitted, patients)[0], 1) < 0.05])
@@ -138,8 +137,8 @@ def test_proportional_hazards_over_patients_of_one_case_are_those_over_cases() -
     rng = np.random.default_rng(0)
     X = rng.normal(size=(2000, 2))
     time, event = rng.exponential(size=2000) ** np.exp(0.1 * X[:, 0]), rng.random(2000) < 0.7
-    model = fit_cox(X, time, event, ["x", "z"], penalizer=0.0)
-    fitted = ((X - model.mean) / model.scale, time, event, model.coefficient, np.diag(model.standard_error**2))
+    model = cox_of(X, time, event, penalty=0.0)
+    fitted = (standardised(X), time, event, model.coefficient, np.diag(model.standard_error**2))
     found = clustered_ph_test(*fitted, list(map(str, range(2000))))
     expected = [float(row["statistic"]) for row in ph_test(*fitted, ["x", "z"])]
     assert expected[0] > 10

@@ -12,9 +12,13 @@ from lifelines.datasets import load_rossi
 from lifelines.utils import concordance_index
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.estimators.cox import PartialLikelihood, cox_curve, fit_cox
+from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.estimators.cox import coefficient_rows, cox_curve
+from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 from prognosis_dask.modelling.metrics.concordance import concordance
+from prognosis_dask.modelling.validation.differences import cox_coefficient
 from tests.lung1_tables import read_selected
+from tests.made_tables import cox_of, standardised
 
 #: lifelines stops at a relative change of 1e-9 unless told; its steps are shortened, so the last digits come slowly.
 TIGHT = {"precision": 1e-14, "r_precision": 1e-16}
@@ -34,16 +38,16 @@ def test_rossi_has_the_published_coefficients() -> None:
     # Fox & Weisberg, Cox Proportional-Hazards Regression for Survival Data in R, Efron's method
     rossi = load_rossi()
     features = ["fin", "age", "race", "wexp", "mar", "paro", "prio"]
-    model = fit_cox(
-        rossi[features].to_numpy(float), rossi["week"].to_numpy(float), rossi["arrest"] == 1, features, penalizer=0
+    X = rossi[features].to_numpy(float)
+    model = cox_of(X, rossi["week"].to_numpy(float), (rossi["arrest"] == 1).to_numpy(), penalty=0)
+    scale = X.std(axis=0, ddof=1)
+    np.testing.assert_allclose(
+        model.coefficient / scale, [-0.37942, -0.05744, 0.31390, -0.14980, -0.43370, -0.08487, 0.09150], atol=5e-6
     )
     np.testing.assert_allclose(
-        model.coefficient / model.scale, [-0.37942, -0.05744, 0.31390, -0.14980, -0.43370, -0.08487, 0.09150], atol=5e-6
+        model.standard_error / scale, [0.19138, 0.02200, 0.30799, 0.21222, 0.38187, 0.19576, 0.02865], atol=5e-6
     )
-    np.testing.assert_allclose(
-        model.standard_error / model.scale, [0.19138, 0.02200, 0.30799, 0.21222, 0.38187, 0.19576, 0.02865], atol=5e-6
-    )
-    p = [row["p"] for row in model.table()]
+    p = [row["p"] for row in coefficient_rows(features, model.coefficient, model.standard_error)]
     np.testing.assert_allclose(p, [0.0474, 0.0090, 0.3081, 0.4803, 0.2561, 0.6646, 0.0014], atol=5e-5)
 
 
@@ -51,16 +55,17 @@ def test_rossi_has_the_published_coefficients() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_estimates_are_those_of_lifelines_with_ties(seed: int, penalizer: float) -> None:
     X, time, event = tied_cohort(seed)
-    model = fit_cox(X, time, event, names(X), penalizer=penalizer)
+    model, scale = cox_of(X, time, event, penalizer), X.std(axis=0, ddof=1)
+    rows = coefficient_rows(names(X), model.coefficient, model.standard_error)
     frame = pd.DataFrame(X, columns=names(X)).assign(time=time, event=event)
     theirs = CoxPHFitter(penalizer=penalizer).fit(frame, "time", "event", fit_options=TIGHT)
-    np.testing.assert_allclose(model.coefficient, theirs.params_ * model.scale, atol=1e-6)
-    np.testing.assert_allclose(model.standard_error, theirs.standard_errors_ * model.scale, atol=1e-6)
-    np.testing.assert_allclose([row["p"] for row in model.table()], theirs.summary["p"], atol=1e-6)
-    np.testing.assert_allclose(model.risk_score(X), theirs.predict_log_partial_hazard(frame), atol=1e-6)
-    per_sd = theirs.confidence_intervals_.mul(model.scale, axis=0)
-    np.testing.assert_allclose([row["lower_95"] for row in model.table()], np.exp(per_sd.iloc[:, 0]), rtol=1e-6)
-    np.testing.assert_allclose([row["upper_95"] for row in model.table()], np.exp(per_sd.iloc[:, 1]), rtol=1e-6)
+    np.testing.assert_allclose(model.coefficient, theirs.params_ * scale, atol=1e-6)
+    np.testing.assert_allclose(model.standard_error, theirs.standard_errors_ * scale, atol=1e-6)
+    np.testing.assert_allclose([row["p"] for row in rows], theirs.summary["p"], atol=1e-6)
+    np.testing.assert_allclose(standardised(X) @ model.coefficient, theirs.predict_log_partial_hazard(frame), atol=1e-6)
+    per_sd = theirs.confidence_intervals_.mul(scale, axis=0)
+    np.testing.assert_allclose([row["lower_95"] for row in rows], np.exp(per_sd.iloc[:, 0]), rtol=1e-6)
+    np.testing.assert_allclose([row["upper_95"] for row in rows], np.exp(per_sd.iloc[:, 1]), rtol=1e-6)
 
 
 def test_likelihood_is_efrons_and_its_derivatives_are_its_own() -> None:
@@ -88,7 +93,7 @@ def test_likelihood_is_efrons_and_its_derivatives_are_its_own() -> None:
 
 def test_curve_is_the_reference_studys(shared_data: Path) -> None:
     table = read_selected(shared_data / "lung1_tables")
-    curve = cox_curve(table.X, table.time_days, table.event, (1, 10, 50, 100))
+    curve = cox_curve(table.X, table.survival, (1, 10, 50, 100))
     np.testing.assert_allclose(curve, [0.5632, 0.5903, 0.6337, 0.6662], atol=5e-5)
     assert curve[-1] == pytest.approx(0.6662107, abs=5e-8)
 
@@ -97,7 +102,7 @@ def test_curve_is_lifelines_own(shared_data: Path) -> None:
     table = read_selected(shared_data / "lung1_tables")
     frame = pd.DataFrame(table.X[:, :30], columns=table.features[:30]).assign(time=table.time_days, event=table.event)
     theirs = CoxPHFitter(penalizer=0.01).fit(frame, "time", "event").concordance_index_
-    assert cox_curve(table.X, table.time_days, table.event, [30]) == pytest.approx([theirs], abs=1e-12)
+    assert cox_curve(table.X, table.survival, [30]) == pytest.approx([theirs], abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -125,45 +130,45 @@ def separable(n: int = 20) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_no_event_non_positive_time_and_constant_column_are_said() -> None:
     X, time, event = tied_cohort(0)
-    with pytest.raises(StatisticsError, match="6 features on 80 cases with 0 events: without events"):
-        fit_cox(X, time, np.zeros_like(event), names(X))
-    with pytest.raises(StatisticsError, match="2 times are not positive"):
-        fit_cox(X, np.where(np.arange(80) < 2, 0.0, time), event, names(X))
+    with pytest.raises(StatisticsError, match="all 80 training cases are censored: without events"):
+        cox_of(X, time, np.zeros_like(event))
+    with pytest.raises(StatisticsError, match="2 of 80 times are not positive"):
+        Survival(np.where(np.arange(80) < 2, 0.0, time), event)
     X[:, 4] = 0.1 + 0.2
-    with pytest.raises(StatisticsError, match=r"constant columns \['x4'\]"):
-        fit_cox(X, time, event, names(X))
+    with pytest.raises(StatisticsError, match=r"Cox model of 6 columns: \[4\] are constant"):
+        cox_coefficient(X, time, event)
 
 
 def test_without_a_penalty_no_maximum_is_said() -> None:
     X, time, event = tied_cohort(0)
-    with pytest.raises(StatisticsError, match=r"collinear.*model\.penalizer"):
-        fit_cox(np.column_stack([X, X[:, 0]]), time, event, [*names(X), "again"], penalizer=0)
-    with pytest.raises(StatisticsError, match=r"coefficients of 100 have .* order the events perfectly"):
-        fit_cox(np.random.default_rng(0).normal(size=(80, 100)), time, event, [str(i) for i in range(100)], penalizer=0)
-    with pytest.raises(StatisticsError, match="order the events perfectly: x"):
-        fit_cox(*separable(), ["x"], penalizer=0)
+    with pytest.raises(StatisticsError, match=r"collinear.*column 0, column 6; .*give a penalty"):
+        cox_of(np.column_stack([X, X[:, 0]]), time, event, penalty=0)
+    with pytest.raises(StatisticsError, match=r"coefficients of 100 have no finite estimate"):
+        cox_of(np.random.default_rng(0).normal(size=(80, 100)), time, event, penalty=0)
+    with pytest.raises(StatisticsError, match="order the events perfectly: column 0"):
+        cox_of(*separable(), penalty=0)
 
 
 def test_the_penalty_carries_duplicates_separable_data_and_more_features_than_events() -> None:
     X, time, event = tied_cohort(0)
-    twice = fit_cox(np.column_stack([X, X[:, 0]]), time, event, [*names(X), "again"])
+    twice = cox_of(np.column_stack([X, X[:, 0]]), time, event)
     assert twice.coefficient[0] == pytest.approx(twice.coefficient[-1])
     many = np.random.default_rng(0).normal(size=(80, 100))
-    assert np.isfinite(fit_cox(many, time, event, names(many)).coefficient).all()
+    assert np.isfinite(cox_of(many, time, event).coefficient).all()
     X, time, event = separable()
-    assert concordance(time, event, fit_cox(X, time, event, ["x"]).risk_score(X)).c_index == 1.0
+    assert cox_curve(X, Survival(time, event), [1]) == [1.0]
 
 
 def test_outliers_and_hopeless_penalties_end_in_numbers_or_a_reason() -> None:
     X, time, event = tied_cohort(0)
     X[3, 0], X[~event, 1] = 1e12, X[~event, 1] - 1e9
-    assert np.isfinite(fit_cox(X, time, event, names(X), penalizer=1e-5).coefficient).all()
-    with pytest.raises(StatisticsError, match=r"collinear.*raise model\.penalizer"):
-        fit_cox(np.column_stack([X, X]), time, event, [*names(X), *map(str, range(6))], penalizer=1e-300)
+    assert np.isfinite(cox_of(X, time, event, penalty=1e-3).coefficient).all()
+    with pytest.raises(StatisticsError, match=r"collinear.*give a penalty"):
+        cox_of(np.column_stack([X, X]), time, event, penalty=1e-300)
 
 
 def test_one_event_is_enough_with_a_penalty() -> None:
     X, time, _ = tied_cohort(0)
-    for penalizer in (0.01, 1e-6):
-        rows = fit_cox(X, time, np.arange(80) == 3, names(X), penalizer=penalizer).table()
-        assert np.isfinite([[value for value in row.values() if not isinstance(value, str)] for row in rows]).all()
+    model = cox_of(X, time, np.arange(80) == 3, penalty=0.01)
+    rows = coefficient_rows(names(X), model.coefficient, model.standard_error)
+    assert np.isfinite([[value for value in row.values() if not isinstance(value, str)] for row in rows]).all()

@@ -13,13 +13,13 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators import LEARNERS
-from prognosis_dask.modelling.estimators.cox import fit_cox
+from prognosis_dask.modelling.estimators.cox import coefficient_rows
 from prognosis_dask.modelling.fitted import Fitted, fit_procedure
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.preparing import fit_preparation
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.tuning import choose_values
-from tests.made_tables import as_table, class_table, survival_table
+from tests.made_tables import as_table, class_table, cox_of, standardised, survival_table
 
 ALL = Procedure(selector="", penalty=(0.1,))
 
@@ -40,10 +40,12 @@ def risk(fitted: Fitted, table: FeatureTable) -> np.ndarray:
 def test_a_plain_ridge_procedure_is_the_cox_model_of_all_columns() -> None:
     table = survival_table(0, p=5, signal=1.0)
     fitted = fit_procedure(ALL, table, 0)
-    model = fit_cox(table.X, table.time_days, table.event, table.features, penalizer=0.1)
-    np.testing.assert_allclose(risk(fitted, table), model.risk_score(table.X), atol=1e-9)
-    assert fitted.cutoff == pytest.approx(np.median(model.risk_score(table.X)))
-    for ours, theirs in zip(fitted.coefficients(), model.table(), strict=True):
+    model = cox_of(table.X, table.time_days, table.event, penalty=0.1)
+    score = standardised(table.X) @ model.coefficient
+    np.testing.assert_allclose(risk(fitted, table), score, atol=1e-9)
+    assert fitted.cutoff == pytest.approx(np.median(score))
+    expected = coefficient_rows(table.features, model.coefficient, model.standard_error)
+    for ours, theirs in zip(fitted.coefficients(), expected, strict=True):
         assert ours == pytest.approx(theirs)
 
 

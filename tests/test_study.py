@@ -88,7 +88,7 @@ def test_of_classes_the_curve_is_the_area_under_the_roc_curve_of_scikit_learns_m
 
 def test_the_draws_are_those_of_features_without_replacement() -> None:
     table = noise_table(features=6)
-    alone = [cox_curve(table.X[:, [i]], table.time_days, table.event, [1])[0] for i in range(6)]
+    alone = [cox_curve(table.X[:, [i]], table.survival, [1])[0] for i in range(6)]
     curve = in_sample_curve(table, range(6), [1], draws=200)[0]
     assert curve["random_lower"] == pytest.approx(min(alone))
     assert curve["random_upper"] == pytest.approx(max(alone))
@@ -112,7 +112,7 @@ def test_constant_columns_are_passed_over_and_missing_values_filled() -> None:
     curve = in_sample_curve(replace(table, X=X), range(8), range(1, 100), draws=3)
     assert [row["k"] for row in curve] == [1, 2, 3, 4, 5, 6]
     filled = np.where(np.isnan(X), np.nanmedian(X[:, 5]), X)[:, [0, 1, 2, 4, 5, 7]]
-    assert curve[-1]["c_index_in_sample"] == cox_curve(filled, table.time_days, table.event, [6])[0]
+    assert curve[-1]["c_index_in_sample"] == cox_curve(filled, table.survival, [6])[0]
 
 
 def test_where_a_plain_cox_model_has_no_maximum_the_curve_has_a_gap_and_goes_on() -> None:

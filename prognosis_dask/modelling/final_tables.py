@@ -15,9 +15,9 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival, patient_sums, several_cases
 from prognosis_dask.modelling.data.table import FeatureTable, of_families, varying
-from prognosis_dask.modelling.estimators.cox import PartialLikelihood, cox_curve
-from prognosis_dask.modelling.estimators.cox_learner import ProportionalHazards
+from prognosis_dask.modelling.estimators.cox import ProportionalHazards, cox_curve
 from prognosis_dask.modelling.estimators.logistic import fit_logistic
+from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.metrics.classes import class_auc
 from prognosis_dask.modelling.metrics.hazards import ph_rows, ph_test
@@ -311,7 +311,7 @@ def _curve(X: FloatArray, endpoint: Endpoint, ks: Sequence[int], penalizer: floa
 def _figure(X: FloatArray, endpoint: Endpoint, penalizer: float) -> float:
     """The figure of the model of all columns, on the cases that it was fitted on."""
     if isinstance(endpoint, Survival):
-        return cox_curve(X, endpoint.time_days, endpoint.event, [X.shape[1]], penalizer=penalizer)[0]
+        return cox_curve(X, endpoint, [X.shape[1]], penalizer)[0]
     Z = (X - X.mean(axis=0)) / X.std(axis=0, ddof=1)
     (model,) = fit_logistic(Z, endpoint, [penalizer], 0.0, [0])
     probability = model.predict(Z).probability

@@ -21,7 +21,7 @@ from prognosis_dask.execution.versions import package_versions
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.estimators.cox_learner import ProportionalHazards
+from prognosis_dask.modelling.estimators.cox import ProportionalHazards
 from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier
 

@@ -15,8 +15,8 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.table import FeatureTable, of_families
 from prognosis_dask.modelling.estimators import Learner, Model, learner_for
-from prognosis_dask.modelling.estimators.cox import score_likelihood
 from prognosis_dask.modelling.estimators.determined import named
+from prognosis_dask.modelling.estimators.partial_likelihood import score_likelihood
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring, integrated
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.preparing import Preparation, fit_preparation

@@ -16,7 +16,7 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.estimators.boosting import BoostedTrees, fit_boosted_trees
-from prognosis_dask.modelling.estimators.cox_learner import ProportionalHazards, fit_proportional_hazards
+from prognosis_dask.modelling.estimators.cox import ProportionalHazards, fit_proportional_hazards
 from prognosis_dask.modelling.estimators.logistic import Logistic, fit_logistic
 from prognosis_dask.modelling.estimators.perceptron import Perceptron, fit_perceptron
 from prognosis_dask.modelling.estimators.prediction import Prediction

@@ -1,81 +1,145 @@
-"""Cox's proportional hazards model with a ridge penalty, and its in-sample curve over the number of features.
+"""Cox's proportional hazards with ridge, lasso or elastic-net penalty, and its in-sample curve.
 
-The estimates are those of lifelines' ``CoxPHFitter(penalizer=...)``: the same standardisation, penalty, treatment of
-ties and standard errors. Here one evaluation is a few matrix products, which makes refitting in every fold cheap.
+The estimates of a squared penalty are those of lifelines' ``CoxPHFitter(penalizer=...)``: the same scale of penalty,
+treatment of ties and standard errors. lifelines smooths an absolute penalty; here its zeros are exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import erfc, exp, sqrt
-from typing import NamedTuple
 
 import numpy as np
 
-from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Survival
-from prognosis_dask.modelling.data.table import varying
-from prognosis_dask.modelling.estimators.determined import UndeterminedError, expect_determined
+from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
+from prognosis_dask.modelling.estimators.baseline import Baseline, breslow
+from prognosis_dask.modelling.estimators.determined import UndeterminedError, expect_determined, needs_check
+from prognosis_dask.modelling.estimators.elastic_net import maximise_elastic_net
+from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood, maximise
+from prognosis_dask.modelling.estimators.prediction import Prediction
 from prognosis_dask.modelling.estimators.scores import linear_score
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.metrics.intervals import Z95
 from prognosis_dask.modelling.table_spec import Row
 
-#: The two-sided 95 % point of the normal distribution.
-#: Newton's decrement at which the fit ends; one more step would change the log-likelihood by less than this.
-_SETTLED = 1e-10
-#: A penalty below this cannot hold what the data leave open: whether a maximum exists is then checked.
-_HARDLY_PENALISED = 1e-6
-#: Log hazards further apart than this leave the range of exponentials.
+#: Log hazards beyond this leave the range of exponentials.
 _WIDEST = 600.0
 
 
-@dataclass(frozen=True)
-class CoxModel:
-    """A fitted model, ready for any cases that have its features.
+@dataclass(frozen=True, eq=False)
+class ProportionalHazards:
+    """A linear risk score on a baseline hazard.
 
     Attributes
     ----------
-    features
-        Names of the columns that :meth:`risk_score` takes, in order.
-    mean, scale
-        What the features are standardised with: mean and standard deviation of the cases fitted on.
-    coefficient, standard_error
-        Log hazard ratio per standard deviation.
+    coefficient
+        Log hazard ratio per standard deviation, shape (features,).
+    standard_error
+        Of each; NaN where an absolute penalty takes part, which has no such thing.
+    baseline
+        Breslow's, of a case whose features are all at their means.
     """
 
-    features: tuple[str, ...]
-    mean: FloatArray
-    scale: FloatArray
     coefficient: FloatArray
     standard_error: FloatArray
+    baseline: Baseline
 
-    def risk_score(self, X: FloatArray) -> FloatArray:
-        """Log hazard relative to the mean case: higher is worse. ``X`` has shape (cases, features), unscaled."""
-        return linear_score((X - self.mean) / self.scale, self.coefficient)
-
-    def table(self) -> list[dict[str, str | float]]:
-        """One row per feature: ``feature, coef, se, hazard_ratio, lower_95, upper_95, p``.
-
-        Per standard deviation of the feature; Wald's intervals and test. With a penalty, and after selection on the
-        same cases, these describe the model and are no evidence for a single feature.
-        """
-        return coefficient_rows(self.features, self.coefficient, self.standard_error)
+    def predict(self, Z: FloatArray) -> Prediction:
+        """Risk score and survival of cases, from prepared features of shape (cases, features)."""
+        risk = linear_score(Z, self.coefficient)
+        return Prediction(risk, partial(self.baseline.survival, risk))
 
 
-def score_likelihood(endpoint: Survival) -> Callable[[FloatArray], float]:
-    """From scores (log hazards) of the cases, shape (cases,), to their log partial likelihood; Efron's ties.
+def fit_proportional_hazards(
+    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], mixing: float, seed: list[int]
+) -> list[ProportionalHazards]:
+    """Fit one model per penalty, the strongest first and each from the one before.
 
-    Zero where no case has the event; minus infinity where the scores lie too far apart to be computed with.
+    Maximises the log partial likelihood (Efron's ties) less
+    ``cases * penalty * ((1 - mixing) / 2 * |b|² + mixing * sum |b|)``: the scale of lifelines' ``CoxPHFitter``.
+
+    Raises
+    ------
+    StatisticsError
+        When there is no event, or, almost without penalty, no maximum: an UndeterminedError with the columns.
     """
+    assert isinstance(endpoint, Survival)
     if not endpoint.event.any():
-        return lambda score: 0.0
+        raise StatisticsError(f"all {len(endpoint)} training cases are censored: without events nothing can be learnt")
     order = np.argsort(endpoint.time_days, kind="stable")
-    nothing = np.zeros((len(order), 0))
-    likelihood = PartialLikelihood(nothing, endpoint.time_days[order], endpoint.event[order], 0.0)
-    return lambda score: likelihood.of_score(score[order])
+    ordered, in_order = endpoint.rows(order), Z[order]
+    sorted_rows, turn = in_order, None
+    if mixing == 0 and Z.shape[1] > len(Z):
+        # a ridge solution lies in the span of the cases: as many directions as cases are enough
+        left, size, turn = np.linalg.svd(sorted_rows, full_matrices=False)
+        sorted_rows = left * size
+    likelihood = PartialLikelihood(sorted_rows, ordered.time_days, ordered.event, 0.0)
+    models: dict[float, ProportionalHazards] = {}
+    start = np.zeros(sorted_rows.shape[1])
+    for penalty in sorted(set(penalties), reverse=True):
+        likelihood.penalty = penalty * (1 - mixing) * len(Z)
+        if mixing > 0 and penalty > 0:
+            start = maximise_elastic_net(likelihood, penalty * mixing, start)
+            error = np.full(len(start), np.nan)
+            if needs_check(penalty * len(Z)):
+                expect_determined(likelihood.derivatives(start)[1], sorted_rows, start)
+        else:
+            start, information = _maximised(likelihood, start, turn)
+            error = _standard_errors(information, turn)
+        coefficient = start if turn is None else turn.T @ start
+        models[penalty] = ProportionalHazards(coefficient, error, breslow(ordered, linear_score(in_order, coefficient)))
+    return [models[penalty] for penalty in penalties]
+
+
+def _maximised(
+    likelihood: PartialLikelihood, start: FloatArray, turn: FloatArray | None
+) -> tuple[FloatArray, FloatArray]:
+    """The maximum and the information, where the cases determine one."""
+    try:
+        coefficient, information = maximise(likelihood, start)
+    except UndeterminedError as error:
+        if turn is None:
+            raise
+        raise UndeterminedError(range(turn.shape[1]), turn.shape[1], error.reason) from error
+    if needs_check(likelihood.penalty):
+        expect_determined(information, likelihood.Z, coefficient, turn)
+    return coefficient, information
+
+
+def _standard_errors(information: FloatArray, turn: FloatArray | None) -> FloatArray:
+    """From the penalised information; with more features than cases there are none."""
+    if turn is not None:
+        return np.full(turn.shape[1], np.nan)
+    return np.asarray(np.sqrt(np.diag(np.linalg.inv(information))))
+
+
+def cox_curve(X: FloatArray, endpoint: Survival, ks: Iterable[int], penalty: float = 0.01) -> list[float]:
+    """In-sample concordance of the model on the first k columns, for each k: what the reference study reports.
+
+    In-sample figures flatter: they rise with k even on noise. See :mod:`prognosis_dask.modelling.validation.nested`.
+
+    Parameters
+    ----------
+    X
+        Features that vary, best first, shape (cases, features); unscaled.
+    penalty
+        The squared one, per case.
+
+    Raises
+    ------
+    StatisticsError
+        As :func:`fit_proportional_hazards`.
+    """
+    Z = (X - X.mean(axis=0)) / X.std(axis=0, ddof=1)
+    curve = []
+    for k in ks:
+        (model,) = fit_proportional_hazards(Z[:, :k], endpoint, [penalty], 0.0, [])
+        curve.append(concordance(endpoint.time_days, endpoint.event, linear_score(Z[:, :k], model.coefficient)).c_index)
+    return curve
 
 
 def coefficient_rows(features: Sequence[str], coefficient: FloatArray, standard_error: FloatArray) -> list[Row]:
@@ -92,224 +156,3 @@ def coefficient_rows(features: Sequence[str], coefficient: FloatArray, standard_
         }
         for name, coef, se in zip(features, coefficient.tolist(), standard_error.tolist(), strict=True)
     ]
-
-
-def fit_cox(
-    X: FloatArray, time: FloatArray, event: BoolArray, features: Sequence[str], *, penalizer: float = 0.01
-) -> CoxModel:
-    """Fit by maximum penalised partial likelihood (Efron's treatment of ties).
-
-    Maximises ``log partial likelihood - n * penalizer / 2 * |coefficient|²`` over standardised features.
-
-    Parameters
-    ----------
-    X
-        Features, shape (cases, features), unscaled.
-    time, event
-        Shape (cases,); times are positive.
-    features
-        The columns' names.
-    penalizer
-        Zero gives the plain Cox model.
-
-    Raises
-    ------
-    StatisticsError
-        When there is no event, a time is not positive, a column is constant; and, without a penalty, when columns are
-        collinear or order the events perfectly, so that no maximum exists.
-    """
-    _check(X, time, event, features)
-    mean, scale = X.mean(axis=0), X.std(axis=0, ddof=1)
-    order = np.argsort(time, kind="stable")
-    likelihood = PartialLikelihood((X[order] - mean) / scale, time[order], event[order], penalizer)
-    try:
-        coefficient, information = maximise(likelihood)
-        if penalizer < _HARDLY_PENALISED:
-            expect_determined(information, likelihood.Z, coefficient)
-    except UndeterminedError as error:
-        told = error.told([features[column] for column in error.columns])
-        raise StatisticsError(f"{_shape(X, event)}: {told}; raise model.penalizer") from error
-    standard_error = np.sqrt(np.diag(np.linalg.inv(information)))
-    return CoxModel(tuple(features), mean, scale, coefficient, standard_error)
-
-
-def cox_curve(
-    X: FloatArray, time: FloatArray, event: BoolArray, ks: Iterable[int], *, penalizer: float = 0.01
-) -> list[float]:
-    """In-sample concordance of the model on the first k columns, for each k: what the reference study reports.
-
-    In-sample figures flatter: they rise with k even on noise. See :mod:`prognosis_dask.modelling.validation.nested`.
-
-    Parameters
-    ----------
-    X
-        Features, best first, shape (cases, features).
-
-    Raises
-    ------
-    StatisticsError
-        As :func:`fit_cox`.
-    """
-    curve = []
-    for k in ks:
-        model = fit_cox(X[:, :k], time, event, [str(i) for i in range(k)], penalizer=penalizer)
-        curve.append(concordance(time, event, model.risk_score(X[:, :k])).c_index)
-    return curve
-
-
-def _check(X: FloatArray, time: FloatArray, event: BoolArray, features: Sequence[str]) -> None:
-    if not event.any():
-        raise StatisticsError(f"{_shape(X, event)}: without events there is nothing to model")
-    if not (time > 0).all():
-        raise StatisticsError(f"{_shape(X, event)}: {int((~(time > 0)).sum())} times are not positive; leave them out")
-    constant = sorted(set(range(X.shape[1])) - set(varying(X).tolist()))
-    if constant:
-        raise StatisticsError(f"{_shape(X, event)}: constant columns {[features[i] for i in constant]}; leave them out")
-
-
-def _shape(X: FloatArray, event: BoolArray) -> str:
-    return f"Cox model of {X.shape[1]} features on {len(event)} cases with {int(event.sum())} events"
-
-
-class _Hazards(NamedTuple):
-    """Of some coefficients: the log partial likelihood, relative hazards, and their sums over the events' risk sets."""
-
-    likelihood: float
-    hazard: FloatArray
-    total: FloatArray
-
-
-class PartialLikelihood:
-    """Efron's log partial likelihood with ridge penalty ``rows * penalizer / 2 * |b|²``; rows are sorted by time.
-
-    For the l-th of the m events of one time (l = 0..m-1), the risk set's sum counts the m tied events with weight
-    1 - l/m (Efron, JASA 72, 1977).
-    """
-
-    def __init__(self, Z: FloatArray, time: FloatArray, event: BoolArray, penalizer: float) -> None:
-        self.Z, self.deaths, self.penalty = Z, np.flatnonzero(event), penalizer * len(Z)
-        death_times = time[self.deaths]
-        self.start = np.searchsorted(time, death_times)
-        _, first, self.group, size = np.unique(death_times, return_index=True, return_inverse=True, return_counts=True)
-        self.share = (np.arange(len(self.deaths)) - first[self.group]) / size[self.group]
-        # the events beyond the first of a time: only there do ties change a sum
-        self.late, several = np.flatnonzero(self.share), np.flatnonzero(size > 1)
-        self.late_group = np.searchsorted(several, self.group[self.late])
-        self.tied = self.deaths[size[self.group] > 1]
-        self.first = np.cumsum(size[several]) - size[several]
-
-    def value(self, coefficient: FloatArray) -> float:
-        """The penalised log partial likelihood; minus infinity where it cannot be computed."""
-        return self.penalised(self.of_score(self.Z @ coefficient), coefficient)
-
-    def penalised(self, likelihood: float, coefficient: FloatArray) -> float:
-        """A log partial likelihood less the penalty."""
-        return likelihood - 0.5 * self.penalty * float(coefficient @ coefficient)
-
-    def of_score(self, score: FloatArray) -> float:
-        """The log partial likelihood of log hazards, shape (rows,); minus infinity where it cannot be computed."""
-        if not np.ptp(score) <= _WIDEST:
-            return -np.inf
-        score = score - score.max()
-        return self._of_sums(score, self._risk_sum(np.exp(score)))
-
-    def _of_sums(self, score: FloatArray, total: FloatArray) -> float:
-        return float(score[self.deaths].sum() - np.log(total).sum())
-
-    def at(self, coefficient: FloatArray) -> _Hazards:
-        """What value, gradient and information are made of."""
-        score = self.Z @ coefficient
-        held = bool(np.ptp(score) <= _WIDEST)
-        score -= score.max()
-        hazard = np.exp(score)
-        total = self._risk_sum(hazard)
-        return _Hazards(self._of_sums(score, total) if held else -np.inf, hazard, total)
-
-    def derivatives(self, coefficient: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Gradient, and information (the negative Hessian)."""
-        return self.derivatives_at(self.at(coefficient), coefficient)
-
-    def derivatives_at(self, at: _Hazards, coefficient: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """:meth:`derivatives`, where the hazards are those of the coefficients."""
-        expected = self.expected(at)
-        return self.gradient(expected, coefficient), self.information(at, expected, self.Z)
-
-    def expected(self, at: _Hazards) -> FloatArray:
-        """How many events are expected of each row, shape (rows,)."""
-        return at.hazard * self._entered(at.total)
-
-    def gradient(self, expected: FloatArray, coefficient: FloatArray) -> FloatArray:
-        """Gradient of all columns, where the expected events are those of the coefficients."""
-        left = -expected
-        left[self.deaths] += 1.0
-        return np.asarray(self.Z.T @ left - self.penalty * coefficient)
-
-    def information(self, at: _Hazards, expected: FloatArray, Z: FloatArray) -> FloatArray:
-        """Of some columns, shape (columns, columns): nothing is held that is features x features for all of them."""
-        average = self._risk_sum(at.hazard[:, None] * Z) / at.total[:, None]
-        information: FloatArray = Z.T @ (expected[:, None] * Z) - average.T @ average
-        information.flat[:: len(information) + 1] += self.penalty
-        return information
-
-    def _entered(self, total: FloatArray) -> FloatArray:
-        """How often each row enters the sums: at all events up to its time, an event less its share among its ties."""
-        entered = np.cumsum(np.bincount(self.start, 1.0 / total, minlength=len(self.Z)))
-        entered[self.deaths] -= np.bincount(self.group, self.share / total)[self.group]
-        return np.asarray(entered)
-
-    def score(self, columns: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Of each column alone, at a coefficient of zero: the derivative and the information."""
-        Z = self.Z[:, columns]
-        total = self._risk_sum(np.ones(len(Z)))[:, None]
-        average = self._risk_sum(Z) / total
-        information = (self._risk_sum(Z**2) / total - average**2).sum(axis=0)
-        return Z[self.deaths].sum(axis=0) - average.sum(axis=0), information
-
-    def _risk_sum(self, values: FloatArray) -> FloatArray:
-        """Sum of ``values`` over the risk set of each event."""
-        at_risk = np.asarray(np.cumsum(values[::-1], axis=0)[len(values) - 1 - self.start])
-        if len(self.late):
-            tied = np.add.reduceat(values[self.tied], self.first, axis=0)[self.late_group]
-            at_risk[self.late] -= (self.share[self.late] * tied.T).T
-        return at_risk
-
-
-def maximise(likelihood: PartialLikelihood, start: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
-    """Newton's method with halved steps; the function is concave, so it cannot end anywhere else.
-
-    Returns
-    -------
-    coefficient, information
-        Where the maximum is, and the negative Hessian there.
-
-    Raises
-    ------
-    StatisticsError
-        When there is no maximum; an UndeterminedError where it is known why.
-    """
-    coefficient = np.zeros(likelihood.Z.shape[1]) if start is None else start
-    at = likelihood.at(coefficient)
-    value = likelihood.penalised(at.likelihood, coefficient)
-    for _ in range(50):
-        gradient, information = likelihood.derivatives_at(at, coefficient)
-        try:
-            step = np.linalg.solve(information, gradient)
-        except np.linalg.LinAlgError:
-            break
-        length, begun, reached = 1.0, coefficient, value
-        while True:
-            coefficient = begun + length * step
-            at = likelihood.at(coefficient)
-            value = likelihood.penalised(at.likelihood, coefficient)
-            if not value < reached or length <= 1e-6:
-                break
-            length /= 2
-        if value == -np.inf:
-            break
-        if float(gradient @ step) < _SETTLED:
-            return coefficient, information
-    expect_determined(information, likelihood.Z, coefficient)
-    raise StatisticsError(
-        f"Cox model of {len(coefficient)} features on {len(likelihood.deaths)} events did not converge in 50 steps; "
-        "raise model.penalizer"
-    )

@@ -11,7 +11,7 @@ import numpy as np
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.estimators.cox import PartialLikelihood
+from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 
 #: Largest violation of optimality, of the log partial likelihood per case, at which the fit ends.
 TOLERANCE = 1e-9

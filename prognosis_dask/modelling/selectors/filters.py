@@ -7,7 +7,7 @@ import numpy as np
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
-from prognosis_dask.modelling.estimators.cox import PartialLikelihood
+from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 
 
 def rank_mutual_information(Z: FloatArray, endpoint: Endpoint, label_days: float, seed: list[int]) -> IntArray:

@@ -9,8 +9,8 @@ import numpy as np
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
-from prognosis_dask.modelling.estimators.cox import PartialLikelihood
 from prognosis_dask.modelling.estimators.elastic_net import first_price, maximise_elastic_net
+from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 from prognosis_dask.modelling.estimators.prediction import balanced_weights
 
 #: The share of the penalty that is absolute, and how far and in how many steps the penalty falls from where the first

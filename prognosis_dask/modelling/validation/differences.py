@@ -12,7 +12,9 @@ import numpy as np
 from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
-from prognosis_dask.modelling.estimators.cox import fit_cox, score_likelihood
+from prognosis_dask.modelling.data.table import varying
+from prognosis_dask.modelling.estimators.cox import fit_proportional_hazards
+from prognosis_dask.modelling.estimators.partial_likelihood import score_likelihood
 from prognosis_dask.modelling.metrics.intervals import interval, mean_held
 from prognosis_dask.modelling.metrics.measured import Measured
 from prognosis_dask.modelling.table_spec import Row
@@ -159,13 +161,17 @@ def cox_coefficient(X: FloatArray, time: FloatArray, event: BoolArray) -> FloatA
     Raises
     ------
     StatisticsError
-        When there is no event, or the model has no maximum.
+        When there is no event, a column is constant, or the model has no maximum.
     """
     expect_events(event)
     if not X.shape[1]:
         return np.zeros(0)
-    model = fit_cox(X, time, event, [f"column {i}" for i in range(X.shape[1])], penalizer=0.0)
-    return np.asarray(model.coefficient / model.scale)
+    constant = sorted(set(range(X.shape[1])) - set(varying(X).tolist()))
+    if constant:
+        raise StatisticsError(f"Cox model of {X.shape[1]} columns: {constant} are constant; leave them out")
+    scale = X.std(axis=0, ddof=1)
+    (model,) = fit_proportional_hazards((X - X.mean(axis=0)) / scale, Survival(time, event), [0.0], 0.0, [])
+    return np.asarray(model.coefficient / scale)
 
 
 def expect_events(event: BoolArray) -> None:
