@@ -12,6 +12,7 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import describe
+from prognosis_dask.prediction.predict import row_warnings
 
 
 def frozen(penalty: float):
@@ -41,6 +42,10 @@ def test_what_lies_beyond_and_what_is_missing_is_named():
     assert tells_apart(model)
     one = table.rows(np.array([0]))
     assert out_of_range(model, one) == []
+    assert row_warnings(model, one) == [
+        "The model was fitted on this very scan: its prediction is no test of the model."
+    ]
+    assert row_warnings(model, replace(one, X=one.X * 0.99)) == []
     far, bounded, missing = out_of_range(model, replace(one, X=np.array([[99.0, np.nan]])))
     assert far.startswith("Outside of what any training case had: 1 of the model's 2 features, a.")
     assert bounded.startswith("Some lie so far out that the model takes them as 1 SD beyond")

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from prognosis_dask.cli.main import main
+from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import BrainSection, ModelSection, SynthSection
 from prognosis_dask.errors import CaseError, JobError, StatisticsError
 from prognosis_dask.execution.cluster import LocalSpec, connect
@@ -17,6 +18,7 @@ from prognosis_dask.modelling.data import network_features
 from prognosis_dask.modelling.saved import load_frozen
 from prognosis_dask.networks.grade_file import read_trained
 from prognosis_dask.prediction.scan import predict_scan
+from prognosis_dask.prediction.steps import on_reference
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.workflows.grade import check_grade, fit_grade
 from tests.grade_network_run import JOB, make_grade_network_run, write_scan_files
@@ -153,6 +155,17 @@ def test_an_image_that_is_no_head_has_a_problem_in_one_line(run, client, tmp_pat
     sitk.WriteImage(image, str(tmp_path / "empty.nii.gz"))
     with pytest.raises(CaseError, match="image-empty"):
         predict_scan(run, [tmp_path / "empty.nii.gz"], tmp_path / "told", client=client)
+
+
+def test_a_head_is_prepared_on_the_sequence_that_the_model_learnt_from():
+    both = Case("c", "p", "MR", "mask", "/T1", "", sequences={"T1": "/T1", "T2": "/T2"})
+    case, notes = on_reference(both, "T2")
+    assert (case.image, notes) == ("/T2", [])
+    case, notes = on_reference(replace(both, sequences={}), "T2")
+    assert (case.sequences, "it was taken as T2" in notes[0]) == ({"T2": "/T1"}, True)
+    assert "is not known" in on_reference(both, "")[1][0]
+    with pytest.raises(JobError, match="made on FLAIR, and the scan's sequences are T1, T2; give one of FLAIR"):
+        on_reference(both, "FLAIR")
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -1,1 +1,1 @@
-"""One scan's prediction by a fitted model."""
+"""The prediction of one new scan by a saved model, for the command line and for the web."""

@@ -49,7 +49,7 @@ _UNITS = {"brain_volume_l": "L", "moved_mm": "mm", "mutual_information": "nat", 
 def compose(
     model: ScanModel, case: Case, shown: Mapping[str, Any], run: Path, out: Path, secrets: Sequence[str] = ()
 ) -> ScanPrediction:
-    """The prediction of a case, whose ``seconds`` are still to be told; drawings and pictures go to the folder ``out``.
+    """The prediction of a case, without its ``seconds``; drawings and pictures go to the folder ``out``.
 
     Parameters
     ----------

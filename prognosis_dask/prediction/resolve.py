@@ -30,37 +30,60 @@ _MOST_CHOICES = 100
 
 
 @dataclass(frozen=True)
+class ScanFiles:
+    """What was given of one scan.
+
+    Attributes
+    ----------
+    sources, mask
+        Folders of images; the label map among them that was given as the mask, or "".
+    roi
+        The structure's name that was asked for, or "".
+    chosen
+        The structure's place in the list that was offered, once somebody has chosen.
+    clinical
+        The clinical values, by column.
+    originals
+        The path of the file behind each link in the sources (:func:`link_files`).
+    notes
+        What was found on the way here and is to be known.
+    """
+
+    sources: tuple[str, ...]
+    mask: str = ""
+    roi: str = ""
+    chosen: int | None = None
+    clinical: Mapping[str, str] = field(default_factory=dict)
+    originals: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Upload:
     """The files of one scan, and what its model expects of them.
 
     Attributes
     ----------
-    sources
-        Folders with the images, and masks among them.
+    files
+        What was given.
     index
         The folder that the index is written to.
     rules
         The model's cohort rules, with the ROI that was asked for.
-    mask
-        The label map that was given as the mask; empty where none was.
     takes_no_mask
-        Whether the model's cases may come without one.
+        Whether the model's cases may come without a mask.
     modality
         Of an image that does not say its own; empty where it is not known.
     reference
         The MR sequence that the model's brains were prepared on; empty where it is not known.
-    originals
-        Files that stand in the sources for others (:func:`link_files`), with the path of each.
     """
 
-    sources: tuple[str, ...]
+    files: ScanFiles
     index: str
     rules: CohortSection
-    mask: str
     takes_no_mask: bool
     modality: str
     reference: str = ""
-    originals: Mapping[str, str] = field(default_factory=dict)
 
 
 def mask_name(sequence: str) -> str:
@@ -128,7 +151,7 @@ def _resolve(context: Upload, watch: Stopwatch) -> dict[str, object]:
             found = _without_mask(context)
         if not found:
             raise _why(problems)
-        found = [one for case in found for one in _by_label(_original(case, context.originals))]
+        found = [one for case in found for one in _by_label(_original(case, context.files.originals))]
         if len(found) > _MOST_CHOICES:
             raise CaseError(Code.ROI_AMBIGUOUS, f"{len(found)} structures; send the one series and its mask only")
     secrets = {case.patient_id for case in found} | {problem.patient_id for problem in problems}
@@ -138,10 +161,10 @@ def _resolve(context: Upload, watch: Stopwatch) -> dict[str, object]:
 
 def _index(context: Upload, rules: CohortSection) -> tuple[list[Case], list[Problem]]:
     out = Path(context.index)
-    index_cohort([Path(source) for source in context.sources], out, rules)
+    index_cohort([Path(source) for source in context.files.sources], out, rules)
     found = read_cases(out / "cases.csv")
-    if context.mask:  # a mask that was given as such comes before those among the files
-        found = [case for case in found if case.mask == context.mask]
+    if context.files.mask:  # a mask that was given as such comes before those among the files
+        found = [case for case in found if case.mask == context.files.mask]
     return found, read_problems(out / "problems.csv")
 
 
@@ -165,33 +188,33 @@ def _why(problems: Sequence[Problem]) -> CaseError:
 
 def _without_mask(context: Upload) -> list[Case]:
     """Cases of images that no mask was linked to: with the label map that was given as the mask, or without one."""
-    if not (context.takes_no_mask or context.mask):
+    if not (context.takes_no_mask or context.files.mask):
         return []
-    headers = crawl([Path(source) for source in context.sources], map)
+    headers = crawl([Path(source) for source in context.files.sources], map)
     images = [
         image
         for image in gather(headers, (), resolve(context.rules)).images.values()
-        if image.key != context.mask and (image.modality in ("MR", OTHER_MODALITY) or context.mask)
+        if image.key != context.files.mask and (image.modality in ("MR", OTHER_MODALITY) or context.files.mask)
     ]
     together = sessions(images)
-    cases, told = [], set[str]()
+    cases, taken = [], set[str]()
     for image in sorted(images, key=partial(_preference, context.reference)):
         session = together.get(image.key, {})
-        if image.key in told:
+        if image.key in taken:
             continue
-        told |= {image.key, *(other.key for other in session.values())}
+        taken |= {image.key, *(other.key for other in session.values())}
         cases.append(
             Case(
                 case_id="scan",
                 patient_id=image.patient_id,
                 modality="MR" if context.takes_no_mask else image.modality,
-                roi="mask" if context.mask else AUTOMATIC,
+                roi="mask" if context.files.mask else AUTOMATIC,
                 image=_path(image, context),
-                mask=context.mask,
+                mask=context.files.mask,
                 sequences={name: _path(other, context) for name, other in session.items()},
             )
         )
-    if context.mask and len(cases) > 1:
+    if context.files.mask and len(cases) > 1:
         raise CaseError(
             Code.SERIES_AMBIGUOUS, f"the mask could belong to any of {len(cases)} images; send the one that it is of"
         )

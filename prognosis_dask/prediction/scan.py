@@ -15,9 +15,9 @@ from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.modelling.data.clinical_inputs import read_clinical
 from prognosis_dask.prediction.model import ScanModel, load_model
 from prognosis_dask.prediction.page import one_file
-from prognosis_dask.prediction.resolve import link_files
+from prognosis_dask.prediction.resolve import ScanFiles, link_files
 from prognosis_dask.prediction.result import ScanPrediction, json_text
-from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, ScanFiles, predict_files
+from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, predict_files
 from prognosis_dask.publish import publish_folder, staging
 
 _JSON = "scan.json"
@@ -134,9 +134,9 @@ def _expect_files(paths: Sequence[Path]) -> None:
 
 def _linked(images: Sequence[tuple[str, Path]], mask: Path | None, work: Path) -> ScanFiles:
     """The folders given as they are, and the files under names by which they are paired."""
-    folders = tuple(path.absolute() for _, path in images if path.is_dir())
+    folders = tuple(str(path.absolute()) for _, path in images if path.is_dir())
     linked, own = link_files(work / "files", [one for one in images if not one[1].is_dir()], mask)
-    return ScanFiles((*folders, work / "files") if linked else folders, own, originals=linked)
+    return ScanFiles((*folders, str(work / "files")) if linked else folders, own, originals=linked)
 
 
 def _name(images: Sequence[tuple[str, Path]], files: Mapping[str, str], model: ScanModel) -> str:

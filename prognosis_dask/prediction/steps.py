@@ -10,8 +10,8 @@ from __future__ import annotations
 import pickle
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from prognosis_dask.execution.task import run_task
 from prognosis_dask.features.registry import stages_of
 from prognosis_dask.prediction.compose import compose
 from prognosis_dask.prediction.model import ScanModel, cohort_rules
-from prognosis_dask.prediction.resolve import Upload, resolve_upload
+from prognosis_dask.prediction.resolve import ScanFiles, Upload, resolve_upload
 from prognosis_dask.prediction.result import ScanPrediction
 from prognosis_dask.prediction.slices import SliceTask, write_slices
 from prognosis_dask.storage.ledger import Ledger
@@ -80,35 +80,6 @@ class ScanContext:
     tell: Callable[[str], None] = _ignore
 
 
-@dataclass(frozen=True)
-class ScanFiles:
-    """What was given of one scan.
-
-    Attributes
-    ----------
-    sources, mask
-        Folders of images; the label map among them that was given as the mask, or "".
-    roi
-        The structure's name that was asked for, or "".
-    chosen
-        The structure's place in the list of :class:`ChoiceNeeded`, once somebody has chosen.
-    clinical
-        The clinical values, by column.
-    originals
-        The path of the file behind each link in the sources.
-    notes
-        What was found on the way here and is to be known.
-    """
-
-    sources: tuple[Path, ...]
-    mask: str = ""
-    roi: str = ""
-    chosen: int | None = None
-    clinical: Mapping[str, str] = field(default_factory=dict)
-    originals: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
 def steps(model: ScanModel) -> dict[str, str]:
     """The steps of a scan in order, and how a reader calls them."""
     of_stages = {stage.name: stage.title for stage in stages_of(model.job)}
@@ -151,14 +122,12 @@ def predict_files(model: ScanModel, files: ScanFiles, context: ScanContext) -> S
 def _resolved(model: ScanModel, files: ScanFiles, context: ScanContext) -> tuple[Case, list[str], list[str]]:
     """The one case that the files are, under the context's name; notes for its reader; the patient's identifiers."""
     upload = Upload(
-        tuple(map(str, files.sources)),
+        files,
         str(context.work / "index"),
         cohort_rules(model, files.roi),
-        files.mask,
         model.takes_no_mask,
         model.modality,
         model.training.reference,
-        files.originals,
     )
     found = _result(_submit(context, "resolve", resolve_upload, upload).result()[0], ())
     cases: list[Case] = found["cases"]
@@ -169,7 +138,7 @@ def _resolved(model: ScanModel, files: ScanFiles, context: ScanContext) -> tuple
     if len(cases) > 1 and (files.chosen is None or files.chosen >= len(cases)):
         raise ChoiceNeeded(labels)
     case = cases[files.chosen or 0] if len(cases) > 1 else cases[0]
-    case, notes = _on_reference(case, model.training.reference) if model.job.brain.enabled else (case, [])
+    case, notes = on_reference(case, model.training.reference) if model.job.brain.enabled else (case, [])
     case = replace(case, case_id=context.name, patient_id=context.name, covariates=dict(files.clinical))
     return case, notes, found["secrets"]
 
@@ -184,7 +153,7 @@ def _labels(cases: Sequence[Case], slices: Sequence[int]) -> list[str]:
     return labels
 
 
-def _on_reference(case: Case, reference: str) -> tuple[Case, list[str]]:
+def on_reference(case: Case, reference: str) -> tuple[Case, list[str]]:
     """The case on the MR sequence that the model's brains were prepared on.
 
     Raises

@@ -1,1 +1,1 @@
-"""One scan in a browser: an upload is a case of the house's own stages, and frozen models say what they make of it."""
+"""`prognosis serve`: one scan in a browser: HTTP, uploads, the queue of scans, pages."""

@@ -1,4 +1,4 @@
-"""Who may use the server: sessions, the token, and what browsers are told to allow.
+"""Access to the server: sessions, the token, and the security headers of every answer.
 
 A session is a random number in a cookie that no script reads and no other site sends. Forms carry its signature, so
 that no other page can send them. A session that has shown the token is signed as such. The key lies in the server's

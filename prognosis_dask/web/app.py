@@ -56,7 +56,7 @@ def make_app(queue: ScanQueue, scans: Scans, settings: Settings, dashboard: str 
         ],
         # another name than ours in the Host header is a page that took our address for its own (DNS rebinding)
         middleware=[Middleware(SafeHeaders), Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
-        exception_handlers={RefusedError: _refused, HTTPException: _not_there, Exception: _unforeseen},
+        exception_handlers={RefusedError: _refused, HTTPException: _not_there, Exception: _unexpected},
         lifespan=lifespan,
     )
 
@@ -73,7 +73,7 @@ async def _not_there(request: Request, error: Exception) -> Response:
     return render("message.html.j2", error.status_code, heading="Not accepted", message=error.detail)
 
 
-async def _unforeseen(request: Request, error: Exception) -> Response:
+async def _unexpected(request: Request, error: Exception) -> Response:
     message = "Unexpected error; nothing of yours is lost. Load the page again."
     answer = render("message.html.j2", 500, heading="Unexpected error", message=message)
     answer.headers.update(HEADERS)  # this answer is made outside of the middleware

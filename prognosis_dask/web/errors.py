@@ -1,4 +1,4 @@
-"""What ends an upload or a request: a sentence for its reader."""
+"""Refusals and failures as sentences for the reader of a page."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class RefusedError(PrognosisError):
         self.status = status
 
 
-#: What problems are called to a reader; others are told in their own words.
+#: Sentences for some problems; the others are shown in their own words.
 _SENTENCES = {
     Code.TIME_LIMIT: "The work on this scan took too long and was stopped",
     Code.MEMORY_LIMIT: "This scan needs more memory than a worker has",
     Code.WORKER_LOST: "The program ended while it worked on this scan; the files may be damaged",
-    Code.UNEXPECTED: "Something in these files was not foreseen",
+    Code.UNEXPECTED: "Unexpected error in these files",
     Code.PATIENT_WITHOUT_MASK: "No outline of a tumour came with the images",
 }
 

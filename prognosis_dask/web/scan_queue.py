@@ -22,8 +22,9 @@ from prognosis_dask.execution.task import run_task, stop_case
 from prognosis_dask.features.registry import stages_of
 from prognosis_dask.prediction.compose import warm_drawings
 from prognosis_dask.prediction.model import ScanModel
+from prognosis_dask.prediction.resolve import ScanFiles
 from prognosis_dask.prediction.result import without_identifiers
-from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, ScanFiles, finished_steps, predict_files, steps
+from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, finished_steps, predict_files, steps
 from prognosis_dask.prediction.warm import warm_up
 from prognosis_dask.web.errors import RefusedError, sentence
 from prognosis_dask.web.receive import ReceivedFile
@@ -72,13 +73,13 @@ class ScanQueue:
             thread.start()
 
     def close(self) -> None:
-        """Take no more scans. Those at work stay ``running`` on disk: the next server goes on with them."""
+        """Take no more scans. Those in progress stay ``running`` on disk: the next server goes on with them."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
 
     def join(self) -> None:
-        """After :meth:`close`: wait until the scans at work have ended."""
+        """After :meth:`close`: wait until the scans in progress have ended."""
         for thread in self._threads:
             thread.join()
 
@@ -187,7 +188,7 @@ class ScanQueue:
                 with self._changed:
                     self._running.pop(scan.id, None)
                 if running.cancelled:
-                    # what was removed while it was at work may have been written anew
+                    # files that were removed while it ran may have been written anew
                     tidy = self._scans.remove_upload if self._scans.get(scan.id) else self._scans.remove
                     tidy(scan.id)
 
@@ -228,7 +229,7 @@ class ScanQueue:
         unpacked = self._unpacked(scan, upload)
         ignored = unpacked.ignored
         files = ScanFiles(
-            (upload / "files",),
+            (str(upload / "files"),),
             str(upload / "files" / unpacked.mask) if unpacked.mask else "",
             scan.roi,
             scan.chosen,

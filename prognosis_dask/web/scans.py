@@ -157,7 +157,7 @@ class Scans:
             shutil.rmtree(self.path(scan_id), ignore_errors=True)
 
     def remove_old(self, seconds: float) -> None:
-        """Remove the uploads that are older; those at work are left until they are done."""
+        """Remove the uploads that are older; those in progress are left until they are done."""
         now = time.time()
         for scan in self.all():
             if scan.upload_removed or scan.state in OPEN or now - scan.created < seconds:

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
 from prognosis_dask.errors import StatisticsError, count
-from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput
+from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, read_clinical
 from prognosis_dask.prediction.model import ScanModel
 from prognosis_dask.prediction.page import PICTURES, one_file, pictures_in
 from prognosis_dask.prediction.result import VERSION, json_text
@@ -206,7 +206,7 @@ class Site:
         limits = self._settings.limits
         own = sum(scan.owner == owner and scan.state in (*OPEN, "choose") for scan in self._scans.all())
         if own >= limits.scans_per_browser:
-            raise RefusedError(f"You have {count(own, 'scan')} at work here: wait for one, or cancel one.", 429)
+            raise RefusedError(f"You have {count(own, 'scan')} in progress here: wait for one, or cancel one.", 429)
         if self._queue.is_full():
             raise RefusedError("The queue is full; try again in some minutes.", 503)
 
@@ -265,15 +265,11 @@ def _read_fields(model: ScanModel, fields: dict[str, str]) -> dict[str, str]:
     RefusedError
         When the column cannot have such a value: one sentence.
     """
-    given = {}
-    for name, column in _form_fields(model).items():
-        try:
-            value = column.read(fields.get(name, ""))
-        except StatisticsError as error:
-            raise RefusedError(f"{error}."[:300]) from error
-        if value:
-            given[column.column] = value
-    return given
+    try:
+        given = {column.column: fields.get(name, "") for name, column in _form_fields(model).items()}
+        return read_clinical(model.frozen, given)
+    except StatisticsError as error:
+        raise RefusedError(f"{error}."[:300]) from error
 
 
 def _view(request: Request, begins: dict[str, Any]) -> dict[str, Any]:
