@@ -219,7 +219,7 @@ def test_a_folder_with_something_else_is_refused(made, folder, tmp_path):
 
 
 def test_a_cohort_without_patients_is_a_mistake(tmp_path):
-    with pytest.raises(JobError, match="a cohort of -2 patients was asked for, expected one or more"):
+    with pytest.raises(JobError, match="-2 patients were requested, expected one or more"):
         make_cohort(tmp_path, replace(SETTINGS, patients=-2, seed=7))
 
 

@@ -92,7 +92,7 @@ def automatic_candidate(images: Mapping[str, sitk.Image], brain_mask: sitk.Image
     used = tuple(name for name in SEQUENCES if name in images)
     if not used:
         raise CaseError(
-            Code.NO_CANDIDATE, f"a tumour is looked for on {' or '.join(SEQUENCES)}; there are {sorted(images)}"
+            Code.NO_CANDIDATE, f"a tumour is searched for on {' or '.join(SEQUENCES)}; there are {sorted(images)}"
         )
     brain = sitk.GetArrayFromImage(brain_mask) > 0
     if not brain.any():

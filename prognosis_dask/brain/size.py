@@ -48,7 +48,7 @@ class TumourSize:
         The longest diameter in a slice, and the longest one at a right angle to it in the same slice, of the slice
         where their product is largest: the bidimensional measurement of the RANO criteria (Wen PY et al., J Clin Oncol
         2010;28:1963). Both from outline to outline, half a voxel outside the outermost voxels' centres; where the
-        tumour is hollow or bent they may cross what is none of it.
+        tumour is hollow or bent they may cross other tissue.
     slice_index
         That slice of the mask.
     diameter_3d_mm

@@ -1,4 +1,4 @@
-"""Collection presets: what is particular about each cohort, as data. A job overrides what it wants otherwise."""
+"""Collection presets: what is particular about each cohort, as data. A job can override each of them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from prognosis_dask.errors import JobError
 
 @dataclass(frozen=True)
 class Collection:
-    """What the index has to know about a collection.
+    """What is particular about a collection.
 
     Attributes
     ----------
     roi, policy, modalities
         See :mod:`prognosis_dask.cohort.rois`; no rule means every ROI.
     exclude
-        Patients that have no usable case, with the reason; a job's ``exclude`` takes the place of these.
+        Patients without a usable case, with the reason; a job's ``exclude`` replaces these.
     cautions
-        Patients that some studies leave out, with the reason. They stay in unless the job excludes them.
+        Patients that some studies exclude, with the reason. They are kept unless the job excludes them.
     id_columns, time_columns, event_columns
-        Spellings that the clinical table may use, the first that is there counts. Compared by letters and digits only:
+        Spellings that the clinical table may use, the first one found counts. Compared by letters and digits only:
         ``Survival.time`` is ``survivaltime``.
     time_unit, unit_assumed
-        Unit of the time column, and whether it is taken in days for want of anybody who says so.
+        Unit of the time column, and whether days are assumed because no unit is given.
     event_codes
-        How the event column says 1 (seen) and 0 (censored).
+        Codes of the event column for 1 (observed) and 0 (censored).
     given_codes
-        What a job says of the event's codes; they take the place of all others.
+        Codes of the event given by the job; they replace all others.
     sequences
         Whether the MR sequences of a session are one case.
     """
@@ -139,7 +139,7 @@ COLLECTIONS: Mapping[str, Collection] = {
 
 @dataclass(frozen=True)
 class Rules:
-    """A preset with a job's overrides applied: what the index goes by."""
+    """A preset with a job's overrides: the rules of the index."""
 
     collection: Collection
     roi: tuple[str, ...]
@@ -151,7 +151,7 @@ class Rules:
 
 
 def _with_endpoint(preset: Collection, section: CohortSection) -> Collection:
-    """The preset with what the job says of the clinical table's endpoint."""
+    """The preset with the job's settings for the endpoint."""
     if section.time_column:
         own = section.time_column in preset.time_columns
         unit = preset.time_unit if own else cast(Unit, unit_of(section.time_column) or "days")

@@ -179,7 +179,7 @@ class VolumeFile:
     segments, present
         Of a mask whose labels have names: these, and the labels that occur in it.
     names_from
-        The file beside it that tells the names; None: its own header.
+        The table beside it with the names; None: its own header.
     """
 
     file: FileStamp

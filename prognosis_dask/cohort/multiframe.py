@@ -1,6 +1,6 @@
 """Enhanced multi-frame images: each frame as if it were an image of its own.
 
-What a frame says stands in functional groups, its own and those that all frames share (DICOM PS3.3 C.7.6.16). Taken out
+A frame's attributes are in functional groups, its own and those shared by all frames (DICOM PS3.3 C.7.6.16). Taken out
 of them and put beside what the file says of all, it reads like the header of an image with one frame.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-#: Enhanced CT, MR and PET, and what was made of older series.
+#: Enhanced CT, MR and PET, and legacy converted ones.
 ENHANCED = (
     "1.2.840.10008.5.1.4.1.1.2.1",
     "1.2.840.10008.5.1.4.1.1.2.2",

@@ -69,7 +69,7 @@ def select(
 
     Returns
     -------
-    The selections, and the problems of structures that were asked for but have no content or a fault; where ``each``
+    The selections, and the problems of selected structures without content or with a fault; where ``each``
     finds one name several times, a warning too.
 
     Raises

@@ -17,7 +17,7 @@ from prognosis_dask.errors import CaseError, Code, Problem, count
 from prognosis_dask.volumes.files import volume_grid
 from prognosis_dask.volumes.grid import SAME_VOXEL, Grid, lattice, steps_of, to_index
 
-#: Folders above a mask in which a patient's name is looked for.
+#: Number of folders above a mask that are searched for a patient's name.
 _FOLDERS = 4
 _UID = re.compile(r"\d+(?:\.\d+){5,}")
 

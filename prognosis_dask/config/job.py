@@ -40,7 +40,7 @@ class Window:
 class EventCode:
     """What a value of the event column means."""
 
-    expected = "1 (seen) or 0 (censored)"
+    expected = "1 (observed) or 0 (censored)"
 
     def holds(self, value: int) -> bool:
         """Whether it is one of the two."""

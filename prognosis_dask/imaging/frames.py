@@ -76,7 +76,7 @@ def make_frames(roi: Roi, settings: FramesSection, modality: str) -> Frames:
     Raises
     ------
     JobError
-        When the reference rules are asked for another modality than CT.
+        When the reference rules are requested for a modality other than CT.
     CaseError
         ``IMAGE_INVALID`` when the ROI's percentiles span no range of grey levels.
     """

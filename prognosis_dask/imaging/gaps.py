@@ -2,9 +2,9 @@
 
 Contours or frames on every second slice, as where a structure was drawn on thicker slices than the image has, and a
 contour that was forgotten, leave holes through a lesion that no later step notices. Two lesions in one ROI leave empty
-slices too. They are told apart by shape:
+slices too. Shape distinguishes them:
 
-* Where the parts below and above the empty slices do not lie over each other, in the plane, they are two lesions.
+* If the parts below and above the empty slices do not overlap in the plane, they are two lesions.
 * Where they do, a convex body with a slab cut out is widest, on one side of the cut at least, at the cut itself: the
   side away from its equator. Two bodies each close towards the space between them. So planes are missing where a part
   ends at the gap with at least :data:`BLUNT` of its largest section, and the gap is no longer than that part, or less

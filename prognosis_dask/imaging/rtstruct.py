@@ -68,7 +68,7 @@ def closed_contours(held: StructureSet, number: int, name: str) -> list[FloatArr
     """
     fault = held.fault(number)
     if fault:
-        raise CaseError(Code.ROI_AMBIGUOUS, f"{fault}; number them anew")
+        raise CaseError(Code.ROI_AMBIGUOUS, f"{fault}; renumber them")
     found: dict[bytes, FloatArray] = {}
     lines = 0
     for contour in (c for item in held.contours.get(number, ()) for c in item.get("ContourSequence") or ()):

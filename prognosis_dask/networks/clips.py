@@ -131,9 +131,9 @@ class ClipRule:
     slow_step
         A slow path takes every ``slow_step``-th of these frames again, appended to them. Zero: none.
     resized
-        Height and width that frames are brought to, linearly, corners on corners ...
+        Height and width to which frames are resized linearly, with aligned corners.
     size
-        ... and the height and width around the centre that are kept.
+        Height and width of the crop around the centre.
     mean, std
         Per channel, of grey levels from 0 to 1. All channels show the same picture.
     """

@@ -20,7 +20,7 @@ from prognosis_dask.networks.weights import resolve_weights
 
 
 class Engine(Protocol):
-    """A network with its weights, ready to run. A clip's features do not depend on the clips beside it."""
+    """A network with its weights, ready to run. A clip's features do not depend on its neighbours in a batch."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ class ConvolutionUnit(nn.Module):  # type: ignore[misc]
         self._packed: Tensor | None = None
 
     def pack(self) -> None:
-        """Lay the kernels out as oneDNN wants them, for CPUs; of no use for float64."""
+        """Prepare the kernels in oneDNN's layout, for CPUs; without effect for float64."""
         self._packed = torch.ops.mkldnn._reorder_convolution_weight(
             self.kernels.data, self.padding, self.stride, [1, 1, 1], 1, None
         )

@@ -42,7 +42,7 @@ def torchvision_weights(section: DeepSection, network: Network) -> tuple[str, Pa
     Raises
     ------
     WeightsError, JobError, MissingExtraError
-        When the file cannot be had, ``deep.weights`` is none of the three, or torchvision is not installed.
+        When the file is unavailable, ``deep.weights`` is none of the three, or torchvision is not installed.
     """
     torchvision_version()
     kind, _, rest = section.weights.partition(":")

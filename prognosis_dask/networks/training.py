@@ -81,7 +81,7 @@ class Trained:
     epoch
         The epoch, from 1, that the parameters are of.
     origin
-        Digest of what it was trained from; "" where nobody asked.
+        Digest of its training input; "" if not given.
     """
 
     network: GradeNetwork

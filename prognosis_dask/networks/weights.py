@@ -57,13 +57,13 @@ def resolve_weights(spec: str, network: Network, *, sha256: str = "") -> Weights
     """Get the weights that a job names.
 
     ``kinetics400`` is GluonCV's pretrained file, downloaded at first use and checked by GluonCV; ``file:PATH`` a
-    ``.params`` file with the same names, or what :func:`convert_weights` made of one; ``untrained:SEED`` draws random
+    ``.params`` file with the same names, or its conversion by :func:`convert_weights`; ``untrained:SEED`` draws random
     values, for tests and demonstrations. ``sha256``, if given, must match.
 
     Raises
     ------
     WeightsError
-        When the file is missing, cannot be fetched, is not the one that was asked for, or does not hold this network's
+        When the file is missing, cannot be fetched, is not the requested one, or does not hold this network's
         parameters.
     JobError
         When ``spec`` is none of the three.

@@ -1,6 +1,6 @@
 """pyradiomics' own feature classes and formulas, given results that are already computed.
 
-Each feature class of pyradiomics copies image and mask, bins the image anew and looks up its own methods; its formulas
+Each feature class of pyradiomics copies image and mask, bins the image again and looks up its own methods; its formulas
 call NumPy's functions for missing values, although there are none. Here a class is filled with what all classes share,
 and its methods run with :data:`_numpy` and :class:`Matrices` in place of the modules ``numpy`` and ``cMatrices``. Slow
 formulas are rewritten with the same order of additions.
@@ -106,8 +106,8 @@ def _lean(kind: str) -> type[RadiomicsFeaturesBase]:
     """The class with methods that use the replaced modules; in pyradiomics' module, whose logger it uses."""
     base = getFeatureClasses()[kind]
     methods = {name: _with_lean_modules(method) for name, method in vars(base).items() if type(method) is FunctionType}
-    anew = {"firstorder": FIRST_ORDER, "glcm": _GLCM}.get(kind, {})
-    return type(base.__name__, (base,), methods | anew | {"__module__": base.__module__})
+    replaced = {"firstorder": FIRST_ORDER, "glcm": _GLCM}.get(kind, {})
+    return type(base.__name__, (base,), methods | replaced | {"__module__": base.__module__})
 
 
 def _with_lean_modules(method: FunctionType) -> FunctionType:

@@ -64,7 +64,7 @@ def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> Synthet
     with a hole) and a DICOM SEG. With ``settings.bad_cases`` the patients of
     :data:`prognosis_dask.synthetic.faults.FAULTS` come in addition, one per fault. Of the brain, patients
     ``MADE-B0001``, ... take turns between NIfTI, DICOM with RTSTRUCT and DICOM with SEG, one in four has the lesion
-    outlined on three slices only, none is spoilt, and the folder ``truth`` beside the images holds what is true of
+    outlined on three slices only, none is damaged, and the folder ``truth`` beside the images holds the truth of
     each. The same settings give the same bytes; a patient's files depend on the seed and the patient alone, so ``map``
     (as the built-in, perhaps a pool's) may write them in any order.
 
@@ -76,7 +76,7 @@ def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> Synthet
         When the folder contains anything other than a cohort with the same settings, or cannot be created.
     """
     if settings.patients < 1:
-        raise JobError(f"a cohort of {settings.patients} patients was asked for, expected one or more")
+        raise JobError(f"{settings.patients} patients were requested, expected one or more")
     expect_fields(settings, JobError, prefix="synth.")
     state = folder / "synth.json"
     kept = _kept(folder, state, settings)

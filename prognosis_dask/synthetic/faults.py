@@ -32,7 +32,7 @@ class Fault:
     patient_id: str
     code: Code
     description: str
-    spoil: Callable[[PatientFiles], None]
+    damage: Callable[[PatientFiles], None]
     in_clinical_table: bool = True
 
 

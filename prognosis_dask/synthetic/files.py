@@ -27,7 +27,7 @@ def write_patient(images: Path, patient: Patient) -> int:
     files = PatientFiles(images / patient.patient_id, tuple(path for path, _ in ct), mask)
     for fault in FAULTS:
         if fault.patient_id == patient.patient_id:
-            fault.spoil(files)
+            fault.damage(files)
     return sum(path.is_file() for path in (*files.ct, files.mask))
 
 
