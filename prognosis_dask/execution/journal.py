@@ -1,7 +1,8 @@
-"""``log.jsonl``: what happened in a run, one JSON object a line. Cases appear by their short hash, nothing else.
+"""What a run leaves behind of its course: ``log.jsonl``, its events, and Dask's performance report where it is wanted.
 
-No message of an exception and no reason of a problem is written, since both may hold a path, and a path a patient's
-name. They stand in ``problems.csv``, beside the case.
+The events are one JSON object a line. Cases appear in them by their short hash, nothing else: no message of an
+exception and no reason of a problem is written, since both may hold a path, and a path a patient's name. They stand in
+``problems.csv``, beside the case.
 """
 
 from __future__ import annotations
@@ -69,11 +70,8 @@ class _JsonLines(logging.FileHandler):
         """A full disk has its own message, from the ledger; without the journal the run can go on."""
 
 
-# --- Dask's own performance report of the stages: ``prognosis run --performance-report FILE``.
-
-
 def check_report(path: Path | None) -> None:
-    """Refuse a report that could not be written at the end of a long run.
+    """Refuse a performance report that could not be written at the end of a long run.
 
     Raises
     ------

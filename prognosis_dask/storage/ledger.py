@@ -29,6 +29,25 @@ RETRIED = frozenset(
     {Code.WORKER_LOST, Code.TIME_LIMIT, Code.MEMORY_LIMIT, Code.STOPPED, Code.UNEXPECTED, Code.STORE_DAMAGED}
 )
 
+_APPLICATION_ID = 0x70726F67  # "prog": tells a ledger from any other SQLite file
+_VERSION = 2
+_BUSY_SECONDS = 60.0
+
+# the large columns come last: SQLite then finds the small ones without reading them
+_SCHEMA = f"""
+CREATE TABLE outcome (
+    stage TEXT NOT NULL, case_id TEXT NOT NULL, digest TEXT NOT NULL,
+    status TEXT NOT NULL, code TEXT, reason TEXT, place TEXT, patient_id TEXT,
+    finished_at REAL NOT NULL, recorded INTEGER NOT NULL, attempts INTEGER NOT NULL,
+    seconds TEXT NOT NULL, result TEXT NOT NULL,
+    PRIMARY KEY (stage, case_id)
+);
+CREATE INDEX outcome_by_code ON outcome (code, stage);
+CREATE INDEX outcome_by_recorded ON outcome (recorded);
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {_VERSION};
+"""
+
 _RECORD = """
 INSERT INTO outcome (stage, case_id, digest, status, code, reason, place, patient_id,
                      finished_at, recorded, attempts, seconds, result)
@@ -88,8 +107,8 @@ class Ledger:
         lock = claim(path)
         try:
             if not path.exists():
-                make_ledger(path)
-            return cls(path, open_ledger(path), lock)
+                _make_ledger(path)
+            return cls(path, _open_ledger(path), lock)
         except BaseException:
             lock.close()
             raise
@@ -107,7 +126,7 @@ class Ledger:
         if not path.is_file():
             raise StoreError(f"no ledger at {path}; `prognosis run` makes one, so name the folder of a run")
         # not SQLite's read-only mode: the journal of a driver that was killed must be rolled back before reading
-        connection = open_ledger(path)
+        connection = _open_ledger(path)
         connection.execute("PRAGMA query_only = ON")
         return cls(path, connection, None)
 
@@ -211,7 +230,7 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with translated(self.path):
+        with _translated(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -222,7 +241,7 @@ class Ledger:
                 raise
 
     def _rows(self, query: str, *values: str | float) -> list[tuple[Any, ...]]:
-        with translated(self.path):
+        with _translated(self.path):
             return self._connection.execute(query, values).fetchall()
 
 
@@ -270,32 +289,8 @@ def _code(text: str, path: Path) -> Code:
         raise StoreError(f"{path} holds the problem code {text!r}, unknown here; a newer program wrote it") from error
 
 
-# --- The file of the ledger: its schema and version, how it is made and opened, and what is said when the disk
-# refuses.
-
-
-_APPLICATION_ID = 0x70726F67  # "prog": tells a ledger from any other SQLite file
-_VERSION = 2
-_BUSY_SECONDS = 60.0
-
-# the large columns come last: SQLite then finds the small ones without reading them
-_SCHEMA = f"""
-CREATE TABLE outcome (
-    stage TEXT NOT NULL, case_id TEXT NOT NULL, digest TEXT NOT NULL,
-    status TEXT NOT NULL, code TEXT, reason TEXT, place TEXT, patient_id TEXT,
-    finished_at REAL NOT NULL, recorded INTEGER NOT NULL, attempts INTEGER NOT NULL,
-    seconds TEXT NOT NULL, result TEXT NOT NULL,
-    PRIMARY KEY (stage, case_id)
-);
-CREATE INDEX outcome_by_code ON outcome (code, stage);
-CREATE INDEX outcome_by_recorded ON outcome (recorded);
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {_VERSION};
-"""
-
-
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
+def _translated(path: Path) -> Iterator[None]:
     """Turn what SQLite says inside into a StoreError that names the ledger and the cause."""
     try:
         yield
@@ -315,15 +310,15 @@ def _cause(path: Path, error: sqlite3.Error) -> str:
     return f"{error}; is it in use elsewhere, or on a disk without file locks?"
 
 
-def make_ledger(path: Path) -> None:
+def _make_ledger(path: Path) -> None:
     """Make an empty ledger under another name first, so that readers never see one without its tables."""
-    with translated(path), replacing(path) as aside:
+    with _translated(path), replacing(path) as aside:
         connection = sqlite3.connect(aside)
         connection.executescript(_SCHEMA)
         connection.close()
 
 
-def open_ledger(path: Path) -> sqlite3.Connection:
+def _open_ledger(path: Path) -> sqlite3.Connection:
     """Open a ledger to read and write.
 
     Raises
@@ -331,7 +326,7 @@ def open_ledger(path: Path) -> sqlite3.Connection:
     StoreError
         When it cannot be opened, is none, or one of another version.
     """
-    with translated(path):
+    with _translated(path):
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
         )
