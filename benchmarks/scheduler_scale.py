@@ -26,7 +26,7 @@ from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 STAGES = ("roi", "radiomics", "deep")
 #: Seconds between two looks at the memory.
@@ -96,7 +96,7 @@ def measure(patients: int, workers: int) -> Scale:
         sampler.start()
         started, cpu = time.perf_counter(), time.process_time()
 
-        def record(outcomes: Sequence[Outcome]) -> None:
+        def record(outcomes: Sequence[TaskResult]) -> None:
             ledger.record(outcomes)
             sampler.done += sum(outcome.stage == STAGES[-1] for outcome in outcomes)
 
@@ -107,24 +107,24 @@ def measure(patients: int, workers: int) -> Scale:
     return Scale(patients, seconds, cpu, sampler.samples)
 
 
-def roi(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[Outcome]:
+def roi(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[TaskResult]:
     return _nothing("roi", cases, digests)
 
 
-def radiomics(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[Outcome]:
+def radiomics(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[TaskResult]:
     return _nothing("radiomics", cases, digests)
 
 
-def deep(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[Outcome]:
+def deep(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[TaskResult]:
     return _nothing("deep", cases, digests)
 
 
 STAGE_FUNCTIONS = {"roi": roi, "radiomics": radiomics, "deep": deep}
 
 
-def _nothing(stage: str, cases: tuple[Case, ...], digests: tuple[str, ...]) -> list[Outcome]:
+def _nothing(stage: str, cases: tuple[Case, ...], digests: tuple[str, ...]) -> list[TaskResult]:
     pairs = zip(cases, digests, strict=True)
-    return [Outcome(case.case_id, stage, digest, None, {"total": 0.0}, {"n_slices": 26}) for case, digest in pairs]
+    return [TaskResult(case.case_id, stage, digest, None, {"total": 0.0}, {"n_slices": 26}) for case, digest in pairs]
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from prognosis_dask.cohort.case import read_cases, write_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, Job, load_job
 from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.workflows.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +44,7 @@ def main() -> None:
         record = json.loads((Path(folder) / "run.json").read_text())
         with Ledger.read(Path(folder) / "ledger.sqlite") as ledger:
             for stage in result.stages:
-                outcomes = [row for row in ledger.outcomes(stage).values() if row.problem is None]
+                outcomes = [row for row in ledger.results(stage).values() if row.problem is None]
                 print(_line(stage, outcomes))
     busy = sum(stage["seconds"] for stage in result.stages.values())
     share = record["driver_cpu_seconds"] / (record["driver_cpu_seconds"] + busy)
@@ -60,9 +60,9 @@ def _lung1_002(data: Path, tables: Path) -> Job:
     return load_job(ROOT / "jobs" / "lung1.toml", overrides)
 
 
-def _line(stage: str, outcomes: Sequence[Outcome]) -> str:
+def _line(stage: str, outcomes: Sequence[TaskResult]) -> str:
     steps = {step: statistics.median(o.seconds[step] for o in outcomes) for step in outcomes[0].seconds}
-    peak = max(float(str(outcome.result["peak_memory_mb"])) for outcome in outcomes)
+    peak = max(float(str(outcome.values["peak_memory_mb"])) for outcome in outcomes)
     parts = ", ".join(f"{step} {seconds:.3f}" for step, seconds in steps.items() if step != "total")
     return f"{stage:<10} {len(outcomes):>4} cases  median {steps['total']:.3f} s ({parts})  peak {peak:.0f} MB"
 

@@ -17,7 +17,7 @@ from prognosis_dask.features.dataset import build_features
 from prognosis_dask.features.files import write_features
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.workflows.grade import fit_grade
 from tests.made_brains import made_scan
 
@@ -59,11 +59,9 @@ def make_prepared_cases(folder: Path) -> xr.Dataset:
         brain = prepared(grade, rng)
         store.write(case.case_id, brain, {})
         values = size_values(replace(tumour_size(brain.tumour), template_mm=(10.0, -5.0, 20.0)))
-        outcomes[case.case_id] = Outcome(case.case_id, "brain", "d", None, {}, {"values": values})
+        outcomes[case.case_id] = TaskResult(case.case_id, "brain", "d", None, {}, {"values": values})
         cases.append(case)
-    return build_features(
-        cases, {"brain": Columns(SIZE_FEATURES)}, outcomes={"brain": outcomes}, attributes={"settings": {}}
-    )
+    return build_features(cases, {"brain": Columns(SIZE_FEATURES)}, {"brain": outcomes}, attributes={"settings": {}})
 
 
 def make_grade_network_run(folder: Path) -> Path:

@@ -17,8 +17,8 @@ from prognosis_dask.features.files import write_features
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.storage.task_result import TaskResult
 from tests.report_models import make_models
 
 RADIOMIC = [
@@ -115,19 +115,19 @@ def _outcomes(
     failed: set[str],
     volumes: dict[str, tuple[float, int, bool]],
     values: dict[str, np.ndarray],
-) -> list[Outcome]:
+) -> list[TaskResult]:
     rows = []
     for case in cases:
         if case.case_id in failed:
             problem = Problem(Code.MASK_EMPTY, "0 voxels, expected at least 2")
-            rows.append(Outcome(case.case_id, "roi", "d", problem, {"total": 0.1}))
+            rows.append(TaskResult(case.case_id, "roi", "d", problem, {"total": 0.1}))
             continue
         volume, slices, cut = volumes[case.case_id]
         result = {"voxels": 9, "volume_ml": volume, "n_slices": slices, "lesion_cut": cut}
-        rows.append(Outcome(case.case_id, "roi", "d", None, {"read": 0.21, "total": 0.25}, result))
+        rows.append(TaskResult(case.case_id, "roi", "d", None, {"read": 0.21, "total": 0.25}, result))
         row = values[case.case_id].tolist()
         for stage, part in (("radiomics", row[: len(RADIOMIC)]), ("deep", row[len(RADIOMIC) :])):
-            rows.append(Outcome(case.case_id, stage, "d", None, {"total": 0.5}, {"values": part}))
+            rows.append(TaskResult(case.case_id, stage, "d", None, {"total": 0.5}, {"values": part}))
     return rows
 
 

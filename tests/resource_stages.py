@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Visit:
     ended: float
 
 
-def prepare(cases: tuple[Case, ...], digests: tuple[str, ...], pace: Pace) -> list[Outcome]:
+def prepare(cases: tuple[Case, ...], digests: tuple[str, ...], pace: Pace) -> list[TaskResult]:
     hold(cases, pace)
     return [_work("prepare", case, digest, pace, pace.prepare_s) for case, digest in zip(cases, digests, strict=True)]
 
@@ -56,17 +56,17 @@ def let_go(folder: Path) -> None:
     (folder / "let go").touch()
 
 
-def network(cases: tuple[Case, ...], digests: tuple[str, ...], pace: Pace) -> list[Outcome]:
+def network(cases: tuple[Case, ...], digests: tuple[str, ...], pace: Pace) -> list[TaskResult]:
     return [_work("network", case, digest, pace, pace.network_s) for case, digest in zip(cases, digests, strict=True)]
 
 
-def _work(stage: str, case: Case, digest: str, pace: Pace, seconds: float) -> Outcome:
+def _work(stage: str, case: Case, digest: str, pace: Pace, seconds: float) -> TaskResult:
     began = time.monotonic()
     time.sleep(seconds)
     worker = os.environ.get("TEST_WORKER", "")
     with (Path(pace.folder) / stage).open("a") as stream:
         stream.write(f"{case.case_id} {worker} {began} {time.monotonic()}\n")
-    return Outcome(case.case_id, stage, digest)
+    return TaskResult(case.case_id, stage, digest)
 
 
 def visits(folder: Path, stage: str) -> list[Visit]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, JobError, Problem
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,15 @@ class Marks:
     bad: str = ""
 
 
-def visit(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks) -> list[Outcome]:
+def visit(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks) -> list[TaskResult]:
     return [_visit("visit", case, digest, marks) for case, digest in zip(cases, digests, strict=True)]
 
 
-def follow(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks) -> list[Outcome]:
+def follow(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks) -> list[TaskResult]:
     return [_visit("follow", case, digest, marks) for case, digest in zip(cases, digests, strict=True)]
 
 
-def _visit(stage: str, case: Case, digest: str, marks: Marks) -> Outcome:
+def _visit(stage: str, case: Case, digest: str, marks: Marks) -> TaskResult:
     with (Path(marks.folder) / f"{stage}-{case.case_id}").open("a") as stream:
         stream.write("x")
     if stage == "follow" and case.case_id == marks.killer:
@@ -43,7 +43,7 @@ def _visit(stage: str, case: Case, digest: str, marks: Marks) -> Outcome:
     if case.case_id == marks.mistaken:
         raise JobError("the weights are another network's")
     problem = Problem(Code.SLICE_GAP, "3.0 mm expected, 6.0 mm seen") if case.case_id == marks.bad else None
-    return Outcome(case.case_id, stage, digest, problem, result={"length": len(case.case_id)})
+    return TaskResult(case.case_id, stage, digest, problem, values={"length": len(case.case_id)})
 
 
 def visits(folder: str | Path, stage: str, case_id: str) -> int:

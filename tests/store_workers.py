@@ -10,8 +10,8 @@ import SimpleITK as sitk
 
 from prognosis_dask.imaging.roi import Grid, Roi
 from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.storage.task_result import TaskResult
 
 SLICES = 40
 
@@ -67,7 +67,7 @@ def record_for_ever(path: Path, size: int, ready: Path) -> None:
         number = 0
         while True:
             ledger.record(
-                Outcome(f"case-{i:05d}", "roi", str(number), None, {}, {"number": number, "pad": "x" * 500})
+                TaskResult(f"case-{i:05d}", "roi", str(number), None, {}, {"number": number, "pad": "x" * 500})
                 for i in range(size)
             )
             number += 1

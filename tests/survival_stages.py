@@ -14,8 +14,8 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.features.guard import guarded
 from prognosis_dask.features.registry import RADIOMICS, ROI
 from prognosis_dask.features.stage import StageContext
-from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.storage.task_result import TaskResult
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Faults:
     planted: tuple[tuple[str, str, str], ...] = ()
 
 
-def run_roi(cases: tuple[Case, ...], digests: tuple[str, ...], faults: Faults) -> list[Outcome]:
+def run_roi(cases: tuple[Case, ...], digests: tuple[str, ...], faults: Faults) -> list[TaskResult]:
     return _run("roi", ROI.load().run, cases, digests, faults)
 
 
-def run_radiomics(cases: tuple[Case, ...], digests: tuple[str, ...], faults: Faults) -> list[Outcome]:
+def run_radiomics(cases: tuple[Case, ...], digests: tuple[str, ...], faults: Faults) -> list[TaskResult]:
     return _run("radiomics", RADIOMICS.load().run, cases, digests, faults)
 
 
@@ -78,7 +78,7 @@ def _ask_too_much(*_: object) -> None:
     bytearray(1 << 60)
 
 
-def _raise(stage: str, case: Case, digest: str, _: Faults) -> list[Outcome]:
+def _raise(stage: str, case: Case, digest: str, _: Faults) -> list[TaskResult]:
     return [guarded(stage, case, digest, lambda watch: {"never": {}["a bug in a library"]})]
 
 

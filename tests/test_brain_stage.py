@@ -18,7 +18,7 @@ from prognosis_dask.features.registry import BRAIN
 from prognosis_dask.features.stage import StageContext
 from prognosis_dask.radiomics import job_params
 from prognosis_dask.storage.brains import BrainStore
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.synthetic import make_cohort
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,7 @@ def context(folder: Path, **brain: object) -> StageContext:
     return StageContext(str(folder), Job("brains", brain=section), job_params(""))
 
 
-def outcome(case: Case, where: StageContext) -> Outcome:
+def outcome(case: Case, where: StageContext) -> TaskResult:
     (found,) = BRAIN.load().run((case,), ("digest",), where)
     return found
 
@@ -59,7 +59,7 @@ def test_a_patient_is_one_case_whatever_the_format_of_the_mask(cases):
 def test_three_outlined_slices_are_completed_and_said_to_be(cohort, cases, tmp_path):
     found = outcome(cases[3], context(tmp_path, sequences=("T1",)))
     assert found.problem is None
-    assert found.result["tumour_source"] == "interpolated"
+    assert found.values["tumour_source"] == "interpolated"
     stored = BrainStore(tmp_path / "brain").read(cases[3].case_id)
     assert stored.attributes["sequences"] == ["T2", "T1"]
     truth = sitk.ReadImage(str(cohort / "cohort" / "truth" / "MADE-B0004" / "lesion.nii.gz")) > 0

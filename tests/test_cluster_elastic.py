@@ -21,7 +21,7 @@ from prognosis_dask.execution.cluster import connect
 from prognosis_dask.execution.clusters.spec import ExistingSpec
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import TASKS_PER_THREAD, run_plan
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from tests.dask_processes import PATIENCE, kill_tree, scheduler, when, worker
 from tests.hosts import second_host
 from tests.resource_stages import Pace, Visit, let_go, network, prepare, visits
@@ -69,7 +69,7 @@ def run(
     """How often each stage's outcome was recorded; `then` is told after each."""
     recorded: Counter[str] = Counter()
 
-    def record(outcomes: Sequence[Outcome]) -> None:
+    def record(outcomes: Sequence[TaskResult]) -> None:
         recorded.update(outcome.stage for outcome in outcomes)
         assert not [outcome.problem for outcome in outcomes if outcome.problem]
         then(recorded)
@@ -132,7 +132,7 @@ def test_a_gpu_is_fed_before_the_cpus_other_work_and_a_full_one_holds_nobody_up(
         if task is None:
             return ""
         if task.stage == "prepare":
-            plan.accept([Outcome(case.case_id, "prepare", "d") for case in task.cases])
+            plan.accept([TaskResult(case.case_id, "prepare", "d") for case in task.cases])
         return task.stage
 
     assert [next_stage() for _ in range(3)] == ["prepare", "prepare", "network"]

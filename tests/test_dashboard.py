@@ -33,7 +33,7 @@ from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.progress import PATIENTS, RunProgress
 from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.execution.task import metered
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from tests.browser import chromium, needs_browser, new_context
 from tests.dask_processes import PATIENCE, wait_for
 from tests.runner_stages import Marks, visit
@@ -340,11 +340,11 @@ def test_messages_stay_small_for_any_cohort_and_workers_have_nothing_to_do(clien
     monitor.begin(RunProgress(cases, {"roi": (), "deep": ("roi",)}, {"roi": {}, "deep": {}}))
     start = time.thread_time()
     for case in cases:
-        monitor.count([Outcome(case.case_id, "roi", "d", None, {"read": 1.0, "total": 1.0})])
+        monitor.count([TaskResult(case.case_id, "roi", "d", None, {"read": 1.0, "total": 1.0})])
     per_case = (time.thread_time() - start) / len(cases)
     assert len(msgpack.dumps(monitor._message())) < 10_000
     assert per_case < 1e-4
-    outcomes = [Outcome("c", "roi", "d", None, {"read": 1.0, "rasterise": 1.0, "write": 1.0, "total": 3.0})]
+    outcomes = [TaskResult("c", "roi", "d", None, {"read": 1.0, "rasterise": 1.0, "write": 1.0, "total": 3.0})]
     start = time.thread_time()
     for _ in range(1000):
         metered(outcomes)

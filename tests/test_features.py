@@ -19,7 +19,7 @@ from prognosis_dask.features.files import read_features, write_features
 from prognosis_dask.features.schema import documentation, variables
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.sources import dataset_source
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 RADIOMIC = {"original_shape_MeshVolume": "mm^3", "original_firstorder_Mean": "u", "original_glcm_Contrast": "1"}
 DEEP = ("logit_000", "logit_001")
@@ -40,7 +40,7 @@ CASES = (
 )
 
 
-def make_outcomes() -> dict[str, dict[str, Outcome]]:
+def make_outcomes() -> dict[str, dict[str, TaskResult]]:
     """P1 is fine, P2's radiomics failed, P3 has no ROI, P4 was not reached."""
     p1, p2, p3, _ = (case.case_id for case in CASES)
     roi = {"voxels": 12, "volume_ml": 0.1 + 0.2, "n_slices": 3, "lesion_cut": True, "peak_memory_mb": 1.0}
@@ -48,17 +48,17 @@ def make_outcomes() -> dict[str, dict[str, Outcome]]:
     logits = [float(np.float32(0.1)), -2.5]
     return {
         "roi": {
-            p1: Outcome(p1, "roi", "d", None, {}, roi),
-            p2: Outcome(p2, "roi", "d", None, {}, {**roi, "lesion_cut": False}),
-            p3: Outcome(p3, "roi", "d", Problem(Code.MASK_EMPTY, "0 voxels"), {}, {"peak_memory_mb": 1.0}),
+            p1: TaskResult(p1, "roi", "d", None, {}, roi),
+            p2: TaskResult(p2, "roi", "d", None, {}, {**roi, "lesion_cut": False}),
+            p3: TaskResult(p3, "roi", "d", Problem(Code.MASK_EMPTY, "0 voxels"), {}, {"peak_memory_mb": 1.0}),
         },
         "radiomics": {
-            p1: Outcome(p1, "radiomics", "d", None, {}, {"values": numbers}),
-            p2: Outcome(p2, "radiomics", "d", Problem(Code.RADIOMICS_FAILED, "why"), {}, {}),
+            p1: TaskResult(p1, "radiomics", "d", None, {}, {"values": numbers}),
+            p2: TaskResult(p2, "radiomics", "d", Problem(Code.RADIOMICS_FAILED, "why"), {}, {}),
         },
         "deep": {
-            p1: Outcome(p1, "deep", "d", None, {}, {"values": logits}),
-            p2: Outcome(p2, "deep", "d", None, {}, {"values": [0.0, math.nan]}),
+            p1: TaskResult(p1, "deep", "d", None, {}, {"values": logits}),
+            p2: TaskResult(p2, "deep", "d", None, {}, {"values": [0.0, math.nan]}),
         },
     }
 
@@ -164,7 +164,7 @@ def test_stages_that_are_off_leave_no_variables(tmp_path: Path) -> None:
 def test_many_cases_in_several_chunks_come_back(tmp_path: Path) -> None:
     cases = [make_case(f"P{i}") for i in range(5000)]
     values = {
-        c.case_id: Outcome(c.case_id, "deep", "d", None, {}, {"values": [i / 7, -i]}) for i, c in enumerate(cases)
+        c.case_id: TaskResult(c.case_id, "deep", "d", None, {}, {"values": [i / 7, -i]}) for i, c in enumerate(cases)
     }
     dataset = build_features(cases, {"deep": COLUMNS["deep"]}, {"deep": values})
     write_features(dataset, tmp_path)
@@ -223,7 +223,7 @@ def test_what_cannot_be_a_dataset_is_named() -> None:
         build(())
     one = CASES[0].case_id
     with pytest.raises(StoreError, match="deep of P1_CT_GTV-1 holds 1 values, expected 2"):
-        build(deep={one: Outcome(one, "deep", "d", None, {}, {"values": [1.0]})})
+        build(deep={one: TaskResult(one, "deep", "d", None, {}, {"values": [1.0]})})
     with pytest.raises(StoreError, match="two columns that become 'covariate_T_N'"):
         build((make_case("P1", covariates={"T/N": "", "T N": ""}),))
     with pytest.raises(StoreError, match="attributes must be what JSON holds"):
@@ -240,8 +240,8 @@ def test_a_tumours_size_is_a_family_of_its_own(tmp_path):
     problem = Problem(Code.NO_CANDIDATE, "none found")
     outcomes = {
         "brain": {
-            found: Outcome(found, "brain", "d", None, {}, {"values": [1.5, 20.0]}),
-            lost: Outcome(lost, "brain", "d", problem, {}, {}),
+            found: TaskResult(found, "brain", "d", None, {}, {"values": [1.5, 20.0]}),
+            lost: TaskResult(lost, "brain", "d", problem, {}, {}),
         }
     }
     sizes = {"size_volume": "mL", "size_axial_diameter": "mm"}

@@ -21,7 +21,7 @@ from prognosis_dask.modelling.grade import grade_spec
 from prognosis_dask.modelling.validation.evaluate import evaluate
 from prognosis_dask.modelling.validation.nested import validate
 from prognosis_dask.storage.brains import BrainStore
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.storage.volumes import create_volumes, write_volume
 from prognosis_dask.workflows.grade import fit_grade, make_volumes
 from tests.grade_network_run import JOB, make_prepared_cases
@@ -91,10 +91,8 @@ def test_the_second_label_is_learnt_from_the_same_table():
         Case(f"c{n}", f"P{n}", "MR", "tumour", "i", "m", covariates={"Grade": str(2 + n % 2), "1p/19q": value})
         for n, value in enumerate(status)
     ]
-    outcomes = {case.case_id: Outcome(case.case_id, "brain", "d", None, {}, {"values": [1.0] * 8}) for case in cases}
-    dataset = build_features(
-        cases, {"brain": Columns(SIZE_FEATURES)}, outcomes={"brain": outcomes}, attributes={"settings": {}}
-    )
+    outcomes = {case.case_id: TaskResult(case.case_id, "brain", "d", None, {}, {"values": [1.0] * 8}) for case in cases}
+    dataset = build_features(cases, {"brain": Columns(SIZE_FEATURES)}, {"brain": outcomes}, attributes={"settings": {}})
     table = table_of_dataset(dataset, grade_spec(job.model, ("size",))).table
     assert table.endpoint.names == ("n/n", "d/d")
     assert [table.endpoint.names[i] for i in table.endpoint.label] == status

@@ -17,7 +17,7 @@ import pytest
 
 from prognosis_dask.errors import Code, Problem, StoreError
 from prognosis_dask.storage.ledger import RETRIED, Ledger
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from tests.dask_processes import wait_for
 from tests.mounts import mounted
 from tests.store_workers import hold_ledger, record_for_ever
@@ -30,50 +30,50 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.sqlite"
 
 
-def done(case_id: str, stage: str = "roi", digest: str = "d") -> Outcome:
-    return Outcome(case_id, stage, digest)
+def done(case_id: str, stage: str = "roi", digest: str = "d") -> TaskResult:
+    return TaskResult(case_id, stage, digest)
 
 
-def failed(case_id: str, code: Code, stage: str = "roi", digest: str = "d") -> Outcome:
-    return Outcome(case_id, stage, digest, Problem(code, "why", patient_id="P", case_id=case_id, where="file"))
+def failed(case_id: str, code: Code, stage: str = "roi", digest: str = "d") -> TaskResult:
+    return TaskResult(case_id, stage, digest, Problem(code, "why", patient_id="P", case_id=case_id, where="file"))
 
 
 def test_outcomes_come_back_exactly(path: Path) -> None:
     numbers = [0.1 + 0.2, 5e-324, 1.7976931348623157e308, -0.0, math.inf, -math.inf, 1e16, 1 / 3]
     outcomes = [
-        Outcome("a", "radiomics", "d1", None, {"read": 0.25, "total": 1 / 3}, {"values": numbers, "n": 3, "é": "ü"}),
+        TaskResult("a", "radiomics", "d1", None, {"read": 0.25, "total": 1 / 3}, {"values": numbers, "n": 3, "é": "ü"}),
         failed("b", Code.MASK_EMPTY, "radiomics"),
     ]
     with Ledger.create(path) as ledger:
         ledger.record(outcomes)
     with Ledger.read(path) as ledger:
-        found = ledger.outcomes("radiomics")
+        found = ledger.results("radiomics")
     assert found == {"a": outcomes[0], "b": outcomes[1]}
-    values = found["a"].result["values"]
+    values = found["a"].values["values"]
     assert isinstance(values, list)
     assert struct.pack(f"{len(numbers)}d", *values) == struct.pack(f"{len(numbers)}d", *numbers)
 
 
 def test_warnings_come_back_with_the_outcome_that_they_belong_to(path: Path) -> None:
     warning = Problem(Code.MASK_GAPS, "slice 4 is empty", "P", "a", "file", "warning")
-    outcomes = [Outcome("a", "roi", "d", result={"n": 1}, warnings=(warning, warning)), done("b")]
+    outcomes = [TaskResult("a", "roi", "d", values={"n": 1}, warnings=(warning, warning)), done("b")]
     with Ledger.create(path) as ledger:
         ledger.record(outcomes)
-        assert ledger.outcomes("roi") == {"a": outcomes[0], "b": outcomes[1]}
+        assert ledger.results("roi") == {"a": outcomes[0], "b": outcomes[1]}
         assert ledger.failures() == []
 
 
 def test_nan_comes_back(path: Path) -> None:
     with Ledger.create(path) as ledger:
-        ledger.record([Outcome("a", "roi", "d", None, {}, {"x": math.nan, "values": [math.nan, 1.0]})])
-        result = ledger.outcomes("roi")["a"].result
+        ledger.record([TaskResult("a", "roi", "d", None, {}, {"x": math.nan, "values": [math.nan, 1.0]})])
+        result = ledger.results("roi")["a"].values
     assert json.dumps(result) == '{"x": NaN, "values": [NaN, 1.0]}'
 
 
 def test_problem_is_filed_under_its_outcomes_case(path: Path) -> None:
     with Ledger.create(path) as ledger:
-        ledger.record([Outcome("a", "roi", "d", Problem(Code.MASK_EMPTY, "0 voxels"))])
-        assert ledger.failures() == [Outcome("a", "roi", "d", Problem(Code.MASK_EMPTY, "0 voxels", case_id="a"))]
+        ledger.record([TaskResult("a", "roi", "d", Problem(Code.MASK_EMPTY, "0 voxels"))])
+        assert ledger.failures() == [TaskResult("a", "roi", "d", Problem(Code.MASK_EMPTY, "0 voxels", case_id="a"))]
 
 
 def test_finished_is_done_or_failed_by_itself_with_the_same_digest(path: Path) -> None:
@@ -113,7 +113,7 @@ def test_row_is_replaced_and_attempts_are_counted_per_digest(path: Path) -> None
     with Ledger.create(path) as ledger:
         ledger.record([failed("a", Code.WORKER_LOST)])
         ledger.record([done("a")])
-        assert ledger.outcomes("roi") == {"a": done("a")}
+        assert ledger.results("roi") == {"a": done("a")}
     query = "SELECT status, attempts, finished_at FROM outcome"
     (row,) = sqlite3.connect(path).execute(query).fetchall()
     assert row[:2] == ("done", 2)
@@ -127,8 +127,8 @@ def test_outdated_rows_go_before_their_data_are_overwritten(path: Path) -> None:
     with Ledger.create(path) as ledger:
         ledger.record([done("a"), done("b"), done("elsewhere"), done("a", "radiomics")])
         ledger.drop_outdated("roi", {"a": "new", "b": "d"})
-        assert set(ledger.outcomes("roi")) == {"b", "elsewhere"}
-        assert set(ledger.outcomes("radiomics")) == {"a"}
+        assert set(ledger.results("roi")) == {"b", "elsewhere"}
+        assert set(ledger.results("radiomics")) == {"a"}
 
 
 def test_counts_say_how_many_and_why(path: Path) -> None:
@@ -144,10 +144,10 @@ def test_counts_say_how_many_and_why(path: Path) -> None:
 def test_record_is_all_or_nothing(path: Path) -> None:
     with Ledger.create(path) as ledger:
         with pytest.raises(TypeError, match="JSON"):
-            ledger.record([done("a"), Outcome("b", "roi", "d", None, {}, {"x": object()})])
-        assert ledger.outcomes("roi") == {}
+            ledger.record([done("a"), TaskResult("b", "roi", "d", None, {}, {"x": object()})])
+        assert ledger.results("roi") == {}
         ledger.record([done("a")])
-        assert set(ledger.outcomes("roi")) == {"a"}
+        assert set(ledger.results("roi")) == {"a"}
 
 
 def test_second_driver_is_refused_and_accepted_after_a_kill(path: Path, tmp_path: Path) -> None:
@@ -185,9 +185,9 @@ def test_killed_driver_leaves_whole_transactions_and_readers_see_them_meanwhile(
 
 def read_numbers(path: Path) -> set[object]:
     with Ledger.read(path) as ledger:
-        outcomes = ledger.outcomes("roi")
+        outcomes = ledger.results("roi")
     assert len(outcomes) == 1000
-    return {outcome.result["number"] for outcome in outcomes.values()}
+    return {outcome.values["number"] for outcome in outcomes.values()}
 
 
 def test_reader_rolls_back_the_journal_of_a_killed_driver(path: Path) -> None:
@@ -205,7 +205,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
     assert path.with_name("ledger.sqlite-journal").stat().st_size > 0
     with Ledger.read(path) as ledger:
-        assert {outcome.digest for outcome in ledger.outcomes("roi").values()} == {"d"}
+        assert {outcome.digest for outcome in ledger.results("roi").values()} == {"d"}
 
 
 def test_reader_cannot_write(path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_disk_that_turns_read_only_or_full_is_named_so(tmp_path: Path) -> None
             with pytest.raises(StoreError, match="cannot be used: Read-only file system"):
                 ledger.record(many[:1])
         ledger.record(many[:1])
-        assert list(ledger.outcomes("roi")) == ["case 0"]
+        assert list(ledger.results("roi")) == ["case 0"]
 
 
 def test_other_files_are_refused_by_name(path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_hundred_thousand_rows(path: Path) -> None:
     with Ledger.create(path) as ledger:
         for block in range(100):
             ledger.record(
-                Outcome(f"LUNG1-{block:03d}-{i:03d}", "radiomics", "d", None, {"total": 1.5}, {"values": values})
+                TaskResult(f"LUNG1-{block:03d}-{i:03d}", "radiomics", "d", None, {"total": 1.5}, {"values": values})
                 for i in range(1000)
             )
         recorded = time.thread_time()

@@ -15,8 +15,8 @@ from prognosis_dask.features.registry import RADIOMICS, ROI
 from prognosis_dask.features.stage import StageContext
 from prognosis_dask.imaging.roi import grid_of
 from prognosis_dask.radiomics import ModalityParams, RadiomicsParams, column_names
-from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.storage.task_result import TaskResult
 from tests.test_radiomics import assert_identical, execute, whole
 
 TEXTURE: dict[str, list[str]] = {name: [] for name in ("firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")}
@@ -43,7 +43,7 @@ PARAMS = {
 }
 
 
-def run_stages(folder: Path, case: Case, params: RadiomicsParams) -> list[Outcome]:
+def run_stages(folder: Path, case: Case, params: RadiomicsParams) -> list[TaskResult]:
     context = StageContext(str(folder), Job("planes"), ModalityParams.alike(params))
     RoiStore.create(folder / "rois.zarr", [case.case_id])
     found = ROI.load().run((case,), ("",), context)
@@ -61,11 +61,11 @@ def case(shared_data: Path) -> Case:
 def test_a_mask_on_one_slice_has_the_features_that_pyradiomics_gives_it(name: str, case: Case, tmp_path: Path) -> None:
     roi, radiomics = run_stages(tmp_path, case, PARAMS[name])
     assert roi.problem is radiomics.problem is None
-    assert roi.result["n_slices"] == 1
+    assert roi.values["n_slices"] == 1
     image = sitk.ReadImage(case.image)
     mask = sitk.Cast(sitk.ReadImage(case.mask) > 0, sitk.sitkUInt8)
     mask.CopyInformation(image)
-    values = dict(zip(column_names(PARAMS[name]), radiomics.result["values"], strict=True))  # type: ignore[call-overload]
+    values = dict(zip(column_names(PARAMS[name]), radiomics.values["values"], strict=True))  # type: ignore[call-overload]
     assert_identical(values, execute(whole(image, mask), PARAMS[name]))
     (warning,) = roi.warnings
     assert warning.code == Code.MASK_ONE_SLICE

@@ -29,7 +29,7 @@ from prognosis_dask.prediction.model import load_model
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections.characteristics import characteristics
 from prognosis_dask.report.sections.features import families
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.workflows.models import fit, predict, validate
 
 UNITS = {"original_firstorder_Mean": "u", "original_glcm_Contrast": "1"}
@@ -71,11 +71,11 @@ def make_dataset(cases: Sequence[Case]) -> xr.Dataset:
     roi = {"voxels": 9, "n_slices": 3, "lesion_cut": False}
     outcomes = {
         "roi": {
-            case.case_id: Outcome(case.case_id, "roi", "d", None, {}, roi | {"volume_ml": volume_of(case)})
+            case.case_id: TaskResult(case.case_id, "roi", "d", None, {}, roi | {"volume_ml": volume_of(case)})
             for case in cases
         },
         "radiomics": {
-            case.case_id: Outcome(case.case_id, "radiomics", "d", None, {}, {"values": value_of(case)})
+            case.case_id: TaskResult(case.case_id, "radiomics", "d", None, {}, {"values": value_of(case)})
             for case in cases
         },
     }
@@ -319,8 +319,8 @@ def test_the_report_tells_the_features_of_modalities_apart() -> None:
     values = dataset["radiomics"].values
     values[of == "PT", 1] = 0.0
     values[of == "CT", 0] = np.nan
-    outcomes = {"radiomics": {case.case_id: Outcome(case.case_id, "radiomics", "d", None) for case in make_cases()}}
-    run = RunFolder(Path("run"), {"name": "run"}, tuple(make_cases()), outcomes=outcomes, features=dataset)
+    outcomes = {"radiomics": {case.case_id: TaskResult(case.case_id, "radiomics", "d", None) for case in make_cases()}}
+    run = RunFolder(Path("run"), {"name": "run"}, tuple(make_cases()), results=outcomes, features=dataset)
     found = {family.name: (family.features, family.missing, family.constant) for family in families(run)}
     assert found["PT original glcm"] == (1, 0.0, 1)
     assert found["MR original glcm"] == (1, 0.0, 0)

@@ -14,14 +14,14 @@ from prognosis_dask.errors import Code, Problem
 from prognosis_dask.execution.progress import MAX_POINTS, History, RunProgress, duration, read_progress
 from prognosis_dask.execution.terminal import TerminalView
 from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 GAP = Problem(Code.SLICE_GAP, "3.0 mm expected, 6.0 mm seen")
 NEEDS = {"roi": (), "deep": ("roi",)}
 
 
-def outcomes(stage: str, names: str, problem: Problem | None = None) -> list[Outcome]:
-    return [Outcome(name, stage, "d", problem, {"read": 1.0, "total": 2.0}) for name in names.split()]
+def outcomes(stage: str, names: str, problem: Problem | None = None) -> list[TaskResult]:
+    return [TaskResult(name, stage, "d", problem, {"read": 1.0, "total": 2.0}) for name in names.split()]
 
 
 def test_a_patient_is_finished_with_the_last_stage_of_its_last_case() -> None:

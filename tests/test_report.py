@@ -39,7 +39,7 @@ from prognosis_dask.report.sections.features import correlate
 from prognosis_dask.report.sections.regions import outline
 from prognosis_dask.report.sections.survival_curves import Curve
 from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from tests.report_models import PROCEDURES
 from tests.report_run import UNTRAINED, make_run
 
@@ -238,7 +238,7 @@ def test_every_problem_is_listed_with_its_code(copy: Path) -> None:
     index = [Problem(code, f"reason {i}: $1 & 2", patient_id=f"patient-{i}") for i, code in enumerate(Code)]
     write_problems(copy / "problems.csv", index)
     with Ledger.create(copy / "ledger.sqlite") as ledger:
-        ledger.record([Outcome(cases[0].case_id, "deep", "d", Problem(Code.CLIP_INVALID, "3 frames, expected 6"))])
+        ledger.record([TaskResult(cases[0].case_id, "deep", "d", Problem(Code.CLIP_INVALID, "3 frames, expected 6"))])
     text = written(copy).text
     for i, code in enumerate(Code):
         assert code.value in text
@@ -265,7 +265,7 @@ def test_what_is_used_with_a_warning_stands_apart_from_what_could_not_be_used(co
     of_mask = Problem(Code.MASK_ITEM_INVALID, "an item has no number", patient_id="P", severity="warning")
     write_problems(copy / "problems.csv", [*run.problems, of_case, of_mask])
     with Ledger.create(copy / "ledger.sqlite") as ledger:
-        ledger.record([replace(run.outcomes["roi"][of_case.case_id], warnings=(of_case,))])
+        ledger.record([replace(run.results["roi"][of_case.case_id], warnings=(of_case,))])
     again = read_run(copy)
     found = {group.code: [stage for stage, _ in group.problems] for group in problem_groups(again, "warning")}
     assert found == {"contours-dropped": ["roi"], "mask-item-invalid": ["index"]}
@@ -277,7 +277,7 @@ def test_outcomes_of_an_earlier_job_in_the_folder_are_left_out(copy: Path) -> No
     failed_roi = read_run(copy).cases[-1].case_id
     problem = Problem(Code.RADIOMICS_FAILED, "of an earlier job")
     with Ledger.create(copy / "ledger.sqlite") as ledger:
-        ledger.record([Outcome(name, "radiomics", "d", problem) for name in ("no-case-any-more", failed_roi)])
+        ledger.record([TaskResult(name, "radiomics", "d", problem) for name in ("no-case-any-more", failed_roi)])
     assert "of an earlier job" not in written(copy).text
 
 
@@ -371,9 +371,9 @@ def test_a_class_needs_no_time_and_no_event(tmp_path: Path) -> None:
     off = {"enabled": False}
     job = {"radiomics": off, "deep": off, "model": {"label": "grade"}}
     cases = tuple(Case(f"c{n}", f"P{n}", "MR", "tumour", "i", "m", covariates={"grade": "2"}) for n in range(5))
-    outcomes = {"roi": {case.case_id: Outcome(case.case_id, "roi", "d") for case in cases}}
+    outcomes = {"roi": {case.case_id: TaskResult(case.case_id, "roi", "d") for case in cases}}
     model = ModelFolder({"n_cases": 4, "n_patients": 4})
-    run = RunFolder(tmp_path, {"job": job}, cases, outcomes=outcomes, model=model)
+    run = RunFolder(tmp_path, {"job": job}, cases, results=outcomes, model=model)
     assert [(step.title, step.cases, step.left_out) for step in flow(run)] == [
         ("Cases found", 5, ()),
         ("With features", 5, ()),
@@ -404,7 +404,7 @@ def test_flow_adds_up(made: Path) -> None:
 def test_stage_that_the_model_does_not_need_leaves_no_case_out(copy: Path) -> None:
     first = read_run(copy).cases[0].case_id
     with Ledger.create(copy / "ledger.sqlite") as ledger:
-        ledger.record([Outcome(first, "radiomics", "d", Problem(Code.RADIOMICS_FAILED, "x"))])
+        ledger.record([TaskResult(first, "radiomics", "d", Problem(Code.RADIOMICS_FAILED, "x"))])
     assert flow(read_run(copy))[1].cases == 28
     info = json.loads((copy / "run.json").read_text())
     info["job"]["model"]["features"] = "deep"

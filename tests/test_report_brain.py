@@ -20,7 +20,7 @@ from prognosis_dask.report.sections.brains import brains
 from prognosis_dask.report.sections.features import correlation
 from prognosis_dask.report.sections.tripod import answers
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from tests.report_run import make_run
 
 FITS = {"a<b": 0.9, "P2": 0.5, "P3": 0.7, "P4": 0.8, "P5": None}
@@ -45,11 +45,11 @@ def run(tmp_path_factory):
         figures = {"brain_volume_l": 1.2 + 0.1 * number, "coverage": 1.0, "template_overlap": fit or 0.95, "scale": 1.0}
         figures |= {"mutual_information": 0.4, "moved_mm_T1": 2.0 + number} | ({"boundary_fit": fit} if fit else {})
         result = {"values": [], "stripped_before": fit is None, "tumour_source": source, **figures}
-        outcomes[case_id] = Outcome(case_id, "brain", "d", None, {}, result)
+        outcomes[case_id] = TaskResult(case_id, "brain", "d", None, {}, result)
         store.write(case_id, StoredBrain(small, small, small, {}), {"quality": png()})
         cases.append(Case(case_id, case_id, "MR", "mask", "i", "m", sequences={"T1": "t1", "T2": "i"}))
-    outcomes["lost"] = Outcome("lost", "brain", "d", Problem(Code.BRAIN_NOT_FOUND, "no"), {})
-    return RunFolder(path=folder, info={"job": {}}, cases=tuple(cases), outcomes={"brain": outcomes})
+    outcomes["lost"] = TaskResult("lost", "brain", "d", Problem(Code.BRAIN_NOT_FOUND, "no"), {})
+    return RunFolder(path=folder, info={"job": {}}, cases=tuple(cases), results={"brain": outcomes})
 
 
 def test_the_figures_are_those_of_the_prepared_cases(run):
@@ -81,7 +81,7 @@ def test_the_least_sure_are_shown_and_the_table_behind_holds_all(run):
 
 
 def test_a_run_without_a_prepared_brain_says_so(tmp_path):
-    section = brains(RunFolder(path=tmp_path, info={}, outcomes={}))
+    section = brains(RunFolder(path=tmp_path, info={}, results={}))
     assert [(block.text, block.role) for block in section.blocks] == [("No brain was prepared.", "absent")]
 
 

@@ -21,7 +21,7 @@ from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.pairing import IdColumns, pair, read_measurement
 from prognosis_dask.modelling.spec import load_spec
 from prognosis_dask.modelling.validation.reproducibility import agreement_rows, family_rows, read_reproducible
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.workflows.reproducibility import agreement_violins
 
 PATIENTS = 31
@@ -36,16 +36,16 @@ def write_run(folder: Path, series: Sequence[str], seed: int = 0) -> Path:
     rng, truth = np.random.default_rng(seed), np.random.default_rng(99)
     names = [f"P{i:03d}" for i in range(PATIENTS)]
     cases = [Case(f"{name}_CT_{roi}", name, "CT", roi, "image", "mask") for name in names for roi in series]
-    outcomes: dict[str, dict[str, Outcome]] = {"roi": {}, "radiomics": {}, "deep": {}}
+    outcomes: dict[str, dict[str, TaskResult]] = {"roi": {}, "radiomics": {}, "deep": {}}
     patient = {name: {"radiomics": truth.normal(size=20), "deep": truth.normal(size=40)} for name in names}
     for case in cases:
         size = {"voxels": 10, "volume_ml": 1.0 + names.index(case.patient_id), "n_slices": 3, "lesion_cut": False}
-        outcomes["roi"][case.case_id] = Outcome(case.case_id, "roi", "d", None, {}, size)
+        outcomes["roi"][case.case_id] = TaskResult(case.case_id, "roi", "d", None, {}, size)
         if (case.patient_id, case.roi) == ("P000", series[-1]):
             continue
         for stage, values in patient[case.patient_id].items():
             found = values + NOISE[stage] * rng.normal(size=len(values))
-            outcomes[stage][case.case_id] = Outcome(case.case_id, stage, "d", None, {}, {"values": found.tolist()})
+            outcomes[stage][case.case_id] = TaskResult(case.case_id, stage, "d", None, {}, {"values": found.tolist()})
     dataset = build_features(
         cases, {"radiomics": Columns(RADIOMIC), "deep": Columns(dict.fromkeys(DEEP, "1"))}, outcomes
     )

@@ -14,14 +14,14 @@ from prognosis_dask.errors import ClusterError, Code, JobError, Problem
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import RETRY_AFTER, TASKS_PER_THREAD, run_plan
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from tests.runner_stages import Marks, follow, visit, visits
 
 CASES = [Case(f"case-{n:02d}", f"patient-{n:02d}", "CT", "GTV", "image", "mask") for n in range(12)]
 DIGESTS = {case.case_id: f"digest-{case.case_id}" for case in CASES}
 FIRST = PlannedStage("visit", visit, DIGESTS)
 FOLLOWER = PlannedStage("follow", follow, DIGESTS, ("visit",), batch_size=4)
-NOTHING: dict[str, dict[str, Outcome]] = {"visit": {}, "follow": {}}
+NOTHING: dict[str, dict[str, TaskResult]] = {"visit": {}, "follow": {}}
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,12 @@ def client() -> Iterator[Client]:
         yield client
 
 
-def run(client: Client, marks: Marks, known: dict[str, dict[str, Outcome]] = NOTHING) -> dict[tuple[str, str], Outcome]:
-    outcomes: dict[tuple[str, str], Outcome] = {}
+def run(
+    client: Client, marks: Marks, known: dict[str, dict[str, TaskResult]] = NOTHING
+) -> dict[tuple[str, str], TaskResult]:
+    outcomes: dict[tuple[str, str], TaskResult] = {}
 
-    def record(news: Sequence[Outcome]) -> None:
+    def record(news: Sequence[TaskResult]) -> None:
         outcomes.update({(outcome.stage, outcome.case_id): outcome for outcome in news})
 
     run_plan(client, CohortPlan(CASES, [FIRST, FOLLOWER], marks, known), record, retries=2)
@@ -99,9 +101,9 @@ def test_what_the_ledger_holds_is_not_run_again(client: Client, tmp_path: Path) 
 
 def test_a_case_whose_stored_data_are_damaged_goes_through_the_first_stage_once_more() -> None:
     plan = CohortPlan(CASES[:1], [FIRST, FOLLOWER], None, NOTHING)
-    damaged = Outcome("case-00", "follow", "d", Problem(Code.STORE_DAMAGED, "checksum differs"))
+    damaged = TaskResult("case-00", "follow", "d", Problem(Code.STORE_DAMAGED, "checksum differs"))
     seen = []
-    for outcome in (Outcome("case-00", "visit", "d"), damaged, Outcome("case-00", "visit", "d"), damaged):
+    for outcome in (TaskResult("case-00", "visit", "d"), damaged, TaskResult("case-00", "visit", "d"), damaged):
         task = plan.take()
         assert task is not None
         seen.append(task.stage)
@@ -133,5 +135,5 @@ def _instant_stage(n: int) -> PlannedStage:
     return PlannedStage("visit", instant, {f"c{i}": "d" for i in range(n)})
 
 
-def instant(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[Outcome]:
-    return [Outcome(case.case_id, "visit", digest) for case, digest in zip(cases, digests, strict=True)]
+def instant(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[TaskResult]:
+    return [TaskResult(case.case_id, "visit", digest) for case, digest in zip(cases, digests, strict=True)]

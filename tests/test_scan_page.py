@@ -68,7 +68,7 @@ def result(work: Path) -> ScanPrediction:
         scan=ScanInfo(
             "<Patient & Co>", {"T2": "/data/new/T2.nii.gz", "FLAIR": "/data/new/FLAIR.nii.gz"}, "MR", "mask", ("T2",)
         ),
-        view=outcome.result["view"],
+        view=outcome.values["view"],
         clinical=(),
         prediction=ModelOutput(
             "class", "grade III", {"grade II": 0.25, "grade III": 0.75}, 1.1, percentile=80.0, group=None, survival={}

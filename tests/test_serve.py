@@ -35,7 +35,7 @@ from prognosis_dask.prediction.predict import scan_warnings
 from prognosis_dask.prediction.resolve import AUTOMATIC, ScanFiles, Upload, resolve_upload
 from prognosis_dask.prediction.scan import predict_scan
 from prognosis_dask.prediction.slices import _png
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.web.access import HEADERS, token_for
 from prognosis_dask.web.errors import RefusedError, sentence
@@ -314,7 +314,7 @@ def test_ct_without_a_mask_is_asked_for_one(browser: Browser, scan_zip: bytes) -
     assert browser.get(scan).message == CT_WITHOUT_MASK
 
 
-def look_at(folder: Path, takes_no_mask: bool, mask: str = "", reference: str = "") -> Outcome:
+def look_at(folder: Path, takes_no_mask: bool, mask: str = "", reference: str = "") -> TaskResult:
     files = str(folder / "files" / mask) if mask else ""
     context = Upload(
         ScanFiles((str(folder / "files"),), files),
@@ -332,11 +332,11 @@ def test_a_brain_without_a_mask_is_one_case_of_all_its_sequences(tmp_path: Path)
     (tmp_path / "files").mkdir()
     for name in ("T1", "T1c", "FLAIR", "T2"):
         sitk.WriteImage(sitk.Image(8, 8, 8, sitk.sitkFloat32), str(tmp_path / "files" / f"{name}.nii.gz"))
-    (case,) = look_at(tmp_path, takes_no_mask=True).result["cases"]  # type: ignore[attr-defined]
+    (case,) = look_at(tmp_path, takes_no_mask=True).values["cases"]  # type: ignore[attr-defined]
     assert (case.mask, case.roi, case.modality) == ("", AUTOMATIC, "MR")
     assert set(case.sequences) == {"T1", "T1c", "T2", "FLAIR"}
     assert Path(case.image).name == "T2.nii.gz"
-    (case,) = look_at(tmp_path, takes_no_mask=True, reference="FLAIR").result["cases"]  # type: ignore[attr-defined]
+    (case,) = look_at(tmp_path, takes_no_mask=True, reference="FLAIR").values["cases"]  # type: ignore[attr-defined]
     assert Path(case.image).name == "FLAIR.nii.gz"  # the model's own sequence
     problem = look_at(tmp_path, takes_no_mask=False).problem
     assert problem is not None
@@ -362,10 +362,10 @@ def test_a_label_map_belongs_to_the_dicom_series_that_it_is_sent_with(scan_zip: 
     mask[3, 3, 3] = 1
     sitk.WriteImage(mask, str(tmp_path / "files" / "mask.nii.gz"))
     outcome = look_at(tmp_path, takes_no_mask=False, mask="mask.nii.gz")
-    (case,) = outcome.result["cases"]  # type: ignore[attr-defined]
+    (case,) = outcome.values["cases"]  # type: ignore[attr-defined]
     assert (Path(case.mask).name, case.modality) == ("mask.nii.gz", "CT")
     assert case.image.endswith(".series.json")
-    assert outcome.result["secrets"] == [ID]
+    assert outcome.values["secrets"] == [ID]
 
 
 # what is seen -------------------------------------------------------------------------------------------------------
@@ -594,7 +594,7 @@ def test_files_that_are_no_scan_end_in_a_sentence(browser: Browser, name: str, c
     assert "<script>alert" not in page.text
 
 
-def hang(cases: tuple[Case, ...], digests: tuple[str, ...], folder: str) -> list[Outcome]:
+def hang(cases: tuple[Case, ...], digests: tuple[str, ...], folder: str) -> list[TaskResult]:
     """A stage that never ends; a file says that it began."""
     (Path(folder) / cases[0].case_id).touch()
     threading.Event().wait()

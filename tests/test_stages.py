@@ -27,8 +27,8 @@ from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.features.registry import BRAIN, DEEP, RADIOMICS, ROI, came_through, stages, stages_of
 from prognosis_dask.features.stage import Work
-from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.synthetic import make_cohort
 
 CASE = Case("A", "A", "CT", "r", "i", "m", source="s")
@@ -111,7 +111,7 @@ def test_radiomics_and_frames_are_the_same_with_every_margin(case: Case, tmp_pat
         for name, work in job.works.items():
             (results[name],) = work.run((case,), ("",), job.context)
             assert results[name].problem is None
-        values.append(results["radiomics"].result["values"])
+        values.append(results["radiomics"].values["values"])
         store = RoiStore.open(job.context.rois)
         frames.append(store.read_frames(case.case_id))
         sizes.append(store.read_roi(case.case_id).image.GetSize())
@@ -129,11 +129,11 @@ GAP = Problem(Code.SLICE_GAP, "3 mm, 6 mm")
 DAMAGED = Problem(Code.STORE_DAMAGED, "checksum")
 
 
-def nothing(*_: object) -> list[Outcome]:
+def nothing(*_: object) -> list[TaskResult]:
     return []
 
 
-def plan_of(known: Mapping[str, Mapping[str, Outcome]] | None = None) -> CohortPlan:
+def plan_of(known: Mapping[str, Mapping[str, TaskResult]] | None = None) -> CohortPlan:
     once = {case.case_id: "d" for case in CASES}
     planned = [PlannedStage(name, nothing, once, needs, batch_size=1) for name, needs in NEEDS.items()]
     return CohortPlan(CASES, planned, None, {name: {} for name in NEEDS} | dict(known or {}))
@@ -146,7 +146,7 @@ def visited(plan: CohortPlan, problems: Mapping[tuple[str, str], list[Problem | 
         case_id = task.cases[0].case_id
         seen.append(f"{task.stage} {case_id}")
         left = problems.get((task.stage, case_id), [])
-        plan.accept([Outcome(case_id, task.stage, "d", left.pop(0) if left else None)])
+        plan.accept([TaskResult(case_id, task.stage, "d", left.pop(0) if left else None)])
     return seen
 
 
@@ -162,8 +162,8 @@ def test_a_case_that_fails_goes_no_further_and_the_others_do() -> None:
 
 
 def test_what_is_known_is_not_run_again_and_what_failed_stops_what_needs_it() -> None:
-    def row(stage: str, case_id: str, problem: Problem | None = None) -> dict[str, Outcome]:
-        return {case_id: Outcome(case_id, stage, "d", problem)}
+    def row(stage: str, case_id: str, problem: Problem | None = None) -> dict[str, TaskResult]:
+        return {case_id: TaskResult(case_id, stage, "d", problem)}
 
     known = {
         "brain": row("brain", "a") | row("brain", "b", GAP),
@@ -182,8 +182,8 @@ def test_damaged_data_are_made_once_more_by_the_stage_that_made_them() -> None:
 
 def test_an_outcome_counts_only_where_the_case_came_through_what_the_stage_needs() -> None:
     outcomes = {
-        "roi": {"a": Outcome("a", "roi", "d"), "b": Outcome("b", "roi", "d", GAP)},
-        "radiomics": {name: Outcome(name, "radiomics", "d") for name in "abc"},
+        "roi": {"a": TaskResult("a", "roi", "d"), "b": TaskResult("b", "roi", "d", GAP)},
+        "radiomics": {name: TaskResult(name, "radiomics", "d") for name in "abc"},
     }
     kept = came_through([ROI, RADIOMICS], outcomes)
     assert {stage: list(rows) for stage, rows in kept.items()} == {"roi": ["a", "b"], "radiomics": ["a"]}

@@ -24,7 +24,7 @@ from prognosis_dask.errors import Code, Problem, StoreError
 from prognosis_dask.execution.journal import journal, journal_in
 from prognosis_dask.report.status import status, watch
 from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.synthetic import make_cohort
 from tests.dask_processes import PATIENCE, wait_for
 
@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for n, case in enumerate(CASES[:10]):
             moment = SimpleNamespace(time=lambda n=n: now - (9 - n))
             monkeypatch.setattr("prognosis_dask.storage.ledger.time", moment)
-            ledger.record([Outcome(case.case_id, "roi", "d", GAP if n == 3 else None)])
+            ledger.record([TaskResult(case.case_id, "roi", "d", GAP if n == 3 else None)])
     monkeypatch.setattr("prognosis_dask.report.status.time", SimpleNamespace(time=lambda: now, sleep=time.sleep))
     return tmp_path
 
@@ -108,7 +108,7 @@ def test_watch_prints_what_changed_and_ends_with_the_run(folder: Path) -> None:
     watching.start()
     wait_for(lambda: "9       1       10" in stream.getvalue())
     with Ledger.create(folder / "ledger.sqlite") as ledger:
-        ledger.record([Outcome(case.case_id, "roi", "d") for case in CASES[10:]])
+        ledger.record([TaskResult(case.case_id, "roi", "d") for case in CASES[10:]])
     wait_for(lambda: "19       1        0" in stream.getvalue())
     assert watching.is_alive()
     run(folder, finished="2026-01-01T00:00:00+00:00")
@@ -165,7 +165,7 @@ def test_a_look_at_twenty_thousand_cases_takes_little_of_its_two_seconds(tmp_pat
     run(tmp_path, finished=None)
     with Ledger.create(tmp_path / "ledger.sqlite") as ledger:
         values: dict[str, object] = {"values": [0.123456789] * 107}
-        ledger.record(Outcome(case.case_id, "roi", "d", None, {"total": 1.0}, values) for case in cases)
+        ledger.record(TaskResult(case.case_id, "roi", "d", None, {"total": 1.0}, values) for case in cases)
     status(tmp_path)
     start = time.thread_time()
     assert "20000" in status(tmp_path)

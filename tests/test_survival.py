@@ -29,8 +29,8 @@ from prognosis_dask.features.registry import RADIOMICS, ROI
 from prognosis_dask.features.stage import StageContext
 from prognosis_dask.radiomics import job_params
 from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.synthetic import make_cohort
 from tests.dask_processes import PATIENCE, wait_for, when
 from tests.hosts import second_host
@@ -39,7 +39,7 @@ from tests.survival_stages import Faults, damage, run_radiomics, run_roi, visits
 STAGES = ("roi", "radiomics")
 #: Seconds that a case may take: far more than any sound one does, also on a machine with much else to do.
 LIMIT = 12.0
-Outcomes = dict[tuple[str, str], Outcome]
+Outcomes = dict[tuple[str, str], TaskResult]
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ def digest_of(case: Case) -> str:
     return f"digest-{case.case_id}"
 
 
-def values(outcome: Outcome) -> dict[str, object]:
+def values(outcome: TaskResult) -> dict[str, object]:
     assert outcome.problem is None, outcome.problem
     measured = ("peak_memory_mb", "read_mb")
-    return {name: value for name, value in outcome.result.items() if name not in measured}
+    return {name: value for name, value in outcome.values.items() if name not in measured}
 
 
 def faults(folder: Path, cases: Sequence[Case], *planted: tuple[str, str, str]) -> Faults:
@@ -107,7 +107,7 @@ def run(
     digests = {case.case_id: digest_of(case) for case in cohort.cases}
     with Ledger.create(folder / "ledger.sqlite") as ledger:
         known = {
-            stage: {k: v for k, v in ledger.outcomes(stage).items() if k in ledger.finished(stage, digests)}
+            stage: {k: v for k, v in ledger.results(stage).items() if k in ledger.finished(stage, digests)}
             for stage in STAGES
         }
         roi = PlannedStage("roi", run_roi, digests, batch_size=1)
@@ -119,7 +119,7 @@ def run(
 
 def outcomes_in(folder: Path) -> Outcomes:
     with Ledger.read(folder / "ledger.sqlite") as ledger:
-        return {(stage, k): outcome for stage in STAGES for k, outcome in ledger.outcomes(stage).items()}
+        return {(stage, k): outcome for stage in STAGES for k, outcome in ledger.results(stage).items()}
 
 
 def assert_calm(cohort: Cohort, outcomes: Outcomes, without: Sequence[tuple[str, str]] = ()) -> None:

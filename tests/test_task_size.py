@@ -13,11 +13,11 @@ import pytest
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.execution.plan import MOST_CASES, TASK_SECONDS, CohortPlan, PlannedStage, TaskSize
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 
-def outcomes(cases: Sequence[str], stage: str, seconds: float, problem: Problem | None = None) -> list[Outcome]:
-    return [Outcome(case_id, stage, "digest", problem, {"total": seconds}) for case_id in cases]
+def outcomes(cases: Sequence[str], stage: str, seconds: float, problem: Problem | None = None) -> list[TaskResult]:
+    return [TaskResult(case_id, stage, "digest", problem, {"total": seconds}) for case_id in cases]
 
 
 @pytest.mark.parametrize("seconds", [1e-6, 0.003, 0.02, 0.15, 1.0])

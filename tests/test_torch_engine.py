@@ -27,7 +27,7 @@ from prognosis_dask.networks.engine import (
     settle_engine,
 )
 from prognosis_dask.networks.weights import convert_weights, parse_safetensors, resolve_weights, write_safetensors
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from tests.dicom_helpers import case_of
 
 torch = pytest.importorskip("torch")
@@ -235,7 +235,7 @@ def short_of_memory(engine, most):
 
 
 def outcome(number, frames):
-    return Outcome(f"case-{number}", "deep", "digest", None, {"total": 0.0}, {"frames": frames})
+    return TaskResult(f"case-{number}", "deep", "digest", None, {"total": 0.0}, {"frames": frames})
 
 
 def test_a_gpu_out_of_memory_goes_on_with_half_the_batch_and_says_so(engine, caplog):
@@ -244,9 +244,9 @@ def test_a_gpu_out_of_memory_goes_on_with_half_the_batch_and_says_so(engine, cap
     short_of_memory(small, 2)
     done = through_network([outcome(i, clip) for i, clip in enumerate(clips)], small, asked=8)
     assert [o.problem for o in done] == [None] * 5
-    assert [o.result["rows"] for o in done] == [2] * 5
+    assert [o.values["rows"] for o in done] == [2] * 5
     assert "2 clips at once from here on" in caplog.text
-    values = np.array([o.result["values"] for o in done])
+    values = np.array([o.values["values"] for o in done])
     assert relative(values, engine.features_of_frames(clips)) < 1e-5
 
 
@@ -256,7 +256,7 @@ def test_a_clip_that_fits_no_memory_is_a_problem_of_its_case():
     (done,) = through_network([outcome(0, regions(1, 6)[0])], small, asked=1)
     assert done.problem.code is Code.GPU_MEMORY
     assert "not the memory for one clip of 6 frames" in done.problem.reason
-    assert done.result == {}
+    assert done.values == {}
 
 
 def test_a_clip_shorter_than_the_network_takes_is_a_problem_of_its_case(engine):

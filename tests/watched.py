@@ -17,7 +17,7 @@ from prognosis_dask.execution.monitor import RunMonitor
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.runner import run_plan
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 #: What must turn up nowhere but in the run's own tables.
 PATIENT = "DOE^JANE"
@@ -46,22 +46,22 @@ def make_cases(count: int) -> list[Case]:
     return [Case(f"{PATIENT}-{n}_CT", f"{PATIENT}-{n}", "CT", "GTV", f"/data/{PATIENT}/i", "m") for n in range(count)]
 
 
-def roi(cases: tuple[Case, ...], digests: tuple[str, ...], course: Course) -> list[Outcome]:
+def roi(cases: tuple[Case, ...], digests: tuple[str, ...], course: Course) -> list[TaskResult]:
     """Every tenth case fails, with a reason that names the patient."""
     course.work(cases)
     seconds = course.seconds
     steps = {"read": seconds, "rasterise": seconds / 2, "total": 2 * seconds}
     problem = Problem(Code.SLICE_GAP, f"a gap in /data/{PATIENT}")
     return [
-        Outcome(case.case_id, "roi", digest, problem if case.case_id.endswith("5_CT") else None, steps)
+        TaskResult(case.case_id, "roi", digest, problem if case.case_id.endswith("5_CT") else None, steps)
         for case, digest in zip(cases, digests, strict=True)
     ]
 
 
-def deep(cases: tuple[Case, ...], digests: tuple[str, ...], course: Course) -> list[Outcome]:
+def deep(cases: tuple[Case, ...], digests: tuple[str, ...], course: Course) -> list[TaskResult]:
     time.sleep(course.seconds)
     return [
-        Outcome(case.case_id, "deep", digest, None, {"network": course.seconds, "total": course.seconds})
+        TaskResult(case.case_id, "deep", digest, None, {"network": course.seconds, "total": course.seconds})
         for case, digest in zip(cases, digests, strict=True)
     ]
 
@@ -79,7 +79,7 @@ def watched_run(client: Client, count: int, seconds: float, folder: Path, job: s
     cases, course = make_cases(count), Course(seconds, held_by(folder), count // 2)
     digests = {case.case_id: "d" for case in cases}
     stages = [PlannedStage("roi", roi, digests), PlannedStage("deep", deep, digests, ("roi",), batch_size=2)]
-    known: dict[str, dict[str, Outcome]] = {stage: {} for stage in NEEDS}
+    known: dict[str, dict[str, TaskResult]] = {stage: {} for stage in NEEDS}
     progress = RunProgress(cases, NEEDS, known)
     plan = CohortPlan(cases, stages, course, known)
     with journal_in(folder), RunMonitor(client, job) as monitor:

@@ -25,7 +25,7 @@ from prognosis_dask.config.job import Job, load_job
 from prognosis_dask.errors import JobError, count
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.workflows.run import cohort_of, run_features
 
 #: Cases that each worker does before the clock starts.
@@ -165,18 +165,18 @@ def _measure(job: Job, cases: Sequence[Case], folder: Path, workers: int, size: 
         seconds, cpu = _run(job, cases, folder, client, size)
         worker_mb = max(client.run(_resident_mb).values())
     with Ledger.read(folder / "ledger.sqlite") as ledger:
-        outcomes = [outcome for stage in ledger.counts() for outcome in ledger.outcomes(stage).values()]
+        results = [result for stage in ledger.counts() for result in ledger.results(stage).values()]
     return MeasuredRun(
         workers=workers,
         cases_per_task=size,
         cases=len(cases),
-        failed=len({outcome.case_id for outcome in outcomes if outcome.problem}),
+        failed=len({result.case_id for result in results if result.problem}),
         seconds=seconds,
-        steps=_steps(outcomes),
-        busy_seconds=sum(outcome.seconds.get("total", 0.0) for outcome in outcomes),
+        steps=_steps(results),
+        busy_seconds=sum(result.seconds.get("total", 0.0) for result in results),
         driver_seconds=cpu,
-        read_mb=sum(_number(outcome, "read_mb") for outcome in outcomes),
-        peak_mb=max(_number(outcome, "peak_memory_mb") for outcome in outcomes),
+        read_mb=sum(_number(result, "read_mb") for result in results),
+        peak_mb=max(_number(result, "peak_memory_mb") for result in results),
         worker_mb=worker_mb,
     )
 
@@ -192,17 +192,17 @@ def _run(job: Job, cases: Sequence[Case], folder: Path, client: Client, size: in
     return time.perf_counter() - started, time.process_time() - cpu
 
 
-def _steps(outcomes: Sequence[Outcome]) -> dict[str, float]:
+def _steps(results: Sequence[TaskResult]) -> dict[str, float]:
     seconds: dict[str, list[float]] = {}
-    for outcome in outcomes:
-        if outcome.problem is None:
-            for step, value in outcome.seconds.items():
-                seconds.setdefault(f"{outcome.stage}.{step}", []).append(value)
+    for result in results:
+        if result.problem is None:
+            for step, value in result.seconds.items():
+                seconds.setdefault(f"{result.stage}.{step}", []).append(value)
     return {step: statistics.median(values) for step, values in seconds.items()}
 
 
-def _number(outcome: Outcome, name: str) -> float:
-    value: Any = outcome.result.get(name)
+def _number(result: TaskResult, name: str) -> float:
+    value: Any = result.values.get(name)
     return value if isinstance(value, int | float) and not math.isnan(value) else 0.0
 
 

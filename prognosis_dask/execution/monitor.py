@@ -25,7 +25,7 @@ from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.execution.journal import journal
 from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.terminal import TerminalView
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 #: Dask's name for the stream of messages.
 TOPIC = "prognosis"
@@ -94,25 +94,25 @@ class RunMonitor:
         self._progress = progress
         self.phase("stages")
 
-    def count(self, outcomes: Sequence[Outcome], again: Mapping[str, tuple[str, ...]] | None = None) -> None:
-        """Count outcomes that the ledger has taken, and write those with a problem to the journal.
+    def count(self, results: Sequence[TaskResult], again: Mapping[str, tuple[str, ...]] | None = None) -> None:
+        """Count results that the ledger has taken, and write those with a problem to the journal.
 
         ``again``: as :meth:`RunProgress.count` takes it.
         """
         if self._progress:
             with self._lock:
                 now = self._elapsed()
-                self._progress.count(outcomes, now, again)
+                self._progress.count(results, now, again)
             self._terminal.show(self._progress, now)  # outside the lock: a terminal may take its time
-        for outcome in outcomes:
-            if outcome.problem:
+        for result in results:
+            if result.problem:
                 journal(
                     "case-failed",
                     level=logging.WARNING,
                     run=self._run,
-                    stage=outcome.stage,
-                    case=short_hash(outcome.case_id),
-                    code=outcome.problem.code.value,
+                    stage=result.stage,
+                    case=short_hash(result.case_id),
+                    code=result.problem.code.value,
                 )
 
     def _elapsed(self) -> float:

@@ -14,7 +14,7 @@ from prognosis_dask.execution.runner import Task
 from prognosis_dask.execution.task import StageFunction
 from prognosis_dask.features.loaded import LoadedStages
 from prognosis_dask.features.registry import stages_of
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PlannedStage:
     name
         As in the ledger.
     function
-        From cases, their digests and the context to outcomes; runs on a worker.
+        From cases, their digests and the context to results; runs on a worker.
     digests
         Per ``case_id``, the digest of everything that the stage's result depends on.
     needs
@@ -34,7 +34,7 @@ class PlannedStage:
     batch_size
         The cases that a task takes; 0: as many as make a task worth its sending, by the seconds that were measured.
     group
-        From the outcome of the first stage that is needed to what the cases of one task must share (the clip's length).
+        From the result of the first stage that is needed to what the cases of one task must share (the clip's length).
     resource
         What a worker has to offer, ``CPU`` or ``GPU``; empty: any worker will do.
     """
@@ -44,7 +44,7 @@ class PlannedStage:
     digests: Mapping[str, str]
     needs: tuple[str, ...] = ()
     batch_size: int = 0
-    group: Callable[[Outcome], int] = lambda outcome: 0
+    group: Callable[[TaskResult], int] = lambda result: 0
     resource: str = ""
 
 
@@ -91,9 +91,9 @@ class CohortPlan:
         cases: Sequence[Case],
         stages: Sequence[PlannedStage],
         context: object,
-        known: Mapping[str, Mapping[str, Outcome]],
+        known: Mapping[str, Mapping[str, TaskResult]],
     ) -> None:
-        """``stages``: each after those that it needs. ``known`` holds, per stage and ``case_id``, final outcomes."""
+        """``stages``: each after those that it needs. ``known`` holds, per stage and ``case_id``, final results."""
         self._cases = {case.case_id: case for case in cases}
         self._stages = {stage.name: stage for stage in stages}
         self._context = context
@@ -112,15 +112,15 @@ class CohortPlan:
         for case_id in self._cases:
             self._enter(case_id, known)
 
-    def _enter(self, case_id: str, known: Mapping[str, Mapping[str, Outcome]]) -> None:
+    def _enter(self, case_id: str, known: Mapping[str, Mapping[str, TaskResult]]) -> None:
         """Find out which stages the case has to pass."""
         for name, stage in self._stages.items():
             reachable = all(case_id in self._passed[need] or case_id in self._open[need] for need in stage.needs)
-            outcome = known[name].get(case_id)
-            if outcome is not None:
-                if outcome.problem is None and reachable:
+            result = known[name].get(case_id)
+            if result is not None:
+                if result.problem is None and reachable:
                     self._passed[name].add(case_id)
-                    self._note_groups(outcome)
+                    self._note_groups(result)
             elif reachable:
                 self._open[name].add(case_id)
                 self._waiting[name].add(case_id)
@@ -158,31 +158,31 @@ class CohortPlan:
                 return task
         return None
 
-    def accept(self, outcomes: Sequence[Outcome]) -> dict[str, tuple[str, ...]]:
+    def accept(self, results: Sequence[TaskResult]) -> dict[str, tuple[str, ...]]:
         """See :class:`prognosis_dask.execution.runner.Plan`."""
-        self._sizes[outcomes[0].stage].learn(outcomes)
+        self._sizes[results[0].stage].learn(results)
         again = {}
-        for outcome in outcomes:
-            self._open[outcome.stage].discard(outcome.case_id)
-            if outcome.problem is None:
-                self._passed[outcome.stage].add(outcome.case_id)
-                self._note_groups(outcome)
-                for name in self._following(outcome.stage):
-                    self._begin(name, outcome.case_id)
-            elif self._is_to_repair(outcome):
-                self._repair(outcome)
-                again[outcome.case_id] = self._stages[outcome.stage].needs
+        for result in results:
+            self._open[result.stage].discard(result.case_id)
+            if result.problem is None:
+                self._passed[result.stage].add(result.case_id)
+                self._note_groups(result)
+                for name in self._following(result.stage):
+                    self._begin(name, result.case_id)
+            elif self._is_to_repair(result):
+                self._repair(result)
+                again[result.case_id] = self._stages[result.stage].needs
             else:
-                self._give_up(outcome.stage, outcome.case_id)
+                self._give_up(result.stage, result.case_id)
         return again
 
     def _following(self, name: str) -> list[str]:
         return [stage.name for stage in self._stages.values() if name in stage.needs]
 
-    def _note_groups(self, outcome: Outcome) -> None:
-        for name in self._following(outcome.stage):
-            if self._stages[name].needs[0] == outcome.stage:
-                self._groups[name, outcome.case_id] = self._stages[name].group(outcome)
+    def _note_groups(self, result: TaskResult) -> None:
+        for name in self._following(result.stage):
+            if self._stages[name].needs[0] == result.stage:
+                self._groups[name, result.case_id] = self._stages[name].group(result)
 
     def _begin(self, name: str, case_id: str) -> None:
         """Make the case ready for the stage, if it waits for nothing else."""
@@ -198,16 +198,16 @@ class CohortPlan:
                 self._open[follower].remove(case_id)
                 self._give_up(follower, case_id)
 
-    def _is_to_repair(self, outcome: Outcome) -> bool:
-        problem, needs = outcome.problem, self._stages[outcome.stage].needs
+    def _is_to_repair(self, result: TaskResult) -> bool:
+        problem, needs = result.problem, self._stages[result.stage].needs
         damaged = problem is not None and problem.code is Code.STORE_DAMAGED
-        return damaged and bool(needs) and (outcome.stage, outcome.case_id) not in self._repaired
+        return damaged and bool(needs) and (result.stage, result.case_id) not in self._repaired
 
-    def _repair(self, outcome: Outcome) -> None:
+    def _repair(self, result: TaskResult) -> None:
         """Send the case once more through the stages that this one needs, and then through this one."""
-        case_id = outcome.case_id
-        self._repaired.add((outcome.stage, case_id))
-        for name in (*self._stages[outcome.stage].needs, outcome.stage):
+        case_id = result.case_id
+        self._repaired.add((result.stage, case_id))
+        for name in (*self._stages[result.stage].needs, result.stage):
             self._passed[name].discard(case_id)
             if case_id not in self._open[name]:
                 self._open[name].add(case_id)
@@ -246,7 +246,7 @@ class TaskSize:
 
     >>> size = TaskSize()
     >>> for seconds in (0.05, 0.05, 0.05):
-    ...     size.learn([Outcome("case", "stage", "digest", seconds={"total": seconds})] * size.cases)
+    ...     size.learn([TaskResult("case", "stage", "digest", seconds={"total": seconds})] * size.cases)
     >>> size.cases
     4
     """
@@ -255,12 +255,12 @@ class TaskSize:
         self.cases = 1
         self._seconds: float | None = None
 
-    def learn(self, outcomes: Sequence[Outcome]) -> None:
+    def learn(self, results: Sequence[TaskResult]) -> None:
         """Take note of a finished task. Cases that failed count for nothing, since they may fail at once."""
-        seconds = [outcome.seconds.get("total", 0.0) for outcome in outcomes if outcome.problem is None]
+        seconds = [result.seconds.get("total", 0.0) for result in results if result.problem is None]
         if not seconds:
             return
         mean = sum(seconds) / len(seconds)
         self._seconds = mean if self._seconds is None else self._seconds + _NEWEST * (mean - self._seconds)
         fitting = int(TASK_SECONDS / max(self._seconds, TASK_SECONDS / MOST_CASES))
-        self.cases = max(1, min(fitting, 2 * len(outcomes)))
+        self.cases = max(1, min(fitting, 2 * len(results)))

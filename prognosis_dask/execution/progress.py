@@ -16,7 +16,7 @@ from typing import Any
 
 from prognosis_dask.cohort.case import Case, short_hash
 from prognosis_dask.storage.ledger import Ledger, StageCounts
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 #: The phases of a run as the driver names them, and how they are shown.
 PHASES = {
@@ -163,14 +163,14 @@ class RunProgress(Progress):
         self,
         cases: Sequence[Case],
         needs: Mapping[str, Collection[str]],
-        known: Mapping[str, Mapping[str, Outcome]],
+        known: Mapping[str, Mapping[str, TaskResult]],
     ) -> None:
-        """``known`` holds, per stage, the final outcomes of earlier runs by ``case_id``."""
+        """``known`` holds, per stage, the final results of earlier runs by ``case_id``."""
         self._patient = {case.case_id: case.patient_id for case in cases}
         self._open: dict[str, set[str]] = {stage: set() for stage in needs}
         self._left = Counter({case.patient_id: 0 for case in cases})
         super().__init__({stage: StageProgress(reused=len(known[stage])) for stage in needs}, needs, History())
-        failed = {stage: {key for key, outcome in known[stage].items() if outcome.problem} for stage in needs}
+        failed = {stage: {key for key, result in known[stage].items() if result.problem} for stage in needs}
         for stage, before in needs.items():
             for case in cases:
                 if case.case_id not in known[stage] and not any(case.case_id in failed[name] for name in before):
@@ -183,27 +183,29 @@ class RunProgress(Progress):
         """Let the history begin, ``at`` seconds after the run did."""
         self.count([], at)
 
-    def count(self, outcomes: Sequence[Outcome], at: float, again: Mapping[str, tuple[str, ...]] | None = None) -> None:
-        """Count outcomes that the ledger has taken, ``at`` seconds after the run began.
+    def count(
+        self, results: Sequence[TaskResult], at: float, again: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
+        """Count results that the ledger has taken, ``at`` seconds after the run began.
 
         ``again``: for each case that the plan sends back because its stored data are damaged, the stages that it
-        passes once more. Such an outcome is listed but not counted: the case is still to come.
+        passes once more. Such a result is listed but not counted: the case is still to come.
         """
-        for outcome in outcomes:
-            stage, problem = self.stages[outcome.stage], outcome.problem
-            stage.seconds.update(outcome.seconds)
+        for result in results:
+            stage, problem = self.stages[result.stage], result.problem
+            stage.seconds.update(result.seconds)
             if problem:
-                self.failures.append((time.time(), outcome.stage, short_hash(outcome.case_id), problem.code.value))
-            if again and outcome.case_id in again:
-                for name in again[outcome.case_id]:
-                    self._expect(name, outcome.case_id)
+                self.failures.append((time.time(), result.stage, short_hash(result.case_id), problem.code.value))
+            if again and result.case_id in again:
+                for name in again[result.case_id]:
+                    self._expect(name, result.case_id)
                 continue
             if problem:
                 stage.failed += 1
-                self._give_up(outcome.stage, outcome.case_id)
+                self._give_up(result.stage, result.case_id)
             else:
                 stage.done += 1
-            self._close(outcome.stage, outcome.case_id)
+            self._close(result.stage, result.case_id)
         finished = {name: stage.done + stage.failed for name, stage in self.stages.items()}
         self.history.add(at, {**finished, PATIENTS: self.patients_done - self.patients_reused})
 

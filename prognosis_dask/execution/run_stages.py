@@ -14,7 +14,7 @@ from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.features.loaded import LoadedStages
 from prognosis_dask.features.stage import all_needs
 from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 
 def run_stages(
@@ -46,14 +46,14 @@ def run_stages(
     return progress.counts()
 
 
-def _known(ledger: Ledger, stage: PlannedStage, loaded: LoadedStages) -> dict[str, Outcome]:
-    """The stage's final outcomes of earlier runs whose data are still there."""
+def _known(ledger: Ledger, stage: PlannedStage, loaded: LoadedStages) -> dict[str, TaskResult]:
+    """The stage's final results of earlier runs whose data are still there."""
     finished = ledger.finished(stage.name, stage.digests)
     lost = loaded.works[stage.name].lost(loaded.context, finished)
-    return {k: v for k, v in ledger.outcomes(stage.name).items() if k in finished - lost}
+    return {k: v for k, v in ledger.results(stage.name).items() if k in finished - lost}
 
 
-def current(ledger: Ledger, stage: PlannedStage) -> dict[str, Outcome]:
-    """The stage's outcomes that belong to this job and this cohort, not to an earlier one in the same folder."""
-    outcomes = ledger.outcomes(stage.name)
-    return {k: v for k, v in outcomes.items() if stage.digests.get(k) == v.digest}
+def current(ledger: Ledger, stage: PlannedStage) -> dict[str, TaskResult]:
+    """The stage's results that belong to this job and this cohort, not to an earlier one in the same folder."""
+    results = ledger.results(stage.name)
+    return {k: v for k, v in results.items() if stage.digests.get(k) == v.digest}

@@ -1,8 +1,8 @@
-"""The runner: a bounded window of tasks on the cluster, outcomes as values, retries for the infrastructure only.
+"""The runner: a bounded window of tasks on the cluster, task results as values, retries for the infrastructure only.
 
 The plan says which task is ready; the runner keeps about two tasks in flight per worker thread, or per GPU, so that no
 worker waits, no sort of task crowds out another, and the scheduler's memory does not grow with the cohort. Dask itself
-would not hold back: tasks that ask for a resource all go to the workers at once. What a task returns are outcomes. What
+would not hold back: tasks that ask for a resource all go to the workers at once. What a task returns are results. What
 it raises is the infrastructure's fault (a full disk, a lost connection) and is retried; so is the death of a worker,
 but then the cases run one by one, so that the guilty one is found and the others go on.
 """
@@ -25,11 +25,11 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import ClusterError, Code, Problem, PrognosisError
 from prognosis_dask.execution.journal import journal
 from prognosis_dask.execution.task import StageFunction, run_task
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 #: Tasks in flight per worker thread, or per GPU: one runs, one waits beside it.
 TASKS_PER_THREAD = 2
-#: Seconds that a finished task's outcome may take to arrive; it is small, so longer means that its worker is gone.
+#: Seconds that a finished task's result may take to arrive; it is small, so longer means that its worker is gone.
 RESULT_TIMEOUT = 30.0
 #: Seconds of silence after which the runner looks whether the cluster is still there.
 CHECK_EVERY = 2.0
@@ -41,7 +41,7 @@ LOOK_EVERY = 2.0
 
 @dataclass(frozen=True)
 class Task:
-    """Some cases for one stage. ``function(cases, context)`` runs on a worker and returns an outcome per case.
+    """Some cases for one stage. ``function(cases, context)`` runs on a worker and returns a result per case.
 
     ``resource`` is what the worker has to offer, ``CPU`` or ``GPU``; empty: any worker will do. ``not_before`` is the
     moment on the monotonic clock until which it has to wait.
@@ -73,12 +73,12 @@ class Task:
 
 
 class Plan(Protocol):
-    """What the runner asks: which task is next, and what follows from an outcome."""
+    """What the runner asks: which task is next, and what follows from a result."""
 
     def take(self, full: Collection[str] = ()) -> Task | None:
         """The next task that is ready and asks for none of the ``full`` resources, or None when there is none now."""
 
-    def accept(self, outcomes: Sequence[Outcome]) -> Mapping[str, tuple[str, ...]]:
+    def accept(self, results: Sequence[TaskResult]) -> Mapping[str, tuple[str, ...]]:
         """Take note of finished work, which may make other tasks ready. Called after it has been recorded.
 
         Returns, for each case whose stored data proved damaged, the stages that made them, which it passes once more.
@@ -88,8 +88,8 @@ class Plan(Protocol):
 def run_plan(
     client: Client,
     plan: Plan,
-    record: Callable[[Sequence[Outcome]], None],
-    count: Callable[[Sequence[Outcome], Mapping[str, tuple[str, ...]]], None] = lambda outcomes, again: None,
+    record: Callable[[Sequence[TaskResult]], None],
+    count: Callable[[Sequence[TaskResult], Mapping[str, tuple[str, ...]]], None] = lambda results, again: None,
     *,
     retries: int,
     case_limit_s: float = 0.0,
@@ -100,9 +100,9 @@ def run_plan(
     Parameters
     ----------
     client, plan, record
-        Where the tasks run, which they are, and what keeps their outcomes.
+        Where the tasks run, which they are, and what keeps their results.
     count
-        Takes the outcomes that are recorded, and what the plan's ``accept`` says of them.
+        Takes the results that are recorded, and what the plan's ``accept`` says of them.
     retries
         How often a task is tried again after an error of the infrastructure.
     case_limit_s
@@ -150,11 +150,11 @@ def run_plan(
                 task = running.pop(future)
                 if future.cancelled():
                     health.check()
-                outcomes = _settle(future, task, retries, queues)
-                if outcomes:
+                results = _settle(future, task, retries, queues)
+                if results:
                     # recorded before the plan goes on: a driver killed here repeats the task, and skips none
-                    record(outcomes)
-                    count(outcomes, plan.accept(outcomes))
+                    record(results)
+                    count(results, plan.accept(results))
                 future.release()
     except BaseException:
         for future in running:
@@ -218,8 +218,8 @@ class _Queues:
         return task
 
 
-def _settle(future: Future, task: Task, retries: int, queues: _Queues) -> list[Outcome]:
-    """The outcomes that are final; what is to be tried again goes into the queues."""
+def _settle(future: Future, task: Task, retries: int, queues: _Queues) -> list[TaskResult]:
+    """The results that are final; what is to be tried again goes into the queues."""
     try:
         return future.result(timeout=RESULT_TIMEOUT)  # type: ignore[no-any-return]
     except PrognosisError:
@@ -254,10 +254,10 @@ def _settle(future: Future, task: Task, retries: int, queues: _Queues) -> list[O
     return []
 
 
-def _lost(task: Task, error: KilledWorker) -> Outcome:
+def _lost(task: Task, error: KilledWorker) -> TaskResult:
     deaths = error.allowed_failures + 1
     reason = f"the worker died {deaths} times working on this case, and nothing else (memory? a crash?)"
-    return Outcome(task.cases[0].case_id, task.stage, task.digests[0], Problem(Code.WORKER_LOST, reason))
+    return TaskResult(task.cases[0].case_id, task.stage, task.digests[0], Problem(Code.WORKER_LOST, reason))
 
 
 class _Window:

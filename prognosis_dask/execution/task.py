@@ -28,9 +28,9 @@ from distributed.metrics import context_meter
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.execution.child import STARTED
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
-StageFunction = Callable[[tuple[Case, ...], tuple[str, ...], Any], list[Outcome]]
+StageFunction = Callable[[tuple[Case, ...], tuple[str, ...], Any], list[TaskResult]]
 
 #: A case whose child dies under it is tried so often, since a signal from outside says nothing about the case.
 CRASHES = 3
@@ -61,8 +61,8 @@ def stop_case(short_hash: str) -> None:
 
 def run_task(
     stage: str, work: bytes, cases: tuple[Case, ...], digests: tuple[str, ...], case_limit_s: float
-) -> list[Outcome]:
-    """Run a stage on its cases; an outcome per case, also for those that hang, crash or take all memory.
+) -> list[TaskResult]:
+    """Run a stage on its cases; a result per case, also for those that hang, crash or take all memory.
 
     When a batch comes to such an end, its cases run again one by one, so that the guilty one is found.
 
@@ -84,7 +84,7 @@ def run_task(
     """
     begun = time.monotonic()
     limit_s = case_limit_s * len(cases) or float("inf")
-    # a case that hangs, crashes or takes all memory gets an outcome: an exception would be retried as the cluster's
+    # a case that hangs, crashes or takes all memory gets a result: an exception would be retried as the cluster's
     # fault
     for _ in range(CRASHES):
         try:
@@ -94,14 +94,14 @@ def run_task(
             code, reason = lost.code, lost.reason
         if len(cases) > 1:  # nothing shows which of them is to blame
             alone = zip(cases, digests, strict=True)
-            return [outcome for c, d in alone for outcome in run_task(stage, work, (c,), (d,), case_limit_s)]
+            return [result for c, d in alone for result in run_task(stage, work, (c,), (d,), case_limit_s)]
         if code is not Code.WORKER_LOST:
             break
     else:
         reason = f"{reason}, {CRASHES} times"
     (case,), (digest,) = cases, digests
     problem = Problem(code, reason, patient_id=case.patient_id, case_id=case.case_id)
-    return [Outcome(case.case_id, stage, digest, problem, {"total": time.monotonic() - begun})]
+    return [TaskResult(case.case_id, stage, digest, problem, {"total": time.monotonic() - begun})]
 
 
 def _expect_wanted(cases: tuple[Case, ...]) -> None:
@@ -142,7 +142,7 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def run(self, work: bytes, cases: tuple[Case, ...], digests: tuple[str, ...], limit_s: float) -> list[Outcome]:
+    def run(self, work: bytes, cases: tuple[Case, ...], digests: tuple[str, ...], limit_s: float) -> list[TaskResult]:
         """See :func:`run_task`; raises _ChildLostError when the child ended or had to be ended."""
         try:
             self._connection.send_bytes(pickle.dumps((work, cases, digests)))
@@ -156,12 +156,12 @@ class _Child:
         except BaseException:
             self._end()
             raise
-        outcomes, failure = pickle.loads(answer)
+        results, failure = pickle.loads(answer)
         if isinstance(failure, MemoryError):
             raise _ChildLostError(Code.MEMORY_LIMIT, f"the work on it was refused memory by the system ({failure})")
         if failure is not None:
             raise failure
-        return outcomes  # type: ignore[no-any-return]
+        return results  # type: ignore[no-any-return]
 
     def _answer(self, cases: tuple[Case, ...], limit_s: float, code: Code) -> bytes:
         """What the child says within the limit, while it keeps to its memory."""
@@ -205,10 +205,10 @@ def _memory_limit() -> float:
 # --- The steps' seconds in Dask's own account of its tasks: spans, and the dashboard's Fine Performance Metrics.
 
 
-def metered(outcomes: list[Outcome]) -> list[Outcome]:
-    """Book the outcomes' seconds by step under the task that runs now; called on a worker, else without effect."""
-    for outcome in outcomes:
-        for step, seconds in outcome.seconds.items():
+def metered(results: list[TaskResult]) -> list[TaskResult]:
+    """Book the results' seconds by step under the task that runs now; called on a worker, else without effect."""
+    for result in results:
+        for step, seconds in result.seconds.items():
             if step != "total":
                 context_meter.digest_metric(step, seconds, "seconds")
-    return outcomes
+    return results

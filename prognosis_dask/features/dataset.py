@@ -20,20 +20,20 @@ from prognosis_dask.features.registry import families, stages
 from prognosis_dask.features.schema import COVARIATE, check_dataset, spec_of
 from prognosis_dask.features.stage import Columns, Family, Stage
 from prognosis_dask.features.variable import VariableSpec
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 # text as xarray marks it: written as zarr's variable-length text, also where there is none
 _TEXT = np.dtype("O", metadata={"element_type": str})
 #: Attribute of the dataset that tells the program's own files from others and newer ones.
 FORMAT = "prognosis_dask features 1"
 
-Outcomes = Mapping[str, Mapping[str, Outcome]]
+TaskResults = Mapping[str, Mapping[str, TaskResult]]
 
 
 def build_features(
     cases: Sequence[Case],
     columns: Mapping[str, Columns],
-    outcomes: Outcomes,
+    results: TaskResults,
     attributes: Mapping[str, Any] = MappingProxyType({}),
 ) -> xr.Dataset:
     """Collect what the stages found into one labelled dataset, as :mod:`prognosis_dask.features.schema` describes it.
@@ -44,7 +44,7 @@ def build_features(
         One row each, in this order.
     columns
         By stage its features; a stage that is off, or has no features, is not there, and there is no such variable.
-    outcomes
+    results
         By stage and ``case_id``. The result of a stage holds its variables by name, and its features as ``values``, in
         the order of the columns; of a modality's cases those of the modality, and what is another modality's is NaN.
     attributes
@@ -65,32 +65,32 @@ def build_features(
         "modality": _text(case.modality for case in cases),
         "time_days": _numbers(case.time_days for case in cases),
         "event": _numbers(case.event for case in cases),
-        "problem": _text(_problem(case.case_id, held, outcomes) for case in cases),
+        "problem": _text(_problem(case.case_id, held, results) for case in cases),
         **_covariates(cases),
     }
     for stage in held:
-        results = [_result(outcomes.get(stage.name, {}).get(case.case_id)) for case in cases]
-        variables |= {spec.name: _variable(spec, results) for spec in stage.variables}
+        measured = [_values(results.get(stage.name, {}).get(case.case_id)) for case in cases]
+        variables |= {spec.name: _variable(spec, measured) for spec in stage.variables}
         if stage.family and stage.name in columns:
-            variables |= _table(stage.name, stage.family, columns[stage.name], cases, results)
+            variables |= _table(stage.name, stage.family, columns[stage.name], cases, measured)
     dataset = _dataset(variables, {"format": FORMAT, **_plain(attributes)})
     check_dataset(dataset)
     return dataset
 
 
-def _variable(spec: VariableSpec, results: Sequence[Mapping[str, object]]) -> AnyArray:
-    found = (result.get(spec.name) for result in results)
+def _variable(spec: VariableSpec, measured: Sequence[Mapping[str, object]]) -> AnyArray:
+    found = (one.get(spec.name) for one in measured)
     return _text(str(value or "") for value in found) if "text" in spec.kinds else _numbers(found)
 
 
 def _table(
-    stage: str, family: Family, columns: Columns, cases: Sequence[Case], results: Sequence[Mapping[str, object]]
+    stage: str, family: Family, columns: Columns, cases: Sequence[Case], measured: Sequence[Mapping[str, object]]
 ) -> dict[str, AnyArray]:
     """The family's table, (cases, features), and the coordinates that say what its columns are."""
     place = {name: i for i, name in enumerate(columns.units)}
     values = np.full((len(cases), len(place)), np.nan)
-    for row, (case, result) in enumerate(zip(cases, results, strict=True)):
-        found = result.get("values")
+    for row, (case, one) in enumerate(zip(cases, measured, strict=True)):
+        found = one.get("values")
         if found is None:
             continue
         at = [place[name] for name in columns.of_modality.get(case.modality, columns.units)]
@@ -126,15 +126,15 @@ def _numbers(values: Iterable[object]) -> FloatArray:
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def _result(outcome: Outcome | None) -> Mapping[str, object]:
-    return outcome.result if outcome is not None and outcome.problem is None else {}
+def _values(result: TaskResult | None) -> Mapping[str, object]:
+    return result.values if result is not None and result.problem is None else {}
 
 
-def _problem(case_id: str, stages: Sequence[Stage], outcomes: Outcomes) -> str:
+def _problem(case_id: str, stages: Sequence[Stage], results: TaskResults) -> str:
     """Every stage that failed; else the first one that has not been run."""
-    found = {stage.name: outcomes.get(stage.name, {}).get(case_id) for stage in stages}
-    failed = [f"{stage}: {outcome.problem.code}" for stage, outcome in found.items() if outcome and outcome.problem]
-    waiting = [f"{stage}: not-run" for stage, outcome in found.items() if outcome is None]
+    found = {stage.name: results.get(stage.name, {}).get(case_id) for stage in stages}
+    failed = [f"{stage}: {result.problem.code}" for stage, result in found.items() if result and result.problem]
+    waiting = [f"{stage}: not-run" for stage, result in found.items() if result is None]
     return "; ".join(failed or waiting[:1])
 
 

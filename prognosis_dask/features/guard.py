@@ -1,4 +1,4 @@
-"""The work on one case, timed, and with every fault of it as part of its outcome."""
+"""The work on one case, timed, and with every fault of it as part of its result."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import CaseError, Code, Problem, PrognosisError, collected_warnings
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 
-def guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], dict[str, object]]) -> Outcome:
-    """The outcome of the work on one case, whatever becomes of it; only the infrastructure's errors pass."""
+def guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], dict[str, object]]) -> TaskResult:
+    """The result of the work on one case, whatever becomes of it; only the infrastructure's errors pass."""
     watch = Stopwatch()
     problem: Problem | None = None
-    result: dict[str, object] = {}
+    values: dict[str, object] = {}
     _reset_peak_memory()
     read = _read_mb()
     with watch.step("total"), collected_warnings() as warnings:
         try:
-            result = work(watch)
+            values = work(watch)
         except CaseError as error:
             problem = error.problem
         except (OSError, MemoryError, PrognosisError):
@@ -36,8 +36,8 @@ def guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], dic
     if problem:
         problem = problem.of(patient_id=case.patient_id, case_id=case.case_id)
     said = tuple(warning.of(patient_id=case.patient_id, case_id=case.case_id) for warning in warnings)
-    result |= {"peak_memory_mb": peak_memory_mb(), "read_mb": _read_mb() - read}
-    return Outcome(case.case_id, stage, digest, problem, watch.seconds, result, said)
+    values |= {"peak_memory_mb": peak_memory_mb(), "read_mb": _read_mb() - read}
+    return TaskResult(case.case_id, stage, digest, problem, watch.seconds, values, said)
 
 
 @dataclass(frozen=True)

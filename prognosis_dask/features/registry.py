@@ -9,7 +9,7 @@ from typing import Any
 from prognosis_dask.config.job import BrainSection, FramesSection, ImageSection, Job
 from prognosis_dask.features.stage import Family, Stage
 from prognosis_dask.features.variable import VariableSpec, label, number, table
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 _MARGIN = "image.margin_mm"
 #: How image and mask are read. What lies around the mask is stored as far as the margin goes: no value depends on it.
@@ -153,17 +153,17 @@ def families() -> list[Family]:
 
 
 def came_through(
-    stages: Collection[Stage], outcomes: Mapping[str, Mapping[str, Outcome]]
-) -> dict[str, dict[str, Outcome]]:
-    """The outcomes, by stage and case, of cases that came through what the stage needs; others are of an earlier job.
+    stages: Collection[Stage], results: Mapping[str, Mapping[str, TaskResult]]
+) -> dict[str, dict[str, TaskResult]]:
+    """The results, by stage and case, of cases that came through what the stage needs; others are of an earlier job.
 
     ``stages`` are those of a job, each after those that it needs.
     """
-    kept: dict[str, dict[str, Outcome]] = {}
+    kept: dict[str, dict[str, TaskResult]] = {}
     done: dict[str, set[str]] = {}
     for stage in stages:
         needs = [done[name] for name in stage.needs if name in done]
-        found = outcomes.get(stage.name, {}).items()
-        kept[stage.name] = {k: outcome for k, outcome in found if all(k in passed for passed in needs)}
-        done[stage.name] = {k for k, outcome in kept[stage.name].items() if outcome.problem is None}
+        found = results.get(stage.name, {}).items()
+        kept[stage.name] = {k: result for k, result in found if all(k in passed for passed in needs)}
+        done[stage.name] = {k for k, result in kept[stage.name].items() if result.problem is None}
     return kept

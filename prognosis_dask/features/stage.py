@@ -17,7 +17,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import Job
 from prognosis_dask.features.guard import Stopwatch, guarded
 from prognosis_dask.features.variable import VariableSpec
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 if TYPE_CHECKING:
     from prognosis_dask.radiomics.params import ModalityParams
@@ -203,8 +203,8 @@ class Work:
         """
         raise NotImplementedError
 
-    def run(self, cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[Outcome]:
-        """The outcome of each case, whatever becomes of it."""
+    def run(self, cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[TaskResult]:
+        """The result of each case, whatever becomes of it."""
         return [
             guarded(self.stage.name, case, digest, partial(self.measure, case, context))
             for case, digest in zip(cases, digests, strict=True)
@@ -247,8 +247,8 @@ class Work:
         """How many cases make a task; 0: as the job says, or as their seconds make worth while."""
         return 0
 
-    def group(self, context: StageContext, needed: Outcome) -> int:
-        """What the cases of one task must share, from the outcome of the first stage that is needed."""
+    def group(self, context: StageContext, needed: TaskResult) -> int:
+        """What the cases of one task must share, from the result of the first stage that is needed."""
         return 0
 
 

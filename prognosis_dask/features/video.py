@@ -27,8 +27,8 @@ from prognosis_dask.networks.engine import (
     rows_together,
     settle_engine,
 )
-from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.storage.task_result import TaskResult
 
 
 class VideoWork(Work):
@@ -74,13 +74,13 @@ class VideoWork(Work):
     def cases_per_task(self, context: StageContext) -> int:
         return cases_per_task(context.job.deep) if self.stage.wants_gpu(context.job) else 0
 
-    def group(self, context: StageContext, needed: Outcome) -> int:
-        return frames_together(context.job.deep, int(str(needed.result["n_slices"])))
+    def group(self, context: StageContext, needed: TaskResult) -> int:
+        return frames_together(context.job.deep, int(str(needed.values["n_slices"])))
 
-    def run(self, cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[Outcome]:
+    def run(self, cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[TaskResult]:
         engine = load_engine_once(context.job.deep)
         asked = rows_together(context.job.deep.device, context.job.deep.batch_size)
-        outcomes: list[Outcome] = []
+        results: list[TaskResult] = []
         with ThreadPoolExecutor(1) as reader:
             reads = [
                 reader.submit(guarded, self.stage.name, case, digest, partial(_frames, case, context))
@@ -88,8 +88,8 @@ class VideoWork(Work):
             ]
             while reads:
                 batch, reads = reads[: engine.rows], reads[engine.rows :]
-                outcomes += through_network([read.result() for read in batch], engine, asked)
-        return outcomes
+                results += through_network([read.result() for read in batch], engine, asked)
+        return results
 
 
 @lru_cache(maxsize=1)
@@ -105,19 +105,19 @@ def _frames(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, ob
     return {"frames": frames}
 
 
-def through_network(read: list[Outcome], engine: Engine, asked: int) -> list[Outcome]:
-    """The outcomes with features in place of frames; those with a problem as they are."""
-    sound = [outcome for outcome in read if outcome.problem is None]
+def through_network(read: list[TaskResult], engine: Engine, asked: int) -> list[TaskResult]:
+    """The results with features in place of frames; those with a problem as they are."""
+    sound = [result for result in read if result.problem is None]
     if not sound:
         return read
     watch = Stopwatch()
-    frames = [cast("ByteArray", outcome.result.pop("frames")) for outcome in sound]
+    frames = [cast("ByteArray", result.values.pop("frames")) for result in sound]
     try:
         with watch.step("network"):
             features = engine.features_of_frames(frames)
     except CaseError as error:
         of_all = error.problem
-        return [o if o.problem else replace(o, problem=of_all.of(case_id=o.case_id), result={}) for o in read]
+        return [o if o.problem else replace(o, problem=of_all.of(case_id=o.case_id), values={}) for o in read]
     share = watch.seconds["network"] / len(sound)
     # a GPU short of memory took fewer clips at once, which rounds differently: to be seen in the ledger
     fewer = {"rows": engine.rows} if engine.rows < asked else {}
@@ -125,12 +125,12 @@ def through_network(read: list[Outcome], engine: Engine, asked: int) -> list[Out
     return [o if o.problem else _with_features(o, next(rows), share, fewer) for o in read]
 
 
-def _with_features(read: Outcome, values: Float32Array, share: float, fewer: Mapping[str, int]) -> Outcome:
-    result: dict[str, object] = {"values": values.astype(float).tolist(), "peak_memory_mb": peak_memory_mb(), **fewer}
+def _with_features(read: TaskResult, values: Float32Array, share: float, fewer: Mapping[str, int]) -> TaskResult:
+    found: dict[str, object] = {"values": values.astype(float).tolist(), "peak_memory_mb": peak_memory_mb(), **fewer}
     problem: Problem | None = None
     try:
         check_features(values)
     except CaseError as error:
         problem = error.problem.of(case_id=read.case_id)
     seconds = {**read.seconds, "network": share, "total": read.seconds["total"] + share}
-    return replace(read, seconds=seconds, problem=problem, result={} if problem else result)
+    return replace(read, seconds=seconds, problem=problem, values={} if problem else found)

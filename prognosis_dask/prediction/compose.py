@@ -124,18 +124,18 @@ def _of_stages(model: ScanModel, run: Path) -> tuple[dict[str, Quantity], list[s
     """The figures of the region of interest, and the stages' warnings."""
     warned: list[Problem] = []
     with Ledger.read(run / "ledger.sqlite") as ledger:
-        (roi,) = ledger.outcomes(ROI.name).values()
+        (roi,) = ledger.results(ROI.name).values()
         for stage in ledger.counts():
-            warned += [warning for outcome in ledger.outcomes(stage).values() for warning in outcome.warnings]
+            warned += [warning for result in ledger.results(stage).values() for warning in result.warnings]
     quality = {
-        "voxels in the ROI": Quantity(int(str(roi.result["voxels"])), "1"),
-        "volume": Quantity(float(str(roi.result["volume_ml"])), "mL"),
-        "slices of the ROI": Quantity(int(str(roi.result["n_slices"])), "1"),
+        "voxels in the ROI": Quantity(int(str(roi.values["voxels"])), "1"),
+        "volume": Quantity(float(str(roi.values["volume_ml"])), "mL"),
+        "slices of the ROI": Quantity(int(str(roi.values["n_slices"])), "1"),
     }
     if not model.job.deep.enabled:  # frames are the network's: no other feature depends on them
         return quality, [_sentence(warning) for warning in warned if warning.code is not Code.WINDOW_UNFIT]
     cut = "Part of the lesion lies outside of the window of the deep features."
-    return quality, [*map(_sentence, warned), *([cut] if roi.result.get("lesion_cut") else [])]
+    return quality, [*map(_sentence, warned), *([cut] if roi.values.get("lesion_cut") else [])]
 
 
 def _sentence(warning: Problem) -> str:

@@ -19,7 +19,7 @@ from prognosis_dask.cohort.sequences import DRAWN_ON, image_sequence, sessions
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import CaseError, Code, Problem
 from prognosis_dask.features.guard import Stopwatch, guarded
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES, volume_voxels
 from prognosis_dask.volumes.labels import labels_in
 
@@ -129,8 +129,8 @@ def _link_voxels(folder: Path, header: Path) -> None:
             (folder / beside.name).symlink_to(beside)
 
 
-def resolve_upload(cases: tuple[Case, ...], digests: tuple[str, ...], context: Upload) -> list[Outcome]:
-    """One outcome; its result holds ``cases``, those that the files can be, with the number of ``slices`` of each.
+def resolve_upload(cases: tuple[Case, ...], digests: tuple[str, ...], context: Upload) -> list[TaskResult]:
+    """One result; its values hold ``cases``, those that the files can be, with the number of ``slices`` of each.
 
     There is one case where the model's rules choose one, several where somebody has to choose. ``secrets`` are the
     patients' identifiers, which must not be shown where names must not appear.

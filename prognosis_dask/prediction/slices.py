@@ -23,7 +23,7 @@ from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.prediction.result import SliceView
 from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.storage.brains import BrainStore
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 _OUTLINE = (255, 176, 0)
 #: Soft tissue, HU: centre and width.
@@ -41,8 +41,8 @@ class SliceTask:
     brains: str = ""
 
 
-def write_slices(cases: tuple[Case, ...], digests: tuple[str, ...], context: SliceTask) -> list[Outcome]:
-    """Write each case's slices; the outcome holds the ``view`` to begin with and, of prepared brains, the ``size``."""
+def write_slices(cases: tuple[Case, ...], digests: tuple[str, ...], context: SliceTask) -> list[TaskResult]:
+    """Write each case's slices; the result holds the ``view`` to begin with and, of prepared brains, the ``size``."""
     return [
         guarded("slices", case, digest, partial(_slices, case, context))
         for case, digest in zip(cases, digests, strict=True)

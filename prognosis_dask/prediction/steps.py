@@ -28,7 +28,7 @@ from prognosis_dask.prediction.resolve import ScanFiles, Upload, resolve_upload
 from prognosis_dask.prediction.result import ScanPrediction
 from prognosis_dask.prediction.slices import SliceTask, write_slices
 from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.workflows.run import run_features
 
 
@@ -203,7 +203,7 @@ def _slices(model: ScanModel, case: Case, context: ScanContext) -> Future:
 def _submit(
     context: ScanContext,
     stage: str,
-    function: Callable[..., list[Outcome]],
+    function: Callable[..., list[TaskResult]],
     work: object,
     case: Case | None = None,
 ) -> Future:
@@ -221,7 +221,7 @@ def _submit(
     )
 
 
-def _result(outcome: Outcome, secrets: Sequence[str]) -> dict[str, Any]:
-    if outcome.problem is not None:
-        raise ScanError(outcome.problem, secrets)
-    return dict(outcome.result)
+def _result(result: TaskResult, secrets: Sequence[str]) -> dict[str, Any]:
+    if result.problem is not None:
+        raise ScanError(result.problem, secrets)
+    return dict(result.values)

@@ -8,10 +8,10 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import Job
 from prognosis_dask.features.guard import Stopwatch, guarded
 from prognosis_dask.features.loaded import load_stages
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 
-def warm_up(cases: tuple[Case, ...], digests: tuple[str, ...], context: Job) -> list[Outcome]:
+def warm_up(cases: tuple[Case, ...], digests: tuple[str, ...], context: Job) -> list[TaskResult]:
     """Import what the stages of a job import, load the template and the network."""
     return [guarded("warm", case, digest, partial(_warm, context)) for case, digest in zip(cases, digests, strict=True)]
 

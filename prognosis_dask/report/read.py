@@ -17,8 +17,8 @@ from prognosis_dask.features.files import read_features
 from prognosis_dask.features.registry import DEEP, came_through, stages_of
 from prognosis_dask.modelling.folder import ModelFolder, read_json, read_models
 from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.outcome import Outcome
 from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.storage.task_result import TaskResult
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RunFolder:
         ``run.json``; empty where the folder holds models alone.
     cases, problems
         The two tables of the cohort.
-    outcomes
+    results
         Per stage and case, from the ledger.
     features
         The labelled dataset.
@@ -47,19 +47,19 @@ class RunFolder:
     info: Mapping[str, Any]
     cases: tuple[Case, ...] = ()
     problems: tuple[Problem, ...] = ()
-    outcomes: Mapping[str, Mapping[str, Outcome]] = field(default_factory=dict)
+    results: Mapping[str, Mapping[str, TaskResult]] = field(default_factory=dict)
     features: xr.Dataset | None = None
     rois: RoiStore | None = None
     model: ModelFolder | None = None
 
     @cached_property
-    def failed(self) -> dict[str, list[Outcome]]:
-        """The failed outcomes of each case that has any, in the order of the stages."""
-        found: dict[str, list[Outcome]] = {}
-        for outcomes in self.outcomes.values():
-            for case_id, outcome in outcomes.items():
-                if outcome.problem is not None:
-                    found.setdefault(case_id, []).append(outcome)
+    def failed(self) -> dict[str, list[TaskResult]]:
+        """The failed results of each case that has any, in the order of the stages."""
+        found: dict[str, list[TaskResult]] = {}
+        for results in self.results.values():
+            for case_id, result in results.items():
+                if result.problem is not None:
+                    found.setdefault(case_id, []).append(result)
         return found
 
     @property
@@ -114,21 +114,21 @@ def read_run(path: Path) -> RunFolder:
         info=info,
         cases=cases,
         problems=tuple(read_problems(path / "problems.csv")) if (path / "problems.csv").is_file() else (),
-        outcomes=_outcomes(path / "ledger.sqlite", info.get("job") or {}, cases),
+        results=_results(path / "ledger.sqlite", info.get("job") or {}, cases),
         features=read_features(path) if (path / "features.zarr").is_dir() else None,
         rois=RoiStore.open(path / "rois.zarr") if (path / "rois.zarr").is_dir() else None,
         model=read_models(path / "models"),
     )
 
 
-def _outcomes(path: Path, job: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, dict[str, Outcome]]:
-    """The outcomes of this job's stages for this cohort's cases; an earlier job's may lie in the same ledger."""
+def _results(path: Path, job: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, dict[str, TaskResult]]:
+    """The results of this job's stages for this cohort's cases; an earlier job's may lie in the same ledger."""
     if not path.is_file():
         return {}
     stages, here = stages_of(job), {case.case_id for case in cases}
     with Ledger.read(path) as ledger:
-        held = {stage.name: ledger.outcomes(stage.name) for stage in stages}
-    of_cases = {name: {k: outcome for k, outcome in rows.items() if k in here} for name, rows in held.items()}
+        held = {stage.name: ledger.results(stage.name) for stage in stages}
+    of_cases = {name: {k: result for k, result in rows.items() if k in here} for name, rows in held.items()}
     return came_through(stages, of_cases)
 
 

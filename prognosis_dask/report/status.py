@@ -23,7 +23,7 @@ from prognosis_dask.features.registry import stages_of
 from prognosis_dask.features.stage import all_needs
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.lock import driver_is_gone
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 #: Failed cases that are named; the others are counted.
 NAMED = 20
@@ -77,7 +77,7 @@ class _State:
     cases: int
     run: Mapping[str, Any]
     progress: Progress
-    failures: Sequence[Outcome]
+    failures: Sequence[TaskResult]
     stopped: bool
     phase: str
     now: float
@@ -144,11 +144,11 @@ def _text(folder: Path, state: _State) -> str:
     lines = [f"{folder}: {count(state.cases, 'case')}, {_progress(state)}"]
     lines.append(f"{'stage':<12}{'done':>8}{'failed':>8}{'waiting':>9}{'per min':>9}{'time left':>12}")
     lines += [_line(stage, state) for stage in state.progress.stages]
-    for outcome in state.failures[:NAMED]:
-        if outcome.problem:
-            hashed = short_hash(outcome.case_id)
-            problem = f"{outcome.problem.code}: {outcome.problem.reason}"
-            lines.append(f"  {outcome.case_id} ({outcome.stage}, {hashed}): {problem}")
+    for result in state.failures[:NAMED]:
+        if result.problem:
+            hashed = short_hash(result.case_id)
+            problem = f"{result.problem.code}: {result.problem.reason}"
+            lines.append(f"  {result.case_id} ({result.stage}, {hashed}): {problem}")
     if len(state.failures) > NAMED:
         lines.append(f"  and {len(state.failures) - NAMED} more in problems.csv")
     return "\n".join([*lines, *_of_model(folder, state)])

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 from prognosis_dask.errors import Code, Problem, StoreError
 from prognosis_dask.publish import replacing
 from prognosis_dask.storage.lock import claim
-from prognosis_dask.storage.outcome import Outcome
+from prognosis_dask.storage.task_result import TaskResult
 
 #: Failures that say nothing about the case itself: the next run tries again.
 RETRIED = frozenset(
@@ -59,7 +59,7 @@ ON CONFLICT (stage, case_id) DO UPDATE SET
     recorded = excluded.recorded, seconds = excluded.seconds, result = excluded.result
 """
 
-#: Where an outcome's warnings stand in the column of its results.
+#: Where a result's warnings stand in the column of its values.
 _WARNINGS = "warnings"
 
 _SELECT = "SELECT stage, case_id, digest, code, reason, place, patient_id, seconds, result FROM outcome"
@@ -144,11 +144,11 @@ class Ledger:
     ) -> None:
         self.close()
 
-    def record(self, outcomes: Iterable[Outcome]) -> None:
-        """Write the outcomes, all or none. A case's earlier row of the same stage is replaced.
+    def record(self, results: Iterable[TaskResult]) -> None:
+        """Write the results, all or none. A case's earlier row of the same stage is replaced.
 
-        Every call waits for the disk: give it what has come in since the last call, not one outcome at a time.
-        A problem is filed under its outcome's case.
+        Every call waits for the disk: give it what has come in since the last call, not one result at a time.
+        A problem is filed under its result's case.
 
         Raises
         ------
@@ -158,18 +158,18 @@ class Ledger:
         now = time.time()
         with self._transaction():
             ((last,),) = self._rows("SELECT COALESCE(MAX(recorded), 0) FROM outcome")
-            rows = [_row(outcome, now, last + 1) for outcome in outcomes]
+            rows = [_row(result, now, last + 1) for result in results]
             self._connection.executemany(_RECORD, rows)
 
-    def outcomes(self, stage: str) -> dict[str, Outcome]:
-        """Every outcome of a stage, by case_id."""
+    def results(self, stage: str) -> dict[str, TaskResult]:
+        """Every result of a stage, by case_id."""
         rows = self._rows(f"{_SELECT} WHERE stage = ? ORDER BY case_id", stage)
-        return {row[1]: _outcome(row, self.path) for row in rows}
+        return {row[1]: _result(row, self.path) for row in rows}
 
-    def failures(self) -> list[Outcome]:
-        """The outcomes of every stage that have a problem."""
+    def failures(self) -> list[TaskResult]:
+        """The results of every stage that have a problem."""
         rows = self._rows(f"{_SELECT} WHERE code IS NOT NULL ORDER BY stage, case_id")
-        return [_outcome(row, self.path) for row in rows]
+        return [_result(row, self.path) for row in rows]
 
     def finished(self, stage: str, digests: Mapping[str, str]) -> set[str]:
         """The cases whose ``stage`` need not run again, of those in ``digests`` (case_id to digest).
@@ -245,12 +245,12 @@ class Ledger:
             return self._connection.execute(query, values).fetchall()
 
 
-def _row(outcome: Outcome, now: float, recorded: int) -> tuple[object, ...]:
-    problem = outcome.problem
+def _row(result: TaskResult, now: float, recorded: int) -> tuple[object, ...]:
+    problem = result.problem
     return (
-        outcome.stage,
-        outcome.case_id,
-        outcome.digest,
+        result.stage,
+        result.case_id,
+        result.digest,
         "failed" if problem else "done",
         problem.code.value if problem else None,
         problem.reason if problem else None,
@@ -258,26 +258,26 @@ def _row(outcome: Outcome, now: float, recorded: int) -> tuple[object, ...]:
         problem.patient_id if problem else None,
         now,
         recorded,
-        json.dumps(outcome.seconds),
-        json.dumps(outcome.result | _kept(outcome.warnings)),
+        json.dumps(result.seconds),
+        json.dumps(result.values | _kept(result.warnings)),
     )
 
 
-def _outcome(row: tuple[Any, ...], path: Path) -> Outcome:
-    stage, case_id, digest, code, reason, place, patient_id, seconds, result = row
+def _result(row: tuple[Any, ...], path: Path) -> TaskResult:
+    stage, case_id, digest, code, reason, place, patient_id, seconds, values = row
     problem = None
     if code is not None:
         problem = Problem(_code(code, path), reason, patient_id=patient_id, case_id=case_id, where=place)
-    results = json.loads(result)
+    held = json.loads(values)
     warnings = tuple(
         Problem(_code(code, path), reason, patient_id, case_id, where, "warning")
-        for code, reason, patient_id, where in results.pop(_WARNINGS, ())
+        for code, reason, patient_id, where in held.pop(_WARNINGS, ())
     )
-    return Outcome(case_id, stage, digest, problem, json.loads(seconds), results, warnings)
+    return TaskResult(case_id, stage, digest, problem, json.loads(seconds), held, warnings)
 
 
 def _kept(warnings: Sequence[Problem]) -> dict[str, object]:
-    """Warnings as they stand among an outcome's results: most have none, and none need be found by itself."""
+    """Warnings as they stand among a result's values: most have none, and none need be found by itself."""
     rows = [[warning.code.value, warning.reason, warning.patient_id, warning.where] for warning in warnings]
     return {_WARNINGS: rows} if rows else {}
 

@@ -228,15 +228,15 @@ def _features(job: Job, at: RunContext, *, model: bool = False) -> tuple[RunReco
         with report_to(at.performance_report, at.client):
             counts = run_stages(at.client, at.ledger, at.monitor, cases, stages, loaded)
     finally:
-        outcomes = came_through(stages_of(job), {stage.name: current(at.ledger, stage) for stage in stages})
-        of_stages = [p for rows in outcomes.values() for o in rows.values() for p in (o.problem, *o.warnings)]
+        results = came_through(stages_of(job), {stage.name: current(at.ledger, stage) for stage in stages})
+        of_stages = [p for rows in results.values() for o in rows.values() for p in (o.problem, *o.warnings)]
         found = [*problems, *filter(None, of_stages)]
         write_problems(at.folder / "problems.csv", found)
     record = record.computed(counts, time.process_time() - started)
 
     at.monitor.phase("features")
     at.say("Collecting the features")
-    dataset = build_features(cases, loaded.columns(cases), outcomes, record.provenance())
+    dataset = build_features(cases, loaded.columns(cases), results, record.provenance())
     write_features(dataset, at.folder)
     record.write(at.folder)
     constant = constant_warnings(dataset)

@@ -59,10 +59,10 @@ def brains(run: RunFolder) -> Section:
 
 def quality_table(run: RunFolder) -> pd.DataFrame:
     """A row per prepared case: the figures of its quality, and where its tumour's mask comes from."""
-    done = {k: outcome.result for k, outcome in run.outcomes.get(BRAIN.name, {}).items() if outcome.problem is None}
-    moved = sorted({name for result in done.values() for name in result if name.startswith("moved_mm_")})
+    done = {k: result.values for k, result in run.results.get(BRAIN.name, {}).items() if result.problem is None}
+    moved = sorted({name for values in done.values() for name in values if name.startswith("moved_mm_")})
     names = [*_FIGURES, *moved, "stripped_before", "tumour_source", "tumour_confidence"]
-    rows = [{"case_id": case_id, **{name: result.get(name) for name in names}} for case_id, result in done.items()]
+    rows = [{"case_id": case_id, **{name: values.get(name) for name in names}} for case_id, values in done.items()]
     return pd.DataFrame(rows, columns=["case_id", *names]).sort_values("case_id", ignore_index=True)
 
 

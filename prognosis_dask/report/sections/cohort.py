@@ -194,11 +194,11 @@ def _needed_stages(run: RunFolder) -> list[str]:
 
 def _why_unusable(run: RunFolder, case: Case, needed: Sequence[str]) -> str:
     for stage in needed:
-        outcome = run.outcomes.get(stage, {}).get(case.case_id)
-        if outcome is None:
+        result = run.results.get(stage, {}).get(case.case_id)
+        if result is None:
             return f"{stage} not done yet"
-        if outcome.problem is not None:
-            return str(outcome.problem.code)
+        if result.problem is not None:
+            return str(result.problem.code)
     return ""
 
 
@@ -242,9 +242,9 @@ def problem_groups(run: RunFolder, severity: str = "problem") -> list[ProblemGro
     """Every problem (or warning) of the index and of the stages, once, by code; the most frequent code first."""
     patients = {case.case_id: case.patient_id for case in run.cases}
     rows: dict[tuple[str, str, str], tuple[str, Problem]] = {}
-    for stage, outcomes in run.outcomes.items():
-        for case_id, outcome in outcomes.items():
-            for problem in filter(None, (outcome.problem, *outcome.warnings)):
+    for stage, results in run.results.items():
+        for case_id, result in results.items():
+            for problem in filter(None, (result.problem, *result.warnings)):
                 told = problem.of(case_id=case_id, patient_id=patients[case_id])
                 rows.setdefault((told.code, case_id, told.reason), (stage, told))
     for problem in run.problems:  # those of the stages, which a run writes to problems.csv too, are there already

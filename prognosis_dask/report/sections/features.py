@@ -111,7 +111,7 @@ def _families_of(declared: Family, values: pd.DataFrame, of: str = "") -> list[F
 
 
 def _done(run: RunFolder, stage: Stage) -> set[str]:
-    return {case_id for case_id, outcome in run.outcomes.get(stage.name, {}).items() if outcome.problem is None}
+    return {case_id for case_id, result in run.results.get(stage.name, {}).items() if result.problem is None}
 
 
 def _summarise(name: str, values: FloatArray) -> FamilySummary:

@@ -181,8 +181,8 @@ def sizes(run: RunFolder) -> Picture | None:
 
 def per_case(run: RunFolder, name: str) -> dict[str, float]:
     """One of the ROI stage's numbers (``volume_ml``, ``n_slices``, ``lesion_cut``) for each case that has it."""
-    results = {case_id: outcome.result.get(name) for case_id, outcome in run.outcomes.get(ROI.name, {}).items()}
-    return {case_id: float(value) for case_id, value in results.items() if isinstance(value, int | float)}
+    values = {case_id: result.values.get(name) for case_id, result in run.results.get(ROI.name, {}).items()}
+    return {case_id: float(value) for case_id, value in values.items() if isinstance(value, int | float)}
 
 
 def _per_case_table(run: RunFolder, *names: str) -> pd.DataFrame:

@@ -70,12 +70,12 @@ def _plain(value: object) -> str:
 
 
 def step_seconds(run: RunFolder) -> list[tuple[str, str, int, float]]:
-    """(stage, step, cases, median seconds) over the outcomes that the ledger holds."""
+    """(stage, step, cases, median seconds) over the results that the ledger holds."""
     rows = []
-    for stage, outcomes in run.outcomes.items():
+    for stage, results in run.results.items():
         seconds: dict[str, list[float]] = {}
-        for outcome in outcomes.values():
-            for step, value in outcome.seconds.items():
+        for result in results.values():
+            for step, value in result.seconds.items():
                 seconds.setdefault(step, []).append(value)
         steps = sorted(seconds, key=lambda step: step == "total")  # as they were taken, the total last
         rows += [(stage, step, len(seconds[step]), float(np.median(seconds[step]))) for step in steps]

@@ -8,7 +8,7 @@ from prognosis_dask.errors import Problem
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskResult:
     """One stage of one case, done or failed.
 
     Attributes
@@ -19,8 +19,8 @@ class Outcome:
         None when the stage is done, else why it failed.
     seconds
         Seconds per named step (``read``, ``rasterise``, ``write``, ...), ``total`` among them.
-    result
-        Small named results (numbers, or lists of them, or texts) that the feature dataset and the report read.
+    values
+        Small named values (numbers, or lists of them, or texts) that the feature dataset and the report read.
     warnings
         What has to be known of the case although it is used (:func:`prognosis_dask.errors.warn`).
     """
@@ -30,5 +30,5 @@ class Outcome:
     digest: str
     problem: Problem | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    result: dict[str, object] = field(default_factory=dict)
+    values: dict[str, object] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
