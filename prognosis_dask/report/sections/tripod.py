@@ -190,7 +190,8 @@ def _data(run: RunFolder) -> dict[str, Answer]:
 
 
 def _code(run: RunFolder) -> Answer:
-    version = (run.info.get("versions") or {}).get("prognosis-dask", "")
+    versions = run.info.get("versions") or {}
+    version = versions.get("prognosis-dask") or versions.get("prognosis_dask", "")  # as runs of before called it
     return Answer(f"prognosis_dask{' ' + version if version else ''}, Apache-2.0; the settings are in this report.")
 
 
