@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from lifelines import CoxPHFitter
+from lifelines import CoxPHFitter, KaplanMeierFitter
 from lifelines.datasets import load_rossi
+from lifelines.statistics import logrank_test
 from lifelines.utils import concordance_index
 
 from prognosis_dask.errors import StatisticsError
@@ -16,6 +17,7 @@ from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.estimators.cox import coefficient_rows, cox_curve
 from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 from prognosis_dask.modelling.metrics.concordance import concordance
+from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank
 from prognosis_dask.modelling.validation.differences import cox_coefficient
 from tests.lung1_tables import read_selected
 from tests.made_tables import cox_of, standardised
@@ -59,8 +61,8 @@ def test_estimates_are_those_of_lifelines_with_ties(seed: int, penalizer: float)
     rows = coefficient_rows(names(X), model.coefficient, model.standard_error)
     frame = pd.DataFrame(X, columns=names(X)).assign(time=time, event=event)
     theirs = CoxPHFitter(penalizer=penalizer).fit(frame, "time", "event", fit_options=TIGHT)
-    np.testing.assert_allclose(model.coefficient, theirs.params_ * scale, atol=1e-6)
-    np.testing.assert_allclose(model.standard_error, theirs.standard_errors_ * scale, atol=1e-6)
+    np.testing.assert_allclose(model.coefficient, theirs.params_ * scale, atol=1e-8)
+    np.testing.assert_allclose(model.standard_error, theirs.standard_errors_ * scale, atol=1e-7)
     np.testing.assert_allclose([row["p"] for row in rows], theirs.summary["p"], atol=1e-6)
     np.testing.assert_allclose(standardised(X) @ model.coefficient, theirs.predict_log_partial_hazard(frame), atol=1e-6)
     per_sd = theirs.confidence_intervals_.mul(scale, axis=0)
@@ -103,6 +105,26 @@ def test_curve_is_lifelines_own(shared_data: Path) -> None:
     frame = pd.DataFrame(table.X[:, :30], columns=table.features[:30]).assign(time=table.time_days, event=table.event)
     theirs = CoxPHFitter(penalizer=0.01).fit(frame, "time", "event").concordance_index_
     assert cox_curve(table.X, table.survival, [30]) == pytest.approx([theirs], abs=1e-12)
+
+
+@pytest.mark.parametrize("penalizer", [0.0, 0.01])
+def test_the_model_and_the_risk_groups_of_lung1_are_lifelines_own(shared_data: Path, penalizer: float) -> None:
+    table = read_selected(shared_data / "lung1_tables")
+    Z, time, event = standardised(table.X[:, :20]), table.time_days, table.event
+    model = cox_of(table.X[:, :20], time, event, penalizer)
+    frame = pd.DataFrame(Z).add_prefix("x").assign(time=time, event=event)
+    theirs = CoxPHFitter(penalizer=penalizer).fit(frame, "time", "event", fit_options=TIGHT)
+    np.testing.assert_allclose(model.coefficient, theirs.params_, atol=1e-8)
+    np.testing.assert_allclose(model.standard_error, theirs.standard_errors_, atol=1e-8)
+    score = Z @ model.coefficient
+    high = score > np.median(score)
+    for group in (high, ~high):
+        curve, expected = kaplan_meier(time[group], event[group]), KaplanMeierFitter().fit(time[group], event[group])
+        np.testing.assert_allclose(curve.survival, expected.survival_function_.iloc[:, 0], atol=1e-12)
+        bounds = np.column_stack([curve.lower, curve.upper])
+        np.testing.assert_allclose(bounds, expected.confidence_interval_, atol=1e-12)
+    test = logrank_test(time[high], time[~high], event[high], event[~high])
+    assert log_rank(time, event, high).statistic == pytest.approx(test.test_statistic, rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -162,7 +162,7 @@ def test_tuning_takes_few_features_where_one_carries_the_signal_and_the_simplest
 def test_nothing_is_tuned_where_there_is_one_of_each() -> None:
     table = survival_table(0).rows(np.arange(20))
     values = choose_values(Procedure(n_features=(3,), penalty=(0.5,), inner_folds=50), table, [0])
-    assert (values.n_features, values.penalty, values.mixing) == (3, 0.5, 0.0)
+    assert (values.n_features, values.penalty, values.l1_ratio) == (3, 0.5, 0.0)
 
 
 @pytest.mark.parametrize("learner", sorted(LEARNERS))

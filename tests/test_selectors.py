@@ -25,7 +25,7 @@ from prognosis_dask.modelling.selectors.filters import (
 )
 from prognosis_dask.modelling.selectors.penalised import (
     FALL,
-    MIXING,
+    L1_RATIO,
     PAIRS,
     STEPS,
     cox_entries,
@@ -82,9 +82,9 @@ def test_entries_into_the_elastic_net_path_are_those_of_scikit_survival() -> Non
     table = survival_table(1, n=100, p=20, signal=1.0)
     Z = standardised(table.X)
     y = Surv.from_arrays(table.event, table.time_days)
-    first = CoxnetSurvivalAnalysis(l1_ratio=MIXING, n_alphas=2).fit(Z, y).alphas_[0]
+    first = CoxnetSurvivalAnalysis(l1_ratio=L1_RATIO, n_alphas=2).fit(Z, y).alphas_[0]
     prices = first * np.geomspace(1.0, FALL, STEPS)[1:]
-    path = CoxnetSurvivalAnalysis(l1_ratio=MIXING, alphas=prices, tol=1e-10, max_iter=10**6).fit(Z, y).coef_ != 0
+    path = CoxnetSurvivalAnalysis(l1_ratio=L1_RATIO, alphas=prices, tol=1e-10, max_iter=10**6).fit(Z, y).coef_ != 0
     entry = np.where(path.any(axis=1), path.argmax(axis=1), STEPS)
     ours = cox_entries(Z, table.survival, 20)
     assert sorted(ours) == np.flatnonzero(entry < STEPS).tolist()

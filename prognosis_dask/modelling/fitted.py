@@ -160,7 +160,7 @@ def fit_procedure(procedure: Procedure, table: FeatureTable, seed: int | list[in
         names = np.array(table.features)[arranged.preparation.kept[columns]]
         Z = arranged.Z[:, columns]
         with naming(names.tolist()):
-            (model,) = learner.fit(Z, table.endpoint, [values.penalty], values.mixing, seed)
+            (model,) = learner.fit(Z, table.endpoint, [values.penalty], values.l1_ratio, seed)
         risk = model.predict(Z).risk_score
     return Fitted(
         procedure,
@@ -174,7 +174,7 @@ def fit_procedure(procedure: Procedure, table: FeatureTable, seed: int | list[in
         {
             "n_features": len(columns) - len(arranged.forced),
             "penalty": values.penalty,
-            "mixing": values.mixing,
+            "mixing": values.l1_ratio,
         },
         model,
         None if risk is None else float(np.median(risk)),

@@ -41,7 +41,7 @@ class Values:
 
     n_features: int
     penalty: float
-    mixing: float
+    l1_ratio: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ def _grid(procedure: Procedure, most: int) -> list[Values]:
     """The choices, simplest first; there are ``most`` features to select from."""
     counts = sorted({min(count, most) for count in procedure.n_features}) if procedure.selector else [0]
     penalties = sorted(set(procedure.penalty))
-    return [Values(k, penalty, mixing) for k in counts for penalty in penalties for mixing in procedure.mixing]
+    return [Values(k, penalty, l1_ratio) for k in counts for penalty in penalties for l1_ratio in procedure.mixing]
 
 
 def _scores(
@@ -160,9 +160,9 @@ def _scores(
     for count in dict.fromkeys(values.n_features for values in grid):
         columns = arranged.columns(count if procedure.selector else len(arranged.ranked))
         known, held_out = arranged.Z[:, columns], Z[:, columns]
-        for mixing in procedure.mixing:
-            tried = [values for values in grid if values.n_features == count and values.mixing == mixing]
-            models = _fit(learner, known, train.endpoint, [values.penalty for values in tried], mixing, seed)
+        for l1_ratio in procedure.mixing:
+            tried = [values for values in grid if values.n_features == count and values.l1_ratio == l1_ratio]
+            models = _fit(learner, known, train.endpoint, [values.penalty for values in tried], l1_ratio, seed)
             for values, model in zip(tried, models, strict=True):
                 if isinstance(model, StatisticsError):
                     found[values] = -np.inf
@@ -175,15 +175,15 @@ def _scores(
 
 
 def _fit(
-    learner: Learner, Z: FloatArray, endpoint: Endpoint, penalties: list[float], mixing: float, seed: list[int]
+    learner: Learner, Z: FloatArray, endpoint: Endpoint, penalties: list[float], l1_ratio: float, seed: list[int]
 ) -> list[Model | StatisticsError]:
     """The model with each penalty, or why there is none."""
     try:
-        return list(learner.fit(Z, endpoint, penalties, mixing, seed))
+        return list(learner.fit(Z, endpoint, penalties, l1_ratio, seed))
     except StatisticsError as error:
         if len(penalties) == 1:
             return [error]
-    return [model for penalty in penalties for model in _fit(learner, Z, endpoint, [penalty], mixing, seed)]
+    return [model for penalty in penalties for model in _fit(learner, Z, endpoint, [penalty], l1_ratio, seed)]
 
 
 def _criterion(procedure: Procedure, train: Endpoint, test: Endpoint) -> Criterion:

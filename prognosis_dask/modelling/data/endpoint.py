@@ -1,4 +1,7 @@
-"""What is to be predicted: survival, or a class."""
+"""What is to be predicted: survival, or a class; and which cases are of one patient.
+
+Where patients have several cases, these are no independent observations.
+"""
 
 from __future__ import annotations
 
@@ -97,9 +100,6 @@ class Classes:
 
 
 Endpoint: TypeAlias = Survival | Classes
-
-
-# --- Whose case is whose: where patients have several cases, these are no independent observations.
 
 
 def several_cases(patient_ids: Sequence[str]) -> bool:

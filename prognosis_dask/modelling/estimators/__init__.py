@@ -38,7 +38,7 @@ class Learner:
     Attributes
     ----------
     fit
-        Called with ``(Z, endpoint, penalties, mixing, seed)``; a model for each penalty.
+        Called with ``(Z, endpoint, penalties, l1_ratio, seed)``; a model for each penalty.
     model
         The dataclass of its models.
     endpoints

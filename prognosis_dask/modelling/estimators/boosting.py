@@ -59,11 +59,11 @@ class BoostedTrees:
 
 
 def fit_boosted_trees(
-    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], mixing: float, seed: list[int]
+    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], l1_ratio: float, seed: list[int]
 ) -> list[BoostedTrees]:
     """Fit one ensemble per penalty; one thread, seeded.
 
-    A leaf's value is penalised by ``penalty * ((1 - mixing) / 2 * value² + mixing * |value|)``. Survival: Cox's
+    A leaf's value is penalised by ``penalty * ((1 - l1_ratio) / 2 * value² + l1_ratio * |value|)``. Survival: Cox's
     partial likelihood is boosted; classes: the log loss, all classes weighing the same.
 
     Raises
@@ -79,7 +79,7 @@ def fit_boosted_trees(
     settings |= {**SETTINGS, "nthread": 1, "verbosity": 0, "seed": int(np.random.default_rng(seed).integers(2**31))}
     models = []
     for penalty in penalties:
-        priced = {"reg_lambda": penalty * (1 - mixing), "reg_alpha": penalty * mixing}
+        priced = {"reg_lambda": penalty * (1 - l1_ratio), "reg_alpha": penalty * l1_ratio}
         booster = xgboost.train({**settings, **priced}, data, TREES)
         trees = bytes(booster.save_raw(raw_format="json")).decode()
         if isinstance(endpoint, Survival):

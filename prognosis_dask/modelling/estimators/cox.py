@@ -55,12 +55,12 @@ class ProportionalHazards:
 
 
 def fit_proportional_hazards(
-    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], mixing: float, seed: list[int]
+    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], l1_ratio: float, seed: list[int]
 ) -> list[ProportionalHazards]:
     """Fit one model per penalty, the strongest first and each from the one before.
 
     Maximises the log partial likelihood (Efron's ties) less
-    ``cases * penalty * ((1 - mixing) / 2 * |b|² + mixing * sum |b|)``: the scale of lifelines' ``CoxPHFitter``.
+    ``cases * penalty * ((1 - l1_ratio) / 2 * |b|² + l1_ratio * sum |b|)``: the scale of lifelines' ``CoxPHFitter``.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def fit_proportional_hazards(
     order = np.argsort(endpoint.time_days, kind="stable")
     ordered, in_order = endpoint.rows(order), Z[order]
     sorted_rows, turn = in_order, None
-    if mixing == 0 and Z.shape[1] > len(Z):
+    if l1_ratio == 0 and Z.shape[1] > len(Z):
         # a ridge solution lies in the span of the cases: as many directions as cases are enough
         left, size, turn = np.linalg.svd(sorted_rows, full_matrices=False)
         sorted_rows = left * size
@@ -81,9 +81,9 @@ def fit_proportional_hazards(
     models: dict[float, ProportionalHazards] = {}
     start = np.zeros(sorted_rows.shape[1])
     for penalty in sorted(set(penalties), reverse=True):
-        likelihood.penalty = penalty * (1 - mixing) * len(Z)
-        if mixing > 0 and penalty > 0:
-            start = maximise_elastic_net(likelihood, penalty * mixing, start)
+        likelihood.penalty = penalty * (1 - l1_ratio) * len(Z)
+        if l1_ratio > 0 and penalty > 0:
+            start = maximise_elastic_net(likelihood, penalty * l1_ratio, start)
             error = np.full(len(start), np.nan)
             if needs_check(penalty * len(Z)):
                 expect_determined(likelihood.derivatives(start)[1], sorted_rows, start)

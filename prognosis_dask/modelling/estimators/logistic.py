@@ -46,12 +46,12 @@ class Logistic:
 
 
 def fit_logistic(
-    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], mixing: float, seed: list[int]
+    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], l1_ratio: float, seed: list[int]
 ) -> list[Logistic]:
     """Fit one model per penalty.
 
     Minimises the log loss, all classes weighing the same, plus
-    ``cases * penalty * ((1 - mixing) / 2 * |b|² + mixing * sum |b|)``; the intercepts are free.
+    ``cases * penalty * ((1 - l1_ratio) / 2 * |b|² + l1_ratio * sum |b|)``; the intercepts are free.
 
     Raises
     ------
@@ -68,7 +68,9 @@ def fit_logistic(
     if not Z.shape[1]:
         return [Logistic(np.zeros((len(share), 0)), np.zeros(len(share)), share) for _ in penalties]
     models: dict[float, Logistic] = {}
-    settings = {"solver": "lbfgs"} if mixing == 0 else {"penalty": "elasticnet", "solver": "saga", "l1_ratio": mixing}
+    settings = (
+        {"solver": "lbfgs"} if l1_ratio == 0 else {"penalty": "elasticnet", "solver": "saga", "l1_ratio": l1_ratio}
+    )
     machine = LogisticRegression(tol=1e-6, max_iter=5000, warm_start=True, random_state=0, **settings)
     for penalty in sorted(set(penalties), reverse=True):
         machine.C = 1.0 / (len(Z) * penalty)

@@ -50,7 +50,7 @@ class Perceptron:
 
 
 def fit_perceptron(
-    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], mixing: float, seed: list[int]
+    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], l1_ratio: float, seed: list[int]
 ) -> list[Perceptron]:
     """Fit one network per penalty (squared, on the weights) by L-BFGS from seeded starts; classes weigh the same.
 
@@ -63,8 +63,8 @@ def fit_perceptron(
     from sklearn.neural_network import MLPClassifier
 
     assert isinstance(endpoint, Classes)
-    if mixing:
-        raise StatisticsError(f"mixing is {mixing:g}: learner 'mlp' has a squared penalty only, so leave it 0")
+    if l1_ratio:
+        raise StatisticsError(f"mixing is {l1_ratio:g}: learner 'mlp' has a squared penalty only, so leave it 0")
     if not Z.shape[1]:
         raise StatisticsError("learner 'mlp' needs at least one feature")
     share, weights = prevalence(endpoint), balanced_weights(endpoint)

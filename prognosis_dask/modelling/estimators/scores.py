@@ -4,6 +4,7 @@ A matrix product of a linear algebra library adds in another order for 20 rows t
 than for the last ones, as the processor's vectors are filled; so the last bits of one patient's score would differ
 between a cohort and that patient alone, two equal patients would not be tied, and who lies on a cut-off would change
 the group. Here everything is elementwise: halves are added, then halves of that, the same for each row.
+For the same reason linear algebra runs on one thread: the last digits depend on how many a machine has.
 """
 
 from __future__ import annotations
@@ -58,9 +59,6 @@ def linear_score(Z: FloatArray, coefficient: FloatArray) -> FloatArray:
     step = max(1, _NUMBERS // max(1, Z.shape[1]))
     parts = [row_sums(Z[start : start + step] * coefficient) for start in range(0, len(Z), step)]
     return np.concatenate(parts) if parts else np.zeros(0)
-
-
-# --- Linear algebra on one thread: the last digits must not depend on how many a machine or a worker has.
 
 
 def one_thread() -> AbstractContextManager[Any]:

@@ -52,7 +52,7 @@ class WeibullAFT:
 
 
 def fit_weibull(
-    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], mixing: float, seed: list[int]
+    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], l1_ratio: float, seed: list[int]
 ) -> list[WeibullAFT]:
     """Fit one model per penalty, by Newton's method on intercept, coefficients and log shape.
 
@@ -64,8 +64,10 @@ def fit_weibull(
         When there is no event, or no maximum, or an absolute penalty is asked for.
     """
     assert isinstance(endpoint, Survival)
-    if mixing:
-        raise StatisticsError(f"mixing is {mixing:g}: learner 'weibull-aft' has a squared penalty only, so leave it 0")
+    if l1_ratio:
+        raise StatisticsError(
+            f"mixing is {l1_ratio:g}: learner 'weibull-aft' has a squared penalty only, so leave it 0"
+        )
     if not endpoint.event.any():
         raise StatisticsError(f"all {len(endpoint)} training cases are censored: without events nothing can be learnt")
     models: dict[float, WeibullAFT] = {}

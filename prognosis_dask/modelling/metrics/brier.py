@@ -1,4 +1,7 @@
-"""Brier score of predicted survival, at a time and integrated, with inverse probability of censoring weights."""
+"""Brier score of predicted survival, at a time and integrated, with inverse probability of censoring weights (IPCW).
+
+The weights let those who were followed stand for those who were lost.
+"""
 
 from __future__ import annotations
 
@@ -68,9 +71,6 @@ def integrated(times_days: FloatArray, scores: FloatArray) -> FloatArray:
         raise StatisticsError(f"integrated Brier score: {len(times_days)} times; two or more are needed")
     width = np.diff(times_days)
     return np.asarray(np.tensordot(width, (scores[1:] + scores[:-1]) / 2, axes=1) / width.sum())
-
-
-# --- Inverse probability of censoring weights (IPCW): those who were seen stand for those who were lost.
 
 
 @dataclass(frozen=True)

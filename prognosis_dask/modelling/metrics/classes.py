@@ -1,4 +1,4 @@
-"""Discrimination and accuracy of predicted classes."""
+"""Discrimination and accuracy of predicted classes; the area under the ROC curve for many weightings of the cases."""
 
 from __future__ import annotations
 
@@ -74,9 +74,6 @@ def squared_error(label: IntArray, probability: FloatArray) -> FloatArray:
 def log_loss(label: IntArray, probability: FloatArray) -> FloatArray:
     """Minus the logarithm of what was predicted for the true class, shape (cases,)."""
     return np.asarray(-np.log(np.clip(probability[np.arange(len(label)), label], _EDGE, 1.0)))
-
-
-# --- Area under the ROC curve of weighted cases and controls, and the curve.
 
 
 def auc_drawn(score: FloatArray, case_weight: FloatArray, control_weight: FloatArray) -> FloatArray:

@@ -17,6 +17,8 @@ INTERVAL = "95 % percentile bootstrap over patients, the fitted models kept"
 Z95 = 1.959963984540054
 #: How often the patients are drawn.
 DRAWS = 1000
+#: Numbers that an array of some draws holds.
+_NUMBERS = 100_000
 #: Fewer draws with a value than this share give no interval.
 _FEWEST = 0.5
 
@@ -56,13 +58,6 @@ def mean_held(values: FloatArray) -> FloatArray:
     mean = np.full(values.shape[1:], np.nan)
     np.divide(np.where(held, values, 0.0).sum(axis=0), held.sum(axis=0), out=mean, where=held.any(axis=0))
     return mean
-
-
-# --- Many weightings of the cases, some at a time, so that what is worked on stays in the processor's cache.
-
-
-#: Numbers that an array of some draws holds.
-_NUMBERS = 100_000
 
 
 def in_parts(draws: int, cases: int) -> Iterator[slice]:

@@ -1,4 +1,8 @@
-"""Mutual information of each feature with the class."""
+"""Selectors that fit no model of all features: each feature alone, or with those taken before it.
+
+Mutual information, minimum redundancy and maximum relevance, Cox's score test with control of false discoveries, and
+the analysis of variance.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,11 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 
+#: A redundancy below this is chance.
+_LEAST_REDUNDANCY = 1e-3
+#: Expected share of false discoveries among the features that Cox's score test keeps.
+FALSE_DISCOVERY_RATE = 0.05
+
 
 def rank_mutual_information(Z: FloatArray, endpoint: Endpoint, label_days: float, seed: list[int]) -> IntArray:
     """Rank by Ross's nearest-neighbour estimate (PLoS ONE 9, e87357, 2014), of scikit-learn."""
@@ -17,13 +26,6 @@ def rank_mutual_information(Z: FloatArray, endpoint: Endpoint, label_days: float
     assert isinstance(endpoint, Classes)
     start = int(np.random.default_rng(seed).integers(2**31))
     return np.argsort(-mutual_info_classif(Z, endpoint.label, random_state=start, n_jobs=1), kind="stable")
-
-
-# --- Minimum redundancy, maximum relevance.
-
-
-#: A redundancy below this is chance.
-_LEAST_REDUNDANCY = 1e-3
 
 
 def rank_mrmr(Z: FloatArray, endpoint: Endpoint, label_days: float, seed: list[int]) -> IntArray:
@@ -67,13 +69,6 @@ def martingale_residuals(endpoint: Survival) -> FloatArray:
     at_risk = (endpoint.time_days[:, None] >= times).sum(axis=0)
     hazard = np.append(0.0, np.cumsum(events / at_risk))
     return np.asarray(endpoint.event - hazard[np.searchsorted(times, endpoint.time_days, side="right")])
-
-
-# --- One feature at a time: Cox's score test with control of false discoveries, and the analysis of variance.
-
-
-#: Expected share of false discoveries among the features that Cox's score test keeps.
-FALSE_DISCOVERY_RATE = 0.05
 
 
 def rank_score_test(Z: FloatArray, endpoint: Endpoint, label_days: float, seed: list[int]) -> IntArray:

@@ -1,4 +1,7 @@
-"""The order in which features enter the path of an absolute penalty: Cox's elastic net, and the logistic lasso."""
+"""The order in which features enter the path of an absolute penalty: Cox's elastic net, and the logistic lasso.
+
+Stability selection takes the features that enter again and again in halves of the cases.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from prognosis_dask.modelling.estimators.prediction import balanced_weights
 
 #: The share of the penalty that is absolute, and how far and in how many steps the penalty falls from where the first
 #: feature enters. Well-nigh a lasso; the squared rest lets correlated features enter together.
-MIXING, FALL, STEPS = 0.9, 0.05, 25
+L1_RATIO, FALL, STEPS = 0.9, 0.05, 25
+#: Pairs of halves, the share of halves that has to take a feature, and the false selections that are expected at most.
+PAIRS, THRESHOLD, FALSE_SELECTIONS = 25, 0.6, 1.0
 #: The order of entry needs no more (violation of optimality, per case).
 _TOLERANCE = 1e-5
 
@@ -36,7 +41,7 @@ def cox_entries(Z: FloatArray, endpoint: Survival, enough: int) -> IntArray:
     coefficient = np.zeros(Z.shape[1])
     entered: list[int] = []
     for price in first * np.geomspace(1.0, FALL, STEPS)[1:]:
-        likelihood.penalty = price * (1 - MIXING) / MIXING * len(Z)
+        likelihood.penalty = price * (1 - L1_RATIO) / L1_RATIO * len(Z)
         coefficient = maximise_elastic_net(likelihood, price, coefficient, _TOLERANCE)
         _enter(entered, np.abs(coefficient))
         if len(entered) >= enough:
@@ -80,13 +85,6 @@ def logistic_entries(Z: FloatArray, endpoint: Classes, enough: int) -> IntArray:
 def _enter(entered: list[int], size: FloatArray) -> None:
     new = np.setdiff1d(np.flatnonzero(size), entered)
     entered.extend(new[np.argsort(-size[new], kind="stable")].tolist())
-
-
-# --- Stability selection: the features that a lasso takes again and again from halves of the cases.
-
-
-#: Pairs of halves, the share of halves that has to take a feature, and the false selections that are expected at most.
-PAIRS, THRESHOLD, FALSE_SELECTIONS = 25, 0.6, 1.0
 
 
 def rank_stability(Z: FloatArray, endpoint: Endpoint, label_days: float, seed: list[int]) -> IntArray:

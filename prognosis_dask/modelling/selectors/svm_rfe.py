@@ -189,9 +189,6 @@ def _signs(label: BoolArray | IntArray) -> list[FloatArray]:
     return [np.where(label == name, 1.0, -1.0) for name in (present[1:] if len(present) == 2 else present)]
 
 
-# --- The classes that selectors of classes see: those of the endpoint, or alive after so many days.
-
-
 def labelled(Z: FloatArray, endpoint: Endpoint, label_days: float) -> tuple[FloatArray, Classes]:
     """The cases whose class is known, and their classes; of survival, alive after :func:`settled_days`."""
     if isinstance(endpoint, Classes):
@@ -216,9 +213,6 @@ def settled_days(endpoint: Survival, label_days: float) -> float:
     if len(set(alive[known].tolist())) == 2 or not times:
         return label_days
     return float(times[(len(times) - 1) // 2])
-
-
-# --- Recursive feature elimination with support vector machines, linear and with radial kernel.
 
 
 def rank_svm_rfe(Z: FloatArray, endpoint: Endpoint, label_days: float, seed: list[int]) -> IntArray:

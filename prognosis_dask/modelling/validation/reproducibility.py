@@ -1,4 +1,7 @@
-"""Which features come out alike: the agreement of two measurements of the same patients, feature by feature."""
+"""Which features come out alike: the agreement of two measurements of the same patients, feature by feature.
+
+By Lin's concordance correlation and Shrout & Fleiss's intraclass correlations.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,14 @@ from prognosis_dask.modelling.table_spec import Row
 THRESHOLD = 0.85
 #: How often the patients are drawn for the bounds of pooled coefficients.
 _DRAWS = 200
+#: The tail of a two-sided interval of 95 %.
+_TAIL = 0.025
+#: Of two patients nothing can be said: the intervals have no degrees of freedom left.
+_FEWEST = 3
+#: Satterthwaite's degrees of freedom below which an F distribution has no quantiles that floating point holds.
+_LEAST_FREEDOM = 0.05
+#: A spread below this share of the values' magnitude is rounding.
+_ROUNDING = 1e-12
 _COEFFICIENTS = ("ccc", "icc_1_1", "icc_2_1", "icc_3_1")
 
 
@@ -141,19 +152,6 @@ def read_reproducible(path: Path | str) -> tuple[str, ...]:
     if not names:
         raise StatisticsError(f"{path} lists no feature, so that none would be left: lower the threshold")
     return names
-
-
-# --- How far measurements of the same patients agree: concordance correlation and intraclass correlations.
-
-
-#: The tail of a two-sided interval of 95 %.
-_TAIL = 0.025
-#: Of two patients nothing can be said: the intervals have no degrees of freedom left.
-_FEWEST = 3
-#: Satterthwaite's degrees of freedom below which an F distribution has no quantiles that floating point holds.
-_LEAST_FREEDOM = 0.05
-#: A spread below this share of the values' magnitude is rounding.
-_ROUNDING = 1e-12
 
 
 class Estimate(NamedTuple):
