@@ -35,11 +35,11 @@ def test_the_page_tells_the_class_that_predict_tells_of_the_same_scan(tmp_path: 
         browser.get("/")
         files = [("images", "new.nii.gz", image.read_bytes()), ("mask", "mask.nii.gz", mask.read_bytes())]
         scan = browser.upload("made", files, **{"made.0": "51"})
-        assert browser.wait(scan) == "done", browser.get(scan).message
+        assert browser.wait(scan, 900) == "done", browser.get(scan).message
         told = json.loads(browser.get(f"{scan}/result.json").body)
         page = browser.get(scan).text
         alone = browser.upload("made", files[:1], **{"made.0": "51"})
-        assert browser.wait(alone) == "done", browser.get(alone).message
+        assert browser.wait(alone, 900) == "done", browser.get(alone).message
         found = json.loads(browser.get(f"{alone}/result.json").body)
     assert told["prediction"]["class"] == expected.prediction.class_
     assert told["prediction"]["probability"] == pytest.approx(dict(expected.prediction.probability), rel=1e-6)
