@@ -31,7 +31,7 @@ DIFFERS := \
     deep_clips deep_engine deep_networks deep_weights grade grade_network network_features other_networks \
     torch_engine torch_network training \
     agreement bounds class_measures clustered combat cox determined differences evaluate fit_models frozen halves \
-    learners measures nested patient_rows procedure reading redrawn scores selection selectors table1 tuning unlike worth \
+    learners measures nested patient_rows procedure reading redrawn scores selection selectors table1 tuning out_of_range worth \
     radiomics radiomics_loops radiomics_maps radiomics_params radiomics_patterns one_slice \
     frames gaps labelmap load multiframe pet polygon rtstruct seg series stack synthetic volume_masks volumes \
     brain_candidate brain_epitome brain_parts brain_size synthetic_brain \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import resource
 import subprocess
 import sys
@@ -103,6 +104,18 @@ def test_no_two_public_classes_have_one_name() -> None:
 def test_files_stay_readable() -> None:
     lines = {str(path.relative_to(PACKAGE)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert not {name: count for name, count in lines.items() if count > 500}
+
+
+def test_the_tests_that_the_makefile_lists_are_there() -> None:
+    text = (PACKAGE.parent / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    listed = [name for words in re.findall(r"^(?:DIFFERS|ENGINES) := (.*)$", text, re.M) for name in words.split()]
+    there = {path.stem.removeprefix("test_") for path in (PACKAGE.parent / "tests").glob("test_*.py")}
+    assert len(listed) > 50
+    assert not set(listed) - there
+    runs = re.search(r"^WHOLE_RUNS := \$\(addprefix tests/(\w+\.py)::(\w+), (.*)\)$", text, re.M)
+    assert runs
+    written = (PACKAGE.parent / "tests" / runs[1]).read_text(encoding="utf-8")
+    assert not [name for name in runs[3].split() if f"def {runs[2]}{name}(" not in written]
 
 
 @pytest.mark.parametrize("arguments", [["-c", "import prognosis_dask"], ["-m", "prognosis_dask", "--help"]])
