@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -34,10 +36,17 @@ AGE_RISK = 0.06
 HISTOLOGY_RISK = {"adenocarcinoma": 0.0, "large cell": 0.8, "squamous": -0.6}
 
 
-def make_survival_run(folder: Path, *, job: str = "lung demo", patients: int = 120, clinical: bool = False) -> Path:
+def make_survival_run(
+    folder: Path,
+    *,
+    job: str = "lung demo",
+    patients: int = 120,
+    clinical: bool = False,
+    source: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
     """A run's folder with a Cox model on radiomic features, scattered around those of a lung tumour.
 
-    ``clinical``: age and histology are in the model too.
+    ``clinical``: age and histology are in the model too. ``source``: what the features depend on.
     """
     rng = np.random.default_rng(3)
     centre = np.array(list(LUNG_FEATURES.values()))
@@ -54,7 +63,7 @@ def make_survival_run(folder: Path, *, job: str = "lung demo", patients: int = 1
     endpoint = Survival(np.minimum(death, lost).round() + 1, death <= lost)
     procedure = Procedure(selector="", n_features=(X.shape[1],), penalty=(0.1,))
     settings = Job(job, cohort=CohortSection(modalities=("CT",)), deep=DeepSection(enabled=False))
-    return _write(folder, settings, procedure, X, encodings, endpoint)
+    return _write(folder, settings, procedure, X, encodings, endpoint, source)
 
 
 def make_grade_run(folder: Path, *, job: str = "grade demo", patients: int = 80) -> Path:
@@ -77,13 +86,19 @@ def make_grade_run(folder: Path, *, job: str = "grade demo", patients: int = 80)
 
 
 def _write(
-    folder: Path, job: Job, procedure: Procedure, X: np.ndarray, encodings: list[Encoding], endpoint: Endpoint
+    folder: Path,
+    job: Job,
+    procedure: Procedure,
+    X: np.ndarray,
+    encodings: list[Encoding],
+    endpoint: Endpoint,
+    source: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     ids = tuple(f"P-{i:03d}" for i in range(len(X)))
     names = tuple(name for encoding in encodings for name in encoding.features)
     families = tuple(encoding.family for encoding in encodings for _ in encoding.features)
     units = tuple(unit for encoding in encodings for unit in encoding.units)
-    table = FeatureTable(X, names, families, units, ids, ids, endpoint)
+    table = FeatureTable(X, names, families, units, ids, ids, endpoint, source=dict(source))
     horizons = (365.0, 730.0) if isinstance(endpoint, Survival) else ()
     models = folder / "models"
     models.mkdir(parents=True)

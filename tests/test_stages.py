@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +23,17 @@ from prognosis_dask.config.job import (
     RadiomicsSection,
     SynthSection,
 )
-from prognosis_dask.errors import Code, Problem
+from prognosis_dask.errors import Code, Problem, StatisticsError
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.features.registry import BRAIN, DEEP, RADIOMICS, ROI, came_through, stages, stages_of
 from prognosis_dask.features.stage import Work
+from prognosis_dask.prediction.model import load_model
+from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.synthetic import make_cohort
+from tests.served_models import make_survival_run
 
 CASE = Case("A", "A", "CT", "r", "i", "m", source="s")
 UNTRAINED = DeepSection(weights="untrained:1")
@@ -88,6 +92,34 @@ def test_a_setting_changes_the_digests_of_what_depends_on_it_alone() -> None:
     heads = BrainSection(enabled=True, skull_strip="template")
     smooth = replace(heads, smooth_fwhm_mm=2.0)
     assert changed(digests(brain=heads), digests(brain=smooth)) == {"brain", "roi", "radiomics", "deep"}
+
+
+def test_radiomics_of_a_run_with_another_margin_are_found_in_its_ledger(tmp_path: Path) -> None:
+    def finished(**sections: Any) -> set[str]:
+        wanted = loaded(**sections).digests([CASE])
+        return {stage for stage, of_cases in wanted.items() if ledger.finished(stage, of_cases)}
+
+    with Ledger.create(tmp_path / "ledger.sqlite") as ledger:
+        ledger.record(TaskResult("A", stage, digest) for stage, digest in digests().items())
+        assert finished() == {"roi", "radiomics", "deep"}
+        assert finished(image=ImageSection(margin_mm=21.0)) == {"radiomics", "deep"}
+        assert finished(image=ImageSection(margin_mm=21.0), frames=REFERENCE) == {"radiomics"}
+        assert finished(image=ImageSection(fill_gaps=True)) == set()
+
+
+def test_a_frozen_model_takes_features_made_with_another_margin_and_none_with_other_settings(tmp_path: Path) -> None:
+    run = make_survival_run(tmp_path, source=loaded(deep=DeepSection(enabled=False)).settings())
+    kept = json.loads((run / "run.json").read_text())
+
+    def load(**image: object) -> object:
+        job = kept["job"] | {"image": kept["job"]["image"] | image}
+        (run / "run.json").write_text(json.dumps(kept | {"job": job}))
+        return load_model(run)
+
+    assert load()
+    assert load(margin_mm=21.0)
+    with pytest.raises(StatisticsError, match="other"):
+        load(resample_mask=True)
 
 
 @pytest.fixture(scope="module")
