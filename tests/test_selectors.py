@@ -184,8 +184,11 @@ def test_many_cases_have_the_same_machine_as_few(shape: tuple[int, int], C: floa
     assert found is not None
     assert abs(found.sum()) < 1e-9 * C * shape[0]
     assert ((found * sign >= 0) & (found * sign <= C)).all()
-    np.testing.assert_allclose(X.T @ found, X.T @ exact, atol=1e-3 * np.abs(X.T @ exact).max())
-    np.testing.assert_allclose(weights[:-1], X.T @ exact, atol=1e-3 * np.abs(X.T @ exact).max())
+    largest = np.abs(X.T @ exact).max()  # the corner is rounded over a thousandth of the margin in the end
+    np.testing.assert_allclose(X.T @ found, X.T @ exact, atol=3e-3 * largest)
+    np.testing.assert_allclose(weights[:-1], X.T @ exact, atol=3e-3 * largest)
+    settled = solve_dual(Gram(X @ X.T), sign, C, found)
+    np.testing.assert_allclose(X.T @ settled, X.T @ exact, atol=1e-6 * largest)
 
 
 @pytest.mark.parametrize("signal", [0.0, 0.1, 1.0])
