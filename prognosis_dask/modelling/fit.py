@@ -76,7 +76,7 @@ def fit_models(
     StatisticsError
         When the cases cannot carry a procedure; the folder is as it was.
     """
-    if extend is None:  # features that are not there are told before patients that are too few for want of them
+    if extend is None:  # features that are not there are reported before patients that are too few for want of them
         expect_sound(read, spec)
     expect_folds_can_learn(read.table, spec.validation.folds)  # what extends the table may take hours
     with staging(folder) as work:
@@ -201,12 +201,12 @@ def _notes(
     table: FeatureTable, procedure: Procedure, model: Fitted, encodings: Sequence[Encoding], *, trained: bool
 ) -> Iterable[str]:
     tuned = {key: value for key, value in model.tuned.items() if procedure.selector or key != "n_features"}
-    told = ", ".join(f"{key} {value:g}" for key, value in tuned.items())
+    described = ", ".join(f"{key} {value:g}" for key, value in tuned.items())
     strongest = len(procedure.penalty) > 1 and model.tuned["penalty"] == max(procedure.penalty)
     by = TUNED_BY[procedure.tune_by] if isinstance(table.endpoint, Survival) else "the log loss"
     yield (
         f"What the final procedure leaves open was tuned by {by} in {procedure.inner_folds}-fold cross-validation "
-        f"within the cases that each model was fitted on; on all cases: {told}"
+        f"within the cases that each model was fitted on; on all cases: {described}"
         f"{', the strongest penalty that was tried' if strongest else ''}."
     )
     yield (

@@ -40,9 +40,9 @@ class UndeterminedError(StatisticsError):
 
     def __init__(self, columns: Sequence[int], of: int, reason: str) -> None:
         self.columns, self.of, self.reason = tuple(columns), of, reason
-        super().__init__(self.told([f"column {column}" for column in self.columns]))
+        super().__init__(self.described([f"column {column}" for column in self.columns]))
 
-    def told(self, names: Sequence[str]) -> str:
+    def described(self, names: Sequence[str]) -> str:
         """The sentence, with the columns' names."""
         more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
         return (
@@ -75,7 +75,7 @@ def expect_determined(
     coefficient
         Where the search stopped: what runs away is large by then.
     turn
-        Where the columns are combinations of others, shape (columns, others): the others are then told.
+        Where the columns are combinations of others, shape (columns, others): the others are then named.
     separated
         What is said where they are not collinear.
 
@@ -118,5 +118,5 @@ def naming(names: Sequence[str]) -> Iterator[None]:
 def named(error: StatisticsError, names: Sequence[str]) -> StatisticsError:
     """The error with its columns' names, where it has columns."""
     if isinstance(error, UndeterminedError):
-        return StatisticsError(error.told([names[column] for column in error.columns]))
+        return StatisticsError(error.described([names[column] for column in error.columns]))
     return error
