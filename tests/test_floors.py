@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,21 @@ def test_imports_go_down_only() -> None:
             if package == "prognosis_dask" and part in FLOORS and FLOORS.index(part) < floor:
                 upward.append(f"{path.relative_to(PACKAGE)} imports {name}, which is above it")
     assert not upward, "\n".join(upward)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    def module(path: Path) -> str:
+        return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+    modules = set(map(module, FILES))
+    needs = {
+        module(path): {name if name in modules else name.rpartition(".")[0] for name in imported_modules(path)}
+        for path in FILES
+    }
+    try:
+        TopologicalSorter({name: (found & modules) - {name} for name, found in needs.items()}).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 def test_only_the_upper_floors_know_dask() -> None:

@@ -9,8 +9,7 @@ import numpy as np
 from prognosis_dask.arrays import Float32Array
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.networks.gluon_import import import_gluon
-from prognosis_dask.networks.grade_network import FILTERS, WIDTHS, GradeNetwork, Values
-from prognosis_dask.networks.training import EPSILON, Hidden
+from prognosis_dask.networks.grade_network import EPSILON, FILTERS, WIDTHS, GradeNetwork, Hidden, Values
 
 
 class GluonTrainer:

@@ -17,6 +17,10 @@ FILTERS = (32, 64)
 #: Width of the two hidden layers, and their dropout rates.
 WIDTHS = (512, 32)
 DROPPED = (0.25, 0.5)
+#: Dropout factors of the two hidden layers, (n, 512) and (n, 32): zero, or one over the kept fraction.
+Hidden = tuple[Float32Array, Float32Array]
+#: Adam's epsilon, as in Keras.
+EPSILON = 1e-7
 
 
 @dataclass(frozen=True)

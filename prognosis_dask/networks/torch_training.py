@@ -9,9 +9,8 @@ from torch.nn import functional
 
 from prognosis_dask.arrays import Float32Array
 from prognosis_dask.errors import ClusterError
-from prognosis_dask.networks.grade_network import GradeNetwork, Values
+from prognosis_dask.networks.grade_network import EPSILON, GradeNetwork, Hidden, Values
 from prognosis_dask.networks.torch_support import repeatable
-from prognosis_dask.networks.training import EPSILON, Hidden
 
 
 class TorchTrainer:

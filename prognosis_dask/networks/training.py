@@ -19,15 +19,10 @@ import numpy as np
 from prognosis_dask.arrays import BoolArray, Float32Array, IntArray
 from prognosis_dask.config.job import GradeSection
 from prognosis_dask.errors import MissingExtraError, StatisticsError, count
-from prognosis_dask.networks.grade_network import DROPPED, WIDTHS, GradeNetwork, Values
-
-#: Dropout factors of the two hidden layers, (n, 512) and (n, 32): zero, or one over the kept fraction.
-Hidden = tuple[Float32Array, Float32Array]
+from prognosis_dask.networks.grade_network import DROPPED, WIDTHS, GradeNetwork, Hidden, Values
 
 #: Increased whenever the features of the same training change.
 VERSION = 2
-#: Parameters of Adam, as in Keras.
-EPSILON = 1e-7
 _LIBRARIES = {"torch": "torch", "gluon": "mxnet"}
 #: One training at a time per process: engines have settings per process, and workers provide the parallelism.
 _LOCK = threading.Lock()
