@@ -232,7 +232,7 @@ def test_a_brain_scan_from_upload_to_result(page: Page, shared_data: Path) -> No
     expect(page.locator("[data-step=brain]")).to_be_visible(timeout=PATIENCE_MS)
     until_result(page)
     assert page.get_by_text("most probable class").count() == 1
-    assert page.get_by_text("The tumour was found automatically").count() == 1
+    assert page.locator(".warnings").get_by_text("The tumour was found automatically").count() == 1
     for name in ("Mosaic of the slices", "before and after"):
         assert page.get_by_alt_text(re.compile(name)).evaluate("i => i.decode().then(() => i.naturalWidth > 100)")
     assert page.get_by_role("rowheader", name="volume", exact=True).count() > 0
