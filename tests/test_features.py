@@ -253,3 +253,11 @@ def test_a_tumours_size_is_a_family_of_its_own(tmp_path):
     assert "brain: no-candidate" in read["problem"].values[1]
     source = dataset_source(read, "the run")
     assert (source.families["size_volume"], source.columns["size_volume"].unit) == ("size", "mL")
+
+
+def test_the_volume_is_read_before_the_clinical_columns_whichever_way_a_dataset_orders_its_variables() -> None:
+    dataset = xr.Dataset(
+        {"covariate_stage": ("case", [1.0, 2.0]), "volume_ml": ("case", [3.0, 4.0])},
+        coords={"case": ["A", "B"], "patient_id": ("case", ["A", "B"])},
+    )
+    assert dataset_source(dataset, "the run").features == ("volume_ml", "stage")

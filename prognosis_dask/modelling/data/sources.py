@@ -174,10 +174,11 @@ def dataset_source(dataset: xr.Dataset, where: str) -> Source:
             finite = np.where(np.isfinite(values[:, j]), values[:, j], np.nan)
             columns[name] = SourceColumn(name, finite, where, unit=str(units[j]))
             families[name] = family.name
-    for name in map(str, dataset.variables):
-        if name.startswith(COVARIATE) or name == "volume_ml":
-            column = _variable(dataset, name, name.removeprefix(COVARIATE), where)
-            columns.setdefault(column.name, column)
+    # the volume before the clinical columns, whichever way the dataset was written: tables keep the columns' order
+    clinical = [name for name in map(str, dataset.variables) if name.startswith(COVARIATE)]
+    for name in ["volume_ml", *clinical] if "volume_ml" in dataset.variables else clinical:
+        column = _variable(dataset, name, name.removeprefix(COVARIATE), where)
+        columns.setdefault(column.name, column)
     features = tuple(columns)
     for name in ("time_days", "event", "modality", "roi"):
         if name in dataset.variables:
