@@ -14,7 +14,7 @@ import prognosis_dask
 def modules() -> Iterator[ModuleType]:
     """All modules but those that import what is not installed here, such as torch."""
     for found in pkgutil.walk_packages(prognosis_dask.__path__, "prognosis_dask."):
-        if found.name.endswith("__main__"):
+        if found.name.endswith(("__main__", "_kernels")):  # the latter is a library of C functions
             continue
         try:
             yield importlib.import_module(found.name)

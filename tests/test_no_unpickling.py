@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "prognosis_dask"
 FILES = sorted(PACKAGE.rglob("*.py"))
 #: A worker and its child speak through a pipe of their own.
-PIPE = {PACKAGE / "runtime" / "task.py", PACKAGE / "runtime" / "child.py"}
+PIPE = {PACKAGE / "execution" / "task.py", PACKAGE / "execution" / "child.py"}
 #: Modules whose `load`, `loads` or `Unpickler` run what they read.
 PICKLING = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "torch", "np", "numpy", "pd", "pandas"}
 
