@@ -20,10 +20,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.brain.preprocess import kind_of, preprocess
-from prognosis_dask.brain.quality import one_thread
 from prognosis_dask.brain.register import rigid
 from prognosis_dask.brain.strip import strip
 from prognosis_dask.config.job import BrainSection
+from prognosis_dask.imaging.geometry import one_thread
 
 SEQUENCES = ("T1", "T1c", "T2", "FLAIR")
 

@@ -17,9 +17,9 @@ import SimpleITK as sitk
 
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import kind_of
-from prognosis_dask.brain.quality import one_thread
 from prognosis_dask.brain.strip import strip
 from prognosis_dask.brain.tools import strip_with
+from prognosis_dask.imaging.geometry import one_thread
 from tests.heads import WITH_MASK, apart_mm, lost_ml, overlap, read_head, read_mask
 
 

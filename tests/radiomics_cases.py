@@ -15,6 +15,7 @@ from radiomics.featureextractor import RadiomicsFeatureExtractor
 from scipy import ndimage
 
 from prognosis_dask.errors import CaseError
+from prognosis_dask.imaging.geometry import one_thread
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.radiomics import RadiomicsParams, extract
 from prognosis_dask.radiomics.levels import MOST
@@ -136,8 +137,8 @@ def _settings(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def execute(roi: Roi, params: RadiomicsParams) -> dict[str, float]:
-    """What pyradiomics itself says of the full image and mask."""
-    with warnings.catch_warnings():
+    """What pyradiomics itself says of the full image and mask, on one thread: several sum in no fixed order."""
+    with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         extractor = _extractor(params)
         return {name: float(value) for name, value in extractor.execute(roi.image, roi.mask, label=1).items()}

@@ -14,7 +14,6 @@ from prognosis_dask.brain.quality import (
     LEAST_FIT,
     check_sequence,
     implausible,
-    one_thread,
     quality,
     refuse,
     turned_against_header,
@@ -25,6 +24,7 @@ from prognosis_dask.brain.template import Contrast
 from prognosis_dask.brain.tools import settle_strip, strip_with
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.geometry import one_thread
 
 #: Known sequences, the most reliable for skull stripping first.
 SEQUENCES = ("T1", "T1c", "FLAIR", "T2")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 import SimpleITK as sitk
@@ -146,14 +145,3 @@ def check_sequence(name: str, image: sitk.Image) -> None:
         raise CaseError(
             Code.IMAGE_EMPTY, f"every voxel of {name} holds {values.min()}; export the series again, or exclude it"
         )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Make SimpleITK use one thread: workers provide the parallelism, and the order of sums is fixed."""
-    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import SimpleITK as sitk
 
@@ -109,3 +112,14 @@ def image_like(array: NumberArray, image: sitk.Image) -> sitk.Image:
     made = sitk.GetImageFromArray(array)
     made.CopyInformation(image)
     return made
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Make SimpleITK use one thread: workers provide the parallelism, and the order of sums is fixed."""
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)

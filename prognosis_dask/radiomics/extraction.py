@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.imaging.geometry import image_like
+from prognosis_dask.imaging.geometry import image_like, one_thread
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics.columns import column_names
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet, resamples
@@ -112,7 +112,8 @@ def prepare(roi: Roi, extractor: RadiomicsFeatureExtractor) -> _Images | None:
     if settings["normalize"]:
         if not _is_full(roi):
             return None
-        roi = replace(roi, image=imageoperations.normalizeImage(roi.image, **settings))
+        with one_thread():  # the mean of several threads' sums depends on which of them ends first
+            roi = replace(roi, image=imageoperations.normalizeImage(roi.image, **settings))
     box = _mask_box(roi)
     if resamples(settings) and not np.allclose(roi.full.spacing, _new_spacing(settings, roi, box)):
         return _resampled(roi, box, extractor)
