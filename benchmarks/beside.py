@@ -1,6 +1,6 @@
 """Ours, pyradiomics' own command line, and the reference study's chain, on the same cases in one run.
 
-    python -P benchmarks/beside.py [--cases 8] [--workers 2] [--data FOLDER]
+    python -m benchmarks.beside [--cases 8] [--workers 2] [--data FOLDER]
 
 LUNG1-002 (FOLDER/lung1_002; default: PROGNOSIS_TEST_DATA, else ../shared/data beside the checkout), so many times, with
 the parameters of jobs/params/lung1.yaml. What each is timed for:

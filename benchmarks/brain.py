@@ -1,6 +1,6 @@
 """Preparing MR of the head: seconds and memory per case, and how well masks found on different sequences agree.
 
-    python -P benchmarks/brain.py [DATA]
+    python -m benchmarks.brain [DATA]
 
 DATA is the folder of real data (default: ../shared/data). Each case runs in a process of its own, on one thread.
 """

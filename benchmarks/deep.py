@@ -1,6 +1,6 @@
 """Clips per second of the deep features, beside GluonCV's network as it comes.
 
-    python benchmarks/deep.py [--lengths 16 26 32] [--batches 1 2 4 8] [--repeats 3]
+    python -m benchmarks.deep [--lengths 16 26 32] [--batches 1 2 4 8] [--repeats 3]
 
 Prints one row per clip length and batch size: the best of the repeats, first calls left out. The engine computes in
 one thread (more workers, not more threads, use more cores); GluonCV's network runs in the same process and thread.

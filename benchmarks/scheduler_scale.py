@@ -1,6 +1,6 @@
 """What the runner costs on a large cohort: simulated patients through three stages that do nothing.
 
-    python benchmarks/scheduler_scale.py [--patients 100000] [--workers 2]
+    python -m benchmarks.scheduler_scale [--patients 100000] [--workers 2]
 
 The plan, the runner, the ledger, the counts for the dashboard and the progress line are the real ones, on real worker
 processes; only the stages return at once. Scheduler and driver are one process here, as under ``--cluster local``; its

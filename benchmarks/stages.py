@@ -1,7 +1,7 @@
 """Seconds and peak memory per stage and patient of a whole run, and the driver's share.
 
-    python benchmarks/stages.py demo
-    python benchmarks/stages.py lung1_002 [FOLDER]
+    python -m benchmarks.stages demo
+    python -m benchmarks.stages lung1_002 [FOLDER]
 
 FOLDER holds the real data (default: PROGNOSIS_TEST_DATA, else ../shared/data beside the checkout). LUNG1-002 is entered
 COPIES times, as that many cases; seconds are medians, so that what a worker loads at its first case does not count. The

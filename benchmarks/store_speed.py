@@ -1,4 +1,4 @@
-"""Milliseconds to open, write and read the store of ROIs: python benchmarks/store_speed.py [FOLDER]."""
+"""Milliseconds to open, write and read the store of ROIs: python -m benchmarks.store_speed [FOLDER]."""
 
 from __future__ import annotations
 

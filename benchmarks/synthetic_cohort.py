@@ -1,6 +1,6 @@
 """Does the pipeline find the synthetic cohort's signal, and nothing where there is none? Whole runs over several seeds.
 
-    python benchmarks/synthetic_cohort.py [--patients 60] [--seeds 3] [--signals 1 0]
+    python -m benchmarks.synthetic_cohort [--patients 60] [--seeds 3] [--signals 1 0]
 
 Every run is the demo's, from DICOM to the cross-validated C-index, on a cohort of its own, with radiomic features.
 """

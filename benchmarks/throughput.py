@@ -1,6 +1,6 @@
 """The CT job of LUNG1 from DICOM to features, on one and on two workers: ``prognosis bench`` with its settings.
 
-    python -P benchmarks/throughput.py [--cases 40] [--no-network] [--data FOLDER]
+    python -m benchmarks.throughput [--cases 40] [--no-network] [--data FOLDER]
 
 LUNG1-002 (FOLDER/lung1_002; default: PROGNOSIS_TEST_DATA, else ../shared/data beside the checkout) stands for a cohort:
 every case reads the same files again, from the disk cache after the first. ``--no-network`` leaves the network out,

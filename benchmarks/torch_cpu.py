@@ -1,6 +1,6 @@
 """Seconds per clip of the torch engine on this machine's CPU, beside other ways to run the same network.
 
-    python benchmarks/torch_cpu.py [--frames 32] [--threads 2] [--repeats 7] [--gluon]
+    python -m benchmarks.torch_cpu [--frames 32] [--threads 2] [--repeats 7] [--gluon]
 
 Prints one row per way: the best of the repeats, and what that is of the rate at which the same threads multiply two
 float32 matrices in the same run. Rows are taken in turns, so that a busy machine disturbs all of them alike.

@@ -1,6 +1,6 @@
 """Clips per second of the torch engine against batch size, precision and mode, and each precision's error.
 
-    python benchmarks/gpu/throughput.py [--device gpu] [--frames 26] [--batches 1 8 32 64] [--run RUN_FOLDER]
+    python -m benchmarks.gpu.throughput [--device gpu] [--frames 26] [--batches 1 8 32 64] [--run RUN_FOLDER]
 
 Modes: ``plain`` (torch's own memory layout), ``channels_last`` (what the engine uses), ``cudagraph`` (the same,
 recorded once and replayed), ``compile`` (torch.compile), all on frames that lie on the device already; and ``engine``,

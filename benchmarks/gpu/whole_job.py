@@ -1,6 +1,6 @@
 """A whole job on this machine's cores and GPU, DICOM to features, with a virtual cohort.
 
-    python benchmarks/gpu/whole_job.py [--patients 2000] [--distinct 40] [--cluster cuda] [--radiomics]
+    python -m benchmarks.gpu.whole_job [--patients 2000] [--distinct 40] [--cluster cuda] [--radiomics]
 
 ``--distinct`` made patients are written as DICOM; the cohort's table names each of them several times, as other
 patients, so that files are parsed, cropped, stored and shown to the network as often as there are patients. The
