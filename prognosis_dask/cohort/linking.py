@@ -41,7 +41,11 @@ class Catalogue:
 
     def __init__(self, listings: Iterable[SeriesListing], faulty: Iterable[ImageHeader] = ()) -> None:
         """``faulty``: the images that are no part of any listing, each with its ``fault``."""
-        self._faulty = tuple(faulty)
+        self._faulty: dict[str, list[ImageHeader]] = defaultdict(list)
+        self._faults: dict[str, str] = {}
+        for header in faulty:
+            self._faulty[header.series_uid].append(header)
+            self._faults |= {header.series_uid: header.fault, header.sop_uid: header.fault}
         self.series = {listing.key: listing for listing in listings}
         self._stacks: dict[str, list[str]] = defaultdict(list)
         self._by_instance: dict[str, list[str]] = defaultdict(list)
@@ -80,7 +84,7 @@ class Catalogue:
 
     def _lost(self, mask: MaskHeader, structure: Structure, listing: SeriesListing) -> list[ImageHeader]:
         """The unusable images of the series that the structure is, or may be, drawn on."""
-        of_series = [header for header in self._faulty if header.series_uid == listing.series_uid]
+        of_series = self._faulty.get(listing.series_uid, [])
         if not of_series or structure.sop_uids:
             return [header for header in of_series if header.sop_uid in structure.sop_uids]
         if len(_hits(structure.points, listing, ON_ONLY_SERIES)) == len(structure.points):
@@ -149,9 +153,8 @@ class Catalogue:
 
     def _fault(self, mask: MaskHeader, structure: Structure) -> str:
         """Why the images that the structure references cannot be used although they were found."""
-        reasons = {uid: header.fault for header in self._faulty for uid in (header.series_uid, header.sop_uid)}
         named = (*mask.series_uids, *sorted(structure.sop_uids), *sorted(mask.sop_uids))
-        return next((reasons[uid] for uid in named if uid in reasons), "")
+        return next((self._faults[uid] for uid in named if uid in self._faults), "")
 
     def _of(self, modalities: Sequence[str], uids: Iterable[str]) -> list[str]:
         return [uid for uid in uids if self.series[uid].modality in modalities]
