@@ -37,6 +37,7 @@ from prognosis_dask.modelling.metrics.measured import (
     CURVE_DRAWS,
     Measured,
     MeasuredCases,
+    ProcedureResults,
     Sheet,
     case_means,
     drawn_mean,
@@ -65,24 +66,13 @@ def class_parts(cases: MeasuredCases, results: Sequence[FoldResult]) -> list[Cal
 
 
 @dataclass(frozen=True, eq=False)
-class _View:
-    """A procedure's folds beside what they are measured on."""
-
-    cases: MeasuredCases
-    results: Sequence[FoldResult]
-
-    @property
-    def name(self) -> str:
-        return self.results[0].procedure
+class _View(ProcedureResults):
+    """With what is particular to classes."""
 
     @property
     def endpoint(self) -> Classes:
         assert isinstance(self.cases.endpoint, Classes)
         return self.cases.endpoint
-
-    @property
-    def drawn(self) -> FloatArray:
-        return self.cases.drawn
 
     def probability(self, result: FoldResult) -> FloatArray:
         """The held-out cases' probability of each class, shape (cases, classes)."""

@@ -54,6 +54,24 @@ class MeasuredCases:
 
 
 @dataclass(frozen=True, eq=False)
+class ProcedureResults:
+    """A procedure's folds beside the cases that they are measured on."""
+
+    cases: MeasuredCases
+    results: Sequence[FoldResult]
+
+    @property
+    def name(self) -> str:
+        """The procedure's."""
+        return self.results[0].procedure
+
+    @property
+    def drawn(self) -> FloatArray:
+        """See :attr:`MeasuredCases.drawn`."""
+        return self.cases.drawn
+
+
+@dataclass(frozen=True, eq=False)
 class Measured:
     """The measures of one procedure, or a part of them.
 

@@ -33,6 +33,7 @@ from prognosis_dask.modelling.metrics.measured import (
     CURVE_DRAWS,
     Measured,
     MeasuredCases,
+    ProcedureResults,
     Sheet,
     case_means,
     drawn_mean,
@@ -75,11 +76,8 @@ def survival_parts(cases: MeasuredCases, results: Sequence[FoldResult]) -> list[
 
 
 @dataclass(frozen=True, eq=False)
-class _View:
-    """A procedure's folds beside what they are measured on."""
-
-    cases: MeasuredCases
-    results: Sequence[FoldResult]
+class _View(ProcedureResults):
+    """With what is particular to survival."""
 
     @property
     def endpoint(self) -> Survival:
@@ -94,17 +92,9 @@ class _View:
     def event(self) -> BoolArray:
         return self.endpoint.event
 
-    @property
-    def drawn(self) -> FloatArray:
-        return self.cases.drawn
-
     @cached_property
     def censoring(self) -> Censoring:
         return fit_censoring(self.time, self.event)
-
-    @property
-    def name(self) -> str:
-        return self.results[0].procedure
 
     @property
     def drawn_repeats(self) -> int:
