@@ -61,7 +61,7 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-COMPILE := $(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+COMPILE := $(UV) pip compile pyproject.toml --group dev --group docs --universal --python-version 3.11 --generate-hashes \
     --upgrade --custom-compile-command "make lock"
 
 # Locks for every platform at once: names, versions and hashes only
