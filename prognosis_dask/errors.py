@@ -215,7 +215,7 @@ def import_extra(module: str, *, extra: str, feature: str) -> ModuleType:
         ) from error
 
 
-# --- Counts in sentences: one case, two cases.
+# Counts in sentences: one case, two cases.
 
 
 def count(number: int, noun: str) -> str:

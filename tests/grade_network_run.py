@@ -19,7 +19,7 @@ from prognosis_dask.features.stage import Columns
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
 from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.workflows.grade import fit_grade
-from tests.made_brains import made_scan
+from tests.synthetic_brains import made_scan
 
 JOB = Job(
     name="made",

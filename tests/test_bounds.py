@@ -20,7 +20,7 @@ from prognosis_dask.modelling.saved import ARRAYS, MODEL, describe, load_frozen,
 from prognosis_dask.modelling.validation.evaluate import evaluate
 from prognosis_dask.modelling.validation.external import prediction_rows, range_warnings
 from prognosis_dask.modelling.validation.nested import validate
-from tests.made_tables import survival_table
+from tests.synthetic_tables import survival_table
 
 ALL = Procedure(selector="", penalty=(0.01,))
 

@@ -27,7 +27,7 @@ from prognosis_dask.modelling.validation.clustered import (
 )
 from prognosis_dask.modelling.validation.differences import likelihood_ratio
 from prognosis_dask.modelling.validation.nested import validate
-from tests.made_tables import cox_of, standardised, survival_table
+from tests.synthetic_tables import cox_of, standardised, survival_table
 
 
 def _lesions(seed: int, patients: int = 60, series: int = 3) -> pd.DataFrame:

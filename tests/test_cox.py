@@ -20,7 +20,7 @@ from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank
 from prognosis_dask.modelling.validation.differences import cox_coefficient
 from tests.lung1_tables import read_selected
-from tests.made_tables import cox_of, standardised
+from tests.synthetic_tables import cox_of, standardised
 
 #: lifelines stops at a relative change of 1e-9 unless told; its steps are shortened, so the last digits come slowly.
 TIGHT = {"precision": 1e-14, "r_precision": 1e-16}

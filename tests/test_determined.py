@@ -13,7 +13,7 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.validation.nested import validate
-from tests.made_tables import class_table, survival_table
+from tests.synthetic_tables import class_table, survival_table
 
 
 def with_columns(table: FeatureTable, **columns: np.ndarray) -> FeatureTable:

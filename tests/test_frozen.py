@@ -26,7 +26,7 @@ from prognosis_dask.modelling.validation.external import (
     range_warnings,
     training_overlap,
 )
-from tests.made_tables import survival_table
+from tests.synthetic_tables import survival_table
 
 SOURCE = {"radiomics.parameters": "0123", "deep.network": "i3d"}
 

@@ -15,7 +15,7 @@ from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.spec import ModelSpec, ValidationRule
 from prognosis_dask.modelling.validation.comparing import compare
 from prognosis_dask.modelling.validation.halves import DEALINGS, Halves, bounds, half_tasks
-from tests.made_tables import class_table, survival_table
+from tests.synthetic_tables import class_table, survival_table
 
 RIDGE = Procedure(("deep",), selector="", learner="cox", penalty=(0.1,))
 KEY = ("a", "harrell_c", None)

@@ -24,7 +24,7 @@ from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikeli
 from prognosis_dask.modelling.estimators.perceptron import HIDDEN, fit_perceptron
 from prognosis_dask.modelling.estimators.prediction import class_prediction
 from prognosis_dask.modelling.estimators.weibull import fit_weibull
-from tests.made_tables import class_table, survival_table
+from tests.synthetic_tables import class_table, survival_table
 
 ROSSI = ["fin", "age", "race", "wexp", "mar", "paro", "prio"]
 #: lifelines' stopping rule is loose where its steps are shortened, so the last digits come slowly.

@@ -29,7 +29,7 @@ from prognosis_dask.modelling.validation.nested import FoldResult, beside, valid
 from prognosis_dask.modelling.validation.permutation import permutation_test, permuted_rows
 from prognosis_dask.modelling.validation.splitting import draw_patients, split_patients
 from tests.lung1_tables import read_deep
-from tests.made_tables import class_table, survival_table
+from tests.synthetic_tables import class_table, survival_table
 
 QUICK = Procedure(n_features=(1, 5, 10), penalty=(0.1,), inner_folds=2)
 RIDGE = Procedure(selector="", penalty=(0.1,))

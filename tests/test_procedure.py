@@ -19,7 +19,7 @@ from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.preparing import fit_preparation
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.tuning import choose_values
-from tests.made_tables import as_table, class_table, cox_of, standardised, survival_table
+from tests.synthetic_tables import as_table, class_table, cox_of, standardised, survival_table
 
 ALL = Procedure(selector="", penalty=(0.1,))
 

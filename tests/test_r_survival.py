@@ -12,7 +12,7 @@ from prognosis_dask.modelling.metrics.hazards import ph_test
 from prognosis_dask.modelling.metrics.regression import cox_drawn
 from prognosis_dask.modelling.validation.clustered import clustered_cox
 from prognosis_dask.modelling.validation.differences import cox_coefficient, likelihood_ratio
-from tests.made_tables import cox_of
+from tests.synthetic_tables import cox_of
 
 #: What export.R beside them wrote.
 FOLDER = Path(__file__).parent / "r_survival"

@@ -12,7 +12,7 @@ from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.validation.bootstrap import bootstrap
 from prognosis_dask.modelling.validation.permutation import permutation_test, share_as_good
-from tests.made_tables import class_table, survival_table
+from tests.synthetic_tables import class_table, survival_table
 
 RIDGE = Procedure(selector="", penalty=(0.1,))
 

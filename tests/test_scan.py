@@ -22,7 +22,7 @@ from prognosis_dask.prediction.steps import on_reference
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.workflows.grade import check_grade, fit_grade
 from tests.grade_network_run import JOB, make_grade_network_run, write_scan_files
-from tests.made_brains import made_scan
+from tests.synthetic_brains import made_scan
 
 
 @pytest.fixture(scope="module")

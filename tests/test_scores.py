@@ -14,7 +14,7 @@ from prognosis_dask.modelling.estimators.scores import linear_score, row_sums
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.validation.nested import validate
-from tests.made_tables import survival_table
+from tests.synthetic_tables import survival_table
 
 LEARNERS = (("cox", 0), ("weibull-aft", 0), ("xgboost", 0), ("logistic", 2), ("logistic", 9), ("mlp", 3))
 

@@ -33,7 +33,7 @@ from prognosis_dask.modelling.selectors.penalised import (
     selection_share,
 )
 from prognosis_dask.modelling.selectors.svm_rfe import rank_features, rank_features_rbf
-from tests.made_tables import class_table, survival_table
+from tests.synthetic_tables import class_table, survival_table
 
 
 def standardised(X: np.ndarray) -> np.ndarray:

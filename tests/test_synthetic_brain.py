@@ -26,7 +26,7 @@ from prognosis_dask.synthetic import SyntheticCohort, draw_brain_patients, make_
 from prognosis_dask.synthetic.brain.files import drawn_mask
 from prognosis_dask.synthetic.brain.patient import SEQUENCES
 from prognosis_dask.synthetic.brain.scan import BIAS, LANDMARKS, NOISE, points_of
-from tests.made_brains import healthy_scan, made_scan
+from tests.synthetic_brains import healthy_scan, made_scan
 
 SETTINGS = SynthSection(patients=4, seed=0, study="brain", matrix=64)
 

@@ -21,7 +21,7 @@ from prognosis_dask.modelling.tuning import Values, choose_values, judge
 from prognosis_dask.modelling.validation.evaluate import evaluate
 from prognosis_dask.modelling.validation.nested import validate
 from prognosis_dask.modelling.validation.splitting import split_patients
-from tests.made_tables import survival_table
+from tests.synthetic_tables import survival_table
 
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
 

@@ -229,7 +229,7 @@ class CohortPlan:
         )
 
 
-# --- How many cases one task takes: enough that sending it about costs little, not so many that a worker ends up
+# How many cases one task takes: enough that sending it about costs little, not so many that a worker ends up
 # alone.
 
 

@@ -301,7 +301,7 @@ class _Window:
         self._threads = max(1, sum(worker["nthreads"] for worker in workers))
 
 
-# --- Whether the cluster is still there: a scheduler that answers, workers that are connected.
+# Whether the cluster is still there: a scheduler that answers, workers that are connected.
 
 
 #: Seconds in which a scheduler that was lost may come back; the client connects again by itself.

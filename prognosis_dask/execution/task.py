@@ -202,7 +202,7 @@ def _memory_limit() -> float:
     return MEMORY_FRACTION * limit / worker.state.nthreads if limit else float("inf")
 
 
-# --- The steps' seconds in Dask's own account of its tasks: spans, and the dashboard's Fine Performance Metrics.
+# The steps' seconds in Dask's own account of its tasks: spans, and the dashboard's Fine Performance Metrics.
 
 
 def metered(results: list[TaskResult]) -> list[TaskResult]:

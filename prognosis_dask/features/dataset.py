@@ -172,7 +172,7 @@ def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-# --- Features that tell no case from another: constant among all cases of a modality.
+# Features that tell no case from another: constant among all cases of a modality.
 
 
 #: Of fewer cases nothing is said: two may be alike by chance.

@@ -178,7 +178,7 @@ def _check_together(spec: ModelSpec, where: str) -> None:
         expect(len(column.levels) != 1, where, f"column.{name}.levels", column.levels, "two levels or more")
 
 
-# --- What is compared, and when survival is predicted, where nobody says it.
+# What is compared, and when survival is predicted, where nobody says it.
 
 
 _YEAR = 365.0
@@ -256,7 +256,7 @@ def job_spec(section: ModelSection, *, has_volume: bool) -> ModelSpec:
     )
 
 
-# --- What is said where the label of a selection is not the one that was asked for.
+# What is said where the label of a selection is not the one that was asked for.
 
 
 def label_notes(table: FeatureTable, procedures: Mapping[str, Procedure], rule: ValidationRule) -> list[str]:
