@@ -17,8 +17,8 @@ from prognosis_dask.modelling.saved import Frozen, describe, load_frozen, save_f
 from prognosis_dask.modelling.worth import UNTRAINED, worth_of
 from prognosis_dask.prediction.model import load_model
 from prognosis_dask.workflows import models as modelling
-from tests.synthetic_tables import survival_table
 from tests.served_models import make_grade_run, make_survival_run
+from tests.synthetic_tables import survival_table
 
 
 def a_model(folder: Path, n: int = 80, **summary: object) -> Frozen:
