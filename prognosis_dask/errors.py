@@ -33,6 +33,9 @@ class Code(StrEnum):
     MASK_WITHOUT_SERIES = "mask-without-series"
     SERIES_AMBIGUOUS = "series-ambiguous"
     PATIENT_WITHOUT_MASK = "patient-without-mask"
+    OBJECT_MISSING = "object-missing"
+    OBJECT_FORBIDDEN = "object-forbidden"
+    OBJECT_CHANGED = "object-changed"
     # choosing regions of interest
     ROI_NOT_FOUND = "roi-not-found"
     ROI_AMBIGUOUS = "roi-ambiguous"
@@ -169,6 +172,10 @@ class JobError(PrognosisError):
 
 class StoreError(PrognosisError):
     """A run's folder cannot be used: missing, of another kind, locked or not writable."""
+
+
+class BucketError(PrognosisError):
+    """A bucket cannot be used: its name, the credentials, the region or the network."""
 
 
 class ClusterError(PrognosisError):

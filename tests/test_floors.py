@@ -38,6 +38,7 @@ FLOORS = (
     "volumes",
     "config",
     "publish",
+    "objects",
     "arrays",
     "maps",
     "errors",

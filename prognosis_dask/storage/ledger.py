@@ -26,7 +26,11 @@ from prognosis_dask.storage.task_result import TaskResult
 
 #: Failures that say nothing about the case itself: the next run tries again.
 RETRIED = frozenset(
-    {Code.WORKER_LOST, Code.TIME_LIMIT, Code.MEMORY_LIMIT, Code.STOPPED, Code.UNEXPECTED, Code.STORE_DAMAGED}
+    {
+        *(Code.WORKER_LOST, Code.TIME_LIMIT, Code.MEMORY_LIMIT, Code.STOPPED, Code.UNEXPECTED, Code.STORE_DAMAGED),
+        # a bucket's owner may give it back, or the right to read it
+        *(Code.OBJECT_MISSING, Code.OBJECT_FORBIDDEN, Code.OBJECT_CHANGED),
+    }
 )
 
 _APPLICATION_ID = 0x70726F67  # "prog": tells a ledger from any other SQLite file

@@ -1,0 +1,177 @@
+"""Objects in buckets: what is asked, what is asked again, and what is said when it cannot be had."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from prognosis_dask.errors import BucketError, CaseError, Code, JobError
+from prognosis_dask.objects.address import parse_address
+from prognosis_dask.objects.bucket import Bucket, ObjectStat, WriteConflictError, bucket_of
+from prognosis_dask.objects.fetch import several
+from tests.object_server import ObjectServer
+
+DATA = bytes(range(256)) * 400
+
+
+@pytest.fixture
+def bucket(object_server: ObjectServer) -> Bucket:
+    object_server.make_bucket("cohort")
+    found = bucket_of(parse_address("s3://cohort"))
+    found.put("a/1.dcm", DATA)
+    return found
+
+
+def test_an_object_comes_back_whole_and_in_part(bucket: Bucket) -> None:
+    stat = bucket.head("a/1.dcm")
+    assert stat.bytes == len(DATA)
+    assert stat.etag
+    assert stat.modified
+    assert bucket.get("a/1.dcm", expected=stat) == DATA
+    assert bucket.get_range("a/1.dcm", 1000, 500) == DATA[1000:1500]
+    assert bucket.get_range("a/1.dcm", len(DATA) - 10, 500, expected=stat) == DATA[-10:]
+    assert [(one.key, one.bytes, one.etag) for one in bucket.list("a")] == [("a/1.dcm", len(DATA), stat.etag)]
+    assert not list(bucket.list("b"))
+    bucket.delete("a/1.dcm")
+    bucket.delete("a/1.dcm")
+    assert not bucket.exists("a/1.dcm")
+
+
+@pytest.mark.slow
+def test_a_listing_goes_on_beyond_a_thousand_objects(bucket: Bucket) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: bucket.put(f"many/{number:04}", b"x"), range(1100)))
+    assert [one.key for one in bucket.list("many")] == [f"many/{number:04}" for number in range(1100)]
+
+
+def test_of_two_writers_one_wins(bucket: Bucket) -> None:
+    lock = bucket.put_new("lock", b"one")
+    with pytest.raises(WriteConflictError, match="s3://cohort/lock was written by another process"):
+        bucket.put_new("lock", b"two")
+    taken = bucket.put_over("lock", b"three", lock)
+    with pytest.raises(WriteConflictError):
+        bucket.put_over("lock", b"four", lock)
+    data, stat = bucket.get_with_stat("lock")
+    assert data == b"three"
+    assert stat.etag == taken.etag
+
+
+def test_throttled_and_cut_answers_are_asked_for_again(bucket: Bucket, object_server: ObjectServer) -> None:
+    object_server.weather.throttled, object_server.weather.cut = 0.2, 0.2
+    object_server.weather.short = 0.1
+    found = list(several(lambda number: bucket.get_range("a/1.dcm", number, 5000), range(60)))
+    assert found == [DATA[number : number + 5000] for number in range(60)]
+    assert object_server.traffic.faults > 10
+
+
+def test_a_body_that_is_always_short_is_an_error(
+    bucket: Bucket, object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prognosis_dask.objects.bucket.PAUSE", 0.001)
+    stat = bucket.head("a/1.dcm")
+    object_server.weather.short = 1.0
+    for ask in (bucket.get, lambda key, expected: bucket.get_range(key, 0, 1000)):
+        with pytest.raises(BucketError, match=r"s3://cohort/a/1.dcm: .*bytes.*, 5 times"):
+            ask("a/1.dcm", expected=stat)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [((403, "AccessDenied"), Code.OBJECT_FORBIDDEN), ((404, "NoSuchKey"), Code.OBJECT_MISSING)],
+)
+def test_what_is_refused_is_not_asked_for_again(
+    bucket: Bucket, object_server: ObjectServer, answer: tuple[int, str], code: Code
+) -> None:
+    object_server.weather.refuse = lambda method, path: answer
+    object_server.traffic.clear()
+    with pytest.raises(CaseError) as error:
+        bucket.get("a/1.dcm")
+    assert error.value.problem.code is code
+    assert error.value.problem.where == "s3://cohort/a/1.dcm"
+    assert object_server.traffic.requests == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((400, "ExpiredToken"), "credentials for s3://cohort have expired"),
+        ((403, "InvalidAccessKeyId"), "check the access key"),
+        ((403, "RequestTimeTooSkewed"), "this machine's clock"),
+        ((301, "PermanentRedirect"), "lies in another region; set AWS_REGION"),
+        ((400, "AuthorizationHeaderMalformed"), "lies in another region"),
+        ((404, "NoSuchBucket"), "there is no bucket 'cohort' at http"),
+    ],
+)
+def test_what_holds_for_a_whole_bucket_is_no_problem_of_a_case(
+    bucket: Bucket, object_server: ObjectServer, answer: tuple[int, str], said: str
+) -> None:
+    object_server.weather.refuse = lambda method, path: answer
+    with pytest.raises(BucketError, match=said) as error:
+        bucket.get("a/1.dcm")
+    assert "\n" not in str(error.value)
+    assert pickle.loads(pickle.dumps(error.value)).args == error.value.args
+
+
+def test_an_object_that_changed_meanwhile_is_refused(bucket: Bucket) -> None:
+    stat = bucket.head("a/1.dcm")
+    bucket.put("a/1.dcm", DATA[::-1])
+    for ask in (bucket.get, lambda key, expected: bucket.get_range(key, 0, 10, expected=expected)):
+        with pytest.raises(CaseError) as error:
+            ask("a/1.dcm", expected=stat)
+        assert error.value.problem.code is Code.OBJECT_CHANGED
+    with pytest.raises(CaseError, match=r"102,400 bytes, expected 5"):
+        bucket.get("a/1.dcm", expected=ObjectStat("a/1.dcm", 5))
+
+
+def test_a_store_that_does_not_answer_is_given_up_within_a_minute(
+    object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("prognosis_dask.objects.signing.RETRIES", 1)
+    with pytest.raises(BucketError, match=r"no answer from s3://nowhere .*check the network.*127.0.0.1:9"):
+        Bucket("s3", "nowhere").get("x")
+
+
+def test_a_bucket_travels_as_a_name(bucket: Bucket) -> None:
+    bucket.get("a/1.dcm")
+    packed = pickle.dumps(bucket)
+    assert len(packed) < 200
+    assert b"secret" not in packed
+    assert pickle.loads(packed) == bucket
+
+
+def test_a_public_bucket_is_read_unsigned(object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("open", "closed"):
+        object_server.make_bucket(name, public=name == "open")
+        object_server.send("PUT", f"/{name}/x", b"data")
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    assert Bucket("s3", "open").get("x") == b"data"
+    assert Bucket("gs", "open").get("x") == b"data"
+    assert [one.key for one in Bucket("gs", "open").list()] == ["x"]
+
+
+def test_a_profile_gives_the_keys(object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    object_server.make_bucket("mine")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    (tmp_path / "credentials").write_text("[study]\naws_access_key_id = one%key\naws_secret_access_key = two\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "study")
+    Bucket("s3", "mine").put("x", b"data")
+    assert Bucket("s3", "mine").get("x") == b"data"
+    monkeypatch.setenv("AWS_PROFILE", "other")
+    with pytest.raises(JobError, match=r"AWS_PROFILE is 'other', of which .*credentials has no keys"):
+        Bucket("s3", "another").get("x")
+
+
+@pytest.mark.parametrize("text", ["https://bucket/x", "s3:/bucket", "s3://", "bucket/x"])
+def test_other_addresses_are_refused(text: str) -> None:
+    with pytest.raises(JobError, match="expected s3://BUCKET/PREFIX"):
+        parse_address(text)
+
+
+def test_an_endpoint_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
+    with pytest.raises(JobError, match="AWS_ENDPOINT_URL is 'localhost:9000', expected the address of a server"):
+        Bucket("s3", "unheard-of").get("x")
