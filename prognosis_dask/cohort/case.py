@@ -55,6 +55,9 @@ class Case:
         Where several MR sequences make one case: name (:data:`SEQUENCES`) and image of each, ``image`` among them.
     units
         Of the image's values as they are stored, where its headers say: ``HU``, PET's ``BQML``, ``CNTS`` or ``GML``.
+    acquisition
+        What the image was acquired with (:data:`prognosis_dask.cohort.headers.ACQUISITION`), as far as its headers say;
+        columns ``acquired_*``. Never a feature.
     """
 
     case_id: str
@@ -70,6 +73,7 @@ class Case:
     covariates: dict[str, str] = field(default_factory=dict, hash=False)
     sequences: dict[str, str] = field(default_factory=dict, hash=False)
     units: str = ""
+    acquisition: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def short_hash(self) -> str:
@@ -104,21 +108,25 @@ def make_case_id(*parts: str) -> str:
 
 
 #: Fields that hold any number of columns.
-_OPEN = ("covariates", "sequences")
+_OPEN = ("covariates", "sequences", "acquisition")
+#: What the names of columns on the acquisition begin with.
+ACQUIRED = "acquired_"
 
 
 def write_cases(path: Path, cases: Iterable[Case]) -> None:
-    """Write ``cases.csv``: the fixed columns, the sequences if any, the covariates in order of first appearance."""
+    """Write ``cases.csv``: the fixed columns, the sequences, what images were acquired with, and the covariates."""
     rows = list(cases)
     fixed = [f.name for f in fields(Case) if f.name not in _OPEN]
     images = [name for name in SEQUENCES if any(name in case.sequences for case in rows)]
+    acquired = list(dict.fromkeys(name for case in rows for name in case.acquisition))
     extra = list(dict.fromkeys(name for case in rows for name in case.covariates))
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(fixed + images + extra)
+        writer.writerow(fixed + images + [f"{ACQUIRED}{name}" for name in acquired] + extra)
         for case in rows:
             cells = [_cell(getattr(case, name)) for name in fixed]
             cells += [case.sequences.get(name, "") for name in images]
+            cells += [case.acquisition.get(name, "") for name in acquired]
             writer.writerow(cells + [case.covariates.get(name, "") for name in extra])
 
 
@@ -178,7 +186,10 @@ def _case(row: dict[str, str], folder: Path) -> Case:
         event=_event(row["event"]) if row.get("event") else None,
         units=row.get("units", ""),
         source=row.get("source") or _stamp(folder / row["image"], folder / row["mask"], *map(Path, sequences.values())),
-        covariates={name: value for name, value in row.items() if name not in fixed},
+        covariates={name: value for name, value in row.items() if name not in fixed and not name.startswith(ACQUIRED)},
+        acquisition={
+            name.removeprefix(ACQUIRED): value for name, value in row.items() if name.startswith(ACQUIRED) and value
+        },
         sequences=sequences,
     )
 

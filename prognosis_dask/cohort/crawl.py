@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prognosis_dask.cohort.headers import (
+    ACQUISITION,
     IMAGE_MODALITIES,
     MARKS,
     FileStamp,
@@ -43,6 +45,7 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and its multi-frame kinds
 _LAST_TAG = 0x00281054  # RescaleType; nothing after it is needed, and private groups can be long
 _TAGS = [
     *MARKS.values(),
+    *ACQUISITION.values(),
     0x00080016,  # SOPClassUID
     0x00080018,  # SOPInstanceUID
     0x00080060,  # Modality
@@ -172,6 +175,7 @@ def _image_header(header: Dataset, file: FileStamp) -> ImageHeader:
         frame_of_reference_uid=str(header.get("FrameOfReferenceUID", "") or ""),
         description=str(header.get("SeriesDescription", "") or ""),
         marks="\t".join(_mark(header, tag) for tag in MARKS.values()),
+        acquisition=sys.intern("\t".join(_mark(header, tag).strip() for tag in ACQUISITION.values())),
         **_units(header),  # type: ignore[arg-type]
         **_geometry(header),  # type: ignore[arg-type]
     )

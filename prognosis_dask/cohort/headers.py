@@ -49,6 +49,19 @@ MARKS = {
 }
 
 
+#: What an image was acquired with, with the elements' tags; ``cases.csv`` has a column of each that any header says.
+ACQUISITION = {
+    "scanner_maker": 0x00080070,  # Manufacturer
+    "scanner": 0x00081090,  # ManufacturerModelName
+    "kvp": 0x00180060,
+    "kernel": 0x00181210,
+    "slice_thickness_mm": 0x00180050,
+    "field_strength_t": 0x00180087,
+    "repetition_time_ms": 0x00180080,
+    "echo_time_ms": 0x00180081,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class PetHeader:
     """The elements of a PET header that SUVs depend on, in DICOM's terms; None if absent.
@@ -93,7 +106,8 @@ class ImageHeader:
 
     ``fault``: why it cannot be used, or empty. ``frame`` is its number in a multi-frame file, from 1; 0: the
     file holds one. ``units`` are those of the rescaled values, ``note`` is a remark on them. ``marks`` are
-    its values of :data:`MARKS`, joined by tabs; as text, for there are millions.
+    its values of :data:`MARKS`, joined by tabs; as text, for there are millions. So are those of :data:`ACQUISITION` in
+    ``acquisition``.
     """
 
     file: FileStamp
@@ -114,6 +128,7 @@ class ImageHeader:
     units: str = ""
     note: str = ""
     pet: PetHeader | None = None
+    acquisition: str = ""
 
 
 @dataclass(frozen=True)

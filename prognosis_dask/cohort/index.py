@@ -255,6 +255,7 @@ def _cases(drafts: Sequence[_Draft], names: Sequence[str], together: Sessions, f
                 source=hashlib.sha256(source.encode()).hexdigest()[:16],
                 units=image.listing.units if image.listing is not None else "",
                 covariates=chosen.covariates,
+                acquisition=image.listing.acquisition if image.listing is not None else {},
                 sequences={name: listed.get(other.key, other.path) for name, other in beside.items()},
             )
         )

@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from prognosis_dask.cohort.headers import Point
@@ -43,6 +43,7 @@ class SeriesListing:
     ``root`` is the folder that the slices' ``file`` names are relative to. ``stack`` says which of the series' stacks
     of slices it is (a time point, an echo, an acquisition), or is empty if there is one. ``units`` are those of the
     stored values after rescaling; ``no_suv`` (PET) says why SUVs cannot be computed; ``notes``, remarks on the values.
+    ``acquisition`` is what it was acquired with (:data:`~prognosis_dask.cohort.headers.ACQUISITION`).
     """
 
     series_uid: str
@@ -57,6 +58,7 @@ class SeriesListing:
     units: str = ""
     no_suv: str = ""
     notes: str = ""
+    acquisition: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def key(self) -> str:

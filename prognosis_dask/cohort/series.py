@@ -7,7 +7,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from prognosis_dask.cohort.headers import MARKS, ImageHeader
+from prognosis_dask.cohort.headers import ACQUISITION, MARKS, ImageHeader
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile, dot, most_common_orientation, slice_normal
 from prognosis_dask.cohort.pet import suv_of
 from prognosis_dask.errors import CaseError, Code, Problem
@@ -105,7 +105,28 @@ def _listing(instances: list[ImageHeader], stack: str) -> SeriesListing:
         units=units,
         no_suv=no_suv,
         notes=notes,
+        acquisition=_acquisition(ordered),
     )
+
+
+def _acquisition(ordered: Sequence[ImageHeader]) -> dict[str, str]:
+    """What the headers say that the images were acquired with; ``varies`` where they do not say the same."""
+    said = [header.acquisition.split("\t") for header in ordered if header.acquisition]
+    columns = zip(ACQUISITION, zip(*said, strict=True), strict=False)
+    values = {name: {_rounded(value) for value in column} - {""} for name, column in columns}
+    return {name: next(iter(own)) if len(own) == 1 else "varies" for name, own in values.items() if own}
+
+
+def _rounded(value: str) -> str:
+    """A number to four digits, since the last ones of one setting differ between images; text as it is.
+
+    >>> _rounded("3.26999999999998"), _rounded("120"), _rounded("B30f"), _rounded("None")
+    ('3.27', '120', 'B30f', '')
+    """
+    try:
+        return f"{float(value):.4g}"
+    except ValueError:
+        return "" if value == "None" else value
 
 
 def _values(ordered: Sequence[ImageHeader]) -> tuple[str, Sequence[float | None], str, str]:
