@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,7 +20,7 @@ from prognosis_dask.brain.template import icbm152
 from prognosis_dask.brain.tools import TOOLS, check_tool, settle_strip
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import ImageSection, Job
-from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.errors import CaseError, Code, warn
 from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.stage import Columns, StageContext, Work
 from prognosis_dask.imaging.gaps import settle_gaps
@@ -28,6 +29,7 @@ from prognosis_dask.imaging.interpolate import between_slices
 from prognosis_dask.imaging.load import load_image, load_roi
 from prognosis_dask.imaging.roi import grid_of
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
+from prognosis_dask.volumes.nifti import is_nifti, says_sides
 
 #: What a single image is called whose sequence nobody named.
 UNNAMED = "MR"
@@ -98,6 +100,7 @@ def _prepared(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, 
 def _read(case: Case, context: StageContext) -> tuple[str, dict[str, sitk.Image], sitk.Image | None]:
     """The reference sequence's name, all sequences in axial order, and the mask that was drawn."""
     reference = next((name for name, path in case.sequences.items() if path == case.image), UNNAMED)
+    warn_of_sides(case.image)
     if case.mask:
         # slices that nobody outlined are filled by shape here, few as the outlined ones may be
         roi = load_roi(
@@ -112,8 +115,20 @@ def _read(case: Case, context: StageContext) -> tuple[str, dict[str, sitk.Image]
     wanted = context.job.brain.sequences or tuple(case.sequences)
     for name, path in case.sequences.items():
         if name != reference and name in wanted:
+            warn_of_sides(path)
             images[name] = axial(load_image(path, context.job.image))
     return reference, images, drawn
+
+
+def warn_of_sides(path: str) -> None:
+    """Warn if a sequence's NIfTI header has neither qform nor sform: left and right are unknown then."""
+    if is_nifti(Path(path)) and not says_sides(Path(path)):
+        warn(
+            Code.ORIENTATION,
+            "the header has neither qform nor sform, so left and right are unknown; what is said of sides may be "
+            "mirrored. Convert the scan from DICOM again",
+            where=path,
+        )
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float]:

@@ -72,6 +72,24 @@ def nifti_header(path: Path) -> NiftiHeader:
         raise CaseError(error.problem.code, error.problem.reason, where=str(path)) from error
 
 
+def says_sides(path: Path) -> bool:
+    """Whether the header says where left and right are: qform_code or sform_code is above zero.
+
+    Without either, readers take the axes as they come, each program in its own way.
+
+    Raises
+    ------
+    CaseError
+        ``UNREADABLE_FILE`` if it is not a NIfTI file.
+    """
+    try:
+        with _opened(path) as stream:
+            raw = _raw_header(stream)
+    except (OSError, *_DAMAGED) as error:
+        raise CaseError(Code.UNREADABLE_FILE, f"not a readable NIfTI file: {error}", where=str(path)) from error
+    return bool(int(raw["qform_code"]) > 0 or int(raw["sform_code"]) > 0)
+
+
 def nifti_grid(path: Path) -> Grid:
     """The grid as in ITK; a nearly right-angled sform, which ITK refuses, is corrected.
 
