@@ -73,13 +73,13 @@ lock: .venv/tools
 clean:
 	rm -rf .venv .venv-torch .pytest_cache .mypy_cache .ruff_cache
 
-.venv/ready: .venv/wheels requirements.lock pyproject.toml
+.venv/ready: .venv/tools requirements.lock pyproject.toml
 	@echo "Installing the locked dependencies into .venv"
 	@$(SYNC) --python $(BIN)/python requirements.lock
 	@$(UV) pip install --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-.venv-torch/ready: .venv/wheels requirements-torch.lock pyproject.toml Makefile
+.venv-torch/ready: .venv/tools requirements-torch.lock pyproject.toml Makefile
 	@echo "Installing torch and the locked dependencies into .venv-torch"
 	@test -d .venv-torch || $(UV) venv --python $(PYTHON) .venv-torch
 	@$(SYNC) --python .venv-torch/bin/python requirements-torch.lock
@@ -87,17 +87,13 @@ clean:
 	@$(UV) pip install --python .venv-torch/bin/python --no-deps --editable .
 	@touch $@
 
-.venv/torch: .venv/wheels Makefile
+.venv/torch: .venv/tools Makefile
 	@echo "Installing torch beside Gluon"
 	@$(UV) pip install --python $(BIN)/python --target $@ $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)") $(TORCH)
 	@$(UV) pip install --python $(BIN)/python --target $@ $(DEEPBET)
 	@touch $@
 
-SYNC = $(UV) pip sync --require-hashes --compile-bytecode --find-links .venv/wheels
-
-# What pyradiomics' build asks for and no index has
-.venv/wheels: .venv/tools
-	@$(UV) build --wheel tools/oldconfigparser -o .venv/wheels
+SYNC = $(UV) pip sync --require-hashes --compile-bytecode
 
 # uv lives in a corner of its own, so that syncing the environment does not remove it
 .venv/tools:

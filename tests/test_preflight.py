@@ -69,7 +69,7 @@ WITHOUT = """
 import importlib.metadata, sys
 kept = importlib.metadata.version
 def version(name):
-    if name in ("prognosis-dask", "pyradiomics"):
+    if name in ("prognosis-dask", "simpleitk"):
         raise importlib.metadata.PackageNotFoundError(name)
     return kept(name)
 importlib.metadata.version = version
@@ -81,7 +81,7 @@ def test_a_worker_without_the_package_can_still_say_so(file: Path, tmp_path: Pat
     (tmp_path / "sitecustomize.py").write_text(WITHOUT)
     with joined(file, prefix=environment(tmp_path)) as client, pytest.raises(ClusterError) as caught:
         check_workers(client)
-    assert "lacks prognosis-dask, pyradiomics; install the same environment there as here" in str(caught.value)
+    assert "lacks prognosis-dask, simpleitk; install the same environment there as here" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
