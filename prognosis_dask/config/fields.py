@@ -39,6 +39,16 @@ class Constraint(Protocol):
         ...
 
 
+class Window:
+    """Two numbers, or none."""
+
+    expected = "two numbers, the lower one first, or none"
+
+    def holds(self, value: tuple[float, ...]) -> bool:
+        """Whether the first is the lower one."""
+        return not value or (len(value) == 2 and value[0] < value[1])
+
+
 @dataclass(frozen=True)
 class AtLeast:
     """A finite number from here on; zero as well where it stands for "none"."""

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from prognosis_dask.config.fields import Above, AtLeast, Below, File, Folder, Unit
+from prognosis_dask.config.fields import Above, AtLeast, Below, File, Folder, Unit, Window
+from prognosis_dask.config.ibsi import IbsiSection
 from prognosis_dask.config.reading import build, expect, override, read_toml, seen_from
 from prognosis_dask.errors import JobError
 
@@ -25,16 +26,6 @@ class FolderName:
     def holds(self, value: str) -> bool:
         """Whether it is the last part of a path, and no dots."""
         return Path(value).name == value and value not in ("", "..")
-
-
-class Window:
-    """Two numbers, or none."""
-
-    expected = "two numbers, the lower one first, or none"
-
-    def holds(self, value: tuple[float, ...]) -> bool:
-        """Whether the first is the lower one."""
-        return not value or (len(value) == 2 and value[0] < value[1])
 
 
 class EventCode:
@@ -274,7 +265,9 @@ class ModelSection:
     """The model that a run ends in; `prognosis fit` compares more."""
 
     enabled: Annotated[bool, "Whether a model is fitted; else a run ends with its features."] = True
-    features: Annotated[Literal["deep", "radiomics", "both"], "Image features that the model may use."] = "deep"
+    features: Annotated[
+        Literal["deep", "radiomics", "ibsi", "both"], "Image features that the model may use; both: deep and radiomics."
+    ] = "deep"
     selector: Annotated[str, "Selection of features, a name of docs/procedures.md; empty: none."] = "svm-rfe"
     learner: Annotated[
         str, "The model, a name of docs/procedures.md; empty: Cox, for a label logistic regression, for a grade `mlp`."
@@ -324,6 +317,7 @@ class Job:
     brain: BrainSection = field(default_factory=BrainSection)
     frames: FramesSection = field(default_factory=FramesSection)
     radiomics: RadiomicsSection = field(default_factory=RadiomicsSection)
+    ibsi: IbsiSection = field(default_factory=IbsiSection)
     deep: DeepSection = field(default_factory=DeepSection)
     grade: GradeSection = field(default_factory=GradeSection)
     model: ModelSection = field(default_factory=ModelSection)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
+from prognosis_dask.config.ibsi import IbsiSection
 from prognosis_dask.config.job import BrainSection, FramesSection, ImageSection, Job
 from prognosis_dask.features.stage import Family, Stage
 from prognosis_dask.features.variable import VariableSpec, label, number, table
@@ -15,6 +16,7 @@ _MARGIN = "image.margin_mm"
 #: How image and mask are read. What lies around the mask is stored as far as the margin goes: no value depends on it.
 _IMAGE = tuple(f"image.{field.name}" for field in fields(ImageSection) if f"image.{field.name}" != _MARGIN)
 _BRAIN = tuple(f"brain.{field.name}" for field in fields(BrainSection))
+_IBSI = tuple(f"ibsi.{field.name}" for field in fields(IbsiSection) if field.name != "enabled")
 _FRAMES = tuple(f"frames.{field.name}" for field in fields(FramesSection))
 
 
@@ -27,6 +29,11 @@ def _filter_and_class(feature: str) -> str:
     """From pyradiomics' name of a feature to its filter and class."""
     filtered, _, rest = feature.partition("_")
     return f"{filtered} {rest.partition('_')[0]}"
+
+
+def _ibsi_family(feature: str) -> str:
+    """From IBSI's tag of a feature to its family of features."""
+    return f"ibsi {feature.partition('_')[0]}"
 
 
 def _size_and_place(feature: str) -> str:
@@ -79,6 +86,26 @@ RADIOMICS = Stage(
     ),
 )
 
+IBSI = Stage(
+    name="ibsi",
+    title="IBSI features",
+    version=1,
+    work="prognosis_dask.features.ibsi:IbsiWork",
+    switch="ibsi.enabled",
+    needs=("roi",),
+    values_from=("brain",),
+    settings=(*_IMAGE, *_IBSI),
+    family=Family(
+        table("ibsi", "ibsi_feature", "see ibsi_units", "features as IBSI defines them; NaN where they failed"),
+        label("ibsi_feature", "ibsi_feature", "IBSI's tag of the feature", optional=True),
+        units=label("ibsi_units", "ibsi_feature", "its unit; u is the image's own unit", optional=True),
+        part=_ibsi_family,
+        if_constant="of texture, see whether the bins fit the image's values",
+    ),
+    # the Fourier transforms of Moran's I over the box of a large region that is not resampled
+    memory=1_500_000_000,
+)
+
 BRAIN = Stage(
     name="brain",
     title="Preparing the brain, finding and measuring the tumour",
@@ -120,7 +147,7 @@ DEEP = Stage(
 )
 
 #: In the order of their variables in the dataset; the order in which a case passes them follows from their needs.
-STAGES: tuple[Stage, ...] = (ROI, RADIOMICS, BRAIN, DEEP)
+STAGES: tuple[Stage, ...] = (ROI, RADIOMICS, IBSI, BRAIN, DEEP)
 
 
 def stages() -> tuple[Stage, ...]:

@@ -126,9 +126,9 @@ _HEAD = """# The feature dataset
 python -c "from prognosis_dask.features.schema import documentation as d; print(d(), end='')" > docs/features.md -->
 
 `features.zarr` in a run's folder is an xarray dataset with one row per case, also of the cases that failed. Open it
-with `prognosis_dask.read_features(folder)`, which checks it, or with `xarray.open_zarr(path)`. `radiomics`, `size`
-and `deep` are there when the job has switched their stage on. The dataset's attributes say what its values depend on:
-the job, the versions of the programs, the digests and the network.
+with `prognosis_dask.read_features(folder)`, which checks it, or with `xarray.open_zarr(path)`. `radiomics`,
+[`ibsi`](ibsi.md), `size` and `deep` are there when the job has switched their stage on. The dataset's attributes say
+what its values depend on: the job, the versions of the programs, the digests and the network.
 
 `features.csv` holds the same values, one row per case: the variables of the table below in this order, then one
 column per radiomic and per deep feature. Numbers are written so that reading gives the same value, for instance with

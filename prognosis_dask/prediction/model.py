@@ -142,6 +142,7 @@ def load_model(folder: Path) -> ScanModel:
         job,
         synth=SynthSection(),
         radiomics=replace(job.radiomics, enabled=job.radiomics.enabled and bool(families & {"radiomics", "volume"})),
+        ibsi=replace(job.ibsi, enabled=job.ibsi.enabled and "ibsi" in families),
         deep=replace(job.deep, enabled=job.deep.enabled and "deep" in families),
         grade=replace(job.grade, enabled=False),
     )

@@ -17,7 +17,7 @@ from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.tables.missing import KnownCells, known_cells
 
 #: Families of many columns, made from images: a case without any of them cannot be used.
-IMAGE_FAMILIES = ("deep", "radiomics", "features")
+IMAGE_FAMILIES = ("deep", "radiomics", "ibsi", "features")
 #: More different words than this in one column are names, dates or remarks, not levels.
 MOST_LEVELS = 12
 

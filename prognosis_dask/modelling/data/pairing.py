@@ -158,7 +158,7 @@ def _from_run(path: Path) -> Measurement:
 
     dataset = read_features(path)
     blocks = [(np.asarray(dataset["volume_ml"].values, dtype=float)[:, None], ["volume_ml"], "volume")]
-    for family, names in (("radiomics", "radiomic"), ("deep", "deep_feature")):
+    for family, names in (("radiomics", "radiomic"), ("ibsi", "ibsi_feature"), ("deep", "deep_feature")):
         if family in dataset:
             blocks.append((np.asarray(dataset[family].values, dtype=float), list(dataset[names].values), family))
     return Measurement(

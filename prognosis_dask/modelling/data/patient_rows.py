@@ -25,7 +25,7 @@ from prognosis_dask.modelling.data.sources import Source
 #: DICOM's modalities of images. A column "modality" that holds anything else is somebody's own.
 _MODALITIES = ("CT", "MR", "PT", "NM", "US", "MG", "CR", "DX", "XA", "RF", "OT")
 #: Kinds of columns that are measured on an image, whatever their values are.
-_MEASURED = ("radiomics", "deep", "size", "volume")
+_MEASURED = ("radiomics", "ibsi", "deep", "size", "volume")
 #: Joins the modalities of columns in which rows are pooled.
 _PLUS = "+"
 

@@ -1,0 +1,32 @@
+"""The stage of IBSI's features: measured on each case's crop, on its files where the crop does not suffice."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.config.job import digest
+from prognosis_dask.features.guard import Stopwatch
+from prognosis_dask.features.roi import read_case
+from prognosis_dask.features.stage import Columns, StageContext, Work, chosen_settings
+from prognosis_dask.radiomics import ibsi
+from prognosis_dask.storage.rois import RoiStore
+
+
+class IbsiWork(Work):
+    """The values are those of the full image, however much of it the crop holds."""
+
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+        with watch.step("read"):
+            roi = RoiStore.open(context.rois).read_roi(case.case_id)
+        read_full = partial(read_case, case, context, full=True, seconds=watch.seconds)
+        with watch.step("ibsi"):
+            values = ibsi.measure(roi, context.job.ibsi, read_full, whole=case.modality == "CT")
+        return {"values": list(values.values())}
+
+    def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
+        return Columns({name: ibsi.unit(name) for name in ibsi.names(context.job.ibsi)})
+
+    def meaning(self, context: StageContext) -> dict[str, str]:
+        return {"ibsi.parameters": digest(self.stage.version, *chosen_settings(context.job, self.stage.settings))}
