@@ -102,8 +102,8 @@ def test_every_variable_has_a_name_and_a_unit(dataset: xr.Dataset) -> None:
     for name, variable in dataset.variables.items():
         assert variable.attrs["long_name"], name
         assert "units" in variable.attrs, name
-    of_tumours = {"size", "size_feature", "size_units"}
-    assert {spec.name for spec in variables()} - set(dataset.variables) == {"covariate_*", *of_tumours}
+    others = {"size", "size_feature", "size_units", "ibsi", "ibsi_feature", "ibsi_units"}
+    assert {spec.name for spec in variables()} - set(dataset.variables) == {"covariate_*", *others}
 
 
 def test_zarr_comes_back_identical_also_with_plain_xarray(dataset: xr.Dataset, tmp_path: Path) -> None:
