@@ -171,7 +171,7 @@ def test_a_run_is_fitted_from_its_folder_and_its_parameters_must_agree(tmp_path:
             "column 'original_glcm_F2' holds 'high' in data row 1 and 59 more",
         ),
         (lambda t: pd.concat([t, t.head(1)]), "patient 'second-000' stands in data rows 1 and 61"),
-        (lambda t: t.drop(columns="PatientID"), "no column of patients' IDs"),
+        (lambda t: t.rename(columns={"PatientID": "patient_no"}).assign(subject_no=1), "no column of patients' IDs"),
     ],
 )
 def test_a_table_that_a_model_cannot_take_is_refused(change, message: str, folder: Path, tmp_path: Path) -> None:

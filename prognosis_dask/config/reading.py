@@ -26,6 +26,8 @@ _LARGEST = 2**53
 _PLAIN = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 #: The most characters of a value that a message repeats.
 _SHOWN = 200
+#: A part of a dotted key, in quotation marks where it holds dots itself.
+_PART = re.compile(r'"[^"]*"|[^.]+')
 
 
 def read_toml(path: Path, absent: str) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def override(kind: type, data: dict[str, Any], overrides: Sequence[str]) -> None
             nested = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             nested = value
-        *sections, name = key.strip().split(".")
+        *sections, name = (part.strip('"') for part in _PART.findall(key.strip()) or [""])
         for part in (name, *reversed(sections)):
             nested = {part: nested}
         nested = seen_from(kind, nested, Path.cwd())

@@ -12,8 +12,9 @@ import numpy as np
 from prognosis_dask.config.job import ModelSection
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.maps import Map
-from prognosis_dask.modelling.data.columns import Encoding, kind_of
+from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Survival, several_cases
+from prognosis_dask.modelling.data.families import kind_of
 from prognosis_dask.modelling.data.reading import ReadTable, read_tables
 from prognosis_dask.modelling.data.sources import Source, dataset_source
 from prognosis_dask.modelling.data.table import FeatureTable

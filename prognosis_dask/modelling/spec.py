@@ -13,8 +13,8 @@ from prognosis_dask.config.fields import Above, AtLeast, Unit
 from prognosis_dask.config.job import EventCodes, Halves, ModelSection, Rows, Seed, TimeUnit
 from prognosis_dask.config.reading import build, expect, override, read_toml
 from prognosis_dask.errors import StatisticsError, count
-from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, kind_of
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
+from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, kind_of
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.selectors import NEED_LABEL

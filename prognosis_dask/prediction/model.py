@@ -15,7 +15,7 @@ from prognosis_dask.config.reading import build
 from prognosis_dask.errors import JobError, StatisticsError
 from prognosis_dask.features.loaded import load_stages
 from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, clinical_inputs
-from prognosis_dask.modelling.data.columns import kind_of
+from prognosis_dask.modelling.data.families import kind_of
 from prognosis_dask.modelling.data.feature_origin import made_with, origin_of
 from prognosis_dask.modelling.data.network_features import FAMILY, FILE
 from prognosis_dask.modelling.data.patient_rows import expect_one_image

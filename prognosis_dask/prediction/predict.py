@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from prognosis_dask.arrays import FloatArray
-from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, kind_of
+from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, kind_of
 from prognosis_dask.modelling.data.network_features import NetworkFeatures
 from prognosis_dask.modelling.data.out_of_range import out_of_range, tells_apart
 from prognosis_dask.modelling.data.reading import read_tables

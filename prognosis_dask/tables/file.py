@@ -236,16 +236,25 @@ def _under_headings(lines: Lines, delimiter: str, notes: Sequence[str]) -> Cells
     columns = [list(column) for column in zip(*full, strict=True)] if full else [[] for _ in header]
     del full
     kept = [at for at, name in enumerate(header) if name or any(columns[at])]
-    names = _named([header[at] for at in kept])
+    names, renamed = _named([header[at] for at in kept])
     columns, said = plain_numbers(names, [columns[at] for at in kept], delimiter)
-    return Cells(tuple(names), tuple(columns), (*notes, *said))
+    return Cells(tuple(names), tuple(columns), (*notes, *renamed, *said))
 
 
-def _named(header: Sequence[str]) -> list[str]:
-    """The headings, each unique; blank ones by number."""
+def _named(header: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The headings, each unique: blank ones by number, repeated ones with .1, .2 as pandas writes them; and a note."""
     blanks = iter(range(1, len(header) + 1))
     names = [name or (BLANK if (n := next(blanks)) == 1 else f"{BLANK} {n}") for name in header]
-    twice = [name for name, often in Counter(names).items() if often > 1]
-    if twice:
-        raise ValueError(f"it has the heading {twice[0]!r} {names.count(twice[0])} times; rename the columns")
-    return names
+    taken, made, renamed = set(names), list[str](), list[str]()
+    often: Counter[str] = Counter()
+    for name in names:
+        unique = name
+        while often[name] and (unique := f"{name}.{often[name]}") in taken:
+            often[name] += 1
+        often[name] += 1
+        if unique != name:
+            taken.add(unique)
+            renamed.append(unique)
+        made.append(unique)
+    told = f"Headings that stand twice were numbered from the second on: {', '.join(renamed[:8])}" if renamed else ""
+    return made, [f"{told}{', ...' if len(renamed) > 8 else ''}."] if told else []

@@ -20,6 +20,11 @@ _IDENTIFIER = re.compile(
     r"[\W_]*(id|no|nr|num|number|nummer)|index|row([\W_]*(id|no|nr|number|names?))?|serial.*|lfd.*nr.*",
     re.IGNORECASE,
 )
+_PERSON = re.compile(
+    r"(.*[\W_])?(mrn|pid|patient|subject|person)([\W_]*(id|no|nr|num|number|nummer))?|"
+    r"(patient|subject|person|study|case|hospital|record)[\W_]*(id|no|nr|num|number|nummer|identifier)|id[\W_].*",
+    re.IGNORECASE,
+)
 _DATE_NAME = re.compile(
     r"(.*[\W_])?(date|datum|dob|birthdate|birthday|timestamp|datetime)([\W_].*)?|dateof.*", re.IGNORECASE
 )
@@ -29,6 +34,15 @@ _DATE = re.compile(
     r"\d{1,2}[- ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)\w*[- ]\d{2,4}",
     re.IGNORECASE,
 )
+
+
+def may_identify(name: str) -> bool:
+    """Whether a heading may name a column of persons, though it is no usual spelling.
+
+    >>> may_identify("study_no"), may_identify("MRN"), may_identify("index"), may_identify("grade")
+    (True, True, False, False)
+    """
+    return _PERSON.fullmatch(name) is not None
 
 
 def no_property(name: str, values: FloatArray | None, texts: Sequence[str], rows: Sequence[object]) -> str:

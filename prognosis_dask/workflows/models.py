@@ -13,6 +13,7 @@ from prognosis_dask.config.folders import expect_no_loss, expect_writable
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
+from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.data.table_one import table1_rows
 from prognosis_dask.modelling.fit import fit_models
 from prognosis_dask.modelling.folder import describe_table, headline, publish_tables, write_csv
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 Data: TypeAlias = Path | str | Sequence[Path | str]
 Say: TypeAlias = Callable[[str], None]
+#: Features of a kind that are named on the terminal.
+_NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def fit(
     say(f"Validating {names}: {spec.validation.repeats} x {spec.validation.folds} folds")
     with _map(client) as cluster_map:
         summary = fit_models(read, spec, folder / "models", cluster_map)
+    say(headline_text(summary))
     say(str(write_report(folder)))
     return ModelResult(folder, summary, {})
 
@@ -285,7 +289,30 @@ def _read(data: Data, spec: ModelSpec, say: Say) -> ReadTable:
     if "deep" in read.table.families and any(untrained(path) for path in _listed(data)):
         read = replace(read, notes=(*read.notes, UNTRAINED))
     _tell(read, say)
+    say(told_families(read.table))
     return read
+
+
+def headline_text(summary: Mapping[str, Any]) -> str:
+    """The final procedure's discrimination of held-out cases, with its interval."""
+    name, measure = ("auc_cv", "AUC") if "auc_cv" in summary else ("c_index_cv", "C-index")
+    held, lower, upper = (summary.get(f"{name}{end}") for end in ("", "_lower", "_upper"))
+    if held is None:
+        return f"{summary.get('procedure', '')}: no figure of held-out cases"
+    reach = "" if lower is None or upper is None else f" (95 % interval {lower:.3f} to {upper:.3f})"
+    return f"{summary['procedure']}: {measure} of held-out cases {held:.3f}{reach}"
+
+
+def told_families(table: FeatureTable) -> str:
+    """What each column was taken for, and how to say otherwise."""
+    held: dict[str, list[str]] = {}
+    for name, family in zip(table.features, table.families, strict=True):
+        held.setdefault(family, []).append(name)
+    shown = "; ".join(
+        f"{family} ({len(names)}): {', '.join(names[:_NAMED])}{' and others' if len(names) > _NAMED else ''}"
+        for family, names in held.items()
+    )
+    return f"Features by kind: {shown}. --set column.NAME.family=clinical (or another kind) corrects one."
 
 
 def _read_for(model: Path | str, frozen: Frozen, data: Data, spec: ModelSpec, say: Say) -> tuple[ReadTable, list[str]]:

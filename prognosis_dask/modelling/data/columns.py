@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.errors import StatisticsError, count
+from prognosis_dask.modelling.data.families import family_of
 from prognosis_dask.tables.missing import KnownCells, known_cells
 
-#: Families of many columns, made from images: a case without any of them cannot be used.
-IMAGE_FAMILIES = ("deep", "radiomics", "ibsi", "features")
 #: More different words than this in one column are names, dates or remarks, not levels.
 MOST_LEVELS = 12
+#: A level with fewer rows is rare: with another such it is grouped under :data:`OTHER`.
+RARE = 5
+OTHER = "other"
+#: Words that a line to paste lists at most.
+_PASTED = 10
 
 #: Numbers that tables write where nothing is known.
 _FAR_CODES = frozenset([9.0, 99.0, 999.0, 9999.0, 99999.0, 88.0, 888.0, 8888.0, -1.0, -9.0, -99.0, -999.0, -9999.0])
-_RADIOMICS = re.compile(
-    r"(original|wavelet-\w+|log-sigma-[\w.-]+|square|squareroot|logarithm|exponential|gradient|lbp-[\w-]+)"
-    r"_(shape|shape2D|firstorder|glcm|glrlm|glszm|gldm|ngtdm)_\w+"
-)
-_DEEP = re.compile(r"(deep|logit|pooled|cnn|embedding)_?\d+")
-_VOLUME = re.compile(r"(tumou?r|gtv|lesion|roi)?volume(ml|cc|cm3)?")
-_STAGE = re.compile(r".*stage|.*stage(group(ing)?)?(ajcc|uicc)?|ajcc.*|uicc.*|tnm")
-_CLINICAL = re.compile(
-    r"age(at\w+)?|sex|gender|histology|grade|smok\w+|ecog\w*|performance\w*|karnofsky\w*|kps|bmi|weight|height|"
-    r"treatment|chemo\w*|surgery|hpv\w*|p16|race|ethnicity|site|subsite|packyears|alcohol\w*"
-)
 #: A feature that is the outcome in other words would be the best of all.
 _OUTCOME = re.compile(
     r".*(surviv|death|dead|deceas|recurr|relapse|progressi|followup|vitalstatus|duration|censor).*|"
@@ -84,6 +78,7 @@ class Encoding:
     missing: tuple[str, ...] = ()
     modality: str = ""
     roi: str = ""
+    grouped: tuple[str, ...] = ()
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -167,10 +162,13 @@ class SourceColumn:
         texts = self.texts()
         wrong = [row for row, text in enumerate(texts) if text and math.isnan(values[row])]
         if wrong:
+            words = json.dumps(list(dict.fromkeys(texts[row] for row in wrong))[:_PASTED], ensure_ascii=False)
+            name = json.dumps(self.name, ensure_ascii=False)
             raise StatisticsError(
                 f"{self.where}: column {self.name!r} holds {texts[wrong[0]]!r} in data row {self.row(wrong[0])}"
                 f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}, expected numbers: mend the table, or name "
-                f"the column's words as levels in the specification, or drop it there"
+                f"the column's words as levels in the specification, or drop it there\nIf it is not known there: "
+                f"--set 'column.{name}.missing={words}'"
             )
 
     def _refuse_infinite(self, values: FloatArray) -> None:
@@ -193,36 +191,6 @@ def number(text: str) -> float:
         return math.nan
 
 
-@lru_cache(maxsize=1 << 18)
-def family_of(name: str, default: str = "") -> str:
-    """What a column most probably is, from its name: pyradiomics' names, this project's, a volume, a stage.
-
-    >>> family_of("original_shape_Sphericity"), family_of("Overall.Stage"), family_of("GTV volume (ml)")
-    ('radiomics', 'stage', 'volume')
-    """
-    plain = key(name)
-    for family, rule, text in (
-        ("radiomics", _RADIOMICS, name),
-        ("deep", _DEEP, name),
-        ("volume", _VOLUME, plain),
-        ("stage", _STAGE, plain),
-        ("clinical", _CLINICAL, plain),
-    ):
-        if rule.fullmatch(text):
-            return family
-    return default
-
-
-def kind_of(family: str) -> str:
-    """A family without the modality and region that it was measured on.
-
-    >>> kind_of("radiomics CT"), kind_of("radiomics"), kind_of("deep PT GTV")
-    ('radiomics', 'radiomics', 'deep')
-    """
-    kind = family.partition(" ")[0]
-    return kind if kind in IMAGE_FAMILIES else family
-
-
 def unit_of(name: str, family: str) -> str:
     """The unit of a column of pyradiomics' name; empty for any other."""
     from prognosis_dask.radiomics import unit
@@ -239,7 +207,8 @@ def tells_the_outcome(name: str) -> bool:
     >>> tells_the_outcome("1-year survival(1-survival;0-dead)"), tells_the_outcome("original_glcm_Contrast")
     (True, False)
     """
-    return family_of(name) == "" and _OUTCOME.fullmatch(key(name)) is not None
+    plain = key(re.sub(r"\.\d+$", "", name))  # the second of two headings has a number
+    return family_of(name) == "" and _OUTCOME.fullmatch(plain) is not None
 
 
 def learn_encoding(column: SourceColumn, family: str) -> Encoding | str:
@@ -273,13 +242,23 @@ def learn_encoding(column: SourceColumn, family: str) -> Encoding | str:
     if family == "stage" and all(_stage_rank(level) for level in counts):
         ladder = sorted(counts, key=lambda level: _stage_rank(level) or (0.0, ""))
         return Encoding(column.name, family, levels=tuple(spelt[level] for level in ladder), ordered=True)
-    if len(counts) > MOST_LEVELS:
-        return f"holds {len(counts)} different words"
     if len(counts) == 1:
         return "holds one word only"
     order = sorted(counts, key=lambda level: (-counts[level], level))
-    levels = [spelt[order[0]], *sorted(spelt[level] for level in order[1:])]
-    return Encoding(column.name, family, levels=tuple(levels))
+    rare = [level for level in order if counts[level] < RARE]
+    frequent = order[: len(order) - len(rare)]
+    if not _grouping_tells(counts, frequent, rare):
+        frequent, rare = order, []
+    if len(frequent) > MOST_LEVELS:
+        return f"holds {len(counts)} different words"
+    levels = [spelt[frequent[0]], *sorted(spelt[level] for level in frequent[1:]), *([OTHER] if rare else [])]
+    return Encoding(column.name, family, levels=tuple(levels), grouped=tuple(spelt[level] for level in rare))
+
+
+def _grouping_tells(counts: Counter[str], frequent: Sequence[str], rare: Sequence[str]) -> bool:
+    """Whether rare words are to be one level: several of them, all else being most of the rows, and none called so."""
+    most = 2 * sum(counts[level] for level in frequent) > sum(counts.values())
+    return len(rare) > 1 and len(frequent) > 1 and most and OTHER not in frequent
 
 
 def encode(encoding: Encoding, column: SourceColumn) -> tuple[FloatArray, list[str]]:
@@ -299,6 +278,7 @@ def encode(encoding: Encoding, column: SourceColumn) -> tuple[FloatArray, list[s
             values = np.log(values)
         return values[:, None], []
     place = {level_key(level): i for i, level in enumerate(encoding.levels)}
+    place |= {level_key(word): place[OTHER] for word in encoding.grouped}
     texts = column.texts(encoding.levels)
     found = np.array([place.get(level_key(text), -1) for text in texts])
     strange = sorted({text for text, at in zip(texts, found, strict=True) if text and at < 0})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +14,17 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import (
-    IMAGE_FAMILIES,
+    OTHER,
+    RARE,
     Encoding,
     SourceColumn,
     encode,
-    family_of,
     far_code_notes,
-    kind_of,
     learn_encoding,
     tells_the_outcome,
     unit_of,
 )
+from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, family_of, kind_of, plain_family
 from prognosis_dask.modelling.data.outcomes import Outcomes
 from prognosis_dask.modelling.data.sources import Source, matching
 from prognosis_dask.modelling.spec import ColumnRule, ModelSpec
@@ -94,11 +95,11 @@ def learn_encodings(
     left_out: dict[str, list[str]] = {reason: [] for reason in (_OUTCOME_LIKE, _NO_PROPERTY, _UNUSABLE)}
     notes: list[str] = []
     for place, source in enumerate(sources):
-        for name in source.features:
-            if name in taken:
-                continue
+        names = [name for name in source.features if name not in taken]
+        plain = source.family or ("features" if spec.procedure else plain_family(names))
+        for name in names:
             rule = spec.column.get(name, ColumnRule())
-            family = rule.family or source.families.get(name) or family_of(name, source.family or "features")
+            family = rule.family or source.families.get(name) or family_of(name, plain)
             if name not in spec.column and (reason := _not_a_feature(source, name)):
                 left_out[reason[0]].append(reason[1])
                 continue
@@ -111,6 +112,7 @@ def learn_encodings(
                 continue
             modality, roi = source.measured.get(name, ("", ""))
             encodings.append(replace(made, modality=modality, roi=roi))
+            notes += grouped_note(made)
             if kind_of(family) not in ("radiomics", "deep") and not made.levels:
                 notes += far_code_notes(column)
     encodings += _copies(columns, spec, encodings)
@@ -145,6 +147,18 @@ def _not_a_feature(source: Source, name: str) -> tuple[str, str] | None:
     if family and not why.startswith("holds dates"):  # age and stage are properties, and a date of surgery is none
         return None
     return (_NO_PROPERTY, f"{name} ({why})") if why else None
+
+
+def grouped_note(encoding: Encoding) -> list[str]:
+    """What is to be said of a column whose rare words are one level."""
+    if not encoding.grouped:
+        return []
+    words = _listed(encoding.grouped, 8)
+    name = json.dumps(encoding.column, ensure_ascii=False)
+    return [
+        f"{encoding.column}: {count(len(encoding.grouped), 'word')} in fewer than {RARE} rows each became {OTHER!r} "
+        f"({words}); levels in [column.{name}] keeps them apart."
+    ]
 
 
 def _excluded(columns: Columns, spec: ModelSpec) -> set[str]:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
-from prognosis_dask.cohort.clinical import find_column
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.cohort.endpoints import DAYS, EVENT_CODES, LONGEST_DAYS, event_codes, plain_code, unit_of
 from prognosis_dask.errors import Code, StatisticsError, count
 from prognosis_dask.modelling.data.columns import SourceColumn, far_code_notes, level_key, number
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
+from prognosis_dask.modelling.data.found_endpoint import time_unit_known
 from prognosis_dask.modelling.spec import EndpointRule
 
-_KNOWN_TIMES = tuple(dict.fromkeys(n for p in COLLECTIONS.values() for n in p.time_columns))
-_TIMES = (*_KNOWN_TIMES, "OS_days", "OS_MONTHS", "duration_col")
-_EVENTS = tuple(
-    dict.fromkeys([*(n for p in COLLECTIONS.values() for n in p.event_columns), "OS_event", "OS_STATUS", "event_col"])
-)
 _EXPECTED = "1 where the event was seen and 0 where the case was censored (or yes, no; dead, alive)"
 _CODES = dict(EVENT_CODES) | dict(COLLECTIONS["sts"].event_codes)
 
@@ -62,13 +58,6 @@ class Outcomes:
         return Survival(self.values[0][rows], self.values[1][rows] == 1)
 
 
-def endpoint_columns(names: Sequence[str], rule: EndpointRule) -> tuple[str, ...]:
-    """The columns that hold the endpoint, as they are spelt among the names; () where they do not have it."""
-    wanted = [(rule.label,)] if rule.label else [(rule.time,), (rule.event,)] if rule.time else [_TIMES, _EVENTS]
-    found = [find_column(names, spellings) for spellings in wanted]
-    return tuple(name for name in found if name) if None not in found else ()
-
-
 def read_outcomes(
     columns: Mapping[str, SourceColumn],
     names: tuple[str, ...],
@@ -104,7 +93,7 @@ def _unit(name: str, rule: EndpointRule) -> tuple[str, list[str]]:
     if rule.time_unit:
         differs = [f"{name} was taken in {rule.time_unit}, as the specification says; its heading says {said}."]
         return rule.time_unit, differs if said and said != rule.time_unit else []
-    if said or find_column([name], _KNOWN_TIMES):
+    if time_unit_known(name):
         return said or "days", []
     return "days", [f"{name} was taken in days, since nothing says its unit: time_unit in [endpoint] names another."]
 
@@ -125,9 +114,10 @@ def _events(column: SourceColumn, rule: EndpointRule, whole: SourceColumn) -> Fl
     try:
         codes = event_codes(column.name, said, _CODES, rule.event_codes, "endpoint.event_codes")
     except ValueError as error:
+        why = f"{error}{_to_paste(str(error))}"
         if "2" not in map(plain_code, cells):
-            raise StatisticsError(f"{column.where}: {error}") from None
-        codes, why = {"0": 0, "1": 1}, str(error)
+            raise StatisticsError(f"{column.where}: {why}") from None
+        codes = {"0": 0, "1": 1}
     else:
         why = "event_codes in [endpoint] says what other codes mean"
     expected = ", ".join(rule.event_codes) or _EXPECTED
@@ -138,6 +128,11 @@ def _events(column: SourceColumn, rule: EndpointRule, whole: SourceColumn) -> Fl
                 f"{expected}; {why}"
             )
     return np.array([float(codes[plain_code(text)]) if text else np.nan for text in cells])
+
+
+def _to_paste(refusal: str) -> str:
+    """The refusal's codes as options of the command line, a line each."""
+    return "".join(f"\n  --set 'endpoint.event_codes={codes}'" for codes in re.findall(r"\{[^}]*\}", refusal))
 
 
 def _all_ones(name: str, event: FloatArray, rule: EndpointRule) -> list[str]:

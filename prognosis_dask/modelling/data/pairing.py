@@ -14,7 +14,8 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.clinical import key, patient_key, read_rows
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.features.schema import COVARIATE, variables
-from prognosis_dask.modelling.data.columns import family_of, number, tells_the_outcome
+from prognosis_dask.modelling.data.columns import number, tells_the_outcome
+from prognosis_dask.modelling.data.families import family_of
 from prognosis_dask.tables.row_numbers import no_property
 
 #: Fewest pairs of measurements.

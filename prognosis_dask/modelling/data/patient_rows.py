@@ -18,7 +18,8 @@ import numpy as np
 from prognosis_dask.arrays import BoolArray, IntArray
 from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.errors import StatisticsError, count
-from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, Encoding, SourceColumn, family_of, kind_of, unit_of
+from prognosis_dask.modelling.data.columns import Encoding, SourceColumn, unit_of
+from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, family_of, kind_of
 from prognosis_dask.modelling.data.feature_origin import origin_of
 from prognosis_dask.modelling.data.sources import Source
 

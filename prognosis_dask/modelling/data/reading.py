@@ -13,11 +13,13 @@ import numpy as np
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.cohort.clinical import match_without_zeros, patient_key
 from prognosis_dask.errors import Code, StatisticsError, count
-from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, Encoding, SourceColumn, kind_of
+from prognosis_dask.modelling.data.columns import Encoding, SourceColumn
 from prognosis_dask.modelling.data.encoding import Columns, encode_columns, learn_encodings, needed_families
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
+from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, kind_of
+from prognosis_dask.modelling.data.found_endpoint import endpoint_columns, no_endpoint, with_published
 from prognosis_dask.modelling.data.leakage import expect_no_leaks
-from prognosis_dask.modelling.data.outcomes import Outcomes, endpoint_columns, read_outcomes
+from prognosis_dask.modelling.data.outcomes import Outcomes, read_outcomes
 from prognosis_dask.modelling.data.patient_rows import arrange_rows
 from prognosis_dask.modelling.data.sources import Source, dataset_source, read_file
 from prognosis_dask.modelling.data.table import FeatureTable
@@ -80,7 +82,7 @@ def find_tables(data: Sequence[Path | str], spec: ModelSpec) -> list[Source]:
                 )
             sources += [read_file(path / rule.path, rule) for rule in spec.table]
         else:
-            sources.append(read_file(path, _rule_for(path, spec)))
+            sources.append(read_file(path, _rule_for(path, spec), alone=len(data) == 1))
     if not sources:
         raise StatisticsError("no table was given; give a run's folder, or CSV or XLSX files")
     return sources
@@ -106,10 +108,10 @@ def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known:
         left, or a column is the outcome in other words (see :mod:`prognosis_dask.modelling.data.leakage`).
     """
     spec = spec or ModelSpec()
+    spec, published = with_published(spec, sources[0].columns) if len(sources) == 1 else (spec, [])
     needed = {encoding.family for encoding in known} or needed_families(spec)
     sources = [
-        arrange_rows(source, spec.rows, known, endpoint_columns(list(source.columns), spec.endpoint))
-        for source in sources
+        arrange_rows(source, spec.rows, known, endpoint_columns(source.columns, spec.endpoint)) for source in sources
     ]
     rows_said = [note for source in sources for note in source.rows_said]
     base, rows, left_out, joined = _join(sources)
@@ -156,7 +158,7 @@ def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known:
         {name: value for source in sources for name, value in source.origin.items()} | spec.source,
     )
     read_notes = [note for source in sources for note in source.notes]
-    said = [*rows_said, *read_notes, *joined, *end_notes, *notes, *strange]
+    said = [*rows_said, *read_notes, *published, *joined, *end_notes, *notes, *strange]
     if outcomes and not known:
         unseen = {encoding.column for encoding in encodings if encoding.family not in needed}
         measured = {name for source in sources for name in source.families}  # on images, by a run
@@ -249,19 +251,15 @@ def _outcomes(
     sources: Sequence[Source], columns: Columns, spec: ModelSpec, *, required: bool
 ) -> tuple[Outcomes | None, list[str]]:
     for place, source in enumerate(sources):
-        names = endpoint_columns(list(source.columns), spec.endpoint)
+        names = endpoint_columns(source.columns, spec.endpoint)
         if names:
             joined = {name: columns[place, name] for name in names}
             found = read_outcomes(joined, names, spec.endpoint, source.columns)
             return found, [f"The endpoint is {' and '.join(names)} of {Path(source.where).name}.", *found.notes]
     if not required:
         return None, []
-    rule = spec.endpoint
-    wanted = " and ".join(filter(None, (rule.time, rule.event, rule.label))) or "time_days and event, or their like"
-    raise StatisticsError(
-        f"no endpoint: {', '.join(source.where for source in sources)} {'has' if len(sources) == 1 else 'have'} no "
-        f"columns {wanted}; name them in the specification's [endpoint]"
-    )
+    every = {name: column for source in sources for name, column in source.columns.items()}
+    raise no_endpoint(every, [source.where for source in sources], spec.endpoint)
 
 
 def _site(columns: Columns, spec: ModelSpec) -> tuple[str, ...]:

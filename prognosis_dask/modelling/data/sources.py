@@ -21,6 +21,7 @@ from prognosis_dask.modelling.data.columns import SourceColumn
 from prognosis_dask.modelling.spec import TableFile
 from prognosis_dask.tables.file import Cells, read_cells
 from prognosis_dask.tables.missing import says_unknown
+from prognosis_dask.tables.row_numbers import may_identify
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,6 +37,8 @@ _ID_SPELLINGS = tuple(
         ]
     )
 )
+#: What patients are called where nothing names them, with the number of their row.
+ROW = "row "
 #: Columns of features.csv, and of pyradiomics' own table, that describe the case.
 _NO_FEATURES = re.compile(
     r"roi|modality|problem|voxels|n_slices|lesion_cut|image|image_units|mask|label|diagnostics_.*", re.IGNORECASE
@@ -104,24 +107,26 @@ class Source:
         return alike[0] if len(alike) == 1 and key(name) else None
 
 
-def read_file(path: Path, rule: TableFile) -> Source:
+def read_file(path: Path, rule: TableFile, *, alone: bool = False) -> Source:
     """Read a CSV or XLSX file, see :func:`prognosis_dask.tables.file.read_cells`.
 
-    Covariates of a run's ``features.csv`` have their own names, as :func:`dataset_source` gives them.
+    Covariates of a run's ``features.csv`` have their own names, as :func:`dataset_source` gives them. Where no heading
+    is a usual spelling of a patient's ID, the only one that looks like an ID counts; where there is none and the table
+    is ``alone``, joined to no other, each row is a patient of its own. Both are said.
 
     Raises
     ------
     StatisticsError
-        When the file is missing or unreadable, has no column of patients' IDs, a heading twice, or a row for a patient
-        twice without a column of cases' IDs.
+        When the file is missing or unreadable, has no column of patients' IDs, or a row for a patient twice without a
+        column of cases' IDs.
     """
     cells = _cells(path, rule)
     own = [name.removeprefix(COVARIATE) for name in cells.header]
     often = Counter(own)
     header = [name if often[short] > 1 else short for name, short in zip(cells.header, own, strict=True)]
-    id_column = _id_column(path, header, rule)
-    at = header.index(id_column)
-    ids = cells.columns[at]
+    id_column, said = _id_column(path, header, rule, alone=alone)
+    at = header.index(id_column) if id_column else -1
+    ids = cells.columns[at] if id_column else [f"{ROW}{number}" for number in range(1, cells.n_rows + 1)]
     kept = [i for i, text in enumerate(ids) if not says_unknown(text)]
     if not kept:
         raise StatisticsError(f"{path}: no row has an ID in column {id_column!r}")
@@ -141,7 +146,7 @@ def read_file(path: Path, rule: TableFile) -> Source:
     _expect_once(path, cases or patients, id_column, "case" if cases else "patient")
     features = _chosen(path, [name for name in columns if not _NO_FEATURES.fullmatch(name)], columns, rule)
     without = len(ids) - len(kept)
-    notes = tuple(f"{path.name}: {note}" for note in cells.notes)
+    notes = tuple(f"{path.name}: {note}" for note in (*cells.notes, *said))
     return Source(str(path), patients, cases, columns, features, rule.family, without_id=without, notes=notes)
 
 
@@ -214,15 +219,22 @@ def _cells(path: Path, rule: TableFile) -> Cells:
     return cells
 
 
-def _id_column(path: Path, header: Sequence[str], rule: TableFile) -> str:
+def _id_column(path: Path, header: Sequence[str], rule: TableFile, *, alone: bool) -> tuple[str, list[str]]:
+    """The column of patients' IDs, "" where each row is a patient of its own; and what is to be said of it."""
     found = find_column(header, (rule.id,) if rule.id else _ID_SPELLINGS)
-    if found is None:
-        expected = repr(rule.id) if rule.id else f"such as {', '.join(_ID_SPELLINGS[:4])}"
-        raise StatisticsError(
-            f"{path}: no column of patients' IDs ({expected}); it has {_some(header)}. Name it as id in the "
-            "specification's [[table]]"
-        )
-    return found
+    if found is not None:
+        return found, []
+    set_it = f'--set \'table=[{{path="{path.name}", id="COLUMN"}}]\''
+    alike = [] if rule.id else [name for name in header if may_identify(name)]
+    if len(alike) == 1:
+        return alike[0], [f"{alike[0]} was taken as the patients' ID; {set_it} names another column."]
+    if alone and not rule.id and not alike:
+        return "", [f"No column names the patients: each row is one, and has its number; {set_it} names a column."]
+    expected = repr(rule.id) if rule.id else f"such as {', '.join(_ID_SPELLINGS[:4])}"
+    raise StatisticsError(
+        f"{path}: no column of patients' IDs ({expected}); it has {_some(header)}. Name it as id in the "
+        f"specification's [[table]], or with {set_it}"
+    )
 
 
 def _formatted(text: str, rule: TableFile, path: Path) -> str:

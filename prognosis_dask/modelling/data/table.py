@@ -10,8 +10,8 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.columns import kind_of
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
+from prognosis_dask.modelling.data.families import kind_of
 
 
 @dataclass(frozen=True, eq=False)

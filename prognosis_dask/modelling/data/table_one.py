@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray
-from prognosis_dask.modelling.data.columns import IMAGE_FAMILIES, Encoding, kind_of
+from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes
+from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, kind_of
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.table_spec import Row
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError, count
-from prognosis_dask.modelling.data.columns import kind_of
 from prognosis_dask.modelling.data.endpoint import Classes
+from prognosis_dask.modelling.data.families import kind_of
 from prognosis_dask.modelling.data.feature_origin import made_with, other_origin
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.prediction import Prediction

@@ -1,0 +1,162 @@
+"""Which columns hold the endpoint, where nobody named them: what is unambiguous is taken and said, else asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from prognosis_dask.cohort.clinical import find_column, key
+from prognosis_dask.cohort.collections import COLLECTIONS
+from prognosis_dask.cohort.endpoints import unit_of
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.columns import SourceColumn
+from prognosis_dask.modelling.data.published import codes_for, published_table
+from prognosis_dask.modelling.spec import EndpointRule, ModelSpec
+
+#: The spellings of the known collections, first; of several the first one counts.
+KNOWN_TIMES = tuple(dict.fromkeys(name for preset in COLLECTIONS.values() for name in preset.time_columns))
+_TIMES = (*KNOWN_TIMES, "OS_days", "OS_MONTHS", "duration_col")
+_EVENTS = tuple(
+    dict.fromkeys([*(n for p in COLLECTIONS.values() for n in p.event_columns), "OS_event", "OS_STATUS", "event_col"])
+)
+#: The endpoints by their letters: overall, disease-free, progression-free, ... survival.
+_WHICH = (
+    r"(os|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs|overall|death|"
+    r"(overall|event|disease|progression|relapse)(free)?survival)?"
+)
+_UNIT = r"(in)?(days?|weeks?|months?|years?|d|wks?|mos?|mths?|yrs?)?"
+_TIME = re.compile(
+    rf"{_WHICH}(surv(ival)?|fu|followup|event)?(time|duration|length){_UNIT}|(to)?time(to)?(event|death|censor\w*){_UNIT}|"
+    rf"(os|dfs|pfs|pfi|efs|rfs|css|dss|survival|surv|followup|fu|duration|futime)(in)?{_UNIT}|days|weeks?|months?|years?|"
+    r"(days|weeks|months|years)(survived|followed|followup|tolastfollowup|todeath|survival|ofsurvival)"
+)
+_EVENT = re.compile(
+    rf"{_WHICH}(event|status|censor(ed|ing)?|cens|delta|indicator|event(observed|indicator|status)|eventcode)|"
+    r"(death|dead|died|deceased|vital|survival|event)(status|event|indicator|observed|code)?|vitalstatus|isdead|os|alive"
+)
+
+
+@dataclass(frozen=True)
+class TimeAndEvent:
+    """The columns of time and event."""
+
+    time: str
+    event: str
+
+    @property
+    def settings(self) -> str:
+        """The options that name them."""
+        return f"--set {_quoted('endpoint.time', self.time)} --set {_quoted('endpoint.event', self.event)}"
+
+
+def _quoted(name: str, value: str) -> str:
+    text = f"{name}={value}" if re.fullmatch(r"[\w.]+", value) else f"{name}={json.dumps(value, ensure_ascii=False)}"
+    return text if re.fullmatch(r"[\w.=]+", text) else f"'{text}'"
+
+
+def endpoint_columns(columns: Mapping[str, SourceColumn], rule: EndpointRule) -> tuple[str, ...]:
+    """The columns that hold the endpoint, as they are spelt; () where the table has none, or several might.
+
+    Those that the rule names; else those of a known collection's spelling; else the only ones whose headings and cells
+    are of a time and of an event.
+    """
+    names = list(columns)
+    wanted = [(rule.label,)] if rule.label else [(rule.time,), (rule.event,)] if rule.time else [_TIMES, _EVENTS]
+    found = [find_column(names, spellings) for spellings in wanted]
+    if None not in found:
+        return tuple(name for name in found if name)
+    if rule.label or rule.time:
+        return ()
+    pairs = endpoint_pairs(columns)
+    return (pairs[0].time, pairs[0].event) if len(pairs) == 1 else ()
+
+
+def endpoint_pairs(columns: Mapping[str, SourceColumn]) -> list[TimeAndEvent]:
+    """Every pair of columns that might be time and event.
+
+    Where the headings name endpoints by their letters (``OS``, ``PFS``), a time goes with the event of the same one.
+    """
+    times = [name for name, column in columns.items() if _TIME.fullmatch(key(name)) and _may_be_time(column)]
+    events = [
+        name
+        for name, column in columns.items()
+        if name not in times and _EVENT.fullmatch(key(name)) and _may_be_event(column)
+    ]
+    pairs = [TimeAndEvent(time, event) for time in times for event in events]
+    alike = [pair for pair in pairs if _letters(pair.time) == _letters(pair.event)]
+    return alike if any(_letters(pair.time) for pair in alike) or len(alike) == 1 else pairs
+
+
+def _letters(name: str) -> str:
+    found = re.match(r"(os|overall|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs)", key(name))
+    return found[1].replace("overall", "os") if found else ""
+
+
+def _may_be_time(column: SourceColumn) -> bool:
+    """Numbers alone, more than a few of them, and some above zero."""
+    try:
+        values = column.numbers()
+    except StatisticsError:
+        return False
+    known = values[np.isfinite(values)]
+    return bool((known > 0).any()) and len(np.unique(known)) > min(4, len(known) - 1)
+
+
+def _may_be_event(column: SourceColumn) -> bool:
+    """Few codes, as an event has."""
+    held = {text for text in column.texts() if text}
+    return 1 <= len(held) <= 4
+
+
+def with_published(spec: ModelSpec, columns: Mapping[str, SourceColumn]) -> tuple[ModelSpec, list[str]]:
+    """The specification with what a published table's documentation says, where nothing in it says otherwise."""
+    end = spec.endpoint
+    table = None if end.time or end.label else published_table(columns)
+    if table is None:
+        return spec, []
+    names = {key(name): name for name in columns}
+    time, event = names[key(table.time)], names[key(table.event)]
+    codes = end.event_codes or codes_for(table, columns[event].texts(table.codes))
+    rule = replace(end, time=time, event=event, time_unit=end.time_unit or table.unit, event_codes=dict(codes))
+    gone = {names[key(name)]: why for name, why in table.exclude.items() if key(name) in names}
+    gone = {name: why for name, why in gone.items() if name not in spec.column}
+    told = f"By its columns this is {table.name}: {time} is in {rule.time_unit}{_told_codes(event, codes, end)}"
+    left = f"; no features are {', '.join(f'{name} ({why})' for name, why in gone.items())}" if gone else ""
+    exclude = (*spec.exclude, *(name for name in gone if name not in spec.exclude))
+    return replace(spec, endpoint=rule, exclude=exclude), [f"{told}{left}."]
+
+
+def _told_codes(event: str, codes: Mapping[str, int], end: EndpointRule) -> str:
+    if not codes or end.event_codes:
+        return ""
+    seen = next(code for code, meaning in codes.items() if meaning == 1)
+    return f", {event} is {seen} where the event was seen"
+
+
+def no_endpoint(columns: Mapping[str, SourceColumn], where: Sequence[str], rule: EndpointRule) -> StatisticsError:
+    """The refusal of tables whose endpoint cannot be told: what they have, and the options that name it."""
+    named = " and ".join(filter(None, (rule.time, rule.event, rule.label)))
+    pairs = [] if named else endpoint_pairs(columns)
+    has = ", ".join(columns)
+    listed = has if len(has) < 600 else f"{has[:600].rpartition(', ')[0]}, ... ({len(columns)} columns)"
+    told = ", ".join(str(Path(path)) for path in where)
+    if pairs:
+        shown = "\n".join(f"  {pair.settings}" for pair in pairs[:6])
+        return StatisticsError(
+            f"{told}: several columns may hold the endpoint, which one is meant? Add one of these lines\n{shown}"
+        )
+    lacks = f"no endpoint: {told} {'has' if len(where) == 1 else 'have'} no columns"
+    return StatisticsError(
+        f"{lacks} {named or 'of a time and an event that can be told by their names'}; there are {listed}. "
+        "Name them: --set endpoint.time=COLUMN --set endpoint.event=COLUMN, or for a class --set endpoint.label=COLUMN"
+    )
+
+
+def time_unit_known(name: str) -> bool:
+    """Whether a time's unit is known: its heading says it, or it is of a known collection."""
+    return bool(unit_of(name) or find_column([name], KNOWN_TIMES))

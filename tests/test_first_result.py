@@ -1,0 +1,169 @@
+"""A table by itself, with no configuration: what is unambiguous is taken and said, the rest is asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import lifelines
+import numpy as np
+import pandas as pd
+import pytest
+import sksurv
+from sksurv.io import loadarff
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
+from prognosis_dask.modelling.spec import load_spec
+from prognosis_dask.workflows.models import fit
+
+LIFELINES = Path(lifelines.__file__).parent / "datasets"
+SKSURV = Path(sksurv.__file__).parent / "datasets" / "data"
+
+
+def read(path: Path, *settings: str) -> ReadTable:
+    spec = load_spec(None, settings)
+    return read_tables(find_tables([path], spec), spec)
+
+
+def published(name: str, folder: Path) -> Path:
+    """The table as its package delivers it; an ARFF file as pandas writes it."""
+    target = folder / f"{name}.csv"
+    if (LIFELINES / f"{name}.csv").is_file():
+        shutil.copy(LIFELINES / f"{name}.csv", target)
+    else:
+        loadarff(os.fspath(SKSURV / f"{name}.arff")).to_csv(target, index=False)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "events", "median_days"),
+    [  # cases, events and median follow-up as the packages document or as pandas reads them
+        ("rossi", 432, 114, 52 * 7),
+        ("gbsg2", 686, 299, 1084),
+        ("lung", 228, 165, 255.5),
+        ("veteran", 137, 128, 80),
+        ("whas500", 500, 215, 631.5),
+        ("actg320", 1151, 96, 257),
+        ("larynx", 90, 50, 4 * 365.25),
+        ("flchain", 7871, 2166, 4303),
+    ],
+)
+def test_published_tables_are_read_as_they_are(
+    name: str, n: int, events: int, median_days: float, tmp_path: Path
+) -> None:
+    found = read(published(name, tmp_path))
+    assert (len(found.table.case_ids), int(found.table.event.sum())) == (n, events)
+    assert float(np.median(found.table.time_days)) == pytest.approx(median_days)
+    told = " ".join(found.notes)
+    assert "each row is one, and has its number" in told
+    assert "The endpoint is" in told
+    later = {"time_d", "censor_d", "chapter", "los", "dstat", "inst"}
+    assert later.isdisjoint(found.table.features)
+
+
+def test_codes_one_and_two_are_read_where_documentation_says_what_they_mean_and_asked_for_elsewhere(
+    tmp_path: Path,
+) -> None:
+    lung = pd.read_csv(LIFELINES / "lung.csv")
+    expected = lung["status"].to_numpy() == 1
+    as_in_r = lung.assign(status=lung["status"] + 1)
+    as_in_r.to_csv(tmp_path / "lung.csv", index=False)
+    np.testing.assert_array_equal(read(tmp_path / "lung.csv").table.event, expected)
+    unknown = as_in_r.rename(columns={"ph.ecog": "ecog", "pat.karno": "karno"})
+    unknown.to_csv(tmp_path / "other.csv", index=False)
+    with pytest.raises(StatisticsError, match=r"status holds '1' and '2'") as refused:
+        read(tmp_path / "other.csv")
+    setting = str(refused.value).split("--set '")[1].split("'")[0]
+    np.testing.assert_array_equal(read(tmp_path / "other.csv", setting).table.event, expected)
+
+
+def hospital(folder: Path, n: int = 120, **more: object) -> Path:
+    """A table as a hospital writes it: no usual ID, a heading twice, rare words, and whatever is added."""
+    rng = np.random.default_rng(3)
+    histology = rng.choice(["adeno", "squamous"], n).tolist()
+    for at, word in enumerate(["sarcoid", "carcinosarcoma", "lymphoepithelioma", "nos"] * 2):
+        histology[at * 3] = word
+    columns: dict[str, object] = {
+        "MRN": [f"{70000 + 13 * i}" for i in range(n)],
+        "Age": rng.integers(40, 85, n),
+        "Hb": rng.normal(13, 1, n).round(1),
+        "Hb ": rng.normal(12, 1, n).round(1),
+        "Histology": histology,
+        "OS": rng.integers(1, 60, n),
+        "status": np.where(rng.random(n) < 0.6, "dead", "alive"),
+        **more,
+    }
+    table = pd.DataFrame(columns)
+    table.to_csv(folder / "h.csv", index=False)
+    return folder / "h.csv"
+
+
+def test_a_hospitals_table_gives_a_first_result_and_says_what_was_taken(tmp_path: Path) -> None:
+    found = read(hospital(tmp_path))
+    told = " ".join(found.notes)
+    assert found.table.patient_ids[1] == "70013"
+    assert {"Hb", "Hb.1", "Histology=other"} < set(found.table.features)
+    assert "Histology=sarcoid" not in found.table.features
+    for said in (
+        "MRN was taken as the patients' ID",
+        "numbered from the second on: Hb.1",
+        "4 words in fewer than 5 rows each became 'other'",
+        "OS was taken in days",
+        "The endpoint is OS and status",
+    ):
+        assert said in told
+    grouped = found.table.X[:, found.table.features.index("Histology=other")]
+    assert grouped.sum() == 8
+    again = read_tables(find_tables([tmp_path / "h.csv"], load_spec(None)), load_spec(None), found.encodings)
+    np.testing.assert_array_equal(again.table.X, found.table.X)
+
+
+def test_a_stray_word_is_missing_only_where_it_is_named_and_the_line_to_paste_works(tmp_path: Path) -> None:
+    cells = [str(i) for i in range(120)]
+    cells[7] = "haemolysed"
+    path = hospital(tmp_path, **{"LDH (U/l)": cells})
+    with pytest.raises(StatisticsError, match="'LDH \\(U/l\\)' holds 'haemolysed' in data row 8") as refused:
+        read(path)
+    setting = str(refused.value).split("--set '")[1].split("'")[0]
+    found = read(path, setting)
+    column = found.table.X[:, found.table.features.index("LDH (U/l)")]
+    assert np.flatnonzero(np.isnan(column)).tolist() == [7]
+
+
+def test_two_possible_endpoints_are_asked_for_with_lines_that_work(tmp_path: Path) -> None:
+    path = hospital(tmp_path, **{"PFS time": np.arange(1, 121), "PFS event": [0, 1] * 60, "OS event": [1, 0, 0] * 40})
+    with pytest.raises(StatisticsError, match="which one is meant") as refused:
+        read(path)
+    lines = [line.strip() for line in str(refused.value).splitlines()[1:]]
+    assert lines[0] == "--set endpoint.time=OS --set 'endpoint.event=\"OS event\"'"
+    settings = [part.strip().strip("'") for part in lines[1].split("--set")[1:]]
+    assert int(read(path, *settings, "exclude=['OS','OS event','status']").table.event.sum()) == 60
+
+
+def test_a_patient_with_two_rows_is_no_two_patients(tmp_path: Path) -> None:
+    path = hospital(tmp_path, MRN=[f"{i // 2}" for i in range(120)])
+    with pytest.raises(StatisticsError, match="patient '0' stands in data rows 1 and 2"):
+        read(path)
+
+
+def test_few_columns_with_names_are_clinical_genes_molecular_and_numbered_ones_image_features(tmp_path: Path) -> None:
+    found = read(hospital(tmp_path, TP53=[0, 1] * 60, ENSG00000141510=np.arange(120)))
+    family = dict(zip(found.table.features, found.table.families, strict=True))
+    assert (family["Hb"], family["TP53"], family["ENSG00000141510"]) == ("clinical", "molecular", "molecular")
+    images = {f"f{i}": np.arange(120) % (i + 3) for i in range(12)}
+    found = read(hospital(tmp_path, **images))
+    assert dict(zip(found.table.features, found.table.families, strict=True))["f3"] == "features"
+    found = read(tmp_path / "h.csv", 'column.f3.family="clinical"')
+    assert dict(zip(found.table.features, found.table.families, strict=True))["f3"] == "clinical"
+
+
+def test_a_table_by_itself_ends_in_a_model_and_its_figure_is_printed(tmp_path: Path) -> None:
+    lines: list[str] = []
+    few = ("validation.repeats=1", "validation.folds=3", "validation.halves=0")
+    found = fit(published("larynx", tmp_path), out=tmp_path / "out", overrides=few, say=lines.append)
+    told = "\n".join(lines)
+    assert "Features by kind: clinical (4): age, Stage_II, Stage_III, Stage_IV." in told
+    assert f"clinical: C-index of held-out cases {found.summary['c_index_cv']:.3f} (95 % interval" in told
+    assert (tmp_path / "out" / "report.html").is_file()
