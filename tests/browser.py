@@ -16,10 +16,12 @@ PATIENCE_MS = 480_000
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*options: str) -> Iterator[Browser]:
     """A browser; while it is open this thread has a running event loop, so nothing else may start one."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_PROGRAM, args=["--no-sandbox"], timeout=PATIENCE_MS)
+        browser = playwright.chromium.launch(
+            executable_path=_PROGRAM, args=["--no-sandbox", *options], timeout=PATIENCE_MS
+        )
         expect.set_options(timeout=PATIENCE_MS)
         yield browser
         browser.close()

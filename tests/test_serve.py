@@ -134,7 +134,7 @@ def test_an_upload_becomes_a_result(done: tuple[Browser, str]) -> None:
     assert told["scan"]["roi"] == "GTV-1"
     assert {"voxels in the ROI", "volume"} <= told["quality"].keys()
     assert f"<dd>{told['prediction']['group']}</dd>" in page
-    for heading in ("Prediction", "Slices", "Most influential features", "Quality of the preprocessing"):
+    for heading in ("Prediction", "Image", "Most influential features", "Quality of the preprocessing"):
         assert f">{heading}</h2>" in page
     for picture in ("survival.svg", "place.svg"):
         answer = browser.get(f"{scan}/{picture}")

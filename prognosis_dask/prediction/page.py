@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -23,6 +23,8 @@ PICTURES = {
     "epitome.png": "image/png",
     "quality.png": "image/png",
 }
+#: NiiVue's script, among those of others.
+VIEWER: Final = "niivue.js"
 #: The one file holds so many slices at most: those of the lesion, evenly chosen where there are more.
 _MOST_SLICES = 24
 #: How the tumour was outlined, in words.
@@ -105,6 +107,12 @@ def pictures_in(folder: Path) -> list[str]:
 def static_text(name: str, package: str = "prognosis_dask.prediction") -> str:
     """A style sheet or script that lies beside a package's templates."""
     return (files(package) / "templates" / name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=2)
+def vendored(name: str) -> str:
+    """A script of others, as it was published (``vendor/README.md``)."""
+    return (files("prognosis_dask.prediction") / "vendor" / name).read_text(encoding="utf-8")
 
 
 def _even(count: int, most: int) -> list[float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,7 +20,7 @@ from prognosis_dask.brain.size import TumourSize, tumour_size
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import ImageSection
 from prognosis_dask.features.guard import Stopwatch, guarded
-from prognosis_dask.imaging.load import load_roi
+from prognosis_dask.imaging.load import SUV, load_roi
 from prognosis_dask.prediction.result import SliceView
 from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.storage.brains import BrainStore
@@ -28,6 +29,17 @@ from prognosis_dask.storage.task_result import TaskResult
 _OUTLINE = (255, 176, 0)
 #: Soft tissue, HU: centre and width.
 _CT_WINDOW = (40.0, 400.0)
+#: Windows that radiologists know by name: HU of CT, SUV of PET.
+_PRESETS: Final[dict[str, tuple[tuple[str, float, float], ...]]] = {
+    "CT": (
+        ("Soft tissue", *_CT_WINDOW),
+        ("Lung", -600.0, 1500.0),
+        ("Bone", 300.0, 1500.0),
+        ("Liver", 60.0, 160.0),
+        ("Brain", 40.0, 80.0),
+    ),
+    SUV: (("SUV 0 to 5", 2.5, 5.0), ("SUV 0 to 10", 5.0, 10.0), ("SUV 0 to 20", 10.0, 20.0)),
+}
 #: Percentiles of the non-zero voxels that become black and white where there is no unit.
 _GREY = (1.0, 99.5)
 
@@ -51,6 +63,7 @@ def write_slices(cases: tuple[Case, ...], digests: tuple[str, ...], context: Sli
 
 def _slices(case: Case, context: SliceTask, watch: Stopwatch) -> dict[str, object]:
     size: TumourSize | None = None
+    unit = ""
     with watch.step("read"):
         if context.brains:
             stored = BrainStore(context.brains).read(case.case_id)
@@ -60,13 +73,17 @@ def _slices(case: Case, context: SliceTask, watch: Stopwatch) -> dict[str, objec
             size = replace(tumour_size(mask), template_mm=tuple(stored.attributes["template_mm"]))
         else:
             roi = load_roi(case, context.image, full=True, one_slice=True)
-            image, mask = roi.image, roi.mask
+            image, mask, unit = roi.image, roi.mask, roi.unit
     with watch.step("write"):
         values, inside = (
             _upright(sitk.GetArrayViewFromImage(image), image),
             _upright(sitk.GetArrayViewFromImage(mask) > 0, image),
         )
-        _write(Path(context.out), values, inside.astype(np.uint8))
+        attributes = {
+            "affine": upright_affine(image),
+            "presets": _presets(values, "CT" if case.modality == "CT" else unit),
+        }
+        _write(Path(context.out), values, inside.astype(np.uint8), attributes)
     return {"view": _view(values, inside, image.GetSpacing(), case.modality), "size": size}
 
 
@@ -104,15 +121,39 @@ def _upright(values: NumberArray, image: sitk.Image) -> NumberArray:
     return values
 
 
+def upright_affine(image: sitk.Image) -> list[list[float]]:
+    """From (column, row, slice) of the upright slices to mm as NIfTI counts them: right, front and top are positive."""
+    spacing, direction = np.asarray(image.GetSpacing()), np.asarray(image.GetDirection()).reshape(3, 3)
+    axes, origin = direction * spacing, np.asarray(image.GetOrigin())
+    for axis, size in enumerate(image.GetSize()):
+        if direction[axis, axis] < 0:
+            origin = origin + axes[:, axis] * (size - 1)
+            axes[:, axis] *= -1
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = axes, origin
+    upright: list[list[float]] = (np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine).tolist()
+    return upright
+
+
+def _presets(values: NumberArray, known: str) -> list[tuple[str, float, float]]:
+    """Windows to choose from: name, centre and width; ``known`` is CT, or the values' unit."""
+    if known in _PRESETS:
+        return list(_PRESETS[known])
+    low, high = float(values.min()), float(values.max())
+    centre, width = _window(values)
+    whole = ("Whole range", (low + high) / 2, max(high - low, 1e-6))
+    return [("Automatic", centre, width), ("More contrast", centre, width / 2), whole]
+
+
 def _window(values: NumberArray) -> tuple[float, float]:
     lit = values[values != 0]
     low, high = np.percentile(lit, _GREY).tolist() if lit.size else (0.0, 1.0)
     return (low + high) / 2, max(high - low, 1e-6)
 
 
-def _write(path: Path, values: NumberArray, mask: ByteArray) -> None:
+def _write(path: Path, values: NumberArray, mask: ByteArray, attributes: dict[str, Any]) -> None:
     with staging(path) as folder:
-        group = zarr.create_group(store=folder / "store")
+        group = zarr.create_group(store=folder / "store", attributes=attributes)
         for name, pixels in (("image", values), ("mask", mask)):
             group.create_array(
                 name,

@@ -10,12 +10,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from prognosis_dask.prediction.page import environment, static_text
+from prognosis_dask.prediction.page import VIEWER, environment, static_text, vendored
 
 #: The package beside whose templates each file lies, and its type.
 _STATIC = {
     "page.css": ("prognosis_dask.prediction", "text/css"),
     "viewer.js": ("prognosis_dask.prediction", "text/javascript"),
+    "volume.js": ("prognosis_dask.prediction", "text/javascript"),
     "serve.js": ("prognosis_dask.web", "text/javascript"),
 }
 _STATES = {
@@ -43,6 +44,10 @@ def render(template: str, status: int = 200, **content: Any) -> HTMLResponse:
 async def static(request: Request) -> Response:
     """The style sheet and the scripts."""
     name = request.path_params["name"]
+    if name == VIEWER:  # large, and the same until the program is another
+        return Response(
+            vendored(name), media_type="text/javascript", headers={"Cache-Control": "private, max-age=86400"}
+        )
     if name not in _STATIC:
         raise HTTPException(404)
     package, kind = _STATIC[name]

@@ -21,6 +21,7 @@ from prognosis_dask.prediction.model import ScanModel
 from prognosis_dask.prediction.page import PICTURES, one_file, pictures_in
 from prognosis_dask.prediction.result import VERSION, json_text
 from prognosis_dask.prediction.slices import slice_png
+from prognosis_dask.prediction.volumes import VOLUMES, shown, volume_file
 from prognosis_dask.web.access import Access
 from prognosis_dask.web.errors import RefusedError
 from prognosis_dask.web.pages import render
@@ -130,9 +131,10 @@ class Site:
         if scan.state == "done":
             result = self._result(scan)
             view = _view(request, result["view"])
-            return render(
-                "result.html.j2", result=result, view=view, pictures=pictures_in(self._scans.path(scan.id)), **shared
-            )
+            folder = self._scans.path(scan.id)
+            volumes = shown(folder / "slices.zarr")
+            pictures = pictures_in(folder)
+            return render("result.html.j2", result=result, view=view, pictures=pictures, volumes=volumes, **shared)
         return render("scan.html.j2", now=self._now(scan), dashboard=self._dashboard, **shared)
 
     async def state(self, request: Request, session: str) -> Response:
@@ -146,6 +148,14 @@ class Site:
         path = self._scans.path(scan.id) / "slices.zarr"
         draw = functools.partial(slice_png, path, view["slice"], view["centre"], view["width"], outline=view["outline"])
         return Response(await run_in_threadpool(draw), media_type="image/png")
+
+    async def volume(self, request: Request, session: str) -> Response:
+        """The image or the mask for the viewer's three planes."""
+        scan, name = self._find(request, done=True), request.path_params["name"]
+        slices = self._scans.path(scan.id) / "slices.zarr"
+        if name not in VOLUMES or shown(slices) is None:
+            raise HTTPException(404)
+        return FileResponse(await run_in_threadpool(volume_file, slices, name), media_type="application/gzip")
 
     async def picture(self, request: Request, session: str) -> Response:
         """A drawing or a picture of the result."""

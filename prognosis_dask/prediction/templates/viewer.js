@@ -10,6 +10,7 @@
     const slices = Number(form.elements.slice.max) + 1;
     let busy = false, again = false;
     const show = () => {
+      if (image.hidden) return;  // the three planes are shown instead
       if (busy) { again = true; return; }
       busy = true;
       const at = Number(form.elements.slice.value) + 1;
@@ -29,6 +30,35 @@
         form.elements.width.value = button.dataset.width;
         show();
       });
+    }
+    document.getElementById("jump").addEventListener("click", (event) => {
+      if (image.hidden) return;
+      form.elements.slice.value = event.target.dataset.slice;
+      show();
+    });
+
+    const open = document.getElementById("volume-open");
+    if (open && document.createElement("canvas").getContext("webgl2")) {
+      const begin = () => {
+        open.hidden = true;
+        const told = document.getElementById("volume-told");
+        told.textContent = "Fetching the image…";
+        const script = document.createElement("script");
+        script.src = "/static/niivue.js";
+        script.addEventListener("error", () => { told.textContent = "The three planes cannot be fetched; the slices can."; });
+        script.addEventListener("load", async () => {
+          const source = { image: form.dataset.image, mask: form.dataset.mask, unit: form.dataset.unit };
+          try {
+            await globalThis.openVolume(form, source);
+            image.hidden = true;
+          } catch (error) { console.warn(`${error}`); }
+        });
+        document.head.append(script);
+      };
+      open.hidden = false;
+      open.querySelector("button").addEventListener("click", begin);
+      // on a phone the image is large, and may cost money: it is fetched when it is asked for
+      if (globalThis.matchMedia("(min-width: 48rem)").matches) begin();
     }
   }
 
