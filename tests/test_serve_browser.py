@@ -135,11 +135,15 @@ def page(chromium: Browser, server: Server) -> Iterator[Page]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(server.address)
     yield page
-    # a page that looks for a server in the middle of a restart says so in the console, as does a refused form
+    # a page that looks for a server in the middle of a restart says so in the console, as does a refused form; and the
+    # software driver of a machine without a graphics processor says that reading a pixel is slow
     assert [
         text
         for text in complaints
-        if not re.search(r"ERR_(CONNECTION|EMPTY|SOCKET|INCOMPLETE|CONTENT)|status of 4\d\d", text)
+        if not re.search(
+            r"ERR_(CONNECTION|EMPTY|SOCKET|INCOMPLETE|CONTENT)|status of 4\d\d|GL Driver Message \(OpenGL, Performance",
+            text,
+        )
     ] == []
     context.close()
 
