@@ -33,7 +33,7 @@ def shown(slices: Path) -> Shown | None:
     group = zarr.open_group(slices, mode="r", use_consolidated=False)
     if "affine" not in group.attrs:
         return None
-    presets = tuple((str(name), float(centre), float(width)) for name, centre, width in group.attrs["presets"])  # type: ignore[union-attr]
+    presets = tuple((str(name), float(centre), float(width)) for name, centre, width in group.attrs["presets"])
     stored = sum(path.stat().st_size for path in slices.rglob("*") if path.is_file())
     return Shown(presets, stored / 1e6)
 
@@ -46,9 +46,9 @@ def volume_file(slices: Path, name: str) -> Path:
     path = slices.parent / name
     if not path.is_file():
         group = zarr.open_group(slices, mode="r", use_consolidated=False)
-        values = np.transpose(_small(np.asarray(group[VOLUMES[name]][:])))  # type: ignore[index]
-        file = nibabel.Nifti1Image(values, np.asarray(group.attrs["affine"], float))
-        file.header.set_xyzt_units("mm")
+        values = np.transpose(_small(np.asarray(group[VOLUMES[name]][:])))
+        file = nibabel.Nifti1Image(values, np.asarray(group.attrs["affine"], float))  # type: ignore[no-untyped-call]
+        file.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
         with replacing(path) as aside:
             aside.write_bytes(gzip.compress(file.to_bytes(), _LEVEL, mtime=0))
     return path
