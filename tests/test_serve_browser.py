@@ -362,6 +362,7 @@ def test_nothing_is_wider_than_the_page(page: Page, made: Path, width: int) -> N
     assert page.evaluate("document.documentElement.scrollWidth") == width
     send(page, LUNG, made, roi="GTV-1")
     until_result(page)
+    page.wait_for_load_state()  # with its style sheet
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
