@@ -138,9 +138,10 @@ class ObjectServer:
         """A new, empty bucket; ``public``: everybody may list and read it unsigned."""
         self.send("PUT", f"/{name}")
         if public:
+            # to look at an object's head needs GetObject of AWS, and a right of its own of moto
             policy = (
                 '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*", '
-                f'"Action": ["s3:GetObject", "s3:ListBucket"], "Resource": ["arn:aws:s3:::{name}", '
+                f'"Action": ["s3:GetObject", "s3:HeadObject", "s3:ListBucket"], "Resource": ["arn:aws:s3:::{name}", '
                 f'"arn:aws:s3:::{name}/*"]}}]}}'
             )
             self.send("PUT", f"/{name}?policy", policy.encode())

@@ -20,7 +20,7 @@ from prognosis_dask.cohort.clinical import read_clinical
 from prognosis_dask.cohort.collections import COLLECTIONS, resolve
 from prognosis_dask.cohort.endpoints import event_codes, unit_of
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.config.job import CohortSection, cohort_section
+from prognosis_dask.config.job import CohortSection, index_sections
 from prognosis_dask.errors import Code, JobError, PrognosisError, StatisticsError
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.modelling.spec import ColumnRule, EndpointRule, ModelSpec
@@ -309,7 +309,7 @@ def test_one_patient_spelt_in_two_ways_stays_one_patient(tmp_path: Path) -> None
 
 def clinical(folder: Path, text: str, **section: object) -> dict[str, tuple[float | None, int | None, str]]:
     (folder / "c.csv").write_text(text, encoding="utf-8")
-    rules = resolve(cohort_section(dict(section), ()))
+    rules = resolve(index_sections({"cohort": dict(section)}, ())[0])
     rows = read_clinical(folder / "c.csv", rules.collection).rows.values()
     return {row.patient_id: (row.time_days, row.event, row.fault) for row in rows}
 
@@ -331,10 +331,10 @@ def test_a_clinical_tables_columns_unit_and_sheet_can_be_named(tmp_path: Path) -
     assert found == {"P1": (pytest.approx(365.25), 1, ""), "P2": (pytest.approx(730.5), 0, "")}
     found = clinical(tmp_path, text, time_column="OS_MONTHS", event_column="OS_STATUS", time_unit="years")
     assert found["P1"][0] == pytest.approx(12 * 365.25)
-    overridden = cohort_section({}, ["cohort.time_unit=months", 'cohort.event_codes={"1"=0,"2"=1}'])
+    overridden, _ = index_sections({}, ["cohort.time_unit=months", 'cohort.event_codes={"1"=0,"2"=1}'])
     assert (overridden.time_unit, overridden.event_codes) == ("months", {"1": 0, "2": 1})
-    with pytest.raises(JobError, match="an index takes the keys of cohort only"):
-        cohort_section({}, ["image.margin_mm=3"])
+    with pytest.raises(JobError, match="an index takes the keys of cohort and idc only"):
+        index_sections({}, ["image.margin_mm=3"])
 
 
 def test_a_clinical_table_whose_time_has_no_unit_is_taken_in_days_aloud(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from prognosis_dask import __version__
 from prognosis_dask.cli.models import add_command, add_model_commands
-from prognosis_dask.errors import PrognosisError, count
+from prognosis_dask.errors import JobError, PrognosisError, count
 
 EXIT_ERROR = 2
 EXIT_STOPPED = 130
@@ -85,13 +85,23 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     index = add_command(commands, "index", "crawl folders of images and masks into a table of cases")
-    index.add_argument("sources", nargs="+", type=Path, metavar="DIR", help="folder of downloads, or a pyradiomics CSV")
-    _out_argument(index, "where cases.csv and problems.csv go", required=True)
+    index.add_argument(
+        "sources", nargs="+", metavar="SOURCE",
+        help="folder of downloads, pyradiomics CSV, s3://BUCKET/PREFIX, gs://..., idc:COLLECTION[/PATIENT], manifest",
+    )  # fmt: skip
+    _out_argument(index, "where cases.csv and problems.csv go; needed but for a dry run")
     index.add_argument("--collection", default="generic", help="preset of ROI names and clinical columns")
     index.add_argument("--clinical", default="", metavar="TABLE", help="CSV or XLSX with a row per patient")
     index.add_argument("--roi", action="append", default=[], metavar="NAME", help="ROI name, or re:REGEX; repeatable")
     index.add_argument("--roi-policy", default="", choices=["first", "merge", "each"], help="when several ROIs match")
-    index.add_argument("--set", action="append", default=[], metavar="cohort.KEY=VALUE", help="as in a job; repeatable")
+    index.add_argument(
+        "--licence", default="", choices=["commercial"], help="of the IDC: nothing that excludes commercial use"
+    )
+    index.add_argument("--limit", type=int, default=0, metavar="N", help="of the IDC: at most so many patients")
+    index.add_argument("--dry-run", action="store_true", help="of the IDC: print what it would take, and read nothing")
+    index.add_argument(
+        "--set", action="append", default=[], metavar="cohort.KEY=VALUE", help="as in a job, idc.KEY too; repeatable"
+    )
     _cluster_argument(index)
     index.set_defaults(command=_index)
 
@@ -210,15 +220,27 @@ def _cluster_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _index(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.cohort.collections import resolve
     from prognosis_dask.cohort.index import index_cohort
-    from prognosis_dask.config.job import cohort_section
+    from prognosis_dask.cohort.sources import expect_source, sort_sources
+    from prognosis_dask.config.job import index_sections
     from prognosis_dask.execution.cluster import connect, read_cluster
     from prognosis_dask.execution.mapping import map_on
 
     named = ("collection", "clinical", "roi", "roi_policy")
-    rules = cohort_section({name: getattr(arguments, name) for name in named}, arguments.set)
+    given = {name: getattr(arguments, name) for name in named}
+    idc = {name: value for name in ("licence", "limit") if (value := getattr(arguments, name))}
+    rules, wanted = index_sections({"cohort": given, "idc": idc}, arguments.set)
+    for source in arguments.sources:
+        expect_source(source, "SOURCE")
+    if arguments.dry_run:
+        resolved = resolve(rules)
+        print(sort_sources(arguments.sources, wanted, resolved.modalities, automatic=resolved.automatic).idc)
+        return
+    if arguments.out is None:
+        raise JobError("-o is missing: name the folder in which cases.csv and problems.csv are to be written")
     with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
-        print(index_cohort(arguments.sources, arguments.out, rules, map=map_on(client)))
+        print(index_cohort(arguments.sources, arguments.out, rules, map=map_on(client), idc=wanted))
     print(f"{arguments.out / 'cases.csv'}\n{arguments.out / 'problems.csv'}")
 
 
@@ -251,7 +273,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _maps(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.errors import CaseError, JobError
+    from prognosis_dask.errors import CaseError
     from prognosis_dask.radiomics import read_params
     from prognosis_dask.radiomics.maps import write_maps
 

@@ -11,6 +11,8 @@ from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
 from prognosis_dask.errors import Code, JobError, Problem
+from prognosis_dask.objects.address import is_address, join, vouched
+from prognosis_dask.objects.files import stat_of
 from prognosis_dask.publish import replacing
 
 #: MR sequences; a table's columns of these names hold image files.
@@ -36,8 +38,8 @@ class Case:
     patient_id, modality, roi
         As the headers say; ``roi`` is the name of the structure, segment or label (merged ones are joined by ``+``).
     image
-        An image file (NIfTI, NRRD, ...), or the ``*.series.json`` listing of a DICOM series that
-        :func:`prognosis_dask.cohort.listing.write_listing` wrote.
+        An image file (NIfTI, NRRD, ...; a path, or an address in a bucket), or the ``*.series.json`` listing of a
+        DICOM series that :func:`prognosis_dask.cohort.listing.write_listing` wrote.
     mask
         An RTSTRUCT or SEG file, or a label map (NIfTI, NRRD, ...). Empty for MR of the head without an outlined
         tumour: the brain stage then searches for one.
@@ -58,6 +60,8 @@ class Case:
     acquisition
         What the image was acquired with (:data:`prognosis_dask.cohort.headers.ACQUISITION`), as far as its headers say;
         columns ``acquired_*``. Never a feature.
+    mask_etag
+        What the store said of a mask in a bucket; another object in its place is then a problem of the case.
     """
 
     case_id: str
@@ -74,6 +78,7 @@ class Case:
     sequences: dict[str, str] = field(default_factory=dict, hash=False)
     units: str = ""
     acquisition: dict[str, str] = field(default_factory=dict, hash=False)
+    mask_etag: str = ""
 
     @property
     def short_hash(self) -> str:
@@ -117,6 +122,8 @@ def write_cases(path: Path, cases: Iterable[Case]) -> None:
     """Write ``cases.csv``: the fixed columns, the sequences, what images were acquired with, and the covariates."""
     rows = list(cases)
     fixed = [f.name for f in fields(Case) if f.name not in _OPEN]
+    if not any(case.mask_etag for case in rows):  # a column of cohorts in buckets
+        fixed.remove("mask_etag")
     images = [name for name in SEQUENCES if any(name in case.sequences for case in rows)]
     acquired = list(dict.fromkeys(name for case in rows for name in case.acquisition))
     extra = list(dict.fromkeys(name for case in rows for name in case.covariates))
@@ -173,19 +180,20 @@ def _case(row: dict[str, str], folder: Path) -> Case:
     for name in REQUIRED:
         if not row[name] and not (name == "mask" and row["modality"] == "MR"):
             raise ValueError(f"{name} is empty; every case needs one")
-    sequences = {name: str(folder / row[name]) for name in SEQUENCES if row.get(name)}
+    sequences = {name: join(folder, row[name]) for name in SEQUENCES if row.get(name)}
     return Case(
         case_id=row["case_id"],
         patient_id=row["patient_id"],
         modality=row["modality"],
         roi=row["roi"],
-        image=str(folder / row["image"]),
-        mask=str(folder / row["mask"]) if row["mask"] else "",
+        image=join(folder, row["image"]),
+        mask=join(folder, row["mask"]) if row["mask"] else "",
         labels=tuple(_label(label) for label in row.get("labels", "").split(";") if label),
         time_days=_time_days(row["time_days"]) if row.get("time_days") else None,
         event=_event(row["event"]) if row.get("event") else None,
         units=row.get("units", ""),
-        source=row.get("source") or _stamp(folder / row["image"], folder / row["mask"], *map(Path, sequences.values())),
+        source=row.get("source") or _stamp(*(join(folder, row[name]) for name in ("image", "mask", *sequences))),
+        mask_etag=row.get("mask_etag", ""),
         covariates={name: value for name, value in row.items() if name not in fixed and not name.startswith(ACQUIRED)},
         acquisition={
             name.removeprefix(ACQUIRED): value for name, value in row.items() if name.startswith(ACQUIRED) and value
@@ -213,9 +221,17 @@ def _event(text: str) -> int:
     return int(text)
 
 
-def _stamp(*paths: Path) -> str:
-    """A substitute for the digest of files that were never indexed: their sizes and modification times."""
-    return " ".join(f"{p.stat().st_size}-{p.stat().st_mtime_ns}" if p.is_file() else "missing" for p in paths)
+def _stamp(*paths: str) -> str:
+    """A substitute for the digest of files that were never indexed: their sizes and modification times, or ETags."""
+    return " ".join(map(_stamp_of, paths))
+
+
+def _stamp_of(path: str) -> str:
+    if is_address(path):
+        stat = stat_of(path)
+        return f"{stat.bytes}-{vouched(path, stat.etag)}" if stat else "missing"
+    file = Path(path)
+    return f"{file.stat().st_size}-{file.stat().st_mtime_ns}" if file.is_file() else "missing"
 
 
 def _cell(value: object) -> str:

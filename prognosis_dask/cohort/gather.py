@@ -18,6 +18,7 @@ from prognosis_dask.cohort.rois import Candidate
 from prognosis_dask.cohort.series import group_series
 from prognosis_dask.cohort.volume_links import link_volumes
 from prognosis_dask.errors import CaseError, Code, Problem
+from prognosis_dask.objects.files import as_local
 from prognosis_dask.volumes.files import volume_voxels
 from prognosis_dask.volumes.labels import labels_in
 
@@ -50,10 +51,12 @@ class Image:
 
     @property
     def digest(self) -> str:
-        """Identity, size and modification time of its files."""
+        """Identity, size and modification time of its files, or what their store vouches for."""
         if self.listing is not None:
             return self.listing.digest
-        return f"{self.file.bytes} {self.file.modified_ns}" if self.file else ""
+        if self.file is None:
+            return ""
+        return self.file.identity if self.file.etag else f"{self.file.bytes} {self.file.modified_ns}"
 
 
 @dataclass
@@ -97,7 +100,7 @@ def _once(gathered: Gathered, masks: Iterable[MaskHeader]) -> list[MaskHeader]:
     for mask in masks:
         first = kept.setdefault(mask.sop_uid, mask)
         if first is not mask:
-            alike = "alike" if first.file.sha256 == mask.file.sha256 else "but not alike"
+            alike = "alike" if _content(first.file) == _content(mask.file) else "but not alike"
             reason = (
                 f"the same {mask.kind} (SOPInstanceUID {mask.sop_uid}) as {first.file.path}, {alike}; kept that one"
             )
@@ -105,6 +108,10 @@ def _once(gathered: Gathered, masks: Iterable[MaskHeader]) -> list[MaskHeader]:
                 Problem(Code.DUPLICATE_INSTANCE, reason, patient_id=mask.patient_id, where=mask.file.path)
             )
     return list(kept.values())
+
+
+def _content(file: FileStamp) -> str:
+    return file.sha256 or f"{file.bytes} {file.etag}"
 
 
 def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rules) -> None:
@@ -258,6 +265,7 @@ def _of_label(file: VolumeFile, label: int) -> Candidate:
 
 def _labels(file: FileStamp) -> tuple[int, ...]:
     try:
-        return labels_in(volume_voxels(Path(file.path)))
+        with as_local(file.path) as path:
+            return labels_in(volume_voxels(path))
     except CaseError:  # the fault is reported when the case is read
         return ()

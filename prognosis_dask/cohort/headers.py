@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prognosis_dask.errors import Problem
+from prognosis_dask.objects.address import vouched
 from prognosis_dask.volumes.segments import Segment
 
 if TYPE_CHECKING:
@@ -226,12 +227,23 @@ def patient_id(header: Dataset) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """Identity of a file on disk; ``sha256`` is computed for masks only; images are too large."""
+    """Identity of a file or object; ``sha256`` is computed for masks on disk only; images are too large.
+
+    ``etag`` is what a store says of an object, whose ``modified_ns`` is 0.
+    """
 
     path: str
     bytes: int
     modified_ns: int
     sha256: str = ""
+    etag: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What a digest rests on: size, time and checksum of a file, or what the store vouches for."""
+        if self.etag:
+            return f"{self.bytes} {vouched(self.path, self.etag)}"
+        return f"{self.bytes} {self.modified_ns} {self.sha256}"
 
 
 def stamp(path: str, *, checksum: bool = False) -> FileStamp:

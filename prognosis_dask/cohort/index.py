@@ -23,13 +23,17 @@ from prognosis_dask.cohort.collections import Rules, resolve
 from prognosis_dask.cohort.crawl import crawl
 from prognosis_dask.cohort.gather import Gathered, Image, gather
 from prognosis_dask.cohort.headers import FileStamp, Header, MaskHeader, OtherFile, VolumeFile
+from prognosis_dask.cohort.idc import sources_of
 from prognosis_dask.cohort.linking import left_out
 from prognosis_dask.cohort.listing import write_listing
-from prognosis_dask.cohort.radiomics_table import TableRow, read_table
+from prognosis_dask.cohort.origins import write_origins
+from prognosis_dask.cohort.radiomics_table import read_tables
 from prognosis_dask.cohort.rois import Selection, select
 from prognosis_dask.cohort.sequences import drawn_on, sessions
+from prognosis_dask.cohort.sources import sort_sources
 from prognosis_dask.cohort.summary import IndexSummary, foresee
 from prognosis_dask.config.folders import cannot_write
+from prognosis_dask.config.idc import IdcSection
 from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.errors import CaseError, Code, Problem, count
 from prognosis_dask.maps import Map
@@ -62,19 +66,22 @@ class _Draft:
 
 
 def index_cohort(
-    sources: Sequence[Path],
+    sources: Sequence[Path | str],
     out: Path,
     rules: CohortSection,
     map: Map = builtins.map,
     *,
     image: ImageSection | None = None,
+    idc: IdcSection | None = None,
 ) -> IndexSummary:
     """Find the cases of a cohort and write ``cases.csv``, ``problems.csv`` and ``series/*.series.json`` under ``out``.
 
     Parameters
     ----------
     sources
-        Folders of any layout, single files, and tables in pyradiomics' form (``*.csv`` with ``Image`` and ``Mask``).
+        Folders of any layout, single files, and tables in pyradiomics' form (``*.csv`` with ``Image`` and ``Mask``); as
+        text also ``s3://BUCKET/PREFIX``, ``gs://BUCKET/PREFIX``, ``idc:COLLECTION`` and ``idc:COLLECTION/PATIENT``;
+        manifests (``*.tcia``, ``*.s5cmd``) and plain lists of SeriesInstanceUIDs (``*.txt``), of series in the IDC.
     out
         Where to write; made when it does not exist.
     rules
@@ -85,10 +92,12 @@ def index_cohort(
     image
         How the run will read the images (else by its defaults): what it will refuse, or warn of, by their headers alone
         is reported here.
+    idc
+        What is taken of collections of the Imaging Data Commons (else all).
 
     Raises
     ------
-    JobError, StoreError
+    JobError, StoreError, BucketError
         When a source or the clinical table does not exist or cannot be used, the rules name something unknown, or
         ``out`` cannot be made.
         What is wrong with single files, patients or masks is listed in ``problems.csv`` and raises nothing.
@@ -96,8 +105,10 @@ def index_cohort(
     resolved = resolve(rules)
     _make(out)
     table = read_clinical(Path(rules.clinical), resolved.collection, rules.sheet) if rules.clinical else None
-    rows, row_problems = _read_tables(source for source in sources if _is_table(source))
-    headers = crawl([source for source in sources if not _is_table(source)], map, leave_out=out)
+    sorted_out = sort_sources(sources, idc or IdcSection(), resolved.modalities, automatic=resolved.automatic)
+    rows, row_problems = read_tables(sorted_out.tables)
+    row_problems += sorted_out.idc.problems
+    headers = crawl(sorted_out.crawled, map, leave_out=out)
     gathered = gather(headers, rows, resolved)
     drafts, problems = _choose(gathered, resolved)
     together: Sessions = {}
@@ -115,7 +126,9 @@ def index_cohort(
     problems = [*gathered.problems, *row_problems, *problems, *clinical_problems]
     write_cases(out / "cases.csv", cases)
     write_problems(out / "problems.csv", problems)
-    return replace(_summary(out, headers, gathered, cases, set(problems), resolved), notes=table.notes if table else ())
+    used = write_origins(out, cases)
+    summary = _summary(out, headers, gathered, cases, set(problems), resolved)
+    return replace(summary, notes=table.notes if table else (), origins=tuple(sources_of(used)))
 
 
 def _make(out: Path) -> None:
@@ -127,20 +140,6 @@ def _make(out: Path) -> None:
 
 def _short(*parts: str) -> str:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:6]
-
-
-def _is_table(source: Path) -> bool:
-    return source.name.lower().endswith((".csv", ".csv.gz", ".tsv", ".xlsx")) and source.is_file()
-
-
-def _read_tables(paths: Iterable[Path]) -> tuple[list[TableRow], list[Problem]]:
-    rows: list[TableRow] = []
-    problems: list[Problem] = []
-    for path in paths:
-        found, faults = read_table(path)
-        rows += found
-        problems += faults
-    return rows, problems
 
 
 def _choose(gathered: Gathered, rules: Rules) -> tuple[list[_Draft], list[Problem]]:
@@ -240,7 +239,7 @@ def _cases(drafts: Sequence[_Draft], names: Sequence[str], together: Sessions, f
     cases = []
     for draft, case_id in zip(drafts, names, strict=True):
         image, chosen, beside = draft.image, draft.selection, _beside(draft, together)
-        source = f"{image.digest} {chosen.mask.bytes} {chosen.mask.modified_ns} {chosen.mask.sha256}"
+        source = f"{image.digest} {chosen.mask.identity}"
         source += f" {chosen.names_from.sha256}" if chosen.names_from is not None else ""
         source += "".join(f" {name} {other.digest}" for name, other in beside.items() if other is not image)
         cases.append(
@@ -251,6 +250,7 @@ def _cases(drafts: Sequence[_Draft], names: Sequence[str], together: Sessions, f
                 roi=chosen.name,
                 image=listed.get(image.key, image.path),
                 mask=chosen.mask.path,
+                mask_etag=chosen.mask.etag,
                 labels=chosen.labels,
                 source=hashlib.sha256(source.encode()).hexdigest()[:16],
                 units=image.listing.units if image.listing is not None else "",

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from prognosis_dask.cohort.headers import Point
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.objects.address import join, vouched
+from prognosis_dask.objects.files import read_bytes
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class SliceFile:
     ``position`` is ImagePositionPatient, ``orientation`` ImageOrientationPatient, ``pixel_spacing`` PixelSpacing
     (row spacing first), all in mm and in DICOM's patient coordinates; ``size`` is (rows, columns). ``frame`` is the
     number, from 1, of the frame in a multi-frame file; 0: the file holds one slice. ``suv_factor`` (PET) turns the
-    rescaled value into SUVbw, in g/mL; None if the headers are insufficient.
+    rescaled value into SUVbw, in g/mL; None if the headers are insufficient. ``etag`` is what the store says of an
+    object, whose ``modified_ns`` is 0.
     """
 
     file: str
@@ -34,15 +37,17 @@ class SliceFile:
     modified_ns: int
     frame: int = 0
     suv_factor: float | None = None
+    etag: str = ""
 
 
 @dataclass(frozen=True)
 class SeriesListing:
     """A DICOM image series as indexed. ``slices`` are in order along the slice normal.
 
-    ``root`` is the folder that the slices' ``file`` names are relative to. ``stack`` says which of the series' stacks
-    of slices it is (a time point, an echo, an acquisition), or is empty if there is one. ``units`` are those of the
-    stored values after rescaling; ``no_suv`` (PET) says why SUVs cannot be computed; ``notes``, remarks on the values.
+    ``root`` is the folder, or the address, that the slices' ``file`` names are relative to; empty: they are whole.
+    ``stack`` says which of the series' stacks of slices it is (a time point, an echo, an acquisition), or is empty if
+    there is one. ``units`` are those of the stored values after rescaling; ``no_suv`` (PET) says why SUVs cannot be
+    computed; ``notes``, remarks on the values.
     ``acquisition`` is what it was acquired with (:data:`~prognosis_dask.cohort.headers.ACQUISITION`).
     """
 
@@ -69,8 +74,12 @@ class SeriesListing:
 
     @property
     def digest(self) -> str:
-        """Digest over identity, size and modification time of every file."""
-        lines = [f"{s.sop_uid} {s.bytes} {s.modified_ns}{f' {s.frame}' if s.frame else ''}" for s in self.slices]
+        """Digest over identity, size and modification time of every file, or what the store vouches for."""
+        marks = [vouched(join(self.root, s.file), s.etag) if s.etag else s.modified_ns for s in self.slices]
+        lines = [
+            f"{s.sop_uid} {s.bytes} {mark}{f' {s.frame}' if s.frame else ''}"
+            for s, mark in zip(self.slices, marks, strict=True)
+        ]
         return hashlib.sha256("\n".join([self.series_uid, *lines]).encode()).hexdigest()[:16]
 
 
@@ -82,7 +91,7 @@ def write_listing(folder: Path, listing: SeriesListing) -> Path:
 
 
 def read_listing(path: Path | str) -> SeriesListing:
-    """Read what :func:`write_listing` wrote.
+    """Read what :func:`write_listing` wrote, from a folder or a bucket.
 
     Raises
     ------
@@ -90,7 +99,7 @@ def read_listing(path: Path | str) -> SeriesListing:
         ``UNREADABLE_FILE`` when the file is missing or is not such a listing.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(read_bytes(str(path)))
         slices = tuple(_slice(item) for item in data.pop("slices"))
         return SeriesListing(**data, slices=slices)
     except (OSError, ValueError, TypeError, KeyError) as error:

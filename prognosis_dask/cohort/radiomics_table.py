@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,3 +83,14 @@ def _row(row: dict[str, str], columns: dict[str, str], folder: Path) -> TableRow
         label=int(float(label)) if label else 1,
         covariates={name: value for name, value in row.items() if name not in used},
     )
+
+
+def read_tables(paths: Iterable[Path]) -> tuple[list[TableRow], list[Problem]]:
+    """Read several tables; their rows and problems together."""
+    rows: list[TableRow] = []
+    problems: list[Problem] = []
+    for path in paths:
+        found, faults = read_table(path)
+        rows += found
+        problems += faults
+    return rows, problems

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -11,6 +10,7 @@ from prognosis_dask.cohort.headers import ACQUISITION, MARKS, ImageHeader
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile, dot, most_common_orientation, slice_normal
 from prognosis_dask.cohort.pet import suv_of
 from prognosis_dask.errors import CaseError, Code, Problem
+from prognosis_dask.objects.address import common_folder, relative
 
 #: Slices nearer than this are at the same position: no scanner produces such thin slices.
 SAME_POSITION_MM = 0.01
@@ -74,11 +74,11 @@ def _once(instances: list[ImageHeader]) -> tuple[list[ImageHeader], list[Problem
 def _listing(instances: list[ImageHeader], stack: str) -> SeriesListing:
     normal = slice_normal(most_common_orientation(header.orientation for header in instances))
     ordered = sorted(instances, key=lambda header: (dot(normal, header.position), header.sop_uid, header.frame))
-    folder = os.path.commonpath([os.path.dirname(header.file.path) for header in instances])  # noqa: PTH120
+    folder = common_folder([header.file.path for header in instances])
     units, factors, no_suv, notes = _values(ordered)
     slices = tuple(
         SliceFile(
-            file=os.path.relpath(header.file.path, folder),
+            file=relative(header.file.path, folder),
             sop_uid=header.sop_uid,
             position=header.position,
             orientation=header.orientation,
@@ -88,6 +88,7 @@ def _listing(instances: list[ImageHeader], stack: str) -> SeriesListing:
             modified_ns=header.file.modified_ns,
             frame=header.frame,
             suv_factor=factor,
+            etag=header.file.etag,
         )
         for header, factor in zip(ordered, factors, strict=True)
     )

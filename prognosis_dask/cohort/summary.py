@@ -45,6 +45,7 @@ class IndexSummary:
     cautions: Mapping[str, str] = field(default_factory=dict)
     warnings: Counter[str] = field(default_factory=Counter)
     notes: Sequence[str] = ()
+    origins: Sequence[str] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -60,6 +61,7 @@ class IndexSummary:
         if self.warnings:
             lines.append(f"warnings   {sum(self.warnings.values()):,} on what is used all the same")
             lines += [f"  {count:>7,}  {code}" for code, count in sorted(self.warnings.items(), key=_often)]
+        lines += [f"source     {origin}" for origin in self.origins]
         lines += [f"clinical   {note}" for note in self.notes]
         lines += [f"caution    {patient}: {reason}" for patient, reason in sorted(self.cautions.items())]
         return "\n".join([*lines, f"written to {self.out}"])

@@ -14,6 +14,7 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.listing import SeriesListing, dot, most_common_orientation, slice_normal
 from prognosis_dask.cohort.names import STRUCTURE, Volume, composed, sequence_of, words_of
 from prognosis_dask.errors import CaseError, Code, Problem, count
+from prognosis_dask.objects.files import as_local
 from prognosis_dask.volumes.files import volume_grid
 from prognosis_dask.volumes.grid import SAME_VOXEL, Grid, lattice, steps_of, to_index
 
@@ -127,7 +128,8 @@ class _Search:
 
     def series_of(self, mask: Volume) -> VolumeLink:
         """The series of one label map; raises CaseError as :func:`link_volumes` lists."""
-        own = volume_grid(Path(mask.file.path), layers=True)
+        with as_local(mask.file.path) as path:
+            own = volume_grid(path, layers=True)
         named, known = self._named(mask)
         certain = len({one.patient_id for one in named}) < len(self._words)
         candidates = _of_sequence(mask, named)

@@ -9,6 +9,7 @@ that are made in Python and the documentation all go by these marks.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
@@ -172,6 +173,16 @@ class Folder(File):
     """The path of a folder."""
 
     kind: ClassVar[str] = "folder"
+
+
+class Location(Folder):
+    """The path of a folder, or an address (``s3://``), or a name with another prefix (``idc:``), as it is."""
+
+    _elsewhere = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+
+    def seen_from(self, folder: Path, value: str) -> str:
+        """The absolute path; what is elsewhere stays as it is."""
+        return value if self._elsewhere.match(value) else super().seen_from(folder, value)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from prognosis_dask.config.fields import Above, AtLeast, Below, File, Folder, Unit, Window
+from prognosis_dask.config.fields import Above, AtLeast, Below, File, Folder, Location, Unit, Window
 from prognosis_dask.config.ibsi import IbsiSection
+from prognosis_dask.config.idc import IdcSection
 from prognosis_dask.config.reading import build, expect, override, read_toml, seen_from
 from prognosis_dask.errors import JobError
 
@@ -69,7 +70,11 @@ class CohortSection:
         "`rider`, `abcs`, `lgg_1p19q` or `sts`. The keys below override it.",
     ] = "generic"
     sources: Annotated[
-        tuple[str, ...], Folder(), "Folders with DICOM, NIfTI, NRRD or MetaImage files; or a CSV file of pyradiomics."
+        tuple[str, ...],
+        Location(),
+        "Folders with DICOM, NIfTI, NRRD or MetaImage files; a CSV file of pyradiomics; `s3://BUCKET/PREFIX` and "
+        "`gs://BUCKET/PREFIX`; `idc:COLLECTION` and `idc:COLLECTION/PATIENT` of the Imaging Data Commons; a manifest "
+        "(`.tcia`, `.s5cmd`) or a list of SeriesInstanceUIDs (`.txt`) of series there.",
     ] = ()
     cases: Annotated[str, File(), "A `cases.csv`, as `prognosis index` writes it."] = ""
     clinical: Annotated[str, File(), "CSV or XLSX with a row per patient."] = ""
@@ -312,6 +317,7 @@ class Job:
     name: Annotated[str, FolderName(), "Name of the job and of its run's folder; if absent, the file's name."]
     title: Annotated[str, "Heading of the report."] = ""
     cohort: CohortSection = field(default_factory=CohortSection)
+    idc: IdcSection = field(default_factory=IdcSection)
     synth: SynthSection = field(default_factory=SynthSection)
     image: ImageSection = field(default_factory=ImageSection)
     brain: BrainSection = field(default_factory=BrainSection)
@@ -354,20 +360,21 @@ def _check_together(job: Job, where: str) -> None:
     expect(found, where, "cohort.automatic", True, "false, unless brain.enabled, whose stage looks for the tumour")
 
 
-def cohort_section(data: dict[str, Any], overrides: Sequence[str]) -> CohortSection:
-    """A cohort section of its own, as ``prognosis index`` takes it, with ``cohort.key=value`` overrides.
+def index_sections(data: dict[str, dict[str, Any]], overrides: Sequence[str]) -> tuple[CohortSection, IdcSection]:
+    """The sections `cohort` and `idc`, as ``prognosis index`` takes them, with ``cohort.key=value`` overrides.
 
     Raises
     ------
     JobError
         When a key is unknown, or a value of another type.
     """
-    whole: dict[str, Any] = {"cohort": data}
+    whole: dict[str, Any] = {"cohort": {}, "idc": {}, **data}
     override(Job, whole, overrides)
-    others = [name for name in whole if name != "cohort"]
+    others = [name for name in whole if name not in ("cohort", "idc")]
     if others:
-        raise JobError(f"--set {others[0]}: an index takes the keys of cohort only")
-    return build(CohortSection, whole["cohort"], "--set", prefix="cohort.")
+        raise JobError(f"--set {others[0]}: an index takes the keys of cohort and idc only")
+    cohort = build(CohortSection, whole["cohort"], "--set", prefix="cohort.")
+    return cohort, build(IdcSection, whole["idc"], "--set", prefix="idc.")
 
 
 def digest(*parts: object) -> str:

@@ -38,6 +38,7 @@ class RunRecord:
     digests: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     of_stages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     driver_cpu_seconds: float | None = None
     finished: str | None = None
@@ -48,6 +49,10 @@ class RunRecord:
         """The record of a run that starts now on the client's cluster."""
         versions = {"python": platform.python_version(), **package_versions()}
         return cls(job, versions, _cluster(client), _now(), time.monotonic())
+
+    def of_data(self, data: Mapping[str, Any]) -> RunRecord:
+        """With where images and masks were published (:func:`prognosis_dask.cohort.origins.cited`)."""
+        return replace(self, data=data)
 
     def planned(self, loaded: LoadedStages, digests: Mapping[str, Mapping[str, str]]) -> RunRecord:
         """With what the stages' values depend on; ``digests`` by stage and case."""
@@ -81,6 +86,7 @@ class RunRecord:
             "digests": self.digests,
             "settings": self.settings,
             "stages": self.stages,
+            **self._of_data(),
             **self._of_stages(),
             "driver_cpu_seconds": self.driver_cpu_seconds,
             "job": asdict(self.job),
@@ -98,8 +104,12 @@ class RunRecord:
             "versions": dict(self.versions),
             "digests": dict(self.digests),
             "settings": dict(self.settings),
+            **self._of_data(),
             **self._of_stages(),
         }
+
+    def _of_data(self) -> dict[str, Any]:
+        return {"data": dict(self.data)} if self.data else {}
 
     def _of_stages(self) -> dict[str, Any]:
         return {DEEP.name: None} | {name: dict(known) for name, known in self.of_stages.items()}

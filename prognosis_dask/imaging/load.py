@@ -23,6 +23,8 @@ from prognosis_dask.imaging.geometry import image_on
 from prognosis_dask.imaging.masks import read_mask, read_planes
 from prognosis_dask.imaging.roi import Grid, Roi, bounding_box, span_with_margin
 from prognosis_dask.imaging.series import read_slices, run_grid
+from prognosis_dask.objects.address import is_address
+from prognosis_dask.objects.files import as_local
 from prognosis_dask.volumes.files import volume_grid, volume_voxels
 
 _LISTING = ".series.json"
@@ -130,13 +132,21 @@ def _open(case: Case, settings: ImageSection) -> list[_LoadedPart]:
     if not case.image.endswith(_LISTING):
         return [_file_part(case.image)]
     listing = read_listing(case.image)
-    runs = usable_runs(listing, settings, lambda: read_planes(Path(case.mask), case.labels))
+    runs = usable_runs(listing, settings, lambda: read_planes(case.mask, case.labels, etag=case.mask_etag))
     return [_run_part(listing, run, settings) for run in runs]
 
 
 def _file_part(path: str) -> _LoadedPart:
-    grid = volume_grid(Path(path))
-    return _LoadedPart(grid, partial(read_volume, Path(path), grid))
+    if not is_address(path):
+        grid = volume_grid(Path(path))
+        return _LoadedPart(grid, partial(read_volume, Path(path), grid))
+    with as_local(path) as copy:
+        try:
+            grid = volume_grid(copy)
+            whole = read_volume(copy, grid, 0, grid.size[2])
+        except CaseError as error:
+            raise CaseError(error.problem.code, error.problem.reason, where=path) from error
+    return _LoadedPart(grid, lambda first, stop: whole[:, :, first:stop])
 
 
 def _run_part(listing: SeriesListing, run: Run, settings: ImageSection) -> _LoadedPart:
@@ -155,12 +165,13 @@ def _masked(
     for number, part in enumerate(parts, start=1):
         try:
             mask = read_mask(
-                Path(case.mask),
+                case.mask,
                 case.labels,
                 part.grid,
                 resample=settings.resample_mask,
                 threshold=settings.mask_threshold,
                 one_slice=one_slice,
+                etag=case.mask_etag,
             )
             return part, mask
         except CaseError as error:

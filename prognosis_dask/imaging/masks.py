@@ -10,11 +10,13 @@ import pydicom
 from prognosis_dask.arrays import BoolArray, NumberArray
 from prognosis_dask.cohort.headers import FileStamp, Point
 from prognosis_dask.cohort.masks import mask_header
-from prognosis_dask.errors import CaseError, Code, collected_warnings, warn
+from prognosis_dask.errors import BucketError, CaseError, Code, collected_warnings, warn
 from prognosis_dask.imaging.geometry import image_on, place, resample_nearest
+from prognosis_dask.imaging.mask_file import MaskFile, open_mask
 from prognosis_dask.imaging.roi import Grid
 from prognosis_dask.imaging.rtstruct import rtstruct_mask
 from prognosis_dask.imaging.seg import seg_mask
+from prognosis_dask.objects.files import as_local
 from prognosis_dask.volumes.files import volume_grid, volume_voxels
 from prognosis_dask.volumes.grid import steps_of
 from prognosis_dask.volumes.labels import chosen_voxels
@@ -22,18 +24,20 @@ from prognosis_dask.volumes.segments import layered
 
 
 def read_mask(
-    path: Path,
+    path: str,
     labels: tuple[int, ...],
     grid: Grid,
     *,
     resample: bool,
     threshold: float = 0.0,
     one_slice: bool = False,
+    etag: str = "",
 ) -> BoolArray:
-    """Read an RTSTRUCT, a DICOM SEG or a label map; the content decides which it is.
+    """Read an RTSTRUCT, a DICOM SEG or a label map, on disk or in a bucket; the content decides which it is.
 
     ``threshold`` is for label maps that hold shares or probabilities (see :func:`labelmap_mask`). ``one_slice``: accept
-    a mask on a single slice, since features are computed in planes.
+    a mask on a single slice, since features are computed in planes. ``etag``: of an object, what its store said when it
+    was indexed; another one in its place is ``OBJECT_CHANGED``.
 
     Returns
     -------
@@ -49,16 +53,17 @@ def read_mask(
     """
     with collected_warnings() as said:
         try:
-            mask = _read(path, labels, grid, resample=resample, threshold=threshold)
+            with open_mask(path, etag) as opened:
+                mask = _read(opened, labels, grid, resample=resample, threshold=threshold)
             _check_extent(mask, one_slice=one_slice)
         except CaseError as error:
-            raise CaseError(error.problem.code, error.problem.reason, where=str(path)) from error
+            raise CaseError(error.problem.code, error.problem.reason, where=path) from error
     for warning in said:
-        warn(warning.code, warning.reason, where=warning.where or str(path))
+        warn(warning.code, warning.reason, where=warning.where or path)
     return mask
 
 
-def read_planes(path: Path, labels: tuple[int, ...]) -> list[Point]:
+def read_planes(path: str, labels: tuple[int, ...], *, etag: str = "") -> list[Point]:
     """A point (mm) in each plane of an RTSTRUCT's ROIs; none for other masks, whose planes may be empty.
 
     Raises
@@ -66,42 +71,37 @@ def read_planes(path: Path, labels: tuple[int, ...]) -> list[Point]:
     CaseError
         ``UNREADABLE_FILE`` when the file is missing, ``MASK_UNREADABLE`` when it is damaged.
     """
-    if not path.is_file():
-        raise CaseError(Code.UNREADABLE_FILE, "there is no mask file here; index the cohort again", where=str(path))
-    if not _is_dicom(path):
-        return []
-    try:
-        dataset = pydicom.dcmread(path, force=True)
-        if dataset.get("Modality") != "RTSTRUCT":
+    with open_mask(path, etag) as opened:
+        if not opened.is_dicom:
             return []
-        structures = mask_header(dataset, FileStamp(str(path), 0, 0)).structures
-    except Exception as error:  # a damaged header may raise anything
-        raise CaseError(Code.MASK_UNREADABLE, f"damaged DICOM file: {error}", where=str(path)) from error
+        try:
+            dataset = opened.dataset()
+            if dataset.get("Modality") != "RTSTRUCT":
+                return []
+            structures = mask_header(dataset, FileStamp(path, 0, 0)).structures
+        except (CaseError, BucketError):
+            raise
+        except Exception as error:  # a damaged header may raise anything
+            raise CaseError(Code.MASK_UNREADABLE, f"damaged DICOM file: {error}", where=path) from error
     return [point for one in structures if one.number in labels or not labels for point in one.points]
 
 
-def _read(path: Path, labels: tuple[int, ...], grid: Grid, *, resample: bool, threshold: float) -> BoolArray:
-    if not path.is_file():
-        raise CaseError(Code.UNREADABLE_FILE, "there is no mask file here; index the cohort again")
-    if not _is_dicom(path):
-        return labelmap_mask(path, labels, grid, resample=resample, threshold=threshold)
+def _read(opened: MaskFile, labels: tuple[int, ...], grid: Grid, *, resample: bool, threshold: float) -> BoolArray:
+    if not opened.is_dicom:
+        with as_local(opened.path) as path:
+            return labelmap_mask(path, labels, grid, resample=resample, threshold=threshold)
     try:
-        dataset = pydicom.dcmread(path, force=True)
+        dataset = opened.dataset()
+    except (CaseError, BucketError):
+        raise
     except Exception as error:  # a damaged header may raise anything
         raise CaseError(Code.MASK_UNREADABLE, f"damaged DICOM file: {error}") from error
     try:
         return _from_dicom(dataset, labels, grid, resample=resample)
-    except CaseError:
+    except (CaseError, BucketError):
         raise
     except Exception as error:  # pydicom decodes elements on access, and may raise anything
         raise CaseError(Code.MASK_UNREADABLE, f"malformed DICOM file: {type(error).__name__}: {error}") from error
-
-
-def _is_dicom(path: Path) -> bool:
-    """A preamble and ``DICM``; or, in old exports without one, the group number of the first element."""
-    with path.open("rb") as stream:
-        start = stream.read(132)
-    return start[128:] == b"DICM" or start[:2] in (b"\x02\x00", b"\x08\x00")
 
 
 def _from_dicom(dataset: pydicom.Dataset, labels: tuple[int, ...], grid: Grid, *, resample: bool) -> BoolArray:

@@ -15,6 +15,7 @@ from prognosis_dask.cohort.masks import is_label_map
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_on, place, resample_nearest, steps_of
 from prognosis_dask.imaging.roi import Grid
+from prognosis_dask.objects.ranges import RangeReader
 
 #: A voxel of a FRACTIONAL segment belongs to the mask from this fraction of the maximum.
 FRACTION = 0.5
@@ -187,11 +188,37 @@ def _pixels(dataset: Dataset, indices: list[int]) -> Iterator[NumberArray]:
         yield from iter_pixels(dataset, indices=indices)
         return
     size = dataset.Rows * dataset.Columns
+    stored = getattr(dataset, "stored_pixels", None)
+    if stored is not None:
+        stored.fetch([(index * size // 8, (index * size + size + 7) // 8) for index in indices])
     for index in indices:
         byte, skip = divmod(index * size, 8)
-        packed = np.frombuffer(dataset.PixelData[byte : byte + (skip + size + 7) // 8], dtype=np.uint8)
+        stop = byte + (skip + size + 7) // 8
+        content = dataset.PixelData[byte:stop] if stored is None else stored.read(byte, stop)
+        packed = np.frombuffer(content, dtype=np.uint8)
         bits = np.unpackbits(packed, bitorder="little")[skip : skip + size]
         yield bits.reshape(dataset.Rows, dataset.Columns)
+
+
+@dataclass(frozen=True)
+class StoredPixels:
+    """The pixels of an object, of which only the frames that are needed are fetched.
+
+    ``stream`` is the object, whose pixels begin at ``begin`` and take ``length`` bytes.
+    """
+
+    stream: RangeReader
+    begin: int
+    length: int
+
+    def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Fetch what lies between the first and the last byte of each group of neighbours, one request a group."""
+        self.stream.fetch([(self.begin + first, self.begin + min(stop, self.length)) for first, stop in spans])
+
+    def read(self, first: int, stop: int) -> bytes:
+        """The bytes ``first`` to ``stop`` - 1 of the pixels."""
+        self.stream.seek(self.begin + first)
+        return self.stream.read(min(stop, self.length) - first)
 
 
 def _frame_steps(frame: Frame, grid: Grid) -> FloatArray:

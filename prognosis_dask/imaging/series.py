@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from io import BytesIO
 
 import numpy as np
 import pydicom
@@ -17,6 +17,10 @@ from prognosis_dask.cohort.multiframe import transformation_of
 from prognosis_dask.cohort.stack import Run, check_axis, check_slices, even_runs, gap_error
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.roi import Grid
+from prognosis_dask.objects.address import is_address, join, parse_address
+from prognosis_dask.objects.bucket import ObjectStat
+from prognosis_dask.objects.fetch import several
+from prognosis_dask.objects.files import read_bytes
 
 #: Beyond this slope or intercept a product may overflow 64 bits; no scanner writes such values.
 _WHOLE = 2**31
@@ -92,24 +96,38 @@ def read_slices(listing: SeriesListing, first: int, stop: int) -> NumberArray:
     CaseError
         ``PIXELS_UNREADABLE`` when a file is missing, is not the instance that was indexed or cannot be decoded.
     """
-    root = Path(listing.root)
+    files = itertools.groupby(listing.slices[first:stop], lambda one: join(listing.root, one.file))
+    wanted = [(path, list(slices)) for path, slices in files]
     pixels: list[NumberArray] = []
-    for file, slices in itertools.groupby(listing.slices[first:stop], lambda one: one.file):
-        pixels += _read_file(root / file, list(slices))
+    for (path, slices), content in zip(wanted, _contents(wanted), strict=True):
+        pixels += _read_file(path, content, slices)
     return np.stack(pixels)
 
 
-def _read_file(path: Path, wanted: Sequence[SliceFile]) -> list[NumberArray]:
+def _contents(wanted: Sequence[tuple[str, list[SliceFile]]]) -> Iterator[str | BytesIO]:
+    """The paths of files; of objects their bytes, several on their way while one is decoded."""
+    if not any(is_address(path) for path, _ in wanted):
+        return (path for path, _ in wanted)
+    return several(_content, wanted)
+
+
+def _content(one: tuple[str, list[SliceFile]]) -> str | BytesIO:
+    path, (first, *_) = one
+    if not is_address(path):
+        return path
+    return BytesIO(read_bytes(path, expected=ObjectStat(parse_address(path).key, first.bytes, first.etag)))
+
+
+def _read_file(path: str, content: str | BytesIO, wanted: Sequence[SliceFile]) -> list[NumberArray]:
     """The slices in a file: one, or some frames of a multi-frame file."""
     try:
-        dataset = pydicom.dcmread(path, force=True)  # old exports lack the preamble; the UID is checked
+        dataset = pydicom.dcmread(content, force=True)  # old exports lack the preamble; the UID is checked
         if dataset.get("SOPInstanceUID") != wanted[0].sop_uid:
             raise ValueError("it is not the instance that was indexed; index the cohort again")
         return [_read_slice(dataset, one) for one in wanted]
     except Exception as error:  # decoders may raise anything
-        raise CaseError(
-            Code.PIXELS_UNREADABLE, f"cannot read the pixels of {path.name}: {error}", where=str(path)
-        ) from error
+        name = path.rpartition("/")[2]
+        raise CaseError(Code.PIXELS_UNREADABLE, f"cannot read the pixels of {name}: {error}", where=path) from error
 
 
 def _read_slice(dataset: pydicom.Dataset, expected: SliceFile) -> NumberArray:

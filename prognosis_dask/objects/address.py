@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +11,9 @@ from prognosis_dask.errors import JobError
 
 #: What an address may begin with.
 SCHEMES = ("s3", "gs")
+#: Public buckets of the Imaging Data Commons. A key in them begins with the ``crdc_series_uuid``, which belongs to one
+#: version of a series: what has such a key never changes.
+IDC_BUCKETS = ("idc-open-data", "idc-open-data-cr", "idc-open-data-two", "public-datasets-idc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +80,35 @@ def join(folder: str | Path, name: str) -> str:
     if is_address(folder):
         return str(parse_address(str(folder)) / name)
     return str(Path(folder) / name)
+
+
+def common_folder(paths: Sequence[str]) -> str:
+    """The folder, or the prefix in a bucket, that all files lie under; empty where they have none in common.
+
+    >>> common_folder(["s3://b/u/1.dcm", "s3://b/u/x/2.dcm"]), common_folder(["/a/1", "s3://b/1"])
+    ('s3://b/u', '')
+    """
+    places = [parse_address(path) for path in paths if is_address(path)]
+    if not places:
+        return os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120 - of millions of texts
+    if len(places) < len(paths) or len({(place.scheme, place.bucket) for place in places}) > 1:
+        return ""
+    shared = os.path.commonpath([f"/{place.key.rpartition('/')[0]}" for place in places])
+    return str(replace(places[0], key=shared.strip("/"))).rstrip("/")
+
+
+def relative(path: str, folder: str) -> str:
+    """The path as seen from its folder; as it is, where the folder is empty."""
+    if not folder:
+        return path
+    return path[len(folder) + 1 :] if is_address(path) else os.path.relpath(path, folder)
+
+
+def vouched(path: str, etag: str) -> str:
+    """What tells an object's content from any other: in the buckets of the IDC the key, elsewhere the ETag.
+
+    >>> vouched("s3://idc-open-data/6e0f8b4e/1.dcm", '"5d41"'), vouched("s3://other/1.dcm", '"5d41"')
+    ('6e0f8b4e/1.dcm', '"5d41"')
+    """
+    address = parse_address(path)
+    return address.key if address.bucket in IDC_BUCKETS else etag

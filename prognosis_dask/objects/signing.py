@@ -29,13 +29,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from prognosis_dask.errors import JobError, import_extra
-from prognosis_dask.objects.address import Address
+from prognosis_dask.objects.address import IDC_BUCKETS, Address
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-#: Public buckets of the Imaging Data Commons.
-PUBLIC = ("idc-open-data", "idc-open-data-cr", "idc-open-data-two", "public-datasets-idc")
 #: Where a virtual machine learns of its role.
 _METADATA = ("169.254.169.254", 80)
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
@@ -61,7 +59,7 @@ def connect(address: Address) -> ObjectStore:
     if address.scheme == "gs":
         base = os.environ.get("GOOGLE_BASE_URL", "")
         more: dict[str, Any] = {"base_url": base} if base else {}
-        if address.bucket in PUBLIC or not _google_key():
+        if address.bucket in IDC_BUCKETS or not _google_key():
             more["skip_signature"] = True
         found = store.GCSStore(address.bucket, **common, **more)
         return found
@@ -107,7 +105,7 @@ def _s3(bucket: str) -> dict[str, Any]:
     options: dict[str, Any] = {"region": region}
     if any(name in os.environ for name in _ENDPOINTS):  # an empty one would end obstore
         options["endpoint"] = endpoint() or f"https://s3.{region}.amazonaws.com"
-    if bucket in PUBLIC:
+    if bucket in IDC_BUCKETS:
         return {**options, "region": "us-east-1", "skip_signature": True}
     if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
         return {**options, "skip_signature": True}

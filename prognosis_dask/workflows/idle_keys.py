@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from prognosis_dask.cohort.sources import names_series
 from prognosis_dask.config.fields import given_keys, keys_of
 from prognosis_dask.config.job import Job
 from prognosis_dask.modelling.selectors import NEED_LABEL
@@ -32,6 +33,7 @@ def idle_keys(job: Job) -> list[str]:
 
 def _rules(job: Job) -> Iterator[_Rule]:
     yield from _cohort_rules(job)
+    yield not any(map(names_series, job.cohort.sources)), _all("idc"), "cohort.sources names nothing of the IDC"
     yield job.image.keep_gaps, ("image.fill_gaps",), "image.keep_gaps takes masks as they are"
     yield not job.brain.enabled, _all("brain"), "brain.enabled is false"
     yield not job.radiomics.enabled, _all("radiomics"), "radiomics.enabled is false"

@@ -19,6 +19,8 @@ from prognosis_dask.cohort.case import Case, read_cases, read_problems, write_ca
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.cohort.origins import cited, read_origins
+from prognosis_dask.cohort.sources import expect_source
 from prognosis_dask.cohort.summary import FORESEEN
 from prognosis_dask.config.job import Job
 from prognosis_dask.errors import JobError, Problem, StatisticsError, count
@@ -158,8 +160,7 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
         if path and not Path(path).is_file():
             raise JobError(f"cohort.{name}: no file at {path}")
     for path in job.cohort.sources:
-        if not Path(path).exists():
-            raise JobError(f"cohort.sources: no folder at {path}")
+        expect_source(path, "cohort.sources")
     job_params(job.radiomics.params)
     for stage in stages_of(job):
         stage.load().check(job)
@@ -219,7 +220,10 @@ def _features(job: Job, at: RunContext, *, model: bool = False) -> tuple[RunReco
     if model:
         _expect_columns(job, cases)
     stages = planned_stages(cases, loaded)
-    record = record.planned(loaded, {stage.name: stage.digests for stage in stages})
+    listed = Path(job.cohort.cases).parent if job.cohort.cases else at.folder
+    record = record.of_data(cited(read_origins(listed, cases))).planned(
+        loaded, {stage.name: stage.digests for stage in stages}
+    )
     loaded.prepare(cases)
     workers = count(record.cluster["workers"], "worker")
     at.say(f"{count(len(cases), 'case')}, {workers}, dashboard {at.client.dashboard_link}")
@@ -268,8 +272,7 @@ def _cohort(job: Job, folder: Path, cluster_map: Map, say: Say) -> tuple[list[Ca
         rules = replace(rules, sources=(str(made.images),), clinical=str(made.clinical))
     if rules.sources:
         say(f"Indexing {', '.join(rules.sources)}")
-        sources = [Path(source) for source in rules.sources]
-        say(str(index_cohort(sources, folder, rules, map=cluster_map, image=job.image)))
+        say(str(index_cohort(rules.sources, folder, rules, map=cluster_map, image=job.image, idc=job.idc)))
         return read_cases(folder / "cases.csv"), read_problems(folder / "problems.csv")
     cases = read_cases(rules.cases)
     write_cases(folder / "cases.csv", cases)

@@ -24,12 +24,22 @@ from prognosis_dask.report.words import clipped
 
 def cohort(run: RunFolder) -> Section:
     """Case flow, characteristics, missing data and problems."""
-    blocks: list[Block] = [Heading("Case flow"), *_flow_blocks(run)]
+    blocks: list[Block] = [Heading("Case flow"), *_flow_blocks(run), *_data_blocks(run)]
     blocks += [Heading("Characteristics"), *characteristics_blocks(run)]
     blocks += [Heading("Missing data"), *missing_blocks(run)]
     if run.info:
         blocks += [Heading("What could not be used"), _problems(run), *_warnings(run)]
     return Section("cohort", "Cohort", blocks)
+
+
+def _data_blocks(run: RunFolder) -> list[Block]:
+    """Where the images were published, ready to cite; nothing where the sources do not say."""
+    data = run.info.get("data")
+    if not data:
+        return []
+    version = f"Imaging Data Commons, version {data['idc_version']}."
+    use = "" if data["commercial_use"] else " Some of the licences exclude commercial use."
+    return [Heading("Data"), Text(" ".join([version, *(f"{line}." for line in data["sources"])]) + use)]
 
 
 @dataclass(frozen=True)

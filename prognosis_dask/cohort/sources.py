@@ -1,0 +1,123 @@
+"""What may be named as a source of a cohort: folders, files, tables, addresses, collections of the IDC, manifests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prognosis_dask.cohort.idc import IdcSelection, is_collection, select_series
+from prognosis_dask.config.idc import IdcSection
+from prognosis_dask.errors import JobError
+from prognosis_dask.objects.address import is_address, parse_address
+
+_TABLES = (".csv", ".csv.gz", ".tsv", ".xlsx")
+#: A manifest of TCIA's downloader, one of the IDC's portal, and a plain list of UIDs.
+_MANIFESTS = (".tcia", ".s5cmd", ".txt")
+_UID = re.compile(r"[0-2](\.[0-9]+){4,}")
+_UUID = re.compile(r"s3://[\w-]+/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Sources, each as what it is.
+
+    Attributes
+    ----------
+    crawled
+        Folders, files and addresses of which all is read.
+    tables
+        Tables in pyradiomics' form.
+    idc
+        What is taken of the IDC.
+    """
+
+    crawled: tuple[Path | str, ...]
+    tables: tuple[Path, ...]
+    idc: IdcSelection
+
+
+def sort_sources(
+    sources: Sequence[Path | str], wanted: IdcSection, modalities: Sequence[str], *, automatic: bool = False
+) -> Sources:
+    """What the sources are; the catalogue of the IDC is asked where one names a collection or series.
+
+    Raises
+    ------
+    JobError, MissingExtraError
+        When a source is not there; when the IDC has no such collection, or the extra ``cloud`` is not installed.
+    """
+    crawled: list[Path | str] = []
+    tables: list[Path] = []
+    collections: list[str] = []
+    uids: list[str] = []
+    for source in map(str, sources):
+        if is_collection(source):
+            collections.append(source)
+        elif is_address(source):
+            crawled.append(str(parse_address(source)))
+        elif listed := listed_series(Path(source)):
+            uids += listed
+        elif is_table(Path(source)):
+            tables.append(Path(source))
+        else:
+            crawled.append(Path(source))
+    idc = IdcSelection(())
+    if collections or uids:
+        alone = not (crawled or tables)
+        idc = select_series(
+            collections, list(dict.fromkeys(uids)), wanted, modalities, automatic=automatic, alone=alone
+        )
+    return Sources((*crawled, *(one.address for one in idc.series)), tuple(tables), idc)
+
+
+def expect_source(source: str, key: str) -> None:
+    """Refuse a source that cannot be one; a bucket is not asked yet.
+
+    Raises
+    ------
+    JobError
+        When there is no such file or folder.
+    """
+    if is_address(source):
+        parse_address(source)
+    elif "://" in source:
+        raise JobError(
+            f"{key}: {source!r} is no source; expected a folder, s3://BUCKET/PREFIX, gs://... or idc:COLLECTION"
+        )
+    elif not is_collection(source) and not Path(source).exists():
+        raise JobError(f"{key}: no folder at {source}")
+
+
+def names_series(source: str) -> bool:
+    """Whether a source names series of the IDC: a collection, or a manifest or list by its file name."""
+    return is_collection(source) or source.lower().endswith(_MANIFESTS)
+
+
+def is_table(source: Path) -> bool:
+    """Whether it is a table in pyradiomics' form, by its name."""
+    return source.name.lower().endswith(_TABLES) and source.is_file()
+
+
+def listed_series(path: Path) -> list[str]:
+    """The series that a manifest or a plain list names, by SeriesInstanceUID or ``crdc_series_uuid``; else none.
+
+    Raises
+    ------
+    JobError
+        When a manifest names none.
+    """
+    if not path.name.lower().endswith(_MANIFESTS) or not path.is_file():
+        return []
+    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    if path.suffix.lower() == ".s5cmd":
+        found = [match[1] for line in lines if (match := _UUID.search(line))]
+    else:
+        found = [line for line in lines if _UID.fullmatch(line)]
+    others = [line for line in lines if line and not line.startswith("#") and line not in found]
+    if path.suffix.lower() == ".txt":  # another text, unless it is a list of UIDs and nothing else
+        return [] if others else found
+    if not found:
+        raise JobError(f"{path} names no series; expected a manifest with a SeriesInstanceUID on each line")
+    return found

@@ -1,0 +1,77 @@
+"""A file, wherever it lies: on this machine or in a bucket, by one text."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from prognosis_dask.errors import CaseError
+from prognosis_dask.objects.address import is_address, parse_address
+from prognosis_dask.objects.bucket import ObjectStat, bucket_of
+
+#: Memory that looks like a disk, where the system has it.
+_MEMORY = Path("/dev/shm")
+
+
+def read_bytes(path: str, *, expected: ObjectStat | None = None) -> bytes:
+    """The content of a file or an object; of an object exactly the one that is ``expected``.
+
+    Raises
+    ------
+    OSError, CaseError, BucketError
+        When it cannot be read.
+    """
+    if not is_address(path):
+        return Path(path).read_bytes()
+    address = parse_address(path)
+    return bucket_of(address).get(address.key, expected=expected)
+
+
+def open_binary(path: str) -> IO[bytes]:
+    """A file, or a whole object in memory, to read from.
+
+    Raises
+    ------
+    OSError, CaseError, BucketError
+        As :func:`read_bytes`.
+    """
+    return io.BytesIO(read_bytes(path)) if is_address(path) else Path(path).open("rb")
+
+
+def stat_of(path: str) -> ObjectStat | None:
+    """What the store says of an object; None where there is none.
+
+    Raises
+    ------
+    BucketError
+        When the bucket cannot be asked.
+    """
+    address = parse_address(path)
+    try:
+        return bucket_of(address).head(address.key)
+    except CaseError:
+        return None
+
+
+@contextmanager
+def as_local(path: str) -> Iterator[Path]:
+    """A path on this machine, for libraries that read files only.
+
+    It is the file's own, or that of a copy of the object, in memory where possible, that is removed at the end.
+
+    Raises
+    ------
+    CaseError, BucketError
+        As :func:`read_bytes`.
+    """
+    if not is_address(path):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
+        copy = Path(folder) / parse_address(path).name
+        copy.write_bytes(read_bytes(path))
+        yield copy
