@@ -18,7 +18,7 @@ import prognosis_dask
 from prognosis_dask.config.ibsi import IbsiSection
 from prognosis_dask.config.job import CohortSection, DeepSection, Job, ModelSection, RadiomicsSection
 from prognosis_dask.config.job import SynthSection as Synth
-from prognosis_dask.errors import CaseError
+from prognosis_dask.errors import CaseError, JobError
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
 from prognosis_dask.radiomics import extract
@@ -26,6 +26,7 @@ from prognosis_dask.radiomics.ibsi import measure, names
 from prognosis_dask.radiomics.ibsi.morphology import morphology
 from prognosis_dask.radiomics.ibsi.prepare import Prepared
 from prognosis_dask.radiomics.params import DEFAULTS, RadiomicsParams
+from prognosis_dask.workflows.run import check_inputs
 
 CHEST = (-1000.0, 400.0)
 #: IBSI reference manual (arXiv:1612.07003v11), table 5.2.
@@ -168,3 +169,9 @@ def test_a_run_has_the_family_beside_others_and_resumes_it_by_its_own_keys(tmp_p
     volume = dataset["ibsi"].sel(ibsi_feature="morph_vol_approx").values[done] / 1000
     np.testing.assert_allclose(volume, dataset["volume_ml"].values[done], rtol=0.1)
     assert '<th scope="row" class="l">ibsi</th>' in result.report.read_text(encoding="utf-8")
+
+
+def test_a_model_of_the_family_without_its_stage_is_refused() -> None:
+    job = Job("one", synth=Synth(patients=4), model=ModelSection(features="ibsi"), deep=DeepSection(enabled=False))
+    with pytest.raises(JobError, match=r"ibsi.enabled is false; set ibsi.enabled = true"):
+        check_inputs(job)

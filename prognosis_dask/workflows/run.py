@@ -35,7 +35,7 @@ from prognosis_dask.execution.run_stages import current, run_stages
 from prognosis_dask.features.dataset import build_features, constant_warnings
 from prognosis_dask.features.files import write_features
 from prognosis_dask.features.loaded import load_stages
-from prognosis_dask.features.registry import DEEP, RADIOMICS, came_through, stages_of
+from prognosis_dask.features.registry import DEEP, IBSI, RADIOMICS, came_through, stages_of
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.spec import job_spec
@@ -182,6 +182,8 @@ def _check_features(job: Job) -> None:
                 f"model.features is {job.model.features!r}, but {stage.switch} is false; "
                 f"set model.features = {other.name!r}"
             )
+    if job.model.features == IBSI.name and not IBSI.is_on(job):
+        raise JobError(f"model.features is 'ibsi', but {IBSI.switch} is false; set {IBSI.switch} = true")
 
 
 def _run(job: Job, at: RunContext) -> RunResult:
