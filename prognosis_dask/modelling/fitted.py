@@ -7,8 +7,8 @@ part of the procedure: :func:`fit_procedure` sees the rows it is given and no ot
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
@@ -22,11 +22,12 @@ from prognosis_dask.modelling.estimators.cox import coefficient_rows
 from prognosis_dask.modelling.estimators.determined import naming
 from prognosis_dask.modelling.estimators.prediction import Prediction
 from prognosis_dask.modelling.estimators.scores import one_thread
-from prognosis_dask.modelling.plain import from_plain, to_plain
 from prognosis_dask.modelling.preparing import Preparation, expect_finite
 from prognosis_dask.modelling.procedure import Procedure, visible
 from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.tuning import arrange, choose_values
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,7 @@ class Fitted:
 
     def to_plain(self) -> tuple[dict[str, Any], dict[str, AnyArray]]:
         """What JSON holds, and the arrays by name."""
-        return to_plain(self)
+        return _take_apart(self)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> Fitted:
@@ -119,7 +120,7 @@ class Fitted:
         before = {"tune_by": "concordance", "bound": False, "bound_margin": 1.0}
         plain = {**plain, "procedure": {**before, **plain["procedure"]}}
         kinds = {"model": LEARNERS[plain["procedure"]["learner"]].model}
-        return from_plain(cls, plain, arrays, kinds=kinds)
+        return _put_together(cls, plain, arrays, kinds=kinds)
 
     def _positions(self, table: FeatureTable) -> IntArray:
         position = {name: i for i, name in enumerate(table.features)}
@@ -179,3 +180,45 @@ def fit_procedure(procedure: Procedure, table: FeatureTable, seed: int | list[in
         model,
         None if risk is None else float(np.median(risk)),
     )
+
+
+def _take_apart(value: Any, prefix: str = "") -> tuple[dict[str, Any], dict[str, AnyArray]]:
+    """Take a dataclass apart: its arrays by dotted name, and the rest as JSON can hold it."""
+    plain: dict[str, Any] = {}
+    arrays: dict[str, AnyArray] = {}
+    for field in fields(value):
+        part = getattr(value, field.name)
+        if isinstance(part, np.ndarray):
+            arrays[prefix + field.name] = part
+        elif is_dataclass(part):
+            plain[field.name], below = _take_apart(part, f"{prefix}{field.name}.")
+            arrays |= below
+        else:
+            plain[field.name] = dict(part) if isinstance(part, Mapping) else part
+    return plain, arrays
+
+
+def _put_together(
+    kind: type[Kind],
+    plain: Mapping[str, Any],
+    arrays: Mapping[str, AnyArray],
+    prefix: str = "",
+    kinds: Mapping[str, type] | None = None,
+) -> Kind:
+    """Put a dataclass together again; ``kinds`` names the dataclass of fields whose annotation does not."""
+    hints = get_type_hints(kind)
+    parts: dict[str, Any] = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        name = field.name
+        inner = (kinds or {}).get(name) or next(
+            (t for t in (hints[name], *get_args(hints[name])) if is_dataclass(t)), None
+        )
+        if prefix + name in arrays:
+            parts[name] = arrays[prefix + name]
+        elif inner is not None and plain.get(name) is not None:
+            parts[name] = _put_together(inner, plain[name], arrays, f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif name not in plain and field.default is not MISSING:
+            parts[name] = field.default  # of a file that was written before there was such a field
+        else:
+            parts[name] = tuple(plain[name]) if isinstance(plain[name], list) else plain[name]
+    return kind(**parts)

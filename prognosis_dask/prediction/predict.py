@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from prognosis_dask.arrays import FloatArray
-from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, kind_of
+from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, MEASURED_FAMILIES, kind_of
 from prognosis_dask.modelling.data.network_features import NetworkFeatures
 from prognosis_dask.modelling.data.out_of_range import out_of_range, tells_apart
 from prognosis_dask.modelling.data.reading import read_tables
@@ -31,7 +31,7 @@ _MOST_LISTED = 8
 #: Part of the training spacing by which a scan's may lie beyond it without a warning.
 _SPACING_SLACK = 0.05
 #: Kinds of features that come from the images: none of a scan's may be missing.
-_MEASURED = (*IMAGE_FAMILIES, "size", "volume")
+_FROM_IMAGES = (*IMAGE_FAMILIES, *MEASURED_FAMILIES)
 _MEDIAN = QUANTILES.index(0.5)
 
 
@@ -50,7 +50,7 @@ def feature_row(model: ScanModel, dataset: xr.Dataset, run: Path) -> FeatureTabl
         volumes, brains = run / "volumes.zarr", run / "brain"
         make_volumes(brains, volumes, list(table.case_ids), model.job.grade)
         table = NetworkFeatures(str(volumes), model.job.grade).extend_by(table, read_trained(model.network))
-    measured = {name for one in frozen.encodings if kind_of(one.family) in _MEASURED for name in one.features}
+    measured = {name for one in frozen.encodings if kind_of(one.family) in _FROM_IMAGES for name in one.features}
     held = {*table.features, *measured, *feature_names()}
     missing = [name for name in frozen.fitted.features if name not in held]
     units = dict(zip(frozen.fitted.features, frozen.fitted.units, strict=True))

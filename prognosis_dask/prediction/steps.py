@@ -12,15 +12,18 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from distributed import Client, Future
 
 from prognosis_dask.cohort.case import SEQUENCES, Case, read_problems, write_cases
-from prognosis_dask.config.job import CohortSection
+from prognosis_dask.config.job import CohortSection, Job
 from prognosis_dask.errors import CaseError, JobError, Problem, StoreError, count
 from prognosis_dask.execution.task import run_task
+from prognosis_dask.features.guard import Stopwatch, guarded
+from prognosis_dask.features.loaded import load_stages
 from prognosis_dask.features.registry import stages_of
 from prognosis_dask.prediction.compose import compose
 from prognosis_dask.prediction.model import ScanModel, cohort_rules
@@ -225,3 +228,16 @@ def _result(result: TaskResult, secrets: Sequence[str]) -> dict[str, Any]:
     if result.problem is not None:
         raise ScanError(result.problem, secrets)
     return dict(result.values)
+
+
+def warm_up(cases: tuple[Case, ...], digests: tuple[str, ...], context: Job) -> list[TaskResult]:
+    """Load on a worker what the steps of a scan need, so that the first scan does not wait for it."""
+    return [guarded("warm", case, digest, partial(_warm, context)) for case, digest in zip(cases, digests, strict=True)]
+
+
+def _warm(job: Job, watch: Stopwatch) -> dict[str, object]:
+    with watch.step("load"):
+        loaded = load_stages(job, "")
+        for work in loaded.works.values():
+            work.warm(loaded.context)
+    return {}

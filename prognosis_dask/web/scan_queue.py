@@ -24,8 +24,7 @@ from prognosis_dask.prediction.compose import warm_drawings
 from prognosis_dask.prediction.model import ScanModel
 from prognosis_dask.prediction.resolve import ScanFiles
 from prognosis_dask.prediction.result import without_identifiers
-from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, finished_steps, predict_files, steps
-from prognosis_dask.prediction.warm import warm_up
+from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, finished_steps, predict_files, steps, warm_up
 from prognosis_dask.web.errors import RefusedError, sentence
 from prognosis_dask.web.receive import ReceivedFile
 from prognosis_dask.web.scans import OPEN, Scan, Scans

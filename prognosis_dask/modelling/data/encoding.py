@@ -24,7 +24,7 @@ from prognosis_dask.modelling.data.columns import (
     tells_the_outcome,
     unit_of,
 )
-from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, family_of, kind_of, plain_family
+from prognosis_dask.modelling.data.families import COMPUTED_FAMILIES, IMAGE_FAMILIES, family_of, kind_of, plain_family
 from prognosis_dask.modelling.data.outcomes import Outcomes
 from prognosis_dask.modelling.data.sources import Source, matching
 from prognosis_dask.modelling.spec import ColumnRule, ModelSpec
@@ -113,7 +113,7 @@ def learn_encodings(
             modality, roi = source.measured.get(name, ("", ""))
             encodings.append(replace(made, modality=modality, roi=roi))
             notes += grouped_note(made)
-            if kind_of(family) not in ("radiomics", "deep") and not made.levels:
+            if kind_of(family) not in COMPUTED_FAMILIES and not made.levels:
                 notes += far_code_notes(column)
     encodings += _copies(columns, spec, encodings)
     notes += [reason.format(_listed(names)) for reason, names in left_out.items() if names]

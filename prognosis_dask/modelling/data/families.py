@@ -8,8 +8,12 @@ from functools import lru_cache
 
 from prognosis_dask.cohort.clinical import key
 
+#: Families that programs compute from images: nobody types their values in.
+COMPUTED_FAMILIES = ("radiomics", "ibsi", "deep")
 #: Families of many columns, made from images: a case without any of them cannot be used.
-IMAGE_FAMILIES = ("deep", "radiomics", "ibsi", "features")
+IMAGE_FAMILIES = (*COMPUTED_FAMILIES, "features")
+#: Families that are measured on an image, whatever their values are.
+MEASURED_FAMILIES = (*COMPUTED_FAMILIES, "size", "volume")
 #: More columns than this are no clinical ones, unless their names say so.
 _FEW_COLUMNS = 30
 _RADIOMICS = re.compile(

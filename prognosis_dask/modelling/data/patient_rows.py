@@ -19,14 +19,12 @@ from prognosis_dask.arrays import BoolArray, IntArray
 from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import Encoding, SourceColumn, unit_of
-from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, family_of, kind_of
+from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, MEASURED_FAMILIES, family_of, kind_of
 from prognosis_dask.modelling.data.feature_origin import origin_of
 from prognosis_dask.modelling.data.sources import Source
 
 #: DICOM's modalities of images. A column "modality" that holds anything else is somebody's own.
 _MODALITIES = ("CT", "MR", "PT", "NM", "US", "MG", "CR", "DX", "XA", "RF", "OT")
-#: Kinds of columns that are measured on an image, whatever their values are.
-_MEASURED = ("radiomics", "ibsi", "deep", "size", "volume")
 #: Joins the modalities of columns in which rows are pooled.
 _PLUS = "+"
 
@@ -201,7 +199,7 @@ def _pooled(source: Source, modalities: Sequence[str]) -> Source:
     if len(several) == 1:
         return pooled
     of = np.array(modalities)
-    names = [name for name in source.features if _kind(source, name) in _MEASURED]
+    names = [name for name in source.features if _kind(source, name) in MEASURED_FAMILIES]
     held = {name for name in names if all(_any_value(source.columns[name], of == one) for one in several)}
     lost = [name for name in names if name not in held]
     note = f"Rows of {', '.join(several)} are pooled in the same columns, since rows is 'pooled'."
@@ -216,7 +214,7 @@ def _pooled(source: Source, modalities: Sequence[str]) -> Source:
 
 
 def _measured_on(source: Source, block: Block) -> Source:
-    kinds = (*_MEASURED, *IMAGE_FAMILIES)
+    kinds = (*MEASURED_FAMILIES, *IMAGE_FAMILIES)
     measured = {name: (block.modality, block.roi) for name in source.features if _kind(source, name) in kinds}
     return replace(source, measured=measured, origin=origin_of(source.origin, block.modality.split(_PLUS)))
 
@@ -275,7 +273,7 @@ def _of_patients(
     columns: dict[str, SourceColumn] = {}
     apart: list[str] = []
     for name, column in source.columns.items():
-        if _kind(source, name) in _MEASURED:
+        if _kind(source, name) in MEASURED_FAMILIES:
             apart.append(name)
             continue
         at = _one_each(column, members)

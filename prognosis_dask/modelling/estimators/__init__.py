@@ -2,7 +2,7 @@
 
 A learner takes prepared features (complete, standardised; see :mod:`prognosis_dask.modelling.preparing`) and fits one
 model for each penalty, so that what they share is computed once. Its models are frozen dataclasses of numbers and
-arrays: they are written by :mod:`prognosis_dask.modelling.plain`.
+arrays: they are written by :mod:`prognosis_dask.modelling.fitted`.
 """
 
 from __future__ import annotations
