@@ -271,7 +271,20 @@ def _frozen(cox: CoxPHFitter, X: np.ndarray, n: int, events: int) -> Frozen:
     )
     quantiles = np.quantile(X, QUANTILES, axis=0)
     counts = {"n_cases": n, "n_patients": n, "n_events": events}
-    return Frozen(fitted, (), (), HORIZONS, counts, quantiles, np.zeros(len(QUANTILES)), {}, np.zeros(0, np.uint64))
+    none = np.zeros(0, np.uint64)
+    return Frozen(
+        fitted,
+        (),
+        (),
+        HORIZONS,
+        counts,
+        quantiles,
+        np.zeros(len(QUANTILES)),
+        {},
+        none,
+        none,
+        np.zeros(quantiles.shape[1], bool),
+    )
 
 
 def make_class_models(folder: Path, *, n: int = 120, seed: int = 0) -> Path:

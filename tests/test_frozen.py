@@ -18,10 +18,11 @@ from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.saved import QUANTILES, Frozen, describe, load_frozen, save_frozen
+from prognosis_dask.modelling.saved import QUANTILES, Frozen, describe, load_frozen, row_digests, save_frozen
 from prognosis_dask.modelling.validation.external import (
     expect_agreement,
     external_result,
+    follow_up_warnings,
     prediction_rows,
     range_warnings,
     training_overlap,
@@ -148,10 +149,42 @@ def test_cases_that_the_model_was_fitted_on_are_known_by_their_features_and_othe
     save_frozen(describe(fitted, table, (), (365.0,)), tmp_path)
     frozen = load_frozen(tmp_path)
     renamed = replace(table.rows(np.arange(0, 40, 4)), case_ids=tuple("abcdefghij"), patient_ids=tuple("abcdefghij"))
-    assert training_overlap(frozen, table) == 40
-    assert training_overlap(frozen, renamed) == 10
-    assert training_overlap(frozen, other) == 0
-    assert training_overlap(frozen, replace(table, X=table.X + 1e-3)) == 0
+    assert training_overlap(frozen, table).by_values == 40
+    assert training_overlap(frozen, renamed).by_values == 10
+    assert training_overlap(frozen, other).met == 0
+    moved = training_overlap(frozen, replace(table, X=table.X + 1e-3))
+    assert (moved.met, moved.same_id) == (0, 40)
+    assert "have the ID of a training patient and other features" in " ".join(moved.said(40))
+
+
+def test_equal_categories_and_equal_ids_alone_prove_no_case(tmp_path: Path) -> None:
+    """Of LUNG1's kind: stage, sex and one continuous column; half of the patients are disjoint from the others."""
+    rng = np.random.default_rng(5)
+    whole = survival_table(5, n=300, p=4)
+    whole.X[:, 1:] = rng.integers(0, 3, (300, 3))
+    first, second = whole.rows(np.arange(150)), whole.rows(np.arange(150, 300))
+    fitted = fit_procedure(Procedure(selector="", penalty=(0.1,)), first.columns(np.arange(1, 4)), 0)
+    save_frozen(describe(fitted, first.columns(np.arange(1, 4)), (), (365.0,)), tmp_path)
+    frozen = load_frozen(tmp_path)
+    assert np.isin(row_digests(fitted, second), frozen.rows).sum() > 100
+    disjoint = training_overlap(frozen, second)
+    assert (disjoint.met, disjoint.same_id, disjoint.said(150)) == (0, 0, [])
+    numbered = replace(second, patient_ids=first.patient_ids)
+    assert training_overlap(frozen, numbered).met == 0
+    assert training_overlap(frozen, numbered).same_id == 150
+    again = training_overlap(frozen, first)
+    assert (again.by_values, again.by_id) == (0, 150)
+    assert again.said(150) == [
+        "The model was fitted on 150 of these 150 cases: known by their patients' IDs and all features."
+    ]
+
+
+def test_a_model_in_days_is_not_applied_to_years_in_silence() -> None:
+    table, other = made(), made(60, 3)
+    assert follow_up_warnings(frozen(table), other) == []
+    years = replace(other, endpoint=Survival(other.time_days / 365.25, other.event))
+    (warning,) = follow_up_warnings(frozen(table), years)
+    assert "--set endpoint.time_unit=years" in warning
 
 
 def test_a_cohort_with_another_endpoint_is_refused() -> None:

@@ -102,7 +102,7 @@ def test_a_model_predicts_and_is_validated_on_another_cohort(
     assert f"{theirs:.3f} (" in capsys.readouterr().out
     run("validate", folder / "out", folder / "first.csv")
     first = pd.read_csv(folder / "first.csv")
-    said = f"The model was fitted on {len(first)} of these {len(first)} cases."
+    said = f"The model was fitted on {len(first)} of these {len(first)} cases: known by their continuous features."
     assert said in capsys.readouterr().out
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from prognosis_dask.arrays import FloatArray
+from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.execution.versions import package_versions
 from prognosis_dask.modelling.data.columns import Encoding
@@ -32,6 +32,8 @@ MODEL, ARRAYS = "model.json", "arrays.npz"
 #: The quantiles that are kept of every feature and of the risk score.
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 _OWN = "training."
+#: At least this share of a continuous feature's training values differ from each other.
+_DISTINCT = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +61,13 @@ class Frozen:
         Survival only: ``low`` and ``high`` to the Kaplan-Meier estimate of the training cases with a risk score of up
         to the cut-off and above it, shape (2, times): times in days and survival.
     rows
-        Of each training case a digest of its features, see :func:`row_digests`: who is met again is known by it, and
-        by nothing else. Empty for models of before these were kept.
+        Of each training case a digest of its features, see :func:`row_digests`. Empty for models of before these were
+        kept, as the next two.
+    patients
+        Of each training case a digest of its patient's ID, see :func:`patient_digests`. No ID is kept, but whoever
+        has a list of possible ones can try them.
+    telling
+        Shape (features,): whether equal values of a feature tell that two cases are one, see :func:`telling_features`.
     """
 
     fitted: Fitted
@@ -72,6 +79,8 @@ class Frozen:
     risk_quantiles: FloatArray
     survival_by_group: Mapping[str, FloatArray]
     rows: DigestArray
+    patients: DigestArray
+    telling: BoolArray
 
     def limits(self, features: Sequence[str]) -> tuple[FloatArray, FloatArray]:
         """The least and the greatest training value of each feature."""
@@ -95,16 +104,19 @@ def describe(
             for name, rows in (("low", risk <= fitted.cutoff), ("high", risk > fitted.cutoff))
             if rows.any()
         }
+    quantiles = _column_quantiles(X)
     return Frozen(
         fitted,
         tuple(encoding for encoding in encodings if needed & set(encoding.features)),
         table.endpoint.names if isinstance(table.endpoint, Classes) else (),
         tuple(float(days) for days in horizons_days),
         count_cases(table),
-        _column_quantiles(X),
+        quantiles,
         _quantiles(risk) if risk is not None else np.zeros(0),
         groups,
         row_digests(fitted, table),
+        patient_digests(quantiles, table.patient_ids),
+        telling_features(X),
     )
 
 
@@ -119,6 +131,30 @@ def row_digests(fitted: Fitted, table: FeatureTable) -> DigestArray:
     X = table.X[:, [position[name] for name in fitted.features]].astype("<f4")
     X[np.isnan(X)] = np.nan
     return np.array([int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest()) for row in X], np.uint64)
+
+
+def patient_digests(quantiles: FloatArray, patient_ids: Sequence[str]) -> DigestArray:
+    """A number for each patient's ID that differs from model to model, by the quantiles that the model keeps."""
+    key = hashlib.blake2b(quantiles.tobytes(), digest_size=32).digest()
+    digests = (hashlib.blake2b(name.encode(), digest_size=8, key=key).digest() for name in patient_ids)
+    return np.array([int.from_bytes(digest) for digest in digests], np.uint64)
+
+
+def telling_features(X: FloatArray) -> BoolArray:
+    """The continuous columns: nearly all of their values differ. Of columns in the same order only the first.
+
+    >>> telling_features(np.array([[0.1, 0.2, 1.0], [0.3, 0.6, 0.0], [0.2, 0.4, 1.0]])).tolist()
+    [True, False, False]
+    """
+    telling = np.zeros(X.shape[1], dtype=bool)
+    orders: set[bytes] = set()
+    for column, values in enumerate(X.T):
+        held = np.isfinite(values)
+        if len(np.unique(values[held])) >= max(_DISTINCT * held.sum(), 2):
+            order = np.argsort(values, kind="stable").tobytes()
+            telling[column] = order not in orders
+            orders.add(order)
+    return telling
 
 
 def count_cases(table: FeatureTable) -> dict[str, int]:
@@ -138,6 +174,8 @@ def save_frozen(frozen: Frozen, folder: Path) -> None:
         f"{_OWN}quantiles": frozen.quantiles,
         f"{_OWN}risk_quantiles": frozen.risk_quantiles,
         f"{_OWN}rows": frozen.rows,
+        f"{_OWN}patients": frozen.patients,
+        f"{_OWN}telling": frozen.telling,
         **{f"{_OWN}survival.{name}": curve for name, curve in frozen.survival_by_group.items()},
     }
     with (folder / ARRAYS).open("wb") as stream:
@@ -235,6 +273,8 @@ def _frozen(content: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> Fro
         arrays[f"{_OWN}risk_quantiles"],
         {name.removeprefix(groups): curve for name, curve in arrays.items() if name.startswith(groups)},
         arrays.get(f"{_OWN}rows", np.zeros(0)).astype(np.uint64),
+        arrays.get(f"{_OWN}patients", np.zeros(0)).astype(np.uint64),
+        arrays.get(f"{_OWN}telling", np.zeros(len(content["model"]["features"]))).astype(bool),
     )
 
 

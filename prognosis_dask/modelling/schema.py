@@ -306,6 +306,7 @@ SUMMARY = (
     ("notes", "list", "all notes"),
     ("external", "bool", "true where another cohort's model was validated"),
     ("met_before", "number", "cases that such a model was fitted on"),
+    ("met_by", "text", "by what these are known"),
 )
 
 

@@ -25,6 +25,7 @@ from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
 from prognosis_dask.modelling.validation.external import (
     expect_agreement,
     external_result,
+    follow_up_warnings,
     prediction_rows,
     range_warnings,
     training_overlap,
@@ -198,15 +199,16 @@ def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path |
     if not read.has_endpoint:
         raise StatisticsError("the cohort's table has no endpoint to validate on; `prognosis predict` needs none")
     times = () if frozen.classes else time_grid(read.table.survival, frozen.horizons_days)
-    met = training_overlap(frozen, read.table)
-    if met:
-        warnings = [f"The model was fitted on {met} of these {count(len(read.table.case_ids), 'case')}.", *warnings]
-        say(warnings[0])
+    overlap = training_overlap(frozen, read.table)
+    special = [*overlap.said(len(read.table.case_ids)), *follow_up_warnings(frozen, read.table)]
+    for warning in special:
+        say(warning)
     result = external_result(frozen, read.table, times, name)
     tables = evaluate(read.table, [result], frozen.horizons_days)
     found = headline(tables, name, bool(frozen.classes))
-    said = [*read.notes, *warnings]
-    return _published(read, tables, out, **found, procedure=name, external=True, met_before=met, notes=said)
+    found |= {"met_before": overlap.met, "met_by": overlap.ground} if overlap.met else {"met_before": 0}
+    said = [*read.notes, *special, *warnings]
+    return _published(read, tables, out, **found, procedure=name, external=True, notes=said)
 
 
 def _published(read: ReadTable, tables: Tables, out: Path | str | None, **more: Any) -> ModelResult:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
+from prognosis_dask.cohort.endpoints import DAYS
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.families import kind_of
 from prognosis_dask.modelling.data.feature_origin import made_with, other_origin
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.prediction import Prediction
-from prognosis_dask.modelling.saved import Frozen, row_digests
+from prognosis_dask.modelling.saved import Frozen, patient_digests, row_digests
 from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.nested import FoldResult
 
 #: A feature of which more than this share of cases lies outside the training range is named in a warning.
 _SHARE_OUTSIDE = 0.05
+#: So many continuous features with a training case's values make a case that one.
+_TELLING = 2
+#: IDs are proof where at least so many are training patients' and so large a share of these has their features.
+_FEWEST_NAMED, _SHARE_EQUAL = 10, 0.9
+#: Medians of follow-up this many times apart are warned of.
+_OTHER_ORDER = 5.0
 
 
 def expect_agreement(
@@ -78,9 +86,82 @@ def model_source(frozen: Frozen, table: FeatureTable) -> Mapping[str, str]:
     return {what: v for what, v in frozen.fitted.source.items() if what.partition(".")[0] in kinds}
 
 
-def training_overlap(frozen: Frozen, table: FeatureTable) -> int:
-    """How many of the cases have, in every feature, the value of a case that the model was fitted on."""
-    return int(np.isin(row_digests(frozen.fitted, table), frozen.rows).sum())
+@dataclass(frozen=True)
+class Overlap:
+    """How many cases the model was fitted on, by what is known of them.
+
+    Attributes
+    ----------
+    by_values
+        Cases with the value of one training case in every feature, at least two of them continuous.
+    by_id
+        Others with the ID of a training patient and all its features, where that holds for nearly all with such IDs.
+    same_id
+        Others with the ID of a training patient and other features.
+    """
+
+    by_values: int
+    by_id: int
+    same_id: int
+
+    @property
+    def met(self) -> int:
+        """Cases that the model was fitted on."""
+        return self.by_values + self.by_id
+
+    @property
+    def ground(self) -> str:
+        """By what they are known."""
+        grounds = ("their continuous features", self.by_values), ("their patients' IDs and all features", self.by_id)
+        return " and ".join(what for what, cases in grounds if cases)
+
+    def said(self, cases: int) -> list[str]:
+        """What is to be said of it, of so many cases."""
+        said = []
+        if self.met:
+            said.append(f"The model was fitted on {self.met} of these {count(cases, 'case')}: known by {self.ground}.")
+        if self.same_id:
+            said.append(
+                f"{count(self.same_id, 'case')} of {cases} have the ID of a training patient and other features: if "
+                "these are the same patients, this is no external validation."
+            )
+        return said
+
+
+def training_overlap(frozen: Frozen, table: FeatureTable) -> Overlap:
+    """The cases that the model was fitted on. Equal categories are no proof, nor is an ID that two cohorts may use."""
+    position = {name: i for i, name in enumerate(table.features)}
+    at = [position[name] for name, telling in zip(frozen.fitted.features, frozen.telling, strict=True) if telling]
+    told = np.isfinite(table.X[:, at]).sum(axis=1) >= _TELLING
+    rows = row_digests(frozen.fitted, table)
+    by_values = told & np.isin(rows, frozen.rows)
+    known = set(zip(frozen.patients.tolist(), frozen.rows.tolist(), strict=False))
+    patients = patient_digests(frozen.quantiles, table.patient_ids)
+    named = np.isin(patients, frozen.patients)
+    equal = np.array([pair in known for pair in zip(patients.tolist(), rows.tolist(), strict=True)], dtype=bool)
+    proven = named.sum() >= _FEWEST_NAMED and equal.sum() >= _SHARE_EQUAL * named.sum()
+    by_id = equal & ~by_values & bool(proven)
+    return Overlap(int(by_values.sum()), int(by_id.sum()), int((named & ~by_values & ~by_id).sum()))
+
+
+def follow_up_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
+    """A warning where times are of another order than those that the model was fitted on: in another unit, it may be.
+
+    Compared are the medians of the distinct times.
+    """
+    if frozen.classes or not frozen.survival_by_group:
+        return []
+    ours = float(np.median(np.unique(np.concatenate([curve[0] for curve in frozen.survival_by_group.values()]))))
+    theirs = float(np.median(np.unique(table.survival.time_days)))
+    ratio = ours / theirs
+    if 1 / _OTHER_ORDER < ratio < _OTHER_ORDER:
+        return []
+    unit = min(DAYS, key=lambda name: abs(np.log(DAYS[name] / ratio)))
+    meant = f"Are these times in {unit} (--set endpoint.time_unit={unit})? " if unit != "days" else ""
+    return [
+        f"Follow-up is {theirs:.3g} days at the median, that of the model's training cases {ours:.3g} days. {meant}"
+        "Predictions and measures at the horizons hold only for the model's unit of time."
+    ]
 
 
 def range_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:

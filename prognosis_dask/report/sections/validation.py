@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -38,7 +38,7 @@ def validation(models: ModelFolder | None, *, wanted: bool = True) -> Section:
         other = "this model was fitted before the run, or by hand after it."
         blocks.append(Text(f"The run’s job has the model switched off (model.enabled): {other}", "warning"))
     if met := int(models.summary.get("met_before") or 0):
-        blocks.append(Text(_not_external(met, int(models.summary["n_cases"])), "warning"))
+        blocks.append(Text(_not_external(met, models.summary), "warning"))
     if (found := resampled(models)) and models.table("measures") is None:
         return Section("validation", title, [*blocks, *found])
     blocks += titled("Comparison", or_absent(performance(models), "measures.csv"))
@@ -85,10 +85,12 @@ def _design(models: ModelFolder) -> str:
     return " ".join(said)
 
 
-def _not_external(met: int, cases: int) -> str:
+def _not_external(met: int, summary: Mapping[str, Any]) -> str:
+    by = summary.get("met_by", "")
     return (
-        f"The model was fitted on {met} of these {count(cases, 'case')}: it knows their very features. On them its "
-        "figures are in-sample, and this is no external validation."
+        f"The model was fitted on {met} of these {count(int(summary['n_cases']), 'case')}"
+        f"{f', which are known by {by}' if by else ''}: it knows their very features. On them its figures are "
+        "in-sample, and this is no external validation."
     )
 
 
