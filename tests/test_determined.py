@@ -35,7 +35,7 @@ def free(**more) -> Procedure:
     return Procedure(selector="", penalty=(0.0,), **more)
 
 
-@pytest.mark.parametrize("learner", ["cox", "weibull-aft"])
+@pytest.mark.parametrize("learner", ["cox", "weibull-aft", "loglogistic-aft", "lognormal-aft"])
 @pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-6, 1e-3])
 def test_without_a_penalty_collinear_columns_are_named(learner: str, noise: float) -> None:
     table = cohort()
@@ -45,7 +45,7 @@ def test_without_a_penalty_collinear_columns_are_named(learner: str, noise: floa
         fit_procedure(free(learner=learner), table, 0)
 
 
-@pytest.mark.parametrize("learner", ["cox", "weibull-aft"])
+@pytest.mark.parametrize("learner", ["cox", "weibull-aft", "loglogistic-aft", "lognormal-aft"])
 def test_without_a_penalty_a_column_that_marks_those_who_live_is_named(learner: str) -> None:
     table = cohort()
     lives = (~table.event & (np.arange(120) % 2 == 0)).astype(float)  # nobody with the mark has the event
@@ -53,7 +53,7 @@ def test_without_a_penalty_a_column_that_marks_those_who_live_is_named(learner: 
         fit_procedure(free(learner=learner), with_columns(table, lives=lives), 0)
 
 
-@pytest.mark.parametrize("learner", ["cox", "weibull-aft"])
+@pytest.mark.parametrize("learner", ["cox", "weibull-aft", "loglogistic-aft", "lognormal-aft"])
 def test_an_order_that_only_two_columns_together_make_names_both(learner: str) -> None:
     table = cohort()
     rng = np.random.default_rng(2)
@@ -91,7 +91,7 @@ def test_what_the_cases_determine_is_fitted_without_a_penalty() -> None:
     rare = np.zeros(400)
     rare[rng.choice(np.flatnonzero(table.event), 3, replace=False)] = 1  # few, and their coefficient is finite
     table = with_columns(table, rare=rare, near=table.X[:, 0] + 0.1 * rng.normal(size=400))
-    for learner in ("cox", "weibull-aft"):
+    for learner in ("cox", "weibull-aft", "loglogistic-aft", "lognormal-aft"):
         fitted = fit_procedure(free(learner=learner), table, 0)
         assert all(abs(float(row["coef"])) < 5 for row in fitted.coefficients())
 

@@ -59,7 +59,15 @@ def frozen(table: FeatureTable, learner: str = "cox") -> Frozen:
 
 @pytest.mark.parametrize(
     ("learner", "classes"),
-    [("cox", 0), ("weibull-aft", 0), ("xgboost", 0), ("logistic", 2), ("logistic", 3), ("mlp", 2)],
+    [
+        ("cox", 0),
+        ("weibull-aft", 0),
+        ("lognormal-aft", 0),
+        ("xgboost", 0),
+        ("logistic", 2),
+        ("logistic", 3),
+        ("mlp", 2),
+    ],
 )
 def test_a_thawed_model_predicts_what_the_fitted_one_does(learner: str, classes: int, tmp_path: Path) -> None:
     model, other = frozen(made(classes=classes), learner), made(30, 1, classes=classes)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from lifelines import CoxPHFitter, WeibullAFTFitter
+from lifelines import CoxPHFitter, LogLogisticAFTFitter, LogNormalAFTFitter, WeibullAFTFitter
 from lifelines.datasets import load_rossi
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
@@ -19,11 +19,11 @@ from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.estimators import LEARNERS, learner_for
 from prognosis_dask.modelling.estimators.cox import fit_proportional_hazards
 from prognosis_dask.modelling.estimators.elastic_net import first_price, maximise_elastic_net
+from prognosis_dask.modelling.estimators.failure_time import FailureTime
 from prognosis_dask.modelling.estimators.logistic import fit_logistic
 from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 from prognosis_dask.modelling.estimators.perceptron import HIDDEN, fit_perceptron
 from prognosis_dask.modelling.estimators.prediction import class_prediction
-from prognosis_dask.modelling.estimators.weibull import fit_weibull
 from tests.synthetic_tables import class_table, survival_table
 
 ROSSI = ["fin", "age", "race", "wexp", "mar", "paro", "prio"]
@@ -112,24 +112,36 @@ def test_ridge_with_more_features_than_cases_is_the_same_in_the_span_of_the_case
     assert np.isnan(twice.standard_error).all()
 
 
-@pytest.mark.parametrize("penalty", [0.0, 0.05])
-def test_weibull_is_lifelines(rossi: tuple[pd.DataFrame, np.ndarray, Survival], penalty: float) -> None:
+AFT = {
+    "weibull-aft": (WeibullAFTFitter, "lambda_", "rho_", 1),
+    "loglogistic-aft": (LogLogisticAFTFitter, "alpha_", "beta_", 1),
+    "lognormal-aft": (LogNormalAFTFitter, "mu_", "sigma_", -1),  # by its spread instead of one over it
+}
+
+
+@pytest.mark.parametrize("name", AFT)
+def test_accelerated_failure_time_is_lifelines(rossi: tuple[pd.DataFrame, np.ndarray, Survival], name: str) -> None:
     frame, Z, endpoint = rossi
-    (model,) = fit_weibull(Z, endpoint, [penalty], 0.0, [0])
+    fit = LEARNERS[name].fit
+    # lifelines prices the standardised intercepts too: another optimum, so compare without
+    model, shrunk = fit(Z, endpoint, [0.0, 0.05], 0.0, [0])
+    fitter, location, shape, sign = AFT[name]
     standard = pd.DataFrame(Z, columns=ROSSI).assign(week=frame["week"], arrest=frame["arrest"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # lifelines', about its own use of pandas
-        theirs = WeibullAFTFitter(penalizer=penalty).fit(standard, "week", "arrest")
-    if penalty == 0:  # lifelines prices the standardised intercepts too: another optimum, so compare without
-        np.testing.assert_allclose(model.coefficient, theirs.params_["lambda_"][ROSSI], atol=2e-4)
-        assert model.intercept == pytest.approx(theirs.params_["lambda_"]["Intercept"], abs=2e-4)
-        assert np.log(model.shape) == pytest.approx(theirs.params_["rho_"]["Intercept"], abs=2e-4)
-        expected = theirs.predict_survival_function(standard.iloc[:5], [10.0, 52.0]).to_numpy().T
-        survival = model.predict(Z[:5]).survival
-        assert survival is not None
-        np.testing.assert_allclose(survival(np.array([10.0, 52.0])), expected, atol=1e-4)
-    else:
-        assert np.abs(model.coefficient).sum() < np.abs(fit_weibull(Z, endpoint, [0.0], 0.0, [0])[0].coefficient).sum()
+        theirs = fitter().fit(standard, "week", "arrest", fit_options={"ftol": 1e-13, "gtol": 1e-6})
+    assert isinstance(model, FailureTime)
+    assert isinstance(shrunk, FailureTime)
+    np.testing.assert_allclose(model.coefficient, theirs.params_[location][ROSSI], atol=1e-5)
+    assert model.intercept == pytest.approx(theirs.params_[location]["Intercept"], abs=1e-5)
+    assert np.log(model.shape) == pytest.approx(sign * theirs.params_[shape]["Intercept"], abs=1e-5)
+    expected = theirs.predict_survival_function(standard.iloc[:5], [10.0, 52.0]).to_numpy().T
+    survival = model.predict(Z[:5]).survival
+    assert survival is not None
+    np.testing.assert_allclose(survival(np.array([10.0, 52.0])), expected, atol=1e-4)
+    assert np.abs(shrunk.coefficient).sum() < np.abs(model.coefficient).sum()
+    with pytest.raises(StatisticsError, match=r"mixing is 0\.5: an accelerated failure time model"):
+        fit(Z, endpoint, [0.1], 0.5, [0])
 
 
 def test_logistic_is_scikit_learns_with_balanced_classes_and_unbalanced_probabilities() -> None:
@@ -192,7 +204,7 @@ def test_every_learner_learns_what_is_there(name: str) -> None:
                 np.testing.assert_array_equal(found.probability, repeated.probability)
 
 
-@pytest.mark.parametrize("name", ["cox", "weibull-aft", "xgboost"])
+@pytest.mark.parametrize("name", ["cox", *AFT, "xgboost"])
 def test_cases_that_are_all_censored_are_refused(name: str) -> None:
     endpoint = Survival(np.arange(1.0, 31), np.zeros(30, dtype=bool))
     with pytest.raises(StatisticsError, match="all 30 training cases are censored"):
@@ -207,5 +219,8 @@ def test_a_class_without_cases_is_named(name: str) -> None:
 
 
 def test_a_learner_of_another_endpoint_is_refused_with_those_that_fit() -> None:
-    with pytest.raises(StatisticsError, match=r"'mlp' does not model survival; .*: cox, weibull-aft, xgboost"):
+    with pytest.raises(
+        StatisticsError,
+        match=r"'mlp' does not model survival; .*: cox, weibull-aft, .*, xgboost",
+    ):
         learner_for("mlp", survival_table(0).endpoint)

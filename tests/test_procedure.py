@@ -217,7 +217,7 @@ HARD = {
 
 
 @pytest.mark.parametrize("name", sorted(HARD))
-@pytest.mark.parametrize("learner", ["cox", "weibull-aft", "xgboost"])
+@pytest.mark.parametrize("learner", ["cox", "weibull-aft", "loglogistic-aft", "lognormal-aft", "xgboost"])
 def test_hard_data_give_numbers(name: str, learner: str) -> None:
     procedure = Procedure(
         learner=learner, n_features=(2, 50), penalty=(0.1,), mixing=(0.0, 0.5)[: 1 + (learner == "cox")]

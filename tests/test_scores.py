@@ -16,7 +16,16 @@ from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.validation.nested import validate
 from tests.synthetic_tables import survival_table
 
-LEARNERS = (("cox", 0), ("weibull-aft", 0), ("xgboost", 0), ("logistic", 2), ("logistic", 9), ("mlp", 3))
+LEARNERS = (
+    ("cox", 0),
+    ("weibull-aft", 0),
+    ("loglogistic-aft", 0),
+    ("lognormal-aft", 0),
+    ("xgboost", 0),
+    ("logistic", 2),
+    ("logistic", 9),
+    ("mlp", 3),
+)
 
 
 def by_hand(row: list[float]) -> float:

@@ -20,6 +20,7 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators import LEARNERS, Model, learner_for
 from prognosis_dask.modelling.estimators.cox import coefficient_rows
 from prognosis_dask.modelling.estimators.determined import naming
+from prognosis_dask.modelling.estimators.failure_time import LogLogisticAFT, LogNormalAFT
 from prognosis_dask.modelling.estimators.prediction import Prediction
 from prognosis_dask.modelling.estimators.scores import one_thread
 from prognosis_dask.modelling.preparing import Preparation, expect_finite
@@ -97,10 +98,10 @@ class Fitted:
 
         The rows of ``coefficients``, with NaN for what an absolute penalty, or more features than cases, leave
         undefined. Of two classes, ``hazard_ratio`` is the odds ratio; of Weibull's model,
-        that of its proportional hazards.
+        that of its proportional hazards. Log-logistic and log-normal models have no hazard ratios, and no rows.
         """
         coefficient = getattr(self.model, "coefficient", None)
-        if coefficient is None or len(self.classes) > 2:
+        if coefficient is None or len(self.classes) > 2 or isinstance(self.model, LogLogisticAFT | LogNormalAFT):
             return []
         if self.classes:
             coefficient = coefficient[1]

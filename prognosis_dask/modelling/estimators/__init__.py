@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
@@ -17,10 +18,16 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.estimators.boosting import BoostedTrees, fit_boosted_trees
 from prognosis_dask.modelling.estimators.cox import ProportionalHazards, fit_proportional_hazards
+from prognosis_dask.modelling.estimators.failure_time import (
+    FailureTime,
+    LogLogisticAFT,
+    LogNormalAFT,
+    WeibullAFT,
+    fit_failure_time,
+)
 from prognosis_dask.modelling.estimators.logistic import Logistic, fit_logistic
 from prognosis_dask.modelling.estimators.perceptron import Perceptron, fit_perceptron
 from prognosis_dask.modelling.estimators.prediction import Prediction
-from prognosis_dask.modelling.estimators.weibull import WeibullAFT, fit_weibull
 
 
 class Model(Protocol):
@@ -50,10 +57,16 @@ class Learner:
     endpoints: tuple[type, ...]
 
 
+def _failure_time(kind: type[FailureTime]) -> Learner:
+    return Learner(partial(fit_failure_time, kind), kind, (Survival,))
+
+
 LEARNERS: Mapping[str, Learner] = MappingProxyType(
     {
         "cox": Learner(fit_proportional_hazards, ProportionalHazards, (Survival,)),
-        "weibull-aft": Learner(fit_weibull, WeibullAFT, (Survival,)),
+        "weibull-aft": _failure_time(WeibullAFT),
+        "loglogistic-aft": _failure_time(LogLogisticAFT),
+        "lognormal-aft": _failure_time(LogNormalAFT),
         "xgboost": Learner(fit_boosted_trees, BoostedTrees, (Survival, Classes)),
         "logistic": Learner(fit_logistic, Logistic, (Classes,)),
         "mlp": Learner(fit_perceptron, Perceptron, (Classes,)),

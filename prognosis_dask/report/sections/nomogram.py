@@ -166,7 +166,7 @@ def chart(frozen: Frozen) -> Nomogram | str:
             return "no coefficient of the final model differs from 0."
         if len(frozen.classes) > 2:
             return "a model of more than two classes has a score for each of them."
-        return f"the final model ({fitted.procedure.learner}) is no sum of its features."
+        return f"the final model ({fitted.procedure.learner}) gives no hazard or odds ratios of its features."
     mean, scale = (part[fitted.columns] for part in (fitted.preparation.mean, fitted.preparation.scale))
     places = [fitted.features.index(name) for name in fitted.chosen]
     low, high = (frozen.quantiles[QUANTILES.index(tail), places] for tail in (_TAIL, 1 - _TAIL))

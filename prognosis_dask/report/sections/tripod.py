@@ -89,6 +89,8 @@ _OPEN = "For the authors: the run does not know it."
 _LEARNERS = {
     "cox": "Cox proportional hazards",
     "weibull-aft": "Weibull accelerated failure time",
+    "loglogistic-aft": "log-logistic accelerated failure time",
+    "lognormal-aft": "log-normal accelerated failure time",
     "xgboost": "boosted trees (XGBoost)",
     "logistic": "logistic regression",
     "mlp": "multilayer perceptron",
@@ -302,7 +304,7 @@ def _procedure(models: ModelFolder) -> dict[str, Answer]:
     return {
         "9a": Answer(f"{candidates}; selection is part of what was validated."),
         "12b": Answer("Predictors standardised by the training cases’ mean and standard deviation, entered linearly."
-                      if learner in ("cox", "weibull-aft", "logistic") else
+                      if learner in ("cox", "logistic") or learner.endswith("-aft") else
                       "Predictors standardised by the training cases’ mean and standard deviation.", whole=True),
         "12c": Answer(f"{steps}. Internal validation: nested cross-validation. Settings: see The run.", whole=True),
         "12d": Answer(harmonised),
