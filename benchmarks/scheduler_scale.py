@@ -1,15 +1,20 @@
 """What the runner costs on a large cohort: simulated patients through three stages that do nothing.
 
     python -m benchmarks.scheduler_scale [--patients 100000] [--workers 2]
+    python -m benchmarks.scheduler_scale --collection nlst
+
+With a collection, the cases are its masks in the catalogue of the Imaging Data Commons, each with a CT of its patient.
+No image is read; the catalogue's query is timed too.
 
 The plan, the runner, the ledger, the counts for the dashboard and the progress line are the real ones, on real worker
 processes; only the stages return at once. Scheduler and driver are one process here, as under ``--cluster local``; its
-resident memory is sampled twice a second. Printed: seconds per patient, and the memory at each tenth of the run.
+resident memory is sampled twice a second. Printed: milliseconds per case, and the memory at each tenth of the run.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import tempfile
 import threading
 import time
@@ -20,6 +25,8 @@ from pathlib import Path
 import psutil
 
 from prognosis_dask.cohort.case import Case
+from prognosis_dask.cohort.idc import MASKS, PREFIX, select_series
+from prognosis_dask.config.idc import IdcSection
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.monitor import RunMonitor
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
@@ -35,21 +42,21 @@ SAMPLE_EVERY = 0.5
 
 @dataclass(frozen=True)
 class Scale:
-    """One run: how long it took, driver's and scheduler's CPU time in it, and (patients done, MB) in between."""
+    """One run: how long it took, CPU time of driver and scheduler in it, and (cases done, MB) in between."""
 
-    patients: int
+    cases: int
     seconds: float
     cpu_seconds: float
     memory: list[tuple[int, float]]
 
     @property
-    def milliseconds_per_patient(self) -> float:
-        return 1000 * self.seconds / self.patients
+    def milliseconds_per_case(self) -> float:
+        return 1000 * self.seconds / self.cases
 
     @property
     def growth_mb(self) -> float:
-        """How much the driver's and scheduler's memory grew from a fifth of the patients on."""
-        early = next(mb for done, mb in self.memory if done >= self.patients / 5)
+        """How much the driver's and scheduler's memory grew from a fifth of the cases on."""
+        early = next(mb for done, mb in self.memory if done >= self.cases / 5)
         return self.memory[-1][1] - early
 
 
@@ -77,10 +84,25 @@ class Sampler(threading.Thread):
         self.samples.append((self.done, psutil.Process().memory_info().rss / 1e6))
 
 
-def measure(patients: int, workers: int) -> Scale:
-    """Run that many patients through the stages."""
+def simulated(patients: int) -> list[Case]:
+    """That many patients, a case each."""
     names = [f"P{n:06d}" for n in range(patients)]
-    cases = [Case(f"{name}_CT_GTV-1", name, "CT", "GTV-1", f"{name}.series.json", f"{name}.dcm") for name in names]
+    return [Case(f"{name}_CT_GTV-1", name, "CT", "GTV-1", f"{name}.series.json", f"{name}.dcm") for name in names]
+
+
+def catalogued(collection: str) -> list[Case]:
+    """A case for every mask that the catalogue has of a collection."""
+    series = select_series([PREFIX + collection], [], IdcSection(), ["CT"]).series
+    images = {one.patient_id: one.address for one in series if one.modality not in MASKS}
+    return [
+        Case(f"{one.patient_id}_{one.uuid}", one.patient_id, "CT", one.result, images[one.patient_id], one.address)
+        for one in series
+        if one.modality in MASKS
+    ]
+
+
+def measure(cases: Sequence[Case], workers: int) -> Scale:
+    """Run the cases through the stages."""
     digests = {case.case_id: "0123456789abcdef" for case in cases}
     needs = {name: STAGES[:1] if name != STAGES[0] else () for name in STAGES}
     stages = [PlannedStage(name, STAGE_FUNCTIONS[name], digests, tuple(needs[name])) for name in STAGES]
@@ -103,8 +125,8 @@ def measure(patients: int, workers: int) -> Scale:
         run_plan(client, plan, record, monitor.count, retries=0)
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         sampler.end()
-        assert all(count.done == patients for count in ledger.counts().values())
-    return Scale(patients, seconds, cpu, sampler.samples)
+        assert all(count.done == len(cases) for count in ledger.counts().values())
+    return Scale(len(cases), seconds, cpu, sampler.samples)
 
 
 def roi(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[TaskResult]:
@@ -130,17 +152,27 @@ def _nothing(stage: str, cases: tuple[Case, ...], digests: tuple[str, ...]) -> l
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", type=int, default=100_000)
+    parser.add_argument("--collection", help="of the IDC; its masks are the cases")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    scale = measure(options.patients, options.workers)
-    print(f"{scale.patients} patients, {len(STAGES)} stages each, {options.workers} workers: {scale.seconds:.1f} s")
-    cpu = 1000 * scale.cpu_seconds / scale.patients
-    print(f"overhead {scale.milliseconds_per_patient:.3f} ms a patient; CPU of driver and scheduler {cpu:.3f} ms")
-    print("| patients done | driver and scheduler, MB |\n|---|---|")
+    if options.collection:
+        started, cpu = time.perf_counter(), time.process_time()
+        cases = catalogued(options.collection)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        print(f"{options.collection}: {len(cases)} cases from the catalogue in {seconds:.2f} s")
+        print(f"processor time {cpu:.2f} s, peak memory {peak:.0f} MB")
+    else:
+        cases = simulated(options.patients)
+    scale = measure(cases, options.workers)
+    print(f"{scale.cases} cases, {len(STAGES)} stages each, {options.workers} workers: {scale.seconds:.1f} s")
+    cpu = 1000 * scale.cpu_seconds / scale.cases
+    print(f"overhead {scale.milliseconds_per_case:.3f} ms a case; CPU of driver and scheduler {cpu:.3f} ms")
+    print("| cases done | driver and scheduler, MB |\n|---|---|")
     for tenth in range(1, 11):
-        done, mb = next(sample for sample in scale.memory if sample[0] >= tenth * scale.patients / 10)
+        done, mb = next(sample for sample in scale.memory if sample[0] >= tenth * scale.cases / 10)
         print(f"| {done} | {mb:.0f} |")
-    print(f"from a fifth of the patients on it grew by {scale.growth_mb:.1f} MB")
+    print(f"from a fifth of the cases on it grew by {scale.growth_mb:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from random import Random
+from sys import intern
 from typing import Any, NamedTuple
 
 from prognosis_dask.config.idc import IdcSection
@@ -257,13 +258,13 @@ def _nothing(collection: str, patient: str, wanted: IdcSection, kinds: Sequence[
 def _series(condition: str, values: Sequence[Any]) -> Iterator[IdcSeries]:
     columns = ", ".join(_COLUMNS.values())
     order = "PatientID, SeriesInstanceUID"
-    once: dict[str, str] = {}  # of a third of a million rows, most say the same in most of their columns
     for row in _query(f"SELECT {columns} FROM catalogue WHERE {condition} ORDER BY {order}", values):
         collection, result, patient, uid, modality, doi, licence, bucket, *rest = row
-        collection, result, patient, modality, doi, licence, bucket = (
-            once.setdefault(text, text) for text in (collection, result, patient, modality, doi, licence, bucket)
+        # of a third of a million rows, most say the same in most of their columns
+        yield IdcSeries(
+            *(intern(collection), intern(result), intern(patient), uid),
+            *(intern(modality), intern(doi), intern(licence), intern(bucket), *rest),
         )
-        yield IdcSeries(collection, result, patient, uid, modality, doi, licence, bucket, *rest)
 
 
 def _query(sql: str, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
