@@ -217,6 +217,10 @@ def test_an_event_column_without_a_censored_row_is_used_and_said(tmp_path: Path)
     )
 
 
+def test_a_short_time_is_taken_for_no_code_of_a_missing_one(tmp_path: Path) -> None:
+    assert "far from the others" not in said(read(tmp_path, {"nodes": [9, *range(19, 42)]}))
+
+
 def test_follow_up_longer_than_a_life_is_refused(tmp_path: Path) -> None:
     rule = EndpointRule(time="last", event="event")
     with pytest.raises(StatisticsError, match="column 'last' is 20200131 days in data row 1, longer than a life"):
@@ -235,6 +239,7 @@ SHUFFLED = np.random.default_rng(3).permutation(24)
         ("z", ROWS + 1, "counts the rows"),
         ("z", 1000 - 5 * ROWS, "counts the rows"),
         ("z", SHUFFLED + 1, "numbers the rows"),
+        ("no.", [*range(1, 12), *range(1, 14)], "counts the rows of each group"),
         ("z", np.cumsum(1 + SHUFFLED % 3), "counts the rows"),
         ("hospital number", 4_000_000 + SHUFFLED * 991, "names the rows"),
         ("MRN", 4_000_000 + SHUFFLED * 991, "names the rows"),
@@ -267,6 +272,8 @@ def test_a_column_that_numbers_names_or_dates_the_rows_is_no_feature_unless_name
         ("ki67", SHUFFLED % 20),
         ("slope", ROWS * 0.5),
         ("updated_score", SHUFFLED % 5),
+        ("mutated", ROWS % 2),
+        ("grade", 1 + ROWS % 3),
     ],
 )
 def test_whole_numbers_that_describe_a_patient_stay_features(name: str, cells: np.ndarray, tmp_path: Path) -> None:

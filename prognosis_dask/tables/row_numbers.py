@@ -14,6 +14,8 @@ from prognosis_dask.tables.headings import BLANK
 _FEWEST_STEPS, _FEWEST_PLACES, _FEWEST_GAPS = 8, 10, 20
 #: A column of ascending numbers counts rows of which some are missing if at most this share is left out.
 _MOST_GAPS = 5
+#: Rows a group, on average, of a column that counts the rows of each.
+_LEAST_GROUP = 4
 _UNNAMED = re.compile(rf"{re.escape(BLANK)}.*|unnamed:? ?\d+.*", re.IGNORECASE)
 _IDENTIFIER = re.compile(
     r"(.*[\W_])?(id|ids|uid|mrn|pid|accession|identifier)([\W_].*)?|.*(patient|case|subject|study|record|hospital)"
@@ -76,9 +78,11 @@ def _of_whole_numbers(name: str, values: FloatArray) -> str:
         return ""
     if (np.abs(values) > 19_000_000).all() and _are_dates(values):
         return "holds dates or times"
-    if len(np.unique(values)) < len(values):
-        return ""
     steps, span = np.diff(values), np.ptp(values)
+    if len(np.unique(values)) < len(values):
+        starts = values == 1  # of a group, whose rows are counted
+        counted = len(values) >= _FEWEST_STEPS and starts[0] and (starts[1:] | (steps == 1)).all()
+        return "counts the rows of each group" if counted and _LEAST_GROUP * starts.sum() <= len(values) else ""
     if _IDENTIFIER.fullmatch(name):
         return "names the rows"
     n = len(values)

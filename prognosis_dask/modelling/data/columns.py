@@ -316,7 +316,7 @@ def far_code_notes(column: SourceColumn) -> list[str]:
         return []
     low, high = levels[:-1], float(levels[-1])
     code = high if high in _FAR_CODES and high > 2 * max(low[-1], 0) else None
-    if code is None and float(levels[0]) in _FAR_CODES and levels[1] >= 0:
+    if code is None and float(levels[0]) in _FAR_CODES and levels[0] < 0 <= levels[1]:
         code, low = float(levels[0]), levels[1:]
     if code is None:
         return []

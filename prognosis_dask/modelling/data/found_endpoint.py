@@ -37,7 +37,8 @@ _TIME = re.compile(
 )
 _EVENT = re.compile(
     rf"{_WHICH}(event|status|censor(ed|ing)?|cens|delta|indicator|event(observed|indicator|status)|eventcode)|"
-    r"(death|dead|died|deceased|vital|survival|event)(status|event|indicator|observed|code)?|vitalstatus|isdead|os|alive"
+    r"(death|dead|died|deceased|vital|survival|event)(status|event|indicator|observed|code)?|"
+    r"vitalstatus|isdead|os|alive|(is)?observed"
 )
 
 
