@@ -116,6 +116,7 @@ def test_every_table_has_one_set_of_columns_and_both_procedures(tables: dict[str
         "predictions": "procedure repeat fold case_id patient_id risk_score group survival_200 survival_400",
         "selection": "procedure feature share",
         "bounded": "",
+        "influence": "procedure measure horizon_days patient_id value without",
         "measures": "procedure measure horizon_days value lower upper in_sample note",
         "differences": "a b measure difference lower upper p p_holm p_corrected p_wilcoxon lower_drawn upper_drawn "
         "note",
@@ -345,7 +346,7 @@ def test_classes_are_measured_like_scikit_learn_does_on_the_held_out_cases(class
     tables = evaluate(table, results + classified(table, "noise", noise))
     assert set(tables) == {
         *("folds", "predictions", "selection", "bounded", "measures", "differences", "confusion", "roc"),
-        *("calibration", "net_benefit"),
+        *("calibration", "net_benefit", "influence"),
     }
     rows = tables["measures"]
     scores = probability[:, 1] if classes == 2 else probability

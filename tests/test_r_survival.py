@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 from prognosis_dask.modelling.metrics.hazards import ph_test
 from prognosis_dask.modelling.metrics.regression import cox_drawn
 from prognosis_dask.modelling.validation.clustered import clustered_cox
@@ -40,6 +41,15 @@ def test_coefficients_are_theirs_in_every_fit(cohort, theirs) -> None:
     np.testing.assert_allclose(cox_coefficient(X, time, event), theirs["coefficient"], rtol=1e-8)
     drawn = cox_drawn(X, time, event, np.array([np.ones(len(X)), 3 * np.ones(len(X))]))
     np.testing.assert_allclose(drawn, np.tile(theirs["breslow_coefficient"], (2, 1)), rtol=1e-8)
+
+
+def test_what_each_case_does_to_the_coefficients_is_their_dfbeta(cohort, theirs) -> None:
+    X, time, event, _ = cohort
+    order = np.argsort(time, kind="stable")
+    likelihood = PartialLikelihood(X[order], time[order], event[order], 0.0)
+    coefficient = cox_coefficient(X, time, event)
+    changes = likelihood.residuals(coefficient) @ np.linalg.inv(likelihood.derivatives(coefficient)[1])
+    np.testing.assert_allclose(changes[np.argsort(order)].T.ravel(), theirs["dfbeta"], rtol=1e-5, atol=1e-8)
 
 
 def test_the_check_of_proportional_hazards_is_the_exact_score_test(cohort, theirs) -> None:

@@ -79,6 +79,43 @@ def coefficient_tables(model: Fitted, table: FeatureTable) -> Tables:
     return rows
 
 
+#: Rows of ``dfbeta``.
+_MOST_DFBETA = 100
+
+
+def dfbeta_rows(model: Fitted, table: FeatureTable) -> list[Row]:
+    """The rows of ``dfbeta``: how fitting on a patient changes the final Cox model's coefficients, to first order.
+
+    That is the patient's score residuals times the inverse of the penalised information, as R's ``dfbeta`` has it. None
+    for other models, for an absolute penalty, and with no fewer features than events.
+    """
+    cox = model.model
+    if not isinstance(cox, ProportionalHazards) or not isinstance(table.endpoint, Survival):
+        return []
+    if np.isnan(cox.standard_error).any() or len(cox.coefficient) >= table.endpoint.event.sum():
+        return []
+    Z, endpoint = model.prepared(table)[:, model.columns], table.endpoint
+    order = np.argsort(endpoint.time_days, kind="stable")
+    likelihood = PartialLikelihood(Z[order], endpoint.time_days[order], endpoint.event[order], 0.0)
+    residuals = likelihood.residuals(cox.coefficient)[np.argsort(order)]
+    inverse = _covariance(Z, endpoint, cox, model.tuned["penalty"] * (1 - model.tuned["mixing"]))
+    changes = patient_sums(residuals, table.patient_ids) @ inverse
+    weight = model.preparation.weight[model.columns]
+    scaled = changes / np.sqrt(np.diag(inverse))
+    patients = np.unique(table.patient_ids).tolist()
+    return [
+        {
+            "feature": model.chosen[column],
+            "patient_id": patients[at],
+            "dfbeta": float(changes[at, column] * weight[column]),
+            "dfbetas": float(scaled[at, column]),
+        }
+        for at, column in (
+            divmod(place, scaled.shape[1]) for place in np.argsort(-np.abs(scaled), axis=None)[:_MOST_DFBETA].tolist()
+        )
+    ]
+
+
 def _covariance(Z: FloatArray, endpoint: Survival, cox: ProportionalHazards, penalty: float) -> FloatArray:
     order = np.argsort(endpoint.time_days, kind="stable")
     likelihood = PartialLikelihood(Z[order], endpoint.time_days[order], endpoint.event[order], penalty)

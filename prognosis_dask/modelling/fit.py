@@ -19,7 +19,13 @@ from prognosis_dask.modelling.data.reading import ReadTable, read_tables
 from prognosis_dask.modelling.data.sources import Source, dataset_source
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.data.table_one import table1_rows
-from prognosis_dask.modelling.final_tables import coefficient_tables, correlation_rows, curve_rows, over_patients
+from prognosis_dask.modelling.final_tables import (
+    coefficient_tables,
+    correlation_rows,
+    curve_rows,
+    dfbeta_rows,
+    over_patients,
+)
 from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.folder import describe_table, headline, write_json, write_summary, write_tables
 from prognosis_dask.modelling.metrics import intervals
@@ -139,6 +145,7 @@ def _fit_and_write(
     if final in fitted:
         model = over_patients(replace(fitted[final], source=dict(table.source)), table)
         tables |= coefficient_tables(model, table) | {"correlation": correlation_rows(model, table)}
+        tables["dfbeta"] = dfbeta_rows(model, table)
         ranking = next((name for name in (final, *procedures) if procedures[name].selector), None)
         if ranking is not None:
             tables["curve"] = curve_rows(procedures[ranking], whole, spec.validation.seed, map)

@@ -111,6 +111,26 @@ TABLES = (
         _number("features", "mean number of bounded features in these folds"),
     ),
     _table(
+        "influence",
+        "a figure of held-out cases without one patient, the greatest changes first; up to a hundred patients, those "
+        "with the most extreme predictions",
+        _PROCEDURE,
+        _text("measure", "as in measures.csv; `added_to_*`: χ² of what the procedure adds to volume and stage"),
+        _number("horizon_days", "time that it is of; empty where it is of none", unit="d"),
+        _text("patient_id", "the patient that is left out"),
+        _number("value", "the figure of all patients"),
+        _number("without", "the figure without this one, the predictions kept; empty where it has none"),
+    ),
+    _table(
+        "dfbeta",
+        "a coefficient of the final model and a patient that changes it, the hundred greatest changes (Cox's model "
+        "without an absolute penalty)",
+        _FEATURE,
+        _text("patient_id", "the patient"),
+        _number("dfbeta", "what fitting on the patient changes the coefficient by, per standard deviation"),
+        _number("dfbetas", "the same in standard errors of the coefficient"),
+    ),
+    _table(
         "auc_t",
         "a time",
         _PROCEDURE,

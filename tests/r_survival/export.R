@@ -23,6 +23,7 @@ values <- rbind(
   data.frame(what = "robust_error", column = names(coef(fit)), value = sqrt(diag(vcov(robust)))),
   data.frame(what = "ph_statistic", column = rownames(drift), value = drift[, "chisq"]),
   data.frame(what = "ph_p", column = rownames(drift), value = drift[, "p"]),
+  data.frame(what = "dfbeta", column = rep(names(coef(fit)), each = n), value = c(residuals(fit, type = "dfbeta"))),
   data.frame(what = "likelihood_ratio", column = "x2 x3", value = ratio),
   data.frame(what = "version", column = "survival", value = as.numeric(substr(packageVersion("survival"), 1, 3)))
 )

@@ -120,6 +120,28 @@ class PartialLikelihood:
         entered[self.deaths] -= np.bincount(self.group, self.share / total)[self.group]
         return np.asarray(entered)
 
+    def residuals(self, coefficient: FloatArray) -> FloatArray:
+        """What each row adds to the gradient without its penalty, shape (rows, columns).
+
+        An event adds its distance from the mean of its time's risk sets; every row loses what was expected of it at
+        each event that it was at risk for (as ``residuals(coxph, type = "score")`` of R's survival, Efron's ties).
+        """
+        at = self.at(coefficient)
+        average = self._risk_sum(at.hazard[:, None] * self.Z) / at.total[:, None]
+        rate = 1.0 / at.total
+        meant = np.zeros_like(self.Z)
+        np.add.at(meant, self.start, rate[:, None] * average)
+        meant = np.cumsum(meant, axis=0)
+        size = np.bincount(self.group)
+        shares = np.zeros((len(size), self.Z.shape[1]))
+        np.add.at(shares, self.group, (self.share * rate)[:, None] * average)
+        meant[self.deaths] -= shares[self.group]
+        found = -at.hazard[:, None] * (self._entered(at.total)[:, None] * self.Z - meant)
+        means = np.zeros_like(shares)
+        np.add.at(means, self.group, average)
+        found[self.deaths] += self.Z[self.deaths] - (means / size[:, None])[self.group]
+        return np.asarray(found)
+
     def score(self, columns: IntArray) -> tuple[FloatArray, FloatArray]:
         """Of each column alone, at a coefficient of zero: the derivative and the information."""
         Z = self.Z[:, columns]

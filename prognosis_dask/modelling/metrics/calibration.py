@@ -79,8 +79,7 @@ def survival_calibration(
         Predicted risks to give the curve at.
     """
     x, at = _cloglog(risk), _cloglog(points)
-    until = np.minimum(time, horizon)
-    slope = _one(cox_drawn(x[:, None], until, event & (time <= horizon), drawn), x)
+    slope = survival_slope(time, event, risk, horizon, drawn)
     observed = 1 - survival_drawn(time, event, horizon, drawn)
     knots = _knots(x)
     if knots is None:
@@ -94,6 +93,14 @@ def survival_calibration(
         curve = 1 - np.exp(-hazard * np.exp(eta))
         smooth = 1 - np.exp(-hazard * np.exp(coefficient @ (terms_at - middle).T))
     return _summary(slope, observed, curve, risk, drawn, smooth)
+
+
+def survival_slope(
+    time: FloatArray, event: BoolArray, risk: FloatArray, horizon: float, drawn: FloatArray
+) -> FloatArray:
+    """The slope of :func:`survival_calibration` alone, shape (draws,)."""
+    x = _cloglog(risk)
+    return _one(cox_drawn(x[:, None], np.minimum(time, horizon), event & (time <= horizon), drawn), x)
 
 
 def class_calibration(

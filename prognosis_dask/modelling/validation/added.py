@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from prognosis_dask.arrays import FloatArray
+from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import several_cases
 from prognosis_dask.modelling.data.table import FeatureTable
@@ -16,7 +16,7 @@ from prognosis_dask.modelling.metrics.intervals import interval
 from prognosis_dask.modelling.metrics.measured import CURVE_DRAWS, MeasuredCases, case_means, held_survival
 from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.clustered import clustered_wald
-from prognosis_dask.modelling.validation.differences import cox_coefficient, likelihood_ratio
+from prognosis_dask.modelling.validation.differences import NestedTest, cox_coefficient, likelihood_ratio
 from prognosis_dask.modelling.validation.nested import FoldResult
 
 #: The families that are known before any image feature is computed, and that image features are often a proxy of.
@@ -51,35 +51,41 @@ def added_rows(
     seed, draws
         Of the patients, for the intervals.
     """
+    drawn = MeasuredCases(table.endpoint, table.patient_ids, seed=seed, draws=draws).drawn
+    rows: list[Row] = []
+    for base, added, base_columns, added_columns in added_pairs(table, results):
+        rows.append({"base": base, "added": added, **_added(table, base_columns, added_columns, drawn)})
+    return rows
+
+
+def added_pairs(
+    table: FeatureTable, results: Mapping[str, Sequence[FoldResult]], *, both_ways: bool = True
+) -> Iterator[tuple[str, str, FloatArray, FloatArray]]:
+    """What is compared in ``added``: names of base and added, and their columns.
+
+    Not ``both_ways``: only what procedures add to volume and stage.
+    """
     known = {
         " + ".join(families): _columns(table, families)
         for families in (*((family,) for family in _KNOWN), _KNOWN)
         if set(families) <= set(table.families)
     }
-    drawn = MeasuredCases(table.endpoint, table.patient_ids, seed=seed, draws=draws).drawn
-    rows: list[Row] = []
-    for base, added, base_columns, added_columns in _pairs(table, known, results):
-        rows.append({"base": base, "added": added, **_added(table, base_columns, added_columns, drawn)})
-    return rows
-
-
-def _pairs(
-    table: FeatureTable, known: Mapping[str, FloatArray], results: Mapping[str, Sequence[FoldResult]]
-) -> Iterator[tuple[str, str, FloatArray, FloatArray]]:
-    if len(known) == 3:
+    if len(known) == 3 and both_ways:
         yield "volume", "stage", known["volume"], known["stage"]
         yield "stage", "volume", known["stage"], known["volume"]
     names = {name for name, family in zip(table.features, table.families, strict=True) if family in _KNOWN}
     for procedure, folds in results.items():
         if all(names.issuperset(fold.features) for fold in folds):
             continue
-        score = case_means(folds, len(table.case_ids), _centred)
+        score = case_means(folds, len(table.case_ids), centred)
         for name, columns in known.items():
             yield name, procedure, columns, score
-            yield procedure, name, score, columns
+            if both_ways:
+                yield procedure, name, score, columns
 
 
-def _centred(result: FoldResult) -> FloatArray:
+def centred(result: FoldResult) -> FloatArray:
+    """Held-out risk scores less the training cases' median, shape (cases, 1)."""
     held_survival(result)
     assert result.risk_score is not None
     return (result.risk_score - result.cutoff)[:, None]
@@ -101,11 +107,7 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, drawn: Floa
     time, event, base, added = table.time_days[held], table.event[held], base[held], added[held]
     patients = np.array(table.patient_ids)[held]
     try:
-        test = (
-            clustered_wald(base, added, time, event, patients)
-            if several_cases(patients)
-            else likelihood_ratio(base, added, time, event)
-        )
+        test = nested_test(base, added, time, event, patients)
         coefficient = cox_coefficient(np.column_stack([base, added]), time, event)
         smaller, larger = (
             concordance_drawn(time, event, linear_score(X, cox_coefficient(X, time, event)), drawn[:, held])
@@ -119,3 +121,18 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, drawn: Floa
     if added.shape[1] == 1:
         row["z"] = float(np.sign(coefficient[-1]) * np.sqrt(test.statistic))
     return row | {"delta_c": change, "lower": lower, "upper": upper, "note": ""}
+
+
+def nested_test(
+    base: FloatArray, added: FloatArray, time: FloatArray, event: BoolArray, patient_ids: Sequence[str]
+) -> NestedTest:
+    """The test of what columns add to others: the likelihood ratio, or Wald's over patients who have several cases.
+
+    Raises
+    ------
+    StatisticsError
+        When a model has no maximum (separable or collinear columns), or without events.
+    """
+    if several_cases(patient_ids):
+        return clustered_wald(base, added, time, event, patient_ids)
+    return likelihood_ratio(base, added, time, event)

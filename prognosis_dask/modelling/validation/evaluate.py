@@ -38,6 +38,7 @@ from prognosis_dask.modelling.metrics.survival_tables import SURVIVAL_TABLES, su
 from prognosis_dask.modelling.table_spec import Row, Tables
 from prognosis_dask.modelling.validation.added import added_rows
 from prognosis_dask.modelling.validation.differences import difference_rows
+from prognosis_dask.modelling.validation.influence import influence_rows
 from prognosis_dask.modelling.validation.nested import FoldResult
 
 #: Times between the first and the last events at which AUC(t) is drawn and the Brier score integrated.
@@ -85,9 +86,9 @@ def evaluate(
     Returns
     -------
     dict
-        Survival: ``folds, predictions, selection, bounded, measures, differences, auc_t, calibration, net_benefit,
-        kaplan_meier, added``. Classes: ``confusion, roc`` in place of ``auc_t, kaplan_meier, added``. Each a list of
-        rows; :mod:`modelling.schema` names their columns.
+        Survival: ``folds, predictions, selection, bounded, influence, measures, differences, auc_t, calibration,
+        net_benefit, kaplan_meier, added``. Classes: ``confusion, roc`` in place of ``auc_t, kaplan_meier, added``.
+        Each a list of rows; :mod:`modelling.schema` names their columns.
 
     Raises
     ------
@@ -115,8 +116,10 @@ def evaluate(
     for part in flattering:
         tables["measures"] += [row | {"in_sample": 1} for row in part.tables["measures"]]
     tables["differences"] = difference_rows(dict(zip(names, measured, strict=True)), groups[0])
+    by_name = dict(zip(names, groups, strict=True))
     if isinstance(table.endpoint, Survival):
-        tables["added"] = added_rows(table, dict(zip(names, groups, strict=True)), seed)
+        tables["added"] = added_rows(table, by_name, seed)
+    tables["influence"] = influence_rows(table, by_name, horizons)
     return tables
 
 

@@ -26,6 +26,7 @@ from prognosis_dask.report.content import (
     titled,
 )
 from prognosis_dask.report.read import records
+from prognosis_dask.report.sections.influence import dfbeta
 from prognosis_dask.report.sections.nomogram import nomogram_picture
 from prognosis_dask.report.sections.selection import added_value, correlation, no_selection, stability
 from prognosis_dask.report.sections.validation import no_model
@@ -57,6 +58,7 @@ def final_model(models: ModelFolder | None) -> Section:
         blocks += optional(coefficients(models))
     if not models.classes:
         blocks += titled("Proportional hazards", proportional_hazards(models) or absent(_untested(models)))
+    blocks += optional(dfbeta(models))
     nomogram = not_written("model.json") if models.frozen is None else nomogram_picture(models.frozen)
     blocks += titled("Nomogram", absent(nomogram) if isinstance(nomogram, str) else nomogram)
     blocks += [of_final_model(models)] if models.summary.get("spread") else []

@@ -14,6 +14,7 @@ from prognosis_dask.report.read import records
 from prognosis_dask.report.sections.calibration import calibration, net_benefit
 from prognosis_dask.report.sections.comparison import differences_blocks, honesty_blocks, performance
 from prognosis_dask.report.sections.discrimination import auc_over_time, confusion, roc
+from prognosis_dask.report.sections.influence import influence
 from prognosis_dask.report.sections.survival_curves import kaplan_meier
 from prognosis_dask.report.words import breakable, describe, listed, number, p_number, span, with_interval
 
@@ -45,6 +46,7 @@ def validation(models: ModelFolder | None, *, wanted: bool = True) -> Section:
     blocks += measures(models)
     blocks += [Text(note, "note") for note in measure_notes(models)]
     blocks += differences_blocks(models)
+    blocks += influence(models)
     blocks += honesty_blocks(models)
     for heading, draw, file in _CLASSES if models.classes else _SURVIVAL:
         blocks += titled(heading, or_absent(draw(models), file))
