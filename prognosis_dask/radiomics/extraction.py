@@ -25,6 +25,7 @@ from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_like, one_thread
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics.columns import column_names
+from prognosis_dask.radiomics.lbp import planar_reach
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet, resamples
 
 #: The pole of the cubic B-spline's prefilter: a voxel's influence on others falls by this factor per voxel.
@@ -122,7 +123,12 @@ def prepare(roi: Roi, extractor: RadiomicsFeatureExtractor) -> _Images | None:
     reach = _reach(extractor, box, roi)
     if reach is None:
         return (roi.image, roi.mask) if _is_full(roi) else None
-    return _cut_both(roi, _grown(box, reach, roi))
+    region = _grown(box, reach, roi)
+    images = _cut_both(roi, region)
+    if images is None or "LBP2D" not in extractor.enabledImagetypes:
+        return images
+    # the last bit of a place between two pixels depends on its row and column in the full image
+    return _at_full_index(images[0], region, region, roi), _at_full_index(images[1], region, region, roi)
 
 
 def _reach(extractor: RadiomicsFeatureExtractor, box: _Box, roi: Roi) -> int | None:
@@ -130,6 +136,8 @@ def _reach(extractor: RadiomicsFeatureExtractor, box: _Box, roi: Roi) -> int | N
     import pywt
 
     reaches = dict(FILTER_REACH)
+    if "LBP2D" in extractor.enabledImagetypes:
+        reaches["LBP2D"] = planar_reach(extractor.settings | extractor.enabledImagetypes["LBP2D"])
     if "Wavelet" in extractor.enabledImagetypes:
         settings = extractor.settings | extractor.enabledImagetypes["Wavelet"]
         levels = settings.get("start_level", 0) + settings.get("level", 1)

@@ -27,11 +27,8 @@ def filtered(image: sitk.Image, mask: sitk.Image, box: Box, kind: str, settings:
     if kind in _FILTERS:
         yield from _FILTERS[kind](image, box, settings)
         return
-    array = sitk.GetArrayFromImage(image)
-    if kind == "LBP2D":
-        yield planar_patterns(array, settings)[box], "lbp-2D"
-        return
     if kind == "LBP3D":
+        array = sitk.GetArrayFromImage(image)
         labelled = sitk.GetArrayViewFromImage(mask) == 1
         yield from ((whole[box], name) for whole, name in spatial_patterns(array, labelled, settings))
         return
@@ -106,6 +103,10 @@ def _gradient(image: sitk.Image, box: Box, settings: dict[str, Any]) -> _Named:
         yield sitk.GetArrayViewFromImage(gradient)[inner], name
 
 
+def _planar_patterns(image: sitk.Image, box: Box, settings: dict[str, Any]) -> _Named:
+    yield planar_patterns(sitk.GetArrayViewFromImage(image), box, settings), "lbp-2D"
+
+
 def _pointwise(name: str, of: Callable[[AnyArray, Any], AnyArray]) -> Callable[..., _Named]:
     """A filter of single voxels, and the largest absolute value of the whole image."""
 
@@ -143,6 +144,7 @@ _FILTERS: dict[str, Callable[..., _Named]] = {
     "LoG": _laplacian,
     "Wavelet": _wavelet,
     "Gradient": _gradient,
+    "LBP2D": _planar_patterns,
     "Square": _pointwise("square", _square),
     "SquareRoot": _pointwise("squareroot", _square_root),
     "Logarithm": _pointwise("logarithm", _logarithm),

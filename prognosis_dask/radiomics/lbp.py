@@ -7,6 +7,7 @@ longer has; so their code is here. Patterns in planes have the bits of scikit-im
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -25,27 +26,34 @@ _CORNERS = (
 _FACES = "0b5 051 017 07a 0ab 159 5b4 ba2 a76 718 394 342 326 368 389 495 24b 62a 867 981"
 
 
-def planar_patterns(image: AnyArray, settings: dict[str, Any]) -> AnyArray:
-    """The patterns of each plane across ``force2Ddimension``, in the image's own type, as in pyradiomics."""
+def planar_patterns(image: AnyArray, box: tuple[slice, ...], settings: dict[str, Any]) -> AnyArray:
+    """The patterns within ``box`` of each plane across ``force2Ddimension``, in the image's own type."""
     axis = settings.get("force2Ddimension", 0)
     if settings.get("lbp2DMethod") == "var":
         raise ValueError("lbp2DMethod var differs between versions of scikit-image, expected uniform or ror")
     samples, radius = settings.get("lbp2DSamples", 8), settings.get("lbp2DRadius", 1)
     method = settings.get("lbp2DMethod", "uniform")
+    sides = list(box)
+    sides[0], sides[axis] = sides[axis], sides[0]
     planes = image.swapaxes(0, axis)
-    patterns = np.empty_like(planes)
-    for number, plane in enumerate(planes):
-        patterns[number] = _patterns(np.ascontiguousarray(plane, np.float64), samples, radius, method)
-    return patterns.swapaxes(0, axis)
+    patterns = [_patterns(plane, sides[1], sides[2], samples, radius, method) for plane in planes[sides[0]]]
+    return np.stack(patterns).astype(image.dtype).swapaxes(0, axis)
 
 
-def _patterns(plane: FloatArray, samples: int, radius: float, method: str) -> FloatArray:
+def planar_reach(settings: dict[str, Any]) -> int:
+    """The distance in pixels to the farthest one that a pixel's pattern depends on."""
+    radius: float = settings.get("lbp2DRadius", 1)
+    return math.ceil(radius)
+
+
+def _patterns(plane: AnyArray, rows: slice, columns: slice, samples: int, radius: float, method: str) -> FloatArray:
     """scikit-image's ``local_binary_pattern`` (Ojala et al. 2002): which neighbours on a circle are not darker."""
     angles = 2 * np.pi * np.arange(samples, dtype=np.double) / samples
     radius = float(np.float32(radius))
     places = zip(np.round(-radius * np.sin(angles), 5), np.round(radius * np.cos(angles), 5), strict=True)
-    around = np.stack([_interpolated(plane, down, right) for down, right in places], axis=-1)
-    above = around - plane[..., None] >= 0
+    y, x = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
+    around = np.stack([_interpolated(plane, y + down, x + right) for down, right in places], axis=-1)
+    above = around - plane[rows, columns, None].astype(np.float64) >= 0
     if method in ("default", "ror"):
         codes = above @ (2 ** np.arange(samples))
         return np.asarray(_least_rotated(codes, samples) if method == "ror" else codes, np.float64)
@@ -54,9 +62,8 @@ def _patterns(plane: FloatArray, samples: int, radius: float, method: str) -> Fl
     return codes
 
 
-def _interpolated(plane: FloatArray, down: float, right: float) -> FloatArray:
-    """The plane, moved; linear between pixels, zero outside."""
-    rows, columns = np.arange(plane.shape[0]) + down, np.arange(plane.shape[1]) + right
+def _interpolated(plane: AnyArray, rows: FloatArray, columns: FloatArray) -> FloatArray:
+    """The plane at these positions; linear between pixels, zero outside."""
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
     bottom, at_right = np.ceil(rows).astype(int), np.ceil(columns).astype(int)
     y, x = (rows - top)[:, None], (columns - left)[None]
@@ -66,7 +73,7 @@ def _interpolated(plane: FloatArray, down: float, right: float) -> FloatArray:
     return moved
 
 
-def _pixels(plane: FloatArray, rows: IntArray, columns: IntArray) -> FloatArray:
+def _pixels(plane: AnyArray, rows: IntArray, columns: IntArray) -> FloatArray:
     inside = np.ix_((rows >= 0) & (rows < plane.shape[0]), (columns >= 0) & (columns < plane.shape[1]))
     pixels = np.zeros((len(rows), len(columns)))
     pixels[inside] = plane[np.ix_(rows[inside[0].ravel()], columns[inside[1].ravel()])]
