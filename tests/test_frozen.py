@@ -64,6 +64,7 @@ def frozen(table: FeatureTable, learner: str = "cox") -> Frozen:
         ("weibull-aft", 0),
         ("lognormal-aft", 0),
         ("xgboost", 0),
+        ("survival-forest", 0),
         ("logistic", 2),
         ("logistic", 3),
         ("mlp", 2),

@@ -183,9 +183,11 @@ def test_every_learner_learns_what_is_there(name: str) -> None:
         [class_table(0, signal=2.5), class_table(0, signal=2.5, classes=3)] if Classes in kind else []
     ):
         Z = standardised(table.X)
-        models = learner_for(name, table.endpoint).fit(Z, table.endpoint, penalties, 0.0, [0])
-        again = learner_for(name, table.endpoint).fit(Z, table.endpoint, penalties, 0.0, [0])
-        assert len(models) == 2
+        learner = learner_for(name, table.endpoint)
+        shapes = [(2, 50), (3, 20)] if "depth" in learner.takes else [(0, 0)]
+        models = learner.models(Z, table.endpoint, penalties, 0.0, shapes, [0])
+        again = learner.models(Z, table.endpoint, penalties, 0.0, shapes, [0])
+        assert len(models) == len(again) >= 2
         for model, same in zip(models, again, strict=True):
             found, repeated = model.predict(Z), same.predict(Z)
             if isinstance(table.endpoint, Survival):
@@ -204,7 +206,7 @@ def test_every_learner_learns_what_is_there(name: str) -> None:
                 np.testing.assert_array_equal(found.probability, repeated.probability)
 
 
-@pytest.mark.parametrize("name", ["cox", *AFT, "xgboost"])
+@pytest.mark.parametrize("name", ["cox", *AFT, "xgboost", "survival-forest"])
 def test_cases_that_are_all_censored_are_refused(name: str) -> None:
     endpoint = Survival(np.arange(1.0, 31), np.zeros(30, dtype=bool))
     with pytest.raises(StatisticsError, match="all 30 training cases are censored"):

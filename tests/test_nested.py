@@ -158,7 +158,10 @@ def test_procedures_share_the_folds_and_every_case_is_held_out_once_a_repeat() -
 
 def test_the_result_does_not_depend_on_how_tasks_are_run() -> None:
     table = survival_table(1, p=40, signal=1.0)
-    procedures = {"rfe": QUICK, "trees": Procedure(selector="", learner="xgboost", penalty=(1.0,))}
+    procedures = {
+        "rfe": QUICK,
+        "trees": Procedure(selector="", learner="xgboost", penalty=(1.0,), depth=(2,), rounds=(50,)),
+    }
     alone = validate(table, procedures, 4, 1)
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         beside = validate(table, procedures, 4, 1, map=pool.map)

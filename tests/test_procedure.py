@@ -167,7 +167,7 @@ def test_nothing_is_tuned_where_there_is_one_of_each() -> None:
 
 @pytest.mark.parametrize("learner", sorted(LEARNERS))
 def test_a_fitted_procedure_survives_being_written(learner: str) -> None:
-    procedure = Procedure(learner=learner, n_features=(2, 4), penalty=(0.1,), reproducible=())
+    procedure = Procedure(learner=learner, n_features=(2, 4), penalty=(0.1,), depth=(2,), rounds=(20,))
     tables = [survival_table(0, signal=1.0), class_table(0, signal=1.0), class_table(0, signal=1.0, classes=3)]
     for table in tables:
         if not isinstance(table.endpoint, LEARNERS[learner].endpoints):
@@ -198,7 +198,9 @@ def test_a_harmonised_procedure_survives_being_written() -> None:
 
 def test_the_same_seed_fits_the_same_and_a_procedure_is_plain_data() -> None:
     table = survival_table(0, signal=1.0)
-    procedure = Procedure(selector="cox-elastic-net", learner="xgboost", n_features=(1, 3), penalty=(1.0,))
+    procedure = Procedure(
+        selector="cox-elastic-net", learner="xgboost", n_features=(1, 3), penalty=(1.0,), depth=(2,), rounds=(50,)
+    )
     assert fit_procedure(procedure, table, 3).chosen == fit_procedure(procedure, table, 3).chosen
     np.testing.assert_array_equal(
         risk(fit_procedure(procedure, table, 3), table), risk(fit_procedure(procedure, table, [3]), table)
@@ -217,7 +219,9 @@ HARD = {
 
 
 @pytest.mark.parametrize("name", sorted(HARD))
-@pytest.mark.parametrize("learner", ["cox", "weibull-aft", "loglogistic-aft", "lognormal-aft", "xgboost"])
+@pytest.mark.parametrize(
+    "learner", ["cox", "weibull-aft", "loglogistic-aft", "lognormal-aft", "xgboost", "survival-forest"]
+)
 def test_hard_data_give_numbers(name: str, learner: str) -> None:
     procedure = Procedure(
         learner=learner, n_features=(2, 50), penalty=(0.1,), mixing=(0.0, 0.5)[: 1 + (learner == "cox")]

@@ -22,6 +22,7 @@ LEARNERS = (
     ("loglogistic-aft", 0),
     ("lognormal-aft", 0),
     ("xgboost", 0),
+    ("survival-forest", 0),
     ("logistic", 2),
     ("logistic", 9),
     ("mlp", 3),

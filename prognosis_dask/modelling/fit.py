@@ -210,7 +210,7 @@ def _notes(
 ) -> Iterable[str]:
     tuned = {key: value for key, value in model.tuned.items() if procedure.selector or key != "n_features"}
     described = ", ".join(f"{key} {value:g}" for key, value in tuned.items())
-    strongest = len(procedure.penalty) > 1 and model.tuned["penalty"] == max(procedure.penalty)
+    strongest = len(procedure.penalty) > 1 and model.tuned.get("penalty") == max(procedure.penalty)
     by = TUNED_BY[procedure.tune_by] if isinstance(table.endpoint, Survival) else "the log loss"
     yield (
         f"What the final procedure leaves open was tuned by {by} in {procedure.inner_folds}-fold cross-validation "

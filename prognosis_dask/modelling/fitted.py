@@ -52,7 +52,7 @@ class Fitted:
     chosen
         Their features' names; ``forced`` ones first, then the best of the ranking.
     tuned
-        The values of ``n_features``, ``penalty`` and ``mixing`` that the training cases chose.
+        The values of ``n_features`` and of what the learner takes that the training cases chose.
     model
         The fitted model.
     cutoff
@@ -162,7 +162,7 @@ def fit_procedure(procedure: Procedure, table: FeatureTable, seed: int | list[in
         names = np.array(table.features)[arranged.preparation.kept[columns]]
         Z = arranged.Z[:, columns]
         with naming(names.tolist()):
-            (model,) = learner.fit(Z, table.endpoint, [values.penalty], values.l1_ratio, seed)
+            (model,) = learner.models(Z, table.endpoint, [values.penalty], values.l1_ratio, [values.shape], seed)
         risk = model.predict(Z).risk_score
     return Fitted(
         procedure,
@@ -173,11 +173,7 @@ def fit_procedure(procedure: Procedure, table: FeatureTable, seed: int | list[in
         arranged.preparation,
         columns,
         tuple(names.tolist()),
-        {
-            "n_features": len(columns) - len(arranged.forced),
-            "penalty": values.penalty,
-            "mixing": values.l1_ratio,
-        },
+        {"n_features": len(columns) - len(arranged.forced), **{name: values.of(name) for name in learner.takes}},
         model,
         None if risk is None else float(np.median(risk)),
     )

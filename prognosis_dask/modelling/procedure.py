@@ -33,7 +33,7 @@ class Procedure:
     blocks of multi-block methods: Westerhuis, Kourti & MacGregor, Journal of Chemometrics 12, 301, 1998), so that a
     penalty does not bear on volume as on one of 400 deep features. ``tune_by``: the concordance cannot see a penalty
     that changes no order, and leaves probabilities uncalibrated; classes go by the log loss whatever it says. One value
-    each of ``n_features``, ``penalty`` and ``mixing``: no tuning.
+    each of ``n_features`` and of what the learner takes (``penalty``, ``mixing``, ``depth``, ``rounds``): no tuning.
 
     Raises
     ------
@@ -73,6 +73,14 @@ class Procedure:
         NotEmpty(),
         "Shares of the penalty that are absolute (lasso) instead of squared (ridge) that are tried.",
     ] = (0.0,)
+    depth: Annotated[
+        tuple[Annotated[int, AtLeast(1)], ...],
+        "Depths of trees that are tried; empty: 1, 2, 3 of 'xgboost', 2, 4, 8 of 'survival-forest'.",
+    ] = ()
+    rounds: Annotated[
+        tuple[Annotated[int, AtLeast(1)], ...],
+        "Numbers of boosted trees that 'xgboost' tries; empty: 50, 100, 200.",
+    ] = ()
     inner_folds: Annotated[int, AtLeast(2), "Folds within the training cases that tuning uses."] = 3
     tune_by: Annotated[str, OneOf(*TUNED_BY), "What tuning of survival is judged by."] = "likelihood"
     label_days: Annotated[

@@ -52,6 +52,8 @@ TABLES = (
         _count("n_features", "features in the fold's model"),
         _number("penalty", "tuned weight of the penalty; empty where the learner has none"),
         _number("mixing", "tuned share of the absolute penalty; empty where the learner has none"),
+        _number("depth", "tuned depth of trees; empty where the learner has none", optional=True),
+        _number("rounds", "tuned number of boosted trees; empty where the learner has none", optional=True),
         _number("c_index", "Harrell's C in the fold", "survival"),
         _number("uno_c", "Uno's C in the fold", "survival"),
         _number("auc", "AUC in the fold; of more than two classes the mean of each against the rest", "classes"),

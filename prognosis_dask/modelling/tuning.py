@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -14,7 +15,7 @@ from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.table import FeatureTable, of_families
-from prognosis_dask.modelling.estimators import Learner, Model, learner_for
+from prognosis_dask.modelling.estimators import LEARNERS, Learner, Model, learner_for
 from prognosis_dask.modelling.estimators.determined import named
 from prognosis_dask.modelling.estimators.partial_likelihood import score_likelihood
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring, integrated
@@ -42,6 +43,17 @@ class Values:
     n_features: int
     penalty: float
     l1_ratio: float
+    depth: int = 0
+    rounds: int = 0
+
+    def of(self, name: str) -> float:
+        """The value of a procedure's field."""
+        return float(getattr(self, {"mixing": "l1_ratio"}.get(name, name)))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of trees: their depth, and the rounds of boosting."""
+        return self.depth, self.rounds
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +105,8 @@ def choose_values(procedure: Procedure, table: FeatureTable, seed: list[int]) ->
     """The values that do best in inner cross-validation of the training cases; of equals the simplest.
 
     Columns are prepared and ranked anew in every inner training fold. What is best is said in :func:`judge`. Simplest:
-    fewest features, then the weakest penalty, then the first mixing. Values with which some inner training fold has no
-    model are not chosen.
+    fewest features, then the weakest penalty, the first mixing, the shallowest trees, the fewest rounds. Values with
+    which some inner training fold has no model are not chosen.
 
     Raises
     ------
@@ -107,8 +119,9 @@ def choose_values(procedure: Procedure, table: FeatureTable, seed: list[int]) ->
     mean = judge(procedure, grid, table, seed)
     best = int(mean.argmax())
     if mean[best] == -np.inf:
+        listed = " and ".join(", ".join(("n_features", *LEARNERS[procedure.learner].takes)).rsplit(", ", 1))
         raise StatisticsError(
-            f"learner {procedure.learner!r}: none of {len(grid)} choices of n_features, penalty and mixing could be "
+            f"learner {procedure.learner!r}: none of {len(grid)} choices of {listed} could be "
             "fitted in every inner fold; add stronger penalties, or smaller numbers of features"
         )
     return grid[best]
@@ -121,7 +134,8 @@ def judge(procedure: Procedure, grid: Sequence[Values], table: FeatureTable, see
 
     * ``likelihood``: the cross-validated log partial likelihood (Verweij & van Houwelingen, Stat Med 12, 2305, 1993):
       that of all cases less that of the inner training cases, both by the model of the latter. So a held-out case is
-      judged against all that were at risk with it, even where an inner fold has few events.
+      judged against all that were at risk with it, even where an inner fold has few events. Trees remember their
+      training cases, which would favour the deepest: theirs is the partial likelihood of the held-out cases alone.
     * ``brier``: less the integrated Brier score (Graf 1999) of the held-out cases over the times of the events.
     * ``concordance``: Harrell's C of the held-out cases.
 
@@ -143,8 +157,12 @@ def judge(procedure: Procedure, grid: Sequence[Values], table: FeatureTable, see
 def _grid(procedure: Procedure, most: int) -> list[Values]:
     """The choices, simplest first; there are ``most`` features to select from."""
     counts = sorted({min(count, most) for count in procedure.n_features}) if procedure.selector else [0]
-    penalties = sorted(set(procedure.penalty))
-    return [Values(k, penalty, l1_ratio) for k in counts for penalty in penalties for l1_ratio in procedure.mixing]
+    learner = LEARNERS[procedure.learner]
+    penalties = sorted(set(procedure.penalty)) if "penalty" in learner.takes else [0.0]
+    mixing = procedure.mixing if "mixing" in learner.takes else (0.0,)
+    depths = sorted(set(procedure.depth or learner.depths)) if "depth" in learner.takes else [0]
+    rounds = sorted(set(procedure.rounds or learner.rounds)) if "rounds" in learner.takes else [0]
+    return [Values(*choice) for choice in product(counts, penalties, mixing, depths, rounds)]
 
 
 def _scores(
@@ -154,15 +172,17 @@ def _scores(
     arranged = arrange(procedure, train, seed)
     Z = arranged.preparation.apply(test.X, test.site)
     learner = learner_for(procedure.learner, train.endpoint)
-    criterion = _criterion(procedure, train.endpoint, test.endpoint)
+    criterion = _criterion(procedure, learner, train.endpoint, test.endpoint)
     found: dict[Values, float] = {}
     failed: StatisticsError | None = None
     for count in dict.fromkeys(values.n_features for values in grid):
         columns = arranged.columns(count if procedure.selector else len(arranged.ranked))
         known, held_out = arranged.Z[:, columns], Z[:, columns]
-        for l1_ratio in procedure.mixing:
+        for l1_ratio in dict.fromkeys(values.l1_ratio for values in grid):
             tried = [values for values in grid if values.n_features == count and values.l1_ratio == l1_ratio]
-            models = _fit(learner, known, train.endpoint, [values.penalty for values in tried], l1_ratio, seed)
+            penalties = list(dict.fromkeys(values.penalty for values in tried))
+            shapes = list(dict.fromkeys(values.shape for values in tried))
+            models = _fit(learner, known, train.endpoint, penalties, l1_ratio, shapes, seed)
             for values, model in zip(tried, models, strict=True):
                 if isinstance(model, StatisticsError):
                     found[values] = -np.inf
@@ -175,19 +195,27 @@ def _scores(
 
 
 def _fit(
-    learner: Learner, Z: FloatArray, endpoint: Endpoint, penalties: list[float], l1_ratio: float, seed: list[int]
+    learner: Learner,
+    Z: FloatArray,
+    endpoint: Endpoint,
+    penalties: list[float],
+    l1_ratio: float,
+    shapes: list[tuple[int, int]],
+    seed: list[int],
 ) -> list[Model | StatisticsError]:
-    """The model with each penalty, or why there is none."""
+    """The model with each penalty of each shape, or why there is none."""
     try:
-        return list(learner.fit(Z, endpoint, penalties, l1_ratio, seed))
+        return list(learner.models(Z, endpoint, penalties, l1_ratio, shapes, seed))
     except StatisticsError as error:
         if len(penalties) == 1:
-            return [error]
-    return [model for penalty in penalties for model in _fit(learner, Z, endpoint, [penalty], l1_ratio, seed)]
+            return [error] * len(shapes)
+    return [model for penalty in penalties for model in _fit(learner, Z, endpoint, [penalty], l1_ratio, shapes, seed)]
 
 
-def _criterion(procedure: Procedure, train: Endpoint, test: Endpoint) -> Criterion:
+def _criterion(procedure: Procedure, learner: Learner, train: Endpoint, test: Endpoint) -> Criterion:
     if isinstance(train, Survival) and isinstance(test, Survival):
+        if procedure.tune_by == "likelihood" and learner.remembers:
+            return _likelihood_alone(test)
         return CRITERIA[procedure.tune_by](train, test)
     assert isinstance(test, Classes)
     return partial(_log_loss, test)
@@ -202,6 +230,16 @@ def _likelihood(train: Survival, test: Survival) -> Criterion:
         score = np.concatenate([_risk(model, known), _risk(model, held_out)])
         whole, part = everybody(score), known_ones(score[: len(train)])
         return whole - part if np.isfinite([whole, part]).all() else -np.inf
+
+    return judged
+
+
+def _likelihood_alone(test: Survival) -> Criterion:
+    likelihood = score_likelihood(test)
+
+    def judged(model: Model, known: FloatArray, held_out: FloatArray) -> float:
+        value = likelihood(_risk(model, held_out))
+        return value if np.isfinite(value) else -np.inf
 
     return judged
 

@@ -25,6 +25,7 @@ from prognosis_dask.modelling.estimators.failure_time import (
     WeibullAFT,
     fit_failure_time,
 )
+from prognosis_dask.modelling.estimators.forest import SurvivalForest, fit_survival_forest
 from prognosis_dask.modelling.estimators.logistic import Logistic, fit_logistic
 from prognosis_dask.modelling.estimators.perceptron import Perceptron, fit_perceptron
 from prognosis_dask.modelling.estimators.prediction import Prediction
@@ -45,16 +46,43 @@ class Learner:
     Attributes
     ----------
     fit
-        Called with ``(Z, endpoint, penalties, l1_ratio, seed)``; a model for each penalty.
+        Called with ``(Z, endpoint, penalties, l1_ratio, seed)``; a model for each penalty. That of trees is called with
+        ``shapes`` as well, pairs of depth and rounds; for each penalty a model of each shape.
     model
         The dataclass of its models.
     endpoints
         The kinds of endpoint that it models.
+    takes
+        What is tuned of it: fields of a procedure.
+    depths, rounds
+        Those of trees that are tried where the procedure names none.
     """
 
-    fit: Callable[[FloatArray, Endpoint, Sequence[float], float, list[int]], Sequence[Model]]
+    fit: Callable[..., Sequence[Model]]
     model: type
     endpoints: tuple[type, ...]
+    takes: tuple[str, ...] = ("penalty", "mixing")
+    depths: tuple[int, ...] = ()
+    rounds: tuple[int, ...] = ()
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it predicts its own training cases far better than others, as trees do."""
+        return "depth" in self.takes
+
+    def models(
+        self,
+        Z: FloatArray,
+        endpoint: Endpoint,
+        penalties: Sequence[float],
+        l1_ratio: float,
+        shapes: Sequence[tuple[int, int]],
+        seed: list[int],
+    ) -> list[Model]:
+        """For each penalty a model of each shape; learners without trees have one shape, whatever it is."""
+        if "depth" in self.takes:
+            return list(self.fit(Z, endpoint, penalties, l1_ratio, seed, shapes))
+        return list(self.fit(Z, endpoint, penalties, l1_ratio, seed))
 
 
 def _failure_time(kind: type[FailureTime]) -> Learner:
@@ -67,7 +95,17 @@ LEARNERS: Mapping[str, Learner] = MappingProxyType(
         "weibull-aft": _failure_time(WeibullAFT),
         "loglogistic-aft": _failure_time(LogLogisticAFT),
         "lognormal-aft": _failure_time(LogNormalAFT),
-        "xgboost": Learner(fit_boosted_trees, BoostedTrees, (Survival, Classes)),
+        "xgboost": Learner(
+            fit_boosted_trees,
+            BoostedTrees,
+            (Survival, Classes),
+            takes=("penalty", "mixing", "depth", "rounds"),
+            depths=(1, 2, 3),
+            rounds=(50, 100, 200),
+        ),
+        "survival-forest": Learner(
+            fit_survival_forest, SurvivalForest, (Survival,), takes=("depth",), depths=(2, 4, 8)
+        ),
         "logistic": Learner(fit_logistic, Logistic, (Classes,)),
         "mlp": Learner(fit_perceptron, Perceptron, (Classes,)),
     }

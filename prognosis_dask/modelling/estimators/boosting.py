@@ -20,9 +20,8 @@ from prognosis_dask.modelling.estimators.prediction import (
     prevalence,
 )
 
-#: Shallow trees, many small steps, rows and columns drawn: what small cohorts bear. The penalty is what is tuned.
-TREES = 100
-SETTINGS = {"max_depth": 2, "learning_rate": 0.05, "subsample": 0.8, "colsample_bytree": 0.5, "min_child_weight": 1.0}
+#: Many small steps; rows and, for each node, columns drawn: what small cohorts bear. The rest is tuned.
+SETTINGS = {"learning_rate": 0.05, "subsample": 0.8, "colsample_bynode": 0.5, "min_child_weight": 1.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +58,14 @@ class BoostedTrees:
 
 
 def fit_boosted_trees(
-    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], l1_ratio: float, seed: list[int]
+    Z: FloatArray,
+    endpoint: Endpoint,
+    penalties: Sequence[float],
+    l1_ratio: float,
+    seed: list[int],
+    shapes: Sequence[tuple[int, int]] = ((2, 100),),
 ) -> list[BoostedTrees]:
-    """Fit one ensemble per penalty; one thread, seeded.
+    """Fit for each penalty an ensemble of each shape, depth and rounds; one thread, seeded.
 
     A leaf's value is penalised by ``penalty * ((1 - l1_ratio) / 2 * value² + l1_ratio * |value|)``. Survival: Cox's
     partial likelihood is boosted; classes: the log loss, all classes weighing the same.
@@ -77,16 +81,23 @@ def fit_boosted_trees(
         raise StatisticsError("learner 'xgboost' needs at least one feature")
     data, settings = _survival(Z, endpoint) if isinstance(endpoint, Survival) else _classes(Z, endpoint)
     settings |= {**SETTINGS, "nthread": 1, "verbosity": 0, "seed": int(np.random.default_rng(seed).integers(2**31))}
+    most = {depth: max(rounds for other, rounds in shapes if other == depth) for depth, _ in shapes}
     models = []
     for penalty in penalties:
         priced = {"reg_lambda": penalty * (1 - l1_ratio), "reg_alpha": penalty * l1_ratio}
-        booster = xgboost.train({**settings, **priced}, data, TREES)
-        trees = bytes(booster.save_raw(raw_format="json")).decode()
-        if isinstance(endpoint, Survival):
-            models.append(BoostedTrees(trees, breslow(endpoint, _margin(booster, Z)), None))
-        else:
-            models.append(BoostedTrees(trees, None, prevalence(endpoint)))
+        grown = {
+            depth: xgboost.train({**settings, **priced, "max_depth": depth}, data, rounds)
+            for depth, rounds in most.items()
+        }
+        models += [_model(grown[depth][:rounds], Z, endpoint) for depth, rounds in shapes]
     return models
+
+
+def _model(booster: Any, Z: FloatArray, endpoint: Endpoint) -> BoostedTrees:
+    trees = bytes(booster.save_raw(raw_format="json")).decode()
+    if isinstance(endpoint, Survival):
+        return BoostedTrees(trees, breslow(endpoint, _margin(booster, Z)), None)
+    return BoostedTrees(trees, None, prevalence(endpoint))
 
 
 def _survival(Z: FloatArray, endpoint: Survival) -> tuple[Any, dict[str, Any]]:

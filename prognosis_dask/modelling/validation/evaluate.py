@@ -152,6 +152,7 @@ def _measure_part(cases: MeasuredCases, groups: Sequence[Sequence[FoldResult]], 
 def fold_rows(endpoint: Endpoint, results: Sequence[FoldResult], measured: Iterable[Measured]) -> list[Row]:
     """One row per held-out fold: its size, what was tuned, and its discrimination."""
     values = {key: value for part in measured for key, value in part.by_fold.items()}
+    trees = [key for key in ("depth", "rounds") if any(key in result.tuned for result in results)]
     return [
         {
             "procedure": result.procedure,
@@ -164,6 +165,7 @@ def fold_rows(endpoint: Endpoint, results: Sequence[FoldResult], measured: Itera
             "n_features": len(result.features),
             "penalty": result.tuned.get("penalty", float("nan")),
             "mixing": result.tuned.get("mixing", float("nan")),
+            **{key: result.tuned.get(key, float("nan")) for key in trees},
             **values[result.procedure, result.repeat, result.fold],
         }
         for result in results

@@ -46,7 +46,7 @@ class FoldResult:
         How many of the model's features of each held-out case lay so far out that they were bounded, shape (cases,);
         None where that is not known.
     tuned
-        The values of ``n_features``, ``penalty`` and ``mixing`` that the training cases chose.
+        The values of ``n_features`` and of what the learner takes that the training cases chose.
     """
 
     procedure: str

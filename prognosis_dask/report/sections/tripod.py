@@ -92,6 +92,7 @@ _LEARNERS = {
     "loglogistic-aft": "log-logistic accelerated failure time",
     "lognormal-aft": "log-normal accelerated failure time",
     "xgboost": "boosted trees (XGBoost)",
+    "survival-forest": "a random survival forest",
     "logistic": "logistic regression",
     "mlp": "multilayer perceptron",
 }
