@@ -1,7 +1,7 @@
 """Cohort-scale imaging prognosis on Dask.
 
 What a notebook needs is here: :func:`load_job`, :func:`run`, :func:`read_cases`, :func:`load_case`,
-:func:`read_features`, :func:`fit`, :func:`compare`, :func:`validate`, :func:`predict`, :func:`predict_scan`,
+:func:`extract_features`, :func:`read_features`, :func:`fit`, :func:`compare`, :func:`validate`, :func:`predict`, :func:`predict_scan`,
 :func:`reproducibility`. Each is loaded at its first use, so that importing the package stays quick.
 """
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prognosis_dask.config.job import load_job
     from prognosis_dask.features.files import read_features
     from prognosis_dask.imaging.load import load_case
+    from prognosis_dask.prediction.extract import extract_features
     from prognosis_dask.prediction.scan import predict_scan
     from prognosis_dask.workflows.models import compare, fit, predict, validate
     from prognosis_dask.workflows.reproducibility import reproducibility
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "compare",
+    "extract_features",
     "fit",
     "load_case",
     "load_job",
@@ -38,6 +40,7 @@ __all__ = [
 
 _HOMES = {
     "compare": "prognosis_dask.workflows.models",
+    "extract_features": "prognosis_dask.prediction.extract",
     "fit": "prognosis_dask.workflows.models",
     "load_case": "prognosis_dask.imaging.load",
     "load_job": "prognosis_dask.config.job",

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from prognosis_dask import __version__
-from prognosis_dask.cli.models import add_command, add_model_commands
-from prognosis_dask.errors import JobError, PrognosisError, count
+from prognosis_dask.cli.arguments import EXIT_ERROR, Commands, add_command, cluster_argument, out_argument
+from prognosis_dask.cli.cohort import add_cohort_commands
+from prognosis_dask.cli.models import add_model_commands
+from prognosis_dask.errors import PrognosisError
 
-EXIT_ERROR = 2
 EXIT_STOPPED = 130
 
 
@@ -84,34 +85,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(resumable=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    index = add_command(commands, "index", "crawl folders of images and masks into a table of cases")
-    index.add_argument(
-        "sources", nargs="+", metavar="SOURCE",
-        help="folder of downloads, pyradiomics CSV, s3://BUCKET/PREFIX, gs://..., idc:COLLECTION[/PATIENT], manifest",
-    )  # fmt: skip
-    _out_argument(index, "where cases.csv and problems.csv go; needed but for a dry run")
-    index.add_argument("--collection", default="generic", help="preset of ROI names and clinical columns")
-    index.add_argument("--clinical", default="", metavar="TABLE", help="CSV or XLSX with a row per patient")
-    index.add_argument("--roi", action="append", default=[], metavar="NAME", help="ROI name, or re:REGEX; repeatable")
-    index.add_argument("--roi-policy", default="", choices=["first", "merge", "each"], help="when several ROIs match")
-    index.add_argument(
-        "--licence", default="", choices=["commercial"], help="of the IDC: nothing that excludes commercial use"
-    )
-    index.add_argument("--limit", type=int, default=0, metavar="N", help="of the IDC: at most so many patients")
-    index.add_argument("--dry-run", action="store_true", help="of the IDC: print what it would take, and read nothing")
-    index.add_argument(
-        "--set", action="append", default=[], metavar="cohort.KEY=VALUE", help="as in a job, idc.KEY too; repeatable"
-    )
-    _cluster_argument(index)
-    index.set_defaults(command=_index)
+    add_cohort_commands(commands)
+    _add_run(commands)
+    add_model_commands(commands)
+    _add_weights(commands)
+    _add_serve(commands)
+    _add_bench(commands)
+    _add_reproducibility(commands)
+    return parser
 
+
+def _add_run(commands: Commands) -> None:
     run = add_command(commands, "run", "run a job up to its report; repeat the command to resume")
     run.add_argument("job", type=Path, metavar="JOB.toml", help="the job file; jobs/ holds the project's own")
-    _out_argument(run, "the run's folder (default: runs/<job name>)")
+    out_argument(run, "the run's folder (default: runs/<job name>)")
     run.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job file; repeatable"
     )
-    _cluster_argument(run)
+    cluster_argument(run)
     run.add_argument("--performance-report", type=Path, metavar="FILE", help="write Dask's report of the run (HTML)")
     run.set_defaults(command=_run, resumable=True)
 
@@ -120,25 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--watch", action="store_true", help="redraw every two seconds until the run has ended")
     status.set_defaults(command=_status)
 
-    maps = add_command(commands, "maps", "radiomics of each voxel's neighbourhood, as images on the scan's grid")
-    maps.add_argument("table", type=Path, metavar="CASES.csv", help="written by `prognosis index`")
-    _out_argument(maps, "a folder of maps for each case", required=True)
-    maps.add_argument(
-        "--params", default="", metavar="FILE.yaml", help="parameter file of pyradiomics, with voxelSetting"
-    )
-    maps.add_argument("--case", action="append", default=[], metavar="ID", help="only this one; repeatable")
-    maps.add_argument(
-        "--radius", type=int, metavar="N", help="radius of the neighbourhood in voxels (default: the file's, else 1)"
-    )
-    maps.add_argument("--zarr", action="store_true", help="a zarr group for each case instead of NRRD files")
-    maps.set_defaults(command=_maps)
-
     report = add_command(commands, "report", "rewrite DIR/report.html and DIR/figures/ of a run or of models")
     report.add_argument("folder", type=Path, metavar="DIR", help="folder of a run, or of fit, compare or validate")
     report.set_defaults(command=_report)
 
-    add_model_commands(commands, _cluster_argument)
 
+def _add_weights(commands: Commands) -> None:
     weights = add_command(commands, "weights", "a network's weight files")
     actions = weights.add_subparsers(required=True, metavar="ACTION")
     convert = actions.add_parser("convert", help="write a GluonCV .params file as .safetensors")
@@ -147,17 +125,21 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--network", default="i3d_inceptionv1_kinetics400", metavar="NAME")
     convert.set_defaults(command=_convert)
 
+
+def _add_serve(commands: Commands) -> None:
     serve = add_command(commands, "serve", "web pages to upload one scan and predict it by frozen models")
     serve.add_argument(
         "--model", action="append", required=True, type=Path, metavar="DIR", help="a run's folder; repeatable"
     )
-    _cluster_argument(serve)
+    cluster_argument(serve)
     serve.add_argument("--port", type=_port, default=8080, help="default: 8080; 0: a free port")
     serve.add_argument("--host", default="127.0.0.1", help="other than 127.0.0.1: visitors need a token")
     serve.add_argument("--token", default="", help="the token (default: none on 127.0.0.1, else a new one)")
-    _out_argument(serve, "uploads, results (default: runs/serve)", default=Path("runs/serve"))
+    out_argument(serve, "uploads, results (default: runs/serve)", default=Path("runs/serve"))
     serve.set_defaults(command=_serve, resumable=True)
 
+
+def _add_bench(commands: Commands) -> None:
     bench = add_command(commands, "bench", "measure patients per minute, images to features, on this machine")
     bench.add_argument("source", type=Path, metavar="JOB_OR_DIR", help="a job file, or a folder of downloads")
     bench.add_argument("--virtual", type=int, default=0, metavar="N", help="N cases over the same files")
@@ -165,10 +147,12 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--cases-per-task", type=_numbers, default=(0,), metavar="N,N", help="0: chosen by the runner (default)"
     )
-    _out_argument(bench, "table, plot, runs (default: runs/bench)", default=Path("runs/bench"))
+    out_argument(bench, "table, plot, runs (default: runs/bench)", default=Path("runs/bench"))
     bench.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job")
     bench.set_defaults(command=_bench)
 
+
+def _add_reproducibility(commands: Commands) -> None:
     agree = add_command(
         commands, "reproducibility", "which features agree between two measurements of the same patients"
     )
@@ -176,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         "first", type=Path, metavar="RUN_OR_TABLE", help="alone: compares the two series of each patient"
     )
     agree.add_argument("second", nargs="?", type=Path, metavar="RUN_OR_TABLE")
-    _out_argument(agree, "folder for agreement per feature, families, violin plot")
+    out_argument(agree, "folder for agreement per feature, families, violin plot")
     agree.add_argument(
         "--threshold", type=float, default=0.85, help="concordance from which a feature is reproducible (default: 0.85)"
     )
@@ -186,62 +170,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     agree.add_argument("--pooled", action="store_true", help="all regions of interest together, by a mixed model")
     agree.set_defaults(command=_reproducibility)
-
-    synth = add_command(commands, "synth", "write a synthetic cohort: images, masks and a clinical table")
-    synth.add_argument("folder", type=Path, metavar="DIR", help="target folder: new or empty")
-    synth.add_argument("--patients", type=int, default=60, metavar="N", help="default: 60")
-    synth.add_argument("--seed", type=int, default=0, help="a different cohort for each seed (default: 0)")
-    synth.add_argument("--study", default="chest", choices=["chest", "brain"], help="default: chest")
-    synth.add_argument(
-        "--signal", type=float, default=1.0, help="strength of the images' relation to the outcome; 0: none"
-    )
-    synth.add_argument("--no-bad-cases", action="store_true", help="omit the damaged patients")
-    synth.add_argument(
-        "--matrix", type=int, default=256, metavar="N", help="voxels across a slice of the brain; 64 is fast"
-    )
-    synth.set_defaults(command=_synth)
-    return parser
-
-
-def _out_argument(parser: argparse.ArgumentParser, what: str, **more: Any) -> None:
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help=what, **more)
-
-
-def _cluster_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--cluster",
-        default="local",
-        metavar="CLUSTER",
-        help="local, cuda, tcp://HOST:PORT, or a cluster file, see cluster/ (default: local)",
-    )
-    parser.add_argument(
-        "--tls", action="store_true", help="encrypt with the cluster file's certificates, or a temporary set"
-    )
-
-
-def _index(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.cohort.collections import resolve
-    from prognosis_dask.cohort.index import index_cohort
-    from prognosis_dask.cohort.sources import expect_source, sort_sources
-    from prognosis_dask.config.job import index_sections
-    from prognosis_dask.execution.cluster import connect, read_cluster
-    from prognosis_dask.execution.mapping import map_on
-
-    named = ("collection", "clinical", "roi", "roi_policy")
-    given = {name: getattr(arguments, name) for name in named}
-    idc = {name: value for name in ("licence", "limit") if (value := getattr(arguments, name))}
-    rules, wanted = index_sections({"cohort": given, "idc": idc}, arguments.set)
-    for source in arguments.sources:
-        expect_source(source, "SOURCE")
-    if arguments.dry_run:
-        resolved = resolve(rules)
-        print(sort_sources(arguments.sources, wanted, resolved.modalities, automatic=resolved.automatic).idc)
-        return
-    if arguments.out is None:
-        raise JobError("-o is missing: name the folder in which cases.csv and problems.csv are to be written")
-    with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
-        print(index_cohort(arguments.sources, arguments.out, rules, map=map_on(client), idc=wanted))
-    print(f"{arguments.out / 'cases.csv'}\n{arguments.out / 'problems.csv'}")
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -270,29 +198,6 @@ def _report(arguments: argparse.Namespace) -> None:
     from prognosis_dask.report.page import write_report
 
     print(write_report(arguments.folder))
-
-
-def _maps(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.errors import CaseError
-    from prognosis_dask.radiomics import read_params
-    from prognosis_dask.radiomics.maps import write_maps
-
-    if arguments.radius is not None and arguments.radius < 1:
-        raise JobError(f"--radius {arguments.radius}, expected 1 voxel or more")
-    written = write_maps(
-        arguments.table,
-        arguments.out,
-        read_params(arguments.params),
-        cases=arguments.case,
-        radius=arguments.radius,
-        zarr=arguments.zarr,
-    )
-    failed = False
-    for case_id, found in written:
-        failed |= isinstance(found, CaseError)
-        print(f"{case_id}: {found}", file=sys.stderr if isinstance(found, CaseError) else sys.stdout, flush=True)
-    if failed:
-        sys.exit(EXIT_ERROR)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -369,21 +274,3 @@ def _bench(arguments: argparse.Namespace) -> None:
         say=lambda line: print(line, file=sys.stderr),
     )
     print(write_tables(runs, index_seconds, arguments.out))
-
-
-def _synth(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.config.job import SynthSection
-    from prognosis_dask.synthetic import make_cohort
-
-    settings = SynthSection(
-        arguments.patients,
-        arguments.seed,
-        arguments.signal,
-        not arguments.no_bad_cases,
-        arguments.study,
-        arguments.matrix,
-    )
-    cohort = make_cohort(arguments.folder, settings)
-    damaged = f" and {cohort.bad_patients} damaged" if cohort.bad_patients else ""
-    print(f"{count(cohort.patients, 'patient')}{damaged}, {count(cohort.files, 'file')} in {cohort.images}")
-    print(cohort.clinical)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from prognosis_dask.cli.arguments import Commands, add_command, cluster_argument
 
 if TYPE_CHECKING:
     from prognosis_dask.workflows.models import ModelResult
@@ -16,31 +17,20 @@ _SCAN = "tables, a run's folder, or one new scan: its image file, the files of i
 T1=FILE), or the folder of its DICOM series"
 
 
-def add_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str
-) -> argparse.ArgumentParser:
-    """Add a command; ``what`` is its line in the list of commands and heads its own help."""
-    return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-
-
-def add_model_commands(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    cluster_argument: Callable[[argparse.ArgumentParser], None],
-) -> None:
+def add_model_commands(commands: Commands) -> None:
     """Add the four commands on models to the parser."""
     fit = add_command(commands, "fit", "compare models on the features of a run or a table, save one, report")
-    _arguments(fit, cluster_argument, "folder for models/ and report.html (default: the run's)")
+    _arguments(fit, "folder for models/ and report.html (default: the run's)")
     fit.set_defaults(command=_fit)
 
     compare = add_command(commands, "compare", "test which procedures differ, on the same folds")
-    _arguments(compare, cluster_argument, "folder for the tables")
+    _arguments(compare, "folder for the tables")
     compare.add_argument("--procedures", type=_names, default=(), metavar="A,B", help="only these (default: all)")
     compare.set_defaults(command=_compare)
 
     validate = add_command(commands, "validate", "validate a frozen model on another cohort, or procedures on this one")
     _arguments(
         validate,
-        cluster_argument,
         "folder for the tables",
         "MODEL_OR_TABLE",
         f"a frozen model's folder, or none; then {_DATA}",
@@ -70,7 +60,6 @@ def add_model_commands(
 
 def _arguments(
     parser: argparse.ArgumentParser,
-    cluster_argument: Callable[[argparse.ArgumentParser], None],
     out: str,
     data: str = "TABLE_OR_RUN",
     what: str = _DATA,

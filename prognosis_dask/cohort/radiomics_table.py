@@ -27,8 +27,8 @@ class TableRow:
     covariates: dict[str, str] = field(default_factory=dict, hash=False)
 
 
-def read_table(path: Path) -> tuple[list[TableRow], list[Problem]]:
-    """Read a pyradiomics batch table; paths are relative to the table, and ``Label`` defaults to 1.
+def read_table(path: Path, label: int = 1) -> tuple[list[TableRow], list[Problem]]:
+    """Read a pyradiomics batch table; paths are relative to the table, and ``label`` holds where it has no ``Label``.
 
     The columns ``ID``, ``Patient`` or ``PatientID``, ``Modality`` and ``ROI`` are used where they exist.
 
@@ -45,7 +45,7 @@ def read_table(path: Path) -> tuple[list[TableRow], list[Problem]]:
     problems: list[Problem] = []
     for row in rows:
         try:
-            found.append(_row(row, columns, path.absolute().parent))
+            found.append(_row(row, columns, path.absolute().parent, label))
         except OSError as error:
             reason = f"{path.name} names a file that cannot be read: {error.strerror}"
             where = str(error.filename)
@@ -62,7 +62,7 @@ def _cell(row: dict[str, str], columns: dict[str, str], *names: str) -> str:
     return next((row[columns[name]] for name in names if name in columns and row[columns[name]]), "")
 
 
-def _row(row: dict[str, str], columns: dict[str, str], folder: Path) -> TableRow:
+def _row(row: dict[str, str], columns: dict[str, str], folder: Path, default: int) -> TableRow:
     def cell(*names: str) -> str:
         return _cell(row, columns, *names)
 
@@ -80,7 +80,7 @@ def _row(row: dict[str, str], columns: dict[str, str], folder: Path) -> TableRow
         patient_id=cell(*_PATIENT) or image.patient or image.own_folder,
         modality=modality_of(cell("modality")) or image.modality,
         roi=cell("roi") or (f"label-{int(float(label))}" if label else "mask"),
-        label=int(float(label)) if label else 1,
+        label=int(float(label)) if label else default,
         covariates={name: value for name, value in row.items() if name not in used},
     )
 

@@ -153,15 +153,15 @@ def _match(candidate: Candidate, rules: Sequence[str]) -> tuple[int, str] | None
         return 0, names[0]
     for rank, rule in enumerate(rules):
         for name in names:
-            if _matches(rule, name):
+            if matches(rule, name):
                 return rank, name
     return None
 
 
-def _matches(rule: str, name: str) -> bool:
+def matches(rule: str, name: str) -> bool:
     """Whether a rule matches a name.
 
-    >>> _matches("gtv-1", "GTV-1"), _matches("GTV", "GTV-1"), _matches("re:gtv.*", "GTV-1")
+    >>> matches("gtv-1", "GTV-1"), matches("GTV", "GTV-1"), matches("re:gtv.*", "GTV-1")
     (True, False, True)
     """
     if rule.startswith("re:"):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from prognosis_dask.config.fields import Above, AtLeast, Below, File, Folder, Location, Unit, Window
 from prognosis_dask.config.ibsi import IbsiSection
 from prognosis_dask.config.idc import IdcSection
-from prognosis_dask.config.reading import build, expect, override, read_toml, seen_from
+from prognosis_dask.config.reading import Settings, build, expect, override, read_toml, seen_from
 from prognosis_dask.errors import JobError
 
 
@@ -375,6 +375,21 @@ def index_sections(data: dict[str, dict[str, Any]], overrides: Sequence[str]) ->
         raise JobError(f"--set {others[0]}: an index takes the keys of cohort and idc only")
     cohort = build(CohortSection, whole["cohort"], "--set", prefix="cohort.")
     return cohort, build(IdcSection, whole["idc"], "--set", prefix="idc.")
+
+
+def read_section(name: str, kind: type[Settings], overrides: Sequence[str]) -> Settings:
+    """One section alone, of ``name.key=value`` overrides.
+
+    Raises
+    ------
+    JobError
+        When a key is unknown or of another section, or a value of another type.
+    """
+    whole: dict[str, Any] = {name: {}}
+    override(Job, whole, overrides)
+    if len(whole) > 1:
+        raise JobError(f"--set {list(whole)[1]}: only keys of {name} act here")
+    return build(kind, whole[name], "--set", prefix=f"{name}.")
 
 
 def digest(*parts: object) -> str:

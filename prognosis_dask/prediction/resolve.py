@@ -129,6 +129,13 @@ def _link_voxels(folder: Path, header: Path) -> None:
             (folder / beside.name).symlink_to(beside)
 
 
+def linked_files(images: Sequence[tuple[str, Path]], mask: Path | None, work: Path) -> ScanFiles:
+    """The folders given as they are, and the files under names by which they are paired (:func:`link_files`)."""
+    folders = tuple(str(path.absolute()) for _, path in images if path.is_dir())
+    linked, own = link_files(work / "files", [one for one in images if not one[1].is_dir()], mask)
+    return ScanFiles((*folders, str(work / "files")) if linked else folders, own, originals=linked)
+
+
 def resolve_upload(cases: tuple[Case, ...], digests: tuple[str, ...], context: Upload) -> list[TaskResult]:
     """One result; its values hold ``cases``, those that the files can be, with the number of ``slices`` of each.
 

@@ -15,7 +15,7 @@ from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.modelling.data.clinical_inputs import read_clinical
 from prognosis_dask.prediction.model import ScanModel, load_model
 from prognosis_dask.prediction.page import one_file
-from prognosis_dask.prediction.resolve import ScanFiles, link_files
+from prognosis_dask.prediction.resolve import linked_files
 from prognosis_dask.prediction.result import ScanPrediction, json_text
 from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, predict_files
 from prognosis_dask.publish import publish_folder, staging
@@ -76,7 +76,7 @@ def predict_scan(
     workers = connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) if client is None else client
     with tempfile.TemporaryDirectory(prefix="prognosis-scan-", dir=beside) as folder, joined(workers) as cluster:
         work = Path(folder).resolve()
-        scan = replace(_linked(images, mask_file, work), roi=roi, clinical=given)
+        scan = replace(linked_files(images, mask_file, work), roi=roi, clinical=given)
         try:
             found = predict_files(loaded, scan, ScanContext(cluster, "scan", work, work, loaded.job.run.case_limit_s))
         except ChoiceNeeded as needed:
@@ -130,13 +130,6 @@ def _expect_files(paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.exists():
             raise JobError(f"no file at {path}")
-
-
-def _linked(images: Sequence[tuple[str, Path]], mask: Path | None, work: Path) -> ScanFiles:
-    """The folders given as they are, and the files under names by which they are paired."""
-    folders = tuple(str(path.absolute()) for _, path in images if path.is_dir())
-    linked, own = link_files(work / "files", [one for one in images if not one[1].is_dir()], mask)
-    return ScanFiles((*folders, str(work / "files")) if linked else folders, own, originals=linked)
 
 
 def _name(images: Sequence[tuple[str, Path]], files: Mapping[str, str], model: ScanModel) -> str:

@@ -1,0 +1,189 @@
+"""The commands on images and tables of cases: index, features, maps, synth. No logic, as in the other commands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from prognosis_dask.cli.arguments import EXIT_ERROR, Commands, add_command, cluster_argument, out_argument
+from prognosis_dask.errors import JobError, collected_warnings, count
+
+
+def add_cohort_commands(commands: Commands) -> None:
+    """Add the commands to the parser."""
+    _add_index(commands)
+    _add_features(commands)
+    _add_maps(commands)
+    _add_synth(commands)
+
+
+def _add_index(commands: Commands) -> None:
+    index = add_command(commands, "index", "crawl folders of images and masks into a table of cases")
+    index.add_argument(
+        "sources", nargs="+", metavar="SOURCE",
+        help="folder of downloads, pyradiomics CSV, s3://BUCKET/PREFIX, gs://..., idc:COLLECTION[/PATIENT], manifest",
+    )  # fmt: skip
+    out_argument(index, "where cases.csv and problems.csv go; needed but for a dry run")
+    index.add_argument("--collection", default="generic", help="preset of ROI names and clinical columns")
+    index.add_argument("--clinical", default="", metavar="TABLE", help="CSV or XLSX with a row per patient")
+    index.add_argument("--roi", action="append", default=[], metavar="NAME", help="ROI name, or re:REGEX; repeatable")
+    index.add_argument("--roi-policy", default="", choices=["first", "merge", "each"], help="when several ROIs match")
+    index.add_argument(
+        "--licence", default="", choices=["commercial"], help="of the IDC: nothing that excludes commercial use"
+    )
+    index.add_argument("--limit", type=int, default=0, metavar="N", help="of the IDC: at most so many patients")
+    index.add_argument("--dry-run", action="store_true", help="of the IDC: print what it would take, and read nothing")
+    index.add_argument(
+        "--set", action="append", default=[], metavar="cohort.KEY=VALUE", help="as in a job, idc.KEY too; repeatable"
+    )
+    cluster_argument(index)
+    index.set_defaults(command=_index)
+
+
+def _add_features(commands: Commands) -> None:
+    features = add_command(commands, "features", "radiomics of one image and its mask, without a job")
+    features.add_argument(
+        "image", type=Path, metavar="IMAGE", help="image file, folder of a DICOM series, or pyradiomics CSV"
+    )
+    features.add_argument(
+        "mask", nargs="?", default="", metavar="MASK", help="label map, RTSTRUCT or SEG; none where the folder holds it"
+    )
+    features.add_argument("--params", default="", metavar="FILE.yaml", help="parameter file of pyradiomics")
+    features.add_argument(
+        "--label", type=int, action="append", default=[], metavar="N", help="value of the label map; repeatable"
+    )
+    features.add_argument(
+        "--roi", action="append", default=[], metavar="NAME", help="ROI name, or re:REGEX; repeatable"
+    )
+    features.add_argument("--diagnostics", action="store_true", help="pyradiomics' diagnostics_* too")
+    features.add_argument(
+        "--set", action="append", default=[], metavar="image.KEY=VALUE", help="as in a job; repeatable"
+    )
+    features.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="a .csv or .json file (default: CSV on the terminal)"
+    )
+    features.add_argument("--format", default="", choices=["csv", "json"], help="whatever the file is called")
+    features.set_defaults(command=_features)
+
+
+def _add_maps(commands: Commands) -> None:
+    maps = add_command(commands, "maps", "radiomics of each voxel's neighbourhood, as images on the scan's grid")
+    maps.add_argument("table", type=Path, metavar="CASES.csv", help="written by `prognosis index`")
+    out_argument(maps, "a folder of maps for each case", required=True)
+    maps.add_argument(
+        "--params", default="", metavar="FILE.yaml", help="parameter file of pyradiomics, with voxelSetting"
+    )
+    maps.add_argument("--case", action="append", default=[], metavar="ID", help="only this one; repeatable")
+    maps.add_argument(
+        "--radius", type=int, metavar="N", help="radius of the neighbourhood in voxels (default: the file's, else 1)"
+    )
+    maps.add_argument("--zarr", action="store_true", help="a zarr group for each case instead of NRRD files")
+    maps.set_defaults(command=_maps)
+
+
+def _add_synth(commands: Commands) -> None:
+    synth = add_command(commands, "synth", "write a synthetic cohort: images, masks and a clinical table")
+    synth.add_argument("folder", type=Path, metavar="DIR", help="target folder: new or empty")
+    synth.add_argument("--patients", type=int, default=60, metavar="N", help="default: 60")
+    synth.add_argument("--seed", type=int, default=0, help="a different cohort for each seed (default: 0)")
+    synth.add_argument("--study", default="chest", choices=["chest", "brain"], help="default: chest")
+    synth.add_argument(
+        "--signal", type=float, default=1.0, help="strength of the images' relation to the outcome; 0: none"
+    )
+    synth.add_argument("--no-bad-cases", action="store_true", help="omit the damaged patients")
+    synth.add_argument(
+        "--matrix", type=int, default=256, metavar="N", help="voxels across a slice of the brain; 64 is fast"
+    )
+    synth.set_defaults(command=_synth)
+
+
+def _index(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.cohort.collections import resolve
+    from prognosis_dask.cohort.index import index_cohort
+    from prognosis_dask.cohort.sources import expect_source, sort_sources
+    from prognosis_dask.config.job import index_sections
+    from prognosis_dask.execution.cluster import connect, read_cluster
+    from prognosis_dask.execution.mapping import map_on
+
+    named = ("collection", "clinical", "roi", "roi_policy")
+    given = {name: getattr(arguments, name) for name in named}
+    idc = {name: value for name in ("licence", "limit") if (value := getattr(arguments, name))}
+    rules, wanted = index_sections({"cohort": given, "idc": idc}, arguments.set)
+    for source in arguments.sources:
+        expect_source(source, "SOURCE")
+    if arguments.dry_run:
+        resolved = resolve(rules)
+        print(sort_sources(arguments.sources, wanted, resolved.modalities, automatic=resolved.automatic).idc)
+        return
+    if arguments.out is None:
+        raise JobError("-o is missing: name the folder in which cases.csv and problems.csv are to be written")
+    with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
+        print(index_cohort(arguments.sources, arguments.out, rules, map=map_on(client), idc=wanted))
+    print(f"{arguments.out / 'cases.csv'}\n{arguments.out / 'problems.csv'}")
+
+
+def _features(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.config.job import ImageSection, read_section
+    from prognosis_dask.prediction.extract import PROBLEM, extract_features, write_features
+
+    settings = read_section("image", ImageSection, arguments.set)
+    with collected_warnings() as warnings:
+        rows = extract_features(
+            arguments.image,
+            arguments.mask,
+            params=arguments.params,
+            label=arguments.label,
+            roi=arguments.roi,
+            settings=settings,
+            diagnostics=arguments.diagnostics,
+        )
+    for warning in warnings:
+        print(f"prognosis: warning: {warning.code}: {warning.reason}", file=sys.stderr)
+    print(write_features(rows, arguments.out, arguments.format) or arguments.out, end="\n" if arguments.out else "")
+    failed = rows[rows[PROBLEM].notna()] if PROBLEM in rows else rows[:0]
+    for row in failed.to_dict("records"):
+        print(f"prognosis: {row['mask']}: {row[PROBLEM]}", file=sys.stderr)
+    if len(failed):
+        sys.exit(EXIT_ERROR)
+
+
+def _maps(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.errors import CaseError
+    from prognosis_dask.radiomics import read_params
+    from prognosis_dask.radiomics.maps import write_maps
+
+    if arguments.radius is not None and arguments.radius < 1:
+        raise JobError(f"--radius {arguments.radius}, expected 1 voxel or more")
+    written = write_maps(
+        arguments.table,
+        arguments.out,
+        read_params(arguments.params),
+        cases=arguments.case,
+        radius=arguments.radius,
+        zarr=arguments.zarr,
+    )
+    failed = False
+    for case_id, found in written:
+        failed |= isinstance(found, CaseError)
+        print(f"{case_id}: {found}", file=sys.stderr if isinstance(found, CaseError) else sys.stdout, flush=True)
+    if failed:
+        sys.exit(EXIT_ERROR)
+
+
+def _synth(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.config.job import SynthSection
+    from prognosis_dask.synthetic import make_cohort
+
+    settings = SynthSection(
+        arguments.patients,
+        arguments.seed,
+        arguments.signal,
+        not arguments.no_bad_cases,
+        arguments.study,
+        arguments.matrix,
+    )
+    cohort = make_cohort(arguments.folder, settings)
+    damaged = f" and {cohort.bad_patients} damaged" if cohort.bad_patients else ""
+    print(f"{count(cohort.patients, 'patient')}{damaged}, {count(cohort.files, 'file')} in {cohort.images}")
+    print(cohort.clinical)

@@ -1,0 +1,254 @@
+"""The radiomic features of an image and its mask, without a job: ``prognosis features``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import SimpleITK as sitk
+
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.cohort.radiomics_table import read_table
+from prognosis_dask.cohort.rois import check_rules, matches
+from prognosis_dask.cohort.sources import is_table
+from prognosis_dask.config.folders import expect_writable
+from prognosis_dask.config.job import CohortSection, ImageSection
+from prognosis_dask.errors import CaseError, Code, JobError
+from prognosis_dask.imaging.load import load_roi
+from prognosis_dask.imaging.roi import Roi, grid_of
+from prognosis_dask.prediction.resolve import Upload, linked_files, resolve_upload
+from prognosis_dask.publish import replacing
+from prognosis_dask.radiomics import RadiomicsParams, extract, read_params
+from prognosis_dask.radiomics.extraction import pyradiomics_problems
+from prognosis_dask.radiomics.levels import warn_of_few
+from prognosis_dask.radiomics.params import quiet
+from prognosis_dask.volumes.files import VOLUME_SUFFIXES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: The column that says why a row of a table has no values; absent where all have.
+PROBLEM = "problem"
+
+
+def extract_features(
+    image: Path | str,
+    mask: Path | str = "",
+    *,
+    params: Path | str = "",
+    label: int | Sequence[int] = (),
+    roi: str | Sequence[str] = (),
+    settings: ImageSection | None = None,
+    diagnostics: bool = False,
+) -> pd.DataFrame:
+    """The radiomic features of an image inside its mask, equal to those of pyradiomics' ``execute()`` to the last bit.
+
+    Parameters
+    ----------
+    image
+        An image file (NIfTI, NRRD, MetaImage); the folder of a DICOM series, in which an RTSTRUCT or SEG may lie; or a
+        table in the form of pyradiomics' batches, with the columns ``Image`` and ``Mask``, each row a case.
+    mask
+        A label map, an RTSTRUCT or a SEG; not with a table, nor where the folder holds it.
+    params
+        A parameter file of pyradiomics; without one, its defaults with ``binWidth: 25``.
+    label
+        Values of a label map, or numbers of ROIs or segments; a row for each. Without one the parameter file's, and
+        else the mask has to hold one only.
+    roi
+        Names of structures, or patterns after ``re:``; a row for each that matches.
+    settings
+        How image and mask are brought onto one grid: a job's section ``image``.
+    diagnostics
+        Whether pyradiomics' ``diagnostics_*`` come before the features.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each structure: where it comes from, and the features under pyradiomics' names and in its order. A row
+        of a table that cannot be used keeps its place, without values and with the reason under ``problem``.
+
+    Raises
+    ------
+    CaseError
+        When image or mask cannot be used, or several structures are there and none is named.
+    JobError
+        When a file is not there, or the parameters are not pyradiomics'.
+    """
+    import pandas as pd
+
+    work = _Work(read_params(str(params)), settings or ImageSection(), diagnostics)
+    labels = (label,) if isinstance(label, int) else tuple(label)
+    names = (roi,) if isinstance(roi, str) else tuple(roi)
+    check_rules(names)
+    _expect_there(image, mask)
+    if is_table(Path(image)):
+        if mask or labels or names:
+            raise JobError(f"{image} is a table of cases: its columns Mask, Label and ROI say what is measured in each")
+        return pd.DataFrame(list(_rows_of_table(Path(image), work)))
+    with tempfile.TemporaryDirectory(prefix="prognosis-features-") as folder:
+        cases = _chosen(_cases(Path(image), Path(mask) if str(mask) else None, Path(folder)), labels, names, work)
+        return pd.DataFrame([_row(case, image, mask or case.mask, work) for case in cases])
+
+
+@dataclass(frozen=True)
+class _Work:
+    params: RadiomicsParams
+    image: ImageSection
+    diagnostics: bool
+
+    @property
+    def label(self) -> int | None:
+        """The parameter file's own label."""
+        found = self.params.settings.get("label")
+        return None if found is None else int(found)
+
+
+def _expect_there(image: Path | str, mask: Path | str) -> None:
+    for path in filter(str, (image, mask)):
+        if not Path(path).exists():
+            raise JobError(f"no file at {path}")
+        if Path(path).is_file() and not _may_be_image(Path(path)):
+            raise JobError(f"{path} is no image: expected NIfTI, NRRD, MetaImage or DICOM, or a CSV file of cases")
+    if Path(image).is_file() and not str(mask) and not is_table(Path(image)):
+        raise JobError(f"{image} is one file: name the file of its mask too")
+
+
+def _may_be_image(path: Path) -> bool:
+    from pydicom.misc import is_dicom
+
+    return path.name.lower().endswith(VOLUME_SUFFIXES) or is_table(path) or is_dicom(path)
+
+
+def _cases(image: Path, mask: Path | None, folder: Path) -> list[Case]:
+    """The structures of the image, found as those of a scan that is predicted."""
+    files = linked_files([("", image)], mask, folder)
+    upload = Upload(files, str(folder / "index"), CohortSection(), takes_no_mask=False, modality="")
+    (result,) = resolve_upload((Case("", "", "", "", "", ""),), ("",), upload)
+    if result.problem is not None:
+        raise CaseError(result.problem.code, result.problem.reason, where=result.problem.where)
+    cases: list[Case] = result.values["cases"]  # type: ignore[assignment]
+    if image.is_dir():
+        return cases
+    return [replace(case, patient_id="", modality="") for case in cases]  # of the links' names
+
+
+def _chosen(cases: Sequence[Case], labels: Sequence[int], names: Sequence[str], work: _Work) -> list[Case]:
+    """Those that were asked for, or the only one."""
+    single = [case for case in cases if len(case.labels) == 1] or list(cases)
+    whole = cases[0] if cases[0].mask.lower().endswith(VOLUME_SUFFIXES) else None
+    if not (labels or names) and work.label is not None and whole is not None:
+        labels = (work.label,)
+    if labels and whole is not None and not names:
+        return [replace(whole, labels=(one,), roi=f"label {one}") for one in labels]
+    found = [
+        case
+        for case in single
+        if (not labels or set(case.labels) & set(labels)) and (not names or any(matches(n, case.roi) for n in names))
+    ]
+    if not found:
+        raise CaseError(Code.ROI_NOT_FOUND, f"no structure is called or numbered like that; seen: {_listed(single)}")
+    if len(found) > 1 and not (labels or names):
+        how = "--label N" if whole is not None else "--roi NAME"
+        raise CaseError(
+            Code.ROI_AMBIGUOUS, f"{len(found)} structures: {_listed(found)}; choose with {how}, which can be repeated"
+        )
+    return found
+
+
+def _listed(cases: Sequence[Case], most: int = 20) -> str:
+    listed = ", ".join(repr(case.roi) for case in cases[:most])
+    return listed + (f" and {len(cases) - most} more" if len(cases) > most else "")
+
+
+def _rows_of_table(path: Path, work: _Work) -> Iterator[dict[str, Any]]:
+    rows, problems = read_table(path, work.label or 1)
+    for row in rows:
+        case = Case(
+            "", row.patient_id, row.modality, row.roi, row.image.path, row.mask.path, labels=(row.label,),
+            covariates=row.covariates,
+        )  # fmt: skip
+        try:
+            yield _row(case, case.image, case.mask, work)
+        except CaseError as error:
+            yield _origin(case, case.image, case.mask) | {PROBLEM: str(error)}
+    for problem in problems:
+        yield {"patient_id": problem.patient_id, "mask": problem.where, PROBLEM: f"{problem.code}: {problem.reason}"}
+
+
+def _row(case: Case, image: Path | str, mask: Path | str, work: _Work) -> dict[str, Any]:
+    roi = load_roi(case, work.image, full=True, one_slice=work.params.planar)
+    levels: dict[str, int] = {}
+    values = extract(roi, work.params, levels=levels)
+    warn_of_few(levels, work.params.settings, case.modality)
+    more = _diagnostics(roi, case, work.params) if work.diagnostics else {}
+    return _origin(case, image, mask) | more | values
+
+
+def _origin(case: Case, image: Path | str, mask: Path | str) -> dict[str, Any]:
+    label = ";".join(map(str, case.labels))
+    known = {"patient_id": case.patient_id, "modality": case.modality, "roi": case.roi}
+    return {**known, "image": str(image), "mask": str(mask), "label": label, **case.covariates}
+
+
+def _diagnostics(roi: Roi, case: Case, params: RadiomicsParams) -> dict[str, Any]:
+    """The account that pyradiomics gives of images, versions and settings; no filter is computed for it."""
+    from radiomics.featureextractor import RadiomicsFeatureExtractor
+
+    logging.getLogger("radiomics").setLevel(logging.CRITICAL + 1)
+    mask, label = _as_given(roi, case)
+    with quiet():
+        extractor = RadiomicsFeatureExtractor(params.content)
+    extractor.addProvenance()
+    extractor.disableAllFeatures()
+    image_types, extractor.enabledImagetypes = extractor.enabledImagetypes, {}
+    with pyradiomics_problems():
+        found: dict[str, Any] = dict(extractor.execute(roi.image, mask, label=label))
+    return {name: image_types if name.endswith("EnabledImageTypes") else value for name, value in found.items()}
+
+
+def _as_given(roi: Roi, case: Case) -> tuple[sitk.Image, int]:
+    """The mask with its label as its file has them, since pyradiomics hashes that; else as it was read."""
+    if case.mask.lower().endswith(VOLUME_SUFFIXES) and len(case.labels) == 1:
+        mask = sitk.ReadImage(case.mask)
+        if mask.GetNumberOfComponentsPerPixel() == 1 and grid_of(mask) == roi.full:
+            return mask, case.labels[0]
+    return roi.mask, 1
+
+
+def write_features(rows: pd.DataFrame, path: Path | None, kind: str = "") -> str:
+    """The table as CSV or JSON: written to a file, whose ending says which, or returned where ``path`` is None.
+
+    Raises
+    ------
+    StoreError
+        When the file cannot be written.
+    """
+    kind = kind or ("json" if path is not None and path.suffix.lower() == ".json" else "csv")
+    text = _json(rows.to_dict("records")) if kind == "json" else rows.to_csv(index=False)
+    if path is None:
+        return text
+    expect_writable(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+    return ""
+
+
+def _json(rows: Iterable[Mapping[Any, Any]]) -> str:
+    return json.dumps([{str(name): _plain(value) for name, value in row.items()} for row in rows], indent=1) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: what is not finite is null."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and value - value != 0 else value

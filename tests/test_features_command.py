@@ -1,0 +1,135 @@
+"""One image and one mask to features, without a job: pyradiomics' own values, and one line for what cannot be used."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+from radiomics.featureextractor import RadiomicsFeatureExtractor
+
+import prognosis_dask
+from prognosis_dask.cli.main import main
+from prognosis_dask.imaging.geometry import one_thread
+
+FILTERS = """
+imageType: {Original: {}, LoG: {sigma: [2.0]}, Wavelet: {}}
+featureClass: {shape: [], firstorder: [], glcm: [], glrlm: []}
+setting: {binWidth: 20, resampledPixelSpacing: [2, 2, 2], interpolator: sitkBSpline}
+"""
+
+
+def executed(image: object, mask: object, params: str = "", label: int | None = None) -> dict[str, object]:
+    with one_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        extractor = RadiomicsFeatureExtractor(params) if params else RadiomicsFeatureExtractor(binWidth=25)
+        extractor.addProvenance()
+        return dict(extractor.execute(image, mask, label=label))
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict[str, str]]:
+    main(["features", *map(str, arguments)])
+    return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+
+
+@pytest.mark.parametrize("params", ["", FILTERS])
+@pytest.mark.parametrize("name", ["brain1", "breast1"])
+def test_the_values_are_those_of_execute_to_the_last_bit(
+    name: str, params: str, shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(params)
+    image, mask = (str(shared_data / "pyradiomics" / f"{name}_{kind}.nrrd") for kind in ("image", "label"))
+    expected = executed(image, mask, str(file) if params else "")
+    [row] = printed(capsys, image, mask, "--diagnostics", *(["--params", file] if params else []))
+    features = [key for key in expected if not key.startswith("diagnostics")]
+    assert len(features) > 100
+    assert [key for key in row if key in expected] == list(expected)  # in pyradiomics' order, its diagnostics first
+    assert {key: float(row[key]) for key in features} == {key: float(expected[key]) for key in features}  # type: ignore[arg-type]
+    said = {key: str(value) for key, value in expected.items() if key.startswith("diagnostics")}
+    assert {key: row[key] for key in said} == said
+
+
+def test_a_dicom_folder_is_one_command_too(shared_data: Path, tmp_path: Path) -> None:
+    main(["features", str(shared_data / "lung1_002"), "--roi", "gtv-1", "-o", str(tmp_path / "out.json")])
+    [row] = json.loads((tmp_path / "out.json").read_text())
+    assert (row["patient_id"], row["modality"], row["roi"]) == ("LUNG1-002", "CT", "GTV-1")
+    [case] = prognosis_dask.read_cases(_indexed(shared_data / "lung1_002", tmp_path) / "cases.csv")
+    series = sitk.ImageSeriesReader()
+    series.SetFileNames(series.GetGDCMSeriesFileNames(str(shared_data / "lung1_002" / "ct")))
+    whole = series.Execute()
+    _, mask = prognosis_dask.load_case(case)
+    full = sitk.Resample(mask, whole, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    expected = {k: float(v) for k, v in executed(whole, full).items() if not k.startswith("diag")}  # type: ignore[arg-type]
+    assert {key: row[key] for key in expected} == expected
+
+
+def _indexed(folder: Path, out: Path) -> Path:
+    from prognosis_dask.cohort.index import index_cohort
+    from prognosis_dask.config.job import CohortSection
+
+    index_cohort([folder], out / "index", CohortSection())
+    return out / "index"
+
+
+def test_each_label_that_is_named_is_a_row(shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edge = shared_data / "nifti_edge"
+    image, mask = edge / "img.nii.gz", edge / "seg_two_labels.nii.gz"
+    rows = printed(capsys, image, mask, "--label", 2, "--label", 1)
+    for label, row in zip((2, 1), rows, strict=True):
+        found = executed(str(image), str(mask), label=label)
+        assert float(row["original_firstorder_Mean"]) == found["original_firstorder_Mean"]
+        assert row["label"] == str(label)
+
+
+def test_a_batch_table_gives_a_row_for_each_of_its_own(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shared_data / "pyradiomics"
+    batch = tmp_path / "batch.csv"
+    rows = [f"{name},{data}/{name}_image.nrrd,{data}/{mask}_label.nrrd,{label},x" for name, mask, label in CASES]
+    batch.write_text("\n".join(["ID,Image,Mask,Label,site", *rows]))
+    out = tmp_path / "new" / "features.csv"
+    with pytest.raises(SystemExit) as ended:
+        main(["features", str(batch), "-o", str(out)])
+    said = capsys.readouterr().err
+    assert (ended.value.code, len(said.splitlines())) == (2, 2)
+    assert "breast1_label.nrrd: mask-other-grid" in said
+    assert "no voxel holds [5]" in said
+    table = pd.read_csv(out)
+    assert table["patient_id"].tolist() == [name for name, _, _ in CASES]
+    assert table["original_firstorder_Mean"].notna().tolist() == [True, False, False]
+    assert table["site"].tolist() == ["x"] * 3
+
+
+CASES = [("brain1", "brain1", ""), ("brain1", "breast1", ""), ("breast1", "breast1", "5")]
+
+
+@pytest.mark.parametrize(
+    ("mask", "more", "said"),
+    [
+        ("seg_two_labels.nii.gz", [], "2 structures: 'label 1', 'label 2'; choose with --label N"),
+        ("seg_two_labels.nii.gz", ["--label", 7], "no voxel holds [7]; the label map has 1, 2"),
+        ("seg_empty.nii.gz", [], "mask-empty: the label map contains only zeros"),
+        ("seg_single_slice.nii.gz", [], "mask-one-slice"),
+        ("../pyradiomics/brain1_label.nrrd", [], "mask-other-grid"),
+        ("../README.md", [], "README.md is no image"),
+        ("absent.nii.gz", [], "no file at"),
+        ("seg_one_label.nii.gz", ["--params", "absent.yaml"], "no file at absent.yaml"),
+        ("seg_one_label.nii.gz", ["--set", "radiomics.enabled=true"], "only keys of image act here"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_a_line(mask, more, said, shared_data, refused) -> None:
+    edge = shared_data / "nifti_edge"
+    assert said in refused("features", edge / "img.nii.gz", edge / mask, *more)
+
+
+def test_of_a_folder_with_several_structures_one_is_to_be_named(shared_data: Path, refused) -> None:
+    told = refused("features", shared_data / "lung1_002", "--roi", "GTV-2")
+    assert "no structure is called or numbered like that; seen: 'GTV-1'" in told
+    assert "name the file of its mask too" in refused("features", shared_data / "nifti_edge" / "img.nii.gz")
