@@ -1,8 +1,7 @@
 """Cohort-scale imaging prognosis on Dask.
 
-What a notebook needs is here: :func:`load_job`, :func:`run`, :func:`read_cases`, :func:`load_case`,
-:func:`extract_features`, :func:`read_features`, :func:`fit`, :func:`compare`, :func:`validate`, :func:`predict`, :func:`predict_scan`,
-:func:`reproducibility`. Each is loaded at its first use, so that importing the package stays quick.
+What a notebook needs is in ``__all__``: a job and its run, cases and their images, features of single images, models
+and their predictions. Each is loaded at its first use, so that importing the package stays quick.
 """
 
 from __future__ import annotations
@@ -58,3 +57,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -121,7 +121,7 @@ CASES = [("brain1", "brain1", ""), ("brain1", "breast1", ""), ("breast1", "breas
         ("../README.md", [], "README.md is no image"),
         ("absent.nii.gz", [], "no file at"),
         ("seg_one_label.nii.gz", ["--params", "absent.yaml"], "no file at absent.yaml"),
-        ("seg_one_label.nii.gz", ["--set", "radiomics.enabled=true"], "only keys of image act here"),
+        ("seg_one_label.nii.gz", ["--set", "radiomics.enabled=true"], "only the keys of image act here"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_a_line(mask, more, said, shared_data, refused) -> None:

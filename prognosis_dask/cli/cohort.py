@@ -124,10 +124,10 @@ def _index(arguments: argparse.Namespace) -> None:
 
 
 def _features(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.config.job import ImageSection, read_section
+    from prognosis_dask.config.job import image_section
     from prognosis_dask.prediction.extract import PROBLEM, extract_features, write_features
 
-    settings = read_section("image", ImageSection, arguments.set)
+    settings = image_section(arguments.set)
     with collected_warnings() as warnings:
         rows = extract_features(
             arguments.image,

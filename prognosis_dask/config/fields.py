@@ -145,6 +145,26 @@ class NotEmpty:
         return bool(value)
 
 
+class FolderName:
+    """A name that a folder can have."""
+
+    expected = "a name that a folder can have, without slashes"
+
+    def holds(self, value: str) -> bool:
+        """Whether it is the last part of a path, and no dots."""
+        return Path(value).name == value and value not in ("", "..")
+
+
+class EventCode:
+    """What a value of the event column means."""
+
+    expected = "1 (observed) or 0 (censored)"
+
+    def holds(self, value: int) -> bool:
+        """Whether it is one of the two."""
+        return value in (0, 1)
+
+
 @dataclass(frozen=True)
 class File:
     """The path of a file, relative to the folder of the file that names it, or to the current one in ``--set``.

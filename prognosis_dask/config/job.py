@@ -12,32 +12,22 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from prognosis_dask.config.fields import Above, AtLeast, Below, File, Folder, Location, Unit, Window
+from prognosis_dask.config.fields import (
+    Above,
+    AtLeast,
+    Below,
+    EventCode,
+    File,
+    Folder,
+    FolderName,
+    Location,
+    Unit,
+    Window,
+)
 from prognosis_dask.config.ibsi import IbsiSection
 from prognosis_dask.config.idc import IdcSection
-from prognosis_dask.config.reading import Settings, build, expect, override, read_toml, seen_from
+from prognosis_dask.config.reading import build, expect, override, read_toml, seen_from
 from prognosis_dask.errors import JobError
-
-
-class FolderName:
-    """A name that a folder can have."""
-
-    expected = "a name that a folder can have, without slashes"
-
-    def holds(self, value: str) -> bool:
-        """Whether it is the last part of a path, and no dots."""
-        return Path(value).name == value and value not in ("", "..")
-
-
-class EventCode:
-    """What a value of the event column means."""
-
-    expected = "1 (observed) or 0 (censored)"
-
-    def holds(self, value: int) -> bool:
-        """Whether it is one of the two."""
-        return value in (0, 1)
-
 
 # Fields that a model specification has too.
 TimeUnit = Literal["", "days", "weeks", "months", "years"]
@@ -368,28 +358,30 @@ def index_sections(data: dict[str, dict[str, Any]], overrides: Sequence[str]) ->
     JobError
         When a key is unknown, or a value of another type.
     """
-    whole: dict[str, Any] = {"cohort": {}, "idc": {}, **data}
-    override(Job, whole, overrides)
-    others = [name for name in whole if name not in ("cohort", "idc")]
-    if others:
-        raise JobError(f"--set {others[0]}: an index takes the keys of cohort and idc only")
+    whole = _alone({"cohort": {}, "idc": {}, **data}, overrides, "an index takes the keys of cohort and idc only")
     cohort = build(CohortSection, whole["cohort"], "--set", prefix="cohort.")
     return cohort, build(IdcSection, whole["idc"], "--set", prefix="idc.")
 
 
-def read_section(name: str, kind: type[Settings], overrides: Sequence[str]) -> Settings:
-    """One section alone, of ``name.key=value`` overrides.
+def image_section(overrides: Sequence[str]) -> ImageSection:
+    """The section `image` alone, of ``image.key=value`` overrides.
 
     Raises
     ------
     JobError
         When a key is unknown or of another section, or a value of another type.
     """
-    whole: dict[str, Any] = {name: {}}
-    override(Job, whole, overrides)
-    if len(whole) > 1:
-        raise JobError(f"--set {list(whole)[1]}: only keys of {name} act here")
-    return build(kind, whole[name], "--set", prefix=f"{name}.")
+    whole = _alone({"image": {}}, overrides, "only the keys of image act here")
+    return build(ImageSection, whole["image"], "--set", prefix="image.")
+
+
+def _alone(data: dict[str, Any], overrides: Sequence[str], why: str) -> dict[str, Any]:
+    """Some sections with overrides; others are refused."""
+    known = len(data)
+    override(Job, data, overrides)
+    if len(data) > known:
+        raise JobError(f"--set {list(data)[known]}: {why}")
+    return data
 
 
 def digest(*parts: object) -> str:
