@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+
+from prognosis_dask.arrays import BoolArray, FloatArray
+from prognosis_dask.brain.head import points_of
+from prognosis_dask.imaging.geometry import image_like
 
 #: Of a glioma patient: HD-BET's masks. Of a patient with multiple sclerosis, defaced: deepbet's own mask of the T1.
 WITH_MASK = {
@@ -50,3 +55,48 @@ def apart_mm(found: sitk.Image, truth: sitk.Image) -> float:
         surface = sitk.GetArrayViewFromImage(sitk.LabelContour(one, fullyConnected=False)) > 0
         values.append(np.abs(sitk.GetArrayViewFromImage(away)[surface]))
     return float(np.quantile(np.concatenate(values), 0.95))
+
+
+def grown(mask: sitk.Image, by_mm: float) -> sitk.Image:
+    """The mask with its surface moved outwards; inwards if negative."""
+    away = sitk.SignedMaurerDistanceMap(mask, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
+    return sitk.Cast(away < by_mm if by_mm > 0 else away <= by_mm, sitk.sitkUInt8)
+
+
+def shifted(mask: sitk.Image, x_mm: float, y_mm: float) -> sitk.Image:
+    """The mask moved to the patient's left and back."""
+    return sitk.Resample(mask, mask, sitk.TranslationTransform(3, (-x_mm, -y_mm, 0.0)), sitk.sitkNearestNeighbor, 0.0)
+
+
+#: Parts of the brain in the template's space (left, posterior, superior; mm).
+LOBES: dict[str, Callable[[FloatArray], BoolArray]] = {
+    "frontal": lambda at: (at[:, 1] < -25) & (at[:, 0] > 0),
+    "temporal": lambda at: (at[:, 0] > 22) & (at[:, 2] < -2) & (at[:, 1] < 40),
+    "occipital": lambda at: (at[:, 1] > 60) & (at[:, 0] > 0),
+}
+#: Eyeballs and what lies behind them there: centre and radius, mm.
+_ORBITS = ((34, -62, -38, 14), (-34, -62, -38, 14), (27, -40, -34, 11), (-27, -40, -34, 11))
+
+
+def without(mask: sitk.Image, lobe: str, from_template: sitk.AffineTransform) -> sitk.Image:
+    """The mask without one of :data:`LOBES`."""
+    values = sitk.GetArrayFromImage(mask)
+    index = np.argwhere(values > 0)
+    values[tuple(index[LOBES[lobe](_in_template(mask, from_template))].T)] = 0
+    return image_like(values, mask)
+
+
+def with_eyes(mask: sitk.Image, from_template: sitk.AffineTransform) -> sitk.Image:
+    """The mask with both orbits."""
+    whole = image_like(np.ones(mask.GetSize()[::-1], np.uint8), mask)
+    values, at = sitk.GetArrayFromImage(mask), _in_template(whole, from_template)
+    for *centre, radius in _ORBITS:
+        values.ravel()[np.linalg.norm(at - centre, axis=1) < radius] = 1
+    return image_like(values, mask)
+
+
+def _in_template(mask: sitk.Image, from_template: sitk.AffineTransform) -> FloatArray:
+    inverse = from_template.GetInverse()
+    matrix = np.reshape(inverse.GetMatrix(), (3, 3))
+    points: FloatArray = points_of(mask) @ matrix.T + np.asarray(inverse.TransformPoint((0.0, 0.0, 0.0)))
+    return points

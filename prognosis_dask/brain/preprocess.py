@@ -145,7 +145,7 @@ def _strip(name: str, image: sitk.Image, settings: BrainSection) -> tuple[Stripp
             Code.ORIENTATION,
             f"the head in {name} seems to lie {lies}, against what its header says; correct the file's orientation",
         )
-    said = implausible(figures)
+    said = implausible(figures, name)
     if said:
         raise refuse(name, said)
     return stripped, figures

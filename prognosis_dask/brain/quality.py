@@ -8,11 +8,14 @@ from collections.abc import Mapping
 import numpy as np
 import SimpleITK as sitk
 
+from prognosis_dask.arrays import FloatArray
+from prognosis_dask.brain.head import points_of
 from prognosis_dask.brain.orient import meaning, shared_by_turn, turned, turns
 from prognosis_dask.brain.register import mutual_information
 from prognosis_dask.brain.strip import Stripped, aligned, carried_distance
 from prognosis_dask.brain.template import Contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.imaging.geometry import image_like
 
 #: Volume of a brain with its fluid, litres; the minimum is scaled by the imaged part.
 VOLUME_L = (0.75, 2.4)
@@ -31,6 +34,25 @@ CLEAR_TURN = 1.15
 #: Least contrast of the brain's edge (see :mod:`prognosis_dask.brain.head`).
 LEAST_FIT = 0.3
 
+#: Depth in the template's brain from which what the mask lacks counts, and distance outside from which what it holds
+#: does, mm; and the most of each that is accepted, ml.
+_FAR_MM = 8.0
+MOST_MISSING_ML, MOST_BEYOND_ML = 20.0, 20.0
+#: Accepted distances from the mask to the skull, mm. Masks of eight real T1, T1c and FLAIR had -0.8 to 1.2, the same
+#: masks 5 mm smaller 5.4 and more, 5 mm larger -2.9 and less. On T2 the fluid between is bright: 0.4 to 1.8, 6.5 and
+#: more, -2.1 and less. Of another sequence it is not known which of both it is like.
+SKULL_MM, SKULL_T2_MM = (-2.0, 3.5), (-1.5, 5.8)
+#: How far a mask may lie to one side, mm. Real masks had up to 1.1.
+MOST_OFF_CENTRE_MM = 2.0
+#: Sides of the brain on which the skull is looked for, and the sines of the angles above the horizontal between which.
+_SIDES = ("left", "right", "front", "back")
+_ELEVATION = (-0.09, 0.5)
+#: Depth from which the brain's brightness is taken, and distance up to which the skull is looked for, mm.
+_DEEP_MM, _EDGE_MM = 10.0, 20.0
+#: Dark: below this share of the brain's median. The skull is where the share of dark voxels rises by the second value
+#: or more; its peak is looked for from there over so many millimetres.
+_DARK, _RISE, _SKULL_BINS = 0.5, 0.15, 6
+
 #: Bounds of voxel sizes in MR of a head, mm, and the least extent that allows localisation, mm.
 LEAST_MM, MOST_MM, LEAST_EXTENT_MM = 0.2, 10.0, 50.0
 
@@ -42,10 +64,14 @@ def quality(image: sitk.Image, stripped: Stripped, kind: Contrast) -> dict[str, 
     ``coverage`` share of the template's brain that the image reaches; ``scale`` size against the template;
     ``mutual_information`` nats, between image and template within the brain; ``upright`` ratio of that to its value for
     the best of 23 other orientations; ``boundary_fit`` contrast of the brain's edge, -1 to 1, NaN where no boundary was
-    fitted.
+    fitted; ``missing_ml`` the template's brain deeper than 8 mm that the mask lacks; ``beyond_ml`` the mask more than
+    8 mm outside the template's brain; ``skull_mm`` distance from the mask to the skull, mean of four sides, negative
+    where the mask holds skull; ``off_centre_mm`` half the largest difference of opposite sides (:func:`skull_edges`;
+    both NaN where no skull is seen).
     """
     found = sitk.GetArrayViewFromImage(stripped.brain) > 0
-    carried = sitk.GetArrayFromImage(carried_distance(stripped.from_template, image)) > 0
+    depth = sitk.GetArrayFromImage(carried_distance(stripped.from_template, image))
+    carried = depth > 0
     voxel_l = math.prod(image.GetSpacing()) / 1e6
     matrix = np.reshape(stripped.from_template.GetMatrix(), (3, 3))
     stretch = float(abs(np.linalg.det(matrix)))
@@ -58,6 +84,9 @@ def quality(image: sitk.Image, stripped: Stripped, kind: Contrast) -> dict[str, 
         "scale": stretch ** (1 / 3),
         "mutual_information": mutual_information(image, stripped.from_template, kind),
         "boundary_fit": stripped.fit,
+        "missing_ml": float(np.count_nonzero((depth > _FAR_MM) & ~found)) * voxel_l * 1000,
+        "beyond_ml": float(np.count_nonzero((depth < -_FAR_MM) & found)) * voxel_l * 1000,
+        **_skull(image, stripped),
     }
 
 
@@ -84,8 +113,62 @@ def turned_against_header(image: sitk.Image, stripped: Stripped, kind: Contrast,
     )
 
 
-def implausible(figures: Mapping[str, float]) -> list[str]:
-    """Faults of a brain, with the values seen and expected; empty if it is plausible."""
+def skull_edges(image: sitk.Image, brain: sitk.Image) -> dict[str, float]:
+    """Where the dark skull begins outside the brain's mask on its four sides, mm; positive if the mask is too small.
+
+    Independent of the template: the share of dark voxels is followed from inside the mask outwards. By ``left``,
+    ``right``, ``front``, ``back``; NaN for a side where no dark layer is seen.
+    """
+    distance = sitk.GetArrayFromImage(
+        sitk.SignedMaurerDistanceMap(brain, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
+    )
+    values = sitk.GetArrayViewFromImage(image)
+    deep = values[distance < -_DEEP_MM]
+    if not deep.size:
+        return dict.fromkeys(_SIDES, math.nan)
+    near = np.abs(distance) < _EDGE_MM
+    points = points_of(image_like(near.astype(np.uint8), image)) - points_of(brain).mean(axis=0)
+    x, y, z = (points / np.linalg.norm(points, axis=1, keepdims=True)).T
+    level = (z > _ELEVATION[0]) & (z < _ELEVATION[1])
+    sides = ((x > np.abs(y)), (-x > np.abs(y)), (-y >= np.abs(x)), (y >= np.abs(x)))
+    away, dark = distance[near], values[near] < _DARK * float(np.median(deep))
+    return {name: _edge(away[side & level], dark[side & level]) for name, side in zip(_SIDES, sides, strict=True)}
+
+
+def _skull(image: sitk.Image, stripped: Stripped) -> dict[str, float]:
+    figures = {"skull_mm": math.nan, "off_centre_mm": math.nan}
+    if stripped.stripped_before:
+        return figures
+    sides = skull_edges(image, stripped.brain)
+    seen = [value for value in sides.values() if not math.isnan(value)]
+    if seen:
+        figures["skull_mm"] = float(np.mean(seen))
+    apart = [abs(sides[one] - sides[other]) / 2 for one, other in (("left", "right"), ("front", "back"))]
+    apart = [value for value in apart if not math.isnan(value)]
+    if apart:
+        figures["off_centre_mm"] = max(apart)
+    return figures
+
+
+def _edge(away: FloatArray, dark: FloatArray) -> float:
+    """Where the share of dark voxels has risen halfway to that of the skull, mm."""
+    bins = np.arange(-_EDGE_MM, _EDGE_MM + 1.0)
+    counts, _ = np.histogram(away, bins)
+    darks, _ = np.histogram(away[dark], bins)
+    share = np.convolve(darks, np.ones(3), "same") / np.maximum(np.convolve(counts, np.ones(3), "same"), 1)
+    least = np.minimum.accumulate(share)
+    risen = np.flatnonzero(share - least >= _RISE)
+    if not risen.size:
+        return math.nan
+    start = int(risen[0])
+    half = (least[start] + share[start : start + _SKULL_BINS].max()) / 2
+    end = start + int(np.argmax(share[start:] >= half))
+    begin = int(np.flatnonzero(share[:end] < half)[-1])
+    return float(bins[begin] + 0.5 + (half - share[begin]) / (share[begin + 1] - share[begin]))
+
+
+def implausible(figures: Mapping[str, float], sequence: str) -> list[str]:
+    """Faults of a brain found on a sequence, with the values seen and expected; empty if it is plausible."""
     said = []
 
     def expect(name: str, low: float, high: float, what: str) -> None:
@@ -100,7 +183,17 @@ def implausible(figures: Mapping[str, float]) -> list[str]:
     expect("template_overlap", LEAST_OVERLAP, 1.0, "overlap with the template's brain")
     expect("scale", *SCALE, "size against the template")
     expect("boundary_fit", LEAST_FIT, 1.0, "contrast of the brain's edge")
+    expect("missing_ml", 0.0, MOST_MISSING_ML, "ml of the template's brain that the mask lacks")
+    expect("beyond_ml", 0.0, MOST_BEYOND_ML, "ml of the mask far outside the template's brain")
+    expect("skull_mm", *_skull_bounds(sequence), "mm from the mask to the skull")
+    expect("off_centre_mm", 0.0, MOST_OFF_CENTRE_MM, "mm by which the mask lies to one side")
     return said
+
+
+def _skull_bounds(sequence: str) -> tuple[float, float]:
+    if sequence == "T2":
+        return SKULL_T2_MM
+    return SKULL_MM if sequence in ("T1", "T1c", "FLAIR") else (SKULL_MM[0], SKULL_T2_MM[1])
 
 
 def refuse(name: str, said: list[str]) -> CaseError:

@@ -43,7 +43,16 @@ from prognosis_dask.storage.rois import RoiStore
 #: Drawings and predictions, by libraries that share state, one at a time.
 _ONE_AT_A_TIME = threading.Lock()
 #: The units of the preprocessing's figures, by how their names begin; the others have none.
-_UNITS = {"brain_volume_l": "L", "moved_mm": "mm", "mutual_information": "nat", "shared": "nat"}
+_UNITS = {
+    "brain_volume_l": "L",
+    "missing_ml": "mL",
+    "beyond_ml": "mL",
+    "skull_mm": "mm",
+    "off_centre_mm": "mm",
+    "moved_mm": "mm",
+    "mutual_information": "nat",
+    "shared": "nat",
+}
 
 
 def compose(

@@ -16,7 +16,12 @@ from prognosis_dask.brain.quality import (
     LEAST_FIT,
     LEAST_OVERLAP,
     LEAST_SHARED_TEMPLATE,
+    MOST_BEYOND_ML,
+    MOST_MISSING_ML,
+    MOST_OFF_CENTRE_MM,
     SCALE,
+    SKULL_MM,
+    SKULL_T2_MM,
     VOLUME_L,
 )
 from prognosis_dask.errors import count
@@ -39,6 +44,13 @@ _FIGURES = {
     "mutual_information": ("mutual information with the template (nats)", f"at least {LEAST_SHARED_TEMPLATE:g}"),
     "upright": ("the same against the best of 23 other turns (ratio)", "above 1"),
     "boundary_fit": ("contrast of the brain’s edge (−1 to 1)", f"at least {LEAST_FIT:g}"),
+    "skull_mm": (
+        "from the mask to the skull (mm)",
+        f"{SKULL_MM[0]:g} to {SKULL_MM[1]:g}; T2 {SKULL_T2_MM[0]:g} to {SKULL_T2_MM[1]:g}".replace("-", "−"),
+    ),
+    "off_centre_mm": ("the mask to one side (mm)", f"up to {MOST_OFF_CENTRE_MM:g}"),
+    "missing_ml": ("the template’s brain that the mask lacks (mL)", f"up to {MOST_MISSING_ML:g}"),
+    "beyond_ml": ("the mask far outside the template’s brain (mL)", f"up to {MOST_BEYOND_ML:g}"),
 }
 _SOURCES = {
     "drawn": "outlined on every slice",
