@@ -17,9 +17,12 @@ import SimpleITK as sitk
 
 from prognosis_dask.config.job import load_job
 from prognosis_dask.errors import CaseError, Code, JobError, collected_warnings
-from prognosis_dask.imaging.roi import Roi, grid_of
+from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
+from prognosis_dask.modelling.data.families import family_of
 from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, job_params, read_params
+from prognosis_dask.radiomics.columns import unit
 from prognosis_dask.radiomics.levels import FEWEST, MOST, warn_of_few
+from prognosis_dask.radiomics.shape import _mesh
 from tests.test_radiomics import execute
 
 PARAMS = Path(__file__).parents[1] / "jobs" / "params"
@@ -190,6 +193,42 @@ def test_a_job_names_its_parameters_by_modality(tmp_path: Path) -> None:
     assert job_params(changed.radiomics.params).of("CT").settings == {"binWidth": 0.5}
     job.write_text('[radiomics]\nparams = "pt.yaml"\n')
     assert job_params(load_job(job).radiomics.params).of("MR").settings == {"binWidth": 0.5}
+
+
+def test_several_files_of_a_job_share_their_work_and_keep_the_firsts_names(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("imageType: {Original: {}, LoG: {sigma: [1.0]}}\nsetting: {binWidth: 5}")
+    (tmp_path / "fine_bins.yaml").write_text("imageType: {Original: {}, LoG: {sigma: [1.0]}}\nsetting: {binWidth: 2}")
+    (tmp_path / "few.yaml").write_text("featureClass: {firstorder: [Mean, Entropy]}\nsetting: {binWidth: 50}")
+    job = tmp_path / "job.toml"
+    job.write_text('[radiomics]\nparams = ["a.yaml", "fine_bins.yaml", "few.yaml"]\n')
+    several = job_params(load_job(job).radiomics.params).of("CT")
+    alone = {
+        part: read_params(str(tmp_path / f"{name}.yaml"))
+        for part, name in (("", "a"), ("fine-bins.", "fine_bins"), ("few.", "few"))
+    }
+    roi, loads = made_roi(0.0, 100.0), []
+    mesh = _mesh.cache_info().misses
+    crop = crop_roi(roi, 0.0)
+    levels: dict[str, int] = {}
+    values = extract(crop, several, lambda: loads.append(roi) or roi, levels=levels)
+    assert _mesh.cache_info().misses <= mesh + 1
+    expected = {part + name: value for part, one in alone.items() for name, value in extract(roi, one).items()}
+    assert values == expected
+    assert list(values) == list(column_names(several)) == list(expected)
+    assert {unit(name) for name in values if "MeshVolume" in name} == {"mm^3"}
+    assert {family_of(name) for name in values} == {"radiomics"}
+    assert levels["original"] < levels["fine-bins.original"]
+
+
+def test_one_file_in_a_list_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("setting: {binWidth: 5}")
+    path = str(tmp_path / "a.yaml")
+    assert job_params([path]) == job_params(path) == job_params({"default": [path]})
+    assert job_params(path).of("CT").identity == ({"setting": {"binWidth": 5}},)
+    with pytest.raises(JobError, match="names the features of its further files a, a; rename a file"):
+        job_params([path, path, path])
+    with pytest.raises(JobError, match=r"radiomics\.params is an empty list"):
+        job_params([])
 
 
 def test_a_modality_without_parameters_is_named(tmp_path: Path) -> None:

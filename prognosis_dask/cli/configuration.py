@@ -111,7 +111,12 @@ def _of(kind: Any, marks: tuple[Any, ...]) -> str:
 
 
 def _several(hint: Any, marks: tuple[Any, ...]) -> str:
-    one = _of(split(hint)[0], marks)
+    kind = split(hint)[0]
+    if get_origin(kind) is UnionType:
+        return " or ".join(_several(one, marks) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"lists of {_several(get_args(kind)[0], marks)}"
+    one = _of(kind, marks)
     return one if one == "text" else f"{one}s"
 
 

@@ -171,10 +171,11 @@ class RadiomicsSection:
 
     enabled: Annotated[bool, "Whether radiomic features are computed."] = True
     params: Annotated[
-        str | dict[str, str],
+        str | tuple[str, ...] | dict[str, str | tuple[str, ...]],
         File(),
-        "Parameter file of pyradiomics (YAML), or one for each modality in `[radiomics.params]` (`CT`, `MR`, `PT`, "
-        "`default`); empty: pyradiomics' defaults with binWidth 25.",
+        "Parameter file of pyradiomics (YAML), or a list of several, or those of each modality in `[radiomics.params]` "
+        "(`CT`, `MR`, `PT`, `default`); empty: pyradiomics' defaults with binWidth 25. Features of a list's further "
+        "files are called `FILE.` and their name.",
     ] = ""
 
 

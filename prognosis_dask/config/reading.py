@@ -146,8 +146,9 @@ class _Reader:
 
     def value(self, hint: Any, value: Any, key: str) -> Any:
         kind, _ = split(hint)
-        if get_origin(kind) is UnionType:  # text, or a table of it
-            kind = next(one for one in get_args(kind) if (get_origin(one) is dict) == isinstance(value, dict))
+        if get_origin(kind) is UnionType:  # text, a list or a table of it
+            form = dict if isinstance(value, dict) else tuple if isinstance(value, list) else None
+            kind = next((one for one in get_args(kind) if get_origin(one) is form), str)
         made = self._made(kind, value, key)
         if found := fault(hint, made):
             expect(False, self.where, key, *found)

@@ -20,7 +20,7 @@ class RadiomicsWork(Work):
     """The values are those of the full image, however much of it the crop holds."""
 
     def inputs(self, context: StageContext, modality: str) -> tuple[object, ...]:
-        return (context.radiomics.of(modality).content,)
+        return context.radiomics.of(modality).identity
 
     def warm(self, context: StageContext) -> None:
         for _, params in context.radiomics.by_modality:
@@ -33,7 +33,9 @@ class RadiomicsWork(Work):
         params, levels = context.radiomics.of(case.modality), dict[str, int]()
         with watch.step("radiomics"):
             values = extract(roi, params, read_full, levels=levels)
-        warn_of_few(levels, params.settings, case.modality)
+        for part, one in params.parts:
+            own = {name: count for name, count in levels.items() if name.rpartition(".")[0] == part}
+            warn_of_few(own, one.settings, case.modality)
         return {"values": [values[name] for name in column_names(params)]}
 
     def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
@@ -45,5 +47,5 @@ class RadiomicsWork(Work):
         found = {}
         for modality, params in context.radiomics.by_modality:
             of = "" if modality == OTHERS else f".{modality}"
-            found[f"radiomics.parameters{of}"] = digest(self.stage.version, params.content)
+            found[f"radiomics.parameters{of}"] = digest(self.stage.version, *params.identity)
         return {**found, "radiomics.image": digest(*chosen_settings(context.job, self.stage.settings))}

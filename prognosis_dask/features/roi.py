@@ -83,6 +83,6 @@ def read_case(case: Case, context: StageContext, *, full: bool = False, seconds:
 
 
 def _warn_of_one_slice(params: RadiomicsParams) -> None:
-    solid = any(name.startswith("original_shape_") for name in column_names(params))
+    solid = any("original_shape_" in name for name in column_names(params))
     more = ", and its shape in three dimensions is as thick as the slice" if solid else ""
     warn(Code.MASK_ONE_SLICE, f"the mask lies on one slice: its features are those of a plane{more}")

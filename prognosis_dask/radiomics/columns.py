@@ -49,6 +49,8 @@ _FILTER = re.compile("lbp-[23]D|[a-z]+")
 def column_names(params: RadiomicsParams) -> tuple[str, ...]:
     """The features under pyradiomics' own names and in its order, fixed by the parameters alone.
 
+    Those of each further parameter file follow, with its name before them.
+
     They are those of ``execute()`` on a small synthetic image on which every filter works. It has few grey levels
     whatever the bins, and its spacing follows the widest filter, so that neither a small bin nor a large sigma makes it
     large.
@@ -59,6 +61,8 @@ def column_names(params: RadiomicsParams) -> tuple[str, ...]:
         When pyradiomics cannot compute with the parameters, or an image type, class or feature that they name yields no
         column.
     """
+    if params.more:
+        return tuple(named(part, name) for part, one in params.parts for name in column_names(one))
     import SimpleITK as sitk
 
     extractor, widest = _tried(params)
@@ -75,6 +79,15 @@ def column_names(params: RadiomicsParams) -> tuple[str, ...]:
         raise JobError(f"pyradiomics cannot compute with these parameters: {reason}") from error
     _expect_columns(params, extractor, names)
     return names
+
+
+def named(part: str, name: str) -> str:
+    """The name of a feature, or image, of a further parameter file.
+
+    >>> named("", "original_glcm_Contrast"), named("fine", "original_glcm_Contrast")
+    ('original_glcm_Contrast', 'fine.original_glcm_Contrast')
+    """
+    return f"{part}.{name}" if part else name
 
 
 def _tried(params: RadiomicsParams) -> tuple[RadiomicsFeatureExtractor, float]:

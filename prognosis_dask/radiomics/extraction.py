@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_like, one_thread
 from prognosis_dask.imaging.roi import Roi
-from prognosis_dask.radiomics.columns import column_names
+from prognosis_dask.radiomics.columns import column_names, named
 from prognosis_dask.radiomics.lbp import planar_reach
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet, resamples
 
@@ -53,6 +54,9 @@ def extract(
 ) -> dict[str, float]:
     """Compute the features of ``roi``, equal to the last bit to ``execute()`` on the full image and mask.
 
+    Further parameter files share what they have in common: the full image, the prepared image, its filtered images and
+    the mask's mesh.
+
     ``full`` loads the same case uncropped. It is called only if the crop does not contain, or cannot prove, what the
     features depend on; it may be omitted if ``roi`` is uncropped.
     ``levels`` receives the number of grey levels of the ROI in each image from which texture was computed.
@@ -69,28 +73,61 @@ def extract(
         ``RADIOMICS_FAILED`` with pyradiomics' reason, such as a mask of too few voxels or dimensions, or because the
         bins make too many grey levels (:data:`prognosis_dask.radiomics.levels.MOST`).
     """
-    from prognosis_dask.radiomics.extractor import extractor_for
-
-    extractor = extractor_for(params)
-    with pyradiomics_problems():
-        images = prepare(roi, extractor)
-    if images is None:
-        if full is None:
+    once, known = full and cache(full), dict[Any, Any]() if params.more else None
+    found: dict[str, float] = {}
+    for part, one in params.parts:
+        counted: dict[str, int] | None = None if levels is None else {}
+        try:
+            values = _extract(roi, one, once, counted, known)
+        except CaseError as error:
             raise CaseError(
-                Code.RADIOMICS_FAILED,
-                f"a crop of {roi.image.GetSize()} voxels, out of {roi.full.size}, does not determine every value; "
-                "extract from the full image",
-            )
-        roi = full()
-        with pyradiomics_problems():
-            images = prepare(roi, extractor)
-        assert images is not None, "the full image determines every value"
+                error.problem.code, f"{part}: {error.problem.reason}" if part else error.problem.reason
+            ) from error
+        found |= {named(part, name): float(values.get(name, math.nan)) for name in column_names(one)}
+        if levels is not None:
+            levels |= {named(part, name): count for name, count in (counted or {}).items()}
+    return found
+
+
+def _extract(
+    roi: Roi,
+    params: RadiomicsParams,
+    full: Callable[[], Roi] | None,
+    levels: dict[str, int] | None,
+    known: dict[Any, Any] | None,
+) -> dict[str, Any]:
+    from prognosis_dask.radiomics.extractor import extractor_for, outline
+
+    extractor = copy(extractor_for(params))
+    extractor.known = known
+    key = outline(extractor.settings), *((name, outline(own)) for name, own in extractor.enabledImagetypes.items())
+    images = (known or {}).get(key) or _determined(roi, extractor, full)
+    if known is not None:
+        known[key] = images
     if levels is not None:
-        extractor = copy(extractor)
         extractor.settings = extractor.settings | {"levels": levels}
     with pyradiomics_problems():
-        values = extractor.execute(*images)
-    return {name: float(values.get(name, math.nan)) for name in column_names(params)}
+        values: dict[str, Any] = extractor.execute(*images)
+    return values
+
+
+def _determined(roi: Roi, extractor: RadiomicsFeatureExtractor, full: Callable[[], Roi] | None) -> _Images:
+    """The prepared images, of the full image where the crop does not suffice."""
+    with pyradiomics_problems():
+        images = prepare(roi, extractor)
+    if images is not None:
+        return images
+    if full is None:
+        raise CaseError(
+            Code.RADIOMICS_FAILED,
+            f"a crop of {roi.image.GetSize()} voxels, out of {roi.full.size}, does not determine every value; "
+            "extract from the full image",
+        )
+    roi = full()
+    with pyradiomics_problems():
+        images = prepare(roi, extractor)
+    assert images is not None, "the full image determines every value"
+    return images
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -19,9 +20,19 @@ from prognosis_dask.radiomics.matrices import Region
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet
 from prognosis_dask.radiomics.shape import shape_features
 
+#: Settings that only features depend on.
+_OF_FEATURES = frozenset(
+    ("binWidth", "binCount", "distances", "symmetricalGLCM", "weightingNorm", "gldm_a", "voxelArrayShift", "levels")
+)
+
 
 class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
-    """Takes image and mask prepared by :mod:`radiomics.extraction`, and computes shared results once."""
+    """Takes image and mask prepared by :mod:`radiomics.extraction`, and computes shared results once.
+
+    ``known``, where it is not None, holds the filtered images of other parameters for the same prepared image.
+    """
+
+    known: dict[Any, Any] | None = None
 
     def execute(self, image: sitk.Image, mask: sitk.Image) -> dict[str, Any]:
         """The features of ``execute()`` for images that need no normalising, resampling or cropping."""
@@ -59,8 +70,24 @@ class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
     def _images(self, image: sitk.Image, mask: sitk.Image, box: Box) -> Iterator[tuple[AnyArray, str, dict[str, Any]]]:
         for kind, custom in self.enabledImagetypes.items():
             settings = self.settings | custom
-            for array, name in filtered(image, mask, box, kind, settings):
+            for array, name in self._filtered(image, mask, box, kind, settings):
                 yield array, name, settings
+
+    def _filtered(
+        self, image: sitk.Image, mask: sitk.Image, box: Box, kind: str, settings: dict[str, Any]
+    ) -> Iterable[tuple[AnyArray, str]]:
+        if self.known is None:
+            return filtered(image, mask, box, kind, settings)
+        key = id(image), str(box), kind, outline(settings)
+        if key not in self.known:
+            self.known[key] = list(filtered(image, mask, box, kind, settings))
+        found: list[tuple[AnyArray, str]] = self.known[key]
+        return found
+
+
+def outline(settings: dict[str, Any]) -> str:
+    """The settings that a prepared or filtered image may depend on; equal texts, equal images."""
+    return json.dumps({name: value for name, value in settings.items() if name not in _OF_FEATURES}, sort_keys=True)
 
 
 def _checked(image: sitk.Image, mask: sitk.Image, settings: dict[str, Any]) -> sitk.Image:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +36,39 @@ _MODALITIES = ("CT", "MR", "PT", "NM", "US", "MG", "CR", "DX", "XA", "RF", "OT")
 _ALSO = {"PET": "PT", "MRI": "MR", "MRT": "MR"}
 
 
-def job_params(params: str | Mapping[str, str]) -> ModalityParams:
-    """The parameters of a job's ``[radiomics]``: one file for all, or one per modality.
+def job_params(params: str | Sequence[str] | Mapping[str, str | Sequence[str]]) -> ModalityParams:
+    """The parameters of a job's ``[radiomics]``: one file for all, or several, or those of each modality.
 
     Raises
     ------
     JobError
-        As :func:`read_params`, and when a key is not a modality.
+        As :func:`read_params`, when a key is not a modality, and when several files have one name.
     """
-    if isinstance(params, str):
-        return ModalityParams.alike(read_params(params))
+    if not isinstance(params, Mapping):
+        return ModalityParams.alike(_read_several(params))
     found = {}
     for name, path in params.items():
         modality = _ALSO.get(name.upper(), name if name == OTHERS else name.upper())
         if modality not in (*_MODALITIES, OTHERS):
             known = ", ".join((*_MODALITIES[:3], OTHERS))
             raise JobError(f"radiomics.params.{name}: {name!r} is no modality of images, expected {known} or the like")
-        found[modality] = read_params(path)
+        found[modality] = _read_several(path)
     if not found:
         raise JobError('[radiomics.params] is empty; name a file for each modality, as CT = "params/ct.yaml"')
     return ModalityParams(tuple(found.items()))
+
+
+def _read_several(paths: str | Sequence[str]) -> RadiomicsParams:
+    """The first file, and further ones by the names of their files."""
+    if isinstance(paths, str):
+        return read_params(paths)
+    if not paths:
+        raise JobError("radiomics.params is an empty list; name a file, or leave it out for pyradiomics' defaults")
+    names = [re.sub("[^A-Za-z0-9-]+", "-", Path(path).stem) or "default" for path in paths[1:]]
+    if len(set(names)) < len(names):
+        raise JobError(f"radiomics.params names the features of its further files {', '.join(names)}; rename a file")
+    further = tuple((name, read_params(path)) for name, path in zip(names, paths[1:], strict=True))
+    return replace(read_params(paths[0]), more=further)
 
 
 def read_params(path: str) -> RadiomicsParams:

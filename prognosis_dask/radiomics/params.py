@@ -23,9 +23,28 @@ OTHERS = "default"
 
 @dataclass(frozen=True)
 class RadiomicsParams:
-    """A validated parameter file of pyradiomics. ``text`` is its content as JSON, in the file's own order."""
+    """A validated parameter file of pyradiomics, and further ones that a case is measured with as well.
+
+    Attributes
+    ----------
+    text
+        Its content as JSON, in the file's own order.
+    more
+        The further files by name; their features are called ``NAME.`` and pyradiomics' name.
+    """
 
     text: str
+    more: tuple[tuple[str, RadiomicsParams], ...] = ()
+
+    @property
+    def parts(self) -> tuple[tuple[str, RadiomicsParams], ...]:
+        """The file itself, without a name, and the further ones."""
+        return (("", RadiomicsParams(self.text)), *self.more)
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What values depend on, as JSON holds it: of a single file its content."""
+        return (self.content, *([name, params.content] for name, params in self.more))
 
     @property
     def content(self) -> dict[str, Any]:
@@ -42,8 +61,8 @@ class RadiomicsParams:
     @property
     def planar(self) -> bool:
         """Whether textures are computed within axial planes, so that a mask on one slice has them too."""
-        settings = self.settings
-        return bool(settings.get("force2D")) and settings.get("force2Ddimension", 0) == 0
+        settings = [params.settings for _, params in self.parts]
+        return all(one.get("force2D") and one.get("force2Ddimension", 0) == 0 for one in settings)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -93,12 +93,21 @@ def _plane(mask: BoolArray, spacing: tuple[float, ...], settings: dict[str, Any]
     return getFeatureClasses()["shape2D"](image, image, **settings)
 
 
-def mesh(mask: BoolArray, spacing: npt.ArrayLike) -> tuple[float, float, tuple[float, float, float, float]]:
+_Mesh = tuple[float, float, tuple[float, float, float, float]]
+
+
+def mesh(mask: BoolArray, spacing: npt.ArrayLike) -> _Mesh:
     """Surface, volume and largest diameters of a mask, (z, y, x), with voxels of ``spacing``, (z, y, x), in mm.
 
     The diameters are those within a plane of one z (Slice), y (Column) and x (Row), then in space.
     """
-    padded = np.pad(mask, 1)
+    return _mesh(mask.shape, np.ascontiguousarray(mask).tobytes(), tuple(np.asarray(spacing).tolist()))
+
+
+@lru_cache(maxsize=1)
+def _mesh(shape: tuple[int, ...], voxels: bytes, spacing: tuple[float, ...]) -> _Mesh:
+    """Kept for other parameters with the same mask."""
+    padded = np.pad(np.frombuffer(voxels, bool).reshape(shape), 1)
     # in half voxels, since a vertex lies halfway between two voxels
     places = [np.arange(2 * size) / 2 * step for size, step in zip(padded.shape, np.asarray(spacing), strict=True)]
     return *_surface_and_volume(padded, places), _diameters(padded, places)

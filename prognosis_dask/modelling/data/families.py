@@ -17,7 +17,7 @@ MEASURED_FAMILIES = (*COMPUTED_FAMILIES, "size", "volume")
 #: More columns than this are no clinical ones, unless their names say so.
 _FEW_COLUMNS = 30
 _RADIOMICS = re.compile(
-    r"(original|wavelet-\w+|log-sigma-[\w.-]+|square|squareroot|logarithm|exponential|gradient|lbp-[\w-]+)"
+    r"([A-Za-z0-9-]+\.)?(original|wavelet-\w+|log-sigma-[\w.-]+|square|squareroot|logarithm|exponential|gradient|lbp-[\w-]+)"
     r"_(shape|shape2D|firstorder|glcm|glrlm|glszm|gldm|ngtdm)_\w+"
 )
 _DEEP = re.compile(r"(deep|logit|pooled|cnn|embedding)_?\d+")
