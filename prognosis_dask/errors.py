@@ -82,6 +82,7 @@ class Code(StrEnum):
     FEW_GREY_LEVELS = "few-grey-levels"
     FEATURES_CONSTANT = "features-constant"
     WINDOW_UNFIT = "window-unfit"
+    LESION_CUT = "lesion-cut"
     CLIP_INVALID = "clip-invalid"
     FEATURES_NOT_FINITE = "features-not-finite"
     GPU_MEMORY = "gpu-memory"

@@ -1,4 +1,4 @@
-"""The stage of the deep features: the video network on each case's frames, cases of one clip length together."""
+"""The stage of the deep features: a network on each case's frames or cube, cases of one shape together."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import cast
+
+import numpy as np
 
 from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import DeepSection, Job, digest
-from prognosis_dask.errors import CaseError, Problem
+from prognosis_dask.errors import CaseError, Code, Problem, warn
 from prognosis_dask.features.guard import Stopwatch, guarded, peak_memory_mb
 from prognosis_dask.features.registry import stage_named
+from prognosis_dask.features.roi import read_case
 from prognosis_dask.features.stage import Columns, Stage, StageContext, Work, chosen_settings
+from prognosis_dask.imaging.cube import CubeRule, cut_cube
+from prognosis_dask.networks.clip_engine import CubeEngine
 from prognosis_dask.networks.clips import check_frames
+from prognosis_dask.networks.cube_networks import network_files
 from prognosis_dask.networks.engine import (
     Engine,
     EngineDescription,
@@ -59,6 +66,8 @@ class VideoWork(Work):
         settings = chosen_settings(context.job, keys)
         known = self._engine(context).provenance
         named = {f"deep.{key}": known[key] for key in ("network", "output", "weights_sha256") if key in known}
+        if "cube" in known:
+            return {"deep.cube": digest(self.stage.version, known["cube"]), **named}
         return {"deep.frames": digest(frames.version, self.stage.version, *settings), **named}
 
     def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
@@ -80,10 +89,11 @@ class VideoWork(Work):
     def run(self, cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[TaskResult]:
         engine = load_engine_once(context.job.deep)
         asked = rows_together(context.job.deep.device, context.job.deep.batch_size)
+        read_input = partial(_cube, engine.cube) if isinstance(engine, CubeEngine) else _frames
         results: list[TaskResult] = []
         with ThreadPoolExecutor(1) as reader:
             reads = [
-                reader.submit(guarded, self.stage.name, case, digest, partial(_frames, case, context))
+                reader.submit(guarded, self.stage.name, case, digest, partial(read_input, case, context))
                 for case, digest in zip(cases, digests, strict=True)
             ]
             while reads:
@@ -92,29 +102,53 @@ class VideoWork(Work):
         return results
 
 
+def load_engine_once(section: DeepSection) -> Engine | CubeEngine:
+    """The engine of this process: built at first use, kept for the tasks that follow while its files are the same."""
+    return _engine(section, tuple(map(_stamp, network_files(section))))
+
+
 @lru_cache(maxsize=1)
-def load_engine_once(section: DeepSection) -> Engine:
-    """The engine of this process: built at first use, kept for the tasks that follow."""
+def _engine(section: DeepSection, stamps: tuple[tuple[int, int] | None, ...]) -> Engine | CubeEngine:
     return load_engine(section)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 def _frames(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
     with watch.step("read"):
         frames = RoiStore.open(context.rois).read_frames(case.case_id)
     check_frames(frames)
-    return {"frames": frames}
+    return {"input": frames}
 
 
-def through_network(read: list[TaskResult], engine: Engine, asked: int) -> list[TaskResult]:
-    """The results with features in place of frames; those with a problem as they are."""
+def _cube(rule: CubeRule, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+    with watch.step("read"):
+        roi = RoiStore.open(context.rois).read_roi(case.case_id)
+    cube = cut_cube(roi, rule, partial(read_case, case, context, full=True, seconds=watch.seconds))
+    if cube.cut:
+        size = " x ".join(f"{n * mm:g}" for n, mm in zip(rule.voxels, rule.spacing_mm, strict=True))
+        warn(
+            Code.LESION_CUT,
+            f"{cube.cut:.1%} of the lesion's voxels lie beyond the cube of {size} mm that the network sees",
+        )
+    return {"input": cube.values}
+
+
+def through_network(read: list[TaskResult], engine: Engine | CubeEngine, asked: int) -> list[TaskResult]:
+    """The results with features in place of what the network reads; those with a problem as they are."""
     sound = [result for result in read if result.problem is None]
     if not sound:
         return read
     watch = Stopwatch()
-    frames = [cast("ByteArray", result.values.pop("frames")) for result in sound]
+    inputs = [result.values.pop("input") for result in sound]
     try:
         with watch.step("network"):
-            features = engine.features_of_frames(frames)
+            if isinstance(engine, CubeEngine):
+                features = engine.features(np.stack(cast("list[Float32Array]", inputs)))
+            else:
+                features = engine.features_of_frames(cast("list[ByteArray]", inputs))
     except CaseError as error:
         of_all = error.problem
         return [o if o.problem else replace(o, problem=of_all.of(case_id=o.case_id), values={}) for o in read]

@@ -7,8 +7,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
+from prognosis_dask.config.job import DeepSection
 from prognosis_dask.errors import JobError
 from prognosis_dask.networks.clips import ClipRule
+from prognosis_dask.networks.cube_networks import CUBE_NETWORKS, network_file
 from prognosis_dask.networks.parameters import i3d_resnet50, i3d_resnet50_aliases, inception_v1, slowfast_resnet50
 
 
@@ -62,25 +64,21 @@ class Network:
         return tuple(f"{stem}_{index:0{len(str(count - 1))}}" for index in range(count))
 
 
-def is_file(name: str) -> bool:
-    """Whether a job's network is a user's own file."""
-    return name.startswith("file:")
-
-
-def find_engines(name: str) -> tuple[Literal["torch", "gluon", "onnx"], ...]:
+def find_engines(section: DeepSection) -> tuple[Literal["torch", "gluon", "onnx"], ...]:
     """The engines that can run a job's network.
 
     Raises
     ------
     JobError
-        As :func:`find_network`.
+        As :func:`find_network`, and :func:`prognosis_dask.networks.cube_networks.network_file`.
 
-    >>> find_engines("file:net.onnx"), find_engines("i3d_inceptionv1_kinetics400")
+    >>> find_engines(DeepSection(network="file:net.onnx")), find_engines(DeepSection())
     (('onnx',), ('torch', 'gluon'))
     """
-    if is_file(name):
-        return ("onnx",) if name.endswith(".onnx") else ("torch",)
-    return find_network(name).engines
+    path = network_file(section)
+    if path is not None:
+        return ("onnx",) if path.suffix == ".onnx" else ("torch",)
+    return find_network(section.network).engines
 
 
 def find_network(name: str) -> Network:
@@ -92,9 +90,9 @@ def find_network(name: str) -> Network:
         When it does not exist; the message lists those that do.
     """
     if name not in NETWORKS:
+        known = ", ".join(map(repr, (*NETWORKS, *CUBE_NETWORKS)))
         raise JobError(
-            f"deep.network is {name!r}, expected one of {', '.join(map(repr, NETWORKS))}, or 'file:PATH' of a "
-            "TorchScript or ONNX file"
+            f"deep.network is {name!r}, expected one of {known}, or 'file:PATH' of a TorchScript or ONNX file"
         )
     return NETWORKS[name]
 

@@ -1,4 +1,4 @@
-"""An engine for any function of one clip: torchvision's networks and those in users' files."""
+"""Engines for any function of one clip or one cube: torchvision's networks and those in files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from prognosis_dask.arrays import ByteArray, Float32Array
+from prognosis_dask.imaging.cube import CubeRule
 from prognosis_dask.networks.clips import ClipRule
 
-#: (1, channel, T, height, width) to (F), both float32.
+#: (1, channel, T, height, width) to (F), both float32; a cube's axes in place of a clip's.
 RunClip = Callable[[Float32Array], Float32Array]
 
 
@@ -47,3 +48,28 @@ class ClipEngine:
             ``CLIP_INVALID`` for frames of another shape or type.
         """
         return np.concatenate([self.features(self._rule.make(region)[None]) for region in frames])
+
+
+class CubeEngine:
+    """Runs cubes one by one, as :class:`ClipEngine` does clips.
+
+    Attributes
+    ----------
+    cube
+        How the cubes are cut.
+    """
+
+    def __init__(self, run: RunClip, cube: CubeRule, feature_names: tuple[str, ...], rows: int) -> None:
+        self.feature_names = feature_names
+        self.rows = rows
+        self.cube = cube
+        self._run = run
+        self._lock = threading.Lock()
+
+    def features(self, cubes: Float32Array) -> Float32Array:
+        """Run cubes: (n, channel, *voxels) float32 to (n, F) float32."""
+        expected = (self.cube.channels, *self.cube.voxels)
+        if cubes.shape[1:] != expected or cubes.dtype != np.float32:
+            raise ValueError(f"cubes are {cubes.dtype} of shape {cubes.shape}; expected float32 of (n, *{expected})")
+        with self._lock:
+            return np.stack([self._run(cube[None]) for cube in cubes])

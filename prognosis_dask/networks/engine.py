@@ -13,8 +13,10 @@ import numpy as np
 from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.config.job import DeepSection
 from prognosis_dask.errors import CaseError, Code, JobError, import_extra
-from prognosis_dask.networks.catalogue import find_engines, find_network, is_file
+from prognosis_dask.networks.catalogue import find_engines, find_network
+from prognosis_dask.networks.clip_engine import CubeEngine
 from prognosis_dask.networks.clips import clip_length, filled_length
+from prognosis_dask.networks.cube_networks import CUBE_NETWORKS, cube_network, network_file
 from prognosis_dask.networks.gluon_import import gluon_version
 from prognosis_dask.networks.weights import resolve_weights
 
@@ -65,7 +67,7 @@ def describe_engine(section: DeepSection) -> EngineDescription:
     """
     section = settle_engine(section)
     _check_file_keys(section)
-    described = _describe_file(section) if is_file(section.network) else _describe_named(section)
+    described = _describe_file(section) if network_file(section) else _describe_named(section)
     settings = {
         "engine": section.engine,
         "output": section.output,
@@ -79,10 +81,15 @@ def describe_engine(section: DeepSection) -> EngineDescription:
 def _check_file_keys(section: DeepSection) -> None:
     """Refuse keys that would have no effect."""
     keys: tuple[str, ...]
-    if is_file(section.network):
-        keys, why = ("weights",), "the file holds its own weights"
+    inputs = ("input_shape", "input_mean", "input_std")
+    if section.network in CUBE_NETWORKS:
+        keys, why = (*inputs, "output"), "the network is known, and so are its input and output"
+    elif network_file(section) is None:
+        keys, why = inputs, "the network is known, and so is its input"
+    elif cube_network(section):
+        keys, why = ("weights", *inputs, "output"), "the TOML file beside it says what it takes and gives"
     else:
-        keys, why = ("input_shape", "input_mean", "input_std"), "the network is known, and so is its input"
+        keys, why = ("weights",), "the file holds its own weights"
     for key in keys:
         value, default = getattr(section, key), getattr(DeepSection(), key)
         if value != default:
@@ -113,9 +120,13 @@ def _describe_file(section: DeepSection) -> EngineDescription:
     sha256 = file_network.file_sha256(section)
     # only the network itself knows its number of values
     names = file_network.load_file_network(replace(section, device="cpu"), rows=1).feature_names
-    rule = file_network.clip_rule(section)
-    source = {library: version, "network": section.network, "weights": section.network, "weights_sha256": sha256}
-    return EngineDescription(names, {**source, "input": str(rule)})
+    known = cube_network(section)
+    source = {library: version, "network": section.network, "weights_sha256": sha256}
+    source["weights"] = section.weights if section.network in CUBE_NETWORKS else section.network
+    if known:
+        source |= {"output": known.output, "cube": str(known.cube)}
+        return EngineDescription(names, source)
+    return EngineDescription(names, {**source, "input": str(file_network.clip_rule(section))})
 
 
 def settle_engine(section: DeepSection) -> DeepSection:
@@ -129,7 +140,7 @@ def settle_engine(section: DeepSection) -> DeepSection:
     JobError
         When the engine lacks the network, or it or the device lacks the precision.
     """
-    engines = find_engines(section.network)
+    engines = find_engines(section)
     if section.engine == "auto":
         installed = [engine for engine in engines if importlib.util.find_spec(_LIBRARIES[engine])]
         section = replace(section, engine=(installed or engines[-1:])[0])
@@ -169,7 +180,7 @@ def torch_version() -> str:
     return importlib.metadata.version("torch")
 
 
-def load_engine(section: DeepSection) -> Engine:
+def load_engine(section: DeepSection) -> Engine | CubeEngine:
     """Load the engine, network and weights of a job; takes seconds, so do it once per process.
 
     Raises
@@ -180,7 +191,7 @@ def load_engine(section: DeepSection) -> Engine:
     """
     section = settle_engine(section)
     rows = rows_together(section.device, section.batch_size)
-    if is_file(section.network):
+    if network_file(section):
         from prognosis_dask.networks.file_network import load_file_network
 
         return load_file_network(section, rows)
@@ -225,9 +236,11 @@ def cases_per_task(section: DeepSection) -> int:
 
 
 def frames_together(section: DeepSection, n_slices: int) -> int:
-    """Padded length of a case's clip; cases with the same one share tasks."""
+    """Padded length of a case's clip, 0 of a cube; cases with the same one share tasks."""
+    if cube_network(section):
+        return 0
     length = clip_length(n_slices)
-    fills = section.engine == "torch" and section.device == "gpu" and not is_file(section.network)
+    fills = section.engine == "torch" and section.device == "gpu" and not network_file(section)
     return filled_length(length) if fills else length
 
 

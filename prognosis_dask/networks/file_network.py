@@ -1,4 +1,4 @@
-"""Run a user's own network: a TorchScript or ONNX file that takes clips of the shape declared in the job."""
+"""Run a network in a TorchScript or ONNX file: on clips of the shape that the job declares, or on cubes."""
 
 from __future__ import annotations
 
@@ -10,44 +10,72 @@ from typing import Any
 
 import numpy as np
 
+from prognosis_dask.arrays import Float32Array
 from prognosis_dask.config.job import DeepSection
 from prognosis_dask.errors import ClusterError, JobError, WeightsError, import_extra
-from prognosis_dask.networks.clip_engine import ClipEngine, RunClip
+from prognosis_dask.imaging.cube import CubeRule
+from prognosis_dask.networks.clip_engine import ClipEngine, CubeEngine, RunClip
 from prognosis_dask.networks.clips import MEAN, STD, ClipRule
+from prognosis_dask.networks.cube_networks import cube_network, network_file
 
-PREFIX = "file:"
 _ONNX = ".onnx"
 #: Frames of the test clip if the job leaves their number to the region.
 _TRIED = 16
 
 
-def load_file_network(section: DeepSection, rows: int) -> ClipEngine:
-    """Load the file and run it on an empty clip, which also gives the number of features.
+def load_file_network(section: DeepSection, rows: int) -> ClipEngine | CubeEngine:
+    """Load the file and run it on an empty input, which also gives the number of features.
 
     Raises
     ------
     JobError
-        When ``deep.input_shape`` or the normalisation is invalid, or the network takes another shape.
+        When ``deep.input_shape``, the normalisation or the description of the cube is invalid, or the network takes
+        another shape.
     WeightsError
-        When the file cannot be read, is of another kind, or has another sha256.
+        When the file cannot be read, is of another kind, gives another number of values than described, or has another
+        sha256.
     MissingExtraError, ClusterError
         When torch or onnxruntime is not installed, or there is no GPU.
     """
-    rule = clip_rule(section)
+    known = cube_network(section)
+    rule = known.cube if known else clip_rule(section)
     file_sha256(section)
-    path = Path(section.network.removeprefix(PREFIX))
+    path = _path(section)
     run = (_onnx if path.suffix == _ONNX else _torchscript)(path, section.device)
-    tried = (1, len(rule.mean), rule.frames or _TRIED, *rule.size)
+    shape = (rule.channels, *rule.voxels) if isinstance(rule, CubeRule) else _shape(rule)
+    values = _tried(
+        run, path, (1, *shape), "the cube that is described for it" if known else "what deep.input_shape declares"
+    )
+    if known and known.values not in (0, values.size):
+        raise WeightsError(
+            f"{path} gives {values.size} values, expected {known.values} of {section.network}: it is another network"
+        )
+    stem = (known.output if known else section.output).removesuffix("s")
+    names = tuple(f"{stem}_{index:0{len(str(values.size - 1))}}" for index in range(values.size))
+    if isinstance(rule, CubeRule):
+        return CubeEngine(run, rule, names, rows)
+    return ClipEngine(run, rule, names, rows)
+
+
+def _shape(rule: ClipRule) -> tuple[int, ...]:
+    return (len(rule.mean), rule.frames or _TRIED, *rule.size)
+
+
+def _tried(run: RunClip, path: Path, shape: tuple[int, ...], declared: str) -> Float32Array:
     try:
-        values = run(np.zeros(tried, np.float32))
+        return run(np.zeros(shape, np.float32))
     except Exception as error:  # the file's own code may raise anything
         raise JobError(
-            f"deep.network {path} does not take what deep.input_shape declares, float32 of shape {tried}: "
+            f"deep.network {path} does not take {declared}, float32 of shape {shape}: "
             f"{str(error).strip().splitlines()[-1][:300]}"
         ) from error
-    stem = section.output.removesuffix("s")
-    names = tuple(f"{stem}_{index:0{len(str(values.size - 1))}}" for index in range(values.size))
-    return ClipEngine(run, rule, names, rows)
+
+
+def _path(section: DeepSection) -> Path:
+    path = network_file(section)
+    if path is None:
+        raise ValueError(f"{section.network} is in no file")
+    return path
 
 
 def library(section: DeepSection) -> tuple[str, str]:
@@ -58,7 +86,7 @@ def library(section: DeepSection) -> tuple[str, str]:
     MissingExtraError
         When it is not installed.
     """
-    name, extra = ("onnxruntime", "onnx") if section.network.endswith(_ONNX) else ("torch", "torch")
+    name, extra = ("onnxruntime", "onnx") if _path(section).suffix == _ONNX else ("torch", "torch")
     try:
         return name, importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -74,7 +102,7 @@ def file_sha256(section: DeepSection) -> str:
     WeightsError
         When the file cannot be read or differs.
     """
-    path = Path(section.network.removeprefix(PREFIX))
+    path = _path(section)
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
