@@ -23,8 +23,11 @@ def made_cases(features: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray
     return (10 + noise + level + 2 * covariate) * rng.uniform(0.1, 1000, features), covariate
 
 
-def slow_combat(X: np.ndarray, sites: list[str], covariate: np.ndarray) -> np.ndarray:
-    """Johnson et al. 2007, section 3.2, a number at a time: equations (3.1) to (3.3)."""
+def slow_combat(X: np.ndarray, sites: list[str], covariate: np.ndarray, reference: str = "") -> np.ndarray:
+    """Johnson et al. 2007, section 3.2, a number at a time: equations (3.1) to (3.3).
+
+    With a reference, as sva's and neuroCombat's published code: its mean and variance, and its values as they were.
+    """
     names = sorted(set(sites))
     cases, features = X.shape
     harmonised = np.zeros_like(X)
@@ -33,8 +36,10 @@ def slow_combat(X: np.ndarray, sites: list[str], covariate: np.ndarray) -> np.nd
     for g in range(features):
         fitted = np.linalg.solve(design.T @ design, design.T @ X[:, g])
         share = [sites.count(name) / cases for name in names]
+        known = [j for j in range(cases) if sites[j] == reference] or list(range(cases))
+        share = [float(name == reference) for name in names] if reference else share
         alpha.append(sum(p * b for p, b in zip(share, fitted, strict=False)))
-        sigma.append(math.sqrt(sum((X[j, g] - design[j] @ fitted) ** 2 for j in range(cases)) / cases))
+        sigma.append(math.sqrt(sum((X[j, g] - design[j] @ fitted) ** 2 for j in known) / len(known)))
         for j in range(cases):
             keep[j, g] = covariate[j] @ fitted[len(names) :]
             Z[j, g] = (X[j, g] - alpha[g] - keep[j, g]) / sigma[g]
@@ -52,7 +57,11 @@ def slow_combat(X: np.ndarray, sites: list[str], covariate: np.ndarray) -> np.nd
                 gamma = (n * tau2 * gamma_hat[g] + delta * gamma_bar) / (n * tau2 + delta)
                 delta = (theta + 0.5 * sum((Z[j, g] - gamma) ** 2 for j in rows)) / (n / 2 + lam - 1)
             for j in rows:
-                harmonised[j, g] = sigma[g] * (Z[j, g] - gamma) / math.sqrt(delta) + alpha[g] + keep[j, g]
+                harmonised[j, g] = (
+                    X[j, g]
+                    if name == reference
+                    else sigma[g] * (Z[j, g] - gamma) / math.sqrt(delta) + alpha[g] + keep[j, g]
+                )
     return harmonised
 
 
@@ -67,6 +76,18 @@ def test_the_harmonised_values_are_those_of_the_papers_formulas() -> None:
     np.testing.assert_allclose(fit_combat(X, SITES).apply(X, SITES), slow_combat(X, SITES, none), rtol=1e-9)
     ours = fit_combat(X, SITES, covariate).apply(X, SITES, covariate)
     np.testing.assert_allclose(ours, slow_combat(X, SITES, covariate), rtol=1e-9)
+
+
+def test_a_reference_site_stays_as_it_is_and_the_others_are_brought_to_it() -> None:
+    X, covariate = made_cases()
+    ours = fit_combat(X, SITES, covariate, reference="B").apply(X, SITES, covariate)
+    np.testing.assert_allclose(ours, slow_combat(X, SITES, covariate, "B"), rtol=1e-9)
+    rows = np.array(SITES) == "B"
+    np.testing.assert_allclose(ours[rows], X[rows], rtol=1e-12)
+    assert np.abs(ours[~rows] / X[~rows] - 1).max() > 0.1
+    for name, cases in (("D", "0 cases"), ("lone", "1 case")):
+        with pytest.raises(StatisticsError, match=f"reference site is '{name}', with {cases} .* 'A', 'B', 'C'"):
+            fit_combat(X, [*SITES[:-1], "lone"], reference=name)
 
 
 def test_sites_differ_less_afterwards_and_what_a_covariate_explains_is_kept() -> None:

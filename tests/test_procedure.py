@@ -142,6 +142,7 @@ def test_harmonisation_is_learnt_on_the_training_cases_and_needs_known_sites() -
         return concordance(table.time_days[test], table.event[test], found).c_index
 
     assert held_out_c(harmonised) > held_out_c(ALL) + 0.05
+    assert held_out_c(replace(harmonised, reference_site="B")) > held_out_c(ALL) + 0.05
     with pytest.raises(StatisticsError, match="does not say which site"):
         fit_procedure(harmonised, table, 0)
     fitted = fit_procedure(harmonised, replace(table, site=site), 0)
@@ -268,6 +269,7 @@ def test_times_that_are_no_positive_numbers_are_refused(time: float) -> None:
         ({"selector": "lasso"}, "selector is 'lasso', expected one of '', 'svm-rfe'"),
         ({"learner": "forest"}, "learner is 'forest', expected one of 'cox'"),
         ({"harmonise": "zscore"}, "harmonise is 'zscore'"),
+        ({"reference_site": "B"}, "reference_site is 'B' without harmonisation"),
         ({"n_features": ()}, r"n_features is \(\), expected one value or more"),
         ({"n_features": (0,)}, "n_features is 0, expected one or more"),
         ({"penalty": (-1.0,)}, "penalty is -1.0, expected zero or more"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prognosis_dask.arrays import FloatArray, IntArray
-from prognosis_dask.errors import StatisticsError
+from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.estimators.scores import linear_score
 
 #: A spread below this share of the feature's magnitude is rounding.
@@ -31,7 +31,8 @@ class Combat:
     sites
         Whose cases it was learned from.
     mean, scale
-        Overall mean and pooled within-site standard deviation of each feature, shape (features,).
+        Overall mean and pooled within-site standard deviation of each feature, shape (features,); of a reference site,
+        where there is one, its own.
     shift, spread
         Posterior location (in units of ``scale``) and variance (in units of its square), shape (sites, features).
     slope
@@ -87,7 +88,7 @@ class Combat:
         return np.array([number[name] for name in site], dtype=np.int64)
 
 
-def fit_combat(X: FloatArray, site: Sequence[str], covariates: FloatArray | None = None) -> Combat:
+def fit_combat(X: FloatArray, site: Sequence[str], covariates: FloatArray | None = None, reference: str = "") -> Combat:
     """Learn each site's location and scale of the features, shrunk towards those of the site's other features.
 
     Features are standardised by their overall mean and pooled within-site variance. At a site, a feature's location
@@ -107,21 +108,25 @@ def fit_combat(X: FloatArray, site: Sequence[str], covariates: FloatArray | None
         Shape (cases,); the name of each case's scanner or site.
     covariates
         What may differ between sites' patients and shall be kept, shape (cases, covariates), finite.
+    reference
+        A site whose values stay as they are, and whose mean and variance the others get (Stein et al., BMC Medical
+        Genomics 8, 63, 2015; ``ref.batch`` of sva's ComBat); empty: the sites' common ones.
 
     Raises
     ------
     StatisticsError
-        When a value is not finite, a case has no site, or the covariates tell the sites apart.
+        When a value is not finite, a case has no site, the covariates tell the sites apart, or the reference has
+        fewer than two cases.
     """
     _check(X, site)
     sites, at = np.unique(np.asarray(site, dtype=str), return_inverse=True)
-    counts = np.bincount(at)
     Q = _design(covariates, len(X))
     centre = Q.mean(axis=0)
     location, slope = _least_squares(X, at, Q - centre)
-    mean = counts / len(X) @ location
+    known = np.arange(len(X)) if not reference else _rows_of(reference, sites, at)
+    mean = np.bincount(at[known], minlength=len(sites)) / len(known) @ location
     within = X - location[at] - (Q - centre) @ slope
-    scale = np.sqrt((within**2).mean(axis=0))
+    scale = np.sqrt((within[known] ** 2).mean(axis=0))
     flat = scale <= _ROUNDING * np.abs(X).max(axis=0)
     scale[flat] = 1.0
     Z = (X - mean - (Q - centre) @ slope) / scale
@@ -130,9 +135,19 @@ def fit_combat(X: FloatArray, site: Sequence[str], covariates: FloatArray | None
     if len(sites) == 1:
         shift = np.zeros_like(shift)
     elif not flat.all():
-        for i in range(len(sites)):
+        for i in np.flatnonzero(sites != reference):
             shift[i, ~flat], spread[i, ~flat] = _posterior(Z[at == i][:, ~flat])
     return Combat(tuple(sites.tolist()), mean, scale, shift, spread, slope, centre)
+
+
+def _rows_of(reference: str, sites: Sequence[str], at: IntArray) -> IntArray:
+    rows = np.flatnonzero(np.asarray(sites)[at] == reference)
+    if len(rows) < 2:
+        raise StatisticsError(
+            f"ComBat's reference site is {reference!r}, with {count(len(rows), 'case')} among those learned from, "
+            f"expected two or more; there are {', '.join(map(repr, sites))}"
+        )
+    return rows
 
 
 def _posterior(Z: FloatArray) -> tuple[FloatArray, FloatArray]:

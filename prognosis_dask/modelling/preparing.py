@@ -98,7 +98,7 @@ def fit_preparation(table: FeatureTable, free: BoolArray, procedure: Procedure) 
     median[held] = np.nanmedian(table.X[:, held], axis=0)
     X = np.where(np.isnan(table.X), median, table.X)
     harmonised = np.flatnonzero(free & held) if procedure.harmonise else np.arange(0)
-    combat = _fit_combat(X[:, harmonised], table.site) if procedure.harmonise else None
+    combat = _fit_combat(X[:, harmonised], table.site, procedure.reference_site) if procedure.harmonise else None
     if combat is not None:
         X[:, harmonised] = combat.apply(X[:, harmonised], table.site)
     keep = np.zeros(len(held), dtype=bool)
@@ -136,10 +136,10 @@ def expect_finite(table: FeatureTable) -> None:
         )
 
 
-def _fit_combat(X: FloatArray, site: tuple[str, ...]) -> Combat:
+def _fit_combat(X: FloatArray, site: tuple[str, ...], reference: str) -> Combat:
     if not site:
         raise StatisticsError("harmonise is 'combat', and the table does not say which site its cases are from")
-    return fit_combat(X, site)
+    return fit_combat(X, site, reference=reference)
 
 
 def _flat(X: FloatArray, least: float) -> BoolArray:

@@ -58,6 +58,9 @@ class Procedure:
     harmonise: Annotated[
         Literal["", "combat"], "ComBat by the table's sites, learnt on the training cases; empty: none."
     ] = ""
+    reference_site: Annotated[
+        str, "The site whose values ComBat leaves as they are, and that the others are brought to; empty: none."
+    ] = ""
     selector: Annotated[str, OneOf("", *SELECTORS), "Ranking of the features; empty: all columns enter."] = "svm-rfe"
     learner: Annotated[str, OneOf(*LEARNERS), "The model."] = "cox"
     n_features: Annotated[
@@ -94,6 +97,10 @@ class Procedure:
 
     def __post_init__(self) -> None:
         expect_fields(self, StatisticsError)
+        if self.reference_site and not self.harmonise:
+            raise StatisticsError(
+                f"reference_site is {self.reference_site!r} without harmonisation: set harmonise = 'combat' as well"
+            )
 
 
 def visible(procedure: Procedure, table: FeatureTable) -> FeatureTable:

@@ -293,7 +293,7 @@ def _procedure(models: ModelFolder) -> dict[str, Answer]:
         steps += f"; tuned by {inner}-fold cross-validation within the training cases: {'; '.join(tuned)}"
     candidates = f"Families {listed(list(families))}" if families else "All features of the table"
     harmonised = (
-        "ComBat by site, learnt on training cases."
+        f"ComBat by site{_to(final)}, learnt on training cases."
         if final.get("harmonise") == "combat"
         else "No harmonisation by site."
     )
@@ -311,6 +311,10 @@ def _procedure(models: ModelFolder) -> dict[str, Answer]:
         "12d": Answer(harmonised),
         "13": Answer(imbalance, whole=True),
     }  # fmt: skip
+
+
+def _to(final: Mapping[str, Any]) -> str:
+    return f" (reference: {final['reference_site']})" if final.get("reference_site") else ""
 
 
 def _results(run: RunFolder, models: ModelFolder) -> dict[str, Answer]:
