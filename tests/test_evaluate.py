@@ -116,6 +116,7 @@ def test_every_table_has_one_set_of_columns_and_both_procedures(tables: dict[str
         "predictions": "procedure repeat fold case_id patient_id risk_score group survival_200 survival_400",
         "selection": "procedure feature share",
         "bounded": "",
+        "follow_up": "horizon_days events censored beyond survival lower upper",
         "influence": "procedure measure horizon_days patient_id value without",
         "measures": "procedure measure horizon_days value lower upper in_sample note",
         "differences": "a b measure difference lower upper p p_holm p_corrected p_wilcoxon lower_drawn upper_drawn "

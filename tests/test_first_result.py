@@ -15,7 +15,7 @@ from sksurv.io import loadarff
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
-from prognosis_dask.modelling.spec import load_spec
+from prognosis_dask.modelling.spec import default_horizons, load_spec
 from prognosis_dask.workflows.models import fit
 
 LIFELINES = Path(lifelines.__file__).parent / "datasets"
@@ -61,6 +61,20 @@ def test_published_tables_are_read_as_they_are(
     assert "The endpoint is" in told
     later = {"time_d", "censor_d", "chapter", "los", "dstat", "inst"}
     assert later.isdisjoint(found.table.features)
+
+
+@pytest.mark.parametrize(
+    ("name", "horizons"),
+    [
+        ("rossi", (91, 183, 274)),
+        ("actg320", (91, 183, 274)),
+        ("lung", (365, 730)),
+        ("larynx", (365, 730, 1095, 1825)),
+        ("flchain", (365, 730, 1095, 1825)),
+    ],
+)
+def test_horizons_follow_from_the_follow_up(name: str, horizons: tuple[float, ...], tmp_path: Path) -> None:
+    assert default_horizons(read(published(name, tmp_path)).table.survival) == horizons
 
 
 def test_codes_one_and_two_are_read_where_documentation_says_what_they_mean_and_asked_for_elsewhere(

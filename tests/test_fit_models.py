@@ -69,6 +69,7 @@ def test_every_table_is_written_with_its_columns(fitted: tuple[Path, dict[str, A
         "kaplan_meier": "procedure,group,time_days,survival,lower,upper,at_risk",
         "selection": "procedure,feature,share",
         "bounded": "procedure,case_id,patient_id,share,features",
+        "follow_up": "horizon_days,events,censored,beyond,survival,lower,upper",
         "influence": "procedure,measure,horizon_days,patient_id,value,without",
         "dfbeta": "feature,patient_id,dfbeta,dfbetas",
         "coefficients": "feature,coef,se,hazard_ratio,lower_95,upper_95,p",

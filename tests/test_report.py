@@ -44,7 +44,10 @@ from tests.report_models import PROCEDURES
 from tests.report_run import UNTRAINED, make_run
 
 #: Tables that the made models lack, or whose absence is said in other words.
-_NOT_MADE = ("predictions", "table1", "confusion", "roc", "bootstrap", "permutation", "bounded")
+_NOT_MADE = (
+    *("predictions", "table1", "confusion", "roc", "bootstrap", "permutation", "bounded"),
+    *("influence", "dfbeta", "follow_up"),
+)
 BANNER = "untrained weights; for demonstration only"
 
 

@@ -90,3 +90,15 @@ def test_what_has_no_spread_or_too_few_cases_has_a_stated_difference() -> None:
     assert standardised_difference(same, same) == 0
     assert standardised_difference(same, same + 1) == float("inf")
     assert np.isnan(standardised_difference(same[:1], same))
+
+
+def test_numbers_of_two_values_are_counted() -> None:
+    table, raw = made()
+    sex = np.where(raw["event"], 2.0, 1.0)
+    sex[7] = np.nan
+    table = replace(table, X=np.column_stack([table.X, sex]), features=(*table.features, "sex"),
+                    families=(*table.families, "clinical"), units=(*table.units, ""))  # fmt: skip
+    (row,) = [row for row in table1_rows(table, [Encoding("sex", "clinical")]) if row["variable"] == "sex"]
+    women = int(np.nansum(sex == 2))
+    assert (row["level"], row["overall"]) == ("2: count (share)", f"{women} ({100 * women / 59:.0f} %)")
+    assert row["missing"] == 1

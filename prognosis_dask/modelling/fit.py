@@ -11,6 +11,7 @@ import numpy as np
 
 from prognosis_dask.config.job import ModelSection
 from prognosis_dask.errors import StatisticsError, count
+from prognosis_dask.execution.versions import package_versions
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Survival, several_cases
@@ -138,7 +139,7 @@ def _fit_and_write(
     validated = asdict(spec.validation) | {"horizons_days": list(horizons_of(read.table, spec))}
     validated["halves"] = spec.validation.halves if trained else 0
     summary: dict[str, Any] = {"title": spec.title} if spec.title else {}
-    summary |= {"procedure": final, "validation": validated}
+    summary |= {"procedure": final, "validation": validated, "versions": package_versions()}
     summary |= headline(tables, final, isinstance(table.endpoint, Classes))
     summary["interval"] = halves.INTERVAL if trained else intervals.INTERVAL
     tables = {**tables, "table1": table1_rows(read.table, read.encodings)}
@@ -201,7 +202,7 @@ def _bounded_note(procedure: Procedure, cases: Sequence[str]) -> list[str]:
     return [
         f"Held out, {count(len(cases), 'case')} lay so far out of the training cases that features were bounded at "
         f"{procedure.bound_margin:g} SD beyond their range: {', '.join(cases[:5])}"
-        f"{', ...' if len(cases) > 5 else ''} (bounded.csv). Look at these images."
+        f"{', ...' if len(cases) > 5 else ''} (bounded.csv). Check their data."
     ]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from prognosis_dask.errors import StatisticsError, StoreError
 from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.reading import ReadTable
+from prognosis_dask.modelling.metrics.kaplan_meier import median_follow_up
 from prognosis_dask.modelling.saved import ARRAYS, MODEL, Frozen, count_cases, load_frozen
 from prognosis_dask.modelling.schema import TABLES, check_summary, table_spec
 from prognosis_dask.modelling.table_spec import Tables
@@ -56,6 +57,8 @@ def describe_table(read: ReadTable) -> dict[str, Any]:
     if isinstance(table.endpoint, Classes):
         counts = np.bincount(table.endpoint.label, minlength=len(table.endpoint.names))
         summary["classes"] = dict(zip(table.endpoint.names, counts.tolist(), strict=True))
+    else:
+        summary["median_follow_up_days"] = number_or_none(median_follow_up(table.endpoint))
     return summary
 
 

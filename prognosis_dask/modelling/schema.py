@@ -173,6 +173,16 @@ TABLES = (
         _count("at_risk", "cases followed up to the step or beyond"),
     ),
     _table(
+        "follow_up",
+        "a horizon",
+        _number("horizon_days", "the time", unit="d"),
+        _count("events", "cases with the event by then"),
+        _count("censored", "cases censored by then"),
+        _count("beyond", "cases followed beyond it"),
+        _number("survival", "Kaplan-Meier's estimate"),
+        *_interval("the estimate"),
+    ),
+    _table(
         "added",
         "what one thing adds to another, each volume, stage, both, or a procedure's held-out score",
         _text("base", "what is known without it"),
@@ -299,6 +309,7 @@ SUMMARY = (
     ("n_cases", "number", "cases in the analysis"),
     ("n_patients", "number", "their patients"),
     ("n_events", "number", "patients with the event; survival only"),
+    ("median_follow_up_days", "number", "by the reverse Kaplan-Meier estimate; survival only"),
     ("classes", "object", "cases by class; classes only"),
     ("left_out", "object", "rows that are not in the analysis, by reason"),
     ("rows", "text", "what a row is: `patient` or `case`"),
@@ -315,6 +326,7 @@ SUMMARY = (
     ("auc_cv_upper", "number", "its upper bound"),
     ("auc_in_sample", "number", "the same of the cases that it was fitted on"),
     ("interval", "text", "how intervals came about"),
+    ("versions", "object", "of the program and what it requires, by name"),
     ("curve", "text", "the procedure whose ranking curve.csv follows"),
     (
         "spread",

@@ -106,7 +106,8 @@ class ValidationRule:
     horizons_days: Annotated[
         tuple[Annotated[float, Above(0)], ...],
         Unit("days"),
-        "Times at which survival is predicted; empty: of 1, 2, 3 and 5 years those within follow-up.",
+        "Times at which survival is predicted; empty: of 1, 2, 3 and 5 years those within follow-up, of a short one "
+        "3, 6 and 9 months too.",
     ] = ()
 
 
@@ -182,6 +183,8 @@ def _check_together(spec: ModelSpec, where: str) -> None:
 
 
 _YEAR = 365.0
+#: 3, 6 and 9 months.
+_MONTHS = (91.0, 183.0, 274.0)
 #: Fewest cases that have the event up to a horizon, and fewest that are followed beyond it.
 _FEWEST = 10
 #: Numbers of features that are tried, besides the most that are allowed.
@@ -189,16 +192,23 @@ _GRID = (1, 2, 5, 10, 20, 50, 100)
 
 
 def default_horizons(endpoint: Survival) -> tuple[float, ...]:
-    """Of 1, 2, 3 and 5 years those within follow-up; else the median time of the events.
+    """Of 1, 2, 3 and 5 years those within follow-up; of 3, 6 and 9 months too where that is one year at most.
+
+    Within follow-up: ten cases have the event before and ten are followed beyond. Where none is, the median time of the
+    events.
 
     >>> import numpy as np
     >>> default_horizons(Survival(np.arange(1.0, 1000.0, 4), np.arange(250) % 2 == 0))
     (365.0, 730.0)
     """
-    years = [_YEAR * n for n in (1, 2, 3, 5)]
-    before = [int((endpoint.event & (endpoint.time_days <= days)).sum()) for days in years]
-    beyond = [int((endpoint.time_days > days).sum()) for days in years]
-    within = [days for days, a, b in zip(years, before, beyond, strict=True) if min(a, b) >= _FEWEST]
+
+    def held(days: float) -> bool:
+        until = endpoint.time_days <= days
+        return min(int((endpoint.event & until).sum()), int((~until).sum())) >= _FEWEST
+
+    within = [_YEAR * n for n in (1, 2, 3, 5) if held(_YEAR * n)]
+    if len(within) < 2:
+        within = [*(days for days in _MONTHS if held(days)), *within]
     if within or not endpoint.event.any():
         return tuple(within)
     times = sorted(endpoint.time_days[endpoint.event].tolist())

@@ -87,6 +87,10 @@ class Details:
     kind: ClassVar[str] = "details"
 
 
+#: Longer tables are folded.
+LONG = 15
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows of a table under a common title, which may be empty."""
@@ -109,13 +113,22 @@ class Table:
         A letter each: ``l`` text, ``w`` long text, ``n`` number, ``c`` code.
     groups
         The rows; the first cell of each is the row's heading.
+    file
+        The CSV file that holds the same, if there is one: with it a table of more than :data:`LONG` rows is folded.
     """
 
     caption: str
     head: Sequence[str]
     columns: str
     groups: Sequence[Rows]
+    file: str = ""
     kind: ClassVar[str] = "table"
+
+    @property
+    def folded(self) -> str:
+        """What stands on the folded table; empty where it is short, or is in no file."""
+        rows = sum(len(group.rows) for group in self.groups)
+        return f"{rows} rows; the same in {self.file}" if self.file and rows > LONG else ""
 
 
 def absent(text: str) -> Text:

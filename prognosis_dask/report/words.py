@@ -80,11 +80,14 @@ def duration(seconds: float | None) -> str:
 
 
 def span(days: float) -> str:
-    """A time in years where it is a whole or half number of them, else in days.
+    """A time in years where it is a whole or half number of them, quarters of the first in months, else in days.
 
-    >>> span(730.5), span(365), span(548), span(100)
-    ('2 years', '1 year', '1.5 years', '100 days')
+    >>> span(730.5), span(365), span(548), span(183), span(100)
+    ('2 years', '1 year', '1.5 years', '6 months', '100 days')
     """
+    quarters = round(4 * days / 365.25)
+    if quarters in (1, 2, 3) and abs(days - 365.25 * quarters / 4) <= 1:
+        return f"{3 * quarters} months"
     years = round(2 * days / 365.25) / 2
     if years > 0 and abs(days - 365.25 * years) <= 3:
         return f"{years:g} year" if years == 1 else f"{years:g} years"

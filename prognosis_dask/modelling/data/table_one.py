@@ -19,10 +19,10 @@ from prognosis_dask.modelling.table_spec import Row
 def table1_rows(table: FeatureTable, encodings: Sequence[Encoding]) -> list[Row]:
     """The rows of Table 1.
 
-    Numbers as median (quartiles), levels as count (share of the known). ``smd`` is the standardised difference between
-    the outcome's groups, of means over the pooled standard deviation (Austin, Stat Med 28, 2009), for levels by Yang
-    and Dalton (SAS Global Forum 2012, 335); of more than two groups the greatest between any two. ``missing`` counts
-    the cases without the value.
+    Numbers as median (quartiles), those of two values as the greater one's count (share), levels as count (share of the
+    known). ``smd`` is the standardised difference between the outcome's groups, of means over the pooled standard
+    deviation (Austin, Stat Med 28, 2009), for levels by Yang and Dalton (SAS Global Forum 2012, 335); of more than two
+    groups the greatest between any two. ``missing`` counts the cases without the value.
 
     Parameters
     ----------
@@ -104,6 +104,11 @@ def _number(encoding: Encoding, values: FloatArray, groups: dict[str, BoolArray]
     name = (encoding.name or encoding.column) + (f" ({encoding.unit})" if encoding.unit else "")
     by_group = {group: _quartiles(shown[chosen]) for group, chosen in groups.items()}
     missing = int(np.isnan(values).sum())
+    found = np.unique(shown[np.isfinite(shown)])
+    if len(found) == 2:  # a yes and a no: quartiles say nothing of it
+        level = np.where(np.isfinite(shown), shown == found[1], -1)
+        shares = {group: _share(level[chosen], 1) for group, chosen in groups.items()}
+        return _row(name, f"{found[1]:g}: count (share)", _share(level, 1), shares, missing, _greatest(values, groups))
     return _row(name, "median (quartiles)", _quartiles(shown), by_group, missing, _greatest(values, groups))
 
 

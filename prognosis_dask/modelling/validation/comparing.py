@@ -129,7 +129,8 @@ def _bootstrap_row(result: BootstrapResult) -> dict[str, str | float]:
     row: dict[str, str | float] = {name: getattr(result, name) for name in ("procedure", "apparent", "out_of_bag")}
     for name in ("optimism_corrected", "point632_plus"):
         figure = getattr(result, name)
-        row |= {name: figure, f"{name}_lower": figure - result.below, f"{name}_upper": figure + result.above}
+        lower, upper = max(0.0, figure - result.below), min(1.0, figure + result.above)  # moved intervals may pass them
+        row |= {name: figure, f"{name}_lower": lower, f"{name}_upper": upper}
     return row | {"redrawn": result.redrawn}
 
 

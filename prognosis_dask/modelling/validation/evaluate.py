@@ -33,6 +33,7 @@ from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import one_thread
 from prognosis_dask.modelling.metrics.class_tables import CLASS_TABLES, class_parts
+from prognosis_dask.modelling.metrics.kaplan_meier import follow_up_rows
 from prognosis_dask.modelling.metrics.measured import Measured, MeasuredCases, joined, survival_at
 from prognosis_dask.modelling.metrics.survival_tables import SURVIVAL_TABLES, survival_parts
 from prognosis_dask.modelling.table_spec import Row, Tables
@@ -87,7 +88,8 @@ def evaluate(
     -------
     dict
         Survival: ``folds, predictions, selection, bounded, influence, measures, differences, auc_t, calibration,
-        net_benefit, kaplan_meier, added``. Classes: ``confusion, roc`` in place of ``auc_t, kaplan_meier, added``.
+        net_benefit, kaplan_meier, follow_up, added``. Classes: ``confusion, roc`` in place of ``auc_t, kaplan_meier,
+        follow_up, added``.
         Each a list of rows; :mod:`modelling.schema` names their columns.
 
     Raises
@@ -118,6 +120,7 @@ def evaluate(
     tables["differences"] = difference_rows(dict(zip(names, measured, strict=True)), groups[0])
     by_name = dict(zip(names, groups, strict=True))
     if isinstance(table.endpoint, Survival):
+        tables["follow_up"] = follow_up_rows(table.survival, table.patient_ids, horizons)
         tables["added"] = added_rows(table, by_name, seed)
     tables["influence"] = influence_rows(table, by_name, horizons)
     return tables

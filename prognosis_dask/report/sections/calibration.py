@@ -134,7 +134,8 @@ def net_benefit(models: ModelFolder) -> Picture | None:
         f"Decision curves of {listed(shown)} with treat all and treat none over threshold probabilities.",
         "Decision curves (net benefit, Vickers and Elkin 2006; for censored outcomes Vickers et al. 2008): true "
         "positives less false positives weighted by the odds of the threshold, per case. A procedure is of use at a "
-        f"threshold where its curve lies above both “treat all” and “treat none”. {HELD_OUT}{note}",
+        "threshold where its curve lies above both “treat all” and “treat none”. Drawn where thresholds lie among the "
+        f"predictions; band: 95 % interval of “{shown[0]}”. {HELD_OUT}{note}",
     )
 
 
@@ -172,10 +173,21 @@ def _draw_decision_panel(axes: Axes, part: pd.DataFrame, procedures: Sequence[st
     axes.axhline(0, color=canvas.INK, linewidth=0.8, label="treat none")
     everyone = part.drop_duplicates("threshold").sort_values("threshold")
     axes.plot(everyone["threshold"], everyone["treat_all"], color=canvas.GREY, linewidth=1, label="treat all")
+    first = part[part["procedure"] == procedures[0]].sort_values("threshold")
+    band: dict[str, Any] = {"color": canvas.LINES[0][0], "alpha": 0.15, "linewidth": 0}
+    axes.fill_between(first["threshold"], first["lower"], first["upper"], **band)
     for i, (name, (colour, dashes)) in enumerate(zip(procedures, canvas.LINES, strict=False)):
         own = part[part["procedure"] == name].sort_values("threshold")
         line = {"color": colour, "linestyle": dashes, "label": clipped(name), "zorder": 3 - 0.1 * i}
         axes.plot(own["threshold"], own["net_benefit"], **line)
-    axes.set(xlim=(0, 1))
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+    axes.set(xlim=_deciding(part))
     canvas.light_grid(axes, "y")
+
+
+def _deciding(part: pd.DataFrame) -> tuple[float, float]:
+    """From where to where thresholds decide: some cases, and not all, are treated by one of the procedures."""
+    all_alike = np.isclose(part["net_benefit"], part["treat_all"], atol=1e-9) | (part["net_benefit"] == 0)
+    deciding = part["threshold"][~all_alike]
+    if deciding.empty:
+        return 0.0, 1.0
+    return max(0.0, float(deciding.min()) - 0.04), min(1.0, float(deciding.max()) + 0.04)

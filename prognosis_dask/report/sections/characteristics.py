@@ -10,9 +10,9 @@ import numpy as np
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.modelling.folder import ModelFolder
-from prognosis_dask.report.content import Block, Rows, Table, Text, absent
+from prognosis_dask.report.content import Block, Rows, Table, Text, absent, optional
 from prognosis_dask.report.read import RunFolder, records
-from prognosis_dask.report.words import breakable, number, with_powers
+from prognosis_dask.report.words import breakable, number, span, with_interval, with_powers
 
 #: Covariates in the table of characteristics, and values listed of one of them.
 MAX_COVARIATES = 20
@@ -31,6 +31,8 @@ def characteristics_blocks(run: RunFolder) -> list[Block]:
         found.append(by_outcome)
     elif run.model is not None and not run.model.not_fitted:
         found.append(absent("Standardised differences are not shown: models/table1.csv was not written."))
+    if run.model is not None:
+        found += optional(follow_up(run.model))
     return found or [absent("Nothing is known of the cases.")]
 
 
@@ -156,6 +158,26 @@ def table_one(models: ModelFolder) -> Table | None:
     )
 
 
+def follow_up(models: ModelFolder) -> Table | None:
+    """Median follow-up, and events and cases at risk by horizon."""
+    table = models.table("follow_up")
+    if table is None:
+        return None
+    median = models.summary.get("median_follow_up_days")
+    told = f"Median follow-up {median:.0f} days" if median is not None else "Median follow-up is not reached"
+    rows = [
+        (span(r.horizon_days), f"{r.events:.0f}", f"{r.censored:.0f}", f"{r.beyond:.0f}",
+         with_interval(100 * r.survival, 100 * r.lower, 100 * r.upper, 0))
+        for r in records(table)
+    ]  # fmt: skip
+    return Table(
+        f"{told} (reverse Kaplan-Meier estimate); cases by horizon; Kaplan-Meier’s survival, 95 % interval.",
+        ("By", "With the event", "Censored", "Followed beyond", "Survival (%)"),
+        "lnnnn",
+        [Rows("", rows)],
+    )
+
+
 def _smd(value: object) -> str:
     return number(float(value)) if isinstance(value, int | float) and np.isfinite(value) else ""
 
@@ -198,4 +220,5 @@ def _missing_table(models: ModelFolder) -> Table | None:
         ("Variable", "Cases without it", "Share"),
         "lnn",
         [Rows("", body)],
+        "models/table1.csv",
     )

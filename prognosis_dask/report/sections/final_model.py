@@ -36,6 +36,7 @@ from prognosis_dask.report.words import clipped, interval, listed, number, p_num
 FEW_EVENTS = 10
 #: Features in the forest plot; the table beside it holds them all.
 MAX_FOREST_ROWS = 30
+_COEFFICIENTS = "models/coefficients.csv"
 #: Nine cases in ten whose predictions lie within this hardly differ.
 _NARROW = 0.1
 
@@ -225,7 +226,7 @@ def coefficients(models: ModelFolder) -> Table | None:
     if table["se"].isna().all():
         short_rows = [(r.feature, number(r.coef, digits), number(r.hazard_ratio, digits - 1)) for r in records(table)]
         caption += ". With such a penalty coefficients have no standard errors."
-        return Table(caption, ("Feature", "Coefficient", short), "lnn", [Rows("", short_rows)])
+        return Table(caption, ("Feature", "Coefficient", short), "lnn", [Rows("", short_rows)], _COEFFICIENTS)
     rows = [
         (r.feature, number(r.coef, digits), number(r.se, digits), number(r.hazard_ratio, digits - 1),
          interval(r.lower_95, r.upper_95, digits - 1),
@@ -238,6 +239,7 @@ def coefficients(models: ModelFolder) -> Table | None:
         ("Feature", "Coefficient", "SE", short, "95 % CI", "p"),
         "lnnnnn",
         [Rows("", rows)],
+        _COEFFICIENTS,
     )
 
 
@@ -260,6 +262,7 @@ def proportional_hazards(models: ModelFolder) -> Table | None:
         ("Feature", "Statistic", "p"),
         "lnn",
         [Rows("", rows)],
+        "models/ph.csv",
     )
 
 

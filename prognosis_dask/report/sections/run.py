@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from prognosis_dask.report.content import Block, Details, Heading, Rows, Section, Table, absent
+from prognosis_dask.modelling.folder import ModelFolder
+from prognosis_dask.report.content import Block, Details, Heading, Rows, Section, Table, absent, optional
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.words import duration
 
@@ -21,9 +22,22 @@ def the_run(run: RunFolder) -> Section:
     if run.info:
         blocks += [_stages(run), *_steps(run), _provenance(run.info)]
         blocks += [Heading("The job"), Details("All settings of the job file", _json(run.job))]
+    if run.model is not None and not run.info and not run.model.not_fitted:
+        blocks += optional(_fitted_with(run.model))
     if run.model is not None and run.model.procedures:
         blocks += [Heading("The procedures"), Details("All settings of what was fitted", _json(run.model.procedures))]
     return Section("run", "The run", blocks or [absent("Nothing was recorded of how the models were fitted.")])
+
+
+def _fitted_with(models: ModelFolder) -> Table | None:
+    """Versions, seed and folds of models that no run recorded."""
+    rule: Mapping[str, Any] = models.summary.get("validation") or {}
+    named = {"folds": "Folds", "repeats": "Repeats", "halves": "Halves for the intervals", "seed": "Seed"}
+    groups = [Rows("Validation", [(title, _plain(rule[key])) for key, title in named.items() if key in rule])]
+    versions: Mapping[str, str] = models.summary.get("versions") or {}
+    groups.append(Rows("Versions", [(name, _plain(value)) for name, value in versions.items()]))
+    groups = [group for group in groups if group.rows]
+    return Table("What the models were fitted with.", ("Name", "Value"), "lc", groups) if groups else None
 
 
 def _json(data: Mapping[str, Any]) -> str:

@@ -20,6 +20,9 @@ from prognosis_dask.report.content import Picture
 from prognosis_dask.report.sections.discrimination import HELD_OUT
 from prognosis_dask.report.words import p_text, with_interval
 
+#: Fewer at risk make a band that says little.
+_FEW_AT_RISK = 10
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -52,6 +55,13 @@ class Curve:
         before = np.concatenate([[1.0], survival[:-1]])
         share = np.divide(before - survival, before, out=np.zeros_like(before), where=before > 0)
         return np.asarray(np.rint(share * at_risk))
+
+    @property
+    def shown_days(self) -> float:
+        """Until when ten are at risk, or all of a smaller group: its band ends there, the axis with the last."""
+        time, at_risk = (self.steps[name].to_numpy(dtype=float) for name in ("time_days", "at_risk"))
+        many = at_risk >= _FEW_AT_RISK
+        return float(time[many][-1] if many.any() else time[-1])
 
     def at_risk(self, at_days: FloatArray) -> IntArray:
         """How many are still followed, and without an event, just before each of the given times."""
@@ -87,7 +97,8 @@ def kaplan_meier(models: ModelFolder) -> Picture | None:
         part,
         f"Kaplan-Meier curves of the risk groups: {counts}." + (f" {test}." if test else ""),
         f"Kaplan-Meier estimate by risk group of “{models.primary}”. {HELD_OUT} The groups’ cut-off, too, comes from "
-        f"training cases. Bands: 95 % confidence intervals (log-log); ticks: censored cases."
+        f"training cases. Bands: 95 % confidence intervals (log-log), as long as {_FEW_AT_RISK} are at risk; the axis "
+        f"ends with the last of them; ticks: censored cases."
         f"{f' {caution}' if test else ''}{_several_cases(models)}",
     )
 
@@ -128,7 +139,7 @@ def _draw_kaplan_meier(curves: Sequence[Curve], test: str | None) -> Figure:
     test
         What the legend is headed with, the log-rank test's outcome for instance.
     """
-    longest = max(float(curve.steps["time_days"].iloc[-1]) for curve in curves)
+    longest = max(curve.shown_days for curve in curves)
     axis = time_axis(longest)
     table_height = 0.3 + 0.18 * len(curves)
     figure = canvas.new_figure(canvas.FULL_WIDTH, 3.8 + table_height)
@@ -152,8 +163,15 @@ def _draw_curve(axes: Axes, curve: Curve, axis: TimeAxis, colour: str) -> None:
     time = steps["time_days"] / axis.days
     label = f"{curve.name} risk (n = {curve.cases}, events = {curve.events})"
     axes.step(time, 100 * steps["survival"], where="post", color=colour, label=label)
+    shown = steps[steps["time_days"] <= curve.shown_days]
     axes.fill_between(
-        time, 100 * steps["lower"], 100 * steps["upper"], step="post", color=colour, alpha=0.15, linewidth=0
+        shown["time_days"] / axis.days,
+        100 * shown["lower"],
+        100 * shown["upper"],
+        step="post",
+        color=colour,
+        alpha=0.15,
+        linewidth=0,
     )
     lost = curve.censored()
     axes.plot(lost["time_days"] / axis.days, 100 * lost["survival"], "|", color=colour, markersize=6, markeredgewidth=1)
