@@ -55,3 +55,24 @@ def test_a_command_that_begins_anew_does_not_claim_to_go_on(tmp_path: Path) -> N
         made.send_signal(signal.SIGINT)
         _, errors = made.communicate()
     assert (made.returncode, errors) == (EXIT_STOPPED, "\nprognosis: stopped.\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["f"], "fit"),
+        (["synth", "--study", ""], "chest brain"),
+        (["synth", "--pat"], "--patients"),
+        (["completion", ""], "bash zsh fish"),
+        (["weights", ""], "convert"),
+    ],
+)
+def test_bash_completes_commands_options_and_choices(
+    typed: list[str], offered: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["completion", "bash"])
+    words = " ".join(f"'{word}'" for word in ["prognosis", *typed])
+    asked = f'COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _prognosis; echo "${{COMPREPLY[@]}}"'
+    script = f"{capsys.readouterr().out}\n{asked}"
+    answered = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert (answered.stdout.strip(), answered.stderr) == (offered, "")

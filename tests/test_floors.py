@@ -38,6 +38,7 @@ FLOORS = (
     "volumes",
     "config",
     "publish",
+    "shipped",
     "objects",
     "arrays",
     "maps",

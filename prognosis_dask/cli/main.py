@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from prognosis_dask import __version__
 from prognosis_dask.cli.arguments import EXIT_ERROR, Commands, add_command, cluster_argument, out_argument
 from prognosis_dask.cli.cohort import add_cohort_commands
+from prognosis_dask.cli.completion import add_completion
 from prognosis_dask.cli.models import add_model_commands
 from prognosis_dask.errors import PrognosisError
 
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_bench(commands)
     _add_reproducibility(commands)
+    add_completion(commands, parser)
     return parser
 
 

@@ -28,6 +28,7 @@ from prognosis_dask.config.ibsi import IbsiSection
 from prognosis_dask.config.idc import IdcSection
 from prognosis_dask.config.reading import build, expect, override, read_toml, seen_from
 from prognosis_dask.errors import JobError
+from prognosis_dask.shipped import shipped
 
 # Fields that a model specification has too.
 TimeUnit = Literal["", "days", "weeks", "months", "years"]
@@ -333,7 +334,7 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
         the key, what was expected, and the nearest known key.
     """
     path = Path(path)
-    data = read_toml(path, f"no job file at {path}; the ones that come with the project are in jobs/")
+    data = read_toml(path, f"no job file at {path}; the ones that come with the program are in {shipped('jobs')}")
     override(Job, data, overrides)
     data = {"name": path.stem, **seen_from(Job, data, path.parent)}
     job = build(Job, data, str(path))

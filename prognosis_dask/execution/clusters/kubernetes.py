@@ -63,7 +63,7 @@ def cluster_resource(spec: KubernetesSpec) -> dict[str, Any]:
     """
     operator: Any = import_extra("dask_kubernetes.operator", extra="kubernetes", feature=_FEATURE)
     if not spec.image:
-        raise ClusterError("image: name the container image that holds this package (cluster/kubernetes/Dockerfile)")
+        raise ClusterError("image: name the container image that holds this package (cluster/Dockerfile)")
     resource: dict[str, Any] = operator.make_cluster_spec(
         name=spec.name,
         image=spec.image,

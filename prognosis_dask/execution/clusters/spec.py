@@ -182,7 +182,7 @@ class KubernetesSpec:
     kind: Kind = "kubernetes"
     name: Annotated[str, "Name of the DaskCluster."] = "prognosis"
     namespace: Annotated[str, "Namespace of all resources."] = "prognosis"
-    image: Annotated[str, "Container image with this package (cluster/kubernetes/Dockerfile)."] = ""
+    image: Annotated[str, "Container image with this package (cluster/Dockerfile)."] = ""
     workers: Annotated[int, AtLeast(0), "Pods of one CPU worker each."] = 4
     memory_per_worker: WorkerMemory = WORKER_MEMORY
     gpu_workers: Annotated[int, AtLeast(0), "Pods of one GPU worker each."] = 0
