@@ -60,7 +60,7 @@ def test_a_command_that_begins_anew_does_not_claim_to_go_on(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        (["f"], "fit"),
+        (["fi"], "fit"),
         (["synth", "--study", ""], "chest brain"),
         (["synth", "--pat"], "--patients"),
         (["completion", ""], "bash zsh fish"),

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.slow
 def test_the_wheel_runs_a_job_of_its_own_up_to_the_report_away_from_the_checkout() -> None:
-    cheap = ["deep.enabled=false", "model.features=radiomics", "validation.repeats=1", "validation.halves=0"]
+    cheap = ["deep.enabled=false", "model.features=radiomics", "model.repeats=1", "model.halves=0"]
     command = [sys.executable, ROOT / "tools" / "try_install.py", "--no-deps", "--patients", "10"]
     command += [part for key in cheap for part in ("--set", key)]
     tried = subprocess.run(command, capture_output=True, text=True, check=False)
