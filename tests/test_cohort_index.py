@@ -357,7 +357,9 @@ def test_files_whose_names_are_not_utf8_are_a_problem_for_each_folder(patient: P
 
 
 def test_mistakes_of_the_user_name_what_is_known(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="abcs, generic, hn1, lgg_1p19q, lung1, lung4, opc, rider, sts"):
+    with pytest.raises(
+        JobError, match="abcs, brats, generic, hn1, lgg_1p19q, lung1, lung4, opc, rider, sts, ucsf_pdgm"
+    ):
         index(tmp_path, tmp_path, collection="lung9")
     with pytest.raises(JobError, match="no folder or file at"):
         index(tmp_path, tmp_path / "nowhere")

@@ -36,6 +36,15 @@ class Collection:
         Codes of the event given by the job; they replace all others.
     sequences
         Whether the MR sequences of a session are one case.
+    by_sequence
+        Whether each MR sequence is a case of its own for the same mask, its ROI named after it: ``core T1c``.
+    regions, region_files
+        Names of unions of a label map's labels, for maps that name none; only of masks whose file has one of these
+        words beside the patient's name, or none.
+    id_part
+        Pattern whose groups are the part of a patient's ID, in lower case, that table and images have in common.
+    levels
+        By clinical column: patterns (whole, without case) and the value that they are read as, the first one counts.
     """
 
     roi: tuple[str, ...] = ()
@@ -51,8 +60,21 @@ class Collection:
     event_codes: Mapping[str, int] = field(default_factory=lambda: EVENT_CODES)
     given_codes: Mapping[str, int] = field(default_factory=dict)
     sequences: bool = False
+    by_sequence: bool = False
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    region_files: tuple[str, ...] = ()
+    id_part: str = ""
+    levels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
+#: BraTS: 1 necrosis and what does not enhance, 2 oedema, 4 the enhancing part; 3 from 2023 on.
+_BRATS = {"whole tumour": (1, 2, 3, 4), "core": (1, 3, 4), "enhancing": (3, 4), "oedema": (2,)}
+_BRATS_FILES = ("tumor", "tumour", "manuallycorrected", "manually-corrected")
+#: Neither where a text says both, or "not mutated" in another way.
+_IDH = {
+    r"(?!.*(p\.|[rk]\d{3})).*wild[ -]?type.*|wt|negative": "wildtype",
+    r"(?!.*(wild|\b(no|non|not)\b|\bun)).*(mut|p\.|[rk]\d{3}).*": "mutated",
+}
 _LUNG1_TIME = ("Survival.time", "survival_time")
 _LUNG1_EVENT = ("deadstatus.event", "dead_status_event")
 _HN1_TIME = ("overall_survival_in_days",)
@@ -124,6 +146,36 @@ COLLECTIONS: Mapping[str, Collection] = {
         cautions={"LGG-223": "users found its T2 and segmentation under each other's file name: look, then rename"},
         time_columns=(),
         event_columns=(),
+    ),
+    # BraTS' layout, also of the TCGA patients whose masks were published with it (BraTS-TCGA-GBM and -LGG): per patient
+    # a folder with four stripped sequences on one grid and a map of labels. Radiomics per sequence and region.
+    "brats": Collection(
+        roi=("whole tumour", "core", "enhancing"),
+        policy="each",
+        modalities=("MR",),
+        id_columns=("PatientID", "Patient ID", "ID", "bcr_patient_barcode", "BraTS21ID", "BraTS_2020_subject_ID"),
+        time_columns=("OS", "Survival_days", "OS (days)"),
+        event_columns=("event", "1-dead 0-alive"),
+        by_sequence=True,
+        regions=_BRATS,
+        region_files=_BRATS_FILES,
+        id_part=r"(tcga-\w\w-\w{4}).*",
+        levels={"IDH": _IDH, "IDH status": _IDH},
+    ),
+    # UCSF-PDGM: the same, with UCSF-PDGM-0004_T1gad.nii.gz and _tumor_segmentation.nii.gz among others. Its table
+    # writes UCSF-PDGM-004, and the IDH mutations by their proteins.
+    "ucsf_pdgm": Collection(
+        roi=("whole tumour", "core", "enhancing"),
+        policy="each",
+        modalities=("MR",),
+        id_columns=("ID", "PatientID", "Patient ID"),
+        time_columns=("OS",),
+        event_columns=("1-dead 0-alive",),
+        by_sequence=True,
+        regions=_BRATS,
+        region_files=_BRATS_FILES,
+        id_part=r"ucsf-pdgm-0*(\d.*)",
+        levels={"IDH": _IDH},
     ),
     # Soft-tissue-Sarcoma. GTV_Mass on every modality, GTV_Edema on MR; some exports append the modality to the name.
     # The event is death: status is NED (no evidence of disease), AWD (alive with disease) or D (dead).

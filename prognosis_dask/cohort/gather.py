@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -173,14 +173,14 @@ def _add_volumes(
     for pair in paired.pairs:
         image = _add_file(gathered, pair.image.file, pair.patient_id, pair.image.modality or pair.mask.modality, rules)
         if image is not None:
-            image.candidates += label_candidates(headers[pair.mask.file.path], pair.roi, asked=asked)
+            image.candidates += label_candidates(headers[pair.mask.file.path], pair.roi, rules, asked=asked)
     for patient, volume in paired.alone:
         _add_file(gathered, volume.file, patient, volume.modality, rules)
     links, problems = link_volumes(paired.masks, [one for one in listings if one.modality in rules.modalities])
     gathered.problems += problems
     for link in links:
         roi = roi_name(link.mask, known=link.known)
-        found = label_candidates(headers[link.mask.file.path], roi, asked=asked)
+        found = label_candidates(headers[link.mask.file.path], roi, rules, asked=asked)
         gathered.images[link.listing.key].candidates += found
         gathered.by_geometry += link.by_geometry
         if link.other_grid:
@@ -214,7 +214,7 @@ def short_path(path: str) -> str:
     return "/".join(Path(path).parts[-2:])
 
 
-def label_candidates(file: VolumeFile, roi: str, *, asked: bool) -> list[Candidate]:
+def label_candidates(file: VolumeFile, roi: str, rules: Rules, *, asked: bool) -> list[Candidate]:
     """The structures of a label map: its named labels, unnamed ones if a rule asks for names, else the file as one.
 
     Parameters
@@ -223,11 +223,15 @@ def label_candidates(file: VolumeFile, roi: str, *, asked: bool) -> list[Candida
         The mask, with the names of its labels where they were found.
     roi
         The words of its file name that do not identify the patient.
+    rules
+        Of the index: a collection may name unions of labels.
     asked
         Whether rules select ROIs by name. A file without names then counts as the ROI only if it has one label.
     """
     if file.present:
         return list(_named(file, roi))
+    if rules.collection.regions and roi.casefold() in ("", *rules.collection.region_files):
+        return list(_regions(file, rules.collection.regions))
     labels = _labels(file.file) if asked and not roi else ()
     if len(labels) > 1:
         return [_of_label(file, label) for label in labels]
@@ -257,6 +261,16 @@ def _named(file: VolumeFile, roi: str) -> Iterator[Candidate]:
         yield candidate(file.file, structure, segment.labels, names_from=file.names_from)
     known = {label for segment in file.segments for label in segment.labels}
     yield from (_of_label(file, label) for label in file.present if label not in known)
+
+
+def _regions(file: VolumeFile, regions: Mapping[str, tuple[int, ...]]) -> Iterator[Candidate]:
+    """The collection's unions of labels, by those that occur; labels in none of them by number."""
+    present = _labels(file.file)
+    for number, (name, labels) in enumerate(regions.items(), 1):
+        held = tuple(label for label in labels if label in present)
+        yield candidate(file.file, Structure(number, (name,), empty=not held), held or labels)
+    known = {label for labels in regions.values() for label in labels}
+    yield from (_of_label(file, label) for label in present if label not in known)
 
 
 def _of_label(file: VolumeFile, label: int) -> Candidate:

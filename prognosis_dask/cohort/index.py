@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from prognosis_dask.cohort.listing import write_listing
 from prognosis_dask.cohort.origins import write_origins
 from prognosis_dask.cohort.radiomics_table import read_tables
 from prognosis_dask.cohort.rois import Selection, select
-from prognosis_dask.cohort.sequences import drawn_on, sessions
+from prognosis_dask.cohort.sequences import drawn_on, image_sequence, sessions
 from prognosis_dask.cohort.sources import sort_sources
 from prognosis_dask.cohort.summary import IndexSummary, foresee
 from prognosis_dask.config.folders import cannot_write
@@ -114,13 +115,16 @@ def index_cohort(
     together: Sessions = {}
     if resolved.sequences:
         drafts, together = _one_per_mask(drafts), sessions(gathered.images.values())
+    if resolved.collection.by_sequence:
+        drafts = _by_sequence(drafts)
     names = _identifiers(drafts)
     cases = _cases(drafts, names, together, out.absolute() / "series")
     for draft, name in zip(drafts, names, strict=True):
         foreseen = foresee(draft.image, draft.selection, image or ImageSection())
         problems += [problem.of(patient_id=draft.image.patient_id, case_id=name) for problem in foreseen]
     if table is not None:
-        table = _spelt_alike(table, {patient_key(image.patient_id) for image in gathered.images.values()})
+        patients = {patient_key(image.patient_id) for image in gathered.images.values()}
+        table = leveled(_spelt_alike(table, patients, resolved.collection.id_part), resolved.collection.levels)
         row_problems += [_as_warning(note, rules.clinical) for note in table.notes]
     cases, clinical_problems = _join(cases, gathered.images.values(), table, resolved)
     problems = [*gathered.problems, *row_problems, *problems, *clinical_problems]
@@ -228,6 +232,17 @@ def _one_per_mask(drafts: Sequence[_Draft]) -> list[_Draft]:
         image = drawn_on(mask, [draft.image for draft in group])
         kept += [draft for draft in group if draft.image is image]
     return kept
+
+
+def _by_sequence(drafts: Sequence[_Draft]) -> list[_Draft]:
+    """The drafts on a known sequence, named after it; of two files of one sequence that with the shorter name."""
+    kept: dict[tuple[str, str, str], _Draft] = {}
+    for draft in sorted(drafts, key=lambda draft: len(Path(draft.image.path).name)):
+        sequence, chosen = image_sequence(draft.image), draft.selection
+        if sequence:
+            named = replace(draft, selection=replace(chosen, name=f"{chosen.name} {sequence}"))
+            kept.setdefault((chosen.mask.path, chosen.name, sequence), named)
+    return list(kept.values())
 
 
 def _cases(drafts: Sequence[_Draft], names: Sequence[str], together: Sessions, folder: Path) -> list[Case]:
@@ -344,15 +359,52 @@ def _own_endpoints(cases: Sequence[Case], rules: Rules) -> tuple[list[Case], lis
     return joined, problems
 
 
-def _spelt_alike(table: ClinicalTable, patients: Iterable[str]) -> ClinicalTable:
-    """The table with patients under the images' keys if they differ in leading zeros only."""
-    other = match_without_zeros(table.rows, patients)
+def _spelt_alike(table: ClinicalTable, patients: Iterable[str], id_part: str) -> ClinicalTable:
+    """The table with patients under the images' keys if they differ in leading zeros, or in what is no ``id_part``."""
+    known = set(patients)
+    other, why = match_without_zeros(table.rows, known), "in leading zeros"
+    if not other and id_part:
+        other, why = _alike_in_part(table.rows.keys() - known, known - table.rows.keys(), id_part), "in spelling"
     if not other:
         return table
     one = next(iter(other))
-    note = f"{count(len(other), 'patient')} joined although they differ in leading zeros: {one!r} is {other[one]!r}."
+    note = f"{count(len(other), 'patient')} joined although they differ {why}: {one!r} is {other[one]!r}."
     rows = {other.get(key, key): row for key, row in table.rows.items()}
     return replace(table, rows=rows, notes=(*table.notes, note))
+
+
+def _alike_in_part(keys: Iterable[str], known: Iterable[str], id_part: str) -> dict[str, str]:
+    """For each key the known one with the same part, where no other of either has it."""
+
+    def by_part(names: Iterable[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(names):
+            if match := re.fullmatch(id_part, name):
+                found["".join(match.groups())].append(name)
+        return found
+
+    wanted, present = by_part(keys), by_part(known)
+    return {
+        names[0]: present[part][0] for part, names in wanted.items() if len(names) == len(present.get(part, ())) == 1
+    }
+
+
+def leveled(table: ClinicalTable, levels: Mapping[str, Mapping[str, str]]) -> ClinicalTable:
+    """The table with the spellings of a column's values read as the collection says; counted in a note."""
+    notes = list(table.notes)
+    rows = dict(table.rows)
+    for column, patterns in levels.items():
+        seen: dict[str, set[str]] = defaultdict(set)
+        for key, row in rows.items():
+            text = row.covariates.get(column, "")
+            value = next((to for pattern, to in patterns.items() if re.fullmatch(pattern, text.strip(), re.I)), text)
+            if text:
+                seen[value].add(text)
+            rows[key] = replace(row, covariates={**row.covariates, column: value}) if text else row
+        told = "; ".join(f"{value}: {', '.join(map(repr, sorted(texts)))}" for value, texts in sorted(seen.items()))
+        if any(texts != {value} for value, texts in seen.items()):
+            notes.append(f"Spellings of {column} were read as {len(seen)} values ({told}).")
+    return replace(table, rows=rows, notes=tuple(notes))
 
 
 def _free_names(covariates: dict[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from prognosis_dask.volumes.files import VOLUME_SUFFIXES
 _MASK = frozenset((
     "mask", "masks", "msk", "msks", "seg", "segs", "segm", "segmentation", "segmentations", "segment", "segments",
     "segmented", "dseg", "aseg", "label", "labels", "labelmap", "labelmaps", "lbl", "lbls", "roi", "rois", "contour",
-    "contours", "annotation", "annotations", "annot", "delineation", "groundtruth", "gt", "truth",
+    "contours", "annotation", "annotations", "annot", "delineation", "groundtruth", "gt", "truth", "glistrboost",
 ))  # fmt: skip
 _IMAGE = frozenset(["image", "images", "img", "imgs", "imaging", "scan", "scans", "vol", "vols", "volume", "volumes"])
 #: Target volumes: they mean a mask, and name the ROI.
@@ -40,7 +40,8 @@ _SEQUENCES = {
     "pt": ("", "PT"), "pet": ("", "PT"), "suv": ("", "PT"), "suvbw": ("", "PT"),
     "mr": ("", "MR"), "mri": ("", "MR"),
     "t1": ("T1", "MR"), "t1w": ("T1", "MR"), "t1n": ("T1", "MR"),
-    "t1c": ("T1c", "MR"), "t1ce": ("T1c", "MR"), "t1gd": ("T1c", "MR"), "t1post": ("T1c", "MR"), "t1wce": ("T1c", "MR"),
+    "t1c": ("T1c", "MR"), "t1ce": ("T1c", "MR"), "t1gd": ("T1c", "MR"), "t1gad": ("T1c", "MR"),
+    "t1post": ("T1c", "MR"), "t1wce": ("T1c", "MR"),
     "t2": ("T2", "MR"), "t2w": ("T2", "MR"),
     "flair": ("FLAIR", "MR"), "t2f": ("FLAIR", "MR"), "t2flair": ("FLAIR", "MR"),
     "adc": ("ADC", "MR"), "dwi": ("DWI", "MR"), "hbv": ("DWI", "MR"), "swi": ("SWI", "MR"), "dce": ("DCE", "MR"),

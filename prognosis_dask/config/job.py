@@ -58,7 +58,7 @@ class CohortSection:
     collection: Annotated[
         str,
         "Preset of ROI names, modalities, exclusions and clinical columns: `generic`, `lung1`, `lung4`, `opc`, `hn1`, "
-        "`rider`, `abcs`, `lgg_1p19q` or `sts`. The keys below override it.",
+        "`rider`, `abcs`, `lgg_1p19q`, `brats`, `ucsf_pdgm` or `sts`. The keys below override it.",
     ] = "generic"
     sources: Annotated[
         tuple[str, ...],
