@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from benchmarks.brain_candidate import prepared
 from prognosis_dask.brain.candidate import FoundTumour, automatic_candidate
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import preprocess
@@ -58,7 +59,9 @@ def test_one_of_the_two_sequences_is_enough(images, brain, sequence):
 
 def test_a_healthy_brain_has_no_candidate():
     scan = healthy_scan()
-    assert code_of(on_reference(scan, "T2", "FLAIR"), scan.sequences["T2"].brain) is Code.NO_CANDIDATE
+    brain = scan.sequences["T2"].brain
+    assert code_of(on_reference(scan, "T2", "FLAIR"), brain) is Code.NO_CANDIDATE
+    assert code_of(on_reference(scan, "T2"), brain) is Code.NO_CANDIDATE
 
 
 def test_a_tumour_that_has_crossed_the_middle_is_found():
@@ -75,6 +78,17 @@ def test_a_tumour_that_has_crossed_the_middle_is_found():
     for made in (spoilt := sitk.GetImageFromArray(array), truth):
         made.CopyInformation(image)
     assert dice(automatic_candidate({"T2": spoilt}, brain).mask, truth) > 0.8
+
+
+@pytest.mark.slow
+def test_a_real_glioma_overlaps_its_outline_by_as_much_as_its_confidence_says(shared_data):
+    images, brain = prepared(shared_data, "DU7294")
+    truth = axial(sitk.ReadImage(str(shared_data / "heads" / "DU7294_tumour_T2.nii.gz")))
+    truth = sitk.Resample(truth, brain, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    for names, least in ((("T2", "FLAIR"), 0.82), (("FLAIR",), 0.82), (("T2",), 0.75)):
+        candidate = automatic_candidate({name: images[name] for name in names}, brain)
+        assert dice(candidate.mask, truth) >= least
+        assert candidate.confidence <= dice(candidate.mask, truth) + 0.02
 
 
 @pytest.mark.slow

@@ -2,13 +2,15 @@
 
 The mirror image of the brain shows what is normal there: ventricles, cortex and bright tracts lie on both sides, a
 glioma mostly on one. One that has crossed the midline is thicker than any normal fluid. A mixture model decides which
-brightness is abnormal, and the region grows from there. A candidate is not an outlined mask: it has a confidence, and
-results based on it must be labelled automatic.
+brightness is abnormal, and the region grows from there. On T2 alone fluid is as bright as a tumour; there the bulk that
+is left without narrow structures is compared with its mirror image. A candidate is not an outlined mask: it has a
+confidence, and results based on it must be labelled automatic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,6 +47,14 @@ _FLUID: Final = -1.5
 _SHARP_MM: Final = 0.8
 _REACH_MM: Final = 10.0
 _LEAST_HALF: Final = 1.0
+#: On T2 alone: half the width of the structures that are removed, the grid, and the distance within which the mirror
+#: image is compared, mm; brightness that counts at most, and least excess, in spreads.
+_BULK_MM: Final = 8.0
+_BULK_GRID_MM: Final = 2.5
+_BULK_TOLERANCE_MM: Final = 5.0
+_BULK_TOP, _BULK_EXCESS = 2.5, 0.5
+#: Dice reached on real tumours, by the sequences used: a candidate's confidence is at most this (docs/brain.md).
+_REACHED: Final[Mapping[tuple[str, ...], float]] = {("FLAIR", "T2"): 0.85, ("FLAIR",): 0.85, ("T2",): 0.75}
 #: Radius of the opening that cuts thin bridges, mm.
 _OPEN_MM: Final = 2.0
 #: Rounds of expectation maximisation.
@@ -62,8 +72,9 @@ class FoundTumour:
     mask
         uint8, 0 and 1, on the grid of the images.
     confidence
-        0 to 1: one minus the ratio of the second-best region's weight to this one's; the weight is the summed excess
-        brightness of a region's voxels. 1: no other region. Not a probability, and not about the outline.
+        The overlap (Dice) with an outline by hand that was reached on real tumours on these sequences, times one minus
+        the ratio of the second-best region's weight to this one's; the weight is the summed excess brightness of a
+        region's voxels. So never 1, and not a probability.
     sequences
         The sequences on which it was found.
     """
@@ -100,13 +111,58 @@ def automatic_candidate(images: Mapping[str, sitk.Image], brain_mask: sitk.Image
     spacing = brain_mask.GetSpacing()[::-1]
     smooth = {name: _standardised(images[name], brain, spacing, _SIGMA_MM) for name in used}
     mirror = _mirror(image_like(smooth[used[0]], brain_mask), brain_mask)
+    try:
+        region, alone = _by_brightness(images, smooth, mirror, brain_mask)
+    except CaseError:
+        if used != ("T2",):
+            raise
+        region, alone = _by_bulk(smooth["T2"], mirror, brain_mask)
+    else:
+        if used == ("T2",):
+            with suppress(CaseError):
+                other, other_alone = _by_bulk(smooth["T2"], mirror, brain_mask)
+                if np.count_nonzero(other) > np.count_nonzero(region):
+                    region, alone = other, other_alone
+    return FoundTumour(image_like(region.astype(np.uint8), brain_mask), _REACHED[used] * alone, used)
+
+
+def _by_brightness(
+    images: Mapping[str, sitk.Image], smooth: Mapping[str, Float32Array], mirror: sitk.Transform, brain_mask: sitk.Image
+) -> tuple[BoolArray, float]:
+    """The region whose brightness is unusual, and how far it stands alone, 0 to 1."""
+    brain, spacing = sitk.GetArrayFromImage(brain_mask) > 0, brain_mask.GetSpacing()[::-1]
     excess = _excess(smooth, mirror, brain, brain_mask)
     probability = _unusual(excess, brain)
     rim = distance_transform_edt(np.pad(brain, 1), spacing)[1:-1, 1:-1, 1:-1] < _RIM_MM
-    region, confidence = _grow(probability, excess, brain, rim, spacing)
-    sharp = {name: _standardised(images[name], brain, spacing, _SHARP_MM) for name in used}
-    region = _to_half(region & ~rim & (probability > _CORE), region, sharp, brain, spacing)
-    return FoundTumour(image_like(region.astype(np.uint8), brain_mask), confidence, used)
+    region, alone = _grow(probability, excess, rim, spacing)
+    sharp = {name: _standardised(images[name], brain, spacing, _SHARP_MM) for name in smooth}
+    return _to_half(region & ~rim & (probability > _CORE), region, sharp, brain, spacing), alone
+
+
+def _by_bulk(values: Float32Array, mirror: sitk.Transform, brain_mask: sitk.Image) -> tuple[BoolArray, float]:
+    """The largest bright bulk that its mirror image lacks, and how far it stands alone, 0 to 1."""
+    brain = sitk.GetArrayFromImage(brain_mask) > 0
+    values = np.where(brain, np.minimum(values, _BULK_TOP), -1).astype(np.float32)
+    opened = _opened(image_like(values, brain_mask), _BULK_MM, _BULK_GRID_MM)
+    other = sitk.Resample(opened, brain_mask, mirror, sitk.sitkLinear, -1.0)
+    radius = [max(1, round(_BULK_TOLERANCE_MM / step)) for step in brain_mask.GetSpacing()]
+    usual = np.maximum(sitk.GetArrayFromImage(sitk.GrayscaleDilate(other, radius, sitk.sitkBall)), 0)
+    excess = np.minimum(sitk.GetArrayFromImage(opened), values) - usual
+    return _largest(brain & (excess > _BULK_EXCESS), np.maximum(excess, 0), brain_mask.GetSpacing())
+
+
+def _largest(
+    inside: BoolArray, weight: Float32Array, spacing_mm: tuple[float, ...], core: BoolArray | None = None
+) -> tuple[BoolArray, float]:
+    """The connected region with the greatest weight, and one minus the ratio of the second's to it."""
+    regions, number = label(inside)
+    every = np.arange(1, number + 1)
+    cores = sum_labels(inside if core is None else core, regions, every) * float(np.prod(spacing_mm)) / 1000
+    sums = np.where(cores > _LEAST_ML, sum_labels(weight, regions, every), 0)
+    if not number or not sums.max() > 0:
+        raise CaseError(Code.NO_CANDIDATE, f"no region of {_LEAST_ML} ml stands out in the brain")
+    ranked = np.sort(sums)[::-1]
+    return regions == every[sums.argmax()], float(1 - (ranked[1] / ranked[0] if number > 1 else 0.0))
 
 
 def _standardised(image: sitk.Image, brain: BoolArray, spacing_mm: tuple[float, ...], sigma_mm: float) -> Float32Array:
@@ -178,13 +234,16 @@ def _excess(
 
 def _thick(values: Float32Array, grid: sitk.Image) -> Float32Array:
     """Brightness after removing all structures narrower than twice ``_THICK_MM``."""
-    small = sitk.BinShrink(
-        image_like(values, grid), [max(1, round(_THICK_GRID_MM / step)) for step in grid.GetSpacing()]
-    )
-    radius = [max(1, round(_THICK_MM / step)) for step in small.GetSpacing()]
-    opened = sitk.GrayscaleMorphologicalOpening(small, radius, sitk.sitkBall)
-    whole: Float32Array = sitk.GetArrayFromImage(sitk.Resample(opened, grid, sitk.Transform(), sitk.sitkLinear, 0.0))
+    whole: Float32Array = sitk.GetArrayFromImage(_opened(image_like(values, grid), _THICK_MM, _THICK_GRID_MM))
     return np.minimum(whole, values)
+
+
+def _opened(image: sitk.Image, radius_mm: float, grid_mm: float) -> sitk.Image:
+    """Grey-value opening on a coarser grid; on the image's grid."""
+    small = sitk.BinShrink(image, [max(1, round(grid_mm / step)) for step in image.GetSpacing()])
+    radius = [max(1, round(radius_mm / step)) for step in small.GetSpacing()]
+    opened = sitk.GrayscaleMorphologicalOpening(small, radius, sitk.sitkBall)
+    return sitk.Resample(opened, image, sitk.Transform(), sitk.sitkLinear, 0.0)
 
 
 def _unusual(excess: Float32Array, brain: BoolArray) -> Float32Array:
@@ -209,20 +268,11 @@ def _unusual(excess: Float32Array, brain: BoolArray) -> Float32Array:
 
 
 def _grow(
-    probability: Float32Array, excess: Float32Array, brain: BoolArray, rim: BoolArray, spacing_mm: tuple[float, ...]
+    probability: Float32Array, excess: Float32Array, rim: BoolArray, spacing_mm: tuple[float, ...]
 ) -> tuple[BoolArray, float]:
-    """The region with the largest excess, grown from its core, and its confidence."""
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
-    regions, number = label(probability > _GROWN)
-    every = np.arange(1, number + 1)
+    """The region with the largest excess, grown from its core, and how far it stands alone."""
     weight = np.maximum(excess, 0) * probability
-    cores = sum_labels((probability > _CORE) & ~rim, regions, every) * voxel_ml
-    sums = np.where(cores > _LEAST_ML, sum_labels(weight, regions, every), 0)
-    if not number or not sums.max() > 0:
-        raise CaseError(Code.NO_CANDIDATE, f"no region of {_LEAST_ML} ml stands out in the brain")
-    ranked = np.sort(sums)[::-1]
-    region = regions == every[sums.argmax()]
-    return region, float(1 - (ranked[1] / ranked[0] if number > 1 else 0.0))
+    return _largest(probability > _GROWN, weight, spacing_mm, (probability > _CORE) & ~rim)
 
 
 def _to_half(

@@ -36,7 +36,7 @@ LEAST_FIT = 0.3
 
 #: Depth in the template's brain from which what the mask lacks counts, and distance outside from which what it holds
 #: does, mm; and the most of each that is accepted, ml.
-_FAR_MM = 8.0
+FAR_MM = 8.0
 MOST_MISSING_ML, MOST_BEYOND_ML = 20.0, 20.0
 #: Accepted distances from the mask to the skull, mm. Masks of eight real T1, T1c and FLAIR had -0.8 to 1.2, the same
 #: masks 5 mm smaller 5.4 and more, 5 mm larger -2.9 and less. On T2 the fluid between is bright: 0.4 to 1.8, 6.5 and
@@ -84,8 +84,8 @@ def quality(image: sitk.Image, stripped: Stripped, kind: Contrast) -> dict[str, 
         "scale": stretch ** (1 / 3),
         "mutual_information": mutual_information(image, stripped.from_template, kind),
         "boundary_fit": stripped.fit,
-        "missing_ml": float(np.count_nonzero((depth > _FAR_MM) & ~found)) * voxel_l * 1000,
-        "beyond_ml": float(np.count_nonzero((depth < -_FAR_MM) & found)) * voxel_l * 1000,
+        "missing_ml": float(np.count_nonzero((depth > FAR_MM) & ~found)) * voxel_l * 1000,
+        "beyond_ml": float(np.count_nonzero((depth < -FAR_MM) & found)) * voxel_l * 1000,
         **_skull(image, stripped),
     }
 

@@ -15,7 +15,9 @@ from prognosis_dask.brain.epitome import epitome
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import Preprocessed, preprocess
 from prognosis_dask.brain.qc_figure import qc_figure
+from prognosis_dask.brain.quality import FAR_MM
 from prognosis_dask.brain.size import SIZE_FEATURES, size_values, tumour_size
+from prognosis_dask.brain.strip import carried_distance
 from prognosis_dask.brain.template import icbm152
 from prognosis_dask.brain.tools import TOOLS, check_tool, settle_strip
 from prognosis_dask.cohort.case import Case
@@ -141,7 +143,10 @@ def _tumour(
 ) -> tuple[sitk.Image, dict[str, object]]:
     """The tumour's mask, and where it comes from."""
     if drawn is None:
-        found = automatic_candidate(done.images, done.brain_mask)
+        # where the mask holds part of an orbit, an eye is as bright as a tumour
+        depth = carried_distance(done.to_template.GetInverse(), done.brain_mask)
+        brain = sitk.And(done.brain_mask, sitk.Cast(depth > -FAR_MM, sitk.sitkUInt8))
+        found = automatic_candidate(done.images, brain)
         return found.mask, {"tumour_source": "automatic", "tumour_confidence": found.confidence}
     mask, made = between_slices(drawn)
     whole = settle_gaps(
