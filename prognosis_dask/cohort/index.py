@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from prognosis_dask.cohort.clinical import (
     endpoint,
     find_endpoint,
     learn_codes,
-    match_without_zeros,
     patient_key,
     read_clinical,
 )
@@ -32,11 +30,12 @@ from prognosis_dask.cohort.radiomics_table import read_tables
 from prognosis_dask.cohort.rois import Selection, select
 from prognosis_dask.cohort.sequences import drawn_on, image_sequence, sessions
 from prognosis_dask.cohort.sources import sort_sources
+from prognosis_dask.cohort.spellings import leveled, spelt_alike
 from prognosis_dask.cohort.summary import IndexSummary, foresee
 from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.config.idc import IdcSection
 from prognosis_dask.config.job import CohortSection, ImageSection
-from prognosis_dask.errors import CaseError, Code, Problem, count
+from prognosis_dask.errors import CaseError, Code, Problem
 from prognosis_dask.maps import Map
 
 _FIXED = {field.name for field in fields(Case)} | set(SEQUENCES)
@@ -124,7 +123,7 @@ def index_cohort(
         problems += [problem.of(patient_id=draft.image.patient_id, case_id=name) for problem in foreseen]
     if table is not None:
         patients = {patient_key(image.patient_id) for image in gathered.images.values()}
-        table = leveled(_spelt_alike(table, patients, resolved.collection.id_part), resolved.collection.levels)
+        table = leveled(spelt_alike(table, patients, resolved.collection.id_part), resolved.collection.levels)
         row_problems += [_as_warning(note, rules.clinical) for note in table.notes]
     cases, clinical_problems = _join(cases, gathered.images.values(), table, resolved)
     problems = [*gathered.problems, *row_problems, *problems, *clinical_problems]
@@ -357,54 +356,6 @@ def _own_endpoints(cases: Sequence[Case], rules: Rules) -> tuple[list[Case], lis
         if fault:
             problems.append(Problem(Code.NO_ENDPOINT, fault, patient_id=case.patient_id, case_id=case.case_id))
     return joined, problems
-
-
-def _spelt_alike(table: ClinicalTable, patients: Iterable[str], id_part: str) -> ClinicalTable:
-    """The table with patients under the images' keys if they differ in leading zeros, or in what is no ``id_part``."""
-    known = set(patients)
-    other, why = match_without_zeros(table.rows, known), "in leading zeros"
-    if not other and id_part:
-        other, why = _alike_in_part(table.rows.keys() - known, known - table.rows.keys(), id_part), "in spelling"
-    if not other:
-        return table
-    one = next(iter(other))
-    note = f"{count(len(other), 'patient')} joined although they differ {why}: {one!r} is {other[one]!r}."
-    rows = {other.get(key, key): row for key, row in table.rows.items()}
-    return replace(table, rows=rows, notes=(*table.notes, note))
-
-
-def _alike_in_part(keys: Iterable[str], known: Iterable[str], id_part: str) -> dict[str, str]:
-    """For each key the known one with the same part, where no other of either has it."""
-
-    def by_part(names: Iterable[str]) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = defaultdict(list)
-        for name in sorted(names):
-            if match := re.fullmatch(id_part, name):
-                found["".join(match.groups())].append(name)
-        return found
-
-    wanted, present = by_part(keys), by_part(known)
-    return {
-        names[0]: present[part][0] for part, names in wanted.items() if len(names) == len(present.get(part, ())) == 1
-    }
-
-
-def leveled(table: ClinicalTable, levels: Mapping[str, Mapping[str, str]]) -> ClinicalTable:
-    """The table with the spellings of a column's values read as the collection says; counted in a note."""
-    notes = list(table.notes)
-    rows = dict(table.rows)
-    for column, patterns in levels.items():
-        seen: dict[str, set[str]] = defaultdict(set)
-        for key, row in rows.items():
-            text = row.covariates.get(column, "")
-            value = next((to for pattern, to in patterns.items() if re.fullmatch(pattern, text.strip(), re.I)), text)
-            if text:
-                seen[value].add(text)
-            rows[key] = replace(row, covariates={**row.covariates, column: value}) if text else row
-        told = "; ".join(f"{value}: {', '.join(map(repr, sorted(texts)))}" for value, texts in sorted(seen.items()))
-        if any(texts != {value} for value, texts in seen.items()):
-            notes.append(f"Spellings of {column} were read as {len(seen)} values ({told}).")
-    return replace(table, rows=rows, notes=tuple(notes))
 
 
 def _free_names(covariates: dict[str, str]) -> dict[str, str]:
