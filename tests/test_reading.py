@@ -93,6 +93,23 @@ def test_another_table_is_encoded_by_the_levels_that_were_learnt(tmp_path: Path)
     assert any("stage holds IV" in note for note in found.notes)
 
 
+def test_where_values_are_missing_can_be_a_feature_and_another_table_has_it_too(tmp_path: Path) -> None:
+    psa = [i * 3 % 7 if i % 5 else "" for i in range(40)]
+    kind = ["abc"[i % 3] if i % 4 else "NA" for i in range(40)]
+    rows = "".join(f"P{i},{i * 7 % 40 + 1},{i % 2},{psa[i]},{kind[i]},{50 + i * 11 % 30}\n" for i in range(40))
+    path = write(tmp_path, "ID,time,event,psa,kind,age\n" + rows)
+    assert not any("missing" in name for name in read(path).table.features)
+    found = read(path, spec=ModelSpec(missing_indicators=True))
+    assert [name for name in found.table.features if "missing" in name] == ["psa is missing", "kind is missing"]
+    np.testing.assert_array_equal(column(found, "psa is missing"), np.arange(40) % 5 == 0)
+    np.testing.assert_array_equal(column(found, "kind is missing"), np.arange(40) % 4 == 0)
+    assert np.isnan(column(found, "psa")).sum() == 8  # and becomes the training cases' median
+    other = write(tmp_path, "ID,psa,kind,age\nQ1,,a,3\nQ2,2,never heard of,4\n", "other.csv")
+    again = read_tables(find_tables([other], ModelSpec()), ModelSpec(), found.encodings)
+    np.testing.assert_array_equal(column(again, "psa is missing"), [1.0, 0.0])
+    np.testing.assert_array_equal(column(again, "kind is missing"), [0.0, 1.0])
+
+
 def test_covariates_of_a_runs_table_go_by_their_own_names_as_in_its_dataset(tmp_path: Path) -> None:
     text = "case_id,patient_id,time_days,event,covariate_age,covariate_sex,sex\nA1,A,5,1,60,m,f\nB1,B,9,0,70,f,m\n"
     found = read(write(tmp_path, text))

@@ -123,6 +123,10 @@ class ModelSpec:
         tuple[str, ...],
         "Columns that are no features, in whatever table or run they stand: names, or `re:` and a regular expression.",
     ] = ()
+    missing_indicators: Annotated[
+        bool,
+        "A clinical column that lacks values gets a feature of its own, `NAME is missing`: 1 where it does.",
+    ] = False
     rows: Rows = "patient"
     site: Annotated[str, "Column with the scanner or site of each row, for harmonisation."] = ""
     source: Annotated[

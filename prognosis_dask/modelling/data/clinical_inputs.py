@@ -79,7 +79,7 @@ def clinical_inputs(frozen: Frozen) -> tuple[ClinicalInput, ...]:
     """The model's columns that come from a table of patients."""
     inputs = []
     for encoding in frozen.encodings:
-        if encoding.family not in _FAMILIES:
+        if encoding.family not in _FAMILIES or encoding.indicator:
             continue
         training: tuple[float, ...] = ()
         if not encoding.levels:

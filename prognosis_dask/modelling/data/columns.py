@@ -66,6 +66,8 @@ class Encoding:
     modality, roi
         On what the column was measured: a modality (several, joined by ``+``, where rows were pooled), and a region
         where patients have several; empty where it was not measured on an image, or nobody knows.
+    indicator, words
+        The feature is 1 where the column says nothing, else 0; ``words`` are the levels it may hold, () for any.
     """
 
     column: str
@@ -79,6 +81,8 @@ class Encoding:
     modality: str = ""
     roi: str = ""
     grouped: tuple[str, ...] = ()
+    indicator: bool = False
+    words: tuple[str, ...] = ()
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -271,6 +275,10 @@ def encode(encoding: Encoding, column: SourceColumn) -> tuple[FloatArray, list[s
     StatisticsError
         When numbers are expected and a cell holds words, or none of the words is known.
     """
+    if encoding.indicator:
+        known = {level_key(word) for word in (*encoding.words, *encoding.grouped)}
+        texts = [level_key(text) for text in column.texts(encoding.words)]
+        return np.array([[float(not text or (bool(known) and text not in known))] for text in texts]), []
     if not encoding.levels:
         values = column.numbers()
         if encoding.log:

@@ -116,6 +116,8 @@ def learn_encodings(
             if kind_of(family) not in COMPUTED_FAMILIES and not made.levels:
                 notes += far_code_notes(column)
     encodings += _copies(columns, spec, encodings)
+    if spec.missing_indicators:
+        encodings += _indicators(columns, encodings)
     notes += [reason.format(_listed(names)) for reason, names in left_out.items() if names]
     _expect_names(spec, columns, encodings)
     if not encodings:
@@ -206,6 +208,30 @@ def _copies(columns: Columns, spec: ModelSpec, encodings: Sequence[Encoding]) ->
             volume = _encoding(by_name[source], "volume", ColumnRule(unit="mm^3"))
             if isinstance(volume, Encoding):
                 made.append(replace(volume, name="volume"))
+    return made
+
+
+def _indicators(columns: Columns, encodings: Sequence[Encoding]) -> list[Encoding]:
+    """What says where a column lacks values, for each that does in some rows and not in all; not for image features."""
+    by_name = {name: column for (_, name), column in columns.items()}
+    made = []
+    for encoding in encodings:
+        if kind_of(encoding.family) in IMAGE_FAMILIES:
+            continue
+        indicator = replace(
+            encoding,
+            name=f"{encoding.name or encoding.column} is missing",
+            unit="",
+            levels=(),
+            ordered=False,
+            log=False,
+            indicator=True,
+            words=encoding.levels,
+        )
+        column = by_name[encoding.column]
+        missing, _ = encode(indicator, replace(column, missing=encoding.missing) if encoding.missing else column)
+        if 0 < missing.sum() < len(missing):
+            made.append(indicator)
     return made
 
 
