@@ -1,6 +1,7 @@
 """Training of the grade network: repeatable anywhere, honest about what it holds back, kept in a safe file."""
 
 import math
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -10,6 +11,7 @@ from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, ge
 
 from prognosis_dask.config.job import GradeSection
 from prognosis_dask.errors import ClusterError, MissingExtraError, StatisticsError, WeightsError
+from prognosis_dask.execution import mapping
 from prognosis_dask.execution.mapping import map_on
 from prognosis_dask.networks.grade_file import read_trained, trained_bytes
 from prognosis_dask.networks.training import Epoch, class_weights, hold_back, run_network, train
@@ -193,7 +195,7 @@ def name_of_worker(_):
     return get_worker().name
 
 
-def test_what_needs_a_gpu_runs_on_workers_that_have_one_and_large_items_are_sent_without_a_warning():
+def test_what_needs_a_gpu_runs_on_workers_that_have_one_and_large_items_are_sent_without_a_warning(capfd, monkeypatch):
     options = {"nthreads": 1, "silence_logs": 50}
     workers = {"plain": {}, "card": {"resources": {"GPU": 1}}}
     specs = {name: {"cls": Worker, "options": {**options, **extra}} for name, extra in workers.items()}
@@ -201,5 +203,8 @@ def test_what_needs_a_gpu_runs_on_workers_that_have_one_and_large_items_are_sent
     with SpecCluster(specs, scheduler=scheduler) as cluster, Client(cluster) as client:
         assert set(map_on(client, gpu=True)(name_of_worker, range(8))) == {"card"}
         assert set(map_on(client)(name_of_worker, range(8))) == {"card", "plain"}
+        monkeypatch.setattr(mapping, "LOG_EVERY", 0.0)
+        list(map_on(client)(name_of_worker, range(8)))
+        assert re.search(r"^3 of 8 tasks done, about \d+ s left$", capfd.readouterr().err, re.MULTILINE)
         large = [np.full(2_000_000, 0.5)]  # 16 MB, of which Dask warns: here a warning is an error
         assert list(map_on(client)(len, large)) == list(map_on(client)(partial(len), large)) == [2_000_000]

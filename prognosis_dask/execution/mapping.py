@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -11,6 +13,8 @@ from distributed import CancelledError, Client, Future, KilledWorker, as_complet
 from tqdm import tqdm
 
 from prognosis_dask.errors import ClusterError
+from prognosis_dask.execution.progress import duration
+from prognosis_dask.execution.terminal import LOG_EVERY
 from prognosis_dask.maps import Map
 
 #: Seconds before a map that is not done shows a bar on a terminal.
@@ -47,9 +51,15 @@ def map_on(client: Client, *, gpu: bool = False) -> Map:
 def _wait(futures: Sequence[Future[Any]]) -> None:
     """Wait for all, or raise the first failure. Ctrl-C in ``gather``'s own waiting prints a traceback per task."""
     done = as_completed(futures)
-    for future in tqdm(done, "tasks", len(futures), leave=False, delay=_SHOWN_AFTER, disable=None, dynamic_ncols=True):
+    shown = tqdm(done, "tasks", len(futures), leave=False, delay=_SHOWN_AFTER, disable=None, dynamic_ncols=True)
+    begun = told = time.monotonic()
+    for number, future in enumerate(shown, 1):
         if future.status != "finished":
             future.result()
+        if shown.disable and time.monotonic() - told > LOG_EVERY:  # no terminal: a log, a batch system
+            told = time.monotonic()
+            left = duration((told - begun) / number * (len(futures) - number))
+            print(f"{number} of {len(futures)} tasks done, about {left} left", file=sys.stderr, flush=True)
 
 
 def _same(value: Any) -> Any:
