@@ -168,7 +168,9 @@ def test_nothing_is_tuned_where_there_is_one_of_each() -> None:
 
 @pytest.mark.parametrize("learner", sorted(LEARNERS))
 def test_a_fitted_procedure_survives_being_written(learner: str) -> None:
-    procedure = Procedure(learner=learner, n_features=(2, 4), penalty=(0.1,), depth=(2,), rounds=(20,))
+    procedure = Procedure(learner=learner, n_features=(2, 4), penalty=(0.1,))
+    if "rounds" in LEARNERS[learner].takes:
+        procedure = replace(procedure, depth=(2,), rounds=(20,))
     tables = [survival_table(0, signal=1.0), class_table(0, signal=1.0), class_table(0, signal=1.0, classes=3)]
     for table in tables:
         if not isinstance(table.endpoint, LEARNERS[learner].endpoints):
@@ -269,6 +271,8 @@ def test_times_that_are_no_positive_numbers_are_refused(time: float) -> None:
         ({"selector": "lasso"}, "selector is 'lasso', expected one of '', 'svm-rfe'"),
         ({"learner": "forest"}, "learner is 'forest', expected one of 'cox'"),
         ({"harmonise": "zscore"}, "harmonise is 'zscore'"),
+        ({"depth": (2,)}, "depth has no effect on learner 'cox': leave it out, or take xgboost, survival-forest"),
+        ({"learner": "survival-forest", "rounds": (9,)}, "rounds has no effect on learner 'survival-forest'"),
         ({"reference_site": "B"}, "reference_site is 'B' without harmonisation"),
         ({"n_features": ()}, r"n_features is \(\), expected one value or more"),
         ({"n_features": (0,)}, "n_features is 0, expected one or more"),

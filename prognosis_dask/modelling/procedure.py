@@ -97,6 +97,12 @@ class Procedure:
 
     def __post_init__(self) -> None:
         expect_fields(self, StatisticsError)
+        for name in ("depth", "rounds"):
+            if getattr(self, name) and name not in LEARNERS[self.learner].takes:
+                takes = ", ".join(known for known, learner in LEARNERS.items() if name in learner.takes)
+                raise StatisticsError(
+                    f"{name} has no effect on learner {self.learner!r}: leave it out, or take {takes}"
+                )
         if self.reference_site and not self.harmonise:
             raise StatisticsError(
                 f"reference_site is {self.reference_site!r} without harmonisation: set harmonise = 'combat' as well"
