@@ -56,9 +56,10 @@ def _wait(futures: Sequence[Future[Any]]) -> None:
     for number, future in enumerate(shown, 1):
         if future.status != "finished":
             future.result()
-        if shown.disable and time.monotonic() - told > LOG_EVERY:  # no terminal: a log, a batch system
+        waiting = len(futures) - number
+        if shown.disable and waiting and time.monotonic() - told > LOG_EVERY:  # no terminal: a log, a batch system
             told = time.monotonic()
-            left = duration((told - begun) / number * (len(futures) - number))
+            left = duration((told - begun) / number * waiting)
             print(f"{number} of {len(futures)} tasks done, about {left} left", file=sys.stderr, flush=True)
 
 
