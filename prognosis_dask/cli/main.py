@@ -126,6 +126,19 @@ def _add_weights(commands: Commands) -> None:
     convert.add_argument("target", type=Path, metavar="OUT.safetensors")
     convert.add_argument("--network", default="i3d_inceptionv1_kinetics400", metavar="NAME")
     convert.set_defaults(command=_convert)
+    check = actions.add_parser("check", help="tell whether a file holds a network's weights: hashes, a known example")
+    check.add_argument("network", metavar="NETWORK", help="as in deep.network; `file` for a network's own file")
+    check.add_argument("file", type=Path, metavar="FILE")
+    check.add_argument(
+        "--example",
+        nargs=2,
+        type=Path,
+        default=(None, None),
+        metavar=("INPUT", "VALUES"),
+        help="frames or a cube (.npy, or a video of the frames), and a text file of the values that must come out",
+    )
+    check.add_argument("--hold", type=int, default=1, metavar="N", help="a video shows each frame N times (default: 1)")
+    check.set_defaults(command=_check)
 
 
 def _add_serve(commands: Commands) -> None:
@@ -208,6 +221,16 @@ def _convert(arguments: argparse.Namespace) -> None:
 
     converted = convert_weights(arguments.source, arguments.target, find_network(arguments.network))
     print(f"{converted.source_sha256}  {arguments.source}\n{converted.sha256}  {arguments.target}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.networks.weights_check import check_weights
+
+    example, expected = arguments.example
+    found = check_weights(arguments.network, arguments.file, example=example, expected=expected, hold=arguments.hold)
+    print("\n".join(found.lines))
+    if not found.agrees:
+        sys.exit(EXIT_ERROR)
 
 
 def _reproducibility(arguments: argparse.Namespace) -> None:

@@ -38,6 +38,8 @@ class Network:
         The data set of the classes; see :func:`prognosis_dask.networks.catalogue.class_labels`.
     library
         The library of network and weights. For torchvision's networks ``parameters`` is empty.
+    published_sha1
+        Of GluonCV's file of pretrained weights, as its model store lists it; the file's name ends in the first eight.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Network:
     clip: ClipRule = field(default_factory=ClipRule)
     classes: str = "kinetics400"
     library: Literal["gluoncv", "torchvision"] = "gluoncv"
+    published_sha1: str = ""
 
     def labels(self, output: str) -> tuple[str, ...]:
         """The class names if the output is logits, else none."""
@@ -111,6 +114,7 @@ NETWORKS = {
             parameters=inception_v1(classes=400),
             aliases={"head.1.weight": "output.weight", "head.1.bias": "output.bias"},
             engines=("torch", "gluon"),
+            published_sha1="81e0be1043ea4c68a4a0a439918c7b888ee5545b",
         ),
         Network(
             name="i3d_resnet50_v1_kinetics400",
@@ -119,6 +123,7 @@ NETWORKS = {
             parameters=i3d_resnet50(classes=400),
             aliases=i3d_resnet50_aliases(),
             engines=("gluon",),
+            published_sha1="568a722eb61da663e11b582886ddbef9ef8f6ac6",
         ),
         Network(
             name="slowfast_4x16_resnet50_kinetics400",
@@ -128,6 +133,7 @@ NETWORKS = {
             aliases={},
             engines=("gluon",),
             clip=ClipRule(frames=32, slow_step=8),
+            published_sha1="9d650f5186ffc08348f8d7384d6994a8f39a03b1",
         ),
         Network(
             name="slowfast_8x8_resnet50_kinetics400",
@@ -137,6 +143,7 @@ NETWORKS = {
             aliases={},
             engines=("gluon",),
             clip=ClipRule(frames=32, slow_step=4),
+            published_sha1="d6b253398615a21d8b2a827ddfb09c0d8827f79c",
         ),
         # frames, size and normalisation that the weights were trained with (torchvision's documentation of them; 64
         # frames for S3D: Xie et al. 2018, arXiv:1712.04851)
