@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +24,14 @@ from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.imaging.cube import cut_cube
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, grid_of
+from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.saved import load_frozen
+from prognosis_dask.modelling.spec import default_procedures, load_spec
 from prognosis_dask.networks.cube_networks import CUBE_NETWORKS, cube_network
 from prognosis_dask.networks.engine import describe_engine, load_engine
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
+from tests.dask_processes import PATIENCE, wait_for
 from tests.dicom_helpers import case_of
 from tests.onnx_file import write_mean_network
 
@@ -244,3 +251,59 @@ def test_merlins_cube_is_that_of_its_own_preprocessing(chest: tuple[Roi, np.ndar
     start = [n // 2 - m // 2 for n, m in zip(padded.shape, (224, 224, 160), strict=True)]
     crop = padded[tuple(slice(first, first + n) for first, n in zip(start, (224, 224, 160), strict=True))]
     np.testing.assert_allclose(cube.values[0], crop, atol=1e-5)
+
+
+# --- two networks and radiomics in one job ---------------------------------------------------------------------------
+
+
+def test_two_networks_and_radiomics_killed_and_resumed_give_the_same_features_and_their_own_models(
+    mean_network: Path, client: Client, tmp_path: Path
+) -> None:
+    cohort = make_cohort(tmp_path / "cohort", SynthSection(patients=6, seed=5, bad_cases=False))
+    write_mean_network(tmp_path / "clip.onnx", (1, 3, 8, 64, 48))
+    job = tmp_path / "job.toml"
+    job.write_text(
+        f"""
+        cohort = {{ sources = ["{cohort.images}"], clinical = "{cohort.clinical}", roi = ["GTV-1"] }}
+        deep = {{ network = "file:{tmp_path / "clip.onnx"}", input_shape = [3, 8, 64, 48] }}
+        deep_2 = {{ enabled = true, network = "file:{mean_network}" }}
+        model = {{ enabled = false }}
+        """
+    )
+    whole = prognosis_dask.run(load_job(job), client=client, out=tmp_path / "whole")
+    assert {whole.stages[stage]["done"] for stage in ("radiomics", "deep", "deep_2")} == {6}
+
+    ledger = tmp_path / "killed" / "ledger.sqlite"
+    command = [sys.executable, "-m", "prognosis_dask", "run", job, "--out", ledger.parent]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        wait_for(lambda: rows(ledger, "deep_2") > 0 or run.poll() is not None)
+        run.kill()
+    resumed = prognosis_dask.run(load_job(job), client=client, out=ledger.parent)
+    assert resumed.stages["deep_2"]["reused"] > 0
+
+    one, other = (prognosis_dask.read_features(tmp_path / name) for name in ("whole", "killed"))
+    assert list(one["deep_2_feature"].values) == ["deep_2_pooled_0", "deep_2_pooled_1"]
+    for name in ("radiomics", "deep", "deep_2"):
+        np.testing.assert_array_equal(one[name].values, other[name].values)
+        assert np.isfinite(one[name].values).all()
+
+    # one network exchanged leaves the other as it is
+    mean_network.with_suffix(".toml").write_text(CARD.replace("400", "300"))
+    again = prognosis_dask.run(load_job(job), client=client, out=ledger.parent).stages
+    assert [again[stage]["reused"] for stage in ("radiomics", "deep", "deep_2")] == [6, 6, 0]
+
+    spec = load_spec(None)
+    table = read_tables(find_tables([tmp_path / "whole"], spec), spec).table
+    assert {"deep", "deep_2", "radiomics"} <= set(default_procedures(table)), "each family has a procedure of its own"
+    wrong = replace(load_job(job), deep_2=replace(load_job(job).deep_2, input_shape=(3, 8, 64, 48)))
+    with pytest.raises(JobError, match=r"deep_2\.input_shape is .*deep_2\.network"):
+        prognosis_dask.run(wrong, client=client, out=tmp_path / "wrong")
+
+
+def rows(ledger: Path, stage: str) -> int:
+    """Finished cases of a stage, as another process sees them."""
+    if not ledger.is_file():
+        return 0
+    with closing(sqlite3.connect(ledger, timeout=PATIENCE)) as found, suppress(sqlite3.OperationalError):
+        return int(found.execute("SELECT count(*) FROM outcome WHERE stage = ?", [stage]).fetchone()[0])
+    return 0

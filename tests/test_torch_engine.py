@@ -235,7 +235,7 @@ def short_of_memory(engine, most):
 
 
 def outcome(number, frames):
-    return TaskResult(f"case-{number}", "deep", "digest", None, {"total": 0.0}, {"frames": frames})
+    return TaskResult(f"case-{number}", "deep", "digest", None, {"total": 0.0}, {"input": frames})
 
 
 def test_a_gpu_out_of_memory_goes_on_with_half_the_batch_and_says_so(engine, caplog):

@@ -18,7 +18,6 @@ from prognosis_dask.config.fields import (
     Below,
     EventCode,
     File,
-    Folder,
     FolderName,
     Location,
     Unit,
@@ -27,6 +26,7 @@ from prognosis_dask.config.fields import (
 from prognosis_dask.config.ibsi import IbsiSection
 from prognosis_dask.config.idc import IdcSection
 from prognosis_dask.config.reading import build, expect, override, read_toml, seen_from
+from prognosis_dask.config.run import RunSection
 from prognosis_dask.errors import JobError
 from prognosis_dask.shipped import shipped
 
@@ -219,6 +219,13 @@ class DeepSection:
 
 
 @dataclass(frozen=True)
+class SecondDeepSection(DeepSection):
+    """Deep features of a second network, a family of their own beside the first one's."""
+
+    enabled: Annotated[bool, "Whether they are computed."] = False
+
+
+@dataclass(frozen=True)
 class GradeSection:
     """The 3D network of the grade, which is trained on the prepared brains within each training fold."""
 
@@ -263,7 +270,8 @@ class ModelSection:
 
     enabled: Annotated[bool, "Whether a model is fitted; else a run ends with its features."] = True
     features: Annotated[
-        Literal["deep", "radiomics", "ibsi", "both"], "Image features that the model may use; both: deep and radiomics."
+        Literal["deep", "deep_2", "radiomics", "ibsi", "both"],
+        "Image features that the model may use; both: deep and radiomics.",
     ] = "deep"
     selector: Annotated[str, "Selection of features, a name of docs/procedures.md; empty: none."] = "svm-rfe"
     learner: Annotated[
@@ -288,21 +296,6 @@ class ModelSection:
 
 
 @dataclass(frozen=True)
-class RunSection:
-    """How the job is run; no value depends on it."""
-
-    out: Annotated[str, Folder(), "The run's folder; empty: `runs/NAME` in the current one. `--out` goes first."] = ""
-    cases_per_task: Annotated[int, AtLeast(0), "Cases per task; 0: as many as make a task worth its overhead."] = 0
-    retries: Annotated[int, AtLeast(0), "Repeats of a task after an error of the infrastructure."] = 2
-    case_limit_s: Annotated[
-        float, AtLeast(0), Unit("s"), "Time that a stage may take for a case before it is stopped; 0: no limit."
-    ] = 1800.0
-    workers_wait_s: Annotated[
-        float, AtLeast(0), Unit("s"), "Time to wait for a worker while the cluster has none; 0: no limit."
-    ] = 300.0
-
-
-@dataclass(frozen=True)
 class Job:
     """A job: cohort, features, model. Relative paths are seen from the job file's folder."""
 
@@ -317,6 +310,7 @@ class Job:
     radiomics: RadiomicsSection = field(default_factory=RadiomicsSection)
     ibsi: IbsiSection = field(default_factory=IbsiSection)
     deep: DeepSection = field(default_factory=DeepSection)
+    deep_2: SecondDeepSection = field(default_factory=SecondDeepSection)
     grade: GradeSection = field(default_factory=GradeSection)
     model: ModelSection = field(default_factory=ModelSection)
     run: RunSection = field(default_factory=RunSection)

@@ -123,31 +123,38 @@ BRAIN = Stage(
     memory=2_000_000_000,
 )
 
-DEEP = Stage(
-    name="deep",
-    title="Deep features",
-    version=1,
-    work="prognosis_dask.features.video:VideoWork",
-    switch="deep.enabled",
-    needs=("roi",),
-    ignores=_beside_frames,
-    family=Family(
-        table("deep", "deep_feature", "1", "features of the network; NaN where they failed", kind="float32"),
-        label("deep_feature", "deep_feature", "name of the deep feature", optional=True),
-        labels=label(
-            "deep_label",
-            "deep_feature",
-            "class whose logit the deep feature is, where it is one",
-            optional=True,
+
+def _network(name: str, title: str) -> Stage:
+    """The stage of the network that a section of the job describes."""
+    return Stage(
+        name=name,
+        title=title,
+        version=1,
+        work="prognosis_dask.features.video:VideoWork",
+        switch=f"{name}.enabled",
+        needs=("roi",),
+        ignores=_beside_frames,
+        family=Family(
+            table(name, f"{name}_feature", "1", "features of the network; NaN where they failed", kind="float32"),
+            label(f"{name}_feature", f"{name}_feature", "name of the deep feature", optional=True),
+            labels=label(
+                f"{name}_label",
+                f"{name}_feature",
+                "class whose logit the deep feature is, where it is one",
+                optional=True,
+            ),
         ),
-    ),
-    # the network with its weights
-    memory=1_500_000_000,
-    device="deep.device",
-)
+        # the network with its weights
+        memory=1_500_000_000,
+        device=f"{name}.device",
+    )
+
+
+DEEP = _network("deep", "Deep features")
+DEEP_2 = _network("deep_2", "Deep features of the second network")
 
 #: In the order of their variables in the dataset; the order in which a case passes them follows from their needs.
-STAGES: tuple[Stage, ...] = (ROI, RADIOMICS, IBSI, BRAIN, DEEP)
+STAGES: tuple[Stage, ...] = (ROI, RADIOMICS, IBSI, BRAIN, DEEP, DEEP_2)
 
 
 def stages() -> tuple[Stage, ...]:

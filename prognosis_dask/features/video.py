@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import DeepSection, Job, digest
-from prognosis_dask.errors import CaseError, Code, Problem, warn
+from prognosis_dask.errors import CaseError, ClusterError, Code, JobError, Problem, WeightsError, warn
 from prognosis_dask.features.guard import Stopwatch, guarded, peak_memory_mb
-from prognosis_dask.features.registry import stage_named
+from prognosis_dask.features.registry import DEEP, stage_named
 from prognosis_dask.features.roi import read_case
 from prognosis_dask.features.stage import Columns, Stage, StageContext, Work, chosen_settings
 from prognosis_dask.imaging.cube import CubeRule, cut_cube
@@ -39,20 +40,22 @@ from prognosis_dask.storage.task_result import TaskResult
 
 
 class VideoWork(Work):
-    """One engine a process; a thread reads ahead while the network runs."""
+    """One engine a process for each of the job's networks; a thread reads ahead while the network runs."""
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
         self._described: EngineDescription | None = None
 
     def check(self, job: Job) -> None:
-        describe_engine(job.deep)
+        with self._own_keys():
+            describe_engine(self._section(job))
 
     def settled(self, job: Job) -> Job:
-        return replace(job, deep=settle_engine(job.deep))
+        settled: dict[str, Any] = {self.stage.name: settle_engine(self._section(job))}
+        return replace(job, **settled)
 
     def warm(self, context: StageContext) -> None:
-        load_engine_once(context.job.deep)
+        load_engine_once(self._section(context.job))
 
     def inputs(self, context: StageContext, modality: str) -> tuple[object, ...]:
         return (self._engine(context).provenance,)
@@ -65,30 +68,47 @@ class VideoWork(Work):
         keys = [key for key in frames.settings if key not in self.stage.ignores(context.job)]
         settings = chosen_settings(context.job, keys)
         known = self._engine(context).provenance
-        named = {f"deep.{key}": known[key] for key in ("network", "output", "weights_sha256") if key in known}
+        own = self.stage.name
+        named = {f"{own}.{key}": known[key] for key in ("network", "output", "weights_sha256") if key in known}
         if "cube" in known:
-            return {"deep.cube": digest(self.stage.version, known["cube"]), **named}
-        return {"deep.frames": digest(frames.version, self.stage.version, *settings), **named}
+            return {f"{own}.cube": digest(self.stage.version, known["cube"]), **named}
+        return {f"{own}.frames": digest(frames.version, self.stage.version, *settings), **named}
 
     def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
         engine = self._engine(context)
-        return Columns(dict.fromkeys(engine.feature_names, "1"), engine.labels)
+        # as columns of one table with the first network's
+        before = "" if self.stage.name == DEEP.name else f"{self.stage.name}_"
+        return Columns({f"{before}{name}": "1" for name in engine.feature_names}, engine.labels)
 
     def _engine(self, context: StageContext) -> EngineDescription:
         """What is known of the engine; its weights are read once in a run."""
         if self._described is None:
-            self._described = describe_engine(context.job.deep)
+            with self._own_keys():
+                self._described = describe_engine(self._section(context.job))
         return self._described
 
+    def _section(self, job: Job) -> DeepSection:
+        section: DeepSection = getattr(job, self.stage.name)
+        return section
+
+    @contextmanager
+    def _own_keys(self) -> Iterator[None]:
+        """Let what is said of keys name this network's section."""
+        try:
+            yield
+        except (JobError, WeightsError, ClusterError) as error:
+            raise type(error)(str(error).replace(f"{DEEP.name}.", f"{self.stage.name}.")) from error
+
     def cases_per_task(self, context: StageContext) -> int:
-        return cases_per_task(context.job.deep) if self.stage.wants_gpu(context.job) else 0
+        return cases_per_task(self._section(context.job)) if self.stage.wants_gpu(context.job) else 0
 
     def group(self, context: StageContext, needed: TaskResult) -> int:
-        return frames_together(context.job.deep, int(str(needed.values["n_slices"])))
+        return frames_together(self._section(context.job), int(str(needed.values["n_slices"])))
 
     def run(self, cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[TaskResult]:
-        engine = load_engine_once(context.job.deep)
-        asked = rows_together(context.job.deep.device, context.job.deep.batch_size)
+        section = self._section(context.job)
+        engine = load_engine_once(section)
+        asked = rows_together(section.device, section.batch_size)
         read_input = partial(_cube, engine.cube) if isinstance(engine, CubeEngine) else _frames
         results: list[TaskResult] = []
         with ThreadPoolExecutor(1) as reader:
@@ -107,7 +127,7 @@ def load_engine_once(section: DeepSection) -> Engine | CubeEngine:
     return _engine(section, tuple(map(_stamp, network_files(section))))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _engine(section: DeepSection, stamps: tuple[tuple[int, int] | None, ...]) -> Engine | CubeEngine:
     return load_engine(section)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from prognosis_dask.config.job import ModelSection
 from prognosis_dask.modelling.data.endpoint import Classes
+from prognosis_dask.modelling.data.families import NETWORKS
 from prognosis_dask.modelling.data.network_features import FAMILY
 from prognosis_dask.modelling.estimators import learner_for
 from prognosis_dask.modelling.procedure import Procedure
@@ -21,7 +22,7 @@ from prognosis_dask.modelling.selectors import selector_for
 from prognosis_dask.modelling.spec import EndpointRule, ModelSpec, ValidationRule
 
 #: Families that are many and need a selection; the others enter a model as they are.
-_SELECTED = ("radiomics", "deep", FAMILY)
+_SELECTED = ("radiomics", *NETWORKS, FAMILY)
 _PENALTIES = (0.01, 0.1, 1.0)
 _COUNTS = (2, 5, 10, 20, 50)
 #: Of two features that correlate more than this one is left: a network's units say much the same, and many that say

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prognosis_dask.errors import count
+from prognosis_dask.modelling.data.families import NETWORKS
 from prognosis_dask.modelling.folder import known_json, number_or_none
 from prognosis_dask.modelling.saved import MODEL, Frozen
 
@@ -97,14 +98,15 @@ def worth_of(frozen: Frozen, folder: Path | str) -> Worth:
 def untrained(folder: Path) -> bool:
     """Whether the deep features of a run come from weights that nobody trained; False where no run is."""
     run = known_json(folder / "run.json")
-    named = [part.get("weights", "") for part in (run.get("deep"), run.get("job", {}).get("deep")) if part]
+    parts = [part.get(name) for name in NETWORKS for part in (run, run.get("job", {}))]
+    named = [part.get("weights", "") for part in parts if part]
     return any(str(weights).startswith("untrained") for weights in named)
 
 
 def _of_features(frozen: Frozen, run: Path, notes: Sequence[str]) -> list[str]:
     family = {name: encoding.family for encoding in frozen.encodings for name in encoding.features}
     used = {family.get(name) for name in frozen.fitted.features}
-    return [UNTRAINED] if "deep" in used and (UNTRAINED in notes or untrained(run)) else []
+    return [UNTRAINED] if used.intersection(NETWORKS) and (UNTRAINED in notes or untrained(run)) else []
 
 
 def _of_validation(name: str, value: float | None, lower: float | None, upper: float | None) -> list[str]:

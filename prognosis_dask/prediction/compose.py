@@ -141,7 +141,8 @@ def _of_stages(model: ScanModel, run: Path) -> tuple[dict[str, Quantity], list[s
         "volume": Quantity(float(str(roi.values["volume_ml"])), "mL"),
         "slices of the ROI": Quantity(int(str(roi.values["n_slices"])), "1"),
     }
-    if not model.job.deep.enabled:  # frames are the network's: no other feature depends on them
+    # frames are the networks': no other feature depends on them
+    if not (model.job.deep.enabled or model.job.deep_2.enabled):
         return quality, [_sentence(warning) for warning in warned if warning.code is not Code.WINDOW_UNFIT]
     cut = "Part of the lesion lies outside of the window of the deep features."
     return quality, [*map(_sentence, warned), *([cut] if roi.values.get("lesion_cut") else [])]

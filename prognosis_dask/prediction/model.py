@@ -144,6 +144,7 @@ def load_model(folder: Path) -> ScanModel:
         radiomics=replace(job.radiomics, enabled=job.radiomics.enabled and bool(families & {"radiomics", "volume"})),
         ibsi=replace(job.ibsi, enabled=job.ibsi.enabled and "ibsi" in families),
         deep=replace(job.deep, enabled=job.deep.enabled and "deep" in families),
+        deep_2=replace(job.deep_2, enabled=job.deep_2.enabled and "deep_2" in families),
         grade=replace(job.grade, enabled=False),
     )
     _expect_same_features(folder, frozen, job)

@@ -14,7 +14,7 @@ import xarray as xr
 from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.errors import Problem, StoreError
 from prognosis_dask.features.files import read_features
-from prognosis_dask.features.registry import DEEP, came_through, stages_of
+from prognosis_dask.features.registry import DEEP, DEEP_2, came_through, stages_of
 from prognosis_dask.modelling.folder import ModelFolder, read_json, read_models
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.rois import RoiStore
@@ -85,9 +85,11 @@ class RunFolder:
     @property
     def untrained(self) -> bool:
         """Whether the deep features come from weights that nobody trained."""
-        used = [self.info.get("deep") or {}]  # missing until the run is through
-        if DEEP.is_on(self.job):
-            used.append(self.job.get("deep") or {})
+        used = []
+        for stage in (DEEP, DEEP_2):
+            used.append(self.info.get(stage.name) or {})  # missing until the run is through
+            if stage.is_on(self.job):
+                used.append(self.job.get(stage.name) or {})
         return any(str(deep.get("weights", "")).startswith("untrained") for deep in used)
 
 

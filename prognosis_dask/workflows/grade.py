@@ -17,6 +17,7 @@ from prognosis_dask.cohort.clinical import key
 from prognosis_dask.config.job import GradeSection, Job, digest
 from prognosis_dask.errors import CaseError, JobError, StatisticsError, StoreError, count
 from prognosis_dask.maps import Map
+from prognosis_dask.modelling.data.families import NETWORKS
 from prognosis_dask.modelling.data.network_features import FAMILY, FILE, NetworkFeatures
 from prognosis_dask.modelling.data.sources import Source, dataset_source
 from prognosis_dask.modelling.fit import fit_source
@@ -28,7 +29,7 @@ from prognosis_dask.storage.brains import BrainStore, StoredBrain
 from prognosis_dask.storage.volumes import create_volumes, write_volume
 
 #: Families of features that a grade is learnt from besides the network's, in the order of the comparison.
-_FAMILIES = ("size", "clinical", "radiomics", "deep")
+_FAMILIES = ("size", "clinical", "radiomics", *NETWORKS)
 
 
 def check_grade(job: Job) -> None:

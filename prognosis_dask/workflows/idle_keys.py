@@ -41,9 +41,10 @@ def _rules(job: Job) -> Iterator[_Rule]:
     yield job.ibsi.bin_width > 0, ("ibsi.bin_count",), "ibsi.bin_width is given"
     yield not job.ibsi.spacing_mm, ("ibsi.interpolator",), "ibsi.spacing_mm is 0, so that nothing is resampled"
     yield job.ibsi.ivh_bin_count > 0, ("ibsi.ivh_bin_width",), "ibsi.ivh_bin_count is given"
-    yield not job.deep.enabled, _all("deep"), "deep.enabled is false"
-    cpu = job.deep.device != "gpu"
-    yield cpu, ("deep.batch_size",), "on a CPU clips go through the network one by one (deep.device)"
+    for name, section in (("deep", job.deep), ("deep_2", job.deep_2)):
+        yield not section.enabled, _all(name), f"{name}.enabled is false"
+        cpu = section.device != "gpu"
+        yield cpu, (f"{name}.batch_size",), f"on a CPU clips go through the network one by one ({name}.device)"
     yield from _model_rules(job)
 
 

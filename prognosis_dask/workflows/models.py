@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from prognosis_dask.config.folders import expect_no_loss, expect_writable
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.maps import Map
+from prognosis_dask.modelling.data.families import NETWORKS
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.data.table_one import table1_rows
@@ -288,7 +289,7 @@ def _listed(data: Data) -> list[Path]:
 
 def _read(data: Data, spec: ModelSpec, say: Say) -> ReadTable:
     read = read_tables(find_tables(_listed(data), spec), spec)
-    if "deep" in read.table.families and any(untrained(path) for path in _listed(data)):
+    if not set(NETWORKS).isdisjoint(read.table.families) and any(untrained(path) for path in _listed(data)):
         read = replace(read, notes=(*read.notes, UNTRAINED))
     _tell(read, say)
     say(told_families(read.table))

@@ -214,7 +214,7 @@ def _features(job: Job, at: RunContext, *, model: bool = False) -> tuple[RunReco
     check_run(at.client, at.folder, gpu=wants_gpu(job), memory=memory_of(job))
     loaded = load_stages(job, str(at.folder))
     # the brains of scans that are predicted with its model are prepared as these; the engine may be another one there
-    record = RunRecord.begin(replace(loaded.context.job, deep=job.deep), at.client)
+    record = RunRecord.begin(replace(loaded.context.job, deep=job.deep, deep_2=job.deep_2), at.client)
     record.write(at.folder)
     at.monitor.phase("cohort")
     cases, problems = _cohort(job, at.folder, map_on(at.client), at.say)

@@ -8,8 +8,10 @@ from functools import lru_cache
 
 from prognosis_dask.cohort.clinical import key
 
+#: Families of networks, each named after its section of the job.
+NETWORKS = ("deep", "deep_2")
 #: Families that programs compute from images: nobody types their values in.
-COMPUTED_FAMILIES = ("radiomics", "ibsi", "deep")
+COMPUTED_FAMILIES = ("radiomics", "ibsi", *NETWORKS)
 #: Families of many columns, made from images: a case without any of them cannot be used.
 IMAGE_FAMILIES = (*COMPUTED_FAMILIES, "features")
 #: Families that are measured on an image, whatever their values are.
@@ -21,6 +23,7 @@ _RADIOMICS = re.compile(
     r"_(shape|shape2D|firstorder|glcm|glrlm|glszm|gldm|ngtdm)_\w+"
 )
 _DEEP = re.compile(r"(deep|logit|pooled|cnn|embedding)_?\d+")
+_DEEP_2 = re.compile(r"deep_2_\w+")
 _VOLUME = re.compile(r"(tumou?r|gtv|lesion|roi)?volume(ml|cc|cm3)?")
 _STAGE = re.compile(r".*stage|.*stage(group(ing)?)?(ajcc|uicc)?|ajcc.*|uicc.*|tnm")
 _CLINICAL = re.compile(
@@ -46,6 +49,7 @@ def family_of(name: str, default: str = "") -> str:
     for family, rule, text in (
         ("radiomics", _RADIOMICS, name),
         ("deep", _DEEP, name),
+        ("deep_2", _DEEP_2, name),
         ("molecular", _MOLECULAR, name),
         ("volume", _VOLUME, plain),
         ("stage", _STAGE, plain),

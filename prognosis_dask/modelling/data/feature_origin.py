@@ -16,6 +16,7 @@ _KNOWN = {
     "deep.network": ("network", "deep.network"),
     "deep.output": ("output of the network", "deep.output"),
     "deep.weights_sha256": ("weights of the network", "deep.weights"),
+    "deep.cube": ("cubes", "the TOML file beside deep.network"),
     "network.sha256": ("trained network", ""),
 }
 

@@ -15,7 +15,7 @@ from prognosis_dask.cohort.clinical import key, patient_key, read_rows
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.features.schema import COVARIATE, variables
 from prognosis_dask.modelling.data.columns import number, tells_the_outcome
-from prognosis_dask.modelling.data.families import family_of
+from prognosis_dask.modelling.data.families import NETWORKS, family_of
 from prognosis_dask.tables.row_numbers import no_property
 
 #: Fewest pairs of measurements.
@@ -159,7 +159,11 @@ def _from_run(path: Path) -> Measurement:
 
     dataset = read_features(path)
     blocks = [(np.asarray(dataset["volume_ml"].values, dtype=float)[:, None], ["volume_ml"], "volume")]
-    for family, names in (("radiomics", "radiomic"), ("ibsi", "ibsi_feature"), ("deep", "deep_feature")):
+    for family, names in (
+        ("radiomics", "radiomic"),
+        ("ibsi", "ibsi_feature"),
+        *((name, f"{name}_feature") for name in NETWORKS),
+    ):
         if family in dataset:
             blocks.append((np.asarray(dataset[family].values, dtype=float), list(dataset[names].values), family))
     return Measurement(
