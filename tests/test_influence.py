@@ -10,11 +10,11 @@ import pytest
 from lifelines.utils import concordance_index
 
 from prognosis_dask.modelling.data.endpoint import Survival
-from prognosis_dask.modelling.final_tables import dfbeta_rows
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.validation.evaluate import evaluate
+from prognosis_dask.modelling.validation.influence import dfbeta_rows
 from prognosis_dask.modelling.validation.nested import validate
 from prognosis_dask.report.sections.influence import influence
 from tests.synthetic_tables import survival_table

@@ -15,11 +15,12 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival, patient_sums, several_cases
 from prognosis_dask.modelling.data.table import FeatureTable, of_families, varying
-from prognosis_dask.modelling.estimators.cox import ProportionalHazards, cox_curve
+from prognosis_dask.modelling.estimators.cox import ProportionalHazards, cox_curve, fit_proportional_hazards
 from prognosis_dask.modelling.estimators.logistic import fit_logistic
 from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.metrics.classes import class_auc
+from prognosis_dask.modelling.metrics.competing import COMPETING, EVENT, causes, fine_gray
 from prognosis_dask.modelling.metrics.hazards import ph_rows, ph_test
 from prognosis_dask.modelling.metrics.intervals import Z95
 from prognosis_dask.modelling.procedure import Procedure, visible
@@ -52,7 +53,7 @@ def over_patients(model: Fitted, table: FeatureTable) -> Fitted:
         return model
     Z, endpoint = model.prepared(table)[:, model.columns], table.endpoint
     residuals, _ = score_residuals(Z, endpoint.time_days, endpoint.event, cox.coefficient)
-    inverse = _covariance(Z, endpoint, cox, model.tuned["penalty"])
+    inverse = covariance(Z, endpoint, cox, model.tuned["penalty"])
     error = np.sqrt(np.diag(sandwich(residuals, inverse, table.patient_ids)))
     return replace(model, model=replace(cox, standard_error=error))
 
@@ -71,7 +72,7 @@ def coefficient_tables(model: Fitted, table: FeatureTable) -> Tables:
     if len(cox.coefficient) < event.sum() and len(np.unique(time[event])) > 1:
         Z = model.prepared(table)[:, model.columns]
         penalty = model.tuned["penalty"] * (1 - model.tuned["mixing"])
-        fitted = (Z, time, event, cox.coefficient, _covariance(Z, table.endpoint, cox, penalty))
+        fitted = (Z, time, event, cox.coefficient, covariance(Z, table.endpoint, cox, penalty))
         if several_cases(table.patient_ids):
             rows["ph"] = ph_rows(model.chosen, clustered_ph_test(*fitted, table.patient_ids))
         else:
@@ -79,44 +80,31 @@ def coefficient_tables(model: Fitted, table: FeatureTable) -> Tables:
     return rows
 
 
-#: Rows of ``dfbeta``.
-_MOST_DFBETA = 100
-
-
-def dfbeta_rows(model: Fitted, table: FeatureTable) -> list[Row]:
-    """The rows of ``dfbeta``: how fitting on a patient changes the final Cox model's coefficients, to first order.
-
-    That is the patient's score residuals times the inverse of the penalised information, as R's ``dfbeta`` has it. None
-    for other models, for an absolute penalty, and with no fewer features than events.
-    """
-    cox = model.model
-    if not isinstance(cox, ProportionalHazards) or not isinstance(table.endpoint, Survival):
+def competing_rows(model: Fitted, table: FeatureTable) -> list[Row]:
+    """The rows of ``competing``: the final Cox model's features in Fine and Gray's and both cause-specific models."""
+    cox, endpoint = model.model, table.endpoint
+    if (
+        not isinstance(cox, ProportionalHazards)
+        or not isinstance(endpoint, Survival)
+        or endpoint.competing_days is None
+    ):
         return []
-    if np.isnan(cox.standard_error).any() or len(cox.coefficient) >= table.endpoint.event.sum():
+    if not model.chosen or model.tuned["mixing"] > 0:
         return []
-    Z, endpoint = model.prepared(table)[:, model.columns], table.endpoint
-    order = np.argsort(endpoint.time_days, kind="stable")
-    likelihood = PartialLikelihood(Z[order], endpoint.time_days[order], endpoint.event[order], 0.0)
-    residuals = likelihood.residuals(cox.coefficient)[np.argsort(order)]
-    inverse = _covariance(Z, endpoint, cox, model.tuned["penalty"] * (1 - model.tuned["mixing"]))
-    changes = patient_sums(residuals, table.patient_ids) @ inverse
+    Z, penalty = model.prepared(table)[:, model.columns], model.tuned["penalty"]
+    time, cause = causes(endpoint)
     weight = model.preparation.weight[model.columns]
-    scaled = changes / np.sqrt(np.diag(inverse))
-    patients = np.unique(table.patient_ids).tolist()
+    found = {"subdistribution": fine_gray(Z, time, cause, penalty)}
+    for name, of in (("cause_specific", EVENT), ("of_competing", COMPETING)):
+        found[name] = fit_proportional_hazards(Z, Survival(time, cause == of), [penalty], 0.0, [])[0].coefficient
     return [
-        {
-            "feature": model.chosen[column],
-            "patient_id": patients[at],
-            "dfbeta": float(changes[at, column] * weight[column]),
-            "dfbetas": float(scaled[at, column]),
-        }
-        for at, column in (
-            divmod(place, scaled.shape[1]) for place in np.argsort(-np.abs(scaled), axis=None)[:_MOST_DFBETA].tolist()
-        )
+        {"feature": feature, **{name: math.exp(values[at] * weight[at]) for name, values in found.items()}}
+        for at, feature in enumerate(model.chosen)
     ]
 
 
-def _covariance(Z: FloatArray, endpoint: Survival, cox: ProportionalHazards, penalty: float) -> FloatArray:
+def covariance(Z: FloatArray, endpoint: Survival, cox: ProportionalHazards, penalty: float) -> FloatArray:
+    """The inverse of the penalised information of a Cox model's coefficients."""
     order = np.argsort(endpoint.time_days, kind="stable")
     likelihood = PartialLikelihood(Z[order], endpoint.time_days[order], endpoint.event[order], penalty)
     return np.asarray(np.linalg.pinv(likelihood.derivatives(cox.coefficient)[1]))

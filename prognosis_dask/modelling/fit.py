@@ -22,9 +22,9 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.data.table_one import table1_rows
 from prognosis_dask.modelling.final_tables import (
     coefficient_tables,
+    competing_rows,
     correlation_rows,
     curve_rows,
-    dfbeta_rows,
     over_patients,
 )
 from prognosis_dask.modelling.fitted import Fitted
@@ -41,6 +41,7 @@ from prognosis_dask.modelling.validation.comparing import (
     horizons_of,
     procedures_of,
 )
+from prognosis_dask.modelling.validation.influence import dfbeta_rows
 from prognosis_dask.modelling.validation.nested import Extend
 from prognosis_dask.modelling.validation.splitting import expect_folds_can_learn
 from prognosis_dask.publish import publish_folder, staging
@@ -146,7 +147,7 @@ def _fit_and_write(
     if final in fitted:
         model = over_patients(replace(fitted[final], source=dict(table.source)), table)
         tables |= coefficient_tables(model, table) | {"correlation": correlation_rows(model, table)}
-        tables["dfbeta"] = dfbeta_rows(model, table)
+        tables |= {"dfbeta": dfbeta_rows(model, table), "competing": competing_rows(model, table)}
         ranking = next((name for name in (final, *procedures) if procedures[name].selector), None)
         if ranking is not None:
             tables["curve"] = curve_rows(procedures[ranking], whole, spec.validation.seed, map)

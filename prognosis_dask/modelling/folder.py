@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError, StoreError
-from prognosis_dask.modelling.data.endpoint import Classes
+from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.reading import ReadTable
+from prognosis_dask.modelling.metrics.competing import COMPETING, causes
 from prognosis_dask.modelling.metrics.kaplan_meier import median_follow_up
 from prognosis_dask.modelling.saved import ARRAYS, MODEL, Frozen, count_cases, load_frozen
 from prognosis_dask.modelling.schema import TABLES, check_summary, table_spec
@@ -58,7 +59,10 @@ def describe_table(read: ReadTable) -> dict[str, Any]:
         counts = np.bincount(table.endpoint.label, minlength=len(table.endpoint.names))
         summary["classes"] = dict(zip(table.endpoint.names, counts.tolist(), strict=True))
     else:
-        summary["median_follow_up_days"] = number_or_none(median_follow_up(table.endpoint))
+        time, cause = causes(table.endpoint)
+        summary["median_follow_up_days"] = number_or_none(median_follow_up(Survival(time, cause != 0)))
+        if (competing := int((cause == COMPETING).sum())) > 0:
+            summary["n_competing"] = competing
     return summary
 
 

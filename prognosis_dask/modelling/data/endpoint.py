@@ -25,6 +25,9 @@ class Survival:
         Follow-up, shape (cases,); positive.
     event
         True where it ended with the event, False where it was censored.
+    competing_days
+        Where events compete: the time of a case's competing event, NaN for the others; ``time_days`` is then when it
+        would have been censored (:func:`prognosis_dask.modelling.metrics.competing.subdistribution`). Else None.
 
     Raises
     ------
@@ -34,6 +37,7 @@ class Survival:
 
     time_days: FloatArray
     event: BoolArray
+    competing_days: FloatArray | None = None
 
     def __post_init__(self) -> None:
         bad = np.flatnonzero(~(np.isfinite(self.time_days) & (self.time_days > 0)))
@@ -49,7 +53,8 @@ class Survival:
 
     def rows(self, chosen: IntArray | BoolArray) -> Survival:
         """The endpoint of the chosen rows, given by position or by mask."""
-        return Survival(self.time_days[chosen], self.event[chosen])
+        competing = None if self.competing_days is None else self.competing_days[chosen]
+        return Survival(self.time_days[chosen], self.event[chosen], competing)
 
     def strata(self) -> IntArray:
         """What folds are balanced for, shape (cases,): event or not, before or after the events' median time.

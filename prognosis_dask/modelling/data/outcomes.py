@@ -15,6 +15,7 @@ from prognosis_dask.errors import Code, StatisticsError, count
 from prognosis_dask.modelling.data.columns import SourceColumn, far_code_notes, level_key, number
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.found_endpoint import time_unit_known
+from prognosis_dask.modelling.metrics.competing import COMPETING, subdistribution
 from prognosis_dask.modelling.spec import EndpointRule
 
 _EXPECTED = "1 where the event was seen and 0 where the case was censored (or yes, no; dead, alive)"
@@ -28,7 +29,8 @@ class Outcomes:
     Attributes
     ----------
     values
-        Survival: times in days and events (1, 0), NaN where unknown. Classes: numbers, NaN where unknown.
+        Survival: times in days and causes (1: event, 0: censored, 2: competing), NaN where unknown. Classes: numbers,
+        NaN where unknown.
     names
         The classes' names; () for survival.
     faults
@@ -55,7 +57,10 @@ class Outcomes:
         """
         if self.names:
             return Classes(self.values[0][rows].astype(np.int64), self.names)
-        return Survival(self.values[0][rows], self.values[1][rows] == 1)
+        time, cause = self.values[0][rows], self.values[1][rows]
+        if (cause == COMPETING).any():
+            return subdistribution(time, cause.astype(np.int64))
+        return Survival(time, cause == 1)
 
 
 def read_outcomes(
@@ -81,7 +86,7 @@ def read_outcomes(
     _refuse_beyond_a_life(time, columns[names[0]], unit)
     notes += far_code_notes(columns[names[0]])
     event = _events(columns[names[1]], rule, (whole or columns)[names[1]])
-    notes += _all_ones(names[1], event, rule)
+    notes += _all_ones(names[1], event, rule) + _competing(names[1], event)
     unknown = np.isnan(time) | np.isnan(event)
     faults = np.select([unknown, ~(time > 0)], [Code.NO_ENDPOINT.value, "time-not-positive"], default="")
     return Outcomes((time, event), (), tuple(faults.tolist()), names, tuple(notes))
@@ -120,6 +125,9 @@ def _events(column: SourceColumn, rule: EndpointRule, whole: SourceColumn) -> Fl
         codes = {"0": 0, "1": 1}
     else:
         why = "event_codes in [endpoint] says what other codes mean"
+        if {plain_code(text) for text in cells if text} == {"0", "1", "2"}:
+            meant = '{ "0" = 0, "1" = 1, "2" = 2 }'
+            why = f"2 may be an event that competes with 1: then{_to_paste(meant)}"
     expected = ", ".join(rule.event_codes) or _EXPECTED
     for row, text in enumerate(cells):
         if text and plain_code(text) not in codes:
@@ -133,6 +141,19 @@ def _events(column: SourceColumn, rule: EndpointRule, whole: SourceColumn) -> Fl
 def _to_paste(refusal: str) -> str:
     """The refusal's codes as options of the command line, a line each."""
     return "".join(f"\n  --set 'endpoint.event_codes={codes}'" for codes in re.findall(r"\{[^}]*\}", refusal))
+
+
+def _competing(name: str, cause: FloatArray) -> list[str]:
+    """What is made of competing events."""
+    competing = int((cause == COMPETING).sum())
+    if not competing:
+        return []
+    return [
+        f"{count(competing, 'row')} of {name} have a competing event. Models are of the subdistribution hazard (Fine "
+        "and Gray): who had a competing event stays at risk until a time of censoring drawn once from how others were "
+        "censored. Predicted survival is freedom from the event while others compete; C, Brier score, calibration and "
+        "Kaplan-Meier's curves are of that too. competing.csv has the cause-specific models beside it."
+    ]
 
 
 def _all_ones(name: str, event: FloatArray, rule: EndpointRule) -> list[str]:

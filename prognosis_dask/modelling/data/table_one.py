@@ -95,7 +95,10 @@ def _columns(values: FloatArray) -> FloatArray:
 def _groups(table: FeatureTable) -> dict[str, BoolArray]:
     if isinstance(table.endpoint, Classes):
         return {name: table.endpoint.label == i for i, name in enumerate(table.endpoint.names)}
-    return {"censored": ~table.event, "event": table.event}
+    if table.survival.competing_days is None:
+        return {"censored": ~table.event, "event": table.event}
+    competing = np.isfinite(table.survival.competing_days)
+    return {"censored": ~table.event & ~competing, "competing": competing, "event": table.event}
 
 
 def _number(encoding: Encoding, values: FloatArray, groups: dict[str, BoolArray]) -> Row:

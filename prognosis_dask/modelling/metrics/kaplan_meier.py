@@ -11,7 +11,6 @@ from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival, patient_sums, several_cases
 from prognosis_dask.modelling.metrics.intervals import Z95, in_parts
-from prognosis_dask.modelling.table_spec import Row
 
 #: The two-sided 95 % point of the normal distribution.
 
@@ -203,27 +202,6 @@ def median_follow_up(endpoint: Survival) -> float:
     curve = kaplan_meier(endpoint.time_days, ~endpoint.event)
     reached = np.flatnonzero(curve.survival <= 0.5)
     return float(curve.time_days[reached[0]]) if len(reached) else float("nan")
-
-
-def follow_up_rows(endpoint: Survival, patient_ids: Sequence[str], horizons: Sequence[float]) -> list[Row]:
-    """The rows of ``follow_up``: who had the event, was censored, was followed beyond each horizon; survival there."""
-    curve = kaplan_meier(endpoint.time_days, endpoint.event, patient_ids)
-    rows: list[Row] = []
-    for days in horizons:
-        until = endpoint.time_days <= days
-        at = int(np.searchsorted(curve.time_days, days, side="right")) - 1
-        rows.append(
-            {
-                "horizon_days": float(days),
-                "events": int((until & endpoint.event).sum()),
-                "censored": int((until & ~endpoint.event).sum()),
-                "beyond": int((~until).sum()),
-                "survival": float(curve.survival[at]),
-                "lower": float(curve.lower[at]),
-                "upper": float(curve.upper[at]),
-            }
-        )
-    return rows
 
 
 def _counts(time: FloatArray, event: BoolArray) -> tuple[FloatArray, IntArray, IntArray, IntArray]:

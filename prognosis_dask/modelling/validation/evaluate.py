@@ -33,7 +33,7 @@ from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import one_thread
 from prognosis_dask.modelling.metrics.class_tables import CLASS_TABLES, class_parts
-from prognosis_dask.modelling.metrics.kaplan_meier import follow_up_rows
+from prognosis_dask.modelling.metrics.competing import follow_up_rows, incidence_rows
 from prognosis_dask.modelling.metrics.measured import Measured, MeasuredCases, joined, survival_at
 from prognosis_dask.modelling.metrics.survival_tables import SURVIVAL_TABLES, survival_parts
 from prognosis_dask.modelling.table_spec import Row, Tables
@@ -121,6 +121,8 @@ def evaluate(
     by_name = dict(zip(names, groups, strict=True))
     if isinstance(table.endpoint, Survival):
         tables["follow_up"] = follow_up_rows(table.survival, table.patient_ids, horizons)
+        if incidence := incidence_rows(table.survival):
+            tables["incidence"] = incidence
         tables["added"] = added_rows(table, by_name, seed)
     tables["influence"] = influence_rows(table, by_name, horizons)
     return tables

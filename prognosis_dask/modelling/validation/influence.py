@@ -1,7 +1,7 @@
 """What single patients do to the figures that a report is read for: each left out in turn.
 
 The held-out predictions are kept, and the figure is taken again without the patient. What leaving a patient out of the
-training does to the final model's coefficients is in ``dfbeta`` (:func:`modelling.final_tables.dfbeta_rows`).
+training does to the final model's coefficients is in ``dfbeta`` (:func:`dfbeta_rows`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Classes, Survival
+from prognosis_dask.modelling.data.endpoint import Classes, Survival, patient_sums
 from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.estimators.cox import ProportionalHazards
+from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
+from prognosis_dask.modelling.final_tables import covariance
+from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.metrics.calibration import survival_slope
 from prognosis_dask.modelling.metrics.classes import class_auc_drawn
 from prognosis_dask.modelling.metrics.concordance import concordance_drawn
@@ -137,3 +141,40 @@ def _statistic(table: FeatureTable, known: FloatArray, score: FloatArray, kept: 
         return nested_test(known[rows], score[rows], table.time_days[rows], table.event[rows], patients).statistic
     except StatisticsError:
         return float("nan")
+
+
+#: Rows of ``dfbeta``.
+_MOST_DFBETA = 100
+
+
+def dfbeta_rows(model: Fitted, table: FeatureTable) -> list[Row]:
+    """The rows of ``dfbeta``: how fitting on a patient changes the final Cox model's coefficients, to first order.
+
+    That is the patient's score residuals times the inverse of the penalised information, as R's ``dfbeta`` has it. None
+    for other models, for an absolute penalty, and with no fewer features than events.
+    """
+    cox = model.model
+    if not isinstance(cox, ProportionalHazards) or not isinstance(table.endpoint, Survival):
+        return []
+    if np.isnan(cox.standard_error).any() or len(cox.coefficient) >= table.endpoint.event.sum():
+        return []
+    Z, endpoint = model.prepared(table)[:, model.columns], table.endpoint
+    order = np.argsort(endpoint.time_days, kind="stable")
+    likelihood = PartialLikelihood(Z[order], endpoint.time_days[order], endpoint.event[order], 0.0)
+    residuals = likelihood.residuals(cox.coefficient)[np.argsort(order)]
+    inverse = covariance(Z, endpoint, cox, model.tuned["penalty"] * (1 - model.tuned["mixing"]))
+    changes = patient_sums(residuals, table.patient_ids) @ inverse
+    weight = model.preparation.weight[model.columns]
+    scaled = changes / np.sqrt(np.diag(inverse))
+    patients = np.unique(table.patient_ids).tolist()
+    return [
+        {
+            "feature": model.chosen[column],
+            "patient_id": patients[at],
+            "dfbeta": float(changes[at, column] * weight[column]),
+            "dfbetas": float(scaled[at, column]),
+        }
+        for at, column in (
+            divmod(place, scaled.shape[1]) for place in np.argsort(-np.abs(scaled), axis=None)[:_MOST_DFBETA].tolist()
+        )
+    ]

@@ -12,6 +12,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.report.content import Block, Rows, Table, Text, absent, optional
 from prognosis_dask.report.read import RunFolder, records
+from prognosis_dask.report.sections.survival_curves import cumulative_incidence
 from prognosis_dask.report.words import breakable, number, span, with_interval, with_powers
 
 #: Covariates in the table of characteristics, and values listed of one of them.
@@ -32,7 +33,7 @@ def characteristics_blocks(run: RunFolder) -> list[Block]:
     elif run.model is not None and not run.model.not_fitted:
         found.append(absent("Standardised differences are not shown: models/table1.csv was not written."))
     if run.model is not None:
-        found += optional(follow_up(run.model))
+        found += [*optional(follow_up(run.model)), *optional(cumulative_incidence(run.model))]
     return found or [absent("Nothing is known of the cases.")]
 
 
@@ -165,15 +166,24 @@ def follow_up(models: ModelFolder) -> Table | None:
         return None
     median = models.summary.get("median_follow_up_days")
     told = f"Median follow-up {median:.0f} days" if median is not None else "Median follow-up is not reached"
+    competes = "competing" in table.columns
+    estimate = "one less the event’s cumulative incidence" if competes else "Kaplan-Meier’s survival"
     rows = [
-        (span(r.horizon_days), f"{r.events:.0f}", f"{r.censored:.0f}", f"{r.beyond:.0f}",
-         with_interval(100 * r.survival, 100 * r.lower, 100 * r.upper, 0))
+        (span(r.horizon_days), f"{r.events:.0f}", *([f"{r.competing:.0f}"] if competes else []), f"{r.censored:.0f}",
+         f"{r.beyond:.0f}", with_interval(100 * r.survival, 100 * r.lower, 100 * r.upper, 0))
         for r in records(table)
     ]  # fmt: skip
     return Table(
-        f"{told} (reverse Kaplan-Meier estimate); cases by horizon; Kaplan-Meier’s survival, 95 % interval.",
-        ("By", "With the event", "Censored", "Followed beyond", "Survival (%)"),
-        "lnnnn",
+        f"{told} (reverse Kaplan-Meier estimate); cases by horizon; {estimate}, 95 % interval.",
+        (
+            "By",
+            "Event",
+            *(["Competing"] if competes else []),
+            "Censored",
+            "Followed beyond",
+            "Free of it (%)" if competes else "Survival (%)",
+        ),
+        "lnnnnn" if competes else "lnnnn",
         [Rows("", rows)],
     )
 

@@ -59,7 +59,7 @@ def final_model(models: ModelFolder | None) -> Section:
         blocks += optional(coefficients(models))
     if not models.classes:
         blocks += titled("Proportional hazards", proportional_hazards(models) or absent(_untested(models)))
-    blocks += optional(dfbeta(models))
+    blocks += [*optional(competing(models)), *optional(dfbeta(models))]
     nomogram = not_written("model.json") if models.frozen is None else nomogram_picture(models.frozen)
     blocks += titled("Nomogram", absent(nomogram) if isinstance(nomogram, str) else nomogram)
     blocks += [of_final_model(models)] if models.summary.get("spread") else []
@@ -263,6 +263,25 @@ def proportional_hazards(models: ModelFolder) -> Table | None:
         "lnn",
         [Rows("", rows)],
         "models/ph.csv",
+    )
+
+
+def competing(models: ModelFolder) -> Table | None:
+    """The features in Fine and Gray's and the cause-specific models, where events compete."""
+    table = models.table("competing")
+    if table is None:
+        return None
+    rows = [
+        (r.feature, number(r.subdistribution), number(r.cause_specific), number(r.of_competing)) for r in records(table)
+    ]
+    return Table(
+        "Competing risks: hazard ratios per standard deviation, with the final model’s penalty. Subdistribution: what "
+        "a feature does to how often the event is seen (Fine and Gray); cause-specific: to the rate of each event "
+        "among those without any.",
+        ("Feature", "Subdistribution", "Cause-specific", "Of competing events"),
+        "lnnn",
+        [Rows("", rows)],
+        "models/competing.csv",
     )
 
 

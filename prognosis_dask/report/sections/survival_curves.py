@@ -17,6 +17,7 @@ from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import TimeAxis, svg, time_axis
 from prognosis_dask.report.content import Picture
+from prognosis_dask.report.read import records
 from prognosis_dask.report.sections.discrimination import HELD_OUT
 from prognosis_dask.report.words import p_text, with_interval
 
@@ -101,6 +102,43 @@ def kaplan_meier(models: ModelFolder) -> Picture | None:
         f"ends with the last of them; ticks: censored cases."
         f"{f' {caution}' if test else ''}{_several_cases(models)}",
     )
+
+
+def cumulative_incidence(models: ModelFolder) -> Picture | None:
+    """Of the event and of competing ones in the whole cohort, where events compete."""
+    table = models.table("incidence")
+    if table is None:
+        return None
+    ends = ", ".join(
+        f"{r.cause} {100 * r.incidence:.0f} %" for r in records(table.drop_duplicates("cause", keep="last"))
+    )
+    return Picture(
+        "cumulative_incidence",
+        _draw_incidence(table),
+        table,
+        f"Cumulative incidence of the event and of competing events; at the end of follow-up: {ends}.",
+        "Cumulative incidence of the event and of competing events, all cases (Aalen-Johansen estimate); bands: 95 % "
+        "confidence intervals (log-log). One less Kaplan-Meier’s estimate with competing events as censored would lie "
+        "above the event’s curve.",
+    )
+
+
+@svg
+def _draw_incidence(table: pd.DataFrame) -> Figure:
+    axis = time_axis(float(table["time_days"].max()))
+    figure = canvas.new_figure(canvas.FULL_WIDTH, 3.0)
+    axes = figure.subplots()
+    for (name, part), colour in zip(table.groupby("cause", sort=False), canvas.GROUP_COLOURS, strict=False):
+        time = part["time_days"] / axis.days
+        axes.step(time, 100 * part["incidence"], where="post", color=colour, label=str(name))
+        axes.fill_between(
+            time, 100 * part["lower"], 100 * part["upper"], step="post", color=colour, alpha=0.15, linewidth=0
+        )
+    axes.set(xlabel=f"Time ({axis.unit})", ylabel="Cumulative incidence (%)", ylim=(0, 103))
+    axes.set_xticks(axis.ticks)
+    canvas.light_grid(axes, "y")
+    axes.legend(loc="upper left")
+    return figure
 
 
 def _several_cases(models: ModelFolder) -> str:

@@ -1,0 +1,119 @@
+"""Competing events are no censoring: incidence and models agree with R's survival, and a report says what is what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines import KaplanMeierFitter
+
+from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.data.reading import find_tables, read_tables
+from prognosis_dask.modelling.metrics.competing import (
+    aalen_johansen,
+    causes,
+    fine_gray,
+    follow_up_rows,
+    subdistribution,
+)
+from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, median_follow_up
+from prognosis_dask.modelling.metrics.regression import cox_drawn
+from prognosis_dask.modelling.spec import load_spec
+from prognosis_dask.workflows.models import fit
+
+#: What competing.R beside them wrote.
+FOLDER = Path(__file__).parent / "r_survival"
+CODES = 'endpoint.event_codes={ "0" = 0, "1" = 1, "2" = 2 }'
+
+
+@pytest.fixture(scope="module")
+def cohort() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    table = pd.read_csv(FOLDER / "competing.csv")
+    return table[["x1", "x2"]].to_numpy(float), table["time"].to_numpy(float), table["cause"].to_numpy()
+
+
+@pytest.fixture(scope="module")
+def theirs() -> dict[str, np.ndarray]:
+    values = pd.read_csv(FOLDER / "competing_values.csv")
+    return {str(what): group["value"].to_numpy() for what, group in values.groupby("what", sort=False)}
+
+
+def test_fine_and_grays_model_is_theirs(cohort, theirs) -> None:
+    np.testing.assert_allclose(fine_gray(*cohort), theirs["fine_gray"], rtol=1e-7)
+    with pytest.raises(StatisticsError, match="none has the event"):
+        fine_gray(cohort[0], cohort[1], np.zeros(300, dtype=int))
+
+
+@pytest.mark.parametrize(("of", "name"), [(1, "event"), (2, "competing")])
+def test_the_cumulative_incidence_and_its_error_are_theirs(of: int, name: str, cohort, theirs) -> None:
+    found = aalen_johansen(cohort[1], cohort[2], of)
+    at = np.searchsorted(found.time_days, [10, 20, 40, 60], side="right") - 1
+    np.testing.assert_allclose(found.incidence[at], theirs[f"incidence_{name}"], rtol=1e-10)
+    np.testing.assert_allclose(found.error[at], theirs[f"error_{name}"], rtol=1e-7)
+    assert ((found.lower <= found.incidence) & (found.incidence <= found.upper) & (found.upper <= 1)).all()
+
+
+def test_the_endpoint_of_all_measures_estimates_incidence_and_fine_and_grays_model(cohort, theirs) -> None:
+    X, time, cause = cohort
+    models, incidences = [], []
+    for seed in range(40):
+        endpoint = subdistribution(time, cause, seed)
+        models.append(cox_drawn(X, endpoint.time_days, endpoint.event, np.ones((1, 300)))[0])
+        incidences.append(1 - kaplan_meier(endpoint.time_days, endpoint.event).at(np.array([10.0, 20, 40, 60])))
+    np.testing.assert_allclose(np.mean(models, axis=0), theirs["fine_gray"], atol=0.01)
+    np.testing.assert_allclose(np.mean(incidences, axis=0), theirs["incidence_event"], atol=0.003)
+    assert np.std(models, axis=0).max() < 0.02  # one draw is a small part of the standard error, 0.09
+    observed_time, observed = causes(endpoint)
+    np.testing.assert_array_equal(observed_time, time)
+    np.testing.assert_array_equal(observed, cause)
+    assert (endpoint.time_days[cause == 2] >= time[cause == 2]).all()
+
+
+def test_follow_up_is_that_of_lifelines_and_with_competing_events_that_of_the_incidence(cohort, theirs) -> None:
+    _, time, cause = cohort
+    plain = Survival(time, cause == 1)
+    fitted = KaplanMeierFitter().fit(time, plain.event)
+    (row,) = follow_up_rows(plain, (), (20.0,))
+    assert row["survival"] == pytest.approx(float(fitted.predict(20.0)))
+    assert (row["events"], row["beyond"]) == (int((plain.event & (time <= 20)).sum()), int((time > 20).sum()))
+    median = KaplanMeierFitter().fit(time, ~plain.event).median_survival_time_
+    assert median_follow_up(plain) == pytest.approx(median)
+    (row,) = follow_up_rows(subdistribution(time, cause), (), (20.0,))
+    assert row["survival"] == pytest.approx(1 - theirs["incidence_event"][1])
+    assert row["competing"] == int(((cause == 2) & (time <= 20)).sum())
+    assert row["events"] + row["competing"] + row["censored"] + row["beyond"] == 300
+
+
+def test_a_table_with_a_third_code_is_asked_about_and_the_line_to_paste_works(tmp_path: Path) -> None:
+    path = _table(tmp_path)
+    with pytest.raises(StatisticsError, match="2 may be an event that competes with 1") as refused:
+        read_tables(find_tables([path], load_spec(None)), load_spec(None))
+    setting = str(refused.value).split("--set '")[1].split("'")[0]
+    spec = load_spec(None, [setting])
+    read = read_tables(find_tables([path], spec), spec)
+    assert isinstance(read.table.endpoint, Survival)
+    assert int(np.isfinite(read.table.endpoint.competing_days).sum()) == 99
+    assert "99 rows of event have a competing event" in " ".join(read.notes)
+
+
+def test_a_fit_with_competing_events_has_incidences_and_the_models_beside_each_other(tmp_path: Path) -> None:
+    clinical = ("column.x1.family=clinical", "column.x2.family=clinical")
+    few = (CODES, *clinical, "validation.repeats=1", "validation.folds=3", "validation.halves=0")
+    fit(_table(tmp_path), out=tmp_path / "out", overrides=few, say=lambda _: None)
+    models = pd.read_csv(tmp_path / "out" / "models" / "competing.csv").set_index("feature")
+    assert models.loc["x1", "subdistribution"] > 1.5
+    assert models.loc["x2", "of_competing"] > 1.3 > 1.1 > models.loc["x2", "cause_specific"]
+    assert set(pd.read_csv(tmp_path / "out" / "models" / "incidence.csv")["cause"]) == {"event", "competing"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Cumulative incidence of the event and of competing events" in page
+    assert "Free of it (%)" in page
+
+
+def _table(folder: Path) -> Path:
+    table = pd.read_csv(FOLDER / "competing.csv").rename(columns={"time": "time_days", "cause": "event"})
+    table["time_days"] *= 10
+    table.to_csv(folder / "t.csv", index=False)
+    return folder / "t.csv"
