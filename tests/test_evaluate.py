@@ -109,10 +109,32 @@ def tables(table: FeatureTable, results: list[FoldResult]) -> dict[str, list[dic
     return evaluate(table, results, HORIZONS, in_sample=[flattering])
 
 
+def test_the_integrated_brier_score_and_the_groups_follow_from_the_tables_alone(
+    tables: dict[str, list[dict[str, Any]]], table: FeatureTable
+) -> None:
+    """By scikit-survival, from what is written."""
+    grid, ends = pd.DataFrame(tables["survival_grid"]), Surv.from_arrays(table.event, table.time_days)
+    own = grid[(grid["procedure"] == "deep") & (grid["repeat"] == 0)].set_index("case_id").loc[list(table.case_ids)]
+    names = [name for name in own.columns if name.startswith("survival_")]
+    days = np.array([float(name.removeprefix("survival_")) for name in names])
+    scores = [
+        witness.integrated_brier_score(ends, ends, part[names].to_numpy(), days)
+        for _, part in grid[grid["procedure"] == "deep"].set_index("case_id").groupby("repeat")
+        for part in [part.loc[list(table.case_ids)]]
+    ]
+    assert pick(tables["measures"], procedure="deep", measure="ibs", in_sample=0)["value"] == pytest.approx(
+        np.mean(scores), rel=1e-9
+    )
+    keys = ["procedure", "repeat", "fold"]
+    cutoff = pd.DataFrame(tables["folds"])[[*keys, "cutoff"]]
+    said = pd.DataFrame(tables["predictions"]).merge(cutoff, on=keys)
+    assert (np.where(said["risk_score"] > said["cutoff"], "high", "low") == said["group"]).all()
+
+
 def test_every_table_has_one_set_of_columns_and_both_procedures(tables: dict[str, list[dict[str, Any]]]) -> None:
     expected = {
         "folds": "procedure repeat fold n_train events_train n_test events_test n_features penalty mixing"
-        " c_index uno_c",
+        " cutoff c_index uno_c",
         "predictions": "procedure repeat fold case_id patient_id risk_score group survival_200 survival_400",
         "selection": "procedure feature share",
         "bounded": "",
@@ -127,6 +149,8 @@ def test_every_table_has_one_set_of_columns_and_both_procedures(tables: dict[str
         "kaplan_meier": "procedure group time_days survival lower upper at_risk",
         "added": "base added test statistic df p z delta_c lower upper note",
     }
+    grid = [f"survival_{days:g}" for days in time_grid(survival_table().survival, HORIZONS)]
+    expected["survival_grid"] = " ".join(["procedure repeat fold case_id", *grid])
     assert set(tables) == set(expected)
     assert tables["bounded"] == []  # no case lies so far out
     for name, rows in tables.items():

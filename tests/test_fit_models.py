@@ -59,7 +59,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
 def test_every_table_is_written_with_its_columns(fitted: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = fitted
     columns = {
-        "folds": "procedure,repeat,fold,n_train,events_train,n_test,events_test,n_features,penalty,mixing,c_index",
+        "folds": "procedure,repeat,fold,n_train,events_train,n_test,events_test,n_features,penalty,mixing,cutoff",
         "predictions": "procedure,repeat,fold,case_id,patient_id,risk_score,group,survival_365",
         "measures": "procedure,measure,horizon_days,value,lower,upper,in_sample",
         "differences": "a,b,measure,difference,lower,upper,p,p_holm,p_corrected,p_wilcoxon",
@@ -69,6 +69,7 @@ def test_every_table_is_written_with_its_columns(fitted: tuple[Path, dict[str, A
         "kaplan_meier": "procedure,group,time_days,survival,lower,upper,at_risk",
         "selection": "procedure,feature,share",
         "bounded": "procedure,case_id,patient_id,share,features",
+        "survival_grid": "procedure,repeat,fold,case_id,survival_",
         "follow_up": "horizon_days,events,censored,beyond,survival,lower,upper",
         "influence": "procedure,measure,horizon_days,patient_id,value,without",
         "dfbeta": "feature,patient_id,dfbeta,dfbetas",

@@ -174,3 +174,12 @@ def test_what_a_run_measured_on_images_is_never_taken_for_the_outcome(tmp_path: 
         read_tables([source])
     of_a_run = replace(source, families={"deep_1": "deep", "deep_2": "deep"})
     assert read_tables([of_a_run]).table.features == ("deep_1", "deep_2")
+
+
+def test_a_time_of_delayed_entry_is_no_feature() -> None:
+    rng = np.random.default_rng(0)
+    age, time = rng.normal(60, 8, 200), rng.uniform(100, 900, 200)
+    frame = pd.DataFrame({"entry": time * rng.uniform(0, 0.9, 200), "age at entry": age})
+    (said,) = leaks(frame, survival(time, rng.random(200) < 0.6)).items()
+    assert said[0] == "entry"
+    assert "left truncation is not modelled" in said[1]

@@ -8,8 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
+from prognosis_dask.modelling.metrics.brier import fit_censoring
+from prognosis_dask.modelling.metrics.classes import class_auc
+from prognosis_dask.modelling.metrics.concordance import concordance, uno_c
 from prognosis_dask.modelling.metrics.hazards import ph_test
+from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank, median_follow_up
 from prognosis_dask.modelling.metrics.regression import cox_drawn
 from prognosis_dask.modelling.validation.clustered import clustered_cox
 from prognosis_dask.modelling.validation.differences import cox_coefficient, likelihood_ratio
@@ -41,6 +46,24 @@ def test_coefficients_are_theirs_in_every_fit(cohort, theirs) -> None:
     np.testing.assert_allclose(cox_coefficient(X, time, event), theirs["coefficient"], rtol=1e-8)
     drawn = cox_drawn(X, time, event, np.array([np.ones(len(X)), 3 * np.ones(len(X))]))
     np.testing.assert_allclose(drawn, np.tile(theirs["breslow_coefficient"], (2, 1)), rtol=1e-8)
+
+
+def test_concordances_curves_and_tests_are_theirs(cohort, theirs) -> None:
+    X, time, event, _ = cohort
+    score = X[:, 0] + 0.5 * X[:, 2]
+    assert concordance(time, event, score).c_index == pytest.approx(theirs["harrell_c"][0], rel=1e-10)
+    weights = fit_censoring(time, event).uncensored(time - 0.5)  # R's are just before a time, scikit-survival's at it
+    assert uno_c(time, event, score, weights, 29.5) == pytest.approx(theirs["uno_c"][0], rel=1e-6)
+    assert log_rank(time, event, X[:, 2]).statistic == pytest.approx(theirs["log_rank"][0], rel=1e-10)
+    assert median_follow_up(Survival(time, event)) == theirs["median_follow_up"][0]
+    curve = kaplan_meier(time, event)
+    at = np.searchsorted(curve.time_days, [10, 20, 30], side="right") - 1
+    for ours, name in ((curve.survival, ""), (curve.lower, "_lower"), (curve.upper, "_upper")):
+        np.testing.assert_allclose(ours[at], theirs[f"kaplan_meier{name}"], rtol=1e-8)
+    one = (X[:, 2] == 0).astype(float)  # Wilcoxon's statistic is of the first level
+    assert class_auc(one.astype(int), np.column_stack([-X[:, 0], X[:, 0]])) == pytest.approx(
+        theirs["auc"][0], rel=1e-12
+    )
 
 
 def test_what_each_case_does_to_the_coefficients_is_their_dfbeta(cohort, theirs) -> None:

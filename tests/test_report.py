@@ -46,7 +46,7 @@ from tests.report_run import UNTRAINED, make_run
 #: Tables that the made models lack, or whose absence is said in other words.
 _NOT_MADE = (
     *("predictions", "table1", "confusion", "roc", "bootstrap", "permutation", "bounded"),
-    *("influence", "dfbeta", "follow_up"),
+    *("influence", "dfbeta", "follow_up", "incidence", "competing", "survival_grid"),
 )
 BANNER = "untrained weights; for demonstration only"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.summary import SUMMARY
 from prognosis_dask.modelling.table_spec import Column, Of, TableSpec
 
 
@@ -54,6 +52,12 @@ TABLES = (
         _number("mixing", "tuned share of the absolute penalty; empty where the learner has none"),
         _number("depth", "tuned depth of trees; empty where the learner has none", optional=True),
         _number("rounds", "tuned number of boosted trees; empty where the learner has none", optional=True),
+        _number(
+            "cutoff",
+            "the training cases' median score, above it the group is high",
+            "survival",
+            optional=True,
+        ),
         _number("c_index", "Harrell's C in the fold", "survival"),
         _number("uno_c", "Uno's C in the fold", "survival"),
         _number("auc", "AUC in the fold; of more than two classes the mean of each against the rest", "classes"),
@@ -67,6 +71,13 @@ TABLES = (
         _text("group", "`low` or `high`: the score beside the median of the training cases", "survival"),
         _number("survival_*", "probability of survival to so many days", "survival"),
         _number("probability_*", "probability of the class", "classes"),
+    ),
+    _table(
+        "survival_grid",
+        "a held-out prediction at every time of AUC(t) and the integrated Brier score; up to a million figures",
+        *_FOLD,
+        _CASE[0],
+        _number("survival_*", "probability of survival to so many days", "survival"),
     ),
     _table(
         "measures",
@@ -316,58 +327,6 @@ def table_spec(name: str) -> TableSpec:
     if name not in _BY_NAME:
         raise StatisticsError(f"models folder: unknown table {name!r}, expected one of {', '.join(_BY_NAME)}")
     return _BY_NAME[name]
-
-
-#: What ``summary.json`` may hold: key, type, meaning.
-SUMMARY = (
-    ("title", "text", "the specification's"),
-    ("n_cases", "number", "cases in the analysis"),
-    ("n_patients", "number", "their patients"),
-    ("n_events", "number", "patients with the event; survival only"),
-    ("n_competing", "number", "cases with a competing event, where there are any"),
-    ("median_follow_up_days", "number", "by the reverse Kaplan-Meier estimate; survival only"),
-    ("classes", "object", "cases by class; classes only"),
-    ("left_out", "object", "rows that are not in the analysis, by reason"),
-    ("rows", "text", "what a row is: `patient` or `case`"),
-    ("not_fitted", "text", "why there is no model; then little else is there"),
-    ("procedure", "text", "the final procedure, or the folder of another cohort's model"),
-    ("validation", "object", "how it was validated"),
-    ("c_index_cv", "number", "Harrell's C of the final procedure on held-out cases; survival only"),
-    ("c_index_cv_lower", "number", "lower bound of its 95 % interval"),
-    ("c_index_cv_upper", "number", "its upper bound"),
-    ("c_index_in_sample", "number", "the same of the cases that it was fitted on"),
-    ("logrank_p", "number", "of the held-out risk groups; survival only"),
-    ("auc_cv", "number", "AUC of the final procedure on held-out cases; classes only"),
-    ("auc_cv_lower", "number", "lower bound of its 95 % interval"),
-    ("auc_cv_upper", "number", "its upper bound"),
-    ("auc_in_sample", "number", "the same of the cases that it was fitted on"),
-    ("interval", "text", "how intervals came about"),
-    ("versions", "object", "of the program and what it requires, by name"),
-    ("curve", "text", "the procedure whose ranking curve.csv follows"),
-    ("spread", "list", "5th and 95th percentile of what the final model predicts its own cases, by horizon or class"),
-    ("k_final", "number", "features in the final model"),
-    ("features", "list", "their families"),
-    ("rows_said", "list", "notes on what a row is"),
-    ("label", "list", "notes on what selection learns from"),
-    ("notes", "list", "all notes"),
-    ("external", "bool", "true where another cohort's model was validated"),
-    ("met_before", "number", "cases that such a model was fitted on"),
-    ("met_by", "text", "by what these are known"),
-)
-
-
-def check_summary(summary: Mapping[str, Any]) -> None:
-    """Check that a summary has no key that the schema does not know.
-
-    Raises
-    ------
-    StatisticsError
-        Names the key.
-    """
-    known = [key for key, _, _ in SUMMARY]
-    for key in summary:
-        if key not in known:
-            raise StatisticsError(f"summary.json: unknown key {key!r}, expected one of {', '.join(known)}")
 
 
 def documentation() -> str:

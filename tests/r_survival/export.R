@@ -16,7 +16,24 @@ small <- coxph(Surv(time, event) ~ x1, cohort, ties = "efron")
 robust <- coxph(Surv(time, event) ~ x1 + x2 + x3 + cluster(id), cohort, ties = "breslow")
 drift <- cox.zph(fit, transform = "rank", terms = FALSE, global = FALSE)$table
 ratio <- 2 * (fit$loglik[2] - small$loglik[2])
+score <- cohort$x1 + 0.5 * cohort$x3
+at <- c(10, 20, 30)
+curve <- summary(survfit(Surv(time, event) ~ 1, cohort, conf.type = "log-log"), times = at)
+harrell <- concordance(Surv(time, event) ~ score, cohort, reverse = TRUE)$concordance
+uno <- concordance(Surv(time, event) ~ score, cohort, reverse = TRUE, timewt = "n/G2", ymax = 29.5)$concordance
+groups <- survdiff(Surv(time, event) ~ x3, cohort)$chisq
+censored <- quantile(survfit(Surv(time, 1 - event) ~ 1, cohort), 0.5)$quantile
+# the area under the ROC curve is Wilcoxon's statistic over the pairs
+auc <- wilcox.test(x1 ~ x3, cohort, exact = FALSE)$statistic / (sum(x3 == 0) * sum(x3 == 1))
 values <- rbind(
+  data.frame(what = "harrell_c", column = "score", value = harrell),
+  data.frame(what = "uno_c", column = "score", value = uno),
+  data.frame(what = "log_rank", column = "x3", value = groups),
+  data.frame(what = "median_follow_up", column = "", value = unname(censored)),
+  data.frame(what = "auc", column = "x1", value = unname(auc)),
+  data.frame(what = "kaplan_meier", column = at, value = curve$surv),
+  data.frame(what = "kaplan_meier_lower", column = at, value = curve$lower),
+  data.frame(what = "kaplan_meier_upper", column = at, value = curve$upper),
   data.frame(what = "coefficient", column = names(coef(fit)), value = unname(coef(fit))),
   data.frame(what = "error", column = names(coef(fit)), value = sqrt(diag(vcov(fit)))),
   data.frame(what = "breslow_coefficient", column = names(coef(robust)), value = unname(coef(robust))),

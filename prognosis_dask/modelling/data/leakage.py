@@ -5,7 +5,7 @@ predictors do not come near: the strongest column of lifelines' and scikit-survi
 0.81, and of scikit-learn's an AUC of 0.982 between the two classes that it tells apart worst (see
 tests/test_leakage.py). The limits lie between.
 
-Survival: a column is suspected
+Survival: a column is suspected that is a time of delayed entry by its name and by its values, or
 
 * whose C-index by itself, in either direction, is above 0.95;
 * that among the cases with the event rises or falls with the time, but for a tenth of them: the time itself, a part
@@ -19,6 +19,7 @@ Classes: an AUC above 0.99 between any two of them, or values or empty cells tha
 from __future__ import annotations
 
 import json
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,10 @@ _FEWEST_PAIRS = 200
 _MOST_VALUES = 12
 #: Cases that all columns are looked at on; those that stand out are then looked at on all.
 _SAMPLE = 250
+
+_ENTRY = re.compile(
+    r"t?(entry|start)(time|days|months|years)?|(left|delayed)(truncat\w*|entry)(time|days|months|years)?"
+)
 
 Pairs = tuple[FloatArray, FloatArray, FloatArray]
 
@@ -99,7 +104,7 @@ def find_leaks(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpoint)
     if isinstance(endpoint, Survival):
         if len(X) < _FEWEST_CASES or endpoint.event.sum() < _FEWEST_EVENTS:
             return []
-        found = _of_survival(codes, words, endpoint)
+        found = _of_survival(codes, words, endpoint) | _of_entry(encodings, codes, endpoint)
     else:
         found = _of_classes(codes, words, endpoint)
     leaks = {encodings[at].column: why for at, why in sorted(found.items(), reverse=True)}
@@ -141,6 +146,14 @@ def _of_survival(codes: FloatArray, words: BoolArray, endpoint: Survival) -> dic
         for at in np.flatnonzero(separating > MOST_AUC):
             found.setdefault(int(at), f"tells {said} (AUC {separating[at]:.3f})")
     return found
+
+
+def _of_entry(encodings: Sequence[Encoding], codes: FloatArray, endpoint: Survival) -> dict[int, str]:
+    """Columns that by name and values are times from which on a case was followed: a survivor until then."""
+    below = np.nan_to_num(codes, nan=0.0) <= endpoint.time_days[:, None]
+    named = [_ENTRY.fullmatch(re.sub(r"[\W_]+", "", one.column.casefold())) is not None for one in encodings]
+    why = "is a time of delayed entry by its name: left truncation is not modelled, and follow-up has to begin at 0"
+    return {int(at): why for at in np.flatnonzero(named & below.all(axis=0))}
 
 
 def _of_classes(codes: FloatArray, words: BoolArray, endpoint: Classes) -> dict[int, str]:

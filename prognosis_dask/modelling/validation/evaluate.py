@@ -44,6 +44,8 @@ from prognosis_dask.modelling.validation.nested import FoldResult
 
 #: Times between the first and the last events at which AUC(t) is drawn and the Brier score integrated.
 _GRID = 20
+#: Most figures in ``survival_grid``, 20 MB or so.
+_GRID_CELLS = 1_000_000
 
 
 def time_grid(endpoint: Survival, horizons: Sequence[float] = ()) -> tuple[float, ...]:
@@ -124,6 +126,8 @@ def evaluate(
         if incidence := incidence_rows(table.survival):
             tables["incidence"] = incidence
         tables["added"] = added_rows(table, by_name, seed)
+    if grid := grid_rows(table, results):
+        tables["survival_grid"] = grid
     tables["influence"] = influence_rows(table, by_name, horizons)
     return tables
 
@@ -171,6 +175,7 @@ def fold_rows(endpoint: Endpoint, results: Sequence[FoldResult], measured: Itera
             "penalty": result.tuned.get("penalty", float("nan")),
             "mixing": result.tuned.get("mixing", float("nan")),
             **{key: result.tuned.get(key, float("nan")) for key in trees},
+            **({"cutoff": result.cutoff} if isinstance(endpoint, Survival) else {}),
             **values[result.procedure, result.repeat, result.fold],
         }
         for result in results
@@ -200,6 +205,25 @@ def prediction_rows(table: FeatureTable, results: Sequence[FoldResult], horizons
                     **{name: values[i] for name, values in columns.items()},
                 }
             )
+    return rows
+
+
+def grid_rows(table: FeatureTable, results: Sequence[FoldResult]) -> list[Row]:
+    """One row per held-out prediction: survival at every time that AUC(t) and the integrated Brier score are taken at.
+
+    None where that would be more than :data:`_GRID_CELLS` figures.
+    """
+    times = results[0].horizons_days
+    if len(times) * sum(len(result.test) for result in results) > _GRID_CELLS:
+        return []
+    rows: list[Row] = []
+    for result in results:
+        if result.survival is None:
+            continue
+        key: Row = {"procedure": result.procedure, "repeat": result.repeat, "fold": result.fold}
+        names = [f"survival_{days:g}" for days in result.horizons_days]
+        for at, values in zip(result.test.tolist(), result.survival.tolist(), strict=True):
+            rows.append({**key, "case_id": table.case_ids[at], **dict(zip(names, values, strict=True))})
     return rows
 
 
