@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import openpyxl
 import pytest
 
+from prognosis_dask.cli.main import main
 from prognosis_dask.cohort.case import read_cases, read_problems
 from prognosis_dask.cohort.clinical import patient_key, read_clinical, read_rows
 from prognosis_dask.cohort.collections import COLLECTIONS, Collection
@@ -127,7 +129,9 @@ def test_follow_up_in_months_becomes_days(tmp_path: Path) -> None:
 
 
 def test_a_table_without_ids_is_the_user_s_mistake_one_without_outcome_is_not(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"it has 'name', 'age', expected one of PatientID.*; rename the column"):
+    with pytest.raises(
+        JobError, match=r"it has 'name', 'age', expected one of PatientID.*; name the column"
+    ):
         read_clinical(write(tmp_path / "a.csv", "name,age\nx,1\n"), GENERIC)
     with pytest.raises(JobError, match="no clinical table"):
         read_clinical(tmp_path / "none.csv", GENERIC)
@@ -181,3 +185,41 @@ def test_lung1_leaves_out_one_patient_and_warns_of_others(shared_data: Path, tmp
     decided = CohortSection(collection="lung1", clinical=clinical, exclude=("LUNG1-014", "LUNG1-128"))
     summary = index_cohort([source], tmp_path / "out", decided)
     assert (summary.cases, summary.problems["excluded"], summary.cautions) == (1, 2, {})
+
+
+TABLE = "study_no,OS_months,dead,age\n{patient},12,2,60\nB,30,1,50\nC,9,2,70\nD,5,1,66\nE,41,1,71\nF,8,2,55\n"
+
+
+@pytest.mark.parametrize("preset", ["generic", "lung1"])
+def test_clinical_columns_go_by_the_names_that_are_given_under_a_preset_too(
+    preset: str, shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write(tmp_path / "t.csv", TABLE.format(patient="LUNG1-002"))
+    command = ["index", str(shared_data / "lung1_002"), "-o", str(tmp_path / "out"), "--collection", preset]
+    named = ["--id-column", "study_no", "--time-column", "OS_months", "--event-column", "dead"]
+    main([*command, "--clinical", str(table), *named, "--event-codes", "2=1,1=0"])
+    [case] = read_cases(tmp_path / "out" / "cases.csv")
+    assert (case.time_days, case.event) == (pytest.approx(365.25), 1)
+    assert case.covariates == {"age": "60"}
+    assert "No endpoint" not in capsys.readouterr().out
+
+
+def test_the_terminal_says_why_there_is_no_endpoint_with_the_option_to_paste(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Callable[..., str]
+) -> None:
+    table = write(tmp_path / "t.csv", TABLE.format(patient="LUNG1-002"))
+    command = ["index", str(shared_data / "lung1_002"), "-o", str(tmp_path / "out"), "--clinical", str(table)]
+    said = refused(*command)
+    assert "--set cohort.id_column=study_no" in said
+    command += ["--id-column", "study_no"]
+    main(command)
+    said = capsys.readouterr().out
+    options = "--set cohort.time_column=OS_months --set cohort.event_column=dead"
+    assert options in said
+    main([*command, *options.split()])
+    assert 'cohort.event_codes = { "1" = 0, "2" = 1 }' in capsys.readouterr().out
+    said = refused(*command, "--time-column", "OS_month")
+    assert "cohort.time_column is 'OS_month'" in said
+    assert "did you mean 'OS_months'?" in said
+    main(["index", str(shared_data / "lung1_002"), "-o", str(tmp_path / "out")])
+    assert "--set cohort.clinical=TABLE" in capsys.readouterr().out

@@ -27,6 +27,13 @@ def _add_index(commands: Commands) -> None:
     out_argument(index, "where cases.csv and problems.csv go; needed but for a dry run")
     index.add_argument("--collection", default="generic", help="preset of ROI names and clinical columns")
     index.add_argument("--clinical", default="", metavar="TABLE", help="CSV or XLSX with a row per patient")
+    index.add_argument("--id-column", default="", metavar="NAME", help="of the clinical table: the patients' IDs")
+    index.add_argument("--time-column", default="", metavar="NAME", help="the survival time")
+    index.add_argument("--event-column", default="", metavar="NAME", help="the event")
+    index.add_argument(
+        "--event-codes", type=_codes, default={}, metavar="VALUE=1,VALUE=0", help="1: observed, 0: censored"
+    )
+    index.add_argument("--time-unit", default="", choices=["days", "weeks", "months", "years"])
     index.add_argument("--roi", action="append", default=[], metavar="NAME", help="ROI name, or re:REGEX; repeatable")
     index.add_argument("--roi-policy", default="", choices=["first", "merge", "each"], help="when several ROIs match")
     index.add_argument(
@@ -106,8 +113,8 @@ def _index(arguments: argparse.Namespace) -> None:
     from prognosis_dask.execution.cluster import connect, read_cluster
     from prognosis_dask.execution.mapping import map_on
 
-    named = ("collection", "clinical", "roi", "roi_policy")
-    given = {name: getattr(arguments, name) for name in named}
+    named = ("collection", "clinical", "roi", "roi_policy", *(f"{name}_column" for name in ("id", "time", "event")))
+    given = {name: getattr(arguments, name) for name in (*named, "event_codes", "time_unit")}
     idc = {name: value for name in ("licence", "limit") if (value := getattr(arguments, name))}
     rules, wanted = index_sections({"cohort": given, "idc": idc}, arguments.set)
     for source in arguments.sources:
@@ -121,6 +128,13 @@ def _index(arguments: argparse.Namespace) -> None:
     with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
         print(index_cohort(arguments.sources, arguments.out, rules, map=map_on(client), idc=wanted))
     print(f"{arguments.out / 'cases.csv'}\n{arguments.out / 'problems.csv'}")
+
+
+def _codes(text: str) -> dict[str, int]:
+    codes = dict(part.rpartition("=")[::2] for part in text.split(","))
+    if not all(value.strip() and code in ("0", "1") for value, code in codes.items()):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected what each value means, 1 or 0: dead=1,alive=0")
+    return {value.strip(): int(code) for value, code in codes.items()}
 
 
 def _features(arguments: argparse.Namespace) -> None:

@@ -8,14 +8,17 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from difflib import get_close_matches
 from pathlib import Path
 
 from prognosis_dask.cohort.collections import Collection
 from prognosis_dask.cohort.endpoints import DAYS, LONGEST_DAYS, event_codes, plain_code, unit_of
+from prognosis_dask.cohort.headings import as_option, likely_endpoints
 from prognosis_dask.errors import Code, JobError, Problem, TableError, count
 from prognosis_dask.tables.file import Cells, read_cells
+from prognosis_dask.tables.headings import key as key
 from prognosis_dask.tables.missing import known_cells, says_unknown
+from prognosis_dask.tables.row_numbers import may_identify
 
 _WHOLE_AS_FLOAT = re.compile(r"(\d+)\.0+")
 #: A long number as Excel shortens it.
@@ -59,12 +62,14 @@ def read_clinical(path: Path, collection: Collection, sheet: str = "") -> Clinic
     """
     cells = _read(path, sheet)
     names = cells.header
+    expect_columns(names, collection, str(path))
     id_column = find_column(names, collection.id_columns)
     if id_column is None:
         expected = ", ".join(collection.id_columns)
+        likely = next((name for name in names if may_identify(name)), "COLUMN")
         raise JobError(
             f"{path}: no column with the patients' IDs; it has {_listed(names)}, expected one of {expected}; "
-            "rename the column that holds them"
+            f"name the column that holds them: {as_option('cohort.id_column', likely)}"
         )
     columns = find_endpoint(names, collection)
     rows, emptied = _rows(cells, {id_column, *columns})
@@ -84,12 +89,52 @@ def read_clinical(path: Path, collection: Collection, sheet: str = "") -> Clinic
     has_endpoint = None not in columns
     if not has_endpoint and collection.time_columns:
         reason = (
-            f"no columns for time and event ({_expected(collection)}); it has {', '.join(names)}. "
-            "cohort.time_column and cohort.event_column name others"
+            f"{path.name} has no columns for time and event ({_expected(collection)}); it has {', '.join(names)}. "
+            f"{_options(cells, columns)}"
         )
         problems.append(Problem(Code.NO_ENDPOINT, reason, where=str(path)))
     notes = [*cells.notes, *_count_emptied(emptied), *_unit_notes(columns[0], collection), *filter(None, [codes.fault])]
     return ClinicalTable(found, has_endpoint, problems, notes)
+
+
+def expect_columns(names: Sequence[str], collection: Collection, where: str) -> None:
+    """Refuse columns that the job names and the table has not.
+
+    Raises
+    ------
+    JobError
+        Naming the nearest one.
+    """
+    for setting, column in collection.given_columns.items():
+        if find_column(names, (column,)) is None:
+            near = get_close_matches(column, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {_listed(names)}"
+            raise JobError(f"{setting} is {column!r}, and {where} has no such column{hint}")
+
+
+def _options(cells: Cells, found: tuple[str | None, str | None]) -> str:
+    """The options that name time and event: of the columns that look like them, else with a place for the name."""
+    columns = dict(zip(cells.header, cells.columns, strict=True))
+    pairs = likely_endpoints(
+        columns, lambda name: _is_time(columns[name]), lambda name: 1 <= _codes(columns[name]) <= 4
+    )
+    pairs = [pair for pair in pairs if all(known in (None, own) for known, own in zip(found, pair, strict=True))]
+    pairs = pairs or [(found[0] or "COLUMN", found[1] or "COLUMN")]
+    lines = [f"{as_option('cohort.time_column', t)} {as_option('cohort.event_column', e)}" for t, e in pairs[:4]]
+    return f"Name them: {' or '.join(lines)}"
+
+
+def _is_time(cells: Sequence[str]) -> bool:
+    numbers = [_number(text) for text in known_cells(cells).texts if text]
+    return (
+        None not in numbers
+        and len(set(numbers)) > min(4, len(numbers) - 1)
+        and max(filter(None, numbers), default=0) > 0
+    )
+
+
+def _codes(cells: Sequence[str]) -> int:
+    return len({plain_code(text) for text in known_cells(cells).texts if text})
 
 
 @dataclass(frozen=True)
@@ -168,16 +213,6 @@ def match_without_zeros(keys: Iterable[str], known: Iterable[str]) -> dict[str, 
         for name in wanted
         if name not in alone and name.isdecimal() and often[0][number := name.lstrip("0")] == often[1][number] == 1
     }
-
-
-@lru_cache(maxsize=1 << 18)
-def key(column: str) -> str:
-    """The key for comparing column names: their letters and digits, of any script.
-
-    >>> key("Survival.time"), key("survival_time ")
-    ('survivaltime', 'survivaltime')
-    """
-    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", column).casefold())
 
 
 def find_endpoint(names: Iterable[str], collection: Collection) -> tuple[str | None, str | None]:

@@ -34,6 +34,8 @@ class Collection:
         Codes of the event column for 1 (observed) and 0 (censored).
     given_codes
         Codes of the event given by the job; they replace all others.
+    given_columns
+        Columns that the job names, by its key: a table without one is refused.
     sequences
         Whether the MR sequences of a session are one case.
     by_sequence
@@ -59,6 +61,7 @@ class Collection:
     unit_assumed: bool = False
     event_codes: Mapping[str, int] = field(default_factory=lambda: EVENT_CODES)
     given_codes: Mapping[str, int] = field(default_factory=dict)
+    given_columns: Mapping[str, str] = field(default_factory=dict)
     sequences: bool = False
     by_sequence: bool = False
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -202,8 +205,10 @@ class Rules:
     automatic: bool = False
 
 
-def _with_endpoint(preset: Collection, section: CohortSection) -> Collection:
-    """The preset with the job's settings for the endpoint."""
+def _with_columns(preset: Collection, section: CohortSection) -> Collection:
+    """The preset with the job's settings for the clinical table."""
+    if section.id_column:
+        preset = replace(preset, id_columns=(section.id_column,))
     if section.time_column:
         own = section.time_column in preset.time_columns
         unit = preset.time_unit if own else cast(Unit, unit_of(section.time_column) or "days")
@@ -213,7 +218,9 @@ def _with_endpoint(preset: Collection, section: CohortSection) -> Collection:
         preset = replace(preset, event_columns=(section.event_column,))
     if section.time_unit:
         preset = replace(preset, time_unit=section.time_unit)
-    return replace(preset, given_codes=section.event_codes)
+    named = {name: getattr(section, name) for name in ("id_column", "time_column", "event_column")}
+    given = {f"cohort.{name}": column for name, column in named.items() if column}
+    return replace(preset, given_codes=section.event_codes, given_columns=given)
 
 
 def resolve(section: CohortSection) -> Rules:
@@ -227,7 +234,7 @@ def resolve(section: CohortSection) -> Rules:
     if section.collection not in COLLECTIONS:
         known = ", ".join(sorted(COLLECTIONS))
         raise JobError(f"cohort.collection is {section.collection!r}, expected one of {known}")
-    preset = _with_endpoint(COLLECTIONS[section.collection], section)
+    preset = _with_columns(COLLECTIONS[section.collection], section)
     roi = section.roi or preset.roi
     check_rules(roi)
     modalities = tuple(name.upper() for name in section.modalities) or preset.modalities

@@ -31,7 +31,7 @@ from prognosis_dask.cohort.rois import Selection, select
 from prognosis_dask.cohort.sequences import drawn_on, image_sequence, sessions
 from prognosis_dask.cohort.sources import sort_sources
 from prognosis_dask.cohort.spellings import leveled, spelt_alike
-from prognosis_dask.cohort.summary import IndexSummary, foresee
+from prognosis_dask.cohort.summary import IndexSummary, endpoint_notes, foresee
 from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.config.idc import IdcSection
 from prognosis_dask.config.job import CohortSection, ImageSection
@@ -131,7 +131,8 @@ def index_cohort(
     write_problems(out / "problems.csv", problems)
     used = write_origins(out, cases)
     summary = _summary(out, headers, gathered, cases, set(problems), resolved)
-    return replace(summary, notes=table.notes if table else (), origins=tuple(sources_of(used)))
+    notes = [*(table.notes if table else ()), *endpoint_notes(cases, problems, table, resolved.collection)]
+    return replace(summary, notes=notes, origins=tuple(sources_of(used)))
 
 
 def _make(out: Path) -> None:
@@ -338,7 +339,7 @@ def _no_row(cases: Sequence[Case], table: ClinicalTable) -> str:
     named = next(iter(table.rows.values())).patient_id
     return (
         f"{reason}, nor for any other with images; its first is {named!r}: "
-        "are its IDs written like those of the images?"
+        "are its IDs written like those of the images? cohort.id_column names another column"
     )
 
 

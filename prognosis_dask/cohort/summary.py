@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.cohort.clinical import ClinicalTable, patient_key
+from prognosis_dask.cohort.collections import Collection
 from prognosis_dask.cohort.gather import Image
 from prognosis_dask.cohort.headers import Point
 from prognosis_dask.cohort.rois import Selection
@@ -90,6 +93,26 @@ def _often(counted: tuple[str, int]) -> tuple[int, str]:
 def _unused(other: Counter[str]) -> str:
     total = sum(other.values())
     return f"; not used: {total:,} ({_counts(other, most=6)})" if total else ""
+
+
+def endpoint_notes(
+    cases: Sequence[Case], problems: Iterable[Problem], table: ClinicalTable | None, collection: Collection
+) -> list[str]:
+    """Why cases have no endpoint, for the terminal; each line names the option to set. None of a study without one."""
+    if not collection.time_columns or all(case.event is not None for case in cases):
+        return []
+    joined = table is not None and any(patient_key(case.patient_id) in table.rows for case in cases)
+    said = []
+    for code in (Code.NO_ENDPOINT, *([] if joined else [Code.NO_CLINICAL_ROW])):
+        of_code = [problem for problem in problems if problem.code is code]
+        said += [f"No endpoint: {problem.reason}" for problem in of_code if not problem.case_id]
+        reasons = Counter(problem.reason for problem in of_code if problem.case_id)
+        for reason, often in reasons.most_common(1):
+            more = f", and {count(len(reasons) - 1, 'other reason')}" if len(reasons) > 1 else ""
+            said.append(f"No endpoint of {count(reasons.total(), 'case')}: {reason} ({often:,}{more}).")
+    if table is None and not said:
+        said.append("No clinical table: --set cohort.clinical=TABLE names one, if there is one.")
+    return said
 
 
 def foresee(image: Image, chosen: Selection, settings: ImageSection) -> list[Problem]:

@@ -70,6 +70,7 @@ class CohortSection:
     cases: Annotated[str, File(), "A `cases.csv`, as `prognosis index` writes it."] = ""
     clinical: Annotated[str, File(), "CSV or XLSX with a row per patient."] = ""
     sheet: Annotated[str, "Sheet of the clinical table, where an XLSX file has several."] = ""
+    id_column: Annotated[str, "Column of the patients' IDs; empty: as the collection names it."] = ""
     time_column: Annotated[str, "Column of the survival time; empty: as the collection names it."] = ""
     event_column: Annotated[str, "Column of the event; empty: as the collection names it."] = ""
     time_unit: Annotated[TimeUnit, "Unit of the survival time; empty: what collection or heading say, else days."] = ""

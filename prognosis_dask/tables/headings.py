@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 #: The name of a column without a heading.
 BLANK = "(blank)"
@@ -13,6 +15,16 @@ BLANK = "(blank)"
 _MOST_TITLES = 10
 
 Lines = list[list[str]]
+
+
+@lru_cache(maxsize=1 << 18)
+def key(column: str) -> str:
+    """The key for comparing column names: their letters and digits, of any script.
+
+    >>> key("Survival.time"), key("survival_time ")
+    ('survivaltime', 'survivaltime')
+    """
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", column).casefold())
 
 
 def find_headings(lines: Lines) -> tuple[list[str], Lines, list[str]]:

@@ -55,9 +55,9 @@ def _cohort_rules(job: Job) -> Iterator[_Rule]:
     yield synth.study == "brain", ("synth.bad_cases",), 'synth.study = "brain" has no damaged patients'
     yield synth.study == "chest", ("synth.matrix",), 'the images of synth.study = "chest" have one size'
     yield made, ("cohort.clinical", "cohort.sheet"), "the synthetic cohort has a clinical table of its own"
-    in_table = ("cohort.clinical", "cohort.sheet", "cohort.exclude", *_ENDPOINT)
+    in_table = ("cohort.clinical", "cohort.sheet", "cohort.id_column", "cohort.exclude", *_ENDPOINT)
     yield bool(cohort.cases), in_table, "cohort.cases holds the cases, with their outcome"
-    yield not cohort.clinical, ("cohort.sheet",), "cohort.clinical names no table"
+    yield not cohort.clinical, ("cohort.sheet", "cohort.id_column"), "cohort.clinical names no table"
 
 
 def _model_rules(job: Job) -> Iterator[_Rule]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 from prognosis_dask.cohort.clinical import find_column, key
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.cohort.endpoints import unit_of
+from prognosis_dask.cohort.headings import as_option, likely_endpoints
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import SourceColumn
 from prognosis_dask.modelling.data.published import codes_for, published_table
@@ -23,22 +22,6 @@ KNOWN_TIMES = tuple(dict.fromkeys(name for preset in COLLECTIONS.values() for na
 _TIMES = (*KNOWN_TIMES, "OS_days", "OS_MONTHS", "duration_col")
 _EVENTS = tuple(
     dict.fromkeys([*(n for p in COLLECTIONS.values() for n in p.event_columns), "OS_event", "OS_STATUS", "event_col"])
-)
-#: The endpoints by their letters: overall, disease-free, progression-free, ... survival.
-_WHICH = (
-    r"(os|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs|overall|death|"
-    r"(overall|event|disease|progression|relapse)(free)?survival)?"
-)
-_UNIT = r"(in)?(days?|weeks?|months?|years?|d|wks?|mos?|mths?|yrs?)?"
-_TIME = re.compile(
-    rf"{_WHICH}(surv(ival)?|fu|followup|event)?(time|duration|length){_UNIT}|(to)?time(to)?(event|death|censor\w*){_UNIT}|"
-    rf"(os|dfs|pfs|pfi|efs|rfs|css|dss|survival|surv|followup|fu|duration|futime)(in)?{_UNIT}|days|weeks?|months?|years?|"
-    r"(days|weeks|months|years)(survived|followed|followup|tolastfollowup|todeath|survival|ofsurvival)"
-)
-_EVENT = re.compile(
-    rf"{_WHICH}(event|status|censor(ed|ing)?|cens|delta|indicator|event(observed|indicator|status)|eventcode)|"
-    r"(death|dead|died|deceased|vital|survival|event)(status|event|indicator|observed|code)?|"
-    r"vitalstatus|isdead|os|alive|(is)?observed"
 )
 
 
@@ -52,12 +35,7 @@ class TimeAndEvent:
     @property
     def settings(self) -> str:
         """The options that name them."""
-        return f"--set {_quoted('endpoint.time', self.time)} --set {_quoted('endpoint.event', self.event)}"
-
-
-def _quoted(name: str, value: str) -> str:
-    text = f"{name}={value}" if re.fullmatch(r"[\w.]+", value) else f"{name}={json.dumps(value, ensure_ascii=False)}"
-    return text if re.fullmatch(r"[\w.=]+", text) else f"'{text}'"
+        return f"{as_option('endpoint.time', self.time)} {as_option('endpoint.event', self.event)}"
 
 
 def endpoint_columns(columns: Mapping[str, SourceColumn], rule: EndpointRule) -> tuple[str, ...]:
@@ -78,24 +56,11 @@ def endpoint_columns(columns: Mapping[str, SourceColumn], rule: EndpointRule) ->
 
 
 def endpoint_pairs(columns: Mapping[str, SourceColumn]) -> list[TimeAndEvent]:
-    """Every pair of columns that might be time and event.
-
-    Where the headings name endpoints by their letters (``OS``, ``PFS``), a time goes with the event of the same one.
-    """
-    times = [name for name, column in columns.items() if _TIME.fullmatch(key(name)) and _may_be_time(column)]
-    events = [
-        name
-        for name, column in columns.items()
-        if name not in times and _EVENT.fullmatch(key(name)) and _may_be_event(column)
-    ]
-    pairs = [TimeAndEvent(time, event) for time in times for event in events]
-    alike = [pair for pair in pairs if _letters(pair.time) == _letters(pair.event)]
-    return alike if any(_letters(pair.time) for pair in alike) or len(alike) == 1 else pairs
-
-
-def _letters(name: str) -> str:
-    found = re.match(r"(os|overall|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs)", key(name))
-    return found[1].replace("overall", "os") if found else ""
+    """Every pair of columns that might be time and event."""
+    pairs = likely_endpoints(
+        columns, lambda name: _may_be_time(columns[name]), lambda name: _may_be_event(columns[name])
+    )
+    return [TimeAndEvent(*pair) for pair in pairs]
 
 
 def _may_be_time(column: SourceColumn) -> bool:

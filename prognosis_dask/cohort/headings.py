@@ -1,0 +1,61 @@
+"""Columns of follow-up and event by their headings, where nobody names them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+
+from prognosis_dask.tables.headings import key
+
+#: The endpoints by their letters: overall, disease-free, progression-free, ... survival.
+_WHICH = (
+    r"(os|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs|overall|death|"
+    r"(overall|event|disease|progression|relapse)(free)?survival)?"
+)
+_UNIT = r"(in)?(days?|weeks?|months?|years?|d|wks?|mos?|mths?|yrs?)?"
+_TIME = re.compile(
+    rf"{_WHICH}(surv(ival)?|fu|followup|event)?(time|duration|length){_UNIT}|(to)?time(to)?(event|death|censor\w*){_UNIT}|"
+    rf"(os|dfs|pfs|pfi|efs|rfs|css|dss|survival|surv|followup|fu|duration|futime)(in)?{_UNIT}|days|weeks?|months?|years?|"
+    r"(days|weeks|months|years)(survived|followed|followup|tolastfollowup|todeath|survival|ofsurvival)"
+)
+_EVENT = re.compile(
+    rf"{_WHICH}(event|status|censor(ed|ing)?|cens|delta|indicator|event(observed|indicator|status)|eventcode)|"
+    r"(death|dead|died|deceased|vital|survival|event)(status|event|indicator|observed|code)?|"
+    r"vitalstatus|isdead|os|alive|(is)?observed"
+)
+
+
+def likely_endpoints(
+    names: Iterable[str], may_be_time: Callable[[str], bool], may_be_event: Callable[[str], bool]
+) -> list[tuple[str, str]]:
+    """Every pair of columns that might be time and event, by their headings and by what their cells allow.
+
+    Where the headings name endpoints by their letters (``OS``, ``PFS``), a time goes with the event of the same one.
+
+    >>> likely_endpoints(["age", "OS_days", "OS_status", "PFS_days"], lambda name: True, lambda name: True)
+    [('OS_days', 'OS_status')]
+    """
+    listed = list(names)
+    times = [name for name in listed if _TIME.fullmatch(key(name)) and may_be_time(name)]
+    events = [name for name in listed if name not in times and _EVENT.fullmatch(key(name)) and may_be_event(name)]
+    pairs = [(time, event) for time in times for event in events]
+    alike = [(time, event) for time, event in pairs if _letters(time) == _letters(event)]
+    return alike if any(_letters(time) for time, _ in alike) or len(alike) == 1 else pairs
+
+
+def _letters(name: str) -> str:
+    found = re.match(r"(os|overall|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs)", key(name))
+    return found[1].replace("overall", "os") if found else ""
+
+
+def as_option(name: str, value: str) -> str:
+    """The option that sets a key, quoted for a shell.
+
+    >>> as_option("cohort.time_column", "OS_days")
+    '--set cohort.time_column=OS_days'
+    >>> print(as_option("cohort.time_column", "OS (days)"))
+    --set 'cohort.time_column="OS (days)"'
+    """
+    text = f"{name}={value}" if re.fullmatch(r"[\w.]+", value) else f"{name}={json.dumps(value, ensure_ascii=False)}"
+    return f"--set {text}" if re.fullmatch(r"[\w.=]+", text) else f"--set '{text}'"
