@@ -129,9 +129,7 @@ def test_follow_up_in_months_becomes_days(tmp_path: Path) -> None:
 
 
 def test_a_table_without_ids_is_the_user_s_mistake_one_without_outcome_is_not(tmp_path: Path) -> None:
-    with pytest.raises(
-        JobError, match=r"it has 'name', 'age', expected one of PatientID.*; name the column"
-    ):
+    with pytest.raises(JobError, match=r"it has 'name', 'age', expected one of PatientID.*; name the column"):
         read_clinical(write(tmp_path / "a.csv", "name,age\nx,1\n"), GENERIC)
     with pytest.raises(JobError, match="no clinical table"):
         read_clinical(tmp_path / "none.csv", GENERIC)

@@ -11,6 +11,7 @@ import socket
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -393,3 +394,24 @@ def test_masks_are_stamped_with_the_checksum_of_their_content(patient: Path) -> 
     [header] = read_headers([str(patient / "CT" / "mask" / "RS.dcm")])
     content = (patient / "CT" / "mask" / "RS.dcm").read_bytes()
     assert header.file.sha256 == hashlib.sha256(content).hexdigest()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("index", ["{data}/lung1_0"]),
+        ("index", ["{data}/lung1_002", "--clinical", "absent.csv"]),
+        ("index", ["{data}/lung1_002", "--clinical", "{data}/lung1_tables/nsclc-radiomics_clinical.csv",
+                   "--time-column", "Survival"]),
+        ("run", ["jobs/lung1.toml", "--set", "cohort.sources={data}/lung1_0"]),
+        ("run", ["jobs/lung1.toml", "--set", "cohort.cases={data}/lung1_002/reference_radiomics.csv"]),
+    ],
+)  # fmt: skip
+def test_a_typo_starts_no_cluster_and_leaves_no_folder(
+    command: str, options: list[str], shared_data: Path, tmp_path: Path, refused: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prognosis_dask.execution.clusters.local.local", None)
+    monkeypatch.chdir(Path(__file__).parents[1])
+    told = refused(command, *(option.format(data=shared_data) for option in options), "-o", tmp_path / "out")
+    assert "did you mean" in told or any("lung1_002" in option for option in options)
+    assert not (tmp_path / "out").exists()

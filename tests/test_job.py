@@ -91,3 +91,17 @@ def test_a_digest_changes_with_any_part_and_with_nothing_else() -> None:
     assert digest("a", section) != digest("b", section)
     assert digest("a", section) != digest("a", replace(section, output="pooled"))
     assert digest(Job("x")) == digest(Job("x"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "nearest"),
+    [
+        ("modl.folds=3", "model"),
+        ("model.fold=3", "model.folds"),
+        ("model.roi=GTV", "cohort.roi"),
+        ("folds=3", "model.folds"),
+    ],
+)
+def test_sections_and_keys_of_other_sections_are_suggested_too(setting: str, nearest: str) -> None:
+    with pytest.raises(JobError, match=rf"did you mean {nearest}\?"):
+        load_job(JOBS[0].with_name("demo.toml"), [setting])

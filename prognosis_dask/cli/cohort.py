@@ -106,9 +106,11 @@ def _add_synth(commands: Commands) -> None:
 
 
 def _index(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.cohort.clinical import clinical_table
     from prognosis_dask.cohort.collections import resolve
     from prognosis_dask.cohort.index import index_cohort
     from prognosis_dask.cohort.sources import expect_source, sort_sources
+    from prognosis_dask.config.folders import expect_writable
     from prognosis_dask.config.job import index_sections
     from prognosis_dask.execution.cluster import connect, read_cluster
     from prognosis_dask.execution.mapping import map_on
@@ -117,14 +119,16 @@ def _index(arguments: argparse.Namespace) -> None:
     given = {name: getattr(arguments, name) for name in (*named, "event_codes", "time_unit")}
     idc = {name: value for name in ("licence", "limit") if (value := getattr(arguments, name))}
     rules, wanted = index_sections({"cohort": given, "idc": idc}, arguments.set)
+    resolved = resolve(rules)
     for source in arguments.sources:
         expect_source(source, "SOURCE")
     if arguments.dry_run:
-        resolved = resolve(rules)
         print(sort_sources(arguments.sources, wanted, resolved.modalities, automatic=resolved.automatic).idc)
         return
     if arguments.out is None:
         raise JobError("-o is missing: name the folder in which cases.csv and problems.csv are to be written")
+    clinical_table(rules, resolved.collection)
+    expect_writable(arguments.out)
     with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
         print(index_cohort(arguments.sources, arguments.out, rules, map=map_on(client), idc=wanted))
     print(f"{arguments.out / 'cases.csv'}\n{arguments.out / 'problems.csv'}")

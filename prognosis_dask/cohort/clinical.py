@@ -14,6 +14,7 @@ from pathlib import Path
 from prognosis_dask.cohort.collections import Collection
 from prognosis_dask.cohort.endpoints import DAYS, LONGEST_DAYS, event_codes, plain_code, unit_of
 from prognosis_dask.cohort.headings import as_option, likely_endpoints
+from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import Code, JobError, Problem, TableError, count
 from prognosis_dask.tables.file import Cells, read_cells
 from prognosis_dask.tables.headings import key as key
@@ -47,6 +48,17 @@ class ClinicalTable:
     has_endpoint: bool
     problems: Sequence[Problem] = ()
     notes: Sequence[str] = ()
+
+
+def clinical_table(rules: CohortSection, collection: Collection) -> ClinicalTable | None:
+    """The clinical table of a cohort's rules; None where they name none.
+
+    Raises
+    ------
+    JobError
+        As :func:`read_clinical`.
+    """
+    return read_clinical(Path(rules.clinical), collection, rules.sheet) if rules.clinical else None
 
 
 def read_clinical(path: Path, collection: Collection, sheet: str = "") -> ClinicalTable:

@@ -12,11 +12,11 @@ from pathlib import Path
 from prognosis_dask.cohort.case import AUTOMATIC_ROI, SEQUENCES, Case, make_case_id, write_cases, write_problems
 from prognosis_dask.cohort.clinical import (
     ClinicalTable,
+    clinical_table,
     endpoint,
     find_endpoint,
     learn_codes,
     patient_key,
-    read_clinical,
 )
 from prognosis_dask.cohort.collections import Rules, resolve
 from prognosis_dask.cohort.crawl import crawl
@@ -103,9 +103,9 @@ def index_cohort(
         What is wrong with single files, patients or masks is listed in ``problems.csv`` and raises nothing.
     """
     resolved = resolve(rules)
-    _make(out)
-    table = read_clinical(Path(rules.clinical), resolved.collection, rules.sheet) if rules.clinical else None
+    table = clinical_table(rules, resolved.collection)
     sorted_out = sort_sources(sources, idc or IdcSection(), resolved.modalities, automatic=resolved.automatic)
+    _make(out)
     rows, row_problems = read_tables(sorted_out.tables)
     row_problems += sorted_out.idc.problems
     headers = crawl(sorted_out.crawled, map, leave_out=out)

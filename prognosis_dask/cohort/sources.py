@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from prognosis_dask.cohort.idc import IdcSelection, is_collection, select_series
@@ -87,7 +88,14 @@ def expect_source(source: str, key: str) -> None:
             f"{key}: {source!r} is no source; expected a folder, s3://BUCKET/PREFIX, gs://... or idc:COLLECTION"
         )
     elif not is_collection(source) and not Path(source).exists():
-        raise JobError(f"{key}: no folder at {source}")
+        raise JobError(f"{key}: no folder at {source}{_near(Path(source))}")
+
+
+def _near(path: Path) -> str:
+    """The entry of the same folder that is spelt most like it, if any."""
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    found = get_close_matches(path.name, beside, n=1)
+    return f"; did you mean {path.parent / found[0]}?" if found else ""
 
 
 def names_series(source: str) -> bool:

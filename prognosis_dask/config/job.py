@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -374,10 +375,11 @@ def image_section(overrides: Sequence[str]) -> ImageSection:
 
 def _alone(data: dict[str, Any], overrides: Sequence[str], why: str) -> dict[str, Any]:
     """Some sections with overrides; others are refused."""
-    known = len(data)
+    known = list(data)
     override(Job, data, overrides)
-    if len(data) > known:
-        raise JobError(f"--set {list(data)[known]}: {why}")
+    for name in list(data)[len(known) :]:
+        near = get_close_matches(name, known, n=1)
+        raise JobError(f"--set {name}: {why}{f'; did you mean {near[0]}?' if near else ''}")
     return data
 
 

@@ -66,7 +66,7 @@ def build(kind: type[Settings], data: dict[str, Any], where: str, *, prefix: str
         When a key is unknown, naming the nearest one, or missing, or a value is of another type, not finite, or
         breaks a constraint of its field.
     """
-    return _Reader(where).section(kind, data, prefix)
+    return _Reader(where, kind).section(kind, data, prefix)
 
 
 def override(kind: type, data: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -130,12 +130,15 @@ def expect(condition: bool, where: str, key: str, value: object, expected: str) 
 @dataclass(frozen=True)
 class _Reader:
     where: str
+    root: Any
 
     def section(self, kind: type[Settings], data: dict[str, Any], prefix: str) -> Settings:
         keys = keys_of(kind)
         for name in data:
             if name not in keys:
-                raise JobError(f"{self.where}: unknown key {_dotted(prefix, name)}{_hint(prefix, name, list(keys))}")
+                raise JobError(
+                    f"{self.where}: unknown key {_dotted(prefix, name)}{self.hint(prefix, name, list(keys))}"
+                )
         for name, key in keys.items():
             if name not in data and key.default is MISSING:
                 section = prefix.rstrip(".") or "the file"
@@ -143,6 +146,14 @@ class _Reader:
         made = kind(**{name: self.value(keys[name].hint, value, prefix + name) for name, value in data.items()})
         note_given(made, data)
         return made
+
+    def hint(self, prefix: str, name: str, known: list[str]) -> str:
+        """The nearest key of the section; else those of this name in other sections; else all that are known here."""
+        if near := difflib.get_close_matches(name, known, n=1):
+            return f"; did you mean {prefix}{near[0]}?"
+        sections = [one for one, key in keys_of(self.root).items() if is_dataclass(key.kind)]
+        own = [f"{one}.{name}" for one in sections if name in keys_of(keys_of(self.root)[one].kind)]
+        return f"; did you mean {' or '.join(own)}?" if own else f"; known here: {', '.join(known)}"
 
     def value(self, hint: Any, value: Any, key: str) -> Any:
         kind, _ = split(hint)
@@ -179,11 +190,6 @@ class _Reader:
         fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
         expect(fits, self.where, key, value, _PLAIN[kind])
         return value
-
-
-def _hint(prefix: str, name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {prefix}{near[0]}?" if near else f"; known here: {', '.join(known)}"
 
 
 def _dotted(prefix: str, name: str) -> str:

@@ -16,7 +16,7 @@ import xarray as xr
 from distributed import Client
 
 from prognosis_dask.cohort.case import Case, read_cases, read_problems, write_cases, write_problems
-from prognosis_dask.cohort.clinical import key
+from prognosis_dask.cohort.clinical import clinical_table, key
 from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.origins import cited, read_origins
@@ -155,10 +155,12 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
             f"job {job.name!r} names no images; set cohort.sources (folders) or cohort.cases (a table): "
             "--set cohort.sources=/data/..."
         )
-    resolve(job.cohort)
     for name, path in [("cases", job.cohort.cases), ("clinical", job.cohort.clinical)]:
         if path and not Path(path).is_file():
             raise JobError(f"cohort.{name}: no file at {path}")
+    clinical_table(job.cohort, resolve(job.cohort).collection)
+    if job.cohort.cases:
+        read_cases(job.cohort.cases)
     for path in job.cohort.sources:
         expect_source(path, "cohort.sources")
     job_params(job.radiomics.params)
