@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prognosis_dask.cohort.case import read_cases
     from prognosis_dask.config.job import load_job
-    from prognosis_dask.features.files import read_features
+    from prognosis_dask.features.files import read_features, read_images
     from prognosis_dask.imaging.load import load_case
     from prognosis_dask.prediction.extract import extract_features
     from prognosis_dask.prediction.scan import predict_scan
@@ -32,6 +32,7 @@ __all__ = [
     "predict_scan",
     "read_cases",
     "read_features",
+    "read_images",
     "reproducibility",
     "run",
     "validate",
@@ -47,6 +48,7 @@ _HOMES = {
     "predict_scan": "prognosis_dask.prediction.scan",
     "read_cases": "prognosis_dask.cohort.case",
     "read_features": "prognosis_dask.features.files",
+    "read_images": "prognosis_dask.features.files",
     "reproducibility": "prognosis_dask.workflows.reproducibility",
     "run": "prognosis_dask.workflows.run",
     "validate": "prognosis_dask.workflows.models",

@@ -1,4 +1,4 @@
-"""The commands on images and tables of cases: index, features, maps, synth. No logic, as in the other commands."""
+"""The commands on images and tables of cases: init, index, features, maps, synth. No logic, as in the others."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ from prognosis_dask.errors import JobError, collected_warnings, count
 
 def add_cohort_commands(commands: Commands) -> None:
     """Add the commands to the parser."""
+    _add_init(commands)
     _add_index(commands)
     _add_features(commands)
     _add_maps(commands)
     _add_synth(commands)
+
+
+def _add_init(commands: Commands) -> None:
+    init = add_command(commands, "init", "look at a folder and write a job with what was found, to edit and run")
+    init.add_argument("folder", nargs="?", default=".", metavar="FOLDER", help="of images, or idc:COLLECTION")
+    out_argument(init, "where the job and its params/ go (default: the current folder)", default=Path())
+    init.set_defaults(command=_init)
 
 
 def _add_index(commands: Commands) -> None:
@@ -103,6 +111,14 @@ def _add_synth(commands: Commands) -> None:
         "--matrix", type=int, default=256, metavar="N", help="voxels across a slice of the brain; 64 is fast"
     )
     synth.set_defaults(command=_synth)
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.workflows.init import init_job
+
+    job = init_job(arguments.folder, arguments.out)
+    print(job.read_text(encoding="utf-8"))
+    print(f"{job}\nprognosis run {job}")
 
 
 def _index(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from prognosis_dask.cohort.collections import Collection
+from prognosis_dask.cohort.collections import COLLECTIONS, Collection
 from prognosis_dask.cohort.endpoints import DAYS, LONGEST_DAYS, event_codes, plain_code, unit_of
 from prognosis_dask.cohort.headings import as_option, likely_endpoints
 from prognosis_dask.config.job import CohortSection
@@ -126,14 +126,21 @@ def expect_columns(names: Sequence[str], collection: Collection, where: str) -> 
 
 def _options(cells: Cells, found: tuple[str | None, str | None]) -> str:
     """The options that name time and event: of the columns that look like them, else with a place for the name."""
-    columns = dict(zip(cells.header, cells.columns, strict=True))
-    pairs = likely_endpoints(
-        columns, lambda name: _is_time(columns[name]), lambda name: 1 <= _codes(columns[name]) <= 4
-    )
+    pairs = endpoint_options(cells)
     pairs = [pair for pair in pairs if all(known in (None, own) for known, own in zip(found, pair, strict=True))]
     pairs = pairs or [(found[0] or "COLUMN", found[1] or "COLUMN")]
     lines = [f"{as_option('cohort.time_column', t)} {as_option('cohort.event_column', e)}" for t, e in pairs[:4]]
     return f"Name them: {' or '.join(lines)}"
+
+
+def endpoint_options(cells: Cells) -> list[tuple[str, str]]:
+    """The pairs of columns that may be time and event: those of a known collection, else by heading and content."""
+    for preset in COLLECTIONS.values():
+        time, event = find_endpoint(cells.header, preset)
+        if time and event:
+            return [(time, event)]
+    columns = dict(zip(cells.header, cells.columns, strict=True))
+    return likely_endpoints(columns, lambda name: _is_time(columns[name]), lambda name: _is_event(columns[name]))
 
 
 def _is_time(cells: Sequence[str]) -> bool:
@@ -145,8 +152,8 @@ def _is_time(cells: Sequence[str]) -> bool:
     )
 
 
-def _codes(cells: Sequence[str]) -> int:
-    return len({plain_code(text) for text in known_cells(cells).texts if text})
+def _is_event(cells: Sequence[str]) -> bool:
+    return 1 <= len({plain_code(text) for text in known_cells(cells).texts if text}) <= 4
 
 
 @dataclass(frozen=True)

@@ -329,6 +329,8 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
         When the file is missing, is not TOML, has an unknown key or a value of the wrong type; the message names
         the key, what was expected, and the nearest known key.
     """
+    if not isinstance(path, Path | str):
+        raise JobError(f"the job is {type(path).__name__}, expected the path of a job file, or a Job")
     path = Path(path)
     data = read_toml(path, f"no job file at {path}; the ones that come with the program are in {shipped('jobs')}")
     override(Job, data, overrides)

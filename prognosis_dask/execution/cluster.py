@@ -10,6 +10,7 @@ from typing import TypeAlias, cast
 import dask
 from distributed import Client
 
+from prognosis_dask.errors import ClusterError
 from prognosis_dask.execution.clusters.spec import AnyCluster, LocalSpec, read_cluster
 from prognosis_dask.execution.preflight import check_workers
 
@@ -25,8 +26,9 @@ __all__ = [
     "read_cluster",
 ]
 
-#: A client that is there already, or what gives one in a ``with`` statement, as :func:`connect` does.
-Workers: TypeAlias = Client | AbstractContextManager[Client]
+#: A client that is there already, what gives one in a ``with`` statement, as :func:`connect` does, or what
+#: ``--cluster`` takes: ``local``, ``cuda``, ``tcp://HOST:PORT``, a cluster file.
+Workers: TypeAlias = Client | AbstractContextManager[Client] | str
 
 #: What a long run needs that is not Dask's default. A task whose workers die is tried on three, then set aside by the
 #: runner; results are small, so spilling them to disk would only hide a leak.
@@ -75,8 +77,15 @@ def joined(workers: Workers) -> Iterator[Client]:
     Raises
     ------
     ClusterError
-        As :func:`connect` and :func:`prepare`.
+        As :func:`connect` and :func:`prepare`, and when it is none of these.
     """
+    if isinstance(workers, str):
+        workers = connect(read_cluster(workers))
+    if not isinstance(workers, AbstractContextManager):
+        raise ClusterError(
+            f"client is {type(workers).__name__}, expected a Dask client, or as --cluster has it 'local' or "
+            "'tcp://HOST:PORT'"
+        )
     if isinstance(workers, Client):  # a context manager too, which would close what is its owner's to close
         prepare(workers)
         yield workers

@@ -138,3 +138,47 @@ def _cells(values: AnyArray) -> list[str]:
     if values.dtype.kind in "OT":
         return list(values)
     return ["" if math.isnan(value) else str(value) for value in values]
+
+
+def read_images(folder: Path | str, case_id: str) -> xr.Dataset:
+    """A case's cropped image and mask, and its frames, from a run's folder, with coordinates in mm.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``image`` in its own unit and ``mask`` (0 and 1), (z, y, x); ``frames`` of the video network, (slice, row,
+        column), 0 to 255. The coordinates are distances in mm along the image's own axes from its first voxel; where
+        that lies in the patient stands in the attributes ``origin_mm`` and ``direction``.
+
+    Raises
+    ------
+    CaseError, StoreError
+        When the run has no such case, or its images are damaged.
+
+    Examples
+    --------
+    A slice through the middle, with the outline, by xarray and matplotlib::
+
+        images = prognosis_dask.read_images("runs/lung1", "LUNG1-002_CT_GTV-1")
+        middle = images.isel(z=images.sizes["z"] // 2)
+        middle.image.plot.imshow(cmap="gray", vmin=-160, vmax=240, yincrease=False)
+        middle.mask.plot.contour(levels=[0.5], colors="orange", yincrease=False)
+        images.frames.plot.imshow(col="slice", col_wrap=6, cmap="gray", yincrease=False)
+    """
+    import SimpleITK as sitk
+
+    from prognosis_dask.storage.rois import RoiStore
+
+    store = RoiStore.open(Path(folder) / "rois.zarr")
+    roi, frames = store.read_roi(case_id), store.read_frames(case_id)
+    axes = zip("xyz", roi.image.GetSize(), roi.image.GetSpacing(), strict=True)
+    coordinates = {name: (name, [i * step for i in range(n)], {"units": "mm"}) for name, n, step in axes}
+    return xr.Dataset(
+        {
+            "image": (("z", "y", "x"), sitk.GetArrayFromImage(roi.image), {"units": roi.unit}),
+            "mask": (("z", "y", "x"), sitk.GetArrayFromImage(roi.mask)),
+            "frames": (("slice", "row", "column"), frames),
+        },
+        coordinates,
+        {"case_id": case_id, "origin_mm": roi.image.GetOrigin(), "direction": roi.image.GetDirection()},
+    )

@@ -21,7 +21,7 @@ from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, predict_f
 from prognosis_dask.publish import publish_folder, staging
 
 _JSON = "scan.json"
-Files = Sequence[Path | str] | Mapping[str, Path | str]
+Files = Path | str | Sequence[Path | str] | Mapping[str, Path | str]
 
 
 def predict_scan(
@@ -116,6 +116,7 @@ def _images(files: Files, model: ScanModel) -> list[tuple[str, Path]]:
         if unknown:
             raise JobError(f"{unknown[0]!r} is no MR sequence, expected one of {', '.join(SEQUENCES)}")
         return named
+    files = [files] if isinstance(files, Path | str) else files
     named = [(sequence_of(Path(path).name), Path(path)) for path in files]
     told_apart = {name for name, _ in named}
     if model.takes_no_mask and len(named) > 1 and (len(told_apart) < len(named) or "" in told_apart):

@@ -18,10 +18,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prognosis_dask.errors import TableError, count
 from prognosis_dask.tables.headings import BLANK, find_headings
 from prognosis_dask.tables.numbers import plain_numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DELIMITERS = (",", ";", "\t", "|")
 #: Rows used to detect the delimiter.
@@ -95,6 +99,21 @@ def read_cells(path: Path, sheet: str = "") -> Cells:
         raise TableError(path, f"{error.strerror}") from error
     except ValueError as error:
         raise TableError(path, str(error)) from error
+
+
+def frame_cells(frame: pd.DataFrame, where: str) -> Cells:
+    """A DataFrame, as its CSV file would be read; an index with a name is a column.
+
+    Raises
+    ------
+    TableError
+        As :func:`read_cells`.
+    """
+    named = any(name is not None for name in frame.index.names)
+    try:
+        return _read(frame.to_csv(index=named).encode(), "", named_xlsx=False)
+    except ValueError as error:
+        raise TableError(where, str(error)) from error
 
 
 def _read(data: bytes, sheet: str, named_xlsx: bool) -> Cells:

@@ -35,10 +35,13 @@ from prognosis_dask.modelling.worth import UNTRAINED, untrained, worth_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
     from prognosis_dask.execution.cluster import Workers
 
-Data: TypeAlias = Path | str | Sequence[Path | str]
+#: A run's folder or tables; in Python also a DataFrame or a feature dataset.
+One: TypeAlias = "Path | str | pd.DataFrame | xr.Dataset"
+Data: TypeAlias = "One | Sequence[One]"
 Say: TypeAlias = Callable[[str], None]
 #: Features of a kind that are named on the terminal.
 _NAMED = 12
@@ -77,7 +80,8 @@ def fit(
     Parameters
     ----------
     data
-        A run's folder, CSV or XLSX tables, or the folder that holds the specification's tables.
+        A run's folder, CSV or XLSX tables, or the folder that holds the specification's tables; a DataFrame, or the
+        features of a run as :func:`prognosis_dask.features.files.read_features` gives them.
     spec
         A specification (jobs/models/); without one, each family of features is compared, and all of them.
     out
@@ -85,8 +89,8 @@ def fit(
     overrides
         ``key=value``, as ``--set`` takes them.
     client
-        A Dask client whose workers run the folds, or what gives one in a ``with`` statement that is entered once the
-        tables are read; without one the folds run here.
+        A Dask client whose workers run the folds, what ``--cluster`` takes, or what gives a client in a ``with``
+        statement that is entered once the tables are read; without one the folds run here.
     say
         Takes the lines that tell what is being done.
 
@@ -283,13 +287,19 @@ def _map(client: Workers | None) -> Iterator[Map]:
         yield map_on(entered)
 
 
-def _listed(data: Data) -> list[Path]:
-    return [Path(data)] if isinstance(data, Path | str) else [Path(path) for path in data]
+def _listed(data: Data) -> list[One]:
+    """What was given, one by one."""
+    return list(data) if isinstance(data, list | tuple) else [data]  # type: ignore[list-item]
+
+
+def _paths(data: Data) -> list[Path]:
+    """Those of them that are files and folders."""
+    return [Path(one) for one in _listed(data) if isinstance(one, Path | str)]
 
 
 def _read(data: Data, spec: ModelSpec, say: Say) -> ReadTable:
     read = read_tables(find_tables(_listed(data), spec), spec)
-    if not set(NETWORKS).isdisjoint(read.table.families) and any(untrained(path) for path in _listed(data)):
+    if not set(NETWORKS).isdisjoint(read.table.families) and any(untrained(path) for path in _paths(data)):
         read = replace(read, notes=(*read.notes, UNTRAINED))
     _tell(read, say)
     say(told_families(read.table))
@@ -346,8 +356,8 @@ def _tell(read: ReadTable, say: Say) -> None:
 def _out(data: Data, out: Path | str | None) -> Path:
     if out is not None:
         return Path(out)
-    listed = _listed(data)
-    if len(listed) == 1 and (listed[0] / "features.zarr").is_dir():
+    listed = _paths(data)
+    if len(_listed(data)) == len(listed) == 1 and (listed[0] / "features.zarr").is_dir():
         return listed[0]
     raise StatisticsError("where to? Give a folder with -o DIR")
 
@@ -360,5 +370,5 @@ def _expect_file(out: Path | str | None) -> None:
 
 
 def _expect_no_other_run(folder: Path, data: Data) -> None:
-    if (folder / "run.json").is_file() and folder.resolve() not in [path.resolve() for path in _listed(data)]:
+    if (folder / "run.json").is_file() and folder.resolve() not in [path.resolve() for path in _paths(data)]:
         raise StatisticsError(f"{folder} holds another run, whose models these would replace; choose another with -o")

@@ -22,9 +22,10 @@ from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.origins import cited, read_origins
 from prognosis_dask.cohort.sources import expect_source
 from prognosis_dask.cohort.summary import FORESEEN
-from prognosis_dask.config.job import Job
+from prognosis_dask.config.job import Job, load_job
 from prognosis_dask.errors import JobError, Problem, StatisticsError, count
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
+from prognosis_dask.execution.dashboard import own_page
 from prognosis_dask.execution.journal import check_report, journal_in, report_to
 from prognosis_dask.execution.mapping import map_on
 from prognosis_dask.execution.monitor import RunMonitor
@@ -33,7 +34,7 @@ from prognosis_dask.execution.preflight import check_run
 from prognosis_dask.execution.record import RunRecord, check_folder
 from prognosis_dask.execution.run_stages import current, run_stages
 from prognosis_dask.features.dataset import build_features, constant_warnings
-from prognosis_dask.features.files import write_features
+from prognosis_dask.features.files import read_features, write_features
 from prognosis_dask.features.loaded import load_stages
 from prognosis_dask.features.registry import DEEP, IBSI, RADIOMICS, came_through, stages_of
 from prognosis_dask.maps import Map
@@ -45,6 +46,7 @@ from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.workflows.grade import check_grade, fit_grade
 from prognosis_dask.workflows.idle_keys import idle_keys
+from prognosis_dask.workflows.models import headline_text
 
 Say = Callable[[str], None]
 
@@ -56,6 +58,11 @@ class RunResult:
     folder: Path
     report: Path
     stages: Mapping[str, Mapping[str, float]]
+
+    @property
+    def features(self) -> xr.Dataset:
+        """The feature dataset, read from the folder (docs/features.md)."""
+        return read_features(self.folder)
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class RunContext:
 
 
 def run(
-    job: Job,
+    job: Job | Path | str,
     *,
     client: Workers | None = None,
     out: Path | str | None = None,
@@ -83,10 +90,10 @@ def run(
     Parameters
     ----------
     job
-        From :func:`prognosis_dask.config.job.load_job`.
+        A job file, or what :func:`prognosis_dask.config.job.load_job` gives.
     client
-        A Dask client that is already there, or what gives one in a ``with`` statement that is entered once all inputs
-        are checked; without one, a cluster is started on this machine.
+        A Dask client that is already there, what ``--cluster`` takes (``"tcp://HOST:PORT"``), or what gives a client
+        in a ``with`` statement that is entered once all inputs are checked; without one, a cluster is started here.
     out
         The run's folder; else the job's ``run.out``, else ``runs/<job name>``.
     performance_report
@@ -99,6 +106,8 @@ def run(
     PrognosisError
         When the user has something to mend. A case that cannot be used raises nothing: it is listed in the report.
     """
+    if not isinstance(job, Job):
+        job = load_job(job)
     check_inputs(job, model=job.model.enabled)
     check_report(performance_report)
     folder = run_folder(job, out)
@@ -193,6 +202,8 @@ def _run(job: Job, at: RunContext) -> RunResult:
     if job.model.enabled:
         at.monitor.phase("model")
         _model(job, at, dataset)
+    else:
+        at.say("No model: model.enabled is false")
     record = record.ended()
     record.write(at.folder)
     return RunResult(at.folder, write_report(at.folder), record.stages)
@@ -207,8 +218,7 @@ def _model(job: Job, at: RunContext, dataset: xr.Dataset) -> None:
         summary = fit_dataset(dataset, job.model, at.folder / "models", map=map_on(at.client))
     for note in (*summary.get("rows_said", ()), *summary.get("label", ())):
         at.say(note)
-    if "not_fitted" in summary:
-        at.say(f"No model: {summary['not_fitted']}")
+    at.say(f"No model: {summary['not_fitted']}" if "not_fitted" in summary else f"Model: {headline_text(summary)}")
 
 
 def _features(job: Job, at: RunContext, *, model: bool = False) -> tuple[RunRecord, xr.Dataset]:
@@ -230,7 +240,7 @@ def _features(job: Job, at: RunContext, *, model: bool = False) -> tuple[RunReco
     )
     loaded.prepare(cases)
     workers = count(record.cluster["workers"], "worker")
-    at.say(f"{count(len(cases), 'case')}, {workers}, dashboard {at.client.dashboard_link}")
+    at.say(f"{count(len(cases), 'case')}, {workers}, dashboard {own_page(at.client)}")
     started = time.process_time()
     try:
         with report_to(at.performance_report, at.client):
@@ -251,12 +261,17 @@ def _features(job: Job, at: RunContext, *, model: bool = False) -> tuple[RunReco
     write_problems(at.folder / "problems.csv", [*found, *constant])
     for warning in constant:
         at.say(warning.reason)
-    _tell_warnings([*found, *constant], at.folder, at.say)
+    _tell_problems([*found, *constant], at.folder, at.say)
     return record, dataset
 
 
-def _tell_warnings(problems: Iterable[Problem], folder: Path, say: Say) -> None:
-    """One line on the cases that are used although something has to be known of them."""
+def _tell_problems(problems: Iterable[Problem], folder: Path, say: Say) -> None:
+    """A line on what could not be used, and one on what is used although something has to be known of it."""
+    problems = set(problems)
+    left_out = Counter(str(problem.code) for problem in problems if problem.severity == "problem")
+    if left_out:
+        listed = ", ".join(f"{number} {code}" for code, number in sorted(left_out.items()))
+        say(f"{count(left_out.total(), 'problem')} ({listed}), left out: {folder / 'problems.csv'} says why")
     warnings = {problem for problem in problems if problem.severity == "warning"}
     if warnings:
         codes = Counter(str(warning.code) for warning in warnings)

@@ -8,11 +8,12 @@ of it stands in this file, and whatever fails here is a line in the scheduler's 
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from distributed import Scheduler
+from distributed import Client, Scheduler
 
 from prognosis_dask.execution.dashboard.plugin import ProgressPlugin
 
@@ -45,6 +46,21 @@ def _show(scheduler: Scheduler, extra: dict[str, Any], doc: Any) -> None:
     page = Page(scheduler.plugins.get(ProgressPlugin.name))
     doc.add_root(page.root)
     doc.add_periodic_callback(page.update, 1000)
+
+
+def own_page(client: Client) -> str:
+    """The address of the page of runs; of a scheduler without it, of Dask's own first page."""
+    link = str(client.dashboard_link or "")
+    with suppress(Exception):  # a scheduler without this package
+        if client.run_on_scheduler(_has_page):
+            return f"{link.rpartition('/')[0]}/{ROUTE}"
+    return link
+
+
+def _has_page(dask_scheduler: Scheduler) -> bool:
+    from distributed.dashboard.scheduler import template_variables
+
+    return ROUTE in template_variables(dask_scheduler)["pages"]
 
 
 def _add_page() -> None:

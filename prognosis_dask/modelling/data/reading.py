@@ -13,6 +13,7 @@ import numpy as np
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.cohort.clinical import match_without_zeros, patient_key
 from prognosis_dask.errors import Code, StatisticsError, count
+from prognosis_dask.features.schema import check_dataset
 from prognosis_dask.modelling.data.columns import Encoding, SourceColumn
 from prognosis_dask.modelling.data.encoding import Columns, encode_columns, learn_encodings, needed_families
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
@@ -24,8 +25,10 @@ from prognosis_dask.modelling.data.patient_rows import arrange_rows
 from prognosis_dask.modelling.data.sources import Source, dataset_source, read_file
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.spec import ModelSpec, TableFile
+from prognosis_dask.tables.file import frame_cells
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
 
@@ -60,8 +63,10 @@ class ReadTable:
     rows_said: tuple[str, ...] = ()
 
 
-def find_tables(data: Sequence[Path | str], spec: ModelSpec) -> list[Source]:
+def find_tables(data: Sequence[Path | str | pd.DataFrame | xr.Dataset], spec: ModelSpec) -> list[Source]:
     """Read what a command was given: runs' folders, tables, or the folder that holds the specification's tables.
+
+    In Python also tables and feature datasets in memory, which are read as their files would be.
 
     Raises
     ------
@@ -71,7 +76,11 @@ def find_tables(data: Sequence[Path | str], spec: ModelSpec) -> list[Source]:
     from prognosis_dask.features.files import read_features
 
     sources: list[Source] = []
-    for path in map(Path, data):
+    for one in data:
+        if not isinstance(one, Path | str):
+            sources.append(_in_memory(one, spec, alone=len(data) == 1))
+            continue
+        path = Path(one)
         if (path / "features.zarr").is_dir() or path.suffix == ".zarr":
             sources.append(dataset_source(read_features(path), str(path)))
         elif path.is_dir():
@@ -86,6 +95,21 @@ def find_tables(data: Sequence[Path | str], spec: ModelSpec) -> list[Source]:
     if not sources:
         raise StatisticsError("no table was given; give a run's folder, or CSV or XLSX files")
     return sources
+
+
+def _in_memory(data: pd.DataFrame | xr.Dataset, spec: ModelSpec, *, alone: bool) -> Source:
+    import pandas as pd
+    import xarray as xr
+
+    if isinstance(data, xr.Dataset):
+        check_dataset(data)
+        return dataset_source(data, "the dataset")
+    if not isinstance(data, pd.DataFrame):
+        raise StatisticsError(
+            f"a table is {type(data).__name__}, expected the path of a run or a table, a DataFrame or a feature dataset"
+        )
+    where = Path("DataFrame")
+    return read_file(where, _rule_for(where, spec), alone=alone, cells=frame_cells(data, str(where)))
 
 
 def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known: Sequence[Encoding] = ()) -> ReadTable:

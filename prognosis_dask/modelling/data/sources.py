@@ -107,8 +107,8 @@ class Source:
         return alike[0] if len(alike) == 1 and key(name) else None
 
 
-def read_file(path: Path, rule: TableFile, *, alone: bool = False) -> Source:
-    """Read a CSV or XLSX file, see :func:`prognosis_dask.tables.file.read_cells`.
+def read_file(path: Path, rule: TableFile, *, alone: bool = False, cells: Cells | None = None) -> Source:
+    """Read a CSV or XLSX file, see :func:`prognosis_dask.tables.file.read_cells`, or ``cells`` that are read already.
 
     Covariates of a run's ``features.csv`` have their own names, as :func:`dataset_source` gives them. Where no heading
     is a usual spelling of a patient's ID, the only one that looks like an ID counts; where there is none and the table
@@ -120,7 +120,7 @@ def read_file(path: Path, rule: TableFile, *, alone: bool = False) -> Source:
         When the file is missing or unreadable, has no column of patients' IDs, or a row for a patient twice without a
         column of cases' IDs.
     """
-    cells = _cells(path, rule)
+    cells = _cells(path, rule) if cells is None else cells
     own = [name.removeprefix(COVARIATE) for name in cells.header]
     often = Counter(own)
     header = [name if often[short] > 1 else short for name, short in zip(cells.header, own, strict=True)]
