@@ -113,13 +113,13 @@ def init_job(source: Path | str = ".", out: Path | str = ".") -> Path:
     """
     source = str(source)
     expect_source(source, "FOLDER")
-    own = source.removeprefix("idc:") if is_collection(source) else Path(source).resolve().name
+    own = source.removeprefix("idc:") if is_collection(source) else Path(source).absolute().name
     name = re.sub(r"[^\w.-]+", "-", own)
     target = Path(out) / f"{name.strip('-.') or 'job'}.toml"
     if target.exists():
         raise StoreError(f"{target} exists and is kept; choose another folder with --out")
     expect_writable(target.parent)
-    found = _collection(source) if is_collection(source) else _folder(Path(source).resolve())
+    found = _collection(source) if is_collection(source) else _folder(Path(source).absolute())
     text = "\n".join(_job(found, target)) + "\n"
     _copy_parameters(found.modalities, target.parent / "params")
     with replacing(target) as aside:
