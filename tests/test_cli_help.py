@@ -38,6 +38,7 @@ def test_the_list_of_commands_says_how_to_begin(capsys: pytest.CaptureFixture[st
         ("serve", "Web pages to upload one scan and predict it by frozen models."),
         ("bench", "Measure patients per minute, images to features, on this machine."),
         ("reproducibility", "Which features agree between two measurements of the same patients."),
+        ("robustness", "Which features of a run survive small changes of image and mask."),
     ],
 )
 def test_a_command_that_writes_says_what_it_does_and_takes_o_for_where(

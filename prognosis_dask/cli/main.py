@@ -21,7 +21,7 @@ from prognosis_dask.cli.arguments import EXIT_ERROR, Commands, add_command, clus
 from prognosis_dask.cli.cohort import add_cohort_commands
 from prognosis_dask.cli.completion import add_completion
 from prognosis_dask.cli.models import add_model_commands
-from prognosis_dask.errors import PrognosisError
+from prognosis_dask.errors import JobError, PrognosisError
 
 EXIT_STOPPED = 130
 
@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_bench(commands)
     _add_reproducibility(commands)
+    _add_robustness(commands)
     add_completion(commands, parser)
     return parser
 
@@ -187,6 +188,27 @@ def _add_reproducibility(commands: Commands) -> None:
     agree.set_defaults(command=_reproducibility)
 
 
+def _add_robustness(commands: Commands) -> None:
+    robust = add_command(commands, "robustness", "which features of a run survive small changes of image and mask")
+    robust.add_argument("run", type=Path, metavar="RUN", help="a finished run's folder, with its rois.zarr")
+    out_argument(robust, "agreement per feature, the filter, controls (default: RUN/robustness)")
+    robust.add_argument("--repeats", type=int, default=10, metavar="N", help="perturbations of each case (default: 10)")
+    robust.add_argument(
+        "--threshold", type=float, default=0.9, help="ICC(1,1) from which a feature is robust (default: 0.9)"
+    )
+    for name, default, what in (
+        ("degrees", 10.0, "rotation within the slices, either way, at most"),
+        ("voxels", 0.5, "translation along each axis, either way, at most"),
+        ("noise", 1.0, "added noise, in standard deviations of the image's own"),
+        ("volume", 0.2, "share of the volume that is gained or lost, at most"),
+    ):
+        robust.add_argument(f"--{name}", type=float, default=default, help=f"{what} (default: {default:g})")
+    robust.add_argument("--no-contour", action="store_true", help="do not draw contours anew along supervoxels")
+    robust.add_argument("--seed", type=int, default=0, help="other draws for each seed (default: 0)")
+    cluster_argument(robust)
+    robust.set_defaults(command=_robustness)
+
+
 def _run(arguments: argparse.Namespace) -> None:
     from prognosis_dask.config.job import load_job
 
@@ -244,6 +266,29 @@ def _reproducibility(arguments: argparse.Namespace) -> None:
         modalities=arguments.modalities,
         columns=arguments.columns,
         pooled=arguments.pooled,
+    )
+    print(found)
+
+
+def _robustness(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.execution.cluster import connect, read_cluster
+    from prognosis_dask.radiomics.perturbation import Extent
+    from prognosis_dask.workflows.robustness import robustness
+
+    for name in ("degrees", "voxels", "noise", "volume"):
+        if not 0 <= getattr(arguments, name) < (1 if name == "volume" else 180):
+            raise JobError(f"--{name} {getattr(arguments, name):g}, expected zero or more, of the volume below one")
+    extent = Extent(
+        arguments.degrees, arguments.voxels, arguments.noise, arguments.volume, contour=not arguments.no_contour
+    )
+    found = robustness(
+        arguments.run,
+        arguments.out,
+        extent=extent,
+        repeats=arguments.repeats,
+        threshold=arguments.threshold,
+        seed=arguments.seed,
+        client=connect(read_cluster(arguments.cluster, tls=arguments.tls)),
     )
     print(found)
 

@@ -166,9 +166,9 @@ def _pairs(first: Path | str, second: Path | str | None, modalities: Sequence[st
 
 def _write(found: Reproducibility, folder: Path, settings: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    _write_csv(folder / "agreement.csv", found.agreement)
-    _write_csv(folder / "families.csv", found.families)
-    _write_csv(folder / "reproducible.csv", ({"feature": name} for name in found.reproducible), ("feature",))
+    write_rows(folder / "agreement.csv", found.agreement)
+    write_rows(folder / "families.csv", found.families)
+    write_rows(folder / "reproducible.csv", ({"feature": name} for name in found.reproducible), ("feature",))
     values = {
         " ".join(filter(None, (row["family"], row["roi"]))): np.array(
             [one["ccc"] for one in found.agreement if (one["family"], one["roi"]) == (row["family"], row["roi"])]
@@ -181,7 +181,8 @@ def _write(found: Reproducibility, folder: Path, settings: Mapping[str, Any]) ->
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]], names: Iterable[str] = ()) -> None:
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], names: Iterable[str] = ()) -> None:
+    """Write rows with the same keys, which ``names`` lists where there may be none; NaN is an empty cell."""
     rows = list(rows)
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(names) or list(rows[0]), lineterminator="\n")

@@ -120,11 +120,11 @@ def family_rows(rows: Sequence[Row], threshold: float = THRESHOLD) -> list[Row]:
     return found
 
 
-def reproducible_features(rows: Sequence[Row], threshold: float = THRESHOLD) -> tuple[str, ...]:
-    """The features whose concordance correlation reaches the threshold in every region."""
+def reproducible_features(rows: Sequence[Row], threshold: float = THRESHOLD, by: str = "ccc") -> tuple[str, ...]:
+    """The features whose concordance correlation, or coefficient ``by``, reaches the threshold in every region."""
     reached: dict[str, bool] = {}
     for row in rows:
-        reached[row["feature"]] = reached.get(row["feature"], True) and bool(row["ccc"] >= threshold)
+        reached[row["feature"]] = reached.get(row["feature"], True) and bool(row[by] >= threshold)
     return tuple(name for name, all_do in reached.items() if all_do)
 
 

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.features.registry import DEEP, RADIOMICS, stages
 from prognosis_dask.features.stage import Family, Stage
-from prognosis_dask.modelling.folder import ModelFolder
+from prognosis_dask.modelling.folder import ModelFolder, known_json
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
-from prognosis_dask.report.content import Block, Picture, Rows, Section, Table, absent
+from prognosis_dask.report.content import Block, Heading, Picture, Rows, Section, Table, Text, absent
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections.regions import per_case
 from prognosis_dask.report.words import clipped, short_name
@@ -59,7 +59,24 @@ def features(run: RunFolder) -> Section:
         blocks.append(figure)
     elif found:
         blocks.append(absent("Too few cases have finite features to correlate them (5 are needed)."))
-    return Section("features", "Features", blocks)
+    return Section("features", "Features", [*blocks, *_robustness(run)])
+
+
+def _robustness(run: RunFolder) -> list[Block]:
+    """What ``prognosis robustness`` found, where it was asked."""
+    found = known_json(run.path / "robustness" / "summary.json")
+    if not found:
+        return []
+    said = (
+        f"{found['cases']} cases were perturbed {found['repeats']} times each (rotation, translation, noise, contour, "
+        f"volume): {found['robust']} of {found['features']} radiomic features have an ICC(1,1) of "
+        f"{found['threshold']:g} or above. "
+    )
+    controls = [
+        Text(f"Negative control, {name.replace('_', ' ')}: {text}.", "warning" if ":" in text else "plain")
+        for name, text in found["controls"].items()
+    ]
+    return [Heading("Robustness"), Text(said), *controls]
 
 
 def _without(run: RunFolder, stage: Stage) -> str:

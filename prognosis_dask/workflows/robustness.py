@@ -1,0 +1,292 @@
+"""The folder of ``prognosis robustness``: which radiomic features stay as they are when image and mask vary a little.
+
+Every region of a run is perturbed and measured again, on workers; and so are negative controls, on which a model that
+learns from texture must be worse.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from prognosis_dask.arrays import FloatArray
+from prognosis_dask.cohort.case import Case, read_cases
+from prognosis_dask.config.folders import expect_writable
+from prognosis_dask.config.job import Job
+from prognosis_dask.config.reading import build
+from prognosis_dask.errors import CaseError, StatisticsError, count
+from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
+from prognosis_dask.execution.mapping import map_on
+from prognosis_dask.features.files import read_features
+from prognosis_dask.maps import Map
+from prognosis_dask.modelling.data.pairing import FEWEST_PAIRS, region_of
+from prognosis_dask.modelling.fit import fit_dataset
+from prognosis_dask.modelling.validation.reproducibility import intraclass_correlation, reproducible_features
+from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, job_params
+from prognosis_dask.radiomics.params import ModalityParams
+from prognosis_dask.radiomics.perturbation import CONTROLS, Extent, control, perturbed
+from prognosis_dask.report.page import write_report
+from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.workflows.reproducibility import write_rows
+
+#: Intraclass correlation from which a feature is robust (Zwanenburg et al. 2019).
+THRESHOLD = 0.9
+#: What a control leaves as it is in the images.
+_KEPT = {"shuffled_voxels": "its histogram, volume and shape", "shuffled_mask": "the box and the number of voxels"}
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What :func:`robustness` found; printed, it is what the command prints.
+
+    Attributes
+    ----------
+    rows
+        One row per region and feature, as in ``agreement.csv``.
+    robust
+        The features that reach the threshold in every region.
+    threshold
+        Of ICC(1,1).
+    cases, repeats
+        How many cases, and how often each was perturbed.
+    failed
+        Cases of which no perturbation could be measured, with the reason.
+    controls
+        By negative control what a model makes of it; empty where the run has no model.
+    """
+
+    rows: list[dict[str, Any]]
+    robust: tuple[str, ...]
+    threshold: float
+    cases: int
+    repeats: int
+    failed: Mapping[str, str]
+    controls: Mapping[str, str]
+
+    @property
+    def features(self) -> int:
+        """How many were compared."""
+        return len({row["feature"] for row in self.rows})
+
+    def __str__(self) -> str:
+        lines = [
+            f"{count(self.cases, 'case')}, each perturbed {count(self.repeats, 'time')}: {len(self.robust)} of "
+            f"{count(self.features, 'feature')} have an ICC(1,1) of {self.threshold:g} or above in every region"
+        ]
+        lines += [f"{case_id}: {reason}" for case_id, reason in self.failed.items()]
+        return "\n".join([*lines, *(f"{name.replace('_', ' ')}: {said}" for name, said in self.controls.items())])
+
+
+def robustness(
+    run: Path | str,
+    out: Path | str | None = None,
+    *,
+    extent: Extent | None = None,
+    repeats: int = 10,
+    threshold: float = THRESHOLD,
+    seed: int = 0,
+    client: Workers | None = None,
+) -> Robustness:
+    """Perturb the regions of a run, measure them as the run did, and compare.
+
+    Parameters
+    ----------
+    run
+        A finished run's folder with ``rois.zarr``; its own radiomics parameters are used.
+    out
+        A folder for the files; else ``robustness`` in the run's:
+
+        ====================  ==============================================================================
+        agreement.csv         feature, roi, n, icc_1_1 with its interval of 95 %
+        reproducible.csv      feature: those that reach the threshold in every region; selection can read it
+        images/               the job's model of the radiomic features of these cases, like ``models/``
+        shuffled_voxels/      the same on regions whose grey values are in random order
+        shuffled_mask/        the same on as many voxels of the region's box, drawn at random
+        summary.json          what was done, and what the controls say
+        ====================  ==============================================================================
+    extent
+        How far each perturbation goes at most; by default those of :class:`Extent`.
+    repeats
+        Perturbations of each case, two or more.
+    threshold
+        Of ICC(1,1), above 0 and up to 1.
+    seed
+        Of the draws, which do not depend on the number of workers.
+    client
+        A Dask client, or what gives one in a ``with`` statement; without one a cluster is started here.
+
+    Raises
+    ------
+    StatisticsError, StoreError
+        When the run has no regions of interest or no radiomic features, or fewer than three cases of any region.
+    """
+    if not 0 < threshold <= 1:
+        raise StatisticsError(f"the threshold is {threshold:g}, expected an ICC above 0 and up to 1")
+    if repeats < 2:
+        raise StatisticsError(f"{count(repeats, 'perturbation')} of each case, expected two or more")
+    run = Path(run)
+    out = Path(out) if out is not None else run / "robustness"
+    expect_writable(out)
+    job, dataset, cases = _of_run(run)
+    params = job_params(job.radiomics.params)
+    measure = partial(_measured, str(run / "rois.zarr"), params, extent or Extent(), repeats, seed)
+    with joined(connect(LocalSpec()) if client is None else client) as cluster:
+        found = _measured_all(measure, cases, map_on(cluster))
+        failed = {case_id: reason for case_id, reason in found.items() if isinstance(reason, str)}
+        values = {case_id: one for case_id, one in found.items() if not isinstance(one, str)}
+        rows = agreement(cases, values, params)
+        controls = _fitted_controls(job, dataset, values, out, map_on(cluster), params, cases)
+    robust = reproducible_features(rows, threshold, by="icc_1_1")
+    result = Robustness(rows, robust, threshold, len(values), repeats, failed, controls)
+    out.mkdir(parents=True, exist_ok=True)
+    write_rows(out / "agreement.csv", rows)
+    write_rows(out / "reproducible.csv", ({"feature": name} for name in robust), ("feature",))
+    summary = {"repeats": repeats, "seed": seed, "threshold": threshold, "extent": vars(extent or Extent())}
+    summary |= {
+        "cases": len(values),
+        "features": result.features,
+        "robust": len(robust),
+        "failed": failed,
+        "controls": controls,
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    if out == run / "robustness":
+        write_report(run)
+    return result
+
+
+def _of_run(run: Path) -> tuple[Job, xr.Dataset, list[Case]]:
+    dataset = read_features(run)
+    if "radiomics" not in dataset:
+        raise StatisticsError(f"{run} has no radiomic features to be perturbed")
+    usable = np.isfinite(dataset["radiomics"].values).any(axis=1)
+    measured = set(dataset["case"].values[usable].astype(str))
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    job = build(Job, dict(record["job"]), str(run / "run.json"))
+    return job, dataset, [case for case in read_cases(run / "cases.csv") if case.case_id in measured]
+
+
+def _measured_all(measure: Any, cases: Sequence[Case], cluster_map: Map) -> dict[str, FloatArray | str]:
+    return dict(zip([case.case_id for case in cases], cluster_map(measure, cases), strict=True))
+
+
+def _measured(
+    rois: str, params: ModalityParams, extent: Extent, repeats: int, seed: int, case: Case
+) -> FloatArray | str:
+    """The features, (perturbations and then controls, features); a text says why there are none."""
+    own = params.of(case.modality)
+    rng = np.random.default_rng([seed, int(case.short_hash, 16)])
+    try:
+        roi = RoiStore.open(rois).read_roi(case.case_id)
+        made = [perturbed(roi, extent, rng) for _ in range(repeats)]
+        made += [control(roi, kind, rng) for kind in CONTROLS]
+        return np.array([_features(one, own) for one in made])
+    except (CaseError, ValueError, RuntimeError) as error:
+        return str(error)
+
+
+def _features(roi: Any, params: RadiomicsParams) -> list[float]:
+    return list(extract(roi, params).values())
+
+
+def agreement(cases: Sequence[Case], values: Mapping[str, FloatArray], params: ModalityParams) -> list[dict[str, Any]]:
+    """One row per region and feature: ICC(1,1) of the perturbations; regions of fewer than three cases are left out."""
+    regions: dict[tuple[str, str], list[str]] = {}
+    for case in cases:
+        if case.case_id in values:
+            regions.setdefault((case.modality, region_of(case.roi)), []).append(case.case_id)
+    rows: list[dict[str, Any]] = []
+    for (modality, roi), case_ids in regions.items():
+        if len(case_ids) < FEWEST_PAIRS:
+            continue
+        block = np.stack([values[case_id][: -len(CONTROLS)] for case_id in case_ids])
+        for at, name in enumerate(column_names(params.of(modality))):
+            held = block[np.isfinite(block[:, :, at]).all(axis=1), :, at]
+            found = intraclass_correlation(held).icc_1_1
+            rows.append(
+                {
+                    "feature": name,
+                    "roi": f"{modality} {roi}",
+                    "n": len(held),
+                    "icc_1_1": found.value,
+                    "icc_1_1_lower": found.lower,
+                    "icc_1_1_upper": found.upper,
+                }
+            )
+    if not rows:
+        raise StatisticsError(f"no region of interest has {FEWEST_PAIRS} cases that could be perturbed and measured")
+    return rows
+
+
+def _fitted_controls(
+    job: Job,
+    dataset: xr.Dataset,
+    values: Mapping[str, FloatArray],
+    out: Path,
+    cluster_map: Map,
+    params: ModalityParams,
+    cases: Sequence[Case],
+) -> dict[str, str]:
+    """By control what the job's model of radiomic features says, beside the same on the images of the same cases."""
+    if not job.model.enabled or job.grade.enabled:
+        return {}
+    section = replace(job.model, features="radiomics")
+    kept = dataset.isel(case=[at for at, name in enumerate(dataset["case"].values) if str(name) in values])
+    images = _measure(fit_dataset(kept, section, out / "images", map=cluster_map))
+    said = {}
+    for at, kind in enumerate(CONTROLS, -len(CONTROLS)):
+        table = _with_values(kept, {name: one[at] for name, one in values.items()}, params, cases)
+        said[kind] = _said(_measure(fit_dataset(table, section, out / kind, map=cluster_map)), images, kind)
+    return said
+
+
+def _with_values(
+    dataset: xr.Dataset, values: Mapping[str, FloatArray], params: ModalityParams, cases: Sequence[Case]
+) -> xr.Dataset:
+    """The dataset with the radiomic features of a control in place of its own."""
+    changed = np.full(dataset["radiomics"].shape, math.nan)
+    row = {str(name): at for at, name in enumerate(dataset["case"].values)}
+    column = {str(name): at for at, name in enumerate(dataset["radiomic"].values)}
+    for case in cases:
+        if case.case_id in values:
+            places = [column[name] for name in column_names(params.of(case.modality))]
+            changed[row[case.case_id], places] = values[case.case_id]
+    return dataset.assign(radiomics=(dataset["radiomics"].dims, changed, dataset["radiomics"].attrs))
+
+
+class _Measured(NamedTuple):
+    name: str
+    value: float
+    lower: float
+    upper: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.lower:.2f} to {self.upper:.2f})"
+
+
+def _measure(summary: Mapping[str, Any]) -> _Measured | None:
+    """The held-out measure of a fit; None where there is no model."""
+    for name, short in (("C-index", "c_index"), ("AUC", "auc")):
+        ends = [summary.get(f"{short}_cv{end}") for end in ("", "_lower", "_upper")]
+        if None not in ends:
+            return _Measured(name, *map(float, ends))  # type: ignore[arg-type]
+    return None
+
+
+def _said(found: _Measured | None, images: _Measured | None, kind: str) -> str:
+    if found is None or images is None:
+        return "no model could be compared"
+    text = f"{images.name} on held-out cases {found}, of the images {images}"
+    if found.value >= images.value:
+        return f"{text}: as good, so what the model learnt may be in {_KEPT[kind]} alone"
+    if found.value >= images.lower:
+        return f"{text}: within the images' interval, so more than {_KEPT[kind]} is not shown"
+    return text
