@@ -30,7 +30,7 @@ from prognosis_dask.cohort.radiomics_table import read_tables
 from prognosis_dask.cohort.rois import Selection, select
 from prognosis_dask.cohort.sequences import drawn_on, image_sequence, sessions
 from prognosis_dask.cohort.sources import sort_sources
-from prognosis_dask.cohort.spellings import leveled, spelt_alike
+from prognosis_dask.cohort.spellings import leveled, no_row, spelt_alike
 from prognosis_dask.cohort.summary import IndexSummary, endpoint_notes, foresee
 from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.config.idc import IdcSection
@@ -307,12 +307,12 @@ def _join(
     if table is None:
         return _own_endpoints(cases, rules)
     problems = list(table.problems)
-    no_row = _no_row(cases, table)
+    rowless = no_row(cases, table)
     joined_cases = []
     for case in cases:
         row = table.rows.get(patient_key(case.patient_id))
         if row is None:
-            problems.append(Problem(Code.NO_CLINICAL_ROW, no_row, case.patient_id, case.case_id))
+            problems.append(Problem(Code.NO_CLINICAL_ROW, rowless, case.patient_id, case.case_id))
             joined_cases.append(case)
             continue
         if table.has_endpoint and row.time_days is None:
@@ -329,18 +329,6 @@ def _join(
 
 def _as_warning(note: str, table: str) -> Problem:
     return Problem(Code.CLINICAL_TABLE, note, where=table, severity="warning")
-
-
-def _no_row(cases: Sequence[Case], table: ClinicalTable) -> str:
-    """Why a case has no row; if no case has one, with examples of both kinds of patient ID."""
-    reason = "the clinical table has no row for this patient"
-    if not table.rows or any(patient_key(case.patient_id) in table.rows for case in cases):
-        return reason
-    named = next(iter(table.rows.values())).patient_id
-    return (
-        f"{reason}, nor for any other with images; its first is {named!r}: "
-        "are its IDs written like those of the images? cohort.id_column names another column"
-    )
 
 
 def _own_endpoints(cases: Sequence[Case], rules: Rules) -> tuple[list[Case], list[Problem]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from prognosis_dask.cohort.clinical import ClinicalTable, match_without_zeros
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.cohort.clinical import ClinicalTable, match_without_zeros, patient_key
 from prognosis_dask.errors import count
 
 
@@ -23,6 +24,18 @@ def spelt_alike(table: ClinicalTable, patients: Iterable[str], id_part: str) -> 
     note = f"{count(len(other), 'patient')} joined although they differ {why}: {one!r} is {other[one]!r}."
     rows = {other.get(key, key): row for key, row in table.rows.items()}
     return replace(table, rows=rows, notes=(*table.notes, note))
+
+
+def no_row(cases: Sequence[Case], table: ClinicalTable) -> str:
+    """Why a case has no row; if no case has one, with examples of both kinds of patient ID."""
+    reason = "the clinical table has no row for this patient"
+    if not table.rows or any(patient_key(case.patient_id) in table.rows for case in cases):
+        return reason
+    named = next(iter(table.rows.values())).patient_id
+    return (
+        f"{reason}, nor for any other with images; its first is {named!r}: "
+        "are its IDs written like those of the images? cohort.id_column names another column"
+    )
 
 
 def _alike_in_part(keys: Iterable[str], known: Iterable[str], id_part: str) -> dict[str, str]:
