@@ -53,6 +53,10 @@ def add_model_commands(commands: Commands) -> None:
     predict.add_argument(
         "--clinical", action="append", default=[], metavar="COLUMN=VALUE", help="for one new scan; repeatable"
     )
+    predict.add_argument(
+        "--cohort", action="store_true", help="the folder holds many patients: -o is a folder, for predictions.csv"
+    )
+    predict.add_argument("--table", default="", metavar="TABLE", help="with --cohort: the patients' clinical table")
     _spec_arguments(predict)
     cluster_argument(predict)
     predict.set_defaults(command=_predict)
@@ -119,6 +123,9 @@ def _validate(arguments: argparse.Namespace) -> None:
 def _predict(arguments: argparse.Namespace) -> None:
     from prognosis_dask.cohort.sequences import is_scan
 
+    if arguments.cohort:
+        _predict_cohort(arguments)
+        return
     if is_scan(arguments.data[0]):
         _predict_scan(arguments)
         return
@@ -126,6 +133,19 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     predict(arguments.model, arguments.data, arguments.out, spec=arguments.spec, overrides=arguments.set)
     print(arguments.out)
+
+
+def _predict_cohort(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.errors import JobError
+    from prognosis_dask.execution.cluster import connect, read_cluster
+    from prognosis_dask.prediction.cohort import predict_cohort
+
+    unused = [f"--{name}" for name in ("mask", "roi", "clinical", "spec", "set") if getattr(arguments, name)]
+    if unused or len(arguments.data) > 1:
+        raise JobError(f"--cohort takes one folder, {'and no ' + unused[0] if unused else 'which holds all patients'}")
+    workers = connect(read_cluster(arguments.cluster, tls=arguments.tls))
+    predict_cohort(arguments.model, arguments.data[0], arguments.out, clinical=arguments.table, client=workers)
+    print(arguments.out / "predictions.csv")
 
 
 def _predict_scan(arguments: argparse.Namespace) -> None:

@@ -364,13 +364,7 @@ def index_sections(data: dict[str, dict[str, Any]], overrides: Sequence[str]) ->
 
 
 def image_section(overrides: Sequence[str]) -> ImageSection:
-    """The section `image` alone, of ``image.key=value`` overrides.
-
-    Raises
-    ------
-    JobError
-        When a key is unknown or of another section, or a value of another type.
-    """
+    """The section `image` alone, of ``image.key=value`` overrides; JobError as :func:`index_sections` raises it."""
     whole = _alone({"image": {}}, overrides, "only the keys of image act here")
     return build(ImageSection, whole["image"], "--set", prefix="image.")
 

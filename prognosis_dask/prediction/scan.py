@@ -82,7 +82,7 @@ def predict_scan(
         except ChoiceNeeded as needed:
             raise JobError(
                 f"{images[0][1]} holds {len(needed.choices)} cases ({'; '.join(needed.choices)}), expected one: give "
-                "the images of one session, or the structure's name with --roi"
+                "the images of one session, or the structure's name with --roi; --cohort predicts many patients"
             ) from None
         found = replace(found, scan=replace(found.scan, name=_name(images, found.scan.files or {}, loaded)))
         _write(found, work, out)

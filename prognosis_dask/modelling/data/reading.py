@@ -102,7 +102,8 @@ def _in_memory(data: pd.DataFrame | xr.Dataset, spec: ModelSpec, *, alone: bool)
     import xarray as xr
 
     if isinstance(data, xr.Dataset):
-        check_dataset(data)
+        if "event" in data:  # without an outcome it is one of new patients
+            check_dataset(data)
         return dataset_source(data, "the dataset")
     if not isinstance(data, pd.DataFrame):
         raise StatisticsError(

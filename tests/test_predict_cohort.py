@@ -1,0 +1,34 @@
+"""A model of a synthetic chest CT cohort, and new patients predicted with it: a folder of them, and one alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import prognosis_dask
+from prognosis_dask.cli.main import main
+from prognosis_dask.config.job import CohortSection, DeepSection, Job, ModelSection, SynthSection
+from prognosis_dask.synthetic import make_cohort
+
+
+@pytest.mark.slow
+def test_new_ct_patients_are_predicted_from_their_folder_in_one_command(tmp_path: Path) -> None:
+    job = Job(
+        "chest",
+        cohort=CohortSection(roi=("GTV-1",), roi_policy="first"),
+        synth=SynthSection(patients=16, bad_cases=False),
+        deep=DeepSection(enabled=False),
+        model=ModelSection(features="radiomics", folds=2, repeats=1, halves=0, max_features=2),
+    )
+    prognosis_dask.run(job, out=tmp_path / "run", say=lambda line: None)
+    new = make_cohort(tmp_path / "new", SynthSection(patients=3, seed=7, bad_cases=False)).images
+    main(["predict", str(tmp_path / "run"), str(new), "--cohort", "-o", str(tmp_path / "many")])
+    many = pd.read_csv(tmp_path / "many" / "predictions.csv").set_index("patient_id")
+    assert sorted(many.index) == ["MADE-0001", "MADE-0002", "MADE-0003"]
+    assert many["risk_score"].notna().all()
+    main(["predict", str(tmp_path / "run"), str(new / "MADE-0002"), "-o", str(tmp_path / "one")])
+    one = json.loads((tmp_path / "one" / "scan.json").read_text())
+    assert one["prediction"]["risk_score"] == pytest.approx(many.loc["MADE-0002", "risk_score"], abs=1e-12)
