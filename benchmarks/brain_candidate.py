@@ -74,7 +74,7 @@ def main() -> None:
                 truth = sitk.Resample(truth, brain, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
             elif len(images) == 2:
                 truth = automatic_candidate(images, brain).mask
-            for names in {tuple(images), ("T2",), tuple(images)[-1:]}:
+            for names in dict.fromkeys([tuple(images), ("T2",), tuple(images)[-1:]]):
                 print(row(head, {name: images[name] for name in names}, brain, truth), flush=True)
 
 
