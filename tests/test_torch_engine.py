@@ -32,7 +32,7 @@ from tests.dicom_helpers import case_of
 
 torch = pytest.importorskip("torch")
 
-from prognosis_dask.networks.torch_engine import TorchEngine  # noqa: E402
+from prognosis_dask.networks.torch_engine import TorchEngine, expect_precision  # noqa: E402
 from prognosis_dask.networks.torch_support import repeatable  # noqa: E402
 
 NETWORK = find_network("i3d_inceptionv1_kinetics400")
@@ -385,3 +385,13 @@ def test_safetensors_of_another_kind_or_cut_short_are_refused(tmp_path, content,
     (tmp_path / "bad.safetensors").write_bytes(content)
     with pytest.raises(WeightsError, match=rf"is not a \.safetensors file of i3d.*{reason}"):
         resolve_weights(f"file:{tmp_path / 'bad.safetensors'}", NETWORK)
+
+
+def test_a_device_that_computes_something_else_in_its_precision_is_refused(engine):
+    """A device that is wrong is played by an engine with other weights than it is held to."""
+    own, other = (resolve_weights(f"untrained:{seed}", NETWORK) for seed in (3, 2))
+    expect_precision(engine, own, "logits", "float32")
+    with pytest.raises(
+        ClusterError, match=r"'float32' on deep\.device 'cpu' gives a test clip .*expected at most 0\.0001"
+    ):
+        expect_precision(engine, other, "logits", "float32")

@@ -40,7 +40,8 @@ class TorchEngine:
     Raises
     ------
     ClusterError
-        When ``device`` is ``gpu`` and torch sees none, or the processor has no bfloat16.
+        When ``device`` is ``gpu`` and torch sees none, the processor has no bfloat16, or the device computes something
+        else in this precision.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class TorchEngine:
         self.feature_names = network.feature_names(output)
         self.rows = rows
         self._min_length = network.min_length
+        self.device = device
         self._device = _device(device, precision)
         self._dtype = PRECISIONS[precision]
         self._tf32 = precision == "tf32"
@@ -64,6 +66,8 @@ class TorchEngine:
         self._fills = rows > 1
         self._lock = threading.Lock()
         self._network = InceptionV1(weights.values, output).prepare(self._device, self._dtype)
+        if self._device.type == "cuda" or precision != "float32":
+            expect_precision(self, weights, output, precision)
 
     def features(self, clips: Float32Array) -> Float32Array:
         """Run clips of one length: (n, 3, T, 224, 224) float32 to (n, F) float32. A clip with NaN has NaN features."""
@@ -159,6 +163,36 @@ class TorchEngine:
         logging.getLogger(__name__).warning("GPU out of memory: %d clips at once from here on", self.rows)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+#: Frames of the clip that a precision is tried on.
+_TRIED = 24
+#: How far a feature may lie from float32's, as a share of the largest: ten times what each precision costs.
+LIMITS = {"float32": 1e-4, "tf32": 2e-2, "bfloat16": 5e-2, "float16": 2e-2}
+
+
+def expect_precision(engine: TorchEngine, weights: Weights, output: str, precision: str) -> None:
+    """Run one clip on the device and, in float32, on the processor: convolutions of some drivers are plainly wrong.
+
+    Raises
+    ------
+    ClusterError
+        When a feature differs by more than :data:`LIMITS`.
+    """
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[-64:64, -64:64]
+    ball = 120 * (rows**2 + columns**2 < 30**2)
+    frames = (40 + rng.normal(0, 8, (_TRIED, FRAME_SIZE, FRAME_SIZE)) + ball).clip(0, 255).astype(np.uint8)
+    exact = InceptionV1(weights.values, output).prepare(torch.device("cpu"), torch.float32)
+    with repeatable():
+        expected = exact((grey_clips(torch.from_numpy(frames)[None]) - GREY_ZERO).float()).float().numpy()
+    error = float(np.abs(engine.features_of_frames([frames]) - expected).max() / np.abs(expected).max())
+    if not error <= LIMITS[precision]:
+        raise ClusterError(
+            f"deep.precision {precision!r} on deep.device {engine.device!r} gives a test clip features that differ "
+            f"from float32's by {error:.2g} of the largest, expected at most {LIMITS[precision]:g} (torch "
+            f"{torch.__version__}, cuDNN {torch.backends.cudnn.version()}): use another deep.precision or driver"
+        )
 
 
 def _device(device: str, precision: str) -> torch.device:
