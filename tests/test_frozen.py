@@ -17,12 +17,13 @@ from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
+from prognosis_dask.modelling.metrics.competing import subdistribution
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import QUANTILES, Frozen, describe, load_frozen, row_digests, save_frozen
 from prognosis_dask.modelling.validation.external import (
+    endpoint_warnings,
     expect_agreement,
     external_result,
-    follow_up_warnings,
     prediction_rows,
     range_warnings,
     training_overlap,
@@ -190,10 +191,21 @@ def test_equal_categories_and_equal_ids_alone_prove_no_case(tmp_path: Path) -> N
 
 def test_a_model_in_days_is_not_applied_to_years_in_silence() -> None:
     table, other = made(), made(60, 3)
-    assert follow_up_warnings(frozen(table), other) == []
+    assert endpoint_warnings(frozen(table), other) == []
     years = replace(other, endpoint=Survival(other.time_days / 365.25, other.event))
-    (warning,) = follow_up_warnings(frozen(table), years)
+    (warning,) = endpoint_warnings(frozen(table), years)
     assert "--set endpoint.time_unit=years" in warning
+
+
+def test_a_model_of_competing_events_and_a_table_without_them_are_not_put_together_in_silence() -> None:
+    table, other = made(), made(60, 3)
+    cause = np.where(table.event, 1, np.where(np.arange(80) % 2, 2, 0))
+    model = frozen(replace(table, endpoint=subdistribution(table.time_days, cause)))
+    assert model.counts["n_competing"] == int((cause == 2).sum())
+    (warning,) = endpoint_warnings(model, other)
+    assert "Events compete among the model's training cases, and not among these cases" in warning
+    competing = replace(other, endpoint=subdistribution(other.time_days, np.where(other.event, 1, 2)))
+    assert "Events compete among these cases, and not" in endpoint_warnings(frozen(table), competing)[0]
 
 
 def test_a_cohort_with_another_endpoint_is_refused() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from prognosis_dask.errors import StatisticsError, StoreError
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.reading import ReadTable
-from prognosis_dask.modelling.metrics.competing import COMPETING, causes
+from prognosis_dask.modelling.metrics.competing import CENSORED, causes
 from prognosis_dask.modelling.metrics.kaplan_meier import median_follow_up
 from prognosis_dask.modelling.saved import ARRAYS, MODEL, Frozen, count_cases, load_frozen
 from prognosis_dask.modelling.schema import TABLES, table_spec
@@ -61,9 +61,7 @@ def describe_table(read: ReadTable) -> dict[str, Any]:
         summary["classes"] = dict(zip(table.endpoint.names, counts.tolist(), strict=True))
     else:
         time, cause = causes(table.endpoint)
-        summary["median_follow_up_days"] = number_or_none(median_follow_up(Survival(time, cause != 0)))
-        if (competing := int((cause == COMPETING).sum())) > 0:
-            summary["n_competing"] = competing
+        summary["median_follow_up_days"] = number_or_none(median_follow_up(Survival(time, cause != CENSORED)))
     return summary
 
 

@@ -51,7 +51,7 @@ class Frozen:
     horizons_days
         Times that survival is predicted at.
     counts
-        ``n_cases``, ``n_patients``, ``n_events`` of the training cases.
+        ``n_cases``, ``n_patients``, ``n_events`` of the training cases; ``n_competing`` where events compete.
     quantiles
         Of each of ``fitted.features`` among the training cases, shape (:data:`QUANTILES`, features); NaN where all
         values were missing.
@@ -158,11 +158,14 @@ def telling_features(X: FloatArray) -> BoolArray:
 
 
 def count_cases(table: FeatureTable) -> dict[str, int]:
-    """Cases, patients and, for survival, patients with the event."""
+    """Cases, patients and, for survival, patients with the event and, where events compete, with a competing one."""
     counts = {"n_cases": len(table.case_ids), "n_patients": len(set(table.patient_ids))}
     if isinstance(table.endpoint, Survival):
         with_event = {p for p, event in zip(table.patient_ids, table.endpoint.event, strict=True) if event}
         counts["n_events"] = len(with_event)
+        if table.endpoint.competing_days is not None:
+            competing = np.isfinite(table.endpoint.competing_days)
+            counts["n_competing"] = len({p for p, of in zip(table.patient_ids, competing, strict=True) if of})
     return counts
 
 

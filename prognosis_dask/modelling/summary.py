@@ -13,7 +13,7 @@ SUMMARY = (
     ("n_cases", "number", "cases in the analysis"),
     ("n_patients", "number", "their patients"),
     ("n_events", "number", "patients with the event; survival only"),
-    ("n_competing", "number", "cases with a competing event, where there are any"),
+    ("n_competing", "number", "patients with a competing event, where events compete"),
     ("median_follow_up_days", "number", "by the reverse Kaplan-Meier estimate; survival only"),
     ("classes", "object", "cases by class; classes only"),
     ("left_out", "object", "rows that are not in the analysis, by reason"),

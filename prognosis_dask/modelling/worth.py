@@ -73,6 +73,8 @@ def worth_of(frozen: Frozen, folder: Path | str) -> Worth:
     learnt = f"{count(counts['n_cases'], 'case')} of {count(counts['n_patients'], 'patient')}"
     if "n_events" in counts:
         learnt += f", {counts['n_events']} with the event"
+    if "n_competing" in counts:
+        learnt += f", {counts['n_competing']} with a competing event (survival is freedom from the event among these)"
     facts = {"learnt from": learnt, "features in it": str(len(frozen.fitted.chosen))}
     name, short = ("AUC", "auc") if frozen.classes else ("C-index", "c_index")
     value, lower, upper = (number_or_none(summary.get(f"{short}_cv{end}")) for end in ("", "_lower", "_upper"))

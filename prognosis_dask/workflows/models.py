@@ -24,9 +24,9 @@ from prognosis_dask.modelling.table_spec import Tables
 from prognosis_dask.modelling.validation import comparing
 from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
 from prognosis_dask.modelling.validation.external import (
+    endpoint_warnings,
     expect_agreement,
     external_result,
-    follow_up_warnings,
     prediction_rows,
     range_warnings,
     training_overlap,
@@ -205,7 +205,7 @@ def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path |
         raise StatisticsError("the cohort's table has no endpoint to validate on; `prognosis predict` needs none")
     times = () if frozen.classes else time_grid(read.table.survival, frozen.horizons_days)
     overlap = training_overlap(frozen, read.table)
-    special = [*overlap.said(len(read.table.case_ids)), *follow_up_warnings(frozen, read.table)]
+    special = [*overlap.said(len(read.table.case_ids)), *endpoint_warnings(frozen, read.table)]
     for warning in special:
         say(warning)
     result = external_result(frozen, read.table, times, name)

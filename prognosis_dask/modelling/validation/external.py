@@ -11,7 +11,7 @@ import numpy as np
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.cohort.endpoints import DAYS
 from prognosis_dask.errors import StatisticsError, count
-from prognosis_dask.modelling.data.endpoint import Classes
+from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.families import kind_of
 from prognosis_dask.modelling.data.feature_origin import made_with, other_origin
 from prognosis_dask.modelling.data.table import FeatureTable
@@ -144,7 +144,25 @@ def training_overlap(frozen: Frozen, table: FeatureTable) -> Overlap:
     return Overlap(int(by_values.sum()), int(by_id.sum()), int((named & ~by_values & ~by_id).sum()))
 
 
-def follow_up_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
+def endpoint_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
+    """What of the endpoint is unlike the one that the model was fitted on: events that compete, the order of times."""
+    return [*_competing_warnings(frozen, table), *_follow_up_warnings(frozen, table)]
+
+
+def _competing_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
+    fitted = "n_competing" in frozen.counts
+    here = isinstance(table.endpoint, Survival) and table.endpoint.competing_days is not None
+    if frozen.classes or fitted == here:
+        return []
+    whose, others = ("the model's training cases", "these cases") if fitted else ("these cases", "its training cases")
+    return [
+        f"Events compete among {whose}, and not among {others}: the model's survival is "
+        f"{'freedom from the event while others compete' if fitted else 'that without competing events'}, and these "
+        "cases do not measure that. event_codes in [endpoint] says which code is a competing event."
+    ]
+
+
+def _follow_up_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
     """A warning where times are of another order than those that the model was fitted on: in another unit, it may be.
 
     Compared are the medians of the distinct times.
