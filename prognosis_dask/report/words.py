@@ -94,6 +94,15 @@ def span(days: float) -> str:
     return f"{days:g} days"
 
 
+def in_words(reason: str) -> str:
+    """A problem's code as words; any other reason as it is.
+
+    >>> in_words("mask-one-slice"), in_words("no CT case")
+    ('mask one slice', 'no CT case')
+    """
+    return reason.replace("-", " ") if re.fullmatch(r"[a-z]+(-[a-z]+)+", reason) else reason
+
+
 def listed(names: list[str]) -> str:
     """Names in a sentence.
 

@@ -19,7 +19,7 @@ from prognosis_dask.report.canvas import svg
 from prognosis_dask.report.content import Block, Heading, Picture, Rows, Section, Table, Text, absent
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections.characteristics import characteristics_blocks, missing_blocks, of_class
-from prognosis_dask.report.words import clipped
+from prognosis_dask.report.words import clipped, in_words
 
 
 def cohort(run: RunFolder) -> Section:
@@ -128,7 +128,8 @@ def _lost_box(axes: Axes, middle: float, lost: Sequence[tuple[str, int]]) -> Non
     axes.add_patch(
         Rectangle((3.0, middle - height / 2), 3.3, height, facecolor="white", edgecolor=canvas.INK, linewidth=0.8)
     )
-    lines = [f"Left out: {sum(n for _, n in lost):,}", *(f"   {clipped(reason, 46)}: {n:,}" for reason, n in lost)]
+    reasons = (f"   {clipped(in_words(reason), 46)}: {n:,}" for reason, n in lost)
+    lines = [f"Left out: {sum(n for _, n in lost):,}", *reasons]
     for i, line in enumerate(lines):
         axes.text(3.1, middle - height / 2 + 0.16 + 0.17 * i, line, va="center", fontsize=8)
 
@@ -230,7 +231,10 @@ def _warnings(run: RunFolder) -> list[Block]:
 
 
 def _by_code(groups: Sequence[ProblemGroup], caption: str) -> Table:
-    rows = [Rows(f"{group.code} ({len(group.problems)})", [_problem(*p) for p in group.problems]) for group in groups]
+    rows = [
+        Rows(f"{in_words(group.code)}: {len(group.problems)} ({group.code})", [_problem(*p) for p in group.problems])
+        for group in groups
+    ]
     return Table(caption, ("Case or patient", "Step", "Reason"), "llw", rows)
 
 
