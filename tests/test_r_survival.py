@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,21 @@ def cohort() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 def theirs() -> dict[str, np.ndarray]:
     values = pd.read_csv(FOLDER / "values.csv")
     return {str(what): group["value"].to_numpy() for what, group in values.groupby("what", sort=False)}
+
+
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed")
+@pytest.mark.parametrize("script", ["export.R", "competing.R"])
+def test_the_values_are_what_r_says_here_too(script: str, tmp_path: Path) -> None:
+    shutil.copy(FOLDER / script, tmp_path)
+    made = subprocess.run(["Rscript", tmp_path / script], capture_output=True, text=True, check=False)
+    if "there is no package called" in made.stderr:
+        pytest.skip("R's survival is not installed")
+    assert made.returncode == 0, made.stderr
+    for table in tmp_path.glob("*.csv"):
+        here, kept = pd.read_csv(table), pd.read_csv(FOLDER / table.name)
+        if "what" in kept:
+            here, kept = here[here["what"] != "version"], kept[kept["what"] != "version"]
+        pd.testing.assert_frame_equal(here, kept, rtol=1e-6)
 
 
 def test_coefficients_are_theirs_in_every_fit(cohort, theirs) -> None:

@@ -257,7 +257,7 @@ def proportional_hazards(models: ModelFolder) -> Table | None:
     rows = [(r.feature, number(r.statistic), p_number(r.p)) for r in records(table.sort_values("p", kind="stable"))]
     doubtful = int((table["p"] < 0.05).sum())
     return Table(
-        "Proportional hazards: scaled Schoenfeld residuals against time (Grambsch and Therneau 1994). "
+        "Proportional hazards: score test of a drift with the rank of time (Grambsch and Therneau 1994; cox.zph of R). "
         f"{doubtful} of {len(table)} below p = 0.05, where {0.05 * len(table):.1f} are expected by chance.",
         ("Feature", "Statistic", "p"),
         "lnn",
