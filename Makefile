@@ -35,7 +35,7 @@ DIFFERS := \
     radiomics radiomics_loops radiomics_maps radiomics_params radiomics_patterns one_slice \
     frames gaps labelmap load multiframe pet polygon rtstruct seg series stack synthetic volume_masks volumes \
     brain_candidate brain_epitome brain_parts brain_size synthetic_brain \
-    features rois_store docstrings report report_models reproducibility_command \
+    competing influence r_survival features rois_store docstrings report report_models reproducibility_command \
     runner versions worker_starts
 WHOLE_RUNS := $(addprefix tests/test_pipeline.py::test_, \
     lung1_002_from_dicom_gives_the_published_radiomics \
