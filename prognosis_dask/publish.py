@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -33,12 +34,16 @@ def replacing(final: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def staging(final: Path) -> Iterator[Path]:
+def staging(final: Path | str) -> Iterator[Path]:
     """A new folder to prepare ``final`` in, on the same file system; removed at the end with what is left in it.
 
-    It lies in ``.partial`` beside ``final`` and its name is unique: a process that is killed leaves it behind, nobody
-    reads it, and no later writer uses its name again.
+    Of an address in a bucket, it is a temporary one. Else it lies in ``.partial`` beside ``final`` and its name is
+    unique: a process that is killed leaves it behind, nobody reads it, and no later writer uses its name again.
     """
+    if isinstance(final, str):
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name)
+        return
     folder = final.parent / ".partial" / f"{final.name}-{uuid.uuid4().hex}"
     folder.mkdir(parents=True)
     try:

@@ -176,8 +176,10 @@ class ObjectServer:
 def _forget_stores() -> None:
     """A process keeps its stores, with the endpoint and the credentials that it found when it opened them."""
     from prognosis_dask.objects import bucket
+    from prognosis_dask.storage import rois
 
     bucket._STORES.clear()
+    rois._OPENED.clear()
 
 
 @pytest.fixture(scope="session")

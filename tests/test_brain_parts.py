@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,7 +203,7 @@ def test_a_prepared_brain_is_read_as_written_and_damage_is_seen(head, brain, tmp
     assert np.array_equal(sitk.GetArrayFromImage(found.image), sitk.GetArrayFromImage(head))
     assert found.attributes == {"reference": "T1"}
     assert np.allclose(found.image.GetOrigin(), head.GetOrigin(), atol=1e-4)
-    file = store.folder("a_MR") / "tumour.nii.gz"
+    file = Path(store.folder("a_MR")) / "tumour.nii.gz"
     file.write_bytes(file.read_bytes()[:-30])
     with pytest.raises(CaseError, match="store-damaged"):
         store.read("a_MR")

@@ -66,7 +66,7 @@ def test_three_outlined_slices_are_completed_and_said_to_be(cohort, cases, tmp_p
     drawn, whole = (sitk.GetArrayFromImage(mask) > 0 for mask in (stored.tumour, truth))
     assert 2 * np.count_nonzero(drawn & whole) / (drawn.sum() + whole.sum()) > 0.9
     for picture in ("quality.png", "epitome.png"):
-        assert (BrainStore(tmp_path / "brain").folder(cases[3].case_id) / picture).read_bytes()[:4] == b"\x89PNG"
+        assert (Path(BrainStore(tmp_path / "brain").folder(cases[3].case_id)) / picture).read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize(

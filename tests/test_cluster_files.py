@@ -134,6 +134,22 @@ def test_the_kubernetes_cluster_is_the_operators_own_with_our_volume_and_command
     )
 
 
+def test_pods_without_a_volume_have_their_credentials_from_a_secret_or_a_role() -> None:
+    pytest.importorskip("dask_kubernetes", reason="extra kubernetes is not installed")
+    from prognosis_dask.execution.clusters.kubernetes import cluster_resource
+
+    spec = KubernetesSpec(
+        image="registry.example.org/image", claim="", secret="prognosis-bucket", service_account="role"
+    )
+    parts = cluster_resource(spec)["spec"]
+    for pod in (parts["scheduler"]["spec"], parts["worker"]["spec"]):
+        assert "volumes" not in pod
+        assert pod["serviceAccountName"] == "role"
+        (container,) = pod["containers"]
+        assert "volumeMounts" not in container
+        assert container["envFrom"] == [{"secretRef": {"name": "prognosis-bucket"}}]
+
+
 def test_the_manifests_agree_with_the_cluster_file() -> None:
     spec = read_cluster(str(CLUSTER / "kubernetes.toml"))
     assert isinstance(spec, KubernetesSpec)

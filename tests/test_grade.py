@@ -127,7 +127,7 @@ def test_a_volumes_digest_changes_with_what_the_network_would_see(prepared, tmp_
 def test_a_prepared_brain_that_was_damaged_later_is_told_and_not_left_out(prepared, tmp_path):
     folder, dataset = prepared
     shutil.copytree(folder / "brain", tmp_path / "brain")
-    held = BrainStore(tmp_path / "brain").folder("case-3")
+    held = Path(BrainStore(tmp_path / "brain").folder("case-3"))
     (held / "tumour.nii.gz").write_bytes(b"edited")
     with pytest.raises(StoreError, match=rf"1 prepared brain missing or damaged, the first in {held}: remove"):
         fit_grade(JOB, dataset, tmp_path)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from prognosis_dask.errors import BucketError, CaseError, Code, JobError
 from prognosis_dask.objects.address import parse_address
 from prognosis_dask.objects.bucket import Bucket, ObjectStat, WriteConflictError, bucket_of
+from prognosis_dask.objects.cache import use_cache
 from prognosis_dask.objects.fetch import several
 from tests.object_server import ObjectServer
 
@@ -175,3 +177,28 @@ def test_an_endpoint_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
     with pytest.raises(JobError, match="AWS_ENDPOINT_URL is 'localhost:9000', expected the address of a server"):
         Bucket("s3", "unheard-of").get("x")
+
+
+def test_a_cache_gives_what_it_holds_and_forgets_what_was_not_read_for_longest(
+    bucket: Bucket, object_server: ObjectServer, tmp_path: Path
+) -> None:
+    stats = [bucket.put(f"b/{number}", bytes([number]) * 300_000) for number in range(4)]
+    use_cache(str(tmp_path), 0.001)
+    try:
+        for number in (0, 1, 2, 0):
+            bucket.get(f"b/{number}", expected=stats[number])
+        assert bucket.get_range("b/2", 10, 5, expected=stats[2]) == bytes([2]) * 5
+        bucket.get("b/3", expected=stats[3])  # beyond a megabyte: 1 goes
+        object_server.traffic.clear()
+        assert [bucket.get(f"b/{n}", expected=stats[n])[0] for n in (3, 2, 0)] == [3, 2, 0]
+        assert object_server.traffic.requests == 0
+        bucket.get("b/1", expected=stats[1])
+        assert object_server.traffic.requests == 1
+        changed = bucket.put("b/0", b"x" * 300_000)
+        assert bucket.get("b/0", expected=changed) == b"x" * 300_000
+        for entry in tmp_path.rglob("*.object"):
+            entry.write_bytes(b"cut")
+        assert bucket.get("b/3", expected=stats[3]) == bytes([3]) * 300_000
+        assert sum(entry.stat().st_size for entry in tmp_path.rglob("*.object")) < 1_100_000
+    finally:
+        use_cache("", 0)

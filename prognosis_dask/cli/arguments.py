@@ -17,9 +17,14 @@ def add_command(commands: Commands, name: str, what: str) -> argparse.ArgumentPa
     return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
 
 
+def place(text: str) -> Path | str:
+    """A path, or an address of objects as it is: ``Path`` would take one of its slashes."""
+    return text if "://" in text else Path(text)
+
+
 def out_argument(parser: argparse.ArgumentParser, what: str, **more: Any) -> None:
     """Add ``-o``."""
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help=what, **more)
+    parser.add_argument("-o", "--out", metavar="DIR", help=what, **{"type": Path, **more})
 
 
 def cluster_argument(parser: argparse.ArgumentParser) -> None:

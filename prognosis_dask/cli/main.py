@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from prognosis_dask import __version__
-from prognosis_dask.cli.arguments import EXIT_ERROR, Commands, add_command, cluster_argument, out_argument
+from prognosis_dask.cli.arguments import EXIT_ERROR, Commands, add_command, cluster_argument, out_argument, place
 from prognosis_dask.cli.cohort import add_cohort_commands
 from prognosis_dask.cli.completion import add_completion
 from prognosis_dask.cli.models import add_model_commands
@@ -101,21 +101,25 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(commands: Commands) -> None:
     run = add_command(commands, "run", "run a job up to its report; repeat the command to resume")
     run.add_argument("job", type=Path, metavar="JOB.toml", help="the job file; jobs/ holds the project's own")
-    out_argument(run, "the run's folder (default: runs/<job name>)")
+    out_argument(run, "the run's folder, or s3://BUCKET/PREFIX, gs://... (default: runs/<job name>)", type=place)
     run.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job file; repeatable"
     )
+    run.add_argument("--cache", default="", metavar="DIR", help="keep there, on each worker, what is read of buckets")
+    run.add_argument("--cache-size", type=_gigabytes, metavar="50GB", help="what it may hold (default: 50GB)")
     cluster_argument(run)
     run.add_argument("--performance-report", type=Path, metavar="FILE", help="write Dask's report of the run (HTML)")
     run.set_defaults(command=_run, resumable=True)
 
     status = add_command(commands, "status", "done, failed and waiting cases per stage, also during a run")
-    status.add_argument("folder", type=Path, metavar="DIR", help="a run's folder")
+    status.add_argument("folder", type=place, metavar="DIR", help="a run's folder or address")
     status.add_argument("--watch", action="store_true", help="redraw every two seconds until the run has ended")
     status.set_defaults(command=_status)
 
     report = add_command(commands, "report", "rewrite DIR/report.html and DIR/figures/ of a run or of models")
-    report.add_argument("folder", type=Path, metavar="DIR", help="folder of a run, or of fit, compare or validate")
+    report.add_argument(
+        "folder", type=place, metavar="DIR", help="folder or address of a run, or of fit, compare or validate"
+    )
     report.set_defaults(command=_report)
 
 
@@ -212,7 +216,9 @@ def _add_robustness(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from prognosis_dask.config.job import load_job
 
-    job = load_job(arguments.job, arguments.set)
+    cache = [f"run.cache={arguments.cache}"] if arguments.cache else []
+    size = [f"run.cache_gb={arguments.cache_size}"] if arguments.cache_size else []
+    job = load_job(arguments.job, [*arguments.set, *cache, *size])
 
     from prognosis_dask.execution.cluster import connect, read_cluster
     from prognosis_dask.workflows.run import run
@@ -232,9 +238,9 @@ def _status(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.report.page import write_report
+    from prognosis_dask.report.page import rewrite_report
 
-    print(write_report(arguments.folder))
+    print(rewrite_report(arguments.folder))
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -313,6 +319,13 @@ def _numbers(text: str) -> tuple[int, ...]:
     if not all(number.strip().isdecimal() for number in text.split(",")):
         raise argparse.ArgumentTypeError(f"{text!r}, expected whole numbers such as 1,2,4")
     return tuple(int(number) for number in text.split(","))
+
+
+def _gigabytes(text: str) -> float:
+    number, unit = text.upper().rstrip("B")[:-1], text.upper().rstrip("B")[-1:]
+    if unit not in ("M", "G", "T") or not number.strip().replace(".", "", 1).isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a size such as 50GB or 500MB")
+    return float(number) * {"M": 0.001, "G": 1.0, "T": 1000.0}[unit]
 
 
 def _port(text: str) -> int:

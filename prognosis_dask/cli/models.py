@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prognosis_dask.cli.arguments import Commands, add_command, cluster_argument
+from prognosis_dask.cli.arguments import Commands, add_command, cluster_argument, place
 
 if TYPE_CHECKING:
     from prognosis_dask.workflows.models import ModelResult
 
-_DATA = "a run's folder, CSV or XLSX tables, or the folder with the specification's tables"
+_DATA = "a run's folder or address, CSV or XLSX tables, or the folder with the specification's tables"
 
 _SCAN = "tables, a run's folder, or one new scan: its image file, the files of its MR sequences (T1.nii.gz, or \
 T1=FILE), or the folder of its DICOM series"
@@ -43,8 +43,8 @@ def add_model_commands(commands: Commands) -> None:
     predict = add_command(
         commands, "predict", "predict risk or class of the cases of a table or a run by a frozen model"
     )
-    predict.add_argument("model", type=Path, metavar="MODEL_DIR", help="a frozen model: the folder of a run or of fit")
-    predict.add_argument("data", nargs="+", type=Path, metavar="TABLE_RUN_OR_SCAN", help=_SCAN)
+    predict.add_argument("model", type=place, metavar="MODEL_DIR", help="a frozen model: the place of a run or of fit")
+    predict.add_argument("data", nargs="+", type=place, metavar="TABLE_RUN_OR_SCAN", help=_SCAN)
     predict.add_argument("-o", "--out", required=True, type=Path, help="a CSV file; for one new scan a folder")
     predict.add_argument(
         "--mask", default="", metavar="FILE", help="for one new scan: the file with the tumour's outline"
@@ -68,9 +68,9 @@ def _arguments(
     data: str = "TABLE_OR_RUN",
     what: str = _DATA,
 ) -> None:
-    parser.add_argument("data", nargs="+", type=Path, metavar=data, help=what)
+    parser.add_argument("data", nargs="+", type=place, metavar=data, help=what)
     _spec_arguments(parser)
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help=out)
+    parser.add_argument("-o", "--out", type=place, metavar="DIR", help=out)
     cluster_argument(parser)
 
 
@@ -109,13 +109,13 @@ def _validate(arguments: argparse.Namespace) -> None:
     from prognosis_dask.execution.cluster import connect, read_cluster
     from prognosis_dask.modelling.saved import is_model
     from prognosis_dask.modelling.spec import load_spec
+    from prognosis_dask.storage.place import local_copy
     from prognosis_dask.workflows.models import validate
 
     method = [f"validation.method={arguments.method}"] if arguments.method else []
     spec = load_spec(arguments.spec, [*arguments.set, *method])
-    model, *data = arguments.data
-    if not (data and is_model(model)):
-        model, data = None, arguments.data
+    data = list(map(local_copy, arguments.data))
+    model = data.pop(0) if len(data) > 1 and is_model(data[0]) else None
     workers = connect(read_cluster(arguments.cluster, tls=arguments.tls))
     _print(validate(data, spec, arguments.out, model=model, client=workers))
 
@@ -173,4 +173,4 @@ def _print(found: ModelResult) -> None:
 
     print(comparison_text(found.tables))
     if found.folder is not None:
-        print(found.folder / "models")
+        print(f"{found.folder}/models")

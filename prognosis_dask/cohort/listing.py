@@ -7,13 +7,18 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.headers import Point
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.objects.address import join, vouched
+from prognosis_dask.objects.address import Address, is_address, join, vouched
 from prognosis_dask.objects.files import read_bytes
+from prognosis_dask.objects.folders import put_changed
+
+#: What the names of listings end with.
+SUFFIX = ".series.json"
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class SeriesListing:
 
 def write_listing(folder: Path, listing: SeriesListing) -> Path:
     """Write the listing as ``folder/<key>.series.json`` and return its path."""
-    path = folder / f"{listing.key}.series.json"
+    path = folder / f"{listing.key}{SUFFIX}"
     path.write_text(json.dumps(asdict(listing)), encoding="utf-8")
     return path
 
@@ -108,6 +113,35 @@ def read_listing(path: Path | str) -> SeriesListing:
             f"cannot read the listing of the series ({error}); index the cohort again",
             where=str(path),
         ) from error
+
+
+def with_listings(cases: Sequence[Case], address: Address) -> list[Case]:
+    """The cases with the listings of their series in a bucket, where every worker can read them.
+
+    Raises
+    ------
+    OSError, CaseError, BucketError
+        When a listing cannot be read, or not be written there.
+    """
+    paths = {path for case in cases for path in (case.image, *case.sequences.values()) if path.endswith(SUFFIX)}
+    names: dict[str, Path] = {}
+    moved: dict[str, str] = {}
+    for path in sorted(path for path in paths if not is_address(path)):
+        file = Path(path)
+        name = file.name
+        if name in names:  # of the same series in another folder
+            name = f"{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}/{name}"
+        names[name] = file
+        moved[path] = str(address / "series" / name)
+    put_changed(names, address / "series")
+    return [
+        replace(
+            case,
+            image=moved.get(case.image, case.image),
+            sequences={name: moved.get(path, path) for name, path in case.sequences.items()},
+        )
+        for case in cases
+    ]
 
 
 def _slice(item: dict[str, Sequence[float] | str | int | float | None]) -> SliceFile:

@@ -10,14 +10,18 @@ from prognosis_dask.cohort.case import SEQUENCES
 from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.cohort.gather import Image
 from prognosis_dask.cohort.names import sequence_of
+from prognosis_dask.objects.address import is_address
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES
 
 #: The sequences on which gliomas are outlined, the likeliest first.
 DRAWN_ON = ("T2", "FLAIR", "T1c", "T1")
 
 
-def is_scan(path: Path) -> bool:
-    """Whether a path is an image file or a folder of images, rather than a run or a folder of tables."""
+def is_scan(path: Path | str) -> bool:
+    """Whether a path is an image file or a folder of images, rather than a run, its address or a folder of tables."""
+    if is_address(path):
+        return False
+    path = Path(path)
     if not path.is_dir():
         return str(path).lower().endswith(VOLUME_SUFFIXES)
     return not any(path.joinpath(name).exists() for name in ("run.json", "features.zarr")) and not any(

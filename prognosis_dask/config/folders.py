@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from prognosis_dask.errors import StoreError
+from prognosis_dask.objects.address import is_address
 
 #: What tells a folder of runs or models, and what in it is replaced as a whole.
 _OWN = ("ledger.sqlite", "run.json", "models/summary.json")
@@ -27,7 +28,7 @@ def expect_writable(folder: Path | str | None, how: str = "with --out") -> None:
     StoreError
         When it is read only, something else has its name, or it could not be made.
     """
-    if folder is None:
+    if folder is None or is_address(folder):  # a bucket is asked when it is claimed
         return
     nearest = Path(folder).absolute()
     try:
@@ -46,7 +47,7 @@ def expect_no_loss(folder: Path | str | None) -> None:
     StoreError
         Naming what would be lost.
     """
-    if folder is None or any((Path(folder) / mark).is_file() for mark in _OWN):
+    if folder is None or is_address(folder) or any((Path(folder) / mark).is_file() for mark in _OWN):
         return
     for name in _REPLACED:
         held = Path(folder) / name

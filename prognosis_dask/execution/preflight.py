@@ -20,6 +20,8 @@ from distributed import Client
 from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.execution.versions import is_optional, package_versions
+from prognosis_dask.objects.address import Address, is_address, parse_address
+from prognosis_dask.objects.bucket import bucket_of
 
 Facts = Mapping[str, Any]
 
@@ -41,15 +43,15 @@ def check_workers(client: Client) -> None:
     )
 
 
-def check_run(client: Client, folder: Path, *, gpu: bool, memory: int) -> None:
-    """Refuse a cluster on which this run would fail: no GPU for it, too little memory, a folder not shared.
+def check_run(client: Client, place: Path | str, *, gpu: bool, memory: int) -> None:
+    """Refuse a cluster on which this run would fail: no GPU for it, too little memory, a folder or bucket out of reach.
 
     Parameters
     ----------
     client
         Of a cluster that passed :func:`check_workers`.
-    folder
-        The run's folder, where every worker writes.
+    place
+        The run's folder, or its address in a bucket, where every worker writes.
     gpu
         Whether some stage runs on a GPU.
     memory
@@ -76,7 +78,10 @@ def check_run(client: Client, folder: Path, *, gpu: bool, memory: int) -> None:
         f"{format_bytes(memory)}; start it with --nthreads 1 and --memory-limit {format_bytes(memory).replace(' ', '')}"
         for address, share in small.items()
     )
-    _check_folder(client, folder)
+    if is_address(place):
+        _check_bucket(client, parse_address(str(place)))
+    else:
+        _check_folder(client, Path(place))
 
 
 def _check_folder(client: Client, folder: Path) -> None:
@@ -91,6 +96,22 @@ def _check_folder(client: Client, folder: Path) -> None:
         with suppress(OSError):
             mark.unlink()
     _refuse(f"worker {worker} ({facts['host']}): {facts['wrong']}" for worker, facts in found.items() if facts["wrong"])
+
+
+def _check_bucket(client: Client, address: Address) -> None:
+    """Workers write their arrays themselves, with the credentials that each finds around itself."""
+    mark = address / f".preflight-{uuid.uuid4().hex}"
+    bucket_of(mark).put(mark.key, b"")
+    try:
+        found = _ask(client, _bucket_probe(str(mark)))
+    finally:
+        bucket_of(mark).delete(mark.key)
+    _refuse(
+        f"worker {worker} ({facts['host']}) cannot write in {address}: {facts['wrong']}; give it credentials (a role, "
+        "a profile or AWS_ACCESS_KEY_ID) and AWS_ENDPOINT_URL as here"
+        for worker, facts in found.items()
+        if facts["wrong"]
+    )
 
 
 def _refuse(lines: Any) -> None:
@@ -175,5 +196,27 @@ def _folder_probe(mark: str) -> Callable[[], Facts]:
             wrong = f"does not see the run's folder {folder}, or another one under that name"
         advice = "; choose with --out a folder on a disk that every worker sees under the same path and may write"
         return {"host": socket.gethostname(), "wrong": wrong + advice if wrong else ""}
+
+    return probe
+
+
+def _bucket_probe(mark: str) -> Callable[[], Facts]:
+    def probe() -> Facts:
+        import socket
+        import uuid
+
+        from prognosis_dask.errors import PrognosisError
+        from prognosis_dask.objects.address import parse_address
+        from prognosis_dask.objects.bucket import bucket_of
+
+        address, wrong = parse_address(mark), ""
+        bucket, own = bucket_of(address), f"{address.key}-{uuid.uuid4().hex}"
+        try:
+            bucket.get(address.key)
+            bucket.put(own, b"")
+            bucket.delete(own)
+        except PrognosisError as error:
+            wrong = str(error).splitlines()[0]
+        return {"host": socket.gethostname(), "wrong": wrong}
 
     return probe

@@ -14,6 +14,7 @@ from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.features.loaded import LoadedStages
 from prognosis_dask.features.stage import all_needs
 from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.place import Place
 from prognosis_dask.storage.task_result import TaskResult
 
 
@@ -24,20 +25,27 @@ def run_stages(
     cases: Sequence[Case],
     stages: Sequence[PlannedStage],
     loaded: LoadedStages,
+    place: Place,
 ) -> dict[str, dict[str, float]]:
     """Run what the ledger does not hold yet; per stage the cases done, failed and reused, and the workers' seconds."""
     for stage in stages:
         # another job in the same folder would write other pixels under rows that this one takes for its own
         if any(stage.name in other.needs for other in stages):
             ledger.drop_outdated(stage.name, stage.digests)
+    place.publish()
     known = {stage.name: _known(ledger, stage, loaded) for stage in stages}
     progress = RunProgress(cases, all_needs({stage.name: stage.needs for stage in stages}), known)
     monitor.begin(progress)
     limits = loaded.context.job.run
+
+    def record(results: Sequence[TaskResult]) -> None:
+        place.check()
+        ledger.record(results)
+
     run_plan(
         client,
         CohortPlan(cases, stages, loaded.context, known),
-        ledger.record,
+        record,
         monitor.count,
         retries=limits.retries,
         case_limit_s=limits.case_limit_s,

@@ -20,7 +20,7 @@ from prognosis_dask.brain.size import SIZE_FEATURES, size_values, tumour_size
 from prognosis_dask.brain.strip import carried_distance
 from prognosis_dask.brain.template import icbm152
 from prognosis_dask.brain.tools import TOOLS, check_tool, settle_strip
-from prognosis_dask.cohort.case import Case
+from prognosis_dask.cohort.case import Case, short_hash
 from prognosis_dask.config.job import ImageSection, Job
 from prognosis_dask.errors import CaseError, Code, warn
 from prognosis_dask.features.guard import Stopwatch
@@ -51,8 +51,8 @@ class BrainWork(Work):
         BrainStore(context.brains).create()
 
     def lost(self, context: StageContext, done: Collection[str]) -> set[str]:
-        store = BrainStore(context.brains)
-        return {case_id for case_id in done if not (store.folder(case_id) / "case.json").is_file()}
+        held = BrainStore(context.brains).held()
+        return {case_id for case_id in done if short_hash(case_id) not in held}
 
     def inputs(self, context: StageContext, modality: str) -> tuple[object, ...]:
         return ("planar",) if context.radiomics.of(modality).planar else ()

@@ -17,6 +17,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import Job
 from prognosis_dask.features.guard import Stopwatch, guarded
 from prognosis_dask.features.variable import VariableSpec
+from prognosis_dask.objects.cache import use_cache
 from prognosis_dask.storage.task_result import TaskResult
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ class Work:
 
     def run(self, cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[TaskResult]:
         """The result of each case, whatever becomes of it."""
+        use_cache(context.job.run.cache, context.job.run.cache_gb)
         return [
             guarded(self.stage.name, case, digest, partial(self.measure, case, context))
             for case, digest in zip(cases, digests, strict=True)

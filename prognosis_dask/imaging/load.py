@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from prognosis_dask.arrays import BoolArray, NumberArray
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.cohort.listing import SeriesListing, read_listing
+from prognosis_dask.cohort.listing import SUFFIX, SeriesListing, read_listing
 from prognosis_dask.cohort.stack import Run, usable_runs, wants_suv
 from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import CaseError, Code
@@ -26,8 +26,6 @@ from prognosis_dask.imaging.series import read_slices, run_grid
 from prognosis_dask.objects.address import is_address
 from prognosis_dask.objects.files import as_local
 from prognosis_dask.volumes.files import volume_grid, volume_voxels
-
-_LISTING = ".series.json"
 
 SUV = "{SUVbw}g/mL"
 _UCUM = {"HU": "[hnsf'U]", "BQML": "Bq/mL", "GML": "g/mL", "CNTS": "{counts}"}
@@ -107,7 +105,7 @@ def load_image(path: str, settings: ImageSection) -> sitk.Image:
     CaseError
         With the code of the problem.
     """
-    if path.endswith(_LISTING):
+    if path.endswith(SUFFIX):
         listing = read_listing(path)
         [run] = usable_runs(listing, settings, None)
         whole = _run_part(listing, run, settings)
@@ -129,7 +127,7 @@ class _LoadedPart:
 
 def _open(case: Case, settings: ImageSection) -> list[_LoadedPart]:
     """The case's image: one part, or several if slices are missing and the mask's planes do not decide."""
-    if not case.image.endswith(_LISTING):
+    if not case.image.endswith(SUFFIX):
         return [_file_part(case.image)]
     listing = read_listing(case.image)
     runs = usable_runs(listing, settings, lambda: read_planes(case.mask, case.labels, etag=case.mask_etag))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from prognosis_dask.errors import BucketError, CaseError, Code, PrognosisError
 from prognosis_dask.objects.address import Address
+from prognosis_dask.objects.cache import used_cache
 from prognosis_dask.objects.faults import fault_of
 from prognosis_dask.objects.signing import connect
 
@@ -42,12 +43,13 @@ class WriteConflictError(BucketError):
 
 @dataclass(frozen=True, slots=True)
 class ObjectStat:
-    """What a store says of an object: its key in the bucket, bytes, ETag, and when it was written."""
+    """What a store says of an object: its key in the bucket, bytes, ETag, when it was written, Google's generation."""
 
     key: str
     bytes: int
     etag: str = ""
     modified: datetime | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ class Bucket:
 
     def get(self, key: str, *, expected: ObjectStat | None = None) -> bytes:
         """The bytes of an object; of exactly the one that is ``expected``, by ETag and size."""
-        return self._body(key, {}, expected)[0]
+        span = (0, expected.bytes) if expected is not None else None
+        return self._kept(key, span, expected, lambda: self._body(key, {}, expected)[0])
 
     def get_with_stat(self, key: str) -> tuple[bytes, ObjectStat]:
         """The bytes of an object, and what the store says of just these."""
@@ -102,7 +105,10 @@ class Bucket:
         """``length`` bytes from ``start`` on; fewer where the object ends before."""
         if expected is not None:
             length = min(length, expected.bytes - start)
-        return self._body(key, {"range": (start, start + length)}, expected)[0] if length > 0 else b""
+        if length <= 0:
+            return b""
+        span = start, start + length
+        return self._kept(key, span, expected, lambda: self._body(key, {"range": span}, expected)[0])
 
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:
         """All objects whose keys begin with ``prefix`` and a slash, in the order of the store."""
@@ -123,7 +129,8 @@ class Bucket:
 
     def put_over(self, key: str, data: bytes, known: ObjectStat) -> ObjectStat:
         """Write an object in place of the one that is ``known``; else :class:`WriteConflictError`."""
-        return self._put(key, data, {"e_tag": known.etag})
+        version = {"version": known.version} if known.version else {}
+        return self._put(key, data, {"e_tag": known.etag, **version})
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing where there is none."""
@@ -135,6 +142,20 @@ class Bucket:
             if error.problem.code is not Code.OBJECT_MISSING:
                 raise
 
+    def _kept(
+        self, key: str, span: tuple[int, int] | None, expected: ObjectStat | None, read: Callable[[], bytes]
+    ) -> bytes:
+        """What is read, from the cache where one is used and the object is known by its ETag."""
+        cache = used_cache()
+        if cache is None or span is None or expected is None or not expected.etag:
+            return read()
+        address = self.address(key)
+        found = cache.get(address, expected.etag, span)
+        if found is None:
+            found = read()
+            cache.put(address, expected.etag, span, found)
+        return found
+
     def _put(self, key: str, data: bytes, mode: Any) -> ObjectStat:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
@@ -145,8 +166,11 @@ class Bucket:
             try:
                 result = obstore.put(self.store, key, data, mode=mode, use_multipart=parts)
             except (AlreadyExistsError, PreconditionError) as error:
+                held, stat = self.get_with_stat(key)
+                if held == data:  # a first try that came through, of which the answer was lost
+                    return stat
                 raise WriteConflictError(f"{self.address(key)} was written by another process meanwhile") from error
-            return ObjectStat(key, len(data), result["e_tag"] or "")
+            return ObjectStat(key, len(data), result["e_tag"] or "", version=result.get("version") or "")
 
         return self._asked(key, write)
 
@@ -204,4 +228,5 @@ def bucket_of(address: Address) -> Bucket:
 
 
 def _stat(meta: Any) -> ObjectStat:
-    return ObjectStat(meta["path"], int(meta["size"]), meta.get("e_tag") or "", meta.get("last_modified"))
+    version = meta.get("version") or ""
+    return ObjectStat(meta["path"], int(meta["size"]), meta.get("e_tag") or "", meta.get("last_modified"), version)

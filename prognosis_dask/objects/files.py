@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -12,6 +13,7 @@ from typing import IO
 from prognosis_dask.errors import CaseError
 from prognosis_dask.objects.address import is_address, parse_address
 from prognosis_dask.objects.bucket import ObjectStat, bucket_of
+from prognosis_dask.objects.fetch import several
 
 #: Memory that looks like a disk, where the system has it.
 _MEMORY = Path("/dev/shm")
@@ -29,6 +31,33 @@ def read_bytes(path: str, *, expected: ObjectStat | None = None) -> bytes:
         return Path(path).read_bytes()
     address = parse_address(path)
     return bucket_of(address).get(address.key, expected=expected)
+
+
+def read_all(paths: Sequence[str]) -> Iterator[bytes]:
+    """The contents of files, or of objects, several of which are on their way at once; in their order.
+
+    Raises
+    ------
+    OSError, CaseError, BucketError
+        As :func:`read_bytes`.
+    """
+    return several(read_bytes, paths) if any(map(is_address, paths)) else map(read_bytes, paths)
+
+
+def files_named(folder: str | Path, name: str) -> list[str]:
+    """Every file, or object, of this name that lies in a folder of the folder.
+
+    Raises
+    ------
+    BucketError
+        When the bucket cannot be listed.
+    """
+    if not is_address(folder):
+        return [str(path) for path in Path(folder).glob(f"*/{name}")]
+    address = parse_address(str(folder))
+    wanted = re.compile(rf"{re.escape(address.key)}/[^/]+/{re.escape(name)}")
+    bucket = bucket_of(address)
+    return [str(bucket.address(stat.key)) for stat in bucket.list(address.key) if wanted.fullmatch(stat.key)]
 
 
 def open_binary(path: str) -> IO[bytes]:

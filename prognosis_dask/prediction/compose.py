@@ -157,7 +157,7 @@ def _of_brain(run: Path, case: Case, out: Path) -> tuple[dict[str, Any], dict[st
     store = BrainStore(run / "brain")
     pictures = {}
     for name in ("epitome", "quality"):
-        pictures[name] = (store.folder(case.case_id) / f"{name}.png").read_bytes()
+        pictures[name] = (Path(store.folder(case.case_id)) / f"{name}.png").read_bytes()
         (out / f"{name}.png").write_bytes(pictures[name])
     return dict(store.read(case.case_id).attributes), pictures
 

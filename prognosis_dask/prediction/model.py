@@ -23,6 +23,10 @@ from prognosis_dask.modelling.folder import known_json
 from prognosis_dask.modelling.saved import MODEL, Frozen, load_frozen
 from prognosis_dask.modelling.worth import Worth, worth_of
 from prognosis_dask.networks.grade_network import feature_names
+from prognosis_dask.objects.address import join
+from prognosis_dask.storage.brains import BrainStore
+from prognosis_dask.storage.place import kept_in
+from prognosis_dask.storage.rois import RoiStore
 
 #: How features are made where no run lies beside the models.
 JOB = "job.toml"
@@ -209,10 +213,10 @@ def _training(run: Path) -> TrainingScans:
     if (run / "features.csv").is_file():
         with (run / "features.csv").open(newline="", encoding="utf-8") as stream:
             modalities = {row["modality"] for row in csv.DictReader(stream) if row.get("modality")}
-    brains = [known_json(path).get("attributes", {}) for path in (run / "brain").glob("*/case.json")]
+    brains = [header.get("attributes", {}) for header in BrainStore(join(kept_in(run), "brain")).headers()]
     references = Counter(str(brain["reference"]) for brain in brains if "reference" in brain).most_common(1)
     reference = references[0][0] if references else ""
-    crops = (known_json(path).get("attributes", {}) for path in (run / "rois.zarr" / "crops").glob("*/zarr.json"))
+    crops = RoiStore(join(kept_in(run), "rois.zarr")).headers()
     spacings = [tuple(map(float, crop["spacing_mm"])) for crop in crops if "spacing_mm" in crop]
     if not spacings:
         return TrainingScans(frozenset(modalities), reference=reference)

@@ -19,6 +19,7 @@ from prognosis_dask.prediction.resolve import linked_files
 from prognosis_dask.prediction.result import ScanPrediction, json_text
 from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, predict_files
 from prognosis_dask.publish import publish_folder, staging
+from prognosis_dask.storage.place import local_copy
 
 _JSON = "scan.json"
 Files = Path | str | Sequence[Path | str] | Mapping[str, Path | str]
@@ -39,7 +40,7 @@ def predict_scan(
     Parameters
     ----------
     model
-        The folder of a run or of its models.
+        The folder of a run or of its models, or the address of one.
     files
         Image files: of MR of the head by sequence (``T1``, ``T1c``, ``T2``, ``FLAIR``), or a list whose names say which
         is which; a single file may have any name. Or one folder with the DICOM series of one session (or its files):
@@ -65,7 +66,7 @@ def predict_scan(
     """
     out = Path(out).absolute()
     expect_room(out)
-    loaded = load_model(Path(model))
+    loaded = load_model(local_copy(model))
     given = read_clinical(loaded.frozen, clinical or {})
     images = _images(files, loaded)
     mask_file = Path(mask) if str(mask) else None

@@ -25,6 +25,7 @@ from prognosis_dask.report.sections.run import the_run
 from prognosis_dask.report.sections.tripod import checklist
 from prognosis_dask.report.sections.validation import validation
 from prognosis_dask.report.words import describe, duration, interval, number
+from prognosis_dask.storage.place import placed
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,20 @@ class KeyFigure:
     label: str
     value: str
     detail: str = ""
+
+
+def rewrite_report(place: Path | str) -> Path | str:
+    """Write the report of a run or of models anew, in their folder or bucket; where it is.
+
+    Raises
+    ------
+    StoreError, BucketError
+        As :func:`write_report`; when another command writes to the bucket, or it cannot be reached.
+    """
+    with placed(place) as at:
+        at.fetch()
+        written = write_report(at.folder)
+    return written if at.address is None else str(at.address / written.name)
 
 
 def write_report(folder: Path) -> Path:

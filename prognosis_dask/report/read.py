@@ -16,7 +16,9 @@ from prognosis_dask.errors import Problem, StoreError
 from prognosis_dask.features.files import read_features
 from prognosis_dask.features.registry import DEEP, DEEP_2, came_through, stages_of
 from prognosis_dask.modelling.folder import ModelFolder, read_json, read_models
+from prognosis_dask.objects.address import join
 from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.place import kept_in
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.storage.task_result import TaskResult
 
@@ -83,6 +85,11 @@ class RunFolder:
         return pd.DataFrame(found.to_numpy(), index=found["case"].to_numpy().astype(str), columns=columns)
 
     @property
+    def arrays(self) -> str:
+        """The folder or address that holds the images of its cases."""
+        return kept_in(self.path)
+
+    @property
     def untrained(self) -> bool:
         """Whether the deep features come from weights that nobody trained."""
         used = []
@@ -118,9 +125,18 @@ def read_run(path: Path) -> RunFolder:
         problems=tuple(read_problems(path / "problems.csv")) if (path / "problems.csv").is_file() else (),
         results=_results(path / "ledger.sqlite", info.get("job") or {}, cases),
         features=read_features(path) if (path / "features.zarr").is_dir() else None,
-        rois=RoiStore.open(path / "rois.zarr") if (path / "rois.zarr").is_dir() else None,
+        rois=_rois(path),
         model=read_models(path / "models"),
     )
+
+
+def _rois(path: Path) -> RoiStore | None:
+    try:
+        return RoiStore.open(join(kept_in(path), "rois.zarr"))
+    except StoreError:
+        if (path / "rois.zarr").is_dir():
+            raise
+        return None
 
 
 def _results(path: Path, job: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, dict[str, TaskResult]]:

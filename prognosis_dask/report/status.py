@@ -23,6 +23,7 @@ from prognosis_dask.features.registry import stages_of
 from prognosis_dask.features.stage import all_needs
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.lock import driver_is_gone
+from prognosis_dask.storage.place import local_copy
 from prognosis_dask.storage.task_result import TaskResult
 
 #: Failed cases that are named; the others are counted.
@@ -35,18 +36,19 @@ _AFTER = ("features", "model")
 _CLEAR = "\x1b[2J\x1b[H"  # ECMA-48: erase the screen, cursor to the upper left
 
 
-def status(folder: Path) -> str:
-    """The state of a run, also while it goes on.
+def status(place: Path | str) -> str:
+    """The state of a run in a folder or a bucket, also while it goes on.
 
     Raises
     ------
     StoreError
-        When ``folder`` holds no run.
+        When ``place`` holds no run.
     """
-    return _text(folder, _look(folder))
+    folder = local_copy(place, state_only=True)
+    return _text(folder, _look(folder), place)
 
 
-def watch(folder: Path, stream: TextIO | None = None, every: float = LOOK_EVERY) -> None:
+def watch(place: Path | str, stream: TextIO | None = None, every: float = LOOK_EVERY) -> None:
     """Print the state again and again until the run has ended, or Ctrl-C.
 
     On a terminal it is redrawn in place, elsewhere printed anew whenever it has changed.
@@ -54,14 +56,15 @@ def watch(folder: Path, stream: TextIO | None = None, every: float = LOOK_EVERY)
     Raises
     ------
     StoreError
-        When ``folder`` holds no run.
+        When ``place`` holds no run.
     """
     stream = stream or sys.stdout
     before = ""
     with suppress(KeyboardInterrupt):
         while True:
+            folder = local_copy(place, state_only=True)
             state = _look(folder)
-            text = _text(folder, state)
+            text = _text(folder, state, place)
             if stream.isatty():
                 print(f"{_CLEAR}{text}", file=stream, flush=True)
             elif text != before:
@@ -140,8 +143,8 @@ def _latest_events(folder: Path) -> list[tuple[str, str]]:
     return events
 
 
-def _text(folder: Path, state: _State) -> str:
-    lines = [f"{folder}: {count(state.cases, 'case')}, {_progress(state)}"]
+def _text(folder: Path, state: _State, place: Path | str) -> str:
+    lines = [f"{place}: {count(state.cases, 'case')}, {_progress(state)}"]
     lines.append(f"{'stage':<12}{'done':>8}{'failed':>8}{'waiting':>9}{'per min':>9}{'time left':>12}")
     lines += [_line(stage, state) for stage in state.progress.stages]
     for result in state.failures[:NAMED]:

@@ -8,14 +8,16 @@ One folder per case, named by the first 12 hex digits of the SHA-256 of the case
     *.png              pictures
     case.json          case_id, the caller's ``attributes``, and the SHA-256 of every file
 
-A folder is written aside and published by one rename.
+A folder is written aside and published by one rename; in a bucket object by object, ``case.json`` last.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,13 @@ import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.objects.address import is_address, join, parse_address
+from prognosis_dask.objects.files import files_named, read_all, read_bytes
+from prognosis_dask.objects.folders import files_below, put_files
 from prognosis_dask.publish import publish_folder, remove_abandoned, staging
 
 _IMAGES = ("image", "brain", "tumour")
+_HEADER = "case.json"
 
 
 @dataclass(frozen=True)
@@ -40,24 +46,27 @@ class StoredBrain:
 
 
 class BrainStore:
-    """The prepared brains of a cohort on disk; see the module for the layout. Workers open it by its path."""
+    """The prepared brains of a cohort, in a folder or a bucket; see the module for the layout. Opened by its path."""
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        self.path = path if is_address(path) else Path(path)
 
     def create(self) -> None:
         """Make the folder, and remove what killed writers left in it. For the driver, before the tasks."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(self.path / "case")
+        if isinstance(self.path, Path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(self.path / "case")
 
-    def folder(self, case_id: str) -> Path:
+    def _place(self, case_id: str) -> Path | str:
+        return Path(self.folder(case_id)) if isinstance(self.path, Path) else self.folder(case_id)
+
+    def folder(self, case_id: str) -> str:
         """Where the case's files are."""
-        return self.path / short_hash(case_id)
+        return join(self.path, short_hash(case_id))
 
     def write(self, case_id: str, brain: StoredBrain, pictures: Mapping[str, bytes]) -> None:
         """Write one case, replacing what it had; ``pictures`` are PNGs by name."""
-        final = self.folder(case_id)
-        with staging(final) as work:
+        with staging(self._place(case_id)) as work:
             staged = work / "case"
             staged.mkdir()
             for name in _IMAGES:
@@ -66,8 +75,11 @@ class BrainStore:
                 (staged / f"{name}.png").write_bytes(png)
             files = {path.name: _sha256(path) for path in sorted(staged.iterdir())}
             header = {"case_id": case_id, "attributes": dict(brain.attributes), "sha256": files}
-            (staged / "case.json").write_text(json.dumps(header, indent=1), encoding="utf-8")
-            publish_folder(staged, final)
+            (staged / _HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
+            if is_address(self.path):
+                put_files(files_below(staged), parse_address(self.folder(case_id)), mark=_HEADER)
+            else:
+                publish_folder(staged, Path(self.folder(case_id)))
 
     def read(self, case_id: str) -> StoredBrain:
         """One case, exactly as written.
@@ -77,23 +89,60 @@ class BrainStore:
         CaseError
             ``STORE_DAMAGED`` when a file is missing, or is not what was written.
         """
-        folder = self.folder(case_id)
         try:
-            header = json.loads((folder / "case.json").read_text(encoding="utf-8"))
-            if header["case_id"] != case_id:
-                raise ValueError("case.json is another case's")
-            for name in _IMAGES:
-                if _sha256(folder / f"{name}.nii.gz") != header["sha256"][f"{name}.nii.gz"]:
-                    raise ValueError(f"{name}.nii.gz differs from what was written")
-            image, brain, tumour = (sitk.ReadImage(str(folder / f"{name}.nii.gz")) for name in _IMAGES)
+            with self._local(case_id) as folder:
+                header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
+                if header["case_id"] != case_id:
+                    raise ValueError(f"{_HEADER} is another case's")
+                for name in _IMAGES:
+                    if _sha256(folder / f"{name}.nii.gz") != header["sha256"][f"{name}.nii.gz"]:
+                        raise ValueError(f"{name}.nii.gz differs from what was written")
+                image, brain, tumour = (sitk.ReadImage(str(folder / f"{name}.nii.gz")) for name in _IMAGES)
         except (FileNotFoundError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise CaseError(
                 Code.STORE_DAMAGED,
                 f"the prepared brain is missing or damaged ({type(error).__name__}: {error}); run the same command "
                 "again: the brain stage of this case is then redone",
-                where=str(folder),
+                where=self.folder(case_id),
             ) from error
         return StoredBrain(image, brain, tumour, header["attributes"])
+
+    @contextmanager
+    def _local(self, case_id: str) -> Iterator[Path]:
+        """The case's folder on this machine, or a copy of what is read of it."""
+        if not is_address(self.path):
+            yield Path(self.folder(case_id))
+            return
+        names = [_HEADER, *(f"{name}.nii.gz" for name in _IMAGES)]
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in zip(names, self._contents(case_id, names), strict=True):
+                (Path(folder) / name).write_bytes(content)
+            yield Path(folder)
+
+    def _contents(self, case_id: str, names: list[str]) -> Iterator[bytes]:
+        try:
+            yield from read_all([join(self.folder(case_id), name) for name in names])
+        except CaseError as error:
+            if error.problem.code is not Code.OBJECT_MISSING:
+                raise
+            raise FileNotFoundError(error.problem.where) from error
+
+    def picture(self, case_id: str, name: str) -> bytes | None:
+        """A picture of the case, by its name; None where there is none."""
+        try:
+            return read_bytes(join(self.folder(case_id), f"{name}.png"))
+        except (FileNotFoundError, CaseError):
+            return None
+
+    def held(self) -> set[str]:
+        """The short hashes of the cases that are there."""
+        return {path.split("/")[-2] for path in files_named(self.path, _HEADER)}
+
+    def headers(self) -> Iterator[dict[str, Any]]:
+        """What is kept beside the images of each case that is there, in no order."""
+        for content in read_all(files_named(self.path, _HEADER)):
+            with suppress(ValueError):  # a damaged one is found when its case is read
+                yield json.loads(content)
 
 
 def _sha256(path: Path) -> str:

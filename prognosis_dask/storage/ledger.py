@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -247,6 +247,19 @@ class Ledger:
     def _rows(self, query: str, *values: str | float) -> list[tuple[Any, ...]]:
         with _translated(self.path):
             return self._connection.execute(query, values).fetchall()
+
+
+def snapshot(path: Path) -> bytes:
+    """The ledger's file as it is between two transactions, also while it is written.
+
+    Raises
+    ------
+    StoreError
+        When it cannot be read.
+    """
+    connection = _open_ledger(path)
+    with _translated(path), closing(connection):
+        return connection.serialize()
 
 
 def _row(result: TaskResult, now: float, recorded: int) -> tuple[object, ...]:

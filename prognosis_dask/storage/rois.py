@@ -11,16 +11,19 @@ Layout (zarr format 3, readable with plain zarr, or ``xarray.open_zarr(path, con
                             the uncropped image), frames (how many), sha256 of image, mask and frames, the caller's
                             own ``attributes``, and ``digest``: the SHA-256 over all of these
 
-A case is prepared in a folder of its own and published by two renames, frames first. Tasks may run twice at once or
-be killed at any moment: what can be read is whole, and the digests tell when it is not.
+A case is prepared in a folder of its own and published by two renames, frames first; in a bucket by writing whole
+objects, the attributes last. Tasks may run twice at once or be killed at any moment: what can be read is whole, and the
+digests tell when it is not.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,11 +32,17 @@ import numpy as np
 import SimpleITK as sitk
 import zarr
 from zarr.codecs import BloscCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
 
 from prognosis_dask.arrays import AnyArray, ByteArray
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.errors import CaseError, Code, StoreError
 from prognosis_dask.imaging.roi import Grid, Roi
+from prognosis_dask.objects.address import is_address, join, parse_address
+from prognosis_dask.objects.bucket import bucket_of
+from prognosis_dask.objects.files import files_named, read_all, read_bytes
+from prognosis_dask.objects.folders import fetch_folder, files_below, put_files
 from prognosis_dask.publish import publish_folder, remove_abandoned, staging
 
 #: The longest ROI, in slices, and the side of a frame.
@@ -53,6 +62,14 @@ _FRAMES: dict[str, Any] = {
 #: A reader that meets the moment between two writers' renames looks again.
 _LOOKS, _LOOK_AGAIN_SECONDS = 3, 0.1
 
+#: The files of a crop; its pixels are one chunk each.
+_HEADER = "zarr.json"
+_PIXELS = {name: (f"{name}/zarr.json", f"{name}/c/0/0/0") for name in ("image", "mask")}
+#: The files that say which case has which row.
+_TABLE = ("zarr.json", "frames/zarr.json", "crops/zarr.json")
+#: Stores in buckets that this process has opened: nothing is asked anew for every task.
+_OPENED: dict[str, RoiStore] = {}
+
 T = TypeVar("T")
 
 
@@ -61,10 +78,10 @@ class _DamageError(Exception):
 
 
 class RoiStore:
-    """The ROIs of a cohort on disk; see the module for the layout. Workers open it by its path."""
+    """The ROIs of a cohort, in a folder or a bucket; see the module for the layout. Workers open it by its path."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | str) -> None:
+        self.path = path if is_address(path) else Path(path)
 
     @classmethod
     def create(cls, path: Path | str, case_ids: Iterable[str]) -> RoiStore:
@@ -75,6 +92,8 @@ class RoiStore:
         StoreError
             When ``path`` exists and is not such a store.
         """
+        if is_address(path):
+            return cls._create_in_bucket(str(path), case_ids)
         path = Path(path)
         if not path.exists():
             with staging(path) as folder:
@@ -89,6 +108,23 @@ class RoiStore:
         return store
 
     @classmethod
+    def _create_in_bucket(cls, path: str, case_ids: Iterable[str]) -> RoiStore:
+        """The same on a copy of the few files that say which case has which row; these are then written."""
+        address = parse_address(path)
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "rois.zarr"
+            if bucket_of(address).exists((address / _HEADER).key):
+                cls.open(path)
+                for name in _TABLE:
+                    (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                    (copy / name).write_bytes(read_bytes(join(path, name)))
+                fetch_folder(address / "case_id", copy / "case_id")
+            cls.create(copy, case_ids)
+            put_files(files_below(copy), address, mark=_HEADER)
+        _OPENED.pop(path, None)
+        return cls.open(path)
+
+    @classmethod
     def open(cls, path: Path | str) -> RoiStore:
         """Open an existing store. Reads one small file: cheap enough for every task.
 
@@ -97,14 +133,15 @@ class RoiStore:
         StoreError
             When there is no such store at ``path``.
         """
-        path = Path(path)
+        if str(path) in _OPENED:
+            return _OPENED[str(path)]
         try:
-            found = dict(zarr.open_group(path, mode="r", use_consolidated=False).attrs)
-        except (FileNotFoundError, ValueError, KeyError) as error:
+            found = json.loads(read_bytes(join(path, _HEADER))).get("attributes")
+        except (FileNotFoundError, ValueError, AttributeError, CaseError) as error:
             raise StoreError(f"no store of ROIs at {path} ({error}); `prognosis run` makes one") from error
         if found != _FORMAT:
             raise StoreError(f"{path} is {found}, expected {_FORMAT}; use another folder for this run")
-        return cls(path)
+        return _OPENED.setdefault(str(path), cls(path)) if is_address(path) else cls(path)
 
     def write(self, case_id: str, roi: Roi, frames: ByteArray, attributes: Mapping[str, Any]) -> None:
         """Write one case, replacing what it had.
@@ -153,10 +190,19 @@ class RoiStore:
             shape = (1, MAX_SLICES, SIDE, SIDE)
             staged = zarr.create_array(folder / "frames", shape=shape, compressors=_blosc(), **_FRAMES)
             staged[0, : len(frames)] = frames
-            shard = self.path / "frames" / staged.metadata.encode_chunk_key((row, 0, 0, 0))
-            shard.parent.mkdir(parents=True, exist_ok=True)
-            (folder / "frames" / staged.metadata.encode_chunk_key((0, 0, 0, 0))).replace(shard)
-            publish_folder(folder / "crop", self._crop(case_id))
+            shard = folder / "frames" / staged.metadata.encode_chunk_key((0, 0, 0, 0))
+            self._publish(folder / "crop", shard, row, case_id)
+
+    def _publish(self, crop: Path, shard: Path, row: int, case_id: str) -> None:
+        if isinstance(self.path, Path):
+            final = self.path / _frames_key(row)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            shard.replace(final)
+            publish_folder(crop, Path(self._crop(case_id)))
+            return
+        below = f"crops/{short_hash(case_id)}"
+        files = {f"{below}/{name}": file for name, file in files_below(crop).items()}
+        put_files({**files, _frames_key(row): shard}, parse_address(self.path), mark=f"{below}/{_HEADER}")
 
     def read_roi(self, case_id: str) -> Roi:
         """The image and mask of one case, exactly as written.
@@ -168,9 +214,15 @@ class RoiStore:
         """
 
         def read() -> Roi:
-            header = self._header(case_id)
-            crop = zarr.open_group(self._crop(case_id), mode="r", use_consolidated=False)
-            image, mask = (_same(name, crop[name][...], header) for name in ("image", "mask"))
+            names = [_HEADER, *_PIXELS["image"], *_PIXELS["mask"]]
+            files = dict(
+                zip(names, self._read(*(f"crops/{short_hash(case_id)}/{name}" for name in names)), strict=True)
+            )
+            header = _checked(files[_HEADER], case_id)
+            image, mask = (
+                _same(name, _array(files[described], files[chunk], "c/0/0/0")[...], header)
+                for name, (described, chunk) in _PIXELS.items()
+            )
             full = header["full"]
             return Roi(
                 image=_image(image, header),
@@ -194,8 +246,10 @@ class RoiStore:
         row = self._row(case_id)
 
         def read() -> ByteArray:
-            header = self._header(case_id)
-            frames = zarr.open_array(self.path / "frames", mode="r")[row, : header["frames"]]
+            key = _frames_key(row)
+            held, described, shard = self._read(f"crops/{short_hash(case_id)}/{_HEADER}", f"frames/{_HEADER}", key)
+            header = _checked(held, case_id)
+            frames = _array(described, shard, key=key.removeprefix("frames/"))[row, : header["frames"]]
             return _same("frames", frames, header)
 
         return self._look(case_id, read)
@@ -211,13 +265,27 @@ class RoiStore:
         found: dict[str, Any] = self._look(case_id, lambda: self._header(case_id))["attributes"]
         return found
 
+    def headers(self) -> Iterator[dict[str, Any]]:
+        """What is kept beside the pixels of each case that is there, in no order."""
+        for header in read_all(files_named(join(self.path, "crops"), _HEADER)):
+            with suppress(ValueError, KeyError):  # a damaged one is found when its case is read
+                yield json.loads(header)["attributes"]
+
     @cached_property
     def _rows(self) -> dict[str, int]:
-        names = zarr.open_array(self.path / "case_id", mode="r")[:]
+        if isinstance(self.path, Path):
+            names = zarr.open_array(self.path / "case_id", mode="r")[:]
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                fetch_folder(parse_address(self.path) / "case_id", Path(folder))
+                names = zarr.open_array(folder, mode="r")[:]
         return {name: row for row, name in enumerate(names) if name}
 
     def _row(self, case_id: str) -> int:
         row = self._rows.get(case_id)
+        if row is None and self.path in _OPENED:  # opened before the case had one
+            self.__dict__.pop("_rows", None)
+            row = self._rows.get(case_id)
         if row is None:
             # raised on workers, whose logs name no patients
             raise StoreError(f"{self.path} has no row for case {short_hash(case_id)}; RoiStore.create() gives it one")
@@ -225,6 +293,7 @@ class RoiStore:
 
     def _append(self, case_ids: list[str]) -> None:
         """Give the unknown cases rows: the untaken ones first (a driver was killed here), then new ones at the end."""
+        assert isinstance(self.path, Path)
         new = [case_id for case_id in case_ids if case_id not in self._rows]
         if not new:
             return
@@ -240,15 +309,15 @@ class RoiStore:
         names[:] = np.array(table, dtype=object)
         self.__dict__.pop("_rows", None)
 
-    def _crop(self, case_id: str) -> Path:
-        return self.path / "crops" / short_hash(case_id)
+    def _crop(self, case_id: str) -> str:
+        return join(self.path, f"crops/{short_hash(case_id)}")
 
     def _header(self, case_id: str) -> dict[str, Any]:
-        header = dict(zarr.open_group(self._crop(case_id), mode="r", use_consolidated=False).attrs)
-        digest = header.pop("digest", None)
-        if digest != _digest(header) or header["case_id"] != case_id:
-            raise _DamageError("its attributes are not the ones that were written")
-        return header
+        return _checked(read_bytes(join(self._crop(case_id), _HEADER)), case_id)
+
+    def _read(self, *names: str) -> list[bytes]:
+        """Files of the store; of a bucket all at once."""
+        return list(read_all([join(self.path, name) for name in names]))
 
     def _look(self, case_id: str, read: Callable[[], T]) -> T:
         for look in range(_LOOKS):
@@ -256,6 +325,10 @@ class RoiStore:
                 return read()
             # FileNotFoundError: a part is missing; the others: what zarr and its codecs say of damaged bytes
             except (_DamageError, FileNotFoundError, ValueError, KeyError, TypeError, RuntimeError) as error:
+                damage: Exception = error
+            except CaseError as error:
+                if error.problem.code not in (Code.OBJECT_MISSING, Code.OBJECT_CHANGED):
+                    raise
                 damage = error
             if look + 1 < _LOOKS:
                 time.sleep(_LOOK_AGAIN_SECONDS)
@@ -263,7 +336,7 @@ class RoiStore:
             Code.STORE_DAMAGED,
             f"the stored ROI is missing or damaged ({type(damage).__name__}: {damage}); "
             "run the same command again: the ROI stage of this case is then redone",
-            where=str(self._crop(case_id)),
+            where=self._crop(case_id),
         ) from damage
 
 
@@ -290,6 +363,25 @@ def _sha256(pixels: AnyArray) -> str:
 
 def _digest(header: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+
+
+def _frames_key(row: int) -> str:
+    return f"frames/c/{row}/0/0/0"
+
+
+def _checked(content: bytes, case_id: str) -> dict[str, Any]:
+    """The header that a crop's attributes are, unless it is not the one that was written."""
+    header: dict[str, Any] = dict(json.loads(content)["attributes"])
+    digest = header.pop("digest", None)
+    if digest != _digest(header) or header["case_id"] != case_id:
+        raise _DamageError("its attributes are not the ones that were written")
+    return header
+
+
+def _array(described: bytes, chunk: bytes, key: str) -> zarr.Array[Any]:
+    """An array of which one chunk, or shard, has been read."""
+    make = default_buffer_prototype().buffer.from_bytes
+    return zarr.open_array(MemoryStore({"zarr.json": make(described), key: make(chunk)}), mode="r")
 
 
 def _same(name: str, pixels: AnyArray, header: Mapping[str, Any]) -> AnyArray:

@@ -32,6 +32,8 @@ from prognosis_dask.modelling.validation.external import (
     training_overlap,
 )
 from prognosis_dask.modelling.worth import UNTRAINED, untrained, worth_of
+from prognosis_dask.objects.address import is_address, parse_address
+from prognosis_dask.storage.place import Place, local_copy, placed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,14 +56,14 @@ class ModelResult:
     Attributes
     ----------
     folder
-        Where it was written; None where nothing was.
+        Where it was written, a path or an address; None where nothing was.
     summary
         Counts, headline figures, notes.
     tables
         The rows of each table; empty where they are only in the folder.
     """
 
-    folder: Path | None
+    folder: Path | str | None
     summary: Mapping[str, Any]
     tables: Tables
 
@@ -102,19 +104,21 @@ def fit(
     from prognosis_dask.report.page import write_report
 
     spec = _spec(spec, overrides)
-    folder = _out(data, out)
-    _expect_no_other_run(folder, data)
-    expect_writable(folder)
-    expect_no_loss(folder)
-    read = _read(data, spec, say)
-    comparing.expect_sound(read, spec)
-    names = ", ".join(comparing.procedures_of(read, spec))
-    say(f"Validating {names}: {spec.validation.repeats} x {spec.validation.folds} folds")
-    with _map(client) as cluster_map:
-        summary = fit_models(read, spec, folder / "models", cluster_map)
-    say(headline_text(summary))
-    say(str(write_report(folder)))
-    return ModelResult(folder, summary, {})
+    with _target(data, out) as (given, place):
+        folder = place.folder
+        _expect_no_other_run(folder, given)
+        expect_writable(folder)
+        expect_no_loss(folder)
+        read = _read(given, spec, say)
+        comparing.expect_sound(read, spec)
+        names = ", ".join(comparing.procedures_of(read, spec))
+        say(f"Validating {names}: {spec.validation.repeats} x {spec.validation.folds} folds")
+        with _map(client) as cluster_map:
+            summary = fit_models(read, spec, folder / "models", cluster_map)
+        say(headline_text(summary))
+        report = write_report(folder)
+    say(str(report if place.address is None else place.address / report.name))
+    return ModelResult(folder if place.address is None else str(place.address), summary, {})
 
 
 def compare(
@@ -146,7 +150,7 @@ def compare(
     spec = _spec(spec, overrides)
     expect_writable(out)
     expect_no_loss(out)
-    read = _read(data, spec, say)
+    read = _read(_here(data), spec, say)
     known = comparing.procedures_of(read, spec)
     unknown = [name for name in procedures if name not in known]
     if unknown:
@@ -187,8 +191,9 @@ def validate(
     spec = _spec(spec, overrides)
     expect_writable(out)
     expect_no_loss(out)
+    data = _here(data)
     if model is not None:
-        return _validate_frozen(model, data, spec, out, say)
+        return _validate_frozen(local_copy(model), data, spec, out, say)
     if spec.validation.method == "nested":
         return compare(data, spec, out, client=client, say=say)
     read = _read(data, spec, say)
@@ -198,7 +203,9 @@ def validate(
     return _published(read, tables, out, validation=asdict(spec.validation))
 
 
-def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path | str | None, say: Say) -> ModelResult:
+def _validate_frozen(
+    model: Path | str, data: Data, spec: ModelSpec, out: Path | str | None, say: Say
+) -> ModelResult:
     frozen, name = load_frozen(model), str(Path(model))
     read, warnings = _read_for(model, frozen, data, spec, say)
     if not read.has_endpoint:
@@ -220,7 +227,12 @@ def _published(read: ReadTable, tables: Tables, out: Path | str | None, **more: 
     """What was found, with the cases' table 1, in a folder where one is wanted."""
     tables = {**tables, "table1": table1_rows(read.table, read.encodings)}
     summary = describe_table(read) | {"notes": list(read.notes)} | more
-    return ModelResult(publish_tables(out, summary, tables), summary, tables)
+    if out is None:
+        return ModelResult(None, summary, tables)
+    with placed(out) as place:
+        place.fetch(needed=False)
+        publish_tables(place.folder, summary, tables)
+    return ModelResult(Path(out) if place.address is None else str(place.address), summary, tables)
 
 
 def predict(
@@ -258,6 +270,7 @@ def predict(
     import pandas as pd
 
     _expect_file(out)
+    model, data = local_copy(model), _here(data)
     frozen = load_frozen(model)
     read, _ = _read_for(model, frozen, data, _spec(spec, overrides), say)
     worth = worth_of(frozen, model)
@@ -297,6 +310,21 @@ def _paths(data: Data) -> list[Path]:
     return [Path(one) for one in _listed(data) if isinstance(one, Path | str)]
 
 
+def _here(data: Data) -> list[One]:
+    """What is read, on this machine."""
+    return [local_copy(one) if isinstance(one, Path | str) else one for one in _listed(data)]
+
+
+@contextmanager
+def _target(data: Data, out: Path | str | None) -> Iterator[tuple[list[One], Place]]:
+    """What is read, and where is written; without ``out`` to the run that is read."""
+    listed = _listed(data)
+    with placed(_out(listed, out)) as place:
+        place.fetch(needed=False)
+        own = [is_address(one) and parse_address(str(one)) == place.address for one in listed]
+        yield _here([place.folder if is_own else one for one, is_own in zip(listed, own, strict=True)]), place
+
+
 def _read(data: Data, spec: ModelSpec, say: Say) -> ReadTable:
     read = read_tables(find_tables(_listed(data), spec), spec)
     if not set(NETWORKS).isdisjoint(read.table.families) and any(untrained(path) for path in _paths(data)):
@@ -328,7 +356,9 @@ def told_families(table: FeatureTable) -> str:
     return f"Features by kind: {shown}. --set column.NAME.family=clinical (or another kind) corrects one."
 
 
-def _read_for(model: Path | str, frozen: Frozen, data: Data, spec: ModelSpec, say: Say) -> tuple[ReadTable, list[str]]:
+def _read_for(
+    model: Path | str, frozen: Frozen, data: Data, spec: ModelSpec, say: Say
+) -> tuple[ReadTable, list[str]]:
     """The table that a model is to predict, with the warnings that it deserves."""
     if frozen.classes and not spec.endpoint.classes:
         spec = replace(spec, endpoint=replace(spec.endpoint, classes=frozen.classes))
@@ -353,12 +383,12 @@ def _tell(read: ReadTable, say: Say) -> None:
         say(note)
 
 
-def _out(data: Data, out: Path | str | None) -> Path:
+def _out(data: Sequence[One], out: Path | str | None) -> Path | str:
     if out is not None:
-        return Path(out)
-    listed = _paths(data)
-    if len(_listed(data)) == len(listed) == 1 and (listed[0] / "features.zarr").is_dir():
-        return listed[0]
+        return out
+    one = data[0] if len(data) == 1 else None
+    if isinstance(one, Path | str) and (is_address(one) or (Path(one) / "features.zarr").is_dir()):
+        return one
     raise StatisticsError("where to? Give a folder with -o DIR")
 
 

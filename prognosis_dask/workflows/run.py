@@ -19,10 +19,11 @@ from prognosis_dask.cohort.case import Case, read_cases, read_problems, write_ca
 from prognosis_dask.cohort.clinical import clinical_table, key
 from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.cohort.listing import with_listings
 from prognosis_dask.cohort.origins import cited, read_origins
 from prognosis_dask.cohort.sources import expect_source
 from prognosis_dask.cohort.summary import FORESEEN
-from prognosis_dask.config.job import Job, load_job
+from prognosis_dask.config.job import CohortSection, Job, load_job
 from prognosis_dask.errors import JobError, Problem, StatisticsError, count
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.execution.dashboard import own_page
@@ -40,9 +41,12 @@ from prognosis_dask.features.registry import DEEP, IBSI, RADIOMICS, came_through
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.spec import job_spec
+from prognosis_dask.objects.address import join
+from prognosis_dask.objects.folders import files_below, put_files
 from prognosis_dask.radiomics import job_params
 from prognosis_dask.report.page import write_report
 from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.place import Place, local_copy, placed
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.workflows.grade import check_grade, fit_grade
 from prognosis_dask.workflows.idle_keys import idle_keys
@@ -53,28 +57,36 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where a finished run lies, and per stage how many cases are done, failed and reused, and the seconds it took."""
+    """Where a finished run lies, and per stage how many cases are done, failed and reused, and the seconds it took.
 
-    folder: Path
-    report: Path
+    ``folder`` and ``report`` are paths; of a run in a bucket addresses.
+    """
+
+    folder: Path | str
+    report: Path | str
     stages: Mapping[str, Mapping[str, float]]
 
     @property
     def features(self) -> xr.Dataset:
         """The feature dataset, read from the folder (docs/features.md)."""
-        return read_features(self.folder)
+        return read_features(local_copy(self.folder))
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run works with: the cluster, its folder, ledger and monitor, and who takes the lines that tell of it."""
+    """What a run works with: the cluster, its place, ledger and monitor, and who takes the lines that tell of it."""
 
     client: Client
-    folder: Path
+    place: Place
     ledger: Ledger
     monitor: RunMonitor
     say: Say
     performance_report: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the driver writes."""
+        return self.place.folder
 
 
 def run(
@@ -95,7 +107,7 @@ def run(
         A Dask client that is already there, what ``--cluster`` takes (``"tcp://HOST:PORT"``), or what gives a client
         in a ``with`` statement that is entered once all inputs are checked; without one, a cluster is started here.
     out
-        The run's folder; else the job's ``run.out``, else ``runs/<job name>``.
+        The run's folder, or its address in a bucket; else the job's ``run.out``, else ``runs/<job name>``.
     performance_report
         Where Dask's performance report of the stages goes, if it is wanted.
     say
@@ -110,17 +122,21 @@ def run(
         job = load_job(job)
     check_inputs(job, model=job.model.enabled)
     check_report(performance_report)
-    folder = run_folder(job, out)
-    check_folder(folder, job.name)
     for warning in idle_keys(job):
         say(warning)
-    with (
-        Ledger.create(folder / "ledger.sqlite") as ledger,
-        joined(connect(LocalSpec()) if client is None else client) as cluster,
-        journal_in(folder),
-        RunMonitor(cluster, job.name) as monitor,
-    ):
-        return _run(job, RunContext(cluster, folder, ledger, monitor, say, performance_report))
+    with placed(run_place(job, out)) as place:
+        _expect_folder(job, place)
+        check_folder(place.folder, job.name)
+        with (
+            Ledger.create(place.folder / "ledger.sqlite") as ledger,
+            joined(connect(LocalSpec()) if client is None else client) as cluster,
+            journal_in(place.folder),
+            RunMonitor(cluster, job.name) as monitor,
+        ):
+            result = _run(job, RunContext(cluster, place, ledger, monitor, say, performance_report))
+    if place.address is None:
+        return result
+    return replace(result, folder=str(place.address), report=str(place.address / "report.html"))
 
 
 def run_features(job: Job, client: Client, out: Path | str, *, say: Say = print) -> RunRecord:
@@ -134,7 +150,7 @@ def run_features(job: Job, client: Client, out: Path | str, *, say: Say = print)
     check_inputs(job, model=False)
     folder = Path(out).absolute()
     with Ledger.create(folder / "ledger.sqlite") as ledger, RunMonitor(client, job.name) as monitor:
-        record = _features(job, RunContext(client, folder, ledger, monitor, say))[0].ended()
+        record = _features(job, RunContext(client, Place(folder), ledger, monitor, say))[0].ended()
     record.write(folder)
     return record
 
@@ -143,12 +159,20 @@ def cohort_of(job: Job, client: Client, folder: Path, say: Say = print) -> list[
     """The job's cases, read from its folders, made, or from its table; written to ``folder`` as a run would."""
     check_inputs(job, model=False)
     folder.mkdir(parents=True, exist_ok=True)
-    return _cohort(job, folder, map_on(client), say)[0]
+    return _cohort(job, Place(folder), map_on(client), say)[0]
 
 
-def run_folder(job: Job, out: Path | str | None) -> Path:
+def run_place(job: Job, out: Path | str | None) -> Path | str:
     """Where the job's run lies: ``out``, else the job's own choice, else ``runs/<job name>``."""
-    return Path(out or job.run.out or Path("runs") / job.name).absolute()
+    return out or job.run.out or Path("runs") / job.name
+
+
+def _expect_folder(job: Job, place: Place) -> None:
+    if job.grade.enabled and job.model.enabled and place.address is not None:
+        raise JobError(
+            f"grade.enabled trains its network on files that all workers share, and {place.address} is none; "
+            "choose a folder with --out"
+        )
 
 
 def check_inputs(job: Job, *, model: bool = True) -> None:
@@ -223,13 +247,13 @@ def _model(job: Job, at: RunContext, dataset: xr.Dataset) -> None:
 
 def _features(job: Job, at: RunContext, *, model: bool = False) -> tuple[RunRecord, xr.Dataset]:
     """The run up to its feature dataset; ``model``: a model of it is to follow."""
-    check_run(at.client, at.folder, gpu=wants_gpu(job), memory=memory_of(job))
-    loaded = load_stages(job, str(at.folder))
+    check_run(at.client, str(at.place), gpu=wants_gpu(job), memory=memory_of(job))
+    loaded = load_stages(job, str(at.place))
     # the brains of scans that are predicted with its model are prepared as these; the engine may be another one there
     record = RunRecord.begin(replace(loaded.context.job, deep=job.deep, deep_2=job.deep_2), at.client)
     record.write(at.folder)
     at.monitor.phase("cohort")
-    cases, problems = _cohort(job, at.folder, map_on(at.client), at.say)
+    cases, problems = _cohort(job, at.place, map_on(at.client), at.say)
     _expect_cases(job, cases, problems, at.folder)
     if model:
         _expect_columns(job, cases)
@@ -244,7 +268,7 @@ def _features(job: Job, at: RunContext, *, model: bool = False) -> tuple[RunReco
     started = time.process_time()
     try:
         with report_to(at.performance_report, at.client):
-            counts = run_stages(at.client, at.ledger, at.monitor, cases, stages, loaded)
+            counts = run_stages(at.client, at.ledger, at.monitor, cases, stages, loaded, at.place)
     finally:
         results = came_through(stages_of(job), {stage.name: current(at.ledger, stage) for stage in stages})
         of_stages = [p for rows in results.values() for o in rows.values() for p in (o.problem, *o.warnings)]
@@ -282,22 +306,36 @@ def _tell_problems(problems: Iterable[Problem], folder: Path, say: Say) -> None:
         say(f"{said}: see {folder / 'problems.csv'}")
 
 
-def _cohort(job: Job, folder: Path, cluster_map: Map, say: Say) -> tuple[list[Case], list[Problem]]:
+def _cohort(job: Job, place: Place, cluster_map: Map, say: Say) -> tuple[list[Case], list[Problem]]:
     """The job's cases, also written to the run's folder, and what was found wrong on the way to them."""
-    rules = job.cohort
+    rules, folder = job.cohort, place.folder
     if job.synth.patients:
-        say(f"Making a cohort of {count(job.synth.patients, 'patient')} in {folder / 'cohort'}")
-        made = make_cohort(folder / "cohort", job.synth, map=cluster_map)
-        rules = replace(rules, sources=(str(made.images),), clinical=str(made.clinical))
+        rules = _made(job, place, cluster_map, say)
     if rules.sources:
         say(f"Indexing {', '.join(rules.sources)}")
         say(str(index_cohort(rules.sources, folder, rules, map=cluster_map, image=job.image, idc=job.idc)))
-        return read_cases(folder / "cases.csv"), read_problems(folder / "problems.csv")
-    cases = read_cases(rules.cases)
-    write_cases(folder / "cases.csv", cases)
-    beside = Path(rules.cases).with_name("problems.csv")
-    known = read_problems(beside) if beside.is_file() else []
-    return cases, [problem for problem in known if not problem.case_id or problem.code not in FORESEEN]
+        cases, problems = read_cases(folder / "cases.csv"), read_problems(folder / "problems.csv")
+    else:
+        cases = read_cases(rules.cases)
+        beside = Path(rules.cases).with_name("problems.csv")
+        known = read_problems(beside) if beside.is_file() else []
+        problems = [problem for problem in known if not problem.case_id or problem.code not in FORESEEN]
+    if place.address is not None:
+        cases = with_listings(cases, place.address)
+    if place.address is not None or not rules.sources:
+        write_cases(folder / "cases.csv", cases)
+    return cases, problems
+
+
+def _made(job: Job, place: Place, cluster_map: Map, say: Say) -> CohortSection:
+    """The rules for a cohort that is made; workers may share no folder, so that of a bucket is made here."""
+    say(f"Making a cohort of {count(job.synth.patients, 'patient')} in {join(str(place), 'cohort')}")
+    if place.address is None:
+        made = make_cohort(place.folder / "cohort", job.synth, map=cluster_map)
+        return replace(job.cohort, sources=(str(made.images),), clinical=str(made.clinical))
+    made = make_cohort(place.folder / "cohort", job.synth)
+    put_files(files_below(made.images), place.address / "cohort")
+    return replace(job.cohort, sources=(str(place.address / "cohort"),), clinical=str(made.clinical))
 
 
 def _expect_cases(job: Job, cases: Sequence[Case], problems: Sequence[Problem], folder: Path) -> None:

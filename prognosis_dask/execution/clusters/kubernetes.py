@@ -120,13 +120,19 @@ def _scheduler_environment() -> list[dict[str, str]]:
 
 
 def _mount(pod: dict[str, Any], spec: KubernetesSpec) -> None:
-    """The volume with images and runs under the same path everywhere, and no rights that the work does not need."""
-    pod["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": spec.claim}}]
+    """The volume, if any, under the same path everywhere, credentials, and no rights that the work does not need."""
+    if spec.claim:
+        pod["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": spec.claim}}]
+    if spec.service_account:
+        pod["serviceAccountName"] = spec.service_account
     pod["securityContext"] = {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000}
     if spec.pull_secret:
         pod["imagePullSecrets"] = [{"name": spec.pull_secret}]
     for container in pod["containers"]:
-        container["volumeMounts"] = [{"name": "data", "mountPath": spec.mount}]
+        if spec.claim:
+            container["volumeMounts"] = [{"name": "data", "mountPath": spec.mount}]
+        if spec.secret:
+            container["envFrom"] = [{"secretRef": {"name": spec.secret}}]
         container["securityContext"] = {"allowPrivilegeEscalation": False}
 
 

@@ -187,11 +187,13 @@ class KubernetesSpec:
     memory_per_worker: WorkerMemory = WORKER_MEMORY
     gpu_workers: Annotated[int, AtLeast(0), "Pods of one GPU worker each."] = 0
     memory_per_gpu_worker: GpuWorkerMemory = "8 GiB"
-    claim: Annotated[str, "PersistentVolumeClaim of the volume with images and runs (ReadWriteMany)."] = (
+    claim: Annotated[str, "Claim of the volume with images and runs (ReadWriteMany); empty: none, all in buckets."] = (
         "prognosis-data"
     )
     mount: Annotated[str, "Where every pod, the driver's too, mounts the volume."] = "/data"
     pull_secret: Annotated[str, "Secret for a private registry; empty: none."] = ""
+    service_account: Annotated[str, "Of the pods, where a role in the cloud is bound to it; empty: the default."] = ""
+    secret: Annotated[str, "Secret whose entries are the pods' environment, credentials say; empty: none."] = ""
     wait_minutes: Annotated[float, AtLeast(0), Unit("min"), "Longest wait for a pod of each sort."] = 15.0
 
 

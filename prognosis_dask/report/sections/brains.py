@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,6 +25,7 @@ from prognosis_dask.brain.quality import (
 )
 from prognosis_dask.errors import count
 from prognosis_dask.features.registry import BRAIN
+from prognosis_dask.objects.address import join
 from prognosis_dask.report.canvas import png_address, png_size
 from prognosis_dask.report.content import Block, Picture, Rows, Section, Table, Text, absent
 from prognosis_dask.report.read import RunFolder
@@ -131,9 +131,9 @@ def _spread(column: pd.Series[float]) -> tuple[str, str, str]:
 def _least_sure(run: RunFolder, found: pd.DataFrame) -> Picture | None:
     """The pictures of the cases whose brain agrees least with the template's."""
     ranked = found.sort_values(["template_overlap", "upright"], na_position="last", kind="stable")
-    store = BrainStore(run.path / "brain")
-    shown = [(case_id, store.folder(case_id) / "quality.png") for case_id in ranked["case_id"][:_SHOWN]]
-    shown = [(case_id, path) for case_id, path in shown if path.is_file()]
+    store = BrainStore(join(run.arrays, "brain"))
+    found_pictures = [(case_id, store.picture(case_id, "quality")) for case_id in ranked["case_id"][:_SHOWN]]
+    shown = [(case_id, picture) for case_id, picture in found_pictures if picture is not None]
     if not shown:
         return None
     return Picture(
@@ -149,11 +149,10 @@ def _least_sure(run: RunFolder, found: pd.DataFrame) -> Picture | None:
     )
 
 
-def _stack(shown: Sequence[tuple[str, Path]]) -> str:
+def _stack(shown: Sequence[tuple[str, bytes]]) -> str:
     """The pictures under one another, each below its case's name."""
     parts, top, widest = [], 0, 1
-    for case_id, path in shown:
-        content = path.read_bytes()
+    for case_id, content in shown:
         width, height = png_size(content)
         parts.append(
             f'<text y="{top + 22}" font-family="DejaVu Sans, sans-serif" font-size="18">{html.escape(case_id)}</text>'

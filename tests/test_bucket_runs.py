@@ -1,0 +1,185 @@
+"""Runs whose results lie in a bucket: the folder's values, from workers that share nothing but the bucket."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from distributed import Client
+
+import prognosis_dask
+from prognosis_dask.config.job import Job, SynthSection, load_job
+from prognosis_dask.errors import ClusterError, StoreError
+from prognosis_dask.features.files import read_features
+from prognosis_dask.objects.address import parse_address
+from prognosis_dask.objects.bucket import bucket_of
+from prognosis_dask.report.page import rewrite_report
+from prognosis_dask.report.status import status
+from prognosis_dask.storage.place import Place, local_copy, placed
+from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.synthetic import make_cohort
+from prognosis_dask.workflows.models import fit, predict
+from tests.dask_processes import ROOT, kill_tree, scheduler, wait_for
+from tests.object_server import ObjectServer
+
+OUT = "s3://results/lung"
+
+
+@contextmanager
+def lone_worker(address: str, folder: Path) -> Iterator[subprocess.Popen]:
+    """A worker with a home, a current and a temporary folder of its own, and nothing else to write to."""
+    for name in ("home", "here", "tmp"):
+        (folder / name).mkdir(parents=True)
+    own = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT)}
+    environment = {name: value for name, value in os.environ.items() if name != "PROGNOSIS_CACHE"} | own
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
+    command += ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0", "--memory-limit", "4GB"]
+    quiet = subprocess.DEVNULL
+    started = subprocess.Popen(command, env=environment, cwd=folder / "here", stdout=quiet, stderr=quiet)
+    try:
+        yield started
+    finally:
+        if started.poll() is None:
+            kill_tree(started.pid)
+        started.wait()
+
+
+@contextmanager
+def two_workers(folder: Path) -> Iterator[tuple[Client, list[subprocess.Popen]]]:
+    """A scheduler and two workers that share no folder."""
+    with ExitStack() as stack:
+        address = stack.enter_context(scheduler(folder / "scheduler.json"))
+        workers = [stack.enter_context(lone_worker(address, folder / f"worker-{number}")) for number in (1, 2)]
+        client = stack.enter_context(Client(address))
+        client.wait_for_workers(2)
+        yield client, workers
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PROGNOSIS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def cohort_in_bucket(server: ObjectServer, folder: Path, patients: int) -> Job:
+    """A made cohort, its images in a bucket, and the job on it."""
+    made = make_cohort(folder / "cohort", SynthSection(patients=patients, seed=3))
+    server.make_bucket("cohort")
+    server.make_bucket("results")
+    server.fill("cohort", "images/", made.images)
+    job = folder / "job.toml"
+    job.write_text(
+        f"""
+        name = "bucket"
+        cohort = {{ sources = ["s3://cohort/images"], clinical = "{made.clinical}", roi = ["GTV-1"] }}
+        deep = {{ enabled = false }}
+        model = {{ features = "radiomics" }}
+        """
+    )
+    return load_job(job)
+
+
+def assert_same_results(place: str, folder: Path) -> None:
+    """The features, the crops and the tables of models are those of the folder's run."""
+    found, expected = read_features(local_copy(place)), read_features(folder)
+    xr.testing.assert_identical(found.drop_attrs(), expected.drop_attrs())
+    for attribute in ("digests", "settings", "data", "versions"):
+        assert found.attrs.get(attribute) == expected.attrs.get(attribute)
+    theirs = RoiStore.open(folder / "rois.zarr")
+    for case_id in expected["case"].to_numpy()[expected["problem"].to_numpy() == ""]:
+        assert RoiStore.open(f"{place}/rois.zarr")._header(case_id) == theirs._header(case_id)
+    for table in sorted((folder / "models").glob("*")):
+        assert (local_copy(place) / "models" / table.name).read_bytes() == table.read_bytes(), table.name
+
+
+def test_a_run_between_buckets_equals_the_folders_and_leaves_nothing_with_its_workers(
+    object_server: ObjectServer, tmp_path: Path, cache: Path
+) -> None:
+    job = cohort_in_bucket(object_server, tmp_path, 6)
+    object_server.weather.throttled, object_server.weather.cut = 0.05, 0.01
+    with two_workers(tmp_path) as (client, _):
+        result = prognosis_dask.run(job, client=client, out=OUT, say=str)
+        prognosis_dask.run(job, client=client, out=tmp_path / "folder", say=str)
+    assert result.folder == OUT
+    assert_same_results(OUT, tmp_path / "folder")
+    assert object_server.traffic.faults > 20
+    assert not [path for path in tmp_path.glob("worker-*/*/**/*") if path.is_file() and "dask" not in str(path)]
+    assert not list(cache.rglob("rois.zarr"))
+    record = bucket_of(parse_address(OUT)).get("lung/run.json")
+    assert json.loads(record)["finished"]
+    for secret in (b"its-secret", b"a-test"):
+        assert secret not in record + bucket_of(parse_address(OUT)).get("lung/log.jsonl")
+    assert "finished in" in status(OUT)
+    report = bucket_of(parse_address(OUT)).get("lung/report.html")
+    assert rewrite_report(OUT) == f"{OUT}/report.html"
+    assert bucket_of(parse_address(OUT)).get("lung/report.html") == report
+
+
+def test_a_worker_that_does_not_reach_the_bucket_is_named(
+    object_server: ObjectServer, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = cohort_in_bucket(object_server, tmp_path, 2)
+    with ExitStack() as stack:
+        address = stack.enter_context(scheduler(tmp_path / "scheduler.json"))
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setenv("AWS_SKIP_SIGNATURE", "true")
+            stack.enter_context(lone_worker(address, tmp_path / "worker"))
+        client = stack.enter_context(Client(address))
+        client.wait_for_workers(1)
+        with pytest.raises(ClusterError, match=rf"worker .* cannot write in {OUT}: .*; give it credentials"):
+            prognosis_dask.run(job, client=client, out=OUT, say=str)
+
+
+def test_a_second_driver_is_refused_and_one_that_is_gone_is_succeeded(
+    object_server: ObjectServer, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    object_server.make_bucket("results")
+    monkeypatch.setattr("prognosis_dask.storage.place.RENEW_EVERY", 0.2)
+    lock = bucket_of(parse_address(OUT))
+
+    def driver() -> None:
+        with placed(OUT) as first:
+            refuse_another_and_lose_the_lock(first)
+
+    def refuse_another_and_lose_the_lock(first: Place) -> None:
+        (first.folder / "run.json").write_text('{"name": "lung"}')
+        with pytest.raises(StoreError, match=rf"{OUT} is in use by process {os.getpid()} on "), placed(OUT):
+            pass
+        # it sleeps beyond its lease, and another one goes on
+        monkeypatch.setattr("prognosis_dask.storage.place.LEASE", 0.5)
+        content, stat = lock.get_with_stat("lung/driver.lock")
+        lock.put_over("lung/driver.lock", content + b" ", stat)
+        wait_for(lambda: first._lost)
+
+    with pytest.raises(StoreError, match="was taken over by another driver"):
+        driver()
+    monkeypatch.setenv("PROGNOSIS_CACHE", str(tmp_path / "elsewhere"))
+    with placed(OUT):
+        pass
+    assert lock.get("lung/driver.lock") == b"{}"
+
+
+@pytest.mark.slow
+def test_models_are_fitted_from_and_into_buckets(object_server: ObjectServer, tmp_path: Path, cache: Path) -> None:
+    job = cohort_in_bucket(object_server, tmp_path, 14)
+    with two_workers(tmp_path) as (client, _):
+        prognosis_dask.run(job, client=client, out=OUT, say=str)
+    quick = ("validation.folds=2", "validation.repeats=1", "validation.halves=0")
+    fit(local_copy(OUT), out=tmp_path / "folder", overrides=quick, say=str)
+    fit(OUT, out="s3://results/models", overrides=quick, say=str)
+    own = fit(OUT, overrides=quick, say=str)
+    assert own.folder == OUT
+    for place in (OUT, "s3://results/models"):
+        for table in sorted((tmp_path / "folder" / "models").glob("*")):
+            assert (local_copy(place) / "models" / table.name).read_bytes() == table.read_bytes(), table.name
+        assert bucket_of(parse_address(place)).exists((parse_address(place) / "report.html").key)
+    predicted = predict(OUT, OUT, say=str)
+    expected = predict(tmp_path / "folder", local_copy(OUT), say=str)
+    assert predicted.equals(expected)
