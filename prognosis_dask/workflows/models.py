@@ -203,9 +203,7 @@ def validate(
     return _published(read, tables, out, validation=asdict(spec.validation))
 
 
-def _validate_frozen(
-    model: Path | str, data: Data, spec: ModelSpec, out: Path | str | None, say: Say
-) -> ModelResult:
+def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path | str | None, say: Say) -> ModelResult:
     frozen, name = load_frozen(model), str(Path(model))
     read, warnings = _read_for(model, frozen, data, spec, say)
     if not read.has_endpoint:
@@ -356,9 +354,7 @@ def told_families(table: FeatureTable) -> str:
     return f"Features by kind: {shown}. --set column.NAME.family=clinical (or another kind) corrects one."
 
 
-def _read_for(
-    model: Path | str, frozen: Frozen, data: Data, spec: ModelSpec, say: Say
-) -> tuple[ReadTable, list[str]]:
+def _read_for(model: Path | str, frozen: Frozen, data: Data, spec: ModelSpec, say: Say) -> tuple[ReadTable, list[str]]:
     """The table that a model is to predict, with the warnings that it deserves."""
     if frozen.classes and not spec.endpoint.classes:
         spec = replace(spec, endpoint=replace(spec.endpoint, classes=frozen.classes))
