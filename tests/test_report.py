@@ -242,7 +242,7 @@ def test_every_problem_is_listed_with_its_code(copy: Path) -> None:
     write_problems(copy / "problems.csv", index)
     with Ledger.create(copy / "ledger.sqlite") as ledger:
         ledger.record([TaskResult(cases[0].case_id, "deep", "d", Problem(Code.CLIP_INVALID, "3 frames, expected 6"))])
-    text = written(copy).text
+    text = Page(write_report(copy, identifiers=True).read_text(encoding="utf-8")).text
     for i, code in enumerate(Code):
         assert code.value in text
         assert f"patient-{i}" in text
@@ -250,6 +250,32 @@ def test_every_problem_is_listed_with_its_code(copy: Path) -> None:
     for case, reason in ((cases[-1], "0 voxels, expected at least 2"), (cases[0], "3 frames, expected 6")):
         assert case.case_id in text
         assert reason in text
+
+
+def test_no_identifier_and_no_whole_path_is_in_the_report_unless_asked_for(tmp_path: Path) -> None:
+    run = make_run(tmp_path, n=12, patient="Quast^Rosi{:02d}")
+    info = json.loads((run / "run.json").read_text())
+    info["job"]["cohort"] = {"sources": ["/home/clinic/scans"], "clinical": "~/outcomes of us.csv"}
+    info["cluster"] = {"address": "local", "folder": "/home/clinic/scratch"}
+    (run / "run.json").write_text(json.dumps(info))
+    told = "Quast^Rosi03 has two series, /home/clinic/Quast^Rosi03/1.dcm and Quast^Rosi03_a.nrrd"
+    problem = Problem(Code.SERIES_AMBIGUOUS, told, patient_id="Quast^Rosi03", where="/home/clinic/Quast^Rosi03")
+    index = [problem, Problem(Code.UNEXPECTED, "as in patient Quast^Rosi04", patient_id="Q-9")]
+    write_problems(run / "problems.csv", index)
+    brief = {name: file.read_text(encoding="utf-8") for name, file in everything(run).items()}
+    assert [name for name, text in brief.items() if re.search("Quast|Q-9|clinic/|%5ERosi", text)] == []
+    assert "outcomes of us.csv" in brief["report.html"]
+    write_report(run, identifiers=True)
+    whole = everything(run)["report.html"].read_text(encoding="utf-8")
+    assert "Quast^Rosi03 has two series, /home/clinic/Quast^Rosi03/1.dcm" in whole
+    assert "/home/clinic/scratch" in whole
+
+
+def everything(run: Path) -> dict[str, Path]:
+    """The page and the files of its figures, written anew."""
+    if not (run / "report.html").exists():
+        write_report(run)
+    return {file.name: file for file in [run / "report.html", *(run / "figures").iterdir()]}
 
 
 def test_problem_told_twice_is_listed_once(copy: Path) -> None:

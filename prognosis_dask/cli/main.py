@@ -120,6 +120,7 @@ def _add_run(commands: Commands) -> None:
     report.add_argument(
         "folder", type=place, metavar="DIR", help="folder or address of a run, or of fit, compare or validate"
     )
+    report.add_argument("--identifiers", action="store_true", help="patients by their names, and whole paths")
     report.set_defaults(command=_report)
 
 
@@ -240,7 +241,7 @@ def _status(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from prognosis_dask.report.page import rewrite_report
 
-    print(rewrite_report(arguments.folder))
+    print(rewrite_report(arguments.folder, identifiers=arguments.identifiers))
 
 
 def _convert(arguments: argparse.Namespace) -> None:

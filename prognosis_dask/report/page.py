@@ -15,6 +15,7 @@ from prognosis_dask.features.registry import BRAIN
 from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.publish import replacing
 from prognosis_dask.report.content import Picture, Section, write_figures
+from prognosis_dask.report.identifiers import identifiers_shown
 from prognosis_dask.report.read import RunFolder, read_run
 from prognosis_dask.report.sections.brains import brains
 from prognosis_dask.report.sections.cohort import cohort, flow
@@ -37,7 +38,7 @@ class KeyFigure:
     detail: str = ""
 
 
-def rewrite_report(place: Path | str) -> Path | str:
+def rewrite_report(place: Path | str, *, identifiers: bool = False) -> Path | str:
     """Write the report of a run or of models anew, in their folder or bucket; where it is.
 
     Raises
@@ -47,11 +48,11 @@ def rewrite_report(place: Path | str) -> Path | str:
     """
     with placed(place) as at:
         at.fetch()
-        written = write_report(at.folder)
+        written = write_report(at.folder, identifiers=identifiers)
     return written if at.address is None else str(at.address / written.name)
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, *, identifiers: bool = False) -> Path:
     """Write ``folder/report.html`` and ``folder/figures/`` from what lies in the folder; what is missing is said to be.
 
     ``figures`` holds every figure of the page as SVG and its data as CSV. The same folder gives the same files, byte
@@ -61,6 +62,9 @@ def write_report(folder: Path) -> Path:
     ----------
     folder
         A run's, or one that ``prognosis fit`` wrote.
+    identifiers
+        Whether patients and cases are called by their identifiers, and paths are whole; else the page has hashes of
+        the ones and the last parts of the others, so that it can be handed on.
 
     Raises
     ------
@@ -69,7 +73,8 @@ def write_report(folder: Path) -> Path:
     """
     target = folder / "report.html"
     run = read_run(folder)
-    page = sections(run)
+    with identifiers_shown(identifiers):
+        page = sections(run)
     text = render_page(
         title=run.info.get("title") or (run.model.summary.get("title") if run.model else "") or run.name,
         origin=_origin(run),

@@ -28,6 +28,7 @@ from prognosis_dask.features.registry import BRAIN
 from prognosis_dask.objects.address import join
 from prognosis_dask.report.canvas import png_address, png_size
 from prognosis_dask.report.content import Block, Picture, Rows, Section, Table, Text, absent
+from prognosis_dask.report.identifiers import named
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.words import listed, number
 from prognosis_dask.storage.brains import BrainStore
@@ -139,9 +140,9 @@ def _least_sure(run: RunFolder, found: pd.DataFrame) -> Picture | None:
     return Picture(
         "brains",
         _stack(shown),
-        found,
+        found.assign(case_id=found["case_id"].map(named)),
         f"Slices of {len(shown)} heads before and after the preparation, with the outlines of brain and tumour: "
-        f"{listed([case_id for case_id, _ in shown])}.",
+        f"{listed([named(case_id) for case_id, _ in shown])}.",
         f"{count(len(shown), 'case').capitalize()} whose brain agrees least with the template’s: slices from the "
         "brain’s foot to its top as scanned (above) and prepared (below), brain in blue, tumour in yellow. Is the "
         "brain whole, the skull gone, the outline where the tumour is? The patient’s left is on the right. The CSV "
@@ -155,7 +156,8 @@ def _stack(shown: Sequence[tuple[str, bytes]]) -> str:
     for case_id, content in shown:
         width, height = png_size(content)
         parts.append(
-            f'<text y="{top + 22}" font-family="DejaVu Sans, sans-serif" font-size="18">{html.escape(case_id)}</text>'
+            f'<text y="{top + 22}" font-family="DejaVu Sans, sans-serif" font-size="18">'
+            f"{html.escape(named(case_id))}</text>"
             f'<image y="{top + _LABEL_HEIGHT}" width="{width}" height="{height}" href="{png_address(content)}"/>'
         )
         top, widest = top + _LABEL_HEIGHT + height, max(widest, width)

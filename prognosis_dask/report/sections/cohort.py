@@ -17,6 +17,7 @@ from prognosis_dask.features.registry import stages, stages_of
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
 from prognosis_dask.report.content import Block, Heading, Picture, Rows, Section, Table, Text, absent
+from prognosis_dask.report.identifiers import named, without_names
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections.characteristics import characteristics_blocks, missing_blocks, of_class
 from prognosis_dask.report.words import clipped, in_words
@@ -218,7 +219,7 @@ def _problems(run: RunFolder) -> Block:
     if not groups:
         return Text("Nothing: no file, patient or case had a problem.")
     return _by_code(
-        groups, "Every problem, by its code. “Step” is where it was found; “index” is the reading of the folders."
+        run, groups, "Every problem, by its code. “Step” is where it was found; “index” is the reading of the folders."
     )
 
 
@@ -227,20 +228,25 @@ def _warnings(run: RunFolder) -> list[Block]:
     if not groups:
         return []
     caption = "Every warning, by its code. These cases are used: their values stand in the dataset and in the models."
-    return [Heading("What is used with a warning"), _by_code(groups, caption)]
+    return [Heading("What is used with a warning"), _by_code(run, groups, caption)]
 
 
-def _by_code(groups: Sequence[ProblemGroup], caption: str) -> Table:
+def _by_code(run: RunFolder, groups: Sequence[ProblemGroup], caption: str) -> Table:
+    known = {of for case in run.cases for of in (case.case_id, case.patient_id)}
     rows = [
-        Rows(f"{in_words(group.code)}: {len(group.problems)} ({group.code})", [_problem(*p) for p in group.problems])
+        Rows(
+            f"{in_words(group.code)}: {len(group.problems)} ({group.code})",
+            [_problem(*found, known) for found in group.problems],
+        )
         for group in groups
     ]
     return Table(caption, ("Case or patient", "Step", "Reason"), "llw", rows)
 
 
-def _problem(stage: str, problem: Problem) -> tuple[str, str, str]:
+def _problem(stage: str, problem: Problem, known: set[str]) -> tuple[str, str, str]:
     where = f" ({problem.where})" if problem.where else ""
-    return problem.case_id or problem.patient_id or "–", stage, f"{problem.reason}{where}"
+    reason = without_names(f"{problem.reason}{where}", (problem.case_id, problem.patient_id), known)
+    return named(problem.case_id or problem.patient_id) or "–", stage, reason
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.report.content import Block, Rows, Table, Text, titled
+from prognosis_dask.report.identifiers import named
 from prognosis_dask.report.read import records
 from prognosis_dask.report.words import describe, number, span
 
@@ -27,7 +28,7 @@ def influence(models: ModelFolder) -> list[Block]:
         return []
     first = rows[rows["without"].notna()].drop_duplicates(["measure", "horizon_days"])
     shown = [
-        (_title(r.measure, r.horizon_days), number(r.value, 3), r.patient_id, number(r.without, 3))
+        (_title(r.measure, r.horizon_days), number(r.value, 3), named(r.patient_id), number(r.without, 3))
         for r in records(first)
     ]
     table = Table(
@@ -65,7 +66,7 @@ def _decides(models: ModelFolder, row: pd.Series) -> str:
             return ""
     return (
         f"{_title(row.measure, row.horizon_days)} hangs on one patient: {number(row.value, 3)}, and "
-        f"{number(row.without, 3)} without {row.patient_id}. Check this patient's data."
+        f"{number(row.without, 3)} without {named(row.patient_id)}. Check this patient's data."
     )
 
 
@@ -82,5 +83,13 @@ def dfbeta(models: ModelFolder) -> Table | None:
         f"models/dfbeta.csv. {told}",
         ("Feature", "Patient", "dfbeta", "dfbetas"),
         "llnn",
-        [Rows("", [(r.feature, r.patient_id, number(r.dfbeta, 3), number(r.dfbetas)) for r in records(table[:_MOST])])],
+        [
+            Rows(
+                "",
+                [
+                    (r.feature, named(r.patient_id), number(r.dfbeta, 3), number(r.dfbetas))
+                    for r in records(table[:_MOST])
+                ],
+            )
+        ],
     )

@@ -22,6 +22,7 @@ from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
 from prognosis_dask.report.content import Picture, Section, absent
+from prognosis_dask.report.identifiers import named
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.words import clipped
 
@@ -83,9 +84,9 @@ def gallery(run: RunFolder) -> Picture | None:
     return Picture(
         "regions",
         _draw_gallery(thumbnails),
-        pd.DataFrame([(t.case_id, t.volume_ml, t.spacing_mm) for t in thumbnails], columns=columns),
+        pd.DataFrame([(named(t.case_id), t.volume_ml, t.spacing_mm) for t in thumbnails], columns=columns),
         f"Image slices of {len(thumbnails)} regions of interest with the outline of the mask: "
-        + ", ".join(f"{t.case_id} ({t.volume_ml:.3g} mL)" for t in thumbnails),
+        + ", ".join(f"{named(t.case_id)} ({t.volume_ml:.3g} mL)" for t in thumbnails),
         "Regions of interest from the smallest to the largest, spread evenly over the cohort: the slice on which the "
         "mask is largest, with the mask’s outline along its pixels’ edges. Grey values run from the 1st to the 99th "
         "percentile of what is shown. Bar: 20 mm.",
@@ -146,7 +147,7 @@ def _draw_thumbnail(axes: Axes, thumbnail: Thumbnail) -> None:
             axes.plot([x, x + length], [y, y], color=colour, linewidth=width, solid_capstyle="butt")
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     axes.set_axis_off()
-    axes.set_title(f"{clipped(thumbnail.case_id, 26)}\n{thumbnail.volume_ml:.3g} mL", fontsize=7)
+    axes.set_title(f"{clipped(named(thumbnail.case_id), 26)}\n{thumbnail.volume_ml:.3g} mL", fontsize=7)
 
 
 def outline(mask: BoolArray) -> FloatArray:
@@ -187,7 +188,7 @@ def per_case(run: RunFolder, name: str) -> dict[str, float]:
 
 def _per_case_table(run: RunFolder, *names: str) -> pd.DataFrame:
     columns = {name: pd.Series(per_case(run, name), dtype=float) for name in names}
-    return pd.DataFrame(columns).rename_axis("case_id").reset_index()
+    return pd.DataFrame(columns).rename(index=named).rename_axis("case_id").reset_index()
 
 
 @svg

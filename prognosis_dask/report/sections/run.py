@@ -10,6 +10,7 @@ import numpy as np
 
 from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.report.content import Block, Details, Heading, Rows, Section, Table, absent, optional
+from prognosis_dask.report.identifiers import settings
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.words import duration
 
@@ -41,7 +42,7 @@ def _fitted_with(models: ModelFolder) -> Table | None:
 
 
 def _json(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, indent=2, ensure_ascii=False)
+    return json.dumps(settings(data), indent=2, ensure_ascii=False)
 
 
 def _stages(run: RunFolder) -> Block:
@@ -73,7 +74,7 @@ def _provenance(info: Mapping[str, Any]) -> Table:
     times = [(name, str(info[name])) for name in ("started", "finished") if info.get(name)]
     groups = [Rows("Times", times)]
     for key, heading in _HEADINGS.items():
-        groups.append(Rows(heading, [(name, _plain(value)) for name, value in (info.get(key) or {}).items()]))
+        groups.append(Rows(heading, [(name, _plain(value)) for name, value in settings(info.get(key) or {}).items()]))
     known = [Rows(group.title, group.rows or [("not recorded", "")]) for group in groups]
     caption = "Where the values come from. Equal digests mean equal input and settings."
     return Table(caption, ("Name", "Value"), "lc", known)

@@ -1,0 +1,66 @@
+"""What the report says of patients and of this machine: hashes and names, unless identifiers are asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import PurePath
+from typing import Any
+
+from prognosis_dask.cohort.case import short_hash
+
+_shown: ContextVar[bool] = ContextVar("identifiers", default=False)
+
+#: An absolute path, of Windows too, or in a URL's notation.
+_PATH = re.compile(r"(?<![^\s'\"(=,:])(?:file:(?://)?)?(?!//)(?:~?/|[A-Za-z]:\\)[^\s,;:'\"()<>]*[\w\]]")
+_WORD = re.compile(r"[^\s,;:'\"()<>]+")
+#: Shorter numbers are taken for numbers.
+_LEAST_DIGITS = 5
+
+
+@contextmanager
+def identifiers_shown(shown: bool) -> Iterator[None]:
+    """Whether the page that is written within shows identifiers and paths as they are."""
+    token = _shown.set(shown)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
+
+
+def named(identifier: str) -> str:
+    """What the page calls a patient or case: twelve hex digits, as in task keys and the log; or the identifier."""
+    return identifier if _shown.get() or not identifier else short_hash(identifier)
+
+
+def without_names(reason: str, own: Collection[str], others: Collection[str] = ()) -> str:
+    """A reason without absolute paths, without ``own`` identifiers, and without ``others`` where they stand as words.
+
+    >>> without_names("Meier has two series: /data/Meier/1, Meier_ct.nrrd", ["Meier"])
+    '05c2d2b4cad1 has two series: a path, 05c2d2b4cad1_ct.nrrd'
+    """
+    if _shown.get():
+        return reason
+    reason = _PATH.sub("a path", reason)
+    for identifier in sorted(filter(_telling, own), key=len, reverse=True):
+        reason = re.sub(rf"(?<![A-Za-z0-9]){re.escape(identifier)}(?![A-Za-z0-9])", short_hash(identifier), reason)
+    return _WORD.sub(lambda word: named(word[0]) if word[0] in others and _telling(word[0]) else word[0], reason)
+
+
+def _telling(identifier: str) -> bool:
+    return bool(identifier) and not (identifier.isdigit() and len(identifier) < _LEAST_DIGITS)
+
+
+def settings(value: Any) -> Any:
+    """Settings with the last part alone of each absolute path."""
+    if _shown.get():
+        return value
+    if isinstance(value, Mapping):
+        return {key: settings(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [settings(inner) for inner in value]
+    if isinstance(value, str):
+        return _PATH.sub(lambda path: f".../{PurePath(path[0].replace(chr(92), '/')).name}", value)
+    return value
