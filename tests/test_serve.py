@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 import pickle
@@ -133,6 +134,9 @@ def test_an_upload_becomes_a_result(done: tuple[Browser, str]) -> None:
     assert 0 <= told["prediction"]["percentile"] <= 100
     assert told["scan"]["roi"] == "GTV-1"
     assert {"voxels in the ROI", "volume"} <= told["quality"].keys()
+    rows = dict(csv.reader(io.StringIO(browser.get(f"{scan}/result.csv").text)))
+    assert rows["prediction.group"] == told["prediction"]["group"]
+    assert float(rows["prediction.percentile"]) == told["prediction"]["percentile"]
     assert f"<dd>{told['prediction']['group']}</dd>" in page
     for heading in ("Prediction", "Image", "Most influential features", "Quality of the preprocessing"):
         assert f">{heading}</h2>" in page

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -187,6 +188,32 @@ def test_lung1_002_from_upload_to_result(page: Page, lung1: Path) -> None:
     # volume by the reference implementation's voxel count is 358.27 ml (mesh); voxels make it 358.5
     assert told["quality"]["volume"] == {"value": pytest.approx(358.5, abs=0.2), "unit": "mL"}
     assert "LUNG1-002" not in page.content()
+
+
+def test_a_folder_is_uploaded_as_it_lies_and_files_may_be_dropped(page: Page, made: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(made) as archive:
+        archive.extractall(tmp_path / "study")
+    (tmp_path / "study" / ".hidden").write_text("not an image")
+    files = [file for file in (tmp_path / "study").rglob("*") if file.is_file() and file.name != ".hidden"]
+    with page.expect_file_chooser() as asked:
+        page.get_by_role("button", name="Choose a folder").click()
+    asked.value.set_files(tmp_path / "study")
+    expect(page.get_by_role("status")).to_have_text(f"{len(files)} files to send.")
+    held = page.evaluate("""() => {
+      const dropped = new DataTransfer();
+      for (const name of ["1.dcm", "2.dcm", "DICOMDIR"]) dropped.items.add(new File(["x"], name));
+      const form = document.getElementById("upload"), images = document.getElementById("images");
+      const chosen = images.files;
+      form.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }));
+      const put_back = (done) => { const n = images.files.length; images.files = chosen; done(n); };
+      return new Promise((done) => setTimeout(put_back, 500, done));
+    }""")
+    assert held == 2
+    page.get_by_label(re.compile(LUNG)).check()
+    page.get_by_label("Name of the structure").fill("GTV-1")
+    page.get_by_role("button", name="Upload").click()
+    until_result(page)
+    expect(page.get_by_role("button", name="Print, or save as PDF")).to_be_visible()
 
 
 def test_the_slices_are_looked_through_with_the_keyboard(page: Page, lung1: Path) -> None:

@@ -6,9 +6,11 @@ describes them. :data:`VERSION` is raised whenever a field changes its name, its
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
@@ -227,6 +229,28 @@ def _plain(value: Any) -> Any:
 def json_text(plain: Mapping[str, Any]) -> str:
     """The JSON of a prediction's plain content, as it is written and downloaded."""
     return json.dumps(plain, indent=2, allow_nan=False) + "\n"
+
+
+def csv_text(plain: Mapping[str, Any]) -> str:
+    """The same as a table: ``field``, the keys of the JSON joined by dots, and ``value``.
+
+    >>> csv_text({"prediction": {"group": "low", "years": [1, 2.5]}}).splitlines()
+    ['field,value', 'prediction.group,low', 'prediction.years.0,1', 'prediction.years.1,2.5']
+    """
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("field", "value"))
+    rows.writerows(_leaves(plain))
+    return text.getvalue()
+
+
+def _leaves(plain: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(plain, Mapping | list | tuple):
+        inner = plain.items() if isinstance(plain, Mapping) else enumerate(plain)
+        for key, value in inner:
+            yield from _leaves(value, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, plain
 
 
 def without_identifiers(text: str, secrets: Sequence[str] = ()) -> str:

@@ -50,6 +50,7 @@ def make_app(queue: ScanQueue, scans: Scans, settings: Settings, dashboard: str 
             Route("/scans/{id}/slice.png", site.page(Site.slice)),
             Route("/scans/{id}/volume/{name}", site.page(Site.volume)),
             Route("/scans/{id}/result.json", site.page(Site.as_json)),
+            Route("/scans/{id}/result.csv", site.page(Site.as_csv)),
             Route("/scans/{id}/result.html", site.page(Site.as_html)),
             Route("/scans/{id}/{picture}", site.page(Site.picture), methods=["GET"]),
             Route("/scans/{id}/{action}", site.act, methods=["POST"]),

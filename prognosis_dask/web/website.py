@@ -19,7 +19,7 @@ from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, read_clinical
 from prognosis_dask.prediction.model import ScanModel
 from prognosis_dask.prediction.page import PICTURES, one_file, pictures_in
-from prognosis_dask.prediction.result import VERSION, json_text
+from prognosis_dask.prediction.result import VERSION, csv_text, json_text
 from prognosis_dask.prediction.slices import slice_png
 from prognosis_dask.prediction.volumes import VOLUMES, shown, volume_file
 from prognosis_dask.web.access import Access
@@ -168,6 +168,11 @@ class Site:
         """The result as a file for programs."""
         text = json_text(self._scans.result(self._find(request, done=True).id))
         return Response(text, media_type="application/json", headers=_as_file("scan.json"))
+
+    async def as_csv(self, request: Request, session: str) -> Response:
+        """The result as a table, a row for each value of the JSON."""
+        text = csv_text(self._scans.result(self._find(request, done=True).id))
+        return Response(text, media_type="text/csv; charset=utf-8", headers=_as_file("scan.csv"))
 
     async def as_html(self, request: Request, session: str) -> Response:
         """The result as one file that needs no other."""
