@@ -252,6 +252,20 @@ def test_every_problem_is_listed_with_its_code(copy: Path) -> None:
         assert reason in text
 
 
+def test_what_the_images_were_acquired_with_stands_in_the_table_of_each_modality(copy: Path) -> None:
+    cases = read_run(copy).cases
+    kernels = ["B30f", "B50f"]
+    acquired = [
+        replace(case, acquisition={"kernel": kernels[number % 2], "kvp": "120"} if number else {})
+        for number, case in enumerate(cases)
+    ]
+    write_cases(copy / "cases.csv", acquired)
+    rows = dict(characteristics(read_run(copy)))
+    assert rows["CT: reconstruction kernel"] == "B50f 15 (52 %), B30f 14 (48 %); unknown 1"
+    assert rows["CT: tube voltage (kV)"] == "120 29 (100 %); unknown 1"
+    assert not any("TE (ms)" in name for name in rows)
+
+
 def test_no_identifier_and_no_whole_path_is_in_the_report_unless_asked_for(tmp_path: Path) -> None:
     run = make_run(tmp_path, n=12, patient="Quast^Rosi{:02d}")
     info = json.loads((run / "run.json").read_text())

@@ -18,6 +18,17 @@ from prognosis_dask.report.words import breakable, number, span, with_interval, 
 #: Covariates in the table of characteristics, and values listed of one of them.
 MAX_COVARIATES = 20
 MAX_LEVELS = 8
+#: Names of :data:`prognosis_dask.cohort.headers.ACQUISITION`.
+_ACQUIRED = {
+    "scanner_maker": "manufacturer",
+    "scanner": "scanner",
+    "kvp": "tube voltage (kV)",
+    "kernel": "reconstruction kernel",
+    "slice_thickness_mm": "slice thickness (mm)",
+    "field_strength_t": "field strength (T)",
+    "repetition_time_ms": "TR (ms)",
+    "echo_time_ms": "TE (ms)",
+}
 
 
 def characteristics_blocks(run: RunFolder) -> list[Block]:
@@ -62,6 +73,19 @@ def characteristics(run: RunFolder) -> list[tuple[str, str]]:
         text = _covariate(_values_of_patients(cases, name))
         if text:
             rows.append((name, text))
+    return [*rows, *_acquired(cases)]
+
+
+def _acquired(cases: Sequence[Case]) -> list[tuple[str, str]]:
+    """What the images were acquired with, of each modality apart; what no header of a modality says is left out."""
+    rows = []
+    for modality in dict.fromkeys(case.modality for case in cases):
+        own = [case for case in cases if case.modality == modality]
+        for key, title in _ACQUIRED.items():
+            values = [case.acquisition.get(key, "").strip() for case in own]
+            text = _covariate(values) or (f"{len(set(values) - {''})} different values" if any(values) else "")
+            if text:
+                rows.append((f"{modality}: {title}", text))
     return rows
 
 
