@@ -17,8 +17,10 @@ from prognosis_dask.modelling.data.columns import SourceColumn
 from prognosis_dask.modelling.data.published import codes_for, published_table
 from prognosis_dask.modelling.spec import EndpointRule, ModelSpec
 
-#: The spellings of the known collections, first; of several the first one counts.
-KNOWN_TIMES = tuple(dict.fromkeys(name for preset in COLLECTIONS.values() for name in preset.time_columns))
+#: The spellings of the known collections, first; of several the first one counts. ``OS`` has any unit elsewhere.
+KNOWN_TIMES = tuple(
+    dict.fromkeys(name for preset in COLLECTIONS.values() for name in preset.time_columns if name != "OS")
+)
 _TIMES = (*KNOWN_TIMES, "OS_days", "OS_MONTHS", "duration_col")
 _EVENTS = tuple(
     dict.fromkeys([*(n for p in COLLECTIONS.values() for n in p.event_columns), "OS_event", "OS_STATUS", "event_col"])
