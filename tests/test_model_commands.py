@@ -111,6 +111,12 @@ def test_a_table_without_an_endpoint_is_predicted_and_not_validated(folder: Path
     bare.to_csv(tmp_path / "bare.csv", index=False)
     rows = prognosis_dask.predict(folder / "out", tmp_path / "bare.csv", say=lambda _: None)
     assert len(rows) == 60
+    for unknown in ([3], slice(None)):  # of some patients, and of all
+        part = pd.read_csv(folder / "second.csv").astype({"time_days": float, "event": float})
+        part.loc[unknown, ["time_days", "event"]] = float("nan")
+        part.to_csv(tmp_path / "part.csv", index=False)
+        again = prognosis_dask.predict(folder / "out", tmp_path / "part.csv", say=lambda _: None)
+        assert list(again["risk_score"]) == list(rows["risk_score"])
     with pytest.raises(StatisticsError, match="no endpoint to validate on"):
         prognosis_dask.validate(tmp_path / "bare.csv", model=folder / "out", say=lambda _: None)
 

@@ -10,7 +10,6 @@ from prognosis_dask.cohort.sources import expect_source
 from prognosis_dask.config.run import RunSection
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.execution.record import check_folder
-from prognosis_dask.features.files import read_features
 from prognosis_dask.prediction.model import cohort_rules, load_model
 from prognosis_dask.workflows.models import Say, predict
 from prognosis_dask.workflows.run import run_features
@@ -69,5 +68,4 @@ def predict_cohort(
     check_folder(folder, job.name)
     with joined(connect(LocalSpec()) if client is None else client) as cluster:
         run_features(job, cluster, folder, say=say)
-    features = read_features(folder).drop_vars(["time_days", "event"])  # nobody knows them yet
-    return predict(model, features, folder / "predictions.csv", say=say)
+    return predict(model, folder, folder / "predictions.csv", say=say)

@@ -213,8 +213,7 @@ def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path |
     special = [*overlap.said(len(read.table.case_ids)), *endpoint_warnings(frozen, read.table)]
     for warning in special:
         say(warning)
-    result = external_result(frozen, read.table, times, name)
-    tables = evaluate(read.table, [result], frozen.horizons_days)
+    tables = evaluate(read.table, [external_result(frozen, read.table, times, name)], frozen.horizons_days)
     found = headline(tables, name, bool(frozen.classes))
     found |= {"met_before": overlap.met, "met_by": overlap.ground} if overlap.met else {"met_before": 0}
     said = [*read.notes, *special, *warnings]
@@ -270,7 +269,7 @@ def predict(
     _expect_file(out)
     model, data = local_copy(model), _here(data)
     frozen = load_frozen(model)
-    read, _ = _read_for(model, frozen, data, _spec(spec, overrides), say)
+    read, _ = _read_for(model, frozen, data, _spec(spec, overrides), say, outcome=False)
     worth = worth_of(frozen, model)
     for line in (worth.sentence, *worth.warnings):
         say(line)
@@ -354,17 +353,18 @@ def told_families(table: FeatureTable) -> str:
     return f"Features by kind: {shown}. --set column.NAME.family=clinical (or another kind) corrects one."
 
 
-def _read_for(model: Path | str, frozen: Frozen, data: Data, spec: ModelSpec, say: Say) -> tuple[ReadTable, list[str]]:
+def _read_for(
+    model: Path | str, frozen: Frozen, data: Data, spec: ModelSpec, say: Say, *, outcome: bool = True
+) -> tuple[ReadTable, list[str]]:
     """The table that a model is to predict, with the warnings that it deserves."""
     if frozen.classes and not spec.endpoint.classes:
         spec = replace(spec, endpoint=replace(spec.endpoint, classes=frozen.classes))
     sources = find_tables(_listed(data), spec)
-    read = read_tables(sources, spec, frozen.encodings)
+    read = read_tables(sources, spec, frozen.encodings, outcome=outcome)
     _tell(read, say)
     where = ", ".join(source.where for source in sources)
-    agreed = expect_agreement(frozen, read.table, where=where, model=f"the model in {model}")
-    warnings = [*agreed, *range_warnings(frozen, read.table)]
-    for warning in warnings:
+    warnings = expect_agreement(frozen, read.table, where=where, model=f"the model in {model}")
+    for warning in (warnings := [*warnings, *range_warnings(frozen, read.table)]):
         say(warning)
     return read, warnings
 

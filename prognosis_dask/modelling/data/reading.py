@@ -113,7 +113,9 @@ def _in_memory(data: pd.DataFrame | xr.Dataset, spec: ModelSpec, *, alone: bool)
     return read_file(where, _rule_for(where, spec), alone=alone, cells=frame_cells(data, str(where)))
 
 
-def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known: Sequence[Encoding] = ()) -> ReadTable:
+def read_tables(
+    sources: Sequence[Source], spec: ModelSpec | None = None, known: Sequence[Encoding] = (), *, outcome: bool = True
+) -> ReadTable:
     """Join the sources by patient and make the table of them.
 
     Parameters
@@ -125,6 +127,8 @@ def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known:
         What is particular about columns and endpoint.
     known
         A frozen model's encodings: exactly these columns are read, and nothing is learnt. The endpoint may be absent.
+    outcome
+        Whether the endpoint is read; else rows without one are kept.
 
     Raises
     ------
@@ -135,13 +139,12 @@ def read_tables(sources: Sequence[Source], spec: ModelSpec | None = None, known:
     spec = spec or ModelSpec()
     spec, published = with_published(spec, sources[0].columns) if len(sources) == 1 else (spec, [])
     needed = {encoding.family for encoding in known} or needed_families(spec)
-    sources = [
-        arrange_rows(source, spec.rows, known, endpoint_columns(source.columns, spec.endpoint)) for source in sources
-    ]
+    ends = [endpoint_columns(source.columns, spec.endpoint) if outcome else () for source in sources]
+    sources = [arrange_rows(source, spec.rows, known, names) for source, names in zip(sources, ends, strict=True)]
     rows_said = [note for source in sources for note in source.rows_said]
     base, rows, left_out, joined = _join(sources)
     columns = _columns(sources, rows)
-    outcomes, end_notes = _outcomes(sources, columns, spec, required=not known)
+    outcomes, end_notes = _outcomes(sources, columns, spec, required=not known) if outcome else (None, [])
     if known:
         encodings, notes = list(known), list[str]()
     else:
