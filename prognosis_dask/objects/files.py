@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from prognosis_dask.errors import CaseError
 from prognosis_dask.objects.address import is_address, parse_address
@@ -58,17 +56,6 @@ def files_named(folder: str | Path, name: str) -> list[str]:
     wanted = re.compile(rf"{re.escape(address.key)}/[^/]+/{re.escape(name)}")
     bucket = bucket_of(address)
     return [str(bucket.address(stat.key)) for stat in bucket.list(address.key) if wanted.fullmatch(stat.key)]
-
-
-def open_binary(path: str) -> IO[bytes]:
-    """A file, or a whole object in memory, to read from.
-
-    Raises
-    ------
-    OSError, CaseError, BucketError
-        As :func:`read_bytes`.
-    """
-    return io.BytesIO(read_bytes(path)) if is_address(path) else Path(path).open("rb")
 
 
 def stat_of(path: str) -> ObjectStat | None:
