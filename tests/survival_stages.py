@@ -97,7 +97,7 @@ def _damage(_stage: str, case: Case, _digest: str, faults: Faults) -> None:
 
 def damage(store: Path, case_id: str) -> None:
     """Flip some bytes in the middle of every file of the case's stored image."""
-    chunks = RoiStore.open(store)._crop(case_id) / "image" / "c"
+    chunks = Path(RoiStore.open(store)._crop(case_id)) / "image" / "c"
     for path in filter(Path.is_file, chunks.rglob("*")):
         content = bytearray(path.read_bytes())
         middle = len(content) // 2

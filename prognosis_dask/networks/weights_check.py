@@ -133,7 +133,7 @@ def _values(path: Path) -> FloatArray:
 
 def _read(path: Path, hold: int) -> AnyArray:
     try:
-        found: AnyArray = _video(path)[::hold] if path.suffix.lower() in _VIDEOS else np.load(path, allow_pickle=False)
+        found: AnyArray = _video(path)[::hold] if path.suffix.lower() in _VIDEOS else np.load(path)
     except (OSError, ValueError) as error:
         raise WeightsError(f"cannot read the example {path}: {error}") from error
     return found
