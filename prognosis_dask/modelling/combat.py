@@ -145,7 +145,7 @@ def _rows_of(reference: str, sites: Sequence[str], at: IntArray) -> IntArray:
     if len(rows) < 2:
         raise StatisticsError(
             f"ComBat's reference site is {reference!r}, with {count(len(rows), 'case')} among those learned from, "
-            f"expected two or more; there are {', '.join(map(repr, sites))}"
+            f"expected two or more; there are {', '.join(map(repr, map(str, sites)))}"
         )
     return rows
 
