@@ -15,6 +15,8 @@ _shown: ContextVar[bool] = ContextVar("identifiers", default=False)
 
 #: An absolute path, of Windows too, or in a URL's notation.
 _PATH = re.compile(r"(?<![^\s'\"(=,:])(?:file:(?://)?)?(?!//)(?:~?/|[A-Za-z]:\\)[^\s,;:'\"()<>]*[\w\]]")
+#: Of a series or an instance of DICOM.
+_UID = re.compile(r"\b[0-2](?:\.\d+){5,}\b")
 _WORD = re.compile(r"[^\s,;:'\"()<>]+")
 #: Shorter numbers are taken for numbers.
 _LEAST_DIGITS = 5
@@ -36,14 +38,16 @@ def named(identifier: str) -> str:
 
 
 def without_names(reason: str, own: Collection[str], others: Collection[str] = ()) -> str:
-    """A reason without absolute paths, without ``own`` identifiers, and without ``others`` where they stand as words.
+    """A reason without paths and UIDs, without ``own`` identifiers, and without ``others`` where they stand as words.
 
-    >>> without_names("Meier has two series: /data/Meier/1, Meier_ct.nrrd", ["Meier"])
+    >>> without_names("Meier has two series: /data/Meier/1, Meier_ct.nrrd (/data/Meier)", ["Meier"])
     '05c2d2b4cad1 has two series: a path, 05c2d2b4cad1_ct.nrrd'
+    >>> without_names("no image that it references (series: 1.2.826.0.1.3680043.8.498.48920)", [])
+    'no image that it references (series: a UID)'
     """
     if _shown.get():
         return reason
-    reason = _PATH.sub("a path", reason)
+    reason = _UID.sub("a UID", _PATH.sub("a path", reason).replace(" (a path)", ""))
     for identifier in sorted(filter(_telling, own), key=len, reverse=True):
         reason = re.sub(rf"(?<![A-Za-z0-9]){re.escape(identifier)}(?![A-Za-z0-9])", short_hash(identifier), reason)
     return _WORD.sub(lambda word: named(word[0]) if word[0] in others and _telling(word[0]) else word[0], reason)
