@@ -17,13 +17,20 @@ from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.folder import ModelFolder, read_models
 from prognosis_dask.modelling.saved import load_frozen
 from prognosis_dask.report.content import Picture, Table, Text
+from prognosis_dask.report.identifiers import named
 from prognosis_dask.report.page import write_report
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections import nomogram
 from prognosis_dask.report.sections.calibration import of_held_out
 from prognosis_dask.report.sections.characteristics import table_one
 from prognosis_dask.report.sections.comparison import differences, in_sample_curve, verdict
-from prognosis_dask.report.sections.final_model import events_per_variable, few_events, final_model, of_final_model
+from prognosis_dask.report.sections.final_model import (
+    events_per_variable,
+    few_events,
+    final_model,
+    notes,
+    of_final_model,
+)
 from prognosis_dask.report.sections.nomogram import chart
 from prognosis_dask.report.sections.tripod import ITEMS, answers, checklist
 from prognosis_dask.report.sections.validation import measures, validation
@@ -54,6 +61,13 @@ def test_models_alone_have_a_report_without_images(folder: Path) -> None:
         assert heading in page.text
     shutil.copytree(folder, folder.parent / "other")
     assert len(Page(write_report(folder.parent / "other").read_text()).images()) == len(page.images())
+
+
+def test_a_note_on_a_case_does_not_name_it(models: ModelFolder) -> None:
+    one = str(models.tables["predictions"]["case_id"].iloc[0])
+    told = replace(models, summary={**models.summary, "notes": [f"Held out, 1 case lay far out: {one} (bounded.csv)."]})
+    (said,) = [text for text in notes(told) if "lay far out" in text]
+    assert said == f"Held out, 1 case lay far out: {named(one)} (bounded.csv)."
 
 
 def test_classes_have_their_own_figures(tmp_path: Path) -> None:

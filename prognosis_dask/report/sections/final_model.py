@@ -25,12 +25,13 @@ from prognosis_dask.report.content import (
     or_absent,
     titled,
 )
+from prognosis_dask.report.identifiers import without_names
 from prognosis_dask.report.read import records
 from prognosis_dask.report.sections.influence import dfbeta
 from prognosis_dask.report.sections.nomogram import nomogram_picture
 from prognosis_dask.report.sections.selection import added_value, correlation, no_selection, stability
 from prognosis_dask.report.sections.validation import no_model
-from prognosis_dask.report.words import clipped, interval, listed, number, p_number, short_name, span
+from prognosis_dask.report.words import clipped, in_words, interval, listed, number, p_number, short_name, span
 
 #: Events per variable below which a model is said to be overfitted easily (Peduzzi et al., J Clin Epidemiol 48, 1995).
 FEW_EVENTS = 10
@@ -103,9 +104,11 @@ def _counts(models: ModelFolder) -> str:
 def notes(models: ModelFolder) -> list[str]:
     """What the fit had to say, and which cases are not in the model."""
     found = models.summary.get("notes") or []
-    left_out = ", ".join(f"{reason} ({n})" for reason, n in (models.summary.get("left_out") or {}).items())
+    predicted = models.table("predictions")
+    known = set() if predicted is None else {str(name) for of in ("case_id", "patient_id") for name in predicted[of]}
+    left_out = ", ".join(f"{in_words(reason)} ({n})" for reason, n in (models.summary.get("left_out") or {}).items())
     told = [f"Cases of the feature table that are not in the model: {left_out}."] if left_out else []
-    return told + ([found] if isinstance(found, str) else [str(note) for note in found])
+    return told + [without_names(str(note), (), known) for note in ([found] if isinstance(found, str) else found)]
 
 
 def events_per_variable(models: ModelFolder) -> Table | None:
