@@ -275,6 +275,7 @@ def test_no_identifier_and_no_whole_path_is_in_the_report_unless_asked_for(tmp_p
     told = "Quast^Rosi03 has two series, /home/clinic/Quast^Rosi03/1.dcm and Quast^Rosi03_a.nrrd"
     problem = Problem(Code.SERIES_AMBIGUOUS, told, patient_id="Quast^Rosi03", where="/home/clinic/Quast^Rosi03")
     index = [problem, Problem(Code.UNEXPECTED, "as in patient Quast^Rosi04", patient_id="Q-9")]
+    index.append(Problem(Code.NO_CLINICAL_ROW, "the table's first is 'Q-9'", patient_id="Quast^Rosi05"))
     write_problems(run / "problems.csv", index)
     brief = {name: file.read_text(encoding="utf-8") for name, file in everything(run).items()}
     assert [name for name, text in brief.items() if re.search("Quast|Q-9|clinic/|%5ERosi", text)] == []

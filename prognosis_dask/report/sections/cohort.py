@@ -233,6 +233,7 @@ def _warnings(run: RunFolder) -> list[Block]:
 
 def _by_code(run: RunFolder, groups: Sequence[ProblemGroup], caption: str) -> Table:
     known = {of for case in run.cases for of in (case.case_id, case.patient_id)}
+    known |= {problem.patient_id for problem in run.problems}
     rows = [
         Rows(
             f"{in_words(group.code)}: {len(group.problems)} ({group.code})",
