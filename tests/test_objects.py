@@ -42,10 +42,13 @@ def test_an_object_comes_back_whole_and_in_part(bucket: Bucket) -> None:
 
 
 @pytest.mark.slow
-def test_a_listing_goes_on_beyond_a_thousand_objects(bucket: Bucket) -> None:
+def test_a_listing_goes_on_beyond_a_thousand_objects_and_where_it_was_cut(
+    bucket: Bucket, object_server: ObjectServer
+) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: bucket.put(f"many/{number:04}", b"x"), range(1100)))
-    assert [one.key for one in bucket.list("many")] == [f"many/{number:04}" for number in range(1100)]
+    for object_server.weather.cut in (0.0, *[0.4] * 6):
+        assert [one.key for one in bucket.list("many")] == [f"many/{number:04}" for number in range(1100)]
 
 
 def test_of_two_writers_one_wins(bucket: Bucket) -> None:
@@ -66,6 +69,13 @@ def test_throttled_and_cut_answers_are_asked_for_again(bucket: Bucket, object_se
     found = list(several(lambda number: bucket.get_range("a/1.dcm", number, 5000), range(60)))
     assert found == [DATA[number : number + 5000] for number in range(60)]
     assert object_server.traffic.faults > 10
+
+
+def test_a_listing_that_is_cut_is_asked_for_again(bucket: Bucket, object_server: ObjectServer) -> None:
+    whole = [one.key for one in bucket.list("a")]
+    object_server.weather.cut = 0.3
+    assert [[one.key for one in bucket.list("a")] for _ in range(20)] == [whole] * 20
+    assert object_server.traffic.faults > 2
 
 
 def test_a_body_that_is_always_short_is_an_error(

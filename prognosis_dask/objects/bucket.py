@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prognosis_dask.errors import BucketError, CaseError, Code, PrognosisError
@@ -33,6 +34,8 @@ _Result = TypeVar("_Result")
 #: How often a body is asked for again that came cut or too short; between two tries ``PAUSE`` seconds and more.
 TRIES = 5
 PAUSE = 0.1
+#: What obstore says of a listing whose body ended too soon; it does not ask again by itself.
+_CUT_LISTING = "list response body"
 #: By process the stores that it has opened; a forked one opens its own.
 _STORES: dict[tuple[int, str, str], ObjectStore] = {}
 
@@ -112,12 +115,27 @@ class Bucket:
 
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:
         """All objects whose keys begin with ``prefix`` and a slash, in the order of the store."""
+        last, cuts = "", 0
+        stream = self._listing(prefix, last)
+        while True:
+            try:
+                chunk = self._asked(prefix, partial(next, stream, None))
+            except BucketError as error:
+                cuts += 1
+                if cuts == TRIES or _CUT_LISTING not in str(error.__cause__):
+                    raise
+                _pause(cuts - 1)
+                stream = self._listing(prefix, last)
+                continue
+            if chunk is None:
+                return
+            last = chunk[-1]["path"] if chunk else last
+            yield from map(_stat, chunk)
+
+    def _listing(self, prefix: str, after: str) -> Iterator[Any]:
         import obstore
 
-        stream = iter(obstore.list(self.store, prefix=prefix or None, chunk_size=1000))
-        done: list[Any] = []
-        while (chunk := self._asked(prefix, lambda: next(stream, done))) is not done:
-            yield from map(_stat, chunk)
+        return iter(obstore.list(self.store, prefix=prefix or None, offset=after or None, chunk_size=1000))
 
     def put(self, key: str, data: bytes) -> ObjectStat:
         """Write an object as a whole, in place of what is there."""
@@ -186,7 +204,7 @@ class Bucket:
                     raise BucketError(
                         f"{self.address(key)}: {error}, {TRIES} times; run the same command again"
                     ) from error
-                time.sleep(PAUSE * 2**attempt * random.uniform(0.5, 1.5))
+                _pause(attempt)
         raise AssertionError("a last try ends otherwise")
 
     def _once(self, key: str, options: dict[str, Any], expected: ObjectStat | None) -> tuple[bytes, ObjectStat]:
@@ -216,6 +234,10 @@ class Bucket:
             raise
         except Exception as error:  # obstore's exceptions have no common base but its own and a few of Python's
             raise fault_of(error, self.address(key)) from error
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(PAUSE * 2**attempt * random.uniform(0.5, 1.5))
 
 
 class _CutError(Exception):
