@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -22,12 +22,18 @@ PATIENCE = 900.0
 
 
 @contextmanager
-def process(*command: str | Path, prefix: Sequence[str] = (), log: Path | None = None) -> Iterator[subprocess.Popen]:
+def process(
+    *command: str | Path,
+    prefix: Sequence[str] = (),
+    log: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+    folder: Path = ROOT,
+) -> Iterator[subprocess.Popen]:
     """`python -m` the command, in the checkout; the whole tree of processes is ended with the block."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = {**environment, "PYTHONPATH": os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])}
     stream = log.open("w") if log else subprocess.DEVNULL
     started = subprocess.Popen(
-        [*prefix, sys.executable, "-m", *map(str, command)], env=environment, cwd=ROOT, stdout=stream, stderr=stream
+        [*prefix, sys.executable, "-m", *map(str, command)], env=environment, cwd=folder, stdout=stream, stderr=stream
     )
     try:
         yield started

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,7 +25,7 @@ from prognosis_dask.storage.place import Place, local_copy, placed
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.workflows.models import fit, predict
-from tests.dask_processes import ROOT, kill_tree, scheduler, wait_for
+from tests.dask_processes import process, scheduler, wait_for
 from tests.object_server import ObjectServer
 
 OUT = "s3://results/lung"
@@ -37,18 +36,12 @@ def lone_worker(address: str, folder: Path) -> Iterator[subprocess.Popen]:
     """A worker with a home, a current and a temporary folder of its own, and nothing else to write to."""
     for name in ("home", "here", "tmp"):
         (folder / name).mkdir(parents=True)
-    own = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT)}
+    own = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
     environment = {name: value for name, value in os.environ.items() if name != "PROGNOSIS_CACHE"} | own
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
-    command += ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0", "--memory-limit", "4GB"]
-    quiet = subprocess.DEVNULL
-    started = subprocess.Popen(command, env=environment, cwd=folder / "here", stdout=quiet, stderr=quiet)
-    try:
+    command = ["distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
+    command += ["--dashboard-address", "127.0.0.1:0", "--memory-limit", "4GB"]
+    with process(*command, environment=environment, folder=folder / "here") as started:
         yield started
-    finally:
-        if started.poll() is None:
-            kill_tree(started.pid)
-        started.wait()
 
 
 @contextmanager

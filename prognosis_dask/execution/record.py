@@ -15,6 +15,7 @@ from distributed import Client
 
 from prognosis_dask.config.folders import cannot_write, expect_no_loss
 from prognosis_dask.config.job import Job, digest
+from prognosis_dask.config.reading import build
 from prognosis_dask.errors import StoreError
 from prognosis_dask.execution.versions import package_versions
 from prognosis_dask.features.loaded import LoadedStages
@@ -113,6 +114,17 @@ class RunRecord:
 
     def _of_stages(self) -> dict[str, Any]:
         return {DEEP.name: None} | {name: dict(known) for name, known in self.of_stages.items()}
+
+
+def recorded_job(record: Mapping[str, Any], where: Path) -> Job | None:
+    """The job in the content of a ``run.json``; None where it holds none.
+
+    Raises
+    ------
+    JobError
+        When it is no job; names ``where`` it was read.
+    """
+    return build(Job, dict(record["job"]), str(where)) if "job" in record else None
 
 
 def check_folder(folder: Path, name: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prognosis_dask.cohort.sources import expect_source
+from prognosis_dask.config.fields import Location
 from prognosis_dask.config.run import RunSection
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.execution.record import check_folder
@@ -56,10 +57,9 @@ def predict_cohort(
     """
     expect_source(str(source), "FOLDER")
     loaded, folder = load_model(Path(model)), Path(out).absolute()
-    located = source if "://" in str(source) or str(source).startswith("idc:") else Path(source).absolute()
     rules = replace(
         cohort_rules(loaded),
-        sources=(str(located),),
+        sources=(Location().seen_from(Path.cwd(), str(source)),),
         clinical=str(clinical),
         time_column="",  # new patients have no outcome yet
         event_column="",

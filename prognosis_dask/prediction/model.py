@@ -11,8 +11,8 @@ from pathlib import Path
 
 from prognosis_dask.cohort.case import SEQUENCES
 from prognosis_dask.config.job import CohortSection, Job, SynthSection, load_job
-from prognosis_dask.config.reading import build
 from prognosis_dask.errors import JobError, StatisticsError
+from prognosis_dask.execution.record import recorded_job
 from prognosis_dask.features.loaded import load_stages
 from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, clinical_inputs
 from prognosis_dask.modelling.data.families import kind_of
@@ -161,8 +161,8 @@ def load_model(folder: Path) -> ScanModel:
 
 def _job(folder: Path, models: Path, run: Path) -> tuple[Job, str]:
     record = known_json(run / "run.json")
-    if "job" in record:
-        job = build(Job, dict(record["job"]), str(run / "run.json"))
+    job = recorded_job(record, run / "run.json")
+    if job is not None:
         return job, str(record.get("title") or job.name)
     found = next((path / JOB for path in (models, run) if (path / JOB).is_file()), None)
     if found is None:

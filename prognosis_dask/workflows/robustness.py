@@ -21,14 +21,15 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.config.folders import expect_writable
 from prognosis_dask.config.job import Job
-from prognosis_dask.config.reading import build
 from prognosis_dask.errors import CaseError, StatisticsError, count
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.execution.mapping import map_on
+from prognosis_dask.execution.record import recorded_job
 from prognosis_dask.features.files import read_features
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.pairing import FEWEST_PAIRS, region_of
 from prognosis_dask.modelling.fit import fit_dataset
+from prognosis_dask.modelling.folder import known_json
 from prognosis_dask.modelling.validation.reproducibility import intraclass_correlation, reproducible_features
 from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, job_params
 from prognosis_dask.radiomics.params import ModalityParams
@@ -169,8 +170,9 @@ def _of_run(run: Path) -> tuple[Job, xr.Dataset, list[Case]]:
         raise StatisticsError(f"{run} has no radiomic features to be perturbed")
     usable = np.isfinite(dataset["radiomics"].values).any(axis=1)
     measured = set(dataset["case"].values[usable].astype(str))
-    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    job = build(Job, dict(record["job"]), str(run / "run.json"))
+    job = recorded_job(known_json(run / "run.json"), run / "run.json")
+    if job is None:
+        raise StatisticsError(f"{run} has no run.json that says how its features were computed; give a run's folder")
     return job, dataset, [case for case in read_cases(run / "cases.csv") if case.case_id in measured]
 
 
