@@ -1,4 +1,4 @@
-"""Cox models, their check and their tests agree with R's survival where there are ties."""
+"""Cox models, their checks and tests agree with R's survival where there are ties, areas under curves with pROC."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import pytest
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 from prognosis_dask.modelling.metrics.brier import fit_censoring
-from prognosis_dask.modelling.metrics.classes import class_auc
+from prognosis_dask.modelling.metrics.classes import auc_drawn, class_auc, roc_curve
 from prognosis_dask.modelling.metrics.concordance import concordance, uno_c
 from prognosis_dask.modelling.metrics.hazards import ph_test
+from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank, median_follow_up
 from prognosis_dask.modelling.metrics.regression import cox_drawn
 from prognosis_dask.modelling.validation.clustered import clustered_cox
@@ -41,12 +42,12 @@ def theirs() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed")
-@pytest.mark.parametrize("script", ["export.R", "competing.R"])
+@pytest.mark.parametrize("script", ["export.R", "competing.R", "auc.R"])
 def test_the_values_are_what_r_says_here_too(script: str, tmp_path: Path) -> None:
     shutil.copy(FOLDER / script, tmp_path)
     made = subprocess.run(["Rscript", tmp_path / script], capture_output=True, text=True, check=False)
     if "there is no package called" in made.stderr:
-        pytest.skip("R's survival is not installed")
+        pytest.skip(f"an R package is not installed: {made.stderr.strip()[:100]}")
     assert made.returncode == 0, made.stderr
     for table in tmp_path.glob("*.csv"):
         here, kept = pd.read_csv(table), pd.read_csv(FOLDER / table.name)
@@ -108,6 +109,27 @@ def test_errors_over_patients_and_the_likelihood_ratio_are_theirs(cohort, theirs
     np.testing.assert_allclose(np.sqrt(np.diag(covariance)), theirs["robust_error"], rtol=1e-6)
     ratio = likelihood_ratio(X[:, :1], X[:, 1:], time, event)
     assert ratio.statistic == pytest.approx(theirs["likelihood_ratio"][0], rel=1e-8)
+
+
+def test_areas_and_curves_are_those_of_proc_and_intervals_of_drawn_patients_those_of_delong() -> None:
+    table, values = pd.read_csv(FOLDER / "auc.csv"), pd.read_csv(FOLDER / "auc_values.csv")
+    theirs = {str(what): group["value"].to_numpy() for what, group in values.groupby("what", sort=False)}
+    positive = table["label"].to_numpy(float)
+    patients = [str(row) for row in range(len(table))]
+    drawn = np.vstack([np.ones(len(table)), draw_patients(patients, np.random.default_rng(0))])
+    found = {
+        name: auc_drawn(table[name].to_numpy(float), drawn * positive, drawn * (1 - positive))
+        for name in ("first", "second")
+    }
+    np.testing.assert_allclose([areas[0] for areas in found.values()], theirs["auc"], rtol=1e-12)
+    for at, areas in enumerate(found.values()):
+        delong = theirs["delong_lower"][at], theirs["delong_upper"][at]
+        np.testing.assert_allclose(interval(areas[1:]), delong, atol=0.006)
+    difference = found["first"] - found["second"]
+    assert difference[1:].std(ddof=1) == pytest.approx(theirs["delong_error"][0], rel=0.1)
+    wrong, right = roc_curve(table["first"].to_numpy(float), positive, 1 - positive)
+    np.testing.assert_allclose(np.unique(wrong), np.unique(theirs["fpr"]), atol=1e-12)
+    np.testing.assert_allclose(right, theirs["tpr"], atol=1e-12)
 
 
 def _information(X: np.ndarray, time: np.ndarray, event: np.ndarray, coefficient: np.ndarray) -> np.ndarray:
