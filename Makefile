@@ -28,7 +28,8 @@ test-slow: .venv/ready
 # computes with numpy, SciPy and scikit-learn, what reads with pydicom's decoders, what zarr and xarray write and read,
 # a run on the newest Dask, and numbers printed (numpy 2 writes them otherwise)
 DIFFERS := \
-    cube cube_networks deep_clips deep_engine deep_networks deep_weights grade grade_network network_features other_networks \
+    cube cube_networks deep_clips deep_engine deep_networks deep_weights grade grade_network keras network_features \
+    other_networks \
     torch_engine torch_network training weights_check \
     agreement bounds class_measures clustered combat cox determined differences evaluate fit_models frozen halves \
     learners measures nested patient_rows procedure reading redrawn scores selection selectors table1 tuning out_of_range worth \

@@ -64,11 +64,16 @@ def make_prepared_cases(folder: Path) -> xr.Dataset:
     return build_features(cases, {"brain": Columns(SIZE_FEATURES)}, {"brain": outcomes}, attributes={"settings": {}})
 
 
+def write_run(dataset: xr.Dataset, folder: Path) -> None:
+    """What the stages before the grade leave besides the brains."""
+    write_features(dataset, folder)
+    (folder / "run.json").write_text(json.dumps({"name": "made", "job": asdict(JOB)}))
+
+
 def make_grade_network_run(folder: Path) -> Path:
     """A run's folder as the stages before leave it, with the grade fitted."""
     dataset = make_prepared_cases(folder)
-    write_features(dataset, folder)
-    (folder / "run.json").write_text(json.dumps({"name": "made", "job": asdict(JOB)}))
+    write_run(dataset, folder)
     summary = fit_grade(JOB, dataset, folder)
     assert "not_fitted" not in summary, summary
     return folder

@@ -65,7 +65,7 @@ def test_a_command_that_begins_anew_does_not_claim_to_go_on(tmp_path: Path) -> N
         (["synth", "--study", ""], "chest brain"),
         (["synth", "--pat"], "--patients"),
         (["completion", ""], "bash zsh fish"),
-        (["weights", ""], "convert check"),
+        (["weights", ""], "convert keras check"),
     ],
 )
 def test_bash_completes_commands_options_and_choices(

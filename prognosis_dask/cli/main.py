@@ -132,6 +132,15 @@ def _add_weights(commands: Commands) -> None:
     convert.add_argument("target", type=Path, metavar="OUT.safetensors")
     convert.add_argument("--network", default="i3d_inceptionv1_kinetics400", metavar="NAME")
     convert.set_defaults(command=_convert)
+    keras = actions.add_parser("keras", help="read the brain study's network as Keras saved it; predict a run's brains")
+    keras.add_argument("source", type=Path, metavar="IN.h5")
+    keras.add_argument("target", type=Path, metavar="OUT.safetensors")
+    keras.add_argument("--axes", default="", help="its input's axes: z slices, y rows, x columns (default: yxz or zyx)")
+    keras.add_argument("--shape", type=_shape, metavar="A,B,C", help="their lengths, where the file has weights alone")
+    keras.add_argument(
+        "--run", type=Path, metavar="DIR", help="write the probability for each prepared brain of this run: OUT.csv"
+    )
+    keras.set_defaults(command=_keras)
     check = actions.add_parser("check", help="tell whether a file holds a network's weights: hashes, a known example")
     check.add_argument("network", metavar="NETWORK", help="as in deep.network; `file` for a network's own file")
     check.add_argument("file", type=Path, metavar="FILE")
@@ -252,6 +261,17 @@ def _convert(arguments: argparse.Namespace) -> None:
     print(f"{converted.source_sha256}  {arguments.source}\n{converted.sha256}  {arguments.target}")
 
 
+def _keras(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.workflows.grade import import_network
+
+    imported = import_network(
+        arguments.source, arguments.target, axes=arguments.axes, shape=arguments.shape, run=arguments.run
+    )
+    print(f"{imported.sha256}  {arguments.target}")
+    if arguments.run:
+        print(arguments.target.with_suffix(".csv"))
+
+
 def _check(arguments: argparse.Namespace) -> None:
     from prognosis_dask.networks.weights_check import check_weights
 
@@ -327,6 +347,13 @@ def _gigabytes(text: str) -> float:
     if unit not in ("M", "G", "T") or not number.strip().replace(".", "", 1).isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}, expected a size such as 50GB or 500MB")
     return float(number) * {"M": 0.001, "G": 1.0, "T": 1000.0}[unit]
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    lengths = [int(part) for part in text.split(",") if part.isdecimal()]
+    if len(lengths) != 3 or text.count(",") != 2:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected three lengths such as 64,64,20")
+    return lengths[0], lengths[1], lengths[2]
 
 
 def _port(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,20 +10,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import SimpleITK as sitk
 import xarray as xr
 
 from prognosis_dask.arrays import Float32Array
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.config.job import GradeSection, Job, digest
-from prognosis_dask.errors import CaseError, JobError, StatisticsError, StoreError, count
+from prognosis_dask.errors import CaseError, JobError, StatisticsError, StoreError, WeightsError, count
+from prognosis_dask.execution.record import recorded_job
+from prognosis_dask.features.files import read_features
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.families import NETWORKS
 from prognosis_dask.modelling.data.network_features import FAMILY, FILE, NetworkFeatures
 from prognosis_dask.modelling.data.sources import Source, dataset_source
 from prognosis_dask.modelling.fit import fit_source
+from prognosis_dask.modelling.folder import known_json
 from prognosis_dask.modelling.grade import grade_spec
-from prognosis_dask.networks.training import settle_learner
+from prognosis_dask.networks.grade_file import trained_bytes
+from prognosis_dask.networks.keras_file import read_keras
+from prognosis_dask.networks.training import Trained, run_network, settle_learner
 from prognosis_dask.networks.volume_input import BRAIN, STUDY_SHAPE, TUMOUR, isotropic_crop, study_input
 from prognosis_dask.publish import remove_abandoned
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
@@ -108,6 +115,60 @@ def make_volumes(
     """Make each prepared brain's volume; the digest of each, "" where a case has no prepared brain."""
     create_volumes(volumes, case_ids, shape_of(section))
     return list(map(partial(_make, str(brains), str(volumes), section), list(case_ids)))
+
+
+def import_network(
+    source: Path, target: Path, *, axes: str = "", shape: tuple[int, int, int] | None = None, run: Path | None = None
+) -> Trained:
+    """Write a network that Keras saved as this program keeps its own, and predict the prepared brains of a run.
+
+    Parameters
+    ----------
+    source, axes, shape
+        As :func:`prognosis_dask.networks.keras_file.read_keras` takes them.
+    target
+        The file to be written.
+    run
+        A run's folder: the probability of the positive class for each of its prepared brains is written beside
+        ``target``, as ``.csv`` with the columns ``case_id`` and ``probability``.
+
+    Raises
+    ------
+    MissingExtraError, WeightsError
+        As :func:`read_keras`; or when ``target`` cannot be written.
+    StoreError, JobError, CaseError
+        When ``run`` is no run with prepared brains, or a brain is damaged.
+    """
+    trained = read_keras(source, axes=axes, input_shape=shape)
+    rows = [] if run is None else _probabilities(trained, run)
+    try:
+        target.write_bytes(trained_bytes(trained))
+        if run is not None:
+            with target.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([("case_id", "probability"), *rows])
+    except OSError as error:
+        raise WeightsError(f"cannot write {error.filename}: {error.strerror}") from error
+    return trained
+
+
+def _probabilities(trained: Trained, run: Path) -> list[tuple[str, float]]:
+    """Each case that has a prepared brain, with the network's probability of the positive class."""
+    job = recorded_job(known_json(run / "run.json"), run / "run.json")
+    if job is None or not job.brain.enabled:
+        raise StoreError(f"{run} is no run with prepared brains; --run takes the folder of one")
+    if shape_of(job.grade) != trained.network.input_shape:
+        raise WeightsError(
+            f"the network takes {trained.network.input_shape} slices, rows and columns, grade.input = "
+            f"{job.grade.input!r} of {run} gives {shape_of(job.grade)}"
+        )
+    source = dataset_source(read_features(run), "the run")
+    cases = [case for case, failed in zip(source.cases, source.failed["size"], strict=True) if not failed]
+    if not cases:
+        raise StoreError(f"{run} has no prepared brain")
+    store = BrainStore(run / "brain")
+    volumes = np.stack([volume_of(store.read(case), job.grade) for case in cases])
+    _, found = run_network(trained, volumes, job.grade)
+    return [(case, float(value)) for case, value in zip(cases, found, strict=True)]
 
 
 def shape_of(section: GradeSection) -> tuple[int, int, int]:
