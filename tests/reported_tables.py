@@ -52,7 +52,7 @@ def the_same_table_with_another_word_is_read_alike(folder: Path, out: Path) -> N
 def ids_with_and_without_zeros_in_front_are_joined(folder: Path, out: Path) -> None:
     found = read(folder / "a.csv", folder / "b.xlsx")
     assert (len(found.table.case_ids), found.left_out) == (120, {})
-    assert any("joined though zeros lead" in note for note in found.notes)
+    assert any("joined though they differ in leading zeros" in note for note in found.notes)
 
 
 def status_and_months_are_read(folder: Path, out: Path) -> None:

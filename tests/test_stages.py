@@ -81,7 +81,8 @@ def test_the_margin_changes_what_is_stored_and_no_value_but_those_of_the_referen
     assert loaded().settings() == loaded(image=wider).settings()
     assert changed(digests(frames=REFERENCE), digests(frames=REFERENCE, image=wider)) == {"roi", "deep"}
     assert changed(loaded(frames=REFERENCE).settings(), loaded(frames=REFERENCE, image=wider).settings()) == {
-        "deep.frames"
+        "deep.frames",
+        "deep.frames.told",
     }
 
 
@@ -111,15 +112,22 @@ def test_a_frozen_model_takes_features_made_with_another_margin_and_none_with_ot
     run = make_survival_run(tmp_path, source=loaded(deep=DeepSection(enabled=False)).settings())
     kept = json.loads((run / "run.json").read_text())
 
-    def load(**image: object) -> object:
-        job = kept["job"] | {"image": kept["job"]["image"] | image}
+    def load(section: str, **settings: object) -> object:
+        job = kept["job"] | {section: kept["job"][section] | settings}
         (run / "run.json").write_text(json.dumps(kept | {"job": job}))
         return load_model(run)
 
-    assert load()
-    assert load(margin_mm=21.0)
-    with pytest.raises(StatisticsError, match="other"):
-        load(resample_mask=True)
+    assert load("image")
+    assert load("image", margin_mm=21.0)
+    with pytest.raises(StatisticsError, match=r"other image settings than .*: image.resample_mask true instead of fal"):
+        load("image", resample_mask=True)
+    params = tmp_path / "other.yaml"
+    params.write_text("imageType: {Original: {}, LoG: {sigma: [2]}}\nsetting: {binWidth: 10}\n")
+    told = (
+        r"other radiomics parameters than .*: imageType.LoG .* instead of not set, .*setting.binWidth 10 instead of 25"
+    )
+    with pytest.raises(StatisticsError, match=told):
+        load("radiomics", params=str(params))
 
 
 @pytest.fixture(scope="module")

@@ -215,6 +215,19 @@ def patient_key(patient_id: str) -> str:
     return whole[1] if whole else plain
 
 
+#: Of a message: one patient's ID in two spellings, as :func:`same_patient` writes it.
+SAME_PATIENT = re.compile(r"'[^']*' is '[^']*'")
+
+
+def same_patient(one: str, other: str) -> str:
+    """An example of two spellings, for a message; a report that names nobody knows it by :data:`SAME_PATIENT`.
+
+    >>> SAME_PATIENT.fullmatch(same_patient("o'neil-7", "o'neil-007")) is not None
+    True
+    """
+    return " is ".join("'{}'".format(text.replace("'", "’")) for text in (one, other))
+
+
 def match_without_zeros(keys: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     """For each unknown key: the known one that differs in leading zeros only, where it is unique.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.cohort.clinical import ClinicalTable, match_without_zeros, patient_key
+from prognosis_dask.cohort.clinical import ClinicalTable, match_without_zeros, patient_key, same_patient
 from prognosis_dask.errors import count
 
 
@@ -21,7 +21,7 @@ def spelt_alike(table: ClinicalTable, patients: Iterable[str], id_part: str) -> 
     if not other:
         return table
     one = next(iter(other))
-    note = f"{count(len(other), 'patient')} joined although they differ {why}: {one!r} is {other[one]!r}."
+    note = f"{count(len(other), 'patient')} joined although they differ {why}: {same_patient(one, other[one])}."
     rows = {other.get(key, key): row for key, row in table.rows.items()}
     return replace(table, rows=rows, notes=(*table.notes, note))
 

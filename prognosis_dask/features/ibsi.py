@@ -6,10 +6,9 @@ from collections.abc import Collection
 from functools import partial
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.config.job import digest
 from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.roi import read_case
-from prognosis_dask.features.stage import Columns, StageContext, Work, chosen_settings
+from prognosis_dask.features.stage import Columns, StageContext, Work, told_settings
 from prognosis_dask.radiomics import ibsi
 from prognosis_dask.storage.rois import RoiStore
 
@@ -29,4 +28,4 @@ class IbsiWork(Work):
         return Columns({name: ibsi.unit(name) for name in ibsi.names(context.job.ibsi)})
 
     def meaning(self, context: StageContext) -> dict[str, str]:
-        return {"ibsi.parameters": digest(self.stage.version, *chosen_settings(context.job, self.stage.settings))}
+        return told_settings("ibsi.parameters", context.job, self.stage.settings, self.stage.version)

@@ -6,10 +6,9 @@ from collections.abc import Collection
 from functools import partial
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.config.job import digest
 from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.roi import read_case
-from prognosis_dask.features.stage import Columns, StageContext, Work, chosen_settings
+from prognosis_dask.features.stage import Columns, StageContext, Work, told, told_settings
 from prognosis_dask.radiomics import column_names, extract, unit
 from prognosis_dask.radiomics.levels import warn_of_few
 from prognosis_dask.radiomics.params import OTHERS
@@ -44,8 +43,10 @@ class RadiomicsWork(Work):
         return Columns({name: unit(name) for names in own.values() for name in names}, of_modality=own)
 
     def meaning(self, context: StageContext) -> dict[str, str]:
-        found = {}
+        found: dict[str, str] = {}
         for modality, params in context.radiomics.by_modality:
             of = "" if modality == OTHERS else f".{modality}"
-            found[f"radiomics.parameters{of}"] = digest(self.stage.version, *params.identity)
-        return {**found, "radiomics.image": digest(*chosen_settings(context.job, self.stage.settings))}
+            more = {name: one.content for name, one in params.more}
+            settings = {"version": self.stage.version, **params.content, **more}
+            found |= told(f"radiomics.parameters{of}", settings, self.stage.version, *params.identity)
+        return found | told_settings("radiomics.image", context.job, self.stage.settings)

@@ -7,6 +7,7 @@ driver when a run is planned.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -14,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.config.job import Job
+from prognosis_dask.config.job import Job, digest
 from prognosis_dask.features.guard import Stopwatch, guarded
 from prognosis_dask.features.variable import VariableSpec
 from prognosis_dask.objects.cache import use_cache
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 #: What is on where ``run.json`` does not say.
 _DEFAULTS = Job("")
+#: Ends the key of what a digest was made of, as text: it tells in what two differ, and need not agree itself.
+TOLD = ".told"
 
 
 @dataclass(frozen=True)
@@ -291,3 +294,18 @@ def chosen_settings(job: Job, keys: Collection[str]) -> list[dict[str, Any]]:
         section, _, name = key.partition(".")
         by_section.setdefault(section, {})[name] = value_of(job, key)
     return [asdict(replace(getattr(_DEFAULTS, section), **values)) for section, values in by_section.items()]
+
+
+def told(key: str, settings: Mapping[str, Any], *parts: object) -> dict[str, str]:
+    """A digest over the parts, and beside it, under the key and :data:`TOLD`, the settings that a message tells.
+
+    >>> told("radiomics.image", {"image.fill_gaps": True}, 1)
+    {'radiomics.image': '080a9ed428559ef6', 'radiomics.image.told': '{"image.fill_gaps": true}'}
+    """
+    return {key: digest(*parts), f"{key}{TOLD}": json.dumps(settings)}
+
+
+def told_settings(key: str, job: Job, keys: Collection[str], *versions: int) -> dict[str, str]:
+    """The same of a job's settings, and of the versions of the stages that use them."""
+    settings: dict[str, Any] = {"version": "/".join(map(str, versions))} if versions else {}
+    return told(key, settings | {name: value_of(job, name) for name in keys}, *versions, *chosen_settings(job, keys))

@@ -14,12 +14,12 @@ import numpy as np
 
 from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.config.job import DeepSection, Job, digest
+from prognosis_dask.config.job import DeepSection, Job
 from prognosis_dask.errors import CaseError, ClusterError, Code, JobError, Problem, WeightsError, warn
 from prognosis_dask.features.guard import Stopwatch, guarded, peak_memory_mb
 from prognosis_dask.features.registry import DEEP, stage_named
 from prognosis_dask.features.roi import read_case
-from prognosis_dask.features.stage import Columns, Stage, StageContext, Work, chosen_settings
+from prognosis_dask.features.stage import Columns, Stage, StageContext, Work, told, told_settings
 from prognosis_dask.imaging.cube import CubeRule, cut_cube
 from prognosis_dask.networks.clip_engine import CubeEngine
 from prognosis_dask.networks.clips import check_frames
@@ -66,13 +66,13 @@ class VideoWork(Work):
     def meaning(self, context: StageContext) -> dict[str, str]:
         frames = stage_named("roi")
         keys = [key for key in frames.settings if key not in self.stage.ignores(context.job)]
-        settings = chosen_settings(context.job, keys)
         known = self._engine(context).provenance
         own = self.stage.name
         named = {f"{own}.{key}": known[key] for key in ("network", "output", "weights_sha256") if key in known}
         if "cube" in known:
-            return {f"{own}.cube": digest(self.stage.version, known["cube"]), **named}
-        return {f"{own}.frames": digest(frames.version, self.stage.version, *settings), **named}
+            cube = {"version": self.stage.version, "cube": known["cube"]}
+            return {**told(f"{own}.cube", cube, self.stage.version, known["cube"]), **named}
+        return {**told_settings(f"{own}.frames", context.job, keys, frames.version, self.stage.version), **named}
 
     def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
         engine = self._engine(context)

@@ -15,7 +15,7 @@ import numpy as np
 from prognosis_dask.arrays import AnyArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes
-from prognosis_dask.modelling.data.feature_origin import other_origin
+from prognosis_dask.modelling.data.feature_origin import digests, other_origin
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators import LEARNERS, Model, learner_for
 from prognosis_dask.modelling.estimators.cox import coefficient_rows
@@ -135,9 +135,9 @@ class Fitted:
                 raise StatisticsError(
                     f"feature {name} is in {table.units[column] or 'no unit'}, the model's in {unit or 'no unit'}"
                 )
-        for key in self.source.keys() & table.source.keys():
-            if self.source[key] != table.source[key]:
-                raise StatisticsError(other_origin(key, table.source[key], self.source[key]))
+        for key, value in digests(self.source).items():
+            if table.source.get(key, value) != value:
+                raise StatisticsError(other_origin(key, table.source, self.source))
         return at
 
 

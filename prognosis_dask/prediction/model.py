@@ -16,7 +16,7 @@ from prognosis_dask.execution.record import recorded_job
 from prognosis_dask.features.loaded import load_stages
 from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, clinical_inputs
 from prognosis_dask.modelling.data.families import kind_of
-from prognosis_dask.modelling.data.feature_origin import made_with, origin_of
+from prognosis_dask.modelling.data.feature_origin import digests, origin_of, other_origin
 from prognosis_dask.modelling.data.network_features import FAMILY, FILE
 from prognosis_dask.modelling.data.patient_rows import expect_one_image
 from prognosis_dask.modelling.folder import known_json
@@ -195,12 +195,9 @@ def _expect_same_features(folder: Path, frozen: Frozen, job: Job) -> None:
     modalities = {encoding.modality for encoding in frozen.encodings if encoding.modality}
     made = load_stages(job, "").settings()
     made |= origin_of(made, sorted(modalities)) if len(modalities) == 1 else {}
-    for what, value in frozen.fitted.source.items():
+    for what, value in digests(frozen.fitted.source).items():
         if made.get(what, value) != value:
-            raise StatisticsError(
-                f"{folder}: the model's features were made with other {made_with(what)} ({value}) than this job and "
-                f"program make them with ({made[what]}); run the job again"
-            )
+            raise StatisticsError(other_origin(what, made, frozen.fitted.source, "the job beside it", f"{folder}"))
 
 
 def _predicts(frozen: Frozen, job: Job) -> str:

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from prognosis_dask.cohort.case import short_hash
+from prognosis_dask.cohort.clinical import SAME_PATIENT
 
 _shown: ContextVar[bool] = ContextVar("identifiers", default=False)
 
@@ -44,9 +45,12 @@ def without_names(reason: str, own: Collection[str], others: Collection[str] = (
     '05c2d2b4cad1 has two series: a path, 05c2d2b4cad1_ct.nrrd'
     >>> without_names("no image that it references (series: 1.2.826.0.1.3680043.8.498.48920)", [])
     'no image that it references (series: a UID)'
+    >>> without_names("2 patients joined although they differ in spelling: 'gbm-7' is 'gbm-007_x'.", [])
+    '2 patients joined although they differ in spelling: an ID in two spellings.'
     """
     if _shown.get():
         return reason
+    reason = SAME_PATIENT.sub("an ID in two spellings", reason)
     reason = _UID.sub("a UID", _PATH.sub("a path", reason).replace(" (a path)", ""))
     for identifier in sorted(filter(_telling, own), key=len, reverse=True):
         reason = re.sub(rf"(?<![A-Za-z0-9]){re.escape(identifier)}(?![A-Za-z0-9])", short_hash(identifier), reason)

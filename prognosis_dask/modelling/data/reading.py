@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
-from prognosis_dask.cohort.clinical import match_without_zeros, patient_key
+from prognosis_dask.cohort.clinical import match_without_zeros, patient_key, same_patient
 from prognosis_dask.errors import Code, StatisticsError, count
 from prognosis_dask.features.schema import check_dataset
 from prognosis_dask.modelling.data.columns import Encoding, SourceColumn
@@ -229,11 +229,9 @@ def _join(sources: Sequence[Source]) -> tuple[Source, list[IntArray], Counter[st
         place = {patient_key(patient): i for i, patient in enumerate(source.patients)}
         other = match_without_zeros(place, set(keys))
         if other:
-            one, same = next(iter(other.items()))
-            told = count(len(other), "patient")
-            notes.append(
-                f"{told} of {Path(source.where).name} joined though zeros lead elsewhere only: {one} is {same}."
-            )
+            told, of = count(len(other), "patient"), Path(source.where).name
+            spelt = same_patient(*next(iter(other.items())))
+            notes.append(f"{told} of {of} joined though they differ in leading zeros: {spelt}.")
         places.append({other.get(name, name): i for name, i in place.items()})
     left_out = Counter({"no-patient-id": sum(source.without_id for source in sources)})
     for source in sources:

@@ -13,7 +13,7 @@ from prognosis_dask.cohort.endpoints import DAYS
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.families import kind_of
-from prognosis_dask.modelling.data.feature_origin import made_with, other_origin
+from prognosis_dask.modelling.data.feature_origin import digests, made_with, other_origin
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.prediction import Prediction
 from prognosis_dask.modelling.saved import Frozen, patient_digests, row_digests
@@ -72,7 +72,7 @@ def expect_agreement(
     for what, value in expected.items():
         seen = table.source.get(what)
         if seen is not None and seen != value:
-            raise StatisticsError(other_origin(what, seen, value, where, model))
+            raise StatisticsError(other_origin(what, table.source, frozen.fitted.source, where, model))
     unsaid = [made_with(what) for what in expected if what not in table.source]
     if unsaid:
         return [f"The table does not say with which {', '.join(unsaid)} its features were made; the model's are known."]
@@ -83,7 +83,7 @@ def model_source(frozen: Frozen, table: FeatureTable) -> Mapping[str, str]:
     """What the model's own features depend on: the part of the source of the families that it has."""
     needed = set(frozen.fitted.features)
     kinds = {kind_of(family) for name, family in zip(table.features, table.families, strict=True) if name in needed}
-    return {what: v for what, v in frozen.fitted.source.items() if what.partition(".")[0] in kinds}
+    return {what: v for what, v in digests(frozen.fitted.source).items() if what.partition(".")[0] in kinds}
 
 
 @dataclass(frozen=True)
