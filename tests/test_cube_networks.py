@@ -29,6 +29,8 @@ from prognosis_dask.modelling.saved import load_frozen
 from prognosis_dask.modelling.spec import default_procedures, load_spec
 from prognosis_dask.networks.cube_networks import CUBE_NETWORKS, cube_network
 from prognosis_dask.networks.engine import describe_engine, load_engine
+from prognosis_dask.report.read import read_run
+from prognosis_dask.report.sections.tripod import networks_of
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
 from tests.dask_processes import PATIENCE, wait_for
@@ -272,6 +274,8 @@ def test_two_networks_and_radiomics_killed_and_resumed_give_the_same_features_an
     )
     whole = prognosis_dask.run(load_job(job), client=client, out=tmp_path / "whole")
     assert {whole.stages[stage]["done"] for stage in ("radiomics", "deep", "deep_2")} == {6}
+    said = networks_of(read_run(tmp_path / "whole").info)
+    assert all(f"{name}, weights" in said for name in ("clip.onnx", "net.onnx")), "TRIPOD+AI's item 7 names both"
 
     ledger = tmp_path / "killed" / "ledger.sqlite"
     command = [sys.executable, "-m", "prognosis_dask", "run", job, "--out", ledger.parent]

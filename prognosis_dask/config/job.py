@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from prognosis_dask.config.fields import (
     Above,
@@ -186,6 +186,8 @@ class RadiomicsSection:
 class DeepSection:
     """Deep features of a video network."""
 
+    #: The section's name, for messages.
+    key: ClassVar[str] = "deep"
     enabled: Annotated[bool, "Whether deep features are computed."] = True
     engine: Annotated[
         Literal["auto", "gluon", "torch", "onnx"], "What runs the network; `auto`: torch where installed, else gluon."
@@ -224,6 +226,7 @@ class DeepSection:
 class SecondDeepSection(DeepSection):
     """Deep features of a second network, a family of their own beside the first one's."""
 
+    key: ClassVar[str] = "deep_2"
     enabled: Annotated[bool, "Whether they are computed."] = False
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import DeepSection, Job
-from prognosis_dask.errors import CaseError, ClusterError, Code, JobError, Problem, WeightsError, warn
+from prognosis_dask.errors import CaseError, Code, Problem, warn
 from prognosis_dask.features.guard import Stopwatch, guarded, peak_memory_mb
 from prognosis_dask.features.registry import DEEP, stage_named
 from prognosis_dask.features.roi import read_case
@@ -47,8 +46,7 @@ class VideoWork(Work):
         self._described: EngineDescription | None = None
 
     def check(self, job: Job) -> None:
-        with self._own_keys():
-            describe_engine(self._section(job))
+        describe_engine(self._section(job))
 
     def settled(self, job: Job) -> Job:
         settled: dict[str, Any] = {self.stage.name: settle_engine(self._section(job))}
@@ -83,21 +81,12 @@ class VideoWork(Work):
     def _engine(self, context: StageContext) -> EngineDescription:
         """What is known of the engine; its weights are read once in a run."""
         if self._described is None:
-            with self._own_keys():
-                self._described = describe_engine(self._section(context.job))
+            self._described = describe_engine(self._section(context.job))
         return self._described
 
     def _section(self, job: Job) -> DeepSection:
         section: DeepSection = getattr(job, self.stage.name)
         return section
-
-    @contextmanager
-    def _own_keys(self) -> Iterator[None]:
-        """Let what is said of keys name this network's section."""
-        try:
-            yield
-        except (JobError, WeightsError, ClusterError) as error:
-            raise type(error)(str(error).replace(f"{DEEP.name}.", f"{self.stage.name}.")) from error
 
     def cases_per_task(self, context: StageContext) -> int:
         return cases_per_task(self._section(context.job)) if self.stage.wants_gpu(context.job) else 0

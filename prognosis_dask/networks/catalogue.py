@@ -81,11 +81,11 @@ def find_engines(section: DeepSection) -> tuple[Literal["torch", "gluon", "onnx"
     path = network_file(section)
     if path is not None:
         return ("onnx",) if path.suffix == ".onnx" else ("torch",)
-    return find_network(section.network).engines
+    return find_network(section.network, section.key).engines
 
 
-def find_network(name: str) -> Network:
-    """The network of that name.
+def find_network(name: str, key: str = "deep") -> Network:
+    """The network of that name; ``key`` is the section that asks.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def find_network(name: str) -> Network:
     if name not in NETWORKS:
         known = ", ".join(map(repr, (*NETWORKS, *CUBE_NETWORKS)))
         raise JobError(
-            f"deep.network is {name!r}, expected one of {known}, or 'file:PATH' of a TorchScript or ONNX file"
+            f"{key}.network is {name!r}, expected one of {known}, or 'file:PATH' of a TorchScript or ONNX file"
         )
     return NETWORKS[name]
 

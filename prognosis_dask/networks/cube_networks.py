@@ -109,8 +109,8 @@ def network_file(section: DeepSection) -> Path | None:
         return None
     network = CUBE_NETWORKS[section.network]
     raise JobError(
-        f"deep.weights is {section.weights!r}, expected 'file:PATH' of {section.network} as a TorchScript (.pt) or "
-        f"ONNX file: export it by its own package with the weights of {network.weights}; nothing is downloaded"
+        f"{section.key}.weights is {section.weights!r}, expected 'file:PATH' of {section.network} as a TorchScript "
+        f"(.pt) or ONNX file: export it by its own package with the weights of {network.weights}; nothing is downloaded"
     )
 
 

@@ -93,20 +93,25 @@ def _check_file_keys(section: DeepSection) -> None:
     for key in keys:
         value, default = getattr(section, key), getattr(DeepSection(), key)
         if value != default:
-            raise JobError(f"deep.{key} is {value!r}, but deep.network is {section.network!r}: {why}; leave it out")
+            raise JobError(
+                f"{section.key}.{key} is {value!r}, but {section.key}.network is {section.network!r}: "
+                f"{why}; leave it out"
+            )
 
 
 def _describe_named(section: DeepSection) -> EngineDescription:
-    network = find_network(section.network)
+    network = find_network(section.network, section.key)
     source = {"network": network.name, "weights": section.weights}
     if network.library == "torchvision":
         from prognosis_dask.networks.torchvision_network import torchvision_version, torchvision_weights
 
-        source |= {"torch": torch_version(), "torchvision": torchvision_version()}
+        source |= {"torch": torch_version(section.key), "torchvision": torchvision_version()}
         source["weights_sha256"], _ = torchvision_weights(section, network)
     else:
-        library, version = ("torch", torch_version()) if section.engine == "torch" else ("mxnet", gluon_version())
-        weights = resolve_weights(section.weights, network, sha256=section.weights_sha256)
+        library, version = (
+            ("torch", torch_version(section.key)) if section.engine == "torch" else ("mxnet", gluon_version())
+        )
+        weights = resolve_weights(section.weights, network, sha256=section.weights_sha256, key=section.key)
         source |= {library: version, "weights_sha256": weights.sha256}
         if weights.source_sha256:
             source["weights_source_sha256"] = weights.source_sha256
@@ -146,7 +151,7 @@ def settle_engine(section: DeepSection) -> DeepSection:
         section = replace(section, engine=(installed or engines[-1:])[0])
     elif section.engine not in engines:
         raise JobError(
-            f"deep.engine is {section.engine!r}, which does not run {section.network}; expected 'auto' or "
+            f"{section.key}.engine is {section.engine!r}, which does not run {section.network}; expected 'auto' or "
             f"{' or '.join(map(repr, engines))}"
         )
     ours = "gluon" in engines
@@ -154,8 +159,8 @@ def settle_engine(section: DeepSection) -> DeepSection:
     known = known or ("float32",)
     if section.precision not in known:
         raise JobError(
-            f"deep.precision is {section.precision!r}, which engine {section.engine!r} does not have on device "
-            f"{section.device!r}; expected one of {', '.join(map(repr, known))}"
+            f"{section.key}.precision is {section.precision!r}, which engine {section.engine!r} does not have on "
+            f"device {section.device!r}; expected one of {', '.join(map(repr, known))}"
         )
     return section
 
@@ -167,7 +172,7 @@ _PRECISIONS = {
 }
 
 
-def torch_version() -> str:
+def torch_version(key: str) -> str:
     """The version of torch, without importing it, which takes seconds.
 
     Raises
@@ -176,7 +181,7 @@ def torch_version() -> str:
         Where it is not installed.
     """
     if not importlib.util.find_spec("torch"):
-        import_extra("torch", extra="torch", feature="deep.engine = 'torch'")
+        import_extra("torch", extra="torch", feature=f"{key}.engine = 'torch'")
     return importlib.metadata.version("torch")
 
 
@@ -195,14 +200,14 @@ def load_engine(section: DeepSection) -> Engine | CubeEngine:
         from prognosis_dask.networks.file_network import load_file_network
 
         return load_file_network(section, rows)
-    network = find_network(section.network)
+    network = find_network(section.network, section.key)
     if network.library == "torchvision":
         from prognosis_dask.networks.torchvision_network import load_torchvision
 
         return load_torchvision(section, network, rows)
-    weights = resolve_weights(section.weights, network, sha256=section.weights_sha256)
+    weights = resolve_weights(section.weights, network, sha256=section.weights_sha256, key=section.key)
     if section.engine == "torch":
-        torch_version()
+        torch_version(section.key)
         from prognosis_dask.networks.torch_engine import TorchEngine
 
         return TorchEngine(
@@ -212,10 +217,11 @@ def load_engine(section: DeepSection) -> Engine | CubeEngine:
             device=section.device,
             precision=section.precision,
             rows=rows,
+            key=section.key,
         )
     from prognosis_dask.networks.gluon import GluonEngine
 
-    return GluonEngine(network, weights, output=section.output, device=section.device, rows=rows)
+    return GluonEngine(network, weights, output=section.output, device=section.device, rows=rows, key=section.key)
 
 
 def rows_together(device: str, batch_size: int) -> int:

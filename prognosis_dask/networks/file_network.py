@@ -41,10 +41,14 @@ def load_file_network(section: DeepSection, rows: int) -> ClipEngine | CubeEngin
     rule = known.cube if known else clip_rule(section)
     file_sha256(section)
     path = _path(section)
-    run = (_onnx if path.suffix == _ONNX else _torchscript)(path, section.device)
+    run = (_onnx if path.suffix == _ONNX else _torchscript)(path, section.device, section.key)
     shape = (rule.channels, *rule.voxels) if isinstance(rule, CubeRule) else _shape(rule)
     values = _tried(
-        run, path, (1, *shape), "the cube that is described for it" if known else "what deep.input_shape declares"
+        run,
+        section.key,
+        path,
+        (1, *shape),
+        "the cube that is described for it" if known else f"what {section.key}.input_shape declares",
     )
     if known and known.values not in (0, values.size):
         raise WeightsError(
@@ -61,12 +65,12 @@ def _shape(rule: ClipRule) -> tuple[int, ...]:
     return (len(rule.mean), rule.frames or _TRIED, *rule.size)
 
 
-def _tried(run: RunClip, path: Path, shape: tuple[int, ...], declared: str) -> Float32Array:
+def _tried(run: RunClip, key: str, path: Path, shape: tuple[int, ...], declared: str) -> Float32Array:
     try:
         return run(np.zeros(shape, np.float32))
     except Exception as error:  # the file's own code may raise anything
         raise JobError(
-            f"deep.network {path} does not take {declared}, float32 of shape {shape}: "
+            f"{key}.network {path} does not take {declared}, float32 of shape {shape}: "
             f"{str(error).strip().splitlines()[-1][:300]}"
         ) from error
 
@@ -90,7 +94,7 @@ def library(section: DeepSection) -> tuple[str, str]:
     try:
         return name, importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        import_extra(name, extra=extra, feature=f"deep.network = '{section.network}'")
+        import_extra(name, extra=extra, feature=f"{section.key}.network = '{section.network}'")
         raise
 
 
@@ -106,10 +110,11 @@ def file_sha256(section: DeepSection) -> str:
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise WeightsError(f"cannot read the network {path}: {error.strerror} (deep.network)") from error
+        raise WeightsError(f"cannot read the network {path}: {error.strerror} ({section.key}.network)") from error
     if section.weights_sha256 not in ("", found):
         raise WeightsError(
-            f"the network {path} has the sha256 {found}, expected {section.weights_sha256} (deep.weights_sha256)"
+            f"the network {path} has the sha256 {found}, expected {section.weights_sha256} "
+            f"({section.key}.weights_sha256)"
         )
     return found
 
@@ -125,7 +130,7 @@ def clip_rule(section: DeepSection) -> ClipRule:
     shape = section.input_shape
     if len(shape) != 4 or shape[0] not in (1, 3) or shape[1] < 0 or min(shape[2:]) < 2:
         raise JobError(
-            f"deep.input_shape is {list(shape)}, expected [channels (1 or 3), frames, height, width] for the "
+            f"{section.key}.input_shape is {list(shape)}, expected [channels (1 or 3), frames, height, width] for the "
             "network in a file, for instance [3, 16, 112, 112]; frames of 0 for one per slice"
         )
     channels, frames, *size = shape
@@ -133,14 +138,14 @@ def clip_rule(section: DeepSection) -> ClipRule:
     std = section.input_std or (STD if channels == 3 else (1.0,))
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
         raise JobError(
-            f"deep.input_mean is {list(mean)} and deep.input_std is {list(std)}, expected {channels} numbers each, "
-            "the latter above zero: grey levels from 0 to 1 are normalised by them"
+            f"{section.key}.input_mean is {list(mean)} and {section.key}.input_std is {list(std)}, expected {channels} "
+            "numbers each, the latter above zero: grey levels from 0 to 1 are normalised by them"
         )
     return ClipRule(frames=frames, resized=(size[0], size[1]), size=(size[0], size[1]), mean=mean, std=std)
 
 
-def _torchscript(path: Path, device: str) -> RunClip:
-    torch = import_extra("torch", extra="torch", feature=f"deep.network = 'file:{path}'")
+def _torchscript(path: Path, device: str, key: str) -> RunClip:
+    torch = import_extra("torch", extra="torch", feature=f"{key}.network = 'file:{path}'")
     from prognosis_dask.networks.torch_support import torch_runner
 
     try:
@@ -152,16 +157,16 @@ def _torchscript(path: Path, device: str) -> RunClip:
         raise WeightsError(
             f"{path} is not a TorchScript file, as torch.jit.save writes them: {str(error).splitlines()[0][:200]}"
         ) from error
-    return torch_runner(module, device)
+    return torch_runner(module, device, key)
 
 
-def _onnx(path: Path, device: str) -> RunClip:
-    runtime = import_extra("onnxruntime", extra="onnx", feature=f"deep.network = 'file:{path}'")
+def _onnx(path: Path, device: str, key: str) -> RunClip:
+    runtime = import_extra("onnxruntime", extra="onnx", feature=f"{key}.network = 'file:{path}'")
     provider = "CUDAExecutionProvider" if device == "gpu" else "CPUExecutionProvider"
     if provider not in runtime.get_available_providers():
         raise ClusterError(
-            f"deep.device is 'gpu', but this onnxruntime runs on {', '.join(runtime.get_available_providers())} only; "
-            "install onnxruntime-gpu, or set deep.device = 'cpu'"
+            f"{key}.device is 'gpu', but this onnxruntime runs on {', '.join(runtime.get_available_providers())} only; "
+            f"install onnxruntime-gpu, or set {key}.device = 'cpu'"
         )
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -29,7 +29,9 @@ class GluonEngine:
         When ``device`` is ``gpu`` and MXNet finds none.
     """
 
-    def __init__(self, network: Network, weights: Weights, *, output: str, device: str, rows: int) -> None:
+    def __init__(
+        self, network: Network, weights: Weights, *, output: str, device: str, rows: int, key: str = "deep"
+    ) -> None:
         self.feature_names = network.feature_names(output)
         self._min_length = network.min_length
         self._clip = network.clip
@@ -38,7 +40,7 @@ class GluonEngine:
         import mxnet as mx
 
         self._mx = mx
-        self._context = _context(mx, device)
+        self._context = _context(mx, device, key)
         pooled = {"feat_ext": True} if output == "pooled" else {}
         self._block = gluoncv.model_zoo.get_model(
             network.name, pretrained=False, pretrained_base=False, ctx=self._context, **pooled
@@ -76,13 +78,13 @@ class GluonEngine:
         return self._block(_array(self._mx, clips).as_in_context(self._context)).asnumpy().reshape(self.rows, -1)
 
 
-def _context(mx: Any, device: str) -> Any:
+def _context(mx: Any, device: str, key: str) -> Any:
     if device == "cpu":
         return mx.cpu()
     if mx.context.num_gpus() == 0:
         raise ClusterError(
-            "deep.device is 'gpu', but MXNet sees no GPU here. It needs an NVIDIA card up to Ampere and its CUDA build "
-            "in place of mxnet (pip install 'prognosis-dask[gluon-cuda]'); or set deep.device = 'cpu'"
+            f"{key}.device is 'gpu', but MXNet sees no GPU here. It needs an NVIDIA card up to Ampere and its CUDA "
+            f"build in place of mxnet (pip install 'prognosis-dask[gluon-cuda]'); or set {key}.device = 'cpu'"
         )
     # benchmarking at run time could choose another algorithm, with other last bits, in the next run
     os.environ.setdefault("MXNET_CUDNN_AUTOTUNE_DEFAULT", "0")

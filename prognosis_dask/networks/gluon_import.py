@@ -32,7 +32,7 @@ def import_gluon() -> ModuleType:
         raise MissingExtraError(
             "the Gluon engine needs mxnet and gluoncv, whose wheels exist for Linux x86_64 and Python < 3.13 only; "
             f"this is {platform.system()} {platform.machine()} with Python {platform.python_version()}, and the import "
-            f"says: {error}. Use such a machine, or set deep.enabled = false"
+            f"says: {error}. Use such a machine, or switch the network off"
         ) from error
 
 

@@ -54,12 +54,14 @@ class TorchEngine:
         precision: str,
         rows: int,
         threads: int = 1,
+        key: str = "deep",
     ) -> None:
         self.feature_names = network.feature_names(output)
         self.rows = rows
         self._min_length = network.min_length
         self.device = device
-        self._device = _device(device, precision)
+        self._key = key
+        self._device = _device(device, precision, key)
         self._dtype = PRECISIONS[precision]
         self._tf32 = precision == "tf32"
         self._threads = threads
@@ -67,7 +69,7 @@ class TorchEngine:
         self._lock = threading.Lock()
         self._network = InceptionV1(weights.values, output).prepare(self._device, self._dtype)
         if self._device.type == "cuda" or precision != "float32":
-            expect_precision(self, weights, output, precision)
+            expect_precision(self, weights, output, precision, key)
 
     def features(self, clips: Float32Array) -> Float32Array:
         """Run clips of one length: (n, 3, T, 224, 224) float32 to (n, F) float32. A clip with NaN has NaN features."""
@@ -157,7 +159,7 @@ class TorchEngine:
             raise CaseError(
                 Code.GPU_MEMORY,
                 f"the GPU has not the memory for one clip of {part.shape[-3]} frames ({str(error).splitlines()[0]}); "
-                "use a GPU with more, a lower deep.precision, or deep.device = 'cpu'",
+                f"use a GPU with more, a lower {self._key}.precision, or {self._key}.device = 'cpu'",
             ) from error
         self.rows //= 2
         logging.getLogger(__name__).warning("GPU out of memory: %d clips at once from here on", self.rows)
@@ -171,7 +173,7 @@ _TRIED = 24
 LIMITS = {"float32": 1e-4, "tf32": 2e-2, "bfloat16": 5e-2, "float16": 2e-2}
 
 
-def expect_precision(engine: TorchEngine, weights: Weights, output: str, precision: str) -> None:
+def expect_precision(engine: TorchEngine, weights: Weights, output: str, precision: str, key: str = "deep") -> None:
     """Run one clip on the device and, in float32, on the processor: convolutions of some drivers are plainly wrong.
 
     Raises
@@ -189,22 +191,22 @@ def expect_precision(engine: TorchEngine, weights: Weights, output: str, precisi
     error = float(np.abs(engine.features_of_frames([frames]) - expected).max() / np.abs(expected).max())
     if not error <= LIMITS[precision]:
         raise ClusterError(
-            f"deep.precision {precision!r} on deep.device {engine.device!r} gives a test clip features that differ "
+            f"{key}.precision {precision!r} on {key}.device {engine.device!r} gives a test clip features that differ "
             f"from float32's by {error:.2g} of the largest, expected at most {LIMITS[precision]:g} (torch "
-            f"{torch.__version__}, cuDNN {torch.backends.cudnn.version()}): use another deep.precision or driver"
+            f"{torch.__version__}, cuDNN {torch.backends.cudnn.version()}): use another {key}.precision or driver"
         )
 
 
-def _device(device: str, precision: str) -> torch.device:
+def _device(device: str, precision: str, key: str) -> torch.device:
     if device == "gpu":
         if not torch.cuda.is_available():
             raise ClusterError(
-                f"deep.device is 'gpu', but torch {torch.__version__} sees no GPU here. It needs an NVIDIA card with "
-                "its driver, and a CUDA build of torch; or set deep.device = 'cpu'"
+                f"{key}.device is 'gpu', but torch {torch.__version__} sees no GPU here. It needs an NVIDIA card with "
+                f"its driver, and a CUDA build of torch; or set {key}.device = 'cpu'"
             )
         return torch.device("cuda")
     if precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        raise ClusterError("deep.precision is 'bfloat16', which this processor does not compute; use 'float32'")
+        raise ClusterError(f"{key}.precision is 'bfloat16', which this processor does not compute; use 'float32'")
     return torch.device("cpu")
 
 

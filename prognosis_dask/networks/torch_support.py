@@ -45,8 +45,8 @@ def repeatable(*, threads: int = 1, tf32: bool = False, gradients: bool = False)
         torch.set_num_threads(before_threads)
 
 
-def torch_runner(module: Any, device: str) -> RunClip:
-    """The function from a clip to the module's values, in one thread on a CPU.
+def torch_runner(module: Any, device: str, key: str) -> RunClip:
+    """The function from a clip to the module's values, in one thread on a CPU; ``key`` is the section that asks.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def torch_runner(module: Any, device: str) -> RunClip:
     """
     if device == "gpu" and not torch.cuda.is_available():
         raise ClusterError(
-            f"deep.device is 'gpu', but torch {torch.__version__} sees no GPU here; or set deep.device = 'cpu'"
+            f"{key}.device is 'gpu', but torch {torch.__version__} sees no GPU here; or set {key}.device = 'cpu'"
         )
     target = torch.device("cuda" if device == "gpu" else "cpu")
     module = module.to(target).eval()

@@ -49,12 +49,12 @@ def torchvision_weights(section: DeepSection, network: Network) -> tuple[str, Pa
     if kind == "untrained" and rest.isdecimal():
         return hashlib.sha256(f"{network.name} {torchvision_version()} {section.weights}".encode()).hexdigest(), None
     if section.weights == "kinetics400":
-        path = _download(network)
+        path = _download(network, section.key)
     elif kind == "file" and rest:
         path = Path(rest)
     else:
         raise JobError(
-            f"deep.weights is {section.weights!r}, expected 'kinetics400', 'file:PATH.pth' or 'untrained:SEED'"
+            f"{section.key}.weights is {section.weights!r}, expected 'kinetics400', 'file:PATH.pth' or 'untrained:SEED'"
         )
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -63,7 +63,7 @@ def torchvision_weights(section: DeepSection, network: Network) -> tuple[str, Pa
     if section.weights_sha256 not in ("", found):
         raise WeightsError(
             f"the weights {section.weights} have the sha256 {found}, expected {section.weights_sha256} "
-            "(deep.weights_sha256)"
+            f"({section.key}.weights_sha256)"
         )
     return found, path
 
@@ -94,14 +94,14 @@ def load_torchvision(section: DeepSection, network: Network, rows: int) -> ClipE
     if section.output == "pooled":
         setattr(module, classifier, torch.nn.Identity())
     names = network.feature_names(section.output)
-    return ClipEngine(torch_runner(module, section.device), network.clip, names, rows)
+    return ClipEngine(torch_runner(module, section.device, section.key), network.clip, names, rows)
 
 
 def _video() -> Any:
     return import_extra("torchvision.models.video", extra="torchvision", feature="this deep.network")
 
 
-def _download(network: Network) -> Path:
+def _download(network: Network, key: str) -> Path:
     import torch
 
     url: str = getattr(_video(), _MODELS[network.name][1]).KINETICS400_V1.url
@@ -114,6 +114,6 @@ def _download(network: Network) -> Path:
         except Exception as error:  # no connection, no space, a wrong checksum
             raise WeightsError(
                 f"could not fetch {url}: {error}. On a machine without network, fetch it elsewhere and set "
-                "deep.weights = 'file:PATH'"
+                f"{key}.weights = 'file:PATH'"
             ) from error
     return path

@@ -53,12 +53,12 @@ class Weights:
     source_sha256: str = ""
 
 
-def resolve_weights(spec: str, network: Network, *, sha256: str = "") -> Weights:
+def resolve_weights(spec: str, network: Network, *, sha256: str = "", key: str = "deep") -> Weights:
     """Get the weights that a job names.
 
     ``kinetics400`` is GluonCV's pretrained file, downloaded at first use and checked by GluonCV; ``file:PATH`` a
     ``.params`` file with the same names, or its conversion by :func:`convert_weights`; ``untrained:SEED`` draws random
-    values, for tests and demonstrations. ``sha256``, if given, must match.
+    values, for tests and demonstrations. ``sha256``, if given, must match. ``key`` is the section that asks.
 
     Raises
     ------
@@ -68,10 +68,10 @@ def resolve_weights(spec: str, network: Network, *, sha256: str = "") -> Weights
     JobError
         When ``spec`` is none of the three.
     """
-    weights = _resolve(spec, network)
+    weights = _resolve(spec, network, key)
     if sha256 and sha256.lower() != weights.sha256:
         raise WeightsError(
-            f"the weights {spec} have the sha256 {weights.sha256}, expected {sha256} (deep.weights_sha256): they are "
+            f"the weights {spec} have the sha256 {weights.sha256}, expected {sha256} ({key}.weights_sha256): they are "
             "not the requested ones"
         )
     return weights
@@ -102,12 +102,12 @@ _SOURCE = "source_sha256"
 _SAFETENSORS = ".safetensors"
 
 
-def _resolve(spec: str, network: Network) -> Weights:
+def _resolve(spec: str, network: Network, key: str) -> Weights:
     kind, _, rest = spec.partition(":")
     if spec == "kinetics400":
-        return _from_file(spec, _pretrained(network), network)
+        return _from_file(spec, _pretrained(network, key), network, key)
     if kind == _FILE and rest:
-        return _from_file(spec, Path(rest), network)
+        return _from_file(spec, Path(rest), network, key)
     if kind == "untrained" and rest.isdecimal():
         values = _draw(int(rest), network)
         digest = hashlib.sha256()
@@ -115,11 +115,11 @@ def _resolve(spec: str, network: Network) -> Weights:
             digest.update(value.astype("<f4").tobytes())
         return Weights(spec, digest.hexdigest(), None, values)
     raise JobError(
-        f"deep.weights is {spec!r}, expected 'kinetics400', 'file:PATH.params' or 'untrained:SEED' (a whole number)"
+        f"{key}.weights is {spec!r}, expected 'kinetics400', 'file:PATH.params' or 'untrained:SEED' (a whole number)"
     )
 
 
-def _pretrained(network: Network) -> Path:
+def _pretrained(network: Network, key: str) -> Path:
     from prognosis_dask.networks.gluon_import import import_gluon
 
     store = import_gluon().model_zoo.model_store
@@ -129,7 +129,7 @@ def _pretrained(network: Network) -> Path:
         raise WeightsError(
             f"GluonCV's pretrained file of {network.name} could not be fetched: get "
             f"{network.name}-{store.short_hash(network.name)}.params on a machine with a network, and set "
-            f"deep.weights = 'file:PATH' ({type(error).__name__}: {_cause(error)})"
+            f"{key}.weights = 'file:PATH' ({type(error).__name__}: {_cause(error)})"
         ) from error
 
 
@@ -139,12 +139,12 @@ def _cause(error: Exception) -> str:
     return str(core).rpartition("): ")[2][-200:]
 
 
-def _from_file(spec: str, path: Path, network: Network) -> Weights:
+def _from_file(spec: str, path: Path, network: Network, key: str = "deep") -> Weights:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise WeightsError(
-            f"cannot read the weight file {path}: {error.strerror}; deep.weights = 'file:PATH' expects the path of "
+            f"cannot read the weight file {path}: {error.strerror}; {key}.weights = 'file:PATH' expects the path of "
             f"a .params or .safetensors file of {network.name}"
         ) from error
     metadata: dict[str, str] = {}

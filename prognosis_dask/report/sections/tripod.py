@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prognosis_dask.errors import count
+from prognosis_dask.features.registry import stages
 from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.report.content import Block, Rows, Section, Table, Text
 from prognosis_dask.report.read import RunFolder
@@ -185,7 +186,7 @@ def _data(run: RunFolder) -> dict[str, Answer]:
         ),
         "7": Answer(
             f"{_brains(run.job)}Masks were put on the series’ grid and checked; every case that failed a check is "
-            f"listed with a code and the values seen. Settings and digests: see The run. {_network(run.info)}"
+            f"listed with a code and the values seen. Settings and digests: see The run. {networks_of(run.info)}"
         ),
         "9b": Answer(f"{_families(run)}; settings under The job."),
         "18f": _code(run),
@@ -211,9 +212,12 @@ def _brains(job: Mapping[str, Any]) -> str:
     return f"Heads: {listed(steps)}; see Preparation of the brains. "
 
 
-def _network(info: Mapping[str, Any]) -> str:
-    deep = info.get("deep") or {}
-    return f"Network {deep['network']}, weights {deep.get('weights', 'unknown')}." if deep.get("network") else ""
+def networks_of(info: Mapping[str, Any]) -> str:
+    """Each network of the run with its weights; empty where there is none."""
+    used = [info.get(stage.name) or {} for stage in stages() if stage.name in info]
+    return " ".join(
+        f"Network {one['network']}, weights {one.get('weights', 'unknown')}." for one in used if "network" in one
+    )
 
 
 def _families(run: RunFolder) -> str:
