@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import highdicom
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
@@ -101,12 +103,23 @@ def test_a_new_scan_is_predicted_measured_and_shown(run, scan_files, tmp_path, c
     assert "before and after the preparation" in (tmp_path / "told" / "scan.html").read_text()
 
 
+def _affine(series: Path) -> np.ndarray:
+    """Of the series, as highdicom has it."""
+    return highdicom.get_volume_from_series([pydicom.dcmread(path) for path in sorted(series.rglob("*.dcm"))]).affine
+
+
 @pytest.mark.slow
 def test_a_scan_is_a_folder_of_dicom_too(run, client, tmp_path):
     made = make_cohort(tmp_path / "made", SynthSection(2, study="brain", matrix=64, bad_cases=False))
     (patient,) = made.images.rglob("MADE-B0002")
-    told = predict_scan(run, [patient], tmp_path / "told", clinical={"age": "51"}, client=client)
+    told = predict_scan(run, [patient], tmp_path / "told", clinical={"age": "51"}, dicom=True, client=client)
     assert told.scan.name == "MADE-B0002"
+    mask = highdicom.seg.segread(tmp_path / "told" / "mask.seg.dcm")  # on the scanner's slices, not on the brain's axes
+    own, series = mask.get_volume().affine, _affine(Path(told.scan.files["T2"]))
+    assert own[:, :3] == pytest.approx(series[:, :3], abs=0.01)
+    assert own[:2, 3] == pytest.approx(series[:2, 3], abs=0.01)  # it begins at its own first slice
+    millilitres = mask.get_volume().array.sum() * np.prod(mask.get_volume().spacing) / 1000
+    assert millilitres == pytest.approx(told.tumour.volume_ml, rel=1e-3)
     assert list(told.scan.files) == ["T2"]  # the job uses no other
     assert (patient in Path(told.scan.files["T2"]).parents, told.tumour.mask) == (True, "drawn")
     truth = json.loads((tmp_path / "made" / "truth" / "MADE-B0002" / "truth.json").read_text(encoding="utf-8"))

@@ -489,6 +489,29 @@ def test_the_upload_is_removed_on_request_and_the_result_stays(
     assert browser.get(scan).status == 404
 
 
+def test_dicom_of_a_result_is_for_the_browser_that_sent_it_as_long_as_its_upload_is_there(
+    done: tuple[Browser, str], server: Running, scan_zip: bytes, tmp_path: Path
+) -> None:
+    browser = Browser(server.port)
+    browser.get("/")
+    scan = browser.upload(LUNG, [("images", "scan.zip", scan_zip)], roi="GTV-1")
+    browser.wait(scan)
+    assert f"{scan}/dicom.zip" in browser.get(scan).text
+    answer = browser.get(f"{scan}/dicom.zip")
+    with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+        objects = {name: pydicom.dcmread(io.BytesIO(archive.read(name))) for name in archive.namelist()}
+    assert {name: (str(one.Modality), str(one.PatientName)) for name, one in objects.items()} == {
+        "mask.seg.dcm": ("SEG", NAME),
+        "measurements.sr.dcm": ("SR", NAME),
+    }
+    stranger, _ = done
+    assert f"{scan}/dicom.zip" not in stranger.get(scan).text
+    assert stranger.get(f"{scan}/dicom.zip").status == 403
+    browser.post(f"{scan}/remove-upload")
+    assert f"{scan}/dicom.zip" not in browser.get(scan).text
+    assert browser.get(f"{scan}/dicom.zip").status == 410
+
+
 def test_uploads_are_removed_after_their_time(tmp_path: Path) -> None:
     scans = Scans(tmp_path)
     ages = {"old": 4000.0, "new": 10.0, "at work": 4000.0, "unanswered": 4000.0}

@@ -54,6 +54,9 @@ def add_model_commands(commands: Commands) -> None:
         "--clinical", action="append", default=[], metavar="COLUMN=VALUE", help="for one new scan; repeatable"
     )
     predict.add_argument(
+        "--dicom", action="store_true", help="for one new DICOM scan: also the mask as SEG and the measurements as SR"
+    )
+    predict.add_argument(
         "--cohort", action="store_true", help="the folder holds many patients: -o is a folder, for predictions.csv"
     )
     predict.add_argument("--table", default="", metavar="TABLE", help="with --cohort: the patients' clinical table")
@@ -140,7 +143,7 @@ def _predict_cohort(arguments: argparse.Namespace) -> None:
     from prognosis_dask.execution.cluster import connect, read_cluster
     from prognosis_dask.prediction.cohort import predict_cohort
 
-    unused = [f"--{name}" for name in ("mask", "roi", "clinical", "spec", "set") if getattr(arguments, name)]
+    unused = [f"--{name}" for name in ("mask", "roi", "clinical", "dicom", "spec", "set") if getattr(arguments, name)]
     if unused or len(arguments.data) > 1:
         raise JobError(f"--cohort takes one folder, {'and no ' + unused[0] if unused else 'which holds all patients'}")
     workers = connect(read_cluster(arguments.cluster, tls=arguments.tls))
@@ -163,7 +166,14 @@ def _predict_scan(arguments: argparse.Namespace) -> None:
     clinical = dict(text.partition("=")[::2] for text in arguments.clinical)
     client = None if arguments.cluster == "local" else connect(read_cluster(arguments.cluster, tls=arguments.tls))
     predict_scan(
-        arguments.model, named, arguments.out, mask=arguments.mask, roi=arguments.roi, clinical=clinical, client=client
+        arguments.model,
+        named,
+        arguments.out,
+        mask=arguments.mask,
+        roi=arguments.roi,
+        clinical=clinical,
+        dicom=arguments.dicom,
+        client=client,
     )
     print(arguments.out / "scan.html")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,9 +18,10 @@ from prognosis_dask.prediction.model import ScanModel, load_model
 from prognosis_dask.prediction.page import one_file
 from prognosis_dask.prediction.resolve import linked_files
 from prognosis_dask.prediction.result import ScanPrediction, json_text
-from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, predict_files
+from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, dicom_files, predict_files
 from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.storage.place import local_copy
+from prognosis_dask.volumes.files import VOLUME_SUFFIXES
 
 _JSON = "scan.json"
 Files = Path | str | Sequence[Path | str] | Mapping[str, Path | str]
@@ -33,6 +35,7 @@ def predict_scan(
     mask: Path | str = "",
     roi: str = "",
     clinical: Mapping[str, str] | None = None,
+    dicom: bool = False,
     client: Workers | None = None,
 ) -> ScanPrediction:
     """Predict one new scan by a saved model, and write ``scan.json``, ``scan.html`` and, of the head, ``epitome.png``.
@@ -53,6 +56,9 @@ def predict_scan(
         The structure's name, where there are several.
     clinical
         The patient's values of the model's clinical columns; those not given are taken as the training cases' median.
+    dicom
+        Whether the mask and the measurements are written as DICOM too (SEG and SR): of a scan that came as DICOM. They
+        name the patient, as its headers do.
     client
         A Dask client, or what gives one; without one, a worker is started on this machine.
 
@@ -71,6 +77,8 @@ def predict_scan(
     images = _images(files, loaded)
     mask_file = Path(mask) if str(mask) else None
     _expect_files([*(path for _, path in images), *([mask_file] if mask_file else [])])
+    if dicom and any(path.name.lower().endswith(VOLUME_SUFFIXES) for _, path in images):
+        raise JobError(f"{images[0][1]} is no DICOM, to which a SEG and an SR could refer: give the series' folder")
     beside = out.parent if client is not None else None  # where the workers of a cluster see it
     if beside is not None:
         beside.mkdir(parents=True, exist_ok=True)
@@ -78,15 +86,17 @@ def predict_scan(
     with tempfile.TemporaryDirectory(prefix="prognosis-scan-", dir=beside) as folder, joined(workers) as cluster:
         work = Path(folder).resolve()
         scan = replace(linked_files(images, mask_file, work), roi=roi, clinical=given)
+        context = ScanContext(cluster, "scan", work, work, loaded.job.run.case_limit_s)
         try:
-            found = predict_files(loaded, scan, ScanContext(cluster, "scan", work, work, loaded.job.run.case_limit_s))
+            found = predict_files(loaded, scan, context)
         except ChoiceNeeded as needed:
             raise JobError(
                 f"{images[0][1]} holds {len(needed.choices)} cases ({'; '.join(needed.choices)}), expected one: give "
                 "the images of one session, or the structure's name with --roi; --cohort predicts many patients"
             ) from None
         found = replace(found, scan=replace(found.scan, name=_name(images, found.scan.files or {}, loaded)))
-        _write(found, work, out)
+        more = dicom_files(loaded, found.plain(), context, work / "dicom") if dicom else []
+        _write(found, work, out, more)
     return found
 
 
@@ -142,7 +152,7 @@ def _name(images: Sequence[tuple[str, Path]], files: Mapping[str, str], model: S
     return Path(file).name.split(".")[0]
 
 
-def _write(found: ScanPrediction, work: Path, out: Path) -> None:
+def _write(found: ScanPrediction, work: Path, out: Path, more: Sequence[Path]) -> None:
     plain = found.plain()
     with staging(out) as aside:
         staged = aside / out.name
@@ -151,4 +161,6 @@ def _write(found: ScanPrediction, work: Path, out: Path) -> None:
         (staged / "scan.html").write_text(one_file(plain, work), encoding="utf-8")
         if found.epitome:
             (staged / "epitome.png").write_bytes((work / "epitome.png").read_bytes())
+        for path in more:
+            shutil.copy(path, staged)
         publish_folder(staged, out)

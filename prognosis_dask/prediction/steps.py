@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 from distributed import Client, Future
 
-from prognosis_dask.cohort.case import SEQUENCES, Case, read_problems, write_cases
+from prognosis_dask.cohort.case import SEQUENCES, Case, read_cases, read_problems, write_cases
 from prognosis_dask.config.job import CohortSection, Job
 from prognosis_dask.errors import CaseError, JobError, Problem, StoreError, count
 from prognosis_dask.execution.task import run_task
@@ -26,6 +26,7 @@ from prognosis_dask.features.guard import Stopwatch, guarded
 from prognosis_dask.features.loaded import load_stages
 from prognosis_dask.features.registry import stages_of
 from prognosis_dask.prediction.compose import compose
+from prognosis_dask.prediction.dicom import FILES, DicomTask, write_dicom
 from prognosis_dask.prediction.model import ScanModel, cohort_rules
 from prognosis_dask.prediction.resolve import ScanFiles, Upload, resolve_upload
 from prognosis_dask.prediction.result import ScanPrediction
@@ -120,6 +121,21 @@ def predict_files(model: ScanModel, files: ScanFiles, context: ScanContext) -> S
     found = compose(model, case, shown, run, context.out, secrets)
     seconds = round(time.monotonic() - started, 2)
     return replace(found, warnings=(*files.notes, *notes, *found.warnings), seconds=seconds)
+
+
+def dicom_files(model: ScanModel, plain: Mapping[str, Any], context: ScanContext, out: Path) -> list[Path]:
+    """The DICOM objects of a scan whose prediction (the content of its JSON) was made in this context, written anew.
+
+    Raises
+    ------
+    ScanError
+        When the scan did not come as DICOM, or its headers lack what such an object must have.
+    """
+    run = context.work / "run"
+    (case,) = read_cases(run / "case.csv")
+    task = DicomTask(str(out), str(run), model.job.image, model.job.brain.enabled, plain)
+    _result(_submit(context, "dicom", write_dicom, task, case).result()[0], ())
+    return [out / name for name in FILES]
 
 
 def _resolved(model: ScanModel, files: ScanFiles, context: ScanContext) -> tuple[Case, list[str], list[str]]:

@@ -52,6 +52,7 @@ def make_app(queue: ScanQueue, scans: Scans, settings: Settings, dashboard: str 
             Route("/scans/{id}/result.json", site.page(Site.as_json)),
             Route("/scans/{id}/result.csv", site.page(Site.as_csv)),
             Route("/scans/{id}/result.html", site.page(Site.as_html)),
+            Route("/scans/{id}/dicom.zip", site.page(Site.as_dicom)),
             Route("/scans/{id}/{picture}", site.page(Site.picture), methods=["GET"]),
             Route("/scans/{id}/{action}", site.act, methods=["POST"]),
             Route("/static/{name}", static),

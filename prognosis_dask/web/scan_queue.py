@@ -16,15 +16,25 @@ from pathlib import Path
 
 from distributed import Client
 
-from prognosis_dask.cohort.case import Case, short_hash
+from prognosis_dask.cohort.case import Case, read_cases, short_hash
+from prognosis_dask.cohort.listing import SUFFIX
 from prognosis_dask.errors import CaseError, ClusterError, PrognosisError, count
 from prognosis_dask.execution.task import run_task, stop_case
 from prognosis_dask.features.registry import stages_of
 from prognosis_dask.prediction.compose import warm_drawings
+from prognosis_dask.prediction.dicom import FILES
 from prognosis_dask.prediction.model import ScanModel
 from prognosis_dask.prediction.resolve import ScanFiles
 from prognosis_dask.prediction.result import without_identifiers
-from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, finished_steps, predict_files, steps, warm_up
+from prognosis_dask.prediction.steps import (
+    ChoiceNeeded,
+    ScanContext,
+    dicom_files,
+    finished_steps,
+    predict_files,
+    steps,
+    warm_up,
+)
 from prognosis_dask.web.errors import RefusedError, sentence
 from prognosis_dask.web.receive import ReceivedFile
 from prognosis_dask.web.scans import OPEN, Scan, Scans
@@ -125,6 +135,31 @@ class ScanQueue:
         """The scan's place in the queue, 1 for the next; None where it does not wait."""
         with self._changed:
             return self._queue.index(scan_id) + 1 if scan_id in self._queue else None
+
+    def is_dicom(self, scan: Scan) -> bool:
+        """Whether a scan's image is a DICOM series that is still here."""
+        case = self._scans.upload(scan.id) / "run" / "case.csv"
+        return case.is_file() and any(one.image.endswith(SUFFIX) for one in read_cases(case))
+
+    def dicom(self, scan: Scan) -> list[Path]:
+        """The DICOM objects of a scan that is done, made when they are first asked for; they go with its upload.
+
+        Raises
+        ------
+        RefusedError
+            When the upload is gone, or was not DICOM.
+        """
+        upload, model = self._scans.upload(scan.id), self.models.get(scan.model)
+        made = [upload / "dicom" / name for name in FILES]
+        if all(path.is_file() for path in made):
+            return made
+        if model is None or not self.is_dicom(scan):
+            raise RefusedError("DICOM objects are made of an upload that is DICOM, as long as it is not removed.", 410)
+        try:
+            return dicom_files(model, self._scans.result(scan.id), self._context(scan), upload / "dicom")
+        except CaseError as error:
+            reason = sentence(error.problem.code, error.problem.reason, getattr(error, "secrets", ()))
+            raise RefusedError(f"No DICOM objects of this scan. {reason}", 409) from error
 
     def is_full(self) -> bool:
         """Whether the queue takes no more."""
@@ -235,11 +270,13 @@ class ScanQueue:
             scan.clinical,
             notes=(f"{count(ignored, 'file')} of the upload: no image, left out.",) if ignored else (),
         )
-        seconds = self._limits.case_seconds
-        context = ScanContext(self._client, case_name(scan.id), upload, self._scans.path(scan.id), seconds, tell)
-        found = predict_files(model, files, context)
+        found = predict_files(model, files, replace(self._context(scan), tell=tell))
         nameless = replace(found, scan=replace(found.scan, name=None, files=None))
         self._scans.put_result(scan.id, nameless.plain())
+
+    def _context(self, scan: Scan) -> ScanContext:
+        upload, seconds = self._scans.upload(scan.id), self._limits.case_seconds
+        return ScanContext(self._client, case_name(scan.id), upload, self._scans.path(scan.id), seconds)
 
     def _unpacked(self, scan: Scan, upload: Path) -> Unpacked:
         """The upload's images in ``files``; a server that ended in the middle of unpacking begins anew."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import time
+import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -133,6 +135,7 @@ class Site:
             view = _view(request, result["view"])
             folder = self._scans.path(scan.id)
             volumes = shown(folder / "slices.zarr")
+            shared["dicom"] = shared["own"] and self._queue.is_dicom(scan)
             pictures = pictures_in(folder)
             return render("result.html.j2", result=result, view=view, pictures=pictures, volumes=volumes, **shared)
         return render("scan.html.j2", now=self._now(scan), dashboard=self._dashboard, **shared)
@@ -179,6 +182,18 @@ class Site:
         scan = self._find(request, done=True)
         text = await run_in_threadpool(one_file, self._result(scan), self._scans.path(scan.id))
         return Response(text, media_type="text/html; charset=utf-8", headers=_as_file("scan.html"))
+
+    async def as_dicom(self, request: Request, session: str) -> Response:
+        """The mask as SEG and the measurements as SR, which name the patient: for the browser that sent the scan."""
+        scan = self._find(request, done=True)
+        if scan.owner != self._access.owner(session):
+            raise RefusedError("DICOM objects name the patient: only the browser that sent the scan gets them.", 403)
+        files = await run_in_threadpool(self._queue.dicom, scan)
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in files:
+                archive.write(path, path.name)
+        return Response(content.getvalue(), media_type="application/zip", headers=_as_file("scan.dicom.zip"))
 
     async def act(self, request: Request) -> Response:
         """Cancel, choose a structure, remove the upload or the scan: by the browser that sent it."""
