@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -17,7 +18,9 @@ from prognosis_dask.errors import Code, Problem
 from prognosis_dask.report.content import Picture, Table, Text
 from prognosis_dask.report.read import RunFolder, read_run
 from prognosis_dask.report.sections.brains import brains
+from prognosis_dask.report.sections.clear import clear_answers
 from prognosis_dask.report.sections.features import correlation
+from prognosis_dask.report.sections.metrics_score import applying, score, verdicts
 from prognosis_dask.report.sections.tripod import answers
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
 from prognosis_dask.storage.task_result import TaskResult
@@ -113,3 +116,27 @@ def test_the_checklist_says_how_heads_were_prepared(folder):
         "Heads: skull strip (template), N4 bias field correction, rigid registration between a session’s sequences and "
         "normalisation (zscore); see Preparation of the brains. Masks were put"
     )
+
+
+def test_clear_and_metrics_say_what_the_run_shows_and_leave_the_rest_to_the_authors(folder):
+    run = read_run(folder)
+    params = {"version": 1, "imageType": {"Original": {}, "LoG": {"sigma": [2]}},
+              "setting": {"binWidth": 10, "resampledPixelSpacing": [1, 1, 2.5]}}  # fmt: skip
+    settings = {"radiomics.parameters": "01", "radiomics.parameters.told": json.dumps(params)}
+    run = replace(run, info={**run.info, "settings": settings})
+    tripod = answers(run, run.model)
+    clear = clear_answers(run, tripod)
+    assert clear["22"].text == "Resampled to 1 x 1 x 2.5 mm, interpolator sitkBSpline."
+    assert clear["23"].text == "Fixed bin width: 10, edges at its multiples."
+    assert clear["24"].text == 'Original and LoG ({"sigma": [2]}).'
+    assert clear["15"] == tripod["12a"]
+    assert not {"1", "8", "20", "49"} & clear.keys()  # the authors' alone
+    compared = {"clinical": {"families": ["clinical"]}, "both": {"families": ["clinical", "radiomics"]}}
+    run = replace(run, model=replace(run.model, procedures=compared))
+    found = verdicts(run, tripod)
+    assert {item for item, verdict in found.items() if verdict.met} == {"13", "18", "20", "22", "23", "24"}
+    assert found["27"].met is None
+    assert score(applying(run), found)[0] < score(applying(run), found)[1] < 1
+    silent = verdicts(replace(run, info={**run.info, "settings": {}}), tripod)
+    assert "13" not in silent  # a file's content that nobody told
+    assert applying(replace(run, info={**run.info, "job": {**run.job, "grade": {"enabled": True}}}))[16] == "17"

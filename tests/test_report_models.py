@@ -16,11 +16,11 @@ from lifelines.datasets import load_rossi
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.folder import ModelFolder, read_models
 from prognosis_dask.modelling.saved import load_frozen
-from prognosis_dask.report.content import Picture, Table, Text
+from prognosis_dask.report.content import Heading, Picture, Table, Text
 from prognosis_dask.report.identifiers import named
-from prognosis_dask.report.page import write_report
+from prognosis_dask.report.page import checklists, write_report
 from prognosis_dask.report.read import RunFolder
-from prognosis_dask.report.sections import nomogram
+from prognosis_dask.report.sections import clear, metrics_score, nomogram
 from prognosis_dask.report.sections.calibration import of_held_out
 from prognosis_dask.report.sections.characteristics import table_one
 from prognosis_dask.report.sections.comparison import differences, in_sample_curve, verdict
@@ -32,7 +32,7 @@ from prognosis_dask.report.sections.final_model import (
     of_final_model,
 )
 from prognosis_dask.report.sections.nomogram import chart
-from prognosis_dask.report.sections.tripod import ITEMS, answers, checklist
+from prognosis_dask.report.sections.tripod import ITEMS, answers
 from prognosis_dask.report.sections.validation import measures, validation
 from tests.report_models import FEATURES, HORIZONS, PROCEDURES, make_class_models, make_models
 from tests.test_report import Page
@@ -172,7 +172,7 @@ def test_checklist_has_the_52_items_of_tripod_ai_in_order() -> None:
 def test_checklist_says_what_only_the_authors_can(models: ModelFolder, tmp_path: Path) -> None:
     run = RunFolder(tmp_path, {}, model=models)
     known = answers(run, models)
-    (intro, table) = checklist(run).blocks
+    (_, intro, table) = checklists(run).blocks[:3]
     assert isinstance(intro, Text)
     assert isinstance(table, Table)
     rows = {row[0]: row[2] for group in table.groups for row in group.rows}
@@ -183,6 +183,27 @@ def test_checklist_says_what_only_the_authors_can(models: ModelFolder, tmp_path:
     assert rows["10"].startswith("In part: 160 patients")
     whole = sum(answer.whole for answer in known.values())
     assert f"the run answers {whole} and {len(known) - whole} in part; the other {52 - len(known)}" in intro.text
+
+
+def test_clear_has_58_items_and_metrics_30_with_the_weights_of_the_paper() -> None:
+    """The 23 weights of the paper's Table 1 (doi 10.1186/s13244-023-01572-w) that its page shows first."""
+    for module, items in ((clear, 58), (metrics_score, 30)):
+        assert [number for own in module.ITEMS.values() for number, _ in own] == [str(i + 1) for i in range(items)]
+    paper = [0.0368, 0.0735, 0.0919, 0.0438, 0.0292, 0.0438, 0.0292, 0.0337, 0.0225, 0.0112, 0.0622, 0.0311, 0.0415,
+             0.0200, 0.0200, 0.0300, 0.0200, 0.0599, 0.0300, 0.0352, 0.0234, 0.0176, 0.0117]  # fmt: skip
+    assert list(metrics_score.WEIGHTS.values())[:23] == pytest.approx(paper, abs=0.0006)
+    assert sum(metrics_score.WEIGHTS.values()) == pytest.approx(1, abs=0.003)
+
+
+def test_a_table_without_image_features_has_neither_clear_nor_metrics(models: ModelFolder, tmp_path: Path) -> None:
+    def titles(family: str) -> list[str]:
+        assert models.frozen is not None
+        told = replace(models.frozen, encodings=(Encoding("a", family),))
+        blocks = checklists(RunFolder(tmp_path, {}, model=replace(models, frozen=told))).blocks
+        return [block.text for block in blocks if isinstance(block, Heading)]
+
+    assert titles("clinical") == ["TRIPOD+AI"]
+    assert titles("radiomics CT") == ["TRIPOD+AI", "CLEAR", "METRICS"]
 
 
 @pytest.mark.parametrize(("events", "warns"), [(49, True), (50, False)])

@@ -115,6 +115,8 @@ class Table:
         The rows; the first cell of each is the row's heading.
     file
         The CSV file that holds the same, if there is one: with it a table of more than :data:`LONG` rows is folded.
+    fold
+        Whether it is folded without a file.
     """
 
     caption: str
@@ -122,12 +124,15 @@ class Table:
     columns: str
     groups: Sequence[Rows]
     file: str = ""
+    fold: bool = False
     kind: ClassVar[str] = "table"
 
     @property
     def folded(self) -> str:
         """What stands on the folded table; empty where it is short, or is in no file."""
         rows = sum(len(group.rows) for group in self.groups)
+        if self.fold:
+            return f"{rows} rows"
         return f"{rows} rows; the same in {self.file}" if self.file and rows > LONG else ""
 
 

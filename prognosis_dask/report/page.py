@@ -18,12 +18,14 @@ from prognosis_dask.report.content import Picture, Section, write_figures
 from prognosis_dask.report.identifiers import identifiers_shown
 from prognosis_dask.report.read import RunFolder, read_run
 from prognosis_dask.report.sections.brains import brains
+from prognosis_dask.report.sections.clear import clear, made_of_images
 from prognosis_dask.report.sections.cohort import cohort, flow
 from prognosis_dask.report.sections.features import families, features
 from prognosis_dask.report.sections.final_model import final_model
+from prognosis_dask.report.sections.metrics_score import metrics_score
 from prognosis_dask.report.sections.regions import regions
 from prognosis_dask.report.sections.run import the_run
-from prognosis_dask.report.sections.tripod import checklist
+from prognosis_dask.report.sections.tripod import answers, tripod
 from prognosis_dask.report.sections.validation import validation
 from prognosis_dask.report.words import describe, duration, interval, number
 from prognosis_dask.storage.place import placed
@@ -97,7 +99,16 @@ def sections(run: RunFolder) -> list[Section]:
         found += [regions(run), features(run)]
     wanted = bool((run.job.get("model") or {}).get("enabled", True))
     found += [validation(run.model, wanted=wanted), final_model(run.model)]
-    return [*found, checklist(run), the_run(run)]
+    return [*found, checklists(run), the_run(run)]
+
+
+def checklists(run: RunFolder) -> Section:
+    """TRIPOD+AI; CLEAR and METRICS as well of what is made of images."""
+    known = {} if run.model is None or run.model.not_fitted else answers(run, run.model)
+    blocks = tripod(known)
+    if made_of_images(run):
+        blocks += [*clear(run, known), *metrics_score(run, known)]
+    return Section("checklists", "Checklists", blocks)
 
 
 def render_page(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from prognosis_dask.errors import count
 from prognosis_dask.features.registry import stages
 from prognosis_dask.modelling.folder import ModelFolder
-from prognosis_dask.report.content import Block, Rows, Section, Table, Text
+from prognosis_dask.report.content import Block
 from prognosis_dask.report.read import RunFolder
+from prognosis_dask.report.sections.checklist import Answer, Items, filled_in
 from prognosis_dask.report.sections.cohort import flow
 from prognosis_dask.report.sections.comparison import verdict
 from prognosis_dask.report.sections.features import families
@@ -18,7 +18,7 @@ from prognosis_dask.report.sections.final_model import few_events
 from prognosis_dask.report.words import describe, listed, span, with_interval
 
 #: The 52 items by the paper's sections: number, and what is asked for, in short.
-ITEMS: Mapping[str, tuple[tuple[str, str], ...]] = {
+ITEMS: Items = {
     "Title and abstract": (
         ("1", "Title: development or evaluation of a prediction model, population, outcome"),
         ("2", "Abstract: see TRIPOD+AI for Abstracts"),
@@ -84,8 +84,6 @@ ITEMS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("27c", "Usability: next steps, applicability and generalisability"),
     ),
 }
-_OPEN = "For the authors: the run does not know it."
-
 
 _LEARNERS = {
     "cox": "Cox proportional hazards",
@@ -110,44 +108,9 @@ _SELECTORS = {
 }
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the run knows of an item; ``whole`` where the authors need add nothing but their judgement."""
-
-    text: str
-    whole: bool = False
-
-
-def checklist(run: RunFolder) -> Section:
-    """The checklist: what the run can answer is filled in, what only the authors can answer says so."""
-    if run.model is None or run.model.not_fitted:
-        known: Mapping[str, Answer] = {}
-    else:
-        known = answers(run, run.model)
-    groups = [
-        Rows(heading, [(number, item, _answer_text(known.get(number))) for number, item in items])
-        for heading, items in ITEMS.items()
-    ]
-    whole = sum(answer.whole for answer in known.values())
-    total = sum(map(len, ITEMS.values()))
-    intro = (
-        f"Of the {total} items of the checklist the run answers {whole} and {len(known) - whole} in part; the other "
-        f"{total - len(known)} are the authors’. Check every answer against your study before you submit it."
-    )
-    table = Table(
-        "TRIPOD+AI checklist (Collins et al. 2024), items in short.",
-        ("Item", "What is asked for", "What this run says"),
-        "sww",
-        groups,
-    )
-    blocks: list[Block] = [Text(intro), table]
-    return Section("tripod", "TRIPOD+AI", blocks)
-
-
-def _answer_text(answer: Answer | None) -> str:
-    if answer is None:
-        return _OPEN
-    return answer.text if answer.whole else f"In part: {answer.text}"
+def tripod(known: Mapping[str, Answer]) -> list[Block]:
+    """The checklist with what :func:`answers` found."""
+    return filled_in("TRIPOD+AI", "Collins et al., BMJ 385, 2024, e078378", ITEMS, known)
 
 
 def answers(run: RunFolder, models: ModelFolder) -> dict[str, Answer]:

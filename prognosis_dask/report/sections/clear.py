@@ -1,0 +1,279 @@
+"""The CLEAR checklist, as far as a run knows its answers (Kocak et al., Insights into Imaging 14, 2023, 75; CC BY)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prognosis_dask.errors import count
+from prognosis_dask.features.registry import DEEP, IBSI, RADIOMICS
+from prognosis_dask.features.stage import TOLD
+from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, kind_of
+from prognosis_dask.modelling.folder import known_json
+from prognosis_dask.report.content import Block
+from prognosis_dask.report.read import RunFolder
+from prognosis_dask.report.sections.checklist import Answer, Items, filled_in
+from prognosis_dask.report.sections.features import families
+from prognosis_dask.report.words import listed
+
+#: The 58 items by the paper's sections.
+ITEMS: Items = {
+    "Title, abstract, keywords": (
+        ("1", "Relevant title, specifying the radiomic methodology"),
+        ("2", "Structured summary with relevant information"),
+        ("3", "Relevant keywords for radiomics"),
+    ),
+    "Introduction": (
+        ("4", "Scientific or clinical background"),
+        ("5", "Rationale for using a radiomic approach"),
+        ("6", "Study objectives"),
+    ),
+    "Method: study design": (
+        ("7", "Adherence to guidelines or checklists"),
+        ("8", "Ethical details: approval, consent, data protection"),
+        ("9", "Sample size calculation"),
+        ("10", "Study nature: retrospective, prospective"),
+        ("11", "Eligibility criteria"),
+        ("12", "Flowchart for technical pipeline"),
+    ),
+    "Method: data": (
+        ("13", "Data source: private, public"),
+        ("14", "Data overlap with earlier publications"),
+        ("15", "Data split methodology"),
+        ("16", "Imaging protocol: acquisition and processing"),
+        ("17", "Definition of non-radiomic predictor variables"),
+        ("18", "Definition of the reference standard (outcome variable)"),
+    ),
+    "Method: segmentation": (
+        ("19", "Segmentation strategy"),
+        ("20", "Details of operators performing segmentation"),
+    ),
+    "Method: pre-processing": (
+        ("21", "Image pre-processing details"),
+        ("22", "Resampling method and its parameters"),
+        ("23", "Discretization method and its parameters"),
+        ("24", "Image types: original, filtered, transformed"),
+    ),
+    "Method: feature extraction": (
+        ("25", "Feature extraction method"),
+        ("26", "Feature classes"),
+        ("27", "Number of features"),
+        ("28", "Default configuration statement for remaining parameters"),
+    ),
+    "Method: data preparation": (
+        ("29", "Handling of missing data"),
+        ("30", "Details of class imbalance"),
+        ("31", "Details of segmentation reliability analysis"),
+        ("32", "Feature scaling details: normalization, standardization"),
+        ("33", "Dimension reduction details"),
+    ),
+    "Method: modeling": (
+        ("34", "Algorithm details"),
+        ("35", "Training and tuning details"),
+        ("36", "Handling of confounders"),
+        ("37", "Model selection strategy"),
+    ),
+    "Method: evaluation": (
+        ("38", "Testing technique: internal, external"),
+        ("39", "Performance metrics and rationale for choosing"),
+        ("40", "Uncertainty evaluation and measures"),
+        ("41", "Statistical performance comparison"),
+        ("42", "Comparison with non-radiomic and combined methods"),
+        ("43", "Interpretability and explainability methods"),
+    ),
+    "Results": (
+        ("44", "Baseline demographic and clinical characteristics"),
+        ("45", "Flowchart for eligibility criteria"),
+        ("46", "Feature statistics: reproducibility, feature selection"),
+        ("47", "Model performance evaluation"),
+        ("48", "Comparison with non-radiomic and combined approaches"),
+    ),
+    "Discussion": (
+        ("49", "Overview of important findings"),
+        ("50", "Previous works with differences from the current study"),
+        ("51", "Practical implications"),
+        ("52", "Strengths and limitations: bias, generalizability"),
+    ),
+    "Open science": (
+        ("53", "Sharing images along with segmentation data (not essential, recommended)"),
+        ("54", "Sharing radiomic feature data"),
+        ("55", "Sharing pre-processing scripts or settings"),
+        ("56", "Sharing source code for modeling"),
+        ("57", "Sharing final model files"),
+        ("58", "Sharing a ready-to-use system (not essential, recommended)"),
+    ),
+}
+#: Items that ask what one of TRIPOD+AI asks.
+_AS_TRIPOD = {
+    "9": "10", "11": "6b", "15": "12a", "18": "8a", "21": "7", "29": "11", "30": "13", "34": "12c", "35": "12c",
+    "44": "20b", "45": "20a", "47": "23a", "52": "26", "56": "18f",
+}  # fmt: skip
+
+
+def clear(run: RunFolder, tripod: Mapping[str, Answer]) -> list[Block]:
+    """The checklist, for what is made of images."""
+    citation = "Kocak et al., Insights into Imaging 14, 2023, 75, doi.org/10.1186/s13244-023-01415-8, CC BY 4.0"
+    return filled_in("CLEAR", citation, ITEMS, clear_answers(run, tripod))
+
+
+def made_of_images(run: RunFolder) -> bool:
+    """Whether CLEAR and METRICS apply: a run of images, or models of image features."""
+    frozen = run.model.frozen if run.model is not None else None
+    return bool(run.info) or any(kind_of(one.family) in IMAGE_FAMILIES for one in (frozen.encodings if frozen else ()))
+
+
+def clear_answers(run: RunFolder, tripod: Mapping[str, Answer]) -> dict[str, Answer]:
+    """Answers by item number, ``tripod`` among them; items that only the authors can answer are not in it."""
+    found = {item: tripod[same] for item, same in _AS_TRIPOD.items() if same in tripod}
+    found |= {**_data(run), **_extraction(run), **_modelling(run, tripod)}
+    return {item: answer for item, answer in found.items() if answer.text}
+
+
+def _data(run: RunFolder) -> dict[str, Answer]:
+    if not run.info:
+        return {}
+    data = run.info.get("data") or {}
+    public = ". ".join(data.get("sources") or ())
+    acquired = any(case.acquisition for case in run.cases)
+    predictors = list(dict.fromkeys(name for case in run.cases for name in case.covariates))
+    rois = sorted({case.roi for case in run.cases})
+    return {
+        "12": Answer(f"Stages: {listed(list(run.info.get('stages') or {}))}; see The run."),
+        "13": Answer(f"Public. {public}." if public else ""),
+        "16": Answer("Scanner and acquisition parameters by modality: see Characteristics." if acquired else ""),
+        "17": Answer(f"Columns of the clinical table: {listed(predictors[:12])}." if predictors else ""),
+        "19": Answer(f"Regions {listed(rois[:5])}, on the series’ own grid: see Regions of interest." if rois else ""),
+        "53": Answer("Data and licences: see Data." if public else ""),
+        "54": Answer("features.csv and features.zarr hold them, with names and units."),
+        "55": Answer("All settings stand in this report: see The job.", whole=True),
+    }  # fmt: skip
+
+
+def parameters(run: RunFolder) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The content of the run's parameter files by modality ("" for all), as its record tells it."""
+    settings: Mapping[str, str] = run.info.get("settings") or {}
+    for key, text in settings.items():
+        name = key.removeprefix("radiomics.parameters").removesuffix(TOLD)
+        if key.startswith("radiomics.parameters") and key.endswith(TOLD):
+            yield name.strip("."), json.loads(text)
+
+
+def programs(run: RunFolder) -> list[str]:
+    """By which program and version features of the hand-crafted kind were computed."""
+    versions: Mapping[str, str] = run.info.get("versions") or {}
+    with_version = [f"{name} {versions[name]}" for name in versions if name.startswith("pyradiomics")]
+    found = [f"radiomics as {listed(with_version)} computes them"] if with_version and RADIOMICS.is_on(run.job) else []
+    return found + (["IBSI’s features by their definitions"] if run.info and IBSI.is_on(run.job) else [])
+
+
+def _extraction(run: RunFolder) -> dict[str, Answer]:
+    known = list(parameters(run))
+    summaries = families(run)
+    made = programs(run)
+    network = (run.info.get(DEEP.name) or {}).get("network") if run.info and DEEP.is_on(run.job) else ""
+    made += [f"the network {network}"] if network else []
+    each = ", ".join(f"{family.name} {family.features}" for family in summaries)
+    return {
+        "22": Answer(_by_modality(known, _resampling), whole=True),
+        "23": Answer(_by_modality(known, _discretisation), whole=True),
+        "24": Answer(_by_modality(known, _image_types), whole=True),
+        "25": Answer(f"{listed(made).capitalize()}; versions under The run." if made else ""),
+        "26": Answer(f"{each}." if each else "", whole=True),
+        "27": Answer(f"{sum(family.features for family in summaries)} for each case." if each else "", whole=True),
+        "28": Answer("What the settings under The job do not name is at its default." if run.info else "", whole=True),
+    }
+
+
+def _by_modality(known: list[tuple[str, dict[str, Any]]], say: Any) -> str:
+    return " ".join(f"{modality}: {say(one)}" if modality else say(one) for modality, one in known)
+
+
+def _resampling(content: Mapping[str, Any]) -> str:
+    setting = content.get("setting") or {}
+    spacing = setting.get("resampledPixelSpacing")
+    if not spacing:
+        return "Images were not resampled."
+    interpolator = setting.get("interpolator", "sitkBSpline")
+    return f"Resampled to {' x '.join(f'{float(mm):g}' for mm in spacing)} mm, interpolator {interpolator}."
+
+
+def _discretisation(content: Mapping[str, Any]) -> str:
+    setting = content.get("setting") or {}
+    if setting.get("binCount"):
+        return f"Fixed number of bins: {setting['binCount']}."
+    return f"Fixed bin width: {setting.get('binWidth', 25):g}, edges at its multiples."
+
+
+def _image_types(content: Mapping[str, Any]) -> str:
+    types = content.get("imageType") or {"Original": {}}
+    named = [f"{name} ({json.dumps(own)})" if own else name for name, own in types.items()]
+    return f"{listed(named)}."
+
+
+def _modelling(run: RunFolder, tripod: Mapping[str, Answer]) -> dict[str, Answer]:
+    models = run.model
+    if models is None or models.not_fitted:
+        return {}
+    final: Mapping[str, Any] = models.procedures.get(models.primary) or {}
+    interval = str(models.summary.get("interval") or "")
+    compared = len(models.names) > 1 and models.table("differences") is not None
+    robustness = known_json(run.path / "robustness" / "summary.json")
+    told = f"{robustness['robust']} of {robustness['features']} features" if robustness else ""
+    scaling = [tripod[item].text for item in ("12b", "12d") if item in tripod]
+    return {
+        "31": Answer(f"Contours perturbed beside image and volume: {told} robust; see Robustness." if told else ""),
+        "32": Answer(" ".join(scaling), whole=True),
+        "33": Answer(reduction(final), whole=True),
+        "36": Answer(tripod["12d"].text if "12d" in tripod else ""),
+        "37": Answer(
+            f"Settings left open were tuned by {final['inner_folds']}-fold cross-validation within the training cases."
+            if final.get("inner_folds") else ""
+        ),
+        "38": Answer(
+            "A frozen model on another cohort; whether of another institution is the authors’ to tell."
+            if models.external else "Internal: nested cross-validation; no case was held out once for all."
+        ),
+        "39": Answer(tripod["12e"].text if "12e" in tripod else ""),
+        "40": Answer(f"{interval[:1].upper()}{interval[1:]}; calibration: see Validation." if interval else "",
+                     whole=True),
+        "41": Answer(
+            "Differences of held-out figures with interval, p and Holm’s p: see Validation." if compared else "",
+            whole=True,
+        ),
+        "42": Answer(without_images(run), whole=True),
+        "43": Answer("Coefficients, forest plot and nomogram: see Final model." if models.frozen is not None else ""),
+        "46": Answer("How often folds selected each feature, and coefficients: see Final model. "
+                     f"Correlations: see Features.{f' Robustness: {told}.' if told else ''}"),
+        "48": Answer("See Validation: held-out figures side by side, with differences." if without_images(run) else ""),
+        "57": Answer("models/model.json holds the final model, without code." if models.frozen is not None else ""),
+        "58": Answer(
+            "`prognosis predict` and `prognosis serve --model` apply it to new scans."
+            if models.frozen is not None and run.info else ""
+        ),
+    }  # fmt: skip
+
+
+def reduction(final: Mapping[str, Any]) -> str:
+    """How a procedure reduces its features; empty where it takes them all."""
+    variance, correlation = float(final.get("variance") or 0), float(final.get("correlation") or 1)
+    kept = final.get("reproducible") or ()
+    tried = ", ".join(map(str, final.get("n_features") or ()))
+    steps = [f"restricted to {count(len(kept), 'reproducible feature')}"] if kept else []
+    steps += [f"variance below {variance:g} dropped"] if variance else []
+    steps += [f"of pairs with |ρ| above {correlation:g} one dropped"] if correlation < 1 else []
+    steps += [f"selection by {final['selector']} among {tried} features"] if final.get("selector") else []
+    return f"Within the training cases of each fold: {'; '.join(steps)}." if steps else ""
+
+
+def without_images(run: RunFolder) -> str:
+    """Which procedures of the comparison see no image features; empty where none does, or nothing was compared."""
+    procedures = run.model.procedures if run.model is not None else {}
+    plain = [
+        name
+        for name, own in procedures.items()
+        if own.get("families") and not any(kind_of(family) in IMAGE_FAMILIES for family in own["families"])
+    ]
+    if not plain or len(plain) == len(procedures):
+        return ""
+    return f"Compared on the same folds: {listed([f'“{name}”' for name in plain])}, without image features."
