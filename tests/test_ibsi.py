@@ -15,9 +15,9 @@ import SimpleITK as sitk
 from scipy.spatial.distance import pdist, squareform
 
 import prognosis_dask
-from prognosis_dask.config.ibsi import IbsiSection
-from prognosis_dask.config.job import CohortSection, DeepSection, Job, ModelSection, RadiomicsSection
+from prognosis_dask.config.job import CohortSection, DeepSection, Job, ModelSection
 from prognosis_dask.config.job import SynthSection as Synth
+from prognosis_dask.config.radiomics import IbsiSection, RadiomicsSection
 from prognosis_dask.errors import CaseError, JobError
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of

@@ -10,8 +10,9 @@ import pytest
 
 import prognosis_dask
 from prognosis_dask.cli.main import main
-from prognosis_dask.config.job import CohortSection, DeepSection, Job, ModelSection, RadiomicsSection
+from prognosis_dask.config.job import CohortSection, DeepSection, Job, ModelSection
 from prognosis_dask.config.job import SynthSection as Synth
+from prognosis_dask.config.radiomics import RadiomicsSection
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.features import registry
 from prognosis_dask.features.schema import documentation

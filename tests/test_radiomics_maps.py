@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -14,10 +15,17 @@ import SimpleITK as sitk
 import zarr
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
+import prognosis_dask
+from prognosis_dask.cohort.case import short_hash
+from prognosis_dask.config.job import CohortSection, DeepSection, Job, ModelSection
+from prognosis_dask.config.radiomics import MapsSection, RadiomicsSection
 from prognosis_dask.errors import CaseError, JobError
+from prognosis_dask.execution.cluster import connect
+from prognosis_dask.execution.clusters.spec import LocalSpec
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.radiomics import RadiomicsParams
 from prognosis_dask.radiomics.maps import feature_maps, write_maps
+from prognosis_dask.workflows.run import check_inputs
 
 CONTENT = {
     "imageType": {"Original": {}, "Gradient": {}},
@@ -96,3 +104,38 @@ def test_the_command_writes_maps(table: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "prognosis_dask", *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (Path(done.stdout.partition(": ")[2].strip()) / "original_firstorder_Mean.nrrd").is_file()
+
+
+def test_a_run_keeps_the_maps_of_each_case_and_makes_those_again_that_are_gone(
+    breast: Roi, table: Path, tmp_path: Path
+) -> None:
+    params = tmp_path / "maps.yaml"
+    params.write_text(json.dumps(CONTENT), encoding="utf-8")
+    job = Job(
+        "maps",
+        cohort=CohortSection(cases=str(table)),
+        radiomics=RadiomicsSection(enabled=False),
+        maps=MapsSection(enabled=True, params=str(params)),
+        deep=DeepSection(enabled=False),
+        model=ModelSection(enabled=False),
+    )
+    folder = tmp_path / "run" / "maps" / short_hash("P 1/a")
+    with connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) as client:
+        runs = [prognosis_dask.run(job, client=client, out=tmp_path / "run")]
+        expected = feature_maps(breast, PARAMS)
+        for name, image in expected.items():
+            written = sitk.ReadImage(str(folder / f"{name}.nrrd"))
+            np.testing.assert_array_equal(sitk.GetArrayFromImage(written), sitk.GetArrayFromImage(image))
+        shutil.rmtree(folder)
+        runs.append(prognosis_dask.run(job, client=client, out=tmp_path / "run"))
+    assert json.loads((folder / "case.json").read_text()) == {"case_id": "P 1/a", "maps": list(expected)}
+    assert [run.stages["maps"]["done"] for run in runs] == [1, 1]
+    assert runs[1].stages["roi"]["done"] == 0
+
+
+def test_maps_of_shape_only_are_refused_before_the_run(table: Path, tmp_path: Path) -> None:
+    params = tmp_path / "shape.yaml"
+    params.write_text("featureClass: {shape: }\n", encoding="utf-8")
+    job = Job("maps", cohort=CohortSection(cases=str(table)), maps=MapsSection(enabled=True, params=str(params)))
+    with pytest.raises(JobError, match="request shape only, which has no maps"):
+        check_inputs(job)

@@ -20,9 +20,9 @@ from prognosis_dask.config.job import (
     FramesSection,
     ImageSection,
     Job,
-    RadiomicsSection,
     SynthSection,
 )
+from prognosis_dask.config.radiomics import RadiomicsSection
 from prognosis_dask.errors import Code, Problem, StatisticsError
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.features.loaded import LoadedStages, load_stages

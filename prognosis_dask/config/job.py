@@ -24,8 +24,8 @@ from prognosis_dask.config.fields import (
     Unit,
     Window,
 )
-from prognosis_dask.config.ibsi import IbsiSection
 from prognosis_dask.config.idc import IdcSection
+from prognosis_dask.config.radiomics import IbsiSection, MapsSection, RadiomicsSection
 from prognosis_dask.config.reading import build, expect, override, read_toml, seen_from
 from prognosis_dask.config.run import RunSection
 from prognosis_dask.errors import JobError
@@ -169,20 +169,6 @@ class FramesSection:
 
 
 @dataclass(frozen=True)
-class RadiomicsSection:
-    """Radiomic features, as pyradiomics defines them."""
-
-    enabled: Annotated[bool, "Whether radiomic features are computed."] = True
-    params: Annotated[
-        str | tuple[str, ...] | dict[str, str | tuple[str, ...]],
-        File(),
-        "Parameter file of pyradiomics (YAML), or a list of several, or those of each modality in `[radiomics.params]` "
-        "(`CT`, `MR`, `PT`, `default`); empty: pyradiomics' defaults with binWidth 25. Features of a list's further "
-        "files are called `FILE.` and their name.",
-    ] = ""
-
-
-@dataclass(frozen=True)
 class DeepSection:
     """Deep features of a video network."""
 
@@ -314,6 +300,7 @@ class Job:
     frames: FramesSection = field(default_factory=FramesSection)
     radiomics: RadiomicsSection = field(default_factory=RadiomicsSection)
     ibsi: IbsiSection = field(default_factory=IbsiSection)
+    maps: MapsSection = field(default_factory=MapsSection)
     deep: DeepSection = field(default_factory=DeepSection)
     deep_2: SecondDeepSection = field(default_factory=SecondDeepSection)
     grade: GradeSection = field(default_factory=GradeSection)

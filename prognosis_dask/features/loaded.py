@@ -13,7 +13,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import Job, digest
 from prognosis_dask.features.registry import stages_of
 from prognosis_dask.features.stage import Columns, Stage, StageContext, Work, chosen_settings
-from prognosis_dask.radiomics.parameter_file import job_params
+from prognosis_dask.radiomics.parameter_file import job_params, read_params
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def load_stages(job: Job, folder: str) -> LoadedStages:
     works = {stage.name: stage.load() for stage in stages_of(job)}
     for work in works.values():
         job = work.settled(job)
-    return LoadedStages(StageContext(folder, job, job_params(job.radiomics.params)), works)
+    maps = read_params(job.maps.params, "maps.params") if job.maps.enabled else None
+    return LoadedStages(StageContext(folder, job, job_params(job.radiomics.params), maps), works)
 
 
 class _Digests:

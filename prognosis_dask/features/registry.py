@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
-from prognosis_dask.config.ibsi import IbsiSection
 from prognosis_dask.config.job import BrainSection, FramesSection, ImageSection, Job
+from prognosis_dask.config.radiomics import IbsiSection
 from prognosis_dask.features.stage import Family, Stage
 from prognosis_dask.features.variable import VariableSpec, label, number, table
 from prognosis_dask.storage.task_result import TaskResult
@@ -106,6 +106,19 @@ IBSI = Stage(
     memory=1_500_000_000,
 )
 
+MAPS = Stage(
+    name="maps",
+    title="Feature maps",
+    version=1,
+    work="prognosis_dask.features.maps:MapsWork",
+    switch="maps.enabled",
+    needs=("roi",),
+    values_from=("brain",),
+    settings=(*_IMAGE, "maps.radius"),
+    # the matrices of a batch of neighbourhoods
+    memory=1_500_000_000,
+)
+
 BRAIN = Stage(
     name="brain",
     title="Preparing the brain, finding and measuring the tumour",
@@ -154,7 +167,7 @@ DEEP = _network("deep", "Deep features")
 DEEP_2 = _network("deep_2", "Deep features of the second network")
 
 #: In the order of their variables in the dataset; the order in which a case passes them follows from their needs.
-STAGES: tuple[Stage, ...] = (ROI, RADIOMICS, IBSI, BRAIN, DEEP, DEEP_2)
+STAGES: tuple[Stage, ...] = (ROI, RADIOMICS, IBSI, MAPS, BRAIN, DEEP, DEEP_2)
 
 
 def stages() -> tuple[Stage, ...]:

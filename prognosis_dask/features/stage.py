@@ -22,7 +22,7 @@ from prognosis_dask.objects.cache import use_cache
 from prognosis_dask.storage.task_result import TaskResult
 
 if TYPE_CHECKING:
-    from prognosis_dask.radiomics.params import ModalityParams
+    from prognosis_dask.radiomics.params import ModalityParams, RadiomicsParams
 
 #: What is on where ``run.json`` does not say.
 _DEFAULTS = Job("")
@@ -155,11 +155,14 @@ class StageContext:
         The job, with everything settled that it leaves open.
     radiomics
         Its parameters of pyradiomics, read on the driver: workers may not see the file.
+    maps
+        Those of feature maps; None where there are none.
     """
 
     folder: str
     job: Job
     radiomics: ModalityParams
+    maps: RadiomicsParams | None = None
 
     @property
     def rois(self) -> str:

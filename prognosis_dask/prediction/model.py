@@ -147,6 +147,7 @@ def load_model(folder: Path) -> ScanModel:
         synth=SynthSection(),
         radiomics=replace(job.radiomics, enabled=job.radiomics.enabled and bool(families & {"radiomics", "volume"})),
         ibsi=replace(job.ibsi, enabled=job.ibsi.enabled and "ibsi" in families),
+        maps=replace(job.maps, enabled=False),
         deep=replace(job.deep, enabled=job.deep.enabled and "deep" in families),
         deep_2=replace(job.deep_2, enabled=job.deep_2.enabled and "deep_2" in families),
         grade=replace(job.grade, enabled=False),

@@ -58,6 +58,21 @@ def feature_maps(roi: Roi, params: RadiomicsParams, *, radius: int | None = None
     return maps
 
 
+def expect_maps(params: RadiomicsParams) -> None:
+    """Refuse parameters that give no maps.
+
+    Raises
+    ------
+    JobError
+        When they ask for shape only, or for local binary patterns.
+    """
+    if not [kind for kind in params.content["featureClass"] if not kind.startswith("shape")]:
+        raise JobError("these parameters request shape only, which has no maps; name another featureClass")
+    patterns = [kind for kind in params.content.get("imageType", {}) if kind.startswith("LBP")]
+    if patterns:
+        raise JobError(f"there are no maps of imageType.{patterns[0]}, which pyradiomics leaves out; take it out")
+
+
 def write_maps(
     table: Path,
     out: Path,
@@ -83,11 +98,7 @@ def write_maps(
     if unknown:
         raise JobError(f"{table} has no case {', '.join(unknown)}; it has {', '.join(list(known)[:5])} ...")
     expect_writable(out)
-    if not [kind for kind in params.content["featureClass"] if not kind.startswith("shape")]:
-        raise JobError("these parameters request shape only, which has no maps; name another featureClass")
-    patterns = [kind for kind in params.content.get("imageType", {}) if kind.startswith("LBP")]
-    if patterns:
-        raise JobError(f"there are no maps of imageType.{patterns[0]}, which pyradiomics leaves out; take it out")
+    expect_maps(params)
     for name in cases or known:
         try:
             yield name, _write_case(known[name], out, params, radius, zarr=zarr)
@@ -106,9 +117,14 @@ def _write_case(case: Case, out: Path, params: RadiomicsParams, radius: int | No
         _write_zarr(maps, folder)
     else:
         folder.mkdir(exist_ok=True)
-        for name, image in maps.items():
-            sitk.WriteImage(image, str(folder / f"{name}.nrrd"), useCompression=True)
+        write_nrrd(maps, folder)
     return folder
+
+
+def write_nrrd(maps: dict[str, sitk.Image], folder: Path) -> None:
+    """Write each map to ``NAME.nrrd`` in a folder that is there."""
+    for name, image in maps.items():
+        sitk.WriteImage(image, str(folder / f"{name}.nrrd"), useCompression=True)
 
 
 def _write_zarr(maps: dict[str, sitk.Image], folder: Path) -> None:

@@ -71,11 +71,11 @@ def _read_several(paths: str | Sequence[str]) -> RadiomicsParams:
     return replace(read_params(paths[0]), more=further)
 
 
-def read_params(path: str) -> RadiomicsParams:
+def read_params(path: str, key: str = "radiomics.params") -> RadiomicsParams:
     """Read a parameter file of pyradiomics; an empty ``path`` means its defaults with ``binWidth: 25``.
 
     Three settings are accepted and have no effect: ``label`` and ``label_channel``, since the case names its labels,
-    and ``additionalInfo``, since diagnostics are not computed.
+    and ``additionalInfo``, since diagnostics are not computed. ``key`` is the job's that names the file.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def read_params(path: str) -> RadiomicsParams:
     if not path:
         return RadiomicsParams(json.dumps(DEFAULTS))
     if not Path(path).is_file():
-        raise JobError(f"radiomics.params: no file at {path}; the project's own are in jobs/params")
+        raise JobError(f"{key}: no file at {path}; the project's own are in jobs/params")
     import radiomics
     from pykwalify.core import Core
 
@@ -101,13 +101,13 @@ def read_params(path: str) -> RadiomicsParams:
         Exception
     ) as error:  # errors of the schema, of its added checks (ValueError, TypeError) and of the YAML reader
         reason = " ".join(str(getattr(error, "msg", None) or error).split())
-        raise JobError(f"radiomics.params: {path} is not a parameter file of pyradiomics: {reason}") from error
+        raise JobError(f"{key}: {path} is not a parameter file of pyradiomics: {reason}") from error
     try:
         _check(content, core.schema["mapping"]["setting"]["mapping"])
         params = RadiomicsParams(json.dumps(content))
         column_names(params)
     except JobError as error:
-        raise JobError(f"radiomics.params: {path}: {error}") from error
+        raise JobError(f"{key}: {path}: {error}") from error
     return params
 
 

@@ -38,6 +38,7 @@ def _rules(job: Job) -> Iterator[_Rule]:
     yield not job.brain.enabled, _all("brain"), "brain.enabled is false"
     yield not job.radiomics.enabled, _all("radiomics"), "radiomics.enabled is false"
     yield not job.ibsi.enabled, _all("ibsi"), "ibsi.enabled is false"
+    yield not job.maps.enabled, _all("maps"), "maps.enabled is false"
     yield job.ibsi.bin_width > 0, ("ibsi.bin_count",), "ibsi.bin_width is given"
     yield not job.ibsi.spacing_mm, ("ibsi.interpolator",), "ibsi.spacing_mm is 0, so that nothing is resampled"
     yield job.ibsi.ivh_bin_count > 0, ("ibsi.ivh_bin_width",), "ibsi.ivh_bin_count is given"

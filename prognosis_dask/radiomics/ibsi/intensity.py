@@ -11,7 +11,7 @@ import numpy as np
 from scipy import signal
 
 from prognosis_dask.arrays import FloatArray, IntArray
-from prognosis_dask.config.ibsi import IbsiSection
+from prognosis_dask.config.radiomics import IbsiSection
 from prognosis_dask.radiomics.ibsi.prepare import PEAK_MM, Prepared, discretised
 
 #: Bins of the intensity-volume histogram of values that are not whole numbers, unless the job says otherwise.

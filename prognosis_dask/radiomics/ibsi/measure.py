@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from prognosis_dask.arrays import IntArray
-from prognosis_dask.config.ibsi import IbsiSection
+from prognosis_dask.config.radiomics import IbsiSection
 from prognosis_dask.errors import CaseError, Code, warn
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics.ibsi.intensity import histogram, peaks, statistics, volume_histogram

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from prognosis_dask.arrays import AnyArray, BoolArray, FloatArray, IntArray
-from prognosis_dask.config.ibsi import IbsiSection
+from prognosis_dask.config.radiomics import IbsiSection
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.roi import Roi, bounding_box
 

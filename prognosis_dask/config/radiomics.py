@@ -1,11 +1,25 @@
-"""The section `[ibsi]` of a job."""
+"""The sections `[radiomics]`, `[ibsi]` and `[maps]` of a job."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from prognosis_dask.config.fields import AtLeast, Unit, Window
+from prognosis_dask.config.fields import AtLeast, File, Unit, Window
+
+
+@dataclass(frozen=True)
+class RadiomicsSection:
+    """Radiomic features, as pyradiomics defines them."""
+
+    enabled: Annotated[bool, "Whether radiomic features are computed."] = True
+    params: Annotated[
+        str | tuple[str, ...] | dict[str, str | tuple[str, ...]],
+        File(),
+        "Parameter file of pyradiomics (YAML), or a list of several, or those of each modality in `[radiomics.params]` "
+        "(`CT`, `MR`, `PT`, `default`); empty: pyradiomics' defaults with binWidth 25. Features of a list's further "
+        "files are called `FILE.` and their name.",
+    ] = ""
 
 
 @dataclass(frozen=True)
@@ -38,3 +52,19 @@ class IbsiSection:
         "Width of the intensity-volume histogram's levels; 0: 1 for CT, else 1,000 levels.",
     ] = 0.0
     ivh_bin_count: Annotated[int, AtLeast(0), "Number of its levels instead; 0: by `ivh_bin_width`."] = 0
+
+
+@dataclass(frozen=True)
+class MapsSection:
+    """Feature maps: pyradiomics' features of each voxel's neighbourhood, kept as images."""
+
+    enabled: Annotated[bool, "Whether maps are written, to `maps/` of the run."] = False
+    params: Annotated[
+        str,
+        File(),
+        "Parameter file of pyradiomics with the features to map, and its `voxelSetting`; empty: pyradiomics' defaults, "
+        "which take minutes a case.",
+    ] = ""
+    radius: Annotated[
+        int, AtLeast(0), Unit("voxels"), "Radius of the neighbourhood; 0: the file's `kernelRadius`, by default 1."
+    ] = 0
