@@ -13,14 +13,16 @@ import SimpleITK as sitk
 from prognosis_dask.cli.main import main
 from prognosis_dask.cohort.case import read_cases
 from prognosis_dask.config.job import SynthSection
+from prognosis_dask.config.radiomics import IbsiSection
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.imaging.roi import Roi, grid_of
-from prognosis_dask.radiomics import extract, read_params
+from prognosis_dask.radiomics import extract, ibsi, read_params
 from prognosis_dask.radiomics.perturbation import CONTROLS, Extent, control, noise_level, of_volume, perturbed
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.workflows.robustness import robustness
 
+IBSI = IbsiSection(spacing_mm=3.0)
 NOTHING = Extent(degrees=0, voxels=0, noise=0, volume=0, contour=False)
 
 
@@ -132,6 +134,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name = "robust"
         cohort = {{ sources = ["{cohort.images}"], clinical = "{cohort.clinical}", roi = ["GTV-1"] }}
         deep = {{ enabled = false }}
+        ibsi = {{ enabled = true, spacing_mm = 3.0 }}
         model = {{ features = "radiomics", repeats = 1, folds = 2 }}
         run = {{ out = "{folder / "out"}" }}
         '''
@@ -145,14 +148,20 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_filter_holds_the_features_whose_icc_reaches_the_threshold(measured: Path) -> None:
     with (measured / "robustness" / "agreement.csv").open() as stream:
         rows = {row["feature"]: row for row in csv.DictReader(stream)}
-    assert len(rows) == 107
+    assert len(rows) == 107 + len(ibsi.names(IBSI))
     values = []
     for case in read_cases(measured / "cases.csv"):
         roi = RoiStore.open(measured / "rois.zarr").read_roi(case.case_id)
         rng = np.random.default_rng([0, int(case.short_hash, 16)])
         made = [perturbed(roi, Extent(), rng) for _ in range(3)]
-        values.append([extract(one, read_params("")) for one in made])
-    for name in ("original_shape_MeshVolume", "original_firstorder_Mean", "original_glcm_Contrast"):
+        values.append([extract(one, read_params("")) | ibsi.measure(one, IBSI, whole=True) for one in made])
+    for name in (
+        "original_shape_MeshVolume",
+        "original_firstorder_Mean",
+        "original_glcm_Contrast",
+        "morph_volume",
+        "stat_mean",
+    ):
         expected = slow_icc([[one[name] for one in of_case] for of_case in values])
         assert float(rows[name]["icc_1_1"]) == pytest.approx(expected, rel=1e-9)
     with (measured / "robustness" / "reproducible.csv").open() as stream:

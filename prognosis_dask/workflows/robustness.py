@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,17 +22,19 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.config.folders import expect_writable
 from prognosis_dask.config.job import Job
+from prognosis_dask.config.radiomics import IbsiSection
 from prognosis_dask.errors import CaseError, StatisticsError, count
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.execution.mapping import map_on
 from prognosis_dask.execution.record import recorded_job
 from prognosis_dask.features.files import read_features
+from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.pairing import FEWEST_PAIRS, region_of
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.folder import known_json
 from prognosis_dask.modelling.validation.reproducibility import intraclass_correlation, reproducible_features
-from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, job_params
+from prognosis_dask.radiomics import column_names, extract, ibsi, job_params
 from prognosis_dask.radiomics.params import ModalityParams
 from prognosis_dask.radiomics.perturbation import CONTROLS, Extent, control, perturbed
 from prognosis_dask.report.page import write_report
@@ -42,6 +45,38 @@ from prognosis_dask.workflows.reproducibility import write_rows
 THRESHOLD = 0.9
 #: What a control leaves as it is in the images.
 _KEPT = {"shuffled_voxels": "its histogram, volume and shape", "shuffled_mask": "the box and the number of voxels"}
+
+
+@dataclass(frozen=True)
+class _Families:
+    """What is measured again: pyradiomics' features where there are parameters, IBSI's where there is a section."""
+
+    params: ModalityParams | None
+    ibsi: IbsiSection | None
+
+    @classmethod
+    def of(cls, dataset: xr.Dataset, job: Job) -> _Families:
+        """Those of a run's dataset."""
+        params = job_params(job.radiomics.params) if "radiomics" in dataset else None
+        return cls(params, job.ibsi if "ibsi" in dataset else None)
+
+    def names(self, modality: str) -> dict[str, tuple[str, ...]]:
+        """By family the names, in the order of :meth:`measure`."""
+        found = {}
+        if self.params is not None:
+            found["radiomics"] = column_names(self.params.of(modality))
+        if self.ibsi is not None:
+            found["ibsi"] = ibsi.names(self.ibsi)
+        return found
+
+    def measure(self, roi: Roi, modality: str) -> list[float]:
+        """All features of one image and mask, as the run measured them."""
+        values: list[float] = []
+        if self.params is not None:
+            values += extract(roi, self.params.of(modality)).values()
+        if self.ibsi is not None:
+            values += ibsi.measure(roi, self.ibsi, whole=modality == "CT").values()
+        return values
 
 
 @dataclass(frozen=True)
@@ -101,14 +136,15 @@ def robustness(
     Parameters
     ----------
     run
-        A finished run's folder with ``rois.zarr``; its own radiomics parameters are used.
+        A finished run's folder with ``rois.zarr``. Its radiomic and IBSI features are measured again, with its own
+        parameters.
     out
         A folder for the files; else ``robustness`` in the run's:
 
         ====================  ==============================================================================
         agreement.csv         feature, roi, n, icc_1_1 with its interval of 95 %
         reproducible.csv      feature: those that reach the threshold in every region; selection can read it
-        images/               the job's model of the radiomic features of these cases, like ``models/``
+        images/               the job's model of these features of these cases, like ``models/``
         shuffled_voxels/      the same on regions whose grey values are in random order
         shuffled_mask/        the same on as many voxels of the region's box, drawn at random
         summary.json          what was done, and what the controls say
@@ -137,14 +173,14 @@ def robustness(
     out = Path(out) if out is not None else run / "robustness"
     expect_writable(out)
     job, dataset, cases = _of_run(run)
-    params = job_params(job.radiomics.params)
-    measure = partial(_measured, str(run / "rois.zarr"), params, extent or Extent(), repeats, seed)
+    families = _Families.of(dataset, job)
+    measure = partial(_measured, str(run / "rois.zarr"), families, extent or Extent(), repeats, seed)
     with joined(connect(LocalSpec()) if client is None else client) as cluster:
         found = _measured_all(measure, cases, map_on(cluster))
         failed = {case_id: reason for case_id, reason in found.items() if isinstance(reason, str)}
         values = {case_id: one for case_id, one in found.items() if not isinstance(one, str)}
-        rows = agreement(cases, values, params)
-        controls = _fitted_controls(job, dataset, values, out, map_on(cluster), params, cases)
+        rows = agreement(cases, values, families)
+        controls = _fitted_controls(job, dataset, values, out, map_on(cluster), families, cases)
     robust = reproducible_features(rows, threshold, by="icc_1_1")
     result = Robustness(rows, robust, threshold, len(values), repeats, failed, controls)
     out.mkdir(parents=True, exist_ok=True)
@@ -166,9 +202,10 @@ def robustness(
 
 def _of_run(run: Path) -> tuple[Job, xr.Dataset, list[Case]]:
     dataset = read_features(run)
-    if "radiomics" not in dataset:
+    held = [np.isfinite(dataset[name].values).any(axis=1) for name in ("radiomics", "ibsi") if name in dataset]
+    if not held:
         raise StatisticsError(f"{run} has no radiomic features to be perturbed")
-    usable = np.isfinite(dataset["radiomics"].values).any(axis=1)
+    usable = np.any(held, axis=0)
     measured = set(dataset["case"].values[usable].astype(str))
     job = recorded_job(known_json(run / "run.json"), run / "run.json")
     if job is None:
@@ -180,26 +217,19 @@ def _measured_all(measure: Any, cases: Sequence[Case], cluster_map: Map) -> dict
     return dict(zip([case.case_id for case in cases], cluster_map(measure, cases), strict=True))
 
 
-def _measured(
-    rois: str, params: ModalityParams, extent: Extent, repeats: int, seed: int, case: Case
-) -> FloatArray | str:
+def _measured(rois: str, families: _Families, extent: Extent, repeats: int, seed: int, case: Case) -> FloatArray | str:
     """The features, (perturbations and then controls, features); a text says why there are none."""
-    own = params.of(case.modality)
     rng = np.random.default_rng([seed, int(case.short_hash, 16)])
     try:
         roi = RoiStore.open(rois).read_roi(case.case_id)
         made = [perturbed(roi, extent, rng) for _ in range(repeats)]
         made += [control(roi, kind, rng) for kind in CONTROLS]
-        return np.array([_features(one, own) for one in made])
+        return np.array([families.measure(one, case.modality) for one in made])
     except (CaseError, ValueError, RuntimeError) as error:
         return str(error)
 
 
-def _features(roi: Any, params: RadiomicsParams) -> list[float]:
-    return list(extract(roi, params).values())
-
-
-def agreement(cases: Sequence[Case], values: Mapping[str, FloatArray], params: ModalityParams) -> list[dict[str, Any]]:
+def agreement(cases: Sequence[Case], values: Mapping[str, FloatArray], families: _Families) -> list[dict[str, Any]]:
     """One row per region and feature: ICC(1,1) of the perturbations; regions of fewer than three cases are left out."""
     regions: dict[tuple[str, str], list[str]] = {}
     for case in cases:
@@ -210,7 +240,7 @@ def agreement(cases: Sequence[Case], values: Mapping[str, FloatArray], params: M
         if len(case_ids) < FEWEST_PAIRS:
             continue
         block = np.stack([values[case_id][: -len(CONTROLS)] for case_id in case_ids])
-        for at, name in enumerate(column_names(params.of(modality))):
+        for at, name in enumerate(chain(*families.names(modality).values())):
             held = block[np.isfinite(block[:, :, at]).all(axis=1), :, at]
             found = intraclass_correlation(held).icc_1_1
             rows.append(
@@ -234,34 +264,41 @@ def _fitted_controls(
     values: Mapping[str, FloatArray],
     out: Path,
     cluster_map: Map,
-    params: ModalityParams,
+    families: _Families,
     cases: Sequence[Case],
 ) -> dict[str, str]:
-    """By control what the job's model of radiomic features says, beside the same on the images of the same cases."""
+    """By control what the job's model of these features says, beside the same on the images of the same cases."""
     if not job.model.enabled or job.grade.enabled:
         return {}
-    section = replace(job.model, features="radiomics")
+    of_ibsi = families.params is None or (job.model.features == "ibsi" and families.ibsi is not None)
+    section = replace(job.model, features="ibsi" if of_ibsi else "radiomics")
     kept = dataset.isel(case=[at for at, name in enumerate(dataset["case"].values) if str(name) in values])
     images = _measure(fit_dataset(kept, section, out / "images", map=cluster_map))
     said = {}
     for at, kind in enumerate(CONTROLS, -len(CONTROLS)):
-        table = _with_values(kept, {name: one[at] for name, one in values.items()}, params, cases)
+        table = _with_values(kept, {name: one[at] for name, one in values.items()}, families, cases)
         said[kind] = _said(_measure(fit_dataset(table, section, out / kind, map=cluster_map)), images, kind)
     return said
 
 
 def _with_values(
-    dataset: xr.Dataset, values: Mapping[str, FloatArray], params: ModalityParams, cases: Sequence[Case]
+    dataset: xr.Dataset, values: Mapping[str, FloatArray], families: _Families, cases: Sequence[Case]
 ) -> xr.Dataset:
-    """The dataset with the radiomic features of a control in place of its own."""
-    changed = np.full(dataset["radiomics"].shape, math.nan)
+    """The dataset with the features of a control in place of its own."""
     row = {str(name): at for at, name in enumerate(dataset["case"].values)}
-    column = {str(name): at for at, name in enumerate(dataset["radiomic"].values)}
+    changed = {family: np.full(dataset[family].shape, math.nan) for family in families.names(cases[0].modality)}
+    column = {
+        family: {str(name): at for at, name in enumerate(dataset[dataset[family].dims[1]].values)} for family in changed
+    }
     for case in cases:
         if case.case_id in values:
-            places = [column[name] for name in column_names(params.of(case.modality))]
-            changed[row[case.case_id], places] = values[case.case_id]
-    return dataset.assign(radiomics=(dataset["radiomics"].dims, changed, dataset["radiomics"].attrs))
+            begin = 0
+            for family, names in families.names(case.modality).items():
+                places = [column[family][name] for name in names]
+                changed[family][row[case.case_id], places] = values[case.case_id][begin : begin + len(names)]
+                begin += len(names)
+    arrays = {family: (dataset[family].dims, array, dataset[family].attrs) for family, array in changed.items()}
+    return dataset.assign(arrays)
 
 
 class _Measured(NamedTuple):
