@@ -182,4 +182,4 @@ def test_a_time_of_delayed_entry_is_no_feature() -> None:
     frame = pd.DataFrame({"entry": time * rng.uniform(0, 0.9, 200), "age at entry": age})
     (said,) = leaks(frame, survival(time, rng.random(200) < 0.6)).items()
     assert said[0] == "entry"
-    assert "left truncation is not modelled" in said[1]
+    assert "(--set endpoint.entry=entry models it)" in said[1]

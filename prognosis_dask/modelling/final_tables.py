@@ -17,7 +17,7 @@ from prognosis_dask.modelling.data.endpoint import Endpoint, Survival, patient_s
 from prognosis_dask.modelling.data.table import FeatureTable, of_families, varying
 from prognosis_dask.modelling.estimators.cox import ProportionalHazards, cox_curve, fit_proportional_hazards
 from prognosis_dask.modelling.estimators.logistic import fit_logistic
-from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
+from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.metrics.classes import class_auc
 from prognosis_dask.modelling.metrics.competing import COMPETING, EVENT, causes, fine_gray
@@ -52,7 +52,8 @@ def over_patients(model: Fitted, table: FeatureTable) -> Fitted:
     if not several_cases(table.patient_ids) or np.isnan(cox.standard_error).any():
         return model
     Z, endpoint = model.prepared(table)[:, model.columns], table.endpoint
-    residuals, _ = score_residuals(Z, endpoint.time_days, endpoint.event, cox.coefficient)
+    time, event, entry = endpoint.time_days, endpoint.event, endpoint.entry_days
+    residuals, _ = score_residuals(Z, time, event, cox.coefficient, entry=entry)
     inverse = covariance(Z, endpoint, cox, model.tuned["penalty"])
     error = np.sqrt(np.diag(sandwich(residuals, inverse, table.patient_ids)))
     return replace(model, model=replace(cox, standard_error=error))
@@ -68,15 +69,15 @@ def coefficient_tables(model: Fitted, table: FeatureTable) -> Tables:
     cox = model.model
     if not isinstance(cox, ProportionalHazards) or not isinstance(table.endpoint, Survival):
         return rows
-    time, event = table.endpoint.time_days, table.endpoint.event
+    time, event, entry = table.endpoint.time_days, table.endpoint.event, table.endpoint.entry_days
     if len(cox.coefficient) < event.sum() and len(np.unique(time[event])) > 1:
         Z = model.prepared(table)[:, model.columns]
         penalty = model.tuned["penalty"] * (1 - model.tuned["mixing"])
         fitted = (Z, time, event, cox.coefficient, covariance(Z, table.endpoint, cox, penalty))
         if several_cases(table.patient_ids):
-            rows["ph"] = ph_rows(model.chosen, clustered_ph_test(*fitted, table.patient_ids))
+            rows["ph"] = ph_rows(model.chosen, clustered_ph_test(*fitted, table.patient_ids, entry))
         else:
-            rows["ph"] = ph_test(*fitted, model.chosen)
+            rows["ph"] = ph_test(*fitted, model.chosen, entry)
     return rows
 
 
@@ -105,9 +106,7 @@ def competing_rows(model: Fitted, table: FeatureTable) -> list[Row]:
 
 def covariance(Z: FloatArray, endpoint: Survival, cox: ProportionalHazards, penalty: float) -> FloatArray:
     """The inverse of the penalised information of a Cox model's coefficients."""
-    order = np.argsort(endpoint.time_days, kind="stable")
-    likelihood = PartialLikelihood(Z[order], endpoint.time_days[order], endpoint.event[order], penalty)
-    return np.asarray(np.linalg.pinv(likelihood.derivatives(cox.coefficient)[1]))
+    return np.asarray(np.linalg.pinv(likelihood_of(Z, endpoint, penalty).derivatives(cox.coefficient)[1]))
 
 
 def correlation_rows(model: Fitted, table: FeatureTable) -> list[Row]:

@@ -61,7 +61,8 @@ def describe_table(read: ReadTable) -> dict[str, Any]:
         summary["classes"] = dict(zip(table.endpoint.names, counts.tolist(), strict=True))
     else:
         time, cause = causes(table.endpoint)
-        summary["median_follow_up_days"] = number_or_none(median_follow_up(Survival(time, cause != CENSORED)))
+        followed = Survival(time, cause != CENSORED, entry_days=table.endpoint.entry_days)
+        summary["median_follow_up_days"] = number_or_none(median_follow_up(followed))
     return summary
 
 

@@ -310,5 +310,5 @@ def _column_quantiles(X: FloatArray) -> FloatArray:
 
 
 def _curve(cases: Survival) -> FloatArray:
-    estimate = kaplan_meier(cases.time_days, cases.event)
+    estimate = kaplan_meier(cases.time_days, cases.event, entry=cases.entry_days)
     return np.vstack([estimate.time_days, estimate.survival])

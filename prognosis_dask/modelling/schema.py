@@ -179,7 +179,8 @@ TABLES = (
         _number("time_days", "time of the step", unit="d"),
         _number("survival", "Kaplan-Meier's estimate after it"),
         *_interval("the estimate"),
-        _count("at_risk", "cases followed up to the step or beyond"),
+        _count("at_risk", "cases followed up to the step or beyond that entered before"),
+        _count("entered", "cases that enter at that time; where some enter late", optional=True),
     ),
     _table(
         "follow_up",

@@ -94,6 +94,11 @@ class EndpointRule:
 
     time: Annotated[str, "Column of the survival time."] = ""
     event: Annotated[str, "Column of the event."] = ""
+    entry: Annotated[
+        str,
+        "Column of the time from which on a case was followed (delayed entry, left truncation), in the unit of the "
+        "survival time; empty: from 0 on.",
+    ] = ""
     time_unit: Annotated[TimeUnit, "Unit of the survival time; empty: what the heading says, else days."] = ""
     event_codes: Annotated[
         dict[str, Annotated[int, Cause()]],
@@ -189,6 +194,7 @@ def _check_together(spec: ModelSpec, where: str) -> None:
         not (end.label and (end.time or end.event)), where, "endpoint.label", end.label, "a label, or time and event"
     )
     pair = {"time": end.time, "event": end.event}
+    expect(not (end.label and end.entry), where, "endpoint.entry", end.entry, "a label without a time of entry")
     expect(bool(end.time) == bool(end.event), where, "endpoint", pair, "both time and event, or neither")
     known = ", ".join(spec.procedure)
     named = f"one of the procedures: {known}" if known else "a [procedure.NAME] of that name, or no final"
@@ -223,7 +229,8 @@ def default_horizons(endpoint: Survival) -> tuple[float, ...]:
 
     def held(days: float) -> bool:
         until = endpoint.time_days <= days
-        return min(int((endpoint.event & until).sum()), int((~until).sum())) >= _FEWEST
+        beyond = ~until if endpoint.entry_days is None else ~until & (endpoint.entry_days < days)
+        return min(int((endpoint.event & until).sum()), int(beyond.sum())) >= _FEWEST
 
     within = [_YEAR * n for n in (1, 2, 3, 5) if held(_YEAR * n)]
     if len(within) < 2:

@@ -223,7 +223,10 @@ def _criterion(procedure: Procedure, learner: Learner, train: Endpoint, test: En
 
 def _likelihood(train: Survival, test: Survival) -> Criterion:
     time = np.concatenate([train.time_days, test.time_days])
-    everybody = score_likelihood(Survival(time, np.concatenate([train.event, test.event])))
+    entry = None
+    if train.entry_days is not None and test.entry_days is not None:
+        entry = np.concatenate([train.entry_days, test.entry_days])
+    everybody = score_likelihood(Survival(time, np.concatenate([train.event, test.event]), entry_days=entry))
     known_ones = score_likelihood(train)
 
     def judged(model: Model, known: FloatArray, held_out: FloatArray) -> float:
@@ -245,6 +248,10 @@ def _likelihood_alone(test: Survival) -> Criterion:
 
 
 def _brier(train: Survival, test: Survival) -> Criterion:
+    if train.entry_days is not None:
+        raise StatisticsError(
+            "tune_by is 'brier', and cases enter late: its weights do not hold then; take 'likelihood'"
+        )
     time = np.concatenate([train.time_days, test.time_days])
     event = np.concatenate([train.event, test.event])
     censoring = fit_censoring(time, event)
@@ -267,7 +274,7 @@ def _brier(train: Survival, test: Survival) -> Criterion:
 
 def _concordance(train: Survival, test: Survival) -> Criterion:
     def judged(model: Model, known: FloatArray, held_out: FloatArray) -> float:
-        return concordance(test.time_days, test.event, _risk(model, held_out)).c_index
+        return concordance(test.time_days, test.event, _risk(model, held_out), test.entry_days).c_index
 
     return judged
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +31,20 @@ class Survival:
     competing_days
         Where events compete: the time of a case's competing event, NaN for the others; ``time_days`` is then when it
         would have been censored (:func:`prognosis_dask.modelling.metrics.competing.subdistribution`). Else None.
+    entry_days
+        Where follow-up began late (left truncation): from when on each case was at risk, at least 0 and before its
+        time. None where all are followed from day 0 on.
 
     Raises
     ------
     StatisticsError
-        When a time is not a positive number.
+        When a time is not a positive number, or an entry is not before it.
     """
 
     time_days: FloatArray
     event: BoolArray
     competing_days: FloatArray | None = None
+    entry_days: FloatArray | None = None
 
     def __post_init__(self) -> None:
         bad = np.flatnonzero(~(np.isfinite(self.time_days) & (self.time_days > 0)))
@@ -47,6 +54,14 @@ class Survival:
                 f"{len(bad)} of {len(self.time_days)} times are not positive numbers (row {bad[0]}: {first:g}): "
                 "mend them or leave those cases out"
             )
+        if self.entry_days is None:
+            return
+        bad = np.flatnonzero(~((self.entry_days >= 0) & (self.entry_days < self.time_days)))
+        if len(bad):
+            raise StatisticsError(
+                f"{len(bad)} of {len(self.time_days)} entries are not from 0 on and before the time (row {bad[0]}: "
+                f"{self.entry_days[bad[0]]:g}, time {self.time_days[bad[0]]:g}): mend them or leave those cases out"
+            )
 
     def __len__(self) -> int:
         return len(self.time_days)
@@ -54,7 +69,8 @@ class Survival:
     def rows(self, chosen: IntArray | BoolArray) -> Survival:
         """The endpoint of the chosen rows, given by position or by mask."""
         competing = None if self.competing_days is None else self.competing_days[chosen]
-        return Survival(self.time_days[chosen], self.event[chosen], competing)
+        entry = None if self.entry_days is None else self.entry_days[chosen]
+        return Survival(self.time_days[chosen], self.event[chosen], competing, entry)
 
     def strata(self) -> IntArray:
         """What folds are balanced for, shape (cases,): event or not, before or after the events' median time.
@@ -105,6 +121,65 @@ class Classes:
 
 
 Endpoint: TypeAlias = Survival | Classes
+
+
+@dataclass(frozen=True, eq=False)
+class RiskSets:
+    """Sums over who is at risk at which event, where cases enter late.
+
+    A case is at risk at the events after its entry and up to its own time. Differences of running sums would cancel
+    where hazards differ by many orders of magnitude; here a sum adds up parts of a binary tree over the events, two
+    per level for a case at most.
+
+    Attributes
+    ----------
+    cases
+        Which parts of the tree a case covers, shape (parts, cases).
+    events
+        Which parts an event lies in, shape (events, parts).
+    """
+
+    cases: csr_array
+    events: csr_array
+
+    def at_events(self, values: FloatArray) -> FloatArray:
+        """Of the cases' values, shape (cases, ...): their sum over each event's risk set, shape (events, ...)."""
+        return np.asarray(self.events @ (self.cases @ values))
+
+    def of_cases(self, values: FloatArray) -> FloatArray:
+        """Of the events' values, shape (events, ...): their sum over the events that each case was at risk at."""
+        return np.asarray(self.cases.T @ (self.events.T @ values))
+
+
+def risk_sets(entry: FloatArray, time: FloatArray, at: FloatArray) -> RiskSets:
+    """Who of the cases is at risk at each of some ascending times: ``entry < at <= time``.
+
+    >>> sets = risk_sets(np.array([0.0, 2.0, 3.0]), np.array([2.0, 5.0, 9.0]), np.array([2.0, 5.0]))
+    >>> sets.at_events(np.array([1.0, 10.0, 100.0])).tolist(), sets.of_cases(np.array([1.0, 10.0])).tolist()
+    ([1.0, 110.0], [1.0, 10.0, 10.0])
+    """
+    from scipy.sparse import csr_array
+
+    levels = max(len(at) - 1, 0).bit_length()
+    leaves = 2**levels
+    lower = leaves + np.searchsorted(at, entry, side="right")
+    upper = leaves + np.searchsorted(at, time, side="right")
+    parts, cases, case = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], np.arange(len(time))
+    for _ in range(levels + 1):
+        for which, part in (
+            ((lower % 2 == 1) & (lower < upper), lower),
+            ((upper % 2 == 1) & (lower < upper), upper - 1),
+        ):
+            parts.append(part[which])
+            cases.append(case[which])
+        lower, upper = (lower + 1) // 2, upper // 2
+    part, of = np.concatenate(parts), np.concatenate(cases)
+    event = np.repeat(np.arange(len(at)), levels + 1)
+    above = ((leaves + np.arange(len(at)))[:, None] >> np.arange(levels + 1)).ravel()
+    return RiskSets(
+        csr_array((np.ones(len(part)), (part, of)), shape=(2 * leaves, len(time))),
+        csr_array((np.ones(len(above)), (event, above)), shape=(len(at), 2 * leaves)),
+    )
 
 
 def several_cases(patient_ids: Sequence[str]) -> bool:

@@ -43,18 +43,19 @@ class TimeAndEvent:
 def endpoint_columns(columns: Mapping[str, SourceColumn], rule: EndpointRule) -> tuple[str, ...]:
     """The columns that hold the endpoint, as they are spelt; () where the table has none, or several might.
 
+    A label; or a time, an event and, where the rule names one, an entry.
     Those that the rule names; else those of a known collection's spelling; else the only ones whose headings and cells
     are of a time and of an event.
     """
     names = list(columns)
     wanted = [(rule.label,)] if rule.label else [(rule.time,), (rule.event,)] if rule.time else [_TIMES, _EVENTS]
     found = [find_column(names, spellings) for spellings in wanted]
-    if None not in found:
-        return tuple(name for name in found if name)
-    if rule.label or rule.time:
-        return ()
-    pairs = endpoint_pairs(columns)
-    return (pairs[0].time, pairs[0].event) if len(pairs) == 1 else ()
+    if None in found and not (rule.label or rule.time):
+        pairs = endpoint_pairs(columns)
+        found = [pairs[0].time, pairs[0].event] if len(pairs) == 1 else [None]
+    if rule.entry:
+        found.append(find_column(names, (rule.entry,)))
+    return () if None in found else tuple(name for name in found if name)
 
 
 def endpoint_pairs(columns: Mapping[str, SourceColumn]) -> list[TimeAndEvent]:
@@ -108,7 +109,7 @@ def _told_codes(event: str, codes: Mapping[str, int], end: EndpointRule) -> str:
 
 def no_endpoint(columns: Mapping[str, SourceColumn], where: Sequence[str], rule: EndpointRule) -> StatisticsError:
     """The refusal of tables whose endpoint cannot be told: what they have, and the options that name it."""
-    named = " and ".join(filter(None, (rule.time, rule.event, rule.label)))
+    named = " and ".join(filter(None, (rule.time, rule.event, rule.label, rule.entry)))
     pairs = [] if named else endpoint_pairs(columns)
     has = ", ".join(columns)
     listed = has if len(has) < 600 else f"{has[:600].rpartition(', ')[0]}, ... ({len(columns)} columns)"

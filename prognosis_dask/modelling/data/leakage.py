@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
+from prognosis_dask.cohort.headings import as_option
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
@@ -152,8 +153,12 @@ def _of_entry(encodings: Sequence[Encoding], codes: FloatArray, endpoint: Surviv
     """Columns that by name and values are times from which on a case was followed: a survivor until then."""
     below = np.nan_to_num(codes, nan=0.0) <= endpoint.time_days[:, None]
     named = [_ENTRY.fullmatch(re.sub(r"[\W_]+", "", one.column.casefold())) is not None for one in encodings]
-    why = "is a time of delayed entry by its name: left truncation is not modelled, and follow-up has to begin at 0"
-    return {int(at): why for at in np.flatnonzero(named & below.all(axis=0))}
+    return {
+        int(
+            at
+        ): f"is a time of delayed entry by its name ({as_option('endpoint.entry', encodings[at].column)} models it)"
+        for at in np.flatnonzero(named & below.all(axis=0))
+    }
 
 
 def _of_classes(codes: FloatArray, words: BoolArray, endpoint: Classes) -> dict[int, str]:

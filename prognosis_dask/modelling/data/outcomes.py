@@ -19,6 +19,8 @@ from prognosis_dask.modelling.metrics.competing import COMPETING, subdistributio
 from prognosis_dask.modelling.spec import EndpointRule
 
 _EXPECTED = "1 where the event was seen and 0 where the case was censored (or yes, no; dead, alive)"
+#: With fewer cases followed from day 0 on, what is said of the first days is noted to hang on few.
+_FEW_AT_START = 10
 _CODES = dict(EVENT_CODES) | dict(COLLECTIONS["sts"].event_codes)
 
 
@@ -29,8 +31,8 @@ class Outcomes:
     Attributes
     ----------
     values
-        Survival: times in days and causes (1: event, 0: censored, 2: competing), NaN where unknown. Classes: numbers,
-        NaN where unknown.
+        Survival: times in days and causes (1: event, 0: censored, 2: competing), NaN where unknown, and times of entry
+        where there are any. Classes: numbers, NaN where unknown.
     names
         The classes' names; () for survival.
     faults
@@ -53,14 +55,20 @@ class Outcomes:
         Raises
         ------
         StatisticsError
-            When there is one class only.
+            When there is one class only, or events compete and cases enter late.
         """
         if self.names:
             return Classes(self.values[0][rows].astype(np.int64), self.names)
         time, cause = self.values[0][rows], self.values[1][rows]
-        if (cause == COMPETING).any():
-            return subdistribution(time, cause.astype(np.int64))
-        return Survival(time, cause == 1)
+        entry = self.values[2][rows] if len(self.values) > 2 and (self.values[2][rows] > 0).any() else None
+        if not (cause == COMPETING).any():
+            return Survival(time, cause == 1, entry_days=entry)
+        if entry is not None:
+            raise StatisticsError(
+                f"{self.columns[2]} is a time of delayed entry and {self.columns[1]} has competing events: the two "
+                "are not modelled together; take one cause as the event and code the others 0 (endpoint.event_codes)"
+            )
+        return subdistribution(time, cause.astype(np.int64))
 
 
 def read_outcomes(
@@ -87,9 +95,38 @@ def read_outcomes(
     notes += far_code_notes(columns[names[0]])
     event = _events(columns[names[1]], rule, (whole or columns)[names[1]])
     notes += _all_ones(names[1], event, rule) + _competing(names[1], event)
-    unknown = np.isnan(time) | np.isnan(event)
-    faults = np.select([unknown, ~(time > 0)], [Code.NO_ENDPOINT.value, "time-not-positive"], default="")
-    return Outcomes((time, event), (), tuple(faults.tolist()), names, tuple(notes))
+    unknown, late = np.isnan(time) | np.isnan(event), np.zeros(len(time), dtype=bool)
+    values = [time, event]
+    if len(names) > 2:
+        entry = columns[names[2]].numbers() * DAYS[unit_of(names[2]) or unit]
+        unknown |= np.isnan(entry)
+        late = ~((entry >= 0) & (entry < time))
+        notes += far_code_notes(columns[names[2]]) + _entering(
+            names[2], entry[~unknown & ~late], time[~unknown & ~late]
+        )
+        values.append(entry)
+    reasons = [Code.NO_ENDPOINT.value, "time-not-positive", "entry-not-before-time"]
+    faults = np.select([unknown, ~(time > 0), late], reasons, default="")
+    return Outcomes(tuple(values), (), tuple(faults.tolist()), names, tuple(notes))
+
+
+def _entering(name: str, entry: FloatArray, time: FloatArray) -> list[str]:
+    """What is made of late entry."""
+    late = entry > 0
+    if not late.any():
+        return [f"No row enters after day 0 by {name}."]
+    few = ""
+    if (entry == 0).sum() < _FEW_AT_START:
+        few = (
+            f" Only {count(int((entry == 0).sum()), 'row')} are there from day 0 on: survival in the first days hangs "
+            "on few."
+        )
+    return [
+        f"{count(int(late.sum()), 'row')} of {len(entry)} enter late by {name}, at the median after "
+        f"{np.median(entry[late]):.4g} days: a case is at risk from its entry on, and survival is from day 0 on. C is "
+        "over the pairs of which both were at risk. AUC at a time, Uno's C, Brier scores, observed over expected "
+        f"events and net benefit do not hold then and are not given.{few}"
+    ]
 
 
 def _unit(name: str, rule: EndpointRule) -> tuple[str, list[str]]:

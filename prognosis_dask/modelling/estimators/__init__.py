@@ -56,6 +56,8 @@ class Learner:
         What is tuned of it: fields of a procedure.
     depths, rounds
         Those of trees that are tried where the procedure names none.
+    enters_late
+        Whether it takes cases that were followed from later than day 0 on.
     """
 
     fit: Callable[..., Sequence[Model]]
@@ -64,6 +66,7 @@ class Learner:
     takes: tuple[str, ...] = ("penalty", "mixing")
     depths: tuple[int, ...] = ()
     rounds: tuple[int, ...] = ()
+    enters_late: bool = False
 
     @property
     def remembers(self) -> bool:
@@ -86,12 +89,12 @@ class Learner:
 
 
 def _failure_time(kind: type[FailureTime]) -> Learner:
-    return Learner(partial(fit_failure_time, kind), kind, (Survival,))
+    return Learner(partial(fit_failure_time, kind), kind, (Survival,), enters_late=True)
 
 
 LEARNERS: Mapping[str, Learner] = MappingProxyType(
     {
-        "cox": Learner(fit_proportional_hazards, ProportionalHazards, (Survival,)),
+        "cox": Learner(fit_proportional_hazards, ProportionalHazards, (Survival,), enters_late=True),
         "weibull-aft": _failure_time(WeibullAFT),
         "loglogistic-aft": _failure_time(LogLogisticAFT),
         "lognormal-aft": _failure_time(LogNormalAFT),
@@ -124,4 +127,7 @@ def learner_for(name: str, endpoint: Endpoint) -> Learner:
     if name not in fitting:
         kind = "survival" if isinstance(endpoint, Survival) else "classes"
         raise StatisticsError(f"learner {name!r} does not model {kind}; those that do: {', '.join(fitting)}")
+    if isinstance(endpoint, Survival) and endpoint.entry_days is not None and not LEARNERS[name].enters_late:
+        able = ", ".join(known for known in fitting if LEARNERS[known].enters_late)
+        raise StatisticsError(f"learner {name!r} does not model delayed entry; those that do: {able}")
     return LEARNERS[name]

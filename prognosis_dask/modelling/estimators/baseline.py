@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prognosis_dask.arrays import FloatArray
-from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.data.endpoint import Survival, risk_sets
 
 #: Log hazards beyond this are as certain as they can be, and stay within the range of exponentials.
 _WIDEST = 500.0
@@ -42,7 +42,11 @@ def breslow(endpoint: Survival, risk_score: FloatArray) -> Baseline:
     time, event = endpoint.time_days[order], endpoint.event[order]
     # a common factor is taken out of the exponentials and put back, against overflow
     shift = float(risk_score.max()) if len(risk_score) else 0.0
-    at_risk = np.cumsum(np.exp(risk_score[order] - shift)[::-1])[::-1]
+    hazard = np.exp(risk_score[order] - shift)
     times, events = np.unique(time[event], return_counts=True)
-    steps = events / at_risk[np.searchsorted(time, times)] * np.exp(-min(max(shift, -_WIDEST), _WIDEST))
+    if endpoint.entry_days is not None:
+        at_risk = risk_sets(endpoint.entry_days[order], time, times).at_events(hazard)
+    else:
+        at_risk = np.cumsum(hazard[::-1])[::-1][np.searchsorted(time, times)]
+    steps = events / at_risk * np.exp(-min(max(shift, -_WIDEST), _WIDEST))
     return Baseline(times, np.cumsum(steps))

@@ -77,7 +77,7 @@ def fit_proportional_hazards(
         # a ridge solution lies in the span of the cases: as many directions as cases are enough
         left, size, turn = np.linalg.svd(sorted_rows, full_matrices=False)
         sorted_rows = left * size
-    likelihood = PartialLikelihood(sorted_rows, ordered.time_days, ordered.event, 0.0)
+    likelihood = PartialLikelihood(sorted_rows, ordered.time_days, ordered.event, 0.0, ordered.entry_days)
     models: dict[float, ProportionalHazards] = {}
     start = np.zeros(sorted_rows.shape[1])
     for penalty in sorted(set(penalties), reverse=True):
@@ -138,8 +138,12 @@ def cox_curve(X: FloatArray, endpoint: Survival, ks: Iterable[int], penalty: flo
     curve = []
     for k in ks:
         (model,) = fit_proportional_hazards(Z[:, :k], endpoint, [penalty], 0.0, [])
-        curve.append(concordance(endpoint.time_days, endpoint.event, linear_score(Z[:, :k], model.coefficient)).c_index)
+        curve.append(_c_index(endpoint, linear_score(Z[:, :k], model.coefficient)))
     return curve
+
+
+def _c_index(endpoint: Survival, score: FloatArray) -> float:
+    return concordance(endpoint.time_days, endpoint.event, score, endpoint.entry_days).c_index
 
 
 def coefficient_rows(features: Sequence[str], coefficient: FloatArray, standard_error: FloatArray) -> list[Row]:

@@ -147,7 +147,8 @@ def fit_failure_time(
 ) -> list[FailureTime]:
     """Fit one model per penalty, by Newton's method on intercept, coefficients and log shape.
 
-    Maximises the log likelihood less ``cases * penalty / 2 * |b|²``, the scale of lifelines' ``WeibullAFTFitter``.
+    Maximises the log likelihood less ``cases * penalty / 2 * |b|²``, the scale of lifelines' ``WeibullAFTFitter``. Of a
+    case that entered late it is that of its time given that it lived to its entry.
 
     Raises
     ------
@@ -162,11 +163,12 @@ def fit_failure_time(
     if not endpoint.event.any():
         raise StatisticsError(f"all {len(endpoint)} training cases are censored: without events nothing can be learnt")
     models: dict[float, FailureTime] = {}
-    log_time, event = np.log(endpoint.time_days), endpoint.event
+    followed = _Followed(_design(Z), np.log(endpoint.time_days), endpoint.event)
+    late = _entered_late(followed.design, endpoint)
     start = np.zeros(Z.shape[1] + 2)
-    start[0] = log_time.mean()
+    start[0] = followed.log_time.mean()
     for penalty in sorted(set(penalties), reverse=True):
-        likelihood = _Likelihood(kind.residual, _design(Z), log_time, event, _prices(len(start), penalty * len(Z)))
+        likelihood = _Likelihood(kind.residual, followed, late, _prices(len(start), penalty * len(Z)))
         start = _maximise(likelihood, start)
         if needs_check(penalty * len(Z)):
             expect_determined(_of_coefficients(likelihood.derivatives(start)[1]), Z, start[1:-1])
@@ -175,45 +177,74 @@ def fit_failure_time(
 
 
 @dataclass(frozen=True)
-class _Likelihood:
-    """The penalised likelihood of the parameters: intercept, coefficients, log of the shape."""
+class _Followed:
+    """Cases up to a time; ``event``: which had it then."""
 
-    residual: Residual
     design: FloatArray
     log_time: FloatArray
     event: BoolArray
+
+    def residuals(self, theta: FloatArray) -> FloatArray:
+        """The cases' ``w``."""
+        return np.asarray(np.exp(theta[-1]) * (self.log_time - self.design @ theta[:-1]))
+
+
+def _entered_late(design: FloatArray, endpoint: Survival) -> _Followed:
+    """The cases that entered after 0, up to their entry."""
+    entry = np.zeros(len(endpoint)) if endpoint.entry_days is None else endpoint.entry_days
+    late = entry > 0
+    return _Followed(design[late], np.log(entry[late]), np.zeros(int(late.sum()), dtype=bool))
+
+
+@dataclass(frozen=True)
+class _Likelihood:
+    """The penalised likelihood of the parameters: intercept, coefficients, log of the shape.
+
+    That of all cases, over that of the late ones up to their entry.
+    """
+
+    residual: Residual
+    followed: _Followed
+    late: _Followed
     priced: FloatArray
 
     def value(self, theta: FloatArray) -> float:
         """Up to terms that no parameter enters; minus infinity out of range."""
         if abs(theta[-1]) > 2 * _STEEPEST:
             return -np.inf
-        w = self._residuals(theta)
+        w, before = self.followed.residuals(theta), self.late.residuals(theta)
         if w.max() > _WIDEST:
             return -np.inf
-        likelihood = self.residual.likelihood(w, self.event).sum() + self.event.sum() * theta[-1]
+        event = self.followed.event
+        likelihood = self.residual.likelihood(w, event).sum() + event.sum() * theta[-1]
+        likelihood -= self.residual.likelihood(before, self.late.event).sum()
         return float(likelihood - 0.5 * self.priced @ theta**2)
 
     def derivatives(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Gradient, and information (the negative Hessian)."""
-        shape, w = np.exp(theta[-1]), self._residuals(theta)
-        slope, curvature = self.residual.slopes(w, self.event)
-        gradient = np.append(-shape * (self.design.T @ slope), slope @ w + self.event.sum()) - self.priced * theta
-        information = np.empty((len(theta), len(theta)))
-        information[:-1, :-1] = shape**2 * (self.design.T * curvature) @ self.design
-        information[:-1, -1] = information[-1, :-1] = shape * (self.design.T @ (slope - curvature * w))
-        information[-1, -1] = curvature @ w**2 - slope @ w
+        gradient, information = self._derivatives_of(self.followed, theta)
+        if len(self.late.event):
+            before, known = self._derivatives_of(self.late, theta)
+            gradient, information = gradient - before, information - known
+        gradient = gradient - self.priced * theta
         information.flat[:: len(theta) + 1] += self.priced
         return gradient, information
 
-    def _residuals(self, theta: FloatArray) -> FloatArray:
-        return np.asarray(np.exp(theta[-1]) * (self.log_time - self.design @ theta[:-1]))
+    def _derivatives_of(self, cases: _Followed, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        shape, w, design = np.exp(theta[-1]), cases.residuals(theta), cases.design
+        slope, curvature = self.residual.slopes(w, cases.event)
+        gradient = np.append(-shape * (design.T @ slope), slope @ w + cases.event.sum())
+        information = np.empty((len(theta), len(theta)))
+        information[:-1, :-1] = shape**2 * (design.T * curvature) @ design
+        information[:-1, -1] = information[-1, :-1] = shape * (design.T @ (slope - curvature * w))
+        information[-1, -1] = curvature @ w**2 - slope @ w
+        return gradient, information
 
 
 def _maximise(likelihood: _Likelihood, start: FloatArray) -> FloatArray:
     what = (
-        f"{likelihood.residual.name} model of {likelihood.design.shape[1] - 1} features on "
-        f"{int(likelihood.event.sum())} events"
+        f"{likelihood.residual.name} model of {len(start) - 2} features on "
+        f"{int(likelihood.followed.event.sum())} events"
     )
     theta = start
     value = likelihood.value(theta)

@@ -12,7 +12,7 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.data.endpoint import Endpoint, Survival, risk_sets
 from prognosis_dask.modelling.estimators.determined import expect_determined
 
 #: Newton's decrement at which the fit ends; one more step would change the log-likelihood by less than this.
@@ -29,9 +29,16 @@ def score_likelihood(endpoint: Survival) -> Callable[[FloatArray], float]:
     if not endpoint.event.any():
         return lambda score: 0.0
     order = np.argsort(endpoint.time_days, kind="stable")
-    nothing = np.zeros((len(order), 0))
-    likelihood = PartialLikelihood(nothing, endpoint.time_days[order], endpoint.event[order], 0.0)
+    likelihood = likelihood_of(np.zeros((len(order), 0)), endpoint)
     return lambda score: likelihood.of_score(score[order])
+
+
+def likelihood_of(Z: FloatArray, endpoint: Endpoint, penalizer: float = 0.0) -> PartialLikelihood:
+    """The partial likelihood of cases in any order; its rows are theirs, stably sorted by time."""
+    assert isinstance(endpoint, Survival)
+    order = np.argsort(endpoint.time_days, kind="stable")
+    ordered = endpoint.rows(order)
+    return PartialLikelihood(Z[order], ordered.time_days, ordered.event, penalizer, ordered.entry_days)
 
 
 class _Hazards(NamedTuple):
@@ -46,10 +53,12 @@ class PartialLikelihood:
     """Efron's log partial likelihood with ridge penalty ``rows * penalizer / 2 * |b|²``; rows are sorted by time.
 
     For the l-th of the m events of one time (l = 0..m-1), the risk set's sum counts the m tied events with weight
-    1 - l/m (Efron, JASA 72, 1977).
+    1 - l/m (Efron, JASA 72, 1977). With times of entry, risk sets hold the cases that entered before.
     """
 
-    def __init__(self, Z: FloatArray, time: FloatArray, event: BoolArray, penalizer: float) -> None:
+    def __init__(
+        self, Z: FloatArray, time: FloatArray, event: BoolArray, penalizer: float, entry: FloatArray | None = None
+    ) -> None:
         self.Z, self.deaths, self.penalty = Z, np.flatnonzero(event), penalizer * len(Z)
         death_times = time[self.deaths]
         self.start = np.searchsorted(time, death_times)
@@ -60,6 +69,7 @@ class PartialLikelihood:
         self.late_group = np.searchsorted(several, self.group[self.late])
         self.tied = self.deaths[size[self.group] > 1]
         self.first = np.cumsum(size[several]) - size[several]
+        self.sets = None if entry is None else risk_sets(entry, time, death_times)
 
     def value(self, coefficient: FloatArray) -> float:
         """The penalised log partial likelihood; minus infinity where it cannot be computed."""
@@ -116,9 +126,19 @@ class PartialLikelihood:
 
     def _entered(self, total: FloatArray) -> FloatArray:
         """How often each row enters the sums: at all events up to its time, an event less its share among its ties."""
-        entered = np.cumsum(np.bincount(self.start, 1.0 / total, minlength=len(self.Z)))
+        entered = self._at_risk_at(1.0 / total)
         entered[self.deaths] -= np.bincount(self.group, self.share / total)[self.group]
         return np.asarray(entered)
+
+    def _at_risk_at(self, values: FloatArray) -> FloatArray:
+        """Sum of the events' ``values`` over those that each row was at risk at, shape (rows, ...)."""
+        if self.sets is not None:
+            return self.sets.of_cases(values)
+        if values.ndim == 1:
+            return np.asarray(np.cumsum(np.bincount(self.start, values, minlength=len(self.Z))))
+        sums = np.zeros((len(self.Z), *values.shape[1:]))
+        np.add.at(sums, self.start, values)
+        return np.asarray(np.cumsum(sums, axis=0))
 
     def residuals(self, coefficient: FloatArray) -> FloatArray:
         """What each row adds to the gradient without its penalty, shape (rows, columns).
@@ -129,9 +149,7 @@ class PartialLikelihood:
         at = self.at(coefficient)
         average = self._risk_sum(at.hazard[:, None] * self.Z) / at.total[:, None]
         rate = 1.0 / at.total
-        meant = np.zeros_like(self.Z)
-        np.add.at(meant, self.start, rate[:, None] * average)
-        meant = np.cumsum(meant, axis=0)
+        meant = self._at_risk_at(rate[:, None] * average)
         size = np.bincount(self.group)
         shares = np.zeros((len(size), self.Z.shape[1]))
         np.add.at(shares, self.group, (self.share * rate)[:, None] * average)
@@ -152,7 +170,10 @@ class PartialLikelihood:
 
     def _risk_sum(self, values: FloatArray) -> FloatArray:
         """Sum of ``values`` over the risk set of each event."""
-        at_risk = np.asarray(np.cumsum(values[::-1], axis=0)[len(values) - 1 - self.start])
+        if self.sets is not None:
+            at_risk = self.sets.at_events(values)
+        else:
+            at_risk = np.asarray(np.cumsum(values[::-1], axis=0)[len(values) - 1 - self.start])
         if len(self.late):
             tied = np.add.reduceat(values[self.tied], self.first, axis=0)[self.late_group]
             at_risk[self.late] -= (self.share[self.late] * tied.T).T

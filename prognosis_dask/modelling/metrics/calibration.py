@@ -59,6 +59,7 @@ def survival_calibration(
     horizon: float,
     drawn: FloatArray,
     points: FloatArray,
+    entry: FloatArray | None = None,
 ) -> Calibration:
     """Calibration of the predicted risk of the event up to a horizon.
 
@@ -77,30 +78,38 @@ def survival_calibration(
         Weight of each case, shape (draws, cases).
     points
         Predicted risks to give the curve at.
+    entry
+        From when on each case was at risk, shape (cases,); None: from 0 on. Who enters late is not who was there at 0:
+        Kaplan-Meier's number of events is then of others than the predictions, and ``observed_expected`` NaN.
     """
     x, at = _cloglog(risk), _cloglog(points)
-    slope = survival_slope(time, event, risk, horizon, drawn)
-    observed = 1 - survival_drawn(time, event, horizon, drawn)
+    slope = survival_slope(time, event, risk, horizon, drawn, entry)
+    observed = np.full(len(drawn), np.nan) if entry is not None else 1 - survival_drawn(time, event, horizon, drawn)
     knots = _knots(x)
     if knots is None:
         curve, smooth = np.repeat(observed[:, None], len(x), 1), np.repeat(observed[:, None], len(at), 1)
     else:
         terms, terms_at = _terms(x, knots), _terms(at, knots)
         middle = terms.mean(axis=0)
-        coefficient = cox_drawn(terms, time, event, drawn)
+        coefficient = cox_drawn(terms, time, event, drawn, entry)
         eta = coefficient @ (terms - middle).T
-        hazard = baseline_hazard(eta, time, event, horizon, drawn)[:, None]
+        hazard = baseline_hazard(eta, time, event, horizon, drawn, entry)[:, None]
         curve = 1 - np.exp(-hazard * np.exp(eta))
         smooth = 1 - np.exp(-hazard * np.exp(coefficient @ (terms_at - middle).T))
     return _summary(slope, observed, curve, risk, drawn, smooth)
 
 
 def survival_slope(
-    time: FloatArray, event: BoolArray, risk: FloatArray, horizon: float, drawn: FloatArray
+    time: FloatArray,
+    event: BoolArray,
+    risk: FloatArray,
+    horizon: float,
+    drawn: FloatArray,
+    entry: FloatArray | None = None,
 ) -> FloatArray:
     """The slope of :func:`survival_calibration` alone, shape (draws,)."""
     x = _cloglog(risk)
-    return _one(cox_drawn(x[:, None], np.minimum(time, horizon), event & (time <= horizon), drawn), x)
+    return _one(cox_drawn(x[:, None], np.minimum(time, horizon), event & (time <= horizon), drawn, entry), x)
 
 
 def class_calibration(

@@ -189,7 +189,7 @@ def follow_up_rows(endpoint: Survival, patient_ids: Sequence[str], horizons: Seq
             at = int(np.searchsorted(incidence.time_days, days, side="right")) - 1
             survival = [1 - float(values[at]) for values in (incidence.incidence, incidence.upper, incidence.lower)]
         else:
-            curve = kaplan_meier(time, endpoint.event, patient_ids)
+            curve = kaplan_meier(time, endpoint.event, patient_ids, endpoint.entry_days)
             at = int(np.searchsorted(curve.time_days, days, side="right")) - 1
             survival = [float(values[at]) for values in (curve.survival, curve.lower, curve.upper)]
         rows.append(

@@ -40,7 +40,7 @@ class Concordance:
         return (self.concordant + 0.5 * self.tied) / self.comparable if self.comparable else float("nan")
 
 
-def concordance(time: FloatArray, event: BoolArray, risk: FloatArray) -> Concordance:
+def concordance(time: FloatArray, event: BoolArray, risk: FloatArray, entry: FloatArray | None = None) -> Concordance:
     """Harrell's C (JAMA 247, 1982) of a risk: higher is worse, 1 is best.
 
     Two events at the same time are not comparable; one censored at the time of an event outlived it (as in lifelines).
@@ -49,7 +49,12 @@ def concordance(time: FloatArray, event: BoolArray, risk: FloatArray) -> Concord
     ----------
     time, event, risk
         Shape (cases,) each.
+    entry
+        From when on each case was at risk, shape (cases,); None: from 0 on. An event is compared with those that
+        entered before it.
     """
+    if entry is not None:
+        return _of_entered(time, event, risk, entry)
     order = np.lexsort((risk, ~event, time))  # of equal times events come first, by rising risk
     time, event, risk = time[order], event[order], risk[order]
     _, rank = np.unique(risk, return_inverse=True)
@@ -60,6 +65,18 @@ def concordance(time: FloatArray, event: BoolArray, risk: FloatArray) -> Concord
         place = np.searchsorted(time, time[rows])
         _, alike = np.unique(place * len(time) + rank[rows], return_counts=True)
         tied -= int((alike * (alike - 1) // 2).sum())  # two events at one time
+    return Concordance(comparable, concordant, tied)
+
+
+def _of_entered(time: FloatArray, event: BoolArray, risk: FloatArray, entry: FloatArray) -> Concordance:
+    comparable = concordant = tied = 0
+    rows = np.flatnonzero(event)
+    for start in range(0, len(rows), _BLOCK):
+        at = rows[start : start + _BLOCK, None]
+        outlived = ((time > time[at]) | ((time == time[at]) & ~event)) & (entry < time[at])
+        comparable += int(outlived.sum())
+        concordant += int((outlived & (risk < risk[at])).sum())
+        tied += int((outlived & (risk == risk[at])).sum())
     return Concordance(comparable, concordant, tied)
 
 
@@ -128,10 +145,15 @@ def uno_weight(event: BoolArray, uncensored: FloatArray, before_tau: BoolArray) 
 
 
 def concordance_drawn(
-    time: FloatArray, event: BoolArray, risk: FloatArray, drawn: FloatArray, weight: FloatArray | None = None
+    time: FloatArray,
+    event: BoolArray,
+    risk: FloatArray,
+    drawn: FloatArray,
+    weight: FloatArray | None = None,
+    entry: FloatArray | None = None,
 ) -> FloatArray:
     """Harrell's C, or Uno's, for many weightings of the cases: one of :func:`concordances_drawn`."""
-    return concordances_drawn(time, event, risk, drawn, (weight,))[0]
+    return concordances_drawn(time, event, risk, drawn, (weight,), entry)[0]
 
 
 def concordances_drawn(
@@ -140,6 +162,7 @@ def concordances_drawn(
     risk: FloatArray,
     drawn: FloatArray,
     weights: Sequence[FloatArray | None],
+    entry: FloatArray | None = None,
 ) -> list[FloatArray]:
     """Harrell's C and Uno's for many weightings of the cases; both rest on the same sums over pairs.
 
@@ -152,6 +175,8 @@ def concordances_drawn(
     weights
         For each figure what the pairs of each earlier case count, shape (cases,): :func:`uno_weight`; None for
         Harrell's C.
+    entry
+        As for :func:`concordance`.
 
     Returns
     -------
@@ -160,6 +185,7 @@ def concordances_drawn(
     """
     order = np.lexsort((~event, time))  # whom a case with the event precedes, is what comes after its ties
     time, event, risk, drawn = time[order], event[order], risk[order], drawn[:, order]
+    entry = None if entry is None else entry[order]
     counts = [np.ones(len(time)) if weight is None else weight[order] for weight in weights]
     rows = np.flatnonzero(event)
     first = _whom_next(time, event)
@@ -174,10 +200,15 @@ def concordances_drawn(
         since = int(after[0])
         higher = np.less(risk[since:], risk[at, None]).astype(np.int8) + np.less_equal(risk[since:], risk[at, None])
         higher[np.arange(since, len(time)) < after[:, None]] = 0
+        outlived = later[:, after]
+        if entry is not None:
+            late = (entry[since:] >= time[at, None]) & (np.arange(since, len(time)) >= after[:, None])
+            higher[late] = 0
+            outlived = outlived - drawn[:, since:] @ late.T
         won = 0.5 * np.asarray(held[:, since:] @ higher.T.astype(held.dtype), dtype=np.float64)
         for i, count in enumerate(counts):
             earlier = drawn[:, at] * count[at]
             agreed[i] += np.einsum("dn,dn->d", earlier, won)
-            comparable[i] += np.einsum("dn,dn->d", earlier, later[:, after])
+            comparable[i] += np.einsum("dn,dn->d", earlier, outlived)
     nothing = np.full(len(drawn), np.nan)
     return [np.divide(a, c, out=nothing.copy(), where=c > 0) for a, c in zip(agreed, comparable, strict=True)]

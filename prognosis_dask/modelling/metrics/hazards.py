@@ -8,6 +8,7 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import risk_sets
 from prognosis_dask.modelling.table_spec import Row
 
 
@@ -18,6 +19,7 @@ def ph_test(
     coefficient: FloatArray,
     variance: FloatArray,
     features: Sequence[str],
+    entry: FloatArray | None = None,
 ) -> list[Row]:
     """Test each coefficient of a Cox model for a drift over time (Grambsch & Therneau, Biometrika 81, 1994).
 
@@ -37,6 +39,8 @@ def ph_test(
         Their covariance matrix, shape (columns, columns).
     features
         The columns' names.
+    entry
+        From when on each case was at risk, shape (cases,); None: from 0 on.
 
     Returns
     -------
@@ -52,7 +56,7 @@ def ph_test(
     if len(np.unique(time[event])) < 2:
         raise StatisticsError(f"proportional hazards: {int(event.sum())} events at fewer than two distinct times")
     ranks = event_ranks(time, event)
-    residuals, covariances = schoenfeld(X, time, event, coefficient)
+    residuals, covariances = schoenfeld(X, time, event, coefficient, entry)
     score = ranks @ residuals
     drift = np.tensordot(ranks, covariances, axes=1)
     spread = np.tensordot(ranks**2, np.einsum("ekk->ek", covariances), axes=1)
@@ -80,7 +84,7 @@ def ph_rows(features: Sequence[str], statistic: FloatArray) -> list[Row]:
 
 
 def schoenfeld(
-    X: FloatArray, time: FloatArray, event: BoolArray, coefficient: FloatArray
+    X: FloatArray, time: FloatArray, event: BoolArray, coefficient: FloatArray, entry: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Schoenfeld's residuals of the events in the order of the rows, and the covariance of the columns at risk.
 
@@ -96,16 +100,19 @@ def schoenfeld(
     hazard = np.exp(eta - eta.max())
     columns = X.shape[1]
     products = (X[:, :, None] * X[:, None, :]).reshape(len(X), -1)
-    order = np.argsort(time, kind="stable")
-    first = np.searchsorted(time[order], time[event])
     weighted = hazard[:, None] * np.column_stack([np.ones(len(X)), X, products])
-    at_risk = np.cumsum(weighted[order][::-1], axis=0)[::-1]
-    residuals, covariances = np.empty((len(first), columns)), np.empty((len(first), columns, columns))
+    times, place = np.unique(time[event], return_inverse=True)
+    if entry is not None:
+        at_risk = risk_sets(entry, time, times).at_events(weighted)
+    else:
+        order = np.argsort(time, kind="stable")
+        at_risk = np.cumsum(weighted[order][::-1], axis=0)[::-1][np.searchsorted(time[order], times)]
+    residuals, covariances = np.empty((len(place), columns)), np.empty((len(place), columns, columns))
     dead = weighted[event]
-    for start in np.unique(first):
-        tied = np.flatnonzero(first == start)
+    for at, sums_at in enumerate(at_risk):
+        tied = np.flatnonzero(place == at)
         share = np.arange(len(tied))[:, None] / len(tied)
-        sums = at_risk[start] - share * dead[tied].sum(axis=0)
+        sums = sums_at - share * dead[tied].sum(axis=0)
         means = sums[:, 1:] / sums[:, :1]
         middle = means[:, :columns]
         residuals[tied] = X[event][tied] - middle.mean(axis=0)

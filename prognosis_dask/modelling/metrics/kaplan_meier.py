@@ -29,7 +29,9 @@ class KaplanMeier:
         Pointwise 95 % interval: Greenwood's variance (or that over patients), on the scale log(-log) (Kalbfleisch &
         Prentice 1980).
     at_risk
-        Cases followed up to that time or beyond.
+        Cases followed up to that time or beyond, that entered before.
+    entered
+        Where cases enter late: how many do so at that time; these are among the times. Else None.
     """
 
     time_days: FloatArray
@@ -37,13 +39,16 @@ class KaplanMeier:
     lower: FloatArray
     upper: FloatArray
     at_risk: IntArray
+    entered: IntArray | None = None
 
     def at(self, time_days: FloatArray) -> FloatArray:
         """Survival at any times; beyond the last time it is that of the last."""
         return np.asarray(self.survival[np.searchsorted(self.time_days, time_days, side="right") - 1])
 
 
-def kaplan_meier(time: FloatArray, event: BoolArray, patient_ids: Sequence[str] = ()) -> KaplanMeier:
+def kaplan_meier(
+    time: FloatArray, event: BoolArray, patient_ids: Sequence[str] = (), entry: FloatArray | None = None
+) -> KaplanMeier:
     """Estimate survival (Kaplan & Meier, J Am Stat Assoc 53, 1958).
 
     Parameters
@@ -54,18 +59,21 @@ def kaplan_meier(time: FloatArray, event: BoolArray, patient_ids: Sequence[str] 
         Whose case it is. Where patients have several, the interval is that over patients: what each adds to the
         logarithm of the curve (the infinitesimal jackknife) is summed within patients; with one case each its squares
         add up to Greenwood's variance.
+    entry
+        From when on each case was at risk, shape (cases,); None: from 0 on. The curve is then of a case at 0, if who
+        enters is no other than who was there all the time.
 
     Raises
     ------
     StatisticsError
         When there is no case.
     """
-    times, died, _, at_risk = _counts(time, event)
-    survival = np.cumprod(1 - died / at_risk)
+    times, died, _, at_risk = _counts(time, event, entry)
+    survival = np.cumprod(1 - np.divide(died, at_risk, out=np.zeros(len(times)), where=died > 0))
     with np.errstate(divide="ignore", invalid="ignore"):
-        variance = np.cumsum(died / (at_risk * (at_risk - died)))
+        variance = np.cumsum(_fall(died, at_risk))
         if several_cases(patient_ids):
-            variance = _variance_over_patients(time, event, patient_ids)
+            variance = _variance_over_patients(time, event, patient_ids, entry)
         width = Z95 * np.sqrt(variance) / np.abs(np.log(survival))
         lower, upper = survival ** np.exp(width), survival ** np.exp(-width)
     certain = (survival == 1) | (survival == 0)
@@ -74,19 +82,29 @@ def kaplan_meier(time: FloatArray, event: BoolArray, patient_ids: Sequence[str] 
         np.append(1.0, survival),
         np.append(1.0, np.where(certain, survival, lower)),
         np.append(1.0, np.where(certain, survival, upper)),
-        np.append(len(time), at_risk),
+        np.append(len(time) if entry is None else np.count_nonzero(entry == 0), at_risk),
+        None if entry is None else np.bincount(np.searchsorted(times, entry, "right"), minlength=len(times) + 1),
     )
 
 
-def _variance_over_patients(time: FloatArray, event: BoolArray, patient_ids: Sequence[str]) -> FloatArray:
+def _variance_over_patients(
+    time: FloatArray, event: BoolArray, patient_ids: Sequence[str], entry: FloatArray | None
+) -> FloatArray:
     """Of the logarithm of survival at each distinct time; called where division by zero is quiet."""
-    times, died, _, at_risk = _counts(time, event)
-    fall = np.cumsum(died / (at_risk * (at_risk - died)))
+    times, died, _, at_risk = _counts(time, event, entry)
+    fall = np.cumsum(_fall(died, at_risk))
     own = np.searchsorted(times, time)
     influence = fall[np.minimum(own[:, None], np.arange(len(times)))]
+    if entry is not None:  # what fell until a case entered is not its own
+        before = np.minimum(np.searchsorted(times, entry, side="right")[:, None], np.arange(1, len(times) + 1))
+        influence -= np.append(0.0, fall)[before]
     seen = event[:, None] & (own[:, None] <= np.arange(len(times)))
     influence -= np.where(seen, 1 / (at_risk - died)[own][:, None], 0.0)
     return np.asarray((patient_sums(influence, patient_ids) ** 2).sum(axis=0))
+
+
+def _fall(died: IntArray, at_risk: IntArray) -> FloatArray:
+    return np.divide(died, at_risk * (at_risk - died), out=np.zeros(len(died)), where=died > 0)
 
 
 def uncensored(time: FloatArray, event: BoolArray) -> tuple[FloatArray, FloatArray]:
@@ -160,13 +178,15 @@ class LogRank:
     p: float
 
 
-def log_rank(time: FloatArray, event: BoolArray, group: IntArray) -> LogRank:
+def log_rank(time: FloatArray, event: BoolArray, group: IntArray, entry: FloatArray | None = None) -> LogRank:
     """Test whether the groups share one survival curve (Mantel 1966; Peto & Peto 1972).
 
     Parameters
     ----------
     time, event, group
         Shape (cases,); the groups may be any numbers.
+    entry
+        From when on each case was at risk, shape (cases,); None: from 0 on.
 
     Raises
     ------
@@ -178,12 +198,12 @@ def log_rank(time: FloatArray, event: BoolArray, group: IntArray) -> LogRank:
     groups, member = np.unique(group, return_inverse=True)
     if len(groups) < 2:
         raise StatisticsError(f"log-rank test: all {len(time)} cases are in one group; two or more are compared")
-    times, died, _, at_risk = _counts(time, event)
+    times, died, _, at_risk = _counts(time, event, entry)
     at = np.searchsorted(times, time)
     belongs = member == np.arange(len(groups))[:, None]
     died_in = np.array([np.bincount(at[b & event], minlength=len(times)) for b in belongs])
-    at_risk_in = np.array([np.bincount(at[b], minlength=len(times))[::-1].cumsum()[::-1] for b in belongs])
-    share = at_risk_in / at_risk
+    at_risk_in = np.array([_at_risk(times, time[b], None if entry is None else entry[b]) for b in belongs])
+    share = np.divide(at_risk_in, at_risk, out=np.zeros(at_risk_in.shape), where=at_risk > 0)
     observed_less_expected = (died_in - died * share).sum(axis=1)
     spread = died * np.divide(at_risk - died, at_risk - 1, out=np.zeros(len(times)), where=at_risk > 1)
     variance = np.diag((spread * share).sum(axis=1)) - (spread * share) @ share.T
@@ -199,16 +219,26 @@ def median_follow_up(endpoint: Survival) -> float:
 
     NaN where it is not reached.
     """
-    curve = kaplan_meier(endpoint.time_days, ~endpoint.event)
+    curve = kaplan_meier(endpoint.time_days, ~endpoint.event, entry=endpoint.entry_days)
     reached = np.flatnonzero(curve.survival <= 0.5)
     return float(curve.time_days[reached[0]]) if len(reached) else float("nan")
 
 
-def _counts(time: FloatArray, event: BoolArray) -> tuple[FloatArray, IntArray, IntArray, IntArray]:
-    """Distinct times; at each, who died, was censored, was at risk."""
+def _counts(
+    time: FloatArray, event: BoolArray, entry: FloatArray | None = None
+) -> tuple[FloatArray, IntArray, IntArray, IntArray]:
+    """Distinct times, those of entry after 0 among them; at each, who died, was censored, was at risk."""
     if not len(time):
         raise StatisticsError("a survival curve needs at least one case; there is none")
-    times, at = np.unique(time, return_inverse=True)
+    times = np.unique(time if entry is None else np.concatenate([time, entry[entry > 0]]))
+    at = np.searchsorted(times, time)
     died = np.bincount(at[event], minlength=len(times))
-    left = np.bincount(at, minlength=len(times))
-    return times, died, left - died, left[::-1].cumsum()[::-1]
+    return times, died, np.bincount(at[~event], minlength=len(times)), _at_risk(times, time, entry)
+
+
+def _at_risk(times: FloatArray, time: FloatArray, entry: FloatArray | None) -> IntArray:
+    """How many cases are followed up to each time or beyond, and entered before."""
+    at_risk = np.bincount(np.searchsorted(times, time), minlength=len(times))[::-1].cumsum()[::-1]
+    if entry is not None:
+        at_risk = at_risk - (len(entry) - np.searchsorted(np.sort(entry), times, side="left"))
+    return np.asarray(at_risk, dtype=np.int64)

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
+from prognosis_dask.modelling.data.endpoint import risk_sets
 from prognosis_dask.modelling.metrics.intervals import in_parts
 
 #: Newton's step, in standard deviations of the columns, after which a draw is settled: the next would be its square.
@@ -24,7 +25,9 @@ _LONGEST = 2.0
 _Derivatives: TypeAlias = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
 
-def cox_drawn(X: FloatArray, time: FloatArray, event: BoolArray, drawn: FloatArray) -> FloatArray:
+def cox_drawn(
+    X: FloatArray, time: FloatArray, event: BoolArray, drawn: FloatArray, entry: FloatArray | None = None
+) -> FloatArray:
     """Cox's model (Breslow's treatment of ties) for many weightings of the cases.
 
     Parameters
@@ -35,6 +38,8 @@ def cox_drawn(X: FloatArray, time: FloatArray, event: BoolArray, drawn: FloatArr
         Shape (cases,).
     drawn
         Weight of each case, shape (draws, cases).
+    entry
+        From when on each case was at risk, shape (cases,); None: from 0 on.
 
     Returns
     -------
@@ -44,7 +49,8 @@ def cox_drawn(X: FloatArray, time: FloatArray, event: BoolArray, drawn: FloatArr
     mean, scale = _standard(X)
     order = np.argsort(time, kind="stable")
     Z, time, event, drawn = ((X - mean) / scale)[order], time[order], event[order], drawn[:, order]
-    return _in_parts(lambda part: _cox_derivatives(Z, time, event, part), drawn, Z.shape[1]) / scale
+    entered = None if entry is None else entry[order]
+    return _in_parts(lambda part: _cox_derivatives(Z, time, event, part, entered), drawn, Z.shape[1]) / scale
 
 
 def logistic_drawn(X: FloatArray, positive: FloatArray, drawn: FloatArray) -> FloatArray:
@@ -73,7 +79,12 @@ def logistic_drawn(X: FloatArray, positive: FloatArray, drawn: FloatArray) -> Fl
 
 
 def baseline_hazard(
-    eta: FloatArray, time: FloatArray, event: BoolArray, horizon: float, drawn: FloatArray
+    eta: FloatArray,
+    time: FloatArray,
+    event: BoolArray,
+    horizon: float,
+    drawn: FloatArray,
+    entry: FloatArray | None = None,
 ) -> FloatArray:
     """Breslow's cumulative hazard at a time where the linear predictor is 0, for many weightings.
 
@@ -89,8 +100,11 @@ def baseline_hazard(
     """
     order = np.argsort(time, kind="stable")
     time, event, eta, drawn = time[order], event[order], eta[:, order], drawn[:, order]
-    first = np.searchsorted(time, time)
-    at_risk = np.cumsum((drawn * np.exp(eta))[:, ::-1], axis=1)[:, ::-1][:, first]
+    hazard = drawn * np.exp(eta)
+    if entry is not None:
+        at_risk = risk_sets(entry[order], time, time).at_events(hazard.T).T
+    else:
+        at_risk = _from(hazard, np.asarray(np.searchsorted(time, time), dtype=np.int64))
     died = drawn * (event & (time <= horizon))
     return np.asarray(np.divide(died, at_risk, out=np.zeros_like(died), where=died > 0).sum(axis=1))
 
@@ -164,25 +178,34 @@ def _solve(information: FloatArray, gradient: FloatArray) -> FloatArray:
     return step
 
 
-def _cox_derivatives(Z: FloatArray, time: FloatArray, event: BoolArray, drawn: FloatArray) -> _Derivatives:
+def _cox_derivatives(
+    Z: FloatArray, time: FloatArray, event: BoolArray, drawn: FloatArray, entry: FloatArray | None
+) -> _Derivatives:
     """Gradient and information of Breslow's log partial likelihood; the rows are sorted by time."""
     columns = Z.shape[1]
     products = (Z[:, :, None] * Z[:, None, :]).reshape(len(Z), -1)
     at, tied = np.unique(time[event], return_index=True)
     first = np.asarray(np.searchsorted(time, at), dtype=np.int64)
     until = np.searchsorted(at, time, side="right")
+    sets = None if entry is None else risk_sets(entry, time, at)
     died = np.add.reduceat(drawn[:, event], tied, axis=1)
     seen = drawn * event
+
+    def at_events(values: FloatArray) -> FloatArray:
+        return _from(values, first) if sets is None else np.asarray(sets.at_events(values.T).T)
+
+    def of_cases(rate: FloatArray) -> FloatArray:
+        if sets is not None:
+            return np.asarray(sets.of_cases(rate.T).T)
+        return np.asarray(np.concatenate([np.zeros((len(rate), 1)), np.cumsum(rate, axis=1)], axis=1)[:, until])
 
     def derivatives(coefficient: FloatArray) -> tuple[FloatArray, FloatArray]:
         eta = coefficient @ Z.T
         hazard = drawn * np.exp(eta - eta.max(axis=1, keepdims=True))
-        at_risk = _from(hazard, first)
+        at_risk = at_events(hazard)
         at_risk[~(at_risk > 0)] = np.inf  # nothing is expected of it
-        rate = died / at_risk
-        entered = np.concatenate([np.zeros((len(drawn), 1)), np.cumsum(rate, axis=1)], axis=1)[:, until]
-        expected = hazard * entered
-        means = [_from(hazard * column, first) / at_risk for column in Z.T]
+        expected = hazard * of_cases(died / at_risk)
+        means = [at_events(hazard * column) / at_risk for column in Z.T]
         information = (expected @ products).reshape(-1, columns, columns)
         for i in range(columns):
             weighted = died * means[i]

@@ -16,7 +16,7 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival, several_cases
 from prognosis_dask.modelling.metrics.brier import Censoring, fit_censoring, integrated, squared_errors
 from prognosis_dask.modelling.metrics.calibration import Calibration, rising_groups, survival_calibration
-from prognosis_dask.modelling.metrics.concordance import concordances_drawn, uno_weight
+from prognosis_dask.modelling.metrics.concordance import concordance_drawn, concordances_drawn, uno_weight
 from prognosis_dask.modelling.metrics.curve_tables import (
     CALIBRATION,
     THRESHOLDS,
@@ -54,6 +54,11 @@ from prognosis_dask.modelling.validation.nested import FoldResult
 
 SURVIVAL_TABLES = ("measures", "auc_t", "calibration", "net_benefit", "kaplan_meier")
 _PAIR = "a comparable pair"
+#: What stands in place of figures that late entry leaves without a meaning.
+_ENTRY = (
+    "cases enter late (entry): who died before entering was never seen, and the weights of this figure count only who "
+    "was lost"
+)
 #: What is measured at each horizon.
 _AT_HORIZON = ("auc_t", "brier", "brier_scaled", *CALIBRATION)
 
@@ -64,6 +69,9 @@ def survival_parts(cases: MeasuredCases, results: Sequence[FoldResult]) -> list[
     A part raises StatisticsError when the results hold no survival, or none at a horizon.
     """
     view = _View(cases, results)
+    if view.endpoint.entry_days is not None:
+        sound = (partial(_entered_calibration, view, days) for days in cases.horizons)
+        return [partial(_entered_discrimination, view), *sound, partial(_groups, view)]
     parts = [partial(part, view) for part in (_discrimination, _auc_curve, _integrated_brier)]
     for horizon in cases.horizons:
         try:
@@ -131,6 +139,42 @@ def _discrimination(view: _View) -> Measured:
         for i, result in enumerate(view.results)
     }
     return Measured({"measures": sheet.rows}, by_fold, values)
+
+
+def _entered_discrimination(view: _View) -> Measured:
+    """Harrell's C over the pairs of which both were at risk, as R's survival has it; no other figure holds then."""
+    sheet, entry = Sheet(view.name), view.endpoint.entry_days
+    assert entry is not None
+    found = [
+        concordance_drawn(*view.fold(result), view.drawn[:, result.test], entry=entry[result.test])
+        for result in view.results
+    ]
+    harrell = np.array(found)
+    sheet.add("harrell_c", None, *over_folds(harrell, _PAIR))
+    sheet.add_unknown(("uno_c", "mean_auc", "ibs"), None, _ENTRY)
+    by_fold = {
+        (result.procedure, result.repeat, result.fold): {"c_index": float(harrell[i, 0]), "uno_c": float("nan")}
+        for i, result in enumerate(view.results)
+    }
+    return Measured({"measures": sheet.rows}, by_fold, {"harrell_c": harrell})
+
+
+def _entered_calibration(view: _View, horizon: float) -> Measured:
+    """Slope and smooth curve of Cox models of the prediction with entry, and what lies between curve and prediction."""
+    sheet, followed = Sheet(view.name), view.time.max()
+    if not horizon < followed:
+        return _unknown(view, horizon, f"follow-up ends at {followed:g} days; choose an earlier horizon")
+    part = _calibration(view, horizon)
+    sheet.add_unknown(("auc_t", "brier", "brier_scaled"), horizon, _ENTRY)
+    for row in part.tables["measures"]:
+        if row["measure"] == "observed_expected":
+            sheet.add_unknown(
+                ("observed_expected",), horizon, "cases enter late (entry): they are not who was there at 0"
+            )
+        else:
+            sheet.rows.append(row)
+    smooth = [row for row in part.tables["calibration"] if row["kind"] == "smooth"]
+    return Measured({"measures": sheet.rows, "calibration": smooth})
 
 
 def _auc_curve(view: _View) -> Measured:
@@ -229,7 +273,8 @@ def _calibration(view: _View, horizon: float) -> Measured:
     for folds in repeats(view.results):
         rows, risk = pooled(folds, lambda result: 1 - survival_at(result, horizon))
         time, event, weight = view.time[rows], view.event[rows], view.curve_draws(folds[0].repeat)[:, rows]
-        found.append(survival_calibration(time, event, risk, horizon, weight, points))
+        entry = view.endpoint.rows(rows).entry_days
+        found.append(survival_calibration(time, event, risk, horizon, weight, points, entry))
         members = rising_groups(risk, calibration_groups(len(risk)))
         observed = [1 - survival_drawn(time[at], event[at], horizon, weight[:, at]) for at in members]
         groups.append((np.array([risk[at].mean() for at in members]), np.array(observed)))
@@ -263,13 +308,16 @@ def _groups(view: _View) -> Measured:
     share = case_means(view.results, len(view.time), is_high)[:, 0]
     held = np.isfinite(share)
     high, time, event = share[held] > 0.5, view.time[held], view.event[held]
+    entry = view.endpoint.rows(held).entry_days
     patients = np.array(view.cases.patient_ids)[held]
     several = several_cases(patients)
     try:
-        test = clustered_log_rank(time, event, high, patients) if several else log_rank(time, event, high)
+        groups = (time, event, high)
+        test = clustered_log_rank(*groups, patients, entry) if several else log_rank(*groups, entry)
         over = "; variance over patients, who have several cases" if several else ""
         sheet.add("log_rank_p", None, np.array([test.p]), f"taken as if the groups had been fixed beforehand{over}")
-        ratio = np.exp(cox_drawn(high[:, None].astype(np.float64), time, event, view.drawn[: 1 + CURVE_DRAWS, held]))
+        drawn = view.drawn[: 1 + CURVE_DRAWS, held]
+        ratio = np.exp(cox_drawn(high[:, None].astype(np.float64), time, event, drawn, entry))
         sheet.add("hazard_ratio_high_low", None, ratio[:, 0])
     except StatisticsError as error:
         sheet.add_unknown(("log_rank_p", "hazard_ratio_high_low"), None, error)
@@ -277,9 +325,12 @@ def _groups(view: _View) -> Measured:
     for group, members in (("low", ~high), ("high", high)):
         if not members.any():
             continue
-        curve = kaplan_meier(time[members], event[members], patients[members])
-        columns = (curve.time_days, curve.survival, curve.lower, curve.upper, curve.at_risk)
-        names = ("time_days", "survival", "lower", "upper", "at_risk")
+        late = None if entry is None else entry[members]
+        curve = kaplan_meier(time[members], event[members], patients[members], late)
+        columns = [curve.time_days, curve.survival, curve.lower, curve.upper, curve.at_risk]
+        names = ["time_days", "survival", "lower", "upper", "at_risk"]
+        if curve.entered is not None:
+            columns, names = [*columns, curve.entered], [*names, "entered"]
         for values in zip(*(column.tolist() for column in columns), strict=True):
             rows.append({"procedure": view.name, "group": group, **dict(zip(names, values, strict=True))})
     return Measured({"measures": sheet.rows, "kaplan_meier": rows})

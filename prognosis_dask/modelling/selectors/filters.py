@@ -11,7 +11,8 @@ import numpy as np
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
-from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
+from prognosis_dask.modelling.estimators.baseline import breslow
+from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 
 #: A redundancy below this is chance.
 _LEAST_REDUNDANCY = 1e-3
@@ -64,11 +65,15 @@ def _relevance(Z: FloatArray, endpoint: Endpoint) -> FloatArray:
 
 
 def martingale_residuals(endpoint: Survival) -> FloatArray:
-    """Event less the Nelson-Aalen cumulative hazard at the end of follow-up; shape (cases,)."""
-    times, events = np.unique(endpoint.time_days[endpoint.event], return_counts=True)
-    at_risk = (endpoint.time_days[:, None] >= times).sum(axis=0)
-    hazard = np.append(0.0, np.cumsum(events / at_risk))
-    return np.asarray(endpoint.event - hazard[np.searchsorted(times, endpoint.time_days, side="right")])
+    """Event less the Nelson-Aalen cumulative hazard while the case was followed; shape (cases,)."""
+    nelson_aalen = breslow(endpoint, np.zeros(len(endpoint)))
+    hazard = np.append(0.0, nelson_aalen.cumulative)
+
+    def until(days: FloatArray) -> FloatArray:
+        return hazard[np.searchsorted(nelson_aalen.times_days, days, side="right")]
+
+    before = 0.0 if endpoint.entry_days is None else until(endpoint.entry_days)
+    return np.asarray(endpoint.event - (until(endpoint.time_days) - before))
 
 
 def rank_score_test(Z: FloatArray, endpoint: Endpoint, label_days: float, seed: list[int]) -> IntArray:
@@ -96,9 +101,7 @@ def score_test(Z: FloatArray, endpoint: Survival) -> FloatArray:
 
     if not endpoint.event.any():
         raise StatisticsError(f"all {len(endpoint)} training cases are censored: without events nothing can be learnt")
-    order = np.argsort(endpoint.time_days, kind="stable")
-    likelihood = PartialLikelihood(Z[order], endpoint.time_days[order], endpoint.event[order], 0.0)
-    gradient, information = likelihood.score(np.arange(Z.shape[1]))
+    gradient, information = likelihood_of(Z, endpoint).score(np.arange(Z.shape[1]))
     statistic = np.divide(gradient**2, information, out=np.zeros(Z.shape[1]), where=information > 0)
     return np.asarray(chi2.sf(statistic, 1))
 

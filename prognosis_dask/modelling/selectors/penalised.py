@@ -13,7 +13,7 @@ from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.estimators.elastic_net import first_price, maximise_elastic_net
-from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
+from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.estimators.prediction import balanced_weights
 
 #: The share of the penalty that is absolute, and how far and in how many steps the penalty falls from where the first
@@ -35,8 +35,7 @@ def cox_entries(Z: FloatArray, endpoint: Survival, enough: int) -> IntArray:
     """The features in the order in which they enter the path, until at least ``enough`` have; of one step, by size."""
     if not endpoint.event.any():
         raise StatisticsError(f"all {len(endpoint)} training cases are censored: without events nothing can be learnt")
-    order = np.argsort(endpoint.time_days, kind="stable")
-    likelihood = PartialLikelihood(Z[order], endpoint.time_days[order], endpoint.event[order], 0.0)
+    likelihood = likelihood_of(Z, endpoint)
     first = first_price(likelihood)
     coefficient = np.zeros(Z.shape[1])
     entered: list[int] = []

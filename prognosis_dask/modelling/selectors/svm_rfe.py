@@ -193,8 +193,14 @@ def labelled(Z: FloatArray, endpoint: Endpoint, label_days: float) -> tuple[Floa
     """The cases whose class is known, and their classes; of survival, alive after :func:`settled_days`."""
     if isinstance(endpoint, Classes):
         return Z, endpoint
-    alive, known = survival_label(endpoint.time_days, endpoint.event, settled_days(endpoint, label_days))
+    alive, known = _alive(endpoint, settled_days(endpoint, label_days))
     return Z[known], Classes(alive[known].astype(int), ("not alive", "alive"))
+
+
+def _alive(endpoint: Survival, days: float) -> tuple[BoolArray, BoolArray]:
+    """:func:`survival_label`; of cases that entered by then: of the others none can be dead."""
+    alive, known = survival_label(endpoint.time_days, endpoint.event, days)
+    return alive, known if endpoint.entry_days is None else known & (endpoint.entry_days < days)
 
 
 def settled_days(endpoint: Survival, label_days: float) -> float:
@@ -208,7 +214,7 @@ def settled_days(endpoint: Survival, label_days: float) -> float:
     >>> settled_days(late, 365.0), settled_days(late, 600.0)
     (700.0, 600.0)
     """
-    alive, known = survival_label(endpoint.time_days, endpoint.event, label_days)
+    alive, known = _alive(endpoint, label_days)
     times = sorted(endpoint.time_days[endpoint.event].tolist())
     if len(set(alive[known].tolist())) == 2 or not times:
         return label_days

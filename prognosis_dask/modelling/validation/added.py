@@ -105,12 +105,14 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, drawn: Floa
     row: Row = {"test": ""} | dict.fromkeys(("statistic", "df", "p", "z", "delta_c", "lower", "upper"), nothing)
     held = np.isfinite(base).all(axis=1) & np.isfinite(added).all(axis=1)
     time, event, base, added = table.time_days[held], table.event[held], base[held], added[held]
-    patients = np.array(table.patient_ids)[held]
+    patients, entry = np.array(table.patient_ids)[held], table.survival.rows(held).entry_days
     try:
-        test = nested_test(base, added, time, event, patients)
-        coefficient = cox_coefficient(np.column_stack([base, added]), time, event)
+        test = nested_test(base, added, time, event, patients, entry)
+        coefficient = cox_coefficient(np.column_stack([base, added]), time, event, entry)
         smaller, larger = (
-            concordance_drawn(time, event, linear_score(X, cox_coefficient(X, time, event)), drawn[:, held])
+            concordance_drawn(
+                time, event, linear_score(X, cox_coefficient(X, time, event, entry)), drawn[:, held], entry=entry
+            )
             for X in (base, np.column_stack([base, added]))
         )
     except StatisticsError as error:
@@ -124,7 +126,12 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, drawn: Floa
 
 
 def nested_test(
-    base: FloatArray, added: FloatArray, time: FloatArray, event: BoolArray, patient_ids: Sequence[str]
+    base: FloatArray,
+    added: FloatArray,
+    time: FloatArray,
+    event: BoolArray,
+    patient_ids: Sequence[str],
+    entry: FloatArray | None = None,
 ) -> NestedTest:
     """The test of what columns add to others: the likelihood ratio, or Wald's over patients who have several cases.
 
@@ -134,5 +141,5 @@ def nested_test(
         When a model has no maximum (separable or collinear columns), or without events.
     """
     if several_cases(patient_ids):
-        return clustered_wald(base, added, time, event, patient_ids)
-    return likelihood_ratio(base, added, time, event)
+        return clustered_wald(base, added, time, event, patient_ids, entry)
+    return likelihood_ratio(base, added, time, event, entry)

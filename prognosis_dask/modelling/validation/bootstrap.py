@@ -156,7 +156,7 @@ def _figures(table: FeatureTable, predicted: FloatArray, drawn: FloatArray) -> F
     """Of cases that are counted as often as each row of ``drawn`` says."""
     endpoint = table.endpoint
     if isinstance(endpoint, Survival):
-        return concordance_drawn(endpoint.time_days, endpoint.event, predicted[:, 0], drawn)
+        return concordance_drawn(endpoint.time_days, endpoint.event, predicted[:, 0], drawn, entry=endpoint.entry_days)
     return class_auc_drawn(endpoint.label, predicted, drawn)
 
 

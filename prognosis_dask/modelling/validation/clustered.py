@@ -14,14 +14,20 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import patient_sums
+from prognosis_dask.modelling.data.endpoint import patient_sums, risk_sets
 from prognosis_dask.modelling.metrics.hazards import event_ranks
 from prognosis_dask.modelling.metrics.kaplan_meier import LogRank
 from prognosis_dask.modelling.metrics.regression import cox_drawn
 from prognosis_dask.modelling.validation.differences import NestedTest, expect_events, expect_more
 
 
-def clustered_log_rank(time: FloatArray, event: BoolArray, high: BoolArray, patient_ids: Sequence[str]) -> LogRank:
+def clustered_log_rank(
+    time: FloatArray,
+    event: BoolArray,
+    high: BoolArray,
+    patient_ids: Sequence[str],
+    entry: FloatArray | None = None,
+) -> LogRank:
     """Log-rank test of two groups whose variance is that over patients: the robust score test of Cox's model.
 
     Parameters
@@ -30,6 +36,8 @@ def clustered_log_rank(time: FloatArray, event: BoolArray, high: BoolArray, pati
         Shape (cases,); ``high`` says which group.
     patient_ids
         Whose case it is.
+    entry
+        From when on each case was at risk, shape (cases,); None: from 0 on.
 
     Raises
     ------
@@ -38,7 +46,7 @@ def clustered_log_rank(time: FloatArray, event: BoolArray, high: BoolArray, pati
     """
     from scipy.special import chdtrc
 
-    residuals, information = score_residuals(high[:, None].astype(np.float64), time, event, np.zeros(1))
+    residuals, information = score_residuals(high[:, None].astype(np.float64), time, event, np.zeros(1), entry=entry)
     variance = float((patient_sums(residuals, patient_ids) ** 2).sum())
     if information[0, 0] <= 0 or variance <= 0:
         raise StatisticsError(f"log-rank test: none of {int(event.sum())} events tells the two groups apart")
@@ -47,7 +55,12 @@ def clustered_log_rank(time: FloatArray, event: BoolArray, high: BoolArray, pati
 
 
 def clustered_wald(
-    base: FloatArray, added: FloatArray, time: FloatArray, event: BoolArray, patient_ids: Sequence[str]
+    base: FloatArray,
+    added: FloatArray,
+    time: FloatArray,
+    event: BoolArray,
+    patient_ids: Sequence[str],
+    entry: FloatArray | None = None,
 ) -> NestedTest:
     """Wald's test, with the variance over patients, of what columns add to others in a Cox model without a penalty.
 
@@ -61,6 +74,8 @@ def clustered_wald(
         Shape (cases,).
     patient_ids
         Whose case it is.
+    entry
+        From when on each case was at risk, shape (cases,); None: from 0 on.
 
     Raises
     ------
@@ -70,7 +85,7 @@ def clustered_wald(
     from scipy.special import chdtrc
 
     df = expect_more(base, added)
-    coefficient, covariance = clustered_cox(np.column_stack([base, added]), time, event, patient_ids)
+    coefficient, covariance = clustered_cox(np.column_stack([base, added]), time, event, patient_ids, entry)
     tested, variance = coefficient[base.shape[1] :], covariance[base.shape[1] :, base.shape[1] :]
     if np.linalg.matrix_rank(variance) < df:
         raise StatisticsError(f"Wald's test: {len(set(patient_ids))} patients are too few for {df} columns")
@@ -79,7 +94,7 @@ def clustered_wald(
 
 
 def clustered_cox(
-    X: FloatArray, time: FloatArray, event: BoolArray, patient_ids: Sequence[str]
+    X: FloatArray, time: FloatArray, event: BoolArray, patient_ids: Sequence[str], entry: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Coefficients of a Cox model without a penalty (Breslow's ties), and their covariance over patients.
 
@@ -91,6 +106,8 @@ def clustered_cox(
         Shape (cases,).
     patient_ids
         Whose case it is.
+    entry
+        From when on each case was at risk, shape (cases,); None: from 0 on.
 
     Raises
     ------
@@ -98,10 +115,10 @@ def clustered_cox(
         When there is no event, or the model has no maximum.
     """
     expect_events(event)
-    coefficient = cox_drawn(X, time, event, np.ones((1, len(time))))[0]
+    coefficient = cox_drawn(X, time, event, np.ones((1, len(time))), entry)[0]
     if np.isnan(coefficient).any():
         raise StatisticsError(f"Cox model of {X.shape[1]} columns: collinear, or they order the events perfectly")
-    residuals, information = score_residuals(X, time, event, coefficient)
+    residuals, information = score_residuals(X, time, event, coefficient, entry=entry)
     return coefficient, sandwich(residuals, np.linalg.inv(information), patient_ids)
 
 
@@ -122,7 +139,12 @@ def sandwich(residuals: FloatArray, inverse: FloatArray, patient_ids: Sequence[s
 
 
 def score_residuals(
-    X: FloatArray, time: FloatArray, event: BoolArray, coefficient: FloatArray, drift: FloatArray | None = None
+    X: FloatArray,
+    time: FloatArray,
+    event: BoolArray,
+    coefficient: FloatArray,
+    drift: FloatArray | None = None,
+    entry: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """What each case adds to the score of Breslow's partial likelihood, and the information.
 
@@ -140,6 +162,8 @@ def score_residuals(
     drift
         A function of time at the distinct times of events, in their order: the score is then that of what the
         coefficients change by per unit of it.
+    entry
+        From when on each case was at risk, shape (cases,); None: from 0 on.
 
     Returns
     -------
@@ -151,14 +175,11 @@ def score_residuals(
     hazard = np.exp(eta - eta.max())
     at, died = np.unique(time[event], return_counts=True)
     weight = np.ones(len(at)) if drift is None else drift
-    order = np.argsort(time, kind="stable")
-    first = np.searchsorted(time[order], at)
-    total = hazard[order][::-1].cumsum()[::-1][first]
-    mean: FloatArray = (hazard[:, None] * X)[order][::-1].cumsum(axis=0)[::-1][first] / total[:, None]
-    until = np.searchsorted(at, time, side="right")
+    sets = risk_sets(np.full(len(time), -1.0) if entry is None else entry, time, at)
+    total = sets.at_events(hazard)
+    mean = sets.at_events(hazard[:, None] * X) / total[:, None]
     rises = weight * died / total
-    rate = np.append(0.0, np.cumsum(rises))[until]
-    meant = np.vstack([np.zeros(X.shape[1]), np.cumsum(rises[:, None] * mean, axis=0)])[until]
+    rate, meant = sets.of_cases(rises), sets.of_cases(rises[:, None] * mean)
     residuals: FloatArray = -hazard[:, None] * (X * rate[:, None] - meant)
     own = np.searchsorted(at, time[event])
     residuals[event] += weight[own, None] * (X[event] - mean[own])
@@ -173,6 +194,7 @@ def clustered_ph_test(
     coefficient: FloatArray,
     variance: FloatArray,
     patient_ids: Sequence[str],
+    entry: FloatArray | None = None,
 ) -> FloatArray:
     """:func:`prognosis_dask.modelling.metrics.hazards.ph_test` with the variance over patients of what is tested.
 
@@ -185,6 +207,8 @@ def clustered_ph_test(
         As there; ``variance`` of cases as if independent.
     patient_ids
         Whose case it is.
+    entry
+        From when on each case was at risk, shape (cases,); None: from 0 on.
 
     Returns
     -------
@@ -193,8 +217,8 @@ def clustered_ph_test(
     """
     _, first = np.unique(time[event], return_index=True)
     drift = event_ranks(time, event)[first]
-    drifting, across = score_residuals(X, time, event, coefficient, drift)
-    plain, _ = score_residuals(X, time, event, coefficient)
+    drifting, across = score_residuals(X, time, event, coefficient, drift, entry)
+    plain, _ = score_residuals(X, time, event, coefficient, entry=entry)
     drifts = patient_sums(drifting - plain @ variance @ across, patient_ids)
     spread = (drifts**2).sum(axis=0)
     return np.divide(drifts.sum(axis=0) ** 2, spread, out=np.full(len(spread), np.nan), where=spread > 0)

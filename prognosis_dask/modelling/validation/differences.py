@@ -100,7 +100,9 @@ class NestedTest:
     p: float
 
 
-def likelihood_ratio(base: FloatArray, added: FloatArray, time: FloatArray, event: BoolArray) -> NestedTest:
+def likelihood_ratio(
+    base: FloatArray, added: FloatArray, time: FloatArray, event: BoolArray, entry: FloatArray | None = None
+) -> NestedTest:
     """Likelihood ratio test of what columns add to others in a Cox model without a penalty.
 
     Parameters
@@ -111,6 +113,8 @@ def likelihood_ratio(base: FloatArray, added: FloatArray, time: FloatArray, even
         Columns that the larger one has besides, shape (cases, columns).
     time, event
         Shape (cases,).
+    entry
+        From when on each case was at risk, shape (cases,); None: from 0 on.
 
     Raises
     ------
@@ -120,7 +124,7 @@ def likelihood_ratio(base: FloatArray, added: FloatArray, time: FloatArray, even
     from scipy.special import chdtrc
 
     df, both = expect_more(base, added), np.column_stack([base, added])
-    larger, smaller = (cox_likelihood(columns, time, event) for columns in (both, base))
+    larger, smaller = (cox_likelihood(columns, time, event, entry) for columns in (both, base))
     statistic = max(0.0, 2 * (larger - smaller))
     return NestedTest("likelihood ratio", statistic, df, float(chdtrc(df, statistic)))
 
@@ -139,7 +143,7 @@ def expect_more(base: FloatArray, added: FloatArray) -> int:
     return df
 
 
-def cox_likelihood(X: FloatArray, time: FloatArray, event: BoolArray) -> float:
+def cox_likelihood(X: FloatArray, time: FloatArray, event: BoolArray, entry: FloatArray | None = None) -> float:
     """The largest log partial likelihood of a Cox model, without penalty; Efron's treatment of ties.
 
     Raises
@@ -147,16 +151,20 @@ def cox_likelihood(X: FloatArray, time: FloatArray, event: BoolArray) -> float:
     StatisticsError
         As :func:`cox_coefficient`.
     """
-    return score_likelihood(Survival(time, event))(X @ cox_coefficient(X, time, event))
+    return score_likelihood(Survival(time, event, entry_days=entry))(X @ cox_coefficient(X, time, event, entry))
 
 
-def cox_coefficient(X: FloatArray, time: FloatArray, event: BoolArray) -> FloatArray:
+def cox_coefficient(X: FloatArray, time: FloatArray, event: BoolArray, entry: FloatArray | None = None) -> FloatArray:
     """Coefficients of a Cox model without penalty; Efron's treatment of ties.
 
     Parameters
     ----------
     X
         Shape (cases, columns); there may be no column.
+    time, event
+        Shape (cases,).
+    entry
+        From when on each case was at risk, shape (cases,); None: from 0 on.
 
     Raises
     ------
@@ -170,7 +178,8 @@ def cox_coefficient(X: FloatArray, time: FloatArray, event: BoolArray) -> FloatA
     if constant:
         raise StatisticsError(f"Cox model of {X.shape[1]} columns: {constant} are constant; leave them out")
     scale = X.std(axis=0, ddof=1)
-    (model,) = fit_proportional_hazards((X - X.mean(axis=0)) / scale, Survival(time, event), [0.0], 0.0, [])
+    endpoint = Survival(time, event, entry_days=entry)
+    (model,) = fit_proportional_hazards((X - X.mean(axis=0)) / scale, endpoint, [0.0], 0.0, [])
     return np.asarray(model.coefficient / scale)
 
 

@@ -16,7 +16,7 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Survival, patient_sums
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.cox import ProportionalHazards
-from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
+from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.final_tables import covariance
 from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.metrics.calibration import survival_slope
@@ -106,11 +106,12 @@ def _figures(
             _over_folds(folds, lambda f: class_auc_drawn(label[f.test], _probability(f), weight[:, f.test])),
         )
         return
-    time, event = table.time_days, table.event
+    time, event, entry = table.time_days, table.event, table.survival.entry_days
 
     def harrell(fold: FoldResult) -> FloatArray:
         assert fold.risk_score is not None
-        return concordance_drawn(time[fold.test], event[fold.test], fold.risk_score, weight[:, fold.test])
+        late = None if entry is None else entry[fold.test]
+        return concordance_drawn(time[fold.test], event[fold.test], fold.risk_score, weight[:, fold.test], entry=late)
 
     yield "harrell_c", None, _over_folds(folds, harrell)
     for horizon in horizons:
@@ -130,15 +131,16 @@ def _slopes(table: FeatureTable, folds: Sequence[FoldResult], horizon: float, we
     for repeat, of_repeat in enumerate(repeats(folds)):
         rows, risk = pooled(of_repeat, lambda fold: 1 - survival_at(fold, horizon))
         drawn = weight[: len(weight) if repeat < drawn_repeats(len(table.case_ids)) else 1, rows]
-        found.append(survival_slope(table.time_days[rows], table.event[rows], risk, horizon, drawn))
+        end = table.survival.rows(rows)
+        found.append(survival_slope(end.time_days, end.event, risk, horizon, drawn, end.entry_days))
     return mean_held(np.array(extended(found)))
 
 
 def _statistic(table: FeatureTable, known: FloatArray, score: FloatArray, kept: BoolArray) -> float:
     rows = kept & np.isfinite(known).all(axis=1) & np.isfinite(score).all(axis=1)
-    patients = np.array(table.patient_ids)[rows]
+    patients, end = np.array(table.patient_ids)[rows], table.survival.rows(rows)
     try:
-        return nested_test(known[rows], score[rows], table.time_days[rows], table.event[rows], patients).statistic
+        return nested_test(known[rows], score[rows], end.time_days, end.event, patients, end.entry_days).statistic
     except StatisticsError:
         return float("nan")
 
@@ -160,8 +162,7 @@ def dfbeta_rows(model: Fitted, table: FeatureTable) -> list[Row]:
         return []
     Z, endpoint = model.prepared(table)[:, model.columns], table.endpoint
     order = np.argsort(endpoint.time_days, kind="stable")
-    likelihood = PartialLikelihood(Z[order], endpoint.time_days[order], endpoint.event[order], 0.0)
-    residuals = likelihood.residuals(cox.coefficient)[np.argsort(order)]
+    residuals = likelihood_of(Z, endpoint).residuals(cox.coefficient)[np.argsort(order)]
     inverse = covariance(Z, endpoint, cox, model.tuned["penalty"] * (1 - model.tuned["mixing"]))
     changes = patient_sums(residuals, table.patient_ids) @ inverse
     weight = model.preparation.weight[model.columns]

@@ -29,14 +29,16 @@ def calibration(models: ModelFolder) -> Picture | None:
     panels = _panels(models, part)[:_MOST_PANELS]
     what = "probability" if models.classes else "risk of the event"
     kaplan = "observed share" if models.classes else "Kaplan-Meier’s estimate"
+    points = f"Points: groups of equal size by predicted {what}, against their {kaplan} with its 95 % interval; line: "
+    if not (part["kind"] == "group").any():  # where cases enter late
+        points = "Line: a Cox model of the prediction, "
     return Picture(
         "calibration",
         _draw_calibration(panels, what),
         part,
         f"Calibration of {models.primary}: observed against predicted {what}, a panel each for "
         f"{listed([title for title, _ in panels])}.",
-        f"Calibration of “{models.primary}”. {HELD_OUT} Points: groups of equal size by predicted {what}, against "
-        f"their {kaplan} with its 95 % interval; line: smoothed. On the dotted diagonal predictions are right."
+        f"Calibration of “{models.primary}”. {HELD_OUT} {points}smoothed. On the dotted diagonal predictions are right."
         f"{of_held_out(models)}",
     )
 
@@ -109,11 +111,12 @@ def _draw_calibration_panel(axes: Axes, part: pd.DataFrame) -> None:
         axes.fill_between(smooth["predicted"], smooth["lower"], smooth["upper"], **band)
     axes.plot(smooth["predicted"], smooth["observed"], color=canvas.BLUE)
     groups = part[grouped]
-    axes.vlines(
-        groups["predicted"], groups["lower"], groups["upper"], color=canvas.VERMILION, linewidth=1, clip_on=False
-    )
-    point: dict[str, Any] = {"color": canvas.VERMILION, "markersize": 4, "clip_on": False, "zorder": 3}
-    axes.plot(groups["predicted"], groups["observed"], "o", **point)
+    if len(groups):
+        axes.vlines(
+            groups["predicted"], groups["lower"], groups["upper"], color=canvas.VERMILION, linewidth=1, clip_on=False
+        )
+        point: dict[str, Any] = {"color": canvas.VERMILION, "markersize": 4, "clip_on": False, "zorder": 3}
+        axes.plot(groups["predicted"], groups["observed"], "o", **point)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ticks = [0, 0.25, 0.5, 0.75, 1]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])

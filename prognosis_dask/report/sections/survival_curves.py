@@ -34,7 +34,8 @@ class Curve:
     name
         The group's.
     steps
-        Columns ``time_days``, ``survival``, ``lower``, ``upper`` and ``at_risk`` (followed up to that time or beyond).
+        Columns ``time_days``, ``survival``, ``lower``, ``upper`` and ``at_risk`` (followed up to that time or beyond);
+        where cases enter late, ``entered`` at that time.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Curve:
     @property
     def cases(self) -> int:
         """Cases of the group."""
-        return int(self.steps["at_risk"].iloc[0])
+        return int(self.steps["entered"].sum() if "entered" in self.steps else self.steps["at_risk"].iloc[0])
 
     @property
     def events(self) -> int:
@@ -73,7 +74,8 @@ class Curve:
     def censored(self) -> pd.DataFrame:
         """The steps at which somebody was censored: more left than had the event."""
         at_risk = self.steps["at_risk"].to_numpy(dtype=float)
-        lost = at_risk - np.concatenate([at_risk[1:], [0.0]]) - self._events()
+        entered = self.steps["entered"].to_numpy(dtype=float) if "entered" in self.steps else 0.0
+        lost = at_risk + entered - np.concatenate([at_risk[1:], [0.0]]) - self._events()
         chosen: pd.DataFrame = self.steps[(lost > 0.5) & (self.steps["time_days"] > 0).to_numpy()]
         return chosen
 
