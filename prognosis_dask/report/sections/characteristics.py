@@ -19,7 +19,7 @@ from prognosis_dask.report.words import breakable, number, span, with_interval, 
 MAX_COVARIATES = 20
 MAX_LEVELS = 8
 #: Names of :data:`prognosis_dask.cohort.headers.ACQUISITION`.
-_ACQUIRED = {
+ACQUIRED = {
     "scanner_maker": "manufacturer",
     "scanner": "scanner",
     "kvp": "tube voltage (kV)",
@@ -81,7 +81,7 @@ def _acquired(cases: Sequence[Case]) -> list[tuple[str, str]]:
     rows = []
     for modality in dict.fromkeys(case.modality for case in cases):
         own = [case for case in cases if case.modality == modality]
-        for key, title in _ACQUIRED.items():
+        for key, title in ACQUIRED.items():
             values = [case.acquisition.get(key, "").strip() for case in own]
             text = _covariate(values) or (f"{len(set(values) - {''})} different values" if any(values) else "")
             if text:

@@ -135,19 +135,23 @@ def _data(run: RunFolder) -> dict[str, Answer]:
         return {}
     data = run.info.get("data") or {}
     public = ". ".join(data.get("sources") or ())
-    acquired = any(case.acquisition for case in run.cases)
     predictors = list(dict.fromkeys(name for case in run.cases for name in case.covariates))
     rois = sorted({case.roi for case in run.cases})
     return {
         "12": Answer(f"Stages: {listed(list(run.info.get('stages') or {}))}; see The run."),
         "13": Answer(f"Public. {public}." if public else ""),
-        "16": Answer("Scanner and acquisition parameters by modality: see Characteristics." if acquired else ""),
+        "16": Answer("Scanner and acquisition parameters by modality: see Characteristics." if acquired(run) else ""),
         "17": Answer(f"Columns of the clinical table: {listed(predictors[:12])}." if predictors else ""),
         "19": Answer(f"Regions {listed(rois[:5])}, on the series’ own grid: see Regions of interest." if rois else ""),
         "53": Answer("Data and licences: see Data." if public else ""),
         "54": Answer("features.csv and features.zarr hold them, with names and units."),
         "55": Answer("All settings stand in this report: see The job.", whole=True),
     }  # fmt: skip
+
+
+def acquired(run: RunFolder) -> bool:
+    """Whether headers say what images were acquired with."""
+    return any(case.acquisition for case in run.cases)
 
 
 def parameters(run: RunFolder) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -220,12 +224,12 @@ def _modelling(run: RunFolder, tripod: Mapping[str, Answer]) -> dict[str, Answer
     compared = len(models.names) > 1 and models.table("differences") is not None
     robustness = known_json(run.path / "robustness" / "summary.json")
     told = f"{robustness['robust']} of {robustness['features']} features" if robustness else ""
-    scaling = [tripod[item].text for item in ("12b", "12d") if item in tripod]
+    scaling, harmonised = ([tripod[item].text] if item in tripod else [] for item in ("12b", "12d"))
     return {
         "31": Answer(f"Contours perturbed beside image and volume: {told} robust; see Robustness." if told else ""),
-        "32": Answer(" ".join(scaling), whole=True),
+        "32": Answer(" ".join([*scaling, *harmonised]), whole=True),
         "33": Answer(reduction(final), whole=True),
-        "36": Answer(tripod["12d"].text if "12d" in tripod else ""),
+        "36": Answer(" ".join([*harmonised, *(["By acquisition: see Features."] if acquired(run) else [])])),
         "37": Answer(
             f"Settings left open were tuned by {final['inner_folds']}-fold cross-validation within the training cases."
             if final.get("inner_folds") else ""

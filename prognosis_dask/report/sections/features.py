@@ -18,6 +18,7 @@ from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
 from prognosis_dask.report.content import Block, Heading, Picture, Rows, Section, Table, Text, absent
 from prognosis_dask.report.read import RunFolder
+from prognosis_dask.report.sections.acquisition import acquisition
 from prognosis_dask.report.sections.regions import per_case
 from prognosis_dask.report.words import clipped, short_name
 
@@ -59,7 +60,7 @@ def features(run: RunFolder) -> Section:
         blocks.append(figure)
     elif found:
         blocks.append(absent("Too few cases have finite features to correlate them (5 are needed)."))
-    return Section("features", "Features", [*blocks, *_robustness(run)])
+    return Section("features", "Features", [*blocks, *acquisition(run, feature_table(run)), *_robustness(run)])
 
 
 def _robustness(run: RunFolder) -> list[Block]:
