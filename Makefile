@@ -30,7 +30,7 @@ test-slow: .venv/ready
 DIFFERS := \
     cube cube_networks deep_clips deep_engine deep_networks deep_weights grade grade_network keras network_features \
     other_networks \
-    torch_engine torch_network training weights_check \
+    segment torch_engine torch_network training weights_check \
     agreement bounds class_measures clustered combat cox determined differences evaluate fit_models frozen halves \
     learners measures nested patient_rows procedure reading redrawn scores selection selectors table1 tuning out_of_range worth \
     radiomics radiomics_loops radiomics_maps radiomics_params radiomics_patterns one_slice \

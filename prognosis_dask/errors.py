@@ -77,6 +77,7 @@ class Code(StrEnum):
     MASK_LABELS_MERGED = "mask-labels-merged"
     MASK_ITEM_INVALID = "mask-item-invalid"
     NO_CANDIDATE = "no-candidate"
+    SEGMENT_FAILED = "segment-failed"
     # features
     RADIOMICS_FAILED = "radiomics-failed"
     FEW_GREY_LEVELS = "few-grey-levels"

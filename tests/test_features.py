@@ -103,7 +103,7 @@ def test_every_variable_has_a_name_and_a_unit(dataset: xr.Dataset) -> None:
         assert variable.attrs["long_name"], name
         assert "units" in variable.attrs, name
     others = {"size", "size_feature", "size_units", "ibsi", "ibsi_feature", "ibsi_units"}
-    others |= {"deep_2", "deep_2_feature", "deep_2_label"}
+    others |= {"deep_2", "deep_2_feature", "deep_2_label", "mask_source"}
     assert {spec.name for spec in variables()} - set(dataset.variables) == {"covariate_*", *others}
 
 

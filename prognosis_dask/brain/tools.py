@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import shutil
-import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from prognosis_dask.arrays import BoolArray, Float32Array
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code, MissingExtraError, WeightsError
 from prognosis_dask.imaging.geometry import image_like
+from prognosis_dask.networks.programs import on_grid, run_program
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,11 +31,6 @@ if TYPE_CHECKING:
 #: The tools by their names in a job.
 PROGRAMS = ("hd-bet", "synthstrip", "fsl-bet", "robex")
 TOOLS = ("deepbet", *PROGRAMS)
-#: One thread per worker, also for programs that it starts: the variables of OpenMP, MKL, ITK and Python 3.13.
-_ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "PYTHON_CPU_COUNT"), "1"
-)
-
 #: Per tool: program, source, arguments for an image and a folder, and the mask that it writes there.
 _PROGRAMS: dict[str, tuple[str, str, Callable[[Path, Path], list[str]], str]] = {
     "hd-bet": (
@@ -128,16 +122,8 @@ def strip_with(tool: str, image: sitk.Image) -> sitk.Image:
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "image.nii.gz", Path(folder)
         sitk.WriteImage(image, str(source))
-        command = [program, *arguments(source, out)]
-        # FSL's output format follows the last variable, whatever the file's name
-        environment = {**os.environ, **_ONE_THREAD, "FSLOUTPUTTYPE": "NIFTI_GZ"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        if done.returncode or not (out / written).is_file():
-            last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it printed nothing"]
-            raise CaseError(Code.BRAIN_NOT_FOUND, f"{tool} ended with status {done.returncode}: {last[0][:300]}")
-        mask = sitk.ReadImage(str(out / written))
-    same = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
-    brain = image_like((sitk.GetArrayViewFromImage(same) > 0).astype(np.uint8), image)
+        run_program(tool, [program, *arguments(source, out)], out / written, Code.BRAIN_NOT_FOUND)
+        brain = on_grid(sitk.ReadImage(str(out / written)), image)
     if not sitk.GetArrayViewFromImage(brain).any():
         raise CaseError(Code.BRAIN_NOT_FOUND, f"{tool} found no brain")
     return brain

@@ -139,7 +139,11 @@ def _index(arguments: argparse.Namespace) -> None:
     for source in arguments.sources:
         expect_source(source, "SOURCE")
     if arguments.dry_run:
-        print(sort_sources(arguments.sources, wanted, resolved.modalities, automatic=resolved.automatic).idc)
+        print(
+            sort_sources(
+                arguments.sources, wanted, resolved.modalities, automatic=resolved.automatic or resolved.unmasked
+            ).idc
+        )
         return
     if arguments.out is None:
         raise JobError("-o is missing: name the folder in which cases.csv and problems.csv are to be written")

@@ -18,7 +18,7 @@ from prognosis_dask.publish import replacing
 #: MR sequences; a table's columns of these names hold image files.
 SEQUENCES = ("T1", "T1c", "T2", "FLAIR")
 
-#: The ROI's name where there is no mask: the brain stage then searches for the tumour.
+#: The ROI's name where there is no mask: the brain stage then searches for the tumour, or a network outlines it.
 AUTOMATIC_ROI = "automatic"
 
 #: Columns that ``cases.csv`` must hold; any other column is a covariate.
@@ -41,8 +41,8 @@ class Case:
         An image file (NIfTI, NRRD, ...; a path, or an address in a bucket), or the ``*.series.json`` listing of a
         DICOM series that :func:`prognosis_dask.cohort.listing.write_listing` wrote.
     mask
-        An RTSTRUCT or SEG file, or a label map (NIfTI, NRRD, ...). Empty for MR of the head without an outlined
-        tumour: the brain stage then searches for one.
+        An RTSTRUCT or SEG file, or a label map (NIfTI, NRRD, ...). Empty where a stage finds the region: for MR
+        of the head without an outlined tumour the brain stage, else the network of the stage ``segment``.
     labels
         ROI numbers (RTSTRUCT), segment numbers (SEG) or label values of the mask; several are merged.
         Empty: every non-zero voxel of a label map. In layers (``.seg.nrrd``) 1000 times the layer is added.
@@ -178,7 +178,7 @@ def _case(row: dict[str, str], folder: Path) -> Case:
     if None in row:  # csv collects surplus cells under this key
         raise ValueError(f"it has more cells than the {len(row) - 1} columns; quote cells that contain a comma")
     for name in REQUIRED:
-        if not row[name] and not (name == "mask" and row["modality"] == "MR"):
+        if not row[name] and not (name == "mask" and (row["modality"] == "MR" or row["roi"] == AUTOMATIC_ROI)):
             raise ValueError(f"{name} is empty; every case needs one")
     sequences = {name: join(folder, row[name]) for name in SEQUENCES if row.get(name)}
     return Case(

@@ -203,6 +203,7 @@ class Rules:
     exclude: Mapping[str, str]
     sequences: bool = False
     automatic: bool = False
+    unmasked: bool = False
 
 
 def _with_columns(preset: Collection, section: CohortSection) -> Collection:
@@ -245,4 +246,5 @@ def resolve(section: CohortSection) -> Rules:
     exclude = {name: reasons.get(name, "excluded by the job") for name in section.exclude} or preset.exclude
     # without a rule there is no name to be ambiguous about
     policy: Policy = section.roi_policy or (preset.policy if roi else "each")
-    return Rules(preset, roi, policy, modalities, exclude, preset.sequences or section.sequences, section.automatic)
+    sequences = preset.sequences or section.sequences
+    return Rules(preset, roi, policy, modalities, exclude, sequences, section.automatic, section.unmasked)

@@ -104,7 +104,9 @@ def index_cohort(
     """
     resolved = resolve(rules)
     table = clinical_table(rules, resolved.collection)
-    sorted_out = sort_sources(sources, idc or IdcSection(), resolved.modalities, automatic=resolved.automatic)
+    sorted_out = sort_sources(
+        sources, idc or IdcSection(), resolved.modalities, automatic=resolved.automatic or resolved.unmasked
+    )
     _make(out)
     rows, row_problems = read_tables(sorted_out.tables)
     row_problems += sorted_out.idc.problems
@@ -164,8 +166,8 @@ def _choose(gathered: Gathered, rules: Rules) -> tuple[list[_Draft], list[Proble
             problems += faults
     for patient, images in _by_patient(gathered.images.values()).items():
         if patient not in masked | reported | excluded.keys():
-            found = _automatic(images) if rules.automatic else []
-            drafts += found
+            found = _automatic(images) if rules.automatic else images if rules.unmasked else []
+            drafts += [_Draft(image, _NO_MASK) for image in found]
             if found:
                 continue
             held = sorted(Counter({image.series: image.modality for image in images}.values()).items())
@@ -177,16 +179,19 @@ def _choose(gathered: Gathered, rules: Rules) -> tuple[list[_Draft], list[Proble
 _MASK_PROBLEMS = (Code.MASK_WITHOUT_SERIES, Code.SERIES_AMBIGUOUS, Code.ROI_WITHOUT_CONTOUR, Code.MASK_EMPTY)
 
 
-def _automatic(images: Sequence[Image]) -> list[_Draft]:
-    """One case without a mask per session, on the sequence on which a tumour would be outlined."""
+#: What is chosen where there is nothing to choose from: the stage that outlines a region says the rest.
+_NO_MASK = Selection(FileStamp("", 0, 0), AUTOMATIC_ROI, "", AUTOMATIC_ROI, ())
+
+
+def _automatic(images: Sequence[Image]) -> list[Image]:
+    """Of each session the sequence on which a tumour would be outlined."""
     chosen = {
         image.key: image
         for together in sessions(images).values()
         if not {"T2", "FLAIR"}.isdisjoint(together)
         for image in [drawn_on("", list(together.values()))]
     }
-    nothing = Selection(FileStamp("", 0, 0), AUTOMATIC_ROI, "", AUTOMATIC_ROI, ())
-    return [_Draft(image, nothing) for image in chosen.values()]
+    return list(chosen.values())
 
 
 def _select(image: Image, rules: Rules) -> tuple[list[Selection], list[Problem]]:

@@ -28,6 +28,7 @@ from prognosis_dask.config.idc import IdcSection
 from prognosis_dask.config.radiomics import IbsiSection, MapsSection, RadiomicsSection
 from prognosis_dask.config.reading import build, expect, override, read_toml, seen_from
 from prognosis_dask.config.run import RunSection
+from prognosis_dask.config.segment import SegmentSection
 from prognosis_dask.errors import JobError
 from prognosis_dask.shipped import shipped
 
@@ -91,6 +92,7 @@ class CohortSection:
     automatic: Annotated[
         bool, "Sessions of patients without any mask are cases too; the brain stage looks for their tumour."
     ] = False
+    unmasked: Annotated[bool, "Series of patients without any mask are cases too; `[segment]` outlines them."] = False
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,6 @@ class FramesSection:
 class DeepSection:
     """Deep features of a video network."""
 
-    #: The section's name, for messages.
     key: ClassVar[str] = "deep"
     enabled: Annotated[bool, "Whether deep features are computed."] = True
     engine: Annotated[
@@ -297,6 +298,7 @@ class Job:
     synth: SynthSection = field(default_factory=SynthSection)
     image: ImageSection = field(default_factory=ImageSection)
     brain: BrainSection = field(default_factory=BrainSection)
+    segment: SegmentSection = field(default_factory=SegmentSection)
     frames: FramesSection = field(default_factory=FramesSection)
     radiomics: RadiomicsSection = field(default_factory=RadiomicsSection)
     ibsi: IbsiSection = field(default_factory=IbsiSection)
@@ -336,8 +338,11 @@ def _check_together(job: Job, where: str) -> None:
     ways = [bool(cohort.cases), bool(cohort.sources), job.synth.patients > 0]
     one_way = "one of cohort.cases, cohort.sources, synth.patients"
     expect(sum(ways) <= 1, where, "cohort", "more than one source", one_way)
-    found = not cohort.automatic or job.brain.enabled
-    expect(found, where, "cohort.automatic", True, "false, unless brain.enabled, whose stage looks for the tumour")
+    segment, brain = job.segment.enabled, job.brain.enabled
+    searched = "false, unless brain.enabled, whose stage looks for the tumour"
+    expect(not cohort.automatic or brain, where, "cohort.automatic", True, searched)
+    expect(not cohort.unmasked or segment, where, "cohort.unmasked", True, "false, unless segment.enabled")
+    expect(not (segment and brain), where, "segment.enabled", True, "false with brain.enabled, which finds the tumour")
 
 
 def index_sections(data: dict[str, dict[str, Any]], overrides: Sequence[str]) -> tuple[CohortSection, IdcSection]:

@@ -57,8 +57,10 @@ def run_stages(
 def _known(ledger: Ledger, stage: PlannedStage, loaded: LoadedStages) -> dict[str, TaskResult]:
     """The stage's final results of earlier runs whose data are still there."""
     finished = ledger.finished(stage.name, stage.digests)
-    lost = loaded.works[stage.name].lost(loaded.context, finished)
-    return {k: v for k, v in ledger.results(stage.name).items() if k in finished - lost}
+    results = {k: v for k, v in ledger.results(stage.name).items() if k in finished}
+    # a case that failed has stored nothing that could be gone
+    lost = loaded.works[stage.name].lost(loaded.context, {k for k, v in results.items() if v.problem is None})
+    return {k: v for k, v in results.items() if k not in lost}
 
 
 def current(ledger: Ledger, stage: PlannedStage) -> dict[str, TaskResult]:

@@ -72,9 +72,12 @@ class _Digests:
 
     def of(self, name: str, case: Case, ignored: frozenset[str] = frozenset()) -> str:
         """The digest of a case; on the settings that are ``ignored`` nothing of what follows depends."""
-        stage = self._works[name].stage
+        work, stage = self._works[name], self._works[name].stage
+        if not work.concerns(case):
+            return digest(stage.version, case.digest)
         below = ignored.union(stage.ignores(self._context.job))
-        sources = [self.of(source, case, below) for source in stage.sources if source in self._works]
+        concerned = [one for one in stage.sources if one in self._works and self._works[one].concerns(case)]
+        sources = [self.of(source, case, below) for source in concerned]
         return digest(stage.version, *(sources or [case.digest]), *self._parts(stage, case.modality, ignored))
 
     def _parts(self, stage: Stage, modality: str, ignored: frozenset[str]) -> list[object]:

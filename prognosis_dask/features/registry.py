@@ -45,7 +45,7 @@ ROI = Stage(
     title="Region of interest",
     version=2,
     work="prognosis_dask.features.roi:RoiWork",
-    needs=("brain",),
+    needs=("brain", "segment"),
     settings=(*_IMAGE, _MARGIN, *_FRAMES),
     variables=(
         number("voxels", "1", "voxels in the mask"),
@@ -70,7 +70,7 @@ RADIOMICS = Stage(
     work="prognosis_dask.features.radiomic:RadiomicsWork",
     switch="radiomics.enabled",
     needs=("roi",),
-    values_from=("brain",),
+    values_from=("brain", "segment"),
     settings=_IMAGE,
     family=Family(
         table("radiomics", "radiomic", "see radiomic_units", "radiomic features; NaN where they failed"),
@@ -93,7 +93,7 @@ IBSI = Stage(
     work="prognosis_dask.features.ibsi:IbsiWork",
     switch="ibsi.enabled",
     needs=("roi",),
-    values_from=("brain",),
+    values_from=("brain", "segment"),
     settings=(*_IMAGE, *_IBSI),
     family=Family(
         table("ibsi", "ibsi_feature", "see ibsi_units", "features as IBSI defines them; NaN where they failed"),
@@ -137,6 +137,29 @@ BRAIN = Stage(
 )
 
 
+SEGMENT = Stage(
+    name="segment",
+    title="Outlining regions by a network",
+    version=1,
+    work="prognosis_dask.features.segment:SegmentWork",
+    switch="segment.enabled",
+    settings=_IMAGE,
+    variables=(
+        VariableSpec(
+            "mask_source",
+            ("case",),
+            ("text",),
+            "",
+            "drawn, or automatic: outlined by a network, by nobody else; empty where that failed",
+            optional=True,
+        ),
+    ),
+    # a chest at 1 mm, its values, and what several channels of a network give
+    memory=3_000_000_000,
+    device="segment.device",
+)
+
+
 def _network(name: str, title: str) -> Stage:
     """The stage of the network that a section of the job describes."""
     return Stage(
@@ -167,7 +190,7 @@ DEEP = _network("deep", "Deep features")
 DEEP_2 = _network("deep_2", "Deep features of the second network")
 
 #: In the order of their variables in the dataset; the order in which a case passes them follows from their needs.
-STAGES: tuple[Stage, ...] = (ROI, RADIOMICS, IBSI, MAPS, BRAIN, DEEP, DEEP_2)
+STAGES: tuple[Stage, ...] = (ROI, RADIOMICS, IBSI, MAPS, BRAIN, SEGMENT, DEEP, DEEP_2)
 
 
 def stages() -> tuple[Stage, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import SimpleITK as sitk
 
@@ -15,7 +17,7 @@ from prognosis_dask.imaging.frames import MOST_BEYOND, make_frames
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
 from prognosis_dask.radiomics import RadiomicsParams, column_names
-from prognosis_dask.storage.brains import BrainStore
+from prognosis_dask.storage.brains import BrainStore, MaskStore
 from prognosis_dask.storage.rois import RoiStore
 
 
@@ -60,7 +62,7 @@ class RoiWork(Work):
 
 
 def read_case(case: Case, context: StageContext, *, full: bool = False, seconds: dict[str, float]) -> Roi:
-    """Image and mask from the case's files, or as the brain stage has prepared them.
+    """Image and mask from the case's files, or as the stages brain and segment prepared them.
 
     Parameters
     ----------
@@ -76,7 +78,11 @@ def read_case(case: Case, context: StageContext, *, full: bool = False, seconds:
     """
     if not context.brains:
         planar = context.radiomics.of(case.modality).planar
-        return load_roi(case, context.job.image, full=full, seconds=seconds, one_slice=planar)
+        load = partial(load_roi, settings=context.job.image, full=full, seconds=seconds, one_slice=planar)
+        if case.mask or not context.masks:
+            return load(case)
+        with MaskStore(context.masks).checked(case.case_id) as (folder, _):
+            return load(replace(case, mask=str(folder / "mask.nii.gz")))
     with Stopwatch(seconds).step("read"):
         stored = BrainStore(context.brains).read(case.case_id)
     return Roi(stored.image, stored.tumour, grid_of(stored.image), (0, 0, 0))

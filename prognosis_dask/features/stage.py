@@ -174,6 +174,11 @@ class StageContext:
         """The folder of prepared brains; empty where images are taken as they are."""
         return f"{self.folder}/brain" if self.job.brain.enabled else ""
 
+    @property
+    def masks(self) -> str:
+        """The folder of masks that a network outlined; empty where none does."""
+        return f"{self.folder}/segment" if self.job.segment.enabled else ""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -246,6 +251,10 @@ class Work:
     def provenance(self, context: StageContext) -> dict[str, str]:
         """What ``run.json`` says of the stage, under its name."""
         return {}
+
+    def concerns(self, case: Case) -> bool:
+        """Whether the case's results depend on what the stage does; else it passes, whatever the settings."""
+        return True
 
     def lost(self, context: StageContext, done: Collection[str]) -> set[str]:
         """Of the cases (``case_id``) that are done those whose stored data are gone."""

@@ -113,7 +113,7 @@ class VideoWork(Work):
 
 def load_engine_once(section: DeepSection) -> Engine | CubeEngine:
     """The engine of this process: built at first use, kept for the tasks that follow while its files are the same."""
-    return _engine(section, tuple(map(_stamp, network_files(section))))
+    return _engine(section, tuple(map(file_stamp, network_files(section))))
 
 
 @lru_cache(maxsize=2)
@@ -121,7 +121,8 @@ def _engine(section: DeepSection, stamps: tuple[tuple[int, int] | None, ...]) ->
     return load_engine(section)
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def file_stamp(path: Path) -> tuple[int, int] | None:
+    """Size and time of a file, by which a process knows that it was replaced; None where there is none."""
     return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
 
 

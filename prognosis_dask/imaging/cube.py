@@ -19,7 +19,8 @@ from prognosis_dask.arrays import BoolArray, Float32Array, FloatArray, NumberArr
 from prognosis_dask.config.fields import Above, AtLeast, Unit, Window
 from prognosis_dask.config.reading import expect
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.imaging.roi import Roi
+from prognosis_dask.imaging.geometry import image_like
+from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.volumes.grid import Grid, steps_of
 
 #: Patient axis (x, y, z of DICOM, in mm) and sign of each letter.
@@ -49,8 +50,8 @@ class _Axes:
 
 
 @dataclass(frozen=True)
-class CubeRule:
-    """How a cube is cut, in the order of the network's axes (slice, row, column for most)."""
+class VolumeRule:
+    """Grid and grey levels of a network's input, in the order of the network's axes (slice, row, column for most)."""
 
     voxels: Annotated[tuple[Annotated[int, AtLeast(1)], ...], _Three(), "Voxels along each axis."]
     spacing_mm: Annotated[
@@ -59,7 +60,8 @@ class CubeRule:
     intensity: Annotated[
         Literal["window", "zscore", "keep"],
         "`window`: clipped to `window` and scaled to 0 to 1; `zscore`: mean 0 and standard deviation 1 within the "
-        "cube, clipped before where there is a window; `keep`: as in the image.",
+        "cube (of a network that reads the whole image, within that), clipped before where there is a window; `keep`: "
+        "as in the image.",
     ]
     outside: Annotated[
         float, "Grey level of what lies outside the image, in the image's units, before `intensity` acts."
@@ -74,6 +76,23 @@ class CubeRule:
     axes: Annotated[
         Literal["patient", "image"], "Axes along the patient's, or along the image's that are closest to them."
     ] = "patient"
+
+    def check(self, where: str) -> None:
+        """Refuse a rule of which two keys do not fit.
+
+        Raises
+        ------
+        JobError
+            Naming the key; ``where`` is what the message begins with.
+        """
+        needed = self.intensity != "window" or bool(self.window)
+        expect(needed, where, "window", self.window, "two numbers, where intensity is 'window'")
+
+
+@dataclass(frozen=True)
+class CubeRule(VolumeRule):
+    """How a cube around a region is cut."""
+
     centre: Annotated[
         Literal["centroid", "box", "image"],
         "The cube's middle: the centroid of the region, the middle of its bounding box, or the middle of the image.",
@@ -93,17 +112,6 @@ class CubeRule:
     def channels(self) -> int:
         """Channels of the cube."""
         return 2 if self.mask == "channel" else 1
-
-    def check(self, where: str) -> None:
-        """Refuse a rule of which two keys do not fit.
-
-        Raises
-        ------
-        JobError
-            Naming the key; ``where`` is what the message begins with.
-        """
-        needed = self.intensity != "window" or bool(self.window)
-        expect(needed, where, "window", self.window, "two numbers, where intensity is 'window'")
 
 
 @dataclass(frozen=True)
@@ -162,7 +170,7 @@ def cut_cube(roi: Roi, rule: CubeRule, read_full: Callable[[], Roi]) -> Cube:
     if rule.mask == "background":
         grey[~mask] = rule.outside
         shown = mask
-    values = [_intensity(grey, shown, rule)]
+    values = [_intensity(grey, grey[shown], rule)]
     if rule.mask == "channel":
         values.append(mask.astype(np.float32))
     own = np.linalg.solve(place.index, (held - place.first_index).T)
@@ -230,7 +238,41 @@ def _placed(full: Grid, middle: FloatArray, rule: CubeRule) -> _Place:
     )
 
 
-def _directions(rule: CubeRule, full: Grid) -> FloatArray:
+def whole_volume(image: sitk.Image, rule: VolumeRule) -> sitk.Image:
+    """All of an image on a network's grid, which begins at the image's corner, with the network's grey levels.
+
+    Values are linear between the image's voxels. The grid covers every voxel's centre, and is as large as one patch of
+    the rule's ``voxels`` at least.
+
+    Returns
+    -------
+    SimpleITK.Image
+        float32; its array's axes are the network's.
+
+    Raises
+    ------
+    CaseError
+        ``IMAGE_INVALID`` where the image holds what is no finite number, or one grey level of which a z-score is made.
+    """
+    full, spacing = grid_of(image), np.array(rule.spacing_mm)
+    directions = _directions(rule, full)
+    low, high = _spanned(full, directions)
+    count = np.maximum(np.ceil((high - low) / spacing - _SAME).astype(int) + 1, rule.voxels)
+    made = sitk.Resample(
+        sitk.Cast(image, sitk.sitkFloat64),
+        count[::-1].tolist(),
+        sitk.Transform(),
+        sitk.sitkLinear,
+        (directions @ low).tolist(),
+        spacing[::-1].tolist(),
+        directions[:, ::-1].ravel().tolist(),
+        rule.outside,
+    )
+    values = _intensity(sitk.GetArrayViewFromImage(made), sitk.GetArrayViewFromImage(image).astype(float), rule)
+    return image_like(values, made)
+
+
+def _directions(rule: VolumeRule, full: Grid) -> FloatArray:
     """(3, 3): columns are the unit vectors (mm) of the orientation's letters."""
     patient = np.eye(3)
     if rule.axes == "image":
@@ -242,14 +284,19 @@ def _directions(rule: CubeRule, full: Grid) -> FloatArray:
 
 def _lattice(full: Grid, directions: FloatArray, rule: CubeRule) -> tuple[FloatArray, FloatArray]:
     """Of the whole image at the new spacing the first voxel along each direction (mm), and how many there are."""
-    corners = np.array(list(itertools.product(*((0, size - 1) for size in full.size))))
-    along = (np.asarray(full.origin) + corners @ steps_of(full).T) @ directions
-    low, high = along.min(axis=0), along.max(axis=0)
+    low, high = _spanned(full, directions)
     spacing = np.array(rule.spacing_mm)
     count = np.round((high - low) / spacing) + 1
     axes = {_LETTERS[letter][0]: letter for letter in rule.lattice}
     same = np.array([axes[_LETTERS[letter][0]] == letter for letter in rule.orientation])
     return np.where(same, low, high - (count - 1) * spacing), count
+
+
+def _spanned(full: Grid, directions: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """From where to where the image's voxel centres reach along each direction, in mm."""
+    corners = np.array(list(itertools.product(*((0, size - 1) for size in full.size))))
+    along = (np.asarray(full.origin) + corners @ steps_of(full).T) @ directions
+    return along.min(axis=0), along.max(axis=0)
 
 
 def _holds(roi: Roi, place: _Place) -> bool:
@@ -324,23 +371,22 @@ def _inside(at: list[FloatArray], last: NumberArray, place: _Place, number: int)
     return np.asarray((low <= number <= high) & rows[:, None] & columns)
 
 
-def _intensity(grey: FloatArray, shown: BoolArray, rule: CubeRule) -> Float32Array:
-    """Clipped and scaled; a z-score by the voxels that are ``shown``."""
+def _intensity(grey: FloatArray, values: FloatArray, rule: VolumeRule) -> Float32Array:
+    """Clipped and scaled; a z-score by mean and deviation of the ``values``."""
     bad = grey.size - np.count_nonzero(np.isfinite(grey))
     if bad:
         raise CaseError(
-            Code.IMAGE_INVALID, f"voxels of the cube that are not finite: {bad} of {grey.size}; expected numbers"
+            Code.IMAGE_INVALID, f"voxels of the input that are not finite: {bad} of {grey.size}; expected numbers"
         )
     if rule.window:
-        grey = np.clip(grey, rule.window[0], rule.window[1])
+        grey, values = (np.clip(one, rule.window[0], rule.window[1]) for one in (grey, values))
     if rule.intensity == "window":
         grey = (grey - rule.window[0]) / (rule.window[1] - rule.window[0])
     if rule.intensity == "zscore":
-        values = grey[shown]
         if not values.size or np.ptp(values) <= _SAME * np.abs(values).max():
             raise CaseError(
                 Code.IMAGE_INVALID,
-                f"{values.size} voxels of the cube are in the image, all of one grey level; a z-score needs several",
+                f"{values.size} voxels of the input are in the image, all of one grey level; a z-score needs several",
             )
         grey = (grey - values.mean()) / values.std()
     return grey.astype(np.float32)

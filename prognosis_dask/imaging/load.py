@@ -78,7 +78,9 @@ def load_roi(
         With the code of what is wrong with the image or the mask.
     """
     if not case.mask:
-        raise CaseError(Code.MASK_EMPTY, "the case has no mask; only the brain stage works without one")
+        raise CaseError(
+            Code.MASK_EMPTY, "the case has no mask; only the stages brain and segment find a region without one"
+        )
     spent = {} if seconds is None else seconds
     with _clock(spent, "read"):
         parts = _open(case, settings)

@@ -121,8 +121,10 @@ def _describe_named(section: DeepSection) -> EngineDescription:
 def _describe_file(section: DeepSection) -> EngineDescription:
     from prognosis_dask.networks import file_network
 
-    library, version = file_network.library(section)
-    sha256 = file_network.file_sha256(section)
+    path = network_file(section)
+    assert path is not None
+    library, version = file_network.library(path, section.key)
+    sha256 = file_network.file_sha256(path, section.weights_sha256, section.key)
     # only the network itself knows its number of values
     names = file_network.load_file_network(replace(section, device="cpu"), rows=1).feature_names
     known = cube_network(section)

@@ -39,11 +39,11 @@ def load_file_network(section: DeepSection, rows: int) -> ClipEngine | CubeEngin
     """
     known = cube_network(section)
     rule = known.cube if known else clip_rule(section)
-    file_sha256(section)
     path = _path(section)
-    run = (_onnx if path.suffix == _ONNX else _torchscript)(path, section.device, section.key)
+    file_sha256(path, section.weights_sha256, section.key)
+    run = load_file(path, section.device, section.key)
     shape = (rule.channels, *rule.voxels) if isinstance(rule, CubeRule) else _shape(rule)
-    values = _tried(
+    values = tried(
         run,
         section.key,
         path,
@@ -65,7 +65,25 @@ def _shape(rule: ClipRule) -> tuple[int, ...]:
     return (len(rule.mean), rule.frames or _TRIED, *rule.size)
 
 
-def _tried(run: RunClip, key: str, path: Path, shape: tuple[int, ...], declared: str) -> Float32Array:
+def load_file(path: Path, device: str, key: str) -> RunClip:
+    """The network of a TorchScript or ONNX file; ``key`` is the section that asks.
+
+    Raises
+    ------
+    WeightsError, MissingExtraError, ClusterError
+        When it cannot be read, its library is not installed, or there is no GPU for a job that wants one.
+    """
+    return (_onnx if path.suffix == _ONNX else _torchscript)(path, device, key)
+
+
+def tried(run: RunClip, key: str, path: Path, shape: tuple[int, ...], declared: str) -> Float32Array:
+    """The network's values of an empty input.
+
+    Raises
+    ------
+    JobError
+        When it does not take the shape that was ``declared``.
+    """
     try:
         return run(np.zeros(shape, np.float32))
     except Exception as error:  # the file's own code may raise anything
@@ -82,7 +100,7 @@ def _path(section: DeepSection) -> Path:
     return path
 
 
-def library(section: DeepSection) -> tuple[str, str]:
+def library(path: Path, key: str) -> tuple[str, str]:
     """The package that runs the file, and its version.
 
     Raises
@@ -90,32 +108,28 @@ def library(section: DeepSection) -> tuple[str, str]:
     MissingExtraError
         When it is not installed.
     """
-    name, extra = ("onnxruntime", "onnx") if _path(section).suffix == _ONNX else ("torch", "torch")
+    name, extra = ("onnxruntime", "onnx") if path.suffix == _ONNX else ("torch", "torch")
     try:
         return name, importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        import_extra(name, extra=extra, feature=f"{section.key}.network = '{section.network}'")
+        import_extra(name, extra=extra, feature=f"{key}.network = 'file:{path}'")
         raise
 
 
-def file_sha256(section: DeepSection) -> str:
-    """The file's sha256, checked against the job's, if any.
+def file_sha256(path: Path, wanted: str, key: str) -> str:
+    """The file's sha256, checked against the one that the job wants, if any.
 
     Raises
     ------
     WeightsError
         When the file cannot be read or differs.
     """
-    path = _path(section)
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise WeightsError(f"cannot read the network {path}: {error.strerror} ({section.key}.network)") from error
-    if section.weights_sha256 not in ("", found):
-        raise WeightsError(
-            f"the network {path} has the sha256 {found}, expected {section.weights_sha256} "
-            f"({section.key}.weights_sha256)"
-        )
+        raise WeightsError(f"cannot read the network {path}: {error.strerror} ({key}.network)") from error
+    if wanted not in ("", found):
+        raise WeightsError(f"the network {path} has the sha256 {found}, expected {wanted} ({key}.weights_sha256)")
     return found
 
 

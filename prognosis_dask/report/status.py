@@ -78,6 +78,7 @@ def watch(place: Path | str, stream: TextIO | None = None, every: float = LOOK_E
 @dataclass(frozen=True)
 class _State:
     cases: int
+    automatic: int
     run: Mapping[str, Any]
     progress: Progress
     failures: Sequence[TaskResult]
@@ -95,26 +96,28 @@ def _look(folder: Path) -> _State:
         raise StoreError(f"no run in {folder}: it has no ledger.sqlite; name a folder that `prognosis run` wrote")
     run = _run(folder)
     now = time.time()
-    cases = _cases(folder)
+    cases, automatic = _cases(folder)
     with Ledger.read(folder / "ledger.sqlite") as ledger:
         progress = read_progress(ledger, cases, _needs(run.get("job", {}), ledger), _started(run))
         failures = ledger.failures()
     events = _latest_events(folder)
     stopped = events[-1:] == [("run-stopped", "")] or driver_is_gone(folder / "ledger.sqlite")
     phase = next((name for event, name in reversed(events) if event == "phase"), "")
-    return _State(cases, run, progress, failures, stopped, phase, now)
+    return _State(cases, automatic, run, progress, failures, stopped, phase, now)
 
 
-def _cases(folder: Path) -> int:
+def _cases(folder: Path) -> tuple[int, int]:
+    """How many cases there are, and how many of them came without a mask."""
     with suppress(FileNotFoundError):
         return _count_cases(folder / "cases.csv", (folder / "cases.csv").stat().st_mtime_ns)
-    return 0
+    return 0, 0
 
 
 @lru_cache(maxsize=1)
-def _count_cases(table: Path, changed: int) -> int:
+def _count_cases(table: Path, changed: int) -> tuple[int, int]:
     """Read once while the table stays as it is: with many patients this is most of a look's work."""
-    return len(read_cases(table))
+    cases = read_cases(table)
+    return len(cases), sum(not case.mask for case in cases)
 
 
 def _run(folder: Path) -> dict[str, Any]:
@@ -145,6 +148,7 @@ def _latest_events(folder: Path) -> list[tuple[str, str]]:
 
 def _text(folder: Path, state: _State, place: Path | str) -> str:
     lines = [f"{place}: {count(state.cases, 'case')}, {_progress(state)}"]
+    lines += [f"{count(state.automatic, 'case')} without a mask: their region is automatic"] if state.automatic else []
     lines.append(f"{'stage':<12}{'done':>8}{'failed':>8}{'waiting':>9}{'per min':>9}{'time left':>12}")
     lines += [_line(stage, state) for stage in state.progress.stages]
     for result in state.failures[:NAMED]:

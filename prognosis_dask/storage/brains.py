@@ -1,10 +1,11 @@
-"""``brain/``: what the brain stage makes of each case, as files that any viewer opens.
+"""``brain/`` and ``segment/``: what stages make of each case, as files that any viewer opens.
 
 One folder per case, named by the first 12 hex digits of the SHA-256 of the case_id::
 
-    image.nii.gz       the sequence that the tumour is drawn on: stripped, corrected, normalised (float32)
-    brain.nii.gz       the brain mask, and
+    image.nii.gz       brain/: the sequence that the tumour is drawn on: stripped, corrected, normalised (float32)
+    brain.nii.gz       brain/: the brain mask, and
     tumour.nii.gz      the tumour mask, 0 and 1, on the same grid; slices that were interpolated are in it
+    mask.nii.gz        segment/: the region that a network outlined, 0 and 1, on the series' grid
     *.png              pictures
     case.json          case_id, the caller's ``attributes``, and the SHA-256 of every file
 
@@ -17,10 +18,10 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import SimpleITK as sitk
 
@@ -31,7 +32,6 @@ from prognosis_dask.objects.files import files_named, read_all, read_bytes
 from prognosis_dask.objects.folders import files_below, put_files
 from prognosis_dask.publish import publish_folder, remove_abandoned, staging
 
-_IMAGES = ("image", "brain", "tumour")
 _HEADER = "case.json"
 
 
@@ -45,8 +45,13 @@ class StoredBrain:
     attributes: Mapping[str, Any]
 
 
-class BrainStore:
-    """The prepared brains of a cohort, in a folder or a bucket; see the module for the layout. Opened by its path."""
+class ImageStore:
+    """Images of each case, in a folder or a bucket; see the module for the layout. Opened by its path."""
+
+    #: The images that a case has, what they are called in messages, and the stage that makes them.
+    images: ClassVar[tuple[str, ...]]
+    what: ClassVar[str]
+    stage: ClassVar[str]
 
     def __init__(self, path: Path | str) -> None:
         self.path = path if is_address(path) else Path(path)
@@ -64,48 +69,56 @@ class BrainStore:
         """Where the case's files are."""
         return join(self.path, short_hash(case_id))
 
-    def write(self, case_id: str, brain: StoredBrain, pictures: Mapping[str, bytes]) -> None:
+    def write_images(
+        self,
+        case_id: str,
+        images: Mapping[str, sitk.Image],
+        attributes: Mapping[str, Any],
+        pictures: Mapping[str, bytes],
+    ) -> None:
         """Write one case, replacing what it had; ``pictures`` are PNGs by name."""
         with staging(self._place(case_id)) as work:
             staged = work / "case"
             staged.mkdir()
-            for name in _IMAGES:
-                sitk.WriteImage(getattr(brain, name), str(staged / f"{name}.nii.gz"), useCompression=True)
+            for name in self.images:
+                sitk.WriteImage(images[name], str(staged / f"{name}.nii.gz"), useCompression=True)
             for name, png in pictures.items():
                 (staged / f"{name}.png").write_bytes(png)
             files = {path.name: _sha256(path) for path in sorted(staged.iterdir())}
-            header = {"case_id": case_id, "attributes": dict(brain.attributes), "sha256": files}
+            header = {"case_id": case_id, "attributes": dict(attributes), "sha256": files}
             (staged / _HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
             if is_address(self.path):
                 put_files(files_below(staged), parse_address(self.folder(case_id)), mark=_HEADER)
             else:
                 publish_folder(staged, Path(self.folder(case_id)))
 
-    def read(self, case_id: str) -> StoredBrain:
-        """One case, exactly as written.
+    @contextmanager
+    def checked(self, case_id: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """A folder on this machine with the case's images, exactly as written, and its attributes.
 
         Raises
         ------
         CaseError
             ``STORE_DAMAGED`` when a file is missing, or is not what was written.
         """
-        try:
-            with self._local(case_id) as folder:
+        with ExitStack() as stack:
+            try:
+                folder = stack.enter_context(self._local(case_id))
                 header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
                 if header["case_id"] != case_id:
                     raise ValueError(f"{_HEADER} is another case's")
-                for name in _IMAGES:
+                for name in self.images:
                     if _sha256(folder / f"{name}.nii.gz") != header["sha256"][f"{name}.nii.gz"]:
                         raise ValueError(f"{name}.nii.gz differs from what was written")
-                image, brain, tumour = (sitk.ReadImage(str(folder / f"{name}.nii.gz")) for name in _IMAGES)
-        except (FileNotFoundError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise CaseError(
-                Code.STORE_DAMAGED,
-                f"the prepared brain is missing or damaged ({type(error).__name__}: {error}); run the same command "
-                "again: the brain stage of this case is then redone",
-                where=self.folder(case_id),
-            ) from error
-        return StoredBrain(image, brain, tumour, header["attributes"])
+                attributes: dict[str, Any] = header["attributes"]
+            except (FileNotFoundError, ValueError, KeyError, TypeError, RuntimeError) as error:
+                raise CaseError(
+                    Code.STORE_DAMAGED,
+                    f"the {self.what} is missing or damaged ({type(error).__name__}: {error}); run the same command "
+                    f"again: the stage {self.stage} of this case is then redone",
+                    where=self.folder(case_id),
+                ) from error
+            yield folder, attributes
 
     @contextmanager
     def _local(self, case_id: str) -> Iterator[Path]:
@@ -113,7 +126,7 @@ class BrainStore:
         if not is_address(self.path):
             yield Path(self.folder(case_id))
             return
-        names = [_HEADER, *(f"{name}.nii.gz" for name in _IMAGES)]
+        names = [_HEADER, *(f"{name}.nii.gz" for name in self.images)]
         with tempfile.TemporaryDirectory() as folder:
             for name, content in zip(names, self._contents(case_id, names), strict=True):
                 (Path(folder) / name).write_bytes(content)
@@ -143,6 +156,39 @@ class BrainStore:
         for content in read_all(files_named(self.path, _HEADER)):
             with suppress(ValueError):  # a damaged one is found when its case is read
                 yield json.loads(content)
+
+
+class BrainStore(ImageStore):
+    """The prepared brains of a cohort."""
+
+    images = ("image", "brain", "tumour")
+    what = "prepared brain"
+    stage = "brain"
+
+    def write(self, case_id: str, brain: StoredBrain, pictures: Mapping[str, bytes]) -> None:
+        """Write one case, replacing what it had; ``pictures`` are PNGs by name."""
+        images = {name: getattr(brain, name) for name in self.images}
+        self.write_images(case_id, images, brain.attributes, pictures)
+
+    def read(self, case_id: str) -> StoredBrain:
+        """One case, exactly as written.
+
+        Raises
+        ------
+        CaseError
+            ``STORE_DAMAGED`` when a file is missing, or is not what was written.
+        """
+        with self.checked(case_id) as (folder, attributes):
+            image, brain, tumour = (sitk.ReadImage(str(folder / f"{name}.nii.gz")) for name in self.images)
+        return StoredBrain(image, brain, tumour, attributes)
+
+
+class MaskStore(ImageStore):
+    """The masks that a network outlined."""
+
+    images = ("mask",)
+    what = "mask that a network outlined"
+    stage = "segment"
 
 
 def _sha256(path: Path) -> str:

@@ -36,6 +36,7 @@ def _rules(job: Job) -> Iterator[_Rule]:
     yield not any(map(names_series, job.cohort.sources)), _all("idc"), "cohort.sources names nothing of the IDC"
     yield job.image.keep_gaps, ("image.fill_gaps",), "image.keep_gaps takes masks as they are"
     yield not job.brain.enabled, _all("brain"), "brain.enabled is false"
+    yield not job.segment.enabled, _all("segment"), "segment.enabled is false"
     yield not job.radiomics.enabled, _all("radiomics"), "radiomics.enabled is false"
     yield not job.ibsi.enabled, _all("ibsi"), "ibsi.enabled is false"
     yield not job.maps.enabled, _all("maps"), "maps.enabled is false"

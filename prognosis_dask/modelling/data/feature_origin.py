@@ -21,6 +21,7 @@ _KNOWN = {
     "deep.weights_sha256": ("weights of the network", "deep.weights"),
     "deep.cube": ("cubes", "the TOML file beside deep.network"),
     "ibsi.parameters": ("settings of IBSI's features", "[ibsi] and [image]"),
+    "segment.network": ("network that outlines regions", "[segment]"),
     "network.sha256": ("trained network", ""),
 }
 #: Settings that a message lists at most.

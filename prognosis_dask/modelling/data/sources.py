@@ -41,7 +41,8 @@ _ID_SPELLINGS = tuple(
 ROW = "row "
 #: Columns of features.csv, and of pyradiomics' own table, that describe the case.
 _NO_FEATURES = re.compile(
-    r"roi|modality|problem|voxels|n_slices|lesion_cut|image|image_units|mask|label|diagnostics_.*", re.IGNORECASE
+    r"roi|modality|problem|voxels|n_slices|lesion_cut|image|image_units|mask|mask_source|label|diagnostics_.*",
+    re.IGNORECASE,
 )
 
 

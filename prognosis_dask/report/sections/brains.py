@@ -139,7 +139,7 @@ def _least_sure(run: RunFolder, found: pd.DataFrame) -> Picture | None:
         return None
     return Picture(
         "brains",
-        _stack(shown),
+        stacked(shown),
         found.assign(case_id=found["case_id"].map(named)),
         f"Slices of {len(shown)} heads before and after the preparation, with the outlines of brain and tumour: "
         f"{listed([named(case_id) for case_id, _ in shown])}.",
@@ -150,7 +150,7 @@ def _least_sure(run: RunFolder, found: pd.DataFrame) -> Picture | None:
     )
 
 
-def _stack(shown: Sequence[tuple[str, bytes]]) -> str:
+def stacked(shown: Sequence[tuple[str, bytes]]) -> str:
     """The pictures under one another, each below its case's name."""
     parts, top, widest = [], 0, 1
     for case_id, content in shown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +17,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from prognosis_dask.arrays import BoolArray, ByteArray, FloatArray
-from prognosis_dask.errors import CaseError
-from prognosis_dask.features.registry import ROI
+from prognosis_dask.errors import CaseError, count
+from prognosis_dask.features.registry import ROI, SEGMENT
 from prognosis_dask.imaging.roi import Roi
+from prognosis_dask.objects.address import join
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
-from prognosis_dask.report.content import Picture, Section, absent
+from prognosis_dask.report.content import Block, Picture, Section, Text, absent
 from prognosis_dask.report.identifiers import named
 from prognosis_dask.report.read import RunFolder
+from prognosis_dask.report.sections.brains import stacked
 from prognosis_dask.report.words import clipped
+from prognosis_dask.storage.brains import MaskStore
+from prognosis_dask.storage.task_result import TaskResult
 
 #: Regions shown, spread over the cohort by volume.
 MAX_THUMBNAILS = 8
@@ -62,10 +67,47 @@ def regions(run: RunFolder) -> Section:
         "regions",
         "Regions of interest",
         [
+            *automatic(run),
             gallery(run) or absent("No region of interest was stored, so there is none to show."),
             sizes(run) or absent("The regions’ volumes are not known."),
         ],
     )
+
+
+def automatic(run: RunFolder) -> list[Block]:
+    """What a network outlined: how many regions, by which network, and pictures to look at; empty where none did."""
+    found = [k for k, result in run.results.get(SEGMENT.name, {}).items() if _is_automatic(result)]
+    if not found:
+        return []
+    done = sum(result.problem is None for result in run.results[SEGMENT.name].values())
+    network = Path(str((run.info.get(SEGMENT.name) or {}).get("network", ""))).name
+    warning = Text(
+        f"{len(found)} of {count(done, 'region')} were outlined by a network ({network}), and by "
+        "nobody else: look at each one. segment/ holds every mask and a picture of it, quality.png.",
+        "warning",
+    )
+    store = MaskStore(join(run.arrays, "segment"))
+    ranked = sorted(found, key=lambda case_id: per_case(run, "volume_ml").get(case_id, 0.0))
+    chosen = dict.fromkeys([ranked[0], ranked[len(ranked) // 2], ranked[-1]])
+    pictures = [(case_id, store.picture(case_id, "quality")) for case_id in chosen]
+    shown = [(case_id, picture) for case_id, picture in pictures if picture is not None]
+    if not shown:
+        return [warning]
+    return [
+        warning,
+        Picture(
+            "automatic_regions",
+            stacked(shown),
+            pd.DataFrame({"case_id": [named(case_id) for case_id in found]}),
+            f"Slices of {count(len(shown), 'region')} with the outline that the network drew.",
+            "The smallest, the median and the largest region that the network outlined: slices from its foot to its "
+            "top. The patient’s left is on the right. The CSV names all cases whose region is automatic.",
+        ),
+    ]
+
+
+def _is_automatic(result: TaskResult) -> bool:
+    return result.problem is None and result.values.get("mask_source") == "automatic"
 
 
 def gallery(run: RunFolder) -> Picture | None:
