@@ -115,12 +115,17 @@ class Browser:
         return self.ask("POST", path, body.encode(), "application/x-www-form-urlencoded", follow)
 
     def send(
-        self, model: str, files: Sequence[tuple[str, str, bytes]], form: str | None = None, **fields: str
+        self,
+        model: str,
+        files: Sequence[tuple[str, str, bytes]],
+        form: str | None = None,
+        path: str = "/scans",
+        **fields: str,
     ) -> Answer:
         """Upload files (field, name, content); the answer is not followed."""
         all_fields = {"form": self.form() if form is None else form, "model": model, **fields}
         body, kind = multipart(all_fields, files)
-        return self.ask("POST", "/scans", body, kind, follow=False)
+        return self.ask("POST", path, body, kind, follow=False)
 
     def upload(self, model: str, files: Sequence[tuple[str, str, bytes]], **fields: str) -> str:
         """Upload files that are accepted; the scan's address."""

@@ -119,7 +119,7 @@ def test_a_scan_is_a_folder_of_dicom_too(run, client, tmp_path):
     assert own[:, :3] == pytest.approx(series[:, :3], abs=0.01)
     assert own[:2, 3] == pytest.approx(series[:2, 3], abs=0.01)  # it begins at its own first slice
     millilitres = mask.get_volume().array.sum() * np.prod(mask.get_volume().spacing) / 1000
-    assert millilitres == pytest.approx(told.tumour.volume_ml, rel=1e-3)
+    assert millilitres == pytest.approx(told.quality["volume"].value, rel=1e-6)
     assert list(told.scan.files) == ["T2"]  # the job uses no other
     assert (patient in Path(told.scan.files["T2"]).parents, told.tumour.mask) == (True, "drawn")
     truth = json.loads((tmp_path / "made" / "truth" / "MADE-B0002" / "truth.json").read_text(encoding="utf-8"))

@@ -307,15 +307,58 @@ def test_nifti_with_a_label_map_of_two_labels_is_asked_about(browser: Browser, t
     assert json.loads(browser.get(f"{scan}/result.json").body)["quality"]["voxels in the ROI"]["value"] == 4 * 10 * 10
 
 
-def test_ct_without_a_mask_is_asked_for_one(browser: Browser, scan_zip: bytes) -> None:
-    stream = io.BytesIO()
+def test_ct_without_a_mask_is_asked_for_one_and_takes_it_later(
+    browser: Browser, done: tuple[Browser, str], scan_zip: bytes
+) -> None:
+    stream, contours = io.BytesIO(), b""
     with zipfile.ZipFile(io.BytesIO(scan_zip)) as archive, zipfile.ZipFile(stream, "w") as images:
         for name in archive.namelist():
             if pydicom.dcmread(io.BytesIO(archive.read(name))).Modality == "CT":
                 images.writestr(name, archive.read(name))
+            else:
+                contours = archive.read(name)
     scan = browser.upload(LUNG, [("images", "ct.zip", stream.getvalue())])
     assert browser.wait(scan) == "failed"
     assert browser.get(scan).message == CT_WITHOUT_MASK
+    assert f"{scan}/mask" in browser.get(scan).text
+    stranger, whole = done
+    assert stranger.send("", [("mask", "m.dcm", contours)], path=f"{scan}/mask").status == 403
+    assert browser.send("", [("mask", "m.txt", b"no mask")], path=f"{scan}/mask").status == 303
+    assert browser.wait(scan) == "failed"
+    assert "No image in 1 file" in browser.get(scan).message
+    assert browser.send("", [("mask", "m.dcm", contours)], path=f"{scan}/mask").status == 303
+    assert browser.wait(scan) == "choose"
+    names = re.findall(r'for="choice-\d+">(.*?)</label>', browser.get(scan).text)
+    [wanted] = [place for place, name in enumerate(names) if name.startswith("GTV-1")]
+    browser.post(f"{scan}/choose", {"form": browser.form(), "chosen": str(wanted)})
+    assert browser.wait(scan, states=("done", "failed")) == "done"
+    expected = json.loads(stranger.get(f"{whole}/result.json").body)["prediction"]
+    assert json.loads(browser.get(f"{scan}/result.json").body)["prediction"] == expected
+    # and the SEG of the result is a mask that is taken in its place
+    with zipfile.ZipFile(io.BytesIO(browser.get(f"{scan}/dicom.zip").body)) as archive:
+        segmentation = archive.read("mask.seg.dcm")
+    shown = browser.get(f"{scan}/volume/mask.nii.gz").body
+    assert browser.send("", [("mask", "m.dcm", segmentation)], path=f"{scan}/mask").status == 303
+    assert browser.wait(scan, states=("done", "failed")) == "done", browser.get(scan).message
+    assert json.loads(browser.get(f"{scan}/result.json").body)["prediction"] == expected
+    assert browser.get(f"{scan}/volume/mask.nii.gz").body == shown
+
+
+def test_a_label_map_is_replaced_by_another(browser: Browser, tmp_path: Path) -> None:
+    image, mask = write_labels(tmp_path)
+    files = [("images", "Doe_Jane.nii.gz", image.read_bytes()), ("mask", "anything.nii.gz", mask.read_bytes())]
+    scan = browser.upload(LUNG, files, label="second   reading")
+    assert browser.wait(scan) == "choose"
+    second = sitk.ReadImage(str(mask)) == 2
+    sitk.WriteImage(second, str(tmp_path / "other.nii.gz"))
+    other = [("mask", "other.nii.gz", (tmp_path / "other.nii.gz").read_bytes())]
+    assert browser.send("", other, path=f"{scan}/mask").status == 303
+    assert browser.wait(scan, states=("done", "failed", "choose")) == "done", browser.get(scan).message
+    told = json.loads(browser.get(f"{scan}/result.json").body)
+    assert (told["quality"]["voxels in the ROI"]["value"], told["scan"]["name"]) == (4 * 10 * 10, "second reading")
+    assert "second reading: " in browser.get("/").text
+    browser.post(f"{scan}/label", {"form": browser.form(), "label": "<b>third"})
+    assert "<h1>&lt;b&gt;third</h1>" in browser.get(scan).text
 
 
 def look_at(folder: Path, takes_no_mask: bool, mask: str = "", reference: str = "") -> TaskResult:

@@ -54,6 +54,7 @@ def make_app(queue: ScanQueue, scans: Scans, settings: Settings, dashboard: str 
             Route("/scans/{id}/result.html", site.page(Site.as_html)),
             Route("/scans/{id}/dicom.zip", site.page(Site.as_dicom)),
             Route("/scans/{id}/{picture}", site.page(Site.picture), methods=["GET"]),
+            Route("/scans/{id}/mask", site.add_mask, methods=["POST"]),
             Route("/scans/{id}/{action}", site.act, methods=["POST"]),
             Route("/static/{name}", static),
         ],

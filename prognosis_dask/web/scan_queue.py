@@ -44,6 +44,8 @@ from prognosis_dask.web.unpack import Unpacked, unpack
 _log = logging.getLogger("prognosis_dask.web")
 #: Seconds between two rounds that remove what is too old.
 _ROUND_SECONDS = 30.0
+#: The folder of a mask that was sent later, as it came.
+ADDED = "added"
 _CANNOT = "The model cannot be used on this scan: "
 
 
@@ -109,6 +111,28 @@ class ScanQueue:
             self._queue.insert(0, scan_id)
             self._changed.notify_all()
         return True
+
+    def add_mask(self, scan_id: str, added: tuple[tuple[str, str, str], ...], received: Path) -> bool:
+        """Put a scan back into the queue with a mask that came in the folder ``received``; whether that can be."""
+        with self._changed:
+            if not self.takes_mask(self._scans.get(scan_id)):
+                return False
+            self._scans.forget_result(scan_id)
+            target = self._scans.upload(scan_id) / ADDED
+            shutil.rmtree(target, ignore_errors=True)
+            received.rename(target)
+            self._scans.change(
+                scan_id, state="waiting", added=added, choices=(), chosen=None, message="", finished=None, restarts=0
+            )
+            self._queue.append(scan_id)
+            self._changed.notify_all()
+        return True
+
+    def takes_mask(self, scan: Scan | None) -> bool:
+        """Whether a mask can be added to a scan: its images are still here, and nothing works on them."""
+        if scan is None or scan.state not in ("done", "failed", "choose") or scan.model not in self.models:
+            return False
+        return (self._scans.upload(scan.id) / "unpacked.json").is_file()
 
     def cancel(self, scan_id: str) -> None:
         """End the work on a scan, whether it waits or runs, and remove its upload."""
@@ -260,11 +284,18 @@ class ScanQueue:
         """Take a scan to its result, which is written; what is finished of it already is not done again."""
         model, upload = self.models[scan.model], self._scans.upload(scan.id)
         tell("read")
-        unpacked = self._unpacked(scan, upload)
+        unpacked = self._unpacked(scan.files, upload / "received", upload / "files", upload / "unpacked.json")
         ignored = unpacked.ignored
+        sources: tuple[str, ...] = (str(upload / "files"),)
+        mask = str(upload / "files" / unpacked.mask) if unpacked.mask else ""
+        if scan.added:
+            if mask:
+                Path(mask).unlink(missing_ok=True)  # it is replaced
+            later = self._unpacked(scan.added, upload / ADDED, upload / "mask", upload / "mask.json")
+            sources, mask = (*sources, str(upload / "mask")), str(upload / "mask" / later.mask) if later.mask else ""
         files = ScanFiles(
-            (str(upload / "files"),),
-            str(upload / "files" / unpacked.mask) if unpacked.mask else "",
+            sources,
+            mask,
             scan.roi,
             scan.chosen,
             scan.clinical,
@@ -278,15 +309,14 @@ class ScanQueue:
         upload, seconds = self._scans.upload(scan.id), self._limits.case_seconds
         return ScanContext(self._client, case_name(scan.id), upload, self._scans.path(scan.id), seconds)
 
-    def _unpacked(self, scan: Scan, upload: Path) -> Unpacked:
-        """The upload's images in ``files``; a server that ended in the middle of unpacking begins anew."""
-        note = upload / "unpacked.json"
+    def _unpacked(self, files: tuple[tuple[str, str, str], ...], received: Path, folder: Path, note: Path) -> Unpacked:
+        """The images of what was received, in the folder; a server that ended in the middle of it begins anew."""
         if not note.is_file():
-            received = [ReceivedFile(upload / "received" / name, part, sequence) for name, part, sequence in scan.files]
-            shutil.rmtree(upload / "files", ignore_errors=True)
-            unpacked = unpack(received, upload / "files", self._limits)
+            parts = [ReceivedFile(received / name, part, sequence) for name, part, sequence in files]
+            shutil.rmtree(folder, ignore_errors=True)
+            unpacked = unpack(parts, folder, self._limits)
             note.write_text(json.dumps(asdict(unpacked)), encoding="utf-8")
-            shutil.rmtree(upload / "received")
+            shutil.rmtree(received)
         return Unpacked(**json.loads(note.read_text(encoding="utf-8")))
 
     def _warm_up(self) -> None:

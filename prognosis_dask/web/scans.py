@@ -33,6 +33,8 @@ State = Literal["waiting", "running", "choose", "done", "failed", "cancelled"]
 OPEN: Final = ("waiting", "running")
 _ID = re.compile(r"[A-Za-z0-9_-]{22}")
 _FOLDER = 0o700
+#: What of an upload's folder was made of the files.
+_MADE: Final = ("index", "run", "dicom", "mask", "mask.json")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class Scan:
         The values that were given of the model's clinical columns.
     files
         What was received: name on disk, field of the form, MR sequence.
+    added
+        The same of a mask that was sent later.
+    label
+        What its reader calls it.
     choices, chosen
         Structures to choose from, and the place of the one that was.
     message
@@ -76,6 +82,8 @@ class Scan:
     roi: str = ""
     clinical: dict[str, str] = field(default_factory=dict)
     files: tuple[tuple[str, str, str], ...] = ()
+    added: tuple[tuple[str, str, str], ...] = ()
+    label: str = ""
     choices: tuple[str, ...] = ()
     chosen: int | None = None
     message: str = ""
@@ -143,6 +151,14 @@ class Scans:
         """Write what was found."""
         _write_json(self.path(scan_id) / "result.json", result)
 
+    def forget_result(self, scan_id: str) -> None:
+        """Remove what was found, and what was made on the way to it; the files that were sent stay."""
+        with self._lock:
+            for path in (*self.path(scan_id).iterdir(), *(self.upload(scan_id) / name for name in _MADE)):
+                if path.name in ("scan.json", "upload"):
+                    continue
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
     def remove_upload(self, scan_id: str) -> None:
         """Remove the files that were sent, and what was made on the way to the result."""
         with self._lock:
@@ -177,7 +193,8 @@ class Scans:
         for path in self.folder.glob("*/scan.json"):
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
-                content["files"] = tuple(tuple(file) for file in content["files"])
+                for name in ("files", "added"):
+                    content[name] = tuple(tuple(file) for file in content.get(name, ()))
                 content["choices"] = tuple(content["choices"])
                 yield Scan(**content)
             except (OSError, ValueError, TypeError, KeyError):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import io
+import tempfile
 import time
 import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -27,14 +29,18 @@ from prognosis_dask.prediction.volumes import VOLUMES, shown, volume_file
 from prognosis_dask.web.access import Access
 from prognosis_dask.web.errors import RefusedError
 from prognosis_dask.web.pages import render
-from prognosis_dask.web.receive import receive
+from prognosis_dask.web.receive import ReceivedFile, receive
 from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import OPEN, Scan, Scans
 from prognosis_dask.web.settings import Settings
+from prognosis_dask.web.unpack import MASK
 
 #: Bytes of a refused upload that are still read, so that its browser shows the answer and not a broken connection.
 _DRAIN_BYTES = 300_000_000
 _FORM_BYTES = 10_000
+_NOT_YOURS = "Only the browser that sent a scan can change it."
+_NO_IMAGES_LEFT = "A mask is added to a scan whose files are still here, when the work on it has ended."
+_LABEL_LETTERS = 60
 _SESSION_SECONDS = 30 * 24 * 3600
 
 Endpoint = Callable[["Site", Request, str], Awaitable[Response]]
@@ -85,8 +91,6 @@ class Site:
 
     async def upload(self, request: Request) -> Response:
         """Receives a scan, and puts it into the queue."""
-        limits = self._settings.limits
-        stream = request.stream()
         session = ""
 
         def check(fields: dict[str, str]) -> None:
@@ -100,15 +104,10 @@ class Site:
         scan_id, folder = self._scans.new_folder()
         (folder / "received").mkdir()
         try:
-            content_type = request.headers.get("content-type", "")
-            async with asyncio.timeout(limits.keep_upload_seconds):
-                fields, files = await receive(content_type, stream, folder / "received", limits, check)
-        except (RefusedError, ClientDisconnect, OSError) as error:  # TimeoutError is an OSError
+            fields, files = await self._received(request, folder / "received", check)
+        except RefusedError:
             await run_in_threadpool(self._scans.remove, scan_id)
-            await _drain(stream)
-            if isinstance(error, RefusedError):
-                raise
-            raise RefusedError("The upload broke off, or the server has no room for it; send it again.", 507) from error
+            raise
         scan = Scan(
             id=scan_id,
             owner=self._access.owner(session),
@@ -116,10 +115,47 @@ class Site:
             created=time.time(),
             roi=fields.get("roi", ""),
             clinical=_read_fields(self._queue.models[fields["model"]], fields),
-            files=tuple((file.path.name, file.field, file.sequence) for file in files),
+            files=_as_sent(files),
+            label=_label(fields),
         )
         self._queue.submit(self._scans.put(scan))
         return RedirectResponse(f"/scans/{scan_id}", 303)
+
+    async def add_mask(self, request: Request) -> Response:
+        """Receives a mask of a scan whose images are here, and has the scan worked on with it."""
+        scan = self._find(request)
+
+        def check(fields: dict[str, str]) -> None:
+            session = self._access.expect_form(request, fields)
+            if scan.owner != self._access.owner(session):
+                raise RefusedError(_NOT_YOURS, 403)
+            self._expect_room(scan.owner)
+            if not self._queue.takes_mask(scan):
+                raise RefusedError(_NO_IMAGES_LEFT, 409)
+
+        with tempfile.TemporaryDirectory(prefix="mask-", dir=self._settings.folder) as folder:
+            received = Path(folder) / "received"
+            received.mkdir()
+            _, files = await self._received(request, received, check)
+            sent = tuple((name, MASK, sequence) for name, _, sequence in _as_sent(files))
+            if not await run_in_threadpool(self._queue.add_mask, scan.id, sent, received):
+                raise RefusedError(_NO_IMAGES_LEFT, 409)
+        return RedirectResponse(f"/scans/{scan.id}", 303)
+
+    async def _received(
+        self, request: Request, folder: Path, check: Callable[[dict[str, str]], None]
+    ) -> tuple[dict[str, str], list[ReceivedFile]]:
+        """The fields and files of an upload; one that is refused is read to its end, so that its sender is told."""
+        limits, stream = self._settings.limits, request.stream()
+        try:
+            content_type = request.headers.get("content-type", "")
+            async with asyncio.timeout(limits.keep_upload_seconds):
+                return await receive(content_type, stream, folder, limits, check)
+        except (RefusedError, ClientDisconnect, OSError) as error:  # TimeoutError is an OSError
+            await _drain(stream)
+            if isinstance(error, RefusedError):
+                raise
+            raise RefusedError("The upload broke off, or the server has no room for it; send it again.", 507) from error
 
     async def scan(self, request: Request, session: str) -> Response:
         """A scan's page: how far it is, what it needs to know, or what was found."""
@@ -129,6 +165,7 @@ class Site:
             "form": self._access.form_value(session),
             "own": scan.owner == self._access.owner(session),
             "minutes": self._minutes_left(scan),
+            "takes_mask": self._queue.takes_mask(scan),
         }
         if scan.state == "done":
             result = self._result(scan)
@@ -169,12 +206,12 @@ class Site:
 
     async def as_json(self, request: Request, session: str) -> Response:
         """The result as a file for programs."""
-        text = json_text(self._scans.result(self._find(request, done=True).id))
+        text = json_text(self._named(self._find(request, done=True)))
         return Response(text, media_type="application/json", headers=_as_file("scan.json"))
 
     async def as_csv(self, request: Request, session: str) -> Response:
         """The result as a table, a row for each value of the JSON."""
-        text = csv_text(self._scans.result(self._find(request, done=True).id))
+        text = csv_text(self._named(self._find(request, done=True)))
         return Response(text, media_type="text/csv; charset=utf-8", headers=_as_file("scan.csv"))
 
     async def as_html(self, request: Request, session: str) -> Response:
@@ -201,7 +238,7 @@ class Site:
         session = self._access.expect_form(request, fields)
         scan = self._find(request)
         if scan.owner != self._access.owner(session):
-            raise RefusedError("Only the browser that sent a scan can change it.", 403)
+            raise RefusedError(_NOT_YOURS, 403)
         home = RedirectResponse("/", 303)
         match request.path_params["action"]:
             case "cancel":
@@ -209,6 +246,8 @@ class Site:
             case "choose":
                 if not self._queue.choose(scan.id, _number(fields.get("chosen", ""), int, -1)):
                     raise RefusedError("Choose one of the structures.")
+            case "label":
+                await run_in_threadpool(self._scans.change, scan.id, label=_label(fields))
             case "remove-upload":
                 if scan.state in (*OPEN, "choose"):
                     raise RefusedError("The scan is not done yet: cancel it first.", 409)
@@ -254,6 +293,7 @@ class Site:
         return {
             "id": scan.id,
             "state": scan.state,
+            "label": scan.label,
             "model": model.title if model else "a model that is not served any more",
             "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(scan.created)),
             "place": self._queue.place(scan.id),
@@ -267,7 +307,7 @@ class Site:
         RefusedError
             When another version of the program wrote it, whose content these pages do not know.
         """
-        result = self._scans.result(scan.id)
+        result = self._named(scan)
         if result.get("version") != VERSION:
             raise RefusedError(
                 "Another version of this program made this result: its JSON can be downloaded (/result.json after this "
@@ -276,10 +316,25 @@ class Site:
             )
         return result
 
+    def _named(self, scan: Scan) -> dict[str, Any]:
+        """What was found of a scan, under the label that its reader gave it."""
+        result = self._scans.result(scan.id)
+        if scan.label and isinstance(result.get("scan"), dict):
+            result["scan"]["name"] = scan.label
+        return result
+
     def _minutes_left(self, scan: Scan) -> int:
         """Until the upload is removed."""
         seconds = scan.created + self._settings.limits.keep_upload_seconds - time.time()
         return max(0, round(seconds / 60))
+
+
+def _as_sent(files: Sequence[ReceivedFile]) -> tuple[tuple[str, str, str], ...]:
+    return tuple((file.path.name, file.field, file.sequence) for file in files)
+
+
+def _label(fields: Mapping[str, str]) -> str:
+    return " ".join(fields.get("label", "").split())[:_LABEL_LETTERS]
 
 
 def _form_fields(model: ScanModel) -> dict[str, ClinicalInput]:
