@@ -466,7 +466,7 @@ def test_the_one_file_needs_no_other(done: tuple[Browser, str]) -> None:
 def test_research_use_only_is_said_on_every_page(done: tuple[Browser, str]) -> None:
     browser, scan = done
     for path in ("/", scan, "/nothing", f"{scan}/nothing.png"):
-        assert '<p class="banner" role="note">Research use only.' in browser.get(path).text
+        assert 'aria-label="Permitted use">Research use only.' in browser.get(path).text
     assert json.loads(browser.get(f"{scan}/result.json").body)["notice"].startswith("Research use only")
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import parse_qsl
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
 from prognosis_dask.cohort.names import sequence_of
 from prognosis_dask.web.errors import RefusedError
 from prognosis_dask.web.settings import Limits
 
+#: Bytes of a refused upload that are still read.
+_DRAIN_BYTES = 300_000_000
+_FORM_BYTES = 10_000
 _FIELD_BYTES = 1_000
 _FIELDS = 200
 _HEADER_BYTES = 4_000
@@ -164,3 +170,32 @@ async def receive(
     if not receiver.files:
         raise RefusedError("No file was chosen.")
     return receiver.fields, receiver.files
+
+
+async def small_form(stream: AsyncIterator[bytes]) -> dict[str, str]:
+    """The fields of a form without files.
+
+    Raises
+    ------
+    RefusedError
+        When it is longer than a form of ours, or no form.
+    """
+    body = b""
+    async for chunk in stream:
+        body += chunk
+        if len(body) > _FORM_BYTES:
+            raise RefusedError("The form is longer than it can be.", 413)
+    try:
+        return dict(parse_qsl(body.decode("ascii"), max_num_fields=20))
+    except ValueError as error:
+        raise RefusedError("The form cannot be read.") from error
+
+
+async def drain(stream: AsyncIterator[bytes]) -> None:
+    """Read on what a refused sender sends, so that his browser shows the answer and not a broken connection."""
+    left = _DRAIN_BYTES
+    with suppress(ClientDisconnect, RuntimeError):
+        async for chunk in stream:
+            left -= len(chunk)
+            if left < 0:
+                return

@@ -8,11 +8,10 @@ import io
 import tempfile
 import time
 import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -29,15 +28,12 @@ from prognosis_dask.prediction.volumes import VOLUMES, shown, volume_file
 from prognosis_dask.web.access import Access
 from prognosis_dask.web.errors import RefusedError
 from prognosis_dask.web.pages import render
-from prognosis_dask.web.receive import ReceivedFile, receive
+from prognosis_dask.web.receive import ReceivedFile, drain, receive, small_form
 from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import OPEN, Scan, Scans
 from prognosis_dask.web.settings import Settings
 from prognosis_dask.web.unpack import MASK
 
-#: Bytes of a refused upload that are still read, so that its browser shows the answer and not a broken connection.
-_DRAIN_BYTES = 300_000_000
-_FORM_BYTES = 10_000
 _NOT_YOURS = "Only the browser that sent a scan can change it."
 _NO_IMAGES_LEFT = "A mask is added to a scan whose files are still here, when the work on it has ended."
 _LABEL_LETTERS = 60
@@ -70,7 +66,7 @@ class Site:
 
     async def login(self, request: Request) -> Response:
         """Takes the token of the page that asks for it."""
-        fields = await _small_form(request)
+        fields = await small_form(request.stream())
         if not self._access.knows(fields.get("token", "")):
             await asyncio.sleep(1.0)  # nobody tries many
             return render("login.html.j2", 401, wrong=True)
@@ -152,7 +148,7 @@ class Site:
             async with asyncio.timeout(limits.keep_upload_seconds):
                 return await receive(content_type, stream, folder, limits, check)
         except (RefusedError, ClientDisconnect, OSError) as error:  # TimeoutError is an OSError
-            await _drain(stream)
+            await drain(stream)
             if isinstance(error, RefusedError):
                 raise
             raise RefusedError("The upload broke off, or the server has no room for it; send it again.", 507) from error
@@ -234,7 +230,7 @@ class Site:
 
     async def act(self, request: Request) -> Response:
         """Cancel, choose a structure, remove the upload or the scan: by the browser that sent it."""
-        fields = await _small_form(request)
+        fields = await small_form(request.stream())
         session = self._access.expect_form(request, fields)
         scan = self._find(request)
         if scan.owner != self._access.owner(session):
@@ -377,28 +373,6 @@ def _number(text: str, kind: type[int] | type[float], otherwise: Any) -> Any:
         if abs(value) < 1e9:
             return value
     return otherwise
-
-
-async def _small_form(request: Request) -> dict[str, str]:
-    """The fields of a form without files."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _FORM_BYTES:
-            raise RefusedError("The form is longer than it can be.", 413)
-    try:
-        return dict(parse_qsl(body.decode("ascii"), max_num_fields=20))
-    except ValueError as error:
-        raise RefusedError("The form cannot be read.") from error
-
-
-async def _drain(stream: AsyncIterator[bytes]) -> None:
-    left = _DRAIN_BYTES
-    with suppress(ClientDisconnect, RuntimeError):
-        async for chunk in stream:
-            left -= len(chunk)
-            if left < 0:
-                return
 
 
 def _as_file(name: str) -> dict[str, str]:
