@@ -100,7 +100,17 @@ def _compare(work: Path, sources: dict[str, str], options: argparse.Namespace) -
 @contextmanager
 def _server(latency: float, filled: dict[str, Path]) -> Iterator[None]:
     """The server as a process of its own."""
-    command = [sys.executable, "-m", "tests.object_server", "--port", "0", "--latency", str(latency)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.object_server",
+        "--port",
+        "0",
+        "--latency",
+        str(latency),
+        "--fixed",
+        "images",
+    ]
     for bucket, folder in filled.items():
         command += ["--fill", f"{bucket}={folder}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as started:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prognosis_dask.cohort.case import Case
@@ -30,6 +31,27 @@ def visit(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks) -> li
 
 def follow(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks) -> list[TaskResult]:
     return [_visit("follow", case, digest, marks) for case, digest in zip(cases, digests, strict=True)]
+
+
+def visit_ahead(
+    cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks, *, follows: Callable[[], None] | None = None
+) -> list[TaskResult]:
+    """As :func:`visit`; first what follows is begun, and the case then says whether it was begun in this process."""
+    if follows is not None:
+        follows()
+    (case,) = cases
+    (result,) = visit(cases, digests, marks)
+    return [replace(result, values={"ahead": case.case_id in _begun})]
+
+
+def begin(case: Case, digest: str, marks: Marks) -> None:
+    """Begin to read; where it is the killer, that ends the process."""
+    if case.case_id == marks.killer:
+        os.kill(os.getpid(), signal.SIGKILL)
+    _begun.add(case.case_id)
+
+
+_begun: set[str] = set()
 
 
 def _visit(stage: str, case: Case, digest: str, marks: Marks) -> TaskResult:

@@ -10,12 +10,13 @@ import pytest
 from distributed import Client
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.errors import ClusterError, Code, JobError, Problem
+from prognosis_dask.errors import CaseError, ClusterError, Code, JobError, Problem, collected_warnings, warn
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import RETRY_AFTER, TASKS_PER_THREAD, run_plan
+from prognosis_dask.features import ahead
 from prognosis_dask.storage.task_result import TaskResult
-from tests.runner_stages import Marks, follow, visit, visits
+from tests.runner_stages import Marks, begin, follow, visit, visit_ahead, visits
 
 CASES = [Case(f"case-{n:02d}", f"patient-{n:02d}", "CT", "GTV", "image", "mask") for n in range(12)]
 DIGESTS = {case.case_id: f"digest-{case.case_id}" for case in CASES}
@@ -47,6 +48,44 @@ def test_every_case_passes_every_stage_once(client: Client, tmp_path: Path) -> N
     assert len(outcomes) == 2 * len(CASES)
     assert all(outcome.problem is None for outcome in outcomes.values())
     assert {visits(tmp_path, stage, case.case_id) for stage in ("visit", "follow") for case in CASES} == {1}
+
+
+def test_a_worker_begins_to_read_the_case_that_it_gets_next_and_that_harms_no_other(
+    client: Client, tmp_path: Path
+) -> None:
+    def run_ahead(marks: Marks) -> dict[str, TaskResult]:
+        results: dict[str, TaskResult] = {}
+        stage = PlannedStage("visit", visit_ahead, DIGESTS, batch_size=1, begin=begin)
+        record = lambda news: results.update({result.case_id: result for result in news})  # noqa: E731
+        run_plan(client, CohortPlan(CASES, [stage], marks, {"visit": {}}), record, retries=2)
+        return results
+
+    results = run_ahead(Marks(str(tmp_path)))
+    assert (
+        sum(bool(result.values["ahead"]) for result in results.values()) >= len(CASES) // 2
+    )  # not the first of each worker, nor the last of all
+    (tmp_path / "again").mkdir()
+    results = run_ahead(Marks(str(tmp_path / "again"), killer="case-05"))
+    assert {result.problem for result in results.values()} == {None}
+    assert len(results) == len(CASES)
+
+
+def test_what_was_read_ahead_fails_warns_and_counts_for_its_own_case_alone() -> None:
+    def read() -> None:
+        warn(Code.MASK_GAPS, "slice 4 is empty")
+        raise CaseError(Code.SLICE_GAP, "3.0 mm expected")
+
+    first, other = (ahead.Wanted("run", "roi", name, "digest") for name in ("first", "other"))
+    with collected_warnings() as said_meanwhile:
+        ahead.begin(first, read)
+        ahead.begin(other, lambda: "pixels")
+    assert said_meanwhile == []
+    ahead.keep([first, other._replace(digest="another")])
+    assert not ahead.is_begun("roi", "other")
+    with collected_warnings() as said, pytest.raises(CaseError, match="expected"):
+        ahead.take("roi", "first")
+    assert [warning.code for warning in said] == [Code.MASK_GAPS]
+    assert not ahead.is_begun("roi", "first")
 
 
 def test_a_bad_case_is_a_value_and_goes_no_further(client: Client, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, Job, SynthSection
 from prognosis_dask.errors import ClusterError, Code
-from prognosis_dask.execution import runner as health
+from prognosis_dask.execution import health
 from prognosis_dask.execution.cluster import DASK_CONFIG
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import run_plan

@@ -13,9 +13,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 #: What the child answers when the task's code is there and its first case begins.
 STARTED = b"started"
@@ -28,16 +31,23 @@ def serve(connection: Connection) -> None:
     """Run tasks until the worker closes the connection."""
     while True:
         try:
-            work, cases, digests = pickle.loads(connection.recv_bytes())
+            work, cases, digests, following = pickle.loads(connection.recv_bytes())
         except EOFError:
             return
         try:
             function, context = pickle.loads(work)
+            more = {"follows": _begin(*following)} if following else {}
             connection.send_bytes(STARTED)
-            answer = pickle.dumps((function(cases, digests, context), None))
+            answer = pickle.dumps((function(cases, digests, context, **more), None))
         except Exception as error:  # whatever it is, the runner judges it
             answer = pickle.dumps((None, _portable(error)))
         connection.send_bytes(answer)
+
+
+def _begin(work: bytes, case: Any, digest: str) -> Callable[[], None]:
+    """What begins to read for the task after this one."""
+    begin, context = pickle.loads(work)
+    return partial(begin, case, digest, context)
 
 
 def _portable(error: Exception) -> Exception:

@@ -6,6 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import Job
@@ -37,6 +38,9 @@ class PlannedStage:
         From the result of the first stage that is needed to what the cases of one task must share (the clip's length).
     resource
         What a worker has to offer, ``CPU`` or ``GPU``; empty: any worker will do.
+    begin
+        From a case, its digest and the context: begins to read what the case needs from a bucket, in a process that
+        computes another one; None: nothing is.
     """
 
     name: str
@@ -46,6 +50,7 @@ class PlannedStage:
     batch_size: int = 0
     group: Callable[[TaskResult], int] = lambda result: 0
     resource: str = ""
+    begin: Callable[[Case, str, Any], None] | None = None
 
 
 def wants_gpu(job: Job) -> bool:
@@ -64,6 +69,8 @@ def planned_stages(cases: Sequence[Case], loaded: LoadedStages) -> list[PlannedS
     gpus = wants_gpu(context.job)
     planned = []
     for name, work in loaded.works.items():
+        # where there are GPUs, a case may pass from one sort of workers to the other
+        ahead = not gpus and any(work.reads_ahead(case, context) for case in cases)
         planned.append(
             PlannedStage(
                 name,
@@ -73,6 +80,7 @@ def planned_stages(cases: Sequence[Case], loaded: LoadedStages) -> list[PlannedS
                 batch_size=work.cases_per_task(context) or context.job.run.cases_per_task,
                 group=partial(work.group, context),
                 resource=("GPU" if work.stage.wants_gpu(context.job) else "CPU") if gpus else "",
+                begin=work.begin if ahead else None,
             )
         )
     return planned
@@ -226,6 +234,7 @@ class CohortPlan:
             function=stage.function,
             context=self._context,
             resource=stage.resource,
+            begin=stage.begin,
         )
 
 

@@ -23,8 +23,9 @@ from distributed.protocol import pickle
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import ClusterError, Code, Problem, PrognosisError
+from prognosis_dask.execution.health import ClusterHealth
 from prognosis_dask.execution.journal import journal
-from prognosis_dask.execution.task import StageFunction, run_task
+from prognosis_dask.execution.task import Following, StageFunction, run_task
 from prognosis_dask.storage.task_result import TaskResult
 
 #: Tasks in flight per worker thread, or per GPU: one runs, one waits beside it.
@@ -44,7 +45,8 @@ class Task:
     """Some cases for one stage. ``function(cases, context)`` runs on a worker and returns a result per case.
 
     ``resource`` is what the worker has to offer, ``CPU`` or ``GPU``; empty: any worker will do. ``not_before`` is the
-    moment on the monotonic clock until which it has to wait.
+    moment on the monotonic clock until which it has to wait. ``begin`` begins to read a case of it ahead, where its
+    data lie in a bucket.
     """
 
     stage: str
@@ -56,6 +58,7 @@ class Task:
     attempt: int = 0
     alone: bool = False
     not_before: float = 0.0
+    begin: Callable[[Case, str, Any], None] | None = None
 
     def key(self) -> str:
         """A new name for the dashboard: the stage and the first case's short hash, no patient's name.
@@ -119,27 +122,32 @@ def run_plan(
     """
     window = _Window(client)
     queues = _Queues(plan)
+    lanes = _Lanes(queues)
     health = ClusterHealth(client, workers_wait_s)
     packed = _Packed()
-    running: dict[Future, Task] = {}
+    running: dict[Future, _Sent] = {}
     finished: SimpleQueue[Future] = SimpleQueue()
     try:
         while True:
             # the window: Dask sends every task that asks for a resource to the workers at once, and its scheduler would
             # hold the whole cohort
-            while task := queues.take(idle=not running, full=window.full(running.values())):
+            while sent := lanes.take(running.values(), window):
+                task = sent.task
                 future = client.submit(
                     run_task,
                     task.stage,
-                    packed(task),
+                    packed(task.function, task.context),
                     task.cases,
                     task.digests,
                     case_limit_s,
+                    packed.following(sent.follower),
                     key=task.key(),
                     pure=False,
                     resources=window.ask(task.resource),
+                    workers=sent.worker or None,
+                    allow_other_workers=bool(sent.worker),
                 )
-                running[future] = task
+                running[future] = sent
                 future.add_done_callback(finished.put)
             if not running:
                 if not queues.again:
@@ -147,7 +155,7 @@ def run_plan(
                 time.sleep(0.1)  # all that is left waits for its retry
                 continue
             for future in _next_batch(finished, health):
-                task = running.pop(future)
+                task = running.pop(future).task
                 if future.cancelled():
                     health.check()
                 results = _settle(future, task, retries, queues)
@@ -176,16 +184,22 @@ def _next_batch(finished: SimpleQueue[Future], health: ClusterHealth) -> list[Fu
 
 
 class _Packed:
-    """Stage functions and contexts as bytes, each pickled once. Only a worker's child opens them."""
+    """Functions and contexts as bytes, each pickled once. Only a worker's child opens them."""
 
     def __init__(self) -> None:
-        self._bytes: dict[tuple[StageFunction, int], bytes] = {}
+        self._bytes: dict[tuple[Callable[..., Any], int], bytes] = {}
 
-    def __call__(self, task: Task) -> bytes:
-        key = task.function, id(task.context)
+    def __call__(self, function: Callable[..., Any], context: object) -> bytes:
+        key = function, id(context)
         if key not in self._bytes:
-            self._bytes[key] = pickle.dumps((task.function, task.context))
+            self._bytes[key] = pickle.dumps((function, context))
         return self._bytes[key]
+
+    def following(self, task: Task | None) -> Following | None:
+        """What the task before this one is told of it."""
+        if task is None or task.begin is None:
+            return None
+        return self(task.begin, task.context), task.cases[0], task.digests[0]
 
 
 @dataclass
@@ -216,6 +230,50 @@ class _Queues:
             self.trial = True
             task = self.suspects.pop()
         return task
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A task on its way: the worker that it is meant for, where it is for a certain one, and what follows it there."""
+
+    task: Task
+    worker: str = ""
+    follower: Task | None = None
+
+
+class _Lanes:
+    """Which task goes to which worker, where cases are read from buckets, so that each can be told which comes next.
+
+    What follows is taken from the queues together with the task before it. A worker that ends, or has no room when all
+    else is on its way, leaves it to another one.
+    """
+
+    def __init__(self, queues: _Queues) -> None:
+        self._queues = queues
+        self._following: dict[str, Task] = {}
+
+    def take(self, running: Collection[_Sent], window: _Window) -> _Sent | None:
+        """The next task with room for it."""
+        full = window.full(sent.task for sent in running)
+        workers = window.of_one_thread()
+        if self._following and "" in full:
+            return None
+        in_flight = Counter(sent.worker for sent in running)
+        worker = min(workers, key=lambda address: in_flight[address], default="")
+        task = self._left(worker, workers) or self._queues.take(idle=not running and not self._following, full=full)
+        if task is None and self._following:
+            task = self._following.popitem()[1]
+        if task is None or task.begin is None or task.alone or not worker:
+            return _Sent(task) if task else None
+        follower = self._queues.take(idle=False, full=full)
+        if follower is not None:
+            self._following[worker] = follower
+        return _Sent(task, worker, follower)
+
+    def _left(self, worker: str, workers: Collection[str]) -> Task | None:
+        """What was to follow on this worker, or on one that is gone."""
+        owner = next((one for one in self._following if one == worker or one not in workers), "")
+        return self._following.pop(owner, None)
 
 
 def _settle(future: Future, task: Task, retries: int, queues: _Queues) -> list[TaskResult]:
@@ -271,6 +329,7 @@ class _Window:
         self._client = client
         self._looked = -LOOK_EVERY
         self._threads = 1.0
+        self._single: list[str] = []
         self._offers: Mapping[str, float] = {}
 
     def full(self, running: Iterable[Task]) -> set[str]:
@@ -278,6 +337,10 @@ class _Window:
         self._look()
         in_flight = Counter(task.resource for task in running)
         return {name for name, tasks in in_flight.items() if tasks >= TASKS_PER_THREAD * self._slots(name)}
+
+    def of_one_thread(self) -> list[str]:
+        """The addresses of all workers, where each has one thread: there the next task finds what the last one read."""
+        return self._single
 
     def ask(self, resource: str) -> dict[str, float] | None:
         """What Dask is told of the resource that a task needs."""
@@ -294,75 +357,9 @@ class _Window:
             return
         self._looked = time.monotonic()
         offers: Counter[str] = Counter()
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        for worker in workers:
+        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        for worker in workers.values():
             offers.update(worker["resources"])
         self._offers = offers
-        self._threads = max(1, sum(worker["nthreads"] for worker in workers))
-
-
-# Whether the cluster is still there: a scheduler that answers, workers that are connected.
-
-
-#: Seconds in which a scheduler that was lost may come back; the client connects again by itself.
-RECONNECT_SECONDS = 30.0
-_PAUSE = 0.5
-
-
-class ClusterHealth:
-    """Looks at the cluster while the runner waits. Dask alone would wait for ever for a result that cannot come."""
-
-    def __init__(self, client: Client, workers_wait_s: float) -> None:
-        """``workers_wait_s``: seconds that the run waits for a worker when it has none; 0: for ever."""
-        self._client = client
-        self._workers_wait_s = workers_wait_s or float("inf")
-        self._address = client.scheduler.address
-        self._scheduler = self._identity()["id"]
-        self._seen_workers = time.monotonic()
-
-    def seen_at_work(self) -> None:
-        """A task has come back, so there were workers until now: the wait for one begins anew."""
-        self._seen_workers = time.monotonic()
-
-    def check(self) -> None:
-        """Return when all is well, or is well again after a moment.
-
-        Raises
-        ------
-        ClusterError
-            When the scheduler is gone or was started anew, or no worker came for too long.
-        """
-        found = self._identity()
-        # a scheduler that was started again knows none of our tasks: their results can never arrive
-        if found["id"] != self._scheduler:
-            raise ClusterError(f"the scheduler at {self._address} was started anew{_GO_ON}")
-        if found["n_workers"]:
-            self._seen_workers = time.monotonic()
-        elif time.monotonic() - self._seen_workers > self._workers_wait_s:
-            raise ClusterError(
-                f"the scheduler at {self._address} has had no worker for {self._workers_wait_s:g} s "
-                f"(run.workers_wait_s){_GO_ON}"
-            )
-
-    def _identity(self) -> dict[str, Any]:
-        deadline = time.monotonic() + RECONNECT_SECONDS
-        while True:
-            if self._client.status in ("closed", "closing"):
-                raise ClusterError(f"the scheduler at {self._address} is gone{_GO_ON}")
-            try:
-                found: dict[str, Any] = self._client.sync(
-                    self._client.scheduler.identity, n_workers=0, callback_timeout=RECONNECT_SECONDS
-                )
-            except (OSError, AttributeError) as error:  # AttributeError: the client is between two connections
-                if time.monotonic() > deadline:
-                    raise ClusterError(
-                        f"the scheduler at {self._address} does not answer any more ({error}){_GO_ON}"
-                    ) from error
-                time.sleep(_PAUSE)
-            else:
-                if self._client.status == "running":
-                    return found
-                time.sleep(_PAUSE)
-
-
-_GO_ON = ". Finished work is kept; start or repair it and run the same command again"
+        self._threads = max(1, sum(worker["nthreads"] for worker in workers.values()))
+        self._single = list(workers) if self._threads == len(workers) else []

@@ -31,6 +31,9 @@ from prognosis_dask.execution.child import STARTED
 from prognosis_dask.storage.task_result import TaskResult
 
 StageFunction = Callable[[tuple[Case, ...], tuple[str, ...], Any], list[TaskResult]]
+#: The case that its worker will get next, to be read ahead: a pickled pair of what begins that and its context, the
+#: case, its digest.
+Following = tuple[bytes, Case, str]
 
 #: A case whose child dies under it is tried so often, since a signal from outside says nothing about the case.
 CRASHES = 3
@@ -60,7 +63,12 @@ def stop_case(short_hash: str) -> None:
 
 
 def run_task(
-    stage: str, work: bytes, cases: tuple[Case, ...], digests: tuple[str, ...], case_limit_s: float
+    stage: str,
+    work: bytes,
+    cases: tuple[Case, ...],
+    digests: tuple[str, ...],
+    case_limit_s: float,
+    following: Following | None = None,
 ) -> list[TaskResult]:
     """Run a stage on its cases; a result per case, also for those that hang, crash or take all memory.
 
@@ -76,6 +84,8 @@ def run_task(
         As the stage function takes them.
     case_limit_s
         Seconds that a case may take, and a batch as many times that; 0 sets no limit.
+    following
+        The first case of the task that is likely to come next to this thread, to be read while this one is computed.
 
     Raises
     ------
@@ -89,9 +99,11 @@ def run_task(
     for _ in range(CRASHES):
         try:
             _expect_wanted(cases)
-            return metered(_child().run(work, cases, digests, limit_s))
+            return metered(_child().run(work, cases, digests, limit_s, following))
         except _ChildLostError as lost:
             code, reason = lost.code, lost.reason
+        if following and code in (Code.WORKER_LOST, Code.MEMORY_LIMIT):  # what was read ahead may be to blame
+            return run_task(stage, work, cases, digests, case_limit_s)
         if len(cases) > 1:  # nothing shows which of them is to blame
             alone = zip(cases, digests, strict=True)
             return [result for c, d in alone for result in run_task(stage, work, (c,), (d,), case_limit_s)]
@@ -142,10 +154,17 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def run(self, work: bytes, cases: tuple[Case, ...], digests: tuple[str, ...], limit_s: float) -> list[TaskResult]:
+    def run(
+        self,
+        work: bytes,
+        cases: tuple[Case, ...],
+        digests: tuple[str, ...],
+        limit_s: float,
+        following: Following | None,
+    ) -> list[TaskResult]:
         """See :func:`run_task`; raises _ChildLostError when the child ended or had to be ended."""
         try:
-            self._connection.send_bytes(pickle.dumps((work, cases, digests)))
+            self._connection.send_bytes(pickle.dumps((work, cases, digests, following)))
             answer = self._answer(cases, START_SECONDS, Code.WORKER_LOST)
             if answer == STARTED:  # only now does the time count against the case: loading the code may be slow
                 answer = self._answer(cases, limit_s, Code.TIME_LIMIT)

@@ -9,6 +9,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.roi import read_case
 from prognosis_dask.features.stage import Columns, StageContext, Work, told_settings
+from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics import ibsi
 from prognosis_dask.storage.rois import RoiStore
 
@@ -16,9 +17,12 @@ from prognosis_dask.storage.rois import RoiStore
 class IbsiWork(Work):
     """The values are those of the full image, however much of it the crop holds."""
 
+    def read(self, case: Case, context: StageContext, seconds: dict[str, float]) -> Roi:
+        with Stopwatch(seconds).step("read"):
+            return RoiStore.open(context.rois).read_roi(case.case_id)
+
     def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
-        with watch.step("read"):
-            roi = RoiStore.open(context.rois).read_roi(case.case_id)
+        roi: Roi = self.held(case, context, watch)
         read_full = partial(read_case, case, context, full=True, seconds=watch.seconds)
         with watch.step("ibsi"):
             values = ibsi.measure(roi, context.job.ibsi, read_full, whole=case.modality == "CT")

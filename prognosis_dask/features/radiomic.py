@@ -9,6 +9,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.roi import read_case
 from prognosis_dask.features.stage import Columns, StageContext, Work, told, told_settings
+from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics import column_names, extract, unit
 from prognosis_dask.radiomics.levels import warn_of_few
 from prognosis_dask.radiomics.params import OTHERS
@@ -25,9 +26,12 @@ class RadiomicsWork(Work):
         for _, params in context.radiomics.by_modality:
             column_names(params)
 
+    def read(self, case: Case, context: StageContext, seconds: dict[str, float]) -> Roi:
+        with Stopwatch(seconds).step("read"):
+            return RoiStore.open(context.rois).read_roi(case.case_id)
+
     def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
-        with watch.step("read"):
-            roi = RoiStore.open(context.rois).read_roi(case.case_id)
+        roi: Roi = self.held(case, context, watch)
         read_full = partial(read_case, case, context, full=True, seconds=watch.seconds)
         params, levels = context.radiomics.of(case.modality), dict[str, int]()
         with watch.step("radiomics"):

@@ -34,8 +34,11 @@ class RoiWork(Work):
     def warm(self, context: StageContext) -> None:
         import pydicom  # noqa: F401
 
+    def read(self, case: Case, context: StageContext, seconds: dict[str, float]) -> Roi:
+        return read_case(case, context, seconds=seconds)
+
     def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
-        roi = read_case(case, context, seconds=watch.seconds)
+        roi: Roi = self.held(case, context, watch)
         with watch.step("frames"):
             frames = make_frames(roi, context.job.frames, case.modality)
         crop = crop_roi(roi, context.job.image.margin_mm)

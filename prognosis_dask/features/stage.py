@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import Job, digest
+from prognosis_dask.features import ahead
 from prognosis_dask.features.guard import Stopwatch, guarded
 from prognosis_dask.features.variable import VariableSpec
+from prognosis_dask.objects.address import is_address
 from prognosis_dask.objects.cache import use_cache
 from prognosis_dask.storage.task_result import TaskResult
 
@@ -215,13 +217,51 @@ class Work:
         """
         raise NotImplementedError
 
-    def run(self, cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[TaskResult]:
-        """The result of each case, whatever becomes of it."""
+    def read(self, case: Case, context: StageContext, seconds: dict[str, float]) -> Any:
+        """What :meth:`measure` begins with, for :meth:`held`; gains the seconds of its steps.
+
+        From a bucket it is read in another thread, while the case before is computed.
+        """
+
+    def held(self, case: Case, context: StageContext, watch: Stopwatch) -> Any:
+        """What :meth:`read` gives, which may have been read ahead."""
+        if not ahead.is_begun(self.stage.name, case.case_id):
+            return self.read(case, context, watch.seconds)
+        with watch.step("read"):
+            return ahead.take(self.stage.name, case.case_id)
+
+    def reads_ahead(self, case: Case, context: StageContext) -> bool:
+        """Whether what the case begins with comes from a bucket."""
+        return type(self).read is not Work.read and (is_address(context.folder) or is_address(case.image))
+
+    def run(
+        self,
+        cases: tuple[Case, ...],
+        digests: tuple[str, ...],
+        context: StageContext,
+        *,
+        follows: Callable[[], object] | None = None,
+    ) -> list[TaskResult]:
+        """The result of each case, whatever becomes of it; ``follows`` begins to read for the task after this one."""
         use_cache(context.job.run.cache, context.job.run.cache_gb)
-        return [
-            guarded(self.stage.name, case, digest, partial(self.measure, case, context))
-            for case, digest in zip(cases, digests, strict=True)
-        ]
+        own = list(zip(cases, digests, strict=True))
+        ahead.keep([self._wanted(*one, context) for one in own])
+        results = []
+        for number, one in enumerate(own, start=1):
+            if number < len(own):
+                self.begin(*own[number], context)
+            elif follows is not None:
+                follows()
+            results.append(guarded(self.stage.name, *one, partial(self.measure, one[0], context)))
+        return results
+
+    def begin(self, case: Case, digest: str, context: StageContext) -> None:
+        """Have the case's :meth:`read` done meanwhile, where it is one from a bucket."""
+        if self.reads_ahead(case, context):
+            ahead.begin(self._wanted(case, digest, context), partial(self.read, case, context, {}))
+
+    def _wanted(self, case: Case, digest: str, context: StageContext) -> ahead.Wanted:
+        return ahead.Wanted(context.folder, self.stage.name, case.case_id, digest)
 
     def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
         """The features that cases of these modalities have."""

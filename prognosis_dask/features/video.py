@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -94,12 +94,21 @@ class VideoWork(Work):
     def group(self, context: StageContext, needed: TaskResult) -> int:
         return frames_together(self._section(context.job), int(str(needed.values["n_slices"])))
 
-    def run(self, cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext) -> list[TaskResult]:
+    def run(
+        self,
+        cases: tuple[Case, ...],
+        digests: tuple[str, ...],
+        context: StageContext,
+        *,
+        follows: Callable[[], object] | None = None,
+    ) -> list[TaskResult]:
         section = self._section(context.job)
         engine = load_engine_once(section)
         asked = rows_together(section.device, section.batch_size)
         read_input = partial(_cube, engine.cube) if isinstance(engine, CubeEngine) else _frames
         results: list[TaskResult] = []
+        if follows is not None:
+            follows()
         with ThreadPoolExecutor(1) as reader:
             reads = [
                 reader.submit(guarded, self.stage.name, case, digest, partial(read_input, case, context))
