@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import stat
 import subprocess
@@ -23,9 +24,11 @@ from prognosis_dask.config.segment import SegmentSection
 from prognosis_dask.errors import CaseError, JobError, MissingExtraError
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.networks.segment import describe_segmenter, load_segmenter
+from prognosis_dask.prediction.scan import predict_scan
 from prognosis_dask.report.status import status
 from prognosis_dask.storage.brains import MaskStore
 from tests.dicom_helpers import refer_to, write_rtstruct, write_series
+from tests.served_models import make_survival_run
 from tests.test_cube import FLIPPED, OBLIQUE, distances, grown
 
 #: Grey levels from 0 to 200 as 0 to 1; what is above half of the ball's 100 is inside.
@@ -271,6 +274,26 @@ def test_a_cohort_without_masks_goes_from_dicom_to_features_and_report(
     assert [other.stages[stage]["reused"] for stage in ("segment", "roi", "radiomics")] == [1, 1, 1]
     smaller = prognosis_dask.read_features(out)["volume_ml"].values
     assert np.nansum(smaller) < 0.95 * np.nansum(dataset["volume_ml"].values)
+
+
+def test_a_scan_without_a_mask_is_outlined_and_predicted_and_says_so(
+    network: Path, client: Client, cohort: Path, tmp_path: Path
+) -> None:
+    run = make_survival_run(tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    record["job"]["segment"] |= {"enabled": True, "network": f"file:{network}"}
+    record["job"]["cohort"]["unmasked"] = True
+    (run / "run.json").write_text(json.dumps(record))
+
+    found = predict_scan(run, cohort / "A", tmp_path / "scan", client=client, dicom=True)
+
+    assert any("outlined by a network, not drawn" in warning for warning in found.warnings)
+    assert found.quality["volume"].value == pytest.approx(4 / 3 * np.pi * 11**3 / 1000, rel=0.04)
+    segmentation = pydicom.dcmread(next((tmp_path / "scan").rglob("mask.seg.dcm")))
+    assert segmentation.SegmentSequence[0].SegmentAlgorithmType == "AUTOMATIC"
+    assert segmentation.pixel_array.sum() == found.quality["voxels in the ROI"].value
+    # the slice that is shown first is the one on which the ball is largest, 28 mm up at 2.5 mm a slice
+    assert found.view.slice == round(28 / 2.5)
 
 
 def test_what_does_not_go_together_is_refused(network: Path, cohort: Path, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ MAPS = Stage(
     work="prognosis_dask.features.maps:MapsWork",
     switch="maps.enabled",
     needs=("roi",),
-    values_from=("brain",),
+    values_from=("brain", "segment"),
     settings=(*_IMAGE, "maps.radius"),
     # the matrices of a batch of neighbourhoods
     memory=1_500_000_000,

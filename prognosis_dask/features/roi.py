@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import SimpleITK as sitk
@@ -84,8 +83,8 @@ def read_case(case: Case, context: StageContext, *, full: bool = False, seconds:
         load = partial(load_roi, settings=context.job.image, full=full, seconds=seconds, one_slice=planar)
         if case.mask or not context.masks:
             return load(case)
-        with MaskStore(context.masks).checked(case.case_id) as (folder, _):
-            return load(replace(case, mask=str(folder / "mask.nii.gz")))
+        with MaskStore(context.masks).with_mask(case) as outlined:
+            return load(outlined)
     with Stopwatch(seconds).step("read"):
         stored = BrainStore(context.brains).read(case.case_id)
     return Roi(stored.image, stored.tumour, grid_of(stored.image), (0, 0, 0))

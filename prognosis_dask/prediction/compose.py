@@ -95,6 +95,8 @@ def compose(
         quality |= {name: Quantity(value, _unit(name)) for name, value in dict(attributes["quality"]).items()}
         if tumour.mask == "automatic":
             said = ["The tumour was found automatically, not drawn: look at its outline first.", *said]
+    elif not case.mask:
+        said = ["The region was outlined by a network, not drawn: look at its outline first.", *said]
     of_run = {"run": model.job.name, "procedure": model.procedure}
     return ScanPrediction(
         version=VERSION,

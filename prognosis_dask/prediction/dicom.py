@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -31,7 +31,7 @@ from prognosis_dask.imaging.series import series_grid
 from prognosis_dask.objects.address import join
 from prognosis_dask.prediction.result import NOTICE
 from prognosis_dask.radiomics.codes import ibsi_code
-from prognosis_dask.storage.brains import BrainStore
+from prognosis_dask.storage.brains import BrainStore, MaskStore
 from prognosis_dask.storage.task_result import TaskResult
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ def _dicom(case: Case, context: DicomTask, watch: Stopwatch) -> dict[str, object
         mask, grid = _mask(case, listing, context)
     with watch.step("write"):
         try:
-            automatic = (context.result["tumour"] or {}).get("mask") == "automatic"
-            segmentation = mask_segmentation(case.roi, listing, grid, mask, automatic=automatic)
+            found_by = "" if case.mask else "search" if context.brain else "network"
+            segmentation = mask_segmentation(case.roi, listing, grid, mask, found_by)
             segmentation.save_as(out / FILES[0])
             _report(case, listing, segmentation, context).save_as(out / FILES[1])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -115,7 +115,8 @@ def _dicom(case: Case, context: DicomTask, watch: Stopwatch) -> dict[str, object
 def _mask(case: Case, listing: SeriesListing, context: DicomTask) -> tuple[BoolArray, Grid]:
     """The mask on the series' own slices, (slice, row, column), and their grid."""
     if not context.brain:
-        roi = load_roi(case, context.image, full=True, one_slice=True)
+        with nullcontext(case) if case.mask else MaskStore(f"{context.run}/segment").with_mask(case) as outlined:
+            roi = load_roi(outlined, context.image, full=True, one_slice=True)
         return sitk.GetArrayFromImage(roi.mask) > 0, roi.full
     stored = BrainStore(Path(context.run) / "brain").read(case.case_id).tumour
     grid = series_grid(listing, context.image.gap_tolerance)
@@ -131,7 +132,7 @@ def _mask(case: Case, listing: SeriesListing, context: DicomTask) -> tuple[BoolA
 
 
 def mask_segmentation(
-    roi: str, listing: SeriesListing, grid: Grid, mask: BoolArray, *, automatic: bool = False
+    roi: str, listing: SeriesListing, grid: Grid, mask: BoolArray, found_by: str = ""
 ) -> highdicom.seg.Segmentation:
     """A mask as a SEG with one segment, whose frames refer to the slices of its series.
 
@@ -143,8 +144,8 @@ def mask_segmentation(
         The series, and the grid of the mask: of the series, or of an evenly spaced part of it.
     mask
         bool, (slice, row, column).
-    automatic
-        Whether the program found the structure itself.
+    found_by
+        Where nobody outlined it: ``search`` (the brain stage's), or ``network``.
 
     Raises
     ------
@@ -165,17 +166,19 @@ def mask_segmentation(
         frames = np.zeros((int(headers[0].NumberOfFrames), *mask.shape[1:]), dtype=bool)
         frames[[one.frame - 1 for one in part]] = mask
         mask = frames
-    how = "tumour candidate" if automatic else "structure as given, on the image's voxels"
+    how, family = {
+        "": ("structure as given, on the image's voxels", codes.DCM.ManualProcessing),
+        "search": ("tumour candidate", codes.DCM.MorphologicalOperations),
+        "network": ("region outlined by a network", codes.DCM.ArtificialIntelligence),
+    }[found_by]
     description = highdicom.seg.SegmentDescription(
         segment_number=1,
         segment_label=roi[:64] or "structure",
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
         segmented_property_type=codes.SCT.Lesion,
-        algorithm_type="AUTOMATIC" if automatic else "SEMIAUTOMATIC",
+        algorithm_type="AUTOMATIC" if found_by else "SEMIAUTOMATIC",
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            name=f"{_PROGRAM}: {how}",
-            version=__version__,
-            family=codes.DCM.MorphologicalOperations if automatic else codes.DCM.ManualProcessing,
+            name=f"{_PROGRAM}: {how}", version=__version__, family=family
         ),
         tracking_uid=highdicom.UID(),
         tracking_id=roi[:64] or "structure",

@@ -82,8 +82,8 @@ class ScanModel:
 
     @property
     def takes_no_mask(self) -> bool:
-        """Whether a scan may come without a mask: the brain stage then searches for the tumour."""
-        return self.job.brain.enabled
+        """Whether a scan may come without a mask: the brain stage or a network then finds the region."""
+        return self.job.brain.enabled or (self.job.segment.enabled and self.job.cohort.unmasked)
 
     @property
     def modality(self) -> str:

@@ -71,7 +71,7 @@ class Upload:
     rules
         The model's cohort rules, with the ROI that was asked for.
     takes_no_mask
-        Whether the model's cases may come without a mask.
+        Whether the model's cases may be MR of the head without a mask.
     modality
         Of an image that does not say its own; empty where it is not known.
     reference

@@ -130,7 +130,7 @@ def _images(files: Files, model: ScanModel) -> list[tuple[str, Path]]:
     files = [files] if isinstance(files, Path | str) else files
     named = [(sequence_of(Path(path).name), Path(path)) for path in files]
     told_apart = {name for name, _ in named}
-    if model.takes_no_mask and len(named) > 1 and (len(told_apart) < len(named) or "" in told_apart):
+    if model.job.brain.enabled and len(named) > 1 and (len(told_apart) < len(named) or "" in told_apart):
         raise JobError(
             f"which sequences are {', '.join(str(path) for _, path in named)}? Each name has to say one of T1, T1c, T2 "
             "and FLAIR, each once; or write T2=FILE"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
@@ -23,7 +24,7 @@ from prognosis_dask.features.guard import Stopwatch, guarded
 from prognosis_dask.imaging.load import SUV, load_roi
 from prognosis_dask.prediction.result import SliceView
 from prognosis_dask.publish import publish_folder, staging
-from prognosis_dask.storage.brains import BrainStore
+from prognosis_dask.storage.brains import BrainStore, MaskStore
 from prognosis_dask.storage.task_result import TaskResult
 
 _OUTLINE = (255, 176, 0)
@@ -46,11 +47,15 @@ _GREY = (1.0, 99.5)
 
 @dataclass(frozen=True)
 class SliceTask:
-    """Where to write a case's slices (``out``), and where its image is: in its files, or prepared in ``brains``."""
+    """Where to write a case's slices (``out``), and where its image is: in its files, or prepared in ``brains``.
+
+    ``masks`` holds the mask of a case that came without one.
+    """
 
     out: str
     image: ImageSection
     brains: str = ""
+    masks: str = ""
 
 
 def write_slices(cases: tuple[Case, ...], digests: tuple[str, ...], context: SliceTask) -> list[TaskResult]:
@@ -72,7 +77,8 @@ def _slices(case: Case, context: SliceTask, watch: Stopwatch) -> dict[str, objec
             image, mask = sitk.Mask(stored.image, stored.brain, least), stored.tumour
             size = replace(tumour_size(mask), template_mm=tuple(stored.attributes["template_mm"]))
         else:
-            roi = load_roi(case, context.image, full=True, one_slice=True)
+            with MaskStore(context.masks).with_mask(case) if context.masks else nullcontext(case) as outlined:
+                roi = load_roi(outlined, context.image, full=True, one_slice=True)
             image, mask, unit = roi.image, roi.mask, roi.unit
     with watch.step("write"):
         values, inside = (

@@ -112,7 +112,8 @@ def predict_files(model: ScanModel, files: ScanFiles, context: ScanContext) -> S
     started = time.monotonic()
     context.tell("read")
     case, notes, secrets = _resolved(model, files, context)
-    slices = None if model.job.brain.enabled else _slices(model, case, context)
+    # what the stages prepare can be shown once they are through
+    slices = None if model.job.brain.enabled or not case.mask else _slices(model, case, context)
     context.tell("stages")
     run = context.work / "run"
     _run_stages(model, case, run, context, secrets)
@@ -144,7 +145,7 @@ def _resolved(model: ScanModel, files: ScanFiles, context: ScanContext) -> tuple
         files,
         str(context.work / "index"),
         cohort_rules(model, files.roi),
-        model.takes_no_mask,
+        model.job.brain.enabled,
         model.modality,
         model.training.reference,
     )
@@ -215,7 +216,8 @@ def _run_stages(model: ScanModel, case: Case, run: Path, context: ScanContext, s
 
 def _slices(model: ScanModel, case: Case, context: ScanContext) -> Future:
     brains = str(context.work / "run" / "brain") if model.job.brain.enabled else ""
-    task = SliceTask(str(context.out / "slices.zarr"), model.job.image, brains)
+    masks = str(context.work / "run" / "segment") if model.job.segment.enabled and not case.mask else ""
+    task = SliceTask(str(context.out / "slices.zarr"), model.job.image, brains, masks)
     return _submit(context, "slices", write_slices, task, case)
 
 

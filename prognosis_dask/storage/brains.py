@@ -19,13 +19,13 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import SimpleITK as sitk
 
-from prognosis_dask.cohort.case import short_hash
+from prognosis_dask.cohort.case import Case, short_hash
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.objects.address import is_address, join, parse_address
 from prognosis_dask.objects.files import files_named, read_all, read_bytes
@@ -189,6 +189,12 @@ class MaskStore(ImageStore):
     images = ("mask",)
     what = "mask that a network outlined"
     stage = "segment"
+
+    @contextmanager
+    def with_mask(self, case: Case) -> Iterator[Case]:
+        """The case with the mask that was outlined for it as its own; STORE_DAMAGED as :meth:`checked` raises it."""
+        with self.checked(case.case_id) as (folder, _):
+            yield replace(case, mask=str(folder / "mask.nii.gz"))
 
 
 def _sha256(path: Path) -> str:
