@@ -18,6 +18,7 @@ from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import kind_of
 from prognosis_dask.brain.quality import implausible, quality
 from prognosis_dask.brain.strip import aligned
+from prognosis_dask.cohort.names import sequence_of
 from prognosis_dask.imaging.geometry import one_thread
 from tests.heads import LOBES, WITH_MASK, grown, read_head, read_mask, shifted, with_eyes, without
 
@@ -45,7 +46,7 @@ def main() -> None:
     print("| head | mask | skull, mm | to one side, mm | missing, ml | beyond, ml | refused |")
     print("|---|---|---|---|---|---|---|")
     for name in given.names:
-        sequence = name.split("_")[-1].removesuffix("W")
+        sequence = sequence_of(name)
         image, kind = axial(read_head(given.data, name)), kind_of(sequence)
         with one_thread():
             right = read_mask(given.data, name, image)

@@ -117,7 +117,7 @@ def _towards(direction: FloatArray) -> str:
     return names[int(direction[axis] > 0)]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _template(kind: Contrast) -> tuple[sitk.Image, sitk.Image, FloatArray, float]:
     """The template on coarse voxels, the mask of those compared, the centre of its brain (mm) and its volume (mm3)."""
     brain = icbm152().brain

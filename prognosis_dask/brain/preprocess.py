@@ -113,7 +113,8 @@ def preprocess(
 
 def kind_of(name: str) -> Contrast:
     """The template's contrast that resembles the sequence."""
-    return "t2" if name in ("T2", "FLAIR") else "t1"
+    kinds: dict[str, Contrast] = {"T2": "t2", "FLAIR": "flair"}
+    return kinds.get(name, "t1")
 
 
 def _positive(image: sitk.Image) -> sitk.Image:

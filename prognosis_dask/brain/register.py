@@ -23,8 +23,9 @@ _CLAMP = 1.15
 #: Radius around the brain's estimated centre for the percentile, mm.
 _CORE_MM = 50.0
 _KEPT_STARTS = 4
-#: Initial scale of a similarity: the template's brain is larger than most.
-_USUAL_SCALE = 0.94
+#: Initial scales of a similarity: the template's brain is larger than most. Within its skull a brain may be hidden from
+#: one of them by the scalp: the better fit counts.
+_USUAL_SCALES, _HEAD_SCALES = (0.94,), (0.94, 1.0)
 #: The synthetic skull and scalp: distances from the brain, mm, and the height in the template above which they exist.
 _SKULL_MM, _SCALP_MM, _SKULL_BASE_MM = 7.0, 13.0, 0.0
 #: Brightness of the scalp, relative to the brightest part of the brain.
@@ -63,7 +64,7 @@ def align_head(image: sitk.Image, head: Head, kind: Contrast) -> sitk.AffineTran
     them the brain may be fitted to the scalp.
     """
     fixed, inside = _with_scalp(kind)
-    return _similarity(fixed, inside, _clamped(image, head), starts(head), _USUAL_SCALE)
+    return _similarity(fixed, inside, _clamped(image, head), starts(head), _HEAD_SCALES)
 
 
 def align_brain(image: sitk.Image, head: Head, kind: Contrast) -> sitk.AffineTransform:
@@ -72,7 +73,7 @@ def align_brain(image: sitk.Image, head: Head, kind: Contrast) -> sitk.AffineTra
     template = contrast(kind)
     rim = sitk.BinaryDilate(brain, [_RIM_MM] * 3)
     start = _similarity(
-        coarse(template, 4.0), shrunk(rim, 4), coarse(image, 4.0), starts(head, scalp_mm=0.0), _USUAL_SCALE
+        coarse(template, 4.0), shrunk(rim, 4), coarse(image, 4.0), starts(head, scalp_mm=0.0), _USUAL_SCALES
     )
     return _affine(template, rim, image, start)
 
@@ -110,7 +111,11 @@ def mutual_information(image: sitk.Image, transform: sitk.Transform, kind: Contr
 
 
 def _similarity(
-    fixed: sitk.Image, inside: sitk.Image, moving: sitk.Image, begin: list[sitk.Euler3DTransform], scale: float
+    fixed: sitk.Image,
+    inside: sitk.Image,
+    moving: sitk.Image,
+    begin: list[sitk.Euler3DTransform],
+    scales: tuple[float, ...],
 ) -> sitk.AffineTransform:
     method = _method(inside)
     method.SetOptimizerScalesFromPhysicalShift()
@@ -132,14 +137,18 @@ def _similarity(
     if not found:
         raise CaseError(Code.BRAIN_NOT_FOUND, "the template's brain fits nowhere in the image")
     best = min(found, key=lambda pair: pair[0])[1]
-    similarity = sitk.Similarity3DTransform()
-    similarity.SetCenter(best.GetCenter())
-    similarity.SetMatrix(best.GetMatrix())
-    similarity.SetTranslation(best.GetTranslation())
-    similarity.SetScale(scale)
     method.SetOptimizerAsRegularStepGradientDescent(2.0, 0.05, 60, relaxationFactor=0.6)
-    method.SetInitialTransform(similarity, inPlace=True)
-    _execute(method, fixed, moving, Code.BRAIN_NOT_FOUND)
+    scaled = []
+    for scale in scales:
+        similarity = sitk.Similarity3DTransform()
+        similarity.SetCenter(best.GetCenter())
+        similarity.SetMatrix(best.GetMatrix())
+        similarity.SetTranslation(best.GetTranslation())
+        similarity.SetScale(scale)
+        method.SetInitialTransform(similarity, inPlace=True)
+        _execute(method, fixed, moving, Code.BRAIN_NOT_FOUND)
+        scaled.append((float(method.GetMetricValue()), similarity))
+    similarity = min(scaled, key=lambda pair: pair[0])[1]
     affine = sitk.AffineTransform(3)
     affine.SetCenter(similarity.GetCenter())
     affine.SetMatrix(similarity.GetMatrix())
@@ -147,7 +156,7 @@ def _similarity(
     return affine
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _with_scalp(kind: Contrast) -> tuple[sitk.Image, sitk.Image]:
     """The template at 4 mm inside a synthetic skull and scalp, and the mask of its voxels."""
     brain = icbm152().brain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import SimpleITK as sitk
@@ -27,8 +28,9 @@ _BINS, _SMOOTH_BINS = 64, 1.5
 _CLIP, _PER_MM = 3.0, 1.0
 _ROUNDS = 3
 _OPEN_MM, _CLOSE_MM = 4.0, 6.0
-#: Distance of the brain's surface with its fluid outside the template's, which is the cortex, mm.
-_FLUID_MM = 1.0
+#: Where fluid is dark: from the edge that the boundary converges to, below the cortex, to the brain's surface with its
+#: fluid, mm (best for seven real images: 3.6 to 5), and the brain's mean radius, by which a scale becomes a distance.
+_SURFACE_MM, _RADIUS_MM = 4.2, 70.0
 #: Region around the registered brain used for the second fit of the template, mm, and the clamp as a multiple of the
 #: brain's 99th percentile.
 _NEAR_MM, _CLAMP = 6.0, 1.1
@@ -63,8 +65,10 @@ def strip(image: sitk.Image, kind: Contrast, *, bias_field: bool = True) -> Stri
     if before is not None:
         return aligned(image, before, kind, stripped_before=True)
     transform, fit = fit_boundary(image, align_head(image, find_head(image), kind))
-    if kind == "t1":
-        transform = widened(image, transform)
+    beyond = 0.0
+    if kind != "t2":
+        edge, transform = transform, widened(image, transform, kind)
+        beyond = max(0.0, _SURFACE_MM - _RADIUS_MM * (_scale(transform) - _scale(edge)))
     distance = carried_distance(transform, image)
     inside = sitk.Cast(distance > 0, sitk.sitkUInt8)
     if np.count_nonzero(sitk.GetArrayViewFromImage(distance) > _DEEP_MM) < _LEAST_VOXELS:
@@ -72,17 +76,15 @@ def strip(image: sitk.Image, kind: Contrast, *, bias_field: bool = True) -> Stri
     white = white_matter(image, inside, transform)
     if bias_field and sitk.GetArrayViewFromImage(white).any():
         image, _ = correct_bias(image, white)
-    # with dark fluid, intensities end at the cortex
-    start = distance + _FLUID_MM if kind == "t1" else distance
-    return Stripped(refine(image, start), transform, fit, stripped_before=False)
+    return Stripped(refine(image, distance + beyond), transform, fit, stripped_before=False)
 
 
-def widened(image: sitk.Image, from_template: sitk.AffineTransform) -> sitk.AffineTransform:
-    """The template on a T1-like head, moved halfway to its fit to the inside of the brain if that is wider.
+def widened(image: sitk.Image, from_template: sitk.AffineTransform, kind: Contrast) -> sitk.AffineTransform:
+    """The template on a head with dark fluid, moved halfway to its fit to the inside of the brain if that is wider.
 
-    On T1 fluid is as dark as the skull, so the boundary converges to the cortex and the template becomes too small (on
-    raw heads by up to a tenth of its width). Ventricles, cortex and white matter have its right size, but remaining
-    scalp pulls it outwards by nearly as much. On every head tried, the right size lay in between.
+    On T1 and FLAIR fluid is as dark as the skull, so the boundary converges to the cortex and the template becomes too
+    small (on raw heads by up to a tenth of its width). Ventricles, cortex and white matter have its right size, but
+    remaining scalp pulls it outwards by nearly as much. On every head tried, the right size lay in between.
     """
     distance = carried_distance(from_template, image)
     inside = sitk.GetArrayViewFromImage(distance) > 0
@@ -91,10 +93,10 @@ def widened(image: sitk.Image, from_template: sitk.AffineTransform) -> sitk.Affi
     top = _CLAMP * float(np.quantile(sitk.GetArrayViewFromImage(image)[inside], 0.99))
     near = sitk.Clamp(sitk.Mask(image, sitk.Cast(distance > -_NEAR_MM, sitk.sitkUInt8)), upperBound=top)
     try:
-        again = align_inside(near, from_template, "t1")
+        again = align_inside(near, from_template, kind)
     except CaseError:  # driven apart
         return from_template
-    return _halfway(from_template, again) if _size(again) > _size(from_template) else from_template
+    return _halfway(from_template, again) if _scale(again) > _scale(from_template) else from_template
 
 
 def _halfway(one: sitk.AffineTransform, other: sitk.AffineTransform) -> sitk.AffineTransform:
@@ -105,8 +107,8 @@ def _halfway(one: sitk.AffineTransform, other: sitk.AffineTransform) -> sitk.Aff
     return mean
 
 
-def _size(transform: sitk.AffineTransform) -> float:
-    return float(abs(np.linalg.det(np.reshape(transform.GetMatrix(), (3, 3)))))
+def _scale(transform: sitk.AffineTransform) -> float:
+    return float(abs(np.linalg.det(np.reshape(transform.GetMatrix(), (3, 3)))) ** (1 / 3))
 
 
 def aligned(image: sitk.Image, brain: sitk.Image, kind: Contrast, *, stripped_before: bool) -> Stripped:
@@ -117,10 +119,16 @@ def aligned(image: sitk.Image, brain: sitk.Image, kind: Contrast, *, stripped_be
 
 def carried_distance(from_template: sitk.Transform, grid: sitk.Image) -> sitk.Image:
     """Distance from the surface of the template's brain on the grid of a patient's image, mm, positive inside."""
+    return sitk.Resample(
+        _template_distance(), grid, from_template.GetInverse(), sitk.sitkLinear, -100.0, sitk.sitkFloat32
+    )
+
+
+@lru_cache(maxsize=1)
+def _template_distance() -> sitk.Image:
     pad = [_PAD_VOXELS] * 3
     wide = sitk.ConstantPad(icbm152().brain, pad, pad)
-    distance = sitk.SignedMaurerDistanceMap(wide, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
-    return sitk.Resample(distance, grid, from_template.GetInverse(), sitk.sitkLinear, -100.0, sitk.sitkFloat32)
+    return sitk.SignedMaurerDistanceMap(wide, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
 
 
 def refine(image: sitk.Image, carried: sitk.Image) -> sitk.Image:

@@ -15,11 +15,12 @@ from prognosis_dask.imaging.geometry import image_like
 
 __all__ = ["Contrast", "Template", "contrast", "icbm152"]
 
-#: Whether fluid is the darkest or the brightest tissue.
-Contrast = Literal["t1", "t2"]
+#: What is brighter: white matter than grey and both than fluid (t1), grey than white (flair), fluid than both (t2).
+Contrast = Literal["t1", "flair", "t2"]
 
-#: Signal of grey matter, white matter and fluid in the T2-like contrast, and its smoothing.
-_T2_GREY, _T2_WHITE, _T2_FLUID, _T2_SIGMA_MM = 0.5, 0.35, 1.0, 0.7
+#: Signal of grey matter, white matter and fluid in the contrasts that are made, and their smoothing.
+_SIGNALS = {"t2": (0.5, 0.35, 1.0), "flair": (0.5, 0.4, 0.05)}
+_SIGMA_MM = 0.7
 
 #: Share of grey and white matter above which a voxel is brain.
 _TISSUE = 0.2
@@ -31,18 +32,19 @@ _FILES = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 
 
 def contrast(kind: Contrast) -> sitk.Image:
-    """The template brain, float32, zero outside it; ``t2`` is synthesised from its tissues.
+    """The template brain, float32, zero outside it; ``t2`` and ``flair`` are synthesised from its tissues.
 
-    nilearn has the T1-weighted average only. For mutual information a T2-like template with one level per tissue,
-    smoothed like the average, is sufficient.
+    nilearn has the T1-weighted average only. For mutual information a template with one level per tissue, smoothed
+    like the average, is sufficient.
     """
     template = icbm152()
     inside = sitk.Cast(template.brain, sitk.sitkFloat32)
     if kind == "t1":
         return template.t1 * inside
     fluid = sitk.Clamp(1.0 - template.grey - template.white, lowerBound=0.0)
-    mixed = (_T2_GREY * template.grey + _T2_WHITE * template.white + _T2_FLUID * fluid) * inside
-    return sitk.DiscreteGaussian(mixed, _T2_SIGMA_MM**2)
+    of_grey, of_white, of_fluid = _SIGNALS[kind]
+    mixed = (of_grey * template.grey + of_white * template.white + of_fluid * fluid) * inside
+    return sitk.DiscreteGaussian(mixed, _SIGMA_MM**2)
 
 
 @dataclass(frozen=True)
