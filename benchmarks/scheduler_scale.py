@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.cohort.idc import MASKS, PREFIX, select_series
+from prognosis_dask.cohort.idc import MASKS, PREFIX, IdcSeries, select_series
 from prognosis_dask.config.idc import IdcSection
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.monitor import RunMonitor
@@ -90,15 +90,18 @@ def simulated(patients: int) -> list[Case]:
     return [Case(f"{name}_CT_GTV-1", name, "CT", "GTV-1", f"{name}.series.json", f"{name}.dcm") for name in names]
 
 
-def catalogued(collection: str) -> list[Case]:
-    """A case for every mask that the catalogue has of a collection."""
-    series = select_series([PREFIX + collection], [], IdcSection(), ["CT"]).series
+def masks_of(series: Sequence[IdcSeries]) -> list[Case]:
+    """A case for every mask among the series."""
     images = {one.patient_id: one.address for one in series if one.modality not in MASKS}
     return [
         Case(f"{one.patient_id}_{one.uuid}", one.patient_id, "CT", one.result, images[one.patient_id], one.address)
         for one in series
         if one.modality in MASKS
     ]
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def measure(cases: Sequence[Case], workers: int) -> Scale:
@@ -156,12 +159,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     if options.collection:
-        started, cpu = time.perf_counter(), time.process_time()
-        cases = catalogued(options.collection)
-        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        print(f"{options.collection}: {len(cases)} cases from the catalogue in {seconds:.2f} s")
-        print(f"processor time {cpu:.2f} s, peak memory {peak:.0f} MB")
+        before, cpu = _peak_mb(), time.process_time()
+        series = select_series([PREFIX + options.collection], [], IdcSection(), ["CT"]).series
+        cpu, peak = time.process_time() - cpu, _peak_mb()
+        print(
+            f"{options.collection}: {len(series)} series from the catalogue in {cpu:.2f} s of processor time, peak ",
+            end="",
+        )
+        print(f"memory {peak:.0f} MB, of which {before:.0f} MB this program before", flush=True)
+        cases = masks_of(series)
     else:
         cases = simulated(options.patients)
     scale = measure(cases, options.workers)

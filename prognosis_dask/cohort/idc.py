@@ -10,8 +10,10 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 from sys import intern
@@ -26,7 +28,6 @@ PREFIX = "idc:"
 MASKS = ("RTSTRUCT", "SEG")
 #: The name, among analysis results, of what came with a collection itself.
 ORIGINAL = "original"
-_BATCH = 10_000
 
 
 class IdcSeries(NamedTuple):
@@ -58,17 +59,16 @@ class IdcSeries(NamedTuple):
         return "-NC" not in self.licence
 
 
-_COLUMNS = dict(
-    zip(
-        IdcSeries._fields,
-        (
-            *("collection_id", "coalesce(analysis_result_id, '')", "PatientID", "SeriesInstanceUID", "Modality"),
-            *("coalesce(source_DOI, '')", "coalesce(license_short_name, '')", "aws_bucket", "crdc_series_uuid"),
-            *("instanceCount", "series_size_MB"),
-        ),
-        strict=True,
+#: Collection, analysis result, modality, DOI, licence and bucket as one text, of which there are few: of a third of a
+#: million rows it takes half the time to fetch.
+_MARK = "\x1f"
+_SHARED = f" || '{_MARK}' || ".join(
+    (
+        *("collection_id", "coalesce(analysis_result_id, '')", "Modality", "coalesce(source_DOI, '')"),
+        *("coalesce(license_short_name, '')", "aws_bucket"),
     )
 )
+_COLUMNS = f"{_SHARED}, PatientID, SeriesInstanceUID, crdc_series_uuid, instanceCount, series_size_MB"
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def select_series(
         When there is no such collection or patient; the nearest names are told.
     """
     found = {one.uuid: one for name in collections for one in _collection(name, wanted, modalities)}
-    listed = list(with_uids(uids)) if uids else []
+    listed = with_uids(uids)
     known = {name for one in listed for name in (one.series_uid, one.uuid)}
     version = idc_version()
     problems = [
@@ -175,10 +175,10 @@ def idc_version() -> int:
     return int(version)
 
 
-def with_uids(uids: Sequence[str]) -> Iterator[IdcSeries]:
-    """The series with these SeriesInstanceUIDs or ``crdc_series_uuid``, in the catalogue's order."""
+def with_uids(uids: Sequence[str]) -> list[IdcSeries]:
+    """The series with these SeriesInstanceUIDs or ``crdc_series_uuid``, in the order of patients and series."""
     if not uids:
-        return iter(())
+        return []
     condition = "SeriesInstanceUID IN (SELECT unnest(?)) OR crdc_series_uuid IN (SELECT unnest(?))"
     return _series(condition, [list(uids), list(uids)])
 
@@ -195,7 +195,7 @@ def _collection(source: str, wanted: IdcSection, modalities: Sequence[str]) -> l
     if wanted.body_part:  # headers of masks rarely name one
         conditions.append("(Modality IN ('RTSTRUCT', 'SEG') OR upper(BodyPartExamined) = upper(?))")
         values.append(wanted.body_part)
-    found = list(_series(" AND ".join(conditions), values))
+    found = _series(" AND ".join(conditions), values)
     if not found:
         raise JobError(_nothing(collection, patient, wanted, kinds))
     return [one for one in found if _is_wanted(one, wanted)]
@@ -255,25 +255,32 @@ def _nothing(collection: str, patient: str, wanted: IdcSection, kinds: Sequence[
     return f"idc:{collection} has nothing of {', '.join(kinds)} that is asked for; its series: {listed}"
 
 
-def _series(condition: str, values: Sequence[Any]) -> Iterator[IdcSeries]:
-    columns = ", ".join(_COLUMNS.values())
-    order = "PatientID, SeriesInstanceUID"
-    for row in _query(f"SELECT {columns} FROM catalogue WHERE {condition} ORDER BY {order}", values):
-        collection, result, patient, uid, modality, doi, licence, bucket, *rest = row
-        # of a third of a million rows, most say the same in most of their columns
-        yield IdcSeries(
-            *(intern(collection), intern(result), intern(patient), uid),
-            *(intern(modality), intern(doi), intern(licence), intern(bucket), *rest),
-        )
+def _series(condition: str, values: Sequence[Any]) -> list[IdcSeries]:
+    """The series that a condition holds for, in the order of patients and series."""
+    with _answered(f"SELECT {_COLUMNS} FROM catalogue WHERE {condition}", values) as relation:
+        shared, patients, uids, uuids, instances, megabytes = relation.fetchnumpy().values()
+    parts = {text: tuple(map(intern, text.split(_MARK))) for text in set(shared)}
+    collection, result, modality, doi, licence, bucket = (
+        map({text: part[number] for text, part in parts.items()}.__getitem__, shared) for number in range(6)
+    )
+    before, after = (collection, result, map(intern, patients), uids), (modality, doi, licence, bucket, uuids)
+    rows = zip(*before, *after, instances.tolist(), megabytes.tolist(), strict=True)
+    found = list(map(IdcSeries._make, rows))
+    found.sort(key=itemgetter(2, 3))  # most are in this order already
+    return found
 
 
-def _query(sql: str, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+def _query(sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    with _answered(sql, values) as relation:
+        return relation.fetchall()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _answered(sql: str, values: Sequence[Any]) -> Iterator[Any]:
     duckdb = import_extra("duckdb", extra="cloud", feature="reading the catalogue of the IDC")
     # in few threads and little memory: it may run beside a scheduler
     with duckdb.connect(config={"threads": 2, "memory_limit": "300MB"}) as connection:
-        relation = connection.execute(sql.replace("FROM catalogue", f"FROM '{_file()}'"), list(values))
-        while rows := relation.fetchmany(_BATCH):
-            yield from rows
+        yield connection.execute(sql.replace("FROM catalogue", f"FROM '{_file()}'"), list(values))
 
 
 @cache
