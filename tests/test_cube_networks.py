@@ -27,6 +27,7 @@ from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.saved import load_frozen
 from prognosis_dask.modelling.spec import default_procedures, load_spec
+from prognosis_dask.networks.architecture import build_architecture
 from prognosis_dask.networks.cube_networks import CUBE_NETWORKS, cube_network
 from prognosis_dask.networks.engine import describe_engine, load_engine
 from prognosis_dask.report.read import read_run
@@ -170,6 +171,57 @@ def test_what_is_said_of_a_cube_has_to_fit_the_file_and_the_job(mean_network: Pa
         load_engine(section)
     with pytest.raises(JobError, match=r"expected 'file:PATH' of fmcib as a TorchScript .* nothing is downloaded"):
         describe_engine(DeepSection(network="fmcib"))
+
+
+ARCHITECTURE = """
+architecture = "monai.networks.nets.resnet10"
+[arguments]
+spatial_dims = 3
+n_input_channels = 2
+num_classes = 3
+"""
+
+
+def test_safetensors_are_the_weights_of_the_architecture_that_is_named_for_them(tmp_path: Path) -> None:
+    torch, nets = pytest.importorskip("torch"), pytest.importorskip("monai.networks.nets")
+    from safetensors.torch import save_file
+
+    torch.manual_seed(5)
+    network = nets.resnet10(spatial_dims=3, n_input_channels=2, num_classes=3).eval()
+    path, card = tmp_path / "net.safetensors", tmp_path / "net.toml"
+    save_file(network.state_dict(), str(path))
+    card.write_text('output = "logits"' + ARCHITECTURE + CARD.partition('"pooled"')[2])
+    section = DeepSection(network=f"file:{path}")
+    cubes = np.random.default_rng(3).random((2, 2, 24, 32, 32), np.float32)
+    with torch.inference_mode():
+        expected = np.concatenate([network(torch.from_numpy(cube[None])).numpy() for cube in cubes])
+    np.testing.assert_allclose(load_engine(section).features(cubes), expected, rtol=1e-4, atol=1e-5)
+    known = describe_engine(section).provenance
+    assert known["architecture"].startswith("monai.networks.nets.resnet10 {")
+    assert {"monai", "torch"} <= set(known)
+
+    text = card.read_text()
+    card.write_text(text.replace("num_classes = 3", "num_classes = 4"))
+    with pytest.raises(WeightsError, match=r"does not hold the weights of monai\.networks\.nets\.resnet10"):
+        load_engine(section)
+    card.write_text(text.replace("num_classes = 3", "colours = 3"))
+    with pytest.raises(JobError, match=r"resnet10 does not take .*colours"):
+        load_engine(section)
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ("os.system", "expected a name in torchvision.models or monai.networks"),
+        ("torchvision.models.video", "arguments.weights would fetch weights"),
+    ],
+)
+def test_no_other_architecture_is_built_and_no_weights_are_fetched(tmp_path: Path, named: str, says: str) -> None:
+    (tmp_path / "net.safetensors").write_bytes(b"")
+    card = ARCHITECTURE.replace("monai.networks.nets.resnet10", named) + 'weights = "DEFAULT"\n'
+    (tmp_path / "net.toml").write_text('output = "logits"' + card + CARD.partition('"pooled"')[2])
+    with pytest.raises(JobError, match=says):
+        build_architecture(tmp_path / "net.safetensors")
 
 
 # --- published networks: their preprocessing step by step, on the same array -----------------------------------------

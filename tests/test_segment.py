@@ -158,7 +158,7 @@ def test_of_exclusive_channels_the_largest_decides_and_regions_are_chosen_by_nam
     with pytest.raises(JobError, match=r"segment.network .* expected 4 or more for each voxel"):
         load_segmenter(section)
     path.with_suffix(".toml").unlink()
-    with pytest.raises(JobError, match=r"segment.network needs its description"):
+    with pytest.raises(JobError, match=r"three.pt needs its description"):
         load_segmenter(section)
 
 

@@ -26,7 +26,7 @@ PARTS = {
 }
 #: Share of the time that each part may take, of what is left then.
 SHARES = {"engine": 0.5, "whole job": 0.5, "whole job with radiomics": 1.0}
-_SMALL = "whole_job --patients 8 --distinct 8 --cluster local --device cpu"
+_SMALL = "whole_job --patients 3 --distinct 3 --cluster local --device cpu"
 DRY = {
     "engine": "throughput --device cpu --modes engine --batches 1 --precisions float32 --seconds 0.1 --matrix 256",
     "whole job": _SMALL,

@@ -47,7 +47,7 @@ def main() -> None:
             f"deep.precision={options.precision}",
             f"deep.batch_size={options.batch}",
             f"radiomics.enabled={str(options.radiomics).lower()}",
-            f"model.features={'both' if options.radiomics else 'deep'}",
+            "model.enabled=false",
         ]
         result = run(load_job(DEMO, overrides), client=client, out=folder / "run", say=say)
         record = json.loads((folder / "run" / "run.json").read_text())

@@ -1,7 +1,8 @@
 """Networks that read a cube around the region: what each takes and gives, and where its weights come from.
 
 A published network's entry holds its own preprocessing, as its public code has it; a user's own network says the same
-in a TOML file beside it. The network itself is a TorchScript or ONNX file in both cases.
+in a TOML file beside it. The network itself is a TorchScript or ONNX file in both cases, or weights as
+safetensors of an architecture that the TOML file names.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Annotated, Literal
 
 from prognosis_dask.config.fields import AtLeast
 from prognosis_dask.config.job import DeepSection
-from prognosis_dask.config.reading import build, read_toml
+from prognosis_dask.config.reading import build
 from prognosis_dask.errors import JobError
 from prognosis_dask.imaging.cube import CubeRule
+from prognosis_dask.networks.architecture import split_description
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,8 @@ def cube_network(section: DeepSection) -> CubeNetwork | None:
         return CUBE_NETWORKS[section.network]
     path = network_file(section)
     beside = path and path.with_suffix(".toml")
-    if not beside or not beside.is_file():
+    if not path or not beside or not beside.is_file():
         return None
-    found = build(CubeNetwork, read_toml(beside, f"cannot read {beside}"), str(beside))
+    found = build(CubeNetwork, split_description(path)[1], str(beside))
     found.cube.check(f"{beside}: cube")
     return found

@@ -13,6 +13,7 @@ import numpy as np
 from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.config.job import DeepSection
 from prognosis_dask.errors import CaseError, Code, JobError, import_extra
+from prognosis_dask.networks.architecture import architecture_provenance
 from prognosis_dask.networks.catalogue import find_engines, find_network
 from prognosis_dask.networks.clip_engine import CubeEngine
 from prognosis_dask.networks.clips import clip_length, filled_length
@@ -131,7 +132,7 @@ def _describe_file(section: DeepSection) -> EngineDescription:
     source = {library: version, "network": section.network, "weights_sha256": sha256}
     source["weights"] = section.weights if section.network in CUBE_NETWORKS else section.network
     if known:
-        source |= {"output": known.output, "cube": str(known.cube)}
+        source |= {"output": known.output, "cube": str(known.cube), **architecture_provenance(path)}
         return EngineDescription(names, source)
     return EngineDescription(names, {**source, "input": str(file_network.clip_rule(section))})
 

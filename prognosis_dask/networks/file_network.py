@@ -1,4 +1,4 @@
-"""Run a network in a TorchScript or ONNX file: on clips of the shape that the job declares, or on cubes."""
+"""Run a network in a TorchScript, ONNX or safetensors file: on clips as the job declares them, or on cubes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from prognosis_dask.arrays import Float32Array
 from prognosis_dask.config.job import DeepSection
 from prognosis_dask.errors import ClusterError, JobError, WeightsError, import_extra
 from prognosis_dask.imaging.cube import CubeRule
+from prognosis_dask.networks.architecture import SAFETENSORS, build_architecture
 from prognosis_dask.networks.clip_engine import ClipEngine, CubeEngine, RunClip
 from prognosis_dask.networks.clips import MEAN, STD, ClipRule
 from prognosis_dask.networks.cube_networks import cube_network, network_file
@@ -73,7 +74,8 @@ def load_file(path: Path, device: str, key: str) -> RunClip:
     WeightsError, MissingExtraError, ClusterError
         When it cannot be read, its library is not installed, or there is no GPU for a job that wants one.
     """
-    return (_onnx if path.suffix == _ONNX else _torchscript)(path, device, key)
+    kinds = {_ONNX: _onnx, SAFETENSORS: _safetensors}
+    return kinds.get(path.suffix, _torchscript)(path, device, key)
 
 
 def tried(run: RunClip, key: str, path: Path, shape: tuple[int, ...], declared: str) -> Float32Array:
@@ -172,6 +174,13 @@ def _torchscript(path: Path, device: str, key: str) -> RunClip:
             f"{path} is not a TorchScript file, as torch.jit.save writes them: {str(error).splitlines()[0][:200]}"
         ) from error
     return torch_runner(module, device, key)
+
+
+def _safetensors(path: Path, device: str, key: str) -> RunClip:
+    import_extra("torch", extra="torch", feature=f"{key}.network = 'file:{path}'")
+    from prognosis_dask.networks.torch_support import torch_runner
+
+    return torch_runner(build_architecture(path), device, key)
 
 
 def _onnx(path: Path, device: str, key: str) -> RunClip:

@@ -14,11 +14,12 @@ import SimpleITK as sitk
 
 from prognosis_dask.arrays import Float32Array
 from prognosis_dask.config.fields import Above, AtLeast, Below
-from prognosis_dask.config.reading import build, expect, read_toml
+from prognosis_dask.config.reading import build, expect
 from prognosis_dask.config.segment import SegmentSection
 from prognosis_dask.errors import JobError
 from prognosis_dask.imaging.cube import VolumeRule, whole_volume
 from prognosis_dask.imaging.geometry import image_like
+from prognosis_dask.networks.architecture import architecture_provenance, split_description
 from prognosis_dask.networks.clip_engine import RunClip
 from prognosis_dask.networks.file_network import file_sha256, library, load_file, tried
 from prognosis_dask.networks.programs import PROGRAMS, SegmentProgram, find_program
@@ -150,6 +151,7 @@ def describe_segmenter(section: SegmentSection) -> SegmentDescription:
         "output": f"{network.output} {network.threshold:g} {network.overlap:g} {sorted(network.labels.items())}",
         "device": section.device,
         known: version,
+        **architecture_provenance(path),
     }
     return SegmentDescription(provenance, numbers)
 
@@ -187,8 +189,8 @@ def _program(section: SegmentSection) -> SegmentProgram | None:
 
 def _network(section: SegmentSection) -> tuple[SegmentNetwork, tuple[int, ...]]:
     """What the TOML file says, and the numbers of the labels that the job wants."""
-    _, path = segment_files(section)
-    found = build(SegmentNetwork, read_toml(path, f"segment.network needs its description {path}"), str(path))
+    file, path = segment_files(section)
+    found = build(SegmentNetwork, split_description(file)[1], str(path))
     found.input.check(f"{path}: input")
     expect(bool(found.labels), str(path), "labels", {}, "a name and a number at least")
     for name in section.regions:
