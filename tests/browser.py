@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 _PROGRAM = shutil.which("chromium") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(_PROGRAM is None, reason="no chromium or chrome on this machine")
@@ -32,3 +33,21 @@ def new_context(browser: Browser) -> BrowserContext:
     context = browser.new_context()
     context.set_default_timeout(PATIENCE_MS)
     return context
+
+
+def complaints(page: Page, *, wait_ms: int = 300) -> list[str]:
+    """What axe finds on a page, on a desk and on a phone, in the light and in the dark: rule, and where."""
+    found = []
+    for scheme in ("light", "dark"):
+        for width in (1280, 390):
+            page.emulate_media(color_scheme=scheme)
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_timeout(wait_ms)  # what scripts and transitions change
+            result = Axe().run(page)
+            assert result.response["passes"]
+            found += [
+                f"{scheme} {width}: {one['id']} {node['target']}"
+                for one in result.response["violations"]
+                for node in one["nodes"]
+            ]
+    return found

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page
 
 from prognosis_dask.report.page import write_report
-from tests.browser import chromium, needs_browser, new_context
+from tests.browser import chromium, complaints, needs_browser, new_context
 from tests.report_models import make_models
 
 pytestmark = [pytest.mark.slow, needs_browser]
@@ -43,6 +43,10 @@ def test_nothing_is_wider_than_the_page(page: Page, width: int) -> None:
       .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
       .map(e => e.textContent)"""
     assert page.evaluate(cut) == []
+
+
+def test_axe_finds_nothing(page: Page) -> None:
+    assert complaints(page) == []
 
 
 def test_every_figure_is_drawn(page: Page) -> None:

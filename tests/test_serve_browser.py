@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Page, expect
 from prognosis_dask.config.job import SynthSection
 from prognosis_dask.synthetic import make_cohort
 from tests import browser
-from tests.browser import PATIENCE_MS, needs_browser, new_context
+from tests.browser import PATIENCE_MS, complaints, needs_browser, new_context
 from tests.dask_processes import wait_for
 from tests.served import zipped
 from tests.served_models import make_grade_run, make_survival_run
@@ -406,6 +406,22 @@ def test_every_control_has_a_name_and_every_page_its_landmarks(page: Page, made:
         if "/scans/" not in page.url:
             send(page, LUNG, made, roi="GTV-1")
             until_result(page)
+
+
+def test_axe_finds_nothing_on_the_pages(page: Page, made: Path, tmp_path: Path) -> None:
+    assert complaints(page) == []
+    send(page, LUNG, made)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Which structure?", timeout=PATIENCE_MS)
+    assert complaints(page) == []
+    page.get_by_label("GTV-1 on CT").check()
+    page.get_by_role("button", name="Go on").click()
+    until_result(page)
+    assert complaints(page) == []
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as one HTML file").click()
+    download.value.save_as(tmp_path / "scan.html")
+    page.goto((tmp_path / "scan.html").as_uri())
+    assert complaints(page) == []
 
 
 def test_the_steps_are_told_to_a_screen_reader(page: Page, server: Server, lung1: Path) -> None:

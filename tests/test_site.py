@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import prognosis_dask
+from tests.browser import chromium, complaints, needs_browser, new_context
 
 pytest.importorskip("mkdocs", reason="the group docs is not installed")
 
@@ -39,3 +40,13 @@ def test_a_reader_fetches_nothing_from_elsewhere(site: Path) -> None:
     fetched = re.compile(r'<(?:script|img|link)\b[^>]*(?:src|href)="(?:https?:)?//[^"]*"')
     found = {page.name: fetched.findall(page.read_text(encoding="utf-8")) for page in site.rglob("*.html")}
     assert not any(found.values()), found
+
+
+@needs_browser
+def test_axe_finds_nothing_on_a_page_with_code_and_tables(site: Path) -> None:
+    with chromium() as browser:
+        page = new_context(browser).new_page()
+        page.goto((site / "docs" / "features.html").as_uri())
+        assert complaints(page) == []
+        page.goto((site / "index.html").as_uri())
+        assert complaints(page) == []

@@ -14,6 +14,8 @@ from prognosis_dask.execution.dashboard.tables import BLUE, STAGE_COLOURS
 
 HOUR = 3600.0
 _TOOLS = "hover"
+#: Pixels that a plot needs, and a phone has.
+_NARROW = 330
 
 
 class Page:
@@ -23,20 +25,20 @@ class Page:
         self._plugin = plugin
         self._head = Div(name="head", sizing_mode="stretch_width")
         self._stages = Div(name="stages", sizing_mode="stretch_width")
-        self._failures = Div(name="failures", sizing_mode="stretch_width")
-        self._gpus = Div(name="gpus", sizing_mode="stretch_width")
+        self._failures = Div(name="failures", sizing_mode="stretch_width", min_width=_NARROW)
+        self._gpus = Div(name="gpus", sizing_mode="stretch_width", min_width=_NARROW)
         self._speed = ColumnDataSource(data={"left": [], "right": [], "top": []}, name="speed")
         self._steps = ColumnDataSource(data=_no_steps(), name="steps")
         self._speed_plot = _speed_plot(self._speed)
         self._steps_plot = _steps_plot(self._steps)
-        self._plots = row(self._speed_plot, self._steps_plot, sizing_mode="stretch_width", visible=False)
+        self._plots = _beside(self._speed_plot, self._steps_plot, visible=False)
         self.root = column(
             self._head,
             self._stages,
             self._plots,
-            row(self._failures, self._gpus, sizing_mode="stretch_width"),
+            _beside(self._failures, self._gpus),
             sizing_mode="stretch_width",
-            margin=(10, 20, 10, 20),
+            margin=(10, 12, 10, 12),
         )
         self.update()
 
@@ -87,6 +89,11 @@ class Page:
         self._steps.data = data
 
 
+def _beside(*parts: Any, **options: Any) -> Any:
+    """Beside each other, or on a phone one below the other."""
+    return row(*parts, sizing_mode="stretch_width", styles={"flex-wrap": "wrap"}, **options)
+
+
 def _no_steps() -> dict[str, list[Any]]:
     return {"step": [], "seconds": [], "label": [], "colour": []}
 
@@ -127,7 +134,15 @@ def _steps_plot(source: ColumnDataSource) -> Any:
 
 
 def _plot(title: str, **options: Any) -> Any:
-    plot = figure(title=title, height=260, tools=_TOOLS, toolbar_location=None, sizing_mode="stretch_width", **options)
+    plot = figure(
+        title=title,
+        height=260,
+        min_width=_NARROW,
+        tools=_TOOLS,
+        toolbar_location=None,
+        sizing_mode="stretch_width",
+        **options,
+    )
     plot.min_border_right = 20
     plot.outline_line_color = None
     return plot

@@ -19,6 +19,7 @@ _STYLE = """<style>
   :host { font: 14px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; color: #222; }
   h2 { font-size: 20px; margin: 4px 0; } h3 { font-size: 15px; margin: 8px 0 4px; }
   p { margin: 2px 0; } .pale { color: #666; } .bad { color: #B34700; font-weight: 600; } .good { color: #00704F; }
+  .wide { overflow-x: auto; } code { overflow-wrap: anywhere; }
   table { border-collapse: collapse; width: 100%; max-width: 1100px; }
   th { text-align: left; font-weight: 600; color: #555; border-bottom: 1px solid #ccc; }
   th, td { padding: 4px 14px 4px 0; white-space: nowrap; }
@@ -133,7 +134,7 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]], numbers: Iterabl
     body = "".join(
         f"<tr>{''.join(f'<td{kind[place]}>{text}</td>' for place, text in enumerate(row))}</tr>" for row in rows
     )
-    return f"<table><tr>{top}</tr>{body}</table>"
+    return f"<div class=wide tabindex=0><table><tr>{top}</tr>{body}</table></div>"
 
 
 def _bar(parts: Iterable[tuple[str, float]]) -> str:
