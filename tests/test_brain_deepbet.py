@@ -13,7 +13,7 @@ from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import preprocess
 from prognosis_dask.brain.tools import check_tool, settle_strip, strip_with
 from prognosis_dask.config.job import BrainSection
-from prognosis_dask.errors import CaseError, MissingExtraError, WeightsError
+from prognosis_dask.errors import CaseError, JobError, MissingExtraError, WeightsError
 from tests.heads import WITH_MASK, apart_mm, lost_ml, overlap, read_head, read_mask
 
 needs_deepbet = pytest.mark.skipif(not deepbet.installed(), reason="torch or deepbet is not installed here")
@@ -47,6 +47,19 @@ def test_a_session_is_stripped_by_the_network_where_it_is_installed(shared_data)
     assert overlap(done.brain_mask, truth) >= 0.95
     assert lost_ml(done.brain_mask, truth) < 5
     assert apart_mm(done.brain_mask, truth) < 6  # one slice
+
+
+@pytest.mark.slow
+@needs_deepbet
+def test_two_methods_agree_on_a_real_head(shared_data):
+    image = axial(read_head(shared_data, "FG6692_T1"))
+    done = preprocess({"T1": image}, BrainSection(skull_strip="deepbet", compare_with="template"))
+    assert 0.93 < done.quality["agreement"] < 1
+
+
+def test_a_method_is_not_compared_with_itself():
+    with pytest.raises(JobError, match=r"brain\.compare_with is 'template', which strips already"):
+        settle_strip(BrainSection(skull_strip="template", compare_with="template"))
 
 
 @needs_deepbet

@@ -10,7 +10,14 @@ import pytest
 import SimpleITK as sitk
 
 from prognosis_dask.brain.orient import axial
-from prognosis_dask.brain.quality import MOST_OFF_CENTRE_MM, SKULL_MM, SKULL_T2_MM, skull_edges
+from prognosis_dask.brain.quality import (
+    LEAST_AGREEMENT,
+    MOST_OFF_CENTRE_MM,
+    SKULL_MM,
+    SKULL_T2_MM,
+    agreement,
+    skull_edges,
+)
 from tests.heads import WITH_MASK, grown, read_head, read_mask, shifted
 
 SPOILT_MM = 5.0
@@ -38,5 +45,6 @@ def test_a_right_mask_ends_where_the_skull_begins_and_a_wrong_one_does_not(share
     assert apart < MOST_OFF_CENTRE_MM
     assert figures(image, grown(mask, -SPOILT_MM))[0] > most
     assert figures(image, grown(mask, SPOILT_MM))[0] < least
+    assert agreement(mask, grown(mask, -SPOILT_MM)) < LEAST_AGREEMENT
     assert figures(image, shifted(mask, SPOILT_MM, 0.0))[1] > MOST_OFF_CENTRE_MM
     assert figures(image, shifted(mask, 0.0, -SPOILT_MM))[1] > MOST_OFF_CENTRE_MM

@@ -12,6 +12,7 @@ from prognosis_dask.brain.intensity import correct_bias, nyul, smooth, white_mat
 from prognosis_dask.brain.orient import turn_by_boundary
 from prognosis_dask.brain.quality import (
     LEAST_FIT,
+    agreement,
     check_sequence,
     implausible,
     quality,
@@ -127,7 +128,7 @@ def _positive(image: sitk.Image) -> sitk.Image:
 def _strip(name: str, image: sitk.Image, settings: BrainSection) -> tuple[Stripped, dict[str, float]]:
     kind = kind_of(name)
     before = stripped_before(image)
-    if before is not None or settings.skull_strip == "template":
+    if before is not None:
         stripped = strip(image, kind, bias_field=settings.bias_field)
     elif settings.skull_strip == "none":
         raise CaseError(
@@ -135,7 +136,7 @@ def _strip(name: str, image: sitk.Image, settings: BrainSection) -> tuple[Stripp
             f"{name} shows more than a brain, but brain.skull_strip is 'none'; set it to 'template'",
         )
     else:
-        stripped = aligned(image, strip_with(settings.skull_strip, image), kind, stripped_before=False)
+        stripped = _strip_by(settings.skull_strip, image, kind, settings)
     figures = quality(image, stripped, kind)
     # a template that did not fit gives no brain to rotate
     fit = figures["boundary_fit"]
@@ -146,10 +147,18 @@ def _strip(name: str, image: sitk.Image, settings: BrainSection) -> tuple[Stripp
             Code.ORIENTATION,
             f"the head in {name} seems to lie {lies}, against what its header says; correct the file's orientation",
         )
+    if settings.compare_with and before is None:
+        figures["agreement"] = agreement(stripped.brain, _strip_by(settings.compare_with, image, kind, settings).brain)
     said = implausible(figures, name)
     if said:
         raise refuse(name, said)
     return stripped, figures
+
+
+def _strip_by(method: str, image: sitk.Image, kind: Contrast, settings: BrainSection) -> Stripped:
+    if method == "template":
+        return strip(image, kind, bias_field=settings.bias_field)
+    return aligned(image, strip_with(method, image), kind, stripped_before=False)
 
 
 def _moved(name: str, images: Mapping[str, sitk.Image], clear: str, figures: dict[str, float]) -> sitk.Transform:

@@ -20,7 +20,7 @@ from scipy.ndimage import binary_fill_holes, label
 
 from prognosis_dask.arrays import BoolArray, Float32Array
 from prognosis_dask.config.job import BrainSection
-from prognosis_dask.errors import CaseError, Code, MissingExtraError, WeightsError
+from prognosis_dask.errors import CaseError, Code, JobError, MissingExtraError, WeightsError
 from prognosis_dask.imaging.geometry import image_like
 from prognosis_dask.networks.programs import on_grid, run_program
 
@@ -78,10 +78,21 @@ _BOX_SHARE, _MARGIN = 0.02, 0.1
 
 
 def settle_strip(section: BrainSection) -> BrainSection:
-    """The section with its method resolved: ``auto`` is deepbet if it and torch are installed, else the template."""
-    if section.skull_strip != "auto":
-        return section
-    return replace(section, skull_strip="deepbet" if installed() else "template")
+    """The section with its method resolved: ``auto`` is deepbet if it and torch are installed, else the template.
+
+    Raises
+    ------
+    JobError
+        When the method is to be compared with itself.
+    """
+    if section.skull_strip == "auto":
+        section = replace(section, skull_strip="deepbet" if installed() else "template")
+    if section.compare_with == section.skull_strip:
+        raise JobError(
+            f"brain.compare_with is {section.compare_with!r}, which strips already (brain.skull_strip), and a method "
+            "agrees with itself: name another, or leave it empty"
+        )
+    return section
 
 
 def check_tool(tool: str) -> str:

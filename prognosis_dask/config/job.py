@@ -142,6 +142,10 @@ class BrainSection:
         "`deepbet`: a neural network (extra `brain`); `template`: registration; `auto`: deepbet where it is installed, "
         "else template; an installed program; or `none`, where all images come without skull.",
     ] = "auto"
+    compare_with: Annotated[
+        Literal["", "deepbet", "template", "hd-bet", "synthstrip", "fsl-bet", "robex"],
+        "A second method: a brain on which both do not agree is refused. Empty: none.",
+    ] = ""
     sequences: Annotated[
         tuple[str, ...], "Sequences used besides the one that the tumour is drawn on; empty: all that are there."
     ] = ()

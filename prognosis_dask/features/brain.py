@@ -41,8 +41,8 @@ class BrainWork(Work):
     """Prepare each case's sequences; store image, masks and pictures."""
 
     def check(self, job: Job) -> None:
-        if job.brain.skull_strip in TOOLS:
-            check_tool(job.brain.skull_strip)
+        for method in {job.brain.skull_strip, job.brain.compare_with} & set(TOOLS):
+            check_tool(method)
 
     def settled(self, job: Job) -> Job:
         return replace(job, brain=settle_strip(job.brain))

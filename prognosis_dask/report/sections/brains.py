@@ -11,6 +11,7 @@ import pandas as pd
 
 from prognosis_dask.brain.preprocess import MOST_MOVED_MM
 from prognosis_dask.brain.quality import (
+    LEAST_AGREEMENT,
     LEAST_COVERAGE,
     LEAST_FIT,
     LEAST_OVERLAP,
@@ -44,6 +45,7 @@ _FIGURES = {
     "scale": ("size against the template", f"{SCALE[0]:g} to {SCALE[1]:g}"),
     "mutual_information": ("mutual information with the template (nats)", f"at least {LEAST_SHARED_TEMPLATE:g}"),
     "upright": ("the same against the best of 23 other turns (ratio)", "above 1"),
+    "agreement": ("overlap of two methods’ brains (Dice)", f"at least {LEAST_AGREEMENT:g}"),
     "boundary_fit": ("contrast of the brain’s edge (−1 to 1)", f"at least {LEAST_FIT:g}"),
     "skull_mm": (
         "from the mask to the skull (mm)",
