@@ -23,6 +23,7 @@ from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
 from prognosis_dask.radiomics import extract
 from prognosis_dask.radiomics.ibsi import measure, names
+from prognosis_dask.radiomics.ibsi.filters import read_filter
 from prognosis_dask.radiomics.ibsi.morphology import morphology
 from prognosis_dask.radiomics.ibsi.prepare import Prepared
 from prognosis_dask.radiomics.params import DEFAULTS, RadiomicsParams
@@ -90,6 +91,56 @@ def test_the_ct_phantom_has_its_reference_values(shared_data: Path, name: str) -
     assert features <= values.keys()
 
 
+#: The filters of IBSI 2 (arXiv:2006.05470, table 6.3), within slices and in space.
+FILTERS = {
+    "2": ("mean:5", "mean:5"),
+    "3": ("log:1.5", "log:1.5"),
+    "4": ("laws:L5E5:7", "laws:L5E5E5:7"),
+    "5": ("gabor:5:2:1.5", "gabor:5:2:1.5"),
+    "6": ("db3:LH:1", "db3:LLH:1"),
+    "7": ("db3:HH:2", "db3:HHH:2"),
+    "8": ("simoncelli:1", "simoncelli:1"),
+    "9": ("simoncelli:2", "simoncelli:2"),
+}
+
+
+@pytest.mark.parametrize(("way", "by_slice"), [("A", True), pytest.param("B", False, marks=pytest.mark.slow)])
+def test_response_maps_have_the_reference_values_of_ibsi_2(shared_data: Path, way: str, by_slice: bool) -> None:
+    roi = phantom(shared_data / "ibsi" / "ct_phantom" / "nifti")
+    own = IbsiSection(by_slice=by_slice, intensity_range=CHEST, bin_width=25.0)
+    if not by_slice:
+        own = replace(own, spacing_mm=1.0, interpolator="spline")
+    filters = {number: names[0 if by_slice else 1] for number, names in FILTERS.items()}
+    values = measure(roi, replace(own, filters=tuple(filters.values())), whole=True)
+    with (Path(__file__).parent / "ibsi_2_reference.csv").open(encoding="utf-8") as stream:
+        rows = {row["configuration"]: row for row in csv.DictReader(stream, delimiter=";")}
+    checked = 0
+    for number, name in {"1": "", **filters}.items():
+        for tag, text in rows[f"{number}.{way}"].items():
+            if tag != "configuration" and text:
+                value, tolerance = map(float, text.split())
+                assert abs(values[f"{name}.{tag}" if name else tag] - value) <= tolerance, (number, tag)
+                checked += 1
+    assert checked == (9 * 18 if by_slice else 9 * 18 - 1)  # 8.B has no coefficient of dispersion
+
+
+def test_a_response_does_not_depend_on_the_margin_of_the_crop(shared_data: Path) -> None:
+    roi = phantom(shared_data / "ibsi" / "ct_phantom" / "nifti")
+    settings = IbsiSection(spacing_mm=4.0, filters=("mean:3", "log:4", "db3:LLH:1", "laws:L3E3S3:2", "simoncelli:1"))
+    whole = measure(roi, settings, whole=True)
+    assert measure(crop_roi(roi, 30.0), settings, lambda: roi, whole=True) == whole
+
+
+@pytest.mark.parametrize(
+    "name", ["meen:5", "mean:4", "log:0", "laws:L5E5:7", "db3:LH:1", "gabor:5:2", "simoncelli:a", "log"]
+)
+def test_a_filter_that_there_is_not_is_refused_with_the_forms(name: str) -> None:
+    with pytest.raises(
+        JobError, match=rf"ibsi\.filters: '{name}' is no filter \(.+\); expected mean:VOXELS, log:SIGMA_MM"
+    ):
+        read_filter(name, by_slice=False)
+
+
 def test_the_page_says_truly_which_of_pyradiomics_features_are_ibsis(shared_data: Path) -> None:
     page = (Path(__file__).parents[1] / "docs" / "ibsi.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| (.*) \|$", page, re.MULTILINE)
@@ -153,7 +204,7 @@ def test_a_run_has_the_family_beside_others_and_resumes_it_by_its_own_keys(tmp_p
         cohort=CohortSection(roi=("GTV-1",)),
         synth=Synth(patients=2, seed=3),
         radiomics=RadiomicsSection(enabled=False),
-        ibsi=IbsiSection(enabled=True, spacing_mm=3.0),
+        ibsi=IbsiSection(enabled=True, spacing_mm=3.0, filters=("log:3",)),
         deep=DeepSection(enabled=False),
         model=ModelSection(enabled=False),
     )

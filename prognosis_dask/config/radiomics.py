@@ -52,6 +52,10 @@ class IbsiSection:
         "Width of the intensity-volume histogram's levels; 0: 1 for CT, else 1,000 levels.",
     ] = 0.0
     ivh_bin_count: Annotated[int, AtLeast(0), "Number of its levels instead; 0: by `ivh_bin_width`."] = 0
+    filters: Annotated[
+        tuple[str, ...],
+        "Filters whose response maps are described by statistics as well, such as `log:1.5`; see docs/ibsi.md.",
+    ] = ()
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ from collections.abc import Collection
 from functools import partial
 
 from prognosis_dask.cohort.case import Case
+from prognosis_dask.config.job import Job
 from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.roi import read_case
 from prognosis_dask.features.stage import Columns, StageContext, Work, told_settings
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics import ibsi
+from prognosis_dask.radiomics.ibsi.filters import read_filter
 from prognosis_dask.storage.rois import RoiStore
 
 
@@ -20,6 +22,10 @@ class IbsiWork(Work):
     def read(self, case: Case, context: StageContext, seconds: dict[str, float]) -> Roi:
         with Stopwatch(seconds).step("read"):
             return RoiStore.open(context.rois).read_roi(case.case_id)
+
+    def check(self, job: Job) -> None:
+        for name in job.ibsi.filters:
+            read_filter(name, by_slice=job.ibsi.by_slice)
 
     def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
         roi: Roi = self.held(case, context, watch)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import mul
 
 import numpy as np
 
@@ -12,12 +13,15 @@ from prognosis_dask.arrays import IntArray
 from prognosis_dask.config.radiomics import IbsiSection
 from prognosis_dask.errors import CaseError, Code, warn
 from prognosis_dask.imaging.roi import Roi
+from prognosis_dask.radiomics.ibsi.filters import read_filter
 from prognosis_dask.radiomics.ibsi.intensity import histogram, peaks, statistics, volume_histogram
 from prognosis_dask.radiomics.ibsi.morphology import morphology
 from prognosis_dask.radiomics.ibsi.prepare import Prepared, discretised, prepare
 from prognosis_dask.radiomics.ibsi.texture import Levels, texture
 from prognosis_dask.radiomics.levels import FEWEST, MOST
 
+#: More than any image is wide, in mm: where a filter's response depends on all of it.
+_EVERYTHING = 1e6
 #: Units of features of shape and place that have one; ``u`` is the image's own unit.
 _MORPHOLOGICAL = {
     "volume": "mm^3",
@@ -58,17 +62,44 @@ def measure(
         ``RADIOMICS_FAILED`` where no voxel is left, or the bins make too many grey levels
         (:data:`prognosis_dask.radiomics.levels.MOST`).
     """
-    prepared = prepare(roi, settings, whole=whole)
+    prepared = _prepared(roi, settings, full, whole=whole)
+    found = _features(prepared, settings, whole=whole)
+    for name in settings.filters:
+        found |= _filtered(name, prepared.spacing, roi, settings, full, whole=whole)
+    return {name: found.get(name, math.nan) for name in names(settings)}
+
+
+def _prepared(
+    roi: Roi, settings: IbsiSection, full: Callable[[], Roi] | None, *, whole: bool, around_mm: float = 0.0
+) -> Prepared:
+    """From the crop, or from the whole image where the crop does not suffice."""
+    prepared = prepare(roi, settings, whole=whole, around_mm=around_mm)
     if prepared is None and full is not None:
-        prepared = prepare(full(), settings, whole=whole)
+        prepared = prepare(full(), settings, whole=whole, around_mm=around_mm)
     if prepared is None:
         raise CaseError(
             Code.RADIOMICS_FAILED,
             f"a crop of {roi.image.GetSize()} voxels, out of {roi.full.size}, lacks voxels that IBSI's features depend "
             "on; measure the full image",
         )
-    found = _features(prepared, settings, whole=whole)
-    return {name: found.get(name, math.nan) for name in names(settings)}
+    return prepared
+
+
+def _filtered(
+    name: str,
+    spacing: Sequence[float],
+    roi: Roi,
+    settings: IbsiSection,
+    full: Callable[[], Roi] | None,
+    *,
+    whole: bool,
+) -> dict[str, float]:
+    """The statistics of a filter's response in the region, whose voxels are those of the unfiltered image."""
+    chosen = read_filter(name, by_slice=settings.by_slice)
+    around = _EVERYTHING if chosen.reach is None else max(map(mul, chosen.reach(spacing), spacing))
+    prepared = _prepared(roi, settings, full, whole=whole, around_mm=around)
+    response = chosen.response(prepared.image, spacing, (1, 2) if settings.by_slice else (0, 1, 2))
+    return {f"{name}.{tag}": value for tag, value in statistics(response[prepared.intensity]).items()}
 
 
 @lru_cache(maxsize=8)
@@ -78,16 +109,17 @@ def names(settings: IbsiSection) -> tuple[str, ...]:
     everywhere = np.ones(image.shape, bool)
     example = Prepared(image, everywhere, everywhere, (1.0, 1.0, 1.0))
     plain = IbsiSection(by_slice=settings.by_slice)
-    return tuple(_features(example, plain, whole=True))
+    filtered = [f"{name}.{tag}" for name in settings.filters for tag in statistics(example.values)]
+    return (*_features(example, plain, whole=True), *filtered)
 
 
 def unit(name: str) -> str:
     """The unit of a feature; ``u`` is the image's own (HU in a CT).
 
-    >>> unit("morph_volume"), unit("stat_var"), unit("ivh_v10"), unit("cm_contrast_3D_avg")
-    ('mm^3', 'u^2', '1', '1')
+    >>> unit("morph_volume"), unit("stat_var"), unit("ivh_v10"), unit("cm_contrast_3D_avg"), unit("log:1.5.stat_mean")
+    ('mm^3', 'u^2', '1', '1', 'u')
     """
-    kind, _, feature = name.partition("_")
+    kind, _, feature = name.rpartition(".")[2].partition("_")
     if kind == "morph":
         return _MORPHOLOGICAL.get(feature, "1")
     if kind == "stat":
