@@ -7,8 +7,9 @@ folder into a folder, and from a bucket into a bucket of a local S3 server that 
 answer; in turn, ROUNDS times. FOLDER holds the real data (default: PROGNOSIS_TEST_DATA, else ../shared/data beside the
 checkout).
 
-Printed are medians per patient: seconds of a run without its model (the server computes on the same machine), processor
-time of the workers and their children, and bytes, of which *needed* are the slices that the region and its margin span,
+Printed are medians per patient: seconds of a run without its model (the server computes on the same machine; what it
+answered once of the images it gives again by itself, since moto takes 4 ms of processor time for each), processor time of
+the workers and their children and of the server, and bytes, of which *needed* are the slices that the region and its margin span,
 and the file of contours.
 """
 
@@ -49,6 +50,7 @@ class Cost:
 
     seconds: float
     cpu_seconds: float
+    server_seconds: float
 
 
 def main() -> None:
@@ -90,8 +92,11 @@ def _compare(work: Path, sources: dict[str, str], options: argparse.Namespace) -
                 if number:  # in the first, the workers load their libraries
                     found[kind].append(cost)
     for kind, costs in found.items():
-        seconds, cpu = (statistics.median(getattr(c, key) for c in costs) for key in ("seconds", "cpu_seconds"))
-        print(f"{kind}: {seconds:.2f} s a patient, processor time of the workers {cpu:.2f} s")
+        keys = ("seconds", "cpu_seconds", "server_seconds")
+        seconds, cpu, server = (statistics.median(getattr(cost, key) for cost in costs) for key in keys)
+        print(
+            f"{kind}: {seconds:.2f} s a patient, processor time of the workers {cpu:.2f} s, of the server {server:.2f} s"
+        )
     for key in ("seconds", "cpu_seconds"):
         ratios = [getattr(b, key) / getattr(f, key) for f, b in zip(found["folder"], found["bucket"], strict=True)]
         print(f"ratio of {key} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
@@ -151,19 +156,21 @@ def _needed(case: Case) -> int:
 def _run(client: Client, table: Path, out: str, patients: int) -> Cost:
     overrides = [f"cohort.cases={table}", "deep.enabled=false", "model.enabled=false", "run.cases_per_task=1"]
     job = load_job(ROOT / "jobs" / "lung1.toml", [*overrides, "cohort.sources=[]"])
-    cpu, begun = _cpu(), time.monotonic()
+    cpu, server, begun = _cpu(), _cpu("object_server", "create_backend_app"), time.monotonic()
     result = run(job, client=client, out=out, say=str)
     seconds, used = time.monotonic() - begun, _cpu() - cpu
+    served = _cpu("object_server", "create_backend_app") - server
     assert all(stage["failed"] == 0 for stage in result.stages.values()), json.dumps(result.stages)
-    return Cost(seconds / patients, used / patients)
+    return Cost(seconds / patients, used / patients, served / patients)
 
 
-def _cpu() -> float:
-    """Processor time of the workers and their children."""
+def _cpu(*names: str) -> float:
+    """Processor time of the processes below this one with such a word in their command; else workers and children."""
     total = 0.0
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            if "spawn_main" in (line := " ".join(process.cmdline())) or "execution.child" in line:
+            line = " ".join(process.cmdline())
+            if any(name in line for name in names or ("spawn_main", "execution.child")):
                 total += sum(process.cpu_times()[:2])
     return total
 

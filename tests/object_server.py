@@ -21,14 +21,15 @@ Several servers, or one for a benchmark: ``with ObjectServer.start() as server, 
 
     python -m tests.object_server --fill idc-open-data-cr=/data/idc/idc-open-data-cr --latency 0.03
 
-``GOOGLE_BASE_URL`` is set to the same server: the XML interface of Google's store is close enough to S3's for unsigned
-reads of ``gs://`` addresses.
+``gs://`` addresses lead to the same server: what the XML interface of Google's store has other than S3's, generations
+and conditions on them, the proxy translates. Google's own answers it has not seen.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import os
 import random
 import signal
@@ -46,6 +47,8 @@ from typing import Any
 
 import pytest
 
+#: With a test's credentials; moto looks at the name only.
+_SIGNED = "AWS4-HMAC-SHA256 Credential=a-test/20200101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 Refusal = Callable[[str, str], "tuple[int, str] | None"]
 
 
@@ -122,7 +125,7 @@ class ObjectServer:
             "AWS_SECRET_ACCESS_KEY": "its-secret",
             "AWS_REGION": "us-east-1",
             "GOOGLE_BASE_URL": self.url,
-            "GOOGLE_SKIP_SIGNATURE": "true",
+            "GOOGLE_SERVICE_ACCOUNT_KEY": _google_key(self.url),
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         before = {name: os.environ.get(name) for name in ours}
@@ -175,15 +178,19 @@ class ObjectServer:
     def send(self, method: str, path: str, body: bytes = b"") -> bytes:
         """One request past the proxy, with a test's credentials."""
         connection = http.client.HTTPConnection(self.direct.removeprefix("http://"), timeout=60)
-        scope = "a-test/20200101/us-east-1/s3/aws4_request"
-        headers = {"Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"}
-        connection.request(method, path, body, headers)
+        connection.request(method, path, body, {"Authorization": _SIGNED})
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
         if answer.status >= 300:
             raise RuntimeError(f"{method} {path}: {answer.status} {content[:300]!r}")
         return content
+
+
+def _google_key(url: str) -> str:
+    """A key of Google's as programs take it for a server that asks for none."""
+    none = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+    return json.dumps({"gcs_base_url": url, "disable_oauth": True, **none})
 
 
 def _forget_stores() -> None:
@@ -290,11 +297,19 @@ class _Handler(BaseHTTPRequestHandler):
         """The answer of moto."""
         if self._upstream is None:
             self._upstream = http.client.HTTPConnection(self.server.served.direct.removeprefix("http://"), timeout=120)
-        self._upstream.request(self.command, self.path, body, dict(self.headers))
+        # with a key that asks for no signature, its client signs what it writes only, and writes slashes of keys so
+        unsigned = "Authorization" not in self.headers and "%2F" in self.path.partition("?")[0]
+        is_google = unsigned or self.headers.get("Authorization", "").startswith("Bearer")
+        sent = {name: value for name, value in self.headers.items() if name.lower() != "authorization" or not is_google}
+        if is_google:
+            sent |= {"Authorization": _SIGNED, **_condition(self.headers.get("x-goog-if-generation-match"))}
+        self._upstream.request(self.command, self.path, body, sent)
         answer = self._upstream.getresponse()
         content = answer.read()
         dropped = ("connection", "transfer-encoding", "date", "server")
         headers = {name: value for name, value in answer.getheaders() if name.lower() not in dropped}
+        if is_google and answer.getheader("ETag"):
+            headers["x-goog-generation"] = str(int(answer.getheader("ETag", "").strip('"').partition("-")[0], 16))
         return answer.status, headers, content
 
     def _send(self, status: int, headers: dict[str, str], content: bytes, lacking: tuple[str, int] = ("", 0)) -> None:
@@ -318,6 +333,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
+
+
+def _condition(generation: str | None) -> dict[str, str]:
+    """A condition on a generation, of which 0 is none, as S3 has it."""
+    if generation is None:
+        return {}
+    return {"If-None-Match": "*"} if generation == "0" else {"If-Match": f'"{int(generation):032x}"'}
 
 
 def _xml(code: str) -> bytes:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import xarray as xr
@@ -29,6 +30,10 @@ from tests.dask_processes import process, scheduler, wait_for
 from tests.object_server import ObjectServer
 
 OUT = "s3://results/lung"
+#: Without these rights root is held to the permissions of files as anybody is.
+WITHOUT_RIGHTS = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner,-chown")
+IS_ROOT = os.geteuid() == 0
+NOBODY = 65_534
 
 
 @contextmanager
@@ -40,8 +45,17 @@ def lone_worker(address: str, folder: Path) -> Iterator[subprocess.Popen]:
     environment = {name: value for name, value in os.environ.items() if name != "PROGNOSIS_CACHE"} | own
     command = ["distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
     command += ["--dashboard-address", "127.0.0.1:0", "--memory-limit", "4GB"]
-    with process(*command, environment=environment, folder=folder / "here") as started:
+    prefix = WITHOUT_RIGHTS if IS_ROOT else ()
+    with process(*command, environment=environment, folder=folder / "here", prefix=prefix) as started:
         yield started
+
+
+def keep_workers_out(folder: Path) -> None:
+    """Let workers neither read nor write in a folder of the driver's; where tests do not run as root, nothing."""
+    folder.mkdir(exist_ok=True)
+    if IS_ROOT:
+        os.chown(folder, NOBODY, NOBODY)
+        folder.chmod(0o700)
 
 
 @contextmanager
@@ -58,6 +72,7 @@ def two_workers(folder: Path) -> Iterator[tuple[Client, list[subprocess.Popen]]]
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PROGNOSIS_CACHE", str(tmp_path / "cache"))
+    keep_workers_out(tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -97,7 +112,10 @@ def test_a_run_between_buckets_equals_the_folders_and_leaves_nothing_with_its_wo
 ) -> None:
     job = cohort_in_bucket(object_server, tmp_path, 6)
     object_server.weather.throttled, object_server.weather.cut = 0.05, 0.01
+    keep_workers_out(tmp_path / "cohort")
     with two_workers(tmp_path) as (client, _):
+        seen = client.run(lambda: os.access(tmp_path / "cohort", os.R_OK) or os.access(cache, os.W_OK))
+        assert not IS_ROOT or not any(seen.values())
         result = prognosis_dask.run(job, client=client, out=OUT, say=str)
         prognosis_dask.run(job, client=client, out=tmp_path / "folder", say=str)
     assert result.folder == OUT
@@ -130,20 +148,21 @@ def test_a_worker_that_does_not_reach_the_bucket_is_named(
             prognosis_dask.run(job, client=client, out=OUT, say=str)
 
 
+@pytest.mark.parametrize("out", [OUT, OUT.replace("s3", "gs", 1)])
 def test_a_second_driver_is_refused_and_one_that_is_gone_is_succeeded(
-    object_server: ObjectServer, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    object_server: ObjectServer, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:
     object_server.make_bucket("results")
     monkeypatch.setattr("prognosis_dask.storage.place.RENEW_EVERY", 0.2)
-    lock = bucket_of(parse_address(OUT))
+    lock = bucket_of(parse_address(out))
 
     def driver() -> None:
-        with placed(OUT) as first:
+        with placed(out) as first:
             refuse_another_and_lose_the_lock(first)
 
     def refuse_another_and_lose_the_lock(first: Place) -> None:
         (first.folder / "run.json").write_text('{"name": "lung"}')
-        with pytest.raises(StoreError, match=rf"{OUT} is in use by process {os.getpid()} on "), placed(OUT):
+        with pytest.raises(StoreError, match=rf"{out} is in use by process {os.getpid()} on "), placed(out):
             pass
         # it sleeps beyond its lease, and another one goes on
         monkeypatch.setattr("prognosis_dask.storage.place.LEASE", 0.5)
@@ -154,7 +173,7 @@ def test_a_second_driver_is_refused_and_one_that_is_gone_is_succeeded(
     with pytest.raises(StoreError, match="was taken over by another driver"):
         driver()
     monkeypatch.setenv("PROGNOSIS_CACHE", str(tmp_path / "elsewhere"))
-    with placed(OUT):
+    with placed(out):
         pass
     assert lock.get("lung/driver.lock") == b"{}"
 
@@ -169,10 +188,16 @@ def test_models_are_fitted_from_and_into_buckets(object_server: ObjectServer, tm
     fit(OUT, out="s3://results/models", overrides=quick, say=str)
     own = fit(OUT, overrides=quick, say=str)
     assert own.folder == OUT
-    for place in (OUT, "s3://results/models"):
+    fit(OUT, out="gs://results/google", overrides=quick, say=str)
+    for place in (OUT, "s3://results/models", "gs://results/google"):
         for table in sorted((tmp_path / "folder" / "models").glob("*")):
             assert (local_copy(place) / "models" / table.name).read_bytes() == table.read_bytes(), table.name
         assert bucket_of(parse_address(place)).exists((parse_address(place) / "report.html").key)
+    log = tmp_path / "serve.log"
+    with process("prognosis_dask", "serve", "--model", OUT, "--port", "0", "--out", tmp_path / "serve", log=log):
+        lines = wait_for(lambda: "http://" in log.read_text() and log.read_text().split())
+        (page,) = (line for line in lines if line.startswith("http://"))
+        assert b"bucket" in urlopen(page).read()
     predicted = predict(OUT, OUT, say=str)
     expected = predict(tmp_path / "folder", local_copy(OUT), say=str)
     assert predicted.equals(expected)

@@ -159,7 +159,7 @@ def _add_weights(commands: Commands) -> None:
 def _add_serve(commands: Commands) -> None:
     serve = add_command(commands, "serve", "web pages to upload one scan and predict it by frozen models")
     serve.add_argument(
-        "--model", action="append", required=True, type=Path, metavar="DIR", help="a run's folder; repeatable"
+        "--model", action="append", required=True, type=place, metavar="DIR", help="a run's folder; repeatable"
     )
     cluster_argument(serve)
     serve.add_argument("--port", type=_port, default=8080, help="default: 8080; 0: a free port")

@@ -17,6 +17,7 @@ from prognosis_dask.execution.plan import memory_of, wants_gpu
 from prognosis_dask.execution.preflight import check_run
 from prognosis_dask.prediction.model import load_models
 from prognosis_dask.storage.lock import claim
+from prognosis_dask.storage.place import local_copy
 from prognosis_dask.web.access import is_loopback, token_for
 from prognosis_dask.web.app import make_app
 from prognosis_dask.web.scan_queue import ScanQueue
@@ -24,13 +25,15 @@ from prognosis_dask.web.scans import Scans
 from prognosis_dask.web.settings import Settings
 
 
-def serve(models: Sequence[Path], client: Workers, settings: Settings, *, say: Callable[[str], None] = print) -> None:
+def serve(
+    models: Sequence[Path | str], client: Workers, settings: Settings, *, say: Callable[[str], None] = print
+) -> None:
     """Serve the models until the process is interrupted.
 
     Parameters
     ----------
     models
-        Folders of runs, or of their models.
+        Folders of runs or of their models, or addresses of such in buckets.
     client
         A Dask client whose workers see ``settings.folder`` under the same path, or what gives one in a ``with``
         statement that is entered once models, folder and port are there.
@@ -46,7 +49,7 @@ def serve(models: Sequence[Path], client: Workers, settings: Settings, *, say: C
         machine's.
     """
     settings = replace(settings, folder=settings.folder.absolute(), token=token_for(settings.host, settings.token))
-    served = load_models(models)
+    served = load_models([local_copy(model) for model in models])
     with claim(settings.folder / "serve"), listen(settings.host, settings.port) as listening, joined(client) as cluster:
         scans = Scans(settings.folder / "scans")
         jobs = [model.job for model in served.values()]
