@@ -7,10 +7,10 @@ folder into a folder, and from a bucket into a bucket of a local S3 server that 
 answer; in turn, ROUNDS times. FOLDER holds the real data (default: PROGNOSIS_TEST_DATA, else ../shared/data beside the
 checkout).
 
-Printed are medians per patient: seconds of a run without its model (the server computes on the same machine; what it
-answered once of the images it gives again by itself, since moto takes 4 ms of processor time for each), processor time of
-the workers and their children and of the server, and bytes, of which *needed* are the slices that the region and its margin span,
-and the file of contours.
+Printed are medians per patient: seconds of a run without its model (the server computes on the same machine; of the
+images it gives every answer but the first by itself, since moto takes 4 ms of processor time for each), processor time
+of the workers and their children and of the server, and bytes, of which *needed* are the slices that the region and
+its margin span, and the file of contours.
 """
 
 from __future__ import annotations
@@ -94,9 +94,7 @@ def _compare(work: Path, sources: dict[str, str], options: argparse.Namespace) -
     for kind, costs in found.items():
         keys = ("seconds", "cpu_seconds", "server_seconds")
         seconds, cpu, server = (statistics.median(getattr(cost, key) for cost in costs) for key in keys)
-        print(
-            f"{kind}: {seconds:.2f} s a patient, processor time of the workers {cpu:.2f} s, of the server {server:.2f} s"
-        )
+        print(f"{kind}: {seconds:.2f} s a patient, processor time: workers {cpu:.2f} s, server {server:.2f} s")
     for key in ("seconds", "cpu_seconds"):
         ratios = [getattr(b, key) / getattr(f, key) for f, b in zip(found["folder"], found["bucket"], strict=True)]
         print(f"ratio of {key} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
