@@ -13,6 +13,7 @@ import prognosis_dask
 
 def modules() -> Iterator[ModuleType]:
     """All modules but those that import what is not installed here, such as torch."""
+    yield prognosis_dask
     for found in pkgutil.walk_packages(prognosis_dask.__path__, "prognosis_dask."):
         if found.name.endswith(("__main__", "_kernels")):  # the latter is a library of C functions
             continue
@@ -27,7 +28,8 @@ def test_every_example_in_a_docstring_gives_what_it_shows() -> None:
     failures: list[str] = []
     runner, finder = doctest.DocTestRunner(verbose=False), doctest.DocTestFinder(exclude_empty=True)
     for module in modules():
-        for example in finder.find(module):
+        names = {name: getattr(module, name) for name in getattr(module, "__all__", ())}  # the package loads them late
+        for example in finder.find(module, extraglobs=names):
             runner.run(example, out=failures.append)
     tried = runner.summarize(verbose=False)
     assert tried.attempted > 100, "the examples were not found"

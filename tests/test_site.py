@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import nbformat
 import pytest
 
 import prognosis_dask
@@ -16,13 +20,14 @@ from tests.browser import chromium, complaints, needs_browser, new_context
 pytest.importorskip("mkdocs", reason="the group docs is not installed")
 
 ROOT = Path(__file__).parents[1]
+NOTEBOOKS = ROOT / "docs" / "notebooks"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built strictly: a warning ends the build."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, ROOT / "tools" / "site.py", folder]
+    command = [sys.executable, ROOT / "tools" / "site.py", "--quick", folder]
     built = subprocess.run(
         command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
@@ -50,3 +55,45 @@ def test_axe_finds_nothing_on_a_page_with_code_and_tables(site: Path) -> None:
         assert complaints(page) == []
         page.goto((site / "index.html").as_uri())
         assert complaints(page) == []
+
+
+def builder() -> ModuleType:
+    """tools/site.py, which is no package's module."""
+    spec = importlib.util.spec_from_file_location("builder", ROOT / "tools" / "site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("name", "shows", "draws"),
+    [
+        ("somebodys_table", r"week and arrest[\s\S]+'c_index_cv': 0\.6\d[\s\S]+the table lacks 1 of the 7 columns", ""),
+        pytest.param("ct_survival", r"'n_cases': 30,[\s\S]+risk_score", "kaplan_meier", marks=pytest.mark.slow),
+        pytest.param("brain_grade", r"'brain_volume_l'[\s\S]+probability_3", "forest", marks=pytest.mark.slow),
+    ],
+)
+def test_a_notebook_runs_and_its_page_and_the_gallery_show_what_came_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, shows: str, draws: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the kernel, which runs in a folder of its own
+    notebook = Path(shutil.copy(NOTEBOOKS / f"{name}.ipynb", tmp_path))
+    site = builder()
+    site.write_page(notebook, site.executed(nbformat.read(notebook, as_version=4), tmp_path / name))
+    page = notebook.with_suffix(".md").read_text(encoding="utf-8")
+    assert re.search(shows, page)
+    assert str(tmp_path) not in page
+    assert all(picture.name in page for picture in tmp_path.glob("*.png"))
+    site.write_gallery(tmp_path, [tmp_path / Path(*at) for at in site.SHOWN])
+    gallery = (tmp_path / "gallery.md").read_text(encoding="utf-8")
+    assert all(picture.name in gallery for picture in tmp_path.glob("gallery/*.svg"))
+    assert not draws or f"{name}-{draws}.svg" in gallery
+
+
+def test_notebooks_are_kept_without_what_came_out() -> None:
+    for notebook in NOTEBOOKS.glob("*.ipynb"):
+        text = notebook.read_text(encoding="utf-8")
+        assert '"output_type"' not in text
+        assert len(text) < 50_000

@@ -138,13 +138,23 @@ def write_cases(path: Path, cases: Iterable[Case]) -> None:
 
 
 def read_cases(path: Path | str) -> list[Case]:
-    """Read ``cases.csv``. Relative paths are taken from the table's folder.
+    r"""Read ``cases.csv``. Relative paths are taken from the table's folder.
 
     Raises
     ------
     JobError
         When the file is missing or is not such a table, lacks a required column or cell, holds an invalid label, time
         or event, or names a case twice; the message names the line.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     table = Path(folder) / "cases.csv"
+    ...     _ = table.write_text("case_id,patient_id,modality,roi,image,mask\n1,P1,CT,GTV,ct.nrrd,gtv.nrrd\n")
+    ...     (case,) = read_cases(table)
+    >>> case.patient_id, case.roi, Path(case.image).name
+    ('P1', 'GTV', 'ct.nrrd')
     """
     path = Path(path)
     if not path.is_file():

@@ -324,6 +324,12 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     JobError
         When the file is missing, is not TOML, has an unknown key or a value of the wrong type; the message names
         the key, what was expected, and the nearest known key.
+
+    Examples
+    --------
+    >>> job = load_job(shipped("jobs") / "demo.toml", ["model.folds=3"])
+    >>> job.name, job.synth.patients, job.model.folds
+    ('demo', 60, 3)
     """
     if not isinstance(path, Path | str):
         raise JobError(f"the job is {type(path).__name__}, expected the path of a job file, or a Job")

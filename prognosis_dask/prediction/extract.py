@@ -79,6 +79,19 @@ def extract_features(
         When image or mask cannot be used, or several structures are there and none is named.
     JobError
         When a file is not there, or the parameters are not pyradiomics'.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tempfile import TemporaryDirectory
+    >>> z, y, x = np.mgrid[:20, :20, :20]
+    >>> ball = ((z - 10) ** 2 + (y - 10) ** 2 + (x - 10) ** 2 < 36).astype(np.uint8)
+    >>> with TemporaryDirectory() as folder:
+    ...     for name, values in (("ct.nrrd", 30.0 * z), ("tumour.nrrd", ball)):
+    ...         sitk.WriteImage(sitk.GetImageFromArray(values), f"{folder}/{name}")
+    ...     found = extract_features(f"{folder}/ct.nrrd", f"{folder}/tumour.nrrd")
+    >>> float(found["original_shape_VoxelVolume"][0]) == ball.sum()  # voxels of one cubic millimetre
+    True
     """
     import pandas as pd
 
