@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
@@ -58,7 +59,7 @@ def test_axe_finds_nothing_on_a_page_with_code_and_tables(site: Path) -> None:
 
 
 def builder() -> ModuleType:
-    """tools/site.py, which is no package's module."""
+    """tools/site.py, whose name is that of a module of Python."""
     spec = importlib.util.spec_from_file_location("builder", ROOT / "tools" / "site.py")
     assert spec is not None
     assert spec.loader is not None
@@ -90,6 +91,15 @@ def test_a_notebook_runs_and_its_page_and_the_gallery_show_what_came_out(
     gallery = (tmp_path / "gallery.md").read_text(encoding="utf-8")
     assert all(picture.name in gallery for picture in tmp_path.glob("gallery/*.svg"))
     assert not draws or f"{name}-{draws}.svg" in gallery
+
+
+def test_the_first_hour_shows_the_commands_that_its_script_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    page = (ROOT / "docs" / "first_hour.md").read_text(encoding="utf-8")
+    for number, task in enumerate(importlib.import_module("first_hour").TASKS, 2):
+        commands = "\n".join(task.commands)
+        assert f"## {number}. {task.title}\n\n```sh\n{commands}\n```" in page
+    assert page.count("of processor time") == 10
 
 
 def test_notebooks_are_kept_without_what_came_out() -> None:

@@ -38,6 +38,18 @@ def load_case(case: Case, settings: ImageSection | None = None) -> tuple[sitk.Im
     ------
     CaseError
         As :func:`load_roi`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tempfile import TemporaryDirectory
+    >>> ball = (((np.mgrid[:20, :20, :20] - 10) ** 2).sum(axis=0) < 36).astype(np.uint8)
+    >>> with TemporaryDirectory() as folder:
+    ...     for name, values in (("ct.nrrd", 30.0 * ball), ("mask.nrrd", ball)):
+    ...         sitk.WriteImage(sitk.GetImageFromArray(values), f"{folder}/{name}")
+    ...     image, mask = load_case(Case("1", "P1", "CT", "ball", f"{folder}/ct.nrrd", f"{folder}/mask.nrrd", (1,)))
+    >>> int(sitk.GetArrayFromImage(mask).sum()) == ball.sum()
+    True
     """
     roi = load_roi(case, settings or ImageSection())
     return roi.image, roi.mask

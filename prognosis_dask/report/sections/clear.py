@@ -145,7 +145,7 @@ def _data(run: RunFolder) -> dict[str, Answer]:
         "19": Answer(f"Regions {listed(rois[:5])}, on the series’ own grid: see Regions of interest." if rois else ""),
         "53": Answer("Data and licences: see Data." if public else ""),
         "54": Answer("features.csv and features.zarr hold them, with names and units."),
-        "55": Answer("All settings stand in this report: see The job.", whole=True),
+        "55": Answer("See The job; run.json holds the content of parameter files as well.", whole=True),
     }  # fmt: skip
 
 
