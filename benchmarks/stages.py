@@ -2,34 +2,38 @@
 
     python -m benchmarks.stages demo
     python -m benchmarks.stages lung1_002 [FOLDER]
-    python -m benchmarks.stages patient [FOLDER] [--network]
+    python -m benchmarks.stages patient [FOLDER]
+    python -m benchmarks.stages processor [FOLDER]
 
 FOLDER holds the real data (default: PROGNOSIS_TEST_DATA, else ../shared/data beside the checkout). LUNG1-002 is entered
 COPIES times, as that many cases; seconds are medians, so that what a worker loads at its first case does not count. The
 run is made in a temporary folder with one worker per core, and its ledger is read. ``patient`` prints the processor
 seconds (user and system, of all processes) that one more LUNG1-002 costs a run from DICOM to the dataset, without
-network and model, with the study's 107 features and with 1,037: of a run of 16 minus one of 4, by twelve. With
-``--network`` the study's features and its network (drawn weights, the engine that is installed), and the seconds of the
-stages on a worker.
+network and model, with the study's 107 features and with 1,037: of a run of 16 minus one of 4, by twelve. ``processor``
+prints those of each stage on LUNG1-002, in one process and one thread, with each engine that is installed: the least of
+six rounds, so that a machine that others use as well counts little. What a run needs besides is not in them.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.radiomics import FILTERS, ORIGINAL, params_of
-from prognosis_dask.cohort.case import read_cases, write_cases
+from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, Job, load_job
+from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.radiomics import column_names
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.task_result import TaskResult
@@ -39,18 +43,16 @@ ROOT = Path(__file__).resolve().parents[1]
 COPIES = 12
 #: Cases of the shorter run that a patient's cost is measured against.
 FEW = 4
-NETWORK = "deep.weights=untrained:1"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cohort", choices=["demo", "lung1_002", "patient"])
+    parser.add_argument("cohort", choices=["demo", "lung1_002", "patient", "processor"])
     default = os.environ.get("PROGNOSIS_TEST_DATA", ROOT.parent / "shared" / "data")
     parser.add_argument("folder", nargs="?", type=Path, default=default)
-    parser.add_argument("--network", action="store_true", help="of a patient: with the video network")
     options = parser.parse_args()
-    if options.cohort == "patient":
-        print_patient(options.folder, network=options.network)
+    if options.cohort in ("patient", "processor"):
+        (print_patient if options.cohort == "patient" else print_processor)(options.folder)
         return
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as tables:
         job = load_job(ROOT / "jobs" / "demo.toml")
@@ -68,33 +70,57 @@ def main() -> None:
     print(f"{record['seconds']:.1f} s from the first header to the report, {record['cluster']['workers']} workers")
 
 
-def print_patient(data: Path, *, network: bool) -> None:
+def print_patient(data: Path) -> None:
     """The published figure beside it: 80 core seconds of qradiomics on LUNG1, 1,130 features."""
     with tempfile.TemporaryDirectory() as folder:
-        for types in (ORIGINAL,) if network else (ORIGINAL, FILTERS):
+        for types in (ORIGINAL, FILTERS):
             params = params_of(types, study=True)
             file = Path(folder, "params.yaml")
             file.write_text(json.dumps(params.content))  # JSON is YAML
-            few, many = (
-                _processor_seconds(data, Path(folder), file, copies, network) for copies in (FEW, FEW + COPIES)
-            )
+            few, many = (_processor_seconds(data, Path(folder), file, copies) for copies in (FEW, FEW + COPIES))
             print(f"{len(column_names(params))} features: {(many - few) / COPIES:.2f} processor seconds a patient")
-            for run_folder in sorted(Path(folder).glob(f"*-{FEW + COPIES}")) if network else ():
-                with Ledger.read(run_folder / "ledger.sqlite") as ledger:
-                    for stage in ledger.counts():
-                        print(_line(stage, [row for row in ledger.results(stage).values() if row.problem is None]))
 
 
-def _processor_seconds(data: Path, folder: Path, params: Path, copies: int, network: bool) -> float:
+def print_processor(data: Path) -> None:
+    """Each stage of one patient, and of the stages that a run with each engine has."""
+    engines = {"torch": ("float32", "bfloat16"), "mxnet": ("float32",)}
+    with tempfile.TemporaryDirectory() as folder:
+        job = _lung1_002(data, Path(folder), 1)
+        (case,) = read_cases(job.cohort.cases)
+        least: dict[str, float] = {}
+        for library, precisions in engines.items():
+            for precision in precisions if importlib.util.find_spec(library) else ():
+                engine = "torch" if library == "torch" else "gluon"
+                wanted = replace(job, deep=replace(job.deep, engine=engine, precision=precision))
+                least |= _least(load_stages(wanted, f"{folder}/run"), case, f"deep ({engine}, {precision})", least)
+    for name, seconds in least.items():
+        print(f"{name:<24} {seconds:.3f} processor seconds")
+    for name in (name for name in least if name.startswith("deep")):
+        whole = least["roi"] + least["radiomics"] + least[name]
+        print(f"roi, radiomics, {name}: {whole:.2f}; on two cores {whole / 2:.2f} s a patient at best")
+
+
+def _least(loaded: LoadedStages, case: Case, network: str, known: Mapping[str, float]) -> dict[str, float]:
+    """Of each stage the least of six rounds, after one that loads what it needs."""
+    loaded.prepare([case])
+    found = dict(known)
+    for number in range(7):
+        for stage, work in loaded.works.items():
+            begun = time.process_time()
+            (result,) = work.run((case,), ("",), loaded.context)
+            seconds = time.process_time() - begun
+            assert result.problem is None, result.problem
+            name = network if stage == "deep" else stage
+            if number:
+                found[name] = min(found.get(name, seconds), seconds)
+    return found
+
+
+def _processor_seconds(data: Path, folder: Path, params: Path, copies: int) -> float:
     job = _lung1_002(data, folder, copies)
     run_folder = folder / f"{params.stat().st_size}-{copies}"
     command = [sys.executable, "-m", "prognosis_dask", "run", str(ROOT / "jobs" / "lung1.toml"), "-o", str(run_folder)]
-    for value in (
-        f"cohort.cases={job.cohort.cases}",
-        f"radiomics.params={params}",
-        f"deep.enabled={network}".lower(),
-        NETWORK,
-    ):
+    for value in (f"cohort.cases={job.cohort.cases}", f"radiomics.params={params}", "deep.enabled=false"):
         command += ["--set", value]
     before = os.times()
     subprocess.run([*command, "--set", "model.enabled=false"], check=True, stdout=subprocess.DEVNULL)

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from prognosis_dask.config.reading import build
 from prognosis_dask.errors import CaseError, Code, JobError
-from prognosis_dask.imaging.cube import CubeRule, cut_cube
+from prognosis_dask.imaging.cube import CubeRule, VolumeRule, cut_cube, whole_volume
 from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
 
 PLAIN = CubeRule(voxels=(40, 48, 44), spacing_mm=(1.53, 1.01, 1.27), intensity="keep", outside=-1000.0)
@@ -166,6 +166,30 @@ def test_grey_levels_are_clipped_scaled_or_standardised_and_the_background_is_re
     with pytest.raises(CaseError) as caught:
         cut_cube(roi, replace(rule, intensity="zscore", mask="background", window=()), never)
     assert caught.value.problem.code is Code.IMAGE_INVALID
+
+
+def test_a_whole_image_is_standardised_by_its_own_voxels_and_covered_by_the_networks_grid() -> None:
+    image = grown(OBLIQUE, (0.7, 1.1, 2.5), (50, 40, 12))
+    stored = np.random.default_rng(3).integers(-32768, 32767, (12, 40, 50)).astype(np.int16)
+    pixels = sitk.GetImageFromArray(stored)
+    pixels.CopyInformation(image)
+    rule = VolumeRule((64, 8, 8), (1.5, 1.0, 1.2), "zscore", outside=0.0, axes="image")
+
+    volume = whole_volume(pixels, rule)
+
+    slices = sitk.GetArrayViewFromImage(volume).shape
+    assert slices[0] == 64, "one patch at least"
+    for corner in np.ndindex(2, 2, 2):
+        place = pixels.TransformIndexToPhysicalPoint(
+            [int(c * (n - 1)) for c, n in zip(corner, (50, 40, 12), strict=True)]
+        )
+        at = np.array(volume.TransformPhysicalPointToContinuousIndex(place))
+        assert (at > -1e-6).all()
+        assert (at < np.array(slices[::-1]) - 1 + 1e-6).all()
+    # the two grids share a voxel: the corner of the image where the network's axes begin
+    x, y, z = pixels.TransformPhysicalPointToIndex(volume.TransformIndexToPhysicalPoint((0, 0, 0)))
+    expected = (float(stored[z, y, x]) - stored.mean()) / stored.std()
+    assert volume[0, 0, 0] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_rule_that_says_too_little_or_nonsense_is_refused_by_its_key() -> None:

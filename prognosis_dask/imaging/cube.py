@@ -259,7 +259,7 @@ def whole_volume(image: sitk.Image, rule: VolumeRule) -> sitk.Image:
     low, high = _spanned(full, directions)
     count = np.maximum(np.ceil((high - low) / spacing - _SAME).astype(int) + 1, rule.voxels)
     made = sitk.Resample(
-        sitk.Cast(image, sitk.sitkFloat64),
+        sitk.Cast(image, sitk.sitkFloat32),
         count[::-1].tolist(),
         sitk.Transform(),
         sitk.sitkLinear,
@@ -268,7 +268,7 @@ def whole_volume(image: sitk.Image, rule: VolumeRule) -> sitk.Image:
         directions[:, ::-1].ravel().tolist(),
         rule.outside,
     )
-    values = _intensity(sitk.GetArrayViewFromImage(made), sitk.GetArrayViewFromImage(image).astype(float), rule)
+    values = _intensity(sitk.GetArrayViewFromImage(made), sitk.GetArrayViewFromImage(image), rule)
     return image_like(values, made)
 
 
@@ -371,7 +371,7 @@ def _inside(at: list[FloatArray], last: NumberArray, place: _Place, number: int)
     return np.asarray((low <= number <= high) & rows[:, None] & columns)
 
 
-def _intensity(grey: FloatArray, values: FloatArray, rule: VolumeRule) -> Float32Array:
+def _intensity(grey: FloatArray, values: NumberArray, rule: VolumeRule) -> Float32Array:
     """Clipped and scaled; a z-score by mean and deviation of the ``values``."""
     bad = grey.size - np.count_nonzero(np.isfinite(grey))
     if bad:
@@ -379,10 +379,12 @@ def _intensity(grey: FloatArray, values: FloatArray, rule: VolumeRule) -> Float3
             Code.IMAGE_INVALID, f"voxels of the input that are not finite: {bad} of {grey.size}; expected numbers"
         )
     if rule.window:
-        grey, values = (np.clip(one, rule.window[0], rule.window[1]) for one in (grey, values))
+        grey = np.clip(grey, rule.window[0], rule.window[1])
     if rule.intensity == "window":
         grey = (grey - rule.window[0]) / (rule.window[1] - rule.window[0])
     if rule.intensity == "zscore":
+        values = values.astype(float)  # whole numbers of few bits have no range as wide as theirs
+        values = np.clip(values, rule.window[0], rule.window[1]) if rule.window else values
         if not values.size or np.ptp(values) <= _SAME * np.abs(values).max():
             raise CaseError(
                 Code.IMAGE_INVALID,
