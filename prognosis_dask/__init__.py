@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from prognosis_dask.imaging.load import load_case
     from prognosis_dask.prediction.cohort import predict_cohort
     from prognosis_dask.prediction.extract import extract_features
+    from prognosis_dask.prediction.notebook import show_case
     from prognosis_dask.prediction.scan import predict_scan
     from prognosis_dask.workflows.models import compare, fit, predict, validate
     from prognosis_dask.workflows.reproducibility import reproducibility
@@ -59,6 +60,7 @@ __all__ = [
     "read_images",
     "reproducibility",
     "run",
+    "show_case",
     "validate",
 ]
 
@@ -76,6 +78,7 @@ _HOMES = {
     "read_images": "prognosis_dask.features.files",
     "reproducibility": "prognosis_dask.workflows.reproducibility",
     "run": "prognosis_dask.workflows.run",
+    "show_case": "prognosis_dask.prediction.notebook",
     "validate": "prognosis_dask.workflows.models",
 }
 

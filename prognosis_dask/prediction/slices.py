@@ -81,16 +81,17 @@ def _slices(case: Case, context: SliceTask, watch: Stopwatch) -> dict[str, objec
                 roi = load_roi(outlined, context.image, full=True, one_slice=True)
             image, mask, unit = roi.image, roi.mask, roi.unit
     with watch.step("write"):
-        values, inside = (
-            _upright(sitk.GetArrayViewFromImage(image), image),
-            _upright(sitk.GetArrayViewFromImage(mask) > 0, image),
-        )
-        attributes = {
-            "affine": upright_affine(image),
-            "presets": _presets(values, "CT" if case.modality == "CT" else unit),
-        }
-        _write(Path(context.out), values, inside.astype(np.uint8), attributes)
-    return {"view": _view(values, inside, image.GetSpacing(), case.modality), "size": size}
+        view = store_slices(image, mask, case.modality, Path(context.out), unit=unit)
+    return {"view": view, "size": size}
+
+
+def store_slices(image: sitk.Image, mask: sitk.Image, modality: str, out: Path, *, unit: str = "") -> SliceView:
+    """Write the slices of an image and its mask, upright and with their place in mm; what a viewer begins with."""
+    values = _upright(sitk.GetArrayViewFromImage(image), image)
+    inside = _upright(sitk.GetArrayViewFromImage(mask) > 0, image)
+    presets = _presets(values, "CT" if modality == "CT" else unit)
+    _write(out, values, inside.astype(np.uint8), {"affine": upright_affine(image), "presets": presets})
+    return _view(values, inside, image.GetSpacing(), modality)
 
 
 def _view(
