@@ -13,8 +13,8 @@ from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.config.fields import keys_of
 from prognosis_dask.config.job import CohortSection, GradeSection, ImageSection, Job, digest, load_job
 from prognosis_dask.execution.clusters.spec import SPECS
-from prognosis_dask.modelling.spec import ModelSpec
-from prognosis_dask.workflows.idle_keys import idle_keys
+from prognosis_dask.modelling.spec import ModelSpec, load_spec
+from prognosis_dask.workflows.idle_keys import idle_keys, idle_settings
 from prognosis_dask.workflows.run import run
 
 ROOT = Path(__file__).parents[1]
@@ -98,6 +98,44 @@ def test_a_key_without_effect_is_named_with_the_reason(text: str, line: str, tmp
     path.write_text(text)
     (found,) = idle_keys(load_job(path))
     assert found.startswith(f"Warning: {line}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["x.learner='survival-forest'", "x.penalty=[1.0]"], "x.penalty has no effect: learner 'survival-forest' has"),
+        (
+            ["x.learner='xgboost'", "x.selector=''", "x.balance_families=true"],
+            "x.balance_families has no effect: learner",
+        ),
+        (["x.selector=''", "x.n_features=[3]"], "x.n_features has no effect: without a selector"),
+        (["x.selector='mrmr'", "x.label_days=9.0"], "x.label_days has no effect: selector 'mrmr' needs no label"),
+        (
+            ["x.n_features=[3]", "x.penalty=[1.0]", "x.inner_folds=4"],
+            "x.inner_folds has no effect: the procedure leaves",
+        ),
+        (["x.bound=false", "x.bound_margin=2.0"], "x.bound_margin has no effect: bound is false"),
+        (["x.harmonise=''", "site='s'"], "site has no effect: no procedure has harmonise"),
+        (["x.harmonise=''", "validation.draws=9"], "validation.draws has no effect: prognosis fit and compare"),
+        (["x.harmonise=''", "endpoint.classes=['a', 'b']"], "endpoint.classes has no effect: endpoint.label names"),
+    ],
+)
+def test_a_setting_without_effect_is_named_with_the_reason(settings: list[str], line: str) -> None:
+    spec = load_spec(None, [f"procedure.{one}" if one.startswith("x.") else one for one in settings])
+    (found,) = idle_settings(spec, "nested", classes=False)
+    assert found.startswith(f"Warning: {'procedure.' if line.startswith('x.') else ''}{line}")
+
+
+def test_settings_that_a_method_or_an_endpoint_does_not_take_are_named() -> None:
+    few = ["procedure.x.tune_by='brier'", "validation.repeats=3", "validation.horizons_days=[90]"]
+    assert idle_settings(load_spec(None, few), "nested", classes=False) == []
+    by_bootstrap = idle_settings(load_spec(None, few), "bootstrap", classes=True)
+    assert by_bootstrap == [
+        "Warning: validation.horizons_days has no effect: a class is predicted",
+        "Warning: validation.repeats has no effect: validation.method is 'bootstrap'",
+        "Warning: procedure.x.tune_by has no effect: classes are tuned by the log loss",
+    ]
+    assert idle_settings(load_spec(None), "nested", classes=False) == []
 
 
 def test_a_key_of_an_override_and_of_a_job_made_in_python_is_named_too(tmp_path: Path) -> None:

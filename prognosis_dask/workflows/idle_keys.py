@@ -1,13 +1,17 @@
-"""Keys of a job that are set and have no effect with the other keys: named when a run starts."""
+"""Keys of a job or specification that are set and have no effect with the others: named when a run or fit starts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from prognosis_dask.cohort.sources import names_series
 from prognosis_dask.config.fields import given_keys, keys_of
 from prognosis_dask.config.job import Job
+from prognosis_dask.modelling.estimators import LEARNERS
+from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.selectors import NEED_LABEL
+from prognosis_dask.modelling.spec import ModelSpec
 
 #: A condition that holds, the keys that have no effect then, and why.
 _Rule = tuple[bool, tuple[str, ...], str]
@@ -21,10 +25,22 @@ def idle_keys(job: Job) -> list[str]:
     >>> idle_keys(Job("example"))
     []
     """
+    return _told(_rules(job), lambda key: _is_set(job, key))
+
+
+def idle_settings(spec: ModelSpec, method: str, *, classes: bool) -> list[str]:
+    """As :func:`idle_keys`, of a specification.
+
+    ``method``: by which it is validated; ``classes``: whether a class is predicted.
+    """
+    return _told(_rules_of_spec(spec, method, classes), lambda key: _is_given(spec, key))
+
+
+def _told(rules: Iterable[_Rule], is_set: Callable[[str], bool]) -> list[str]:
     told: set[str] = set()
     lines = []
-    for holds, keys, why in _rules(job):
-        found = [key for key in keys if holds and key not in told and _is_set(job, key)]
+    for holds, keys, why in rules:
+        found = [key for key in keys if holds and key not in told and is_set(key)]
         told.update(found)
         if found:
             lines.append(f"Warning: {', '.join(found)} {'have' if len(found) > 1 else 'has'} no effect: {why}")
@@ -75,6 +91,41 @@ def _model_rules(job: Job) -> Iterator[_Rule]:
     survival = model.selector not in NEED_LABEL
     yield survival, ("model.label_days",), f"model.selector = {model.selector!r} needs no label of survival"
     yield not model.selector, ("model.max_features",), "without model.selector all features enter"
+    unpriced = model.learner in LEARNERS and "penalty" not in LEARNERS[model.learner].takes
+    yield unpriced, ("model.penalizer",), f"model.learner = {model.learner!r} has no penalty"
+
+
+def _rules_of_spec(spec: ModelSpec, method: str, classes: bool) -> Iterator[_Rule]:
+    yield bool(spec.endpoint.label), ("endpoint.time_unit", "endpoint.event_codes"), "endpoint.label is predicted"
+    yield not spec.endpoint.label, ("endpoint.classes",), "endpoint.label names no column"
+    harmonised = any(procedure.harmonise for procedure in spec.procedure.values())
+    yield not harmonised, ("site",), "no procedure has harmonise = 'combat'"
+    by_command = "prognosis fit and compare cross-validate; prognosis validate takes another method"
+    yield method == "nested", ("validation.method", "validation.draws"), by_command
+    yield classes, ("validation.horizons_days",), "a class is predicted"
+    unused = {"bootstrap": ("folds", "repeats"), "permutation": ("repeats",)}.get(method, ())
+    of_folds = tuple(f"validation.{name}" for name in (*unused, *(("halves", "horizons_days") if unused else ())))
+    yield bool(unused), of_folds, f"validation.method is {method!r}"
+    for name, procedure in spec.procedure.items():
+        for holds, keys, why in _procedure_rules(procedure, classes):
+            yield holds, tuple(f"procedure.{name}.{key}" for key in keys), why
+
+
+def _procedure_rules(procedure: Procedure, classes: bool) -> Iterator[_Rule]:
+    learner, selector = LEARNERS[procedure.learner], procedure.selector
+    unused = tuple(key for key in ("penalty", "mixing") if key not in learner.takes)
+    yield True, unused, f"learner {procedure.learner!r} has no penalty"
+    trees = learner.remembers and not selector
+    yield trees, ("balance_families",), f"learner {procedure.learner!r} splits columns, whose scale changes nothing"
+    yield not procedure.bound, ("bound_margin",), "bound is false"
+    yield not selector, ("n_features", "label_days"), "without a selector all features enter"
+    yield selector not in NEED_LABEL, ("label_days",), f"selector {selector!r} needs no label of survival"
+    yield classes, ("label_days",), "a class is predicted"
+    yield classes, ("tune_by",), "classes are tuned by the log loss"
+    of_trees = {"depth": learner.depths, "rounds": learner.rounds}
+    tried = [getattr(procedure, key) or of_trees[key] for key in learner.takes]
+    fixed = all(len(values) == 1 for values in tried) and not (selector and len(procedure.n_features) > 1)
+    yield fixed, ("tune_by", "inner_folds"), "the procedure leaves nothing to tune"
 
 
 def _all(section: str) -> tuple[str, ...]:
@@ -86,3 +137,13 @@ def _all(section: str) -> tuple[str, ...]:
 def _is_set(job: Job, key: str) -> bool:
     section, name = key.split(".")
     return name in given_keys(getattr(job, section))
+
+
+def _is_given(spec: ModelSpec, key: str) -> bool:
+    section, _, name = key.rpartition(".")
+    owner: Any = spec
+    if section.startswith("procedure."):
+        owner = spec.procedure[section.removeprefix("procedure.")]
+    elif section:
+        owner = getattr(spec, section)
+    return name in given_keys(owner)

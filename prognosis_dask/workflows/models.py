@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from prognosis_dask.config.folders import expect_no_loss, expect_writable
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.maps import Map
+from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.families import NETWORKS
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.modelling.data.table import FeatureTable
@@ -34,6 +35,7 @@ from prognosis_dask.modelling.validation.external import (
 from prognosis_dask.modelling.worth import UNTRAINED, untrained, worth_of
 from prognosis_dask.objects.address import is_address, parse_address
 from prognosis_dask.storage.place import Place, local_copy, placed
+from prognosis_dask.workflows.idle_keys import idle_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,6 +112,7 @@ def fit(
         expect_writable(folder)
         expect_no_loss(folder)
         read = _read(given, spec, say)
+        _tell_idle(spec, "nested", read, say)
         comparing.expect_sound(read, spec)
         names = ", ".join(comparing.procedures_of(read, spec))
         say(f"Validating {names}: {spec.validation.repeats} x {spec.validation.folds} folds")
@@ -151,6 +154,7 @@ def compare(
     expect_writable(out)
     expect_no_loss(out)
     read = _read(_here(data), spec, say)
+    _tell_idle(spec, "nested", read, say)
     known = comparing.procedures_of(read, spec)
     unknown = [name for name in procedures if name not in known]
     if unknown:
@@ -197,6 +201,7 @@ def validate(
     if spec.validation.method == "nested":
         return compare(data, spec, out, client=client, say=say)
     read = _read(data, spec, say)
+    _tell_idle(spec, spec.validation.method, read, say)
     comparing.expect_sound(read, spec)
     with _map(client) as cluster_map:
         tables = comparing.resample(read, spec, cluster_map)
@@ -320,6 +325,11 @@ def _target(data: Data, out: Path | str | None) -> Iterator[tuple[list[One], Pla
         place.fetch(needed=False)
         own = [is_address(one) and parse_address(str(one)) == place.address for one in listed]
         yield _here([place.folder if is_own else one for one, is_own in zip(listed, own, strict=True)]), place
+
+
+def _tell_idle(spec: ModelSpec, method: str, read: ReadTable, say: Say) -> None:
+    for line in idle_settings(spec, method, classes=isinstance(read.table.endpoint, Classes)):
+        say(line)
 
 
 def _read(data: Data, spec: ModelSpec, say: Say) -> ReadTable:
