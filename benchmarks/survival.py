@@ -20,6 +20,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,7 +37,7 @@ from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.selectors.svm_rfe import rank_features, survival_label
 from prognosis_dask.modelling.spec import load_spec
-from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
+from prognosis_dask.modelling.validation.comparing import compare
 from prognosis_dask.modelling.validation.nested import validate
 from tests.lung1_tables import read_deep, read_selected
 
@@ -104,40 +105,46 @@ def selection(folder: Path, witnesses: bool) -> None:
 
 def nested(folder: Path, repeats: int, names: Sequence[str], map: Map) -> None:
     spec = load_spec(SPEC)
-    table = read_tables(find_tables([folder], spec), spec).table
-    print(f"LUNG1: {len(table.case_ids)} patients, {int(table.event.sum())} deaths; 5 folds x {repeats} repeats\n")
-    grid = time_grid(table.endpoint, (HORIZON_DAYS,)) if isinstance(table.endpoint, Survival) else ()
-    results, rows = [], []
-    for name in names:
-        procedure = PROCEDURES[name]
-        found, seconds = timed(
-            lambda name=name, procedure=procedure: validate(  # type: ignore[misc]
-                table, {name: procedure}, repeats=repeats, map=map, horizons_days=grid
-            )
+    read = read_tables(find_tables([folder], spec), spec)
+    table, procedures = read.table, {name: PROCEDURES[name] for name in names}
+    rule = replace(spec.validation, repeats=repeats, horizons_days=(HORIZON_DAYS,))
+    spec = replace(spec, procedure=procedures, final="", validation=rule)
+    deaths = f"{len(table.case_ids)} patients, {int(table.event.sum())} deaths"
+    print(f"LUNG1: {deaths}; 5 folds x {repeats} repeats, {rule.halves} halves for the intervals\n", flush=True)
+    (tables, _), seconds = timed(lambda: compare(read, spec, map))
+    for in_sample, what in ((0, "held out"), (1, "in sample")):
+        measures = {(r["procedure"], r["measure"]): r for r in tables["measures"] if r["in_sample"] == in_sample}
+        shown = ("harrell_c", "uno_c", "ibs", "calibration_slope")
+        show(
+            [f"{what}", *shown],
+            [[name, *(_with_interval(measures[name, measure]) for measure in shown)] for name in names],
         )
-        results += found
-        apparent = fit_procedure(procedure, table, 0).predict(table).risk_score
-        rows.append([name, f"{concordance(table.time_days, table.event, apparent).c_index:.3f}", f"{seconds:.0f} s"])
-    tables = evaluate(table, results, (HORIZON_DAYS,), map=map)
-    measures = {(row["procedure"], row["measure"]): row for row in tables["measures"]}
-    for row in rows:
-        found = [measures[row[0], name] for name in ("harrell_c", "uno_c", "ibs")]
-        row[1:1] = [f"{m['value']:.3f} ({m['lower']:.3f} to {m['upper']:.3f})" for m in found]
-    show(["features", "Harrell's C, held out", "Uno's C", "integrated Brier", "C in sample", "time"], rows)
-    print("Differences of Harrell's C, with the interval and p-value that respect overlapping folds:\n")
-    differences = [row for row in tables["differences"] if row["measure"] == "harrell_c"]
+    print(f"{seconds:.0f} s. Differences of Harrell's C, from the halves; p by Holm for all pairs:\n")
     show(
-        ["", "difference", "p (Nadeau-Bengio)", "p (Wilcoxon)"],
+        ["", "difference", "p", "p, all pairs", "p (Wilcoxon)"],
         [
             [
                 f"{row['a']} - {row['b']}",
                 f"{row['difference']:+.3f} ({row['lower']:+.3f} to {row['upper']:+.3f})",
-                f"{row['p_corrected']:.2f}",
-                f"{row['p_wilcoxon']:.1g}",
+                *(f"{row[name]:.2g}" for name in ("p", "p_holm", "p_wilcoxon")),
             ]
-            for row in differences
+            for row in tables["differences"]
+            if row["measure"] == "harrell_c"
         ],
     )
+    print("What held-out scores add:\n")
+    show(
+        ["base", "added", "test", "p", "change of C"],
+        [
+            [r["base"], r["added"], r["test"], f"{r['p']:.2g}", f"{r['delta_c']:+.3f}"]
+            for r in tables["added"]
+            if "volume" in (r["base"], r["added"])
+        ],
+    )
+
+
+def _with_interval(row: Mapping[str, Any]) -> str:
+    return f"{row['value']:.3f} ({row['lower']:.3f} to {row['upper']:.3f})"
 
 
 def made(map: Map) -> None:
