@@ -12,7 +12,7 @@ import pytest
 from prognosis_dask.cli.main import main
 from prognosis_dask.cohort.case import read_cases, read_problems
 from prognosis_dask.cohort.clinical import patient_key, read_clinical, read_rows
-from prognosis_dask.cohort.collections import COLLECTIONS, Collection
+from prognosis_dask.cohort.collections import COLLECTIONS, Collection, resolve
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import Code, JobError
@@ -120,6 +120,16 @@ def test_collections_code_death_in_their_own_way(tmp_path: Path) -> None:
     )
     rows = read_clinical(write(tmp_path / "opc.csv", idc), COLLECTIONS["opc"]).rows
     assert [(row.time_days, row.event) for row in rows.values()] == [(700, 1), (900, 0)]
+
+
+def test_a_code_of_a_competing_event_stays_one_and_is_kept_with_the_case(tmp_path: Path) -> None:
+    text = "id,time_days,event\nA,12,relapse\nB,15,died\nC,20,none\n"
+    codes = CohortSection(event_codes={"relapse": 1, "died": 2, "none": 0})
+    table = read_clinical(write(tmp_path / "t.csv", text), resolve(codes).collection)
+    assert [row.event for row in table.rows.values()] == [1, 2, 0]
+    header = "case_id,patient_id,modality,roi,image,mask,labels,time_days,event"
+    cases = read_cases(write(tmp_path / "cases.csv", f"{header}\nb,B,CT,G,i,m,,15,2\n"))
+    assert (cases[0].time_days, cases[0].event) == (15, 2)
 
 
 def test_follow_up_in_months_becomes_days(tmp_path: Path) -> None:

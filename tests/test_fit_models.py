@@ -15,12 +15,12 @@ from lifelines import CoxPHFitter
 from lifelines.utils import concordance_index
 
 from prognosis_dask.config.job import ModelSection
-from prognosis_dask.modelling.data.reading import read_tables
+from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.data.sources import dataset_source
 from prognosis_dask.modelling.fit import fit_dataset, fit_models
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import load_frozen
-from prognosis_dask.modelling.spec import EndpointRule, ModelSpec, ValidationRule
+from prognosis_dask.modelling.spec import EndpointRule, ModelSpec, ValidationRule, load_spec
 
 SECTION = ModelSection(folds=3, repeats=2, halves=0, max_features=8)
 
@@ -212,6 +212,29 @@ def test_several_series_of_a_patient_are_noted_and_stay_together(tmp_path: Path)
     assert any("several cases" in note for note in summary["notes"])
     folds = pd.read_csv(tmp_path / "models" / "predictions.csv").groupby(["procedure", "repeat", "patient_id"])["fold"]
     assert (folds.nunique() == 1).all()
+
+
+def test_competing_events_and_late_entry_of_a_run_are_modelled_as_those_of_a_table(tmp_path: Path) -> None:
+    cohort = dataset(80)
+    event = cohort["event"].to_numpy().copy()
+    event[np.flatnonzero(event == 0)[::2]] = 2
+    cases = {"time_days": cohort["time_days"].to_numpy(), "event": event, "deep": cohort["deep"][:, 3].to_numpy()}
+    pd.DataFrame({"PatientID": cohort["patient_id"].to_numpy(), **cases}).to_csv(tmp_path / "t.csv", index=False)
+    table_spec = load_spec(None, ['endpoint.event_codes={ "0" = 0, "1" = 1, "2" = 2 }'])
+    of_table = read_tables(find_tables([tmp_path / "t.csv"], table_spec), table_spec).table.survival
+    competing = cohort.assign(event=("case", event))
+    of_run = read_tables([dataset_source(competing, "the run")]).table.survival
+    np.testing.assert_array_equal(of_run.time_days, of_table.time_days)
+    np.testing.assert_array_equal(of_run.competing_days, of_table.competing_days)
+    summary = fit_dataset(competing, SECTION, tmp_path / "models")
+    assert summary["n_competing"] == (event == 2).sum()
+    assert (tmp_path / "models" / "incidence.csv").is_file()
+    entry = np.round(0.4 * cohort["time_days"].to_numpy())
+    late = cohort.assign(covariate_since=("case", entry))
+    fit_dataset(late, replace(SECTION, entry="since"), tmp_path / "late")
+    curve = pd.read_csv(tmp_path / "late" / "kaplan_meier.csv").query("procedure == 'deep'")
+    assert curve["entered"].sum() == 80
+    assert curve["at_risk"].iloc[0] < 10
 
 
 def test_classes_go_through_the_same_machinery(tmp_path: Path) -> None:

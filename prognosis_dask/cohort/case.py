@@ -47,7 +47,7 @@ class Case:
         ROI numbers (RTSTRUCT), segment numbers (SEG) or label values of the mask; several are merged.
         Empty: every non-zero voxel of a label map. In layers (``.seg.nrrd``) 1000 times the layer is added.
     time_days, event
-        The endpoint; None where it is unknown. ``event`` is 1 if observed, 0 if censored.
+        The endpoint; None where it is unknown. ``event`` is 1 if observed, 0 if censored, 2 if a competing event was.
     source
         Digest of the input files (identity, size and modification time), taken when the cohort was indexed; in a
         table without it, sizes and modification times when the table was read.
@@ -226,8 +226,8 @@ def _time_days(text: str) -> float:
 
 
 def _event(text: str) -> int:
-    if text.strip() not in ("0", "1"):
-        raise ValueError(f"event is {text!r}, expected 1 (observed), 0 (censored), or nothing")
+    if text.strip() not in ("0", "1", "2"):
+        raise ValueError(f"event is {text!r}, expected 1 (observed), 0 (censored), 2 (a competing event), or nothing")
     return int(text)
 
 

@@ -158,11 +158,11 @@ class FolderName:
 class EventCode:
     """What a value of the event column means."""
 
-    expected = "1 (observed) or 0 (censored)"
+    expected = "1 (observed), 0 (censored) or 2 (a competing event)"
 
     def holds(self, value: int) -> bool:
-        """Whether it is one of the two."""
-        return value in (0, 1)
+        """Whether it is one of the three."""
+        return value in (0, 1, 2)
 
 
 @dataclass(frozen=True)

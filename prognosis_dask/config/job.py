@@ -36,8 +36,9 @@ from prognosis_dask.shipped import shipped
 TimeUnit = Literal["", "days", "weeks", "months", "years"]
 EventCodes = Annotated[
     dict[str, Annotated[int, EventCode()]],
-    'What each value of the event column means, for instance `{ "1" = 0, "2" = 1 }`; '
-    "empty: words such as Dead and Alive, and 0 and 1, say it themselves.",
+    'What each value of the event column means, for instance `{ "1" = 0, "2" = 1 }`: 1 the event, 0 censored, 2 a '
+    "competing event, after which the event cannot be seen; empty: words such as Dead and Alive, and 0 and 1, say "
+    "it themselves.",
 ]
 Halves = Annotated[
     int,
@@ -275,6 +276,11 @@ class ModelSection:
     ] = ""
     label: Annotated[str, "Clinical column with the class to predict; empty: survival."] = ""
     classes: Annotated[tuple[str, ...], "The label's values in order; of two, the second is the positive class."] = ()
+    entry: Annotated[
+        str,
+        "Clinical column with the time from which on a case was followed (delayed entry), in days unless its heading "
+        "says otherwise; empty: from 0 on.",
+    ] = ""
     label_days: Annotated[
         float,
         Above(0),

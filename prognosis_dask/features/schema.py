@@ -23,7 +23,11 @@ _OF_CASES = (
     label("roi", "case", "name of the region of interest"),
     label("modality", "case", "DICOM modality of the image"),
     number("time_days", "d", "follow-up; NaN where it is not known"),
-    number("event", "1", "1 where the event was seen, 0 where the case was censored; NaN where it is not known"),
+    number(
+        "event",
+        "1",
+        "1: the event was seen; 0: the case was censored; 2: a competing event was seen; NaN where not known",
+    ),
 )
 _OF_RUNS = (
     VariableSpec("problem", ("case",), ("text",), "", "'stage: code' of what failed, joined by '; '; empty when fine"),

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from prognosis_dask.config.fields import Above, AtLeast, Unit
-from prognosis_dask.config.job import Halves, ModelSection, Rows, Seed, TimeUnit
+from prognosis_dask.config.job import EventCodes, Halves, ModelSection, Rows, Seed, TimeUnit
 from prognosis_dask.config.reading import build, expect, override, read_toml
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
@@ -35,16 +35,6 @@ class IdFormat:
         except (ValueError, KeyError, IndexError, AttributeError):
             return False
         return True
-
-
-class Cause:
-    """What a value of the event column means, where events may compete."""
-
-    expected = "1 (observed), 0 (censored) or 2 (a competing event)"
-
-    def holds(self, value: int) -> bool:
-        """Whether it is one of the three."""
-        return value in (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -100,12 +90,7 @@ class EndpointRule:
         "survival time; empty: from 0 on.",
     ] = ""
     time_unit: Annotated[TimeUnit, "Unit of the survival time; empty: what the heading says, else days."] = ""
-    event_codes: Annotated[
-        dict[str, Annotated[int, Cause()]],
-        'What each value of the event column means, for instance `{ "1" = 0, "2" = 1 }`: 1 the event, 0 censored, 2 a '
-        "competing event, after which the event cannot be seen; empty: words such as Dead and Alive, and 0 and 1, say "
-        "it themselves.",
-    ] = field(default_factory=dict)
+    event_codes: EventCodes = field(default_factory=dict)
     label: Annotated[str, "Column with the class to predict."] = ""
     classes: Annotated[tuple[str, ...], "The label's values in order; of two, the second is the positive class."] = ()
 
@@ -282,7 +267,7 @@ def job_spec(section: ModelSection, *, has_volume: bool) -> ModelSpec:
         label_days=section.label_days,
     )
     return ModelSpec(
-        endpoint=EndpointRule(label=section.label, classes=section.classes),
+        endpoint=EndpointRule(label=section.label, classes=section.classes, entry=section.entry),
         rows=section.rows,
         procedure=procedures,
         final=section.features,

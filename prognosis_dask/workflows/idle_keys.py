@@ -87,7 +87,7 @@ def _model_rules(job: Job) -> Iterator[_Rule]:
     by_grade = tuple(f"model.{name}" for name in ("features", "penalizer", "label_days", "halves"))
     yield grade.enabled, by_grade, "with grade.enabled all families are compared, and penalties tuned"
     yield not model.label, ("model.classes",), "model.label names no column"
-    yield bool(model.label), ("model.label_days",), "model.label is the label"
+    yield bool(model.label), ("model.label_days", "model.entry"), "model.label is the label"
     survival = model.selector not in NEED_LABEL
     yield survival, ("model.label_days",), f"model.selector = {model.selector!r} needs no label of survival"
     yield not model.selector, ("model.max_features",), "without model.selector all features enter"

@@ -357,7 +357,8 @@ def _expect_cases(job: Job, cases: Sequence[Case], problems: Sequence[Problem], 
 
 def _expect_columns(job: Job, cases: Sequence[Case]) -> None:
     """The clinical columns that the model needs are asked for before the images are read, not after."""
-    wanted = [("model.label", job.model.label)] if job.model.label else []
+    model = {"model.label": job.model.label, "model.entry": job.model.entry}
+    wanted = [(setting, name) for setting, name in model.items() if name]
     wanted += [("grade.clinical", name) for name in job.grade.clinical if job.grade.enabled]
     if not wanted:
         return

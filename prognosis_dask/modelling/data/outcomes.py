@@ -98,19 +98,18 @@ def read_outcomes(
     unknown, late = np.isnan(time) | np.isnan(event), np.zeros(len(time), dtype=bool)
     values = [time, event]
     if len(names) > 2:
-        entry = columns[names[2]].numbers() * DAYS[unit_of(names[2]) or unit]
+        own = unit_of(names[2]) or unit
+        entry = columns[names[2]].numbers() * DAYS[own]
         unknown |= np.isnan(entry)
         late = ~((entry >= 0) & (entry < time))
-        notes += far_code_notes(columns[names[2]]) + _entering(
-            names[2], entry[~unknown & ~late], time[~unknown & ~late]
-        )
+        notes += far_code_notes(columns[names[2]]) + _entering(names[2], entry[~unknown & ~late], own)
         values.append(entry)
     reasons = [Code.NO_ENDPOINT.value, "time-not-positive", "entry-not-before-time"]
     faults = np.select([unknown, ~(time > 0), late], reasons, default="")
     return Outcomes(tuple(values), (), tuple(faults.tolist()), names, tuple(notes))
 
 
-def _entering(name: str, entry: FloatArray, time: FloatArray) -> list[str]:
+def _entering(name: str, entry: FloatArray, unit: str) -> list[str]:
     """What is made of late entry."""
     late = entry > 0
     if not late.any():
@@ -122,7 +121,7 @@ def _entering(name: str, entry: FloatArray, time: FloatArray) -> list[str]:
             "on few."
         )
     return [
-        f"{count(int(late.sum()), 'row')} of {len(entry)} enter late by {name}, at the median after "
+        f"{count(int(late.sum()), 'row')} of {len(entry)} enter late by {name} (in {unit}), at the median after "
         f"{np.median(entry[late]):.4g} days: a case is at risk from its entry on, and survival is from day 0 on. C is "
         "over the pairs of which both were at risk. AUC at a time, Uno's C, Brier scores, observed over expected "
         f"events and net benefit do not hold then and are not given.{few}"
@@ -151,6 +150,8 @@ def _refuse_beyond_a_life(days: FloatArray, column: SourceColumn, unit: str) -> 
 
 
 def _events(column: SourceColumn, rule: EndpointRule, whole: SourceColumn) -> FloatArray:
+    if isinstance(column.cells, np.ndarray) and not rule.event_codes:
+        return np.asarray(column.cells, dtype=float)  # a run's: its job has said what the codes mean
     cells = column.texts(rule.event_codes)
     said = filter(None, whole.texts(rule.event_codes))
     try:

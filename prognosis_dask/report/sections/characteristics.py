@@ -64,7 +64,9 @@ def characteristics(run: RunFolder) -> list[tuple[str, str]]:
     known = list(ends.values())
     if known or not of_class(run):
         whose = " patients" if len({case.patient_id for case in cases}) < len(cases) else ""
-        rows.append(("Events", f"{sum(event for _, event in known)} of {len(known)}{whose} with a known endpoint"))
+        codes = Counter(event for _, event in known)
+        competing = f", {codes[2]} with a competing event" if codes[2] else ""
+        rows.append(("Events", f"{codes[1]} of {len(known)}{whose} with a known endpoint{competing}"))
     followed = [(time, event) for time, event in known if time > 0]
     if followed:
         rows.append(("Median follow-up (reverse Kaplan-Meier)", median_follow_up(followed)))
@@ -103,11 +105,11 @@ def _values_of_patients(cases: Sequence[Case], name: str) -> list[str]:
 
 
 def median_follow_up(followed: Sequence[tuple[float, int]]) -> str:
-    """Median time to censoring, events taken as censored (Schemper and Smith, 1996), as text."""
+    """Median time to censoring, events of any kind taken as censored (Schemper and Smith, 1996), as text."""
     from lifelines import KaplanMeierFitter
 
     times = [time for time, _ in followed]
-    median = float(KaplanMeierFitter().fit(times, [1 - event for _, event in followed]).median_survival_time_)
+    median = float(KaplanMeierFitter().fit(times, [event == 0 for _, event in followed]).median_survival_time_)
     return f"{median:.0f} days" if np.isfinite(median) else "not reached"
 
 
