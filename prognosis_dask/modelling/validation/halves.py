@@ -192,7 +192,7 @@ def widen(tables: Tables, halves: Halves, repeats: int) -> Tables:
 def _measured(row: Row, halves: Halves, repeats: int) -> Row:
     deviation, df = halves.deviation(_key(row), repeats)
     drawn = {"lower_drawn": row["lower"], "upper_drawn": row["upper"]}
-    if not isfinite(deviation):
+    if not isfinite(deviation) or row["measure"] == "log_rank_p":  # a p-value is no estimate
         return row | drawn
     deviation = max(deviation, (row["upper"] - row["lower"]) / (2 * 1.96)) if isfinite(row["lower"]) else deviation
     lower, upper = bounds(row["measure"], row["value"], _quantile(df) * deviation)
