@@ -1,11 +1,15 @@
 """Our learners beside scikit-survival's on public tables: the same folds, C and integrated Brier score held out.
 
     python -m benchmarks.learners [--tables veterans whas500 gbsg2] [--repeats 4] [--folds 5] [--only NAME...]
+        [--forests]
 
 Ours are whole procedures, tuned within the training cases. scikit-survival's see the same standardised columns, and are
 tuned where it says so: by scikit-learn's search in as many inner folds, by the concordance. Their tables come with
 scikit-survival; without that package there is nothing to do. The standard error of a difference allows for overlapping
 training cases (Nadeau & Bengio, Machine Learning 52, 239, 2003). Processor time is that of one fold, tuning included.
+
+``--forests``: instead our forest cut at several depths beside scikit-survival's with as many features a node, and with
+its own number: what the rule of splitting costs, and what the depth.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import pandas as pd
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.estimators.forest import LEAF, fit_survival_forest
 from prognosis_dask.modelling.estimators.scores import one_thread
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring, integrated
@@ -40,6 +45,8 @@ OURS: Mapping[str, Procedure] = {
 }
 #: Times at which the Brier score is integrated, as shares of the times of events.
 GRID = np.linspace(0.05, 0.9, 20)
+#: At which our forest is cut; the last is that of whole trees.
+DEPTHS = (2, 3, 4, 6, 8, 100)
 TABLES = ("veterans", "whas500", "gbsg2")
 
 
@@ -58,6 +65,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--only", nargs="+", default=())
+    parser.add_argument("--forests", action="store_true")
     arguments = parser.parse_args()
     try:
         import sksurv
@@ -69,6 +77,9 @@ def main() -> None:
     learners = {name: one for name, one in learners.items() if not arguments.only or name in arguments.only}
     for name in arguments.tables:
         table = read(name)
+        if arguments.forests:
+            forests(table, name, arguments.repeats, arguments.folds)
+            continue
         found: dict[str, list[Found]] = {learner: [] for learner in learners}
         for repeat in range(arguments.repeats):
             number = split_patients(table, arguments.folds, [0, repeat])
@@ -92,6 +103,34 @@ def show(table: FeatureTable, name: str, found: Mapping[str, list[Found]], folds
             error = np.sqrt((1 / len(apart) + 1 / (folds - 1)) * apart.var(ddof=1))
             difference = f"{apart.mean():+.4f} ({error:.4f})"
         print(f"| {learner} | {c[learner].mean():.4f} | {difference} | {brier:.4f} | {seconds:.1f} |")
+    print(flush=True)
+
+
+def forests(table: FeatureTable, name: str, repeats: int, folds: int) -> None:
+    from sksurv.ensemble import RandomSurvivalForest
+    from sksurv.util import Surv
+
+    most, found = int(np.ceil(np.sqrt(table.X.shape[1]))), dict[str, list[float]]()
+    for repeat in range(repeats):
+        number = split_patients(table, folds, [0, repeat])
+        for fold in range(folds):
+            train, test = (table.rows(np.flatnonzero(rows)) for rows in (number != fold, number == fold))
+            mean, scale = train.X.mean(axis=0), train.X.std(axis=0, ddof=1)
+            scale[scale == 0] = 1.0
+            Z, new = (train.X - mean) / scale, (test.X - mean) / scale
+            shapes = [(depth, 0) for depth in DEPTHS]
+            ours = fit_survival_forest(Z, train.endpoint, [0.0], 0.0, [0, repeat, fold], shapes)
+            scores = {f"depth {depth}": one.predict(new).risk_score for depth, one in zip(DEPTHS, ours, strict=True)}
+            for features in (most, "sqrt"):
+                peer = RandomSurvivalForest(200, min_samples_leaf=LEAF, max_features=features, random_state=fold)
+                fitted = peer.fit(Z, Surv.from_arrays(train.event, train.time_days))
+                scores[f"scikit-survival, {features} features a node"] = fitted.predict(new)
+            for which, risk in scores.items():
+                assert risk is not None
+                found.setdefault(which, []).append(concordance(*pair(test), risk).c_index)
+    print(f"{name}: leaves of {LEAF}, {most} of {table.X.shape[1]} features a node\n\n| forest | C |\n|---|---|")
+    for which, values in found.items():
+        print(f"| {which} | {np.mean(values):.4f} |")
     print(flush=True)
 
 
