@@ -6,6 +6,7 @@ from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from prognosis_dask.cli.configuration import documentation
@@ -13,6 +14,7 @@ from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.config.fields import keys_of
 from prognosis_dask.config.job import CohortSection, GradeSection, ImageSection, Job, digest, load_job
 from prognosis_dask.execution.clusters.spec import SPECS
+from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.spec import ModelSpec, load_spec
 from prognosis_dask.workflows.idle_keys import idle_keys, idle_settings
 from prognosis_dask.workflows.run import run
@@ -100,6 +102,9 @@ def test_a_key_without_effect_is_named_with_the_reason(text: str, line: str, tmp
     assert found.startswith(f"Warning: {line}")
 
 
+ALIVE, GRADES = Survival(np.ones(2), np.ones(2, dtype=bool)), Classes(np.arange(2), ("II", "III"))
+
+
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
@@ -122,20 +127,20 @@ def test_a_key_without_effect_is_named_with_the_reason(text: str, line: str, tmp
 )
 def test_a_setting_without_effect_is_named_with_the_reason(settings: list[str], line: str) -> None:
     spec = load_spec(None, [f"procedure.{one}" if one.startswith("x.") else one for one in settings])
-    (found,) = idle_settings(spec, "nested", classes=False)
+    (found,) = idle_settings(spec, "nested", ALIVE)
     assert found.startswith(f"Warning: {'procedure.' if line.startswith('x.') else ''}{line}")
 
 
 def test_settings_that_a_method_or_an_endpoint_does_not_take_are_named() -> None:
     few = ["procedure.x.tune_by='brier'", "validation.repeats=3", "validation.horizons_days=[90]"]
-    assert idle_settings(load_spec(None, few), "nested", classes=False) == []
-    by_bootstrap = idle_settings(load_spec(None, few), "bootstrap", classes=True)
+    assert idle_settings(load_spec(None, few), "nested", ALIVE) == []
+    by_bootstrap = idle_settings(load_spec(None, few), "bootstrap", GRADES)
     assert by_bootstrap == [
         "Warning: validation.horizons_days has no effect: a class is predicted",
         "Warning: validation.repeats has no effect: validation.method is 'bootstrap'",
         "Warning: procedure.x.tune_by has no effect: classes are tuned by the log loss",
     ]
-    assert idle_settings(load_spec(None), "nested", classes=False) == []
+    assert idle_settings(load_spec(None), "nested", ALIVE) == []
 
 
 def test_a_key_of_an_override_and_of_a_job_made_in_python_is_named_too(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from prognosis_dask.cohort.sources import names_series
 from prognosis_dask.config.fields import given_keys, keys_of
 from prognosis_dask.config.job import Job
+from prognosis_dask.modelling.data.endpoint import Classes, Endpoint
 from prognosis_dask.modelling.estimators import LEARNERS
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.selectors import NEED_LABEL
@@ -28,12 +29,9 @@ def idle_keys(job: Job) -> list[str]:
     return _told(_rules(job), lambda key: _is_set(job, key))
 
 
-def idle_settings(spec: ModelSpec, method: str, *, classes: bool) -> list[str]:
-    """As :func:`idle_keys`, of a specification.
-
-    ``method``: by which it is validated; ``classes``: whether a class is predicted.
-    """
-    return _told(_rules_of_spec(spec, method, classes), lambda key: _is_given(spec, key))
+def idle_settings(spec: ModelSpec, method: str, endpoint: Endpoint) -> list[str]:
+    """As :func:`idle_keys`, of a specification; ``method``: by which it is validated."""
+    return _told(_rules_of_spec(spec, method, isinstance(endpoint, Classes)), lambda key: _is_given(spec, key))
 
 
 def _told(rules: Iterable[_Rule], is_set: Callable[[str], bool]) -> list[str]:

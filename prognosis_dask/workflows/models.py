@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from prognosis_dask.config.folders import expect_no_loss, expect_writable
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.maps import Map
-from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.families import NETWORKS
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.modelling.data.table import FeatureTable
@@ -112,7 +111,6 @@ def fit(
         expect_writable(folder)
         expect_no_loss(folder)
         read = _read(given, spec, say)
-        _tell_idle(spec, "nested", read, say)
         comparing.expect_sound(read, spec)
         names = ", ".join(comparing.procedures_of(read, spec))
         say(f"Validating {names}: {spec.validation.repeats} x {spec.validation.folds} folds")
@@ -154,7 +152,6 @@ def compare(
     expect_writable(out)
     expect_no_loss(out)
     read = _read(_here(data), spec, say)
-    _tell_idle(spec, "nested", read, say)
     known = comparing.procedures_of(read, spec)
     unknown = [name for name in procedures if name not in known]
     if unknown:
@@ -200,8 +197,7 @@ def validate(
         return _validate_frozen(local_copy(model), data, spec, out, say)
     if spec.validation.method == "nested":
         return compare(data, spec, out, client=client, say=say)
-    read = _read(data, spec, say)
-    _tell_idle(spec, spec.validation.method, read, say)
+    read = _read(data, spec, say, spec.validation.method)
     comparing.expect_sound(read, spec)
     with _map(client) as cluster_map:
         tables = comparing.resample(read, spec, cluster_map)
@@ -303,12 +299,10 @@ def _map(client: Workers | None) -> Iterator[Map]:
 
 
 def _listed(data: Data) -> list[One]:
-    """What was given, one by one."""
     return list(data) if isinstance(data, list | tuple) else [data]  # type: ignore[list-item]
 
 
 def _paths(data: Data) -> list[Path]:
-    """Those of them that are files and folders."""
     return [Path(one) for one in _listed(data) if isinstance(one, Path | str)]
 
 
@@ -327,17 +321,13 @@ def _target(data: Data, out: Path | str | None) -> Iterator[tuple[list[One], Pla
         yield _here([place.folder if is_own else one for one, is_own in zip(listed, own, strict=True)]), place
 
 
-def _tell_idle(spec: ModelSpec, method: str, read: ReadTable, say: Say) -> None:
-    for line in idle_settings(spec, method, classes=isinstance(read.table.endpoint, Classes)):
-        say(line)
-
-
-def _read(data: Data, spec: ModelSpec, say: Say) -> ReadTable:
+def _read(data: Data, spec: ModelSpec, say: Say, method: str = "nested") -> ReadTable:
     read = read_tables(find_tables(_listed(data), spec), spec)
     if not set(NETWORKS).isdisjoint(read.table.families) and any(untrained(path) for path in _paths(data)):
         read = replace(read, notes=(*read.notes, UNTRAINED))
     _tell(read, say)
-    say(told_families(read.table))
+    for line in (told_families(read.table), *idle_settings(spec, method, read.table.endpoint)):
+        say(line)
     return read
 
 
