@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 import xarray as xr
@@ -197,7 +197,7 @@ def test_models_are_fitted_from_and_into_buckets(object_server: ObjectServer, tm
     with process("prognosis_dask", "serve", "--model", OUT, "--port", "0", "--out", tmp_path / "serve", log=log):
         lines = wait_for(lambda: "http://" in log.read_text() and log.read_text().split())
         (page,) = (line for line in lines if line.startswith("http://"))
-        assert b"bucket" in urlopen(page).read()
+        assert b"bucket" in build_opener(HTTPCookieProcessor()).open(page).read()
     predicted = predict(OUT, OUT, say=str)
     expected = predict(tmp_path / "folder", local_copy(OUT), say=str)
     assert predicted.equals(expected)
