@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import nbformat
 import pytest
 
 import prognosis_dask
 from tests.browser import chromium, complaints, needs_browser, new_context
 
 pytest.importorskip("mkdocs", reason="the group docs is not installed")
+nbformat = pytest.importorskip("nbformat", reason="the group docs is not installed")
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "docs" / "notebooks"
