@@ -1,11 +1,12 @@
 """Processor seconds of pyradiomics' execute() on the full images and of ours on the crop, and how far they differ.
 
-    python -m benchmarks.radiomics [FOLDER] [--repeats 5] [--rows study default ...]
+    python -m benchmarks.radiomics [FOLDER] [--repeats 5] [--rows lung-study ...] [--peer PYTHON ...]
     python -m benchmarks.radiomics --made 10000
 
 FOLDER holds ``lung1_002`` and ``pyradiomics``; without it PROGNOSIS_TEST_DATA, else ../shared/data. Both run on one
 thread, in one process, in turn; medians. The crop's margin is the default job's. ``--made`` compares made images, masks
-and settings instead, each from its number alone, with ``execute()``, and prints those that differ in any bit.
+and settings instead, each from its number alone, with ``execute()``, and prints those that differ in any bit. With
+``--peer``, the interpreter of an environment with pictologics or fastrad, the first five rows are measured there too.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import logging
 import math
 import os
 import statistics
+import subprocess
 import tempfile
 import time
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import SimpleITK as sitk
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
@@ -56,6 +59,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path(os.environ.get("PROGNOSIS_TEST_DATA", beside)))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--peer", action="append", default=[], metavar="PYTHON")
     parser.add_argument("--made", type=int, metavar="COUNT")
     arguments = parser.parse_args()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
@@ -71,7 +75,10 @@ def main() -> None:
         cases = {case.patient_id: case for case in find_cases(arguments.folder, Path(work))}
         for row in arguments.rows:
             name, study, types = ROWS[row]
-            compare(row, cases[name], params_of(types, study=study), arguments.repeats)
+            params = params_of(types, study=study)
+            full = compare(row, cases[name], params, arguments.repeats)
+            for peer in arguments.peer if types in (ORIGINAL, FILTERS) else ():
+                measure_peer(peer, full, params, Path(work) / "peer.npz", arguments.repeats)
 
 
 def params_of(types: dict[str, Any], *, study: bool) -> RadiomicsParams:
@@ -91,8 +98,8 @@ def nrrd_case(folder: Path, name: str) -> Case:
     return Case(name, name, "MR", "label", str(folder / f"{name}_image.nrrd"), str(folder / f"{name}_label.nrrd"))
 
 
-def compare(row: str, case: Case, params: RadiomicsParams, repeats: int) -> None:
-    """Time both in turn. Setting up pyradiomics' extractor, once for a cohort, is not counted."""
+def compare(row: str, case: Case, params: RadiomicsParams, repeats: int) -> Roi:
+    """Time both in turn, without setting up pyradiomics' extractor, once for a cohort; give the full image."""
     full = load_roi(case, ImageSection(), full=True)
     crop = crop_roi(full, ImageSection().margin_mm)
     extractor = RadiomicsFeatureExtractor(params.content)
@@ -123,6 +130,27 @@ def compare(row: str, case: Case, params: RadiomicsParams, repeats: int) -> None
         f"{seconds[0] / seconds[1]:>6.1f}  {different:g}{' (from the full image)' if loads else ''}",
         flush=True,
     )
+    return full
+
+
+def measure_peer(python: str, full: Roi, params: RadiomicsParams, work: Path, repeats: int) -> None:
+    """Print a line for each other program that an environment has."""
+    np.savez(
+        work,
+        image=sitk.GetArrayFromImage(full.image),
+        mask=sitk.GetArrayFromImage(full.mask),
+        spacing=full.image.GetSpacing(),
+        bin_width=params.settings["binWidth"],
+        resampled=(params.settings.get("resampledPixelSpacing") or [0])[0],
+        filters="Wavelet" in params.content["imageType"],
+    )
+    script = str(ROOT / "benchmarks" / "radiomics_peer.py")
+    done = subprocess.run([python, script, str(work), str(repeats)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"    {python}: {done.stderr.strip().splitlines()[-1]}")
+    for line in done.stdout.splitlines():
+        found = json.loads(line)
+        print(f"    {found['name']:28} {'':>10} {found['values']:>8} {'':>10} {found['seconds']:>8.4f}", flush=True)
 
 
 def compare_made(count: int) -> None:
