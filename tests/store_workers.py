@@ -29,7 +29,7 @@ def make_roi(value: int, *, slices: int = SLICES, kind: type = np.int16) -> Roi:
         part.SetOrigin((-249.51171875, 1e-17, -0.0))
         part.SetDirection(direction)
     full = Grid((512, 511, 133), (0.1 + 0.2, 1 / 3, 2.5000000000000004), (-1 / 7, 2.0, 3e300), direction)
-    return Roi(image, mask, full, (3, 0, value))
+    return Roi(image, mask, full, (3, 0, value), "[hnsf'U]")
 
 
 def make_frames(value: int, slices: int = SLICES) -> np.ndarray:

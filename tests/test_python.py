@@ -61,6 +61,7 @@ def test_a_run_gives_its_features_and_images_to_xarray(result: RunResult) -> Non
     voxel = np.prod(image.GetSpacing())
     steps = [float(images[axis][1] - images[axis][0]) for axis in "xyz"]
     assert np.prod(steps) == pytest.approx(voxel)
+    assert images["image"].attrs["units"] == "[hnsf'U]", "Hounsfield units, as the dataset's image_units says"
     assert int(images["mask"].sum()) == np.count_nonzero(sitk.GetArrayViewFromImage(mask))
     assert images["frames"].sizes == {
         "slice": int((images["mask"].sum(("x", "y")) > 0).sum()),

@@ -40,6 +40,7 @@ def assert_same(found: Roi, expected: Roi) -> None:
         assert one_pixels.tobytes() == other_pixels.tobytes()
     assert found.full == expected.full
     assert found.start == expected.start
+    assert found.unit == expected.unit
 
 
 @pytest.mark.parametrize("kind", KINDS)

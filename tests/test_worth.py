@@ -60,8 +60,8 @@ def test_a_sound_model_is_told_with_its_held_out_figure_and_no_warning(tmp_path:
     [
         (figures(0.58, 0.45, 0.70), r"may do no better than guessing: C-index 0\.58, 95 % interval 0\.45 to 0\.70"),
         (figures(0.28, 0.05, 0.55), r"did no better than guessing \(C-index 0\.28; guessing gives 0\.50\)"),
-        ({}, r"is not known: no summary\.json"),
-        (figures(0.7, 0.6, 0.8) | {"n_cases": 81}, r"is not known: no summary\.json"),  # of another fit
+        ({}, r"is not known: no results of a validation"),
+        (figures(0.7, 0.6, 0.8) | {"n_cases": 81}, r"is not known: no results of a validation"),  # of another fit
         ({"c_index_cv": 0.7}, r"How certain the model's C-index 0\.70 .* is not known"),
     ],
 )

@@ -132,7 +132,14 @@ def _predict(arguments: argparse.Namespace) -> None:
     if is_scan(arguments.data[0]):
         _predict_scan(arguments)
         return
+    from prognosis_dask.errors import JobError
     from prognosis_dask.workflows.models import predict
+
+    unused = [f"--{name}" for name in ("mask", "roi", "clinical", "dicom") if getattr(arguments, name)]
+    if unused:
+        raise JobError(f"{arguments.data[0]} is taken for a table or a run; {unused[0]} is for one new scan: omit it")
+    if arguments.table:
+        raise JobError("--table is for --cohort: give both, or omit it")
 
     predict(arguments.model, arguments.data, arguments.out, spec=arguments.spec, overrides=arguments.set)
     print(arguments.out)

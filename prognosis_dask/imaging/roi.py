@@ -81,4 +81,5 @@ def crop_roi(roi: Roi, margin_mm: float) -> Roi:
         mask=sitk.RegionOfInterest(roi.mask, size, start),
         full=grid,
         start=(x, y, z),
+        unit=roi.unit,
     )

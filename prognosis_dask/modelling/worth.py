@@ -114,8 +114,8 @@ def _of_features(frozen: Frozen, run: Path, notes: Sequence[str]) -> list[str]:
 def _of_validation(name: str, value: float | None, lower: float | None, upper: float | None) -> list[str]:
     if value is None:
         return [
-            "How good the model is on cases that it has not seen is not known: no summary.json of its validation "
-            "lies beside it."
+            "How good the model is on cases that it has not seen is not known: no results of a validation were kept "
+            "with it."
         ]
     told = f"{name} {value:.2f}"
     if value <= _GUESSING:

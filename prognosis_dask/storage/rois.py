@@ -8,8 +8,8 @@ Layout (zarr format 3, readable with plain zarr, or ``xarray.open_zarr(path, con
         image               (slice, row, column), the image's own pixel type
         mask                (slice, row, column) uint8, 0 and 1
         attributes          case_id, spacing_mm, origin_mm, direction (x, y, z order), start_index, full (geometry of
-                            the uncropped image), frames (how many), sha256 of image, mask and frames, the caller's
-                            own ``attributes``, and ``digest``: the SHA-256 over all of these
+                            the uncropped image), frames (how many), unit (the image's), sha256 of image, mask and
+                            frames, the caller's own ``attributes``, and ``digest``: the SHA-256 over all of these
 
 A case is prepared in a folder of its own and published by two renames, frames first; in a bucket by writing whole
 objects, the attributes last. Tasks may run twice at once or be killed at any moment: what can be read is whole, and the
@@ -180,6 +180,7 @@ class RoiStore:
                 "direction": roi.full.direction,
             },
             "frames": len(frames),
+            "unit": roi.unit,
             "sha256": {"image": _sha256(image), "mask": _sha256(mask), "frames": _sha256(frames)},
             "attributes": dict(attributes),
         }
@@ -229,6 +230,7 @@ class RoiStore:
                 mask=_image(mask, header),
                 full=Grid(*(tuple(full[key]) for key in ("size", "spacing_mm", "origin_mm", "direction"))),
                 start=tuple(header["start_index"]),
+                unit=header.get("unit", ""),
             )
 
         return self._look(case_id, read)

@@ -9,6 +9,7 @@ from prognosis_dask.errors import count
 from prognosis_dask.features.registry import stages
 from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.report.content import Block
+from prognosis_dask.report.identifiers import settings
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections.checklist import Answer, Items, filled_in
 from prognosis_dask.report.sections.cohort import flow
@@ -176,8 +177,12 @@ def _brains(job: Mapping[str, Any]) -> str:
 
 
 def networks_of(info: Mapping[str, Any]) -> str:
-    """Each network of the run with its weights; empty where there is none."""
-    used = [info.get(stage.name) or {} for stage in stages() if stage.name in info]
+    """Each network of the run with its weights; empty where there is none.
+
+    >>> networks_of({"deep": {"network": "file:/home/meier/net.onnx", "weights": "file:/home/meier/net.onnx"}})
+    'Network .../net.onnx, weights .../net.onnx.'
+    """
+    used = [settings(info.get(stage.name) or {}) for stage in stages() if stage.name in info]
     return " ".join(
         f"Network {one['network']}, weights {one.get('weights', 'unknown')}." for one in used if "network" in one
     )
