@@ -120,7 +120,6 @@ ALIVE, GRADES = Survival(np.ones(2), np.ones(2, dtype=bool)), Classes(np.arange(
             "x.inner_folds has no effect: the procedure leaves",
         ),
         (["x.bound=false", "x.bound_margin=2.0"], "x.bound_margin has no effect: bound is false"),
-        (["x.harmonise=''", "site='s'"], "site has no effect: no procedure has harmonise"),
         (["x.harmonise=''", "validation.draws=9"], "validation.draws has no effect: prognosis fit and compare"),
         (["x.harmonise=''", "endpoint.classes=['a', 'b']"], "endpoint.classes has no effect: endpoint.label names"),
     ],
@@ -132,7 +131,7 @@ def test_a_setting_without_effect_is_named_with_the_reason(settings: list[str], 
 
 
 def test_settings_that_a_method_or_an_endpoint_does_not_take_are_named() -> None:
-    few = ["procedure.x.tune_by='brier'", "validation.repeats=3", "validation.horizons_days=[90]"]
+    few = ["procedure.x.tune_by='brier'", "validation.repeats=3", "validation.horizons_days=[90]", "site='s'"]
     assert idle_settings(load_spec(None, few), "nested", ALIVE) == []
     by_bootstrap = idle_settings(load_spec(None, few), "bootstrap", GRADES)
     assert by_bootstrap == [

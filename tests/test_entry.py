@@ -18,6 +18,7 @@ from prognosis_dask.modelling.estimators import LEARNERS, learner_for
 from prognosis_dask.modelling.estimators.baseline import breslow
 from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.metrics.calibration import survival_calibration
+from prognosis_dask.modelling.metrics.competing import follow_up_rows
 from prognosis_dask.modelling.metrics.concordance import concordance, concordance_drawn
 from prognosis_dask.modelling.metrics.hazards import ph_test
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank
@@ -169,6 +170,20 @@ def test_a_fit_says_what_holds_and_gives_nothing_else(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text()
     assert "enter late by start" in page
     assert not (models / "net_benefit.csv").exists()
+
+
+def test_who_enters_after_a_horizon_was_not_followed_beyond_it() -> None:
+    end = Survival(np.array([5.0, 9.0, 9.0, 12.0]), np.array([True, False, True, True]), entry_days=np.arange(4) * 2.0)
+    (row,) = follow_up_rows(end, ["a", "b", "c", "d"], [5.0])
+    assert (row["events"], row["censored"], row["beyond"]) == (1, 0, 2)
+
+
+def test_where_nobody_was_followed_from_the_beginning_survival_is_said_to_be_of_those_who_lived_on(tmp_path) -> None:
+    table = pd.DataFrame({"x": np.sin(np.arange(40.0)), "entry": 30.0, "time": np.arange(40) + 40.0})
+    table.assign(event=np.arange(40) % 2).to_csv(tmp_path / "t.csv", index=False)
+    spec = load_spec(None, ["endpoint.entry=entry"])
+    notes = " ".join(read_tables(find_tables([tmp_path / "t.csv"], spec), spec).notes)
+    assert "None is followed before day 30: who died until then is not counted, and survival is that of cases" in notes
 
 
 def test_what_cannot_take_entry_says_so_in_a_line(cohort, tmp_path: Path) -> None:

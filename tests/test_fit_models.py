@@ -15,6 +15,7 @@ from lifelines import CoxPHFitter
 from lifelines.utils import concordance_index
 
 from prognosis_dask.config.job import ModelSection
+from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.data.sources import dataset_source
 from prognosis_dask.modelling.fit import fit_dataset, fit_models
@@ -235,6 +236,17 @@ def test_competing_events_and_late_entry_of_a_run_are_modelled_as_those_of_a_tab
     curve = pd.read_csv(tmp_path / "late" / "kaplan_meier.csv").query("procedure == 'deep'")
     assert curve["entered"].sum() == 80
     assert curve["at_risk"].iloc[0] < 10
+
+
+def test_a_clinical_column_of_a_run_that_is_named_as_the_event_has_its_codes_read_not_believed() -> None:
+    cohort = dataset(80)
+    status = np.where(cohort["event"].to_numpy() == 1, 2.0, 1.0)  # as R's survival: 1 censored, 2 seen
+    source = dataset_source(cohort.assign(covariate_status=("case", status)), "the run")
+    named = ["endpoint.time=time_days", "endpoint.event=status"]
+    with pytest.raises(StatisticsError, match=r"say which is which, endpoint\.event_codes"):
+        read_tables([source], load_spec(None, named))
+    read = read_tables([source], load_spec(None, [*named, 'endpoint.event_codes={ "1" = 0, "2" = 1 }']))
+    np.testing.assert_array_equal(read.table.survival.event, cohort["event"].to_numpy() == 1)
 
 
 def test_classes_go_through_the_same_machinery(tmp_path: Path) -> None:

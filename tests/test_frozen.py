@@ -208,6 +208,20 @@ def test_a_model_of_competing_events_and_a_table_without_them_are_not_put_togeth
     assert "Events compete among these cases, and not" in endpoint_warnings(frozen(table), competing)[0]
 
 
+def test_a_model_of_late_entry_and_a_table_that_names_no_entry_are_not_put_together_in_silence() -> None:
+    table, other = made(), made(60, 3)
+
+    def late(cases: FeatureTable) -> FeatureTable:
+        entry = np.where(np.arange(len(cases.case_ids)) % 2, 0.5 * cases.time_days, 0.0)
+        return replace(cases, endpoint=replace(cases.survival, entry_days=entry))
+
+    model = frozen(late(table))
+    assert model.counts["n_entered_late"] == 40
+    (warning,) = endpoint_warnings(model, other)
+    assert warning.startswith("40 of the model's training cases entered late, and these cases are taken as followed")
+    assert endpoint_warnings(model, late(other)) == []
+
+
 def test_a_cohort_with_another_endpoint_is_refused() -> None:
     with pytest.raises(StatisticsError, match="endpoint is the classes a, b, and the model predicts survival"):
         external_result(frozen(made()), made(30, 1, classes=2), (365.0,), "model")

@@ -51,7 +51,8 @@ class Frozen:
     horizons_days
         Times that survival is predicted at.
     counts
-        ``n_cases``, ``n_patients``, ``n_events`` of the training cases; ``n_competing`` where events compete.
+        ``n_cases``, ``n_patients``, ``n_events`` of the training cases; ``n_competing`` where events compete,
+        ``n_entered_late`` where cases enter late.
     quantiles
         Of each of ``fitted.features`` among the training cases, shape (:data:`QUANTILES`, features); NaN where all
         values were missing.
@@ -158,7 +159,10 @@ def telling_features(X: FloatArray) -> BoolArray:
 
 
 def count_cases(table: FeatureTable) -> dict[str, int]:
-    """Cases, patients and, for survival, patients with the event and, where events compete, with a competing one."""
+    """Cases, patients and, for survival, patients with the event, with a competing one, and cases that entered late.
+
+    The last two only where events compete, or cases enter late.
+    """
     counts = {"n_cases": len(table.case_ids), "n_patients": len(set(table.patient_ids))}
     if isinstance(table.endpoint, Survival):
         with_event = {p for p, event in zip(table.patient_ids, table.endpoint.event, strict=True) if event}
@@ -166,6 +170,8 @@ def count_cases(table: FeatureTable) -> dict[str, int]:
         if table.endpoint.competing_days is not None:
             competing = np.isfinite(table.endpoint.competing_days)
             counts["n_competing"] = len({p for p, of in zip(table.patient_ids, competing, strict=True) if of})
+        if table.endpoint.entry_days is not None:
+            counts["n_entered_late"] = int((table.endpoint.entry_days > 0).sum())
     return counts
 
 

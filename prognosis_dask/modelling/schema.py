@@ -189,7 +189,7 @@ TABLES = (
         _count("events", "cases with the event by then"),
         _count("competing", "cases with a competing event by then; where events compete", optional=True),
         _count("censored", "cases censored by then"),
-        _count("beyond", "cases followed beyond it"),
+        _count("beyond", "cases followed beyond it that entered by then"),
         _number("survival", "Kaplan-Meier's estimate; where events compete one less the event's cumulative incidence"),
         *_interval("the estimate"),
     ),

@@ -14,6 +14,7 @@ SUMMARY = (
     ("n_patients", "number", "their patients"),
     ("n_events", "number", "patients with the event; survival only"),
     ("n_competing", "number", "patients with a competing event, where events compete"),
+    ("n_entered_late", "number", "cases that were followed from later than day 0 on, where there are any"),
     ("median_follow_up_days", "number", "by the reverse Kaplan-Meier estimate; survival only"),
     ("classes", "object", "cases by class; classes only"),
     ("left_out", "object", "rows that are not in the analysis, by reason"),

@@ -96,8 +96,6 @@ def _model_rules(job: Job) -> Iterator[_Rule]:
 def _rules_of_spec(spec: ModelSpec, method: str, classes: bool) -> Iterator[_Rule]:
     yield bool(spec.endpoint.label), ("endpoint.time_unit", "endpoint.event_codes"), "endpoint.label is predicted"
     yield not spec.endpoint.label, ("endpoint.classes",), "endpoint.label names no column"
-    harmonised = any(procedure.harmonise for procedure in spec.procedure.values())
-    yield not harmonised, ("site",), "no procedure has harmonise = 'combat'"
     by_command = "prognosis fit and compare cross-validate; prognosis validate takes another method"
     yield method == "nested", ("validation.method", "validation.draws"), by_command
     yield classes, ("validation.horizons_days",), "a class is predicted"

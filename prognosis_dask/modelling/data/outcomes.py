@@ -114,12 +114,14 @@ def _entering(name: str, entry: FloatArray, unit: str) -> list[str]:
     late = entry > 0
     if not late.any():
         return [f"No row enters after day 0 by {name}."]
-    few = ""
-    if (entry == 0).sum() < _FEW_AT_START:
+    few, at_start = "", int((entry == 0).sum())
+    if not at_start:
         few = (
-            f" Only {count(int((entry == 0).sum()), 'row')} are there from day 0 on: survival in the first days hangs "
-            "on few."
+            f" None is followed before day {entry.min():.4g}: who died until then is not counted, and survival is that "
+            "of cases that lived to it."
         )
+    elif at_start < _FEW_AT_START:
+        few = f" Only {count(at_start, 'row')} from day 0 on: survival in the first days hangs on few."
     return [
         f"{count(int(late.sum()), 'row')} of {len(entry)} enter late by {name} (in {unit}), at the median after "
         f"{np.median(entry[late]):.4g} days: a case is at risk from its entry on, and survival is from day 0 on. C is "
@@ -150,8 +152,8 @@ def _refuse_beyond_a_life(days: FloatArray, column: SourceColumn, unit: str) -> 
 
 
 def _events(column: SourceColumn, rule: EndpointRule, whole: SourceColumn) -> FloatArray:
-    if isinstance(column.cells, np.ndarray) and not rule.event_codes:
-        return np.asarray(column.cells, dtype=float)  # a run's: its job has said what the codes mean
+    if isinstance(column.cells, np.ndarray) and column.name == "event" and not rule.event_codes:
+        return np.asarray(column.cells, dtype=float)  # a run's own: its job has said what the codes mean
     cells = column.texts(rule.event_codes)
     said = filter(None, whole.texts(rule.event_codes))
     try:

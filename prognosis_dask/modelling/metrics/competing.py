@@ -181,6 +181,7 @@ def follow_up_rows(endpoint: Survival, patient_ids: Sequence[str], horizons: Seq
     """
     time, cause = causes(endpoint)
     competes = endpoint.competing_days is not None
+    entry = np.zeros(len(time)) if endpoint.entry_days is None else endpoint.entry_days
     rows: list[Row] = []
     for days in horizons:
         until = time <= days
@@ -198,7 +199,7 @@ def follow_up_rows(endpoint: Survival, patient_ids: Sequence[str], horizons: Seq
                 "events": int((until & (cause == EVENT)).sum()),
                 **({"competing": int((until & (cause == COMPETING)).sum())} if competes else {}),
                 "censored": int((until & (cause == CENSORED)).sum()),
-                "beyond": int((~until).sum()),
+                "beyond": int((~until & (entry <= days)).sum()),
                 **dict(zip(("survival", "lower", "upper"), survival, strict=True)),
             }
         )

@@ -145,8 +145,8 @@ def training_overlap(frozen: Frozen, table: FeatureTable) -> Overlap:
 
 
 def endpoint_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
-    """What of the endpoint is unlike the one that the model was fitted on: events that compete, the order of times."""
-    return [*_competing_warnings(frozen, table), *_follow_up_warnings(frozen, table)]
+    """What of the endpoint is unlike the model's: events that compete, late entry, the order of times."""
+    return [*_competing_warnings(frozen, table), *_entry_warnings(frozen, table), *_follow_up_warnings(frozen, table)]
 
 
 def _competing_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
@@ -159,6 +159,17 @@ def _competing_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
         f"Events compete among {whose}, and not among {others}: the model's survival is "
         f"{'freedom from the event while others compete' if fitted else 'that without competing events'}, and these "
         "cases do not measure that. event_codes in [endpoint] says which code is a competing event."
+    ]
+
+
+def _entry_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
+    """A warning where the model's cases entered late and nothing says so of these: all were then at risk from day 0."""
+    late = frozen.counts.get("n_entered_late", 0)
+    if not late or (isinstance(table.endpoint, Survival) and table.endpoint.entry_days is not None):
+        return []
+    return [
+        f"{late} of the model's training cases entered late, and these cases are taken as followed from day 0 on. If "
+        "they entered late too, all measures are wrong: --set endpoint.entry=COLUMN names the time of entry."
     ]
 
 
