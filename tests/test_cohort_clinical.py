@@ -8,7 +8,9 @@ from pathlib import Path
 
 import openpyxl
 import pytest
+from distributed import Client
 
+import prognosis_dask
 from prognosis_dask.cli.main import main
 from prognosis_dask.cohort.case import read_cases, read_problems
 from prognosis_dask.cohort.clinical import patient_key, read_clinical, read_rows
@@ -163,6 +165,25 @@ def test_cases_without_row_or_endpoint_stay_with_an_empty_endpoint(shared_data: 
         (Code.NO_CLINICAL_ROW, "breast1_OT_mask"),
         (Code.NO_IMAGES, "other"),
     }
+
+
+def test_of_a_job_that_predicts_a_class_a_case_without_a_time_is_no_problem(shared_data: Path, tmp_path: Path) -> None:
+    clinical = write(tmp_path / "c.csv", "id,grade\nbrain1,2\nbreast1,3\n")
+    rules = CohortSection(clinical=str(clinical))
+    index_cohort([shared_data / "pyradiomics"], tmp_path / "index", rules)
+    assert [p.code for p in read_problems(tmp_path / "index" / "problems.csv")] == [Code.NO_ENDPOINT]
+    off = "deep.enabled = false\nradiomics.enabled = false\nmodel = { enabled = false, label = 'grade' }\n"
+    cohorts = {
+        "sources": f"sources = ['{shared_data / 'pyradiomics'}']\nclinical = '{clinical}'",
+        "cases": f"cases = '{tmp_path / 'index' / 'cases.csv'}'",
+    }
+    with Client(n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+        for name, cohort in cohorts.items():
+            job, said = write(tmp_path / f"{name}.toml", f"{off}[cohort]\n{cohort}\n"), list[str]()
+            prognosis_dask.run(job, client=client, out=tmp_path / name, say=said.append)
+            assert len(read_cases(tmp_path / name / "cases.csv")) == 2
+            assert not read_problems(tmp_path / name / "problems.csv")
+            assert "No endpoint" not in "\n".join(said)
 
 
 def test_patients_under_other_names_in_the_whole_table_are_told_from_single_missing_rows(

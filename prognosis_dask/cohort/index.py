@@ -73,6 +73,7 @@ def index_cohort(
     *,
     image: ImageSection | None = None,
     idc: IdcSection | None = None,
+    survival: bool = True,
 ) -> IndexSummary:
     """Find the cases of a cohort and write ``cases.csv``, ``problems.csv`` and ``series/*.series.json`` under ``out``.
 
@@ -94,6 +95,8 @@ def index_cohort(
         is reported here.
     idc
         What is taken of collections of the Imaging Data Commons (else all).
+    survival
+        Whether a case without a survival time is a problem; of a study that predicts a class it is none.
 
     Raises
     ------
@@ -129,11 +132,14 @@ def index_cohort(
         row_problems += [_as_warning(note, rules.clinical) for note in table.notes]
     cases, clinical_problems = _join(cases, gathered.images.values(), table, resolved)
     problems = [*gathered.problems, *row_problems, *problems, *clinical_problems]
+    if not survival:
+        problems = [problem for problem in problems if problem.code is not Code.NO_ENDPOINT]
     write_cases(out / "cases.csv", cases)
     write_problems(out / "problems.csv", problems)
     used = write_origins(out, cases)
     summary = _summary(out, headers, gathered, cases, set(problems), resolved)
-    notes = [*(table.notes if table else ()), *endpoint_notes(cases, problems, table, resolved.collection)]
+    told = endpoint_notes(cases, problems, table, resolved.collection) if survival else []
+    notes = [*(table.notes if table else ()), *told]
     return replace(summary, notes=notes, origins=tuple(sources_of(used)))
 
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import xarray as xr
@@ -24,7 +25,7 @@ from prognosis_dask.cohort.origins import cited, read_origins
 from prognosis_dask.cohort.sources import expect_source
 from prognosis_dask.cohort.summary import FORESEEN
 from prognosis_dask.config.job import CohortSection, Job, load_job
-from prognosis_dask.errors import JobError, Problem, StatisticsError, count
+from prognosis_dask.errors import Code, JobError, Problem, StatisticsError, count
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.execution.dashboard import own_page
 from prognosis_dask.execution.journal import check_report, journal_in, report_to
@@ -308,18 +309,20 @@ def _tell_problems(problems: Iterable[Problem], folder: Path, say: Say) -> None:
 
 def _cohort(job: Job, place: Place, cluster_map: Map, say: Say) -> tuple[list[Case], list[Problem]]:
     """The job's cases, also written to the run's folder, and what was found wrong on the way to them."""
-    rules, folder = job.cohort, place.folder
+    rules, folder, survival = job.cohort, place.folder, not job.model.label
     if job.synth.patients:
         rules = _made(job, place, cluster_map, say)
     if rules.sources:
         say(f"Indexing {', '.join(rules.sources)}")
-        say(str(index_cohort(rules.sources, folder, rules, map=cluster_map, image=job.image, idc=job.idc)))
+        index = partial(index_cohort, map=cluster_map, image=job.image, idc=job.idc, survival=survival)
+        say(str(index(rules.sources, folder, rules)))
         cases, problems = read_cases(folder / "cases.csv"), read_problems(folder / "problems.csv")
     else:
         cases = read_cases(rules.cases)
         beside = Path(rules.cases).with_name("problems.csv")
         known = read_problems(beside) if beside.is_file() else []
         problems = [problem for problem in known if not problem.case_id or problem.code not in FORESEEN]
+        problems = [problem for problem in problems if survival or problem.code is not Code.NO_ENDPOINT]
     if place.address is not None:
         cases = with_listings(cases, place.address)
     if place.address is not None or not rules.sources:
