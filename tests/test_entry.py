@@ -11,7 +11,8 @@ import pytest
 from lifelines import CoxPHFitter, KaplanMeierFitter, LogLogisticAFTFitter, LogNormalAFTFitter, WeibullAFTFitter
 from lifelines.datasets import load_multicenter_aids_cohort_study
 
-from prognosis_dask.errors import StatisticsError
+from prognosis_dask.config.job import load_job
+from prognosis_dask.errors import JobError, StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.estimators import LEARNERS, learner_for
@@ -25,7 +26,9 @@ from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank
 from prognosis_dask.modelling.spec import load_spec
 from prognosis_dask.modelling.validation.clustered import clustered_cox
 from prognosis_dask.modelling.validation.differences import cox_coefficient, likelihood_ratio
+from prognosis_dask.report.sections.survival_curves import Curve
 from prognosis_dask.workflows.models import fit
+from prognosis_dask.workflows.run import check_inputs
 
 #: What entry.R beside them wrote.
 FOLDER = Path(__file__).parent / "r_survival"
@@ -166,9 +169,11 @@ def test_a_fit_says_what_holds_and_gives_nothing_else(tmp_path: Path) -> None:
     harrell = given.query("measure == 'harrell_c'").iloc[-1]
     assert harrell["lower"] < 0.66 < harrell["upper"]
     curve = pd.read_csv(models / "kaplan_meier.csv")
-    assert curve.groupby("procedure")["entered"].sum().iloc[-1] == len(table)
+    totals = curve.groupby("procedure")[["entered", "events"]].sum().iloc[-1]
+    assert totals.tolist() == [len(table), table["event"].sum()]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "enter late by start" in page
+    assert "plots of calibration and Kaplan-Meier." in page
     assert not (models / "net_benefit.csv").exists()
 
 
@@ -184,6 +189,33 @@ def test_where_nobody_was_followed_from_the_beginning_survival_is_said_to_be_of_
     spec = load_spec(None, ["endpoint.entry=entry"])
     notes = " ".join(read_tables(find_tables([tmp_path / "t.csv"], spec), spec).notes)
     assert "None is followed before day 30: who died until then is not counted, and survival is that of cases" in notes
+
+
+def test_events_among_few_before_others_entered_are_noted_and_still_counted(tmp_path: Path) -> None:
+    time, entry = np.append(5.0, np.arange(40) + 40.0), np.append(0.0, np.full(40, 30.0))
+    event = np.append(1, np.arange(40) % 2)
+    pd.DataFrame({"x": np.sin(time), "entry": entry, "time": time, "event": event}).to_csv(tmp_path / "t.csv")
+    spec = load_spec(None, ["endpoint.entry=entry"])
+    notes = " ".join(read_tables(find_tables([tmp_path / "t.csv"], spec), spec).notes)
+    assert "1 event fell while fewer than 10 were at risk, before others entered" in notes
+    curve = kaplan_meier(time, event == 1, entry=entry)
+    steps = {"time_days": curve.time_days, "survival": curve.survival, "at_risk": curve.at_risk}
+    died = np.bincount(np.searchsorted(curve.time_days, time[event == 1]), minlength=len(curve.time_days))
+    drawn = Curve("low", pd.DataFrame({**steps, "entered": curve.entered, "events": died}))
+    assert (drawn.cases, drawn.events, len(drawn.censored())) == (41, 21, 20)
+
+
+def test_an_entry_in_another_unit_than_the_survival_time_is_refused_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_text("case_id,patient_id,modality,roi,image,mask,labels\na,A,CT,G,i,m,\n")
+    (tmp_path / "job.toml").write_text(
+        f"cohort = {{ cases = '{tmp_path / 'cases.csv'}', time_unit = 'months' }}\ndeep = {{ enabled = false }}\n"
+        "model = { features = 'radiomics', entry = 'since' }\n"
+    )
+    with pytest.raises(
+        JobError, match="survival time is in months: name the unit in the heading, such as since_months"
+    ):
+        check_inputs(load_job(tmp_path / "job.toml"))
+    check_inputs(load_job(tmp_path / "job.toml", ["model.entry=since_months"]))
 
 
 def test_what_cannot_take_entry_says_so_in_a_line(cohort, tmp_path: Path) -> None:

@@ -181,6 +181,7 @@ TABLES = (
         *_interval("the estimate"),
         _count("at_risk", "cases followed up to the step or beyond that entered before"),
         _count("entered", "cases that enter at that time; where some enter late", optional=True),
+        _count("events", "cases with the event at that time; where some enter late", optional=True),
     ),
     _table(
         "follow_up",

@@ -87,7 +87,7 @@ class EndpointRule:
     entry: Annotated[
         str,
         "Column of the time from which on a case was followed (delayed entry, left truncation), in the unit of the "
-        "survival time; empty: from 0 on.",
+        "survival time unless its heading says another; empty: from 0 on.",
     ] = ""
     time_unit: Annotated[TimeUnit, "Unit of the survival time; empty: what the heading says, else days."] = ""
     event_codes: EventCodes = field(default_factory=dict)

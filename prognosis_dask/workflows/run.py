@@ -19,6 +19,7 @@ from distributed import Client
 from prognosis_dask.cohort.case import Case, read_cases, read_problems, write_cases, write_problems
 from prognosis_dask.cohort.clinical import clinical_table, key
 from prognosis_dask.cohort.collections import resolve
+from prognosis_dask.cohort.endpoints import unit_of
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import with_listings
 from prognosis_dask.cohort.origins import cited, read_origins
@@ -192,7 +193,14 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
     for name, path in [("cases", job.cohort.cases), ("clinical", job.cohort.clinical)]:
         if path and not Path(path).is_file():
             raise JobError(f"cohort.{name}: no file at {path}")
-    clinical_table(job.cohort, resolve(job.cohort).collection)
+    collection = resolve(job.cohort).collection
+    clinical_table(job.cohort, collection)
+    entry = job.model.entry if model and job.model.enabled else ""
+    if entry and collection.time_unit != "days" and not unit_of(entry):
+        raise JobError(
+            f"model.entry is {entry!r}, whose heading says no unit and is taken in days, while the survival time is in "
+            f"{collection.time_unit}: name the unit in the heading, such as {entry}_{collection.time_unit}"
+        )
     if job.cohort.cases:
         read_cases(job.cohort.cases)
     for path in job.cohort.sources:

@@ -19,8 +19,8 @@ from prognosis_dask.modelling.metrics.competing import COMPETING, subdistributio
 from prognosis_dask.modelling.spec import EndpointRule
 
 _EXPECTED = "1 where the event was seen and 0 where the case was censored (or yes, no; dead, alive)"
-#: With fewer cases followed from day 0 on, what is said of the first days is noted to hang on few.
-_FEW_AT_START = 10
+#: Events that were seen while fewer were at risk, before others entered, are noted.
+_FEW_AT_RISK = 10
 _CODES = dict(EVENT_CODES) | dict(COLLECTIONS["sts"].event_codes)
 
 
@@ -102,26 +102,34 @@ def read_outcomes(
         entry = columns[names[2]].numbers() * DAYS[own]
         unknown |= np.isnan(entry)
         late = ~((entry >= 0) & (entry < time))
-        notes += far_code_notes(columns[names[2]]) + _entering(names[2], entry[~unknown & ~late], own)
+        known = ~unknown & ~late
+        notes += far_code_notes(columns[names[2]]) + _entering(names[2], own, entry[known], time[known], event[known])
         values.append(entry)
     reasons = [Code.NO_ENDPOINT.value, "time-not-positive", "entry-not-before-time"]
     faults = np.select([unknown, ~(time > 0), late], reasons, default="")
     return Outcomes(tuple(values), (), tuple(faults.tolist()), names, tuple(notes))
 
 
-def _entering(name: str, entry: FloatArray, unit: str) -> list[str]:
+def _entering(name: str, unit: str, entry: FloatArray, time: FloatArray, event: FloatArray) -> list[str]:
     """What is made of late entry."""
     late = entry > 0
     if not late.any():
         return [f"No row enters after day 0 by {name}."]
-    few, at_start = "", int((entry == 0).sum())
-    if not at_start:
+    few = ""
+    if entry.min() > 0:
         few = (
             f" None is followed before day {entry.min():.4g}: who died until then is not counted, and survival is that "
             "of cases that lived to it."
         )
-    elif at_start < _FEW_AT_START:
-        few = f" Only {count(at_start, 'row')} from day 0 on: survival in the first days hangs on few."
+    died = np.sort(time[event == 1])
+    at_risk = np.searchsorted(np.sort(entry), died) - np.searchsorted(np.sort(time), died)
+    more_later = np.maximum.accumulate(at_risk[::-1])[::-1] >= _FEW_AT_RISK
+    early = int(((at_risk < _FEW_AT_RISK) & more_later).sum())
+    if early:
+        few += (
+            f" {count(early, 'event')} fell while fewer than {_FEW_AT_RISK} were at risk, before others entered: "
+            "Kaplan-Meier's estimates hang on them from then on, and are 0 where the last one at risk had it."
+        )
     return [
         f"{count(int(late.sum()), 'row')} of {len(entry)} enter late by {name} (in {unit}), at the median after "
         f"{np.median(entry[late]):.4g} days: a case is at risk from its entry on, and survival is from day 0 on. C is "

@@ -330,7 +330,9 @@ def _groups(view: _View) -> Measured:
         columns = [curve.time_days, curve.survival, curve.lower, curve.upper, curve.at_risk]
         names = ["time_days", "survival", "lower", "upper", "at_risk"]
         if curve.entered is not None:
-            columns, names = [*columns, curve.entered], [*names, "entered"]
+            died = np.searchsorted(curve.time_days, time[members & event])
+            columns = [*columns, curve.entered, np.bincount(died, minlength=len(curve.time_days))]
+            names += ["entered", "events"]
         for values in zip(*(column.tolist() for column in columns), strict=True):
             rows.append({"procedure": view.name, "group": group, **dict(zip(names, values, strict=True))})
     return Measured({"measures": sheet.rows, "kaplan_meier": rows})

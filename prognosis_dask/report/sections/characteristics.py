@@ -68,7 +68,7 @@ def characteristics(run: RunFolder) -> list[tuple[str, str]]:
         competing = f", {codes[2]} with a competing event" if codes[2] else ""
         rows.append(("Events", f"{codes[1]} of {len(known)}{whose} with a known endpoint{competing}"))
     followed = [(time, event) for time, event in known if time > 0]
-    if followed:
+    if followed and not (run.job.get("model") or {}).get("entry"):  # with late entry it is that of the analysis below
         rows.append(("Median follow-up (reverse Kaplan-Meier)", median_follow_up(followed)))
     names = list(dict.fromkeys(name for case in cases for name in case.covariates))
     for name in names[:MAX_COVARIATES]:

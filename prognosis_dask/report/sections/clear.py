@@ -175,12 +175,14 @@ def _extraction(run: RunFolder) -> dict[str, Answer]:
     known = list(parameters(run))
     summaries = families(run)
     made = programs(run)
+    alone = not (run.info and IBSI.is_on(run.job))
+    brains = bool((run.job.get("brain") or {}).get("enabled"))
     network = (run.info.get(DEEP.name) or {}).get("network") if run.info and DEEP.is_on(run.job) else ""
     made += [f"the network {network}"] if network else []
     each = ", ".join(f"{family.name} {family.features}" for family in summaries)
     return {
-        "22": Answer(_by_modality(known, _resampling), whole=True),
-        "23": Answer(_by_modality(known, _discretisation), whole=True),
+        "22": Answer(_by_modality(known, _resampling), whole=alone and not brains),
+        "23": Answer(_by_modality(known, _discretisation), whole=alone),
         "24": Answer(_by_modality(known, _image_types), whole=True),
         "25": Answer(f"{listed(made).capitalize()}; versions under The run." if made else ""),
         "26": Answer(f"{each}." if each else "", whole=True),
@@ -197,7 +199,7 @@ def _resampling(content: Mapping[str, Any]) -> str:
     setting = content.get("setting") or {}
     spacing = setting.get("resampledPixelSpacing")
     if not spacing:
-        return "Images were not resampled."
+        return "Not resampled for pyradiomics’ features."
     interpolator = setting.get("interpolator", "sitkBSpline")
     return f"Resampled to {' x '.join(f'{float(mm):g}' for mm in spacing)} mm, interpolator {interpolator}."
 

@@ -35,7 +35,7 @@ class Curve:
         The group's.
     steps
         Columns ``time_days``, ``survival``, ``lower``, ``upper`` and ``at_risk`` (followed up to that time or beyond);
-        where cases enter late, ``entered`` at that time.
+        where cases enter late, ``entered`` and ``events`` at that time.
     """
 
     name: str
@@ -52,7 +52,9 @@ class Curve:
         return int(self._events().sum())
 
     def _events(self) -> FloatArray:
-        """Cases with the event at each step, from its height."""
+        """Cases with the event at each step, from its height where no column says it."""
+        if "events" in self.steps:
+            return self.steps["events"].to_numpy(dtype=float)
         survival, at_risk = (self.steps[c].to_numpy(dtype=float) for c in ("survival", "at_risk"))
         before = np.concatenate([[1.0], survival[:-1]])
         share = np.divide(before - survival, before, out=np.zeros_like(before), where=before > 0)

@@ -114,6 +114,17 @@ def tripod(known: Mapping[str, Answer]) -> list[Block]:
     return filled_in("TRIPOD+AI", "Collins et al., BMJ 385, 2024, e078378", ITEMS, known)
 
 
+#: What is drawn, by its table.
+_PLOTS = {
+    "roc": "ROC",
+    "confusion": "confusion matrix",
+    "calibration": "calibration",
+    "auc_t": "AUC(t)",
+    "kaplan_meier": "Kaplan-Meier",
+    "net_benefit": "net benefit",
+}
+
+
 def answers(run: RunFolder, models: ModelFolder) -> dict[str, Answer]:
     """Answers by item number; items that only the authors can answer are not in it."""
     found = {
@@ -213,12 +224,10 @@ def _methods(models: ModelFolder) -> dict[str, Answer]:
             f"A risk score (higher is worse){f' and the probability of surviving {at}' if at else ''}. Risk groups: "
             "above or below cut-offs that were taken from training cases."
         )
-    used = [] if measures is None else list(dict.fromkeys(describe(str(name)).title for name in measures["measure"]))
-    plots = (
-        "ROC, confusion matrix and calibration"
-        if models.classes
-        else "calibration, AUC(t), Kaplan-Meier and net benefit"
-    )
+    given = [] if measures is None else measures.loc[measures["value"].notna(), "measure"]
+    used = list(dict.fromkeys(describe(str(name)).title for name in given))
+    drawn = [title for table, title in _PLOTS.items() if models.table(table) is not None]
+    plots = f"; plots of {listed(drawn)}" if drawn else ""
     return {
         "8a": Answer(f"{outcome} How it was assessed is the authors’ to tell."),
         "11": Answer(
@@ -226,7 +235,7 @@ def _methods(models: ModelFolder) -> dict[str, Answer]:
             f"{_left_out(models)}.", whole=True,
         ),
         "12a": Answer(partition, whole=True),
-        "12e": Answer(f"{listed(used)}, with 95 % intervals; plots of {plots}." if used else "", whole=True),
+        "12e": Answer(f"{listed(used)}, with 95 % intervals{plots}." if used else "", whole=True),
         "12f": Answer("None: no model was updated.", whole=True),
         "12g": Answer(
             "By the frozen model (`prognosis predict`)." if models.external
