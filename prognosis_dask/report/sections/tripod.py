@@ -224,7 +224,7 @@ def _methods(models: ModelFolder) -> dict[str, Answer]:
             f"A risk score (higher is worse){f' and the probability of surviving {at}' if at else ''}. Risk groups: "
             "above or below cut-offs that were taken from training cases."
         )
-    given = [] if measures is None else measures.loc[measures["value"].notna(), "measure"]
+    given = [] if measures is None else measures.loc[measures["value"].notna(), "measure"].tolist()
     used = list(dict.fromkeys(describe(str(name)).title for name in given))
     drawn = [title for table, title in _PLOTS.items() if models.table(table) is not None]
     plots = f"; plots of {listed(drawn)}" if drawn else ""
