@@ -14,6 +14,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -540,7 +541,9 @@ def test_dicom_of_a_result_is_for_the_browser_that_sent_it_as_long_as_its_upload
     scan = browser.upload(LUNG, [("images", "scan.zip", scan_zip)], roi="GTV-1")
     browser.wait(scan)
     assert f"{scan}/dicom.zip" in browser.get(scan).text
-    answer = browser.get(f"{scan}/dicom.zip")
+    with ThreadPoolExecutor(3) as pool:
+        answer, *others = pool.map(browser.get, [f"{scan}/dicom.zip"] * 3)
+    assert all(other.body == answer.body for other in others), "one SEG and its SR, however often at once"
     with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
         objects = {name: pydicom.dcmread(io.BytesIO(archive.read(name))) for name in archive.namelist()}
     assert {name: (str(one.Modality), str(one.PatientName)) for name, one in objects.items()} == {

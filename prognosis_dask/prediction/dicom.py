@@ -30,6 +30,7 @@ from prognosis_dask.imaging.roi import Grid, grid_of
 from prognosis_dask.imaging.series import series_grid
 from prognosis_dask.objects.address import join
 from prognosis_dask.prediction.result import NOTICE
+from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.radiomics.codes import ibsi_code
 from prognosis_dask.storage.brains import BrainStore, MaskStore
 from prognosis_dask.storage.task_result import TaskResult
@@ -96,19 +97,21 @@ def _dicom(case: Case, context: DicomTask, watch: Stopwatch) -> dict[str, object
     if not case.image.endswith(SUFFIX):
         raise CaseError(Code.NO_IMAGES, "the image is no DICOM series, to which a SEG and an SR could refer")
     out = Path(context.out)
-    out.mkdir(parents=True, exist_ok=True)
     with watch.step("read"):
         listing = read_listing(case.image)
         mask, grid = _mask(case, listing, context)
-    with watch.step("write"):
+    with watch.step("write"), staging(out) as aside:
+        staged = aside / out.name
+        staged.mkdir()
         try:
             found_by = "" if case.mask else "search" if context.brain else "network"
             segmentation = mask_segmentation(case.roi, listing, grid, mask, found_by)
-            segmentation.save_as(out / FILES[0])
-            _report(case, listing, segmentation, context).save_as(out / FILES[1])
+            segmentation.save_as(staged / FILES[0])
+            _report(case, listing, segmentation, context).save_as(staged / FILES[1])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = f"the series' headers lack what a DICOM object must have: {error}"
             raise CaseError(Code.IMAGE_INVALID, reason) from error
+        publish_folder(staged, out)
     return {}
 
 

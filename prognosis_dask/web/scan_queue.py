@@ -71,6 +71,7 @@ class ScanQueue:
         self._running: dict[str, _Running] = {}
         self._changed = threading.Condition()
         self._closing = False
+        self._making = threading.Lock()
         self._threads: list[threading.Thread] = []
 
     def open(self) -> None:
@@ -171,19 +172,32 @@ class ScanQueue:
         Raises
         ------
         RefusedError
-            When the upload is gone, or was not DICOM.
+            When the upload is gone, or was not DICOM, or the scan was changed meanwhile.
         """
         upload, model = self._scans.upload(scan.id), self.models.get(scan.model)
         made = [upload / "dicom" / name for name in FILES]
-        if all(path.is_file() for path in made):
-            return made
-        if model is None or not self.is_dicom(scan):
-            raise RefusedError("DICOM objects are made of an upload that is DICOM, as long as it is not removed.", 410)
-        try:
-            return dicom_files(model, self._scans.result(scan.id), self._context(scan), upload / "dicom")
-        except CaseError as error:
-            reason = sentence(error.problem.code, error.problem.reason, getattr(error, "secrets", ()))
-            raise RefusedError(f"No DICOM objects of this scan. {reason}", 409) from error
+        with self._making:  # of two requests at once the second one gets the first one's objects
+            if all(path.is_file() for path in made):
+                return made
+            if model is None or not self.is_dicom(scan):
+                raise RefusedError(
+                    "DICOM objects are made of an upload that is DICOM, as long as it is not removed.", 410
+                )
+            try:
+                dicom_files(model, self._scans.result(scan.id), self._context(scan), upload / "dicom")
+            except CaseError as error:
+                reason = sentence(error.problem.code, error.problem.reason, getattr(error, "secrets", ()))
+                raise RefusedError(f"No DICOM objects of this scan. {reason}", 409) from error
+            with self._changed:
+                now = self._scans.change(scan.id)  # once all that removes something of it is through
+                if now is not None and not now.upload_removed and now.finished == scan.finished:
+                    return made
+                shutil.rmtree(upload / "dicom", ignore_errors=True)
+        if now is None:
+            self._scans.remove(scan.id)
+        elif now.upload_removed:
+            self._scans.remove_upload(scan.id)
+        raise RefusedError("The scan was changed meanwhile; ask again once it is done.", 409)
 
     def is_full(self) -> bool:
         """Whether the queue takes no more."""

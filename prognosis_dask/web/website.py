@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import io
-import tempfile
 import time
 import zipfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -129,13 +128,17 @@ class Site:
             if not self._queue.takes_mask(scan):
                 raise RefusedError(_NO_IMAGES_LEFT, 409)
 
-        with tempfile.TemporaryDirectory(prefix="mask-", dir=self._settings.folder) as folder:
-            received = Path(folder) / "received"
+        # as a scan's folder: what a server that is killed leaves of it is removed like an upload
+        place, folder = self._scans.new_folder()
+        try:
+            received = folder / "received"
             received.mkdir()
             _, files = await self._received(request, received, check)
             sent = tuple((name, MASK, sequence) for name, _, sequence in _as_sent(files))
             if not await run_in_threadpool(self._queue.add_mask, scan.id, sent, received):
                 raise RefusedError(_NO_IMAGES_LEFT, 409)
+        finally:
+            await run_in_threadpool(self._scans.remove, place)
         return RedirectResponse(f"/scans/{scan.id}", 303)
 
     async def _received(
