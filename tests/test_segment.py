@@ -326,7 +326,8 @@ sitk.WriteImage(image < -100, str(out / "spleen.nii.gz"))
 NNUNET = """#!{python}
 import pathlib, sys, SimpleITK as sitk
 given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-assert given["-d"] == "Dataset007_Ball" and given["-c"] == "3d_fullres" and given["-device"] == "cpu"
+assert given["-d"] == "Dataset007_Ball" and given["-device"] == "cpu"
+assert (given["-tr"], given["-p"], given["-c"]) == ("nnUNetTrainer", "nnUNetResEncUNetLPlans", "3d_fullres")
 out = pathlib.Path(given["-o"]); out.mkdir()
 (image,) = pathlib.Path(given["-i"]).iterdir()
 assert image.name == "case_0000.nii.gz"
@@ -343,7 +344,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text.replace("{python}", sys.executable))
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    model = tmp_path / "results" / "Dataset007_Ball" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    model = tmp_path / "results" / "Dataset007_Ball" / "nnUNetTrainer__nnUNetResEncUNetLPlans__3d_fullres"
     model.mkdir(parents=True)
     (model / "dataset.json").write_text(DATASET)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")

@@ -115,8 +115,9 @@ class SegmentProgram:
         source, out = folder / "in", folder / "out"
         source.mkdir()
         sitk.WriteImage(image, str(source / f"case_0000{ending}"))
-        configuration = self.model.name.split("__")[-1]
-        command = [self.program, "-i", str(source), "-o", str(out), "-d", self.name, "-c", configuration]
+        trainer, plans, configuration = self.model.name.split("__")
+        command = [self.program, "-i", str(source), "-o", str(out), "-d", self.name]
+        command += ["-tr", trainer, "-p", plans, "-c", configuration]
         command += ["-device", "cuda" if self.device == "gpu" else "cpu", "-npp", "1", "-nps", "1"]
         run_program(self.kind, command, out / f"case{ending}", Code.SEGMENT_FAILED)
         values = sitk.ReadImage(str(out / f"case{ending}"))

@@ -247,6 +247,7 @@ def _report(
         source_series=sr.SourceSeriesForSegmentation(listing.series_uid),
     )
     described = segmentation.SegmentSequence[0]
+    use = sr.QualitativeEvaluation(_own("permitted use"), _own(_RESEARCH))
     groups = [
         sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
             tracking_identifier=sr.TrackingIdentifier(uid=described.TrackingUID, identifier=described.TrackingID),
@@ -256,8 +257,8 @@ def _report(
             qualitative_evaluations=evaluations,
         )
         for algorithm, measurements, evaluations in (
-            (_measuring(context), list(_measurements(listing, context)), [_use()]),
-            (_model(context.result), list(_prediction(context.result)), [_use(), *_group(context.result)]),
+            (_measuring(context), list(_measurements(listing, context)), [use]),
+            (_model(context.result), list(_prediction(context.result)), [use, *_group(context.result)]),
         )
         if measurements
     ]
@@ -332,12 +333,6 @@ def _prediction(result: Mapping[str, Any]) -> Iterator[Measurement]:
         yield _number(_own(f"survival at {days} days"), share, _NO_UNIT)
     for name, share in told["probability"].items():
         yield _number(_own(f"probability of {name}"), share, _NO_UNIT)
-
-
-def _use() -> highdicom.sr.QualitativeEvaluation:
-    from highdicom import sr
-
-    return sr.QualitativeEvaluation(_own("permitted use"), _own(_RESEARCH))
 
 
 def _group(result: Mapping[str, Any]) -> Sequence[highdicom.sr.QualitativeEvaluation]:
