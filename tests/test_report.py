@@ -269,7 +269,8 @@ def test_what_the_images_were_acquired_with_stands_in_the_table_of_each_modality
 def test_no_identifier_and_no_whole_path_is_in_the_report_unless_asked_for(tmp_path: Path) -> None:
     run = make_run(tmp_path, n=12, patient="Quast^Rosi{:02d}")
     info = json.loads((run / "run.json").read_text())
-    info["job"]["cohort"] = {"sources": ["/home/clinic/scans"], "clinical": "~/outcomes of us.csv"}
+    info["job"]["cohort"] = {"sources": ["/home/clinic/Ana Quast/scans"], "clinical": "~/outcomes of us.csv"}
+    info["deep"] |= dict.fromkeys(("network", "weights"), "file:/home/clinic/M2D2.onnx")
     info["cluster"] = {"address": "local", "folder": "/home/clinic/scratch"}
     (run / "run.json").write_text(json.dumps(info))
     told = "Quast^Rosi03 has two series, /home/clinic/Quast^Rosi03/1.dcm and Quast^Rosi03_a.nrrd"
@@ -280,6 +281,7 @@ def test_no_identifier_and_no_whole_path_is_in_the_report_unless_asked_for(tmp_p
     brief = {name: file.read_text(encoding="utf-8") for name, file in everything(run).items()}
     assert [name for name, text in brief.items() if re.search("Quast|Q-9|clinic/|%5ERosi", text)] == []
     assert "outcomes of us.csv" in brief["report.html"]
+    assert brief["report.html"].count("the network .../M2D2.onnx") == 1, "CLEAR's item 25, spelt as it is"
     write_report(run, identifiers=True)
     whole = everything(run)["report.html"].read_text(encoding="utf-8")
     assert "Quast^Rosi03 has two series, /home/clinic/Quast^Rosi03/1.dcm" in whole

@@ -62,7 +62,11 @@ def _telling(identifier: str) -> bool:
 
 
 def settings(value: Any) -> Any:
-    """Settings with the last part alone of each absolute path."""
+    """Settings with the last part alone of each absolute path, which may have spaces where it is all of a setting.
+
+    >>> settings({"sources": ["/home/Jane Doe/scans"], "say": "see /home/meier/a.csv, if any"})
+    {'sources': ['.../scans'], 'say': 'see .../a.csv, if any'}
+    """
     if _shown.get():
         return value
     if isinstance(value, Mapping):
@@ -70,5 +74,10 @@ def settings(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [settings(inner) for inner in value]
     if isinstance(value, str):
-        return _PATH.sub(lambda path: f".../{PurePath(path[0].replace(chr(92), '/')).name}", value)
+        whole = _PATH.match(value)
+        return _shortened(value) if whole else _PATH.sub(lambda path: _shortened(path[0]), value)
     return value
+
+
+def _shortened(path: str) -> str:
+    return f".../{PurePath(path.replace(chr(92), '/')).name}"

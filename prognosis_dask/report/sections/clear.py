@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prognosis_dask.errors import count
-from prognosis_dask.features.registry import DEEP, IBSI, RADIOMICS
+from prognosis_dask.features.registry import DEEP, DEEP_2, IBSI, RADIOMICS
 from prognosis_dask.features.stage import TOLD
 from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, kind_of
 from prognosis_dask.modelling.folder import known_json
 from prognosis_dask.report.content import Block
+from prognosis_dask.report.identifiers import settings as hidden
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections.checklist import Answer, Items, filled_in
 from prognosis_dask.report.sections.features import families
@@ -177,14 +178,14 @@ def _extraction(run: RunFolder) -> dict[str, Answer]:
     made = programs(run)
     alone = not (run.info and IBSI.is_on(run.job))
     brains = bool((run.job.get("brain") or {}).get("enabled"))
-    network = (run.info.get(DEEP.name) or {}).get("network") if run.info and DEEP.is_on(run.job) else ""
-    made += [f"the network {network}"] if network else []
+    used = [run.info.get(stage.name) or {} for stage in (DEEP, DEEP_2) if run.info and stage.is_on(run.job)]
+    made += [f"the network {hidden(network['network'])}" for network in used if "network" in network]
     each = ", ".join(f"{family.name} {family.features}" for family in summaries)
     return {
         "22": Answer(_by_modality(known, _resampling), whole=alone and not brains),
         "23": Answer(_by_modality(known, _discretisation), whole=alone),
         "24": Answer(_by_modality(known, _image_types), whole=True),
-        "25": Answer(f"{listed(made).capitalize()}; versions under The run." if made else ""),
+        "25": Answer(f"By {listed(made)}; versions under The run." if made else ""),
         "26": Answer(f"{each}." if each else "", whole=True),
         "27": Answer(f"{sum(family.features for family in summaries)} for each case." if each else "", whole=True),
         "28": Answer("What the settings under The job do not name is at its default." if run.info else "", whole=True),
