@@ -139,7 +139,9 @@ def test_settings_that_a_method_or_an_endpoint_does_not_take_are_named() -> None
         "Warning: validation.repeats has no effect: validation.method is 'bootstrap'",
         "Warning: procedure.x.tune_by has no effect: classes are tuned by the log loss",
     ]
-    assert idle_settings(load_spec(None), "nested", ALIVE) == []
+    assert idle_settings(load_spec(None, ["validation.method='nested'"]), "nested", ALIVE) == []
+    (by_fit,) = idle_settings(load_spec(None, ["validation.method='bootstrap'"]), "nested", ALIVE)
+    assert by_fit.startswith("Warning: validation.method has no effect: prognosis fit and compare cross-validate")
 
 
 def test_a_key_of_an_override_and_of_a_job_made_in_python_is_named_too(tmp_path: Path) -> None:

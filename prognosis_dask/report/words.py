@@ -164,14 +164,19 @@ MEASURES = {
     "auc_t": Measure("AUC(t)", 0.5),
     "mean_auc": Measure("Mean AUC(t)", 0.5),
     "brier": Measure("Brier score"),
+    "brier_scaled": Measure("Scaled Brier score"),
     "ibs": Measure("Integrated Brier score"),
     "calibration_slope": Measure("Calibration slope", 0.0),
     "observed_expected": Measure("Observed / expected"),
     "ici": Measure("ICI"),
+    "e50": Measure("E50"),
+    "e90": Measure("E90"),
     "auc": Measure("AUC", 0.5),
     "balanced_accuracy": Measure("Balanced accuracy"),
     "accuracy": Measure("Accuracy"),
     "log_loss": Measure("Log loss"),
+    "log_rank_p": Measure("Log-rank p"),
+    "hazard_ratio_high_low": Measure("Hazard ratio of high to low risk"),
 }
 
 

@@ -97,7 +97,8 @@ def _rules_of_spec(spec: ModelSpec, method: str, classes: bool) -> Iterator[_Rul
     yield bool(spec.endpoint.label), ("endpoint.time_unit", "endpoint.event_codes"), "endpoint.label is predicted"
     yield not spec.endpoint.label, ("endpoint.classes",), "endpoint.label names no column"
     by_command = "prognosis fit and compare cross-validate; prognosis validate takes another method"
-    yield method == "nested", ("validation.method", "validation.draws"), by_command
+    yield method != spec.validation.method, ("validation.method",), by_command
+    yield method == "nested", ("validation.draws",), by_command
     yield classes, ("validation.horizons_days",), "a class is predicted"
     unused = {"bootstrap": ("folds", "repeats"), "permutation": ("repeats",)}.get(method, ())
     of_folds = tuple(f"validation.{name}" for name in (*unused, *(("halves", "horizons_days") if unused else ())))

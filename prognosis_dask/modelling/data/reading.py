@@ -281,7 +281,11 @@ def _outcomes(
         if names:
             joined = {name: columns[place, name] for name in names}
             found = read_outcomes(joined, names, spec.endpoint, source.columns)
-            return found, [f"The endpoint is {' and '.join(names)} of {Path(source.where).name}.", *found.notes]
+            return found, [
+                f"The endpoint is {' and '.join(names[:2])}{f', entry {names[2]},' if len(names) > 2 else ''} of "
+                f"{Path(source.where).name}.",
+                *found.notes,
+            ]
     if not required:
         return None, []
     every = {name: column for source in sources for name, column in source.columns.items()}

@@ -222,8 +222,9 @@ def _beside_chance(models: ModelFolder) -> str:
     honest = (
         f" On held-out cases “{ranking}” has {with_interval(*found)}." if found and ranking != models.primary else ""
     )
+    gives = "gives" if last["k"] == 1 else "give"
     return (
-        f"In-sample, {count(int(last['k']), 'feature')} drawn at random give {number(last['random_median'], 3)} "
+        f"In-sample, {count(int(last['k']), 'feature')} drawn at random {gives} {number(last['random_median'], 3)} "
         f"({number(last['random_lower'], 3)} to {number(last['random_upper'], 3)}) where what “{ranking}” "
         f"selects gives {number(value, 3)}: {judged}{honest}"
     )

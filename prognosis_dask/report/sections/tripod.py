@@ -225,7 +225,7 @@ def _methods(models: ModelFolder) -> dict[str, Answer]:
             "above or below cut-offs that were taken from training cases."
         )
     given = [] if measures is None else measures.loc[measures["value"].notna(), "measure"].tolist()
-    used = list(dict.fromkeys(describe(str(name)).title for name in given))
+    used = [describe(str(name)).title for name in dict.fromkeys(given) if name != "log_rank_p"]
     drawn = [title for table, title in _PLOTS.items() if models.table(table) is not None]
     plots = f"; plots of {listed(drawn)}" if drawn else ""
     return {
