@@ -82,7 +82,7 @@ def result(work: Path) -> ScanPrediction:
 
 
 def written(result: ScanPrediction, work: Path, folder: Path) -> tuple[dict, str]:
-    _write(result, work, folder)
+    _write(result, work, folder, [])
     return json.loads((folder / "scan.json").read_text()), (folder / "scan.html").read_text()
 
 
