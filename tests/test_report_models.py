@@ -181,6 +181,11 @@ def test_checklist_says_what_only_the_authors_can(models: ModelFolder, tmp_path:
     assert rows["12a"].startswith("Nested cross-validation, 4 repeats of 5 folds")
     assert "time-not-positive (2)" in rows["11"]
     assert rows["10"].startswith("In part: 160 patients")
+    trees = replace(models, tables={name: rows for name, rows in models.tables.items() if name != "coefficients"})
+    for these, shown in ((models, True), (trees, False)):
+        of_these = clear.clear_answers(replace(run, model=these), answers(run, these))
+        assert ("43" in of_these, "coefficients" in of_these["46"].text) == (shown, shown)
+        assert ("coefficients: see Final model" in answers(run, these)["22"].text) == shown
     whole = sum(answer.whole for answer in known.values())
     assert f"the run answers {whole} and {len(known) - whole} in part; the other {52 - len(known)}" in intro.text
 

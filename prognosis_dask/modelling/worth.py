@@ -75,6 +75,8 @@ def worth_of(frozen: Frozen, folder: Path | str) -> Worth:
         learnt += f", {counts['n_events']} with the event"
     if "n_competing" in counts:
         learnt += f", {counts['n_competing']} with a competing event (survival is freedom from the event among these)"
+    if "n_entered_late" in counts:
+        learnt += f", {count(counts['n_entered_late'], 'case')} followed from later than day 0 on"
     facts = {"learnt from": learnt, "features in it": str(len(frozen.fitted.chosen))}
     name, short = ("AUC", "auc") if frozen.classes else ("C-index", "c_index")
     value, lower, upper = (number_or_none(summary.get(f"{short}_cv{end}")) for end in ("", "_lower", "_upper"))

@@ -57,8 +57,8 @@ def kaplan_meier(
         Days, and True where follow-up ended with the event; shape (cases,).
     patient_ids
         Whose case it is. Where patients have several, the interval is that over patients: what each adds to the
-        logarithm of the curve (the infinitesimal jackknife) is summed within patients; with one case each its squares
-        add up to Greenwood's variance.
+        logarithm of the curve (the infinitesimal jackknife) is summed within patients; with one case each, followed
+        from 0 on, its squares add up to Greenwood's variance.
     entry
         From when on each case was at risk, shape (cases,); None: from 0 on. The curve is then of a case at 0, if who
         enters is no other than who was there all the time.

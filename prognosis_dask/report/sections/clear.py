@@ -225,6 +225,7 @@ def _modelling(run: RunFolder, tripod: Mapping[str, Answer]) -> dict[str, Answer
     final: Mapping[str, Any] = models.procedures.get(models.primary) or {}
     interval = str(models.summary.get("interval") or "")
     compared = len(models.names) > 1 and models.table("differences") is not None
+    linear = models.frozen is not None and models.table("coefficients") is not None
     robustness = known_json(run.path / "robustness" / "summary.json")
     told = f"{robustness['robust']} of {robustness['features']} features" if robustness else ""
     scaling, harmonised = ([tripod[item].text] if item in tripod else [] for item in ("12b", "12d"))
@@ -249,11 +250,14 @@ def _modelling(run: RunFolder, tripod: Mapping[str, Answer]) -> dict[str, Answer
             whole=True,
         ),
         "42": Answer(without_images(run), whole=True),
-        "43": Answer("Coefficients, forest plot and nomogram: see Final model." if models.frozen is not None else ""),
-        "46": Answer("How often folds selected each feature, and coefficients: see Final model. "
+        "43": Answer("Coefficients and forest plot: see Final model." if linear else ""),
+        "46": Answer(f"How often folds selected each feature{', and coefficients' if linear else ''}: see Final model. "
                      f"Correlations: see Features.{f' Robustness: {told}.' if told else ''}"),
         "48": Answer("See Validation: held-out figures side by side, with differences." if without_images(run) else ""),
-        "57": Answer("models/model.json holds the final model, without code." if models.frozen is not None else ""),
+        "57": Answer(
+            "models/model.json and models/arrays.npz hold the final model, without code."
+            if models.frozen is not None else ""
+        ),
         "58": Answer(
             "`prognosis predict` and `prognosis serve --model` apply it to new scans."
             if models.frozen is not None and run.info else ""

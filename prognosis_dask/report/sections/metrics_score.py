@@ -169,7 +169,7 @@ def _of_models(run: RunFolder, clear: Mapping[str, Answer]) -> dict[str, Verdict
         "26": Verdict("Nested cross-validation: each case was predicted by models that had not seen its patient."),
         "27": Verdict("A model of another cohort was validated here." if models.external else "Not in this folder."),
         "29": Verdict("The program is public under Apache-2.0, and the job stands in this report."),
-        "30": Verdict("models/model.json can be handed on." if models.frozen is not None else ""),
+        "30": Verdict("The folder models/ can be handed on." if models.frozen is not None else ""),
     }
     if final:
         kept = bool(final.get("reproducible"))

@@ -330,9 +330,8 @@ def _results(run: RunFolder, models: ModelFolder) -> dict[str, Answer]:
     if not models.external:
         said["20c"] = Answer("Not applicable: no other cohort was predicted.", whole=True)
     if models.frozen is not None:
-        said["22"] = Answer(
-            "models/model.json holds the whole model; coefficients and nomogram: see Final model.", whole=True
-        )
+        shown = "; coefficients: see Final model" if models.table("coefficients") is not None else ""
+        said["22"] = Answer(f"models/model.json and models/arrays.npz hold the whole model{shown}.", whole=True)
     if found is not None:
         said["23a"] = Answer(
             f"{title} {with_interval(*found)} on held-out cases; all others under Validation. No subgroup was examined."
