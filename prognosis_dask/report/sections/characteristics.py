@@ -199,8 +199,10 @@ def follow_up(models: ModelFolder) -> Table | None:
          f"{r.beyond:.0f}", with_interval(100 * r.survival, 100 * r.lower, 100 * r.upper, 0))
         for r in records(table)
     ]  # fmt: skip
+    late = " Cases enter late: followed beyond are those that had entered by then."
     return Table(
-        f"{told} (reverse Kaplan-Meier estimate); cases by horizon; {estimate}, 95 % interval.",
+        f"{told} (reverse Kaplan-Meier estimate); cases by horizon; {estimate}, 95 % interval."
+        f"{late if 'n_entered_late' in models.summary else ''}",
         (
             "By",
             "Event",

@@ -104,7 +104,7 @@ def kaplan_meier(models: ModelFolder) -> Picture | None:
         f"Kaplan-Meier estimate by risk group of “{models.primary}”. {HELD_OUT} The groups’ cut-off, too, comes from "
         f"training cases. Bands: 95 % confidence intervals (log-log), as long as {_FEW_AT_RISK} are at risk; the axis "
         f"ends with the last of them; ticks: censored cases."
-        f"{f' {caution}' if test else ''}{_several_cases(models)}{_competing(models)}",
+        f"{f' {caution}' if test else ''}{_several_cases(models)}{_competing(models)}{_entered(models)}",
     )
 
 
@@ -159,6 +159,12 @@ def _competing(models: ModelFolder) -> str:
     if not models.summary.get("n_competing"):
         return ""
     return " Survival is freedom from the event while others compete: one less its cumulative incidence."
+
+
+def _entered(models: ModelFolder) -> str:
+    if "n_entered_late" not in models.summary:
+        return ""
+    return " Cases enter late: at risk are those that had entered by then."
 
 
 def _order(name: str) -> int:
