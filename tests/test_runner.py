@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 from distributed import Client
 
@@ -14,9 +16,11 @@ from prognosis_dask.errors import CaseError, ClusterError, Code, JobError, Probl
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import RETRY_AFTER, TASKS_PER_THREAD, run_plan
+from prognosis_dask.execution.task import run_task
 from prognosis_dask.features import ahead
 from prognosis_dask.storage.task_result import TaskResult
-from tests.runner_stages import Marks, begin, follow, visit, visit_ahead, visits
+from tests.dask_processes import wait_for
+from tests.runner_stages import Marks, begin, follow, run_program, visit, visit_ahead, visits
 
 CASES = [Case(f"case-{n:02d}", f"patient-{n:02d}", "CT", "GTV", "image", "mask") for n in range(12)]
 DIGESTS = {case.case_id: f"digest-{case.case_id}" for case in CASES}
@@ -68,6 +72,16 @@ def test_a_worker_begins_to_read_the_case_that_it_gets_next_and_that_harms_no_ot
     results = run_ahead(Marks(str(tmp_path / "again"), killer="case-05"))
     assert {result.problem for result in results.values()} == {None}
     assert len(results) == len(CASES)
+
+
+def test_a_program_that_a_case_waits_for_ends_with_the_case(tmp_path: Path) -> None:
+    work = pickle.dumps((run_program, Marks(str(tmp_path))))
+    (result,) = run_task("visit", work, (CASES[0],), ("",), 4.0)
+    assert result.problem is not None
+    assert result.problem.code is Code.TIME_LIMIT
+    program = int((tmp_path / "pid").read_text())
+    ended = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    wait_for(lambda: all(p.pid != program or p.info["status"] in ended for p in psutil.process_iter(["status"])))
 
 
 def test_what_was_read_ahead_fails_warns_and_counts_for_its_own_case_alone() -> None:

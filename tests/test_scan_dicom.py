@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+import xarray as xr
 from pydicom.sr.codedict import codes
 
 from prognosis_dask.cohort.listing import SeriesListing
@@ -23,6 +24,7 @@ from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.masks import read_mask
 from prognosis_dask.imaging.roi import Grid
 from prognosis_dask.imaging.series import run_grid
+from prognosis_dask.prediction import dicom
 from prognosis_dask.prediction.dicom import SCHEME, mask_segmentation, own_code
 from prognosis_dask.prediction.scan import predict_scan
 from prognosis_dask.radiomics.codes import ibsi_code
@@ -107,6 +109,17 @@ def test_lung1_002s_measurements_are_the_published_ones_with_codes_and_units(lun
     said = predicted[0].to_json()
     assert "Research use only" in said
     assert "120 cases of 120 patients" in said
+
+
+def test_an_sr_names_no_folder_of_the_machine_that_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {
+        "segment.network.told": '{"network": "file:/srv/nets/lung.onnx"}',
+        "radiomics.image": "080a9ed428559ef6",
+    }
+    monkeypatch.setattr(dicom, "read_features", lambda run: xr.Dataset(attrs={"settings": settings}))
+    said = str(dicom._measuring(dicom.DicomTask("out", "run", ImageSection(), brain=False, result={})))
+    assert "080a9ed4" in said
+    assert "/srv" not in said
 
 
 def test_lung1_002s_seg_is_the_mask_that_was_measured(lung1: Path, shared_data: Path, tmp_path: Path) -> None:

@@ -203,10 +203,16 @@ class _Child:
         return 0
 
     def _end(self) -> str:
-        """Make sure that the child is gone; how it went."""
+        """Make sure that the child is gone, with the programs that it started; how it went."""
         self._connection.close()
+        started: list[psutil.Process] = []
+        with suppress(psutil.Error):
+            started = psutil.Process(self._process.pid).children(recursive=True)
         self._process.kill()
         status = self._process.wait()
+        for program in started:
+            with suppress(psutil.Error):
+                program.kill()
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
         return f"the process that worked on it {how}"
 

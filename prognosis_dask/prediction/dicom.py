@@ -29,7 +29,7 @@ from prognosis_dask.imaging.load import load_roi, unit_of
 from prognosis_dask.imaging.roi import Grid, grid_of
 from prognosis_dask.imaging.series import series_grid
 from prognosis_dask.objects.address import join
-from prognosis_dask.prediction.result import NOTICE
+from prognosis_dask.prediction.result import NOTICE, without_identifiers
 from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.radiomics.codes import ibsi_code
 from prognosis_dask.storage.brains import BrainStore, MaskStore
@@ -297,7 +297,7 @@ def _measuring(context: DicomTask) -> AlgorithmIdentification:
     from highdicom import sr
 
     settings = read_features(context.run).attrs.get("settings") or {}
-    parameters = [f"{name}: {value}" for name, value in dict(settings).items()]
+    parameters = [without_identifiers(f"{name}: {value}") for name, value in dict(settings).items()]
     what = f"{_PROGRAM}: features as pyradiomics {version('pyradiomics-bhklab')} and IBSI define them"
     return sr.AlgorithmIdentification(what, __version__, [NOTICE, *parameters])
 
