@@ -117,7 +117,8 @@ def test_an_sr_names_no_folder_of_the_machine_that_measured(monkeypatch: pytest.
         "radiomics.image": "080a9ed428559ef6",
     }
     monkeypatch.setattr(dicom, "read_features", lambda run: xr.Dataset(attrs={"settings": settings}))
-    said = str(dicom._measuring(dicom.DicomTask("out", "run", ImageSection(), brain=False, result={})))
+    made = dicom._measuring(dicom.DicomTask("out", "run", ImageSection(), brain=False, result={}))
+    said = " ".join(item.to_json() for item in made)
     assert "080a9ed4" in said
     assert "/srv" not in said
 
