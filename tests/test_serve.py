@@ -42,6 +42,7 @@ from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.web.access import HEADERS, token_for
 from prognosis_dask.web.errors import RefusedError, sentence
 from prognosis_dask.web.receive import ReceivedFile
+from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import Scan, Scans
 from prognosis_dask.web.settings import Limits, Settings
 from prognosis_dask.web.unpack import unpack
@@ -576,6 +577,20 @@ def test_uploads_are_removed_after_their_time(tmp_path: Path) -> None:
     assert scans.path(half).exists()
     scans.remove_old(-1.0)
     assert not scans.path(half).exists()
+
+
+def test_a_scan_whose_new_mask_was_lost_on_the_way_is_not_called_done(tmp_path: Path) -> None:
+    scans = Scans(tmp_path / "scans")
+    scan_id, upload = scans.new_folder()
+    (upload / "unpacked.json").write_text("{}")
+    scans.put(Scan(scan_id, "o", LUNG, "done"))
+    queue = ScanQueue(None, scans, Limits(), {LUNG: None})  # type: ignore[arg-type, dict-item]
+    with pytest.raises(FileNotFoundError):
+        queue.add_mask(scan_id, (("mask", "mask", ""),), tmp_path / "gone")
+    kept = Scans(tmp_path / "scans").get(scan_id)  # as the next server finds it
+    assert kept is not None
+    assert (kept.state, kept.message) == ("failed", "The mask did not come in whole; send it again.")
+    assert queue.takes_mask(kept)
 
 
 # what must not get through ------------------------------------------------------------------------------------------

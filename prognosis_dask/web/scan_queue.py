@@ -118,6 +118,8 @@ class ScanQueue:
         with self._changed:
             if not self.takes_mask(self._scans.get(scan_id)):
                 return False
+            # what a server that ends here leaves behind: no result that is said to be there
+            self._scans.change(scan_id, state="failed", message="The mask did not come in whole; send it again.")
             self._scans.forget_result(scan_id)
             target = self._scans.upload(scan_id) / ADDED
             shutil.rmtree(target, ignore_errors=True)
