@@ -23,8 +23,12 @@ from prognosis_dask.config.job import Job, load_job
 from prognosis_dask.config.segment import SegmentSection
 from prognosis_dask.errors import CaseError, JobError, MissingExtraError
 from prognosis_dask.execution.cluster import LocalSpec, connect
-from prognosis_dask.networks.segment import describe_segmenter, load_segmenter
+from prognosis_dask.features.registry import SEGMENT
+from prognosis_dask.features.segment import SegmentWork
+from prognosis_dask.features.stage import StageContext
+from prognosis_dask.networks.segment import SegmentDescription, describe_segmenter, load_segmenter
 from prognosis_dask.prediction.scan import predict_scan
+from prognosis_dask.radiomics.parameter_file import job_params
 from prognosis_dask.report.status import status
 from prognosis_dask.storage.brains import MaskStore
 from tests.dicom_helpers import refer_to, write_rtstruct, write_series
@@ -310,6 +314,15 @@ def test_what_does_not_go_together_is_refused(network: Path, cohort: Path, tmp_p
     section = SegmentSection(network=f"file:{network}", weights_sha256="0" * 64)
     with pytest.raises(prognosis_dask.errors.WeightsError, match=r"expected 0+ \(segment.weights_sha256\)"):
         describe_segmenter(section)
+
+
+def test_a_network_is_the_same_wherever_its_file_lies() -> None:
+    def made(place: str, sha256: str) -> str:
+        work = SegmentWork(SEGMENT)
+        work._described = SegmentDescription({"network": place, "weights": place, "weights_sha256": sha256})
+        return work.meaning(StageContext("", Job("a"), job_params("")))["segment.network"]
+
+    assert made("file:/a/net.pt", "1f") == made("file:/b/net.pt", "1f") != made("file:/a/net.pt", "2e")
 
 
 # --- other programs: stand-ins that do what their own help says of these arguments, with a threshold for a method -----

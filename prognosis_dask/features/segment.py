@@ -70,7 +70,10 @@ class SegmentWork(Work):
 
     def meaning(self, context: StageContext) -> dict[str, str]:
         known = self.provenance(context)
-        return told("segment.network", {"version": self.stage.version, **known}, self.stage.version, known)
+        # the digest of its weights says which network it is, wherever its file lies
+        placeless = ("network", "weights") if "weights_sha256" in known else ()
+        meant = {name: value for name, value in known.items() if name not in placeless}
+        return told("segment.network", {"version": self.stage.version, **known}, self.stage.version, meant)
 
     def warm(self, context: StageContext) -> None:
         load_segmenter_once(context.job.segment)

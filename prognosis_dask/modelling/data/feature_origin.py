@@ -50,8 +50,21 @@ def origin_of(settings: Mapping[str, str], modalities: Sequence[str]) -> dict[st
 
 
 def digests(source: Mapping[str, str]) -> dict[str, str]:
-    """What has to agree: a table's ``source`` without the settings that are told behind the digests."""
-    return {what: value for what, value in source.items() if not what.endswith(TOLD)}
+    """What has to agree: a table's ``source`` without the settings that are told behind the digests.
+
+    Where a network's file lies need not agree: the digest of its content says which network it is.
+
+    >>> digests({"deep.network": "file:/data/net.onnx", "deep.weights_sha256": "1f", "deep.output": "pooled"})
+    {'deep.weights_sha256': '1f', 'deep.output': 'pooled'}
+    """
+    in_files = {
+        what
+        for what, value in source.items()
+        if what.endswith(".network")
+        and value.startswith("file:")
+        and f"{what.removesuffix('network')}weights_sha256" in source
+    }
+    return {what: value for what, value in source.items() if not what.endswith(TOLD) and what not in in_files}
 
 
 def made_with(what: str) -> str:
