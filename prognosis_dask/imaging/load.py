@@ -48,7 +48,7 @@ def load_case(case: Case, settings: ImageSection | None = None) -> tuple[sitk.Im
     ...     for name, values in (("ct.nrrd", 30.0 * ball), ("mask.nrrd", ball)):
     ...         sitk.WriteImage(sitk.GetImageFromArray(values), f"{folder}/{name}")
     ...     image, mask = load_case(Case("1", "P1", "CT", "ball", f"{folder}/ct.nrrd", f"{folder}/mask.nrrd", (1,)))
-    >>> int(sitk.GetArrayFromImage(mask).sum()) == ball.sum()
+    >>> int(sitk.GetArrayFromImage(mask).sum()) == int(ball.sum())
     True
     """
     roi = load_roi(case, settings or ImageSection())

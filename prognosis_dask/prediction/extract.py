@@ -90,7 +90,7 @@ def extract_features(
     ...     for name, values in (("ct.nrrd", 30.0 * z), ("tumour.nrrd", ball)):
     ...         sitk.WriteImage(sitk.GetImageFromArray(values), f"{folder}/{name}")
     ...     found = extract_features(f"{folder}/ct.nrrd", f"{folder}/tumour.nrrd")
-    >>> float(found["original_shape_VoxelVolume"][0]) == ball.sum()  # voxels of one cubic millimetre
+    >>> float(found["original_shape_VoxelVolume"][0]) == float(ball.sum())  # voxels of one cubic millimetre
     True
     """
     import pandas as pd
