@@ -32,7 +32,8 @@ from prognosis_dask.objects.files import files_named, read_all, read_bytes
 from prognosis_dask.objects.folders import files_below, put_files
 from prognosis_dask.publish import publish_folder, remove_abandoned, staging
 
-_HEADER = "case.json"
+#: The file of a case that says what its folder holds; in a bucket it is written last.
+HEADER = "case.json"
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,24 @@ class ImageStore:
         pictures: Mapping[str, bytes],
     ) -> None:
         """Write one case, replacing what it had; ``pictures`` are PNGs by name."""
-        with staging(self._place(case_id)) as work:
-            staged = work / "case"
-            staged.mkdir()
+        with self.filled(case_id) as staged:
             for name in self.images:
                 sitk.WriteImage(images[name], str(staged / f"{name}.nii.gz"), useCompression=True)
             for name, png in pictures.items():
                 (staged / f"{name}.png").write_bytes(png)
             files = {path.name: _sha256(path) for path in sorted(staged.iterdir())}
             header = {"case_id": case_id, "attributes": dict(attributes), "sha256": files}
-            (staged / _HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
+            (staged / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
+
+    @contextmanager
+    def filled(self, case_id: str) -> Iterator[Path]:
+        """An empty folder to fill, with :data:`HEADER` among its files; it is then published in place of the case's."""
+        with staging(self._place(case_id)) as work:
+            staged = work / "case"
+            staged.mkdir()
+            yield staged
             if is_address(self.path):
-                put_files(files_below(staged), parse_address(self.folder(case_id)), mark=_HEADER)
+                put_files(files_below(staged), parse_address(self.folder(case_id)), mark=HEADER)
             else:
                 publish_folder(staged, Path(self.folder(case_id)))
 
@@ -104,9 +111,9 @@ class ImageStore:
         with ExitStack() as stack:
             try:
                 folder = stack.enter_context(self._local(case_id))
-                header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
+                header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
                 if header["case_id"] != case_id:
-                    raise ValueError(f"{_HEADER} is another case's")
+                    raise ValueError(f"{HEADER} is another case's")
                 for name in self.images:
                     if _sha256(folder / f"{name}.nii.gz") != header["sha256"][f"{name}.nii.gz"]:
                         raise ValueError(f"{name}.nii.gz differs from what was written")
@@ -126,7 +133,7 @@ class ImageStore:
         if not is_address(self.path):
             yield Path(self.folder(case_id))
             return
-        names = [_HEADER, *(f"{name}.nii.gz" for name in self.images)]
+        names = [HEADER, *(f"{name}.nii.gz" for name in self.images)]
         with tempfile.TemporaryDirectory() as folder:
             for name, content in zip(names, self._contents(case_id, names), strict=True):
                 (Path(folder) / name).write_bytes(content)
@@ -149,11 +156,11 @@ class ImageStore:
 
     def held(self) -> set[str]:
         """The short hashes of the cases that are there."""
-        return {path.split("/")[-2] for path in files_named(self.path, _HEADER)}
+        return {path.split("/")[-2] for path in files_named(self.path, HEADER)}
 
     def headers(self) -> Iterator[dict[str, Any]]:
         """What is kept beside the images of each case that is there, in no order."""
-        for content in read_all(files_named(self.path, _HEADER)):
+        for content in read_all(files_named(self.path, HEADER)):
             with suppress(ValueError):  # a damaged one is found when its case is read
                 yield json.loads(content)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from operator import mul
 
 import numpy as np
@@ -62,15 +62,21 @@ def measure(
         ``RADIOMICS_FAILED`` where no voxel is left, or the bins make too many grey levels
         (:data:`prognosis_dask.radiomics.levels.MOST`).
     """
-    prepared = _prepared(roi, settings, full, whole=whole)
+    read_full = None if full is None else cache(full)
+
+    @lru_cache(maxsize=1)  # filters of one reach share it
+    def around(mm: float) -> Prepared:
+        return _prepared(roi, settings, read_full, whole=whole, around_mm=mm)
+
+    prepared = around(0.0)
     found = _features(prepared, settings, whole=whole)
     for name in settings.filters:
-        found |= _filtered(name, prepared.spacing, roi, settings, full, whole=whole)
+        found |= _filtered(name, prepared.spacing, settings, around)
     return {name: found.get(name, math.nan) for name in names(settings)}
 
 
 def _prepared(
-    roi: Roi, settings: IbsiSection, full: Callable[[], Roi] | None, *, whole: bool, around_mm: float = 0.0
+    roi: Roi, settings: IbsiSection, full: Callable[[], Roi] | None, *, whole: bool, around_mm: float
 ) -> Prepared:
     """From the crop, or from the whole image where the crop does not suffice."""
     prepared = prepare(roi, settings, whole=whole, around_mm=around_mm)
@@ -86,18 +92,11 @@ def _prepared(
 
 
 def _filtered(
-    name: str,
-    spacing: Sequence[float],
-    roi: Roi,
-    settings: IbsiSection,
-    full: Callable[[], Roi] | None,
-    *,
-    whole: bool,
+    name: str, spacing: Sequence[float], settings: IbsiSection, around: Callable[[float], Prepared]
 ) -> dict[str, float]:
     """The statistics of a filter's response in the region, whose voxels are those of the unfiltered image."""
     chosen = read_filter(name, by_slice=settings.by_slice)
-    around = _EVERYTHING if chosen.reach is None else max(map(mul, chosen.reach(spacing), spacing))
-    prepared = _prepared(roi, settings, full, whole=whole, around_mm=around)
+    prepared = around(_EVERYTHING if chosen.reach is None else max(map(mul, chosen.reach(spacing), spacing)))
     response = chosen.response(prepared.image, spacing, (1, 2) if settings.by_slice else (0, 1, 2))
     return {f"{name}.{tag}": value for tag, value in statistics(response[prepared.intensity]).items()}
 
