@@ -29,7 +29,6 @@ COLLECTIONS: Final = {"chest": "MADE-CHEST", "brain": "MADE-BRAIN"}
 #: The folder with the truth of synthetic brains.
 TRUTH: Final = "truth"
 PLANTED_COLUMNS: Final = ("patient_id", "code", "description")
-#: Fewest voxels across a slice (7.5 mm): with fewer, the smallest lesions are a handful of voxels.
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> Synthet
 
 
 def _write_chests(folder: Path, images: Path, settings: SynthSection, map: Map) -> int:
-    from prognosis_dask.synthetic.files import write_patient  # loads pydicom and highdicom
+    from prognosis_dask.synthetic.chest import write_patient  # loads pydicom and highdicom
 
     patients = draw_patients(settings)
     files = sum(map(partial(write_patient, images), patients))

@@ -1,23 +1,46 @@
-"""Draw a synthetic patient's sequences: warped head with lesion, sampled in slices, with bias field and noise."""
+"""A synthetic patient's sequences: a warped head with a lesion, sampled in slices, with bias field and noise.
+
+The ICBM152 template is a brain without skull. Fluid, skull, scalp, face and neck are added as shells and simple bodies,
+for skull stripping to remove. The lesion is an ellipsoid with texture, whose volume and diameters are known in closed
+form.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 import SimpleITK as sitk
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.spatial.transform import Rotation
 
-from prognosis_dask.arrays import BoolArray, Float32Array, FloatArray
+from prognosis_dask.arrays import BoolArray, ByteArray, Float32Array, FloatArray
+from prognosis_dask.brain.template import icbm152
 from prognosis_dask.imaging.geometry import image_like
-from prognosis_dask.synthetic.brain.head import SyntheticHead, make_head
-from prognosis_dask.synthetic.brain.lesion import SIGNAL as LESION_SIGNAL
-from prognosis_dask.synthetic.brain.lesion import Lesion, make_lesion
 from prognosis_dask.synthetic.brain.patient import SEQUENCES, BrainPatient
 from prognosis_dask.synthetic.patient import generator
 
+#: Signal per tissue and sequence, as shares of 1000; air gives none.
+_SIGNAL: Final[Mapping[str, Mapping[str, float]]] = {
+    "T1": {"grey": 0.58, "white": 0.80, "fluid": 0.22, "bone": 0.06, "marrow": 0.45, "fat": 0.95, "muscle": 0.45},
+    "T1c": {"grey": 0.60, "white": 0.80, "fluid": 0.22, "bone": 0.06, "marrow": 0.50, "fat": 0.95, "muscle": 0.55},
+    "T2": {"grey": 0.52, "white": 0.38, "fluid": 1.00, "bone": 0.06, "marrow": 0.30, "fat": 0.60, "muscle": 0.20},
+    "FLAIR": {"grey": 0.58, "white": 0.46, "fluid": 0.10, "bone": 0.06, "marrow": 0.30, "fat": 0.60, "muscle": 0.25},
+}
+#: Distances from the brain's hull at which the next tissue starts, mm: skull, its marrow, its outer layer, scalp, air.
+_BONE, _MARROW, _OUTER, _SCALP, _AIR = 2.5, 4.5, 6.5, 8.5, 14.0
+#: The hull bridges gaps narrower than twice this, mm.
+_HULL_MM: Final = 12.0
+#: Space for the neck below the template, mm.
+_BELOW_MM: Final = 36
+#: Signal inside per sequence, as a share of 1000, before texture, uptake and mismatch.
+_LESION_SIGNAL: Final = {"T1": 0.50, "T1c": 0.50, "T2": 0.85, "FLAIR": 0.92}
+#: Voxels of the texture, mm, and the width of its patches.
+_TEXTURE_MM: Final = 2.0
+_BLOTCH_MM: Final = 3.0
 #: Side of a slice and length of the stack, mm; position of the centre in the template's space.
 FIELD_MM: Final = 240.0
 COVERAGE_MM: Final = 156.0
@@ -48,6 +71,184 @@ LANDMARKS: Final[Mapping[str, tuple[float, float, float]]] = {
     "left-parietal": (35, 60, 45),
     "right-parietal": (-35, 60, 45),
 }
+
+
+@dataclass(frozen=True)
+class SyntheticHead:
+    """Tissue shares (uint8, 255 for all of a voxel; what is left is air) and the distance from the brain's surface.
+
+    ``depth_mm`` is float32, positive inside the brain mask of the template. Arrays are (slice, row, column); ``grid``
+    is an image that carries their geometry.
+    """
+
+    tissue: Mapping[str, ByteArray]
+    depth_mm: sitk.Image
+    grid: sitk.Image
+
+    def contrast(self, sequence: str) -> sitk.Image:
+        """The head in a sequence, float32: signal without bias field, noise or lesion."""
+        image = np.zeros(self.depth_mm.GetSize()[::-1], np.float32)
+        for name, share in self.tissue.items():
+            image += np.float32(1000 / 255 * _SIGNAL[sequence][name]) * share
+        return image_like(image, self.grid)
+
+
+@lru_cache(maxsize=1)
+def make_head(voxel_mm: int) -> SyntheticHead:
+    """The head on voxels of 1 or 2 mm, computed once per process."""
+    template = icbm152()
+    grey, white, brain = (
+        _extended(sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), [voxel_mm] * 3), voxel_mm)
+        for image in (template.grey, template.white, template.brain)
+    )
+    depth = _signed_distance(brain > 0.5)
+    outside = -sitk.GetArrayFromImage(_hull_depth(brain, voxel_mm))
+    shares = _shares(
+        sitk.GetArrayFromImage(grey),
+        sitk.GetArrayFromImage(white),
+        outside,
+        points_of(grey).astype(np.float32),
+        voxel_mm,
+    )
+    return SyntheticHead({name: np.rint(255 * share).astype(np.uint8) for name, share in shares.items()}, depth, grey)
+
+
+def _shares(
+    grey: Float32Array, white: Float32Array, outside: Float32Array, points: Float32Array, voxel_mm: float
+) -> dict[str, Float32Array]:
+    """Share of each tissue in each voxel; the sum is at most 1."""
+
+    def between(low: float, high: float) -> Float32Array:
+        rise = np.clip((outside - low) / voxel_mm + 0.5, 0, 1)
+        return np.asarray(rise - np.clip((outside - high) / voxel_mm + 0.5, 0, 1), np.float32)
+
+    x, y, z = points
+    skull = between(-np.inf, _AIR)
+    rest = np.clip(_face_and_neck(x, y, z) - skull, 0, 1)
+    field = gaussian_filter(np.random.default_rng(152).standard_normal(x.shape, dtype=np.float32), 5 / voxel_mm)
+    field /= field.std()
+    eyes = np.maximum(_ball(x - 33, y + 70, z + 38, 12), _ball(x + 33, y + 70, z + 38, 12)) * rest
+    sinus = _ball(x / 1.3, y + 68, z + 45, 17) * rest * (1 - eyes)
+    soft = np.clip(rest - eyes - sinus, 0, 1)
+    inner = between(-np.inf, _BONE)
+    brain = np.clip(grey + white, 0, 1)
+    return {
+        "grey": grey,
+        "white": np.asarray(brain - grey, np.float32),
+        "fluid": np.clip(inner - brain, 0, 1) + eyes,
+        "bone": between(_BONE, _MARROW) + between(_OUTER, _SCALP),
+        "marrow": between(_MARROW, _OUTER),
+        "fat": between(_SCALP, _AIR) + soft * (field > 0.6),
+        "muscle": soft * (field <= 0.6),
+    }
+
+
+def _face_and_neck(x: Float32Array, y: Float32Array, z: Float32Array) -> Float32Array:
+    """1 inside two bodies below the skull: an ellipsoid in front, a column behind it."""
+    face = 1 - (x / 62) ** 2 - ((y + 32) / 62) ** 2 - ((z + 70) / 62) ** 2
+    neck = np.minimum(1 - (x / 62) ** 2 - ((y - 25) / 62) ** 2, (-40 - z) / 10)
+    return np.asarray(np.maximum(face, neck) > 0, np.float32)
+
+
+def _ball(x: Float32Array, y: Float32Array, z: Float32Array, radius_mm: float) -> Float32Array:
+    return np.asarray(x**2 + y**2 + z**2 < radius_mm**2, np.float32)
+
+
+def _hull_depth(brain: sitk.Image, voxel_mm: int) -> sitk.Image:
+    """Distance inside the brain mask after a closing by a large ball, mm."""
+    pad = [int(2 * _HULL_MM / voxel_mm)] * 3
+    wide = sitk.ConstantPad(brain, pad, pad)
+    grown = _signed_distance(wide > 0.5) > -_HULL_MM
+    return sitk.Crop(_signed_distance(grown) - _HULL_MM, pad, pad)
+
+
+def _signed_distance(mask: sitk.Image) -> sitk.Image:
+    """Distance from the surface, mm, positive inside.
+
+    The filter measures from the centres of the outermost voxels inside; the surface is half a voxel farther out.
+    """
+    distance = sitk.SignedMaurerDistanceMap(mask, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
+    return distance + mask.GetSpacing()[0] / 2
+
+
+def _extended(image: sitk.Image, voxel_mm: int) -> sitk.Image:
+    return sitk.ConstantPad(image, [0, 0, _BELOW_MM // voxel_mm], [0, 0, 0])
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """An ellipsoid in the patient's space.
+
+    Attributes
+    ----------
+    centre_mm
+        (x, y, z), DICOM's patient coordinates, on the reference sequence.
+    semi_axes_mm
+        Three, the longest first.
+    rotation
+        (3, 3); column i is the direction of axis i.
+    texture
+        Standard normal patches on a cubic grid of 2 mm around the centre.
+    """
+
+    centre_mm: FloatArray
+    semi_axes_mm: FloatArray
+    rotation: FloatArray
+    texture: FloatArray
+
+    @property
+    def volume_ml(self) -> float:
+        """4/3 pi a b c."""
+        return float(4 / 3 * np.pi * np.prod(self.semi_axes_mm) / 1000)
+
+    @property
+    def diameter_3d_mm(self) -> float:
+        """Twice the longest semi-axis."""
+        return float(2 * self.semi_axes_mm.max())
+
+    @property
+    def axial_diameters_mm(self) -> tuple[float, float]:
+        """Long and short diameter of the axial section through the centre, the largest of all axial sections."""
+        long_mm, short_mm = 2 / np.sqrt(np.sort(np.linalg.eigvalsh(self._form()[:2, :2])))
+        return float(long_mm), float(short_mm)
+
+    @property
+    def reach_mm(self) -> float:
+        """Radius of a sphere around the centre that contains lesion and border."""
+        return float(self.semi_axes_mm.max() * 1.2 + 5)
+
+    def level_mm(self, points: FloatArray) -> FloatArray:
+        """Approximate depth of points (3, ...) inside the surface, mm; negative outside, exactly zero on it."""
+        offset = points - self.centre_mm.reshape(3, *[1] * (points.ndim - 1))
+        inner = np.tensordot(self.rotation.T, offset, axes=1)
+        scaled = np.sqrt(sum((inner[i] / self.semi_axes_mm[i]) ** 2 for i in range(3)))
+        # distance from the surface to first order: (1 - r) over the gradient of r
+        slope = np.sqrt(sum((inner[i] / self.semi_axes_mm[i] ** 2) ** 2 for i in range(3))) / np.maximum(scaled, 1e-6)
+        return np.asarray((1 - scaled) / np.maximum(slope, 1e-6))
+
+    def texture_at(self, points: FloatArray) -> FloatArray:
+        """Texture at points (3, ...); zero outside its grid."""
+        offset = points - self.centre_mm.reshape(3, *[1] * (points.ndim - 1))
+        index = offset / _TEXTURE_MM + (np.array(self.texture.shape).reshape(3, *[1] * (points.ndim - 1)) - 1) / 2
+        return np.asarray(map_coordinates(self.texture, index, order=1))
+
+    def _form(self) -> FloatArray:
+        """Matrix of the quadratic form that is one on the surface."""
+        return np.asarray(self.rotation @ np.diag(self.semi_axes_mm**-2.0) @ self.rotation.T)
+
+
+def make_lesion(centre_mm: FloatArray, radius_mm: float, rng: np.random.Generator) -> Lesion:
+    """An ellipsoid with the volume of a sphere of ``radius_mm``, randomly oriented."""
+    ratios = np.exp(rng.uniform(-0.2, 0.2, 3))
+    semi_axes = radius_mm * np.sort(ratios / np.prod(ratios) ** (1 / 3))[::-1]
+    side = 2 * int(np.ceil((1.2 * semi_axes[0] + 6) / _TEXTURE_MM)) + 1
+    blotches = gaussian_filter(rng.standard_normal((side,) * 3), _BLOTCH_MM / _TEXTURE_MM)
+    return Lesion(
+        centre_mm=np.asarray(centre_mm, np.float64),
+        semi_axes_mm=semi_axes,
+        rotation=Rotation.random(random_state=rng).as_matrix(),
+        texture=blotches / blotches.std(),
+    )
 
 
 @dataclass(frozen=True)
@@ -160,7 +361,7 @@ def _put_in(
     near = (np.abs(points - lesion.centre_mm.reshape(3, 1, 1, 1)) < lesion.reach_mm).all(axis=0)
     at = points[:, near]
     level = lesion.level_mm(at)
-    tissue = LESION_SIGNAL[name] + patient.texture * 0.8 * lesion.texture_at(at)
+    tissue = _LESION_SIGNAL[name] + patient.texture * 0.8 * lesion.texture_at(at)
     if name == "T1c":
         tissue += patient.enhancement * (1 + 0.5 * np.tanh(lesion.texture_at(at)))
     if name == "FLAIR":
