@@ -146,6 +146,12 @@ def test_a_stray_word_is_missing_only_where_it_is_named_and_the_line_to_paste_wo
     assert np.flatnonzero(np.isnan(column)).tolist() == [7]
 
 
+def test_years_by_the_calendar_are_no_follow_up(tmp_path: Path) -> None:
+    """R's transplant and rotterdam have a column ``year`` beside their times."""
+    found = read(hospital(tmp_path, year=[1990 + i % 9 for i in range(120)]))
+    assert "year" in found.table.features
+
+
 def test_two_possible_endpoints_are_asked_for_with_lines_that_work(tmp_path: Path) -> None:
     path = hospital(tmp_path, **{"PFS time": np.arange(1, 121), "PFS event": [0, 1] * 60, "OS event": [1, 0, 0] * 40})
     with pytest.raises(StatisticsError, match="which one is meant") as refused:

@@ -128,6 +128,17 @@ def test_a_class_in_other_words_is_found(what: str) -> None:
     assert list(leaks(pd.DataFrame({"x": rng.normal(size=90), "y": column}), Classes(label, ("no", "yes")))) == ["y"]
 
 
+@pytest.mark.parametrize("name", ["txtime", "relapse_months", "days_to_progression", "PFI.time", "wait.time"])
+def test_a_time_of_another_event_on_the_way_is_no_feature(name: str) -> None:
+    """As ``txtime`` and ``rltime`` of the table myeloid, and ``pctime`` of mgus (R's survival)."""
+    time, event, rng = made()
+    days = np.where(rng.random(len(time)) < 0.6, time * rng.uniform(0.05, 1, len(time)), np.nan)
+    since = 365.25 / 12 if "months" in name else 1.0
+    before = rng.uniform(0, 60, len(time))  # days from diagnosis to the image, known at the beginning
+    frame = pd.DataFrame({name: np.round(days / since, 2), "days_from_diagnosis": before, "age_years": 40 + before})
+    assert list(leaks(frame, survival(time + 60, event))) == [name]
+
+
 def test_a_fit_stops_at_other_names_of_the_outcome_and_prints_the_lines_to_paste(shared_data: Path) -> None:
     sources = find_tables([shared_data / "reported" / "C_h72" / "table.csv"], ModelSpec())
     with pytest.raises(StatisticsError, match="in other words") as stopped:

@@ -108,6 +108,7 @@ def test_line_ends_and_quotes_within_cells_stay(tmp_path: Path) -> None:
         ('id,a\nP1,"x" y\nP2,z\n', "its quotes do not match"),
         ("id,age\nP1,63,5\nP2,70,5\n", "data row 1 has 3 cells under 2 headings"),
         ("id age sex\nP1 60 m\nP2 70 f\n", "separated by blanks"),
+        ("id educ div\n9 12-15 years No\n11 < 12 years No\n", "separated by blanks"),
         ("", "it is empty"),
         (b"id,a\nP1,\0\0\x01\x02\n", "binary data"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old or encrypted Excel"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prognosis_dask.cohort.collections import COLLECTIONS, Collection
 from prognosis_dask.cohort.endpoints import DAYS, LONGEST_DAYS, event_codes, plain_code, unit_of
-from prognosis_dask.cohort.headings import as_option, likely_endpoints
+from prognosis_dask.cohort.headings import are_calendar_years, as_option, likely_endpoints
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import Code, JobError, Problem, TableError, count
 from prognosis_dask.tables.file import Cells, read_cells
@@ -145,11 +145,10 @@ def endpoint_options(cells: Cells) -> list[tuple[str, str]]:
 
 def _is_time(cells: Sequence[str]) -> bool:
     numbers = [_number(text) for text in known_cells(cells).texts if text]
-    return (
-        None not in numbers
-        and len(set(numbers)) > min(4, len(numbers) - 1)
-        and max(filter(None, numbers), default=0) > 0
-    )
+    known = {number for number in numbers if number is not None}
+    if None in numbers or are_calendar_years(known):
+        return False
+    return len(known) > min(4, len(numbers) - 1) and max(known, default=0) > 0
 
 
 def _is_event(cells: Sequence[str]) -> bool:

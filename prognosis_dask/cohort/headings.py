@@ -20,7 +20,7 @@ _TIME = re.compile(
     r"(days|weeks|months|years)(survived|followed|followup|tolastfollowup|todeath|survival|ofsurvival)"
 )
 _EVENT = re.compile(
-    rf"{_WHICH}(event|status|censor(ed|ing)?|cens|delta|indicator|event(observed|indicator|status)|eventcode)|"
+    rf"{_WHICH}(event|status|censor(ed|ing)?|cens|delta|indicator|fustat|event(observed|indicator|status)|eventcode)|"
     r"(death|dead|died|deceased|vital|survival|event)(status|event|indicator|observed|code)?|"
     r"vitalstatus|isdead|os|alive|(is)?observed"
 )
@@ -40,6 +40,8 @@ def likely_endpoints(
     times = [name for name in listed if _TIME.fullmatch(key(name)) and may_be_time(name)]
     events = [name for name in listed if name not in times and _EVENT.fullmatch(key(name)) and may_be_event(name)]
     pairs = [(time, event) for time in times for event in events]
+    if not pairs and {"T", "E"} <= {*listed} and may_be_time("T") and may_be_event("E"):
+        return [("T", "E")]  # lifelines' names; T alone may be the tumour's stage
     alike = [(time, event) for time, event in pairs if _letters(time) == _letters(event)]
     return alike if any(_letters(time) for time, _ in alike) or len(alike) == 1 else pairs
 
@@ -47,6 +49,16 @@ def likely_endpoints(
 def _letters(name: str) -> str:
     found = re.match(r"(os|overall|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs)", key(name))
     return found[1].replace("overall", "os") if found else ""
+
+
+def are_calendar_years(values: Iterable[float]) -> bool:
+    """Whether all numbers are years by the calendar, as of a diagnosis, and no lengths of time.
+
+    >>> are_calendar_years([1998.0, 2004.0]), are_calendar_years([2004.0, 12.5]), are_calendar_years([])
+    (True, False, False)
+    """
+    known = list(values)
+    return bool(known) and all(1900 <= value < 2100 and value == int(value) for value in known)
 
 
 def as_option(name: str, value: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from prognosis_dask.cohort.clinical import find_column, key
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.cohort.endpoints import unit_of
-from prognosis_dask.cohort.headings import as_option, likely_endpoints
+from prognosis_dask.cohort.headings import are_calendar_years, as_option, likely_endpoints
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import SourceColumn
 from prognosis_dask.modelling.data.published import codes_for, published_table
@@ -67,13 +67,14 @@ def endpoint_pairs(columns: Mapping[str, SourceColumn]) -> list[TimeAndEvent]:
 
 
 def _may_be_time(column: SourceColumn) -> bool:
-    """Numbers alone, more than a few of them, and some above zero."""
+    """Numbers alone, more than a few of them, some above zero, and no years by the calendar."""
     try:
         values = column.numbers()
     except StatisticsError:
         return False
     known = values[np.isfinite(values)]
-    return bool((known > 0).any()) and len(np.unique(known)) > min(4, len(known) - 1)
+    different = np.unique(known)
+    return bool((known > 0).any()) and len(different) > min(4, len(known) - 1) and not are_calendar_years(different)
 
 
 def _may_be_event(column: SourceColumn) -> bool:

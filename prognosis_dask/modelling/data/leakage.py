@@ -5,7 +5,8 @@ predictors do not come near: the strongest column of lifelines' and scikit-survi
 0.81, and of scikit-learn's an AUC of 0.982 between the two classes that it tells apart worst (see
 tests/test_leakage.py). The limits lie between.
 
-Survival: a column is suspected that is a time of delayed entry by its name and by its values, or
+Survival: a column is suspected that by its name and by its values is a time of delayed entry, or of another event on
+the way (relapse, transplantation), which nobody knew when the follow-up began; or
 
 * whose C-index by itself, in either direction, is above 0.95;
 * that among the cases with the event rises or falls with the time, but for a tenth of them: the time itself, a part
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
+from prognosis_dask.cohort.endpoints import unit_of
 from prognosis_dask.cohort.headings import as_option
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import Encoding
@@ -53,6 +55,12 @@ _SAMPLE = 250
 _ENTRY = re.compile(
     r"t?(entry|start)(time|days|months|years)?|(left|delayed)(truncat\w*|entry)(time|days|months|years)?"
 )
+
+_TIME = re.compile(r"time|duration|days|weeks|months|years")
+#: A unit that the heading does not name is any of these, in days.
+_UNITS = {"days": 1.0, "weeks": 7.0, "months": 365.25 / 12, "years": 365.25}
+#: Rounding of times in months or years, as a share of the follow-up.
+_ROUNDING = 0.01
 
 Pairs = tuple[FloatArray, FloatArray, FloatArray]
 
@@ -105,7 +113,8 @@ def find_leaks(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpoint)
     if isinstance(endpoint, Survival):
         if len(X) < _FEWEST_CASES or endpoint.event.sum() < _FEWEST_EVENTS:
             return []
-        found = _of_survival(codes, words, endpoint) | _of_entry(encodings, codes, endpoint)
+        found = _of_times(encodings, codes, endpoint) | _of_survival(codes, words, endpoint)
+        found |= _of_entry(encodings, codes, endpoint)
     else:
         found = _of_classes(codes, words, endpoint)
     leaks = {encodings[at].column: why for at, why in sorted(found.items(), reverse=True)}
@@ -159,6 +168,32 @@ def _of_entry(encodings: Sequence[Encoding], codes: FloatArray, endpoint: Surviv
         ): f"is a time of delayed entry by its name ({as_option('endpoint.entry', encodings[at].column)} models it)"
         for at in np.flatnonzero(named & below.all(axis=0))
     }
+
+
+def _of_times(encodings: Sequence[Encoding], codes: FloatArray, endpoint: Survival) -> dict[int, str]:
+    """Columns that by name and values are times of another event within the follow-up: relapse, transplantation.
+
+    No value is later than the end of the case's follow-up, and one in ten lies in its second half: a time that was
+    known at the beginning (from diagnosis to the image, say) knows nothing of how long a case will be followed. Where a
+    tenth of the cases has none, as of an event that not all had, one in ten after its first tenth suffices.
+    """
+    found = {}
+    for at, one in enumerate(encodings):
+        values = codes[:, at]
+        known = np.isfinite(values)
+        unit = unit_of(one.column)
+        if (
+            one.levels
+            or not (unit or _TIME.search(one.column.casefold()))
+            or len(np.unique(values[known])) < _FEWEST_EVENTS
+        ):
+            continue
+        late = 0.5 if known.mean() > 0.9 else 0.1
+        for days in (_UNITS[unit],) if unit else _UNITS.values():
+            share = values[known] * days / endpoint.time_days[known]
+            if share.min() >= 0 and share.max() <= 1 + _ROUNDING and (share > late).mean() >= 0.1:
+                found[at] = "is a time within the follow-up by its name and values, as of another event"
+    return found
 
 
 def _of_classes(codes: FloatArray, words: BoolArray, endpoint: Classes) -> dict[int, str]:

@@ -259,7 +259,8 @@ def _expect_once(path: Path, ids: Sequence[str], column: str, what: str) -> None
                 + (
                     ""
                     if what == "case"
-                    else f"; where patients have several cases, add a column case_id beside {column!r}"
+                    else f"; where patients have several cases, add a column case_id beside {column!r}; where the rows "
+                    "are a patient's periods or events, keep one"
                 )
             )
 
