@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from prognosis_dask.cohort.idc import PREFIX, select_series
-from prognosis_dask.config.idc import IdcSection
+from prognosis_dask.config.job import IdcSection
 
 #: EC2 m5.large, two virtual cores with 8 GB, dollars per hour.
 CORE_HOUR = 0.096 / 2

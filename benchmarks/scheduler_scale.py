@@ -26,14 +26,13 @@ import psutil
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.idc import MASKS, PREFIX, IdcSeries, select_series
-from prognosis_dask.config.idc import IdcSection
+from prognosis_dask.config.job import IdcSection
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.monitor import RunMonitor
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.runner import run_plan
-from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import Ledger, TaskResult
 
 STAGES = ("roi", "radiomics", "deep")
 #: Seconds between two looks at the memory.

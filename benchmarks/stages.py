@@ -35,8 +35,7 @@ from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, Job, load_job
 from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.radiomics import column_names
-from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.workflows.run import run
 
 ROOT = Path(__file__).resolve().parents[1]

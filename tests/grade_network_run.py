@@ -18,7 +18,7 @@ from prognosis_dask.features.dataset import build_features
 from prognosis_dask.features.files import write_features
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.workflows.grade import fit_grade
 from tests.synthetic_brains import made_scan
 

@@ -16,9 +16,8 @@ from prognosis_dask.features.dataset import build_features
 from prognosis_dask.features.files import write_features
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.imaging.roi import Roi, grid_of
-from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.rois import RoiStore
-from prognosis_dask.storage.task_result import TaskResult
 from tests.report_models import make_models
 
 RADIOMIC = [

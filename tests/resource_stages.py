@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, JobError, Problem
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 
 
 @dataclass(frozen=True)

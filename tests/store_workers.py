@@ -9,9 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.imaging.roi import Grid, Roi
-from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.rois import RoiStore
-from prognosis_dask.storage.task_result import TaskResult
 
 SLICES = 40
 

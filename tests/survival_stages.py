@@ -14,8 +14,8 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.features.guard import guarded
 from prognosis_dask.features.registry import RADIOMICS, ROI
 from prognosis_dask.features.stage import StageContext
+from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.storage.rois import RoiStore
-from prognosis_dask.storage.task_result import TaskResult
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from prognosis_dask.features.registry import BRAIN
 from prognosis_dask.features.stage import StageContext
 from prognosis_dask.radiomics import job_params
 from prognosis_dask.storage.brains import BrainStore
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.synthetic import make_cohort
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,7 @@ from prognosis_dask.execution.cluster import connect
 from prognosis_dask.execution.clusters.spec import ExistingSpec
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import TASKS_PER_THREAD, run_plan
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 from tests.dask_processes import PATIENCE, kill_tree, scheduler, when, worker
 from tests.hosts import second_host
 from tests.resource_stages import Pace, Visit, let_go, network, prepare, visits

@@ -11,8 +11,7 @@ import SimpleITK as sitk
 from prognosis_dask.cohort.case import read_cases
 from prognosis_dask.cohort.clinical import ClinicalRow, ClinicalTable
 from prognosis_dask.cohort.collections import COLLECTIONS
-from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.spellings import leveled
+from prognosis_dask.cohort.index import index_cohort, leveled
 from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.imaging.load import load_roi
 

@@ -33,7 +33,7 @@ from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.progress import PATIENTS, RunProgress
 from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.execution.task import metered
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 from tests.browser import chromium, needs_browser, new_context
 from tests.dask_processes import PATIENCE, wait_for
 from tests.runner_stages import Marks, visit

@@ -19,7 +19,7 @@ from prognosis_dask.features.files import read_features, write_features
 from prognosis_dask.features.schema import documentation, variables
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.sources import dataset_source
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 
 RADIOMIC = {"original_shape_MeshVolume": "mm^3", "original_firstorder_Mean": "u", "original_glcm_Contrast": "1"}
 DEEP = ("logit_000", "logit_001")

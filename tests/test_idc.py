@@ -14,8 +14,7 @@ import prognosis_dask
 from prognosis_dask.cohort.idc import select_series
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.sources import sort_sources
-from prognosis_dask.config.idc import IdcSection
-from prognosis_dask.config.job import CohortSection
+from prognosis_dask.config.job import CohortSection, IdcSection
 from prognosis_dask.errors import CaseError, Code, JobError
 from prognosis_dask.imaging.load import load_case
 from tests.object_server import ObjectServer

@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from prognosis_dask.errors import Code, Problem, StoreError
-from prognosis_dask.storage.ledger import RETRIED, Ledger
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import RETRIED, Ledger, TaskResult
 from tests.dask_processes import wait_for
 from tests.mounts import mounted
 from tests.store_workers import hold_ledger, record_for_ever

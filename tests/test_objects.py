@@ -10,9 +10,8 @@ import pytest
 
 from prognosis_dask.errors import BucketError, CaseError, Code, JobError
 from prognosis_dask.objects.address import parse_address
-from prognosis_dask.objects.bucket import Bucket, ObjectStat, WriteConflictError, bucket_of
+from prognosis_dask.objects.bucket import Bucket, ObjectStat, WriteConflictError, bucket_of, several
 from prognosis_dask.objects.cache import use_cache
-from prognosis_dask.objects.fetch import several
 from tests.object_server import ObjectServer
 
 DATA = bytes(range(256)) * 400

@@ -15,8 +15,8 @@ from prognosis_dask.features.registry import RADIOMICS, ROI
 from prognosis_dask.features.stage import StageContext
 from prognosis_dask.imaging.roi import grid_of
 from prognosis_dask.radiomics import ModalityParams, RadiomicsParams, column_names
+from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.storage.rois import RoiStore
-from prognosis_dask.storage.task_result import TaskResult
 from tests.test_radiomics import assert_identical, execute, whole
 
 TEXTURE: dict[str, list[str]] = {name: [] for name in ("firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")}

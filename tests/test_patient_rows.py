@@ -29,7 +29,7 @@ from prognosis_dask.prediction.model import load_model
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections.characteristics import characteristics
 from prognosis_dask.report.sections.features import families
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.workflows.models import fit, predict, validate
 
 UNITS = {"original_firstorder_Mean": "u", "original_glcm_Contrast": "1"}

@@ -38,8 +38,7 @@ from prognosis_dask.report.sections.comparison import IN_SAMPLE_LABEL
 from prognosis_dask.report.sections.features import correlate
 from prognosis_dask.report.sections.regions import outline
 from prognosis_dask.report.sections.survival_curves import Curve
-from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import Ledger, TaskResult
 from tests.report_models import PROCEDURES
 from tests.report_run import UNTRAINED, make_run
 

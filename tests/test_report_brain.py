@@ -23,7 +23,7 @@ from prognosis_dask.report.sections.features import correlation
 from prognosis_dask.report.sections.metrics_score import applying, score, verdicts
 from prognosis_dask.report.sections.tripod import answers
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 from tests.report_run import make_run
 
 FITS = {"a<b": 0.9, "P2": 0.5, "P3": 0.7, "P4": 0.8, "P5": None}

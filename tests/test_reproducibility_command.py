@@ -21,7 +21,7 @@ from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.pairing import IdColumns, pair, read_measurement
 from prognosis_dask.modelling.spec import load_spec
 from prognosis_dask.modelling.validation.reproducibility import agreement_rows, family_rows, read_reproducible
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.workflows.reproducibility import agreement_violins
 
 PATIENTS = 31

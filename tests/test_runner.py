@@ -18,7 +18,7 @@ from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import RETRY_AFTER, TASKS_PER_THREAD, run_plan
 from prognosis_dask.execution.task import run_task
 from prognosis_dask.features import ahead
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 from tests.dask_processes import wait_for
 from tests.runner_stages import Marks, begin, follow, run_program, visit, visit_ahead, visits
 

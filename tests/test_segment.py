@@ -19,8 +19,7 @@ import SimpleITK as sitk
 from distributed import Client
 
 import prognosis_dask
-from prognosis_dask.config.job import Job, load_job
-from prognosis_dask.config.segment import SegmentSection
+from prognosis_dask.config.job import Job, SegmentSection, load_job
 from prognosis_dask.errors import CaseError, JobError, MissingExtraError
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.features.registry import SEGMENT

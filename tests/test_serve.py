@@ -37,7 +37,7 @@ from prognosis_dask.prediction.predict import scan_warnings
 from prognosis_dask.prediction.resolve import AUTOMATIC, ScanFiles, Upload, resolve_upload
 from prognosis_dask.prediction.scan import predict_scan
 from prognosis_dask.prediction.slices import _png
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.web.access import HEADERS, token_for
 from prognosis_dask.web.errors import RefusedError, sentence

@@ -29,9 +29,8 @@ from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.features.registry import BRAIN, DEEP, RADIOMICS, ROI, came_through, stages, stages_of
 from prognosis_dask.features.stage import Work
 from prognosis_dask.prediction.model import load_model
-from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.rois import RoiStore
-from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.synthetic import make_cohort
 from tests.served_models import make_survival_run
 

@@ -23,8 +23,7 @@ from prognosis_dask.config.job import SynthSection
 from prognosis_dask.errors import Code, Problem, StoreError
 from prognosis_dask.execution.journal import journal, journal_in
 from prognosis_dask.report.status import status, watch
-from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.synthetic import make_cohort
 from tests.dask_processes import PATIENCE, wait_for
 

@@ -21,16 +21,15 @@ from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, Job, SynthSection
 from prognosis_dask.errors import ClusterError, Code
-from prognosis_dask.execution import health
+from prognosis_dask.execution import runner
 from prognosis_dask.execution.cluster import DASK_CONFIG
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.features.registry import RADIOMICS, ROI
 from prognosis_dask.features.stage import StageContext
 from prognosis_dask.radiomics import job_params
-from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.rois import RoiStore
-from prognosis_dask.storage.task_result import TaskResult
 from prognosis_dask.synthetic import make_cohort
 from tests.dask_processes import PATIENCE, wait_for, when
 from tests.hosts import second_host
@@ -280,7 +279,7 @@ def test_all_workers_killed_ends_the_run_and_new_ones_go_on(cohort: Cohort, tmp_
 def test_a_scheduler_that_dies_ends_the_run_with_what_to_do(
     cohort: Cohort, tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "RECONNECT_SECONDS", 10.0)
+    monkeypatch.setattr(runner, "RECONNECT_SECONDS", 10.0)
     planted = [("radiomics", case.case_id, "wait") for case in cohort.cases]
     file = tmp_path / "scheduler.json"
     with processes() as start:

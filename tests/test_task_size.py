@@ -13,7 +13,7 @@ import pytest
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.execution.plan import MOST_CASES, TASK_SECONDS, CohortPlan, PlannedStage, TaskSize
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 
 
 def outcomes(cases: Sequence[str], stage: str, seconds: float, problem: Problem | None = None) -> list[TaskResult]:

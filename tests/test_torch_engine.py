@@ -27,7 +27,7 @@ from prognosis_dask.networks.engine import (
     settle_engine,
 )
 from prognosis_dask.networks.weights import convert_weights, parse_safetensors, resolve_weights, write_safetensors
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 from tests.dicom_helpers import case_of
 
 torch = pytest.importorskip("torch")

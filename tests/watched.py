@@ -17,7 +17,7 @@ from prognosis_dask.execution.monitor import RunMonitor
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.runner import run_plan
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 
 #: What must turn up nowhere but in the run's own tables.
 PATIENT = "DOE^JANE"

@@ -24,8 +24,7 @@ from prognosis_dask.config.folders import expect_writable
 from prognosis_dask.config.job import Job, load_job
 from prognosis_dask.errors import JobError, count
 from prognosis_dask.execution.cluster import LocalSpec, connect
-from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.workflows.run import cohort_of, run_features
 
 #: Cases that each worker does before the clock starts.

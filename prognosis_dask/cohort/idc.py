@@ -19,7 +19,7 @@ from random import Random
 from sys import intern
 from typing import Any, NamedTuple
 
-from prognosis_dask.config.idc import IdcSection
+from prognosis_dask.config.job import IdcSection
 from prognosis_dask.errors import Code, JobError, Problem, count, import_extra
 
 #: What a source begins with that names a collection, or a patient of one: ``idc:COLLECTION/PATIENT``.

@@ -14,8 +14,7 @@ from prognosis_dask.cohort.names import is_mask_name
 from prognosis_dask.errors import BucketError, CaseError, Code, JobError, Problem
 from prognosis_dask.maps import Map
 from prognosis_dask.objects.address import IDC_BUCKETS, Address, parse_address
-from prognosis_dask.objects.bucket import ObjectStat, bucket_of
-from prognosis_dask.objects.fetch import several
+from prognosis_dask.objects.bucket import ObjectStat, bucket_of, several
 from prognosis_dask.objects.files import as_local
 from prognosis_dask.objects.ranges import RangeReader
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES, volume_voxels

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from prognosis_dask.cohort.idc import IdcSelection, is_collection, select_series
-from prognosis_dask.config.idc import IdcSection
+from prognosis_dask.config.job import IdcSection
 from prognosis_dask.errors import JobError
 from prognosis_dask.objects.address import is_address, parse_address
 

@@ -24,11 +24,8 @@ from prognosis_dask.config.fields import (
     Unit,
     Window,
 )
-from prognosis_dask.config.idc import IdcSection
 from prognosis_dask.config.radiomics import IbsiSection, MapsSection, RadiomicsSection
 from prognosis_dask.config.reading import build, expect, override, read_toml, seen_from
-from prognosis_dask.config.run import RunSection
-from prognosis_dask.config.segment import SegmentSection
 from prognosis_dask.errors import JobError
 from prognosis_dask.shipped import shipped
 
@@ -295,6 +292,68 @@ class ModelSection:
     halves: Halves = 20
     seed: Seed = 0
     rows: Rows = "patient"
+
+
+@dataclass(frozen=True)
+class IdcSection:
+    """What is taken of collections of the Imaging Data Commons (`idc:` among `cohort.sources`)."""
+
+    patients: Annotated[tuple[str, ...], "Only these patients (PatientID)."] = ()
+    modalities: Annotated[
+        tuple[str, ...],
+        "Only these series, images and masks (`CT`, `RTSTRUCT`); empty: `cohort.modalities` with RTSTRUCT and SEG.",
+    ] = ()
+    analysis_results: Annotated[
+        tuple[str, ...],
+        "Only masks of these analyses, such as `totalsegmentator_ct_segmentations`; `original`: those that came with "
+        "the collection, mostly drawn by experts.",
+    ] = ()
+    licence: Annotated[
+        Literal["", "commercial"], "`commercial`: nothing whose licence is against commercial use; empty: everything."
+    ] = ""
+    body_part: Annotated[
+        str, "Only images of which the headers name this body part (BodyPartExamined); empty: any."
+    ] = ""
+    limit: Annotated[int, AtLeast(0), Unit("patients"), "At most so many patients who have a mask; 0: all."] = 0
+    seed: Annotated[int, AtLeast(0), "With a limit, a random choice for each; 0: the first patients by name."] = 0
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """How the job is run; no value depends on it."""
+
+    out: Annotated[
+        str, Location(), "The run's folder or address (`s3://`); empty: `runs/NAME` here. `--out` goes first."
+    ] = ""
+    cache: Annotated[
+        str, Location(), "Folder on each worker in which objects that are read are kept; empty: nowhere. `--cache`."
+    ] = ""
+    cache_gb: Annotated[float, Above(0), Unit("GB"), "What it may hold; the oldest are removed. `--cache-size`."] = 50.0
+    cases_per_task: Annotated[int, AtLeast(0), "Cases per task; 0: as many as make a task worth its overhead."] = 0
+    retries: Annotated[int, AtLeast(0), "Repeats of a task after an error of the infrastructure."] = 2
+    case_limit_s: Annotated[
+        float, AtLeast(0), Unit("s"), "Time that a stage may take for a case before it is stopped; 0: no limit."
+    ] = 1800.0
+    workers_wait_s: Annotated[
+        float, AtLeast(0), Unit("s"), "Time to wait for a worker while the cluster has none; 0: no limit."
+    ] = 300.0
+
+
+@dataclass(frozen=True)
+class SegmentSection:
+    """A network that outlines the region where a case has no mask; see `cohort.unmasked`."""
+
+    key: ClassVar[str] = "segment"
+    enabled: Annotated[bool, "Whether regions are outlined where a case has no mask."] = False
+    network: Annotated[
+        str,
+        File(after="file:"),
+        "`file:PATH` of a TorchScript or ONNX file with a TOML file beside it, or an installed program: "
+        "`totalsegmentator:TASK`, `nnunet:DATASET`. See docs/networks.md.",
+    ] = ""
+    regions: Annotated[tuple[str, ...], "Labels of the network that make the region, together; empty: all."] = ()
+    weights_sha256: Annotated[str, "SHA-256 that the network's file must have; empty: any."] = ""
+    device: Annotated[Literal["cpu", "gpu"], "Where the network runs."] = "cpu"
 
 
 @dataclass(frozen=True)

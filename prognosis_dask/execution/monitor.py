@@ -25,7 +25,7 @@ from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.execution.journal import journal
 from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.terminal import TerminalView
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 
 #: Dask's name for the stream of messages.
 TOPIC = "prognosis"

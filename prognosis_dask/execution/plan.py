@@ -15,7 +15,7 @@ from prognosis_dask.execution.runner import Task
 from prognosis_dask.execution.task import StageFunction
 from prognosis_dask.features.loaded import LoadedStages
 from prognosis_dask.features.registry import stages_of
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from prognosis_dask.cohort.case import Case, short_hash
-from prognosis_dask.storage.ledger import Ledger, StageCounts
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import Ledger, StageCounts, TaskResult
 
 #: The phases of a run as the driver names them, and how they are shown.
 PHASES = {

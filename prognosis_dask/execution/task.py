@@ -28,7 +28,7 @@ from distributed.metrics import context_meter
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.execution.child import STARTED
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 
 StageFunction = Callable[[tuple[Case, ...], tuple[str, ...], Any], list[TaskResult]]
 #: The case that its worker will get next, to be read ahead: a pickled pair of what begins that and its context, the

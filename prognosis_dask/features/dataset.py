@@ -20,7 +20,7 @@ from prognosis_dask.features.registry import families, stages
 from prognosis_dask.features.schema import COVARIATE, check_dataset, spec_of
 from prognosis_dask.features.stage import Columns, Family, Stage
 from prognosis_dask.features.variable import VariableSpec
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 
 # text as xarray marks it: written as zarr's variable-length text, also where there is none
 _TEXT = np.dtype("O", metadata={"element_type": str})

@@ -10,7 +10,7 @@ from prognosis_dask.config.job import BrainSection, FramesSection, ImageSection,
 from prognosis_dask.config.radiomics import IbsiSection
 from prognosis_dask.features.stage import Family, Stage
 from prognosis_dask.features.variable import VariableSpec, label, number, table
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 
 _MARGIN = "image.margin_mm"
 #: How image and mask are read. What lies around the mask is stored as far as the margin goes: no value depends on it.

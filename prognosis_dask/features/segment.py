@@ -12,8 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case, short_hash
-from prognosis_dask.config.job import Job
-from prognosis_dask.config.segment import SegmentSection
+from prognosis_dask.config.job import Job, SegmentSection
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.stage import Stage, StageContext, Work, told

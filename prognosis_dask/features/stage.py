@@ -21,7 +21,7 @@ from prognosis_dask.features.guard import Stopwatch, guarded
 from prognosis_dask.features.variable import VariableSpec
 from prognosis_dask.objects.address import is_address
 from prognosis_dask.objects.cache import use_cache
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 
 if TYPE_CHECKING:
     from prognosis_dask.radiomics.params import ModalityParams, RadiomicsParams

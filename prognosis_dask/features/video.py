@@ -34,8 +34,8 @@ from prognosis_dask.networks.engine import (
     rows_together,
     settle_engine,
 )
+from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.storage.rois import RoiStore
-from prognosis_dask.storage.task_result import TaskResult
 
 
 class VideoWork(Work):

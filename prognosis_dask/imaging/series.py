@@ -18,8 +18,7 @@ from prognosis_dask.cohort.stack import Run, check_axis, check_slices, even_runs
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.roi import Grid
 from prognosis_dask.objects.address import is_address, join, parse_address
-from prognosis_dask.objects.bucket import ObjectStat
-from prognosis_dask.objects.fetch import several
+from prognosis_dask.objects.bucket import ObjectStat, several
 from prognosis_dask.objects.files import read_bytes
 
 #: Beyond this slope or intercept a product may overflow 64 bits; no scanner writes such values.

@@ -14,8 +14,8 @@ import SimpleITK as sitk
 
 from prognosis_dask.arrays import Float32Array
 from prognosis_dask.config.fields import Above, AtLeast, Below
+from prognosis_dask.config.job import SegmentSection
 from prognosis_dask.config.reading import build, expect
-from prognosis_dask.config.segment import SegmentSection
 from prognosis_dask.errors import JobError
 from prognosis_dask.imaging.cube import VolumeRule, whole_volume
 from prognosis_dask.imaging.geometry import image_like

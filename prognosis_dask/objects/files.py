@@ -10,8 +10,7 @@ from pathlib import Path
 
 from prognosis_dask.errors import CaseError
 from prognosis_dask.objects.address import is_address, parse_address
-from prognosis_dask.objects.bucket import ObjectStat, bucket_of
-from prognosis_dask.objects.fetch import several
+from prognosis_dask.objects.bucket import ObjectStat, bucket_of, several
 
 #: Memory that looks like a disk, where the system has it.
 _MEMORY = Path("/dev/shm")

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from prognosis_dask.errors import BucketError, CaseError, Code
 from prognosis_dask.objects.address import Address
-from prognosis_dask.objects.bucket import ObjectStat, bucket_of
-from prognosis_dask.objects.fetch import several
+from prognosis_dask.objects.bucket import ObjectStat, bucket_of, several
 
 #: How often a folder that is replaced meanwhile is looked at again, and the seconds between.
 _LOOKS, _LOOK_AGAIN_SECONDS = 10, 1.0

@@ -6,8 +6,7 @@ import io
 from collections.abc import Sequence
 
 from prognosis_dask.objects.address import Address
-from prognosis_dask.objects.bucket import ObjectStat, bucket_of
-from prognosis_dask.objects.fetch import several
+from prognosis_dask.objects.bucket import ObjectStat, bucket_of, several
 
 #: The header of most images ends before.
 FIRST = 4096

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prognosis_dask.cohort.sources import expect_source
 from prognosis_dask.config.fields import Location
-from prognosis_dask.config.run import RunSection
+from prognosis_dask.config.job import RunSection
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.execution.record import check_folder
 from prognosis_dask.prediction.model import cohort_rules, load_model

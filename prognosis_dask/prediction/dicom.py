@@ -33,7 +33,7 @@ from prognosis_dask.prediction.result import NOTICE, without_identifiers
 from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.radiomics.codes import ibsi_code
 from prognosis_dask.storage.brains import BrainStore, MaskStore
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 
 if TYPE_CHECKING:
     import highdicom

@@ -19,7 +19,7 @@ from prognosis_dask.cohort.sequences import DRAWN_ON, image_sequence, sessions
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import CaseError, Code, Problem
 from prognosis_dask.features.guard import Stopwatch, guarded
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES, volume_voxels
 from prognosis_dask.volumes.labels import labels_in
 

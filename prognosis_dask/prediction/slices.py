@@ -25,7 +25,7 @@ from prognosis_dask.imaging.load import SUV, load_roi
 from prognosis_dask.prediction.result import SliceView
 from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.storage.brains import BrainStore, MaskStore
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 
 _OUTLINE = (255, 176, 0)
 #: Soft tissue, HU: centre and width.

@@ -31,8 +31,7 @@ from prognosis_dask.prediction.model import ScanModel, cohort_rules
 from prognosis_dask.prediction.resolve import ScanFiles, Upload, resolve_upload
 from prognosis_dask.prediction.result import ScanPrediction
 from prognosis_dask.prediction.slices import SliceTask, write_slices
-from prognosis_dask.storage.ledger import Ledger
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.workflows.run import run_features
 
 

@@ -17,10 +17,9 @@ from prognosis_dask.features.files import read_features
 from prognosis_dask.features.registry import DEEP, DEEP_2, came_through, stages_of
 from prognosis_dask.modelling.folder import ModelFolder, read_json, read_models
 from prognosis_dask.objects.address import join
-from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.place import kept_in
 from prognosis_dask.storage.rois import RoiStore
-from prognosis_dask.storage.task_result import TaskResult
 
 
 @dataclass(frozen=True)

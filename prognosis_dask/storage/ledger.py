@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
@@ -22,7 +22,6 @@ from typing import Any, TextIO
 from prognosis_dask.errors import Code, Problem, StoreError
 from prognosis_dask.publish import replacing
 from prognosis_dask.storage.lock import claim
-from prognosis_dask.storage.task_result import TaskResult
 
 #: Failures that say nothing about the case itself: the next run tries again.
 RETRIED = frozenset(
@@ -76,6 +75,33 @@ SELECT own.case_id, digest, code FROM outcome AS own LEFT JOIN (
 ) AS other ON other.case_id = own.case_id
 WHERE own.stage = ? AND (damaged_at IS NULL OR damaged_at < own.recorded)
 """
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One stage of one case, done or failed.
+
+    Attributes
+    ----------
+    case_id, stage, digest
+        Whose, which stage, and the digest of everything the result depends on (input and job).
+    problem
+        None when the stage is done, else why it failed.
+    seconds
+        Seconds per named step (``read``, ``rasterise``, ``write``, ...), ``total`` among them.
+    values
+        Small named values (numbers, or lists of them, or texts) that the feature dataset and the report read.
+    warnings
+        What has to be known of the case although it is used (:func:`prognosis_dask.errors.warn`).
+    """
+
+    case_id: str
+    stage: str
+    digest: str
+    problem: Problem | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    values: dict[str, object] = field(default_factory=dict)
+    warnings: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from prognosis_dask.cohort.idc import is_collection
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.sources import expect_source, sort_sources
 from prognosis_dask.config.folders import expect_writable
-from prognosis_dask.config.idc import IdcSection
-from prognosis_dask.config.job import CohortSection
+from prognosis_dask.config.job import CohortSection, IdcSection
 from prognosis_dask.errors import JobError, StoreError, TableError, count
 from prognosis_dask.publish import replacing
 from prognosis_dask.shipped import shipped

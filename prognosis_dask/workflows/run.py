@@ -32,14 +32,16 @@ from prognosis_dask.execution.dashboard import own_page
 from prognosis_dask.execution.journal import check_report, journal_in, report_to
 from prognosis_dask.execution.mapping import map_on
 from prognosis_dask.execution.monitor import RunMonitor
-from prognosis_dask.execution.plan import memory_of, planned_stages, wants_gpu
+from prognosis_dask.execution.plan import CohortPlan, PlannedStage, memory_of, planned_stages, wants_gpu
 from prognosis_dask.execution.preflight import check_run
+from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.record import RunRecord, check_folder
-from prognosis_dask.execution.run_stages import current, run_stages
+from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.features.dataset import build_features, constant_warnings
 from prognosis_dask.features.files import read_features, write_features
-from prognosis_dask.features.loaded import load_stages
+from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.features.registry import DEEP, IBSI, RADIOMICS, came_through, stages_of
+from prognosis_dask.features.stage import all_needs
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.spec import job_spec
@@ -47,7 +49,7 @@ from prognosis_dask.objects.address import join
 from prognosis_dask.objects.folders import files_below, put_files
 from prognosis_dask.radiomics import job_params
 from prognosis_dask.report.page import write_report
-from prognosis_dask.storage.ledger import Ledger
+from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.place import Place, local_copy, placed
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.workflows.grade import check_grade, fit_grade
@@ -379,3 +381,57 @@ def _expect_columns(job: Job, cases: Sequence[Case]) -> None:
         if key(name) not in held:
             known = ", ".join(sorted(covariates)) or "none"
             raise JobError(f"{setting} names the column {name!r}, which the cohort's table has not; it has {known}")
+
+
+# The stages of a job over its cases: what the ledger holds is left out, what comes back is recorded.
+
+
+def run_stages(
+    client: Client,
+    ledger: Ledger,
+    monitor: RunMonitor,
+    cases: Sequence[Case],
+    stages: Sequence[PlannedStage],
+    loaded: LoadedStages,
+    place: Place,
+) -> dict[str, dict[str, float]]:
+    """Run what the ledger does not hold yet; per stage the cases done, failed and reused, and the workers' seconds."""
+    for stage in stages:
+        # another job in the same folder would write other pixels under rows that this one takes for its own
+        if any(stage.name in other.needs for other in stages):
+            ledger.drop_outdated(stage.name, stage.digests)
+    place.publish()
+    known = {stage.name: _known(ledger, stage, loaded) for stage in stages}
+    progress = RunProgress(cases, all_needs({stage.name: stage.needs for stage in stages}), known)
+    monitor.begin(progress)
+    limits = loaded.context.job.run
+
+    def record(results: Sequence[TaskResult]) -> None:
+        place.check()
+        ledger.record(results)
+
+    run_plan(
+        client,
+        CohortPlan(cases, stages, loaded.context, known),
+        record,
+        monitor.count,
+        retries=limits.retries,
+        case_limit_s=limits.case_limit_s,
+        workers_wait_s=limits.workers_wait_s,
+    )
+    return progress.counts()
+
+
+def _known(ledger: Ledger, stage: PlannedStage, loaded: LoadedStages) -> dict[str, TaskResult]:
+    """The stage's final results of earlier runs whose data are still there."""
+    finished = ledger.finished(stage.name, stage.digests)
+    results = {k: v for k, v in ledger.results(stage.name).items() if k in finished}
+    # a case that failed has stored nothing that could be gone
+    lost = loaded.works[stage.name].lost(loaded.context, {k for k, v in results.items() if v.problem is None})
+    return {k: v for k, v in results.items() if k not in lost}
+
+
+def current(ledger: Ledger, stage: PlannedStage) -> dict[str, TaskResult]:
+    """The stage's results that belong to this job and this cohort, not to an earlier one in the same folder."""
+    results = ledger.results(stage.name)
+    return {k: v for k, v in results.items() if stage.digests.get(k) == v.digest}

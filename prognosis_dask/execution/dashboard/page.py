@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from html import escape
 from typing import Any
 
 from bokeh.layouts import column, row
 from bokeh.models import ColumnDataSource, Div, NumeralTickFormatter, Range1d
 from bokeh.plotting import figure
 
-from prognosis_dask.execution.dashboard import tables
 from prognosis_dask.execution.dashboard.plugin import ProgressPlugin, RunView
-from prognosis_dask.execution.dashboard.tables import BLUE, STAGE_COLOURS
+from prognosis_dask.execution.progress import PHASES, duration
 
 HOUR = 3600.0
 _TOOLS = "hover"
@@ -45,12 +48,12 @@ class Page:
     def update(self) -> None:
         """Show the runs as they are now."""
         run = self._plugin.latest()
-        _set(self._head, tables.head(self._plugin, run))
+        _set(self._head, head(self._plugin, run))
         begun = bool(run and run.stages)
         self._plots.visible = begun
-        _set(self._stages, tables.stages(run, self._plugin.running_tasks()) if run and begun else "")
-        _set(self._failures, tables.failures(run) if run and begun else "")
-        _set(self._gpus, tables.gpus(self._plugin.gpus()))
+        _set(self._stages, stages(run, self._plugin.running_tasks()) if run and begun else "")
+        _set(self._failures, failures(run) if run and begun else "")
+        _set(self._gpus, gpus(self._plugin.gpus()))
         if run and begun:
             self._draw_speed(run)
             self._draw_steps(run)
@@ -146,3 +149,142 @@ def _plot(title: str, **options: Any) -> Any:
     plot.min_border_right = 20
     plot.outline_line_color = None
     return plot
+
+
+# The page's tables, as HTML: where the run is, its stages, its latest failures, its GPUs.
+
+# Okabe and Ito's palette (2008), as in the report: distinct for every common colour vision deficiency
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+STAGE_COLOURS = (BLUE, GREEN, PURPLE)
+
+_STYLE = """<style>
+  :host { font: 14px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; color: #222; }
+  h2 { font-size: 20px; margin: 4px 0; } h3 { font-size: 15px; margin: 8px 0 4px; }
+  p { margin: 2px 0; } .pale { color: #666; } .bad { color: #B34700; font-weight: 600; } .good { color: #00704F; }
+  .wide { overflow-x: auto; } code { overflow-wrap: anywhere; }
+  table { border-collapse: collapse; width: 100%; max-width: 1100px; }
+  th { text-align: left; font-weight: 600; color: #555; border-bottom: 1px solid #ccc; }
+  th, td { padding: 4px 14px 4px 0; white-space: nowrap; }
+  td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+  .bar { display: flex; height: 14px; min-width: 160px; background: #e6e6e6; border-radius: 2px; overflow: hidden; }
+  code { font-family: "DejaVu Sans Mono", monospace; font-size: 13px; }
+</style>"""
+
+
+def head(plugin: ProgressPlugin, run: RunView | None) -> str:
+    """The job, what it does now, and how long it will take; or how to start one."""
+    if run is None:
+        address = escape(str(plugin.scheduler.address))
+        return (
+            f"{_STYLE}<h2>No run yet</h2><p>This page fills as soon as one uses this cluster:</p>"
+            f"<p><code>prognosis run JOB.toml --cluster {address}</code></p>"
+        )
+    lines = [f"<h2>{escape(str(run.message['job']))}</h2>", f"<p>{_state(run)}</p>"]
+    if run.stages:
+        patients = run.patients
+        reused = f" ({patients['reused']} of them by an earlier run)" if patients["reused"] else ""
+        computing = run.active and run.message["phase"] == "stages"
+        speed = f", {60 * patients['rate']:.3g} a minute" if computing and patients["rate"] else ""
+        lines.append(f"<p><b>{patients['done']} of {patients['total']}</b> patients finished{reused}{speed}</p>")
+    others = [other for other in plugin.runs.values() if other is not run and other.active]
+    if others:
+        names = ", ".join(escape(str(other.message["job"])) for other in others)
+        lines.append(f"<p class=pale>Also on this cluster: {names}</p>")
+    return _STYLE + "".join(lines)
+
+
+def _state(run: RunView) -> str:
+    after = duration(run.elapsed)
+    if run.message["state"] == "finished":
+        return f"<span class=good>Finished</span> in {after}"
+    if run.message["state"] == "stopped" or run.driver_left:
+        why = "its driver is gone" if run.driver_left else "stopped"
+        return (
+            f"<span class=bad>Not finished</span>: {why} after {after}. "
+            "Finished work is kept; run the same command again to resume."
+        )
+    text = f"Running for {after}, {PHASES.get(str(run.message['phase']), 'running')}"
+    left = [stage["left"] for stage in run.stages.values()]
+    if run.message["phase"] == "stages" and left and None not in left:
+        text += f"; about {duration(max(left))} left"
+    if run.silent:
+        text += " <span class=bad>(no word from its driver for a while)</span>"
+    return text
+
+
+def stages(run: RunView, running: Mapping[str, int]) -> str:
+    """A row per stage: cases done, failed, waiting, the tasks that run now, rate and time left."""
+    rows = [_stage(run, name, running.get(name, 0)) for name in run.stages]
+    heads = ["Stage", "", "Done", "Failed", "Waiting", "Running tasks", "Cases/min", "Time left"]
+    return _STYLE + _table(heads, rows, numbers=range(2, 8))
+
+
+def _stage(run: RunView, name: str, running: int) -> list[str]:
+    counts = run.stages[name]
+    rate, left, waiting = counts["rate"], counts["left"], counts["waiting"]
+    total = max(1, counts["total"] + counts["reused"])
+    bar = _bar([(BLUE, (counts["done"] + counts["reused"]) / total), (VERMILION, counts["failed"] / total)])
+    reused = f" <span class=pale>+ {counts['reused']} earlier</span>" if counts["reused"] else ""
+    failed = f"<span class=bad>{counts['failed']}</span>" if counts["failed"] else "0"
+    return [
+        escape(name),
+        bar,
+        f"{counts['done']}{reused}",
+        failed,
+        str(waiting),
+        str(running) if run.active else "–",
+        f"{60 * rate:.3g}" if rate and waiting and run.active else "–",
+        "done" if not waiting else duration(left) if left is not None and run.active else "–",
+    ]
+
+
+def failures(run: RunView) -> str:
+    """The latest cases without a result: when, where and why, by the case's short hash."""
+    latest = run.message["failures"][::-1]
+    if not latest:
+        return f"{_STYLE}<h3>Failed cases</h3><p class=good>None in this run.</p>"
+    rows = [
+        [_clock(at), escape(stage), f"<code>{escape(code)}</code>", f"<code>{escape(case)}</code>"]
+        for at, stage, case, code in latest
+    ]
+    failed = sum(stage["failed"] for stage in run.stages.values())
+    shown = f"the latest {len(latest)} of {failed}" if failed > len(latest) else str(failed)
+    note = "<p class=pale><code>prognosis status DIR</code> names the cases and says what to do.</p>"
+    table = _table(["Time (UTC)", "Stage", "Why", "Case (hash)"], rows)
+    return f"{_STYLE}<h3>Failed cases ({shown})</h3>{table}{note}"
+
+
+def gpus(found: Iterable[Mapping[str, Any]]) -> str:
+    """A row per GPU worker; nothing where there is none."""
+    rows = [
+        [
+            escape(f"{gpu['worker']}: {gpu['card']}"),
+            _bar([(GREEN, gpu["busy"] / 100)]),
+            f"{gpu['busy']} %",
+            f"{gpu['used'] / 2**30:.1f} of {gpu['memory'] / 2**30:.0f} GiB",
+        ]
+        for gpu in found
+    ]
+    heads = ["Worker", "", "Busy", "Memory"]
+    return f"{_STYLE}<h3>GPUs</h3>{_table(heads, rows, numbers=(2, 3))}" if rows else ""
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]], numbers: Iterable[int] = ()) -> str:
+    right = Counter(numbers)
+    kind = [" class=n" if right[place] else "" for place in range(20)]
+    top = "".join(f"<th{kind[place]}>{text}</th>" for place, text in enumerate(heads))
+    body = "".join(
+        f"<tr>{''.join(f'<td{kind[place]}>{text}</td>' for place, text in enumerate(row))}</tr>" for row in rows
+    )
+    return f"<div class=wide tabindex=0><table><tr>{top}</tr>{body}</table></div>"
+
+
+def _bar(parts: Iterable[tuple[str, float]]) -> str:
+    filled = "".join(
+        f'<div style="width:{100 * min(1.0, share):.2f}%;background:{colour}"></div>' for colour, share in parts
+    )
+    return f"<div class=bar>{filled}</div>"
+
+
+def _clock(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")

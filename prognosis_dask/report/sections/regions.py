@@ -29,7 +29,7 @@ from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections.brains import stacked
 from prognosis_dask.report.words import clipped
 from prognosis_dask.storage.brains import MaskStore
-from prognosis_dask.storage.task_result import TaskResult
+from prognosis_dask.storage.ledger import TaskResult
 
 #: Regions shown, spread over the cohort by volume.
 MAX_THUMBNAILS = 8
