@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from prognosis_dask.bench.sweep import sweep
+from prognosis_dask.bench import sweep
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import read_listing

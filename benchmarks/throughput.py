@@ -15,8 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from prognosis_dask.bench.sweep import sweep
-from prognosis_dask.bench.tables import write_tables
+from prognosis_dask.bench import sweep, write_tables
 from prognosis_dask.config.job import load_job
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -36,10 +36,9 @@ if TYPE_CHECKING:
     from prognosis_dask.config.job import load_job
     from prognosis_dask.features.files import read_features, read_images
     from prognosis_dask.imaging.load import load_case
-    from prognosis_dask.prediction.cohort import predict_cohort
     from prognosis_dask.prediction.extract import extract_features
     from prognosis_dask.prediction.notebook import show_case
-    from prognosis_dask.prediction.scan import predict_scan
+    from prognosis_dask.prediction.scan import predict_cohort, predict_scan
     from prognosis_dask.workflows.models import compare, fit, predict, validate
     from prognosis_dask.workflows.reproducibility import reproducibility
     from prognosis_dask.workflows.run import run
@@ -71,7 +70,7 @@ _HOMES = {
     "load_case": "prognosis_dask.imaging.load",
     "load_job": "prognosis_dask.config.job",
     "predict": "prognosis_dask.workflows.models",
-    "predict_cohort": "prognosis_dask.prediction.cohort",
+    "predict_cohort": "prognosis_dask.prediction.scan",
     "predict_scan": "prognosis_dask.prediction.scan",
     "read_cases": "prognosis_dask.cohort.case",
     "read_features": "prognosis_dask.features.files",

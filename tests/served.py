@@ -19,10 +19,10 @@ import uvicorn
 from distributed import Client
 
 from prognosis_dask.prediction.model import load_models
-from prognosis_dask.web.app import make_app
 from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import Scans
 from prognosis_dask.web.settings import Settings
+from prognosis_dask.web.start import make_app
 from tests.dask_processes import PATIENCE
 
 ENDED = ("done", "failed", "cancelled", "choose")

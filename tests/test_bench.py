@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from prognosis_dask.bench.sweep import MeasuredRun, virtual_cohort
-from prognosis_dask.bench.tables import efficiency, write_tables
+from prognosis_dask.bench import MeasuredRun, efficiency, virtual_cohort, write_tables
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import SynthSection
 from prognosis_dask.synthetic import make_cohort

@@ -31,13 +31,13 @@ from prognosis_dask.modelling.schema import TABLES
 from prognosis_dask.report.canvas import time_axis
 from prognosis_dask.report.page import write_report
 from prognosis_dask.report.read import RunFolder, read_run
-from prognosis_dask.report.sections.calibration import calibration
 from prognosis_dask.report.sections.characteristics import characteristics, median_follow_up
 from prognosis_dask.report.sections.cohort import flow, problem_groups
 from prognosis_dask.report.sections.comparison import IN_SAMPLE_LABEL
 from prognosis_dask.report.sections.features import correlate
 from prognosis_dask.report.sections.regions import outline
 from prognosis_dask.report.sections.survival_curves import Curve
+from prognosis_dask.report.sections.validation import calibration
 from prognosis_dask.storage.ledger import Ledger, TaskResult
 from tests.report_models import PROCEDURES
 from tests.report_run import UNTRAINED, make_run

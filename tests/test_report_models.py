@@ -21,7 +21,6 @@ from prognosis_dask.report.identifiers import named
 from prognosis_dask.report.page import checklists, write_report
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections import clear, metrics_score, nomogram
-from prognosis_dask.report.sections.calibration import of_held_out
 from prognosis_dask.report.sections.characteristics import table_one
 from prognosis_dask.report.sections.comparison import differences, in_sample_curve, verdict
 from prognosis_dask.report.sections.final_model import (
@@ -33,7 +32,7 @@ from prognosis_dask.report.sections.final_model import (
 )
 from prognosis_dask.report.sections.nomogram import chart
 from prognosis_dask.report.sections.tripod import ITEMS, answers
-from prognosis_dask.report.sections.validation import measures, validation
+from prognosis_dask.report.sections.validation import measures, of_held_out, validation
 from tests.report_models import FEATURES, HORIZONS, PROCEDURES, make_class_models, make_models
 from tests.test_report import Page
 

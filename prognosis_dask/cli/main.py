@@ -17,9 +17,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from prognosis_dask import __version__
-from prognosis_dask.cli.arguments import EXIT_ERROR, Commands, add_command, cluster_argument, out_argument, place
+from prognosis_dask.cli.arguments import (
+    EXIT_ERROR,
+    Commands,
+    add_command,
+    add_completion,
+    cluster_argument,
+    out_argument,
+    place,
+)
 from prognosis_dask.cli.cohort import add_cohort_commands
-from prognosis_dask.cli.completion import add_completion
 from prognosis_dask.cli.models import add_model_commands
 from prognosis_dask.errors import JobError, PrognosisError
 
@@ -372,8 +379,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.bench.sweep import bench_job, sweep
-    from prognosis_dask.bench.tables import write_tables
+    from prognosis_dask.bench import bench_job, sweep, write_tables
 
     job = bench_job(arguments.source, arguments.out, arguments.set)
     index_seconds, runs = sweep(

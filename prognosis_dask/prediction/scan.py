@@ -1,4 +1,4 @@
-"""The command's view of one scan: ``prognosis predict`` from files to ``scan.json``, ``scan.html`` and pictures."""
+"""``prognosis predict`` on images: a scan to ``scan.json``, ``scan.html`` and pictures, or a folder of new patients."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prognosis_dask.cohort.case import SEQUENCES
 from prognosis_dask.cohort.names import sequence_of
+from prognosis_dask.cohort.sources import expect_source
+from prognosis_dask.config.fields import Location
 from prognosis_dask.config.folders import expect_writable
+from prognosis_dask.config.job import RunSection
 from prognosis_dask.errors import JobError, StoreError
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
+from prognosis_dask.execution.record import check_folder
 from prognosis_dask.modelling.data.clinical_inputs import read_clinical
-from prognosis_dask.prediction.model import ScanModel, load_model
+from prognosis_dask.prediction.model import ScanModel, cohort_rules, load_model
 from prognosis_dask.prediction.page import one_file
 from prognosis_dask.prediction.resolve import linked_files
 from prognosis_dask.prediction.result import ScanPrediction, json_text
@@ -22,6 +27,11 @@ from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, dicom_fil
 from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.storage.place import local_copy
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES
+from prognosis_dask.workflows.models import Say, predict
+from prognosis_dask.workflows.run import run_features
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _JSON = "scan.json"
 Files = Path | str | Sequence[Path | str] | Mapping[str, Path | str]
@@ -164,3 +174,55 @@ def _write(found: ScanPrediction, work: Path, out: Path, more: Sequence[Path]) -
         for path in more:
             shutil.copy(path, staged)
         publish_folder(staged, out)
+
+
+def predict_cohort(
+    model: Path | str,
+    source: Path | str,
+    out: Path | str,
+    *,
+    clinical: Path | str = "",
+    client: Workers | None = None,
+    say: Say = print,
+) -> pd.DataFrame:
+    """Index a folder of new patients, compute the model's features of them, and predict each case.
+
+    Parameters
+    ----------
+    model
+        The folder of a run, or of its models with the job beside them.
+    source
+        The patients' folder, or what else a job's ``cohort.sources`` may hold.
+    out
+        The folder for the new patients' features, as of a run, and ``predictions.csv``. The same command resumes.
+    clinical
+        A table with the clinical columns of the model, if it has any.
+    client
+        As :func:`prognosis_dask.workflows.run.run` takes it.
+    say
+        Takes the lines that tell what is being done.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As :func:`prognosis_dask.workflows.models.predict` gives it.
+
+    Raises
+    ------
+    PrognosisError
+        When there is no such model or folder, or the features are not the model's.
+    """
+    expect_source(str(source), "FOLDER")
+    loaded, folder = load_model(Path(model)), Path(out).absolute()
+    rules = replace(
+        cohort_rules(loaded),
+        sources=(Location().seen_from(Path.cwd(), str(source)),),
+        clinical=str(clinical),
+        time_column="",  # new patients have no outcome yet
+        event_column="",
+    )
+    job = replace(loaded.job, name=f"{loaded.job.name}-predicted", cohort=rules, run=RunSection())
+    check_folder(folder, job.name)
+    with joined(connect(LocalSpec()) if client is None else client) as cluster:
+        run_features(job, cluster, folder, say=say)
+    return predict(model, folder, folder / "predictions.csv", say=say)

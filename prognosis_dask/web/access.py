@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prognosis_dask.errors import JobError
-from prognosis_dask.web.errors import RefusedError
+from prognosis_dask.web.settings import RefusedError
 
 COOKIE = "prognosis"
 #: The name of the form's field that holds the signature.

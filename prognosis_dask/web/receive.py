@@ -14,8 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from prognosis_dask.cohort.names import sequence_of
-from prognosis_dask.web.errors import RefusedError
-from prognosis_dask.web.settings import Limits
+from prognosis_dask.web.settings import Limits, RefusedError
 
 #: Bytes of a refused upload that are still read.
 _DRAIN_BYTES = 300_000_000

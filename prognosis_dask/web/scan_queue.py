@@ -35,10 +35,9 @@ from prognosis_dask.prediction.steps import (
     steps,
     warm_up,
 )
-from prognosis_dask.web.errors import RefusedError, sentence
 from prognosis_dask.web.receive import ReceivedFile
 from prognosis_dask.web.scans import OPEN, Scan, Scans
-from prognosis_dask.web.settings import Limits
+from prognosis_dask.web.settings import Limits, RefusedError, sentence
 from prognosis_dask.web.unpack import Unpacked, unpack
 
 _log = logging.getLogger("prognosis_dask.web")

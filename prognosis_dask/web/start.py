@@ -5,11 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from prognosis_dask.errors import JobError
 from prognosis_dask.execution.cluster import Workers, joined
@@ -18,11 +26,11 @@ from prognosis_dask.execution.preflight import check_run
 from prognosis_dask.prediction.model import load_models
 from prognosis_dask.storage.lock import claim
 from prognosis_dask.storage.place import local_copy
-from prognosis_dask.web.access import is_loopback, token_for
-from prognosis_dask.web.app import make_app
+from prognosis_dask.web.access import HEADERS, SafeHeaders, is_loopback, token_for
 from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import Scans
-from prognosis_dask.web.settings import Settings
+from prognosis_dask.web.settings import RefusedError, Settings
+from prognosis_dask.web.website import Site, render, static
 
 
 def serve(
@@ -98,3 +106,65 @@ def _cannot_listen(host: str, port: int, error: Exception) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is taken; choose another with --port"
     return f"cannot listen on port {port} of {host} ({os.strerror(error.errno or 0)}); choose another with --port"
+
+
+def make_app(queue: ScanQueue, scans: Scans, settings: Settings, dashboard: str = "") -> Starlette:
+    """The application; the queue is worked on while it runs.
+
+    Parameters
+    ----------
+    dashboard
+        Address of the Dask cluster's page; empty where it is not shown.
+    """
+    site = Site(queue, scans, settings, dashboard)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        queue.open()
+        yield
+        queue.close()
+
+    # "[" is what Starlette takes of an IPv6 address
+    hosts = ["127.0.0.1", "localhost", "["] if is_loopback(settings.host) else ["*"]
+    return Starlette(
+        routes=[
+            Route("/", site.page(Site.home)),
+            Route("/login", site.login, methods=["POST"]),
+            Route("/scans", site.upload, methods=["POST"]),
+            Route("/scans/{id}", site.page(Site.scan)),
+            Route("/scans/{id}/state", site.page(Site.state)),
+            Route("/scans/{id}/slice.png", site.page(Site.slice)),
+            Route("/scans/{id}/volume/{name}", site.page(Site.volume)),
+            Route("/scans/{id}/result.json", site.page(Site.as_json)),
+            Route("/scans/{id}/result.csv", site.page(Site.as_csv)),
+            Route("/scans/{id}/result.html", site.page(Site.as_html)),
+            Route("/scans/{id}/dicom.zip", site.page(Site.as_dicom)),
+            Route("/scans/{id}/{picture}", site.page(Site.picture), methods=["GET"]),
+            Route("/scans/{id}/mask", site.add_mask, methods=["POST"]),
+            Route("/scans/{id}/{action}", site.act, methods=["POST"]),
+            Route("/static/{name}", static),
+        ],
+        # another name than ours in the Host header is a page that took our address for its own (DNS rebinding)
+        middleware=[Middleware(SafeHeaders), Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
+        exception_handlers={RefusedError: _refused, HTTPException: _not_there, Exception: _unexpected},
+        lifespan=lifespan,
+    )
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return render("message.html.j2", error.status, heading="Not accepted", message=str(error))
+
+
+async def _not_there(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return render("message.html.j2", 404, heading="Not here", message="There is no such page, or it was removed.")
+    return render("message.html.j2", error.status_code, heading="Not accepted", message=error.detail)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    message = "Unexpected error; nothing of yours is lost. Load the page again."
+    answer = render("message.html.j2", 500, heading="Unexpected error", message=message)
+    answer.headers.update(HEADERS)  # this answer is made outside of the middleware
+    return answer

@@ -16,9 +16,8 @@ from typing import IO, Final
 from prognosis_dask.cohort.names import sequence_of
 from prognosis_dask.errors import count
 from prognosis_dask.prediction.resolve import free_name, mask_name
-from prognosis_dask.web.errors import RefusedError
 from prognosis_dask.web.receive import ReceivedFile
-from prognosis_dask.web.settings import Limits
+from prognosis_dask.web.settings import Limits, RefusedError
 
 #: The form's field of a mask.
 MASK: Final = "mask"

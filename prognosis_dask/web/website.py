@@ -1,4 +1,4 @@
-"""The server's pages. Nothing here computes: uploads go to the queue, results are read from their folders."""
+"""The server's pages, from templates. Nothing here computes: uploads go to the queue, results lie in folders."""
 
 from __future__ import annotations
 
@@ -9,29 +9,71 @@ import time
 import zipfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, read_clinical
 from prognosis_dask.prediction.model import ScanModel
-from prognosis_dask.prediction.page import PICTURES, one_file, pictures_in
+from prognosis_dask.prediction.page import PICTURES, VIEWER, environment, one_file, pictures_in, static_text, vendored
 from prognosis_dask.prediction.result import VERSION, csv_text, json_text
 from prognosis_dask.prediction.slices import slice_png
 from prognosis_dask.prediction.volumes import VOLUMES, shown, volume_file
 from prognosis_dask.web.access import Access
-from prognosis_dask.web.errors import RefusedError
-from prognosis_dask.web.pages import render
 from prognosis_dask.web.receive import ReceivedFile, drain, receive, small_form
 from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import OPEN, Scan, Scans
-from prognosis_dask.web.settings import Settings
+from prognosis_dask.web.settings import RefusedError, Settings
 from prognosis_dask.web.unpack import MASK
+
+#: The package beside whose templates each file lies, and its type.
+_STATIC = {
+    "page.css": ("prognosis_dask.prediction", "text/css"),
+    "viewer.js": ("prognosis_dask.prediction", "text/javascript"),
+    "volume.js": ("prognosis_dask.prediction", "text/javascript"),
+    "serve.js": ("prognosis_dask.web", "text/javascript"),
+}
+_STATES = {
+    "waiting": "waiting",
+    "running": "in progress",
+    "choose": "needs your choice",
+    "done": "done",
+    "failed": "could not be used",
+    "cancelled": "cancelled",
+}
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    made = environment("prognosis_dask.web")
+    made.globals["states"] = _STATES
+    return made
+
+
+def render(template: str, status: int = 200, **content: Any) -> HTMLResponse:
+    """A page as an answer."""
+    return HTMLResponse(_environment().get_template(template).render(**content), status)
+
+
+async def static(request: Request) -> Response:
+    """The style sheet and the scripts."""
+    name = request.path_params["name"]
+    if name == VIEWER:  # large, and the same until the program is another
+        return Response(
+            vendored(name), media_type="text/javascript", headers={"Cache-Control": "private, max-age=86400"}
+        )
+    if name not in _STATIC:
+        raise HTTPException(404)
+    package, kind = _STATIC[name]
+    return Response(static_text(name, package), media_type=kind, headers={"Cache-Control": "no-cache"})
+
 
 _NOT_YOURS = "Only the browser that sent a scan can change it."
 _NO_IMAGES_LEFT = "A mask is added to a scan whose files are still here, when the work on it has ended."
