@@ -39,9 +39,8 @@ from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import read_listing
 from prognosis_dask.config.job import CohortSection, FramesSection, ImageSection, load_job
-from prognosis_dask.imaging.frames import make_frames
 from prognosis_dask.imaging.load import load_roi
-from prognosis_dask.imaging.roi import Roi
+from prognosis_dask.imaging.roi import Roi, make_frames
 from prognosis_dask.networks import gluon_import
 from prognosis_dask.networks.clips import make_clip
 

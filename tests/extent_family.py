@@ -9,8 +9,7 @@ import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.features.guard import Stopwatch
-from prognosis_dask.features.stage import Columns, Family, Stage, StageContext, Work
-from prognosis_dask.features.variable import label, table
+from prognosis_dask.features.stage import Columns, Family, Stage, StageContext, Work, label, table
 from prognosis_dask.storage.rois import RoiStore
 
 

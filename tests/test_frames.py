@@ -10,9 +10,8 @@ import SimpleITK as sitk
 
 from prognosis_dask.config.job import FramesSection, ImageSection
 from prognosis_dask.errors import Code, JobError
-from prognosis_dask.imaging.frames import MOST_BEYOND, SIDE, make_frames
 from prognosis_dask.imaging.load import load_roi
-from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
+from prognosis_dask.imaging.roi import MOST_BEYOND, SIDE, Roi, crop_roi, grid_of, make_frames
 from tests.dicom_helpers import case_of, problem_of
 
 REFERENCE = FramesSection(placement="reference")

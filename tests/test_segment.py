@@ -23,9 +23,8 @@ from prognosis_dask.config.job import Job, SegmentSection, load_job
 from prognosis_dask.errors import CaseError, JobError, MissingExtraError
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.features.registry import SEGMENT
-from prognosis_dask.features.segment import SegmentWork
+from prognosis_dask.features.segment import SegmentDescription, SegmentWork, describe_segmenter, load_segmenter
 from prognosis_dask.features.stage import StageContext
-from prognosis_dask.networks.segment import SegmentDescription, describe_segmenter, load_segmenter
 from prognosis_dask.prediction.scan import predict_scan
 from prognosis_dask.radiomics.parameter_file import job_params
 from prognosis_dask.report.status import status

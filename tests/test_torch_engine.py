@@ -14,8 +14,8 @@ from prognosis_dask.cli.main import main
 from prognosis_dask.config.job import DeepSection, FramesSection, ImageSection
 from prognosis_dask.errors import CaseError, ClusterError, Code, JobError, WeightsError
 from prognosis_dask.features.video import through_network
-from prognosis_dask.imaging.frames import make_frames
 from prognosis_dask.imaging.load import load_roi
+from prognosis_dask.imaging.roi import make_frames
 from prognosis_dask.networks.catalogue import find_network
 from prognosis_dask.networks.clips import make_clip
 from prognosis_dask.networks.engine import (

@@ -18,8 +18,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem, StoreError, count
 from prognosis_dask.features.registry import families, stages
 from prognosis_dask.features.schema import COVARIATE, check_dataset, spec_of
-from prognosis_dask.features.stage import Columns, Family, Stage
-from prognosis_dask.features.variable import VariableSpec
+from prognosis_dask.features.stage import Columns, Family, Stage, VariableSpec
 from prognosis_dask.storage.ledger import TaskResult
 
 # text as xarray marks it: written as zarr's variable-length text, also where there is none

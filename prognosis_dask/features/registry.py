@@ -8,8 +8,7 @@ from typing import Any
 
 from prognosis_dask.config.job import BrainSection, FramesSection, ImageSection, Job
 from prognosis_dask.config.radiomics import IbsiSection
-from prognosis_dask.features.stage import Family, Stage
-from prognosis_dask.features.variable import VariableSpec, label, number, table
+from prognosis_dask.features.stage import Family, Stage, VariableSpec, label, number, table
 from prognosis_dask.storage.ledger import TaskResult
 
 _MARGIN = "image.margin_mm"
@@ -67,7 +66,7 @@ RADIOMICS = Stage(
     name="radiomics",
     title="Radiomic features",
     version=1,
-    work="prognosis_dask.features.radiomic:RadiomicsWork",
+    work="prognosis_dask.features.measured:RadiomicsWork",
     switch="radiomics.enabled",
     needs=("roi",),
     values_from=("brain", "segment"),
@@ -90,7 +89,7 @@ IBSI = Stage(
     name="ibsi",
     title="IBSI features",
     version=1,
-    work="prognosis_dask.features.ibsi:IbsiWork",
+    work="prognosis_dask.features.measured:IbsiWork",
     switch="ibsi.enabled",
     needs=("roi",),
     values_from=("brain", "segment"),
@@ -110,7 +109,7 @@ MAPS = Stage(
     name="maps",
     title="Feature maps",
     version=1,
-    work="prognosis_dask.features.maps:MapsWork",
+    work="prognosis_dask.features.measured:MapsWork",
     switch="maps.enabled",
     needs=("roi",),
     values_from=("brain", "segment"),

@@ -12,9 +12,8 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, warn
 from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.stage import StageContext, Work
-from prognosis_dask.imaging.frames import MOST_BEYOND, make_frames
 from prognosis_dask.imaging.load import load_roi
-from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
+from prognosis_dask.imaging.roi import MOST_BEYOND, Roi, crop_roi, grid_of, make_frames
 from prognosis_dask.radiomics import RadiomicsParams, column_names
 from prognosis_dask.storage.brains import BrainStore, MaskStore
 from prognosis_dask.storage.rois import RoiStore

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prognosis_dask.errors import StoreError
 from prognosis_dask.features import registry
-from prognosis_dask.features.variable import VariableSpec, label, number
+from prognosis_dask.features.stage import VariableSpec, label, number
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -66,7 +66,7 @@ def load_roi(
     """Read a case's image and mask onto the image's grid.
 
     The slices have their full extent, so that frames can be cut from them
-    (:func:`prognosis_dask.imaging.frames.make_frames`); :func:`prognosis_dask.imaging.roi.crop_roi` then cuts rows and
+    (:func:`prognosis_dask.imaging.roi.make_frames`); :func:`prognosis_dask.imaging.roi.crop_roi` then cuts rows and
     columns too.
 
     Parameters

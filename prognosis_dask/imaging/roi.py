@@ -1,4 +1,7 @@
-"""The region of interest in memory: image and mask on one grid, their place in the full series, and the crop."""
+"""The region of interest in memory: image and mask on one grid, their place in the full series, crop and frames.
+
+Frames are one 128 x 128 grey-level window per slice of the lesion, the input of the video networks.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from prognosis_dask.arrays import NumberArray
+from prognosis_dask.arrays import ByteArray, FloatArray, NumberArray
+from prognosis_dask.config.job import FramesSection
+from prognosis_dask.errors import CaseError, Code, JobError
 from prognosis_dask.volumes.grid import Grid
 
 __all__ = ["Grid", "Roi", "grid_of"]
@@ -83,3 +88,136 @@ def crop_roi(roi: Roi, margin_mm: float) -> Roi:
         start=(x, y, z),
         unit=roi.unit,
     )
+
+
+#: Rows and columns of a frame.
+SIDE = 128
+#: The reference study's window begins this many pixels before the lesion's first row and column.
+REFERENCE_LEAD = 32
+#: If a larger share of the lesion lies beyond the window's grey levels, frames show almost nothing of it.
+MOST_BEYOND = 0.9
+#: Default grey-level window of CT in HU: air to dense bone.
+CT_WINDOW_HU = (-1000.0, 1000.0)
+#: The reference study's rule for distinguishing HU from values already shifted by 1000.
+REFERENCE_IS_HU_BELOW = -700
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of one ROI, from the first slice of its mask to the last.
+
+    Attributes
+    ----------
+    pixels
+        uint8, (slice, 128, 128).
+    window_start
+        (row, column) of the window's first pixel in the full image; negative if the window starts outside it.
+    first_slice
+        Slice of the first frame in the full image.
+    cut
+        Whether part of the lesion lies outside the window.
+    beyond
+        The share of the lesion's voxels at or beyond the lowest or the highest grey level, where contrast is lost.
+    grey
+        Values of the lowest and the highest grey level.
+    """
+
+    pixels: ByteArray
+    window_start: tuple[int, int]
+    first_slice: int
+    cut: bool
+    beyond: float = 0.0
+    grey: tuple[float, float] = (0.0, 0.0)
+
+
+def make_frames(roi: Roi, settings: FramesSection, modality: str) -> Frames:
+    """Cut the frames of an ROI.
+
+    ``settings.placement``:
+
+    ``centred``
+        The window's centre is the centre of the mask's bounding box, and grey levels span ``settings.window``; where
+        none is given, -1000 to 1000 HU for CT, and the ROI's 1st to 99th percentile for anything else.
+    ``reference``
+        The rules of Chen et al., Medical Physics 2023, for CT: 1000 is added where the first slice's minimum is below
+        -700, values are clipped to 0..2000, and the window begins 32 pixels before the bounding box, but within the
+        image (in 512 x 512 images from 0 to 384). The first slice is the first one loaded.
+
+    Outside the image both have the lowest grey level.
+
+    Parameters
+    ----------
+    roi
+        With rows and columns of full extent, as :func:`prognosis_dask.imaging.load.load_roi` returns it: a window may
+        reach beyond a crop.
+
+    Raises
+    ------
+    JobError
+        When the reference rules are requested for a modality other than CT.
+    CaseError
+        ``IMAGE_INVALID`` when the ROI's percentiles span no range of grey levels.
+    """
+    if roi.image.GetSize()[:2] != roi.full.size[:2]:
+        raise ValueError(
+            f"frames are cut before the ROI is cropped: {roi.image.GetSize()} of {roi.full.size} voxels are here"
+        )
+    image, mask = sitk.GetArrayViewFromImage(roi.image), sitk.GetArrayViewFromImage(roi.mask)
+    slices, rows, columns = bounding_box(mask)
+    if settings.placement == "reference":
+        row, column = (_reference_start(*axis) for axis in ((rows, image.shape[1]), (columns, image.shape[2])))
+        low, high = _reference_window(image, modality)
+    else:
+        row, column = ((axis[0] + axis[1] - SIDE) // 2 for axis in (rows, columns))
+        low, high = _window(image, mask, settings, modality)
+    values = image[mask > 0]
+    inside = row <= rows[0] and rows[1] <= row + SIDE and column <= columns[0] and columns[1] <= column + SIDE
+    return Frames(
+        pixels=_grey(_cut(image[slices[0] : slices[1]], row, column, low), low, high),
+        window_start=(row, column),
+        first_slice=roi.start[2] + slices[0],
+        cut=not inside,
+        beyond=float(np.mean((values <= low) | (values >= high))),
+        grey=(low, high),
+    )
+
+
+def _reference_start(span: tuple[int, int], size: int) -> int:
+    return max(0, min(span[0] - REFERENCE_LEAD, size - SIDE))
+
+
+def _reference_window(image: NumberArray, modality: str) -> tuple[float, float]:
+    if modality != "CT":
+        raise JobError(
+            f'frames.placement = "reference" is defined for CT, and this case is {modality}; use "centred", or keep to '
+            f'cohort.modalities = ["CT"]'
+        )
+    shift = 1000.0 if float(image[0].min()) < REFERENCE_IS_HU_BELOW else 0.0
+    return 0.0 - shift, 2000.0 - shift
+
+
+def _window(image: NumberArray, mask: ByteArray, settings: FramesSection, modality: str) -> tuple[float, float]:
+    if settings.window:
+        return settings.window[0], settings.window[1]
+    if modality == "CT":
+        return CT_WINDOW_HU
+    low, high = np.percentile(image[mask > 0].astype(np.float64), (1, 99)).tolist()
+    if not low < high:
+        raise CaseError(
+            Code.IMAGE_INVALID, f"the ROI's 1st and 99th percentile are both {low}; set frames.window, or leave it out"
+        )
+    return low, high
+
+
+def _cut(image: NumberArray, row: int, column: int, outside: float) -> FloatArray:
+    """The window of every slice; ``outside`` where it reaches beyond the image."""
+    window = np.full((len(image), SIDE, SIDE), outside)
+    top, left = max(0, row), max(0, column)
+    part = image[:, top : row + SIDE, left : column + SIDE]
+    window[:, top - row : top - row + part.shape[1], left - column : left - column + part.shape[2]] = part
+    return window
+
+
+def _grey(values: FloatArray, low: float, high: float) -> ByteArray:
+    """Low to high as 0 to 255, truncated as the reference study's conversion to uint8 does."""
+    return (np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)

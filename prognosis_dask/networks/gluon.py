@@ -1,21 +1,132 @@
-"""The Gluon engine: GluonCV's networks on MXNet."""
+"""All that MXNet computes: GluonCV's networks, and the grade network with its training.
+
+The only module that imports MXNet and GluonCV, with the workarounds that they need.
+"""
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.metadata
+import importlib.util
 import os
+import platform
+import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from prognosis_dask.arrays import ByteArray, Float32Array
-from prognosis_dask.errors import ClusterError
+from prognosis_dask.errors import ClusterError, MissingExtraError
 from prognosis_dask.networks.catalogue import Network
 from prognosis_dask.networks.clips import CLIP_SIZE
-from prognosis_dask.networks.gluon_import import import_gluon
+from prognosis_dask.networks.grade_network import EPSILON, FILTERS, WIDTHS, GradeNetwork, Hidden, Values
 from prognosis_dask.networks.weights import Weights
+
+
+def import_gluon() -> ModuleType:
+    """Import ``gluoncv`` (and with it ``mxnet``), which takes seconds the first time.
+
+    Raises
+    ------
+    MissingExtraError
+        If they cannot be imported.
+    """
+    try:
+        return _import()
+    except (ImportError, OSError) as error:  # OSError: a shared library that MXNet needs is missing
+        raise MissingExtraError(
+            "the Gluon engine needs mxnet and gluoncv, whose wheels exist for Linux x86_64 and Python < 3.13 only; "
+            f"this is {platform.system()} {platform.machine()} with Python {platform.python_version()}, and the import "
+            f"says: {error}. Use such a machine, or switch the network off"
+        ) from error
+
+
+def gluon_version() -> str:
+    """The version of MXNet, without importing it, which takes seconds.
+
+    Raises
+    ------
+    MissingExtraError
+        If MXNet or GluonCV is not installed.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("mxnet", "gluoncv")):
+        import_gluon()
+    return importlib.metadata.version("mxnet")
+
+
+def _import() -> ModuleType:
+    with _numpy_bool(), _one_thread(), _without_torch(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"In accordance with NEP 32", DeprecationWarning)
+        warnings.filterwarnings("ignore", r"distutils Version classes are deprecated", DeprecationWarning)
+        importlib.import_module("mxnet")
+        return importlib.import_module("gluoncv")
+
+
+@contextmanager
+def _numpy_bool() -> Iterator[None]:
+    """Provide ``numpy.bool``, which MXNet 1.9 uses during import and NumPy 1.24 to 1.26 lack."""
+    if "bool" in vars(np):
+        yield
+        return
+    np.bool = bool  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del np.bool  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Hide torch while GluonCV is imported, which fails with version 2.
+
+    By a finder that finds nothing, since SciPy fails with None in ``sys.modules``.
+    """
+    loaded = sys.modules.pop("torch", None)
+    sys.meta_path.insert(0, _NO_TORCH)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(_NO_TORCH)
+        if loaded is not None:
+            sys.modules["torch"] = loaded
+
+
+class _NoTorch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if name == "torch":
+            raise ModuleNotFoundError("torch is hidden from GluonCV", name=name)
+
+
+_NO_TORCH = _NoTorch()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Make MXNet compute in one thread: convolutions are split, and so rounded, by the number of threads.
+
+    MXNet reads the number when it is loaded: its own variable only if OMP_NUM_THREADS is not set. An OpenMP library
+    that another package loaded before reads neither.
+    """
+    wanted = {"OMP_NUM_THREADS": None, "MXNET_OMP_MAX_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    _set_environment(wanted)
+    try:
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 class GluonEngine:
@@ -109,3 +220,85 @@ def _compile(mx: Any, block: Any, context: Any, length: int) -> None:
     # oneDNN fuses each convolution with its normalisation and activation: 1.9 times the speed
     example = mx.nd.zeros((1, 3, length, CLIP_SIZE, CLIP_SIZE), ctx=context)
     block.optimize_for(example, backend="MKLDNN", static_alloc=True, static_shape=True)
+
+
+class GluonTrainer:
+    """See :class:`networks.training.GradeTrainer`. MXNet computes in one thread.
+
+    Raises
+    ------
+    MissingExtraError, ClusterError
+        If MXNet is not installed, or ``device`` is ``gpu`` and MXNet finds none.
+    """
+
+    def __init__(self, network: GradeNetwork, values: Values, *, device: str, learning_rate: float) -> None:
+        import_gluon()
+        import mxnet as mx
+
+        if device == "gpu" and mx.context.num_gpus() == 0:
+            raise ClusterError("the network is to be trained on a GPU, but MXNet finds none here; use device 'cpu'")
+        self._mx = mx
+        self._context = mx.gpu() if device == "gpu" else mx.cpu()
+        self._block = _block(mx, network)
+        self._block.initialize(mx.init.Zero(), ctx=self._context)
+        self._parameters = self._block._collect_params_with_prefix()
+        for name, array in values.items():
+            self._parameters[name].set_data(self._array(array))
+        self._block.hybridize()
+        self._trainer = mx.gluon.Trainer(
+            self._block.collect_params(),
+            "adam",
+            {"learning_rate": learning_rate, "epsilon": EPSILON},
+            kvstore=None,
+        )
+
+    def step(self, volumes: Float32Array, labels: Float32Array, weights: Float32Array, kept: Hidden) -> float:
+        """One step of Adam on a batch; returns the loss before the step."""
+        y, weight = self._array(labels), self._array(weights)
+        with self._mx.autograd.record():
+            _, _, z = self._block(self._array(volumes[:, None]), *map(self._array, kept))
+            z = z.reshape(-1)
+            cross_entropy = self._mx.nd.relu(z) - z * y + self._mx.nd.Activation(-z.abs(), act_type="softrelu")
+            loss = (weight * cross_entropy).mean()
+        loss.backward()
+        self._trainer.step(1)
+        return float(loss.asscalar())
+
+    def run(self, volumes: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """Activations of the two hidden layers (n, 512) and (n, 32), and the logits (n), without dropout."""
+        ones = [self._mx.nd.ones((len(volumes), width), ctx=self._context) for width in WIDTHS]
+        first, second, z = self._block(self._array(volumes[:, None]), *ones)
+        return first.asnumpy(), second.asnumpy(), z.asnumpy().reshape(-1)
+
+    def values(self) -> Values:
+        """The current parameters."""
+        return {name: parameter.data(self._context).asnumpy() for name, parameter in self._parameters.items()}
+
+    def _array(self, values: Float32Array) -> Any:
+        # mx.nd.array uses a deprecated part of SciPy
+        array = self._mx.nd.from_numpy(np.ascontiguousarray(values, np.float32), zero_copy=False)
+        return array.as_in_context(self._context)
+
+
+def _block(mx: Any, network: GradeNetwork) -> Any:
+    nn = mx.gluon.nn
+    (flat,) = network.layers["flat"]
+
+    class Block(mx.gluon.HybridBlock):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            with self.name_scope():
+                self.conv_1 = nn.Conv3D(FILTERS[0], 3, padding=1, in_channels=1)
+                self.conv_2 = nn.Conv3D(FILTERS[1], 3, padding=1, in_channels=FILTERS[0])
+                self.pool = nn.MaxPool3D(2)
+                self.dense_1 = nn.Dense(WIDTHS[0], in_units=flat, activation="relu")
+                self.dense_2 = nn.Dense(WIDTHS[1], in_units=WIDTHS[0], activation="relu")
+                self.output = nn.Dense(1, in_units=WIDTHS[1])
+
+        def hybrid_forward(self, F: Any, x: Any, kept_1: Any, kept_2: Any) -> Any:
+            x = self.pool(self.conv_2(self.pool(self.conv_1(x))))
+            first = self.dense_1(x)
+            second = self.dense_2(first * kept_1)
+            return first, second, self.output(second * kept_2)
+
+    return Block()

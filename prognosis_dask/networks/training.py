@@ -125,7 +125,7 @@ def load_learner(network: GradeNetwork, values: Values, section: GradeSection) -
         from prognosis_dask.networks.torch_training import TorchTrainer
 
         return TorchTrainer(network, values, device=section.device, learning_rate=section.learning_rate)
-    from prognosis_dask.networks.gluon_training import GluonTrainer
+    from prognosis_dask.networks.gluon import GluonTrainer
 
     return GluonTrainer(network, values, device=section.device, learning_rate=section.learning_rate)
 

@@ -1,0 +1,130 @@
+"""The stages that measure a region: pyradiomics' features, IBSI's, and maps of features.
+
+Features are measured on each case's crop, and on its files where the crop does not suffice: their values are those of
+the full image, however much of it the crop holds. Maps are computed on the files, and ``maps/`` keeps the images. One
+folder per case, named by the first 12 hex digits of the SHA-256 of the case_id::
+
+    NAME.nrrd          the map of one feature, over the mask's box and the neighbourhood around it
+    case.json          case_id and the names of the maps; written last
+
+A folder is written aside and published by one rename; in a bucket object by object.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from functools import partial
+
+from prognosis_dask.cohort.case import Case, short_hash
+from prognosis_dask.config.job import Job
+from prognosis_dask.features.guard import Stopwatch
+from prognosis_dask.features.roi import read_case
+from prognosis_dask.features.stage import Columns, StageContext, Work, told, told_settings
+from prognosis_dask.imaging.roi import Roi
+from prognosis_dask.radiomics import column_names, extract, ibsi, unit
+from prognosis_dask.radiomics.ibsi.filters import read_filter
+from prognosis_dask.radiomics.levels import warn_of_few
+from prognosis_dask.radiomics.maps import expect_maps, feature_maps, write_nrrd
+from prognosis_dask.radiomics.parameter_file import read_params
+from prognosis_dask.radiomics.params import OTHERS
+from prognosis_dask.storage.brains import HEADER, ImageStore
+from prognosis_dask.storage.rois import RoiStore
+
+
+class _CropWork(Work):
+    """Begins with the case's stored crop."""
+
+    def read(self, case: Case, context: StageContext, seconds: dict[str, float]) -> Roi:
+        with Stopwatch(seconds).step("read"):
+            return RoiStore.open(context.rois).read_roi(case.case_id)
+
+
+class RadiomicsWork(_CropWork):
+    """The features of pyradiomics, by the parameters of each modality."""
+
+    def inputs(self, context: StageContext, modality: str) -> tuple[object, ...]:
+        return context.radiomics.of(modality).identity
+
+    def warm(self, context: StageContext) -> None:
+        for _, params in context.radiomics.by_modality:
+            column_names(params)
+
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+        roi: Roi = self.held(case, context, watch)
+        read_full = partial(read_case, case, context, full=True, seconds=watch.seconds)
+        params, levels = context.radiomics.of(case.modality), dict[str, int]()
+        with watch.step("radiomics"):
+            values = extract(roi, params, read_full, levels=levels)
+        for part, one in params.parts:
+            own = {name: count for name, count in levels.items() if name.rpartition(".")[0] == part}
+            warn_of_few(own, one.settings, case.modality)
+        return {"values": [values[name] for name in column_names(params)]}
+
+    def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
+        """Each feature that some modality has, with its unit; those of each in the order of its own parameters."""
+        own = {modality: column_names(context.radiomics.of(modality)) for modality in sorted(modalities)}
+        return Columns({name: unit(name) for names in own.values() for name in names}, of_modality=own)
+
+    def meaning(self, context: StageContext) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for modality, params in context.radiomics.by_modality:
+            of = "" if modality == OTHERS else f".{modality}"
+            more = {name: one.content for name, one in params.more}
+            settings = {"version": self.stage.version, **params.content, **more}
+            found |= told(f"radiomics.parameters{of}", settings, self.stage.version, *params.identity)
+        return found | told_settings("radiomics.image", context.job, self.stage.settings)
+
+
+class IbsiWork(_CropWork):
+    """The features that IBSI defines."""
+
+    def check(self, job: Job) -> None:
+        for name in job.ibsi.filters:
+            read_filter(name, by_slice=job.ibsi.by_slice)
+
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+        roi: Roi = self.held(case, context, watch)
+        read_full = partial(read_case, case, context, full=True, seconds=watch.seconds)
+        with watch.step("ibsi"):
+            values = ibsi.measure(roi, context.job.ibsi, read_full, whole=case.modality == "CT")
+        return {"values": list(values.values())}
+
+    def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
+        return Columns({name: ibsi.unit(name) for name in ibsi.names(context.job.ibsi)})
+
+    def meaning(self, context: StageContext) -> dict[str, str]:
+        return told_settings("ibsi.parameters", context.job, self.stage.settings, self.stage.version)
+
+
+class MapsWork(Work):
+    """Compute and keep the maps of each case; no feature comes of them."""
+
+    def check(self, job: Job) -> None:
+        expect_maps(read_params(job.maps.params, "maps.params"))
+
+    def inputs(self, context: StageContext, modality: str) -> tuple[object, ...]:
+        assert context.maps is not None
+        return context.maps.identity
+
+    def prepare(self, context: StageContext, cases: Sequence[Case]) -> None:
+        _store(context).create()
+
+    def lost(self, context: StageContext, done: Collection[str]) -> set[str]:
+        held = _store(context).held()
+        return {case_id for case_id in done if short_hash(case_id) not in held}
+
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+        assert context.maps is not None
+        roi = read_case(case, context, full=True, seconds=watch.seconds)
+        with watch.step("maps"):
+            maps = feature_maps(roi, context.maps, radius=context.job.maps.radius or None)
+        with watch.step("write"), _store(context).filled(case.case_id) as folder:
+            write_nrrd(maps, folder)
+            header = {"case_id": case.case_id, "maps": list(maps)}
+            (folder / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
+        return {"maps": len(maps)}
+
+
+def _store(context: StageContext) -> ImageStore:
+    return ImageStore(f"{context.folder}/maps")
