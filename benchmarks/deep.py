@@ -17,7 +17,7 @@ import numpy as np
 from prognosis_dask.config.job import DeepSection
 from prognosis_dask.networks.clips import make_clip
 from prognosis_dask.networks.engine import load_engine
-from prognosis_dask.networks.gluon import import_gluon
+from prognosis_dask.networks.gluon_import import import_gluon
 
 
 def best(call: Callable[[], object], repeats: int) -> float:

@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 
 from prognosis_dask.cli import main as cli
-from prognosis_dask.networks.gluon import import_gluon
+from prognosis_dask.networks.gluon_import import import_gluon
 from tests.object_server import object_server, running_object_server  # noqa: F401 - fixtures
 
 # the same examples in every run, so that a failure is of the change it is seen with

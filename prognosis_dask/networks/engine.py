@@ -18,7 +18,7 @@ from prognosis_dask.networks.catalogue import find_engines, find_network
 from prognosis_dask.networks.clip_engine import CubeEngine
 from prognosis_dask.networks.clips import clip_length, filled_length
 from prognosis_dask.networks.cube_networks import CUBE_NETWORKS, cube_network, network_file
-from prognosis_dask.networks.gluon import gluon_version
+from prognosis_dask.networks.gluon_import import gluon_version
 from prognosis_dask.networks.weights import resolve_weights
 
 

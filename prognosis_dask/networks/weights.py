@@ -120,7 +120,7 @@ def _resolve(spec: str, network: Network, key: str) -> Weights:
 
 
 def _pretrained(network: Network, key: str) -> Path:
-    from prognosis_dask.networks.gluon import import_gluon
+    from prognosis_dask.networks.gluon_import import import_gluon
 
     store = import_gluon().model_zoo.model_store
     try:
