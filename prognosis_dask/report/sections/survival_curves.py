@@ -141,7 +141,7 @@ def _draw_incidence(table: pd.DataFrame) -> Figure:
     axes.set(xlabel=f"Time ({axis.unit})", ylabel="Cumulative incidence (%)", ylim=(0, 103))
     axes.set_xticks(axis.ticks)
     canvas.light_grid(axes, "y")
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside upper left", ncols=3)
     return figure
 
 
@@ -207,7 +207,7 @@ def _draw_kaplan_meier(curves: Sequence[Curve], test: str | None) -> Figure:
     axes.set_yticks(np.arange(0, 101, 25))
     axes.tick_params(axis="x", labelbottom=True)
     canvas.light_grid(axes, "y")
-    axes.legend(loc="upper right", title=test, title_fontsize=8, alignment="left")
+    figure.legend(loc="outside upper left", ncols=3, title=test, title_fontsize=8, alignment="left")
     _draw_risk_table(table, axis, curves)
     return figure
 
