@@ -9,8 +9,9 @@ UV := .venv/tools/bin/uv --no-progress --quiet
 TORCH := torch==2.13.0
 # Its weights are all that is used, so without what it depends on
 DEEPBET := --no-deps deepbet==1.0.2
-# Two processes, each with whole files, so that what a file's tests share is made once; and where the time went
-SIDE_BY_SIDE := -n 2 --dist loadfile --durations=25 --durations-min=3
+# Two processes, each with whole files, so that what a file's tests share is made once, the longest files first
+# (tests/conftest.py); and where the time went
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder --durations=25 --durations-min=3
 
 .PHONY: demo test test-slow test-torch test-engines check lock format clean
 
@@ -24,20 +25,17 @@ test: .venv/ready
 test-slow: .venv/ready
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m slow tests
 
-# Without MXNet: numpy 2, the newest of everything, torch. Only what can differ there is tested again: networks and what
-# computes with numpy, SciPy and scikit-learn, what reads with pydicom's decoders, what zarr and xarray write and read,
-# a run on the newest Dask, and numbers printed (numpy 2 writes them otherwise)
+# Without MXNet: NumPy 2, torch, and the newest scikit-learn, zarr, Dask and codecs. One file for each way of meeting them:
+# networks, whatever fits and scores, pyradiomics, pydicom's decoders and nibabel, what zarr stores, the newest Dask, and
+# numbers printed (NumPy 2 writes them otherwise)
 DIFFERS := \
-    cube cube_networks deep_clips deep_engine deep_networks deep_weights grade grade_network keras network_features \
-    other_networks \
-    segment torch_engine torch_network training weights_check \
-    agreement bounds class_measures clustered combat cox determined differences evaluate fit_models frozen halves \
-    learners measures nested patient_rows procedure reading redrawn scores selection selectors table1 tuning out_of_range worth \
-    radiomics radiomics_loops radiomics_maps radiomics_params radiomics_patterns one_slice \
-    frames gaps labelmap load multiframe pet polygon rtstruct seg series stack synthetic volume_masks volumes \
-    brain_candidate brain_epitome brain_parts brain_size synthetic_brain \
-    competing influence r_survival features rois_store docstrings report report_models reproducibility_command \
-    runner versions worker_starts
+    cube cube_networks deep_networks deep_weights grade_network keras network_features other_networks segment \
+    torch_engine torch_network training weights_check \
+    cox evaluate fit_models frozen learners measures reading scores selection selectors \
+    radiomics radiomics_loops radiomics_maps \
+    frames load multiframe rtstruct seg volumes \
+    brain_epitome brain_size \
+    features rois_store docstrings report_models reproducibility_command runner versions worker_starts
 WHOLE_RUNS := $(addprefix tests/test_pipeline.py::test_, \
     lung1_002_from_dicom_gives_the_published_radiomics \
     the_planted_bad_cases_end_in_their_own_codes_and_the_others_go_on \
@@ -84,14 +82,14 @@ clean:
 	@echo "Installing torch and the locked dependencies into .venv-torch"
 	@test -d .venv-torch || $(UV) venv --python $(PYTHON) .venv-torch
 	@$(SYNC) --python .venv-torch/bin/python requirements-torch.lock
-	@$(UV) pip install --python .venv-torch/bin/python $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)") $(TORCH)
+	@$(UV) pip install --compile-bytecode --python .venv-torch/bin/python $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)") $(TORCH)
 	@$(UV) pip install --python .venv-torch/bin/python --no-deps --editable .
 	@touch $@
 
 .venv/torch: .venv/tools Makefile
 	@echo "Installing torch beside Gluon"
-	@$(UV) pip install --python $(BIN)/python --target $@ $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)") $(TORCH)
-	@$(UV) pip install --python $(BIN)/python --target $@ $(DEEPBET)
+	@$(UV) pip install --compile-bytecode --python $(BIN)/python --target $@ $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)") $(TORCH)
+	@$(UV) pip install --compile-bytecode --python $(BIN)/python --target $@ $(DEEPBET)
 	@touch $@
 
 SYNC = $(UV) pip sync --require-hashes --compile-bytecode

@@ -27,8 +27,21 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("tests")
+#: The files that take longest, in the order in which they begin, so that none is left over for one process at the end.
+LONGEST = (
+    *("pipeline", "bucket_runs", "brain_preprocess", "brain_stage", "kills", "survival", "site", "survival_commands"),
+    *("serve_browser", "scan", "serve_grade", "brain_candidate", "robustness", "install", "slurm", "ibsi"),
+    *("cube_networks", "torch_engine", "weights_check", "report", "nested", "grade", "status", "dashboard"),
+    *("brain_deepbet", "radiomics", "radiomics_loops", "radiomics_maps", "acquisition", "synthetic_brain", "cluster"),
+)
 # a shell that starts its tests in the background lets them, and what they start, ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; with ``--dist loadfile`` files are given out in this order."""
+    place = {f"test_{name}": n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(scope="session")

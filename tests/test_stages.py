@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +53,13 @@ def test_every_stage_comes_after_those_that_it_needs_and_its_work_loads() -> Non
     names = ["brain", "segment", "roi", "radiomics", "ibsi", "maps", "deep", "deep_2"]
     assert [stage.name for stage in stages()] == names
     assert all(isinstance(stage.load(), Work) for stage in stages())
+
+
+def test_a_workers_child_imports_neither_statistics_nor_drawing_nor_dask_for_radiomics() -> None:
+    """Each child of each worker pays for what it imports, once more whenever it is replaced."""
+    heavy = {"scipy.stats", "scipy.interpolate", "scipy.optimize", "sklearn", "matplotlib", "distributed", "mxnet"}
+    said = f"import sys, prognosis_dask.features.radiomic; print(sorted({heavy} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_a_jobs_stages_are_those_it_has_switched_on_also_as_run_json_holds_it() -> None:

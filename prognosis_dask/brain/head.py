@@ -12,7 +12,6 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import map_coordinates
-from scipy.optimize import minimize
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.brain.template import icbm152
@@ -170,6 +169,8 @@ def fit_boundary(image: sitk.Image, start: sitk.AffineTransform) -> tuple[sitk.A
     First scales and shifts are tried, to leave the wrong edge (between scalp and air), then all twelve parameters are
     refined by Powell's method.
     """
+    from scipy.optimize import minimize
+
     profiles = _Profiles(image, start)
     tries = [
         np.array([0.0, back, up, *(np.eye(3) * (scale - 1) * _ARM_MM).ravel()])

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import SimpleITK as sitk
-from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import distance_transform_edt
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
@@ -57,7 +56,8 @@ def level_between(slices: BoolArray, positions: IntArray, wanted: IntArray, spac
     ``spacing_mm`` is (x, y). The two outlined slices on either side of a gap are enough: the interpolation looks no
     further.
     """
-    shape: BoolArray = PchipInterpolator(positions, _levels(slices, spacing_mm[1], spacing_mm[0]))(wanted) > 0
+    levels = _levels(slices, spacing_mm[1], spacing_mm[0])
+    shape: BoolArray = _between(positions, levels, wanted) > 0
     return shape
 
 
@@ -91,9 +91,7 @@ def finer_planes(mask: BoolArray, spacing_mm: tuple[float, float, float]) -> tup
     position = np.arange(-(parts // 2), (last - first) * parts + parts // 2 + 1) / parts
     inside = (position >= 0) & (position <= last - first)
     planes = np.zeros((len(position), *mask.shape[1:]), dtype=bool)
-    planes[inside] = (
-        PchipInterpolator(outlined - first, level)(position[inside]) > 0 if len(outlined) > 1 else level > 0
-    )
+    planes[inside] = _between(outlined - first, level, position[inside]) > 0 if len(outlined) > 1 else level > 0
     if len(outlined) > 2:
         for beyond in np.flatnonzero(~inside):
             end, near = (level[0], slice(0, 3)) if position[beyond] < 0 else (level[-1], slice(-3, None))
@@ -103,6 +101,13 @@ def finer_planes(mask: BoolArray, spacing_mm: tuple[float, float, float]) -> tup
     nearest = np.clip(np.rint(position).astype(int) + first, 0, len(mask) - 1)
     planes[~mask[nearest].any(axis=(1, 2))] = False
     return planes, slice_mm / parts
+
+
+def _between(positions: IntArray, levels: FloatArray, wanted: FloatArray | IntArray) -> FloatArray:
+    """The levels at the positions ``wanted``, cubic and without overshoot along the slices."""
+    from scipy.interpolate import PchipInterpolator
+
+    return np.asarray(PchipInterpolator(positions, levels)(wanted))
 
 
 def _levels(slices: BoolArray, row_mm: float, column_mm: float) -> FloatArray:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, special, stats
+from scipy import ndimage, special
 
 from prognosis_dask.arrays import AnyArray, BoolArray, FloatArray, IntArray
 
@@ -93,6 +93,8 @@ def spatial_patterns(image: AnyArray, mask: BoolArray, settings: dict[str, Any])
 
     Banerjee et al. 2013: the voxels on a sphere that are not darker than its centre, in spherical harmonics.
     """
+    from scipy.stats import kurtosis
+
     levels = settings.get("lbp3DLevels", 2)
     sphere = _icosphere(settings.get("lbp3DIcosphereSubdivision", 1), settings.get("lbp3DIcosphereRadius", 1))
     polar = np.arccos(np.true_divide(sphere[:, 2], settings.get("lbp3DIcosphereRadius", 1)))
@@ -115,7 +117,7 @@ def spatial_patterns(image: AnyArray, mask: BoolArray, settings: dict[str, Any])
     )
     norms = np.real(np.sqrt(np.sum(of_levels**2, axis=1)))
     patterns = [(_in_mask(norms[:, n], mask), f"lbp-3D-m{n + 1}") for n in range(levels)]
-    return [*patterns, (_in_mask(np.real(stats.kurtosis(samples, axis=1)), mask), "lbp-3D-k")]
+    return [*patterns, (_in_mask(np.real(kurtosis(samples, axis=1)), mask), "lbp-3D-k")]
 
 
 def _in_mask(values: FloatArray, mask: BoolArray) -> FloatArray:
