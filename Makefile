@@ -9,9 +9,10 @@ UV := .venv/tools/bin/uv --no-progress --quiet
 TORCH := torch==2.13.0
 # Its weights are all that is used, so without what it depends on
 DEEPBET := --no-deps deepbet==1.0.2
-# Two processes, each with whole files, so that what a file's tests share is made once, the longest files first
+PROCESSES := 2
+# Processes, each with whole files, so that what a file's tests share is made once, the longest files first
 # (tests/conftest.py); and where the time went
-SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder --durations=25 --durations-min=3
+SIDE_BY_SIDE = -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations=25 --durations-min=3
 
 .PHONY: demo test test-slow test-torch test-engines check lock format clean
 
@@ -22,6 +23,8 @@ test: .venv/ready
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not slow"
 
 # What takes longer: kills at random moments, the network cut, whole cohorts
+# These wait for half of their time: for kills, limits, a cut network
+test-slow: PROCESSES := 3
 test-slow: .venv/ready
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m slow tests
 
