@@ -27,8 +27,8 @@ import pandas as pd
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.estimators.forest import LEAF, fit_survival_forest
 from prognosis_dask.modelling.estimators.scores import one_thread
+from prognosis_dask.modelling.estimators.trees import LEAF, fit_survival_forest
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring, integrated
 from prognosis_dask.modelling.metrics.concordance import concordance

@@ -22,7 +22,7 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
 from prognosis_dask.modelling.metrics.concordance import concordance, concordance_drawn, uno_c, uno_weight
 from prognosis_dask.modelling.metrics.intervals import DRAWS, draw_patients
-from prognosis_dask.modelling.metrics.time_auc import auc_t
+from prognosis_dask.modelling.metrics.survival_tables import auc_t
 from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
 from prognosis_dask.modelling.validation.nested import FoldResult
 

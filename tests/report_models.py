@@ -12,8 +12,8 @@ from lifelines import CoxPHFitter, KaplanMeierFitter
 from lifelines.utils import concordance_index
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from prognosis_dask.modelling.estimators.baseline import Baseline
 from prognosis_dask.modelling.estimators.cox import ProportionalHazards
+from prognosis_dask.modelling.estimators.prediction import Baseline
 from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.folder import write_tables
 from prognosis_dask.modelling.preparing import Preparation

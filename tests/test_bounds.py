@@ -11,12 +11,11 @@ import pandas as pd
 import pytest
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.out_of_range import out_of_range
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.preparing import Preparation
 from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.saved import ARRAYS, MODEL, describe, load_frozen, save_frozen
+from prognosis_dask.modelling.saved import ARRAYS, MODEL, describe, load_frozen, out_of_range, save_frozen
 from prognosis_dask.modelling.validation.evaluate import evaluate
 from prognosis_dask.modelling.validation.external import prediction_rows, range_warnings
 from prognosis_dask.modelling.validation.nested import validate

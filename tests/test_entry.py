@@ -16,8 +16,8 @@ from prognosis_dask.errors import JobError, StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.estimators import LEARNERS, learner_for
-from prognosis_dask.modelling.estimators.baseline import breslow
 from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
+from prognosis_dask.modelling.estimators.prediction import breslow
 from prognosis_dask.modelling.metrics.calibration import survival_calibration
 from prognosis_dask.modelling.metrics.competing import follow_up_rows
 from prognosis_dask.modelling.metrics.concordance import concordance, concordance_drawn

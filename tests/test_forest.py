@@ -11,8 +11,8 @@ from sksurv.ensemble import RandomSurvivalForest
 from sksurv.util import Surv
 
 from prognosis_dask.modelling.data.endpoint import Survival
-from prognosis_dask.modelling.estimators import forest
-from prognosis_dask.modelling.estimators.forest import LEAF, fit_survival_forest
+from prognosis_dask.modelling.estimators import trees as module
+from prognosis_dask.modelling.estimators.trees import LEAF, fit_survival_forest
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.procedure import Procedure
@@ -32,7 +32,7 @@ def slow_hazards(leaf: np.ndarray, drawn: np.ndarray, endpoint: Survival, times:
 
 
 def test_the_leaves_hold_nelson_and_aalens_estimate_of_their_drawn_cases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forest, "TREES", 4)
+    monkeypatch.setattr(module, "TREES", 4)
     table = survival_table(0, n=150, p=6, signal=1.0)
     Z, new = standardised(table.X), standardised(survival_table(1, n=30, p=6).X)
     endpoint = Survival(np.ceil(table.time_days / 50) * 50, table.event)  # with ties

@@ -17,13 +17,12 @@ from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.network_features import NetworkFeatures
 from prognosis_dask.modelling.data.reading import table_of_dataset
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.grade import grade_spec
 from prognosis_dask.modelling.validation.evaluate import evaluate
 from prognosis_dask.modelling.validation.nested import validate
 from prognosis_dask.storage.brains import BrainStore
 from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.storage.volumes import create_volumes, write_volume
-from prognosis_dask.workflows.grade import fit_grade, make_volumes
+from prognosis_dask.workflows.grade import fit_grade, grade_spec, make_volumes
 from tests.grade_network_run import JOB, make_prepared_cases
 from tests.training_cases import made_volumes
 

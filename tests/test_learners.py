@@ -17,12 +17,11 @@ from sksurv.util import Surv
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.estimators import LEARNERS, learner_for
+from prognosis_dask.modelling.estimators.class_models import HIDDEN, fit_logistic, fit_perceptron
 from prognosis_dask.modelling.estimators.cox import fit_proportional_hazards
 from prognosis_dask.modelling.estimators.elastic_net import first_price, maximise_elastic_net
 from prognosis_dask.modelling.estimators.failure_time import FailureTime
-from prognosis_dask.modelling.estimators.logistic import fit_logistic
 from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
-from prognosis_dask.modelling.estimators.perceptron import HIDDEN, fit_perceptron
 from prognosis_dask.modelling.estimators.prediction import class_prediction
 from tests.synthetic_tables import class_table, survival_table
 

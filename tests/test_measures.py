@@ -26,7 +26,7 @@ from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank, survival_drawn
 from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
 from prognosis_dask.modelling.metrics.regression import baseline_hazard, cox_drawn, restricted_spline
-from prognosis_dask.modelling.metrics.time_auc import auc_t, auc_t_drawn, mean_auc
+from prognosis_dask.modelling.metrics.survival_tables import auc_t, auc_t_drawn, mean_auc
 
 SEEDS = range(4)
 ONCE = np.ones((1, 150))

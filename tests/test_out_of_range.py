@@ -7,11 +7,10 @@ import pytest
 
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes
-from prognosis_dask.modelling.data.out_of_range import out_of_range, tells_apart
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.saved import describe
+from prognosis_dask.modelling.saved import describe, out_of_range, tells_apart
 from prognosis_dask.prediction.predict import row_warnings
 
 

@@ -13,23 +13,20 @@ from sksurv.util import Surv
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
-from prognosis_dask.modelling.estimators.smoothed_svm import solve_many_cases
-from prognosis_dask.modelling.estimators.svm import Gram, solve_dual
+from prognosis_dask.modelling.estimators.svm import Gram, solve_dual, solve_many_cases
 from prognosis_dask.modelling.selectors import SELECTORS, selector_for
-from prognosis_dask.modelling.selectors.filters import (
-    false_discovery,
-    martingale_residuals,
-    rank_mrmr,
-    rank_score_test,
-    score_test,
-)
-from prognosis_dask.modelling.selectors.penalised import (
+from prognosis_dask.modelling.selectors.rankings import (
     FALL,
     L1_RATIO,
     PAIRS,
     STEPS,
     cox_entries,
+    false_discovery,
     logistic_entries,
+    martingale_residuals,
+    rank_mrmr,
+    rank_score_test,
+    score_test,
     selection_share,
 )
 from prognosis_dask.modelling.selectors.svm_rfe import rank_features, rank_features_rbf

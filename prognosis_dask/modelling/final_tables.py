@@ -15,8 +15,8 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival, patient_sums, several_cases
 from prognosis_dask.modelling.data.table import FeatureTable, of_families, varying
+from prognosis_dask.modelling.estimators.class_models import fit_logistic
 from prognosis_dask.modelling.estimators.cox import ProportionalHazards, cox_curve, fit_proportional_hazards
-from prognosis_dask.modelling.estimators.logistic import fit_logistic
 from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.metrics.classes import class_auc

@@ -13,12 +13,11 @@ import xarray as xr
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, MEASURED_FAMILIES, kind_of
 from prognosis_dask.modelling.data.network_features import NetworkFeatures
-from prognosis_dask.modelling.data.out_of_range import out_of_range, tells_apart
 from prognosis_dask.modelling.data.reading import read_tables
 from prognosis_dask.modelling.data.sources import dataset_source
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.prediction import Prediction
-from prognosis_dask.modelling.saved import QUANTILES, Frozen
+from prognosis_dask.modelling.saved import QUANTILES, Frozen, out_of_range, tells_apart
 from prognosis_dask.modelling.validation.external import expect_agreement, training_overlap
 from prognosis_dask.networks.grade_file import read_trained
 from prognosis_dask.networks.grade_network import feature_names

@@ -16,7 +16,7 @@ from typing import Protocol
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
-from prognosis_dask.modelling.estimators.boosting import BoostedTrees, fit_boosted_trees
+from prognosis_dask.modelling.estimators.class_models import Logistic, Perceptron, fit_logistic, fit_perceptron
 from prognosis_dask.modelling.estimators.cox import ProportionalHazards, fit_proportional_hazards
 from prognosis_dask.modelling.estimators.failure_time import (
     FailureTime,
@@ -25,10 +25,13 @@ from prognosis_dask.modelling.estimators.failure_time import (
     WeibullAFT,
     fit_failure_time,
 )
-from prognosis_dask.modelling.estimators.forest import SurvivalForest, fit_survival_forest
-from prognosis_dask.modelling.estimators.logistic import Logistic, fit_logistic
-from prognosis_dask.modelling.estimators.perceptron import Perceptron, fit_perceptron
 from prognosis_dask.modelling.estimators.prediction import Prediction
+from prognosis_dask.modelling.estimators.trees import (
+    BoostedTrees,
+    SurvivalForest,
+    fit_boosted_trees,
+    fit_survival_forest,
+)
 
 
 class Model(Protocol):

@@ -16,11 +16,10 @@ import numpy as np
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
-from prognosis_dask.modelling.estimators.baseline import Baseline, breslow
 from prognosis_dask.modelling.estimators.determined import UndeterminedError, expect_determined, needs_check
 from prognosis_dask.modelling.estimators.elastic_net import maximise_elastic_net
 from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood, maximise
-from prognosis_dask.modelling.estimators.prediction import Prediction
+from prognosis_dask.modelling.estimators.prediction import Baseline, Prediction, breslow
 from prognosis_dask.modelling.estimators.scores import linear_score
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.metrics.intervals import Z95

@@ -1,11 +1,44 @@
-"""Discrimination and accuracy of predicted classes; the area under the ROC curve for many weightings of the cases."""
+"""Measures of predicted classes, and the tables of one procedure for classes, in parts.
+
+See :mod:`modelling.validation.evaluate` for how folds become one.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import Classes
+from prognosis_dask.modelling.metrics.calibration import class_calibration, expect_probabilities, rising_groups
+from prognosis_dask.modelling.metrics.curve_tables import (
+    THRESHOLDS,
+    add_calibration,
+    benefit_rows,
+    calibration_groups,
+    calibration_points,
+    calibration_rows,
+)
+from prognosis_dask.modelling.metrics.intervals import interval, mean_held
+from prognosis_dask.modelling.metrics.measured import (
+    CURVE_DRAWS,
+    Measured,
+    MeasuredCases,
+    ProcedureResults,
+    Sheet,
+    case_means,
+    drawn_mean,
+    over_folds,
+    pooled,
+    repeats,
+)
+from prognosis_dask.modelling.metrics.net_benefit import net_benefit_class
+from prognosis_dask.modelling.table_spec import Row
+from prognosis_dask.modelling.validation.nested import FoldResult
 
 #: Predicted probabilities are kept this far from 0, whose logarithm is infinite.
 _EDGE = 1e-15
@@ -121,3 +154,158 @@ def roc_curve(score: FloatArray, case_weight: FloatArray, control_weight: FloatA
     last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
     found, wrong = np.cumsum(case_weight[order])[last], np.cumsum(control_weight[order])[last]
     return np.append(0.0, wrong / wrong[-1]), np.append(0.0, found / found[-1])
+
+
+CLASS_TABLES = ("measures", "confusion", "roc", "calibration", "net_benefit")
+#: False positive rates at which the folds' ROC curves are averaged.
+_RATES = np.linspace(0, 1, 101)
+
+
+def class_parts(cases: MeasuredCases, results: Sequence[FoldResult]) -> list[Callable[[], Measured]]:
+    """What all tables of one procedure's held-out predictions are joined from, in this order.
+
+    A part raises StatisticsError when the results hold no probabilities of the classes.
+    """
+    view = _View(cases, results)
+    whole = [partial(part, view) for part in (_auc, _accuracy, _errors)]
+    curves = (_roc, _calibration, _net_benefit)
+    return [*whole, *(partial(part, view, number) for number in _shown(view.endpoint) for part in curves)]
+
+
+@dataclass(frozen=True, eq=False)
+class _View(ProcedureResults):
+    """With what is particular to classes."""
+
+    @property
+    def endpoint(self) -> Classes:
+        assert isinstance(self.cases.endpoint, Classes)
+        return self.cases.endpoint
+
+    def probability(self, result: FoldResult) -> FloatArray:
+        """The held-out cases' probability of each class, shape (cases, classes)."""
+        names = self.endpoint.names
+        if result.probability is None or result.probability.shape[1] != len(names):
+            raise StatisticsError(f"{result.procedure}: there is no probability for each of {', '.join(names)}")
+        expect_probabilities(result.probability, result.procedure)
+        return result.probability
+
+    def pooled(self, folds: Sequence[FoldResult], number: int) -> tuple[IntArray, FloatArray, FloatArray]:
+        """The cases of a repeat, which of them are of a class (1, else 0), and their probabilities of it."""
+        rows, probability = pooled(folds, lambda result: self.probability(result)[:, number])
+        return rows, (self.endpoint.label[rows] == number).astype(np.float64), probability
+
+
+def _shown(endpoint: Classes) -> Sequence[int]:
+    """The classes that curves are drawn of: of two the positive one."""
+    return (1,) if len(endpoint.names) == 2 else range(len(endpoint.names))
+
+
+def _auc(view: _View) -> Measured:
+    sheet, label = Sheet(view.name), view.endpoint.label
+    values = np.array(
+        [
+            class_auc_drawn(label[result.test], view.probability(result), view.drawn[:, result.test])
+            for result in view.results
+        ]
+    )
+    sheet.add("auc", None, *over_folds(values, "a case of every class"))
+    by_fold = {
+        (result.procedure, result.repeat, result.fold): {"auc": float(values[i, 0])}
+        for i, result in enumerate(view.results)
+    }
+    return Measured({"measures": sheet.rows}, by_fold, {"auc": values})
+
+
+def _accuracy(view: _View) -> Measured:
+    """Rows of the confusion matrix, cases per repeat; accuracies are measures."""
+    sheet, names = Sheet(view.name), view.endpoint.names
+    tables = []
+    for folds in repeats(view.results):
+        rows, predicted = pooled(folds, lambda result: view.probability(result).argmax(axis=1))
+        label = view.endpoint.label[rows]
+        tables.append(confusion_drawn(label, predicted.astype(np.int64), len(names), view.drawn[:, rows]))
+    found = np.array(tables)
+    absent = "" if np.isfinite(balanced_accuracy(found[0])[0]) else "a class does not occur"
+    sheet.add("balanced_accuracy", None, mean_held(np.array([balanced_accuracy(table) for table in found])), absent)
+    right, total = np.einsum("rdkk->rd", found), found.sum(axis=(2, 3))
+    share = np.divide(right, total, out=np.full(total.shape, np.nan), where=total > 0)
+    sheet.add("accuracy", None, mean_held(share))
+    recalls = mean_held(np.array([recall(table) for table in found]))
+    for number, name in enumerate(names):
+        missing = "" if np.isfinite(recalls[0, number]) else "the class does not occur"
+        sheet.add(f"recall_{name}", None, recalls[:, number], missing)
+    mean = found[:, 0].mean(axis=0)
+    confusion: list[Row] = [
+        {"procedure": view.name, "true": true, "predicted": predicted, "cases": float(mean[i, j])}
+        for i, true in enumerate(names)
+        for j, predicted in enumerate(names)
+    ]
+    return Measured({"measures": sheet.rows, "confusion": confusion})
+
+
+def _errors(view: _View) -> Measured:
+    """Brier score and log loss; the Brier score also in each fold."""
+
+    def errors(result: FoldResult) -> FloatArray:
+        label, probability = view.endpoint.label[result.test], view.probability(result)
+        return np.column_stack([squared_error(label, probability), log_loss(label, probability)])
+
+    sheet = Sheet(view.name)
+    score = drawn_mean(case_means(view.results, len(view.endpoint), errors), view.drawn)
+    sheet.add("brier", None, score[:, 0])
+    sheet.add("log_loss", None, score[:, 1])
+    of_folds = [drawn_mean(errors(result), view.drawn[:, result.test])[:, 0] for result in view.results]
+    return Measured({"measures": sheet.rows}, fold_values={"brier": np.array(of_folds)})
+
+
+def _roc(view: _View, number: int) -> Measured:
+    """Rows of the mean of the folds' ROC curves at each false positive rate; whose area is the mean AUC.
+
+    The interval is that of the mean over folds in draws of the patients.
+    """
+    curves = []
+    for result in view.results:
+        positive = (view.endpoint.label[result.test] == number).astype(np.float64)
+        if 0 < positive.sum() < len(positive):
+            score = view.probability(result)[:, number]
+            weight = view.drawn[: 1 + CURVE_DRAWS, result.test]
+            curves.append([_at_rates(score, positive, one) for one in weight])
+    rows: list[Row] = []
+    mean = mean_held(np.array(curves)).T if curves else ()
+    for rate, values in zip(_RATES.tolist(), mean, strict=bool(curves)):
+        lower, upper = interval(values[1:])
+        key: Row = {"procedure": view.name, "class": view.endpoint.names[number], "false_positive_rate": rate}
+        rows.append({**key, "true_positive_rate": float(values[0]), "lower": lower, "upper": upper})
+    return Measured({"roc": rows})
+
+
+def _at_rates(score: FloatArray, positive: FloatArray, weight: FloatArray) -> FloatArray:
+    if not 0 < weight @ positive < weight.sum():
+        return np.full(len(_RATES), np.nan)
+    return np.asarray(np.interp(_RATES, *roc_curve(score, weight * positive, weight * (1 - positive))))
+
+
+def _calibration(view: _View, number: int) -> Measured:
+    sheet, name = Sheet(view.name), view.endpoint.names[number]
+    drawn = view.drawn[: 1 + CURVE_DRAWS]
+    points = calibration_points(np.concatenate([view.probability(result)[:, number] for result in view.results]))
+    found, groups = [], []
+    for folds in repeats(view.results):
+        rows, positive, probability = view.pooled(folds, number)
+        found.append(class_calibration(positive, probability, drawn[:, rows], points))
+        members = rising_groups(probability, calibration_groups(len(rows)))
+        observed = [drawn_mean(positive[at, None], drawn[:, rows[at]])[:, 0] for at in members]
+        groups.append((np.array([probability[at].mean() for at in members]), np.array(observed)))
+    add_calibration(sheet, None, found, of=name if len(view.endpoint.names) > 2 else "")
+    plot = calibration_rows({"procedure": view.name, "class": name}, points, found, groups)
+    return Measured({"measures": sheet.rows, "calibration": plot})
+
+
+def _net_benefit(view: _View, number: int) -> Measured:
+    model, everybody = [], []
+    for folds in repeats(view.results):
+        rows, positive, probability = view.pooled(folds, number)
+        model.append(net_benefit_class(positive, probability, THRESHOLDS, view.drawn[: 1 + CURVE_DRAWS, rows]))
+        everybody.append(net_benefit_class(positive, np.ones(len(rows)), THRESHOLDS, view.drawn[:1, rows]))
+    key: Row = {"procedure": view.name, "class": view.endpoint.names[number]}
+    return Measured({"net_benefit": benefit_rows(key, np.mean(model, axis=0), np.mean(everybody, axis=0))})

@@ -13,13 +13,15 @@ from types import MappingProxyType
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
-from prognosis_dask.modelling.selectors.filters import (
+from prognosis_dask.modelling.selectors.rankings import (
     rank_anova,
+    rank_elastic_net,
+    rank_lasso,
     rank_mrmr,
     rank_mutual_information,
     rank_score_test,
+    rank_stability,
 )
-from prognosis_dask.modelling.selectors.penalised import rank_elastic_net, rank_lasso, rank_stability
 from prognosis_dask.modelling.selectors.svm_rfe import rank_svm_rfe, rank_svm_rfe_rbf
 
 

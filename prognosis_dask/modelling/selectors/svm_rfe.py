@@ -9,8 +9,7 @@ import numpy as np
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
-from prognosis_dask.modelling.estimators.smoothed_svm import solve_many_cases
-from prognosis_dask.modelling.estimators.svm import Gram, RowProducts, solve_dual
+from prognosis_dask.modelling.estimators.svm import Gram, RowProducts, solve_dual, solve_many_cases
 
 #: Weights closer than this count as equal: well above what the solver leaves open, far below any real weight.
 _EQUAL = 1e-6

@@ -19,11 +19,10 @@ from prognosis_dask.modelling.procedure import Procedure, visible
 from prognosis_dask.modelling.selectors import selector_for
 from prognosis_dask.modelling.spec import ModelSpec, default_horizons, default_procedures
 from prognosis_dask.modelling.table_spec import Tables
-from prognosis_dask.modelling.validation.bootstrap import BootstrapResult, bootstrap
 from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
 from prognosis_dask.modelling.validation.halves import half_tasks, widen
 from prognosis_dask.modelling.validation.nested import Extend, FoldResult, beside, validate
-from prognosis_dask.modelling.validation.permutation import permutation_test
+from prognosis_dask.modelling.validation.redrawn import BootstrapResult, bootstrap, permutation_test
 from prognosis_dask.modelling.validation.splitting import expect_folds_can_learn
 
 

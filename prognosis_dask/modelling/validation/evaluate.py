@@ -32,7 +32,7 @@ from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import one_thread
-from prognosis_dask.modelling.metrics.class_tables import CLASS_TABLES, class_parts
+from prognosis_dask.modelling.metrics.classes import CLASS_TABLES, class_parts
 from prognosis_dask.modelling.metrics.competing import follow_up_rows, incidence_rows
 from prognosis_dask.modelling.metrics.measured import Measured, MeasuredCases, joined, survival_at
 from prognosis_dask.modelling.metrics.survival_tables import SURVIVAL_TABLES, survival_parts

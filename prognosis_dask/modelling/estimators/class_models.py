@@ -1,4 +1,4 @@
-"""Logistic regression with an elastic-net penalty; classes weigh the same."""
+"""Models of classes: logistic regression, and a perceptron with one hidden layer, the brain study's neural network."""
 
 from __future__ import annotations
 
@@ -103,3 +103,68 @@ def _expect_determined(Z: FloatArray, machine: Any, weights: FloatArray, penalty
         information = apart.T @ (counts[:, None] * apart)
         information.flat[:: len(information) + 1] += penalty
         expect_determined(information, Z, coefficient, separated="the columns tell the classes apart perfectly")
+
+
+#: Units of the hidden layer.
+HIDDEN = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Perceptron:
+    """Rectified hidden units, then linear scores of the classes.
+
+    Attributes
+    ----------
+    hidden_weight, hidden_bias
+        Shape (features, units) and (units,).
+    weight, bias
+        Shape (units, classes) and (classes,). Of two classes, the first is the reference (zeros).
+    share
+        The classes' prevalence among the training cases.
+    """
+
+    hidden_weight: FloatArray
+    hidden_bias: FloatArray
+    weight: FloatArray
+    bias: FloatArray
+    share: FloatArray
+
+    def predict(self, Z: FloatArray) -> Prediction:
+        """Predict cases from prepared features, shape (cases, features)."""
+        hidden = np.maximum(linear_score(Z, self.hidden_weight) + self.hidden_bias, 0.0)
+        return class_prediction(linear_score(hidden, self.weight) + self.bias, self.share)
+
+
+def fit_perceptron(
+    Z: FloatArray, endpoint: Endpoint, penalties: Sequence[float], l1_ratio: float, seed: list[int]
+) -> list[Perceptron]:
+    """Fit one network per penalty (squared, on the weights) by L-BFGS from seeded starts; classes weigh the same.
+
+    Raises
+    ------
+    StatisticsError
+        When a class has no case, there is no feature, or an absolute penalty is asked for.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+
+    assert isinstance(endpoint, Classes)
+    if l1_ratio:
+        raise StatisticsError(f"mixing is {l1_ratio:g}: learner 'mlp' has a squared penalty only, so leave it 0")
+    if not Z.shape[1]:
+        raise StatisticsError("learner 'mlp' needs at least one feature")
+    share, weights = prevalence(endpoint), balanced_weights(endpoint)
+    start = int(np.random.default_rng(seed).integers(2**31))
+    models = []
+    for penalty in penalties:
+        machine = MLPClassifier(
+            (HIDDEN,), solver="lbfgs", alpha=penalty * len(Z), max_iter=200, tol=1e-5, random_state=start
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the steps are limited on purpose: early stopping
+            machine.fit(Z, endpoint.label, sample_weight=weights)
+        (hidden_weight, weight), (hidden_bias, bias) = machine.coefs_, machine.intercepts_
+        if len(share) == 2:
+            weight, bias = np.column_stack([0 * weight, weight]), np.append(0.0, bias)
+        models.append(Perceptron(hidden_weight, hidden_bias, weight, bias, share))
+    return models
