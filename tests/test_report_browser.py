@@ -57,6 +57,17 @@ def test_every_figure_is_drawn(page: Page) -> None:
     assert all(complete and width > 200 and height > 50 for complete, width, height in sizes)
 
 
+def test_print_unfolds_the_tables_and_keeps_the_figures_size(page: Page) -> None:
+    page.set_viewport_size({"width": 672, "height": 1000})  # A4 within the margins
+    page.emulate_media(media="print")
+    scales = page.evaluate("[...document.images].map(i => i.getBoundingClientRect().width / i.naturalWidth)")
+    folded = page.evaluate("[...document.querySelectorAll('details table')].map(t => t.getBoundingClientRect().height)")
+    page.emulate_media(media="screen")
+    assert min(scales) > 0.85  # letters of 8 points stay 7
+    assert folded
+    assert min(folded) > 100
+
+
 @pytest.mark.parametrize("name", ["calibration.csv", "kaplan_meier.svg"])
 def test_a_figures_files_are_saved_by_a_click(page: Page, folder: Path, name: str) -> None:
     with page.expect_download() as started:

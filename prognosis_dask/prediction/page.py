@@ -14,7 +14,7 @@ from markupsafe import Markup
 from prognosis_dask.prediction.result import NOTICE
 from prognosis_dask.prediction.slices import outline_png, slice_png
 from prognosis_dask.report.canvas import png_address, svg_address
-from prognosis_dask.report.words import number, short_name, with_powers
+from prognosis_dask.report.words import number, short_name, span, with_powers
 
 #: The drawings and pictures of a prediction, where they apply, and their type.
 PICTURES = {
@@ -47,6 +47,7 @@ def environment(*packages: str) -> Environment:
     made.filters |= {
         "number": number,
         "short_name": short_name,
+        "span": span,
         "percent": _percent,
         "figure": _figure,
         "part": _part,
@@ -133,11 +134,11 @@ def _address(path: Path) -> str:
 def _figure(value: object) -> str:
     """A number to four digits, a whole one as it is; text as text.
 
-    >>> _figure(125204), _figure(358.5325), _figure("CT")
-    ('125,204', '358.5', 'CT')
+    >>> _figure(125204), _figure(-358.5325), _figure("CT")
+    ('125,204', '−358.5', 'CT')
     """
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.4g}".replace("-", "−")
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
