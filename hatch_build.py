@@ -20,7 +20,7 @@ FLAGS = ("-O3", "-ffp-contract=off", "-shared", "-fPIC")
 
 
 class KernelsHook(BuildHookInterface[Any]):
-    """Puts ``_kernels.so`` beside ``kernels.c``."""
+    """Puts ``_kernels.so`` beside the C files of radiomics."""
 
     PLUGIN_NAME = "custom"
 
@@ -30,20 +30,20 @@ class KernelsHook(BuildHookInterface[Any]):
             return
         folder = Path(self.root) / "prognosis_dask" / "radiomics"
         library = folder / "_kernels.so"
-        if not compiled(folder / "kernels.c", library):
+        if not compiled(sorted(folder.glob("*.c")), library):
             return
         build_data["artifacts"].append(f"/{library.relative_to(self.root).as_posix()}")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
 
 
-def compiled(source: Path, library: Path) -> bool:
-    """Compile ``source``; whether that went well. A library of before does not stay."""
+def compiled(sources: list[Path], library: Path) -> bool:
+    """Compile ``sources`` together; whether that went well. A library of before does not stay."""
     library.unlink(missing_ok=True)
     compiler = next(filter(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")), None)
     if compiler is None or sys.platform == "win32":
         return False
-    command = [compiler, *FLAGS, "-o", str(library), str(source)]
+    command = [compiler, *FLAGS, "-o", str(library), *map(str, sources), "-lm"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from radiomics import cShape
 
-from prognosis_dask.radiomics import kernels, laplacian
+from prognosis_dask.radiomics import filters, kernels
 from prognosis_dask.radiomics import shape as mesh
 from tests import radiomics_cases
 
@@ -26,8 +26,8 @@ def test_the_compiled_laplacian_has_this_itks_bits() -> None:
         image.SetSpacing([float(step) for step in rng.choice([0.3, 0.977, 3.3], 3)])
         box = tuple(slice(int(rng.integers(0, side)), side) for side in voxels.shape)
         for sigma in (0.5, 1.0, 3.0, 7.3):
-            filtered = laplacian.laplacian_of_gaussian(image, sigma, box)
-            np.testing.assert_array_equal(filtered, laplacian._by_itk(image, sigma)[box])
+            filtered = filters.laplacian_of_gaussian(image, sigma, box)
+            np.testing.assert_array_equal(filtered, filters._by_itk(image, sigma)[box])
 
 
 def test_surface_volume_and_diameters_have_pyradiomics_bits() -> None:
@@ -53,7 +53,7 @@ def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param == "compiled" and not COMPILED:
         pytest.skip("the package was built without a C compiler")
     if request.param == "plain":
-        for module in ("lean", "laplacian", "matrices"):
+        for module in ("filters", "shape", "texture"):
             monkeypatch.setattr(f"prognosis_dask.radiomics.{module}.kernels", lambda: None)
     return str(request.param)
 

@@ -1,24 +1,31 @@
-"""pyradiomics' extractor for prepared images, created once for each set of parameters."""
+"""pyradiomics' extractor for prepared images: what its classes share is computed once.
+
+Features come from compiled sums and shared results where these have the bits of pyradiomics, else from its own classes,
+filled with what they would compute when they are made.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from radiomics import imageoperations
+from radiomics import getFeatureClasses, imageoperations
+from radiomics.base import RadiomicsFeaturesBase
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 from prognosis_dask.arrays import AnyArray, BoolArray
 from prognosis_dask.radiomics.filters import Box, filtered
-from prognosis_dask.radiomics.lean import features
-from prognosis_dask.radiomics.matrices import Region
+from prognosis_dask.radiomics.firstorder import first_order_features
+from prognosis_dask.radiomics.levels import expect_not_too_many
+from prognosis_dask.radiomics.matrices import Binned, Region
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet
 from prognosis_dask.radiomics.shape import shape_features
+from prognosis_dask.radiomics.texture import texture_features
 
 #: Settings that only features depend on.
 _OF_FEATURES = frozenset(
@@ -29,7 +36,7 @@ _OF_FEATURES = frozenset(
 class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
     """Takes image and mask prepared by :mod:`radiomics.extraction`, and computes shared results once.
 
-    ``known``, where it is not None, holds the filtered images of other parameters for the same prepared image.
+    ``known``, where it is not None, holds the filtered images and meshes of other parameters for the same case.
     """
 
     known: dict[Any, Any] | None = None
@@ -49,7 +56,7 @@ class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
             # pyradiomics crops the mask for shape to the box of the resegmented one, whichever of them shape uses
             of_shape = of_values if self.settings.get("resegmentShape", False) else of_shape[inner]
             box = tuple(slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, inner, strict=True))
-        values = shape_features(of_shape, image.GetSpacing(), self.enabledFeatures, self.settings)
+        values = shape_features(of_shape, image.GetSpacing(), self.enabledFeatures, self.settings, self.known)
         region = Region(of_values, image.GetSpacing(), self._reach())
         for array, name, settings in self._images(image, mask, box):
             values |= features(self.enabledFeatures, array[of_values], region, settings, name)
@@ -83,6 +90,97 @@ class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
             self.known[key] = list(filtered(image, mask, box, kind, settings))
         found: list[tuple[AnyArray, str]] = self.known[key]
         return found
+
+
+def features(
+    kinds: dict[str, Iterable[str] | None],
+    values: AnyArray,
+    region: Region,
+    settings: dict[str, Any],
+    image_type: str,
+) -> dict[str, Any]:
+    """The features of one image except shape: ``values`` of the region's voxels, in order.
+
+    They are named by ``image_class_name``, in pyradiomics' order. ``settings["levels"]``, if present, receives the
+    number of grey levels of the region if texture is computed.
+    """
+    kinds = {kind: names for kind, names in kinds.items() if not kind.startswith("shape")}
+    if not kinds:
+        return {}
+    texture = set(kinds) != {"firstorder"}
+    expect_not_too_many(values, settings, image_type, texture=texture)
+    binned = _binned(values, region, settings)
+    if texture and "levels" in settings:
+        settings["levels"][image_type] = len(binned.present)
+    found: dict[str, Any] = {}
+    for kind, names in kinds.items():
+        if kind == "firstorder":
+            shift = settings.get("voxelArrayShift", 0)
+            known = first_order_features(values, binned.counts, region.spacing, shift)
+        else:
+            known = texture_features(kind, binned, settings)
+        wanted = names or _standard_names(kind)
+        if known is None or any(name not in known for name in wanted):
+            known = _by_pyradiomics(kind, names, values, binned, settings)
+            wanted = known
+        found |= {f"{image_type}_{kind}_{name}": known[name] for name in wanted}
+    return found
+
+
+def _binned(values: AnyArray, region: Region, settings: dict[str, Any]) -> Binned:
+    """As ``binImage`` does; edges depend on the smallest and the largest value only."""
+    low, high = values.min(), values.max()
+    ends = values if low != low or high != high else np.array([low, high])  # NaN: as in Python's min
+    edges = imageoperations.getBinEdges(ends, **settings)
+    if values.dtype.kind in "iu" and int(high) - int(low) < len(values):
+        levels = np.digitize(np.arange(int(low), int(high) + 1).astype(values.dtype), edges)[values - low]
+    else:
+        levels = np.digitize(values, edges)
+    return Binned(region, levels)
+
+
+@cache
+def _standard_names(kind: str) -> tuple[str, ...]:
+    """The features of a class that are not deprecated."""
+    return tuple(name for name, deprecated in getFeatureClasses()[kind].getFeatureNames().items() if not deprecated)
+
+
+def _by_pyradiomics(
+    kind: str, names: Iterable[str] | None, values: AnyArray, binned: Binned, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """The features of a class by its own methods, from the state after its ``__init__``."""
+    base = getFeatureClasses()[kind]
+    instance: RadiomicsFeaturesBase = object.__new__(base)
+    region, image = binned.region, binned.in_box()
+    vars(instance).update(
+        logger=logging.getLogger(base.__module__),
+        settings=settings,
+        label=settings.get("label", 1),
+        voxelBased=False,
+        coefficients={"grayLevels": binned.present, "Ng": binned.highest},
+        enabledFeatures={},
+        featureValues={},
+        featureNames=base.getFeatureNames(),
+        inputImage=region,
+        imageArray=image,
+        maskArray=region.mask,
+        symmetricalGLCM=settings.get("symmetricalGLCM", True),
+        weightingNorm=settings.get("weightingNorm"),
+        gldm_a=settings.get("gldm_a", 0),
+    )
+    if kind == "firstorder":
+        unbinned = np.zeros(region.mask.shape, values.dtype)
+        unbinned[region.mask] = values
+        vars(instance).update(
+            imageArray=unbinned,
+            discretizedImageArray=image,
+            pixelSpacing=region.spacing,
+            voxelArrayShift=settings.get("voxelArrayShift", 0),
+        )
+    for name in names or ():
+        instance.enableFeatureByName(name)
+    found: dict[str, Any] = instance.execute()
+    return found
 
 
 def outline(settings: dict[str, Any]) -> str:

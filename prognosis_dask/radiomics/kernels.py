@@ -1,6 +1,7 @@
 """Compiled inner loops, if there was a compiler at installation; otherwise slower code gives the same results.
 
-``kernels.c`` is compiled by ``hatch_build.py``. pyradiomics, ITK and NumPy compute the same to the last bit.
+The C files beside this one are compiled by ``hatch_build.py``. pyradiomics, ITK and NumPy compute the same to the last
+bit.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import numpy as np
 
 from prognosis_dask.arrays import AnyArray
 
-#: Version of the functions' interface; ``kernels.c`` has the same number.
-VERSION = 1
+#: Version of the functions' interface; ``matrices.c`` has the same number.
+VERSION = 2
 
 
 @cache
@@ -29,12 +30,21 @@ def kernels() -> ctypes.CDLL | None:
 
 
 def call(name: str, *arguments: AnyArray | int | float) -> int:
-    """Call a loop with arrays, integers (int64) and reals (double), as it declares them."""
+    """Call a loop with arrays, integers (int64) and reals (double), as it declares them.
+
+    Raises
+    ------
+    MemoryError
+        When it gives a negative number.
+    """
     library = kernels()
     assert library is not None
     function = library[name]
     function.restype = ctypes.c_int64
-    return int(function(*(_c(argument) for argument in arguments)))
+    found = int(function(*map(_c, arguments)))
+    if found < 0:
+        raise MemoryError(f"not enough memory for {name}")
+    return found
 
 
 def _c(argument: AnyArray | int | float) -> Any:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import math
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
-from radiomics import getFeatureClasses
+from radiomics import cShape, getFeatureClasses
 from radiomics.shape import RadiomicsShape
 
-from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
+from prognosis_dask.arrays import BoolArray, IntArray
+from prognosis_dask.radiomics.kernels import call, kernels
 
 #: The triangles of a cube of eight voxels, by the bits of those in the mask (up to 127; beyond, the complement's),
 #: three edges each, as hexadecimal digits. Marching cubes (Lorensen and Cline 1987), in the order in which pyradiomics
@@ -36,8 +36,9 @@ b2008b65a 190b2365a b2119b98b65a 63b653513 08b0b50515b6 63b036065059 65969bb98 4
 _CORNERS = ((0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1), (1, 1, 0))
 #: The corners that an edge joins.
 _EDGES = ((0, 1), (1, 2), (2, 3), (0, 3), (4, 5), (5, 6), (6, 7), (4, 7), (0, 4), (1, 5), (2, 6), (3, 7))
-#: Cells along each axis.
-_CELLS = 12
+
+
+_Mesh = tuple[float, float, tuple[float, float, float, float]]
 
 
 class _Shape(RadiomicsShape):  # type: ignore[misc]
@@ -45,18 +46,25 @@ class _Shape(RadiomicsShape):  # type: ignore[misc]
 
     __module__ = RadiomicsShape.__module__
 
-    def __init__(self, mask: BoolArray, spacing: tuple[float, ...]) -> None:
+    def __init__(self, mask: BoolArray, spacing: tuple[float, ...], known: dict[Any, Any] | None) -> None:
         self.logger = logging.getLogger(self.__module__)
         self.voxelBased = False
         self.enabledFeatures: dict[str, bool] = {}
         self.featureValues: dict[str, Any] = {}
         self.featureNames = _NAMES
         self.pixelSpacing = np.array(spacing[::-1])
-        self.SurfaceArea, self.Volume, self.diameters = mesh(mask, self.pixelSpacing)
+        key = "mesh", mask.shape, spacing, b"" if known is None else mask.tobytes()
+        found: _Mesh = (known or {}).get(key) or mesh(mask, self.pixelSpacing)
+        if known is not None:
+            known[key] = found
+        self.SurfaceArea, self.Volume, self.diameters = found
         # pyradiomics' own steps from here: BLAS and LAPACK round differently for other memory layouts
-        self.labelledVoxelCoordinates = np.where(np.pad(mask, 1))
+        self.labelledVoxelCoordinates = np.nonzero(mask)
         count = len(self.labelledVoxelCoordinates[0])
-        places = np.array(self.labelledVoxelCoordinates, dtype="int").transpose((1, 0)) * self.pixelSpacing[None, :]
+        steps = [
+            (along + 1) * step for along, step in zip(self.labelledVoxelCoordinates, self.pixelSpacing, strict=True)
+        ]
+        places = np.array(steps).transpose((1, 0))
         places -= np.mean(places, axis=0)
         places /= np.sqrt(count)
         self.eigenValues = np.linalg.eigvals(np.dot(places.T.copy(), places))
@@ -68,14 +76,18 @@ _NAMES = RadiomicsShape.getFeatureNames()
 
 
 def shape_features(
-    mask: BoolArray, spacing: tuple[float, ...], kinds: dict[str, Any], settings: dict[str, Any]
+    mask: BoolArray,
+    spacing: tuple[float, ...],
+    kinds: dict[str, Any],
+    settings: dict[str, Any],
+    known: dict[Any, Any] | None = None,
 ) -> dict[str, Any]:
-    """The features of ``computeShape()`` for a mask cut to its box."""
+    """The features of ``computeShape()`` for a mask cut to its box; ``known`` holds the meshes of other parameters."""
     values: dict[str, Any] = {}
     for kind in ("shape", "shape2D"):
         if kind not in kinds or (kind == "shape2D" and not _is_plane(mask, settings)):
             continue
-        shape = _Shape(mask, spacing) if kind == "shape" else _plane(mask, spacing, settings)
+        shape = _Shape(mask, spacing, known) if kind == "shape" else _plane(mask, spacing, settings)
         for name in kinds[kind] or ():
             shape.enableFeatureByName(name)
         values |= {f"original_{kind}_{name}": value for name, value in shape.execute().items()}
@@ -93,58 +105,22 @@ def _plane(mask: BoolArray, spacing: tuple[float, ...], settings: dict[str, Any]
     return getFeatureClasses()["shape2D"](image, image, **settings)
 
 
-_Mesh = tuple[float, float, tuple[float, float, float, float]]
-
-
 def mesh(mask: BoolArray, spacing: npt.ArrayLike) -> _Mesh:
     """Surface, volume and largest diameters of a mask, (z, y, x), with voxels of ``spacing``, (z, y, x), in mm.
 
     The diameters are those within a plane of one z (Slice), y (Column) and x (Row), then in space.
     """
-    return _mesh(mask.shape, np.ascontiguousarray(mask).tobytes(), tuple(np.asarray(spacing).tolist()))
-
-
-@lru_cache(maxsize=1)
-def _mesh(shape: tuple[int, ...], voxels: bytes, spacing: tuple[float, ...]) -> _Mesh:
-    """Kept for other parameters with the same mask."""
-    padded = np.pad(np.frombuffer(voxels, bool).reshape(shape), 1)
+    padded, spacing = np.pad(mask, 1), np.asarray(spacing)
+    if kernels() is None:
+        surface, volume, diameters = cShape.calculate_coefficients(padded, spacing)
+        return surface, volume, tuple(diameters)
     # in half voxels, since a vertex lies halfway between two voxels
-    places = [np.arange(2 * size) / 2 * step for size, step in zip(padded.shape, np.asarray(spacing), strict=True)]
-    return *_surface_and_volume(padded, places), _diameters(padded, places)
-
-
-def _surface_and_volume(mask: BoolArray, places: list[FloatArray]) -> tuple[float, float]:
-    cubes, kinds = _surface_cubes(mask)
+    places = [np.arange(2 * size) / 2 * step for size, step in zip(padded.shape, spacing, strict=True)]
     first, edges = _triangle_tables()
-    complement = kinds >= 128
-    kinds = np.where(complement, 255 - kinds, kinds)
-    owner, triangles = _ranges(first[kinds], first[kinds + 1])
-    a, b, c = (
-        [
-            place[(2 * cube)[owner] + edges[axis, corner][triangles]]
-            for axis, (place, cube) in enumerate(zip(places, cubes, strict=True))
-        ]
-        for corner in range(3)
-    )
-    normal = _cross(a, b)
-    volume = (normal[0] * c[0] + normal[1] * c[1] + normal[2] * c[2]) * (1.0 - 2.0 * complement)[owner]
-    normal = _cross(*([p - q for p, q in zip(point, c, strict=True)] for point in (a, b)))
-    for one in normal:
-        one *= one
-    surface = 0.5 * np.sqrt(normal[0] + normal[1] + normal[2])
-    return _sum_in_order(surface), _sum_in_order(volume) / 6
-
-
-def _surface_cubes(mask: BoolArray) -> tuple[tuple[IntArray, ...], IntArray]:
-    """The cubes partly inside the mask, in order: their positions, (z, y, x), and the bits of their corners."""
-    size = tuple(side - 1 for side in mask.shape)
-    bits = np.zeros(size, np.uint8)
-    voxels = mask.view(np.uint8)
-    for number, corner in enumerate(_CORNERS):
-        part = voxels[tuple(slice(at, at + side) for at, side in zip(corner, size, strict=True))]
-        bits |= np.left_shift(part, number, dtype=np.uint8)
-    flat = np.flatnonzero((bits != 0) & (bits != 255))
-    return np.unravel_index(flat, size), bits.ravel()[flat].astype(np.int64)
+    size, both, four = np.array(padded.shape), np.empty(2), np.empty(4)
+    call("surface_and_volume", padded, size, first, edges, *places, both)
+    call("diameters", padded, size, *places, four)
+    return float(both[0]), float(both[1]), tuple(four.tolist())
 
 
 @cache
@@ -153,120 +129,4 @@ def _triangle_tables() -> tuple[IntArray, IntArray]:
     rows = [row.replace("-", "") for row in _TRIANGLES.split()]
     first = np.cumsum([0] + [len(row) // 3 for row in rows])
     middles = np.array([np.add(_CORNERS[one], _CORNERS[other]) for one, other in _EDGES])
-    edges = np.array([int(digit, 16) for row in rows for digit in row])
-    return first, np.ascontiguousarray(middles[edges].reshape(-1, 3, 3).T)
-
-
-def _cross(a: list[FloatArray], b: list[FloatArray]) -> list[FloatArray]:
-    return [a[1] * b[2] - b[1] * a[2], a[2] * b[0] - b[2] * a[0], a[0] * b[1] - b[0] * a[1]]
-
-
-def _sum_in_order(terms: FloatArray) -> float:
-    """Unlike NumPy's pairwise sum."""
-    return float(np.cumsum(terms)[-1]) + 0.0 if terms.size else 0.0
-
-
-def _diameters(mask: BoolArray, places: list[FloatArray]) -> tuple[float, float, float, float]:
-    """Of a line of vertices only the two ends are compared: one of them is at least as far from any other vertex.
-
-    That holds for rounded distances too, since rounding of differences, squares and sums is monotonic.
-    """
-    vertices = _vertices(mask)
-    sizes = [2 * side for side in mask.shape]
-    ends = [_line_ends(vertices, axis, sizes) for axis in (0, 1, 2)]
-    planes = [_line_ends(ends[(axis + 2) % 3], (axis + 1) % 3, sizes) for axis in (0, 1, 2)]
-    within = [math.sqrt(_largest(points, points[:, axis], places)) for axis, points in enumerate(planes)]
-    space = _line_ends(planes[0], 0, sizes)
-    return within[0], within[1], within[2], math.sqrt(_largest(space, np.zeros(len(space), np.int64), places))
-
-
-def _vertices(mask: BoolArray) -> IntArray:
-    """The mesh's vertices, shape (n, 3), (z, y, x) in half voxels, ordered along each line."""
-    vertices = []
-    for axis in range(3):
-        changes = np.diff(mask.view(np.int8), axis=axis)
-        points = 2 * np.stack(np.unravel_index(np.flatnonzero(changes), changes.shape), axis=1)
-        points[:, axis] += 1
-        vertices.append(points)
-    return np.concatenate(vertices)
-
-
-def _line_ends(points: IntArray, axis: int, sizes: list[int]) -> IntArray:
-    """The first and the last point of each line along ``axis``, in the points' own order."""
-    one, other = (number for number in range(3) if number != axis)
-    lines = points[:, one] * sizes[other] + points[:, other]
-    numbers = np.arange(len(points))
-    last = np.full(sizes[one] * sizes[other], -1)
-    first = last.copy()
-    last[lines] = numbers
-    first[lines[::-1]] = numbers[::-1]
-    ends: IntArray = points[(last[lines] == numbers) | (first[lines] == numbers)]
-    return ends
-
-
-def _largest(points: IntArray, groups: IntArray, places: list[FloatArray]) -> float:
-    """The largest squared distance of two points, in half voxels, of the same group.
-
-    Points are grouped in cells; only pairs of cells whose boxes may exceed a known distance are compared.
-    """
-    if not len(points):
-        return 0.0
-    points, groups = _in_order(points, groups)
-    located = np.stack([place[points[:, axis]] for axis, place in enumerate(places)])
-    known, far = _some_distance(located, groups)
-    points, groups, located = points[far >= known], groups[far >= known], located[:, far >= known]
-    cell = groups
-    for axis in range(3):
-        cell = cell * _CELLS + points[:, axis] * _CELLS // len(places[axis])
-    order = np.argsort(cell, kind="stable")
-    groups, cell, located = groups[order], cell[order], located[:, order]
-    starts = np.flatnonzero(np.diff(cell, prepend=-1))
-    low, high = np.minimum.reduceat(located, starts, axis=1), np.maximum.reduceat(located, starts, axis=1)
-    stops = np.append(starts[1:], len(points))
-    one, other = _ranges(np.arange(len(starts)), np.searchsorted(groups[starts], groups[starts], side="right"))
-    near = _squares(np.maximum(high[:, one] - low[:, other], high[:, other] - low[:, one])) < known
-    one, other = one[~near], other[~near]
-    for some in np.array_split(np.arange(len(one)), len(one) // 1000 + 1):
-        pair, first = _ranges(starts[one[some]], stops[one[some]])
-        index, second = _ranges(starts[other[some]][pair], stops[other[some]][pair])
-        distances = _squares(located[:, first[index]] - located[:, second])
-        known = max(known, float(distances.max(initial=0.0)))
-    return known
-
-
-def _in_order(points: IntArray, groups: IntArray) -> tuple[IntArray, IntArray]:
-    if np.all(groups[1:] >= groups[:-1]):
-        return points, groups
-    order = np.argsort(groups, kind="stable")
-    return points[order], groups[order]
-
-
-def _some_distance(located: FloatArray, groups: IntArray) -> tuple[float, FloatArray]:
-    """A lower bound that few pairs of a group exceed, and an upper bound for each point."""
-    starts = np.flatnonzero(np.diff(groups, prepend=-1))
-    group = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(groups)))
-    at, largest = starts, 0.0
-    for _ in range(3):  # from any point to the farthest, and again
-        distances = _squares(located - located[:, at[group]])
-        farthest = np.maximum.reduceat(distances, starts)
-        largest = max(largest, float(farthest.max()))
-        far = np.flatnonzero(distances == farthest[group])
-        at = at.copy()
-        at[group[far]] = far
-    low, high = np.minimum.reduceat(located, starts, axis=1), np.maximum.reduceat(located, starts, axis=1)
-    return largest, _squares(np.maximum(high[:, group] - located, located - low[:, group]))
-
-
-def _ranges(starts: IntArray, stops: IntArray) -> tuple[IntArray, IntArray]:
-    """All numbers from each start to its stop, preceded by the index of their start."""
-    counts = stops - starts
-    ends = np.cumsum(counts)
-    owner = np.repeat(np.arange(len(starts)), counts)
-    return owner, np.arange(ends[-1] if ends.size else 0) + (starts - (ends - counts))[owner]
-
-
-def _squares(differences: FloatArray) -> FloatArray:
-    """Squared lengths, added in the order of the axes."""
-    squares = differences * differences
-    lengths: FloatArray = squares[0] + squares[1] + squares[2]
-    return lengths
+    return first, middles[[int(digit, 16) for row in rows for digit in row]]

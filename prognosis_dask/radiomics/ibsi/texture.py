@@ -1,4 +1,4 @@
-"""Texture as IBSI defines it: one list of neighbouring voxels, from which every matrix is counted.
+"""Texture as IBSI defines it: one list of neighbouring voxels, from which every matrix is counted, and its features.
 
 A matrix is held as the elements that are not zero, ``(i, j, n)``: grey level, grey level or size, count. Sections of
 the IBSI reference manual (arXiv:1612.07003v11) stand at the functions.
@@ -10,19 +10,39 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from scipy import ndimage, sparse
 
-from prognosis_dask.arrays import BoolArray, IntArray
-from prognosis_dask.radiomics.ibsi.texture_features import (
-    Elements,
-    co_occurrence,
-    neighbourhood_difference,
-    sizes,
-)
+from prognosis_dask.arrays import AnyArray, BoolArray, FloatArray, IntArray
 
 _Features = dict[str, float]
+
+#: NGTDM's coarseness where no voxel differs from its neighbours.
+_COARSEST = 1e6
+#: By kind the names of features: small and large sizes (with low and high levels), non-uniformity, variance, entropy.
+_NAMES = {
+    "run": ("sre", "lre", "lgre", "hgre", "srlge", "srhge", "lrlge", "lrhge", "rlnu", "r_perc", "rl_var", "rl_entr"),
+    "zone": ("sze", "lze", "lgze", "hgze", "szlge", "szhge", "lzlge", "lzhge", "zsnu", "z_perc", "zs_var", "zs_entr"),
+    "distance": (
+        "sde",
+        "lde",
+        "lgze",
+        "hgze",
+        "sdlge",
+        "sdhge",
+        "ldlge",
+        "ldhge",
+        "zdnu",
+        "z_perc",
+        "zd_var",
+        "zd_entr",
+    ),
+    "dependence": (
+        *("lde", "hde", "lgce", "hgce", "ldlge", "ldhge", "hdlge", "hdhge", "dcnu", "dc_perc", "dc_var", "dc_entr"),
+    ),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,17 +107,17 @@ def texture(levels: Levels, morphological: BoolArray) -> _Features:
     morphological
         The mask before resegmentation, to whose border grey level distance zones are measured; of the levels' shape.
     """
-    found = _directed("cm", levels, _co_occurring(levels), co_occurrence)
-    found |= _directed("rlm", levels, _runs(levels), lambda elements: sizes(elements, "run"))
+    found = _directed("cm", levels, _co_occurring(levels), _co_occurrence)
+    found |= _directed("rlm", levels, _runs(levels), lambda elements: _sizes(elements, "run"))
     zone = _zones(levels)
     first = np.unique(zone, return_index=True)[1]
     level, where = levels.level[first], levels.slice[first]
     distance = ndimage.minimum(_distances(levels, morphological), zone, np.arange(len(first))).astype(np.int64)
-    found |= _whole("szm", levels, (level, np.bincount(zone), where), lambda elements: sizes(elements, "zone"))
-    found |= _whole("dzm", levels, (level, distance, where), lambda elements: sizes(elements, "distance"))
+    found |= _whole("szm", levels, (level, np.bincount(zone), where), lambda elements: _sizes(elements, "zone"))
+    found |= _whole("dzm", levels, (level, distance, where), lambda elements: _sizes(elements, "distance"))
     found |= _neighbourhoods(levels)
     alike = (levels.level, _like_neighbours(levels) + 1, levels.slice)
-    return found | _whole("ngl", levels, alike, lambda elements: sizes(elements, "dependence"))
+    return found | _whole("ngl", levels, alike, lambda elements: _sizes(elements, "dependence"))
 
 
 def _co_occurring(levels: Levels) -> list[tuple[IntArray, IntArray, IntArray]]:
@@ -169,9 +189,9 @@ def _neighbourhoods(levels: Levels) -> _Features:
     if not level.size:
         return {}
     if not levels.flat:
-        return _named("ngt", "3D", neighbourhood_difference(level, apart))
-    slices = [neighbourhood_difference(level[where == z], apart[where == z]) for z in np.unique(where)]
-    merged = neighbourhood_difference(level, apart)
+        return _named("ngt", "3D", _neighbourhood_difference(level, apart))
+    slices = [_neighbourhood_difference(level[where == z], apart[where == z]) for z in np.unique(where)]
+    merged = _neighbourhood_difference(level, apart)
     return _named("ngt", "2D", _mean(slices)) | _named("ngt", "2_5D", merged)
 
 
@@ -243,3 +263,123 @@ def _mean(features: list[_Features]) -> _Features:
         return {}
     rows = np.array([list(one.values()) for one in features], np.float64)
     return dict(zip(features[0], map(float, rows.mean(axis=0)), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Elements:
+    """The elements of a matrix that are not zero.
+
+    Attributes
+    ----------
+    i, j, n
+        Row (grey level, from 1), column and count, each of shape (elements,).
+    highest
+        The number of grey levels.
+    voxels
+        Of the region or slice, once for each direction that was counted.
+    """
+
+    i: IntArray
+    j: IntArray
+    n: FloatArray
+    highest: int
+    voxels: int
+
+
+def _co_occurrence(elements: Elements) -> _Features:
+    """Features of a symmetric co-occurrence matrix (3.6)."""
+    p = elements.n / elements.n.sum()
+    i, j = elements.i.astype(np.float64), elements.j.astype(np.float64)
+    grey = np.arange(1, elements.highest + 1)
+    marginal = np.bincount(elements.i, p, elements.highest + 1)[1:]
+    mean = float(grey @ marginal)
+    variance = float((grey - mean) ** 2 @ marginal)
+    apart, together = np.abs(i - j), i + j
+    difference = np.bincount(np.abs(elements.i - elements.j), p)
+    total = np.bincount(elements.i + elements.j, p)
+    mean_difference, mean_sum = float(apart @ p), float(together @ p)
+    deviation = together - 2 * mean
+    entropy, entropy_1d = _entropy(p), _entropy(marginal)
+    beside = float(-p @ np.log2(marginal[elements.i - 1] * marginal[elements.j - 1]))
+    product = float((i * j) @ p)
+    return {
+        "joint_max": float(p.max()),
+        "joint_avg": float(i @ p),
+        "joint_var": float((i - mean) ** 2 @ p),
+        "joint_entr": entropy,
+        "diff_avg": mean_difference,
+        "diff_var": float((apart - mean_difference) ** 2 @ p),
+        "diff_entr": _entropy(difference),
+        "sum_avg": mean_sum,
+        "sum_var": float((together - mean_sum) ** 2 @ p),
+        "sum_entr": _entropy(total),
+        "energy": float(p @ p),
+        "contrast": float(apart**2 @ p),
+        "dissimilarity": mean_difference,
+        "inv_diff": float(p @ (1 / (1 + apart))),
+        "inv_diff_norm": float(p @ (1 / (1 + apart / elements.highest))),
+        "inv_diff_mom": float(p @ (1 / (1 + apart**2))),
+        "inv_diff_mom_norm": float(p @ (1 / (1 + (apart / elements.highest) ** 2))),
+        "inv_var": float(p[apart > 0] @ (1 / apart[apart > 0] ** 2)),
+        "corr": (product - mean**2) / variance if variance > 0 else 1.0,
+        "auto_corr": product,
+        "clust_tend": float(deviation**2 @ p),
+        "clust_shade": float(deviation**3 @ p),
+        "clust_prom": float(deviation**4 @ p),
+        "info_corr1": (entropy - beside) / entropy_1d if entropy_1d > 0 else 0.0,
+        # where levels are independent, both entropies are equal and rounding may make the difference negative
+        "info_corr2": float(np.sqrt(max(0.0, 1 - np.exp(-2 * (2 * entropy_1d - entropy))))),
+    }
+
+
+def _sizes(elements: Elements, kind: Literal["run", "zone", "distance", "dependence"]) -> _Features:
+    """Features of a matrix of grey levels and sizes (3.7 to 3.9, 3.11)."""
+    n, total = elements.n, float(elements.n.sum())
+    p, i2, j2 = n / total, elements.i.astype(np.float64) ** 2, elements.j.astype(np.float64) ** 2
+    small, large, low, high, small_low, small_high, large_low, large_high, nu, share, var, entr = _NAMES[kind]
+    by_level, by_size = np.bincount(elements.i, n), np.bincount(elements.j, n)
+    mean_level, mean_size = float(elements.i @ p), float(elements.j @ p)
+    found = {
+        small: float(p @ (1 / j2)),
+        large: float(p @ j2),
+        low: float(p @ (1 / i2)),
+        high: float(p @ i2),
+        small_low: float(p @ (1 / (i2 * j2))),
+        small_high: float(p @ (i2 / j2)),
+        large_low: float(p @ (j2 / i2)),
+        large_high: float(p @ (i2 * j2)),
+        "glnu": float(by_level @ by_level) / total,
+        "glnu_norm": float(by_level @ by_level) / total**2,
+        nu: float(by_size @ by_size) / total,
+        f"{nu}_norm": float(by_size @ by_size) / total**2,
+        share: total / elements.voxels,
+        "gl_var": float((elements.i - mean_level) ** 2 @ p),
+        var: float((elements.j - mean_size) ** 2 @ p),
+        entr: _entropy(p),
+    }
+    return found | ({"dc_energy": float(p @ p)} if kind == "dependence" else {})
+
+
+def _neighbourhood_difference(level: IntArray, apart: FloatArray) -> _Features:
+    """Features of voxels' levels and of how far each is from the mean of its neighbours (3.10)."""
+    grey, at = np.unique(level, return_inverse=True)
+    p, s = np.bincount(at) / len(level), np.bincount(at, apart)
+    i, levels = grey.astype(np.float64), len(grey)
+    between = i[:, None] - i
+    weighted = float(p @ s)
+    contrast = float(p @ between**2 @ p) / (levels * (levels - 1)) * float(s.sum()) / len(level) if levels > 1 else 0.0
+    busy = float(np.abs(i[:, None] * p[:, None] - i * p).sum())
+    both = p[:, None] + p
+    complexity = np.abs(between) * ((p * s)[:, None] + p * s) / both
+    return {
+        "coarseness": min(_COARSEST, 1 / weighted) if weighted > 0 else _COARSEST,
+        "contrast": contrast,
+        "busyness": weighted / busy if levels > 1 and busy > 0 else 0.0,
+        "complexity": float(complexity.sum()) / len(level),
+        "strength": float((both * between**2).sum() / s.sum()) if s.sum() > 0 else 0.0,
+    }
+
+
+def _entropy(p: AnyArray) -> float:
+    some = p[p > 0]
+    return float(-some @ np.log2(some))
