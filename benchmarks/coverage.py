@@ -1,35 +1,48 @@
 """How often intervals hold the truth, and how often tests find what is not there, on simulated cohorts.
 
-    python -m benchmarks.coverage --repeats 200 --processes 2
+    python -m benchmarks.coverage --folder FOLDER --repeats 200
 
 Each cohort has two procedures on exchangeable features and a volume. The truth of a figure is the C-index of the model
 that was fitted on the whole cohort, on patients of the same kind. Intervals should hold it in 95 %, tests of two
 exchangeable procedures, and of what features without any effect add to the volume, should call 5 % significant.
+
+A cohort is drawn from its number. What is finished is kept in the folder, and another start goes on from there;
+figures of other versions of the statistics are refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 
+import prognosis_dask.modelling
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.modelling.data.endpoint import Survival
-from prognosis_dask.modelling.data.reading import ReadTable
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import one_thread
+from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.concordance import concordance
+from prognosis_dask.modelling.metrics.measured import MeasuredCases
 from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.spec import ModelSpec, ValidationRule
-from prognosis_dask.modelling.validation.comparing import compare
+from prognosis_dask.modelling.table_spec import Tables
+from prognosis_dask.modelling.validation.added import added_rows
+from prognosis_dask.modelling.validation.differences import difference_rows
+from prognosis_dask.modelling.validation.evaluate import measure_all
+from prognosis_dask.modelling.validation.halves import half_tasks, widen
+from prognosis_dask.modelling.validation.nested import validate
 
 PATIENTS, NEW_PATIENTS = 150, 3000
 FOLDS, REPEATS, HALVES = 5, 10, 20
+_FAMILIES = ("radiomics", "deep")
 
 
 @dataclass(frozen=True)
@@ -51,57 +64,107 @@ SCENARIOS = {
     "about 50 events": Scenario(10, (0.16,) * 10, censoring=0.5),
     "correlated, 5 selected of 50": Scenario(50, (0.3,) * 3, select=5, correlation=0.5),
 }
+#: What is printed of each scenario's cohorts: the column's heading by the figure's name.
+COLUMNS = {
+    "truth": "true C",
+    "kept": "C held: models kept",
+    "halves": "C held: halves",
+    "t": "called different: corrected t",
+    "differ_kept": "models kept",
+    "differ": "halves",
+    "plain": "adds: plain",
+    "adds": "adds: halves",
+    "seconds": "s of processor time",
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=200)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=200, help="cohorts of each scenario")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--only", default="", help="one scenario's name")
+    parser.add_argument("--folder", type=Path, required=True, help="where finished cohorts are kept")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cohort after so many")
     arguments = parser.parse_args()
-    print(f"{arguments.repeats} cohorts of {PATIENTS} patients, {FOLDS} folds x {REPEATS}, {HALVES} halves\n")
-    names = ("C, models kept", "C, halves", "differ, corrected t", "differ, models kept", "differ, halves")
-    print(f"| scenario | true C | {' | '.join((*names, 'adds, plain', 'adds, halves'))} | s |")
-    print("|---" * 10 + "|")
-    for name, scenario in SCENARIOS.items():
-        if arguments.only not in ("", name):
-            continue
-        begun = time.perf_counter()
-        with ProcessPoolExecutor(arguments.processes) as pool:
-            found = list(pool.map(partial(one_cohort, scenario), range(arguments.repeats)))
-        cells = [_share(found, key) for key in ("kept", "halves", "t", "differ_kept", "differ", "plain", "adds")]
-        truth = np.mean([one["truth"] for one in found])
-        seconds = time.perf_counter() - begun
-        print(f"| {name} | {truth:.3f} | {' | '.join(cells)} | {seconds:.0f} |", flush=True)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    kept = Kept(arguments.folder / "cohorts.jsonl", statistics_digest())
+    found = dict(kept.read())
+    wanted = [(name, seed) for seed in range(arguments.repeats) for name in SCENARIOS]
+    end = time.monotonic() + 60 * arguments.minutes
+    todo = [task for task in wanted if task not in found]
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        for start in range(0, len(todo), arguments.processes):
+            if time.monotonic() > end:
+                break
+            tasks = todo[start : start + arguments.processes]
+            for task, figures in zip(tasks, pool.map(one_cohort, *zip(*tasks, strict=True)), strict=True):
+                kept.add(task, figures)
+                found[task] = figures
+    print(f"Cohorts of {PATIENTS} patients, {FOLDS} folds x {REPEATS}, {HALVES} halves\n\n{as_table(found)}")
 
 
-def _share(found: list[Mapping[str, float]], key: str) -> str:
-    values = np.array([one[key] for one in found])
-    return "" if np.isnan(values).all() else f"{np.nanmean(values):.3f}"
+class Kept:
+    """Finished cohorts, a line each, with the digest of the statistics that they are of."""
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self.path, self.digest = path, digest
+
+    def read(self) -> Iterator[tuple[tuple[str, int], dict[str, float]]]:
+        """What is there; a line that was cut off is left out."""
+        for line in self.path.read_text().splitlines() if self.path.exists() else ():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if row["statistics"] != self.digest:
+                sys.exit(
+                    f"{self.path} holds figures of other statistics ({row['statistics']}; these are {self.digest}): "
+                    "name another folder"
+                )
+            yield (row["scenario"], row["cohort"]), row["figures"]
+
+    def add(self, task: tuple[str, int], figures: Mapping[str, float]) -> None:
+        """Write a cohort's figures; NaN as JSON of Python's has it."""
+        row = {"statistics": self.digest, "scenario": task[0], "cohort": task[1], "figures": dict(figures)}
+        with self.path.open("a") as file:
+            file.write("\n" + json.dumps(row))  # apart from a line that was cut off
 
 
-def one_cohort(scenario: Scenario, seed: int) -> dict[str, float]:
+def statistics_digest() -> str:
+    """Of the sources of the statistics and of this file."""
+    folder = Path(prognosis_dask.modelling.__file__).parent
+    whole = hashlib.sha256()
+    for path in (*sorted(folder.rglob("*.py")), Path(__file__)):
+        whole.update(path.read_bytes())
+    return whole.hexdigest()[:16]
+
+
+def as_table(found: Mapping[tuple[str, int], Mapping[str, float]]) -> str:
+    """A row for each scenario that has a cohort: how many, and the means of their figures."""
+    lines = [f"| scenario | cohorts | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for name in SCENARIOS:
+        cohorts = [figures for (scenario, _), figures in found.items() if scenario == name]
+        if cohorts:
+            values = ([figures.get(key, np.nan) for figures in cohorts] for key in COLUMNS)
+            cells = ["" if np.isnan(column).all() else f"{np.nanmean(column):.3f}" for column in values]
+            lines.append(f"| {name} | {len(cohorts)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def one_cohort(name: str, seed: int) -> dict[str, float]:
     """Whether each interval held the truth, and each test called something significant."""
+    begun, scenario = time.process_time(), SCENARIOS[name]
     with one_thread():
         table = simulated(scenario, PATIENTS, np.random.default_rng([1, seed]))
-        spec = ModelSpec(
-            procedure={"volume": _procedure("volume", 0), **{of: _procedure(of, scenario.select) for of in _FAMILIES}},
-            validation=ValidationRule(folds=FOLDS, repeats=REPEATS, halves=HALVES, seed=seed, horizons_days=(365.0,)),
-        )
-        tables, fitted = compare(ReadTable(table, (), {}, (), has_endpoint=True), spec)
+        tables = validated(table, scenario, seed)
         new = simulated(scenario, NEW_PATIENTS, np.random.default_rng([2, seed]))
-        risk = fitted["radiomics"].predict(new).risk_score
+        risk = fit_procedure(_procedure("radiomics", scenario.select), table, [seed]).predict(new).risk_score
     assert risk is not None
     truth = concordance(new.time_days, new.event, risk).c_index
     measure = next(
-        row
-        for row in tables["measures"]
-        if (row["procedure"], row["measure"], row["in_sample"]) == ("radiomics", "harrell_c", 0)
+        row for row in tables["measures"] if (row["procedure"], row["measure"]) == ("radiomics", "harrell_c")
     )
-    pair = next(
-        row for row in tables["differences"] if {row["a"], row["b"]} == set(_FAMILIES) and row["measure"] == "harrell_c"
-    )
-    nothing = float("nan")
+    pair = next(row for row in tables["differences"] if row["measure"] == "harrell_c")
+    added = next(row for row in tables["added"] if row["base"] == "volume")
     found = {
         "truth": truth,
         "kept": measure["lower_drawn"] <= truth <= measure["upper_drawn"],
@@ -109,16 +172,26 @@ def one_cohort(scenario: Scenario, seed: int) -> dict[str, float]:
         "t": pair["p_corrected"] < 0.05,
         "differ_kept": not pair["lower_drawn"] <= 0 <= pair["upper_drawn"],
         "differ": pair["p"] < 0.05,
-        "plain": nothing,
-        "adds": nothing,
     }
     if not scenario.effects:
-        row = next(r for r in tables["added"] if (r["base"], r["added"]) == ("volume", "radiomics"))
-        found |= {"plain": abs(row["z"]) > 1.96, "adds": row["p"] < 0.05}
-    return {key: float(value) for key, value in found.items()}
+        found |= {"plain": abs(added["z"]) > 1.96, "adds": added["p"] < 0.05}
+    return {key: float(value) for key, value in found.items()} | {"seconds": time.process_time() - begun}
 
 
-_FAMILIES = ("radiomics", "deep")
+def validated(table: FeatureTable, scenario: Scenario, seed: int) -> Tables:
+    """The tables of both procedures that a fit reports, of the C-index alone."""
+    procedures = {family: _procedure(family, scenario.select) for family in _FAMILIES}
+    results = validate(table, procedures, FOLDS, REPEATS, seed)
+    by_name = {name: [result for result in results if result.procedure == name] for name in procedures}
+    cases = MeasuredCases(table.endpoint, table.patient_ids, (), seed)
+    measured = dict(zip(by_name, measure_all(cases, list(by_name.values())), strict=True))
+    tables: Tables = {
+        "measures": [row for part in measured.values() for row in part.tables["measures"]],
+        "differences": difference_rows(measured, by_name["deep"]),
+        "added": added_rows(table, {"radiomics": by_name["radiomics"]}, seed),
+    }
+    tasks = half_tasks(table, procedures, (), (), folds=FOLDS, draws=HALVES, seed=seed)
+    return widen(tables, tasks.gathered(map(tasks.run, tasks.items)), REPEATS)
 
 
 def _procedure(family: str, select: int) -> Procedure:

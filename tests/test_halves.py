@@ -14,11 +14,12 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.spec import ModelSpec, ValidationRule
 from prognosis_dask.modelling.validation.comparing import compare
-from prognosis_dask.modelling.validation.halves import DEALINGS, Halves, bounds, half_tasks
+from prognosis_dask.modelling.validation.halves import DEALINGS, ONE_SIDED, Halves, bounds, half_tasks
 from tests.synthetic_tables import class_table, survival_table
 
 RIDGE = Procedure(("deep",), selector="", learner="cox", penalty=(0.1,))
 KEY = ("a", "harrell_c", None)
+NOTHING = ("b", "harrell_c", None)
 
 
 def compared(table: FeatureTable, halves: int, procedures: dict[str, Procedure], map: Any = map) -> dict[str, Any]:
@@ -43,6 +44,36 @@ def test_smaller_parts_of_large_cohorts_give_the_same_deviation() -> None:
         of_parts = [[rng.permutation(answers)[: len(answers) // parts].mean()] * DEALINGS for _ in range(2000)]
         deviation, _ = Halves({KEY: np.array(of_parts)}, parts).deviation(KEY, 20)
         assert deviation == pytest.approx(math.sqrt(p * (1 - p) / len(answers)), rel=0.05)
+
+
+def test_a_difference_of_what_fits_make_of_noise_is_judged_by_halves_that_share_no_patient() -> None:
+    """Of a sum over pairs of patients the figure of all has a variance that is known; halves of any split thrice it."""
+    rng, n = np.random.default_rng(3), 100
+    apart, together = [], []
+    for _ in range(400):
+        product = rng.normal(size=n)
+        halves = [_over_pairs(product[half]) for _ in range(20) for half in np.split(rng.permutation(n), 2)]
+        of = Halves({KEY: np.repeat(np.array([halves]).T, DEALINGS, axis=1), NOTHING: np.zeros((40, DEALINGS))})
+        apart.append(of.apart(KEY, 10, NOTHING)[0] ** 2)
+        together.append(of.deviation(KEY, 10, NOTHING)[0] ** 2)
+    variance = 2 * (n - 1) / n**3
+    assert np.mean(apart) / variance == pytest.approx(2, rel=0.15)
+    assert np.mean(together) / variance == pytest.approx(3, rel=0.15)
+
+
+def _over_pairs(product: Any) -> float:
+    """What each case says times what every other does: as a model of noise and its test on other noise."""
+    return float((product.sum() ** 2 - (product**2).sum()) / len(product) ** 2)
+
+
+def test_a_difference_of_means_has_the_deviation_of_independent_patients() -> None:
+    rng, n = np.random.default_rng(4), 200
+    values = rng.normal(size=n)
+    means = [values[half].mean() for _ in range(400) for half in np.split(rng.permutation(n), 2)]
+    of = Halves({KEY: np.repeat(np.array([means]).T, DEALINGS, axis=1), NOTHING: np.zeros((800, DEALINGS))})
+    deviation, df = of.apart(KEY, 10, NOTHING)
+    assert deviation == pytest.approx(values.std() / math.sqrt(n), rel=0.1)
+    assert df == pytest.approx(400)
 
 
 def test_halves_without_a_figure_are_left_out_and_too_few_give_no_interval() -> None:
@@ -97,8 +128,9 @@ def test_what_a_held_out_score_adds_is_judged_by_how_much_it_scatters() -> None:
     for one, other in zip(wide, narrow, strict=True):
         assert one["z"] == other["z"]
         if one["added"] == "it":
-            assert one["test"] == "likelihood ratio, delete-half"
-            assert one["p"] > other["p"]
+            assert one["test"] == f"likelihood ratio, {ONE_SIDED}"
+            assert one["statistic"] != other["statistic"]
+            assert (one["p"] < 0.5) == (one["z"] > 0)
         else:
             assert one == other
 

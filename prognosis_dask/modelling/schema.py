@@ -218,7 +218,7 @@ TABLES = (
         _text("test", "which test; empty where there is none"),
         _number("statistic", "its chi-squared"),
         _number("df", "its degrees of freedom"),
-        _number("p", "its p"),
+        _number("p", "its p; one-sided where `test` says so"),
         _number("z", "signed root of the statistic, of one added column"),
         _number("delta_c", "change in Harrell's C"),
         *_interval("the change"),

@@ -8,6 +8,12 @@ the variance, of which two halves of the same patients share half (the delete-ha
 Statistics 17, 1176, 1989). What the dealing of folds adds is measured within each half, by dealing twice, and taken
 out. Of more than 2,000 patients smaller parts will do, and cost less: of k parts a figure has k times the variance of
 all patients, and 1 / k of it is shared.
+
+That halves of the same patients share half of their variance holds for sums over patients. What selection and fitting
+make of noise differs altogether from half to half: a test of it by that rule calls hardly anything different. Tests
+therefore compare the two halves of one split, which have no patient in common, so that nothing has to be known of what
+they share: half of what they differ by, squared, is the variance of a figure of half of the patients, and of twice as
+many it is half as much.
 """
 
 from __future__ import annotations
@@ -35,6 +41,8 @@ from prognosis_dask.modelling.validation.splitting import split_patients
 
 #: What the bounds are, in words.
 INTERVAL = "95 % delete-half jackknife of the whole validation, training included"
+#: Of the test of a held-out score that is scaled by how much it scatters between halves.
+ONE_SIDED = "one-sided, by halves"
 #: Parts are halves, but no larger than this many patients.
 _LARGEST = 1000
 #: How often each half's patients are dealt into folds.
@@ -56,7 +64,7 @@ Key: TypeAlias = tuple[str, str, float | None]
 class Halves:
     """Every measure of every procedure on random halves: by :data:`Key`, shape (halves, :data:`DEALINGS`).
 
-    ``parts``: how many parts as large there are, 2 for halves.
+    ``parts``: how many parts as large there are, 2 for halves; as many in turn are those of one split.
     """
 
     values: Mapping[Key, FloatArray]
@@ -67,17 +75,52 @@ class Halves:
 
         ``repeats``: how often the folds were dealt for the figure itself. NaN where too few halves have the figure.
         """
-        nothing = (nan, 0)
-        if key not in self.values or (other is not None and other not in self.values):
-            return nothing
-        values = self.values[key] - (0.0 if other is None else self.values[other])
-        held = values[np.isfinite(values).all(axis=1)]
-        if len(held) < max(3.0, _FEWEST * len(values)):
-            return nothing
+        held = self._held(key, other, together=1)
+        if held is None:
+            return nan, 0
+        held = held[:, 0]
         dealt = float(held.var(axis=1, ddof=1).mean())
         between = float(held.mean(axis=1).var(ddof=1)) - dealt / DEALINGS
         variance = max(between, 0.0) / (self.parts - 1) + dealt * 2 / self.parts / repeats
         return sqrt(variance), len(held) - 1
+
+    def apart(self, key: Key, repeats: int, other: Key) -> tuple[float, float]:
+        """Standard deviation of a difference of two figures of all patients, and its degrees of freedom.
+
+        From parts of the same split, which have no patient in common. What the dealing of folds adds is taken out of
+        their variance as far as three quarters of it; the degrees of freedom are then Satterthwaite's. NaN where too
+        few splits have the figures.
+        """
+        held = self._held(key, other, together=self.parts)
+        if held is None:
+            return nan, 0.0
+        dealt = float(held.var(axis=2, ddof=1).mean()) / self.parts
+        raw = float(held.mean(axis=2).var(axis=1, ddof=1).mean()) / self.parts
+        own = max(raw - dealt / DEALINGS, raw / 4)
+        df = len(held) * (self.parts - 1) * (own / raw if raw else 1.0) ** 2
+        return sqrt(own + dealt / repeats), df
+
+    def scatter(self, key: Key) -> tuple[float, int]:
+        """Standard deviation between parts of the same split, and its degrees of freedom; NaN where too few have it.
+
+        Of a statistic that scatters as much with few patients as with many.
+        """
+        held = self._held(key, None, together=self.parts)
+        if held is None:
+            return nan, 0
+        return sqrt(float(held.mean(axis=2).var(axis=1, ddof=1).mean())), len(held) * (self.parts - 1)
+
+    def _held(self, key: Key, other: Key | None, together: int) -> FloatArray | None:
+        """Of a figure (or one less an ``other``) so many halves at a time, all of which have it; None: too few do.
+
+        Shape (times, ``together``, :data:`DEALINGS`).
+        """
+        if key not in self.values or (other is not None and other not in self.values):
+            return None
+        values = self.values[key] - (0.0 if other is None else self.values[other])
+        times = values[: len(values) // together * together].reshape(-1, together, DEALINGS)
+        held = times[np.isfinite(times).all(axis=(1, 2))]
+        return None if len(held) < max(3.0, _FEWEST * len(times)) else held
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +166,8 @@ def half_tasks(
 ) -> HalfTasks:
     """Every procedure validated on ``draws`` random halves of the patients.
 
-    Halves are drawn within the endpoint's strata and shared by the procedures. A half that cannot carry a procedure
-    has no figures.
+    Halves are drawn within the endpoint's strata, two of a split after one another, and shared by the procedures. A
+    half that cannot carry a procedure has no figures.
 
     Parameters
     ----------
@@ -145,7 +188,7 @@ def half_tasks(
 
 def _run(whole: _Validation, task: tuple[int, str]) -> dict[tuple[Key, int], float]:
     (draw, name), seed = task, whole.seed
-    in_half = split_patients(whole.table, whole.parts, [seed, _STREAM, draw]) == 0
+    in_half = split_patients(whole.table, whole.parts, [seed, _STREAM, draw // whole.parts]) == draw % whole.parts
     half = whole.table.rows(np.flatnonzero(in_half))
     cases = MeasuredCases(half.endpoint, half.patient_ids, whole.horizons, seed, draws=0)
     procedure = {name: whole.procedures[name]}
@@ -185,7 +228,7 @@ def widen(tables: Tables, halves: Halves, repeats: int) -> Tables:
     adjust(differences)
     widened: Tables = {**tables, "measures": measures, "differences": differences}
     if "added" in tables:
-        widened["added"] = [_adding(row, halves, repeats) for row in tables["added"]]
+        widened["added"] = [_adding(row, halves) for row in tables["added"]]
     return widened
 
 
@@ -220,7 +263,7 @@ def _of(measure: str, kind: Iterable[str]) -> bool:
     return measure != "brier_scaled" and any(measure == name or measure.startswith(f"{name}_") for name in kind)
 
 
-def _quantile(df: int) -> float:
+def _quantile(df: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(df, 0.975))
@@ -230,7 +273,7 @@ def _differing(row: Row, halves: Halves, repeats: int, horizons: Mapping[tuple[s
     from scipy.special import stdtr
 
     one, other = ((name, row["measure"], horizons.get((name, row["measure"]))) for name in (row["a"], row["b"]))
-    deviation, df = halves.deviation(one, repeats, other)
+    deviation, df = halves.apart(one, repeats, other)
     if not isfinite(deviation):
         return row
     value, reach = row["difference"], _quantile(df) * deviation
@@ -238,12 +281,12 @@ def _differing(row: Row, halves: Halves, repeats: int, horizons: Mapping[tuple[s
     return row | {"lower": value - reach, "upper": value + reach, "p": p}
 
 
-def _adding(row: Row, halves: Halves, repeats: int) -> Row:
-    """What a held-out score adds: its z by how much z scatters; between halves it has half of its variance."""
+def _adding(row: Row, halves: Halves) -> Row:
+    """What a held-out score adds: its z by how much z scatters, and one-sided, since harm is no value."""
     from scipy.special import stdtr
 
-    deviation, df = halves.deviation(_added_key(row), repeats)
-    if not isfinite(deviation) or not isfinite(row["z"]):
+    deviation, df = halves.scatter(_added_key(row))
+    if not deviation > 0 or not isfinite(row["z"]):
         return row
-    z = row["z"] / max(1.0, sqrt(halves.parts) * deviation)
-    return row | {"test": f"{row['test']}, delete-half", "statistic": z**2, "p": float(2 * stdtr(df, -abs(z)))}
+    z = row["z"] / deviation
+    return row | {"test": f"{row['test']}, {ONE_SIDED}", "statistic": z**2, "p": float(stdtr(df, -z))}

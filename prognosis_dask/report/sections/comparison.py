@@ -146,7 +146,7 @@ def differences(models: ModelFolder) -> Table | None:
     halves = (models.summary.get("validation") or {}).get("halves")
     quoted = "p" if halves else "p_corrected"
     how = (
-        "delete-half jackknife of the whole validation, training included (Shao and Wu 1989)"
+        "the whole validation again on both halves of random splits of the patients, training included"
         if halves
         else "resampled t-test that allows for the folds’ shared training cases (Nadeau and Bengio 2003)"
     )

@@ -442,8 +442,9 @@ def added_value(models: ModelFolder) -> Table | None:
     over_patients = "Wald’s test with its variance over patients, who have several cases"
     tests = over_patients if any(str(test).startswith("Wald") for test in shown["test"]) else "likelihood-ratio test"
     scatter = (
-        " Such a score’s χ² and p are corrected for how much it scatters between random halves of the patients."
-        if any("delete-half" in str(test) for test in shown["test"])
+        " Such a score’s χ² is corrected for how much it scatters between random halves of the patients, and its p is "
+        "one-sided: of no gain."
+        if any("one-sided" in str(test) for test in shown["test"])
         else ""
     )
     others = " Other procedures: models/added.csv." if len(shown) < len(table) else ""
