@@ -1,4 +1,4 @@
-"""Access to the server: sessions, the token, and the security headers of every answer.
+"""Access to the server: sessions, the token, and the headers and the end of every answer.
 
 A session is a random number in a cookie that no script reads and no other site sends. Forms carry its signature, so
 that no other page can send them. A session that has shown the token is signed as such. The key lies in the server's
@@ -7,6 +7,7 @@ folder, so that sessions outlive a restart.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prognosis_dask.errors import JobError
@@ -157,3 +158,25 @@ class SafeHeaders:
             await send(message)
 
         await self._app(scope, receive, send_safe if scope["type"] == "http" else send)
+
+
+class EndsQuietly:
+    """ASGI middleware: a request that is cut off when the server stops leaves no traceback in its log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as the application does; where it is cancelled before that, say that the server stops."""
+        started = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noted)
+        except asyncio.CancelledError:
+            if not started and scope["type"] == "http":
+                await PlainTextResponse("The server stops; load the page again.", 503)(scope, receive, send)

@@ -26,7 +26,7 @@ from prognosis_dask.execution.preflight import check_run
 from prognosis_dask.prediction.model import load_models
 from prognosis_dask.storage.lock import claim
 from prognosis_dask.storage.place import local_copy
-from prognosis_dask.web.access import HEADERS, SafeHeaders, is_loopback, token_for
+from prognosis_dask.web.access import HEADERS, EndsQuietly, SafeHeaders, is_loopback, token_for
 from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import Scans
 from prognosis_dask.web.settings import RefusedError, Settings
@@ -145,7 +145,11 @@ def make_app(queue: ScanQueue, scans: Scans, settings: Settings, dashboard: str 
             Route("/static/{name}", static),
         ],
         # another name than ours in the Host header is a page that took our address for its own (DNS rebinding)
-        middleware=[Middleware(SafeHeaders), Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
+        middleware=[
+            Middleware(SafeHeaders),
+            Middleware(EndsQuietly),
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+        ],
         exception_handlers={RefusedError: _refused, HTTPException: _not_there, Exception: _unexpected},
         lifespan=lifespan,
     )
