@@ -135,7 +135,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cohort = {{ sources = ["{cohort.images}"], clinical = "{cohort.clinical}", roi = ["GTV-1"] }}
         deep = {{ enabled = false }}
         ibsi = {{ enabled = true, spacing_mm = 3.0 }}
-        model = {{ features = "radiomics", repeats = 1, folds = 2 }}
+        model = {{ features = "radiomics", repeats = 1, folds = 2, halves = 0 }}
         run = {{ out = "{folder / "out"}" }}
         '''
     )
