@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("tests")
 #: The files that take longest, in the order in which they begin, so that none is left over for one process at the end.
 LONGEST = (
     *("pipeline", "bucket_runs", "brain_preprocess", "brain_stage", "kills", "survival", "site", "survival_commands"),
-    *("serve_browser", "scan", "serve_grade", "brain_candidate", "robustness", "install", "slurm", "ibsi"),
+    *("serve_browser", "scan", "brain_candidate", "robustness", "install", "slurm", "ibsi"),
     *("cube_networks", "torch_engine", "weights_check", "report", "nested", "grade", "status", "dashboard"),
     *("brain_deepbet", "radiomics", "radiomics_loops", "radiomics_maps", "acquisition", "synthetic_brain", "cluster"),
 )

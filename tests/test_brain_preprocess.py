@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -89,15 +88,11 @@ def test_four_sequences_of_a_patient_are_prepared_together(glioma):
     assert max(done.quality[f"moved_mm_{name}"] for name in ("T1c", "T2", "FLAIR")) < 5.0
 
 
-def test_sequences_stripped_on_their_own_agree_pairwise(glioma):
-    images = {name: sitk.Cast(image, sitk.sitkFloat32) for name, image in glioma.items()}
-    masks = []
-    for name, image in images.items():
-        turn = sitk.Euler3DTransform() if name == "T1" else rigid(images["T1"], image)[0]
-        brain = strip(image, kind_of(name)).brain
-        masks.append(sitk.Resample(brain, images["T1"], turn, sitk.sitkNearestNeighbor))
-    # T1c and FLAIR are the farthest apart; how far each is from the truth tells tests/test_brain_heads.py
-    assert min(dice(one, other) for one, other in itertools.combinations(masks, 2)) >= 0.93
+def test_the_two_sequences_that_differ_most_are_stripped_alike_on_their_own(glioma):
+    """How far each of the four is from the truth tells tests/test_brain_heads.py."""
+    t1c, flair = (sitk.Cast(glioma[name], sitk.sitkFloat32) for name in ("T1c", "FLAIR"))
+    one, other = strip(t1c, kind_of("T1c")).brain, strip(flair, kind_of("FLAIR")).brain
+    assert dice(one, sitk.Resample(other, t1c, rigid(t1c, flair)[0], sitk.sitkNearestNeighbor)) >= 0.93
 
 
 def test_t2_alone_keeps_the_whole_brain_and_little_around_it(scan):

@@ -1,6 +1,9 @@
 """From prepared brains to a frozen grade, and one new scan predicted with it."""
 
+import io
 import json
+import shutil
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +21,16 @@ from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.features.files import read_features
 from prognosis_dask.modelling.data import network_features
 from prognosis_dask.modelling.saved import load_frozen
+from prognosis_dask.modelling.worth import worth_of
 from prognosis_dask.networks.grade_file import read_trained
+from prognosis_dask.networks.grade_network import feature_names
 from prognosis_dask.prediction.scan import predict_scan
 from prognosis_dask.prediction.steps import on_reference
 from prognosis_dask.synthetic import make_cohort
+from prognosis_dask.web.settings import Settings
 from prognosis_dask.workflows.grade import check_grade, fit_grade
 from tests.grade_network_run import JOB, make_grade_network_run, write_scan_files
+from tests.served import Browser, running
 from tests.synthetic_brains import made_scan
 
 
@@ -80,12 +87,20 @@ def scan_files(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
-def test_a_new_scan_is_predicted_measured_and_shown(run, scan_files, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def predicted(run, scan_files):
+    """The folder that the command writes of the scan."""
+    folder = scan_files / "told"
     arguments = [str(run), str(scan_files / "new.nii.gz"), "--mask", str(scan_files / "mask.nii.gz")]
-    main(["predict", *arguments, "--clinical", "age=51", "-o", str(tmp_path / "told")])
-    assert capsys.readouterr().out.strip() == str(tmp_path / "told" / "scan.html")
-    told = json.loads((tmp_path / "told" / "scan.json").read_text())
+    with redirect_stdout(io.StringIO()) as said:
+        main(["predict", *arguments, "--clinical", "age=51", "-o", str(folder)])
+    assert said.getvalue().strip() == str(folder / "scan.html")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_new_scan_is_predicted_measured_and_shown(predicted):
+    told = json.loads((predicted / "scan.json").read_text())
     assert set(told["prediction"]["probability"]) == {"2", "3"}
     assert sum(told["prediction"]["probability"].values()) == pytest.approx(1)
     probability = told["prediction"]["probability"]
@@ -95,12 +110,52 @@ def test_a_new_scan_is_predicted_measured_and_shown(run, scan_files, tmp_path, c
     assert told["tumour"]["volume_ml"] == pytest.approx(made_scan(1).lesion.volume_ml, rel=0.1)
     expected = made_scan(1).to_template.TransformPoint(made_scan(1).lesion.centre_mm.tolist())
     assert np.linalg.norm(np.subtract(told["tumour"]["template_mm"], expected)) < 10
-    assert (tmp_path / "told" / "epitome.png").read_bytes().startswith(b"\x89PNG")
+    assert (predicted / "epitome.png").read_bytes().startswith(b"\x89PNG")
     # a made head is no ball of noise: what lies outside of what the model knows is said, of one scan and not of many
     assert any("Outside of what any training case had" in warning for warning in told["warnings"])
     assert not any("% of the cases" in warning for warning in told["warnings"])
     assert told["model"]["predicts"] == "grade: 2 or 3"
-    assert "before and after the preparation" in (tmp_path / "told" / "scan.html").read_text()
+    assert "before and after the preparation" in (predicted / "scan.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_page_tells_the_class_that_predict_tells_of_the_same_scan(run, client, scan_files, predicted, tmp_path):
+    """In a browser, with the mask and without."""
+    assert set(load_frozen(run).fitted.chosen) & set(feature_names()), "the network has a say in the model"
+    model = Path(shutil.copytree(run, tmp_path / "model"))
+    record = json.loads((model / "run.json").read_text())
+    record["job"]["cohort"]["automatic"] = True  # as where training cases came without a mask
+    (model / "run.json").write_text(json.dumps(record))
+    image, mask = (scan_files / name for name in ("new.nii.gz", "mask.nii.gz"))
+    with running(client, [model], Settings(tmp_path / "served")) as server:
+        browser = Browser(server.port)
+        browser.get("/")
+        files = [("images", "new.nii.gz", image.read_bytes()), ("mask", "mask.nii.gz", mask.read_bytes())]
+        scan = browser.upload("made", files, **{"made.0": "51"})
+        assert browser.wait(scan, 900) == "done", browser.get(scan).message
+        told = json.loads(browser.get(f"{scan}/result.json").body)
+        page = browser.get(scan).text
+        alone = browser.upload("made", files[:1], **{"made.0": "51"})
+        assert browser.wait(alone, 900) == "done", browser.get(alone).message
+        found = json.loads(browser.get(f"{alone}/result.json").body)
+    expected = json.loads((predicted / "scan.json").read_text())
+    assert told["prediction"]["class"] == expected["prediction"]["class"]
+    assert told["prediction"]["probability"] == pytest.approx(expected["prediction"]["probability"], rel=1e-6)
+    assert told["tumour"]["volume_ml"] == pytest.approx(expected["tumour"]["volume_ml"], rel=1e-9)
+    assert told["clinical"][0]["given"] == "51"
+    # nothing in the file's name says that it is a T2, which the model's brains were prepared on
+    assert told["scan"]["sequences"] == ["T2"]
+    assert any("it was taken as T2" in warning for warning in told["warnings"])
+    assert {one["feature"] for one in told["influences"]} & set(feature_names())
+    assert f"<dd>{expected['prediction']['class']}</dd>" in page
+    sentence = worth_of(load_frozen(model), model).sentence
+    assert told["worth"]["sentence"] == sentence
+    assert sentence in page
+    assert sentence in (predicted / "scan.html").read_text()
+    assert expected["worth"]["model_patients"] > 0
+    automatic = "The tumour was found automatically"
+    assert any(automatic in warning for warning in found["warnings"])
+    assert not any(automatic in warning for warning in told["warnings"])
 
 
 def _affine(series: Path) -> np.ndarray:
