@@ -34,7 +34,7 @@ from prognosis_dask.execution.progress import PATIENTS, RunProgress
 from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.execution.task import metered
 from prognosis_dask.storage.ledger import TaskResult
-from tests.browser import chromium, needs_browser, new_context
+from tests.browser import chromium, complaints, needs_browser, new_context
 from tests.dask_processes import PATIENCE, wait_for
 from tests.runner_stages import Marks, visit
 from tests.watched import PATIENT, held_by, make_cases, watched_run
@@ -151,6 +151,8 @@ def test_a_browser_draws_the_page_and_follows_the_run(client: Client, address: s
         for plot in plots:  # each on several layers; more than one colour: something is drawn
             layers = plot.locator("canvas")
             wait_for(lambda layers=layers: any(layer.evaluate(COLOURS) > 1 for layer in layers.all()))
+        assert complaints(page) == []  # which leaves it as wide as a phone
+        wait_for(lambda: page.evaluate("document.documentElement.scrollWidth") == 390)
 
 
 @needs_prometheus
@@ -304,7 +306,7 @@ def test_the_private_parts_of_dask_that_the_page_stands_on_are_there(client: Cli
     assert applications["/prognosis"] is dashboard._show
     assert "prognosis" in template_variables(scheduler)["pages"]
     assert BOKEH_THEME
-    assert env.get_template("simple.html")
+    assert env.from_string("{{ pages }}")
     worker = next(iter(scheduler.workers.values()))
     assert hasattr(worker, "executing")
     assert hasattr(worker, "metrics")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from functools import partial
+from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any
 
@@ -41,7 +42,7 @@ def _show(scheduler: Scheduler, extra: dict[str, Any], doc: Any) -> None:
 
     doc.title = "Dask: Prognosis"
     doc.theme = BOKEH_THEME
-    doc.template = env.get_template("simple.html")
+    doc.template = env.from_string((files(__name__) / "page.html.j2").read_text(encoding="utf-8"))
     doc.template_variables.update(extra)
     page = Page(scheduler.plugins.get(ProgressPlugin.name))
     doc.add_root(page.root)

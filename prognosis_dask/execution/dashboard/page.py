@@ -122,7 +122,7 @@ def _speed_plot(source: ColumnDataSource) -> Any:
 
 def _steps_plot(source: ColumnDataSource) -> Any:
     plot = _plot(
-        "Seconds per case, by step (mean of this run)",
+        "Seconds per case, mean of this run",
         x_range=Range1d(0, 1),
         y_range=[],
         tooltips=[("step", "@step"), ("seconds per case", "@seconds{0.000}")],
@@ -147,6 +147,7 @@ def _plot(title: str, **options: Any) -> Any:
         **options,
     )
     plot.min_border_right = 20
+    plot.styles = {"background": "#fff"}  # its letters are dark, whatever the page is
     plot.outline_line_color = None
     return plot
 
@@ -158,15 +159,18 @@ BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 STAGE_COLOURS = (BLUE, GREEN, PURPLE)
 
 _STYLE = """<style>
-  :host { font: 14px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; color: #222; }
-  h2 { font-size: 20px; margin: 4px 0; } h3 { font-size: 15px; margin: 8px 0 4px; }
-  p { margin: 2px 0; } .pale { color: #666; } .bad { color: #B34700; font-weight: 600; } .good { color: #00704F; }
+  :host { font: 14px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; color: var(--ink);
+    max-width: calc(100vw - 24px); }
+  .bk-clearfix { display: block; max-width: 100%; }
+  h1 { font-size: 20px; margin: 4px 0; } h2 { font-size: 15px; margin: 8px 0 4px; }
+  p { margin: 2px 0; } .pale { color: var(--soft); } .bad { color: var(--bad); font-weight: 600; }
+  .good { color: var(--good); }
   .wide { overflow-x: auto; } code { overflow-wrap: anywhere; }
   table { border-collapse: collapse; width: 100%; max-width: 1100px; }
-  th { text-align: left; font-weight: 600; color: #555; border-bottom: 1px solid #ccc; }
+  th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--line); }
   th, td { padding: 4px 14px 4px 0; white-space: nowrap; }
   td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-  .bar { display: flex; height: 14px; min-width: 160px; background: #e6e6e6; border-radius: 2px; overflow: hidden; }
+  .bar { display: flex; height: 14px; min-width: 160px; background: var(--bar); border-radius: 2px; overflow: hidden; }
   code { font-family: "DejaVu Sans Mono", monospace; font-size: 13px; }
 </style>"""
 
@@ -176,10 +180,10 @@ def head(plugin: ProgressPlugin, run: RunView | None) -> str:
     if run is None:
         address = escape(str(plugin.scheduler.address))
         return (
-            f"{_STYLE}<h2>No run yet</h2><p>This page fills as soon as one uses this cluster:</p>"
+            f"{_STYLE}<h1>No run yet</h1><p>This page fills as soon as one uses this cluster:</p>"
             f"<p><code>prognosis run JOB.toml --cluster {address}</code></p>"
         )
-    lines = [f"<h2>{escape(str(run.message['job']))}</h2>", f"<p>{_state(run)}</p>"]
+    lines = [f"<h1>{escape(str(run.message['job']))}</h1>", f"<p>{_state(run)}</p>"]
     if run.stages:
         patients = run.patients
         reused = f" ({patients['reused']} of them by an earlier run)" if patients["reused"] else ""
@@ -215,7 +219,7 @@ def _state(run: RunView) -> str:
 def stages(run: RunView, running: Mapping[str, int]) -> str:
     """A row per stage: cases done, failed, waiting, the tasks that run now, rate and time left."""
     rows = [_stage(run, name, running.get(name, 0)) for name in run.stages]
-    heads = ["Stage", "", "Done", "Failed", "Waiting", "Running tasks", "Cases/min", "Time left"]
+    heads = ["Stage", "Progress", "Done", "Failed", "Waiting", "Running tasks", "Cases/min", "Time left"]
     return _STYLE + _table(heads, rows, numbers=range(2, 8))
 
 
@@ -242,7 +246,7 @@ def failures(run: RunView) -> str:
     """The latest cases without a result: when, where and why, by the case's short hash."""
     latest = run.message["failures"][::-1]
     if not latest:
-        return f"{_STYLE}<h3>Failed cases</h3><p class=good>None in this run.</p>"
+        return f"{_STYLE}<h2>Failed cases</h2><p class=good>None in this run.</p>"
     rows = [
         [_clock(at), escape(stage), f"<code>{escape(code)}</code>", f"<code>{escape(case)}</code>"]
         for at, stage, case, code in latest
@@ -251,7 +255,7 @@ def failures(run: RunView) -> str:
     shown = f"the latest {len(latest)} of {failed}" if failed > len(latest) else str(failed)
     note = "<p class=pale><code>prognosis status DIR</code> names the cases and says what to do.</p>"
     table = _table(["Time (UTC)", "Stage", "Why", "Case (hash)"], rows)
-    return f"{_STYLE}<h3>Failed cases ({shown})</h3>{table}{note}"
+    return f"{_STYLE}<h2>Failed cases ({shown})</h2>{table}{note}"
 
 
 def gpus(found: Iterable[Mapping[str, Any]]) -> str:
@@ -265,8 +269,8 @@ def gpus(found: Iterable[Mapping[str, Any]]) -> str:
         ]
         for gpu in found
     ]
-    heads = ["Worker", "", "Busy", "Memory"]
-    return f"{_STYLE}<h3>GPUs</h3>{_table(heads, rows, numbers=(2, 3))}" if rows else ""
+    heads = ["Worker", "Load", "Busy", "Memory"]
+    return f"{_STYLE}<h2>GPUs</h2>{_table(heads, rows, numbers=(2, 3))}" if rows else ""
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]], numbers: Iterable[int] = ()) -> str:
