@@ -26,6 +26,7 @@ from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_like, one_thread
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics.columns import column_names, named
+from prognosis_dask.radiomics.filters import box_of
 from prognosis_dask.radiomics.lbp import planar_reach
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet, resamples
 
@@ -37,6 +38,8 @@ SPLINE_REACH = 22
 REACH = 5
 #: Reach of the filters in voxels; a filter that is not listed reaches everywhere.
 FILTER_REACH = {"Original": 0, "Gradient": 1}
+#: Voxels of an image from which cutting a region out takes less time than looking through the image does.
+LARGE = 1 << 21
 #: Largest effect on a value, relative to the image's largest one, of rounding a voxel's position (1e-12 voxels).
 ROUNDING = 1e-11
 
@@ -142,7 +145,7 @@ def pyradiomics_problems() -> Iterator[None]:
 
 
 def prepare(roi: Roi, extractor: RadiomicsFeatureExtractor) -> _Images | None:
-    """Image and mask as in ``execute()`` before its filters, cut to the reach of the filters around the mask.
+    """Image and mask as in ``execute()`` before its filters: within the reach of the filters around the mask, or more.
 
     None if that needs the full image; never for an uncropped ``roi``.
     """
@@ -161,6 +164,8 @@ def prepare(roi: Roi, extractor: RadiomicsFeatureExtractor) -> _Images | None:
     if reach is None:
         return (roi.image, roi.mask) if _is_full(roi) else None
     region = _grown(box, reach, roi)
+    if "LBP2D" not in extractor.enabledImagetypes and np.prod(roi.image.GetSize()) < LARGE:
+        return (roi.image, roi.mask) if _holds(roi, region) else None
     images = _cut_both(roi, region)
     if images is None or "LBP2D" not in extractor.enabledImagetypes:
         return images
@@ -351,11 +356,10 @@ def _around_mask(image: sitk.Image, mask: sitk.Image) -> _Images:
 
 def _box_of(mask: sitk.Image) -> _Box | None:
     """The mask's box, as indices of its own image; None if it has no voxel."""
-    array = sitk.GetArrayViewFromImage(mask)
-    sides = [np.flatnonzero(array.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
-    if not sides[0].size:
+    box = box_of(sitk.GetArrayViewFromImage(mask) != 0)
+    if box is None:
         return None
-    return np.array([side[0] for side in sides]), np.array([side[-1] + 1 for side in sides])
+    return np.array([side.start for side in box[::-1]]), np.array([side.stop for side in box[::-1]])
 
 
 def _grown(box: _Box, voxels: int | IntArray, roi: Roi) -> _Box:

@@ -19,7 +19,7 @@ from radiomics.base import RadiomicsFeaturesBase
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 from prognosis_dask.arrays import AnyArray, BoolArray
-from prognosis_dask.radiomics.filters import Box, filtered
+from prognosis_dask.radiomics.filters import Box, box_of, filtered
 from prognosis_dask.radiomics.firstorder import first_order_features
 from prognosis_dask.radiomics.levels import expect_not_too_many
 from prognosis_dask.radiomics.matrices import Binned, Region
@@ -43,10 +43,7 @@ class PreparedExtractor(RadiomicsFeatureExtractor):  # type: ignore[misc]
 
     def execute(self, image: sitk.Image, mask: sitk.Image) -> dict[str, Any]:
         """The features of ``execute()`` for images that need no normalising, resampling or cropping."""
-        mask = _checked(image, mask, self.settings)
-        whole = sitk.GetArrayViewFromImage(mask) == 1
-        box = box_of(whole)
-        assert box is not None
+        mask, whole, box = _checked(image, mask, self.settings)
         of_shape = of_values = whole[box]
         if self.settings.get("resegmentRange") is not None:
             of_values = self._resegmented(image, mask, box)
@@ -188,19 +185,23 @@ def outline(settings: dict[str, Any]) -> str:
     return json.dumps({name: value for name, value in settings.items() if name not in _OF_FEATURES}, sort_keys=True)
 
 
-def _checked(image: sitk.Image, mask: sitk.Image, settings: dict[str, Any]) -> sitk.Image:
-    """The mask, moved to the image's grid if requested; pyradiomics checks it."""
-    if _same_grid(image, mask):
-        labelled = sitk.GetArrayViewFromImage(mask) == 1
-        box = box_of(labelled)
-        sides = sum(side.stop - side.start > 1 for side in box or ())
+def _checked(image: sitk.Image, mask: sitk.Image, settings: dict[str, Any]) -> tuple[sitk.Image, BoolArray, Box]:
+    """The mask, moved to the image's grid if requested, its voxels and their box; pyradiomics checks it."""
+    labelled = sitk.GetArrayViewFromImage(mask) == 1
+    box = box_of(labelled)
+    if box is not None and _same_grid(image, mask):
+        sides = sum(side.stop - side.start > 1 for side in box)
         smallest = settings.get("minimumROISize")
         enough = smallest is None or np.count_nonzero(labelled) > smallest
         if sides >= max(1, settings.get("minimumROIDimensions", 2)) and enough:
-            return mask
+            return mask, labelled, box
     mask = sitk.Cast(mask, sitk.sitkUInt32)
     _, moved = imageoperations.checkMask(image, mask, **settings)
-    return mask if moved is None else moved
+    mask = mask if moved is None else moved
+    labelled = sitk.GetArrayFromImage(mask) == 1
+    box = box_of(labelled)
+    assert box is not None
+    return mask, labelled, box
 
 
 def _same_grid(image: sitk.Image, mask: sitk.Image) -> bool:
@@ -208,14 +209,6 @@ def _same_grid(image: sitk.Image, mask: sitk.Image) -> bool:
         getattr(image, f"Get{name}")() == getattr(mask, f"Get{name}")()
         for name in ("Size", "Origin", "Spacing", "Direction")
     )
-
-
-def box_of(mask: BoolArray) -> Box | None:
-    """The mask's box, (z, y, x); None if it has no voxel."""
-    sides = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    if not sides[0].size:
-        return None
-    return tuple(slice(int(side[0]), int(side[-1]) + 1) for side in sides)
 
 
 @lru_cache(maxsize=8)

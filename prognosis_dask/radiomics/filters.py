@@ -19,7 +19,7 @@ import pywt
 import SimpleITK as sitk
 from radiomics import imageoperations
 
-from prognosis_dask.arrays import AnyArray, Float32Array, FloatArray, IntArray
+from prognosis_dask.arrays import AnyArray, BoolArray, Float32Array, FloatArray, IntArray
 from prognosis_dask.radiomics.kernels import call, kernels
 from prognosis_dask.radiomics.lbp import planar_patterns, spatial_patterns
 
@@ -33,6 +33,16 @@ _L = (-1.3932, -1.3732)
 #: A1, B1, A2, B2 of a Gaussian and of its second derivative.
 _GAUSSIAN = (1.3530, 1.8151, -0.3531, 0.0902)
 _SECOND = (-1.3563, 5.2318, 0.3446, -2.2355)
+
+
+def box_of(mask: BoolArray) -> Box | None:
+    """The mask's box, (z, y, x); None if it has no voxel."""
+    slices = np.flatnonzero(mask.any(axis=(1, 2)))
+    if not slices.size:
+        return None
+    plane = np.logical_or.reduce(mask[slices[0] : slices[-1] + 1], axis=0)
+    sides = slices, np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+    return tuple(slice(int(side[0]), int(side[-1]) + 1) for side in sides)
 
 
 def filtered(image: sitk.Image, mask: sitk.Image, box: Box, kind: str, settings: dict[str, Any]) -> _Named:

@@ -33,7 +33,7 @@ static double pairwise(const double *terms, int64_t count)
     return pairwise(terms, half) + pairwise(terms + half, count - half);
 }
 
-static double summed(const double *terms, int64_t count, int64_t chunk)
+double summed(const double *terms, int64_t count, int64_t chunk)
 {
     double sum = 0;
     for (int64_t start = 0; start < count; start += chunk)

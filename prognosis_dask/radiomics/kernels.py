@@ -16,7 +16,7 @@ import numpy as np
 from prognosis_dask.arrays import AnyArray
 
 #: Version of the functions' interface; ``matrices.c`` has the same number.
-VERSION = 2
+VERSION = 4
 
 
 @cache
@@ -37,18 +37,43 @@ def call(name: str, *arguments: AnyArray | int | float) -> int:
     MemoryError
         When it gives a negative number.
     """
-    library = kernels()
-    assert library is not None
-    function = library[name]
-    function.restype = ctypes.c_int64
-    found = int(function(*map(_c, arguments)))
+    found = int(_function(name)(*map(_c, arguments)))
     if found < 0:
         raise MemoryError(f"not enough memory for {name}")
     return found
 
 
+@cache
+def _function(name: str) -> Any:
+    library = kernels()
+    assert library is not None
+    function = library[name]
+    function.restype = ctypes.c_int64
+    return function
+
+
 def _c(argument: AnyArray | int | float) -> Any:
     if isinstance(argument, np.ndarray):
         assert argument.flags.c_contiguous
-        return ctypes.c_void_p(argument.ctypes.data)
+        return ctypes.c_void_p(argument.__array_interface__["data"][0])
     return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_int64(argument)
+
+
+#: As many terms as NumPy 1 adds pairwise before it starts anew, and more than there are anywhere.
+_CHUNKS = (8192, 1 << 62)
+
+
+@cache
+def chunk() -> int | None:
+    """How many terms this NumPy adds pairwise at once; None without compiled loops, or if it adds in another order."""
+    if kernels() is None:
+        return None
+    rng = np.random.default_rng(0)
+    terms, several, total = rng.normal(0, 1, 20_000), rng.normal(0, 1, (1, 40, 30, 13)), np.empty(1)
+    if not np.array_equal(np.add.reduce(several, (1, 2))[0], np.cumsum(several.reshape(-1, 13), axis=0)[-1]):
+        return None
+    for found in _CHUNKS:
+        call("sum_of", terms, len(terms), found, total)
+        if total[0] == np.add.reduce(terms):
+            return found
+    return None

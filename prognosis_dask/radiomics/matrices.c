@@ -1,67 +1,90 @@
 /* Texture matrices, counted as by pyradiomics.
 
    ranks: a padded volume, 0 outside the mask, else the rank of the voxel's grey level, from 1. voxels: the places of
-   the mask's voxels in it, ascending. offsets: the neighbours as steps in it; of those both ways the first half is one
+   the mask's voxels in it, ascending. size: of the volume. offsets: the neighbours as steps in it; of those both ways the first half is one
    way. n: the number of levels. */
 
 #include "kernels.h"
 
 /* To be raised with every change of what the functions take or give; kernels.py asks for the same. */
-int kernels_version(void) { return 2; }
+int kernels_version(void) { return 4; }
 
-#define LANES 32
+#define LANES 16 /* GCC 12 compares wider vectors of small numbers one by one */
+typedef int16_t Lanes __attribute__((vector_size(LANES * sizeof(int16_t))));
 
-/* How many of the voxels from this one on lie side by side; at most LANES. */
-static int64_t side_by_side(const int32_t *voxels, int64_t left)
+static inline Lanes lanes_at(const void *values)
 {
-    int64_t most = left < LANES ? left : LANES, many = 1;
-    while (many < most && voxels[many] == voxels[0] + many)
-        many++;
-    return many;
+    Lanes lanes;
+    memcpy(&lanes, values, sizeof lanes);
+    return lanes;
+}
+
+/* Voxels that lie side by side, LANES at most. */
+typedef struct {
+    int32_t at, many;
+} Piece;
+
+/* The mask's voxels in pieces; their number, or -1. */
+static int64_t pieces_of(const int32_t *voxels, int64_t count, Piece **pieces)
+{
+    int64_t found = 0;
+    *pieces = malloc((count + 1) * sizeof(Piece));
+    for (int64_t v = 0; *pieces && v < count; v++) {
+        Piece *last = *pieces + found - 1;
+        if (found && last->many < LANES && voxels[v] == last->at + last->many)
+            last->many++;
+        else
+            (*pieces)[found++] = (Piece){voxels[v], 1};
+    }
+    return *pieces ? found : -1;
 }
 
 /* Of LANES voxels: how many neighbours each has, the sum of their levels, and how many differ by alpha at most. */
-WIDE static void neighbourhoods(const int16_t *at, const int64_t *offsets, int64_t ways, int32_t alpha,
-                                int32_t *restrict neighbours, int32_t *restrict sums, int32_t *restrict dependent)
+WIDE static void neighbourhoods(const int16_t *at, const int64_t *offsets, int64_t ways, int64_t alpha,
+                                int16_t *neighbours, int16_t *sums, int16_t *dependent)
 {
-    for (int lane = 0; lane < LANES; lane++)
-        neighbours[lane] = sums[lane] = dependent[lane] = 0;
+    Lanes here = lanes_at(at), number = {0}, sum = {0}, like = {0};
     for (int64_t way = 0; way < ways; way++) {
-        const int16_t *others = at + offsets[way];
-        for (int lane = 0; lane < LANES; lane++) {
-            int32_t other = others[lane], difference = other - at[lane], inside = other != 0;
-            neighbours[lane] += inside;
-            sums[lane] += other;
-            dependent[lane] += inside & (difference <= alpha) & (-difference <= alpha);
-        }
+        Lanes other = lanes_at(at + offsets[way]), inside = other != 0, apart = other - here;
+        number -= inside;
+        sum += other;
+        like -= inside & (apart <= (int16_t)alpha) & (apart >= (int16_t)-alpha);
     }
+    memcpy(neighbours, &number, sizeof number);
+    memcpy(sums, &sum, sizeof sum);
+    memcpy(dependent, &like, sizeof like);
 }
 
-/* gldm: levels x (2 ways + 1). ngtdm: levels x (count, sum of differences from the neighbours' mean). levels: by rank.
-   size: of the padded volume. */
+/* gldm: levels x (2 ways + 1). ngtdm: levels x (count, sum of differences from the neighbours' mean). levels: by rank. */
 int64_t dependences(const uint16_t *ranks, int64_t size, const int32_t *voxels, int64_t count, const int64_t *offsets,
-                    int64_t ways, const int64_t *levels, int64_t alpha, double *gldm, double *ngtdm)
+                    int64_t ways, const int64_t *levels, int64_t highest, int64_t alpha, double *gldm, double *ngtdm)
 {
-    int16_t *volume = malloc((size + LANES) * sizeof(int16_t));
-    int32_t neighbours[LANES], sums[LANES], dependent[LANES];
-    if (!volume)
+    int16_t *volume = malloc((size + LANES) * sizeof(int16_t)), neighbours[LANES], sums[LANES], dependent[LANES];
+    Piece *pieces;
+    int64_t number = pieces_of(voxels, count, &pieces), fits = highest * ways <= INT16_MAX;
+    if (number < 0 || !volume) {
+        free(volume);
+        free(pieces);
         return -1;
+    }
     for (int64_t at = 0; at < size; at++)
         volume[at] = (int16_t)levels[ranks[at]];
     memset(volume + size, 0, LANES * sizeof(int16_t));
-    for (int64_t v = 0, many; v < count; v += many) {
-        many = side_by_side(voxels + v, count - v);
-        neighbourhoods(volume + voxels[v], offsets, ways, (int32_t)alpha, neighbours, sums, dependent);
-        for (int64_t lane = 0; lane < many; lane++) {
-            int64_t row = ranks[voxels[v] + lane] - 1;
-            double level = volume[voxels[v] + lane];
-            double apart = neighbours[lane] ? level - (double)sums[lane] / (double)neighbours[lane] : 0;
+    for (int64_t piece = 0; piece < number; piece++) {
+        const int16_t *at = volume + pieces[piece].at;
+        neighbourhoods(at, offsets, ways, alpha, neighbours, sums, dependent);
+        for (int64_t lane = 0; lane < pieces[piece].many; lane++) {
+            int64_t row = ranks[pieces[piece].at + lane] - 1, sum = fits ? sums[lane] : 0;
+            for (int64_t way = 0; way < ways && !fits; way++)
+                sum += at[lane + offsets[way]];
+            double apart = neighbours[lane] ? (double)at[lane] - (double)sum / (double)neighbours[lane] : 0;
             gldm[row * (2 * ways + 1) + dependent[lane]] += 1;
             ngtdm[row * 2] += 1;
             ngtdm[row * 2 + 1] += fabs(apart);
         }
     }
     free(volume);
+    free(pieces);
     return 0;
 }
 
@@ -96,49 +119,57 @@ int64_t co_occurrences(const uint16_t *ranks, const int32_t *voxels, int64_t cou
     return 0;
 }
 
-/* Each voxel's place in its run, from 1. */
-WIDE static void places_in_runs(const uint16_t *ranks, const int32_t *voxels, int64_t count, int64_t step,
-                                uint16_t *places)
+/* Each voxel's place in its run, from 1; whether any two voxels adjoin. Both volumes go on for LANES beyond size. */
+WIDE static int places_in_runs(const uint16_t *ranks, const Piece *pieces, int64_t number, int64_t step,
+                               uint16_t *places)
 {
-    for (int64_t v = 0, many; v < count; v += many) {
-        many = side_by_side(voxels + v, count - v);
-        many = many < step ? many : step;
-        const uint16_t *now = ranks + voxels[v], *before = now - step;
-        uint16_t *place = places + voxels[v];
-        if (step > 1)
-            for (int64_t lane = 0; lane < many; lane++)
-                place[lane] = (uint16_t)((now[lane] == before[lane] ? place[lane - step] : 0) + 1);
-        else
-            place[0] = (uint16_t)((now[0] == before[0] ? place[-1] : 0) + 1);
+    Lanes adjoining = {0};
+    uint16_t any = 0;
+    for (int64_t piece = 0; piece < number; piece++) {
+        const uint16_t *now = ranks + pieces[piece].at;
+        uint16_t *place = places + pieces[piece].at;
+        if (step >= LANES) { /* what is written beyond the piece is overwritten, or outside the mask */
+            Lanes here = lanes_at(now), longer = (lanes_at(place - step) & (here == lanes_at(now - step))) + 1;
+            adjoining |= lanes_at(now + step) & (here != 0);
+            memcpy(place, &longer, sizeof longer);
+            continue;
+        }
+        for (int64_t lane = 0; lane < pieces[piece].many; lane++) {
+            place[lane] = (uint16_t)((now[lane] == now[lane - step] ? place[lane - step] : 0) + 1);
+            any |= now[lane + step];
+        }
     }
+    for (int lane = 0; lane < LANES; lane++)
+        any |= (uint16_t)adjoining[lane];
+    return any != 0;
 }
 
 /* Runs of equal voxels, by level, length and direction. neighboured: whether any two voxels adjoin in a direction.
-   Every step leads on in the volume. size: of the padded volume. */
+   Every step leads on in the volume. */
 int64_t run_matrix(const uint16_t *ranks, int64_t size, const int32_t *voxels, int64_t count, const int64_t *offsets,
                    int64_t ways, int64_t n, int64_t lengths, double *glrlm, uint8_t *neighboured)
 {
-    int64_t width = lengths + 2;
-    uint16_t *places = malloc(size * sizeof(uint16_t));
+    int64_t width = lengths + 2, farthest = 0;
+    for (int64_t way = 0; way < ways; way++)
+        farthest = offsets[way] > farthest ? offsets[way] : farthest;
+    uint16_t *volume = calloc(2 * (size + LANES) + farthest, sizeof(uint16_t)), *places = volume + size + LANES;
     uint32_t *reached = malloc(2 * (n + 1) * width * sizeof(uint32_t)), *others = reached + (n + 1) * width;
-    if (!places || !reached) {
-        free(places);
-        free(reached);
-        return -1;
-    }
-    for (int64_t way = 0; way < ways; way++) {
-        uint16_t any = 0;
-        places_in_runs(ranks, voxels, count, offsets[way], places);
+    Piece *pieces;
+    int64_t number = pieces_of(voxels, count, &pieces), missing = number < 0 || !volume || !reached;
+    if (!missing)
+        memcpy(volume, ranks, size * sizeof(uint16_t));
+    for (int64_t way = 0; way < ways && !missing; way++) {
+        neighboured[way] = (uint8_t)places_in_runs(volume, pieces, number, offsets[way], places);
         memset(reached, 0, 2 * (n + 1) * width * sizeof(uint32_t));
-        int64_t v = 0;
-        for (; v + 1 < count; v += 2) {
-            reached[ranks[voxels[v]] * width + places[voxels[v]]]++;
-            others[ranks[voxels[v + 1]] * width + places[voxels[v + 1]]]++;
-            any |= ranks[voxels[v] + offsets[way]] | ranks[voxels[v + 1] + offsets[way]];
-        }
-        if (v < count) {
-            reached[ranks[voxels[v]] * width + places[voxels[v]]]++;
-            any |= ranks[voxels[v] + offsets[way]];
+        for (int64_t piece = 0; piece < number; piece++) {
+            const uint16_t *rank = volume + pieces[piece].at, *place = places + pieces[piece].at;
+            int64_t lane = 0;
+            for (; lane + 1 < pieces[piece].many; lane += 2) {
+                reached[rank[lane] * width + place[lane]]++;
+                others[rank[lane + 1] * width + place[lane + 1]]++;
+            }
+            if (lane < pieces[piece].many)
+                reached[rank[lane] * width + place[lane]]++;
         }
         for (int64_t i = 0; i < n; i++)
             for (int64_t j = 0; j < lengths; j++) { /* a run of j + 1 reaches that length, and not the next */
@@ -146,36 +177,106 @@ int64_t run_matrix(const uint16_t *ranks, int64_t size, const int32_t *voxels, i
                 uint32_t longer = reached[at + 1] + others[at + 1];
                 glrlm[(i * lengths + j) * ways + way] = (double)(reached[at] + others[at] - longer);
             }
-        neighboured[way] = any != 0;
     }
-    free(places);
+    free(volume);
     free(reached);
-    return 0;
+    free(pieces);
+    return missing ? -1 : 0;
 }
 
-/* Zones of equal voxels that adjoin. Clears ranks. Returns how many; their levels' ranks and their sizes in zones. */
-int64_t zones_of(uint16_t *ranks, const int32_t *voxels, int64_t count, const int64_t *offsets, int64_t ways,
-                 int32_t *stack, int64_t *zones)
+/* Which of the like neighbours before a voxel, as bits, to join it with: one of each set of them that adjoin each other,
+   since those are joined already. adjoining: of each neighbour, which others adjoin it. */
+static uint16_t to_join(uint16_t like, const uint16_t *adjoining)
 {
-    int64_t found = 0;
-    for (int64_t v = 0; v < count; v++) {
-        uint16_t rank = ranks[voxels[v]];
-        if (!rank)
-            continue;
-        int64_t top = 0, size = 0;
-        stack[top++] = voxels[v];
-        ranks[voxels[v]] = 0;
-        while (top) {
-            int32_t at = stack[--top];
-            size++;
-            for (int64_t way = 0; way < ways; way++)
-                if (ranks[at + offsets[way]] == rank) {
-                    ranks[at + offsets[way]] = 0;
-                    stack[top++] = at + (int32_t)offsets[way];
-                }
+    uint16_t chosen = 0;
+    while (like) {
+        uint16_t set = (uint16_t)(like & -like), more = set;
+        chosen |= set;
+        while (more) {
+            set |= more;
+            more = (uint16_t)(adjoining[__builtin_ctz(more)] & like & ~set) | (uint16_t)(more & (more - 1));
         }
-        zones[2 * found] = rank;
-        zones[2 * found++ + 1] = size;
+        like &= (uint16_t)~set;
     }
+    return chosen;
+}
+
+static int32_t root_of(int32_t *parents, int32_t zone)
+{
+    while (parents[zone] != zone)
+        zone = parents[zone] = parents[parents[zone]];
+    return zone;
+}
+
+/* Of LANES voxels, which of the neighbours before them are alike, as bits. */
+WIDE static void like_before(const uint16_t *at, const int64_t *offsets, int64_t ways, uint16_t *like)
+{
+    Lanes here = lanes_at(at), bits = {0};
+    for (int64_t way = 0; way < ways; way++)
+        bits |= (here == lanes_at(at - offsets[way])) & (int16_t)(1 << way);
+    memcpy(like, &bits, sizeof bits);
+}
+
+/* Zones of equal voxels that adjoin, by one way's offsets (15 at most). Returns how many; their levels' ranks and their
+   sizes in zones. */
+int64_t zones_of(const uint16_t *ranks, int64_t size, const int32_t *voxels, int64_t count, const int64_t *offsets,
+                 int64_t ways, int64_t *zones)
+{
+    uint16_t *volume = malloc((size + LANES) * sizeof(uint16_t)), *joins = calloc((size_t)1 << ways, sizeof(uint16_t));
+    uint16_t like[LANES], adjoining[16] = {0};
+    int32_t *zone_at = malloc(size * sizeof(int32_t)), *parents = malloc(3 * (count + 1) * sizeof(int32_t));
+    int32_t *sizes = parents + count + 1, *level = sizes + count + 1, made = 0;
+    Piece *pieces;
+    int64_t number = pieces_of(voxels, count, &pieces), found = 0;
+    if (number < 0 || !volume || !joins || !zone_at || !parents)
+        found = -1;
+    else {
+        memcpy(volume, ranks, size * sizeof(uint16_t));
+        memset(volume + size, 0, LANES * sizeof(uint16_t));
+    }
+    for (int64_t one = 0; one < ways; one++)
+        for (int64_t other = 0; other < ways; other++)
+            for (int64_t way = 0; way < ways; way++)
+                if (llabs(offsets[one] - offsets[other]) == offsets[way])
+                    adjoining[one] |= (uint16_t)(1 << other);
+    for (int64_t piece = 0; piece < number && found == 0; piece++) {
+        int32_t at = pieces[piece].at;
+        like_before(volume + at, offsets, ways, like);
+        for (int64_t lane = 0; lane < pieces[piece].many; lane++, at++) {
+            if (!like[lane]) {
+                parents[made] = zone_at[at] = made;
+                level[made] = volume[at];
+                sizes[made++] = 1;
+                continue;
+            }
+            uint16_t join = joins[like[lane]];
+            if (!join)
+                join = joins[like[lane]] = to_join(like[lane], adjoining);
+            int32_t zone = -1;
+            for (; join; join &= (uint16_t)(join - 1)) {
+                int32_t root = root_of(parents, zone_at[at - offsets[__builtin_ctz(join)]]);
+                if (zone < 0)
+                    zone = root;
+                else if (root != zone) {
+                    int32_t first = root < zone ? root : zone;
+                    sizes[first] += sizes[root < zone ? zone : root];
+                    parents[root < zone ? zone : root] = first;
+                    zone = first;
+                }
+            }
+            zone_at[at] = zone;
+            sizes[zone]++;
+        }
+    }
+    for (int32_t zone = 0; zone < made; zone++)
+        if (parents[zone] == zone) {
+            zones[2 * found] = level[zone];
+            zones[2 * found++ + 1] = sizes[zone];
+        }
+    free(volume);
+    free(joins);
+    free(zone_at);
+    free(parents);
+    free(pieces);
     return found;
 }

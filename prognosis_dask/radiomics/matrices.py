@@ -120,7 +120,7 @@ class Binned:
             level = np.concatenate(([0], self.present))
             call(
                 *("dependences", self.ranks, self.ranks.size, region.voxels, len(self.levels), offsets, len(offsets)),
-                *(level, alpha, like, apart),
+                *(level, self.highest, alpha, like, apart),
             )
             self._dependences[key] = like, apart
         return self._dependences[key]
@@ -143,9 +143,10 @@ class Binned:
     def zones(self, flat: int | None) -> tuple[FloatArray, IntArray]:
         """Zones by level and size, of sizes that are there, and those sizes."""
         region, n, count = self.region, len(self.present), len(self.levels)
-        offsets = region.offsets(region.angles((1,), flat))
-        stack, found = np.empty(count, np.int32), np.empty((count, 2), np.int64)
-        number = call("zones_of", self.ranks.copy(), region.voxels, count, offsets, len(offsets), stack, found)
+        angles = region.angles((1,), flat)
+        offsets = region.offsets(angles[: len(angles) // 2])
+        found = np.empty((count, 2), np.int64)
+        number = call("zones_of", self.ranks, self.ranks.size, region.voxels, count, offsets, len(offsets), found)
         rank, size = found[:number].T
         sizes = np.flatnonzero(np.bincount(size))
         column = np.zeros(sizes[-1] + 1, np.int64)

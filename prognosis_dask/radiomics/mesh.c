@@ -74,8 +74,17 @@ static int64_t vertices(const uint8_t *mask, const int64_t *shape, int32_t *poin
             for (int64_t axis = 0; axis < 3; axis++) {
                 if (axis < 2 && place[axis] + 1 == shape[axis])
                     continue;
-                for (int64_t column = 0; column < width - (axis == 2); column++)
-                    if (at[column] != at[column + steps[axis]]) {
+                for (int64_t column = 0, stop = width - (axis == 2); column < stop; column++) {
+                    uint64_t here, there;
+                    for (; column + 8 <= stop; column += 8) { /* over eight alike at once */
+                        memcpy(&here, at + column, sizeof here);
+                        memcpy(&there, at + column + steps[axis], sizeof there);
+                        if (here != there)
+                            break;
+                    }
+                    for (int64_t end = column + 8 < stop ? column + 8 : stop; column < end; column++) {
+                        if (at[column] == at[column + steps[axis]])
+                            continue;
                         if (points) {
                             points[3 * found] = (int32_t)(2 * slice + (axis == 0));
                             points[3 * found + 1] = (int32_t)(2 * row + (axis == 1));
@@ -83,6 +92,8 @@ static int64_t vertices(const uint8_t *mask, const int64_t *shape, int32_t *poin
                         }
                         found++;
                     }
+                    column--;
+                }
             }
         }
     return found;
@@ -203,6 +214,8 @@ static double some_distance(const int32_t *points, int64_t count, const double *
 
 #define CELLS 12
 #define ALL_CELLS (CELLS * CELLS * CELLS)
+/* Of so many points it is quicker to compare all pairs. */
+#define FEW 300
 
 typedef struct {
     int32_t stop[ALL_CELLS + 1]; /* of the points before each cell, then of its own */
@@ -250,6 +263,17 @@ static int64_t gather(const int32_t *points, int64_t count, const int64_t *sizes
 static double largest_of(const int32_t *points, int64_t count, const int64_t *sizes, const double *const *places,
                          Cells *cells, int32_t *sorted, double *located, double known)
 {
+    if (count <= FEW) {
+        for (int axis = 0; axis < 3; axis++)
+            for (int64_t number = 0; number < count; number++)
+                located[axis * count + number] = places[axis][points[3 * number + axis]];
+        for (int64_t number = 0; number < count; number++) {
+            const double *z = located + number, *y = z + count, *x = y + count, point[3] = {*z, *y, *x};
+            double distance = farthest(point, z, y, x, count - number);
+            known = distance > known ? distance : known;
+        }
+        return known;
+    }
     int64_t found = gather(points, count, sizes, places, cells, sorted, located);
     const double *z = located, *y = z + count, *x = y + count;
     for (int64_t one = 0; one < found; one++)
@@ -308,12 +332,10 @@ int64_t diameters(const uint8_t *mask, const int64_t *shape, const double *z, co
     }
     int32_t *all = malloc((count + 1) * 9 * sizeof(int32_t)), *ends = malloc(lines * 2 * sizeof(int32_t));
     int32_t *some = all + 3 * (count + 1), *sorted = some + 3 * (count + 1);
-    for (int64_t axis = 0; axis < 3 && !missing; axis++) {
-        if (!all || !ends) {
-            missing = 1;
-            break;
-        }
+    missing = !all || !ends;
+    if (!missing)
         vertices(mask, shape, all);
+    for (int64_t axis = 0; axis < 3 && !missing; axis++) {
         int64_t left = line_ends(all, count, (axis + 2) % 3, sizes, ends, some);
         left = line_ends(some, left, (axis + 1) % 3, sizes, ends, some);
         sort_along(some, left, axis, sizes, ends, sorted);
@@ -328,4 +350,27 @@ int64_t diameters(const uint8_t *mask, const int64_t *shape, const double *z, co
     free(all);
     free(ends);
     return missing ? -1 : 0;
+}
+
+/* The mask's voxels, (axes x count), in mm from their mean, over the root of their number. mask: not padded; each place
+   counts from 1. */
+int64_t spread(const uint8_t *mask, const int64_t *shape, const double *spacing, int64_t count, int64_t chunk,
+               double *places)
+{
+    int64_t found = 0;
+    for (int64_t slice = 0; slice < shape[0]; slice++)
+        for (int64_t row = 0; row < shape[1]; row++)
+            for (int64_t column = 0; column < shape[2]; column++)
+                if (*mask++) {
+                    places[found] = (double)(slice + 1) * spacing[0];
+                    places[count + found] = (double)(row + 1) * spacing[1];
+                    places[2 * count + found++] = (double)(column + 1) * spacing[2];
+                }
+    double root = sqrt((double)count);
+    for (int axis = 0; axis < 3; axis++) {
+        double *along = places + axis * count, mean = summed(along, count, chunk) / (double)count;
+        for (int64_t voxel = 0; voxel < count; voxel++)
+            along[voxel] = (along[voxel] - mean) / root;
+    }
+    return 0;
 }

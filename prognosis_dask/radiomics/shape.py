@@ -12,8 +12,8 @@ import SimpleITK as sitk
 from radiomics import cShape, getFeatureClasses
 from radiomics.shape import RadiomicsShape
 
-from prognosis_dask.arrays import BoolArray, IntArray
-from prognosis_dask.radiomics.kernels import call, kernels
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
+from prognosis_dask.radiomics.kernels import call, chunk, kernels
 
 #: The triangles of a cube of eight voxels, by the bits of those in the mask (up to 127; beyond, the complement's),
 #: three edges each, as hexadecimal digits. Marching cubes (Lorensen and Cline 1987), in the order in which pyradiomics
@@ -58,15 +58,9 @@ class _Shape(RadiomicsShape):  # type: ignore[misc]
         if known is not None:
             known[key] = found
         self.SurfaceArea, self.Volume, self.diameters = found
-        # pyradiomics' own steps from here: BLAS and LAPACK round differently for other memory layouts
-        self.labelledVoxelCoordinates = np.nonzero(mask)
-        count = len(self.labelledVoxelCoordinates[0])
-        steps = [
-            (along + 1) * step for along, step in zip(self.labelledVoxelCoordinates, self.pixelSpacing, strict=True)
-        ]
-        places = np.array(steps).transpose((1, 0))
-        places -= np.mean(places, axis=0)
-        places /= np.sqrt(count)
+        places = _spread(mask, self.pixelSpacing)
+        self.labelledVoxelCoordinates = places.T  # of which pyradiomics only wants the number
+        # BLAS and LAPACK round differently for other memory layouts
         self.eigenValues = np.linalg.eigvals(np.dot(places.T.copy(), places))
         self.eigenValues[(self.eigenValues < 0) & (self.eigenValues > -1e-10)] = 0
         self.eigenValues.sort()
@@ -121,6 +115,22 @@ def mesh(mask: BoolArray, spacing: npt.ArrayLike) -> _Mesh:
     call("surface_and_volume", padded, size, first, edges, *places, both)
     call("diameters", padded, size, *places, four)
     return float(both[0]), float(both[1]), tuple(four.tolist())
+
+
+def _spread(mask: BoolArray, spacing: FloatArray) -> FloatArray:
+    """The voxels' places from their mean in mm over the root of their number, (voxels, axes).
+
+    They lie column by column in memory, as in pyradiomics.
+    """
+    terms = chunk()
+    if terms is not None:
+        along = np.empty((3, np.count_nonzero(mask)))
+        call("spread", np.ascontiguousarray(mask), np.array(mask.shape), spacing, along.shape[1], terms, along)
+        return along.T
+    places = np.array(np.where(np.pad(mask, 1))).transpose((1, 0)) * spacing
+    places -= np.mean(places, axis=0)
+    places /= np.sqrt(len(places))
+    return places
 
 
 @cache

@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 
 from prognosis_dask.arrays import FloatArray, IntArray
-from prognosis_dask.radiomics.kernels import call, kernels
+from prognosis_dask.radiomics.kernels import call, chunk
 from prognosis_dask.radiomics.matrices import Binned
 
 _EPS = float(np.spacing(1))
-#: As many terms as NumPy 1 adds pairwise before it starts anew, and more than any matrix has.
-_CHUNKS = (8192, 1 << 62)
 
 #: The sums of ``size_sums`` in ``formulas.c``, in its order, by class.
 _SIZE_FEATURES = {
@@ -58,23 +56,9 @@ _VARIANCE_J, _COVARIANCE, _HX, _HY = 6, 7, 13, 14
 
 def texture_features(kind: str, binned: Binned, settings: dict[str, Any]) -> dict[str, float] | None:
     """The features of a class that are not deprecated, by pyradiomics' names."""
-    if kernels() is None or chunk() is None:
+    if chunk() is None:
         return None
     return _CLASSES[kind](binned, settings)
-
-
-@cache
-def chunk() -> int | None:
-    """How many terms this NumPy adds pairwise at once; None if it adds in neither known order."""
-    rng = np.random.default_rng(0)
-    terms, several, total = rng.normal(0, 1, 20_000), rng.normal(0, 1, (1, 40, 30, 13)), np.empty(1)
-    if not np.array_equal(np.add.reduce(several, (1, 2))[0], np.cumsum(several.reshape(-1, 13), axis=0)[-1]):
-        return None
-    for found in _CHUNKS:
-        call("sum_of", terms, len(terms), found, total)
-        if total[0] == np.add.reduce(terms):
-            return found
-    return None
 
 
 def _plain(settings: dict[str, Any]) -> tuple[int, ...]:
@@ -96,6 +80,11 @@ def _across(absent: int) -> int:
 def _lies_across(absent: int) -> int:
     matrix = np.delete(np.zeros((1, 3, 5)), (np.arange(absent),), 2)
     return int(matrix.strides[2] > matrix.strides[1])
+
+
+def _logs(values: FloatArray) -> FloatArray:
+    shifted: FloatArray = values + _EPS
+    return np.log2(shifted, out=shifted)
 
 
 def _mean(values: FloatArray) -> FloatArray:
@@ -124,7 +113,7 @@ def _co_occurrence(binned: Binned, settings: dict[str, Any]) -> dict[str, float]
         *("co_occurrence_parts", counts, totals, levels, n, ways, highest, symmetrical, across),
         *(p, product, marginals, means),
     )
-    logs, of_product, of_marginals = (np.log2(one + _EPS) for one in (p, product, marginals))
+    logs, of_product, of_marginals = (_logs(one) for one in (p, product, marginals))
     together = np.arange(2, 2 * highest + 1, dtype=np.float64)[:, None] - means[0] - means[1]
     sums = np.zeros((len(_GLCM_FEATURES), ways))
     call(
@@ -164,7 +153,7 @@ def _maximal_correlation(p: FloatArray, marginals: FloatArray) -> float:
     call("correlation_matrix", p, marginals[:n], marginals[n : 2 * n], n, ways, _EPS, q)
     values = np.linalg.eigvals(q)
     values.sort()
-    return float(np.nanmean(np.sqrt(values[None, :, -2]), 1)[0].real)
+    return float(_mean(np.sqrt(values[None, :, -2]))[0].real)
 
 
 def _runs(binned: Binned, settings: dict[str, Any]) -> dict[str, float] | None:
@@ -205,7 +194,7 @@ def _of_sizes(
     names = _SIZE_FEATURES[kind]
     sums, of_zones = np.empty((len(names), ways)), int(kind == "glszm")
     call(
-        *("size_sums", counts, share, np.log2(share + _EPS), n, m, ways, binned.present.astype(np.float64)),
+        *("size_sums", counts, share, _logs(share), n, m, ways, binned.present.astype(np.float64)),
         *(sizes.astype(np.float64), number, _across(absent), of_zones, chunk() or 0, sums),
     )
     squared = sums[8:10] / number**2
