@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -16,18 +18,20 @@ import xarray as xr
 from distributed import Client
 
 import prognosis_dask
+from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.config.job import Job, SynthSection, load_job
-from prognosis_dask.errors import ClusterError, StoreError
+from prognosis_dask.errors import ClusterError, Code, StoreError
 from prognosis_dask.features.files import read_features
 from prognosis_dask.objects.address import parse_address
 from prognosis_dask.objects.bucket import bucket_of
 from prognosis_dask.report.page import rewrite_report
 from prognosis_dask.report.status import status
+from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.place import Place, local_copy, placed
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.workflows.models import fit, predict
-from tests.dask_processes import process, scheduler, wait_for
+from tests.dask_processes import PATIENCE, process, scheduler, wait_for
 from tests.object_server import ObjectServer
 
 OUT = "s3://results/lung"
@@ -60,13 +64,13 @@ def keep_workers_out(folder: Path) -> None:
 
 
 @contextmanager
-def two_workers(folder: Path) -> Iterator[tuple[Client, list[subprocess.Popen]]]:
-    """A scheduler and two workers that share no folder."""
+def lone_workers(folder: Path, number: int = 2) -> Iterator[tuple[Client, list[subprocess.Popen]]]:
+    """A scheduler and workers that share no folder."""
     with ExitStack() as stack:
         address = stack.enter_context(scheduler(folder / "scheduler.json"))
-        workers = [stack.enter_context(lone_worker(address, folder / f"worker-{number}")) for number in (1, 2)]
+        workers = [stack.enter_context(lone_worker(address, folder / f"worker-{one}")) for one in range(number)]
         client = stack.enter_context(Client(address))
-        client.wait_for_workers(2)
+        client.wait_for_workers(number)
         yield client, workers
 
 
@@ -114,7 +118,7 @@ def test_a_run_between_buckets_equals_the_folders_and_leaves_nothing_with_its_wo
     job = cohort_in_bucket(object_server, tmp_path, 6)
     object_server.weather.throttled, object_server.weather.cut = 0.05, 0.01
     keep_workers_out(tmp_path / "cohort")
-    with two_workers(tmp_path) as (client, _):
+    with lone_workers(tmp_path) as (client, _):
         seen = client.run(lambda: os.access(tmp_path / "cohort", os.R_OK) or os.access(cache, os.W_OK))
         assert not IS_ROOT or not any(seen.values())
         result = prognosis_dask.run(job, client=client, out=OUT, say=str)
@@ -147,6 +151,43 @@ def test_a_worker_that_does_not_reach_the_bucket_is_named(
         client.wait_for_workers(1)
         with pytest.raises(ClusterError, match=rf"worker .* cannot write in {OUT}: .*; give it credentials"):
             prognosis_dask.run(job, client=client, out=OUT, say=str)
+
+
+def results_of_roi(folder: Path) -> dict[str, TaskResult]:
+    """By short hash of the case."""
+    with Ledger.read(folder / "ledger.sqlite") as ledger:
+        return {short_hash(case_id): result for case_id, result in ledger.results("roi").items()}
+
+
+def test_a_case_is_written_while_the_next_is_computed_and_done_when_all_of_it_is_there(
+    object_server: ObjectServer, tmp_path: Path, cache: Path
+) -> None:
+    """The server holds one object of the first crop until the next case's comes, and refuses one of the third's."""
+    job = cohort_in_bucket(object_server, tmp_path, 4)
+    job = replace(job, model=replace(job.model, enabled=False), run=replace(job.run, cases_per_task=1))
+    crops: list[str] = []
+    second_came = threading.Event()
+    done_meanwhile: list[str] = []
+
+    def hold(method: str, path: str) -> tuple[int, str] | None:
+        crop = re.search(r"/crops/(\w{12})/mask/zarr.json", path)
+        if method != "PUT" or not crop:
+            return None
+        if crop[1] not in crops:
+            crops.append(crop[1])
+        if crop[1] == crops[0]:
+            assert second_came.wait(PATIENCE)
+            done_meanwhile.extend(results_of_roi(next(cache.glob("runs/*"))))
+        second_came.set()
+        return (403, "AccessDenied") if crops.index(crop[1]) == 2 else None
+
+    object_server.weather.refuse = hold
+    with lone_workers(tmp_path, 1) as (client, _):
+        prognosis_dask.run(job, client=client, out=OUT, say=str)
+    assert crops[0] not in done_meanwhile
+    ended = results_of_roi(local_copy(OUT))
+    problems = {crop: ended[crop].problem for crop in crops}
+    assert {crop: problem.code for crop, problem in problems.items() if problem} == {crops[2]: Code.OBJECT_FORBIDDEN}
 
 
 @pytest.mark.parametrize("out", [OUT, OUT.replace("s3", "gs", 1)])
@@ -183,7 +224,7 @@ def test_a_second_driver_is_refused_and_one_that_is_gone_is_succeeded(
 def test_models_are_fitted_from_and_into_buckets(object_server: ObjectServer, tmp_path: Path, cache: Path) -> None:
     job = cohort_in_bucket(object_server, tmp_path, 14)
     without = replace(job, model=replace(job.model, enabled=False))
-    with two_workers(tmp_path) as (client, _):
+    with lone_workers(tmp_path) as (client, _):
         prognosis_dask.run(without, client=client, out=OUT, say=str)
     quick = ("validation.folds=2", "validation.repeats=1", "validation.halves=0")
     fit(local_copy(OUT), out=tmp_path / "folder", overrides=quick, say=str)

@@ -1,7 +1,9 @@
 """The process that a worker keeps for its cases: ``python -m prognosis_dask.execution.child SOCKET PARENT``.
 
-It reads a task from the socket, says that it has loaded it, runs it, and sends back what came of it. It holds what is
-heavy (SimpleITK, the network), so the worker beside it stays light. It ends with its worker, however that ends.
+It reads a task from the socket, says that it has loaded it, runs it, and sends back what came of it. What the task
+writes to a bucket may still be on its way then: the child says so, takes the next task, and sends the result once all
+of it is there. It holds what is heavy (SimpleITK, the network), so the worker beside it stays light. It ends with its
+worker, however that ends.
 """
 
 from __future__ import annotations
@@ -13,35 +15,66 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-#: What the child answers when the task's code is there and its first case begins.
-STARTED = b"started"
+from prognosis_dask.objects.folders import written_behind
+
+#: What the child answers when the task's code is there and its first case begins; when all is computed, but not yet
+#: written; and instead of results, when something could not be written. Before each answer stands the task's number.
+STARTED, COMPUTED, UNWRITTEN = b"started", b"computed", b"unwritten"
+#: Bytes of that number.
+NUMBER_BYTES = 8
 #: Seconds between two looks at whether the worker still lives, where the system does not tell.
 _LOOK_EVERY = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
 def serve(connection: Connection) -> None:
-    """Run tasks until the worker closes the connection."""
+    """Run tasks until the worker closes the connection; what was begun to be written is then finished."""
+    one_at_a_time = threading.Lock()
+
+    def say(number: int, said: bytes) -> None:
+        with one_at_a_time:
+            connection.send_bytes(number.to_bytes(NUMBER_BYTES, "big") + said)
+
     while True:
         try:
-            work, cases, digests, following = pickle.loads(connection.recv_bytes())
+            number, *task = pickle.loads(connection.recv_bytes())
         except EOFError:
             return
+        answer, writes = _run(partial(say, number), *task)
+        if writes:
+            say(number, COMPUTED)
+            threading.Thread(target=_say_when_written, args=(partial(say, number), answer, writes)).start()
+        else:
+            say(number, answer)
+
+
+def _run(
+    say: Callable[[bytes], None], work: bytes, cases: Any, digests: Any, following: Any, behind: bool
+) -> tuple[bytes, list[Future[Any]]]:
+    """What came of a task, and what it still writes."""
+    with written_behind(on=behind) as writes:
         try:
             function, context = pickle.loads(work)
             more = {"follows": _begin(*following)} if following else {}
-            connection.send_bytes(STARTED)
-            answer = pickle.dumps((function(cases, digests, context, **more), None))
+            say(STARTED)
+            return pickle.dumps((function(cases, digests, context, **more), None)), writes
         except Exception as error:  # whatever it is, the runner judges it
-            answer = pickle.dumps((None, _portable(error)))
-        connection.send_bytes(answer)
+            return pickle.dumps((None, _portable(error))), writes
+
+
+def _say_when_written(say: Callable[[bytes], None], answer: bytes, writes: Sequence[Future[Any]]) -> None:
+    wait(writes)
+    failed = any(write.exception() is not None for write in writes)
+    with suppress(OSError):  # the worker is gone
+        say(UNWRITTEN if failed else answer)
 
 
 def _begin(work: bytes, case: Any, digest: str) -> Callable[[], None]:

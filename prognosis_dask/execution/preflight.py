@@ -21,7 +21,7 @@ from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.execution.versions import is_optional, package_versions
 from prognosis_dask.objects.address import Address, is_address, parse_address
-from prognosis_dask.objects.bucket import bucket_of
+from prognosis_dask.storage.place import LOCK
 
 Facts = Mapping[str, Any]
 
@@ -100,12 +100,7 @@ def _check_folder(client: Client, folder: Path) -> None:
 
 def _check_bucket(client: Client, address: Address) -> None:
     """Workers write their arrays themselves, with the credentials that each finds around itself."""
-    mark = address / f".preflight-{uuid.uuid4().hex}"
-    bucket_of(mark).put(mark.key, b"")
-    try:
-        found = _ask(client, _bucket_probe(str(mark)))
-    finally:
-        bucket_of(mark).delete(mark.key)
+    found = _ask(client, _bucket_probe(str(address), LOCK))
     _refuse(
         f"worker {worker} ({facts['host']}) cannot write in {address}: {facts['wrong']}; give it credentials (a role, "
         "a profile or AWS_ACCESS_KEY_ID) and AWS_ENDPOINT_URL as here"
@@ -200,21 +195,22 @@ def _folder_probe(mark: str) -> Callable[[], Facts]:
     return probe
 
 
-def _bucket_probe(mark: str) -> Callable[[], Facts]:
+def _bucket_probe(place: str, held: str) -> Callable[[], Facts]:
     def probe() -> Facts:
         import socket
         import uuid
 
         from prognosis_dask.errors import PrognosisError
         from prognosis_dask.objects.address import parse_address
-        from prognosis_dask.objects.bucket import bucket_of
+        from prognosis_dask.objects.bucket import begin, bucket_of
 
-        address, wrong = parse_address(mark), ""
-        bucket, own = bucket_of(address), f"{address.key}-{uuid.uuid4().hex}"
+        address, wrong = parse_address(place), ""
+        bucket, own = bucket_of(address), (address / f".preflight-{uuid.uuid4().hex}").key
         try:
-            bucket.get(address.key)
+            seen = begin(lambda: bucket.get((address / held).key))
             bucket.put(own, b"")
             bucket.delete(own)
+            seen.result()
         except PrognosisError as error:
             wrong = str(error).splitlines()[0]
         return {"host": socket.gethostname(), "wrong": wrong}

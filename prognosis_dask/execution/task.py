@@ -4,6 +4,9 @@ The stage runs in a child process of the worker (:mod:`execution.child`), one pe
 task to task. A case that hangs, crashes the interpreter or takes all memory ends its child, which is replaced in a
 second or two, and nothing else: neither the worker nor the tasks and results that it holds. Nothing less can stop
 native code; and while the child computes, the worker always answers the scheduler.
+
+A task whose data go to a bucket leaves its child, and its worker's thread, to the next one as soon as it is computed;
+it is done when all of its objects are there.
 """
 
 from __future__ import annotations
@@ -17,17 +20,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import count
 from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import psutil
-from distributed import get_worker
+from distributed import get_worker, secede
 from distributed.metrics import context_meter
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem
-from prognosis_dask.execution.child import STARTED
+from prognosis_dask.execution.child import COMPUTED, NUMBER_BYTES, STARTED, UNWRITTEN
 from prognosis_dask.storage.ledger import TaskResult
 
 StageFunction = Callable[[tuple[Case, ...], tuple[str, ...], Any], list[TaskResult]]
@@ -52,6 +58,12 @@ ONE_THREAD = {
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1",
 }
 
+#: The children that no task has, the last one used at the end. A child is killed with the thread that started it
+#: (prctl(2)), and those of tasks come and go: this one stays.
+_idle: list[_Child] = []
+_starter = ThreadPoolExecutor(1, thread_name_prefix="children")
+_numbers = count()
+#: ``left``: the task of this thread was left by its worker's pool, while it writes.
 _thread = threading.local()
 #: Short hashes of cases that nobody waits for any more; on each worker.
 _stopped: set[str] = set()
@@ -99,7 +111,9 @@ def run_task(
     for _ in range(CRASHES):
         try:
             _expect_wanted(cases)
-            return metered(_child().run(work, cases, digests, limit_s, following))
+            return metered(_run(work, cases, digests, limit_s, following))
+        except _UnwrittenError:  # once more, waiting: the error itself is then raised, or becomes its case's
+            return run_task(stage, work, cases, digests, case_limit_s)
         except _ChildLostError as lost:
             code, reason = lost.code, lost.reason
         if following and code in (Code.WORKER_LOST, Code.MEMORY_LIMIT):  # what was read ahead may be to blame
@@ -129,16 +143,58 @@ class _ChildLostError(Exception):
         self.code, self.reason = code, reason
 
 
+class _UnwrittenError(Exception):
+    """Not all that the task had computed was written."""
+
+
+def _run(
+    work: bytes,
+    cases: tuple[Case, ...],
+    digests: tuple[str, ...],
+    limit_s: float,
+    following: Following | None,
+) -> list[TaskResult]:
+    child, number, behind = _child(), next(_numbers), _may_leave()
+    task = number, work, cases, digests, following, behind
+    answer = child.run(number, pickle.dumps(task), cases, limit_s)
+    if hasattr(_thread, "left"):  # one too many, since the next task has this one's
+        child.end()
+    else:
+        _idle.append(child)
+    if answer == COMPUTED:
+        _thread.left = True
+        secede()
+        answer = child.written(number, cases)
+    child.forget(number)
+    results, failure = pickle.loads(answer)
+    if isinstance(failure, MemoryError):
+        raise _ChildLostError(Code.MEMORY_LIMIT, f"the work on it was refused memory by the system ({failure})")
+    if failure is not None:
+        raise failure
+    return results  # type: ignore[no-any-return]
+
+
+def _may_leave() -> bool:
+    """Whether this is a thread of a worker, which a task leaves to the next one at most once."""
+    try:
+        get_worker()
+    except ValueError:  # called directly, on no worker
+        return False
+    return not hasattr(_thread, "left")
+
+
 def _child() -> _Child:
-    """The child of this thread, a new one when there is none that lives."""
-    child: _Child | None = getattr(_thread, "child", None)
-    if child is None or not child.alive():
-        child = _thread.child = _Child()
-    return child
+    """A child that no other task has, a new one when there is none that lives."""
+    while _idle:
+        with suppress(IndexError):  # another thread was quicker
+            child = _idle.pop()
+            if child.alive():
+                return child
+    return _starter.submit(_Child).result()
 
 
 class _Child:
-    """A child process and the socket to it. It ends when its worker, or the thread that made it, ends."""
+    """A child process and the socket to it. It ends with its worker."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -150,42 +206,63 @@ class _Child:
                 stdin=subprocess.DEVNULL,
             )
         self._connection = Connection(ours.detach())
+        self._said: dict[int, SimpleQueue[bytes]] = {}
+        threading.Thread(target=self._listen, daemon=True, name="child").start()
+
+    def _listen(self) -> None:
+        """Give each task what the child says of it; nothing is what it says when it is gone."""
+        with suppress(OSError, EOFError), self._connection:
+            while True:
+                said = self._connection.recv_bytes()
+                self._said[int.from_bytes(said[:NUMBER_BYTES], "big")].put(said[NUMBER_BYTES:])
+        for waiting in list(self._said.values()):
+            waiting.put(b"")
 
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def run(
-        self,
-        work: bytes,
-        cases: tuple[Case, ...],
-        digests: tuple[str, ...],
-        limit_s: float,
-        following: Following | None,
-    ) -> list[TaskResult]:
+    def run(self, number: int, task: bytes, cases: tuple[Case, ...], limit_s: float) -> bytes:
         """See :func:`run_task`; raises _ChildLostError when the child ended or had to be ended."""
+        said: SimpleQueue[bytes] = SimpleQueue()
+        self._said[number] = said
         try:
-            self._connection.send_bytes(pickle.dumps((work, cases, digests, following)))
-            answer = self._answer(cases, START_SECONDS, Code.WORKER_LOST)
+            self._connection.send_bytes(task)
+            answer = self._answer(said, cases, START_SECONDS, Code.WORKER_LOST)
             if answer == STARTED:  # only now does the time count against the case: loading the code may be slow
-                answer = self._answer(cases, limit_s, Code.TIME_LIMIT)
+                answer = self._answer(said, cases, limit_s, Code.TIME_LIMIT)
         except (OSError, EOFError) as error:
             with suppress(subprocess.TimeoutExpired):  # the socket closes a moment before the process has ended
                 self._process.wait(1.0)
-            raise _ChildLostError(Code.WORKER_LOST, self._end()) from error
+            raise _ChildLostError(Code.WORKER_LOST, self.end()) from error
         except BaseException:
-            self._end()
+            self.end()
             raise
-        results, failure = pickle.loads(answer)
-        if isinstance(failure, MemoryError):
-            raise _ChildLostError(Code.MEMORY_LIMIT, f"the work on it was refused memory by the system ({failure})")
-        if failure is not None:
-            raise failure
-        return results  # type: ignore[no-any-return]
+        return answer
 
-    def _answer(self, cases: tuple[Case, ...], limit_s: float, code: Code) -> bytes:
+    def written(self, number: int, cases: tuple[Case, ...]) -> bytes:
+        """The answer once all is written, while the child may compute for another task, which ends it if need be."""
+        while True:
+            _expect_wanted(cases)
+            with suppress(Empty):
+                answer = self._said[number].get(timeout=LOOK_EVERY)
+                break
+        if answer in (b"", UNWRITTEN):
+            raise _UnwrittenError
+        return answer
+
+    def forget(self, number: int) -> None:
+        """The task has all that the child had to say of it."""
+        del self._said[number]
+
+    def _answer(self, said: SimpleQueue[bytes], cases: tuple[Case, ...], limit_s: float, code: Code) -> bytes:
         """What the child says within the limit, while it keeps to its memory."""
         deadline, most = time.monotonic() + limit_s, _memory_limit()
-        while not self._connection.poll(LOOK_EVERY):
+        while True:
+            with suppress(Empty):
+                answer = said.get(timeout=LOOK_EVERY)
+                if not answer:
+                    raise EOFError
+                return answer
             _expect_wanted(cases)
             if time.monotonic() > deadline:
                 what = "the work on it" if code is Code.TIME_LIMIT else "loading the program"
@@ -194,7 +271,6 @@ class _Child:
                 raise _ChildLostError(
                     Code.MEMORY_LIMIT, f"the work on it took more than the worker's {most / 1e9:.1f} GB of memory"
                 )
-        return self._connection.recv_bytes()
 
     def _memory(self) -> int:
         """Resident bytes of the child and its worker."""
@@ -202,9 +278,8 @@ class _Child:
             return sum(psutil.Process(pid).memory_info().rss for pid in (self._process.pid, os.getpid()))
         return 0
 
-    def _end(self) -> str:
+    def end(self) -> str:
         """Make sure that the child is gone, with the programs that it started; how it went."""
-        self._connection.close()
         started: list[psutil.Process] = []
         with suppress(psutil.Error):
             started = psutil.Process(self._process.pid).children(recursive=True)

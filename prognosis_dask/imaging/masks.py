@@ -186,6 +186,9 @@ _PIXELS = struct.pack("<HH2sH", 0x7FE0, 0x0010, b"OW", 0)
 _PIXELS_BYTES = struct.pack("<HH2sH", 0x7FE0, 0x0010, b"OB", 0)
 _PIXELS_IMPLICIT = struct.pack("<HH", 0x7FE0, 0x0010)
 _UNDEFINED = 0xFFFFFFFF
+#: Bytes that are fetched of an object first; and what stands among them in a file of contours, which is read whole.
+_FIRST = 1 << 14
+_CONTOURS = b"RTSTRUCT"
 
 
 @dataclass(frozen=True)
@@ -243,11 +246,10 @@ def open_mask(path: str, etag: str = "") -> Iterator[MaskFile]:
             yield MaskFile(path, stream, _is_dicom(stream))
         return
     address = parse_address(path)
-    stat = bucket_of(address).head(address.key)
-    if etag and stat.etag != etag:
-        reason = "the mask is another one than it was when the cohort was indexed; index the cohort again"
-        raise CaseError(Code.OBJECT_CHANGED, reason, where=path)
-    reader = RangeReader(address, ObjectStat(address.key, stat.bytes, stat.etag))
+    start, stat = bucket_of(address).get_first(address.key, _FIRST, etag=etag)
+    reader = RangeReader(address, ObjectStat(address.key, stat.bytes, stat.etag), start)
+    if _CONTOURS in start:
+        reader.fetch_all()
     yield MaskFile(path, reader, _is_dicom(reader))
 
 

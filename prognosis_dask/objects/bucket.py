@@ -88,15 +88,18 @@ class Bucket:
 
         return _stat(self._asked(key, lambda: obstore.head(self.store, key)))
 
-    def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
+    def find(self, key: str) -> ObjectStat | None:
+        """What the store says of an object; None where there is none."""
         try:
-            self.head(key)
+            return self.head(key)
         except CaseError as error:
             if error.problem.code is Code.OBJECT_MISSING:
-                return False
+                return None
             raise
-        return True
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        return self.find(key) is not None
 
     def get(self, key: str, *, expected: ObjectStat | None = None) -> bytes:
         """The bytes of an object; of exactly the one that is ``expected``, by ETag and size."""
@@ -106,6 +109,17 @@ class Bucket:
     def get_with_stat(self, key: str) -> tuple[bytes, ObjectStat]:
         """The bytes of an object, and what the store says of just these."""
         return self._body(key, {}, None)
+
+    def get_first(self, key: str, length: int, *, etag: str = "") -> tuple[bytes, ObjectStat]:
+        """The first bytes of an object, and what the store says of it; ``etag``: of no other object than this one."""
+        options = {"range": (0, length), **({"if_match": etag} if etag else {})}
+        try:
+            return self._body(key, options, None)
+        except BucketError:
+            stat = self.head(key)
+            if stat.bytes:
+                raise
+            return b"", stat  # of an object without bytes no range can be had
 
     def get_range(self, key: str, start: int, length: int, *, expected: ObjectStat | None = None) -> bytes:
         """``length`` bytes from ``start`` on; fewer where the object ends before."""
@@ -332,7 +346,7 @@ _Question = TypeVar("_Question")
 _Answer = TypeVar("_Answer")
 
 #: Requests in flight in one process. A store gives some 50-100 MB/s to one connection, and waits 10-100 ms before it.
-MOST = 16
+MOST = 32
 _POOLS: dict[int, ThreadPoolExecutor] = {}
 
 
@@ -353,6 +367,11 @@ def several(ask: Callable[[_Question], _Answer], questions: Iterable[_Question])
     finally:
         for future in flying:
             future.cancel()
+
+
+def begin(ask: Callable[[], _Answer]) -> Future[_Answer]:
+    """One request whose answer is waited for later."""
+    return _pool().submit(ask)
 
 
 def _pool() -> ThreadPoolExecutor:

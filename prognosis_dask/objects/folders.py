@@ -8,15 +8,51 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 
 from prognosis_dask.errors import BucketError, CaseError, Code
 from prognosis_dask.objects.address import Address
-from prognosis_dask.objects.bucket import ObjectStat, bucket_of, several
+from prognosis_dask.objects.bucket import ObjectStat, begin, bucket_of, several
 
 #: How often a folder that is replaced meanwhile is looked at again, and the seconds between.
 _LOOKS, _LOOK_AGAIN_SECONDS = 10, 1.0
+#: The writes of this task that nobody waits for yet; None: each is waited for at once.
+_behind: ContextVar[list[Future[ObjectStat]] | None] = ContextVar("behind", default=None)
+
+
+@contextmanager
+def written_behind(*, on: bool = True) -> Iterator[list[Future[ObjectStat]]]:
+    """Inside, :func:`put_case` only begins to write; whoever asked for that waits for what is given here."""
+    writes: list[Future[ObjectStat]] = []
+    token = _behind.set(writes if on else None)
+    try:
+        yield writes
+    finally:
+        _behind.reset(token)
+
+
+def put_case(files: Mapping[str, Path], address: Address) -> None:
+    """Write what a stage keeps of a case, all objects at once and in no order.
+
+    What is there may be half of it until the case's row is in the ledger: only a row says that a case is whole.
+
+    Raises
+    ------
+    CaseError, BucketError
+        As :class:`prognosis_dask.objects.bucket.Bucket`.
+    """
+    writes = _behind.get()
+    if writes is None:
+        put_files(files, address)
+        return
+    bucket = bucket_of(address)
+    for name, path in files.items():  # the files are gone when their objects are there
+        writes.append(begin(partial(bucket.put, (address / name).key, path.read_bytes())))
 
 
 def put_files(files: Mapping[str, Path], address: Address, mark: str = "") -> None:
@@ -69,11 +105,12 @@ def replace_folder(folder: Path, address: Address, mark: str = "") -> None:
         As :class:`prognosis_dask.objects.bucket.Bucket`.
     """
     bucket, files = bucket_of(address), files_below(folder)
-    if mark:
+    held = [stat.key for stat in bucket.list(address.key)]
+    if mark and (address / mark).key in held:
         bucket.delete((address / mark).key)
     kept = {(address / name).key for name in files}
-    for stat in [stat for stat in bucket.list(address.key) if stat.key not in kept]:
-        bucket.delete(stat.key)
+    for _ in several(bucket.delete, [key for key in held if key not in kept]):
+        pass
     put_files(files, address, mark)
 
 

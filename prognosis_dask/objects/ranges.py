@@ -23,14 +23,14 @@ class RangeReader(io.RawIOBase):
     ----------
     address, stat
         Where it lies, and what the store said of it; with an ETag, another object in its place is an error.
-    first
-        Length of the first range.
+    start
+        Its first bytes, as far as they are known.
     """
 
-    def __init__(self, address: Address, stat: ObjectStat, first: int = FIRST) -> None:
-        self._bucket, self._stat, self._first = bucket_of(address), stat, first
+    def __init__(self, address: Address, stat: ObjectStat, start: bytes = b"") -> None:
+        self._bucket, self._stat = bucket_of(address), stat
         self._at = 0
-        self._held: dict[int, bytearray] = {}
+        self._held: dict[int, bytearray] = {0: bytearray(start)} if start else {}
 
     @property
     def size(self) -> int:
@@ -108,5 +108,5 @@ class RangeReader(io.RawIOBase):
 
     def _extend(self, start: int, held: bytearray, stop: int) -> None:
         begin = start + len(held)
-        length = max(stop - begin, min(2 * len(held), LARGEST), self._first)
+        length = max(stop - begin, min(2 * len(held), LARGEST), FIRST)
         held += self._bucket.get_range(self._stat.key, begin, length, expected=self._stat)

@@ -9,7 +9,7 @@ One folder per case, named by the first 12 hex digits of the SHA-256 of the case
     *.png              pictures
     case.json          case_id, the caller's ``attributes``, and the SHA-256 of every file
 
-A folder is written aside and published by one rename; in a bucket object by object, ``case.json`` last.
+A folder is written aside and published by one rename; in a bucket all objects are written at once.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from prognosis_dask.cohort.case import Case, short_hash
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.objects.address import is_address, join, parse_address
 from prognosis_dask.objects.files import files_named, read_all, read_bytes
-from prognosis_dask.objects.folders import files_below, put_files
+from prognosis_dask.objects.folders import files_below, put_case
 from prognosis_dask.publish import publish_folder, remove_abandoned, staging
 
-#: The file of a case that says what its folder holds; in a bucket it is written last.
+#: The file of a case that says what its folder holds.
 HEADER = "case.json"
 
 
@@ -95,7 +95,7 @@ class ImageStore:
             staged.mkdir()
             yield staged
             if is_address(self.path):
-                put_files(files_below(staged), parse_address(self.folder(case_id)), mark=HEADER)
+                put_case(files_below(staged), parse_address(self.folder(case_id)))
             else:
                 publish_folder(staged, Path(self.folder(case_id)))
 

@@ -18,11 +18,13 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -38,7 +40,10 @@ RENEW_EVERY, LEASE = 10.0, 60.0
 #: Seconds between two publications of what changed, at least; and the most of the time that they may take.
 PUBLISH_EVERY, SHARE = 30.0, 0.05
 
-_LOCK, _LEDGER = "driver.lock", "ledger.sqlite"
+#: The object that is the driver's while a run goes on.
+LOCK = "driver.lock"
+_LEDGER = "ledger.sqlite"
+_Result = TypeVar("_Result")
 #: In a copy: the address that it is a copy of, and the ETag of the ledger that it was last equal to.
 _MARK = "bucket.json"
 #: Files that are published while the run goes on, and the others, in this order; ``run.json`` says that it has ended.
@@ -118,11 +123,9 @@ class Place:
             self.check()
             try:
                 self._publish_ledger()
-                for name in (*_EARLY, *(_LATE if whole else ())):
-                    self._publish_file(name)
-                if whole:
-                    for name, mark in _FOLDERS.items():
-                        self._publish_folder(name, mark)
+                files = [partial(self._publish_file, name) for name in (*_EARLY, *(_LATE if whole else ()))]
+                folders = [partial(self._publish_folder, *one) for one in _FOLDERS.items()] if whole else []
+                _at_once([*folders, *files])
                 self._publish_file("run.json")
             except WriteConflictError as error:
                 self._lost = error
@@ -175,7 +178,7 @@ class Place:
     def _renew(self) -> None:
         assert self.address is not None
         assert self._lock is not None
-        self._lock = bucket_of(self.address).put_over((self.address / _LOCK).key, _holder(), self._lock)
+        self._lock = bucket_of(self.address).put_over((self.address / LOCK).key, _holder(), self._lock)
 
     def _keep(self, ended: threading.Event) -> None:
         """Renew the lock and publish, until the end; what fails is tried again, and no fault of the run's."""
@@ -263,19 +266,29 @@ def _fetch_copy(address: Address, folder: Path, files: Iterable[str], folders: M
     known = _marked(folder)
     etags: dict[str, str] = dict(known.get("files") or {}) if known.get("address") == str(address) else {}
     found: dict[str, str] = {}
-    for name in files:
-        found |= _fetch_file(address, folder, name, etags)
-    for name, mark in folders.items():
-        with staging(folder / name) as aside:
-            (aside / name).mkdir()
-            if fetch_folder(address / name, aside / name, mark):
-                publish_folder(aside / name, folder / name)
-                found[name] = "whole"
-            else:
-                shutil.rmtree(folder / name, ignore_errors=True)
+    wholes = [partial(_fetch_whole, address, folder, *one) for one in folders.items()]
+    for held in _at_once([*wholes, *(partial(_fetch_file, address, folder, name, etags) for name in files)]):
+        found |= held
     if not found:
         raise _NothingThereError(f"there is no run at {address}; `prognosis run JOB.toml --out {address}` makes one")
     _mark(folder, address=str(address), files=found)
+
+
+def _fetch_whole(address: Address, folder: Path, name: str, mark: str) -> dict[str, str]:
+    """Fetch a folder in place of what is here, and remove what is here where it is no more."""
+    with staging(folder / name) as aside:
+        (aside / name).mkdir()
+        if fetch_folder(address / name, aside / name, mark):
+            publish_folder(aside / name, folder / name)
+            return {name: "whole"}
+    shutil.rmtree(folder / name, ignore_errors=True)
+    return {}
+
+
+def _at_once(steps: Sequence[Callable[[], _Result]]) -> list[_Result]:
+    """What each step gives; threads of their own, since a step may wait for several requests."""
+    with ThreadPoolExecutor(max(1, len(steps))) as threads:
+        return [begun.result() for begun in [threads.submit(step) for step in steps]]
 
 
 def _fetch_file(address: Address, folder: Path, name: str, etags: dict[str, str]) -> dict[str, str]:
@@ -302,13 +315,14 @@ def _fetch_run(place: Place) -> None:
     bucket, folder = bucket_of(place.address), place.folder
     known = _marked(folder)
     key = (place.address / _LEDGER).key
-    place._ledger = bucket.head(key) if bucket.exists(key) else None
+    place._ledger = bucket.find(key)
     etag = place._ledger.etag if place._ledger else ""
     if known.get("address") != str(place.address) or known.get("ledger") != etag or not (folder / _LEDGER).is_file():
         shutil.rmtree(folder)
         folder.mkdir()
-        for name in (_LEDGER, *_EARLY, "run.json"):
-            _fetch_file(place.address, folder, name, {})
+        _at_once(
+            [partial(_fetch_file, place.address, folder, name, {}) for name in (_LEDGER, *_EARLY, "run.json")],
+        )
         _mark(folder, address=str(place.address), ledger=etag)
 
 
@@ -329,7 +343,7 @@ def _marked(folder: Path) -> dict[str, Any]:
 
 
 def _claim(address: Address) -> ObjectStat:
-    bucket, key = bucket_of(address), (address / _LOCK).key
+    bucket, key = bucket_of(address), (address / LOCK).key
     try:
         return _claimed(bucket, key, address)
     except WriteConflictError as error:
@@ -368,7 +382,7 @@ def _release(place: Place) -> None:
     assert place.address is not None
     with suppress(BucketError, CaseError), place._busy:
         if place._lost is None and place._lock is not None:
-            bucket_of(place.address).put_over((place.address / _LOCK).key, b"{}", place._lock)
+            bucket_of(place.address).put_over((place.address / LOCK).key, b"{}", place._lock)
 
 
 def _holder() -> bytes:

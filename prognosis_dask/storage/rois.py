@@ -12,14 +12,15 @@ Layout (zarr format 3, readable with plain zarr, or ``xarray.open_zarr(path, con
                             frames, the caller's own ``attributes``, and ``digest``: the SHA-256 over all of these
 
 A case is prepared in a folder of its own and published by two renames, frames first; in a bucket by writing whole
-objects, the attributes last. Tasks may run twice at once or be killed at any moment: what can be read is whole, and the
-digests tell when it is not.
+objects, all at once. Tasks may run twice at once or be killed at any moment: what a row of the ledger speaks of is
+whole, and the digests tell when it is not.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,11 +43,13 @@ from prognosis_dask.imaging.roi import Grid, Roi
 from prognosis_dask.objects.address import is_address, join, parse_address
 from prognosis_dask.objects.bucket import bucket_of
 from prognosis_dask.objects.files import files_named, read_all, read_bytes
-from prognosis_dask.objects.folders import fetch_folder, files_below, put_files
+from prognosis_dask.objects.folders import fetch_folder, files_below, put_case, put_files
 from prognosis_dask.publish import publish_folder, remove_abandoned, staging
 
 #: The longest ROI, in slices, and the side of a frame.
 MAX_SLICES, SIDE = 1024, 128
+#: Rows of the table of cases that lie in one file.
+_ROWS = 4096
 
 _FORMAT = {"format": "prognosis_dask rois", "version": 1}
 _DIMS = ("slice", "row", "column")
@@ -64,7 +67,10 @@ _LOOKS, _LOOK_AGAIN_SECONDS = 3, 0.1
 
 #: The files of a crop; its pixels are one chunk each.
 _HEADER = "zarr.json"
-_PIXELS = {name: (f"{name}/zarr.json", f"{name}/c/0/0/0") for name in ("image", "mask")}
+_PIXELS = ("image", "mask")
+_CHUNK = "c/0/0/0"
+#: As zarr has it: in the header of a group that of its arrays too, so that one object tells of all.
+_CONSOLIDATED = {"kind": "inline", "must_understand": False}
 #: The files that say which case has which row.
 _TABLE = ("zarr.json", "frames/zarr.json", "crops/zarr.json")
 #: Stores in buckets that this process has opened: nothing is asked anew for every task.
@@ -99,7 +105,7 @@ class RoiStore:
             with staging(path) as folder:
                 group = zarr.create_group(store=folder / "store", attributes=_FORMAT)
                 group.create_array("frames", shape=(0, MAX_SLICES, SIDE, SIDE), compressors=_blosc(), **_FRAMES)
-                group.create_array("case_id", shape=(0,), chunks=(4096,), dtype=str, dimension_names=("case",))
+                group.create_array("case_id", shape=(0,), chunks=(_ROWS,), dtype=str, dimension_names=("case",))
                 group.create_group("crops")
                 publish_folder(folder / "store", path)
         remove_abandoned(path)
@@ -119,10 +125,11 @@ class RoiStore:
                     (copy / name).parent.mkdir(parents=True, exist_ok=True)
                     (copy / name).write_bytes(read_bytes(join(path, name)))
                 fetch_folder(address / "case_id", copy / "case_id")
-            cls.create(copy, case_ids)
+            rows = cls.create(copy, case_ids)._rows
             put_files(files_below(copy), address, mark=_HEADER)
-        _OPENED.pop(path, None)
-        return cls.open(path)
+        store = _OPENED[path] = cls(path)
+        store.__dict__["_rows"] = rows
+        return store
 
     @classmethod
     def open(cls, path: Path | str) -> RoiStore:
@@ -188,6 +195,7 @@ class RoiStore:
             crop = zarr.create_group(store=folder / "crop", attributes={**header, "digest": _digest(header)})
             for name, pixels in (("image", image), ("mask", mask)):
                 crop.create_array(name, data=pixels, chunks=pixels.shape, compressors=_blosc(), dimension_names=_DIMS)
+            _consolidate(folder / "crop")
             shape = (1, MAX_SLICES, SIDE, SIDE)
             staged = zarr.create_array(folder / "frames", shape=shape, compressors=_blosc(), **_FRAMES)
             staged[0, : len(frames)] = frames
@@ -203,7 +211,7 @@ class RoiStore:
             return
         below = f"crops/{short_hash(case_id)}"
         files = {f"{below}/{name}": file for name, file in files_below(crop).items()}
-        put_files({**files, _frames_key(row): shard}, parse_address(self.path), mark=f"{below}/{_HEADER}")
+        put_case({**files, _frames_key(row): shard}, parse_address(self.path))
 
     def read_roi(self, case_id: str) -> Roi:
         """The image and mask of one case, exactly as written.
@@ -215,14 +223,14 @@ class RoiStore:
         """
 
         def read() -> Roi:
-            names = [_HEADER, *_PIXELS["image"], *_PIXELS["mask"]]
-            files = dict(
-                zip(names, self._read(*(f"crops/{short_hash(case_id)}/{name}" for name in names)), strict=True)
-            )
-            header = _checked(files[_HEADER], case_id)
+            below = f"crops/{short_hash(case_id)}"
+            group, *chunks = self._read(f"{below}/{_HEADER}", *(f"{below}/{name}/{_CHUNK}" for name in _PIXELS))
+            header = _checked(group, case_id)
+            # runs of before have the arrays' metadata in files of their own only
+            arrays = _consolidated(group) or self._read(*(f"{below}/{name}/{_HEADER}" for name in _PIXELS))
             image, mask = (
-                _same(name, _array(files[described], files[chunk], "c/0/0/0")[...], header)
-                for name, (described, chunk) in _PIXELS.items()
+                _same(name, _array(array, {_CHUNK: chunk})[...], header)
+                for name, array, chunk in zip(_PIXELS, arrays, chunks, strict=True)
             )
             full = header["full"]
             return Roi(
@@ -251,7 +259,7 @@ class RoiStore:
             key = _frames_key(row)
             held, described, shard = self._read(f"crops/{short_hash(case_id)}/{_HEADER}", f"frames/{_HEADER}", key)
             header = _checked(held, case_id)
-            frames = _array(described, shard, key=key.removeprefix("frames/"))[row, : header["frames"]]
+            frames = _array(described, {key.removeprefix("frames/"): shard})[row, : header["frames"]]
             return _same("frames", frames, header)
 
         return self._look(case_id, read)
@@ -278,9 +286,10 @@ class RoiStore:
         if isinstance(self.path, Path):
             names = zarr.open_array(self.path / "case_id", mode="r")[:]
         else:
-            with tempfile.TemporaryDirectory() as folder:
-                fetch_folder(parse_address(self.path) / "case_id", Path(folder))
-                names = zarr.open_array(folder, mode="r")[:]
+            described, first = self._read(f"case_id/{_HEADER}", "case_id/c/0")
+            rows = json.loads(described)["shape"][0]
+            more = self._read(*(f"case_id/c/{number}" for number in range(1, math.ceil(rows / _ROWS))))
+            names = _array(described, {f"c/{number}": chunk for number, chunk in enumerate([first, *more])})[:]
         return {name: row for row, name in enumerate(names) if name}
 
     def _row(self, case_id: str) -> int:
@@ -380,10 +389,25 @@ def _checked(content: bytes, case_id: str) -> dict[str, Any]:
     return header
 
 
-def _array(described: bytes, chunk: bytes, key: str) -> zarr.Array[Any]:
-    """An array of which one chunk, or shard, has been read."""
+def _consolidate(group: Path) -> None:
+    """Have the header of a group tell of its arrays too; zarr's own function warns that not all programs know it."""
+    described = json.loads((group / _HEADER).read_bytes())
+    metadata = {name: json.loads((group / name / _HEADER).read_bytes()) for name in _PIXELS}
+    described["consolidated_metadata"] = {**_CONSOLIDATED, "metadata": metadata}
+    (group / _HEADER).write_text(json.dumps(described), encoding="utf-8")
+
+
+def _consolidated(group: bytes) -> list[bytes]:
+    """The metadata of a group's arrays, where its header has them."""
+    held = json.loads(group).get("consolidated_metadata")
+    return [json.dumps(held["metadata"][name]).encode() for name in _PIXELS] if held else []
+
+
+def _array(described: bytes, chunks: Mapping[str, bytes]) -> zarr.Array[Any]:
+    """An array of which these chunks, or shards, have been read."""
     make = default_buffer_prototype().buffer.from_bytes
-    return zarr.open_array(MemoryStore({"zarr.json": make(described), key: make(chunk)}), mode="r")
+    held = {name: make(content) for name, content in {_HEADER: described, **chunks}.items()}
+    return zarr.open_array(MemoryStore(held), mode="r")
 
 
 def _same(name: str, pixels: AnyArray, header: Mapping[str, Any]) -> AnyArray:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from prognosis_dask.report.sections.brains import stacked
 from prognosis_dask.report.words import clipped
 from prognosis_dask.storage.brains import MaskStore
 from prognosis_dask.storage.ledger import TaskResult
+from prognosis_dask.storage.rois import RoiStore
 
 #: Regions shown, spread over the cohort by volume.
 MAX_THUMBNAILS = 8
@@ -114,12 +117,9 @@ def gallery(run: RunFolder) -> Picture | None:
     """The largest slice of up to eight regions, from the smallest to the largest volume."""
     if run.rois is None:
         return None
-    thumbnails = []
-    for case_id, volume in _spread(run):
-        try:
-            thumbnails.append(_thumbnail(case_id, volume, run.rois.read_roi(case_id)))
-        except CaseError:
-            continue  # a damaged entry of the store; resume finds and redoes it
+    with ThreadPoolExecutor(MAX_THUMBNAILS) as threads:  # from a bucket they come at once
+        found = threads.map(partial(_read_thumbnail, run.rois), _spread(run))
+        thumbnails = [one for one in found if one is not None]
     if not thumbnails:
         return None
     columns = ["case_id", "volume_ml", "spacing_mm"]
@@ -142,6 +142,14 @@ def _spread(run: RunFolder) -> list[tuple[str, float]]:
         return []
     places = np.unique(np.linspace(0, len(known) - 1, MAX_THUMBNAILS).round().astype(int))
     return [(known[place][1], known[place][0]) for place in places]
+
+
+def _read_thumbnail(rois: RoiStore, one: tuple[str, float]) -> Thumbnail | None:
+    case_id, volume_ml = one
+    try:
+        return _thumbnail(case_id, volume_ml, rois.read_roi(case_id))
+    except CaseError:
+        return None  # a damaged entry of the store; resume finds and redoes it
 
 
 def _thumbnail(case_id: str, volume_ml: float, roi: Roi) -> Thumbnail:
