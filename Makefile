@@ -9,8 +9,10 @@ UV := .venv/tools/bin/uv --no-progress --quiet
 TORCH := torch==2.13.0
 # Its weights are all that is used, so without what it depends on
 DEEPBET := --no-deps deepbet==1.0.2
-PROCESSES := 2
-# Processes, each with whole files, so that what a file's tests share is made once, the longest files first
+# One more than there are cores, since some tests wait; of one thread each, since sums that are split among more threads than
+# there are cores take ten times as long
+PROCESSES := 3
+# Each with whole files, so that what a file's tests share is made once, the longest files first
 # (tests/conftest.py); and where the time went
 SIDE_BY_SIDE = -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations=25 --durations-min=3
 
@@ -19,12 +21,12 @@ SIDE_BY_SIDE = -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --duration
 demo: .venv/ready
 	$(BIN)/prognosis run jobs/demo.toml --out runs/demo
 
+test test-slow test-torch test-engines: export OMP_NUM_THREADS := 1
+
 test: .venv/ready
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not slow"
 
 # What takes longer: kills at random moments, the network cut, whole cohorts
-# These wait for half of their time: for kills, limits, a cut network
-test-slow: PROCESSES := 3
 test-slow: .venv/ready
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m slow tests
 
@@ -44,12 +46,14 @@ WHOLE_RUNS := $(addprefix tests/test_pipeline.py::test_, \
     the_planted_bad_cases_end_in_their_own_codes_and_the_others_go_on \
     two_workers_and_another_batch_of_the_network_give_the_same_features)
 
+test-torch: PROCESSES := 2
 test-torch: .venv-torch/ready
 	.venv-torch/bin/pytest $(SIDE_BY_SIDE) -m "not slow" $(DIFFERS:%=tests/test_%.py) $(WHOLE_RUNS)
 
 # What compares torch with Gluon needs both, in one environment; and the skull strip by deepbet's networks
 ENGINES := torch_engine torch_network other_networks grade_network brain_deepbet
 
+test-engines: PROCESSES := 2
 test-engines: .venv/ready .venv/torch
 	PYTHONPATH=.venv/torch $(BIN)/pytest $(SIDE_BY_SIDE) $(ENGINES:%=tests/test_%.py)
 
