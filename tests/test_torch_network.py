@@ -20,8 +20,10 @@ from prognosis_dask.networks.torch_network import (  # noqa: E402  # noqa: E402
     InceptionV1,
     fold_grey,
     fold_normalisation,
+    largest_around,
     unit_names,
 )
+from prognosis_dask.networks.winograd import WinogradConvolution  # noqa: E402
 
 NETWORK = find_network("i3d_inceptionv1_kinetics400")
 DOUBLE = torch.float64
@@ -97,6 +99,36 @@ def test_clips_of_several_lengths_in_one_batch_have_the_features_that_they_have_
 def test_grey_levels_are_exact_in_bfloat16():
     levels = torch.arange(256) - GREY_ZERO
     assert (levels.bfloat16().int() == levels).all()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "shape"),
+    [
+        (64, 192, (3, 56, 56)),
+        (128, 192, (2, 28, 28)),
+        (144, 288, (1, 14, 14)),
+        (160, 320, (7, 14, 14)),
+        (5, 3, (4, 9, 2)),
+    ],
+)
+def test_convolutions_with_a_quarter_of_the_products_round_as_float32_does(inputs, outputs, shape):
+    seed = torch.Generator().manual_seed(inputs)
+    x = torch.randn(1, inputs, *shape, generator=seed).relu()
+    kernels = torch.randn(outputs, inputs, 3, 3, 3, generator=seed, dtype=DOUBLE) / (27 * inputs) ** 0.5
+    bias = torch.randn(outputs, generator=seed, dtype=DOUBLE)
+    exact = functional.conv3d(x.double(), kernels, bias, padding=1).relu()
+    with torch.inference_mode():
+        ours = WinogradConvolution(kernels.numpy(), bias.numpy())(x.contiguous(memory_format=torch.channels_last_3d))
+    assert (ours - exact).square().mean() < 1e-12 * exact.square().mean()
+    assert relative(ours, exact) < 5e-6
+
+
+@pytest.mark.parametrize("shape", [(1, 14, 14), (2, 7, 7), (5, 28, 28)])
+def test_the_largest_value_around_is_torchs_own(shape):
+    x = torch.randn(2, 8, *shape, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    x[0, 0, 0, 3, 4] = torch.nan
+    assert torch.equal(largest_around(x).nan_to_num(9), functional.max_pool3d(x, 3, 1, 1).nan_to_num(9))
 
 
 def test_fused_convolutions_equal_torchs_own(values):

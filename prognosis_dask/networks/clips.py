@@ -72,7 +72,7 @@ def make_clip(frames: ByteArray) -> Float32Array:
         ``CLIP_INVALID`` if there is no slice, or for another shape or type.
     """
     check_frames(frames)
-    grey = _enlarge(frames)
+    grey = enlarge(frames)
     if len(grey) < SHORT:
         grey = np.repeat(grey, HOLD, axis=0)
     return np.take(_LEVELS, grey, axis=1)
@@ -111,7 +111,8 @@ _WEIGHTS = _weights()
 _LEVELS = ((np.arange(256) / 255 - np.array(MEAN)[:, None]) / np.array(STD)[:, None]).astype(np.float32)
 
 
-def _enlarge(frames: ByteArray) -> ByteArray:
+def enlarge(frames: ByteArray) -> ByteArray:
+    """Frames as a clip shows them: (..., 128, 128) to (..., 224, 224), both uint8."""
     # The weights are whole numbers and the largest sum, 255 ** 3, is below 2 ** 24: float32 products are exact in
     # any order of summation. 255 ** 2 is odd, so no value lies halfway and the rounding is never in doubt.
     scale = (RESIZED - 1) ** 2

@@ -114,6 +114,8 @@ def _describe_named(section: DeepSection) -> EngineDescription:
         )
         weights = resolve_weights(section.weights, network, sha256=section.weights_sha256, key=section.key)
         source |= {library: version, "weights_sha256": weights.sha256}
+        if (section.engine, section.device, section.precision) == ("torch", "cpu", "float32"):
+            source["convolutions"] = "F(4x4, 3x3)"
         if weights.source_sha256:
             source["weights_source_sha256"] = weights.source_sha256
     return EngineDescription(network.feature_names(section.output), source, network.labels(section.output))

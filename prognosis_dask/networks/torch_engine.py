@@ -14,7 +14,15 @@ from torch import Tensor
 from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.errors import CaseError, ClusterError, Code
 from prognosis_dask.networks.catalogue import Network
-from prognosis_dask.networks.clips import CLIP_SIZE, FRAME_SIZE, RESIZED, check_frames, clip_length, filled_length
+from prognosis_dask.networks.clips import (
+    CLIP_SIZE,
+    FRAME_SIZE,
+    RESIZED,
+    check_frames,
+    clip_length,
+    enlarge,
+    filled_length,
+)
 from prognosis_dask.networks.torch_network import GREY_ZERO, InceptionV1
 from prognosis_dask.networks.torch_support import repeatable
 from prognosis_dask.networks.weights import Weights
@@ -105,8 +113,13 @@ class TorchEngine:
             for place, row in zip(filled, rows, strict=True):
                 place[: len(held[row])] = held[row]
             own = [len(held[row]) for row in rows]
-            values[rows] = self._run(filled, lambda batch: grey_clips(batch) - GREY_ZERO, own if self._fills else None)
+            values[rows] = self._run(filled, self._grey, own if self._fills else None)
         return values
+
+    def _grey(self, frames: Tensor) -> Tensor:
+        if self._device.type == "cpu":  # the same pixels, by a matrix product
+            return torch.from_numpy(enlarge(frames.numpy()))[:, None].float() - GREY_ZERO
+        return grey_clips(frames) - GREY_ZERO
 
     def _held(self, region: ByteArray) -> ByteArray:
         """A clip's frames, each as often as it is shown."""

@@ -19,6 +19,7 @@ from torch.nn import functional
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.networks.clips import CLIP_SIZE, MEAN, STD
 from prognosis_dask.networks.weights import Values
+from prognosis_dask.networks.winograd import WinogradConvolution
 
 #: Puts zeros behind each clip's end.
 Clear = Callable[[Tensor], Tensor]
@@ -26,6 +27,12 @@ Clear = Callable[[Tensor], Tensor]
 _STEM = "features.0"
 #: Kernel size to padding.
 _PADDING = {1: 0, 3: 1, 7: 3}
+#: Rows and columns of what a layer sees.
+_SIDES = {2: 56, 3: 56, 5: 28, 6: 28, 8: 14, 9: 14, 10: 14, 11: 14, 12: 14, 14: 7, 15: 7}
+#: oneDNN lays out kernels for an input of some length; all lengths are computed equally fast in this layout.
+_PACKED_FRAMES = 8
+#: Where Winograd's convolution is the faster one: channels in, and rows and columns.
+_WINOGRAD_CHANNELS, _WINOGRAD_SIDE = 64, 14
 
 #: GluonCV's epsilon of batch normalisation.
 EPSILON = 1e-3
@@ -38,27 +45,42 @@ GREY_ZERO = 114
 class ConvolutionUnit(nn.Module):  # type: ignore[misc]
     """Convolution, batch normalisation and ReLU in one.
 
-    On a CPU oneDNN does it in one pass over channels-last memory, with the kernels laid out once; elsewhere, and in
-    float64, it is torch's own convolution.
+    On a CPU oneDNN does it in one pass over channels-last memory, with the kernels laid out once for inputs of ``side``
+    rows and columns, in float32 with a quarter of the products where those are many
+    (:mod:`prognosis_dask.networks.winograd`); elsewhere, and in float64, it is torch's own convolution.
     """
 
-    def __init__(self, convolution: Convolution, *, stride: int = 1, relu: bool = True) -> None:
+    def __init__(self, convolution: Convolution, side: int, *, stride: int = 1, relu: bool = True) -> None:
         super().__init__()
+        self._exact = convolution
+        self._side = side
         self.kernels = nn.Parameter(torch.from_numpy(convolution.kernels), requires_grad=False)
         self.bias = nn.Parameter(torch.from_numpy(convolution.bias), requires_grad=False)
         self.stride = [stride] * 3
         self.padding = [_PADDING[convolution.kernels.shape[-1]]] * 3
         self.relu = relu
         self._packed: Tensor | None = None
+        self._winograd: WinogradConvolution | None = None
 
     def pack(self) -> None:
-        """Prepare the kernels in oneDNN's layout, for CPUs; without effect for float64."""
+        """Prepare the kernels, float32 or shorter, for a CPU."""
+        _, channels, *size = self.kernels.shape
+        if (
+            (self.kernels.dtype, size, self.stride) == (torch.float32, [3] * 3, [1] * 3)
+            and channels >= _WINOGRAD_CHANNELS
+            and self._side >= _WINOGRAD_SIDE
+        ):
+            self._winograd = WinogradConvolution(self._exact.kernels, self._exact.bias)
+            return
+        shape = [1, channels, _PACKED_FRAMES, self._side, self._side]
         self._packed = torch.ops.mkldnn._reorder_convolution_weight(
-            self.kernels.data, self.padding, self.stride, [1, 1, 1], 1, None
+            self.kernels.data, self.padding, self.stride, [1, 1, 1], 1, shape
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in, T, H, W) to (n, out, T', H', W')."""
+        if self._winograd is not None:
+            return self._winograd(x)
         if self._packed is not None:
             attribute = "relu" if self.relu else "none"
             return torch.ops.mkldnn._convolution_pointwise(
@@ -84,9 +106,25 @@ class InceptionBlock(nn.Module):  # type: ignore[misc]
             self.one(x),
             self.wide_a(clear(self.narrow_a(x))),
             self.wide_b(clear(self.narrow_b(x))),
-            self.pooled(functional.max_pool3d(x, 3, 1, 1)),
+            self.pooled(largest_around(x)),
         )
         return clear(torch.cat(branches, 1))
+
+
+def largest_around(x: Tensor) -> Tensor:
+    """Max pooling of 3 x 3 x 3 with stride 1 and padding 1, an axis at a time: (n, channel, T, H, W)."""
+    if x.device.type != "cpu":
+        return functional.max_pool3d(x, 3, 1, 1)
+    for axis in (2, 3, 4):
+        length = x.shape[axis]
+        if length > 1:
+            pairs = torch.maximum(x.narrow(axis, 0, length - 1), x.narrow(axis, 1, length - 1))
+            x = torch.empty_like(x)
+            x.narrow(axis, 0, 1).copy_(pairs.narrow(axis, 0, 1))
+            x.narrow(axis, length - 1, 1).copy_(pairs.narrow(axis, length - 2, 1))
+            left, right = pairs.narrow(axis, 0, length - 2), pairs.narrow(axis, 1, length - 2)
+            torch.maximum(left, right, out=x.narrow(axis, 1, length - 2))
+    return x
 
 
 class ColourStem(nn.Module):  # type: ignore[misc]
@@ -94,7 +132,7 @@ class ColourStem(nn.Module):  # type: ignore[misc]
 
     def __init__(self, stem: Convolution) -> None:
         super().__init__()
-        self.unit = ConvolutionUnit(stem, stride=2, relu=False)
+        self.unit = ConvolutionUnit(stem, CLIP_SIZE, stride=2, relu=False)
 
     def forward(self, clips: Tensor) -> Tensor:
         """(n, 3, T, 224, 224) to (n, 64, T', 112, 112), before ReLU."""
@@ -106,7 +144,7 @@ class GreyStemLayer(nn.Module):  # type: ignore[misc]
 
     def __init__(self, stem: GreyStem) -> None:
         super().__init__()
-        self.unit = ConvolutionUnit(stem.convolution, stride=2, relu=False)
+        self.unit = ConvolutionUnit(stem.convolution, CLIP_SIZE, stride=2, relu=False)
         self.constant = nn.Parameter(torch.from_numpy(stem.constant[:, None]), requires_grad=False)
         self._borders: dict[int, tuple[Tensor, ...]] = {}
 
@@ -169,12 +207,12 @@ class InceptionV1(nn.Module):  # type: ignore[misc]
         folded = {name: fold_normalisation(values, name) for name in unit_names(values)}
         self.colour_stem = ColourStem(folded[_STEM])
         self.grey_stem = GreyStemLayer(fold_grey(folded[_STEM]))
-        self.layer_2, self.layer_3 = ConvolutionUnit(folded["features.2"]), ConvolutionUnit(folded["features.3"])
+        self.layer_2, self.layer_3 = (ConvolutionUnit(folded[f"features.{n}"], _SIDES[n]) for n in (2, 3))
         branches: dict[int, dict[str, ConvolutionUnit]] = defaultdict(dict)
         for name, convolution in folded.items():
             _, layer, *branch = name.split(".")
             if branch:
-                branches[int(layer)][".".join(branch)] = ConvolutionUnit(convolution)
+                branches[int(layer)][".".join(branch)] = ConvolutionUnit(convolution, _SIDES[int(layer)])
         self.blocks = nn.ModuleDict({str(layer): InceptionBlock(units) for layer, units in branches.items()})
         self.classifier: nn.Linear | None = None
         if output == "logits":
