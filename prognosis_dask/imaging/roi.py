@@ -57,6 +57,7 @@ def bounding_box(mask: NumberArray) -> Box:
         others = tuple(other for other in range(3) if other != axis)
         places = np.flatnonzero(mask.any(axis=others))
         axes.append((int(places[0]), int(places[-1]) + 1))
+        mask = mask[(*[slice(None)] * axis, slice(*axes[-1]))]
     return axes[0], axes[1], axes[2]
 
 

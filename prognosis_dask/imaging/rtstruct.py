@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -275,13 +276,13 @@ def rtstruct_mask(dataset: Dataset, numbers: tuple[int, ...], grid: Grid) -> Boo
     """
     held = structure_set(dataset)
     names = {number: roi_name(rois[0], number) for number, rois in held.rois.items()}
-    mask: BoolArray = np.zeros(grid.size[::-1], dtype=bool)
+    masks: list[BoolArray] = []
     for number in numbers or _only(names):
         if number not in names:
             raise CaseError(Code.ROI_NOT_FOUND, f"the structure set has no ROI {number}; it has {_listed(names)}")
         contours = closed_contours(held, number, names[number])
-        mask |= _roi_mask(contours, f"ROI {number} ({names[number]})", grid)
-    return mask
+        masks.append(_roi_mask(contours, f"ROI {number} ({names[number]})", grid))
+    return reduce(np.logical_or, masks)
 
 
 def _only(names: dict[int, str]) -> tuple[int, ...]:

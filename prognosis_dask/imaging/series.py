@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from prognosis_dask.arrays import FloatArray, NumberArray
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile
@@ -135,7 +136,7 @@ def _read_slice(dataset: pydicom.Dataset, expected: SliceFile) -> NumberArray:
         values = transformation_of(dataset, expected.frame)
         stored = pixel_array(dataset, index=expected.frame - 1)
     else:
-        stored = dataset.pixel_array
+        stored = _stored(dataset)
     if stored.shape != expected.size:
         raise ValueError(f"its pixels have the shape {stored.shape}, expected {expected.size}")
     if dataset.HighBit != dataset.BitsStored - 1:
@@ -143,6 +144,27 @@ def _read_slice(dataset: pydicom.Dataset, expected: SliceFile) -> NumberArray:
     if "ModalityLUTSequence" in values and "RescaleSlope" not in values:
         return apply_modality_lut(stored, values)
     return _rescale(dataset, values, stored)
+
+
+def _stored(dataset: pydicom.Dataset) -> NumberArray:
+    """The stored values of a file's only slice.
+
+    What lies in the file as it is, 16 bits a pixel, is taken from there: pydicom's decoder takes most of its time to be
+    asked.
+    """
+    syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+    layout = tuple(dataset.get(name) for name in ("SamplesPerPixel", "BitsAllocated", "NumberOfFrames"))
+    if syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian) and layout in ((1, 16, None), (1, 16, 1)):
+        signed, bits, size = dataset.PixelRepresentation, dataset.BitsStored, (dataset.Rows, dataset.Columns)
+        content = dataset.get("PixelData")
+        if isinstance(content, bytes) and len(content) == 2 * size[0] * size[1]:
+            values: NumberArray = np.frombuffer(content, "<i2" if signed else "<u2").reshape(size)
+            half = 1 << (bits - 1)
+            low, high = (-half, half) if signed else (0, 2 * half)
+            # bits above the stored ones may hold anything
+            if bits == 16 or (low <= values.min() and values.max() < high):
+                return values
+    return dataset.pixel_array
 
 
 def _rescale(dataset: pydicom.Dataset, values: pydicom.Dataset, stored: NumberArray) -> NumberArray:
@@ -160,4 +182,8 @@ def _rescale(dataset: pydicom.Dataset, values: pydicom.Dataset, stored: NumberAr
     limits = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1], dtype=np.int64)
     low, high = np.sort(limits * int(slope) + int(intercept)).tolist()
     kind = np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
-    return (stored.astype(np.int64) * int(slope) + int(intercept)).astype(kind)
+    # sums and products modulo the type's range: what fits at the end is right, whatever overflows on the way
+    pixels = stored.astype(kind)
+    pixels *= np.int64(slope).astype(kind)
+    pixels += np.int64(intercept).astype(kind)
+    return pixels
