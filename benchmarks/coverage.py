@@ -33,6 +33,7 @@ from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.metrics.measured import MeasuredCases
 from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.spec import ValidationRule
 from prognosis_dask.modelling.table_spec import Tables
 from prognosis_dask.modelling.validation.added import added_rows
 from prognosis_dask.modelling.validation.differences import difference_rows
@@ -181,7 +182,8 @@ def one_cohort(name: str, seed: int) -> dict[str, float]:
 def validated(table: FeatureTable, scenario: Scenario, seed: int) -> Tables:
     """The tables of both procedures that a fit reports, of the C-index alone."""
     procedures = {family: _procedure(family, scenario.select) for family in _FAMILIES}
-    results = validate(table, procedures, FOLDS, REPEATS, seed)
+    rule = ValidationRule(folds=FOLDS, repeats=REPEATS, halves=HALVES, seed=seed)
+    results = validate(table, procedures, rule)
     by_name = {name: [result for result in results if result.procedure == name] for name in procedures}
     cases = MeasuredCases(table.endpoint, table.patient_ids, (), seed)
     measured = dict(zip(by_name, measure_all(cases, list(by_name.values())), strict=True))
@@ -190,7 +192,7 @@ def validated(table: FeatureTable, scenario: Scenario, seed: int) -> Tables:
         "differences": difference_rows(measured, by_name["deep"]),
         "added": added_rows(table, {"radiomics": by_name["radiomics"]}, seed),
     }
-    tasks = half_tasks(table, procedures, (), (), folds=FOLDS, draws=HALVES, seed=seed)
+    tasks = half_tasks(table, procedures, rule, (), ())
     return widen(tables, tasks.gathered(map(tasks.run, tasks.items)), REPEATS)
 
 

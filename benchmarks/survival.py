@@ -36,7 +36,7 @@ from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.selectors.svm_rfe import rank_features, survival_label
-from prognosis_dask.modelling.spec import load_spec
+from prognosis_dask.modelling.spec import ValidationRule, load_spec
 from prognosis_dask.modelling.validation.comparing import compare
 from prognosis_dask.modelling.validation.nested import validate
 from tests.lung1_tables import read_deep, read_selected
@@ -154,7 +154,7 @@ def made(map: Map) -> None:
         found, possible = [], []
         for seed in range(20):
             table = made_table(seed, 200, 100, signal)
-            results = validate(table, {"it": Procedure()}, repeats=1, seed=seed, map=map)
+            results = validate(table, {"it": Procedure()}, ValidationRule(repeats=1, seed=seed), map=map)
             found.append(np.mean([c_index(table.rows(r.test), r.risk_score) for r in results]))
             possible.append(c_index(table, table.X[:, :3].sum(axis=1)))
         spread = 1.96 * np.std(found, ddof=1) / np.sqrt(len(found))

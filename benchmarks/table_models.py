@@ -33,7 +33,7 @@ from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.measured import MeasuredCases
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.selectors.svm_rfe import rank_features
-from prognosis_dask.modelling.spec import default_horizons
+from prognosis_dask.modelling.spec import ValidationRule, default_horizons
 from prognosis_dask.modelling.validation.evaluate import measure_all, time_grid
 from prognosis_dask.modelling.validation.nested import validate
 
@@ -74,7 +74,7 @@ def pieces(cases: int, features: int) -> None:
     table = FeatureTable(X, names, ("radiomics",) * features, ("",) * features, ids, ids, endpoint)
     horizons = default_horizons(endpoint)
     ridge = {"it": Procedure(selector="", penalty=(0.01,))}
-    folds = validate(table, ridge, repeats=1, horizons_days=time_grid(endpoint, horizons))
+    folds = validate(table, ridge, ValidationRule(repeats=1), horizons_days=time_grid(endpoint, horizons))
     for what, work in (
         ("one fold", partial(fit_procedure, Procedure(), table.rows(np.arange(cases * 4 // 5)), 0)),
         ("in-sample curve", partial(curve_rows, Procedure(), table, 0, map)),

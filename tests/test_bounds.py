@@ -16,6 +16,7 @@ from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.preparing import Preparation
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import ARRAYS, MODEL, describe, load_frozen, out_of_range, save_frozen
+from prognosis_dask.modelling.spec import ValidationRule
 from prognosis_dask.modelling.validation.evaluate import evaluate
 from prognosis_dask.modelling.validation.external import prediction_rows, range_warnings
 from prognosis_dask.modelling.validation.nested import validate
@@ -62,11 +63,11 @@ def test_one_case_does_not_rewrite_the_held_out_figures_and_is_listed() -> None:
     X = table.X.copy()
     X[7] += 22 * X.std(axis=0)
     table = replace(table, X=X)
-    results = validate(table, {"it": ALL}, repeats=2, horizons_days=(365.0,))
+    results = validate(table, {"it": ALL}, ValidationRule(repeats=2), horizons_days=(365.0,))
     (listed,) = evaluate(table, results, (365.0,))["bounded"]
     assert (listed["case_id"], listed["share"], listed["features"]) == (table.case_ids[7], 1.0, 8.0)
     scores = np.concatenate([result.risk_score for result in results if result.risk_score is not None])
-    free = validate(table, {"it": replace(ALL, bound=False)}, repeats=2)
+    free = validate(table, {"it": replace(ALL, bound=False)}, ValidationRule(repeats=2))
     unbounded = np.concatenate([result.risk_score for result in free if result.risk_score is not None])
     assert np.abs(scores).max() < 0.5 * np.abs(unbounded).max()
     for result in results:

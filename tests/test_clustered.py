@@ -17,6 +17,7 @@ from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.hazards import ph_test
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank
 from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.spec import ValidationRule
 from prognosis_dask.modelling.validation.added import added_rows
 from prognosis_dask.modelling.validation.clustered import (
     clustered_cox,
@@ -192,7 +193,9 @@ def test_what_is_added_is_tested_over_patients_where_they_have_several_cases() -
     for series, test in ((1, "likelihood ratio"), (2, "Wald, over patients")):
         table = survival_table(3, n=60, p=4, signal=0.8, series=series)
         table = type(table)(**{**vars(table), "families": ("deep", "deep", "deep", "volume")})
-        rows = added_rows(table, {"all": validate(table, procedure, 3, 1, horizons_days=(365.0,))}, 0)
+        rows = added_rows(
+            table, {"all": validate(table, procedure, ValidationRule(folds=3, repeats=1), horizons_days=(365.0,))}, 0
+        )
         assert {row["test"] for row in rows} == {test}
         assert all(row["p"] <= 1 and row["note"] == "" for row in rows)
 

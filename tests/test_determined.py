@@ -12,6 +12,7 @@ from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.spec import ValidationRule
 from prognosis_dask.modelling.validation.nested import validate
 from tests.synthetic_tables import class_table, survival_table
 
@@ -102,6 +103,6 @@ def test_tuning_passes_over_a_penalty_with_which_there_is_no_model_and_a_fold_sa
     table = with_columns(table, lives=lives)
     assert fit_procedure(Procedure(selector="", penalty=(0.0, 0.1)), table, 0).tuned["penalty"] == 0.1
     with pytest.raises(StatisticsError, match=r"procedure 'it', repeat 0, fold 0: .*: lives"):
-        validate(table, {"it": free()}, repeats=1)
+        validate(table, {"it": free()}, ValidationRule(repeats=1))
     with pytest.raises(StatisticsError, match="lives"):
         fit_procedure(Procedure(selector="", penalty=(0.0, 1e-12)), table, 0)

@@ -17,6 +17,7 @@ from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.network_features import NetworkFeatures
 from prognosis_dask.modelling.data.reading import table_of_dataset
 from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.spec import ValidationRule
 from prognosis_dask.modelling.validation.evaluate import evaluate
 from prognosis_dask.modelling.validation.nested import validate
 from prognosis_dask.storage.brains import BrainStore
@@ -52,7 +53,9 @@ def measured(table, extend, seeds=(0,)):
     for seed in seeds:
         spec = grade_spec(replace(MODEL, seed=seed), FAMILIES)
         rule = spec.validation
-        results = validate(table, spec.procedure, rule.folds, rule.repeats, rule.seed, extend=extend)
+        results = validate(
+            table, spec.procedure, ValidationRule(folds=rule.folds, repeats=rule.repeats, seed=rule.seed), extend=extend
+        )
         tables = evaluate(table, results)
         for row in tables["measures"]:
             found.setdefault((row["procedure"], row["measure"]), []).append(row["value"])

@@ -76,6 +76,16 @@ def test_a_difference_of_means_has_the_deviation_of_independent_patients() -> No
     assert df == pytest.approx(400)
 
 
+@pytest.mark.parametrize("parts", [2, 7, 30])
+def test_parts_of_one_split_give_the_deviation_of_all_patients_whatever_their_number(parts: int) -> None:
+    of = Halves(
+        {KEY: np.random.default_rng(6).normal(size=(20, 1)) + np.zeros(DEALINGS), NOTHING: np.zeros((20, 2))}, parts
+    )
+    deviation, df = of.apart(KEY, 10, NOTHING)
+    assert deviation == pytest.approx(1 / math.sqrt(parts), rel=0.5)
+    assert df >= 10
+
+
 def test_halves_without_a_figure_are_left_out_and_too_few_give_no_interval() -> None:
     values = np.random.default_rng(1).normal(size=(20, DEALINGS))
     values[:9, 1] = np.nan
@@ -147,7 +157,7 @@ def test_halves_are_the_same_in_any_order_of_the_tasks() -> None:
         return [function(item) for item in list(items)[::-1]][::-1]
 
     table = survival_table(4, n=60, p=4, signal=1.0)
-    tasks = half_tasks(table, {"a": RIDGE}, (365.0,), (365.0,), folds=3, draws=4, seed=0)
+    tasks = half_tasks(table, {"a": RIDGE}, ValidationRule(folds=3, halves=4, seed=0), (365.0,), (365.0,))
     first, second = (tasks.gathered(one(tasks.run, tasks.items)) for one in (map, backwards))
     assert first.values.keys() == second.values.keys()
     assert all(np.array_equal(first.values[key], second.values[key], equal_nan=True) for key in first.values)
@@ -155,5 +165,5 @@ def test_halves_are_the_same_in_any_order_of_the_tasks() -> None:
 
 def test_a_half_that_cannot_carry_a_procedure_has_no_figures() -> None:
     table = survival_table(5, n=14, p=2)
-    tasks = half_tasks(table, {"a": RIDGE}, (), (365.0,), folds=7, draws=3, seed=0)
+    tasks = half_tasks(table, {"a": RIDGE}, ValidationRule(folds=7, halves=3, seed=0), (), (365.0,))
     assert tasks.gathered(map(tasks.run, tasks.items)).values == {}

@@ -13,6 +13,7 @@ from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.spec import ValidationRule
 from prognosis_dask.modelling.validation.evaluate import evaluate
 from prognosis_dask.modelling.validation.influence import dfbeta_rows
 from prognosis_dask.modelling.validation.nested import validate
@@ -25,7 +26,7 @@ ALL = Procedure(selector="", penalty=(0.01,))
 
 def test_the_concordance_without_a_patient_is_that_of_the_others() -> None:
     table = survival_table(0, n=60, p=4, signal=1.0)
-    results = validate(table, {"all": ALL}, folds=3, repeats=1, horizons_days=(365.0,))
+    results = validate(table, {"all": ALL}, ValidationRule(folds=3, repeats=1), horizons_days=(365.0,))
     rows = [row for row in evaluate(table, results, (365.0,))["influence"] if row["measure"] == "harrell_c"]
     assert len(rows) == 60
     gone = str(rows[0]["patient_id"])
@@ -45,7 +46,9 @@ def test_one_patient_who_decides_a_figure_is_named_in_the_report() -> None:
     fitted = fit_procedure(replace(ALL, bound=False), table, 0)
     far.X[worst] += 40 * np.sign(fitted.model.coefficient) * table.X.std(axis=0)  # the longest survivor, highest risk
     free = replace(ALL, bound=False)
-    tables = evaluate(far, validate(far, {"all": free}, folds=3, repeats=1, horizons_days=(365.0,)), (365.0,))
+    tables = evaluate(
+        far, validate(far, {"all": free}, ValidationRule(folds=3, repeats=1), horizons_days=(365.0,)), (365.0,)
+    )
     slope = next(row for row in tables["influence"] if row["measure"] == "calibration_slope")
     assert slope["patient_id"] == far.patient_ids[worst]
     assert slope["without"] > 1.5 * slope["value"]

@@ -22,7 +22,7 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.spec import ModelSpec
+from prognosis_dask.modelling.spec import ModelSpec, ValidationRule
 from prognosis_dask.modelling.tuning import arrange
 from prognosis_dask.modelling.validation.nested import FoldResult, beside, validate
 from prognosis_dask.modelling.validation.redrawn import bootstrap, permutation_test, permuted_rows, point632_plus
@@ -42,7 +42,9 @@ def c_indices(table: FeatureTable, results: Sequence[FoldResult]) -> list[float]
 
 
 def mean_c(tables: Sequence[FeatureTable], procedure: Procedure = QUICK) -> float:
-    found = [c_indices(table, validate(table, {"it": procedure}, folds=4, repeats=1)) for table in tables]
+    found = [
+        c_indices(table, validate(table, {"it": procedure}, ValidationRule(folds=4, repeats=1))) for table in tables
+    ]
     return float(np.mean(found))
 
 
@@ -103,7 +105,7 @@ def test_a_planted_signal_is_found() -> None:
 
 def test_the_held_out_cases_change_nothing_but_their_own_prediction() -> None:
     table = survival_table(0, p=40)
-    fold = next(result for result in validate(table, {"it": QUICK}, 4, 1))
+    fold = next(result for result in validate(table, {"it": QUICK}, ValidationRule(folds=4, repeats=1)))
     X, time, event = table.X.copy(), table.time_days.copy(), table.event.copy()
     rows = fold.test
     X[rows[1:]] = 1e3 * X[rows[1:]] + 7
@@ -129,7 +131,7 @@ def test_a_level_that_only_a_held_out_case_has_tells_its_fold_nothing(tmp_path: 
 
     whole = read(np.arange(60)).table
     procedure = Procedure(selector="", penalty=(0.1,), balance_families=True)
-    for fold in validate(whole, {"it": procedure}, 5, 1):
+    for fold in validate(whole, {"it": procedure}, ValidationRule(folds=5, repeats=1)):
         train = read(fold.train)  # with levels that are learnt from the training cases alone
         assert set(fold.features) == set(train.table.features)
         assert ("histology=sarcoma" in fold.features) == (7 in fold.train)
@@ -142,7 +144,9 @@ def test_a_level_that_only_a_held_out_case_has_tells_its_fold_nothing(tmp_path: 
 
 def test_procedures_share_the_folds_and_every_case_is_held_out_once_a_repeat() -> None:
     table = survival_table(0, series=2)
-    results = validate(table, {"a": QUICK, "b": RIDGE}, 4, 2, horizons_days=(100.0, 365.0))
+    results = validate(
+        table, {"a": QUICK, "b": RIDGE}, ValidationRule(folds=4, repeats=2), horizons_days=(100.0, 365.0)
+    )
     assert [(r.repeat, r.fold, r.procedure) for r in results] == [
         (repeat, fold, name) for repeat in range(2) for fold in range(4) for name in "ab"
     ]
@@ -161,13 +165,13 @@ def test_the_result_does_not_depend_on_how_tasks_are_run() -> None:
         "rfe": QUICK,
         "trees": Procedure(selector="", learner="xgboost", penalty=(1.0,), depth=(2,), rounds=(50,)),
     }
-    alone = validate(table, procedures, 4, 1)
+    alone = validate(table, procedures, ValidationRule(folds=4, repeats=1))
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        beside = validate(table, procedures, 4, 1, map=pool.map)
+        beside = validate(table, procedures, ValidationRule(folds=4, repeats=1), map=pool.map)
     for a, b in zip(alone, beside, strict=True):
         np.testing.assert_array_equal(a.risk_score, b.risk_score)
         assert (a.features, a.tuned, a.cutoff) == (b.features, b.tuned, b.cutoff)
-    other = validate(table, procedures, 4, 1, seed=1)
+    other = validate(table, procedures, ValidationRule(folds=4, repeats=1, seed=1))
     assert any((a.test != b.test).any() for a, b in zip(alone, other, strict=True) if len(a.test) == len(b.test))
 
 
@@ -190,7 +194,7 @@ def test_learnt_features_are_learnt_once_a_fold_from_its_training_rows() -> None
         )
 
     procedures = {"all": RIDGE, "learnt": replace(RIDGE, families=("network",))}
-    results = validate(table, procedures, 4, 1, extend=extend)
+    results = validate(table, procedures, ValidationRule(folds=4, repeats=1), extend=extend)
     assert len(seen) == 4
     for rows, result in zip(seen, results[1::2], strict=True):
         assert (rows == result.train).all()
@@ -202,7 +206,7 @@ def test_classes_go_through_the_same_machinery(classes: int) -> None:
     table = class_table(0, signal=2.0, classes=classes)
     assert isinstance(table.endpoint, Classes)
     procedure = Procedure(learner="mlp", n_features=(2, 4), penalty=(0.1, 1.0))
-    for result in validate(table, {"mlp": procedure}, 3, 1):
+    for result in validate(table, {"mlp": procedure}, ValidationRule(folds=3, repeats=1)):
         assert result.probability is not None
         assert result.survival is None
         assert result.probability.shape == (len(result.test), classes)
@@ -214,12 +218,12 @@ def test_too_few_events_for_the_folds_are_said_before_anything_runs() -> None:
     table = survival_table(0)
     few = replace(table, endpoint=Survival(table.time_days, np.arange(80) < 3))
     with pytest.raises(StatisticsError, match="3 patients with the event: a fold of 4 would have none"):
-        validate(few, {"it": RIDGE}, 4, 1)
+        validate(few, {"it": RIDGE}, ValidationRule(folds=4, repeats=1))
     rare = replace(table, endpoint=Classes((np.arange(80) < 2).astype(int), ("II", "III")))
     with pytest.raises(StatisticsError, match="2 patients of class III: a fold of 3"):
-        validate(rare, {"it": replace(RIDGE, learner="logistic")}, 3, 1)
+        validate(rare, {"it": replace(RIDGE, learner="logistic")}, ValidationRule(folds=3, repeats=1))
     with pytest.raises(StatisticsError, match="1 folds"):
-        validate(table, {"it": RIDGE}, 1, 1)
+        validate(table, {"it": RIDGE}, ValidationRule(folds=1, repeats=1))
 
 
 def test_a_training_sample_with_one_event_still_gives_a_stated_outcome() -> None:
@@ -302,14 +306,14 @@ def test_permutation_keeps_a_patients_cases_together() -> None:
 def test_lung1s_honest_c_index_is_far_below_the_in_sample_one(shared_data: Path) -> None:
     # penalised Cox on the same table, cross-validated with lifelines: 0.555; in-sample the study reports 0.67
     table = read_deep(shared_data / "lung1_tables")
-    results = validate(table, {"deep": Procedure(penalty=(0.01, 1.0, 100.0))}, 5, 1)
+    results = validate(table, {"deep": Procedure(penalty=(0.01, 1.0, 100.0))}, ValidationRule(folds=5, repeats=1))
     assert np.mean(c_indices(table, results)) == pytest.approx(0.555, abs=0.035)
 
 
 def test_a_fold_that_cannot_be_fitted_is_named() -> None:
     table = survival_table(0, n=40, p=60)
     with pytest.raises(StatisticsError, match="procedure 'weibull', repeat 0, fold 0: Weibull model of 60 features"):
-        validate(table, {"weibull": replace(RIDGE, learner="weibull-aft")}, 4, 1)
+        validate(table, {"weibull": replace(RIDGE, learner="weibull-aft")}, ValidationRule(folds=4, repeats=1))
 
 
 def test_tasks_beside_others_run_in_the_first_call_of_their_map_alone() -> None:

@@ -13,6 +13,7 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import linear_score, row_sums
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.spec import ValidationRule
 from prognosis_dask.modelling.validation.nested import validate
 from tests.synthetic_tables import survival_table
 
@@ -92,7 +93,7 @@ def test_equal_patients_are_tied_in_every_fold(learner: str, classes: int) -> No
     patients = tuple(f"pair {i // 2}" for i in range(120))
     doubled = replace(table, X=X, patient_ids=patients)
     procedure = Procedure(selector="", learner=learner, penalty=(0.1,))
-    for result in validate(doubled, {"it": procedure}, folds=3, repeats=1, horizons_days=(365.0,)):
+    for result in validate(doubled, {"it": procedure}, ValidationRule(folds=3, repeats=1), horizons_days=(365.0,)):
         twins = [np.flatnonzero(result.test // 2 == pair) for pair in np.unique(result.test // 2)]
         for values in (result.risk_score, result.probability, result.survival):
             if values is not None:

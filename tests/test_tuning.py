@@ -17,6 +17,7 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import describe, load_frozen, save_frozen
+from prognosis_dask.modelling.spec import ValidationRule
 from prognosis_dask.modelling.tuning import Values, choose_values, judge
 from prognosis_dask.modelling.validation.evaluate import evaluate
 from prognosis_dask.modelling.validation.nested import validate
@@ -80,7 +81,7 @@ def test_a_single_informative_column_is_not_shrunk_away_and_its_probabilities_ar
         scale = table.X.std(ddof=1)
         assert free["coef lower 95%"] * scale < row["coef"] < free["coef upper 95%"] * scale
         assert fitted.tuned["penalty"] <= 0.1
-        results = validate(table, {"volume": procedure}, repeats=1, horizons_days=(365.0, 730.0))
+        results = validate(table, {"volume": procedure}, ValidationRule(repeats=1), horizons_days=(365.0, 730.0))
         measures = evaluate(table, results, (730.0,))["measures"]
         slopes.append(next(r["value"] for r in measures if r["measure"] == "calibration_slope"))
     assert np.mean(slopes) == pytest.approx(1.0, abs=0.1)
@@ -100,7 +101,9 @@ def test_many_weak_columns_get_a_penalty_that_calibrates() -> None:
         risk = table.X[:, :10].sum(axis=1) * 0.25
         death, lost = 500 * rng.exponential(size=200) * np.exp(-risk) + 1, rng.uniform(200, 2500, 200)
         table = replace(table, endpoint=Survival(np.minimum(death, lost), death <= lost))
-        results = validate(table, {"all": Procedure(selector="")}, repeats=1, horizons_days=(365.0, 730.0))
+        results = validate(
+            table, {"all": Procedure(selector="")}, ValidationRule(repeats=1), horizons_days=(365.0, 730.0)
+        )
         measures = evaluate(table, results, (730.0,))["measures"]
         slopes.append(next(r["value"] for r in measures if r["measure"] == "calibration_slope"))
     assert np.mean(slopes) == pytest.approx(1.0, abs=0.2)

@@ -71,6 +71,13 @@ class Fitted:
     model: Model
     cutoff: float | None
 
+    @property
+    def completes(self) -> str:
+        """What missing values are taken as, in words."""
+        if self.preparation.imputation is None:
+            return "taken as the training cases' median"
+        return "estimated from the other features (the training cases' median where none of these lacked it)"
+
     def predict(self, table: FeatureTable) -> Prediction:
         """Predict a table that has the same features, in any order; it may have more.
 
@@ -162,7 +169,11 @@ def fit_procedure(procedure: Procedure, table: FeatureTable, seed: int | list[in
         names = np.array(table.features)[arranged.preparation.kept[columns]]
         Z = arranged.Z[:, columns]
         with naming(names.tolist()):
-            (model,) = learner.models(Z, table.endpoint, [values.penalty], values.l1_ratio, [values.shape], seed)
+            fits = [
+                learner.models(each, table.endpoint, [values.penalty], values.l1_ratio, [values.shape], seed)[0]
+                for each in ([drawn[:, columns] for drawn in arranged.drawn] or [Z])
+            ]
+        model = fits[0] if len(fits) == 1 else learner.averaged(fits)
         risk = model.predict(Z).risk_score
     return Fitted(
         procedure,

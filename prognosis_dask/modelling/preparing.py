@@ -11,6 +11,7 @@ from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.combat import Combat, fit_combat
 from prognosis_dask.modelling.data.table import FeatureTable, varying
+from prognosis_dask.modelling.imputing import Imputation
 from prognosis_dask.modelling.procedure import Procedure
 
 #: Columns whose correlations are held at a time.
@@ -35,6 +36,8 @@ class Preparation:
         What a standardised column is multiplied with: a penalty bears less on a column of greater weight.
     lower, upper
         What a standardised and weighted value is bounded at; None: no bounds.
+    imputation
+        What missing values are expected to be, given the other columns; None: the median.
     """
 
     median: FloatArray
@@ -46,6 +49,7 @@ class Preparation:
     weight: FloatArray
     lower: FloatArray | None = None
     upper: FloatArray | None = None
+    imputation: Imputation | None = None
 
     def apply(self, X: FloatArray, site: Sequence[str]) -> FloatArray:
         """The kept columns, standardised, weighted and bounded; ``X`` has all of the table's columns."""
@@ -67,13 +71,20 @@ class Preparation:
         return self.mean + self.lower * unit, self.mean + self.upper * unit
 
     def _unbounded(self, X: FloatArray, site: Sequence[str]) -> FloatArray:
-        X = np.where(np.isnan(X), self.median, X)
+        X = completed(X, self.median, self.imputation)
         if self.combat is not None:
             X[:, self.harmonised] = self.combat.apply(X[:, self.harmonised], site)
         return np.asarray((X[:, self.kept] - self.mean) * (self.weight / self.scale))
 
 
-def fit_preparation(table: FeatureTable, free: BoolArray, procedure: Procedure) -> Preparation:
+def completed(X: FloatArray, median: FloatArray, imputation: Imputation | None) -> FloatArray:
+    """The columns without a missing value."""
+    return np.where(np.isnan(X), median, X) if imputation is None else imputation.complete(X, median)
+
+
+def fit_preparation(
+    table: FeatureTable, free: BoolArray, procedure: Procedure, imputation: Imputation | None = None
+) -> Preparation:
     """Learn from the training cases how columns are completed, harmonised, pruned and standardised.
 
     Columns without any value, and constant ones, are left out.
@@ -86,6 +97,8 @@ def fit_preparation(table: FeatureTable, free: BoolArray, procedure: Procedure) 
         Which columns are harmonised and pruned; the others are only completed and standardised.
     procedure
         Says how.
+    imputation
+        How missing values are completed; None: by the median.
 
     Raises
     ------
@@ -98,7 +111,7 @@ def fit_preparation(table: FeatureTable, free: BoolArray, procedure: Procedure) 
     lacking = np.isnan(table.X).any(axis=0)
     median[~lacking] = np.median(table.X[:, ~lacking], axis=0)
     median[held & lacking] = np.nanmedian(table.X[:, held & lacking], axis=0)
-    X = np.where(np.isnan(table.X), median, table.X)
+    X = completed(table.X, median, imputation)
     harmonised = np.flatnonzero(free & held) if procedure.harmonise else np.arange(0)
     combat = _fit_combat(X[:, harmonised], table.site, procedure.reference_site) if procedure.harmonise else None
     if combat is not None:
@@ -115,7 +128,7 @@ def fit_preparation(table: FeatureTable, free: BoolArray, procedure: Procedure) 
         _, family, size = np.unique(np.array(table.families)[kept], return_inverse=True, return_counts=True)
         weight = 1.0 / np.sqrt(size[family])
     mean, scale = X[:, kept].mean(axis=0), X[:, kept].std(axis=0, ddof=1)
-    prepared = Preparation(median, combat, harmonised, kept, mean, scale, weight)
+    prepared = Preparation(median, combat, harmonised, kept, mean, scale, weight, imputation=imputation)
     if not procedure.bound:
         return prepared
     Z, margin = (X[:, kept] - mean) * (weight / scale), procedure.bound_margin * weight

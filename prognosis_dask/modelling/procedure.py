@@ -27,7 +27,7 @@ TUNED_BY: Mapping[str, str] = MappingProxyType(
 class Procedure:
     """What is done with a table of training cases.
 
-    Missing values become the training cases' median, and columns are standardised, always.
+    Missing values become the training cases' median, or what the other columns let expect; columns are standardised.
 
     ``balance_families``: standardised columns are divided by the square root of how many of their family are left (the
     blocks of multi-block methods: Westerhuis, Kourti & MacGregor, Journal of Chemometrics 12, 301, 1998), so that a
@@ -43,6 +43,12 @@ class Procedure:
 
     families: Annotated[tuple[str, ...], "Families of features that it may see; empty: all."] = ()
     forced: Annotated[tuple[str, ...], "Families that enter the model as they are, past pruning and selection."] = ()
+    imputations: Annotated[
+        int,
+        AtLeast(2, or_zero=True),
+        "Completed tables of the training cases, each with its own model, that are averaged; 0: missing values become "
+        "the training cases' median.",
+    ] = 0
     variance: Annotated[float, AtLeast(0), "Columns whose variance, scaled to 0 to 1, is below it are dropped."] = 0.0
     correlation: Annotated[
         float,
@@ -103,6 +109,12 @@ class Procedure:
                 raise StatisticsError(
                     f"{name} has no effect on learner {self.learner!r}: leave it out, or take {takes}"
                 )
+        if self.imputations and LEARNERS[self.learner].average is None:
+            able = ", ".join(known for known, learner in LEARNERS.items() if learner.average is not None)
+            raise StatisticsError(
+                f"imputations is {self.imputations}, and models of learner {self.learner!r} have no average: leave it "
+                f"out, or take {able}"
+            )
         if self.reference_site and not self.harmonise:
             raise StatisticsError(
                 f"reference_site is {self.reference_site!r} without harmonisation: set harmonise = 'combat' as well"

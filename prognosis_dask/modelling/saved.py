@@ -363,7 +363,7 @@ def out_of_range(frozen: Frozen, table: FeatureTable) -> list[str]:
             "beyond the training cases: it cannot know what lies there."
         )
     if missing:
-        warnings.append(f"Not known of this scan, taken as the training cases' median: {_some(missing)}.")
+        warnings.append(f"Not known of this scan, {frozen.fitted.completes}: {_some(missing)}.")
     return warnings
 
 

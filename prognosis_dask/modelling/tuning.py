@@ -18,9 +18,10 @@ from prognosis_dask.modelling.data.table import FeatureTable, of_families
 from prognosis_dask.modelling.estimators import LEARNERS, Learner, Model, learner_for
 from prognosis_dask.modelling.estimators.determined import named
 from prognosis_dask.modelling.estimators.partial_likelihood import score_likelihood
+from prognosis_dask.modelling.imputing import impute
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring, integrated
 from prognosis_dask.modelling.metrics.concordance import concordance
-from prognosis_dask.modelling.preparing import Preparation, fit_preparation
+from prognosis_dask.modelling.preparing import Preparation, expect_finite, fit_preparation
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.selectors import selector_for
 from prognosis_dask.modelling.validation.splitting import split_patients
@@ -68,12 +69,15 @@ class Arranged:
         The prepared columns.
     forced, ranked
         Positions in ``Z`` of the columns that always enter, and of those that were ranked, best first.
+    drawn
+        With multiple imputation: the prepared columns of each completed table; else empty.
     """
 
     preparation: Preparation
     Z: FloatArray
     forced: IntArray
     ranked: IntArray
+    drawn: tuple[FloatArray, ...] = ()
 
     def columns(self, n_features: int) -> IntArray:
         """The columns of a model with so many selected features."""
@@ -89,7 +93,8 @@ def arrange(procedure: Procedure, table: FeatureTable, seed: list[int]) -> Arran
         When the cases cannot carry it.
     """
     free = ~of_families(table.families, procedure.forced)
-    preparation = fit_preparation(table, free, procedure)
+    imputation, drawn = impute(table.X, procedure.imputations, seed) if _imputes(procedure, table) else (None, [])
+    preparation = fit_preparation(table, free, procedure, imputation)
     if not len(preparation.kept):
         raise StatisticsError(f"none of {table.X.shape[1]} features varies among {len(table.case_ids)} training cases")
     Z = preparation.apply(table.X, table.site)
@@ -98,7 +103,13 @@ def arrange(procedure: Procedure, table: FeatureTable, seed: list[int]) -> Arran
     if procedure.selector and len(candidates):
         selector = selector_for(procedure.selector, table.endpoint)
         ranked = candidates[selector.rank(Z[:, candidates], table.endpoint, procedure.label_days, seed)]
-    return Arranged(preparation, Z, np.flatnonzero(~free[preparation.kept]), ranked)
+    prepared = tuple(preparation.apply(X, table.site) for X in drawn)
+    return Arranged(preparation, Z, np.flatnonzero(~free[preparation.kept]), ranked, prepared)
+
+
+def _imputes(procedure: Procedure, table: FeatureTable) -> bool:
+    expect_finite(table)
+    return procedure.imputations > 0 and bool(np.isnan(table.X).any())
 
 
 def choose_values(procedure: Procedure, table: FeatureTable, seed: list[int]) -> Values:

@@ -16,8 +16,14 @@ from typing import Protocol
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
-from prognosis_dask.modelling.estimators.class_models import Logistic, Perceptron, fit_logistic, fit_perceptron
-from prognosis_dask.modelling.estimators.cox import ProportionalHazards, fit_proportional_hazards
+from prognosis_dask.modelling.estimators.class_models import (
+    Logistic,
+    Perceptron,
+    average_logistic,
+    fit_logistic,
+    fit_perceptron,
+)
+from prognosis_dask.modelling.estimators.cox import ProportionalHazards, average_hazards, fit_proportional_hazards
 from prognosis_dask.modelling.estimators.failure_time import (
     FailureTime,
     LogLogisticAFT,
@@ -61,6 +67,8 @@ class Learner:
         Those of trees that are tried where the procedure names none.
     enters_late
         Whether it takes cases that were followed from later than day 0 on.
+    average
+        The model whose score is the mean of several models' scores; None: there is none of that kind.
     """
 
     fit: Callable[..., Sequence[Model]]
@@ -70,11 +78,17 @@ class Learner:
     depths: tuple[int, ...] = ()
     rounds: tuple[int, ...] = ()
     enters_late: bool = False
+    average: Callable[..., Model] | None = None
 
     @property
     def remembers(self) -> bool:
         """Whether it predicts its own training cases far better than others, as trees do."""
         return "depth" in self.takes
+
+    def averaged(self, models: Sequence[Model]) -> Model:
+        """The model whose score is the mean of the models' scores."""
+        assert self.average is not None  # a procedure names no imputations otherwise
+        return self.average(models)
 
     def models(
         self,
@@ -97,7 +111,9 @@ def _failure_time(kind: type[FailureTime]) -> Learner:
 
 LEARNERS: Mapping[str, Learner] = MappingProxyType(
     {
-        "cox": Learner(fit_proportional_hazards, ProportionalHazards, (Survival,), enters_late=True),
+        "cox": Learner(
+            fit_proportional_hazards, ProportionalHazards, (Survival,), enters_late=True, average=average_hazards
+        ),
         "weibull-aft": _failure_time(WeibullAFT),
         "loglogistic-aft": _failure_time(LogLogisticAFT),
         "lognormal-aft": _failure_time(LogNormalAFT),
@@ -112,7 +128,7 @@ LEARNERS: Mapping[str, Learner] = MappingProxyType(
         "survival-forest": Learner(
             fit_survival_forest, SurvivalForest, (Survival,), takes=("depth",), depths=(2, 4, 8)
         ),
-        "logistic": Learner(fit_logistic, Logistic, (Classes,)),
+        "logistic": Learner(fit_logistic, Logistic, (Classes,), average=average_logistic),
         "mlp": Learner(fit_perceptron, Perceptron, (Classes,)),
     }
 )

@@ -93,6 +93,14 @@ def fit_logistic(
     return [models[penalty] for penalty in penalties]
 
 
+def average_logistic(models: Sequence[Logistic]) -> Logistic:
+    """The model with the mean log odds of models of completed tables."""
+    coefficient, intercept = (
+        np.mean([getattr(model, name) for model in models], axis=0) for name in ("coefficient", "intercept")
+    )
+    return Logistic(coefficient, intercept, models[0].share)
+
+
 def _expect_determined(Z: FloatArray, machine: Any, weights: FloatArray, penalty: float) -> None:
     """Refuse coefficients that the cases leave open, class by class against the rest."""
     probability = machine.predict_proba(Z)

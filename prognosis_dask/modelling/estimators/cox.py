@@ -94,6 +94,19 @@ def fit_proportional_hazards(
     return [models[penalty] for penalty in penalties]
 
 
+def average_hazards(models: Sequence[ProportionalHazards]) -> ProportionalHazards:
+    """The model with the mean risk score of models of completed tables, errors by Rubin's rules; hazards averaged.
+
+    The variance is the mean of the models' own plus ``1 + 1 / m`` times that between them (Rubin, Multiple Imputation
+    for Nonresponse in Surveys, 1987).
+    """
+    coefficients = np.array([model.coefficient for model in models])
+    within = np.mean([model.standard_error**2 for model in models], axis=0)
+    error = np.sqrt(within + (1 + 1 / len(models)) * coefficients.var(axis=0, ddof=1))
+    cumulative = np.mean([model.baseline.cumulative for model in models], axis=0)
+    return ProportionalHazards(coefficients.mean(axis=0), error, Baseline(models[0].baseline.times_days, cumulative))
+
+
 def _maximised(
     likelihood: PartialLikelihood, start: FloatArray, turn: FloatArray | None
 ) -> tuple[FloatArray, FloatArray]:

@@ -58,7 +58,7 @@ def compare(
         visible(procedure, whole)
     horizons = horizons_of(table, spec)
     times = time_grid(table.endpoint, horizons) if isinstance(table.endpoint, Survival) else ()
-    results = validate(table, procedures, rule.folds, rule.repeats, rule.seed, map, extend, times)
+    results = validate(table, procedures, rule, map, extend, times)
     fitted: dict[str, Fitted] = {}
     if in_sample:
         models = map(partial(_fit, whole, rule.seed), procedures.values())
@@ -66,7 +66,7 @@ def compare(
     flattering = [in_sample_result(name, model, whole, times) for name, model in fitted.items()]
     if not counts_training(spec, extend):
         return evaluate(table, results, horizons, in_sample=flattering, seed=rule.seed, map=map), fitted
-    tasks = half_tasks(table, procedures, horizons, times, folds=rule.folds, draws=rule.halves, seed=rule.seed)
+    tasks = half_tasks(table, procedures, rule, horizons, times)
     both, of_halves = beside(map, tasks.run, tasks.items)
     tables = evaluate(table, results, horizons, in_sample=flattering, seed=rule.seed, map=both)
     return widen(tables, tasks.gathered(of_halves), rule.repeats), fitted

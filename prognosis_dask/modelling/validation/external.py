@@ -219,7 +219,7 @@ def range_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
     empty = np.isnan(X).mean(axis=0)
     if (empty > 0).any():
         named = ", ".join(f"{fitted.chosen[i]} ({empty[i]:.0%})" for i in np.argsort(-empty)[:3] if empty[i])
-        warnings.append(f"Missing values were taken as the training cases' median: {named}.")
+        warnings.append(f"Missing values were {fitted.completes}: {named}.")
     return warnings
 
 
@@ -227,7 +227,7 @@ def prediction_rows(frozen: Frozen, table: FeatureTable, prediction: Prediction)
     """One row per case: its score and group and its survival at the horizons, or its class with the probabilities.
 
     ``outside_training`` and ``missing`` count the model's features that lie outside of the training cases' range, and
-    those that are missing and taken as their median; ``bounded`` those so far out that they were bounded.
+    those that are missing and completed; ``bounded`` those so far out that they were bounded.
     """
     X, outside = _model_columns(frozen, table)
     columns: dict[str, Sequence[Any]] = {"case_id": table.case_ids, "patient_id": table.patient_ids}

@@ -19,7 +19,7 @@ many it is half as much.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, exp, isfinite, log, nan, sqrt
 from typing import TypeAlias
@@ -32,6 +32,7 @@ from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.metrics.measured import MeasuredCases, repeats
 from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.spec import ValidationRule
 from prognosis_dask.modelling.table_spec import Row, Tables
 from prognosis_dask.modelling.validation.added import added_rows
 from prognosis_dask.modelling.validation.differences import adjust
@@ -97,7 +98,7 @@ class Halves:
         dealt = float(held.var(axis=2, ddof=1).mean()) / self.parts
         raw = float(held.mean(axis=2).var(axis=1, ddof=1).mean()) / self.parts
         own = max(raw - dealt / DEALINGS, raw / 4)
-        df = len(held) * (self.parts - 1) * (own / raw if raw else 1.0) ** 2
+        df = len(held) * (held.shape[1] - 1) * (own / raw if raw else 1.0) ** 2
         return sqrt(own + dealt / repeats), df
 
     def scatter(self, key: Key) -> tuple[float, int]:
@@ -108,7 +109,7 @@ class Halves:
         held = self._held(key, None, together=self.parts)
         if held is None:
             return nan, 0
-        return sqrt(float(held.mean(axis=2).var(axis=1, ddof=1).mean())), len(held) * (self.parts - 1)
+        return sqrt(float(held.mean(axis=2).var(axis=1, ddof=1).mean())), len(held) * (held.shape[1] - 1)
 
     def _held(self, key: Key, other: Key | None, together: int) -> FloatArray | None:
         """Of a figure (or one less an ``other``) so many halves at a time, all of which have it; None: too few do.
@@ -118,9 +119,11 @@ class Halves:
         if key not in self.values or (other is not None and other not in self.values):
             return None
         values = self.values[key] - (0.0 if other is None else self.values[other])
+        together = min(together, len(values))  # of very many parts some of a split will do
         times = values[: len(values) // together * together].reshape(-1, together, DEALINGS)
         held = times[np.isfinite(times).all(axis=(1, 2))]
-        return None if len(held) < max(3.0, _FEWEST * len(times)) else held
+        enough = len(held) * max(1, together - 1) >= 3 and len(held) >= _FEWEST * len(times)
+        return held if enough else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,54 +150,47 @@ class _Validation:
 
     table: FeatureTable
     procedures: Mapping[str, Procedure]
+    rule: ValidationRule
     horizons: tuple[float, ...]
     times: tuple[float, ...]
-    folds: int
-    seed: int
     parts: int
 
 
 def half_tasks(
     table: FeatureTable,
     procedures: Mapping[str, Procedure],
+    rule: ValidationRule,
     horizons: Sequence[float],
     times: Sequence[float],
-    *,
-    folds: int,
-    draws: int,
-    seed: int,
 ) -> HalfTasks:
-    """Every procedure validated on ``draws`` random halves of the patients.
+    """Every procedure validated on ``rule.halves`` random halves of the patients.
 
     Halves are drawn within the endpoint's strata, two of a split after one another, and shared by the procedures. A
     half that cannot carry a procedure has no figures.
 
     Parameters
     ----------
-    table, procedures, folds
+    table, procedures, rule
         As validated.
     horizons, times
         In days: those reported, and all that survival is predicted at.
-    draws
-        How many halves.
-    seed
-        Of the validation.
     """
     parts = max(2, ceil(len(set(table.patient_ids)) / _LARGEST))
-    whole = _Validation(table, dict(procedures), tuple(horizons), tuple(times), folds, seed, parts)
-    items = [(draw, name) for draw in range(draws) for name in procedures]
-    return HalfTasks(partial(_run, whole), items, draws, parts)
+    whole = _Validation(table, dict(procedures), rule, tuple(horizons), tuple(times), parts)
+    items = [(draw, name) for draw in range(rule.halves) for name in procedures]
+    return HalfTasks(partial(_run, whole), items, rule.halves, parts)
 
 
 def _run(whole: _Validation, task: tuple[int, str]) -> dict[tuple[Key, int], float]:
-    (draw, name), seed = task, whole.seed
+    (draw, name), seed = task, whole.rule.seed
     in_half = split_patients(whole.table, whole.parts, [seed, _STREAM, draw // whole.parts]) == draw % whole.parts
     half = whole.table.rows(np.flatnonzero(in_half))
     cases = MeasuredCases(half.endpoint, half.patient_ids, whole.horizons, seed, draws=0)
     procedure = {name: whole.procedures[name]}
+    dealt_twice = replace(whole.rule, repeats=DEALINGS, seed=seed + draw)
     found: dict[tuple[Key, int], float] = {}
     try:
-        results = validate(half, procedure, whole.folds, DEALINGS, seed + draw, horizons_days=whole.times)
+        results = validate(half, procedure, dealt_twice, horizons_days=whole.times)
         for dealing, dealt in enumerate(repeats(results)):
             (measured,) = measure_all(cases, [dealt])
             for row in measured.tables["measures"]:

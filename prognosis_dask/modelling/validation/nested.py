@@ -15,6 +15,7 @@ from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.spec import ValidationRule
 from prognosis_dask.modelling.validation.splitting import expect_folds_can_learn, split_patients
 
 #: Anything called like the built-in ``map``; the function and the items can be pickled.
@@ -67,18 +68,16 @@ class FoldResult:
 def validate(
     table: FeatureTable,
     procedures: Mapping[str, Procedure],
-    folds: int = 5,
-    repeats: int = 20,
-    seed: int = 0,
+    rule: ValidationRule | None = None,
     map: Map = map,
     extend: Extend | None = None,
     horizons_days: Sequence[float] = (),
 ) -> list[FoldResult]:
-    """Validate every procedure on the same ``repeats`` times ``folds`` held-out folds.
+    """Validate every procedure on the same held-out folds, ``rule.repeats`` times ``rule.folds``.
 
     Patients are split, not cases, each fold with its share of every stratum of the endpoint. Within a training fold a
     procedure tunes itself by its own inner folds. There is one task per repeat, fold and procedure; the results depend
-    on ``seed``, not on how ``map`` orders or spreads them.
+    on ``rule.seed``, not on how ``map`` orders or spreads them.
 
     Parameters
     ----------
@@ -86,8 +85,8 @@ def validate(
         All cases.
     procedures
         By name.
-    folds, repeats, seed
-        Of the outer cross-validation.
+    rule
+        Folds, repeats and seed of the outer cross-validation; None: the default ones.
     map
         Runs the tasks; called like the built-in one.
     extend
@@ -106,22 +105,23 @@ def validate(
     StatisticsError
         When there are too few patients of a kind for the folds, or a training fold cannot carry a procedure.
     """
-    if folds < 2 or repeats < 1 or not procedures:
+    rule = ValidationRule() if rule is None else rule
+    if rule.folds < 2 or rule.repeats < 1 or not procedures:
         raise StatisticsError(
-            f"{folds} folds, {repeats} repeats, {len(procedures)} procedures: expected 2, 1, 1 or more"
+            f"{rule.folds} folds, {rule.repeats} repeats, {len(procedures)} procedures: expected 2, 1, 1 or more"
         )
-    expect_folds_can_learn(table, folds)
+    expect_folds_can_learn(table, rule.folds)
     splits = [
         (repeat, fold, np.flatnonzero(number == fold))
-        for repeat in range(repeats)
-        for number in [split_patients(table, folds, [seed, repeat])]
-        for fold in range(folds)
+        for repeat in range(rule.repeats)
+        for number in [split_patients(table, rule.folds, [rule.seed, repeat])]
+        for fold in range(rule.folds)
     ]
     extended: list[FeatureTable | None] = [None] * len(splits)
     if extend is not None:
         extended = list(extend(table, [_rest(table, test) for _, _, test in splits]))
     tasks = [(*split, name, own) for split, own in zip(splits, extended, strict=True) for name in procedures]
-    return list(map(partial(_run_task, table, dict(procedures), seed, tuple(horizons_days)), tasks))
+    return list(map(partial(_run_task, table, dict(procedures), rule.seed, tuple(horizons_days)), tasks))
 
 
 def beside(map: Map, function: Callable[[Any], Any], items: Sequence[Any]) -> tuple[Map, list[Any]]:

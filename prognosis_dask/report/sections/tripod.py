@@ -231,8 +231,8 @@ def _methods(models: ModelFolder) -> dict[str, Answer]:
     return {
         "8a": Answer(f"{outcome} How it was assessed is the authors’ to tell."),
         "11": Answer(
-            "Missing predictors: median of the training cases, within each fold. Cases left out: "
-            f"{_left_out(models)}.", whole=True,
+            f"Missing predictors: {_completed(models)}, within each fold. Cases left out: {_left_out(models)}.",
+            whole=True,
         ),
         "12a": Answer(partition, whole=True),
         "12e": Answer(f"{listed(used)}, with 95 % intervals{plots}." if used else "", whole=True),
@@ -254,6 +254,16 @@ def _methods(models: ModelFolder) -> dict[str, Answer]:
 def _left_out(models: ModelFolder) -> str:
     found = models.summary.get("left_out") or {}
     return ", ".join(f"{reason} ({n})" for reason, n in found.items()) or "none"
+
+
+def _completed(models: ModelFolder) -> str:
+    drawn = {int(of.get("imputations") or 0) for of in models.procedures.values()}
+    if not drawn - {0}:
+        return "median of the training cases"
+    several = listed([f"{number}" for number in sorted(drawn - {0})])
+    return f"{several} imputations by chained equations" + (
+        " or the median of the training cases" if 0 in drawn else ""
+    )
 
 
 def _procedure(models: ModelFolder) -> dict[str, Answer]:
