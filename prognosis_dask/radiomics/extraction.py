@@ -39,7 +39,7 @@ REACH = 5
 #: Reach of the filters in voxels; a filter that is not listed reaches everywhere.
 FILTER_REACH = {"Original": 0, "Gradient": 1}
 #: Voxels of an image from which cutting a region out takes less time than looking through the image does.
-LARGE = 1 << 21
+LARGE = 1 << 23
 #: Largest effect on a value, relative to the image's largest one, of rounding a voxel's position (1e-12 voxels).
 ROUNDING = 1e-11
 
@@ -86,7 +86,8 @@ def extract(
             raise CaseError(
                 error.problem.code, f"{part}: {error.problem.reason}" if part else error.problem.reason
             ) from error
-        found |= {named(part, name): float(values.get(name, math.nan)) for name in column_names(one)}
+        prefix = named(part, "")
+        found |= {f"{prefix}{name}": float(values.get(name, math.nan)) for name in column_names(one)}
         if levels is not None:
             levels |= {named(part, name): count for name, count in (counted or {}).items()}
     return found
@@ -103,10 +104,11 @@ def _extract(
 
     extractor = copy(extractor_for(params))
     extractor.known = known
-    key = outline(extractor.settings), *((name, outline(own)) for name, own in extractor.enabledImagetypes.items())
-    images = (known or {}).get(key) or _determined(roi, extractor, full)
-    if known is not None:
-        known[key] = images
+    if known is None:
+        images = _determined(roi, extractor, full)
+    else:
+        key = outline(extractor.settings), *((name, outline(own)) for name, own in extractor.enabledImagetypes.items())
+        images = known.setdefault(key, known.get(key) or _determined(roi, extractor, full))
     if levels is not None:
         extractor.settings = extractor.settings | {"levels": levels}
     with pyradiomics_problems():

@@ -117,7 +117,7 @@ def features(
         else:
             known = texture_features(kind, binned, settings)
         wanted = names or _standard_names(kind)
-        if known is None or any(name not in known for name in wanted):
+        if known is None or not known.keys() >= set(wanted):
             known = _by_pyradiomics(kind, names, values, binned, settings)
             wanted = known
         found |= {f"{image_type}_{kind}_{name}": known[name] for name in wanted}

@@ -264,44 +264,87 @@ WIDE int64_t co_occurrence_sums(const double *p, const double *logs, const doubl
     return 0;
 }
 
+/* One row of that matrix: of the levels k with p(i, k) > 0 in this direction. of_k: p(j, k) by k, side by side in j, of
+   which [low, high) is not zero. */
+WIDE static void correlations(const double *of_i, const double *of_k, const int32_t *low, const int32_t *high,
+                              double px, const double *py, int64_t n, double eps, double *restrict row)
+{
+    for (int64_t k = 0; k < n; k++) {
+        double pik = of_i[k], divisor = px * py[k] + eps;
+        const double *pk = of_k + k * n;
+        if (pik != 0)
+            for (int64_t j = low[k]; j < high[k]; j++)
+                row[j] += pik * pk[j] / divisor;
+    }
+}
+
 /* The matrix whose eigenvalues give the maximal correlation coefficient: the sum over k, in order, of
    p(i, k) p(j, k) / (px(i) py(k) + eps), for each direction. p: levels x levels x ways; q: ways x levels x levels.
-   Where p(i, k) or p(j, k) is zero in every direction the term is zero, and is left out. */
-WIDE int64_t correlation_matrix(const double *p, const double *px, const double *py, int64_t n, int64_t ways,
-                                double eps, double *q)
+   Where p(i, k) or p(j, k) is zero the term is zero, and is left out. */
+int64_t correlation_matrix(const double *p, const double *px, const double *py, int64_t n, int64_t ways, double eps,
+                           double *q)
 {
-    double *row = malloc(n * ways * sizeof(double)), *divisor = malloc(ways * sizeof(double));
-    uint8_t *filled = calloc(n * n, 1);
-    if (!row || !filled || !divisor) {
-        free(row);
-        free(filled);
-        free(divisor);
-        return -1;
-    }
-    for (int64_t at = 0; at < n * n; at++)
-        for (int64_t way = 0; way < ways; way++)
-            filled[at] |= p[at * ways + way] != 0;
-    for (int64_t i = 0; i < n; i++) {
-        memset(row, 0, n * ways * sizeof(double));
+    double *of_way = malloc((2 * n * n + n) * sizeof(double)), *of_k = of_way + n * n, *of_py = of_k + n * n;
+    int32_t *low = malloc(2 * n * sizeof(int32_t)), *high = low + n;
+    int64_t missing = !of_way || !low;
+    memset(q, 0, ways * n * n * sizeof(double));
+    for (int64_t way = 0; way < ways && !missing; way++) {
         for (int64_t k = 0; k < n; k++) {
-            const double *pik = p + (i * n + k) * ways;
-            if (!filled[i * n + k])
-                continue;
-            for (int64_t way = 0; way < ways; way++)
-                divisor[way] = px[i * ways + way] * py[k * ways + way] + eps;
-            for (int64_t j = 0; j < n; j++) {
-                const double *pjk = p + (j * n + k) * ways;
-                if (filled[j * n + k])
-                    for (int64_t way = 0; way < ways; way++)
-                        row[j * ways + way] += pik[way] * pjk[way] / divisor[way];
-            }
+            low[k] = (int32_t)n;
+            high[k] = 0;
+            of_py[k] = py[k * ways + way];
         }
         for (int64_t j = 0; j < n; j++)
-            for (int64_t way = 0; way < ways; way++)
-                q[(way * n + i) * n + j] = row[j * ways + way];
+            for (int64_t k = 0; k < n; k++) {
+                double value = p[(j * n + k) * ways + way];
+                of_way[j * n + k] = of_k[k * n + j] = value;
+                if (value != 0) {
+                    low[k] = low[k] < j ? low[k] : (int32_t)j;
+                    high[k] = (int32_t)j + 1;
+                }
+            }
+        for (int64_t i = 0; i < n; i++)
+            correlations(of_way + i * n, of_k, low, high, px[i * ways + way], of_py, n, eps, q + (way * n + i) * n);
     }
-    free(row);
-    free(filled);
-    free(divisor);
+    free(of_way);
+    free(low);
+    return missing ? -1 : 0;
+}
+
+enum { TOTAL, SQUARES, ABSOLUTE, ENERGY_SUM, ROBUST, INSIDE };
+
+/* Of values: their deviations from the mean, and by the names above their sum, that of squared and of absolute
+   deviations, of the squared values plus shift, and of absolute deviations within [low, high] from the mean there, where
+   others count as zero in their place, with the number of values there. */
+WIDE int64_t first_order_sums(const double *values, int64_t count, double shift, double low, double high,
+                              int64_t chunk, double *deviations, double *sums)
+{
+    double *terms = malloc((count + 1) * sizeof(double)), mean, inside = 0;
+    if (!terms)
+        return -1;
+    sums[TOTAL] = summed(values, count, chunk);
+    mean = sums[TOTAL] / (double)count;
+    for (int64_t at = 0; at < count; at++) {
+        deviations[at] = values[at] - mean;
+        terms[at] = deviations[at] * deviations[at];
+    }
+    sums[SQUARES] = summed(terms, count, chunk);
+    for (int64_t at = 0; at < count; at++)
+        terms[at] = fabs(deviations[at]);
+    sums[ABSOLUTE] = summed(terms, count, chunk);
+    for (int64_t at = 0; at < count; at++)
+        terms[at] = (values[at] + shift) * (values[at] + shift);
+    sums[ENERGY_SUM] = summed(terms, count, chunk);
+    for (int64_t at = 0; at < count; at++) {
+        int within = !(values[at] - low < 0 || values[at] - high > 0);
+        terms[at] = within ? values[at] : 0;
+        inside += within;
+    }
+    mean = summed(terms, count, chunk) / inside;
+    for (int64_t at = 0; at < count; at++)
+        terms[at] = values[at] - low < 0 || values[at] - high > 0 ? 0 : fabs(values[at] - mean);
+    sums[ROBUST] = summed(terms, count, chunk);
+    sums[INSIDE] = inside;
+    free(terms);
     return 0;
 }

@@ -16,7 +16,7 @@ import numpy as np
 from prognosis_dask.arrays import AnyArray
 
 #: Version of the functions' interface; ``matrices.c`` has the same number.
-VERSION = 4
+VERSION = 6
 
 
 @cache

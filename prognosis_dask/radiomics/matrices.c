@@ -1,13 +1,13 @@
 /* Texture matrices, counted as by pyradiomics.
 
-   ranks: a padded volume, 0 outside the mask, else the rank of the voxel's grey level, from 1. voxels: the places of
-   the mask's voxels in it, ascending. size: of the volume. offsets: the neighbours as steps in it; of those both ways the first half is one
+   ranks: a padded volume, 0 outside the mask, else the rank of the voxel's grey level, from 1. size: of the volume.
+   pieces: where the mask's voxels lie in it, ascending; number of them. offsets: the neighbours as steps in it; of those both ways the first half is one
    way. n: the number of levels. */
 
 #include "kernels.h"
 
 /* To be raised with every change of what the functions take or give; kernels.py asks for the same. */
-int kernels_version(void) { return 4; }
+int kernels_version(void) { return 6; }
 
 #define LANES 16 /* GCC 12 compares wider vectors of small numbers one by one */
 typedef int16_t Lanes __attribute__((vector_size(LANES * sizeof(int16_t))));
@@ -24,19 +24,28 @@ typedef struct {
     int32_t at, many;
 } Piece;
 
-/* The mask's voxels in pieces; their number, or -1. */
-static int64_t pieces_of(const int32_t *voxels, int64_t count, Piece **pieces)
+/* A padded mask's voxels in pieces; their number. */
+int64_t pieces_of(const uint8_t *mask, int64_t size, Piece *pieces)
 {
     int64_t found = 0;
-    *pieces = malloc((count + 1) * sizeof(Piece));
-    for (int64_t v = 0; *pieces && v < count; v++) {
-        Piece *last = *pieces + found - 1;
-        if (found && last->many < LANES && voxels[v] == last->at + last->many)
-            last->many++;
+    for (int64_t at = 0; at < size; at++) {
+        if (!mask[at])
+            continue;
+        if (found && pieces[found - 1].many < LANES && pieces[found - 1].at + pieces[found - 1].many == at)
+            pieces[found - 1].many++;
         else
-            (*pieces)[found++] = (Piece){voxels[v], 1};
+            pieces[found++] = (Piece){(int32_t)at, 1};
     }
-    return *pieces ? found : -1;
+    return found;
+}
+
+/* Put the ranks of the voxels' levels into a volume. */
+int64_t put_ranks(const int64_t *levels, const uint16_t *rank, const Piece *pieces, int64_t number, uint16_t *ranks)
+{
+    for (int64_t piece = 0; piece < number; piece++)
+        for (int64_t lane = 0; lane < pieces[piece].many; lane++)
+            ranks[pieces[piece].at + lane] = rank[*levels++];
+    return 0;
 }
 
 /* Of LANES voxels: how many neighbours each has, the sum of their levels, and how many differ by alpha at most. */
@@ -56,17 +65,13 @@ WIDE static void neighbourhoods(const int16_t *at, const int64_t *offsets, int64
 }
 
 /* gldm: levels x (2 ways + 1). ngtdm: levels x (count, sum of differences from the neighbours' mean). levels: by rank. */
-int64_t dependences(const uint16_t *ranks, int64_t size, const int32_t *voxels, int64_t count, const int64_t *offsets,
+int64_t dependences(const uint16_t *ranks, int64_t size, const Piece *pieces, int64_t number, const int64_t *offsets,
                     int64_t ways, const int64_t *levels, int64_t highest, int64_t alpha, double *gldm, double *ngtdm)
 {
     int16_t *volume = malloc((size + LANES) * sizeof(int16_t)), neighbours[LANES], sums[LANES], dependent[LANES];
-    Piece *pieces;
-    int64_t number = pieces_of(voxels, count, &pieces), fits = highest * ways <= INT16_MAX;
-    if (number < 0 || !volume) {
-        free(volume);
-        free(pieces);
+    int64_t fits = highest * ways <= INT16_MAX;
+    if (!volume)
         return -1;
-    }
     for (int64_t at = 0; at < size; at++)
         volume[at] = (int16_t)levels[ranks[at]];
     memset(volume + size, 0, LANES * sizeof(int16_t));
@@ -84,12 +89,11 @@ int64_t dependences(const uint16_t *ranks, int64_t size, const int32_t *voxels, 
         }
     }
     free(volume);
-    free(pieces);
     return 0;
 }
 
 /* Neighbouring pairs: levels x levels x ways, and how many each way has. */
-int64_t co_occurrences(const uint16_t *ranks, const int32_t *voxels, int64_t count, const int64_t *offsets,
+int64_t co_occurrences(const uint16_t *ranks, const Piece *pieces, int64_t number, const int64_t *offsets,
                        int64_t ways, int64_t n, double *glcm, double *totals)
 {
     int64_t side = n + 1; /* with a row and a column for what lies outside */
@@ -99,19 +103,22 @@ int64_t co_occurrences(const uint16_t *ranks, const int32_t *voxels, int64_t cou
     for (int64_t way = 0; way < ways; way++) {
         const uint16_t *shifted = ranks + offsets[way];
         memset(pairs, 0, 2 * side * side * sizeof(uint32_t));
-        int64_t v = 0;
-        for (; v + 1 < count; v += 2) { /* in two tables, since the same pair often follows itself */
-            pairs[ranks[voxels[v]] * side + shifted[voxels[v]]]++;
-            others[ranks[voxels[v + 1]] * side + shifted[voxels[v + 1]]]++;
+        for (int64_t piece = 0; piece < number; piece++) {
+            const uint16_t *one = ranks + pieces[piece].at, *other = shifted + pieces[piece].at;
+            int64_t lane = 0;
+            for (; lane + 1 < pieces[piece].many; lane += 2) { /* in two tables, since a pair often follows itself */
+                pairs[one[lane] * side + other[lane]]++;
+                others[one[lane + 1] * side + other[lane + 1]]++;
+            }
+            if (lane < pieces[piece].many)
+                pairs[one[lane] * side + other[lane]]++;
         }
-        if (v < count)
-            pairs[ranks[voxels[v]] * side + shifted[voxels[v]]]++;
         uint64_t total = 0;
         for (int64_t i = 0; i < n; i++)
             for (int64_t j = 0; j < n; j++) {
-                uint32_t number = pairs[(i + 1) * side + j + 1] + others[(i + 1) * side + j + 1];
-                glcm[(i * n + j) * ways + way] = number;
-                total += number;
+                uint32_t count = pairs[(i + 1) * side + j + 1] + others[(i + 1) * side + j + 1];
+                glcm[(i * n + j) * ways + way] = count;
+                total += count;
             }
         totals[way] = (double)total;
     }
@@ -146,7 +153,7 @@ WIDE static int places_in_runs(const uint16_t *ranks, const Piece *pieces, int64
 
 /* Runs of equal voxels, by level, length and direction. neighboured: whether any two voxels adjoin in a direction.
    Every step leads on in the volume. */
-int64_t run_matrix(const uint16_t *ranks, int64_t size, const int32_t *voxels, int64_t count, const int64_t *offsets,
+int64_t run_matrix(const uint16_t *ranks, int64_t size, const Piece *pieces, int64_t number, const int64_t *offsets,
                    int64_t ways, int64_t n, int64_t lengths, double *glrlm, uint8_t *neighboured)
 {
     int64_t width = lengths + 2, farthest = 0;
@@ -154,8 +161,7 @@ int64_t run_matrix(const uint16_t *ranks, int64_t size, const int32_t *voxels, i
         farthest = offsets[way] > farthest ? offsets[way] : farthest;
     uint16_t *volume = calloc(2 * (size + LANES) + farthest, sizeof(uint16_t)), *places = volume + size + LANES;
     uint32_t *reached = malloc(2 * (n + 1) * width * sizeof(uint32_t)), *others = reached + (n + 1) * width;
-    Piece *pieces;
-    int64_t number = pieces_of(voxels, count, &pieces), missing = number < 0 || !volume || !reached;
+    int64_t missing = !volume || !reached;
     if (!missing)
         memcpy(volume, ranks, size * sizeof(uint16_t));
     for (int64_t way = 0; way < ways && !missing; way++) {
@@ -180,7 +186,6 @@ int64_t run_matrix(const uint16_t *ranks, int64_t size, const int32_t *voxels, i
     }
     free(volume);
     free(reached);
-    free(pieces);
     return missing ? -1 : 0;
 }
 
@@ -217,18 +222,17 @@ WIDE static void like_before(const uint16_t *at, const int64_t *offsets, int64_t
     memcpy(like, &bits, sizeof bits);
 }
 
-/* Zones of equal voxels that adjoin, by one way's offsets (15 at most). Returns how many; their levels' ranks and their
+/* Zones of equal voxels, count in all, that adjoin, by one way's offsets (15 at most). Returns how many; their levels' ranks and their
    sizes in zones. */
-int64_t zones_of(const uint16_t *ranks, int64_t size, const int32_t *voxels, int64_t count, const int64_t *offsets,
-                 int64_t ways, int64_t *zones)
+int64_t zones_of(const uint16_t *ranks, int64_t size, const Piece *pieces, int64_t number, int64_t count,
+                 const int64_t *offsets, int64_t ways, int64_t *zones)
 {
     uint16_t *volume = malloc((size + LANES) * sizeof(uint16_t)), *joins = calloc((size_t)1 << ways, sizeof(uint16_t));
     uint16_t like[LANES], adjoining[16] = {0};
     int32_t *zone_at = malloc(size * sizeof(int32_t)), *parents = malloc(3 * (count + 1) * sizeof(int32_t));
     int32_t *sizes = parents + count + 1, *level = sizes + count + 1, made = 0;
-    Piece *pieces;
-    int64_t number = pieces_of(voxels, count, &pieces), found = 0;
-    if (number < 0 || !volume || !joins || !zone_at || !parents)
+    int64_t found = 0;
+    if (!volume || !joins || !zone_at || !parents)
         found = -1;
     else {
         memcpy(volume, ranks, size * sizeof(uint16_t));
@@ -277,6 +281,5 @@ int64_t zones_of(const uint16_t *ranks, int64_t size, const int32_t *voxels, int
     free(joins);
     free(zone_at);
     free(parents);
-    free(pieces);
     return found;
 }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,6 @@ class Region:
     spacing: tuple[float, float, float]
     #: The largest neighbour distance, in voxels.
     reach: int = 1
-    _angles: dict[tuple[Any, ...], _Int32Array] = field(default_factory=dict, repr=False)
 
     def GetSpacing(self) -> tuple[float, float, float]:  # noqa: N802
         """As for an image: all that pyradiomics' feature classes use."""
@@ -37,34 +36,23 @@ class Region:
         return tuple(side + 2 * self.reach for side in self.mask.shape)
 
     @cached_property
-    def voxels(self) -> _Int32Array:
-        """The mask's voxels as flat indices of the padded box."""
+    def pieces(self) -> _Int32Array:
+        """Where the mask's voxels lie side by side in the padded box: (first, number)."""
         padded = np.zeros(self.padded_shape, bool)
         padded[tuple(slice(self.reach, self.reach + side) for side in self.mask.shape)] = self.mask
-        return np.flatnonzero(padded).astype(np.int32)
+        pieces = np.empty((np.count_nonzero(self.mask), 2), np.int32)
+        return pieces[: call("pieces_of", padded, padded.size, pieces)]
 
     def angles(self, distances: tuple[int, ...], flat: int | None) -> _Int32Array:
         """The neighbours, shape (n, 3), in pyradiomics' order: the first half is the other half mirrored.
 
         ``flat`` is the axis without neighbours.
         """
-        key = distances, flat
-        if key not in self._angles:
-            steps = range(max(distances), -max(distances) - 1, -1)
-            self._angles[key] = np.array(
-                [angle for angle in itertools.product(steps, repeat=3) if self._is_angle(angle, distances, flat)],
-                np.int32,
-            ).reshape(-1, 3)
-        if not len(self._angles[key]):
+        farthest = max(distances)
+        found = _angles(tuple(min(side - 1, farthest) for side in self.mask.shape), distances, flat)
+        if not len(found):
             raise RuntimeError("Error getting angle count.")
-        return self._angles[key]
-
-    def _is_angle(self, angle: tuple[int, ...], distances: tuple[int, ...], flat: int | None) -> bool:
-        z, y, x = map(abs, angle)
-        depth, height, width = self.mask.shape
-        return (
-            z < depth and y < height and x < width and max(z, y, x) in distances and (flat is None or angle[flat] == 0)
-        )
+        return found
 
     def offsets(self, angles: _Int32Array) -> IntArray:
         """The neighbours as flat steps in the padded box."""
@@ -73,11 +61,20 @@ class Region:
         return steps
 
 
+@lru_cache(maxsize=64)
+def _angles(reach: tuple[int, ...], distances: tuple[int, ...], flat: int | None) -> _Int32Array:
+    """The neighbours at these distances, within reach along each axis."""
+    steps = (range(0, -1, -1) if axis == flat else range(side, -side - 1, -1) for axis, side in enumerate(reach))
+    return np.array(
+        [angle for angle in itertools.product(*steps) if max(map(abs, angle)) in distances], np.int32
+    ).reshape(-1, 3)
+
+
 class Binned:
     """The grey levels, from 1, of a region's voxels; matrices have rows for those that are there only."""
 
     def __init__(self, region: Region, levels: IntArray) -> None:
-        self.region, self.levels = region, levels
+        self.region, self.levels = region, np.ascontiguousarray(levels, np.int64)
         counts = np.bincount(levels)
         #: The levels that are there, and how many voxels have each.
         self.present: IntArray = np.flatnonzero(counts)
@@ -97,7 +94,7 @@ class Binned:
         rank = np.zeros(self.highest + 1, np.uint16)
         rank[self.present] = np.arange(1, len(self.present) + 1)
         padded = np.zeros(self.region.padded_shape, np.uint16)
-        padded.ravel()[self.region.voxels] = rank[self.levels]
+        call("put_ranks", self.levels, rank, self.region.pieces, len(self.region.pieces), padded)
         return padded
 
     def co_occurrences(self, distances: tuple[int, ...], flat: int | None) -> tuple[FloatArray, FloatArray]:
@@ -107,7 +104,7 @@ class Binned:
         ways = len(angles) // 2
         pairs, totals = np.empty((n, n, ways)), np.empty(ways)
         offsets = region.offsets(angles[:ways])
-        call("co_occurrences", self.ranks, region.voxels, len(self.levels), offsets, ways, n, pairs, totals)
+        call("co_occurrences", self.ranks, region.pieces, len(region.pieces), offsets, ways, n, pairs, totals)
         return pairs, totals
 
     def dependences(self, distances: tuple[int, ...], flat: int | None, alpha: int) -> tuple[FloatArray, FloatArray]:
@@ -119,7 +116,7 @@ class Binned:
             like, apart = np.zeros((n, 2 * len(offsets) + 1)), np.zeros((n, 2))
             level = np.concatenate(([0], self.present))
             call(
-                *("dependences", self.ranks, self.ranks.size, region.voxels, len(self.levels), offsets, len(offsets)),
+                *("dependences", self.ranks, self.ranks.size, region.pieces, len(region.pieces), offsets, len(offsets)),
                 *(level, self.highest, alpha, like, apart),
             )
             self._dependences[key] = like, apart
@@ -132,7 +129,7 @@ class Binned:
         angles = angles[: len(angles) // 2]
         runs, neighboured = np.empty((n, lengths, len(angles))), np.zeros(len(angles), np.uint8)
         call(
-            *("run_matrix", self.ranks, self.ranks.size, region.voxels, len(self.levels), region.offsets(angles)),
+            *("run_matrix", self.ranks, self.ranks.size, region.pieces, len(region.pieces), region.offsets(angles)),
             *(len(angles), n, lengths, runs, neighboured),
         )
         for number in np.flatnonzero(neighboured == 0):
@@ -146,7 +143,10 @@ class Binned:
         angles = region.angles((1,), flat)
         offsets = region.offsets(angles[: len(angles) // 2])
         found = np.empty((count, 2), np.int64)
-        number = call("zones_of", self.ranks, self.ranks.size, region.voxels, count, offsets, len(offsets), found)
+        number = call(
+            *("zones_of", self.ranks, self.ranks.size, region.pieces, len(region.pieces), count),
+            *(offsets, len(offsets), found),
+        )
         rank, size = found[:number].T
         sizes = np.flatnonzero(np.bincount(size))
         column = np.zeros(sizes[-1] + 1, np.int64)

@@ -45,13 +45,22 @@ _SIZE_FEATURES = {
 }
 #: The sums of ``co_occurrence_sums`` in ``formulas.c``, in its order; those without a name are parts of others.
 _GLCM_FEATURES = (
-    *("Autocorrelation", "ClusterProminence", "ClusterShade", "ClusterTendency", "Contrast", "SumSquares", "", ""),
+    *(
+        "Autocorrelation",
+        "ClusterProminence",
+        "ClusterShade",
+        "ClusterTendency",
+        "Contrast",
+        "SumSquares",
+        "",
+        "Correlation",
+    ),
     *("JointEnergy", "JointEntropy", "Imc1", "Imc2", "MaximumProbability", "", ""),
     *("DifferenceAverage", "DifferenceEntropy", "DifferenceVariance", "Idm", "Idmn", "Id", "Idn", "InverseVariance"),
     *("SumAverage", "SumEntropy"),
 )
 _SUMS = {name: number for number, name in enumerate(_GLCM_FEATURES) if name}
-_VARIANCE_J, _COVARIANCE, _HX, _HY = 6, 7, 13, 14
+_VARIANCE_J, _HX, _HY = 6, 13, 14
 
 
 def texture_features(kind: str, binned: Binned, settings: dict[str, Any]) -> dict[str, float] | None:
@@ -90,10 +99,11 @@ def _logs(values: FloatArray) -> FloatArray:
 def _mean(values: FloatArray) -> FloatArray:
     """``numpy.nanmean`` over the directions, the last axis."""
     total = np.add.reduce(values, axis=-1)
-    missing = np.isnan(total)
     means: FloatArray = total / values.shape[-1]
-    for number in np.flatnonzero(missing):
-        means[number] = np.nanmean(values[number])
+    missing = total != total
+    if missing.any():
+        for number in np.flatnonzero(missing):
+            means[number] = np.nanmean(values[number])
     return means
 
 
@@ -121,13 +131,13 @@ def _co_occurrence(binned: Binned, settings: dict[str, Any]) -> dict[str, float]
         *(together**3, together**4, levels, n, ways, highest, across, sums),
     )
     deviations = sums[5] ** 0.5 * sums[_VARIANCE_J] ** 0.5
-    correlation = sums[_COVARIANCE] / (deviations + _EPS)
+    correlation = sums[_SUMS["Correlation"]]
+    correlation /= deviations + _EPS
     correlation[deviations == 0] = 1
     _finish_entropies(sums)
-    means_of = dict(zip(_SUMS, _mean(sums[list(_SUMS.values())]), strict=True))
+    found = {name: value for name, value in zip(_GLCM_FEATURES, _mean(sums), strict=True) if name}
     return {
-        **means_of,
-        "Correlation": _mean(correlation[None])[0],
+        **found,
         "JointAverage": np.add.reduce(means[0]) / ways,
         "MCC": _maximal_correlation(p, marginals) if n > 1 else 1.0,
     }
