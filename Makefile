@@ -28,7 +28,7 @@ test: .venv/ready
 
 # What takes longer: kills at random moments, the network cut, whole cohorts
 test-slow: .venv/ready
-	$(BIN)/pytest $(SIDE_BY_SIDE) -m slow tests
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m slow $$(grep -l 'mark[.]slow' tests/test_*.py)
 
 # Without MXNet: NumPy 2, torch, and the newest scikit-learn, zarr, Dask and codecs. One file for each way of meeting them:
 # networks, whatever fits and scores, pyradiomics, pydicom's decoders and nibabel, what zarr stores, the newest Dask, and
