@@ -87,6 +87,10 @@ def test_a_gap_of_a_new_case_is_what_plain_regression_expects() -> None:
     found = imputation.complete(X, np.zeros(3))
     assert found[:60, 1] == pytest.approx(expected, abs=1e-3)
     assert np.array_equal(found[60:], whole[60:])
+    beside = np.column_stack([X, np.isnan(X[:, 1])])
+    imputation, drawn = impute(beside, 4, [0])
+    assert imputation.complete(beside, np.zeros(4))[:60, 1] == pytest.approx(expected, abs=1e-3)
+    assert np.mean(drawn, axis=0)[:60, 1] == pytest.approx(expected, abs=4 * np.std(expected))
 
 
 def test_a_frozen_model_completes_a_case_alone_as_among_others(tmp_path: Path) -> None:

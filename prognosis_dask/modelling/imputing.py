@@ -20,6 +20,8 @@ _ROUNDS = 20
 _EACH = 10
 #: What is added to the predictors' sums of squares, as a share of them (mice's own).
 _RIDGE = 1e-5
+#: A standardised column that varies less among the known cases says nothing of them.
+_FLAT = 1e-6
 #: Sets these random numbers apart from others of the same seed.
 _STREAM = 4127
 
@@ -116,8 +118,10 @@ def _predictors(Z: FloatArray, known: BoolArray, varying: BoolArray, at: int) ->
     """The columns that a column is regressed on: those whose correlation with it is the greatest."""
     rows = known[:, at]
     others = np.where(known[rows], Z[rows], 0.0)
-    strength = np.abs(others.T @ Z[rows, at]) / np.sqrt((others**2).sum(axis=0) + 1e-12)
-    strength[~varying] = -1.0
+    others = others - others.mean(axis=0)
+    spread = np.sqrt((others**2).mean(axis=0))
+    strength = np.abs(others.T @ Z[rows, at]) / np.maximum(spread, _FLAT)
+    strength[~varying | (spread < _FLAT)] = -1.0  # such as whether this column is missing
     strength[at] = -1.0
     most = min(max(1, int(rows.sum()) // _EACH), int((strength >= 0).sum()))
     return np.sort(np.argsort(-strength, kind="stable")[:most])
