@@ -142,7 +142,8 @@ def survival_parts(cases: MeasuredCases, results: Sequence[FoldResult]) -> list[
         except StatisticsError as error:
             parts.append(partial(_unknown, view, horizon, str(error)))
         else:
-            parts += [partial(part, view, horizon) for part in (_brier, _calibration, _net_benefit)]
+            curves = (_net_benefit,) if cases.draws else ()  # of halves nobody reads it
+            parts += [partial(part, view, horizon) for part in (_brier, _calibration, *curves)]
     return [*parts, partial(_groups, view)]
 
 
