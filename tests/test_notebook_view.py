@@ -42,3 +42,14 @@ def test_image_and_mask_are_shown_without_a_network_and_as_a_picture_without_web
             expect(view.locator("#slice-image")).to_be_visible()
             expect(view.locator("#volume")).to_be_hidden()
         assert [url for url in asked if not url.startswith(("file:", "data:", "about:", "blob:"))] == []
+
+
+def test_a_large_image_is_thinned_and_the_view_says_so() -> None:
+    values = np.random.default_rng(1).normal(40, 60, (20, 160, 160)).astype(np.int16)
+    image = sitk.GetImageFromArray(values)
+    mask = sitk.GetImageFromArray(np.ones(values.shape, np.uint8))
+    for one in (image, mask):
+        one.SetSpacing((0.9, 0.9, 3.0))
+    whole, thin = (len(show_case(image, mask, most_voxels=most).html) for most in (512_000, 128_000))
+    assert 0.15 < (whole - thin) / (2 * 384_000 * 4 / 3) < 1.1  # 384,000 voxels fewer, compressed
+    assert "one in 2, 2 and 1" in show_case(image, mask, most_voxels=128_000).html
