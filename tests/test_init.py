@@ -33,6 +33,8 @@ def test_the_job_of_one_real_patient_runs_as_it_stands(
     path = tmp_path / "lung1_002.toml"
     assert "no outcome is known yet" in path.read_text()
     assert "exists and is kept" in refused("init", shared_data / "lung1_002", "-o", tmp_path)
+    assert "expected a folder; the job is written in it" in refused("init", shared_data / "lung1_002", "-o", "a.toml")
+    assert "is a file, expected the folder of the images" in refused("init", path)
     main(["run", str(path), "--out", str(tmp_path / "run")])
     dataset = read_features(tmp_path / "run")
     assert dataset["roi"].values.tolist() == ["GTV-1"]

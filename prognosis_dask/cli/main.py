@@ -35,7 +35,8 @@ EXIT_STOPPED = 130
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 2 for an error that the user can correct, with 130 after Ctrl-C."""
-    parsed = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parsed = _parser().parse_args(words or ["--help"])
     sys.unraisablehook = keep_interrupt
     try:
         parsed.command(parsed)

@@ -100,9 +100,10 @@ def predict_scan(
         try:
             found = predict_files(loaded, scan, context)
         except ChoiceNeeded as needed:
+            called = f" called {roi!r}" if roi else ""
             raise JobError(
-                f"{images[0][1]} holds {len(needed.choices)} cases ({'; '.join(needed.choices)}), expected one: give "
-                "the images of one session, or the structure's name with --roi; --cohort predicts many patients"
+                f"{images[0][1]} holds {len(needed.choices)} cases ({'; '.join(needed.choices)}), expected one{called}:"
+                " give the images of one session, or the structure's name with --roi; --cohort predicts many patients"
             ) from None
         found = replace(found, scan=replace(found.scan, name=_name(images, found.scan.files or {}, loaded)))
         more = dicom_files(loaded, found.plain(), context, work / "dicom") if dicom else []

@@ -113,7 +113,7 @@ def _shares(values: NumberArray, present: FloatArray, labels: tuple[int, ...], t
         kind = "that are no whole numbers " if not _are_whole(present) else ""
         raise CaseError(
             Code.MASK_UNREADABLE,
-            f"{len(present)} different values {kind}({_some(present)}): an interpolated mask, or shares? "
+            f"{len(present)} different values {kind}({_some(present)}): an image, an interpolated mask, or shares? "
             f"image.mask_threshold = 0.5 takes them from a half on",
         )
     # splines overshoot by a tenth; more means another scale, or an image

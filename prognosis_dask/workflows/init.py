@@ -112,6 +112,10 @@ def init_job(source: Path | str = ".", out: Path | str = ".") -> Path:
     """
     source = str(source)
     expect_source(source, "FOLDER")
+    if Path(source).is_file():
+        raise JobError(f"FOLDER: {source} is a file, expected the folder of the images")
+    if Path(out).suffix == ".toml" and not Path(out).is_dir():
+        raise JobError(f"--out {out}: expected a folder; the job is written in it, named after the images' folder")
     own = source.removeprefix("idc:") if is_collection(source) else Path(source).absolute().name
     name = re.sub(r"[^\w.-]+", "-", own)
     target = Path(out) / f"{name.strip('-.') or 'job'}.toml"

@@ -213,7 +213,7 @@ def _variable(dataset: xr.Dataset, variable: str, name: str, where: str) -> Sour
 
 def _cells(path: Path, rule: TableFile) -> Cells:
     if not path.is_file():
-        raise StatisticsError(f"no table at {path}")
+        raise StatisticsError(f"no {'table' if path.suffix else 'file or folder'} at {path}")
     cells = read_cells(path, rule.sheet)
     if not cells.n_rows:
         raise StatisticsError(f"{path} has 1 rows, expected a row of headings and a row per patient")
