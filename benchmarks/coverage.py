@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def main() -> None:
     wanted = [(name, seed) for seed in range(arguments.repeats) for name in SCENARIOS]
     end = time.monotonic() + 60 * arguments.minutes
     todo = [task for task in wanted if task not in found]
-    with ProcessPoolExecutor(arguments.processes) as pool:
+    with suppress(KeyboardInterrupt), ProcessPoolExecutor(arguments.processes) as pool:
         for start in range(0, len(todo), arguments.processes):
             if time.monotonic() > end:
                 break
