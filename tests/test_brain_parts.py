@@ -16,7 +16,7 @@ from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.qc_figure import qc_figure
 from prognosis_dask.brain.quality import check_sequence
 from prognosis_dask.brain.register import rigid
-from prognosis_dask.brain.template import contrast, icbm152
+from prognosis_dask.brain.template import contrast, dilated, icbm152
 from prognosis_dask.brain.tools import PROGRAMS, check_tool, strip_with
 from prognosis_dask.errors import CaseError, Code, MissingExtraError
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
@@ -78,6 +78,22 @@ def test_the_templates_mask_is_nilearns_and_holds_what_is_known_of_it():
     inside = icbm152().brain
     at = [inside[inside.TransformPhysicalPointToIndex(point)] for point in ((0, 0, 0), (0, -90, -40), (0, 60, -70))]
     assert at == [1, 0, 0]
+
+
+@pytest.mark.parametrize("radius", [1, 4, 6])
+def test_a_mask_is_dilated_to_the_same_bits_as_by_itk(radius):
+    mask = np.random.default_rng(radius).random((30, 27, 41)) > 0.999
+    theirs = sitk.BinaryDilate(sitk.GetImageFromArray(mask.astype(np.uint8)), [radius] * 3)
+    np.testing.assert_array_equal(dilated(mask, radius), sitk.GetArrayViewFromImage(theirs) > 0)
+
+
+def test_the_bias_field_does_not_depend_on_what_the_image_shows_beside_the_head(head, brain):
+    fields, deep = [], sitk.BinaryErode(brain, [6, 6, 2])
+    for width in (8, 20):
+        pad = [width, width, 0]
+        field = correct_bias(sitk.ConstantPad(head, pad, pad), sitk.ConstantPad(deep, pad, pad))[1]
+        fields.append(sitk.GetArrayFromImage(sitk.Crop(field, pad, pad)))
+    np.testing.assert_allclose(*fields, rtol=1e-5)
 
 
 def test_zscores_have_mean_zero_and_deviation_one_in_the_brain_and_nothing_outside(head, brain):

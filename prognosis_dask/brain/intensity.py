@@ -11,9 +11,12 @@ from prognosis_dask.arrays import BoolArray, Float32Array, FloatArray
 from prognosis_dask.brain.template import Contrast, contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_like
+from prognosis_dask.imaging.roi import bounding_box
 
 #: The field is fitted to voxels averaged to about this width, mm; thick slices are kept.
 _WIDTH_MM = 4.0
+#: The field's mesh spans the mask and this margin, mm, whatever else the image shows; beyond, its edge is continued.
+_MARGIN_MM = 16.0
 #: Iterations per level; the second level's mesh is twice as fine. Finer meshes fit anatomy as shading.
 _ITERATIONS = (25, 25)
 _CONVERGED = 1e-4
@@ -39,19 +42,33 @@ def correct_bias(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.
         uint8, the voxels to which the field is fitted. The more uniform their tissue, the less anatomy enters the
         field: best :func:`white_matter`.
     """
+    part, beside = _around(mask)
+    near, held = image[part], mask[part]
     factors = [max(1, round(_WIDTH_MM / spacing)) for spacing in image.GetSpacing()]
-    small = sitk.BinShrink(image, factors)
-    inside = sitk.Cast(sitk.BinShrink(sitk.Cast(mask, sitk.sitkFloat32), factors) > 0.5, sitk.sitkUInt8)
-    # zeros have no logarithm and no weight
-    inside = sitk.And(inside, sitk.Cast(small > 0, sitk.sitkUInt8))
+    small = sitk.BinShrink(near, factors)
+    inside = sitk.GetArrayFromImage(sitk.BinShrink(sitk.Cast(held, sitk.sitkFloat32), factors)) > 0.5
+    # zeros have no logarithm and no weight; of neighbours, whose field is the same, one in two is enough
+    inside &= (sitk.GetArrayViewFromImage(small) > 0) & (np.indices(inside.shape).sum(axis=0) % 2 == 0)
     method = sitk.N4BiasFieldCorrectionImageFilter()
     method.SetMaximumNumberOfIterations(_ITERATIONS)
     method.SetConvergenceThreshold(_CONVERGED)
-    method.Execute(small, inside)
-    log = sitk.Cast(method.GetLogBiasFieldAsImage(image), sitk.sitkFloat32)
+    method.Execute(small, image_like(inside.astype(np.uint8), small))
+    log = np.pad(sitk.GetArrayFromImage(method.GetLogBiasFieldAsImage(near)), beside, mode="edge")
     where = sitk.GetArrayViewFromImage(mask) > 0
-    field = sitk.Exp(log - float(np.mean(sitk.GetArrayViewFromImage(log)[where])))
+    field = image_like(np.exp(log - log[where].mean()).astype(np.float32), image)
     return sitk.Cast(image / field, sitk.sitkFloat32), field
+
+
+def _around(mask: sitk.Image) -> tuple[tuple[slice, ...], list[tuple[int, int]]]:
+    """The box of a mask with a margin, as slices of an image, and what is before and behind it in each of its axes."""
+    part, beside = [], []
+    spans = bounding_box(sitk.GetArrayViewFromImage(mask) > 0)
+    for (first, stop), size, spacing in zip(spans, mask.GetSize()[::-1], mask.GetSpacing()[::-1], strict=True):
+        margin = math.ceil(_MARGIN_MM / spacing)
+        low, high = max(0, first - margin), min(size, stop + margin)
+        part.append(slice(low, high))
+        beside.append((low, size - high))
+    return tuple(part[::-1]), beside
 
 
 def white_matter(image: sitk.Image, brain: sitk.Image, from_template: sitk.Transform) -> sitk.Image:

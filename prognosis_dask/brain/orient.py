@@ -10,11 +10,11 @@ import SimpleITK as sitk
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.brain.head import coarse, find_head, fit_boundary, points_of
-from prognosis_dask.brain.register import MUTUAL_INFORMATION_BINS, align_head, shrunk
+from prognosis_dask.brain.register import MUTUAL_INFORMATION_BINS, align_head, shrunk, with_rim
 from prognosis_dask.brain.template import Contrast, contrast, icbm152
 
-#: Voxel width for comparing brain and template, mm; width of the included rim around the template's brain, mm.
-_WIDTH_MM, _RIM_MM = 8, 4
+#: Voxel width for comparing brain and template, mm.
+_WIDTH_MM = 8
 #: Zero padding around the brain, mm, so that every rotation is judged by the same voxels of the template.
 _PAD_MM = 80.0
 #: Improvement of the boundary fit needed to accept a rotation, and the fit above which none is tried.
@@ -121,7 +121,7 @@ def _towards(direction: FloatArray) -> str:
 def _template(kind: Contrast) -> tuple[sitk.Image, sitk.Image, FloatArray, float]:
     """The template on coarse voxels, the mask of those compared, the centre of its brain (mm) and its volume (mm3)."""
     brain = icbm152().brain
-    inside = shrunk(sitk.BinaryDilate(brain, [_RIM_MM] * 3), _WIDTH_MM)
+    inside = shrunk(with_rim(), _WIDTH_MM)
     fixed = sitk.BinShrink(contrast(kind), [_WIDTH_MM] * 3)
     middle = points_of(shrunk(brain, _WIDTH_MM)).mean(axis=0)
     return fixed, inside, middle, float(np.count_nonzero(sitk.GetArrayViewFromImage(brain)))

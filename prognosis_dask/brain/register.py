@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.brain.head import Head, coarse, points_of, starts
-from prognosis_dask.brain.template import Contrast, contrast, icbm152
+from prognosis_dask.brain.template import Contrast, contrast, dilated, icbm152
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_like
 
@@ -32,6 +32,8 @@ _SKULL_MM, _SCALP_MM, _SKULL_BASE_MM = 7.0, 13.0, 0.0
 _SCALP_VALUE = 1.1
 #: Width of the zero background around a stripped brain that registration uses, mm.
 _RIM_MM = 4
+#: Template, the mask of its voxels that count, and image, on voxels of one width.
+_Compared = tuple[sitk.Image, sitk.Image, sitk.Image]
 
 
 def rigid(fixed: sitk.Image, moving: sitk.Image) -> tuple[sitk.Euler3DTransform, float]:
@@ -63,19 +65,25 @@ def align_head(image: sitk.Image, head: Head, kind: Contrast) -> sitk.AffineTran
     Rigid from the best of many starts, then with a scale. The template gets a dark skull and a bright scalp: without
     them the brain may be fitted to the scalp.
     """
-    fixed, inside = _with_scalp(kind)
-    return _similarity(fixed, inside, _clamped(image, head), starts(head), _HEAD_SCALES)
+    pair = (*_with_scalp(kind), _clamped(image, head))
+    return _similarity(pair, pair, starts(head), _HEAD_SCALES)
 
 
 def align_brain(image: sitk.Image, head: Head, kind: Contrast) -> sitk.AffineTransform:
-    """An affine transform from the template's points to those of a brain without its skull, at 2 mm."""
+    """An affine transform from the template's points to those of a brain without its skull, at 2 mm.
+
+    Its start is found at 8 mm, its scale at 4 mm.
+    """
+    template, rim = contrast(kind), with_rim()
+    first, second = ((coarse(template, width), shrunk(rim, int(width)), coarse(image, width)) for width in (8.0, 4.0))
+    return _affine(template, rim, image, _similarity(first, second, starts(head, scalp_mm=0.0), _USUAL_SCALES))
+
+
+@lru_cache(maxsize=1)
+def with_rim() -> sitk.Image:
+    """The template's brain with as much of what is around it as is compared where there is no skull (uint8)."""
     brain = icbm152().brain
-    template = contrast(kind)
-    rim = sitk.BinaryDilate(brain, [_RIM_MM] * 3)
-    start = _similarity(
-        coarse(template, 4.0), shrunk(rim, 4), coarse(image, 4.0), starts(head, scalp_mm=0.0), _USUAL_SCALES
-    )
-    return _affine(template, rim, image, start)
+    return image_like(dilated(sitk.GetArrayFromImage(brain) > 0, _RIM_MM).astype(np.uint8), brain)
 
 
 def align_inside(image: sitk.Image, start: sitk.AffineTransform, kind: Contrast) -> sitk.AffineTransform:
@@ -111,12 +119,10 @@ def mutual_information(image: sitk.Image, transform: sitk.Transform, kind: Contr
 
 
 def _similarity(
-    fixed: sitk.Image,
-    inside: sitk.Image,
-    moving: sitk.Image,
-    begin: list[sitk.Euler3DTransform],
-    scales: tuple[float, ...],
+    first: _Compared, second: _Compared, begin: list[sitk.Euler3DTransform], scales: tuple[float, ...]
 ) -> sitk.AffineTransform:
+    """Rigid from the best of the starts on the first images, then with a scale on the second."""
+    fixed, inside, moving = first
     method = _method(inside)
     method.SetOptimizerScalesFromPhysicalShift()
 
@@ -137,6 +143,8 @@ def _similarity(
     if not found:
         raise CaseError(Code.BRAIN_NOT_FOUND, "the template's brain fits nowhere in the image")
     best = min(found, key=lambda pair: pair[0])[1]
+    fixed, inside, moving = second
+    method.SetMetricFixedMask(inside)
     method.SetOptimizerAsRegularStepGradientDescent(2.0, 0.05, 60, relaxationFactor=0.6)
     scaled = []
     for scale in scales:

@@ -17,8 +17,8 @@ from prognosis_dask.brain.template import Contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_like
 
-#: Zero padding of the template's mask before distances are computed: its image ends close to the brain.
-_PAD_VOXELS = 14
+#: Zero padding of the template's brain before distances are computed, farther than any of them counts.
+_PAD_VOXELS = 18
 #: Intensities have no influence beyond these distances from the registered surface (mm; positive is inside).
 _IN_MM, _OUT_MM = 5.0, -4.0
 #: Histograms are taken of voxels deeper than the first value, and of the ring between the other two, mm.
@@ -126,8 +126,11 @@ def carried_distance(from_template: sitk.Transform, grid: sitk.Image) -> sitk.Im
 
 @lru_cache(maxsize=1)
 def _template_distance() -> sitk.Image:
-    pad = [_PAD_VOXELS] * 3
-    wide = sitk.ConstantPad(icbm152().brain, pad, pad)
+    brain, pad = icbm152().brain, [_PAD_VOXELS] * 3
+    held = sitk.LabelShapeStatisticsImageFilter()
+    held.Execute(brain)
+    box = held.GetBoundingBox(1)
+    wide = sitk.ConstantPad(sitk.RegionOfInterest(brain, box[3:], box[:3]), pad, pad)
     return sitk.SignedMaurerDistanceMap(wide, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
 
 

