@@ -98,6 +98,10 @@ def _compare(work: Path, sources: dict[str, str], options: argparse.Namespace) -
     for key in ("seconds", "cpu_seconds"):
         ratios = [getattr(b, key) / getattr(f, key) for f, b in zip(found["folder"], found["bucket"], strict=True)]
         print(f"ratio of {key} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    pairs = list(zip(found["folder"], found["bucket"], strict=True))
+    share = statistics.median(b.server_seconds / (b.cpu_seconds + b.server_seconds) for _, b in pairs)
+    both = statistics.median((b.cpu_seconds + b.server_seconds) / f.cpu_seconds for f, b in pairs)
+    print(f"with buckets, {share:.0%} of the processor time is the server's, with which it is {both:.2f} times")
 
 
 @contextmanager

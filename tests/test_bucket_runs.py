@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.request import HTTPCookieProcessor, build_opener
 
+import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client
@@ -21,6 +22,7 @@ import prognosis_dask
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.config.job import Job, SynthSection, load_job
 from prognosis_dask.errors import ClusterError, Code, StoreError
+from prognosis_dask.execution.mapping import map_on
 from prognosis_dask.features.files import read_features
 from prognosis_dask.objects.address import parse_address
 from prognosis_dask.objects.bucket import bucket_of
@@ -30,8 +32,13 @@ from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.place import Place, local_copy, placed
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
+from prognosis_dask.workflows.grade import fit_grade
 from prognosis_dask.workflows.models import fit, predict
+from prognosis_dask.workflows.reproducibility import reproducibility
+from prognosis_dask.workflows.robustness import robustness
 from tests.dask_processes import PATIENCE, process, scheduler, wait_for
+from tests.grade_network_run import JOB as GRADE_JOB
+from tests.grade_network_run import make_grade_network_run, write_run
 from tests.object_server import ObjectServer
 
 OUT = "s3://results/lung"
@@ -218,6 +225,46 @@ def test_a_second_driver_is_refused_and_one_that_is_gone_is_succeeded(
     with placed(out):
         pass
     assert lock.get("lung/driver.lock") == b"{}"
+
+
+@pytest.mark.slow
+def test_robustness_in_a_bucket_is_the_folders(object_server: ObjectServer, tmp_path: Path, cache: Path) -> None:
+    job = cohort_in_bucket(object_server, tmp_path, 4)
+    job = replace(job, model=replace(job.model, enabled=False))
+    folder = tmp_path / "folder"
+    with lone_workers(tmp_path) as (client, _):
+        for out in (OUT, folder):
+            prognosis_dask.run(job, client=client, out=out, say=str)
+            robustness(out, repeats=2, client=client)
+    assert "5 cases were perturbed 2 times each" in (local_copy(OUT) / "report.html").read_text()
+    for name in ("agreement.csv", "reproducible.csv", "summary.json"):
+        assert (local_copy(OUT) / "robustness" / name).read_bytes() == (folder / "robustness" / name).read_bytes()
+    found = reproducibility(OUT, folder, "s3://results/agreement")
+    assert min(row["ccc"] for row in found.agreement if np.isfinite(row["ccc"])) == pytest.approx(1)
+    assert bucket_of(parse_address(OUT)).exists("agreement/summary.json")
+
+
+@pytest.mark.slow
+def test_a_grade_is_learnt_in_a_bucket_as_in_a_folder(
+    object_server: ObjectServer, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By workers that see neither each other's nor the driver's folder; what was trained once is not trained again."""
+    expected = make_grade_network_run(tmp_path / "folder")
+    object_server.make_bucket("results")
+    object_server.fill("results", "lung/brain/", expected / "brain")
+    with lone_workers(tmp_path) as (client, _):
+        for folder in (cache, tmp_path / "elsewhere"):
+            monkeypatch.setenv("PROGNOSIS_CACHE", str(folder))
+            with placed(OUT) as place:
+                write_run(read_features(expected), place.folder)
+                object_server.traffic.clear()
+                fit_grade(GRADE_JOB, read_features(expected), place.folder, map_on(client))
+                trained = [line for line in object_server.traffic.lines if re.search("PUT .*/networks/.*npy", line)]
+                assert bool(trained) == (folder == cache)
+    for table in sorted((expected / "models").glob("*")):
+        assert (local_copy(OUT) / "models" / table.name).read_bytes() == table.read_bytes(), table.name
+    network = Path("networks", "network.safetensors")
+    assert (local_copy(OUT) / network).read_bytes() == (expected / network).read_bytes()
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from prognosis_dask.objects.address import is_address
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 #: Exit status for a mistake that the user can correct.
@@ -27,9 +29,16 @@ def place(text: str) -> Path | str:
     return text if "://" in text else Path(text)
 
 
+def local_place(text: str) -> Path:
+    """A path on this machine; an address of objects is refused."""
+    if is_address(text):
+        raise argparse.ArgumentTypeError(f"{text} lies in a bucket; expected a folder or file on this machine")
+    return Path(text)
+
+
 def out_argument(parser: argparse.ArgumentParser, what: str, **more: Any) -> None:
     """Add ``-o``."""
-    parser.add_argument("-o", "--out", metavar="DIR", help=what, **{"type": Path, **more})
+    parser.add_argument("-o", "--out", metavar="DIR", help=what, **{"type": local_place, **more})
 
 
 def cluster_argument(parser: argparse.ArgumentParser) -> None:

@@ -146,7 +146,7 @@ def _add_weights(commands: Commands) -> None:
     keras.add_argument("--axes", default="", help="its input's axes: z slices, y rows, x columns (default: yxz or zyx)")
     keras.add_argument("--shape", type=_shape, metavar="A,B,C", help="their lengths, where the file has weights alone")
     keras.add_argument(
-        "--run", type=Path, metavar="DIR", help="write the probability for each prepared brain of this run: OUT.csv"
+        "--run", type=place, metavar="DIR", help="write the probability for each prepared brain of this run: OUT.csv"
     )
     keras.set_defaults(command=_keras)
     check = actions.add_parser("check", help="tell whether a file holds a network's weights: hashes, a known example")
@@ -195,10 +195,10 @@ def _add_reproducibility(commands: Commands) -> None:
         commands, "reproducibility", "which features agree between two measurements of the same patients"
     )
     agree.add_argument(
-        "first", type=Path, metavar="RUN_OR_TABLE", help="alone: compares the two series of each patient"
+        "first", type=place, metavar="RUN_OR_TABLE", help="alone: compares the two series of each patient"
     )
-    agree.add_argument("second", nargs="?", type=Path, metavar="RUN_OR_TABLE")
-    out_argument(agree, "folder for agreement per feature, families, violin plot")
+    agree.add_argument("second", nargs="?", type=place, metavar="RUN_OR_TABLE")
+    out_argument(agree, "folder for agreement per feature, families, violin plot", type=place)
     agree.add_argument(
         "--threshold", type=float, default=0.85, help="concordance from which a feature is reproducible (default: 0.85)"
     )
@@ -212,8 +212,8 @@ def _add_reproducibility(commands: Commands) -> None:
 
 def _add_robustness(commands: Commands) -> None:
     robust = add_command(commands, "robustness", "which features of a run survive small changes of image and mask")
-    robust.add_argument("run", type=Path, metavar="RUN", help="a finished run's folder, with its rois.zarr")
-    out_argument(robust, "agreement per feature, the filter, controls (default: RUN/robustness)")
+    robust.add_argument("run", type=place, metavar="RUN", help="a finished run's folder or address, with its rois.zarr")
+    out_argument(robust, "agreement per feature, the filter, controls (default: RUN/robustness)", type=place)
     robust.add_argument("--repeats", type=int, default=10, metavar="N", help="perturbations of each case (default: 10)")
     robust.add_argument(
         "--threshold", type=float, default=0.9, help="ICC(1,1) from which a feature is robust (default: 0.9)"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prognosis_dask.cli.arguments import Commands, add_command, cluster_argument, place
+from prognosis_dask.cli.arguments import Commands, add_command, cluster_argument, local_place, place
 
 if TYPE_CHECKING:
     from prognosis_dask.modelling.table_spec import Row, Tables
@@ -48,7 +48,7 @@ def add_model_commands(commands: Commands) -> None:
     )
     predict.add_argument("model", type=place, metavar="MODEL_DIR", help="a frozen model: the place of a run or of fit")
     predict.add_argument("data", nargs="+", type=place, metavar="TABLE_RUN_OR_SCAN", help=_SCAN)
-    predict.add_argument("-o", "--out", required=True, type=Path, help="a CSV file; for one new scan a folder")
+    predict.add_argument("-o", "--out", required=True, type=local_place, help="a CSV file; for one new scan a folder")
     predict.add_argument(
         "--mask", default="", metavar="FILE", help="for one new scan: the file with the tumour's outline"
     )

@@ -92,7 +92,7 @@ class VideoWork(Work):
         return cases_per_task(self._section(context.job)) if self.stage.wants_gpu(context.job) else 0
 
     def group(self, context: StageContext, needed: TaskResult) -> int:
-        return frames_together(self._section(context.job), int(str(needed.values["n_slices"])))
+        return frames_together(self._section(context.job), int(needed.number("n_slices")))
 
     def run(
         self,

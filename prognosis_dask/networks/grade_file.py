@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from prognosis_dask.errors import WeightsError
+from prognosis_dask.errors import CaseError, WeightsError
 from prognosis_dask.networks.grade_network import GradeNetwork, feature_names
 from prognosis_dask.networks.training import Epoch, Trained
 from prognosis_dask.networks.weights import parse_safetensors, write_safetensors
+from prognosis_dask.objects.files import read_bytes
 
 #: Name of the array with :attr:`Trained.scale`; no parameter has this name.
 _SCALE = "features.usual"
@@ -28,7 +29,7 @@ def trained_bytes(trained: Trained) -> bytes:
     return write_safetensors({**trained.values, _SCALE: trained.scale}, metadata)
 
 
-def read_trained(path: Path) -> Trained:
+def read_trained(path: Path | str) -> Trained:
     """The network in a file that holds :func:`trained_bytes`.
 
     Raises
@@ -37,13 +38,13 @@ def read_trained(path: Path) -> Trained:
         When the file is missing, of another kind, or lacks this network's parameters.
     """
     try:
-        values, metadata = parse_safetensors(path.read_bytes())
+        values, metadata = parse_safetensors(read_bytes(str(path)))
         first, second, third = json.loads(metadata["input_shape"])
         network = GradeNetwork((first, second, third))
         curve = tuple(Epoch(*map(float, losses)) for losses in json.loads(metadata["curve"]))
         epoch, origin = int(metadata["epoch"]), metadata.get("origin", "")
-    except OSError as error:
-        raise WeightsError(f"cannot read the grade network {path}: {error.strerror}") from error
+    except (OSError, CaseError) as error:
+        raise WeightsError(f"cannot read the grade network {path}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{path} holds no grade network ({error}); expected a file that a run wrote as networks/network.safetensors"

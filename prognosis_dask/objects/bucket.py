@@ -37,6 +37,8 @@ _Result = TypeVar("_Result")
 #: How often a body is asked for again that came cut or too short; between two tries ``PAUSE`` seconds and more.
 TRIES = 5
 PAUSE = 0.1
+#: Bytes that are written in one request; S3 takes no more than five times as many.
+LARGEST_PUT = 1 << 30
 #: What obstore says of a listing whose body ended too soon; it does not ask again by itself.
 _CUT_LISTING = "list response body"
 #: By process the stores that it has opened; a forked one opens its own.
@@ -196,8 +198,9 @@ class Bucket:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         def write() -> ObjectStat:
-            # a condition holds for one request only; in several parts a write would be without it
-            parts = None if mode == "overwrite" else False
+            # one request may be repeated; of a write in several parts the last one may not, once its answer is lost, a
+            # condition would not hold, and whoever is killed leaves parts behind
+            parts = len(data) > LARGEST_PUT
             try:
                 result = obstore.put(self.store, key, data, mode=mode, use_multipart=parts)
             except (AlreadyExistsError, PreconditionError) as error:

@@ -142,9 +142,9 @@ def _of_stages(model: ScanModel, run: Path) -> tuple[dict[str, Quantity], list[s
         for stage in ledger.counts():
             warned += [warning for result in ledger.results(stage).values() for warning in result.warnings]
     quality = {
-        "voxels in the ROI": Quantity(int(str(roi.values["voxels"])), "1"),
-        "volume": Quantity(float(str(roi.values["volume_ml"])), "mL"),
-        "slices of the ROI": Quantity(int(str(roi.values["n_slices"])), "1"),
+        "voxels in the ROI": Quantity(int(roi.number("voxels")), "1"),
+        "volume": Quantity(roi.number("volume_ml"), "mL"),
+        "slices of the ROI": Quantity(int(roi.number("n_slices")), "1"),
     }
     # frames are the networks': no other feature depends on them
     if not (model.job.deep.enabled or model.job.deep_2.enabled):

@@ -103,6 +103,21 @@ class TaskResult:
     values: dict[str, object] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
 
+    def number(self, name: str) -> float:
+        """One of the values, which is a number.
+
+        Raises
+        ------
+        StoreError
+            When there is none of that name, or it is something else.
+        """
+        value = self.values.get(name)
+        if not isinstance(value, int | float):
+            raise StoreError(
+                f"the stage {self.stage} says {name} = {value!r} of a case, expected a number; run it anew"
+            )
+        return value
+
 
 @dataclass(frozen=True)
 class StageCounts:

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,7 +51,13 @@ _MARK = "bucket.json"
 _EARLY = ("cases.csv", "problems.csv", "data.csv", "log.jsonl")
 _LATE = ("features.csv", "report.html", "scan.json")
 #: Folders, each with the file that says that it is whole.
-_FOLDERS = {"features.zarr": "zarr.json", "models": "summary.json", "networks": "", "figures": ""}
+_FOLDERS = {
+    "features.zarr": "zarr.json",
+    "models": "summary.json",
+    "networks": "",
+    "robustness": "summary.json",
+    "figures": "",
+}
 
 
 def cache_folder() -> Path:
@@ -261,6 +268,31 @@ def local_copy(place: Path | str, *, state_only: bool = False) -> Path:
     return folder
 
 
+@contextmanager
+def results_folder(out: Path | str, mark: str) -> Iterator[Path]:
+    """A folder to write results to: ``out`` itself, or one that takes the place of what lies at this address.
+
+    Parameters
+    ----------
+    out
+        A folder, or an address in a bucket.
+    mark
+        The file that says that all others are there.
+
+    Raises
+    ------
+    CaseError, BucketError
+        When the bucket cannot be written.
+    """
+    if not is_address(out):
+        Path(out).mkdir(parents=True, exist_ok=True)
+        yield Path(out)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+        replace_folder(Path(folder), parse_address(str(out)), mark)
+
+
 def _fetch_copy(address: Address, folder: Path, files: Iterable[str], folders: Mapping[str, str]) -> None:
     """Bring a copy up to date."""
     known = _marked(folder)
@@ -272,6 +304,18 @@ def _fetch_copy(address: Address, folder: Path, files: Iterable[str], folders: M
     if not found:
         raise _NothingThereError(f"there is no run at {address}; `prognosis run JOB.toml --out {address}` makes one")
     _mark(folder, address=str(address), files=found)
+
+
+def fetch_part(folder: Path, name: str) -> None:
+    """Bring what workers wrote into a folder of the run from its bucket to the working copy; else it is there.
+
+    Raises
+    ------
+    CaseError, BucketError
+        When the bucket cannot be read.
+    """
+    if is_address(kept_in(folder)):
+        _fetch_whole(parse_address(kept_in(folder)), folder, name, _FOLDERS[name])
 
 
 def _fetch_whole(address: Address, folder: Path, name: str, mark: str) -> dict[str, str]:

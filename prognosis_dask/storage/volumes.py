@@ -4,32 +4,55 @@ Layout (zarr format 3)::
 
     volume    (case, slice, row, column) float32, one file per case; NaN where a case has none
     case_id   (case) text
+
+In a bucket, the table of cases and the volumes asked for are fetched, and one that is written is put there whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import zarr
 
 from prognosis_dask.arrays import Float32Array
-from prognosis_dask.errors import StoreError, count
+from prognosis_dask.errors import CaseError, Code, StoreError, count
+from prognosis_dask.objects.address import Address, is_address, parse_address
+from prognosis_dask.objects.bucket import bucket_of, several
+from prognosis_dask.objects.folders import fetch_folder, put_case, replace_folder
 from prognosis_dask.publish import publish_folder, staging
 
+#: What says which case has which row; of a store that is whole, the first is there.
+_TABLE = ("zarr.json", "volume/zarr.json")
 
-def create_volumes(path: Path, case_ids: Sequence[str], shape: tuple[int, int, int]) -> None:
+
+def create_volumes(path: Path | str, case_ids: Sequence[str], shape: tuple[int, int, int]) -> None:
     """Make the store, unless it is there for these cases and this shape. For the driver, before the tasks.
 
     Volumes of cases that an older store of that shape holds are kept.
     """
+    if not is_address(path):
+        _create(Path(path), case_ids, shape)
+        return
+    address = parse_address(str(path))
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "volumes.zarr"
+        fetch_folder(address, copy, _TABLE[0])
+        if _create(copy, case_ids, shape):
+            replace_folder(copy, address, _TABLE[0])
+
+
+def _create(path: Path, case_ids: Sequence[str], shape: tuple[int, int, int]) -> bool:
+    """Whether a store was made."""
     held: dict[str, Float32Array] = {}
     if path.exists():
         old = list(_case_ids(path))
         volume = _open(path, "r")["volume"]
         if old == list(case_ids) and volume.shape[1:] == shape:
-            return
+            return False
         if volume.shape[1:] == shape:
             held = {name: volume[row] for row, name in enumerate(old) if name in set(case_ids)}
     with staging(path) as folder:
@@ -50,14 +73,19 @@ def create_volumes(path: Path, case_ids: Sequence[str], shape: tuple[int, int, i
             if name in held:
                 made[row] = held[name]
         publish_folder(folder / "store", path)
+    return True
 
 
-def write_volume(path: Path, case_id: str, volume: Float32Array) -> None:
+def write_volume(path: Path | str, case_id: str, volume: Float32Array) -> None:
     """Write one case's volume, replacing what it had."""
-    _open(path, "r+")["volume"][_case_ids(path)[case_id]] = volume
+    with _local(path) as here:
+        row = _case_ids(here)[case_id]
+        _open(here, "r+")["volume"][row] = volume
+        if is_address(path):
+            put_case({_volume_key(row): here / _volume_key(row)}, parse_address(str(path)))
 
 
-def read_volumes(path: Path, case_ids: Sequence[str]) -> Float32Array:
+def read_volumes(path: Path | str, case_ids: Sequence[str]) -> Float32Array:
     """The volumes of these cases, shape (cases, slice, row, column).
 
     Raises
@@ -65,17 +93,53 @@ def read_volumes(path: Path, case_ids: Sequence[str]) -> Float32Array:
     StoreError
         When there is no such store, or it lacks a case.
     """
-    known, volume = _case_ids(path), _open(path, "r")["volume"]
-    volumes = np.full((len(case_ids), *volume.shape[1:]), np.nan, np.float32)
-    for row, name in enumerate(case_ids):
-        if name in known:
-            volumes[row] = volume[known[name]]
+    with _local(path, case_ids) as here:
+        known, volume = _case_ids(here), _open(here, "r")["volume"]
+        volumes = np.full((len(case_ids), *volume.shape[1:]), np.nan, np.float32)
+        for row, name in enumerate(case_ids):
+            if name in known:
+                volumes[row] = volume[known[name]]
     lost = [name for name, one in zip(case_ids, volumes, strict=True) if np.isnan(one).any()]
     if lost:
         raise StoreError(
             f"{path} holds no volume of {count(len(lost), 'case')} ({', '.join(lost[:3])}); run the job again"
         )
     return volumes
+
+
+@contextmanager
+def _local(path: Path | str, case_ids: Sequence[str] = ()) -> Iterator[Path]:
+    """The store on this machine; of one in a bucket a copy of its table, and of these cases' volumes."""
+    if not is_address(path):
+        yield Path(path)
+        return
+    address = parse_address(str(path))
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        _fetch(address, here, _TABLE)
+        fetch_folder(address / "case_id", here / "case_id")
+        rows = _case_ids(here) if case_ids else {}
+        _fetch(address, here, [_volume_key(rows[name]) for name in case_ids if name in rows])
+        yield here
+
+
+def _fetch(address: Address, folder: Path, names: Sequence[str]) -> None:
+    """Copy those objects that are there."""
+
+    def get(name: str) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            (folder / name).write_bytes(bucket_of(address).get((address / name).key))
+        except CaseError as error:
+            if error.problem.code is not Code.OBJECT_MISSING:
+                raise
+
+    for _ in several(get, names):
+        pass
+
+
+def _volume_key(row: int) -> str:
+    return f"volume/c/{row}/0/0/0"
 
 
 def _open(path: Path, mode: str) -> zarr.Group:

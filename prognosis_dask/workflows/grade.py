@@ -35,8 +35,10 @@ from prognosis_dask.networks.grade_file import trained_bytes
 from prognosis_dask.networks.keras_file import read_keras
 from prognosis_dask.networks.training import Trained, run_network, settle_learner
 from prognosis_dask.networks.volume_input import BRAIN, STUDY_SHAPE, TUMOUR, isotropic_crop, study_input
+from prognosis_dask.objects.address import join
 from prognosis_dask.publish import remove_abandoned
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
+from prognosis_dask.storage.place import fetch_part, kept_in, local_copy
 from prognosis_dask.storage.volumes import create_volumes, write_volume
 
 #: Families of features that a grade is learnt from besides the network's, in the order of the comparison.
@@ -83,7 +85,8 @@ def fit_grade(
     dataset
         The run's feature dataset.
     folder
-        The run's folder: ``brain/`` is read; ``volumes.zarr``, ``networks/`` and ``models/`` are written.
+        The run's folder, or the working copy of one in a bucket: ``brain/`` is read; ``volumes.zarr``, ``networks/``
+        and ``models/`` are written.
     map
         Where volumes are made and models fitted; called like the built-in one.
     training_map
@@ -103,26 +106,33 @@ def fit_grade(
     """
     section = replace(job.grade, engine=settle_learner(job.grade))
     source = _features(dataset_source(dataset, "the run"), section)
-    contents = make_volumes(folder / "brain", folder / "volumes.zarr", source.cases, section, map)
-    _expect_volumes(source, contents, folder / "brain")
-    networks = folder / "networks"
-    remove_abandoned(networks / FILE)
+    brains, volumes, networks = (join(kept_in(folder), name) for name in ("brain", "volumes.zarr", "networks"))
+    contents = make_volumes(brains, volumes, source.cases, section, map)
+    _expect_volumes(source, contents, brains)
+    remove_abandoned(folder / "networks" / FILE)
     known = {*source.families.values(), *(("clinical",) if section.clinical else ())}
     spec = grade_spec(job.model, (*(family for family in _FAMILIES if family in known), FAMILY))
-    features = NetworkFeatures(str(folder / "volumes.zarr"), section, digest(contents), str(networks))
-    return fit_source(source, spec, folder / "models", map, extend=features.of_folds(training_map or map))
+    features = NetworkFeatures(volumes, section, digest(contents), networks)
+    summary = fit_source(source, spec, folder / "models", map, extend=features.of_folds(training_map or map))
+    fetch_part(folder, "networks")
+    return summary
 
 
 def make_volumes(
-    brains: Path, volumes: Path, case_ids: Sequence[str], section: GradeSection, map: Map = map
+    brains: Path | str, volumes: Path | str, case_ids: Sequence[str], section: GradeSection, map: Map = map
 ) -> list[str]:
     """Make each prepared brain's volume; the digest of each, "" where a case has no prepared brain."""
     create_volumes(volumes, case_ids, shape_of(section))
-    return list(map(partial(_make, str(brains), str(volumes), section), list(case_ids)))
+    return list(map(partial(_make, brains, volumes, section), list(case_ids)))
 
 
 def import_network(
-    source: Path, target: Path, *, axes: str = "", shape: tuple[int, int, int] | None = None, run: Path | None = None
+    source: Path,
+    target: Path,
+    *,
+    axes: str = "",
+    shape: tuple[int, int, int] | None = None,
+    run: Path | str | None = None,
 ) -> Trained:
     """Write a network that Keras saved as this program keeps its own, and predict the prepared brains of a run.
 
@@ -133,8 +143,8 @@ def import_network(
     target
         The file to be written.
     run
-        A run's folder: the probability of the positive class for each of its prepared brains is written beside
-        ``target``, as ``.csv`` with the columns ``case_id`` and ``probability``.
+        A run's folder or address: the probability of the positive class for each of its prepared brains is written
+        beside ``target``, as ``.csv`` with the columns ``case_id`` and ``probability``.
 
     Raises
     ------
@@ -144,7 +154,7 @@ def import_network(
         When ``run`` is no run with prepared brains, or a brain is damaged.
     """
     trained = read_keras(source, axes=axes, input_shape=shape)
-    rows = [] if run is None else _probabilities(trained, run)
+    rows = [] if run is None else _probabilities(trained, local_copy(run))
     try:
         target.write_bytes(trained_bytes(trained))
         if run is not None:
@@ -169,7 +179,7 @@ def _probabilities(trained: Trained, run: Path) -> list[tuple[str, float]]:
     cases = [case for case, failed in zip(source.cases, source.failed["size"], strict=True) if not failed]
     if not cases:
         raise StoreError(f"{run} has no prepared brain")
-    store = BrainStore(run / "brain")
+    store = BrainStore(join(kept_in(run), "brain"))
     volumes = np.stack([volume_of(store.read(case), job.grade) for case in cases])
     _, found = run_network(trained, volumes, job.grade)
     return [(case, float(value)) for case, value in zip(cases, found, strict=True)]
@@ -195,16 +205,16 @@ def volume_of(brain: StoredBrain, section: GradeSection) -> Float32Array:
     return isotropic_crop(brain.image, brain.tumour, TUMOUR)
 
 
-def _make(brains: str, volumes: str, section: GradeSection, case_id: str) -> str:
+def _make(brains: Path | str, volumes: Path | str, section: GradeSection, case_id: str) -> str:
     try:
         volume = volume_of(BrainStore(brains).read(case_id), section)
     except CaseError:  # the brain stage has told why
         return ""
-    write_volume(Path(volumes), case_id, volume)
+    write_volume(volumes, case_id, volume)
     return hashlib.sha256(volume.tobytes()).hexdigest()
 
 
-def _expect_volumes(source: Source, contents: Sequence[str], brains: Path) -> None:
+def _expect_volumes(source: Source, contents: Sequence[str], brains: str) -> None:
     """A case whose brain was prepared and measured is not left out in silence."""
     whole = ~source.failed["size"]
     lost = [case for case, content, held in zip(source.cases, contents, whole, strict=True) if held and not content]

@@ -34,6 +34,7 @@ from prognosis_dask.modelling.validation.reproducibility import (
 )
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
+from prognosis_dask.storage.place import local_copy, results_folder
 
 #: Fewer values have no shape to draw: they are shown as points.
 _FEWEST_FOR_VIOLIN = 8
@@ -101,9 +102,10 @@ def reproducibility(
     Parameters
     ----------
     first, second
-        Runs' folders, or tables (CSV, XLSX). Without the second, the two series of each patient in the first.
+        Runs' folders or addresses, or tables (CSV, XLSX). Without the second, the two series of each patient in the
+        first.
     out
-        A folder for the files; without it none are written:
+        A folder or an address for the files; without it none are written:
 
         ================  =================================================================================
         agreement.csv     feature, family, roi, n, then ccc, icc_1_1, icc_2_1, icc_3_1, each with its interval
@@ -148,24 +150,24 @@ def reproducibility(
             "threshold": threshold,
             "pooled": pooled,
         }
-        _write(found, Path(out), settings)
+        with results_folder(out, "summary.json") as folder:
+            _write(found, folder, settings)
     return found
 
 
 def _pairs(first: Path | str, second: Path | str | None, modalities: Sequence[str], columns: IdColumns | None) -> Pairs:
-    one = read_measurement(first, columns)
+    one = read_measurement(local_copy(first), columns)
     if columns is not None and columns.run:
         return pair(*of_runs(one))
     if not modalities:
-        return pair_within(one) if second is None else pair(one, read_measurement(second, columns))
+        return pair_within(one) if second is None else pair(one, read_measurement(local_copy(second), columns))
     if len(modalities) != 2:
         raise StatisticsError(f"--modalities {','.join(modalities)}: expected two of them, such as CT,MR")
-    other = one if second is None else read_measurement(second, columns)
+    other = one if second is None else read_measurement(local_copy(second), columns)
     return pair(of_modality(one, modalities[0]), of_modality(other, modalities[1]))
 
 
 def _write(found: Reproducibility, folder: Path, settings: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "agreement.csv", found.agreement)
     write_rows(folder / "families.csv", found.families)
     write_rows(folder / "reproducible.csv", ({"feature": name} for name in found.reproducible), ("feature",))

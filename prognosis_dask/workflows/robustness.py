@@ -34,10 +34,12 @@ from prognosis_dask.modelling.data.pairing import FEWEST_PAIRS, region_of
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.folder import known_json
 from prognosis_dask.modelling.validation.reproducibility import intraclass_correlation, reproducible_features
+from prognosis_dask.objects.address import join
 from prognosis_dask.radiomics import column_names, extract, ibsi, job_params
 from prognosis_dask.radiomics.params import ModalityParams
 from prognosis_dask.radiomics.perturbation import CONTROLS, Extent, control, perturbed
 from prognosis_dask.report.page import write_report
+from prognosis_dask.storage.place import kept_in, local_copy, placed, results_folder
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.workflows.reproducibility import write_rows
 
@@ -136,10 +138,10 @@ def robustness(
     Parameters
     ----------
     run
-        A finished run's folder with ``rois.zarr``. Its radiomic and IBSI features are measured again, with its own
-        parameters.
+        A finished run's folder or address, with ``rois.zarr``. Its radiomic and IBSI features are measured again, with
+        its own parameters.
     out
-        A folder for the files; else ``robustness`` in the run's:
+        A folder or an address for the files; else ``robustness`` in the run's:
 
         ====================  ==============================================================================
         agreement.csv         feature, roi, n, icc_1_1 with its interval of 95 %
@@ -169,12 +171,32 @@ def robustness(
         raise StatisticsError(f"the threshold is {threshold:g}, expected an ICC above 0 and up to 1")
     if repeats < 2:
         raise StatisticsError(f"{count(repeats, 'perturbation')} of each case, expected two or more")
-    run = Path(run)
-    out = Path(out) if out is not None else run / "robustness"
-    expect_writable(out)
+    expect_writable(run if out is None else out)
+    drawn = _Drawn(extent or Extent(), repeats, seed, threshold)
+    if out is not None and str(out) != join(run, "robustness"):
+        with results_folder(out, "summary.json") as folder:
+            return _compared(local_copy(run), folder, drawn, client)
+    with placed(run) as place:
+        place.fetch()
+        found = _compared(place.folder, place.folder / "robustness", drawn, client)
+        write_report(place.folder)
+    return found
+
+
+class _Drawn(NamedTuple):
+    """How regions are perturbed and compared."""
+
+    extent: Extent
+    repeats: int
+    seed: int
+    threshold: float
+
+
+def _compared(run: Path, out: Path, drawn: _Drawn, client: Workers | None) -> Robustness:
+    extent, repeats, seed, threshold = drawn
     job, dataset, cases = _of_run(run)
     families = _Families.of(dataset, job)
-    measure = partial(_measured, str(run / "rois.zarr"), families, extent or Extent(), repeats, seed)
+    measure = partial(_measured, join(kept_in(run), "rois.zarr"), families, extent, repeats, seed)
     with joined(connect(LocalSpec()) if client is None else client) as cluster:
         found = _measured_all(measure, cases, map_on(cluster))
         failed = {case_id: reason for case_id, reason in found.items() if isinstance(reason, str)}
@@ -183,10 +205,10 @@ def robustness(
         controls = _fitted_controls(job, dataset, values, out, map_on(cluster), families, cases)
     robust = reproducible_features(rows, threshold, by="icc_1_1")
     result = Robustness(rows, robust, threshold, len(values), repeats, failed, controls)
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(exist_ok=True)
     write_rows(out / "agreement.csv", rows)
     write_rows(out / "reproducible.csv", ({"feature": name} for name in robust), ("feature",))
-    summary = {"repeats": repeats, "seed": seed, "threshold": threshold, "extent": vars(extent or Extent())}
+    summary = {"repeats": repeats, "seed": seed, "threshold": threshold, "extent": vars(extent)}
     summary |= {
         "cases": len(values),
         "features": result.features,
@@ -195,8 +217,6 @@ def robustness(
         "controls": controls,
     }
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    if out == run / "robustness":
-        write_report(run)
     return result
 
 

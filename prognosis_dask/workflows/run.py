@@ -129,7 +129,6 @@ def run(
     for warning in idle_keys(job):
         say(warning)
     with placed(run_place(job, out)) as place:
-        _expect_folder(job, place)
         check_folder(place.folder, job.name)
         with (
             Ledger.create(place.folder / "ledger.sqlite") as ledger,
@@ -169,14 +168,6 @@ def cohort_of(job: Job, client: Client, folder: Path, say: Say = print) -> list[
 def run_place(job: Job, out: Path | str | None) -> Path | str:
     """Where the job's run lies: ``out``, else the job's own choice, else ``runs/<job name>``."""
     return out or job.run.out or Path("runs") / job.name
-
-
-def _expect_folder(job: Job, place: Place) -> None:
-    if job.grade.enabled and job.model.enabled and place.address is not None:
-        raise JobError(
-            f"grade.enabled trains its network on files that all workers share, and {place.address} is none; "
-            "choose a folder with --out"
-        )
 
 
 def check_inputs(job: Job, *, model: bool = True) -> None:

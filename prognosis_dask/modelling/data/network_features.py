@@ -19,7 +19,7 @@ import numpy as np
 
 from prognosis_dask.arrays import Float32Array, IntArray
 from prognosis_dask.config.job import GradeSection, digest
-from prognosis_dask.errors import StatisticsError, WeightsError
+from prognosis_dask.errors import CaseError, StatisticsError, WeightsError
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.table import FeatureTable
@@ -28,6 +28,9 @@ from prognosis_dask.modelling.validation.splitting import split_patients
 from prognosis_dask.networks.grade_file import read_trained, trained_bytes
 from prognosis_dask.networks.grade_network import feature_names
 from prognosis_dask.networks.training import Trained, provenance, run_network, train
+from prognosis_dask.objects.address import is_address, join, parse_address
+from prognosis_dask.objects.bucket import bucket_of
+from prognosis_dask.objects.files import read_bytes
 from prognosis_dask.publish import replacing
 from prognosis_dask.storage.volumes import read_volumes
 
@@ -46,7 +49,7 @@ class NetworkFeatures:
     Attributes
     ----------
     volumes
-        Path of the store of volumes.
+        Path or address of the store of volumes.
     section
         The job's ``[grade]``.
     source
@@ -76,7 +79,7 @@ class NetworkFeatures:
         origin = self._origin(table, train_rows)
         if not self.folder:
             return _with_columns(table, self._learn(table, train_rows, origin)[1])
-        network, features = Path(self.folder) / FILE, Path(self.folder) / f"{origin}.npy"
+        network, features = join(self.folder, FILE), join(self.folder, f"{origin}.npy")
         final = len(train_rows) == len(table.case_ids)
         trained, values = _kept_network(network, origin) if final else None, _kept_features(features)
         if values is None or (final and trained is None):
@@ -120,11 +123,11 @@ class NetworkFeatures:
 
     def _train(self, known: FeatureTable) -> tuple[Trained, Float32Array]:
         """The network trained on all rows of the table, and their features."""
-        volumes = read_volumes(Path(self.volumes), known.case_ids)
+        volumes = read_volumes(self.volumes, known.case_ids)
         return train(volumes, _labels(known), known.patient_ids, self.section)
 
     def _features(self, trained: Trained, table: FeatureTable) -> Float32Array:
-        return run_network(trained, read_volumes(Path(self.volumes), table.case_ids), self.section)[0]
+        return run_network(trained, read_volumes(self.volumes, table.case_ids), self.section)[0]
 
     def _origin(self, table: FeatureTable, train_rows: IntArray) -> str:
         """The digest of everything that the features depend on."""
@@ -139,7 +142,7 @@ def _labels(table: FeatureTable) -> IntArray:
     return table.endpoint.label
 
 
-def _kept_network(path: Path, origin: str) -> Trained | None:
+def _kept_network(path: str, origin: str) -> Trained | None:
     """The network in the file, where it was trained from the same; a damaged one is trained anew."""
     try:
         trained = read_trained(path)
@@ -148,16 +151,20 @@ def _kept_network(path: Path, origin: str) -> Trained | None:
     return trained if trained.origin == origin else None
 
 
-def _kept_features(path: Path) -> Float32Array | None:
+def _kept_features(path: str) -> Float32Array | None:
     try:
-        return np.load(path)  # type: ignore[no-any-return]
-    except (OSError, ValueError, EOFError):
+        return np.load(BytesIO(read_bytes(path)))  # type: ignore[no-any-return]
+    except (OSError, CaseError, ValueError, EOFError):
         return None
 
 
-def _keep(content: bytes, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as aside:
+def _keep(content: bytes, path: str) -> None:
+    if is_address(path):
+        address = parse_address(path)
+        bucket_of(address).put(address.key, content)
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(Path(path)) as aside:
         aside.write_bytes(content)
 
 
