@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from prognosis_dask.arrays import BoolArray
 from prognosis_dask.config.job import load_job
 from prognosis_dask.errors import CaseError, Code, JobError, collected_warnings
 from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
 from prognosis_dask.modelling.data.families import family_of
-from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, job_params, read_params
+from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, job_params, read_params, shape
 from prognosis_dask.radiomics.columns import unit
 from prognosis_dask.radiomics.levels import FEWEST, MOST, warn_of_few
-from prognosis_dask.radiomics.shape import _mesh
 from tests.test_radiomics import execute
 
 PARAMS = Path(__file__).parents[1] / "jobs" / "params"
@@ -195,7 +195,9 @@ def test_a_job_names_its_parameters_by_modality(tmp_path: Path) -> None:
     assert job_params(load_job(job).radiomics.params).of("MR").settings == {"binWidth": 0.5}
 
 
-def test_several_files_of_a_job_share_their_work_and_keep_the_firsts_names(tmp_path: Path) -> None:
+def test_several_files_of_a_job_share_their_work_and_keep_the_firsts_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.yaml").write_text("imageType: {Original: {}, LoG: {sigma: [1.0]}}\nsetting: {binWidth: 5}")
     (tmp_path / "fine_bins.yaml").write_text("imageType: {Original: {}, LoG: {sigma: [1.0]}}\nsetting: {binWidth: 2}")
     (tmp_path / "few.yaml").write_text("featureClass: {firstorder: [Mean, Entropy]}\nsetting: {binWidth: 50}")
@@ -207,11 +209,13 @@ def test_several_files_of_a_job_share_their_work_and_keep_the_firsts_names(tmp_p
         for part, name in (("", "a"), ("fine-bins.", "fine_bins"), ("few.", "few"))
     }
     roi, loads = made_roi(0.0, 100.0), []
-    mesh = _mesh.cache_info().misses
+    meshes: list[BoolArray] = []
+    mesh = shape.mesh
+    monkeypatch.setattr(shape, "mesh", lambda mask, spacing: meshes.append(mask) or mesh(mask, spacing))
     crop = crop_roi(roi, 0.0)
     levels: dict[str, int] = {}
     values = extract(crop, several, lambda: loads.append(roi) or roi, levels=levels)
-    assert _mesh.cache_info().misses <= mesh + 1
+    assert len(meshes) == 1
     expected = {part + name: value for part, one in alone.items() for name, value in extract(roi, one).items()}
     assert values == expected
     assert list(values) == list(column_names(several)) == list(expected)
