@@ -11,7 +11,8 @@ run is made in a temporary folder with one worker per core, and its ledger is re
 seconds (user and system, of all processes) that one more LUNG1-002 costs a run from DICOM to the dataset, without
 network and model, with the study's 107 features and with 1,037: of a run of 16 minus one of 4, by twelve. ``processor``
 prints those of each stage on LUNG1-002, in one process and one thread, with each engine that is installed: the least of
-six rounds, so that a machine that others use as well counts little. What a run needs besides is not in them.
+six rounds, so that a machine that others use as well counts little. What a run needs besides is not in them. Below
+them, what cutting a cube for each published network takes once the region has been read: the least of three.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks.radiomics import FILTERS, ORIGINAL, params_of
@@ -34,8 +36,12 @@ from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, Job, load_job
 from prognosis_dask.features.loaded import LoadedStages, load_stages
+from prognosis_dask.features.roi import read_case
+from prognosis_dask.imaging.cube import CubeRule, cut_cube
+from prognosis_dask.networks.cube_networks import CUBE_NETWORKS
 from prognosis_dask.radiomics import column_names
 from prognosis_dask.storage.ledger import Ledger, TaskResult
+from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.workflows.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,7 +97,10 @@ def print_processor(data: Path) -> None:
             for precision in precisions if importlib.util.find_spec(library) else ():
                 engine = "torch" if library == "torch" else "gluon"
                 wanted = replace(job, deep=replace(job.deep, engine=engine, precision=precision))
-                least |= _least(load_stages(wanted, f"{folder}/run"), case, f"deep ({engine}, {precision})", least)
+                loaded = load_stages(wanted, f"{folder}/run")
+                least |= _least(loaded, case, f"deep ({engine}, {precision})", least)
+        for name, network in CUBE_NETWORKS.items():
+            least[f"cube of {name}"] = _cutting(loaded, case, network.cube)
     for name, seconds in least.items():
         print(f"{name:<24} {seconds:.3f} processor seconds")
     for name in (name for name in least if name.startswith("deep")):
@@ -113,6 +122,16 @@ def _least(loaded: LoadedStages, case: Case, network: str, known: Mapping[str, f
             if number:
                 found[name] = min(found.get(name, seconds), seconds)
     return found
+
+
+def _cutting(loaded: LoadedStages, case: Case, rule: CubeRule) -> float:
+    roi = RoiStore.open(loaded.context.rois).read_roi(case.case_id)
+    found = []
+    for _ in range(3):
+        begun = time.process_time()
+        cut_cube(roi, rule, partial(read_case, case, loaded.context, full=True, seconds={}))
+        found.append(time.process_time() - begun)
+    return min(found)
 
 
 def _processor_seconds(data: Path, folder: Path, params: Path, copies: int) -> float:

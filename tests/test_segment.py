@@ -16,6 +16,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+import xarray as xr
 from distributed import Client
 
 import prognosis_dask
@@ -29,7 +30,9 @@ from prognosis_dask.prediction.scan import predict_scan
 from prognosis_dask.radiomics.parameter_file import job_params
 from prognosis_dask.report.status import status
 from prognosis_dask.storage.brains import MaskStore
+from prognosis_dask.storage.place import local_copy
 from tests.dicom_helpers import refer_to, write_rtstruct, write_series
+from tests.object_server import ObjectServer
 from tests.served_models import make_survival_run
 from tests.test_cube import FLIPPED, OBLIQUE, distances, grown
 
@@ -206,7 +209,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job_of(folder: Path, cohort: Path, network: Path | str) -> Job:
+def job_of(folder: Path, cohort: Path | str, network: Path | str) -> Job:
     path = folder / "job.toml"
     path.write_text(
         f"""
@@ -276,6 +279,34 @@ def test_a_cohort_without_masks_goes_from_dicom_to_features_and_report(
     assert [other.stages[stage]["reused"] for stage in ("segment", "roi", "radiomics")] == [1, 1, 1]
     smaller = prognosis_dask.read_features(out)["volume_ml"].values
     assert np.nansum(smaller) < 0.95 * np.nansum(dataset["volume_ml"].values)
+
+
+@pytest.mark.slow
+def test_between_buckets_regions_and_features_are_the_folders(
+    network: Path, cohort: Path, object_server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROGNOSIS_CACHE", str(tmp_path / "cache"))
+    for name in ("cohort", "results"):
+        object_server.make_bucket(name)
+    for patient in ("A", "DRAWN"):
+        object_server.fill("cohort", f"images/{patient}/", cohort / patient)
+    job = job_of(tmp_path, "s3://cohort/images", f"file:{network}")
+    with connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) as client:
+        done = prognosis_dask.run(job, client=client, out="s3://results/run")
+        prognosis_dask.run(job, client=client, out=tmp_path / "folder")
+        moved = tmp_path / "elsewhere.pt"
+        for suffix in (".pt", ".toml"):
+            moved.with_suffix(suffix).write_bytes(network.with_suffix(suffix).read_bytes())
+        again = prognosis_dask.run(
+            replace(job, segment=replace(job.segment, network=f"file:{moved}")), client=client, out=tmp_path / "folder"
+        )
+    assert done.stages["segment"]["done"] == 2
+    found, expected = (
+        prognosis_dask.read_features(folder) for folder in (local_copy(done.folder), tmp_path / "folder")
+    )
+    assert sorted(expected["mask_source"].values) == ["automatic", "drawn"]
+    xr.testing.assert_identical(found.drop_attrs(), expected.drop_attrs())
+    assert [again.stages[stage]["reused"] for stage in ("segment", "roi", "radiomics")] == [2, 2, 2]
 
 
 def test_a_scan_without_a_mask_is_outlined_and_predicted_and_says_so(

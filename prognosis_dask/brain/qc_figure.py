@@ -1,18 +1,19 @@
-"""The quality picture of a prepared brain: slices before and after, with outlines."""
+"""Quality pictures: axial slices beside each other with outlines; those of a brain before and after it was prepared."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import SimpleITK as sitk
 
-from prognosis_dask.arrays import BoolArray
+from prognosis_dask.arrays import BoolArray, NumberArray
 from prognosis_dask.brain.orient import axial
 
-_SLICES = 8
+SLICES = 8
 #: Colours that also differ in brightness, for colour-blind readers.
-_BRAIN, _TUMOUR = "#56b4e9", "#ffb000"
+_BRAIN, LESION = "#56b4e9", "#ffb000"
 _INCHES, _DPI = 1.3, 100
 #: Percentiles that become black and white.
 _GREY = (1.0, 99.5)
@@ -30,24 +31,49 @@ def qc_figure(before: sitk.Image, after: sitk.Image, brain: sitk.Image, tumour: 
     title
         The heading: figures and warnings. Never a patient's name.
     """
+    scanned, prepared = (sitk.GetArrayFromImage(axial(image)).astype(np.float32) for image in (before, after))
+    inside, drawn = (sitk.GetArrayFromImage(axial(mask)) > 0 for mask in (brain, tumour))
+    chosen = _chosen(inside, drawn)
+    low = np.percentile(prepared[inside], _GREY[0]) if inside.any() else 0.0
+    rows = [
+        (scanned[chosen], scanned[scanned > scanned.min()]),
+        (np.where(inside, prepared, low)[chosen], prepared[inside]),
+    ]
+    outlines = [(inside[chosen], _BRAIN), (drawn[chosen], LESION)]
+    return slices_png(rows, outlines, axial(before).GetSpacing(), title)
+
+
+def slices_png(
+    rows: Sequence[tuple[NumberArray, NumberArray]],
+    outlines: Sequence[tuple[BoolArray, str]],
+    spacing_mm: Sequence[float],
+    title: str,
+) -> bytes:
+    """A PNG of rows of slices with the same outlines, under a title.
+
+    Parameters
+    ----------
+    rows
+        Each the slices, (slice, row, column), and the values whose percentiles become black and white.
+    outlines
+        Masks of these slices, and their colours.
+    spacing_mm
+        Along columns and rows, (x, y).
+    title
+        The heading. Never a patient's name.
+    """
     from matplotlib.figure import Figure
 
-    rows = [sitk.GetArrayFromImage(axial(image)).astype(np.float32) for image in (before, after)]
-    masks = [(sitk.GetArrayFromImage(axial(mask)) > 0, colour) for mask, colour in ((brain, _BRAIN), (tumour, _TUMOUR))]
-    x, y, _ = axial(before).GetSpacing()
-    chosen = _chosen(masks[0][0], masks[1][0])
-    height = _INCHES * rows[0].shape[1] * y / (rows[0].shape[2] * x)
-    figure = Figure(figsize=(_INCHES * len(chosen), 2 * height + 0.35), dpi=_DPI, facecolor="black")
-    top = 1 - 0.35 / (2 * height + 0.35)
-    axes = figure.subplots(2, len(chosen), squeeze=False)
-    figure.subplots_adjust(0, 0, 1, top, 0.01, 0.01)
-    for line, values in zip(axes, rows, strict=True):
-        shown = values[masks[0][0]] if values is rows[1] else values[values > values.min()]
-        low, high = np.percentile(shown, _GREY) if shown.size else (0.0, 1.0)
-        for axis, index in zip(line, chosen, strict=True):
-            picture = np.where(masks[0][0][index], values[index], low) if values is rows[1] else values[index]
-            axis.imshow(picture, cmap="gray", vmin=low, vmax=high, aspect=y / x, interpolation="bilinear")
-            for mask, colour in masks:
+    (number, lines, columns), (x, y) = rows[0][0].shape, spacing_mm[:2]
+    height = len(rows) * _INCHES * lines * y / (columns * x)
+    figure = Figure(figsize=(_INCHES * number, height + 0.35), dpi=_DPI, facecolor="black")
+    axes = figure.subplots(len(rows), number, squeeze=False)
+    figure.subplots_adjust(0, 0, 1, height / (height + 0.35), 0.01, 0.01)
+    for line, (values, shown) in zip(axes, rows, strict=True):
+        low, high = np.percentile(shown.astype(np.float64), _GREY) if shown.size else (0.0, 1.0)
+        for index, axis in enumerate(line):
+            axis.imshow(values[index], cmap="gray", vmin=low, vmax=high, aspect=y / x, interpolation="bilinear")
+            for mask, colour in outlines:
                 if mask[index].any():
                     axis.contour(mask[index], [0.5], colors=colour, linewidths=0.9)
             axis.axis("off")
@@ -62,7 +88,7 @@ def _chosen(brain: BoolArray, tumour: BoolArray) -> list[int]:
     held = np.flatnonzero(brain.any(axis=(1, 2)))
     if not len(held):
         held = np.arange(len(brain))
-    spread = np.linspace(held[0], held[-1], min(_SLICES, len(held))).round().astype(int)
+    spread = np.linspace(held[0], held[-1], min(SLICES, len(held))).round().astype(int)
     if tumour.any():
         largest = int(tumour.sum(axis=(1, 2)).argmax())
         spread[np.abs(spread - largest).argmin()] = largest

@@ -1,4 +1,4 @@
-"""What the next case needs, read from a bucket while one is computed: one case ahead, in a thread of the process.
+"""What the next cases need, read in a thread of the process while one is computed.
 
 What was read ahead is for the next task or for nobody: a case that went elsewhere, and comes again, is read anew.
 """

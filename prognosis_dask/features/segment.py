@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 from collections.abc import Collection, Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.arrays import Float32Array
+from prognosis_dask.brain.qc_figure import LESION, SLICES, slices_png
 from prognosis_dask.cohort.case import Case, short_hash
 from prognosis_dask.config.fields import Above, AtLeast, Below
 from prognosis_dask.config.job import Job, SegmentSection
@@ -22,7 +22,7 @@ from prognosis_dask.config.reading import build, expect
 from prognosis_dask.errors import CaseError, Code, JobError
 from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.stage import Stage, StageContext, Work, told
-from prognosis_dask.features.video import file_stamp
+from prognosis_dask.features.video import by_content, file_stamp
 from prognosis_dask.imaging.cube import VolumeRule, whole_volume
 from prognosis_dask.imaging.geometry import image_like
 from prognosis_dask.imaging.load import load_image
@@ -34,11 +34,6 @@ from prognosis_dask.storage.brains import MaskStore
 
 #: Where a region comes from: the variable ``mask_source``.
 DRAWN, AUTOMATIC = "drawn", "automatic"
-_SLICES = 8
-_OUTLINE = "#ffb000"
-_INCHES, _DPI = 1.6, 100
-#: Percentiles of the slices that are shown that become black and white.
-_GREY = (1.0, 99.5)
 
 
 class SegmentWork(Work):
@@ -64,7 +59,7 @@ class SegmentWork(Work):
         return {case_id for case_id in self._without.intersection(done) if short_hash(case_id) not in held}
 
     def inputs(self, context: StageContext, modality: str) -> tuple[object, ...]:
-        return (self.provenance(context),)
+        return (by_content(self.provenance(context)),)
 
     def provenance(self, context: StageContext) -> dict[str, str]:
         if self._described is None:
@@ -73,10 +68,7 @@ class SegmentWork(Work):
 
     def meaning(self, context: StageContext) -> dict[str, str]:
         known = self.provenance(context)
-        # the digest of its weights says which network it is, wherever its file lies
-        placeless = ("network", "weights") if "weights_sha256" in known else ()
-        meant = {name: value for name, value in known.items() if name not in placeless}
-        return told("segment.network", {"version": self.stage.version, **known}, self.stage.version, meant)
+        return told("segment.network", {"version": self.stage.version, **known}, self.stage.version, by_content(known))
 
     def warm(self, context: StageContext) -> None:
         load_segmenter_once(context.job.segment)
@@ -117,27 +109,12 @@ def outlined(image: sitk.Image, mask: sitk.Image, title: str) -> bytes:
 
     ``title``: the heading. Never a patient's name.
     """
-    from matplotlib.figure import Figure
-
     upright = [sitk.DICOMOrient(one, "LPS") for one in (image, mask)]
     values, inside = map(sitk.GetArrayFromImage, upright)
-    x, y, _ = upright[0].GetSpacing()
     held = np.flatnonzero(inside.any(axis=(1, 2)))
-    chosen = np.unique(np.linspace(held[0], held[-1], _SLICES).round().astype(int))
-    low, high = np.percentile(values[chosen], _GREY)
-    height = _INCHES * values.shape[1] * y / (values.shape[2] * x)
-    figure = Figure(figsize=(_INCHES * len(chosen), height + 0.3), dpi=_DPI, facecolor="black")
-    axes = figure.subplots(1, len(chosen), squeeze=False)[0]
-    figure.subplots_adjust(0, 0, 1, height / (height + 0.3), 0.01, 0.01)
-    for axis, index in zip(axes, chosen, strict=True):
-        axis.imshow(values[index], cmap="gray", vmin=low, vmax=high, aspect=y / x, interpolation="bilinear")
-        if inside[index].any():
-            axis.contour(inside[index], [0.5], colors=_OUTLINE, linewidths=0.9)
-        axis.axis("off")
-    figure.text(0.004, 0.99, title, color="white", fontsize=8, va="top")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", facecolor="black", metadata={"Software": None})
-    return stream.getvalue()
+    chosen = np.unique(np.linspace(held[0], held[-1], SLICES).round().astype(int))
+    row = (values[chosen], values[chosen])
+    return slices_png([row], [(inside[chosen] > 0, LESION)], upright[0].GetSpacing(), title)
 
 
 _FILE = "file:"

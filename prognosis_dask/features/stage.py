@@ -296,9 +296,7 @@ class Work:
         follows: Callable[[], object] | None = None,
     ) -> list[TaskResult]:
         """The result of each case, whatever becomes of it; ``follows`` begins to read for the task after this one."""
-        use_cache(context.job.run.cache, context.job.run.cache_gb)
-        own = list(zip(cases, digests, strict=True))
-        ahead.keep([self._wanted(*one, context) for one in own])
+        own = self._begun(cases, digests, context)
         results = []
         for number, one in enumerate(own, start=1):
             if number < len(own):
@@ -311,7 +309,19 @@ class Work:
     def begin(self, case: Case, digest: str, context: StageContext) -> None:
         """Have the case's :meth:`read` done meanwhile, where it is one from a bucket."""
         if self.reads_ahead(case, context):
-            ahead.begin(self._wanted(case, digest, context), partial(self.read, case, context, {}))
+            self._read_ahead(case, digest, context)
+
+    def _begun(
+        self, cases: tuple[Case, ...], digests: tuple[str, ...], context: StageContext
+    ) -> list[tuple[Case, str]]:
+        """The cases of a task with their digests, what was read ahead for others forgotten."""
+        use_cache(context.job.run.cache, context.job.run.cache_gb)
+        own = list(zip(cases, digests, strict=True))
+        ahead.keep([self._wanted(*one, context) for one in own])
+        return own
+
+    def _read_ahead(self, case: Case, digest: str, context: StageContext) -> None:
+        ahead.begin(self._wanted(case, digest, context), partial(self.read, case, context, {}))
 
     def _wanted(self, case: Case, digest: str, context: StageContext) -> ahead.Wanted:
         return ahead.Wanted(context.folder, self.stage.name, case.case_id, digest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from prognosis_dask.features.stage import Columns, Stage, StageContext, Work, to
 from prognosis_dask.imaging.cube import CubeRule, cut_cube
 from prognosis_dask.networks.clip_engine import CubeEngine
 from prognosis_dask.networks.clips import check_frames
-from prognosis_dask.networks.cube_networks import network_files
+from prognosis_dask.networks.cube_networks import cube_network, network_files
 from prognosis_dask.networks.engine import (
     Engine,
     EngineDescription,
@@ -39,7 +38,7 @@ from prognosis_dask.storage.rois import RoiStore
 
 
 class VideoWork(Work):
-    """One engine a process for each of the job's networks; a thread reads ahead while the network runs."""
+    """One engine a process for each of the job's networks; all of a task's cases are read while it runs."""
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
@@ -56,7 +55,7 @@ class VideoWork(Work):
         load_engine_once(self._section(context.job))
 
     def inputs(self, context: StageContext, modality: str) -> tuple[object, ...]:
-        return (self._engine(context).provenance,)
+        return (by_content(self._engine(context).provenance),)
 
     def provenance(self, context: StageContext) -> dict[str, str]:
         return self._engine(context).provenance
@@ -105,19 +104,29 @@ class VideoWork(Work):
         section = self._section(context.job)
         engine = load_engine_once(section)
         asked = rows_together(section.device, section.batch_size)
-        read_input = partial(_cube, engine.cube) if isinstance(engine, CubeEngine) else _frames
-        results: list[TaskResult] = []
+        own = self._begun(cases, digests, context)
+        for one in own:
+            self._read_ahead(*one, context)
         if follows is not None:
             follows()
-        with ThreadPoolExecutor(1) as reader:
-            reads = [
-                reader.submit(guarded, self.stage.name, case, digest, partial(read_input, case, context))
-                for case, digest in zip(cases, digests, strict=True)
-            ]
-            while reads:
-                batch, reads = reads[: engine.rows], reads[engine.rows :]
-                results += through_network([read.result() for read in batch], engine, asked)
+        results: list[TaskResult] = []
+        while own:
+            batch, own = own[: engine.rows], own[engine.rows :]
+            read = [guarded(self.stage.name, *one, partial(self.measure, one[0], context)) for one in batch]
+            results += through_network(read, engine, asked)
         return results
+
+    def read(self, case: Case, context: StageContext, seconds: dict[str, float]) -> ByteArray | Float32Array:
+        network = cube_network(self._section(context.job))
+        if network:
+            return _cube(network.cube, case, context, seconds)
+        with Stopwatch(seconds).step("read"):
+            frames = RoiStore.open(context.rois).read_frames(case.case_id)
+        check_frames(frames)
+        return frames
+
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+        return {"input": self.held(case, context, watch)}
 
 
 def load_engine_once(section: DeepSection) -> Engine | CubeEngine:
@@ -135,24 +144,27 @@ def file_stamp(path: Path) -> tuple[int, int] | None:
     return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
 
 
-def _frames(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
-    with watch.step("read"):
-        frames = RoiStore.open(context.rois).read_frames(case.case_id)
-    check_frames(frames)
-    return {"input": frames}
+def by_content(provenance: Mapping[str, str]) -> dict[str, str]:
+    """What is known of a network, without the place of a file whose content is known by its digest.
+
+    >>> by_content({"network": "file:/a/net.pt", "weights": "file:/a/net.pt", "weights_sha256": "1f"})
+    {'weights_sha256': '1f'}
+    """
+    known = "weights_sha256" in provenance
+    return {name: value for name, value in provenance.items() if not (known and value.startswith("file:"))}
 
 
-def _cube(rule: CubeRule, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
-    with watch.step("read"):
+def _cube(rule: CubeRule, case: Case, context: StageContext, seconds: dict[str, float]) -> Float32Array:
+    with Stopwatch(seconds).step("read"):
         roi = RoiStore.open(context.rois).read_roi(case.case_id)
-    cube = cut_cube(roi, rule, partial(read_case, case, context, full=True, seconds=watch.seconds))
+    cube = cut_cube(roi, rule, partial(read_case, case, context, full=True, seconds=seconds))
     if cube.cut:
         size = " x ".join(f"{n * mm:g}" for n, mm in zip(rule.voxels, rule.spacing_mm, strict=True))
         warn(
             Code.LESION_CUT,
             f"{cube.cut:.1%} of the lesion's voxels lie beyond the cube of {size} mm that the network sees",
         )
-    return {"input": cube.values}
+    return cube.values
 
 
 def through_network(read: list[TaskResult], engine: Engine | CubeEngine, asked: int) -> list[TaskResult]:
