@@ -58,7 +58,7 @@ def test_every_stage_comes_after_those_that_it_needs_and_its_work_loads() -> Non
 def test_a_workers_child_imports_neither_statistics_nor_drawing_nor_dask_for_radiomics() -> None:
     """Each child of each worker pays for what it imports, once more whenever it is replaced."""
     heavy = {"scipy.stats", "scipy.interpolate", "scipy.optimize", "sklearn", "matplotlib", "distributed", "mxnet"}
-    said = f"import sys, prognosis_dask.features.radiomic; print(sorted({heavy} & sys.modules.keys()))"
+    said = f"import sys, prognosis_dask.features.measured; print(sorted({heavy} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

@@ -1,4 +1,4 @@
-"""The stages that measure a region: pyradiomics' features, IBSI's, and maps of features.
+"""The stages of pyradiomics: features, and maps of features.
 
 Features are measured on each case's crop, and on its files where the crop does not suffice: their values are those of
 the full image, however much of it the crop holds. Maps are computed on the files, and ``maps/`` keeps the images. One
@@ -22,8 +22,7 @@ from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.roi import read_case
 from prognosis_dask.features.stage import Columns, StageContext, Work, told, told_settings
 from prognosis_dask.imaging.roi import Roi
-from prognosis_dask.radiomics import column_names, extract, ibsi, unit
-from prognosis_dask.radiomics.ibsi.filters import read_filter
+from prognosis_dask.radiomics import column_names, extract, unit
 from prognosis_dask.radiomics.levels import warn_of_few
 from prognosis_dask.radiomics.maps import expect_maps, feature_maps, write_nrrd
 from prognosis_dask.radiomics.parameter_file import read_params
@@ -32,7 +31,7 @@ from prognosis_dask.storage.brains import HEADER, ImageStore
 from prognosis_dask.storage.rois import RoiStore
 
 
-class _CropWork(Work):
+class CropWork(Work):
     """Begins with the case's stored crop."""
 
     def read(self, case: Case, context: StageContext, seconds: dict[str, float]) -> Roi:
@@ -40,7 +39,7 @@ class _CropWork(Work):
             return RoiStore.open(context.rois).read_roi(case.case_id)
 
 
-class RadiomicsWork(_CropWork):
+class RadiomicsWork(CropWork):
     """The features of pyradiomics, by the parameters of each modality."""
 
     def inputs(self, context: StageContext, modality: str) -> tuple[object, ...]:
@@ -74,27 +73,6 @@ class RadiomicsWork(_CropWork):
             settings = {"version": self.stage.version, **params.content, **more}
             found |= told(f"radiomics.parameters{of}", settings, self.stage.version, *params.identity)
         return found | told_settings("radiomics.image", context.job, self.stage.settings)
-
-
-class IbsiWork(_CropWork):
-    """The features that IBSI defines."""
-
-    def check(self, job: Job) -> None:
-        for name in job.ibsi.filters:
-            read_filter(name, by_slice=job.ibsi.by_slice)
-
-    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
-        roi: Roi = self.held(case, context, watch)
-        read_full = partial(read_case, case, context, full=True, seconds=watch.seconds)
-        with watch.step("ibsi"):
-            values = ibsi.measure(roi, context.job.ibsi, read_full, whole=case.modality == "CT")
-        return {"values": list(values.values())}
-
-    def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
-        return Columns({name: ibsi.unit(name) for name in ibsi.names(context.job.ibsi)})
-
-    def meaning(self, context: StageContext) -> dict[str, str]:
-        return told_settings("ibsi.parameters", context.job, self.stage.settings, self.stage.version)
 
 
 class MapsWork(Work):
