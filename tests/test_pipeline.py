@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import doctest
+import importlib
 import json
 import os
 import re
@@ -40,6 +42,13 @@ def prognosis(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     assert result.returncode == 0, result.stdout + result.stderr
     assert not {"Traceback", " - WARNING - ", " - ERROR - "} & set(re.findall(r"Traceback| - [A-Z]+ - ", result.stderr))
     return result
+
+
+@pytest.mark.slow
+def test_the_example_of_a_run_gives_what_it_shows() -> None:
+    tried = doctest.testmod(importlib.import_module("prognosis_dask.workflows.run"))
+    assert tried.attempted > 5
+    assert tried.failed == 0
 
 
 def attempts(folder: Path) -> list[int]:

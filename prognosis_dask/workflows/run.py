@@ -101,7 +101,7 @@ def run(
     performance_report: Path | None = None,
     say: Say = print,
 ) -> RunResult:
-    """Run a job to its report; run it again to go on where it was stopped.
+    r"""Run a job to its report; run it again to go on where it was stopped.
 
     Parameters
     ----------
@@ -121,6 +121,24 @@ def run(
     ------
     PrognosisError
         When the user has something to mend. A case that cannot be used raises nothing: it is listed in the report.
+
+    Examples
+    --------
+    Two synthetic patients, their radiomics, and the crop of the first with its mask:
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from prognosis_dask import read_images
+    >>> keys = ["synth.patients=2", "synth.bad_cases=false", "deep.enabled=false", "model.enabled=false"]
+    >>> with TemporaryDirectory() as folder:
+    ...     job = Path(folder) / "two.toml"
+    ...     _ = job.write_text('name = "two"\ncohort.roi = ["GTV-1"]')
+    ...     result = run(load_job(job, keys), out=f"{folder}/run", say=str)
+    ...     features = result.features
+    ...     images = read_images(f"{folder}/run", "MADE-0001_CT_GTV-1")
+    >>> features["case"].values.tolist(), features["radiomics"].shape
+    (['MADE-0001_CT_GTV-1', 'MADE-0002_CT_GTV-1'], (2, 107))
+    >>> images["image"].dims, images["mask"].dims
+    (('z', 'y', 'x'), ('z', 'y', 'x'))
     """
     if not isinstance(job, Job):
         job = load_job(job)
