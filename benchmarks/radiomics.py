@@ -1,12 +1,13 @@
 """Processor seconds of pyradiomics' execute() on the full images and of ours on the crop, and how far they differ.
 
-    python -m benchmarks.radiomics [FOLDER] [--repeats 5] [--rows lung-study ...] [--peer PYTHON ...]
-    python -m benchmarks.radiomics --made 10000
+    python -m benchmarks.radiomics [FOLDER] [--repeats 5] [--rows lung-study ...] [--peer PYTHON ... [--limit 120]]
+    python -m benchmarks.radiomics --made 10000 [--first 0]
 
 FOLDER holds ``lung1_002`` and ``pyradiomics``; without it PROGNOSIS_TEST_DATA, else ../shared/data. Both run on one
 thread, in one process, in turn; medians. The crop's margin is the default job's. ``--made`` compares made images, masks
 and settings instead, each from its number alone, with ``execute()``, and prints those that differ in any bit. With
-``--peer``, the interpreter of an environment with pictologics or fastrad, the first five rows are measured there too.
+``--peer``, the interpreter of an environment with pictologics or fastrad, the first five rows are measured there too,
+and ended after ``--limit`` processor seconds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import logging
 import math
 import os
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -60,12 +62,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--peer", action="append", default=[], metavar="PYTHON")
+    parser.add_argument("--limit", type=int, default=120)
     parser.add_argument("--made", type=int, metavar="COUNT")
+    parser.add_argument("--first", type=int, default=0)
     arguments = parser.parse_args()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     logging.getLogger("radiomics").setLevel(logging.CRITICAL + 1)
     if arguments.made:
-        compare_made(arguments.made)
+        compare_made(range(arguments.first, arguments.first + arguments.made))
         return
     print(f"compiled loops: {'yes' if kernels() else 'no'}; medians of {arguments.repeats}")
     print(
@@ -78,7 +82,7 @@ def main() -> None:
             params = params_of(types, study=study)
             full = compare(row, cases[name], params, arguments.repeats)
             for peer in arguments.peer if types in (ORIGINAL, FILTERS) else ():
-                measure_peer(peer, full, params, Path(work) / "peer.npz", arguments.repeats)
+                measure_peer(peer, full, params, Path(work) / "peer.npz", arguments.repeats, arguments.limit)
 
 
 def params_of(types: dict[str, Any], *, study: bool) -> RadiomicsParams:
@@ -133,7 +137,7 @@ def compare(row: str, case: Case, params: RadiomicsParams, repeats: int) -> Roi:
     return full
 
 
-def measure_peer(python: str, full: Roi, params: RadiomicsParams, work: Path, repeats: int) -> None:
+def measure_peer(python: str, full: Roi, params: RadiomicsParams, work: Path, repeats: int, limit: int) -> None:
     """Print a line for each other program that an environment has."""
     np.savez(
         work,
@@ -145,24 +149,32 @@ def measure_peer(python: str, full: Roi, params: RadiomicsParams, work: Path, re
         filters="Wavelet" in params.content["imageType"],
     )
     script = str(ROOT / "benchmarks" / "radiomics_peer.py")
-    done = subprocess.run([python, script, str(work), str(repeats)], capture_output=True, text=True, check=False)
-    if done.returncode:
+    done = subprocess.run(
+        [python, script, str(work), str(repeats)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit)),
+    )
+    found = {one["name"]: one for one in map(json.loads, done.stdout.splitlines())}
+    for name, one in found.items():
+        ended = "failed" if done.returncode > 0 else f"more than {limit} s"
+        seconds = f"{one['seconds']:>8.4f}" if "seconds" in one else ended
+        print(f"    {name:28} {'':>10} {one.get('values', ''):>8} {'':>10} {seconds}", flush=True)
+    if done.returncode > 0:
         print(f"    {python}: {done.stderr.strip().splitlines()[-1]}")
-    for line in done.stdout.splitlines():
-        found = json.loads(line)
-        print(f"    {found['name']:28} {'':>10} {found['values']:>8} {'':>10} {found['seconds']:>8.4f}", flush=True)
 
 
-def compare_made(count: int) -> None:
+def compare_made(numbers: range) -> None:
     from tests.radiomics_cases import difference
 
     unlike = 0
-    for number in range(count):
+    for number in numbers:
         found = difference(number)
         unlike += bool(found)
         if found:
             print(found, flush=True)
-    print(f"{count} made images: {unlike} differ from execute()")
+    print(f"{len(numbers)} made images from number {numbers.start} on: {unlike} differ from execute()")
 
 
 def relative(value: float, expected: float) -> float:

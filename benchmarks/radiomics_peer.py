@@ -4,7 +4,8 @@
 
 INPUT has ``image`` and ``mask`` (z, y, x), ``spacing`` (x, y, z; mm), ``bin_width``, ``resampled`` (mm; 0: not) and
 ``filters`` (whether LoG of 1 and 3 mm and the wavelet are wanted). Prints one JSON line per program that is there:
-its name, the median of the seconds, and how many values it gave. The first call, which compiles, is not counted.
+its name, when it starts, and then with the median of the seconds and how many values it gave. The first call, which
+compiles, is not counted.
 """
 
 import importlib.metadata
@@ -77,12 +78,14 @@ def main() -> None:
         run = program(data)
         if run is None:
             continue
+        name = f"{program.__name__} {version}"
+        print(json.dumps({"name": name}), flush=True)
         values, seconds = run(), []
         for _ in range(int(sys.argv[2])):
             start = time.process_time()
             run()
             seconds.append(time.process_time() - start)
-        found = {"name": f"{program.__name__} {version}", "seconds": statistics.median(seconds), "values": values}
+        found = {"name": name, "seconds": statistics.median(seconds), "values": values}
         print(json.dumps(found), flush=True)
 
 

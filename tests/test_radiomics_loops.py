@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import SimpleITK as sitk
 from radiomics import cShape
 
-from prognosis_dask.radiomics import filters, kernels
+from prognosis_dask.imaging.roi import Roi, grid_of
+from prognosis_dask.radiomics import RadiomicsParams, extract, filters, kernels
 from prognosis_dask.radiomics import shape as mesh
 from tests import radiomics_cases
 
@@ -24,6 +26,7 @@ def test_the_compiled_laplacian_has_this_itks_bits() -> None:
         voxels = rng.normal(100, 40, rng.integers(4, 40, 3)).clip(0, 255).astype(kind)
         image = sitk.GetImageFromArray(voxels)
         image.SetSpacing([float(step) for step in rng.choice([0.3, 0.977, 3.3], 3)])
+        image.SetDirection([0.6, -0.8, 0, 0.8, 0.6, 0, 0, 0, -1])
         box = tuple(slice(int(rng.integers(0, side)), side) for side in voxels.shape)
         for sigma in (0.5, 1.0, 3.0, 7.3):
             filtered = filters.laplacian_of_gaussian(image, sigma, box)
@@ -61,6 +64,31 @@ def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 def test_made_images_have_the_features_of_execute(loops: str) -> None:
     assert [found for number in range(40) if (found := radiomics_cases.difference(number))] == []
+
+
+@pytest.mark.skipif(not COMPILED, reason="the package was built without a C compiler")
+def test_this_numpys_order_of_additions_is_known() -> None:
+    """Otherwise pyradiomics' own classes compute, in many times the time."""
+    assert kernels.chunk() is not None
+
+
+@pytest.mark.parametrize(
+    ("side", "setting", "classes"),
+    [
+        (26, {"binCount": 30}, radiomics_cases.CLASSES),
+        (18, {"binCount": 300, "distances": [1, 2]}, ("glszm", "gldm", "ngtdm")),
+    ],
+)
+def test_a_region_with_longer_sums_than_numpy_adds_at_once_has_the_features_of_execute(
+    side: int, setting: dict[str, Any], classes: tuple[str, ...]
+) -> None:
+    rng = np.random.default_rng(side)
+    image = sitk.GetImageFromArray(rng.normal(0, 100, (side, side, side)).astype(np.float32))
+    mask = sitk.GetImageFromArray((rng.random((side, side, side)) < 0.9).astype(np.uint8))
+    content = {"imageType": {"Original": {}}, "featureClass": {name: [] for name in classes}}
+    params = RadiomicsParams(json.dumps(content | {"setting": setting}))
+    roi = Roi(image, mask, grid_of(image), (0, 0, 0))
+    assert extract(roi, params) == radiomics_cases.execute(roi, params)
 
 
 @pytest.mark.slow
