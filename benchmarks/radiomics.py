@@ -1,6 +1,6 @@
 """Processor seconds of pyradiomics' execute() on the full images and of ours on the crop, and how far they differ.
 
-    python -m benchmarks.radiomics [FOLDER] [--repeats 5] [--rows lung-study ...] [--peer PYTHON ... [--limit 120]]
+    python -m benchmarks.radiomics [FOLDER] [--repeats 5] [--rows lung-study ...] [--peer PYTHON ...]
     python -m benchmarks.radiomics --made 10000 [--first 0]
 
 FOLDER holds ``lung1_002`` and ``pyradiomics``; without it PROGNOSIS_TEST_DATA, else ../shared/data. Both run on one
