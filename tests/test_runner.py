@@ -20,7 +20,7 @@ from prognosis_dask.execution.task import run_task
 from prognosis_dask.features import ahead
 from prognosis_dask.storage.ledger import TaskResult
 from tests.dask_processes import wait_for
-from tests.runner_stages import Marks, begin, follow, run_program, visit, visit_ahead, visits
+from tests.runner_stages import Marks, begin, follow, run_program, visit, visit_ahead, visits, write_behind
 
 CASES = [Case(f"case-{n:02d}", f"patient-{n:02d}", "CT", "GTV", "image", "mask") for n in range(12)]
 DIGESTS = {case.case_id: f"digest-{case.case_id}" for case in CASES}
@@ -72,6 +72,20 @@ def test_a_worker_begins_to_read_the_case_that_it_gets_next_and_that_harms_no_ot
     results = run_ahead(Marks(str(tmp_path / "again"), killer="case-05"))
     assert {result.problem for result in results.values()} == {None}
     assert len(results) == len(CASES)
+
+
+def test_a_case_is_not_to_blame_for_a_child_that_still_wrote_another(tmp_path: Path) -> None:
+    results: dict[str, TaskResult] = {}
+    stage = PlannedStage("visit", write_behind, DIGESTS, batch_size=1)
+    written, blamed = (case.case_id for case in CASES[:2])
+    marks = Marks(str(tmp_path), bad=written, killer=blamed)
+    record = lambda news: results.update({result.case_id: result for result in news})  # noqa: E731
+    with connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) as client:
+        run_plan(client, CohortPlan(CASES, [stage], marks, {"visit": {}}), record, retries=0)
+        (children,) = client.run(lambda: len(psutil.Process().children())).values()
+    assert {result.problem for result in results.values()} == {None}
+    assert (visits(tmp_path, "visit", written), visits(tmp_path, "visit", blamed)) == (1, 2)
+    assert children == 1  # the one that the case was tried in alone is gone
 
 
 def test_a_program_that_a_case_waits_for_ends_with_the_case(tmp_path: Path) -> None:

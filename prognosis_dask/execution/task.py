@@ -81,6 +81,8 @@ def run_task(
     digests: tuple[str, ...],
     case_limit_s: float,
     following: Following | None = None,
+    *,
+    alone: bool = False,
 ) -> list[TaskResult]:
     """Run a stage on its cases; a result per case, also for those that hang, crash or take all memory.
 
@@ -98,6 +100,8 @@ def run_task(
         Seconds that a case may take, and a batch as many times that; 0 sets no limit.
     following
         The first case of the task that is likely to come next to this thread, to be read while this one is computed.
+    alone
+        In a child of its own, which is ended afterwards, and waiting for all that is written.
 
     Raises
     ------
@@ -111,16 +115,17 @@ def run_task(
     for _ in range(CRASHES):
         try:
             _expect_wanted(cases)
-            return metered(_run(work, cases, digests, limit_s, following))
+            return metered(_run(work, cases, digests, limit_s, following, alone=alone))
         except _UnwrittenError:  # once more, waiting: the error itself is then raised, or becomes its case's
-            return run_task(stage, work, cases, digests, case_limit_s)
+            return run_task(stage, work, cases, digests, case_limit_s, alone=True)
         except _ChildLostError as lost:
-            code, reason = lost.code, lost.reason
-        if following and code in (Code.WORKER_LOST, Code.MEMORY_LIMIT):  # what was read ahead may be to blame
-            return run_task(stage, work, cases, digests, case_limit_s)
+            code, reason, shared = lost.code, lost.reason, lost.shared
+        if (following or shared) and code in (Code.WORKER_LOST, Code.MEMORY_LIMIT):
+            # what was read ahead, or still written for another case, may be to blame
+            return run_task(stage, work, cases, digests, case_limit_s, alone=shared)
         if len(cases) > 1:  # nothing shows which of them is to blame
-            alone = zip(cases, digests, strict=True)
-            return [result for c, d in alone for result in run_task(stage, work, (c,), (d,), case_limit_s)]
+            each = zip(cases, digests, strict=True)
+            return [result for c, d in each for result in run_task(stage, work, (c,), (d,), case_limit_s)]
         if code is not Code.WORKER_LOST:
             break
     else:
@@ -136,11 +141,11 @@ def _expect_wanted(cases: tuple[Case, ...]) -> None:
 
 
 class _ChildLostError(Exception):
-    """The child ended, or was ended, in the middle of a task."""
+    """The child ended, or was ended, in the middle of a task; ``shared``: one that still wrote for another."""
 
-    def __init__(self, code: Code, reason: str) -> None:
+    def __init__(self, code: Code, reason: str, *, shared: bool = False) -> None:
         super().__init__(code, reason)
-        self.code, self.reason = code, reason
+        self.code, self.reason, self.shared = code, reason, shared
 
 
 class _UnwrittenError(Exception):
@@ -153,34 +158,46 @@ def _run(
     digests: tuple[str, ...],
     limit_s: float,
     following: Following | None,
+    *,
+    alone: bool,
 ) -> list[TaskResult]:
-    child, number, behind = _child(), next(_numbers), _may_leave()
-    task = number, work, cases, digests, following, behind
-    answer = child.run(number, pickle.dumps(task), cases, limit_s)
-    if hasattr(_thread, "left"):  # one too many, since the next task has this one's
+    alone = alone or hasattr(_thread, "left")  # the next task has what this one left
+    child, number = _new_child() if alone else _child(), next(_numbers)
+    shared = child.is_writing()
+    task = number, work, cases, digests, following, not alone and _is_on_worker()
+    try:
+        answer = child.run(number, pickle.dumps(task), cases, limit_s)
+    except _ChildLostError as lost:
+        raise _ChildLostError(lost.code, lost.reason, shared=shared) from lost
+    if answer != COMPUTED:
+        child.forget(number)
+    if alone:
         child.end()
     else:
         _idle.append(child)
     if answer == COMPUTED:
         _thread.left = True
         secede()
-        answer = child.written(number, cases)
-    child.forget(number)
+        try:
+            answer = child.written(number, cases)
+        finally:
+            child.forget(number)
     results, failure = pickle.loads(answer)
     if isinstance(failure, MemoryError):
-        raise _ChildLostError(Code.MEMORY_LIMIT, f"the work on it was refused memory by the system ({failure})")
+        reason = f"the work on it was refused memory by the system ({failure})"
+        raise _ChildLostError(Code.MEMORY_LIMIT, reason, shared=shared)
     if failure is not None:
         raise failure
     return results  # type: ignore[no-any-return]
 
 
-def _may_leave() -> bool:
-    """Whether this is a thread of a worker, which a task leaves to the next one at most once."""
+def _is_on_worker() -> bool:
+    """Whether this is a thread of a worker, which a task may leave to the next one."""
     try:
         get_worker()
     except ValueError:  # called directly, on no worker
         return False
-    return not hasattr(_thread, "left")
+    return True
 
 
 def _child() -> _Child:
@@ -190,6 +207,10 @@ def _child() -> _Child:
             child = _idle.pop()
             if child.alive():
                 return child
+    return _new_child()
+
+
+def _new_child() -> _Child:
     return _starter.submit(_Child).result()
 
 
@@ -211,15 +232,20 @@ class _Child:
 
     def _listen(self) -> None:
         """Give each task what the child says of it; nothing is what it says when it is gone."""
-        with suppress(OSError, EOFError), self._connection:
+        with suppress(OSError, EOFError):
             while True:
                 said = self._connection.recv_bytes()
-                self._said[int.from_bytes(said[:NUMBER_BYTES], "big")].put(said[NUMBER_BYTES:])
+                with suppress(KeyError):  # of a task that was stopped
+                    self._said[int.from_bytes(said[:NUMBER_BYTES], "big")].put(said[NUMBER_BYTES:])
         for waiting in list(self._said.values()):
             waiting.put(b"")
 
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    def is_writing(self) -> bool:
+        """Whether it still writes what tasks of before have computed."""
+        return bool(self._said)
 
     def run(self, number: int, task: bytes, cases: tuple[Case, ...], limit_s: float) -> bytes:
         """See :func:`run_task`; raises _ChildLostError when the child ended or had to be ended."""
@@ -241,17 +267,18 @@ class _Child:
 
     def written(self, number: int, cases: tuple[Case, ...]) -> bytes:
         """The answer once all is written, while the child may compute for another task, which ends it if need be."""
+        said = self._said[number]
         while True:
             _expect_wanted(cases)
             with suppress(Empty):
-                answer = self._said[number].get(timeout=LOOK_EVERY)
+                answer = said.get(timeout=LOOK_EVERY)
                 break
         if answer in (b"", UNWRITTEN):
             raise _UnwrittenError
         return answer
 
     def forget(self, number: int) -> None:
-        """The task has all that the child had to say of it."""
+        """The task has all that the child had to say of it, or does not want it any more."""
         del self._said[number]
 
     def _answer(self, said: SimpleQueue[bytes], cases: tuple[Case, ...], limit_s: float, code: Code) -> bytes:
