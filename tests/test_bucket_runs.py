@@ -29,7 +29,7 @@ from prognosis_dask.objects.bucket import bucket_of
 from prognosis_dask.report.page import rewrite_report
 from prognosis_dask.report.status import status
 from prognosis_dask.storage.ledger import Ledger, TaskResult
-from prognosis_dask.storage.place import Place, local_copy, placed
+from prognosis_dask.storage.place import Place, local_copy, placed, results_folder
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.workflows.grade import fit_grade
@@ -225,6 +225,19 @@ def test_a_second_driver_is_refused_and_one_that_is_gone_is_succeeded(
     with placed(out):
         pass
     assert lock.get("lung/driver.lock") == b"{}"
+
+
+def test_results_that_are_written_beside_a_run_remove_nothing_of_it(object_server: ObjectServer) -> None:
+    object_server.make_bucket("results")
+    bucket = bucket_of(parse_address(OUT))
+    held = ("ledger.sqlite", "models/summary.json", "rois.zarr/zarr.json")
+    for name in (*held, "summary.json"):
+        bucket.put(f"lung/{name}", b"of the run")
+    with results_folder(OUT, "summary.json") as folder:
+        for name in ("summary.json", "agreement.csv"):
+            (folder / name).write_text("new")
+    assert [bucket.get(f"lung/{name}") for name in held] == [b"of the run"] * 3
+    assert [bucket.get(f"lung/{name}") for name in ("summary.json", "agreement.csv")] == [b"new"] * 2
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -54,6 +55,20 @@ def test_roi_comes_back_bit_for_bit(path: Path, kind: type) -> None:
     assert isinstance(found.full, Grid)
     np.testing.assert_array_equal(store.read_frames("case-1"), frames)
     assert store.attributes("case-1") == {"cut": True, "window": [-1000.5, 1e-300], "text": "é"}
+
+
+def test_a_crop_of_a_run_of_before_whose_header_does_not_tell_of_its_arrays_is_read(path: Path) -> None:
+    store = RoiStore.open(path)
+    store.write("case-1", make_roi(7), make_frames(1), {})
+    header = path / "crops" / short_hash("case-1") / "zarr.json"
+    told = json.loads(header.read_text())
+    del told["consolidated_metadata"]
+    header.write_text(json.dumps(told))
+    assert_same(store.read_roi("case-1"), make_roi(7))
+    flip(header.parent / "image" / "zarr.json")
+    with pytest.raises(CaseError) as caught:
+        store.read_roi("case-1")
+    assert caught.value.problem.code is Code.STORE_DAMAGED
 
 
 def test_nan_pixels_come_back(path: Path) -> None:

@@ -32,7 +32,7 @@ import psutil
 from prognosis_dask.errors import BucketError, CaseError, Code, StoreError
 from prognosis_dask.objects.address import Address, is_address, parse_address
 from prognosis_dask.objects.bucket import ObjectStat, WriteConflictError, bucket_of
-from prognosis_dask.objects.folders import fetch_folder, replace_folder
+from prognosis_dask.objects.folders import fetch_folder, files_below, put_files, replace_folder
 from prognosis_dask.publish import publish_folder, replacing, staging
 from prognosis_dask.storage.ledger import snapshot
 
@@ -270,7 +270,9 @@ def local_copy(place: Path | str, *, state_only: bool = False) -> Path:
 
 @contextmanager
 def results_folder(out: Path | str, mark: str) -> Iterator[Path]:
-    """A folder to write results to: ``out`` itself, or one that takes the place of what lies at this address.
+    """A folder to write results to: ``out`` itself, or one whose files are then written at this address.
+
+    What else lies there stays, as in a folder: it may be a run.
 
     Parameters
     ----------
@@ -290,7 +292,9 @@ def results_folder(out: Path | str, mark: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
-        replace_folder(Path(folder), parse_address(str(out)), mark)
+        address = parse_address(str(out))
+        bucket_of(address).delete((address / mark).key)
+        put_files(files_below(Path(folder)), address, mark)
 
 
 def _fetch_copy(address: Address, folder: Path, files: Iterable[str], folders: Mapping[str, str]) -> None:
