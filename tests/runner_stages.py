@@ -65,13 +65,18 @@ def run_program(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks)
 
 
 def write_behind(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks) -> list[TaskResult]:
-    """The bad case is written until a third one begins; the killer is refused memory when it is first tried."""
-    results = visit(cases, digests, replace(marks, bad=""))
+    """The bad case is written until a third one begins, and the killer ends its process when it is first tried.
+
+    Where it is called flaky too, it is refused memory instead.
+    """
+    results = visit(cases, digests, Marks(marks.folder))
     (case,), writes = cases, _behind.get()
     if case.case_id == marks.bad and writes is not None:
         writes.append(begin_request(partial(_wait_for_a_third, marks)))
     if case.case_id == marks.killer and visits(marks.folder, "visit", case.case_id) == 1:
-        raise MemoryError("of this process, which still writes another case")
+        if case.case_id == marks.flaky:
+            raise MemoryError("of this process, which still writes another case")
+        os.kill(os.getpid(), signal.SIGKILL)
     return results
 
 

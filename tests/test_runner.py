@@ -74,18 +74,20 @@ def test_a_worker_begins_to_read_the_case_that_it_gets_next_and_that_harms_no_ot
     assert len(results) == len(CASES)
 
 
-def test_a_case_is_not_to_blame_for_a_child_that_still_wrote_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["refused memory", "killed"])
+def test_a_case_is_not_to_blame_for_a_child_that_still_wrote_another(tmp_path: Path, how: str) -> None:
+    """And the one that was written is whole: where its child ended, it is computed once more."""
     results: dict[str, TaskResult] = {}
     stage = PlannedStage("visit", write_behind, DIGESTS, batch_size=1)
     written, blamed = (case.case_id for case in CASES[:2])
-    marks = Marks(str(tmp_path), bad=written, killer=blamed)
+    marks = Marks(str(tmp_path), bad=written, killer=blamed, flaky=blamed if how == "refused memory" else "")
     record = lambda news: results.update({result.case_id: result for result in news})  # noqa: E731
     with connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) as client:
         run_plan(client, CohortPlan(CASES, [stage], marks, {"visit": {}}), record, retries=0)
         (children,) = client.run(lambda: len(psutil.Process().children())).values()
     assert {result.problem for result in results.values()} == {None}
-    assert (visits(tmp_path, "visit", written), visits(tmp_path, "visit", blamed)) == (1, 2)
-    assert children == 1  # the one that the case was tried in alone is gone
+    assert (visits(tmp_path, "visit", written), visits(tmp_path, "visit", blamed)) == (2 if how == "killed" else 1, 2)
+    assert children == 1  # those that a case was tried in alone are gone
 
 
 def test_a_program_that_a_case_waits_for_ends_with_the_case(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ the full image, however much of it the crop holds. Maps are computed on the file
 folder per case, named by the first 12 hex digits of the SHA-256 of the case_id::
 
     NAME.nrrd          the map of one feature, over the mask's box and the neighbourhood around it
-    case.json          case_id and the names of the maps; written last
+    case.json          case_id and the names of the maps
 
-A folder is written aside and published by one rename; in a bucket object by object.
+A folder is written aside and published by one rename; in a bucket all objects are written at once.
 """
 
 from __future__ import annotations
