@@ -108,3 +108,17 @@ def test_without_compiled_loops_there_are_none(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(kernels, "__file__", str(tmp_path / "kernels.py"))
     found: Any = kernels.kernels.__wrapped__()
     assert found is None
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [("int8", -100, 100), ("int16", -3024, 30976)])
+def test_values_farther_apart_than_their_type_reaches_have_the_features_of_execute(
+    kind: str, low: int, high: int
+) -> None:
+    """Such as metal beside air, in HU."""
+    voxels = np.random.default_rng(2).integers(low, high + 1, (34, 33, 32)).astype(kind)
+    voxels[0, 0, :2] = low, high
+    image = sitk.GetImageFromArray(voxels)
+    content = {"imageType": {"Original": {}}, "featureClass": {"firstorder": [], "ngtdm": []}}
+    params = RadiomicsParams(json.dumps(content | {"setting": {"binCount": 32}}))
+    roi = Roi(image, sitk.GetImageFromArray(np.ones(voxels.shape, np.uint8)), grid_of(image), (0, 0, 0))
+    assert extract(roi, params) == radiomics_cases.execute(roi, params)

@@ -130,7 +130,8 @@ def _binned(values: AnyArray, region: Region, settings: dict[str, Any]) -> Binne
     ends = values if low != low or high != high else np.array([low, high])  # NaN: as in Python's min
     edges = imageoperations.getBinEdges(ends, **settings)
     if values.dtype.kind in "iu" and int(high) - int(low) < len(values):
-        levels = np.digitize(np.arange(int(low), int(high) + 1).astype(values.dtype), edges)[values - low]
+        places = values.astype(np.int64) - int(low)  # in the values' own type it may overflow
+        levels = np.digitize(np.arange(int(low), int(high) + 1).astype(values.dtype), edges)[places]
     else:
         levels = np.digitize(values, edges)
     return Binned(region, levels)
