@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from prognosis_dask.execution.clusters.spec import LocalSpec
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.radiomics import RadiomicsParams
 from prognosis_dask.radiomics.maps import feature_maps, write_maps
+from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.workflows.run import check_inputs
 
 CONTENT = {
@@ -107,8 +109,13 @@ def test_the_command_writes_maps(table: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_keeps_the_maps_of_each_case_and_makes_those_again_that_are_gone(
-    breast: Roi, table: Path, tmp_path: Path
+    breast: Roi, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor does it take maps for its own that a run with another radius has begun to write over."""
+
+    def killed(*arguments: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
     params = tmp_path / "maps.yaml"
     params.write_text(json.dumps(CONTENT), encoding="utf-8")
     job = Job(
@@ -128,6 +135,11 @@ def test_a_run_keeps_the_maps_of_each_case_and_makes_those_again_that_are_gone(
             np.testing.assert_array_equal(sitk.GetArrayFromImage(written), sitk.GetArrayFromImage(image))
         shutil.rmtree(folder)
         runs.append(prognosis_dask.run(job, client=client, out=tmp_path / "run"))
+        monkeypatch.setattr("prognosis_dask.workflows.run.run_plan", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prognosis_dask.run(replace(job, maps=replace(job.maps, radius=3)), client=client, out=tmp_path / "run")
+    with Ledger.read(tmp_path / "run" / "ledger.sqlite") as ledger:
+        assert not ledger.results("maps")
     assert json.loads((folder / "case.json").read_text()) == {"case_id": "P 1/a", "maps": list(expected)}
     assert [run.stages["maps"]["done"] for run in runs] == [1, 1]
     assert runs[1].stages["roi"]["done"] == 0

@@ -40,7 +40,7 @@ from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.features.dataset import build_features, constant_warnings
 from prognosis_dask.features.files import read_features, write_features
 from prognosis_dask.features.loaded import LoadedStages, load_stages
-from prognosis_dask.features.registry import DEEP, IBSI, RADIOMICS, came_through, stages_of
+from prognosis_dask.features.registry import DEEP, IBSI, MAPS, RADIOMICS, ROI, came_through, stages_of
 from prognosis_dask.features.stage import all_needs
 from prognosis_dask.maps import Map
 from prognosis_dask.modelling.fit import fit_dataset
@@ -394,6 +394,9 @@ def _expect_columns(job: Job, cases: Sequence[Case]) -> None:
 
 # The stages of a job over its cases: what the ledger holds is left out, what comes back is recorded.
 
+#: Stages whose files are results themselves, also where no other stage of the job needs them.
+_KEPT = (ROI.name, MAPS.name)
+
 
 def run_stages(
     client: Client,
@@ -407,7 +410,7 @@ def run_stages(
     """Run what the ledger does not hold yet; per stage the cases done, failed and reused, and the workers' seconds."""
     for stage in stages:
         # another job in the same folder would write other pixels under rows that this one takes for its own
-        if any(stage.name in other.needs for other in stages):
+        if stage.name in _KEPT or any(stage.name in other.needs for other in stages):
             ledger.drop_outdated(stage.name, stage.digests)
     place.publish()
     known = {stage.name: _known(ledger, stage, loaded) for stage in stages}
