@@ -93,6 +93,18 @@ def test_a_gap_of_a_new_case_is_what_plain_regression_expects() -> None:
     assert np.mean(drawn, axis=0)[:60, 1] == pytest.approx(expected, abs=4 * np.std(expected))
 
 
+def test_regressions_that_drive_one_another_apart_expect_nothing_that_no_case_had() -> None:
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(300, 3)) @ rng.normal(size=(3, 6)) + 0.3 * rng.normal(size=(300, 6))
+    X[rng.random(X.shape) < 0.7] = np.nan
+    imputation, _ = impute(X, 3, [0])
+    found = imputation.complete(X, np.nanmedian(X, axis=0))
+    assert (found >= np.nanmin(X, axis=0)).all()
+    assert (found <= np.nanmax(X, axis=0)).all()
+    imputation, _ = impute(X[:, :0], 3, [0])
+    assert imputation.complete(X[:, :0], np.zeros(0)).shape == (300, 0)
+
+
 def test_a_frozen_model_completes_a_case_alone_as_among_others(tmp_path: Path) -> None:
     table = with_gaps(3, 100)
     fitted, again = (fit_procedure(procedure(4), table, 7) for _ in range(2))

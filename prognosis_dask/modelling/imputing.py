@@ -36,11 +36,16 @@ class Imputation:
         Positions of the columns that lacked values among the training cases.
     intercept, coefficient
         Their regressions, the mean of all imputations: shape (columns,) and (columns, all columns).
+    least, most
+        What the training cases had of them, at which expected values are bounded: regressions of few cases, from each
+        other's expected values, may drive one another apart without end. Shape (columns,).
     """
 
     columns: IntArray
     intercept: FloatArray
     coefficient: FloatArray
+    least: FloatArray
+    most: FloatArray
 
     def complete(self, X: FloatArray, median: FloatArray) -> FloatArray:
         """The cases with their expected values; a case is completed from itself alone.
@@ -58,7 +63,8 @@ class Imputation:
         lacking = [(i, at, rows) for i, at, rows in lacking if len(rows)]
         for _ in range(_ROUNDS if len(lacking) > 1 else len(lacking)):
             for i, at, rows in lacking:
-                X[rows, at] = self.intercept[i] + linear_score(X[rows], self.coefficient[i])
+                expected = self.intercept[i] + linear_score(X[rows], self.coefficient[i])
+                X[rows, at] = expected.clip(self.least[i], self.most[i])
         return np.asarray(X)
 
 
@@ -111,7 +117,8 @@ def impute(X: FloatArray, imputations: int, seed: list[int]) -> tuple[Imputation
             known[:, columns], X[:, columns], filled[:, columns] * scale[columns] + mean[columns]
         )
         completed.append(table)
-    return Imputation(columns, intercept, coefficient), completed
+    least, most = (of(X[:, columns], axis=0) for of in (np.nanmin, np.nanmax))
+    return Imputation(columns, intercept, coefficient, least, most), completed
 
 
 def _predictors(Z: FloatArray, known: BoolArray, varying: BoolArray, at: int) -> IntArray:
