@@ -72,6 +72,15 @@ def test_this_numpys_order_of_additions_is_known() -> None:
     assert kernels.chunk() is not None
 
 
+@pytest.mark.skipif(not COMPILED, reason="the package was built without a C compiler")
+@pytest.mark.parametrize("own", [1768, 4968, 1 << 62])
+def test_another_order_of_additions_is_not_taken_for_this_numpys(own: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two give a sum of 20,000 terms the bits of one that begins anew after 8,192."""
+    known, call = kernels.chunk(), kernels.call
+    monkeypatch.setattr(kernels, "call", lambda name, terms, count, _, total: call(name, terms, count, own, total))
+    assert kernels.chunk.__wrapped__() == (kernels._CHUNKS[0] if own == known else None)
+
+
 @pytest.mark.parametrize(
     ("side", "setting", "classes"),
     [
