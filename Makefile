@@ -79,13 +79,16 @@ lock: .venv/tools
 clean:
 	rm -rf .venv .venv-torch .pytest_cache .mypy_cache .ruff_cache
 
-.venv/ready: .venv/tools requirements.lock pyproject.toml
+# Built again where its sources changed, so that no old library is used or passed over
+COMPILED := hatch_build.py $(wildcard prognosis_dask/radiomics/*.[ch])
+
+.venv/ready: .venv/tools requirements.lock pyproject.toml $(COMPILED)
 	@echo "Installing the locked dependencies into .venv"
 	@$(SYNC) --python $(BIN)/python requirements.lock
 	@$(UV) pip install --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-.venv-torch/ready: .venv/tools requirements-torch.lock pyproject.toml Makefile
+.venv-torch/ready: .venv/tools requirements-torch.lock pyproject.toml Makefile $(COMPILED)
 	@echo "Installing torch and the locked dependencies into .venv-torch"
 	@test -d .venv-torch || $(UV) venv --python $(PYTHON) .venv-torch
 	@$(SYNC) --python .venv-torch/bin/python requirements-torch.lock
