@@ -52,7 +52,7 @@ class ConvolutionUnit(nn.Module):  # type: ignore[misc]
 
     def __init__(self, convolution: Convolution, side: int, *, stride: int = 1, relu: bool = True) -> None:
         super().__init__()
-        self._exact = convolution
+        self._exact: Convolution | None = convolution
         self._side = side
         self.kernels = nn.Parameter(torch.from_numpy(convolution.kernels), requires_grad=False)
         self.bias = nn.Parameter(torch.from_numpy(convolution.bias), requires_grad=False)
@@ -63,14 +63,16 @@ class ConvolutionUnit(nn.Module):  # type: ignore[misc]
         self._winograd: WinogradConvolution | None = None
 
     def pack(self) -> None:
-        """Prepare the kernels, float32 or shorter, for a CPU."""
+        """Prepare the kernels, float32 or shorter, for a CPU; those in float64 are not needed any more."""
+        exact, self._exact = self._exact, None
         _, channels, *size = self.kernels.shape
         if (
             (self.kernels.dtype, size, self.stride) == (torch.float32, [3] * 3, [1] * 3)
             and channels >= _WINOGRAD_CHANNELS
             and self._side >= _WINOGRAD_SIDE
+            and exact is not None
         ):
-            self._winograd = WinogradConvolution(self._exact.kernels, self._exact.bias)
+            self._winograd = WinogradConvolution(exact.kernels, exact.bias)
             return
         shape = [1, channels, _PACKED_FRAMES, self._side, self._side]
         self._packed = torch.ops.mkldnn._reorder_convolution_weight(
