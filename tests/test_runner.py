@@ -15,7 +15,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import CaseError, ClusterError, Code, JobError, Problem, collected_warnings, warn
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
-from prognosis_dask.execution.runner import RETRY_AFTER, TASKS_PER_THREAD, run_plan
+from prognosis_dask.execution.runner import RETRY_AFTER, TASKS_PER_THREAD, Task, _Lanes, run_plan
 from prognosis_dask.execution.task import run_task
 from prognosis_dask.features import ahead
 from prognosis_dask.storage.ledger import TaskResult
@@ -206,3 +206,43 @@ def _instant_stage(n: int) -> PlannedStage:
 
 def instant(cases: tuple[Case, ...], digests: tuple[str, ...], context: None) -> list[TaskResult]:
     return [TaskResult(case.case_id, "visit", digest) for case, digest in zip(cases, digests, strict=True)]
+
+
+def test_no_task_is_lost_where_a_worker_ends_that_was_told_what_follows() -> None:
+    """What followed on the lost worker goes to another one, and what follows there stays for its turn."""
+
+    class Workers:
+        there = ("a", "b")
+
+        def full(self, running):
+            return set()
+
+        def of_one_thread(self):
+            return self.there
+
+    cases = [Case(f"c{n}", "p", "CT", "r", "i", "m") for n in range(9)]
+    tasks = [Task("visit", (case,), ("d",), instant, None, begin=begin) for case in cases]
+
+    class Queue:
+        def take(self, *, idle, full):
+            return tasks.pop(0) if tasks else None
+
+    lanes, workers = _Lanes(Queue()), Workers()
+    sent = [lanes.take([], workers)]
+    sent.append(lanes.take(sent, workers))
+    assert [one.worker for one in sent] == ["a", "b"]
+    workers.there = ("b",)
+    while one := lanes.take([], workers):
+        sent.append(one)
+    assert sorted(one.task.cases[0].case_id for one in sent) == [case.case_id for case in cases]
+
+
+def test_a_run_that_has_left_out_a_case_does_not_end_in_peace(client: Client) -> None:
+    class Forgetful(CohortPlan):
+        def take(self, full=()):
+            task = super().take(full)
+            return super().take(full) if task and task.cases[0].case_id == "c1" else task
+
+    cases = [Case(f"c{n}", "p", "CT", "r", "i", "m") for n in range(5)]
+    with pytest.raises(ClusterError, match="1 results of cases are missing"):
+        run_plan(client, Forgetful(cases, [_instant_stage(5)], None, {"visit": {}}), lambda outcomes: None, retries=0)

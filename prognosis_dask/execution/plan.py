@@ -184,6 +184,10 @@ class CohortPlan:
                 self._give_up(result.stage, result.case_id)
         return again
 
+    def unfinished(self) -> int:
+        """See :class:`prognosis_dask.execution.runner.Plan`."""
+        return sum(map(len, self._open.values()))
+
     def _following(self, name: str) -> list[str]:
         return [stage.name for stage in self._stages.values() if name in stage.needs]
 
