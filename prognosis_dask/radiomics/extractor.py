@@ -18,9 +18,9 @@ from radiomics import getFeatureClasses, imageoperations
 from radiomics.base import RadiomicsFeaturesBase
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
-from prognosis_dask.arrays import AnyArray, BoolArray
+from prognosis_dask.arrays import AnyArray, BoolArray, IntArray
 from prognosis_dask.radiomics.filters import Box, box_of, filtered
-from prognosis_dask.radiomics.firstorder import first_order_features
+from prognosis_dask.radiomics.firstorder import first_order_features, places_above
 from prognosis_dask.radiomics.levels import expect_not_too_many
 from prognosis_dask.radiomics.matrices import Binned, Region
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet
@@ -106,14 +106,15 @@ def features(
         return {}
     texture = set(kinds) != {"firstorder"}
     expect_not_too_many(values, settings, image_type, texture=texture)
-    binned = _binned(values, region, settings)
+    places = places_above(values)
+    binned = _binned(values, places, region, settings)
     if texture and "levels" in settings:
         settings["levels"][image_type] = len(binned.present)
     found: dict[str, Any] = {}
     for kind, names in kinds.items():
         if kind == "firstorder":
             shift = settings.get("voxelArrayShift", 0)
-            known = first_order_features(values, binned.counts, region.spacing, shift)
+            known = first_order_features(values, places, binned.counts, region.spacing, shift)
         else:
             known = texture_features(kind, binned, settings)
         wanted = names or _standard_names(kind)
@@ -124,13 +125,12 @@ def features(
     return found
 
 
-def _binned(values: AnyArray, region: Region, settings: dict[str, Any]) -> Binned:
+def _binned(values: AnyArray, places: IntArray | None, region: Region, settings: dict[str, Any]) -> Binned:
     """As ``binImage`` does; edges depend on the smallest and the largest value only."""
     low, high = values.min(), values.max()
     ends = values if low != low or high != high else np.array([low, high])  # NaN: as in Python's min
     edges = imageoperations.getBinEdges(ends, **settings)
-    if values.dtype.kind in "iu" and int(high) - int(low) < len(values):
-        places = values.astype(np.int64) - int(low)  # in the values' own type it may overflow
+    if places is not None:
         levels = np.digitize(np.arange(int(low), int(high) + 1).astype(values.dtype), edges)[places]
     else:
         levels = np.digitize(values, edges)

@@ -18,8 +18,22 @@ _PERCENTILES = (10, 25, 75, 90)
 _EPS = np.spacing(1)
 
 
+def places_above(values: AnyArray) -> IntArray | None:
+    """How far each value lies above the least, of integers in a short range; None of all others.
+
+    What is the same for equal values, a bin or a power, is then computed once for each value that there may be.
+    """
+    if values.dtype.kind not in "iu":
+        return None
+    low, high = int(values.min()), int(values.max())
+    if high - low >= len(values):
+        return None
+    places: IntArray = values.astype(np.int64) - low  # in the values' own type it may overflow
+    return places
+
+
 def first_order_features(
-    values: AnyArray, counts: IntArray, spacing: tuple[float, ...], shift: float
+    values: AnyArray, places: IntArray | None, counts: IntArray, spacing: tuple[float, ...], shift: float
 ) -> dict[str, float] | None:
     """The features that are not deprecated, by pyradiomics' names; None where a value is not finite.
 
@@ -29,6 +43,8 @@ def first_order_features(
     ----------
     values
         Of the region's voxels, in order, in the image's own type.
+    places
+        As :func:`places_above` gives them.
     counts
         How many voxels have each grey level that is there.
     spacing
@@ -41,9 +57,6 @@ def first_order_features(
         return None
     floats, size = np.ascontiguousarray(values, np.float64), len(values)
     low, high = float(floats.min()), float(floats.max())
-    # integers in a short range are counted and raised once per value
-    short = values.dtype.kind in "iu" and high - low < size
-    places = values.astype(np.int64) - int(low) if short else None
     (p10, p25, p75, p90), median = _quantiles(floats, places, low)
     deviations, sums = np.empty(size), np.empty(6)
     call("first_order_sums", floats, size, float(shift), p10, p90, terms, deviations, sums)

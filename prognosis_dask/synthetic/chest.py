@@ -14,10 +14,9 @@ from scipy.ndimage import gaussian_filter
 
 from prognosis_dask.arrays import BoolArray, Float32Array, FloatArray
 from prognosis_dask.synthetic.dicom import (
-    CREATED_TIME,
-    MANUFACTURER,
-    patient_and_study,
+    image_header,
     series_folder,
+    set_pixels,
     synthetic_uid,
     write_instance,
 )
@@ -221,23 +220,13 @@ def _write_ct(root: Path, patient: Patient, phantom: Phantom) -> list[tuple[Path
 def _ct_slice(
     patient: Patient, phantom: Phantom, series_uid: UID, index: int, number: int, plane: npt.NDArray[np.int16]
 ) -> Dataset:
-    ds = patient_and_study(patient, _STUDY)
+    ds = image_header(patient, _STUDY, "CT", series_uid, number)
     ds.SOPClassUID = CTImageStorage
     ds.SOPInstanceUID = synthetic_uid(patient, "ct", number)
-    ds.Modality = "CT"
-    ds.SeriesInstanceUID = series_uid
     ds.SeriesNumber = 2
     ds.SeriesDescription = "Chest"
-    ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = ds.StudyDate
-    ds.SeriesTime = ds.AcquisitionTime = ds.ContentTime = CREATED_TIME
-    ds.Manufacturer = MANUFACTURER
     ds.BodyPartExamined = "CHEST"
-    ds.PatientPosition = "HFS"
-    ds.FrameOfReferenceUID = synthetic_uid(patient, "frame of reference")
-    ds.PositionReferenceIndicator = ""
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    ds.AcquisitionNumber = 1
-    ds.InstanceNumber = number
     ds.KVP = 120
     x, y, _ = phantom.origin_mm
     ds.ImagePositionPatient = [round(x, 3), round(y, 3), phantom.z_mm(index)]
@@ -245,17 +234,7 @@ def _ct_slice(
     ds.PixelSpacing = [phantom.spacing_mm, phantom.spacing_mm]
     ds.SliceThickness = SLICE_STEP_MM
     ds.SliceLocation = phantom.z_mm(index)
-    _set_pixels(ds, plane)
-    return ds
-
-
-def _set_pixels(ds: Dataset, plane: npt.NDArray[np.int16]) -> None:
-    """Twelve unsigned bits with the usual intercept."""
-    ds.SamplesPerPixel = 1
-    ds.PhotometricInterpretation = "MONOCHROME2"
-    ds.Rows, ds.Columns = plane.shape
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
-    ds.PixelRepresentation = 0
     ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = _RESCALE_INTERCEPT, 1, "HU"
     ds.WindowCenter, ds.WindowWidth = 40, 400
-    ds.PixelData = (plane - _RESCALE_INTERCEPT).astype("<u2").tobytes()
+    set_pixels(ds, plane - _RESCALE_INTERCEPT)
+    return ds

@@ -10,6 +10,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
+from prognosis_dask.arrays import NumberArray
+
 MANUFACTURER = "prognosis_dask"
 CREATED_TIME = "120000"
 
@@ -68,6 +70,32 @@ def patient_and_study(patient: Person, description: str) -> Dataset:
     ds.StudyDescription = description
     ds.AccessionNumber = ds.ReferringPhysicianName = ""
     return ds
+
+
+def image_header(patient: Person, study: str, modality: str, series_uid: str, number: int) -> Dataset:
+    """The modules that a slice of any modality has, without its place and pixels; ``number``: of the instance."""
+    ds = patient_and_study(patient, study)
+    ds.Modality = modality
+    ds.SeriesInstanceUID = series_uid
+    ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = ds.StudyDate
+    ds.SeriesTime = ds.AcquisitionTime = ds.ContentTime = CREATED_TIME
+    ds.Manufacturer = MANUFACTURER
+    ds.PatientPosition = "HFS"
+    ds.FrameOfReferenceUID = synthetic_uid(patient, "frame of reference")
+    ds.PositionReferenceIndicator = ""
+    ds.AcquisitionNumber = 1
+    ds.InstanceNumber = number
+    return ds
+
+
+def set_pixels(ds: Dataset, plane: NumberArray) -> None:
+    """A slice of grey levels in twelve unsigned bits, (row, column)."""
+    ds.SamplesPerPixel = 1
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.Rows, ds.Columns = plane.shape
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
+    ds.PixelRepresentation = 0
+    ds.PixelData = plane.astype("<u2").tobytes()
 
 
 def write_instance(path: Path, ds: Dataset) -> None:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
-from prognosis_dask.cohort.endpoints import unit_of
+from prognosis_dask.cohort.endpoints import DAYS, unit_of
 from prognosis_dask.cohort.headings import as_option
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import Encoding
@@ -57,8 +57,6 @@ _ENTRY = re.compile(
 )
 
 _TIME = re.compile(r"time|duration|days|weeks|months|years")
-#: A unit that the heading does not name is any of these, in days.
-_UNITS = {"days": 1.0, "weeks": 7.0, "months": 365.25 / 12, "years": 365.25}
 #: Rounding of times in months or years, as a share of the follow-up.
 _ROUNDING = 0.01
 
@@ -189,7 +187,7 @@ def _of_times(encodings: Sequence[Encoding], codes: FloatArray, endpoint: Surviv
         ):
             continue
         late = 0.5 if known.mean() > 0.9 else 0.1
-        for days in (_UNITS[unit],) if unit else _UNITS.values():
+        for days in (DAYS[unit],) if unit else DAYS.values():  # a unit that the heading does not name is any of them
             share = values[known] * days / endpoint.time_days[known]
             if share.min() >= 0 and share.max() <= 1 + _ROUNDING and (share > late).mean() >= 0.1:
                 found[at] = "is a time within the follow-up by its name and values, as of another event"

@@ -16,11 +16,10 @@ from prognosis_dask.imaging.geometry import image_like
 from prognosis_dask.synthetic.brain.patient import LESION_ROI, SEQUENCES, BrainPatient
 from prognosis_dask.synthetic.brain.scan import SyntheticScan, make_scan
 from prognosis_dask.synthetic.dicom import (
-    CREATED_TIME,
-    MANUFACTURER,
     Person,
-    patient_and_study,
+    image_header,
     series_folder,
+    set_pixels,
     synthetic_uid,
     write_instance,
 )
@@ -101,13 +100,8 @@ def _write_mr(root: Path, patient: Person, sequence: str, image: sitk.Image) -> 
     for index, plane in enumerate(pixels):
         ds = _header(patient, sequence, series_uid, index)
         _place(ds, image, index)
-        ds.SamplesPerPixel = 1
-        ds.PhotometricInterpretation = "MONOCHROME2"
-        ds.Rows, ds.Columns = plane.shape
-        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
-        ds.PixelRepresentation = 0
         ds.WindowCenter, ds.WindowWidth = 500, 1000
-        ds.PixelData = plane.astype(np.dtype("<u2")).tobytes()
+        set_pixels(ds, plane)
         write_instance(folder / f"1-{index + 1:02d}.dcm", ds)
         datasets.append(ds)
     return datasets
@@ -115,23 +109,13 @@ def _write_mr(root: Path, patient: Person, sequence: str, image: sitk.Image) -> 
 
 def _header(patient: Person, sequence: str, series_uid: str, index: int) -> Dataset:
     number, description, repetition_ms, echo_ms, inversion_ms = _PROTOCOL[sequence]
-    ds = patient_and_study(patient, _STUDY)
+    ds = image_header(patient, _STUDY, "MR", series_uid, index + 1)
     ds.SOPClassUID = MRImageStorage
     ds.SOPInstanceUID = synthetic_uid(patient, "mr", sequence, index + 1)
-    ds.Modality = "MR"
-    ds.SeriesInstanceUID = series_uid
     ds.SeriesNumber = number
     ds.SeriesDescription = description
-    ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = ds.StudyDate
-    ds.SeriesTime = ds.AcquisitionTime = ds.ContentTime = CREATED_TIME
-    ds.Manufacturer = MANUFACTURER
     ds.BodyPartExamined = "BRAIN"
-    ds.PatientPosition = "HFS"
-    ds.FrameOfReferenceUID = synthetic_uid(patient, "frame of reference")
-    ds.PositionReferenceIndicator = ""
     ds.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
-    ds.AcquisitionNumber = 1
-    ds.InstanceNumber = index + 1
     ds.ScanningSequence = ["SE", "IR"] if inversion_ms else "SE"
     ds.SequenceVariant = "SK"
     ds.ScanOptions = ""
