@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -105,7 +105,15 @@ def damage(store: Path, case_id: str) -> None:
         path.write_bytes(content)
 
 
+def _overwrite(_stage: str, case: Case, _digest: str, faults: Faults) -> None:
+    """As a worker does that another run, with other settings, has left at work."""
+    store = RoiStore.open(faults.context.rois)
+    roi, frames = store.read_roi(case.case_id), store.read_frames(case.case_id)
+    store.write(case.case_id, replace(roi, mask=1 - roi.mask), 255 - frames, {}, "another run's")
+
+
 FAULTS: dict[str, Callable] = {
+    "overwrite once": _overwrite,
     "hang": _hang,
     "segfault": _segfault,
     "exit": _exit,

@@ -225,6 +225,10 @@ def test_a_prepared_brain_is_read_as_written_and_damage_is_seen(head, brain, tmp
         store.read("a_MR")
     with pytest.raises(CaseError, match="store-damaged"):
         store.read("b_MR")
+    store.write("a_MR", StoredBrain(head, brain, brain, {}), {}, "of the run")
+    assert store.read("a_MR", "of the run").attributes == store.read("a_MR").attributes == {}
+    with pytest.raises(CaseError, match=r"store-damaged.*another run"):
+        store.read("a_MR", "of another")
 
 
 def test_the_figure_of_quality_is_a_png_of_both_rows(head, brain, tmp_path):

@@ -227,6 +227,31 @@ def test_a_second_driver_is_refused_and_one_that_is_gone_is_succeeded(
     assert lock.get("lung/driver.lock") == b"{}"
 
 
+def test_at_a_mistaken_address_nothing_is_left_behind(object_server: ObjectServer, cache: Path) -> None:
+    object_server.make_bucket("results")
+    bucket = bucket_of(parse_address(OUT))
+    bucket.put("lung/1/cases.csv", b"of a run below")
+    for command in (robustness, rewrite_report, fit):
+        with pytest.raises(StoreError, match=f"there is no run at {OUT}; "):
+            command(OUT)
+    assert [stat.key for stat in bucket.list()] == ["lung/1/cases.csv"]
+
+
+def test_a_store_of_regions_that_is_made_again_is_known_by_its_new_rows(object_server: ObjectServer) -> None:
+    object_server.make_bucket("results")
+    store, again, bucket = f"{OUT}/rois.zarr", f"{OUT}/again.zarr", bucket_of(parse_address(OUT))
+    RoiStore.create(store, ["a", "b"])
+    RoiStore.create(again, ["c", "b", "a"])
+    assert [RoiStore.open(store, "one run")._row(name) for name in "ab"] == [0, 1]
+    object_server.traffic.clear()
+    assert RoiStore.open(store, "one run")._row("a") == 0
+    assert not object_server.traffic.requests
+    for stat in list(bucket.list("lung/again.zarr")):  # as another process does
+        bucket.put(stat.key.replace("again", "rois"), bucket.get(stat.key))
+    for started in ("another run", ""):
+        assert [RoiStore.open(store, started)._row(name) for name in "abc"] == [2, 1, 0]
+
+
 def test_results_that_are_written_beside_a_run_remove_nothing_of_it(object_server: ObjectServer) -> None:
     object_server.make_bucket("results")
     bucket = bucket_of(parse_address(OUT))

@@ -225,3 +225,16 @@ def test_the_store_keeps_volumes_of_a_cohort_that_grows_and_tells_what_it_lacks(
     create_volumes(store, ["a"], (4, 4, 4))  # another input: nothing of the old one can serve
     with pytest.raises(StoreError, match="no volume of 1 case"):
         read_volumes(store, ["a"])
+
+
+def test_a_volume_of_which_any_byte_is_another_one_is_damaged(tmp_path):
+    store = tmp_path / "volumes.zarr"
+    volume = np.random.default_rng(1).normal(size=(4, 5, 6)).astype(np.float32)
+    create_volumes(store, ["a"], volume.shape)
+    write_volume(store, "a", volume)
+    chunk = store / "volume" / "c" / "0" / "0" / "0" / "0"
+    whole = chunk.read_bytes()
+    for at in range(0, len(whole), 7):
+        chunk.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(StoreError, match=r"the volume of a is damaged .*run the job again"):
+            read_volumes(store, ["a"])

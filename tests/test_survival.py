@@ -202,12 +202,16 @@ def fill_memory_once(folder: str) -> None:
             time.sleep(100)
 
 
-def test_stored_pixels_that_are_damaged_are_made_again(client: Client, cohort: Cohort, tmp_path: Path) -> None:
-    during, between = cohort.cases[2], cohort.cases[5]
+def test_stored_pixels_that_are_damaged_or_another_runs_are_made_again(
+    client: Client, cohort: Cohort, tmp_path: Path
+) -> None:
+    during, between, late = cohort.cases[2], cohort.cases[5], cohort.cases[4]
     run(client, cohort, tmp_path, only_roi=True)
     damage(tmp_path / "rois.zarr", between.case_id)
-    outcomes = run(client, cohort, tmp_path, ("radiomics", during.case_id, "damage once"))
+    faulty = ("radiomics", during.case_id, "damage once"), ("radiomics", late.case_id, "overwrite once")
+    outcomes = run(client, cohort, tmp_path, *faulty)
     assert_calm(cohort, outcomes)
+    assert visits(faults(tmp_path, cohort.cases), "roi", late) == 2
     assert visits(faults(tmp_path, cohort.cases), "roi", between) == 2
     assert visits(faults(tmp_path, cohort.cases), "roi", during) == 2
 

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 
@@ -62,6 +62,9 @@ class Case:
         columns ``acquired_*``. Never a feature.
     mask_etag
         What the store said of a mask in a bucket; another object in its place is then a problem of the case.
+    stored
+        By stage the digest under which a run keeps what the stage makes of the case: what has another one was put there
+        by another run. In no table.
     """
 
     case_id: str
@@ -79,6 +82,7 @@ class Case:
     units: str = ""
     acquisition: dict[str, str] = field(default_factory=dict, hash=False)
     mask_etag: str = ""
+    stored: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
 
     @property
     def short_hash(self) -> str:
@@ -113,7 +117,7 @@ def make_case_id(*parts: str) -> str:
 
 
 #: Fields that hold any number of columns.
-_OPEN = ("covariates", "sequences", "acquisition")
+_OPEN = ("covariates", "sequences", "acquisition", "stored")
 #: What the names of columns on the acquisition begin with.
 ACQUIRED = "acquired_"
 

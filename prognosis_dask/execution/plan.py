@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -102,8 +102,12 @@ class CohortPlan:
         known: Mapping[str, Mapping[str, TaskResult]],
     ) -> None:
         """``stages``: each after those that it needs. ``known`` holds, per stage and ``case_id``, final results."""
-        self._cases = {case.case_id: case for case in cases}
         self._stages = {stage.name: stage for stage in stages}
+        keeping = [stage for stage in stages if any(stage.name in other.needs for other in stages)]
+        self._cases = {
+            case.case_id: replace(case, stored={stage.name: stage.digests[case.case_id] for stage in keeping})
+            for case in cases
+        }
         self._context = context
         self._depth: dict[str, int] = {}
         for stage in stages:

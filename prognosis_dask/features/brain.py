@@ -95,7 +95,7 @@ def _prepared(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, 
             "slices": {"first": shown.first, "last": shown.last, "largest": shown.largest, "centre": shown.centre},
         }
         brain = StoredBrain(done.images[reference], done.brain_mask, tumour, attributes)
-        BrainStore(context.brains).write(case.case_id, brain, pictures)
+        BrainStore(context.brains).write(case.case_id, brain, pictures, case.stored.get(BrainStore.stage, ""))
     return {"values": size_values(size), "stripped_before": done.stripped_before, **how, **figures}
 
 

@@ -167,10 +167,12 @@ def read_images(folder: Path | str, case_id: str) -> xr.Dataset:
     """
     import SimpleITK as sitk
 
+    from prognosis_dask.storage.ledger import digests_in
     from prognosis_dask.storage.rois import RoiStore
 
     store = RoiStore.open(Path(folder) / "rois.zarr")
-    roi, frames = store.read_roi(case_id), store.read_frames(case_id)
+    made = digests_in(Path(folder), RoiStore.stage).get(case_id, "")
+    roi, frames = store.read_roi(case_id, made), store.read_frames(case_id, made)
     axes = zip("xyz", roi.image.GetSize(), roi.image.GetSpacing(), strict=True)
     coordinates = {name: (name, [i * step for i in range(n)], {"units": "mm"}) for name, n, step in axes}
     return xr.Dataset(

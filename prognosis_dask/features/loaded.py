@@ -6,6 +6,7 @@ settings that its results depend on, and what else they depend on: equal digests
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ def load_stages(job: Job, folder: str) -> LoadedStages:
     for work in works.values():
         job = work.settled(job)
     maps = read_params(job.maps.params, "maps.params") if job.maps.enabled else None
-    return LoadedStages(StageContext(folder, job, job_params(job.radiomics.params), maps), works)
+    return LoadedStages(StageContext(folder, job, job_params(job.radiomics.params), maps, uuid.uuid4().hex), works)
 
 
 class _Digests:

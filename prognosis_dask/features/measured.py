@@ -36,7 +36,9 @@ class CropWork(Work):
 
     def read(self, case: Case, context: StageContext, seconds: dict[str, float]) -> Roi:
         with Stopwatch(seconds).step("read"):
-            return RoiStore.open(context.rois).read_roi(case.case_id)
+            return RoiStore.open(context.rois, context.started).read_roi(
+                case.case_id, case.stored.get(RoiStore.stage, "")
+            )
 
 
 class RadiomicsWork(CropWork):

@@ -41,7 +41,10 @@ class RoiWork(Work):
             frames = make_frames(roi, context.job.frames, case.modality)
         crop = crop_roi(roi, context.job.image.margin_mm)
         with watch.step("write"):
-            RoiStore.open(context.rois).write(case.case_id, crop, frames.pixels, {"roi": case.roi, "cut": frames.cut})
+            attributes = {"roi": case.roi, "cut": frames.cut}
+            digest = case.stored.get(self.stage.name, "")
+            store = RoiStore.open(context.rois, context.started)
+            store.write(case.case_id, crop, frames.pixels, attributes, digest)
         mask = sitk.GetArrayViewFromImage(crop.mask)
         voxels = int(mask.sum())
         if frames.beyond > MOST_BEYOND:
@@ -85,7 +88,7 @@ def read_case(case: Case, context: StageContext, *, full: bool = False, seconds:
         with MaskStore(context.masks).with_mask(case) as outlined:
             return load(outlined)
     with Stopwatch(seconds).step("read"):
-        stored = BrainStore(context.brains).read(case.case_id)
+        stored = BrainStore(context.brains).read(case.case_id, case.stored.get(BrainStore.stage, ""))
     return Roi(stored.image, stored.tumour, grid_of(stored.image), (0, 0, 0))
 
 

@@ -88,9 +88,9 @@ class SegmentWork(Work):
             volume = voxels * math.prod(mask.GetSpacing()) / 1000.0
             title = f"outlined by a network, by nobody else; {volume:.3g} mL"
             attributes = {"mask_source": AUTOMATIC, "volume_ml": volume, "network": context.job.segment.network}
-            MaskStore(context.masks).write_images(
-                case.case_id, {"mask": mask}, attributes, {"quality": outlined(image, mask, title)}
-            )
+            pictures = {"quality": outlined(image, mask, title)}
+            digest = case.stored.get(MaskStore.stage, "")
+            MaskStore(context.masks).write_images(case.case_id, {"mask": mask}, attributes, pictures, digest)
         return {"mask_source": AUTOMATIC}
 
 

@@ -212,12 +212,15 @@ class StageContext:
         Its parameters of pyradiomics, read on the driver: workers may not see the file.
     maps
         Those of feature maps; None where there are none.
+    started
+        Of this start of a driver alone: what a worker's child remembers of the run's stores holds for one.
     """
 
     folder: str
     job: Job
     radiomics: ModalityParams
     maps: RadiomicsParams | None = None
+    started: str = ""
 
     @property
     def rois(self) -> str:

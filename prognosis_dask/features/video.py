@@ -121,7 +121,8 @@ class VideoWork(Work):
         if network:
             return _cube(network.cube, case, context, seconds)
         with Stopwatch(seconds).step("read"):
-            frames = RoiStore.open(context.rois).read_frames(case.case_id)
+            store = RoiStore.open(context.rois, context.started)
+            frames = store.read_frames(case.case_id, case.stored.get(RoiStore.stage, ""))
         check_frames(frames)
         return frames
 
@@ -156,7 +157,7 @@ def by_content(provenance: Mapping[str, str]) -> dict[str, str]:
 
 def _cube(rule: CubeRule, case: Case, context: StageContext, seconds: dict[str, float]) -> Float32Array:
     with Stopwatch(seconds).step("read"):
-        roi = RoiStore.open(context.rois).read_roi(case.case_id)
+        roi = RoiStore.open(context.rois, context.started).read_roi(case.case_id, case.stored.get(RoiStore.stage, ""))
     cube = cut_cube(roi, rule, partial(read_case, case, context, full=True, seconds=seconds))
     if cube.cut:
         size = " x ".join(f"{n * mm:g}" for n, mm in zip(rule.voxels, rule.spacing_mm, strict=True))

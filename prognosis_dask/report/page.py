@@ -60,7 +60,7 @@ def rewrite_report(place: Path | str, *, identifiers: bool = False) -> Path | st
     StoreError, BucketError
         As :func:`write_report`; when another command writes to the bucket, or it cannot be reached.
     """
-    with placed(place) as at:
+    with placed(place, needed=True) as at:
         at.fetch()
         written = write_report(at.folder, identifiers=identifiers)
     return written if at.address is None else str(at.address / written.name)

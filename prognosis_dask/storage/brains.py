@@ -7,7 +7,8 @@ One folder per case, named by the first 12 hex digits of the SHA-256 of the case
     tumour.nii.gz      the tumour mask, 0 and 1, on the same grid; slices that were interpolated are in it
     mask.nii.gz        segment/: the region that a network outlined, 0 and 1, on the series' grid
     *.png              pictures
-    case.json          case_id, the caller's ``attributes``, and the SHA-256 of every file
+    case.json          case_id, the caller's ``attributes``, the SHA-256 of every file, and the digest of the stage that
+                       made it, so that what another run wrote late is not taken for this one's
 
 A folder is written aside and published by one rename; in a bucket all objects are written at once.
 """
@@ -34,6 +35,7 @@ from prognosis_dask.publish import publish_folder, remove_abandoned, staging
 
 #: The file of a case that says what its folder holds.
 HEADER = "case.json"
+OF_ANOTHER_RUN = "it was written by another run, with other settings or from other files"
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,16 @@ class ImageStore:
         images: Mapping[str, sitk.Image],
         attributes: Mapping[str, Any],
         pictures: Mapping[str, bytes],
+        digest: str = "",
     ) -> None:
-        """Write one case, replacing what it had; ``pictures`` are PNGs by name."""
+        """Write one case, replacing what it had; ``pictures`` are PNGs by name, ``digest`` the stage's."""
         with self.filled(case_id) as staged:
             for name in self.images:
                 sitk.WriteImage(images[name], str(staged / f"{name}.nii.gz"), useCompression=True)
             for name, png in pictures.items():
                 (staged / f"{name}.png").write_bytes(png)
             files = {path.name: _sha256(path) for path in sorted(staged.iterdir())}
-            header = {"case_id": case_id, "attributes": dict(attributes), "sha256": files}
+            header = {"case_id": case_id, "stage_digest": digest, "attributes": dict(attributes), "sha256": files}
             (staged / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
 
     @contextmanager
@@ -100,13 +103,13 @@ class ImageStore:
                 publish_folder(staged, Path(self.folder(case_id)))
 
     @contextmanager
-    def checked(self, case_id: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def checked(self, case_id: str, digest: str = "") -> Iterator[tuple[Path, dict[str, Any]]]:
         """A folder on this machine with the case's images, exactly as written, and its attributes.
 
         Raises
         ------
         CaseError
-            ``STORE_DAMAGED`` when a file is missing, or is not what was written.
+            ``STORE_DAMAGED`` when a file is missing, or is not what was written, or was under another ``digest``.
         """
         with ExitStack() as stack:
             try:
@@ -114,6 +117,8 @@ class ImageStore:
                 header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
                 if header["case_id"] != case_id:
                     raise ValueError(f"{HEADER} is another case's")
+                if is_of_another_run(header, digest):
+                    raise ValueError(OF_ANOTHER_RUN)
                 for name in self.images:
                     if _sha256(folder / f"{name}.nii.gz") != header["sha256"][f"{name}.nii.gz"]:
                         raise ValueError(f"{name}.nii.gz differs from what was written")
@@ -172,20 +177,14 @@ class BrainStore(ImageStore):
     what = "prepared brain"
     stage = "brain"
 
-    def write(self, case_id: str, brain: StoredBrain, pictures: Mapping[str, bytes]) -> None:
+    def write(self, case_id: str, brain: StoredBrain, pictures: Mapping[str, bytes], digest: str = "") -> None:
         """Write one case, replacing what it had; ``pictures`` are PNGs by name."""
         images = {name: getattr(brain, name) for name in self.images}
-        self.write_images(case_id, images, brain.attributes, pictures)
+        self.write_images(case_id, images, brain.attributes, pictures, digest)
 
-    def read(self, case_id: str) -> StoredBrain:
-        """One case, exactly as written.
-
-        Raises
-        ------
-        CaseError
-            ``STORE_DAMAGED`` when a file is missing, or is not what was written.
-        """
-        with self.checked(case_id) as (folder, attributes):
+    def read(self, case_id: str, digest: str = "") -> StoredBrain:
+        """One case, exactly as written; errors as :meth:`checked`."""
+        with self.checked(case_id, digest) as (folder, attributes):
             image, brain, tumour = (sitk.ReadImage(str(folder / f"{name}.nii.gz")) for name in self.images)
         return StoredBrain(image, brain, tumour, attributes)
 
@@ -200,8 +199,13 @@ class MaskStore(ImageStore):
     @contextmanager
     def with_mask(self, case: Case) -> Iterator[Case]:
         """The case with the mask that was outlined for it as its own; STORE_DAMAGED as :meth:`checked` raises it."""
-        with self.checked(case.case_id) as (folder, _):
+        with self.checked(case.case_id, case.stored.get(self.stage, "")) as (folder, _):
             yield replace(case, mask=str(folder / "mask.nii.gz"))
+
+
+def is_of_another_run(header: Mapping[str, Any], digest: str) -> bool:
+    """Whether a case was written under another digest than is expected; runs of before did not say under which."""
+    return bool(digest) and header.get("stage_digest", "") not in ("", digest)
 
 
 def _sha256(path: Path) -> str:

@@ -290,6 +290,15 @@ class Ledger:
             return self._connection.execute(query, values).fetchall()
 
 
+def digests_in(folder: Path, stage: str) -> dict[str, str]:
+    """By ``case_id`` the digest under which a run holds what a stage made; empty where its ledger is not there."""
+    path = folder / "ledger.sqlite"
+    if not path.is_file():
+        return {}
+    with Ledger.read(path) as ledger:
+        return {case_id: result.digest for case_id, result in ledger.results(stage).items()}
+
+
 def snapshot(path: Path) -> bytes:
     """The ledger's file as it is between two transactions, also while it is written.
 

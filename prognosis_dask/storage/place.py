@@ -31,7 +31,7 @@ import psutil
 
 from prognosis_dask.errors import BucketError, CaseError, Code, StoreError
 from prognosis_dask.objects.address import Address, is_address, parse_address
-from prognosis_dask.objects.bucket import ObjectStat, WriteConflictError, bucket_of
+from prognosis_dask.objects.bucket import ObjectStat, WriteConflictError, bucket_of, several
 from prognosis_dask.objects.folders import fetch_folder, files_below, put_files, replace_folder
 from prognosis_dask.publish import publish_folder, replacing, staging
 from prognosis_dask.storage.ledger import snapshot
@@ -209,18 +209,22 @@ class Place:
 
 
 @contextmanager
-def placed(out: Path | str) -> Iterator[Place]:
+def placed(out: Path | str, *, needed: bool = False) -> Iterator[Place]:
     """The place of a run, to write: a folder as it is; in a bucket claimed, and published at the end, however it ends.
+
+    ``needed``: only where something is. At an address that is mistaken, no lock is left behind.
 
     Raises
     ------
     StoreError, BucketError
-        When another driver uses it, or the bucket cannot be read and written.
+        When another driver uses it, nothing is there, or the bucket cannot be read and written.
     """
     if not is_address(out):
         yield Place(Path(out).absolute())
         return
     address = parse_address(str(out))
+    if needed:
+        _expect_run(address)
     folder = cache_folder() / "runs" / hashlib.sha256(str(address).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     place = Place(folder, address)
@@ -306,8 +310,22 @@ def _fetch_copy(address: Address, folder: Path, files: Iterable[str], folders: M
     for held in _at_once([*wholes, *(partial(_fetch_file, address, folder, name, etags) for name in files)]):
         found |= held
     if not found:
-        raise _NothingThereError(f"there is no run at {address}; `prognosis run JOB.toml --out {address}` makes one")
+        raise _nothing_at(address)
     _mark(folder, address=str(address), files=found)
+
+
+def _expect_run(address: Address) -> None:
+    marks = (f"{folder}/{mark}" for folder, mark in _FOLDERS.items() if mark)
+    keys = [(address / name).key for name in (_LEDGER, "run.json", *_LATE, *marks)]
+    try:
+        if not any(several(bucket_of(address).exists, keys)):
+            raise _nothing_at(address)
+    except CaseError as error:
+        raise BucketError(f"cannot read in {address} ({error.problem.reason})") from error
+
+
+def _nothing_at(address: Address) -> _NothingThereError:
+    return _NothingThereError(f"there is no run at {address}; `prognosis run JOB.toml --out {address}` makes one")
 
 
 def fetch_part(folder: Path, name: str) -> None:

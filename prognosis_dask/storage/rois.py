@@ -9,11 +9,12 @@ Layout (zarr format 3, readable with plain zarr, or ``xarray.open_zarr(path, con
         mask                (slice, row, column) uint8, 0 and 1
         attributes          case_id, spacing_mm, origin_mm, direction (x, y, z order), start_index, full (geometry of
                             the uncropped image), frames (how many), unit (the image's), sha256 of image, mask and
-                            frames, the caller's own ``attributes``, and ``digest``: the SHA-256 over all of these
+                            frames, ``stage_digest`` (of the stage that made it), the caller's own ``attributes``, and
+                            ``digest``: the SHA-256 over all of these
 
 A case is prepared in a folder of its own and published by two renames, frames first; in a bucket by writing whole
 objects, all at once. Tasks may run twice at once or be killed at any moment: what a row of the ledger speaks of is
-whole, and the digests tell when it is not.
+whole, and the digests tell when it is not, or when it is of another run, whose worker wrote it late.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -45,6 +46,7 @@ from prognosis_dask.objects.bucket import bucket_of
 from prognosis_dask.objects.files import files_named, read_all, read_bytes
 from prognosis_dask.objects.folders import fetch_folder, files_below, put_case, put_files
 from prognosis_dask.publish import publish_folder, remove_abandoned, staging
+from prognosis_dask.storage.brains import OF_ANOTHER_RUN, is_of_another_run
 
 #: The longest ROI, in slices, and the side of a frame.
 MAX_SLICES, SIDE = 1024, 128
@@ -73,8 +75,8 @@ _CHUNK = "c/0/0/0"
 _CONSOLIDATED = {"kind": "inline", "must_understand": False}
 #: The files that say which case has which row.
 _TABLE = ("zarr.json", "frames/zarr.json", "crops/zarr.json")
-#: Stores in buckets that this process has opened: nothing is asked anew for every task.
-_OPENED: dict[str, RoiStore] = {}
+#: Stores in buckets that this process has opened, by path, and for which start of a driver: tasks ask nothing anew.
+_OPENED: dict[str, tuple[str, RoiStore]] = {}
 
 T = TypeVar("T")
 
@@ -85,6 +87,9 @@ class _DamageError(Exception):
 
 class RoiStore:
     """The ROIs of a cohort, in a folder or a bucket; see the module for the layout. Workers open it by its path."""
+
+    #: What makes them.
+    stage: ClassVar[str] = "roi"
 
     def __init__(self, path: Path | str) -> None:
         self.path = path if is_address(path) else Path(path)
@@ -127,30 +132,44 @@ class RoiStore:
                 fetch_folder(address / "case_id", copy / "case_id")
             rows = cls.create(copy, case_ids)._rows
             put_files(files_below(copy), address, mark=_HEADER)
-        store = _OPENED[path] = cls(path)
+        store = cls(path)
         store.__dict__["_rows"] = rows
         return store
 
     @classmethod
-    def open(cls, path: Path | str) -> RoiStore:
+    def open(cls, path: Path | str, started: str = "") -> RoiStore:
         """Open an existing store. Reads one small file: cheap enough for every task.
+
+        Parameters
+        ----------
+        path
+            A folder, or an address in a bucket.
+        started
+            What one start of a driver is told by. For the same one a store in a bucket is opened once a process; for
+            another one anew, since it may have been made again, with other rows.
 
         Raises
         ------
         StoreError
             When there is no such store at ``path``.
         """
-        if str(path) in _OPENED:
-            return _OPENED[str(path)]
+        known, store = _OPENED.get(str(path), ("", None))
+        if store is not None and started and known == started:
+            return store
         try:
             found = json.loads(read_bytes(join(path, _HEADER))).get("attributes")
         except (FileNotFoundError, ValueError, AttributeError, CaseError) as error:
             raise StoreError(f"no store of ROIs at {path} ({error}); `prognosis run` makes one") from error
         if found != _FORMAT:
             raise StoreError(f"{path} is {found}, expected {_FORMAT}; use another folder for this run")
-        return _OPENED.setdefault(str(path), cls(path)) if is_address(path) else cls(path)
+        store = cls(path)
+        if is_address(path) and started:
+            _OPENED[str(path)] = started, store
+        return store
 
-    def write(self, case_id: str, roi: Roi, frames: ByteArray, attributes: Mapping[str, Any]) -> None:
+    def write(
+        self, case_id: str, roi: Roi, frames: ByteArray, attributes: Mapping[str, Any], stage_digest: str = ""
+    ) -> None:
         """Write one case, replacing what it had.
 
         Parameters
@@ -163,6 +182,8 @@ class RoiStore:
             (slice, 128, 128) uint8, at least one slice.
         attributes
             Small things to keep with the case; anything JSON holds.
+        stage_digest
+            What the case is made of and how, as the ledger has it.
 
         Raises
         ------
@@ -190,6 +211,7 @@ class RoiStore:
             "unit": roi.unit,
             "sha256": {"image": _sha256(image), "mask": _sha256(mask), "frames": _sha256(frames)},
             "attributes": dict(attributes),
+            "stage_digest": stage_digest,
         }
         with staging(self.path) as folder:
             crop = zarr.create_group(store=folder / "crop", attributes={**header, "digest": _digest(header)})
@@ -213,8 +235,8 @@ class RoiStore:
         files = {f"{below}/{name}": file for name, file in files_below(crop).items()}
         put_case({**files, _frames_key(row): shard}, parse_address(self.path))
 
-    def read_roi(self, case_id: str) -> Roi:
-        """The image and mask of one case, exactly as written.
+    def read_roi(self, case_id: str, stage_digest: str = "") -> Roi:
+        """The image and mask of one case, exactly as written; with a ``stage_digest``, under no other.
 
         Raises
         ------
@@ -225,7 +247,7 @@ class RoiStore:
         def read() -> Roi:
             below = f"crops/{short_hash(case_id)}"
             group, *chunks = self._read(f"{below}/{_HEADER}", *(f"{below}/{name}/{_CHUNK}" for name in _PIXELS))
-            header = _checked(group, case_id)
+            header = _checked(group, case_id, stage_digest)
             # runs of before have the arrays' metadata in files of their own only
             arrays = _consolidated(group) or self._read(*(f"{below}/{name}/{_HEADER}" for name in _PIXELS))
             image, mask = (
@@ -243,8 +265,8 @@ class RoiStore:
 
         return self._look(case_id, read)
 
-    def read_frames(self, case_id: str) -> ByteArray:
-        """The frames of one case, (slice, 128, 128) uint8, without the padding.
+    def read_frames(self, case_id: str, stage_digest: str = "") -> ByteArray:
+        """The frames of one case, (slice, 128, 128) uint8, without the padding; ``stage_digest`` as above.
 
         Raises
         ------
@@ -258,7 +280,7 @@ class RoiStore:
         def read() -> ByteArray:
             key = _frames_key(row)
             held, described, shard = self._read(f"crops/{short_hash(case_id)}/{_HEADER}", f"frames/{_HEADER}", key)
-            header = _checked(held, case_id)
+            header = _checked(held, case_id, stage_digest)
             frames = _array(described, {key.removeprefix("frames/"): shard})[row, : header["frames"]]
             return _same("frames", frames, header)
 
@@ -294,7 +316,7 @@ class RoiStore:
 
     def _row(self, case_id: str) -> int:
         row = self._rows.get(case_id)
-        if row is None and self.path in _OPENED:  # opened before the case had one
+        if row is None:  # opened before the case had one
             self.__dict__.pop("_rows", None)
             row = self._rows.get(case_id)
         if row is None:
@@ -380,12 +402,14 @@ def _frames_key(row: int) -> str:
     return f"frames/c/{row}/0/0/0"
 
 
-def _checked(content: bytes, case_id: str) -> dict[str, Any]:
-    """The header that a crop's attributes are, unless it is not the one that was written."""
+def _checked(content: bytes, case_id: str, stage_digest: str = "") -> dict[str, Any]:
+    """The header that a crop's attributes are, unless it is not the one that was written, by this run."""
     header: dict[str, Any] = dict(json.loads(content)["attributes"])
     digest = header.pop("digest", None)
     if digest != _digest(header) or header["case_id"] != case_id:
         raise _DamageError("its attributes are not the ones that were written")
+    if is_of_another_run(header, stage_digest):
+        raise _DamageError(OF_ANOTHER_RUN)
     return header
 
 

@@ -2,7 +2,7 @@
 
 Layout (zarr format 3)::
 
-    volume    (case, slice, row, column) float32, one file per case; NaN where a case has none
+    volume    (case, slice, row, column) float32, one file per case, with a checksum; NaN where a case has none
     case_id   (case) text
 
 In a bucket, the table of cases and the volumes asked for are fetched, and one that is written is put there whole.
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from prognosis_dask.arrays import Float32Array
 from prognosis_dask.errors import CaseError, Code, StoreError, count
@@ -62,6 +63,7 @@ def _create(path: Path, case_ids: Sequence[str], shape: tuple[int, int, int]) ->
             shape=(len(case_ids), *shape),
             chunks=(1, *shape),
             dtype="float32",
+            compressors=(ZstdCodec(), Crc32cCodec()),
             fill_value=float("nan"),
             dimension_names=("case", "slice", "row", "column"),
         )
@@ -91,20 +93,29 @@ def read_volumes(path: Path | str, case_ids: Sequence[str]) -> Float32Array:
     Raises
     ------
     StoreError
-        When there is no such store, or it lacks a case.
+        When there is no such store, it lacks a case, or a volume is not what was written.
     """
     with _local(path, case_ids) as here:
         known, volume = _case_ids(here), _open(here, "r")["volume"]
         volumes = np.full((len(case_ids), *volume.shape[1:]), np.nan, np.float32)
         for row, name in enumerate(case_ids):
             if name in known:
-                volumes[row] = volume[known[name]]
+                volumes[row] = _volume(path, volume, known[name], name)
     lost = [name for name, one in zip(case_ids, volumes, strict=True) if np.isnan(one).any()]
     if lost:
         raise StoreError(
             f"{path} holds no volume of {count(len(lost), 'case')} ({', '.join(lost[:3])}); run the job again"
         )
     return volumes
+
+
+def _volume(path: Path | str, volume: zarr.Array, row: int, case_id: str) -> Float32Array:
+    try:
+        found: Float32Array = volume[row]
+    except (ValueError, RuntimeError) as error:  # the checksum, and what else codecs say of damaged bytes
+        where = f"{path}/{_volume_key(row)}"
+        raise StoreError(f"{where}: the volume of {case_id} is damaged ({error}); run the job again") from error
+    return found
 
 
 @contextmanager

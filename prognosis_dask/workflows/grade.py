@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from prognosis_dask.networks.volume_input import BRAIN, STUDY_SHAPE, TUMOUR, iso
 from prognosis_dask.objects.address import join
 from prognosis_dask.publish import remove_abandoned
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
+from prognosis_dask.storage.ledger import digests_in
 from prognosis_dask.storage.place import fetch_part, kept_in, local_copy
 from prognosis_dask.storage.volumes import create_volumes, write_volume
 
@@ -107,7 +108,7 @@ def fit_grade(
     section = replace(job.grade, engine=settle_learner(job.grade))
     source = _features(dataset_source(dataset, "the run"), section)
     brains, volumes, networks = (join(kept_in(folder), name) for name in ("brain", "volumes.zarr", "networks"))
-    contents = make_volumes(brains, volumes, source.cases, section, map)
+    contents = make_volumes(brains, volumes, source.cases, section, map, digests_in(folder, BrainStore.stage))
     _expect_volumes(source, contents, brains)
     remove_abandoned(folder / "networks" / FILE)
     known = {*source.families.values(), *(("clinical",) if section.clinical else ())}
@@ -119,11 +120,20 @@ def fit_grade(
 
 
 def make_volumes(
-    brains: Path | str, volumes: Path | str, case_ids: Sequence[str], section: GradeSection, map: Map = map
+    brains: Path | str,
+    volumes: Path | str,
+    case_ids: Sequence[str],
+    section: GradeSection,
+    map: Map = map,
+    made: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Make each prepared brain's volume; the digest of each, "" where a case has no prepared brain."""
+    """Make each prepared brain's volume; the digest of each, "" where a case has no prepared brain.
+
+    ``made``: by case the digest under which the brain was prepared.
+    """
     create_volumes(volumes, case_ids, shape_of(section))
-    return list(map(partial(_make, brains, volumes, section), list(case_ids)))
+    digests = [(made or {}).get(case_id, "") for case_id in case_ids]
+    return list(map(partial(_make, brains, volumes, section), list(case_ids), digests))
 
 
 def import_network(
@@ -205,9 +215,9 @@ def volume_of(brain: StoredBrain, section: GradeSection) -> Float32Array:
     return isotropic_crop(brain.image, brain.tumour, TUMOUR)
 
 
-def _make(brains: Path | str, volumes: Path | str, section: GradeSection, case_id: str) -> str:
+def _make(brains: Path | str, volumes: Path | str, section: GradeSection, case_id: str, made: str) -> str:
     try:
-        volume = volume_of(BrainStore(brains).read(case_id), section)
+        volume = volume_of(BrainStore(brains).read(case_id, made), section)
     except CaseError:  # the brain stage has told why
         return ""
     write_volume(volumes, case_id, volume)

@@ -315,7 +315,7 @@ def _here(data: Data) -> list[One]:
 def _target(data: Data, out: Path | str | None) -> Iterator[tuple[list[One], Place]]:
     """What is read, and where is written; without ``out`` to the run that is read."""
     listed = _listed(data)
-    with placed(_out(listed, out)) as place:
+    with placed(_out(listed, out), needed=out is None) as place:
         place.fetch(needed=False)
         own = [is_address(one) and parse_address(str(one)) == place.address for one in listed]
         yield _here([place.folder if is_own else one for one, is_own in zip(listed, own, strict=True)]), place

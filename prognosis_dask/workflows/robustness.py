@@ -39,6 +39,7 @@ from prognosis_dask.radiomics import column_names, extract, ibsi, job_params
 from prognosis_dask.radiomics.params import ModalityParams
 from prognosis_dask.radiomics.perturbation import CONTROLS, Extent, control, perturbed
 from prognosis_dask.report.page import write_report
+from prognosis_dask.storage.ledger import digests_in
 from prognosis_dask.storage.place import kept_in, local_copy, placed, results_folder
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.workflows.reproducibility import write_rows
@@ -176,7 +177,7 @@ def robustness(
     if out is not None and str(out) != join(run, "robustness"):
         with results_folder(out, "summary.json") as folder:
             return _compared(local_copy(run), folder, drawn, client)
-    with placed(run) as place:
+    with placed(run, needed=True) as place:
         place.fetch()
         found = _compared(place.folder, place.folder / "robustness", drawn, client)
         write_report(place.folder)
@@ -230,7 +231,9 @@ def _of_run(run: Path) -> tuple[Job, xr.Dataset, list[Case]]:
     job = recorded_job(known_json(run / "run.json"), run / "run.json")
     if job is None:
         raise StatisticsError(f"{run} has no run.json that says how its features were computed; give a run's folder")
-    return job, dataset, [case for case in read_cases(run / "cases.csv") if case.case_id in measured]
+    made = digests_in(run, RoiStore.stage)
+    cases = [case for case in read_cases(run / "cases.csv") if case.case_id in measured]
+    return job, dataset, [replace(case, stored={RoiStore.stage: made.get(case.case_id, "")}) for case in cases]
 
 
 def _measured_all(measure: Any, cases: Sequence[Case], cluster_map: Map) -> dict[str, FloatArray | str]:
@@ -241,7 +244,7 @@ def _measured(rois: str, families: _Families, extent: Extent, repeats: int, seed
     """The features, (perturbations and then controls, features); a text says why there are none."""
     rng = np.random.default_rng([seed, int(case.short_hash, 16)])
     try:
-        roi = RoiStore.open(rois).read_roi(case.case_id)
+        roi = RoiStore.open(rois).read_roi(case.case_id, case.stored.get(RoiStore.stage, ""))
         made = [perturbed(roi, extent, rng) for _ in range(repeats)]
         made += [control(roi, kind, rng) for kind in CONTROLS]
         return np.array([families.measure(one, case.modality) for one in made])
