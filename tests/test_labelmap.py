@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -89,6 +91,66 @@ def test_rounded_headers_are_the_same_grid(tmp_path: Path) -> None:
     rounded = image_of(LABELS, (0.5001, 0.7499, 3.0004))
     rounded.SetOrigin((-20.001, 30.002, 7.499))
     np.testing.assert_array_equal(read(saved(rounded, tmp_path / "m.nii.gz"), 2), LABELS == 2)
+
+
+def write_two_places(
+    path: Path, voxels: np.ndarray, qform: np.ndarray, sform: np.ndarray, codes: tuple[int, int]
+) -> Path:
+    """A NIfTI file whose header may say two places of its voxels, (slice, row, column)."""
+    written = nibabel.Nifti1Image(voxels.transpose(2, 1, 0), sform)
+    written.set_qform(qform, codes[0])
+    written.set_sform(sform, codes[1])
+    nibabel.save(written, path)
+    return path
+
+
+def placed_by(load: Callable[[Path], np.ndarray], image: Path, mask: Path) -> np.ndarray:
+    """The mask's centre in voxels of the image, by the affines that a program reads."""
+    centre = [*(np.array(LABELS.shape[::-1]) - 1) / 2, 1]
+    where: np.ndarray = np.linalg.solve(load(image), load(mask) @ centre)[:3]
+    return where
+
+
+def affine_of_itk(path: Path) -> np.ndarray:
+    image = sitk.ReadImage(str(path))
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return affine
+
+
+@pytest.mark.parametrize("codes", [(1, 2), (1, 4), (0, 0)])
+def test_of_two_places_in_a_header_that_counts_by_which_image_and_mask_have_the_same_voxels(
+    tmp_path: Path, codes: tuple[int, int]
+) -> None:
+    sform = np.array([[0.5, 0, 0, 20], [0, 0.75, 0, -30], [0, 0, 3, 7.5], [0, 0, 0, 1]])
+    qform = sform.copy()
+    qform[0, 3] += 1.0  # two columns beside it
+    image = write_two_places(tmp_path / "image.nii", LABELS, qform, sform, codes)
+    # nibabel's users write a mask with the affine that it read
+    affine = nibabel.load(image).affine
+    mask = write_two_places(tmp_path / "mask.nii", LABELS, affine, affine, (0, 2))
+    centre = (np.array(LABELS.shape[::-1]) - 1) / 2
+    np.testing.assert_allclose(placed_by(lambda path: nibabel.load(path).affine, image, mask), centre, atol=1e-4)
+    assert np.abs(placed_by(affine_of_itk, image, mask) - centre).max() > 1, "ITK reads the other place"
+
+    with collected_warnings() as said:
+        found = read_mask(str(mask), (2,), volume_grid(image), resample=False)
+    np.testing.assert_array_equal(found, LABELS == 2)
+    assert [warning.code for warning in said] == [Code.MASK_OTHER_GRID]
+
+    # where both headers say the same two places, nothing depends on them
+    twin = write_two_places(tmp_path / "twin.nii", LABELS, qform, sform, codes)
+    with collected_warnings() as said:
+        found = read_mask(str(twin), (2,), volume_grid(image), resample=False)
+    np.testing.assert_array_equal(found, LABELS == 2)
+    assert not said
+
+    # a part of the image lies in it by either
+    part = affine.copy()
+    part[:3, 3] = affine[:3] @ [1, 1, 1, 1]
+    cropped = write_two_places(tmp_path / "part.nii", LABELS[1:4, 1:5, 1:6], part, part, (0, 2))
+    assert code_of(cropped, 2, grid=volume_grid(image)) is Code.MASK_OTHER_GRID
 
 
 def test_masks_too_small_for_features_are_found(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from prognosis_dask.cohort.names import STRUCTURE, Volume, composed, sequence_of
 from prognosis_dask.errors import CaseError, Code, Problem, count
 from prognosis_dask.objects.files import as_local
 from prognosis_dask.volumes.files import volume_grid
-from prognosis_dask.volumes.grid import SAME_VOXEL, Grid, lattice, steps_of, to_index
+from prognosis_dask.volumes.grid import Grid, fits, steps_of, to_index
 
 #: Number of folders above a mask that are searched for a patient's name.
 _FOLDERS = 4
@@ -92,23 +92,6 @@ def listing_grid(listing: SeriesListing) -> Grid | None:
         first.position,
         tuple(axes.ravel().tolist()),
     )
-
-
-def fits(own: Grid, image: Grid) -> str:
-    """``same`` or ``part``: whether a label map's grid is an image's in any axis order, or on its lattice; or empty.
-
-    >>> image = Grid((4, 4, 4), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
-    >>> fits(Grid((4, 4, 4), (1.0, 1.0, 2.0), (3.0, 0.0, 0.0), (-1, 0, 0, 0, 1, 0, 0, 0, 1)), image)
-    'same'
-    """
-    try:
-        placed = lattice(own.size, np.asarray(own.origin), steps_of(own), image)
-    except np.linalg.LinAlgError:
-        return ""
-    size = np.asarray(image.size)
-    if placed.drift > SAME_VOXEL or (placed.low >= size).any() or (placed.low + placed.size <= 0).any():
-        return ""
-    return "same" if (placed.low == 0).all() and (placed.size == size).all() else "part"
 
 
 def _centre_within(own: Grid, image: Grid) -> bool:

@@ -28,7 +28,7 @@ from prognosis_dask.objects.bucket import ObjectStat, bucket_of
 from prognosis_dask.objects.files import as_local
 from prognosis_dask.objects.ranges import RangeReader
 from prognosis_dask.volumes.files import volume_grid, volume_voxels
-from prognosis_dask.volumes.grid import steps_of
+from prognosis_dask.volumes.grid import one_reading, steps_of
 from prognosis_dask.volumes.labels import chosen_voxels
 from prognosis_dask.volumes.segments import layered
 
@@ -116,6 +116,11 @@ def _read(opened: MaskFile, labels: tuple[int, ...], grid: Grid, *, resample: bo
 
 def _from_dicom(dataset: pydicom.Dataset, labels: tuple[int, ...], grid: Grid, *, resample: bool) -> BoolArray:
     modality = dataset.get("Modality")
+    if grid.other is not None:
+        raise CaseError(
+            Code.MASK_OTHER_GRID,
+            "the image's qform and sform differ, so that the mask's place is not known; expected one",
+        )
     if modality == "RTSTRUCT":
         return rtstruct_mask(dataset, labels, grid)
     if modality == "SEG":
@@ -162,12 +167,13 @@ def labelmap_mask(
     """
     own, values = _read_labelmap(path)
     chosen = layered(values, labels) if values.ndim == 4 else chosen_voxels(values, labels, threshold)
+    own, on = one_reading(own, grid)
     try:
-        block, where = place(chosen, np.asarray(own.origin), steps_of(own), grid)
+        block, where = place(chosen, np.asarray(own.origin), steps_of(own), on)
     except CaseError as error:
         if not resample or error.problem.code is not Code.MASK_OTHER_GRID:
             raise
-        return resample_nearest(image_on(chosen.astype(np.uint8), own), grid)
+        return resample_nearest(image_on(chosen.astype(np.uint8), own), on)
     mask: BoolArray = np.zeros(grid.size[::-1], dtype=bool)
     mask[where] = block
     return mask

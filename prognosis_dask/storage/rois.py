@@ -254,11 +254,11 @@ class RoiStore:
                 _same(name, _array(array, {_CHUNK: chunk})[...], header)
                 for name, array, chunk in zip(_PIXELS, arrays, chunks, strict=True)
             )
-            full = header["full"]
+            full = {name: tuple(values) for name, values in header["full"].items()}
             return Roi(
                 image=_image(image, header),
                 mask=_image(mask, header),
-                full=Grid(*(tuple(full[key]) for key in ("size", "spacing_mm", "origin_mm", "direction"))),
+                full=Grid(full["size"], full["spacing_mm"], full["origin_mm"], full["direction"]),
                 start=tuple(header["start_index"]),
                 unit=header.get("unit", ""),
             )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prognosis_dask.arrays import FloatArray
-from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.errors import CaseError, Code, warn
 
 #: Largest shift, in voxels, when a grid is made right-angled: nearest-neighbour resampling would not move
 #: any voxel. TotalSegmentator's public cases are sheared by 0.01 degrees, which is a fifth of this over 400 mm.
@@ -22,12 +22,16 @@ COSINE_DIGITS = 1e-5
 
 @dataclass(frozen=True)
 class Grid:
-    """Geometry of a full image. Sizes and spacings in (x, y, z) order, mm, direction cosines row-major."""
+    """Geometry of a full image. Sizes and spacings in (x, y, z) order, mm, direction cosines row-major.
+
+    ``other``: where other programs place the same voxels, if the file's header says two things.
+    """
 
     size: tuple[int, int, int]
     spacing: tuple[float, float, float]
     origin: tuple[float, float, float]
     direction: tuple[float, ...]
+    other: Grid | None = field(default=None, compare=False, repr=False)
 
 
 def steps_of(grid: Grid) -> FloatArray:
@@ -41,6 +45,12 @@ def to_index(grid: Grid, points: FloatArray) -> FloatArray:
     offsets = np.asarray(points, dtype=np.float64) - np.asarray(grid.origin)
     index: FloatArray = np.linalg.solve(steps_of(grid), offsets.T).T
     return index
+
+
+def corners_in(own: Grid, grid: Grid) -> FloatArray:
+    """The corners of ``own``, (8, 3), as continuous (x, y, z) indices of ``grid``."""
+    ends = np.array(list(itertools.product(*((0, size - 1) for size in own.size))))
+    return to_index(grid, ends @ steps_of(own).T + np.asarray(own.origin))
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,50 @@ def lattice(size: tuple[int, ...], first_mm: FloatArray, steps: FloatArray, grid
     drift = float(np.abs(start + corners @ axes.T - np.rint(start) - corners @ whole.T).max())
     ends = np.stack([np.rint(start), np.rint(start) + whole @ last]).astype(int)
     return Lattice(drift, whole, ends.min(axis=0), np.ptp(ends, axis=0) + 1)
+
+
+def fits(own: Grid, image: Grid) -> str:
+    """``same`` or ``part``: whether a label map's grid is an image's in any axis order, or on its lattice; or empty.
+
+    >>> image = Grid((4, 4, 4), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    >>> fits(Grid((4, 4, 4), (1.0, 1.0, 2.0), (3.0, 0.0, 0.0), (-1, 0, 0, 0, 1, 0, 0, 0, 1)), image)
+    'same'
+    """
+    try:
+        placed = lattice(own.size, np.asarray(own.origin), steps_of(own), image)
+    except np.linalg.LinAlgError:
+        return ""
+    size = np.asarray(image.size)
+    if placed.drift > SAME_VOXEL or (placed.low >= size).any() or (placed.low + placed.size <= 0).any():
+        return ""
+    return "same" if (placed.low == 0).all() and (placed.size == size).all() else "part"
+
+
+def one_reading(own: Grid, image: Grid) -> tuple[Grid, Grid]:
+    """A label map's grid and an image's by the same statement of their headers, if these say two things.
+
+    Where it matters, the reading counts by which both have the same voxels, with a warning.
+
+    Raises
+    ------
+    CaseError
+        ``MASK_OTHER_GRID`` if both readings or none do.
+    """
+    readings = [(own, image), (own.other or own, image.other or image)]
+    first, second = (corners_in(*reading) for reading in readings)
+    moved = float(np.abs(first - second).max())
+    if moved <= SAME_VOXEL:
+        return own, image
+    whose = " and ".join(name for name, one in (("image", image), ("mask", own)) if one.other is not None)
+    seen = (
+        f"the header of the {whose} says two places (qform, sform), by which the mask lies in the image {moved:.1f} "
+        f"voxels apart; programs read one or the other"
+    )
+    same = [reading for reading in readings if fits(*reading) == "same"]
+    if len(same) != 1:
+        raise CaseError(Code.MASK_OTHER_GRID, f"{seen}; write one of them into both")
+    warn(Code.MASK_OTHER_GRID, f"{seen}; the one was taken by which image and mask have the same voxels")
+    return same[0]
 
 
 def _signed_permutation(axes: FloatArray) -> FloatArray:

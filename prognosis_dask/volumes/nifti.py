@@ -12,7 +12,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from prognosis_dask.arrays import FloatArray, NumberArray
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.volumes.grid import Grid, right_angled
+from prognosis_dask.volumes.grid import SAME_VOXEL, Grid, corners_in, right_angled
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 #: Bytes of a NIfTI-1 and of a NIfTI-2 header, which distinguish them.
@@ -93,6 +93,8 @@ def says_sides(path: Path) -> bool:
 def nifti_grid(path: Path) -> Grid:
     """The grid as in ITK; a nearly right-angled sform, which ITK refuses, is corrected.
 
+    Where qform and sform differ, ITK may take the one and nibabel the other: then its ``other`` is nibabel's.
+
     Raises
     ------
     CaseError
@@ -112,7 +114,10 @@ def nifti_grid(path: Path) -> Grid:
         raise CaseError(Code.UNREADABLE_FILE, f"the header cannot be read: {reason}", where=str(path)) from error
     direction = np.asarray(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:3, :3]
     _expect_one_spacing(header, reader.GetSpacing()[:3], path)
-    return Grid(header.size, reader.GetSpacing()[:3], reader.GetOrigin()[:3], tuple(direction.ravel().tolist()))
+    grid = Grid(header.size, reader.GetSpacing()[:3], reader.GetOrigin()[:3], tuple(direction.ravel().tolist()))
+    other = _by_affine(header)
+    apart = np.abs(corners_in(other, grid) - corners_in(grid, grid)).max() if other else 0.0
+    return replace(grid, other=other) if apart > SAME_VOXEL else grid
 
 
 def _expect_one_spacing(header: NiftiHeader, spacing: tuple[float, ...], path: Path) -> None:
@@ -259,13 +264,20 @@ def _span(stream: BinaryIO | gzip.GzipFile, begin: int, length: int, end: int) -
     return wanted
 
 
-def _straightened(header: NiftiHeader, path: Path) -> Grid:
+def _by_affine(header: NiftiHeader) -> Grid | None:
+    """The grid of the affine that nibabel takes; None if it is none."""
     steps = np.diag([-1.0, -1.0, 1.0]) @ header.affine[:3, :3]
     spacing = np.linalg.norm(steps, axis=0)
-    if not np.isfinite(steps).all() or spacing.min() <= 0:
-        raise CaseError(Code.IMAGE_INVALID, f"its affine is not a grid: {header.affine[:3].tolist()}", where=str(path))
+    if not np.isfinite(header.affine).all() or spacing.min() <= 0:
+        return None
     (x, y, z), (dx, dy, dz) = (header.affine[:3, 3] * (-1, -1, 1)).tolist(), spacing.tolist()
-    grid = Grid(header.size, (dx, dy, dz), (x, y, z), tuple((steps / spacing).ravel().tolist()))
+    return Grid(header.size, (dx, dy, dz), (x, y, z), tuple((steps / spacing).ravel().tolist()))
+
+
+def _straightened(header: NiftiHeader, path: Path) -> Grid:
+    grid = _by_affine(header)
+    if grid is None:
+        raise CaseError(Code.IMAGE_INVALID, f"its affine is not a grid: {header.affine[:3].tolist()}", where=str(path))
     try:
         return right_angled(grid)
     except CaseError as error:
