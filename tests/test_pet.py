@@ -211,6 +211,7 @@ def test_suvs_stay_as_they_are_to_the_last_bit(tmp_path: Path) -> None:
         {"Units": "CM2ML"},
         {"Units": ["BQML", "BQML", "GML", "BQML", "BQML", "BQML"]},
         {"Units": "GML", "SUVType": "LBM"},
+        {"Units": "GML", "RescaleSlope": ""},  # empty is as good as absent
         {"PatientWeight": None},
         {"PatientWeight": 0},
         {"PatientWeight": 70_000},
@@ -300,18 +301,20 @@ def test_the_sarcoma_patients_suvs_are_those_that_gdcm_reads(shared_data: Path, 
     assert case.units == "GML"
 
 
-def test_ct_that_is_no_hounsfield_units_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "unit", "told"),
+    [("RescaleType", "MGML", "{MGML}", "not Hounsfield units"), ("RescaleSlope", "", "[hnsf'U]", "no RescaleSlope")],
+)
+def test_ct_that_is_no_hounsfield_units_is_told(tmp_path: Path, name: str, value: str, unit: str, told: str) -> None:
     folder = write_series(tmp_path / "ct", STORED, rescale=(1, -1024))
     for path in folder.iterdir():
         dataset = pydicom.dcmread(path)
-        dataset.RescaleType = "MGML"
+        setattr(dataset, name, value)
         dataset.save_as(path)
     square = np.array([[3.0, 3.0], [3.0, 7.0], [8.0, 7.0], [8.0, 3.0]])
     write_rtstruct(tmp_path / "rs.dcm", [np.column_stack([square, np.full(4, z)]) for z in (4.0, 6.0)])
     refer_to(tmp_path / "rs.dcm", folder)
     case, _ = indexed(tmp_path)
     with collected_warnings() as warnings:
-        assert load_roi(case, ImageSection()).unit == "{MGML}"
-    assert [(warning.code, "not Hounsfield units" in warning.reason) for warning in warnings] == [
-        (Code.IMAGE_UNITS, True)
-    ]
+        assert load_roi(case, ImageSection()).unit == unit
+    assert [(warning.code, told in warning.reason) for warning in warnings] == [(Code.IMAGE_UNITS, True)]

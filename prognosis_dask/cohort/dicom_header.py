@@ -162,16 +162,18 @@ def _image_header(header: Dataset, file: FileStamp) -> ImageHeader:
 
 def _units(header: Dataset) -> dict[str, object]:
     """What the rescaled values are: PET in its Units, CT in Hounsfield units unless it says otherwise."""
+    unscaled = header.get("RescaleSlope") is None  # empty counts as absent
     if header.Modality == "PT":
         pet = pet_header(header)
-        return {"units": pet.units, "pet": pet}
+        note = f"no RescaleSlope: the stored values are taken as {pet.units}" if unscaled else ""
+        return {"units": pet.units, "pet": pet, "note": note}
     if header.Modality != "CT":
         return {}
     kind = str(header.get("RescaleType", "") or "").strip().upper()
     if kind not in ("", "HU"):
         claim = "it is not stated that these CT values are" if kind == "US" else "these CT values are not"
         return {"units": kind, "note": f"RescaleType is {kind}: {claim} Hounsfield units (HU)"}
-    if "RescaleSlope" not in header:
+    if unscaled:
         return {"units": "HU", "note": "no RescaleSlope: the stored values are taken as Hounsfield units"}
     return {"units": "HU"}
 

@@ -78,6 +78,8 @@ class PetHeader:
         GE's private time of the scan, (0009,100d) of GEMS_PETD_01.
     suv_scale, activity_scale
         Philips' private factors of counts, (7053,1000) and (7053,1009): to SUVbw, and to Bq/mL.
+    is_rescaled
+        Whether it has a RescaleSlope, which DICOM demands of PET.
     """
 
     units: str = ""
@@ -99,6 +101,7 @@ class PetHeader:
     decay_factor: float | None = None
     suv_scale: float | None = None
     activity_scale: float | None = None
+    is_rescaled: bool = True
 
 
 @dataclass(frozen=True, slots=True)

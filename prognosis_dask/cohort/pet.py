@@ -65,6 +65,7 @@ def pet_header(dataset: Dataset) -> PetHeader:
         decay_factor=_number(dataset, "DecayFactor"),
         suv_scale=_positive(_private(dataset, *_PHILIPS, 0x00)),
         activity_scale=_positive(_private(dataset, *_PHILIPS, 0x09)),
+        is_rescaled=_value(dataset, "RescaleSlope") is not None,
     )
 
 
@@ -176,6 +177,8 @@ def suv_of(headers: Sequence[PetHeader]) -> Suv:
     """
     units = _same("Units", [header.units for header in headers])
     _check_corrections(headers)
+    if not all(header.is_rescaled for header in headers):
+        raise _problem("images have no RescaleSlope: their stored values are in no unit")
     note = "" if headers[0].corrected else "CorrectedImage is empty: attenuation correction is not stated"
     if units == "GML":
         kind = _same("SUVType", [header.suv_type for header in headers])

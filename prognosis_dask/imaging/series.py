@@ -141,7 +141,7 @@ def _read_slice(dataset: pydicom.Dataset, expected: SliceFile) -> NumberArray:
         raise ValueError(f"its pixels have the shape {stored.shape}, expected {expected.size}")
     if dataset.HighBit != dataset.BitsStored - 1:
         raise ValueError(f"{dataset.BitsStored} bits are stored up to bit {dataset.HighBit}, which decoders mistake")
-    if "ModalityLUTSequence" in values and "RescaleSlope" not in values:
+    if "ModalityLUTSequence" in values and values.get("RescaleSlope") is None:
         return apply_modality_lut(stored, values)
     return _rescale(dataset, values, stored)
 
