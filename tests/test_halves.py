@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from prognosis_dask.modelling.data.reading import ReadTable
 from prognosis_dask.modelling.data.table import FeatureTable
@@ -74,6 +75,16 @@ def test_a_difference_of_means_has_the_deviation_of_independent_patients() -> No
     deviation, df = of.apart(KEY, 10, NOTHING)
     assert deviation == pytest.approx(values.std() / math.sqrt(n), rel=0.1)
     assert df == pytest.approx(400)
+
+
+def test_a_difference_of_equal_procedures_is_called_one_in_twenty_times() -> None:
+    """Figures of 10 splits, a third of whose variance is the dealing of folds, as in ``benchmarks.coverage``."""
+    rng, called, times = np.random.default_rng(8), 0, 4000
+    for _ in range(times):
+        halves = math.sqrt(2) * (rng.normal(size=(20, 1)) + math.sqrt(0.6) * rng.normal(size=(20, DEALINGS)))
+        deviation, df = Halves({KEY: halves, NOTHING: np.zeros((20, DEALINGS))}).apart(KEY, 10, NOTHING)
+        called += abs(rng.normal() * math.sqrt(1.06)) > deviation * stdtrit(df, 0.975)
+    assert 0.04 < called / times < 0.065
 
 
 @pytest.mark.parametrize("parts", [2, 7, 30])

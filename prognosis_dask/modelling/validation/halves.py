@@ -85,21 +85,21 @@ class Halves:
         variance = max(between, 0.0) / (self.parts - 1) + dealt * 2 / self.parts / repeats
         return sqrt(variance), len(held) - 1
 
-    def apart(self, key: Key, repeats: int, other: Key) -> tuple[float, float]:
+    def apart(self, key: Key, repeats: int, other: Key) -> tuple[float, int]:
         """Standard deviation of a difference of two figures of all patients, and its degrees of freedom.
 
         From parts of the same split, which have no patient in common. What the dealing of folds adds is taken out of
-        their variance as far as three quarters of it; the degrees of freedom are then Satterthwaite's. NaN where too
-        few splits have the figures.
+        their variance as far as three quarters of it. Each split has a degree of freedom (of k parts k - 1):
+        Satterthwaite's number, by the estimated share of the dealing, is least just where the variance comes out too
+        small, and a test by it calls half as many different as it should. NaN where too few splits have the figures.
         """
         held = self._held(key, other, together=self.parts)
         if held is None:
-            return nan, 0.0
+            return nan, 0
         dealt = float(held.var(axis=2, ddof=1).mean()) / self.parts
         raw = float(held.mean(axis=2).var(axis=1, ddof=1).mean()) / self.parts
         own = max(raw - dealt / DEALINGS, raw / 4)
-        df = len(held) * (held.shape[1] - 1) * (own / raw if raw else 1.0) ** 2
-        return sqrt(own + dealt / repeats), df
+        return sqrt(own + dealt / repeats), len(held) * (held.shape[1] - 1)
 
     def scatter(self, key: Key) -> tuple[float, int]:
         """Standard deviation between parts of the same split, and its degrees of freedom; NaN where too few have it.
