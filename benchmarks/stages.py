@@ -12,7 +12,8 @@ seconds (user and system, of all processes) that one more LUNG1-002 costs a run 
 network and model, with the study's 107 features and with 1,037: of a run of 16 minus one of 4, by twelve. ``processor``
 prints those of each stage on LUNG1-002, in one process and one thread, with each engine that is installed: the least of
 six rounds, so that a machine that others use as well counts little. What a run needs besides is not in them. Below
-them, what cutting a cube for each published network takes once the region has been read: the least of three.
+them, what cutting a cube for each published network takes once the region has been read, storing it, and reading it
+again, and the MB that it takes: the least of three.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,8 +41,8 @@ from prognosis_dask.features.roi import read_case
 from prognosis_dask.imaging.cube import CubeRule, cut_cube
 from prognosis_dask.networks.cube_networks import CUBE_NETWORKS
 from prognosis_dask.radiomics import column_names
+from prognosis_dask.storage.cubes import CubeStore
 from prognosis_dask.storage.ledger import Ledger, TaskResult
-from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.workflows.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,7 +101,8 @@ def print_processor(data: Path) -> None:
                 loaded = load_stages(wanted, f"{folder}/run")
                 least |= _least(loaded, case, f"deep ({engine}, {precision})", least)
         for name, network in CUBE_NETWORKS.items():
-            least[f"cube of {name}"] = _cutting(loaded, case, network.cube)
+            cut, stored, read, size = _cube(loaded, case, network.cube)
+            print(f"cube of {name:<16} cut {cut:.3f}, stored {stored:.3f}, read {read:.3f} processor s; {size:.1f} MB")
     for name, seconds in least.items():
         print(f"{name:<24} {seconds:.3f} processor seconds")
     for name in (name for name in least if name.startswith("deep")):
@@ -124,14 +126,26 @@ def _least(loaded: LoadedStages, case: Case, network: str, known: Mapping[str, f
     return found
 
 
-def _cutting(loaded: LoadedStages, case: Case, rule: CubeRule) -> float:
-    roi = RoiStore.open(loaded.context.rois).read_roi(case.case_id)
-    found = []
-    for _ in range(3):
-        begun = time.process_time()
-        cut_cube(roi, rule, partial(read_case, case, loaded.context, full=True, seconds={}))
-        found.append(time.process_time() - begun)
-    return min(found)
+def _cube(loaded: LoadedStages, case: Case, rule: CubeRule) -> tuple[float, float, float, float]:
+    store = CubeStore(loaded.context.rois)
+    roi = store.read_roi(case.case_id)
+    read_full = partial(read_case, case, loaded.context, full=True, seconds={})
+    steps: list[Callable[[], object]] = [
+        lambda: cut_cube(roi, rule, read_full),
+        lambda: store.write_cube(case.case_id, "benchmark", cube, {}),
+        lambda: store.read_cube(case.case_id, "benchmark"),
+    ]
+    cube = cut_cube(roi, rule, read_full).values
+    seconds = []
+    for step in steps:
+        found = []
+        for _ in range(3):
+            begun = time.process_time()
+            step()
+            found.append(time.process_time() - begun)
+        seconds.append(min(found))
+    files = Path(loaded.context.rois, "cubes", "benchmark").rglob("*")
+    return seconds[0], seconds[1], seconds[2], sum(file.stat().st_size for file in files) / 1e6
 
 
 def _processor_seconds(data: Path, folder: Path, params: Path, copies: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -103,11 +104,31 @@ def test_a_cube_network_goes_from_dicom_to_a_cox_model_in_one_command(
     saved = load_frozen(out)
     assert set(saved.fitted.features) <= {"pooled_0", "pooled_1"}
 
-    again = prognosis_dask.run(load_job(job), client=client, out=out).stages
-    assert [again[stage]["reused"] for stage in ("roi", "deep")] == [10, 10]
+    def reused(*keys: str) -> list[int]:
+        again = prognosis_dask.run(load_job(job, ["model.enabled=false", *keys]), client=client, out=out).stages
+        return [again[stage]["reused"] for stage in ("roi", "cube", "deep")]
+
+    assert reused() == [10, 10, 10]
+    (held,) = (out / "rois.zarr" / "cubes").iterdir()
+    # a second network on the same cubes cuts none
+    for suffix in (".onnx", ".toml"):
+        (tmp_path / f"other{suffix}").write_bytes(mean_network.with_suffix(suffix).read_bytes())
+    assert reused("deep_2.enabled=true", f"deep_2.network=file:{tmp_path / 'other.onnx'}") == [10, 10, 10]
+    both = prognosis_dask.read_features(out)
+    np.testing.assert_array_equal(both["deep_2"].values, dataset["deep"].values)
+    # killed between writing and recording: cut once more; damaged, with a network that reads them: mended
+    with closing(sqlite3.connect(out / "ledger.sqlite")) as ledger, ledger:
+        ledger.execute("DELETE FROM outcome WHERE stage = 'cube' AND rowid % 2")
+        ledger.execute("DELETE FROM outcome WHERE stage = 'deep'")
+    cubes = sorted(held.iterdir())
+    (cubes[0] / "c" / "0" / "0" / "0" / "0").write_bytes(b"")
+    shutil.rmtree(cubes[1])
+    assert reused() == [10, 5, 0]
+    np.testing.assert_array_equal(prognosis_dask.read_features(out)["deep"].values, dataset["deep"].values)
+    # another rule: no cube of the old one is served, or kept
     mean_network.with_suffix(".toml").write_text(CARD.replace("400", "300"))
-    again = prognosis_dask.run(load_job(job), client=client, out=out).stages
-    assert [again[stage]["reused"] for stage in ("roi", "deep")] == [10, 0]
+    assert reused() == [10, 0, 0]
+    assert [path for path in held.parent.iterdir() if path != held] == list(held.parent.iterdir())
     assert not np.array_equal(prognosis_dask.read_features(out)["deep"].values[:, 0], dataset["deep"].values[:, 0])
 
 
@@ -335,7 +356,7 @@ def test_two_networks_and_radiomics_killed_and_resumed_give_the_same_features_an
         wait_for(lambda: rows(ledger, "deep_2") > 0 or run.poll() is not None)
         run.kill()
     resumed = prognosis_dask.run(load_job(job), client=client, out=ledger.parent)
-    assert resumed.stages["deep_2"]["reused"] > 0
+    assert all(resumed.stages[stage]["reused"] > 0 for stage in ("cube", "deep_2"))
 
     one, other = (prognosis_dask.read_features(tmp_path / name) for name in ("whole", "killed"))
     assert list(one["deep_2_feature"].values) == ["deep_2_pooled_0", "deep_2_pooled_1"]

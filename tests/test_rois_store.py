@@ -20,7 +20,9 @@ import zarr
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.errors import CaseError, Code, StoreError
 from prognosis_dask.imaging.roi import Grid, Roi, grid_of
+from prognosis_dask.storage.cubes import CubeStore
 from prognosis_dask.storage.rois import MAX_SLICES, RoiStore
+from tests.object_server import ObjectServer
 from tests.store_workers import create_for_ever, make_frames, make_roi, write_for_ever, write_times
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -166,6 +168,39 @@ def test_plain_zarr_and_xarray_read_the_store(path: Path) -> None:
     crop = zarr.open_group(path, mode="r")["crops"][short_hash("case-1")]
     np.testing.assert_array_equal(crop["image"][:], sitk.GetArrayViewFromImage(roi.image))
     assert tuple(crop.attrs["spacing_mm"]) == roi.image.GetSpacing()
+
+
+def test_cubes_come_back_from_folder_and_bucket_and_those_of_another_kind_are_removed(
+    path: Path, object_server: ObjectServer
+) -> None:
+    object_server.make_bucket("results")
+    black = np.zeros((1, 4, 5, 6), np.float32)
+    cube = np.random.default_rng(2).normal(size=(2, 4, 5, 6)).astype(np.float32)
+    for store in (CubeStore(path), CubeStore("s3://results/run/rois.zarr")):
+        for key, values in (("old", black), ("new", black), ("new", cube)):
+            store.write_cube("case-0", key, values, {"lesion_cut": 0.25})
+        np.testing.assert_array_equal(store.read_cube("case-0", "old")[0], black)
+        found, kept = store.read_cube("case-0", "new")
+        np.testing.assert_array_equal(found, cube)
+        assert kept == {"lesion_cut": 0.25}
+        assert store.keep({"new", "never"}) == {"new"}
+        store.read_cube("case-0", "new")
+        with pytest.raises(CaseError) as caught:
+            store.read_cube("case-0", "old")
+        assert caught.value.problem.code is Code.STORE_DAMAGED
+    held = path / "cubes" / "new" / short_hash("case-0")
+    np.testing.assert_array_equal(zarr.open_array(held, mode="r")[...], cube)
+    flip(held / "c" / "0" / "0" / "0" / "0")
+    with pytest.raises(CaseError) as caught:
+        CubeStore(path).read_cube("case-0", "new")
+    assert caught.value.problem.code is Code.STORE_DAMAGED
+
+
+def test_a_black_image_is_an_image(path: Path) -> None:
+    roi = make_roi(3)
+    black = Roi(roi.image * 0, roi.mask, roi.full, roi.start)
+    RoiStore.open(path).write("case-0", black, make_frames(0), {})
+    assert_same(RoiStore.open(path).read_roi("case-0"), black)
 
 
 def read_if_done(path: Path, case_id: str, values: tuple[int, ...]) -> bool:

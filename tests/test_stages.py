@@ -50,7 +50,7 @@ def digests(**sections: Any) -> dict[str, str]:
 
 
 def test_every_stage_comes_after_those_that_it_needs_and_its_work_loads() -> None:
-    names = ["brain", "segment", "roi", "radiomics", "ibsi", "maps", "deep", "deep_2"]
+    names = ["brain", "segment", "roi", "radiomics", "ibsi", "maps", "cube", "deep", "deep_2"]
     assert [stage.name for stage in stages()] == names
     assert all(isinstance(stage.load(), Work) for stage in stages())
 

@@ -13,7 +13,7 @@ A folder is written aside and published by one rename; in a bucket all objects a
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from prognosis_dask.cohort.case import Case, short_hash
@@ -28,6 +28,7 @@ from prognosis_dask.radiomics.maps import expect_maps, feature_maps, write_nrrd
 from prognosis_dask.radiomics.parameter_file import read_params
 from prognosis_dask.radiomics.params import OTHERS
 from prognosis_dask.storage.brains import HEADER, ImageStore
+from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.storage.rois import RoiStore
 
 
@@ -90,7 +91,7 @@ class MapsWork(Work):
     def prepare(self, context: StageContext, cases: Sequence[Case]) -> None:
         _store(context).create()
 
-    def lost(self, context: StageContext, done: Collection[str]) -> set[str]:
+    def lost(self, context: StageContext, done: Mapping[str, TaskResult]) -> set[str]:
         held = _store(context).held()
         return {case_id for case_id in done if short_hash(case_id) not in held}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -159,6 +159,30 @@ SEGMENT = Stage(
 )
 
 
+def _read_cubes(value: Callable[[str], Any]) -> bool:
+    from prognosis_dask.networks.cube_networks import is_cube_network
+
+    networks = ("deep", "deep_2")
+    return any(
+        value(f"{name}.enabled") and is_cube_network(value(f"{name}.network"), value(f"{name}.input_shape"))
+        for name in networks
+    )
+
+
+CUBE = Stage(
+    name="cube",
+    title="Cubes for the networks",
+    version=1,
+    work="prognosis_dask.features.cube:CubeWork",
+    on=_read_cubes,
+    needs=("roi",),
+    values_from=("brain", "segment"),
+    settings=_IMAGE,
+    # a whole CT and its mask, and a cube of eight million voxels with the positions in it
+    memory=1_500_000_000,
+)
+
+
 def _network(name: str, title: str) -> Stage:
     """The stage of the network that a section of the job describes."""
     return Stage(
@@ -167,7 +191,8 @@ def _network(name: str, title: str) -> Stage:
         version=1,
         work="prognosis_dask.features.video:VideoWork",
         switch=f"{name}.enabled",
-        needs=("roi",),
+        needs=("roi", "cube"),
+        values_from=("roi",),  # how a cube is cut is known of its network
         ignores=_beside_frames,
         family=Family(
             table(name, f"{name}_feature", "1", "features of the network; NaN where they failed", kind="float32"),
@@ -189,7 +214,7 @@ DEEP = _network("deep", "Deep features")
 DEEP_2 = _network("deep_2", "Deep features of the second network")
 
 #: In the order of their variables in the dataset; the order in which a case passes them follows from their needs.
-STAGES: tuple[Stage, ...] = (ROI, RADIOMICS, IBSI, MAPS, BRAIN, SEGMENT, DEEP, DEEP_2)
+STAGES: tuple[Stage, ...] = (ROI, RADIOMICS, IBSI, MAPS, BRAIN, SEGMENT, CUBE, DEEP, DEEP_2)
 
 
 def stages() -> tuple[Stage, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +31,7 @@ from prognosis_dask.networks.clip_engine import RunClip
 from prognosis_dask.networks.file_network import file_sha256, library, load_file, tried
 from prognosis_dask.networks.programs import PROGRAMS, SegmentProgram, find_program
 from prognosis_dask.storage.brains import MaskStore
+from prognosis_dask.storage.ledger import TaskResult
 
 #: Where a region comes from: the variable ``mask_source``.
 DRAWN, AUTOMATIC = "drawn", "automatic"
@@ -54,7 +55,7 @@ class SegmentWork(Work):
         self._without = frozenset(case.case_id for case in cases if not case.mask)
         MaskStore(context.masks).create()
 
-    def lost(self, context: StageContext, done: Collection[str]) -> set[str]:
+    def lost(self, context: StageContext, done: Mapping[str, TaskResult]) -> set[str]:
         held = MaskStore(context.masks).held()
         return {case_id for case_id in self._without.intersection(done) if short_hash(case_id) not in held}
 

@@ -141,6 +141,8 @@ class Stage:
         ``module:class`` of its :class:`Work`.
     switch
         The job's key that turns it on; empty: it is part of every run.
+    on
+        Where no single key does, from what gives the values of the job's keys to whether it is on.
     needs
         Stages that a case has to come through before, as far as they are on.
     values_from
@@ -164,6 +166,7 @@ class Stage:
     version: int
     work: str
     switch: str = ""
+    on: Callable[[Callable[[str], Any]], bool] | None = None
     needs: tuple[str, ...] = ()
     values_from: tuple[str, ...] | None = None
     settings: tuple[str, ...] = ()
@@ -180,12 +183,14 @@ class Stage:
 
     def is_on(self, job: Job | Mapping[str, Any]) -> bool:
         """Whether the job, or what ``run.json`` holds of it, has the stage."""
-        if not self.switch:
-            return True
-        if isinstance(job, Job):
-            return bool(value_of(job, self.switch))
-        section, _, key = self.switch.partition(".")
-        return bool((job.get(section) or {}).get(key, value_of(_DEFAULTS, self.switch)))
+
+        def value(key: str) -> Any:
+            if isinstance(job, Job):
+                return value_of(job, key)
+            section, _, name = key.partition(".")
+            return (job.get(section) or {}).get(name, value_of(_DEFAULTS, key))
+
+        return self.on(value) if self.on else not self.switch or bool(value(self.switch))
 
     def wants_gpu(self, job: Job) -> bool:
         """Whether the job has the stage, on a GPU."""
@@ -362,8 +367,8 @@ class Work:
         """Whether the case's results depend on what the stage does; else it passes, whatever the settings."""
         return True
 
-    def lost(self, context: StageContext, done: Collection[str]) -> set[str]:
-        """Of the cases (``case_id``) that are done those whose stored data are gone."""
+    def lost(self, context: StageContext, done: Mapping[str, TaskResult]) -> set[str]:
+        """Of the cases (``case_id``) that are done, with their results, those whose stored data are gone."""
         return set()
 
     def cases_per_task(self, context: StageContext) -> int:

@@ -13,12 +13,11 @@ import numpy as np
 from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import DeepSection, Job
-from prognosis_dask.errors import CaseError, Code, Problem, warn
+from prognosis_dask.errors import CaseError, Problem
+from prognosis_dask.features.cube import read_cube
 from prognosis_dask.features.guard import Stopwatch, guarded, peak_memory_mb
 from prognosis_dask.features.registry import DEEP, stage_named
-from prognosis_dask.features.roi import read_case
 from prognosis_dask.features.stage import Columns, Stage, StageContext, Work, told, told_settings
-from prognosis_dask.imaging.cube import CubeRule, cut_cube
 from prognosis_dask.networks.clip_engine import CubeEngine
 from prognosis_dask.networks.clips import check_frames
 from prognosis_dask.networks.cube_networks import cube_network, network_files
@@ -118,9 +117,9 @@ class VideoWork(Work):
 
     def read(self, case: Case, context: StageContext, seconds: dict[str, float]) -> ByteArray | Float32Array:
         network = cube_network(self._section(context.job))
-        if network:
-            return _cube(network.cube, case, context, seconds)
         with Stopwatch(seconds).step("read"):
+            if network:
+                return read_cube(case, context, network.cube)
             store = RoiStore.open(context.rois, context.started)
             frames = store.read_frames(case.case_id, case.stored.get(RoiStore.stage, ""))
         check_frames(frames)
@@ -153,19 +152,6 @@ def by_content(provenance: Mapping[str, str]) -> dict[str, str]:
     """
     known = "weights_sha256" in provenance
     return {name: value for name, value in provenance.items() if not (known and value.startswith("file:"))}
-
-
-def _cube(rule: CubeRule, case: Case, context: StageContext, seconds: dict[str, float]) -> Float32Array:
-    with Stopwatch(seconds).step("read"):
-        roi = RoiStore.open(context.rois, context.started).read_roi(case.case_id, case.stored.get(RoiStore.stage, ""))
-    cube = cut_cube(roi, rule, partial(read_case, case, context, full=True, seconds=seconds))
-    if cube.cut:
-        size = " x ".join(f"{n * mm:g}" for n, mm in zip(rule.voxels, rule.spacing_mm, strict=True))
-        warn(
-            Code.LESION_CUT,
-            f"{cube.cut:.1%} of the lesion's voxels lie beyond the cube of {size} mm that the network sees",
-        )
-    return cube.values
 
 
 def through_network(read: list[TaskResult], engine: Engine | CubeEngine, asked: int) -> list[TaskResult]:

@@ -7,6 +7,7 @@ safetensors of an architecture that the TOML file names.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -124,6 +125,15 @@ def network_files(section: DeepSection) -> list[Path]:
     """
     named = [Path(spec.removeprefix(_FILE)) for spec in (section.network, section.weights) if spec.startswith(_FILE)]
     return [path for one in named for path in (one, one.with_suffix(".toml"))]
+
+
+def is_cube_network(network: str, input_shape: Sequence[int]) -> bool:
+    """Whether a network reads a cube, by the job alone: of clips for a file the job says the shape.
+
+    >>> is_cube_network("fmcib", ()), is_cube_network("file:net.onnx", (3, 16, 112, 112))
+    (True, False)
+    """
+    return network in CUBE_NETWORKS or (network.startswith(_FILE) and not input_shape)
 
 
 def cube_network(section: DeepSection) -> CubeNetwork | None:

@@ -11,6 +11,7 @@ Layout (zarr format 3, readable with plain zarr, or ``xarray.open_zarr(path, con
                             the uncropped image), frames (how many), unit (the image's), sha256 of image, mask and
                             frames, ``stage_digest`` (of the stage that made it), the caller's own ``attributes``, and
                             ``digest``: the SHA-256 over all of these
+    cubes/...               :mod:`prognosis_dask.storage.cubes`
 
 A case is prepared in a folder of its own and published by two renames, frames first; in a bucket by writing whole
 objects, all at once. Tasks may run twice at once or be killed at any moment: what a row of the ledger speaks of is
@@ -54,21 +55,25 @@ MAX_SLICES, SIDE = 1024, 128
 _ROWS = 4096
 
 _FORMAT = {"format": "prognosis_dask rois", "version": 1}
-_DIMS = ("slice", "row", "column")
+DIMS = ("slice", "row", "column")
+#: What is zero everywhere has its file too.
+PACKED: dict[str, Any] = {
+    "compressors": BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+    "config": {"write_empty_chunks": True},
+}
 _FRAMES: dict[str, Any] = {
     "chunks": (1, 16, SIDE, SIDE),
     "shards": (1, MAX_SLICES, SIDE, SIDE),
     "dtype": "uint8",
     "fill_value": 0,
-    "dimension_names": ("case", *_DIMS),
-    # a case whose frames are all zero has its file too
-    "config": {"write_empty_chunks": True},
+    "dimension_names": ("case", *DIMS),
+    **PACKED,
 }
 #: A reader that meets the moment between two writers' renames looks again.
 _LOOKS, _LOOK_AGAIN_SECONDS = 3, 0.1
 
 #: The files of a crop; its pixels are one chunk each.
-_HEADER = "zarr.json"
+HEADER = "zarr.json"
 _PIXELS = ("image", "mask")
 _CHUNK = "c/0/0/0"
 #: As zarr has it: in the header of a group that of its arrays too, so that one object tells of all.
@@ -109,7 +114,7 @@ class RoiStore:
         if not path.exists():
             with staging(path) as folder:
                 group = zarr.create_group(store=folder / "store", attributes=_FORMAT)
-                group.create_array("frames", shape=(0, MAX_SLICES, SIDE, SIDE), compressors=_blosc(), **_FRAMES)
+                group.create_array("frames", shape=(0, MAX_SLICES, SIDE, SIDE), **_FRAMES)
                 group.create_array("case_id", shape=(0,), chunks=(_ROWS,), dtype=str, dimension_names=("case",))
                 group.create_group("crops")
                 publish_folder(folder / "store", path)
@@ -124,14 +129,14 @@ class RoiStore:
         address = parse_address(path)
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "rois.zarr"
-            if bucket_of(address).exists((address / _HEADER).key):
+            if bucket_of(address).exists((address / HEADER).key):
                 cls.open(path)
                 for name in _TABLE:
                     (copy / name).parent.mkdir(parents=True, exist_ok=True)
                     (copy / name).write_bytes(read_bytes(join(path, name)))
                 fetch_folder(address / "case_id", copy / "case_id")
             rows = cls.create(copy, case_ids)._rows
-            put_files(files_below(copy), address, mark=_HEADER)
+            put_files(files_below(copy), address, mark=HEADER)
         store = cls(path)
         store.__dict__["_rows"] = rows
         return store
@@ -157,7 +162,7 @@ class RoiStore:
         if store is not None and started and known == started:
             return store
         try:
-            found = json.loads(read_bytes(join(path, _HEADER))).get("attributes")
+            found = json.loads(read_bytes(join(path, HEADER))).get("attributes")
         except (FileNotFoundError, ValueError, AttributeError, CaseError) as error:
             raise StoreError(f"no store of ROIs at {path} ({error}); `prognosis run` makes one") from error
         if found != _FORMAT:
@@ -209,17 +214,17 @@ class RoiStore:
             },
             "frames": len(frames),
             "unit": roi.unit,
-            "sha256": {"image": _sha256(image), "mask": _sha256(mask), "frames": _sha256(frames)},
+            "sha256": {"image": sha256_of(image), "mask": sha256_of(mask), "frames": sha256_of(frames)},
             "attributes": dict(attributes),
             "stage_digest": stage_digest,
         }
         with staging(self.path) as folder:
-            crop = zarr.create_group(store=folder / "crop", attributes={**header, "digest": _digest(header)})
+            crop = zarr.create_group(store=folder / "crop", attributes={**header, "digest": digest_of(header)})
             for name, pixels in (("image", image), ("mask", mask)):
-                crop.create_array(name, data=pixels, chunks=pixels.shape, compressors=_blosc(), dimension_names=_DIMS)
+                crop.create_array(name, data=pixels, chunks=pixels.shape, dimension_names=DIMS, **PACKED)
             _consolidate(folder / "crop")
             shape = (1, MAX_SLICES, SIDE, SIDE)
-            staged = zarr.create_array(folder / "frames", shape=shape, compressors=_blosc(), **_FRAMES)
+            staged = zarr.create_array(folder / "frames", shape=shape, **_FRAMES)
             staged[0, : len(frames)] = frames
             shard = folder / "frames" / staged.metadata.encode_chunk_key((0, 0, 0, 0))
             self._publish(folder / "crop", shard, row, case_id)
@@ -246,12 +251,12 @@ class RoiStore:
 
         def read() -> Roi:
             below = f"crops/{short_hash(case_id)}"
-            group, *chunks = self._read(f"{below}/{_HEADER}", *(f"{below}/{name}/{_CHUNK}" for name in _PIXELS))
-            header = _checked(group, case_id, stage_digest)
+            group, *chunks = self._read(f"{below}/{HEADER}", *(f"{below}/{name}/{_CHUNK}" for name in _PIXELS))
+            header = checked_header(group, case_id, stage_digest)
             # runs of before have the arrays' metadata in files of their own only
-            arrays = _consolidated(group) or self._read(*(f"{below}/{name}/{_HEADER}" for name in _PIXELS))
+            arrays = _consolidated(group) or self._read(*(f"{below}/{name}/{HEADER}" for name in _PIXELS))
             image, mask = (
-                _same(name, _array(array, {_CHUNK: chunk})[...], header)
+                same_pixels(name, array_of(array, {_CHUNK: chunk})[...], header)
                 for name, array, chunk in zip(_PIXELS, arrays, chunks, strict=True)
             )
             full = {name: tuple(values) for name, values in header["full"].items()}
@@ -279,10 +284,10 @@ class RoiStore:
 
         def read() -> ByteArray:
             key = _frames_key(row)
-            held, described, shard = self._read(f"crops/{short_hash(case_id)}/{_HEADER}", f"frames/{_HEADER}", key)
-            header = _checked(held, case_id, stage_digest)
-            frames = _array(described, {key.removeprefix("frames/"): shard})[row, : header["frames"]]
-            return _same("frames", frames, header)
+            held, described, shard = self._read(f"crops/{short_hash(case_id)}/{HEADER}", f"frames/{HEADER}", key)
+            header = checked_header(held, case_id, stage_digest)
+            frames = array_of(described, {key.removeprefix("frames/"): shard})[row, : header["frames"]]
+            return same_pixels("frames", frames, header)
 
         return self._look(case_id, read)
 
@@ -299,7 +304,7 @@ class RoiStore:
 
     def headers(self) -> Iterator[dict[str, Any]]:
         """What is kept beside the pixels of each case that is there, in no order."""
-        for header in read_all(files_named(join(self.path, "crops"), _HEADER)):
+        for header in read_all(files_named(join(self.path, "crops"), HEADER)):
             with suppress(ValueError, KeyError):  # a damaged one is found when its case is read
                 yield json.loads(header)["attributes"]
 
@@ -308,10 +313,10 @@ class RoiStore:
         if isinstance(self.path, Path):
             names = zarr.open_array(self.path / "case_id", mode="r")[:]
         else:
-            described, first = self._read(f"case_id/{_HEADER}", "case_id/c/0")
+            described, first = self._read(f"case_id/{HEADER}", "case_id/c/0")
             rows = json.loads(described)["shape"][0]
             more = self._read(*(f"case_id/c/{number}" for number in range(1, math.ceil(rows / _ROWS))))
-            names = _array(described, {f"c/{number}": chunk for number, chunk in enumerate([first, *more])})[:]
+            names = array_of(described, {f"c/{number}": chunk for number, chunk in enumerate([first, *more])})[:]
         return {name: row for row, name in enumerate(names) if name}
 
     def _row(self, case_id: str) -> int:
@@ -346,7 +351,7 @@ class RoiStore:
         return join(self.path, f"crops/{short_hash(case_id)}")
 
     def _header(self, case_id: str) -> dict[str, Any]:
-        return _checked(read_bytes(join(self._crop(case_id), _HEADER)), case_id)
+        return checked_header(read_bytes(join(self._crop(case_id), HEADER)), case_id)
 
     def _read(self, *names: str) -> list[bytes]:
         """Files of the store; of a bucket all at once."""
@@ -373,10 +378,6 @@ class RoiStore:
         ) from damage
 
 
-def _blosc() -> BloscCodec:
-    return BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
-
-
 def _check_frames(frames: ByteArray) -> None:
     if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1:] != (SIDE, SIDE) or not len(frames):
         raise ValueError(f"frames are {frames.dtype} {frames.shape}, expected uint8 (slices, {SIDE}, {SIDE})")
@@ -387,14 +388,15 @@ def _check_frames(frames: ByteArray) -> None:
         )
 
 
-def _sha256(pixels: AnyArray) -> str:
+def sha256_of(pixels: AnyArray) -> str:
     """Over type, shape and values."""
     state = hashlib.sha256(f"{pixels.dtype.str} {pixels.shape}".encode())
     state.update(np.ascontiguousarray(pixels).data)
     return state.hexdigest()
 
 
-def _digest(header: Mapping[str, Any]) -> str:
+def digest_of(header: Mapping[str, Any]) -> str:
+    """Over everything that is kept beside the pixels."""
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
@@ -402,11 +404,11 @@ def _frames_key(row: int) -> str:
     return f"frames/c/{row}/0/0/0"
 
 
-def _checked(content: bytes, case_id: str, stage_digest: str = "") -> dict[str, Any]:
+def checked_header(content: bytes, case_id: str, stage_digest: str = "") -> dict[str, Any]:
     """The header that a crop's attributes are, unless it is not the one that was written, by this run."""
     header: dict[str, Any] = dict(json.loads(content)["attributes"])
     digest = header.pop("digest", None)
-    if digest != _digest(header) or header["case_id"] != case_id:
+    if digest != digest_of(header) or header["case_id"] != case_id:
         raise _DamageError("its attributes are not the ones that were written")
     if is_of_another_run(header, stage_digest):
         raise _DamageError(OF_ANOTHER_RUN)
@@ -415,10 +417,10 @@ def _checked(content: bytes, case_id: str, stage_digest: str = "") -> dict[str, 
 
 def _consolidate(group: Path) -> None:
     """Have the header of a group tell of its arrays too; zarr's own function warns that not all programs know it."""
-    described = json.loads((group / _HEADER).read_bytes())
-    metadata = {name: json.loads((group / name / _HEADER).read_bytes()) for name in _PIXELS}
+    described = json.loads((group / HEADER).read_bytes())
+    metadata = {name: json.loads((group / name / HEADER).read_bytes()) for name in _PIXELS}
     described["consolidated_metadata"] = {**_CONSOLIDATED, "metadata": metadata}
-    (group / _HEADER).write_text(json.dumps(described), encoding="utf-8")
+    (group / HEADER).write_text(json.dumps(described), encoding="utf-8")
 
 
 def _consolidated(group: bytes) -> list[bytes]:
@@ -427,15 +429,16 @@ def _consolidated(group: bytes) -> list[bytes]:
     return [json.dumps(held["metadata"][name]).encode() for name in _PIXELS] if held else []
 
 
-def _array(described: bytes, chunks: Mapping[str, bytes]) -> zarr.Array[Any]:
+def array_of(described: bytes, chunks: Mapping[str, bytes]) -> zarr.Array[Any]:
     """An array of which these chunks, or shards, have been read."""
     make = default_buffer_prototype().buffer.from_bytes
-    held = {name: make(content) for name, content in {_HEADER: described, **chunks}.items()}
+    held = {name: make(content) for name, content in {HEADER: described, **chunks}.items()}
     return zarr.open_array(MemoryStore(held), mode="r")
 
 
-def _same(name: str, pixels: AnyArray, header: Mapping[str, Any]) -> AnyArray:
-    if _sha256(pixels) != header["sha256"][name]:
+def same_pixels(name: str, pixels: AnyArray, header: Mapping[str, Any]) -> AnyArray:
+    """The pixels, unless they are not the ones that were written."""
+    if sha256_of(pixels) != header["sha256"][name]:
         raise _DamageError(f"{name} differs from what was written")
     return pixels
 

@@ -439,7 +439,7 @@ def _known(ledger: Ledger, stage: PlannedStage, loaded: LoadedStages) -> dict[st
     finished = ledger.finished(stage.name, stage.digests)
     results = {k: v for k, v in ledger.results(stage.name).items() if k in finished}
     # a case that failed has stored nothing that could be gone
-    lost = loaded.works[stage.name].lost(loaded.context, {k for k, v in results.items() if v.problem is None})
+    lost = loaded.works[stage.name].lost(loaded.context, {k: v for k, v in results.items() if v.problem is None})
     return {k: v for k, v in results.items() if k not in lost}
 
 
