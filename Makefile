@@ -50,12 +50,12 @@ test-torch: PROCESSES := 2
 test-torch: .venv-torch/ready
 	.venv-torch/bin/pytest $(SIDE_BY_SIDE) -m "not slow" $(DIFFERS:%=tests/test_%.py) $(WHOLE_RUNS)
 
-# What compares torch with Gluon needs both, in one environment; and the skull strip by deepbet's networks
-ENGINES := torch_engine torch_network other_networks grade_network brain_deepbet
+# What meets torch and Gluon in one environment, and the skull strip by deepbet's networks; each engine alone has run above
+ENGINES := torch_engine torch_network grade_network brain_deepbet
 
 test-engines: PROCESSES := 2
 test-engines: .venv/ready .venv/torch
-	PYTHONPATH=.venv/torch $(BIN)/pytest $(SIDE_BY_SIDE) $(ENGINES:%=tests/test_%.py)
+	PYTHONPATH=.venv/torch $(BIN)/pytest $(SIDE_BY_SIDE) -m engines $(ENGINES:%=tests/test_%.py)
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, JobError, MissingExtraError, WeightsError
 from tests.heads import WITH_MASK, apart_mm, lost_ml, overlap, read_head, read_mask
 
+pytestmark = pytest.mark.engines
 needs_deepbet = pytest.mark.skipif(not deepbet.installed(), reason="torch or deepbet is not installed here")
 
 

@@ -88,9 +88,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def cohort_in_bucket(server: ObjectServer, folder: Path, patients: int) -> Job:
+def cohort_in_bucket(server: ObjectServer, folder: Path, patients: int, bad_cases: bool = False) -> Job:
     """A made cohort, its images in a bucket, and the job on it."""
-    made = make_cohort(folder / "cohort", SynthSection(patients=patients, seed=3))
+    made = make_cohort(folder / "cohort", SynthSection(patients=patients, seed=3, bad_cases=bad_cases))
     server.make_bucket("cohort")
     server.make_bucket("results")
     server.fill("cohort", "images/", made.images)
@@ -122,7 +122,7 @@ def assert_same_results(place: str, folder: Path) -> None:
 def test_a_run_between_buckets_equals_the_folders_and_leaves_nothing_with_its_workers(
     object_server: ObjectServer, tmp_path: Path, cache: Path
 ) -> None:
-    job = cohort_in_bucket(object_server, tmp_path, 6)
+    job = cohort_in_bucket(object_server, tmp_path, 6, bad_cases=True)
     object_server.weather.throttled, object_server.weather.cut = 0.05, 0.01
     keep_workers_out(tmp_path / "cohort")
     with lone_workers(tmp_path) as (client, _):
@@ -274,7 +274,7 @@ def test_robustness_in_a_bucket_is_the_folders(object_server: ObjectServer, tmp_
         for out in (OUT, folder):
             prognosis_dask.run(job, client=client, out=out, say=str)
             robustness(out, repeats=2, client=client)
-    assert "5 cases were perturbed 2 times each" in (local_copy(OUT) / "report.html").read_text()
+    assert "4 cases were perturbed 2 times each" in (local_copy(OUT) / "report.html").read_text()
     for name in ("agreement.csv", "reproducible.csv", "summary.json"):
         assert (local_copy(OUT) / "robustness" / name).read_bytes() == (folder / "robustness" / name).read_bytes()
     found = reproducibility(OUT, folder, "s3://results/agreement")

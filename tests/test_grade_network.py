@@ -238,6 +238,7 @@ def test_augmentation_turns_about_the_middle_and_leaves_zeros():
     assert all(0.6 < one.sum() < 1.4 for one in changed)
 
 
+@pytest.mark.engines
 def test_both_engines_train_alike(gluon):
     pytest.importorskip("torch")
     volumes, labels = made_volumes(8, shape=SHAPE)

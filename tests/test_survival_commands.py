@@ -24,7 +24,7 @@ from tests.mounts import mounted
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    made = make_cohort(folder / "cohort", SynthSection(patients=5, seed=7, bad_cases=True))
+    made = make_cohort(folder / "cohort", SynthSection(patients=5, seed=7, bad_cases=False))
     (folder / "cluster.toml").write_text('kind = "local"\nworkers = 2\ndashboard = "127.0.0.1:0"\n')
     path = folder / "job.toml"
     path.write_text(

@@ -73,6 +73,7 @@ def lung1_002(shared_data, tmp_path_factory):
     return make_frames(roi, FramesSection(placement="reference"), "CT").pixels
 
 
+@pytest.mark.engines
 def test_lung1_002_gives_the_features_of_gluon(engine, gluon_engine, lung1_002):
     assert lung1_002.shape == (26, 128, 128)
     expected = gluon_engine.features_of_frames([lung1_002])
@@ -80,6 +81,7 @@ def test_lung1_002_gives_the_features_of_gluon(engine, gluon_engine, lung1_002):
     assert relative(engine.features(make_clip(lung1_002)[None]), expected) < 1e-5
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("slices", [1, 6, 7, 33, 64])
 def test_clips_of_any_length_give_the_features_of_gluon(engine, gluon_engine, slices):
     noise = np.random.default_rng(slices).integers(0, 256, (slices, 128, 128)).astype(np.uint8)
@@ -137,6 +139,7 @@ np.save(sys.argv[2], load_engine(DeepSection(engine="torch", weights="untrained:
 """
 
 
+@pytest.mark.engines
 def test_another_process_without_mxnet_gives_the_same_bits(engine, tmp_path):
     frames = regions(1, 6)[0]
     np.save(tmp_path / "frames.npy", frames)
@@ -153,6 +156,7 @@ def test_bfloat16_errs_by_what_the_documentation_says(engine, lung1_002):
     assert 1e-4 < error < 2e-2
 
 
+@pytest.mark.engines
 def test_auto_is_torch_where_it_is_installed():
     assert settle_engine(section(engine="auto")).engine == "torch"
     code = (
@@ -322,6 +326,7 @@ def test_converted_weights_are_the_same_and_name_their_source(converted, capsys)
     assert made.sha256 == target.sha256
 
 
+@pytest.mark.engines
 def test_params_file_is_converted_without_a_change(gluon, tmp_path, capsys):
     import mxnet as mx
 

@@ -81,6 +81,7 @@ def test_grey_stem_equals_the_three_channels_up_to_the_borders(values, length):
     assert relative(one, three) < 1e-13
 
 
+@pytest.mark.engines
 @pytest.mark.slow
 def test_clips_of_several_lengths_in_one_batch_have_the_features_that_they_have_alone(values):
     lengths = (5, 7, 8, 13, 14)

@@ -247,9 +247,7 @@ def likeness(values: FloatArray) -> FloatArray:
     -------
     (case, case)
     """
-    from scipy.stats import rankdata
-
-    ranks = rankdata(values, axis=0)
+    ranks = pd.DataFrame(values).rank().to_numpy(copy=True)
     ranks -= ranks.mean(axis=0)
     length = np.sqrt((ranks**2).sum(axis=0))
     ranks = ranks[:, length > 0] / length[length > 0]

@@ -9,7 +9,9 @@ import numpy as np
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.case import Case
+from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.folder import ModelFolder
+from prognosis_dask.modelling.metrics import kaplan_meier
 from prognosis_dask.report.content import Block, Rows, Table, Text, absent, optional
 from prognosis_dask.report.read import RunFolder, records
 from prognosis_dask.report.sections.survival_curves import cumulative_incidence
@@ -106,10 +108,8 @@ def _values_of_patients(cases: Sequence[Case], name: str) -> list[str]:
 
 def median_follow_up(followed: Sequence[tuple[float, int]]) -> str:
     """Median time to censoring, events of any kind taken as censored (Schemper and Smith, 1996), as text."""
-    from lifelines import KaplanMeierFitter
-
-    times = [time for time, _ in followed]
-    median = float(KaplanMeierFitter().fit(times, [event == 0 for _, event in followed]).median_survival_time_)
+    times, events = np.array(followed).T
+    median = kaplan_meier.median_follow_up(Survival(times, events > 0))
     return f"{median:.0f} days" if np.isfinite(median) else "not reached"
 
 

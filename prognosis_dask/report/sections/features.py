@@ -214,7 +214,6 @@ def correlate(values: FloatArray, names: Sequence[str], volume_ml: FloatArray) -
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
-    from scipy.stats import rankdata
 
     complete = np.isfinite(values).all(axis=1) & np.isfinite(volume_ml)
     kept = values[complete]
@@ -223,7 +222,7 @@ def correlate(values: FloatArray, names: Sequence[str], volume_ml: FloatArray) -
     columns = np.flatnonzero(np.ptp(kept, axis=0) > 0)[:MAX_CORRELATED]
     if len(columns) < 3:
         return None
-    ranks = rankdata(np.column_stack([kept[:, columns], volume_ml[complete]]), axis=0)
+    ranks = pd.DataFrame(np.column_stack([kept[:, columns], volume_ml[complete]])).rank().to_numpy()
     if np.ptp(ranks[:, -1]) == 0:
         return None
     rho = np.corrcoef(ranks, rowvar=False)
