@@ -9,6 +9,7 @@ from typing import cast
 
 import numpy as np
 from contourpy import LineType, contour_generator
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 
@@ -137,7 +138,9 @@ def _contour(polygon: FloatArray, instance: Dataset) -> Dataset:
     item.ContourImageSequence = [_reference(instance)]
     item.ContourGeometricType = "CLOSED_PLANAR"
     item.NumberOfContourPoints = len(polygon)
-    item.ContourData = [text for x, y in polygon for text in (f"{x:.3f}", f"{y:.3f}", f"{z_mm:.3f}")]
+    numbers = [text for x, y in polygon for text in (f"{x:.3f}", f"{y:.3f}", f"{z_mm:.3f}")]
+    # as text: else each number is parsed, only to be written again
+    item.add(DataElement("ContourData", "DS", numbers, already_converted=True))
     return item
 
 
