@@ -1,29 +1,8 @@
 """Cohort-scale imaging prognosis on Dask.
 
 What a notebook needs is in ``__all__``: a job and its run, cases and their images, features of single images, models
-and their predictions. Each is loaded at its first use, so that importing the package stays quick.
-
-Examples
---------
-A published table, few folds, and no report kept; ``say`` takes the lines that tell what is done.
-
->>> from tempfile import TemporaryDirectory
->>> from lifelines.datasets import load_rossi
->>> men, new = load_rossi().head(150), load_rossi().tail(2).drop(columns=["week", "arrest"])
->>> quick = ["validation.repeats=1", "validation.folds=2", "validation.halves=0"]
->>> with TemporaryDirectory() as folder:
-...     fitted = fit(men, out=folder, overrides=quick, say=str)
-...     predicted = predict(folder, new, say=str)
->>> fitted.summary["n_cases"], fitted.summary["n_events"], fitted.summary["procedure"]
-(150, 35, 'clinical')
->>> predicted[["case_id", "group"]].values.tolist()
-[['row 1', 'high'], ['row 2', 'low']]
->>> compared = compare(men, overrides=quick, say=str)
->>> sorted({row["procedure"] for row in compared.tables["measures"]})
-['clinical']
->>> again = validate(men, overrides=["validation.method=bootstrap", "validation.draws=5"], say=str)
->>> sorted(again.tables)
-['bootstrap', 'table1']
+and their predictions. Each is loaded at its first use, so that importing the package stays quick. Each has an
+example in its docstring.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from prognosis_dask.synthetic import make_cohort
 
 
 @pytest.mark.slow
-def test_new_ct_patients_are_predicted_from_their_folder_in_one_command(tmp_path: Path) -> None:
+def test_new_ct_patients_are_predicted_from_their_folder_in_one_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = Job(
         "chest",
         cohort=CohortSection(roi=("GTV-1",), roi_policy="first"),
@@ -23,12 +27,18 @@ def test_new_ct_patients_are_predicted_from_their_folder_in_one_command(tmp_path
         deep=DeepSection(enabled=False),
         model=ModelSection(features="radiomics", folds=2, repeats=1, halves=0, max_features=2),
     )
-    prognosis_dask.run(job, out=tmp_path / "run", say=lambda line: None)
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "chest"
+    prognosis_dask.run(job, out=run, say=lambda line: None)
     new = make_cohort(tmp_path / "new", SynthSection(patients=3, seed=7, bad_cases=False)).images
-    main(["predict", str(tmp_path / "run"), str(new), "--cohort", "-o", str(tmp_path / "many")])
+    for module in ("prognosis_dask.features.files", "prognosis_dask.prediction.scan"):  # their examples, in this folder
+        tried = doctest.testmod(importlib.import_module(module))
+        assert tried.attempted > 1
+        assert tried.failed == 0
+    main(["predict", str(run), str(new), "--cohort", "-o", "many"])  # goes on from the example's
     many = pd.read_csv(tmp_path / "many" / "predictions.csv").set_index("patient_id")
     assert sorted(many.index) == ["MADE-0001", "MADE-0002", "MADE-0003"]
     assert many["risk_score"].notna().all()
-    main(["predict", str(tmp_path / "run"), str(new / "MADE-0002"), "-o", str(tmp_path / "one")])
+    main(["predict", str(run), str(new / "MADE-0002"), "-o", "one"])
     one = json.loads((tmp_path / "one" / "scan.json").read_text())
     assert one["prediction"]["risk_score"] == pytest.approx(many.loc["MADE-0002", "risk_score"], abs=1e-12)

@@ -49,6 +49,14 @@ def read_features(path: Path | str) -> xr.Dataset:
     ------
     StoreError
         When there is none, when a part of it is missing, or when it is not as the schema says.
+
+    Examples
+    --------
+    >>> features = read_features("runs/chest")
+    >>> features["radiomics"].dims, features["radiomics"].shape
+    (('case', 'radiomic'), (16, 107))
+    >>> features.sel(case="MADE-0001_CT_GTV-1", radiomic="original_shape_Sphericity")["radiomics"].item() < 1
+    True
     """
     path = Path(path)
     if path.suffix != ".zarr":
@@ -157,9 +165,12 @@ def read_images(folder: Path | str, case_id: str) -> xr.Dataset:
 
     Examples
     --------
+    >>> images = read_images("runs/chest", "MADE-0001_CT_GTV-1")
+    >>> images["image"].dims, images["frames"].dims
+    (('z', 'y', 'x'), ('slice', 'row', 'column'))
+
     A slice through the middle, with the outline, by xarray and matplotlib::
 
-        images = prognosis_dask.read_images("runs/lung1", "LUNG1-002_CT_GTV-1")
         middle = images.isel(z=images.sizes["z"] // 2)
         middle.image.plot.imshow(cmap="gray", vmin=-160, vmax=240, yincrease=False)
         middle.mask.plot.contour(levels=[0.5], colors="orange", yincrease=False)

@@ -79,6 +79,12 @@ def predict_scan(
     PrognosisError
         When there is no such model, it is not for this scan, a file is not there, several structures are, or ``out``
         cannot be written or holds something else.
+
+    Examples
+    --------
+    >>> found = predict_scan("runs/chest", "new/manifest-made/MADE-CHEST/MADE-0002", "one", roi="GTV-1")
+    >>> found.scan.roi, found.prediction.kind, found.prediction.group
+    ('GTV-1', 'survival', 'low')
     """
     out = Path(out).absolute()
     expect_room(out)
@@ -212,6 +218,12 @@ def predict_cohort(
     ------
     PrognosisError
         When there is no such model or folder, or the features are not the model's.
+
+    Examples
+    --------
+    >>> new = predict_cohort("runs/chest", "new/manifest-made/MADE-CHEST", "many", say=str)
+    >>> new[["patient_id", "group"]].values.tolist()
+    [['MADE-0001', 'high'], ['MADE-0002', 'low'], ['MADE-0003', 'low']]
     """
     expect_source(str(source), "FOLDER")
     loaded, folder = load_model(Path(model)), Path(out).absolute()

@@ -101,6 +101,18 @@ def fit(
     ------
     PrognosisError
         When the user has something to mend.
+
+    Examples
+    --------
+    A published table and few folds; ``say`` takes the lines that tell what is done.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from lifelines.datasets import load_rossi
+    >>> quick = ["validation.repeats=1", "validation.folds=2", "validation.halves=0"]
+    >>> with TemporaryDirectory() as folder:
+    ...     found = fit(load_rossi().head(150), out=folder, overrides=quick, say=str)
+    >>> found.summary["n_cases"], found.summary["n_events"], found.summary["procedure"]
+    (150, 35, 'clinical')
     """
     from prognosis_dask.report.page import write_report
 
@@ -147,6 +159,14 @@ def compare(
     ------
     PrognosisError
         When the user has something to mend.
+
+    Examples
+    --------
+    >>> from lifelines.datasets import load_rossi
+    >>> quick = ["validation.repeats=1", "validation.folds=2"]
+    >>> found = compare(load_rossi().head(150), overrides=quick, say=str)
+    >>> sorted({row["procedure"] for row in found.tables["measures"]})
+    ['clinical']
     """
     spec = _spec(spec, overrides)
     expect_writable(out)
@@ -188,6 +208,13 @@ def validate(
     ------
     PrognosisError
         When the user has something to mend: a table whose features or parameters are not the model's, say.
+
+    Examples
+    --------
+    >>> from lifelines.datasets import load_rossi
+    >>> drawn = ["validation.method=bootstrap", "validation.draws=5"]
+    >>> sorted(validate(load_rossi().head(150), overrides=drawn, say=str).tables)
+    ['bootstrap', 'table1']
     """
     spec = _spec(spec, overrides)
     expect_writable(out)
@@ -264,6 +291,18 @@ def predict(
     ------
     PrognosisError
         When the table's features or parameters are not the model's, it cannot be read, or ``out`` not be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from lifelines.datasets import load_rossi
+    >>> men, new = load_rossi().head(150), load_rossi().tail(2).drop(columns=["week", "arrest"])
+    >>> quick = ["validation.repeats=1", "validation.folds=2", "validation.halves=0"]
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = fit(men, out=folder, overrides=quick, say=str)
+    ...     predicted = predict(folder, new, say=str)
+    >>> predicted[["case_id", "group"]].values.tolist()
+    [['row 1', 'high'], ['row 2', 'low']]
     """
     import pandas as pd
 

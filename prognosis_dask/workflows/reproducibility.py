@@ -97,7 +97,7 @@ def reproducibility(
     columns: IdColumns | None = None,
     pooled: bool = False,
 ) -> Reproducibility:
-    """Compare two measurements of the same patients, feature by feature.
+    r"""Compare two measurements of the same patients, feature by feature.
 
     Parameters
     ----------
@@ -127,6 +127,17 @@ def reproducibility(
     ------
     StatisticsError, StoreError
         When a source cannot be read, rows or features cannot be paired, or ``out`` cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     first, second = Path(folder) / "first.csv", Path(folder) / "second.csv"
+    ...     _ = first.write_text("patient_id,volume,entropy\nP1,10,3\nP2,14,5\nP3,21,4\nP4,30,6\n")
+    ...     _ = second.write_text("patient_id,volume,entropy\nP1,11,5\nP2,14,3\nP3,20,6\nP4,31,4\n")
+    ...     found = reproducibility(first, second)
+    >>> found.pairs, found.reproducible
+    (4, ('volume',))
     """
     if not 0 < threshold <= 1:
         raise StatisticsError(f"the threshold is {threshold:g}, expected a concordance above 0 and up to 1")
