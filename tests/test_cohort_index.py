@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import pickle
 import random
 import shutil
 import socket
+import zipfile
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.uid import RLELossless
 
 from prognosis_dask.cohort.case import Case, read_cases, read_problems, write_problems
 from prognosis_dask.cohort.crawl import read_headers
@@ -143,7 +148,7 @@ def test_layout_names_and_order_of_the_files_do_not_matter(shared_data: Path, tm
     (flat / "empty").touch()
     shuffled = index(tmp_path / "shuffled", flat)
     assert [case.case_id for case in shuffled.cases] == [case.case_id for case in tree.cases]
-    assert shuffled.summary.other_files == {"not DICOM": 4}
+    assert shuffled.summary.other_files == {"not DICOM": 3, "zip files, to be unpacked": 1}
 
 
 def test_any_map_gives_the_same_tables(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +231,28 @@ def test_copies_of_an_instance_are_kept_once_and_reported(patient: Path, tmp_pat
     assert "alike" in reasons[1]
 
 
+def test_copies_of_an_instance_with_other_pixels_are_not_used(patient: Path, tmp_path: Path) -> None:
+    shutil.copytree(patient / "CT", tmp_path / "ct")
+    processed = tmp_path / "ct" / "processed"
+    processed.mkdir()
+    for file in (tmp_path / "ct" / "image").iterdir():
+        image = read_quietly(file)
+        stored = image.pixel_array
+        image.PixelData = (stored // 2).astype(stored.dtype).tobytes()
+        image.save_as(processed / file.name)
+    found = index(tmp_path / "out", tmp_path / "ct")
+    assert not found.cases
+    [problem] = found.of(Code.DUPLICATE_INSTANCE)
+    assert "48, whose pixels differ" in problem.reason
+    assert str(processed) in problem.where
+    # the same values, packed another way, are one image
+    for file in (tmp_path / "ct" / "image").iterdir():
+        image = read_quietly(file)
+        image.compress(RLELossless, generate_instance_uid=False)
+        image.save_as(processed / file.name)
+    assert len(index(tmp_path / "again", tmp_path / "ct").cases) == 1
+
+
 def test_one_roi_on_several_series_gets_suffixes_that_do_not_depend_on_the_order(patient: Path, tmp_path: Path) -> None:
     second = tmp_path / "retest"
     shutil.copytree(patient / "CT", second)
@@ -289,11 +316,18 @@ def test_a_file_without_preamble_is_read_and_an_unreadable_one_is_listed(patient
     bare.save_as(source / "old", implicit_vr=True, little_endian=True, enforce_file_format=False)
     (source / "dangling.dcm").symlink_to(tmp_path / "nowhere")
     (source / "random.dcm").write_bytes(random.Random(1).randbytes(5000))
+    with zipfile.ZipFile(source / "more.zip", "w") as packed:
+        packed.write(source / "old")
+    (source / "new.gz").write_bytes(gzip.compress((source / "old").read_bytes()))
+    pair = nibabel.Nifti1Pair(np.zeros((2, 2, 2), np.int16), np.eye(4))
+    nibabel.save(pair, source / "brain.img")
     found = index(tmp_path / "out", source)
     assert found.summary.series == {"CT": 1}
     reasons = sorted(problem.reason for problem in found.of(Code.UNREADABLE_FILE))
     assert reasons[0].startswith("FileNotFoundError")
     assert reasons[1] == "named .dcm, but not DICOM (136 bytes read)"
+    kinds = ["not DICOM", "zip files", "gzip files", "Analyze or NIfTI headers of .img files"]
+    assert sorted(kind.partition(", to be")[0] for kind in found.summary.other_files) == sorted(kinds)
 
 
 def test_folders_that_link_in_a_circle_are_walked_once(patient: Path, tmp_path: Path) -> None:

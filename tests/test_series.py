@@ -74,6 +74,17 @@ def test_compressed_series_equal_simpleitk(tmp_path: Path, syntax: pydicom.uid.U
     np.testing.assert_array_equal(read_slices(list_series(folder), 0, 3), stored - 1024)
 
 
+@pytest.mark.parametrize("implicit", [True, False])
+def test_bare_datasets_of_old_exports_equal_simpleitk(tmp_path: Path, implicit: bool) -> None:
+    folder = write_series(tmp_path / "s", RAMP, rescale=(1, -1024))
+    listing = list_series(folder)
+    for path in folder.iterdir():
+        bare = pydicom.Dataset(pydicom.dcmread(path))
+        bare.save_as(path, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+    expected = sitk.GetArrayFromImage(sitk.ReadImage([str(folder / one.file) for one in listing.slices]))
+    np.testing.assert_array_equal(read_slices(listing, 0, 5), expected)
+
+
 def test_the_codec_of_most_compressed_ct_is_installed() -> None:
     # no program here writes it; libjpeg's own tests hold its values
     assert get_decoder(JPEGLosslessSV1).is_available

@@ -29,6 +29,12 @@ _RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and its multi-frame kinds
+#: What is told by its name among the files that are not used, by how it begins.
+_KINDS = {
+    b"PK\x03\x04": "zip files, to be unpacked",
+    b"\x1f\x8b": "gzip files, to be unpacked",
+    b"\x5c\x01\x00\x00": "Analyze or NIfTI headers of .img files, to be written as .nii",
+}
 _LAST_TAG = 0x00281054  # RescaleType; nothing after it is needed, and private groups can be long
 _TAGS = [
     *MARKS.values(),
@@ -91,7 +97,7 @@ def dicom_header(file: OpenFile) -> Header | list[ImageHeader]:
     if head[128:132] != b"DICM" and not bare:
         if path.lower().endswith(".dcm"):
             return Problem(Code.UNREADABLE_FILE, f"named .dcm, but not DICOM ({len(head)} bytes read)", where=path)
-        return OtherFile(path)
+        return OtherFile(path, next((kind for start, kind in _KINDS.items() if head.startswith(start)), ""))
 
     def to_pixels() -> Dataset:
         stream.seek(0)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 
-_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+#: Without underscores: DICOM's CLOSED_PLANAR and CLOSEDPLANAR_XOR, which some writers spell alike.
+_CLOSED = ("CLOSEDPLANAR", "CLOSEDPLANARXOR")
 
 #: A contour needs three points to enclose an area.
 _LEAST_NUMBERS = 9
@@ -95,7 +96,7 @@ def roi_name(roi: Dataset, number: int) -> str:
 def is_closed(contour: Dataset) -> bool:
     """Whether a contour is closed according to its type; an absent or empty type counts as closed."""
     kind = str(contour.get("ContourGeometricType") or _CLOSED[0])
-    return kind.strip().upper() in _CLOSED
+    return kind.replace("_", "").strip().upper() in _CLOSED
 
 
 def mask_header(dataset: Dataset, file: FileStamp) -> MaskHeader:

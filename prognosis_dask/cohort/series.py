@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
 
 from prognosis_dask.cohort.headers import ACQUISITION, MARKS, ImageHeader
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile, dot, most_common_orientation, slice_normal
 from prognosis_dask.cohort.pet import suv_of
 from prognosis_dask.errors import CaseError, Code, Problem
 from prognosis_dask.objects.address import common_folder, relative
+from prognosis_dask.objects.files import read_bytes
 
 #: Slices nearer than this are at the same position: no scanner produces such thin slices.
 SAME_POSITION_MM = 0.01
@@ -21,6 +23,8 @@ OTHER_PLANE = 0.01
 EVEN = 0.01
 #: Fewest slices of a stack among overlapping acquisitions; fewer may be even by chance.
 LEAST_SLICES = 3
+#: Copies of a series' instances whose pixels are compared: copies that were processed differ everywhere.
+COMPARED = 5
 
 
 def group_series(headers: Iterable[ImageHeader]) -> tuple[list[SeriesListing], list[Problem]]:
@@ -55,6 +59,7 @@ def group_series(headers: Iterable[ImageHeader]) -> tuple[list[SeriesListing], l
 
 
 def _once(instances: list[ImageHeader]) -> tuple[list[ImageHeader], list[Problem]]:
+    """Each instance once, the first by path; none where copies hold other values, and a problem about the copies."""
     kept: dict[tuple[str, int], ImageHeader] = {}
     twice: list[tuple[ImageHeader, ImageHeader]] = []
     for header in instances:
@@ -63,12 +68,33 @@ def _once(instances: list[ImageHeader]) -> tuple[list[ImageHeader], list[Problem
             twice.append((first, header))
     if not twice:
         return instances, []
-    first, second = twice[0]
+    pairs = list(dict.fromkeys((one.file.path, two.file.path) for one, two in twice))
+    apart = next((pair for pair in pairs[:: max(1, len(pairs) // COMPARED)] if _other_values(*pair)), None)
+    if apart:
+        reason = f"duplicate instances: {len(twice)}, whose pixels differ; none is used: index one of the copies alone"
+        problem = Problem(Code.DUPLICATE_INSTANCE, reason, instances[0].patient_id, where=" and ".join(apart))
+        return [], [problem]
     differ = sum(one.file.bytes != two.file.bytes or one.position != two.position for one, two in twice)
     reason = f"duplicate instances: {len(twice)}, of which {differ} differ; kept the first by path"
-    where = f"{first.file.path} and {second.file.path}"
-    problem = Problem(Code.DUPLICATE_INSTANCE, reason, patient_id=first.patient_id, where=where)
+    problem = Problem(Code.DUPLICATE_INSTANCE, reason, instances[0].patient_id, where=" and ".join(pairs[0]))
     return list(kept.values()), [problem]
+
+
+def _other_values(one: str, two: str) -> bool:
+    """Whether two copies of an instance, both of which can be read, hold other values."""
+    import numpy as np
+    from pydicom import dcmread
+    from pydicom.pixels.processing import apply_modality_lut
+
+    try:
+        contents = read_bytes(one), read_bytes(two)
+        if contents[0] == contents[1]:
+            return False
+        datasets = [dcmread(BytesIO(content), force=True) for content in contents]
+        first, second = (apply_modality_lut(dataset.pixel_array, dataset) for dataset in datasets)
+        return not np.array_equal(first, second)
+    except Exception:  # decoders may raise anything: reading the case says what is wrong with its own copy
+        return False
 
 
 def _listing(instances: list[ImageHeader], stack: str) -> SeriesListing:
