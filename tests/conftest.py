@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from types import ModuleType
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 from prognosis_dask.cli import main as cli
 from prognosis_dask.networks.gluon_import import import_gluon
@@ -57,6 +59,25 @@ def shared_data() -> Path:
         if os.environ.get("PROGNOSIS_REQUIRE_DATA"):
             pytest.fail(reason)
         pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Make a folder once in a session, whichever test, file or process asks first; it is to be read only."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "once"
+    shared.mkdir(exist_ok=True)
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        place, made = shared / name, shared / f"{name}.made"
+        with FileLock(shared / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(place, ignore_errors=True)
+                make(place)
+                made.touch()
+        return place
+
     return folder
 
 

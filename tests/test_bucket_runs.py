@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -284,10 +284,14 @@ def test_robustness_in_a_bucket_is_the_folders(object_server: ObjectServer, tmp_
 
 @pytest.mark.slow
 def test_a_grade_is_learnt_in_a_bucket_as_in_a_folder(
-    object_server: ObjectServer, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    object_server: ObjectServer,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    once: Callable[[str, Callable[[Path], Path]], Path],
 ) -> None:
     """By workers that see neither each other's nor the driver's folder; what was trained once is not trained again."""
-    expected = make_grade_network_run(tmp_path / "folder")
+    expected = once("grade", make_grade_network_run)
     object_server.make_bucket("results")
     object_server.fill("results", "lung/brain/", expected / "brain")
     with lone_workers(tmp_path) as (client, _):

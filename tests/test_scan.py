@@ -35,8 +35,8 @@ from tests.synthetic_brains import made_scan
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return make_grade_network_run(tmp_path_factory.mktemp("run"))
+def run(once, tmp_path_factory):
+    return shutil.copytree(once("grade", make_grade_network_run), tmp_path_factory.mktemp("run") / "run")
 
 
 @pytest.mark.slow
