@@ -11,7 +11,7 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import describe, out_of_range, tells_apart
-from prognosis_dask.prediction.predict import row_warnings
+from prognosis_dask.prediction.compose import row_warnings
 
 
 def frozen(penalty: float):

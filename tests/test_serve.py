@@ -32,8 +32,8 @@ from prognosis_dask.errors import CaseError, Code, JobError, StatisticsError
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.task import run_task, stop_case
 from prognosis_dask.features.files import read_features
+from prognosis_dask.prediction.compose import scan_warnings
 from prognosis_dask.prediction.model import TrainingScans, cohort_rules, load_model
-from prognosis_dask.prediction.predict import scan_warnings
 from prognosis_dask.prediction.resolve import AUTOMATIC, ScanFiles, Upload, resolve_upload
 from prognosis_dask.prediction.scan import predict_scan
 from prognosis_dask.prediction.slices import _png

@@ -22,9 +22,8 @@ from prognosis_dask.synthetic.dicom import (
     write_instance,
 )
 from prognosis_dask.synthetic.faults import FAULTS, PatientFiles
+from prognosis_dask.synthetic.masks import DrawnStructure, outlines, write_rtstruct, write_seg
 from prognosis_dask.synthetic.patient import LESION_ROI, Patient, generator
-from prognosis_dask.synthetic.rtstruct import DrawnStructure, outlines, write_rtstruct
-from prognosis_dask.synthetic.seg import write_seg
 
 MATRIX: Final = 192
 SLICE_STEP_MM: Final = 3.0

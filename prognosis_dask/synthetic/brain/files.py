@@ -23,8 +23,7 @@ from prognosis_dask.synthetic.dicom import (
     synthetic_uid,
     write_instance,
 )
-from prognosis_dask.synthetic.rtstruct import DrawnStructure, outlines, write_rtstruct
-from prognosis_dask.synthetic.seg import write_seg
+from prognosis_dask.synthetic.masks import DrawnStructure, outlines, write_rtstruct, write_seg
 
 _STUDY: Final = "Made brain"
 #: Series number, description, and repetition, echo and inversion time in ms, as of usual protocols at 1.5 T.
