@@ -153,6 +153,16 @@ def test_a_region_that_the_cube_cuts_is_told_by_its_share() -> None:
     assert 0.3 < cube.cut < 0.8
 
 
+@pytest.mark.parametrize("shown", ["channel", "background"])
+def test_a_region_that_is_lost_between_the_cubes_voxels_is_not_shown_as_none(shown: str) -> None:
+    roi = planted(grown((1, 0, 0, 0, 1, 0, 0, 0, 1), (1, 1, 1), (30, 30, 30)), np.array((-20.7, 27.3, 114.9)), 1.1)
+    coarse = replace(PLAIN, voxels=(8, 8, 8), spacing_mm=(4.0, 4.0, 4.0), outside=0.0)
+    assert cut_cube(roi, coarse, never).values.shape == (1, 8, 8, 8)
+    with pytest.raises(CaseError, match="of the region's 7 voxels none is left") as caught:
+        cut_cube(roi, replace(coarse, mask=shown), never)
+    assert caught.value.problem.code is Code.MASK_EMPTY
+
+
 def test_grey_levels_are_clipped_scaled_or_standardised_and_the_background_is_removed() -> None:
     roi = planted(grown((1, 0, 0, 0, 1, 0, 0, 0, 1), (1, 1, 1), (30, 30, 30)), np.array((-20.7, 27.3, 114.9)), 8.0)
     rule = CubeRule((41, 31, 31), (1.0, 1.0, 1.0), "window", outside=-10.0, window=(-50.0, 50.0))

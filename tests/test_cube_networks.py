@@ -19,9 +19,12 @@ from distributed import Client
 from scipy import ndimage
 
 import prognosis_dask
-from prognosis_dask.config.job import DeepSection, ImageSection, SynthSection, load_job
-from prognosis_dask.errors import JobError, WeightsError
+from prognosis_dask.cohort.case import Case
+from prognosis_dask.config.job import DeepSection, ImageSection, Job, SynthSection, load_job
+from prognosis_dask.errors import CaseError, Code, JobError, WeightsError
 from prognosis_dask.execution.cluster import LocalSpec, connect
+from prognosis_dask.features.cube import read_cube
+from prognosis_dask.features.stage import StageContext
 from prognosis_dask.imaging.cube import cut_cube
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, grid_of
@@ -31,6 +34,7 @@ from prognosis_dask.modelling.spec import default_procedures, load_spec
 from prognosis_dask.networks.architecture import build_architecture
 from prognosis_dask.networks.cube_networks import CUBE_NETWORKS, cube_network
 from prognosis_dask.networks.engine import describe_engine, load_engine
+from prognosis_dask.radiomics import job_params
 from prognosis_dask.report.read import read_run
 from prognosis_dask.report.sections.tripod import networks_of
 from prognosis_dask.storage.rois import RoiStore
@@ -326,6 +330,13 @@ def test_merlins_cube_is_that_of_its_own_preprocessing(chest: tuple[Roi, np.ndar
     start = [n // 2 - m // 2 for n, m in zip(padded.shape, (224, 224, 160), strict=True)]
     crop = padded[tuple(slice(first, first + n) for first, n in zip(start, (224, 224, 160), strict=True))]
     np.testing.assert_allclose(cube.values[0], crop, atol=1e-5)
+
+
+def test_a_network_of_hounsfield_units_sees_no_mr(tmp_path: Path) -> None:
+    case = Case("A", "A", "MR", "GTV", str(tmp_path), str(tmp_path))
+    with pytest.raises(CaseError, match=r"the image is MR, the network takes CT") as caught:
+        read_cube(case, StageContext("", Job("mr"), job_params("")), CUBE_NETWORKS["fmcib"])
+    assert caught.value.problem.code is Code.IMAGE_UNITS
 
 
 # --- two networks and radiomics in one job ---------------------------------------------------------------------------

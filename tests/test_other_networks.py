@@ -3,17 +3,20 @@
 import dataclasses
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from prognosis_dask.config.job import DeepSection, load_job
-from prognosis_dask.errors import JobError, MissingExtraError, WeightsError
+from prognosis_dask.errors import Code, JobError, MissingExtraError, WeightsError
+from prognosis_dask.features.video import through_network
 from prognosis_dask.networks.catalogue import NETWORKS
 from prognosis_dask.networks.clips import ClipRule
 from prognosis_dask.networks.engine import describe_engine, load_engine, settle_engine
-from tests.onnx_file import write_mean_network
+from prognosis_dask.storage.ledger import TaskResult
+from tests.onnx_file import write_mean_network, write_scaled_network
 
 RNG = np.random.default_rng(2)
 REGIONS = [RNG.integers(0, 256, (length, 128, 128), dtype=np.uint8) for length in (3, 9, 40)]
@@ -168,6 +171,46 @@ def test_what_the_job_declares_has_to_fit_the_file(kind, expected, request):
     Path(section.network.removeprefix("file:")).write_bytes(b"<!DOCTYPE html>" * 9)
     with pytest.raises(WeightsError, match=f"is not {expected}"):
         load_engine(section)
+
+
+def test_weights_beside_an_onnx_file_and_a_second_output_are_refused(tmp_path):
+    pytest.importorskip("onnxruntime")
+    path, shape = tmp_path / "net.onnx", (1, 3, 8, 64, 48)
+    section = DeepSection(network=f"file:{path}", input_shape=shape[1:])
+    write_scaled_network(path, shape)
+    clip = RNG.random(shape, np.float32)
+    np.testing.assert_allclose(load_engine(section).features(clip)[0], 2 * clip.mean((0, 2, 3, 4)), rtol=1e-4)
+    write_scaled_network(path, shape, weights_apart=True)  # the digest of this file would not tell of other weights
+    with pytest.raises(WeightsError, match=r"keeps weights in another file; export it as one"):
+        load_engine(section)
+    write_scaled_network(path, shape, outputs=2)
+    with pytest.raises(WeightsError, match=r"1 inputs and 2 outputs \(mean, scaled\), expected one of each"):
+        load_engine(section)
+
+
+def test_networks_of_several_tensors_of_as_many_values_as_frames_and_of_torch_export_are_refused(tmp_path):
+    pytest.importorskip("torch")
+    code = """
+import sys, torch
+class PerFrame(torch.nn.Module):
+    def forward(self, x): return x.mean((1, 3, 4))
+class Pair(torch.nn.Module):
+    def forward(self, x): return x.mean((2, 3, 4)), x
+for module in (PerFrame(), Pair()):
+    torch.jit.save(torch.jit.trace(module, torch.zeros(1, 3, 8, 64, 48)), f"{sys.argv[1]}/{type(module).__name__}.pt")
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True, capture_output=True)
+    section = DeepSection(network=f"file:{tmp_path / 'PerFrame.pt'}", input_shape=(3, 0, 64, 48))
+    engine = load_engine(section)
+    regions = [*REGIONS, RNG.integers(0, 256, (16, 128, 128), np.uint8)]
+    read = [TaskResult(str(n), "deep", "", None, {"total": 0.0}, {"input": r}) for n, r in enumerate(regions)]
+    problems = [result.problem and result.problem.code for result in through_network(read, engine, 1)]
+    assert problems == [Code.CLIP_INVALID] * 3 + [None], "as many frames as were tried"
+    with pytest.raises(JobError, match="it gives a tuple, expected one tensor"):
+        load_engine(replace(section, network=f"file:{tmp_path / 'Pair.pt'}"))
+    (tmp_path / "net.pt2").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"net\.pt2 is torch\.export's: torch evaluates text of such a file as code"):
+        load_engine(replace(section, network=f"file:{tmp_path / 'net.pt2'}"))
 
 
 @pytest.mark.parametrize(

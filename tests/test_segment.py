@@ -21,11 +21,19 @@ from distributed import Client
 
 import prognosis_dask
 from prognosis_dask.config.job import Job, SegmentSection, load_job
-from prognosis_dask.errors import CaseError, JobError, MissingExtraError
+from prognosis_dask.errors import CaseError, Code, JobError, MissingExtraError
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.features.registry import SEGMENT
-from prognosis_dask.features.segment import SegmentDescription, SegmentWork, describe_segmenter, load_segmenter
+from prognosis_dask.features.segment import (
+    SegmentDescription,
+    Segmenter,
+    SegmentNetwork,
+    SegmentWork,
+    describe_segmenter,
+    load_segmenter,
+)
 from prognosis_dask.features.stage import StageContext
+from prognosis_dask.imaging.cube import VolumeRule
 from prognosis_dask.prediction.scan import predict_scan
 from prognosis_dask.radiomics.parameter_file import job_params
 from prognosis_dask.report.status import status
@@ -165,6 +173,21 @@ def test_of_exclusive_channels_the_largest_decides_and_regions_are_chosen_by_nam
     path.with_suffix(".toml").unlink()
     with pytest.raises(JobError, match=r"three.pt needs its description"):
         load_segmenter(section)
+
+
+def test_values_that_are_no_numbers_and_a_threshold_that_all_voxels_pass_are_no_regions() -> None:
+    network = SegmentNetwork(VolumeRule((8, 8, 8), (1.0, 1.0, 1.0), "keep", outside=0.0), {"lesion": 1}, "sigmoid")
+    image = ball(grown((1, 0, 0, 0, 1, 0, 0, 0, 1), (1, 1, 1), (12, 11, 10)), np.array((-26.0, 17.0, 106.0)), 4.0)
+
+    def outlined_by(found: np.ndarray) -> None:
+        Segmenter(lambda patch: (0 * patch + found).astype(np.float32), network, (1,)).mask(image)
+
+    one_bad = np.zeros((8, 8, 8))
+    one_bad[3, 4, 5] = np.nan
+    for found, says in ((one_bad, "not finite"), (np.full((8, 8, 8), 0.2), "outlines the whole image")):
+        with pytest.raises(CaseError, match=says) as caught:
+            outlined_by(found)
+        assert caught.value.problem.code is Code.SEGMENT_FAILED
 
 
 # --- in a run --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from prognosis_dask.features.roi import read_case
 from prognosis_dask.features.stage import Stage, StageContext
 from prognosis_dask.imaging.cube import CubeRule, cut_cube
 from prognosis_dask.imaging.roi import Roi
-from prognosis_dask.networks.cube_networks import cube_network
+from prognosis_dask.networks.cube_networks import CubeNetwork, cube_network
 from prognosis_dask.storage.cubes import CubeStore
 from prognosis_dask.storage.ledger import TaskResult
 
@@ -78,14 +78,22 @@ def cube_key(rule: CubeRule) -> str:
     return digest(CUBE.version, asdict(rule))
 
 
-def read_cube(case: Case, context: StageContext, rule: CubeRule) -> Float32Array:
+def read_cube(case: Case, context: StageContext, network: CubeNetwork) -> Float32Array:
     """The stored cube, with a warning where a part of the lesion lies beyond it.
 
     Raises
     ------
     CaseError
-        ``STORE_DAMAGED`` when it is missing or damaged; whatever stood against cutting it.
+        ``STORE_DAMAGED`` when it is missing or damaged; ``IMAGE_UNITS`` for an image of which the network does not know
+        the grey levels; whatever stood against cutting it.
     """
+    rule = network.cube
+    if case.modality and network.modalities and case.modality not in network.modalities:
+        raise CaseError(
+            Code.IMAGE_UNITS,
+            f"the image is {case.modality}, the network takes {' or '.join(network.modalities)}; leave it out "
+            "(cohort.modalities), or choose another network",
+        )
     cube, kept = CubeStore(context.rois).read_cube(case.case_id, cube_key(rule), case.stored.get(CUBE.name, ""))
     if "problem" in kept:
         raise CaseError(Code(kept["problem"]["code"]), kept["problem"]["reason"])

@@ -158,13 +158,20 @@ class Segmenter:
         Raises
         ------
         CaseError
-            ``IMAGE_INVALID`` as :func:`prognosis_dask.imaging.cube.whole_volume`.
+            ``IMAGE_INVALID`` as :func:`prognosis_dask.imaging.cube.whole_volume`; ``SEGMENT_FAILED`` when the network's
+            values are not finite, or all of them are inside.
         """
         volume = whole_volume(image, self.network.input)
         inside = image_like(self._inside(sitk.GetArrayViewFromImage(volume)), volume)
         # what decides is interpolated, not the decision: the outline is as smooth as the network's values
         same = sitk.Resample(inside, image, sitk.Transform(), sitk.sitkLinear, -1.0)
-        return image_like((sitk.GetArrayViewFromImage(same) > 0).astype(np.uint8), image)
+        mask = (sitk.GetArrayViewFromImage(same) > 0).astype(np.uint8)
+        if mask.all():
+            raise CaseError(
+                Code.SEGMENT_FAILED,
+                "the network outlines the whole image; its threshold has to be 0.5 for probabilities, 0 for logits",
+            )
+        return image_like(mask, image)
 
     def _inside(self, volume: Float32Array) -> Float32Array:
         """By how much each voxel is inside: above zero where it is."""
@@ -179,7 +186,10 @@ class Segmenter:
             total[at] += near
         assert scores is not None
         scores /= total
-        return _excess(scores, self.network, self.numbers)
+        inside = _excess(scores, self.network, self.numbers)
+        if not np.isfinite(inside).all():
+            raise CaseError(Code.SEGMENT_FAILED, "the network gives values that are not finite; expected numbers")
+        return inside
 
 
 def _excess(scores: Float32Array, network: SegmentNetwork, numbers: Sequence[int]) -> Float32Array:

@@ -119,7 +119,7 @@ class VideoWork(Work):
         network = cube_network(self._section(context.job))
         with Stopwatch(seconds).step("read"):
             if network:
-                return read_cube(case, context, network.cube)
+                return read_cube(case, context, network)
             store = RoiStore.open(context.rois, context.started)
             frames = store.read_frames(case.case_id, case.stored.get(RoiStore.stage, ""))
         check_frames(frames)
@@ -160,7 +160,7 @@ def through_network(read: list[TaskResult], engine: Engine | CubeEngine, asked: 
     if not sound:
         return read
     watch = Stopwatch()
-    inputs = [result.values.pop("input") for result in sound]
+    inputs = [result.values["input"] for result in sound]
     try:
         with watch.step("network"):
             if isinstance(engine, CubeEngine):
@@ -168,6 +168,8 @@ def through_network(read: list[TaskResult], engine: Engine | CubeEngine, asked: 
             else:
                 features = engine.features_of_frames(cast("list[ByteArray]", inputs))
     except CaseError as error:
+        if len(sound) > 1:  # each by itself: it need not be every one's
+            return [found for one in read for found in through_network([one], engine, asked)]
         of_all = error.problem
         return [o if o.problem else replace(o, problem=of_all.of(case_id=o.case_id), values={}) for o in read]
     share = watch.seconds["network"] / len(sound)

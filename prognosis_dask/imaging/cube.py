@@ -154,8 +154,8 @@ def cut_cube(roi: Roi, rule: CubeRule, read_full: Callable[[], Roi]) -> Cube:
     Raises
     ------
     CaseError
-        ``MASK_EMPTY`` where there is no region; ``IMAGE_INVALID`` where the cube holds what is no finite number, or
-        nothing but one grey level of which a z-score is to be made.
+        ``MASK_EMPTY`` where there is no region, or none is left of one that the network is shown; ``IMAGE_INVALID``
+        where the cube holds what is no finite number, or nothing but one grey level of which a z-score is to be made.
     """
     held = np.argwhere(sitk.GetArrayViewFromImage(roi.mask))[:, ::-1] + np.array(roi.start)
     if not len(held):
@@ -167,6 +167,13 @@ def cut_cube(roi: Roi, rule: CubeRule, read_full: Callable[[], Roi]) -> Cube:
     grey[~inside] = rule.outside
     shown = inside
     mask = _nearest(roi, place) & inside if rule.mask != "none" else inside
+    if rule.mask != "none" and not mask.any():
+        size = " x ".join(f"{mm:g}" for mm in rule.spacing_mm)
+        raise CaseError(
+            Code.MASK_EMPTY,
+            f"of the region's {len(held)} voxels none is left in the network's cube of {size} mm voxels; expected a "
+            "region that is larger, or lies where the cube is",
+        )
     if rule.mask == "background":
         grey[~mask] = rule.outside
         shown = mask

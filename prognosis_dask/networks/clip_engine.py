@@ -8,11 +8,30 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from prognosis_dask.arrays import ByteArray, Float32Array
+from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.cube import CubeRule
 from prognosis_dask.networks.clips import ClipRule
 
 #: (1, channel, T, height, width) to (F), both float32; a cube's axes in place of a clip's.
 RunClip = Callable[[Float32Array], Float32Array]
+
+
+def _row(run: RunClip, one: Float32Array, names: tuple[str, ...]) -> Float32Array:
+    """The values of one clip or cube.
+
+    Raises
+    ------
+    CaseError
+        ``CLIP_INVALID`` when they are not as many as the network gave when it was tried.
+    """
+    values = run(one[None])
+    if values.size != len(names):
+        raise CaseError(
+            Code.CLIP_INVALID,
+            f"the network gives {values.size} values of an input of shape {one.shape}, expected {len(names)} as of the "
+            "one that it was tried on: let it average over frames, or fix their number",
+        )
+    return values
 
 
 class ClipEngine:
@@ -37,7 +56,7 @@ class ClipEngine:
         if seen != expected or clips.dtype != np.float32:
             raise ValueError(f"clips are {clips.dtype} of shape {clips.shape}; expected float32 of (n, *{expected})")
         with self._lock:
-            return np.stack([self._run(clip[None]) for clip in clips])
+            return np.stack([_row(self._run, clip, self.feature_names) for clip in clips])
 
     def features_of_frames(self, frames: Sequence[ByteArray]) -> Float32Array:
         """Run regions: n times (slice, 128, 128) uint8 to (n, F) float32.
@@ -45,7 +64,7 @@ class ClipEngine:
         Raises
         ------
         CaseError
-            ``CLIP_INVALID`` for frames of another shape or type.
+            ``CLIP_INVALID`` for frames of another shape or type, or when the number of values depends on the clip.
         """
         return np.concatenate([self.features(self._rule.make(region)[None]) for region in frames])
 
@@ -72,4 +91,4 @@ class CubeEngine:
         if cubes.shape[1:] != expected or cubes.dtype != np.float32:
             raise ValueError(f"cubes are {cubes.dtype} of shape {cubes.shape}; expected float32 of (n, *{expected})")
         with self._lock:
-            return np.stack([self._run(cube[None]) for cube in cubes])
+            return np.stack([_row(self._run, cube, self.feature_names) for cube in cubes])

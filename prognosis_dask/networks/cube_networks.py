@@ -30,6 +30,7 @@ class CubeNetwork:
     licence: Annotated[str, "Licence of code and weights."] = ""
     weights: Annotated[str, "Where the weights come from."] = ""
     citation: Annotated[str, "What to cite."] = ""
+    modalities: Annotated[tuple[str, ...], "DICOM modalities of the images that it takes; empty: any."] = ()
 
 
 #: As their public code prepares images. MONAI's ``Spacing`` interpolates linearly without smoothing, and its voxels are
@@ -52,6 +53,7 @@ CUBE_NETWORKS = {
         licence="code MIT; weights as their Zenodo record says",
         weights="zenodo.org/records/10528450, model_weights.torch",
         citation="Pai et al., Nature Machine Intelligence 2024, doi:10.1038/s42256-024-00807-9",
+        modalities=("CT",),
     ),
     # extract_feat_LP.py of project-lighter/CT-FM, with masks; it pads before it scales, so with 0 HU
     "ct_fm": CubeNetwork(
@@ -70,6 +72,7 @@ CUBE_NETWORKS = {
         licence="as the model card of the weights says",
         weights="huggingface.co/project-lighter/ct_fm_feature_extractor",
         citation="Pai et al. 2025, arXiv:2501.09001",
+        modalities=("CT",),
     ),
     # merlin/data/monai_transforms.py of StanfordMIMI/Merlin: the middle of the scan, wherever the lesion is
     "merlin": CubeNetwork(
@@ -88,6 +91,7 @@ CUBE_NETWORKS = {
         licence="MIT",
         weights="huggingface.co/stanfordmimi/Merlin",
         citation="Blankemeier et al., Nature 2026, doi:10.1038/s41586-026-10181-8",
+        modalities=("CT",),
     ),
 }
 

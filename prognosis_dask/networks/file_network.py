@@ -74,6 +74,10 @@ def load_file(path: Path, device: str, key: str) -> RunClip:
     WeightsError, MissingExtraError, ClusterError
         When it cannot be read, its library is not installed, or there is no GPU for a job that wants one.
     """
+    if path.suffix == ".pt2":
+        raise WeightsError(
+            f"{path} is torch.export's: torch evaluates text of such a file as code; export it as TorchScript or ONNX"
+        )
     kinds = {_ONNX: _onnx, SAFETENSORS: _safetensors}
     return kinds.get(path.suffix, _torchscript)(path, device, key)
 
@@ -194,12 +198,21 @@ def _onnx(path: Path, device: str, key: str) -> RunClip:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # weights in a second file would not be part of the digest of this one: they are looked for where none are
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", f"{path}/none")
     try:
-        session: Any = runtime.InferenceSession(str(path), options, providers=[provider])
+        session: Any = runtime.InferenceSession(path.read_bytes(), options, providers=[provider])
     except Exception as error:  # onnxruntime has an exception for each kind of fault
+        if "External data" in str(error):
+            raise WeightsError(
+                f"{path} keeps weights in another file; export it as one: torch.onnx.export(..., external_data=False)"
+            ) from error
         raise WeightsError(f"{path} is not a network that onnxruntime can run: {str(error)[:300]}") from error
-    inputs = session.get_inputs()
-    if len(inputs) != 1:
-        raise WeightsError(f"{path} has {len(inputs)} inputs, expected one: the clip")
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        names = ", ".join(one.name for one in (inputs if len(inputs) != 1 else outputs))
+        raise WeightsError(
+            f"{path} has {len(inputs)} inputs and {len(outputs)} outputs ({names}), expected one of each"
+        )
     name = inputs[0].name
     return lambda clip: np.asarray(session.run(None, {name: clip})[0], np.float32).reshape(-1)

@@ -63,6 +63,8 @@ def torch_runner(module: Any, device: str, key: str) -> RunClip:
     def run(clip: Float32Array) -> Float32Array:
         with repeatable():
             values = module(torch.from_numpy(np.ascontiguousarray(clip)).to(target))
+        if not isinstance(values, torch.Tensor):
+            raise TypeError(f"it gives a {type(values).__name__}, expected one tensor")
         return np.asarray(values.float().cpu().numpy(), np.float32).reshape(-1)
 
     return run
