@@ -253,6 +253,30 @@ def test_copies_of_an_instance_with_other_pixels_are_not_used(patient: Path, tmp
     assert len(index(tmp_path / "again", tmp_path / "ct").cases) == 1
 
 
+def test_copies_of_a_mask_count_once_if_they_outline_the_same_and_else_not_at_all(
+    patient: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(patient / "CT", tmp_path / "ct")
+    copy = tmp_path / "ct" / "copy.dcm"
+    mask = read_quietly(tmp_path / "ct" / "mask" / "RS.dcm")
+    mask.StationName = "elsewhere"
+    mask.PatientID = "other"
+    mask.save_as(copy)
+    found = index(tmp_path / "out", tmp_path / "ct")
+    assert len(found.cases) == 1
+    told = [
+        problem.severity for problem in found.of(Code.MASK_ITEM_INVALID) if "its PatientID is 'other'" in problem.reason
+    ]
+    assert told == ["warning"], "the copy comes first by path, with a patient who is not that of its images"
+    contour = mask.ROIContourSequence[0].ContourSequence[0]
+    contour.ContourData = [value + 5 * (number % 3 == 0) for number, value in enumerate(contour.ContourData)]
+    mask.save_as(copy)
+    found = index(tmp_path / "again", tmp_path / "ct")
+    assert not found.cases
+    [problem] = found.of(Code.DUPLICATE_INSTANCE)
+    assert "with other content; none is used" in problem.reason
+
+
 def test_one_roi_on_several_series_gets_suffixes_that_do_not_depend_on_the_order(patient: Path, tmp_path: Path) -> None:
     second = tmp_path / "retest"
     shutil.copytree(patient / "CT", second)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 
 from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.cohort.collections import Rules
-from prognosis_dask.cohort.headers import FileStamp, Header, ImageHeader, MaskHeader, Structure, VolumeFile
+from prognosis_dask.cohort.headers import UNNAMED, FileStamp, Header, ImageHeader, MaskHeader, Structure, VolumeFile
 from prognosis_dask.cohort.linking import Catalogue
 from prognosis_dask.cohort.listing import SeriesListing
 from prognosis_dask.cohort.pairs import OTHER_MODALITY, pair_volumes, roi_name
@@ -18,7 +19,7 @@ from prognosis_dask.cohort.rois import Candidate
 from prognosis_dask.cohort.series import group_series
 from prognosis_dask.cohort.volume_links import link_volumes
 from prognosis_dask.errors import CaseError, Code, Problem
-from prognosis_dask.objects.files import as_local
+from prognosis_dask.objects.files import as_local, read_bytes
 from prognosis_dask.volumes.files import volume_voxels
 from prognosis_dask.volumes.labels import labels_in
 
@@ -96,18 +97,48 @@ def _add_dicom(gathered: Gathered, headers: Sequence[Header], rules: Rules) -> l
 
 
 def _once(gathered: Gathered, masks: Iterable[MaskHeader]) -> list[MaskHeader]:
-    kept: dict[str, MaskHeader] = {}
+    """Each mask once, the first by path; none of several that outline something else under one SOPInstanceUID."""
+    copies: dict[str, list[MaskHeader]] = defaultdict(list)
     for mask in masks:
-        first = kept.setdefault(mask.sop_uid, mask)
-        if first is not mask:
-            alike = "alike" if _content(first.file) == _content(mask.file) else "but not alike"
-            reason = (
-                f"the same {mask.kind} (SOPInstanceUID {mask.sop_uid}) as {first.file.path}, {alike}; kept that one"
+        copies[mask.sop_uid].append(mask)
+    kept: list[MaskHeader] = []
+    for first, *others in copies.values():
+        unlike = [other for other in others if not _outline_the_same(first, other)]
+        kept += [] if unlike else [first]
+        said = "with other content; none is used: index one of them alone" if unlike else "alike; kept that one"
+        gathered.problems += [
+            Problem(
+                Code.DUPLICATE_INSTANCE,
+                f"the same {other.kind} (SOPInstanceUID {other.sop_uid}) as {first.file.path}, {said}",
+                patient_id=other.patient_id,
+                where=other.file.path,
             )
-            gathered.problems.append(
-                Problem(Code.DUPLICATE_INSTANCE, reason, patient_id=mask.patient_id, where=mask.file.path)
-            )
-    return list(kept.values())
+            for other in unlike or others
+        ]
+    return kept
+
+
+#: What a mask holds; two copies may have been de-identified differently.
+_CONTENT = (
+    "StructureSetROISequence",
+    "ROIContourSequence",
+    "SegmentSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "PixelData",
+)
+
+
+def _outline_the_same(one: MaskHeader, other: MaskHeader) -> bool:
+    from pydicom import dcmread
+
+    if _content(one.file) == _content(other.file):
+        return True
+    try:
+        first, second = (dcmread(BytesIO(read_bytes(mask.file.path)), force=True) for mask in (one, other))
+        return all(first.get(name) == second.get(name) for name in _CONTENT)
+    except Exception:  # a damaged file may raise anything
+        return False
 
 
 def _content(file: FileStamp) -> str:
@@ -147,6 +178,7 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
         gathered.problems.append(
             Problem(Code.MASK_WITHOUT_SERIES, reason, mask.patient_id, where=mask.file.path, severity="warning")
         )
+    gathered.problems += _of_another(mask, {catalogue.series[key].patient_id for key in linked})
     for problems in failed.values():
         first = problems[0].of(patient_id=mask.patient_id)
         more = f" (and {len(problems) - 1} more ROIs of this mask)" if len(problems) > 1 else ""
@@ -155,6 +187,14 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
         reason = f"none of its {len(mask.structures)} ROIs has a contour"
         code = Code.MASK_EMPTY if mask.kind == "SEG" else Code.ROI_WITHOUT_CONTOUR
         gathered.problems.append(Problem(code, reason, patient_id=mask.patient_id, where=mask.file.path))
+
+
+def _of_another(mask: MaskHeader, patients: Iterable[str]) -> Iterator[Problem]:
+    """A warning for each patient on whose images a mask lies that names another one."""
+    for patient in sorted(patients):
+        if patient_key(patient) != patient_key(mask.patient_id) and not mask.patient_id.startswith(UNNAMED):
+            reason = f"its PatientID is {mask.patient_id!r}, and it references images of {patient!r}: used with those"
+            yield Problem(Code.MASK_ITEM_INVALID, reason, patient, where=mask.file.path, severity="warning")
 
 
 def _attach(gathered: Gathered, uid: str, mask: MaskHeader, structure: Structure) -> None:

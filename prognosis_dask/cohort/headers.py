@@ -219,13 +219,17 @@ class OtherFile:
 Header = ImageHeader | MaskHeader | VolumeFile | OtherFile | Problem
 
 
+#: How the name begins of a patient whose images have no PatientID.
+UNNAMED = "unnamed-"
+
+
 def patient_id(header: Dataset) -> str:
     """PatientID, or a name derived from the study if there is none, so that such patients stay separate."""
     named = str(header.get("PatientID", "") or "").strip()
     if named:
         return named
     study = str(header.get("StudyInstanceUID", "") or header.get("SeriesInstanceUID", ""))
-    return f"unnamed-{hashlib.sha256(study.encode()).hexdigest()[:8]}"
+    return f"{UNNAMED}{hashlib.sha256(study.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
