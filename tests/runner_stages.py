@@ -18,6 +18,7 @@ from prognosis_dask.objects.bucket import ObjectStat
 from prognosis_dask.objects.bucket import begin as begin_request
 from prognosis_dask.objects.folders import _behind
 from prognosis_dask.storage.ledger import TaskResult
+from tests.dask_processes import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,10 @@ def write_behind(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks
 
 
 def _wait_for_a_third(marks: Marks) -> ObjectStat:
+    deadline = time.monotonic() + PATIENCE
     while len(list(Path(marks.folder).iterdir())) < 3:
+        if time.monotonic() > deadline:
+            raise TimeoutError("nothing else is computed while this is written")
         time.sleep(0.05)
     return ObjectStat("key", 0)
 

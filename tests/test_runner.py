@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from distributed import Client
+from distributed import Client, Nanny, Scheduler, SpecCluster
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import CaseError, ClusterError, Code, JobError, Problem, collected_warnings, warn
@@ -88,6 +88,23 @@ def test_a_case_is_not_to_blame_for_a_child_that_still_wrote_another(tmp_path: P
     assert {result.problem for result in results.values()} == {None}
     assert (visits(tmp_path, "visit", written), visits(tmp_path, "visit", blamed)) == (2 if how == "killed" else 1, 2)
     assert children == 1  # those that a case was tried in alone are gone
+
+
+def test_a_worker_that_offers_a_resource_computes_the_next_case_while_it_writes_one(tmp_path: Path) -> None:
+    workers = {name: {"cls": Nanny, "options": {"nthreads": 1, "resources": {name: 1}}} for name in ("CPU", "GPU")}
+    stages = [
+        PlannedStage("visit", write_behind, DIGESTS, batch_size=1, resource="CPU"),
+        PlannedStage("follow", follow, DIGESTS, ("visit",), resource="GPU"),
+    ]
+    results: dict[tuple[str, str], TaskResult] = {}
+    record = lambda news: results.update({(one.stage, one.case_id): one for one in news})  # noqa: E731
+    marks = Marks(str(tmp_path), bad=CASES[0].case_id)
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    with SpecCluster(workers, scheduler) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2)
+        run_plan(client, CohortPlan(CASES, stages, marks, NOTHING), record, retries=0)
+    assert len(results) == 2 * len(CASES)
+    assert visits(tmp_path, "visit", CASES[0].case_id) == 1  # what waits for its writing alone is computed once more
 
 
 def test_a_program_that_a_case_waits_for_ends_with_the_case(tmp_path: Path) -> None:

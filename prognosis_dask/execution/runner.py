@@ -37,6 +37,9 @@ CHECK_EVERY = 2.0
 RETRY_AFTER = 1.0
 #: Seconds between two looks at how many workers there are.
 LOOK_EVERY = 2.0
+#: What a task asks of a worker's CPU where the worker's threads hold it back anyhow: Dask counts a resource as taken
+#: until the task is done, also while it is only being written, so that the next one would wait for it.
+SHARE = 1 / 64
 
 
 @dataclass(frozen=True)
@@ -343,6 +346,7 @@ class _Window:
         self._threads = 1.0
         self._single: list[str] = []
         self._offers: Mapping[str, float] = {}
+        self._threads_hold_back = False
 
     def full(self, running: Iterable[Task]) -> set[str]:
         """The resources that have no room for another task."""
@@ -356,7 +360,9 @@ class _Window:
 
     def ask(self, resource: str) -> dict[str, float] | None:
         """What Dask is told of the resource that a task needs."""
-        return {resource: 1} if resource and not self._is_any_thread(resource) else None
+        if not resource or self._is_any_thread(resource):
+            return None
+        return {resource: SHARE if resource == "CPU" and self._threads_hold_back else 1}
 
     def _slots(self, resource: str) -> float:
         return self._threads if self._is_any_thread(resource) else max(1.0, self._offers.get(resource, 0.0))
@@ -373,6 +379,8 @@ class _Window:
         for worker in workers.values():
             offers.update(worker["resources"])
         self._offers = offers
+        of_cpu = [worker for worker in workers.values() if worker["resources"].get("CPU")]
+        self._threads_hold_back = all(worker["resources"] == {"CPU": worker["nthreads"]} for worker in of_cpu)
         self._threads = max(1, sum(worker["nthreads"] for worker in workers.values()))
         self._single = list(workers) if self._threads == len(workers) else []
 
