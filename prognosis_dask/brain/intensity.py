@@ -42,7 +42,7 @@ def correct_bias(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.
         uint8, the voxels to which the field is fitted. The more uniform their tissue, the less anatomy enters the
         field: best :func:`white_matter`.
     """
-    part, beside = _around(mask)
+    part, beside = around(mask, _MARGIN_MM)
     near, held = image[part], mask[part]
     factors = [max(1, round(_WIDTH_MM / spacing)) for spacing in image.GetSpacing()]
     small = sitk.BinShrink(near, factors)
@@ -59,12 +59,12 @@ def correct_bias(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.
     return sitk.Cast(image / field, sitk.sitkFloat32), field
 
 
-def _around(mask: sitk.Image) -> tuple[tuple[slice, ...], list[tuple[int, int]]]:
-    """The box of a mask with a margin, as slices of an image, and what is before and behind it in each of its axes."""
+def around(mask: sitk.Image, margin_mm: float) -> tuple[tuple[slice, ...], list[tuple[int, int]]]:
+    """The box of a mask with a margin, as slices of an image, and what is before and behind it in an array's axes."""
     part, beside = [], []
     spans = bounding_box(sitk.GetArrayViewFromImage(mask) > 0)
     for (first, stop), size, spacing in zip(spans, mask.GetSize()[::-1], mask.GetSpacing()[::-1], strict=True):
-        margin = math.ceil(_MARGIN_MM / spacing)
+        margin = math.ceil(margin_mm / spacing)
         low, high = max(0, first - margin), min(size, stop + margin)
         part.append(slice(low, high))
         beside.append((low, size - high))

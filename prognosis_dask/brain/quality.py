@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.brain.head import points_of
+from prognosis_dask.brain.intensity import around
 from prognosis_dask.brain.orient import meaning, shared_by_turn, turned, turns
 from prognosis_dask.brain.register import mutual_information
 from prognosis_dask.brain.strip import Stripped, aligned, carried_distance
@@ -127,6 +128,10 @@ def skull_edges(image: sitk.Image, brain: sitk.Image) -> dict[str, float]:
     Independent of the template: the share of dark voxels is followed from inside the mask outwards. By ``left``,
     ``right``, ``front``, ``back``; NaN for a side where no dark layer is seen.
     """
+    if not sitk.GetArrayViewFromImage(brain).any():
+        return dict.fromkeys(_SIDES, math.nan)
+    part, _ = around(brain, _EDGE_MM)
+    image, brain = image[part], brain[part]
     distance = sitk.GetArrayFromImage(
         sitk.SignedMaurerDistanceMap(brain, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
     )

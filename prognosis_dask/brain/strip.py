@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from prognosis_dask.arrays import BoolArray, Float32Array
 from prognosis_dask.brain.head import find_head, fit_boundary
-from prognosis_dask.brain.intensity import correct_bias, white_matter
+from prognosis_dask.brain.intensity import around, correct_bias, white_matter
 from prognosis_dask.brain.register import align_brain, align_head, align_inside
 from prognosis_dask.brain.template import Contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
@@ -29,8 +29,8 @@ _CLIP, _PER_MM = 3.0, 1.0
 _ROUNDS = 3
 _OPEN_MM, _CLOSE_MM = 4.0, 6.0
 #: Where fluid is dark: from the edge that the boundary converges to, below the cortex, to the brain's surface with its
-#: fluid, mm (best for seven real images: 3.6 to 5), and the brain's mean radius, by which a scale becomes a distance.
-_SURFACE_MM, _RADIUS_MM = 4.2, 70.0
+#: fluid, mm (best for seven real images: 3.6 to 5).
+_SURFACE_MM = 4.2
 #: Region around the registered brain used for the second fit of the template, mm, and the clamp as a multiple of the
 #: brain's 99th percentile.
 _NEAR_MM, _CLAMP = 6.0, 1.1
@@ -65,18 +65,17 @@ def strip(image: sitk.Image, kind: Contrast, *, bias_field: bool = True) -> Stri
     if before is not None:
         return aligned(image, before, kind, stripped_before=True)
     transform, fit = fit_boundary(image, align_head(image, find_head(image), kind))
-    beyond = 0.0
-    if kind != "t2":
-        edge, transform = transform, widened(image, transform, kind)
-        beyond = max(0.0, _SURFACE_MM - _RADIUS_MM * (_scale(transform) - _scale(edge)))
     distance = carried_distance(transform, image)
+    if kind != "t2":
+        # of the edge itself: scalp at the top may draw the wider fit some millimetres upwards
+        distance, transform = distance + _SURFACE_MM, widened(image, transform, kind)
     inside = sitk.Cast(distance > 0, sitk.sitkUInt8)
     if np.count_nonzero(sitk.GetArrayViewFromImage(distance) > _DEEP_MM) < _LEAST_VOXELS:
         raise CaseError(Code.BRAIN_NOT_FOUND, "the image is almost empty where the brain would be")
     white = white_matter(image, inside, transform)
     if bias_field and sitk.GetArrayViewFromImage(white).any():
         image, _ = correct_bias(image, white)
-    return Stripped(refine(image, distance + beyond), transform, fit, stripped_before=False)
+    return Stripped(refine(image, distance), transform, fit, stripped_before=False)
 
 
 def widened(image: sitk.Image, from_template: sitk.AffineTransform, kind: Contrast) -> sitk.AffineTransform:
@@ -196,17 +195,23 @@ def stripped_before(image: sitk.Image) -> sitk.Image | None:
     Such an image has one value around the brain, and no dark ring (the skull) under its outer edge.
     """
     values = sitk.GetArrayViewFromImage(image)
-    found, counts = np.unique(values, return_counts=True)
-    if counts.max() < _BACKGROUND_SHARE * values.size:
+    # in order, a value of that share takes one of seven places at least
+    places = np.linspace(0, values.size - 1, 7).astype(int)
+    found = np.unique(np.partition(values, places, axis=None)[places])
+    counts = [np.count_nonzero(values == value) for value in found]
+    if max(counts) < _BACKGROUND_SHARE * values.size:
         return None
-    ground = found[counts.argmax()]
+    ground = found[int(np.argmax(counts))]
     shown = values[values > ground]
     if not len(shown):
         return None
-    inside = _clean(values > ground + 0.1 * (float(np.median(shown)) - ground), image)
-    depth = _distance(inside, image)
+    bright = image_like((values > ground + 0.1 * (float(np.median(shown)) - ground)).astype(np.uint8), image)
+    part, beside = around(bright, _CLOSE_MM)
+    near = image[part]
+    inside = _clean(sitk.GetArrayViewFromImage(bright[part]) > 0, near)
+    values, depth = sitk.GetArrayViewFromImage(near), _distance(inside, near)
     core, rim = values[depth > 20.0], values[(depth > 3.0) & (depth < 14.0)]
     if not len(core) or not len(rim) or core.std() < _LEAST_CONTRAST * core.mean():
         return None
     dark = float(np.mean(rim < _RIM_SHARE * np.median(core)))
-    return image_like(inside.astype(np.uint8), image) if dark < 0.25 else None
+    return image_like(np.pad(inside.astype(np.uint8), beside), image) if dark < 0.25 else None

@@ -33,8 +33,11 @@ _PAD_VOXELS = 10
 _FILES = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 
 
+@lru_cache(maxsize=3)
 def contrast(kind: Contrast) -> sitk.Image:
     """The template brain, float32, zero outside it; ``t2`` and ``flair`` are synthesised from its tissues.
+
+    It is shared between callers, as :class:`Template` is.
 
     nilearn has the T1-weighted average only. For mutual information a template with one level per tissue, smoothed
     like the average, is sufficient.
