@@ -179,6 +179,76 @@ def test_few_columns_with_names_are_clinical_genes_molecular_and_numbered_ones_i
     assert dict(zip(found.table.features, found.table.families, strict=True))["f3"] == "clinical"
 
 
+def followed(folder: Path, **columns: object) -> Path:
+    """Forty patients, 30 with the event, of whom the columns say it."""
+    table = {"PatientID": [f"{i:05d}" for i in range(1, 41)], "age": np.arange(40) * 7 % 31 + 50, **columns}
+    pd.DataFrame(table).to_csv(folder / "t.csv", index=False)
+    return folder / "t.csv"
+
+
+DAYS = np.arange(40) * 37 % 101 + 20
+SEEN = np.arange(40) % 4 > 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "refusal"),
+    [
+        ({"time": DAYS, "event": np.where(SEEN, "1", "")}, "event is empty in 10 rows with a time"),
+        ({"time": DAYS, "death": np.where(SEEN, "DOD", "NED")}, r'event_codes={ "dod" = \?, "ned" = \? }'),
+        (
+            {"time": [f"{day} d" for day in DAYS], "event": SEEN},
+            "time is a time by its heading, and holds '20 d' in data",
+        ),
+        ({"time": DAYS, "death": [f"2020-01-{i % 28 + 1:02d}" for i in range(40)]}, "holds 28 different values"),
+        (
+            {"diagnosed": ["2020-01-01"] * 40, "last seen": ["2021-02-03"] * 40},
+            "diagnosed, last seen hold dates: write",
+        ),
+        (
+            {"days_to_death": np.where(SEEN, DAYS, np.nan), "vital_status": np.where(SEEN, "Dead", "Alive")},
+            "days_to_death is empty in all 10 rows in which vital_status says that the event was not seen",
+        ),
+        (
+            {"time": DAYS, "event": SEEN, "age at the end": np.arange(40) * 7 % 31 + 50 + DAYS / 365.25},
+            "'age at the end' less 'age' has a C-index of 1.000",
+        ),
+        ({"PatientID": [*range(39), "Mean"], "time": DAYS, "event": SEEN}, "data row 40 has 'Mean' for a patient"),
+    ],
+)
+def test_what_would_lose_or_tell_the_outcome_is_refused_with_what_to_do(
+    columns: dict[str, object], refusal: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StatisticsError, match=refusal):
+        read(followed(tmp_path, **columns))
+
+
+def test_an_empty_event_is_censored_where_the_line_to_paste_says_so(tmp_path: Path) -> None:
+    path = followed(tmp_path, time=DAYS, event=np.where(SEEN, "1", ""))
+    with pytest.raises(StatisticsError) as refused:
+        read(path)
+    found = read(path, str(refused.value).split("--set '")[1].split("'")[0])
+    np.testing.assert_array_equal(found.table.event, SEEN)
+
+
+def test_german_and_french_tables_say_time_event_and_unit_in_their_own_words(tmp_path: Path) -> None:
+    seen = {"Überlebenszeit (Monate)": ("verstorben", "ja", "nein"), "Survie (mois)": ("Décès", "oui", "non")}
+    for time, (event, yes, no) in seen.items():
+        found = read(followed(tmp_path, **{time: DAYS, event: np.where(SEEN, yes, no)}))
+        np.testing.assert_array_equal(found.table.event, SEEN)
+        np.testing.assert_allclose(found.table.time_days, DAYS * 365.25 / 12)
+
+
+def test_an_age_as_dicom_writes_it_is_a_number_and_one_numbered_column_no_row_of_image_features(tmp_path: Path) -> None:
+    found = read(
+        followed(
+            tmp_path, time=DAYS, event=SEEN, age=[f"{age:03d}Y" for age in range(40, 80)], t5=[None, *np.arange(39) % 9]
+        )
+    )
+    assert found.table.families == ("clinical", "clinical")
+    np.testing.assert_array_equal(found.table.X[:, found.table.features.index("age")], range(40, 80))
+    assert len(found.table.case_ids) == 40
+
+
 def test_a_table_by_itself_ends_in_a_model_and_its_figure_is_printed(tmp_path: Path) -> None:
     lines: list[str] = []
     few = ("validation.repeats=1", "validation.folds=3", "validation.halves=0")

@@ -20,18 +20,20 @@ LONGEST_DAYS = 130 * 365.25
 EVENT_CODES: Mapping[str, int] = {
     **dict.fromkeys(("1", "yes", "y", "true", "dead", "died", "deceased", "death", "event"), 1),
     **dict.fromkeys(("recurred", "recurred/progressed", "progressed", "progression", "relapsed", "recurrence"), 1),
+    **dict.fromkeys(("ja", "oui", "verstorben", "gestorben", "tot", "décédé", "décédée", "dcd"), 1),
     **dict.fromkeys(("0", "no", "n", "false", "alive", "living", "censored", "no event"), 0),
+    **dict.fromkeys(("nein", "non", "lebt", "lebend", "vivant", "vivante"), 0),
     **dict.fromkeys(("diseasefree", "disease free", "disease-free", "progression-free", "event-free"), 0),
 }
 #: Codes without a meaning of their own: a heading may reverse them.
-_BARE = frozenset(["1", "0", "yes", "no", "y", "n", "true", "false"])
+_BARE = frozenset(["1", "0", "yes", "no", "y", "n", "true", "false", "ja", "nein", "oui", "non"])
 #: Headings under which 1 and yes may mean that the event was not observed.
 _TURNED = re.compile(
     r".*(censor|alive|living|survived|survivor|eventfree|diseasefree|progressionfree).*|cens|(overall)?(vital|survival)(status)?"
 )
 _CODE_AND_WORD = re.compile(r"([01])\s*[:=]\s*(\S.*)")
-_UNITS = {"days": r"days?|tage?|d", "weeks": r"weeks?|wks?|w", "months": r"months?|monate?|mon|mths?|mos?|m",
-          "years": r"years?|jahre?|yrs?|y"}  # fmt: skip
+_UNITS = {"days": r"days?|tage?|jours?|d", "weeks": r"weeks?|wochen?|semaines?|wks?|w",
+          "months": r"months?|monate?|mois|mon|mths?|mos?|m", "years": r"years?|jahre?|ans|années?|yrs?|y"}  # fmt: skip
 
 
 def unit_of(heading: str) -> str:

@@ -13,16 +13,17 @@ _WHICH = (
     r"(os|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs|overall|death|"
     r"(overall|event|disease|progression|relapse)(free)?survival)?"
 )
-_UNIT = r"(in)?(days?|weeks?|months?|years?|d|wks?|mos?|mths?|yrs?)?"
+_UNIT = r"(in)?(days?|weeks?|months?|years?|d|wks?|mos?|mths?|yrs?|tagen?|wochen|monaten?|jahren?|jours|mois|ans)?"
 _TIME = re.compile(
     rf"{_WHICH}(surv(ival)?|fu|followup|event)?(time|duration|length){_UNIT}|(to)?time(to)?(event|death|censor\w*){_UNIT}|"
-    rf"(os|dfs|pfs|pfi|efs|rfs|css|dss|survival|surv|followup|fu|duration|futime)(in)?{_UNIT}|days|weeks?|months?|years?|"
-    r"(days|weeks|months|years)(survived|followed|followup|tolastfollowup|todeath|survival|ofsurvival)"
+    rf"(os|dfs|pfs|pfi|efs|rfs|css|dss|(overall|(progression|disease|event|relapse)free)?survival|surv|followup|fu|duration|futime)(in)?{_UNIT}|days|weeks?|months?|years?|"
+    r"(days|weeks|months|years)(survived|followed|followup|tolastfollowup|todeath|survival|ofsurvival)|"
+    rf"((gesamt)?(überlebens|ueberlebens|(nach)?beobachtungs)zeit|survie(globale)?|(durée(de)?)?suivi){_UNIT}"
 )
 _EVENT = re.compile(
     rf"{_WHICH}(event|status|censor(ed|ing)?|cens|delta|indicator|fustat|event(observed|indicator|status)|eventcode)|"
     r"(death|dead|died|deceased|vital|survival|event)(status|event|indicator|observed|code)?|"
-    r"vitalstatus|isdead|os|alive|(is)?observed"
+    r"vitalstatus|isdead|os|alive|(is)?observed|verstorben|gestorben|tod|décès|deces|décédée?|decedee?|dcd|statutvital"
 )
 
 
@@ -37,13 +38,27 @@ def likely_endpoints(
     [('OS_days', 'OS_status')]
     """
     listed = list(names)
-    times = [name for name in listed if _TIME.fullmatch(key(name)) and may_be_time(name)]
-    events = [name for name in listed if name not in times and _EVENT.fullmatch(key(name)) and may_be_event(name)]
+    times = [name for name in listed if names_a_time(name) and may_be_time(name)]
+    events = [name for name in listed if name not in times and names_an_event(name) and may_be_event(name)]
     pairs = [(time, event) for time in times for event in events]
     if not pairs and {"T", "E"} <= {*listed} and may_be_time("T") and may_be_event("E"):
         return [("T", "E")]  # lifelines' names; T alone may be the tumour's stage
     alike = [(time, event) for time, event in pairs if _letters(time) == _letters(event)]
     return alike if any(_letters(time) for time, _ in alike) or len(alike) == 1 else pairs
+
+
+def names_a_time(heading: str) -> bool:
+    """Whether a heading may be that of a follow-up."""
+    return _TIME.fullmatch(key(heading)) is not None
+
+
+def names_an_event(heading: str) -> bool:
+    """Whether a heading may be that of an event; what its codes mean in brackets does not count.
+
+    >>> names_an_event("Death (1=yes)"), names_an_event("Deaths")
+    (True, False)
+    """
+    return _EVENT.fullmatch(key(re.sub(r"[(\[].*[=:].*[)\]]", "", heading))) is not None
 
 
 def _letters(name: str) -> str:

@@ -30,7 +30,8 @@ _PASTED = 10
 _FAR_CODES = frozenset([9.0, 99.0, 999.0, 9999.0, 99999.0, 88.0, 888.0, 8888.0, -1.0, -9.0, -99.0, -999.0, -9999.0])
 #: A feature that is the outcome in other words would be the best of all.
 _OUTCOME = re.compile(
-    r".*(surviv|death|dead|deceas|recurr|relapse|progressi|followup|vitalstatus|duration|censor).*|"
+    r".*(surviv|death|dead|deceas|recurr|relapse|progressi|followup|vitalstatus|duration|censor|überleb|ueberleb|verstorben|"
+    r"rezidiv|survie|décès|décédé|récidive).*|"
     r"(os|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs|lrc|dm|ttp)(time|event|status|days|weeks|months|years)?|time(days|tod\w+)?|event\w*|status|label|outcome"
 )
 _STAGE_LEVEL = re.compile(r"(?:stage)?(0|i{1,3}|iv)([abc]?)(\d?)")
@@ -39,6 +40,8 @@ _WITH_UNIT = re.compile(
     r"[<>≤≥~]\s*[-+]?[\d.,]+\s*\S*|[-+]?[\d.,]+\s*(%|[mc]m[23²³]?|m?l|cc|[cm]?gy|[mµ]?g|kg|hu|suv|years?|yrs?|months?|days?)",
     re.IGNORECASE,
 )
+#: An age as DICOM writes it.
+_AGE = re.compile(r"(\d{3})Y")
 _ROMAN = {"0": 0, "i": 1, "ii": 2, "iii": 3, "iv": 4}
 
 
@@ -186,13 +189,14 @@ class SourceColumn:
 def number(text: str) -> float:
     """The number that a cell holds; NaN where it holds none.
 
-    >>> number("1e3"), number("12_0"), number("abc")
-    (1000.0, nan, nan)
+    >>> number("1e3"), number("065Y"), number("12_0"), number("abc")
+    (1000.0, 65.0, nan, nan)
     """
     try:
         return float(text) if text and "_" not in text else math.nan
     except ValueError:
-        return math.nan
+        age = _AGE.fullmatch(text)
+        return float(age[1]) if age else math.nan
 
 
 def unit_of(name: str, family: str) -> str:

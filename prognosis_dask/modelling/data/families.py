@@ -16,8 +16,8 @@ COMPUTED_FAMILIES = ("radiomics", "ibsi", *NETWORKS)
 IMAGE_FAMILIES = (*COMPUTED_FAMILIES, "features")
 #: Families that are measured on an image, whatever their values are.
 MEASURED_FAMILIES = (*COMPUTED_FAMILIES, "size", "volume")
-#: More columns than this are no clinical ones, unless their names say so.
-_FEW_COLUMNS = 30
+#: More columns than this are no clinical ones, unless their names say so; fewer numbered ones are no row of features.
+_FEW_COLUMNS, _FEWEST_NUMBERED = 30, 3
 _RADIOMICS = re.compile(
     r"([A-Za-z0-9-]+\.)?(original|wavelet-\w+|log-sigma-[\w.-]+|square|squareroot|logarithm|exponential|gradient|lbp-[\w-]+)"
     r"_(shape|shape2D|firstorder|glcm|glrlm|glszm|gldm|ngtdm)_\w+"
@@ -63,13 +63,13 @@ def family_of(name: str, default: str = "") -> str:
 def plain_family(names: Sequence[str]) -> str:
     """What columns are that no name tells apart: few with names of their own are clinical, else image features.
 
-    >>> plain_family(["fin", "wexp", "prio"]), plain_family(["f1", "f2", "f3"])
-    ('clinical', 'features')
+    >>> plain_family(["fin", "wexp", "prio"]), plain_family(["f1", "f2", "f3"]), plain_family(["t5"])
+    ('clinical', 'features', 'clinical')
     """
     unknown = [name for name in names if not family_of(name)]
     numbered = sum(name[-1:].isdigit() for name in unknown)
     measured = any(family_of(name) in IMAGE_FAMILIES for name in names)
-    few = len(unknown) <= _FEW_COLUMNS and 2 * numbered <= len(unknown)
+    few = len(unknown) <= _FEW_COLUMNS and (2 * numbered <= len(unknown) or numbered < _FEWEST_NUMBERED)
     return "clinical" if few and not measured else "features"
 
 

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan
 from pathlib import Path
 
 import numpy as np
 
 from prognosis_dask.cohort.clinical import find_column, key
 from prognosis_dask.cohort.collections import COLLECTIONS
-from prognosis_dask.cohort.endpoints import Unit, plain_code, unit_of
-from prognosis_dask.cohort.headings import are_calendar_years, as_option, likely_endpoints
+from prognosis_dask.cohort.endpoints import EVENT_CODES, Unit, plain_code, unit_of
+from prognosis_dask.cohort.headings import (
+    are_calendar_years,
+    as_option,
+    likely_endpoints,
+    names_a_time,
+    names_an_event,
+)
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.columns import SourceColumn
+from prognosis_dask.modelling.data.columns import SourceColumn, number
 from prognosis_dask.modelling.spec import EndpointRule, ModelSpec
+from prognosis_dask.tables.row_numbers import no_property
 
 #: The spellings of the known collections, first; of several the first one counts. ``OS`` has any unit elsewhere.
 KNOWN_TIMES = tuple(
@@ -82,7 +90,7 @@ def _may_be_time(column: SourceColumn) -> bool:
 
 def _may_be_event(column: SourceColumn) -> bool:
     """Few codes, as an event has."""
-    held = {text for text in column.texts() if text}
+    held = {str(EVENT_CODES.get(plain_code(text), text)) for text in column.texts() if text}
     return 1 <= len(held) <= 4
 
 
@@ -123,11 +131,40 @@ def no_endpoint(columns: Mapping[str, SourceColumn], where: Sequence[str], rule:
         return StatisticsError(
             f"{told}: several columns may hold the endpoint, which one is meant? Add one of these lines\n{shown}"
         )
+    if not named and (why := _unreadable(columns)):
+        return StatisticsError(f"{told}: no endpoint: {why}")
     lacks = f"no endpoint: {told} {'has' if len(where) == 1 else 'have'} no columns"
     return StatisticsError(
         f"{lacks} {named or 'of a time and an event that can be told by their names'}; there are {listed}. "
         "Name them: --set endpoint.time=COLUMN --set endpoint.event=COLUMN, or for a class --set endpoint.label=COLUMN"
     )
+
+
+def _unreadable(columns: Mapping[str, SourceColumn]) -> str:
+    """What is wrong with columns that are a time or an event by their headings alone; empty if there are none."""
+    for name, column in columns.items():
+        if names_a_time(name) and not _may_be_time(column):
+            wrong = next(((row, text) for row, text in enumerate(column.texts()) if text and isnan(number(text))), None)
+            if wrong:
+                return (
+                    f"{name} is a time by its heading, and holds {wrong[1]!r} in data row {column.row(wrong[0])}: "
+                    "write numbers of one unit alone, without words, units or thousands separators"
+                )
+    for name, column in columns.items():
+        if names_an_event(name) and not _may_be_event(column):
+            held = list(dict.fromkeys(text for text in column.texts() if text))
+            if held:
+                return (
+                    f"{name} is an event by its heading, and holds {len(held)} different values, such as {held[0]!r}: "
+                    "write 1 where the event was seen and 0 where the case was censored"
+                )
+    dates = [name for name, column in columns.items() if no_property(name, None, column.texts(), ()) == "holds dates"]
+    if len(dates) > 1:
+        return (
+            f"{', '.join(dates[:5])} hold dates: write the days from the first to the event or to the end of the "
+            "follow-up into a column time_days, and 1 (seen) or 0 (censored) into a column event"
+        )
+    return ""
 
 
 def time_unit_known(name: str) -> bool:

@@ -9,6 +9,7 @@ Survival: a column is suspected that by its name and by its values is a time of 
 the way (relapse, transplantation), which nobody knew when the follow-up began; or
 
 * whose C-index by itself, in either direction, is above 0.95;
+* that less another column has (an age at the end of the follow-up, less the age at its beginning);
 * that among the cases with the event rises or falls with the time, but for a tenth of them: the time itself, a part
   of it, whether two years were survived;
 * whose values or words tell, or whose being empty tells, in which cases the event was seen, with a balanced accuracy
@@ -33,6 +34,7 @@ from prognosis_dask.cohort.headings import as_option
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
+from prognosis_dask.modelling.data.families import MEASURED_FAMILIES
 from prognosis_dask.modelling.metrics.concordance import concordance
 
 #: Above this C-index a column by itself is suspected.
@@ -51,6 +53,8 @@ _FEWEST_PAIRS = 200
 _MOST_VALUES = 12
 #: Cases that all columns are looked at on; those that stand out are then looked at on all.
 _SAMPLE = 250
+#: Columns of numbers whose differences are looked at, if there are no more.
+_MOST_PAIRED = 40
 
 _ENTRY = re.compile(
     r"t?(entry|start)(time|days|months|years)?|(left|delayed)(truncat\w*|entry)(time|days|months|years)?"
@@ -112,6 +116,7 @@ def find_leaks(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpoint)
         if len(X) < _FEWEST_CASES or endpoint.event.sum() < _FEWEST_EVENTS:
             return []
         found = _of_times(encodings, codes, endpoint) | _of_survival(codes, words, endpoint)
+        found = _of_differences(encodings, codes, endpoint) | found
         found |= _of_entry(encodings, codes, endpoint)
     else:
         found = _of_classes(codes, words, endpoint)
@@ -153,6 +158,31 @@ def _of_survival(codes: FloatArray, words: BoolArray, endpoint: Survival) -> dic
         separating = _auc(told, fewest=_FEWEST_PAIRS)
         for at in np.flatnonzero(separating > MOST_AUC):
             found.setdefault(int(at), f"tells {said} (AUC {separating[at]:.3f})")
+    return found
+
+
+def _of_differences(encodings: Sequence[Encoding], codes: FloatArray, endpoint: Survival) -> dict[int, str]:
+    """Columns that are the follow-up when another is taken from them, as an age or a date at its end."""
+    numbers = [
+        at
+        for at, one in enumerate(encodings)
+        if not one.levels and not one.log and one.family not in MEASURED_FAMILIES and one.family != "features"
+    ]
+    pairs = [(i, j) for place, i in enumerate(numbers) for j in numbers[:place]]
+    if not pairs or len(numbers) > _MOST_PAIRED:
+        return {}
+    first, second = np.array(pairs).T
+    rows = np.unique(np.linspace(0, len(codes) - 1, _SAMPLE).astype(int))
+    time, event = endpoint.time_days[rows], endpoint.event[rows]
+    events = np.flatnonzero(event)
+    later = (time[events, None] < time) | ((time[events, None] == time) & ~event)
+    likely = _auc(_pairs(codes[rows][:, first] - codes[rows][:, second], events, later)) > MOST_C_INDEX - 0.04
+    found: dict[int, str] = {}
+    for i, j in zip(first[likely].tolist(), second[likely].tolist(), strict=True):
+        value = _c_index(codes[:, i] - codes[:, j], endpoint)
+        if value > MOST_C_INDEX:
+            last, start = (i, j) if np.nanmean(codes[:, i]) > np.nanmean(codes[:, j]) else (j, i)
+            found[last] = f"less {encodings[start].column!r} has a C-index of {value:.3f}"
     return found
 
 

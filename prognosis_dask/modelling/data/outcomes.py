@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ from prognosis_dask.modelling.spec import EndpointRule
 _EXPECTED = "1 where the event was seen and 0 where the case was censored (or yes, no; dead, alive)"
 #: Events that were seen while fewer were at risk, before others entered, are noted.
 _FEW_AT_RISK = 10
+#: From this share of the rows on, in tables of so many rows or more, what is empty means censored, not forgotten.
+_LOST, _FEWEST_ROWS = 0.1, 20
+#: Codes of the event that a refusal writes out at most.
+_MOST_CODES = 8
 _CODES = dict(EVENT_CODES) | dict(COLLECTIONS["sts"].event_codes)
 
 
@@ -94,6 +99,7 @@ def read_outcomes(
     _refuse_beyond_a_life(time, columns[names[0]], unit)
     notes += far_code_notes(columns[names[0]])
     event = _events(columns[names[1]], rule, (whole or columns)[names[1]])
+    _refuse_lost_censoring(columns[names[0]], columns[names[1]], time, event, rule)
     notes += _all_ones(names[1], event, rule) + _competing(names[1], event)
     unknown, late = np.isnan(time) | np.isnan(event), np.zeros(len(time), dtype=bool)
     values = [time, event]
@@ -173,6 +179,10 @@ def _events(column: SourceColumn, rule: EndpointRule, whole: SourceColumn) -> Fl
         codes = {"0": 0, "1": 1}
     else:
         why = "event_codes in [endpoint] says what other codes mean"
+        held = sorted({plain_code(text) for text in cells if text})
+        if 1 < len(held) <= _MOST_CODES and not rule.event_codes:
+            asked = ", ".join(f"{json.dumps(code, ensure_ascii=False)} = ?" for code in held)
+            why += f", with 1, 0, or 2 (a competing event) for each ?\n  --set 'endpoint.event_codes={{ {asked} }}'"
         if {plain_code(text) for text in cells if text} == {"0", "1", "2"}:
             meant = '{ "0" = 0, "1" = 1, "2" = 2 }'
             why = f"2 may be an event that competes with 1: then{_to_paste(meant)}"
@@ -183,7 +193,43 @@ def _events(column: SourceColumn, rule: EndpointRule, whole: SourceColumn) -> Fl
                 f"{column.where}: column {column.name!r} holds {text!r} in data row {column.row(row)}, expected "
                 f"{expected}; {why}"
             )
-    return np.array([float(codes[plain_code(text)]) if text else np.nan for text in cells])
+    empty = float(rule.event_codes.get("", np.nan))  # an empty cell, not a word for not known
+    written = (
+        np.isfinite(column.cells) if isinstance(column.cells, np.ndarray) else [cell != "" for cell in column.cells]
+    )
+    return np.array(
+        [
+            float(codes[plain_code(text)]) if text else np.nan if there else empty
+            for text, there in zip(cells, written, strict=True)
+        ]
+    )
+
+
+def _refuse_lost_censoring(
+    time_column: SourceColumn, event_column: SourceColumn, time: FloatArray, event: FloatArray, rule: EndpointRule
+) -> None:
+    """Refuse columns of which only the observed events would be left, since what says "censored" is an empty cell."""
+    timed, known = time > 0, ~np.isnan(event)
+    left = np.unique(event[timed & known])
+    if len(left) != 1 or len(time) < _FEWEST_ROWS:
+        return
+    gone = int((np.isnan(time) & known & (event != left[0])).sum())
+    if gone >= _LOST * len(time):
+        raise StatisticsError(
+            f"{time_column.where}: {time_column.name} is empty in all {count(gone, 'row')} in which "
+            f"{event_column.name} says that the event was {'not ' if left[0] == 1 else ''}seen: their follow-up "
+            "stands in another column; write both into one"
+        )
+    blank = int((timed & ~known).sum())
+    if blank >= _LOST * len(time) and left[0] == 1 and "" not in rule.event_codes:
+        seen = rule.event_codes or {text: 1 for text in event_column.texts() if text}
+        codes = ", ".join(f"{json.dumps(code, ensure_ascii=False)} = {meant}" for code, meant in seen.items())
+        raise StatisticsError(
+            f"{event_column.where}: {event_column.name} is empty in {count(blank, 'row')} with a time, and in all "
+            "others the event was seen: if empty means censored,\n"
+            f"  --set 'endpoint.event_codes={{ {codes}, \"\" = 0 }}'\n"
+            "If it is not known there, leave these rows out of the table"
+        )
 
 
 def _to_paste(refusal: str) -> str:

@@ -37,6 +37,10 @@ _ID_SPELLINGS = tuple(
         ]
     )
 )
+_SUMMARY = re.compile(
+    r"(grand )?total|sum|mean|average|median|std|s\.?d\.?|min(imum)?|max(imum)?|gesamt|summe|mittelwert|moyenne|somme",
+    re.IGNORECASE,
+)
 #: What patients are called where nothing names them, with the number of their row.
 ROW = "row "
 #: Columns of features.csv, and of pyradiomics' own table, that describe the case.
@@ -131,6 +135,7 @@ def read_file(path: Path, rule: TableFile, *, alone: bool = False, cells: Cells 
     kept = [i for i, text in enumerate(ids) if not says_unknown(text)]
     if not kept:
         raise StatisticsError(f"{path}: no row has an ID in column {id_column!r}")
+    _refuse_summaries(path, ids if id_column else ())
     patients = _spelt_once(_formatted(ids[i], rule, path) for i in kept)
     numbers, whole = [i + 1 for i in kept], len(kept) == len(ids)
     columns = {
@@ -149,6 +154,15 @@ def read_file(path: Path, rule: TableFile, *, alone: bool = False, cells: Cells 
     without = len(ids) - len(kept)
     notes = tuple(f"{path.name}: {note}" for note in (*cells.notes, *said))
     return Source(str(path), patients, cases, columns, features, rule.family, without_id=without, notes=notes)
+
+
+def _refuse_summaries(path: Path, ids: Sequence[str]) -> None:
+    """Refuse a row of sums or means below the patients, which would be one of them."""
+    for row, text in enumerate(ids, 1):
+        if _SUMMARY.fullmatch(text.strip()):
+            raise StatisticsError(
+                f"{path}: data row {row} has {text!r} for a patient: a row that sums up others is none; delete it"
+            )
 
 
 def _spelt_once(patients: Iterable[str]) -> tuple[str, ...]:
