@@ -16,12 +16,12 @@ PROCESSES := 3
 # (tests/conftest.py); and where the time went
 SIDE_BY_SIDE = -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations=25 --durations-min=3
 
-.PHONY: demo test test-slow test-torch test-engines check lock format clean
+.PHONY: demo test test-slow test-all test-torch test-engines check lock format clean
 
 demo: .venv/ready
 	$(BIN)/prognosis run jobs/demo.toml --out runs/demo
 
-test test-slow test-torch test-engines: export OMP_NUM_THREADS := 1
+test test-slow test-all test-torch test-engines: export OMP_NUM_THREADS := 1
 
 test: .venv/ready
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not slow"
@@ -29,6 +29,10 @@ test: .venv/ready
 # What takes longer: kills at random moments, the network cut, whole cohorts
 test-slow: .venv/ready
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m slow $$(grep -l 'mark[.]slow' tests/test_*.py)
+
+# Both at once, so that no process waits for the last long test of one of them before the other begins
+test-all: .venv/ready
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 # Without MXNet: NumPy 2, torch, and the newest scikit-learn, zarr, Dask and codecs. One file for each way of meeting them:
 # networks, whatever fits and scores, pyradiomics, pydicom's decoders and nibabel, what zarr stores, the newest Dask, and

@@ -202,7 +202,7 @@ def test_a_run_has_the_family_beside_others_and_resumes_it_by_its_own_keys(tmp_p
     job = Job(
         "ibsi",
         cohort=CohortSection(roi=("GTV-1",)),
-        synth=Synth(patients=2, seed=3),
+        synth=Synth(patients=2, seed=3, bad_cases=False),
         radiomics=RadiomicsSection(enabled=False),
         ibsi=IbsiSection(enabled=True, spacing_mm=3.0, filters=("log:3",)),
         deep=DeepSection(enabled=False),

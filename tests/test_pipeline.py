@@ -33,6 +33,7 @@ from tests.dask_processes import PATIENCE, wait_for
 
 JOBS = Path(__file__).parents[1] / "jobs"
 NO_NETWORK = ("--set", "deep.enabled=false", "--set", "model.features=radiomics")
+ONE_ROUND = ("--set", "model.repeats=1", "--set", "model.halves=0")
 
 
 def prognosis(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -138,7 +139,7 @@ def test_the_demos_model_finds_a_signal_where_there_is_one(tmp_path: Path) -> No
     """Without it the images are the same, so that only their outcome is drawn anew, and no feature computed again."""
 
     def c_index(*options: str) -> float:
-        prognosis("run", JOBS / "demo.toml", "--out", tmp_path, *NO_NETWORK, "--set", "model.halves=0", *options)
+        prognosis("run", JOBS / "demo.toml", "--out", tmp_path, *NO_NETWORK, *ONE_ROUND, *options)
         summary = json.loads((tmp_path / "models" / "summary.json").read_text())
         assert summary["n_patients"] == 60
         return float(summary["c_index_cv"])
