@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from prognosis_dask.maps import Map
+from prognosis_dask.arrays import Map
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.data.table import FeatureTable

@@ -1,7 +1,8 @@
-"""The types of arrays, by what they hold."""
+"""The types of arrays, by what they hold, and of what is called like the built-in ``map`` and may compute elsewhere."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,3 +16,5 @@ BoolArray: TypeAlias = NDArray[np.bool_]
 #: Numbers of the type in which a file stores them.
 NumberArray: TypeAlias = NDArray[np.generic]
 AnyArray: TypeAlias = NDArray[Any]
+#: A function and its arguments in, results out, in the order of the arguments. Both may travel to other processes.
+Map: TypeAlias = Callable[..., Iterable[Any]]

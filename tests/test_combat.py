@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.combat import fit_combat
+from prognosis_dask.modelling.preparing import fit_combat
 
 SITES = ["A"] * 12 + ["B"] * 9 + ["C"] * 15
 

@@ -41,7 +41,6 @@ FLOORS = (
     "shipped",
     "objects",
     "arrays",
-    "maps",
     "errors",
 )
 KNOW_DASK = {"cli", "workflows", "bench", "execution", "prediction", "web"}

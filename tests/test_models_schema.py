@@ -12,8 +12,7 @@ import pytest
 
 from prognosis_dask.errors import StatisticsError, StoreError
 from prognosis_dask.modelling.folder import read_models, read_table, write_summary, write_tables
-from prognosis_dask.modelling.schema import TABLES, documentation, table_spec
-from prognosis_dask.modelling.summary import SUMMARY
+from prognosis_dask.modelling.schema import SUMMARY, TABLES, documentation, table_spec
 
 ROC: dict[str, Any] = {
     "procedure": "a",

@@ -24,8 +24,8 @@ from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.spec import ModelSpec, ValidationRule
 from prognosis_dask.modelling.tuning import arrange
+from prognosis_dask.modelling.validation.comparing import bootstrap, permutation_test, permuted_rows, point632_plus
 from prognosis_dask.modelling.validation.nested import FoldResult, beside, validate
-from prognosis_dask.modelling.validation.redrawn import bootstrap, permutation_test, permuted_rows, point632_plus
 from prognosis_dask.modelling.validation.splitting import draw_patients, split_patients
 from tests.lung1_tables import read_deep
 from tests.synthetic_tables import class_table, survival_table

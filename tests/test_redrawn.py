@@ -10,7 +10,7 @@ import pytest
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.validation.redrawn import bootstrap, permutation_test, share_as_good
+from prognosis_dask.modelling.validation.comparing import bootstrap, permutation_test, share_as_good
 from tests.synthetic_tables import class_table, survival_table
 
 RIDGE = Procedure(selector="", penalty=(0.1,))

@@ -14,11 +14,11 @@ from sksurv.util import Surv
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.estimators.svm import Gram, solve_dual, solve_many_cases
-from prognosis_dask.modelling.selectors import SELECTORS, selector_for
-from prognosis_dask.modelling.selectors.rankings import (
+from prognosis_dask.modelling.selectors import (
     FALL,
     L1_RATIO,
     PAIRS,
+    SELECTORS,
     STEPS,
     cox_entries,
     false_discovery,
@@ -28,6 +28,7 @@ from prognosis_dask.modelling.selectors.rankings import (
     rank_score_test,
     score_test,
     selection_share,
+    selector_for,
 )
 from prognosis_dask.modelling.selectors.svm_rfe import rank_features, rank_features_rbf
 from tests.synthetic_tables import class_table, survival_table

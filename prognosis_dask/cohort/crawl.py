@@ -15,11 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from prognosis_dask.arrays import Map
 from prognosis_dask.cohort.dicom_header import dicom_header
 from prognosis_dask.cohort.headers import FileStamp, Header, OtherFile, VolumeFile, stamp
 from prognosis_dask.cohort.names import is_mask_name
 from prognosis_dask.errors import BucketError, CaseError, Code, JobError, Problem
-from prognosis_dask.maps import Map
 from prognosis_dask.objects.address import IDC_BUCKETS, Address, is_address, parse_address
 from prognosis_dask.objects.bucket import ObjectStat, bucket_of, several
 from prognosis_dask.objects.files import as_local

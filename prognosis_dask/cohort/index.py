@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from prognosis_dask.arrays import Map
 from prognosis_dask.cohort.case import AUTOMATIC_ROI, SEQUENCES, Case, make_case_id, write_cases, write_problems
 from prognosis_dask.cohort.clinical import (
     ClinicalTable,
@@ -37,7 +38,6 @@ from prognosis_dask.cohort.summary import IndexSummary, endpoint_notes, foresee
 from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.config.job import CohortSection, IdcSection, ImageSection
 from prognosis_dask.errors import CaseError, Code, Problem, count
-from prognosis_dask.maps import Map
 
 _FIXED = {field.name for field in fields(Case)} | set(SEQUENCES)
 #: Per image, the MR sequences that were taken with it.

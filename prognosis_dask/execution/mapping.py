@@ -12,10 +12,10 @@ from typing import Any
 from distributed import CancelledError, Client, Future, KilledWorker, as_completed
 from tqdm import tqdm
 
+from prognosis_dask.arrays import Map
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.execution.progress import duration
 from prognosis_dask.execution.terminal import LOG_EVERY
-from prognosis_dask.maps import Map
 
 #: Seconds before a map that is not done shows a bar on a terminal.
 _SHOWN_AFTER = 2.0

@@ -14,8 +14,8 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from prognosis_dask.arrays import FloatArray, NumberArray
+from prognosis_dask.cohort.dicom_header import transformation_of
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile
-from prognosis_dask.cohort.multiframe import transformation_of
 from prognosis_dask.cohort.stack import Run, check_axis, check_slices, even_runs, gap_error
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.roi import Grid

@@ -10,9 +10,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from prognosis_dask.arrays import FloatArray, IntArray
+from prognosis_dask.arrays import FloatArray, IntArray, Map
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival, patient_sums, several_cases
 from prognosis_dask.modelling.data.table import FeatureTable, of_families, varying
 from prognosis_dask.modelling.estimators.class_models import fit_logistic

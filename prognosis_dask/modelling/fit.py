@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prognosis_dask.arrays import Map
 from prognosis_dask.config.job import ModelSection
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.execution.versions import package_versions
-from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Survival, several_cases
 from prognosis_dask.modelling.data.families import kind_of

@@ -18,8 +18,7 @@ from prognosis_dask.modelling.data.reading import ReadTable
 from prognosis_dask.modelling.metrics.competing import CENSORED, causes
 from prognosis_dask.modelling.metrics.kaplan_meier import median_follow_up
 from prognosis_dask.modelling.saved import ARRAYS, MODEL, Frozen, count_cases, load_frozen
-from prognosis_dask.modelling.schema import TABLES, table_spec
-from prognosis_dask.modelling.summary import check_summary
+from prognosis_dask.modelling.schema import TABLES, check_summary, table_spec
 from prognosis_dask.modelling.table_spec import Tables
 from prognosis_dask.publish import publish_folder, staging
 

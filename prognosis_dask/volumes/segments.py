@@ -17,9 +17,9 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, NumberArray
 from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.volumes.files import nrrd_header
 from prognosis_dask.volumes.labels import LAYER
 from prognosis_dask.volumes.nifti import is_nifti
-from prognosis_dask.volumes.streams import nrrd_header
 
 _TABLES = (".json", ".txt", ".csv", ".tsv", ".label", ".lbl", ".ctbl")
 _NUMBERS = ("label", "labelvalue", "value", "index", "labelid", "labelnumber", "number", "id", "no", "idx")

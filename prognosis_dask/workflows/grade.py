@@ -14,13 +14,12 @@ import numpy as np
 import SimpleITK as sitk
 import xarray as xr
 
-from prognosis_dask.arrays import Float32Array
+from prognosis_dask.arrays import Float32Array, Map
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.config.job import GradeSection, Job, ModelSection, digest
 from prognosis_dask.errors import CaseError, JobError, StatisticsError, StoreError, WeightsError, count
 from prognosis_dask.execution.record import recorded_job
 from prognosis_dask.features.files import read_features
-from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.families import NETWORKS
 from prognosis_dask.modelling.data.network_features import FAMILY, FILE, NetworkFeatures

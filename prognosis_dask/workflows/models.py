@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from prognosis_dask.arrays import Map
 from prognosis_dask.config.folders import expect_no_loss, expect_writable
 from prognosis_dask.errors import StatisticsError, count
-from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.families import NETWORKS
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.modelling.data.table import FeatureTable

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from prognosis_dask.arrays import FloatArray
+from prognosis_dask.arrays import FloatArray, Map
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.config.folders import expect_writable
 from prognosis_dask.config.job import Job
@@ -29,7 +29,6 @@ from prognosis_dask.execution.mapping import map_on
 from prognosis_dask.execution.record import recorded_job
 from prognosis_dask.features.files import read_features
 from prognosis_dask.imaging.roi import Roi
-from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.pairing import FEWEST_PAIRS, region_of
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.folder import known_json

@@ -16,6 +16,7 @@ from pathlib import Path
 import xarray as xr
 from distributed import Client
 
+from prognosis_dask.arrays import Map
 from prognosis_dask.cohort.case import Case, read_cases, read_problems, write_cases, write_problems
 from prognosis_dask.cohort.clinical import clinical_table, key
 from prognosis_dask.cohort.collections import resolve
@@ -42,7 +43,6 @@ from prognosis_dask.features.files import read_features, write_features
 from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.features.registry import DEEP, IBSI, MAPS, RADIOMICS, ROI, came_through, stages_of
 from prognosis_dask.features.stage import all_needs
-from prognosis_dask.maps import Map
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.spec import job_spec
 from prognosis_dask.objects.address import join

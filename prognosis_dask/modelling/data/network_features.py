@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from prognosis_dask.arrays import Float32Array, IntArray
+from prognosis_dask.arrays import Float32Array, IntArray, Map
 from prognosis_dask.config.job import GradeSection, digest
 from prognosis_dask.errors import CaseError, StatisticsError, WeightsError
-from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.validation.nested import Extend

@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from prognosis_dask.arrays import Map
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import one_thread

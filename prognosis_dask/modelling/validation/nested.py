@@ -9,9 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from prognosis_dask.arrays import FloatArray, IntArray
+from prognosis_dask.arrays import FloatArray, IntArray, Map
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.maps import Map
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
