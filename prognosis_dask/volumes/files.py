@@ -1,4 +1,4 @@
-"""Read any image file: its grid, the requested slices, and checksums that the readers of NRRD and MetaImage pass over."""
+"""Read any image file: its grid, the requested slices, and checksums that readers of NRRD and MetaImage pass over."""
 
 from __future__ import annotations
 

@@ -24,7 +24,6 @@ from prognosis_dask.radiomics.ibsi.texture import Levels, texture
 from prognosis_dask.radiomics.levels import FEWEST, MOST
 from prognosis_dask.radiomics.shape import mesh
 
-
 #: More than any image is wide, in mm: where a filter's response depends on all of it.
 _EVERYTHING = 1e6
 #: Units of features of shape and place that have one; ``u`` is the image's own unit.
