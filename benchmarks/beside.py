@@ -42,7 +42,7 @@ from prognosis_dask.config.job import CohortSection, FramesSection, ImageSection
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, make_frames
 from prognosis_dask.networks import gluon_import
-from prognosis_dask.networks.clips import make_clip
+from prognosis_dask.networks.clips import ClipRule
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = ROOT / "jobs" / "params" / "lung1.yaml"
@@ -113,7 +113,7 @@ def study_chain(case: Case, folder: Path, cases: int) -> dict[str, float]:
         with clock("video"):
             frames = _through_a_video(_frames(image, mask), folder / "clip.mp4")
         with clock("network"):
-            network(array(make_clip(frames)[None])).asnumpy()
+            network(array(ClipRule().make(frames)[None])).asnumpy()
     return {step: seconds / cases for step, seconds in steps.items()}
 
 

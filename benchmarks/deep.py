@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from prognosis_dask.config.job import DeepSection
-from prognosis_dask.networks.clips import make_clip
+from prognosis_dask.networks.clips import ClipRule
 from prognosis_dask.networks.engine import load_engine
 from prognosis_dask.networks.gluon_import import import_gluon
 
@@ -45,12 +45,12 @@ def main() -> None:
 
     plain = import_gluon().model_zoo.get_model("i3d_inceptionv1_kinetics400", pretrained=False, pretrained_base=False)
     plain.hybridize()
-    print("slices  batch  make_clip/s  engine clips/s  GluonCV clips/s")
+    print("slices  batch  clips made/s  engine clips/s  GluonCV clips/s")
     for length in options.lengths:
         frames = np.random.default_rng(0).integers(0, 256, (length, 128, 128)).astype(np.uint8)
-        made = 1 / best(lambda frames=frames: make_clip(frames), options.repeats)
+        made = 1 / best(lambda frames=frames: ClipRule().make(frames), options.repeats)
         for count in options.batches:
-            clips = np.stack([make_clip(frames)] * count)
+            clips = np.stack([ClipRule().make(frames)] * count)
             ours = count / best(lambda clips=clips: engine.features(clips), options.repeats)
             given = mx.nd.from_numpy(clips.copy(), zero_copy=False)
             theirs = count / best(lambda given=given: plain(given).asnumpy(), options.repeats)

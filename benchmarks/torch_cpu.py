@@ -19,7 +19,7 @@ import torch
 
 from prognosis_dask.config.job import DeepSection
 from prognosis_dask.networks.catalogue import find_network
-from prognosis_dask.networks.clips import make_clip
+from prognosis_dask.networks.clips import ClipRule
 from prognosis_dask.networks.engine import load_engine
 from prognosis_dask.networks.torch_engine import TorchEngine, grey_clips
 from prognosis_dask.networks.torch_network import GREY_ZERO, ConvolutionUnit, InceptionV1
@@ -64,7 +64,7 @@ def traced(network: InceptionV1, clip: torch.Tensor) -> Callable[[torch.Tensor],
 
 def ways(frames: np.ndarray, options: argparse.Namespace) -> dict[str, Callable[[], object]]:
     """Every way by name. The engine's own rows begin with the uint8 frames, the others with a clip ready made."""
-    colour = torch.from_numpy(make_clip(frames))[None]
+    colour = torch.from_numpy(ClipRule().make(frames))[None]
     grey = (grey_clips(torch.from_numpy(frames)[None]) - GREY_ZERO).float()
     last = torch.channels_last_3d
     plain, plain_last = unpacked(), unpacked(memory_format=last)

@@ -3,7 +3,7 @@ import pytest
 import scipy.ndimage
 
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.networks.clips import clip_length, make_clip
+from prognosis_dask.networks.clips import ClipRule, clip_length
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])
@@ -23,7 +23,7 @@ def study_clip(frames):
 @pytest.mark.parametrize("n_slices", [1, 5, 6, 9])
 def test_clip_is_the_studys_to_the_last_bit(n_slices):
     frames = np.random.default_rng(n_slices).integers(0, 256, (n_slices, 128, 128)).astype(np.uint8)
-    clip = make_clip(frames)
+    clip = ClipRule().make(frames)
     assert clip.dtype == np.float32
     assert clip.flags.c_contiguous
     np.testing.assert_array_equal(clip, study_clip(frames))
@@ -31,12 +31,12 @@ def test_clip_is_the_studys_to_the_last_bit(n_slices):
 
 def test_clip_of_the_brightest_frames_does_not_overflow():
     frames = np.full((6, 128, 128), 255, np.uint8)
-    np.testing.assert_array_equal(make_clip(frames), study_clip(frames))
+    np.testing.assert_array_equal(ClipRule().make(frames), study_clip(frames))
 
 
 def test_clip_length_is_that_of_the_clip():
     for n_slices in (1, 4, 5, 6, 7):
-        assert make_clip(np.zeros((n_slices, 128, 128), np.uint8)).shape[1] == clip_length(n_slices)
+        assert ClipRule().make(np.zeros((n_slices, 128, 128), np.uint8)).shape[1] == clip_length(n_slices)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,6 @@ def test_clip_length_is_that_of_the_clip():
 )
 def test_frames_of_another_kind_are_a_problem_of_the_case(frames):
     with pytest.raises(CaseError, match="expected uint8") as caught:
-        make_clip(frames)
+        ClipRule().make(frames)
     assert caught.value.problem.code is Code.CLIP_INVALID
     assert str(frames.shape) in caught.value.problem.reason

@@ -10,7 +10,7 @@ import pytest
 from prognosis_dask.config.job import DeepSection
 from prognosis_dask.errors import CaseError, ClusterError, Code, JobError
 from prognosis_dask.networks.catalogue import find_network
-from prognosis_dask.networks.clips import make_clip
+from prognosis_dask.networks.clips import ClipRule
 from prognosis_dask.networks.engine import check_features, describe_engine, load_engine
 from prognosis_dask.networks.weights import resolve_weights
 
@@ -34,7 +34,7 @@ def clips():
     made = []
     for radius in range(6, 60, 6):
         frames = 40 + rng.normal(0, 8, (8, 128, 128)) + 120 * (rows**2 + columns**2 < radius**2)
-        made.append(make_clip(frames.clip(0, 255).astype(np.uint8)))
+        made.append(ClipRule().make(frames.clip(0, 255).astype(np.uint8)))
     return np.stack(made)
 
 
@@ -158,7 +158,7 @@ def test_a_batch_is_as_fast_as_its_clips_one_by_one(engine, clips):
 
 
 def test_the_shortest_region_fits_the_network(engine):
-    assert engine.features(make_clip(np.zeros((1, 128, 128), np.uint8))[None]).shape == (1, 400)
+    assert engine.features(ClipRule().make(np.zeros((1, 128, 128), np.uint8))[None]).shape == (1, 400)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_published_logits_of_lung1_002_are_met(shared_data):
 
     folder = shared_data / "lung1_tables"
     frames = np.ascontiguousarray(iio.imread(folder / "LUNG1-002.mp4", plugin="pyav")[::25, :, :, 0])
-    logits = load(weights=f"file:{named}").features(make_clip(frames)[None])[0]
+    logits = load(weights=f"file:{named}").features(ClipRule().make(frames)[None])[0]
     published = np.loadtxt(folder / "LUNG1-002.txt")
     assert np.corrcoef(logits, published)[0, 1] > 0.99
     assert np.abs(logits - published).max() < 0.5

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.networks.catalogue import NETWORKS, class_labels, find_network
-from prognosis_dask.networks.clips import ClipRule, make_clip
+from prognosis_dask.networks.clips import ClipRule
 
 
 def regions(*lengths):
@@ -43,11 +43,6 @@ def test_class_names_stand_over_logits_only():
     assert len(network.labels("logits")) == len(network.feature_names("logits"))
     assert network.labels("logits")[-1] == "zumba"
     assert network.labels("pooled") == ()
-
-
-def test_the_studys_rule_gives_the_studys_clip():
-    for frames in regions(1, 5, 6, 26):
-        np.testing.assert_array_equal(ClipRule().make(frames), make_clip(frames))
 
 
 def test_frames_are_resized_as_scipy_does_and_normalised():

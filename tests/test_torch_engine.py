@@ -17,7 +17,7 @@ from prognosis_dask.features.video import through_network
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import make_frames
 from prognosis_dask.networks.catalogue import find_network
-from prognosis_dask.networks.clips import make_clip
+from prognosis_dask.networks.clips import ClipRule
 from prognosis_dask.networks.engine import (
     cases_per_task,
     check_features,
@@ -78,7 +78,7 @@ def test_lung1_002_gives_the_features_of_gluon(engine, gluon_engine, lung1_002):
     assert lung1_002.shape == (26, 128, 128)
     expected = gluon_engine.features_of_frames([lung1_002])
     assert relative(engine.features_of_frames([lung1_002]), expected) < 1e-5
-    assert relative(engine.features(make_clip(lung1_002)[None]), expected) < 1e-5
+    assert relative(engine.features(ClipRule().make(lung1_002)[None]), expected) < 1e-5
 
 
 @pytest.mark.engines
@@ -282,7 +282,7 @@ def test_frames_that_are_none_are_a_problem_of_their_case(engine):
 
 
 def test_nan_in_a_clip_is_seen_in_its_features_and_in_no_others(engine):
-    clips = np.stack([make_clip(region) for region in regions(3, 6)])
+    clips = np.stack([ClipRule().make(region) for region in regions(3, 6)])
     expected = engine.features(clips)
     clips[1, 2, 3, 100, 100] = np.nan
     values = engine.features(clips)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prognosis_dask.networks.catalogue import find_network
-from prognosis_dask.networks.clips import MEAN, STD, make_clip
+from prognosis_dask.networks.clips import MEAN, STD, ClipRule
 from prognosis_dask.networks.weights import resolve_weights
 
 torch = pytest.importorskip("torch")
@@ -23,6 +23,7 @@ from prognosis_dask.networks.torch_network import (  # noqa: E402  # noqa: E402
     largest_around,
     unit_names,
 )
+from prognosis_dask.networks.torch_support import torch_runner  # noqa: E402
 from prognosis_dask.networks.winograd import WinogradConvolution  # noqa: E402
 
 NETWORK = find_network("i3d_inceptionv1_kinetics400")
@@ -46,7 +47,23 @@ def test_clips_made_by_torch_are_the_clips_pixel_for_pixel(slices):
     scale = np.array(STD)[:, None, None, None]
     for ours, region in zip(grey, frames, strict=True):
         normalised = (ours / 255 - np.array(MEAN)[:, None, None, None]) / scale
-        np.testing.assert_array_equal(normalised.astype(np.float32), make_clip(region))
+        np.testing.assert_array_equal(normalised.astype(np.float32), ClipRule().make(region))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        ClipRule(),
+        ClipRule(frames=16, resized=(128, 128), size=(112, 112)),
+        ClipRule(frames=8, slow_step=4),
+        ClipRule(frames=3, resized=(180, 2001), size=(111, 2000), mean=(0.5,), std=(0.25,)),
+    ],
+)
+def test_any_networks_clips_are_made_on_its_device_to_the_last_bit(rule):
+    run = torch_runner(torch.nn.Flatten(), "cpu", "deep")
+    for slices in (1, 5, 9):
+        frames = np.random.default_rng(slices).integers(0, 256, (slices, 128, 128)).astype(np.uint8)
+        np.testing.assert_array_equal(run.of_frames(frames, rule), rule.make(frames).ravel())
 
 
 @pytest.mark.parametrize("unit", ["features.2", "features.5.1.0", "features.15.3.1"])

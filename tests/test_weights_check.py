@@ -11,7 +11,7 @@ import pytest
 from prognosis_dask.cli.main import EXIT_ERROR, main
 from prognosis_dask.config.job import DeepSection
 from prognosis_dask.networks.catalogue import find_network
-from prognosis_dask.networks.clips import make_clip
+from prognosis_dask.networks.clips import ClipRule
 from prognosis_dask.networks.engine import load_engine
 from prognosis_dask.networks.weights import resolve_weights, write_safetensors
 from tests.onnx_file import write_mean_network
@@ -29,7 +29,7 @@ def test_the_studys_video_and_the_logits_of_one_file_tell_it_from_another(
         values = resolve_weights(f"untrained:{seed}", I3D).values
         (tmp_path / f"{seed}.safetensors").write_bytes(write_safetensors(values, {}))
     frames = np.ascontiguousarray(iio.imread(video, plugin="pyav")[::25, :, :, 0])
-    logits = load_engine(DeepSection(weights="untrained:1")).features(make_clip(frames)[None])[0]
+    logits = load_engine(DeepSection(weights="untrained:1")).features(ClipRule().make(frames)[None])[0]
     np.savetxt(tmp_path / "logits.txt", logits)
     example = ["--example", str(video), str(tmp_path / "logits.txt"), "--hold", "25"]
 

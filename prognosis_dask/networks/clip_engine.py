@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.cube import CubeRule
-from prognosis_dask.networks.clips import ClipRule
+from prognosis_dask.networks.clips import ClipRule, check_frames
 
 #: (1, channel, T, height, width) to (F), both float32; a cube's axes in place of a clip's.
 RunClip = Callable[[Float32Array], Float32Array]
 
 
-def _row(run: RunClip, one: Float32Array, names: tuple[str, ...]) -> Float32Array:
+@runtime_checkable
+class RunFrames(Protocol):
+    """A :data:`RunClip` that also makes a region's clip, where the network runs."""
+
+    def __call__(self, clip: Float32Array, /) -> Float32Array:
+        """(1, channel, T, height, width) to (F)."""
+        ...
+
+    def of_frames(self, frames: ByteArray, rule: ClipRule) -> Float32Array:
+        """(slice, 128, 128) to (F)."""
+        ...
+
+
+def _row(values: Float32Array, names: tuple[str, ...]) -> Float32Array:
     """The values of one clip or cube.
 
     Raises
@@ -24,12 +38,11 @@ def _row(run: RunClip, one: Float32Array, names: tuple[str, ...]) -> Float32Arra
     CaseError
         ``CLIP_INVALID`` when they are not as many as the network gave when it was tried.
     """
-    values = run(one[None])
     if values.size != len(names):
         raise CaseError(
             Code.CLIP_INVALID,
-            f"the network gives {values.size} values of an input of shape {one.shape}, expected {len(names)} as of the "
-            "one that it was tried on: let it average over frames, or fix their number",
+            f"the network gives {values.size} values of this input, expected {len(names)} as of the one that it was "
+            "tried on: let it average over frames, or fix their number",
         )
     return values
 
@@ -40,7 +53,7 @@ class ClipEngine:
     See :class:`prognosis_dask.networks.engine.Engine`.
     """
 
-    def __init__(self, run: RunClip, rule: ClipRule, feature_names: tuple[str, ...], rows: int) -> None:
+    def __init__(self, run: RunClip | RunFrames, rule: ClipRule, feature_names: tuple[str, ...], rows: int) -> None:
         self.feature_names = feature_names
         self.rows = rows
         self._run = run
@@ -56,7 +69,7 @@ class ClipEngine:
         if seen != expected or clips.dtype != np.float32:
             raise ValueError(f"clips are {clips.dtype} of shape {clips.shape}; expected float32 of (n, *{expected})")
         with self._lock:
-            return np.stack([_row(self._run, clip, self.feature_names) for clip in clips])
+            return np.stack([_row(self._run(clip[None]), self.feature_names) for clip in clips])
 
     def features_of_frames(self, frames: Sequence[ByteArray]) -> Float32Array:
         """Run regions: n times (slice, 128, 128) uint8 to (n, F) float32.
@@ -66,7 +79,13 @@ class ClipEngine:
         CaseError
             ``CLIP_INVALID`` for frames of another shape or type, or when the number of values depends on the clip.
         """
-        return np.concatenate([self.features(self._rule.make(region)[None]) for region in frames])
+        run = self._run
+        if not isinstance(run, RunFrames):
+            return np.concatenate([self.features(self._rule.make(region)[None]) for region in frames])
+        for region in frames:
+            check_frames(region)
+        with self._lock:
+            return np.stack([_row(run.of_frames(region, self._rule), self.feature_names) for region in frames])
 
 
 class CubeEngine:
@@ -91,4 +110,4 @@ class CubeEngine:
         if cubes.shape[1:] != expected or cubes.dtype != np.float32:
             raise ValueError(f"cubes are {cubes.dtype} of shape {cubes.shape}; expected float32 of (n, *{expected})")
         with self._lock:
-            return np.stack([_row(self._run, cube, self.feature_names) for cube in cubes])
+            return np.stack([_row(self._run(cube[None]), self.feature_names) for cube in cubes])

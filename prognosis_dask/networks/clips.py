@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from prognosis_dask.arrays import ByteArray, Float32Array, FloatArray
+from prognosis_dask.arrays import ByteArray, Float32Array, FloatArray, IntArray
 from prognosis_dask.errors import CaseError, Code
 
 #: Height and width of frames,
@@ -49,35 +50,6 @@ def filled_length(length: int) -> int:
     return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
-def make_clip(frames: ByteArray) -> Float32Array:
-    """Make the network's input from the frames of a region.
-
-    Each frame is enlarged twofold as ``scipy.ndimage.zoom(frame, 2, order=1)`` does (linear, corners on corners, the
-    result rounded to uint8), cut to its central 224 x 224 pixels, divided by 255 and normalised by ImageNet's mean and
-    standard deviation, in three equal channels. Chen et al., Medical Physics 2023.
-
-    Parameters
-    ----------
-    frames
-        (slice, 128, 128), uint8.
-
-    Returns
-    -------
-    ndarray
-        (3, T, 224, 224), float32, where T is :func:`clip_length` of the number of slices.
-
-    Raises
-    ------
-    CaseError
-        ``CLIP_INVALID`` if there is no slice, or for another shape or type.
-    """
-    check_frames(frames)
-    grey = enlarge(frames)
-    if len(grey) < SHORT:
-        grey = np.repeat(grey, HOLD, axis=0)
-    return np.take(_LEVELS, grey, axis=1)
-
-
 def check_frames(frames: ByteArray) -> None:
     """Refuse an array that does not hold frames of a region.
 
@@ -94,30 +66,47 @@ def check_frames(frames: ByteArray) -> None:
         )
 
 
-def _weights() -> Float32Array:
-    """Linear weights, in 1/255ths, of the 128 pixels of a line for the 224 kept of its 256."""
-    first = (RESIZED - CLIP_SIZE) // 2
-    kept = np.arange(first, first + CLIP_SIZE)
-    left, part = np.divmod(kept * (FRAME_SIZE - 1), RESIZED - 1)
-    weights = np.zeros((CLIP_SIZE, FRAME_SIZE), np.float32)
-    weights[np.arange(CLIP_SIZE), left] = RESIZED - 1 - part
-    weights[np.arange(CLIP_SIZE), left + 1] += part
+def places(resized: int, size: int) -> tuple[IntArray, IntArray]:
+    """Of a line that is resized, corners on corners, and cut to ``size``, where each pixel lies in the frame.
+
+    Returns
+    -------
+    left, part
+        The frame's pixel on its left, and how much the next one counts, times ``resized - 1``.
+    """
+    first = (resized - size) // 2
+    left, part = np.divmod(np.arange(first, first + size) * (FRAME_SIZE - 1), resized - 1)
+    return left, part
+
+
+@lru_cache(maxsize=8)
+def _weights(resized: int, size: int) -> FloatArray:
+    left, part = places(resized, size)
+    weights = np.zeros((size, FRAME_SIZE))
+    kept = np.arange(size)
+    weights[kept, left] = resized - 1 - part
+    # the last pixel has no neighbour, and needs none
+    weights[kept, np.minimum(left + 1, FRAME_SIZE - 1)] += part
     return weights
 
 
-_WEIGHTS = _weights()
+def resize(frames: ByteArray, resized: tuple[int, int], size: tuple[int, int]) -> ByteArray:
+    """Frames (..., 128, 128) resized linearly, corners on corners, and cut to the ``size`` around the centre; uint8.
 
-#: The normalised value of each grey level, for each channel: (3, 256).
-_LEVELS = ((np.arange(256) / 255 - np.array(MEAN)[:, None]) / np.array(STD)[:, None]).astype(np.float32)
+    Halves are rounded up. Of a twofold size it is what ``scipy.ndimage.zoom(frame, 2, order=1)`` gives.
+    """
+    scale = (resized[0] - 1) * (resized[1] - 1)
+    # whole numbers that the type holds, in any order of summation
+    kind = np.float32 if 255 * scale < 2**24 else np.float64
+    rows, columns = (_weights(*lengths).astype(kind) for lengths in zip(resized, size, strict=True))
+    sums = (rows @ frames.astype(kind) @ columns.T).astype(np.int32 if kind == np.float32 else np.int64)
+    grey: ByteArray = ((2 * sums + scale) // (2 * scale)).astype(np.uint8)
+    return grey
 
 
 def enlarge(frames: ByteArray) -> ByteArray:
-    """Frames as a clip shows them: (..., 128, 128) to (..., 224, 224), both uint8."""
-    # The weights are whole numbers and the largest sum, 255 ** 3, is below 2 ** 24: float32 products are exact in
-    # any order of summation. 255 ** 2 is odd, so no value lies halfway and the rounding is never in doubt.
-    scale = (RESIZED - 1) ** 2
-    sums = _WEIGHTS @ frames.astype(np.float32) @ _WEIGHTS.T
-    return ((2 * sums.astype(np.int32) + scale) // (2 * scale)).astype(np.uint8)
+    """Frames as the study's network sees them: (..., 128, 128) to (..., 224, 224), both uint8."""
+    return resize(frames, (RESIZED, RESIZED), (CLIP_SIZE, CLIP_SIZE))
 
 
 @dataclass(frozen=True)
@@ -169,30 +158,10 @@ class ClipRule:
         CaseError
             ``CLIP_INVALID`` if there is no slice, or for another shape or type.
         """
-        if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1:] != (FRAME_SIZE,) * 2 or not len(frames):
-            raise CaseError(
-                Code.CLIP_INVALID,
-                f"the frames are {frames.dtype} of shape {frames.shape}; expected uint8 of shape "
-                f"(slice, {FRAME_SIZE}, {FRAME_SIZE}) with at least one slice: make the frames again",
-            )
+        check_frames(frames)
+        return np.take(self.levels(), resize(frames, self.resized, self.size)[self.order(len(frames))], axis=1)
+
+    def levels(self) -> Float32Array:
+        """The normalised value of each grey level, for each channel: (channel, 256)."""
         levels = (np.arange(256) / 255 - np.array(self.mean)[:, None]) / np.array(self.std)[:, None]
-        return np.take(levels.astype(np.float32), self._resize(frames)[self.order(len(frames))], axis=1)
-
-    def _resize(self, frames: ByteArray) -> ByteArray:
-        # whole numbers below 2 ** 53: exact in any order of summation; halves are rounded up
-        rows, columns = (_weights_of_clip_rules(*lengths) for lengths in zip(self.resized, self.size, strict=True))
-        scale = (self.resized[0] - 1) * (self.resized[1] - 1)
-        sums = (rows @ frames.astype(np.float64) @ columns.T).astype(np.int64)
-        return ((2 * sums + scale) // (2 * scale)).astype(np.uint8)
-
-
-def _weights_of_clip_rules(resized: int, size: int) -> FloatArray:
-    """Linear weights, times ``resized - 1``, of a line's 128 pixels for each of the ``size`` kept."""
-    first = (resized - size) // 2
-    left, part = np.divmod(np.arange(first, first + size) * (FRAME_SIZE - 1), resized - 1)
-    weights = np.zeros((size, FRAME_SIZE))
-    kept = np.arange(size)
-    weights[kept, left] = resized - 1 - part
-    # the last pixel has no neighbour, and needs none
-    weights[kept, np.minimum(left + 1, FRAME_SIZE - 1)] += part
-    return weights
+        return np.asarray(levels, np.float32)
