@@ -129,6 +129,26 @@ def test_what_cannot_be_used_is_said_in_a_line(mask, more, said, shared_data, re
     assert said in refused("features", edge / "img.nii.gz", edge / mask, *more)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["B34_two_rtstructs/in"], "a_final.dcm, 'GTV-1' in"),
+        (["B34_two_rtstructs/in", "--roi", "GTV-1"], "rs.dcm; name one image and its mask"),
+        (["B03_btcv_names/in"], "label0002.nii.gz; name one image and its mask"),
+        (["B08_dup_contour/in/ct"], "no mask on any; name the mask's file after the image"),
+        (["B26_latin1_name/in"], "M\\xfcller_RS.dcm: its name is not UTF-8"),
+    ],
+)
+def test_a_folder_that_leaves_the_structure_open_is_refused_with_the_file(given, said, shared_data, refused) -> None:
+    assert said in refused("features", shared_data / "reported" / given[0], *given[1:])
+
+
+def test_structures_that_have_names_are_chosen_by_name(shared_data: Path, refused) -> None:
+    folder = shared_data / "reported" / "B07_multilabel_rule" / "in" / "A"
+    told = refused("features", folder / "ct.nii.gz", folder / "Segmentation.seg.nrrd")
+    assert "2 structures: 'GTV', 'Lung'; choose with --roi NAME" in told
+
+
 def test_of_a_folder_with_several_structures_one_is_to_be_named(shared_data: Path, refused) -> None:
     told = refused("features", shared_data / "lung1_002", "--roi", "GTV-2")
     assert "no structure is called or numbered like that; seen: 'GTV-1'" in told

@@ -192,7 +192,9 @@ def test_running_again_computes_nothing(made: Path, undisturbed: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "nowhere.toml"], "no job file at nowhere.toml"),
+        (["run", "nowhere.toml"], "no job file at nowhere.toml; the program's own are in"),
+        (["run", "nowhere/demo.toml"], f"the program's own is {JOBS / 'demo.toml'}"),
+        (["predict", "/nowhere", str(Path(__file__).parent), "-o", "x"], "--cohort predicts the patients"),
         (
             ["run", str(JOBS / "demo.toml"), "--set", "deep.bacth_size=4"],
             "unknown key deep.bacth_size; did you mean deep.batch_size?",

@@ -139,6 +139,13 @@ def _predict(arguments: argparse.Namespace) -> None:
     from prognosis_dask.workflows.models import predict
 
     unused = [f"--{name}" for name in ("mask", "roi", "clinical", "dicom") if getattr(arguments, name)]
+    first = Path(arguments.data[0])
+    held = ("run.json", "features.zarr", "zarr.json")
+    if first.is_dir() and not arguments.spec and not any((first / name).exists() for name in held):
+        raise JobError(
+            f"{first} holds tables, but no run: --cohort predicts the patients whose images lie in it; of a table give "
+            "its file"
+        )
     if unused:
         raise JobError(f"{arguments.data[0]} is taken for a table or a run; {unused[0]} is for one new scan: omit it")
     if arguments.table:

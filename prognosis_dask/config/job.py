@@ -399,7 +399,9 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     if not isinstance(path, Path | str):
         raise JobError(f"the job is {type(path).__name__}, expected the path of a job file, or a Job")
     path = Path(path)
-    data = read_toml(path, f"no job file at {path}; the ones that come with the program are in {shipped('jobs')}")
+    own = shipped("jobs") / path.name
+    named = f"the program's own is {own}" if own.is_file() else f"the program's own are in {own.parent}"
+    data = read_toml(path, f"no job file at {path}; {named}")
     override(Job, data, overrides)
     data = {"name": path.stem, **seen_from(Job, data, path.parent)}
     job = build(Job, data, str(path))

@@ -41,7 +41,8 @@ def read_toml(path: Path, absent: str) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise JobError(f"{absent} ({error.strerror or error})") from error
+        why = "" if isinstance(error, FileNotFoundError) else f" ({error.strerror or error})"
+        raise JobError(f"{absent}{why}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise JobError(f"{path} is not TOML: {error}") from error
 

@@ -143,8 +143,10 @@ def _cases(image: Path, mask: Path | None, folder: Path) -> list[Case]:
     files = linked_files([("", image)], mask, folder)
     upload = Upload(files, str(folder / "index"), CohortSection(), takes_no_mask=False, modality="")
     (result,) = resolve_upload((Case("", "", "", "", "", ""),), ("",), upload)
-    if result.problem is not None:
-        raise CaseError(result.problem.code, result.problem.reason, where=result.problem.where)
+    if (problem := result.problem) is not None:
+        named = f"{problem.where}: " if problem.where and image.is_dir() else ""
+        advice = "; name the mask's file after the image" if problem.code is Code.PATIENT_WITHOUT_MASK else ""
+        raise CaseError(problem.code, f"{named}{problem.reason}{advice}", where=problem.where)
     cases: list[Case] = result.values["cases"]  # type: ignore[assignment]
     if image.is_dir():
         return cases
@@ -166,16 +168,20 @@ def _chosen(cases: Sequence[Case], labels: Sequence[int], names: Sequence[str], 
     ]
     if not found:
         raise CaseError(Code.ROI_NOT_FOUND, f"no structure is called or numbered like that; seen: {_listed(single)}")
-    if len(found) > 1 and not (labels or names):
-        how = "--label N" if whole is not None else "--roi NAME"
-        raise CaseError(
-            Code.ROI_AMBIGUOUS, f"{len(found)} structures: {_listed(found)}; choose with {how}, which can be repeated"
-        )
+    same = len({(case.image, case.roi) for case in found}) < len(found)
+    if same or (len(found) > 1 and not (labels or names)):
+        how = "--label N" if all(case.roi.startswith(("label ", "all ")) for case in found) else "--roi NAME"
+        choose = f"choose with {how}, which can be repeated"
+        if len({case.roi for case in found}) < len(found):
+            choose = "name one image and its mask"
+        raise CaseError(Code.ROI_AMBIGUOUS, f"{len(found)} structures: {_listed(found)}; {choose}")
     return found
 
 
 def _listed(cases: Sequence[Case], most: int = 20) -> str:
-    listed = ", ".join(repr(case.roi) for case in cases[:most])
+    """The names; with their files, where two have the same."""
+    in_files = len({case.roi for case in cases}) < len(cases)
+    listed = ", ".join(f"{case.roi!r} in {case.mask}" if in_files else repr(case.roi) for case in cases[:most])
     return listed + (f" and {len(cases) - most} more" if len(cases) > most else "")
 
 

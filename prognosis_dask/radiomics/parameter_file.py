@@ -14,6 +14,7 @@ from typing import Any
 from prognosis_dask.errors import JobError
 from prognosis_dask.radiomics.columns import column_names
 from prognosis_dask.radiomics.params import DEFAULTS, OTHERS, ModalityParams, RadiomicsParams, quiet
+from prognosis_dask.shipped import shipped
 
 #: Settings for which ``null`` is valid: it switches them off.
 _MAY_BE_NULL = (
@@ -87,7 +88,7 @@ def read_params(path: str, key: str = "radiomics.params") -> RadiomicsParams:
     if not path:
         return RadiomicsParams(json.dumps(DEFAULTS))
     if not Path(path).is_file():
-        raise JobError(f"{key}: no file at {path}; the project's own are in jobs/params")
+        raise JobError(f"{key}: no file at {path}; the project's own are in {shipped('jobs') / 'params'}")
     import radiomics
     from pykwalify.core import Core
 
