@@ -75,5 +75,6 @@ def warn_of_few(levels: Mapping[str, int], settings: Mapping[str, Any], modality
     warn(
         Code.FEW_GREY_LEVELS,
         f"fewer than {FEWEST} grey levels in the ROI ({named}{more}) with {bins}: its texture says little or nothing; "
-        f"give {modality or 'the image'} a smaller binWidth in a parameter file of its own ([radiomics.params], --params)",
+        f"give {modality or 'the image'} a smaller binWidth in a parameter file of its own "
+        "([radiomics.params], --params)",
     )
