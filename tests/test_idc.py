@@ -13,7 +13,7 @@ import SimpleITK as sitk
 import prognosis_dask
 from prognosis_dask.cohort.idc import select_series
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.sources import sort_sources
+from prognosis_dask.cohort.sources import listed_series, sort_sources
 from prognosis_dask.config.job import CohortSection, IdcSection
 from prognosis_dask.errors import CaseError, Code, JobError
 from prognosis_dask.imaging.load import load_case
@@ -83,6 +83,20 @@ def test_manifests_and_lists_name_series_and_those_that_are_unknown_are_problems
         found = sort_sources([tmp_path / name], IdcSection(), ["CT"]).idc
         assert [one.uuid for one in found.series] == [CT], name
         assert [problem.code for problem in found.problems] == [Code.OBJECT_MISSING] * unknown, name
+    written = ("{}\r\n{}\r\n", '"{}",\n"{}"\n', "SeriesInstanceUID\n{}\n{}\n", "{}\n\n# a remark\n{}")
+    for text in written:
+        for encoding in ("utf-8-sig", "utf-16"):
+            (tmp_path / "list.txt").write_text(text.format(*lines), encoding=encoding)
+            assert listed_series(tmp_path / "list.txt") == lines, text
+    (tmp_path / "cart.csv").write_text(
+        '\ufeff"Patient ID","Series Instance UID"\r\n"a, b","{}"\r\n,"{}"\r\n'.format(*lines)
+    )
+    assert [one.uuid for one in sort_sources([tmp_path / "cart.csv"], IdcSection(), ["CT"]).idc.series] == [CT]
+    (tmp_path / "list.txt").write_text(f"{lines[0]}\nLUNG1-002\n")
+    with pytest.raises(JobError, match="'LUNG1-002' is no SeriesInstanceUID"):
+        listed_series(tmp_path / "list.txt")
+    (tmp_path / "notes.txt").write_text("LUNG1-002 was read twice\n")
+    assert listed_series(tmp_path / "notes.txt") == []
     (tmp_path / "empty.tcia").write_text("downloadServerUrl=x\n")
     with pytest.raises(JobError, match="names no series"):
         sort_sources([tmp_path / "empty.tcia"], IdcSection(), ["CT"])

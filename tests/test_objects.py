@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -119,10 +120,35 @@ def test_what_holds_for_a_whole_bucket_is_no_problem_of_a_case(
     bucket: Bucket, object_server: ObjectServer, answer: tuple[int, str], said: str
 ) -> None:
     object_server.weather.refuse = lambda method, path: answer
-    with pytest.raises(BucketError, match=said) as error:
-        bucket.get("a/1.dcm")
-    assert "\n" not in str(error.value)
-    assert pickle.loads(pickle.dumps(error.value)).args == error.value.args
+    head = [bucket.head] if answer[0] != 404 else []  # of which there is no body that says more
+    for ask in (bucket.get, *head, lambda key: list(bucket.list(key))):
+        with pytest.raises(BucketError, match=said) as error:
+            ask("a/1.dcm")
+        assert "\n" not in str(error.value)
+        assert pickle.loads(pickle.dumps(error.value)).args == error.value.args
+
+
+def test_a_bucket_that_may_not_be_listed_or_is_not_there_is_named(
+    bucket: Bucket, object_server: ObjectServer, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    with pytest.raises(BucketError, match="there is no bucket 'nowhere' at http"):
+        list(Bucket("s3", "nowhere").list("x"))
+    assert "there is no bucket 'nowhere' at http" in refused("status", "s3://nowhere/run")
+    object_server.weather.refuse = lambda method, path: (403, "AccessDenied")
+    with pytest.raises(BucketError, match=r"s3://cohort may not be listed \(403\); ask its owner"):
+        list(bucket.list("a"))
+    with pytest.raises(CaseError, match="object-forbidden"):
+        bucket.head("a/1.dcm")
+
+
+def test_keys_of_any_letters_are_found_and_only_below_their_prefix(bucket: Bucket) -> None:
+    odd = "im ages/ü+a%20b %41/lung=1 & c"
+    keys = [f"{odd}/1.dcm", "lung/1.dcm", "lung1/1.dcm", "lung 1/1.dcm"]
+    for number, key in enumerate(keys):
+        bucket.put(key, bytes([number]))
+    for number, key in enumerate(keys):
+        [found] = bucket.list(parse_address(f"s3://cohort/{key.rpartition('/')[0]}/").key)
+        assert (found.key, bucket.get(found.key)) == (key, bytes([number]))
 
 
 def test_an_object_that_changed_meanwhile_is_refused(bucket: Bucket) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from prognosis_dask.cohort.clinical import key, read_rows
 from prognosis_dask.cohort.idc import IdcSelection, is_collection, select_series
 from prognosis_dask.config.job import IdcSection
 from prognosis_dask.errors import JobError
@@ -16,6 +17,9 @@ from prognosis_dask.objects.address import is_address, parse_address
 _TABLES = (".csv", ".csv.gz", ".tsv", ".xlsx")
 #: A manifest of TCIA's downloader, one of the IDC's portal, and a plain list of UIDs.
 _MANIFESTS = (".tcia", ".s5cmd", ".txt")
+#: What a list's column of series is called, as :func:`key` has it.
+_COLUMNS = ("seriesinstanceuid", "seriesuid", "crdcseriesuuid")
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _UID = re.compile(r"[0-2](\.[0-9]+){4,}")
 _UUID = re.compile(r"s3://[\w-]+/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
 
@@ -99,8 +103,10 @@ def _near(path: Path) -> str:
 
 
 def names_series(source: str) -> bool:
-    """Whether a source names series of the IDC: a collection, or a manifest or list by its file name."""
-    return is_collection(source) or source.lower().endswith(_MANIFESTS)
+    """Whether a source names series of the IDC: a collection, a manifest or list by its file name, a table of UIDs."""
+    if is_collection(source) or source.lower().endswith(_MANIFESTS):
+        return True
+    return not is_address(source) and is_table(Path(source)) and bool(listed_series(Path(source)))
 
 
 def is_table(source: Path) -> bool:
@@ -109,23 +115,35 @@ def is_table(source: Path) -> bool:
 
 
 def listed_series(path: Path) -> list[str]:
-    """The series that a manifest or a plain list names, by SeriesInstanceUID or ``crdc_series_uuid``; else none.
+    """The series that a manifest or a list names, by SeriesInstanceUID or ``crdc_series_uuid``; else none.
+
+    A list has one on each line, quoted or not, or is a table with a column of this name.
 
     Raises
     ------
     JobError
-        When a manifest names none.
+        When a manifest names none, or a list something else too.
     """
+    if is_table(path):
+        rows = read_rows(path)
+        column = next((name for name in (rows[0] if rows else {}) if key(name) in _COLUMNS), None)
+        return [row[column].strip() for row in rows if row[column].strip()] if column else []
     if not path.name.lower().endswith(_MANIFESTS) or not path.is_file():
         return []
-    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    raw = path.read_bytes()
+    text = raw.decode("utf-16" if raw[:2] in _UTF_16 else "utf-8-sig", errors="replace")
+    lines = [line.strip().strip("\"',;").strip() for line in text.splitlines()]
     if path.suffix.lower() == ".s5cmd":
         found = [match[1] for line in lines if (match := _UUID.search(line))]
     else:
         found = [line for line in lines if _UID.fullmatch(line)]
     others = [line for line in lines if line and not line.startswith("#") and line not in found]
-    if path.suffix.lower() == ".txt":  # another text, unless it is a list of UIDs and nothing else
-        return [] if others else found
+    if path.suffix.lower() == ".txt":
+        if found and lines[0] in others and key(lines[0]) in _COLUMNS:  # a heading
+            others.remove(lines[0])
+        if found and others:
+            raise JobError(f"{path}: {others[0]!r} is no SeriesInstanceUID; a list has one on each line")
+        return found  # none: another text
     if not found:
         raise JobError(f"{path} names no series; expected a manifest with a SeriesInstanceUID on each line")
     return found

@@ -88,7 +88,13 @@ class Bucket:
         """What the store says of an object, without its bytes."""
         import obstore
 
-        return _stat(self._asked(key, lambda: obstore.head(self.store, key)))
+        try:
+            return _stat(self._asked(key, lambda: obstore.head(self.store, key)))
+        except PrognosisError as error:
+            if isinstance(error, CaseError) and error.problem.code is Code.OBJECT_MISSING:
+                raise
+            self._asked(key, lambda: obstore.get(self.store, key))  # why, a store says in a body alone
+            raise
 
     def find(self, key: str) -> ObjectStat | None:
         """What the store says of an object; None where there is none."""
@@ -297,9 +303,6 @@ def fault_of(error: Exception, address: Address) -> PrognosisError:
     if found is not None:
         return found
     if kind == "NotFoundError" or isinstance(error, FileNotFoundError):
-        if "NoSuchBucket" in said:
-            at = f" at {endpoint()}" if endpoint() and address.scheme == "s3" else ""
-            return BucketError(f"there is no bucket {address.bucket!r}{at}; check its name")
         return CaseError(Code.OBJECT_MISSING, "there is no such object in the bucket (any more)", where=str(address))
     if kind in ("PermissionDeniedError", "UnauthenticatedError"):
         reason = "the bucket refuses to give it (403); ask its owner for the right to read, or set credentials"
@@ -307,6 +310,9 @@ def fault_of(error: Exception, address: Address) -> PrognosisError:
     if kind in ("PreconditionError", "NotModifiedError"):
         reason = "the object is another one than it was when the cohort was indexed; index the cohort again"
         return CaseError(Code.OBJECT_CHANGED, reason, where=str(address))
+    if "<Code>AccessDenied<" in said:  # of a listing; it has no kind of its own
+        where = f"{address.scheme}://{address.bucket}"
+        return BucketError(f"{where} may not be listed (403); ask its owner for the right to, or set credentials")
     server = endpoint() if address.scheme == "s3" else ""
     return BucketError(
         f"no answer from {address.scheme}://{address.bucket} ({_gist(said)}); check the network"
@@ -321,6 +327,9 @@ def _of_access(said: str, address: Address) -> BucketError | None:
         return BucketError(f"the credentials for {where} have expired; renew them, and run the same command again")
     if any(f"<Code>{code}<" in said for code in _UNKNOWN_KEY):
         return BucketError(f"the credentials for {where} are not known there; check the access key and its secret")
+    if "<Code>NoSuchBucket<" in said:
+        at = f" at {endpoint()}" if endpoint() and address.scheme == "s3" else ""
+        return BucketError(f"there is no bucket {address.bucket!r}{at}; check its name")
     if "<Code>RequestTimeTooSkewed<" in said:
         return BucketError(f"{where} refuses requests by this machine's clock, which is wrong by minutes; set it")
     if any(code in said for code in _REGION):

@@ -325,6 +325,7 @@ def _expect_run(address: Address) -> None:
 
 
 def _nothing_at(address: Address) -> _NothingThereError:
+    next(bucket_of(address).list(address.key), None)  # raises where there is not even the bucket
     return _NothingThereError(f"there is no run at {address}; `prognosis run JOB.toml --out {address}` makes one")
 
 
