@@ -31,6 +31,7 @@ from prognosis_dask.imaging.interpolate import between_slices
 from prognosis_dask.imaging.load import load_image, load_roi
 from prognosis_dask.imaging.roi import grid_of
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
+from prognosis_dask.storage.ledger import Values
 from prognosis_dask.volumes.nifti import is_nifti, says_sides
 
 #: What a single image is called whose sequence nobody named.
@@ -63,11 +64,11 @@ class BrainWork(Work):
     def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
         return Columns(SIZE_FEATURES)
 
-    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> Values:
         return _prepared(case, context, watch)
 
 
-def _prepared(case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+def _prepared(case: Case, context: StageContext, watch: Stopwatch) -> Values:
     with watch.step("read"):
         reference, images, drawn = _read(case, context)
     with watch.step("brain"):
@@ -138,9 +139,7 @@ def _finite(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items() if math.isfinite(value)}
 
 
-def _tumour(
-    drawn: sitk.Image | None, done: Preprocessed, settings: ImageSection
-) -> tuple[sitk.Image, dict[str, object]]:
+def _tumour(drawn: sitk.Image | None, done: Preprocessed, settings: ImageSection) -> tuple[sitk.Image, Values]:
     """The tumour's mask, and where it comes from."""
     if drawn is None:
         # where the mask holds part of an orbit, an eye is as bright as a tumour

@@ -22,7 +22,7 @@ from prognosis_dask.imaging.cube import CubeRule, cut_cube
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.networks.cube_networks import CubeNetwork, cube_network
 from prognosis_dask.storage.cubes import CubeStore
-from prognosis_dask.storage.ledger import TaskResult
+from prognosis_dask.storage.ledger import TaskResult, Values
 
 
 class CubeWork(CropWork):
@@ -40,7 +40,7 @@ class CubeWork(CropWork):
         cut = {case_id: cast("list[str]", result.values["cubes"]) for case_id, result in done.items()}
         return {case_id for case_id, keys in cut.items() if not wanted <= self._held.intersection(keys)}
 
-    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> Values:
         roi: Roi = self.held(case, context, watch)
         read_full = cache(partial(read_case, case, context, full=True, seconds=watch.seconds))
         store, rules = CubeStore(context.rois), cube_rules(context.job)
@@ -53,7 +53,7 @@ class CubeWork(CropWork):
         return {"cubes": list(rules)}
 
 
-def _cut(roi: Roi, rule: CubeRule, read_full: Callable[[], Roi]) -> tuple[Float32Array, dict[str, object]]:
+def _cut(roi: Roi, rule: CubeRule, read_full: Callable[[], Roi]) -> tuple[Float32Array, Values]:
     """The cube and what to keep beside it; in place of one that cannot be cut nothing, and why."""
     try:
         cube = cut_cube(roi, rule, read_full)

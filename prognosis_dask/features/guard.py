@@ -12,14 +12,14 @@ from pathlib import Path
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import CaseError, Code, Problem, PrognosisError, collected_warnings
-from prognosis_dask.storage.ledger import TaskResult
+from prognosis_dask.storage.ledger import TaskResult, Values
 
 
-def guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], dict[str, object]]) -> TaskResult:
+def guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], Values]) -> TaskResult:
     """The result of the work on one case, whatever becomes of it; only the infrastructure's errors pass."""
     watch = Stopwatch()
     problem: Problem | None = None
-    values: dict[str, object] = {}
+    values: Values = {}
     _reset_peak_memory()
     read = _read_mb()
     with watch.step("total"), collected_warnings() as warnings:

@@ -14,6 +14,7 @@ from prognosis_dask.features.stage import Columns, StageContext, told_settings
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics import ibsi
 from prognosis_dask.radiomics.ibsi.filters import read_filter
+from prognosis_dask.storage.ledger import Values
 
 
 class IbsiWork(CropWork):
@@ -23,7 +24,7 @@ class IbsiWork(CropWork):
         for name in job.ibsi.filters:
             read_filter(name, by_slice=job.ibsi.by_slice)
 
-    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> Values:
         roi: Roi = self.held(case, context, watch)
         read_full = partial(read_case, case, context, full=True, seconds=watch.seconds)
         with watch.step("ibsi"):

@@ -28,7 +28,7 @@ from prognosis_dask.radiomics.maps import expect_maps, feature_maps, write_nrrd
 from prognosis_dask.radiomics.parameter_file import read_params
 from prognosis_dask.radiomics.params import OTHERS
 from prognosis_dask.storage.brains import HEADER, ImageStore
-from prognosis_dask.storage.ledger import TaskResult
+from prognosis_dask.storage.ledger import TaskResult, Values
 from prognosis_dask.storage.rois import RoiStore
 
 
@@ -52,7 +52,7 @@ class RadiomicsWork(CropWork):
         for _, params in context.radiomics.by_modality:
             column_names(params)
 
-    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> Values:
         roi: Roi = self.held(case, context, watch)
         read_full = partial(read_case, case, context, full=True, seconds=watch.seconds)
         params, levels = context.radiomics.of(case.modality), dict[str, int]()
@@ -95,7 +95,7 @@ class MapsWork(Work):
         held = _store(context).held()
         return {case_id for case_id in done if short_hash(case_id) not in held}
 
-    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> Values:
         assert context.maps is not None
         roi = read_case(case, context, full=True, seconds=watch.seconds)
         with watch.step("maps"):

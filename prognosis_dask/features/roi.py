@@ -16,6 +16,7 @@ from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import MOST_BEYOND, Roi, crop_roi, grid_of, make_frames
 from prognosis_dask.radiomics import RadiomicsParams, column_names
 from prognosis_dask.storage.brains import BrainStore, MaskStore
+from prognosis_dask.storage.ledger import Values
 from prognosis_dask.storage.rois import RoiStore
 
 
@@ -35,7 +36,7 @@ class RoiWork(Work):
     def read(self, case: Case, context: StageContext, seconds: dict[str, float]) -> Roi:
         return read_case(case, context, seconds=seconds)
 
-    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> Values:
         roi: Roi = self.held(case, context, watch)
         with watch.step("frames"):
             frames = make_frames(roi, context.job.frames, case.modality)

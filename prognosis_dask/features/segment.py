@@ -31,7 +31,7 @@ from prognosis_dask.networks.clip_engine import RunClip
 from prognosis_dask.networks.file_network import file_sha256, library, load_file, tried
 from prognosis_dask.networks.programs import PROGRAMS, SegmentProgram, find_program
 from prognosis_dask.storage.brains import MaskStore
-from prognosis_dask.storage.ledger import TaskResult
+from prognosis_dask.storage.ledger import TaskResult, Values
 
 #: Where a region comes from: the variable ``mask_source``.
 DRAWN, AUTOMATIC = "drawn", "automatic"
@@ -74,7 +74,7 @@ class SegmentWork(Work):
     def warm(self, context: StageContext) -> None:
         load_segmenter_once(context.job.segment)
 
-    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> Values:
         if case.mask:
             return {"mask_source": DRAWN}
         with watch.step("read"):

@@ -20,7 +20,7 @@ from prognosis_dask.features import ahead
 from prognosis_dask.features.guard import Stopwatch, guarded
 from prognosis_dask.objects.address import is_address
 from prognosis_dask.objects.cache import use_cache
-from prognosis_dask.storage.ledger import TaskResult
+from prognosis_dask.storage.ledger import TaskResult, Values
 
 if TYPE_CHECKING:
     from prognosis_dask.radiomics.params import ModalityParams, RadiomicsParams
@@ -268,7 +268,7 @@ class Work:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
 
-    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> Values:
         """The result of one case; data are in the store before it is returned, so that a ledger row means them too.
 
         Raises

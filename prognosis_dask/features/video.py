@@ -32,7 +32,7 @@ from prognosis_dask.networks.engine import (
     rows_together,
     settle_engine,
 )
-from prognosis_dask.storage.ledger import TaskResult
+from prognosis_dask.storage.ledger import TaskResult, Values
 from prognosis_dask.storage.rois import RoiStore
 
 
@@ -125,7 +125,7 @@ class VideoWork(Work):
         check_frames(frames)
         return frames
 
-    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> dict[str, object]:
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> Values:
         return {"input": self.held(case, context, watch)}
 
 
@@ -180,7 +180,7 @@ def through_network(read: list[TaskResult], engine: Engine | CubeEngine, asked: 
 
 
 def _with_features(read: TaskResult, values: Float32Array, share: float, fewer: Mapping[str, int]) -> TaskResult:
-    found: dict[str, object] = {"values": values.astype(float).tolist(), "peak_memory_mb": peak_memory_mb(), **fewer}
+    found: Values = {"values": values.astype(float).tolist(), "peak_memory_mb": peak_memory_mb(), **fewer}
     problem: Problem | None = None
     try:
         check_features(values)

@@ -33,7 +33,7 @@ from prognosis_dask.prediction.result import NOTICE, without_identifiers
 from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.radiomics.codes import ibsi_code
 from prognosis_dask.storage.brains import BrainStore, MaskStore
-from prognosis_dask.storage.ledger import TaskResult
+from prognosis_dask.storage.ledger import TaskResult, Values
 
 if TYPE_CHECKING:
     import highdicom
@@ -93,7 +93,7 @@ def write_dicom(cases: tuple[Case, ...], digests: tuple[str, ...], context: Dico
     ]
 
 
-def _dicom(case: Case, context: DicomTask, watch: Stopwatch) -> dict[str, object]:
+def _dicom(case: Case, context: DicomTask, watch: Stopwatch) -> Values:
     if not case.image.endswith(SUFFIX):
         raise CaseError(Code.NO_IMAGES, "the image is no DICOM series, to which a SEG and an SR could refer")
     out = Path(context.out)

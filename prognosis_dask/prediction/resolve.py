@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.cohort.collections import resolve
@@ -148,7 +149,7 @@ def resolve_upload(cases: tuple[Case, ...], digests: tuple[str, ...], context: U
     ]
 
 
-def _resolve(context: Upload, watch: Stopwatch) -> dict[str, object]:
+def _resolve(context: Upload, watch: Stopwatch) -> dict[str, Any]:
     with watch.step("read"):
         found, problems = _index(context, context.rules)
         if len(found) != 1:

@@ -66,7 +66,7 @@ def write_slices(cases: tuple[Case, ...], digests: tuple[str, ...], context: Sli
     ]
 
 
-def _slices(case: Case, context: SliceTask, watch: Stopwatch) -> dict[str, object]:
+def _slices(case: Case, context: SliceTask, watch: Stopwatch) -> dict[str, Any]:
     size: TumourSize | None = None
     unit = ""
     with watch.step("read"):

@@ -31,7 +31,7 @@ from prognosis_dask.prediction.model import ScanModel, cohort_rules
 from prognosis_dask.prediction.resolve import ScanFiles, Upload, resolve_upload
 from prognosis_dask.prediction.result import ScanPrediction
 from prognosis_dask.prediction.slices import SliceTask, write_slices
-from prognosis_dask.storage.ledger import Ledger, TaskResult
+from prognosis_dask.storage.ledger import Ledger, TaskResult, Values
 from prognosis_dask.workflows.run import run_features
 
 
@@ -252,7 +252,7 @@ def warm_up(cases: tuple[Case, ...], digests: tuple[str, ...], context: Job) -> 
     return [guarded("warm", case, digest, partial(_warm, context)) for case, digest in zip(cases, digests, strict=True)]
 
 
-def _warm(job: Job, watch: Stopwatch) -> dict[str, object]:
+def _warm(job: Job, watch: Stopwatch) -> Values:
     with watch.step("load"):
         loaded = load_stages(job, "")
         for work in loaded.works.values():

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 from prognosis_dask.errors import Code, Problem, StoreError
 from prognosis_dask.publish import replacing
@@ -77,6 +77,12 @@ WHERE own.stage = ? AND (damaged_at IS NULL OR damaged_at < own.recorded)
 """
 
 
+#: What JSON holds.
+Value: TypeAlias = "bool | float | str | Sequence[Value] | Mapping[str, Value] | None"
+#: The named values of one case's result.
+Values: TypeAlias = dict[str, Value]
+
+
 @dataclass(frozen=True)
 class TaskResult:
     """One stage of one case, done or failed.
@@ -90,7 +96,8 @@ class TaskResult:
     seconds
         Seconds per named step (``read``, ``rasterise``, ``write``, ...), ``total`` among them.
     values
-        Small named values (numbers, or lists of them, or texts) that the feature dataset and the report read.
+        Small named values (numbers, or lists of them, or texts) that the feature dataset and the report read. Those of
+        a step on one scan, which no ledger records, may be anything that can be pickled.
     warnings
         What has to be known of the case although it is used (:func:`prognosis_dask.errors.warn`).
     """
@@ -100,7 +107,7 @@ class TaskResult:
     digest: str
     problem: Problem | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    values: dict[str, object] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
 
     def number(self, name: str) -> float:
