@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 
 from prognosis_dask.cli.main import main
-from prognosis_dask.config.job import DeepSection, FramesSection, ImageSection
+from prognosis_dask.config.job import DeepSection, FramesSection, ImageSection, Job
 from prognosis_dask.errors import CaseError, ClusterError, Code, JobError, WeightsError
-from prognosis_dask.features.video import through_network
+from prognosis_dask.features.video import settle_memory_formats, through_network
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import make_frames
 from prognosis_dask.networks.catalogue import find_network
@@ -32,6 +33,7 @@ from tests.dicom_helpers import case_of
 
 torch = pytest.importorskip("torch")
 
+from prognosis_dask.networks import torch_engine  # noqa: E402
 from prognosis_dask.networks.torch_engine import TorchEngine, expect_precision  # noqa: E402
 from prognosis_dask.networks.torch_support import repeatable  # noqa: E402
 
@@ -44,6 +46,48 @@ def section(**values):
 
 def relative(values, expected):
     return np.abs(values - expected).max() / np.abs(expected).max()
+
+
+def test_a_memory_format_is_measured_once_on_one_worker_and_holds_for_the_run(monkeypatch):
+    monkeypatch.setattr(torch_engine, "_TRYING", 0.0)
+    job = Job("formats", deep=DeepSection(weights="untrained:3", memory_format="measured"))
+    told: list[str] = []
+
+    settled = settle_memory_formats(job, None, map, told.append)
+
+    rates = {name: float(rate) for name, rate in re.findall(r"(\w+) ([\d.e+-]+) clips/s", told[0])}
+    assert set(rates) == {"channels_last", "contiguous"}
+    assert settled.deep.memory_format == max(rates, key=rates.__getitem__)
+    other = min(rates, key=rates.__getitem__)
+    earlier = replace(job, deep=replace(job.deep, memory_format=other))
+    again = settle_memory_formats(job, earlier, forbidden, told.append)
+    assert (again, told[1]) == (earlier, f"deep.memory_format = {other!r}: as this run began")
+    with pytest.raises(AssertionError):  # what was measured for another network says nothing of this one
+        settle_memory_formats(
+            job, replace(earlier, deep=replace(earlier.deep, output="pooled")), forbidden, told.append
+        )
+    gpu = replace(job.deep, device="gpu", memory_format="contiguous")
+    assert describe_engine(gpu).provenance["memory_format"] == "contiguous"
+    assert "memory_format" not in describe_engine(replace(gpu, memory_format="channels_last")).provenance
+    with pytest.raises(JobError, match=r"deep.memory_format is 'contiguous', which is for .* on device 'gpu'"):
+        describe_engine(replace(gpu, device="cpu"))
+
+
+def forbidden(*_):
+    raise AssertionError("measured once more")
+
+
+def test_both_memory_formats_give_the_same_features_but_for_rounding():
+    network = find_network("i3d_inceptionv1_kinetics400")
+    weights = resolve_weights("untrained:3", network)
+    frames = [np.random.default_rng(5).integers(0, 256, (9, 128, 128)).astype(np.uint8)]
+    one, other = (
+        TorchEngine(
+            network, weights, output="pooled", device="cpu", precision="float32", rows=1, memory_format=name
+        ).features_of_frames(frames)
+        for name in torch_engine.FORMATS
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(one).max())
 
 
 @pytest.fixture(scope="module")

@@ -196,6 +196,11 @@ class DeepSection:
         Literal["float32", "tf32", "bfloat16", "float16"],
         "Arithmetic of the network, see docs/precision.md; float32 runs on every engine and device.",
     ] = "float32"
+    memory_format: Annotated[
+        Literal["channels_last", "contiguous", "measured"],
+        "How the study's network lies in a GPU's memory (engine torch); `measured`: as it is faster, tried once at the "
+        "start on one worker, and kept with the run. Features differ in their last bits.",
+    ] = "channels_last"
     batch_size: Annotated[
         int, AtLeast(1), Unit("clips"), "Clips that go through a GPU together; on a CPU one by one."
     ] = 8

@@ -16,7 +16,7 @@ from distributed import Client
 from prognosis_dask.config.folders import cannot_write, expect_no_loss
 from prognosis_dask.config.job import Job, digest
 from prognosis_dask.config.reading import build
-from prognosis_dask.errors import StoreError
+from prognosis_dask.errors import PrognosisError, StoreError
 from prognosis_dask.execution.versions import package_versions
 from prognosis_dask.features.loaded import LoadedStages
 from prognosis_dask.features.registry import DEEP
@@ -125,6 +125,15 @@ def recorded_job(record: Mapping[str, Any], where: Path) -> Job | None:
         When it is no job; names ``where`` it was read.
     """
     return build(Job, dict(record["job"]), str(where)) if "job" in record else None
+
+
+def earlier_job(folder: Path) -> Job | None:
+    """The job of the run that a folder holds; None where there is none that can be read."""
+    path = folder / "run.json"
+    try:
+        return recorded_job(json.loads(path.read_text(encoding="utf-8")), path)
+    except (OSError, ValueError, TypeError, PrognosisError):
+        return None
 
 
 def check_folder(folder: Path, name: str) -> None:

@@ -10,13 +10,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from prognosis_dask.arrays import ByteArray, Float32Array
+from prognosis_dask.arrays import ByteArray, Float32Array, Map
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import DeepSection, Job
 from prognosis_dask.errors import CaseError, Problem
 from prognosis_dask.features.cube import read_cube
 from prognosis_dask.features.guard import Stopwatch, guarded, peak_memory_mb
-from prognosis_dask.features.registry import DEEP, stage_named
+from prognosis_dask.features.registry import DEEP, DEEP_2, stage_named
 from prognosis_dask.features.stage import Columns, Stage, StageContext, Work, told, told_settings
 from prognosis_dask.networks.clip_engine import CubeEngine
 from prognosis_dask.networks.clips import check_frames
@@ -31,6 +31,7 @@ from prognosis_dask.networks.engine import (
     load_engine,
     rows_together,
     settle_engine,
+    try_memory_formats,
 )
 from prognosis_dask.storage.ledger import TaskResult, Values
 from prognosis_dask.storage.rois import RoiStore
@@ -137,6 +138,37 @@ def load_engine_once(section: DeepSection) -> Engine | CubeEngine:
 @lru_cache(maxsize=2)
 def _engine(section: DeepSection, stamps: tuple[tuple[int, int] | None, ...]) -> Engine | CubeEngine:
     return load_engine(section)
+
+
+def settle_memory_formats(job: Job, earlier: Job | None, gpu_map: Map, say: Callable[[str], object]) -> Job:
+    """The job with one memory format for all workers where it is to be ``measured``: on one of them, once in a run.
+
+    Parameters
+    ----------
+    job
+        What is asked for.
+    earlier
+        The job of the run that goes on here, with what was measured then; it holds for the same network and device.
+    gpu_map
+        Runs on workers that have the device.
+    say
+        Takes the line that tells what was measured.
+    """
+    for stage in (DEEP, DEEP_2):
+        section: DeepSection = getattr(job, stage.name)
+        if not section.enabled or section.memory_format != "measured":
+            continue
+        before: DeepSection | None = getattr(earlier, stage.name, None)
+        if before and replace(before, memory_format="measured") == section:
+            chosen, told = before.memory_format, "as this run began"
+        else:
+            (rates,) = gpu_map(try_memory_formats, [section])
+            chosen = max(rates, key=lambda name: rates[name])
+            told = ", ".join(f"{name} {rate:.3g} clips/s" for name, rate in rates.items())
+        say(f"{stage.name}.memory_format = {chosen!r}: {told}")
+        settled: dict[str, Any] = {stage.name: replace(section, memory_format=chosen)}
+        job = replace(job, **settled)
+    return job
 
 
 def file_stamp(path: Path) -> tuple[int, int] | None:

@@ -76,6 +76,8 @@ def describe_engine(section: DeepSection) -> EngineDescription:
         "precision": section.precision,
         "rows": str(rows_together(section.device, section.batch_size)),
     }
+    if section.memory_format != DeepSection.memory_format:
+        settings["memory_format"] = section.memory_format
     return replace(described, provenance={**settings, **described.provenance})
 
 
@@ -167,6 +169,12 @@ def settle_engine(section: DeepSection) -> DeepSection:
             f"{section.key}.precision is {section.precision!r}, which engine {section.engine!r} does not have on "
             f"device {section.device!r}; expected one of {', '.join(map(repr, known))}"
         )
+    expected = DeepSection.memory_format
+    if section.memory_format != expected and not (ours and (section.engine, section.device) == ("torch", "gpu")):
+        raise JobError(
+            f"{section.key}.memory_format is {section.memory_format!r}, which is for the study's network with engine "
+            f"'torch' on device 'gpu'; leave it {expected!r}"
+        )
     return section
 
 
@@ -222,11 +230,27 @@ def load_engine(section: DeepSection) -> Engine | CubeEngine:
             device=section.device,
             precision=section.precision,
             rows=rows,
+            memory_format=section.memory_format,
             key=section.key,
         )
     from prognosis_dask.networks.gluon import GluonEngine
 
     return GluonEngine(network, weights, output=section.output, device=section.device, rows=rows, key=section.key)
+
+
+def try_memory_formats(section: DeepSection) -> dict[str, float]:
+    """Clips per second of the study's network on this worker's device, by memory format.
+
+    Raises
+    ------
+    WeightsError, ClusterError
+        As :func:`load_engine`.
+    """
+    from prognosis_dask.networks.torch_engine import clips_per_second
+
+    network = find_network(section.network, section.key)
+    weights = resolve_weights(section.weights, network, sha256=section.weights_sha256, key=section.key)
+    return clips_per_second(network, weights, section, rows_together(section.device, section.batch_size))
 
 
 def rows_together(device: str, batch_size: int) -> int:

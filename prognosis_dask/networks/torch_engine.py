@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from prognosis_dask.arrays import ByteArray, Float32Array
+from prognosis_dask.config.job import DeepSection
 from prognosis_dask.errors import CaseError, ClusterError, Code
 from prognosis_dask.networks.catalogue import Network
 from prognosis_dask.networks.clips import (
@@ -35,6 +37,9 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+#: How a network and its clips may lie in memory.
+FORMATS = {"channels_last": torch.channels_last_3d, "contiguous": torch.contiguous_format}
 
 
 class TorchEngine:
@@ -62,6 +67,7 @@ class TorchEngine:
         precision: str,
         rows: int,
         threads: int = 1,
+        memory_format: str = "channels_last",
         key: str = "deep",
     ) -> None:
         self.feature_names = network.feature_names(output)
@@ -75,7 +81,8 @@ class TorchEngine:
         self._threads = threads
         self._fills = rows > 1
         self._lock = threading.Lock()
-        self._network = InceptionV1(weights.values, output).prepare(self._device, self._dtype)
+        self._layout = FORMATS[memory_format]
+        self._network = InceptionV1(weights.values, output).prepare(self._device, self._dtype, self._layout)
         if self._device.type == "cuda" or precision != "float32":
             expect_precision(self, weights, output, precision, key)
 
@@ -163,7 +170,7 @@ class TorchEngine:
         batch = torch.from_numpy(np.ascontiguousarray(part))
         if self._device.type == "cuda":
             batch = batch.pin_memory().to(self._device, non_blocking=True)
-        clips = to_clips(batch).to(dtype=self._dtype, memory_format=torch.channels_last_3d)
+        clips = to_clips(batch).to(dtype=self._dtype, memory_format=self._layout)
         lengths = (*own, *[part.shape[1]] * missing) if own else None
         return self._network(clips, lengths).float().cpu().numpy()  # type: ignore[no-any-return]
 
@@ -180,8 +187,39 @@ class TorchEngine:
             torch.cuda.empty_cache()
 
 
-#: Frames of the clip that a precision is tried on.
+#: Frames of the clip that a precision or a memory format is tried on.
 _TRIED = 24
+#: Seconds for which a memory format is tried.
+_TRYING = 2.0
+
+
+def clips_per_second(network: Network, weights: Weights, section: DeepSection, rows: int) -> dict[str, float]:
+    """How fast this machine's device is with each memory format, from frames in memory to features."""
+    frames = [np.full((_TRIED, FRAME_SIZE, FRAME_SIZE), 90 + row % 60, np.uint8) for row in range(rows)]
+    found = {}
+    for name in FORMATS:
+        engine = TorchEngine(
+            network,
+            weights,
+            output=section.output,
+            device=section.device,
+            precision=section.precision,
+            rows=rows,
+            memory_format=name,
+            key=section.key,
+        )
+        engine.features_of_frames(frames)
+        begun, clips = time.perf_counter(), 0
+        while not clips or time.perf_counter() - begun < _TRYING:
+            engine.features_of_frames(frames)
+            clips += rows
+        found[name] = clips / (time.perf_counter() - begun)
+        del engine
+        if section.device == "gpu":
+            torch.cuda.empty_cache()
+    return found
+
+
 #: How far a feature may lie from float32's, as a share of the largest: ten times what each precision costs.
 LIMITS = {"float32": 1e-4, "tf32": 2e-2, "bfloat16": 5e-2, "float16": 2e-2}
 

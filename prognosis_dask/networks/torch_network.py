@@ -223,12 +223,14 @@ class InceptionV1(nn.Module):  # type: ignore[misc]
             self.classifier.weight.data = torch.from_numpy(values["output.weight"].astype("f8"))
             self.classifier.bias.data = torch.from_numpy(values["output.bias"].astype("f8"))
 
-    def prepare(self, device: torch.device, dtype: torch.dtype) -> InceptionV1:
-        """Move it to where it runs, in the memory layout that is fastest there.
+    def prepare(
+        self, device: torch.device, dtype: torch.dtype, layout: torch.memory_format = torch.channels_last_3d
+    ) -> InceptionV1:
+        """Move it to where it runs.
 
         The classifier stays in float64: it costs nothing, and no setting of the process makes it less exact.
         """
-        self.eval().to(device, dtype).to(memory_format=torch.channels_last_3d)
+        self.eval().to(device, dtype).to(memory_format=layout)
         if self.classifier is not None:
             self.classifier.double()
         if device.type == "cpu" and dtype != torch.float64 and torch.backends.mkldnn.is_available():

@@ -36,13 +36,14 @@ from prognosis_dask.execution.monitor import RunMonitor
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage, memory_of, planned_stages, wants_gpu
 from prognosis_dask.execution.preflight import check_run
 from prognosis_dask.execution.progress import RunProgress
-from prognosis_dask.execution.record import RunRecord, check_folder
+from prognosis_dask.execution.record import RunRecord, check_folder, earlier_job
 from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.features.dataset import build_features, constant_warnings
 from prognosis_dask.features.files import read_features, write_features
 from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.features.registry import DEEP, IBSI, MAPS, RADIOMICS, ROI, came_through, stages_of
 from prognosis_dask.features.stage import all_needs
+from prognosis_dask.features.video import settle_memory_formats
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.spec import job_spec
 from prognosis_dask.objects.address import join
@@ -268,6 +269,7 @@ def _model(job: Job, at: RunContext, dataset: xr.Dataset) -> None:
 def _features(job: Job, at: RunContext, *, model: bool = False) -> tuple[RunRecord, xr.Dataset]:
     """The run up to its feature dataset; ``model``: a model of it is to follow."""
     check_run(at.client, str(at.place), gpu=wants_gpu(job), memory=memory_of(job))
+    job = settle_memory_formats(job, earlier_job(at.folder), map_on(at.client, gpu=True), at.say)
     loaded = load_stages(job, str(at.place))
     # the brains of scans that are predicted with its model are prepared as these; the engine may be another one there
     record = RunRecord.begin(replace(loaded.context.job, deep=job.deep, deep_2=job.deep_2), at.client)
