@@ -102,6 +102,15 @@ def test_a_key_without_effect_is_named_with_the_reason(text: str, line: str, tmp
     assert found.startswith(f"Warning: {line}")
 
 
+def test_settings_of_a_parameter_file_that_a_job_decides_itself_are_named(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("setting: {label: 2, correctMask: true, label_channel: 0, binWidth: 10}\n")
+    path = tmp_path / "some.toml"
+    path.write_text("radiomics = { params = 'p.yaml' }")
+    label, correct = idle_keys(load_job(path))
+    assert label.startswith("Warning: label 2 in radiomics.params has no effect")
+    assert correct.startswith("Warning: correctMask True in radiomics.params has no effect: image.resample_mask")
+
+
 ALIVE, GRADES = Survival(np.ones(2), np.ones(2, dtype=bool)), Classes(np.arange(2), ("II", "III"))
 
 

@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydicom.dataelem import DataElement
 
 from prognosis_dask.errors import CaseError, Code, Problem, collected_warnings
 from prognosis_dask.imaging.geometry import steps_of
@@ -185,6 +186,18 @@ def test_a_contour_that_was_cut_short_is_a_problem(tmp_path: Path) -> None:
             assert read_mask(path, (1,), GRID, resample=False).any()
         else:
             assert problem_of(lambda: read_mask(path, (1,), GRID, resample=False)) is Code.MASK_UNREADABLE
+
+
+def test_a_separator_after_the_last_number_is_none(tmp_path: Path) -> None:
+    closed = [square(0.5, 5.5, 1), square(0.5, 5.5, 2)]
+    path = write_rtstruct(tmp_path / "rs.dcm", closed)
+    expected = read_mask(str(path), (1,), GRID, resample=False)
+    dataset = pydicom.dcmread(path)
+    for contour in dataset.ROIContourSequence[0].ContourSequence:
+        text = "\\".join(map(str, contour.ContourData)).encode() + b"\\"
+        contour[0x30060050] = DataElement(0x30060050, "UN", text)  # as pydicom finds a long one
+    dataset.save_as(path)
+    np.testing.assert_array_equal(read_mask(str(path), (1,), GRID, resample=False), expected)
 
 
 def test_points_and_lines_enclose_nothing(tmp_path: Path) -> None:

@@ -113,6 +113,24 @@ def test_bits_beyond_those_stored_do_not_count(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_slices(list_series(folder), 0, 2), signed)
 
 
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+def test_bits_beyond_those_stored_do_not_count_and_are_refused_where_programs_differ(
+    tmp_path: Path, syntax: pydicom.uid.UID
+) -> None:
+    stored = np.arange(3 * 64 * 48, dtype=np.uint16).reshape(3, 64, 48) % 4096
+    folder = write_series(tmp_path / "s", stored | 0xA000, rescale=(1, -1024))
+    for path in folder.iterdir():
+        slice_ = pydicom.dcmread(path)
+        slice_.compress(syntax)
+        slice_.BitsStored, slice_.HighBit = 12, 11
+        slice_.save_as(path)
+    if syntax == RLELossless:
+        assert_equals_simpleitk(folder)
+        np.testing.assert_array_equal(read_slices(list_series(folder), 0, 3), stored.astype(int) - 1024)
+    else:  # pydicom takes all 16 bits, GDCM those of JPEG 2000 and 12 of JPEG-LS
+        assert problem_of(lambda: read_slices(list_series(folder), 0, 3)) is Code.PIXELS_UNREADABLE
+
+
 def test_a_table_of_values_takes_the_place_of_the_slope(tmp_path: Path) -> None:
     stored = np.arange(2 * 4 * 5, dtype=np.uint16).reshape(2, 4, 5)
     folder = write_series(tmp_path / "s", stored)

@@ -93,7 +93,7 @@ def closed_contours(held: StructureSet, number: int, name: str) -> list[FloatArr
 def _points(contour: Dataset) -> FloatArray:
     """The vertices; parsed from the undecoded text if possible, ten times faster than number by number."""
     value = contour.get_item(_CONTOUR_DATA).value
-    numbers = value.strip(b" \0").split(b"\\") if isinstance(value, bytes) else value
+    numbers = value.strip(b" \0\\").split(b"\\") if isinstance(value, bytes) else value
     try:
         points = np.array(numbers if numbers and numbers != [b""] else [], dtype=np.float64).reshape(-1, 3)
     except ValueError as error:

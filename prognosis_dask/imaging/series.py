@@ -152,6 +152,11 @@ def _read_slice(dataset: pydicom.Dataset, expected: SliceFile) -> NumberArray:
         raise ValueError(f"its pixels have the shape {stored.shape}, expected {expected.size}")
     if dataset.HighBit != dataset.BitsStored - 1:
         raise ValueError(f"{dataset.BitsStored} bits are stored up to bit {dataset.HighBit}, which decoders mistake")
+    if not _is_within(stored, _limits(dataset)):  # only of what was compressed: otherwise bits above are cut off
+        raise ValueError(
+            f"its compressed values go from {stored.min()} to {stored.max()}, beyond its {dataset.BitsStored} stored "
+            f"bits: programs read them differently"
+        )
     if "ModalityLUTSequence" in values and values.get("RescaleSlope") is None:
         return apply_modality_lut(stored, values)
     return _rescale(dataset, values, stored)
@@ -166,16 +171,26 @@ def _stored(dataset: pydicom.Dataset) -> NumberArray:
     syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
     layout = tuple(dataset.get(name) for name in ("SamplesPerPixel", "BitsAllocated", "NumberOfFrames"))
     if syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian) and layout in ((1, 16, None), (1, 16, 1)):
-        signed, bits, size = dataset.PixelRepresentation, dataset.BitsStored, (dataset.Rows, dataset.Columns)
+        signed, size = dataset.PixelRepresentation, (dataset.Rows, dataset.Columns)
         content = dataset.get("PixelData")
         if isinstance(content, bytes) and len(content) == 2 * size[0] * size[1]:
             values: NumberArray = np.frombuffer(content, "<i2" if signed else "<u2").reshape(size)
-            half = 1 << (bits - 1)
-            low, high = (-half, half) if signed else (0, 2 * half)
-            # bits above the stored ones may hold anything
-            if bits == 16 or (low <= values.min() and values.max() < high):
+            if _is_within(values, _limits(dataset)):  # bits above the stored ones may hold anything
                 return values
     return dataset.pixel_array
+
+
+def _limits(dataset: pydicom.Dataset) -> tuple[int, int]:
+    """The least and the largest value that the stored bits can hold."""
+    bits = int(dataset.BitsStored)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
+
+
+def _is_within(values: NumberArray, limits: tuple[int, int]) -> bool:
+    of_type = np.iinfo(values.dtype)
+    if limits[0] <= of_type.min and of_type.max <= limits[1]:
+        return True
+    return bool(limits[0] <= values.min() and values.max() <= limits[1])
 
 
 def _rescale(dataset: pydicom.Dataset, values: pydicom.Dataset, stored: NumberArray) -> NumberArray:
@@ -189,9 +204,7 @@ def _rescale(dataset: pydicom.Dataset, values: pydicom.Dataset, stored: NumberAr
     whole = slope.is_integer() and intercept.is_integer()
     if not whole or max(abs(slope), abs(intercept)) >= _WHOLE:
         return stored.astype(np.float64) * slope + intercept
-    bits, signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)
-    limits = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1], dtype=np.int64)
-    low, high = np.sort(limits * int(slope) + int(intercept)).tolist()
+    low, high = sorted(limit * int(slope) + int(intercept) for limit in _limits(dataset))
     kind = np.min_scalar_type(high if low >= 0 else min(low, -high - 1))
     # sums and products modulo the type's range: what fits at the end is right, whatever overflows on the way
     pixels = stored.astype(kind)

@@ -13,6 +13,7 @@ from prognosis_dask.modelling.estimators import LEARNERS
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.selectors import NEED_LABEL
 from prognosis_dask.modelling.spec import ModelSpec
+from prognosis_dask.radiomics.parameter_file import job_params
 
 #: A condition that holds, the keys that have no effect then, and why.
 _Rule = tuple[bool, tuple[str, ...], str]
@@ -26,7 +27,18 @@ def idle_keys(job: Job) -> list[str]:
     >>> idle_keys(Job("example"))
     []
     """
-    return _told(_rules(job), lambda key: _is_set(job, key))
+    return [*_told(_rules(job), lambda key: _is_set(job, key)), *_idle_parameters(job)]
+
+
+def _idle_parameters(job: Job) -> Iterator[str]:
+    """Of radiomics' parameter files: a case names its labels itself, and its mask lies on the image's grid."""
+    labels = "a case's labels are those of its ROI (cohort.roi, or Label in a table of cases)"
+    idle = {"label": (1, labels), "label_channel": (0, labels), "correctMask": (False, "image.resample_mask does that")}
+    for _, params in job_params(job.radiomics.params).by_modality if job.radiomics.enabled else ():
+        for _, part in params.parts:
+            for key, (usual, why) in idle.items():
+                if part.settings.get(key, usual) != usual:
+                    yield f"Warning: {key} {part.settings[key]} in radiomics.params has no effect: {why}"
 
 
 def idle_settings(spec: ModelSpec, method: str, endpoint: Endpoint) -> list[str]:
