@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +21,10 @@ from prognosis_dask.tables.headings import key as key
 from prognosis_dask.tables.missing import known_cells, says_unknown
 from prognosis_dask.tables.row_numbers import may_identify
 
+#: What word processors and spreadsheets make of a hyphen.
+_DASH = re.compile("[\u2010-\u2015\u2212]")
+#: The zeros in front of a number; not of decimals.
+_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 _WHOLE_AS_FLOAT = re.compile(r"(\d+)\.0+")
 #: A long number as Excel shortens it.
 _SHORTENED = re.compile(r"\d(\.\d+)?E\+\d+")
@@ -204,12 +208,14 @@ def endpoint(
 
 
 def patient_key(patient_id: str) -> str:
-    """The key for comparing patient IDs: case, blanks and the composition of letters are ignored, and 12.0 is 12.
+    """The key for comparing patient IDs: case, blanks, the composition of letters and the kind of dash are ignored.
 
-    >>> patient_key(" Lung1-001 ") == patient_key("LUNG1-001"), patient_key("12.0"), patient_key("012")
+    And 12.0 is 12.
+
+    >>> patient_key(" Lung1\u2013001 ") == patient_key("LUNG1-001"), patient_key("12.0"), patient_key("012")
     (True, '12', '012')
     """
-    plain = "".join(unicodedata.normalize("NFC", patient_id).split()).casefold()
+    plain = _DASH.sub("-", "".join(unicodedata.normalize("NFC", patient_id).split()).casefold())
     whole = _WHOLE_AS_FLOAT.fullmatch(plain)
     return whole[1] if whole else plain
 
@@ -228,22 +234,29 @@ def same_patient(one: str, other: str) -> str:
 
 
 def match_without_zeros(keys: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """For each unknown key: the known one that differs in leading zeros only, where it is unique.
+    """For each unknown key: the known one that differs in leading zeros of its numbers only, where it is unique.
 
-    >>> match_without_zeros(["1", "x"], ["001", "002"]), match_without_zeros(["1"], ["01", "001"])
-    ({'1': '001'}, {})
+    >>> match_without_zeros(["1", "lung1-7"], ["001", "lung1-007"]), match_without_zeros(["1"], ["01", "001"])
+    ({'1': '001', 'lung1-7': 'lung1-007'}, {})
     """
-    wanted, present = list(keys), list(known)
-    if not any(map(str.isdecimal, wanted)) or not any(map(str.isdecimal, present)):
-        return {}
-    often = [Counter(name.lstrip("0") for name in names if name.isdecimal()) for names in (wanted, present)]
-    by_number = {name.lstrip("0"): name for name in present if name.isdecimal()}
-    alone = set(present)
-    return {
-        name: by_number[number]
-        for name in wanted
-        if name not in alone and name.isdecimal() and often[0][number := name.lstrip("0")] == often[1][number] == 1
-    }
+    wanted, present = set(keys), set(known)
+    other = match_in_part(wanted, present, lambda name: _ZEROS.sub("", name))
+    return {name: alike for name, alike in other.items() if name not in present}
+
+
+def match_in_part(keys: Iterable[str], known: Iterable[str], part: Callable[[str], str | None]) -> dict[str, str]:
+    """For each key the known one with the same ``part``, where no other of either has it; None: it has none."""
+
+    def by_part(names: Iterable[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(names):
+            own = part(name)
+            if own is not None:
+                found[own].append(name)
+        return found
+
+    wanted, present = by_part(keys), by_part(known)
+    return {names[0]: present[own][0] for own, names in wanted.items() if len(names) == len(present.get(own, ())) == 1}
 
 
 def find_endpoint(names: Iterable[str], collection: Collection) -> tuple[str | None, str | None]:

@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 from prognosis_dask.arrays import Map
@@ -18,6 +19,7 @@ from prognosis_dask.cohort.clinical import (
     endpoint,
     find_endpoint,
     learn_codes,
+    match_in_part,
     match_without_zeros,
     patient_key,
     same_patient,
@@ -409,7 +411,8 @@ def spelt_alike(table: ClinicalTable, patients: Iterable[str], id_part: str) -> 
     known = set(patients)
     other, why = match_without_zeros(table.rows, known), "in leading zeros"
     if not other and id_part:
-        other, why = _alike_in_part(table.rows.keys() - known, known - table.rows.keys(), id_part), "in spelling"
+        alone, without = table.rows.keys() - known, known - table.rows.keys()
+        other, why = match_in_part(alone, without, partial(_part_of, id_part)), "in spelling"
     if not other:
         return table
     one = next(iter(other))
@@ -430,20 +433,9 @@ def no_row(cases: Sequence[Case], table: ClinicalTable) -> str:
     )
 
 
-def _alike_in_part(keys: Iterable[str], known: Iterable[str], id_part: str) -> dict[str, str]:
-    """For each key the known one with the same part, where no other of either has it."""
-
-    def by_part(names: Iterable[str]) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = defaultdict(list)
-        for name in sorted(names):
-            if match := re.fullmatch(id_part, name):
-                found["".join(match.groups())].append(name)
-        return found
-
-    wanted, present = by_part(keys), by_part(known)
-    return {
-        names[0]: present[part][0] for part, names in wanted.items() if len(names) == len(present.get(part, ())) == 1
-    }
+def _part_of(pattern: str, name: str) -> str | None:
+    found = re.fullmatch(pattern, name)
+    return None if found is None else "".join(found.groups())
 
 
 def leveled(table: ClinicalTable, levels: Mapping[str, Mapping[str, str]]) -> ClinicalTable:

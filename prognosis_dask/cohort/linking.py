@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.cohort.headers import ImageHeader, MaskHeader, Point, Structure
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile, dot, most_common_orientation, slice_normal
 from prognosis_dask.errors import CaseError, Code, count
@@ -56,7 +57,7 @@ class Catalogue:
                 self._by_instance[name].append(key)
         self._by_place: dict[tuple[str, str], list[str]] = defaultdict(list)
         for uid, listing in self.series.items():
-            self._by_place[_same_patient(listing.patient_id), listing.frame_of_reference_uid].append(uid)
+            self._by_place[patient_key(listing.patient_id), listing.frame_of_reference_uid].append(uid)
 
     def link(self, mask: MaskHeader, structure: Structure, modalities: Sequence[str]) -> Link:
         """The series of one structure.
@@ -110,7 +111,7 @@ class Catalogue:
         near = [
             uid
             for frame in sorted(mask.frame_of_reference_uids)
-            for uid in self._of(modalities, self._by_place.get((_same_patient(mask.patient_id), frame), ()))
+            for uid in self._of(modalities, self._by_place.get((patient_key(mask.patient_id), frame), ()))
         ]
         near = self._in_frame(mask, structure, near)
         if not near:
@@ -147,7 +148,7 @@ class Catalogue:
 
     def _only_series(self, mask: MaskHeader) -> list[str]:
         """The stacks of the patient's series, if the patient has only one series of any modality."""
-        patient = _same_patient(mask.patient_id)
+        patient = patient_key(mask.patient_id)
         keys = [key for (owner, _), found in self._by_place.items() if owner == patient for key in found]
         return keys if len({self.series[key].series_uid for key in keys}) == 1 else []
 
@@ -264,7 +265,3 @@ def _within(point: Point, s: SliceFile, orientation: tuple[float, ...]) -> bool:
 
 def _alike(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return all(abs(a - b) < 1e-3 for a, b in zip(one, other, strict=True))
-
-
-def _same_patient(patient_id: str) -> str:
-    return "".join(patient_id.split()).casefold()

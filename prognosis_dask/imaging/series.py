@@ -152,7 +152,7 @@ def _read_slice(dataset: pydicom.Dataset, expected: SliceFile) -> NumberArray:
         raise ValueError(f"its pixels have the shape {stored.shape}, expected {expected.size}")
     if dataset.HighBit != dataset.BitsStored - 1:
         raise ValueError(f"{dataset.BitsStored} bits are stored up to bit {dataset.HighBit}, which decoders mistake")
-    if not _is_within(stored, _limits(dataset)):  # only of what was compressed: otherwise bits above are cut off
+    if not _is_within(stored, dataset):  # only of what was compressed: otherwise bits above are cut off
         raise ValueError(
             f"its compressed values go from {stored.min()} to {stored.max()}, beyond its {dataset.BitsStored} stored "
             f"bits: programs read them differently"
@@ -175,7 +175,7 @@ def _stored(dataset: pydicom.Dataset) -> NumberArray:
         content = dataset.get("PixelData")
         if isinstance(content, bytes) and len(content) == 2 * size[0] * size[1]:
             values: NumberArray = np.frombuffer(content, "<i2" if signed else "<u2").reshape(size)
-            if _is_within(values, _limits(dataset)):  # bits above the stored ones may hold anything
+            if _is_within(values, dataset):  # bits above the stored ones may hold anything
                 return values
     return dataset.pixel_array
 
@@ -186,11 +186,11 @@ def _limits(dataset: pydicom.Dataset) -> tuple[int, int]:
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
 
 
-def _is_within(values: NumberArray, limits: tuple[int, int]) -> bool:
-    of_type = np.iinfo(values.dtype)
-    if limits[0] <= of_type.min and of_type.max <= limits[1]:
+def _is_within(values: NumberArray, dataset: pydicom.Dataset) -> bool:
+    if int(dataset.BitsStored) == 8 * values.itemsize:
         return True
-    return bool(limits[0] <= values.min() and values.max() <= limits[1])
+    low, high = _limits(dataset)
+    return bool(low <= values.min() and values.max() <= high)
 
 
 def _rescale(dataset: pydicom.Dataset, values: pydicom.Dataset, stored: NumberArray) -> NumberArray:
