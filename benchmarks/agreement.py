@@ -1,4 +1,4 @@
-"""What the statistics say beside R's survival and pROC, side by side; and whom a frozen model knows as its own cases.
+"""What the statistics say beside R's packages, side by side; and whom a frozen model knows as its own cases.
 
     python -m benchmarks.agreement
 
@@ -22,12 +22,16 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.fitted import fit_procedure
+from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
+from prognosis_dask.modelling.metrics.calibration import survival_slope
 from prognosis_dask.modelling.metrics.classes import auc_drawn
 from prognosis_dask.modelling.metrics.competing import aalen_johansen, fine_gray
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.metrics.hazards import ph_test
 from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier
+from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
+from prognosis_dask.modelling.metrics.survival_tables import auc_t
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import describe
 from prognosis_dask.modelling.validation.clustered import clustered_cox
@@ -44,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder, by = _values(Path(scratch))
         print(f"R's values: {by}.\n\n| what | values | ours | R | greatest difference |\n|---|---|---|---|---|")
-        for of in (influence, competing, entry, areas):
+        for of in (influence, competing, entry, areas, scores):
             for what, ours, theirs in of(folder):
                 apart = np.max(np.abs(ours - theirs) / np.maximum(1.0, np.abs(theirs)))
                 shown = (", ".join(f"{value:.6g}" for value in values[:2]) for values in (ours, theirs))
@@ -128,6 +132,23 @@ def areas(folder: Path) -> Iterator[Line]:
     bounds = np.array([interval(values[1:]) for values in found])
     for bound, which in (("lower", 0), ("upper", 1)):
         yield f"its {bound} bound, patients drawn (DeLong)", bounds[:, which], theirs[f"delong_{bound}"]
+
+
+def scores(folder: Path) -> Iterator[Line]:
+    table, theirs = _read(folder, "scores.csv", "scores_values.csv")
+    time, event, score = table["time"].to_numpy(float), table["event"].to_numpy() == 1, table["score"].to_numpy(float)
+    censoring, at, once = fit_censoring(time, event), np.array([5.0, 10.0, 20.0]), np.ones((1, len(table)))
+    risk = 1 - np.exp(-at / 25 * np.exp(0.7 * score)[:, None])
+    areas = [auc_t(time, event, score, days, censoring) for days in at]
+    yield "AUC(t), tied times (riskRegression)", np.array(areas), theirs["auc_t"]
+    errors = [brier_score(time, event, 1 - one, days, censoring) for one, days in zip(risk.T, at, strict=True)]
+    yield "Brier score, tied times (riskRegression)", np.array(errors), theirs["brier"]
+    slope = survival_slope(time, event, risk[:, 2], at[2], once)
+    yield "calibration slope (coxph)", slope, theirs["slope"]
+    benefit = net_benefit_survival(time, event, risk[:, 2], at[2], np.array([0.2, 0.4, 0.6]), once)[0]
+    yield "net benefit (survfit)", benefit, theirs["net_benefit"]
+    X, untied = table[["x1", "x2"]].to_numpy(float), table["untied"].to_numpy(float)
+    yield "Fine and Gray, nothing tied (cmprsk)", fine_gray(X, untied, table["cause"].to_numpy()), theirs["fine_gray"]
 
 
 def overlap() -> None:

@@ -16,7 +16,6 @@ from lifelines import KaplanMeierFitter
 from lifelines.statistics import logrank_test
 from lifelines.utils import concordance_index
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, confusion_matrix, roc_auc_score
-from sksurv.util import Surv
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
@@ -25,6 +24,7 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.metrics.measured import Measured, MeasuredCases
 from prognosis_dask.modelling.validation.evaluate import evaluate, measure_all, time_grid
 from prognosis_dask.modelling.validation.nested import FoldResult
+from tests.synthetic_tables import events_first
 
 HORIZONS = (200.0, 400.0)
 FOLDS, REPEATS = 4, 3
@@ -113,7 +113,7 @@ def test_the_integrated_brier_score_and_the_groups_follow_from_the_tables_alone(
     tables: dict[str, list[dict[str, Any]]], table: FeatureTable
 ) -> None:
     """By scikit-survival, from what is written."""
-    grid, ends = pd.DataFrame(tables["survival_grid"]), Surv.from_arrays(table.event, table.time_days)
+    grid, ends = pd.DataFrame(tables["survival_grid"]), events_first(table.event, table.time_days)
     own = grid[(grid["procedure"] == "deep") & (grid["repeat"] == 0)].set_index("case_id").loc[list(table.case_ids)]
     names = [name for name in own.columns if name.startswith("survival_")]
     days = np.array([float(name.removeprefix("survival_")) for name in names])
@@ -163,7 +163,7 @@ def test_concordance_is_the_mean_of_the_held_out_folds(
     table: FeatureTable, results: list[FoldResult], tables: dict[str, list[dict[str, Any]]]
 ) -> None:
     harrell, uno = [], []
-    outcome = Surv.from_arrays(table.event, table.time_days)
+    outcome = events_first(table.event, table.time_days)
     for one in results[: FOLDS * REPEATS]:
         assert one.risk_score is not None
         harrell.append(concordance_index(table.time_days[one.test], -one.risk_score, table.event[one.test]))
@@ -180,7 +180,7 @@ def test_concordance_is_the_mean_of_the_held_out_folds(
 def test_brier_scores_are_those_of_all_held_out_cases(
     table: FeatureTable, results: list[FoldResult], tables: dict[str, list[dict[str, Any]]]
 ) -> None:
-    outcome = Surv.from_arrays(table.event, table.time_days)
+    outcome = events_first(table.event, table.time_days)
     grid = np.array([days for days in results[0].horizons_days if days < table.time_days.max()])
     survival = np.exp(-grid / 300 * np.exp(table.X[:, [0]]))
     of_deep = {"procedure": "deep", "in_sample": 0}

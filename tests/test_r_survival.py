@@ -12,13 +12,17 @@ import pytest
 
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
-from prognosis_dask.modelling.metrics.brier import fit_censoring
+from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
+from prognosis_dask.modelling.metrics.calibration import survival_slope
 from prognosis_dask.modelling.metrics.classes import auc_drawn, class_auc, roc_curve
+from prognosis_dask.modelling.metrics.competing import fine_gray
 from prognosis_dask.modelling.metrics.concordance import concordance, uno_c
 from prognosis_dask.modelling.metrics.hazards import ph_test
 from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank, median_follow_up
+from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
 from prognosis_dask.modelling.metrics.regression import cox_drawn
+from prognosis_dask.modelling.metrics.survival_tables import auc_t
 from prognosis_dask.modelling.validation.clustered import clustered_cox
 from prognosis_dask.modelling.validation.differences import cox_coefficient, likelihood_ratio
 from tests.synthetic_tables import cox_of
@@ -42,7 +46,7 @@ def theirs() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed")
-@pytest.mark.parametrize("script", ["export.R", "competing.R", "auc.R", "entry.R"])
+@pytest.mark.parametrize("script", ["export.R", "competing.R", "auc.R", "entry.R", "scores.R"])
 def test_the_values_are_what_r_says_here_too(script: str, tmp_path: Path) -> None:
     shutil.copy(FOLDER / script, tmp_path)
     made = subprocess.run(["Rscript", tmp_path / script], capture_output=True, text=True, check=False)
@@ -70,7 +74,7 @@ def test_concordances_curves_and_tests_are_theirs(cohort, theirs) -> None:
     X, time, event, _ = cohort
     score = X[:, 0] + 0.5 * X[:, 2]
     assert concordance(time, event, score).c_index == pytest.approx(theirs["harrell_c"][0], rel=1e-10)
-    weights = fit_censoring(time, event).uncensored(time - 0.5)  # R's are just before a time, scikit-survival's at it
+    weights = fit_censoring(time, event).seen(time)
     assert uno_c(time, event, score, weights, 29.5) == pytest.approx(theirs["uno_c"][0], rel=1e-6)
     assert log_rank(time, event, X[:, 2]).statistic == pytest.approx(theirs["log_rank"][0], rel=1e-10)
     assert median_follow_up(Survival(time, event)) == theirs["median_follow_up"][0]
@@ -130,6 +134,29 @@ def test_areas_and_curves_are_those_of_proc_and_intervals_of_drawn_patients_thos
     wrong, right = roc_curve(table["first"].to_numpy(float), positive, 1 - positive)
     np.testing.assert_allclose(np.unique(wrong), np.unique(theirs["fpr"]), atol=1e-12)
     np.testing.assert_allclose(right, theirs["tpr"], atol=1e-12)
+
+
+def test_areas_brier_scores_slopes_and_net_benefit_over_time_are_those_of_riskregression_and_survival() -> None:
+    table, values = pd.read_csv(FOLDER / "scores.csv"), pd.read_csv(FOLDER / "scores_values.csv")
+    theirs = {str(what): group["value"].to_numpy() for what, group in values.groupby("what", sort=False)}
+    time, event, score = table["time"].to_numpy(float), table["event"].to_numpy() == 1, table["score"].to_numpy(float)
+    censoring, at = fit_censoring(time, event), np.array([5.0, 10.0, 20.0])
+    assert {*time[event]} & {*time[~event]}
+    risk = 1 - np.exp(-at / 25 * np.exp(0.7 * score)[:, None])
+    areas = [auc_t(time, event, score, days, censoring) for days in at]
+    np.testing.assert_allclose(areas, theirs["auc_t"], rtol=1e-10)
+    errors = [brier_score(time, event, 1 - one, days, censoring) for one, days in zip(risk.T, at, strict=True)]
+    np.testing.assert_allclose(errors, theirs["brier"], rtol=1e-10)
+    once = np.ones((1, len(time)))
+    np.testing.assert_allclose(survival_slope(time, event, risk[:, 2], 20.0, once), theirs["slope"], rtol=1e-6)
+    benefit = net_benefit_survival(time, event, risk[:, 2], 20.0, np.array([0.2, 0.4, 0.6]), once)
+    np.testing.assert_allclose(benefit[0], theirs["net_benefit"], rtol=1e-10)
+
+
+def test_fine_and_grays_coefficients_are_those_of_cmprsk_where_nothing_is_tied() -> None:
+    table, values = pd.read_csv(FOLDER / "scores.csv"), pd.read_csv(FOLDER / "scores_values.csv")
+    found = fine_gray(table[["x1", "x2"]].to_numpy(float), table["untied"].to_numpy(float), table["cause"].to_numpy())
+    np.testing.assert_allclose(found, values[values["what"] == "fine_gray"]["value"], rtol=1e-5)
 
 
 def _information(X: np.ndarray, time: np.ndarray, event: np.ndarray, coefficient: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ def squared_errors(
     """What each case adds to the Brier score, shape (cases,); 0 for those censored up to the horizon."""
     beyond = time > horizon
     at_horizon = np.full(len(time), censoring.uncensored(np.array([horizon]))[0])
-    dead = inverse(censoring.uncensored(time), event & ~beyond)
+    dead = inverse(censoring.seen(time), event & ~beyond)
     return np.asarray(survival**2 * dead + (1 - survival) ** 2 * inverse(at_horizon, beyond))
 
 
@@ -92,6 +92,14 @@ class Censoring:
     def uncensored(self, time_days: FloatArray) -> FloatArray:
         """Probability to be uncensored at any times; NaN beyond the longest follow-up."""
         steps = self.probability[np.searchsorted(self.times_days, time_days, side="right") - 1]
+        return np.where(time_days > self.last_days, np.nan, steps)
+
+    def seen(self, time_days: FloatArray) -> FloatArray:
+        """Probability that an event at any times is seen: to be uncensored until just before; NaN as above.
+
+        Of a tie the event comes first. So the weighted events up to a time sum up to Kaplan-Meier's risk.
+        """
+        steps = self.probability[np.maximum(np.searchsorted(self.times_days, time_days) - 1, 0)]
         return np.where(time_days > self.last_days, np.nan, steps)
 
     def expect_within(self, horizon_days: float, what: str) -> None:

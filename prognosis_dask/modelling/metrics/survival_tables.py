@@ -86,7 +86,7 @@ def auc_t_drawn(
     time: FloatArray, event: BoolArray, risk: FloatArray, horizon: float, censoring: Censoring, drawn: FloatArray
 ) -> FloatArray:
     """:func:`auc_t` for many weightings of the cases, shape (draws, cases); NaN without a case or a control."""
-    weight = inverse(censoring.uncensored(time), event & (time <= horizon))
+    weight = inverse(censoring.seen(time), event & (time <= horizon))
     cases, controls = np.flatnonzero(weight), np.flatnonzero(time > horizon)
     return auc_between(risk[cases], drawn[:, cases] * weight[cases], risk[controls], drawn[:, controls])
 
@@ -186,7 +186,7 @@ class _View(ProcedureResults):
 
 def _discrimination(view: _View) -> Measured:
     sheet, tau = Sheet(view.name), max(view.cases.horizons, default=np.inf)
-    weight = uno_weight(view.event, view.censoring.uncensored(view.time), view.time < tau)
+    weight = uno_weight(view.event, view.censoring.seen(view.time), view.time < tau)
     harrell, uno = [], []
     for result in view.results:
         both = concordances_drawn(*view.fold(result), view.drawn[:, result.test], (None, weight[result.test]))
