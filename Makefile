@@ -54,8 +54,9 @@ test-torch: PROCESSES := 2
 test-torch: .venv-torch/ready
 	.venv-torch/bin/pytest $(SIDE_BY_SIDE) -m "not slow" $(DIFFERS:%=tests/test_%.py) $(WHOLE_RUNS)
 
-# What meets torch and Gluon in one environment, and the skull strip by deepbet's networks; each engine alone has run above
-ENGINES := torch_engine torch_network grade_network brain_deepbet
+# What meets torch and Gluon in one environment, the skull strip by deepbet's networks, and slow tests of torch; each engine
+# alone has run above
+ENGINES := segment torch_engine torch_network grade_network brain_deepbet
 
 test-engines: PROCESSES := 2
 test-engines: .venv/ready .venv/torch

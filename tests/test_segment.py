@@ -304,6 +304,7 @@ def test_a_cohort_without_masks_goes_from_dicom_to_features_and_report(
     assert np.nansum(smaller) < 0.95 * np.nansum(dataset["volume_ml"].values)
 
 
+@pytest.mark.engines
 @pytest.mark.slow
 def test_between_buckets_regions_and_features_are_the_folders(
     network: Path, cohort: Path, object_server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

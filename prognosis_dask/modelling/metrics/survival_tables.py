@@ -20,16 +20,6 @@ from prognosis_dask.modelling.metrics.brier import Censoring, fit_censoring, int
 from prognosis_dask.modelling.metrics.calibration import Calibration, rising_groups, survival_calibration
 from prognosis_dask.modelling.metrics.classes import auc_between
 from prognosis_dask.modelling.metrics.concordance import concordance_drawn, concordances_drawn, uno_weight
-from prognosis_dask.modelling.metrics.curve_tables import (
-    CALIBRATION,
-    THRESHOLDS,
-    add_calibration,
-    benefit_rows,
-    calibration_groups,
-    calibration_points,
-    calibration_rows,
-    extended_calibration,
-)
 from prognosis_dask.modelling.metrics.intervals import interval
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank, survival_drawn
 from prognosis_dask.modelling.metrics.measured import (
@@ -48,7 +38,17 @@ from prognosis_dask.modelling.metrics.measured import (
     repeats,
     survival_at,
 )
-from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
+from prognosis_dask.modelling.metrics.net_benefit import (
+    CALIBRATION,
+    THRESHOLDS,
+    add_calibration,
+    benefit_rows,
+    calibration_groups,
+    calibration_points,
+    calibration_rows,
+    extended_calibration,
+    net_benefit_survival,
+)
 from prognosis_dask.modelling.metrics.regression import cox_drawn
 from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.clustered import clustered_log_rank
