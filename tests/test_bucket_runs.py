@@ -21,7 +21,7 @@ from distributed import Client
 import prognosis_dask
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.config.job import Job, SynthSection, load_job
-from prognosis_dask.errors import ClusterError, Code, StoreError
+from prognosis_dask.errors import BucketError, ClusterError, Code, StoreError
 from prognosis_dask.execution.mapping import map_on
 from prognosis_dask.features.files import read_features
 from prognosis_dask.objects.address import parse_address
@@ -235,6 +235,21 @@ def test_at_a_mistaken_address_nothing_is_left_behind(object_server: ObjectServe
         with pytest.raises(StoreError, match=f"there is no run at {OUT}; "):
             command(OUT)
     assert [stat.key for stat in bucket.list()] == ["lung/1/cases.csv"]
+
+
+def test_a_right_that_is_lost_in_mid_run_is_named(object_server: ObjectServer, cache: Path) -> None:
+    object_server.make_bucket("results")
+    RoiStore.create(f"{OUT}/rois.zarr", ["a"])
+
+    def lose_the_right() -> None:
+        with placed(OUT) as place:
+            (place.folder / "run.json").write_text('{"name": "lung"}')
+            object_server.weather.refuse = lambda method, path: (403, "AccessDenied")
+            with pytest.raises(BucketError, match=rf"cannot read {OUT}/rois.zarr/zarr.json: .*\(403\)"):
+                RoiStore.open(f"{OUT}/rois.zarr")
+
+    with pytest.raises(BucketError, match=rf"cannot write in {OUT} .*the right to list, read, write and delete"):
+        lose_the_right()
 
 
 def test_a_store_of_regions_that_is_made_again_is_known_by_its_new_rows(object_server: ObjectServer) -> None:

@@ -137,6 +137,8 @@ class Place:
             except WriteConflictError as error:
                 self._lost = error
                 self.check()
+            except CaseError as error:
+                raise _no_right(self.address, error) from error
 
     def fetch(self, *, needed: bool = True) -> None:
         """Bring all that the driver does not hold yet into the working copy: features, models, the report's figures.
@@ -416,10 +418,14 @@ def _claim(address: Address) -> ObjectStat:
     except WriteConflictError as error:
         raise StoreError(f"{address} is in use: {error}; let one run at a time use it") from error
     except CaseError as error:
-        raise BucketError(
-            f"cannot write in {address} ({error.problem.reason}); its results need the right to list, read, write and "
-            "delete there"
-        ) from error
+        raise _no_right(address, error) from error
+
+
+def _no_right(address: Address, error: CaseError) -> BucketError:
+    return BucketError(
+        f"cannot write in {address} ({error.problem.reason}); its results need the right to list, read, write and "
+        "delete there"
+    )
 
 
 def _claimed(bucket: Any, key: str, address: Address) -> ObjectStat:

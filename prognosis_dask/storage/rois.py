@@ -40,7 +40,7 @@ from zarr.storage import MemoryStore
 
 from prognosis_dask.arrays import AnyArray, ByteArray
 from prognosis_dask.cohort.case import short_hash
-from prognosis_dask.errors import CaseError, Code, StoreError
+from prognosis_dask.errors import BucketError, CaseError, Code, StoreError
 from prognosis_dask.imaging.roi import Grid, Roi
 from prognosis_dask.objects.address import is_address, join, parse_address
 from prognosis_dask.objects.bucket import bucket_of
@@ -164,6 +164,8 @@ class RoiStore:
         try:
             found = json.loads(read_bytes(join(path, HEADER))).get("attributes")
         except (FileNotFoundError, ValueError, AttributeError, CaseError) as error:
+            if isinstance(error, CaseError) and error.problem.code is not Code.OBJECT_MISSING:
+                raise BucketError(f"cannot read {error.problem.where}: {error.problem.reason}") from error
             raise StoreError(f"no store of ROIs at {path} ({error}); `prognosis run` makes one") from error
         if found != _FORMAT:
             raise StoreError(f"{path} is {found}, expected {_FORMAT}; use another folder for this run")
