@@ -37,10 +37,12 @@ from prognosis_dask.networks.engine import describe_engine, load_engine
 from prognosis_dask.radiomics import job_params
 from prognosis_dask.report.read import read_run
 from prognosis_dask.report.sections.tripod import networks_of
+from prognosis_dask.storage.cubes import CubeStore
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort
 from tests.dask_processes import PATIENCE, wait_for
 from tests.dicom_helpers import case_of
+from tests.object_server import ObjectServer
 from tests.onnx_file import write_mean_network
 
 #: 48 mm around the lesion, grey levels as a share of -1000 to 400 HU, the mask beside them.
@@ -247,6 +249,32 @@ def test_no_other_architecture_is_built_and_no_weights_are_fetched(tmp_path: Pat
     (tmp_path / "net.toml").write_text('output = "logits"' + card + CARD.partition('"pooled"')[2])
     with pytest.raises(JobError, match=says):
         build_architecture(tmp_path / "net.safetensors")
+
+
+def test_cubes_of_a_run_between_buckets_are_stored_there_and_give_the_folders_features(
+    mean_network: Path, object_server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROGNOSIS_CACHE", str(tmp_path / "cache"))
+    cohort = make_cohort(tmp_path / "cohort", SynthSection(patients=3, seed=3, bad_cases=False))
+    for bucket in ("cohort", "results"):
+        object_server.make_bucket(bucket)
+    object_server.fill("cohort", "images/", cohort.images)
+    in_folder = job_file(tmp_path, mean_network, f'sources = ["{cohort.images}"]', "enabled = false")
+    stored, rule = CubeStore("s3://results/run/rois.zarr"), mean_network.with_suffix(".toml")
+    with connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) as client:  # knows the server's address
+        expected = run_of(in_folder, client, tmp_path / "run")
+        job = job_file(tmp_path, mean_network, 'sources = ["s3://cohort/images"]', "enabled = false")
+        np.testing.assert_array_equal(run_of(job, client, "s3://results/run"), expected)
+        key = next((tmp_path / "run" / "rois.zarr" / "cubes").iterdir()).name
+        assert stored.keep({key}) == {key}
+        rule.write_text(CARD.replace("400", "300"))
+        assert not np.array_equal(run_of(job, client, "s3://results/run"), expected)
+    assert stored.keep({key}) == set(), "cubes of the old rule are removed"
+
+
+def run_of(job: Path, client: Client, out: Path | str) -> np.ndarray:
+    result = prognosis_dask.run(load_job(job, ['cohort.roi=["GTV-1"]']), client=client, out=out)
+    return result.features["deep"].values
 
 
 # --- published networks: their preprocessing step by step, on the same array -----------------------------------------

@@ -84,7 +84,7 @@ def tables(lines: list[str]) -> list[list[dict[str, str]]]:
     """The Markdown tables among the lines."""
     found: list[list[dict[str, str]]] = []
     heads: list[str] = []
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+    for line, following in zip(lines, [*lines[1:], ""], strict=False):
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if not line.startswith("|"):
             heads = []
