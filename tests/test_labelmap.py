@@ -72,6 +72,22 @@ def test_a_cropped_label_map_is_put_in_place_and_a_padded_one_may_be_empty_outsi
     assert code_of(saved(padded, tmp_path / "outside.nrrd"), 2) is Code.MASK_OUTSIDE
 
 
+def test_a_mask_of_the_images_size_that_lies_beside_it_is_told(tmp_path: Path) -> None:
+    inner = np.zeros_like(LABELS)
+    inner[1:4, 1:5, 2:7] = 1
+    beside = image_of(inner)
+    beside.SetOrigin((-20.0 + 2 * 0.5, 30.0, 7.5 - 3.0))
+    with collected_warnings() as said:
+        found = read_mask(str(saved(beside, tmp_path / "m.nrrd")), (1,), GRID, resample=False)
+    image = sitk.GetImageFromArray(np.zeros_like(LABELS))
+    image.CopyInformation(image_of(LABELS))
+    expected = sitk.GetArrayFromImage(sitk.Resample(beside, image, sitk.Transform(), sitk.sitkNearestNeighbor))
+    np.testing.assert_array_equal(found, expected == 1)
+    [warning] = said
+    assert warning.code is Code.MASK_OTHER_GRID
+    assert "[2, 0, -1] voxels (x, y, z) beside the image" in warning.reason
+
+
 def test_another_grid_is_refused_unless_resampling_is_chosen(tmp_path: Path) -> None:
     finer = saved(
         sitk.Resample(image_of(LABELS), (18, 14, 5), sitk.Transform(), sitk.sitkNearestNeighbor,

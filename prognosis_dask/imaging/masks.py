@@ -28,7 +28,7 @@ from prognosis_dask.objects.bucket import ObjectStat, bucket_of
 from prognosis_dask.objects.files import as_local
 from prognosis_dask.objects.ranges import RangeReader
 from prognosis_dask.volumes.files import volume_grid, volume_voxels
-from prognosis_dask.volumes.grid import one_reading, steps_of
+from prognosis_dask.volumes.grid import corners_in, fits, one_reading, steps_of
 from prognosis_dask.volumes.labels import chosen_voxels
 from prognosis_dask.volumes.segments import layered
 
@@ -174,6 +174,13 @@ def labelmap_mask(
         if not resample or error.problem.code is not Code.MASK_OTHER_GRID:
             raise
         return resample_nearest(image_on(chosen.astype(np.uint8), own), on)
+    if sorted(own.size) == sorted(on.size) and fits(own, on) == "part":
+        first = corners_in(own, on).min(axis=0).round().astype(int).tolist()
+        warn(
+            Code.MASK_OTHER_GRID,
+            f"the mask has the image's size, but its header places it {first} voxels (x, y, z) beside the image: used "
+            f"as it says; is its origin right?",
+        )
     mask: BoolArray = np.zeros(grid.size[::-1], dtype=bool)
     mask[where] = block
     return mask
