@@ -80,6 +80,13 @@ def test_only_the_dashboards_own_pages_may_open_its_websocket(local: Client, ori
         assert connection.getresponse().status == status
 
 
+def test_a_machine_without_semaphores_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a container without a writable /dev/shm is, where the workers' processes would never start."""
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock._make_name", lambda *_: "/no/such/semaphore")
+    with pytest.raises(ClusterError, match="no worker process can start"), connect(LocalSpec(workers=1)):
+        pass
+
+
 def test_a_dashboard_on_another_interface_allows_that_name_and_a_tunnel() -> None:
     assert websocket_origins("10.0.0.7:80") == ["localhost:80", "127.0.0.1:80", "10.0.0.7:80"]
     assert "*" not in "".join(websocket_origins("0.0.0.0:8787"))

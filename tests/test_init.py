@@ -52,6 +52,12 @@ def test_structures_and_parameters_are_found_for_each_modality(shared_data: Path
     assert job.model.enabled is False
 
 
+def test_images_without_masks_are_counted_and_the_stages_named_that_outline_regions(shared_data: Path, refused) -> None:
+    said = refused("init", shared_data / "reported" / "B08_dup_contour" / "in" / "ct")
+    assert "(files 12, patients 1, images 1 CT" in said
+    assert "its sections segment, and brain for MR" in said
+
+
 def test_the_ambiguous_codes_of_an_event_are_left_to_the_reader(shared_data: Path, tmp_path: Path) -> None:
     rows = "".join(f"X{i},{30 * i},{1 + i % 2}\n" for i in range(1, 20))
     (tmp_path / "clinical.csv").write_text(f"MRN,OS days,status\nLUNG1-002,155,2\n{rows}")

@@ -143,7 +143,12 @@ def _folder(folder: Path) -> Found:
         cases = read_cases(Path(work) / "cases.csv")
     lines = [line for line in summary.splitlines() if re.match(r"(files|patients|images|masks|ROIs) ", line)]
     if not cases:
-        raise JobError(f"no image with a mask in {folder}; `prognosis index {folder} -o DIR` says what is there")
+        held = ", ".join(" ".join(line.split()) for line in lines)
+        masked = "; without masks, a job can outline regions itself: its sections segment, and brain for MR of the head"
+        raise JobError(
+            f"no image with a mask in {folder} ({held}): `prognosis index {folder} -o DIR` says what is there"
+            + (masked if "images" in held else "")
+        )
     named = [case for case in cases if case.roi != _NAMELESS]
     rois = Counter(name for name, _ in {(case.roi, case.patient_id) for case in named})
     modalities = Counter(modality for modality, _ in {(case.modality, case.image) for case in cases})

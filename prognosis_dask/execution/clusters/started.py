@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import signal
 import sys
 import threading
@@ -53,6 +54,7 @@ def started(
     """
     dashboard = free_dashboard(dashboard)
     _start_tracker()
+    _expect_semaphores()
     scheduler = {
         "cls": Scheduler,
         "options": {
@@ -89,6 +91,17 @@ def _start_tracker() -> None:
         resource_tracker.ensure_running()
     finally:
         sys.warnoptions.remove(silently)
+
+
+def _expect_semaphores() -> None:
+    """Refuse a machine where no worker process could start: a container without a writable /dev/shm."""
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except OSError as error:
+        raise ClusterError(
+            f"no worker process can start: the system gives no semaphore ({error.strerror}). In a container, mount a "
+            "writable /dev/shm (a tmpfs)"
+        ) from error
 
 
 def dashboard_config(dashboard: str) -> dict[str, Any]:
