@@ -27,7 +27,7 @@ def test_the_job_of_a_synthetic_cohort_runs_to_a_model_as_it_stands(tmp_path: Pa
 
 
 def test_the_job_of_one_real_patient_runs_as_it_stands(
-    shared_data: Path, tmp_path: Path, refused: Callable[..., str]
+    shared_data: Path, tmp_path: Path, refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["init", str(shared_data / "lung1_002"), "-o", str(tmp_path)])
     path = tmp_path / "lung1_002.toml"
@@ -36,6 +36,7 @@ def test_the_job_of_one_real_patient_runs_as_it_stands(
     assert "expected a folder; the job is written in it" in refused("init", shared_data / "lung1_002", "-o", "a.toml")
     assert "is a file, expected the folder of the images" in refused("init", path)
     main(["run", str(path), "--out", str(tmp_path / "run")])
+    assert "no effect" not in "".join(capsys.readouterr())
     dataset = read_features(tmp_path / "run")
     assert dataset["roi"].values.tolist() == ["GTV-1"]
     assert dataset["radiomics"].notnull().all()

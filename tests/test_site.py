@@ -93,10 +93,9 @@ def test_a_notebook_runs_and_its_page_and_the_gallery_show_what_came_out(
     assert not draws or f"{name}-{draws}.svg" in gallery
 
 
-def test_the_first_hour_shows_the_commands_that_its_script_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+def test_the_first_hour_shows_the_commands_that_its_script_runs() -> None:
     page = (ROOT / "docs" / "first_hour.md").read_text(encoding="utf-8")
-    for number, task in enumerate(importlib.import_module("first_hour").TASKS, 2):
+    for number, task in enumerate(importlib.import_module("tools.first_hour").TASKS, 2):
         commands = "\n".join(task.commands)
         assert f"## {number}. {task.title}\n\n```sh\n{commands}\n```" in page
     assert page.count("of processor time") == 10

@@ -1,9 +1,9 @@
-"""The ten tasks of a first hour, done as a reader would do them, away from the checkout; prints docs/first_hour.md.
+"""The ten tasks of a first hour, done as a reader would do them, away from the checkout; writes docs/first_hour.md.
 
-    python tools/first_hour.py > docs/first_hour.md          # an environment of its own, filled by plain pip
-    .venv/bin/python tools/first_hour.py --no-deps           # the wheel alone, beside what is installed
+    python -m tools.first_hour                       # an environment of its own, filled by plain pip
+    .venv/bin/python -m tools.first_hour --no-deps   # the wheel alone, beside what is installed
 
-Ends with 1 where a task fails.
+The page is written when all are done. Ends with 1 where a task fails, and the page stays as it was.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from try_install import ROOT, build, called, processor_seconds
+from tools.try_install import ROOT, build, called, processor_seconds
 
 #: Last lines of a task's output that the page shows.
 TAIL = 8
@@ -73,7 +73,7 @@ TASKS = (
 INTRO = """\
 # The first hour
 
-<!-- made by: python tools/first_hour.py > docs/first_hour.md -->
+<!-- made by: python -m tools.first_hour -->
 
 Ten tasks, each as it is typed, on patients that the program makes; what they printed last, and the seconds that
 processors worked for them, of all processes together. {system}. The tasks in words: [the tutorial](tutorial.md).
@@ -86,12 +86,14 @@ processors worked for them, of all processes together. {system}. The tasks in wo
 
 
 def main() -> None:
-    """Do them in order and print the page."""
+    """Do them in order and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-deps", action="store_true", help="packages come from this Python's environment")
     parser.add_argument(
         "--keep", metavar="FOLDER", help="where it is done, and stays (default: a folder that is removed)"
     )
+    page = ROOT / "docs" / "first_hour.md"
+    parser.add_argument("-o", "--out", metavar="FILE", type=Path, default=page, help="the page (default: %(default)s)")
     arguments = parser.parse_args()
     alone = arguments.no_deps
     with nullcontext(arguments.keep) if arguments.keep else TemporaryDirectory() as folder:
@@ -100,10 +102,12 @@ def main() -> None:
         (place / "my.toml").write_text(JOB, encoding="utf-8")
         shutil.copy(ROOT / "docs" / "notebooks" / "somebodys_table.ipynb", place)
         system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores"
-        print(INTRO.format(system=system, job=JOB))
-        print(installed(wheel, place, alone=alone), flush=True)
+        parts = [INTRO.format(system=system, job=JOB), installed(wheel, place, alone=alone)]
         for number, task in enumerate(TASKS, 2):
-            print(done(number, task, place), flush=True)
+            print(f"{number}. {task.title}", flush=True)
+            parts.append(done(number, task, place))
+    arguments.out.write_text("\n".join(parts), encoding="utf-8")
+    print(arguments.out)
 
 
 def installed(wheel: Path, place: Path, *, alone: bool) -> str:

@@ -315,10 +315,11 @@ def _model(table: FoundTable | None) -> Iterator[str]:
     if table is None or not table.events:
         yield "enabled = false     # no outcome is known yet: the run ends with its features"
         yield '# label = "COLUMN"     # a class to predict in place of survival'
+        yield '# features = "radiomics"     # what a model is fitted on'
     else:
         most = max(1, min(100, table.events // 10))
         yield f"max_features = {most}     # a feature for ten events, of which {table.events:,} are known"
-    yield 'features = "radiomics"'
+        yield 'features = "radiomics"'
 
 
 def _text(value: str) -> str:
