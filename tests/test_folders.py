@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,18 @@ def test_a_read_only_folder_is_refused_with_what_the_disk_says(tmp_path: Path) -
     read_only = mounted("-t", "tmpfs", "-o", "ro", "tmpfs", at=tmp_path)
     with read_only, pytest.raises(StoreError, match=r"cannot write in .* \(Read-only file system\)"):
         expect_writable(tmp_path / "run")
+
+
+def test_a_full_disk_is_said_in_a_line_whoever_writes(tmp_path: Path, refused: Callable[..., str]) -> None:
+    with mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs", at=tmp_path):
+        assert "No space left on device" in refused("synth", tmp_path / "made", "--patients", 3)
+
+
+def test_features_are_refused_a_folder_before_they_are_computed(shared_data: Path, refused: Callable[..., str]) -> None:
+    folder = shared_data / "reported" / "B08_dup_contour" / "in"
+    said = refused("features", folder, "-o", "/proc/nowhere/x.csv")
+    assert "cannot write in /proc/nowhere" in said
+    assert "warning" not in said
 
 
 @pytest.mark.parametrize("name", ["models", "figures"])

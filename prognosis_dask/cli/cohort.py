@@ -162,10 +162,12 @@ def _codes(text: str) -> dict[str, int]:
 
 
 def _features(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.config.folders import expect_writable
     from prognosis_dask.config.job import image_section
     from prognosis_dask.prediction.extract import PROBLEM, extract_features, write_features
 
     settings = image_section(arguments.set)
+    expect_writable(arguments.out and arguments.out.parent)
     with collected_warnings() as warnings:
         rows = extract_features(
             arguments.image,

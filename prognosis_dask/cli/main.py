@@ -46,9 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os._exit(0)
     except OSError as error:  # a full or missing disk when final files are written
-        print(
-            f"prognosis: {error}. Finished work is kept; correct this and run the same command again", file=sys.stderr
-        )
+        seen = str(error).partition("\n")[0]  # pydicom's own holds a traceback
+        print(f"prognosis: {seen}. Finished work is kept; correct this and run the same command again", file=sys.stderr)
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
         kept = " Finished work is kept; run the same command again to resume." if parsed.resumable else ""

@@ -16,7 +16,6 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.radiomics_table import read_table
 from prognosis_dask.cohort.rois import check_rules, matches
 from prognosis_dask.cohort.sources import is_table
-from prognosis_dask.config.folders import expect_writable
 from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.errors import CaseError, Code, JobError
 from prognosis_dask.imaging.load import load_roi
@@ -241,18 +240,11 @@ def _as_given(roi: Roi, case: Case) -> tuple[sitk.Image, int]:
 
 
 def write_features(rows: pd.DataFrame, path: Path | None, kind: str = "") -> str:
-    """The table as CSV or JSON: written to a file, whose ending says which, or returned where ``path`` is None.
-
-    Raises
-    ------
-    StoreError
-        When the file cannot be written.
-    """
+    """The table as CSV or JSON: written to a file, whose ending says which, or returned where ``path`` is None."""
     kind = kind or ("json" if path is not None and path.suffix.lower() == ".json" else "csv")
     text = _json(rows.to_dict("records")) if kind == "json" else rows.to_csv(index=False)
     if path is None:
         return text
-    expect_writable(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as aside:
         aside.write_text(text, encoding="utf-8")
