@@ -40,6 +40,14 @@ def test_a_glioma_patients_sequences_are_stripped_as_hd_bet_does(shared_data, na
 
 
 @needs_deepbet
+def test_a_head_whose_top_is_missing_keeps_the_brain_of_its_highest_slices(shared_data):
+    image = axial(read_head(shared_data, "p04_1_T1W"))[:, :, :-14]
+    found, truth = strip_with("deepbet", image), read_mask(shared_data, "p04_1_T1W", image)
+    inside, held = (sitk.GetArrayViewFromImage(mask)[-2:] > 0 for mask in (truth, found))
+    assert np.count_nonzero(inside & ~held) < 0.02 * np.count_nonzero(inside)
+
+
+@needs_deepbet
 def test_a_session_is_stripped_by_the_network_where_it_is_installed(shared_data):
     images = {name: axial(read_head(shared_data, f"FG6692_{name}")) for name in ("T2", "FLAIR", "T1")}
     assert settle_strip(BrainSection()).skull_strip == "deepbet"

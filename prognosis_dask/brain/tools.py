@@ -19,6 +19,7 @@ import SimpleITK as sitk
 from scipy.ndimage import binary_fill_holes, label
 
 from prognosis_dask.arrays import BoolArray, Float32Array
+from prognosis_dask.brain.head import find_head
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code, JobError, MissingExtraError, WeightsError
 from prognosis_dask.imaging.geometry import image_like
@@ -75,6 +76,8 @@ _RANGE = (0.005, 0.995)
 _MEAN, _DEVIATION = 0.449, 0.226
 #: Share of brain above which a plane belongs to the brain's box; relative margin on each side.
 _BOX_SHARE, _MARGIN = 0.02, 0.1
+#: A head whose top is missing is continued by its mirror image so far, mm: the networks spoil the slices at a border.
+_ABOVE_MM = 30.0
 
 
 def settle_strip(section: BrainSection) -> BrainSection:
@@ -183,7 +186,12 @@ def strip_by_deepbet(image: sitk.Image) -> sitk.Image:
     """
     turned = sitk.DICOMOrient(image, "RAS")
     # the networks' axes point to the right, the front, the top
-    inside = _brain(np.ascontiguousarray(sitk.GetArrayViewFromImage(turned).transpose(2, 1, 0)))
+    values = np.ascontiguousarray(sitk.GetArrayViewFromImage(turned).transpose(2, 1, 0))
+    height = values.shape[2]
+    if find_head(image).cut:
+        above = min(round(_ABOVE_MM / turned.GetSpacing()[2]), height - 1)
+        values = np.pad(values, ((0, 0), (0, 0), (0, above)), mode="reflect")
+    inside = _brain(values)[..., :height]
     found = image_like(inside.transpose(2, 1, 0).astype(np.uint8), turned)
     return sitk.Resample(found, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
 
