@@ -11,8 +11,8 @@ import pytest
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem
+from prognosis_dask.execution.monitor import TerminalView
 from prognosis_dask.execution.progress import MAX_POINTS, History, RunProgress, duration, read_progress
-from prognosis_dask.execution.terminal import TerminalView
 from prognosis_dask.storage.ledger import Ledger, TaskResult
 
 GAP = Problem(Code.SLICE_GAP, "3.0 mm expected, 6.0 mm seen")

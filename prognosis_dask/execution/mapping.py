@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from prognosis_dask.arrays import Map
 from prognosis_dask.errors import ClusterError
+from prognosis_dask.execution.monitor import LOG_EVERY
 from prognosis_dask.execution.progress import duration
-from prognosis_dask.execution.terminal import LOG_EVERY
 
 #: Seconds before a map that is not done shows a bar on a terminal.
 _SHOWN_AFTER = 2.0
