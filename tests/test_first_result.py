@@ -206,8 +206,9 @@ SEEN = np.arange(40) % 4 > 0
         ),
         (
             {"days_to_death": np.where(SEEN, DAYS, np.nan), "vital_status": np.where(SEEN, "Dead", "Alive")},
-            "days_to_death is empty in all 10 rows in which vital_status says that the event was not seen",
+            "days_to_death is empty or 0 in all 10 rows in which vital_status says that the event was not seen",
         ),
+        ({"time": np.where(SEEN, DAYS, 0), "event": SEEN}, "time is empty or 0 in all 10 rows in which event says"),
         (
             {"time": DAYS, "event": SEEN, "age at the end": np.arange(40) * 7 % 31 + 50 + DAYS / 365.25},
             "'age at the end' less 'age' has a C-index of 1.000",
@@ -228,6 +229,27 @@ def test_an_empty_event_is_censored_where_the_line_to_paste_says_so(tmp_path: Pa
         read(path)
     found = read(path, str(refused.value).split("--set '")[1].split("'")[0])
     np.testing.assert_array_equal(found.table.event, SEEN)
+
+
+def test_one_number_far_from_all_others_is_told_of_times_and_of_clinical_columns(tmp_path: Path) -> None:
+    hb = np.where(np.arange(40) == 7, 13000.0, 12 + np.arange(40) % 5)
+    found = read(followed(tmp_path, time=np.where(np.arange(40) == 2, 41235, DAYS), event=SEEN, Hb=hb))
+    told = " ".join(found.notes)
+    assert "Hb is 13000 in data row 8, far from the others (12 to 16)" in told
+    assert "time is 41235 in data row 3, far from the others" in told
+
+
+def test_cbioportals_lines_above_the_headings_are_passed_over(tmp_path: Path) -> None:
+    rows = [f"P{i}\t{50 + i % 9}\t{DAYS[i]}\t{'1:DECEASED' if SEEN[i] else '0:LIVING'}" for i in range(40)]
+    above = [
+        "#Patient Identifier\tAge\tOverall Survival (Months)\tStatus",
+        "#STRING\tNUMBER\tNUMBER\tSTRING",
+        "#1\t1\t1\t1",
+    ]
+    (tmp_path / "c.txt").write_text("\n".join([*above, "PATIENT_ID\tAGE\tOS_MONTHS\tOS_STATUS", *rows]))
+    found = read(tmp_path / "c.txt")
+    np.testing.assert_array_equal(found.table.event, SEEN)
+    assert found.table.features == ("AGE",)
 
 
 def test_german_and_french_tables_say_time_event_and_unit_in_their_own_words(tmp_path: Path) -> None:

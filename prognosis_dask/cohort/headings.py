@@ -18,12 +18,12 @@ _TIME = re.compile(
     rf"{_WHICH}(surv(ival)?|fu|followup|event)?(time|duration|length){_UNIT}|(to)?time(to)?(event|death|censor\w*){_UNIT}|"
     rf"(os|dfs|pfs|pfi|efs|rfs|css|dss|(overall|(progression|disease|event|relapse)free)?survival|surv|followup|fu|duration|futime)(in)?{_UNIT}|days|weeks?|months?|years?|"
     r"(days|weeks|months|years)(survived|followed|followup|tolastfollowup|todeath|survival|ofsurvival)|"
-    rf"((gesamt)?(überlebens|ueberlebens|(nach)?beobachtungs)zeit|survie(globale)?|(durée(de)?)?suivi){_UNIT}"
+    rf"((gesamt)?(überlebens|ueberlebens|(nach)?beobachtungs)?zeit|survie(globale)?|(durée(de)?)?suivi){_UNIT}"
 )
 _EVENT = re.compile(
     rf"{_WHICH}(event|status|censor(ed|ing)?|cens|delta|indicator|fustat|event(observed|indicator|status)|eventcode)|"
     r"(death|dead|died|deceased|vital|survival|event)(status|event|indicator|observed|code)?|"
-    r"vitalstatus|isdead|os|alive|(is)?observed|verstorben|gestorben|tod|décès|deces|décédée?|decedee?|dcd|statutvital"
+    r"vitalstatus|isdead|os|alive|(is)?observed|verstorben|gestorben|tod|ereignis|(vital)?status(at)?(last)?(followup|fu|contact)|décès|deces|décédée?|decedee?|dcd|statutvital"
 )
 
 

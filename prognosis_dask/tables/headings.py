@@ -30,7 +30,8 @@ def key(column: str) -> str:
 def find_headings(lines: Lines) -> tuple[list[str], Lines, list[str]]:
     """The headings (blank if there is none), the rows below them, and notes on skipped lines."""
     width = _width(lines)
-    titles = 0
+    marked = next((at for at, line in enumerate(lines) if not line or not line[0].startswith("#")), 0)
+    titles = marked if 1 < marked < len(lines) - 1 else 0  # as cBioPortal describes its columns
     while titles < min(_MOST_TITLES, len(lines) - 2) and _is_title(lines[titles], width):
         titles += 1
     notes = []

@@ -28,6 +28,8 @@ _PASTED = 10
 
 #: Numbers that tables write where nothing is known.
 _FAR_CODES = frozenset([9.0, 99.0, 999.0, 9999.0, 99999.0, 88.0, 888.0, 8888.0, -1.0, -9.0, -99.0, -999.0, -9999.0])
+#: Of so many numbers or more, one that is so many times the next largest may be a slip.
+_FEWEST_NUMBERS, _SLIP = 20, 10
 #: A feature that is the outcome in other words would be the best of all.
 _OUTCOME = re.compile(
     r".*(surviv|death|dead|deceas|recurr|relapse|progressi|followup|vitalstatus|duration|censor|überleb|ueberleb|verstorben|"
@@ -336,6 +338,26 @@ def far_code_notes(column: SourceColumn) -> list[str]:
     return [
         f"{column.name} is {code:g} in {count(often, 'row')}, far from the others ({low[0]:g} to {low[-1]:g}): if that "
         f'means not known, say missing = ["{code:g}"] in [column."{column.name}"].'
+    ]
+
+
+def slip_notes(column: SourceColumn) -> list[str]:
+    """A note where one number is more than ten times as large as all others: a lost decimal sign, a date.
+
+    >>> slip_notes(SourceColumn("Hb", np.array([13.5, 130.0 * 100, *range(8, 16), *range(8, 18)]), "t.csv"))[0][:50]
+    'Hb is 13000 in data row 2, far from the others (8 '
+    """
+    values = column.numbers()
+    known = values[np.isfinite(values)]
+    if len(known) < _FEWEST_NUMBERS:
+        return []
+    second, most = np.partition(known, -2)[-2:].tolist()
+    if not most > _SLIP * second or second <= 0 or most in _FAR_CODES:
+        return []
+    at = int(np.flatnonzero(values == most)[0])
+    return [
+        f"{column.name} is {most:g} in data row {column.row(at)}, far from the others ({known.min():g} to {second:g}): "
+        "mend it, if it is a slip."
     ]
 
 

@@ -21,6 +21,7 @@ from prognosis_dask.modelling.data.columns import (
     encode,
     far_code_notes,
     learn_encoding,
+    slip_notes,
     tells_the_outcome,
     unit_of,
 )
@@ -115,6 +116,7 @@ def learn_encodings(
             notes += grouped_note(made)
             if kind_of(family) not in COMPUTED_FAMILIES and not made.levels:
                 notes += far_code_notes(column)
+                notes += slip_notes(column) if kind_of(family) not in IMAGE_FAMILIES else []
     encodings += _copies(columns, spec, encodings)
     if spec.missing_indicators:
         encodings += _indicators(columns, encodings)

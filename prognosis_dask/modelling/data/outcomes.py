@@ -13,7 +13,7 @@ from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.cohort.endpoints import DAYS, EVENT_CODES, LONGEST_DAYS, event_codes, plain_code, unit_of
 from prognosis_dask.errors import Code, StatisticsError, count
-from prognosis_dask.modelling.data.columns import SourceColumn, far_code_notes, level_key, number
+from prognosis_dask.modelling.data.columns import SourceColumn, far_code_notes, level_key, number, slip_notes
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.found_endpoint import time_unit_known
 from prognosis_dask.modelling.metrics.competing import COMPETING, subdistribution
@@ -97,7 +97,7 @@ def read_outcomes(
     unit, notes = _unit(names[0], rule)
     time = columns[names[0]].numbers() * DAYS[unit]
     _refuse_beyond_a_life(time, columns[names[0]], unit)
-    notes += far_code_notes(columns[names[0]])
+    notes += far_code_notes(columns[names[0]]) + slip_notes(columns[names[0]])
     event = _events(columns[names[1]], rule, (whole or columns)[names[1]])
     _refuse_lost_censoring(columns[names[0]], columns[names[1]], time, event, rule)
     notes += _all_ones(names[1], event, rule) + _competing(names[1], event)
@@ -213,10 +213,10 @@ def _refuse_lost_censoring(
     left = np.unique(event[timed & known])
     if len(left) != 1 or len(time) < _FEWEST_ROWS:
         return
-    gone = int((np.isnan(time) & known & (event != left[0])).sum())
+    gone = int((~timed & known & (event != left[0])).sum())
     if gone >= _LOST * len(time):
         raise StatisticsError(
-            f"{time_column.where}: {time_column.name} is empty in all {count(gone, 'row')} in which "
+            f"{time_column.where}: {time_column.name} is empty or 0 in all {count(gone, 'row')} in which "
             f"{event_column.name} says that the event was {'not ' if left[0] == 1 else ''}seen: their follow-up "
             "stands in another column; write both into one"
         )
