@@ -89,7 +89,7 @@ class Halves:
         """Standard deviation of a difference of two figures of all patients, and its degrees of freedom.
 
         From parts of the same split, which have no patient in common. What the dealing of folds adds is taken out of
-        their variance as far as three quarters of it. Each split has a degree of freedom (of k parts k - 1):
+        their variance as far as a quarter of it. Each split has a degree of freedom (of k parts k - 1):
         Satterthwaite's number, by the estimated share of the dealing, is least just where the variance comes out too
         small, and a test by it calls half as many different as it should. NaN where too few splits have the figures.
         """
@@ -98,7 +98,7 @@ class Halves:
             return nan, 0
         dealt = float(held.var(axis=2, ddof=1).mean()) / self.parts
         raw = float(held.mean(axis=2).var(axis=1, ddof=1).mean()) / self.parts
-        own = max(raw - dealt / DEALINGS, raw / 4)
+        own = max(raw - dealt / DEALINGS, raw * 3 / 4)
         return sqrt(own + dealt / repeats), len(held) * (held.shape[1] - 1)
 
     def scatter(self, key: Key) -> tuple[float, int]:
