@@ -27,6 +27,7 @@ from prognosis_dask.config.job import (
 from prognosis_dask.config.radiomics import RadiomicsSection
 from prognosis_dask.errors import Code, Problem, StatisticsError
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
+from prognosis_dask.features.dataset import build_features
 from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.features.registry import BRAIN, DEEP, RADIOMICS, ROI, came_through, stages, stages_of
 from prognosis_dask.features.stage import Work
@@ -53,6 +54,11 @@ def test_every_stage_comes_after_those_that_it_needs_and_its_work_loads() -> Non
     names = ["brain", "segment", "roi", "radiomics", "ibsi", "maps", "cube", "deep", "deep_2"]
     assert [stage.name for stage in stages()] == names
     assert all(isinstance(stage.load(), Work) for stage in stages())
+
+
+def test_of_a_stage_that_a_run_has_not_its_cases_lack_nothing() -> None:
+    results = {"roi": {CASE.case_id: TaskResult(CASE.case_id, "roi", "", None, {}, {"voxels": 8})}}
+    assert build_features([CASE], {}, results, {})["problem"].values.tolist() == [""]
 
 
 def test_a_workers_child_imports_neither_statistics_nor_drawing_nor_dask_for_radiomics() -> None:

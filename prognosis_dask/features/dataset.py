@@ -56,7 +56,7 @@ def build_features(
     """
     if not cases:
         raise StoreError("there is no case, so there are no features; problems.csv says what became of the patients")
-    held = [stage for stage in stages() if stage.name in columns or stage.name in results or not stage.switch]
+    held = [stage for stage in stages() if stage.name in columns or stage.name in results or stage.is_in_every_run]
     variables: dict[str, AnyArray] = {
         "case": _text(case.case_id for case in cases),
         "patient_id": _text(case.patient_id for case in cases),

@@ -181,6 +181,11 @@ class Stage:
         """The stages that its results are made of."""
         return self.needs if self.values_from is None else self.values_from
 
+    @property
+    def is_in_every_run(self) -> bool:
+        """Whether nothing turns it off."""
+        return not self.switch and self.on is None
+
     def is_on(self, job: Job | Mapping[str, Any]) -> bool:
         """Whether the job, or what ``run.json`` holds of it, has the stage."""
 
@@ -190,7 +195,7 @@ class Stage:
             section, _, name = key.partition(".")
             return (job.get(section) or {}).get(name, value_of(_DEFAULTS, key))
 
-        return self.on(value) if self.on else not self.switch or bool(value(self.switch))
+        return self.is_in_every_run or bool(self.on(value) if self.on else value(self.switch))
 
     def wants_gpu(self, job: Job) -> bool:
         """Whether the job has the stage, on a GPU."""
