@@ -75,18 +75,23 @@ def test_a_jobs_stages_are_those_it_has_switched_on_also_as_run_json_holds_it() 
 
 
 def test_runs_of_before_the_list_of_stages_are_found_by_their_digests() -> None:
-    """As the program computed them when each stage's digest was written out by hand.
-
-    Of heads since version 9, of radiomics since version 2.
-    """
+    """As the program computed them since version 2 of radiomics and of reading, and version 9 of heads."""
     chest = digests()
-    assert (chest["roi"], chest["radiomics"]) == ("60d43e900db65cd0", "e39f0d93b3a7d944")
+    assert (chest["roi"], chest["radiomics"]) == ("c9d11f7739dc3af3", "0f09ac161fa6ae83")
     heads = digests(brain=BrainSection(enabled=True, skull_strip="template"))
-    assert (heads["brain"], heads["roi"]) == ("332adfa3ea539b0b", "1fa1f3cf36e14eaf")
-    assert heads["radiomics"] == "8d05b3f95a35ae86"
-    assert digests(image=ImageSection(margin_mm=5.0), frames=REFERENCE)["roi"] == "eaa53fe187005529"
+    assert (heads["brain"], heads["roi"]) == ("1bd163a090a2484f", "d7d629f582bb6527")
+    assert heads["radiomics"] == "295526239b6283d5"
+    assert digests(image=ImageSection(margin_mm=5.0), frames=REFERENCE)["roi"] == "0fc4191d4d4f933d"
     settings = loaded().settings()
     assert (settings["radiomics.image"], settings["deep.frames"]) == ("dbddbe4ef84e8e10", "16251e2f3f63003c")
+
+
+def test_files_that_are_read_otherwise_change_the_digest_of_all_that_is_made_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = digests()
+    monkeypatch.setattr("prognosis_dask.features.loaded.READING", -1)
+    assert changed(before, digests()) == set(before) == {"roi", "radiomics", "deep"}
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> set[str]:

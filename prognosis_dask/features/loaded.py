@@ -1,7 +1,8 @@
 """The stages of one job, loaded: what they get to know, their digests, and what their features mean.
 
-A digest holds the stage's version, the case's own digest or those of the stages that its results are made of, the
-settings that its results depend on, and what else they depend on: equal digests, equal results.
+A digest holds the stage's version, the case's own digest with the way in which its files are read or the digests of the
+stages that its results are made of, the settings that its results depend on, and what else they depend on: equal
+digests, equal results.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import Job, digest
 from prognosis_dask.features.registry import stages_of
 from prognosis_dask.features.stage import Columns, Stage, StageContext, Work, chosen_settings
+from prognosis_dask.imaging.load import READING
 from prognosis_dask.radiomics.parameter_file import job_params, read_params
 
 
@@ -79,7 +81,7 @@ class _Digests:
         below = ignored.union(stage.ignores(self._context.job))
         concerned = [one for one in stage.sources if one in self._works and self._works[one].concerns(case)]
         sources = [self.of(source, case, below) for source in concerned]
-        return digest(stage.version, *(sources or [case.digest]), *self._parts(stage, case.modality, ignored))
+        return digest(stage.version, *(sources or (READING, case.digest)), *self._parts(stage, case.modality, ignored))
 
     def _parts(self, stage: Stage, modality: str, ignored: frozenset[str]) -> list[object]:
         key = stage.name, modality, ignored

@@ -27,6 +27,9 @@ from prognosis_dask.objects.address import is_address
 from prognosis_dask.objects.files import as_local
 from prognosis_dask.volumes.files import volume_grid, volume_voxels
 
+#: Raised by one whenever the same files give other voxels or another mask, so that resume computes anew what was made
+#: of them. Ledgers of before it hold digests without it.
+READING = 2
 SUV = "{SUVbw}g/mL"
 _UCUM = {"HU": "[hnsf'U]", "BQML": "Bq/mL", "GML": "g/mL", "CNTS": "{counts}"}
 
