@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -108,6 +110,60 @@ def test_a_batch_table_gives_a_row_for_each_of_its_own(
 
 
 CASES = [("brain1", "brain1", ""), ("brain1", "breast1", ""), ("breast1", "breast1", "5")]
+
+
+BATCH = """ID,Image,Mask,Label,Label_channel,site
+p1,sub/brain.nrrd,sub/mask.nrrd,1,0,x
+p2,sub/absent.nrrd,sub/mask.nrrd,1,0,"of ""b"", c"
+p3,"a b,c.nrrd",breast.nrrd,1,0,"of ""b"", c"
+p4,four.nii.gz,sub/mask.nrrd,1,0,x
+p1,sub/brain.nrrd,layers.nrrd,1,1,again
+p6,sub/brain.nrrd,layers.nrrd,1,0,x
+p7,sub/brain.nrrd,,1,0,x
+"""
+
+
+def test_a_batch_table_has_the_values_the_failures_and_the_order_of_pyradiomics_own_command(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """Relative paths, quotes, an absent file, an image of four dimensions, a mask's second layer, one ID twice."""
+    read = {name: sitk.ReadImage(str(shared_data / "pyradiomics" / f"{name}.nrrd")) for name in FILES}
+    (tmp_path / "sub").mkdir()
+    for name, file in FILES.items():
+        sitk.WriteImage(read[name], str(tmp_path / file))
+    brain, mask = read["brain1_image"], read["brain1_label"]
+    sitk.WriteImage(sitk.JoinSeries([brain, brain]), str(tmp_path / "four.nii.gz"))
+    opened = sitk.BinaryErode(sitk.Cast(mask, sitk.sitkUInt8))
+    sitk.WriteImage(sitk.Compose([sitk.Cast(mask, sitk.sitkUInt8), opened]), str(tmp_path / "layers.nrrd"))
+    (tmp_path / "batch.csv").write_text(BATCH)
+    theirs = tmp_path / "theirs.csv"
+    run = "import sys; from radiomics.scripts import parse_args; sys.exit(parse_args())"
+    more = ["-f", "csv", "-o", str(theirs), "-s", "binWidth:25"]
+    subprocess.run(
+        [sys.executable, "-c", run, str(tmp_path / "batch.csv"), *more], check=True, capture_output=True, timeout=600
+    )
+    with pytest.raises(SystemExit):
+        main(["features", str(tmp_path / "batch.csv"), "-o", str(tmp_path / "ours.csv")])
+    with theirs.open() as one, (tmp_path / "ours.csv").open() as other:
+        expected, found = list(csv.DictReader(one)), list(csv.DictReader(other))
+    features = [name for name in expected[0] if name.startswith("original")]
+    assert [name for name in found[0] if name.startswith("original")] == features
+    for wanted, row in zip(expected, found, strict=True):
+        assert (row["patient_id"], row["site"]) == (wanted["ID"], wanted["site"])
+        assert [row[name] for name in features] == [wanted[name] for name in features]
+        assert bool(row["problem"]) == (not wanted[features[0]])
+    assert [row["patient_id"] for row in found if row["problem"]] == ["p2", "p4", "p7"]
+    assert "absent.nrrd: batch.csv names a file" in found[1]["problem"]
+    assert "four.nii.gz: the image has 4 dimensions" in found[3]["problem"]
+    assert found[4]["original_shape_VoxelVolume"] != found[5]["original_shape_VoxelVolume"]
+
+
+FILES = {
+    "brain1_image": "sub/brain.nrrd",
+    "brain1_label": "sub/mask.nrrd",
+    "breast1_image": "a b,c.nrrd",
+    "breast1_label": "breast.nrrd",
+}
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def _features(arguments: argparse.Namespace) -> None:
     print(write_features(rows, arguments.out, arguments.format) or arguments.out, end="\n" if arguments.out else "")
     failed = rows[rows[PROBLEM].notna()] if PROBLEM in rows else rows[:0]
     for row in failed.to_dict("records"):
-        print(f"prognosis: {row['mask']}: {row[PROBLEM]}", file=sys.stderr)
+        print(f"prognosis: {row['mask'] or row['image']}: {row[PROBLEM]}", file=sys.stderr)
     if len(failed):
         sys.exit(EXIT_ERROR)
 

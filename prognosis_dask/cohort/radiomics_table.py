@@ -1,4 +1,7 @@
-"""pyradiomics' batch table as a source: ``Image``, ``Mask``, optional ``Label``; other columns are covariates."""
+"""pyradiomics' batch table as a source: ``Image``, ``Mask``, optional ``Label`` and ``Label_channel``.
+
+Other columns are covariates.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from prognosis_dask.cohort.clinical import key, read_rows
 from prognosis_dask.cohort.headers import FileStamp, stamp
 from prognosis_dask.cohort.names import Volume, modality_of
 from prognosis_dask.errors import Code, JobError, Problem
+from prognosis_dask.volumes.labels import LAYER
 
 _PATIENT = ("id", "patient", "patientid")
+_USED = ("image", "mask", "label", "labelchannel", "modality", "roi", *_PATIENT)
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,19 @@ class TableRow:
     covariates: dict[str, str] = field(default_factory=dict, hash=False)
 
 
-def read_table(path: Path, label: int = 1) -> tuple[list[TableRow], list[Problem]]:
+@dataclass(frozen=True)
+class UnusableRow:
+    """A row that names no image and mask that can be read; ``cells`` are as the table has them."""
+
+    problem: Problem
+    cells: dict[str, str] = field(default_factory=dict, hash=False)
+
+
+def read_table(path: Path, label: int = 1) -> list[TableRow | UnusableRow]:
     """Read a pyradiomics batch table; paths are relative to the table, and ``label`` holds where it has no ``Label``.
 
     The columns ``ID``, ``Patient`` or ``PatientID``, ``Modality`` and ``ROI`` are used where they exist.
+    ``Label_channel`` is the layer, from 0, of a mask with several values per voxel.
 
     Raises
     ------
@@ -41,21 +55,23 @@ def read_table(path: Path, label: int = 1) -> tuple[list[TableRow], list[Problem
     columns = {key(name): name for name in (rows[0] if rows else {})}
     if not {"image", "mask"} <= columns.keys():
         raise JobError(f"{path}: a table of cases needs the columns Image and Mask; it has {list(columns.values())}")
-    found: list[TableRow] = []
-    problems: list[Problem] = []
-    for row in rows:
-        try:
-            found.append(_row(row, columns, path.absolute().parent, label))
-        except OSError as error:
-            reason = f"{path.name} names a file that cannot be read: {error.strerror}"
-            where = str(error.filename)
-            problems.append(
-                Problem(Code.UNREADABLE_FILE, reason, patient_id=_cell(row, columns, *_PATIENT), where=where)
-            )
-        except ValueError as error:
-            who, where = _cell(row, columns, *_PATIENT), row[columns["mask"]]
-            problems.append(Problem(Code.MASK_UNREADABLE, f"{path.name}: {error}", patient_id=who, where=where))
-    return found, problems
+    return [_usable(row, columns, path, label) for row in rows]
+
+
+def _usable(row: dict[str, str], columns: dict[str, str], path: Path, label: int) -> TableRow | UnusableRow:
+    try:
+        return _row(row, columns, path.absolute().parent, label)
+    except OSError as error:
+        code, where = Code.UNREADABLE_FILE, str(error.filename)
+        reason = f"{path.name} names a file that cannot be read: {error.strerror}"
+    except ValueError as error:
+        code, where, reason = Code.MASK_UNREADABLE, row[columns["mask"]], f"{path.name}: {error}"
+    patient = _cell(row, columns, *_PATIENT)
+    named = {name: _cell(row, columns, name) for name in ("modality", "roi", "image", "mask", "label")}
+    return UnusableRow(
+        Problem(code, reason, patient_id=patient, where=where),
+        {"patient_id": patient, **named, **_covariates(row, columns)},
+    )
 
 
 def _cell(row: dict[str, str], columns: dict[str, str], *names: str) -> str:
@@ -70,27 +86,31 @@ def _row(row: dict[str, str], columns: dict[str, str], folder: Path, default: in
     if missing:
         raise ValueError(f"{missing[0]} is empty")
     image, mask = Volume(stamp(str(folder / cell("image")))), Volume(stamp(str(folder / cell("mask")), checksum=True))
-    label = cell("label")
-    if label and not label.removesuffix(".0").isdigit():
-        raise ValueError(f"Label is {label!r}, expected a whole number")
-    used = {columns[name] for name in ("image", "mask", "label", "modality", "roi", *_PATIENT) if name in columns}
+    label, channel = cell("label"), cell("labelchannel")
+    for name, value in (("Label", label), ("Label_channel", channel)):
+        if value and not value.removesuffix(".0").isdigit():
+            raise ValueError(f"{name} is {value!r}, expected a whole number")
+    number = (int(float(label)) if label else default) + LAYER * int(float(channel or 0))
     return TableRow(
         image=image.file,
         mask=mask.file,
         patient_id=cell(*_PATIENT) or image.patient or image.own_folder,
         modality=modality_of(cell("modality")) or image.modality,
-        roi=cell("roi") or (f"label-{int(float(label))}" if label else "mask"),
-        label=int(float(label)) if label else default,
-        covariates={name: value for name, value in row.items() if name not in used},
+        roi=cell("roi") or (f"label-{number}" if label or number >= LAYER else "mask"),
+        label=number,
+        covariates=_covariates(row, columns),
     )
+
+
+def _covariates(row: dict[str, str], columns: dict[str, str]) -> dict[str, str]:
+    used = {columns[name] for name in _USED if name in columns}
+    return {name: value for name, value in row.items() if name not in used}
 
 
 def read_tables(paths: Iterable[Path]) -> tuple[list[TableRow], list[Problem]]:
     """Read several tables; their rows and problems together."""
-    rows: list[TableRow] = []
-    problems: list[Problem] = []
-    for path in paths:
-        found, faults = read_table(path)
-        rows += found
-        problems += faults
-    return rows, problems
+    found = [row for path in paths for row in read_table(path)]
+    return (
+        [row for row in found if isinstance(row, TableRow)],
+        [row.problem for row in found if isinstance(row, UnusableRow)],
+    )

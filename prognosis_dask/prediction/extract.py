@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.cohort.radiomics_table import read_table
+from prognosis_dask.cohort.radiomics_table import UnusableRow, read_table
 from prognosis_dask.cohort.rois import check_rules, matches
 from prognosis_dask.cohort.sources import is_table
 from prognosis_dask.config.job import CohortSection, ImageSection
-from prognosis_dask.errors import CaseError, Code, JobError
+from prognosis_dask.errors import CaseError, Code, JobError, Problem
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.prediction.resolve import Upload, linked_files, resolve_upload
@@ -27,6 +27,7 @@ from prognosis_dask.radiomics.extraction import pyradiomics_problems
 from prognosis_dask.radiomics.levels import warn_of_few
 from prognosis_dask.radiomics.params import quiet
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES
+from prognosis_dask.volumes.labels import LAYER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,9 +117,9 @@ class _Work:
 
     @property
     def label(self) -> int | None:
-        """The parameter file's own label."""
-        found = self.params.settings.get("label")
-        return None if found is None else int(found)
+        """The parameter file's own label; in a layer of its own above the first."""
+        label, channel = (self.params.settings.get(name) for name in ("label", "label_channel"))
+        return int(label or 1) + LAYER * int(channel) if channel else label
 
 
 def _expect_there(image: Path | str, mask: Path | str) -> None:
@@ -185,8 +186,10 @@ def _listed(cases: Sequence[Case], most: int = 20) -> str:
 
 
 def _rows_of_table(path: Path, work: _Work) -> Iterator[dict[str, Any]]:
-    rows, problems = read_table(path, work.label or 1)
-    for row in rows:
+    for row in read_table(path, work.label or 1):
+        if isinstance(row, UnusableRow):
+            yield row.cells | {PROBLEM: _told(row.problem, "")}
+            continue
         case = Case(
             "", row.patient_id, row.modality, row.roi, row.image.path, row.mask.path, labels=(row.label,),
             covariates=row.covariates,
@@ -194,9 +197,13 @@ def _rows_of_table(path: Path, work: _Work) -> Iterator[dict[str, Any]]:
         try:
             yield _row(case, case.image, case.mask, work)
         except CaseError as error:
-            yield _origin(case, case.image, case.mask) | {PROBLEM: str(error)}
-    for problem in problems:
-        yield {"patient_id": problem.patient_id, "mask": problem.where, PROBLEM: f"{problem.code}: {problem.reason}"}
+            yield _origin(case, case.image, case.mask) | {PROBLEM: _told(error.problem, case.mask)}
+
+
+def _told(problem: Problem, mask: str) -> str:
+    """With the file, where it is not the mask."""
+    where = f"{problem.where}: " if problem.where not in ("", mask) else ""
+    return f"{problem.code}: {where}{problem.reason}"
 
 
 def _row(case: Case, image: Path | str, mask: Path | str, work: _Work) -> dict[str, Any]:
