@@ -39,7 +39,7 @@ def ucsf(folder: Path, number: str) -> None:
         write(folder / f"{name}_nifti" / f"{name}_{kind}_segmentation.nii.gz", labels=True)
 
 
-def brats(folder: Path, name: str, enhancing: int) -> None:
+def brats(folder: Path, name: str, enhancing: int = 4) -> None:
     for kind in ("t1n", "t1c", "t2w", "t2f"):
         write(folder / name / f"{name}-{kind}.nii.gz")
     write(folder / name / f"{name}-seg.nii.gz", labels=True, enhancing=enhancing)
@@ -118,3 +118,17 @@ def test_tcga_with_brats_masks_is_indexed_as_it_is_published(tmp_path):
     cases = read_cases(tmp_path / "out" / "cases.csv")
     assert {case.roi for case in cases} == {f"{r} {s}" for r in REGIONS for s in ("T1", "T1c", "T2", "FLAIR")}
     assert {case.covariates["IDH status"] for case in cases} == {"mutated"}
+
+
+def test_a_map_with_both_labels_of_the_enhancing_part_is_refused_with_all_that_may_be_of_its_kind(tmp_path):
+    # BraTS 2024: 3 enhances, 4 is the cavity. The second patient has a cavity alone, which would pass for enhancing
+    for name, labels in (("BraTS-GLI-02062-100", (1, 2, 3, 4)), ("BraTS-GLI-02062-101", (2, 4)), ("P3", (1, 2))):
+        brats(tmp_path / "in", name)
+        values = np.zeros((6, 6, 6), np.int16)
+        values[2:4, 2, : len(labels)] = labels
+        sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / "in" / name / f"{name}-seg.nii.gz"))
+    index_cohort([tmp_path / "in"], tmp_path / "out", CohortSection("brats"))
+    cases = read_cases(tmp_path / "out" / "cases.csv")
+    assert {case.patient_id for case in cases} == {"P3"}
+    problems = (tmp_path / "out" / "problems.csv").read_text(encoding="utf-8")
+    assert "labels 3 and 4 are both in 1 map (BraTS-GLI-02062-100/" in problems

@@ -43,6 +43,8 @@ class Collection:
     regions, region_files
         Names of unions of a label map's labels, for maps that name none; only of masks whose file has one of these
         words beside the patient's name, or none.
+    either
+        Two labels for one thing in different years: a map that has both means another by one of them.
     id_part
         Pattern whose groups are the part of a patient's ID, in lower case, that table and images have in common.
     levels
@@ -66,11 +68,13 @@ class Collection:
     by_sequence: bool = False
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     region_files: tuple[str, ...] = ()
+    either: tuple[int, ...] = ()
     id_part: str = ""
     levels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-#: BraTS: 1 necrosis and what does not enhance, 2 oedema, 4 the enhancing part; 3 from 2023 on.
+#: BraTS: 1 necrosis and what does not enhance, 2 oedema, 4 the enhancing part; 3 from 2023 on. With 3 beside it 4 is
+#: the cavity of an operation (2024), or oedema (children); until 2015 3 was what does not enhance.
 _BRATS = {"whole tumour": (1, 2, 3, 4), "core": (1, 3, 4), "enhancing": (3, 4), "oedema": (2,)}
 _BRATS_FILES = ("tumor", "tumour", "manuallycorrected", "manually-corrected")
 #: Neither where a text says both, or "not mutated" in another way.
@@ -162,6 +166,7 @@ COLLECTIONS: Mapping[str, Collection] = {
         by_sequence=True,
         regions=_BRATS,
         region_files=_BRATS_FILES,
+        either=(3, 4),
         id_part=r"(tcga-\w\w-\w{4}).*",
         levels={"IDH": _IDH, "IDH status": _IDH},
     ),
@@ -177,6 +182,7 @@ COLLECTIONS: Mapping[str, Collection] = {
         by_sequence=True,
         regions=_BRATS,
         region_files=_BRATS_FILES,
+        either=(3, 4),
         id_part=r"ucsf-pdgm-0*(\d.*)",
         levels={"IDH": _IDH},
     ),

@@ -18,7 +18,7 @@ from prognosis_dask.cohort.radiomics_table import TableRow
 from prognosis_dask.cohort.rois import Candidate
 from prognosis_dask.cohort.series import group_series
 from prognosis_dask.cohort.volume_links import link_volumes
-from prognosis_dask.errors import CaseError, Code, Problem
+from prognosis_dask.errors import CaseError, Code, Problem, count
 from prognosis_dask.objects.files import as_local, read_bytes
 from prognosis_dask.volumes.files import volume_voxels
 from prognosis_dask.volumes.labels import labels_in
@@ -80,7 +80,33 @@ def gather(headers: Sequence[Header], rows: Iterable[TableRow], rules: Rules) ->
             structure = Structure(row.label, (row.roi,))
             found = candidate(row.mask, structure, (row.label,), named=False)
             image.candidates.append(replace(found, covariates=row.covariates))
+    _refuse_both(gathered.images.values(), rules.collection.either)
     return gathered
+
+
+def _refuse_both(images: Iterable[Image], either: Sequence[int]) -> None:
+    """Where a map has two labels that are one thing in different years, no region with either is used, in any map.
+
+    Of such a cohort a map with one of them may mean the other thing too.
+    """
+    found: dict[str, set[int]] = defaultdict(set)
+    for image in images:
+        for one in image.candidates:
+            found[one.mask.path] |= set() if one.structure.empty else set(one.labels)
+    both = sorted(path for path, labels in found.items() if either and labels >= set(either))
+    if not both:
+        return
+    held = f"{count(len(both), 'map')} ({short_path(both[0])}{' ...' if len(both) > 1 else ''})"
+    reason = (
+        f"labels {' and '.join(map(str, either))} are both in {held}: in one year of BraTS each is the enhancing part, "
+        "together one is a cavity, oedema or core; name the labels in a table beside the maps"
+    )
+    for image in images:
+        for at, one in enumerate(image.candidates):
+            meant = set(either) & set(one.labels) and not one.structure.empty
+            if meant and one.names_from is None and one.kind == "label map":
+                fault = Problem(Code.MASK_UNREADABLE, reason, where=one.mask.path)
+                image.candidates[at] = replace(one, structure=replace(one.structure, fault=fault))
 
 
 def _add_dicom(gathered: Gathered, headers: Sequence[Header], rules: Rules) -> list[SeriesListing]:
