@@ -74,8 +74,11 @@ def test_an_empty_structure_gives_way_to_the_next_rule_and_is_reported() -> None
 
 def test_the_structure_set_counts_before_the_segmentation_that_was_made_of_it() -> None:
     both = [structure(1, "Neoplasm, Primary", "GTV-1", kind="SEG"), structure(7, "GTV-1")]
-    [selection], _ = select(both, ("GTV-1",), "one")
-    assert (selection.kind, selection.labels) == ("RTSTRUCT", (7,))
+    for policy in ("one", "first", "merge"):
+        [selection], [warning] = select(both, ("GTV-1",), policy)  # type: ignore[arg-type]
+        assert (selection.kind, selection.labels, warning.severity) == ("RTSTRUCT", (7,), "warning")
+        assert "the RTSTRUCT /data/RTSTRUCT, which is used, and in the SEG /data/SEG" in warning.reason
+    assert select(both[1:], ("GTV-1",), "one")[1] == []
     assert names(both[:1], ("GTV-1",), "one") == ["GTV-1"]
     assert len(names(both, ("GTV-1",), "each")) == 2
 

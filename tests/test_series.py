@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from pydicom.pixels import get_decoder
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
+from prognosis_dask.cohort.crawl import read_headers
 from prognosis_dask.errors import Code
 from prognosis_dask.imaging.series import read_slices, series_grid
 from tests.dicom_helpers import list_series, problem_of, write_series
@@ -131,18 +132,24 @@ def test_bits_beyond_those_stored_do_not_count_and_are_refused_where_programs_di
         assert problem_of(lambda: read_slices(list_series(folder), 0, 3)) is Code.PIXELS_UNREADABLE
 
 
-def test_a_table_of_values_takes_the_place_of_the_slope(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("HU", ""), ("US", "ModalityLUTType is US: it is not stated that these CT values are Hounsfield units (HU)")],
+)
+def test_a_table_of_values_takes_the_place_of_the_slope(kind: str, said: str, tmp_path: Path) -> None:
     stored = np.arange(2 * 4 * 5, dtype=np.uint16).reshape(2, 4, 5)
     folder = write_series(tmp_path / "s", stored)
     for path in folder.iterdir():
         slice_ = pydicom.dcmread(path)
         table = pydicom.Dataset()
         table.add_new(0x00283002, "US", [40, 0, 16])
-        table.ModalityLUTType = "HU"
+        table.ModalityLUTType = kind
         table.add_new(0x00283006, "US", [3 * value for value in range(40)])
         slice_.ModalityLUTSequence = [table]
         slice_.save_as(path)
     np.testing.assert_array_equal(read_slices(list_series(folder), 0, 2), stored * 3)
+    told = [(header.units, header.note) for header in read_headers(list(map(str, folder.iterdir())))]  # type: ignore[union-attr]
+    assert told == [(kind, said)] * 2
 
 
 def test_only_the_slices_asked_for_are_opened(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ _KINDS = {
     b"\x1f\x8b": "gzip files, to be unpacked",
     b"\x5c\x01\x00\x00": "Analyze or NIfTI headers of .img files, to be written as .nii",
 }
-_LAST_TAG = 0x00281054  # RescaleType; nothing after it is needed, and private groups can be long
+_LAST_TAG = 0x00283000  # ModalityLUTSequence; nothing after it is needed, and private groups can be long
 _TAGS = [
     *MARKS.values(),
     *ACQUISITION.values(),
@@ -60,6 +60,7 @@ _TAGS = [
     0x00280030,  # PixelSpacing
     0x00281053,  # RescaleSlope
     0x00281054,  # RescaleType
+    0x00283000,  # ModalityLUTSequence
 ]
 
 
@@ -179,11 +180,13 @@ def _units(header: Dataset) -> dict[str, object]:
         return {"units": pet.units, "pet": pet, "note": note}
     if header.Modality != "CT":
         return {}
-    kind = str(header.get("RescaleType", "") or "").strip().upper()
+    tables = (header.get("ModalityLUTSequence") or []) if unscaled else []  # the pixels go through it then
+    source, name = (tables[0], "ModalityLUTType") if tables else (header, "RescaleType")
+    kind = str(source.get(name, "") or "").strip().upper()
     if kind not in ("", "HU"):
         claim = "it is not stated that these CT values are" if kind == "US" else "these CT values are not"
-        return {"units": kind, "note": f"RescaleType is {kind}: {claim} Hounsfield units (HU)"}
-    if unscaled:
+        return {"units": kind, "note": f"{name} is {kind}: {claim} Hounsfield units (HU)"}
+    if unscaled and not tables:
         return {"units": "HU", "note": "no RescaleSlope: the stored values are taken as Hounsfield units"}
     return {"units": "HU"}
 

@@ -70,7 +70,7 @@ def select(
     Returns
     -------
     The selections, and the problems of selected structures without content or with a fault; where ``each``
-    finds one name several times, a warning too.
+    finds one name several times, or another policy passes over another format of the structure, a warning too.
 
     Raises
     ------
@@ -93,13 +93,15 @@ def select(
         return [_selection([(name, candidate)]) for _, name, candidate in full], [*problems, *_repeated(full)]
     _expect_sound(matched, policy, min(rank for rank, _, _ in full))
     if policy == "merge":
-        return [_merged([(name, candidate) for _, name, candidate in full])], problems
+        found = [(name, candidate) for _, name, candidate in full]
+        return [_merged(found)], [*problems, *_passed_over(found)]
     best = min(rank for rank, _, _ in full)
-    hits = _original([(name, candidate) for rank, name, candidate in full if rank == best])
+    found = [(name, candidate) for rank, name, candidate in full if rank == best]
+    hits = _original(found)
     if len(hits) > 1 and policy == "one":
         listed = "; ".join(f"{name!r} in {candidate.mask.path}" for name, candidate in hits)
         raise CaseError(Code.ROI_AMBIGUOUS, f"{len(hits)} match: {listed}; set roi_policy, or a narrower roi")
-    return [_selection(hits[:1])], problems
+    return [_selection(hits[:1])], [*problems, *_passed_over(found)]
 
 
 def _is_useless(candidate: Candidate) -> bool:
@@ -186,6 +188,20 @@ def _original(found: list[tuple[str, Candidate]]) -> list[tuple[str, Candidate]]
     kinds = {candidate.kind for _, candidate in found}
     best = next(kind for kind in _PREFERENCE if kind in kinds)
     return [(name, candidate) for name, candidate in found if candidate.kind == best]
+
+
+def _passed_over(found: list[tuple[str, Candidate]]) -> list[Problem]:
+    """A warning if the structure lies in another format as well, which is not compared."""
+    (name, used), *_ = kept = _original(found)
+    others = sorted({(one.kind, one.mask.path) for _, one in found} - {(one.kind, one.mask.path) for _, one in kept})
+    if not others:
+        return []
+    listed = ", ".join(f"the {kind} {path}" for kind, path in others)
+    reason = (
+        f"{name!r} is in the {used.kind} {used.mask.path}, which is used, and in {listed}: they were not compared; "
+        "leave out the file that is not meant"
+    )
+    return [Problem(Code.ROI_AMBIGUOUS, reason, where=used.mask.path, severity="warning")]
 
 
 def _merged(found: list[tuple[str, Candidate]]) -> Selection:
