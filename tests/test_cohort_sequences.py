@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import read_cases, write_cases
 from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.cohort.listing import read_listing
 from prognosis_dask.cohort.names import sequence_of
 from prognosis_dask.config.job import CohortSection
+from tests.dicom_helpers import write_series
 
 RULES = CohortSection(sequences=True, modalities=("MR",))
 
@@ -160,3 +163,38 @@ def test_a_session_without_a_mask_is_a_case_where_the_job_asks_for_it(tmp_path):
     assert "P1" not in problems
     index_cohort([tmp_path / "in"], tmp_path / "not", RULES)
     assert read_cases(tmp_path / "not" / "cases.csv") == []
+
+
+def test_of_two_echoes_in_a_t2_series_the_late_one_is_taken_and_a_warning_says_so(tmp_path):
+    stored = np.arange(5 * 6 * 6, dtype=np.int16).reshape(5, 6, 6)
+    folders = [write_series(tmp_path / "in" / f"{echo}", stored, modality="MR") for echo in (1, 2, 3)]
+    headers = (("AX T2 DE", 17.0, "1"), ("AX T2 DE", 102.0, "1"), ("AX FLAIR", 120.0, "2"))
+    for folder, (description, echo, series) in zip(folders, headers, strict=True):
+        for path in folder.iterdir():
+            header = pydicom.dcmread(path)
+            header.SeriesDescription, header.EchoTime = description, echo
+            header.SeriesInstanceUID, header.StudyInstanceUID = f"1.2.{series}", "1.3"
+            header.save_as(path)
+    index_cohort([tmp_path / "in"], tmp_path / "out", replace(RULES, automatic=True))
+    (case,) = read_cases(tmp_path / "out" / "cases.csv")
+    assert list(case.sequences) == ["T2", "FLAIR"]
+    assert read_listing(case.image).acquisition["echo_time_ms"] == "102"
+    problems = (tmp_path / "out" / "problems.csv").read_text(encoding="utf-8")
+    assert (
+        "2 images of this session are T2: AX T2 DE, EchoTime 102.0, 5 slices was taken, not AX T2 DE, Ech" in problems
+    )
+
+
+def test_of_two_files_of_a_sequence_a_warning_names_the_one_that_is_left_out(tmp_path):
+    for name in ("T1", "T1_bias", "t1c", "t1ce", "FLAIR"):
+        image(tmp_path / "in" / "P1" / f"P1_{name}.nii.gz", (6, 6, 5))
+    index_cohort([tmp_path / "in"], tmp_path / "out", replace(RULES, automatic=True))
+    (case,) = read_cases(tmp_path / "out" / "cases.csv")
+    assert {name: Path(path).name for name, path in case.sequences.items()} == {
+        "T1": "P1_T1.nii.gz",
+        "T1c": "P1_t1c.nii.gz",
+        "FLAIR": "P1_FLAIR.nii.gz",
+    }
+    problems = (tmp_path / "out" / "problems.csv").read_text(encoding="utf-8").splitlines()
+    (warning,) = [line for line in problems if line.startswith("series-ambiguous")]
+    assert "2 images of this session are T1c: P1_t1c.nii.gz was taken, not P1_t1ce.nii.gz" in warning

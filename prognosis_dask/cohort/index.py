@@ -34,7 +34,7 @@ from prognosis_dask.cohort.listing import write_listing
 from prognosis_dask.cohort.origins import write_origins
 from prognosis_dask.cohort.radiomics_table import read_tables
 from prognosis_dask.cohort.rois import Selection, select
-from prognosis_dask.cohort.sequences import drawn_on, image_sequence, sessions
+from prognosis_dask.cohort.sequences import drawn_on, image_sequence, repeated, sessions, whole_sessions
 from prognosis_dask.cohort.sources import sort_sources
 from prognosis_dask.cohort.summary import IndexSummary, endpoint_notes, foresee
 from prognosis_dask.config.folders import cannot_write
@@ -124,6 +124,9 @@ def index_cohort(
         drafts, together = _one_per_mask(drafts), sessions(gathered.images.values())
     if resolved.collection.by_sequence:
         drafts = _by_sequence(drafts)
+    if resolved.sequences or resolved.collection.by_sequence:
+        used = {image.key for draft in drafts for image in (draft.image, *_beside(draft, together).values())}
+        problems += repeated(gathered.images.values(), used)
     names = _identifiers(drafts)
     cases = _cases(drafts, names, together, out.absolute() / "series")
     for draft, name in zip(drafts, names, strict=True):
@@ -139,11 +142,11 @@ def index_cohort(
         problems = [problem for problem in problems if problem.code is not Code.NO_ENDPOINT]
     write_cases(out / "cases.csv", cases)
     write_problems(out / "problems.csv", problems)
-    used = write_origins(out, cases)
+    origins = write_origins(out, cases)
     summary = _summary(out, headers, gathered, cases, set(problems), resolved)
     told = endpoint_notes(cases, problems, table, resolved.collection) if survival else []
     notes = [*(table.notes if table else ()), *told]
-    return replace(summary, notes=notes, origins=tuple(sources_of(used)))
+    return replace(summary, notes=notes, origins=tuple(sources_of(origins)))
 
 
 def _make(out: Path) -> None:
@@ -194,13 +197,8 @@ _NO_MASK = Selection(FileStamp("", 0, 0), AUTOMATIC_ROI, "", AUTOMATIC_ROI, ())
 
 def _automatic(images: Sequence[Image]) -> list[Image]:
     """Of each session the sequence on which a tumour would be outlined."""
-    chosen = {
-        image.key: image
-        for together in sessions(images).values()
-        if not {"T2", "FLAIR"}.isdisjoint(together)
-        for image in [drawn_on("", list(together.values()))]
-    }
-    return list(chosen.values())
+    found = (together for together in whole_sessions(images) if not {"T2", "FLAIR"}.isdisjoint(together))
+    return [drawn_on("", list(together.values())) for together in found]
 
 
 def _select(image: Image, rules: Rules) -> tuple[list[Selection], list[Problem]]:
