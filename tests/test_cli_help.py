@@ -21,10 +21,10 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_the_list_of_commands_says_how_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "To begin: prognosis run jobs/demo.toml" in told(capsys)
+    assert "To begin: prognosis init FOLDER" in told(capsys)
     with pytest.raises(SystemExit):
         main([])
-    assert "To begin: prognosis run jobs/demo.toml" in " ".join(capsys.readouterr().out.split())
+    assert "To begin: prognosis init FOLDER" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,18 @@ def test_a_machine_without_semaphores_is_refused_at_once(monkeypatch: pytest.Mon
         pass
 
 
+def test_a_machine_whose_loopback_is_down_is_refused_at_once(tmp_path: Path) -> None:
+    alone = ["unshare", "--map-root-user", "--net"]
+    if subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("needs the right to a network namespace")
+    command = [*alone, sys.executable, "-m", "prognosis_dask", "index", str(tmp_path), "-o", str(tmp_path / "out")]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2
+    (line,) = refused.stderr.splitlines()
+    assert "this machine does not reach itself there" in line
+    assert "ip link set lo up" in line
+
+
 def test_a_dashboard_on_another_interface_allows_that_name_and_a_tunnel() -> None:
     assert websocket_origins("10.0.0.7:80") == ["localhost:80", "127.0.0.1:80", "10.0.0.7:80"]
     assert "*" not in "".join(websocket_origins("0.0.0.0:8787"))

@@ -199,6 +199,21 @@ def test_a_folder_that_leaves_the_structure_open_is_refused_with_the_file(given,
     assert said in refused("features", shared_data / "reported" / given[0], *given[1:])
 
 
+def test_what_the_mask_holds_beside_the_structure_and_cannot_be_used_is_said(
+    shared_data: Path, capsys, refused
+) -> None:
+    main(["features", str(shared_data / "reported" / "B35_one_bad_item" / "in")])
+    found = capsys.readouterr()
+    assert [row["roi"] for row in csv.DictReader(io.StringIO(found.out))] == ["GTV-1"]
+    assert "1 of ROIContourSequence's items without a usable ReferencedROINumber" in found.err
+    empty = refused("features", shared_data / "reported" / "B19_empty_roi" / "in", "--label", 1)
+    assert "'Breast Left' (ROI 1) is named in the mask, but has no contour" in empty
+    assert (
+        empty.splitlines()[-1]
+        == "prognosis: roi-not-found: no structure is called or numbered like that; seen: 'GTV-1'"
+    )
+
+
 def test_structures_that_have_names_are_chosen_by_name(shared_data: Path, refused) -> None:
     folder = shared_data / "reported" / "B07_multilabel_rule" / "in" / "A"
     told = refused("features", folder / "ct.nii.gz", folder / "Segmentation.seg.nrrd")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from prognosis_dask.cli.arguments import EXIT_ERROR, Commands, add_command, cluster_argument, out_argument
-from prognosis_dask.errors import JobError, collected_warnings, count
+from prognosis_dask.errors import JobError, Problem, collected_warnings, count
 
 
 def add_cohort_commands(commands: Commands) -> None:
@@ -168,7 +170,7 @@ def _features(arguments: argparse.Namespace) -> None:
 
     settings = image_section(arguments.set)
     expect_writable(arguments.out and arguments.out.parent)
-    with collected_warnings() as warnings:
+    with _told_warnings():
         rows = extract_features(
             arguments.image,
             arguments.mask,
@@ -178,14 +180,24 @@ def _features(arguments: argparse.Namespace) -> None:
             settings=settings,
             diagnostics=arguments.diagnostics,
         )
-    for warning in warnings:
-        print(f"prognosis: warning: {warning.code}: {warning.reason}", file=sys.stderr)
     print(write_features(rows, arguments.out, arguments.format) or arguments.out, end="\n" if arguments.out else "")
     failed = rows[rows[PROBLEM].notna()] if PROBLEM in rows else rows[:0]
     for row in failed.to_dict("records"):
         print(f"prognosis: {row['mask'] or row['image']}: {row[PROBLEM]}", file=sys.stderr)
     if len(failed):
         sys.exit(EXIT_ERROR)
+
+
+@contextmanager
+def _told_warnings() -> Iterator[None]:
+    """Print what is warned of inside, also where it ends in an error."""
+    found: list[Problem] = []
+    try:
+        with collected_warnings() as found:
+            yield
+    finally:
+        for warning in found:
+            print(f"prognosis: warning: {warning.code}: {warning.reason}", file=sys.stderr)
 
 
 def _maps(arguments: argparse.Namespace) -> None:

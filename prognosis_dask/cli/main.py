@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prognosis",
         description="Cohort-scale imaging prognosis on Dask.",
-        epilog="To begin: prognosis run jobs/demo.toml; prognosis run --help",
+        epilog="To begin: prognosis init FOLDER, of your images; without any: prognosis synth made",
     )
     parser.add_argument("--version", action="version", version=f"prognosis {__version__}")
     parser.set_defaults(resumable=False)

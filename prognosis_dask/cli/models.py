@@ -161,6 +161,7 @@ def _predict_cohort(arguments: argparse.Namespace) -> None:
     from prognosis_dask.prediction.scan import predict_cohort
 
     unused = [f"--{name}" for name in ("mask", "roi", "clinical", "dicom", "spec", "set") if getattr(arguments, name)]
+    arguments.resumable = True
     if unused or len(arguments.data) > 1:
         raise JobError(f"--cohort takes one folder, {'and no ' + unused[0] if unused else 'which holds all patients'}")
     workers = connect(read_cluster(arguments.cluster, tls=arguments.tls))

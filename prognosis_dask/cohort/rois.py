@@ -180,7 +180,9 @@ def _useless(name: str, candidate: Candidate) -> Problem:
         return Problem(Code.MASK_EMPTY, f"the segment {name!r} has no frame", where=candidate.mask.path)
     if candidate.kind == "label map":
         return Problem(Code.MASK_EMPTY, f"the segment {name!r} has no voxel", where=candidate.mask.path)
-    reason = f"{name!r} is named in the mask, but has no contour that encloses an area"
+    reason = (
+        f"{name!r} (ROI {candidate.structure.number}) is named in the mask, but has no contour that encloses an area"
+    )
     return Problem(Code.ROI_WITHOUT_CONTOUR, reason, where=candidate.mask.path)
 
 

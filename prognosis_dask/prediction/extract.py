@@ -16,8 +16,9 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.radiomics_table import UnusableRow, read_table
 from prognosis_dask.cohort.rois import check_rules, matches
 from prognosis_dask.cohort.sources import is_table
+from prognosis_dask.cohort.summary import FORESEEN
 from prognosis_dask.config.job import CohortSection, ImageSection
-from prognosis_dask.errors import CaseError, Code, JobError, Problem
+from prognosis_dask.errors import CaseError, Code, JobError, Problem, warn
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.prediction.resolve import Upload, linked_files, resolve_upload
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 #: The column that says why a row of a table has no values; absent where all have.
 PROBLEM = "problem"
+#: What an index finds that says nothing here, or that reading the image says again.
+_NOT_TOLD = (*FORESEEN, Code.NO_ENDPOINT, Code.ROI_AMBIGUOUS)
 
 
 def extract_features(
@@ -148,6 +151,10 @@ def _cases(image: Path, mask: Path | None, folder: Path) -> list[Case]:
         advice = "; name the mask's file after the image" if problem.code is Code.PATIENT_WITHOUT_MASK else ""
         raise CaseError(problem.code, f"{named}{problem.reason}{advice}", where=problem.where)
     cases: list[Case] = result.values["cases"]  # type: ignore[assignment]
+    problems: list[Problem] = result.values["problems"]  # type: ignore[assignment]
+    for problem in problems:
+        if problem.code not in _NOT_TOLD:
+            warn(problem.code, problem.reason)
     if image.is_dir():
         return cases
     return [replace(case, patient_id="", modality="") for case in cases]  # of the links' names

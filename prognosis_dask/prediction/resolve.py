@@ -141,7 +141,7 @@ def resolve_upload(cases: tuple[Case, ...], digests: tuple[str, ...], context: U
     """One result; its values hold ``cases``, those that the files can be, with the number of ``slices`` of each.
 
     There is one case where the model's rules choose one, several where somebody has to choose. ``secrets`` are the
-    patients' identifiers, which must not be shown where names must not appear.
+    patients' identifiers, which must not be shown where names must not appear; ``problems`` is what the index found.
     """
     return [
         guarded("resolve", case, digest, partial(_resolve, context))
@@ -164,7 +164,8 @@ def _resolve(context: Upload, watch: Stopwatch) -> dict[str, Any]:
             raise CaseError(Code.ROI_AMBIGUOUS, f"{len(found)} structures; send the one series and its mask only")
     secrets = {case.patient_id for case in found} | {problem.patient_id for problem in problems}
     named = [_with_modality(case, context.modality) for case in found]
-    return {"cases": named, "slices": [_slices(case) for case in named], "secrets": sorted(secrets - {""})}
+    slices = [_slices(case) for case in named]
+    return {"cases": named, "slices": slices, "secrets": sorted(secrets - {""}), "problems": problems}
 
 
 def _index(context: Upload, rules: CohortSection) -> tuple[list[Case], list[Problem]]:

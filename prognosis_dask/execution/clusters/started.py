@@ -9,6 +9,7 @@ import asyncio
 import logging
 import multiprocessing
 import signal
+import socket
 import sys
 import threading
 import time
@@ -32,6 +33,8 @@ SCHEDULER_PRELOAD: tuple[str, ...] = ("prognosis_dask.execution.dashboard",)
 STARTS = 3
 #: Seconds that a process which is being started may take to receive its instructions.
 INSTRUCTION_SECONDS = 5.0
+#: Seconds that a connection of this machine to itself may take.
+_REACHED_SECONDS = 10.0
 
 _ending = threading.Event()
 
@@ -55,6 +58,7 @@ def started(
     dashboard = free_dashboard(dashboard)
     _start_tracker()
     _expect_semaphores()
+    _expect_reachable(host)
     scheduler = {
         "cls": Scheduler,
         "options": {
@@ -101,6 +105,20 @@ def _expect_semaphores() -> None:
         raise ClusterError(
             f"no worker process can start: the system gives no semaphore ({error.strerror}). In a container, mount a "
             "writable /dev/shm (a tmpfs)"
+        ) from error
+
+
+def _expect_reachable(host: str) -> None:
+    """Refuse a host that this machine does not reach itself at, where Dask would try for more than a minute."""
+    try:
+        family = socket.getaddrinfo(host, None)[0][0]
+        with socket.create_server((host, 0), family=family) as server:
+            address = server.getsockname()[:2]
+            socket.create_connection(address, timeout=_REACHED_SECONDS).close()
+    except OSError as error:
+        advice = ": bring the loopback interface up (ip link set lo up)" if host == "127.0.0.1" else ""
+        raise ClusterError(
+            f"the cluster cannot start on {host}: this machine does not reach itself there ({error}){advice}"
         ) from error
 
 
