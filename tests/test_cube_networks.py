@@ -23,11 +23,13 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import DeepSection, ImageSection, Job, SynthSection, load_job
 from prognosis_dask.errors import CaseError, Code, JobError, WeightsError
 from prognosis_dask.execution.cluster import LocalSpec, connect
-from prognosis_dask.features.cube import read_cube
+from prognosis_dask.features.cube import _cut, read_cube
+from prognosis_dask.features.loaded import load_stages
+from prognosis_dask.features.registry import CUBE
 from prognosis_dask.features.stage import StageContext
 from prognosis_dask.imaging.cube import cut_cube
 from prognosis_dask.imaging.load import load_roi
-from prognosis_dask.imaging.roi import Roi, grid_of
+from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.saved import load_frozen
 from prognosis_dask.modelling.spec import default_procedures, load_spec
@@ -365,6 +367,38 @@ def test_a_network_of_hounsfield_units_sees_no_mr(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match=r"the image is MR, the network takes CT") as caught:
         read_cube(case, StageContext("", Job("mr"), job_params("")), CUBE_NETWORKS["fmcib"])
     assert caught.value.problem.code is Code.IMAGE_UNITS
+
+
+def test_cubes_that_are_cut_or_shown_otherwise_are_other_inputs(
+    mean_network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case("A", "A", "CT", "GTV", "ct.nrrd", "gtv.nrrd")
+
+    def digest() -> str:
+        loaded = load_stages(Job("cubes", deep=DeepSection(network=f"file:{mean_network}")), "")
+        return loaded.digests([case])["deep"][case.case_id]
+
+    before = digest()
+    with monkeypatch.context() as patched:
+        patched.setattr("prognosis_dask.features.cube.CUBE", replace(CUBE, version=CUBE.version + 1))
+        assert digest() != before
+    mean_network.with_suffix(".toml").write_text('modalities = ["MR"]' + CARD)
+    assert digest() != before
+
+
+@pytest.mark.parametrize("code", [Code.OBJECT_FORBIDDEN, Code.STORE_DAMAGED])
+def test_what_the_next_run_tries_again_is_not_kept_in_place_of_a_cube(
+    chest: tuple[Roi, np.ndarray], code: Code
+) -> None:
+    roi, _ = chest
+    _, kept = _cut(Roi(roi.image, roi.mask * 0, roi.full, roi.start), CUBE_NETWORKS["fmcib"].cube, never)
+    assert kept["problem"]["code"] == Code.MASK_EMPTY
+
+    def refused() -> Roi:
+        raise CaseError(code, "the bucket refuses to give it")
+
+    with pytest.raises(CaseError, match="the bucket refuses to give it"):
+        _cut(crop_roi(roi, 0.0), CUBE_NETWORKS["fmcib"].cube, refused)
 
 
 # --- two networks and radiomics in one job ---------------------------------------------------------------------------

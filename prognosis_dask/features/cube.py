@@ -22,7 +22,7 @@ from prognosis_dask.imaging.cube import CubeRule, cut_cube
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.networks.cube_networks import CubeNetwork, cube_network
 from prognosis_dask.storage.cubes import CubeStore
-from prognosis_dask.storage.ledger import TaskResult, Values
+from prognosis_dask.storage.ledger import RETRIED, TaskResult, Values
 
 
 class CubeWork(CropWork):
@@ -54,11 +54,14 @@ class CubeWork(CropWork):
 
 
 def _cut(roi: Roi, rule: CubeRule, read_full: Callable[[], Roi]) -> tuple[Float32Array, Values]:
-    """The cube and what to keep beside it; in place of one that cannot be cut nothing, and why."""
+    """The cube and what to keep beside it; in place of one that cannot be cut nothing, and why.
+
+    What the next run tries again is not kept, but raised.
+    """
     try:
         cube = cut_cube(roi, rule, read_full)
     except CaseError as error:
-        if error.problem.code is Code.STORE_DAMAGED:
+        if error.problem.code in RETRIED:
             raise
         problem = {"code": error.problem.code, "reason": error.problem.reason}
         return np.zeros((1, 1, 1, 1), np.float32), {"problem": problem}

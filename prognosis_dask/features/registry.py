@@ -192,7 +192,7 @@ def _network(name: str, title: str) -> Stage:
         work="prognosis_dask.features.video:VideoWork",
         switch=f"{name}.enabled",
         needs=("roi", "cube"),
-        values_from=("roi",),  # how a cube is cut is known of its network
+        values_from=("roi",),  # which cube it reads is part of its inputs
         ignores=_beside_frames,
         family=Family(
             table(name, f"{name}_feature", "1", "features of the network; NaN where they failed", kind="float32"),
@@ -239,6 +239,12 @@ def stage_named(name: str) -> Stage:
 def stages_of(job: Job | Mapping[str, Any]) -> list[Stage]:
     """The stages that a job, or what ``run.json`` holds of it, has switched on, each after those that it needs."""
     return [stage for stage in stages() if stage.is_on(job)]
+
+
+def stages_in(record: Mapping[str, Any]) -> list[Stage]:
+    """The stages of a run by the content of its ``run.json``: of one of before only those that there were."""
+    had = record.get("digests")
+    return [stage for stage in stages_of(record.get("job") or {}) if not had or stage.name in had]
 
 
 def families() -> list[Family]:

@@ -14,7 +14,7 @@ from prognosis_dask.arrays import ByteArray, Float32Array, Map
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import DeepSection, Job
 from prognosis_dask.errors import CaseError, Problem
-from prognosis_dask.features.cube import read_cube
+from prognosis_dask.features.cube import cube_key, read_cube
 from prognosis_dask.features.guard import Stopwatch, guarded, peak_memory_mb
 from prognosis_dask.features.registry import DEEP, DEEP_2, stage_named
 from prognosis_dask.features.stage import Columns, Stage, StageContext, Work, told, told_settings
@@ -55,7 +55,9 @@ class VideoWork(Work):
         load_engine_once(self._section(context.job))
 
     def inputs(self, context: StageContext, modality: str) -> tuple[object, ...]:
-        return (by_content(self._engine(context).provenance),)
+        cube = cube_network(self._section(context.job))
+        more = (cube_key(cube.cube), cube.modalities) if cube else ()
+        return (by_content(self._engine(context).provenance), *more)
 
     def provenance(self, context: StageContext) -> dict[str, str]:
         return self._engine(context).provenance
