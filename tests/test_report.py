@@ -38,6 +38,7 @@ from prognosis_dask.report.sections.features import correlate
 from prognosis_dask.report.sections.regions import outline
 from prognosis_dask.report.sections.survival_curves import Curve
 from prognosis_dask.report.sections.validation import calibration
+from prognosis_dask.report.status import status
 from prognosis_dask.storage.ledger import Ledger, TaskResult
 from tests.report_models import PROCEDURES
 from tests.report_run import UNTRAINED, make_run
@@ -455,6 +456,14 @@ def test_stage_that_the_model_does_not_need_leaves_no_case_out(copy: Path) -> No
     info["job"]["model"]["features"] = "deep"
     (copy / "run.json").write_text(json.dumps(info))
     assert flow(read_run(copy))[1].cases == 29
+
+
+def test_a_run_of_before_a_stage_was_lacks_nothing_of_it(copy: Path) -> None:
+    info = json.loads((copy / "run.json").read_text())
+    info["job"]["deep"]["network"] = "fmcib"  # cubes have a stage of their own now
+    (copy / "run.json").write_text(json.dumps(info))
+    assert flow(read_run(copy))[1].cases == len(read_run(copy).results["deep"]) == 29
+    assert "cube" not in status(copy)
 
 
 def test_numbers_at_risk_events_and_censored_are_read_off_the_curve() -> None:

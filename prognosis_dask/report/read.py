@@ -14,7 +14,7 @@ import xarray as xr
 from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.errors import Problem, StoreError
 from prognosis_dask.features.files import read_features
-from prognosis_dask.features.registry import DEEP, DEEP_2, came_through, stages_of
+from prognosis_dask.features.registry import DEEP, DEEP_2, came_through, stages_in
 from prognosis_dask.modelling.folder import ModelFolder, read_json, read_models
 from prognosis_dask.objects.address import join
 from prognosis_dask.storage.ledger import Ledger, TaskResult
@@ -122,7 +122,7 @@ def read_run(path: Path) -> RunFolder:
         info=info,
         cases=cases,
         problems=tuple(read_problems(path / "problems.csv")) if (path / "problems.csv").is_file() else (),
-        results=_results(path / "ledger.sqlite", info.get("job") or {}, cases),
+        results=_results(path / "ledger.sqlite", info, cases),
         features=read_features(path) if (path / "features.zarr").is_dir() else None,
         rois=_rois(path),
         model=read_models(path / "models"),
@@ -138,11 +138,11 @@ def _rois(path: Path) -> RoiStore | None:
         return None
 
 
-def _results(path: Path, job: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, dict[str, TaskResult]]:
-    """The results of this job's stages for this cohort's cases; an earlier job's may lie in the same ledger."""
+def _results(path: Path, info: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, dict[str, TaskResult]]:
+    """The results of this run's stages for this cohort's cases; an earlier job's may lie in the same ledger."""
     if not path.is_file():
         return {}
-    stages, here = stages_of(job), {case.case_id for case in cases}
+    stages, here = stages_in(info), {case.case_id for case in cases}
     with Ledger.read(path) as ledger:
         held = {stage.name: ledger.results(stage.name) for stage in stages}
     of_cases = {name: {k: result for k, result in rows.items() if k in here} for name, rows in held.items()}

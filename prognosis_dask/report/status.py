@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from prognosis_dask.cohort.case import read_cases, short_hash
 from prognosis_dask.errors import StoreError, count
 from prognosis_dask.execution.progress import PHASES, Progress, duration, read_progress
-from prognosis_dask.features.registry import stages_of
+from prognosis_dask.features.registry import stages_in
 from prognosis_dask.features.stage import all_needs
 from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.lock import driver_is_gone
@@ -97,7 +97,7 @@ def _look(folder: Path) -> _State:
     now = time.time()
     cases, automatic = _cases(folder)
     with Ledger.read(folder / "ledger.sqlite") as ledger:
-        progress = read_progress(ledger, cases, _needs(run.get("job", {}), ledger), _started(run))
+        progress = read_progress(ledger, cases, _needs(run, ledger), _started(run))
         failures = ledger.failures()
     events = _latest_events(folder)
     stopped = events[-1:] == [("run-stopped", "")] or driver_is_gone(folder / "ledger.sqlite")
@@ -188,9 +188,9 @@ def _progress(state: _State) -> str:
     return f"not finished, begun {duration(max(0.0, state.now - _started(state.run)))} ago{heard}"
 
 
-def _needs(job: Mapping[str, Any], ledger: Ledger) -> dict[str, tuple[str, ...]]:
-    """The stages of the job, and those that the ledger holds besides, with all that they need."""
-    needs = {stage.name: stage.needs for stage in stages_of(job)} if job else {}
+def _needs(run: Mapping[str, Any], ledger: Ledger) -> dict[str, tuple[str, ...]]:
+    """The stages of the run, and those that the ledger holds besides, with all that they need."""
+    needs = {stage.name: stage.needs for stage in stages_in(run)} if run.get("job") else {}
     return all_needs({**needs, **{stage: () for stage in ledger.counts() if stage not in needs}})
 
 

@@ -13,7 +13,8 @@ from matplotlib.patches import Rectangle
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Problem, count
-from prognosis_dask.features.registry import stages, stages_of
+from prognosis_dask.features.registry import ROI, stages, stages_in
+from prognosis_dask.features.stage import all_needs
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
 from prognosis_dask.report.content import Block, Heading, Picture, Rows, Section, Table, Text, absent
@@ -199,9 +200,10 @@ def _positive(reasons: Counter[str]) -> tuple[tuple[str, int], ...]:
 
 def _needed_stages(run: RunFolder) -> list[str]:
     chosen = (run.job.get("model") or {}).get("features", "both")
-    needed = {name for stage in stages() for name in stage.needs}
-    needed |= {stage.name for stage in stages() if stage.family and chosen in (stage.family.name, "both")}
-    return [stage.name for stage in stages_of(run.job) if stage.name in needed]
+    before = all_needs({stage.name: stage.needs for stage in stages()})
+    own = [ROI, *(stage for stage in stages() if stage.family and chosen in (stage.family.name, "both"))]
+    needed = {name for stage in own for name in (*before[stage.name], stage.name)}
+    return [stage.name for stage in stages_in(run.info) if stage.name in needed]
 
 
 def _why_unusable(run: RunFolder, case: Case, needed: Sequence[str]) -> str:
