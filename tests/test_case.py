@@ -15,11 +15,12 @@ CASE = Case("a_CT_GTV", "a", "CT", "GTV", "/x/image.nii", "/x/mask.nii", (1, 3),
 
 
 def test_a_written_table_reads_back_the_same(tmp_path: Path) -> None:
-    other = replace(CASE, case_id="b_CT_GTV", time_days=None, event=None, labels=(), covariates={"stage": "II, b"})
+    more = {"stage": "II, b", "stored": "yes"}
+    other = replace(CASE, case_id="b_CT_GTV", time_days=None, event=None, labels=(), covariates=more)
     write_cases(tmp_path / "cases.csv", [CASE, other])
     first, second = read_cases(tmp_path / "cases.csv")
-    assert first == replace(CASE, covariates={"age": "61,5", "stage": ""})
-    assert second == replace(other, covariates={"age": "", "stage": "II, b"})
+    assert first == replace(CASE, covariates={"age": "61,5", "stage": "", "stored": ""})
+    assert second == replace(other, covariates={"age": "", "stage": "II, b", "stored": "yes"})
 
 
 def test_the_digest_follows_the_files_and_labels_not_where_they_lie_nor_the_outcome() -> None:

@@ -219,6 +219,12 @@ def test_each_case_goes_through_the_stages_by_itself_the_latest_first() -> None:
     assert len(seen) == len(set(seen)) == 12
 
 
+def test_whatever_stores_of_a_case_is_told_the_digest_that_its_row_will_have() -> None:
+    task = plan_of().take()
+    assert task is not None
+    assert task.cases[0].stored == dict.fromkeys(NEEDS, "d"), "also where no stage of this run reads it"
+
+
 def test_a_case_that_fails_goes_no_further_and_the_others_do() -> None:
     seen = visited(plan_of(), {("brain", "a"): [GAP], ("roi", "b"): [GAP], ("radiomics", "c"): [GAP]})
     assert seen == ["brain a", "brain b", "roi b", "brain c", "roi c", "radiomics c", "deep c"]

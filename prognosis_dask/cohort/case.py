@@ -188,7 +188,7 @@ def _rows(reader: csv.DictReader[str], path: Path) -> Iterator[Case]:
 
 
 def _case(row: dict[str, str], folder: Path) -> Case:
-    fixed = {f.name for f in fields(Case)} | set(SEQUENCES)
+    fixed = {f.name for f in fields(Case) if f.name not in _OPEN} | set(SEQUENCES)
     if None in row:  # csv collects surplus cells under this key
         raise ValueError(f"it has more cells than the {len(row) - 1} columns; quote cells that contain a comma")
     for name in REQUIRED:

@@ -103,9 +103,8 @@ class CohortPlan:
     ) -> None:
         """``stages``: each after those that it needs. ``known`` holds, per stage and ``case_id``, final results."""
         self._stages = {stage.name: stage for stage in stages}
-        keeping = [stage for stage in stages if any(stage.name in other.needs for other in stages)]
         self._cases = {
-            case.case_id: replace(case, stored={stage.name: stage.digests[case.case_id] for stage in keeping})
+            case.case_id: replace(case, stored={stage.name: stage.digests[case.case_id] for stage in stages})
             for case in cases
         }
         self._context = context
