@@ -238,3 +238,6 @@ def test_a_volume_of_which_any_byte_is_another_one_is_damaged(tmp_path):
         chunk.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(StoreError, match=r"the volume of a is damaged .*run the job again"):
             read_volumes(store, ["a"])
+    create_volumes(store, ["a", "b"], volume.shape)  # as the next run of a cohort that has grown does
+    write_volume(store, "a", volume)
+    np.testing.assert_array_equal(read_volumes(store, ["a"])[0], volume)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,10 @@ def _create(path: Path, case_ids: Sequence[str], shape: tuple[int, int, int]) ->
         if old == list(case_ids) and volume.shape[1:] == shape:
             return False
         if volume.shape[1:] == shape:
-            held = {name: volume[row] for row, name in enumerate(old) if name in set(case_ids)}
+            for row, name in enumerate(old):
+                if name in set(case_ids):
+                    with suppress(StoreError):  # a damaged one is made anew
+                        held[name] = _volume(path, volume, row, name)
     with staging(path) as folder:
         group = zarr.create_group(store=folder / "store")
         made = group.create_array(
