@@ -191,6 +191,7 @@ def test_what_cannot_be_used_is_said_in_a_line(mask, more, said, shared_data, re
         (["B34_two_rtstructs/in"], "a_final.dcm, 'GTV-1' in"),
         (["B34_two_rtstructs/in", "--roi", "GTV-1"], "rs.dcm; name one image and its mask"),
         (["B03_btcv_names/in"], "label0002.nii.gz; name one image and its mask"),
+        (["B03_btcv_names/in", "--label", "1"], "2 masks that may hold such a label: 'mask' in"),
         (["B08_dup_contour/in/ct"], "no mask on any; name the mask's file after the image"),
         (["B26_latin1_name/in"], "M\\xfcller_RS.dcm: its name is not UTF-8"),
     ],

@@ -167,6 +167,9 @@ def _chosen(cases: Sequence[Case], labels: Sequence[int], names: Sequence[str], 
     if not (labels or names) and work.label is not None and whole is not None:
         labels = (work.label,)
     if labels and whole is not None and not names:
+        if (masks := len({(case.image, case.mask) for case in cases})) > 1:
+            told = f"{masks} masks that may hold such a label: {_listed(cases)}; name one image and its mask"
+            raise CaseError(Code.ROI_AMBIGUOUS, told)
         return [replace(whole, labels=(one,), roi=f"label {one}") for one in labels]
     found = [
         case
