@@ -253,7 +253,8 @@ def test_cbioportals_lines_above_the_headings_are_passed_over(tmp_path: Path) ->
 
 
 def test_german_and_french_tables_say_time_event_and_unit_in_their_own_words(tmp_path: Path) -> None:
-    seen = {"Überlebenszeit (Monate)": ("verstorben", "ja", "nein"), "Survie (mois)": ("Décès", "oui", "non")}
+    german, french = ("verstorben", "ja", "nein"), ("Décès", "oui", "non")
+    seen = {"Überlebenszeit (Monate)": german, "Überlebenszeit in Monaten": german, "Survie (mois)": french}
     for time, (event, yes, no) in seen.items():
         found = read(followed(tmp_path, **{time: DAYS, event: np.where(SEEN, yes, no)}))
         np.testing.assert_array_equal(found.table.event, SEEN)

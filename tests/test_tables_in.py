@@ -136,6 +136,12 @@ def test_codes_of_the_event_that_can_mean_one_thing_only_are_read(
         ("Vital status", ["1", "0"]),
         ("survival_status", ["yes", "no"]),
         ("Survival", ["0", "1"]),
+        ("Vital status at last follow-up", ["0", "1"]),
+        ("Lebt", ["ja", "nein"]),
+        ("Zensiert", ["1", "0"]),
+        ("Überlebensstatus", ["1", "0"]),
+        ("Statut vital", ["oui", "non"]),
+        ("Censuré", ["1", "0"]),
     ],
 )
 def test_codes_of_the_event_that_may_mean_either_are_asked_for(heading: str, cells: list[str]) -> None:

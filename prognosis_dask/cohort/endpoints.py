@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 
+from prognosis_dask.tables.headings import key as letters
 from prognosis_dask.tables.missing import known_cells
 
 Unit: TypeAlias = Literal["days", "weeks", "months", "years"]
@@ -29,11 +30,15 @@ EVENT_CODES: Mapping[str, int] = {
 _BARE = frozenset(["1", "0", "yes", "no", "y", "n", "true", "false", "ja", "nein", "oui", "non"])
 #: Headings under which 1 and yes may mean that the event was not observed.
 _TURNED = re.compile(
-    r".*(censor|alive|living|survived|survivor|eventfree|diseasefree|progressionfree).*|cens|(overall)?(vital|survival)(status)?"
+    r".*(censor|alive|living|survived|survivor|eventfree|diseasefree|progressionfree|zensier|censur|lebt|lebend|vivant|survécu|"
+    r"(ereignis|rezidiv|krankheits|progressions)frei).*|"
+    r"cens|(overall|gesamt)?(vital|survival|(ü|ue)berlebens?)(status)?((at)?(last)?(followup|fu|contact))?|"
+    r"(statut)?vitale?|survie(globale)?"
 )
 _CODE_AND_WORD = re.compile(r"([01])\s*[:=]\s*(\S.*)")
-_UNITS = {"days": r"days?|tage?|jours?|d", "weeks": r"weeks?|wochen?|semaines?|wks?|w",
-          "months": r"months?|monate?|mois|mon|mths?|mos?|m", "years": r"years?|jahre?|ans|années?|yrs?|y"}  # fmt: skip
+_UNITS = {"days": r"days?|tage?n?|jours?|d", "weeks": r"weeks?|wochen?|semaines?|wks?|w",
+          "months": r"months?|monate?n?|mois|mon|mths?|mos?|m",
+          "years": r"years?|jahre?n?|ans|années?|yrs?|y"}  # fmt: skip
 
 
 def unit_of(heading: str) -> str:
@@ -106,7 +111,7 @@ def event_codes(
         raise ValueError(
             f"{_held(heading, values)}, and {why}, {key} = {_table(values, '2', 1)} (1: observed, 0: censored)"
         )
-    if values and values <= _BARE and _TURNED.fullmatch(re.sub(r"[\W_]+", "", heading.casefold())):
+    if values and values <= _BARE and _TURNED.fullmatch(letters(heading)):
         one = sorted(values)[-1]
         raise ValueError(
             f"{_held(heading, values)}, and under this heading {one!r} may say that the event was not seen, or that it "

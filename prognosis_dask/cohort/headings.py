@@ -13,7 +13,7 @@ _WHICH = (
     r"(os|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs|overall|death|"
     r"(overall|event|disease|progression|relapse)(free)?survival)?"
 )
-_UNIT = r"(in)?(days?|weeks?|months?|years?|d|wks?|mos?|mths?|yrs?|tagen?|wochen|monaten?|jahren?|jours|mois|ans)?"
+_UNIT = r"(in|en)?(days?|weeks?|months?|years?|d|wks?|mos?|mths?|yrs?|tagen?|wochen|monaten?|jahren?|jours|mois|ans)?"
 _TIME = re.compile(
     rf"{_WHICH}(surv(ival)?|fu|followup|event)?(time|duration|length){_UNIT}|(to)?time(to)?(event|death|censor\w*){_UNIT}|"
     rf"(os|dfs|pfs|pfi|efs|rfs|css|dss|(overall|(progression|disease|event|relapse)free)?survival|surv|followup|fu|duration|futime)(in)?{_UNIT}|days|weeks?|months?|years?|"
