@@ -72,6 +72,15 @@ def test_the_endpoint_of_all_measures_estimates_incidence_and_fine_and_grays_mod
     assert (endpoint.time_days[cause == 2] >= time[cause == 2]).all()
 
 
+def test_the_endpoint_estimates_the_incidence_where_events_and_censoring_share_their_times_too(cohort) -> None:
+    _, time, cause = cohort
+    coarse = np.ceil(time / 15)
+    found = aalen_johansen(coarse, cause)
+    drawn = [subdistribution(coarse, cause, seed) for seed in range(200)]
+    mean = np.mean([1 - kaplan_meier(one.time_days, one.event).at(found.time_days) for one in drawn], axis=0)
+    np.testing.assert_allclose(mean, found.incidence, atol=0.002)
+
+
 def test_follow_up_is_that_of_lifelines_and_with_competing_events_that_of_the_incidence(cohort, theirs) -> None:
     _, time, cause = cohort
     plain = Survival(time, cause == 1)

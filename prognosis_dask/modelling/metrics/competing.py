@@ -27,7 +27,7 @@ def subdistribution(time_days: FloatArray, cause: IntArray, seed: int = 0) -> Su
     """The endpoint whose survival is freedom from the event when others compete (Fine & Gray, JASA 94, 1999).
 
     A case with a competing event stays at risk, for it never has the event, until it would have been censored. That
-    time is drawn once from how the others were censored after its own (Ruan & Gray, Stat Med 27, 2008), at most the
+    time is drawn once from how the others were censored from its own on (Ruan & Gray, Stat Med 27, 2008), at most the
     longest follow-up. Kaplan-Meier's estimate of the endpoint then estimates one less the cumulative incidence, Cox's
     model is Fine and Gray's, C takes such a case as one that outlives every event (Wolbers et al. 2009), and Brier
     score and calibration are of the incidence.
@@ -41,7 +41,8 @@ def subdistribution(time_days: FloatArray, cause: IntArray, seed: int = 0) -> Su
     """
     competing = cause == COMPETING
     times, probability = uncensored(time_days, cause != CENSORED)
-    at = np.searchsorted(times, time_days[competing], side="right") - 1
+    # of a tie the event comes first, as in fine_gray's weights
+    at = np.maximum(np.searchsorted(times, time_days[competing], side="left") - 1, 0)
     level = np.random.default_rng(seed).random(len(at)) * probability[at]
     drawn = np.searchsorted(-probability, -level, side="left")  # the first time at which so few are left
     longest = float(time_days.max(initial=0.0))
