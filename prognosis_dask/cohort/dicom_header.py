@@ -244,6 +244,18 @@ def frames_of(dataset: Dataset) -> Iterator[Dataset]:
         yield _with(common, own)
 
 
+def name_syntax(dataset: Dataset) -> None:
+    """Give a bare dataset, without the file's meta information, the encoding in which pydicom found it."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
+    if "TransferSyntaxUID" not in meta and dataset.original_encoding[1]:
+        implicit = dataset.original_encoding[0]
+        meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        dataset.file_meta = meta
+
+
 def transformation_of(dataset: Dataset, number: int) -> Dataset:
     """Where the slope of a frame (its number from 1) stands: in its own group, in all frames' or outside of them."""
     for groups in (dataset[_OWN].value[number - 1], *(dataset.get(_SHARED) or ())):

@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 
+from prognosis_dask.arrays import NumberArray
+from prognosis_dask.cohort.dicom_header import name_syntax
 from prognosis_dask.cohort.headers import ACQUISITION, MARKS, ImageHeader
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile, dot, most_common_orientation, slice_normal
 from prognosis_dask.cohort.pet import suv_of
@@ -83,18 +85,28 @@ def _once(instances: list[ImageHeader]) -> tuple[list[ImageHeader], list[Problem
 def _other_values(one: str, two: str) -> bool:
     """Whether two copies of an instance, both of which can be read, hold other values."""
     import numpy as np
-    from pydicom import dcmread
-    from pydicom.pixels.processing import apply_modality_lut
 
     try:
         contents = read_bytes(one), read_bytes(two)
         if contents[0] == contents[1]:
             return False
-        datasets = [dcmread(BytesIO(content), force=True) for content in contents]
-        first, second = (apply_modality_lut(dataset.pixel_array, dataset) for dataset in datasets)
+        first, second = map(_values_in, contents)
         return not np.array_equal(first, second)
     except Exception:  # decoders may raise anything: reading the case says what is wrong with its own copy
         return False
+
+
+def _values_in(content: bytes) -> NumberArray:
+    from pydicom import dcmread
+    from pydicom.pixels.processing import apply_modality_lut
+
+    dataset = dcmread(BytesIO(content), force=True)
+    name_syntax(dataset)
+    stored: NumberArray = dataset.pixel_array
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        if dataset.get(name, 0) is None:  # empty is as good as absent
+            delattr(dataset, name)
+    return apply_modality_lut(stored, dataset)
 
 
 def _listing(instances: list[ImageHeader], stack: str) -> SeriesListing:

@@ -8,13 +8,12 @@ from io import BytesIO
 
 import numpy as np
 import pydicom
-from pydicom.dataset import FileMetaDataset
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from prognosis_dask.arrays import FloatArray, NumberArray
-from prognosis_dask.cohort.dicom_header import transformation_of
+from prognosis_dask.cohort.dicom_header import name_syntax, transformation_of
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile
 from prognosis_dask.cohort.stack import Run, check_axis, check_slices, even_runs, gap_error
 from prognosis_dask.errors import CaseError, Code
@@ -125,20 +124,11 @@ def _read_file(path: str, content: str | BytesIO, wanted: Sequence[SliceFile]) -
         dataset = pydicom.dcmread(content, force=True)  # old exports lack the preamble; the UID is checked
         if dataset.get("SOPInstanceUID") != wanted[0].sop_uid:
             raise ValueError("it is not the instance that was indexed; index the cohort again")
-        _name_syntax(dataset)
+        name_syntax(dataset)
         return [_read_slice(dataset, one) for one in wanted]
     except Exception as error:  # decoders may raise anything
         name = path.rpartition("/")[2]
         raise CaseError(Code.PIXELS_UNREADABLE, f"cannot read the pixels of {name}: {error}", where=path) from error
-
-
-def _name_syntax(dataset: pydicom.Dataset) -> None:
-    """Of a bare dataset, without the file's meta information, the encoding in which pydicom found it."""
-    meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
-    if "TransferSyntaxUID" not in meta and dataset.original_encoding[1]:
-        implicit = dataset.original_encoding[0]
-        meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-        dataset.file_meta = meta
 
 
 def _read_slice(dataset: pydicom.Dataset, expected: SliceFile) -> NumberArray:
