@@ -92,6 +92,8 @@ def test_manifests_and_lists_name_series_and_those_that_are_unknown_are_problems
         '\ufeff"Patient ID","Series Instance UID"\r\n"a, b","{}"\r\n,"{}"\r\n'.format(*lines)
     )
     assert [one.uuid for one in sort_sources([tmp_path / "cart.csv"], IdcSection(), ["CT"]).idc.series] == [CT]
+    (tmp_path / "batch.csv").write_text(f"Image,Mask,SeriesInstanceUID\nct.nii,mask.nii,{lines[0]}\n")
+    assert sort_sources([tmp_path / "batch.csv"], IdcSection(), ["CT"]).tables == (tmp_path / "batch.csv",)
     (tmp_path / "list.txt").write_text(f"{lines[0]}\nLUNG1-002\n")
     with pytest.raises(JobError, match="'LUNG1-002' is no SeriesInstanceUID"):
         listed_series(tmp_path / "list.txt")

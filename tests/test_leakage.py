@@ -114,6 +114,15 @@ def test_the_outcome_in_other_words_is_found(what: str) -> None:
     assert list(leaks(pd.DataFrame({"x": rng.normal(size=len(time)), "y": column}), survival(time, event))) == ["y"]
 
 
+def test_what_is_taken_from_the_outcome_itself_is_not_suspected_with_it() -> None:
+    time, event, rng = made()
+    frame = pd.DataFrame({"year": 2010.0 + rng.integers(0, 4, len(time)), "months": time / 30.4})
+    assert leaks(frame, survival(time, event)).keys() == {"months"}
+    frame["age"] = rng.normal(60, 9, len(time))
+    frame["age at the end"] = frame["age"] + time / 365.25
+    assert leaks(frame, survival(time, event)).keys() == {"months", "age at the end"}
+
+
 @pytest.mark.parametrize("what", ["label", "label with noise", "other words", "dichotomised volume", "few errors"])
 def test_a_class_in_other_words_is_found(what: str) -> None:
     rng = np.random.default_rng(2)

@@ -126,8 +126,11 @@ def listed_series(path: Path) -> list[str]:
     """
     if is_table(path):
         rows = read_rows(path)
-        column = next((name for name in (rows[0] if rows else {}) if key(name) in _COLUMNS), None)
-        return [row[column].strip() for row in rows if row[column].strip()] if column else []
+        columns = {key(name): name for name in (rows[0] if rows else {})}
+        column = next((columns[name] for name in _COLUMNS if name in columns), None)
+        if column is None or {"image", "mask"} <= columns.keys():  # of files that are here, by pyradiomics' table
+            return []
+        return [row[column].strip() for row in rows if row[column].strip()]
     if not path.name.lower().endswith(_MANIFESTS) or not path.is_file():
         return []
     raw = path.read_bytes()

@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,7 +116,7 @@ def find_leaks(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpoint)
         if len(X) < _FEWEST_CASES or endpoint.event.sum() < _FEWEST_EVENTS:
             return []
         found = _of_times(encodings, codes, endpoint) | _of_survival(codes, words, endpoint)
-        found = _of_differences(encodings, codes, endpoint) | found
+        found |= _of_differences(encodings, codes, endpoint, found)
         found |= _of_entry(encodings, codes, endpoint)
     else:
         found = _of_classes(codes, words, endpoint)
@@ -161,12 +161,18 @@ def _of_survival(codes: FloatArray, words: BoolArray, endpoint: Survival) -> dic
     return found
 
 
-def _of_differences(encodings: Sequence[Encoding], codes: FloatArray, endpoint: Survival) -> dict[int, str]:
-    """Columns that are the follow-up when another is taken from them, as an age or a date at its end."""
+def _of_differences(
+    encodings: Sequence[Encoding], codes: FloatArray, endpoint: Survival, known: Collection[int]
+) -> dict[int, str]:
+    """Columns that are the follow-up when another is taken from them, as an age or a date at its end.
+
+    ``known``: what is the outcome by itself, and remains it whatever is taken from it.
+    """
     numbers = [
         at
         for at, one in enumerate(encodings)
-        if not one.levels and not one.log and one.family not in MEASURED_FAMILIES and one.family != "features"
+        if at not in known
+        and not (one.levels or one.log or one.family in MEASURED_FAMILIES or one.family == "features")
     ]
     pairs = [(i, j) for place, i in enumerate(numbers) for j in numbers[:place]]
     if not pairs or len(numbers) > _MOST_PAIRED:
