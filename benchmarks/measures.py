@@ -39,7 +39,7 @@ def main() -> None:
         drawn = draw_patients([str(i) for i in range(n)], np.random.default_rng(0))
         row("Harrell's C", n, lambda: concordance(time_days, event, risk))  # noqa: B023
         row(f"and {DRAWS} draws of it", n, lambda: concordance_drawn(time_days, event, risk, drawn))  # noqa: B023
-        probability = fit_censoring(time_days, event).uncensored(time_days)
+        probability = fit_censoring(time_days, event).seen(time_days)
         weight = uno_weight(event, probability, time_days < HORIZONS[-1])
         row(f"{DRAWS} draws of Uno's C", n, lambda: concordance_drawn(time_days, event, risk, drawn, weight))  # noqa: B023
         outcome = Surv.from_arrays(event, time_days)
@@ -108,11 +108,12 @@ def agreement() -> dict[str, float]:
     for seed in range(20):
         endpoint, risk = made(200, seed, step=20.0)
         days, event = endpoint.time_days, endpoint.event
-        outcome, censoring = Surv.from_arrays(event, days), fit_censoring(days, event)
+        # it weights an event by the censoring at its time too: of a tie the event comes first
+        outcome, censoring = Surv.from_arrays(event, days - 1e-6 * event), fit_censoring(days, event)
         survival = np.exp(-365 / 600 * np.exp(risk))
         pairs = {
             "Uno's C": (
-                uno_c(days, event, risk, censoring.uncensored(days), 730.0),
+                uno_c(days, event, risk, censoring.seen(days), 730.0),
                 witness.concordance_index_ipcw(outcome, outcome, risk, 730.0)[0],
             ),
             "AUC(t)": (
