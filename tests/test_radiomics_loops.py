@@ -56,7 +56,7 @@ def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param == "compiled" and not COMPILED:
         pytest.skip("the package was built without a C compiler")
     if request.param == "plain":
-        for module in ("filters", "firstorder", "shape", "texture"):
+        for module in ("filters", "extractor", "shape", "texture"):
             for found in ("kernels", "chunk"):
                 monkeypatch.setattr(f"prognosis_dask.radiomics.{module}.{found}", lambda: None, raising=False)
     return str(request.param)

@@ -43,6 +43,17 @@ def made_roi(least: float, greatest: float, side: int = 12) -> Roi:
     return Roi(image, sitk.GetImageFromArray(mask), grid_of(image), (0, 0, 0))
 
 
+def test_deprecated_features_that_execute_computes_where_they_are_named_have_its_values() -> None:
+    named = {
+        "shape": ["Compactness1", "Compactness2", "SphericalDisproportion", "Elongation"],
+        "firstorder": ["StandardDeviation", "Mean"],
+    }
+    params, roi = RadiomicsParams(json.dumps({"featureClass": named})), made_roi(0, 200)
+    values = extract(roi, params)
+    assert len(values) == 6
+    assert values == execute(roi, params)
+
+
 @pytest.mark.parametrize(
     ("text", "named", "advice"),
     [
@@ -52,6 +63,8 @@ def made_roi(least: float, greatest: float, side: int = 12) -> Roi:
         ("setting: {binWidth: .nan}", "setting.binWidth is nan", "a number"),
         ("setting: {binWidth: -5}", "/setting/binWidth", "-5"),
         ("setting: {binCount: }", "setting.binCount has no value", "delete the line"),
+        ("featureClass: {glcm: [Contrast, Homogeneity1]}", "names Homogeneity1", "equal to GLCM - Inverse Difference"),
+        ("featureClass: {gldm: [DependencePercentage]}", "names DependencePercentage", "always computes 1"),
         ("setting: {distances: []}", "setting.distances is []", "one value or more"),
         ("setting: {resampledPixelSpacing: []}", "setting.resampledPixelSpacing is []", "one value or more"),
         ("setting: {resegmentRange: []}", "setting.resegmentRange is []", "one value or more"),

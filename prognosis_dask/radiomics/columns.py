@@ -122,13 +122,28 @@ def _expect_columns(params: RadiomicsParams, extractor: RadiomicsFeatureExtracto
         given = {feature for _, found, feature in parts if found == kind}
         absent = [feature for feature in wanted or () if feature not in given]
         if absent:
-            raise JobError(f"featureClass.{kind} names {', '.join(absent)}, which gives no feature; take it out")
+            why = "".join(f"; {reason}" for feature in absent if (reason := _why_deprecated(kind, feature)))
+            raise JobError(f"featureClass.{kind} names {', '.join(absent)}, which gives no feature; take it out{why}")
         if not given:
             raise JobError(f"featureClass.{kind} gives no feature: {_why_no_class(kind, extractor)}")
     filters = {_FILTER.match(filtered)[0].replace("-", "").lower() for filtered, _, _ in parts}  # type: ignore[index]
     for image_type in extractor.enabledImagetypes:
         if image_type.lower() not in filters:
             raise JobError(f"imageType.{image_type} gives no feature: {_why_no_image(image_type, extractor)}")
+
+
+def _why_deprecated(kind: str, feature: str) -> str:
+    """What pyradiomics says of a feature that it no longer computes: as a rule, which other one has its value."""
+    from radiomics import getFeatureClasses
+
+    base = getFeatureClasses()[kind]
+    try:
+        getattr(base, f"get{feature}FeatureValue")(object.__new__(base))
+    except DeprecationWarning as warning:
+        return str(warning).partition(", see ")[0]
+    except Exception:  # it computes, but nothing is there to compute from
+        pass
+    return ""
 
 
 def _why_no_image(image_type: str, extractor: RadiomicsFeatureExtractor) -> str:
