@@ -100,6 +100,12 @@ def test_another_union_of_labels_is_a_rule(tmp_path):
         ("unmutated", "unmutated"),
         ("IDH1 wildtype, IDH2 p.R172K", "IDH1 wildtype, IDH2 p.R172K"),
         ("unknown", "unknown"),
+        ("IDH-WT", "wildtype"),
+        ("not wildtype", "not wildtype"),
+        ("R132H negative", "R132H negative"),
+        ("IDH1 mutation absent", "IDH1 mutation absent"),
+        ("mutation negative", "mutation negative"),
+        ("Mutant?", "Mutant?"),
     ],
 )
 def test_what_idh_is_written_as_is_read_where_it_is_plain(text, level):

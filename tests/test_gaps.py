@@ -166,3 +166,13 @@ def test_contours_on_every_second_slice_are_a_problem_until_the_job_fills_them(t
     assert abs(int(filled.sum()) - int(full.sum())) < 0.02 * full.sum()
     one = case([height for height in range(15, 40, 3) if height != 24])
     assert problem_of(lambda: load_roi(one, ImageSection())) is Code.MASK_GAPS
+
+
+@pytest.mark.parametrize(("axis", "name"), [(1, "row"), (2, "column")])
+def test_a_mask_drawn_on_every_third_slice_of_another_direction_is_told(axis, name):
+    mask = ball((20, 20, 20), 9)
+    np.moveaxis(mask, axis, 0)[np.arange(40) % 3 != 0] = False
+    settled, (warning,) = settle(mask)
+    assert warning.code is Code.MASK_GAPS
+    assert f"the mask has voxels on 6 of 16 {name}s, no two of them neighbours" in warning.reason
+    assert np.array_equal(settled, mask)

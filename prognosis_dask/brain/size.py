@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import SimpleITK as sitk
 from contourpy import LineType, contour_generator
+from scipy.ndimage import find_objects, label
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import cdist, pdist
 
@@ -48,12 +49,13 @@ class TumourSize:
         The longest diameter in a slice, and the longest one at a right angle to it in the same slice, of the slice
         where their product is largest: the bidimensional measurement of the RANO criteria (Wen PY et al., J Clin Oncol
         2010;28:1963). Both from outline to outline, half a voxel outside the outermost voxels' centres; where the
-        tumour is hollow or bent they may cross other tissue.
+        tumour is hollow or bent they may cross other tissue. Of several foci, which are measured each by itself, the
+        largest; foci touch nowhere, not even at a corner.
     slice_index
         That slice of the mask.
     diameter_3d_mm
-        The longest distance between two points of the surface. Between thick slices, and half a slice beyond the
-        first and the last one, the surface is interpolated by shape.
+        The longest distance between two points of the surface, that of all foci together. Between thick slices, and
+        half a slice beyond the first and the last one, the surface is interpolated by shape.
     centre_mm
         Centre of mass, (x, y, z), DICOM's patient coordinates.
     template_mm
@@ -93,7 +95,11 @@ def tumour_size(mask: sitk.Image, to_template: sitk.Transform | None = None) -> 
     if not array.any():
         raise CaseError(Code.MASK_EMPTY, "there is no tumour to measure: the mask is empty")
     spacing = mask.GetSpacing()
-    length, across, index = _bidimensional(array, spacing)
+    foci, _ = label(array, np.ones((3, 3, 3)))
+    boxes = find_objects(foci)
+    measured = [_bidimensional(foci[box] == number, spacing) for number, box in enumerate(boxes, 1)]
+    largest = max(range(len(boxes)), key=lambda at: measured[at][0] * measured[at][1])
+    length, across, index = measured[largest]
     centre = np.argwhere(array).mean(axis=0)[::-1]
     x, y, z = mask.TransformContinuousIndexToPhysicalPoint(centre.tolist())
     place = to_template.TransformPoint((x, y, z)) if to_template is not None else None
@@ -101,7 +107,7 @@ def tumour_size(mask: sitk.Image, to_template: sitk.Transform | None = None) -> 
         volume_ml=_cells_volume(array) * float(np.prod(spacing)) / 1000,
         axial_diameter_mm=length,
         perpendicular_mm=across,
-        slice_index=index,
+        slice_index=index + boxes[largest][0].start,
         diameter_3d_mm=_diameter(array, spacing),
         centre_mm=(x, y, z),
         template_mm=place,

@@ -77,10 +77,12 @@ class Collection:
 #: the cavity of an operation (2024), or oedema (children); until 2015 3 was what does not enhance.
 _BRATS = {"whole tumour": (1, 2, 3, 4), "core": (1, 3, 4), "enhancing": (3, 4), "oedema": (2,)}
 _BRATS_FILES = ("tumor", "tumour", "manuallycorrected", "manually-corrected")
-#: Neither where a text says both, or "not mutated" in another way.
+#: Neither where a text says both, is in doubt, or denies it: "R132H negative" says nothing of the other mutations.
 _IDH = {
-    r"(?!.*(p\.|[rk]\d{3})).*wild[ -]?type.*|wt|negative": "wildtype",
-    r"(?!.*(wild|\b(no|non|not)\b|\bun)).*(mut|p\.|[rk]\d{3}).*": "mutated",
+    r"(?!.*(p\.|[rk]\d{3}|unlikely|unknown|\?|\bno[nt]?[ -]+wild)).*wild[ -]?type.*|"
+    r"(idh[12/]*[ -]?)?wt|negative": "wildtype",
+    r"(?!.*(wild|wt\b|negativ|absen|without|lack|exclu|unlikely|unknown|\?|\b(no|non|not)\b|\bun)).*"
+    r"(mut|p\.|[rk]\d{3}).*": "mutated",
 }
 _LUNG1_TIME = ("Survival.time", "survival_time")
 _LUNG1_EVENT = ("deadstatus.event", "dead_status_event")

@@ -44,7 +44,7 @@ _SEQUENCES = {
     "t1c": ("T1c", "MR"), "t1ce": ("T1c", "MR"), "t1gd": ("T1c", "MR"), "t1gad": ("T1c", "MR"),
     "t1post": ("T1c", "MR"), "t1wce": ("T1c", "MR"),
     "t2": ("T2", "MR"), "t2w": ("T2", "MR"),
-    "flair": ("FLAIR", "MR"), "t2f": ("FLAIR", "MR"), "t2flair": ("FLAIR", "MR"),
+    "flair": ("FLAIR", "MR"), "t2f": ("FLAIR", "MR"), "t2flair": ("FLAIR", "MR"), "fla": ("FLAIR", "MR"),
     "adc": ("ADC", "MR"), "dwi": ("DWI", "MR"), "hbv": ("DWI", "MR"), "swi": ("SWI", "MR"), "dce": ("DCE", "MR"),
 }  # fmt: skip
 #: DICOM's code for an unknown modality.

@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from prognosis_dask.arrays import BoolArray
 from prognosis_dask.errors import CaseError, Code, count, warn
-from prognosis_dask.imaging.interpolate import level_between
+from prognosis_dask.imaging.interpolate import apart, level_between, outlined_planes
 from prognosis_dask.imaging.roi import Box, Grid, bounding_box
 
 #: A part whose last section is at least this share of its largest one was cut off rather than closed. Spheres on three
@@ -31,6 +31,8 @@ from prognosis_dask.imaging.roi import Box, Grid, bounding_box
 BLUNT = 0.8
 #: Missing volume by shape, as a share of the mask's voxels, from which a gap is a problem rather than a warning.
 MATERIAL = 0.01
+#: More planes than this are stripes where no two are neighbours.
+_STRIPES = 2
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def settle_gaps(mask: BoolArray, grid: Grid, *, fill: bool, keep: bool, where: s
     box = bounding_box(mask)
     start, part = box[0][0], mask[tuple(slice(*span) for span in box)]
     _warn_of_skipped(part, start, where)
+    _warn_of_stripes(part, where)
     if part.any(axis=(1, 2)).all():
         return mask
     gaps = find_gaps(part, grid.spacing[:2])
@@ -137,6 +140,19 @@ def _warn_of_skipped(mask: BoolArray, start: int, where: str) -> None:
             f"{count(sum(skipped.values()), 'voxel')}: was a contour forgotten? Used as it is",
             where=where,
         )
+
+
+def _warn_of_stripes(mask: BoolArray, where: str) -> None:
+    """Warn of a mask that has a voxel on every other plane across rows or columns at most."""
+    for axis, name in ((1, "row"), (2, "column")):
+        outlined = outlined_planes(mask, axis)
+        if len(outlined) > _STRIPES and apart(outlined):
+            warn(
+                Code.MASK_GAPS,
+                f"the mask has voxels on {len(outlined)} of {mask.shape[axis]} {name}s, no two of them neighbours: was "
+                "it drawn on slices of another direction, and not on all of them? Used as it is",
+                where=where,
+            )
 
 
 def _largest_held(plane: BoolArray, between: BoolArray) -> BoolArray:

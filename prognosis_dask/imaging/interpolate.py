@@ -28,7 +28,8 @@ def between_slices(mask: sitk.Image) -> tuple[sitk.Image, tuple[int, ...]]:
     """Fill the slices between outlined ones if only some slices are outlined.
 
     Only some are where no two outlined slices are neighbours, or there are three or fewer of them: otherwise a gap is
-    taken as intended, as between two foci.
+    taken as intended, as between two foci. Where all is well with the axial slices, those along rows and columns are
+    looked at (no two neighbours): the tumour may have been outlined on sagittal or coronal slices.
 
     Parameters
     ----------
@@ -42,12 +43,29 @@ def between_slices(mask: sitk.Image) -> tuple[sitk.Image, tuple[int, ...]]:
         Slices that were outlined stay as they are; beyond the first and the last nothing is added.
     """
     array = sitk.GetArrayFromImage(mask) > 0
-    outlined = np.flatnonzero(array.any(axis=(1, 2)))
-    gaps = np.setdiff1d(np.arange(outlined[0], outlined[-1] + 1), outlined) if len(outlined) else outlined
-    if len(gaps) and (len(outlined) <= _SPARSE or np.diff(outlined).min() > 1):
-        spacing = mask.GetSpacing()
-        array[gaps] = level_between(array[outlined], outlined, gaps, spacing[:2])
-    return image_like(array.astype(np.uint8), mask), tuple(int(gap) for gap in gaps if array[gap].any())
+    made: tuple[int, ...] = ()
+    for axis in range(3):
+        planes = np.moveaxis(array, axis, 0)  # a view: what is filled in it is filled in the mask
+        outlined = outlined_planes(array, axis)
+        gaps = np.setdiff1d(np.arange(outlined[0], outlined[-1] + 1), outlined) if len(outlined) else outlined
+        if len(gaps) and (apart(outlined) or (axis == 0 and len(outlined) <= _SPARSE)):
+            row_mm, column_mm = np.delete(mask.GetSpacing()[::-1], axis)
+            planes[gaps] = level_between(planes[outlined], outlined, gaps, (column_mm, row_mm))
+            made = tuple(int(gap) for gap in gaps if planes[gap].any())
+        if made:
+            break
+    return image_like(array.astype(np.uint8), mask), made
+
+
+def outlined_planes(mask: BoolArray, axis: int) -> IntArray:
+    """The planes across an axis that hold a voxel."""
+    others = tuple(other for other in range(mask.ndim) if other != axis)
+    return np.flatnonzero(mask.any(axis=others))
+
+
+def apart(outlined: IntArray) -> bool:
+    """Whether no two of several planes are neighbours."""
+    return len(outlined) > 1 and bool(np.diff(outlined).min() > 1)
 
 
 def level_between(slices: BoolArray, positions: IntArray, wanted: IntArray, spacing_mm: Sequence[float]) -> BoolArray:
