@@ -10,12 +10,13 @@ import pytest
 
 from prognosis_dask.errors import CaseError, Code, collected_warnings
 from prognosis_dask.features.brain import warn_of_sides
-from prognosis_dask.volumes.nifti import says_sides
+from prognosis_dask.volumes.nifti import doubt_of_sides
 
 
 def written(path: Path, qform: int, sform: int) -> Path:
     image = nibabel.Nifti1Image(np.zeros((4, 4, 4), np.float32), None)
-    image.header["qform_code"], image.header["sform_code"] = qform, sform
+    image.header.set_qform(np.eye(4), code=qform)
+    image.header.set_sform(np.eye(4), code=sform)
     nibabel.save(image, path)
     return path
 
@@ -38,8 +39,21 @@ def test_without_either_left_and_right_are_said_to_be_unknown(tmp_path: Path) ->
     assert problem.where == str(path)
 
 
+def test_two_forms_that_turn_the_head_differently_leave_left_and_right_unknown(tmp_path: Path) -> None:
+    """ITK takes the qform, nibabel the sform; one that is only moved says the same of sides."""
+    path = tmp_path / "T1.nii.gz"
+    for sides, expected in ((1, []), (-1, ["the header's qform and sform turn the image differently"])):
+        image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.float32), None)
+        image.set_qform(np.diag([1.0, 1.0, 1.0, 1.0]), code=1)
+        image.set_sform(np.array([[sides, 0, 0, 20], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), code=2)
+        nibabel.save(image, path)
+        with collected_warnings() as found:
+            warn_of_sides(str(path))
+        assert [problem.reason.partition(",")[0] for problem in found] == expected
+
+
 def test_what_is_no_nifti_file_is_a_problem(tmp_path: Path) -> None:
     path = tmp_path / "T1.nii.gz"
     path.write_bytes(b"nothing")
     with pytest.raises(CaseError, match="unreadable-file"):
-        says_sides(path)
+        doubt_of_sides(path)

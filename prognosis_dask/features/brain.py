@@ -30,9 +30,10 @@ from prognosis_dask.imaging.geometry import image_on
 from prognosis_dask.imaging.interpolate import between_slices
 from prognosis_dask.imaging.load import load_image, load_roi
 from prognosis_dask.imaging.roi import grid_of
+from prognosis_dask.objects.files import as_local
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
 from prognosis_dask.storage.ledger import Values
-from prognosis_dask.volumes.nifti import is_nifti, says_sides
+from prognosis_dask.volumes.nifti import doubt_of_sides, is_nifti
 
 #: What a single image is called whose sequence nobody named.
 UNNAMED = "MR"
@@ -124,12 +125,16 @@ def _read(case: Case, context: StageContext) -> tuple[str, dict[str, sitk.Image]
 
 
 def warn_of_sides(path: str) -> None:
-    """Warn if a sequence's NIfTI header has neither qform nor sform: left and right are unknown then."""
-    if is_nifti(Path(path)) and not says_sides(Path(path)):
+    """Warn if a sequence's NIfTI header does not say, or says in two ways, where left and right are."""
+    if not is_nifti(Path(path)):
+        return
+    with as_local(path) as local:
+        doubt = doubt_of_sides(local)
+    if doubt:
         warn(
             Code.ORIENTATION,
-            "the header has neither qform nor sform, so left and right are unknown; what is said of sides may be "
-            "mirrored. Convert the scan from DICOM again",
+            f"{doubt}, so left and right are unknown; what is said of sides may be mirrored. Convert the scan from "
+            "DICOM again",
             where=path,
         )
 

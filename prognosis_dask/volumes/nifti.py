@@ -72,22 +72,29 @@ def nifti_header(path: Path) -> NiftiHeader:
         raise CaseError(error.problem.code, error.problem.reason, where=str(path)) from error
 
 
-def says_sides(path: Path) -> bool:
-    """Whether the header says where left and right are: qform_code or sform_code is above zero.
+def doubt_of_sides(path: Path) -> str:
+    """Why the header does not say where left and right are; empty where it does.
 
-    Without either, readers take the axes as they come, each program in its own way.
+    Without qform and sform, readers take the axes as they come. Where these two turn the image differently, ITK may
+    take the one and nibabel the other.
 
     Raises
     ------
     CaseError
-        ``UNREADABLE_FILE`` if it is not a NIfTI file.
+        ``UNREADABLE_FILE`` if it is not a NIfTI file, or as :func:`nifti_grid`.
     """
     try:
         with _opened(path) as stream:
             raw = _raw_header(stream)
     except (OSError, *_DAMAGED) as error:
         raise CaseError(Code.UNREADABLE_FILE, f"not a readable NIfTI file: {error}", where=str(path)) from error
-    return bool(int(raw["qform_code"]) > 0 or int(raw["sform_code"]) > 0)
+    if int(raw["qform_code"]) <= 0 and int(raw["sform_code"]) <= 0:
+        return "the header has neither qform nor sform"
+    grid = nifti_grid(path)
+    if grid.other is None:
+        return ""
+    mine, others = (np.reshape(one.direction, (3, 3)) for one in (grid, grid.other))
+    return "the header's qform and sform turn the image differently" if (mine * others).sum(axis=0).min() < 0.5 else ""
 
 
 def nifti_grid(path: Path) -> Grid:
