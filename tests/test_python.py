@@ -84,6 +84,17 @@ def test_a_table_in_memory_is_its_csv_file(tmp_path: Path) -> None:
     assert found["risk_score"].tolist() == again["risk_score"].tolist()
 
 
+def test_an_index_of_names_without_a_name_holds_the_patients(tmp_path: Path) -> None:
+    unnamed, said = table().rename_axis(None), list[str]()
+    prognosis_dask.fit(unnamed, out=tmp_path, overrides=FEW, say=said.append)
+    assert any("The first column has no heading and was taken as the patients' ID" in line for line in said)
+    found = prognosis_dask.predict(tmp_path, unnamed.drop(columns=["time_days", "event"]), say=str)
+    assert found["patient_id"].tolist() == unnamed.index.tolist()
+    twice = pd.concat([unnamed, unnamed])  # two scans of a patient are not two patients
+    with pytest.raises(PrognosisError, match="patient 'P0' stands in data rows 1 and 61"):
+        prognosis_dask.fit(twice, out=tmp_path, overrides=FEW, say=str)
+
+
 def test_what_is_of_another_type_is_said_in_a_line(tmp_path: Path) -> None:
     for wrong in (
         lambda: prognosis_dask.run(3),

@@ -175,6 +175,7 @@ def test_several_cases_of_a_patient_need_ids_of_their_own(tmp_path: Path) -> Non
         ("id,f1,time_days,event\n1,2,3,1\n 1 ,3,4,0\n", "patient '1' stands in data rows 1 and 2"),
         ("id,f1,time_days,event\n1,2,3,1\n2,abc,4,0\n3,4,5,1\n", "column 'f1' holds 'abc' in data row 2, expected"),
         ("id,f1,time_days,event\n1,2,3,1\n2,inf,4,0\n3,4,5,1\n", "column 'f1' is infinite in data row 2"),
+        ("id,f1,time_days,event\n1,2,3,1\n2,8.99e307,4,0\n3,4,5,1\n", "too large to compute with, in data row 2"),
         ("id,f1,time_days,event\n1,2,3,1\n2,3,late,0\n", "column 'time_days' holds 'late' in data row 2"),
         ("id,f1,time_days,event\n1,2,3,1\n2,3,4,2\n", "column 'event' holds '2' in data row 2, expected 1 where"),
         ("id,f1,time_days,event\n1,2,3,1,9\n", "data row 1 has 5 cells under 4 headings"),

@@ -101,14 +101,14 @@ def read_cells(path: Path, sheet: str = "") -> Cells:
 
 
 def frame_cells(frame: pd.DataFrame, where: str) -> Cells:
-    """A DataFrame, as its CSV file would be read; an index with a name is a column.
+    """A DataFrame, as its CSV file would be read; an index with a name, or of words, is a column.
 
     Raises
     ------
     TableError
         As :func:`read_cells`.
     """
-    named = any(name is not None for name in frame.index.names)
+    named = any(name is not None for name in frame.index.names) or frame.index.inferred_type == "string"
     try:
         return _read(frame.to_csv(index=named).encode(), "", named_xlsx=False)
     except ValueError as error:

@@ -47,6 +47,15 @@ def may_identify(name: str) -> bool:
     return _PERSON.fullmatch(name) is not None
 
 
+def is_unnamed(name: str) -> bool:
+    """Whether a heading stands for none, here or as pandas writes it.
+
+    >>> is_unnamed("(blank)"), is_unnamed("Unnamed: 0"), is_unnamed("unnamed")
+    (True, True, False)
+    """
+    return _UNNAMED.fullmatch(name) is not None
+
+
 def no_property(name: str, values: FloatArray | None, texts: Sequence[str], rows: Sequence[object]) -> str:
     """Why a column is not a property of a patient, in a few words; empty if it may be one.
 
@@ -61,7 +70,7 @@ def no_property(name: str, values: FloatArray | None, texts: Sequence[str], rows
     rows
         The subject of each row: of rows with the same one, the first counts.
     """
-    if name[:1] in "(uU" and _UNNAMED.fullmatch(name):
+    if name[:1] in "(uU" and is_unnamed(name):
         return "has no heading"
     if _MAY_BE_DATE.search(name) and _DATE_NAME.fullmatch(name):
         return "holds dates"

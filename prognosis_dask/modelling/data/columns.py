@@ -25,6 +25,8 @@ RARE = 5
 OTHER = "other"
 #: Words that a line to paste lists at most.
 _PASTED = 10
+#: The square of a larger number is none; some programs write such for a missing value (Stata 8.99e307).
+_LARGEST = 1e150
 
 #: Numbers that tables write where nothing is known.
 _FAR_CODES = frozenset([9.0, 99.0, 999.0, 9999.0, 99999.0, 88.0, 888.0, 8888.0, -1.0, -9.0, -99.0, -999.0, -9999.0])
@@ -181,10 +183,11 @@ class SourceColumn:
             )
 
     def _refuse_infinite(self, values: FloatArray) -> None:
-        if np.isinf(values).any():
-            wrong = np.flatnonzero(np.isinf(values)).tolist()
+        wrong = np.flatnonzero(np.abs(values) > _LARGEST).tolist()
+        if wrong:
+            seen = "infinite" if np.isinf(values[wrong[0]]) else f"{values[wrong[0]]:g}, too large to compute with,"
             raise StatisticsError(
-                f"{self.where}: column {self.name!r} is infinite in data row {self.row(wrong[0])}; mend or empty it"
+                f"{self.where}: column {self.name!r} is {seen} in data row {self.row(wrong[0])}; mend or empty it"
             )
 
 

@@ -265,10 +265,11 @@ def encode_columns(encodings: Sequence[Encoding], columns: Columns) -> tuple[Flo
         alike = Counter(map(key, by_name))
         by_key = {key(name): column for name, column in by_name.items() if alike[key(name)] == 1}
     found = [by_name.get(e.column) or by_key.get(key(e.column)) for e in encodings]
-    absent = [e.column for e, column in zip(encodings, found, strict=True) if column is None]
+    absent = list(dict.fromkeys(e.column for e, column in zip(encodings, found, strict=True) if column is None))
     if absent:
+        taken = count(len({e.column for e in encodings}), "column")
         raise StatisticsError(
-            f"the table lacks {len(absent)} of the {count(len(encodings), 'column')} that the model takes: "
+            f"the table lacks {len(absent)} of the {taken} that the model takes: "
             f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
         )
     parts, units, notes, words = [], list[str](), list[str](), dict[str, KnownCells]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,11 +18,11 @@ from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.features.registry import families as declared_families
 from prognosis_dask.features.schema import COVARIATE
-from prognosis_dask.modelling.data.columns import SourceColumn
+from prognosis_dask.modelling.data.columns import SourceColumn, number
 from prognosis_dask.modelling.spec import TableFile
 from prognosis_dask.tables.file import Cells, read_cells
 from prognosis_dask.tables.missing import says_unknown
-from prognosis_dask.tables.row_numbers import may_identify
+from prognosis_dask.tables.row_numbers import is_unnamed, may_identify, no_property
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -129,7 +130,8 @@ def read_file(path: Path, rule: TableFile, *, alone: bool = False, cells: Cells 
     own = [name.removeprefix(COVARIATE) for name in cells.header]
     often = Counter(own)
     header = [name if often[short] > 1 else short for name, short in zip(cells.header, own, strict=True)]
-    id_column, said = _id_column(path, header, rule, alone=alone)
+    named_rows = is_unnamed(header[0]) and _are_names(cells.columns[0])
+    id_column, said = _id_column(path, header, rule, alone=alone, named_rows=named_rows)
     at = header.index(id_column) if id_column else -1
     ids = cells.columns[at] if id_column else [f"{ROW}{number}" for number in range(1, cells.n_rows + 1)]
     kept = [i for i, text in enumerate(ids) if not says_unknown(text)]
@@ -234,8 +236,13 @@ def _cells(path: Path, rule: TableFile) -> Cells:
     return cells
 
 
-def _id_column(path: Path, header: Sequence[str], rule: TableFile, *, alone: bool) -> tuple[str, list[str]]:
-    """The column of patients' IDs, "" where each row is a patient of its own; and what is to be said of it."""
+def _id_column(
+    path: Path, header: Sequence[str], rule: TableFile, *, alone: bool, named_rows: bool
+) -> tuple[str, list[str]]:
+    """The column of patients' IDs, "" where each row is a patient of its own; and what is to be said of it.
+
+    ``named_rows``: the first column has no heading and names the rows, as pandas' index and R's row names do.
+    """
     found = find_column(header, (rule.id,) if rule.id else _ID_SPELLINGS)
     if found is not None:
         return found, []
@@ -243,6 +250,10 @@ def _id_column(path: Path, header: Sequence[str], rule: TableFile, *, alone: boo
     alike = [] if rule.id else [name for name in header if may_identify(name)]
     if len(alike) == 1:
         return alike[0], [f"{alike[0]} was taken as the patients' ID; {set_it} names another column."]
+    if named_rows and not rule.id and not alike:
+        return header[0], [
+            f"The first column has no heading and was taken as the patients' ID; {set_it} names another."
+        ]
     if alone and not rule.id and not alike:
         return "", [f"No column names the patients: each row is one, and has its number; {set_it} names a column."]
     expected = repr(rule.id) if rule.id else f"such as {', '.join(_ID_SPELLINGS[:4])}"
@@ -250,6 +261,11 @@ def _id_column(path: Path, header: Sequence[str], rule: TableFile, *, alone: boo
         f"{path}: no column of patients' IDs ({expected}); it has {_some(header)}. Name it as id in the "
         f"specification's [[table]], or with {set_it}"
     )
+
+
+def _are_names(texts: Sequence[str]) -> bool:
+    """Whether each cell holds a word, and none a number or a date."""
+    return all(text and math.isnan(number(text)) for text in texts) and not no_property("", None, texts, ())
 
 
 def _formatted(text: str, rule: TableFile, path: Path) -> str:
