@@ -17,7 +17,9 @@ from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 import prognosis_dask
 from prognosis_dask.cli.main import main
+from prognosis_dask.config.job import SynthSection
 from prognosis_dask.imaging.geometry import one_thread
+from prognosis_dask.synthetic import make_cohort
 
 FILTERS = """
 imageType: {Original: {}, LoG: {sigma: [2.0]}, Wavelet: {}}
@@ -219,6 +221,12 @@ def test_structures_that_have_names_are_chosen_by_name(shared_data: Path, refuse
     folder = shared_data / "reported" / "B07_multilabel_rule" / "in" / "A"
     told = refused("features", folder / "ct.nii.gz", folder / "Segmentation.seg.nrrd")
     assert "2 structures: 'GTV', 'Lung'; choose with --roi NAME" in told
+
+
+def test_a_segment_is_found_by_any_of_its_names(tmp_path: Path) -> None:
+    made = make_cohort(tmp_path / "made", SynthSection(patients=2, bad_cases=False)).images
+    for name in ("GTV-1", "Neoplasm, Primary"):  # the segment's label, and its coded type
+        assert len(prognosis_dask.extract_features(made / "MADE-0002", roi=name)) == 1
 
 
 def test_of_a_folder_with_several_structures_one_is_to_be_named(shared_data: Path, refused) -> None:

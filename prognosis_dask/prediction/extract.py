@@ -108,7 +108,8 @@ def extract_features(
             raise JobError(f"{image} is a table of cases: its columns Mask, Label and ROI say what is measured in each")
         return pd.DataFrame(list(_rows_of_table(Path(image), work)))
     with tempfile.TemporaryDirectory(prefix="prognosis-features-") as folder:
-        cases = _chosen(_cases(Path(image), Path(mask) if str(mask) else None, Path(folder)), labels, names, work)
+        found = _cases(Path(image), Path(mask) if str(mask) else None, names, Path(folder))
+        cases = _chosen(found, labels, names, work)
         return pd.DataFrame([_row(case, image, mask or case.mask, work) for case in cases])
 
 
@@ -141,10 +142,11 @@ def _may_be_image(path: Path) -> bool:
     return path.name.lower().endswith(VOLUME_SUFFIXES) or is_table(path) or is_dicom(path)
 
 
-def _cases(image: Path, mask: Path | None, folder: Path) -> list[Case]:
+def _cases(image: Path, mask: Path | None, names: tuple[str, ...], folder: Path) -> list[Case]:
     """The structures of the image, found as those of a scan that is predicted."""
     files = linked_files([("", image)], mask, folder)
-    upload = Upload(files, str(folder / "index"), CohortSection(), takes_no_mask=False, modality="")
+    rules = CohortSection(roi=names, roi_policy="each")  # a segment has several names, any of which may be asked for
+    upload = Upload(files, str(folder / "index"), rules, takes_no_mask=False, modality="")
     (result,) = resolve_upload((Case("", "", "", "", "", ""),), ("",), upload)
     if (problem := result.problem) is not None:
         named = f"{problem.where}: " if problem.where and image.is_dir() else ""
