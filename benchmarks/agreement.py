@@ -24,7 +24,7 @@ from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
 from prognosis_dask.modelling.metrics.calibration import survival_slope
-from prognosis_dask.modelling.metrics.classes import auc_drawn
+from prognosis_dask.modelling.metrics.classes import weighted_auc
 from prognosis_dask.modelling.metrics.competing import aalen_johansen, fine_gray
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.metrics.hazards import ph_test
@@ -127,7 +127,7 @@ def areas(folder: Path) -> Iterator[Line]:
     positive, names = table["label"].to_numpy(float), ("first", "second")
     patients = [str(row) for row in range(len(table))]
     drawn = np.vstack([np.ones(len(table)), draw_patients(patients, np.random.default_rng(0))])
-    found = [auc_drawn(table[name].to_numpy(float), drawn * positive, drawn * (1 - positive)) for name in names]
+    found = [weighted_auc(table[name].to_numpy(float), drawn * positive, drawn * (1 - positive)) for name in names]
     yield "AUC (pROC)", np.array([values[0] for values in found]), theirs["auc"]
     bounds = np.array([interval(values[1:]) for values in found])
     for bound, which in (("lower", 0), ("upper", 1)):

@@ -20,7 +20,7 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
-from prognosis_dask.modelling.metrics.concordance import concordance, concordance_drawn, uno_c, uno_weight
+from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance, concordance, uno_c, uno_weight
 from prognosis_dask.modelling.metrics.intervals import DRAWS, draw_patients
 from prognosis_dask.modelling.metrics.survival_tables import auc_t
 from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
@@ -38,10 +38,10 @@ def main() -> None:
         time_days, event = endpoint.time_days, endpoint.event
         drawn = draw_patients([str(i) for i in range(n)], np.random.default_rng(0))
         row("Harrell's C", n, lambda: concordance(time_days, event, risk))  # noqa: B023
-        row(f"and {DRAWS} draws of it", n, lambda: concordance_drawn(time_days, event, risk, drawn))  # noqa: B023
+        row(f"and {DRAWS} draws of it", n, lambda: bootstrap_concordance(time_days, event, risk, drawn))  # noqa: B023
         probability = fit_censoring(time_days, event).seen(time_days)
         weight = uno_weight(event, probability, time_days < HORIZONS[-1])
-        row(f"{DRAWS} draws of Uno's C", n, lambda: concordance_drawn(time_days, event, risk, drawn, weight))  # noqa: B023
+        row(f"{DRAWS} draws of Uno's C", n, lambda: bootstrap_concordance(time_days, event, risk, drawn, weight))  # noqa: B023
         outcome = Surv.from_arrays(event, time_days)
         row("scikit-survival: one Uno's C", n, lambda: witness.concordance_index_ipcw(outcome, outcome, risk))  # noqa: B023
     table, results = validated(422)
@@ -96,7 +96,7 @@ def validated(n: int) -> tuple[FeatureTable, list[FoldResult]]:
 def over_folds(table: FeatureTable, folds: list[FoldResult]) -> FloatArray:
     drawn = draw_patients(table.patient_ids, np.random.default_rng(0))
     values = [
-        concordance_drawn(table.time_days[one.test], table.event[one.test], one.risk_score, drawn[:, one.test])
+        bootstrap_concordance(table.time_days[one.test], table.event[one.test], one.risk_score, drawn[:, one.test])
         for one in folds
         if one.risk_score is not None
     ]

@@ -12,9 +12,9 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.metrics.calibration import class_calibration, expect_probabilities
 from prognosis_dask.modelling.metrics.classes import (
     balanced_accuracy,
+    bootstrap_class_auc,
+    bootstrap_confusion,
     class_auc,
-    class_auc_drawn,
-    confusion_drawn,
     log_loss,
     recall,
     roc_curve,
@@ -22,7 +22,7 @@ from prognosis_dask.modelling.metrics.classes import (
 )
 from prognosis_dask.modelling.metrics.intervals import draw_patients
 from prognosis_dask.modelling.metrics.net_benefit import net_benefit_class
-from prognosis_dask.modelling.metrics.regression import logistic_drawn
+from prognosis_dask.modelling.metrics.regression import bootstrap_logistic
 
 CLASSES = [2, 3]
 
@@ -49,7 +49,7 @@ def test_auc_is_that_of_scikit_learn(classes: int, seed: int) -> None:
 def test_accuracies_and_the_confusion_matrix_are_those_of_scikit_learn(classes: int) -> None:
     label, probability = predictions(classes)
     predicted = probability.argmax(axis=1)
-    confusion = confusion_drawn(label, predicted, classes, np.ones((1, len(label))))
+    confusion = bootstrap_confusion(label, predicted, classes, np.ones((1, len(label))))
     np.testing.assert_array_equal(confusion[0], witness.confusion_matrix(label, predicted))
     np.testing.assert_allclose(recall(confusion)[0], witness.recall_score(label, predicted, average=None))
     assert balanced_accuracy(confusion)[0] == pytest.approx(witness.balanced_accuracy_score(label, predicted))
@@ -76,7 +76,7 @@ def test_logistic_regression_in_a_draw_is_scikit_learns_with_these_weights() -> 
     label, probability = predictions(2)
     X = np.column_stack([probability[:, 1], np.random.default_rng(1).normal(size=len(label)) * 30 + 100])
     drawn = draw_patients([str(i) for i in range(len(label))], np.random.default_rng(0), 3)
-    for found, times in zip(logistic_drawn(X, label.astype(float), drawn), drawn, strict=True):
+    for found, times in zip(bootstrap_logistic(X, label.astype(float), drawn), drawn, strict=True):
         model = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000, solver="newton-cholesky")
         model.fit(X, label, sample_weight=times)
         np.testing.assert_allclose(found, [*model.intercept_, *model.coef_[0]], rtol=1e-6)
@@ -112,7 +112,7 @@ def test_net_benefit_is_that_of_its_definition() -> None:
 def test_a_draw_is_worth_what_the_repeated_cases_are(classes: int) -> None:
     label, probability = predictions(classes)
     drawn = draw_patients([str(i) for i in range(len(label))], np.random.default_rng(0), 5)
-    for value, times in zip(class_auc_drawn(label, probability, drawn), drawn, strict=True):
+    for value, times in zip(bootstrap_class_auc(label, probability, drawn), drawn, strict=True):
         at = np.repeat(np.arange(len(label)), times.astype(int))
         assert value == pytest.approx(class_auc(label[at], probability[at]), abs=1e-12)
 
@@ -122,7 +122,7 @@ def test_an_absent_class_is_named_by_its_count() -> None:
     held = label != 2
     with pytest.raises(StatisticsError, match=r"cases per class are \[\d+, \d+, 0\]; every class has to occur"):
         class_auc(label[held], probability[held])
-    confusion = confusion_drawn(label[held], probability[held].argmax(axis=1), 3, np.ones((1, held.sum())))
+    confusion = bootstrap_confusion(label[held], probability[held].argmax(axis=1), 3, np.ones((1, held.sum())))
     assert np.isnan(balanced_accuracy(confusion)[0])
     assert np.isfinite(recall(confusion)[0]).tolist() == [True, True, False]
 

@@ -20,7 +20,7 @@ from prognosis_dask.modelling.metrics.competing import (
     subdistribution,
 )
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, median_follow_up
-from prognosis_dask.modelling.metrics.regression import cox_drawn
+from prognosis_dask.modelling.metrics.regression import bootstrap_cox
 from prognosis_dask.modelling.spec import load_spec
 from prognosis_dask.workflows.models import fit
 
@@ -61,7 +61,7 @@ def test_the_endpoint_of_all_measures_estimates_incidence_and_fine_and_grays_mod
     models, incidences = [], []
     for seed in range(40):
         endpoint = subdistribution(time, cause, seed)
-        models.append(cox_drawn(X, endpoint.time_days, endpoint.event, np.ones((1, 300)))[0])
+        models.append(bootstrap_cox(X, endpoint.time_days, endpoint.event, np.ones((1, 300)))[0])
         incidences.append(1 - kaplan_meier(endpoint.time_days, endpoint.event).at(np.array([10.0, 20, 40, 60])))
     np.testing.assert_allclose(np.mean(models, axis=0), theirs["fine_gray"], atol=0.01)
     np.testing.assert_allclose(np.mean(incidences, axis=0), theirs["incidence_event"], atol=0.003)

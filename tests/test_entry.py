@@ -20,7 +20,7 @@ from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.estimators.prediction import breslow
 from prognosis_dask.modelling.metrics.calibration import survival_calibration
 from prognosis_dask.modelling.metrics.competing import follow_up_rows
-from prognosis_dask.modelling.metrics.concordance import concordance, concordance_drawn
+from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance, concordance
 from prognosis_dask.modelling.metrics.hazards import ph_test
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank
 from prognosis_dask.modelling.spec import load_spec
@@ -82,7 +82,7 @@ def test_curve_concordance_and_log_rank_test_are_rs(cohort, theirs) -> None:
     found = concordance(time, event, score, entry)
     assert found.c_index == pytest.approx(theirs["harrell_c"][0], rel=1e-12)
     assert (found.concordant, found.comparable) == (theirs["pairs"][0], theirs["pairs"][:3].sum())
-    twice = concordance_drawn(time, event, score, np.array([np.ones(len(X)), np.arange(len(X)) % 3]), entry=entry)
+    twice = bootstrap_concordance(time, event, score, np.array([np.ones(len(X)), np.arange(len(X)) % 3]), entry=entry)
     drawn = np.repeat(np.arange(len(X)), np.arange(len(X)) % 3)
     again = concordance(time[drawn], event[drawn], score[drawn], entry[drawn])
     np.testing.assert_allclose(twice, [found.c_index, again.c_index], rtol=1e-12)

@@ -19,13 +19,13 @@ from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring, integrated, squared_errors
 from prognosis_dask.modelling.metrics.calibration import survival_calibration
-from prognosis_dask.modelling.metrics.concordance import concordance, concordance_drawn, uno_c, uno_weight
+from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance, concordance, uno_c, uno_weight
 from prognosis_dask.modelling.metrics.hazards import ph_test, schoenfeld
 from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
-from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank, survival_drawn
+from prognosis_dask.modelling.metrics.kaplan_meier import bootstrap_survival, kaplan_meier, log_rank
 from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
-from prognosis_dask.modelling.metrics.regression import baseline_hazard, cox_drawn, restricted_spline
-from prognosis_dask.modelling.metrics.survival_tables import auc_t, auc_t_drawn, mean_auc
+from prognosis_dask.modelling.metrics.regression import baseline_hazard, bootstrap_cox, restricted_spline
+from prognosis_dask.modelling.metrics.survival_tables import auc_t, bootstrap_auc_t, mean_auc
 from tests.synthetic_tables import events_first
 
 SEEDS = range(4)
@@ -160,7 +160,7 @@ def test_cox_model_in_a_draw_is_scikit_survivals_on_the_repeated_cases() -> None
     one = cohort(0)
     X = np.column_stack([one.risk, np.random.default_rng(5).normal(size=len(one.risk))])
     drawn = draw_patients([str(i) for i in range(len(X))], np.random.default_rng(1), 3)
-    found = cox_drawn(X, one.time, one.event, drawn)
+    found = bootstrap_cox(X, one.time, one.event, drawn)
     for coefficient, times in zip(found, drawn, strict=True):
         at = np.repeat(np.arange(len(X)), times.astype(int))
         model = CoxPHSurvivalAnalysis(alpha=0, ties="breslow", tol=1e-13, n_iter=200)
@@ -231,11 +231,11 @@ def test_net_benefit_is_that_of_its_definition() -> None:
 
 def _unos(one: Cohort, drawn: FloatArray) -> FloatArray:
     weight = uno_weight(one.event, np.exp(-one.time / 600), one.time < 400)
-    return concordance_drawn(one.time, one.event, one.risk, drawn, weight)
+    return bootstrap_concordance(one.time, one.event, one.risk, drawn, weight)
 
 
 def _auc(one: Cohort, drawn: FloatArray) -> FloatArray:
-    return auc_t_drawn(one.time, one.event, one.risk, HORIZON, fit_censoring(*_whole()), drawn)
+    return bootstrap_auc_t(one.time, one.event, one.risk, HORIZON, fit_censoring(*_whole()), drawn)
 
 
 def _brier(one: Cohort, drawn: FloatArray) -> FloatArray:
@@ -261,8 +261,8 @@ def _whole() -> tuple[FloatArray, BoolArray]:
 @pytest.mark.parametrize(
     "measure",
     [
-        lambda one, drawn: concordance_drawn(one.time, one.event, one.risk, drawn),
-        lambda one, drawn: survival_drawn(one.time, one.event, HORIZON, drawn),
+        lambda one, drawn: bootstrap_concordance(one.time, one.event, one.risk, drawn),
+        lambda one, drawn: bootstrap_survival(one.time, one.event, HORIZON, drawn),
         _unos,
         _auc,
         _brier,
@@ -286,8 +286,10 @@ def test_all_cases_of_a_patient_are_drawn_together_so_that_copies_add_nothing() 
     twice = one.repeated(np.full(len(patients), 2.0))
     single = draw_patients(patients, np.random.default_rng(3), 200)
     double = draw_patients([name for name in patients for _ in range(2)], np.random.default_rng(3), 200)
-    bounds = interval(concordance_drawn(one.time, one.event, one.risk, single))
-    assert interval(concordance_drawn(twice.time, twice.event, twice.risk, double)) == pytest.approx(bounds, abs=1e-12)
+    bounds = interval(bootstrap_concordance(one.time, one.event, one.risk, single))
+    assert interval(bootstrap_concordance(twice.time, twice.event, twice.risk, double)) == pytest.approx(
+        bounds, abs=1e-12
+    )
 
 
 def test_the_interval_of_harrells_c_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -297,7 +299,7 @@ def test_the_interval_of_harrells_c_covers_the_truth_about_as_often_as_it_says()
     for seed in range(100):
         one = cohort(seed, n=80, ties=False)
         drawn = draw_patients([str(i) for i in range(80)], np.random.default_rng(seed), 300)
-        lower, upper = interval(concordance_drawn(one.time, one.event, one.risk, drawn))
+        lower, upper = interval(bootstrap_concordance(one.time, one.event, one.risk, drawn))
         covered += lower <= truth <= upper
     assert 88 <= covered <= 99
 
@@ -308,7 +310,7 @@ def test_concordance_of_3000_patients_with_a_thousand_draws_stays_below_100_mb()
     tracemalloc.start()
     found = concordance(one.time, one.event, one.risk)
     alone = tracemalloc.get_traced_memory()[1]
-    values = concordance_drawn(one.time, one.event, one.risk, drawn)
+    values = bootstrap_concordance(one.time, one.event, one.risk, drawn)
     together = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert alone < 20e6
@@ -321,7 +323,7 @@ def test_without_a_comparable_pair_there_is_no_concordance() -> None:
     nobody, last = np.zeros(3, dtype=bool), np.array([False, False, True])
     for event in (nobody, last):
         assert np.isnan(concordance(time, event, risk).c_index)
-        assert np.isnan(concordance_drawn(time, event, risk, np.ones((2, 3)))).all()
+        assert np.isnan(bootstrap_concordance(time, event, risk, np.ones((2, 3)))).all()
         with pytest.raises(StatisticsError, match="no pair among 3 cases"):
             uno_c(time, event, risk, np.ones(3))
 
@@ -360,5 +362,5 @@ def test_predictions_that_do_not_differ_have_no_slope_but_a_distance() -> None:
 
 def test_a_draw_whose_risk_orders_the_events_perfectly_has_no_slope() -> None:
     time = np.arange(1.0, 21.0)
-    found = cox_drawn(-time[:, None], time, np.ones(20, dtype=bool), np.ones((1, 20)))
+    found = bootstrap_cox(-time[:, None], time, np.ones(20, dtype=bool), np.ones((1, 20)))
     assert np.isnan(found).all()

@@ -14,14 +14,14 @@ from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
 from prognosis_dask.modelling.metrics.calibration import survival_slope
-from prognosis_dask.modelling.metrics.classes import auc_drawn, class_auc, roc_curve
+from prognosis_dask.modelling.metrics.classes import class_auc, roc_curve, weighted_auc
 from prognosis_dask.modelling.metrics.competing import fine_gray
 from prognosis_dask.modelling.metrics.concordance import concordance, uno_c
 from prognosis_dask.modelling.metrics.hazards import ph_test
 from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank, median_follow_up
 from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
-from prognosis_dask.modelling.metrics.regression import cox_drawn
+from prognosis_dask.modelling.metrics.regression import bootstrap_cox
 from prognosis_dask.modelling.metrics.survival_tables import auc_t
 from prognosis_dask.modelling.validation.clustered import clustered_cox
 from prognosis_dask.modelling.validation.differences import cox_coefficient, likelihood_ratio
@@ -66,7 +66,7 @@ def test_coefficients_are_theirs_in_every_fit(cohort, theirs) -> None:
     np.testing.assert_allclose(model.coefficient / scale, theirs["coefficient"], rtol=1e-6)
     np.testing.assert_allclose(model.standard_error / scale, theirs["error"], rtol=1e-5)
     np.testing.assert_allclose(cox_coefficient(X, time, event), theirs["coefficient"], rtol=1e-8)
-    drawn = cox_drawn(X, time, event, np.array([np.ones(len(X)), 3 * np.ones(len(X))]))
+    drawn = bootstrap_cox(X, time, event, np.array([np.ones(len(X)), 3 * np.ones(len(X))]))
     np.testing.assert_allclose(drawn, np.tile(theirs["breslow_coefficient"], (2, 1)), rtol=1e-8)
 
 
@@ -122,7 +122,7 @@ def test_areas_and_curves_are_those_of_proc_and_intervals_of_drawn_patients_thos
     patients = [str(row) for row in range(len(table))]
     drawn = np.vstack([np.ones(len(table)), draw_patients(patients, np.random.default_rng(0))])
     found = {
-        name: auc_drawn(table[name].to_numpy(float), drawn * positive, drawn * (1 - positive))
+        name: weighted_auc(table[name].to_numpy(float), drawn * positive, drawn * (1 - positive))
         for name in ("first", "second")
     }
     np.testing.assert_allclose([areas[0] for areas in found.values()], theirs["auc"], rtol=1e-12)

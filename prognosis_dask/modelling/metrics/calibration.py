@@ -14,11 +14,11 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.metrics.kaplan_meier import survival_drawn
+from prognosis_dask.modelling.metrics.kaplan_meier import bootstrap_survival
 from prognosis_dask.modelling.metrics.regression import (
     baseline_hazard,
-    cox_drawn,
-    logistic_drawn,
+    bootstrap_cox,
+    bootstrap_logistic,
     restricted_spline,
 )
 
@@ -57,7 +57,7 @@ def survival_calibration(
     event: BoolArray,
     risk: FloatArray,
     horizon: float,
-    drawn: FloatArray,
+    bootstrap_weights: FloatArray,
     points: FloatArray,
     entry: FloatArray | None = None,
 ) -> Calibration:
@@ -74,7 +74,7 @@ def survival_calibration(
         Predicted probability of the event up to the horizon, shape (cases,).
     horizon
         In days, within follow-up.
-    drawn
+    bootstrap_weights
         Weight of each case, shape (draws, cases).
     points
         Predicted risks to give the curve at.
@@ -83,20 +83,24 @@ def survival_calibration(
         Kaplan-Meier's number of events is then of others than the predictions, and ``observed_expected`` NaN.
     """
     x, at = _cloglog(risk), _cloglog(points)
-    slope = survival_slope(time, event, risk, horizon, drawn, entry)
-    observed = np.full(len(drawn), np.nan) if entry is not None else 1 - survival_drawn(time, event, horizon, drawn)
+    slope = survival_slope(time, event, risk, horizon, bootstrap_weights, entry)
+    observed = (
+        np.full(len(bootstrap_weights), np.nan)
+        if entry is not None
+        else 1 - bootstrap_survival(time, event, horizon, bootstrap_weights)
+    )
     knots = _knots(x)
     if knots is None:
         curve, smooth = np.repeat(observed[:, None], len(x), 1), np.repeat(observed[:, None], len(at), 1)
     else:
         terms, terms_at = _terms(x, knots), _terms(at, knots)
         middle = terms.mean(axis=0)
-        coefficient = cox_drawn(terms, time, event, drawn, entry)
+        coefficient = bootstrap_cox(terms, time, event, bootstrap_weights, entry)
         eta = coefficient @ (terms - middle).T
-        hazard = baseline_hazard(eta, time, event, horizon, drawn, entry)[:, None]
+        hazard = baseline_hazard(eta, time, event, horizon, bootstrap_weights, entry)[:, None]
         curve = 1 - np.exp(-hazard * np.exp(eta))
         smooth = 1 - np.exp(-hazard * np.exp(coefficient @ (terms_at - middle).T))
-    return _summary(slope, observed, curve, risk, drawn, smooth)
+    return _summary(slope, observed, curve, risk, bootstrap_weights, smooth)
 
 
 def survival_slope(
@@ -104,16 +108,18 @@ def survival_slope(
     event: BoolArray,
     risk: FloatArray,
     horizon: float,
-    drawn: FloatArray,
+    bootstrap_weights: FloatArray,
     entry: FloatArray | None = None,
 ) -> FloatArray:
     """The slope of :func:`survival_calibration` alone, shape (draws,)."""
     x = _cloglog(risk)
-    return _one(cox_drawn(x[:, None], np.minimum(time, horizon), event & (time <= horizon), drawn, entry), x)
+    return _one(
+        bootstrap_cox(x[:, None], np.minimum(time, horizon), event & (time <= horizon), bootstrap_weights, entry), x
+    )
 
 
 def class_calibration(
-    positive: FloatArray, probability: FloatArray, drawn: FloatArray, points: FloatArray
+    positive: FloatArray, probability: FloatArray, bootstrap_weights: FloatArray, points: FloatArray
 ) -> Calibration:
     """Calibration of the predicted probability of a class.
 
@@ -125,21 +131,21 @@ def class_calibration(
         1 where the case is of the class, else 0; shape (cases,).
     probability
         Predicted, shape (cases,).
-    drawn
+    bootstrap_weights
         Weight of each case, shape (draws, cases).
     points
         Predicted probabilities to give the curve at.
     """
     x, at = _logit(probability), _logit(points)
-    slope = _one(logistic_drawn(x[:, None], positive, drawn)[:, 1:], x)
-    observed = _weighted_mean(np.broadcast_to(positive, drawn.shape), drawn)
+    slope = _one(bootstrap_logistic(x[:, None], positive, bootstrap_weights)[:, 1:], x)
+    observed = _weighted_mean(np.broadcast_to(positive, bootstrap_weights.shape), bootstrap_weights)
     knots = _knots(x)
     if knots is None:
         curve, smooth = np.repeat(observed[:, None], len(x), 1), np.repeat(observed[:, None], len(at), 1)
     else:
-        coefficient = logistic_drawn(_terms(x, knots), positive, drawn)
+        coefficient = bootstrap_logistic(_terms(x, knots), positive, bootstrap_weights)
         curve, smooth = (_expit(coefficient[:, :1] + coefficient[:, 1:] @ _terms(v, knots).T) for v in (x, at))
-    return _summary(slope, observed, curve, probability, drawn, smooth)
+    return _summary(slope, observed, curve, probability, bootstrap_weights, smooth)
 
 
 def rising_groups(predicted: FloatArray, groups: int) -> list[IntArray]:
@@ -152,26 +158,28 @@ def _summary(
     observed: FloatArray,
     curve: FloatArray,
     predicted: FloatArray,
-    drawn: FloatArray,
+    bootstrap_weights: FloatArray,
     smooth: FloatArray,
 ) -> Calibration:
     distance = np.abs(curve - predicted)
-    expected = _weighted_mean(np.broadcast_to(predicted, drawn.shape), drawn)
-    ratio = np.divide(observed, expected, out=np.full(len(drawn), np.nan), where=expected > 0)
-    e50, e90 = _weighted_quantiles(distance, drawn, (0.5, 0.9))
-    return Calibration(slope, ratio, _weighted_mean(distance, drawn), e50, e90, smooth)
+    expected = _weighted_mean(np.broadcast_to(predicted, bootstrap_weights.shape), bootstrap_weights)
+    ratio = np.divide(observed, expected, out=np.full(len(bootstrap_weights), np.nan), where=expected > 0)
+    e50, e90 = _weighted_quantiles(distance, bootstrap_weights, (0.5, 0.9))
+    return Calibration(slope, ratio, _weighted_mean(distance, bootstrap_weights), e50, e90, smooth)
 
 
-def _weighted_mean(values: FloatArray, drawn: FloatArray) -> FloatArray:
-    total = drawn.sum(axis=1)
+def _weighted_mean(values: FloatArray, bootstrap_weights: FloatArray) -> FloatArray:
+    total = bootstrap_weights.sum(axis=1)
     nothing = np.full(len(total), np.nan)
-    return np.asarray(np.divide((values * drawn).sum(axis=1), total, out=nothing, where=total > 0))
+    return np.asarray(np.divide((values * bootstrap_weights).sum(axis=1), total, out=nothing, where=total > 0))
 
 
-def _weighted_quantiles(values: FloatArray, drawn: FloatArray, shares: tuple[float, ...]) -> list[FloatArray]:
+def _weighted_quantiles(
+    values: FloatArray, bootstrap_weights: FloatArray, shares: tuple[float, ...]
+) -> list[FloatArray]:
     """The least value up to which at least that share of the weight lies, in each draw."""
     order = np.argsort(values, axis=1)
-    reached = np.cumsum(np.take_along_axis(drawn, order, 1), axis=1)
+    reached = np.cumsum(np.take_along_axis(bootstrap_weights, order, 1), axis=1)
     ordered = np.take_along_axis(values, order, 1)
     rows = np.arange(len(values))
     return [ordered[rows, np.argmax(reached >= share * reached[:, -1:] - 1e-9, axis=1)] for share in shares]

@@ -22,8 +22,8 @@ from prognosis_dask.modelling.metrics.measured import (
     MeasuredCases,
     ProcedureResults,
     Sheet,
+    bootstrap_mean,
     case_means,
-    drawn_mean,
     over_folds,
     pooled,
     repeats,
@@ -59,25 +59,30 @@ def class_auc(label: IntArray, probability: FloatArray) -> float:
     StatisticsError
         When a class does not occur.
     """
-    value = float(class_auc_drawn(label, probability, np.ones((1, len(label))))[0])
+    value = float(bootstrap_class_auc(label, probability, np.ones((1, len(label))))[0])
     if np.isnan(value):
         counts = np.bincount(label, minlength=probability.shape[1]).tolist()
         raise StatisticsError(f"AUC: cases per class are {counts}; every class has to occur")
     return value
 
 
-def class_auc_drawn(label: IntArray, probability: FloatArray, drawn: FloatArray) -> FloatArray:
+def bootstrap_class_auc(label: IntArray, probability: FloatArray, bootstrap_weights: FloatArray) -> FloatArray:
     """:func:`class_auc` for many weightings of the cases, shape (draws, cases); NaN where a class does not occur."""
     classes = (1,) if probability.shape[1] == 2 else range(probability.shape[1])
-    one_by_one = [auc_drawn(probability[:, k], drawn * (label == k), drawn * (label != k)) for k in classes]
+    one_by_one = [
+        weighted_auc(probability[:, k], bootstrap_weights * (label == k), bootstrap_weights * (label != k))
+        for k in classes
+    ]
     return np.asarray(np.mean(one_by_one, axis=0))
 
 
-def confusion_drawn(label: IntArray, predicted: IntArray, classes: int, drawn: FloatArray) -> FloatArray:
+def bootstrap_confusion(
+    label: IntArray, predicted: IntArray, classes: int, bootstrap_weights: FloatArray
+) -> FloatArray:
     """Cases by true class (row) and predicted class (column), shape (draws, classes, classes)."""
     cells = np.zeros((len(label), classes * classes))
     cells[np.arange(len(label)), label * classes + predicted] = 1.0
-    return (drawn @ cells).reshape(-1, classes, classes)
+    return (bootstrap_weights @ cells).reshape(-1, classes, classes)
 
 
 def recall(confusion: FloatArray) -> FloatArray:
@@ -109,7 +114,7 @@ def log_loss(label: IntArray, probability: FloatArray) -> FloatArray:
     return np.asarray(-np.log(np.clip(probability[np.arange(len(label)), label], _EDGE, 1.0)))
 
 
-def auc_drawn(score: FloatArray, case_weight: FloatArray, control_weight: FloatArray) -> FloatArray:
+def weighted_auc(score: FloatArray, case_weight: FloatArray, control_weight: FloatArray) -> FloatArray:
     """How often a case scores above a control (a tie counts half), for many weightings.
 
     Parameters
@@ -131,7 +136,7 @@ def auc_drawn(score: FloatArray, case_weight: FloatArray, control_weight: FloatA
 def auc_between(
     case_score: FloatArray, case_weight: FloatArray, control_score: FloatArray, control_weight: FloatArray
 ) -> FloatArray:
-    """:func:`auc_drawn` of cases and controls that are given apart."""
+    """:func:`weighted_auc` of cases and controls that are given apart."""
     order = np.argsort(control_score, kind="stable")
     first, last = (np.searchsorted(control_score[order], case_score, side=side) for side in ("left", "right"))
     controls = np.zeros((len(control_weight), len(control_score) + 1))
@@ -148,7 +153,7 @@ def roc_curve(score: FloatArray, case_weight: FloatArray, control_weight: FloatA
     Parameters
     ----------
     score, case_weight, control_weight
-        Shape (cases,); the weights as for :func:`auc_drawn`, neither all zero.
+        Shape (cases,); the weights as for :func:`weighted_auc`, neither all zero.
     """
     order = np.argsort(-score, kind="stable")
     last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
@@ -204,7 +209,7 @@ def _auc(view: _View) -> Measured:
     sheet, label = Sheet(view.name), view.endpoint.label
     values = np.array(
         [
-            class_auc_drawn(label[result.test], view.probability(result), view.drawn[:, result.test])
+            bootstrap_class_auc(label[result.test], view.probability(result), view.bootstrap_weights[:, result.test])
             for result in view.results
         ]
     )
@@ -223,7 +228,9 @@ def _accuracy(view: _View) -> Measured:
     for folds in repeats(view.results):
         rows, predicted = pooled(folds, lambda result: view.probability(result).argmax(axis=1))
         label = view.endpoint.label[rows]
-        tables.append(confusion_drawn(label, predicted.astype(np.int64), len(names), view.drawn[:, rows]))
+        tables.append(
+            bootstrap_confusion(label, predicted.astype(np.int64), len(names), view.bootstrap_weights[:, rows])
+        )
     found = np.array(tables)
     absent = "" if np.isfinite(balanced_accuracy(found[0])[0]) else "a class does not occur"
     sheet.add("balanced_accuracy", None, mean_held(np.array([balanced_accuracy(table) for table in found])), absent)
@@ -251,10 +258,10 @@ def _errors(view: _View) -> Measured:
         return np.column_stack([squared_error(label, probability), log_loss(label, probability)])
 
     sheet = Sheet(view.name)
-    score = drawn_mean(case_means(view.results, len(view.endpoint), errors), view.drawn)
+    score = bootstrap_mean(case_means(view.results, len(view.endpoint), errors), view.bootstrap_weights)
     sheet.add("brier", None, score[:, 0])
     sheet.add("log_loss", None, score[:, 1])
-    of_folds = [drawn_mean(errors(result), view.drawn[:, result.test])[:, 0] for result in view.results]
+    of_folds = [bootstrap_mean(errors(result), view.bootstrap_weights[:, result.test])[:, 0] for result in view.results]
     return Measured({"measures": sheet.rows}, fold_values={"brier": np.array(of_folds)})
 
 
@@ -268,7 +275,7 @@ def _roc(view: _View, number: int) -> Measured:
         positive = (view.endpoint.label[result.test] == number).astype(np.float64)
         if 0 < positive.sum() < len(positive):
             score = view.probability(result)[:, number]
-            weight = view.drawn[: 1 + CURVE_DRAWS, result.test]
+            weight = view.bootstrap_weights[: 1 + CURVE_DRAWS, result.test]
             curves.append([_at_rates(score, positive, one) for one in weight])
     rows: list[Row] = []
     mean = mean_held(np.array(curves)).T if curves else ()
@@ -287,14 +294,14 @@ def _at_rates(score: FloatArray, positive: FloatArray, weight: FloatArray) -> Fl
 
 def _calibration(view: _View, number: int) -> Measured:
     sheet, name = Sheet(view.name), view.endpoint.names[number]
-    drawn = view.drawn[: 1 + CURVE_DRAWS]
+    bootstrap_weights = view.bootstrap_weights[: 1 + CURVE_DRAWS]
     points = calibration_points(np.concatenate([view.probability(result)[:, number] for result in view.results]))
     found, groups = [], []
     for folds in repeats(view.results):
         rows, positive, probability = view.pooled(folds, number)
-        found.append(class_calibration(positive, probability, drawn[:, rows], points))
+        found.append(class_calibration(positive, probability, bootstrap_weights[:, rows], points))
         members = rising_groups(probability, calibration_groups(len(rows)))
-        observed = [drawn_mean(positive[at, None], drawn[:, rows[at]])[:, 0] for at in members]
+        observed = [bootstrap_mean(positive[at, None], bootstrap_weights[:, rows[at]])[:, 0] for at in members]
         groups.append((np.array([probability[at].mean() for at in members]), np.array(observed)))
     add_calibration(sheet, None, found, of=name if len(view.endpoint.names) > 2 else "")
     plot = calibration_rows({"procedure": view.name, "class": name}, points, found, groups)
@@ -305,7 +312,9 @@ def _net_benefit(view: _View, number: int) -> Measured:
     model, everybody = [], []
     for folds in repeats(view.results):
         rows, positive, probability = view.pooled(folds, number)
-        model.append(net_benefit_class(positive, probability, THRESHOLDS, view.drawn[: 1 + CURVE_DRAWS, rows]))
-        everybody.append(net_benefit_class(positive, np.ones(len(rows)), THRESHOLDS, view.drawn[:1, rows]))
+        model.append(
+            net_benefit_class(positive, probability, THRESHOLDS, view.bootstrap_weights[: 1 + CURVE_DRAWS, rows])
+        )
+        everybody.append(net_benefit_class(positive, np.ones(len(rows)), THRESHOLDS, view.bootstrap_weights[:1, rows]))
     key: Row = {"procedure": view.name, "class": view.endpoint.names[number]}
     return Measured({"net_benefit": benefit_rows(key, np.mean(model, axis=0), np.mean(everybody, axis=0))})

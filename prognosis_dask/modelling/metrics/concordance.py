@@ -131,7 +131,7 @@ def uno_c(time: FloatArray, event: BoolArray, risk: FloatArray, uncensored: Floa
         When no pair is comparable.
     """
     value = float(
-        concordance_drawn(time, event, risk, np.ones((1, len(time))), uno_weight(event, uncensored, time < tau))[0]
+        bootstrap_concordance(time, event, risk, np.ones((1, len(time))), uno_weight(event, uncensored, time < tau))[0]
     )
     if np.isnan(value):
         raise StatisticsError(f"Uno's C: no pair among {len(time)} cases with {int(event.sum())} events is comparable")
@@ -144,23 +144,23 @@ def uno_weight(event: BoolArray, uncensored: FloatArray, before_tau: BoolArray) 
     return np.divide(1.0, uncensored**2, out=np.zeros(len(event)), where=counts)
 
 
-def concordance_drawn(
+def bootstrap_concordance(
     time: FloatArray,
     event: BoolArray,
     risk: FloatArray,
-    drawn: FloatArray,
+    bootstrap_weights: FloatArray,
     weight: FloatArray | None = None,
     entry: FloatArray | None = None,
 ) -> FloatArray:
-    """Harrell's C, or Uno's, for many weightings of the cases: one of :func:`concordances_drawn`."""
-    return concordances_drawn(time, event, risk, drawn, (weight,), entry)[0]
+    """Harrell's C, or Uno's, for many weightings of the cases: one of :func:`bootstrap_concordances`."""
+    return bootstrap_concordances(time, event, risk, bootstrap_weights, (weight,), entry)[0]
 
 
-def concordances_drawn(
+def bootstrap_concordances(
     time: FloatArray,
     event: BoolArray,
     risk: FloatArray,
-    drawn: FloatArray,
+    bootstrap_weights: FloatArray,
     weights: Sequence[FloatArray | None],
     entry: FloatArray | None = None,
 ) -> list[FloatArray]:
@@ -170,7 +170,7 @@ def concordances_drawn(
     ----------
     time, event, risk
         Shape (cases,).
-    drawn
+    bootstrap_weights
         How often each case counts, shape (draws, cases).
     weights
         For each figure what the pairs of each earlier case count, shape (cases,): :func:`uno_weight`; None for
@@ -184,17 +184,22 @@ def concordances_drawn(
         For each figure shape (draws,); NaN where no pair is comparable.
     """
     order = np.lexsort((~event, time))  # whom a case with the event precedes, is what comes after its ties
-    time, event, risk, drawn = time[order], event[order], risk[order], drawn[:, order]
+    time, event, risk, bootstrap_weights = time[order], event[order], risk[order], bootstrap_weights[:, order]
     entry = None if entry is None else entry[order]
     counts = [np.ones(len(time)) if weight is None else weight[order] for weight in weights]
     rows = np.flatnonzero(event)
     first = _whom_next(time, event)
-    whole = bool((drawn == np.rint(drawn)).all()) and float(drawn.sum(axis=1).max(initial=0.0)) < _EXACT
+    whole = (
+        bool((bootstrap_weights == np.rint(bootstrap_weights)).all())
+        and float(bootstrap_weights.sum(axis=1).max(initial=0.0)) < _EXACT
+    )
     held: AnyArray = (
-        drawn.astype(np.float32) if whole else drawn
+        bootstrap_weights.astype(np.float32) if whole else bootstrap_weights
     )  # sums of whole numbers and halves are exact in either
-    later = np.concatenate([np.cumsum(drawn[:, ::-1], axis=1)[:, ::-1], np.zeros((len(drawn), 1))], axis=1)
-    agreed, comparable = np.zeros((2, len(counts), len(drawn)))
+    later = np.concatenate(
+        [np.cumsum(bootstrap_weights[:, ::-1], axis=1)[:, ::-1], np.zeros((len(bootstrap_weights), 1))], axis=1
+    )
+    agreed, comparable = np.zeros((2, len(counts), len(bootstrap_weights)))
     for start in range(0, len(rows), _BLOCK):
         at, after = rows[start : start + _BLOCK], first[start : start + _BLOCK]
         since = int(after[0])
@@ -204,11 +209,11 @@ def concordances_drawn(
         if entry is not None:
             late = (entry[since:] >= time[at, None]) & (np.arange(since, len(time)) >= after[:, None])
             higher[late] = 0
-            outlived = outlived - drawn[:, since:] @ late.T
+            outlived = outlived - bootstrap_weights[:, since:] @ late.T
         won = 0.5 * np.asarray(held[:, since:] @ higher.T.astype(held.dtype), dtype=np.float64)
         for i, count in enumerate(counts):
-            earlier = drawn[:, at] * count[at]
+            earlier = bootstrap_weights[:, at] * count[at]
             agreed[i] += np.einsum("dn,dn->d", earlier, won)
             comparable[i] += np.einsum("dn,dn->d", earlier, outlived)
-    nothing = np.full(len(drawn), np.nan)
+    nothing = np.full(len(bootstrap_weights), np.nan)
     return [np.divide(a, c, out=nothing.copy(), where=c > 0) for a, c in zip(agreed, comparable, strict=True)]

@@ -124,12 +124,12 @@ def uncensored(time: FloatArray, event: BoolArray) -> tuple[FloatArray, FloatArr
     return np.append(0.0, times), np.append(1.0, probability)
 
 
-def survival_drawn(time: FloatArray, event: BoolArray, horizon: float, drawn: FloatArray) -> FloatArray:
+def bootstrap_survival(time: FloatArray, event: BoolArray, horizon: float, bootstrap_weights: FloatArray) -> FloatArray:
     """Kaplan-Meier's survival at one time for many weightings of the cases.
 
     Parameters
     ----------
-    drawn
+    bootstrap_weights
         Weight of each case, shape (draws, cases).
 
     Returns
@@ -139,13 +139,13 @@ def survival_drawn(time: FloatArray, event: BoolArray, horizon: float, drawn: Fl
     """
     if (np.diff(time) < 0).any():
         order = np.argsort(time, kind="stable")
-        time, event, drawn = time[order], event[order], drawn[:, order]
+        time, event, bootstrap_weights = time[order], event[order], bootstrap_weights[:, order]
     until = int(np.searchsorted(time, horizon, side="right"))
-    return survival_of(time[:until], event[:until], drawn[:, :until], drawn.sum(axis=1))
+    return survival_of(time[:until], event[:until], bootstrap_weights[:, :until], bootstrap_weights.sum(axis=1))
 
 
-def survival_of(time: FloatArray, event: BoolArray, drawn: FloatArray, total: FloatArray) -> FloatArray:
-    """:func:`survival_drawn` at a horizon from the cases followed up to it, by rising time, and the weight of all.
+def survival_of(time: FloatArray, event: BoolArray, bootstrap_weights: FloatArray, total: FloatArray) -> FloatArray:
+    """:func:`bootstrap_survival` at a horizon from the cases followed up to it, by rising time, and the weight of all.
 
     Parameters
     ----------
@@ -156,9 +156,9 @@ def survival_of(time: FloatArray, event: BoolArray, drawn: FloatArray, total: Fl
     died_at = time[deaths]
     tied = np.flatnonzero(np.diff(died_at, prepend=-np.inf))  # the first death of each time
     first = np.searchsorted(time, died_at[tied])
-    found = np.empty(len(drawn))
-    for rows in in_parts(len(drawn), len(time)):
-        weight, survival = drawn[rows], np.ones(len(drawn[rows]))
+    found = np.empty(len(bootstrap_weights))
+    for rows in in_parts(len(bootstrap_weights), len(time)):
+        weight, survival = bootstrap_weights[rows], np.ones(len(bootstrap_weights[rows]))
         if len(deaths):
             at_risk = total[rows, None] - np.cumsum(weight, axis=1).take(first, axis=1) + weight.take(first, axis=1)
             died = weight.take(deaths, axis=1)

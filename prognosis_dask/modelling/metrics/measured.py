@@ -44,13 +44,13 @@ class MeasuredCases:
     draws: int = DRAWS
 
     @cached_property
-    def drawn(self) -> FloatArray:
+    def bootstrap_weights(self) -> FloatArray:
         """All cases once, then how often each is in every draw; shape (1 + draws, cases).
 
         Drawn once for all tasks of a worker: they share this object.
         """
-        drawn = draw_patients(self.patient_ids, np.random.default_rng(self.seed), self.draws)
-        return np.concatenate([np.ones((1, drawn.shape[1])), drawn])
+        bootstrap_weights = draw_patients(self.patient_ids, np.random.default_rng(self.seed), self.draws)
+        return np.concatenate([np.ones((1, bootstrap_weights.shape[1])), bootstrap_weights])
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +66,9 @@ class ProcedureResults:
         return self.results[0].procedure
 
     @property
-    def drawn(self) -> FloatArray:
-        """See :attr:`MeasuredCases.drawn`."""
-        return self.cases.drawn
+    def bootstrap_weights(self) -> FloatArray:
+        """See :attr:`MeasuredCases.bootstrap_weights`."""
+        return self.cases.bootstrap_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,13 +154,13 @@ def repeats(results: Sequence[FoldResult]) -> Iterator[list[FoldResult]]:
         yield [result for result in results if result.repeat == number]
 
 
-def drawn_repeats(cases: int) -> int:
+def bootstrap_repeats(cases: int) -> int:
     """How many of the repeats are measured in every draw: all, but of large cohorts only the first ones.
 
     With thousands of cases the repeats hardly differ, and measuring curves of each in every draw takes many minutes;
     see :func:`extended`.
 
-    >>> [drawn_repeats(cases) for cases in (300, 1000, 5000, 10_000, 100_000)]
+    >>> [bootstrap_repeats(cases) for cases in (300, 1000, 5000, 10_000, 100_000)]
     [66, 20, 4, 2, 1]
     """
     return max(1, _DRAWN_CASES // max(1, cases))
@@ -179,10 +179,10 @@ def extended(values: Sequence[FloatArray]) -> list[FloatArray]:
     >>> [part.tolist() for part in extended([np.array([1.0, 1.5, 0.5]), np.array([2.0])])]
     [[1.0, 1.5, 0.5], [2.0, 2.5, 1.5]]
     """
-    drawn = [part for part in values if len(part) > 1]
-    if not drawn:
+    with_draws = [part for part in values if len(part) > 1]
+    if not with_draws:
         return list(values)
-    change = mean_held(np.array([part - part[:1] for part in drawn]))
+    change = mean_held(np.array([part - part[:1] for part in with_draws]))
     return [part if len(part) > 1 else part + change for part in values]
 
 
@@ -205,12 +205,12 @@ def case_means(results: Sequence[FoldResult], cases: int, values: Callable[[Fold
         return np.asarray((sums.T / counts).T)
 
 
-def drawn_mean(values: FloatArray, drawn: FloatArray) -> FloatArray:
+def bootstrap_mean(values: FloatArray, bootstrap_weights: FloatArray) -> FloatArray:
     """Mean over the cases in each draw, shape (draws, ...); cases without a value are left out."""
     held = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    total = drawn[:, held].sum(axis=1)
+    total = bootstrap_weights[:, held].sum(axis=1)
     with np.errstate(invalid="ignore"):
-        return np.asarray(((drawn[:, held] @ values[held]).T / total).T)
+        return np.asarray(((bootstrap_weights[:, held] @ values[held]).T / total).T)
 
 
 def held_survival(result: FoldResult) -> FloatArray:

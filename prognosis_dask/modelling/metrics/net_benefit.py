@@ -25,7 +25,7 @@ def net_benefit_survival(
     risk: FloatArray,
     horizon: float,
     thresholds: FloatArray,
-    drawn: FloatArray,
+    bootstrap_weights: FloatArray,
 ) -> FloatArray:
     """Net benefit for the event up to a horizon (Vickers et al., BMC Med Inform Decis Mak 8:53, 2008).
 
@@ -40,7 +40,7 @@ def net_benefit_survival(
         In days.
     thresholds
         Shape (thresholds,), within 0..1, 1 excluded.
-    drawn
+    bootstrap_weights
         Weight of each case, shape (draws, cases).
 
     Returns
@@ -57,15 +57,15 @@ def net_benefit_survival(
     order = np.argsort(time, kind="stable")
     time, event, risk = time[order], event[order], risk[order]
     until = int(np.searchsorted(time, horizon, side="right"))
-    drawn = drawn[:, order]
-    total = drawn.sum(axis=1, keepdims=True)
+    bootstrap_weights = bootstrap_weights[:, order]
+    total = bootstrap_weights.sum(axis=1, keepdims=True)
     is_treated = risk[:, None] >= thresholds
     treated_by = is_treated.sum(axis=0)  # as many: the same ones
-    of_treated = drawn @ is_treated.astype(np.float64)
+    of_treated = bootstrap_weights @ is_treated.astype(np.float64)
     share = np.divide(of_treated, total, out=np.zeros_like(of_treated), where=total > 0)
     dead = np.zeros_like(share)
-    for rows in in_parts(len(drawn), until):
-        weight = drawn[rows, :until]
+    for rows in in_parts(len(bootstrap_weights), until):
+        weight = bootstrap_weights[rows, :until]
         for column, threshold in enumerate(thresholds):
             if column and treated_by[column] == treated_by[column - 1]:
                 dead[rows, column] = dead[rows, column - 1]
@@ -77,7 +77,7 @@ def net_benefit_survival(
 
 
 def net_benefit_class(
-    positive: FloatArray, probability: FloatArray, thresholds: FloatArray, drawn: FloatArray
+    positive: FloatArray, probability: FloatArray, thresholds: FloatArray, bootstrap_weights: FloatArray
 ) -> FloatArray:
     """Net benefit for a class (Vickers & Elkin, Med Decis Making 26, 2006): true less weighted false positives.
 
@@ -87,7 +87,7 @@ def net_benefit_class(
         1 where the case is of the class, else 0; shape (cases,).
     probability
         Predicted, shape (cases,).
-    thresholds, drawn
+    thresholds, bootstrap_weights
         As for :func:`net_benefit_survival`.
 
     Returns
@@ -103,8 +103,8 @@ def net_benefit_class(
     _expect_thresholds(thresholds)
     treated = (probability[:, None] >= thresholds).astype(np.float64)
     gain = positive[:, None] - (1 - positive[:, None]) * thresholds / (1 - thresholds)
-    total = np.maximum(drawn.sum(axis=1, keepdims=True), 1e-300)
-    return np.asarray(drawn @ (treated * gain) / total)
+    total = np.maximum(bootstrap_weights.sum(axis=1, keepdims=True), 1e-300)
+    return np.asarray(bootstrap_weights @ (treated * gain) / total)
 
 
 def _expect_thresholds(thresholds: FloatArray) -> None:

@@ -25,8 +25,8 @@ _LONGEST = 2.0
 _Derivatives: TypeAlias = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
 
-def cox_drawn(
-    X: FloatArray, time: FloatArray, event: BoolArray, drawn: FloatArray, entry: FloatArray | None = None
+def bootstrap_cox(
+    X: FloatArray, time: FloatArray, event: BoolArray, bootstrap_weights: FloatArray, entry: FloatArray | None = None
 ) -> FloatArray:
     """Cox's model (Breslow's treatment of ties) for many weightings of the cases.
 
@@ -36,7 +36,7 @@ def cox_drawn(
         Columns, shape (cases, columns).
     time, event
         Shape (cases,).
-    drawn
+    bootstrap_weights
         Weight of each case, shape (draws, cases).
     entry
         From when on each case was at risk, shape (cases,); None: from 0 on.
@@ -48,12 +48,19 @@ def cox_drawn(
     """
     mean, scale = _standard(X)
     order = np.argsort(time, kind="stable")
-    Z, time, event, drawn = ((X - mean) / scale)[order], time[order], event[order], drawn[:, order]
+    Z, time, event, bootstrap_weights = (
+        ((X - mean) / scale)[order],
+        time[order],
+        event[order],
+        bootstrap_weights[:, order],
+    )
     entered = None if entry is None else entry[order]
-    return _in_parts(lambda part: _cox_derivatives(Z, time, event, part, entered), drawn, Z.shape[1]) / scale
+    return (
+        _in_parts(lambda part: _cox_derivatives(Z, time, event, part, entered), bootstrap_weights, Z.shape[1]) / scale
+    )
 
 
-def logistic_drawn(X: FloatArray, positive: FloatArray, drawn: FloatArray) -> FloatArray:
+def bootstrap_logistic(X: FloatArray, positive: FloatArray, bootstrap_weights: FloatArray) -> FloatArray:
     """Logistic regression with an intercept for many weightings of the cases.
 
     Parameters
@@ -62,7 +69,7 @@ def logistic_drawn(X: FloatArray, positive: FloatArray, drawn: FloatArray) -> Fl
         Columns, shape (cases, columns).
     positive
         1 for the positive class, 0 for the other; shape (cases,).
-    drawn
+    bootstrap_weights
         Weight of each case, shape (draws, cases).
 
     Returns
@@ -73,7 +80,7 @@ def logistic_drawn(X: FloatArray, positive: FloatArray, drawn: FloatArray) -> Fl
     """
     mean, scale = _standard(X)
     Z = np.column_stack([np.ones(len(X)), (X - mean) / scale])
-    found = _in_parts(lambda part: _logistic_derivatives(Z, positive, part), drawn, Z.shape[1])
+    found = _in_parts(lambda part: _logistic_derivatives(Z, positive, part), bootstrap_weights, Z.shape[1])
     slopes = found[:, 1:] / scale
     return np.column_stack([found[:, 0] - slopes @ mean, slopes])
 
@@ -83,7 +90,7 @@ def baseline_hazard(
     time: FloatArray,
     event: BoolArray,
     horizon: float,
-    drawn: FloatArray,
+    bootstrap_weights: FloatArray,
     entry: FloatArray | None = None,
 ) -> FloatArray:
     """Breslow's cumulative hazard at a time where the linear predictor is 0, for many weightings.
@@ -99,13 +106,13 @@ def baseline_hazard(
         Shape (draws,).
     """
     order = np.argsort(time, kind="stable")
-    time, event, eta, drawn = time[order], event[order], eta[:, order], drawn[:, order]
-    hazard = drawn * np.exp(eta)
+    time, event, eta, bootstrap_weights = time[order], event[order], eta[:, order], bootstrap_weights[:, order]
+    hazard = bootstrap_weights * np.exp(eta)
     if entry is not None:
         at_risk = risk_sets(entry[order], time, time).at_events(hazard.T).T
     else:
         at_risk = _from(hazard, np.asarray(np.searchsorted(time, time), dtype=np.int64))
-    died = drawn * (event & (time <= horizon))
+    died = bootstrap_weights * (event & (time <= horizon))
     return np.asarray(np.divide(died, at_risk, out=np.zeros_like(died), where=died > 0).sum(axis=1))
 
 
@@ -142,12 +149,12 @@ def _standard(X: FloatArray) -> tuple[FloatArray, FloatArray]:
     return X.mean(axis=0), np.where(scale > 0, scale, 1.0)
 
 
-def _in_parts(of: Callable[[FloatArray], _Derivatives], drawn: FloatArray, columns: int) -> FloatArray:
+def _in_parts(of: Callable[[FloatArray], _Derivatives], bootstrap_weights: FloatArray, columns: int) -> FloatArray:
     """Coefficients of every draw: begun at those of the mean draw, which are near, and some draws at a time."""
-    mean = drawn.mean(axis=0, keepdims=True)
+    mean = bootstrap_weights.mean(axis=0, keepdims=True)
     start = _newton(of(mean), np.zeros((1, columns)))
     start = np.where(np.isfinite(start), start, 0.0)
-    parts = [drawn[rows] for rows in in_parts(len(drawn), drawn.shape[1])]
+    parts = [bootstrap_weights[rows] for rows in in_parts(len(bootstrap_weights), bootstrap_weights.shape[1])]
     return np.concatenate([_newton(of(part), np.repeat(start, len(part), axis=0)) for part in parts])
 
 
@@ -179,7 +186,7 @@ def _solve(information: FloatArray, gradient: FloatArray) -> FloatArray:
 
 
 def _cox_derivatives(
-    Z: FloatArray, time: FloatArray, event: BoolArray, drawn: FloatArray, entry: FloatArray | None
+    Z: FloatArray, time: FloatArray, event: BoolArray, bootstrap_weights: FloatArray, entry: FloatArray | None
 ) -> _Derivatives:
     """Gradient and information of Breslow's log partial likelihood; the rows are sorted by time."""
     columns = Z.shape[1]
@@ -188,8 +195,8 @@ def _cox_derivatives(
     first = np.asarray(np.searchsorted(time, at), dtype=np.int64)
     until = np.searchsorted(at, time, side="right")
     sets = None if entry is None else risk_sets(entry, time, at)
-    died = np.add.reduceat(drawn[:, event], tied, axis=1)
-    seen = drawn * event
+    died = np.add.reduceat(bootstrap_weights[:, event], tied, axis=1)
+    seen = bootstrap_weights * event
 
     def at_events(values: FloatArray) -> FloatArray:
         return _from(values, first) if sets is None else np.asarray(sets.at_events(values.T).T)
@@ -201,7 +208,7 @@ def _cox_derivatives(
 
     def derivatives(coefficient: FloatArray) -> tuple[FloatArray, FloatArray]:
         eta = coefficient @ Z.T
-        hazard = drawn * np.exp(eta - eta.max(axis=1, keepdims=True))
+        hazard = bootstrap_weights * np.exp(eta - eta.max(axis=1, keepdims=True))
         at_risk = at_events(hazard)
         at_risk[~(at_risk > 0)] = np.inf  # nothing is expected of it
         expected = hazard * of_cases(died / at_risk)
@@ -222,14 +229,14 @@ def _from(values: FloatArray, first: IntArray) -> FloatArray:
     return np.asarray(np.cumsum(values[:, ::-1], axis=1)[:, ::-1][:, first])
 
 
-def _logistic_derivatives(Z: FloatArray, positive: FloatArray, drawn: FloatArray) -> _Derivatives:
+def _logistic_derivatives(Z: FloatArray, positive: FloatArray, bootstrap_weights: FloatArray) -> _Derivatives:
     columns = Z.shape[1]
     products = (Z[:, :, None] * Z[:, None, :]).reshape(len(Z), -1)
 
     def derivatives(coefficient: FloatArray) -> tuple[FloatArray, FloatArray]:
         with np.errstate(over="ignore"):
             probability = 1 / (1 + np.exp(-(coefficient @ Z.T)))
-        information = (drawn * probability * (1 - probability)) @ products
-        return (drawn * (positive - probability)) @ Z, information.reshape(-1, columns, columns)
+        information = (bootstrap_weights * probability * (1 - probability)) @ products
+        return (bootstrap_weights * (positive - probability)) @ Z, information.reshape(-1, columns, columns)
 
     return derivatives

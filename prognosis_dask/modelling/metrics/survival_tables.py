@@ -19,18 +19,18 @@ from prognosis_dask.modelling.data.endpoint import Survival, several_cases
 from prognosis_dask.modelling.metrics.brier import Censoring, fit_censoring, integrated, inverse, squared_errors
 from prognosis_dask.modelling.metrics.calibration import Calibration, rising_groups, survival_calibration
 from prognosis_dask.modelling.metrics.classes import auc_between
-from prognosis_dask.modelling.metrics.concordance import concordance_drawn, concordances_drawn, uno_weight
+from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance, bootstrap_concordances, uno_weight
 from prognosis_dask.modelling.metrics.intervals import interval
-from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank, survival_drawn
+from prognosis_dask.modelling.metrics.kaplan_meier import bootstrap_survival, kaplan_meier, log_rank
 from prognosis_dask.modelling.metrics.measured import (
     CURVE_DRAWS,
     Measured,
     MeasuredCases,
     ProcedureResults,
     Sheet,
+    bootstrap_mean,
+    bootstrap_repeats,
     case_means,
-    drawn_mean,
-    drawn_repeats,
     extended,
     held_survival,
     over_folds,
@@ -49,7 +49,7 @@ from prognosis_dask.modelling.metrics.net_benefit import (
     extended_calibration,
     net_benefit_survival,
 )
-from prognosis_dask.modelling.metrics.regression import cox_drawn
+from prognosis_dask.modelling.metrics.regression import bootstrap_cox
 from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.clustered import clustered_log_rank
 from prognosis_dask.modelling.validation.nested import FoldResult
@@ -75,20 +75,27 @@ def auc_t(time: FloatArray, event: BoolArray, risk: FloatArray, horizon: float, 
     StatisticsError
         When there is no case or no control.
     """
-    value = float(auc_t_drawn(time, event, risk, horizon, censoring, np.ones((1, len(time))))[0])
+    value = float(bootstrap_auc_t(time, event, risk, horizon, censoring, np.ones((1, len(time))))[0])
     if np.isnan(value):
         cases, controls = int((event & (time <= horizon)).sum()), int((time > horizon).sum())
         raise StatisticsError(f"AUC at {horizon:g} days: {cases} cases and {controls} controls; both are needed")
     return value
 
 
-def auc_t_drawn(
-    time: FloatArray, event: BoolArray, risk: FloatArray, horizon: float, censoring: Censoring, drawn: FloatArray
+def bootstrap_auc_t(
+    time: FloatArray,
+    event: BoolArray,
+    risk: FloatArray,
+    horizon: float,
+    censoring: Censoring,
+    bootstrap_weights: FloatArray,
 ) -> FloatArray:
     """:func:`auc_t` for many weightings of the cases, shape (draws, cases); NaN without a case or a control."""
     weight = inverse(censoring.seen(time), event & (time <= horizon))
     cases, controls = np.flatnonzero(weight), np.flatnonzero(time > horizon)
-    return auc_between(risk[cases], drawn[:, cases] * weight[cases], risk[controls], drawn[:, controls])
+    return auc_between(
+        risk[cases], bootstrap_weights[:, cases] * weight[cases], risk[controls], bootstrap_weights[:, controls]
+    )
 
 
 def mean_auc(time: FloatArray, event: BoolArray, times_days: FloatArray, auc: FloatArray) -> FloatArray:
@@ -169,13 +176,13 @@ class _View(ProcedureResults):
         return fit_censoring(self.time, self.event)
 
     @property
-    def drawn_repeats(self) -> int:
+    def bootstrap_repeats(self) -> int:
         """How many of the repeats are measured in every draw."""
-        return drawn_repeats(len(self.time))
+        return bootstrap_repeats(len(self.time))
 
     def curve_draws(self, repeat: int) -> FloatArray:
         """The draws that a repeat's curves are measured in, with the cases as they are first."""
-        return self.drawn[: 1 + CURVE_DRAWS if repeat < self.drawn_repeats else 1]
+        return self.bootstrap_weights[: 1 + CURVE_DRAWS if repeat < self.bootstrap_repeats else 1]
 
     def fold(self, result: FoldResult) -> tuple[FloatArray, BoolArray, FloatArray]:
         """Times, events and risk scores of a held-out fold."""
@@ -189,7 +196,9 @@ def _discrimination(view: _View) -> Measured:
     weight = uno_weight(view.event, view.censoring.seen(view.time), view.time < tau)
     harrell, uno = [], []
     for result in view.results:
-        both = concordances_drawn(*view.fold(result), view.drawn[:, result.test], (None, weight[result.test]))
+        both = bootstrap_concordances(
+            *view.fold(result), view.bootstrap_weights[:, result.test], (None, weight[result.test])
+        )
         harrell.append(both[0])
         uno.append(both[1])
     values = {"harrell_c": np.array(harrell), "uno_c": np.array(uno)}
@@ -210,7 +219,7 @@ def _entered_discrimination(view: _View) -> Measured:
     sheet, entry = Sheet(view.name), view.endpoint.entry_days
     assert entry is not None
     found = [
-        concordance_drawn(*view.fold(result), view.drawn[:, result.test], entry=entry[result.test])
+        bootstrap_concordance(*view.fold(result), view.bootstrap_weights[:, result.test], entry=entry[result.test])
         for result in view.results
     ]
     harrell = np.array(found)
@@ -250,10 +259,12 @@ def _auc_curve(view: _View) -> Measured:
     grid = grid[grid < view.censoring.last_days]
     of_folds: list[list[FloatArray]] = [[] for _ in grid]
     for result in view.results:
-        drawn = view.drawn[: len(view.drawn) if result.repeat < view.drawn_repeats else 1, result.test]
+        bootstrap_weights = view.bootstrap_weights[
+            : len(view.bootstrap_weights) if result.repeat < view.bootstrap_repeats else 1, result.test
+        ]
         for days, found in zip(grid.tolist(), of_folds, strict=True):
-            weight = drawn if days in horizons else drawn[: 1 + CURVE_DRAWS]
-            found.append(auc_t_drawn(*view.fold(result), days, view.censoring, weight))
+            weight = bootstrap_weights if days in horizons else bootstrap_weights[: 1 + CURVE_DRAWS]
+            found.append(bootstrap_auc_t(*view.fold(result), days, view.censoring, weight))
     for days, found in zip(grid.tolist(), of_folds, strict=True):
         values, note = over_folds(
             np.array(extended(found)), "both an event up to the horizon and a case followed beyond it"
@@ -288,11 +299,15 @@ def _integrated_brier(view: _View) -> Measured:
         return integrated(days[columns], np.array(at))[:, None]
 
     try:
-        sheet.add("ibs", None, drawn_mean(case_means(view.results, len(view.time), errors), view.drawn)[:, 0])
-        of_folds = [drawn_mean(errors(result), view.drawn[:, result.test])[:, 0] for result in view.results]
+        sheet.add(
+            "ibs", None, bootstrap_mean(case_means(view.results, len(view.time), errors), view.bootstrap_weights)[:, 0]
+        )
+        of_folds = [
+            bootstrap_mean(errors(result), view.bootstrap_weights[:, result.test])[:, 0] for result in view.results
+        ]
     except StatisticsError as error:
         sheet.add_unknown(("ibs",), None, error)
-        of_folds = [np.full(len(view.drawn), np.nan)] * len(view.results)
+        of_folds = [np.full(len(view.bootstrap_weights), np.nan)] * len(view.results)
     return Measured({"measures": sheet.rows}, fold_values={"ibs": np.array(of_folds)})
 
 
@@ -309,17 +324,17 @@ def _brier(view: _View, horizon: float) -> Measured:
         time, event, _ = view.fold(result)
         return squared_errors(time, event, survival_at(result, horizon), horizon, view.censoring)[:, None]
 
-    score = drawn_mean(case_means(view.results, len(view.time), errors), view.drawn)[:, 0]
+    score = bootstrap_mean(case_means(view.results, len(view.time), errors), view.bootstrap_weights)[:, 0]
     sheet.add("brier", horizon, score)
     # the error of a prediction s, the same for all, is s² times the one of 1 plus (1 - s)² times the one of 0
-    everyone = view.drawn.sum(axis=1)
+    everyone = view.bootstrap_weights.sum(axis=1)
     ones, zeros = (
-        view.drawn
+        view.bootstrap_weights
         @ squared_errors(view.time, view.event, np.full(len(view.time), s), horizon, view.censoring)
         / everyone
         for s in (1.0, 0.0)
     )
-    survived = survival_drawn(view.time, view.event, horizon, view.drawn)
+    survived = bootstrap_survival(view.time, view.event, horizon, view.bootstrap_weights)
     reference = survived**2 * ones + (1 - survived) ** 2 * zeros
     gain = 1 - np.divide(score, reference, out=np.full(len(score), np.nan), where=reference > 0)
     perfect = "" if np.isfinite(gain[0]) else "Kaplan-Meier's prediction has no error"
@@ -340,7 +355,7 @@ def _calibration(view: _View, horizon: float) -> Measured:
         entry = view.endpoint.rows(rows).entry_days
         found.append(survival_calibration(time, event, risk, horizon, weight, points, entry))
         members = rising_groups(risk, calibration_groups(len(risk)))
-        observed = [1 - survival_drawn(time[at], event[at], horizon, weight[:, at]) for at in members]
+        observed = [1 - bootstrap_survival(time[at], event[at], horizon, weight[:, at]) for at in members]
         groups.append((np.array([risk[at].mean() for at in members]), np.array(observed)))
     found = extended_calibration(found)
     observed_drawn = extended([seen.T for _, seen in groups])
@@ -380,8 +395,8 @@ def _groups(view: _View) -> Measured:
         test = clustered_log_rank(*groups, patients, entry) if several else log_rank(*groups, entry)
         over = "; variance over patients, who have several cases" if several else ""
         sheet.add("log_rank_p", None, np.array([test.p]), f"taken as if the groups had been fixed beforehand{over}")
-        drawn = view.drawn[: 1 + CURVE_DRAWS, held]
-        ratio = np.exp(cox_drawn(high[:, None].astype(np.float64), time, event, drawn, entry))
+        bootstrap_weights = view.bootstrap_weights[: 1 + CURVE_DRAWS, held]
+        ratio = np.exp(bootstrap_cox(high[:, None].astype(np.float64), time, event, bootstrap_weights, entry))
         sheet.add("hazard_ratio_high_low", None, ratio[:, 0])
     except StatisticsError as error:
         sheet.add_unknown(("log_rank_p", "hazard_ratio_high_low"), None, error)

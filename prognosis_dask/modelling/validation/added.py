@@ -11,7 +11,7 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import several_cases
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import linear_score
-from prognosis_dask.modelling.metrics.concordance import concordance_drawn
+from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance
 from prognosis_dask.modelling.metrics.intervals import interval
 from prognosis_dask.modelling.metrics.measured import CURVE_DRAWS, MeasuredCases, case_means, held_survival
 from prognosis_dask.modelling.table_spec import Row
@@ -52,10 +52,10 @@ def added_rows(
     seed, draws
         Of the patients, for the intervals.
     """
-    drawn = MeasuredCases(table.endpoint, table.patient_ids, seed=seed, draws=draws).drawn
+    bootstrap_weights = MeasuredCases(table.endpoint, table.patient_ids, seed=seed, draws=draws).bootstrap_weights
     rows: list[Row] = []
     for base, added, base_columns, added_columns in added_pairs(table, results):
-        rows.append({"base": base, "added": added, **_added(table, base_columns, added_columns, drawn)})
+        rows.append({"base": base, "added": added, **_added(table, base_columns, added_columns, bootstrap_weights)})
     return rows
 
 
@@ -101,7 +101,7 @@ def _columns(table: FeatureTable, families: tuple[str, ...]) -> FloatArray:
     return np.asarray(X[:, np.ptp(X, axis=0) > 0] if X.size else X)
 
 
-def _added(table: FeatureTable, base: FloatArray, added: FloatArray, drawn: FloatArray) -> Row:
+def _added(table: FeatureTable, base: FloatArray, added: FloatArray, bootstrap_weights: FloatArray) -> Row:
     nothing = float("nan")
     row: Row = {"test": ""} | dict.fromkeys(("statistic", "df", "p", "z", "delta_c", "lower", "upper"), nothing)
     held = np.isfinite(base).all(axis=1) & np.isfinite(added).all(axis=1)
@@ -111,8 +111,12 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, drawn: Floa
         test = nested_test(base, added, time, event, patients, entry)
         coefficient = cox_coefficient(np.column_stack([base, added]), time, event, entry)
         smaller, larger = (
-            concordance_drawn(
-                time, event, linear_score(X, cox_coefficient(X, time, event, entry)), drawn[:, held], entry=entry
+            bootstrap_concordance(
+                time,
+                event,
+                linear_score(X, cox_coefficient(X, time, event, entry)),
+                bootstrap_weights[:, held],
+                entry=entry,
             )
             for X in (base, np.column_stack([base, added]))
         )

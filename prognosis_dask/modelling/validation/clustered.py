@@ -17,7 +17,7 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import patient_sums, risk_sets
 from prognosis_dask.modelling.metrics.hazards import event_ranks
 from prognosis_dask.modelling.metrics.kaplan_meier import LogRank
-from prognosis_dask.modelling.metrics.regression import cox_drawn
+from prognosis_dask.modelling.metrics.regression import bootstrap_cox
 from prognosis_dask.modelling.validation.differences import NestedTest, expect_events, expect_more
 
 
@@ -115,7 +115,7 @@ def clustered_cox(
         When there is no event, or the model has no maximum.
     """
     expect_events(event)
-    coefficient = cox_drawn(X, time, event, np.ones((1, len(time))), entry)[0]
+    coefficient = bootstrap_cox(X, time, event, np.ones((1, len(time))), entry)[0]
     if np.isnan(coefficient).any():
         raise StatisticsError(f"Cox model of {X.shape[1]} columns: collinear, or they order the events perfectly")
     residuals, information = score_residuals(X, time, event, coefficient, entry=entry)

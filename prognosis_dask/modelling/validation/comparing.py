@@ -21,8 +21,8 @@ from prognosis_dask.modelling.estimators import learner_for
 from prognosis_dask.modelling.estimators.prediction import Prediction
 from prognosis_dask.modelling.fitted import Fitted, fit_procedure
 from prognosis_dask.modelling.metrics import intervals
-from prognosis_dask.modelling.metrics.classes import class_auc_drawn
-from prognosis_dask.modelling.metrics.concordance import concordance_drawn
+from prognosis_dask.modelling.metrics.classes import bootstrap_class_auc
+from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance
 from prognosis_dask.modelling.procedure import Procedure, visible
 from prognosis_dask.modelling.selectors import selector_for
 from prognosis_dask.modelling.spec import ModelSpec, default_horizons, default_procedures
@@ -308,12 +308,14 @@ def _figure(table: FeatureTable, predicted: FloatArray) -> float:
     return float(_figures(table, predicted, np.ones((1, len(predicted))))[0])
 
 
-def _figures(table: FeatureTable, predicted: FloatArray, drawn: FloatArray) -> FloatArray:
-    """Of cases that are counted as often as each row of ``drawn`` says."""
+def _figures(table: FeatureTable, predicted: FloatArray, bootstrap_weights: FloatArray) -> FloatArray:
+    """Of cases that are counted as often as each row of ``bootstrap_weights`` says."""
     endpoint = table.endpoint
     if isinstance(endpoint, Survival):
-        return concordance_drawn(endpoint.time_days, endpoint.event, predicted[:, 0], drawn, entry=endpoint.entry_days)
-    return class_auc_drawn(endpoint.label, predicted, drawn)
+        return bootstrap_concordance(
+            endpoint.time_days, endpoint.event, predicted[:, 0], bootstrap_weights, entry=endpoint.entry_days
+        )
+    return bootstrap_class_auc(endpoint.label, predicted, bootstrap_weights)
 
 
 def _run_sample(table: FeatureTable, procedures: Mapping[str, Procedure], seed: int, task: tuple[str, int]) -> _Sample:

@@ -20,12 +20,12 @@ from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.final_tables import covariance
 from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.metrics.calibration import survival_slope
-from prognosis_dask.modelling.metrics.classes import class_auc_drawn
-from prognosis_dask.modelling.metrics.concordance import concordance_drawn
+from prognosis_dask.modelling.metrics.classes import bootstrap_class_auc
+from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance
 from prognosis_dask.modelling.metrics.intervals import mean_held
 from prognosis_dask.modelling.metrics.measured import (
+    bootstrap_repeats,
     case_means,
-    drawn_repeats,
     extended,
     pooled,
     repeats,
@@ -103,7 +103,7 @@ def _figures(
         yield (
             "auc",
             None,
-            _over_folds(folds, lambda f: class_auc_drawn(label[f.test], _probability(f), weight[:, f.test])),
+            _over_folds(folds, lambda f: bootstrap_class_auc(label[f.test], _probability(f), weight[:, f.test])),
         )
         return
     time, event, entry = table.time_days, table.event, table.survival.entry_days
@@ -111,7 +111,9 @@ def _figures(
     def harrell(fold: FoldResult) -> FloatArray:
         assert fold.risk_score is not None
         late = None if entry is None else entry[fold.test]
-        return concordance_drawn(time[fold.test], event[fold.test], fold.risk_score, weight[:, fold.test], entry=late)
+        return bootstrap_concordance(
+            time[fold.test], event[fold.test], fold.risk_score, weight[:, fold.test], entry=late
+        )
 
     yield "harrell_c", None, _over_folds(folds, harrell)
     for horizon in horizons:
@@ -130,9 +132,9 @@ def _slopes(table: FeatureTable, folds: Sequence[FoldResult], horizon: float, we
     found = []
     for repeat, of_repeat in enumerate(repeats(folds)):
         rows, risk = pooled(of_repeat, lambda fold: 1 - survival_at(fold, horizon))
-        drawn = weight[: len(weight) if repeat < drawn_repeats(len(table.case_ids)) else 1, rows]
+        bootstrap_weights = weight[: len(weight) if repeat < bootstrap_repeats(len(table.case_ids)) else 1, rows]
         end = table.survival.rows(rows)
-        found.append(survival_slope(end.time_days, end.event, risk, horizon, drawn, end.entry_days))
+        found.append(survival_slope(end.time_days, end.event, risk, horizon, bootstrap_weights, end.entry_days))
     return mean_held(np.array(extended(found)))
 
 
