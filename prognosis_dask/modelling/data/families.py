@@ -16,8 +16,8 @@ COMPUTED_FAMILIES = ("radiomics", "ibsi", *NETWORKS)
 IMAGE_FAMILIES = (*COMPUTED_FAMILIES, "features")
 #: Families that are measured on an image, whatever their values are.
 MEASURED_FAMILIES = (*COMPUTED_FAMILIES, "size", "volume")
-#: More columns than this are no clinical ones, unless their names say so; fewer numbered ones are no row of features.
-_FEW_COLUMNS, _FEWEST_NUMBERED = 30, 3
+#: More columns than this are no clinical ones, unless their names say so; a single numbered one is no row of features.
+_FEW_COLUMNS, _FEWEST_NUMBERED = 30, 2
 _RADIOMICS = re.compile(
     r"([A-Za-z0-9-]+\.)?(original|wavelet-\w+|log-sigma-[\w.-]+|square|squareroot|logarithm|exponential|gradient|lbp-[\w-]+)"
     r"_(shape|shape2D|firstorder|glcm|glrlm|glszm|gldm|ngtdm)_\w+"
