@@ -177,7 +177,7 @@ def test_of_a_job_that_predicts_a_class_a_case_without_a_time_is_no_problem(shar
         "sources": f"sources = ['{shared_data / 'pyradiomics'}']\nclinical = '{clinical}'",
         "cases": f"cases = '{tmp_path / 'index' / 'cases.csv'}'",
     }
-    with Client(n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    with Client(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
         for name, cohort in cohorts.items():
             job, said = write(tmp_path / f"{name}.toml", f"{off}[cohort]\n{cohort}\n"), list[str]()
             prognosis_dask.run(job, client=client, out=tmp_path / name, say=said.append)

@@ -99,7 +99,7 @@ def test_a_worker_that_offers_a_resource_computes_the_next_case_while_it_writes_
     results: dict[tuple[str, str], TaskResult] = {}
     record = lambda news: results.update({(one.stage, one.case_id): one for one in news})  # noqa: E731
     marks = Marks(str(tmp_path), bad=CASES[0].case_id)
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     with SpecCluster(workers, scheduler) as cluster, Client(cluster) as client:
         client.wait_for_workers(2)
         run_plan(client, CohortPlan(CASES, stages, marks, NOTHING), record, retries=0)

@@ -75,12 +75,12 @@ def test_a_jobs_stages_are_those_it_has_switched_on_also_as_run_json_holds_it() 
 
 
 def test_runs_of_before_the_list_of_stages_are_found_by_their_digests() -> None:
-    """As the program computed them since version 2 of radiomics and of reading, and version 9 of heads."""
+    """As the program computed them since version 2 of radiomics and of reading, and version 10 of heads."""
     chest = digests()
     assert (chest["roi"], chest["radiomics"]) == ("c9d11f7739dc3af3", "0f09ac161fa6ae83")
     heads = digests(brain=BrainSection(enabled=True, skull_strip="template"))
-    assert (heads["brain"], heads["roi"]) == ("1bd163a090a2484f", "d7d629f582bb6527")
-    assert heads["radiomics"] == "295526239b6283d5"
+    assert (heads["brain"], heads["roi"]) == ("2ffc24e089e77a55", "c4b645ef06f166e3")
+    assert heads["radiomics"] == "fe1d34d44a755e2d"
     assert digests(image=ImageSection(margin_mm=5.0), frames=REFERENCE)["roi"] == "0fc4191d4d4f933d"
     settings = loaded().settings()
     assert (settings["radiomics.image"], settings["deep.frames"]) == ("dbddbe4ef84e8e10", "16251e2f3f63003c")
