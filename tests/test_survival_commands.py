@@ -101,7 +101,8 @@ def test_a_folder_that_turns_read_only_in_mid_run_ends_it_and_a_writable_one_goe
         run.send_signal(signal.SIGSTOP)  # however long mounting takes here, the run is then still in the middle
         try:
             with mounted("--bind", str(out), at=out):  # what is open stays writable, what is opened now does not
-                subprocess.run(["mount", "-o", "remount,bind,ro", str(out)], check=True)
+                # refused while a worker, which goes on, has a file open to write
+                wait_for(lambda: subprocess.run(["mount", "-o", "remount,bind,ro", str(out)]).returncode == 0)
                 run.send_signal(signal.SIGCONT)
                 _, errors = run.communicate()
         finally:
