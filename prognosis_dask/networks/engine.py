@@ -221,18 +221,9 @@ def load_engine(section: DeepSection) -> Engine | CubeEngine:
     weights = resolve_weights(section.weights, network, sha256=section.weights_sha256, key=section.key)
     if section.engine == "torch":
         torch_version(section.key)
-        from prognosis_dask.networks.torch_engine import TorchEngine
+        from prognosis_dask.networks.torch_engine import load_torch
 
-        return TorchEngine(
-            network,
-            weights,
-            output=section.output,
-            device=section.device,
-            precision=section.precision,
-            rows=rows,
-            memory_format=section.memory_format,
-            key=section.key,
-        )
+        return load_torch(section, network, weights, rows, section.memory_format)
     from prognosis_dask.networks.gluon import GluonEngine
 
     return GluonEngine(network, weights, output=section.output, device=section.device, rows=rows, key=section.key)

@@ -187,6 +187,20 @@ class TorchEngine:
             torch.cuda.empty_cache()
 
 
+def load_torch(section: DeepSection, network: Network, weights: Weights, rows: int, memory_format: str) -> TorchEngine:
+    """The engine as a job's section wants it, with one of :data:`FORMATS`."""
+    return TorchEngine(
+        network,
+        weights,
+        output=section.output,
+        device=section.device,
+        precision=section.precision,
+        rows=rows,
+        memory_format=memory_format,
+        key=section.key,
+    )
+
+
 #: Frames of the clip that a precision or a memory format is tried on.
 _TRIED = 24
 #: Seconds for which a memory format is tried.
@@ -198,16 +212,7 @@ def clips_per_second(network: Network, weights: Weights, section: DeepSection, r
     frames = [np.full((_TRIED, FRAME_SIZE, FRAME_SIZE), 90 + row % 60, np.uint8) for row in range(rows)]
     found = {}
     for name in FORMATS:
-        engine = TorchEngine(
-            network,
-            weights,
-            output=section.output,
-            device=section.device,
-            precision=section.precision,
-            rows=rows,
-            memory_format=name,
-            key=section.key,
-        )
+        engine = load_torch(section, network, weights, rows, name)
         engine.features_of_frames(frames)
         begun, clips = time.perf_counter(), 0
         while not clips or time.perf_counter() - begun < _TRYING:

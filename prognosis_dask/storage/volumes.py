@@ -55,8 +55,9 @@ def _create(path: Path, case_ids: Sequence[str], shape: tuple[int, int, int]) ->
         if old == list(case_ids) and volume.shape[1:] == shape:
             return False
         if volume.shape[1:] == shape:
+            wanted = set(case_ids)
             for row, name in enumerate(old):
-                if name in set(case_ids):
+                if name in wanted:
                     with suppress(StoreError):  # a damaged one is made anew
                         held[name] = _volume(path, volume, row, name)
     with staging(path) as folder:
