@@ -66,6 +66,11 @@ def test_made_images_have_the_features_of_execute(loops: str) -> None:
     assert [found for number in range(40) if (found := radiomics_cases.difference(number))] == []
 
 
+def test_the_real_part_of_a_complex_correlation_coefficient_counts_and_nothing_is_warned_of() -> None:
+    """Directions are weighted in that case, so pyradiomics' own class computes it."""
+    assert radiomics_cases.difference(901) == ""
+
+
 @pytest.mark.skipif(not COMPILED, reason="the package was built without a C compiler")
 def test_this_numpys_order_of_additions_is_known() -> None:
     """Otherwise pyradiomics' own classes compute, in many times the time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 
@@ -53,7 +54,9 @@ def test_a_request_that_is_cut_off_when_the_server_stops_leaves_no_traceback(cap
         raise AssertionError
 
     app = Starlette(routes=[Route("/", slow)], middleware=[Middleware(EndsQuietly)])
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", timeout_graceful_shutdown=1))
+    # uvicorn's own settings keep its messages from the root logger, whoever set them in this process
+    logging.getLogger("uvicorn.error").addHandler(caplog.handler)
     with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()) as visitor:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -62,6 +65,7 @@ def test_a_request_that_is_cut_off_when_the_server_stops_leaves_no_traceback(cap
         server.should_exit = True
         answer = visitor.makefile("rb").read()
         thread.join()
+    logging.getLogger("uvicorn.error").removeHandler(caplog.handler)
     assert b"503" in answer
     assert b"The server stops" in answer
     assert "timeout graceful shutdown exceeded" in caplog.text

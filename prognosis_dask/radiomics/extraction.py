@@ -87,7 +87,8 @@ def extract(
                 error.problem.code, f"{part}: {error.problem.reason}" if part else error.problem.reason
             ) from error
         prefix = named(part, "")
-        found |= {f"{prefix}{name}": float(values.get(name, math.nan)) for name in column_names(one)}
+        # pyradiomics' maximal correlation coefficient is complex where LAPACK's eigenvalues are: its real part counts
+        found |= {f"{prefix}{name}": float(np.real(values.get(name, math.nan))) for name in column_names(one)}
         if levels is not None:
             levels |= {named(part, name): count for name, count in (counted or {}).items()}
     return found
