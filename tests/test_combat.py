@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.preparing import fit_combat
+from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.validation.comparing import redrawn
+from tests.synthetic_tables import survival_table
 
+#: What R's scripts beside them wrote.
+R = Path(__file__).parent / "r_survival"
 SITES = ["A"] * 12 + ["B"] * 9 + ["C"] * 15
 
 
@@ -177,3 +186,77 @@ def test_what_cannot_be_harmonised_is_said(spoil, message: str) -> None:
     X, _ = made_cases()
     with pytest.raises(StatisticsError, match=message):
         spoil(X, SITES)
+
+
+@pytest.fixture(scope="module")
+def scans() -> tuple[np.ndarray, list[str], list[str], np.ndarray]:
+    """Features, sites, patients and ages of scans, up to four a patient: what longitudinal.R wrote."""
+    table = pd.read_csv(R / "longitudinal.csv")
+    X = table[[f"f{i}" for i in range(1, 7)]].to_numpy(float)
+    return X, table["site"].tolist(), table["patient"].tolist(), table[["age"]].to_numpy(float)
+
+
+@pytest.mark.parametrize("name", ["plain", "age"])
+def test_longitudinal_combat_is_that_of_the_papers_formulas_on_lme4(name: str, scans) -> None:
+    X, sites, patients, age = scans
+    values = pd.read_csv(R / "longitudinal_values.csv")
+    theirs = {str(what): group["value"].to_numpy() for what, group in values.groupby("what", sort=False)}
+    covariates = age if name == "age" else None
+    combat = fit_combat(X, sites, covariates, patients=patients)
+    assert combat.level is not None
+    np.testing.assert_allclose(combat.scale, theirs[f"{name} sigma"], rtol=1e-7)
+    np.testing.assert_allclose(combat.share, theirs[f"{name} share"], atol=1e-7)
+    np.testing.assert_allclose(combat.level.T.ravel(), theirs[f"{name} level"], rtol=1e-6, atol=1e-6)
+    alone = [patients.count(patient) == 1 for patient in patients]
+    after = combat.apply(X, sites, covariates)[alone]
+    np.testing.assert_allclose(after.ravel(), theirs[f"{name} after"], rtol=1e-7)
+
+
+def test_a_site_s_patients_keep_what_sets_them_apart_where_patients_were_scanned_at_both_sites() -> None:
+    rng = np.random.default_rng(0)
+    patients = [f"P{i}" for i in range(80) for _ in range(2)]
+    sites = ["A" if i < 20 or (i < 60 and scan == 0) else "B" for i in range(80) for scan in range(2)]
+    ill = np.repeat(np.arange(80) >= 50, 2) * 2.0  # most of site B's patients
+    between = np.repeat(rng.normal(size=(80, 30)), 2, axis=0)
+    X = ill[:, None] + between + np.array([s == "B" for s in sites])[:, None] * 1.0 + rng.normal(0, 0.3, (160, 30))
+    left = []
+    for combat in (fit_combat(X, sites), fit_combat(X, sites, patients=patients)):
+        after = combat.apply(X, sites).mean(axis=1)
+        left.append(after[ill > 0].mean() - after[ill == 0].mean())
+    assert left[0] < 1.5  # what is biology is taken for the site's
+    assert left[1] == pytest.approx(2.0, abs=0.15)
+
+
+def test_longitudinal_combat_takes_each_scan_by_itself_and_a_copy_for_no_second_scan(scans) -> None:
+    X, sites, patients, _ = scans
+    combat = fit_combat(X, sites, patients=patients)
+    together = combat.apply(X, sites)
+    alone = np.vstack([combat.apply(X[i : i + 1], sites[i : i + 1]) for i in range(len(X))])
+    np.testing.assert_array_equal(alone, together)
+    factor = np.geomspace(1e-6, 1e6, X.shape[1])
+    other = fit_combat(X * factor, sites, patients=patients).apply(X * factor, sites)
+    np.testing.assert_allclose(other / factor, together, rtol=1e-8)
+
+    table = replace(survival_table(0), site=tuple("AB"[i % 2] for i in range(80)))
+    longitudinal = Procedure(selector="", penalty=(0.1,), harmonise="longitudinal-combat")
+    for single in (table, redrawn(table, np.arange(80) // 2)):
+        with pytest.raises(StatisticsError, match="none has two scans that differ: take harmonise = 'combat'"):
+            fit_procedure(longitudinal, single, 0)
+    repeated = replace(table, patient_ids=tuple(f"P{i // 2}" for i in range(80)))
+    fitted = fit_procedure(longitudinal, repeated, 0)
+    twice = fit_procedure(longitudinal, redrawn(repeated, np.tile(np.arange(80), 2)), 0)
+    ours, theirs = fitted.preparation.combat, twice.preparation.combat
+    assert ours is not None
+    assert theirs is not None
+    np.testing.assert_allclose(ours.share, theirs.share, atol=0.02)  # the degrees of freedom alone
+
+
+def test_features_that_no_patient_s_scans_differ_in_are_moved_by_their_site_alone(scans) -> None:
+    X, sites, patients, _ = scans
+    number = np.array([float(p[1:]) for p in patients])
+    after = fit_combat(np.column_stack([X, number, np.full(len(X), 3.5)]), sites, patients=patients).apply(
+        np.column_stack([X, number, np.full(len(X), 3.5)]), sites
+    )
+    np.testing.assert_allclose(after[:, :-2], fit_combat(X, sites, patients=patients).apply(X, sites), rtol=1e-10)
+    np.testing.assert_allclose(after[:, -2], number, atol=1e-5)
+    np.testing.assert_allclose(after[:, -1], 3.5)

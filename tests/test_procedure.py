@@ -191,9 +191,11 @@ def test_a_fitted_procedure_survives_being_written(learner: str) -> None:
             np.testing.assert_array_equal(ours.survival(np.array([100.0])), theirs.survival(np.array([100.0])))
 
 
-def test_a_harmonised_procedure_survives_being_written() -> None:
-    table = replace(survival_table(0), site=tuple("AB"[i % 2] for i in range(80)))
-    fitted = fit_procedure(replace(ALL, harmonise="combat"), table, 0)
+@pytest.mark.parametrize("how", ["combat", "longitudinal-combat"])
+def test_a_harmonised_procedure_survives_being_written(how: str) -> None:
+    patients = tuple(f"P{i // 2}" for i in range(80))
+    table = replace(survival_table(0), site=tuple("AB"[i % 2] for i in range(80)), patient_ids=patients)
+    fitted = fit_procedure(Procedure(**{**vars(ALL), "harmonise": how}), table, 0)
     plain, arrays = fitted.to_plain()
     thawed = Fitted.from_plain(json.loads(json.dumps(plain)), arrays)
     np.testing.assert_array_equal(risk(thawed, table), risk(fitted, table))
@@ -274,6 +276,7 @@ def test_times_that_are_no_positive_numbers_are_refused(time: float) -> None:
         ({"depth": (2,)}, "depth has no effect on learner 'cox': leave it out, or take xgboost, survival-forest"),
         ({"learner": "survival-forest", "rounds": (9,)}, "rounds has no effect on learner 'survival-forest'"),
         ({"reference_site": "B"}, "reference_site is 'B' without harmonisation"),
+        ({"reference_site": "B", "harmonise": "longitudinal-combat"}, "only harmonise = 'combat' has one"),
         ({"n_features": ()}, r"n_features is \(\), expected one value or more"),
         ({"n_features": (0,)}, "n_features is 0, expected one or more"),
         ({"penalty": (-1.0,)}, "penalty is -1.0, expected zero or more"),

@@ -46,7 +46,7 @@ def theirs() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed")
-@pytest.mark.parametrize("script", ["export.R", "competing.R", "auc.R", "entry.R", "scores.R"])
+@pytest.mark.parametrize("script", ["export.R", "competing.R", "auc.R", "entry.R", "scores.R", "longitudinal.R"])
 def test_the_values_are_what_r_says_here_too(script: str, tmp_path: Path) -> None:
     shutil.copy(FOLDER / script, tmp_path)
     made = subprocess.run(["Rscript", tmp_path / script], capture_output=True, text=True, check=False)

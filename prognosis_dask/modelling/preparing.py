@@ -2,11 +2,13 @@
 
 ComBat takes out of the features what scanner or site put in, by empirical Bayes (Johnson, Li & Rabinovic, Biostatistics
 8, 118 (2007); for images Fortin et al., NeuroImage 161, 149 (2017)). What is learned from the training cases is applied
-to any case of a site that was among them.
+to any case of a site that was among them. Where patients have several scans, its longitudinal form tells patients from
+sites by an intercept of each patient (Beer et al., NeuroImage 220, 117129 (2020)).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +20,7 @@ from prognosis_dask.modelling.data.table import FeatureTable, varying
 from prognosis_dask.modelling.estimators.scores import linear_score
 from prognosis_dask.modelling.imputing import Imputation
 from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.random_intercepts import fit_intercepts
 
 #: Columns whose correlations are held at a time.
 _BLOCK = 1000
@@ -118,7 +121,7 @@ def fit_preparation(
     median[held & lacking] = np.nanmedian(table.X[:, held & lacking], axis=0)
     X = completed(table.X, median, imputation)
     harmonised = np.flatnonzero(free & held) if procedure.harmonise else np.arange(0)
-    combat = _fit_combat(X[:, harmonised], table.site, procedure.reference_site) if procedure.harmonise else None
+    combat = _fit_combat(X[:, harmonised], table, procedure) if procedure.harmonise else None
     if combat is not None:
         X[:, harmonised] = combat.apply(X[:, harmonised], table.site)
     keep = np.zeros(len(held), dtype=bool)
@@ -156,10 +159,23 @@ def expect_finite(table: FeatureTable) -> None:
         )
 
 
-def _fit_combat(X: FloatArray, site: tuple[str, ...], reference: str) -> Combat:
-    if not site:
-        raise StatisticsError("harmonise is 'combat', and the table does not say which site its cases are from")
-    return fit_combat(X, site, reference=reference)
+def _fit_combat(X: FloatArray, table: FeatureTable, procedure: Procedure) -> Combat:
+    if not table.site:
+        how = procedure.harmonise
+        raise StatisticsError(f"harmonise is {how!r}, and the table does not say which site its cases are from")
+    patients = _drawn_apart(table) if procedure.harmonise == "longitudinal-combat" else ()
+    return fit_combat(X, table.site, reference=procedure.reference_site, patients=patients)
+
+
+def _drawn_apart(table: FeatureTable) -> list[str]:
+    """The patients; of a bootstrap sample a patient's copies are patients of their own: a copy is no second scan."""
+    drawn: Counter[tuple[str, bytes]] = Counter()
+    names = []
+    for patient, row in zip(table.patient_ids, np.ascontiguousarray(table.X), strict=True):
+        scan = (patient, row.tobytes())
+        names.append(f"{patient}#{drawn[scan]}")
+        drawn[scan] += 1
+    return names
 
 
 def _flat(X: FloatArray, least: float) -> BoolArray:
@@ -214,6 +230,9 @@ class Combat:
         Change of the mean with each covariate, shape (covariates, features).
     centre
         The covariates' means, shape (covariates,).
+    level, share
+        Of longitudinal ComBat: what a site's mean differs by, shape (sites, features), and the share of what is left of
+        a case that is expected to be its patient's, shape (features,). Else None. ``scale`` is that within patients.
     """
 
     sites: tuple[str, ...]
@@ -223,6 +242,8 @@ class Combat:
     spread: FloatArray
     slope: FloatArray
     centre: FloatArray
+    level: FloatArray | None = None
+    share: FloatArray | None = None
 
     def apply(self, X: FloatArray, site: Sequence[str], covariates: FloatArray | None = None) -> FloatArray:
         """The harmonised features; what the covariates explain is kept.
@@ -247,6 +268,9 @@ class Combat:
             raise StatisticsError(f"ComBat was fitted on {columns} features; {X.shape} values for {len(site)} cases")
         apart = _design(covariates, len(site), len(self.centre)) - self.centre
         expected = self.mean + linear_score(apart, self.slope)
+        if self.level is not None and self.share is not None:
+            # from the case alone: that there is a later scan says that its patient lived to have it
+            expected = expected + self.share * (X - expected - self.level[at])
         Z = (X - expected) / self.scale
         harmonised: FloatArray = expected + self.scale * (Z - self.shift[at]) / np.sqrt(self.spread[at])
         return harmonised
@@ -263,7 +287,13 @@ class Combat:
         return np.array([number[name] for name in site], dtype=np.int64)
 
 
-def fit_combat(X: FloatArray, site: Sequence[str], covariates: FloatArray | None = None, reference: str = "") -> Combat:
+def fit_combat(
+    X: FloatArray,
+    site: Sequence[str],
+    covariates: FloatArray | None = None,
+    reference: str = "",
+    patients: Sequence[str] = (),
+) -> Combat:
     """Learn each site's location and scale of the features, shrunk towards those of the site's other features.
 
     Features are standardised by their overall mean and pooled within-site variance. At a site, a feature's location
@@ -286,12 +316,16 @@ def fit_combat(X: FloatArray, site: Sequence[str], covariates: FloatArray | None
     reference
         A site whose values stay as they are, and whose mean and variance the others get (Stein et al., BMC Medical
         Genomics 8, 63, 2015; ``ref.batch`` of sva's ComBat); empty: the sites' common ones.
+    patients
+        Of each case, shape (cases,): longitudinal ComBat, without a reference. The sites' means are those of a model
+        with a random intercept of each patient, by restricted maximum likelihood, and a site's location and variance
+        those of what it leaves, in units of its residual deviation (Beer et al. 2020, section 2.3). Empty: none.
 
     Raises
     ------
     StatisticsError
-        When a value is not finite, a case has no site, the covariates tell the sites apart, or the reference has
-        fewer than two cases.
+        When a value is not finite, a case has no site, the covariates tell the sites apart, the reference has
+        fewer than two cases, or no patient has two.
     """
     _check(X, site)
     sites, at = np.unique(np.asarray(site, dtype=str), return_inverse=True)
@@ -304,7 +338,18 @@ def fit_combat(X: FloatArray, site: Sequence[str], covariates: FloatArray | None
     scale = np.sqrt((within[known] ** 2).mean(axis=0))
     flat = scale <= _ROUNDING * np.abs(X).max(axis=0)
     scale[flat] = 1.0
-    Z = (X - mean - (Q - centre) @ slope) / scale
+    level = share = None
+    expected = mean + (Q - centre) @ slope
+    if len(patients):
+        indicator = (at[:, None] == np.arange(len(sites))).astype(float)
+        about = X.mean(axis=0)
+        model = fit_intercepts(X - about, np.hstack([indicator, Q - centre]), patients)
+        location, slope, share = about + model.solution[: len(sites)], model.solution[len(sites) :], model.share
+        mean = np.bincount(at) / len(X) @ location
+        expected, level = mean + (Q - centre) @ slope + model.of_case, location - mean
+        flat = model.residual <= _ROUNDING * np.abs(X).max(axis=0)
+        scale = np.where(flat, 1.0, model.residual)
+    Z = (X - expected) / scale
 
     shift, spread = location - mean, np.ones_like(location)
     if len(sites) == 1:
@@ -312,7 +357,7 @@ def fit_combat(X: FloatArray, site: Sequence[str], covariates: FloatArray | None
     elif not flat.all():
         for i in np.flatnonzero(sites != reference):
             shift[i, ~flat], spread[i, ~flat] = _posterior(Z[at == i][:, ~flat])
-    return Combat(tuple(sites.tolist()), mean, scale, shift, spread, slope, centre)
+    return Combat(tuple(sites.tolist()), mean, scale, shift, spread, slope, centre, level, share)
 
 
 def _rows_of(reference: str, sites: Sequence[str], at: IntArray) -> IntArray:

@@ -62,7 +62,9 @@ class Procedure:
         float, AtLeast(0), Unit("standard deviations"), "The margin, in the training cases' standard deviations."
     ] = 1.0
     harmonise: Annotated[
-        Literal["", "combat"], "ComBat by the table's sites, learnt on the training cases; empty: none."
+        Literal["", "combat", "longitudinal-combat"],
+        "ComBat by the table's sites, learnt on the training cases; its longitudinal form where patients have several "
+        "scans; empty: none.",
     ] = ""
     reference_site: Annotated[
         str, "The site whose values ComBat leaves as they are, and that the others are brought to; empty: none."
@@ -115,9 +117,11 @@ class Procedure:
                 f"imputations is {self.imputations}, and models of learner {self.learner!r} have no average: leave it "
                 f"out, or take {able}"
             )
-        if self.reference_site and not self.harmonise:
+        if self.reference_site and self.harmonise != "combat":
+            how = f"harmonise = {self.harmonise!r}" if self.harmonise else "without harmonisation"
             raise StatisticsError(
-                f"reference_site is {self.reference_site!r} without harmonisation: set harmonise = 'combat' as well"
+                f"reference_site is {self.reference_site!r} {how}, and only harmonise = 'combat' has one: set that, or "
+                "leave it out"
             )
 
 

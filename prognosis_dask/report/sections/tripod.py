@@ -96,6 +96,7 @@ _LEARNERS = {
     "logistic": "logistic regression",
     "mlp": "multilayer perceptron",
 }
+_COMBAT = {"combat": "ComBat", "longitudinal-combat": "Longitudinal ComBat"}
 _SELECTORS = {
     "svm-rfe": "SVM-RFE",
     "svm-rfe-rbf": "SVM-RFE with a radial kernel",
@@ -284,8 +285,8 @@ def _procedure(models: ModelFolder) -> dict[str, Answer]:
         steps += f"; tuned by {inner}-fold cross-validation within the training cases: {'; '.join(tuned)}"
     candidates = f"Families {listed(list(families))}" if families else "All features of the table"
     harmonised = (
-        f"ComBat by site{_to(final)}, learnt on training cases."
-        if final.get("harmonise") == "combat"
+        f"{_COMBAT[final['harmonise']]} by site{_to(final)}, learnt on training cases."
+        if final.get("harmonise")
         else "No harmonisation by site."
     )
     imbalance = (
