@@ -34,7 +34,6 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from prognosis_dask.bench import sweep
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import read_listing
@@ -43,6 +42,7 @@ from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, make_frames
 from prognosis_dask.networks import gluon_import
 from prognosis_dask.networks.clips import ClipRule
+from prognosis_dask.workflows.bench import sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = ROOT / "jobs" / "params" / "lung1.yaml"

@@ -31,7 +31,7 @@ from prognosis_dask.config.job import (
     ModelSection,
     SynthSection,
 )
-from prognosis_dask.features.files import read_features
+from prognosis_dask.features.dataset import read_features
 from prognosis_dask.features.schema import COVARIATE
 from prognosis_dask.modelling.folder import read_table
 from prognosis_dask.modelling.table_spec import Row

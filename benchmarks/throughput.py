@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from prognosis_dask.bench import sweep, write_tables
 from prognosis_dask.config.job import load_job
+from prognosis_dask.workflows.bench import sweep, write_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prognosis_dask.cohort.case import read_cases
     from prognosis_dask.config.job import load_job
-    from prognosis_dask.features.files import read_features, read_images
+    from prognosis_dask.features.dataset import read_features, read_images
     from prognosis_dask.imaging.load import load_case
     from prognosis_dask.prediction.extract import extract_features
-    from prognosis_dask.prediction.notebook import show_case
     from prognosis_dask.prediction.scan import predict_cohort, predict_scan
+    from prognosis_dask.prediction.viewer import show_case
     from prognosis_dask.workflows.models import compare, fit, predict, validate
     from prognosis_dask.workflows.reproducibility import reproducibility
     from prognosis_dask.workflows.run import run
@@ -52,11 +52,11 @@ _HOMES = {
     "predict_cohort": "prognosis_dask.prediction.scan",
     "predict_scan": "prognosis_dask.prediction.scan",
     "read_cases": "prognosis_dask.cohort.case",
-    "read_features": "prognosis_dask.features.files",
-    "read_images": "prognosis_dask.features.files",
+    "read_features": "prognosis_dask.features.dataset",
+    "read_images": "prognosis_dask.features.dataset",
     "reproducibility": "prognosis_dask.workflows.reproducibility",
     "run": "prognosis_dask.workflows.run",
-    "show_case": "prognosis_dask.prediction.notebook",
+    "show_case": "prognosis_dask.prediction.viewer",
     "validate": "prognosis_dask.workflows.models",
 }
 

@@ -45,8 +45,7 @@ from prognosis_dask.execution.clusters.spec import read_cluster
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.spec import load_spec
-from prognosis_dask.radiomics.columns import column_names
-from prognosis_dask.radiomics.parameter_file import read_params
+from prognosis_dask.radiomics.parameter_file import column_names, read_params
 from tests.dicom_helpers import write_rtstruct, write_seg, write_series
 
 #: One input takes a few hundredths of a second; a hundred times that is a hang.

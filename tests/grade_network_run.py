@@ -14,8 +14,7 @@ from prognosis_dask.brain.size import SIZE_FEATURES, size_values, tumour_size
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import BrainSection, DeepSection, GradeSection, Job, ModelSection
 from prognosis_dask.config.radiomics import RadiomicsSection
-from prognosis_dask.features.dataset import build_features
-from prognosis_dask.features.files import write_features
+from prognosis_dask.features.dataset import build_features, write_features
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
 from prognosis_dask.storage.ledger import TaskResult

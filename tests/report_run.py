@@ -12,8 +12,7 @@ import SimpleITK as sitk
 from prognosis_dask.cohort.case import Case, make_case_id, write_cases, write_problems
 from prognosis_dask.config.job import Job, ModelSection
 from prognosis_dask.errors import Code, Problem
-from prognosis_dask.features.dataset import build_features
-from prognosis_dask.features.files import write_features
+from prognosis_dask.features.dataset import build_features, write_features
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.storage.ledger import Ledger, TaskResult

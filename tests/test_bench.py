@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from prognosis_dask.bench import MeasuredRun, efficiency, virtual_cohort, write_tables
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import SynthSection
 from prognosis_dask.synthetic import make_cohort
+from prognosis_dask.workflows.bench import MeasuredRun, efficiency, virtual_cohort, write_tables
 
 ONE = MeasuredRun(1, 0, 40, 0, 40.0, {"roi.total": 0.9}, 36.0, 1.0, 400.0, 300.0, 200.0)
 TWO = replace(ONE, workers=2, seconds=25.0)

@@ -23,7 +23,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import DeepSection, ImageSection, Job, SynthSection, load_job
 from prognosis_dask.errors import CaseError, Code, JobError, WeightsError
 from prognosis_dask.execution.cluster import LocalSpec, connect
-from prognosis_dask.features.cube import _cut, read_cube
+from prognosis_dask.features.deep import _cut, read_cube
 from prognosis_dask.features.loaded import load_stages
 from prognosis_dask.features.registry import CUBE
 from prognosis_dask.features.stage import StageContext
@@ -380,7 +380,7 @@ def test_cubes_that_are_cut_or_shown_otherwise_are_other_inputs(
 
     before = digest()
     with monkeypatch.context() as patched:
-        patched.setattr("prognosis_dask.features.cube.CUBE", replace(CUBE, version=CUBE.version + 1))
+        patched.setattr("prognosis_dask.features.deep.CUBE", replace(CUBE, version=CUBE.version + 1))
         assert digest() != before
     mean_network.with_suffix(".toml").write_text('modalities = ["MR"]' + CARD)
     assert digest() != before

@@ -27,8 +27,7 @@ from playwright.sync_api import expect
 from prognosis_dask.execution import dashboard
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.dashboard.plugin import ProgressPlugin
-from prognosis_dask.execution.journal import journal_in
-from prognosis_dask.execution.monitor import TOPIC, RunMonitor
+from prognosis_dask.execution.monitor import TOPIC, RunMonitor, journal_in
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.progress import PATIENTS, RunProgress
 from prognosis_dask.execution.runner import run_plan

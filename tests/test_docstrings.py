@@ -16,7 +16,7 @@ def modules() -> Iterator[ModuleType]:
     yield prognosis_dask
     for found in pkgutil.walk_packages(prognosis_dask.__path__, "prognosis_dask."):
         # a library of C functions; what tests/test_pipeline.py and tests/test_predict_cohort.py try, on a run
-        if found.name.endswith(("__main__", "_kernels", "workflows.run", "prediction.scan", "features.files")):
+        if found.name.endswith(("__main__", "_kernels", "workflows.run", "prediction.scan", "features.dataset")):
             continue
         try:
             yield importlib.import_module(found.name)

@@ -14,8 +14,7 @@ import xarray as xr
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem, StoreError
-from prognosis_dask.features.dataset import build_features
-from prognosis_dask.features.files import read_features, write_features
+from prognosis_dask.features.dataset import build_features, read_features, write_features
 from prognosis_dask.features.schema import documentation, variables
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.sources import dataset_source

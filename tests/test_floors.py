@@ -19,7 +19,6 @@ FLOORS = (
     "__main__",
     "cli",
     "web",
-    "bench",
     "prediction",
     "workflows",
     "report",
@@ -43,7 +42,7 @@ FLOORS = (
     "arrays",
     "errors",
 )
-KNOW_DASK = {"cli", "workflows", "bench", "execution", "prediction", "web"}
+KNOW_DASK = {"cli", "workflows", "execution", "prediction", "web"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

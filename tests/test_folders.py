@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import prognosis_dask
-from prognosis_dask.config.folders import expect_no_loss, expect_writable
 from prognosis_dask.errors import StoreError
 from prognosis_dask.execution.record import check_folder
+from prognosis_dask.publish import expect_no_loss, expect_writable
 from tests.mounts import mounted
 
 

@@ -10,9 +10,16 @@ from scipy.ndimage import correlate
 
 from prognosis_dask.config.job import GradeSection
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.networks.grade_network import GradeNetwork, feature_names
+from prognosis_dask.networks.grade_network import (
+    BRAIN,
+    TUMOUR,
+    GradeNetwork,
+    InputGrid,
+    feature_names,
+    isotropic_crop,
+    study_input,
+)
 from prognosis_dask.networks.training import augment, load_learner, rotate, run_network, train
-from prognosis_dask.networks.volume_input import BRAIN, TUMOUR, InputGrid, isotropic_crop, study_input
 from tests.training_cases import ENGINES, made_volumes, need
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from prognosis_dask.cli.main import main
 from prognosis_dask.config.job import SynthSection, load_job
-from prognosis_dask.features.files import read_features
+from prognosis_dask.features.dataset import read_features
 from prognosis_dask.synthetic import make_cohort
 
 

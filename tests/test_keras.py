@@ -15,9 +15,8 @@ import pytest
 from prognosis_dask.cli import main as cli
 from prognosis_dask.config.job import GradeSection
 from prognosis_dask.errors import WeightsError
-from prognosis_dask.networks.grade_file import read_trained
 from prognosis_dask.networks.keras_file import read_keras
-from prognosis_dask.networks.training import run_network
+from prognosis_dask.networks.training import read_trained, run_network
 from tests.grade_network_run import make_prepared_cases, write_run
 from tests.training_cases import installed
 

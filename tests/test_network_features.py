@@ -15,7 +15,7 @@ from prognosis_dask.modelling.data.network_features import FILE, NetworkFeatures
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.validation.splitting import split_patients
 from prognosis_dask.networks import training
-from prognosis_dask.networks.grade_file import read_trained
+from prognosis_dask.networks.training import read_trained
 from prognosis_dask.storage.volumes import create_volumes, read_volumes, write_volume
 from tests.training_cases import made_volumes
 

@@ -11,7 +11,7 @@ import pytest
 
 from prognosis_dask.config.job import DeepSection, load_job
 from prognosis_dask.errors import Code, JobError, MissingExtraError, WeightsError
-from prognosis_dask.features.video import through_network
+from prognosis_dask.features.deep import through_network
 from prognosis_dask.networks.catalogue import NETWORKS
 from prognosis_dask.networks.clips import ClipRule
 from prognosis_dask.networks.engine import describe_engine, load_engine, settle_engine

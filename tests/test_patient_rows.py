@@ -17,8 +17,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.summary import IndexSummary
 from prognosis_dask.config.job import ModelSection
 from prognosis_dask.errors import Code, StatisticsError
-from prognosis_dask.features.dataset import build_features, constant_warnings
-from prognosis_dask.features.files import write_features
+from prognosis_dask.features.dataset import build_features, constant_warnings, write_features
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.reading import find_tables, read_tables, table_of_dataset
 from prognosis_dask.modelling.data.table_one import table1_rows

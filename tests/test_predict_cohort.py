@@ -48,7 +48,10 @@ def test_new_ct_patients_are_predicted_from_their_folder_in_one_command(
     run = tmp_path / "runs" / "chest"
     prognosis_dask.run(job, out=run, say=lambda line: None)
     new = make_cohort(tmp_path / "new", SynthSection(patients=3, seed=7, bad_cases=False)).images
-    for module in ("prognosis_dask.features.files", "prognosis_dask.prediction.scan"):  # their examples, in this folder
+    for module in (
+        "prognosis_dask.features.dataset",
+        "prognosis_dask.prediction.scan",
+    ):  # their examples, in this folder
         tried = doctest.testmod(importlib.import_module(module))
         assert tried.attempted > 1
         assert tried.failed == 0

@@ -15,8 +15,7 @@ import prognosis_dask
 from prognosis_dask.cli.main import main
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.features.dataset import build_features
-from prognosis_dask.features.files import write_features
+from prognosis_dask.features.dataset import build_features, write_features
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.pairing import IdColumns, pair, read_measurement
 from prognosis_dask.modelling.spec import load_spec

@@ -18,12 +18,12 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import BrainSection, ModelSection, SynthSection
 from prognosis_dask.errors import CaseError, JobError, StatisticsError
 from prognosis_dask.execution.cluster import LocalSpec, connect
-from prognosis_dask.features.files import read_features
+from prognosis_dask.features.dataset import read_features
 from prognosis_dask.modelling.data import network_features
 from prognosis_dask.modelling.saved import load_frozen
 from prognosis_dask.modelling.worth import worth_of
-from prognosis_dask.networks.grade_file import read_trained
 from prognosis_dask.networks.grade_network import feature_names
+from prognosis_dask.networks.training import read_trained
 from prognosis_dask.prediction.scan import predict_scan
 from prognosis_dask.prediction.steps import on_reference
 from prognosis_dask.synthetic import make_cohort

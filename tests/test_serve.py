@@ -31,7 +31,7 @@ from prognosis_dask.config.job import CohortSection, DeepSection, Job, SynthSect
 from prognosis_dask.errors import CaseError, Code, JobError, StatisticsError
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.task import run_task, stop_case
-from prognosis_dask.features.files import read_features
+from prognosis_dask.features.dataset import read_features
 from prognosis_dask.prediction.compose import scan_warnings
 from prognosis_dask.prediction.model import TrainingScans, cohort_rules, load_model
 from prognosis_dask.prediction.resolve import AUTOMATIC, ScanFiles, Upload, resolve_upload
@@ -40,11 +40,10 @@ from prognosis_dask.prediction.slices import _png
 from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.web.access import HEADERS, token_for
-from prognosis_dask.web.receive import ReceivedFile
 from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import Scan, Scans
 from prognosis_dask.web.settings import Limits, RefusedError, Settings, sentence
-from prognosis_dask.web.unpack import unpack
+from prognosis_dask.web.upload import ReceivedFile, unpack
 from prognosis_dask.workflows.run import run_features
 from tests.dask_processes import PATIENCE, wait_for
 from tests.served import Browser, Running, running

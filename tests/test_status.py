@@ -21,7 +21,7 @@ import pytest
 from prognosis_dask.cohort.case import Case, read_cases, short_hash, write_cases
 from prognosis_dask.config.job import SynthSection
 from prognosis_dask.errors import Code, Problem, StoreError
-from prognosis_dask.execution.journal import journal, journal_in
+from prognosis_dask.execution.monitor import journal, journal_in
 from prognosis_dask.report.status import status, watch
 from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.synthetic import make_cohort

@@ -14,7 +14,7 @@ import pytest
 from prognosis_dask.cli.main import main
 from prognosis_dask.config.job import DeepSection, FramesSection, ImageSection, Job
 from prognosis_dask.errors import CaseError, ClusterError, Code, JobError, WeightsError
-from prognosis_dask.features.video import settle_memory_formats, through_network
+from prognosis_dask.features.deep import settle_memory_formats, through_network
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import make_frames
 from prognosis_dask.networks.catalogue import find_network

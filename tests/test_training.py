@@ -13,8 +13,15 @@ from prognosis_dask.config.job import GradeSection
 from prognosis_dask.errors import ClusterError, MissingExtraError, StatisticsError, WeightsError
 from prognosis_dask.execution import mapping
 from prognosis_dask.execution.mapping import map_on
-from prognosis_dask.networks.grade_file import read_trained, trained_bytes
-from prognosis_dask.networks.training import Epoch, class_weights, hold_back, run_network, train
+from prognosis_dask.networks.training import (
+    Epoch,
+    class_weights,
+    hold_back,
+    read_trained,
+    run_network,
+    train,
+    trained_bytes,
+)
 from prognosis_dask.networks.weights import write_safetensors
 from tests.training_cases import ENGINES, installed, made_volumes, need
 

@@ -22,7 +22,7 @@ from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.prediction.page import VIEWER, vendored
 from prognosis_dask.prediction.slices import SliceTask, write_slices
-from prognosis_dask.prediction.volumes import shown, volume_file
+from prognosis_dask.prediction.viewer import shown, volume_file
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.web.settings import Settings
 from tests import browser

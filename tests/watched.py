@@ -12,8 +12,7 @@ from distributed import Client
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem
-from prognosis_dask.execution.journal import journal_in
-from prognosis_dask.execution.monitor import RunMonitor
+from prognosis_dask.execution.monitor import RunMonitor, journal_in
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.runner import run_plan

@@ -128,10 +128,10 @@ def _index(arguments: argparse.Namespace) -> None:
     from prognosis_dask.cohort.collections import resolve
     from prognosis_dask.cohort.index import index_cohort
     from prognosis_dask.cohort.sources import expect_source, sort_sources
-    from prognosis_dask.config.folders import expect_writable
     from prognosis_dask.config.job import index_sections
     from prognosis_dask.execution.cluster import connect, read_cluster
     from prognosis_dask.execution.mapping import map_on
+    from prognosis_dask.publish import expect_writable
 
     named = ("collection", "clinical", "roi", "roi_policy", *(f"{name}_column" for name in ("id", "time", "event")))
     given = {name: getattr(arguments, name) for name in (*named, "event_codes", "time_unit")}
@@ -164,9 +164,9 @@ def _codes(text: str) -> dict[str, int]:
 
 
 def _features(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.config.folders import expect_writable
     from prognosis_dask.config.job import image_section
     from prognosis_dask.prediction.extract import PROBLEM, extract_features, write_features
+    from prognosis_dask.publish import expect_writable
 
     settings = image_section(arguments.set)
     expect_writable(arguments.out and arguments.out.parent)

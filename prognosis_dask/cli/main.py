@@ -379,7 +379,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.bench import bench_job, sweep, write_tables
+    from prognosis_dask.workflows.bench import bench_job, sweep, write_tables
 
     job = bench_job(arguments.source, arguments.out, arguments.set)
     index_seconds, runs = sweep(

@@ -12,8 +12,16 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from prognosis_dask.cohort.collections import COLLECTIONS, Collection
-from prognosis_dask.cohort.endpoints import DAYS, LONGEST_DAYS, event_codes, plain_code, unit_of
-from prognosis_dask.cohort.headings import are_calendar_years, as_option, likely_endpoints
+from prognosis_dask.cohort.endpoints import (
+    DAYS,
+    LONGEST_DAYS,
+    are_calendar_years,
+    as_option,
+    event_codes,
+    likely_endpoints,
+    plain_code,
+    unit_of,
+)
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import Code, JobError, Problem, TableError, count
 from prognosis_dask.tables.file import Cells, read_cells

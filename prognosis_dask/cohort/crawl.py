@@ -25,8 +25,7 @@ from prognosis_dask.objects.bucket import ObjectStat, bucket_of, several
 from prognosis_dask.objects.files import as_local
 from prognosis_dask.objects.ranges import RangeReader
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES, volume_voxels
-from prognosis_dask.volumes.labels import labels_in
-from prognosis_dask.volumes.segments import named_labels
+from prognosis_dask.volumes.labels import labels_in, named_labels
 
 #: Paths in one unit of work: about a tenth of a second of reading.
 BATCH = 200

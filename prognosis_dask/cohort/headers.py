@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from prognosis_dask.errors import Problem
 from prognosis_dask.objects.address import vouched
-from prognosis_dask.volumes.segments import Segment
+from prognosis_dask.volumes.labels import Segment
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -37,9 +37,9 @@ from prognosis_dask.cohort.rois import Selection, select
 from prognosis_dask.cohort.sequences import drawn_on, image_sequence, repeated, sessions, whole_sessions
 from prognosis_dask.cohort.sources import sort_sources
 from prognosis_dask.cohort.summary import IndexSummary, endpoint_notes, foresee
-from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.config.job import CohortSection, IdcSection, ImageSection
 from prognosis_dask.errors import CaseError, Code, Problem, count
+from prognosis_dask.publish import cannot_write
 
 _FIXED = {field.name for field in fields(Case)} | set(SEQUENCES)
 #: Per image, the MR sequences that were taken with it.

@@ -17,10 +17,10 @@ from typing import Any
 from dask.utils import format_bytes
 from distributed import Client
 
-from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.execution.versions import is_optional, package_versions
 from prognosis_dask.objects.address import Address, is_address, parse_address
+from prognosis_dask.publish import cannot_write
 from prognosis_dask.storage.place import LOCK
 
 Facts = Mapping[str, Any]

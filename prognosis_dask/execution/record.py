@@ -13,14 +13,13 @@ from typing import Any
 
 from distributed import Client
 
-from prognosis_dask.config.folders import cannot_write, expect_no_loss
 from prognosis_dask.config.job import Job, digest
 from prognosis_dask.config.reading import build
 from prognosis_dask.errors import PrognosisError, StoreError
 from prognosis_dask.execution.versions import package_versions
 from prognosis_dask.features.loaded import LoadedStages
 from prognosis_dask.features.registry import DEEP
-from prognosis_dask.publish import replacing
+from prognosis_dask.publish import cannot_write, expect_no_loss, replacing
 
 
 @dataclass(frozen=True)

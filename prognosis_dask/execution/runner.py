@@ -23,7 +23,7 @@ from distributed.protocol import pickle
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import ClusterError, Code, Problem, PrognosisError
-from prognosis_dask.execution.journal import journal
+from prognosis_dask.execution.monitor import journal
 from prognosis_dask.execution.task import Following, StageFunction, run_task
 from prognosis_dask.storage.ledger import TaskResult
 

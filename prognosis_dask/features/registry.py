@@ -173,7 +173,7 @@ CUBE = Stage(
     name="cube",
     title="Cubes for the networks",
     version=1,
-    work="prognosis_dask.features.cube:CubeWork",
+    work="prognosis_dask.features.deep:CubeWork",
     on=_read_cubes,
     needs=("roi",),
     values_from=("brain", "segment"),
@@ -189,7 +189,7 @@ def _network(name: str, title: str) -> Stage:
         name=name,
         title=title,
         version=1,
-        work="prognosis_dask.features.video:VideoWork",
+        work="prognosis_dask.features.deep:VideoWork",
         switch=f"{name}.enabled",
         needs=("roi", "cube"),
         values_from=("roi",),  # which cube it reads is part of its inputs

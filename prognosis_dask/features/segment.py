@@ -20,9 +20,9 @@ from prognosis_dask.config.fields import Above, AtLeast, Below
 from prognosis_dask.config.job import Job, SegmentSection
 from prognosis_dask.config.reading import build, expect
 from prognosis_dask.errors import CaseError, Code, JobError
+from prognosis_dask.features.deep import by_content, file_stamp
 from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.stage import Stage, StageContext, Work, told
-from prognosis_dask.features.video import by_content, file_stamp
 from prognosis_dask.imaging.cube import VolumeRule, whole_volume
 from prognosis_dask.imaging.geometry import image_like
 from prognosis_dask.imaging.load import load_image

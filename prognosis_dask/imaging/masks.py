@@ -29,8 +29,7 @@ from prognosis_dask.objects.files import as_local
 from prognosis_dask.objects.ranges import RangeReader
 from prognosis_dask.volumes.files import volume_grid, volume_voxels
 from prognosis_dask.volumes.grid import corners_in, fits, one_reading, steps_of
-from prognosis_dask.volumes.labels import chosen_voxels
-from prognosis_dask.volumes.segments import layered
+from prognosis_dask.volumes.labels import chosen_voxels, layered
 
 
 def read_mask(

@@ -106,7 +106,7 @@ def _describe_named(section: DeepSection) -> EngineDescription:
     network = find_network(section.network, section.key)
     source = {"network": network.name, "weights": section.weights}
     if network.library == "torchvision":
-        from prognosis_dask.networks.torchvision_network import torchvision_version, torchvision_weights
+        from prognosis_dask.networks.clip_engine import torchvision_version, torchvision_weights
 
         source |= {"torch": torch_version(section.key), "torchvision": torchvision_version()}
         source["weights_sha256"], _ = torchvision_weights(section, network)
@@ -215,7 +215,7 @@ def load_engine(section: DeepSection) -> Engine | CubeEngine:
         return load_file_network(section, rows)
     network = find_network(section.network, section.key)
     if network.library == "torchvision":
-        from prognosis_dask.networks.torchvision_network import load_torchvision
+        from prognosis_dask.networks.clip_engine import load_torchvision
 
         return load_torchvision(section, network, rows)
     weights = resolve_weights(section.weights, network, sha256=section.weights_sha256, key=section.key)

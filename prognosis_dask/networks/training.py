@@ -1,4 +1,4 @@
-"""Train the grade network: the same curve for the same seed, wherever it runs.
+"""Train the grade network: the same curve for the same seed, wherever it runs. The file of a trained one.
 
 All random numbers (initial values, held-back patients, order, augmentation, dropout) are drawn here with NumPy; an
 engine only computes. So a training does not depend on an engine's random generator, which a whole process shares.
@@ -9,17 +9,21 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, Float32Array, IntArray
 from prognosis_dask.config.job import GradeSection
-from prognosis_dask.errors import MissingExtraError, StatisticsError, count
-from prognosis_dask.networks.grade_network import DROPPED, WIDTHS, GradeNetwork, Hidden, Values
+from prognosis_dask.errors import CaseError, MissingExtraError, StatisticsError, WeightsError, count
+from prognosis_dask.networks.grade_network import DROPPED, WIDTHS, GradeNetwork, Hidden, Values, feature_names
+from prognosis_dask.networks.weights import parse_safetensors, write_safetensors
+from prognosis_dask.objects.files import read_bytes
 
 #: Increased whenever the features of the same training change.
 VERSION = 2
@@ -122,7 +126,7 @@ def load_learner(network: GradeNetwork, values: Values, section: GradeSection) -
         If the engine is not installed, or the section requests a GPU and there is none.
     """
     if settle_learner(section) == "torch":
-        from prognosis_dask.networks.torch_training import TorchTrainer
+        from prognosis_dask.networks.torch_engine import TorchTrainer
 
         return TorchTrainer(network, values, device=section.device, learning_rate=section.learning_rate)
     from prognosis_dask.networks.gluon import GluonTrainer
@@ -332,3 +336,50 @@ def rotate(volume: Float32Array, degrees: float) -> Float32Array:
     middle = (np.array(volume.shape) - 1) / 2
     turned = affine_transform(volume, turn, offset=middle - turn @ middle, order=1, output=np.float32)
     return np.asarray(turned, np.float32)
+
+
+#: Name of the array with :attr:`Trained.scale`; no parameter has this name.
+_SCALE = "features.usual"
+
+
+def trained_bytes(trained: Trained) -> bytes:
+    """The file's content: parameters and features' scale; input's shape, curve, epoch and origin in the metadata."""
+    metadata = {
+        "input_shape": json.dumps(trained.network.input_shape),
+        "epoch": str(trained.epoch),
+        "origin": trained.origin,
+        "curve": json.dumps([[repr(loss) for loss in asdict(epoch).values()] for epoch in trained.curve]),
+    }
+    return write_safetensors({**trained.values, _SCALE: trained.scale}, metadata)
+
+
+def read_trained(path: Path | str) -> Trained:
+    """The network in a file that holds :func:`trained_bytes`.
+
+    Raises
+    ------
+    WeightsError
+        When the file is missing, of another kind, or lacks this network's parameters.
+    """
+    try:
+        values, metadata = parse_safetensors(read_bytes(str(path)))
+        first, second, third = json.loads(metadata["input_shape"])
+        network = GradeNetwork((first, second, third))
+        curve = tuple(Epoch(*map(float, losses)) for losses in json.loads(metadata["curve"]))
+        epoch, origin = int(metadata["epoch"]), metadata.get("origin", "")
+    except (OSError, CaseError) as error:
+        raise WeightsError(f"cannot read the grade network {path}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path} holds no grade network ({error}); expected a file that a run wrote as networks/network.safetensors"
+        ) from error
+    found = {name: array.shape for name, array in values.items()}
+    expected = {**network.parameters, _SCALE: (2, len(feature_names()))}
+    if found != expected:
+        wrong = [name for name in expected if found.get(name) != expected[name]]
+        raise WeightsError(
+            f"{path} does not fit a network on {network.input_shape}: {', '.join(wrong or found)} lack or differ"
+        )
+    if not all(np.isfinite(array).all() for array in values.values()):
+        raise WeightsError(f"{path} contains parameters that are not finite: train the network again")
+    return Trained(network, {name: values[name] for name in network.parameters}, values[_SCALE], curve, epoch, origin)

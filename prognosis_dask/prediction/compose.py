@@ -24,7 +24,7 @@ from prognosis_dask.brain.size import TumourSize
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.listing import read_listing
 from prognosis_dask.errors import Code, Problem
-from prognosis_dask.features.files import read_features
+from prognosis_dask.features.dataset import read_features
 from prognosis_dask.features.registry import ROI
 from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, MEASURED_FAMILIES, kind_of
 from prognosis_dask.modelling.data.network_features import NetworkFeatures
@@ -34,8 +34,8 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.prediction import Prediction
 from prognosis_dask.modelling.saved import QUANTILES, Frozen, out_of_range, tells_apart
 from prognosis_dask.modelling.validation.external import expect_agreement, training_overlap
-from prognosis_dask.networks.grade_file import read_trained
 from prognosis_dask.networks.grade_network import feature_names
+from prognosis_dask.networks.training import read_trained
 from prognosis_dask.prediction.model import ScanModel, TrainingScans
 from prognosis_dask.prediction.result import (
     NOTICE,

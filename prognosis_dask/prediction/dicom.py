@@ -22,7 +22,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.listing import SUFFIX, SeriesListing, read_listing
 from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.features.files import read_features
+from prognosis_dask.features.dataset import read_features
 from prognosis_dask.features.guard import Stopwatch, guarded
 from prognosis_dask.features.registry import families
 from prognosis_dask.imaging.load import load_roi, unit_of

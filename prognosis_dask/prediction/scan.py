@@ -13,7 +13,6 @@ from prognosis_dask.cohort.case import SEQUENCES
 from prognosis_dask.cohort.names import sequence_of
 from prognosis_dask.cohort.sources import expect_source
 from prognosis_dask.config.fields import Location
-from prognosis_dask.config.folders import expect_writable
 from prognosis_dask.config.job import RunSection
 from prognosis_dask.errors import JobError, StoreError
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
@@ -24,7 +23,7 @@ from prognosis_dask.prediction.page import one_file
 from prognosis_dask.prediction.resolve import linked_files
 from prognosis_dask.prediction.result import ScanPrediction, json_text
 from prognosis_dask.prediction.steps import ChoiceNeeded, ScanContext, dicom_files, predict_files
-from prognosis_dask.publish import publish_folder, staging
+from prognosis_dask.publish import expect_writable, publish_folder, staging
 from prognosis_dask.storage.place import local_copy
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES
 from prognosis_dask.workflows.models import Say, predict

@@ -25,9 +25,9 @@ from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_like, one_thread
 from prognosis_dask.imaging.roi import Roi
-from prognosis_dask.radiomics.columns import column_names, named
 from prognosis_dask.radiomics.filters import box_of
 from prognosis_dask.radiomics.lbp import planar_reach
+from prognosis_dask.radiomics.parameter_file import column_names, named
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet, resamples
 
 #: The pole of the cubic B-spline's prefilter: a voxel's influence on others falls by this factor per voxel.

@@ -13,11 +13,11 @@ import SimpleITK as sitk
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 from prognosis_dask.cohort.case import Case, read_cases
-from prognosis_dask.config.folders import expect_writable
 from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import CaseError, JobError
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi
+from prognosis_dask.publish import expect_writable
 from prognosis_dask.radiomics.extraction import pyradiomics_problems
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet
 

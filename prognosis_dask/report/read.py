@@ -13,7 +13,7 @@ import xarray as xr
 
 from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.errors import Problem, StoreError
-from prognosis_dask.features.files import read_features
+from prognosis_dask.features.dataset import read_features
 from prognosis_dask.features.registry import DEEP, DEEP_2, came_through, stages_in
 from prognosis_dask.modelling.folder import ModelFolder, read_json, read_models
 from prognosis_dask.objects.address import join

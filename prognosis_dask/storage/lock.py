@@ -12,8 +12,8 @@ from typing import TextIO
 import psutil
 from filelock import lock_descriptor
 
-from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.errors import StoreError
+from prognosis_dask.publish import cannot_write
 
 
 def claim(path: Path) -> TextIO:

@@ -17,9 +17,9 @@ from typing import Final
 
 from prognosis_dask.arrays import Map
 from prognosis_dask.config.fields import expect_fields
-from prognosis_dask.config.folders import cannot_write
 from prognosis_dask.config.job import SynthSection
 from prognosis_dask.errors import JobError, StoreError
+from prognosis_dask.publish import cannot_write
 from prognosis_dask.synthetic.brain import patient as brain
 from prognosis_dask.synthetic.faults import FAULTS, Fault
 from prognosis_dask.synthetic.patient import CLINICAL_COLUMNS, Patient, draw_patient

@@ -15,14 +15,17 @@ from scipy.ndimage import gaussian_filter
 
 from prognosis_dask.arrays import BoolArray, Float32Array, FloatArray
 from prognosis_dask.synthetic.dicom import (
+    DrawnStructure,
     image_header,
+    outlines,
     series_folder,
     set_pixels,
     synthetic_uid,
     write_instance,
+    write_rtstruct,
+    write_seg,
 )
 from prognosis_dask.synthetic.faults import FAULTS, PatientFiles
-from prognosis_dask.synthetic.masks import DrawnStructure, outlines, write_rtstruct, write_seg
 from prognosis_dask.synthetic.patient import LESION_ROI, Patient, generator
 
 MATRIX: Final = 192

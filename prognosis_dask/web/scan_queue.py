@@ -35,10 +35,9 @@ from prognosis_dask.prediction.steps import (
     steps,
     warm_up,
 )
-from prognosis_dask.web.receive import ReceivedFile
 from prognosis_dask.web.scans import OPEN, Scan, Scans
 from prognosis_dask.web.settings import Limits, RefusedError, sentence
-from prognosis_dask.web.unpack import Unpacked, unpack
+from prognosis_dask.web.upload import ReceivedFile, Unpacked, unpack
 
 _log = logging.getLogger("prognosis_dask.web")
 #: Seconds between two rounds that remove what is too old.

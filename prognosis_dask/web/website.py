@@ -25,13 +25,12 @@ from prognosis_dask.prediction.model import ScanModel
 from prognosis_dask.prediction.page import PICTURES, VIEWER, environment, one_file, pictures_in, static_text, vendored
 from prognosis_dask.prediction.result import VERSION, csv_text, json_text
 from prognosis_dask.prediction.slices import slice_png
-from prognosis_dask.prediction.volumes import VOLUMES, shown, volume_file
+from prognosis_dask.prediction.viewer import VOLUMES, shown, volume_file
 from prognosis_dask.web.access import Access
-from prognosis_dask.web.receive import ReceivedFile, drain, receive, small_form
 from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import OPEN, Scan, Scans
 from prognosis_dask.web.settings import RefusedError, Settings
-from prognosis_dask.web.unpack import MASK
+from prognosis_dask.web.upload import MASK, ReceivedFile, drain, receive, small_form
 
 #: The package beside whose templates each file lies, and its type.
 _STATIC = {

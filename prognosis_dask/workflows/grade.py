@@ -19,7 +19,7 @@ from prognosis_dask.cohort.clinical import key
 from prognosis_dask.config.job import GradeSection, Job, ModelSection, digest
 from prognosis_dask.errors import CaseError, JobError, StatisticsError, StoreError, WeightsError, count
 from prognosis_dask.execution.record import recorded_job
-from prognosis_dask.features.files import read_features
+from prognosis_dask.features.dataset import read_features
 from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.families import NETWORKS
 from prognosis_dask.modelling.data.network_features import FAMILY, FILE, NetworkFeatures
@@ -30,10 +30,9 @@ from prognosis_dask.modelling.folder import known_json
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.selectors import selector_for
 from prognosis_dask.modelling.spec import EndpointRule, ModelSpec, ValidationRule
-from prognosis_dask.networks.grade_file import trained_bytes
+from prognosis_dask.networks.grade_network import BRAIN, STUDY_SHAPE, TUMOUR, isotropic_crop, study_input
 from prognosis_dask.networks.keras_file import read_keras
-from prognosis_dask.networks.training import Trained, run_network, settle_learner
-from prognosis_dask.networks.volume_input import BRAIN, STUDY_SHAPE, TUMOUR, isotropic_crop, study_input
+from prognosis_dask.networks.training import Trained, run_network, settle_learner, trained_bytes
 from prognosis_dask.objects.address import join
 from prognosis_dask.publish import remove_abandoned
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
@@ -205,7 +204,7 @@ def volume_of(brain: StoredBrain, section: GradeSection) -> Float32Array:
     Raises
     ------
     CaseError
-        As :mod:`prognosis_dask.networks.volume_input` has it.
+        As :mod:`prognosis_dask.networks.grade_network` has it.
     """
     if section.input == "study":
         return study_input(sitk.GetArrayViewFromImage(brain.image))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prognosis_dask.arrays import Map
-from prognosis_dask.config.folders import expect_no_loss, expect_writable
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.families import NETWORKS
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
@@ -33,6 +32,7 @@ from prognosis_dask.modelling.validation.external import (
 )
 from prognosis_dask.modelling.worth import UNTRAINED, untrained, worth_of
 from prognosis_dask.objects.address import is_address, parse_address
+from prognosis_dask.publish import expect_no_loss, expect_writable
 from prognosis_dask.storage.place import Place, local_copy, placed
 from prognosis_dask.workflows.idle_keys import idle_settings
 
@@ -84,7 +84,7 @@ def fit(
     ----------
     data
         A run's folder, CSV or XLSX tables, or the folder that holds the specification's tables; a DataFrame, or the
-        features of a run as :func:`prognosis_dask.features.files.read_features` gives them.
+        features of a run as :func:`prognosis_dask.features.dataset.read_features` gives them.
     spec
         A specification (jobs/models/); without one, each family of features is compared, and all of them.
     out

@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prognosis_dask.arrays import FloatArray
-from prognosis_dask.config.folders import expect_writable
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.pairing import (
     IdColumns,
@@ -32,6 +31,7 @@ from prognosis_dask.modelling.validation.reproducibility import (
     family_rows,
     reproducible_features,
 )
+from prognosis_dask.publish import expect_writable
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
 from prognosis_dask.storage.place import local_copy, results_folder

@@ -20,20 +20,20 @@ import xarray as xr
 
 from prognosis_dask.arrays import FloatArray, Map
 from prognosis_dask.cohort.case import Case, read_cases
-from prognosis_dask.config.folders import expect_writable
 from prognosis_dask.config.job import Job
 from prognosis_dask.config.radiomics import IbsiSection
 from prognosis_dask.errors import CaseError, StatisticsError, count
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.execution.mapping import map_on
 from prognosis_dask.execution.record import recorded_job
-from prognosis_dask.features.files import read_features
+from prognosis_dask.features.dataset import read_features
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.modelling.data.pairing import FEWEST_PAIRS, region_of
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.folder import known_json
 from prognosis_dask.modelling.validation.reproducibility import intraclass_correlation, reproducible_features
 from prognosis_dask.objects.address import join
+from prognosis_dask.publish import expect_writable
 from prognosis_dask.radiomics import column_names, extract, ibsi, job_params
 from prognosis_dask.radiomics.params import ModalityParams
 from prognosis_dask.radiomics.perturbation import CONTROLS, Extent, control, perturbed

@@ -30,20 +30,18 @@ from prognosis_dask.config.job import CohortSection, Job, load_job
 from prognosis_dask.errors import Code, JobError, Problem, StatisticsError, count
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.execution.dashboard import own_page
-from prognosis_dask.execution.journal import check_report, journal_in, report_to
 from prognosis_dask.execution.mapping import map_on
-from prognosis_dask.execution.monitor import RunMonitor
+from prognosis_dask.execution.monitor import RunMonitor, check_report, journal_in, report_to
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage, memory_of, planned_stages, wants_gpu
 from prognosis_dask.execution.preflight import check_run
 from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.record import RunRecord, check_folder, earlier_job
 from prognosis_dask.execution.runner import run_plan
-from prognosis_dask.features.dataset import build_features, constant_warnings
-from prognosis_dask.features.files import read_features, write_features
+from prognosis_dask.features.dataset import build_features, constant_warnings, read_features, write_features
+from prognosis_dask.features.deep import settle_memory_formats
 from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.features.registry import DEEP, IBSI, MAPS, RADIOMICS, ROI, came_through, stages_of
 from prognosis_dask.features.stage import all_needs
-from prognosis_dask.features.video import settle_memory_formats
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.spec import job_spec
 from prognosis_dask.objects.address import join

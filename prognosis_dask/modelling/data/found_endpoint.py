@@ -15,13 +15,16 @@ import numpy as np
 
 from prognosis_dask.cohort.clinical import find_column, key
 from prognosis_dask.cohort.collections import COLLECTIONS
-from prognosis_dask.cohort.endpoints import EVENT_CODES, Unit, plain_code, unit_of
-from prognosis_dask.cohort.headings import (
+from prognosis_dask.cohort.endpoints import (
+    EVENT_CODES,
+    Unit,
     are_calendar_years,
     as_option,
     likely_endpoints,
     names_a_time,
     names_an_event,
+    plain_code,
+    unit_of,
 )
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import SourceColumn, number

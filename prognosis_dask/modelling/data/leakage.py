@@ -29,8 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
-from prognosis_dask.cohort.endpoints import DAYS, unit_of
-from prognosis_dask.cohort.headings import as_option
+from prognosis_dask.cohort.endpoints import DAYS, as_option, unit_of
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival

@@ -24,9 +24,8 @@ from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.validation.nested import Extend
 from prognosis_dask.modelling.validation.splitting import split_patients
-from prognosis_dask.networks.grade_file import read_trained, trained_bytes
 from prognosis_dask.networks.grade_network import feature_names
-from prognosis_dask.networks.training import Trained, provenance, run_network, train
+from prognosis_dask.networks.training import Trained, provenance, read_trained, run_network, train, trained_bytes
 from prognosis_dask.objects.address import is_address, join, parse_address
 from prognosis_dask.objects.bucket import bucket_of
 from prognosis_dask.objects.files import read_bytes

@@ -155,7 +155,7 @@ def read_measurement(path: Path | str, columns: IdColumns | None = None) -> Meas
 
 
 def _from_run(path: Path) -> Measurement:
-    from prognosis_dask.features.files import read_features
+    from prognosis_dask.features.dataset import read_features
 
     dataset = read_features(path)
     blocks = [(np.asarray(dataset["volume_ml"].values, dtype=float)[:, None], ["volume_ml"], "volume")]

@@ -73,7 +73,7 @@ def find_tables(data: Sequence[Path | str | pd.DataFrame | xr.Dataset], spec: Mo
     StatisticsError
         When there is nothing, or it cannot be read.
     """
-    from prognosis_dask.features.files import read_features
+    from prognosis_dask.features.dataset import read_features
 
     sources: list[Source] = []
     for one in data:

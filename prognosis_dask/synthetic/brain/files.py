@@ -16,14 +16,17 @@ from prognosis_dask.imaging.geometry import image_like
 from prognosis_dask.synthetic.brain.patient import LESION_ROI, SEQUENCES, BrainPatient
 from prognosis_dask.synthetic.brain.scan import SyntheticScan, make_scan
 from prognosis_dask.synthetic.dicom import (
+    DrawnStructure,
     Person,
     image_header,
+    outlines,
     series_folder,
     set_pixels,
     synthetic_uid,
     write_instance,
+    write_rtstruct,
+    write_seg,
 )
-from prognosis_dask.synthetic.masks import DrawnStructure, outlines, write_rtstruct, write_seg
 
 _STUDY: Final = "Made brain"
 #: Series number, description, and repetition, echo and inversion time in ms, as of usual protocols at 1.5 T.

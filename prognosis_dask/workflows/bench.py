@@ -21,10 +21,10 @@ import psutil
 from distributed import Client
 
 from prognosis_dask.cohort.case import Case, write_cases
-from prognosis_dask.config.folders import expect_writable
 from prognosis_dask.config.job import Job, load_job
 from prognosis_dask.errors import JobError, count
 from prognosis_dask.execution.cluster import LocalSpec, connect
+from prognosis_dask.publish import expect_writable
 from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.workflows.run import cohort_of, run_features
 

@@ -1,23 +1,80 @@
-"""A case in a notebook: the pages' viewer with image and mask, in one output that needs neither files nor a network."""
+"""The viewer of image and mask: the volumes that pages load, and a case in a notebook, in one output without files."""
 
 from __future__ import annotations
 
 import base64
+import gzip
 import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
+from typing import Final, Literal
 
+import nibabel
+import numpy as np
 import SimpleITK as sitk
+import zarr
 from markupsafe import Markup
 
+from prognosis_dask.arrays import NumberArray
 from prognosis_dask.imaging.roi import bounding_box
 from prognosis_dask.prediction.page import VIEWER, environment, static_text, vendored
 from prognosis_dask.prediction.slices import slice_png, store_slices
-from prognosis_dask.prediction.volumes import VOLUMES, shown, volume_file
+from prognosis_dask.publish import replacing
 from prognosis_dask.report.canvas import png_address
+
+#: The files of the viewer, and which of the slices' arrays each holds.
+VOLUMES: Final[dict[str, Literal["image", "mask"]]] = {"image.nii.gz": "image", "mask.nii.gz": "mask"}
+#: Fast: the files go over the network once, and are asked for by somebody who waits.
+_LEVEL: Final = 1
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the viewer is told before it opens the volumes: windows by name, and how much it will fetch."""
+
+    presets: tuple[tuple[str, float, float], ...]
+    megabytes: float
+
+
+def shown(slices: Path) -> Shown | None:
+    """What can be shown in three planes of slices; None where an earlier version wrote them without their place."""
+    group = zarr.open_group(slices, mode="r", use_consolidated=False)
+    if "affine" not in group.attrs:
+        return None
+    presets = tuple((str(name), float(centre), float(width)) for name, centre, width in group.attrs["presets"])
+    stored = sum(path.stat().st_size for path in slices.rglob("*") if path.is_file())
+    return Shown(presets, stored / 1e6)
+
+
+def volume_file(slices: Path, name: str) -> Path:
+    """The NIfTI file of this name (:data:`VOLUMES`) beside the slices, written when it is first asked for.
+
+    Voxel (i, j, k) is column, row and slice of what is shown as slices, the lowest slice first.
+    """
+    path = slices.parent / name
+    if not path.is_file():
+        group = zarr.open_group(slices, mode="r", use_consolidated=False)
+        values = np.transpose(_small(np.asarray(group[VOLUMES[name]][:])))
+        file = nibabel.Nifti1Image(values, np.asarray(group.attrs["affine"], float))  # type: ignore[no-untyped-call]
+        file.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
+        with replacing(path) as aside:
+            aside.write_bytes(gzip.compress(file.to_bytes(), _LEVEL, mtime=0))
+    return path
+
+
+def _small(values: NumberArray) -> NumberArray:
+    """The same values in 16 bits where these hold them all, else in single precision."""
+    if values.dtype == np.uint8:
+        return values
+    least, most = np.iinfo(np.int16).min, np.iinfo(np.int16).max
+    if least <= values.min() and values.max() <= most:
+        whole = values.astype(np.int16)
+        if np.array_equal(whole, values):
+            return whole
+    return values.astype(np.float32)
 
 
 @dataclass(frozen=True)
