@@ -16,7 +16,7 @@ import sksurv.datasets
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
-from prognosis_dask.modelling.data.leakage import find_leaks
+from prognosis_dask.modelling.data.leakage import find_leaks, immortal_notes
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.spec import ColumnRule, EndpointRule, ModelSpec
 
@@ -203,3 +203,25 @@ def test_a_time_of_delayed_entry_is_no_feature() -> None:
     (said,) = leaks(frame, survival(time, rng.random(200) < 0.6)).items()
     assert said[0] == "entry"
     assert "(--set endpoint.entry=entry models it)" in said[1]
+
+
+def test_a_treatment_that_only_those_still_followed_could_have_is_told() -> None:
+    time, event, rng = made()
+    given = (time > np.quantile(time, 0.4)) & (rng.random(len(time)) < 0.6)
+    before = rng.random(len(time)) < 0.4
+    encodings = [Encoding("chemo", "clinical"), Encoding("sex", "clinical")]
+    X = np.column_stack([given, before]).astype(float)
+    (note,) = immortal_notes(encodings, X, survival(time, event))
+    assert note.startswith(f"chemo: of {given.sum()} cases with it none's follow-up ended before day")
+    assert "--set 'exclude=[\"chemo\"]' leaves it out" in note
+
+
+@pytest.mark.parametrize(
+    "loader", ["load_whas500", "load_flchain", "load_aids", "load_gbsg2", "load_veterans_lung_cancer"]
+)
+def test_no_column_known_at_the_beginning_is_told_as_of_a_later_treatment(loader: str) -> None:
+    frame, y = getattr(sksurv.datasets, loader)()
+    frame = pd.get_dummies(frame.drop(columns="chapter", errors="ignore"), dtype=float)  # flchain's causes of death
+    event, time = (y[name] for name in y.dtype.names)
+    encodings = [Encoding(name, "clinical") for name in frame]
+    assert immortal_notes(encodings, frame.to_numpy(float), survival(time, event)) == []

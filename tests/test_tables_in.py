@@ -23,7 +23,7 @@ from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, index_sections
 from prognosis_dask.errors import Code, JobError, PrognosisError, StatisticsError
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
-from prognosis_dask.modelling.spec import ColumnRule, EndpointRule, ModelSpec
+from prognosis_dask.modelling.spec import ColumnRule, EndpointRule, ModelSpec, load_spec
 from prognosis_dask.tables.missing import known_cells
 
 GENERIC = COLLECTIONS["generic"]
@@ -223,6 +223,73 @@ def test_an_event_column_without_a_censored_row_is_used_and_said(tmp_path: Path)
     )
 
 
+def test_codes_of_kinds_are_told_and_the_option_to_paste_makes_levels_of_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    cells = {
+        "Histology code": rng.permutation([1, 2, 3, 5] * 6),
+        "site": rng.permutation([1, 2, 3] * 8),
+        "txgrp": rng.permutation([1, 2, 3, 4] * 6),
+        "morphology": rng.permutation([8000 + 7 * i for i in range(24)]),
+        "arm": rng.permutation([1, 2] * 12),
+        **{
+            name: rng.permutation([1, 2, 3, 4] * 6) for name in ("stage", "grade", "ECOG", "age_group", "risk category")
+        },
+    }
+    found = read(tmp_path, cells)
+    assert len(re.findall("enter as an amount", said(found))) == 4
+    assert "morphology holds 24 codes, which enter as an amount" in said(found)
+    line = re.search(r"Histology code holds the codes 1, 2, 3, 5, .*?--set '(column.*?)'", said(found))
+    assert line is not None
+    again = read(tmp_path, cells, load_spec(None, [line[1]]))
+    assert [name for name in again.table.features if name.startswith("Hist")] == [
+        f"Histology code={code}" for code in (2, 3, 5)
+    ]
+    assert "Histology code holds" not in said(again)
+
+
+def test_a_few_numbers_in_another_unit_zeros_that_stand_for_nothing_and_a_volume_without_logarithm_are_told(
+    tmp_path: Path,
+) -> None:
+    kg = [60 + i if i % 8 else 1000 * (60 + i) for i in range(24)]
+    cells = {"weight": kg, "age": [0, *range(40, 63)], "volume": [*range(1, 24), 0], "nodes": [*range(12), *range(12)]}
+    told = said(read(tmp_path, cells))
+    assert "weight is 60000 to 76000 in 3 rows, 1 first, far from the others (61 to 83): mend them" in told
+    assert "age is 0 in 1 row, far from the others (40 to 62)" in told
+    assert "volume enters as it is and not by its logarithm, since it is 0 in data row 24" in told
+    assert "nodes is" not in told
+
+
+def test_points_that_part_thousands_are_no_decimal_points(tmp_path: Path) -> None:
+    cells = ["1.006", "993", "2.314", "870", "12.001", "455", "1.2", "3"]
+    assert read(tmp_path, {"psa": cells}).table.X[0, 1] == 1.006  # 1.2 shows that they are decimals
+    with pytest.raises(PrognosisError, match=r"'psa' holds '1\.006' and '993': is the first 1006"):
+        read(tmp_path, {"psa": cells[:6]})
+    assert read(tmp_path, {"density": ["1.006", "1.010", "1.200"]}).table.X[0, 1] == 1.006
+
+
+def test_levels_that_say_the_same_in_other_words_are_told(tmp_path: Path) -> None:
+    told = said(read(tmp_path, {"smoker": ["yes", "Y", "no", "NO "], "sex": ["m", "female", "male"]}))
+    assert "smoker: 'yes' and 'Y' are levels apart: write them alike" in told
+    assert "sex: 'male' and 'm' are levels apart" in told
+    assert "smoker: 'no'" not in told
+
+
+def test_cells_with_digits_are_never_offered_as_missing(tmp_path: Path) -> None:
+    for cell in ("<5", "14.9*", "1_588"):
+        with pytest.raises(StatisticsError, match=r"expected numbers: mend the table") as refused:
+            read(tmp_path, {"crp": [cell, *range(23)]})
+        assert "missing" not in str(refused.value)
+
+
+def test_days_in_fractions_are_told_where_they_are_few(tmp_path: Path) -> None:
+    rule, exclude = EndpointRule(time="OS_days", event="event"), ("time_days",)
+    years = [0.3 + i / 7 for i in range(24)]
+    told = said(read(tmp_path, {"OS_days": years}, ModelSpec(endpoint=rule, exclude=exclude)))
+    assert "OS_days was taken in days, is 3.586 at most and mostly no whole number" in told
+    days = [round(365 * year) for year in years]
+    assert "whole number" not in said(read(tmp_path, {"OS_days": days}, ModelSpec(endpoint=rule, exclude=exclude)))
+
+
 def test_a_short_time_is_taken_for_no_code_of_a_missing_one(tmp_path: Path) -> None:
     assert "far from the others" not in said(read(tmp_path, {"nodes": [9, *range(19, 42)]}))
 
@@ -289,7 +356,8 @@ def test_whole_numbers_that_describe_a_patient_stay_features(name: str, cells: n
 def test_numbers_with_units_are_no_levels(tmp_path: Path) -> None:
     found = read(tmp_path, {"size": ["12 mm", "1.2 cm", "15 mm"], "crp": ["<5", ">100", "<3"]})
     assert found.table.features == ("x",)
-    assert "size (holds numbers with units or signs, such as '12 mm': write the numbers alone)" in said(found)
+    told = "size (holds numbers with units or signs, such as '12 mm': write the numbers alone, or name its levels)"
+    assert told in said(found)
 
 
 def test_headings_of_other_scripts_are_told_apart(tmp_path: Path) -> None:

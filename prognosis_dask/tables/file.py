@@ -298,6 +298,8 @@ _PLAIN = re.compile(rf"{_SIGN}(\d+\.?\d*|\.\d+){_EXPONENT}")
 _POINT_DECIMAL = re.compile(rf"{_SIGN}(\d*\.\d+){_EXPONENT}")
 _PARTED = re.compile(rf"{_SIGN}\d{{1,3}}([ '’]\d{{3}})+([.,]\d+)?")
 _ODD = re.compile("[,'’\\s\u2212=]|\\.[^\0.]*\\.")
+#: So many numbers with three decimals, and as many with none, are no accident.
+_FEWEST_THOUSANDS = 5
 #: Blanks that part thousands: no-break, thin and narrow no-break, as R, LaTeX and CLDR's locales write them.
 _NARROW = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3})")
 #: Excel's notation for numbers as text: ="001"
@@ -325,6 +327,8 @@ def plain_numbers(
     for name, column, kind, is_odd in zip(names, cleaned, kinds, odd, strict=True):
         if decimal_comma:
             _expect_no_doubt(name, column, kind)
+        else:
+            _expect_decimal_points(name, column)
         if is_odd and kind:
             column = [_plain(cell, _decimal_sign(kind, delimiter, decimal_comma, points)) for cell in column]
             if kind == {"either"} and not decimal_comma and delimiter == ";" and not points:
@@ -416,3 +420,25 @@ def _expect_no_doubt(name: str, column: Sequence[str], kind: set[str]) -> None:
             f"column {name!r} holds {held[0]!r} in a table with decimal commas ({other}): is it {whole}? "
             "Write all its numbers with one decimal sign and without thousands separators"
         )
+
+
+def _expect_decimal_points(name: str, column: Sequence[str]) -> None:
+    """Refuse 1.234 beside 980: decimals that always have three digits, or none at all, are thousands."""
+    if "." not in "\0".join(column):
+        return
+    pointed, whole = [], []
+    for cell in column:
+        if "." not in cell:
+            whole += [cell] if cell else []
+        elif _POINT_THOUSANDS.fullmatch(cell):
+            pointed.append(cell)
+        elif _PLAIN.fullmatch(cell):
+            return
+    numbers = [cell for cell in whole if _PLAIN.fullmatch(cell)]
+    hundreds = [cell for cell in numbers if len(cell.lstrip("+-")) == 3]
+    if min(len(pointed), len(numbers)) < _FEWEST_THOUSANDS or not hundreds or max(map(len, numbers)) > 4:
+        return
+    raise ValueError(
+        f"column {name!r} holds {pointed[0]!r} and {hundreds[0]!r}: is the first {pointed[0].replace('.', '')}? Write "
+        "its numbers without thousands separators, or with one digit after the decimal point at least"
+    )

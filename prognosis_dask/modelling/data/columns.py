@@ -30,18 +30,44 @@ _LARGEST = 1e150
 
 #: Numbers that tables write where nothing is known.
 _FAR_CODES = frozenset([9.0, 99.0, 999.0, 9999.0, 99999.0, 88.0, 888.0, 8888.0, -1.0, -9.0, -99.0, -999.0, -9999.0])
+#: A zero below all other numbers by this share of their range stands for something else.
+_FAR = 0.3
 #: Of so many numbers or more, one that is so many times the next largest may be a slip.
 _FEWEST_NUMBERS, _SLIP = 20, 10
+#: More numbers than this share that are so much larger are no other unit, but what the column holds.
+_MOST_OTHERS = 0.25
+#: Words that say the same, one group after the other.
+_SAME = (
+    ("yes", "y", "ja", "j", "oui", "true", "1"),
+    ("no", "n", "nein", "non", "false", "0"),
+    ("male", "m", "man", "männlich", "homme", "h"),
+    ("female", "f", "woman", "w", "weiblich", "femme"),
+    ("positive", "pos", "pos.", "positiv", "+"),
+    ("negative", "neg", "neg.", "negativ", "-"),
+    ("left", "l", "li", "links"),
+    ("right", "r", "re", "rechts"),
+)
 #: A feature that is the outcome in other words would be the best of all.
 _OUTCOME = re.compile(
     r".*(surviv|death|dead|deceas|recurr|relapse|progressi|followup|vitalstatus|duration|censor|überleb|ueberleb|verstorben|"
     r"rezidiv|survie|décès|décédé|récidive).*|"
     r"(os|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs|lrc|dm|ttp)(time|event|status|days|weeks|months|years)?|time(days|tod\w+)?|event\w*|status|label|outcome"
 )
+#: Headings of kinds, such as a histology's: their numbers are codes, of which 4 is not twice 2.
+_KINDS = re.compile(
+    r"(tumou?r)?(histolog|histopath|morpholog|race|ethnic|rasse|lokalis|localis|marital|insurance)\w*|histo|icdo?\w*|"
+    r"(tumou?r|primary|cancer|disease|anatomic)?(sub)?(site|location)|lage|centre|center|zentrum|klinik|clinic|hospital|inst|"
+    r"institut(e|ion)|scanner|vendor|manufacturer|country|region|arm|rx|trt|treatment|therapy|therapie|traitement|regimen|"
+    r"\w*code\d?"
+)
+#: Headings of kinds, or of steps where there are more.
+_GROUPS, _MOST_GROUPS = re.compile(r"\w*(type|kind|category|group|grp|typ|gruppe)"), 6
+#: Among them those whose codes may have an order.
+_ORDERED = re.compile(r".*(age|risk|stage|grade|grad|dose|size|score|ecog|tnm|alter|risiko|prognos|income|bmi).*")
 _STAGE_LEVEL = re.compile(r"(?:stage)?(0|i{1,3}|iv)([abc]?)(\d?)")
 _TNM_LEVEL = re.compile(r"[cpyr]*[tnmg]?(is|\d)([a-d]?)")
 _WITH_UNIT = re.compile(
-    r"[<>≤≥~]\s*[-+]?[\d.,]+\s*\S*|[-+]?[\d.,]+\s*(%|[mc]m[23²³]?|m?l|cc|[cm]?gy|[mµ]?g|kg|hu|suv|years?|yrs?|months?|days?)",
+    r"[<>≤≥~]\s*[-+]?[\d.,]+\s*\S*|[-+]?\d{1,3}(,\d{3})+|[-+]?[\d.,]+\s*(%|[mc]m[23²³]?|m?l|cc|[cm]?gy|[mµ]?g|kg|hu|suv|years?|yrs?|months?|days?|jahre?n?|j\.?)",
     re.IGNORECASE,
 )
 #: An age as DICOM writes it.
@@ -175,11 +201,15 @@ class SourceColumn:
         if wrong:
             words = json.dumps(list(dict.fromkeys(texts[row] for row in wrong))[:_PASTED], ensure_ascii=False)
             name = json.dumps(self.name, ensure_ascii=False)
+            unknown = f"\nIf it is not known there: --set 'column.{name}.missing={words}'"
+            if any(
+                re.search(r"\d", texts[row]) for row in wrong
+            ):  # <5 and 1,588 are known, nearly or in another notation
+                unknown = ""
             raise StatisticsError(
                 f"{self.where}: column {self.name!r} holds {texts[wrong[0]]!r} in data row {self.row(wrong[0])}"
                 f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}, expected numbers: mend the table, or name "
-                f"the column's words as levels in the specification, or drop it there\nIf it is not known there: "
-                f"--set 'column.{name}.missing={words}'"
+                f"the column's words as levels in the specification, or drop it there{unknown}"
             )
 
     def _refuse_infinite(self, values: FloatArray) -> None:
@@ -247,7 +277,9 @@ def learn_encoding(column: SourceColumn, family: str) -> Encoding | str:
         return Encoding(column.name, family, column.unit)
     with_unit = [text for text in held if _WITH_UNIT.fullmatch(text)]
     if 2 * len(with_unit) > len(held):
-        return f"holds numbers with units or signs, such as {with_unit[0]!r}: write the numbers alone"
+        return (
+            f"holds numbers with units or signs, such as {with_unit[0]!r}: write the numbers alone, or name its levels"
+        )
     spelt: dict[str, str] = {}
     for text in held:
         spelt.setdefault(level_key(text), text)
@@ -326,7 +358,7 @@ def far_code_notes(column: SourceColumn) -> list[str]:
     """
     values = column.numbers()
     values = values[np.isfinite(values)]
-    if not len(values) or {float(values.max()), float(values.min())}.isdisjoint(_FAR_CODES):
+    if not len(values) or {float(values.max()), float(values.min())}.isdisjoint(_FAR_CODES | {0.0}):
         return []
     levels = np.unique(values)
     if len(levels) < 3:
@@ -335,6 +367,8 @@ def far_code_notes(column: SourceColumn) -> list[str]:
     code = high if high in _FAR_CODES and high > 2 * max(low[-1], 0) else None
     if code is None and float(levels[0]) in _FAR_CODES and levels[0] < 0 <= levels[1]:
         code, low = float(levels[0]), levels[1:]
+    if code is None and _zero_stands_apart(levels):
+        code, low = 0.0, levels[1:]
     if code is None:
         return []
     often = int((values == code).sum())
@@ -344,23 +378,76 @@ def far_code_notes(column: SourceColumn) -> list[str]:
     ]
 
 
+def _zero_stands_apart(levels: FloatArray) -> bool:
+    """Whether 0 is the least of many numbers and far below them, as an age or a haemoglobin of 0."""
+    low, high = float(levels[1]), float(levels[-1])
+    return float(levels[0]) == 0 and len(levels) > MOST_LEVELS and low > _FAR * (high - low)
+
+
 def slip_notes(column: SourceColumn) -> list[str]:
     """A note where one number is more than ten times as large as all others: a lost decimal sign, a date.
+
+    Where a few are so, they may be in another unit.
 
     >>> slip_notes(SourceColumn("Hb", np.array([13.5, 130.0 * 100, *range(8, 16), *range(8, 18)]), "t.csv"))[0][:50]
     'Hb is 13000 in data row 2, far from the others (8 '
     """
     values = column.numbers()
-    known = values[np.isfinite(values)]
+    known = np.sort(values[np.isfinite(values)])
     if len(known) < _FEWEST_NUMBERS:
         return []
-    second, most = np.partition(known, -2)[-2:].tolist()
-    if not most > _SLIP * second or second <= 0 or most in _FAR_CODES:
+    jumps = np.flatnonzero((known[:-1] > 0) & (known[1:] > _SLIP * known[:-1])) + 1
+    large = known[jumps[-1] :] if len(jumps) else known[:0]
+    if not len(large) or len(large) > _MOST_OTHERS * len(known) or large[-1] in _FAR_CODES:
         return []
-    at = int(np.flatnonzero(values == most)[0])
+    second, first = float(known[-len(large) - 1]), int(np.flatnonzero(values >= large[0])[0])
+    others = f"far from the others ({known[0]:g} to {second:g})"
+    if len(large) == 1:
+        return [f"{column.name} is {large[0]:g} in data row {column.row(first)}, {others}: mend it, if it is a slip."]
     return [
-        f"{column.name} is {most:g} in data row {column.row(at)}, far from the others ({known.min():g} to {second:g}): "
-        "mend it, if it is a slip."
+        f"{column.name} is {large[0]:g} to {large[-1]:g} in {len(large)} rows, {column.row(first)} first, {others}: "
+        "mend them, if they are in another unit."
+    ]
+
+
+def spelling_notes(encoding: Encoding) -> list[str]:
+    """A note where levels of a column say the same in other words.
+
+    >>> spelling_notes(Encoding("smoker", "clinical", levels=("no", "yes", "Y", "other"), grouped=("N",)))
+    ["smoker: 'yes' and 'Y' are levels apart, 'no' and 'N' are levels apart: write them alike, if they say the same."]
+    """
+    held = {level_key(word): word for word in (*encoding.levels, *encoding.grouped)}
+    alike = [[held[level_key(word)] for word in words if level_key(word) in held] for words in _SAME]
+    told = [f"{' and '.join(map(repr, words))} are levels apart" for words in alike if len(words) > 1]
+    return [f"{encoding.column}: {', '.join(told)}: write them alike, if they say the same."] if told else []
+
+
+def kinds_notes(column: SourceColumn) -> list[str]:
+    """A note where the heading names kinds, and the cells are codes that enter as an amount; two codes do no harm.
+
+    >>> [note[:49] for note in kinds_notes(SourceColumn("Histology", np.array([1.0, 2.0, 5.0, 5.0]), "t.csv"))]
+    ['Histology holds the codes 1, 2, 5, which enter as']
+    >>> kinds_notes(SourceColumn("ECOG", np.array([0.0, 1.0, 2.0, 3.0]), "t.csv"))
+    []
+    """
+    plain = key(column.name)
+    kinds, group = _KINDS.fullmatch(plain), _GROUPS.fullmatch(plain)
+    if not (kinds or group) or _ORDERED.fullmatch(plain):
+        return []
+    values = column.numbers()
+    codes = np.unique(values[np.isfinite(values)])
+    if len(codes) < 3 or (codes != np.floor(codes)).any() or (not kinds and len(codes) > _MOST_GROUPS):
+        return []
+    texts = [f"{code:.15g}" for code in codes.tolist()]
+    name = json.dumps(column.name, ensure_ascii=False)
+    if len(codes) > MOST_LEVELS:
+        return [
+            f"{column.name} holds {len(codes)} codes, which enter as an amount. If they are kinds without an order, "
+            f"group them in the table, or leave the column out: --set 'exclude=[{name}]'"
+        ]
+    return [
+        f"{column.name} holds the codes {', '.join(texts)}, which enter as an amount. If they are kinds without an "
+        f"order: --set 'column.{name}.levels={json.dumps(texts)}'"
     ]
 
 

@@ -20,8 +20,10 @@ from prognosis_dask.modelling.data.columns import (
     SourceColumn,
     encode,
     far_code_notes,
+    kinds_notes,
     learn_encoding,
     slip_notes,
+    spelling_notes,
     tells_the_outcome,
     unit_of,
 )
@@ -113,10 +115,12 @@ def learn_encodings(
                 continue
             modality, roi = source.measured.get(name, ("", ""))
             encodings.append(replace(made, modality=modality, roi=roi))
-            notes += grouped_note(made)
+            notes += grouped_note(made) + spelling_notes(made)
+            notes += _not_logged(column, made, rule)
             if kind_of(family) not in COMPUTED_FAMILIES and not made.levels:
                 notes += far_code_notes(column)
-                notes += slip_notes(column) if kind_of(family) not in IMAGE_FAMILIES else []
+                if kind_of(family) not in IMAGE_FAMILIES:
+                    notes += slip_notes(column) + kinds_notes(column)
     encodings += _copies(columns, spec, encodings)
     if spec.missing_indicators:
         encodings += _indicators(columns, encodings)
@@ -151,6 +155,21 @@ def _not_a_feature(source: Source, name: str) -> tuple[str, str] | None:
     if family and not why.startswith("holds dates"):  # age and stage are properties, and a date of surgery is none
         return None
     return (_NO_PROPERTY, f"{name} ({why})") if why else None
+
+
+def _not_logged(column: SourceColumn, made: Encoding, rule: ColumnRule) -> list[str]:
+    """What is to be said of a volume whose logarithm a few rows forbid."""
+    if made.family != "volume" or made.log or made.levels:
+        return []
+    values = column.numbers()
+    wrong = np.flatnonzero(values <= 0).tolist()
+    if not wrong or not (values > 0).any():
+        return []
+    more = f" and not above zero in {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return [
+        f"{column.name} enters as it is and not by its logarithm, since it is {values[wrong[0]]:g} in data row "
+        f"{column.row(wrong[0])}{more}: empty it, if no volume was measured."
+    ]
 
 
 def grouped_note(encoding: Encoding) -> list[str]:

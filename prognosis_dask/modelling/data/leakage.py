@@ -50,6 +50,9 @@ _FEWEST_CASES, _FEWEST_EVENTS, _FEWEST_OF_CLASS = 20, 10, 5
 _FEWEST_PAIRS = 200
 #: Columns of so many different values at most are taken as words are.
 _MOST_VALUES = 12
+#: Of a column that may be known only later: of the cases without it this share ended before the first of those with it,
+#: which has at most this probability if the ends do not depend on it.
+_ENDED, _BY_CHANCE = 0.2, 1e-6
 #: Cases that all columns are looked at on; those that stand out are then looked at on all.
 _SAMPLE = 250
 #: Columns of numbers whose differences are looked at, if there are no more.
@@ -105,6 +108,40 @@ def expect_no_leaks(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endp
         f"To leave out, at the top of the specification (or with --set): exclude = {names}. To keep a feature that "
         f"is known before the outcome, name it: [column.{json.dumps(leaks[0].column, ensure_ascii=False)}]"
     )
+
+
+def immortal_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpoint) -> list[str]:
+    """Notes on columns as of a later treatment: who has it was followed up to some day, before which many others ended.
+
+    Events and censoring count alike, for a prognosis keeps nobody from being censored.
+
+    Parameters
+    ----------
+    encodings, X, endpoint
+        As in :func:`expect_no_leaks`.
+    """
+    if not isinstance(endpoint, Survival) or len(X) < _FEWEST_CASES or endpoint.entry_days is not None:
+        return []
+    time, censored = endpoint.time_days, ~endpoint.event
+    owner = [encoding for encoding in encodings for _ in encoding.features]
+    notes: dict[str, str] = {}
+    for encoding, values in zip(owner, X.T, strict=True):
+        if encoding.family in (*MEASURED_FAMILIES, "features") or len(np.unique(values[np.isfinite(values)])) != 2:
+            continue
+        has = values == np.nanmax(values)
+        if has.sum() < _FEWEST_EVENTS:
+            continue
+        first = float(time[has].min())
+        ended = time[~has] < first
+        share, lost = float(ended.mean()), float((ended & censored[~has]).mean())
+        if share >= _ENDED and lost > 0 and has.sum() * np.log1p(-share) < np.log(_BY_CHANCE):
+            leave = json.dumps([encoding.column], ensure_ascii=False)
+            notes[encoding.column] = (
+                f"{encoding.column}: of {int(has.sum())} cases with it none's follow-up ended before day {first:.4g}, "
+                f"of the {int((~has).sum())} others {share:.0%} did. If it was given or found during the follow-up, "
+                f"who died early could not have it: --set 'exclude={leave}' leaves it out."
+            )
+    return list(notes.values())
 
 
 def find_leaks(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpoint) -> list[Leak]:

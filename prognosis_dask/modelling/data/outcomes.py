@@ -22,6 +22,8 @@ from prognosis_dask.modelling.spec import EndpointRule
 _EXPECTED = "1 where the event was seen and 0 where the case was censored (or yes, no; dead, alive)"
 #: Events that were seen while fewer were at risk, before others entered, are noted.
 _FEW_AT_RISK = 10
+#: Follow-up in days, up to this, is suspected to be in months or years where it is in fractions.
+_SHORT_DAYS = 250
 #: From this share of the rows on, in tables of so many rows or more, what is empty means censored, not forgotten.
 _LOST, _FEWEST_ROWS = 0.1, 20
 #: Codes of the event that a refusal writes out at most.
@@ -97,6 +99,7 @@ def read_outcomes(
     unit, notes = _unit(names[0], rule)
     time = columns[names[0]].numbers() * DAYS[unit]
     _refuse_beyond_a_life(time, columns[names[0]], unit)
+    notes += _fractions_of_days(columns[names[0]], unit)
     notes += far_code_notes(columns[names[0]]) + slip_notes(columns[names[0]])
     event = _events(columns[names[1]], rule, (whole or columns)[names[1]])
     _refuse_lost_censoring(columns[names[0]], columns[names[1]], time, event, rule)
@@ -153,6 +156,18 @@ def _unit(name: str, rule: EndpointRule) -> tuple[str, list[str]]:
     if time_unit_known(name):
         return said or "days", []
     return "days", [f"{name} was taken in days, since nothing says its unit: time_unit in [endpoint] names another."]
+
+
+def _fractions_of_days(column: SourceColumn, unit: str) -> list[str]:
+    """A note where times in days are few and in fractions, as years and months are."""
+    values = column.numbers()
+    values = values[np.isfinite(values)]
+    if unit != "days" or not len(values) or values.max() > _SHORT_DAYS or (values == np.floor(values)).mean() > 0.5:
+        return []
+    return [
+        f"{column.name} was taken in days, is {values.max():.4g} at most and mostly no whole number: if it is in years "
+        "or months, --set endpoint.time_unit=years (or months)."
+    ]
 
 
 def _refuse_beyond_a_life(days: FloatArray, column: SourceColumn, unit: str) -> None:
