@@ -290,6 +290,15 @@ def test_days_in_fractions_are_told_where_they_are_few(tmp_path: Path) -> None:
     assert "whole number" not in said(read(tmp_path, {"OS_days": days}, ModelSpec(endpoint=rule, exclude=exclude)))
 
 
+@pytest.mark.parametrize("written", ["999", "999.0", "9.99e2", "999,00"])
+def test_a_number_named_as_missing_is_it_however_it_is_written(written: str, tmp_path: Path) -> None:
+    cells = {"Hb": [written, "12.5", "13.1", "11.9"] if "," not in written else [written, "12,5", "13,1", "11,9"]}
+    assert "Hb is 999 in 6 rows, far from the others" in said(read(tmp_path, cells))
+    found = read(tmp_path, cells, load_spec(None, ['column."Hb".missing=["999"]']))
+    assert np.isnan(found.table.X[:, 1]).sum() == 6
+    assert "far from the others" not in said(found)
+
+
 def test_a_short_time_is_taken_for_no_code_of_a_missing_one(tmp_path: Path) -> None:
     assert "far from the others" not in said(read(tmp_path, {"nodes": [9, *range(19, 42)]}))
 

@@ -66,24 +66,30 @@ def known_cells(texts: Sequence[str], named: Collection[str] = (), also: Collect
     named
         Words that are values: a specification's levels or classes. Case does not count.
     also
-        Further words that mean missing in this column; they take precedence over ``named``.
+        Further words that mean missing in this column; they take precedence over ``named``. Numbers are compared as
+        such: 999 is 999.0.
     """
-    more, values = ({word.casefold() for word in words} for words in (also, named))
+    more, values = set(map(_alike, also)), {word.casefold() for word in named}
     words = {text: text.casefold() for text in set(texts)}
-    doubtful = {text for text, word in words.items() if word in more or word in NOT_KNOWN or word in _EITHER}
+    asked = {text for text in words if _alike(text) in more} if more else set()
+    doubtful = asked | {text for text, word in words.items() if word in NOT_KNOWN or word in _EITHER}
     if not doubtful:
         return KnownCells(list(texts))
     others = [words[text] for text in texts if text and text not in doubtful]
     among_words = 2 * sum(map(_is_number, others)) <= len(others) and bool(others)
     signs = any("+" in word for word in others)
     values |= ({"none"} if among_words else set()) | ({"-"} if among_words and signs else set())
-    gone = {text for text in doubtful if words[text] in more or words[text] not in values}
+    gone = {text for text in doubtful if text in asked or words[text] not in values}
     counts = Counter(text for text in texts if text in doubtful)
     return KnownCells(
         ["" if text in gone else text for text in texts],
         {text: counts[text] for text in sorted(gone)},
         {text: counts[text] for text in sorted(doubtful - gone)},
     )
+
+
+def _alike(word: str) -> str:
+    return f"{float(word):.15g}" if _is_number(word) else word.casefold()
 
 
 def _is_number(text: str) -> bool:
