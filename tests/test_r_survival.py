@@ -15,7 +15,7 @@ from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikeli
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
 from prognosis_dask.modelling.metrics.calibration import survival_slope
 from prognosis_dask.modelling.metrics.classes import class_auc, roc_curve, weighted_auc
-from prognosis_dask.modelling.metrics.competing import fine_gray
+from prognosis_dask.modelling.metrics.competing import fine_gray, subdistribution
 from prognosis_dask.modelling.metrics.concordance import concordance, uno_c
 from prognosis_dask.modelling.metrics.hazards import ph_test
 from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
@@ -151,6 +151,24 @@ def test_areas_brier_scores_slopes_and_net_benefit_over_time_are_those_of_riskre
     np.testing.assert_allclose(survival_slope(time, event, risk[:, 2], 20.0, once), theirs["slope"], rtol=1e-6)
     benefit = net_benefit_survival(time, event, risk[:, 2], 20.0, np.array([0.2, 0.4, 0.6]), once)
     np.testing.assert_allclose(benefit[0], theirs["net_benefit"], rtol=1e-10)
+
+
+def test_areas_and_brier_scores_with_competing_events_are_on_average_over_the_draws_those_of_riskregression() -> None:
+    table, values = pd.read_csv(FOLDER / "scores.csv"), pd.read_csv(FOLDER / "scores_values.csv")
+    theirs = {str(what): group["value"].to_numpy() for what, group in values.groupby("what", sort=False)}
+    time, cause, score = table["time"].to_numpy(float), table["cause"].to_numpy(), table["score"].to_numpy(float)
+    at = np.array([5.0, 10.0, 20.0])
+    risk, areas, errors = 1 - np.exp(-at / 25 * np.exp(0.7 * score)[:, None]), [], []
+    for seed in range(200):
+        end = subdistribution(time, cause, seed)
+        cases = end.time_days, end.event
+        censoring = fit_censoring(*cases)
+        areas.append([auc_t(*cases, score, days, censoring) for days in at])
+        errors.append([brier_score(*cases, 1 - one, days, censoring) for one, days in zip(risk.T, at, strict=True)])
+    for drawn, name, most in ((areas, "auc_competing", 0.02), (errors, "brier_competing", 0.01)):
+        scatter = np.std(drawn, axis=0)
+        assert (np.abs(np.mean(drawn, axis=0) - theirs[name]) < 4 * scatter / np.sqrt(200) + 1e-9).all()
+        assert scatter.max() < most
 
 
 def test_fine_and_grays_coefficients_are_those_of_cmprsk_where_nothing_is_tied() -> None:

@@ -19,6 +19,10 @@ found <- Score(list(risk),
   formula = Surv(time, event) ~ 1, data = cohort, times = at, cens.model = "km",
   metrics = c("auc", "brier"), null.model = FALSE, se.fit = FALSE
 )
+competing <- Score(list(risk),
+  formula = Hist(time, cause) ~ 1, data = cohort, times = at, cause = 1, cens.model = "km",
+  metrics = c("auc", "brier"), null.model = FALSE, se.fit = FALSE
+)
 until <- coxph(Surv(pmin(time, 20), event * (time <= 20)) ~ log(-log(1 - risk[, 3])), ties = "breslow")
 benefit <- sapply(c(0.2, 0.4, 0.6), function(threshold) {
   above <- risk[, 3] >= threshold
@@ -28,6 +32,8 @@ benefit <- sapply(c(0.2, 0.4, 0.6), function(threshold) {
 values <- rbind(
   data.frame(what = "auc_t", column = at, value = found$AUC$score$AUC),
   data.frame(what = "brier", column = at, value = found$Brier$score$Brier),
+  data.frame(what = "auc_competing", column = at, value = competing$AUC$score$AUC),
+  data.frame(what = "brier_competing", column = at, value = competing$Brier$score$Brier),
   data.frame(what = "slope", column = 20, value = unname(coef(until))),
   data.frame(what = "net_benefit", column = c(0.2, 0.4, 0.6), value = benefit),
   data.frame(what = "fine_gray", column = c("x1", "x2"), value = unname(crr(untied, cause, cbind(x1, x2))$coef))
