@@ -274,6 +274,15 @@ def test_levels_that_say_the_same_in_other_words_are_told(tmp_path: Path) -> Non
     assert "smoker: 'no'" not in told
 
 
+def test_stages_in_two_notations_and_an_age_beyond_anyone_s_are_told(tmp_path: Path) -> None:
+    cells = {"stage": ["I", "II", "III", "IV", "3"], "grade": ["low", "Low grade"], "age": [650, *range(40, 63)]}
+    told = said(read(tmp_path, cells))
+    assert re.search("stage: '(III|3)' and '(III|3)' are levels apart: write them alike", told)
+    assert "grade: 'low' and 'Low grade' are levels apart" in told
+    assert "age is 650 in data row 1, older than anyone" in told
+    assert "levels apart" not in said(read(tmp_path, {"stage": ["I", "II", "III", "IV"], "T": ["T1", "T2", "T2a"]}))
+
+
 def test_cells_with_digits_are_never_offered_as_missing(tmp_path: Path) -> None:
     for cell in ("<5", "14.9*", "1_588"):
         with pytest.raises(StatisticsError, match=r"expected numbers: mend the table") as refused:

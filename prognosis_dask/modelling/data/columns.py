@@ -30,6 +30,8 @@ _LARGEST = 1e150
 
 #: Numbers that tables write where nothing is known.
 _FAR_CODES = frozenset([9.0, 99.0, 999.0, 9999.0, 99999.0, 88.0, 888.0, 8888.0, -1.0, -9.0, -99.0, -999.0, -9999.0])
+#: In years.
+_OLDEST = 122
 #: A zero below all other numbers by this share of their range stands for something else.
 _FAR = 0.3
 #: Of so many numbers or more, one that is so many times the next largest may be a slip.
@@ -44,6 +46,8 @@ _SAME = (
     ("female", "f", "woman", "w", "weiblich", "femme"),
     ("positive", "pos", "pos.", "positiv", "+"),
     ("negative", "neg", "neg.", "negativ", "-"),
+    ("low", "low grade", "lg", "low-grade"),
+    ("high", "high grade", "hg", "high-grade"),
     ("left", "l", "li", "links"),
     ("right", "r", "re", "rechts"),
 )
@@ -378,6 +382,21 @@ def far_code_notes(column: SourceColumn) -> list[str]:
     ]
 
 
+def age_notes(column: SourceColumn) -> list[str]:
+    """A note where somebody is older than anyone, and most are not: the column is in years.
+
+    >>> age_notes(SourceColumn("Age at diagnosis", np.array([61.0, 650.0, 48.0]), "t.csv"))
+    ['Age at diagnosis is 650 in data row 2, older than anyone: mend it.']
+    """
+    if re.match(r"age([\W_]|at|$)|alter$", column.name.casefold()) is None:
+        return []
+    values = column.numbers()
+    wrong = np.flatnonzero(values > _OLDEST).tolist()
+    if not wrong or np.nanmedian(values) > _OLDEST:
+        return []
+    return [f"{column.name} is {values[wrong[0]]:g} in data row {column.row(wrong[0])}, older than anyone: mend it."]
+
+
 def _zero_stands_apart(levels: FloatArray) -> bool:
     """Whether 0 is the least of many numbers and far below them, as an age or a haemoglobin of 0."""
     low, high = float(levels[1]), float(levels[-1])
@@ -418,6 +437,12 @@ def spelling_notes(encoding: Encoding) -> list[str]:
     """
     held = {level_key(word): word for word in (*encoding.levels, *encoding.grouped)}
     alike = [[held[level_key(word)] for word in words if level_key(word) in held] for words in _SAME]
+    if encoding.ordered:
+        ranks = [_stage_rank(level) for level in encoding.levels]
+        alike = [
+            [level for level, of in zip(encoding.levels, ranks, strict=True) if of == rank]
+            for rank in dict.fromkeys(rank for rank in ranks if rank)
+        ]
     told = [f"{' and '.join(map(repr, words))} are levels apart" for words in alike if len(words) > 1]
     return [f"{encoding.column}: {', '.join(told)}: write them alike, if they say the same."] if told else []
 

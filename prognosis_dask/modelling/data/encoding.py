@@ -18,6 +18,7 @@ from prognosis_dask.modelling.data.columns import (
     RARE,
     Encoding,
     SourceColumn,
+    age_notes,
     encode,
     far_code_notes,
     kinds_notes,
@@ -120,7 +121,7 @@ def learn_encodings(
             if kind_of(family) not in COMPUTED_FAMILIES and not made.levels:
                 notes += far_code_notes(column)
                 if kind_of(family) not in IMAGE_FAMILIES:
-                    notes += slip_notes(column) + kinds_notes(column)
+                    notes += slip_notes(column) + kinds_notes(column) + age_notes(column)
     encodings += _copies(columns, spec, encodings)
     if spec.missing_indicators:
         encodings += _indicators(columns, encodings)
