@@ -36,6 +36,7 @@ class Code(StrEnum):
     OBJECT_MISSING = "object-missing"
     OBJECT_FORBIDDEN = "object-forbidden"
     OBJECT_CHANGED = "object-changed"
+    OBJECT_UNREADABLE = "object-unreadable"
     # choosing regions of interest
     ROI_NOT_FOUND = "roi-not-found"
     ROI_AMBIGUOUS = "roi-ambiguous"

@@ -56,6 +56,7 @@ Refusal = Callable[[str, str], "tuple[int, str] | None"]
 class Weather:
     """What the proxy does to requests; ``short``: the share of bodies that lack their last bytes though all seems well.
 
+    ``always_short``: keys whose bodies always do. ``expired``: an access key that is none any more.
     Creating buckets and filling them goes past the proxy.
     """
 
@@ -63,6 +64,8 @@ class Weather:
     throttled: float = 0.0
     cut: float = 0.0
     short: float = 0.0
+    always_short: tuple[str, ...] = ()
+    expired: str = ""
     refuse: Refusal | None = None
     random: random.Random = field(default_factory=lambda: random.Random(0))
 
@@ -273,6 +276,8 @@ class _Handler(BaseHTTPRequestHandler):
         refused = weather.refuse(self.command, self.path) if weather.refuse else None
         if refused is None and weather.random.random() < weather.throttled:
             refused = 503, "SlowDown"
+        if weather.expired and f"Credential={weather.expired}/" in self.headers.get("Authorization", ""):
+            refused = 400, "ExpiredToken"
         if refused is not None:
             traffic.faults += 1
             self._send(refused[0], {"Content-Type": "application/xml"}, _xml(refused[1]))
@@ -284,6 +289,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _lacking(self, content: bytes, status: int) -> tuple[str, int]:
         weather = self.server.served.weather
         if self.command == "GET" and status in (200, 206) and len(content) > 1:
+            if self.path.endswith(weather.always_short or ("nothing ends so",)):
+                return "short", 1
             chance = weather.random.random()
             if chance < weather.cut:
                 self.server.served.traffic.faults += 1

@@ -13,7 +13,7 @@ from prognosis_dask.errors import BucketError, CaseError, Code, JobError
 from prognosis_dask.objects.address import parse_address
 from prognosis_dask.objects.bucket import Bucket, ObjectStat, WriteConflictError, bucket_of, several
 from prognosis_dask.objects.cache import use_cache
-from tests.object_server import ObjectServer
+from tests.object_server import ObjectServer, _forget_stores
 
 DATA = bytes(range(256)) * 400
 
@@ -42,13 +42,13 @@ def test_an_object_comes_back_whole_and_in_part(bucket: Bucket) -> None:
 
 
 @pytest.mark.slow
-def test_a_listing_goes_on_beyond_a_thousand_objects_and_where_it_was_cut(
+def test_a_listing_goes_on_beyond_thousands_of_objects_and_where_it_was_cut(
     bucket: Bucket, object_server: ObjectServer
 ) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: bucket.put(f"many/{number:04}", b"x"), range(1100)))
-    for object_server.weather.cut in (0.0, *[0.4] * 6):
-        assert [one.key for one in bucket.list("many")] == [f"many/{number:04}" for number in range(1100)]
+        list(pool.map(lambda number: bucket.put(f"many/{number:04}", b"x"), range(5200)))
+    for object_server.weather.cut in (0.0, *[0.2] * 3):
+        assert [one.key for one in bucket.list("many")] == [f"many/{number:04}" for number in range(5200)]
 
 
 def test_of_two_writers_one_wins(bucket: Bucket) -> None:
@@ -78,15 +78,30 @@ def test_a_listing_that_is_cut_is_asked_for_again(bucket: Bucket, object_server:
     assert object_server.traffic.faults > 2
 
 
-def test_a_body_that_is_always_short_is_an_error(
+def test_a_body_that_is_always_short_is_a_problem_of_its_object(
     bucket: Bucket, object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prognosis_dask.objects.bucket.PAUSE", 0.001)
     stat = bucket.head("a/1.dcm")
     object_server.weather.short = 1.0
     for ask in (bucket.get, lambda key, expected: bucket.get_range(key, 0, 1000)):
-        with pytest.raises(BucketError, match=r"s3://cohort/a/1.dcm: .*bytes.*, 5 times"):
+        with pytest.raises(CaseError, match=r"object-unreadable: .*bytes.*, 5 times") as error:
             ask("a/1.dcm", expected=stat)
+        assert error.value.problem.where == "s3://cohort/a/1.dcm"
+
+
+def test_a_store_that_refuses_one_object_for_ever_is_told_from_one_that_refuses_all(
+    bucket: Bucket, object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prognosis_dask.objects.signing.RETRIES", 1)
+    _forget_stores()
+    for asked in (bucket.get, bucket.head, lambda key: bucket.put(key, b"x")):
+        object_server.weather.refuse = lambda method, path: (503, "SlowDown") if path == "/cohort/a/1.dcm" else None
+        with pytest.raises(CaseError, match=r"object-unreadable: the bucket refuses just this object \(SlowDown\)"):
+            asked("a/1.dcm")
+        object_server.weather.refuse = lambda method, path: (503, "SlowDown")
+        with pytest.raises(BucketError, match=r"no answer from s3://cohort \(SlowDown\)"):
+            asked("a/1.dcm")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +204,9 @@ def test_a_public_bucket_is_read_unsigned(object_server: ObjectServer, monkeypat
     assert [one.key for one in Bucket("gs", "open").list()] == ["x"]
 
 
-def test_a_profile_gives_the_keys(object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_a_profile_gives_the_keys_also_where_they_are_renewed(
+    object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
     object_server.make_bucket("mine")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     (tmp_path / "credentials").write_text("[study]\naws_access_key_id = one%key\naws_secret_access_key = two\n")
@@ -197,6 +214,14 @@ def test_a_profile_gives_the_keys(object_server: ObjectServer, monkeypatch: pyte
     monkeypatch.setenv("AWS_PROFILE", "study")
     Bucket("s3", "mine").put("x", b"data")
     assert Bucket("s3", "mine").get("x") == b"data"
+    object_server.weather.expired = "one%key"
+    with pytest.raises(BucketError, match="credentials for s3://mine have expired; renew them"):
+        Bucket("s3", "mine").get("x")
+    (tmp_path / "credentials").write_text("[study]\naws_access_key_id = three\naws_secret_access_key = four\n")
+    assert Bucket("s3", "mine").get("x") == b"data"
+    object_server.weather.expired = "three"
+    (tmp_path / "credentials").write_text("[study]\naws_access_key_id = five\naws_secret_access_key = six\n")
+    assert [one.key for one in Bucket("s3", "mine").list()] == ["x"]
     monkeypatch.setenv("AWS_PROFILE", "other")
     with pytest.raises(JobError, match=r"AWS_PROFILE is 'other', of which .*credentials has no keys"):
         Bucket("s3", "another").get("x")

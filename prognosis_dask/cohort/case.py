@@ -6,8 +6,8 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 
 from prognosis_dask.errors import Code, JobError, Problem
@@ -62,6 +62,9 @@ class Case:
         columns ``acquired_*``. Never a feature.
     mask_etag
         What the store said of a mask in a bucket; another object in its place is then a problem of the case.
+    image_etags
+        The same of an image file, and of those of the ``sequences`` by name; empty texts for what is none in a bucket.
+        The slices of a series have theirs in its listing.
     stored
         By stage the digest under which a run keeps what the stage makes of the case: what has another one was put there
         by another run. In no table.
@@ -82,12 +85,22 @@ class Case:
     units: str = ""
     acquisition: dict[str, str] = field(default_factory=dict, hash=False)
     mask_etag: str = ""
+    image_etags: tuple[str, ...] = ()
     stored: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
 
     @property
     def short_hash(self) -> str:
         """Twelve hex digits that identify the case where a patient's name must not appear."""
         return short_hash(self.case_id)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The image, and then each of the sequences by name."""
+        return self.image, *(self.sequences[name] for name in sorted(self.sequences))
+
+    def etag(self, image: str) -> str:
+        """What the store said of one of the images; empty where it was not asked."""
+        return dict(zip(self.images, self.image_etags, strict=False)).get(image, "")
 
     @property
     def digest(self) -> str:
@@ -126,8 +139,9 @@ def write_cases(path: Path, cases: Iterable[Case]) -> None:
     """Write ``cases.csv``: the fixed columns, the sequences, what images were acquired with, and the covariates."""
     rows = list(cases)
     fixed = [f.name for f in fields(Case) if f.name not in _OPEN]
-    if not any(case.mask_etag for case in rows):  # a column of cohorts in buckets
-        fixed.remove("mask_etag")
+    for name in ("mask_etag", "image_etags"):  # columns of cohorts in buckets
+        if not any(getattr(case, name) for case in rows):
+            fixed.remove(name)
     images = [name for name in SEQUENCES if any(name in case.sequences for case in rows)]
     acquired = list(dict.fromkeys(name for case in rows for name in case.acquisition))
     extra = list(dict.fromkeys(name for case in rows for name in case.covariates))
@@ -195,7 +209,7 @@ def _case(row: dict[str, str], folder: Path) -> Case:
         if not row[name] and not (name == "mask" and (row["modality"] == "MR" or row["roi"] == AUTOMATIC_ROI)):
             raise ValueError(f"{name} is empty; every case needs one")
     sequences = {name: join(folder, row[name]) for name in SEQUENCES if row.get(name)}
-    return Case(
+    case = Case(
         case_id=row["case_id"],
         patient_id=row["patient_id"],
         modality=row["modality"],
@@ -206,14 +220,16 @@ def _case(row: dict[str, str], folder: Path) -> Case:
         time_days=_time_days(row["time_days"]) if row.get("time_days") else None,
         event=_event(row["event"]) if row.get("event") else None,
         units=row.get("units", ""),
-        source=row.get("source") or _stamp(*(join(folder, row[name]) for name in ("image", "mask", *sequences))),
+        source=row.get("source", ""),
         mask_etag=row.get("mask_etag", ""),
+        image_etags=tuple(row["image_etags"].split(";")) if row.get("image_etags") else (),
         covariates={name: value for name, value in row.items() if name not in fixed and not name.startswith(ACQUIRED)},
         acquisition={
             name.removeprefix(ACQUIRED): value for name, value in row.items() if name.startswith(ACQUIRED) and value
         },
         sequences=sequences,
     )
+    return case if case.source else _stamped(case, [join(folder, row[name]) for name in ("image", "mask", *sequences)])
 
 
 def _label(text: str) -> int:
@@ -235,17 +251,25 @@ def _event(text: str) -> int:
     return int(text)
 
 
-def _stamp(*paths: str) -> str:
-    """A substitute for the digest of files that were never indexed: their sizes and modification times, or ETags."""
-    return " ".join(map(_stamp_of, paths))
+def _stamped(case: Case, paths: Sequence[str]) -> Case:
+    """With a substitute for the digest of files that were never indexed: sizes and modification times, or ETags."""
+    looked = {path: _look_at(path) for path in paths}
+    etags = tuple(looked[image][1] for image in case.images)
+    return replace(
+        case,
+        source=" ".join(looked[path][0] for path in paths),
+        mask_etag=looked[case.mask][1] if case.mask else "",
+        image_etags=etags if any(etags) else (),
+    )
 
 
-def _stamp_of(path: str) -> str:
+def _look_at(path: str) -> tuple[str, str]:
+    """What tells a file or an object from what was there before, and an object's ETag."""
     if is_address(path):
         stat = stat_of(path)
-        return f"{stat.bytes}-{vouched(path, stat.etag)}" if stat else "missing"
+        return (f"{stat.bytes}-{vouched(path, stat.etag)}", stat.etag) if stat else ("missing", "")
     file = Path(path)
-    return f"{file.stat().st_size}-{file.stat().st_mtime_ns}" if file.is_file() else "missing"
+    return (f"{file.stat().st_size}-{file.stat().st_mtime_ns}" if file.is_file() else "missing"), ""
 
 
 def _cell(value: object) -> str:

@@ -266,6 +266,7 @@ def _cases(drafts: Sequence[_Draft], names: Sequence[str], together: Sessions, f
     cases = []
     for draft, case_id in zip(drafts, names, strict=True):
         image, chosen, beside = draft.image, draft.selection, _beside(draft, together)
+        etags = tuple(one.file.etag if one.file else "" for one in (image, *(beside[name] for name in sorted(beside))))
         source = f"{image.digest} {chosen.mask.identity}"
         source += f" {chosen.names_from.sha256}" if chosen.names_from is not None else ""
         source += "".join(f" {name} {other.digest}" for name, other in beside.items() if other is not image)
@@ -278,6 +279,7 @@ def _cases(drafts: Sequence[_Draft], names: Sequence[str], together: Sessions, f
                 image=listed.get(image.key, image.path),
                 mask=chosen.mask.path,
                 mask_etag=chosen.mask.etag,
+                image_etags=etags if any(etags) else (),
                 labels=chosen.labels,
                 source=hashlib.sha256(source.encode()).hexdigest()[:16],
                 units=image.listing.units if image.listing is not None else "",

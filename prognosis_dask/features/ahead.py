@@ -16,8 +16,9 @@ _begun: dict[Wanted, Future[_Read]] = {}
 
 
 class Wanted(NamedTuple):
-    """What is read for one case by one stage of one run."""
+    """What is read for one case by one stage of one run, for one start of its driver."""
 
+    started: str
     folder: str
     stage: str
     case_id: str

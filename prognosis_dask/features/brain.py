@@ -115,12 +115,12 @@ def _read(case: Case, context: StageContext) -> tuple[str, dict[str, sitk.Image]
         )
         images, drawn = {reference: axial(roi.image)}, axial(roi.mask)
     else:
-        images, drawn = {reference: axial(load_image(case.image, context.job.image))}, None
+        images, drawn = {reference: axial(load_image(case.image, context.job.image, etag=case.etag(case.image)))}, None
     wanted = context.job.brain.sequences or tuple(case.sequences)
     for name, path in case.sequences.items():
         if name != reference and name in wanted:
             warn_of_sides(path)
-            images[name] = axial(load_image(path, context.job.image))
+            images[name] = axial(load_image(path, context.job.image, etag=case.etag(path)))
     return reference, images, drawn
 
 

@@ -78,7 +78,7 @@ class SegmentWork(Work):
         if case.mask:
             return {"mask_source": DRAWN}
         with watch.step("read"):
-            image = load_image(case.image, context.job.image)
+            image = load_image(case.image, context.job.image, etag=case.etag(case.image))
         with watch.step("network"):
             mask = load_segmenter_once(context.job.segment).mask(image)
         voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))

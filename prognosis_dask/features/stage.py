@@ -337,7 +337,7 @@ class Work:
         ahead.begin(self._wanted(case, digest, context), partial(self.read, case, context, {}))
 
     def _wanted(self, case: Case, digest: str, context: StageContext) -> ahead.Wanted:
-        return ahead.Wanted(context.folder, self.stage.name, case.case_id, digest)
+        return ahead.Wanted(context.started, context.folder, self.stage.name, case.case_id, digest)
 
     def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
         """The features that cases of these modalities have."""

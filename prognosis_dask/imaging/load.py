@@ -114,8 +114,8 @@ def load_roi(
     return Roi(image, mask_image, grid, (0, 0, first), part.unit)
 
 
-def load_image(path: str, settings: ImageSection) -> sitk.Image:
-    """All slices of an image file or of a listed DICOM series.
+def load_image(path: str, settings: ImageSection, *, etag: str = "") -> sitk.Image:
+    """All slices of an image file or of a listed DICOM series; ``etag``: of a file in a bucket, what its store said.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def load_image(path: str, settings: ImageSection) -> sitk.Image:
         [run] = usable_runs(listing, settings, None)
         whole = _run_part(listing, run, settings)
     else:
-        whole = _file_part(path)
+        whole = _file_part(path, etag)
     image = whole.read(0, whole.grid.size[2])
     _check_finite(image, path)
     return image
@@ -145,17 +145,17 @@ class _LoadedPart:
 def _open(case: Case, settings: ImageSection) -> list[_LoadedPart]:
     """The case's image: one part, or several if slices are missing and the mask's planes do not decide."""
     if not case.image.endswith(SUFFIX):
-        return [_file_part(case.image)]
+        return [_file_part(case.image, case.etag(case.image))]
     listing = read_listing(case.image)
     runs = usable_runs(listing, settings, lambda: read_planes(case.mask, case.labels, etag=case.mask_etag))
     return [_run_part(listing, run, settings) for run in runs]
 
 
-def _file_part(path: str) -> _LoadedPart:
+def _file_part(path: str, etag: str) -> _LoadedPart:
     if not is_address(path):
         grid = volume_grid(Path(path))
         return _LoadedPart(grid, partial(read_volume, Path(path), grid))
-    with as_local(path) as copy:
+    with as_local(path, etag) as copy:
         try:
             grid = volume_grid(copy)
             whole = read_volume(copy, grid, 0, grid.size[2])

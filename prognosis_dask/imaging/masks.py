@@ -63,7 +63,7 @@ def read_mask(
     with collected_warnings() as said:
         try:
             with open_mask(path, etag) as opened:
-                mask = _read(opened, labels, grid, resample=resample, threshold=threshold)
+                mask = _read(opened, labels, grid, resample=resample, threshold=threshold, etag=etag)
             _check_extent(mask, one_slice=one_slice)
         except CaseError as error:
             raise CaseError(error.problem.code, error.problem.reason, where=path) from error
@@ -95,9 +95,11 @@ def read_planes(path: str, labels: tuple[int, ...], *, etag: str = "") -> list[P
     return [point for one in structures if one.number in labels or not labels for point in one.points]
 
 
-def _read(opened: MaskFile, labels: tuple[int, ...], grid: Grid, *, resample: bool, threshold: float) -> BoolArray:
+def _read(
+    opened: MaskFile, labels: tuple[int, ...], grid: Grid, *, resample: bool, threshold: float, etag: str
+) -> BoolArray:
     if not opened.is_dicom:
-        with as_local(opened.path) as path:
+        with as_local(opened.path, etag) as path:
             return labelmap_mask(path, labels, grid, resample=resample, threshold=threshold)
     try:
         dataset = opened.dataset()

@@ -41,12 +41,20 @@ PAUSE = 0.1
 LARGEST_PUT = 1 << 30
 #: What obstore says of a listing whose body ended too soon; it does not ask again by itself.
 _CUT_LISTING = "list response body"
+#: What a store says that is overloaded, or out of order; obstore has repeated the request by then.
+_OVERLOAD = re.compile(r"<Code>(SlowDown|ServiceUnavailable|InternalError|RequestTimeout)<")
+#: What no key begins with.
+_NOTHING = "prognosis-dask-asks-whether-you-answer"
 #: By process the stores that it has opened; a forked one opens its own.
 _STORES: dict[tuple[int, str, str], ObjectStore] = {}
 
 
 class WriteConflictError(BucketError):
     """An object is there that should not be, or is no longer the one that was to be replaced."""
+
+
+class _ExpiredError(BucketError):
+    """Credentials that were good once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +72,9 @@ class ObjectStat:
 class Bucket:
     """A bucket by its name. Every method takes keys, and may be called from several threads.
 
-    All raise :class:`CaseError` for one object (``OBJECT_MISSING``, ``OBJECT_FORBIDDEN``, ``OBJECT_CHANGED``) and
-    :class:`BucketError` for the bucket, the credentials or the network; requests were repeated before that, as far as
-    that may help.
+    All raise :class:`CaseError` for one object (``OBJECT_MISSING``, ``OBJECT_FORBIDDEN``, ``OBJECT_CHANGED``;
+    ``OBJECT_UNREADABLE`` where it alone is not given, or not whole) and :class:`BucketError` for the bucket, the
+    credentials or the network; requests were repeated before that, as far as that may help.
     """
 
     scheme: str
@@ -109,10 +117,11 @@ class Bucket:
         """Whether there is such an object."""
         return self.find(key) is not None
 
-    def get(self, key: str, *, expected: ObjectStat | None = None) -> bytes:
-        """The bytes of an object; of exactly the one that is ``expected``, by ETag and size."""
+    def get(self, key: str, *, expected: ObjectStat | None = None, etag: str = "") -> bytes:
+        """The bytes of an object; of exactly the one that is ``expected``, by ETag and size, or by its ETag alone."""
         span = (0, expected.bytes) if expected is not None else None
-        return self._kept(key, span, expected, lambda: self._body(key, {}, expected)[0])
+        options = {"if_match": etag} if etag else {}
+        return self._kept(key, span, expected, lambda: self._body(key, options, expected)[0])
 
     def get_with_stat(self, key: str) -> tuple[bytes, ObjectStat]:
         """The bytes of an object, and what the store says of just these."""
@@ -144,17 +153,18 @@ class Bucket:
         stream = self._listing(prefix, last)
         while True:
             try:
-                chunk = self._asked(prefix, partial(next, stream, None))
+                chunk = self._asked(prefix, partial(next, stream, None), one=False)
             except BucketError as error:
                 cuts += 1
-                if cuts == TRIES or _CUT_LISTING not in str(error.__cause__):
+                expired = isinstance(error, _ExpiredError) and cuts == 1  # perhaps renewed meanwhile
+                if not expired and (cuts == TRIES or _CUT_LISTING not in str(error.__cause__)):
                     raise
                 _pause(cuts - 1)
                 stream = self._listing(prefix, last)
                 continue
             if chunk is None:
                 return
-            last = chunk[-1]["path"] if chunk else last
+            last, cuts = chunk[-1]["path"] if chunk else last, 0
             yield from map(_stat, chunk)
 
     def _listing(self, prefix: str, after: str) -> Iterator[Any]:
@@ -227,9 +237,8 @@ class Bucket:
                 return self._asked(key, lambda: self._once(key, options, expected))
             except _CutError as error:
                 if attempt == TRIES - 1:
-                    raise BucketError(
-                        f"{self.address(key)}: {error}, {TRIES} times; run the same command again"
-                    ) from error
+                    reason = f"{error}, {TRIES} times; run the same command again"
+                    raise CaseError(Code.OBJECT_UNREADABLE, reason, where=str(self.address(key))) from error
                 _pause(attempt)
         raise AssertionError("a last try ends otherwise")
 
@@ -252,14 +261,39 @@ class Bucket:
             raise _CutError(f"{len(body):,} bytes came, {stop - start:,} were announced")
         return body, stat
 
-    def _asked(self, key: str, ask: Callable[[], _Result]) -> _Result:
-        """The answer, or an error in the product's words."""
+    def _asked(self, key: str, ask: Callable[[], _Result], *, one: bool = True) -> _Result:
+        """The answer, or an error in the product's words; ``one``: what is asked for is a single object."""
+        try:
+            return self._asked_once(key, ask, one=one)
+        except _ExpiredError:
+            if not one:  # what is left of a listing that failed looks like its end
+                raise
+            return self._asked_once(key, ask, one=one)
+
+    def _asked_once(self, key: str, ask: Callable[[], _Result], *, one: bool) -> _Result:
         try:
             return ask()
         except (PrognosisError, _CutError):
             raise
         except Exception as error:  # obstore's exceptions have no common base but its own and a few of Python's
-            raise fault_of(error, self.address(key)) from error
+            fault = fault_of(error, self.address(key))
+            if isinstance(fault, _ExpiredError):  # something may renew them where this process found them
+                _STORES.pop((os.getpid(), self.scheme, self.name), None)
+            code = re.search(_OVERLOAD, str(error))
+            if code and one and self._answers():
+                reason = f"the bucket refuses just this object ({code[1]}), however often; run the same command again"
+                fault = CaseError(Code.OBJECT_UNREADABLE, reason, where=str(self.address(key)))
+            raise fault from error
+
+    def _answers(self) -> bool:
+        """Whether the bucket answers other requests, after one that failed although it was repeated."""
+        import obstore
+
+        try:
+            next(iter(obstore.list(self.store, prefix=_NOTHING, chunk_size=1)), None)
+        except Exception as error:  # as above
+            return not re.search(_OVERLOAD, str(error)) and "<Code>" in str(error)
+        return True
 
 
 def _pause(attempt: int) -> None:
@@ -324,7 +358,7 @@ def _of_access(said: str, address: Address) -> BucketError | None:
     """What holds for the whole bucket: expired or unknown credentials, a clock that is wrong, another region."""
     where = f"{address.scheme}://{address.bucket}"
     if any(f"<Code>{code}<" in said for code in _EXPIRED):
-        return BucketError(f"the credentials for {where} have expired; renew them, and run the same command again")
+        return _ExpiredError(f"the credentials for {where} have expired; renew them, and run the same command again")
     if any(f"<Code>{code}<" in said for code in _UNKNOWN_KEY):
         return BucketError(f"the credentials for {where} are not known there; check the access key and its secret")
     if "<Code>NoSuchBucket<" in said:

@@ -16,8 +16,8 @@ from prognosis_dask.objects.bucket import ObjectStat, bucket_of, several
 _MEMORY = Path("/dev/shm")
 
 
-def read_bytes(path: str, *, expected: ObjectStat | None = None) -> bytes:
-    """The content of a file or an object; of an object exactly the one that is ``expected``.
+def read_bytes(path: str, *, expected: ObjectStat | None = None, etag: str = "") -> bytes:
+    """The content of a file or an object; of an object exactly the one that is ``expected``, or that has the ETag.
 
     Raises
     ------
@@ -27,7 +27,7 @@ def read_bytes(path: str, *, expected: ObjectStat | None = None) -> bytes:
     if not is_address(path):
         return Path(path).read_bytes()
     address = parse_address(path)
-    return bucket_of(address).get(address.key, expected=expected)
+    return bucket_of(address).get(address.key, expected=expected, etag=etag)
 
 
 def read_all(paths: Sequence[str]) -> Iterator[bytes]:
@@ -73,10 +73,11 @@ def stat_of(path: str) -> ObjectStat | None:
 
 
 @contextmanager
-def as_local(path: str) -> Iterator[Path]:
+def as_local(path: str, etag: str = "") -> Iterator[Path]:
     """A path on this machine, for libraries that read files only.
 
-    It is the file's own, or that of a copy of the object, in memory where possible, that is removed at the end.
+    It is the file's own, or that of a copy of the object, in memory where possible, that is removed at the end;
+    ``etag``: of no other object than this one.
 
     Raises
     ------
@@ -88,5 +89,5 @@ def as_local(path: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
         copy = Path(folder) / parse_address(path).name
-        copy.write_bytes(read_bytes(path))
+        copy.write_bytes(read_bytes(path, etag=etag))
         yield copy

@@ -27,8 +27,8 @@ from prognosis_dask.storage.lock import claim
 RETRIED = frozenset(
     {
         *(Code.WORKER_LOST, Code.TIME_LIMIT, Code.MEMORY_LIMIT, Code.STOPPED, Code.UNEXPECTED, Code.STORE_DAMAGED),
-        # a bucket's owner may give it back, or the right to read it
-        *(Code.OBJECT_MISSING, Code.OBJECT_FORBIDDEN, Code.OBJECT_CHANGED),
+        # a bucket's owner may give it back, or the right to read it, and a store may recover
+        *(Code.OBJECT_MISSING, Code.OBJECT_FORBIDDEN, Code.OBJECT_CHANGED, Code.OBJECT_UNREADABLE),
     }
 )
 

@@ -422,6 +422,8 @@ def _claim(address: Address) -> ObjectStat:
 
 
 def _no_right(address: Address, error: CaseError) -> BucketError:
+    if error.problem.code is Code.OBJECT_UNREADABLE:
+        return BucketError(f"{error.problem.where}: {error.problem.reason}")
     return BucketError(
         f"cannot write in {address} ({error.problem.reason}); its results need the right to list, read, write and "
         "delete there"
