@@ -227,6 +227,23 @@ def test_the_store_keeps_volumes_of_a_cohort_that_grows_and_tells_what_it_lacks(
         read_volumes(store, ["a"])
 
 
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_a_volume_that_another_runs_worker_wrote_late_is_not_learnt_from(tmp_path, object_server, place):
+    """Also one that it put into the row that was its case's before the cohort changed."""
+    object_server.make_bucket("results")
+    store = str(tmp_path / "volumes.zarr") if place == "folder" else "s3://results/run/volumes.zarr"
+    ours, theirs = np.random.default_rng(0).normal(size=(2, 4, 5, 6)).astype(np.float32)
+    create_volumes(store, ["a", "b"], ours.shape)
+    contents = {name: write_volume(store, name, ours) for name in "ab"}
+    np.testing.assert_array_equal(read_volumes(store, ["b"], contents)[0], ours)
+    write_volume(store, "b", theirs)
+    with pytest.raises(StoreError, match=r"volumes.zarr, the volume of b: it was written by another run.*again"):
+        read_volumes(store, ["a", "b"], contents)
+    learnt_from, table = cohort(tmp_path / "cohort")
+    with pytest.raises(StoreError, match="the volume of case-3: it was written by another run"):
+        NetworkFeatures(str(learnt_from), SECTION, contents={"case-3": contents["a"]})(table, TRAIN)
+
+
 def test_a_volume_of_which_any_byte_is_another_one_is_damaged(tmp_path):
     store = tmp_path / "volumes.zarr"
     volume = np.random.default_rng(1).normal(size=(4, 5, 6)).astype(np.float32)

@@ -24,10 +24,14 @@ from prognosis_dask.errors import CaseError, JobError
 from prognosis_dask.execution.cluster import connect
 from prognosis_dask.execution.clusters.spec import LocalSpec
 from prognosis_dask.imaging.roi import Roi, grid_of
+from prognosis_dask.objects.address import is_address, join, parse_address
+from prognosis_dask.objects.bucket import bucket_of
+from prognosis_dask.objects.folders import fetch_folder, files_below
 from prognosis_dask.radiomics import RadiomicsParams
 from prognosis_dask.radiomics.maps import feature_maps, write_maps
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.workflows.run import check_inputs
+from tests.object_server import ObjectServer
 
 CONTENT = {
     "imageType": {"Original": {}, "Gradient": {}},
@@ -140,9 +144,62 @@ def test_a_run_keeps_the_maps_of_each_case_and_makes_those_again_that_are_gone(
             prognosis_dask.run(replace(job, maps=replace(job.maps, radius=3)), client=client, out=tmp_path / "run")
     with Ledger.read(tmp_path / "run" / "ledger.sqlite") as ledger:
         assert not ledger.results("maps")
-    assert json.loads((folder / "case.json").read_text()) == {"case_id": "P 1/a", "maps": list(expected)}
+    header = json.loads((folder / "case.json").read_text())
+    assert (header["case_id"], header["maps"]) == ("P 1/a", list(expected))
+    assert set(header["sha256"]) == {f"{name}.nrrd" for name in expected}
     assert [run.stages["maps"]["done"] for run in runs] == [1, 1]
     assert runs[1].stages["roi"]["done"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_maps_that_another_jobs_worker_wrote_late_are_made_again(
+    object_server: ObjectServer, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Nor are maps left beside others that are none of the job's."""
+    monkeypatch.setenv("PROGNOSIS_CACHE", str(tmp_path / "cache"))
+    object_server.make_bucket("results")
+    out = str(tmp_path / "run") if place == "folder" else "s3://results/run"
+    case = join(out, f"maps/{short_hash('P 1/a')}")
+
+    def job(number: int, *features: str) -> Job:
+        params = tmp_path / f"{number}.json"
+        params.write_text(json.dumps({"featureClass": {"firstorder": features}, "voxelSetting": {"kernelRadius": 1}}))
+        return Job(
+            "maps",
+            cohort=CohortSection(cases=str(table)),
+            radiomics=RadiomicsSection(enabled=False),
+            maps=MapsSection(enabled=True, params=str(params)),
+            deep=DeepSection(enabled=False),
+            model=ModelSection(enabled=False),
+        )
+
+    def held() -> dict[str, bytes]:
+        folder = Path(case)
+        if is_address(case):
+            folder = tmp_path / "copy"
+            shutil.rmtree(folder, ignore_errors=True)
+            fetch_folder(parse_address(case), folder)
+        return {name: path.read_bytes() for name, path in files_below(folder).items()}
+
+    def put(files: dict[str, bytes]) -> None:
+        for name, content in files.items():
+            if is_address(case):
+                address = parse_address(join(case, name))
+                bucket_of(address).put(address.key, content)
+            else:
+                (Path(case) / name).write_bytes(content)
+
+    with connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) as client:
+        prognosis_dask.run(job(1, "Mean", "Energy"), client=client, out=out)
+        of_another = held()
+        prognosis_dask.run(job(2, "Mean"), client=client, out=out)
+        own = held()
+        assert set(own) == {"original_firstorder_Mean.nrrd", "case.json"}
+        put(of_another)
+        again = [prognosis_dask.run(job(2, "Mean"), client=client, out=out) for _ in range(2)]
+    assert [run.stages["maps"]["done"] for run in again] == [1, 0]
+    assert held() == own
 
 
 def test_maps_of_shape_only_are_refused_before_the_run(table: Path, tmp_path: Path) -> None:

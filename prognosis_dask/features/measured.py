@@ -5,18 +5,18 @@ the full image, however much of it the crop holds. Maps are computed on the file
 folder per case, named by the first 12 hex digits of the SHA-256 of the case_id::
 
     NAME.nrrd          the map of one feature, over the mask's box and the neighbourhood around it
-    case.json          case_id and the names of the maps
+    case.json          case_id, the names of the maps, the SHA-256 of every file, and the digest of the stage that made
+                       them, so that what another run wrote late is not taken for this one's
 
 A folder is written aside and published by one rename; in a bucket all objects are written at once.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
-from prognosis_dask.cohort.case import Case, short_hash
+from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import Job
 from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.roi import read_case
@@ -27,7 +27,7 @@ from prognosis_dask.radiomics.levels import warn_of_few
 from prognosis_dask.radiomics.maps import expect_maps, feature_maps, write_nrrd
 from prognosis_dask.radiomics.parameter_file import read_params
 from prognosis_dask.radiomics.params import OTHERS
-from prognosis_dask.storage.brains import HEADER, ImageStore
+from prognosis_dask.storage.brains import ImageStore, is_of_another_run
 from prognosis_dask.storage.ledger import TaskResult, Values
 from prognosis_dask.storage.rois import RoiStore
 
@@ -92,18 +92,17 @@ class MapsWork(Work):
         _store(context).create()
 
     def lost(self, context: StageContext, done: Mapping[str, TaskResult]) -> set[str]:
-        held = _store(context).held()
-        return {case_id for case_id in done if short_hash(case_id) not in held}
+        made = {header.get("case_id"): header for header in _store(context).headers()}
+        return {name for name, row in done.items() if name not in made or is_of_another_run(made[name], row.digest)}
 
     def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> Values:
         assert context.maps is not None
         roi = read_case(case, context, full=True, seconds=watch.seconds)
         with watch.step("maps"):
             maps = feature_maps(roi, context.maps, radius=context.job.maps.radius or None)
-        with watch.step("write"), _store(context).filled(case.case_id) as folder:
+        digest = case.stored.get(self.stage.name, "")
+        with watch.step("write"), _store(context).filled(case.case_id, {"maps": list(maps)}, digest) as folder:
             write_nrrd(maps, folder)
-            header = {"case_id": case.case_id, "maps": list(maps)}
-            (folder / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
         return {"maps": len(maps)}
 
 

@@ -28,7 +28,8 @@ import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case, short_hash
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.objects.address import is_address, join, parse_address
+from prognosis_dask.objects.address import Address, is_address, join, parse_address
+from prognosis_dask.objects.bucket import bucket_of, several
 from prognosis_dask.objects.files import files_named, read_all, read_bytes
 from prognosis_dask.objects.folders import files_below, put_case
 from prognosis_dask.publish import publish_folder, remove_abandoned, staging
@@ -81,24 +82,24 @@ class ImageStore:
         digest: str = "",
     ) -> None:
         """Write one case, replacing what it had; ``pictures`` are PNGs by name, ``digest`` the stage's."""
-        with self.filled(case_id) as staged:
+        with self.filled(case_id, {"attributes": dict(attributes)}, digest) as staged:
             for name in self.images:
                 sitk.WriteImage(images[name], str(staged / f"{name}.nii.gz"), useCompression=True)
             for name, png in pictures.items():
                 (staged / f"{name}.png").write_bytes(png)
-            files = {path.name: _sha256(path) for path in sorted(staged.iterdir())}
-            header = {"case_id": case_id, "stage_digest": digest, "attributes": dict(attributes), "sha256": files}
-            (staged / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
 
     @contextmanager
-    def filled(self, case_id: str) -> Iterator[Path]:
-        """An empty folder to fill, with :data:`HEADER` among its files; it is then published in place of the case's."""
+    def filled(self, case_id: str, more: Mapping[str, Any], digest: str) -> Iterator[Path]:
+        """An empty folder to fill, which is then published in place of the case's, with its :data:`HEADER`."""
         with staging(self._place(case_id)) as work:
             staged = work / "case"
             staged.mkdir()
             yield staged
+            files = {path.name: _sha256(path) for path in sorted(staged.iterdir())}
+            header = {"case_id": case_id, "stage_digest": digest, **more, "sha256": files}
+            (staged / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
             if is_address(self.path):
-                put_case(files_below(staged), parse_address(self.folder(case_id)))
+                _replace(files_below(staged), parse_address(self.folder(case_id)))
             else:
                 publish_folder(staged, Path(self.folder(case_id)))
 
@@ -206,6 +207,14 @@ class MaskStore(ImageStore):
 def is_of_another_run(header: Mapping[str, Any], digest: str) -> bool:
     """Whether a case was written under another digest than is expected; runs of before did not say under which."""
     return bool(digest) and header.get("stage_digest", "") not in ("", digest)
+
+
+def _replace(files: Mapping[str, Path], address: Address) -> None:
+    """Write a case's files, and remove what it had besides, as by the renaming of a folder."""
+    bucket, kept = bucket_of(address), {(address / name).key for name in files}
+    for _ in several(bucket.delete, [stat.key for stat in bucket.list(address.key) if stat.key not in kept]):
+        pass
+    put_case(files, address)
 
 
 def _sha256(path: Path) -> str:

@@ -10,8 +10,9 @@ In a bucket, the table of cases and the volumes asked for are fetched, and one t
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from prognosis_dask.objects.address import Address, is_address, parse_address
 from prognosis_dask.objects.bucket import bucket_of, several
 from prognosis_dask.objects.folders import fetch_folder, put_case, replace_folder
 from prognosis_dask.publish import publish_folder, staging
+from prognosis_dask.storage.brains import OF_ANOTHER_RUN
 
 #: What says which case has which row; of a store that is whole, the first is there.
 _TABLE = ("zarr.json", "volume/zarr.json")
@@ -82,22 +84,30 @@ def _create(path: Path, case_ids: Sequence[str], shape: tuple[int, int, int]) ->
     return True
 
 
-def write_volume(path: Path | str, case_id: str, volume: Float32Array) -> None:
-    """Write one case's volume, replacing what it had."""
+def write_volume(path: Path | str, case_id: str, volume: Float32Array) -> str:
+    """Write one case's volume, replacing what it had; the digest of its content."""
     with _local(path) as here:
         row = _case_ids(here)[case_id]
         _open(here, "r+")["volume"][row] = volume
         if is_address(path):
             put_case({_volume_key(row): here / _volume_key(row)}, parse_address(str(path)))
+    return digest_of_volume(volume)
 
 
-def read_volumes(path: Path | str, case_ids: Sequence[str]) -> Float32Array:
+def digest_of_volume(volume: Float32Array) -> str:
+    """Over its values."""
+    return hashlib.sha256(np.ascontiguousarray(volume).data).hexdigest()
+
+
+def read_volumes(path: Path | str, case_ids: Sequence[str], contents: Mapping[str, str] | None = None) -> Float32Array:
     """The volumes of these cases, shape (cases, slice, row, column).
+
+    ``contents``: by case the digest that :func:`write_volume` gave.
 
     Raises
     ------
     StoreError
-        When there is no such store, it lacks a case, or a volume is not what was written.
+        When there is no such store, it lacks a case, or a volume is not what was written, or what another run wrote.
     """
     with _local(path, case_ids) as here:
         known, volume = _case_ids(here), _open(here, "r")["volume"]
@@ -110,6 +120,9 @@ def read_volumes(path: Path | str, case_ids: Sequence[str]) -> Float32Array:
         raise StoreError(
             f"{path} holds no volume of {count(len(lost), 'case')} ({', '.join(lost[:3])}); run the job again"
         )
+    for name, one in zip(case_ids, volumes, strict=True):
+        if (contents or {}).get(name, "") not in ("", digest_of_volume(one)):
+            raise StoreError(f"{path}, the volume of {name}: {OF_ANOTHER_RUN}; run the job again")
     return volumes
 
 

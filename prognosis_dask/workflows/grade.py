@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -111,7 +110,8 @@ def fit_grade(
     remove_abandoned(folder / "networks" / FILE)
     known = {*source.families.values(), *(("clinical",) if section.clinical else ())}
     spec = grade_spec(job.model, (*(family for family in _FAMILIES if family in known), FAMILY))
-    features = NetworkFeatures(volumes, section, digest(contents), networks)
+    of_case = dict(zip(source.cases, contents, strict=True))
+    features = NetworkFeatures(volumes, section, digest(contents), networks, of_case)
     summary = fit_source(source, spec, folder / "models", map, extend=features.of_folds(training_map or map))
     fetch_part(folder, "networks")
     return summary
@@ -218,8 +218,7 @@ def _make(brains: Path | str, volumes: Path | str, section: GradeSection, case_i
         volume = volume_of(BrainStore(brains).read(case_id, made), section)
     except CaseError:  # the brain stage has told why
         return ""
-    write_volume(volumes, case_id, volume)
-    return hashlib.sha256(volume.tobytes()).hexdigest()
+    return write_volume(volumes, case_id, volume)
 
 
 def _expect_volumes(source: Source, contents: Sequence[str], brains: str) -> None:

@@ -10,7 +10,8 @@ model take the features of several networks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -54,12 +55,15 @@ class NetworkFeatures:
         The volumes' content: its digest.
     folder
         Where the features of trained networks are kept, and the final network; "" keeps none.
+    contents
+        By case the digest of its volume: another one was put there late, by the worker of a stopped run.
     """
 
     volumes: str
     section: GradeSection
     source: str = ""
     folder: str = ""
+    contents: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, table: FeatureTable, train_rows: IntArray) -> FeatureTable:
         """The table with 544 more columns of family "network".
@@ -121,11 +125,11 @@ class NetworkFeatures:
 
     def _train(self, known: FeatureTable) -> tuple[Trained, Float32Array]:
         """The network trained on all rows of the table, and their features."""
-        volumes = read_volumes(self.volumes, known.case_ids)
+        volumes = read_volumes(self.volumes, known.case_ids, self.contents)
         return train(volumes, _labels(known), known.patient_ids, self.section)
 
     def _features(self, trained: Trained, table: FeatureTable) -> Float32Array:
-        return run_network(trained, read_volumes(self.volumes, table.case_ids), self.section)[0]
+        return run_network(trained, read_volumes(self.volumes, table.case_ids, self.contents), self.section)[0]
 
     def _origin(self, table: FeatureTable, train_rows: IntArray) -> str:
         """The digest of everything that the features depend on."""
