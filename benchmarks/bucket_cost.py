@@ -9,8 +9,8 @@ checkout).
 
 Printed are medians per patient: seconds of a run without its model (the server computes on the same machine; of the
 images it gives every answer but the first by itself, since moto takes 4 ms of processor time for each), processor time
-of the workers and their children and of the server, and bytes, of which *needed* are the slices that the region and
-its margin span, and the file of contours.
+of the workers and their children, of the driver with its scheduler, and of the server, and bytes, of which *needed* are
+the slices that the region and its margin span, and the file of contours.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Cost:
 
     seconds: float
     cpu_seconds: float
+    driver_seconds: float
     server_seconds: float
 
 
@@ -92,9 +93,10 @@ def _compare(work: Path, sources: dict[str, str], options: argparse.Namespace) -
                 if number:  # in the first, the workers load their libraries
                     found[kind].append(cost)
     for kind, costs in found.items():
-        keys = ("seconds", "cpu_seconds", "server_seconds")
-        seconds, cpu, server = (statistics.median(getattr(cost, key) for cost in costs) for key in keys)
-        print(f"{kind}: {seconds:.2f} s a patient, processor time: workers {cpu:.2f} s, server {server:.2f} s")
+        keys = ("seconds", "cpu_seconds", "driver_seconds", "server_seconds")
+        seconds, cpu, driver, server = (statistics.median(getattr(cost, key) for cost in costs) for key in keys)
+        print(f"{kind}: {seconds:.2f} s a patient, processor time: ", end="")
+        print(f"workers {cpu:.3f} s, driver {driver:.3f} s, server {server:.3f} s")
     for key in ("seconds", "cpu_seconds"):
         ratios = [getattr(b, key) / getattr(f, key) for f, b in zip(found["folder"], found["bucket"], strict=True)]
         print(f"ratio of {key} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
@@ -159,11 +161,12 @@ def _run(client: Client, table: Path, out: str, patients: int) -> Cost:
     overrides = [f"cohort.cases={table}", "deep.enabled=false", "model.enabled=false", "run.cases_per_task=1"]
     job = load_job(ROOT / "jobs" / "lung1.toml", [*overrides, "cohort.sources=[]"])
     cpu, server, begun = _cpu(), _cpu("object_server", "create_backend_app"), time.monotonic()
+    driver = time.process_time()
     result = run(job, client=client, out=out, say=str)
-    seconds, used = time.monotonic() - begun, _cpu() - cpu
+    seconds, used, driver = time.monotonic() - begun, _cpu() - cpu, time.process_time() - driver
     served = _cpu("object_server", "create_backend_app") - server
     assert all(stage["failed"] == 0 for stage in result.stages.values()), json.dumps(result.stages)
-    return Cost(seconds / patients, used / patients, served / patients)
+    return Cost(seconds / patients, used / patients, driver / patients, served / patients)
 
 
 def _cpu(*names: str) -> float:

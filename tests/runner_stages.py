@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -63,6 +64,15 @@ def run_program(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks)
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"]) as program:
         (Path(marks.folder) / "pid").write_text(str(program.pid))
     return visit(cases, digests, marks)
+
+
+def fill_and_free(cases: tuple[Case, ...], digests: tuple[str, ...], marks: None) -> list[TaskResult]:
+    """Write to half a megabyte two hundred times, and say how many pages the system had to give for that."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(200):
+        bytearray(b"x") * (1 << 19)
+    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    return [TaskResult(cases[0].case_id, "visit", digests[0], values={"pages": pages})]
 
 
 def write_behind(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks) -> list[TaskResult]:

@@ -20,7 +20,17 @@ from prognosis_dask.execution.task import run_task
 from prognosis_dask.features import ahead
 from prognosis_dask.storage.ledger import TaskResult
 from tests.dask_processes import wait_for
-from tests.runner_stages import Marks, begin, follow, run_program, visit, visit_ahead, visits, write_behind
+from tests.runner_stages import (
+    Marks,
+    begin,
+    fill_and_free,
+    follow,
+    run_program,
+    visit,
+    visit_ahead,
+    visits,
+    write_behind,
+)
 
 CASES = [Case(f"case-{n:02d}", f"patient-{n:02d}", "CT", "GTV", "image", "mask") for n in range(12)]
 DIGESTS = {case.case_id: f"digest-{case.case_id}" for case in CASES}
@@ -117,12 +127,19 @@ def test_a_program_that_a_case_waits_for_ends_with_the_case(tmp_path: Path) -> N
     wait_for(lambda: all(p.pid != program or p.info["status"] in ended for p in psutil.process_iter(["status"])))
 
 
+def test_a_case_does_not_get_memory_anew_that_the_one_before_has_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")  # as Dask sets it for its workers
+    work = pickle.dumps((fill_and_free, None))
+    (result,) = run_task("visit", work, (CASES[0],), ("",), 0.0, alone=True)
+    assert result.values["pages"] < 1000  # of 25,600
+
+
 def test_what_was_read_ahead_fails_warns_and_counts_for_its_own_case_alone() -> None:
     def read() -> None:
         warn(Code.MASK_GAPS, "slice 4 is empty")
         raise CaseError(Code.SLICE_GAP, "3.0 mm expected")
 
-    first, other = (ahead.Wanted("run", "roi", name, "digest") for name in ("first", "other"))
+    first, other = (ahead.Wanted("started", "run", "roi", name, "digest") for name in ("first", "other"))
     with collected_warnings() as said_meanwhile:
         ahead.begin(first, read)
         ahead.begin(other, lambda: "pixels")

@@ -58,6 +58,11 @@ ONE_THREAD = {
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1",
 }
 
+#: What glibc's allocator comes to by itself: up to a size, it keeps what is freed. Dask has its workers give it back,
+#: and each slice and each answer of a store would then be put into pages that are got from the system anew: most of
+#: what reading costs.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+
 #: The children that no task has, the last one used at the end. A child is killed with the thread that started it
 #: (prctl(2)), and those of tasks come and go: this one stays.
 _idle: list[_Child] = []
@@ -223,7 +228,12 @@ class _Child:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "prognosis_dask.execution.child", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
-                env={**ONE_THREAD, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={
+                    **ONE_THREAD,
+                    **os.environ,
+                    **KEEP_MEMORY,
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                },
                 stdin=subprocess.DEVNULL,
             )
         self._connection = Connection(ours.detach())
