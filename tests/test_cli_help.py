@@ -69,6 +69,7 @@ def test_a_command_that_begins_anew_does_not_claim_to_go_on(tmp_path: Path) -> N
         (["synth", "--pat"], "--patients"),
         (["completion", ""], "bash zsh fish"),
         (["weights", ""], "convert keras check"),
+        (["weights", "check", "--ex"], "--example"),
     ],
 )
 def test_bash_completes_commands_options_and_choices(

@@ -481,3 +481,14 @@ def test_a_typo_starts_no_cluster_and_leaves_no_folder(
     told = refused(command, *(option.format(data=shared_data) for option in options), "-o", tmp_path / "out")
     assert "did you mean" in told or any("lung1_002" in option for option in options)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_index_without_a_case_ends_with_what_was_found_in_its_place(
+    shared_data: Path, tmp_path: Path, refused: Any
+) -> None:
+    (tmp_path / "empty").mkdir()
+    told = refused("index", tmp_path / "empty", "-o", tmp_path / "out")
+    assert f"no images in {tmp_path / 'empty'}; expected a folder of DICOM series" in told
+    told = refused("index", shared_data / "lung1_002", "-o", tmp_path / "out", "--roi", "GTV-9")
+    assert "but problems: 1 roi-not-found" in told
+    assert "GTV-1" in told.partition("Most often:")[2]

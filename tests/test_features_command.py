@@ -180,6 +180,7 @@ FILES = {
         ("absent.nii.gz", [], "no file at"),
         ("seg_one_label.nii.gz", ["--params", "absent.yaml"], "no file at absent.yaml"),
         ("seg_one_label.nii.gz", ["--set", "radiomics.enabled=true"], "only the keys of image act here"),
+        ("seg_one_label.nii.gz", ["-o", "features.xls"], "expected a name that ends in .csv or .json"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_a_line(mask, more, said, shared_data, refused) -> None:
@@ -211,10 +212,7 @@ def test_what_the_mask_holds_beside_the_structure_and_cannot_be_used_is_said(
     assert "1 of ROIContourSequence's items without a usable ReferencedROINumber" in found.err
     empty = refused("features", shared_data / "reported" / "B19_empty_roi" / "in", "--label", 1)
     assert "'Breast Left' (ROI 1) is named in the mask, but has no contour" in empty
-    assert (
-        empty.splitlines()[-1]
-        == "prognosis: roi-not-found: no structure is called or numbered like that; seen: 'GTV-1'"
-    )
+    assert empty.splitlines()[-1] == "prognosis: roi-not-found: no structure is called or numbered 1; seen: 'GTV-1'"
 
 
 def test_structures_that_have_names_are_chosen_by_name(shared_data: Path, refused) -> None:
@@ -231,5 +229,11 @@ def test_a_segment_is_found_by_any_of_its_names(tmp_path: Path) -> None:
 
 def test_of_a_folder_with_several_structures_one_is_to_be_named(shared_data: Path, refused) -> None:
     told = refused("features", shared_data / "lung1_002", "--roi", "GTV-2")
-    assert "no structure is called or numbered like that; seen: 'GTV-1'" in told
+    assert "no structure is called or numbered 'GTV-2'; seen: 'GTV-1'" in told
     assert "name the file of its mask too" in refused("features", shared_data / "nifti_edge" / "img.nii.gz")
+
+
+def test_a_folder_without_images_is_named_with_what_was_expected(tmp_path: Path, refused) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    told = f"prognosis: no-images: {tmp_path}: no series of CT, MR or PET is among the files; expected a DICOM series"
+    assert refused("features", tmp_path).startswith(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -169,3 +170,12 @@ def test_a_run_on_the_collection_has_the_folders_radiomics_and_cites_the_data(
     assert far.attrs["data"] is not None
     assert "CC BY-NC 3.0 (no commercial use)" in (tmp_path / "far" / "report.html").read_text()
     assert "data" not in json.loads((tmp_path / "near" / "run.json").read_text())
+
+
+@pytest.mark.parametrize("option", [["--dry-run"], ["--limit", "3"], ["--set", "idc.seed=1"]])
+def test_what_is_chosen_of_the_idc_is_refused_for_a_folder(
+    option: list[str], tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    told = refused("index", tmp_path, "-o", tmp_path / "out", *option)
+    assert "no SOURCE is of these" in told
+    assert not (tmp_path / "out").exists()

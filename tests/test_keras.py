@@ -145,6 +145,8 @@ def test_a_network_that_computes_something_else_is_refused(tmp_path, changed, sa
 
 
 def test_what_is_no_such_file_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match=r"no file at .*m\.h5; expected a network that Keras saved as HDF5"):
+        read_keras(tmp_path / "m.h5")
     (tmp_path / "m.h5").write_bytes(b"PK\x03\x04, as Keras 3 writes .keras")
     with pytest.raises(WeightsError, match="is no network that Keras saved as HDF5"):
         read_keras(tmp_path / "m.h5")

@@ -214,6 +214,7 @@ def test_a_patient_with_two_rows_on_one_side_is_left_out_and_not_guessed(tmp_pat
         (["ok.csv", "other.csv"], "no feature in common: x in the first, z in the second"),
         (["ok.csv", "ok.csv", "--threshold", "85"], "the threshold is 85"),
         (["picture.xlsx", "ok.csv"], "cannot be read"),
+        (["ok.csv", "./ok.csv"], "ok.csv would be compared with itself"),
     ],
 )
 def test_what_cannot_be_compared_is_said_in_a_line(

@@ -67,3 +67,10 @@ def test_a_cube_networks_file_is_checked_by_a_cube(
     np.savetxt(tmp_path / "values.txt", [1.0, 2.0, 3.0])
     assert "holds 3 values, and file gives 2" in refused(*arguments, tmp_path / "values.txt")
     assert "cannot read the expected values" in refused(*arguments, tmp_path / "none.txt")
+
+
+def test_a_network_that_is_not_known_is_told_with_the_nearest_name_or_all(refused: Callable[..., str]) -> None:
+    told = refused("weights", "check", "i3d_inceptionv1_kinetic400", "a")
+    assert "no network 'i3d_inceptionv1_kinetic400', did you mean 'i3d_inceptionv1_kinetics400'?" in told
+    told = refused("weights", "convert", "a", "b", "--network", "x")
+    assert "no network 'x', expected one of 'i3d_inceptionv1_kinetics400', 'i3d_resnet50" in told

@@ -5,7 +5,8 @@
 The engine by precision, mode and batch (clips/s, share of the measured matrix rate, error of each precision), the
 whole job from DICOM to features, and the same with radiomics beside it. Each part is a command of its own, which the
 file names, and ends when the time is up; what it has printed until then counts. ``--dry-run``: the same on a CPU, as
-small as it goes, so that nothing is tried for the first time where time is short.
+small as it goes, so that nothing is tried for the first time where time is short. The status is 1 where a part failed or,
+of a dry run, did not come to its end.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ PARTS = {
 }
 #: Share of the time that each part may take, of what is left then.
 SHARES = {"engine": 0.5, "whole job": 0.5, "whole job with radiomics": 1.0}
-_SMALL = "whole_job --patients 3 --distinct 3 --cluster local --device cpu"
+_SMALL = "whole_job --patients 2 --distinct 2 --cluster local --device cpu"
 DRY = {
-    "engine": "throughput --device cpu --modes engine --batches 1 --precisions float32 --seconds 0.1 --matrix 256",
+    "engine": "throughput --device cpu --frames 6 --modes engine --batches 1 --precisions float32 --seconds 0.1 "
+    "--matrix 256",
     "whole job": _SMALL,
     "whole job with radiomics": f"{_SMALL} --radiomics",
 }
@@ -46,6 +48,13 @@ def main() -> None:
         found[name] = part(command, (ends - time.monotonic()) * SHARES[name])
         options.out.write_text(json.dumps(found, indent=1))  # what is measured is kept, whatever comes next
         print(f"{name}: {found[name]['ended']} after {found[name]['seconds']:.0f} s", flush=True)  # type: ignore[index]
+    sys.exit(status([str(found[name]["ended"]) for name in SHARES], dry=options.dry_run))  # type: ignore[index]
+
+
+def status(ended: list[str], *, dry: bool) -> int:
+    """0 where every part ended well; on a GPU that the time is up is foreseen, and what it gave till then counts."""
+    well = ("done",) if dry else ("done", "time was up")
+    return 0 if all(one in well for one in ended) else 1
 
 
 def part(command: str, seconds: float) -> dict[str, object]:

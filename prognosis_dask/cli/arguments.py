@@ -106,7 +106,8 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.A
 
 
 def _options(command: argparse.ArgumentParser) -> list[str]:
-    return [option for action in command._actions for option in action.option_strings if option.startswith("--")]
+    own = [option for action in command._actions for option in action.option_strings if option.startswith("--")]
+    return list(dict.fromkeys([*own, *(option for _, action in _commands(command) for option in _options(action))]))
 
 
 def _choices(command: argparse.ArgumentParser) -> Iterator[tuple[str, list[str]]]:

@@ -124,11 +124,13 @@ def _init(arguments: argparse.Namespace) -> None:
 
 
 def _index(arguments: argparse.Namespace) -> None:
+    from prognosis_dask.cohort.case import read_cases, read_problems
     from prognosis_dask.cohort.clinical import clinical_table
     from prognosis_dask.cohort.collections import resolve
     from prognosis_dask.cohort.index import index_cohort
-    from prognosis_dask.cohort.sources import expect_source, sort_sources
-    from prognosis_dask.config.job import index_sections
+    from prognosis_dask.cohort.sources import expect_source, names_series, sort_sources
+    from prognosis_dask.cohort.summary import expect_cases
+    from prognosis_dask.config.job import IdcSection, index_sections
     from prognosis_dask.execution.cluster import connect, read_cluster
     from prognosis_dask.execution.mapping import map_on
     from prognosis_dask.publish import expect_writable
@@ -140,6 +142,11 @@ def _index(arguments: argparse.Namespace) -> None:
     resolved = resolve(rules)
     for source in arguments.sources:
         expect_source(source, "SOURCE")
+    if (arguments.dry_run or wanted != IdcSection()) and not any(map(names_series, arguments.sources)):
+        raise JobError(
+            "--dry-run, --limit, --licence and idc.KEY choose among series of the Imaging Data Commons, and no SOURCE "
+            "is of these (idc:COLLECTION, or a manifest): omit them"
+        )
     if arguments.dry_run:
         print(
             sort_sources(
@@ -153,7 +160,9 @@ def _index(arguments: argparse.Namespace) -> None:
     expect_writable(arguments.out)
     with connect(read_cluster(arguments.cluster, tls=arguments.tls)) as client:
         print(index_cohort(arguments.sources, arguments.out, rules, map=map_on(client), idc=wanted))
-    print(f"{arguments.out / 'cases.csv'}\n{arguments.out / 'problems.csv'}")
+    cases, problems = arguments.out / "cases.csv", arguments.out / "problems.csv"
+    print(f"{cases}\n{problems}")
+    expect_cases(read_cases(cases), read_problems(problems), ", ".join(arguments.sources), arguments.out)
 
 
 def _codes(text: str) -> dict[str, int]:
@@ -169,6 +178,10 @@ def _features(arguments: argparse.Namespace) -> None:
     from prognosis_dask.publish import expect_writable
 
     settings = image_section(arguments.set)
+    if arguments.out and not arguments.format and arguments.out.suffix.lower() not in (".csv", ".json"):
+        raise JobError(
+            f"-o {arguments.out}: expected a name that ends in .csv or .json, or --format to say which it is"
+        )
     expect_writable(arguments.out and arguments.out.parent)
     with _told_warnings():
         rows = extract_features(

@@ -264,7 +264,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     from prognosis_dask.networks.catalogue import find_network
     from prognosis_dask.networks.weights import convert_weights
 
-    converted = convert_weights(arguments.source, arguments.target, find_network(arguments.network))
+    converted = convert_weights(arguments.source, arguments.target, find_network(arguments.network, key=""))
     print(f"{converted.source_sha256}  {arguments.source}\n{converted.sha256}  {arguments.target}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.clinical import ClinicalTable, patient_key
@@ -14,7 +15,7 @@ from prognosis_dask.cohort.headers import Point
 from prognosis_dask.cohort.rois import Selection
 from prognosis_dask.cohort.stack import usable_runs
 from prognosis_dask.config.job import ImageSection
-from prognosis_dask.errors import CaseError, Code, Problem, collected_warnings, count
+from prognosis_dask.errors import CaseError, Code, JobError, Problem, collected_warnings, count
 
 #: Codes of problems that the headers reveal at indexing; a run checks them again with its own settings.
 FORESEEN = (
@@ -93,6 +94,31 @@ def _often(counted: tuple[str, int]) -> tuple[int, str]:
 def _unused(other: Counter[str]) -> str:
     total = sum(other.values())
     return f"; not used: {total:,} ({_counts(other, most=6)})" if total else ""
+
+
+def expect_cases(cases: Sequence[Case], problems: Sequence[Problem], where: str, folder: Path) -> None:
+    """Refuse a cohort without a case, with what was found in its place; ``folder`` holds its ``problems.csv``.
+
+    Raises
+    ------
+    JobError
+        When there is none.
+    """
+    if cases:
+        return
+    found = Counter(problem.code for problem in problems)
+    if not found:
+        raise JobError(
+            f"no images in {where}; expected a folder of DICOM series with RTSTRUCT or SEG, or NIfTI or NRRD pairs, "
+            "or one above it"
+        )
+    codes = ", ".join(f"{often} {code}" for code, often in sorted(found.items()))
+    most = min(found, key=lambda code: _often((code, found[code])))
+    reason = next(problem.reason for problem in problems if problem.code is most)
+    raise JobError(
+        f"no case in {where}, but problems: {codes}; {folder / 'problems.csv'} says of each what to do. "
+        f"Most often: {reason}"
+    )
 
 
 def endpoint_notes(

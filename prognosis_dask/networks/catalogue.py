@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from typing import Literal
@@ -189,7 +190,7 @@ def find_engines(section: DeepSection) -> tuple[Literal["torch", "gluon", "onnx"
 
 
 def find_network(name: str, key: str = "deep") -> Network:
-    """The network of that name; ``key`` is the section that asks.
+    """The network of that name; ``key`` is the section that asks, empty where a command does.
 
     Raises
     ------
@@ -197,11 +198,17 @@ def find_network(name: str, key: str = "deep") -> Network:
         When it does not exist; the message lists those that do.
     """
     if name not in NETWORKS:
-        known = ", ".join(map(repr, (*NETWORKS, *CUBE_NETWORKS)))
-        raise JobError(
-            f"{key}.network is {name!r}, expected one of {known}, or 'file:PATH' of a TorchScript or ONNX file"
-        )
+        raise unknown_network(name, key)
     return NETWORKS[name]
+
+
+def unknown_network(name: str, key: str) -> JobError:
+    """The error that a name is no network's, with the nearest name or, where none is near, all of them."""
+    every = (*NETWORKS, *CUBE_NETWORKS)
+    near = get_close_matches(name, every, n=1)
+    known = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(map(repr, every))}"
+    own = ", or 'file:PATH' of a TorchScript or ONNX file" if key and not near else ""
+    return JobError(f"{key}.network is {name!r}, {known}{own}" if key else f"no network {name!r}, {known}")
 
 
 #: torchvision's, of Kinetics.

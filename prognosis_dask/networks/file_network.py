@@ -151,7 +151,8 @@ def clip_rule(section: DeepSection) -> ClipRule:
     if len(shape) != 4 or shape[0] not in (1, 3) or shape[1] < 0 or min(shape[2:]) < 2:
         raise JobError(
             f"{section.key}.input_shape is {list(shape)}, expected [channels (1 or 3), frames, height, width] for the "
-            "network in a file, for instance [3, 16, 112, 112]; frames of 0 for one per slice"
+            "network in a file, for instance [3, 16, 112, 112]; frames of 0 for one per slice; a network that "
+            "reads a cube has a TOML file beside it instead (docs/networks.md)"
         )
     channels, frames, *size = shape
     mean = section.input_mean or (MEAN if channels == 3 else (0.0,))

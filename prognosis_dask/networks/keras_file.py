@@ -63,6 +63,8 @@ def read_keras(path: Path, *, axes: str = "", input_shape: tuple[int, int, int] 
         When the file cannot be read, holds another network, or does not say how its axes run.
     """
     h5py = import_extra("h5py", extra="keras", feature="reading a network that Keras saved")
+    if not path.is_file():
+        raise WeightsError(f"no file at {path}; expected a network that Keras saved as HDF5 (.h5)")
     try:
         with h5py.File(path, "r") as file:
             config = _config(file)

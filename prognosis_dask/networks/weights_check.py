@@ -11,9 +11,10 @@ import numpy as np
 from prognosis_dask.arrays import AnyArray, ByteArray, FloatArray
 from prognosis_dask.config.job import DeepSection
 from prognosis_dask.errors import WeightsError
-from prognosis_dask.networks.catalogue import NETWORKS
+from prognosis_dask.networks.catalogue import NETWORKS, unknown_network
 from prognosis_dask.networks.clip_engine import CubeEngine
 from prognosis_dask.networks.clips import FRAME_SIZE
+from prognosis_dask.networks.cube_networks import CUBE_NETWORKS
 from prognosis_dask.networks.engine import load_engine
 
 #: The values must agree so far: those of a lossy video, read by another decoder, do.
@@ -95,6 +96,8 @@ def check_weights(
     JobError, MissingExtraError
         As :func:`prognosis_dask.networks.engine.load_engine`.
     """
+    if name not in ("file", *NETWORKS, *CUBE_NETWORKS):
+        raise unknown_network(name, key="")
     spec = f"file:{path}"
     engine = load_engine(DeepSection(network=spec) if name == "file" else DeepSection(network=name, weights=spec))
     content = path.read_bytes()

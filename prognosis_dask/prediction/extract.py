@@ -149,8 +149,9 @@ def _cases(image: Path, mask: Path | None, names: tuple[str, ...], folder: Path)
     upload = Upload(files, str(folder / "index"), rules, takes_no_mask=False, modality="")
     (result,) = resolve_upload((Case("", "", "", "", "", ""),), ("",), upload)
     if (problem := result.problem) is not None:
-        named = f"{problem.where}: " if problem.where and image.is_dir() else ""
-        advice = "; name the mask's file after the image" if problem.code is Code.PATIENT_WITHOUT_MASK else ""
+        where = problem.where or (str(image) if problem.code in _OF_FOLDER else "")
+        named = f"{where}: " if where and image.is_dir() else ""
+        advice = f"; {_ADVICE[problem.code]}" if problem.code in _ADVICE else ""
         raise CaseError(problem.code, f"{named}{problem.reason}{advice}", where=problem.where)
     cases: list[Case] = result.values["cases"]  # type: ignore[assignment]
     problems: list[Problem] = result.values["problems"]  # type: ignore[assignment]
@@ -160,6 +161,14 @@ def _cases(image: Path, mask: Path | None, names: tuple[str, ...], folder: Path)
     if image.is_dir():
         return cases
     return [replace(case, patient_id="", modality="") for case in cases]  # of the links' names
+
+
+_ADVICE = {
+    Code.PATIENT_WITHOUT_MASK: "name the mask's file after the image",
+    Code.NO_IMAGES: "expected a DICOM series, or an image file and its mask's",
+    Code.ROI_AMBIGUOUS: "`prognosis index` lists those of a whole cohort",
+}
+_OF_FOLDER = (Code.NO_IMAGES, Code.ROI_AMBIGUOUS)
 
 
 def _chosen(cases: Sequence[Case], labels: Sequence[int], names: Sequence[str], work: _Work) -> list[Case]:
@@ -179,7 +188,8 @@ def _chosen(cases: Sequence[Case], labels: Sequence[int], names: Sequence[str], 
         if (not labels or set(case.labels) & set(labels)) and (not names or any(matches(n, case.roi) for n in names))
     ]
     if not found:
-        raise CaseError(Code.ROI_NOT_FOUND, f"no structure is called or numbered like that; seen: {_listed(single)}")
+        asked = " or ".join([*map(repr, names), *map(str, labels)])
+        raise CaseError(Code.ROI_NOT_FOUND, f"no structure is called or numbered {asked}; seen: {_listed(single)}")
     same = len({(case.image, case.roi) for case in found}) < len(found)
     if same or (len(found) > 1 and not (labels or names)):
         how = "--label N" if all(case.roi.startswith(("label ", "all ")) for case in found) else "--roi NAME"

@@ -161,7 +161,7 @@ def _resolve(context: Upload, watch: Stopwatch) -> dict[str, Any]:
             raise _why(problems)
         found = [one for case in found for one in _by_label(_original(case, context.files.originals))]
         if len(found) > _MOST_CHOICES:
-            raise CaseError(Code.ROI_AMBIGUOUS, f"{len(found)} structures; send the one series and its mask only")
+            raise CaseError(Code.ROI_AMBIGUOUS, f"{len(found)} structures, expected one series and its mask")
     secrets = {case.patient_id for case in found} | {problem.patient_id for problem in problems}
     named = [_with_modality(case, context.modality) for case in found]
     slices = [_slices(case) for case in named]
@@ -225,7 +225,7 @@ def _without_mask(context: Upload) -> list[Case]:
         )
     if context.files.mask and len(cases) > 1:
         raise CaseError(
-            Code.SERIES_AMBIGUOUS, f"the mask could belong to any of {len(cases)} images; send the one that it is of"
+            Code.SERIES_AMBIGUOUS, f"the mask could belong to any of {len(cases)} images; give the one that it is of"
         )
     return cases
 

@@ -76,7 +76,7 @@ class Reproducibility:
         for row in self.families:
             whose = f"{row['family']} of {row['roi']}" if row["roi"] else row["family"]
             lines.append(
-                f"{whose}: concordance {row['mean_ccc']:.2f} on average, {row['median_ccc']:.2f} in the middle; "
+                f"{whose}: concordance mean {row['mean_ccc']:.2f}, median {row['median_ccc']:.2f}; "
                 f"{row['reproducible']} of {count(row['determined'], 'feature')} at {row['threshold']:g} or above"
             )
         if len({row["roi"] for row in self.families}) > 1:
@@ -171,6 +171,8 @@ def _pairs(first: Path | str, second: Path | str | None, modalities: Sequence[st
     if columns is not None and columns.run:
         return pair(*of_runs(one))
     if not modalities:
+        if second is not None and Path(second).resolve() == Path(first).resolve():
+            raise StatisticsError(f"{first} would be compared with itself: give the other measurement as the second")
         return pair_within(one) if second is None else pair(one, read_measurement(local_copy(second), columns))
     if len(modalities) != 2:
         raise StatisticsError(f"--modalities {','.join(modalities)}: expected two of them, such as CT,MR")

@@ -25,7 +25,7 @@ from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import with_listings
 from prognosis_dask.cohort.origins import cited, read_origins
 from prognosis_dask.cohort.sources import expect_source
-from prognosis_dask.cohort.summary import FORESEEN
+from prognosis_dask.cohort.summary import FORESEEN, expect_cases
 from prognosis_dask.config.job import CohortSection, Job, load_job
 from prognosis_dask.errors import Code, JobError, Problem, StatisticsError, count
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
@@ -366,15 +366,7 @@ def _expect_cases(job: Job, cases: Sequence[Case], problems: Sequence[Problem], 
         return
     if job.cohort.cases:
         raise JobError(f"cohort.cases: {job.cohort.cases} has no row; problems.csv beside an index says why")
-    where = ", ".join(job.cohort.sources) or str(folder / "cohort")
-    if not problems:
-        raise JobError(
-            f"no images in {where}; expected a folder of DICOM series with RTSTRUCT or SEG, or NIfTI or NRRD pairs, "
-            "or one above it"
-        )
-    counts = Counter(problem.code for problem in problems)
-    codes = ", ".join(f"{count} {code}" for code, count in sorted(counts.items()))
-    raise JobError(f"no case in {where}, but problems: {codes}; {folder / 'problems.csv'} says of each what to do")
+    expect_cases(cases, problems, ", ".join(job.cohort.sources) or str(folder / "cohort"), folder)
 
 
 def _expect_columns(job: Job, cases: Sequence[Case]) -> None:
