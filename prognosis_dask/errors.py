@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from types import ModuleType
+from types import ModuleType, UnionType
 from typing import Literal
 
 
@@ -171,6 +171,18 @@ class CaseError(PrognosisError):
 
 class JobError(PrognosisError):
     """The job file, or an option on the command line, says something that cannot be done."""
+
+
+def expect_kind(value: object, kinds: type | UnionType, what: str, expected: str) -> None:
+    """Refuse a value of a type that only a call in Python can give.
+
+    Raises
+    ------
+    JobError
+        Naming the type that was seen.
+    """
+    if not isinstance(value, kinds):
+        raise JobError(f"{what} is {type(value).__name__}, expected {expected}")
 
 
 class StoreError(PrognosisError):

@@ -216,6 +216,7 @@ def test_features_of_other_parameters_are_refused_naming_them(folder: Path, tmp_
         (["fit", "{first}", "--set", "validation.fold=3", "-o", "x"], "did you mean validation.folds?"),
         (["fit", "{first}", "--set", "validation.folds=400", "-o", "x"], "patients with the event"),
         (["predict", "{folder}", "{first}", "-o", "x.csv"], "holds no model.json"),
+        (["predict", "nowhere", "{first}", "-o", "x.csv"], "no folder at nowhere"),
         (["predict", "{out}", "nowhere", "-o", "x.csv"], "no file or folder at nowhere"),
         (["predict", "{out}", "{first}", "-o", "x.csv", "--dicom"], "or a run; --dicom is for one new scan: omit it"),
         (["predict", "{out}", "{first}", "-o", "x.csv", "--mask", "m.nrrd"], "; --mask is for one new scan: omit it"),

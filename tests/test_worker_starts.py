@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -72,3 +75,14 @@ def test_a_worker_that_dies_while_it_is_started_anew_is_replaced_and_the_cluster
             wait_for(lambda: len(workers()) == 1 and first not in workers())
         assert client.submit(sum, [1, 2]).result(timeout=PATIENCE) == 3
     assert not workers()
+
+
+def test_a_script_that_each_worker_would_run_again_is_refused_at_once(tmp_path: Path) -> None:
+    call = "from prognosis_dask.execution.cluster import LocalSpec, connect\n{}with connect(LocalSpec(workers=1)): pass"
+    script = tmp_path / "study.py"
+    script.write_text(call.format(""))
+    found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert found.returncode == 1
+    assert found.stderr.splitlines()[-1].endswith('put its calls below a line `if __name__ == "__main__":`')
+    script.write_text(call.format('if __name__ == "__main__":\n    '))
+    assert subprocess.run([sys.executable, str(script)]).returncode == 0

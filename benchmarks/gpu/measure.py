@@ -5,8 +5,8 @@
 The engine by precision, mode and batch (clips/s, share of the measured matrix rate, error of each precision), the
 whole job from DICOM to features, and the same with radiomics beside it. Each part is a command of its own, which the
 file names, and ends when the time is up; what it has printed until then counts. ``--dry-run``: the same on a CPU, as
-small as it goes, so that nothing is tried for the first time where time is short. The status is 1 where a part failed or,
-of a dry run, did not come to its end.
+small as it goes, so that nothing is tried for the first time where time is short. The status is 1 where a part failed
+or, of a dry run, did not come to its end.
 """
 
 from __future__ import annotations

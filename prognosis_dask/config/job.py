@@ -26,7 +26,7 @@ from prognosis_dask.config.fields import (
 )
 from prognosis_dask.config.radiomics import IbsiSection, MapsSection, RadiomicsSection
 from prognosis_dask.config.reading import build, expect, override, read_toml, seen_from
-from prognosis_dask.errors import JobError
+from prognosis_dask.errors import JobError, expect_kind
 from prognosis_dask.shipped import shipped
 
 # Fields that a model specification has too.
@@ -401,8 +401,7 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     >>> job.name, job.synth.patients, job.model.folds
     ('demo', 60, 3)
     """
-    if not isinstance(path, Path | str):
-        raise JobError(f"the job is {type(path).__name__}, expected the path of a job file, or a Job")
+    expect_kind(path, Path | str, "the job", "the path of a job file, or a Job")
     path = Path(path)
     own = shipped("jobs") / path.name
     named = f"the program's own is {own}" if own.is_file() else f"the program's own are in {own.parent}"

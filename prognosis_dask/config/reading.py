@@ -17,7 +17,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from prognosis_dask.config.fields import File, fault, keys_of, note_given, path_mark, split
-from prognosis_dask.errors import JobError
+from prognosis_dask.errors import JobError, expect_kind
 
 Settings = TypeVar("Settings")
 
@@ -80,6 +80,7 @@ def override(kind: type, data: dict[str, Any], overrides: Sequence[str]) -> None
     JobError
         When one is not of that form.
     """
+    expect_kind(overrides, list | tuple, "overrides", "a list such as ['section.key=value']")
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:

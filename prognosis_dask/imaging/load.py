@@ -17,7 +17,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.listing import SUFFIX, SeriesListing, read_listing
 from prognosis_dask.cohort.stack import Run, usable_runs, wants_suv
 from prognosis_dask.config.job import ImageSection
-from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.errors import CaseError, Code, expect_kind
 from prognosis_dask.imaging.gaps import settle_gaps
 from prognosis_dask.imaging.geometry import image_on
 from prognosis_dask.imaging.masks import read_mask, read_planes
@@ -54,6 +54,7 @@ def load_case(case: Case, settings: ImageSection | None = None) -> tuple[sitk.Im
     >>> int(sitk.GetArrayFromImage(mask).sum()) == int(ball.sum())
     True
     """
+    expect_kind(case, Case, "the case", "one of read_cases(...)")
     roi = load_roi(case, settings or ImageSection())
     return roi.image, roi.mask
 

@@ -224,6 +224,8 @@ def load_frozen(folder: Path | str) -> Frozen:
         When there is no model, or its files are not what was written together.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise StatisticsError(f"no folder at {folder}; expected that of a run, or of `prognosis fit`, with its model")
     if not (folder / MODEL).is_file() and (folder / "models" / MODEL).is_file():
         folder = folder / "models"
     if not (folder / MODEL).is_file():

@@ -12,7 +12,7 @@ import numpy as np
 from prognosis_dask.config.fields import Above, AtLeast, Unit
 from prognosis_dask.config.job import EventCodes, Halves, ModelSection, Rows, Seed, TimeUnit
 from prognosis_dask.config.reading import build, expect, override, read_toml
-from prognosis_dask.errors import StatisticsError, count
+from prognosis_dask.errors import StatisticsError, count, expect_kind
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, kind_of
 from prognosis_dask.modelling.data.table import FeatureTable
@@ -155,6 +155,7 @@ def load_spec(path: Path | str | None, overrides: Sequence[str] = ()) -> ModelSp
     StatisticsError
         When there is no such list of features.
     """
+    expect_kind(path, Path | str | None, "the specification", "the path of a TOML file, or none")
     where = str(path) if path else "the default specification"
     data = read_toml(Path(path), f"no specification at {path}, examples are in jobs/models/") if path else {}
     override(ModelSpec, data, overrides)

@@ -18,7 +18,7 @@ from prognosis_dask.cohort.rois import check_rules, matches
 from prognosis_dask.cohort.sources import is_table
 from prognosis_dask.cohort.summary import FORESEEN
 from prognosis_dask.config.job import CohortSection, ImageSection
-from prognosis_dask.errors import CaseError, Code, JobError, Problem, warn
+from prognosis_dask.errors import CaseError, Code, JobError, Problem, expect_kind, warn
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.prediction.resolve import Upload, linked_files, resolve_upload
@@ -127,6 +127,8 @@ class _Work:
 
 
 def _expect_there(image: Path | str, mask: Path | str) -> None:
+    for name, given in (("image", image), ("mask", mask)):
+        expect_kind(given, Path | str, f"the {name}", "the path of its file or folder")
     for path in filter(str, (image, mask)):
         if not Path(path).exists():
             raise JobError(f"no file at {path}")

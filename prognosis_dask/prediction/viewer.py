@@ -19,6 +19,7 @@ import zarr
 from markupsafe import Markup
 
 from prognosis_dask.arrays import NumberArray
+from prognosis_dask.errors import expect_kind
 from prognosis_dask.imaging.roi import bounding_box
 from prognosis_dask.prediction.page import VIEWER, environment, static_text, vendored
 from prognosis_dask.prediction.slices import slice_png, store_slices
@@ -116,6 +117,8 @@ def show_case(
     >>> mask[20:30, 20:30, 5:9] = 1
     >>> view = show_case(image, mask, margin_mm=5)  # the last line of a cell shows it
     """
+    for name, given in (("image", image), ("mask", mask)):
+        expect_kind(given, sitk.Image, f"the {name}", "a SimpleITK image, as load_case gives them")
     box = bounding_box(sitk.GetArrayViewFromImage(mask) > 0)[::-1]
     around = [
         slice(max(0, first - round(margin_mm / step)), min(size, stop + round(margin_mm / step)))

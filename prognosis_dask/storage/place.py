@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from prognosis_dask.errors import BucketError, CaseError, Code, StoreError
+from prognosis_dask.errors import BucketError, CaseError, Code, StoreError, expect_kind
 from prognosis_dask.objects.address import Address, is_address, parse_address
 from prognosis_dask.objects.bucket import ObjectStat, WriteConflictError, bucket_of, several
 from prognosis_dask.objects.folders import fetch_folder, files_below, put_files, replace_folder
@@ -221,6 +221,7 @@ def placed(out: Path | str, *, needed: bool = False) -> Iterator[Place]:
     StoreError, BucketError
         When another driver uses it, nothing is there, or the bucket cannot be read and written.
     """
+    expect_kind(out, Path | str, "out", "a path or an address")
     if not is_address(out):
         yield Place(Path(out).absolute())
         return
@@ -264,6 +265,7 @@ def local_copy(place: Path | str, *, state_only: bool = False) -> Path:
     StoreError, BucketError
         When there is nothing, or the bucket cannot be read.
     """
+    expect_kind(place, Path | str, "a run, table or model", "its path or address")
     if not is_address(place):
         return Path(place)
     address = parse_address(str(place))

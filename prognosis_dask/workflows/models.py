@@ -424,7 +424,7 @@ def _out(data: Sequence[One], out: Path | str | None) -> Path | str:
     one = data[0] if len(data) == 1 else None
     if isinstance(one, Path | str) and (is_address(one) or (Path(one) / "features.zarr").is_dir()):
         return one
-    raise StatisticsError("where to? Give a folder with -o DIR")
+    raise StatisticsError("where to? Give a folder with -o DIR, in Python out=DIR")
 
 
 def _expect_file(out: Path | str | None) -> None:

@@ -108,7 +108,8 @@ def run(
         A job file, or what :func:`prognosis_dask.config.job.load_job` gives.
     client
         A Dask client that is already there, what ``--cluster`` takes (``"tcp://HOST:PORT"``), or what gives a client
-        in a ``with`` statement that is entered once all inputs are checked; without one, a cluster is started here.
+        in a ``with`` statement that is entered once all inputs are checked; without one, a cluster is started here. A
+        script that starts one does so below ``if __name__ == "__main__":``, since its workers import it.
     out
         The run's folder, or its address in a bucket; else the job's ``run.out``, else ``runs/<job name>``.
     performance_report

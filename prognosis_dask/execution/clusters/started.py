@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import active_children, resource_tracker
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -53,8 +54,9 @@ def started(
     Raises
     ------
     ClusterError
-        When a worker does not start, or the host is none of this machine's.
+        When a worker does not start, the host is none of this machine's, or each worker would run the caller's script.
     """
+    _expect_guard()
     dashboard = free_dashboard(dashboard)
     _start_tracker()
     _expect_semaphores()
@@ -95,6 +97,23 @@ def _start_tracker() -> None:
         resource_tracker.ensure_running()
     finally:
         sys.warnoptions.remove(silently)
+
+
+def _expect_guard() -> None:
+    """Each worker process imports the script that starts it, which would start workers again if nothing keeps it."""
+    main = sys.modules["__main__"]
+    script = getattr(main, "__file__", None)
+    if not script or getattr(main, "__spec__", None) is not None:  # a prompt, a notebook, python -m
+        return
+    try:
+        guarded = b"__main__" in Path(script).read_bytes()
+    except OSError:  # nothing that a worker could import either
+        return
+    if not guarded:
+        raise ClusterError(
+            f"{script} would be run again by each worker that it starts: put its calls below a line "
+            '`if __name__ == "__main__":`'
+        )
 
 
 def _expect_semaphores() -> None:
