@@ -261,9 +261,16 @@ def test_what_the_images_were_acquired_with_stands_in_the_table_of_each_modality
     ]
     write_cases(copy / "cases.csv", acquired)
     rows = dict(characteristics(read_run(copy)))
-    assert rows["CT: reconstruction kernel"] == "B50f 15 (52 %), B30f 14 (48 %); unknown 1"
-    assert rows["CT: tube voltage (kV)"] == "120 29 (100 %); unknown 1"
+    assert rows["CT: reconstruction kernel"] == "B50f: 15 (52 %), B30f: 14 (48 %); unknown 1"
+    assert rows["CT: tube voltage (kV)"] == "120: 29 (100 %); unknown 1"
     assert not any("TE (ms)" in name for name in rows)
+
+
+def test_an_age_is_summarised_by_quartiles_in_a_cohort_of_few_patients_too(copy: Path) -> None:
+    cases = read_run(copy).cases[:8]
+    ages = ["57", "85.5", "74", "56", "71", "67", "57", "74"]
+    write_cases(copy / "cases.csv", [replace(c, covariates={"age": age}) for c, age in zip(cases, ages, strict=True)])
+    assert dict(characteristics(read_run(copy)))["age"] == "69 (57 to 74)"
 
 
 def test_no_identifier_and_no_whole_path_is_in_the_report_unless_asked_for(tmp_path: Path) -> None:

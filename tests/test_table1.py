@@ -44,7 +44,7 @@ def test_counts_quartiles_and_missing_values_are_those_of_pandas() -> None:
     rows = {(row["variable"], row["level"]): row for row in table1_rows(table, (AGE, VOLUME, HISTOLOGY, STAGE))}
     assert rows["cases", ""]["event"] == int(raw["event"].sum())
     low, middle, high = raw["volume"].quantile([0.25, 0.5, 0.75])
-    assert rows["volume (mL)", "median (quartiles)"]["overall"] == f"{middle:.4g} ({low:.4g} to {high:.4g})"
+    assert rows["volume (mL)", "median (quartiles)"]["overall"] == f"{middle:.1f} ({low:.1f} to {high:.1f})"
     assert (rows["age (a)", "median (quartiles)"]["missing"], rows["stage", "I"]["missing"]) == (5, 3)
     large = raw[raw["event"]]["level"] == 2
     assert rows["histology", "large"]["event"] == f"{large.sum()} ({100 * large.mean():.0f} %)"

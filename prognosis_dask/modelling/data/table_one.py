@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -105,14 +106,14 @@ def _number(encoding: Encoding, values: FloatArray, groups: dict[str, BoolArray]
     # quantiles of a logarithm are logarithms of the quantiles
     shown = np.exp(values) if encoding.log else values
     name = (encoding.name or encoding.column) + (f" ({encoding.unit})" if encoding.unit else "")
-    by_group = {group: _quartiles(shown[chosen]) for group, chosen in groups.items()}
+    by_group = {group: quartiles(shown[chosen]) for group, chosen in groups.items()}
     missing = int(np.isnan(values).sum())
     found = np.unique(shown[np.isfinite(shown)])
     if len(found) == 2:  # a yes and a no: quartiles say nothing of it
         level = np.where(np.isfinite(shown), shown == found[1], -1)
         shares = {group: _share(level[chosen], 1) for group, chosen in groups.items()}
         return _row(name, f"{found[1]:g}: count (share)", _share(level, 1), shares, missing, _greatest(values, groups))
-    return _row(name, "median (quartiles)", _quartiles(shown), by_group, missing, _greatest(values, groups))
+    return _row(name, "median (quartiles)", quartiles(shown), by_group, missing, _greatest(values, groups))
 
 
 def _levels(encoding: Encoding, values: FloatArray, groups: dict[str, BoolArray]) -> list[Row]:
@@ -140,12 +141,22 @@ def _greatest(values: FloatArray, groups: dict[str, BoolArray]) -> float | None:
     return max(held) if held else None
 
 
-def _quartiles(values: FloatArray) -> str:
+def quartiles(values: FloatArray) -> str:
+    """Median and quartiles of the finite values, all with the decimals that give the median three digits; "" for none.
+
+    >>> quartiles(np.array([1.0, 2.0, 3.0, 4.0, 5.0])), quartiles(np.array([9.0, 26.0, 27.4, 47.26, 60.0]))
+    ('3 (2 to 4)', '27.4 (26.0 to 47.3)')
+    """
     held = values[np.isfinite(values)]
     if not len(held):
         return ""
-    low, middle, high = (f"{v:.0f}" if abs(v) >= 1000 else f"{v:.4g}" for v in np.percentile(held, [25, 50, 75]))
-    return f"{middle} ({low} to {high})"
+    low, middle, high = np.percentile(held, [25, 50, 75])
+    size = abs(middle) or max(abs(low), abs(high))
+    decimals = 2 - math.floor(math.log10(size)) if size else 0
+    if all(value == round(value) for value in (low, middle, high)):
+        decimals = 0
+    form = f".{max(0, decimals)}f" if decimals <= 4 else ".3g"
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
 
 
 def _share(level: np.ndarray[Any, Any], at: int) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.data.table_one import quartiles
 from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.modelling.metrics import kaplan_meier
 from prognosis_dask.report.content import Block, Rows, Table, Text, absent, optional
@@ -118,8 +119,9 @@ def _covariate(values: Sequence[str]) -> str:
     unknown = f"; unknown {len(values) - len(known)}" if len(known) < len(values) else ""
     levels = set(known)
     numbers = _numbers(known)
-    if numbers is not None and len(levels) > MAX_LEVELS:
-        return quartiles(numbers) + unknown
+    # of few cases nearly each has a number of its own
+    if numbers is not None and (len(levels) > MAX_LEVELS or (len(levels) > 4 and 2 * len(levels) > len(known))):
+        return (quartiles(numbers) or "unknown") + unknown
     if not known or len(levels) > MAX_LEVELS:
         return ""  # free text, or an identifier
     return _levels(known) + unknown
@@ -132,22 +134,9 @@ def _numbers(values: Sequence[str]) -> FloatArray | None:
         return None
 
 
-def quartiles(values: FloatArray) -> str:
-    """Median and quartiles of the finite values.
-
-    >>> quartiles(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
-    '3 (2 to 4)'
-    """
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return "unknown"
-    low, middle, high = np.percentile(finite, [25, 50, 75])
-    return f"{middle:.3g} ({low:.3g} to {high:.3g})"
-
-
 def _levels(values: Sequence[str]) -> str:
     counts = Counter(values).most_common()
-    shown = [f"{level} {n} ({100 * n / len(values):.0f} %)" for level, n in counts[:MAX_LEVELS]]
+    shown = [f"{level}: {n} ({100 * n / len(values):.0f} %)" for level, n in counts[:MAX_LEVELS]]
     rest = len(counts) - MAX_LEVELS
     return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
 
