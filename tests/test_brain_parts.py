@@ -16,7 +16,7 @@ from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.qc_figure import qc_figure
 from prognosis_dask.brain.quality import check_sequence
 from prognosis_dask.brain.register import rigid
-from prognosis_dask.brain.template import contrast, dilated, icbm152
+from prognosis_dask.brain.template import closed, contrast, dilated, icbm152, opened
 from prognosis_dask.brain.tools import PROGRAMS, check_tool, strip_with
 from prognosis_dask.errors import CaseError, Code, MissingExtraError
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
@@ -80,11 +80,17 @@ def test_the_templates_mask_is_nilearns_and_holds_what_is_known_of_it():
     assert at == [1, 0, 0]
 
 
-@pytest.mark.parametrize("radius", [1, 4, 6])
-def test_a_mask_is_dilated_to_the_same_bits_as_by_itk(radius):
-    mask = np.random.default_rng(radius).random((30, 27, 41)) > 0.999
-    theirs = sitk.BinaryDilate(sitk.GetImageFromArray(mask.astype(np.uint8)), [radius] * 3)
-    np.testing.assert_array_equal(dilated(mask, radius), sitk.GetArrayViewFromImage(theirs) > 0)
+@pytest.mark.parametrize("radii", [(1, 1, 1), (4, 4, 4), (6, 6, 6), (0, 2, 2), (0, 5, 3), (2, 1, 4)])
+def test_a_mask_is_dilated_opened_and_closed_to_the_same_bits_as_by_itk(radii):
+    draw = np.random.default_rng(radii).random((30, 27, 41))
+    for mask, ours, theirs in (
+        (draw > 0.999, dilated, sitk.BinaryDilate),
+        (~dilated(draw > 0.999, radii), opened, sitk.BinaryMorphologicalOpening),
+        (draw > 0.98, closed, sitk.BinaryMorphologicalClosing),
+    ):
+        expected = theirs(sitk.GetImageFromArray(mask.astype(np.uint8)), radii[::-1])
+        np.testing.assert_array_equal(ours(mask, radii), sitk.GetArrayViewFromImage(expected) > 0)
+        assert 0 < np.count_nonzero(ours(mask, radii)) < mask.size
 
 
 def test_the_bias_field_does_not_depend_on_what_the_image_shows_beside_the_head(head, brain):

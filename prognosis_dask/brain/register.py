@@ -83,7 +83,7 @@ def align_brain(image: sitk.Image, head: Head, kind: Contrast) -> sitk.AffineTra
 def with_rim() -> sitk.Image:
     """The template's brain with as much of what is around it as is compared where there is no skull (uint8)."""
     brain = icbm152().brain
-    return image_like(dilated(sitk.GetArrayFromImage(brain) > 0, _RIM_MM).astype(np.uint8), brain)
+    return image_like(dilated(sitk.GetArrayViewFromImage(brain) > 0, (_RIM_MM,) * 3).astype(np.uint8), brain)
 
 
 def align_inside(image: sitk.Image, start: sitk.AffineTransform, kind: Contrast) -> sitk.AffineTransform:

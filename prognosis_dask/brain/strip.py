@@ -13,7 +13,7 @@ from prognosis_dask.arrays import BoolArray, Float32Array
 from prognosis_dask.brain.head import find_head, fit_boundary
 from prognosis_dask.brain.intensity import around, correct_bias, white_matter
 from prognosis_dask.brain.register import align_brain, align_head, align_inside
-from prognosis_dask.brain.template import Contrast, icbm152
+from prognosis_dask.brain.template import Contrast, Radii, closed, icbm152, opened
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_like
 
@@ -168,15 +168,14 @@ def _log_ratio(values: Float32Array, distance: Float32Array) -> Float32Array:
 
 def _clean(inside: BoolArray, grid: sitk.Image) -> BoolArray:
     """Open in the plane of the slices, keep the largest part, close, fill."""
-    mask = image_like(inside.astype(np.uint8), grid)
-    spacing = grid.GetSpacing()
+    across, along, _ = grid.GetSpacing()
 
-    def ball(width_mm: float) -> list[int]:
-        return [max(1, round(width_mm / spacing[0])), max(1, round(width_mm / spacing[1])), 0]
+    def ball(width_mm: float) -> Radii:
+        return 0, max(1, round(width_mm / along)), max(1, round(width_mm / across))
 
-    mask = sitk.BinaryMorphologicalOpening(mask, ball(_OPEN_MM / 2))
-    mask = sitk.RelabelComponent(sitk.ConnectedComponent(mask)) == 1
-    mask = sitk.BinaryMorphologicalClosing(mask, ball(_CLOSE_MM / 2))
+    mask = image_like(opened(inside, ball(_OPEN_MM / 2)).astype(np.uint8), grid)
+    largest = sitk.RelabelComponent(sitk.ConnectedComponent(mask)) == 1
+    mask = image_like(closed(sitk.GetArrayViewFromImage(largest) > 0, ball(_CLOSE_MM / 2)).astype(np.uint8), grid)
     filled: BoolArray = sitk.GetArrayFromImage(sitk.BinaryFillhole(mask)) > 0
     return filled
 

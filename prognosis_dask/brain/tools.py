@@ -210,7 +210,7 @@ def _brain(values: Float32Array) -> BoolArray:
     with repeatable():
         volume = torch.from_numpy(values)
         small = scaled(volume, _COARSE)
-        low, high = small.quantile(_RANGE[0]), small.quantile(_RANGE[1])
+        low, high = small.quantile(torch.tensor(_RANGE))  # one sort for both
         box = _box(_largest(coarse(_normalised(small, low, high))[0, 1].numpy() > 0.5), values.shape)
         chance = fine(_normalised(scaled(volume[box], _FINE), low, high))[0, 1]
         inside = np.zeros(values.shape, np.bool_)
@@ -237,8 +237,9 @@ def _networks() -> tuple[Any, Any]:
 
 
 def _normalised(volume: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    volume = ((volume - low) / (high - low)).clamp(0, 1)
-    return (_DEVIATION * (volume - volume.mean()) / volume.std() + _MEAN)[None, None]
+    volume = (volume - low).div_(high - low).clamp_(0, 1)
+    mean, deviation = volume.mean(), volume.std()
+    return volume.sub_(mean).mul_(_DEVIATION).div_(deviation).add_(_MEAN)[None, None]
 
 
 def _largest(mask: BoolArray) -> BoolArray:
