@@ -58,7 +58,14 @@ def measure(make: Callable[[Path], Images], data: Path) -> dict[str, Any]:
     done = preprocess(images, BrainSection())
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     status = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
-    return {"sizes": sizes, "wall": wall, "cpu": cpu, "mb": int(status) / 1000, **done.quality}
+    return {
+        "sizes": sizes,
+        "wall": wall,
+        "cpu": cpu,
+        "mb": int(status) / 1000,
+        "before": done.stripped_before,
+        **done.quality,
+    }
 
 
 def agreement(data: Path) -> dict[str, float]:
@@ -85,11 +92,12 @@ def main() -> None:
         # a fresh process each: peak memory is the process's
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             row = pool.submit(measure, make, data).result()
-        fit = row["boundary_fit"]
+        # no edge is fitted to a network's mask
+        fit = "" if np.isnan(row["boundary_fit"]) else f"edge contrast {row['boundary_fit']:.2f}"
         print(
             f"| {make.__name__}: {row['sizes']} | {row['wall']:.1f} | {row['cpu']:.1f} | {row['mb']:.0f} | "
             f"{row['brain_volume_l']:.2f} | {row['template_overlap']:.3f} | "
-            f"{'done before' if np.isnan(fit) else f'edge contrast {fit:.2f}'} |"
+            f"{'done before' if row['before'] else fit or 'by the network'} |"
         )
     print("\n| masks found on each sequence alone | Dice |\n|---|---|")
     for name, value in agreement(data).items():
