@@ -33,6 +33,7 @@ class Code(StrEnum):
     MASK_WITHOUT_SERIES = "mask-without-series"
     SERIES_AMBIGUOUS = "series-ambiguous"
     PATIENT_WITHOUT_MASK = "patient-without-mask"
+    PATIENTS_MIXED = "patients-mixed"
     OBJECT_MISSING = "object-missing"
     OBJECT_FORBIDDEN = "object-forbidden"
     OBJECT_CHANGED = "object-changed"

@@ -30,6 +30,7 @@ from prognosis_dask.cohort.listing import read_listing
 from prognosis_dask.cohort.summary import IndexSummary
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import Code, JobError, Problem, StoreError
+from tests.dicom_helpers import refer_to, write_rtstruct, write_series
 
 
 class Indexed:
@@ -283,6 +284,85 @@ def test_copies_of_a_mask_count_once_if_they_outline_the_same_and_else_not_at_al
     assert not found.cases
     [problem] = found.of(Code.DUPLICATE_INSTANCE)
     assert "with other content; none is used" in problem.reason
+
+
+def person(folder: Path, **values: str) -> Path:
+    """A small series with a structure, of somebody."""
+    write_series(folder / "mr", np.arange(4 * 8 * 9, dtype=np.uint16).reshape(4, 8, 9), modality="MR")
+    for file in (folder / "mr").iterdir():
+        dataset = pydicom.dcmread(file)
+        for keyword, value in values.items():
+            setattr(dataset, keyword, value)
+        dataset.save_as(file)
+    square = np.array([[2.0, 2.0], [2.0, 6.0], [6.0, 6.0], [6.0, 2.0]])
+    write_rtstruct(folder / "rs.dcm", [np.column_stack([square, np.full(4, z)]) for z in (2.0, 4.0)])
+    refer_to(folder / "rs.dcm", folder / "mr")
+    return folder
+
+
+ANTON = {"PatientID": "P", "PatientName": "A^Anton", "PatientBirthDate": "19400101", "PatientSex": "M"}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (ANTON | {"PatientName": "B^Berta"}, "another name"),
+        (ANTON | {"PatientName": "A", "PatientBirthDate": "19500203"}, "another date of birth"),
+        (ANTON | {"PatientName": "", "PatientSex": "F"}, "another sex"),
+        (ANTON | {"PatientName": "ANTON A"}, ""),
+    ],
+)
+def test_one_patient_id_of_two_people_is_told(tmp_path: Path, values: dict[str, str], said: str) -> None:
+    sources = person(tmp_path / "north", **ANTON), person(tmp_path / "south", **values)
+    found = index(tmp_path / "out", *sources, modalities=("MR",))
+    assert [case.patient_id for case in found.cases] == ["P", "P"]
+    told = [(problem.severity, said in problem.reason) for problem in found.of(Code.PATIENTS_MIXED)]
+    assert told == ([("warning", True)] if said else [])
+
+
+def test_an_id_that_deidentification_gives_to_everybody_is_told(tmp_path: Path) -> None:
+    both = [person(tmp_path / site, PatientID="ANONYMOUS", PatientName="ANONYMOUS") for site in ("north", "south")]
+    [problem] = index(tmp_path / "out", *both, modalities=("MR",)).of(Code.PATIENTS_MIXED)
+    assert "a placeholder, in 2 studies" in problem.reason
+    assert not index(tmp_path / "one", both[0], modalities=("MR",)).of(Code.PATIENTS_MIXED)
+
+
+def test_image_files_of_one_name_in_several_places_are_told(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "pyradiomics"
+    for place in ("north/001", "south/001", "south/002"):
+        (tmp_path / "in" / place).mkdir(parents=True)
+        for kind, name in (("image", "mr"), ("label", "mask")):
+            (tmp_path / "in" / place / f"{name}.nrrd").symlink_to(source / f"brain1_{kind}.nrrd")
+    found = index(tmp_path / "out", tmp_path / "in")
+    assert len(found.cases) == 3
+    [problem] = found.of(Code.PATIENTS_MIXED)
+    assert (problem.patient_id, problem.severity) == ("001", "warning")
+    assert str(tmp_path / "in" / "south" / "001") in problem.reason
+
+
+def test_hidden_folders_are_passed_over_and_counted(shared_data: Path, tmp_path: Path) -> None:
+    """Of git-annex, of a trash or of a file server's snapshots: they hold older or the same files."""
+    source = shared_data / "pyradiomics"
+    for place in ("P1", ".snapshot/hourly.0/P1"):
+        (tmp_path / "in" / place).mkdir(parents=True)
+        for kind, name in (("image", "mr"), ("label", "mask")):
+            (tmp_path / "in" / place / f"{name}.nrrd").symlink_to(source / f"brain1_{kind}.nrrd")
+    found = index(tmp_path / "out", tmp_path / "in")
+    assert [case.mask for case in found.cases] == [str(tmp_path / "in" / "P1" / "mask.nrrd")]
+    assert found.summary.other_files == {"hidden folders": 1}
+    assert len(index(tmp_path / "named", tmp_path / "in" / ".snapshot").cases) == 1, "a source may be hidden itself"
+
+
+def test_a_mask_in_another_frame_of_reference_than_its_images_is_told(tmp_path: Path) -> None:
+    folder = person(tmp_path / "in")
+    mask = pydicom.dcmread(folder / "rs.dcm")
+    mask.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = "1.2.3"
+    mask.save_as(folder / "rs.dcm")
+    found = index(tmp_path / "out", folder, modalities=("MR",))
+    assert len(found.cases) == 1
+    [problem] = found.of(Code.MASK_ITEM_INVALID)
+    assert problem.severity == "warning"
+    assert "its frame of reference is another one" in problem.reason
 
 
 def test_one_roi_on_several_series_gets_suffixes_that_do_not_depend_on_the_order(patient: Path, tmp_path: Path) -> None:

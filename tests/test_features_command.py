@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -10,7 +11,9 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 import SimpleITK as sitk
 from radiomics.featureextractor import RadiomicsFeatureExtractor
@@ -20,6 +23,7 @@ from prognosis_dask.cli.main import main
 from prognosis_dask.config.job import SynthSection
 from prognosis_dask.imaging.geometry import one_thread
 from prognosis_dask.synthetic import make_cohort
+from tests.dicom_helpers import write_seg, write_series
 
 FILTERS = """
 imageType: {Original: {}, LoG: {sigma: [2.0]}, Wavelet: {}}
@@ -225,6 +229,57 @@ def test_a_segment_is_found_by_any_of_its_names(tmp_path: Path) -> None:
     made = make_cohort(tmp_path / "made", SynthSection(patients=2, bad_cases=False)).images
     for name in ("GTV-1", "Neoplasm, Primary"):  # the segment's label, and its coded type
         assert len(prognosis_dask.extract_features(made / "MADE-0002", roi=name)) == 1
+
+
+def test_a_segment_without_label_is_called_what_its_code_says(tmp_path: Path) -> None:
+    ball = (((np.mgrid[:6, :12, :14] - 3) ** 2).sum(axis=0) < 8).astype(np.uint8)
+    write_series(tmp_path / "in" / "mr", np.arange(ball.size, dtype=np.uint16).reshape(ball.shape), modality="MR")
+    write_seg(tmp_path / "in" / "seg.dcm", tmp_path / "in" / "mr", ball, [1])
+    segmentation = pydicom.dcmread(tmp_path / "in" / "seg.dcm")
+    del segmentation.SegmentSequence[0].SegmentLabel
+    segmentation.save_as(tmp_path / "in" / "seg.dcm")
+    [row] = prognosis_dask.extract_features(tmp_path / "in", roi="Neoplasm, Primary").to_dict("records")
+    assert row["roi"] == "Neoplasm, Primary"
+    assert row["original_shape_VoxelVolume"] == pytest.approx(2.0 * ball.sum())
+
+
+def test_an_rtstruct_is_measured_on_an_image_file_as_on_its_series(shared_data: Path, capsys, refused) -> None:
+    """The published label map of the phantom is the witness."""
+    phantom = shared_data / "ibsi" / "ct_phantom"
+    image, label_map = (next((phantom / "nifti" / kind).iterdir()) for kind in ("image", "mask"))
+    structures = next((phantom / "dicom" / "mask").iterdir())
+    [on_file], [expected] = printed(capsys, image, structures), printed(capsys, image, label_map)
+    assert on_file["roi"] == "GTV-1"
+    features = [key for key in expected if key.startswith("original_")]
+    assert {key: on_file[key] for key in features} == {key: expected[key] for key in features}
+    assert "no ROI called 'GTV-2'; seen: 'GTV-1'" in refused("features", image, structures, "--roi", "GTV-2")
+    told = refused("features", image, next((phantom / "dicom" / "image").iterdir()))
+    assert "is no label map, RTSTRUCT or SEG" in told
+
+
+def test_two_structures_of_one_name_in_a_file_are_chosen_by_number(shared_data: Path, tmp_path: Path, refused) -> None:
+    phantom = shared_data / "ibsi" / "ct_phantom" / "dicom"
+    structures = pydicom.dcmread(next((phantom / "mask").iterdir()))
+    roi, contours = (
+        copy.deepcopy(one[0]) for one in (structures.StructureSetROISequence, structures.ROIContourSequence)
+    )
+    roi.ROINumber = contours.ReferencedROINumber = 99
+    structures.StructureSetROISequence.append(roi)
+    structures.ROIContourSequence.append(contours)
+    structures.save_as(tmp_path / "rs.dcm")
+    told = refused("features", phantom / "image", tmp_path / "rs.dcm", "--roi", "GTV-1")
+    assert "choose with --label N by number (1, 99)" in told
+
+
+def test_problems_name_the_files_that_were_given(shared_data: Path, tmp_path: Path, refused) -> None:
+    phantom = shared_data / "ibsi" / "ct_phantom" / "dicom"
+    structures = pydicom.dcmread(next((phantom / "mask").iterdir()))
+    for contour in structures.ROIContourSequence[0].ContourSequence:
+        contour.ContourGeometricType = "OPEN_PLANAR"
+    structures.save_as(tmp_path / "rs.dcm")
+    assert f"{tmp_path / 'rs.dcm'}: 'GTV-1'" in refused("features", phantom / "image", tmp_path / "rs.dcm")
+    (tmp_path / "pair.hdr").write_bytes(b"\x5c\x01\x00\x00")
+    assert "write both into one file, as .nii" in refused("features", tmp_path / "pair.hdr", tmp_path / "rs.dcm")
 
 
 def test_of_a_folder_with_several_structures_one_is_to_be_named(shared_data: Path, refused) -> None:

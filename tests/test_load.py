@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import ImageSection
-from prognosis_dask.errors import Code
+from prognosis_dask.errors import Code, collected_warnings
 from prognosis_dask.imaging.load import load_case, load_roi
 from prognosis_dask.imaging.roi import SPLINE_TAIL_VOXELS, Roi, bounding_box, crop_roi, grid_of
 from tests.dicom_helpers import case_of, list_series, problem_of
@@ -156,3 +156,17 @@ def test_files_that_are_missing_or_damaged_are_problems(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(np.random.default_rng(0).normal(size=blob().shape)), str(cut))
     cut.write_bytes(cut.read_bytes()[:-500])
     assert code(cut) is Code.PIXELS_UNREADABLE
+
+
+def test_a_ct_without_a_value_below_zero_is_told(tmp_path: Path) -> None:
+    """As of CT that was converted without its intercept of -1024: no image of a body is without air and fat."""
+    stored = np.full((5, 12, 14), 24, dtype=np.int16)
+    stored[:, 3:9, 3:9] = 1064
+    mask = sitk.GetImageFromArray((stored > 1000).astype(np.uint8))
+    for intercept, told in ((-1024, []), (0, [Code.IMAGE_UNITS])):
+        image = sitk.GetImageFromArray(stored + np.int16(intercept))
+        for name, one in (("ct.nii", image), ("mask.nii", mask)):
+            sitk.WriteImage(one, str(tmp_path / name))
+        with collected_warnings() as warnings:
+            load_case(case_of(tmp_path / "ct.nii", tmp_path / "mask.nii", (1,), tmp_path))
+        assert [warning.code for warning in warnings] == told

@@ -152,6 +152,35 @@ def test_a_table_of_values_takes_the_place_of_the_slope(kind: str, said: str, tm
     assert told == [(kind, said)] * 2
 
 
+def test_pixels_as_floating_point_numbers_are_read(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s", RAMP, rescale=(2, -5))
+    values = np.linspace(-1000, 1000, RAMP.size, dtype=np.float32).reshape(RAMP.shape)
+    for path, plane in zip(sorted(folder.iterdir()), values, strict=True):
+        slice_ = pydicom.dcmread(path)
+        slice_.FloatPixelData, slice_.BitsAllocated = plane.tobytes(), 32
+        for keyword in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+            delattr(slice_, keyword)
+        slice_.save_as(path)
+    np.testing.assert_array_equal(read_slices(list_series(folder), 0, len(values)), values.astype(np.float64) * 2 - 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "MONOCHROME1: the values are used as they are, but ITK inverts"),
+        ({"LossyImageCompression": "01"}, "compressed with loss"),
+        ({"RescaleIntercept": None}, "no RescaleIntercept: taken as 0"),
+    ],
+)
+def test_what_makes_values_doubtful_is_noted(values: dict[str, object], said: str, tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s", RAMP, rescale=(1, -24))
+    for path in folder.iterdir():
+        change(path, **values)
+    expected = RAMP if "RescaleIntercept" in values else RAMP.astype(int) - 24
+    np.testing.assert_array_equal(read_slices(list_series(folder), 0, len(RAMP)), expected)
+    assert all(said in header.note for header in read_headers(list(map(str, folder.iterdir()))))  # type: ignore[union-attr]
+
+
 def test_only_the_slices_asked_for_are_opened(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "s", RAMP)
     listing = list_series(folder)

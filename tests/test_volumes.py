@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from prognosis_dask.config.job import ImageSection
-from prognosis_dask.errors import Code
+from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.load import load_case, load_roi
 from prognosis_dask.volumes.files import volume_grid, volume_voxels
 from tests.dicom_helpers import case_of, problem_of
@@ -187,3 +188,71 @@ def test_a_sheared_grid_is_a_problem_that_states_the_angle(tmp_path: Path) -> No
     tilted.SetDirection([1, 0, np.sin(np.radians(12)), 0, 1, 0, 0, 0, np.cos(np.radians(12))])
     sitk.WriteImage(tilted, str(tmp_path / "b.nrrd"))
     assert problem_of(lambda: volume_grid(tmp_path / "b.nrrd")) is Code.GANTRY_TILT
+
+
+def edited(path: Path, old: bytes, new: bytes) -> Path:
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("a.nrrd", b"kinds:", b'space units: "cm" "cm" "cm"\nkinds:'),
+        ("a.mha", b"DimSize", b"DistanceUnits = um\nDimSize"),
+        ("a.mha", b"DimSize", b"ElementToIntensityFunctionSlope = 2\nDimSize"),
+        ("a.mhd", b"DimSize", b"ElementToIntensityFunctionOffset = x\nDimSize"),
+    ],
+)
+def test_units_and_scales_that_itk_passes_over_are_problems(tmp_path: Path, name: str, old: bytes, new: bytes) -> None:
+    path = saved(tmp_path / name)
+    volume_grid(path)
+    assert problem_of(lambda: volume_grid(edited(path, old, new))) is Code.IMAGE_INVALID
+    assert sitk.ReadImage(str(path)).GetSize() == (8, 7, 6)
+
+
+def test_millimetres_in_a_header_are_read(tmp_path: Path) -> None:
+    path = edited(saved(tmp_path / "a.nrrd"), b"kinds:", b'space units: "mm" "mm" "mm"\nkinds:')
+    np.testing.assert_array_equal(volume_voxels(path), VALUES)
+    path = edited(saved(tmp_path / "a.mha"), b"DimSize", b"DistanceUnits = mm\nDimSize")
+    np.testing.assert_array_equal(volume_voxels(path), VALUES)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("a.nrrd", b"type: short", b"type: signed char"),
+        ("a.mha", b"MET_SHORT", b"MET_CHAR"),
+        ("a.mhd", b"MET_SHORT", b"MET_CHAR"),
+        ("a.mha", b"DimSize = 8 7 6", b"DimSize = 8 7 5"),
+        ("a.nii", b"\x03\x00\x08\x00\x07\x00\x06\x00", b"\x03\x00\x08\x00\x07\x00\x05\x00"),
+        ("a.nii", b"\x04\x00\x10\x00", b"\x02\x00\x08\x00"),  # int16 as uint8
+    ],
+)
+def test_voxels_beyond_those_of_the_header_are_a_problem(
+    tmp_path: Path, name: str, old: bytes, new: bytes, packed: bool
+) -> None:
+    """ITK and nibabel read the first part of them: other slices, or halves of numbers."""
+    path = tmp_path / name
+    sitk.WriteImage(sitk.GetImageFromArray(VALUES), str(path), useCompression=packed and name != "a.nii")
+    np.testing.assert_array_equal(volume_voxels(path), VALUES)
+    edited(path, old, new)
+    if packed and name == "a.nii":
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    assert problem_of(lambda: volume_voxels(path)) is Code.PIXELS_UNREADABLE
+
+
+@pytest.mark.parametrize(("length", "said"), [(None, "a.raw, is missing"), (100, "a.raw is cut short: 100 bytes")])
+def test_a_detached_header_names_the_file_that_is_missing_or_short(
+    tmp_path: Path, length: int | None, said: str
+) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(VALUES), str(tmp_path / "a.mhd"), useCompression=False)
+    content = (tmp_path / "a.raw").read_bytes()
+    (tmp_path / "a.raw").unlink()
+    if length is not None:
+        (tmp_path / "a.raw").write_bytes(content[:length])
+    with pytest.raises(CaseError, match=re.escape(said)):
+        volume_voxels(tmp_path / "a.mhd")

@@ -158,6 +158,9 @@ def _files(sources: Sequence[Path], leave_out: Path | None, unreadable: list[Hea
                 below.clear()
                 continue
             entered.add(identity)
+            hidden = [name for name in below if name.startswith(".")]  # .git, .snapshot, .Trash: older copies
+            unreadable += [OtherFile(os.path.join(folder, name), "hidden folders") for name in hidden]  # noqa: PTH118
+            below[:] = [name for name in below if name not in hidden]
             yield from (os.path.join(folder, name) for name in names)  # noqa: PTH118
 
 

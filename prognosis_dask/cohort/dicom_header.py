@@ -16,6 +16,7 @@ from prognosis_dask.cohort.headers import (
     ACQUISITION,
     IMAGE_MODALITIES,
     MARKS,
+    PERSON,
     FileStamp,
     Header,
     ImageHeader,
@@ -40,6 +41,8 @@ _KINDS = {
     b"\x5c\x01\x00\x00": "Analyze or NIfTI headers of .img files, to be written as .nii",
 }
 _LAST_TAG = 0x00283000  # ModalityLUTSequence; nothing after it is needed, and private groups can be long
+#: JPEG baseline and extended, and near-lossless JPEG-LS.
+_LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81")
 _TAGS = [
     *MARKS.values(),
     *ACQUISITION.values(),
@@ -47,19 +50,25 @@ _TAGS = [
     0x00080018,  # SOPInstanceUID
     0x00080060,  # Modality
     0x0008103E,  # SeriesDescription
+    0x00100010,  # PatientName
     0x00100020,  # PatientID
+    0x00100030,  # PatientBirthDate
+    0x00100040,  # PatientSex
     0x0020000D,  # StudyInstanceUID
     0x0020000E,  # SeriesInstanceUID
     0x00200032,  # ImagePositionPatient
     0x00200037,  # ImageOrientationPatient
     0x00200052,  # FrameOfReferenceUID
     0x00280002,  # SamplesPerPixel
+    0x00280004,  # PhotometricInterpretation
     0x00280008,  # NumberOfFrames
     0x00280010,  # Rows
     0x00280011,  # Columns
     0x00280030,  # PixelSpacing
+    0x00281052,  # RescaleIntercept
     0x00281053,  # RescaleSlope
     0x00281054,  # RescaleType
+    0x00282110,  # LossyImageCompression
     0x00283000,  # ModalityLUTSequence
 ]
 
@@ -166,29 +175,48 @@ def _image_header(header: Dataset, file: FileStamp) -> ImageHeader:
         description=str(header.get("SeriesDescription", "") or ""),
         marks="\t".join(_mark(header, tag) for tag in MARKS.values()),
         acquisition=sys.intern("\t".join(_mark(header, tag).strip() for tag in ACQUISITION.values())),
-        **_units(header),  # type: ignore[arg-type]
+        person=sys.intern("\t".join(_mark(header, tag).strip() for tag in PERSON)),
+        **_values(header),  # type: ignore[arg-type]
         **_geometry(header),  # type: ignore[arg-type]
     )
 
 
-def _units(header: Dataset) -> dict[str, object]:
+def _values(header: Dataset) -> dict[str, object]:
     """What the rescaled values are: PET in its Units, CT in Hounsfield units unless it says otherwise."""
     unscaled = header.get("RescaleSlope") is None  # empty counts as absent
+    tables = (header.get("ModalityLUTSequence") or []) if unscaled else []  # the pixels go through it then
     if header.Modality == "PT":
         pet = pet_header(header)
-        note = f"no RescaleSlope: the stored values are taken as {pet.units}" if unscaled else ""
-        return {"units": pet.units, "pet": pet, "note": note}
-    if header.Modality != "CT":
-        return {}
-    tables = (header.get("ModalityLUTSequence") or []) if unscaled else []  # the pixels go through it then
-    source, name = (tables[0], "ModalityLUTType") if tables else (header, "RescaleType")
-    kind = str(source.get(name, "") or "").strip().upper()
+        said = f"no RescaleSlope: the stored values are taken as {pet.units}" if unscaled else ""
+        found: dict[str, object] = {"units": pet.units, "pet": pet}
+    elif header.Modality == "CT":
+        source, name = (tables[0], "ModalityLUTType") if tables else (header, "RescaleType")
+        kind = str(source.get(name, "") or "").strip().upper()
+        found, said = {"units": "HU" if kind == "" else kind}, _doubt_of_ct(header, kind, name, bool(tables))
+    else:
+        found, said = {}, ""
+    return found | {"note": "; ".join(filter(None, (said, *_doubts_of_pixels(header))))}
+
+
+def _doubt_of_ct(header: Dataset, kind: str, name: str, tabled: bool) -> str:
+    """Why the values may not be Hounsfield units; empty where nothing speaks against it."""
     if kind not in ("", "HU"):
         claim = "it is not stated that these CT values are" if kind == "US" else "these CT values are not"
-        return {"units": kind, "note": f"{name} is {kind}: {claim} Hounsfield units (HU)"}
-    if unscaled and not tables:
-        return {"units": "HU", "note": "no RescaleSlope: the stored values are taken as Hounsfield units"}
-    return {"units": "HU"}
+        return f"{name} is {kind}: {claim} Hounsfield units (HU)"
+    if tabled:
+        return ""
+    if header.get("RescaleSlope") is None:
+        return "no RescaleSlope: the stored values are taken as Hounsfield units"
+    return "no RescaleIntercept: taken as 0" if header.get("RescaleIntercept") is None else ""
+
+
+def _doubts_of_pixels(header: Dataset) -> Iterator[str]:
+    """What makes other programs read other values, or the values others than the scanner's."""
+    if str(header.get("PhotometricInterpretation", "") or "").strip() == "MONOCHROME1":
+        yield "PhotometricInterpretation is MONOCHROME1: the values are used as they are, but ITK inverts them"
+    lossy = str(header.get("LossyImageCompression", "") or "").strip() == "01"
+    if lossy or getattr(header, "file_meta", {}).get("TransferSyntaxUID") in _LOSSY:
+        yield "the images were compressed with loss: their values are not exactly those that the scanner made"
 
 
 def _mark(header: Dataset, tag: int) -> str:

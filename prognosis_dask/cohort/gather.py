@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
+from itertools import combinations
 from pathlib import Path
 
 from prognosis_dask.cohort.clinical import patient_key
@@ -81,7 +83,55 @@ def gather(headers: Sequence[Header], rows: Iterable[TableRow], rules: Rules) ->
             found = candidate(row.mask, structure, (row.label,), named=False)
             image.candidates.append(replace(found, covariates=row.covariates))
     _refuse_both(gathered.images.values(), rules.collection.either)
+    gathered.problems += _of_one_id(header for header in headers if isinstance(header, ImageHeader))
+    gathered.problems += _of_one_name(gathered.images.values())
     return gathered
+
+
+#: What de-identification writes for every PatientID.
+_PLACEHOLDER = re.compile(r"anon\w*|unknown|none|null|n/?a|removed|de-?identified|patient|test|x+|0+", re.IGNORECASE)
+_TWO_PEOPLE = "used as one patient, with one row of the clinical table; give different people IDs of their own"
+
+
+def _of_one_id(headers: Iterable[ImageHeader]) -> Iterator[Problem]:
+    """A warning for each PatientID whose images seem to be of several people."""
+    seen: dict[str, dict[tuple[str, str], ImageHeader]] = defaultdict(dict)
+    for header in headers:
+        seen[patient_key(header.patient_id)].setdefault((header.study_uid, header.person), header)
+    for found in seen.values():
+        first, *_ = found.values()
+        studies = len({study for study, _ in found})
+        pairs = ((one, two) for one, two in combinations(found.values(), 2) if one.person != two.person)
+        unlike = next(((why, two) for one, two in pairs if (why := _other_person(one.person, two.person))), None)
+        if unlike is None and studies > 1 and _PLACEHOLDER.fullmatch(first.patient_id):
+            unlike = f"a placeholder, in {studies} studies", first
+        if unlike is not None:
+            reason = f"images of the PatientID {first.patient_id!r} seem to be of several people ({unlike[0]}): "
+            where = unlike[1].file.path
+            yield Problem(Code.PATIENTS_MIXED, reason + _TWO_PEOPLE, first.patient_id, where=where, severity="warning")
+
+
+def _other_person(one: str, two: str) -> str:
+    """In what two headers' name, date of birth or sex differ; names of which one holds the other's words do not."""
+    for label, first, second in zip(("name", "date of birth", "sex"), one.split("\t"), two.split("\t"), strict=True):
+        words = [set(re.findall(r"\w+", text.casefold())) for text in (first, second)]
+        if all(words) and not (words[0] <= words[1] or words[1] <= words[0]):
+            return f"another {label}"  # the values themselves are not for a list of problems
+    return ""
+
+
+def _of_one_name(images: Iterable[Image]) -> Iterator[Problem]:
+    """A warning where image files of one patient have the same name, in folders of the same name, in several places."""
+    places: dict[tuple[str, str], list[Image]] = defaultdict(list)
+    for image in images:
+        if image.file is not None and image.candidates:
+            places[patient_key(image.patient_id), image.uid].append(image)
+    for first, *others in places.values():
+        if others and others[0].path != first.path:
+            reason = f"{len(others) + 1} images of the patient {first.patient_id!r} are called {first.uid}, one is in "
+            reason += f"{Path(others[0].path).parent}: if these are of several people, they are "
+            where = first.path
+            yield Problem(Code.PATIENTS_MIXED, reason + _TWO_PEOPLE, first.patient_id, where=where, severity="warning")
 
 
 def _refuse_both(images: Iterable[Image], either: Sequence[int]) -> None:
@@ -180,6 +230,7 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
     failed: dict[Code, list[Problem]] = defaultdict(list)
     linked: dict[str, bool] = {}
     homeless: list[Structure] = []
+    apart = False
     for structure in mask.structures:
         try:
             link = catalogue.link(mask, structure, rules.modalities)
@@ -190,20 +241,13 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
                 failed[error.problem.code].append(error.problem)
             continue
         linked[link.series_uid] = linked.get(link.series_uid, False) or link.by_geometry
+        apart |= _is_elsewhere(mask, structure, catalogue.series[link.series_uid])
         _attach(gathered, link.series_uid, mask, structure)
     for structure in homeless:  # without a contour it cannot be placed: it goes with the others
         for uid in list(linked)[:1]:
             _attach(gathered, uid, mask, structure)
     gathered.by_geometry += any(linked.values())
-    if linked and catalogue.absent(mask):
-        series = ", ".join(catalogue.series[key].series_uid for key in linked)
-        reason = (
-            f"none of the images that it references was found (series {', '.join(mask.series_uids) or 'not named'}); "
-            f"it was assigned to {series}, which has the same frame of reference"
-        )
-        gathered.problems.append(
-            Problem(Code.MASK_WITHOUT_SERIES, reason, mask.patient_id, where=mask.file.path, severity="warning")
-        )
+    gathered.problems += _doubts_of_place(mask, catalogue, list(linked), apart=apart)
     gathered.problems += _of_another(mask, {catalogue.series[key].patient_id for key in linked})
     for problems in failed.values():
         first = problems[0].of(patient_id=mask.patient_id)
@@ -213,6 +257,32 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
         reason = f"none of its {len(mask.structures)} ROIs has a contour"
         code = Code.MASK_EMPTY if mask.kind == "SEG" else Code.ROI_WITHOUT_CONTOUR
         gathered.problems.append(Problem(code, reason, patient_id=mask.patient_id, where=mask.file.path))
+
+
+def _doubts_of_place(
+    mask: MaskHeader, catalogue: Catalogue, linked: Sequence[str], *, apart: bool
+) -> Iterator[Problem]:
+    """Warnings of a mask that lies on images which it does not name, or whose frame of reference is another one."""
+    where = mask.file.path
+    if linked and catalogue.absent(mask):
+        series = ", ".join(catalogue.series[key].series_uid for key in linked)
+        reason = (
+            f"none of the images that it references was found (series {', '.join(mask.series_uids) or 'not named'}); "
+            f"it was assigned to {series}, which has the same frame of reference"
+        )
+        yield Problem(Code.MASK_WITHOUT_SERIES, reason, mask.patient_id, where=where, severity="warning")
+    if apart:
+        reason = (
+            "its frame of reference is another one than that of the images that it references: its coordinates are "
+            "used as they are; if it was drawn on other images, check where it lies"
+        )
+        yield Problem(Code.MASK_ITEM_INVALID, reason, mask.patient_id, where=where, severity="warning")
+
+
+def _is_elsewhere(mask: MaskHeader, structure: Structure, listing: SeriesListing) -> bool:
+    """Whether a structure's coordinates are in another frame of reference than its series."""
+    own = {structure.frame_uid} - {""} or mask.frame_of_reference_uids
+    return bool(own) and listing.frame_of_reference_uid not in ("", *own)
 
 
 def _of_another(mask: MaskHeader, patients: Iterable[str]) -> Iterator[Problem]:

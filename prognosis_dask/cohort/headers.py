@@ -63,6 +63,10 @@ ACQUISITION = {
 }
 
 
+#: Whose image it is, besides PatientID.
+PERSON = (0x00100010, 0x00100030, 0x00100040)  # PatientName, PatientBirthDate, PatientSex
+
+
 @dataclass(frozen=True, slots=True)
 class PetHeader:
     """The elements of a PET header that SUVs depend on, in DICOM's terms; None if absent.
@@ -111,7 +115,7 @@ class ImageHeader:
     ``fault``: why it cannot be used, or empty. ``frame`` is its number in a multi-frame file, from 1; 0: the
     file holds one. ``units`` are those of the rescaled values, ``note`` is a remark on them. ``marks`` are
     its values of :data:`MARKS`, joined by tabs; as text, for there are millions. So are those of :data:`ACQUISITION` in
-    ``acquisition``.
+    ``acquisition``, and those of :data:`PERSON` in ``person``.
     """
 
     file: FileStamp
@@ -133,6 +137,7 @@ class ImageHeader:
     note: str = ""
     pet: PetHeader | None = None
     acquisition: str = ""
+    person: str = ""
 
 
 @dataclass(frozen=True)

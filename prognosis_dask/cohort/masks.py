@@ -233,11 +233,14 @@ def _twice(number: int, times: int) -> Problem | None:
 
 
 def _segment_names(segment: Dataset) -> tuple[str, ...]:
-    """SegmentLabel and SegmentDescription.
+    """SegmentLabel and SegmentDescription; without either, what the segment is by its code.
 
     TCIA's segmentations name the anatomy in the label ("Neoplasm, Primary") and the ROI in the description ("GTV-1").
     """
-    names = (str(segment.get(key, "") or "").strip() for key in ("SegmentLabel", "SegmentDescription"))
+    names = [str(segment.get(key, "") or "").strip() for key in ("SegmentLabel", "SegmentDescription")]
+    if not any(names):
+        coded = _items(segment, "SegmentedPropertyTypeCodeSequence")
+        names = [str(item.get("CodeMeaning", "") or "").strip() for item in coded]
     return tuple(dict.fromkeys(name for name in names if name)) or (str(segment.SegmentNumber),)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from prognosis_dask.cohort.headers import FileStamp, Structure
+from prognosis_dask.cohort.names import composed
 from prognosis_dask.errors import CaseError, Code, JobError, Problem, count
 
 #: ``one``: exactly one structure, by the first rule that matches any. ``first``: the same, but of several that this
@@ -165,7 +166,10 @@ def matches(rule: str, name: str) -> bool:
 
     >>> matches("gtv-1", "GTV-1"), matches("GTV", "GTV-1"), matches("re:gtv.*", "GTV-1")
     (True, False, True)
+    >>> matches("Tumör", "Tumo\N{COMBINING DIAERESIS}r")  # of two spellings in Unicode
+    True
     """
+    rule, name = composed(rule), composed(name)
     if rule.startswith("re:"):
         return re.fullmatch(rule[3:], name.strip(), re.IGNORECASE) is not None
     return " ".join(rule.split()).casefold() == " ".join(name.split()).casefold()

@@ -17,7 +17,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.listing import SUFFIX, SeriesListing, read_listing
 from prognosis_dask.cohort.stack import Run, usable_runs, wants_suv
 from prognosis_dask.config.job import ImageSection
-from prognosis_dask.errors import CaseError, Code, expect_kind
+from prognosis_dask.errors import CaseError, Code, expect_kind, warn
 from prognosis_dask.imaging.gaps import settle_gaps
 from prognosis_dask.imaging.geometry import image_on
 from prognosis_dask.imaging.masks import read_mask, read_planes
@@ -112,6 +112,8 @@ def load_roi(
         image = part.read(first, stop)
         image.CopyInformation(mask_image)
         _check_finite(image, case.image)
+        if case.modality == "CT":
+            _expect_air(image, case.image)
     return Roi(image, mask_image, grid, (0, 0, first), part.unit)
 
 
@@ -216,6 +218,14 @@ def _check_finite(image: sitk.Image, where: str) -> None:
                 f"voxels that are not finite: {bad} of {values.size}; replace them before indexing",
                 where=where,
             )
+
+
+def _expect_air(image: sitk.Image, where: str) -> None:
+    """Warn of a CT without a value below zero: air and fat have such, unless values are stored from zero on."""
+    least = sitk.GetArrayViewFromImage(image).min()
+    if least >= 0:
+        reason = f"no value of this CT is below {least:g}, not even of air: are these Hounsfield units?"
+        warn(Code.IMAGE_UNITS, reason, where=where)
 
 
 @contextmanager

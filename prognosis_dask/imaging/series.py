@@ -140,6 +140,8 @@ def _read_slice(dataset: pydicom.Dataset, expected: SliceFile) -> NumberArray:
         stored = _stored(dataset)
     if stored.shape != expected.size:
         raise ValueError(f"its pixels have the shape {stored.shape}, expected {expected.size}")
+    if stored.dtype.kind == "f":  # FloatPixelData or DoubleFloatPixelData, which have no stored bits
+        return stored.astype(np.float64) * _slope(values) + _intercept(values)
     if dataset.HighBit != dataset.BitsStored - 1:
         raise ValueError(f"{dataset.BitsStored} bits are stored up to bit {dataset.HighBit}, which decoders mistake")
     if not _is_within(stored, dataset):  # only of what was compressed: otherwise bits above are cut off
@@ -185,10 +187,7 @@ def _is_within(values: NumberArray, dataset: pydicom.Dataset) -> bool:
 
 def _rescale(dataset: pydicom.Dataset, values: pydicom.Dataset, stored: NumberArray) -> NumberArray:
     """The modality transform (DICOM PS3.3 C.11.1) of ``values``: stored value * slope + intercept."""
-    slope = float(1 if values.get("RescaleSlope") is None else values.RescaleSlope)
-    intercept = float(values.get("RescaleIntercept") or 0)
-    if slope == 0:
-        raise ValueError("RescaleSlope is 0: every value would be the same")
+    slope, intercept = _slope(values), _intercept(values)
     if slope == 1 and intercept == 0:
         return stored
     whole = slope.is_integer() and intercept.is_integer()
@@ -201,3 +200,14 @@ def _rescale(dataset: pydicom.Dataset, values: pydicom.Dataset, stored: NumberAr
     pixels *= np.int64(slope).astype(kind)
     pixels += np.int64(intercept).astype(kind)
     return pixels
+
+
+def _slope(values: pydicom.Dataset) -> float:
+    slope = float(1 if values.get("RescaleSlope") is None else values.RescaleSlope)
+    if slope == 0:
+        raise ValueError("RescaleSlope is 0: every value would be the same")
+    return slope
+
+
+def _intercept(values: pydicom.Dataset) -> float:
+    return float(values.get("RescaleIntercept") or 0)

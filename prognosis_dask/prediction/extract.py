@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case
+from prognosis_dask.cohort.crawl import read_headers
+from prognosis_dask.cohort.headers import MaskHeader
 from prognosis_dask.cohort.radiomics_table import UnusableRow, read_table
-from prognosis_dask.cohort.rois import check_rules, matches
+from prognosis_dask.cohort.rois import Candidate, check_rules, matches, select
 from prognosis_dask.cohort.sources import is_table
 from prognosis_dask.cohort.summary import FORESEEN
 from prognosis_dask.config.job import CohortSection, ImageSection
@@ -132,6 +134,8 @@ def _expect_there(image: Path | str, mask: Path | str) -> None:
     for path in filter(str, (image, mask)):
         if not Path(path).exists():
             raise JobError(f"no file at {path}")
+        if Path(path).suffix.lower() in (".hdr", ".img"):
+            raise JobError(f"{path} is half of a pair of header and voxels: write both into one file, as .nii")
         if Path(path).is_file() and not _may_be_image(Path(path)):
             raise JobError(f"{path} is no image: expected NIfTI, NRRD, MetaImage or DICOM, or a CSV file of cases")
     if Path(image).is_file() and not str(mask) and not is_table(Path(image)):
@@ -146,11 +150,14 @@ def _may_be_image(path: Path) -> bool:
 
 def _cases(image: Path, mask: Path | None, names: tuple[str, ...], folder: Path) -> list[Case]:
     """The structures of the image, found as those of a scan that is predicted."""
+    if mask is not None and _is_volume(image) and not _is_volume(mask):
+        return _on_file(image, mask, names)
     files = linked_files([("", image)], mask, folder)
     rules = CohortSection(roi=names, roi_policy="each")  # a segment has several names, any of which may be asked for
     upload = Upload(files, str(folder / "index"), rules, takes_no_mask=False, modality="")
     (result,) = resolve_upload((Case("", "", "", "", "", ""),), ("",), upload)
     if (problem := result.problem) is not None:
+        problem = _of_originals(problem, files.originals)
         where = problem.where or (str(image) if problem.code in _OF_FOLDER else "")
         named = f"{where}: " if where and image.is_dir() else ""
         advice = f"; {_ADVICE[problem.code]}" if problem.code in _ADVICE else ""
@@ -159,7 +166,7 @@ def _cases(image: Path, mask: Path | None, names: tuple[str, ...], folder: Path)
     problems: list[Problem] = result.values["problems"]  # type: ignore[assignment]
     for problem in problems:
         if problem.code not in _NOT_TOLD:
-            warn(problem.code, problem.reason)
+            warn(problem.code, _of_originals(problem, files.originals).reason)
     if image.is_dir():
         return cases
     return [replace(case, patient_id="", modality="") for case in cases]  # of the links' names
@@ -171,6 +178,32 @@ _ADVICE = {
     Code.ROI_AMBIGUOUS: "`prognosis index` lists those of a whole cohort",
 }
 _OF_FOLDER = (Code.NO_IMAGES, Code.ROI_AMBIGUOUS)
+
+
+def _is_volume(path: Path) -> bool:
+    return path.is_file() and path.name.lower().endswith(VOLUME_SUFFIXES)
+
+
+def _on_file(image: Path, mask: Path, names: tuple[str, ...]) -> list[Case]:
+    """The structures of an RTSTRUCT or a SEG on an image file: both are named, so their UIDs need not agree."""
+    (header,) = read_headers([str(mask)])
+    if isinstance(header, Problem):
+        raise CaseError(header.code, header.reason, where=header.where)
+    if not isinstance(header, MaskHeader):
+        raise CaseError(Code.MASK_UNREADABLE, f"{mask} is no label map, RTSTRUCT or SEG", where=str(mask))
+    candidates = [Candidate(header.file, header.sop_uid, header.kind, s, (s.number,)) for s in header.structures]
+    selections, problems = select(candidates, names, "each")
+    for problem in problems:
+        if problem.code not in _NOT_TOLD:
+            warn(problem.code, problem.reason)
+    return [Case("", "", "", one.name, str(image), str(mask), one.labels) for one in selections]
+
+
+def _of_originals(problem: Problem, originals: Mapping[str, str]) -> Problem:
+    """A problem of the files that were named, not of the links to them, which are gone when it is read."""
+    for link, path in originals.items():
+        problem = replace(problem, reason=problem.reason.replace(link, path), where=problem.where.replace(link, path))
+    return problem
 
 
 def _chosen(cases: Sequence[Case], labels: Sequence[int], names: Sequence[str], work: _Work) -> list[Case]:
@@ -198,6 +231,9 @@ def _chosen(cases: Sequence[Case], labels: Sequence[int], names: Sequence[str], 
         choose = f"choose with {how}, which can be repeated"
         if len({case.roi for case in found}) < len(found):
             choose = "name one image and its mask"
+            if len({(case.image, case.mask) for case in found}) == 1:
+                numbers = sorted({number for case in found for number in case.labels})
+                choose = f"choose with --label N by number ({', '.join(map(str, numbers))})"
         raise CaseError(Code.ROI_AMBIGUOUS, f"{len(found)} structures: {_listed(found)}; {choose}")
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 from prognosis_dask.arrays import NumberArray
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.volumes.grid import Grid, is_right_angled, right_angled
-from prognosis_dask.volumes.nifti import is_nifti, nifti_grid, nifti_voxels
+from prognosis_dask.volumes.nifti import expect_no_more, is_nifti, nifti_grid, nifti_voxels
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -27,13 +29,14 @@ def volume_grid(path: Path, *, layers: bool = False) -> Grid:
     Raises
     ------
     CaseError
-        ``UNREADABLE_FILE``; ``IMAGE_INVALID`` if it is not one three-dimensional scalar image; ``GANTRY_TILT`` if its
-        axes are not orthogonal.
+        ``UNREADABLE_FILE``; ``IMAGE_INVALID`` if it is not one three-dimensional scalar image in mm; ``GANTRY_TILT`` if
+        its axes are not orthogonal.
     """
     if is_nifti(path):
         return nifti_grid(path)
     import SimpleITK as sitk
 
+    _expect_mm(path)
     reader = _reader(path)
     size, components = reader.GetSize(), reader.GetNumberOfComponents()
     complex_valued = "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID())
@@ -68,7 +71,7 @@ def volume_voxels(path: Path, first: int = 0, stop: int | None = None) -> Number
     import SimpleITK as sitk
 
     reader = _reader(path)
-    check_stream(path)
+    _check_length(path, reader, check_stream(path))
     size = list(reader.GetSize())
     index = [0] * len(size)
     index[2], size[2] = first, (size[2] if stop is None else stop) - first
@@ -81,6 +84,57 @@ def volume_voxels(path: Path, first: int = 0, stop: int | None = None) -> Number
             Code.PIXELS_UNREADABLE, f"cannot read the image: {_last_line(error)}", where=str(path)
         ) from error
     return voxels
+
+
+def _expect_mm(path: Path) -> None:
+    """Refuse a header that says another unit of length, or a scale of values: ITK passes over both.
+
+    Raises
+    ------
+    CaseError
+        ``IMAGE_INVALID``.
+    """
+    units = re.findall(r'"([^"]*)"', nrrd_header(path)[0].get("space units", ""))
+    fields = _metaimage_header(path)[0]
+    units.append(fields.get("DistanceUnits", ""))
+    other = next((unit for unit in units if unit.strip().lower() not in _MM), "")
+    if other:
+        raise CaseError(
+            Code.IMAGE_INVALID, f"its unit of length is {other}; some programs ignore it: write mm", where=str(path)
+        )
+    for key, neutral in (("ElementToIntensityFunctionSlope", 1), ("ElementToIntensityFunctionOffset", 0)):
+        if key in fields and not re.fullmatch(rf"{neutral}(\.0*)?", fields[key]):
+            reason = f"{key} is {fields[key]}: some programs scale by that, some do not; write the file anew"
+            raise CaseError(Code.IMAGE_INVALID, reason, where=str(path))
+
+
+#: What headers say of millimetres, or of nothing.
+_MM = ("", "mm", "millimeter", "millimetre", "millimeters", "millimetres", "?", "???")
+
+
+def _check_length(path: Path, reader: sitk.ImageFileReader, unpacked: int) -> None:
+    """Check how many bytes of voxels there are: ITK reads the first as many as the header describes.
+
+    Raises
+    ------
+    CaseError
+        ``PIXELS_UNREADABLE`` if their file is missing, too short, or too long.
+    """
+    import SimpleITK as sitk
+
+    data, begin = (path, 0) if unpacked else _raw_data(path) or (None, 0)
+    if data is None:
+        return
+    if not data.is_file():
+        raise CaseError(Code.PIXELS_UNREADABLE, f"the file of its voxels, {data.name}, is missing", where=str(path))
+    components = reader.GetNumberOfComponents()
+    voxel = sitk.Image((1, 1, 1), reader.GetPixelID(), components).GetSizeOfPixelComponent() * components
+    plane, described = (voxel * math.prod(reader.GetSize()[:axes]) for axes in (2, None))
+    held = unpacked or data.stat().st_size - begin
+    if held < described:
+        seen = f"{data.name} is cut short: {held:,} bytes of voxels, and the header describes {described:,}"
+        raise CaseError(Code.PIXELS_UNREADABLE, f"{seen}; copy it again", where=str(path))
+    expect_no_more(path, held - described, plane if data == path else 1)
 
 
 def _refuse_sheared(grid: Grid, path: Path) -> None:
@@ -115,8 +169,8 @@ _EITHER = 32 + zlib.MAX_WBITS
 _MOST_HEADER = 1 << 20
 
 
-def check_stream(path: Path) -> None:
-    """Unpack a compressed NRRD or MetaImage file to its end, and verify the checksum.
+def check_stream(path: Path) -> int:
+    """Unpack a compressed NRRD or MetaImage file to its end, and verify the checksum; its length, 0 for others.
 
     ITK does not notice damaged data. Uncompressed files have no checksum; the reader notices a missing part.
 
@@ -126,8 +180,7 @@ def check_stream(path: Path) -> None:
         ``PIXELS_UNREADABLE`` if data are damaged or missing.
     """
     try:
-        for file, begin in _streams(path):
-            _unpack(file, begin)
+        return sum(_unpack(file, begin) for file, begin in _streams(path))
     except (OSError, EOFError, zlib.error) as error:
         raise CaseError(
             Code.PIXELS_UNREADABLE, f"the file is cut short or damaged: {error}; copy it again", where=str(path)
@@ -173,7 +226,35 @@ def _skips(fields: dict[str, str]) -> bool:
     return any(fields.get(key, "0") != "0" for key in ("line skip", "lineskip", "byte skip", "byteskip"))
 
 
+def _raw_data(path: Path) -> tuple[Path, int] | None:
+    """The file of uncompressed voxels, and where in it they begin; None for compressed ones, or several files."""
+    fields, begin = nrrd_header(path)
+    if fields:
+        data = fields.get("data file") or fields.get("datafile") or ""
+        plain = fields.get("encoding", "").lower() == "raw" and not _skips(fields)
+    else:
+        fields, begin = _metaimage_header(path)
+        data = fields.get("ElementDataFile", "")
+        plain = fields.get("CompressedData", "").lower() != "true" and fields.get("BinaryData", "").lower() == "true"
+        plain &= fields.get("HeaderSize", "0") == "0" and bool(data)
+        data = "" if data.upper() == "LOCAL" else data
+    if not plain or "%" in data or data.upper().startswith("LIST"):
+        return None
+    return (path.parent / data, 0) if data else (path, begin)
+
+
 def _metaimage(path: Path) -> Iterator[tuple[Path, int]]:
+    fields, at = _metaimage_header(path)
+    data = fields.get("ElementDataFile", "")
+    if fields.get("CompressedData", "").lower() != "true" or not data or data.upper().startswith("LIST") or "%" in data:
+        return
+    yield (path, at) if data.upper() == "LOCAL" else (path.parent / data, 0)
+
+
+def _metaimage_header(path: Path) -> tuple[dict[str, str], int]:
+    """Fields of a MetaImage file, and where its header ends; empty for a file of another kind."""
+    if not path.name.lower().endswith((".mha", ".mhd")):
+        return {}, 0
     with path.open("rb") as stream:
         start = stream.read(_MOST_HEADER)
     fields, at = {}, 0
@@ -183,13 +264,11 @@ def _metaimage(path: Path) -> Iterator[tuple[Path, int]]:
         fields[key.strip()] = value.strip()
         if key.strip() == "ElementDataFile":
             break
-    data = fields.get("ElementDataFile", "")
-    if fields.get("CompressedData", "").lower() != "true" or not data or data.upper().startswith("LIST") or "%" in data:
-        return
-    yield (path, at) if data.upper() == "LOCAL" else (path.parent / data, 0)
+    return fields, at
 
 
-def _unpack(path: Path, begin: int) -> None:
+def _unpack(path: Path, begin: int) -> int:
+    length = 0
     unpacker = zlib.decompressobj(_EITHER)
     with path.open("rb") as stream:
         stream.seek(begin)
@@ -198,5 +277,6 @@ def _unpack(path: Path, begin: int) -> None:
             if not block:
                 raise EOFError("the compressed data end too early")
             while block and not unpacker.eof:
-                unpacker.decompress(block, _BLOCK)
+                length += len(unpacker.decompress(block, _BLOCK))
                 block = unpacker.unconsumed_tail
+    return length

@@ -148,7 +148,7 @@ def nifti_voxels(path: Path, first: int = 0, stop: int | None = None) -> NumberA
     Raises
     ------
     CaseError
-        As :func:`nifti_header`, or ``PIXELS_UNREADABLE`` when the file is cut short or damaged.
+        As :func:`nifti_header`, or ``PIXELS_UNREADABLE`` when the file is cut short or damaged, or longer.
     """
     header = nifti_header(path)
     columns, rows, slices = header.size
@@ -156,12 +156,14 @@ def nifti_voxels(path: Path, first: int = 0, stop: int | None = None) -> NumberA
     plane = columns * rows * header.dtype.itemsize
     try:
         with _opened(path) as stream:
-            _expect_room(path, stream, header.offset + slices * plane)
-            data = _span(stream, header.offset + first * plane, (last - first) * plane, header.offset + slices * plane)
+            end = header.offset + slices * plane
+            _expect_room(path, stream, end)
+            data, held = _span(stream, header.offset + first * plane, (last - first) * plane, end)
     except (OSError, *_DAMAGED) as error:
         raise CaseError(
             Code.PIXELS_UNREADABLE, f"the file is cut short or damaged: {error}; copy it again", where=str(path)
         ) from error
+    expect_no_more(path, (held or path.stat().st_size) - end, plane)
     stored = np.frombuffer(data, header.dtype).reshape(last - first, rows, columns)
     return _scaled(stored.astype(header.dtype.newbyteorder("="), copy=False), header)
 
@@ -253,13 +255,30 @@ def _expect_room(path: Path, stream: BinaryIO | gzip.GzipFile, end: int) -> None
         raise EOFError(f"{size} bytes, expected {'more' if most > size else end}")
 
 
-def _span(stream: BinaryIO | gzip.GzipFile, begin: int, length: int, end: int) -> bytearray:
-    """``length`` bytes from ``begin``; of a compressed file the rest is read too, else only checked for."""
+def expect_no_more(path: Path, excess: int, limit: int) -> None:
+    """Refuse a file with ``limit`` bytes or more after the voxels that its header describes.
+
+    Raises
+    ------
+    CaseError
+        ``PIXELS_UNREADABLE``: size or type in the header are wrong, and every program reads something.
+    """
+    if excess >= limit:
+        raise CaseError(
+            Code.PIXELS_UNREADABLE,
+            f"its voxels go on for {excess:,} bytes after those that the header describes: the size or the type there "
+            f"is wrong; write the file anew",
+            where=str(path),
+        )
+
+
+def _span(stream: BinaryIO | gzip.GzipFile, begin: int, length: int, end: int) -> tuple[bytearray, int]:
+    """``length`` bytes from ``begin``, and the length of what a compressed file holds: it is read to its end."""
     wanted = bytearray(length)
     if not isinstance(stream, gzip.GzipFile):
         stream.seek(begin)
         stream.readinto(wanted)  # type: ignore[attr-defined]
-        return wanted
+        return wanted, 0
     at = 0
     while block := stream.read(_BLOCK):
         low, high = max(begin, at), min(begin + length, at + len(block))
@@ -268,7 +287,7 @@ def _span(stream: BinaryIO | gzip.GzipFile, begin: int, length: int, end: int) -
         at += len(block)
     if at < end:
         raise EOFError(f"{at} bytes after unpacking, expected {end}")
-    return wanted
+    return wanted, at
 
 
 def _by_affine(header: NiftiHeader) -> Grid | None:
