@@ -224,6 +224,8 @@ def test_suvs_stay_as_they_are_to_the_last_bit(tmp_path: Path) -> None:
         {"drug": {"RadionuclideTotalDose": 370}},
         {"drug": {"RadionuclideHalfLife": None}},
         {"drug": {"RadionuclideHalfLife": 109.77, "Radiopharmaceutical": "FDG"}},
+        {"drug": {"Radiopharmaceutical": "Ga-68 PSMA-11"}},  # with the half-life of fluorine-18, as in a template
+        {"drug": {"Radiopharmaceutical": "11C-methionine"}},
         {"drug": {"RadiopharmaceuticalStartTime": None}},
         {"drug": {"RadiopharmaceuticalStartTime": "110500"}},
         {"drug": {"RadiopharmaceuticalStartTime": "090000", "RadiopharmaceuticalStartDateTime": "20200102100000"}},
@@ -232,6 +234,18 @@ def test_suvs_stay_as_they_are_to_the_last_bit(tmp_path: Path) -> None:
 )
 def test_headers_that_do_not_suffice_are_a_problem_before_the_run(tmp_path: Path, spoilt: dict[str, Any]) -> None:
     assert code(made(tmp_path, **spoilt)) is Code.PET_UNITS
+
+
+@pytest.mark.parametrize(
+    ("named", "half_life"),
+    [("^68^Gallium", 4080.0), ("^11^Carbon", 1223.0), ("^64^Copper", 45720.0), ("^18^Fluorine", 6588.0), ("", 4000.0)],
+)
+def test_the_half_lives_of_other_nuclides_are_taken_as_written(tmp_path: Path, named: str, half_life: float) -> None:
+    code = Dataset()
+    code.CodeMeaning = named
+    given = {"RadiopharmaceuticalStartDateTime": "20200102100000"}  # of copper-64 the day counts
+    folder = made(tmp_path, {"RadionuclideHalfLife": half_life, "RadionuclideCodeSequence": [code], **given})
+    assert factors(folder) == (all_are(WEIGHT * 1000 / (DOSE * 0.5 ** (3600 / half_life))), [])
 
 
 def test_two_times_of_the_scan_that_matter_are_told(tmp_path: Path) -> None:

@@ -79,6 +79,18 @@ def test_overlapping_segments_lie_in_layers(tmp_path: Path) -> None:
     assert found(folder, tmp_path / "one", "re:gtv|node", policy="merge")[0] == {"GTV+Node": 24}
 
 
+def test_segments_of_slicer_before_4_11_have_a_layer_each(tmp_path: Path) -> None:
+    """Slicer 4.10 writes neither layer nor label value: each segment is 1 in the layer of its number."""
+    layers = np.zeros((*VALUES.shape, 2), np.uint8)
+    layers[1:5, 1:7, 1:8, 0] = layers[2:4, 3:5, 3:6, 1] = 1
+    written = slicer(("Lung", 1, 0), ("GTV", 1, 1))
+    old = {key: value for key, value in written.items() if not key.endswith(("Layer", "LabelValue"))}
+    assert found(cohort(tmp_path / "in", "P1/Segmentation.seg.nrrd", layers, **old), tmp_path / "out") == (
+        {"Lung": 168, "GTV": 12},
+        [],
+    )
+
+
 NAMES = {"GTV": 1, "Lung": 2, "Heart": 3, "Liver": 4}
 TABLES = {
     "P1/labels.csv": "label,name\n1,GTV\n2,Lung\n3,Heart\n4,Liver\n",

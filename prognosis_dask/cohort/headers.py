@@ -73,6 +73,8 @@ class PetHeader:
 
     Attributes
     ----------
+    nuclides
+        Those that its radiopharmaceutical and its code name, in words (``fluorine-18``).
     start_time, start_datetime
         Injection of the radiopharmaceutical: seconds of the day, and date and time.
     series, acquired
@@ -93,7 +95,7 @@ class PetHeader:
     weight_kg: float | None = None
     dose_bq: float | None = None
     half_life_s: float | None = None
-    is_f18: bool = False
+    nuclides: tuple[str, ...] = ()
     start_time: float | None = None
     start_datetime: datetime | None = None
     series: datetime | None = None

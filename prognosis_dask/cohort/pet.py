@@ -31,8 +31,20 @@ LONGEST = 4.5
 LONGEST_WITHOUT_DATE = 6 * 3600.0
 #: Relative difference of SUVs between two estimates of the reference time beyond which a warning is due.
 SAME_SUV = 0.05
-#: Half-life of fluorine-18 in seconds, and the relative tolerance of the written value.
-F18_S, F18_TOLERANCE = 6586.2, 0.01
+#: Half-lives in seconds of what PET is acquired with, and how its names are written; and the tolerance of a written
+#: half-life, which of some is known to half a per cent.
+_NUCLIDES = {
+    "fluorine-18": (6586.2, r"FDG|fluorodeoxy|F\W?18|18\W?F|fluorine"),
+    "gallium-68": (4062.6, r"Ga\W?68|68\W?Ga|gallium"),
+    "carbon-11": (1221.8, r"\bC\W?11\b|\b11\W?C\b|\b11\W?carbon|carbon\W?11"),
+    "nitrogen-13": (597.9, r"\bN\W?13\b|\b13\W?N\b|nitrogen"),
+    "oxygen-15": (122.24, r"\bO\W?15\b|\b15\W?O\b|oxygen"),
+    "copper-64": (45722.0, r"Cu\W?64|64\W?Cu|64\W?copper|copper\W?64"),
+    "zirconium-89": (282276.0, r"Zr\W?89|89\W?Zr|zirconium"),
+    "iodine-124": (360806.0, r"\bI\W?124|124\W?I\b|124\W?iodine|iodine\W?124"),
+    "rubidium-82": (75.9, r"Rb\W?82|82\W?Rb|rubidium"),
+}
+HALF_LIFE_TOLERANCE = 0.01
 
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
@@ -53,7 +65,7 @@ def pet_header(dataset: Dataset) -> PetHeader:
         weight_kg=_number(dataset, "PatientWeight"),
         dose_bq=_number(drug, "RadionuclideTotalDose"),
         half_life_s=_number(drug, "RadionuclideHalfLife"),
-        is_f18=_is_f18(drug),
+        nuclides=_nuclides(drug),
         start_time=seconds_of_day(_text(drug, "RadiopharmaceuticalStartTime")),
         start_datetime=date_time(_text(drug, "RadiopharmaceuticalStartDateTime")),
         series=_joined(date, _text(dataset, "SeriesTime")),
@@ -78,10 +90,11 @@ def _drug(dataset: Dataset) -> Dataset:
     return only
 
 
-def _is_f18(drug: Dataset) -> bool:
+def _nuclides(drug: Dataset) -> tuple[str, ...]:
     named = [_text(drug, "Radiopharmaceutical")]
     named += [_text(item, "CodeMeaning") for item in _values(drug, "RadionuclideCodeSequence")]
-    return any(re.search(r"FDG|fluorodeoxy|F\W?18|18\W?F|fluorine", name, re.IGNORECASE) for name in named)
+    said = " ".join(named)
+    return tuple(name for name, (_, written) in _NUCLIDES.items() if re.search(written, said, re.IGNORECASE))
 
 
 def _private(dataset: Dataset, group: int, creator: str, element: int) -> object:
@@ -261,8 +274,10 @@ def _check_decay(decay: str, corrected: Sequence[str]) -> None:
 def _half_life(header: PetHeader) -> float:
     if not header.half_life_s:
         raise _problem("RadionuclideHalfLife is missing or zero")
-    if header.is_f18 and abs(header.half_life_s / F18_S - 1) > F18_TOLERANCE:
-        raise _problem(f"RadionuclideHalfLife is {header.half_life_s:g} s, but fluorine-18's is {F18_S} s")
+    known = {name: _NUCLIDES[name][0] for name in header.nuclides}
+    if known and all(abs(header.half_life_s / half_life - 1) > HALF_LIFE_TOLERANCE for half_life in known.values()):
+        listed = " and ".join(f"{name}'s is {half_life:g} s" for name, half_life in known.items())
+        raise _problem(f"RadionuclideHalfLife is {header.half_life_s:g} s, but {listed}")
     return header.half_life_s
 
 

@@ -245,13 +245,18 @@ def layered(values: NumberArray, labels: tuple[int, ...]) -> BoolArray:
 
 def _nrrd_segments(path: Path) -> tuple[Segment, ...]:
     fields, _ = nrrd_header(path)
+    # before Slicer 4.11 each segment had a layer, in which it is 1, and nothing says so
+    old = fields.get("dimension") == "4" and not any(
+        re.fullmatch(r"Segment\d+_(Layer|LabelValue)", key) for key in fields
+    )
     found = []
     for key in fields:
         match = re.fullmatch(r"Segment(\d+)_Name", key)
         if match:
             own = f"Segment{match[1]}_"
-            layer = int(fields.get(own + "Layer", "0") or 0)
-            value = int(fields.get(own + "LabelValue", "") or int(match[1]) + 1)
+            number = int(match[1])
+            layer = number if old else int(fields.get(own + "Layer", "0") or 0)
+            value = 1 if old else int(fields.get(own + "LabelValue", "") or number + 1)
             if layer and value >= LAYER:
                 raise CaseError(Code.MASK_UNREADABLE, f"label {value} in layer {layer}, expected less than {LAYER}")
             found.append((int(match[1]), Segment(fields[key], (layer * LAYER + value,))))
