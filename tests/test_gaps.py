@@ -146,7 +146,7 @@ def test_a_mask_without_empty_slices_is_left_alone() -> None:
 
 
 def test_contours_on_every_second_slice_are_a_problem_until_the_job_fills_them(tmp_path: Path) -> None:
-    series = write_series(tmp_path / "ct", np.zeros((20, 32, 32), np.int16), spacing=(1.0, 1.0, 3.0))
+    series = write_series(tmp_path / "ct", np.full((20, 32, 32), -1000, np.int16), spacing=(1.0, 1.0, 3.0))
     angle = np.linspace(0, 2 * np.pi, 60, endpoint=False)
 
     def circle(height: float) -> np.ndarray:

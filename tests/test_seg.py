@@ -29,7 +29,7 @@ OBLIQUE = (0.9541666, -0.2080757, 0.2151061, 0.2785886, 0.880128, -0.3843997)
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("seg") / "series"
-    return write_series(folder, np.zeros(TRUTH.shape, np.int16), spacing=(0.7, 1.2, 2.5), orientation=OBLIQUE)
+    return write_series(folder, np.full(TRUTH.shape, -1000, np.int16), spacing=(0.7, 1.2, 2.5), orientation=OBLIQUE)
 
 
 @pytest.fixture(scope="module")
