@@ -29,7 +29,7 @@ from prognosis_dask.volumes.files import volume_grid, volume_voxels
 
 #: Raised by one whenever the same files give other voxels or another mask, so that resume computes anew what was made
 #: of them. Ledgers of before it hold digests without it.
-READING = 2
+READING = 3
 SUV = "{SUVbw}g/mL"
 _UCUM = {"HU": "[hnsf'U]", "BQML": "Bq/mL", "GML": "g/mL", "CNTS": "{counts}"}
 
@@ -48,7 +48,7 @@ def load_case(case: Case, settings: ImageSection | None = None) -> tuple[sitk.Im
     >>> from tempfile import TemporaryDirectory
     >>> ball = (((np.mgrid[:20, :20, :20] - 10) ** 2).sum(axis=0) < 36).astype(np.uint8)
     >>> with TemporaryDirectory() as folder:
-    ...     for name, values in (("ct.nrrd", 30.0 * ball), ("mask.nrrd", ball)):
+    ...     for name, values in (("ct.nrrd", 1040.0 * ball - 1000), ("mask.nrrd", ball)):
     ...         sitk.WriteImage(sitk.GetImageFromArray(values), f"{folder}/{name}")
     ...     image, mask = load_case(Case("1", "P1", "CT", "ball", f"{folder}/ct.nrrd", f"{folder}/mask.nrrd", (1,)))
     >>> int(sitk.GetArrayFromImage(mask).sum()) == int(ball.sum())
