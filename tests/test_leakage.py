@@ -223,5 +223,6 @@ def test_no_column_known_at_the_beginning_is_told_as_of_a_later_treatment(loader
     frame, y = getattr(sksurv.datasets, loader)()
     frame = pd.get_dummies(frame.drop(columns="chapter", errors="ignore"), dtype=float)  # flchain's causes of death
     event, time = (y[name] for name in y.dtype.names)
-    encodings = [Encoding(name, "clinical") for name in frame]
-    assert immortal_notes(encodings, frame.to_numpy(float), survival(time, event)) == []
+    encodings, followed = [Encoding(name, "clinical") for name in frame], time > 0
+    X = frame.to_numpy(float)[followed]
+    assert immortal_notes(encodings, X, survival(time[followed], event[followed])) == []
