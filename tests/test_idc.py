@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import prognosis_dask
 from prognosis_dask.cohort.idc import select_series
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.sources import listed_series, sort_sources
+from prognosis_dask.cohort.sources import expect_source, listed_series, sort_sources
 from prognosis_dask.config.job import CohortSection, IdcSection
 from prognosis_dask.errors import CaseError, Code, JobError
 from prognosis_dask.imaging.load import load_case
@@ -98,11 +98,35 @@ def test_manifests_and_lists_name_series_and_those_that_are_unknown_are_problems
     (tmp_path / "list.txt").write_text(f"{lines[0]}\nLUNG1-002\n")
     with pytest.raises(JobError, match="'LUNG1-002' is no SeriesInstanceUID"):
         listed_series(tmp_path / "list.txt")
-    (tmp_path / "notes.txt").write_text("LUNG1-002 was read twice\n")
-    assert listed_series(tmp_path / "notes.txt") == []
-    (tmp_path / "empty.tcia").write_text("downloadServerUrl=x\n")
-    with pytest.raises(JobError, match="names no series"):
-        sort_sources([tmp_path / "empty.tcia"], IdcSection(), ["CT"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("notes.txt", "LUNG1-002 was read twice\n", "names no series; expected a SeriesInstanceUID"),
+        ("empty.txt", "\n\n", "names no series"),
+        ("empty.tcia", "downloadServerUrl=x\n", "names no series"),
+        ("empty.s5cmd", "# portal\n", "names no series; .* a line of s5cmd"),
+        ("cart.csv", "SeriesInstanceUID,PatientID\n,P1\n", "its column 'SeriesInstanceUID' is empty"),
+    ],
+)
+def test_a_list_that_names_no_series_is_refused(name: str, text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(JobError, match=said):
+        sort_sources([tmp_path / name], IdcSection(), ["CT"])
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("x.tcia", "no file at x.tcia"),
+        ("nowhere", "no folder at nowhere"),
+        ("s3:bucket", "'s3:bucket' is no source; .*s3://BUCKET/PREFIX"),
+    ],
+)
+def test_a_source_that_is_not_there_is_called_what_it_would_be(source: str, said: str) -> None:
+    with pytest.raises(JobError, match=said):
+        expect_source(source, "SOURCE")
 
 
 def test_a_patient_read_in_the_bucket_has_the_bits_of_the_folder(

@@ -87,12 +87,13 @@ def expect_source(source: str, key: str) -> None:
     """
     if is_address(source):
         parse_address(source)
-    elif "://" in source:
+    elif "://" in source or source.startswith(("s3:", "gs:")):
         raise JobError(
             f"{key}: {source!r} is no source; expected a folder, s3://BUCKET/PREFIX, gs://... or idc:COLLECTION"
         )
     elif not is_collection(source) and not Path(source).exists():
-        raise JobError(f"{key}: no folder at {source}{_near(Path(source))}")
+        kind = "file" if source.lower().endswith((*_MANIFESTS, *_TABLES)) else "folder"
+        raise JobError(f"{key}: no {kind} at {source}{_near(Path(source))}")
 
 
 def _near(path: Path) -> str:
@@ -122,7 +123,7 @@ def listed_series(path: Path) -> list[str]:
     Raises
     ------
     JobError
-        When a manifest names none, or a list something else too.
+        When a manifest or a list names none, or a list something else too.
     """
     if is_table(path):
         rows = read_rows(path)
@@ -130,7 +131,9 @@ def listed_series(path: Path) -> list[str]:
         column = next((columns[name] for name in _COLUMNS if name in columns), None)
         if column is None or {"image", "mask"} <= columns.keys():  # of files that are here, by pyradiomics' table
             return []
-        return [row[column].strip() for row in rows if row[column].strip()]
+        if not (listed := [row[column].strip() for row in rows if row[column].strip()]):
+            raise JobError(f"{path}: its column {column!r} is empty; expected a SeriesInstanceUID in each row")
+        return listed
     if not path.name.lower().endswith(_MANIFESTS) or not path.is_file():
         return []
     raw = path.read_bytes()
@@ -146,7 +149,6 @@ def listed_series(path: Path) -> list[str]:
             others.remove(lines[0])
         if found and others:
             raise JobError(f"{path}: {others[0]!r} is no SeriesInstanceUID; a list has one on each line")
-        return found  # none: another text
     if not found:
-        raise JobError(f"{path} names no series; expected a manifest with a SeriesInstanceUID on each line")
+        raise JobError(f"{path} names no series; expected a SeriesInstanceUID, or a line of s5cmd, for each")
     return found
