@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
@@ -45,7 +46,7 @@ class Picture:
         points = re.search(r'<svg[^>]*\bwidth="([\d.]+)pt"', self.svg)
         return 46.5 * float(points[1]) / (72 * FULL_WIDTH) if points else 46.5
 
-    @property
+    @cached_property
     def source(self) -> str:
         """The drawing as an address that needs no other file."""
         return svg_address(self.svg)
