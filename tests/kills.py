@@ -115,7 +115,7 @@ def survive(
         name = "kills"
         cohort = {{ sources = ["{images}"], clinical = "{made.clinical}", roi = ["GTV-1"] }}
         deep = {{ enabled = {str(deep).lower()}, weights = "untrained:1" }}
-        model = {{ features = "radiomics" }}
+        model = {{ features = "radiomics", repeats = 1, folds = 2, halves = 0 }}
         """
     )
     (folder / "cluster.toml").write_text('kind = "local"\nworkers = 2\ndashboard = "127.0.0.1:0"\n')

@@ -100,7 +100,7 @@ def cohort_in_bucket(server: ObjectServer, folder: Path, patients: int, bad_case
         name = "bucket"
         cohort = {{ sources = ["s3://cohort/images"], clinical = "{made.clinical}", roi = ["GTV-1"] }}
         deep = {{ enabled = false }}
-        model = {{ features = "radiomics" }}
+        model = {{ features = "radiomics", repeats = 1, folds = 2, halves = 0 }}
         """
     )
     return load_job(job)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,7 @@ import zarr
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
 import prognosis_dask
+from prognosis_dask.cli.main import main
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.config.job import CohortSection, DeepSection, Job, ModelSection
 from prognosis_dask.config.radiomics import MapsSection, RadiomicsSection
@@ -103,13 +102,11 @@ def test_what_cannot_be_mapped_is_said(table: Path, tmp_path: Path) -> None:
     assert isinstance(problem, CaseError)
 
 
-def test_the_command_writes_maps(table: Path, tmp_path: Path) -> None:
+def test_the_command_writes_maps(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     params = tmp_path / "params.yaml"
     params.write_text("featureClass: {firstorder: [Mean]}\n", encoding="utf-8")
-    command = ["maps", str(table), "-o", str(tmp_path / "out"), "--params", str(params), "--radius", "1"]
-    done = subprocess.run([sys.executable, "-m", "prognosis_dask", *command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert (Path(done.stdout.partition(": ")[2].strip()) / "original_firstorder_Mean.nrrd").is_file()
+    main(["maps", str(table), "-o", str(tmp_path / "out"), "--params", str(params), "--radius", "1"])
+    assert (Path(capsys.readouterr().out.partition(": ")[2].strip()) / "original_firstorder_Mean.nrrd").is_file()
 
 
 def test_a_run_keeps_the_maps_of_each_case_and_makes_those_again_that_are_gone(

@@ -188,7 +188,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name = "made"
         cohort = {{ sources = ["{cohort.images}"], clinical = "{cohort.clinical}", roi = ["GTV-1"] }}
         deep = {{ enabled = false }}
-        model = {{ features = "radiomics" }}
+        model = {{ features = "radiomics", repeats = 1, folds = 2, halves = 0 }}
         """
     )
     (folder / "cluster.toml").write_text('kind = "local"\nworkers = 2\ndashboard = "127.0.0.1:0"\n')
