@@ -18,7 +18,7 @@ from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import kind_of
 from prognosis_dask.brain.quality import implausible, quality
 from prognosis_dask.brain.strip import aligned
-from prognosis_dask.cohort.names import sequence_of
+from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.imaging.geometry import one_thread
 from tests.heads import LOBES, WITH_MASK, grown, read_head, read_mask, shifted, with_eyes, without
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from prognosis_dask.brain.orient import axial, turned, turns
 from prognosis_dask.brain.preprocess import preprocess
-from prognosis_dask.cohort.names import sequence_of
+from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code
 from tests.heads import read_head

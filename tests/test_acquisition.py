@@ -68,6 +68,10 @@ def test_the_elements_are_those_of_the_dicom_standard(name: str) -> None:
         "field_strength_t": "MagneticFieldStrength",
         "repetition_time_ms": "RepetitionTime",
         "echo_time_ms": "EchoTime",
+        "inversion_time_ms": "InversionTime",
+        "scanning_sequence": "ScanningSequence",
+        "image_type": "ImageType",
+        "contrast_agent": "ContrastBolusAgent",
     }
     assert pydicom.datadict.keyword_for_tag(ACQUISITION[name]) == words[name]
 

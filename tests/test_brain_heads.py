@@ -7,7 +7,7 @@ import pytest
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import kind_of
 from prognosis_dask.brain.strip import strip
-from prognosis_dask.cohort.names import sequence_of
+from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.imaging.geometry import one_thread
 from tests.heads import lost_ml, overlap, read_head, read_mask
 

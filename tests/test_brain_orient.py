@@ -9,7 +9,7 @@ from prognosis_dask.brain.orient import axial, meaning, shared_by_turn, turned, 
 from prognosis_dask.brain.preprocess import kind_of
 from prognosis_dask.brain.quality import quality, turned_against_header
 from prognosis_dask.brain.strip import aligned
-from prognosis_dask.cohort.names import sequence_of
+from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.imaging.geometry import one_thread
 from tests.heads import read_head, read_mask
 

@@ -10,11 +10,12 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from prognosis_dask.cohort.case import read_cases, write_cases
+from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import read_listing
-from prognosis_dask.cohort.names import sequence_of
+from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.config.job import CohortSection
+from prognosis_dask.prediction.resolve import ScanFiles, Upload, resolve_upload
 from tests.dicom_helpers import write_series
 
 RULES = CohortSection(sequences=True, modalities=("MR",))
@@ -69,6 +70,62 @@ RULES = CohortSection(sequences=True, modalities=("MR",))
         ("3D DIR FLAIR", ""),
         ("T1 map", ""),
         ("T1 POST SUB", ""),
+        # without and with contrast in the languages of the scanners' users
+        ("t1_tra ohne KM", "T1"),
+        ("T1 vor KM", "T1"),
+        ("t1_mprage_tra_nach_KM", "T1c"),
+        ("T1 sans injection de gado", "T1"),
+        ("T1 avant injection", "T1"),
+        ("3D T1 après injection", "T1c"),
+        ("T1 sin contraste", "T1"),
+        ("T1 con CIV", "T1c"),
+        ("T1 s/c", "T1"),
+        ("T1 pós contraste", "T1c"),
+        ("T1 senza mdc", "T1"),
+        ("T1 dopo mdc", "T1c"),
+        ("T1 zonder contrast", "T1"),
+        ("T1 bez kontrastu", "T1"),
+        ("T1 без контраста", "T1"),
+        ("T1 before contrast", "T1"),
+        ("T1 增强", "T1c"),
+        ("AX T1 W/WO", ""),
+        # contrast before the word for T1
+        ("+C AX T1", "T1c"),
+        ("C+ T1", "T1c"),
+        ("CE T1", "T1c"),
+        ("sub-01_acq-ce_T1w.nii.gz", "T1c"),
+        ("sub-01_ce-gadolinium_T1w.nii.gz", "T1c"),
+        ("sub-01_ce-none_T1w.nii.gz", "T1"),
+        ("sub-01_space-T1w_T2w.nii.gz", "T2"),
+        ("sub-01_T2starw.nii.gz", ""),
+        # makers' names, and planes written together with the contrast
+        ("MP-RAGE", "T1"),
+        ("3D THRIVE", "T1"),
+        ("tfl3d1_ns", "T1"),
+        ("AXT1", "T1"),
+        ("3DT2", "T2"),
+        ("t2_spc_da-fl_sag_p2_iso", "FLAIR"),
+        ("T2 SPACE FLAIR", "FLAIR"),
+        ("AxT1post", "T1c"),
+        ("MPRAGEGd", "T1c"),
+        # gradient echoes, echo-planar and steady-state images, what is computed, pictures of the screen, other parts
+        ("T2 star", ""),
+        ("AX T2 EPI", ""),
+        ("T2 CISS", ""),
+        ("T1 rCBV", ""),
+        ("T1 dynamic", ""),
+        ("T1 subtr", ""),
+        ("FLAIR screenshot", ""),
+        ("T2 sag c-spine", ""),
+        ("T2 multi echo", ""),
+        ("t1_mp2rage_sag_T1_Images", ""),
+        ("UCSF-PDGM-0004_DTI_eddy_FA.nii.gz", ""),
+        ("UPENN-GBM-00001_11_DSC_ap-rCBV.nii.gz", ""),
+        # two of the four; but an image registered to another is itself
+        ("T1_T2_ratio", ""),
+        ("T2_reg_to_T1.nii.gz", "T2"),
+        ("flair_to_t1ce.nii.gz", "FLAIR"),
+        ("scan_2_T1.nii.gz", "T1"),
     ],
 )
 def test_a_sequence_is_known_by_its_name(text, name):
@@ -165,16 +222,128 @@ def test_a_session_without_a_mask_is_a_case_where_the_job_asks_for_it(tmp_path):
     assert read_cases(tmp_path / "not" / "cases.csv") == []
 
 
+def session(folder: Path, *series: tuple[str, str, dict[str, object]], stored: np.ndarray | None = None) -> None:
+    """DICOM series of one study: SeriesDescription, the number in the UID, and elements of the headers."""
+    for place, (description, number, elements) in enumerate(series):
+        for path in write_series(
+            folder / str(place), (np.ones((10, 6, 6)) if stored is None else stored).astype(np.int16), modality="MR"
+        ).iterdir():
+            header = pydicom.dcmread(path)
+            header.SeriesDescription = description
+            header.SeriesInstanceUID, header.StudyInstanceUID = f"1.2.{number}", "1.3"
+            for keyword, value in elements.items():
+                setattr(header, keyword, value)
+            header.save_as(path)
+
+
+def taken(folder: Path, out: Path) -> tuple[dict[str, str], str]:
+    """Of the only case: the SeriesDescription of each sequence; and the warnings."""
+    index_cohort([folder], out, replace(RULES, automatic=True))
+    (case,) = read_cases(out / "cases.csv")
+    problems = (out / "problems.csv").read_text(encoding="utf-8")
+    return {name: read_listing(path).description for name, path in case.sequences.items()}, problems
+
+
+T2_SERIES = ("AX T2", "9", {"EchoTime": 100.0})
+MAGNEVIST = {"ContrastBolusAgent": "Magnevist"}
+
+
+def test_a_t1_that_does_not_say_contrast_is_t1c_by_the_agent_that_other_series_lack(tmp_path: Path) -> None:
+    session(tmp_path / "in", T2_SERIES, ("AX T1", "1", {}), ("AX T1 SE", "2", MAGNEVIST))
+    found, problems = taken(tmp_path / "in", tmp_path / "out")
+    assert found == {"T1": "AX T1", "T1c": "AX T1 SE", "T2": "AX T2"}
+    assert "header names an agent (Magnevist): taken as T1c" in problems
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        # an agent that the console writes into all series; and one that the series before contrast has too
+        [("AX T2", "9", {"EchoTime": 100.0, **MAGNEVIST})],
+        [T2_SERIES, ("AX T1 PRE CONTRAST", "2", MAGNEVIST)],
+    ],
+)
+def test_an_agent_that_series_before_contrast_carry_too_does_not_tell_t1c(
+    tmp_path: Path, others: list[tuple[str, str, dict[str, object]]]
+) -> None:
+    session(tmp_path / "in", *others, ("AX T1", "1", MAGNEVIST))
+    found, problems = taken(tmp_path / "in", tmp_path / "out")
+    assert "T1c" not in found
+    assert "that does not tell T1c from T1; taken as T1: name the images in a table of cases" in problems
+
+
+@pytest.mark.parametrize(("began", "name"), [("101500", "T1c"), ("104000", "T1")])
+def test_the_time_of_the_injection_tells_t1c_where_all_series_carry_the_agent(
+    tmp_path: Path, began: str, name: str
+) -> None:
+    times = {**MAGNEVIST, "ContrastBolusStartTime": began, "AcquisitionTime": "102000"}
+    session(tmp_path / "in", ("AX T2", "9", {"EchoTime": 100.0, **MAGNEVIST}), ("AX T1", "1", times))
+    found, _ = taken(tmp_path / "in", tmp_path / "out")
+    assert found == {name: "AX T1", "T2": "AX T2"}
+
+
+def test_no_agent_is_none_however_it_is_written(tmp_path: Path) -> None:
+    for number, none in enumerate(("None", "NO", "n/a", "Without contrast", "")):
+        agent = {"ContrastBolusAgent": none}
+        session(tmp_path / str(number), T2_SERIES, ("AX T1", "1", agent))
+        found, problems = taken(tmp_path / str(number), tmp_path / f"out{number}")
+        assert (found, "ambiguous" in problems) == ({"T1": "AX T1", "T2": "AX T2"}, False)
+
+
+@pytest.mark.parametrize(
+    ("description", "elements", "says"),
+    [
+        ("AX T2", {"EchoTime": 17.0}, "EchoTime 17 ms"),  # proton density, or T2*
+        ("AX T2", {"EchoTime": 90.0, "ScanningSequence": ["EP", "SE"]}, "EP\\SE"),  # diffusion without weighting
+        ("AX T1", {"EchoTime": 90.0}, "EchoTime 90 ms"),
+        ("AX FLAIR", {"EchoTime": 12.0, "InversionTime": 860.0}, "InversionTime 860 ms"),  # a T1 FLAIR
+        ("AX T1", {"ImageType": ["DERIVED", "SECONDARY", "SUBTRACT"]}, "SUBTRACT"),
+        ("AX T1", {"ImageType": ["DERIVED", "PRIMARY", "MIP"]}, "MIP"),
+        ("AX T2", {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, "ImageType P"),  # the phase
+    ],
+)
+def test_a_series_whose_header_contradicts_its_description_is_not_used_and_told(
+    tmp_path: Path, description: str, elements: dict[str, object], says: str
+) -> None:
+    kept = [one for one in (T2_SERIES, ("SAG FLAIR", "8", {"EchoTime": 120.0})) if description.split()[1] not in one[0]]
+    session(tmp_path / "in", *kept, (description, "1", elements))
+    found, problems = taken(tmp_path / "in", tmp_path / "out")
+    assert description not in found.values()
+    assert says in problems
+    assert "not used as such" in problems
+
+
+def test_a_description_without_a_word_for_the_sequence_goes_by_the_header_and_is_told(tmp_path: Path) -> None:
+    spin = {"ScanningSequence": "SE", "RepetitionTime": 4000.0, "EchoTime": 102.0}
+    flair = {"ScanningSequence": ["SE", "IR"], "RepetitionTime": 9000.0, "EchoTime": 120.0, "InversionTime": 2250.0}
+    mprage = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300.0, "EchoTime": 2.9, "InversionTime": 900.0}
+    proton = {"ScanningSequence": "SE", "RepetitionTime": 4000.0, "EchoTime": 17.0}
+    diffusion = {"ScanningSequence": ["EP", "SE"], "RepetitionTime": 4000.0, "EchoTime": 90.0}
+    localizer = {"ScanningSequence": "GR", "RepetitionTime": 8.6, "EchoTime": 4.0}
+    kinds = (spin, flair, mprage, proton, diffusion, localizer)
+    session(tmp_path / "in", *((f"HEAD {at}", str(at), kind) for at, kind in enumerate(kinds)))
+    found, problems = taken(tmp_path / "in", tmp_path / "out")
+    assert found == {"T1": "HEAD 2", "T2": "HEAD 0", "FLAIR": "HEAD 1"}
+    assert problems.count("by its header") == 3
+
+
+def test_a_heads_whole_session_is_one_scan_and_what_was_taken_is_told(tmp_path: Path) -> None:
+    series = [("localizer", {}), ("ADC", {}), ("AX T1", MAGNEVIST), ("AX T1 SE", {}), ("COR T2", {}), ("AX T2", {})]
+    session(tmp_path / "in", *((name, str(at), elements) for at, (name, elements) in enumerate(series)))
+    files = ScanFiles((str(tmp_path / "in"),))
+    upload = Upload(files, str(tmp_path / "index"), RULES, takes_no_mask=True, modality="MR", reference="T2")
+    (result,) = resolve_upload((Case("scan", "scan", "", "", "", ""),), ("",), upload)
+    (case,) = result.values["cases"]
+    assert list(case.sequences) == ["T1", "T1c", "T2"]
+    told = [problem.reason for problem in result.values["problems"] if problem.severity == "warning"]
+    assert any("taken as T1c" in reason for reason in told)
+    assert any("2 images of this session are T2" in reason for reason in told)
+
+
 def test_of_two_echoes_in_a_t2_series_the_late_one_is_taken_and_a_warning_says_so(tmp_path):
     stored = np.arange(5 * 6 * 6, dtype=np.int16).reshape(5, 6, 6)
-    folders = [write_series(tmp_path / "in" / f"{echo}", stored, modality="MR") for echo in (1, 2, 3)]
-    headers = (("AX T2 DE", 17.0, "1"), ("AX T2 DE", 102.0, "1"), ("AX FLAIR", 120.0, "2"))
-    for folder, (description, echo, series) in zip(folders, headers, strict=True):
-        for path in folder.iterdir():
-            header = pydicom.dcmread(path)
-            header.SeriesDescription, header.EchoTime = description, echo
-            header.SeriesInstanceUID, header.StudyInstanceUID = f"1.2.{series}", "1.3"
-            header.save_as(path)
+    echoes = [("AX T2 DE", "1", {"EchoTime": echo}) for echo in (51.0, 102.0)]
+    session(tmp_path / "in", *echoes, ("AX FLAIR", "2", {"EchoTime": 120.0}), stored=stored)
     index_cohort([tmp_path / "in"], tmp_path / "out", replace(RULES, automatic=True))
     (case,) = read_cases(tmp_path / "out" / "cases.csv")
     assert list(case.sequences) == ["T2", "FLAIR"]

@@ -7,6 +7,7 @@ like the header of an image with one frame.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -54,6 +55,8 @@ _TAGS = [
     0x00100020,  # PatientID
     0x00100030,  # PatientBirthDate
     0x00100040,  # PatientSex
+    0x00180012,  # ContrastBolusAgentSequence
+    0x00181042,  # ContrastBolusStartTime
     0x0020000D,  # StudyInstanceUID
     0x0020000E,  # SeriesInstanceUID
     0x00200032,  # ImagePositionPatient
@@ -174,11 +177,38 @@ def _image_header(header: Dataset, file: FileStamp) -> ImageHeader:
         frame_of_reference_uid=str(header.get("FrameOfReferenceUID", "") or ""),
         description=str(header.get("SeriesDescription", "") or ""),
         marks="\t".join(_mark(header, tag) for tag in MARKS.values()),
-        acquisition=sys.intern("\t".join(_mark(header, tag).strip() for tag in ACQUISITION.values())),
+        acquisition=sys.intern("\t".join(_acquired(header, name) for name in ACQUISITION)),
         person=sys.intern("\t".join(_mark(header, tag).strip() for tag in PERSON)),
         **_values(header),  # type: ignore[arg-type]
         **_geometry(header),  # type: ignore[arg-type]
     )
+
+
+def _acquired(header: Dataset, name: str) -> str:
+    if name == "contrast_agent":
+        return _contrast_agent(header)
+    said = _mark(header, ACQUISITION[name]).strip()
+    if name == "scanning_sequence" and not said:  # enhanced MR says it in other words
+        pulse = {"SPIN": "SE", "GRADIENT": "GR", "BOTH": "SE\\GR"}.get(str(header.get("EchoPulseSequence", "")), "")
+        return "EP" if header.get("EchoPlanarPulseSequence") == "YES" else pulse
+    return said
+
+
+#: How consoles and people write that no agent was given.
+_NO_AGENT = re.compile(r"(no|non|none|nil|null|n/?a?|0|-|without|w/?o|false)( .*)?", re.IGNORECASE)
+
+
+def _contrast_agent(header: Dataset) -> str:
+    """The agent that a header names; with ``before`` or ``after`` in front where it says that too."""
+    coded = header.get("ContrastBolusAgentSequence") or ()
+    name = _mark(header, ACQUISITION["contrast_agent"]).strip() or str(coded[0].get("CodeMeaning", "") if coded else "")
+    if not name or _NO_AGENT.fullmatch(name):
+        return ""
+    phase, given = header.get("ContrastBolusAgentPhase", ""), header.get("ContrastBolusAgentAdministered", "")
+    began, taken = (_mark(header, tag)[:6] for tag in (0x00181042, MARKS["AcquisitionTime"]))
+    if given == "NO" or phase == "PRE_CONTRAST" or (began and taken and taken < began):
+        return f"before {name}"
+    return f"after {name}" if given == "YES" or (began and taken) else name
 
 
 def _values(header: Dataset) -> dict[str, object]:
@@ -262,6 +292,8 @@ _CALLED = {
     "FrameAcquisitionNumber": "AcquisitionNumber",
     "FrameType": "ImageType",
     "FrameAcquisitionDateTime": "AcquisitionDateTime",
+    "EffectiveEchoTime": "EchoTime",
+    "InversionTimes": "InversionTime",
 }
 
 

@@ -18,6 +18,7 @@ from prognosis_dask.cohort.listing import SeriesListing
 from prognosis_dask.cohort.pairs import OTHER_MODALITY, pair_volumes, roi_name
 from prognosis_dask.cohort.radiomics_table import TableRow
 from prognosis_dask.cohort.rois import Candidate
+from prognosis_dask.cohort.sequences import name_sequences
 from prognosis_dask.cohort.series import group_series
 from prognosis_dask.cohort.volume_links import link_volumes
 from prognosis_dask.errors import CaseError, Code, Problem, count
@@ -28,7 +29,11 @@ from prognosis_dask.volumes.labels import labels_in
 
 @dataclass
 class Image:
-    """A DICOM series (``listing``) or an image file (``file``) of a requested modality, and its structures."""
+    """A DICOM series (``listing``) or an image file (``file``) of a requested modality, and its structures.
+
+    ``sequence``: of MR ``T1``, ``T1c``, ``T2``, ``FLAIR`` or empty; ``doubt``: where name and header do not say it
+    alike.
+    """
 
     key: str
     patient_id: str
@@ -36,6 +41,8 @@ class Image:
     listing: SeriesListing | None = None
     file: FileStamp | None = None
     candidates: list[Candidate] = field(default_factory=list)
+    sequence: str = ""
+    doubt: str = ""
 
     @property
     def series(self) -> str:
@@ -85,6 +92,7 @@ def gather(headers: Sequence[Header], rows: Iterable[TableRow], rules: Rules) ->
     _refuse_both(gathered.images.values(), rules.collection.either)
     gathered.problems += _of_one_id(header for header in headers if isinstance(header, ImageHeader))
     gathered.problems += _of_one_name(gathered.images.values())
+    name_sequences(gathered.images.values())
     return gathered
 
 

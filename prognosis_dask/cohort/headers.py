@@ -60,6 +60,10 @@ ACQUISITION = {
     "field_strength_t": 0x00180087,
     "repetition_time_ms": 0x00180080,
     "echo_time_ms": 0x00180081,
+    "inversion_time_ms": 0x00180082,
+    "scanning_sequence": 0x00180020,
+    "image_type": 0x00080008,
+    "contrast_agent": 0x00180010,  # ContrastBolusAgent; "before" or "after" it, where the header says that
 }
 
 

@@ -34,7 +34,7 @@ from prognosis_dask.cohort.listing import write_listing
 from prognosis_dask.cohort.origins import write_origins
 from prognosis_dask.cohort.radiomics_table import read_tables
 from prognosis_dask.cohort.rois import Selection, select
-from prognosis_dask.cohort.sequences import drawn_on, image_sequence, repeated, sessions, whole_sessions
+from prognosis_dask.cohort.sequences import doubts, drawn_on, repeated, sessions, whole_sessions
 from prognosis_dask.cohort.sources import sort_sources
 from prognosis_dask.cohort.summary import IndexSummary, endpoint_notes, foresee
 from prognosis_dask.config.job import CohortSection, IdcSection, ImageSection
@@ -126,7 +126,7 @@ def index_cohort(
         drafts = _by_sequence(drafts)
     if resolved.sequences or resolved.collection.by_sequence:
         used = {image.key for draft in drafts for image in (draft.image, *_beside(draft, together).values())}
-        problems += repeated(gathered.images.values(), used)
+        problems += [*doubts(gathered.images.values()), *repeated(gathered.images.values(), used)]
     names = _identifiers(drafts)
     cases = _cases(drafts, names, together, out.absolute() / "series")
     for draft, name in zip(drafts, names, strict=True):
@@ -250,7 +250,7 @@ def _by_sequence(drafts: Sequence[_Draft]) -> list[_Draft]:
     """The drafts on a known sequence, named after it; of two files of one sequence that with the shorter name."""
     kept: dict[tuple[str, str, str], _Draft] = {}
     for draft in sorted(drafts, key=lambda draft: len(Path(draft.image.path).name)):
-        sequence, chosen = image_sequence(draft.image), draft.selection
+        sequence, chosen = draft.image.sequence, draft.selection
         if sequence:
             named = replace(draft, selection=replace(chosen, name=f"{chosen.name} {sequence}"))
             kept.setdefault((chosen.mask.path, chosen.name, sequence), named)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,34 +53,6 @@ OTHER_MODALITY = "OT"
 _VISIT = re.compile(
     r"(baseline|follow|followup|up|fu|pre|post|op|preop|postop|visit|ses|session|tp|timepoint|time|scan|exam|study|week|"
     r"month|day|anat|date)\d*|\d{1,2}"
-)
-
-#: Sequences that are none of the four anatomical ones, and what is computed of them.
-_OTHER = re.compile(
-    r"adc|e?dwi|dti|trace|diff|ep2d|perf\w*|pwi|dsc|dce|swi|swan|loc\w*|scout|survey|3plane|t2star|t2s|t2\*|asl|mra|tof|"
-    r"stir|t2stir|dir|psir|dual|t[12]w?map|map|maps|mapping|ktrans|mip|inv[12]|subtract\w*"
-)
-#: With T2 they are T2*: gradient echoes.
-_GRADIENT_ECHO = re.compile(r"gre|ffe|fl[23]d|hemo|haemo|heme|medic")
-#: Proton density and T2 of one series, the two images of a subtraction; neither is one of the four.
-_TWO = re.compile(r"\b(pdw? ?[/+&-]? ?t2|t2w? ?[/+&-]? ?pd)|\bsub(?! ?-?\d)\b")
-_T1 = re.compile(r"e?t1\w*|mprage|mpr|spgr|bravo|tfe|fspgr|vibe")
-_T2 = re.compile(r"t2\w*")
-_FLAIR = re.compile(r"\w*flair\w*|t2f|fla|dark ?fluid")
-#: One word for a T1 after contrast; words that say contrast beside one for T1, and those that do so behind it only.
-_T1C = re.compile(r"t1w?(c|ce|gd|gad|km|post)\d?")
-_CONTRAST = re.compile(
-    r"\w*(gd|gad\w*|post|contrast\w*|enh\w*)|kontrast\w*|km|inj|inject\w*|dotarem|magnevist|prohance|multihance|"
-    r"omniscan"
-)
-_CONTRAST_BEHIND = re.compile(r"c|ce|\+")
-#: Words that say that there is none, by themselves or of the word for contrast that follows.
-_NATIVE = re.compile(r"native?|(pre|no|non)(contrast|gad|gd)\w*|\w*(un|non)enh\w*")
-_WITHOUT = frozenset(["pre", "no", "non", "not", "without", "wo"])
-#: What a scan may be before or after of beside contrast; and BIDS' subject and session.
-_EVENT = re.compile(
-    r"\b(pre|post)[- ]?(op\w*|surg\w*|rt|treat\w*|therap\w*|resect\w*|chemo\w*|radi\w*|biops\w*)\b|"
-    r"\b(sub|ses)-\w+"
 )
 
 
@@ -327,46 +298,3 @@ def is_mask_name(path: str) -> bool:
     (False, True, True)
     """
     return Volume(FileStamp(path, 0, 0)).is_mask
-
-
-def sequence_of(text: str) -> str:
-    """``T1``, ``T1c``, ``T2`` or ``FLAIR`` for a file's name or a SeriesDescription; empty where it names none, or two.
-
-    >>> [sequence_of(name) for name in ("LGG-203_T2.nii.gz", "AX T1 POST GD", "Ax T2 FLAIR", "SAG T1 MPRAGE", "ADC")]
-    ['T2', 'T1c', 'FLAIR', 'T1', '']
-    >>> [sequence_of(name) for name in ("AX T1 PRE CONTRAST", "t2_tirm_tra_dark-fluid", "AX T2 GRE", "AX T1 PRE/POST")]
-    ['T1', 'FLAIR', '', '']
-    """
-    plain = (
-        _EVENT.sub(" ", text.lower().replace("_", " ")).replace("w/o", "without").replace("dark-fluid", "dark fluid")
-    )
-    plain = re.sub(r"\bc-(?!\w)", " native ", plain)
-    words = re.findall(r"[a-z0-9*]+|\+", plain.replace("dark fluid", "darkfluid"))
-    if any(_OTHER.fullmatch(word) for word in words) or _TWO.search(plain):
-        return ""
-    if any(_T1.fullmatch(word) for word in words):
-        return _t1(words)
-    if any(_FLAIR.fullmatch(word) for word in words):
-        return "FLAIR"
-    unclear = "tirm" in words or any(_GRADIENT_ECHO.fullmatch(word) for word in words)
-    return "T2" if any(_T2.fullmatch(word) for word in words) and not unclear else ""
-
-
-def _t1(words: Sequence[str]) -> str:
-    """``T1`` or ``T1c`` by the words of a name; empty where they say both."""
-    if any(_T1C.fullmatch(word) for word in words):
-        return "T1c"
-    first = next(at for at, word in enumerate(words) if _T1.fullmatch(word))
-    native = enhanced = False
-    for at, word in enumerate(words):
-        before = next((other for other in reversed(words[:at]) if other != "iv"), "")
-        if _NATIVE.fullmatch(word):
-            native = True
-        elif _CONTRAST.fullmatch(word) or (at > first and _CONTRAST_BEHIND.fullmatch(word)):
-            denied = before in _WITHOUT and word != "post"
-            native |= denied
-            enhanced |= not denied or bool({"with", "w"} & set(words))
-    native |= "pre" in words
-    if native and enhanced:
-        return ""
-    return "T1c" if enhanced else "T1"

@@ -12,7 +12,8 @@ import numpy as np
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.listing import SeriesListing, dot, most_common_orientation, slice_normal
-from prognosis_dask.cohort.names import STRUCTURE, Volume, composed, sequence_of, words_of
+from prognosis_dask.cohort.names import STRUCTURE, Volume, composed, words_of
+from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.errors import CaseError, Code, Problem, count
 from prognosis_dask.objects.files import as_local
 from prognosis_dask.volumes.files import volume_grid

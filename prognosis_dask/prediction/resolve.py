@@ -14,9 +14,9 @@ from prognosis_dask.cohort.crawl import crawl
 from prognosis_dask.cohort.gather import Image, gather
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import read_listing, write_listing
-from prognosis_dask.cohort.names import sequence_of
 from prognosis_dask.cohort.pairs import OTHER_MODALITY
-from prognosis_dask.cohort.sequences import DRAWN_ON, image_sequence, sessions
+from prognosis_dask.cohort.sequence_names import sequence_of
+from prognosis_dask.cohort.sequences import DRAWN_ON, doubts, repeated, whole_sessions
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import CaseError, Code, Problem
 from prognosis_dask.features.guard import Stopwatch, guarded
@@ -156,7 +156,8 @@ def _resolve(context: Upload, watch: Stopwatch) -> dict[str, Any]:
             # the rules choose none, or several: offer them all
             found, problems = _index(context, replace(context.rules, roi=(), roi_policy="each", collection="generic"))
         if not found:
-            found = _without_mask(context)
+            found, seen = _without_mask(context)
+            problems = [*problems, *seen]
         if not found:
             raise _why(problems)
         found = [one for case in found for one in _by_label(_original(case, context.files.originals))]
@@ -195,23 +196,25 @@ def _why(problems: Sequence[Problem]) -> CaseError:
     return CaseError(Code.NO_IMAGES, "no series of CT, MR or PET is among the files")
 
 
-def _without_mask(context: Upload) -> list[Case]:
-    """Cases of images that no mask was linked to: with the label map that was given as the mask, or without one."""
+def _without_mask(context: Upload) -> tuple[list[Case], list[Problem]]:
+    """Cases of images that no mask was linked to: with the label map that was given as the mask, or without one.
+
+    And warnings of which images were taken for which sequence.
+    """
     if not (context.takes_no_mask or context.files.mask):
-        return []
+        return [], []
     headers = crawl([Path(source) for source in context.files.sources], map)
     images = [
         image
         for image in gather(headers, (), resolve(context.rules)).images.values()
         if image.key != context.files.mask and (image.modality in ("MR", OTHER_MODALITY) or context.files.mask)
     ]
-    together = sessions(images)
-    cases, taken = [], set[str]()
-    for image in sorted(images, key=partial(_preference, context.reference)):
-        session = together.get(image.key, {})
-        if image.key in taken:
-            continue
-        taken |= {image.key, *(other.key for other in session.values())}
+    whole = whole_sessions(images) if context.takes_no_mask else []
+    # of a head's session other images (localizers, diffusion, maps) are no cases of their own
+    together = whole or [{image.sequence: image} for image in images]
+    cases = []
+    for session in together:
+        image = min(session.values(), key=partial(_preference, context.reference))
         cases.append(
             Case(
                 case_id="scan",
@@ -220,20 +223,21 @@ def _without_mask(context: Upload) -> list[Case]:
                 roi="mask" if context.files.mask else AUTOMATIC,
                 image=_path(image, context),
                 mask=context.files.mask,
-                sequences={name: _path(other, context) for name, other in session.items()},
+                sequences={name: _path(other, context) for name, other in session.items() if name},
             )
         )
     if context.files.mask and len(cases) > 1:
         raise CaseError(
             Code.SERIES_AMBIGUOUS, f"the mask could belong to any of {len(cases)} images; give the one that it is of"
         )
-    return cases
+    used = {image.key for session in whole for image in session.values()}
+    return cases, [*doubts(images), *repeated(images, used)] if whole else []
 
 
 def _preference(reference: str, image: Image) -> tuple[int, str]:
     """The model's reference sequence first, then those that tumours are mostly outlined on."""
     order = (reference, *DRAWN_ON)
-    name = image_sequence(image)
+    name = image.sequence
     return (order.index(name) if name in order else len(order), image.key)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prognosis_dask.cohort.case import SEQUENCES
-from prognosis_dask.cohort.names import sequence_of
+from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.cohort.sources import expect_source
 from prognosis_dask.config.fields import Location
 from prognosis_dask.config.job import RunSection

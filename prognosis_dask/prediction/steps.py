@@ -29,7 +29,7 @@ from prognosis_dask.prediction.compose import compose
 from prognosis_dask.prediction.dicom import FILES, DicomTask, write_dicom
 from prognosis_dask.prediction.model import ScanModel, cohort_rules
 from prognosis_dask.prediction.resolve import ScanFiles, Upload, resolve_upload
-from prognosis_dask.prediction.result import ScanPrediction
+from prognosis_dask.prediction.result import ScanPrediction, without_identifiers
 from prognosis_dask.prediction.slices import SliceTask, write_slices
 from prognosis_dask.storage.ledger import Ledger, TaskResult, Values
 from prognosis_dask.workflows.run import run_features
@@ -159,7 +159,10 @@ def _resolved(model: ScanModel, files: ScanFiles, context: ScanContext) -> tuple
     case = cases[files.chosen or 0] if len(cases) > 1 else cases[0]
     case, notes = on_reference(case, model.training.reference) if model.job.brain.enabled else (case, [])
     case = replace(case, case_id=context.name, patient_id=context.name, covariates=dict(files.clinical))
-    return case, notes, found["secrets"]
+    # the stages warn of the case by themselves
+    told = [problem for problem in found["problems"] if problem.severity == "warning" and not problem.case_id]
+    told = [without_identifiers(problem.reason, found["secrets"]) for problem in told]
+    return case, [*notes, *(f"{text[:1].upper()}{text[1:]}." for text in dict.fromkeys(told))], found["secrets"]
 
 
 def _labels(cases: Sequence[Case], slices: Sequence[int]) -> list[str]:
