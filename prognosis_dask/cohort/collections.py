@@ -48,7 +48,7 @@ class Collection:
     id_part
         Pattern whose groups are the part of a patient's ID, in lower case, that table and images have in common.
     levels
-        By clinical column: patterns (whole, without case) and the value that they are read as, the first one counts.
+        Clinical columns whose spellings are read as :mod:`prognosis_dask.tables.glioma` has it.
     """
 
     roi: tuple[str, ...] = ()
@@ -70,20 +70,13 @@ class Collection:
     region_files: tuple[str, ...] = ()
     either: tuple[int, ...] = ()
     id_part: str = ""
-    levels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    levels: tuple[str, ...] = ()
 
 
 #: BraTS: 1 necrosis and what does not enhance, 2 oedema, 4 the enhancing part; 3 from 2023 on. With 3 beside it 4 is
 #: the cavity of an operation (2024), or oedema (children); until 2015 3 was what does not enhance.
 _BRATS = {"whole tumour": (1, 2, 3, 4), "core": (1, 3, 4), "enhancing": (3, 4), "oedema": (2,)}
 _BRATS_FILES = ("tumor", "tumour", "manuallycorrected", "manually-corrected")
-#: Neither where a text says both, is in doubt, or denies it: "R132H negative" says nothing of the other mutations.
-_IDH = {
-    r"(?!.*(p\.|[rk]\d{3}|unlikely|unknown|\?|\bno[nt]?[ -]+wild)).*wild[ -]?type.*|"
-    r"(idh[12/]*[ -]?)?wt|negative": "wildtype",
-    r"(?!.*(wild|wt\b|negativ|absen|without|lack|exclu|unlikely|unknown|\?|\b(no|non|not)\b|\bun)).*"
-    r"(mut|p\.|[rk]\d{3}).*": "mutated",
-}
 _LUNG1_TIME = ("Survival.time", "survival_time")
 _LUNG1_EVENT = ("deadstatus.event", "dead_status_event")
 _HN1_TIME = ("overall_survival_in_days",)
@@ -170,7 +163,7 @@ COLLECTIONS: Mapping[str, Collection] = {
         region_files=_BRATS_FILES,
         either=(3, 4),
         id_part=r"(tcga-\w\w-\w{4}).*",
-        levels={"IDH": _IDH, "IDH status": _IDH},
+        levels=("IDH", "IDH status"),
     ),
     # UCSF-PDGM: the same, with UCSF-PDGM-0004_T1gad.nii.gz and _tumor_segmentation.nii.gz among others. Its table
     # writes UCSF-PDGM-004, and the IDH mutations by their proteins.
@@ -186,7 +179,7 @@ COLLECTIONS: Mapping[str, Collection] = {
         region_files=_BRATS_FILES,
         either=(3, 4),
         id_part=r"ucsf-pdgm-0*(\d.*)",
-        levels={"IDH": _IDH},
+        levels=("IDH",),
     ),
     # Soft-tissue-Sarcoma. GTV_Mass on every modality, GTV_Edema on MR; some exports append the modality to the name.
     # The event is death: status is NED (no evidence of disease), AWD (alive with disease) or D (dead).

@@ -6,7 +6,7 @@ import builtins
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from prognosis_dask.cohort.summary import IndexSummary, endpoint_notes, foresee
 from prognosis_dask.config.job import CohortSection, IdcSection, ImageSection
 from prognosis_dask.errors import CaseError, Code, Problem, count
 from prognosis_dask.publish import cannot_write
+from prognosis_dask.tables.glioma import glioma_levels, merged_note, read_level
 
 _FIXED = {field.name for field in fields(Case)} | set(SEQUENCES)
 #: Per image, the MR sequences that were taken with it.
@@ -438,19 +439,16 @@ def _part_of(pattern: str, name: str) -> str | None:
     return None if found is None else "".join(found.groups())
 
 
-def leveled(table: ClinicalTable, levels: Mapping[str, Mapping[str, str]]) -> ClinicalTable:
-    """The table with the spellings of a column's values read as the collection says; counted in a note."""
+def leveled(table: ClinicalTable, columns: Iterable[str]) -> ClinicalTable:
+    """The table with the spellings of a column's values read as one where they mean one; counted in a note."""
     notes = list(table.notes)
     rows = dict(table.rows)
-    for column, patterns in levels.items():
+    for column in columns:
         seen: dict[str, set[str]] = defaultdict(set)
         for key, row in rows.items():
-            text = row.covariates.get(column, "")
-            value = next((to for pattern, to in patterns.items() if re.fullmatch(pattern, text.strip(), re.I)), text)
-            if text:
+            if text := row.covariates.get(column, ""):
+                value = read_level(glioma_levels(column), text)
                 seen[value].add(text)
-            rows[key] = replace(row, covariates={**row.covariates, column: value}) if text else row
-        told = "; ".join(f"{value}: {', '.join(map(repr, sorted(texts)))}" for value, texts in sorted(seen.items()))
-        if any(texts != {value} for value, texts in seen.items()):
-            notes.append(f"Spellings of {column} were read as {len(seen)} values ({told}).")
+                rows[key] = replace(row, covariates={**row.covariates, column: value})
+        notes += filter(None, [merged_note(column, seen)])
     return replace(table, rows=rows, notes=tuple(notes))

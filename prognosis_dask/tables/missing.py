@@ -20,7 +20,7 @@ NOT_KNOWN = frozenset(
     [
         *("na", "n/a", "n.a.", "nan", "<na>", "null", "#n/a", "#na", ".", "?", "--", "'--", "unknown", "[unknown]"),
         *("not known", "not available", "[not available]", "not reported", "not evaluated", "[not evaluated]"),
-        "missing",
+        *("missing", "not tested", "not done", "not performed", "untested"),
     ]
 )
 #: Missing among numbers; among words a value if :func:`known_cells` says so.

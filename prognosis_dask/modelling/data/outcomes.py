@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.found_endpoint import time_unit_known
 from prognosis_dask.modelling.metrics.competing import COMPETING, subdistribution
 from prognosis_dask.modelling.spec import EndpointRule
+from prognosis_dask.tables.glioma import glioma_levels, merged_note, read_level
 
 _EXPECTED = "1 where the event was seen and 0 where the case was censored (or yes, no; dead, alive)"
 #: Events that were seen while fewer were at risk, before others entered, are noted.
@@ -278,30 +280,53 @@ def _all_ones(name: str, event: FloatArray, rule: EndpointRule) -> list[str]:
 
 def _classes(column: SourceColumn, rule: EndpointRule) -> Outcomes:
     known = column.known(rule.classes)
-    texts = known.texts
-    spelt: dict[str, str] = {}
-    for text in texts:
-        if text:
-            spelt.setdefault(level_key(text), text)
-    names = rule.classes or tuple(spelt[found] for found in sorted(spelt, key=_level_order))
-    place = {level_key(name): i for i, name in enumerate(names)}
+    texts, patterns = known.texts, glioma_levels(column.name)
+
+    def level(text: str) -> str:
+        return level_key(read_level(patterns, text))
+
+    spelt: dict[str, Counter[str]] = defaultdict(Counter)
+    for text in filter(None, texts):
+        spelt[level(text)][text] += 1
+    names = rule.classes or tuple(next(iter(spelt[found])) for found in sorted(spelt, key=_level_order))
+    place = {level(name): i for i, name in enumerate(names)}
+    if len(place) < len(names):
+        raise StatisticsError(f"endpoint.classes has one class twice: {', '.join(names)}")
     if rule.classes and not set(place) & set(spelt):
+        held = [next(iter(texts)) for texts in spelt.values()]
         raise StatisticsError(
-            f"{column.where}: column {column.name!r} holds {', '.join(list(spelt.values())[:5]) or 'nothing'}, and "
+            f"{column.where}: column {column.name!r} holds {', '.join(held[:5]) or 'nothing'}, and "
             f"none of the endpoint's classes: {', '.join(names)}"
         )
     if len(names) > 12:
         raise StatisticsError(
             f"{column.where}: column {column.name!r} holds {len(names)} different values, too many to be classes"
         )
-    values = np.array([float(place.get(level_key(text), np.nan)) if text else np.nan for text in texts])
+    values = np.array([float(place.get(level(text), np.nan)) if text else np.nan for text in texts])
     faults = [
-        "" if text and level_key(text) in place else Code.NO_ENDPOINT.value if not text else "other-class"
-        for text in texts
+        "" if text and level(text) in place else Code.NO_ENDPOINT.value if not text else "other-class" for text in texts
     ]
     gone = ", ".join(f"{word!r} in {count(often, 'row')}" for word, often in known.emptied.items())
-    notes = (f"Of {column.name} {gone} was taken as not known; classes in [endpoint] makes it one.",) if gone else ()
-    return Outcomes((values,), names, tuple(faults), (column.name,), notes)
+    notes = [f"Of {column.name} {gone} was taken as not known; classes in [endpoint] makes it one."] if gone else []
+    notes += _class_notes(column.name, names, place, spelt) if patterns else []
+    return Outcomes((values,), names, tuple(faults), (column.name,), tuple(notes))
+
+
+def _class_notes(
+    column: str, names: Sequence[str], place: Mapping[str, int], spelt: Mapping[str, Counter[str]]
+) -> list[str]:
+    """Which spellings are of one class, and which are of none."""
+    seen: dict[str, set[str]] = {names[place[level]]: set(texts) for level, texts in spelt.items() if level in place}
+    several = {name: texts for name, texts in seen.items() if len({level_key(text) for text in (name, *texts)}) > 1}
+    notes = [merged_note(column, seen)] if several else []
+    other = {text: often for level, texts in spelt.items() if level not in place for text, often in texts.items()}
+    if other:
+        told = ", ".join(f"{text!r} in {count(often, 'row')}" for text, often in sorted(other.items()))
+        notes.append(
+            f"Of {column} {told} is none of the classes {', '.join(names)} and was left out: write there the class "
+            "that is meant, or name another with classes in [endpoint]."
+        )
+    return notes
 
 
 def _level_order(level: str) -> tuple[float, str]:
