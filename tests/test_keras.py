@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +107,32 @@ def save(path: Path, weights: dict[str, list[np.ndarray]], config: list[dict[str
     return path
 
 
+def save_3(path: Path, weights: dict[str, list[np.ndarray]], config: list[dict[str, Any]] | None) -> Path:
+    """As Keras 3.15 writes ``.keras``, or ``.weights.h5`` without a configuration: layers numbered by their class."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.create_group("vars")
+        for layer in ("flatten", "dropout", "dropout_1", "max_pooling3d", "max_pooling3d_1"):
+            file.create_group(f"layers/{layer}/vars")
+        for layer, held in zip(("conv3d", "conv3d_1", "dense", "dense_1", "dense_2"), weights.values(), strict=True):
+            for at, array in enumerate(held):
+                file[f"layers/{layer}/vars/{at}"] = array
+    if config is None:
+        path.write_bytes(content.getvalue())
+        return path
+    begin = {"class_name": "InputLayer", "config": {"batch_shape": config[0]["config"].pop("batch_input_shape")}}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", "{}")
+        archive.writestr(
+            "config.json", json.dumps({"class_name": "Sequential", "config": {"layers": [begin, *config]}})
+        )
+        archive.writestr("model.weights.h5", content.getvalue())
+    return path
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["model.save", "save_weights"])
-@pytest.mark.parametrize("axes", ["yxz", "zyx", "xyz"])
-def test_the_probability_is_that_of_keras_whatever_the_order_of_its_axes(tmp_path, axes, whole):
+@pytest.mark.parametrize(("axes", "save"), [("yxz", save), ("zyx", save), ("xyz", save), ("yxz", save_3)])
+def test_the_probability_is_that_of_keras_whatever_the_order_of_its_axes(tmp_path, axes, whole, save):
     volumes = np.random.default_rng(1).normal(size=(3, SLICES, ROWS, COLUMNS)).astype(np.float32)
     shape = tuple(LENGTHS[axis] for axis in axes)
     weights = drawn(shape)
@@ -137,19 +162,29 @@ def test_the_slices_are_the_axis_of_another_length(tmp_path):
         ({"conv3d_4": {"data_format": "channels_first"}}, "conv3d_4 has data_format 'channels_first'"),
         ({"max_4": {"pool_size": [3, 3, 3]}}, r"max_4 has pool_size \[3, 3, 3\]"),
         ({"dense_9": {"activation": "softmax"}}, "dense_9 has activation 'softmax'"),
+        ({"flatten_1": {"data_format": "channels_first"}}, "flatten_1 has data_format 'channels_first'"),
     ],
 )
 def test_a_network_that_computes_something_else_is_refused(tmp_path, changed, says):
-    with pytest.raises(WeightsError, match=says):
-        read_keras(save(tmp_path / "m.h5", drawn((8, 8, 5)), layers((8, 8, 5), **changed)))
+    for write, name in ((save, "m.h5"), (save_3, "m.keras")):
+        with pytest.raises(WeightsError, match=says):
+            read_keras(write(tmp_path / name, drawn((8, 8, 5)), layers((8, 8, 5), **changed)))
 
 
 def test_what_is_no_such_file_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match=r"no file at .*m\.h5; expected a network that Keras saved as HDF5"):
+    with pytest.raises(WeightsError, match=r"no file at .*m\.h5; expected a network that Keras saved as \.h5 or \.keras"):
         read_keras(tmp_path / "m.h5")
-    (tmp_path / "m.h5").write_bytes(b"PK\x03\x04, as Keras 3 writes .keras")
-    with pytest.raises(WeightsError, match="is no network that Keras saved as HDF5"):
+    (tmp_path / "m.h5").write_bytes(b"no HDF5")
+    with pytest.raises(WeightsError, match=r"is no network that Keras saved as \.h5 or \.keras"):
         read_keras(tmp_path / "m.h5")
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
+    with pytest.raises(WeightsError, match=r"is no network that Keras saved as \.h5 or \.keras"):
+        read_keras(tmp_path / "m.keras")
+    with h5py.File(save_3(tmp_path / "m.weights.h5", drawn((8, 8, 5)), None), "a") as file:
+        file["layers/dense_3/vars/0"] = np.zeros((1, 1), np.float32)
+    with pytest.raises(WeightsError, match=r"weights are of the layers .*dense_3"):
+        read_keras(tmp_path / "m.weights.h5", input_shape=(8, 8, 5))
     more = layers((8, 8, 5))
     more.insert(1, {"class_name": "BatchNormalization", "config": {"name": "norm"}})
     with pytest.raises(WeightsError, match="it has a layer BatchNormalization"):

@@ -1,9 +1,11 @@
-"""The study's network as Keras saved it (HDF5): read without Keras, refused where it is another network."""
+"""The study's network as Keras saved it (HDF5, or that in a zip): read without Keras, another network is refused."""
 
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,13 @@ _LAYERS: Mapping[str, Mapping[str, Any]] = {
     "output": {"activation": "sigmoid"},
 }
 _POOLING = {"pool_size": [2, 2, 2], "strides": [2, 2, 2], "data_format": "channels_last"}
+_FLATTEN = {"data_format": "channels_last"}
 #: Layers of the study's network, by Keras' names of classes; others compute something else.
 _KNOWN = ("InputLayer", "Conv3D", "MaxPooling3D", "Flatten", "Dense", "Dropout")
 
 
 def read_keras(path: Path, *, axes: str = "", input_shape: tuple[int, int, int] | None = None) -> Trained:
-    """The study's network from a file of Keras 2 or 3 (``model.save`` or ``save_weights`` to ``.h5``).
+    """The study's network from a file of Keras 2 or 3 (``model.save`` or ``save_weights``: ``.h5``, ``.keras``).
 
     Keras has its channels last: a kernel is (axis, axis, axis, in, out), and the flattened values run through the
     channels first. Both are brought into this program's order (channel, slice, row, column).
@@ -64,13 +67,14 @@ def read_keras(path: Path, *, axes: str = "", input_shape: tuple[int, int, int] 
     """
     h5py = import_extra("h5py", extra="keras", feature="reading a network that Keras saved")
     if not path.is_file():
-        raise WeightsError(f"no file at {path}; expected a network that Keras saved as HDF5 (.h5)")
+        raise WeightsError(f"no file at {path}; expected a network that Keras saved as .h5 or .keras (.h5)")
     try:
-        with h5py.File(path, "r") as file:
-            config = _config(file)
+        whole, content = _unpacked(path)
+        with h5py.File(content, "r") as file:
+            config = _config(whole or file.attrs.get("model_config"))
             layers = _weights(file.get("model_weights", file))
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise WeightsError(f"{path} is no network that Keras saved as HDF5 ({error})") from error
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path} is no network that Keras saved as .h5 or .keras ({error})") from error
     try:
         if config:
             _expect_layers(config)
@@ -87,9 +91,16 @@ def read_keras(path: Path, *, axes: str = "", input_shape: tuple[int, int, int] 
     return Trained(network, values, scale, (), 0)
 
 
-def _config(file: Any) -> list[dict[str, Any]]:
-    """The layers as ``model_config`` has them; empty where the file holds weights alone."""
-    text = file.attrs.get("model_config")
+def _unpacked(path: Path) -> tuple[str, Path | BytesIO]:
+    """What Keras 3 packs into a ``.keras`` file: the configuration, and the weights as HDF5; else "" and the path."""
+    if not zipfile.is_zipfile(path):
+        return "", path
+    with zipfile.ZipFile(path) as file:
+        return file.read("config.json").decode(), BytesIO(file.read("model.weights.h5"))
+
+
+def _config(text: Any) -> list[dict[str, Any]]:
+    """The layers as the model's configuration has them; empty where there is none."""
     if text is None:
         return []
     config = json.loads(_text(text))["config"]
@@ -98,8 +109,17 @@ def _config(file: Any) -> list[dict[str, Any]]:
     return layers
 
 
+#: Layers with weights by Keras 3's names, which number each class in the model's order.
+_NUMBERED = ("conv3d", "conv3d_1", "dense", "dense_1", "dense_2")
+
+
 def _weights(group: Any) -> list[list[Float32Array]]:
     """Kernel and bias of every layer that has weights, in the model's order."""
+    if "layer_names" not in group.attrs and "layers" in group:
+        held = {name: layer["vars"] for name, layer in group["layers"].items() if len(layer.get("vars", ()))}
+        if set(held) != set(_NUMBERED):
+            raise ValueError(f"weights are of the layers {', '.join(held)}, expected {', '.join(_NUMBERED)}")
+        return [[np.asarray(held[name][at], np.float32) for at in sorted(held[name])] for name in _NUMBERED]
     found = []
     for layer in map(_text, group.attrs["layer_names"]):
         names = [_text(name) for name in group[layer].attrs["weight_names"]]
@@ -123,6 +143,7 @@ def _expect_layers(config: list[dict[str, Any]]) -> None:
     weighted = [layer["config"] for layer in config if layer["class_name"] in ("Conv3D", "Dense")]
     pooling = [layer["config"] for layer in config if layer["class_name"] == "MaxPooling3D"]
     rules = [*zip(weighted, _LAYERS.values(), strict=True), *((layer, _POOLING) for layer in pooling)]
+    rules += [(layer["config"], _FLATTEN) for layer in config if layer["class_name"] == "Flatten"]
     for layer, rule in rules:
         for key, value in rule.items():
             if layer.get(key, value) != value:
