@@ -10,16 +10,20 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import EnhancedMRImageStorage, generate_uid
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from prognosis_dask.cohort.case import Case, read_cases, read_problems
+from prognosis_dask.cohort.collections import resolve
+from prognosis_dask.cohort.crawl import crawl
+from prognosis_dask.cohort.gather import gather
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.errors import Code, Problem, collected_warnings
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi
+from prognosis_dask.imaging.series import read_slices, series_grid
 from tests.dicom_helpers import refer_to, write_rtstruct, write_series
 
 CONVERT = {
@@ -132,3 +136,106 @@ def test_of_the_time_points_in_one_file_the_one_whose_frames_the_mask_names_is_r
     [case], _ = read(tmp_path / "in", out=tmp_path / "said")
     slopes = np.arange(1, 17)[1::2, None, None]
     np.testing.assert_array_equal(sitk.GetArrayFromImage(roi_of(case).image), stored[1::2] * slopes - slopes + 1)
+
+
+def of(**elements: object) -> Sequence:
+    """A functional group with these elements."""
+    group = Dataset()
+    for keyword, value in elements.items():
+        setattr(group, keyword, value)
+    return Sequence([group])
+
+
+def two_heads(path: Path, volumes: list[sitk.Image], groups: list[dict[str, Sequence]], **common: object) -> None:
+    """Volumes of one tilted grid as an enhanced MR, frames in no order, with each volume's groups and own slope."""
+    grid, image = volumes[0], Dataset()
+    direction, spacing = np.reshape(grid.GetDirection(), (3, 3)), grid.GetSpacing()
+    image.SOPClassUID, image.SOPInstanceUID, image.Modality = EnhancedMRImageStorage, generate_uid(), "MR"
+    image.SeriesInstanceUID, image.StudyInstanceUID, image.FrameOfReferenceUID = "1.2.1", "1.2.3", "1.2.4"
+    image.PatientID, image.PhotometricInterpretation, image.SamplesPerPixel = "P", "MONOCHROME2", 1
+    image.Columns, image.Rows, slices = grid.GetSize()
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 0
+    for keyword, value in common.items():
+        setattr(image, keyword, value)
+    plane = of(ImageOrientationPatient=[*direction[:, 0], *direction[:, 1]])
+    measures = of(PixelSpacing=[spacing[1], spacing[0]], SliceThickness=spacing[2])
+    image.SharedFunctionalGroupsSequence = of(PlaneOrientationSequence=plane, PixelMeasuresSequence=measures)
+    frames, pixels = [], []
+    for number in np.random.default_rng(0).permutation(slices * len(volumes)).tolist():
+        at, z = divmod(number, slices)
+        frame = Dataset()
+        place = [f"{mm:.6f}" for mm in grid.TransformIndexToPhysicalPoint((0, 0, z))]
+        frame.PlanePositionSequence = of(ImagePositionPatient=place)
+        frame.PixelValueTransformationSequence = of(RescaleSlope=1 + at, RescaleIntercept=-at, RescaleType="US")
+        for keyword, group in groups[at].items():
+            setattr(frame, keyword, group)
+        frames.append(frame)
+        pixels.append(sitk.GetArrayViewFromImage(volumes[at])[z])
+    image.PerFrameFunctionalGroupsSequence, image.NumberOfFrames = Sequence(frames), len(frames)
+    image.PixelData = np.stack(pixels).tobytes()
+    image["PixelData"].VR = "OW"
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image.save_as(path, enforce_file_format=True)
+
+
+_CODED = of(CodeValue="1", CodeMeaning="Gadobutrol", ContrastBolusAgentNumber=1)
+
+
+@pytest.mark.parametrize(
+    ("description", "groups", "common", "sequences"),
+    [
+        ("AX T2", [{"MREchoSequence": of(EffectiveEchoTime=echo)} for echo in (15.0, 95.0)], {}, ["", "T2"]),
+        (
+            "AX T1",
+            [
+                {
+                    "ContrastBolusUsageSequence": of(ContrastBolusAgentAdministered=given),
+                    "FrameContentSequence": of(TemporalPositionIndex=time),
+                }
+                for time, given in ((1, "NO"), (2, "YES"))
+            ],
+            {"ContrastBolusAgentSequence": _CODED},
+            ["T1", "T1c"],
+        ),
+        (
+            "AX T2",
+            [{"MRImageFrameTypeSequence": of(ComplexImageComponent=part)} for part in ("MAGNITUDE", "PHASE")],
+            {},
+            ["T2", ""],
+        ),
+        (
+            "HEAD",
+            [{"MRDiffusionSequence": of(DiffusionBValue=b)} for b in (0.0, 1000.0)],
+            {"EchoPlanarPulseSequence": "YES"},
+            ["", ""],
+        ),
+    ],
+    ids=["echoes", "contrast", "magnitude and phase", "b-values"],
+)
+def test_of_a_real_head_in_an_enhanced_mr_each_volume_is_that_volume_and_its_sequence(
+    shared_data: Path,
+    tmp_path: Path,
+    description: str,
+    groups: list[dict[str, Sequence]],
+    common: dict[str, object],
+    sequences: list[str],
+) -> None:
+    one, two = (sitk.ReadImage(str(shared_data / "heads" / f"FG6692_{name}.nii.gz")) for name in ("FLAIR", "T2"))
+    two = sitk.Resample(two, one)  # onto one tilted grid
+    volumes = [sitk.Cast(sitk.Clamp(volume, lowerBound=0, upperBound=20000), sitk.sitkUInt16) for volume in (one, two)]
+    two_heads(tmp_path / "mf.dcm", volumes, groups, SeriesDescription=description, **common)
+    images = gather(list(crawl([tmp_path], map)), (), resolve(CohortSection(modalities=("MR",)))).images.values()
+    assert len(images) == 2
+    found = {}
+    for image in images:
+        assert image.listing is not None
+        read = sitk.GetImageFromArray(read_slices(image.listing, 0, len(image.listing.slices)).astype(np.float64))
+        grid = series_grid(image.listing, 0.01)
+        read.SetSpacing(grid.spacing), read.SetOrigin(grid.origin), read.SetDirection(grid.direction)
+        values = sitk.GetArrayFromImage(sitk.Resample(read, volumes[0], sitk.Transform(), sitk.sitkNearestNeighbor))
+        for at, volume in enumerate(volumes):
+            stored = sitk.GetArrayFromImage(volume).astype(np.float64)
+            if np.array_equal(values, stored * (1 + at) - at):
+                found[at] = image.sequence
+    assert found == dict(enumerate(sequences))

@@ -191,6 +191,8 @@ def _acquired(header: Dataset, name: str) -> str:
     if name == "scanning_sequence" and not said:  # enhanced MR says it in other words
         pulse = {"SPIN": "SE", "GRADIENT": "GR", "BOTH": "SE\\GR"}.get(str(header.get("EchoPulseSequence", "")), "")
         return "EP" if header.get("EchoPlanarPulseSequence") == "YES" else pulse
+    if name == "image_type" and header.get("ComplexImageComponent") == "PHASE":
+        return f"{said}\\PHASE"
     return said
 
 

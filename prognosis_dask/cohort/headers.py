@@ -40,6 +40,7 @@ MARKS = {
     "FlipAngle": 0x00181314,
     "DiffusionBValue": 0x00189087,
     "ImageType": 0x00080008,
+    "ComplexImageComponent": 0x00089208,
     "ConvolutionKernel": 0x00181210,
     "KVP": 0x00180060,
     "SliceThickness": 0x00180050,
