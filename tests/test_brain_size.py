@@ -14,7 +14,7 @@ from scipy.ndimage import label
 from scipy.spatial.distance import pdist
 
 from prognosis_dask.brain.orient import axial
-from prognosis_dask.brain.size import TumourSize, size_values, tumour_size
+from prognosis_dask.brain.size import TumourSize, sides_reached, size_values, tumour_size
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.interpolate import between_slices
 from tests.synthetic_brains import dice, ellipsoid
@@ -240,3 +240,13 @@ def test_a_mask_on_all_its_slices_or_of_two_foci_is_left_alone():
         filled, made = between_slices(mask)
         assert made == ()
         np.testing.assert_array_equal(sitk.GetArrayFromImage(filled), sitk.GetArrayFromImage(mask))
+
+
+@pytest.mark.parametrize("code", ["LPS", "RAI", "ASL"])
+def test_a_tumour_that_the_image_cuts_off_is_known_by_the_sides_that_it_reaches(code):
+    values = np.zeros((9, 10, 11), np.uint8)
+    values[3:6, 3:6, 3:6] = 1
+    assert sides_reached(axial(sitk.DICOMOrient(sitk.GetImageFromArray(values), code))) == ()
+    values[8, 4, 4] = values[4, 0, 4] = values[4, 4, 10] = 1
+    reached = sides_reached(axial(sitk.DICOMOrient(sitk.GetImageFromArray(values), code)))
+    assert reached == ("highest slice", "front", "left side")

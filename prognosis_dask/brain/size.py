@@ -196,6 +196,18 @@ def _diameter(mask: BoolArray, spacing_mm: tuple[float, float, float]) -> float:
     return float(pdist(surface).max())
 
 
+def sides_reached(mask: sitk.Image) -> tuple[str, ...]:
+    """The sides of the image that an axial tumour's mask (:func:`prognosis_dask.brain.orient.axial`) reaches."""
+    array = sitk.GetArrayViewFromImage(mask) > 0
+    names = (("lowest slice", "highest slice"), ("front", "back"), ("right side", "left side"))
+    return tuple(
+        name
+        for axis, ends in enumerate(names)
+        for name, at in zip(ends, (0, -1), strict=True)
+        if array.take(at, axis).any()
+    )
+
+
 def size_values(size: TumourSize) -> list[float]:
     """The values of :data:`SIZE_FEATURES`, in their order.
 

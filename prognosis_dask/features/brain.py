@@ -16,7 +16,7 @@ from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import Preprocessed, preprocess
 from prognosis_dask.brain.qc_figure import qc_figure
 from prognosis_dask.brain.quality import FAR_MM
-from prognosis_dask.brain.size import SIZE_FEATURES, size_values, tumour_size
+from prognosis_dask.brain.size import SIZE_FEATURES, sides_reached, size_values, tumour_size
 from prognosis_dask.brain.strip import carried_distance
 from prognosis_dask.brain.template import icbm152
 from prognosis_dask.brain.tools import TOOLS, check_tool, settle_strip
@@ -78,6 +78,9 @@ def _prepared(case: Case, context: StageContext, watch: Stopwatch) -> Values:
         tumour, how = _tumour(drawn, done, context.job.image)
         _check_inside(tumour, done.brain_mask)
         size = tumour_size(tumour, done.to_template)
+        if reached := sides_reached(tumour):
+            told = f"the tumour reaches the image's {' and '.join(reached)}: its size is that of the part in it"
+            warn(Code.LESION_CUT, told)
         shown = epitome(done.images[reference], tumour, f"{reference}; tumour {how['tumour_source']}")
     figures = _finite(done.quality)
     with watch.step("write"):
