@@ -172,7 +172,9 @@ def test_a_network_that_computes_something_else_is_refused(tmp_path, changed, sa
 
 
 def test_what_is_no_such_file_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match=r"no file at .*m\.h5; expected a network that Keras saved as \.h5 or \.keras"):
+    with pytest.raises(
+        WeightsError, match=r"no file at .*m\.h5; expected a network that Keras saved as \.h5 or \.keras"
+    ):
         read_keras(tmp_path / "m.h5")
     (tmp_path / "m.h5").write_bytes(b"no HDF5")
     with pytest.raises(WeightsError, match=r"is no network that Keras saved as \.h5 or \.keras"):

@@ -67,7 +67,7 @@ def read_keras(path: Path, *, axes: str = "", input_shape: tuple[int, int, int] 
     """
     h5py = import_extra("h5py", extra="keras", feature="reading a network that Keras saved")
     if not path.is_file():
-        raise WeightsError(f"no file at {path}; expected a network that Keras saved as .h5 or .keras (.h5)")
+        raise WeightsError(f"no file at {path}; expected a network that Keras saved as .h5 or .keras")
     try:
         whole, content = _unpacked(path)
         with h5py.File(content, "r") as file:
