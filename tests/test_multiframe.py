@@ -19,6 +19,7 @@ from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.crawl import crawl
 from prognosis_dask.cohort.gather import gather
 from prognosis_dask.cohort.index import index_cohort
+from prognosis_dask.cohort.sequences import name_sequences
 from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.errors import Code, Problem, collected_warnings
 from prognosis_dask.imaging.load import load_roi
@@ -226,6 +227,7 @@ def test_of_a_real_head_in_an_enhanced_mr_each_volume_is_that_volume_and_its_seq
     volumes = [sitk.Cast(sitk.Clamp(volume, lowerBound=0, upperBound=20000), sitk.sitkUInt16) for volume in (one, two)]
     two_heads(tmp_path / "mf.dcm", volumes, groups, SeriesDescription=description, **common)
     images = gather(list(crawl([tmp_path], map)), (), resolve(CohortSection(modalities=("MR",)))).images.values()
+    name_sequences(images)
     assert len(images) == 2
     found = {}
     for image in images:

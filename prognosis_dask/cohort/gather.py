@@ -18,7 +18,6 @@ from prognosis_dask.cohort.listing import SeriesListing
 from prognosis_dask.cohort.pairs import OTHER_MODALITY, pair_volumes, roi_name
 from prognosis_dask.cohort.radiomics_table import TableRow
 from prognosis_dask.cohort.rois import Candidate
-from prognosis_dask.cohort.sequences import name_sequences
 from prognosis_dask.cohort.series import group_series
 from prognosis_dask.cohort.volume_links import link_volumes
 from prognosis_dask.errors import CaseError, Code, Problem, count
@@ -92,7 +91,6 @@ def gather(headers: Sequence[Header], rows: Iterable[TableRow], rules: Rules) ->
     _refuse_both(gathered.images.values(), rules.collection.either)
     gathered.problems += _of_one_id(header for header in headers if isinstance(header, ImageHeader))
     gathered.problems += _of_one_name(gathered.images.values())
-    name_sequences(gathered.images.values())
     return gathered
 
 

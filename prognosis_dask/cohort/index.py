@@ -34,7 +34,7 @@ from prognosis_dask.cohort.listing import write_listing
 from prognosis_dask.cohort.origins import write_origins
 from prognosis_dask.cohort.radiomics_table import read_tables
 from prognosis_dask.cohort.rois import Selection, select
-from prognosis_dask.cohort.sequences import doubts, drawn_on, repeated, sessions, whole_sessions
+from prognosis_dask.cohort.sequences import doubts, drawn_on, name_sequences, repeated, sessions, whole_sessions
 from prognosis_dask.cohort.sources import sort_sources
 from prognosis_dask.cohort.summary import IndexSummary, endpoint_notes, foresee
 from prognosis_dask.config.job import CohortSection, IdcSection, ImageSection
@@ -119,6 +119,7 @@ def index_cohort(
     row_problems += sorted_out.idc.problems
     headers = crawl(sorted_out.crawled, map, leave_out=out)
     gathered = gather(headers, rows, resolved)
+    name_sequences(gathered.images.values())
     drafts, problems = _choose(gathered, resolved)
     together: Sessions = {}
     if resolved.sequences:

@@ -16,7 +16,7 @@ from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import read_listing, write_listing
 from prognosis_dask.cohort.pairs import OTHER_MODALITY
 from prognosis_dask.cohort.sequence_names import sequence_of
-from prognosis_dask.cohort.sequences import DRAWN_ON, doubts, repeated, whole_sessions
+from prognosis_dask.cohort.sequences import DRAWN_ON, doubts, name_sequences, repeated, whole_sessions
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import CaseError, Code, Problem
 from prognosis_dask.features.guard import Stopwatch, guarded
@@ -204,9 +204,11 @@ def _without_mask(context: Upload) -> tuple[list[Case], list[Problem]]:
     if not (context.takes_no_mask or context.files.mask):
         return [], []
     headers = crawl([Path(source) for source in context.files.sources], map)
+    gathered = gather(headers, (), resolve(context.rules)).images.values()
+    name_sequences(gathered)
     images = [
         image
-        for image in gather(headers, (), resolve(context.rules)).images.values()
+        for image in gathered
         if image.key != context.files.mask and (image.modality in ("MR", OTHER_MODALITY) or context.files.mask)
     ]
     whole = whole_sessions(images) if context.takes_no_mask else []
