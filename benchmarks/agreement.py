@@ -168,7 +168,7 @@ def overlap() -> None:
     print("\n| cohort of 150 | fitted on | known as such | same ID, other features |\n|---|---|---|---|")
     for name, (cohort, truth) in cohorts.items():
         found = training_overlap(frozen, cohort)
-        print(f"| {name} | {truth} | {found.met} | {found.same_id} |")
+        print(f"| {name} | {truth} | {found.in_training} | {found.same_id} |")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from prognosis_dask.config.job import CohortSection, Job, load_job
 from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.features.roi import read_case
 from prognosis_dask.imaging.cube import CubeRule, cut_cube
-from prognosis_dask.networks.cube_networks import CUBE_NETWORKS
+from prognosis_dask.networks.catalogue import CUBE_NETWORKS
 from prognosis_dask.radiomics import column_names
 from prognosis_dask.storage.cubes import CubeStore
 from prognosis_dask.storage.ledger import Ledger, TaskResult

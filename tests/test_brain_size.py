@@ -16,7 +16,7 @@ from scipy.spatial.distance import pdist
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.size import TumourSize, sides_reached, size_values, tumour_size
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.imaging.interpolate import between_slices
+from prognosis_dask.imaging.gaps import between_slices
 from tests.synthetic_brains import dice, ellipsoid
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.94, 0.94, 3.0), (0.94, 0.94, 5.0), (0.8, 0.8, 6.5)]

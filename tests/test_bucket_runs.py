@@ -22,7 +22,7 @@ import prognosis_dask
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.config.job import Job, SynthSection, load_job
 from prognosis_dask.errors import BucketError, ClusterError, Code, StoreError
-from prognosis_dask.execution.mapping import map_on
+from prognosis_dask.execution.cluster import map_on
 from prognosis_dask.features.dataset import read_features
 from prognosis_dask.objects.address import parse_address
 from prognosis_dask.objects.bucket import bucket_of

@@ -161,10 +161,10 @@ def test_cases_that_the_model_was_fitted_on_are_known_by_their_features_and_othe
     renamed = replace(table.rows(np.arange(0, 40, 4)), case_ids=tuple("abcdefghij"), patient_ids=tuple("abcdefghij"))
     assert training_overlap(frozen, table).by_values == 40
     assert training_overlap(frozen, renamed).by_values == 10
-    assert training_overlap(frozen, other).met == 0
+    assert training_overlap(frozen, other).in_training == 0
     moved = training_overlap(frozen, replace(table, X=table.X + 1e-3))
-    assert (moved.met, moved.same_id) == (0, 40)
-    assert "have the ID of a training patient and other features" in " ".join(moved.said(40))
+    assert (moved.in_training, moved.same_id) == (0, 40)
+    assert "have the ID of a training patient and other features" in " ".join(moved.notes(40))
 
 
 def test_equal_categories_and_equal_ids_alone_prove_no_case(tmp_path: Path) -> None:
@@ -178,13 +178,13 @@ def test_equal_categories_and_equal_ids_alone_prove_no_case(tmp_path: Path) -> N
     frozen = load_frozen(tmp_path)
     assert np.isin(row_digests(fitted, second), frozen.rows).sum() > 100
     disjoint = training_overlap(frozen, second)
-    assert (disjoint.met, disjoint.same_id, disjoint.said(150)) == (0, 0, [])
+    assert (disjoint.in_training, disjoint.same_id, disjoint.notes(150)) == (0, 0, [])
     numbered = replace(second, patient_ids=first.patient_ids)
-    assert training_overlap(frozen, numbered).met == 0
+    assert training_overlap(frozen, numbered).in_training == 0
     assert training_overlap(frozen, numbered).same_id == 150
     again = training_overlap(frozen, first)
     assert (again.by_values, again.by_id) == (0, 150)
-    assert again.said(150) == [
+    assert again.notes(150) == [
         "The model was fitted on 150 of these 150 cases: known by their patients' IDs and all features."
     ]
 

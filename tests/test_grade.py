@@ -15,7 +15,8 @@ from prognosis_dask.features.dataset import build_features
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.network_features import NetworkFeatures
-from prognosis_dask.modelling.data.reading import table_of_dataset
+from prognosis_dask.modelling.data.reading import read_tables
+from prognosis_dask.modelling.data.sources import dataset_source
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.spec import ValidationRule
 from prognosis_dask.modelling.validation.evaluate import evaluate
@@ -95,7 +96,7 @@ def test_the_second_label_is_learnt_from_the_same_table():
     ]
     outcomes = {case.case_id: TaskResult(case.case_id, "brain", "d", None, {}, {"values": [1.0] * 8}) for case in cases}
     dataset = build_features(cases, {"brain": Columns(SIZE_FEATURES)}, {"brain": outcomes}, attributes={"settings": {}})
-    table = table_of_dataset(dataset, grade_spec(job.model, ("size",))).table
+    table = read_tables([dataset_source(dataset, "the run")], grade_spec(job.model, ("size",))).table
     assert table.endpoint.names == ("n/n", "d/d")
     assert [table.endpoint.names[i] for i in table.endpoint.label] == status
 

@@ -19,9 +19,8 @@ from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.estimators import LEARNERS, learner_for
 from prognosis_dask.modelling.estimators.class_models import HIDDEN, fit_logistic, fit_perceptron
 from prognosis_dask.modelling.estimators.cox import fit_proportional_hazards
-from prognosis_dask.modelling.estimators.elastic_net import first_price, maximise_elastic_net
 from prognosis_dask.modelling.estimators.failure_time import FailureTime
-from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
+from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood, first_price, maximise_elastic_net
 from prognosis_dask.modelling.estimators.prediction import class_prediction
 from tests.synthetic_tables import class_table, survival_table
 

@@ -19,7 +19,8 @@ from prognosis_dask.config.job import ModelSection
 from prognosis_dask.errors import Code, StatisticsError
 from prognosis_dask.features.dataset import build_features, constant_warnings, write_features
 from prognosis_dask.features.stage import Columns
-from prognosis_dask.modelling.data.reading import find_tables, read_tables, table_of_dataset
+from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
+from prognosis_dask.modelling.data.sources import dataset_source
 from prognosis_dask.modelling.data.table_one import table1_rows
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.saved import load_frozen
@@ -87,6 +88,10 @@ def make_run(folder: Path, cases: Sequence[Case]) -> Path:
     folder.mkdir()
     write_features(make_dataset(cases), folder)
     return folder
+
+
+def table_of_dataset(dataset: xr.Dataset, spec: ModelSpec | None = None) -> ReadTable:
+    return read_tables([dataset_source(dataset, "the feature dataset")], spec)
 
 
 SPEC = ModelSpec(validation=replace(ModelSpec().validation, folds=3, repeats=1, halves=0))

@@ -347,7 +347,7 @@ def test_ctrl_c_while_models_are_fitted_prints_no_traceback(tmp_path: Path) -> N
     code = """
 import os, pathlib, signal, sys, threading, time
 from prognosis_dask.execution.cluster import LocalSpec, connect
-from prognosis_dask.execution.mapping import map_on
+from prognosis_dask.execution.cluster import map_on
 
 began = pathlib.Path(sys.argv[1])
 

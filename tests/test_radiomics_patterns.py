@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, read_params
-from prognosis_dask.radiomics.lbp import planar_patterns
+from prognosis_dask.radiomics.filters import planar_patterns
 
 CONTENT = {
     "imageType": {"LBP2D": {"lbp2DSamples": 9, "lbp2DRadius": 1.5}, "LBP3D": {"lbp3DLevels": 3}},

@@ -11,8 +11,7 @@ from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, ge
 
 from prognosis_dask.config.job import GradeSection
 from prognosis_dask.errors import ClusterError, MissingExtraError, StatisticsError, WeightsError
-from prognosis_dask.execution import mapping
-from prognosis_dask.execution.mapping import map_on
+from prognosis_dask.execution.cluster import map_on
 from prognosis_dask.networks.training import (
     Epoch,
     class_weights,
@@ -210,7 +209,7 @@ def test_what_needs_a_gpu_runs_on_workers_that_have_one_and_large_items_are_sent
     with SpecCluster(specs, scheduler=scheduler) as cluster, Client(cluster) as client:
         assert set(map_on(client, gpu=True)(name_of_worker, range(8))) == {"card"}
         assert set(map_on(client)(name_of_worker, range(8))) == {"card", "plain"}
-        monkeypatch.setattr(mapping, "LOG_EVERY", 0.0)
+        monkeypatch.setattr("prognosis_dask.execution.cluster.LOG_EVERY", 0.0)
         list(map_on(client)(name_of_worker, range(8)))
         assert re.search(r"^3 of 8 tasks done, about \d+ s left$", capfd.readouterr().err, re.MULTILINE)
         large = [np.full(2_000_000, 0.5)]  # 16 MB, of which Dask warns: here a warning is an error

@@ -20,8 +20,7 @@ from pathlib import Path
 from prognosis_dask.cohort.case import read_cases, write_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, SynthSection, load_job
-from prognosis_dask.execution.cluster import connect, read_cluster
-from prognosis_dask.execution.mapping import map_on
+from prognosis_dask.execution.cluster import connect, map_on, read_cluster
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.workflows.run import run
 

@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist, pdist
 
 from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.imaging.interpolate import finer_planes
+from prognosis_dask.imaging.gaps import finer_planes
 
 #: Points along an edge of a cell for integrating its volume.
 _SAMPLES: Final = 24

@@ -131,8 +131,7 @@ def _index(arguments: argparse.Namespace) -> None:
     from prognosis_dask.cohort.sources import expect_source, names_series, sort_sources
     from prognosis_dask.cohort.summary import expect_cases
     from prognosis_dask.config.job import IdcSection, index_sections
-    from prognosis_dask.execution.cluster import connect, read_cluster
-    from prognosis_dask.execution.mapping import map_on
+    from prognosis_dask.execution.cluster import connect, map_on, read_cluster
     from prognosis_dask.publish import expect_writable
 
     named = ("collection", "clinical", "roi", "roi_policy", *(f"{name}_column" for name in ("id", "time", "event")))
@@ -183,7 +182,7 @@ def _features(arguments: argparse.Namespace) -> None:
             f"-o {arguments.out}: expected a name that ends in .csv or .json, or --format to say which it is"
         )
     expect_writable(arguments.out and arguments.out.parent)
-    with _told_warnings():
+    with _printed_warnings():
         rows = extract_features(
             arguments.image,
             arguments.mask,
@@ -202,7 +201,7 @@ def _features(arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _told_warnings() -> Iterator[None]:
+def _printed_warnings() -> Iterator[None]:
     """Print what is warned of inside, also where it ends in an error."""
     found: list[Problem] = []
     try:

@@ -26,7 +26,7 @@ from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import Code, JobError, Problem, TableError, count
 from prognosis_dask.tables.file import Cells, read_cells
 from prognosis_dask.tables.headings import key as key
-from prognosis_dask.tables.missing import known_cells, says_unknown
+from prognosis_dask.tables.missing import known_cells, means_missing
 from prognosis_dask.tables.row_numbers import may_identify
 
 #: What word processors and spreadsheets make of a hyphen.
@@ -101,7 +101,7 @@ def read_clinical(path: Path, collection: Collection, sheet: str = "") -> Clinic
     found: dict[str, ClinicalRow] = {}
     problems = []
     for row in rows:
-        if says_unknown(row[id_column]):
+        if means_missing(row[id_column]):
             continue
         _expect_whole_id(path, row[id_column])
         read = _clinical_row(row, id_column, columns, collection, codes)

@@ -154,14 +154,14 @@ class Volume:
         return words_of(self._stem)
 
     @cached_property
-    def says_mask(self) -> bool:
+    def names_mask(self) -> bool:
         """Whether its own name contains an unambiguous word for masks."""
         return any(word.kind in ("mask", "target", "structure") for word in self.words)
 
     @cached_property
     def is_mask(self) -> bool:
         """By its own name, or by the name of a folder (``masks/``, ``labelsTr/``, ``seg-lungs/``)."""
-        if self.says_mask or any(_is_mask_folder(part) for part in self._parts[-2:]):
+        if self.names_mask or any(_is_mask_folder(part) for part in self._parts[-2:]):
             return True
         kinds = {word.kind for word in self.words}
         return any(_is_numbered_mask(word) for word in self.words) and not kinds & {"image", "sequence"}

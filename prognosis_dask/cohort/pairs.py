@@ -97,11 +97,11 @@ def roi_name(mask: Volume, image: Volume | None = None, known: frozenset[str] = 
 
 def _sorted_out(volumes: Sequence[Volume]) -> tuple[list[Volume], list[Volume]]:
     """Images, and masks; ``seg01`` is an image where ``seg01_mask`` is its mask."""
-    certain = {(mask.folder, mask.literal) for mask in volumes if mask.says_mask}
+    certain = {(mask.folder, mask.literal) for mask in volumes if mask.names_mask}
     images: list[Volume] = []
     masks: list[Volume] = []
     for volume in volumes:
-        by_number = volume.is_mask and not volume.says_mask and volume.literal != volume.core
+        by_number = volume.is_mask and not volume.names_mask and volume.literal != volume.core
         is_mask = volume.is_mask and not (by_number and (volume.folder, volume.literal) in certain)
         (masks if is_mask else images).append(volume)
     return images, masks

@@ -188,11 +188,11 @@ def repeated(images: Iterable[Image], used: Container[str]) -> Iterator[Problem]
         for image in group:
             alike[image.sequence].append(image)
         for name, own in alike.items():
-            taken = sorted(_said(image) for image in own if image.key in used)
+            taken = sorted(_description(image) for image in own if image.key in used)
             left = sorted(
-                _said(image)
+                _description(image)
                 for image in own
-                if image.key not in used and not any(_is_made_of(_said(image), other) for other in taken)
+                if image.key not in used and not any(_is_made_of(_description(image), other) for other in taken)
             )
             if taken and left:
                 reason = (
@@ -219,7 +219,7 @@ def _echo_ms(image: Image) -> float:
     return _number(image, "echo_time_ms") if image.sequence == "T2" else 0.0
 
 
-def _said(image: Image) -> str:
+def _description(image: Image) -> str:
     if image.listing is None:
         return Path(image.path).name
     return ", ".join(filter(None, (image.listing.description, image.listing.stack, f"{_slices(image)} slices")))

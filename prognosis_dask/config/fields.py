@@ -181,7 +181,7 @@ class File:
     keep_links: bool = False
     kind: ClassVar[str] = "file"
 
-    def seen_from(self, folder: Path, value: str) -> str:
+    def resolve_path(self, folder: Path, value: str) -> str:
         """The absolute path, with what it begins with; what is no path stays as it is."""
         if not value.removeprefix(self.after) or not value.startswith(self.after):
             return value
@@ -200,9 +200,9 @@ class Location(Folder):
 
     _elsewhere = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
-    def seen_from(self, folder: Path, value: str) -> str:
+    def resolve_path(self, folder: Path, value: str) -> str:
         """The absolute path; what is elsewhere stays as it is."""
-        return value if self._elsewhere.match(value) else super().seen_from(folder, value)
+        return value if self._elsewhere.match(value) else super().resolve_path(folder, value)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from prognosis_dask.config.fields import (
     Window,
 )
 from prognosis_dask.config.radiomics import IbsiSection, MapsSection, RadiomicsSection
-from prognosis_dask.config.reading import build, expect, override, read_toml, seen_from
+from prognosis_dask.config.reading import build, expect, override, read_toml, resolve_paths
 from prognosis_dask.errors import JobError, expect_kind
 from prognosis_dask.shipped import shipped
 
@@ -407,7 +407,7 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     named = f"the program's own is {own}" if own.is_file() else f"the program's own are in {own.parent}"
     data = read_toml(path, f"no job file at {path}; {named}")
     override(Job, data, overrides)
-    data = {"name": path.stem, **seen_from(Job, data, path.parent)}
+    data = {"name": path.stem, **resolve_paths(Job, data, path.parent)}
     job = build(Job, data, str(path))
     _check_together(job, str(path))
     return job

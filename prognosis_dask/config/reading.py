@@ -92,7 +92,7 @@ def override(kind: type, data: dict[str, Any], overrides: Sequence[str]) -> None
         *sections, name = (part.strip('"') for part in _PART.findall(key.strip()) or [""])
         for part in (name, *reversed(sections)):
             nested = {part: nested}
-        nested = seen_from(kind, nested, Path.cwd())
+        nested = resolve_paths(kind, nested, Path.cwd())
         inner = data
         for section in sections:
             nested, inner = nested[section], inner.setdefault(section, {})
@@ -101,7 +101,7 @@ def override(kind: type, data: dict[str, Any], overrides: Sequence[str]) -> None
         inner[name] = nested[name]
 
 
-def seen_from(hint: Any, value: Any, folder: Path, mark: File | None = None) -> Any:
+def resolve_paths(hint: Any, value: Any, folder: Path, mark: File | None = None) -> Any:
     """A file's content with its paths absolute, as seen from a folder; what is of another type is judged later."""
     kind, marks = split(hint)
     mark = path_mark(marks) or mark
@@ -110,11 +110,11 @@ def seen_from(hint: Any, value: Any, folder: Path, mark: File | None = None) -> 
             hints = {name: key.hint for name, key in keys_of(kind).items()}
         else:
             hints = dict.fromkeys(value, get_args(kind)[-1] if get_origin(kind) is dict else None)
-        return {name: seen_from(hints.get(name), item, folder, mark) for name, item in value.items()}
+        return {name: resolve_paths(hints.get(name), item, folder, mark) for name, item in value.items()}
     if isinstance(value, list):
         inner = get_args(kind)[0] if get_origin(kind) is tuple else None
-        return [seen_from(inner, item, folder, mark) for item in value]
-    return mark.seen_from(folder, value) if mark and isinstance(value, str) else value
+        return [resolve_paths(inner, item, folder, mark) for item in value]
+    return mark.resolve_path(folder, value) if mark and isinstance(value, str) else value
 
 
 def expect(condition: bool, where: str, key: str, value: object, expected: str) -> None:
@@ -162,12 +162,12 @@ class _Reader:
         if get_origin(kind) is UnionType:  # text, a list or a table of it
             form = dict if isinstance(value, dict) else tuple if isinstance(value, list) else None
             kind = next((one for one in get_args(kind) if get_origin(one) is form), str)
-        made = self._made(kind, value, key)
+        made = self._converted(kind, value, key)
         if found := fault(hint, made):
             expect(False, self.where, key, *found)
         return made
 
-    def _made(self, kind: Any, value: Any, key: str) -> Any:
+    def _converted(self, kind: Any, value: Any, key: str) -> Any:
         """The value as the type, whose constraints are still to be seen."""
         if is_dataclass(kind):
             expect(isinstance(value, dict), self.where, key, value, f"a section [{key}]")

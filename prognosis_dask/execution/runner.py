@@ -137,21 +137,7 @@ def run_plan(
             # the window: Dask sends every task that asks for a resource to the workers at once, and its scheduler would
             # hold the whole cohort
             while sent := lanes.take(running.values(), window):
-                task = sent.task
-                future = client.submit(
-                    run_task,
-                    task.stage,
-                    packed(task.function, task.context),
-                    task.cases,
-                    task.digests,
-                    case_limit_s,
-                    packed.following(sent.follower),
-                    key=task.key(),
-                    pure=False,
-                    resources=window.ask(task.resource),
-                    workers=sent.worker or None,
-                    allow_other_workers=bool(sent.worker),
-                )
+                future = _submit(client, sent, packed, window, case_limit_s)
                 running[future] = sent
                 future.add_done_callback(finished.put)
             if not running:
@@ -174,6 +160,24 @@ def run_plan(
         for future in running:
             future.release()  # this cancels it, and does not wait for a scheduler that may be gone
         raise
+
+
+def _submit(client: Client, sent: _Sent, packed: _Packed, window: _Window, case_limit_s: float) -> Future:
+    task = sent.task
+    return client.submit(
+        run_task,
+        task.stage,
+        packed(task.function, task.context),
+        task.cases,
+        task.digests,
+        case_limit_s,
+        packed.following(sent.follower),
+        key=task.key(),
+        pure=False,
+        resources=window.ask(task.resource),
+        workers=sent.worker or None,
+        allow_other_workers=bool(sent.worker),
+    )
 
 
 def _expect_all(plan: Plan) -> None:
@@ -350,7 +354,7 @@ class _Window:
 
     def full(self, running: Iterable[Task]) -> set[str]:
         """The resources that have no room for another task."""
-        self._look()
+        self._update_workers()
         in_flight = Counter(task.resource for task in running)
         return {name for name, tasks in in_flight.items() if tasks >= TASKS_PER_THREAD * self._slots(name)}
 
@@ -370,7 +374,7 @@ class _Window:
     def _is_any_thread(self, resource: str) -> bool:
         return resource == "" or (resource == "CPU" and "CPU" not in self._offers)
 
-    def _look(self) -> None:
+    def _update_workers(self) -> None:
         if time.monotonic() - self._looked < LOOK_EVERY:
             return
         self._looked = time.monotonic()

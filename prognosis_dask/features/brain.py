@@ -25,9 +25,8 @@ from prognosis_dask.config.job import ImageSection, Job
 from prognosis_dask.errors import CaseError, Code, warn
 from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.stage import Columns, StageContext, Work
-from prognosis_dask.imaging.gaps import settle_gaps
+from prognosis_dask.imaging.gaps import between_slices, settle_gaps
 from prognosis_dask.imaging.geometry import image_on
-from prognosis_dask.imaging.interpolate import between_slices
 from prognosis_dask.imaging.load import load_image, load_roi
 from prognosis_dask.imaging.roi import grid_of
 from prognosis_dask.objects.files import as_local

@@ -21,12 +21,12 @@ from prognosis_dask.features.guard import Stopwatch, guarded, peak_memory_mb
 from prognosis_dask.features.measured import CropWork
 from prognosis_dask.features.registry import CUBE, DEEP, DEEP_2, stage_named
 from prognosis_dask.features.roi import read_case
-from prognosis_dask.features.stage import Columns, Stage, StageContext, Work, told, told_settings
+from prognosis_dask.features.stage import Columns, Stage, StageContext, Work, described, described_settings
 from prognosis_dask.imaging.cube import CubeRule, cut_cube
 from prognosis_dask.imaging.roi import Roi
+from prognosis_dask.networks.catalogue import CubeNetwork, cube_network, network_files
 from prognosis_dask.networks.clip_engine import CubeEngine
 from prognosis_dask.networks.clips import check_frames
-from prognosis_dask.networks.cube_networks import CubeNetwork, cube_network, network_files
 from prognosis_dask.networks.engine import (
     Engine,
     EngineDescription,
@@ -161,8 +161,8 @@ class VideoWork(Work):
         named = {f"{own}.{key}": known[key] for key in ("network", "output", "weights_sha256") if key in known}
         if "cube" in known:
             cube = {"version": self.stage.version, "cube": known["cube"]}
-            return {**told(f"{own}.cube", cube, self.stage.version, known["cube"]), **named}
-        return {**told_settings(f"{own}.frames", context.job, keys, frames.version, self.stage.version), **named}
+            return {**described(f"{own}.cube", cube, self.stage.version, known["cube"]), **named}
+        return {**described_settings(f"{own}.frames", context.job, keys, frames.version, self.stage.version), **named}
 
     def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
         engine = self._engine(context)

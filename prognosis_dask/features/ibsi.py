@@ -10,7 +10,7 @@ from prognosis_dask.config.job import Job
 from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.measured import CropWork
 from prognosis_dask.features.roi import read_case
-from prognosis_dask.features.stage import Columns, StageContext, told_settings
+from prognosis_dask.features.stage import Columns, StageContext, described_settings
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics import ibsi
 from prognosis_dask.radiomics.ibsi.filters import read_filter
@@ -35,4 +35,4 @@ class IbsiWork(CropWork):
         return Columns({name: ibsi.unit(name) for name in ibsi.names(context.job.ibsi)})
 
     def meaning(self, context: StageContext) -> dict[str, str]:
-        return told_settings("ibsi.parameters", context.job, self.stage.settings, self.stage.version)
+        return described_settings("ibsi.parameters", context.job, self.stage.settings, self.stage.version)

@@ -20,7 +20,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import Job
 from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.roi import read_case
-from prognosis_dask.features.stage import Columns, StageContext, Work, told, told_settings
+from prognosis_dask.features.stage import Columns, StageContext, Work, described, described_settings
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics import column_names, extract, unit
 from prognosis_dask.radiomics.levels import warn_of_few
@@ -74,8 +74,8 @@ class RadiomicsWork(CropWork):
             of = "" if modality == OTHERS else f".{modality}"
             more = {name: one.content for name, one in params.more}
             settings = {"version": self.stage.version, **params.content, **more}
-            found |= told(f"radiomics.parameters{of}", settings, self.stage.version, *params.identity)
-        return found | told_settings("radiomics.image", context.job, self.stage.settings)
+            found |= described(f"radiomics.parameters{of}", settings, self.stage.version, *params.identity)
+        return found | described_settings("radiomics.image", context.job, self.stage.settings)
 
 
 class MapsWork(Work):

@@ -160,7 +160,7 @@ SEGMENT = Stage(
 
 
 def _read_cubes(value: Callable[[str], Any]) -> bool:
-    from prognosis_dask.networks.cube_networks import is_cube_network
+    from prognosis_dask.networks.catalogue import is_cube_network
 
     networks = ("deep", "deep_2")
     return any(

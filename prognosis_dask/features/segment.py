@@ -22,7 +22,7 @@ from prognosis_dask.config.reading import build, expect
 from prognosis_dask.errors import CaseError, Code, JobError
 from prognosis_dask.features.deep import by_content, file_stamp
 from prognosis_dask.features.guard import Stopwatch
-from prognosis_dask.features.stage import Stage, StageContext, Work, told
+from prognosis_dask.features.stage import Stage, StageContext, Work, described
 from prognosis_dask.imaging.cube import VolumeRule, whole_volume
 from prognosis_dask.imaging.geometry import image_like
 from prognosis_dask.imaging.load import load_image
@@ -69,7 +69,9 @@ class SegmentWork(Work):
 
     def meaning(self, context: StageContext) -> dict[str, str]:
         known = self.provenance(context)
-        return told("segment.network", {"version": self.stage.version, **known}, self.stage.version, by_content(known))
+        return described(
+            "segment.network", {"version": self.stage.version, **known}, self.stage.version, by_content(known)
+        )
 
     def warm(self, context: StageContext) -> None:
         load_segmenter_once(context.job.segment)

@@ -424,16 +424,18 @@ def chosen_settings(job: Job, keys: Collection[str]) -> list[dict[str, Any]]:
     return [asdict(replace(getattr(_DEFAULTS, section), **values)) for section, values in by_section.items()]
 
 
-def told(key: str, settings: Mapping[str, Any], *parts: object) -> dict[str, str]:
+def described(key: str, settings: Mapping[str, Any], *parts: object) -> dict[str, str]:
     """A digest over the parts, and beside it, under the key and :data:`TOLD`, the settings that a message tells.
 
-    >>> told("radiomics.image", {"image.fill_gaps": True}, 1)
+    >>> described("radiomics.image", {"image.fill_gaps": True}, 1)
     {'radiomics.image': '080a9ed428559ef6', 'radiomics.image.told': '{"image.fill_gaps": true}'}
     """
     return {key: digest(*parts), f"{key}{TOLD}": json.dumps(settings)}
 
 
-def told_settings(key: str, job: Job, keys: Collection[str], *versions: int) -> dict[str, str]:
+def described_settings(key: str, job: Job, keys: Collection[str], *versions: int) -> dict[str, str]:
     """The same of a job's settings, and of the versions of the stages that use them."""
     settings: dict[str, Any] = {"version": "/".join(map(str, versions))} if versions else {}
-    return told(key, settings | {name: value_of(job, name) for name in keys}, *versions, *chosen_settings(job, keys))
+    return described(
+        key, settings | {name: value_of(job, name) for name in keys}, *versions, *chosen_settings(job, keys)
+    )

@@ -14,10 +14,9 @@ from prognosis_dask.arrays import ByteArray, Float32Array
 from prognosis_dask.config.job import DeepSection
 from prognosis_dask.errors import CaseError, Code, JobError, import_extra
 from prognosis_dask.networks.architecture import architecture_provenance
-from prognosis_dask.networks.catalogue import find_engines, find_network
+from prognosis_dask.networks.catalogue import CUBE_NETWORKS, cube_network, find_engines, find_network, network_file
 from prognosis_dask.networks.clip_engine import CubeEngine
 from prognosis_dask.networks.clips import clip_length, filled_length
-from prognosis_dask.networks.cube_networks import CUBE_NETWORKS, cube_network, network_file
 from prognosis_dask.networks.gluon_import import gluon_version
 from prognosis_dask.networks.weights import resolve_weights
 

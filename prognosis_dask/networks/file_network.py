@@ -15,9 +15,9 @@ from prognosis_dask.config.job import DeepSection
 from prognosis_dask.errors import ClusterError, JobError, WeightsError, import_extra
 from prognosis_dask.imaging.cube import CubeRule
 from prognosis_dask.networks.architecture import SAFETENSORS, build_architecture
+from prognosis_dask.networks.catalogue import cube_network, network_file
 from prognosis_dask.networks.clip_engine import ClipEngine, CubeEngine, RunClip
 from prognosis_dask.networks.clips import MEAN, STD, ClipRule
-from prognosis_dask.networks.cube_networks import cube_network, network_file
 
 _ONNX = ".onnx"
 #: Frames of the test clip if the job leaves their number to the region.

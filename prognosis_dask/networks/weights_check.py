@@ -11,10 +11,9 @@ import numpy as np
 from prognosis_dask.arrays import AnyArray, ByteArray, FloatArray
 from prognosis_dask.config.job import DeepSection
 from prognosis_dask.errors import WeightsError
-from prognosis_dask.networks.catalogue import NETWORKS, unknown_network
+from prognosis_dask.networks.catalogue import CUBE_NETWORKS, NETWORKS, unknown_network
 from prognosis_dask.networks.clip_engine import CubeEngine
 from prognosis_dask.networks.clips import FRAME_SIZE
-from prognosis_dask.networks.cube_networks import CUBE_NETWORKS
 from prognosis_dask.networks.engine import load_engine
 
 #: The values must agree so far: those of a lossy video, read by another decoder, do.

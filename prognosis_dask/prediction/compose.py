@@ -337,7 +337,7 @@ def row_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
         When a feature of the images is missing, or features were made with other parameters than the model's.
     """
     warnings = [*expect_agreement(frozen, table, where="the scan"), *out_of_range(frozen, table)]
-    if training_overlap(frozen, table).met:
+    if training_overlap(frozen, table).in_training:
         warnings.append("The model was fitted on this very scan: its prediction is no test of the model.")
     return warnings
 

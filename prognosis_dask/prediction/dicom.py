@@ -156,7 +156,6 @@ def mask_segmentation(
         When the series' headers lack what a SEG must have.
     """
     import highdicom
-    from pydicom.sr.codedict import codes
 
     slices = listing.slices
     first = next(i for i, one in enumerate(slices) if np.allclose(one.position, grid.origin, rtol=0, atol=1e-6))
@@ -169,29 +168,12 @@ def mask_segmentation(
         frames = np.zeros((int(headers[0].NumberOfFrames), *mask.shape[1:]), dtype=bool)
         frames[[one.frame - 1 for one in part]] = mask
         mask = frames
-    how, family = {
-        "": ("structure as given, on the image's voxels", codes.DCM.ManualProcessing),
-        "search": ("tumour candidate", codes.DCM.MorphologicalOperations),
-        "network": ("region outlined by a network", codes.DCM.ArtificialIntelligence),
-    }[found_by]
-    description = highdicom.seg.SegmentDescription(
-        segment_number=1,
-        segment_label=roi[:64] or "structure",
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=codes.SCT.Lesion,
-        algorithm_type="AUTOMATIC" if found_by else "SEMIAUTOMATIC",
-        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            name=f"{_PROGRAM}: {how}", version=__version__, family=family
-        ),
-        tracking_uid=highdicom.UID(),
-        tracking_id=roi[:64] or "structure",
-    )
     with _quiet():
         return highdicom.seg.Segmentation(
             source_images=headers,
             pixel_array=mask,
             segmentation_type="BINARY",
-            segment_descriptions=[description],
+            segment_descriptions=[_segment(roi, found_by)],
             series_number=_series_number(headers[0], 1),
             sop_instance_uid=highdicom.UID(),
             series_instance_uid=highdicom.UID(),
@@ -205,6 +187,29 @@ def mask_segmentation(
             series_description=f"{_RESEARCH}: mask",
             **_equipment(),
         )
+
+
+def _segment(roi: str, found_by: str) -> highdicom.seg.SegmentDescription:
+    import highdicom
+    from pydicom.sr.codedict import codes
+
+    how, family = {
+        "": ("structure as given, on the image's voxels", codes.DCM.ManualProcessing),
+        "search": ("tumour candidate", codes.DCM.MorphologicalOperations),
+        "network": ("region outlined by a network", codes.DCM.ArtificialIntelligence),
+    }[found_by]
+    return highdicom.seg.SegmentDescription(
+        segment_number=1,
+        segment_label=roi[:64] or "structure",
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Lesion,
+        algorithm_type="AUTOMATIC" if found_by else "SEMIAUTOMATIC",
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name=f"{_PROGRAM}: {how}", version=__version__, family=family
+        ),
+        tracking_uid=highdicom.UID(),
+        tracking_id=roi[:64] or "structure",
+    )
 
 
 @contextmanager
@@ -240,28 +245,6 @@ def _report(
         pydicom.dcmread(join(listing.root, name), stop_before_pixels=True, force=True)
         for name in dict.fromkeys(one.file for one in listing.slices)
     ]
-    segment = sr.ReferencedSegment(
-        sop_class_uid=segmentation.SOPClassUID,
-        sop_instance_uid=segmentation.SOPInstanceUID,
-        segment_number=1,
-        source_series=sr.SourceSeriesForSegmentation(listing.series_uid),
-    )
-    described = segmentation.SegmentSequence[0]
-    use = sr.QualitativeEvaluation(_own("permitted use"), _own(_RESEARCH))
-    groups = [
-        sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-            tracking_identifier=sr.TrackingIdentifier(uid=described.TrackingUID, identifier=described.TrackingID),
-            referenced_segment=segment,
-            algorithm_id=algorithm,
-            measurements=measurements,
-            qualitative_evaluations=evaluations,
-        )
-        for algorithm, measurements, evaluations in (
-            (_measuring(context), list(_measurements(listing, context)), [use]),
-            (_model(context.result), list(_prediction(context.result)), [use, *_group(context.result)]),
-        )
-        if measurements
-    ]
     value, meaning = _PROCEDURES.get(case.modality, _PROCEDURES["CT"])
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(
@@ -273,7 +256,7 @@ def _report(
             )
         ),
         procedure_reported=sr.CodedConcept(value, "LN", meaning),
-        imaging_measurements=groups,
+        imaging_measurements=_measurement_groups(listing, segmentation, context),
     )
     with _quiet():
         return sr.Comprehensive3DSR(
@@ -291,6 +274,35 @@ def _report(
             ],
             **{name: value for name, value in _equipment().items() if not name.startswith("device")},
         )
+
+
+def _measurement_groups(
+    listing: SeriesListing, segmentation: highdicom.seg.Segmentation, context: DicomTask
+) -> list[highdicom.sr.VolumetricROIMeasurementsAndQualitativeEvaluations]:
+    from highdicom import sr
+
+    segment = sr.ReferencedSegment(
+        sop_class_uid=segmentation.SOPClassUID,
+        sop_instance_uid=segmentation.SOPInstanceUID,
+        segment_number=1,
+        source_series=sr.SourceSeriesForSegmentation(listing.series_uid),
+    )
+    described = segmentation.SegmentSequence[0]
+    use = sr.QualitativeEvaluation(_own("permitted use"), _own(_RESEARCH))
+    return [
+        sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(uid=described.TrackingUID, identifier=described.TrackingID),
+            referenced_segment=segment,
+            algorithm_id=algorithm,
+            measurements=measurements,
+            qualitative_evaluations=evaluations,
+        )
+        for algorithm, measurements, evaluations in (
+            (_measuring(context), list(_measurements(listing, context)), [use]),
+            (_model(context.result), list(_prediction(context.result)), [use, *_group(context.result)]),
+        )
+        if measurements
+    ]
 
 
 def _measuring(context: DicomTask) -> AlgorithmIdentification:

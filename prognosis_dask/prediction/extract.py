@@ -248,7 +248,7 @@ def _listed(cases: Sequence[Case], most: int = 20) -> str:
 def _rows_of_table(path: Path, work: _Work) -> Iterator[dict[str, Any]]:
     for row in read_table(path, work.label or 1):
         if isinstance(row, UnusableRow):
-            yield row.cells | {PROBLEM: _told(row.problem, "")}
+            yield row.cells | {PROBLEM: _described(row.problem, "")}
             continue
         case = Case(
             "", row.patient_id, row.modality, row.roi, row.image.path, row.mask.path, labels=(row.label,),
@@ -257,10 +257,10 @@ def _rows_of_table(path: Path, work: _Work) -> Iterator[dict[str, Any]]:
         try:
             yield _row(case, case.image, case.mask, work)
         except CaseError as error:
-            yield _origin(case, case.image, case.mask) | {PROBLEM: _told(error.problem, case.mask)}
+            yield _origin(case, case.image, case.mask) | {PROBLEM: _described(error.problem, case.mask)}
 
 
-def _told(problem: Problem, mask: str) -> str:
+def _described(problem: Problem, mask: str) -> str:
     """With the file, where it is not the mask."""
     where = f"{problem.where}: " if problem.where not in ("", mask) else ""
     return f"{problem.code}: {where}{problem.reason}"

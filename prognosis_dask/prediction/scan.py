@@ -228,7 +228,7 @@ def predict_cohort(
     loaded, folder = load_model(Path(model)), Path(out).absolute()
     rules = replace(
         cohort_rules(loaded),
-        sources=(Location().seen_from(Path.cwd(), str(source)),),
+        sources=(Location().resolve_path(Path.cwd(), str(source)),),
         clinical=str(clinical),
         time_column="",  # new patients have no outcome yet
         event_column="",

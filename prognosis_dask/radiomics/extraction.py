@@ -25,8 +25,7 @@ from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_like, one_thread
 from prognosis_dask.imaging.roi import Roi
-from prognosis_dask.radiomics.filters import box_of
-from prognosis_dask.radiomics.lbp import planar_reach
+from prognosis_dask.radiomics.filters import box_of, planar_reach
 from prognosis_dask.radiomics.parameter_file import column_names, named
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet, resamples
 

@@ -31,7 +31,7 @@ from prognosis_dask.report.content import (
 from prognosis_dask.report.identifiers import identifiers_shown, settings
 from prognosis_dask.report.read import RunFolder, read_run
 from prognosis_dask.report.sections.brains import brains
-from prognosis_dask.report.sections.clear import clear, made_of_images
+from prognosis_dask.report.sections.clear import clear, uses_images
 from prognosis_dask.report.sections.cohort import cohort, flow
 from prognosis_dask.report.sections.features import families, features
 from prognosis_dask.report.sections.final_model import final_model
@@ -118,7 +118,7 @@ def checklists(run: RunFolder) -> Section:
     """TRIPOD+AI; CLEAR and METRICS as well of what is made of images."""
     known = {} if run.model is None or run.model.not_fitted else answers(run, run.model)
     blocks = tripod(known)
-    if made_of_images(run):
+    if uses_images(run):
         blocks += [*clear(run, known), *metrics_score(run, known)]
     return Section("checklists", "Checklists", blocks)
 

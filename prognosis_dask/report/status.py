@@ -44,7 +44,7 @@ def status(place: Path | str) -> str:
         When ``place`` holds no run.
     """
     folder = local_copy(place, state_only=True)
-    return _text(folder, _look(folder), place)
+    return _text(folder, _read_state(folder), place)
 
 
 def watch(place: Path | str, stream: TextIO | None = None, every: float = LOOK_EVERY) -> None:
@@ -62,7 +62,7 @@ def watch(place: Path | str, stream: TextIO | None = None, every: float = LOOK_E
     with suppress(KeyboardInterrupt):
         while True:
             folder = local_copy(place, state_only=True)
-            state = _look(folder)
+            state = _read_state(folder)
             text = _text(folder, state, place)
             if stream.isatty():
                 print(f"{_CLEAR}{text}", file=stream, flush=True)
@@ -90,7 +90,7 @@ class _State:
         return bool(self.run.get("finished")) or self.stopped
 
 
-def _look(folder: Path) -> _State:
+def _read_state(folder: Path) -> _State:
     if not (folder / "ledger.sqlite").is_file():
         raise StoreError(f"no run in {folder}: it has no ledger.sqlite; name a folder that `prognosis run` wrote")
     run = _run(folder)

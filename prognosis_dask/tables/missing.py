@@ -46,10 +46,10 @@ class KnownCells:
     kept: Mapping[str, int] = field(default_factory=dict)
 
 
-def says_unknown(text: str) -> bool:
+def means_missing(text: str) -> bool:
     """Whether a single value, outside a column, means missing.
 
-    >>> says_unknown("n/a"), says_unknown(" - "), says_unknown("no")
+    >>> means_missing("n/a"), means_missing(" - "), means_missing("no")
     (True, True, False)
     """
     plain = text.strip().casefold()

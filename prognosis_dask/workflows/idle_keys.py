@@ -27,7 +27,7 @@ def idle_keys(job: Job) -> list[str]:
     >>> idle_keys(Job("example"))
     []
     """
-    return [*_told(_rules(job), lambda key: _is_set(job, key)), *_idle_parameters(job)]
+    return [*_lines(_rules(job), lambda key: _is_set(job, key)), *_idle_parameters(job)]
 
 
 def _idle_parameters(job: Job) -> Iterator[str]:
@@ -43,10 +43,10 @@ def _idle_parameters(job: Job) -> Iterator[str]:
 
 def idle_settings(spec: ModelSpec, method: str, endpoint: Endpoint) -> list[str]:
     """As :func:`idle_keys`, of a specification; ``method``: by which it is validated."""
-    return _told(_rules_of_spec(spec, method, isinstance(endpoint, Classes)), lambda key: _is_given(spec, key))
+    return _lines(_rules_of_spec(spec, method, isinstance(endpoint, Classes)), lambda key: _is_given(spec, key))
 
 
-def _told(rules: Iterable[_Rule], is_set: Callable[[str], bool]) -> list[str]:
+def _lines(rules: Iterable[_Rule], is_set: Callable[[str], bool]) -> list[str]:
     told: set[str] = set()
     lines = []
     for holds, keys, why in rules:

@@ -238,12 +238,12 @@ def _validate_frozen(model: Path | str, data: Data, spec: ModelSpec, out: Path |
         raise StatisticsError("the cohort's table has no endpoint to validate on; `prognosis predict` needs none")
     times = () if frozen.classes else time_grid(read.table.survival, frozen.horizons_days)
     overlap = training_overlap(frozen, read.table)
-    special = [*overlap.said(len(read.table.case_ids)), *endpoint_warnings(frozen, read.table)]
+    special = [*overlap.notes(len(read.table.case_ids)), *endpoint_warnings(frozen, read.table)]
     for warning in special:
         say(warning)
     tables = evaluate(read.table, [external_result(frozen, read.table, times, name)], frozen.horizons_days)
     found = headline(tables, name, bool(frozen.classes))
-    found |= {"met_before": overlap.met, "met_by": overlap.ground} if overlap.met else {"met_before": 0}
+    found |= {"met_before": overlap.in_training, "met_by": overlap.ground} if overlap.in_training else {"met_before": 0}
     said = [*read.notes, *special, *warnings]
     return _published(read, tables, out, **found, procedure=name, external=True, notes=said)
 
@@ -330,8 +330,7 @@ def _map(client: Workers | None) -> Iterator[Map]:
     if client is None:
         yield builtins.map
         return
-    from prognosis_dask.execution.cluster import joined
-    from prognosis_dask.execution.mapping import map_on
+    from prognosis_dask.execution.cluster import joined, map_on
 
     with joined(client) as entered:
         yield map_on(entered)
@@ -365,7 +364,7 @@ def _read(data: Data, spec: ModelSpec, say: Say, method: str = "nested") -> Read
     if not set(NETWORKS).isdisjoint(read.table.families) and any(untrained(path) for path in _paths(data)):
         read = replace(read, notes=(*read.notes, UNTRAINED))
     _tell(read, say)
-    for line in (told_families(read.table), *idle_settings(spec, method, read.table.endpoint)):
+    for line in (family_note(read.table), *idle_settings(spec, method, read.table.endpoint)):
         say(line)
     return read
 
@@ -380,7 +379,7 @@ def headline_text(summary: Mapping[str, Any]) -> str:
     return f"{summary['procedure']}: {measure} of held-out cases {held:.3f}{reach}"
 
 
-def told_families(table: FeatureTable) -> str:
+def family_note(table: FeatureTable) -> str:
     """What each column was taken for, and how to say otherwise."""
     held: dict[str, list[str]] = {}
     for name, family in zip(table.features, table.families, strict=True):

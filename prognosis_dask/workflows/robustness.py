@@ -23,8 +23,7 @@ from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.config.job import Job
 from prognosis_dask.config.radiomics import IbsiSection
 from prognosis_dask.errors import CaseError, StatisticsError, count
-from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
-from prognosis_dask.execution.mapping import map_on
+from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined, map_on
 from prognosis_dask.execution.record import recorded_job
 from prognosis_dask.features.dataset import read_features
 from prognosis_dask.imaging.roi import Roi
@@ -172,7 +171,7 @@ def robustness(
     if repeats < 2:
         raise StatisticsError(f"{count(repeats, 'perturbation')} of each case, expected two or more")
     expect_writable(run if out is None else out)
-    drawn = _Drawn(extent or Extent(), repeats, seed, threshold)
+    drawn = _Perturbing(extent or Extent(), repeats, seed, threshold)
     if out is not None and str(out) != join(run, "robustness"):
         with results_folder(out, "summary.json") as folder:
             return _compared(local_copy(run), folder, drawn, client)
@@ -183,7 +182,7 @@ def robustness(
     return found
 
 
-class _Drawn(NamedTuple):
+class _Perturbing(NamedTuple):
     """How regions are perturbed and compared."""
 
     extent: Extent
@@ -192,7 +191,7 @@ class _Drawn(NamedTuple):
     threshold: float
 
 
-def _compared(run: Path, out: Path, drawn: _Drawn, client: Workers | None) -> Robustness:
+def _compared(run: Path, out: Path, drawn: _Perturbing, client: Workers | None) -> Robustness:
     extent, repeats, seed, threshold = drawn
     job, dataset, cases = _of_run(run)
     families = _Families.of(dataset, job)
@@ -299,7 +298,7 @@ def _fitted_controls(
     said = {}
     for at, kind in enumerate(CONTROLS, -len(CONTROLS)):
         table = _with_values(kept, {name: one[at] for name, one in values.items()}, families, cases)
-        said[kind] = _said(_measure(fit_dataset(table, section, out / kind, map=cluster_map)), images, kind)
+        said[kind] = _verdict(_measure(fit_dataset(table, section, out / kind, map=cluster_map)), images, kind)
     return said
 
 
@@ -342,7 +341,7 @@ def _measure(summary: Mapping[str, Any]) -> _Measured | None:
     return None
 
 
-def _said(found: _Measured | None, images: _Measured | None, kind: str) -> str:
+def _verdict(found: _Measured | None, images: _Measured | None, kind: str) -> str:
     if found is None or images is None:
         return "no model could be compared"
     text = f"{images.name} on held-out cases {found}, of the images {images}"

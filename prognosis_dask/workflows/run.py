@@ -28,9 +28,8 @@ from prognosis_dask.cohort.sources import expect_source
 from prognosis_dask.cohort.summary import FORESEEN, expect_cases
 from prognosis_dask.config.job import CohortSection, Job, load_job
 from prognosis_dask.errors import Code, JobError, Problem, StatisticsError, count
-from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
+from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined, map_on
 from prognosis_dask.execution.dashboard import own_page
-from prognosis_dask.execution.mapping import map_on
 from prognosis_dask.execution.monitor import RunMonitor, check_report, journal_in, report_to
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage, memory_of, planned_stages, wants_gpu
 from prognosis_dask.execution.preflight import check_run
@@ -331,7 +330,7 @@ def _cohort(job: Job, place: Place, cluster_map: Map, say: Say) -> tuple[list[Ca
     """The job's cases, also written to the run's folder, and what was found wrong on the way to them."""
     rules, folder, survival = job.cohort, place.folder, not job.model.label
     if job.synth.patients:
-        rules = _made(job, place, cluster_map, say)
+        rules = _synthetic_cohort(job, place, cluster_map, say)
     if rules.sources:
         say(f"Indexing {', '.join(rules.sources)}")
         index = partial(index_cohort, map=cluster_map, image=job.image, idc=job.idc, survival=survival)
@@ -350,7 +349,7 @@ def _cohort(job: Job, place: Place, cluster_map: Map, say: Say) -> tuple[list[Ca
     return cases, problems
 
 
-def _made(job: Job, place: Place, cluster_map: Map, say: Say) -> CohortSection:
+def _synthetic_cohort(job: Job, place: Place, cluster_map: Map, say: Say) -> CohortSection:
     """The rules for a cohort that is made; workers may share no folder, so that of a bucket is made here."""
     say(f"Making a cohort of {count(job.synth.patients, 'patient')} in {join(str(place), 'cohort')}")
     if place.address is None:

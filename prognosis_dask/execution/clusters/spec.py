@@ -10,7 +10,7 @@ from typing import Annotated
 from dask.utils import parse_bytes
 
 from prognosis_dask.config.fields import AtLeast, AtMost, File, Folder, Unit
-from prognosis_dask.config.reading import build, expect, read_toml, seen_from
+from prognosis_dask.config.reading import build, expect, read_toml, resolve_paths
 from prognosis_dask.errors import ClusterError, JobError
 
 #: One case of a 512 x 512 CT stays below this; a worker with less would be killed at its work.
@@ -239,7 +239,7 @@ def _read_file(path: Path) -> AnyCluster:
         known = isinstance(kind, str) and kind in SPECS
         expect(known, str(path), "kind", kind, f"one of {', '.join(SPECS)}")
         of_kind = SPECS[str(kind)]
-        spec: AnyCluster = build(of_kind, seen_from(of_kind, data, path.parent), str(path))
+        spec: AnyCluster = build(of_kind, resolve_paths(of_kind, data, path.parent), str(path))
     except JobError as error:
         raise ClusterError(str(error)) from None
     if isinstance(spec, KubernetesSpec):

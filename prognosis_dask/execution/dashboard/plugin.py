@@ -21,9 +21,9 @@ class RunView:
 
     def __init__(self, message: dict[str, Any]) -> None:
         self.driver_left = False
-        self.hear(message)
+        self.update(message)
 
-    def hear(self, message: dict[str, Any]) -> None:
+    def update(self, message: dict[str, Any]) -> None:
         """Take the next message."""
         self.message, self.heard = message, time.monotonic()
 
@@ -70,7 +70,7 @@ class ProgressPlugin(SchedulerPlugin):  # type: ignore[misc]
         if topic != TOPIC or not isinstance(msg, dict) or not {"run", "job", "state", "elapsed"} <= msg.keys():
             return
         if msg["run"] in self.runs:
-            self.runs[msg["run"]].hear(msg)
+            self.runs[msg["run"]].update(msg)
             return
         self.runs[msg["run"]] = RunView(msg)
         while len(self.runs) > MAX_RUNS:

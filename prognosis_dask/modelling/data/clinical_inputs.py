@@ -12,7 +12,7 @@ from prognosis_dask.cohort.clinical import key
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import level_key, number
 from prognosis_dask.modelling.saved import QUANTILES, Frozen
-from prognosis_dask.tables.missing import says_unknown
+from prognosis_dask.tables.missing import means_missing
 
 #: Families of columns that come from a table of patients.
 _FAMILIES = ("clinical", "stage")
@@ -57,7 +57,7 @@ class ClinicalInput:
         """
         text = text.strip()
         found = next((level for level in self.levels if level_key(level) == level_key(text)), None)
-        if found is None and says_unknown(text):
+        if found is None and means_missing(text):
             return ""
         if self.levels:
             if found is None:

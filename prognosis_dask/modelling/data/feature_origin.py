@@ -67,10 +67,10 @@ def digests(source: Mapping[str, str]) -> dict[str, str]:
     return {what: value for what, value in source.items() if not what.endswith(TOLD) and what not in in_files}
 
 
-def made_with(what: str) -> str:
+def source_label(what: str) -> str:
     """What a key of a table's ``source`` is.
 
-    >>> made_with("radiomics.parameters"), made_with("radiomics.parameters.PT"), made_with("deep.scanner")
+    >>> source_label("radiomics.parameters"), source_label("radiomics.parameters.PT"), source_label("deep.scanner")
     ('radiomics parameters', 'radiomics parameters of PT', 'deep scanner')
     """
     key, modality = _known(what)
@@ -119,9 +119,9 @@ setting.binWidth 10 instead of 25, setting.force2D true instead of not set;
     more = f" and {len(differing) - _LISTED} more" if len(differing) > _LISTED else ""
     named = f": {', '.join(differing[:_LISTED])}{more}" if differing else ""
     return (
-        f"the features of {table} were made with other {made_with(what)}{of[0]} than those of {model}{of[1]}{named}; "
-        f"make both with the same ones{f' ({place} in the job file)' if place else ''} and the same version of "
-        "prognosis_dask"
+        f"the features of {table} were made with other {source_label(what)}{of[0]} than those of {model}{of[1]}"
+        f"{named}; make both with the same ones{f' ({place} in the job file)' if place else ''} and the same version "
+        "of prognosis_dask"
     )
 
 

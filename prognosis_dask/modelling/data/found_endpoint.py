@@ -109,13 +109,13 @@ def with_published(spec: ModelSpec, columns: Mapping[str, SourceColumn]) -> tupl
     rule = replace(end, time=time, event=event, time_unit=end.time_unit or table.unit, event_codes=dict(codes))
     gone = {names[key(name)]: why for name, why in table.exclude.items() if key(name) in names}
     gone = {name: why for name, why in gone.items() if name not in spec.column}
-    told = f"By its columns this is {table.name}: {time} is in {rule.time_unit}{_told_codes(event, codes, end)}"
+    told = f"By its columns this is {table.name}: {time} is in {rule.time_unit}{_event_code(event, codes, end)}"
     left = f"; no features are {', '.join(f'{name} ({why})' for name, why in gone.items())}" if gone else ""
     exclude = (*spec.exclude, *(name for name in gone if name not in spec.exclude))
     return replace(spec, endpoint=rule, exclude=exclude), [f"{told}{left}."]
 
 
-def _told_codes(event: str, codes: Mapping[str, int], end: EndpointRule) -> str:
+def _event_code(event: str, codes: Mapping[str, int], end: EndpointRule) -> str:
     if not codes or end.event_codes:
         return ""
     seen = next(code for code, meaning in codes.items() if meaning == 1)

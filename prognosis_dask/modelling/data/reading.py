@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,26 +153,12 @@ def read_tables(
     site = _site(columns, spec)
     families = tuple(encoding.family for encoding in encodings for _ in encoding.features)
     table_rows = len(rows[0])
-    failed = [
-        column[at] for source, at in zip(sources, rows, strict=True) for column in _failed(source, needed, families)
-    ]
-    absent = {
-        family: column[at]
-        for source, at in zip(sources, rows, strict=True)
-        for family, column in source.absent.items()
-        if family in needed and family in families
-    }
+    failed, absent = _without_values(sources, rows, {family for family in families if family in needed})
     faults = _faults(outcomes, absent, failed, site, X, families, table_rows)
     keep = np.flatnonzero(np.array(faults, dtype=object) == "")
     left_out += Counter(fault for fault in faults if fault)
     if not len(keep):
-        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        few = (
-            "; where patients have other modalities than each other, keep to some (cohort.modalities in a job), or set "
-            'rows = "pooled" (model.rows in a job)'
-        )
-        advice = few if any(without.any() for without in absent.values()) else ""
-        raise StatisticsError(f"{base.where}: no row can be used ({why or 'there is none'}){advice}")
+        raise _no_row(base, left_out, several=any(without.any() for without in absent.values()))
     at = rows[sources.index(base)][keep]
     table = FeatureTable(
         X[keep],
@@ -198,11 +184,14 @@ def read_tables(
     )
 
 
-def table_of_dataset(
-    dataset: xr.Dataset, spec: ModelSpec | None = None, where: str = "the feature dataset"
-) -> ReadTable:
-    """The table of a feature dataset alone; see :func:`read_tables`."""
-    return read_tables([dataset_source(dataset, where)], spec)
+def _no_row(base: Source, left_out: Mapping[str, int], *, several: bool) -> StatisticsError:
+    """What to raise where no row is left; ``several``: patients lack what others have."""
+    why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    advice = (
+        "; where patients have other modalities than each other, keep to some (cohort.modalities in a job), or set "
+        'rows = "pooled" (model.rows in a job)'
+    )
+    return StatisticsError(f"{base.where}: no row can be used ({why or 'there is none'}){advice if several else ''}")
 
 
 def _rule_for(path: Path, spec: ModelSpec) -> TableFile:
@@ -302,8 +291,15 @@ def _site(columns: Columns, spec: ModelSpec) -> tuple[str, ...]:
     return tuple(found.texts())
 
 
-def _failed(source: Source, needed: Container[str], families: Sequence[str]) -> list[BoolArray]:
-    return [rows for family, rows in source.failed.items() if family in needed and family in families]
+def _without_values(
+    sources: Sequence[Source], rows: Sequence[IntArray], kept: Collection[str]
+) -> tuple[list[BoolArray], dict[str, BoolArray]]:
+    """Of the ``kept`` families, the joined rows with values that are not whole, and by family those without any."""
+    failed, absent = list[BoolArray](), dict[str, BoolArray]()
+    for source, at in zip(sources, rows, strict=True):
+        failed += [column[at] for family, column in source.failed.items() if family in kept]
+        absent |= {family: column[at] for family, column in source.absent.items() if family in kept}
+    return failed, absent
 
 
 def _faults(

@@ -21,7 +21,7 @@ from prognosis_dask.features.schema import COVARIATE
 from prognosis_dask.modelling.data.columns import SourceColumn, number
 from prognosis_dask.modelling.spec import TableFile
 from prognosis_dask.tables.file import Cells, read_cells
-from prognosis_dask.tables.missing import says_unknown
+from prognosis_dask.tables.missing import means_missing
 from prognosis_dask.tables.row_numbers import is_unnamed, may_identify, no_property
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def read_file(path: Path, rule: TableFile, *, alone: bool = False, cells: Cells 
     id_column, said = _id_column(path, header, rule, alone=alone, named_rows=named_rows)
     at = header.index(id_column) if id_column else -1
     ids = cells.columns[at] if id_column else [f"{ROW}{number}" for number in range(1, cells.n_rows + 1)]
-    kept = [i for i, text in enumerate(ids) if not says_unknown(text)]
+    kept = [i for i, text in enumerate(ids) if not means_missing(text)]
     if not kept:
         raise StatisticsError(f"{path}: no row has an ID in column {id_column!r}")
     _refuse_summaries(path, ids if id_column else ())

@@ -17,8 +17,7 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
 from prognosis_dask.modelling.estimators.determined import UndeterminedError, expect_determined, needs_check
-from prognosis_dask.modelling.estimators.elastic_net import maximise_elastic_net
-from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood, maximise
+from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood, maximise, maximise_elastic_net
 from prognosis_dask.modelling.estimators.prediction import Baseline, Prediction, breslow
 from prognosis_dask.modelling.estimators.scores import linear_score
 from prognosis_dask.modelling.metrics.concordance import concordance

@@ -16,8 +16,7 @@ import numpy as np
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
-from prognosis_dask.modelling.estimators.elastic_net import first_price, maximise_elastic_net
-from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
+from prognosis_dask.modelling.estimators.partial_likelihood import first_price, likelihood_of, maximise_elastic_net
 from prognosis_dask.modelling.estimators.prediction import balanced_weights, breslow
 from prognosis_dask.modelling.selectors.svm_rfe import rank_svm_rfe, rank_svm_rfe_rbf
 

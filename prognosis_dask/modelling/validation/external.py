@@ -13,7 +13,7 @@ from prognosis_dask.cohort.endpoints import DAYS
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.families import kind_of
-from prognosis_dask.modelling.data.feature_origin import digests, made_with, other_origin
+from prognosis_dask.modelling.data.feature_origin import digests, other_origin, source_label
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.prediction import Prediction
 from prognosis_dask.modelling.saved import Frozen, patient_digests, row_digests
@@ -73,7 +73,7 @@ def expect_agreement(
         seen = table.source.get(what)
         if seen is not None and seen != value:
             raise StatisticsError(other_origin(what, table.source, frozen.fitted.source, where, model))
-    unsaid = [made_with(what) for what in expected if what not in table.source]
+    unsaid = [source_label(what) for what in expected if what not in table.source]
     if unsaid:
         return [f"The table does not say with which {', '.join(unsaid)} its features were made; the model's are known."]
     return []
@@ -105,7 +105,7 @@ class Overlap:
     same_id: int
 
     @property
-    def met(self) -> int:
+    def in_training(self) -> int:
         """Cases that the model was fitted on."""
         return self.by_values + self.by_id
 
@@ -115,17 +115,19 @@ class Overlap:
         grounds = ("their continuous features", self.by_values), ("their patients' IDs and all features", self.by_id)
         return " and ".join(what for what, cases in grounds if cases)
 
-    def said(self, cases: int) -> list[str]:
+    def notes(self, cases: int) -> list[str]:
         """What is to be said of it, of so many cases."""
-        said = []
-        if self.met:
-            said.append(f"The model was fitted on {self.met} of these {count(cases, 'case')}: known by {self.ground}.")
+        notes = []
+        if self.in_training:
+            notes.append(
+                f"The model was fitted on {self.in_training} of these {count(cases, 'case')}: known by {self.ground}."
+            )
         if self.same_id:
-            said.append(
+            notes.append(
                 f"{count(self.same_id, 'case')} of {cases} have the ID of a training patient and other features: if "
                 "these are the same patients, this is no external validation."
             )
-        return said
+        return notes
 
 
 def training_overlap(frozen: Frozen, table: FeatureTable) -> Overlap:

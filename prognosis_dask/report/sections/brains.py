@@ -67,7 +67,7 @@ def brains(run: RunFolder) -> Section:
     found = quality_table(run)
     blocks: list[Block] = [absent("No brain was prepared.")]
     if len(found):
-        blocks = [Text(_told(run, found)), *_warning(found), _figures(found)]
+        blocks = [Text(_described(run, found)), *_warning(found), _figures(found)]
         blocks += [picture] if (picture := _least_sure(run, found)) else []
     return Section("brains", "Preparation of the brains", blocks)
 
@@ -81,7 +81,7 @@ def quality_table(run: RunFolder) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["case_id", *names]).sort_values("case_id", ignore_index=True)
 
 
-def _told(run: RunFolder, found: pd.DataFrame) -> str:
+def _described(run: RunFolder, found: pd.DataFrame) -> str:
     prepared = set(found["case_id"])
     sequences = Counter(name for case in run.cases if case.case_id in prepared for name in case.sequences)
     held = (

@@ -29,7 +29,7 @@ def filled_in(title: str, citation: str, items: Items, known: Mapping[str, Answe
         f"Of the {total} items of the checklist the run answers {whole} and {len(known) - whole} in part; the other "
         f"{total - len(known)} are the authors’. Check every answer against your study before you submit it."
     )
-    cells = {number: _said(answer) for number, answer in known.items()}
+    cells = {number: _text(answer) for number, answer in known.items()}
     return [Heading(title), Text(intro), item_table(f"{title} checklist ({citation}), items in short.", items, cells)]
 
 
@@ -51,5 +51,5 @@ def item_table(caption: str, items: Items, said: Mapping[str, str], more: Mappin
     )
 
 
-def _said(answer: Answer) -> str:
+def _text(answer: Answer) -> str:
     return answer.text if answer.whole else f"In part: {answer.text}"

@@ -118,7 +118,7 @@ def clear(run: RunFolder, tripod: Mapping[str, Answer]) -> list[Block]:
     return filled_in("CLEAR", citation, ITEMS, clear_answers(run, tripod))
 
 
-def made_of_images(run: RunFolder) -> bool:
+def uses_images(run: RunFolder) -> bool:
     """Whether CLEAR and METRICS apply: a run of images, or models of image features."""
     frozen = run.model.frozen if run.model is not None else None
     return bool(run.info) or any(kind_of(one.family) in IMAGE_FAMILIES for one in (frozen.encodings if frozen else ()))

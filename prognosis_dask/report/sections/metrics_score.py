@@ -97,7 +97,7 @@ def metrics_score(run: RunFolder, tripod: Mapping[str, Answer]) -> list[Block]:
         f"{100 * most:.1f} % where the authors can answer all of the {of_authors} that are theirs with yes. It judges "
         "a study’s methods, not its model."
     )
-    said = {item: _said(verdict) for item, verdict in found.items()}
+    said = {item: _text(verdict) for item, verdict in found.items()}
     said |= {item: "Does not apply." for item in WEIGHTS if item not in apply}
     citation = "Kocak et al., Insights into Imaging 15, 2024, 8, doi.org/10.1186/s13244-023-01572-w, CC BY 4.0"
     weights = {item: f"{weight:.3f}" for item, weight in WEIGHTS.items()}
@@ -125,7 +125,7 @@ def score(apply: list[str], found: Mapping[str, Verdict]) -> tuple[float, float]
     return by_verdict[True] / total, (by_verdict[True] + by_verdict[None]) / total
 
 
-def _said(verdict: Verdict) -> str:
+def _text(verdict: Verdict) -> str:
     lead = {True: "Met. ", False: "Not met. ", None: "For the authors. "}[verdict.met]
     return f"{lead}{verdict.text}"
 
