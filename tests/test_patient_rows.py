@@ -310,7 +310,7 @@ def test_the_report_counts_events_and_values_as_the_patients() -> None:
     rows = dict(characteristics(RunFolder(Path("run"), {"name": "run"}, tuple(make_cases()))))
     assert (rows["Patients"], rows["Cases"]) == ("24", "72")
     assert rows["Events"] == "10 of 24 patients with a known endpoint"
-    assert rows["scanner"].startswith("CT0 12 (17 %)"), "what differs between a patient's cases is counted as cases"
+    assert rows["scanner"].startswith("CT0: 12 (17 %)"), "what differs between a patient's cases is counted as cases"
     alone = dict(characteristics(RunFolder(Path("run"), {"name": "run"}, tuple(make_cases(["CT"])))))
     assert alone["age"] == rows["age"]
     assert alone["Events"] == "10 of 24 with a known endpoint"

@@ -56,7 +56,9 @@ def name_sequences(images: Iterable[Image]) -> None:
 def _by_agent(image: Image, agent: str, *, informative: bool) -> None:
     if not agent or agent.startswith("before ") or agent == "varies":
         return
-    named = f"{_said(image)}: no word says contrast, and its header names an agent ({agent.removeprefix('after ')})"
+    named = (
+        f"{_description(image)}: no word says contrast, and its header names an agent ({agent.removeprefix('after ')})"
+    )
     if agent.startswith("after ") or informative:
         image.sequence, image.doubt = "T1c", f"{named}: taken as T1c"
         return
@@ -101,10 +103,13 @@ def _by_name_and_header(image: Image, said: SaidSequence) -> tuple[str, str]:
             return said.sequence, ""
         return (
             "",
-            f"{_said(image)}: its description says {said.sequence}, its header does not ({against}): not used as such",
+            f"{_description(image)}: its description says {said.sequence}, its header does not ({against}): not used as such",
         )
     found = "" if computed or _slices(image) < _FEWEST_SLICES else _by_header(image)
-    return found, f"{_said(image)}: no word says which sequence it is; taken as {found} by its header" if found else ""
+    return (
+        found,
+        f"{_description(image)}: no word says which sequence it is; taken as {found} by its header" if found else "",
+    )
 
 
 def _against(sequence: str, image: Image) -> str:
