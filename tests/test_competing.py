@@ -12,20 +12,31 @@ from lifelines import KaplanMeierFitter
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
+from prognosis_dask.modelling.metrics.brier import fit_censoring
+from prognosis_dask.modelling.metrics.calibration import survival_calibration
 from prognosis_dask.modelling.metrics.competing import (
+    CompetingEvents,
     aalen_johansen,
     causes,
     fine_gray,
     follow_up_rows,
     subdistribution,
 )
-from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, median_follow_up
+from prognosis_dask.modelling.metrics.concordance import competing_uno, uno_c
+from prognosis_dask.modelling.metrics.intervals import draw_patients
+from prognosis_dask.modelling.metrics.kaplan_meier import bootstrap_survival, kaplan_meier, median_follow_up
+from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
 from prognosis_dask.modelling.metrics.regression import bootstrap_cox
+from prognosis_dask.modelling.metrics.survival_tables import bootstrap_auc_t
 from prognosis_dask.modelling.spec import load_spec
+from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
 from prognosis_dask.workflows.models import fit
+from tests.test_evaluate import HORIZONS, predicted, table_of
 
 #: What competing.R beside them wrote.
 FOLDER = Path(__file__).parent / "r_survival"
+#: Tables of evaluate beside the measures.
+_OF_RISK = ("auc_t", "calibration", "net_benefit")
 CODES = 'endpoint.event_codes={ "0" = 0, "1" = 1, "2" = 2 }'
 
 
@@ -79,6 +90,68 @@ def test_the_endpoint_estimates_the_incidence_where_events_and_censoring_share_t
     drawn = [subdistribution(coarse, cause, seed) for seed in range(200)]
     mean = np.mean([1 - kaplan_meier(one.time_days, one.event).at(found.time_days) for one in drawn], axis=0)
     np.testing.assert_allclose(mean, found.incidence, atol=0.002)
+
+
+def test_no_figure_of_predictions_depends_on_the_draw_of_censoring_times_but_those_of_the_risk_groups(cohort) -> None:
+    X, time, cause = cohort
+    seen = []
+    for seed in range(2):
+        table = table_of(subdistribution(10 * time, cause, seed), X)
+        found = evaluate(table, predicted(table, "deep", X[:, 0], time_grid(table.survival, HORIZONS)), HORIZONS)
+        of_groups = ("log_rank_p", "hazard_ratio_high_low")
+        figures = pd.DataFrame(found["measures"])
+        assert not figures.loc[figures["measure"] == "uno_c", "value"].isna().any()
+        seen.append([figures[~figures["measure"].isin(of_groups)], *(pd.DataFrame(found[name]) for name in _OF_RISK)])
+    for one, other in zip(*seen, strict=True):
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_unos_c_weights_each_pair_by_how_often_both_of_it_are_seen(cohort) -> None:
+    X, time, cause = cohort[0][:120, 0].round(1), cohort[1][:120], cohort[2][:120]
+    event, competing = cause == 1, cause == 2
+    seen = fit_censoring(time, event, competing).seen(time)
+    drawn = draw_patients([str(i) for i in range(120)], np.random.default_rng(0), 3)
+    for weight, value in zip(drawn, competing_uno(time, event, competing, X, seen, time < 40, drawn), strict=True):
+        agreed = comparable = 0.0
+        for i in np.flatnonzero(event & (time < 40)):
+            for j in range(120):
+                later = time[j] > time[i] or (time[j] == time[i] and cause[j] == 0)
+                if later or competing[j]:
+                    pair = weight[i] * weight[j] / seen[i] / (seen[i] if later else seen[j])
+                    comparable += pair
+                    agreed += pair * ((X[j] < X[i]) + 0.5 * (X[j] == X[i]))
+        assert value == pytest.approx(agreed / comparable, rel=1e-12)
+    none = np.zeros(120, dtype=bool)
+    plain = fit_censoring(time, event).seen(time)
+    expected = uno_c(time, event, X, plain, 40.0)
+    found = competing_uno(time, event, none, X, plain, time < 40, np.ones((1, 120)))[0]
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_draw_of_the_patients_is_worth_the_repeated_cases_where_events_compete(cohort) -> None:
+    X, time, cause = cohort
+    event, competing, risk = cause == 1, cause == 2, 1 - np.exp(-0.3 * np.exp(X[:, 0]))
+    censoring = fit_censoring(time, event, competing)
+    drawn = draw_patients([str(i) for i in range(300)], np.random.default_rng(1), 3)
+
+    def figures(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        cases, gone = (time[rows], event[rows]), competing[rows]
+        staying = CompetingEvents(gone, censoring)
+        calibration = survival_calibration(*cases, risk[rows], 20.0, weight, np.array([0.3]), None, staying)
+        return np.column_stack(
+            [
+                bootstrap_auc_t(*cases, risk[rows], 20.0, censoring, weight, gone),
+                bootstrap_survival(*cases, 20.0, weight, gone),
+                net_benefit_survival(*cases, risk[rows], 20.0, np.array([0.3]), weight, gone),
+                calibration.slope,
+                calibration.observed_expected,
+            ]
+        )
+
+    values = figures(np.arange(300), drawn)
+    for value, times in zip(values, drawn, strict=True):
+        rows = np.repeat(np.arange(300), times.astype(int))
+        np.testing.assert_allclose(figures(rows, np.ones((1, len(rows))))[0], value, atol=1e-7)
 
 
 def test_follow_up_is_that_of_lifelines_and_with_competing_events_that_of_the_incidence(cohort, theirs) -> None:

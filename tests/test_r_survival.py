@@ -13,9 +13,9 @@ import pytest
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
-from prognosis_dask.modelling.metrics.calibration import survival_slope
+from prognosis_dask.modelling.metrics.calibration import survival_calibration, survival_slope
 from prognosis_dask.modelling.metrics.classes import class_auc, roc_curve, weighted_auc
-from prognosis_dask.modelling.metrics.competing import fine_gray, subdistribution
+from prognosis_dask.modelling.metrics.competing import CompetingEvents, fine_gray, subdistribution
 from prognosis_dask.modelling.metrics.concordance import concordance, uno_c
 from prognosis_dask.modelling.metrics.hazards import ph_test
 from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
@@ -153,22 +153,28 @@ def test_areas_brier_scores_slopes_and_net_benefit_over_time_are_those_of_riskre
     np.testing.assert_allclose(benefit[0], theirs["net_benefit"], rtol=1e-10)
 
 
-def test_areas_and_brier_scores_with_competing_events_are_on_average_over_the_draws_those_of_riskregression() -> None:
+def test_measures_with_competing_events_are_those_of_riskregression_and_survival() -> None:
     table, values = pd.read_csv(FOLDER / "scores.csv"), pd.read_csv(FOLDER / "scores_values.csv")
     theirs = {str(what): group["value"].to_numpy() for what, group in values.groupby("what", sort=False)}
     time, cause, score = table["time"].to_numpy(float), table["cause"].to_numpy(), table["score"].to_numpy(float)
-    at = np.array([5.0, 10.0, 20.0])
-    risk, areas, errors = 1 - np.exp(-at / 25 * np.exp(0.7 * score)[:, None]), [], []
-    for seed in range(200):
-        end = subdistribution(time, cause, seed)
-        cases = end.time_days, end.event
-        censoring = fit_censoring(*cases)
-        areas.append([auc_t(*cases, score, days, censoring) for days in at])
-        errors.append([brier_score(*cases, 1 - one, days, censoring) for one, days in zip(risk.T, at, strict=True)])
-    for drawn, name, most in ((areas, "auc_competing", 0.02), (errors, "brier_competing", 0.01)):
-        scatter = np.std(drawn, axis=0)
-        assert (np.abs(np.mean(drawn, axis=0) - theirs[name]) < 4 * scatter / np.sqrt(200) + 1e-9).all()
-        assert scatter.max() < most
+    event, competing, at = cause == 1, cause == 2, np.array([5.0, 10.0, 20.0])
+    censoring, once = fit_censoring(time, event, competing), np.ones((1, len(time)))
+    risk = 1 - np.exp(-at / 25 * np.exp(0.7 * score)[:, None])
+    areas = [auc_t(time, event, score, days, censoring, competing) for days in at]
+    np.testing.assert_allclose(areas, theirs["auc_competing"], rtol=1e-10)
+    errors = [
+        brier_score(time, event, 1 - one, days, censoring, competing) for one, days in zip(risk.T, at, strict=True)
+    ]
+    np.testing.assert_allclose(errors, theirs["brier_competing"], rtol=1e-10)
+    staying = CompetingEvents(competing, censoring)
+    found = survival_calibration(time, event, risk[:, 2], 20.0, once, np.array([0.5]), None, staying)
+    np.testing.assert_allclose(found.slope, theirs["slope_competing"], rtol=1e-6)
+    np.testing.assert_allclose(found.observed_expected * risk[:, 2].mean(), theirs["observed_competing"], rtol=1e-10)
+    benefit = net_benefit_survival(time, event, risk[:, 2], 20.0, np.array([0.2, 0.4, 0.6]), once, competing)
+    np.testing.assert_allclose(benefit[0], theirs["net_benefit_competing"], rtol=1e-10)
+    end = subdistribution(time, cause)
+    found_c = concordance(end.outlived_days, end.event, score).c_index
+    np.testing.assert_allclose(found_c, theirs["harrell_c_competing"], rtol=1e-12)
 
 
 def test_fine_and_grays_coefficients_are_those_of_cmprsk_where_nothing_is_tied() -> None:

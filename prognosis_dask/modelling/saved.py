@@ -168,8 +168,8 @@ def count_cases(table: FeatureTable) -> dict[str, int]:
     if isinstance(table.endpoint, Survival):
         with_event = {p for p, event in zip(table.patient_ids, table.endpoint.event, strict=True) if event}
         counts["n_events"] = len(with_event)
-        if table.endpoint.competing_days is not None:
-            competing = np.isfinite(table.endpoint.competing_days)
+        competing = table.endpoint.competing
+        if competing is not None:
             counts["n_competing"] = len({p for p, of in zip(table.patient_ids, competing, strict=True) if of})
         if table.endpoint.entry_days is not None:
             counts["n_entered_late"] = int((table.endpoint.entry_days > 0).sum())

@@ -263,9 +263,12 @@ def _brier(train: Survival, test: Survival) -> Criterion:
         raise StatisticsError(
             "tune_by is 'brier', and cases enter late: its weights do not hold then; take 'likelihood'"
         )
-    time = np.concatenate([train.time_days, test.time_days])
+    time = np.concatenate([train.observed_days, test.observed_days])
     event = np.concatenate([train.event, test.event])
-    censoring = fit_censoring(time, event)
+    competing = None
+    if train.competing is not None and test.competing is not None:
+        competing = np.concatenate([train.competing, test.competing])
+    censoring = fit_censoring(time, event, competing)
     grid = np.unique(np.quantile(time[event], _BRIER_GRID))
     grid = grid[grid < censoring.last_days]
 
@@ -276,7 +279,8 @@ def _brier(train: Survival, test: Survival) -> Criterion:
         assert survival is not None
         said = survival(grid)
         errors = [
-            brier_score(test.time_days, test.event, said[:, i], days, censoring) for i, days in enumerate(grid.tolist())
+            brier_score(test.observed_days, test.event, said[:, i], days, censoring, test.competing)
+            for i, days in enumerate(grid.tolist())
         ]
         return -float(integrated(grid, np.array(errors)))
 
@@ -285,7 +289,7 @@ def _brier(train: Survival, test: Survival) -> Criterion:
 
 def _concordance(train: Survival, test: Survival) -> Criterion:
     def judged(model: Model, known: FloatArray, held_out: FloatArray) -> float:
-        return concordance(test.time_days, test.event, _risk(model, held_out), test.entry_days).c_index
+        return concordance(test.outlived_days, test.event, _risk(model, held_out), test.entry_days).c_index
 
     return judged
 

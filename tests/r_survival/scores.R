@@ -29,11 +29,24 @@ benefit <- sapply(c(0.2, 0.4, 0.6), function(threshold) {
   seen <- 1 - summary(survfit(Surv(time, event) ~ 1, cohort[above, ]), times = 20)$surv
   mean(above) * (seen - (1 - seen) * threshold / (1 - threshold))
 })
+weighted <- finegray(Surv(time, factor(cause)) ~ ., data = data.frame(time, cause, eta = log(-log(1 - risk[, 3]))))
+weighted$event <- weighted$fgstatus * (weighted$fgstop <= 20)
+slope <- coxph(Surv(fgstart, fgstop, event) ~ eta, weights = fgwt, data = weighted, ties = "breslow")
+incidence <- function(rows) summary(survfit(Surv(time, factor(cause)) ~ 1, cohort[rows, ]), times = 20)$pstate[, 2]
+of_event <- sapply(c(0.2, 0.4, 0.6), function(threshold) {
+  above <- risk[, 3] >= threshold
+  mean(above) * (incidence(above) - (1 - incidence(above)) * threshold / (1 - threshold))
+})
+outlived <- concordance(Surv(ifelse(cause == 2, 1000, time), cause == 1) ~ score, reverse = TRUE)
 values <- rbind(
   data.frame(what = "auc_t", column = at, value = found$AUC$score$AUC),
   data.frame(what = "brier", column = at, value = found$Brier$score$Brier),
   data.frame(what = "auc_competing", column = at, value = competing$AUC$score$AUC),
   data.frame(what = "brier_competing", column = at, value = competing$Brier$score$Brier),
+  data.frame(what = "slope_competing", column = 20, value = unname(coef(slope))),
+  data.frame(what = "net_benefit_competing", column = c(0.2, 0.4, 0.6), value = of_event),
+  data.frame(what = "observed_competing", column = 20, value = incidence(seq_len(n))),
+  data.frame(what = "harrell_c_competing", column = "score", value = unname(outlived$concordance)),
   data.frame(what = "slope", column = 20, value = unname(coef(until))),
   data.frame(what = "net_benefit", column = c(0.2, 0.4, 0.6), value = benefit),
   data.frame(what = "fine_gray", column = c("x1", "x2"), value = unname(crr(untied, cause, cbind(x1, x2))$coef))

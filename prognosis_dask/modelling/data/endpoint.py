@@ -66,6 +66,25 @@ class Survival:
     def __len__(self) -> int:
         return len(self.time_days)
 
+    @property
+    def competing(self) -> BoolArray | None:
+        """Where events compete: whether a case had a competing event. Else None."""
+        return None if self.competing_days is None else np.isfinite(self.competing_days)
+
+    @property
+    def observed_days(self) -> FloatArray:
+        """Follow-up until whichever event came first, or censoring."""
+        if self.competing_days is None:
+            return self.time_days
+        return np.where(np.isfinite(self.competing_days), self.competing_days, self.time_days)
+
+    @property
+    def outlived_days(self) -> FloatArray:
+        """Until when a case is known to be without the event: always, after a competing one (Wolbers et al. 2009)."""
+        if self.competing_days is None:
+            return self.time_days
+        return np.where(np.isfinite(self.competing_days), np.inf, self.time_days)
+
     def rows(self, chosen: IntArray | BoolArray) -> Survival:
         """The endpoint of the chosen rows, given by position or by mask."""
         competing = None if self.competing_days is None else self.competing_days[chosen]

@@ -262,8 +262,9 @@ def _competing(name: str, cause: FloatArray) -> list[str]:
     return [
         f"{count(competing, 'row')} of {name} have a competing event. Models are of the subdistribution hazard (Fine "
         "and Gray): who had a competing event stays at risk until a time of censoring drawn once from how others were "
-        "censored. Predicted survival is freedom from the event while others compete; C, Brier score, calibration and "
-        "Kaplan-Meier's curves are of that too. competing.csv has the cause-specific models beside it."
+        "censored. Predicted survival is freedom from the event while others compete; C, AUC, Brier score, calibration "
+        "and net benefit are of that, without such a draw, and Kaplan-Meier's curves of risk groups with it. "
+        "competing.csv has the cause-specific models beside it."
     ]
 
 

@@ -96,9 +96,9 @@ def _columns(values: FloatArray) -> FloatArray:
 def _groups(table: FeatureTable) -> dict[str, BoolArray]:
     if isinstance(table.endpoint, Classes):
         return {name: table.endpoint.label == i for i, name in enumerate(table.endpoint.names)}
-    if table.survival.competing_days is None:
+    competing = table.survival.competing
+    if competing is None:
         return {"censored": ~table.event, "event": table.event}
-    competing = np.isfinite(table.survival.competing_days)
     return {"censored": ~table.event & ~competing, "competing": competing, "event": table.event}
 
 

@@ -15,7 +15,12 @@ from prognosis_dask.modelling.metrics.kaplan_meier import uncensored
 
 
 def brier_score(
-    time: FloatArray, event: BoolArray, survival: FloatArray, horizon: float, censoring: Censoring
+    time: FloatArray,
+    event: BoolArray,
+    survival: FloatArray,
+    horizon: float,
+    censoring: Censoring,
+    competing: BoolArray | None = None,
 ) -> float:
     """Mean squared error of the predicted survival at a horizon (Graf et al., Stat Med 18, 1999); 0 is best.
 
@@ -29,6 +34,9 @@ def brier_score(
         In days.
     censoring
         That of the cohort.
+    competing
+        Where events compete: whether a case had a competing event at its time, shape (cases,). It then never has the
+        event, and ``survival`` is freedom from the event (Schoop et al., Biom J 53, 2011). Else None.
 
     Raises
     ------
@@ -36,17 +44,25 @@ def brier_score(
         When nobody is followed beyond the horizon.
     """
     censoring.expect_within(horizon, "Brier score")
-    return float(squared_errors(time, event, survival, horizon, censoring).mean())
+    return float(squared_errors(time, event, survival, horizon, censoring, competing).mean())
 
 
 def squared_errors(
-    time: FloatArray, event: BoolArray, survival: FloatArray, horizon: float, censoring: Censoring
+    time: FloatArray,
+    event: BoolArray,
+    survival: FloatArray,
+    horizon: float,
+    censoring: Censoring,
+    competing: BoolArray | None = None,
 ) -> FloatArray:
     """What each case adds to the Brier score, shape (cases,); 0 for those censored up to the horizon."""
     beyond = time > horizon
     at_horizon = np.full(len(time), censoring.uncensored(np.array([horizon]))[0])
     dead = inverse(censoring.seen(time), event & ~beyond)
-    return np.asarray(survival**2 * dead + (1 - survival) ** 2 * inverse(at_horizon, beyond))
+    free = inverse(at_horizon, beyond)
+    if competing is not None:
+        free += inverse(censoring.seen(time), competing & ~beyond)
+    return np.asarray(survival**2 * dead + (1 - survival) ** 2 * free)
 
 
 def integrated(times_days: FloatArray, scores: FloatArray) -> FloatArray:
@@ -116,18 +132,18 @@ class Censoring:
             )
 
 
-def fit_censoring(time: FloatArray, event: BoolArray) -> Censoring:
+def fit_censoring(time: FloatArray, event: BoolArray, competing: BoolArray | None = None) -> Censoring:
     """Estimate how a cohort is censored, by Kaplan-Meier with the roles changed.
 
     Censoring is taken to be independent of the outcome and of the features. It says nothing about any model, so it may
-    be estimated on all cases of the cohort that is measured on, held-out ones too.
+    be estimated on all cases of the cohort that is measured on, held-out ones too. A competing event is no censoring.
 
     Raises
     ------
     StatisticsError
         When there is no case.
     """
-    times, probability = uncensored(time, event)
+    times, probability = uncensored(time, event if competing is None else event | competing)
     return Censoring(times, probability, float(times[-1]))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.metrics.competing import CompetingEvents
 from prognosis_dask.modelling.metrics.kaplan_meier import bootstrap_survival
 from prognosis_dask.modelling.metrics.regression import (
     baseline_hazard,
@@ -60,6 +61,7 @@ def survival_calibration(
     bootstrap_weights: FloatArray,
     points: FloatArray,
     entry: FloatArray | None = None,
+    competing: CompetingEvents | None = None,
 ) -> Calibration:
     """Calibration of the predicted risk of the event up to a horizon.
 
@@ -81,13 +83,16 @@ def survival_calibration(
     entry
         From when on each case was at risk, shape (cases,); None: from 0 on. Who enters late is not who was there at 0:
         Kaplan-Meier's number of events is then of others than the predictions, and ``observed_expected`` NaN.
+    competing
+        Where events compete: the risk is then the cumulative incidence, and the models are Fine and Gray's.
     """
     x, at = _cloglog(risk), _cloglog(points)
-    slope = survival_slope(time, event, risk, horizon, bootstrap_weights, entry)
+    slope = survival_slope(time, event, risk, horizon, bootstrap_weights, entry, competing)
+    also = None if competing is None else competing.cases
     observed = (
         np.full(len(bootstrap_weights), np.nan)
         if entry is not None
-        else 1 - bootstrap_survival(time, event, horizon, bootstrap_weights)
+        else 1 - bootstrap_survival(time, event, horizon, bootstrap_weights, also)
     )
     knots = _knots(x)
     if knots is None:
@@ -95,9 +100,9 @@ def survival_calibration(
     else:
         terms, terms_at = _terms(x, knots), _terms(at, knots)
         middle = terms.mean(axis=0)
-        coefficient = bootstrap_cox(terms, time, event, bootstrap_weights, entry)
+        coefficient = bootstrap_cox(terms, time, event, bootstrap_weights, entry, competing)
         eta = coefficient @ (terms - middle).T
-        hazard = baseline_hazard(eta, time, event, horizon, bootstrap_weights, entry)[:, None]
+        hazard = baseline_hazard(eta, time, event, horizon, bootstrap_weights, entry, competing)[:, None]
         curve = 1 - np.exp(-hazard * np.exp(eta))
         smooth = 1 - np.exp(-hazard * np.exp(coefficient @ (terms_at - middle).T))
     return _summary(slope, observed, curve, risk, bootstrap_weights, smooth)
@@ -110,12 +115,12 @@ def survival_slope(
     horizon: float,
     bootstrap_weights: FloatArray,
     entry: FloatArray | None = None,
+    competing: CompetingEvents | None = None,
 ) -> FloatArray:
     """The slope of :func:`survival_calibration` alone, shape (draws,)."""
     x = _cloglog(risk)
-    return _one(
-        bootstrap_cox(x[:, None], np.minimum(time, horizon), event & (time <= horizon), bootstrap_weights, entry), x
-    )
+    until, died = np.minimum(time, horizon), event & (time <= horizon)
+    return _one(bootstrap_cox(x[:, None], until, died, bootstrap_weights, entry, competing), x)
 
 
 def class_calibration(

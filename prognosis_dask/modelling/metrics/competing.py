@@ -1,4 +1,4 @@
-"""Competing risks: cumulative incidence, Fine and Gray's model, and an endpoint that all other measures can take.
+"""Competing risks: cumulative incidence, Fine and Gray's model, and an endpoint that all models can take.
 
 A case's cause is 1 where its follow-up ended with the event, 2 where an event came first after which the event cannot
 be seen, and 0 where it was censored. Kaplan-Meier's estimate with competing events as censored says how often the event
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prognosis_dask.arrays import FloatArray, IntArray
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.data.endpoint import RiskSets, Survival, risk_sets
+from prognosis_dask.modelling.metrics.brier import Censoring, inverse
 from prognosis_dask.modelling.metrics.intervals import Z95
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, uncensored
 from prognosis_dask.modelling.table_spec import Row
@@ -28,9 +29,9 @@ def subdistribution(time_days: FloatArray, cause: IntArray, seed: int = 0) -> Su
 
     A case with a competing event stays at risk, for it never has the event, until it would have been censored. That
     time is drawn once from how the others were censored from its own on (Ruan & Gray, Stat Med 27, 2008), at most the
-    longest follow-up. Kaplan-Meier's estimate of the endpoint then estimates one less the cumulative incidence, Cox's
-    model is Fine and Gray's, C takes such a case as one that outlives every event (Wolbers et al. 2009), and Brier
-    score and calibration are of the incidence.
+    longest follow-up. Kaplan-Meier's estimate of the endpoint then estimates one less the cumulative incidence, and
+    Cox's model is Fine and Gray's: what takes no weights by time is fitted on it. Measures of predictions weight the
+    observed times in its place (:class:`CompetingEvents`).
 
     Parameters
     ----------
@@ -56,10 +57,39 @@ def subdistribution(time_days: FloatArray, cause: IntArray, seed: int = 0) -> Su
 def causes(endpoint: Survival) -> tuple[FloatArray, IntArray]:
     """Observed times and causes of an endpoint, whether or not anything competes."""
     cause = endpoint.event.astype(np.int64)
-    if endpoint.competing_days is None:
-        return endpoint.time_days, cause
-    competing = np.isfinite(endpoint.competing_days)
-    return np.where(competing, endpoint.competing_days, endpoint.time_days), np.where(competing, COMPETING, cause)
+    if endpoint.competing is not None:
+        cause[endpoint.competing] = COMPETING
+    return endpoint.observed_days, cause
+
+
+@dataclass(frozen=True, eq=False)
+class CompetingEvents:
+    """Who stays at risk after a competing event, weighted by the chance not to be censored yet (Fine & Gray 1999).
+
+    Attributes
+    ----------
+    cases
+        Whether a case had a competing event at its time, shape (cases,).
+    censoring
+        That of the cohort.
+    """
+
+    cases: BoolArray
+    censoring: Censoring
+
+    def rows(self, chosen: IntArray) -> CompetingEvents:
+        """Of the chosen cases."""
+        return CompetingEvents(self.cases[chosen], self.censoring)
+
+    def risk_sets(self, time: FloatArray, at: FloatArray) -> RiskSets:
+        """Who is at risk at each of some ascending times, in whole until the own time, in part from it on."""
+        from scipy.sparse import csr_array, diags_array, hstack, vstack
+
+        whole = risk_sets(np.full(len(time), -np.inf), time, at)
+        part = risk_sets(time, np.where(self.cases, np.inf, time), at)
+        gone = part.cases @ diags_array(inverse(self.censoring.seen(time), self.cases))
+        still = diags_array(self.censoring.seen(at)) @ part.events
+        return RiskSets(csr_array(vstack([whole.cases, gone])), csr_array(hstack([whole.events, still])))
 
 
 @dataclass(frozen=True)

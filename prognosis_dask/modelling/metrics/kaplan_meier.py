@@ -124,13 +124,22 @@ def uncensored(time: FloatArray, event: BoolArray) -> tuple[FloatArray, FloatArr
     return np.append(0.0, times), np.append(1.0, probability)
 
 
-def bootstrap_survival(time: FloatArray, event: BoolArray, horizon: float, bootstrap_weights: FloatArray) -> FloatArray:
+def bootstrap_survival(
+    time: FloatArray,
+    event: BoolArray,
+    horizon: float,
+    bootstrap_weights: FloatArray,
+    competing: BoolArray | None = None,
+) -> FloatArray:
     """Kaplan-Meier's survival at one time for many weightings of the cases.
 
     Parameters
     ----------
     bootstrap_weights
         Weight of each case, shape (draws, cases).
+    competing
+        Where events compete: whether a case had a competing event at its time, shape (cases,); survival is then one
+        less the cumulative incidence (Aalen & Johansen 1978). Else None.
 
     Returns
     -------
@@ -140,33 +149,57 @@ def bootstrap_survival(time: FloatArray, event: BoolArray, horizon: float, boots
     if (np.diff(time) < 0).any():
         order = np.argsort(time, kind="stable")
         time, event, bootstrap_weights = time[order], event[order], bootstrap_weights[:, order]
+        competing = None if competing is None else competing[order]
     until = int(np.searchsorted(time, horizon, side="right"))
-    return survival_of(time[:until], event[:until], bootstrap_weights[:, :until], bootstrap_weights.sum(axis=1))
+    also = None if competing is None else competing[:until]
+    return survival_of(time[:until], event[:until], bootstrap_weights[:, :until], bootstrap_weights.sum(axis=1), also)
 
 
-def survival_of(time: FloatArray, event: BoolArray, bootstrap_weights: FloatArray, total: FloatArray) -> FloatArray:
+def survival_of(
+    time: FloatArray,
+    event: BoolArray,
+    bootstrap_weights: FloatArray,
+    total: FloatArray,
+    competing: BoolArray | None = None,
+) -> FloatArray:
     """:func:`bootstrap_survival` at a horizon from the cases followed up to it, by rising time, and the weight of all.
 
     Parameters
     ----------
     total
         The weight of all cases, those followed beyond the horizon too, in each draw; shape (draws,).
+    competing
+        As for :func:`bootstrap_survival`.
     """
-    deaths = np.flatnonzero(event)
+    deaths = np.flatnonzero(event if competing is None else event | competing)
     died_at = time[deaths]
     tied = np.flatnonzero(np.diff(died_at, prepend=-np.inf))  # the first death of each time
     first = np.searchsorted(time, died_at[tied])
+
+    def at_times(weights: FloatArray) -> FloatArray:
+        return weights if len(tied) == len(deaths) else np.add.reduceat(weights, tied, axis=1)
+
     found = np.empty(len(bootstrap_weights))
     for rows in in_parts(len(bootstrap_weights), len(time)):
         weight, survival = bootstrap_weights[rows], np.ones(len(bootstrap_weights[rows]))
         if len(deaths):
             at_risk = total[rows, None] - np.cumsum(weight, axis=1).take(first, axis=1) + weight.take(first, axis=1)
-            died = weight.take(deaths, axis=1)
-            died = died if len(tied) == len(deaths) else np.add.reduceat(died, tied, axis=1)
+            died = at_times(weight.take(deaths, axis=1))
             at_risk[died == 0] = 1.0
-            survival = np.prod(np.maximum(1.0 - died / at_risk, 0.0), axis=1)
+            left = np.maximum(1.0 - died / at_risk, 0.0)
+            if competing is None:
+                survival = np.prod(left, axis=1)
+            else:
+                survival = 1.0 - _incidence(at_times(weight.take(deaths, axis=1) * event[deaths]), at_risk, left)
         found[rows] = np.where(total[rows] > 0, survival, np.nan)
     return found
+
+
+def _incidence(own: FloatArray, at_risk: FloatArray, left: FloatArray) -> FloatArray:
+    """The event's, of what has it and is at risk at each time, and of the share that no event takes there."""
+    before = np.cumprod(left[:, :-1], axis=1)
+    rise = own / at_risk
+    return np.asarray(rise[:, 0] + (before * rise[:, 1:]).sum(axis=1))
 
 
 @dataclass(frozen=True)

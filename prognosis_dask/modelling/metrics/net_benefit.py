@@ -26,6 +26,7 @@ def net_benefit_survival(
     horizon: float,
     thresholds: FloatArray,
     bootstrap_weights: FloatArray,
+    competing: BoolArray | None = None,
 ) -> FloatArray:
     """Net benefit for the event up to a horizon (Vickers et al., BMC Med Inform Decis Mak 8:53, 2008).
 
@@ -42,6 +43,9 @@ def net_benefit_survival(
         Shape (thresholds,), within 0..1, 1 excluded.
     bootstrap_weights
         Weight of each case, shape (draws, cases).
+    competing
+        Where events compete: whether a case had a competing event at its time, shape (cases,); the risk is then the
+        cumulative incidence. Else None.
 
     Returns
     -------
@@ -56,6 +60,7 @@ def net_benefit_survival(
     _expect_thresholds(thresholds)
     order = np.argsort(time, kind="stable")
     time, event, risk = time[order], event[order], risk[order]
+    competing = None if competing is None else competing[order]
     until = int(np.searchsorted(time, horizon, side="right"))
     bootstrap_weights = bootstrap_weights[:, order]
     total = bootstrap_weights.sum(axis=1, keepdims=True)
@@ -72,7 +77,8 @@ def net_benefit_survival(
                 continue
             treated = np.flatnonzero(risk[:until] >= threshold)
             own, weights = weight.take(treated, axis=1), of_treated[rows, column]
-            dead[rows, column] = 1 - survival_of(time[treated], event[treated], own, weights)
+            also = None if competing is None else competing[treated]
+            dead[rows, column] = 1 - survival_of(time[treated], event[treated], own, weights, also)
     return np.where(share > 0, share * (dead - (1 - dead) * thresholds / (1 - thresholds)), 0.0)
 
 

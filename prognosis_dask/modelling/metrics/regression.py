@@ -11,7 +11,8 @@ from typing import TypeAlias
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
-from prognosis_dask.modelling.data.endpoint import risk_sets
+from prognosis_dask.modelling.data.endpoint import RiskSets, risk_sets
+from prognosis_dask.modelling.metrics.competing import CompetingEvents
 from prognosis_dask.modelling.metrics.intervals import in_parts
 
 #: Newton's step, in standard deviations of the columns, after which a draw is settled: the next would be its square.
@@ -26,7 +27,12 @@ _Derivatives: TypeAlias = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
 
 def bootstrap_cox(
-    X: FloatArray, time: FloatArray, event: BoolArray, bootstrap_weights: FloatArray, entry: FloatArray | None = None
+    X: FloatArray,
+    time: FloatArray,
+    event: BoolArray,
+    bootstrap_weights: FloatArray,
+    entry: FloatArray | None = None,
+    competing: CompetingEvents | None = None,
 ) -> FloatArray:
     """Cox's model (Breslow's treatment of ties) for many weightings of the cases.
 
@@ -40,6 +46,8 @@ def bootstrap_cox(
         Weight of each case, shape (draws, cases).
     entry
         From when on each case was at risk, shape (cases,); None: from 0 on.
+    competing
+        Where events compete, and none enters late: the model is then Fine and Gray's.
 
     Returns
     -------
@@ -54,10 +62,17 @@ def bootstrap_cox(
         event[order],
         bootstrap_weights[:, order],
     )
-    entered = None if entry is None else entry[order]
-    return (
-        _in_parts(lambda part: _cox_derivatives(Z, time, event, part, entered), bootstrap_weights, Z.shape[1]) / scale
-    )
+    sets = _risk_sets(order, time, np.unique(time[event]), entry, competing)
+    return _in_parts(lambda part: _cox_derivatives(Z, time, event, part, sets), bootstrap_weights, Z.shape[1]) / scale
+
+
+def _risk_sets(
+    order: IntArray, time: FloatArray, at: FloatArray, entry: FloatArray | None, competing: CompetingEvents | None
+) -> RiskSets | None:
+    """Of the cases in their order by time; None where each is at risk from 0 on until its time."""
+    if competing is not None:
+        return competing.rows(order).risk_sets(time, at)
+    return None if entry is None else risk_sets(entry[order], time, at)
 
 
 def bootstrap_logistic(X: FloatArray, positive: FloatArray, bootstrap_weights: FloatArray) -> FloatArray:
@@ -92,6 +107,7 @@ def baseline_hazard(
     horizon: float,
     bootstrap_weights: FloatArray,
     entry: FloatArray | None = None,
+    competing: CompetingEvents | None = None,
 ) -> FloatArray:
     """Breslow's cumulative hazard at a time where the linear predictor is 0, for many weightings.
 
@@ -99,6 +115,8 @@ def baseline_hazard(
     ----------
     eta
         Linear predictor, shape (draws, cases).
+    entry, competing
+        As for :func:`bootstrap_cox`.
 
     Returns
     -------
@@ -108,8 +126,9 @@ def baseline_hazard(
     order = np.argsort(time, kind="stable")
     time, event, eta, bootstrap_weights = time[order], event[order], eta[:, order], bootstrap_weights[:, order]
     hazard = bootstrap_weights * np.exp(eta)
-    if entry is not None:
-        at_risk = risk_sets(entry[order], time, time).at_events(hazard.T).T
+    sets = _risk_sets(order, time, time, entry, competing)
+    if sets is not None:
+        at_risk = sets.at_events(hazard.T).T
     else:
         at_risk = _from(hazard, np.asarray(np.searchsorted(time, time), dtype=np.int64))
     died = bootstrap_weights * (event & (time <= horizon))
@@ -186,7 +205,7 @@ def _solve(information: FloatArray, gradient: FloatArray) -> FloatArray:
 
 
 def _cox_derivatives(
-    Z: FloatArray, time: FloatArray, event: BoolArray, bootstrap_weights: FloatArray, entry: FloatArray | None
+    Z: FloatArray, time: FloatArray, event: BoolArray, bootstrap_weights: FloatArray, sets: RiskSets | None
 ) -> _Derivatives:
     """Gradient and information of Breslow's log partial likelihood; the rows are sorted by time."""
     columns = Z.shape[1]
@@ -194,7 +213,6 @@ def _cox_derivatives(
     at, tied = np.unique(time[event], return_index=True)
     first = np.asarray(np.searchsorted(time, at), dtype=np.int64)
     until = np.searchsorted(at, time, side="right")
-    sets = None if entry is None else risk_sets(entry, time, at)
     died = np.add.reduceat(bootstrap_weights[:, event], tied, axis=1)
     seen = bootstrap_weights * event
 

@@ -13,13 +13,19 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from prognosis_dask.arrays import BoolArray, FloatArray
+from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival, several_cases
 from prognosis_dask.modelling.metrics.brier import Censoring, fit_censoring, integrated, inverse, squared_errors
 from prognosis_dask.modelling.metrics.calibration import Calibration, rising_groups, survival_calibration
 from prognosis_dask.modelling.metrics.classes import auc_between
-from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance, bootstrap_concordances, uno_weight
+from prognosis_dask.modelling.metrics.competing import CompetingEvents
+from prognosis_dask.modelling.metrics.concordance import (
+    bootstrap_concordance,
+    bootstrap_concordances,
+    competing_uno,
+    uno_weight,
+)
 from prognosis_dask.modelling.metrics.intervals import interval
 from prognosis_dask.modelling.metrics.kaplan_meier import bootstrap_survival, kaplan_meier, log_rank
 from prognosis_dask.modelling.metrics.measured import (
@@ -55,7 +61,14 @@ from prognosis_dask.modelling.validation.clustered import clustered_log_rank
 from prognosis_dask.modelling.validation.nested import FoldResult
 
 
-def auc_t(time: FloatArray, event: BoolArray, risk: FloatArray, horizon: float, censoring: Censoring) -> float:
+def auc_t(
+    time: FloatArray,
+    event: BoolArray,
+    risk: FloatArray,
+    horizon: float,
+    censoring: Censoring,
+    competing: BoolArray | None = None,
+) -> float:
     """AUC at a horizon, with inverse probability of censoring weights.
 
     Cases had the event up to the horizon, controls were followed beyond it (Uno et al., J Am Stat Assoc 102, 2007;
@@ -69,15 +82,19 @@ def auc_t(time: FloatArray, event: BoolArray, risk: FloatArray, horizon: float, 
         In days.
     censoring
         That of the cohort: :func:`prognosis_dask.modelling.metrics.brier.fit_censoring`.
+    competing
+        Where events compete: whether a case had a competing event at its time, shape (cases,). It is a control, for it
+        never has the event (Blanche et al., Stat Med 32, 2013). Else None.
 
     Raises
     ------
     StatisticsError
         When there is no case or no control.
     """
-    value = float(bootstrap_auc_t(time, event, risk, horizon, censoring, np.ones((1, len(time))))[0])
+    value = float(bootstrap_auc_t(time, event, risk, horizon, censoring, np.ones((1, len(time))), competing)[0])
     if np.isnan(value):
-        cases, controls = int((event & (time <= horizon)).sum()), int((time > horizon).sum())
+        free = time > horizon if competing is None else (time > horizon) | competing
+        cases, controls = int((event & (time <= horizon)).sum()), int(free.sum())
         raise StatisticsError(f"AUC at {horizon:g} days: {cases} cases and {controls} controls; both are needed")
     return value
 
@@ -89,16 +106,27 @@ def bootstrap_auc_t(
     horizon: float,
     censoring: Censoring,
     bootstrap_weights: FloatArray,
+    competing: BoolArray | None = None,
 ) -> FloatArray:
     """:func:`auc_t` for many weightings of the cases, shape (draws, cases); NaN without a case or a control."""
     weight = inverse(censoring.seen(time), event & (time <= horizon))
     cases, controls = np.flatnonzero(weight), np.flatnonzero(time > horizon)
-    return auc_between(
-        risk[cases], bootstrap_weights[:, cases] * weight[cases], risk[controls], bootstrap_weights[:, controls]
-    )
+    of_controls = bootstrap_weights[:, controls]
+    if competing is not None:  # those followed beyond the horizon all have the same weight, here 1
+        free = inverse(censoring.seen(time), competing & (time <= horizon)) * censoring.uncensored(np.array([horizon]))
+        free[controls] = 1.0
+        controls = np.flatnonzero(free)
+        of_controls = bootstrap_weights[:, controls] * free[controls]
+    return auc_between(risk[cases], bootstrap_weights[:, cases] * weight[cases], risk[controls], of_controls)
 
 
-def mean_auc(time: FloatArray, event: BoolArray, times_days: FloatArray, auc: FloatArray) -> FloatArray:
+def mean_auc(
+    time: FloatArray,
+    event: BoolArray,
+    times_days: FloatArray,
+    auc: FloatArray,
+    competing: BoolArray | None = None,
+) -> FloatArray:
     """Mean of AUC(t), each time counting by the drop of the survival curve up to it from the time before.
 
     Parameters
@@ -109,6 +137,8 @@ def mean_auc(time: FloatArray, event: BoolArray, times_days: FloatArray, auc: Fl
         Ascending, shape (times,).
     auc
         At these times, shape (times,) or (times, draws); times without one (NaN, in the first draw) are left out.
+    competing
+        As for :func:`auc_t`; times then count by the rise of the cumulative incidence.
 
     Raises
     ------
@@ -116,7 +146,12 @@ def mean_auc(time: FloatArray, event: BoolArray, times_days: FloatArray, auc: Fl
         When nobody has the event up to the last time.
     """
     held = np.flatnonzero(np.isfinite(auc.reshape(len(times_days), -1)[:, 0])) if len(times_days) else np.arange(0)
-    drop = -np.diff(np.append(1.0, kaplan_meier(time, event).at(times_days[held])))
+    if competing is None:
+        survival = kaplan_meier(time, event).at(times_days[held])
+    else:
+        once = np.ones((1, len(time)))
+        survival = np.array([bootstrap_survival(time, event, t, once, competing)[0] for t in times_days[held]])
+    drop = -np.diff(np.append(1.0, survival))
     if not drop.sum() > 0:
         raise StatisticsError("mean AUC: no event up to the last time that has an AUC")
     return np.asarray(np.tensordot(drop, auc[held], axes=1) / drop.sum())
@@ -163,17 +198,26 @@ class _View(ProcedureResults):
         assert isinstance(self.cases.endpoint, Survival)
         return self.cases.endpoint
 
-    @property
+    @cached_property
     def time(self) -> FloatArray:
-        return self.endpoint.time_days
+        """Until whichever event came first. What needs one time of the event alone takes the endpoint's."""
+        return self.endpoint.observed_days
 
     @property
     def event(self) -> BoolArray:
         return self.endpoint.event
 
     @cached_property
+    def competing(self) -> BoolArray | None:
+        return self.endpoint.competing
+
+    def competing_of(self, rows: IntArray) -> BoolArray | None:
+        """Which of these cases had a competing event; None where events do not compete."""
+        return None if self.competing is None else self.competing[rows]
+
+    @cached_property
     def censoring(self) -> Censoring:
-        return fit_censoring(self.time, self.event)
+        return fit_censoring(self.time, self.event, self.competing)
 
     @property
     def bootstrap_repeats(self) -> int:
@@ -193,12 +237,19 @@ class _View(ProcedureResults):
 
 def _discrimination(view: _View) -> Measured:
     sheet, tau = Sheet(view.name), max(view.cases.horizons, default=np.inf)
-    weight = uno_weight(view.event, view.censoring.seen(view.time), view.time < tau)
+    seen, before_tau = view.censoring.seen(view.time), view.time < tau
+    weight = uno_weight(view.event, seen, before_tau)
     harrell, uno = [], []
     for result in view.results:
-        both = bootstrap_concordances(
-            *view.fold(result), view.bootstrap_weights[:, result.test], (None, weight[result.test])
-        )
+        rows, (time, event, risk) = result.test, view.fold(result)
+        drawn, competing = view.bootstrap_weights[:, rows], view.competing_of(rows)
+        if competing is None:
+            both = bootstrap_concordances(time, event, risk, drawn, (None, weight[rows]))
+        else:
+            both = [
+                bootstrap_concordance(view.endpoint.outlived_days[rows], event, risk, drawn),
+                competing_uno(time, event, competing, risk, seen[rows], before_tau[rows], drawn),
+            ]
         harrell.append(both[0])
         uno.append(both[1])
     values = {"harrell_c": np.array(harrell), "uno_c": np.array(uno)}
@@ -264,7 +315,8 @@ def _auc_curve(view: _View) -> Measured:
         ]
         for days, found in zip(grid.tolist(), of_folds, strict=True):
             weight = bootstrap_weights if days in horizons else bootstrap_weights[: 1 + CURVE_DRAWS]
-            found.append(bootstrap_auc_t(*view.fold(result), days, view.censoring, weight))
+            competing = view.competing_of(result.test)
+            found.append(bootstrap_auc_t(*view.fold(result), days, view.censoring, weight, competing))
     for days, found in zip(grid.tolist(), of_folds, strict=True):
         values, note = over_folds(
             np.array(extended(found)), "both an event up to the horizon and a case followed beyond it"
@@ -277,7 +329,7 @@ def _auc_curve(view: _View) -> Measured:
         if days in horizons:
             sheet.add("auc_t", days, values, note)
     try:
-        sheet.add("mean_auc", None, mean_auc(view.time, view.event, grid, np.array(curve)))
+        sheet.add("mean_auc", None, mean_auc(view.time, view.event, grid, np.array(curve), view.competing))
     except StatisticsError as error:
         sheet.add_unknown(("mean_auc",), None, error)
     return Measured({"measures": sheet.rows, "auc_t": rows})
@@ -293,8 +345,10 @@ def _integrated_brier(view: _View) -> Measured:
     def errors(result: FoldResult) -> FloatArray:
         """Each case's squared error, integrated over time; shape (cases, 1)."""
         time, event, _ = view.fold(result)
+        competing = view.competing_of(result.test)
         at = [
-            squared_errors(time, event, held_survival(result)[:, k], days[k], view.censoring) for k in columns.tolist()
+            squared_errors(time, event, held_survival(result)[:, k], days[k], view.censoring, competing)
+            for k in columns.tolist()
         ]
         return integrated(days[columns], np.array(at))[:, None]
 
@@ -322,7 +376,8 @@ def _brier(view: _View, horizon: float) -> Measured:
 
     def errors(result: FoldResult) -> FloatArray:
         time, event, _ = view.fold(result)
-        return squared_errors(time, event, survival_at(result, horizon), horizon, view.censoring)[:, None]
+        survival, competing = survival_at(result, horizon), view.competing_of(result.test)
+        return squared_errors(time, event, survival, horizon, view.censoring, competing)[:, None]
 
     score = bootstrap_mean(case_means(view.results, len(view.time), errors), view.bootstrap_weights)[:, 0]
     sheet.add("brier", horizon, score)
@@ -330,11 +385,11 @@ def _brier(view: _View, horizon: float) -> Measured:
     everyone = view.bootstrap_weights.sum(axis=1)
     ones, zeros = (
         view.bootstrap_weights
-        @ squared_errors(view.time, view.event, np.full(len(view.time), s), horizon, view.censoring)
+        @ squared_errors(view.time, view.event, np.full(len(view.time), s), horizon, view.censoring, view.competing)
         / everyone
         for s in (1.0, 0.0)
     )
-    survived = bootstrap_survival(view.time, view.event, horizon, view.bootstrap_weights)
+    survived = bootstrap_survival(view.time, view.event, horizon, view.bootstrap_weights, view.competing)
     reference = survived**2 * ones + (1 - survived) ** 2 * zeros
     gain = 1 - np.divide(score, reference, out=np.full(len(score), np.nan), where=reference > 0)
     perfect = "" if np.isfinite(gain[0]) else "Kaplan-Meier's prediction has no error"
@@ -353,9 +408,14 @@ def _calibration(view: _View, horizon: float) -> Measured:
         rows, risk = pooled(folds, lambda result: 1 - survival_at(result, horizon))
         time, event, weight = view.time[rows], view.event[rows], view.curve_draws(folds[0].repeat)[:, rows]
         entry = view.endpoint.rows(rows).entry_days
-        found.append(survival_calibration(time, event, risk, horizon, weight, points, entry))
+        cases = view.competing_of(rows)
+        competing = None if cases is None else CompetingEvents(cases, view.censoring)
+        found.append(survival_calibration(time, event, risk, horizon, weight, points, entry, competing))
         members = rising_groups(risk, calibration_groups(len(risk)))
-        observed = [1 - bootstrap_survival(time[at], event[at], horizon, weight[:, at]) for at in members]
+        observed = [
+            1 - bootstrap_survival(time[at], event[at], horizon, weight[:, at], None if cases is None else cases[at])
+            for at in members
+        ]
         groups.append((np.array([risk[at].mean() for at in members]), np.array(observed)))
     found = extended_calibration(found)
     observed_drawn = extended([seen.T for _, seen in groups])
@@ -370,8 +430,9 @@ def _net_benefit(view: _View, horizon: float) -> Measured:
     for folds in repeats(view.results):
         rows, risk = pooled(folds, lambda result: 1 - survival_at(result, horizon))
         time, event, weight = view.time[rows], view.event[rows], view.curve_draws(folds[0].repeat)[:, rows]
-        model.append(net_benefit_survival(time, event, risk, horizon, THRESHOLDS, weight))
-        everybody.append(net_benefit_survival(time, event, np.ones(len(risk)), horizon, THRESHOLDS, weight[:1]))
+        competing, everyone = view.competing_of(rows), np.ones(len(risk))
+        model.append(net_benefit_survival(time, event, risk, horizon, THRESHOLDS, weight, competing))
+        everybody.append(net_benefit_survival(time, event, everyone, horizon, THRESHOLDS, weight[:1], competing))
     key: Row = {"procedure": view.name, "horizon_days": horizon}
     curve = benefit_rows(key, np.mean(extended(model), axis=0), np.mean(everybody, axis=0))
     return Measured({"net_benefit": curve})
@@ -386,7 +447,7 @@ def _groups(view: _View) -> Measured:
 
     share = case_means(view.results, len(view.time), is_high)[:, 0]
     held = np.isfinite(share)
-    high, time, event = share[held] > 0.5, view.time[held], view.event[held]
+    high, time, event = share[held] > 0.5, view.endpoint.time_days[held], view.event[held]
     entry = view.endpoint.rows(held).entry_days
     patients = np.array(view.cases.patient_ids)[held]
     several = several_cases(patients)

@@ -112,7 +112,7 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, bootstrap_w
         coefficient = cox_coefficient(np.column_stack([base, added]), time, event, entry)
         smaller, larger = (
             bootstrap_concordance(
-                time,
+                table.survival.outlived_days[held],
                 event,
                 linear_score(X, cox_coefficient(X, time, event, entry)),
                 bootstrap_weights[:, held],

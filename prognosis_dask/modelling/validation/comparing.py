@@ -313,7 +313,7 @@ def _figures(table: FeatureTable, predicted: FloatArray, bootstrap_weights: Floa
     endpoint = table.endpoint
     if isinstance(endpoint, Survival):
         return bootstrap_concordance(
-            endpoint.time_days, endpoint.event, predicted[:, 0], bootstrap_weights, entry=endpoint.entry_days
+            endpoint.outlived_days, endpoint.event, predicted[:, 0], bootstrap_weights, entry=endpoint.entry_days
         )
     return bootstrap_class_auc(endpoint.label, predicted, bootstrap_weights)
 

@@ -19,8 +19,10 @@ from prognosis_dask.modelling.estimators.cox import ProportionalHazards
 from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.final_tables import covariance
 from prognosis_dask.modelling.fitted import Fitted
+from prognosis_dask.modelling.metrics.brier import fit_censoring
 from prognosis_dask.modelling.metrics.calibration import survival_slope
 from prognosis_dask.modelling.metrics.classes import bootstrap_class_auc
+from prognosis_dask.modelling.metrics.competing import CompetingEvents
 from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance
 from prognosis_dask.modelling.metrics.intervals import mean_held
 from prognosis_dask.modelling.metrics.measured import (
@@ -106,7 +108,7 @@ def _figures(
             _over_folds(folds, lambda f: bootstrap_class_auc(label[f.test], _probability(f), weight[:, f.test])),
         )
         return
-    time, event, entry = table.time_days, table.event, table.survival.entry_days
+    time, event, entry = table.survival.outlived_days, table.event, table.survival.entry_days
 
     def harrell(fold: FoldResult) -> FloatArray:
         assert fold.risk_score is not None
@@ -117,7 +119,7 @@ def _figures(
 
     yield "harrell_c", None, _over_folds(folds, harrell)
     for horizon in horizons:
-        if horizon < time.max():
+        if horizon < table.time_days.max():
             yield "calibration_slope", horizon, _slopes(table, folds, horizon, weight)
     for base, _, known, score in added_pairs(table, {name: folds}, both_ways=False):
         test = partial(_statistic, table, known, score)
@@ -129,12 +131,16 @@ def _over_folds(folds: Sequence[FoldResult], values: Callable[[FoldResult], Floa
 
 
 def _slopes(table: FeatureTable, folds: Sequence[FoldResult], horizon: float, weight: FloatArray) -> FloatArray:
-    found = []
+    found, whole, competing = [], table.survival, None
+    if whole.competing is not None:
+        competing = CompetingEvents(whole.competing, fit_censoring(whole.observed_days, whole.event, whole.competing))
     for repeat, of_repeat in enumerate(repeats(folds)):
         rows, risk = pooled(of_repeat, lambda fold: 1 - survival_at(fold, horizon))
         bootstrap_weights = weight[: len(weight) if repeat < bootstrap_repeats(len(table.case_ids)) else 1, rows]
-        end = table.survival.rows(rows)
-        found.append(survival_slope(end.time_days, end.event, risk, horizon, bootstrap_weights, end.entry_days))
+        end, also = whole.rows(rows), None if competing is None else competing.rows(rows)
+        found.append(
+            survival_slope(end.observed_days, end.event, risk, horizon, bootstrap_weights, end.entry_days, also)
+        )
     return mean_held(np.array(extended(found)))
 
 
