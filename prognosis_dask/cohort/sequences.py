@@ -103,7 +103,8 @@ def _by_name_and_header(image: Image, said: SaidSequence) -> tuple[str, str]:
             return said.sequence, ""
         return (
             "",
-            f"{_description(image)}: its description says {said.sequence}, its header does not ({against}): not used as such",
+            f"{_description(image)}: its description says {said.sequence}, its header does not ({against}): "
+            "not used as such",
         )
     found = "" if computed or _slices(image) < _FEWEST_SLICES else _by_header(image)
     return (
