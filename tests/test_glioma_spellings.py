@@ -26,8 +26,10 @@ def read(heading: str, cells: list[str], *classes: str) -> Outcomes:
         ("WHO CNS Grade", ["2"], ["3"]),  # UCSF-PDGM
         ("IDH", ["wildtype", "wild type", "wild-type", "wt", "IDH-wildtype", "IDHwt", "WT"],
          ["mutated", "Mutant", "mut", "IDH-mutant", "IDH1 R132H", "R132H", "IDH1 p.R132H", "IDH2 p.R172K",
-          "mutated (NOS)"]),
+          "mutated (NOS)", "IDH1/2 mutant", "mutiert", "mut (R132C)", "R132H mutation", "R132H positive", "mut+"]),
         ("IDH status", ["WT"], ["Mutant"]),  # TCGA
+        *((heading, ["2", "II"], ["3", "III"]) for heading in (
+            "WHO_Grade_2016", "Tumor Grade (WHO)", "Grade_WHO", "WHO_CNS_grade_2021", "WHO-Grad 2016", "Grade OMS")),
         ("1p/19q", ["n/n"], ["d/d"]),  # LGG-1p19qDeletion
         ("1p/19q codeletion", ["non-codel", "non-codeleted", "intact", "not co-deleted", "1p/19q intact"],
          ["codel", "co-deleted", "codeleted", "1p/19q codeleted", "co-deletion"]),  # TCGA, UCSF-PDGM
@@ -52,11 +54,16 @@ def test_spellings_of_one_class_are_one_class_and_told(heading: str, two: list[s
     [
         # high grade is 3 or 4; a glioblastoma is a type; a range is both
         ("Grade", ["HGG", "LGG", "GBM", "II-III", "2/3", "2 or 3", "NOS", "4"], ("2", "3")),
+        ("IDH", ["nicht mutiert", "keine Mutation", "pas de mutation", "sin mutación", "nonmutated", "nonmutant",
+                 "mut neg", "mut-", "mutation: none", "mutation 0", "R132H neg", "R132H IHC -", "mutation pending",
+                 "mutation test failed", "R132H-", "R132R", "wt?", "wildtype pending", "nicht wildtype"],
+         ("wildtype", "mutated")),
         ("IDH", ["NOS", "not mutated", "R132H negative", "Mutant?", "no mutation", "1"], ("wildtype", "mutated")),
         # one arm alone is no codeletion, and not intact; a relative loss is its own finding
         ("1p/19q", ["d/n", "n/d", "relative co-deletion", "1p deleted", "yes"], ("n/n", "d/d")),
+        ("MGMT", ["methylatd", "1"], ("methylated", "unmethylated")),
     ],
-)
+)  # fmt: skip
 def test_what_may_mean_either_is_left_out_with_its_words(heading: str, other: list[str], classes: tuple[str]) -> None:
     found = read(heading, [*classes, *other], *classes)
     assert list(found.faults) == ["", "", *["other-class"] * len(other)]
@@ -81,6 +88,28 @@ def test_what_was_not_tested_is_not_known() -> None:
 def test_one_class_in_two_spellings_is_no_pair_of_classes() -> None:
     with pytest.raises(StatisticsError, match="one class twice: 2, II"):
         read("Grade", ["2", "II"], "2", "II")
+
+
+@pytest.mark.parametrize(
+    "classes", [("R132H", "R132C"), ("IDH1 mut", "IDH2 mut"), ("mutated", "R132H"), ("IDH1 R132H", "IDH1 R132S")]
+)
+def test_two_mutations_can_be_the_classes_and_what_says_only_mutated_is_left_out(classes: tuple[str, str]) -> None:
+    found = read("IDH", [*classes, "mutant", classes[0].lower()], *classes)
+    assert found.names == classes
+    np.testing.assert_array_equal(found.values[0], [0, 1, np.nan, 0])
+    assert "'mutant' in 1 row is none of the classes" in found.notes[0]
+
+
+@pytest.mark.parametrize("classes", [("mut", "mutated"), ("R132H", "IDH1 p.R132H"), ("wt", "wild-type")])
+def test_one_mutation_in_two_spellings_is_no_pair_of_classes(classes: tuple[str, str]) -> None:
+    with pytest.raises(StatisticsError, match="one class twice"):
+        read("IDH", list(classes), *classes)
+
+
+def test_of_many_words_that_are_no_class_the_most_frequent_are_told() -> None:
+    found = read("stage", ["a", "b", *(f"x{i}" for i in range(30)), "x7"], "a", "b")
+    assert found.notes[0].startswith("Of stage 'x7' in 2 rows, 'x0' in 1 row, ")
+    assert "and 10 more is none of the classes" in found.notes[0]
 
 
 def test_no_other_column_is_read_so() -> None:

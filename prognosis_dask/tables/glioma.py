@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from prognosis_dask.tables.headings import key
 
@@ -12,12 +12,16 @@ _GRADE = {
     rf"((cns|who|grad(e|us)?|gr\.?|g)[ _:.-]*)*({roman}|{number})(\.0+|°)?": number
     for number, roman in (("1", "i"), ("2", "ii"), ("3", "iii"), ("4", "iv"))
 }
-#: Neither where a text says both, is in doubt, or denies it: "R132H negative" says nothing of the other mutations.
+_GENE = r"(idh[ -]?([12](/(idh)?2)?)?[ :_-]*)?"
+#: The codons at which IDH1 and IDH2 mutate, with the amino acids that have been found there.
+_VARIANT = r"(p\.)?(r|arg)(100|132|140|172)([cghklmpqsvw]|cys|gly|his|lys|leu|met|gln|ser|trp)?"
+_MUTATED = r"mut(\.|at(ed|ion)|ant|iert)?"
+#: Whole texts, since what stands beside them may deny them (keine Mutation) or leave them open (mutation pending).
+#: "R132H negative" says nothing of the other mutations.
 _IDH = {
-    r"(?!.*(p\.|[rk]\d{3}|unlikely|unknown|\?|\bno[nt]?[ -]+wild)).*wild[ -]?type.*|"
-    r"(idh[12/]*[ _-]?)?wt|negative": "wildtype",
-    r"(?!.*(wild|wt\b|negativ|absen|without|lack|exclu|unlikely|unknown|\?|\b(no|non|not)\b|\bun)).*"
-    r"(mut|p\.|[rk]\d{3}).*|positive": "mutated",
+    rf"{_GENE}(wild[ -]?type|wt)( ?\(?nos\)?)?|negative": "wildtype",
+    rf"{_GENE}({_VARIANT}([ -]*{_MUTATED})?|{_MUTATED}([ :,-]*\(?{_GENE}{_VARIANT}\)?)?)"
+    rf"( ?\(?nos\)?|[ :-]*(positive|present|detected)|\+)?|{_GENE}positive": "mutated",
 }
 _PAIR = r"(1p[ /,_-]*19q[ :_-]*)?"
 #: n/n and d/d: both arms normal, both deleted. One arm deleted (d/n), and a relative loss, are values of their own.
@@ -40,7 +44,29 @@ def glioma_levels(heading: str) -> Mapping[str, str]:
         return {} if re.search("codel|1p|subtype|group|type$", plain) else _IDH  # else a class of both markers
     if "1p19q" in plain or "codel" in plain:
         return _CODELETION
-    return _GRADE if re.search(r"grad(e|ing)$|^(who|cns)+(grade?)?$", plain) else {}
+    return _GRADE if re.search(r"(grad(e|ing)|^(who|oms|cns)+(grade?)?)(who|oms|cns|\d{4})*$", plain) else {}
+
+
+def class_patterns(heading: str, classes: Sequence[str]) -> Mapping[str, str]:
+    """The patterns of :func:`glioma_levels`; none where they read two of these classes, R132H and R132C, as one.
+
+    Two spellings of one class stay one:
+
+    >>> [bool(class_patterns("IDH", names)) for names in (("R132H", "R132C"), ("mut", "IDH1 mut"), ("mut", "mutant"))]
+    [False, False, True]
+    """
+    patterns = glioma_levels(heading)
+    mutations: dict[str, list[str]] = {}
+    for name in classes:
+        mutations.setdefault(read_level(patterns, name), []).append(_mutation(name))
+    apart = any(len(set(found)) == len(found) > 1 for found in mutations.values())
+    return {} if apart else patterns
+
+
+def _mutation(text: str) -> str:
+    """Which variant a text names, else which gene; empty: neither."""
+    found = re.search(_VARIANT, text, re.IGNORECASE) or re.search(r"idh[ -]?[12](/(idh)?2)?", text, re.IGNORECASE)
+    return found[0].casefold().removeprefix("p.") if found else ""
 
 
 def read_level(patterns: Mapping[str, str], text: str) -> str:

@@ -19,7 +19,7 @@ from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.found_endpoint import time_unit_known
 from prognosis_dask.modelling.metrics.competing import COMPETING, subdistribution
 from prognosis_dask.modelling.spec import EndpointRule
-from prognosis_dask.tables.glioma import glioma_levels, merged_note, read_level
+from prognosis_dask.tables.glioma import class_patterns, merged_note, read_level
 
 _EXPECTED = "1 where the event was seen and 0 where the case was censored (or yes, no; dead, alive)"
 #: Events that were seen while fewer were at risk, before others entered, are noted.
@@ -30,6 +30,8 @@ _SHORT_DAYS = 250
 _LOST, _FEWEST_ROWS = 0.1, 20
 #: Codes of the event that a refusal writes out at most.
 _MOST_CODES = 8
+#: Words that are none of the classes, told at most.
+_MOST_TOLD = 20
 _CODES = dict(EVENT_CODES) | dict(COLLECTIONS["sts"].event_codes)
 
 
@@ -281,7 +283,7 @@ def _all_ones(name: str, event: FloatArray, rule: EndpointRule) -> list[str]:
 
 def _classes(column: SourceColumn, rule: EndpointRule) -> Outcomes:
     known = column.known(rule.classes)
-    texts, patterns = known.texts, glioma_levels(column.name)
+    texts, patterns = known.texts, class_patterns(column.name, rule.classes)
 
     def level(text: str) -> str:
         return level_key(read_level(patterns, text))
@@ -309,7 +311,7 @@ def _classes(column: SourceColumn, rule: EndpointRule) -> Outcomes:
     ]
     gone = ", ".join(f"{word!r} in {count(often, 'row')}" for word, often in known.emptied.items())
     notes = [f"Of {column.name} {gone} was taken as not known; classes in [endpoint] makes it one."] if gone else []
-    notes += _class_notes(column.name, names, place, spelt) if patterns else []
+    notes += _class_notes(column.name, names, place, spelt)
     return Outcomes((values,), names, tuple(faults), (column.name,), tuple(notes))
 
 
@@ -320,9 +322,10 @@ def _class_notes(
     seen: dict[str, set[str]] = {names[place[level]]: set(texts) for level, texts in spelt.items() if level in place}
     several = {name: texts for name, texts in seen.items() if len({level_key(text) for text in (name, *texts)}) > 1}
     notes = [merged_note(column, seen)] if several else []
-    other = {text: often for level, texts in spelt.items() if level not in place for text, often in texts.items()}
+    other = Counter({text: n for level, texts in spelt.items() if level not in place for text, n in texts.items()})
     if other:
-        told = ", ".join(f"{text!r} in {count(often, 'row')}" for text, often in sorted(other.items()))
+        told = ", ".join(f"{text!r} in {count(often, 'row')}" for text, often in other.most_common(_MOST_TOLD))
+        told += f" and {len(other) - _MOST_TOLD} more" if len(other) > _MOST_TOLD else ""
         notes.append(
             f"Of {column} {told} is none of the classes {', '.join(names)} and was left out: write there the class "
             "that is meant, or name another with classes in [endpoint]."
