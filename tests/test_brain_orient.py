@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from prognosis_dask.brain.orient import axial, meaning, shared_by_turn, turned, turns
-from prognosis_dask.brain.preprocess import kind_of
+from prognosis_dask.brain.preprocess import kind_of, preprocess
 from prognosis_dask.brain.quality import quality, turned_against_header
 from prognosis_dask.brain.strip import aligned
 from prognosis_dask.cohort.sequence_names import sequence_of
+from prognosis_dask.config.job import BrainSection
+from prognosis_dask.errors import CaseError
 from prognosis_dask.imaging.geometry import one_thread
 from tests.heads import read_head, read_mask
 
@@ -36,6 +38,15 @@ def test_a_real_head_fits_best_as_it_lies(shared_data, name):
     with one_thread():
         shared = shared_by_turn(image, read_mask(shared_data, name, image), kind_of(sequence_of(name)))
     assert shared[0] > 1.15 * max(shared[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["FG6692_T1", "TCGA-02-0054_T1"])
+def test_a_head_turned_a_quarter_is_told_though_the_template_was_fitted_to_it(shared_data, name):
+    """The mask of the built-in strip looks right, and so do its other figures."""
+    image = axial(turned(read_head(shared_data, name), turns()[2], np.zeros(3)))
+    with pytest.raises(CaseError, match=r"orientation: .*top towards the front and its face towards the feet"):
+        preprocess({"T1": image}, BrainSection(skull_strip="template"))
 
 
 @pytest.mark.slow

@@ -49,13 +49,16 @@ def turned(image: sitk.Image, matrix: FloatArray, about: FloatArray) -> sitk.Ima
     return result
 
 
-def shared_by_turn(image: sitk.Image, brain: sitk.Image, kind: Contrast) -> list[float]:
+def shared_by_turn(
+    image: sitk.Image, brain: sitk.Image, kind: Contrast, *, within: sitk.Image | None = None
+) -> list[float]:
     """Mutual information (nats) of template and brain for each of :func:`turns`, a similarity fitted in each.
 
-    It does not depend on how the brain was found, and is highest for the true orientation, whatever the sequence:
-    rotation moves ventricles, cortex and white matter. If no rotation is clearly best, the object found is not a brain.
+    It is highest for the true orientation, whatever the sequence: rotation moves ventricles, cortex and white matter.
+    If no rotation is clearly best, the object found is not a brain. ``within`` is the mask of what is compared: the
+    brain, unless what lies around it is to count.
     """
-    small = coarse(sitk.Mask(image, brain), float(_WIDTH_MM))
+    small = coarse(sitk.Mask(image, brain if within is None else within), float(_WIDTH_MM))
     pad = [int(np.ceil(_PAD_MM / spacing)) for spacing in small.GetSpacing()]
     small = sitk.ConstantPad(small, pad, pad, 0.0)
     centre = points_of(coarse(sitk.Cast(brain, sitk.sitkFloat32), float(_WIDTH_MM)) > 0.5).mean(axis=0)
@@ -85,16 +88,22 @@ def shared_by_turn(image: sitk.Image, brain: sitk.Image, kind: Contrast) -> list
     return found
 
 
+def usual_turns() -> list[FloatArray]:
+    """The rotations that turn heads back which lie as files are found to."""
+    found = []
+    for angles in _USUAL:
+        turn = sitk.Euler3DTransform()
+        turn.SetRotation(*np.radians(angles).tolist())
+        found.append(np.rint(np.reshape(turn.GetMatrix(), (3, 3))))
+    return found
+
+
 def turn_by_boundary(image: sitk.Image, kind: Contrast, fit: float) -> str:
     """Orientation of a head whose boundary fits only after rotation (``fit``: before it); empty if no rotation fits."""
     about = np.asarray(image.TransformContinuousIndexToPhysicalPoint([(size - 1) / 2 for size in image.GetSize()]))
     best, found = fit + _BETTER, ""
-    for angles in _USUAL:
-        turn = sitk.Euler3DTransform()
-        turn.SetRotation(*np.radians(angles).tolist())
-        matrix = np.rint(np.reshape(turn.GetMatrix(), (3, 3)))
-        back = turned(image, matrix, about)
-        _, value = fit_boundary(back, align_head(back, find_head(back), kind))
+    for matrix in usual_turns():
+        _, value = fitted_anew(turned(image, matrix, about), kind)
         if value > best:
             best = value
             contrasts = f"the brain's edge has a contrast of {value:.2f} when turned back, {fit:.2f} as it is"
@@ -102,6 +111,11 @@ def turn_by_boundary(image: sitk.Image, kind: Contrast, fit: float) -> str:
         if best > _CLEAR:
             break
     return found
+
+
+def fitted_anew(image: sitk.Image, kind: Contrast) -> tuple[sitk.Similarity3DTransform, float]:
+    """The template's boundary fitted to a head, whatever was found before, and its contrast."""
+    return fit_boundary(image, align_head(image, find_head(image), kind))
 
 
 def meaning(matrix: FloatArray) -> str:
