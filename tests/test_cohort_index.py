@@ -30,7 +30,10 @@ from prognosis_dask.cohort.listing import read_listing
 from prognosis_dask.cohort.summary import IndexSummary
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import Code, JobError, Problem, StoreError
+from prognosis_dask.objects.address import parse_address
+from prognosis_dask.objects.bucket import bucket_of
 from tests.dicom_helpers import refer_to, write_rtstruct, write_series
+from tests.object_server import ObjectServer
 
 
 class Indexed:
@@ -43,7 +46,7 @@ class Indexed:
         return [problem for problem in self.problems if problem.code == code]
 
 
-def index(out: Path, *sources: Path, **section: object) -> Indexed:
+def index(out: Path, *sources: Path | str, **section: object) -> Indexed:
     return Indexed(out, index_cohort(sources, out, CohortSection(**section)))  # type: ignore[arg-type]
 
 
@@ -351,6 +354,22 @@ def test_hidden_folders_are_passed_over_and_counted(shared_data: Path, tmp_path:
     assert [case.mask for case in found.cases] == [str(tmp_path / "in" / "P1" / "mask.nrrd")]
     assert found.summary.other_files == {"hidden folders": 1}
     assert len(index(tmp_path / "named", tmp_path / "in" / ".snapshot").cases) == 1, "a source may be hidden itself"
+
+
+def test_in_a_bucket_too_hidden_folders_are_passed_over_and_counted(
+    object_server: ObjectServer, shared_data: Path, tmp_path: Path
+) -> None:
+    object_server.make_bucket("images")
+    bucket = bucket_of(parse_address("s3://images"))
+    for place in ("in/P1", "in/.snapshot/hourly.0/P1", "in/P1/.Trash"):
+        for kind, name in (("image", "mr"), ("label", "mask")):
+            content = (shared_data / "pyradiomics" / f"brain1_{kind}.nrrd").read_bytes()
+            bucket.put(f"{place}/{name}.nrrd", content)
+    found = index(tmp_path / "out", "s3://images/in")
+    assert [case.mask for case in found.cases] == ["s3://images/in/P1/mask.nrrd"]
+    assert found.summary.other_files == {"hidden folders": 2}
+    assert len(index(tmp_path / "whole", "s3://images").cases) == 1
+    assert len(index(tmp_path / "named", "s3://images/in/.snapshot").cases) == 1, "a source may be hidden itself"
 
 
 def test_a_mask_in_another_frame_of_reference_than_its_images_is_told(tmp_path: Path) -> None:

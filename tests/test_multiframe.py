@@ -117,6 +117,12 @@ def two_time_points(path: Path, stored: np.ndarray) -> Path:
     return path
 
 
+def test_an_image_of_several_frames_is_refused_as_a_mask(shared_data: Path, tmp_path: Path, refused) -> None:
+    many = enhanced(shared_data / "sts" / "STS_024" / "MR_T1" / "image", tmp_path / "mf.dcm", "MR")
+    told = refused("features", shared_data / "nifti_edge" / "img.nii.gz", many)
+    assert f"mask-unreadable: {many} is no label map, RTSTRUCT or SEG" in told
+
+
 def test_of_the_time_points_in_one_file_the_one_whose_frames_the_mask_names_is_read(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     stored = np.random.default_rng(0).integers(0, 500, (16, 12, 14)).astype(np.int16)

@@ -204,6 +204,7 @@ def edited(path: Path, old: bytes, new: bytes) -> Path:
         ("a.mha", b"DimSize", b"DistanceUnits = um\nDimSize"),
         ("a.mha", b"DimSize", b"ElementToIntensityFunctionSlope = 2\nDimSize"),
         ("a.mhd", b"DimSize", b"ElementToIntensityFunctionOffset = x\nDimSize"),
+        ("a.mhd", b"DimSize", b"ElementToIntensityFunctionOffset = nan\nDimSize"),
     ],
 )
 def test_units_and_scales_that_itk_passes_over_are_problems(tmp_path: Path, name: str, old: bytes, new: bytes) -> None:
@@ -211,6 +212,27 @@ def test_units_and_scales_that_itk_passes_over_are_problems(tmp_path: Path, name
     volume_grid(path)
     assert problem_of(lambda: volume_grid(edited(path, old, new))) is Code.IMAGE_INVALID
     assert sitk.ReadImage(str(path)).GetSize() == (8, 7, 6)
+
+
+@pytest.mark.parametrize("scale", ["Slope = 1.000000e+00", "Slope = 1.", "Offset = -0", "Offset = 0e0"])
+def test_a_scale_that_changes_no_value_is_read_however_it_is_written(tmp_path: Path, scale: str) -> None:
+    field = f"ElementToIntensityFunction{scale}\nDimSize".encode()
+    path = edited(saved(tmp_path / "a.mha"), b"DimSize", field)
+    volume_grid(path)
+    np.testing.assert_array_equal(volume_voxels(path), VALUES)
+
+
+@pytest.mark.parametrize("name", ["a.mha", "a.mhd", "a.nrrd", "a.nhdr"])
+def test_less_than_a_plane_behind_the_voxels_is_passed_over(tmp_path: Path, name: str) -> None:
+    """A newline at the end, or padding to whole blocks: the size in the header is right."""
+    path = tmp_path / name
+    sitk.WriteImage(sitk.GetImageFromArray(VALUES), str(path), useCompression=False)
+    data = path.with_suffix(".raw") if path.with_suffix(".raw").exists() else path
+    for more in (b"\n", bytes(50)):
+        data.write_bytes(data.read_bytes() + more)
+        np.testing.assert_array_equal(volume_voxels(path), VALUES)
+    data.write_bytes(data.read_bytes() + bytes(VALUES[0].nbytes - 51))
+    assert problem_of(lambda: volume_voxels(path)) is Code.PIXELS_UNREADABLE
 
 
 def test_millimetres_in_a_header_are_read(tmp_path: Path) -> None:

@@ -216,9 +216,33 @@ def crawl_objects(sources: Sequence[str], map: Map) -> list[Header]:
     series = [place for place in places if place.bucket in IDC_BUCKETS and place.key]
     found = [header for batch in map(read_series, _batches(dict.fromkeys(series), SERIES_BATCH)) for header in batch]
     others = [place for place in places if place not in set(series)]
-    objects = {str(address): (address, stat) for place in others for address, stat in _listed(place)}
+    objects, hidden = _visible(others)
     batches = _batches((objects[name] for name in sorted(objects)), OBJECTS)
-    return [*found, *(header for batch in map(read_objects, batches) for header in batch)]
+    return [*found, *hidden, *(header for batch in map(read_objects, batches) for header in batch)]
+
+
+def _visible(places: Sequence[Address]) -> tuple[dict[str, tuple[Address, ObjectStat]], list[Header]]:
+    """The objects under some addresses, and the hidden folders below those, which are passed over as on disks."""
+    objects: dict[str, tuple[Address, ObjectStat]] = {}
+    hidden: dict[str, Header] = {}
+    for place in places:
+        for address, listed in _listed(place):
+            folder = _hidden_folder(address, place)
+            if folder:
+                hidden[folder] = OtherFile(folder, "hidden folders")
+            else:
+                objects[str(address)] = address, listed
+    return objects, list(hidden.values())
+
+
+def _hidden_folder(address: Address, source: Address) -> str:
+    """The first hidden folder on the way from a source, which may be hidden itself, to an object; else empty."""
+    folder = source
+    for part in address.key[len(source.key) :].split("/")[:-1]:
+        folder /= part
+        if part.startswith("."):
+            return str(folder)
+    return ""
 
 
 def read_series(places: Sequence[Address]) -> list[Header]:

@@ -186,10 +186,10 @@ def _is_volume(path: Path) -> bool:
 
 def _on_file(image: Path, mask: Path, names: tuple[str, ...]) -> list[Case]:
     """The structures of an RTSTRUCT or a SEG on an image file: both are named, so their UIDs need not agree."""
-    (header,) = read_headers([str(mask)])
+    header, *others = read_headers([str(mask)])
     if isinstance(header, Problem):
         raise CaseError(header.code, header.reason, where=header.where)
-    if not isinstance(header, MaskHeader):
+    if not isinstance(header, MaskHeader) or others:  # an image of several frames has several headers
         raise CaseError(Code.MASK_UNREADABLE, f"{mask} is no label map, RTSTRUCT or SEG", where=str(mask))
     candidates = [Candidate(header.file, header.sop_uid, header.kind, s, (s.number,)) for s in header.structures]
     selections, problems = select(candidates, names, "each")

@@ -102,10 +102,18 @@ def _expect_mm(path: Path) -> None:
         raise CaseError(
             Code.IMAGE_INVALID, f"its unit of length is {other}; some programs ignore it: write mm", where=str(path)
         )
-    for key, neutral in (("ElementToIntensityFunctionSlope", 1), ("ElementToIntensityFunctionOffset", 0)):
-        if key in fields and not re.fullmatch(rf"{neutral}(\.0*)?", fields[key]):
+    for key, neutral in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
+        if key in fields and _number(fields[key]) != neutral:
             reason = f"{key} is {fields[key]}: some programs scale by that, some do not; write the file anew"
             raise CaseError(Code.IMAGE_INVALID, reason, where=str(path))
+
+
+def _number(text: str) -> float:
+    """What a header's text says, in any notation; NaN, which equals nothing, where it is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 #: What headers say of millimetres, or of nothing.
@@ -134,7 +142,7 @@ def _check_length(path: Path, reader: sitk.ImageFileReader, unpacked: int) -> No
     if held < described:
         seen = f"{data.name} is cut short: {held:,} bytes of voxels, and the header describes {described:,}"
         raise CaseError(Code.PIXELS_UNREADABLE, f"{seen}; copy it again", where=str(path))
-    expect_no_more(path, held - described, plane if data == path else 1)
+    expect_no_more(path, held - described, plane)
 
 
 def _refuse_sheared(grid: Grid, path: Path) -> None:
