@@ -298,7 +298,7 @@ _PLAIN = re.compile(rf"{_SIGN}(\d+\.?\d*|\.\d+){_EXPONENT}")
 _POINT_DECIMAL = re.compile(rf"{_SIGN}(\d*\.\d+){_EXPONENT}")
 _PARTED = re.compile(rf"{_SIGN}\d{{1,3}}([ '’]\d{{3}})+([.,]\d+)?")
 _ODD = re.compile("[,'’\\s\u2212=]|\\.[^\0.]*\\.")
-#: So many numbers with three decimals, and as many with none, are no accident.
+#: So many numbers with three decimals, and as many of three digits with none, are no accident.
 _FEWEST_THOUSANDS = 5
 #: Blanks that part thousands: no-break, thin and narrow no-break, as R, LaTeX and CLDR's locales write them.
 _NARROW = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3})")
@@ -423,7 +423,10 @@ def _expect_no_doubt(name: str, column: Sequence[str], kind: set[str]) -> None:
 
 
 def _expect_decimal_points(name: str, column: Sequence[str]) -> None:
-    """Refuse 1.234 beside 980: decimals that always have three digits, or none at all, are thousands."""
+    """Refuse 1.234 beside 980: decimals that always have three digits, or none at all, are thousands.
+
+    Zeros and small numbers are no evidence, nor are 100 or 200 alone beside 1.125, as of a percentage or a dose.
+    """
     if "." not in "\0".join(column):
         return
     pointed, whole = [], []
@@ -436,9 +439,12 @@ def _expect_decimal_points(name: str, column: Sequence[str]) -> None:
             return
     numbers = [cell for cell in whole if _PLAIN.fullmatch(cell)]
     hundreds = [cell for cell in numbers if len(cell.lstrip("+-")) == 3]
-    if min(len(pointed), len(numbers)) < _FEWEST_THOUSANDS or not hundreds or max(map(len, numbers)) > 4:
+    if min(len(pointed), len(hundreds)) < _FEWEST_THOUSANDS or max(map(len, numbers)) > 4:
         return
+    if all(cell.endswith("00") for cell in hundreds) and not all(cell.endswith("00") for cell in pointed):
+        return
+    large = pointed[0].replace(".", "")
     raise ValueError(
-        f"column {name!r} holds {pointed[0]!r} and {hundreds[0]!r}: is the first {pointed[0].replace('.', '')}? Write "
-        "its numbers without thousands separators, or with one digit after the decimal point at least"
+        f"column {name!r} holds {pointed[0]!r} and {hundreds[0]!r}: is the first {large}? If so, write its "
+        f"numbers without thousands separators, {large}; if not, write {hundreds[0]} as {hundreds[0]}.0 in one cell"
     )
