@@ -62,6 +62,8 @@ def said(found: ReadTable) -> str:
         (["NA", "DE", "US"], ("NA", "DE", "US"), ["NA", "DE", "US"]),
         (["nan", "Nan", "x"], (), ["", "", "x"]),
         (["0", "N/A", "1"], (), ["0", "", "1"]),
+        (["0.4", "not done", "1"], (), ["0.4", "", "1"]),
+        (["TMZ", "not done", "untested"], (), ["TMZ", "not done", "untested"]),
     ],
 )
 def test_what_is_not_known_depends_on_the_column_and_on_what_is_named(
@@ -262,9 +264,44 @@ def test_a_few_numbers_in_another_unit_zeros_that_stand_for_nothing_and_a_volume
 def test_points_that_part_thousands_are_no_decimal_points(tmp_path: Path) -> None:
     cells = ["1.006", "993", "2.314", "870", "12.001", "455", "1.2", "3"]
     assert read(tmp_path, {"psa": cells}).table.X[0, 1] == 1.006  # 1.2 shows that they are decimals
-    with pytest.raises(PrognosisError, match=r"'psa' holds '1\.006' and '993': is the first 1006"):
+    with pytest.raises(
+        PrognosisError, match=r"'psa' holds '1\.006' and '993': is the first 1006.*write 993 as 993\.0 in one cell"
+    ):
         read(tmp_path, {"psa": cells[:6]})
+    assert read(tmp_path, {"psa": [*cells[:6] * 3, *cells[:5], "993.0"]}).table.X[0, 1] == 1.006  # as it says
     assert read(tmp_path, {"density": ["1.006", "1.010", "1.200"]}).table.X[0, 1] == 1.006
+
+
+@pytest.mark.parametrize(
+    "whole", [["0", "1", "1", "1", "100"], ["0"] * 5, ["7", "12", "45", "80", "250"], ["100"] * 5, ["100", "200"] * 3]
+)
+def test_decimals_of_three_digits_are_decimals_beside_zeros_small_numbers_and_whole_hundreds(
+    tmp_path: Path, whole: list[str]
+) -> None:
+    cells = ["1.125", "2.250", "3.375", "10.125", "12.625", *whole]
+    assert read(tmp_path, {"dose": cells}, n=len(cells)).table.X[0, 1] == 1.125
+
+
+def test_whole_hundreds_beside_thousands_that_are_as_round_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PrognosisError, match=r"'income' holds '1\.200' and '900'"):
+        read(tmp_path, {"income": ["1.200", "900", "2.500", "700"]})
+
+
+@pytest.mark.parametrize(("did", "did_not"), [("performed", "not performed"), ("done", "not done")])
+def test_a_treatment_that_was_not_done_is_known(tmp_path: Path, did: str, did_not: str) -> None:
+    found = read(tmp_path, {"radiotherapy": [did, did_not]})
+    assert len({f"radiotherapy={did}", f"radiotherapy={did_not}"} & {*found.table.features}) == 1
+    assert f"Taken as a value: radiotherapy '{did_not}' in 12 rows; missing in [column.NAME]" in said(found)
+    rule = EndpointRule(label="radiotherapy", classes=(did, did_not))
+    found = read(tmp_path, {"radiotherapy": [did, did_not]}, ModelSpec(endpoint=rule))
+    assert np.bincount(found.table.endpoint.label).tolist() == [12, 12]  # type: ignore[union-attr]
+
+
+def test_a_column_of_one_word_is_left_out_with_the_words_that_were_taken_as_not_known(tmp_path: Path) -> None:
+    told = said(read(tmp_path, {"IDH": ["wt", "not tested", "NA"], "hpv": ["positive", "unknown"], "t": ["NA", "?"]}))
+    assert "holds one word only besides 'NA', 'not tested', taken as not known" in told
+    assert "holds one word only besides 'unknown', taken as not known" in told
+    assert "holds nothing besides '?', 'NA', taken as not known" in told
 
 
 def test_levels_that_say_the_same_in_other_words_are_told(tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def _rows(
     kept = set(as_they_are)
     columns, emptied = [], {}
     for name, column in zip(cells.header, cells.columns, strict=True):
-        found = known_cells(column)
+        found = known_cells(column, heading=name)
         numbers = words or all(_number(text) is not None for text in found.texts if text)
         if name not in kept and numbers and found.emptied:
             column, emptied[name] = found.texts, found.emptied

@@ -4,7 +4,8 @@
 
 * what a specification names as a level or a class is a value, whatever it is;
 * ``NA``, ``unknown``, ``?`` and their like are not known, everywhere;
-* ``None`` is a value among words, and ``-`` beside a ``+``; among numbers both are not known.
+* ``None`` is a value among words, and ``-`` beside a ``+``; among numbers both are not known;
+* so is ``not done``, a value among words as of a radiotherapy, but not under the heading of a glioma's marker.
 
 Nothing is emptied in silence: :func:`known_cells` counts it by word.
 """
@@ -15,16 +16,19 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from prognosis_dask.tables.glioma import glioma_levels
+
 #: Missing in every column.
 NOT_KNOWN = frozenset(
     [
         *("na", "n/a", "n.a.", "nan", "<na>", "null", "#n/a", "#na", ".", "?", "--", "'--", "unknown", "[unknown]"),
         *("not known", "not available", "[not available]", "not reported", "not evaluated", "[not evaluated]"),
-        *("missing", "not tested", "not done", "not performed", "untested"),
+        "missing",
     ]
 )
+_NOT_DONE = frozenset(["not tested", "not done", "not performed", "untested"])
 #: Missing among numbers; among words a value if :func:`known_cells` says so.
-_EITHER = frozenset(["none", "-"])
+_EITHER = frozenset(["none", "-"]) | _NOT_DONE
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,9 @@ def means_missing(text: str) -> bool:
     return not plain or plain in NOT_KNOWN or plain in _EITHER
 
 
-def known_cells(texts: Sequence[str], named: Collection[str] = (), also: Collection[str] = ()) -> KnownCells:
+def known_cells(
+    texts: Sequence[str], named: Collection[str] = (), also: Collection[str] = (), heading: str = ""
+) -> KnownCells:
     """The cells of a column, empty if missing.
 
     Parameters
@@ -68,6 +74,8 @@ def known_cells(texts: Sequence[str], named: Collection[str] = (), also: Collect
     also
         Further words that mean missing in this column; they take precedence over ``named``. Numbers are compared as
         such: 999 is 999.0.
+    heading
+        The column's: what was not done is missing under that of a glioma's marker.
     """
     more, values = set(map(_alike, also)), {word.casefold() for word in named}
     words = {text: text.casefold() for text in set(texts)}
@@ -79,6 +87,7 @@ def known_cells(texts: Sequence[str], named: Collection[str] = (), also: Collect
     among_words = 2 * sum(map(_is_number, others)) <= len(others) and bool(others)
     signs = any("+" in word for word in others)
     values |= ({"none"} if among_words else set()) | ({"-"} if among_words and signs else set())
+    values |= _NOT_DONE if among_words and not glioma_levels(heading) else set()
     gone = {text for text in doubtful if text in asked or words[text] not in values}
     counts = Counter(text for text in texts if text in doubtful)
     return KnownCells(

@@ -164,7 +164,7 @@ class SourceColumn:
         """The cells as texts, empty where not known; ``named`` are words that are values, whatever they are."""
         if isinstance(self.cells, np.ndarray):
             return known_cells(["" if math.isnan(value) else f"{value:.15g}" for value in self.cells], (), self.missing)
-        return known_cells(self.cells, named, self.missing)
+        return known_cells(self.cells, named, self.missing, self.name)
 
     def texts(self, named: Collection[str] = ()) -> list[str]:
         """The texts of :meth:`known`."""
@@ -206,9 +206,7 @@ class SourceColumn:
             words = json.dumps(list(dict.fromkeys(texts[row] for row in wrong))[:_PASTED], ensure_ascii=False)
             name = json.dumps(self.name, ensure_ascii=False)
             unknown = f"\nIf it is not known there: --set 'column.{name}.missing={words}'"
-            if any(
-                re.search(r"\d", texts[row]) for row in wrong
-            ):  # <5 and 1,588 are known, nearly or in another notation
+            if any(re.search(r"\d", texts[row]) for row in wrong):  # <5 and 1,588 are known, if not as numbers
                 unknown = ""
             raise StatisticsError(
                 f"{self.where}: column {self.name!r} holds {texts[wrong[0]]!r} in data row {self.row(wrong[0])}"
@@ -271,10 +269,11 @@ def learn_encoding(column: SourceColumn, family: str) -> Encoding | str:
     """
     if column.plain is not None:
         return "is empty" if np.isnan(column.plain).all() else Encoding(column.name, family, column.unit)
-    texts = column.texts()
-    held = [text for text in texts if text]
+    known = column.known()
+    held = [text for text in known.texts if text]
+    gone = f" besides {', '.join(map(repr, known.emptied))}, taken as not known" if known.emptied else ""
     if not held:
-        return "is empty"
+        return f"holds nothing{gone}" if gone else "is empty"
     numbers = sum(not math.isnan(number(text)) for text in held)
     if 2 * numbers > len(held):
         column.numbers()
@@ -292,7 +291,7 @@ def learn_encoding(column: SourceColumn, family: str) -> Encoding | str:
         ladder = sorted(counts, key=lambda level: _stage_rank(level) or (0.0, ""))
         return Encoding(column.name, family, levels=tuple(spelt[level] for level in ladder), ordered=True)
     if len(counts) == 1:
-        return "holds one word only"
+        return f"holds one word only{gone}"
     order = sorted(counts, key=lambda level: (-counts[level], level))
     rare = [level for level in order if counts[level] < RARE]
     frequent = order[: len(order) - len(rare)]
