@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import read_listing
-from prognosis_dask.cohort.sequence_names import sequence_of
+from prognosis_dask.cohort.sequence_names import said_sequence, says_no_agent, sequence_of
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.prediction.resolve import ScanFiles, Upload, resolve_upload
 from tests.dicom_helpers import write_series
@@ -126,10 +126,88 @@ RULES = CohortSection(sequences=True, modalities=("MR",))
         ("T2_reg_to_T1.nii.gz", "T2"),
         ("flair_to_t1ce.nii.gz", "FLAIR"),
         ("scan_2_T1.nii.gz", "T1"),
+        # a minus denies contrast; one joined to the word for T1 is a hyphen; between spaces it may be either
+        ("T1 -C", "T1"),
+        ("T1 (-C)", "T1"),
+        ("T1 -KM", "T1"),
+        ("AX T1 -GD", "T1"),
+        ("T1 \N{MINUS SIGN}C", "T1"),
+        ("T1 Gd-", "T1"),
+        ("T1 Gd (-)", "T1"),
+        ("T1C-", "T1"),
+        ("T1 KM-frei", "T1"),
+        ("T1preGd", "T1"),
+        ("T1-Gd", "T1c"),
+        ("T1-C.nii.gz", "T1c"),
+        ("t1-ce", "T1c"),
+        ("T1-post-Gd", "T1c"),
+        ("T1 - POST", "T1c"),
+        ("T1 Gd - AX", "T1c"),
+        ("T1 - C", ""),
+        ("T1 - GD", ""),
+        ("T1 GAD -", ""),
+        ("T1 with contrast-", ""),
+        ("T1 C -/+", ""),
+        # with and without, in either order
+        ("T1 mit und ohne KM", ""),
+        ("T1 sin y con contraste", ""),
+        ("T1 con y sin contraste", ""),
+        ("T1 vor/nach KM", ""),
+        ("AX T1 W/O POST", ""),
+        # short words for contrast before the word for T1 are a site or a patient, unless led by before or after
+        ("POS-0012_T1.nii.gz", "T1"),
+        ("civ_T1", "T1"),
+        ("KM_012_T1", "T1"),
+        ("INJ-3_T1", "T1"),
+        ("vor KM T1", "T1"),
+        ("nach KM T1", "T1c"),
+        ("con CIV T1", "T1c"),
+        # Portuguese for after, a position, an operation
+        ("T1 pós", "T1c"),
+        ("T1 após", "T1c"),
+        ("T1 SAG POS", ""),
+        ("T1 pós-operatório", "T1"),
+        ("T1postop", "T1"),
+        # reformatted images, field maps
+        ("SAG MPR", "T1"),
+        ("FLAIR MPR TRA", "FLAIR"),
+        ("FLAIR_MPR.nii.gz", "FLAIR"),
+        ("T2 SPACE MPR AX", "T2"),
+        ("PD MPR", ""),
+        ("tfl_b1map", ""),
+        ("tfl_me3d", "T1"),
     ],
 )
 def test_a_sequence_is_known_by_its_name(text, name):
     assert sequence_of(text) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "AX T1 W/O",
+            "AX T1 WO",
+            "AX T1 WITHOUT",
+            "T1 WO SAG",
+            "W/O AX T1",
+            "T1 ohne",
+            "AX T1PRE",
+            "T1NATIV",
+            "T1 NC",
+        ),
+        *("T1 non-con", "T1 noncon", "T1 precon", "T1 -C", "T1 KM-frei"),
+    ],
+)
+def test_a_t1_that_says_without_is_said_to_be_native(text: str) -> None:
+    said = said_sequence(text)
+    assert (said.sequence, said.native) == ("T1", True)
+
+
+@pytest.mark.parametrize("text", ["AX T1", "T1 W/O FS", "NC_012_T1"])
+def test_a_t1_that_does_not_deny_contrast_is_not_said_to_be_native(text: str) -> None:
+    said = said_sequence(text)
+    assert (said.sequence, said.native) == ("T1", False)
 
 
 def image(path: Path, size: tuple[int, int, int], *, box: bool = False) -> None:
@@ -282,8 +360,33 @@ def test_the_time_of_the_injection_tells_t1c_where_all_series_carry_the_agent(
     assert found == {name: "AX T1", "T2": "AX T2"}
 
 
+@pytest.mark.parametrize("native", ["AX T1 W/O", "AX T1PRE"])
+def test_a_t1_that_says_without_stays_t1_though_its_header_names_an_agent(tmp_path: Path, native: str) -> None:
+    agent = {"ContrastBolusAgent": "Gadavist"}
+    session(tmp_path / "in", T2_SERIES, (native, "1", agent), ("T1 POST", "2", agent), ("T1 SE", "3", agent))
+    found, problems = taken(tmp_path / "in", tmp_path / "out")
+    assert found == {"T1": native, "T1c": "T1 POST", "T2": "AX T2"}
+    # nor is the agent, which the series without contrast carries too, a witness for the one that says nothing
+    assert "taken as T1c" not in problems
+
+
+@pytest.mark.parametrize(
+    ("text", "none"),
+    [
+        *(
+            (text, True)
+            for text in ("ohne KM", "kein KM", "keines", "sans", "nativ", "unenhanced", "not given", "none.")
+        ),
+        *((text, True) for text in ("--", "0 ml", "n.a.", "KM: nein", "Gadovist not given")),
+        *((text, False) for text in ("Gadovist", "0.1 ml Gadovist", "non-ionic", "Gadovist 7.5 ml, no reaction")),
+    ],
+)
+def test_words_for_none_are_no_agent(text: str, none: bool) -> None:
+    assert says_no_agent(text) is none
+
+
 def test_no_agent_is_none_however_it_is_written(tmp_path: Path) -> None:
-    for number, none in enumerate(("None", "NO", "n/a", "Without contrast", "")):
+    for number, none in enumerate(("None", "NO", "n/a", "Without contrast", "ohne KM", "--", "")):
         agent = {"ContrastBolusAgent": none}
         session(tmp_path / str(number), T2_SERIES, ("AX T1", "1", agent))
         found, problems = taken(tmp_path / str(number), tmp_path / f"out{number}")

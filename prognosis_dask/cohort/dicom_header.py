@@ -7,7 +7,6 @@ like the header of an image with one frame.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from prognosis_dask.cohort.headers import (
 )
 from prognosis_dask.cohort.masks import mask_header
 from prognosis_dask.cohort.pet import pet_header
+from prognosis_dask.cohort.sequence_names import says_no_agent
 from prognosis_dask.errors import Code, Problem
 
 if TYPE_CHECKING:
@@ -196,15 +196,11 @@ def _acquired(header: Dataset, name: str) -> str:
     return said
 
 
-#: How consoles and people write that no agent was given.
-_NO_AGENT = re.compile(r"(no|non|none|nil|null|n/?a?|0|-|without|w/?o|false)( .*)?", re.IGNORECASE)
-
-
 def _contrast_agent(header: Dataset) -> str:
     """The agent that a header names; with ``before`` or ``after`` in front where it says that too."""
     coded = header.get("ContrastBolusAgentSequence") or ()
     name = _mark(header, ACQUISITION["contrast_agent"]).strip() or str(coded[0].get("CodeMeaning", "") if coded else "")
-    if not name or _NO_AGENT.fullmatch(name):
+    if says_no_agent(name):
         return ""
     phase, given = header.get("ContrastBolusAgentPhase", ""), header.get("ContrastBolusAgentAdministered", "")
     began, taken = (_mark(header, tag)[:6] for tag in (0x00181042, MARKS["AcquisitionTime"]))
