@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.reading import ReadTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.preparing import fit_combat
 from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.validation.comparing import redrawn
+from prognosis_dask.modelling.spec import ModelSpec, ValidationRule
+from prognosis_dask.modelling.validation.comparing import expect_sound, redrawn
 from tests.synthetic_tables import survival_table
 
 #: What R's scripts beside them wrote.
@@ -249,6 +251,28 @@ def test_longitudinal_combat_takes_each_scan_by_itself_and_a_copy_for_no_second_
     assert ours is not None
     assert theirs is not None
     np.testing.assert_allclose(ours.share, theirs.share, atol=0.02)  # the degrees of freedom alone
+
+
+def test_longitudinal_combat_refuses_no_more_cases_than_sites_and_covariates() -> None:
+    X = np.random.default_rng(0).normal(size=(4, 3))
+    with pytest.raises(StatisticsError, match="from 4 cases, expected more than the 4 sites and covariates"):
+        fit_combat(X, ["A", "B", "C", "D"], patients=["a", "a", "b", "b"])
+    assert np.isfinite(fit_combat(X, ["A", "B", "C", "C"], patients=["a", "a", "b", "b"]).apply(X, [*"ABCC"])).all()
+
+
+def test_longitudinal_combat_of_few_repeated_patients_is_refused_before_the_validation() -> None:
+    site = tuple("AB"[i // 2 % 2] for i in range(80))
+    longitudinal = Procedure(selector="", penalty=(0.1,), harmonise="longitudinal-combat")
+    for repeated, refused in ((9, True), (10, False)):
+        patients = tuple(f"P{i // 2 if i < 2 * repeated else 100 + i}" for i in range(80))
+        table = replace(survival_table(0), site=site, patient_ids=patients)
+        read = ReadTable(table=table, encodings=(), left_out={}, notes=(), has_endpoint=True)
+        spec = ModelSpec(procedure={"harmonised": longitudinal}, validation=ValidationRule(folds=5))
+        if refused:
+            with pytest.raises(StatisticsError, match=r"'harmonised'.* 9 patients of 71 have two scans that differ"):
+                expect_sound(read, spec)
+        else:
+            expect_sound(read, spec)
 
 
 def test_features_that_no_patient_s_scans_differ_in_are_moved_by_their_site_alone(scans) -> None:

@@ -18,6 +18,7 @@ from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.leakage import find_leaks, immortal_notes
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
+from prognosis_dask.modelling.metrics.competing import subdistribution
 from prognosis_dask.modelling.spec import ColumnRule, EndpointRule, ModelSpec
 
 #: lifelines' public cohorts with real predictors: loader, time, event.
@@ -214,6 +215,44 @@ def test_a_treatment_that_only_those_still_followed_could_have_is_told() -> None
     (note,) = immortal_notes(encodings, X, survival(time, event))
     assert note.startswith(f"chemo: of {given.sum()} cases with it none's follow-up ended before day")
     assert "--set 'exclude=[\"chemo\"]' leaves it out" in note
+
+
+def test_a_treatment_that_all_the_others_ended_before_is_told_without_a_warning_of_numpy() -> None:
+    time = np.arange(1.0, 61)
+    has = time > 30
+    with np.errstate(all="raise"):
+        (note,) = immortal_notes([Encoding("chemo", "clinical")], has[:, None] * 1.0, survival(time, time % 3 > 0))
+    assert "of the 30 others 100% did" in note
+
+
+def competing(n: int = 400) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+    """Follow-up, why it ended (0 censored, 1 the event, 2 another), and a generator for columns."""
+    rng = np.random.default_rng(3)
+    ends = rng.exponential([1500, 900, 600], (n, 3)) + 1
+    return ends.min(axis=1), ends.argmin(axis=1), rng
+
+
+def test_notes_where_events_compete_are_of_the_follow_up_that_was_seen_not_of_drawn_times() -> None:
+    time, cause, rng = competing()
+    given = (time > np.quantile(time, 0.4)) & (rng.random(len(time)) < 0.6)
+    endings = [subdistribution(time, cause, seed) for seed in range(3)]
+    assert len({tuple(end.time_days) for end in endings}) == 3
+    encodings, X = [Encoding("chemo", "clinical")], given[:, None] * 1.0
+    told = [immortal_notes(encodings, X, end) for end in endings]
+    assert told[0] == told[1] == told[2]
+    share = (time[~given] < time[given].min()).mean()
+    assert f"before day {time[given].min():.4g}, of the {(~given).sum()} others {share:.0%} did" in told[0][0]
+
+    age = rng.normal(60, 8, len(time))
+    frame = pd.DataFrame(
+        {"age": age, "age at end": age + time / 365.25, "relapse_days": np.minimum(time * 0.99, time - 0.5)}
+    )
+    found = [leaks(frame, end) for end in endings]
+    assert found[0] == found[1] == found[2]
+    assert "less 'age' has a C-index of 1.000" in found[0]["age at end"]
+    assert "relapse_days" in found[0]
+    entry = pd.DataFrame({"entry": rng.uniform(0, 2, len(time)) * time})  # later than some ends: no delayed entry
+    assert [leaks(entry, end) for end in endings] == [{}] * 3
 
 
 @pytest.mark.parametrize(

@@ -320,6 +320,16 @@ def test_stages_in_two_notations_and_an_age_beyond_anyone_s_are_told(tmp_path: P
     assert "levels apart" not in said(read(tmp_path, {"stage": ["I", "II", "III", "IV"], "T": ["T1", "T2", "T2a"]}))
 
 
+@pytest.mark.parametrize("heading", ["Age (months)", "age_weeks", "Age in days", "age_mo"])
+def test_an_age_in_months_weeks_or_days_is_not_held_against_a_life_s_years(tmp_path: Path, heading: str) -> None:
+    assert "older than anyone" not in said(read(tmp_path, {heading: [20, 60, 96, 130, 200, 40]}))
+
+
+@pytest.mark.parametrize("heading", ["Age (years)", "age", "Age [y]"])
+def test_an_age_in_years_or_of_no_unit_is_held_against_a_life_s_years(tmp_path: Path, heading: str) -> None:
+    assert "older than anyone" in said(read(tmp_path, {heading: [20, 60, 96, 130, 200, 40]}))
+
+
 def test_cells_with_digits_are_never_offered_as_missing(tmp_path: Path) -> None:
     for cell in ("<5", "14.9*", "1_588"):
         with pytest.raises(StatisticsError, match=r"expected numbers: mend the table") as refused:

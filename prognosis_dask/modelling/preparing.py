@@ -167,6 +167,23 @@ def _fit_combat(X: FloatArray, table: FeatureTable, procedure: Procedure) -> Com
     return fit_combat(X, table.site, reference=procedure.reference_site, patients=patients)
 
 
+def expect_repeated_scans(table: FeatureTable, folds: int) -> None:
+    """Refuse a cohort for longitudinal ComBat whose training folds may have no patient with several scans.
+
+    Raises
+    ------
+    StatisticsError
+        When there are fewer such patients than two per fold.
+    """
+    several = {name.rpartition("#")[0] for name, scans in Counter(_drawn_apart(table)).items() if scans > 1}
+    if len(several) < 2 * folds:
+        raise StatisticsError(
+            f"harmonise is 'longitudinal-combat', and {count(len(several), 'patient')} of "
+            f"{len(set(table.patient_ids))} have two scans that differ, expected {2 * folds} or more for {folds} "
+            "folds: take harmonise = 'combat', or fewer folds"
+        )
+
+
 def _drawn_apart(table: FeatureTable) -> list[str]:
     """The patients; of a bootstrap sample a patient's copies are patients of their own: a copy is no second scan."""
     drawn: Counter[tuple[str, bytes]] = Counter()
@@ -325,7 +342,7 @@ def fit_combat(
     ------
     StatisticsError
         When a value is not finite, a case has no site, the covariates tell the sites apart, the reference has
-        fewer than two cases, or no patient has two.
+        fewer than two cases, no patient has two, or there are too few cases for the sites.
     """
     _check(X, site)
     sites, at = np.unique(np.asarray(site, dtype=str), return_inverse=True)

@@ -50,13 +50,18 @@ def fit_intercepts(X: FloatArray, design: FloatArray, patients: Sequence[str]) -
     Raises
     ------
     StatisticsError
-        When no patient has two cases.
+        When no patient has two cases, or there are no more cases than columns in the design.
     """
     _, of, scans = np.unique(np.asarray(patients, dtype=str), return_inverse=True, return_counts=True)
     if scans.max() < 2:
         raise StatisticsError(
-            f"longitudinal ComBat learns from patients with several scans, and of {len(scans)} patients none has two "
-            "scans that differ: take harmonise = 'combat'"
+            f"longitudinal ComBat learns from patients with several scans, and of the {len(scans)} training patients "
+            "of this fold or model none has two scans that differ: take harmonise = 'combat'"
+        )
+    if len(X) <= design.shape[1]:
+        raise StatisticsError(
+            f"longitudinal ComBat learns from {len(X)} cases, expected more than the {design.shape[1]} sites and "
+            "covariates: give small sites one name, or take harmonise = 'combat'"
         )
     unit = X.std(axis=0)
     Y = X / np.where(unit > 0, unit, 1.0)

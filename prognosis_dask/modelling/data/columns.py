@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from prognosis_dask.arrays import FloatArray
+from prognosis_dask.cohort import endpoints
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.families import family_of
@@ -387,10 +388,10 @@ def age_notes(column: SourceColumn) -> list[str]:
     >>> age_notes(SourceColumn("Age at diagnosis", np.array([61.0, 650.0, 48.0]), "t.csv"))
     ['Age at diagnosis is 650 in data row 2, older than anyone: mend it.']
     """
-    if re.match(r"age([\W_]|at|$)|alter$", column.name.casefold()) is None:
+    named = re.match(r"age([\W_]|at|$)|alter$", column.name.casefold())
+    if named is None or endpoints.unit_of(column.name) in ("days", "weeks", "months"):
         return []
-    values = column.numbers()
-    wrong = np.flatnonzero(values > _OLDEST).tolist()
+    wrong = np.flatnonzero((values := column.numbers()) > _OLDEST).tolist()
     if not wrong or np.nanmedian(values) > _OLDEST:
         return []
     return [f"{column.name} is {values[wrong[0]]:g} in data row {column.row(wrong[0])}, older than anyone: mend it."]

@@ -122,7 +122,9 @@ def immortal_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpo
     """
     if not isinstance(endpoint, Survival) or len(X) < _FEWEST_CASES or endpoint.entry_days is not None:
         return []
-    time, censored = endpoint.time_days, ~endpoint.event
+    time, censored = endpoint.observed_days, ~endpoint.event
+    if endpoint.competing is not None:
+        censored &= ~endpoint.competing
     owner = [encoding for encoding in encodings for _ in encoding.features]
     notes: dict[str, str] = {}
     for encoding, values in zip(owner, X.T, strict=True):
@@ -134,7 +136,7 @@ def immortal_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpo
         first = float(time[has].min())
         ended = time[~has] < first
         share, lost = float(ended.mean()), float((ended & censored[~has]).mean())
-        if share >= _ENDED and lost > 0 and has.sum() * np.log1p(-share) < np.log(_BY_CHANCE):
+        if share >= _ENDED and lost > 0 and (1 - share) ** int(has.sum()) < _BY_CHANCE:
             leave = json.dumps([encoding.column], ensure_ascii=False)
             notes[encoding.column] = (
                 f"{encoding.column}: of {int(has.sum())} cases with it none's follow-up ended before day {first:.4g}, "
@@ -172,7 +174,7 @@ def _codes(encodings: Sequence[Encoding], X: FloatArray) -> FloatArray:
 
 
 def _of_survival(codes: FloatArray, words: BoolArray, endpoint: Survival) -> dict[int, str]:
-    time, event = endpoint.time_days, endpoint.event
+    time, event = endpoint.outlived_days, endpoint.event
     order = np.lexsort((~event, time))
     some = order[np.unique(np.linspace(0, len(order) - 1, _SAMPLE).astype(int))]
     X, t, e = codes[some], time[some], event[some]
@@ -215,6 +217,8 @@ def _of_differences(
         return {}
     first, second = np.array(pairs).T
     rows = np.unique(np.linspace(0, len(codes) - 1, _SAMPLE).astype(int))
+    if endpoint.competing is not None:  # a follow-up ends with whichever event comes first
+        endpoint = Survival(endpoint.observed_days, endpoint.event | endpoint.competing)
     time, event = endpoint.time_days[rows], endpoint.event[rows]
     events = np.flatnonzero(event)
     later = (time[events, None] < time) | ((time[events, None] == time) & ~event)
@@ -230,7 +234,7 @@ def _of_differences(
 
 def _of_entry(encodings: Sequence[Encoding], codes: FloatArray, endpoint: Survival) -> dict[int, str]:
     """Columns that by name and values are times from which on a case was followed: a survivor until then."""
-    below = np.nan_to_num(codes, nan=0.0) <= endpoint.time_days[:, None]
+    below = np.nan_to_num(codes, nan=0.0) <= endpoint.observed_days[:, None]
     named = [_ENTRY.fullmatch(re.sub(r"[\W_]+", "", one.column.casefold())) is not None for one in encodings]
     return {
         int(
@@ -260,7 +264,7 @@ def _of_times(encodings: Sequence[Encoding], codes: FloatArray, endpoint: Surviv
             continue
         late = 0.5 if known.mean() > 0.9 else 0.1
         for days in (DAYS[unit],) if unit else DAYS.values():  # a unit that the heading does not name is any of them
-            share = values[known] * days / endpoint.time_days[known]
+            share = values[known] * days / endpoint.observed_days[known]
             if share.min() >= 0 and share.max() <= 1 + _ROUNDING and (share > late).mean() >= 0.1:
                 found[at] = "is a time within the follow-up by its name and values, as of another event"
     return found
@@ -314,7 +318,7 @@ def _untied(pairs: Pairs) -> FloatArray:
 
 def _c_index(values: FloatArray, endpoint: Survival) -> float:
     known = np.isfinite(values)
-    found = concordance(endpoint.time_days[known], endpoint.event[known], values[known])
+    found = concordance(endpoint.outlived_days[known], endpoint.event[known], values[known])
     value = max(found.c_index, 1 - found.c_index)
     return value if found.comparable >= (_FEWEST_PAIRS if value < 1 else _FEWEST_PAIRS // 3) else 0.5
 

@@ -23,6 +23,7 @@ from prognosis_dask.modelling.fitted import Fitted, fit_procedure
 from prognosis_dask.modelling.metrics import intervals
 from prognosis_dask.modelling.metrics.classes import bootstrap_class_auc
 from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance
+from prognosis_dask.modelling.preparing import expect_repeated_scans
 from prognosis_dask.modelling.procedure import Procedure, visible
 from prognosis_dask.modelling.selectors import selector_for
 from prognosis_dask.modelling.spec import ModelSpec, default_horizons, default_procedures
@@ -90,14 +91,17 @@ def expect_sound(read: ReadTable, spec: ModelSpec) -> None:
     Raises
     ------
     StatisticsError
-        When a procedure's families, selector or learner are not for this table, or it has too few events for the folds.
+        When a procedure's families, selector or learner are not for this table, or it has too few events or repeated
+        patients for the folds.
     """
     for name, procedure in procedures_of(read, spec).items():
         try:
-            visible(procedure, read.table)
+            seen = visible(procedure, read.table)
             learner_for(procedure.learner, read.table.endpoint)
             if procedure.selector:
                 selector_for(procedure.selector, read.table.endpoint)
+            if procedure.harmonise == "longitudinal-combat":
+                expect_repeated_scans(seen, spec.validation.folds)
         except StatisticsError as error:
             raise StatisticsError(f"procedure {name!r}: {error}") from error
     expect_folds_can_learn(read.table, spec.validation.folds)
