@@ -14,6 +14,7 @@ Every message says what was seen, what was expected and what to do.
 from __future__ import annotations
 
 import importlib
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -239,6 +240,20 @@ def import_extra(module: str, *, extra: str, feature: str) -> ModuleType:
 
 
 # Counts in sentences: one case, two cases.
+
+
+def system_reason(error: OSError) -> str:
+    """What an error of the system says, in a line: where it has no words, its number's, or its type.
+
+    >>> system_reason(OSError(28, "No space left on device", "a.csv")), system_reason(OSError(28, ""))
+    ("[Errno 28] No space left on device: 'a.csv'", 'No space left on device')
+    >>> system_reason(OSError(28)), system_reason(TimeoutError())
+    ('No space left on device', 'TimeoutError')
+    """
+    number = error.errno or next((one for one in error.args[:1] if isinstance(one, int)), None)
+    if number is not None and not error.strerror:
+        return os.strerror(number)
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)  # pydicom's own goes on with a traceback
 
 
 def count(number: int, noun: str) -> str:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from prognosis_dask.errors import StoreError
+from prognosis_dask.errors import StoreError, system_reason
 from prognosis_dask.objects.address import is_address
 
 #: What tells a folder of runs or models, and what in it is replaced as a whole.
@@ -68,7 +68,9 @@ def cannot_write(folder: Path | str, error: OSError, how: str = "with --out") ->
     >>> str(cannot_write("/cdrom/run", OSError(30, "Read-only file system")))
     'cannot write in /cdrom/run (Read-only file system); choose another folder with --out'
     """
-    return StoreError(f"cannot write in {folder} ({error.strerror or error}); choose another folder {how}".rstrip())
+    return StoreError(
+        f"cannot write in {folder} ({error.strerror or system_reason(error)}); choose another folder {how}".rstrip()
+    )
 
 
 #: Folders left behind by killed processes are removed once they are older than any task can be.

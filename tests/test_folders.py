@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +39,29 @@ def test_a_read_only_folder_is_refused_with_what_the_disk_says(tmp_path: Path) -
 def test_a_full_disk_is_said_in_a_line_whoever_writes(tmp_path: Path, refused: Callable[..., str]) -> None:
     with mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs", at=tmp_path):
         assert "No space left on device" in refused("synth", tmp_path / "made", "--patients", 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, ""), "No space left on device"),
+        (OSError(errno.ENOSPC), "No space left on device"),
+        (
+            pickle.loads(pickle.dumps(OSError(errno.ENOSPC, "No space left on device", "a"))),
+            "No space left on device: 'a'",
+        ),
+        (TimeoutError(), "TimeoutError"),
+        (OSError("\nWith tag (7FE0,0010)\nTraceback"), "With tag (7FE0,0010)"),
+    ],
+)
+def test_an_error_of_the_system_is_never_told_without_words(
+    error: OSError, said: str, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("prognosis_dask.report.page.rewrite_report", fail)  # no disk here fails in all of these ways
+    assert f"{said}. Finished work is kept; correct this" in refused("report", "run")
 
 
 def test_features_are_refused_a_folder_before_they_are_computed(shared_data: Path, refused: Callable[..., str]) -> None:

@@ -193,6 +193,8 @@ def test_running_again_computes_nothing(made: Path, undisturbed: Path) -> None:
     ("arguments", "message"),
     [
         (["run", "nowhere.toml"], "no job file at nowhere.toml; the program's own are in"),
+        (["run", str(JOBS / "params")], f"params is a folder; expected a job file, such as {JOBS / 'demo.toml'}"),
+        (["run", str(JOBS)], f"is a folder; expected a job file, such as {JOBS / 'abcs.toml'}"),
         (["run", "nowhere/demo.toml"], f"the program's own is {JOBS / 'demo.toml'}"),
         (["predict", "/nowhere", str(Path(__file__).parent), "-o", "x"], "--cohort predicts the patients"),
         (

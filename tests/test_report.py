@@ -35,7 +35,7 @@ from prognosis_dask.report.sections.characteristics import characteristics, medi
 from prognosis_dask.report.sections.cohort import flow, problem_groups
 from prognosis_dask.report.sections.comparison import IN_SAMPLE_LABEL
 from prognosis_dask.report.sections.features import correlate
-from prognosis_dask.report.sections.regions import outline
+from prognosis_dask.report.sections.regions import Thumbnail, _volumes, outline
 from prognosis_dask.report.sections.survival_curves import Curve
 from prognosis_dask.report.sections.validation import calibration
 from prognosis_dask.report.status import status
@@ -488,6 +488,16 @@ def test_numbers_at_risk_events_and_censored_are_read_off_the_curve() -> None:
 def test_follow_up_counts_events_as_censored() -> None:
     # all five followed to the end of the study at 100 days except for one event: the median follow-up is the study's
     assert median_follow_up([(100.0, 0)] * 4 + [(3.0, 1)]) == "100 days"
+
+
+@pytest.mark.parametrize(
+    ("volumes", "shown"),
+    [((10.8, 98.0), ["10.8", "98.0"]), ((0.004, 1.0), ["0.004", "1.000"]), ((123.0, 987.6), ["123", "988"])],
+)
+def test_volumes_in_a_figure_have_the_same_number_of_decimals(volumes: tuple[float, ...], shown: list[str]) -> None:
+    pixels = np.zeros((1, 1), np.uint8)
+    thumbnails = [Thumbnail("", volume, pixels, pixels > 0, 1.0) for volume in volumes]
+    assert _volumes(thumbnails) == [f"{text} mL" for text in shown]
 
 
 def test_outline_runs_along_the_pixels_edges() -> None:

@@ -74,3 +74,11 @@ def test_a_network_that_is_not_known_is_told_with_the_nearest_name_or_all(refuse
     assert "no network 'i3d_inceptionv1_kinetic400', did you mean 'i3d_inceptionv1_kinetics400'?" in told
     told = refused("weights", "convert", "a", "b", "--network", "x")
     assert "no network 'x', expected one of 'i3d_inceptionv1_kinetics400', 'i3d_resnet50" in told
+    assert "fmcib" not in told, "which is not converted"
+    assert "did you mean 'fmcib'?" in refused("weights", "check", "fmcbi", "a")
+
+
+def test_a_network_of_its_own_file_is_not_converted_and_told_how_it_is_named(refused: Callable[..., str]) -> None:
+    told = refused("weights", "convert", "a", "b", "--network", "fmcib")
+    assert "'fmcib' is read from its own TorchScript or ONNX file, which is used as it is: name it as " in told
+    assert "deep.weights = 'file:PATH'" in told

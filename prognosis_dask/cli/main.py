@@ -28,7 +28,7 @@ from prognosis_dask.cli.arguments import (
 )
 from prognosis_dask.cli.cohort import add_cohort_commands
 from prognosis_dask.cli.models import add_model_commands
-from prognosis_dask.errors import JobError, PrognosisError
+from prognosis_dask.errors import JobError, PrognosisError, system_reason
 
 EXIT_STOPPED = 130
 
@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os._exit(0)
     except OSError as error:  # a full or missing disk when final files are written
-        seen = str(error).partition("\n")[0]  # pydicom's own holds a traceback
-        print(f"prognosis: {seen}. Finished work is kept; correct this and run the same command again", file=sys.stderr)
+        kept = "Finished work is kept; correct this and run the same command again"
+        print(f"prognosis: {system_reason(error)}. {kept}", file=sys.stderr)
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
         kept = " Finished work is kept; run the same command again to resume." if parsed.resumable else ""

@@ -403,6 +403,9 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     """
     expect_kind(path, Path | str, "the job", "the path of a job file, or a Job")
     path = Path(path)
+    if path.is_dir():
+        example = min(path.glob("*.toml"), default=shipped("jobs") / "demo.toml")
+        raise JobError(f"{path} is a folder; expected a job file, such as {example}")
     own = shipped("jobs") / path.name
     named = f"the program's own is {own}" if own.is_file() else f"the program's own are in {own.parent}"
     data = read_toml(path, f"no job file at {path}; {named}")

@@ -344,16 +344,20 @@ def find_network(name: str, key: str = "deep") -> Network:
     Raises
     ------
     JobError
-        When it does not exist; the message lists those that do.
+        When an engine does not build it; the message names those that it does.
     """
+    if name in CUBE_NETWORKS:
+        raise JobError(
+            f"{name!r} is read from its own TorchScript or ONNX file, which is used as it is: name it as "
+            f"{key or 'deep'}.weights = 'file:PATH'"
+        )
     if name not in NETWORKS:
-        raise unknown_network(name, key)
+        raise unknown_network(name, key, (*NETWORKS, *CUBE_NETWORKS) if key else tuple(NETWORKS))
     return NETWORKS[name]
 
 
-def unknown_network(name: str, key: str) -> JobError:
-    """The error that a name is no network's, with the nearest name or, where none is near, all of them."""
-    every = (*NETWORKS, *CUBE_NETWORKS)
+def unknown_network(name: str, key: str, every: Sequence[str]) -> JobError:
+    """The error that a name is none of these, with the nearest one or, where none is near, all of them."""
     near = get_close_matches(name, every, n=1)
     known = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(map(repr, every))}"
     own = ", or 'file:PATH' of a TorchScript or ONNX file" if key and not near else ""

@@ -95,8 +95,9 @@ def check_weights(
     JobError, MissingExtraError
         As :func:`prognosis_dask.networks.engine.load_engine`.
     """
-    if name not in ("file", *NETWORKS, *CUBE_NETWORKS):
-        raise unknown_network(name, key="")
+    every = (*NETWORKS, *CUBE_NETWORKS, "file")
+    if name not in every:
+        raise unknown_network(name, "", every)
     spec = f"file:{path}"
     engine = load_engine(DeepSection(network=spec) if name == "file" else DeepSection(network=name, weights=spec))
     content = path.read_bytes()

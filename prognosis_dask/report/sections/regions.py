@@ -128,7 +128,7 @@ def gallery(run: RunFolder) -> Picture | None:
         _draw_gallery(thumbnails),
         pd.DataFrame([(named(t.case_id), t.volume_ml, t.spacing_mm) for t in thumbnails], columns=columns),
         f"Image slices of {len(thumbnails)} regions of interest with the outline of the mask: "
-        + ", ".join(f"{named(t.case_id)} ({t.volume_ml:.3g} mL)" for t in thumbnails),
+        + ", ".join(f"{named(t.case_id)} ({v})" for t, v in zip(thumbnails, _volumes(thumbnails), strict=True)),
         "Regions of interest from the smallest to the largest, spread evenly over the cohort: the slice on which the "
         "mask is largest, with the mask’s outline along its pixels’ edges. Grey values run from the 1st to the 99th "
         "percentile of what is shown. Bar: 20 mm.",
@@ -179,14 +179,22 @@ def _draw_gallery(thumbnails: Sequence[Thumbnail]) -> Figure:
     rows = math.ceil(len(thumbnails) / _COLUMNS)
     figure = canvas.new_figure(canvas.FULL_WIDTH, 1.95 * rows)
     grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
-    for axes, thumbnail in zip(grid, thumbnails, strict=False):
-        _draw_thumbnail(axes, thumbnail)
+    for axes, thumbnail, volume in zip(grid, thumbnails, _volumes(thumbnails), strict=False):
+        _draw_thumbnail(axes, thumbnail, volume)
     for axes in grid[len(thumbnails) :]:
         axes.set_axis_off()
     return figure
 
 
-def _draw_thumbnail(axes: Axes, thumbnail: Thumbnail) -> None:
+def _volumes(thumbnails: Sequence[Thumbnail]) -> list[str]:
+    """Their volumes, all with the decimals that give the smallest three digits: at most two, unless that is too few."""
+    smallest = min(thumbnail.volume_ml for thumbnail in thumbnails)
+    exponent = math.floor(math.log10(smallest)) if smallest > 0 else 0
+    decimals = max(0, min(2, 2 - exponent), -exponent)
+    return [f"{thumbnail.volume_ml:.{decimals}f} mL" for thumbnail in thumbnails]
+
+
+def _draw_thumbnail(axes: Axes, thumbnail: Thumbnail, volume: str) -> None:
     rows, columns = thumbnail.frame.shape
     axes.imshow(thumbnail.frame, cmap="gray", vmin=0, vmax=255)
     axes.add_collection(LineCollection(list(outline(thumbnail.mask)), colors=canvas.YELLOW, linewidths=1))
@@ -197,7 +205,7 @@ def _draw_thumbnail(axes: Axes, thumbnail: Thumbnail) -> None:
             axes.plot([x, x + length], [y, y], color=colour, linewidth=width, solid_capstyle="butt")
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     axes.set_axis_off()
-    axes.set_title(f"{clipped(named(thumbnail.case_id), 26)}\n{thumbnail.volume_ml:.3g} mL", fontsize=7)
+    axes.set_title(f"{clipped(named(thumbnail.case_id), 26)}\n{volume}", fontsize=7)
 
 
 def outline(mask: BoolArray) -> FloatArray:
