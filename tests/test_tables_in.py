@@ -261,6 +261,30 @@ def test_a_few_numbers_in_another_unit_zeros_that_stand_for_nothing_and_a_volume
     assert "nodes is" not in told
 
 
+def test_a_volume_whose_logarithm_is_switched_off_enters_as_it_is_and_nothing_is_told(tmp_path: Path) -> None:
+    off = load_spec(None, ["column.volume_ml.log=false"])
+    for cells in ([*range(1, 24), 0], [*range(1, 25)]):
+        found = read(tmp_path, {"volume_ml": cells}, off)
+        np.testing.assert_array_equal(found.table.X[:, found.table.features.index("volume_ml")], cells)
+        assert "logarithm" not in said(found)
+    missing = read(tmp_path, {"volume_ml": [*range(1, 24), 0]}, load_spec(None, ['column.volume_ml.unit="ml"']))
+    assert "volume_ml enters as it is and not by its logarithm, since it is 0 in data row 24" in said(missing)
+
+
+def test_a_copied_volume_without_logarithm_is_told(tmp_path: Path) -> None:
+    name = "original_shape_MeshVolume"
+    cells = {name: [*range(1, 24), 0]}
+    note = f"{name} enters as it is and not by its logarithm, since it is 0 in data row 24"
+    assert note in said(read(tmp_path, cells))
+    copy = [f"column.size.copy_of={name}", "column.size.family=volume"]
+    assert note in said(read(tmp_path, cells, load_spec(None, copy)))
+    without = read(tmp_path, cells, load_spec(None, [*copy, 'column.size.missing=["0"]']))
+    assert note not in said(without)
+    size = without.table.X[:, without.table.features.index("ln_size")]
+    np.testing.assert_allclose(size, [*np.log(np.arange(1, 24)), np.nan])
+    assert "logarithm" not in said(read(tmp_path, cells, load_spec(None, [*copy, "column.size.log=false"])))
+
+
 def test_points_that_part_thousands_are_no_decimal_points(tmp_path: Path) -> None:
     cells = ["1.006", "993", "2.314", "870", "12.001", "455", "1.2", "3"]
     assert read(tmp_path, {"psa": cells}).table.X[0, 1] == 1.006  # 1.2 shows that they are decimals

@@ -71,7 +71,9 @@ class ColumnRule:
         bool,
         "The levels become one feature 0, 1, 2, ...; else each level but the first becomes a feature of its own.",
     ] = False
-    log: Annotated[bool, "The feature is the natural logarithm of the value."] = False
+    log: Annotated[
+        bool, "The feature is the natural logarithm of the value; a volume above zero is logged unless this is `false`."
+    ] = False
     copy_of: Annotated[str, "The column is a copy of this one, under its own name."] = ""
     missing: Annotated[
         tuple[str, ...], "What stands for a missing value, such as 999; `NA`, `unknown` and their like always do."

@@ -12,6 +12,7 @@ import numpy as np
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.clinical import key
+from prognosis_dask.config.fields import given_keys
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import (
     OTHER,
@@ -122,7 +123,9 @@ def learn_encodings(
                 notes += far_code_notes(column)
                 if kind_of(family) not in IMAGE_FAMILIES:
                     notes += slip_notes(column) + kinds_notes(column) + age_notes(column)
-    encodings += _copies(columns, spec, encodings)
+    copies, told = _copies(columns, spec, encodings)
+    encodings += copies
+    notes += told
     if spec.missing_indicators:
         encodings += _indicators(columns, encodings)
     notes += [reason.format(_listed(names)) for reason, names in left_out.items() if names]
@@ -159,8 +162,8 @@ def _not_a_feature(source: Source, name: str) -> tuple[str, str] | None:
 
 
 def _not_logged(column: SourceColumn, made: Encoding, rule: ColumnRule) -> list[str]:
-    """What is to be said of a volume whose logarithm a few rows forbid."""
-    if made.family != "volume" or made.log or made.levels:
+    """What is to be said of a volume whose logarithm a few rows forbid, where nobody decided on it."""
+    if made.family != "volume" or made.log or made.levels or "log" in given_keys(rule):
         return []
     values = column.numbers()
     wrong = np.flatnonzero(values <= 0).tolist()
@@ -201,9 +204,9 @@ def _encoding(column: SourceColumn, family: str, rule: ColumnRule, *, lenient: b
         return f"not used: {error}"
     if isinstance(learnt, str):
         return learnt
-    logged = rule.log or (
-        family == "volume" and bool((column.numbers() > 0).any()) and not (column.numbers() <= 0).any()
-    )
+    logged = rule.log
+    if family == "volume" and "log" not in given_keys(rule) and not learnt.levels:
+        logged = bool((column.numbers() > 0).any()) and not (column.numbers() <= 0).any()
     return replace(
         learnt,
         unit=rule.unit or learnt.unit or unit_of(column.name, kind_of(family)),
@@ -212,25 +215,29 @@ def _encoding(column: SourceColumn, family: str, rule: ColumnRule, *, lenient: b
     )
 
 
-def _copies(columns: Columns, spec: ModelSpec, encodings: Sequence[Encoding]) -> list[Encoding]:
-    """The columns that appear a second time under another name: those asked for, and the volume."""
+def _copies(columns: Columns, spec: ModelSpec, encodings: Sequence[Encoding]) -> tuple[list[Encoding], list[str]]:
+    """The columns that appear a second time under another name, those asked for and the volume; and notes on them."""
     by_name = {name: column for (_, name), column in columns.items()}
-    made = []
+    made, notes = list[Encoding](), list[str]()
     for name, rule in spec.column.items():
         if rule.copy_of:
             if rule.copy_of not in by_name:
                 raise StatisticsError(f"column {name!r} is to be a copy of {rule.copy_of!r}, and there is none")
-            copied = _encoding(by_name[rule.copy_of], rule.family or "clinical", rule)
+            column = replace(by_name[rule.copy_of], missing=rule.missing or by_name[rule.copy_of].missing)
+            copied = _encoding(column, rule.family or "clinical", rule)
             if isinstance(copied, str):
                 raise StatisticsError(f"column {name!r} is to be a copy of {rule.copy_of!r}, which {copied}")
             made.append(replace(copied, name=name))
+            notes += _not_logged(column, copied, rule)
     if "volume" not in {encoding.family for encoding in (*encodings, *made)}:
         source = next((name for name in _VOLUMES if name in by_name), None)
         if source is not None:
-            volume = _encoding(by_name[source], "volume", ColumnRule(unit="mm^3"))
+            rule = ColumnRule(unit="mm^3")
+            volume = _encoding(by_name[source], "volume", rule)
             if isinstance(volume, Encoding):
                 made.append(replace(volume, name="volume"))
-    return made
+                notes += _not_logged(by_name[source], volume, rule)
+    return made, notes
 
 
 def _indicators(columns: Columns, encodings: Sequence[Encoding]) -> list[Encoding]:
