@@ -136,6 +136,9 @@ RULES = CohortSection(sequences=True, modalities=("MR",))
         ("T1 Gd (-)", "T1"),
         ("T1C-", "T1"),
         ("T1 KM-frei", "T1"),
+        ("T1,-C", "T1"),
+        ("T1 -Dotarem", "T1"),
+        ("T1 Prä KM", "T1"),
         ("T1preGd", "T1"),
         ("T1-Gd", "T1c"),
         ("T1-C.nii.gz", "T1c"),
@@ -378,7 +381,10 @@ def test_a_t1_that_says_without_stays_t1_though_its_header_names_an_agent(tmp_pa
             for text in ("ohne KM", "kein KM", "keines", "sans", "nativ", "unenhanced", "not given", "none.")
         ),
         *((text, True) for text in ("--", "0 ml", "n.a.", "KM: nein", "Gadovist not given")),
-        *((text, False) for text in ("Gadovist", "0.1 ml Gadovist", "non-ionic", "Gadovist 7.5 ml, no reaction")),
+        *(
+            (text, False)
+            for text in ("Gadovist", "0.1 ml Gadovist", "non-ionic", "None\\Gadovist", "Gadovist 7.5 ml, no reaction")
+        ),
     ],
 )
 def test_words_for_none_are_no_agent(text: str, none: bool) -> None:

@@ -35,10 +35,10 @@ _T1C = re.compile(
     rf"{_PLANE}t1w?i?(c|ce|cemri?|gd\w*|gad\w*|km|post(?!op|rt|surg|treat|ther|rad|chem)\w*)\d?|(ce|gd|gad|gado)t1\w*|"
     r"(mprage|mpr|spgr|bravo|vibe|tfe)(c|gd|gad\w*|ce|km|post)"
 )
-_CONTRAST = re.compile(
-    r"\w*(gd|gad\w*|post|kontra\w*|contrast\w*|enh\w*)|контраст\w*|inje[ck]\w*|dotarem|magnevist|prohance|"
-    r"multihance|omniscan|clariscan|elucirem|vueway|eovist|primovist|ablavar"
+_AGENT = (
+    r"dotarem|magnevist|prohance|multihance|omniscan|clariscan|elucirem|vueway|eovist|primovist|ablavar"  # and gad\w*
 )
+_CONTRAST = re.compile(rf"\w*(gd|gad\w*|post|kontra\w*|contrast\w*|enh\w*)|контраст\w*|inje[ck]\w*|{_AGENT}")
 #: They say contrast behind a word for T1; ``ce`` also right before it, where ``c`` may be a site.
 _CONTRAST_BEHIND = re.compile(r"c|ce|\+")
 #: So do these, and after a word for with, without, before or after; elsewhere they may be a site or a patient.
@@ -54,7 +54,7 @@ _NOT_GIVEN = frozenset((
     "no", "non", "not", "none", "nil", "without", "wo", "ohne", "kein", "keine", "keines", "nein", "nicht", "sans",
     "aucun", "sin", "ninguno", "sem", "senza", "nessuno", "zonder", "geen", "bez", "brak", "utan", "без", "нет",
 ))  # fmt: skip
-_BEFORE = frozenset(["pre", "before", "vor", "avant", "prima", "antes", "voor", "przed", "до"])
+_BEFORE = frozenset(["pre", "pra", "prae", "before", "vor", "avant", "prima", "antes", "voor", "przed", "до"])
 _WITHOUT = _NOT_GIVEN | _BEFORE
 _WITH = frozenset((
     "with", "after", "post", "mit", "nach", "avec", "apres", "con", "despues", "com", "pos", "depois", "dopo", "met",
@@ -70,7 +70,7 @@ _EVENT = re.compile(
     r"chemo\w*|radi\w*|biops\w*)\b|\b(sub|ses)-\w+|(?<=\w )space-\w+(?= )"
 )
 #: What a minus before or behind it, or ``-frei``, denies.
-_DENIABLE = r"(c|ce|km|mdc|civ|gd\w*|gad\w*|[ck]ontrast\w*)"
+_DENIABLE = rf"(c|ce|km|mdc|civ|gd\w*|gad\w*|[ck]ontrast\w*|{_AGENT})"
 _YES = rf"({'|'.join(sorted(_WITH))}|w)"
 _NO = rf"({'|'.join(sorted(_WITHOUT))}|w/o)"
 _AND = r"(and|or|und|oder|et|ou|y|o|e|en|&|/|\+)"
@@ -86,7 +86,7 @@ _SIGNS = (
     ),
     (re.compile(r"w/o"), "without"),
     # a minus joined to the word for T1 is a hyphen: T1-Gd; between two spaces it may be either
-    (re.compile(rf"(?<![^\s(\[])-{_DENIABLE}\b"), " native "),
+    (re.compile(rf"(?<![^\s(\[,:;/])-{_DENIABLE}\b"), " native "),
     (re.compile(rf"(?:\b|(?<=t1)|(?<=t1w)){_DENIABLE}(-(?![\w-])| ?\(-\)|[ -]?(frei|free)\b)|\bc -$"), " native "),
     (re.compile(rf"((?:t1|mprage|spgr|bravo|vibe).*?) - {_DENIABLE}\b|\b{_DENIABLE} -$"), r"\1 unclear "),
     (re.compile(r"\bs/c\b|造影前|平扫|平掃|単純"), " native "),
@@ -220,4 +220,4 @@ def says_no_agent(text: str) -> bool:
     >>> [says_no_agent(text) for text in ("ohne KM", "none.", "--", "Gadovist not given", "Gadovist")]
     [True, True, True, True, False]
     """
-    return bool(_NO_AGENT.fullmatch(text.strip().lower()))
+    return all(_NO_AGENT.fullmatch(said.strip().lower()) for said in text.split("\\"))
