@@ -81,8 +81,11 @@ def test_a_script_that_each_worker_would_run_again_is_refused_at_once(tmp_path: 
     call = "from prognosis_dask.execution.cluster import LocalSpec, connect\n{}with connect(LocalSpec(workers=1)): pass"
     script = tmp_path / "study.py"
     script.write_text(call.format(""))
-    found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    assert found.returncode == 1
-    assert found.stderr.splitlines()[-1].endswith('put its calls below a line `if __name__ == "__main__":`')
+    for command in ([sys.executable, "study.py"], [sys.executable, "-m", "study"]):
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+        assert found.returncode == 1
+        assert found.stderr.splitlines()[-1].endswith('put its calls below a line `if __name__ == "__main__":`')
     script.write_text(call.format('if __name__ == "__main__":\n    '))
-    assert subprocess.run([sys.executable, str(script)]).returncode == 0
+    assert subprocess.run([sys.executable, "-m", "study"], cwd=tmp_path, timeout=PATIENCE).returncode == 0
+    (tmp_path / "__main__.py").write_text(call.format(""))  # of a folder or a package: no worker imports it
+    assert subprocess.run([sys.executable, str(tmp_path)], timeout=PATIENCE).returncode == 0

@@ -102,8 +102,8 @@ def _start_tracker() -> None:
 def _expect_guard() -> None:
     """Each worker process imports the script that starts it, which would start workers again if nothing keeps it."""
     main = sys.modules["__main__"]
-    script = getattr(main, "__file__", None)
-    if not script or getattr(main, "__spec__", None) is not None:  # a prompt, a notebook, python -m
+    script, name = getattr(main, "__file__", None), getattr(getattr(main, "__spec__", None), "name", "")
+    if not script or f".{name}".endswith(".__main__"):  # a prompt, a notebook; `python -m PACKAGE` is not imported
         return
     try:
         guarded = b"__main__" in Path(script).read_bytes()
