@@ -160,7 +160,7 @@ def test_an_image_file_that_changed_after_it_was_indexed_is_refused(
     import SimpleITK as sitk
 
     ball = (((np.mgrid[:20, :20, :20] - 10) ** 2).sum(axis=0) < 36).astype(np.uint8)
-    for name, values in (("p1/ct.nii", 30.0 * ball), ("p1/mask.nii", ball), ("other.nii", 40.0 * ball)):
+    for name, values in (("p1/ct.nii", 80.0 * ball - 50), ("p1/mask.nii", ball), ("other.nii", 40.0 * ball)):
         (tmp_path / "files" / "p1").mkdir(parents=True, exist_ok=True)
         sitk.WriteImage(sitk.GetImageFromArray(values), tmp_path / "files" / name)
     object_server.make_bucket("cohort")

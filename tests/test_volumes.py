@@ -228,10 +228,21 @@ def test_less_than_a_plane_behind_the_voxels_is_passed_over(tmp_path: Path, name
     path = tmp_path / name
     sitk.WriteImage(sitk.GetImageFromArray(VALUES), str(path), useCompression=False)
     data = path.with_suffix(".raw") if path.with_suffix(".raw").exists() else path
-    for more in (b"\n", bytes(50)):
+    padded = 50 if data == path else 14
+    for more in (b"\n", bytes(padded)):
         data.write_bytes(data.read_bytes() + more)
         np.testing.assert_array_equal(volume_voxels(path), VALUES)
-    data.write_bytes(data.read_bytes() + bytes(VALUES[0].nbytes - 51))
+    data.write_bytes(data.read_bytes() + bytes(VALUES[0].nbytes - padded - 1))
+    assert problem_of(lambda: volume_voxels(path)) is Code.PIXELS_UNREADABLE
+
+
+@pytest.mark.parametrize("name", ["a.mhd", "a.nhdr"])
+def test_a_header_before_the_voxels_that_nothing_tells_of_is_refused(tmp_path: Path, name: str) -> None:
+    """The voxels would be read shifted by it."""
+    path = tmp_path / name
+    sitk.WriteImage(sitk.GetImageFromArray(VALUES), str(path), useCompression=False)
+    data = path.with_suffix(".raw")
+    data.write_bytes(bytes(50) + data.read_bytes())
     assert problem_of(lambda: volume_voxels(path)) is Code.PIXELS_UNREADABLE
 
 

@@ -120,6 +120,10 @@ def _number(text: str) -> float:
 _MM = ("", "mm", "millimeter", "millimetre", "millimeters", "millimetres", "?", "???")
 
 
+#: More bytes than these are no newline or padding behind the voxels of a detached header.
+_MOST_BEHIND = 16
+
+
 def _check_length(path: Path, reader: sitk.ImageFileReader, unpacked: int) -> None:
     """Check how many bytes of voxels there are: ITK reads the first as many as the header describes.
 
@@ -142,7 +146,8 @@ def _check_length(path: Path, reader: sitk.ImageFileReader, unpacked: int) -> No
     if held < described:
         seen = f"{data.name} is cut short: {held:,} bytes of voxels, and the header describes {described:,}"
         raise CaseError(Code.PIXELS_UNREADABLE, f"{seen}; copy it again", where=str(path))
-    expect_no_more(path, held - described, plane)
+    # before the voxels of a file of their own, a header that nothing tells of would shift them
+    expect_no_more(path, held - described, plane if data == path else min(plane, _MOST_BEHIND))
 
 
 def _refuse_sheared(grid: Grid, path: Path) -> None:
