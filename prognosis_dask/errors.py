@@ -170,6 +170,11 @@ class CaseError(PrognosisError):
     def __str__(self) -> str:
         return f"{self.problem.code}: {self.problem.reason}"
 
+    @property
+    def of_object(self) -> bool:
+        """Whether a bucket does not give an object, which says nothing about what is in it."""
+        return self.problem.code.startswith("object-")
+
 
 class JobError(PrognosisError):
     """The job file, or an option on the command line, says something that cannot be done."""
@@ -193,6 +198,11 @@ class StoreError(PrognosisError):
 
 class BucketError(PrognosisError):
     """A bucket cannot be used: its name, the credentials, the region or the network."""
+
+    @classmethod
+    def of(cls, error: CaseError) -> BucketError:
+        """Of an object without which more than its case cannot be done."""
+        return cls(f"{error.problem.where}: {error.problem.reason}")
 
 
 class ClusterError(PrognosisError):

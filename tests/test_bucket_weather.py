@@ -14,6 +14,9 @@ from distributed import Client
 
 import prognosis_dask
 from prognosis_dask.cohort.case import Case, short_hash, write_cases
+from prognosis_dask.cohort.collections import resolve
+from prognosis_dask.cohort.gather import label_candidates
+from prognosis_dask.cohort.headers import FileStamp, VolumeFile
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.listing import read_listing
 from prognosis_dask.config.job import CohortSection, ImageSection, Job
@@ -23,7 +26,7 @@ from prognosis_dask.objects.address import parse_address
 from prognosis_dask.objects.bucket import bucket_of
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.storage.place import local_copy
-from tests.object_server import ObjectServer
+from tests.object_server import ObjectServer, _forget_stores
 from tests.test_bucket_runs import OUT, assert_same_results, cohort_in_bucket, keep_workers_out, lone_workers
 
 #: Seconds in which a store that is out of order is given up, and half as many again.
@@ -182,3 +185,26 @@ def test_an_image_file_that_changed_after_it_was_indexed_is_refused(
     object_server.send("PUT", "/cohort/p1/ct.nii", (tmp_path / "files" / "other.nii").read_bytes())
     with pytest.raises(CaseError, match="object-changed"):
         load_image(indexed.image, ImageSection(), etag=indexed.etag(indexed.image))
+
+
+def test_an_object_that_is_throttled_is_not_taken_as_missing_or_of_one_label(
+    object_server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prognosis_dask.objects.signing.RETRIES", 1)
+    _forget_stores()
+    object_server.make_bucket("cohort")
+    for name in ("ct", "mask"):
+        bucket_of(parse_address("s3://cohort")).put(f"p1/{name}.nii", b"x")
+    heading, mask = "case_id,patient_id,modality,roi,image,mask\n", "s3://cohort/p1/mask.nii"
+    (tmp_path / "table.csv").write_text(f"{heading}1,P1,CT,GTV,s3://cohort/p1/ct.nii,{mask}\n")
+    told = f"{mask}: the bucket refuses just this object"
+    file = VolumeFile(FileStamp(mask, 1, 0), is_mask=True)
+    object_server.weather.refuse = lambda method, path: (503, "SlowDown") if path.endswith("/mask.nii") else None
+    with pytest.raises(BucketError, match=told):
+        prognosis_dask.read_cases(tmp_path / "table.csv")
+    with pytest.raises(BucketError, match=told):
+        label_candidates(file, "", resolve(CohortSection()), asked=True)
+    object_server.weather.refuse = lambda method, path: (403, "AccessDenied") if path.endswith("/mask.nii") else None
+    (case,) = prognosis_dask.read_cases(tmp_path / "table.csv")  # which is told of its case alone, when it is read
+    assert case.mask_etag == ""
+    assert case.source.endswith(" missing")

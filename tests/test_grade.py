@@ -10,7 +10,7 @@ import pytest
 from prognosis_dask.brain.size import SIZE_FEATURES
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import GradeSection, ModelSection, load_job
-from prognosis_dask.errors import StoreError
+from prognosis_dask.errors import BucketError, StoreError
 from prognosis_dask.features.dataset import build_features
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.endpoint import Classes
@@ -26,6 +26,7 @@ from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.storage.volumes import create_volumes, write_volume
 from prognosis_dask.workflows.grade import fit_grade, grade_spec, make_volumes
 from tests.grade_network_run import JOB, make_prepared_cases
+from tests.object_server import _forget_stores
 from tests.training_cases import made_volumes
 
 SECTION = GradeSection(epochs=5, patience=0, learning_rate=1e-3)
@@ -157,3 +158,27 @@ def test_every_family_is_compared_alone_and_with_the_others():
     assert spec.procedure["all"].forced == ("size",)  # a few numbers with a meaning are not selected away
     assert spec.procedure["all"].n_features == (2, 5, 10)
     assert grade_spec(MODEL, ("network",)).final == "network"
+
+
+def test_a_prepared_brain_that_its_bucket_does_not_give_is_not_told_as_damaged(
+    prepared, tmp_path, object_server, monkeypatch
+):
+    """One that is throttled for ever; one that is gone is told as before."""
+    folder, dataset = prepared
+    monkeypatch.setattr("prognosis_dask.objects.signing.RETRIES", 1)
+    _forget_stores()
+    object_server.make_bucket("results")
+    object_server.fill("results", "run/brain/", folder / "brain")
+    names = list(map(str, dataset["case"].values[:2]))
+    held = f"{BrainStore('s3://results/run/brain').folder(names[1])}/tumour.nii.gz"
+
+    def digests():
+        return make_volumes("s3://results/run/brain", tmp_path / "volumes.zarr", names, JOB.grade)
+
+    whole, path = digests(), held.removeprefix("s3:/")
+    object_server.weather.refuse = lambda method, asked: (503, "SlowDown") if asked == path else None
+    with pytest.raises(BucketError, match=rf"{held}: the bucket refuses just this object \(SlowDown\)"):
+        digests()
+    object_server.weather.fine()
+    object_server.send("DELETE", path)
+    assert digests() == [whole[0], ""]

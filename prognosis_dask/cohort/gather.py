@@ -20,7 +20,7 @@ from prognosis_dask.cohort.radiomics_table import TableRow
 from prognosis_dask.cohort.rois import Candidate
 from prognosis_dask.cohort.series import group_series
 from prognosis_dask.cohort.volume_links import link_volumes
-from prognosis_dask.errors import CaseError, Code, Problem, count
+from prognosis_dask.errors import BucketError, CaseError, Code, Problem, count
 from prognosis_dask.objects.files import as_local, read_bytes
 from prognosis_dask.volumes.files import volume_voxels
 from prognosis_dask.volumes.labels import labels_in
@@ -423,5 +423,7 @@ def _labels(file: FileStamp) -> tuple[int, ...]:
     try:
         with as_local(file.path) as path:
             return labels_in(volume_voxels(path))
-    except CaseError:  # the fault is reported when the case is read
-        return ()
+    except CaseError as error:
+        if error.of_object:  # may well be given when the case is read: several labels would be measured as one
+            raise BucketError.of(error) from error
+        return ()  # the fault is reported when the case is read

@@ -21,6 +21,7 @@ from prognosis_dask.execution.clusters.spec import AnyCluster, LocalSpec, read_c
 from prognosis_dask.execution.monitor import LOG_EVERY
 from prognosis_dask.execution.preflight import check_workers
 from prognosis_dask.execution.progress import duration
+from prognosis_dask.execution.task import KEEP_MEMORY
 
 __all__ = [
     "DASK_CONFIG",
@@ -52,10 +53,7 @@ DASK_CONFIG = {
     "distributed.comm.timeouts.tcp": "3 minutes",
     # a tight loop of crashes must not make the cluster give its workers up: the nannies restart them
     "distributed.deploy.lost-worker-timeout": "1 hour",
-    # Dask's 64 kB give every array of a statistic back to the system and fetch it anew, page by page: as long again as
-    # the statistic itself. Images are larger than what is kept here, and given back as before
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 64 * 2**20,
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 8 * 2**20,
+    **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in KEEP_MEMORY.items()},
 }
 
 #: A new kind of cluster is a context manager from its definition to a client: a function of this name in the module

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from prognosis_dask.errors import CaseError
+from prognosis_dask.errors import BucketError, CaseError, Code
 from prognosis_dask.objects.address import is_address, parse_address
 from prognosis_dask.objects.bucket import ObjectStat, bucket_of, several
 
@@ -58,18 +58,20 @@ def files_named(folder: str | Path, name: str) -> list[str]:
 
 
 def stat_of(path: str) -> ObjectStat | None:
-    """What the store says of an object; None where there is none.
+    """What the store says of an object; None where there is none, or none that may be read.
 
     Raises
     ------
     BucketError
-        When the bucket cannot be asked.
+        When the bucket cannot be asked, or does not answer for this object.
     """
     address = parse_address(path)
     try:
         return bucket_of(address).head(address.key)
-    except CaseError:
-        return None
+    except CaseError as error:
+        if error.problem.code in (Code.OBJECT_MISSING, Code.OBJECT_FORBIDDEN):
+            return None
+        raise BucketError.of(error) from error
 
 
 @contextmanager

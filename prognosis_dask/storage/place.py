@@ -374,7 +374,7 @@ def _fetch_file(address: Address, folder: Path, name: str, etags: dict[str, str]
                 aside.write_bytes(content)
     except CaseError as error:
         if error.problem.code is not Code.OBJECT_MISSING:
-            raise BucketError(f"{error.problem.where}: {error.problem.reason}") from error
+            raise BucketError.of(error) from error
         (folder / name).unlink(missing_ok=True)
         return {}
     return {name: stat.etag}
@@ -425,7 +425,7 @@ def _claim(address: Address) -> ObjectStat:
 
 def _no_right(address: Address, error: CaseError) -> BucketError:
     if error.problem.code is Code.OBJECT_UNREADABLE:
-        return BucketError(f"{error.problem.where}: {error.problem.reason}")
+        return BucketError.of(error)
     return BucketError(
         f"cannot write in {address} ({error.problem.reason}); its results need the right to list, read, write and "
         "delete there"

@@ -16,7 +16,7 @@ import xarray as xr
 from prognosis_dask.arrays import Float32Array, Map
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.config.job import GradeSection, Job, ModelSection, digest
-from prognosis_dask.errors import CaseError, JobError, StatisticsError, StoreError, WeightsError, count
+from prognosis_dask.errors import BucketError, CaseError, JobError, StatisticsError, StoreError, WeightsError, count
 from prognosis_dask.execution.record import recorded_job
 from prognosis_dask.features.dataset import read_features
 from prognosis_dask.modelling.data.endpoint import Classes
@@ -99,8 +99,8 @@ def fit_grade(
     ------
     JobError
         When a clinical column is not in the cohort's table.
-    StoreError
-        When a prepared brain is damaged.
+    StoreError, BucketError
+        When a prepared brain is damaged, or its bucket does not give it.
     """
     section = replace(job.grade, engine=settle_learner(job.grade))
     source = _features(dataset_source(dataset, "the run"), section)
@@ -216,8 +216,10 @@ def volume_of(brain: StoredBrain, section: GradeSection) -> Float32Array:
 def _make(brains: Path | str, volumes: Path | str, section: GradeSection, case_id: str, made: str) -> str:
     try:
         volume = volume_of(BrainStore(brains).read(case_id, made), section)
-    except CaseError:  # the brain stage has told why
-        return ""
+    except CaseError as error:
+        if error.of_object:
+            raise BucketError.of(error) from error
+        return ""  # the brain stage has told why
     return write_volume(volumes, case_id, volume)
 
 
