@@ -39,7 +39,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -370,7 +370,9 @@ def main() -> None:
             server.make_bucket(bucket, public=True)
             server.fill(bucket, "", Path(folder))
         print(f"export AWS_ENDPOINT_URL={server.url} AWS_ACCESS_KEY_ID=a-test AWS_SECRET_ACCESS_KEY=its-secret")
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else moto stays behind
+        with suppress(KeyboardInterrupt):
+            signal.pause()
 
 
 if __name__ == "__main__":
