@@ -424,6 +424,7 @@ def _labels(file: FileStamp) -> tuple[int, ...]:
         with as_local(file.path) as path:
             return labels_in(volume_voxels(path))
     except CaseError as error:
-        if error.of_object:  # may well be given when the case is read: several labels would be measured as one
+        # it may well be given when the case is read: several labels would be measured as one
+        if error.problem.code is Code.OBJECT_UNREADABLE:
             raise BucketError.of(error) from error
         return ()  # the fault is reported when the case is read
