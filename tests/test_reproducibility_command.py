@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -87,7 +88,8 @@ def test_two_runs_are_paired_by_patient_where_regions_have_other_names(both: Pat
     second = write_run(tmp_path / "b", ("GTVp_retest_man",), seed=2)
     found = prognosis_dask.reproducibility(first, second)
     assert (found.pairs, found.by, found.left_out) == (PATIENTS, "patient", ())
-    again = prognosis_dask.reproducibility(both, both)  # the same run twice: case by case, all equal
+    copied = shutil.copytree(both, tmp_path / "copied")
+    again = prognosis_dask.reproducibility(both, copied)  # the same run twice: case by case, all equal
     assert again.by == "case"
     assert {row["ccc"] for row in again.agreement} == {1.0}
 
@@ -152,7 +154,8 @@ def test_two_lesions_on_one_scan_are_no_test_and_retest(tmp_path: Path) -> None:
     pd.DataFrame(rows, columns=["patient_id", "roi", "x"]).to_csv(tmp_path / "lesions.csv", index=False)
     with pytest.raises(StatisticsError, match="0 of 4 patients have two series of the same region"):
         prognosis_dask.reproducibility(tmp_path / "lesions.csv")
-    found = prognosis_dask.reproducibility(tmp_path / "lesions.csv", tmp_path / "lesions.csv")
+    copied = shutil.copy(tmp_path / "lesions.csv", tmp_path / "copied.csv")
+    found = prognosis_dask.reproducibility(tmp_path / "lesions.csv", copied)
     assert (found.pairs, found.by) == (8, "patient and region of interest")
 
 

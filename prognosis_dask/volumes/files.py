@@ -36,8 +36,8 @@ def volume_grid(path: Path, *, layers: bool = False) -> Grid:
         return nifti_grid(path)
     import SimpleITK as sitk
 
-    _expect_mm(path)
     reader = _reader(path)
+    _expect_mm(path)
     size, components = reader.GetSize(), reader.GetNumberOfComponents()
     complex_valued = "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID())
     single = all(length == 1 for length in size[3:])
