@@ -249,9 +249,6 @@ def import_extra(module: str, *, extra: str, feature: str) -> ModuleType:
         ) from error
 
 
-# Counts in sentences: one case, two cases.
-
-
 def system_reason(error: OSError) -> str:
     """What an error of the system says, in a line: where it has no words, its number's, or its type.
 
@@ -264,6 +261,9 @@ def system_reason(error: OSError) -> str:
     if number is not None and not error.strerror:
         return os.strerror(number)
     return next(iter(str(error).strip().splitlines()), type(error).__name__)  # pydicom's own goes on with a traceback
+
+
+# Counts in sentences: one case, two cases.
 
 
 def count(number: int, noun: str) -> str:

@@ -109,6 +109,18 @@ def test_the_command_writes_maps(table: Path, tmp_path: Path, capsys: pytest.Cap
     assert (Path(capsys.readouterr().out.partition(": ")[2].strip()) / "original_firstorder_Mean.nrrd").is_file()
 
 
+def maps_job(table: Path, params: Path) -> Job:
+    """A job of feature maps alone."""
+    return Job(
+        "maps",
+        cohort=CohortSection(cases=str(table)),
+        radiomics=RadiomicsSection(enabled=False),
+        maps=MapsSection(enabled=True, params=str(params)),
+        deep=DeepSection(enabled=False),
+        model=ModelSection(enabled=False),
+    )
+
+
 def test_a_run_keeps_the_maps_of_each_case_and_makes_those_again_that_are_gone(
     breast: Roi, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,14 +131,7 @@ def test_a_run_keeps_the_maps_of_each_case_and_makes_those_again_that_are_gone(
 
     params = tmp_path / "maps.yaml"
     params.write_text(json.dumps(CONTENT), encoding="utf-8")
-    job = Job(
-        "maps",
-        cohort=CohortSection(cases=str(table)),
-        radiomics=RadiomicsSection(enabled=False),
-        maps=MapsSection(enabled=True, params=str(params)),
-        deep=DeepSection(enabled=False),
-        model=ModelSection(enabled=False),
-    )
+    job = maps_job(table, params)
     folder = tmp_path / "run" / "maps" / short_hash("P 1/a")
     with connect(LocalSpec(workers=1, dashboard="127.0.0.1:0")) as client:
         runs = [prognosis_dask.run(job, client=client, out=tmp_path / "run")]
@@ -162,14 +167,7 @@ def test_maps_that_another_jobs_worker_wrote_late_are_made_again(
     def job(number: int, *features: str) -> Job:
         params = tmp_path / f"{number}.json"
         params.write_text(json.dumps({"featureClass": {"firstorder": features}, "voxelSetting": {"kernelRadius": 1}}))
-        return Job(
-            "maps",
-            cohort=CohortSection(cases=str(table)),
-            radiomics=RadiomicsSection(enabled=False),
-            maps=MapsSection(enabled=True, params=str(params)),
-            deep=DeepSection(enabled=False),
-            model=ModelSection(enabled=False),
-        )
+        return maps_job(table, params)
 
     def held() -> dict[str, bytes]:
         folder = Path(case)

@@ -82,6 +82,11 @@ def points_of(mask: sitk.Image) -> FloatArray:
     return points
 
 
+def distance_outside(mask: sitk.Image) -> sitk.Image:
+    """The distance of each voxel from a mask, mm; negative in it."""
+    return sitk.SignedMaurerDistanceMap(mask, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
+
+
 def starts(head: Head, *, scalp_mm: float = SCALP_MM) -> list[sitk.Euler3DTransform]:
     """Initial rigid transforms from template to image: pitches, heights and positions along the nose's axis.
 

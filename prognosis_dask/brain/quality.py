@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.arrays import FloatArray
-from prognosis_dask.brain.head import points_of
+from prognosis_dask.brain.head import distance_outside, points_of
 from prognosis_dask.brain.intensity import around
 from prognosis_dask.brain.orient import fitted_anew, meaning, shared_by_turn, turned, turns, usual_turns
 from prognosis_dask.brain.register import mutual_information
@@ -108,10 +108,8 @@ def turned_against_header(image: sitk.Image, stripped: Stripped, kind: Contrast,
     figures["upright"], rival = _upright(shared_by_turn(image, stripped.brain, kind))
     ways = [turns()[rival].T] if figures["upright"] <= CLEAR_TURN else []
     if fitted:
-        around_brain = sitk.SignedMaurerDistanceMap(
-            stripped.brain, insideIsPositive=False, squaredDistance=False, useImageSpacing=True
-        )
-        ratio, rival = _upright(shared_by_turn(image, stripped.brain, kind, within=around_brain < _AROUND_MM))
+        near = distance_outside(stripped.brain) < _AROUND_MM
+        ratio, rival = _upright(shared_by_turn(image, stripped.brain, kind, within=near))
         ways += [turns()[rival].T] if ratio <= CLEAR_TURN else []
         ways += usual_turns() if shared < _CLEAR_SHARED else []
     about = np.asarray(image.TransformContinuousIndexToPhysicalPoint([(size - 1) / 2 for size in image.GetSize()]))
@@ -153,9 +151,7 @@ def skull_edges(image: sitk.Image, brain: sitk.Image) -> dict[str, float]:
         return dict.fromkeys(_SIDES, math.nan)
     part, _ = around(brain, _EDGE_MM)
     image, brain = image[part], brain[part]
-    distance = sitk.GetArrayFromImage(
-        sitk.SignedMaurerDistanceMap(brain, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
-    )
+    distance = sitk.GetArrayFromImage(distance_outside(brain))
     values = sitk.GetArrayViewFromImage(image)
     deep = values[distance < -_DEEP_MM]
     if not deep.size:

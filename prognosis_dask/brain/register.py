@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import SimpleITK as sitk
 
-from prognosis_dask.brain.head import Head, coarse, points_of, starts
+from prognosis_dask.brain.head import Head, coarse, distance_outside, points_of, starts
 from prognosis_dask.brain.template import Contrast, contrast, dilated, icbm152
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_like
@@ -168,7 +168,7 @@ def _similarity(
 def _with_scalp(kind: Contrast) -> tuple[sitk.Image, sitk.Image]:
     """The template at 4 mm inside a synthetic skull and scalp, and the mask of its voxels."""
     brain = icbm152().brain
-    outside = sitk.SignedMaurerDistanceMap(brain, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
+    outside = distance_outside(brain)
     distance = sitk.GetArrayViewFromImage(outside)
     heights = brain.GetOrigin()[2] + np.arange(brain.GetDepth())  # the template's axes are the patient's
     above = (heights > _SKULL_BASE_MM)[:, None, None]

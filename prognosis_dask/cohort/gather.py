@@ -107,7 +107,10 @@ def _of_one_id(headers: Iterable[ImageHeader]) -> Iterator[Problem]:
     for found in seen.values():
         first, *_ = found.values()
         studies = len({study for study, _ in found})
-        pairs = ((one, two) for one, two in combinations(found.values(), 2) if one.person != two.person)
+        people: dict[str, ImageHeader] = {}  # each once: a placeholder may be the ID of thousands of studies
+        for header in found.values():
+            people.setdefault(header.person, header)
+        pairs = combinations(people.values(), 2)
         unlike = next(((why, two) for one, two in pairs if (why := _other_person(one.person, two.person))), None)
         if unlike is None and studies > 1 and _PLACEHOLDER.fullmatch(first.patient_id):
             unlike = f"a placeholder, in {studies} studies", first
