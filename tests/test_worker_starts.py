@@ -77,6 +77,14 @@ def test_a_worker_that_dies_while_it_is_started_anew_is_replaced_and_the_cluster
     assert not workers()
 
 
+def test_a_worker_that_takes_longer_to_end_than_dask_waits_is_no_error() -> None:
+    """As on a busy machine: killed after no time at all, its process is not gone at once."""
+    with connect(ONE) as client:
+        (nanny,) = client.cluster.workers.values()
+        client.cluster.sync(nanny.close, timeout=0)
+    wait_for(lambda: not workers())
+
+
 def test_a_script_that_each_worker_would_run_again_is_refused_at_once(tmp_path: Path) -> None:
     call = "from prognosis_dask.execution.cluster import LocalSpec, connect\n{}with connect(LocalSpec(workers=1)): pass"
     script = tmp_path / "study.py"

@@ -46,7 +46,6 @@ from prognosis_dask.modelling.spec import job_spec
 from prognosis_dask.objects.address import join
 from prognosis_dask.objects.folders import files_below, put_files
 from prognosis_dask.radiomics import job_params
-from prognosis_dask.report.page import write_report
 from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.place import Place, local_copy, placed
 from prognosis_dask.synthetic import make_cohort
@@ -249,6 +248,8 @@ def _run(job: Job, at: RunContext) -> RunResult:
         at.say("No model: model.enabled is false")
     record = record.ended()
     record.write(at.folder)
+    from prognosis_dask.report.page import write_report  # with matplotlib, which a refused or stopped run does without
+
     return RunResult(at.folder, write_report(at.folder), record.stages)
 
 

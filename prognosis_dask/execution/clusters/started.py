@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import active_children, resource_tracker
 from pathlib import Path
 from typing import Any
@@ -203,6 +203,14 @@ class OneAtATimeNanny(Nanny):  # type: ignore[misc]
         if self.status == Status.init and status != Status.running:
             raise RuntimeError(f"a worker died {STARTS} times while it started (memory?)")
         return status
+
+    async def kill(self, timeout: float = 5, reason: str = "nanny-kill") -> None:
+        """End the worker process. On a busy machine one that was killed takes its time to go, which is no error.
+
+        It would end a run, at the end of its cluster, after its last result.
+        """
+        with suppress(TimeoutError):
+            await super().kill(timeout, reason)
 
 
 def dask_setup(nanny: Nanny) -> None:
