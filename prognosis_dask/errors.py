@@ -170,11 +170,6 @@ class CaseError(PrognosisError):
     def __str__(self) -> str:
         return f"{self.problem.code}: {self.problem.reason}"
 
-    @property
-    def of_object(self) -> bool:
-        """Whether a bucket does not give an object, which says nothing about what is in it."""
-        return self.problem.code.startswith("object-")
-
 
 class JobError(PrognosisError):
     """The job file, or an option on the command line, says something that cannot be done."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def volume_grid(path: Path, *, layers: bool = False) -> Grid:
     import SimpleITK as sitk
 
     reader = _reader(path)
-    _expect_mm(path)
+    _expect_mm(path, text_header(path).fields)
     size, components = reader.GetSize(), reader.GetNumberOfComponents()
     complex_valued = "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID())
     single = all(length == 1 for length in size[3:])
@@ -71,7 +72,7 @@ def volume_voxels(path: Path, first: int = 0, stop: int | None = None) -> Number
     import SimpleITK as sitk
 
     reader = _reader(path)
-    _check_length(path, reader, check_stream(path))
+    _check_length(path, reader, text_header(path))
     size = list(reader.GetSize())
     index = [0] * len(size)
     index[2], size[2] = first, (size[2] if stop is None else stop) - first
@@ -86,7 +87,7 @@ def volume_voxels(path: Path, first: int = 0, stop: int | None = None) -> Number
     return voxels
 
 
-def _expect_mm(path: Path) -> None:
+def _expect_mm(path: Path, fields: Mapping[str, str]) -> None:
     """Refuse a header that says another unit of length, or a scale of values: ITK passes over both.
 
     Raises
@@ -94,9 +95,7 @@ def _expect_mm(path: Path) -> None:
     CaseError
         ``IMAGE_INVALID``.
     """
-    units = re.findall(r'"([^"]*)"', nrrd_header(path)[0].get("space units", ""))
-    fields = _metaimage_header(path)[0]
-    units.append(fields.get("DistanceUnits", ""))
+    units = [*re.findall(r'"([^"]*)"', fields.get("space units", "")), fields.get("DistanceUnits", "")]
     other = next((unit for unit in units if unit.strip().lower() not in _MM), "")
     if other:
         raise CaseError(
@@ -124,19 +123,20 @@ _MM = ("", "mm", "millimeter", "millimetre", "millimeters", "millimetres", "?", 
 _MOST_BEHIND = 16
 
 
-def _check_length(path: Path, reader: sitk.ImageFileReader, unpacked: int) -> None:
+def _check_length(path: Path, reader: sitk.ImageFileReader, header: TextHeader) -> None:
     """Check how many bytes of voxels there are: ITK reads the first as many as the header describes.
 
     Raises
     ------
     CaseError
-        ``PIXELS_UNREADABLE`` if their file is missing, too short, or too long.
+        ``PIXELS_UNREADABLE`` if their file is missing, damaged, too short, or too long.
     """
     import SimpleITK as sitk
 
-    data, begin = (path, 0) if unpacked else _raw_data(path) or (None, 0)
-    if data is None:
+    if header.voxels is None:
         return
+    unpacked = _unpacked(path, *header.voxels) if header.coding == "gzip" else 0
+    data, begin = (path, 0) if unpacked else header.voxels
     if not data.is_file():
         raise CaseError(Code.PIXELS_UNREADABLE, f"the file of its voxels, {data.name}, is missing", where=str(path))
     components = reader.GetNumberOfComponents()
@@ -182,33 +182,35 @@ _EITHER = 32 + zlib.MAX_WBITS
 _MOST_HEADER = 1 << 20
 
 
-def check_stream(path: Path) -> int:
-    """Unpack a compressed NRRD or MetaImage file to its end, and verify the checksum; its length, 0 for others.
+@dataclass(frozen=True)
+class TextHeader:
+    """The header of an NRRD or MetaImage file; empty for a file of another kind.
 
-    ITK does not notice damaged data. Uncompressed files have no checksum; the reader notices a missing part.
-
-    Raises
-    ------
-    CaseError
-        ``PIXELS_UNREADABLE`` if data are damaged or missing.
+    Attributes
+    ----------
+    fields
+        Keys as written. Of NRRD the fields (``key: value``) and the key/value pairs (``key:=value``).
+    voxels
+        The file of the voxels, and where in it they begin; None where they are not in one piece, or coded otherwise.
+    coding
+        ``raw`` or ``gzip`` (of MetaImage, zlib).
     """
-    try:
-        return sum(_unpack(file, begin) for file, begin in _streams(path))
-    except (OSError, EOFError, zlib.error) as error:
-        raise CaseError(
-            Code.PIXELS_UNREADABLE, f"the file is cut short or damaged: {error}; copy it again", where=str(path)
-        ) from error
+
+    fields: Mapping[str, str]
+    voxels: tuple[Path, int] | None = None
+    coding: str = ""
 
 
-def nrrd_header(path: Path) -> tuple[dict[str, str], int]:
-    """Fields (``key: value``) and key/value pairs (``key:=value``) of an NRRD file, and the offset of its data.
-
-    Keys are as written; the first line (``NRRD0004``) is left out. Empty for a file of another kind.
-    """
+def text_header(path: Path) -> TextHeader:
+    """Read the header of an NRRD or MetaImage file."""
     with path.open("rb") as stream:
         start = stream.read(_MOST_HEADER)
-    if not start.startswith(b"NRRD"):
-        return {}, 0
+    if start.startswith(b"NRRD"):
+        return _nrrd_header(path, start)
+    return _metaimage_header(path, start) if path.name.lower().endswith((".mha", ".mhd")) else TextHeader({})
+
+
+def _nrrd_header(path: Path, start: bytes) -> TextHeader:
     ends = [start.find(mark) + len(mark) for mark in (b"\n\n", b"\r\n\r\n") if mark in start]
     end = min(ends, default=len(start))
     fields = {}
@@ -218,66 +220,50 @@ def nrrd_header(path: Path) -> tuple[dict[str, str], int]:
         found = line.partition(":=") if ":=" in line else line.partition(":")
         if found[1]:
             fields[found[0].strip()] = found[2].strip().replace("\\n", "\n")
-    return fields, end
+    coding = {"raw": "raw", "gzip": "gzip", "gz": "gzip"}.get(fields.get("encoding", "").lower(), "")
+    if any(fields.get(key, "0") != "0" for key in ("line skip", "lineskip", "byte skip", "byteskip")):
+        coding = ""
+    return _header(path, fields, coding, fields.get("data file") or fields.get("datafile") or "", end)
 
 
-def _streams(path: Path) -> Iterator[tuple[Path, int]]:
-    name = path.name.lower()
-    if name.endswith((".nrrd", ".nhdr")):
-        fields, begin = nrrd_header(path)
-        if fields.get("encoding", "").lower() in ("gzip", "gz") and not _skips(fields):
-            data = fields.get("data file") or fields.get("datafile")
-            if data is None:
-                yield path, begin
-            elif "%" not in data and not data.upper().startswith("LIST"):
-                yield path.parent / data, 0
-    elif name.endswith((".mha", ".mhd")):
-        yield from _metaimage(path)
-
-
-def _skips(fields: dict[str, str]) -> bool:
-    return any(fields.get(key, "0") != "0" for key in ("line skip", "lineskip", "byte skip", "byteskip"))
-
-
-def _raw_data(path: Path) -> tuple[Path, int] | None:
-    """The file of uncompressed voxels, and where in it they begin; None for compressed ones, or several files."""
-    fields, begin = nrrd_header(path)
-    if fields:
-        data = fields.get("data file") or fields.get("datafile") or ""
-        plain = fields.get("encoding", "").lower() == "raw" and not _skips(fields)
-    else:
-        fields, begin = _metaimage_header(path)
-        data = fields.get("ElementDataFile", "")
-        plain = fields.get("CompressedData", "").lower() != "true" and fields.get("BinaryData", "").lower() == "true"
-        plain &= fields.get("HeaderSize", "0") == "0" and bool(data)
-        data = "" if data.upper() == "LOCAL" else data
-    if not plain or "%" in data or data.upper().startswith("LIST"):
-        return None
-    return (path.parent / data, 0) if data else (path, begin)
-
-
-def _metaimage(path: Path) -> Iterator[tuple[Path, int]]:
-    fields, at = _metaimage_header(path)
-    data = fields.get("ElementDataFile", "")
-    if fields.get("CompressedData", "").lower() != "true" or not data or data.upper().startswith("LIST") or "%" in data:
-        return
-    yield (path, at) if data.upper() == "LOCAL" else (path.parent / data, 0)
-
-
-def _metaimage_header(path: Path) -> tuple[dict[str, str], int]:
-    """Fields of a MetaImage file, and where its header ends; empty for a file of another kind."""
-    if not path.name.lower().endswith((".mha", ".mhd")):
-        return {}, 0
-    with path.open("rb") as stream:
-        start = stream.read(_MOST_HEADER)
-    fields, at = {}, 0
+def _metaimage_header(path: Path, start: bytes) -> TextHeader:
+    fields, end = dict[str, str](), 0
     for line in start.split(b"\n"):
-        at += len(line) + 1
+        end += len(line) + 1
         key, _, value = line.decode("latin-1").partition("=")
         fields[key.strip()] = value.strip()
         if key.strip() == "ElementDataFile":
             break
-    return fields, at
+    data = fields.get("ElementDataFile", "")
+    coding = ""
+    if fields.get("CompressedData", "").lower() == "true":
+        coding = "gzip"
+    elif fields.get("BinaryData", "").lower() == "true" and fields.get("HeaderSize", "0") == "0":
+        coding = "raw"
+    return _header(path, fields, coding if data else "", "" if data.upper() == "LOCAL" else data, end)
+
+
+def _header(path: Path, fields: Mapping[str, str], coding: str, data: str, end: int) -> TextHeader:
+    """``data``: the name of the file of the voxels; empty where they follow the header, which ends at ``end``."""
+    if not coding or "%" in data or data.upper().startswith("LIST"):
+        return TextHeader(fields)
+    return TextHeader(fields, (path.parent / data, 0) if data else (path, end), coding)
+
+
+def _unpacked(path: Path, data: Path, begin: int) -> int:
+    """Unpack compressed voxels to their end, and verify the checksum: ITK does not notice damage. Their length.
+
+    Raises
+    ------
+    CaseError
+        ``PIXELS_UNREADABLE`` if data are damaged or missing.
+    """
+    try:
+        return _unpack(data, begin)
+    except (OSError, EOFError, zlib.error) as error:
+        raise CaseError(
+            Code.PIXELS_UNREADABLE, f"the file is cut short or damaged: {error}; copy it again", where=str(path)
+        ) from error
 
 
 def _unpack(path: Path, begin: int) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, NumberArray
 from prognosis_dask.errors import CaseError, Code, warn
-from prognosis_dask.volumes.files import nrrd_header
+from prognosis_dask.volumes.files import text_header
 from prognosis_dask.volumes.nifti import is_nifti
 
 #: Tolerance of a label from a whole number: conversions give 1.0000001, interpolation any value.
@@ -244,7 +244,7 @@ def layered(values: NumberArray, labels: tuple[int, ...]) -> BoolArray:
 
 
 def _nrrd_segments(path: Path) -> tuple[Segment, ...]:
-    fields, _ = nrrd_header(path)
+    fields = text_header(path).fields
     # before Slicer 4.11 each segment had a layer, in which it is 1, and nothing says so
     old = fields.get("dimension") == "4" and not any(
         re.fullmatch(r"Segment\d+_(Layer|LabelValue)", key) for key in fields

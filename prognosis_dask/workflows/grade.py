@@ -217,7 +217,7 @@ def _make(brains: Path | str, volumes: Path | str, section: GradeSection, case_i
     try:
         volume = volume_of(BrainStore(brains).read(case_id, made), section)
     except CaseError as error:
-        if error.of_object:
+        if error.problem.code.startswith("object-"):  # says nothing about what is in it
             raise BucketError.of(error) from error
         return ""  # the brain stage has told why
     return write_volume(volumes, case_id, volume)
