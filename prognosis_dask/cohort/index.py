@@ -28,10 +28,9 @@ from prognosis_dask.cohort.collections import Rules, resolve
 from prognosis_dask.cohort.crawl import crawl
 from prognosis_dask.cohort.gather import Gathered, Image, gather
 from prognosis_dask.cohort.headers import FileStamp, Header, MaskHeader, OtherFile, VolumeFile
-from prognosis_dask.cohort.idc import sources_of
+from prognosis_dask.cohort.idc import sources_of, write_origins
 from prognosis_dask.cohort.linking import left_out
 from prognosis_dask.cohort.listing import write_listing
-from prognosis_dask.cohort.origins import write_origins
 from prognosis_dask.cohort.radiomics_table import read_tables
 from prognosis_dask.cohort.rois import Selection, select
 from prognosis_dask.cohort.sequences import doubts, drawn_on, name_sequences, repeated, sessions, whole_sessions

@@ -51,7 +51,7 @@ class RunRecord:
         return cls(job, versions, _cluster(client), _now(), time.monotonic())
 
     def of_data(self, data: Mapping[str, Any]) -> RunRecord:
-        """With where images and masks were published (:func:`prognosis_dask.cohort.origins.cited`)."""
+        """With where images and masks were published (:func:`prognosis_dask.cohort.idc.cited`)."""
         return replace(self, data=data)
 
     def planned(self, loaded: LoadedStages, digests: Mapping[str, Mapping[str, str]]) -> RunRecord:

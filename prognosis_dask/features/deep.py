@@ -18,9 +18,8 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import DeepSection, Job, digest
 from prognosis_dask.errors import CaseError, Code, Problem, warn
 from prognosis_dask.features.guard import Stopwatch, guarded, peak_memory_mb
-from prognosis_dask.features.measured import CropWork
 from prognosis_dask.features.registry import CUBE, DEEP, DEEP_2, stage_named
-from prognosis_dask.features.roi import read_case
+from prognosis_dask.features.roi import CropWork, read_case
 from prognosis_dask.features.stage import Columns, Stage, StageContext, Work, described, described_settings
 from prognosis_dask.imaging.cube import CubeRule, cut_cube
 from prognosis_dask.imaging.roi import Roi

@@ -8,8 +8,7 @@ from functools import partial
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import Job
 from prognosis_dask.features.guard import Stopwatch
-from prognosis_dask.features.measured import CropWork
-from prognosis_dask.features.roi import read_case
+from prognosis_dask.features.roi import CropWork, read_case
 from prognosis_dask.features.stage import Columns, StageContext, described_settings
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics import ibsi

@@ -19,7 +19,7 @@ from functools import partial
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import Job
 from prognosis_dask.features.guard import Stopwatch
-from prognosis_dask.features.roi import read_case
+from prognosis_dask.features.roi import CropWork, read_case
 from prognosis_dask.features.stage import Columns, StageContext, Work, described, described_settings
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.radiomics import column_names, extract, unit
@@ -29,17 +29,6 @@ from prognosis_dask.radiomics.parameter_file import read_params
 from prognosis_dask.radiomics.params import OTHERS
 from prognosis_dask.storage.brains import ImageStore, is_of_another_run
 from prognosis_dask.storage.ledger import TaskResult, Values
-from prognosis_dask.storage.rois import RoiStore
-
-
-class CropWork(Work):
-    """Begins with the case's stored crop."""
-
-    def read(self, case: Case, context: StageContext, seconds: dict[str, float]) -> Roi:
-        with Stopwatch(seconds).step("read"):
-            return RoiStore.open(context.rois, context.started).read_roi(
-                case.case_id, case.stored.get(RoiStore.stage, "")
-            )
 
 
 class RadiomicsWork(CropWork):

@@ -1,4 +1,4 @@
-"""The stage of the region of interest: read and crop each case, cut its frames, store both."""
+"""The stage of the region of interest: read and crop each case, cut its frames, store both; work on a stored crop."""
 
 from __future__ import annotations
 
@@ -64,6 +64,16 @@ class RoiWork(Work):
             "lesion_cut": frames.cut,
             "image_units": roi.unit,
         }
+
+
+class CropWork(Work):
+    """Begins with the case's stored crop."""
+
+    def read(self, case: Case, context: StageContext, seconds: dict[str, float]) -> Roi:
+        with Stopwatch(seconds).step("read"):
+            return RoiStore.open(context.rois, context.started).read_roi(
+                case.case_id, case.stored.get(RoiStore.stage, "")
+            )
 
 
 def read_case(case: Case, context: StageContext, *, full: bool = False, seconds: dict[str, float]) -> Roi:

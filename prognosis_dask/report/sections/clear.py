@@ -11,10 +11,9 @@ from prognosis_dask.features.registry import DEEP, DEEP_2, IBSI, RADIOMICS
 from prognosis_dask.features.stage import TOLD
 from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, kind_of
 from prognosis_dask.modelling.folder import known_json
-from prognosis_dask.report.content import Block
+from prognosis_dask.report.content import Answer, Block, Items, filled_in
 from prognosis_dask.report.identifiers import settings as hidden
 from prognosis_dask.report.read import RunFolder
-from prognosis_dask.report.sections.checklist import Answer, Items, filled_in
 from prognosis_dask.report.sections.features import families
 from prognosis_dask.report.words import listed
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from prognosis_dask.features.registry import DEEP, IBSI, RADIOMICS
-from prognosis_dask.report.content import Block, Heading, Text
+from prognosis_dask.report.content import Answer, Block, Heading, Items, Text, item_table
 from prognosis_dask.report.read import RunFolder
-from prognosis_dask.report.sections.checklist import Answer, Items, item_table
 from prognosis_dask.report.sections.clear import clear_answers, programs, reduction, without_images
 
 #: The 30 items by category.

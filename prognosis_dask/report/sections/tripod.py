@@ -8,10 +8,9 @@ from typing import Any
 from prognosis_dask.errors import count
 from prognosis_dask.features.registry import stages
 from prognosis_dask.modelling.folder import ModelFolder
-from prognosis_dask.report.content import Block
+from prognosis_dask.report.content import Answer, Block, Items, filled_in
 from prognosis_dask.report.identifiers import settings
 from prognosis_dask.report.read import RunFolder
-from prognosis_dask.report.sections.checklist import Answer, Items, filled_in
 from prognosis_dask.report.sections.cohort import flow
 from prognosis_dask.report.sections.comparison import verdict
 from prognosis_dask.report.sections.features import families
