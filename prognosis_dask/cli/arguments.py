@@ -47,10 +47,10 @@ def cluster_argument(parser: argparse.ArgumentParser) -> None:
         "--cluster",
         default="local",
         metavar="CLUSTER",
-        help="local, cuda, tcp://HOST:PORT, or a cluster file, see cluster/ (default: local)",
+        help="local, cuda, tcp://HOST:PORT, or a cluster file (see cluster/; default: local)",
     )
     parser.add_argument(
-        "--tls", action="store_true", help="encrypt with the cluster file's certificates, or a temporary set"
+        "--tls", action="store_true", help="encrypt connections, with the cluster file's certificates or temporary ones"
     )
 
 
@@ -76,7 +76,7 @@ complete -o default -F _prognosis prognosis
 
 def add_completion(commands: Commands, parser: argparse.ArgumentParser) -> None:
     """Add ``completion`` to the commands of ``parser``."""
-    complete = add_command(commands, "completion", "print what completes commands and options at the Tab key")
+    complete = add_command(commands, "completion", "print a shell script that completes commands and options")
     complete.add_argument("shell", choices=SHELLS, help='bash and zsh: eval "$(prognosis completion bash)"')
     complete.set_defaults(command=lambda arguments: print(completion(arguments.shell, parser), end=""))
 

@@ -23,7 +23,7 @@ def add_cohort_commands(commands: Commands) -> None:
 
 def _add_init(commands: Commands) -> None:
     init = add_command(commands, "init", "look at a folder and write a job with what was found, to edit and run")
-    init.add_argument("folder", nargs="?", default=".", metavar="FOLDER", help="of images, or idc:COLLECTION")
+    init.add_argument("folder", nargs="?", default=".", metavar="FOLDER", help="folder of images, or idc:COLLECTION")
     out_argument(init, "where the job and its params/ go (default: the current folder)", default=Path())
     init.set_defaults(command=_init)
 
@@ -37,22 +37,34 @@ def _add_index(commands: Commands) -> None:
     out_argument(index, "where cases.csv and problems.csv go; needed but for a dry run")
     index.add_argument("--collection", default="generic", help="preset of ROI names and clinical columns")
     index.add_argument("--clinical", default="", metavar="TABLE", help="CSV or XLSX with a row per patient")
-    index.add_argument("--id-column", default="", metavar="NAME", help="of the clinical table: the patients' IDs")
-    index.add_argument("--time-column", default="", metavar="NAME", help="the survival time")
-    index.add_argument("--event-column", default="", metavar="NAME", help="the event")
     index.add_argument(
-        "--event-codes", type=_codes, default={}, metavar="VALUE=1,VALUE=0", help="1: observed, 0: censored"
+        "--id-column", default="", metavar="NAME", help="column of the clinical table with the patients' IDs"
+    )
+    index.add_argument("--time-column", default="", metavar="NAME", help="column with the survival time")
+    index.add_argument("--event-column", default="", metavar="NAME", help="column with the event")
+    index.add_argument(
+        "--event-codes",
+        type=_codes,
+        default={},
+        metavar="VALUE=1,VALUE=0",
+        help="which values of the event column mean an event (1) or censored (0)",
     )
     index.add_argument("--time-unit", default="", choices=["days", "weeks", "months", "years"])
     index.add_argument("--roi", action="append", default=[], metavar="NAME", help="ROI name, or re:REGEX; repeatable")
-    index.add_argument("--roi-policy", default="", choices=["first", "merge", "each"], help="when several ROIs match")
     index.add_argument(
-        "--licence", default="", choices=["commercial"], help="of the IDC: nothing that excludes commercial use"
+        "--roi-policy", default="", choices=["first", "merge", "each"], help="what to do when several ROIs match"
     )
-    index.add_argument("--limit", type=int, default=0, metavar="N", help="of the IDC: at most so many patients")
-    index.add_argument("--dry-run", action="store_true", help="of the IDC: print what it would take, and read nothing")
     index.add_argument(
-        "--set", action="append", default=[], metavar="cohort.KEY=VALUE", help="as in a job, idc.KEY too; repeatable"
+        "--licence", default="", choices=["commercial"], help="IDC only: leave out what excludes commercial use"
+    )
+    index.add_argument("--limit", type=int, default=0, metavar="N", help="IDC only: at most N patients")
+    index.add_argument("--dry-run", action="store_true", help="IDC only: print what would be indexed; read nothing")
+    index.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="cohort.KEY=VALUE",
+        help="override a setting, as in a job; also idc.KEY; repeatable",
     )
     cluster_argument(index)
     index.set_defaults(command=_index)
@@ -64,23 +76,33 @@ def _add_features(commands: Commands) -> None:
         "image", type=Path, metavar="IMAGE", help="image file, folder of a DICOM series, or pyradiomics CSV"
     )
     features.add_argument(
-        "mask", nargs="?", default="", metavar="MASK", help="label map, RTSTRUCT or SEG; none where the folder holds it"
+        "mask",
+        nargs="?",
+        default="",
+        metavar="MASK",
+        help="label map, RTSTRUCT or SEG; not needed if the image's folder holds it",
     )
     features.add_argument("--params", default="", metavar="FILE.yaml", help="parameter file of pyradiomics")
     features.add_argument(
-        "--label", type=int, action="append", default=[], metavar="N", help="value of the label map; repeatable"
+        "--label", type=int, action="append", default=[], metavar="N", help="label in the label map; repeatable"
     )
     features.add_argument(
         "--roi", action="append", default=[], metavar="NAME", help="ROI name, or re:REGEX; repeatable"
     )
-    features.add_argument("--diagnostics", action="store_true", help="pyradiomics' diagnostics_* too")
+    features.add_argument("--diagnostics", action="store_true", help="add pyradiomics' diagnostics_* columns")
     features.add_argument(
-        "--set", action="append", default=[], metavar="image.KEY=VALUE", help="as in a job; repeatable"
+        "--set",
+        action="append",
+        default=[],
+        metavar="image.KEY=VALUE",
+        help="override a setting, as in a job; repeatable",
     )
     features.add_argument(
-        "-o", "--out", type=Path, metavar="FILE", help="a .csv or .json file (default: CSV on the terminal)"
+        "-o", "--out", type=Path, metavar="FILE", help="write to this .csv or .json file (default: CSV on the terminal)"
     )
-    features.add_argument("--format", default="", choices=["csv", "json"], help="whatever the file is called")
+    features.add_argument(
+        "--format", default="", choices=["csv", "json"], help="output format, whatever the file is called"
+    )
     features.set_defaults(command=_features)
 
 
@@ -91,26 +113,33 @@ def _add_maps(commands: Commands) -> None:
     maps.add_argument(
         "--params", default="", metavar="FILE.yaml", help="parameter file of pyradiomics, with voxelSetting"
     )
-    maps.add_argument("--case", action="append", default=[], metavar="ID", help="only this one; repeatable")
+    maps.add_argument("--case", action="append", default=[], metavar="ID", help="only this case; repeatable")
     maps.add_argument(
         "--radius", type=int, metavar="N", help="radius of the neighbourhood in voxels (default: the file's, else 1)"
     )
-    maps.add_argument("--zarr", action="store_true", help="a zarr group for each case instead of NRRD files")
+    maps.add_argument("--zarr", action="store_true", help="write a zarr group for each case instead of NRRD files")
     maps.set_defaults(command=_maps)
 
 
 def _add_synth(commands: Commands) -> None:
     synth = add_command(commands, "synth", "write a synthetic cohort: images, masks and a clinical table")
     synth.add_argument("folder", type=Path, metavar="DIR", help="target folder: new or empty")
-    synth.add_argument("--patients", type=int, default=60, metavar="N", help="default: 60")
+    synth.add_argument("--patients", type=int, default=60, metavar="N", help="number of patients (default: 60)")
     synth.add_argument("--seed", type=int, default=0, help="a different cohort for each seed (default: 0)")
-    synth.add_argument("--study", default="chest", choices=["chest", "brain"], help="default: chest")
+    synth.add_argument("--study", default="chest", choices=["chest", "brain"], help="kind of cohort (default: chest)")
     synth.add_argument(
-        "--signal", type=float, default=1.0, help="strength of the images' relation to the outcome; 0: none"
+        "--signal",
+        type=float,
+        default=1.0,
+        help="how strongly images and outcome are related; 0: not at all (default: 1)",
     )
     synth.add_argument("--no-bad-cases", action="store_true", help="omit the damaged patients")
     synth.add_argument(
-        "--matrix", type=int, default=256, metavar="N", help="voxels across a slice of the brain; 64 is fast"
+        "--matrix",
+        type=int,
+        default=256,
+        metavar="N",
+        help="brain only: voxels per row of a slice; 64 is fast (default: 256)",
     )
     synth.set_defaults(command=_synth)
 

@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prognosis",
         description="Cohort-scale imaging prognosis on Dask.",
-        epilog="To begin: prognosis init FOLDER, of your images; without any: prognosis synth made",
+        epilog="To begin: prognosis init FOLDER (your images); without images: prognosis synth made",
     )
     parser.add_argument("--version", action="version", version=f"prognosis {__version__}")
     parser.set_defaults(resumable=False)
@@ -107,18 +107,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run(commands: Commands) -> None:
     run = add_command(commands, "run", "run a job up to its report; repeat the command to resume")
-    run.add_argument("job", type=Path, metavar="JOB.toml", help="the job file; jobs/ holds the project's own")
+    run.add_argument("job", type=Path, metavar="JOB.toml", help="job file; jobs/ holds those of the project")
     out_argument(run, "the run's folder, or s3://BUCKET/PREFIX, gs://... (default: runs/<job name>)", type=place)
     run.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job file; repeatable"
     )
-    run.add_argument("--cache", default="", metavar="DIR", help="keep there, on each worker, what is read of buckets")
-    run.add_argument("--cache-size", type=_gigabytes, metavar="50GB", help="what it may hold (default: 50GB)")
+    run.add_argument(
+        "--cache", default="", metavar="DIR", help="folder on each worker that caches what is read from buckets"
+    )
+    run.add_argument("--cache-size", type=_gigabytes, metavar="50GB", help="size of the cache, at most (default: 50GB)")
     cluster_argument(run)
     run.add_argument("--performance-report", type=Path, metavar="FILE", help="write Dask's report of the run (HTML)")
     run.set_defaults(command=_run, resumable=True)
 
-    status = add_command(commands, "status", "done, failed and waiting cases per stage, also during a run")
+    status = add_command(commands, "status", "show done, failed and waiting cases per stage, also during a run")
     status.add_argument("folder", type=place, metavar="DIR", help="a run's folder or address")
     status.add_argument("--watch", action="store_true", help="redraw every two seconds until the run has ended")
     status.set_defaults(command=_status)
@@ -127,28 +129,34 @@ def _add_run(commands: Commands) -> None:
     report.add_argument(
         "folder", type=place, metavar="DIR", help="folder or address of a run, or of fit, compare or validate"
     )
-    report.add_argument("--identifiers", action="store_true", help="patients by their names, and whole paths")
+    report.add_argument("--identifiers", action="store_true", help="show patients' IDs and whole paths")
     report.set_defaults(command=_report)
 
 
 def _add_weights(commands: Commands) -> None:
-    weights = add_command(commands, "weights", "a network's weight files")
+    weights = add_command(commands, "weights", "convert or check a network's weight files")
     actions = weights.add_subparsers(required=True, metavar="ACTION")
     convert = actions.add_parser("convert", help="write a GluonCV .params file as .safetensors")
     convert.add_argument("source", type=Path, metavar="IN.params")
     convert.add_argument("target", type=Path, metavar="OUT.safetensors")
     convert.add_argument("--network", default="i3d_inceptionv1_kinetics400", metavar="NAME")
     convert.set_defaults(command=_convert)
-    keras = actions.add_parser("keras", help="read the brain study's network as Keras saved it; predict a run's brains")
+    keras = actions.add_parser("keras", help="convert the brain study's network from Keras; predict a run's brains")
     keras.add_argument("source", type=Path, metavar="IN.h5")
     keras.add_argument("target", type=Path, metavar="OUT.safetensors")
-    keras.add_argument("--axes", default="", help="its input's axes: z slices, y rows, x columns (default: yxz or zyx)")
-    keras.add_argument("--shape", type=_shape, metavar="A,B,C", help="their lengths, where the file has weights alone")
+    keras.add_argument(
+        "--axes", default="", help="axes of its input: z slices, y rows, x columns (default: yxz or zyx)"
+    )
+    keras.add_argument(
+        "--shape", type=_shape, metavar="A,B,C", help="lengths of these axes, if the file holds only weights"
+    )
     keras.add_argument(
         "--run", type=place, metavar="DIR", help="write the probability for each prepared brain of this run: OUT.csv"
     )
     keras.set_defaults(command=_keras)
-    check = actions.add_parser("check", help="tell whether a file holds a network's weights: hashes, a known example")
+    check = actions.add_parser(
+        "check", help="check whether a file holds a network's weights: by hashes and a known example"
+    )
     check.add_argument("network", metavar="NETWORK", help="as in deep.network; `file` for a network's own file")
     check.add_argument("file", type=Path, metavar="FILE")
     check.add_argument(
@@ -157,7 +165,7 @@ def _add_weights(commands: Commands) -> None:
         type=Path,
         default=(None, None),
         metavar=("INPUT", "VALUES"),
-        help="frames or a cube (.npy, or a video of the frames), and a text file of the values that must come out",
+        help="frames or a cube (.npy, or a video of the frames), and a text file with the expected values",
     )
     check.add_argument("--hold", type=int, default=1, metavar="N", help="a video shows each frame N times (default: 1)")
     check.set_defaults(command=_check)
@@ -166,26 +174,47 @@ def _add_weights(commands: Commands) -> None:
 def _add_serve(commands: Commands) -> None:
     serve = add_command(commands, "serve", "web pages to upload one scan and predict it by frozen models")
     serve.add_argument(
-        "--model", action="append", required=True, type=place, metavar="DIR", help="a run's folder; repeatable"
+        "--model",
+        action="append",
+        required=True,
+        type=place,
+        metavar="DIR",
+        help="folder or address of a run or of fit, with its frozen model; repeatable",
     )
     cluster_argument(serve)
-    serve.add_argument("--port", type=_port, default=8080, help="default: 8080; 0: a free port")
-    serve.add_argument("--host", default="127.0.0.1", help="other than 127.0.0.1: visitors need a token")
-    serve.add_argument("--token", default="", help="the token (default: none on 127.0.0.1, else a new one)")
-    out_argument(serve, "uploads, results (default: runs/serve)", default=Path("runs/serve"))
+    serve.add_argument("--port", type=_port, default=8080, help="port to listen on; 0: any free one (default: 8080)")
+    serve.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; any but the default needs a token (default: 127.0.0.1)",
+    )
+    serve.add_argument(
+        "--token", default="", help="token that visitors need (default: none on 127.0.0.1, else a new one)"
+    )
+    out_argument(serve, "folder for uploads and results (default: runs/serve)", default=Path("runs/serve"))
     serve.set_defaults(command=_serve, resumable=True)
 
 
 def _add_bench(commands: Commands) -> None:
     bench = add_command(commands, "bench", "measure patients per minute, images to features, on this machine")
     bench.add_argument("source", type=Path, metavar="JOB_OR_DIR", help="a job file, or a folder of downloads")
-    bench.add_argument("--virtual", type=int, default=0, metavar="N", help="N cases over the same files")
-    bench.add_argument("--workers", type=_numbers, default=(1, 2), metavar="N,N", help="default: 1,2")
     bench.add_argument(
-        "--cases-per-task", type=_numbers, default=(0,), metavar="N,N", help="0: chosen by the runner (default)"
+        "--virtual", type=int, default=0, metavar="N", help="repeat the cases, under other names, up to N"
     )
-    out_argument(bench, "table, plot, runs (default: runs/bench)", default=Path("runs/bench"))
-    bench.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job")
+    bench.add_argument(
+        "--workers", type=_numbers, default=(1, 2), metavar="N,N", help="numbers of workers to try (default: 1,2)"
+    )
+    bench.add_argument(
+        "--cases-per-task",
+        type=_numbers,
+        default=(0,),
+        metavar="N,N",
+        help="numbers to try; 0: chosen by the runner (default: 0)",
+    )
+    out_argument(bench, "folder for the table, the plot and the runs (default: runs/bench)", default=Path("runs/bench"))
+    bench.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job; repeatable"
+    )
     bench.set_defaults(command=_bench)
 
 
@@ -194,38 +223,52 @@ def _add_reproducibility(commands: Commands) -> None:
         commands, "reproducibility", "which features agree between two measurements of the same patients"
     )
     agree.add_argument(
-        "first", type=place, metavar="RUN_OR_TABLE", help="alone: compares the two series of each patient"
+        "first",
+        type=place,
+        metavar="RUN_OR_TABLE",
+        help="two measurements; one alone: compares the two series of each patient",
     )
     agree.add_argument("second", nargs="?", type=place, metavar="RUN_OR_TABLE")
-    out_argument(agree, "folder for agreement per feature, families, violin plot", type=place)
+    out_argument(agree, "folder for the tables and the violin plot", type=place)
     agree.add_argument(
         "--threshold", type=float, default=0.85, help="concordance from which a feature is reproducible (default: 0.85)"
     )
-    agree.add_argument("--modalities", type=_names, default=(), metavar="A,B", help="cases of A with those of B: CT,MR")
     agree.add_argument(
-        "--columns", type=_id_columns, metavar="PART=NAME,...", help="of a table: patient, case, run, roi, modality"
+        "--modalities",
+        type=_names,
+        default=(),
+        metavar="A,B",
+        help="compare the cases of modality A with those of B, as in CT,MR",
     )
-    agree.add_argument("--pooled", action="store_true", help="all regions of interest together, by a mixed model")
+    agree.add_argument(
+        "--columns",
+        type=_id_columns,
+        metavar="PART=NAME,...",
+        help="columns of a table that hold patient, case, run, roi, modality",
+    )
+    agree.add_argument(
+        "--pooled", action="store_true", help="analyse all regions of interest together, by a mixed model"
+    )
     agree.set_defaults(command=_reproducibility)
 
 
 def _add_robustness(commands: Commands) -> None:
     robust = add_command(commands, "robustness", "which features of a run survive small changes of image and mask")
     robust.add_argument("run", type=place, metavar="RUN", help="a finished run's folder or address, with its rois.zarr")
-    out_argument(robust, "agreement per feature, the filter, controls (default: RUN/robustness)", type=place)
+    out_argument(robust, "folder for the tables (default: RUN/robustness)", type=place)
     robust.add_argument("--repeats", type=int, default=10, metavar="N", help="perturbations of each case (default: 10)")
     robust.add_argument(
         "--threshold", type=float, default=0.9, help="ICC(1,1) from which a feature is robust (default: 0.9)"
     )
     for name, default, what in (
-        ("degrees", 10.0, "rotation within the slices, either way, at most"),
-        ("voxels", 0.5, "translation along each axis, either way, at most"),
-        ("noise", 1.0, "added noise, in standard deviations of the image's own"),
-        ("volume", 0.2, "share of the volume that is gained or lost, at most"),
+        ("degrees", 10.0, "largest rotation within the slices, in degrees"),
+        ("voxels", 0.5, "largest translation along each axis, in voxels"),
+        ("noise", 1.0, "noise added, in standard deviations of the image's own"),
+        ("volume", 0.2, "largest gain or loss of volume, as a share"),
     ):
         robust.add_argument(f"--{name}", type=float, default=default, help=f"{what} (default: {default:g})")
-    robust.add_argument("--no-contour", action="store_true", help="do not draw contours anew along supervoxels")
-    robust.add_argument("--seed", type=int, default=0, help="other draws for each seed (default: 0)")
+    robust.add_argument("--no-contour", action="store_true", help="do not redraw contours along supervoxels")
+    robust.add_argument("--seed", type=int, default=0, help="seed of the random perturbations (default: 0)")
     cluster_argument(robust)
     robust.set_defaults(command=_robustness)
 

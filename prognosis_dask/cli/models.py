@@ -28,7 +28,9 @@ def add_model_commands(commands: Commands) -> None:
 
     compare = add_command(commands, "compare", "test which procedures differ, on the same folds")
     _arguments(compare, "folder for the tables")
-    compare.add_argument("--procedures", type=_names, default=(), metavar="A,B", help="only these (default: all)")
+    compare.add_argument(
+        "--procedures", type=_names, default=(), metavar="A,B", help="compare only these (default: all)"
+    )
     compare.set_defaults(command=_compare)
 
     validate = add_command(commands, "validate", "validate a frozen model on another cohort, or procedures on this one")
@@ -36,31 +38,44 @@ def add_model_commands(commands: Commands) -> None:
         validate,
         "folder for the tables",
         "MODEL_OR_TABLE",
-        f"a frozen model's folder, or none; then {_DATA}",
+        f"to validate a frozen model, its folder first; then {_DATA}",
     )
     validate.add_argument(
-        "--method", choices=["nested", "bootstrap", "permutation"], help="of procedures on this cohort"
+        "--method", choices=["nested", "bootstrap", "permutation"], help="how to validate procedures on this cohort"
     )
     validate.set_defaults(command=_validate)
 
     predict = add_command(
         commands, "predict", "predict risk or class of the cases of a table or a run by a frozen model"
     )
-    predict.add_argument("model", type=place, metavar="MODEL_DIR", help="a frozen model: the place of a run or of fit")
+    predict.add_argument(
+        "model", type=place, metavar="MODEL_DIR", help="folder or address of a run or of fit, with its frozen model"
+    )
     predict.add_argument("data", nargs="+", type=place, metavar="TABLE_RUN_OR_SCAN", help=_SCAN)
     predict.add_argument("-o", "--out", required=True, type=local_place, help="a CSV file; for one new scan a folder")
     predict.add_argument(
         "--mask", default="", metavar="FILE", help="for one new scan: the file with the tumour's outline"
     )
-    predict.add_argument("--roi", default="", metavar="NAME", help="of one new scan: the structure, of several")
     predict.add_argument(
-        "--clinical", action="append", default=[], metavar="COLUMN=VALUE", help="for one new scan; repeatable"
+        "--roi",
+        default="",
+        metavar="NAME",
+        help="for one new scan: the structure to use, if the mask file holds several",
     )
     predict.add_argument(
-        "--dicom", action="store_true", help="for one new DICOM scan: also the mask as SEG and the measurements as SR"
+        "--clinical",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="for one new scan: a clinical input; repeatable",
     )
     predict.add_argument(
-        "--cohort", action="store_true", help="the folder holds many patients: -o is a folder, for predictions.csv"
+        "--dicom",
+        action="store_true",
+        help="for one new DICOM scan: also write the mask as SEG and the measurements as SR",
+    )
+    predict.add_argument(
+        "--cohort", action="store_true", help="the folder holds many patients; -o is a folder, and gets predictions.csv"
     )
     predict.add_argument("--table", default="", metavar="TABLE", help="with --cohort: the patients' clinical table")
     _spec_arguments(predict)
@@ -84,7 +99,9 @@ def _spec_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spec", type=Path, metavar="FILE.toml", help="columns, endpoint, procedures: see jobs/models/"
     )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the specification")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override the specification; repeatable"
+    )
 
 
 def _names(text: str) -> tuple[str, ...]:
