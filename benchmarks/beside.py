@@ -132,7 +132,7 @@ def _frames(image: Path, mask: Path) -> Any:
 
 
 def _grid(image: sitk.Image) -> Any:
-    from prognosis_dask.imaging.roi import Grid
+    from prognosis_dask.volumes.grid import Grid
 
     return Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from prognosis_dask.imaging.roi import Grid, Roi
+from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.volumes.grid import Grid
 
 SLICES = 40
 

@@ -10,7 +10,8 @@ import pytest
 from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.cohort.headers import FileStamp, VolumeFile
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.pairs import is_mask_name, pair_volumes
+from prognosis_dask.cohort.names import is_mask_name
+from prognosis_dask.cohort.pairs import pair_volumes
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import Code, JobError, Problem
 

@@ -15,7 +15,7 @@ from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import CaseError, Code, Problem, collected_warnings
 from prognosis_dask.imaging.gaps import settle_gaps
 from prognosis_dask.imaging.load import load_roi
-from prognosis_dask.imaging.roi import Grid
+from prognosis_dask.volumes.grid import Grid
 from tests.dicom_helpers import case_of, problem_of, write_rtstruct, write_series
 
 SHAPE = (40, 40, 40)

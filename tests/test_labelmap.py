@@ -11,9 +11,9 @@ import pytest
 import SimpleITK as sitk
 
 from prognosis_dask.errors import Code, collected_warnings
-from prognosis_dask.imaging.load import volume_grid
 from prognosis_dask.imaging.masks import read_mask
-from prognosis_dask.imaging.roi import Grid
+from prognosis_dask.volumes.files import volume_grid
+from prognosis_dask.volumes.grid import Grid
 from tests.dicom_helpers import problem_of
 
 LABELS = np.random.default_rng(1).integers(0, 4, (5, 7, 9)).astype(np.int16)

@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from pydicom.dataelem import DataElement
 
 from prognosis_dask.errors import CaseError, Code, Problem, collected_warnings
-from prognosis_dask.imaging.geometry import steps_of
 from prognosis_dask.imaging.masks import read_mask
 from prognosis_dask.imaging.polygon import fill_even_odd
-from prognosis_dask.imaging.roi import Grid
 from prognosis_dask.imaging.rtstruct import place_contours, rtstruct_mask
 from prognosis_dask.imaging.series import read_slices, series_grid
+from prognosis_dask.volumes.grid import Grid, steps_of
 from tests.dicom_helpers import list_series, problem_of, write_rtstruct
 
 GRID = Grid((14, 12, 5), (1.0, 1.0, 2.0), (-3.0, 4.0, 10.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))

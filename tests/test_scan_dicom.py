@@ -22,12 +22,12 @@ from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import JobError
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.masks import read_mask
-from prognosis_dask.imaging.roi import Grid
 from prognosis_dask.imaging.series import run_grid
 from prognosis_dask.prediction import dicom
 from prognosis_dask.prediction.dicom import SCHEME, mask_segmentation, own_code
 from prognosis_dask.prediction.scan import predict_scan
 from prognosis_dask.radiomics.codes import ibsi_code
+from prognosis_dask.volumes.grid import Grid
 from tests.dicom_helpers import case_of, list_series, write_series
 from tests.served_models import make_survival_run
 

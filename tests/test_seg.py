@@ -12,13 +12,13 @@ import SimpleITK as sitk
 
 from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import Code
-from prognosis_dask.imaging.geometry import steps_of, to_index
-from prognosis_dask.imaging.load import load_roi, volume_grid
+from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.masks import read_mask
-from prognosis_dask.imaging.roi import Grid
 from prognosis_dask.imaging.seg import _decoded, _frames, seg_mask, stack_frames
 from prognosis_dask.imaging.series import series_grid
 from prognosis_dask.radiomics import extract, read_params
+from prognosis_dask.volumes.files import volume_grid
+from prognosis_dask.volumes.grid import Grid, steps_of, to_index
 from tests.dicom_helpers import case_of, list_series, problem_of, write_seg, write_series
 
 RNG = np.random.default_rng(0)

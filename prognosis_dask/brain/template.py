@@ -16,8 +16,6 @@ from prognosis_dask.arrays import BoolArray
 from prognosis_dask.imaging.geometry import image_like
 from prognosis_dask.imaging.roi import bounding_box
 
-__all__ = ["Contrast", "Template", "closed", "contrast", "dilated", "icbm152", "opened"]
-
 #: What is brighter: white matter than grey and both than fluid (t1), grey than white (flair), fluid than both (t2).
 Contrast = Literal["t1", "flair", "t2"]
 

@@ -15,7 +15,8 @@ from prognosis_dask.cohort.collections import Rules
 from prognosis_dask.cohort.headers import UNNAMED, FileStamp, Header, ImageHeader, MaskHeader, Structure, VolumeFile
 from prognosis_dask.cohort.linking import Catalogue
 from prognosis_dask.cohort.listing import SeriesListing
-from prognosis_dask.cohort.pairs import OTHER_MODALITY, pair_volumes, roi_name
+from prognosis_dask.cohort.names import OTHER_MODALITY
+from prognosis_dask.cohort.pairs import pair_volumes, roi_name
 from prognosis_dask.cohort.radiomics_table import TableRow
 from prognosis_dask.cohort.rois import Candidate
 from prognosis_dask.cohort.series import group_series

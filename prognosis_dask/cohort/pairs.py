@@ -13,11 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prognosis_dask.cohort.headers import VolumeFile
-from prognosis_dask.cohort.names import OTHER_MODALITY, Volume, is_mask_name, modality_of
+from prognosis_dask.cohort.names import Volume
 from prognosis_dask.errors import Code, Problem
-from prognosis_dask.volumes.files import VOLUME_SUFFIXES
-
-__all__ = ["OTHER_MODALITY", "VOLUME_SUFFIXES", "Pair", "Volume", "is_mask_name", "modality_of", "pair_volumes"]
 
 #: nnU-Net numbers the channels of an image: ``case_001_0000``.
 _CHANNEL = re.compile(r"0\d{3}")

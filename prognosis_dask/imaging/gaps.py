@@ -35,7 +35,8 @@ from scipy.ndimage import distance_transform_edt
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import CaseError, Code, count, warn
 from prognosis_dask.imaging.geometry import image_like
-from prognosis_dask.imaging.roi import Box, Grid, bounding_box
+from prognosis_dask.imaging.roi import Box, bounding_box
+from prognosis_dask.volumes.grid import Grid
 
 #: Up to this many outlined slices count as a sample of the lesion's slices, even if some are neighbours.
 _SPARSE = 3

@@ -12,8 +12,6 @@ from prognosis_dask.arrays import BoolArray, FloatArray, NumberArray
 from prognosis_dask.errors import CaseError, Code, count
 from prognosis_dask.volumes.grid import SAME_VOXEL, Grid, lattice, steps_of, to_index
 
-__all__ = ["SAME_VOXEL", "image_on", "place", "resample_nearest", "steps_of", "to_index"]
-
 #: Shift (voxels) of a resampled mask, so that centres half-way between two of its voxels all choose the same side.
 HALF_WAY = 1e-3
 

@@ -21,11 +21,12 @@ from prognosis_dask.errors import CaseError, Code, expect_kind, warn
 from prognosis_dask.imaging.gaps import settle_gaps
 from prognosis_dask.imaging.geometry import image_on
 from prognosis_dask.imaging.masks import read_mask, read_planes
-from prognosis_dask.imaging.roi import Grid, Roi, bounding_box, span_with_margin
+from prognosis_dask.imaging.roi import Roi, bounding_box, span_with_margin
 from prognosis_dask.imaging.series import read_slices, run_grid
 from prognosis_dask.objects.address import is_address
 from prognosis_dask.objects.files import as_local
 from prognosis_dask.volumes.files import volume_grid, volume_voxels
+from prognosis_dask.volumes.grid import Grid
 
 #: Raised by one whenever the same files give other voxels or another mask, so that resume computes anew what was made
 #: of them. Ledgers of before it hold digests without it.

@@ -16,8 +16,6 @@ from prognosis_dask.config.job import FramesSection
 from prognosis_dask.errors import CaseError, Code, JobError
 from prognosis_dask.volumes.grid import Grid
 
-__all__ = ["Grid", "Roi", "grid_of"]
-
 #: Voxels kept around what resampling reads: the tail of the cubic B-spline's prefilter, sqrt(3) - 2 to the power of
 #: the distance, is below 1e-11 there.
 SPLINE_TAIL_VOXELS = 20

@@ -15,9 +15,8 @@ from pydicom.tag import Tag
 from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.cohort.masks import StructureSet, is_closed, roi_name, structure_set
 from prognosis_dask.errors import CaseError, Code, count, warn
-from prognosis_dask.imaging.geometry import to_index
 from prognosis_dask.imaging.polygon import area, fill_even_odd, near_repeats, overlapping
-from prognosis_dask.imaging.roi import Grid
+from prognosis_dask.volumes.grid import Grid, to_index
 
 #: Distance, in slice spacings, that the points of a contour may have from their common plane, and that plane from a
 #: slice, without a warning: positions rounded to 0.1 mm on 1 mm slices still pass, contours of another plane do not.

@@ -17,10 +17,10 @@ from prognosis_dask.cohort.dicom_header import name_syntax, transformation_of
 from prognosis_dask.cohort.listing import SeriesListing, SliceFile
 from prognosis_dask.cohort.stack import Run, check_axis, check_slices, even_runs, gap_error
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.imaging.roi import Grid
 from prognosis_dask.objects.address import is_address, join, parse_address
 from prognosis_dask.objects.bucket import ObjectStat, several
 from prognosis_dask.objects.files import read_bytes
+from prognosis_dask.volumes.grid import Grid
 
 #: Beyond this slope or intercept a product may overflow 64 bits; no scanner writes such values.
 _WHOLE = 2**31

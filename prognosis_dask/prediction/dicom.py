@@ -26,7 +26,7 @@ from prognosis_dask.features.dataset import read_features
 from prognosis_dask.features.guard import Stopwatch, guarded
 from prognosis_dask.features.registry import families
 from prognosis_dask.imaging.load import load_roi, unit_of
-from prognosis_dask.imaging.roi import Grid, grid_of
+from prognosis_dask.imaging.roi import grid_of
 from prognosis_dask.imaging.series import series_grid
 from prognosis_dask.objects.address import join
 from prognosis_dask.prediction.result import NOTICE, without_identifiers
@@ -34,6 +34,7 @@ from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.radiomics.codes import ibsi_code
 from prognosis_dask.storage.brains import BrainStore, MaskStore
 from prognosis_dask.storage.ledger import TaskResult, Values
+from prognosis_dask.volumes.grid import Grid
 
 if TYPE_CHECKING:
     import highdicom

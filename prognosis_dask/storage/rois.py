@@ -41,13 +41,14 @@ from zarr.storage import MemoryStore
 from prognosis_dask.arrays import AnyArray, ByteArray
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.errors import BucketError, CaseError, Code, StoreError
-from prognosis_dask.imaging.roi import Grid, Roi
+from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.objects.address import is_address, join, parse_address
 from prognosis_dask.objects.bucket import bucket_of
 from prognosis_dask.objects.files import files_named, read_all, read_bytes
 from prognosis_dask.objects.folders import fetch_folder, files_below, put_case, put_files
 from prognosis_dask.publish import publish_folder, remove_abandoned, staging
 from prognosis_dask.storage.brains import OF_ANOTHER_RUN, is_of_another_run
+from prognosis_dask.volumes.grid import Grid
 
 #: The longest ROI, in slices, and the side of a frame.
 MAX_SLICES, SIDE = 1024, 128
