@@ -20,22 +20,30 @@ import pandas as pd
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.modelling.data.endpoint import Survival
-from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
+from prognosis_dask.modelling.estimators.partial_likelihood import by_time, likelihood_of, maximise
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
 from prognosis_dask.modelling.metrics.calibration import survival_slope
 from prognosis_dask.modelling.metrics.classes import weighted_auc
-from prognosis_dask.modelling.metrics.competing import aalen_johansen, fine_gray
+from prognosis_dask.modelling.metrics.competing import (
+    CompetingEvents,
+    aalen_johansen,
+    competing_events,
+    fine_gray,
+    gray_test,
+    subdistribution,
+)
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.metrics.hazards import ph_test
 from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier
 from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
+from prognosis_dask.modelling.metrics.regression import bootstrap_cox
 from prognosis_dask.modelling.metrics.survival_tables import auc_t
+from prognosis_dask.modelling.preparing import fit_combat
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import describe
 from prognosis_dask.modelling.validation.clustered import clustered_cox
-from prognosis_dask.modelling.validation.differences import cox_coefficient
 from prognosis_dask.modelling.validation.external import training_overlap
 from tests.synthetic_tables import survival_table
 
@@ -48,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder, by = _values(Path(scratch))
         print(f"R's values: {by}.\n\n| what | values | ours | R | greatest difference |\n|---|---|---|---|---|")
-        for of in (influence, competing, entry, areas, scores):
+        for of in (influence, competing, entry, areas, scores, longitudinal):
             for what, ours, theirs in of(folder):
                 apart = np.max(np.abs(ours - theirs) / np.maximum(1.0, np.abs(theirs)))
                 shown = (", ".join(f"{value:.6g}" for value in values[:2]) for values in (ours, theirs))
@@ -83,18 +91,31 @@ def influence(folder: Path) -> Iterator[Line]:
     yield from _cox("", X, end, table["id"].astype(str).tolist(), theirs)
 
 
-def _cox(of: str, X: FloatArray, end: Survival, patients: list[str], theirs: dict[str, FloatArray]) -> Iterator[Line]:
-    coefficient = cox_coefficient(X, end.time_days, end.event, end.entry_days)
+def _efron(theirs: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """R's values of the weighted model under the names of a plain one's."""
+    names = {"coefficient": "fine_gray_efron", "dfbeta": "dfbeta_efron", "robust_error": "error_over_patients"}
+    return theirs | {name: theirs[other] for name, other in names.items()}
+
+
+def _cox(
+    of: str,
+    X: FloatArray,
+    end: Survival,
+    patients: list[str],
+    theirs: dict[str, FloatArray],
+    events: CompetingEvents | None = None,
+) -> Iterator[Line]:
     likelihood = likelihood_of(X, end)
-    inverse = np.linalg.inv(likelihood.derivatives(coefficient)[1])
+    coefficient, information = maximise(likelihood)
+    inverse = np.linalg.inv(information)
     yield f"coefficients{of} (coxph)", coefficient, theirs["coefficient"]
-    back = np.argsort(np.argsort(end.time_days, kind="stable"))
+    back = np.argsort(by_time(end))
     dfbeta = (likelihood.residuals(coefficient) @ inverse)[back].T.ravel()
     yield f"influence of each case{of} (residuals, dfbeta)", dfbeta, theirs["dfbeta"]
     names = [str(column) for column in range(X.shape[1])]
-    rows = ph_test(X, end.time_days, end.event, coefficient, inverse, names, end.entry_days)
+    rows = ph_test(X, end.observed_days, end.event, coefficient, inverse, names, end.entry_days, events)
     yield f"proportional hazards{of} (cox.zph)", np.array([r["statistic"] for r in rows]), theirs["ph_statistic"]
-    _, covariance = clustered_cox(X, end.time_days, end.event, patients, end.entry_days)
+    _, covariance = clustered_cox(X, end.observed_days, end.event, patients, end.entry_days, events)
     yield f"errors over patients{of} (cluster)", np.sqrt(np.diag(covariance)), theirs["robust_error"]
 
 
@@ -103,6 +124,14 @@ def competing(folder: Path) -> Iterator[Line]:
     X, time = table[["x1", "x2"]].to_numpy(float), table["time"].to_numpy(float)
     cause, at = table["cause"].to_numpy(), [10.0, 20.0, 40.0, 60.0]
     yield "Fine and Gray (finegray, coxph)", fine_gray(X, time, cause), theirs["fine_gray"]
+    end, patients = subdistribution(time, cause), [str(row % 150) for row in range(len(time))]
+    events = competing_events(end)
+    yield from _cox(", competing events", X, end, patients, _efron(theirs), events)
+    high = X[:, 0] + 0.5 * X[:, 1] > 0
+    test = gray_test(time, cause, high)
+    yield "Gray's test of risk groups (cmprsk)", np.array([test.statistic, test.p]), theirs["gray"]
+    ratio = np.exp(bootstrap_cox(high[:, None] * 1.0, time, end.event, np.ones((1, len(time))), competing=events))
+    yield "hazard ratio of risk groups (finegray, coxph)", ratio[0], theirs["hazard_ratio"]
     for of, name in ((1, "event"), (2, "competing")):
         found = aalen_johansen(time, cause, of)
         place = np.searchsorted(found.time_days, at, side="right") - 1
@@ -147,8 +176,40 @@ def scores(folder: Path) -> Iterator[Line]:
     yield "calibration slope (coxph)", slope, theirs["slope"]
     benefit = net_benefit_survival(time, event, risk[:, 2], at[2], np.array([0.2, 0.4, 0.6]), once)[0]
     yield "net benefit (survfit)", benefit, theirs["net_benefit"]
+    yield from _competing_scores(table, risk, theirs)
     X, untied = table[["x1", "x2"]].to_numpy(float), table["untied"].to_numpy(float)
     yield "Fine and Gray, nothing tied (cmprsk)", fine_gray(X, untied, table["cause"].to_numpy()), theirs["fine_gray"]
+
+
+def _competing_scores(table: pd.DataFrame, risk: FloatArray, theirs: dict[str, FloatArray]) -> Iterator[Line]:
+    time, cause, score = table["time"].to_numpy(float), table["cause"].to_numpy(), table["score"].to_numpy(float)
+    event, other, at, once = cause == 1, cause == 2, [5.0, 10.0, 20.0], np.ones((1, len(table)))
+    censoring = fit_censoring(time, event, other)
+    areas = [auc_t(time, event, score, days, censoring, other) for days in at]
+    yield "AUC(t), competing events (riskRegression)", np.array(areas), theirs["auc_competing"]
+    errors = [brier_score(time, event, 1 - one, days, censoring, other) for one, days in zip(risk.T, at, strict=True)]
+    yield "Brier score, competing events (riskRegression)", np.array(errors), theirs["brier_competing"]
+    slope = survival_slope(time, event, risk[:, 2], 20.0, once, competing=CompetingEvents(other, censoring))
+    yield "calibration slope, competing events (finegray, coxph)", slope, theirs["slope_competing"]
+    benefit = net_benefit_survival(time, event, risk[:, 2], 20.0, np.array([0.2, 0.4, 0.6]), once, other)[0]
+    yield "net benefit, competing events (survfit)", benefit, theirs["net_benefit_competing"]
+    found = concordance(np.where(other, np.inf, time), event, score)
+    yield "C, competing events (concordance)", np.array([found.c_index]), theirs["harrell_c_competing"]
+
+
+def longitudinal(folder: Path) -> Iterator[Line]:
+    table, theirs = _read(folder, "longitudinal.csv", "longitudinal_values.csv")
+    X, sites, patients = table.filter(regex="^f").to_numpy(float), table["site"].tolist(), table["patient"].tolist()
+    alone = table.groupby("patient")["site"].transform("size").to_numpy() == 1
+    for name, age in (("plain", None), ("age", table[["age"]].to_numpy(float))):
+        combat = fit_combat(X, sites, age, patients=patients)
+        assert combat.level is not None
+        given = "" if age is None else ", given age"
+        yield f"longitudinal ComBat, scale{given} (lme4)", combat.scale, theirs[f"{name} sigma"]
+        yield f"its share between patients{given}", combat.share, theirs[f"{name} share"]
+        yield f"its sites{given}", combat.level.T.ravel(), theirs[f"{name} level"]
+        after = combat.apply(X, sites, age)[alone].ravel()
+        yield f"scans after it{given}", after, theirs[f"{name} after"]
 
 
 def overlap() -> None:

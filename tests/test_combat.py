@@ -12,6 +12,7 @@ import pytest
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.reading import ReadTable
+from prognosis_dask.modelling.fit import fit_models
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.preparing import fit_combat
 from prognosis_dask.modelling.procedure import Procedure
@@ -260,7 +261,7 @@ def test_longitudinal_combat_refuses_no_more_cases_than_sites_and_covariates() -
     assert np.isfinite(fit_combat(X, ["A", "B", "C", "C"], patients=["a", "a", "b", "b"]).apply(X, [*"ABCC"])).all()
 
 
-def test_longitudinal_combat_of_few_repeated_patients_is_refused_before_the_validation() -> None:
+def test_longitudinal_combat_of_few_repeated_patients_is_refused_before_the_validation(tmp_path: Path) -> None:
     site = tuple("AB"[i // 2 % 2] for i in range(80))
     longitudinal = Procedure(selector="", penalty=(0.1,), harmonise="longitudinal-combat")
     for repeated, refused in ((9, True), (10, False)):
@@ -271,6 +272,8 @@ def test_longitudinal_combat_of_few_repeated_patients_is_refused_before_the_vali
         if refused:
             with pytest.raises(StatisticsError, match=r"'harmonised'.* 9 patients of 71 have two scans that differ"):
                 expect_sound(read, spec)
+            with pytest.raises(StatisticsError, match=r"'harmonised'.* 9 patients of 71 have two scans that differ"):
+                fit_models(read, spec, tmp_path / "models", extend=lambda table, folds: [table for _ in folds])
         else:
             expect_sound(read, spec)
 

@@ -12,23 +12,29 @@ from lifelines import KaplanMeierFitter
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
+from prognosis_dask.modelling.estimators.partial_likelihood import by_time, likelihood_of, maximise, score_likelihood
 from prognosis_dask.modelling.metrics.brier import fit_censoring
 from prognosis_dask.modelling.metrics.calibration import survival_calibration
 from prognosis_dask.modelling.metrics.competing import (
     CompetingEvents,
     aalen_johansen,
     causes,
+    competing_events,
     fine_gray,
     follow_up_rows,
+    freedom,
+    gray_test,
     subdistribution,
 )
 from prognosis_dask.modelling.metrics.concordance import competing_uno, uno_c
+from prognosis_dask.modelling.metrics.hazards import ph_test
 from prognosis_dask.modelling.metrics.intervals import draw_patients
-from prognosis_dask.modelling.metrics.kaplan_meier import bootstrap_survival, kaplan_meier, median_follow_up
+from prognosis_dask.modelling.metrics.kaplan_meier import bootstrap_survival, kaplan_meier, log_rank, median_follow_up
 from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
 from prognosis_dask.modelling.metrics.regression import bootstrap_cox
 from prognosis_dask.modelling.metrics.survival_tables import bootstrap_auc_t
 from prognosis_dask.modelling.spec import load_spec
+from prognosis_dask.modelling.validation.clustered import clustered_cox
 from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
 from prognosis_dask.workflows.models import fit
 from tests.test_evaluate import HORIZONS, predicted, table_of
@@ -36,7 +42,7 @@ from tests.test_evaluate import HORIZONS, predicted, table_of
 #: What competing.R beside them wrote.
 FOLDER = Path(__file__).parent / "r_survival"
 #: Tables of evaluate beside the measures.
-_OF_RISK = ("auc_t", "calibration", "net_benefit")
+_OF_RISK = ("auc_t", "calibration", "net_benefit", "kaplan_meier", "added", "influence", "follow_up")
 CODES = 'endpoint.event_codes={ "0" = 0, "1" = 1, "2" = 2 }'
 
 
@@ -67,6 +73,59 @@ def test_the_cumulative_incidence_and_its_error_are_theirs(of: int, name: str, c
     assert ((found.lower <= found.incidence) & (found.incidence <= found.upper) & (found.upper <= 1)).all()
 
 
+def test_coxs_likelihood_with_competing_events_is_that_of_fine_and_grays_weights(cohort, theirs) -> None:
+    X, time, cause = cohort
+    end = subdistribution(time, cause, seed=5)
+    likelihood = likelihood_of(X, end)
+    coefficient, information = maximise(likelihood)
+    np.testing.assert_allclose(coefficient, theirs["fine_gray_efron"], rtol=1e-7)
+    values = [score_likelihood(end)(X @ at) for at in (np.zeros(2), coefficient)]
+    np.testing.assert_allclose(values, theirs["likelihood_efron"], rtol=1e-12)
+    inverse = np.linalg.inv(information)
+    dfbeta = (likelihood.residuals(coefficient) @ inverse)[np.argsort(by_time(end))]
+    np.testing.assert_allclose(dfbeta.T.ravel(), theirs["dfbeta_efron"], atol=1e-9)
+    competing = competing_events(end)
+    rows = ph_test(X, time, end.event, coefficient, inverse, ["x1", "x2"], None, competing)
+    np.testing.assert_allclose([row["statistic"] for row in rows], theirs["ph_statistic"], rtol=1e-7)
+    patients = [str(row % 150) for row in range(300)]
+    _, covariance = clustered_cox(X, time, end.event, patients, competing=competing)
+    np.testing.assert_allclose(np.sqrt(np.diag(covariance)), theirs["error_over_patients"], rtol=1e-8)
+
+
+def test_risk_groups_are_compared_by_grays_test_and_fine_and_grays_hazard_ratio(cohort, theirs) -> None:
+    X, time, cause = cohort
+    end, high = subdistribution(time, cause), X[:, 0] + 0.5 * X[:, 1] > 0
+    found = gray_test(time, cause, high)
+    np.testing.assert_allclose([found.statistic, found.p], theirs["gray"], rtol=1e-10)
+    log_ratio = bootstrap_cox(
+        high[:, None].astype(float), time, end.event, np.ones((1, 300)), competing=competing_events(end)
+    )
+    np.testing.assert_allclose(np.exp(log_ratio[0]), theirs["hazard_ratio"], rtol=1e-8)
+    with pytest.raises(StatisticsError, match="one group"):
+        gray_test(time, cause, high | True)
+
+
+def test_without_competing_events_grays_test_is_near_the_log_rank_test_and_the_curve_kaplan_meiers(cohort) -> None:
+    X, time, cause = cohort
+    high, none = X[:, 0] > 0, np.where(cause == 2, 0, cause)
+    assert gray_test(time, none, high).statistic == pytest.approx(log_rank(time, none == 1, high).statistic, rel=0.02)
+    curve, plain = freedom(subdistribution(time, none)), kaplan_meier(time, none == 1)
+    np.testing.assert_allclose(curve.survival, plain.survival, rtol=1e-12)
+    np.testing.assert_array_equal(curve.at_risk, plain.at_risk)
+
+
+def test_an_incidences_error_over_patients_is_what_weighing_each_of_them_more_changes(cohort) -> None:
+    _, time, cause = cohort
+    patients = np.array([str(row % 150) for row in range(300)])
+    found = aalen_johansen(time, cause, patient_ids=patients.tolist())
+    weight = np.vstack([np.ones(300), 1 + 1e-5 * (patients == np.unique(patients)[:, None])])
+    for days in (10.0, 20.0, 40.0, 60.0):
+        survival = bootstrap_survival(time, cause == 1, days, weight, cause == 2)
+        error = np.sqrt((((survival[1:] - survival[0]) / 1e-5) ** 2).sum())
+        at = np.searchsorted(found.time_days, days, side="right") - 1
+        assert found.error[at] == pytest.approx(error, rel=1e-4)
+
+
 def test_the_endpoint_of_all_measures_estimates_incidence_and_fine_and_grays_model(cohort, theirs) -> None:
     X, time, cause = cohort
     models, incidences = [], []
@@ -92,16 +151,17 @@ def test_the_endpoint_estimates_the_incidence_where_events_and_censoring_share_t
     np.testing.assert_allclose(mean, found.incidence, atol=0.002)
 
 
-def test_no_figure_of_predictions_depends_on_the_draw_of_censoring_times_but_those_of_the_risk_groups(cohort) -> None:
+@pytest.mark.parametrize("cases_each", [1, 2])
+def test_no_figure_of_predictions_depends_on_the_draw_of_censoring_times(cases_each: int, cohort) -> None:
     X, time, cause = cohort
     seen = []
     for seed in range(2):
-        table = table_of(subdistribution(10 * time, cause, seed), X)
+        columns = np.column_stack([X, X.sum(axis=1).round()])  # the third is a volume
+        table = table_of(subdistribution(10 * time, cause, seed), columns, cases_each)
         found = evaluate(table, predicted(table, "deep", X[:, 0], time_grid(table.survival, HORIZONS)), HORIZONS)
-        of_groups = ("log_rank_p", "hazard_ratio_high_low")
         figures = pd.DataFrame(found["measures"])
-        assert not figures.loc[figures["measure"] == "uno_c", "value"].isna().any()
-        seen.append([figures[~figures["measure"].isin(of_groups)], *(pd.DataFrame(found[name]) for name in _OF_RISK)])
+        assert not figures.loc[figures["measure"].isin(["uno_c", "log_rank_p"]), "value"].isna().any()
+        seen.append([figures, *(pd.DataFrame(found[name]) for name in _OF_RISK)])
     for one, other in zip(*seen, strict=True):
         pd.testing.assert_frame_equal(one, other)
 

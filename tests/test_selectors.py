@@ -13,6 +13,7 @@ from sksurv.util import Surv
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
+from prognosis_dask.modelling.estimators.prediction import martingale_residuals
 from prognosis_dask.modelling.estimators.svm import Gram, solve_dual, solve_many_cases
 from prognosis_dask.modelling.selectors import (
     FALL,
@@ -23,7 +24,6 @@ from prognosis_dask.modelling.selectors import (
     cox_entries,
     false_discovery,
     logistic_entries,
-    martingale_residuals,
     rank_mrmr,
     rank_score_test,
     score_test,

@@ -263,8 +263,9 @@ def test_a_few_numbers_in_another_unit_zeros_that_stand_for_nothing_and_a_volume
 
 def test_a_volume_whose_logarithm_is_switched_off_enters_as_it_is_and_nothing_is_told(tmp_path: Path) -> None:
     off = load_spec(None, ["column.volume_ml.log=false"])
-    for cells in ([*range(1, 24), 0], [*range(1, 25)]):
-        found = read(tmp_path, {"volume_ml": cells}, off)
+    in_python = ModelSpec(column={"volume_ml": ColumnRule(log=False)})
+    for cells, rule in (([*range(1, 24), 0], off), ([*range(1, 25)], off), ([*range(1, 25)], in_python)):
+        found = read(tmp_path, {"volume_ml": cells}, rule)
         np.testing.assert_array_equal(found.table.X[:, found.table.features.index("volume_ml")], cells)
         assert "logarithm" not in said(found)
     missing = read(tmp_path, {"volume_ml": [*range(1, 24), 0]}, load_spec(None, ['column.volume_ml.unit="ml"']))

@@ -19,7 +19,7 @@ from prognosis_dask.modelling.estimators.cox import ProportionalHazards, cox_cur
 from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.metrics.classes import class_auc
-from prognosis_dask.modelling.metrics.competing import COMPETING, EVENT, causes, fine_gray
+from prognosis_dask.modelling.metrics.competing import COMPETING, EVENT, causes, competing_events, fine_gray
 from prognosis_dask.modelling.metrics.hazards import ph_rows, ph_test
 from prognosis_dask.modelling.metrics.intervals import Z95
 from prognosis_dask.modelling.procedure import Procedure, visible
@@ -42,17 +42,20 @@ _ROUNDING = 1e-12
 def over_patients(model: Fitted, table: FeatureTable) -> Fitted:
     """The model with its coefficients' standard errors over patients, where these have several of its cases.
 
+    So too where events compete: weights are no observations, and the information counts them as such.
+
     That is Cox's model with a squared penalty, or none; other models have no standard errors, and come back as they
     are.
     """
     cox = model.model
     if not isinstance(cox, ProportionalHazards) or not isinstance(table.endpoint, Survival):
         return model
-    if not several_cases(table.patient_ids) or np.isnan(cox.standard_error).any():
-        return model
     Z, endpoint = model.prepared(table)[:, model.columns], table.endpoint
-    time, event, entry = endpoint.time_days, endpoint.event, endpoint.entry_days
-    residuals, _ = score_residuals(Z, time, event, cox.coefficient, entry=entry)
+    competing = competing_events(endpoint)
+    if not (several_cases(table.patient_ids) or competing) or np.isnan(cox.standard_error).any():
+        return model
+    time, event, entry = endpoint.followed
+    residuals, _ = score_residuals(Z, time, event, cox.coefficient, entry=entry, competing=competing)
     inverse = covariance(Z, endpoint, cox, model.tuned["penalty"])
     error = np.sqrt(np.diag(sandwich(residuals, inverse, table.patient_ids)))
     return replace(model, model=replace(cox, standard_error=error))
@@ -68,15 +71,15 @@ def coefficient_tables(model: Fitted, table: FeatureTable) -> Tables:
     cox = model.model
     if not isinstance(cox, ProportionalHazards) or not isinstance(table.endpoint, Survival):
         return rows
-    time, event, entry = table.endpoint.time_days, table.endpoint.event, table.endpoint.entry_days
+    (time, event, entry), competing = table.endpoint.followed, competing_events(table.endpoint)
     if len(cox.coefficient) < event.sum() and len(np.unique(time[event])) > 1:
         Z = model.prepared(table)[:, model.columns]
         penalty = model.tuned["penalty"] * (1 - model.tuned["mixing"])
         fitted = (Z, time, event, cox.coefficient, covariance(Z, table.endpoint, cox, penalty))
         if several_cases(table.patient_ids):
-            rows["ph"] = ph_rows(model.chosen, clustered_ph_test(*fitted, table.patient_ids, entry))
+            rows["ph"] = ph_rows(model.chosen, clustered_ph_test(*fitted, table.patient_ids, entry, competing))
         else:
-            rows["ph"] = ph_test(*fitted, model.chosen, entry)
+            rows["ph"] = ph_test(*fitted, model.chosen, entry, competing)
     return rows
 
 

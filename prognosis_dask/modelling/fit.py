@@ -94,6 +94,7 @@ def fit_models(
         whole = read.table
         if extend is not None:
             (whole,) = extend(whole, [np.arange(len(whole.case_ids))])
+            expect_sound(replace(read, table=whole), spec)
         summary = describe_table(read) | _fit_and_write(read, whole, spec, staged, map, extend)
         write_summary(staged, summary)
         publish_folder(staged, folder)

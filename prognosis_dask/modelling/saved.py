@@ -24,7 +24,7 @@ from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.cox import ProportionalHazards
 from prognosis_dask.modelling.fitted import Fitted
-from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier
+from prognosis_dask.modelling.metrics.competing import freedom
 
 DigestArray: TypeAlias = npt.NDArray[np.uint64]
 
@@ -319,7 +319,7 @@ def _column_quantiles(X: FloatArray) -> FloatArray:
 
 
 def _curve(cases: Survival) -> FloatArray:
-    estimate = kaplan_meier(cases.time_days, cases.event, entry=cases.entry_days)
+    estimate = freedom(cases)
     return np.vstack([estimate.time_days, estimate.survival])
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from prognosis_dask.config.fields import Above, AtLeast, Unit
+from prognosis_dask.config.fields import Above, AtLeast, Unit, note_given
 from prognosis_dask.config.job import EventCodes, Halves, ModelSection, Rows, Seed, TimeUnit
 from prognosis_dask.config.reading import build, expect, override, read_toml
 from prognosis_dask.errors import StatisticsError, count, expect_kind
@@ -78,6 +78,13 @@ class ColumnRule:
     missing: Annotated[
         tuple[str, ...], "What stands for a missing value, such as 999; `NA`, `unknown` and their like always do."
     ] = ()
+
+    def __new__(cls, *values: Any, **given: Any) -> ColumnRule:
+        """Note what is given in Python too: ``log=False`` says something, the default says nothing."""
+        rule = super().__new__(cls)
+        if given:
+            note_given(rule, given)
+        return rule
 
 
 @dataclass(frozen=True)
@@ -216,7 +223,7 @@ def default_horizons(endpoint: Survival) -> tuple[float, ...]:
     """
 
     def held(days: float) -> bool:
-        until = endpoint.time_days <= days
+        until = endpoint.observed_days <= days
         beyond = ~until if endpoint.entry_days is None else ~until & (endpoint.entry_days < days)
         return min(int((endpoint.event & until).sum()), int(beyond.sum())) >= _FEWEST
 

@@ -20,6 +20,7 @@ from prognosis_dask.modelling.estimators.determined import named
 from prognosis_dask.modelling.estimators.partial_likelihood import score_likelihood
 from prognosis_dask.modelling.imputing import impute
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring, integrated
+from prognosis_dask.modelling.metrics.competing import competing_events
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.preparing import Preparation, expect_finite, fit_preparation
 from prognosis_dask.modelling.procedure import Procedure
@@ -233,12 +234,10 @@ def _criterion(procedure: Procedure, learner: Learner, train: Endpoint, test: En
 
 
 def _likelihood(train: Survival, test: Survival) -> Criterion:
-    time = np.concatenate([train.time_days, test.time_days])
-    entry = None
-    if train.entry_days is not None and test.entry_days is not None:
-        entry = np.concatenate([train.entry_days, test.entry_days])
-    everybody = score_likelihood(Survival(time, np.concatenate([train.event, test.event]), entry_days=entry))
-    known_ones = score_likelihood(train)
+    both = _together(train, test)
+    competing = competing_events(both)  # one censoring for both, so that they differ by the held-out cases alone
+    everybody = score_likelihood(both, competing)
+    known_ones = score_likelihood(train, None if competing is None else competing.rows(np.arange(len(train))))
 
     def judged(model: Model, known: FloatArray, held_out: FloatArray) -> float:
         score = np.concatenate([_risk(model, known), _risk(model, held_out)])
@@ -246,6 +245,18 @@ def _likelihood(train: Survival, test: Survival) -> Criterion:
         return whole - part if np.isfinite([whole, part]).all() else -np.inf
 
     return judged
+
+
+def _together(train: Survival, test: Survival) -> Survival:
+    def joined(of: FloatArray | None, others: FloatArray | None) -> FloatArray | None:
+        return None if of is None or others is None else np.concatenate([of, others])
+
+    return Survival(
+        np.concatenate([train.time_days, test.time_days]),
+        np.concatenate([train.event, test.event]),
+        joined(train.competing_days, test.competing_days),
+        joined(train.entry_days, test.entry_days),
+    )
 
 
 def _likelihood_alone(test: Survival) -> Criterion:
@@ -263,13 +274,9 @@ def _brier(train: Survival, test: Survival) -> Criterion:
         raise StatisticsError(
             "tune_by is 'brier', and cases enter late: its weights do not hold then; take 'likelihood'"
         )
-    time = np.concatenate([train.observed_days, test.observed_days])
-    event = np.concatenate([train.event, test.event])
-    competing = None
-    if train.competing is not None and test.competing is not None:
-        competing = np.concatenate([train.competing, test.competing])
-    censoring = fit_censoring(time, event, competing)
-    grid = np.unique(np.quantile(time[event], _BRIER_GRID))
+    both = _together(train, test)
+    censoring = fit_censoring(both.observed_days, both.event, both.competing)
+    grid = np.unique(np.quantile(both.time_days[both.event], _BRIER_GRID))
     grid = grid[grid < censoring.last_days]
 
     def judged(model: Model, known: FloatArray, held_out: FloatArray) -> float:

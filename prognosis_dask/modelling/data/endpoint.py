@@ -79,6 +79,11 @@ class Survival:
         return np.where(np.isfinite(self.competing_days), self.competing_days, self.time_days)
 
     @property
+    def followed(self) -> tuple[FloatArray, BoolArray, FloatArray | None]:
+        """Until when each case was observed, whether that was the event, and from when on, where some came late."""
+        return self.observed_days, self.event, self.entry_days
+
+    @property
     def outlived_days(self) -> FloatArray:
         """Until when a case is known to be without the event: always, after a competing one (Wolbers et al. 2009)."""
         if self.competing_days is None:
@@ -97,8 +102,8 @@ class Survival:
         >>> Survival(np.array([5.0, 9.0, 4.0, 12.0]), np.array([True, True, False, False])).strata().tolist()
         [0, 1, 2, 3]
         """
-        middle = np.median(self.time_days[self.event]) if self.event.any() else np.median(self.time_days)
-        return np.asarray(2 * ~self.event + (self.time_days > middle), dtype=np.int64)
+        middle = np.median(self.observed_days[self.event] if self.event.any() else self.observed_days)
+        return np.asarray(2 * ~self.event + (self.observed_days > middle), dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)

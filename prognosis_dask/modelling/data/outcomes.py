@@ -263,9 +263,9 @@ def _competing(name: str, cause: FloatArray) -> list[str]:
         return []
     return [
         f"{count(competing, 'row')} of {name} have a competing event. Models are of the subdistribution hazard (Fine "
-        "and Gray): who had a competing event stays at risk until a time of censoring drawn once from how others were "
-        "censored. Predicted survival is freedom from the event while others compete; C, AUC, Brier score, calibration "
-        "and net benefit are of that, without such a draw, and Kaplan-Meier's curves of risk groups with it. "
+        "and Gray): who had a competing event stays at risk, weighted by how others were censored; trees, accelerated "
+        "failure time and support vector machines draw a time of censoring once instead. Predicted survival is freedom "
+        "from the event while others compete, and so are all figures and the curves of risk groups. "
         "competing.csv has the cause-specific models beside it."
     ]
 

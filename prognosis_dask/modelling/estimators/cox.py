@@ -17,7 +17,13 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
 from prognosis_dask.modelling.estimators.determined import UndeterminedError, expect_determined, needs_check
-from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood, maximise, maximise_elastic_net
+from prognosis_dask.modelling.estimators.partial_likelihood import (
+    PartialLikelihood,
+    by_time,
+    likelihood_of,
+    maximise,
+    maximise_elastic_net,
+)
 from prognosis_dask.modelling.estimators.prediction import Baseline, Prediction, breslow
 from prognosis_dask.modelling.estimators.scores import linear_score
 from prognosis_dask.modelling.metrics.concordance import concordance
@@ -68,14 +74,13 @@ def fit_proportional_hazards(
     assert isinstance(endpoint, Survival)
     if not endpoint.event.any():
         raise StatisticsError(f"all {len(endpoint)} training cases are censored: without events nothing can be learnt")
-    order = np.argsort(endpoint.time_days, kind="stable")
-    ordered, in_order = endpoint.rows(order), Z[order]
-    sorted_rows, turn = in_order, None
+    order = by_time(endpoint)
+    sorted_rows, turn = Z[order], None
     if l1_ratio == 0 and Z.shape[1] > len(Z):
         # a ridge solution lies in the span of the cases: as many directions as cases are enough
         left, size, turn = np.linalg.svd(sorted_rows, full_matrices=False)
         sorted_rows = left * size
-    likelihood = PartialLikelihood(sorted_rows, ordered.time_days, ordered.event, 0.0, ordered.entry_days)
+    likelihood = likelihood_of(sorted_rows, endpoint.rows(order))
     models: dict[float, ProportionalHazards] = {}
     start = np.zeros(sorted_rows.shape[1])
     for penalty in sorted(set(penalties), reverse=True):
@@ -89,7 +94,7 @@ def fit_proportional_hazards(
             start, information = _maximised(likelihood, start, turn)
             error = _standard_errors(information, turn)
         coefficient = start if turn is None else turn.T @ start
-        models[penalty] = ProportionalHazards(coefficient, error, breslow(ordered, linear_score(in_order, coefficient)))
+        models[penalty] = ProportionalHazards(coefficient, error, breslow(endpoint, linear_score(Z, coefficient)))
     return [models[penalty] for penalty in penalties]
 
 

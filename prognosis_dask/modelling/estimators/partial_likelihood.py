@@ -15,8 +15,9 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Endpoint, Survival, risk_sets
+from prognosis_dask.modelling.data.endpoint import Endpoint, RiskSets, Survival
 from prognosis_dask.modelling.estimators.determined import expect_determined
+from prognosis_dask.modelling.metrics.competing import CompetingEvents, partial_risk_sets
 
 #: Newton's decrement at which the fit ends; one more step would change the log-likelihood by less than this.
 _SETTLED = 1e-10
@@ -24,24 +25,37 @@ _SETTLED = 1e-10
 _WIDEST = 600.0
 
 
-def score_likelihood(endpoint: Survival) -> Callable[[FloatArray], float]:
+def score_likelihood(endpoint: Survival, competing: CompetingEvents | None = None) -> Callable[[FloatArray], float]:
     """From scores (log hazards) of the cases, shape (cases,), to their log partial likelihood; Efron's ties.
 
     Zero where no case has the event; minus infinity where the scores lie too far apart to be computed with.
+    ``competing`` as for :func:`likelihood_of`.
     """
     if not endpoint.event.any():
         return lambda score: 0.0
-    order = np.argsort(endpoint.time_days, kind="stable")
-    likelihood = likelihood_of(np.zeros((len(order), 0)), endpoint)
+    order = by_time(endpoint)
+    likelihood = likelihood_of(np.zeros((len(order), 0)), endpoint, competing=competing)
     return lambda score: likelihood.of_score(score[order])
 
 
-def likelihood_of(Z: FloatArray, endpoint: Endpoint, penalizer: float = 0.0) -> PartialLikelihood:
-    """The partial likelihood of cases in any order; its rows are theirs, stably sorted by time."""
+def by_time(endpoint: Survival) -> IntArray:
+    """The cases' order by when their follow-up ended, stable."""
+    return np.argsort(endpoint.observed_days, kind="stable")
+
+
+def likelihood_of(
+    Z: FloatArray, endpoint: Endpoint, penalizer: float = 0.0, competing: CompetingEvents | None = None
+) -> PartialLikelihood:
+    """The partial likelihood of cases in any order; its rows are theirs, stably sorted by time.
+
+    Where events compete it is Fine and Gray's, by weights: of the cases' own censoring, or of that in ``competing``.
+    """
     assert isinstance(endpoint, Survival)
-    order = np.argsort(endpoint.time_days, kind="stable")
+    order = by_time(endpoint)
     ordered = endpoint.rows(order)
-    return PartialLikelihood(Z[order], ordered.time_days, ordered.event, penalizer, ordered.entry_days)
+    time, event = ordered.observed_days, ordered.event
+    sets = partial_risk_sets(ordered, time[event], None if competing is None else competing.rows(order))
+    return PartialLikelihood(Z[order], time, event, penalizer, sets)
 
 
 class _Hazards(NamedTuple):
@@ -56,11 +70,12 @@ class PartialLikelihood:
     """Efron's log partial likelihood with ridge penalty ``rows * penalizer / 2 * |b|²``; rows are sorted by time.
 
     For the l-th of the m events of one time (l = 0..m-1), the risk set's sum counts the m tied events with weight
-    1 - l/m (Efron, JASA 72, 1977). With times of entry, risk sets hold the cases that entered before.
+    1 - l/m (Efron, JASA 72, 1977). ``sets`` says who is at risk at each event, where that is not everybody who is
+    followed up to it: with times of entry the cases that entered before, with competing events their cases in part.
     """
 
     def __init__(
-        self, Z: FloatArray, time: FloatArray, event: BoolArray, penalizer: float, entry: FloatArray | None = None
+        self, Z: FloatArray, time: FloatArray, event: BoolArray, penalizer: float, sets: RiskSets | None = None
     ) -> None:
         self.Z, self.deaths, self.penalty = Z, np.flatnonzero(event), penalizer * len(Z)
         death_times = time[self.deaths]
@@ -72,7 +87,7 @@ class PartialLikelihood:
         self.late_group = np.searchsorted(several, self.group[self.late])
         self.tied = self.deaths[size[self.group] > 1]
         self.first = np.cumsum(size[several]) - size[several]
-        self.sets = None if entry is None else risk_sets(entry, time, death_times)
+        self.sets = sets
 
     def value(self, coefficient: FloatArray) -> float:
         """The penalised log partial likelihood; minus infinity where it cannot be computed."""

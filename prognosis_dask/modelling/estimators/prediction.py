@@ -9,8 +9,9 @@ import numpy as np
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Classes, Survival, risk_sets
+from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.estimators.scores import row_sums
+from prognosis_dask.modelling.metrics.competing import partial_risk_sets
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,15 +103,33 @@ class Baseline:
 
 def breslow(endpoint: Survival, risk_score: FloatArray) -> Baseline:
     """Breslow's estimate (Biometrics 30, 89, 1974): at each time, events over the sum of relative risks at risk."""
-    order = np.argsort(endpoint.time_days, kind="stable")
-    time, event = endpoint.time_days[order], endpoint.event[order]
+    order = np.argsort(endpoint.observed_days, kind="stable")
+    ordered = endpoint.rows(order)
+    time, event = ordered.observed_days, ordered.event
     # a common factor is taken out of the exponentials and put back, against overflow
     shift = float(risk_score.max()) if len(risk_score) else 0.0
     hazard = np.exp(risk_score[order] - shift)
     times, events = np.unique(time[event], return_counts=True)
-    if endpoint.entry_days is not None:
-        at_risk = risk_sets(endpoint.entry_days[order], time, times).at_events(hazard)
+    sets = partial_risk_sets(ordered, times)
+    if sets is not None:
+        at_risk = sets.at_events(hazard)
     else:
         at_risk = np.cumsum(hazard[::-1])[::-1][np.searchsorted(time, times)]
     steps = events / at_risk * np.exp(-min(max(shift, -_WIDEST), _WIDEST))
     return Baseline(times, np.cumsum(steps))
+
+
+def martingale_residuals(endpoint: Survival) -> FloatArray:
+    """Event less the Nelson-Aalen cumulative hazard while the case was at risk; shape (cases,)."""
+    nelson_aalen = breslow(endpoint, np.zeros(len(endpoint)))
+    if endpoint.competing is not None:
+        sets = partial_risk_sets(endpoint, nelson_aalen.times_days)
+        assert sets is not None
+        return np.asarray(endpoint.event - sets.of_cases(np.diff(nelson_aalen.cumulative, prepend=0.0)))
+    hazard = np.append(0.0, nelson_aalen.cumulative)
+
+    def until(days: FloatArray) -> FloatArray:
+        return hazard[np.searchsorted(nelson_aalen.times_days, days, side="right")]
+
+    before = 0.0 if endpoint.entry_days is None else until(endpoint.entry_days)
+    return np.asarray(endpoint.event - (until(endpoint.time_days) - before))

@@ -25,6 +25,7 @@ from prognosis_dask.modelling.estimators.prediction import (
     balanced_weights,
     breslow,
     class_prediction,
+    martingale_residuals,
     prevalence,
 )
 from prognosis_dask.modelling.estimators.scores import row_sums
@@ -137,7 +138,8 @@ def fit_survival_forest(
     if not Z.shape[1]:
         raise StatisticsError("learner 'survival-forest' needs at least one feature")
     rng = np.random.default_rng(seed)
-    values, score = Z.astype(np.float32), _log_rank_scores(endpoint)
+    # the sum of a group is the log-rank statistic
+    values, score = Z.astype(np.float32), martingale_residuals(endpoint)
     most = int(np.ceil(np.sqrt(Z.shape[1])))
     grown = []
     for _ in range(TREES):
@@ -147,13 +149,6 @@ def fit_survival_forest(
         ).fit(values, score, sample_weight=times_drawn)
         grown.append((tree.tree_, times_drawn))
     return [_forest([(_cut(tree, depth), drawn) for tree, drawn in grown], Z, endpoint) for depth, _ in shapes]
-
-
-def _log_rank_scores(endpoint: Survival) -> FloatArray:
-    """Event less the cumulative hazard of all cases at the case's time; a group's sum is the log-rank statistic."""
-    hazard = breslow(endpoint, np.zeros(len(endpoint)))
-    at = np.searchsorted(hazard.times_days, endpoint.time_days, side="right")
-    return np.asarray(endpoint.event - np.append(0.0, hazard.cumulative)[at])
 
 
 _Nodes = tuple[IntArray, FloatArray, IntArray, IntArray]

@@ -14,10 +14,10 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import RiskSets, Survival, risk_sets
-from prognosis_dask.modelling.metrics.brier import Censoring, inverse
+from prognosis_dask.modelling.data.endpoint import RiskSets, Survival, patient_sums, risk_sets, several_cases
+from prognosis_dask.modelling.metrics.brier import Censoring, fit_censoring, inverse
 from prognosis_dask.modelling.metrics.intervals import Z95
-from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, uncensored
+from prognosis_dask.modelling.metrics.kaplan_meier import KaplanMeier, LogRank, kaplan_meier, uncensored
 from prognosis_dask.modelling.table_spec import Row
 
 CENSORED, EVENT, COMPETING = 0, 1, 2
@@ -30,8 +30,8 @@ def subdistribution(time_days: FloatArray, cause: IntArray, seed: int = 0) -> Su
     A case with a competing event stays at risk, for it never has the event, until it would have been censored. That
     time is drawn once from how the others were censored from its own on (Ruan & Gray, Stat Med 27, 2008), at most the
     longest follow-up. Kaplan-Meier's estimate of the endpoint then estimates one less the cumulative incidence, and
-    Cox's model is Fine and Gray's: what takes no weights by time is fitted on it. Measures of predictions weight the
-    observed times in its place (:class:`CompetingEvents`).
+    Cox's model is Fine and Gray's: what takes no weights by time is fitted on it (trees, accelerated failure time,
+    support vector machines). All else weights the observed times in its place (:class:`CompetingEvents`).
 
     Parameters
     ----------
@@ -92,6 +92,35 @@ class CompetingEvents:
         return RiskSets(csr_array(vstack([whole.cases, gone])), csr_array(hstack([whole.events, still])))
 
 
+def competing_events(endpoint: Survival) -> CompetingEvents | None:
+    """Those of an endpoint, with its own censoring; None where events do not compete."""
+    if endpoint.competing is None:
+        return None
+    return CompetingEvents(
+        endpoint.competing, fit_censoring(endpoint.observed_days, endpoint.event, endpoint.competing)
+    )
+
+
+def partial_risk_sets(endpoint: Survival, at: FloatArray, competing: CompetingEvents | None = None) -> RiskSets | None:
+    """Who is at risk at each of some ascending times; None where each case is from 0 on until its time.
+
+    Parameters
+    ----------
+    competing
+        Of these cases, with the censoring to be taken; None: with their own.
+    """
+    return risk_sets_at(endpoint.observed_days, at, endpoint.entry_days, competing or competing_events(endpoint))
+
+
+def risk_sets_at(
+    time: FloatArray, at: FloatArray, entry: FloatArray | None, competing: CompetingEvents | None
+) -> RiskSets | None:
+    """:func:`partial_risk_sets` of observed times, with those of entry or who had a competing event."""
+    if competing is not None:
+        return competing.risk_sets(time, at)
+    return None if entry is None else risk_sets(entry, time, at)
+
+
 @dataclass(frozen=True)
 class Incidence:
     """The cumulative incidence of one cause.
@@ -113,10 +142,13 @@ class Incidence:
     error: FloatArray
 
 
-def aalen_johansen(time_days: FloatArray, cause: IntArray, of: int = EVENT) -> Incidence:
+def aalen_johansen(
+    time_days: FloatArray, cause: IntArray, of: int = EVENT, patient_ids: Sequence[str] = ()
+) -> Incidence:
     """Cumulative incidence of a cause (Aalen & Johansen, Scand J Statist 5, 1978).
 
-    The variance is that of the delta method (Marubini & Valsecchi 1995, equation 10.12).
+    The variance is that of the delta method (Marubini & Valsecchi 1995, equation 10.12); where patients have several
+    cases, that over patients: what each adds to the curve (the infinitesimal jackknife) is summed within patients.
 
     Raises
     ------
@@ -131,7 +163,12 @@ def aalen_johansen(time_days: FloatArray, cause: IntArray, of: int = EVENT) -> I
     after = np.cumprod(1 - all_causes / at_risk)
     before = np.append(1.0, after[:-1])
     found = np.cumsum(before * own / at_risk)
-    error = np.sqrt(np.maximum(_variance(found, before, own, all_causes, at_risk), 0.0))
+    if several_cases(patient_ids):
+        influence = _influence(at, cause, of, before, found, all_causes, at_risk)
+        variance = (patient_sums(influence, patient_ids) ** 2).sum(axis=0)
+    else:
+        variance = _variance(found, before, own, all_causes, at_risk)
+    error = np.sqrt(np.maximum(variance, 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
         width = Z95 * error / np.abs(found * np.log(found))
         lower, upper = found ** np.exp(width), found ** np.exp(-width)
@@ -153,6 +190,126 @@ def _variance(found: FloatArray, before: FloatArray, own: IntArray, every: IntAr
     both = before * own / at_risk**2
     squares = found**2 * np.cumsum(fall) - 2 * found * np.cumsum(found * fall) + np.cumsum(found**2 * fall)
     return np.asarray(squares + np.cumsum(rise) - 2 * (found * np.cumsum(both) - np.cumsum(found * both)))
+
+
+def _influence(
+    at: IntArray,
+    cause: IntArray,
+    of: int,
+    before: FloatArray,
+    found: FloatArray,
+    every: IntArray,
+    at_risk: IntArray,
+) -> FloatArray:
+    """What each case adds to the incidence at each distinct time, shape (cases, times): its derivative by weight.
+
+    A case adds to the rise at its own event, less its share of each rise while it was at risk; and by what it does to
+    the survival of all, to each later rise.
+    """
+    followed = at[:, None] >= np.arange(len(found))
+    here = at[:, None] == np.arange(len(found))
+    rise = np.diff(found, prepend=0.0)
+    own = (here & (cause == of)[:, None]) * (before / at_risk) - followed * (rise / at_risk)
+    left = at_risk - every
+    some = np.divide(1.0, left, out=np.zeros(len(found)), where=left > 0)
+    fall = np.cumsum((here & (cause != CENSORED)[:, None]) * some - followed * (every / at_risk * some), axis=1)
+    fall = np.concatenate([np.zeros((len(at), 1)), fall[:, :-1]], axis=1)
+    return np.asarray(np.cumsum(own - rise * fall, axis=1))
+
+
+def freedom(endpoint: Survival, patient_ids: Sequence[str] = ()) -> KaplanMeier:
+    """The curve of freedom from the event: Kaplan-Meier's; where events compete, one less Aalen and Johansen's.
+
+    At risk is who was still followed, without an event of any kind.
+    """
+    if endpoint.competing is None:
+        return kaplan_meier(endpoint.time_days, endpoint.event, patient_ids, endpoint.entry_days)
+    time, cause = causes(endpoint)
+    found = aalen_johansen(time, cause, EVENT, patient_ids)
+    at_risk = len(time) - np.searchsorted(np.sort(time), found.time_days, side="left")
+    return KaplanMeier(found.time_days, 1 - found.incidence, 1 - found.upper, 1 - found.lower, at_risk)
+
+
+def gray_test(time_days: FloatArray, cause: IntArray, high: BoolArray) -> LogRank:
+    """Test whether two groups share one cumulative incidence of the event (Gray, Ann Statist 16, 1988; rho = 0).
+
+    As :func:`log_rank` with those at risk who had a competing event, each group's by its own censoring.
+
+    Parameters
+    ----------
+    time_days, cause, high
+        Shape (cases,); ``high`` says which group.
+
+    Raises
+    ------
+    StatisticsError
+        When all cases are in one group, or no event tells the groups apart.
+    """
+    from scipy.special import chdtrc
+
+    if high.all() or not high.any():
+        raise StatisticsError(f"Gray's test: all {len(high)} cases are in one group; two are compared")
+    times = np.unique(time_days[cause != CENSORED])
+    first, other = (_Group.of(time_days[member], cause[member], times) for member in (high, ~high))
+    died, whole = first.died + other.died, first.size + other.size
+    still = first.size * (1 - first.incidence) + other.size * (1 - other.incidence)
+    score = (first.died - died * first.size * (1 - first.incidence) / np.where(still > 0, still, 1.0)).sum()
+    step = np.divide(died, whole, out=np.zeros(len(times)), where=whole > 0)
+    free = 1 - np.cumsum(step)
+    both = np.divide(first.size * other.size, whole, out=np.zeros(len(times)), where=whole > 0)
+    drift = np.cumsum(both * step / (free + step))
+    variance = sum(group.variance(both, drift, died, whole, free) for group in (first, other))
+    if not variance > 0:
+        raise StatisticsError(f"Gray's test: none of {int((cause == EVENT).sum())} events tells the groups apart")
+    statistic = float(score**2 / variance)
+    return LogRank(statistic, 1, float(chdtrc(1, statistic)))
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Of one group at each time of any event: counts, and curves until just before it.
+
+    ``size`` is who was at risk over the survival of all causes: who would be there but for competing events and the
+    event, up to censoring.
+    """
+
+    at_risk: IntArray
+    died: IntArray
+    gone: IntArray
+    before: FloatArray
+    after: FloatArray
+    incidence: FloatArray
+    size: FloatArray
+
+    @classmethod
+    def of(cls, time_days: FloatArray, cause: IntArray, times: FloatArray) -> _Group:
+        at_risk = len(time_days) - np.searchsorted(np.sort(time_days), times, side="left")
+        died, gone = (
+            np.bincount(np.searchsorted(times, time_days[cause == of]), minlength=len(times))
+            for of in (EVENT, COMPETING)
+        )
+        known = np.maximum(at_risk, 1)
+        after = np.cumprod(1 - (died + gone) / known)
+        before = np.append(1.0, after[:-1])
+        incidence = np.append(0.0, np.cumsum(before * died / known)[:-1])
+        size = np.divide(at_risk, before, out=np.zeros(len(times)), where=at_risk > 0)
+        return cls(at_risk, died, gone, before, after, incidence, size)
+
+    def variance(
+        self, both: FloatArray, drift: FloatArray, died: IntArray, whole: FloatArray, free: FloatArray
+    ) -> float:
+        """What the group's events add to the variance of the score: the sum of squares of its martingales' weights."""
+        there = self.at_risk > 0
+        rest = np.divide(free, self.after, out=np.zeros(len(free)), where=self.after > 0)
+        final = drift[-1]
+        tied = np.divide(died - 1, whole * self.before - 1, out=np.zeros(len(free)), where=(died > 1) & there)
+        rise = np.divide(
+            (1 - tied) * self.before * died, whole * self.at_risk, out=np.zeros(len(free)), where=there & (whole > 0)
+        )
+        weight = both + (1 - rest) * (final - drift)
+        tied = np.divide(self.gone - 1, self.at_risk - 1, out=np.zeros(len(free)), where=self.gone > 1)
+        fall = np.divide((1 - tied) * self.before**2 * self.gone, self.at_risk**2, out=np.zeros(len(free)), where=there)
+        return float((weight**2 * rise).sum() + ((rest * (final - drift)) ** 2 * fall).sum())
 
 
 def fine_gray(X: FloatArray, time_days: FloatArray, cause: IntArray, penalty: float = 0.0) -> FloatArray:
@@ -214,16 +371,11 @@ def follow_up_rows(endpoint: Survival, patient_ids: Sequence[str], horizons: Seq
     competes = endpoint.competing_days is not None
     entry = np.zeros(len(time)) if endpoint.entry_days is None else endpoint.entry_days
     rows: list[Row] = []
+    curve = freedom(endpoint, patient_ids)
     for days in horizons:
         until = time <= days
-        if competes:
-            incidence = aalen_johansen(time, cause)
-            at = int(np.searchsorted(incidence.time_days, days, side="right")) - 1
-            survival = [1 - float(values[at]) for values in (incidence.incidence, incidence.upper, incidence.lower)]
-        else:
-            curve = kaplan_meier(time, endpoint.event, patient_ids, endpoint.entry_days)
-            at = int(np.searchsorted(curve.time_days, days, side="right")) - 1
-            survival = [float(values[at]) for values in (curve.survival, curve.lower, curve.upper)]
+        at = int(np.searchsorted(curve.time_days, days, side="right")) - 1
+        survival = [float(values[at]) for values in (curve.survival, curve.lower, curve.upper)]
         rows.append(
             {
                 "horizon_days": float(days),

@@ -8,7 +8,7 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import risk_sets
+from prognosis_dask.modelling.metrics.competing import CompetingEvents, risk_sets_at
 from prognosis_dask.modelling.table_spec import Row
 
 
@@ -20,6 +20,7 @@ def ph_test(
     variance: FloatArray,
     features: Sequence[str],
     entry: FloatArray | None = None,
+    competing: CompetingEvents | None = None,
 ) -> list[Row]:
     """Test each coefficient of a Cox model for a drift over time (Grambsch & Therneau, Biometrika 81, 1994).
 
@@ -41,6 +42,8 @@ def ph_test(
         The columns' names.
     entry
         From when on each case was at risk, shape (cases,); None: from 0 on.
+    competing
+        Where events compete: the model is then Fine and Gray's, and times are observed ones.
 
     Returns
     -------
@@ -56,7 +59,7 @@ def ph_test(
     if len(np.unique(time[event])) < 2:
         raise StatisticsError(f"proportional hazards: {int(event.sum())} events at fewer than two distinct times")
     ranks = event_ranks(time, event)
-    residuals, covariances = schoenfeld(X, time, event, coefficient, entry)
+    residuals, covariances = schoenfeld(X, time, event, coefficient, entry, competing)
     score = ranks @ residuals
     drift = np.tensordot(ranks, covariances, axes=1)
     spread = np.tensordot(ranks**2, np.einsum("ekk->ek", covariances), axes=1)
@@ -84,7 +87,12 @@ def ph_rows(features: Sequence[str], statistic: FloatArray) -> list[Row]:
 
 
 def schoenfeld(
-    X: FloatArray, time: FloatArray, event: BoolArray, coefficient: FloatArray, entry: FloatArray | None = None
+    X: FloatArray,
+    time: FloatArray,
+    event: BoolArray,
+    coefficient: FloatArray,
+    entry: FloatArray | None = None,
+    competing: CompetingEvents | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Schoenfeld's residuals of the events in the order of the rows, and the covariance of the columns at risk.
 
@@ -102,8 +110,9 @@ def schoenfeld(
     products = (X[:, :, None] * X[:, None, :]).reshape(len(X), -1)
     weighted = hazard[:, None] * np.column_stack([np.ones(len(X)), X, products])
     times, place = np.unique(time[event], return_inverse=True)
-    if entry is not None:
-        at_risk = risk_sets(entry, time, times).at_events(weighted)
+    sets = risk_sets_at(time, times, entry, competing)
+    if sets is not None:
+        at_risk = sets.at_events(weighted)
     else:
         order = np.argsort(time, kind="stable")
         at_risk = np.cumsum(weighted[order][::-1], axis=0)[::-1][np.searchsorted(time[order], times)]

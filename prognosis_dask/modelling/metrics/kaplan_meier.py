@@ -250,9 +250,10 @@ def log_rank(time: FloatArray, event: BoolArray, group: IntArray, entry: FloatAr
 def median_follow_up(endpoint: Survival) -> float:
     """Median of follow-up by the reverse Kaplan-Meier estimate, events taken as censored (Schemper & Smith 1996).
 
-    NaN where it is not reached.
+    Competing events are events here. NaN where it is not reached.
     """
-    curve = kaplan_meier(endpoint.time_days, ~endpoint.event, entry=endpoint.entry_days)
+    censored = ~endpoint.event if endpoint.competing is None else ~(endpoint.event | endpoint.competing)
+    curve = kaplan_meier(endpoint.observed_days, censored, entry=endpoint.entry_days)
     reached = np.flatnonzero(curve.survival <= 0.5)
     return float(curve.time_days[reached[0]]) if len(reached) else float("nan")
 

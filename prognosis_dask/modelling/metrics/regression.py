@@ -11,8 +11,8 @@ from typing import TypeAlias
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
-from prognosis_dask.modelling.data.endpoint import RiskSets, risk_sets
-from prognosis_dask.modelling.metrics.competing import CompetingEvents
+from prognosis_dask.modelling.data.endpoint import RiskSets
+from prognosis_dask.modelling.metrics.competing import CompetingEvents, risk_sets_at
 from prognosis_dask.modelling.metrics.intervals import in_parts
 
 #: Newton's step, in standard deviations of the columns, after which a draw is settled: the next would be its square.
@@ -62,17 +62,16 @@ def bootstrap_cox(
         event[order],
         bootstrap_weights[:, order],
     )
-    sets = _risk_sets(order, time, np.unique(time[event]), entry, competing)
+    sets = _sets(order, time, np.unique(time[event]), entry, competing)
     return _in_parts(lambda part: _cox_derivatives(Z, time, event, part, sets), bootstrap_weights, Z.shape[1]) / scale
 
 
-def _risk_sets(
+def _sets(
     order: IntArray, time: FloatArray, at: FloatArray, entry: FloatArray | None, competing: CompetingEvents | None
 ) -> RiskSets | None:
     """Of the cases in their order by time; None where each is at risk from 0 on until its time."""
-    if competing is not None:
-        return competing.rows(order).risk_sets(time, at)
-    return None if entry is None else risk_sets(entry[order], time, at)
+    late, also = None if entry is None else entry[order], None if competing is None else competing.rows(order)
+    return risk_sets_at(time, at, late, also)
 
 
 def bootstrap_logistic(X: FloatArray, positive: FloatArray, bootstrap_weights: FloatArray) -> FloatArray:
@@ -126,7 +125,7 @@ def baseline_hazard(
     order = np.argsort(time, kind="stable")
     time, event, eta, bootstrap_weights = time[order], event[order], eta[:, order], bootstrap_weights[:, order]
     hazard = bootstrap_weights * np.exp(eta)
-    sets = _risk_sets(order, time, time, entry, competing)
+    sets = _sets(order, time, time, entry, competing)
     if sets is not None:
         at_risk = sets.at_events(hazard.T).T
     else:

@@ -19,7 +19,7 @@ from prognosis_dask.modelling.data.endpoint import Survival, several_cases
 from prognosis_dask.modelling.metrics.brier import Censoring, fit_censoring, integrated, inverse, squared_errors
 from prognosis_dask.modelling.metrics.calibration import Calibration, rising_groups, survival_calibration
 from prognosis_dask.modelling.metrics.classes import auc_between
-from prognosis_dask.modelling.metrics.competing import CompetingEvents
+from prognosis_dask.modelling.metrics.competing import CompetingEvents, causes, freedom, gray_test
 from prognosis_dask.modelling.metrics.concordance import (
     bootstrap_concordance,
     bootstrap_concordances,
@@ -27,7 +27,7 @@ from prognosis_dask.modelling.metrics.concordance import (
     uno_weight,
 )
 from prognosis_dask.modelling.metrics.intervals import interval
-from prognosis_dask.modelling.metrics.kaplan_meier import bootstrap_survival, kaplan_meier, log_rank
+from prognosis_dask.modelling.metrics.kaplan_meier import LogRank, bootstrap_survival, kaplan_meier, log_rank
 from prognosis_dask.modelling.metrics.measured import (
     CURVE_DRAWS,
     Measured,
@@ -439,7 +439,7 @@ def _net_benefit(view: _View, horizon: float) -> Measured:
 
 
 def _groups(view: _View) -> Measured:
-    """Kaplan-Meier's curves of the risk groups; their log-rank test and hazard ratio are measures."""
+    """Curves of the risk groups (:func:`freedom`); their log-rank test and hazard ratio are measures."""
     sheet = Sheet(view.name)
 
     def is_high(result: FoldResult) -> FloatArray:
@@ -447,17 +447,15 @@ def _groups(view: _View) -> Measured:
 
     share = case_means(view.results, len(view.time), is_high)[:, 0]
     held = np.isfinite(share)
-    high, time, event = share[held] > 0.5, view.endpoint.time_days[held], view.event[held]
-    entry = view.endpoint.rows(held).entry_days
+    endpoint, high = view.endpoint.rows(held), share[held] > 0.5
     patients = np.array(view.cases.patient_ids)[held]
-    several = several_cases(patients)
+    competing = None if endpoint.competing is None else CompetingEvents(endpoint.competing, view.censoring)
     try:
-        groups = (time, event, high)
-        test = clustered_log_rank(*groups, patients, entry) if several else log_rank(*groups, entry)
-        over = "; variance over patients, who have several cases" if several else ""
-        sheet.add("log_rank_p", None, np.array([test.p]), f"taken as if the groups had been fixed beforehand{over}")
+        test, note = _group_test(endpoint, high, patients, competing)
+        sheet.add("log_rank_p", None, np.array([test.p]), note)
         bootstrap_weights = view.bootstrap_weights[: 1 + CURVE_DRAWS, held]
-        ratio = np.exp(bootstrap_cox(high[:, None].astype(np.float64), time, event, bootstrap_weights, entry))
+        column, (time, event, entry) = high[:, None].astype(np.float64), endpoint.followed
+        ratio = np.exp(bootstrap_cox(column, time, event, bootstrap_weights, entry, competing))
         sheet.add("hazard_ratio_high_low", None, ratio[:, 0])
     except StatisticsError as error:
         sheet.add_unknown(("log_rank_p", "hazard_ratio_high_low"), None, error)
@@ -465,14 +463,34 @@ def _groups(view: _View) -> Measured:
     for group, members in (("low", ~high), ("high", high)):
         if not members.any():
             continue
-        late = None if entry is None else entry[members]
-        curve = kaplan_meier(time[members], event[members], patients[members], late)
+        cases = endpoint.rows(members)
+        curve = freedom(cases, patients[members])
         columns = [curve.time_days, curve.survival, curve.lower, curve.upper, curve.at_risk]
         names = ["time_days", "survival", "lower", "upper", "at_risk"]
+        counts = {"events": cases.event, "competing": cases.competing}
         if curve.entered is not None:
-            died = np.searchsorted(curve.time_days, time[members & event])
-            columns = [*columns, curve.entered, np.bincount(died, minlength=len(curve.time_days))]
-            names += ["entered", "events"]
+            columns, names = [*columns, curve.entered], [*names, "entered"]
+        elif competing is None:
+            counts = {}  # they are the steps of Kaplan-Meier's curve
+        for name, which in counts.items():
+            if which is not None:
+                seen = np.searchsorted(curve.time_days, cases.observed_days[which])
+                columns, names = [*columns, np.bincount(seen, minlength=len(curve.time_days))], [*names, name]
         for values in zip(*(column.tolist() for column in columns), strict=True):
             rows.append({"procedure": view.name, "group": group, **dict(zip(names, values, strict=True))})
     return Measured({"measures": sheet.rows, "kaplan_meier": rows})
+
+
+def _group_test(
+    endpoint: Survival, high: BoolArray, patients: Sequence[str], competing: CompetingEvents | None
+) -> tuple[LogRank, str]:
+    """The test of two groups' curves, and what is to be said of it."""
+    note, (time, event, entry) = "taken as if the groups had been fixed beforehand", endpoint.followed
+    if competing is not None:
+        note = f"Gray's test; {note}"
+    if several_cases(patients):
+        over = "; variance over patients, who have several cases"
+        return clustered_log_rank(time, event, high, patients, entry, competing), note.replace("Gray's", "score") + over
+    if competing is not None:
+        return gray_test(*causes(endpoint), high), note
+    return log_rank(time, event, high.astype(np.int64), entry), note

@@ -17,7 +17,7 @@ from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.estimators.partial_likelihood import first_price, likelihood_of, maximise_elastic_net
-from prognosis_dask.modelling.estimators.prediction import balanced_weights, breslow
+from prognosis_dask.modelling.estimators.prediction import balanced_weights, martingale_residuals
 from prognosis_dask.modelling.selectors.svm_rfe import rank_svm_rfe, rank_svm_rfe_rbf
 
 #: A redundancy below this is chance.
@@ -68,18 +68,6 @@ def _relevance(Z: FloatArray, endpoint: Endpoint) -> FloatArray:
     size = np.maximum(indicator.sum(axis=0), 1.0)
     means = indicator.T @ Z / size[:, None]
     return np.asarray(np.sqrt(size @ (means - Z.mean(axis=0)) ** 2 / len(Z)) / spread)
-
-
-def martingale_residuals(endpoint: Survival) -> FloatArray:
-    """Event less the Nelson-Aalen cumulative hazard while the case was followed; shape (cases,)."""
-    nelson_aalen = breslow(endpoint, np.zeros(len(endpoint)))
-    hazard = np.append(0.0, nelson_aalen.cumulative)
-
-    def until(days: FloatArray) -> FloatArray:
-        return hazard[np.searchsorted(nelson_aalen.times_days, days, side="right")]
-
-    before = 0.0 if endpoint.entry_days is None else until(endpoint.entry_days)
-    return np.asarray(endpoint.event - (until(endpoint.time_days) - before))
 
 
 def rank_score_test(Z: FloatArray, endpoint: Endpoint, label_days: float, seed: list[int]) -> IntArray:

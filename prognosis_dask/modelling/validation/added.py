@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from prognosis_dask.arrays import BoolArray, FloatArray
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import several_cases
+from prognosis_dask.modelling.data.endpoint import Survival, several_cases
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import linear_score
+from prognosis_dask.modelling.metrics.competing import competing_events
 from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance
 from prognosis_dask.modelling.metrics.intervals import interval
 from prognosis_dask.modelling.metrics.measured import CURVE_DRAWS, MeasuredCases, case_means, held_survival
+from prognosis_dask.modelling.metrics.regression import bootstrap_cox
 from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.clustered import clustered_wald
 from prognosis_dask.modelling.validation.differences import NestedTest, cox_coefficient, likelihood_ratio
@@ -105,20 +107,20 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, bootstrap_w
     nothing = float("nan")
     row: Row = {"test": ""} | dict.fromkeys(("statistic", "df", "p", "z", "delta_c", "lower", "upper"), nothing)
     held = np.isfinite(base).all(axis=1) & np.isfinite(added).all(axis=1)
-    time, event, base, added = table.time_days[held], table.event[held], base[held], added[held]
-    patients, entry = np.array(table.patient_ids)[held], table.survival.rows(held).entry_days
+    end, base, added = table.survival.rows(held), base[held], added[held]
     try:
-        test = nested_test(base, added, time, event, patients, entry)
-        coefficient = cox_coefficient(np.column_stack([base, added]), time, event, entry)
+        test = nested_test(base, added, end, np.array(table.patient_ids)[held])
+        columns = base, np.column_stack([base, added])
+        coefficients = [_coefficient(X, end) for X in columns]
         smaller, larger = (
             bootstrap_concordance(
-                table.survival.outlived_days[held],
-                event,
-                linear_score(X, cox_coefficient(X, time, event, entry)),
+                end.outlived_days,
+                end.event,
+                linear_score(X, coefficient),
                 bootstrap_weights[:, held],
-                entry=entry,
+                entry=end.entry_days,
             )
-            for X in (base, np.column_stack([base, added]))
+            for X, coefficient in zip(columns, coefficients, strict=True)
         )
     except StatisticsError as error:
         return row | {"note": str(error)}
@@ -126,25 +128,31 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, bootstrap_w
     change = float(larger[0] - smaller[0])
     row |= {"test": test.test, "statistic": test.statistic, "df": test.df, "p": test.p}
     if added.shape[1] == 1:
-        row["z"] = float(np.sign(coefficient[-1]) * np.sqrt(test.statistic))
+        row["z"] = float(np.sign(coefficients[1][-1]) * np.sqrt(test.statistic))
     return row | {"delta_c": change, "lower": lower, "upper": upper, "note": ""}
 
 
-def nested_test(
-    base: FloatArray,
-    added: FloatArray,
-    time: FloatArray,
-    event: BoolArray,
-    patient_ids: Sequence[str],
-    entry: FloatArray | None = None,
-) -> NestedTest:
+def _coefficient(X: FloatArray, end: Survival) -> FloatArray:
+    """Of a model without a penalty: Cox's, or where events compete Fine and Gray's."""
+    competing = competing_events(end)
+    if competing is None:
+        return cox_coefficient(X, *end.followed)
+    if not X.shape[1]:
+        return np.zeros(0)
+    return np.asarray(bootstrap_cox(X, end.observed_days, end.event, np.ones((1, len(end))), competing=competing)[0])
+
+
+def nested_test(base: FloatArray, added: FloatArray, end: Survival, patient_ids: Sequence[str]) -> NestedTest:
     """The test of what columns add to others: the likelihood ratio, or Wald's over patients who have several cases.
+
+    Where events compete it is Wald's too: cases at risk in part are no likelihood that a ratio could be taken of.
 
     Raises
     ------
     StatisticsError
         When a model has no maximum (separable or collinear columns), or without events.
     """
-    if several_cases(patient_ids):
-        return clustered_wald(base, added, time, event, patient_ids, entry)
-    return likelihood_ratio(base, added, time, event, entry)
+    competing = competing_events(end)
+    if several_cases(patient_ids) or competing is not None:
+        return clustered_wald(base, added, end.observed_days, end.event, patient_ids, end.entry_days, competing)
+    return likelihood_ratio(base, added, *end.followed)

@@ -14,7 +14,8 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import patient_sums, risk_sets
+from prognosis_dask.modelling.data.endpoint import patient_sums
+from prognosis_dask.modelling.metrics.competing import CompetingEvents, risk_sets_at
 from prognosis_dask.modelling.metrics.hazards import event_ranks
 from prognosis_dask.modelling.metrics.kaplan_meier import LogRank
 from prognosis_dask.modelling.metrics.regression import bootstrap_cox
@@ -27,8 +28,11 @@ def clustered_log_rank(
     high: BoolArray,
     patient_ids: Sequence[str],
     entry: FloatArray | None = None,
+    competing: CompetingEvents | None = None,
 ) -> LogRank:
     """Log-rank test of two groups whose variance is that over patients: the robust score test of Cox's model.
+
+    Where events compete, of Fine and Gray's, in place of Gray's test.
 
     Parameters
     ----------
@@ -38,6 +42,8 @@ def clustered_log_rank(
         Whose case it is.
     entry
         From when on each case was at risk, shape (cases,); None: from 0 on.
+    competing
+        Where events compete: the model is then Fine and Gray's, and times are observed ones.
 
     Raises
     ------
@@ -46,7 +52,9 @@ def clustered_log_rank(
     """
     from scipy.special import chdtrc
 
-    residuals, information = score_residuals(high[:, None].astype(np.float64), time, event, np.zeros(1), entry=entry)
+    residuals, information = score_residuals(
+        high[:, None].astype(np.float64), time, event, np.zeros(1), entry=entry, competing=competing
+    )
     variance = float((patient_sums(residuals, patient_ids) ** 2).sum())
     if information[0, 0] <= 0 or variance <= 0:
         raise StatisticsError(f"log-rank test: none of {int(event.sum())} events tells the two groups apart")
@@ -61,6 +69,7 @@ def clustered_wald(
     event: BoolArray,
     patient_ids: Sequence[str],
     entry: FloatArray | None = None,
+    competing: CompetingEvents | None = None,
 ) -> NestedTest:
     """Wald's test, with the variance over patients, of what columns add to others in a Cox model without a penalty.
 
@@ -76,6 +85,8 @@ def clustered_wald(
         Whose case it is.
     entry
         From when on each case was at risk, shape (cases,); None: from 0 on.
+    competing
+        Where events compete: the model is then Fine and Gray's, and times are observed ones.
 
     Raises
     ------
@@ -85,7 +96,7 @@ def clustered_wald(
     from scipy.special import chdtrc
 
     df = expect_more(base, added)
-    coefficient, covariance = clustered_cox(np.column_stack([base, added]), time, event, patient_ids, entry)
+    coefficient, covariance = clustered_cox(np.column_stack([base, added]), time, event, patient_ids, entry, competing)
     tested, variance = coefficient[base.shape[1] :], covariance[base.shape[1] :, base.shape[1] :]
     if np.linalg.matrix_rank(variance) < df:
         raise StatisticsError(f"Wald's test: {len(set(patient_ids))} patients are too few for {df} columns")
@@ -94,7 +105,12 @@ def clustered_wald(
 
 
 def clustered_cox(
-    X: FloatArray, time: FloatArray, event: BoolArray, patient_ids: Sequence[str], entry: FloatArray | None = None
+    X: FloatArray,
+    time: FloatArray,
+    event: BoolArray,
+    patient_ids: Sequence[str],
+    entry: FloatArray | None = None,
+    competing: CompetingEvents | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Coefficients of a Cox model without a penalty (Breslow's ties), and their covariance over patients.
 
@@ -108,6 +124,8 @@ def clustered_cox(
         Whose case it is.
     entry
         From when on each case was at risk, shape (cases,); None: from 0 on.
+    competing
+        Where events compete: the model is then Fine and Gray's, and times are observed ones.
 
     Raises
     ------
@@ -115,10 +133,10 @@ def clustered_cox(
         When there is no event, or the model has no maximum.
     """
     expect_events(event)
-    coefficient = bootstrap_cox(X, time, event, np.ones((1, len(time))), entry)[0]
+    coefficient = bootstrap_cox(X, time, event, np.ones((1, len(time))), entry, competing)[0]
     if np.isnan(coefficient).any():
         raise StatisticsError(f"Cox model of {X.shape[1]} columns: collinear, or they order the events perfectly")
-    residuals, information = score_residuals(X, time, event, coefficient, entry=entry)
+    residuals, information = score_residuals(X, time, event, coefficient, entry=entry, competing=competing)
     return coefficient, sandwich(residuals, np.linalg.inv(information), patient_ids)
 
 
@@ -145,6 +163,7 @@ def score_residuals(
     coefficient: FloatArray,
     drift: FloatArray | None = None,
     entry: FloatArray | None = None,
+    competing: CompetingEvents | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """What each case adds to the score of Breslow's partial likelihood, and the information.
 
@@ -164,6 +183,8 @@ def score_residuals(
         coefficients change by per unit of it.
     entry
         From when on each case was at risk, shape (cases,); None: from 0 on.
+    competing
+        Where events compete: the model is then Fine and Gray's, and times are observed ones.
 
     Returns
     -------
@@ -175,7 +196,8 @@ def score_residuals(
     hazard = np.exp(eta - eta.max())
     at, died = np.unique(time[event], return_counts=True)
     weight = np.ones(len(at)) if drift is None else drift
-    sets = risk_sets(np.full(len(time), -1.0) if entry is None else entry, time, at)
+    sets = risk_sets_at(time, at, np.full(len(time), -1.0) if entry is None else entry, competing)
+    assert sets is not None
     total = sets.at_events(hazard)
     mean = sets.at_events(hazard[:, None] * X) / total[:, None]
     rises = weight * died / total
@@ -195,6 +217,7 @@ def clustered_ph_test(
     variance: FloatArray,
     patient_ids: Sequence[str],
     entry: FloatArray | None = None,
+    competing: CompetingEvents | None = None,
 ) -> FloatArray:
     """:func:`prognosis_dask.modelling.metrics.hazards.ph_test` with the variance over patients of what is tested.
 
@@ -209,6 +232,8 @@ def clustered_ph_test(
         Whose case it is.
     entry
         From when on each case was at risk, shape (cases,); None: from 0 on.
+    competing
+        Where events compete: the model is then Fine and Gray's, and times are observed ones.
 
     Returns
     -------
@@ -217,8 +242,8 @@ def clustered_ph_test(
     """
     _, first = np.unique(time[event], return_index=True)
     drift = event_ranks(time, event)[first]
-    drifting, across = score_residuals(X, time, event, coefficient, drift, entry)
-    plain, _ = score_residuals(X, time, event, coefficient, entry=entry)
+    drifting, across = score_residuals(X, time, event, coefficient, drift, entry, competing)
+    plain, _ = score_residuals(X, time, event, coefficient, entry=entry, competing=competing)
     drifts = patient_sums(drifting - plain @ variance @ across, patient_ids)
     spread = (drifts**2).sum(axis=0)
     return np.divide(drifts.sum(axis=0) ** 2, spread, out=np.full(len(spread), np.nan), where=spread > 0)

@@ -183,7 +183,7 @@ def _follow_up_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
     if frozen.classes or not frozen.survival_by_group:
         return []
     ours = float(np.median(np.unique(np.concatenate([curve[0] for curve in frozen.survival_by_group.values()]))))
-    theirs = float(np.median(np.unique(table.survival.time_days)))
+    theirs = float(np.median(np.unique(table.survival.observed_days)))
     ratio = ours / theirs
     if 1 / _OTHER_ORDER < ratio < _OTHER_ORDER:
         return []

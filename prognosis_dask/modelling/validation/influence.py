@@ -16,13 +16,12 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Survival, patient_sums
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.cox import ProportionalHazards
-from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
+from prognosis_dask.modelling.estimators.partial_likelihood import by_time, likelihood_of
 from prognosis_dask.modelling.final_tables import covariance
 from prognosis_dask.modelling.fitted import Fitted
-from prognosis_dask.modelling.metrics.brier import fit_censoring
 from prognosis_dask.modelling.metrics.calibration import survival_slope
 from prognosis_dask.modelling.metrics.classes import bootstrap_class_auc
-from prognosis_dask.modelling.metrics.competing import CompetingEvents
+from prognosis_dask.modelling.metrics.competing import competing_events
 from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance
 from prognosis_dask.modelling.metrics.intervals import mean_held
 from prognosis_dask.modelling.metrics.measured import (
@@ -119,7 +118,7 @@ def _figures(
 
     yield "harrell_c", None, _over_folds(folds, harrell)
     for horizon in horizons:
-        if horizon < table.time_days.max():
+        if horizon < table.survival.observed_days.max():
             yield "calibration_slope", horizon, _slopes(table, folds, horizon, weight)
     for base, _, known, score in added_pairs(table, {name: folds}, both_ways=False):
         test = partial(_statistic, table, known, score)
@@ -131,9 +130,7 @@ def _over_folds(folds: Sequence[FoldResult], values: Callable[[FoldResult], Floa
 
 
 def _slopes(table: FeatureTable, folds: Sequence[FoldResult], horizon: float, weight: FloatArray) -> FloatArray:
-    found, whole, competing = [], table.survival, None
-    if whole.competing is not None:
-        competing = CompetingEvents(whole.competing, fit_censoring(whole.observed_days, whole.event, whole.competing))
+    found, whole, competing = [], table.survival, competing_events(table.survival)
     for repeat, of_repeat in enumerate(repeats(folds)):
         rows, risk = pooled(of_repeat, lambda fold: 1 - survival_at(fold, horizon))
         bootstrap_weights = weight[: len(weight) if repeat < bootstrap_repeats(len(table.case_ids)) else 1, rows]
@@ -148,7 +145,7 @@ def _statistic(table: FeatureTable, known: FloatArray, score: FloatArray, kept: 
     rows = kept & np.isfinite(known).all(axis=1) & np.isfinite(score).all(axis=1)
     patients, end = np.array(table.patient_ids)[rows], table.survival.rows(rows)
     try:
-        return nested_test(known[rows], score[rows], end.time_days, end.event, patients, end.entry_days).statistic
+        return nested_test(known[rows], score[rows], end, patients).statistic
     except StatisticsError:
         return float("nan")
 
@@ -169,7 +166,7 @@ def dfbeta_rows(model: Fitted, table: FeatureTable) -> list[Row]:
     if np.isnan(cox.standard_error).any() or len(cox.coefficient) >= table.endpoint.event.sum():
         return []
     Z, endpoint = model.prepared(table)[:, model.columns], table.endpoint
-    order = np.argsort(endpoint.time_days, kind="stable")
+    order = by_time(endpoint)
     residuals = likelihood_of(Z, endpoint).residuals(cox.coefficient)[np.argsort(order)]
     inverse = covariance(Z, endpoint, cox, model.tuned["penalty"] * (1 - model.tuned["mixing"]))
     changes = patient_sums(residuals, table.patient_ids) @ inverse

@@ -35,7 +35,8 @@ class Curve:
         The group's.
     steps
         Columns ``time_days``, ``survival``, ``lower``, ``upper`` and ``at_risk`` (followed up to that time or beyond);
-        where cases enter late, ``entered`` and ``events`` at that time.
+        where cases enter late, ``entered`` and ``events`` at that time; where events compete, ``events`` and
+        ``competing``, and survival is freedom from the event.
     """
 
     name: str
@@ -77,7 +78,8 @@ class Curve:
         """The steps at which somebody was censored: more left than had the event."""
         at_risk = self.steps["at_risk"].to_numpy(dtype=float)
         entered = self.steps["entered"].to_numpy(dtype=float) if "entered" in self.steps else 0.0
-        lost = at_risk + entered - np.concatenate([at_risk[1:], [0.0]]) - self._events()
+        gone = self.steps["competing"].to_numpy(dtype=float) if "competing" in self.steps else 0.0
+        lost = at_risk + entered - np.concatenate([at_risk[1:], [0.0]]) - self._events() - gone
         chosen: pd.DataFrame = self.steps[(lost > 0.5) & (self.steps["time_days"] > 0).to_numpy()]
         return chosen
 
@@ -90,7 +92,10 @@ def kaplan_meier(models: ModelFolder) -> Picture | None:
     curves = [Curve(str(name), rows.sort_values("time_days")) for name, rows in part.groupby("group", sort=False)]
     # the area under a curve says which group lives longer; names may be anything
     curves.sort(key=lambda curve: (_order(curve.name), -float(np.nanmean(curve.steps["survival"]))))
-    test = _tests(models)
+    test, competes = _tests(models), "competing" in part
+    curve, estimate = (
+        ("Freedom from the event", "Aalen-Johansen") if competes else ("Kaplan-Meier curves", "Kaplan-Meier")
+    )
     counts = "; ".join(
         f"{curve.name} risk {count(curve.cases, 'case')}, {count(curve.events, 'event')}" for curve in curves
     )
@@ -100,8 +105,8 @@ def kaplan_meier(models: ModelFolder) -> Picture | None:
         "kaplan_meier",
         _draw_kaplan_meier(curves, test or None),
         part,
-        f"Kaplan-Meier curves of the risk groups: {counts}." + (f" {test}." if test else ""),
-        f"Kaplan-Meier estimate by risk group of “{models.primary}”. {HELD_OUT} The groups’ cut-off, too, comes from "
+        f"{curve} of the risk groups: {counts}." + (f" {test}." if test else ""),
+        f"{estimate} estimate by risk group of “{models.primary}”. {HELD_OUT} The groups’ cut-off, too, comes from "
         f"training cases. Bands: 95 % confidence intervals (log-log), as long as {_FEW_AT_RISK} are at risk; the axis "
         f"ends with the last of them; ticks: censored cases."
         f"{f' {caution}' if test else ''}{_several_cases(models)}{_competing(models)}{_entered(models)}",
@@ -178,7 +183,8 @@ def _tests(models: ModelFolder) -> str:
     if ratio is not None and np.isfinite(ratio["value"]):
         said.append(f"hazard ratio {with_interval(ratio['value'], ratio['lower'], ratio['upper'])}")
     if test is not None and np.isfinite(test["value"]):
-        said.append(f"log-rank {p_text(float(test['value']))}")
+        which = "Gray’s test" if models.summary.get("n_competing") else "log-rank"
+        said.append(f"{which} {p_text(float(test['value']))}")
     return ", ".join(said)
 
 

@@ -257,7 +257,8 @@ def calibration(models: ModelFolder) -> Picture | None:
         return None
     panels = _panels(models, part)[:_MOST_PANELS]
     what = "probability" if models.classes else "risk of the event"
-    kaplan = "observed share" if models.classes else "Kaplan-Meier’s estimate"
+    kaplan = "Aalen and Johansen’s estimate" if models.summary.get("n_competing") else "Kaplan-Meier’s estimate"
+    kaplan = "observed share" if models.classes else kaplan
     points = f"Points: groups of equal size by predicted {what}, against their {kaplan} with its 95 % interval; line: "
     if not (part["kind"] == "group").any():  # where cases enter late
         points = "Line: a Cox model of the prediction, "
