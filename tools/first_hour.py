@@ -75,8 +75,8 @@ INTRO = """\
 
 <!-- made by: python -m tools.first_hour -->
 
-Ten tasks, each as it is typed, on patients that the program makes; what they printed last, and the seconds that
-processors worked for them, of all processes together. {system}. The tasks in words: [the tutorial](tutorial.md).
+Ten tasks on synthetic patients: the commands as typed, the last lines that they printed, and their processor time,
+over all processes. {system}. The tasks in words: [the tutorial](tutorial.md).
 
 `my.toml`, of the runs:
 
