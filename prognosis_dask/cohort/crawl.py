@@ -22,8 +22,7 @@ from prognosis_dask.cohort.names import is_mask_name
 from prognosis_dask.errors import BucketError, CaseError, Code, JobError, Problem
 from prognosis_dask.objects.address import IDC_BUCKETS, Address, is_address, parse_address
 from prognosis_dask.objects.bucket import ObjectStat, bucket_of, several
-from prognosis_dask.objects.files import as_local
-from prognosis_dask.objects.ranges import RangeReader
+from prognosis_dask.objects.files import RangeReader, as_local
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES, volume_voxels
 from prognosis_dask.volumes.labels import labels_in, named_labels
 

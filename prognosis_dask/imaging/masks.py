@@ -24,8 +24,7 @@ from prognosis_dask.imaging.rtstruct import rtstruct_mask
 from prognosis_dask.imaging.seg import StoredPixels, seg_mask
 from prognosis_dask.objects.address import is_address, parse_address
 from prognosis_dask.objects.bucket import ObjectStat, bucket_of
-from prognosis_dask.objects.files import as_local
-from prognosis_dask.objects.ranges import RangeReader
+from prognosis_dask.objects.files import RangeReader, as_local
 from prognosis_dask.volumes.files import volume_grid, volume_voxels
 from prognosis_dask.volumes.grid import Grid, corners_in, fits, one_reading, steps_of
 from prognosis_dask.volumes.labels import chosen_voxels, layered

@@ -14,7 +14,7 @@ from prognosis_dask.arrays import BoolArray, ByteArray, FloatArray, NumberArray
 from prognosis_dask.cohort.masks import is_label_map
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import image_on, place, resample_nearest
-from prognosis_dask.objects.ranges import RangeReader
+from prognosis_dask.objects.files import RangeReader
 from prognosis_dask.volumes.grid import Grid, steps_of
 
 #: A voxel of a FRACTIONAL segment belongs to the mask from this fraction of the maximum.
