@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -79,6 +79,15 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
         return place
 
     return folder
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[str]:
+    """The address of two workers for all runs of a file that leave them as they were."""
+    from prognosis_dask.execution.cluster import LocalSpec, connect  # Dask, which most files do without
+
+    with connect(LocalSpec(workers=2, dashboard="127.0.0.1:0")) as client:
+        yield client.scheduler.address
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ def test_a_mask_on_another_grid_has_its_code(cases, tmp_path):
     assert found.problem.code == "mask-other-grid"
 
 
-def test_a_run_prepares_each_brain_once_and_again_where_it_is_lost(cohort, tmp_path):
+def test_a_run_prepares_each_brain_once_and_again_where_it_is_lost(cohort, tmp_path, workers):
     table = (cohort / "index" / "cases.csv").read_text(encoding="utf-8").splitlines()
     (tmp_path / "cases.csv").write_text("\n".join(table[:2]) + "\n", encoding="utf-8")
     (tmp_path / "job.toml").write_text(
@@ -124,7 +124,7 @@ def test_a_run_prepares_each_brain_once_and_again_where_it_is_lost(cohort, tmp_p
     out = tmp_path / "run"
 
     def run() -> dict[str, dict[str, float]]:
-        return dict(prognosis_dask.run(job, out=out, say=lambda line: None).stages)
+        return dict(prognosis_dask.run(job, client=workers, out=out, say=lambda line: None).stages)
 
     assert run()["brain"]["done"] == 1
     told = json.loads((out / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
