@@ -31,6 +31,18 @@ def test_run_here_the_networks_give_deepbets_own_mask(shared_data):
 
 
 @needs_deepbet
+def test_the_last_layer_in_slabs_gives_the_networks_own_bits():
+    import torch
+
+    from prognosis_dask.networks.torch_support import repeatable
+
+    volume = torch.from_numpy(np.random.default_rng(0).normal(0.449, 0.226, (1, 1, 64, 64, 64)).astype(np.float32))
+    for network in deepbet._networks():
+        with repeatable():
+            assert torch.equal(deepbet._chance(network, volume), network(volume)[0, 1])
+
+
+@needs_deepbet
 @pytest.mark.parametrize(("name", "least"), [("T1", 0.96), ("T1c", 0.96), ("FLAIR", 0.955), ("T2", 0.93)])
 def test_a_glioma_patients_sequences_are_stripped_as_hd_bet_does(shared_data, name, least):
     image = read_head(shared_data, f"FG6692_{name}")

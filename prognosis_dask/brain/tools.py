@@ -71,6 +71,8 @@ _FILES = {
 }
 #: The grids of both networks.
 _COARSE, _FINE = (128, 128, 128), (256, 256, 256)
+#: Planes at a time in the networks' last layer.
+_PLANES = 4
 #: Quantiles of the image mapped to 0 and 1, and the mean and deviation used in training both networks.
 _RANGE = (0.005, 0.995)
 _MEAN, _DEVIATION = 0.449, 0.226
@@ -211,8 +213,8 @@ def _brain(values: Float32Array) -> BoolArray:
         volume = torch.from_numpy(values)
         small = scaled(volume, _COARSE)
         low, high = small.quantile(torch.tensor(_RANGE))  # one sort for both
-        box = _box(_largest(coarse(_normalised(small, low, high))[0, 1].numpy() > 0.5), values.shape)
-        chance = fine(_normalised(scaled(volume[box], _FINE), low, high))[0, 1]
+        box = _box(_largest(_chance(coarse, _normalised(small, low, high)).numpy() > 0.5), values.shape)
+        chance = _chance(fine, _normalised(scaled(volume[box], _FINE), low, high))
         inside = np.zeros(values.shape, np.bool_)
         inside[box] = scaled(chance, inside[box].shape).numpy() > 0.5
     inside[box] = binary_fill_holes(_largest(inside[box]))
@@ -234,6 +236,26 @@ def _networks() -> tuple[Any, Any]:
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             found.append(torch.jit.load(str(path), map_location="cpu").eval())
     return found[0], found[1]
+
+
+def _chance(network: Any, volume: Tensor) -> Tensor:
+    """What a network gives for each voxel to be brain, layer by layer as in its own ``forward``, to the same bits.
+
+    The last layer doubles the grid without overlap, so it is computed a few planes at a time: as a whole, with its
+    channels padded to blocks of eight, it took more memory than all before it, and a second.
+    """
+    import torch
+
+    relu = getattr(network.conv, "2")
+    kept = [network.init.forward(relu, volume)]
+    for down in (network.down0, network.down1, network.down2, network.down3):
+        kept.append(down.forward(relu, kept[-1]))
+    found = kept.pop()
+    for up in (network.up0, network.up1, network.up2, network.up3):
+        found = up.forward(relu, found).add_(kept.pop())
+    found = network.conv.forward(network.tp_conv1.forward(relu, found))
+    planes = found.split(_PLANES, dim=2)
+    return torch.cat([network.tp_conv2.forward(part).softmax(1)[0, 1] for part in planes])
 
 
 def _normalised(volume: Tensor, low: Tensor, high: Tensor) -> Tensor:
