@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from prognosis_dask.errors import Code, JobError, Problem
 from prognosis_dask.objects.bucket import ObjectStat
 from prognosis_dask.objects.bucket import begin as begin_request
 from prognosis_dask.objects.folders import _behind
-from prognosis_dask.storage.ledger import TaskResult
+from prognosis_dask.storage.ledger import TaskResult, Value
 from tests.dask_processes import PATIENCE
 
 
@@ -67,12 +68,36 @@ def run_program(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks)
 
 
 def fill_and_free(cases: tuple[Case, ...], digests: tuple[str, ...], marks: None) -> list[TaskResult]:
-    """Write to half a megabyte two hundred times, and say how many pages the system had to give for that."""
+    """Write to half a megabyte two hundred times, and say how many pages the system had to give for that.
+
+    The same of three arrays of 29 MB, ten times, in another thread.
+    """
+
+    def half() -> None:
+        for _ in range(200):
+            bytearray(b"x") * (1 << 19)
+
+    def arrays() -> None:
+        held = [bytearray(b"x") * (29 << 20) for _ in range(2)]
+        above = bytearray(b"x") * (1 << 20)
+        for _ in range(10):
+            held.clear()
+            held += [bytearray(b"x") * (29 << 20) for _ in range(3)]
+        del above
+
+    def in_a_thread() -> None:
+        thread = threading.Thread(target=arrays)
+        thread.start()
+        thread.join()
+
+    values: dict[str, Value] = {"pages": _pages(half), "pages of a thread": _pages(in_a_thread)}
+    return [TaskResult(cases[0].case_id, "visit", digests[0], values=values)]
+
+
+def _pages(fill: Callable[[], None]) -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(200):
-        bytearray(b"x") * (1 << 19)
-    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    return [TaskResult(cases[0].case_id, "visit", digests[0], values={"pages": pages})]
+    fill()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def write_behind(cases: tuple[Case, ...], digests: tuple[str, ...], marks: Marks) -> list[TaskResult]:

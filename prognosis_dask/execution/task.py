@@ -60,9 +60,14 @@ ONE_THREAD = {
 
 #: What glibc's allocator comes to by itself at most: up to a size, it keeps what is freed. Dask has its workers give it
 #: back, and each array of a statistic, each slice and each answer of a store would then be put into pages that are got
-#: from the system anew: as long again as the statistic, and most of what reading costs. For the workers that start
-#: here, and for all children: a cluster that is joined has workers with Dask's setting.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+#: from the system anew: as long again as the statistic, and most of what reading costs. Only of the first of its heaps
+#: is it kept, so all threads share that one: in heaps of its own, the thread that reads ahead got twice as many pages.
+#: For the workers that start here, and for all children: a cluster that is joined has workers with Dask's setting.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    "MALLOC_ARENA_MAX": "1",
+}
 
 #: The children that no task has, the last one used at the end. A child is killed with the thread that started it
 #: (prctl(2)), and those of tasks come and go: this one stays.
