@@ -7,10 +7,10 @@ folder into a folder, and from a bucket into a bucket of a local S3 server that 
 answer; in turn, ROUNDS times. FOLDER holds the real data (default: PROGNOSIS_TEST_DATA, else ../shared/data beside the
 checkout).
 
-Printed are medians per patient: seconds of a run without its model (the server computes on the same machine; of the
-images it gives every answer but the first by itself, since moto takes 4 ms of processor time for each), processor time
-of the workers and their children, of the driver with its scheduler, and of the server, and bytes, of which *needed* are
-the slices that the region and its margin span, and the file of contours.
+Printed are medians per patient: seconds of a run without its model, processor time of the workers and their children,
+of the driver with its scheduler, and of the server (:mod:`benchmarks.bucket_server`), which computes on the same
+machine, the ratios of all of these, and bytes, of which *needed* are the slices that the region and its margin span,
+and the file of contours. Ratios of processor time hold on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ class Cost:
     driver_seconds: float
     server_seconds: float
 
+    @property
+    def processor(self) -> float:
+        """Processor time of all of them."""
+        return self.cpu_seconds + self.driver_seconds + self.server_seconds
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -66,9 +71,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         os.environ["PROGNOSIS_CACHE"] = str(work / "cache")
-        (work / "nothing").mkdir()
         print(f"{options.patients} patients, {WORKERS} workers, {1000 * options.latency:g} ms before each answer")
-        with _server(options.latency, {"images": data, "results": work / "nothing"}):
+        with _server(options.latency, {"images": data, "results": ""}):
             _compare(work, {"folder": str(data), "bucket": "s3://images"}, options)
         with ObjectServer.start() as server, server.environment():
             server.make_bucket("images")
@@ -92,42 +96,34 @@ def _compare(work: Path, sources: dict[str, str], options: argparse.Namespace) -
                 cost = _run(client, table, out, options.patients)
                 if number:  # in the first, the workers load their libraries
                     found[kind].append(cost)
+    pairs = list(zip(found["folder"], found["bucket"], strict=True))
     for kind, costs in found.items():
         keys = ("seconds", "cpu_seconds", "driver_seconds", "server_seconds")
         seconds, cpu, driver, server = (statistics.median(getattr(cost, key) for cost in costs) for key in keys)
         print(f"{kind}: {seconds:.2f} s a patient, processor time: ", end="")
         print(f"workers {cpu:.3f} s, driver {driver:.3f} s, server {server:.3f} s")
-    for key in ("seconds", "cpu_seconds"):
-        ratios = [getattr(b, key) / getattr(f, key) for f, b in zip(found["folder"], found["bucket"], strict=True)]
-        print(f"ratio of {key} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-    pairs = list(zip(found["folder"], found["bucket"], strict=True))
-    share = statistics.median(b.server_seconds / (b.cpu_seconds + b.server_seconds) for _, b in pairs)
-    both = statistics.median((b.cpu_seconds + b.server_seconds) / f.cpu_seconds for f, b in pairs)
-    print(f"with buckets, {share:.0%} of the processor time is the server's, with which it is {both:.2f} times")
+    ratios = {
+        "seconds": [b.seconds / f.seconds for f, b in pairs],
+        "processor time without the server": [(b.processor - b.server_seconds) / f.processor for f, b in pairs],
+        "processor time with it": [b.processor / f.processor for f, b in pairs],
+    }
+    for what, found_ratios in ratios.items():
+        median, least, most = statistics.median(found_ratios), min(found_ratios), max(found_ratios)
+        print(f"ratio of {what}: {median:.2f} ({least:.2f} to {most:.2f})")
 
 
 @contextmanager
-def _server(latency: float, filled: dict[str, Path]) -> Iterator[None]:
+def _server(latency: float, filled: dict[str, Path | str]) -> Iterator[None]:
     """The server as a process of its own."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.object_server",
-        "--port",
-        "0",
-        "--latency",
-        str(latency),
-        "--fixed",
-        "images",
-    ]
+    command = [sys.executable, "-m", "benchmarks.bucket_server", "--latency", str(latency)]
     for bucket, folder in filled.items():
         command += ["--fill", f"{bucket}={folder}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as started:
         try:
             assert started.stdout is not None
-            line = started.stdout.readline()
-            os.environ.update(part.split("=", 1) for part in line.split() if "=" in part)
-            os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+            name, _, address = started.stdout.readline().strip().partition("=")
+            keys = {"AWS_ACCESS_KEY_ID": "a-test", "AWS_SECRET_ACCESS_KEY": "its-secret", "AWS_REGION": "us-east-1"}
+            os.environ.update({name: address, **keys, "AWS_EC2_METADATA_DISABLED": "true"})
             yield
         finally:
             started.terminate()
@@ -160,11 +156,11 @@ def _needed(case: Case) -> int:
 def _run(client: Client, table: Path, out: str, patients: int) -> Cost:
     overrides = [f"cohort.cases={table}", "deep.enabled=false", "model.enabled=false", "run.cases_per_task=1"]
     job = load_job(ROOT / "jobs" / "lung1.toml", [*overrides, "cohort.sources=[]"])
-    cpu, server, begun = _cpu(), _cpu("object_server", "create_backend_app"), time.monotonic()
+    cpu, server, begun = _cpu(), _cpu("bucket_server"), time.monotonic()
     driver = time.process_time()
     result = run(job, client=client, out=out, say=str)
     seconds, used, driver = time.monotonic() - begun, _cpu() - cpu, time.process_time() - driver
-    served = _cpu("object_server", "create_backend_app") - server
+    served = _cpu("bucket_server") - server
     assert all(stage["failed"] == 0 for stage in result.stages.values()), json.dumps(result.stages)
     return Cost(seconds / patients, used / patients, driver / patients, served / patients)
 

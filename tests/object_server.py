@@ -94,9 +94,6 @@ class ObjectServer:
     def __init__(self, port: int, moto_port: int) -> None:
         self.url, self.direct = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{moto_port}"
         self.weather, self.traffic = Weather(), Traffic()
-        #: of this bucket, which nobody writes to, the proxy gives every answer but the first by itself: moto takes 4 ms
-        self.fixed = ""
-        self._answers: dict[tuple[str | None, ...], tuple[int, dict[str, str], bytes]] = {}
 
     @classmethod
     @contextmanager
@@ -161,16 +158,6 @@ class ObjectServer:
         for path in files:
             self.send("PUT", f"/{bucket}/{prefix}{path.relative_to(folder).as_posix()}", path.read_bytes())
         return len(files)
-
-    def asked(self, handler: _Handler, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        """The answer to a request: of moto, or as it was."""
-        if not self.fixed or not handler.path.startswith(f"/{self.fixed}/"):
-            return handler.ask(body)
-        told = (handler.headers.get(name) for name in ("Range", "If-Match"))
-        question = (handler.command, handler.path, *told)
-        if question not in self._answers:
-            self._answers[question] = handler.ask(body)
-        return self._answers[question]
 
     def reset(self) -> None:
         """Remove everything, fine weather, traffic at zero."""
@@ -282,7 +269,7 @@ class _Handler(BaseHTTPRequestHandler):
             traffic.faults += 1
             self._send(refused[0], {"Content-Type": "application/xml"}, _xml(refused[1]))
             return
-        status, headers, content = served.asked(self, body)
+        status, headers, content = self.ask(body)
         lacking = self._lacking(content, status)
         self._send(status, headers, content, lacking)
 
@@ -361,10 +348,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=9000)
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--fill", action="append", default=[], metavar="BUCKET=FOLDER")
-    parser.add_argument("--fixed", default="", metavar="BUCKET", help="one that nobody writes to")
     arguments = parser.parse_args()
     with ObjectServer.start(arguments.port) as server:
-        server.fixed = arguments.fixed
         server.weather.latency = arguments.latency
         for bucket, _, folder in (text.partition("=") for text in arguments.fill):
             server.make_bucket(bucket, public=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -262,3 +264,58 @@ def test_a_cache_gives_what_it_holds_and_forgets_what_was_not_read_for_longest(
         assert sum(entry.stat().st_size for entry in tmp_path.rglob("*.object")) < 1_100_000
     finally:
         use_cache("", 0)
+
+
+def test_the_server_of_the_benchmarks_answers_as_moto_does(
+    object_server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "filled&.dcm").write_bytes(bytes(range(256)) * 4000)
+    object_server.make_bucket("bench")
+    object_server.fill("bench", "", tmp_path)
+    expected = _answers(Bucket("s3", "bench"))
+    command = [sys.executable, "-m", "benchmarks.bucket_server", "--fill", f"bench={tmp_path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as server:
+        try:
+            assert server.stdout is not None
+            monkeypatch.setenv(*server.stdout.readline().strip().split("=", 1))
+            _forget_stores()
+            assert _answers(Bucket("s3", "bench")) == expected
+            with pytest.raises(BucketError, match="there is no bucket 'missing'"):
+                Bucket("s3", "missing").get("key")
+        finally:
+            server.terminate()
+            _forget_stores()
+
+
+def _answers(bucket: Bucket) -> list[object]:
+    """What a bucket says to all that is asked of one, in turn."""
+    filled = "a/filled&.dcm"
+    head = bucket.head(filled)
+    first, second = bucket.put_new("runs/é/1", b"one"), bucket.put("runs/2", b"two")
+
+    def refused(ask: Callable[[], object]) -> str:
+        with pytest.raises((CaseError, WriteConflictError)) as caught:
+            ask()
+        error = caught.value
+        return error.problem.code if isinstance(error, CaseError) else type(error).__name__
+
+    answers: list[object] = [
+        (head.bytes, head.etag),
+        hash(bucket.get(filled, expected=head)),
+        bucket.get_range(filled, 1000, 30, expected=head),
+        bucket.get_range(filled, head.bytes - 3, 30),
+        bucket.get_first(filled, 10)[0],
+        refused(lambda: bucket.put_new("runs/2", b"three")),
+        refused(lambda: bucket.put_over("runs/2", b"three", first)),
+        bucket.put_over("runs/2", b"three", second).etag,
+        refused(lambda: bucket.get("runs/2", etag=second.etag)),
+        refused(lambda: bucket.get("runs/3")),
+        bucket.find("runs/3"),
+        [(stat.key, stat.bytes, stat.etag) for stat in bucket.list("runs")],
+    ]
+    bucket.delete("runs/2")
+    bucket.delete("runs/2")
+    bucket.put("runs/empty", b"")
+    answers.append(bucket.get_first("runs/empty", 10)[0])
+    return [*answers, sorted(stat.key for stat in bucket.list())]
