@@ -8,9 +8,10 @@ import re
 import unicodedata
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from prognosis_dask.errors import count
 from prognosis_dask.tables.headings import find_headings, names_a_patient
 
 Lines = list[list[str]]
@@ -19,6 +20,7 @@ _NOT_COMPUTED = re.compile(
     rb"<(?:\w+:)?c\b(?![^>]*\bt=\"str\")[^>]*?\br=\"([A-Z]+\d+)\"(?![^>]*\bt=\"str\")[^>]*>\s*"
     rb"<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
+_HIDDEN = re.compile(rb"<(?:\w+:)?row\b[^>]*\bhidden=\"(?:1|true)\"")
 _UNSEEN = re.compile("[\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad]")
 
 
@@ -44,14 +46,20 @@ def read_sheet(data: bytes, sheet: str) -> tuple[Lines, list[str]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles, which are not used
             book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-            lines = {page.title: [line for line in _lines(page) if any(line)] for page in _pages(book, sheet)}
+            pages = _pages(book, sheet)
+            lines = {page.title: [line for line in _lines(page) if any(line)] for page in pages}
+            hidden = _hidden_rows(data, pages)
             book.close()
     except ValueError:
         raise
     except Exception as error:  # openpyxl passes on errors of zipfile, XML and its own parsers
         raise ValueError(f"its workbook is damaged ({type(error).__name__}: {error})") from error
     _expect_computed(data)
-    return _chosen(lines)
+    chosen, notes = _chosen(lines)
+    at = next(title for title, of in lines.items() if of is chosen)
+    if hidden[at]:
+        notes = [*notes, f"{count(hidden[at], 'row')} of the sheet are hidden, by a filter perhaps, and are read too."]
+    return chosen, notes
 
 
 def _expect_workbook(data: bytes) -> None:
@@ -96,6 +104,12 @@ def _text(cell: Any) -> str:
         return str(value.date()) if value.time() == datetime.time() else value.isoformat(" ")
     text = str(value).strip()
     return text if text.isascii() else unicodedata.normalize("NFC", _UNSEEN.sub("", text))
+
+
+def _hidden_rows(data: bytes, pages: Sequence[Any]) -> dict[str, int]:
+    """How many rows of each sheet are hidden, as by a filter."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {page.title: len(_HIDDEN.findall(archive.read(page._worksheet_path))) for page in pages}
 
 
 def _expect_computed(data: bytes) -> None:

@@ -13,7 +13,6 @@ from functools import cached_property
 import numpy as np
 
 from prognosis_dask.arrays import FloatArray
-from prognosis_dask.cohort import endpoints
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.families import family_of
@@ -31,8 +30,6 @@ _LARGEST = 1e150
 
 #: Numbers that tables write where nothing is known.
 _FAR_CODES = frozenset([9.0, 99.0, 999.0, 9999.0, 99999.0, 88.0, 888.0, 8888.0, -1.0, -9.0, -99.0, -999.0, -9999.0])
-#: In years.
-_OLDEST = 122
 #: A zero below all other numbers by this share of their range stands for something else.
 _FAR = 0.3
 #: Of so many numbers or more, one that is so many times the next largest may be a slip.
@@ -58,17 +55,6 @@ _OUTCOME = re.compile(
     r"rezidiv|survie|décès|décédé|récidive).*|"
     r"(os|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs|lrc|dm|ttp)(time|event|status|days|weeks|months|years)?|time(days|tod\w+)?|event\w*|status|label|outcome"
 )
-#: Headings of kinds, such as a histology's: their numbers are codes, of which 4 is not twice 2.
-_KINDS = re.compile(
-    r"(tumou?r)?(histolog|histopath|morpholog|race|ethnic|rasse|lokalis|localis|marital|insurance)\w*|histo|icdo?\w*|"
-    r"(tumou?r|primary|cancer|disease|anatomic)?(sub)?(site|location)|lage|centre|center|zentrum|klinik|clinic|hospital|inst|"
-    r"institut(e|ion)|scanner|vendor|manufacturer|country|region|arm|rx|trt|treatment|therapy|therapie|traitement|regimen|"
-    r"\w*code\d?"
-)
-#: Headings of kinds, or of steps where there are more.
-_GROUPS, _MOST_GROUPS = re.compile(r"\w*(type|kind|category|group|grp|typ|gruppe)"), 6
-#: Among them those whose codes may have an order.
-_ORDERED = re.compile(r".*(age|risk|stage|grade|grad|dose|size|score|ecog|tnm|alter|risiko|prognos|income|bmi).*")
 _STAGE_LEVEL = re.compile(r"(?:stage)?(0|i{1,3}|iv)([abc]?)(\d?)")
 _TNM_LEVEL = re.compile(r"[cpyr]*[tnmg]?(is|\d)([a-d]?)")
 _WITH_UNIT = re.compile(
@@ -382,21 +368,6 @@ def far_code_notes(column: SourceColumn) -> list[str]:
     ]
 
 
-def age_notes(column: SourceColumn) -> list[str]:
-    """A note where somebody is older than anyone, and most are not: the column is in years.
-
-    >>> age_notes(SourceColumn("Age at diagnosis", np.array([61.0, 650.0, 48.0]), "t.csv"))
-    ['Age at diagnosis is 650 in data row 2, older than anyone: mend it.']
-    """
-    named = re.match(r"age([\W_]|at|$)|alter$", column.name.casefold())
-    if named is None or endpoints.unit_of(column.name) in ("days", "weeks", "months"):
-        return []
-    wrong = np.flatnonzero((values := column.numbers()) > _OLDEST).tolist()
-    if not wrong or np.nanmedian(values) > _OLDEST:
-        return []
-    return [f"{column.name} is {values[wrong[0]]:g} in data row {column.row(wrong[0])}, older than anyone: mend it."]
-
-
 def _zero_stands_apart(levels: FloatArray) -> bool:
     """Whether 0 is the least of many numbers and far below them, as an age or a haemoglobin of 0."""
     low, high = float(levels[1]), float(levels[-1])
@@ -445,35 +416,6 @@ def spelling_notes(encoding: Encoding) -> list[str]:
         ]
     told = [f"{' and '.join(map(repr, words))} are levels apart" for words in alike if len(words) > 1]
     return [f"{encoding.column}: {', '.join(told)}: write them alike, if they say the same."] if told else []
-
-
-def kinds_notes(column: SourceColumn) -> list[str]:
-    """A note where the heading names kinds, and the cells are codes that enter as an amount; two codes do no harm.
-
-    >>> [note[:49] for note in kinds_notes(SourceColumn("Histology", np.array([1.0, 2.0, 5.0, 5.0]), "t.csv"))]
-    ['Histology holds the codes 1, 2, 5, which enter as']
-    >>> kinds_notes(SourceColumn("ECOG", np.array([0.0, 1.0, 2.0, 3.0]), "t.csv"))
-    []
-    """
-    plain = key(column.name)
-    kinds, group = _KINDS.fullmatch(plain), _GROUPS.fullmatch(plain)
-    if not (kinds or group) or _ORDERED.fullmatch(plain):
-        return []
-    values = column.numbers()
-    codes = np.unique(values[np.isfinite(values)])
-    if len(codes) < 3 or (codes != np.floor(codes)).any() or (not kinds and len(codes) > _MOST_GROUPS):
-        return []
-    texts = [f"{code:.15g}" for code in codes.tolist()]
-    name = json.dumps(column.name, ensure_ascii=False)
-    if len(codes) > MOST_LEVELS:
-        return [
-            f"{column.name} holds {len(codes)} codes, which enter as an amount. If they are kinds without an order, "
-            f"group them in the table, or leave the column out: --set 'exclude=[{name}]'"
-        ]
-    return [
-        f"{column.name} holds the codes {', '.join(texts)}, which enter as an amount. If they are kinds without an "
-        f"order: --set 'column.{name}.levels={json.dumps(texts)}'"
-    ]
 
 
 def _refuse_below_zero(values: FloatArray, column: SourceColumn) -> None:

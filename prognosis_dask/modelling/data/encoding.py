@@ -19,15 +19,21 @@ from prognosis_dask.modelling.data.columns import (
     RARE,
     Encoding,
     SourceColumn,
-    age_notes,
     encode,
     far_code_notes,
-    kinds_notes,
     learn_encoding,
     slip_notes,
     spelling_notes,
     tells_the_outcome,
     unit_of,
+)
+from prognosis_dask.modelling.data.doubts import (
+    age_notes,
+    design_notes,
+    excel_date_notes,
+    kinds_notes,
+    serial_date_notes,
+    share_notes,
 )
 from prognosis_dask.modelling.data.families import COMPUTED_FAMILIES, IMAGE_FAMILIES, family_of, kind_of, plain_family
 from prognosis_dask.modelling.data.outcomes import Outcomes
@@ -117,12 +123,13 @@ def learn_encodings(
                 continue
             modality, roi = source.measured.get(name, ("", ""))
             encodings.append(replace(made, modality=modality, roi=roi))
-            notes += grouped_note(made) + spelling_notes(made)
+            notes += grouped_note(made) + spelling_notes(made) + excel_date_notes(made)
             notes += _not_logged(column, made, rule)
             if kind_of(family) not in COMPUTED_FAMILIES and not made.levels:
                 notes += far_code_notes(column)
                 if kind_of(family) not in IMAGE_FAMILIES:
-                    notes += slip_notes(column) + kinds_notes(column) + age_notes(column)
+                    notes += slip_notes(column) + kinds_notes(column) + age_notes(column) + design_notes(column)
+                    notes += serial_date_notes(column) + share_notes(column)
     copies, told = _copies(columns, spec, encodings)
     encodings += copies
     notes += told

@@ -235,12 +235,13 @@ def _of_differences(
 def _of_entry(encodings: Sequence[Encoding], codes: FloatArray, endpoint: Survival) -> dict[int, str]:
     """Columns that by name and values are times from which on a case was followed: a survivor until then."""
     below = np.nan_to_num(codes, nan=0.0) <= endpoint.observed_days[:, None]
+    most = below.mean(axis=0) > 1 - _EXCEPTIONS  # a slip in one row makes it no property
     named = [_ENTRY.fullmatch(re.sub(r"[\W_]+", "", one.column.casefold())) is not None for one in encodings]
     return {
         int(
             at
         ): f"is a time of delayed entry by its name ({as_option('endpoint.entry', encodings[at].column)} models it)"
-        for at in np.flatnonzero(named & below.all(axis=0))
+        for at in np.flatnonzero(named & most)
     }
 
 
@@ -337,6 +338,8 @@ def _follows_time(values: FloatArray, endpoint: Survival, *, word: bool) -> bool
     if word:
         middle = np.array([np.median(time[place == level]) for level in range(len(levels))])
         x = middle[place]
+    if not np.ptp(x) or not np.ptp(time):
+        return False
     allowed = int(_EXCEPTIONS * varying) if len(x) >= _FEWEST_CASES else 0
     return any(len(x) - _longest(side[np.lexsort((side, time))]) <= allowed for side in (x, -x))
 

@@ -15,6 +15,7 @@ from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.cohort.endpoints import DAYS, EVENT_CODES, LONGEST_DAYS, event_codes, plain_code, unit_of
 from prognosis_dask.errors import Code, StatisticsError, count
 from prognosis_dask.modelling.data.columns import SourceColumn, far_code_notes, level_key, number, slip_notes
+from prognosis_dask.modelling.data.doubts import mixed_unit_notes
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.found_endpoint import time_unit_known
 from prognosis_dask.modelling.metrics.competing import COMPETING, subdistribution
@@ -26,6 +27,8 @@ _EXPECTED = "1 where the event was seen and 0 where the case was censored (or ye
 _FEW_AT_RISK = 10
 #: Follow-up in days, up to this, is suspected to be in months or years where it is in fractions.
 _SHORT_DAYS = 250
+#: Times in fractions, so many and so much shorter than the others, may be in another unit than these.
+_FEW_PARTS, _OTHER_UNIT = 3, 8
 #: From this share of the rows on, in tables of so many rows or more, what is empty means censored, not forgotten.
 _LOST, _FEWEST_ROWS = 0.1, 20
 #: Codes of the event that a refusal writes out at most.
@@ -103,7 +106,7 @@ def read_outcomes(
     unit, notes = _unit(names[0], rule)
     time = columns[names[0]].numbers() * DAYS[unit]
     _refuse_beyond_a_life(time, columns[names[0]], unit)
-    notes += _fractions_of_days(columns[names[0]], unit)
+    notes += _fractions_of_days(columns[names[0]], unit) or mixed_unit_notes(columns[names[0]])
     notes += far_code_notes(columns[names[0]]) + slip_notes(columns[names[0]])
     event = _events(columns[names[1]], rule, (whole or columns)[names[1]])
     _refuse_lost_censoring(columns[names[0]], columns[names[1]], time, event, rule)
@@ -166,7 +169,15 @@ def _fractions_of_days(column: SourceColumn, unit: str) -> list[str]:
     """A note where times in days are few and in fractions, as years and months are."""
     values = column.numbers()
     values = values[np.isfinite(values)]
-    if unit != "days" or not len(values) or values.max() > _SHORT_DAYS or (values == np.floor(values)).mean() > 0.5:
+    if unit != "days" or not len(values):
+        return []
+    parts = values != np.floor(values)
+    if parts.sum() >= _FEW_PARTS and parts.mean() <= 0.5 and _OTHER_UNIT * np.median(values[parts]) < np.median(values):
+        return [
+            f"{column.name} is in fractions in {count(int(parts.sum()), 'row')}, at most {values[parts].max():.4g}, "
+            f"and whole in the others, {np.median(values[~parts]):.4g} at the median: are some in months or years?"
+        ]
+    if values.max() > _SHORT_DAYS or parts.mean() < 0.5:
         return []
     return [
         f"{column.name} was taken in days, is {values.max():.4g} at most and mostly no whole number: if it is in years "

@@ -15,6 +15,7 @@ from prognosis_dask.cohort.clinical import match_without_zeros, patient_key, sam
 from prognosis_dask.errors import Code, StatisticsError, count
 from prognosis_dask.features.schema import check_dataset
 from prognosis_dask.modelling.data.columns import Encoding, SourceColumn
+from prognosis_dask.modelling.data.doubts import course_notes
 from prognosis_dask.modelling.data.encoding import Columns, encode_columns, learn_encodings, needed_families
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
 from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, kind_of
@@ -177,7 +178,7 @@ def read_tables(
         unseen = {encoding.column for encoding in encodings if encoding.family not in needed}
         measured = {name for source in sources for name in source.families}  # on images, by a run
         expect_no_leaks(encodings, table.X, table.endpoint, unseen | measured | spec.column.keys())
-        said += immortal_notes(encodings, table.X, table.endpoint)
+        said += immortal_notes(encodings, table.X, table.endpoint) + course_notes(encodings, table.X, table.endpoint)
     by_patient = any(source.absent for source in sources)
     return ReadTable(
         table, tuple(encodings), dict(left_out), tuple(said), outcomes is not None, by_patient, tuple(rows_said)

@@ -154,7 +154,7 @@ def read_file(path: Path, rule: TableFile, *, alone: bool = False, cells: Cells 
     _expect_once(path, cases or patients, id_column, "case" if cases else "patient")
     features = _chosen(path, [name for name in columns if not _NO_FEATURES.fullmatch(name)], columns, rule)
     without = len(ids) - len(kept)
-    notes = tuple(f"{path.name}: {note}" for note in (*cells.notes, *said))
+    notes = tuple(f"{path.name}: {note}" for note in (*cells.notes, *said, *_nearly_equal(patients)))
     return Source(str(path), patients, cases, columns, features, rule.family, without_id=without, notes=notes)
 
 
@@ -275,6 +275,26 @@ def _formatted(text: str, rule: TableFile, path: Path) -> str:
     if not numbers:
         raise StatisticsError(f"{path}: the ID {text!r} holds no number for id_format {rule.id_format!r}")
     return rule.id_format.format(int(numbers[-1]))
+
+
+def _nearly_equal(patients: Sequence[str]) -> list[str]:
+    """A note where IDs of a table differ by leading zeros alone, which spreadsheets drop.
+
+    >>> _nearly_equal(["003", "12", "3"])
+    ["Patients '003' and '3' differ by leading zeros alone, and are taken for two: write them alike, if they are one."]
+    """
+    whole: dict[int, dict[str, None]] = {}
+    for name in patients:
+        if name.isascii() and name.isdigit():
+            whole.setdefault(int(name), {})[name] = None
+    pairs = [list(names) for names in whole.values() if len(names) > 1]
+    if not pairs:
+        return []
+    more = f" (so in {len(pairs) - 1} more)" if len(pairs) > 1 else ""
+    return [
+        f"Patients {pairs[0][0]!r} and {pairs[0][1]!r} differ by leading zeros alone, and are taken for two{more}: "
+        "write them alike, if they are one."
+    ]
 
 
 def _expect_once(path: Path, ids: Sequence[str], column: str, what: str) -> None:
