@@ -436,6 +436,14 @@ def test_a_description_without_a_word_for_the_sequence_goes_by_the_header_and_is
     assert problems.count("by its header") == 3
 
 
+def test_a_t1_with_and_without_contrast_in_one_series_is_left_out_and_told(tmp_path: Path) -> None:
+    session(tmp_path / "in", T2_SERIES, ("AX T1 PRE/POST", "1", {}), ("ADC", "2", {}), ("AX DWI", "3", {}))
+    found, problems = taken(tmp_path / "in", tmp_path / "out")
+    assert found == {"T2": "AX T2"}
+    assert "AX T1 PRE/POST, 10 slices: its description says more than one sequence: left out" in problems
+    assert problems.count("left out") == 1
+
+
 def test_a_heads_whole_session_is_one_scan_and_what_was_taken_is_told(tmp_path: Path) -> None:
     series = [("localizer", {}), ("ADC", {}), ("AX T1", MAGNEVIST), ("AX T1 SE", {}), ("COR T2", {}), ("AX T2", {})]
     session(tmp_path / "in", *((name, str(at), elements) for at, (name, elements) in enumerate(series)))

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 
 from prognosis_dask.cli.main import main
 from prognosis_dask.cohort.case import Case
+from prognosis_dask.cohort.listing import SeriesListing, write_listing
 from prognosis_dask.config.job import BrainSection, ModelSection, SynthSection
 from prognosis_dask.errors import CaseError, JobError, StatisticsError
 from prognosis_dask.execution.cluster import LocalSpec, connect
@@ -234,6 +235,23 @@ def test_a_head_is_prepared_on_the_sequence_that_the_model_learnt_from():
     assert "is not known" in on_reference(both, "")[1][0]
     with pytest.raises(JobError, match="made on FLAIR, and the scan's sequences are T1, T2; give one of FLAIR"):
         on_reference(both, "FLAIR")
+
+
+@pytest.mark.parametrize("name", ["ADC.nii.gz", "P1_rCBV.nii.gz", "T1_T2_ratio.nii.gz", "DWI_b1000.nii.gz"])
+def test_a_map_is_not_taken_for_the_sequence_that_the_model_learnt_from_unless_it_is_named_so(name):
+    case = Case("c", "p", "MR", "mask", f"/scans/{name}", "")
+    with pytest.raises(JobError, match=r"made on T2, and by its name or header the scan is no such image .* T2=FILE"):
+        on_reference(case, "T2")
+    named = replace(case, sequences={"T2": case.image})
+    assert on_reference(named, "T2") == (named, [])
+
+
+def test_a_dicom_map_is_no_reference_sequence_by_its_image_type(tmp_path):
+    acquired = {"image_type": "DERIVED\\PRIMARY\\ADC"}
+    listing = SeriesListing("1.2", "1.3", "p", "MR", "", "HEAD", "", (), acquisition=acquired)
+    case = Case("c", "p", "MR", "mask", str(write_listing(tmp_path, listing)), "")
+    with pytest.raises(JobError, match="no such image"):
+        on_reference(case, "T2")
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -114,12 +114,15 @@ class SaidSequence:
         ``T1``, ``T1c``, ``T2``, ``FLAIR``, or empty.
     other
         Why it is empty: the text says another kind of image, or two of the four. Else it says nothing.
+    unclear
+        Of these, two of the four, or a T1 with and without contrast: an image of the head that somebody has to name.
     native
         A T1 that is said to be one without contrast.
     """
 
     sequence: str = ""
     other: bool = False
+    unclear: bool = False
     native: bool = False
 
 
@@ -146,7 +149,7 @@ def said_sequence(text: str) -> SaidSequence:
         words = [word for word in words if word != "mpr"]
     t1, t2, flair = (any(kind.fullmatch(word) for word in words) for kind in (_T1, _T2, _FLAIR))
     if t1 and any(_T2.fullmatch(word) for word in words if not _FLAIR.fullmatch(word)):
-        return SaidSequence(other=True)
+        return SaidSequence(other=True, unclear=True)
     if t1:
         return _t1(words)
     if flair:
@@ -197,7 +200,7 @@ def _t1(words: Sequence[str]) -> SaidSequence:
     native |= bool(denied)
     unclear = not _UNCLEAR.isdisjoint(words[first:])
     if (native and enhanced) or (unclear and not (native or enhanced)):
-        return SaidSequence(other=True)
+        return SaidSequence(other=True, unclear=True)
     return SaidSequence("T1c") if enhanced else SaidSequence("T1", native=native)
 
 

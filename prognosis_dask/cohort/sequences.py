@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prognosis_dask.cohort.case import SEQUENCES
 from prognosis_dask.cohort.clinical import patient_key
+from prognosis_dask.cohort.listing import SUFFIX, SeriesListing, read_listing
 from prognosis_dask.cohort.sequence_names import SaidSequence, said_sequence, sequence_of
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.objects.address import is_address
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 #: The sequences on which gliomas are outlined, the likeliest first.
 DRAWN_ON = ("T2", "FLAIR", "T1c", "T1")
+_NAME_THEM = "name the images in a table of cases"
 
 
 def is_scan(path: Path | str) -> bool:
@@ -64,7 +66,7 @@ def _by_agent(image: Image, agent: str, *, informative: bool) -> None:
         return
     image.doubt = (
         f"{named}, as those of all series of the session or of one before contrast do: that does not tell T1c from T1; "
-        "taken as T1: name the images in a table of cases"
+        f"taken as T1: {_NAME_THEM}"
     )
 
 
@@ -94,9 +96,13 @@ _FEWEST_SLICES = 10
 
 def _by_name_and_header(image: Image, said: SaidSequence) -> tuple[str, str]:
     """The sequence, and why that is in doubt."""
-    if image.listing is None or image.modality != "MR" or said.other:
+    if image.listing is None or image.modality != "MR":
         return said.sequence, ""
-    computed = sorted(_COMPUTED & {kind.strip().upper() for kind in _acquired(image, "image_type").split("\\")})
+    computed = _computed(image.listing)
+    if said.unclear and not computed and _slices(image) >= _FEWEST_SLICES:
+        return "", f"{_description(image)}: its description says more than one sequence: left out; {_NAME_THEM}"
+    if said.other:
+        return "", ""
     if said.sequence:
         against = f"ImageType {computed[0]}" if computed else _against(said.sequence, image)
         if not against:
@@ -111,6 +117,18 @@ def _by_name_and_header(image: Image, said: SaidSequence) -> tuple[str, str]:
         found,
         f"{_description(image)}: no word says which sequence it is; taken as {found} by its header" if found else "",
     )
+
+
+def is_other(image: str) -> bool:
+    """Whether a case's image says by its file's name, description or header that it is none of the four sequences."""
+    if not image.endswith(SUFFIX):
+        return said_sequence(Path(image).name).other
+    listing = read_listing(image)
+    return said_sequence(listing.description).other or bool(_computed(listing))
+
+
+def _computed(listing: SeriesListing) -> list[str]:
+    return sorted(_COMPUTED & {kind.strip().upper() for kind in listing.acquisition.get("image_type", "").split("\\")})
 
 
 def _against(sequence: str, image: Image) -> str:

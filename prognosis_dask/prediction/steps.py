@@ -19,6 +19,7 @@ from typing import Any
 from distributed import Client, Future
 
 from prognosis_dask.cohort.case import SEQUENCES, Case, read_cases, read_problems, write_cases
+from prognosis_dask.cohort.sequences import is_other
 from prognosis_dask.config.job import CohortSection, Job
 from prognosis_dask.errors import CaseError, JobError, Problem, StoreError, count
 from prognosis_dask.execution.task import run_task
@@ -181,12 +182,17 @@ def on_reference(case: Case, reference: str) -> tuple[Case, list[str]]:
     Raises
     ------
     JobError
-        When the scan does not hold it.
+        When the scan does not hold it, or is another kind of image, such as a map of the diffusion.
     """
     if reference not in SEQUENCES:
         return case, [
             "Which MR sequence the model's brains were prepared on is not known: compare it with this scan's yourself."
         ]
+    if not case.sequences and is_other(case.image):
+        raise JobError(
+            f"the model was made on {reference}, and by its name or header the scan is no such image (a map, "
+            f"perfusion, or several sequences in one): give one of {reference}, or name the file: {reference}=FILE"
+        )
     if not case.sequences:
         return replace(case, sequences={reference: case.image}), [
             f"Neither a file's name nor a series description says which MR sequence this is: it was taken as "
