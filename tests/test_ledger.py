@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
@@ -282,3 +283,14 @@ def test_a_hundred_thousand_rows(path: Path) -> None:
     print(f"{(recorded - start) * 10:.0f} us a row to record, {finished - recorded:.2f} s to ask what is finished")
     assert recorded - start < 100  # 4 s on an idle core
     assert finished - recorded < 10  # 0.2 s
+
+
+def test_a_disk_without_locks_is_told_in_words_where_the_system_gives_a_number_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, *, blocking: bool) -> bool:
+        raise OSError(errno.ENOLCK)
+
+    monkeypatch.setattr("prognosis_dask.storage.lock.lock_descriptor", refuse)
+    with pytest.raises(StoreError, match=r"cannot lock .* \(No locks available\)"):
+        Ledger.create(tmp_path / "ledger.sqlite")

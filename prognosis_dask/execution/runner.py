@@ -22,7 +22,7 @@ from distributed import CancelledError, Client, Future, KilledWorker
 from distributed.protocol import pickle
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.errors import ClusterError, Code, Problem, PrognosisError
+from prognosis_dask.errors import ClusterError, Code, Problem, PrognosisError, system_reason
 from prognosis_dask.execution.monitor import journal
 from prognosis_dask.execution.task import Following, StageFunction, run_task
 from prognosis_dask.storage.ledger import TaskResult
@@ -442,8 +442,9 @@ class ClusterHealth:
                 )
             except (OSError, AttributeError) as error:  # AttributeError: the client is between two connections
                 if time.monotonic() > deadline:
+                    reason = system_reason(error) if isinstance(error, OSError) else error
                     raise ClusterError(
-                        f"the scheduler at {self._address} does not answer any more ({error}){_GO_ON}"
+                        f"the scheduler at {self._address} does not answer any more ({reason}){_GO_ON}"
                     ) from error
                 time.sleep(_PAUSE)
             else:

@@ -12,7 +12,7 @@ from typing import TextIO
 import psutil
 from filelock import lock_descriptor
 
-from prognosis_dask.errors import StoreError
+from prognosis_dask.errors import StoreError, system_reason
 from prognosis_dask.publish import cannot_write
 
 
@@ -28,7 +28,10 @@ def claim(path: Path) -> TextIO:
         locked = lock_descriptor(lock.fileno(), blocking=False)
     except OSError as error:
         lock.close()
-        raise StoreError(f"cannot lock {name} ({error}); the run's folder must be on a disk with file locks") from error
+        reason = system_reason(error)
+        raise StoreError(
+            f"cannot lock {name} ({reason}); the run's folder must be on a disk with file locks"
+        ) from error
     if not locked:
         holder = ""
         with lock, suppress(OSError):  # where locks are mandatory (Windows), the holder's name cannot be read

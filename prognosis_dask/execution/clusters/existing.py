@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distributed import Client
 
-from prognosis_dask.errors import ClusterError
+from prognosis_dask.errors import ClusterError, system_reason
 from prognosis_dask.execution.clusters.security import security
 from prognosis_dask.execution.clusters.spec import ExistingSpec
 
@@ -32,7 +32,10 @@ def existing(spec: ExistingSpec) -> Iterator[Client]:
     try:
         client = Client(address, timeout="10s", security=keys)
     except (OSError, TimeoutError, ValueError) as error:
-        raise ClusterError(f"no Dask scheduler answers at {address} ({error}); is `dask scheduler` running?") from error
+        reason = system_reason(error) if isinstance(error, OSError) else error
+        raise ClusterError(
+            f"no Dask scheduler answers at {address} ({reason}); is `dask scheduler` running?"
+        ) from error
     with client:
         yield client
 
