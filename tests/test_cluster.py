@@ -64,6 +64,11 @@ def test_scheduler_workers_and_dashboard_listen_on_this_machine_only(local: Clie
     assert listening(pids) == {"127.0.0.1"}
 
 
+def test_a_worker_spends_nothing_on_looking_where_its_threads_wait(local: Client) -> None:
+    (profiles,) = local.run(lambda dask_worker: "profile" in dask_worker.periodic_callbacks).values()
+    assert not profiles
+
+
 @pytest.mark.parametrize(("origin", "status"), [("http://{}", 101), ("http://evil.example:8787", 403)])
 def test_only_the_dashboards_own_pages_may_open_its_websocket(local: Client, origin: str, status: int) -> None:
     address = urlparse(local.dashboard_link).netloc

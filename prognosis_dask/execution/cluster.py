@@ -44,6 +44,8 @@ Workers: TypeAlias = Client | AbstractContextManager[Client] | str
 DASK_CONFIG = {
     "distributed.scheduler.allowed-failures": 3,
     "distributed.scheduler.worker-saturation": 1.0,
+    # a hundred times a second, where a worker's threads stand: they wait for their children, which no one looks into
+    "distributed.worker.profile.enabled": False,
     # the scheduler keeps the latest messages to each worker, and the cases in them: of a thousand, 200 MB a worker
     "distributed.admin.low-level-log-length": 20,
     "distributed.worker.memory.target": False,
