@@ -140,3 +140,21 @@ def test_sagittal_slices_are_ordered_along_their_own_normal() -> None:
     # row direction y, column direction -z: the normal is -x
     [listing], _ = group_series(header("1.1", (float(x), 0.0, 0.0), SAGITTAL) for x in (3, 1, 2))
     assert [s.position[0] for s in listing.slices] == [3.0, 2.0, 1.0]
+
+
+def test_images_of_two_modalities_in_one_series_are_two_stacks() -> None:
+    """A PET that was given the CT's SeriesInstanceUID would continue its slices as Hounsfield units."""
+    ct = [header("1.1", (0.0, 0.0, 3.0 * i)) for i in range(6)]
+    pet = [replace(header("1.1", (0.0, 0.0, 18.0 + 3 * i)), modality="PT") for i in range(4)]
+    listings, _ = group_series([*ct, *pet])
+    assert [(one.modality, len(one.slices), one.stack) for one in listings] == [
+        ("CT", 6, "CT 1 of 2"),
+        ("PT", 4, "PT 2 of 2"),
+    ]
+
+
+def test_a_series_in_two_frames_of_reference_is_told() -> None:
+    images = [header("1.1", (0.0, 0.0, 3.0 * i), frame=f"1.{9 + i // 3}") for i in range(6)]
+    [listing], [told] = group_series(images)
+    assert (len(listing.slices), told.code, told.severity) == (6, Code.SERIES_MIXED, "warning")
+    assert "name 2 frames of reference" in told.reason

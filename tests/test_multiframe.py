@@ -247,3 +247,15 @@ def test_of_a_real_head_in_an_enhanced_mr_each_volume_is_that_volume_and_its_seq
             if np.array_equal(values, stored * (1 + at) - at):
                 found[at] = image.sequence
     assert found == dict(enumerate(sequences))
+
+
+def test_frames_without_a_place_are_a_problem(tmp_path: Path) -> None:
+    """The image would end before the last frames, in silence."""
+    (tmp_path / "in").mkdir()
+    path = enhanced(write_series(tmp_path / "s", np.zeros((6, 8, 8), np.int16)), tmp_path / "in" / "mf.dcm", "CT")
+    image = pydicom.dcmread(path)
+    image.PerFrameFunctionalGroupsSequence.pop()
+    image.save_as(path)
+    _, [problem] = read(tmp_path / "in", out=tmp_path / "out")
+    assert problem.code is Code.UNREADABLE_FILE
+    assert "NumberOfFrames is 6, and 5 frames have a position" in problem.reason

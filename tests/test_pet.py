@@ -222,6 +222,7 @@ def test_suvs_stay_as_they_are_to_the_last_bit(tmp_path: Path) -> None:
         {"SeriesTime": None, "AcquisitionTime": None},
         {"drug": {"RadionuclideTotalDose": None}},
         {"drug": {"RadionuclideTotalDose": 370}},
+        {"drug": {"RadionuclideTotalDose": 370e3}},
         {"drug": {"RadionuclideHalfLife": None}},
         {"drug": {"RadionuclideHalfLife": 109.77, "Radiopharmaceutical": "FDG"}},
         {"drug": {"Radiopharmaceutical": "Ga-68 PSMA-11"}},  # with the half-life of fluorine-18, as in a template

@@ -174,6 +174,27 @@ def test_contours_that_cross_each_other_are_told(tmp_path: Path) -> None:
         assert warned(tmp_path, [other, *quiet])[1] == []
 
 
+def test_a_contour_that_runs_around_its_outline_several_times_is_one(tmp_path: Path) -> None:
+    """The last slices of a structure would be lost without a word: by the even-odd rule two rounds enclose nothing."""
+    once = [square(0.5, 6.5, plane) for plane in (1, 2, 3)]
+    straight = mask_of(tmp_path, once)
+    for twice in (np.vstack([once[2]] * 2), np.vstack([once[2]] * 3), np.vstack([once[2], once[2][:1], once[2][::-1]])):
+        mask, said = warned(tmp_path, [*once[:2], twice])
+        np.testing.assert_array_equal(mask, straight)
+        assert said == []
+
+
+def test_a_contour_that_overlaps_itself_is_told_and_a_keyhole_is_not(tmp_path: Path) -> None:
+    other, outer, hole = square(0.5, 9.5, 2), square(0.5, 9.5, 1), square(2.5, 6.5, 1)
+    mask, said = warned(tmp_path, [other, np.vstack([outer, square(0.5, 4.5, 1)])])
+    assert mask[1].sum() == 81 - 16
+    assert [warning.code for warning in said] == [Code.CONTOURS_AMBIGUOUS]
+    assert "or themselves, on 1 slice (1): the 16 voxels" in said[0].reason
+    for inner in (hole, hole[::-1]):
+        ring, said = warned(tmp_path, [other, np.vstack([outer, outer[:1], inner, inner[:1]])])
+        assert (ring[1].sum(), said) == (81 - 16, [])
+
+
 def test_a_contour_that_was_cut_short_is_a_problem(tmp_path: Path) -> None:
     path = write_rtstruct(tmp_path / "rs.dcm", [square(0.5, 5.5, 1), square(0.5, 5.5, 2)])
     structures = pydicom.dcmread(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import highdicom
@@ -186,6 +188,45 @@ def test_values_whose_meaning_is_not_said_are_a_problem(source: Path, grid: Grid
     del dataset.PerFrameFunctionalGroupsSequence[3].SegmentIdentificationSequence
     dataset.save_as(path)
     assert code_of(path, grid, 1) is Code.MASK_UNREADABLE
+
+
+def test_frames_that_contradict_each_other_or_their_header_are_a_problem(
+    source: Path, grid: Grid, tmp_path: Path
+) -> None:
+    """Two time points would be united, shares of more than a whole counted, frames without a place lost."""
+
+    def changed(
+        change: Callable[[pydicom.Dataset], None], pixels: np.ndarray = TRUTH, kind: str = "FRACTIONAL"
+    ) -> Path:
+        path = write_seg(tmp_path / "seg.dcm", source, pixels, [1], kind)
+        dataset = pydicom.dcmread(path)
+        change(dataset)
+        dataset.save_as(path)
+        return path
+
+    def twice(shift: int) -> Callable[[pydicom.Dataset], None]:
+        def change(dataset: pydicom.Dataset) -> None:
+            dataset.PerFrameFunctionalGroupsSequence.append(copy.deepcopy(dataset.PerFrameFunctionalGroupsSequence[0]))
+            frames = dataset.pixel_array
+            dataset.PixelData = frames.tobytes() + np.roll(frames[0], shift, axis=0).tobytes()
+            dataset.NumberOfFrames += 1
+
+        return change
+
+    np.testing.assert_array_equal(read(changed(twice(0)), grid), TRUTH)
+    assert code_of(changed(twice(1)), grid) is Code.ROI_AMBIGUOUS
+    for kind in ("BINARY", "FRACTIONAL"):
+        path = changed(lambda dataset: dataset.PerFrameFunctionalGroupsSequence.pop(), kind=kind)
+        assert code_of(path, grid) is Code.MASK_UNREADABLE
+    shares = np.where(TRUTH, 0.9, 0.4)
+    assert code_of(changed(lambda dataset: setattr(dataset, "MaximumFractionalValue", 100), shares), grid) is (
+        Code.MASK_UNREADABLE
+    )
+    assert code_of(changed(lambda dataset: setattr(dataset, "SegmentationType", "BINARY"), shares), grid) is (
+        Code.MASK_UNREADABLE
+    )
+    whole = changed(lambda dataset: setattr(dataset, "SegmentationType", "BINARY"))
+    np.testing.assert_array_equal(read(whole, grid), TRUTH)
 
 
 def test_a_segmentation_without_dimension_indices_is_resampled_too(source: Path, grid: Grid, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.pixels import get_decoder
-from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from prognosis_dask.cohort.crawl import read_headers
 from prognosis_dask.errors import Code
@@ -179,6 +179,45 @@ def test_what_makes_values_doubtful_is_noted(values: dict[str, object], said: st
     expected = RAMP if "RescaleIntercept" in values else RAMP.astype(int) - 24
     np.testing.assert_array_equal(read_slices(list_series(folder), 0, len(RAMP)), expected)
     assert all(said in header.note for header in read_headers(list(map(str, folder.iterdir()))))  # type: ignore[union-attr]
+
+
+def test_jpeg_2000_that_may_have_lost_something_is_noted(tmp_path: Path) -> None:
+    """Its transfer syntax is that of both kinds; only LossyImageCompression 00 says that nothing was lost."""
+    folder = write_series(tmp_path / "s", np.tile(RAMP, (1, 8, 8)))
+    for path in folder.iterdir():
+        image = pydicom.dcmread(path)
+        image.compress(JPEG2000, j2k_cr=[4])
+        image.save_as(path)
+
+    def notes() -> set[str]:
+        return {header.note for header in read_headers(list(map(str, folder.iterdir())))}  # type: ignore[union-attr]
+
+    assert all("may have been compressed with loss" in note for note in notes())
+    for path in folder.iterdir():
+        change(path, LossyImageCompression="00")
+    assert not any("with loss" in note for note in notes())
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"ImageOrientationPatient": [1, 0, 0, 0.0871557, 0.9961947, 0]}, "no right angle"),
+        ({"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]}, "no right angle"),
+        ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "no right angle"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "no right angle"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1e-3, 1, 0]}, ""),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "numbers of colours"),
+    ],
+)
+def test_an_image_whose_geometry_or_pixels_mean_nothing_is_refused(
+    values: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    """GDCM straightens rows and columns that are five degrees from a right angle, and says nothing."""
+    folder = write_series(tmp_path / "s", RAMP)
+    for path in folder.iterdir():
+        change(path, **values)
+    faults = [header.fault for header in read_headers(list(map(str, folder.iterdir())))]  # type: ignore[union-attr]
+    assert all(said in fault and bool(fault) == bool(said) for fault in faults)
 
 
 def test_only_the_slices_asked_for_are_opened(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
@@ -89,3 +90,41 @@ def test_a_number_that_two_segments_share_costs_these_two_only(shared_data: Path
     assert codes.count(Code.ROI_AMBIGUOUS) == 2
     number = int(segmentation.SegmentSequence[0].SegmentNumber)
     assert problem_of(lambda: load_case(replace(found.cases[0], labels=(number,)))) is Code.ROI_AMBIGUOUS
+
+
+def test_a_structure_set_that_was_rejected_is_told(shared_data: Path, tmp_path: Path) -> None:
+    for status, codes in (("REJECTED", [Code.MASK_ITEM_INVALID]), ("UNAPPROVED", [])):
+        folder = with_gtv(
+            shared_data,
+            tmp_path / status,
+            lambda structures, status=status: setattr(structures, "ApprovalStatus", status),
+        )
+        found = index(tmp_path / f"out{status}", folder, roi=("GTV-1",))
+        assert len(found.cases) == 1
+        assert [problem.code for problem in found.problems] == codes
+
+
+def test_contours_that_lie_on_another_slice_than_that_of_the_image_they_name_are_told(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    ct = shared_data / "reported" / "B17_no_image_refs" / "in" / "ct"
+    images = sorted((pydicom.dcmread(path) for path in ct.iterdir()), key=lambda one: one.ImagePositionPatient[2])
+    heights = np.array([float(one.ImagePositionPatient[2]) for one in images])
+
+    def naming(shift: int) -> Callable[[pydicom.Dataset], None]:
+        def name(structures: pydicom.Dataset) -> None:
+            for contour in structures.ROIContourSequence[0].ContourSequence:
+                item = pydicom.Dataset()
+                at = int(np.abs(heights - float(contour.ContourData[2])).argmin()) + shift
+                item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = (
+                    images[0].SOPClassUID,
+                    images[at].SOPInstanceUID,
+                )
+                contour.ContourImageSequence = [item]
+
+        return name
+
+    for shift, codes in ((0, []), (2, [Code.CONTOUR_OFF_PLANE])):
+        found = index(tmp_path / f"out{shift}", with_gtv(shared_data, tmp_path / f"in{shift}", naming(shift)))
+        assert len(found.cases) == 1
+        assert [problem.code for problem in found.problems] == codes

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from prognosis_dask.config.job import ImageSection
-from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.errors import CaseError, Code, collected_warnings
 from prognosis_dask.imaging.load import load_case, load_roi
 from prognosis_dask.volumes.files import volume_grid, volume_voxels
 from tests.dicom_helpers import case_of, problem_of
@@ -289,3 +289,53 @@ def test_a_detached_header_names_the_file_that_is_missing_or_short(
         (tmp_path / "a.raw").write_bytes(content[:length])
     with pytest.raises(CaseError, match=re.escape(said)):
         volume_voxels(tmp_path / "a.mhd")
+
+
+@pytest.mark.parametrize(
+    ("name", "spacing", "said"),
+    [
+        ("ct.mha", "", [Code.VOXEL_SIZE]),
+        ("ct.mha", "ElementSpacing = 1 1 1\n", []),
+        ("ct.nrrd", "", [Code.VOXEL_SIZE]),
+        ("ct.nrrd", "spacings: 1 1 nan\n", [Code.VOXEL_SIZE]),
+        ("ct.nrrd", "spacings: 1 1 1\n", []),
+    ],
+)
+def test_a_header_without_the_size_of_voxels_is_told(name: str, spacing: str, said: list[Code], tmp_path: Path) -> None:
+    """ITK takes 1 mm without a word, as of what numpy arrays were written with."""
+    path = headed(tmp_path / name, spacing)
+    mask = np.zeros(VALUES.shape, np.uint8)
+    mask[1:4, 2:5, 2:6] = 1
+    sitk.WriteImage(sitk.GetImageFromArray(mask), str(tmp_path / "mask.nrrd"))
+    assert sitk.ReadImage(str(path)).GetSpacing() == (1, 1, 1)
+    with collected_warnings() as found:
+        load_case(case_of(path, tmp_path / "mask.nrrd", (1,), tmp_path, modality="MR"))
+    assert [warning.code for warning in found] == said
+
+
+def headed(path: Path, spacing: str) -> Path:
+    """VALUES under a header as it is given."""
+    size = " ".join(map(str, VALUES.shape[::-1]))
+    if path.suffix == ".mha":
+        head = f"ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n{spacing}"
+        head += f"DimSize = {size}\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    else:
+        head = f"NRRD0004\ntype: short\ndimension: 3\nsizes: {size}\nencoding: raw\nendian: little\n{spacing}\n"
+    path.write_bytes(head.encode() + VALUES.tobytes())
+    return path
+
+
+def test_voxels_without_an_extent_are_a_problem(tmp_path: Path) -> None:
+    path = headed(tmp_path / "ct.mha", "ElementSpacing = 1 1 0\n")
+    assert problem_of(lambda: volume_grid(path)) is Code.IMAGE_INVALID
+
+
+def test_a_mask_that_holds_every_corner_of_its_image_is_told(tmp_path: Path) -> None:
+    """Structure and background were exchanged; a tumour never fills all corners."""
+    inside = np.zeros(VALUES.shape, np.uint8)
+    inside[1:4, 2:5, 2:6] = 1
+    for mask, codes in ((inside, []), (1 - inside, [Code.MASK_ITEM_INVALID])):
+        case = case_of(saved(tmp_path / "ct.nrrd"), saved(tmp_path / "mask.nrrd", mask), (1,), tmp_path, modality="MR")
+        with collected_warnings() as found:
+            load_case(case)
+        assert [warning.code for warning in found] == codes

@@ -7,6 +7,7 @@ like the header of an image with one frame.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -44,6 +45,8 @@ _KINDS = {
 _LAST_TAG = 0x00283000  # ModalityLUTSequence; nothing after it is needed, and private groups can be long
 #: JPEG baseline and extended, and near-lossless JPEG-LS.
 _LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81")
+#: JPEG 2000 and its high-throughput kind, with or without loss.
+_MAYBE_LOSSY = ("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.93", "1.2.840.10008.1.2.4.203")
 _TAGS = [
     *MARKS.values(),
     *ACQUISITION.values(),
@@ -146,6 +149,11 @@ def _frame_headers(dataset: Dataset, file: FileStamp) -> list[ImageHeader]:
     ]
     if not found:
         raise ValueError("an enhanced image without functional groups: the positions of its frames are unknown")
+    said = int(dataset.get("NumberOfFrames") or 1)
+    if said != len(found):
+        raise ValueError(
+            f"NumberOfFrames is {said}, and {len(found)} frames have a position: which is which is unknown"
+        )
     return found
 
 
@@ -242,9 +250,12 @@ def _doubts_of_pixels(header: Dataset) -> Iterator[str]:
     """What makes other programs read other values, or the values others than the scanner's."""
     if str(header.get("PhotometricInterpretation", "") or "").strip() == "MONOCHROME1":
         yield "PhotometricInterpretation is MONOCHROME1: the values are used as they are, but ITK inverts them"
-    lossy = str(header.get("LossyImageCompression", "") or "").strip() == "01"
-    if lossy or getattr(header, "file_meta", {}).get("TransferSyntaxUID") in _LOSSY:
+    lossy = str(header.get("LossyImageCompression", "") or "").strip()
+    syntax = getattr(header, "file_meta", {}).get("TransferSyntaxUID")
+    if lossy == "01" or syntax in _LOSSY:
         yield "the images were compressed with loss: their values are not exactly those that the scanner made"
+    elif syntax in _MAYBE_LOSSY and lossy != "00":
+        yield "the images may have been compressed with loss: their transfer syntax allows it, and no header denies it"
 
 
 def _mark(header: Dataset, tag: int) -> str:
@@ -262,6 +273,8 @@ def _geometry(header: Dataset) -> dict[str, object]:
     samples = int(header.get("SamplesPerPixel", 1) or 1)
     if samples > 1:
         return {"fault": f"{samples} values per pixel (a colour image), expected one"}
+    if str(header.get("PhotometricInterpretation", "") or "").startswith("PALETTE"):
+        return {"fault": "its pixels are numbers of colours (PhotometricInterpretation PALETTE COLOR), not values"}
     if frames > 1 or "ImagePositionPatient" not in header:
         if frames > 1:
             return {"fault": f"multi-frame image ({frames} frames in one file); convert it to one file per slice"}
@@ -270,9 +283,26 @@ def _geometry(header: Dataset) -> dict[str, object]:
     orientation = tuple(float(value) for value in header.get("ImageOrientationPatient") or ())
     spacing = tuple(float(value) for value in header.get("PixelSpacing") or ())
     size = (int(header.get("Rows", 0) or 0), int(header.get("Columns", 0) or 0))
-    if (len(position), len(orientation), len(spacing)) != (3, 6, 2) or min(*spacing, *size) <= 0:
+    whole = (len(position), len(orientation), len(spacing)) == (3, 6, 2)
+    if not whole or not all(map(math.isfinite, (*position, *orientation, *spacing))) or min(*spacing, *size) <= 0:
         return {"fault": f"unusable geometry: position {position}, orientation {orientation}, {spacing} mm, {size} px"}
+    if _is_skewed(orientation, max(size)):
+        return {"fault": f"ImageOrientationPatient {orientation} is no right angle between a row and a column"}
     return {"position": position, "orientation": orientation, "pixel_spacing": spacing, "size": size}
+
+
+#: Largest shift of a pixel, in pixels, when directions of rows and columns are made right-angled, as every reader does;
+#: and how far their length may be from 1. Both are far more than the rounding of written cosines.
+SKEWED_PIXELS = 0.5
+_LENGTH = 0.01
+
+
+def _is_skewed(orientation: tuple[float, ...], pixels: int) -> bool:
+    row, column = orientation[:3], orientation[3:]
+    lengths = (math.hypot(*row), math.hypot(*column))
+    along = sum(a * b for a, b in zip(row, column, strict=True))
+    right = abs(along) * pixels <= SKEWED_PIXELS and max(abs(length - 1) for length in lengths) <= _LENGTH
+    return not right  # also of what is not finite
 
 
 #: Enhanced CT, MR and PET, and legacy converted ones.

@@ -13,7 +13,7 @@ from pathlib import Path
 from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.cohort.collections import Rules
 from prognosis_dask.cohort.headers import UNNAMED, FileStamp, Header, ImageHeader, MaskHeader, Structure, VolumeFile
-from prognosis_dask.cohort.linking import Catalogue
+from prognosis_dask.cohort.linking import Catalogue, beside_their_images
 from prognosis_dask.cohort.listing import SeriesListing
 from prognosis_dask.cohort.names import OTHER_MODALITY
 from prognosis_dask.cohort.pairs import pair_volumes, roi_name
@@ -240,7 +240,7 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
     failed: dict[Code, list[Problem]] = defaultdict(list)
     linked: dict[str, bool] = {}
     homeless: list[Structure] = []
-    apart = False
+    apart, beside = False, 0
     for structure in mask.structures:
         try:
             link = catalogue.link(mask, structure, rules.modalities)
@@ -251,13 +251,15 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
                 failed[error.problem.code].append(error.problem)
             continue
         linked[link.series_uid] = linked.get(link.series_uid, False) or link.by_geometry
-        apart |= _is_elsewhere(mask, structure, catalogue.series[link.series_uid])
+        listing = catalogue.series[link.series_uid]
+        apart |= _is_elsewhere(mask, structure, listing)
+        beside += beside_their_images(structure, listing)
         _attach(gathered, link.series_uid, mask, structure)
     for structure in homeless:  # without a contour it cannot be placed: it goes with the others
         for uid in list(linked)[:1]:
             _attach(gathered, uid, mask, structure)
     gathered.by_geometry += any(linked.values())
-    gathered.problems += _doubts_of_place(mask, catalogue, list(linked), apart=apart)
+    gathered.problems += _doubts_of_place(mask, catalogue, list(linked), apart=apart, beside=beside)
     gathered.problems += _of_another(mask, {catalogue.series[key].patient_id for key in linked})
     for problems in failed.values():
         first = problems[0].of(patient_id=mask.patient_id)
@@ -270,7 +272,7 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
 
 
 def _doubts_of_place(
-    mask: MaskHeader, catalogue: Catalogue, linked: Sequence[str], *, apart: bool
+    mask: MaskHeader, catalogue: Catalogue, linked: Sequence[str], *, apart: bool, beside: int
 ) -> Iterator[Problem]:
     """Warnings of a mask that lies on images which it does not name, or whose frame of reference is another one."""
     where = mask.file.path
@@ -286,6 +288,15 @@ def _doubts_of_place(
             "its frame of reference is another one than that of the images that it references: its coordinates are "
             "used as they are; if it was drawn on other images, check where it lies"
         )
+        yield Problem(Code.MASK_ITEM_INVALID, reason, mask.patient_id, where=where, severity="warning")
+    if beside:
+        what = count(beside, "frame" if mask.kind == "SEG" else "contour")
+        reason = f"{what} of its structures: their coordinates lie on another slice than that of the image that they "
+        reason += "name; the coordinates count: check where it lies"
+        yield Problem(Code.CONTOUR_OFF_PLANE, reason, mask.patient_id, where=where, severity="warning")
+    if mask.is_rejected and linked:
+        reason = "its ApprovalStatus is REJECTED: who reviewed it found it unacceptable; used all the same, leave the "
+        reason += "file out if that is not meant"
         yield Problem(Code.MASK_ITEM_INVALID, reason, mask.patient_id, where=where, severity="warning")
 
 

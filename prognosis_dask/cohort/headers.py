@@ -161,6 +161,8 @@ class Structure:
         One point (mm, patient coordinates) in each of its planes; empty when it has no contour or no frame.
     sop_uids
         Image instances that it refers to.
+    drawn_on
+        For each of its points the image instance that its contour or frame names, where that is one; else empty.
     empty
         It is named, but has no contour with an area, or no frame.
     frame_uid
@@ -173,6 +175,7 @@ class Structure:
     names: tuple[str, ...]
     points: tuple[Point, ...] = ()
     sop_uids: frozenset[str] = frozenset()
+    drawn_on: tuple[str, ...] = ()
     empty: bool = False
     fault: Problem | None = None
     frame_uid: str = ""
@@ -182,7 +185,8 @@ class Structure:
 class MaskHeader:
     """One RTSTRUCT or SEG file: what it holds, and every reference to images that it makes.
 
-    ``faults`` are sentences on defective items, which leave the rest of the file usable. ``declared_frames`` are the
+    ``faults`` are sentences on defective items, which leave the rest of the file usable. ``is_rejected``: somebody has
+    reviewed it and found it unacceptable (ApprovalStatus). ``declared_frames`` are the
     frames of reference that it tells apart and lists series for; ``frame_of_reference_uids`` those that it names
     anywhere.
     """
@@ -197,6 +201,7 @@ class MaskHeader:
     structures: tuple[Structure, ...]
     faults: tuple[str, ...] = ()
     declared_frames: frozenset[str] = frozenset()
+    is_rejected: bool = False
 
 
 @dataclass(frozen=True)

@@ -223,6 +223,17 @@ def outlined_share(
     return len(set(hit)) / (max(hit) - min(hit) + 1)
 
 
+def beside_their_images(structure: Structure, listing: SeriesListing) -> int:
+    """How many contours or frames lie on another slice of a series than that of the image that they name."""
+    normal = slice_normal(most_common_orientation(s.orientation for s in listing.slices))
+    heights = {f"{s.sop_uid}#{s.frame}" if s.frame else s.sop_uid: dot(normal, s.position) for s in listing.slices}
+    along = sorted(heights.values())
+    half = (along[-1] - along[0]) / max(len(along) - 1, 1) / 2
+    named = zip(structure.points, structure.drawn_on, strict=False)
+    known = [(dot(normal, point), heights.get(name, heights.get(name.partition("#")[0]))) for point, name in named]
+    return sum(height is not None and abs(height - own) > half * (1 + ON_SLICE) for own, height in known)
+
+
 def left_out(points: Sequence[Point], listing: SeriesListing) -> str:
     """How many slices a structure covers if no two neighbouring ones are outlined; empty otherwise."""
     drawn = sorted(set(_hits(points, listing, ON_ONLY_SERIES)))

@@ -104,7 +104,8 @@ def mask_header(dataset: Dataset, file: FileStamp) -> MaskHeader:
     if not dataset.get("SOPInstanceUID"):
         raise ValueError("the header lacks SOPInstanceUID")
     structures = dataset.get("Modality") == "RTSTRUCT" or "StructureSetROISequence" in dataset
-    return _rtstruct(dataset, file) if structures else _segmentation(dataset, file)
+    header = _rtstruct(dataset, file) if structures else _segmentation(dataset, file)
+    return replace(header, is_rejected=str(dataset.get("ApprovalStatus") or "").strip().upper() == "REJECTED")
 
 
 def _rtstruct(dataset: Dataset, file: FileStamp) -> MaskHeader:
@@ -141,7 +142,8 @@ def _rtstruct(dataset: Dataset, file: FileStamp) -> MaskHeader:
 
 def _roi(name: str, number: int, held: StructureSet) -> Structure:
     points: list[Point] = []
-    images: set[str] = set()
+    drawn_on: list[str] = []
+    sources: set[str] = set()
     ambiguity = held.fault(number)
     fault = Problem(Code.ROI_AMBIGUOUS, ambiguity) if ambiguity else None
     for contour in (c for item in held.contours.get(number, ()) for c in _items(item, "ContourSequence")):
@@ -152,8 +154,18 @@ def _roi(name: str, number: int, held: StructureSet) -> Structure:
             continue
         if point is not None:
             points.append(point)
-            images.update(_referenced(_items(contour, "ContourImageSequence")))
-    return Structure(number, (name,), tuple(points), frozenset(images), empty=not (points or fault), fault=fault)
+            images = list(_referenced(_items(contour, "ContourImageSequence")))
+            sources.update(images)
+            drawn_on.append(images[0] if len(images) == 1 else "")
+    return Structure(
+        number,
+        (name,),
+        tuple(points),
+        frozenset(sources),
+        tuple(drawn_on),
+        empty=not (points or fault),
+        fault=fault,
+    )
 
 
 def _first_point(contour: Dataset) -> Point | None:
@@ -202,12 +214,15 @@ def _segments(dataset: Dataset) -> tuple[Structure, ...]:
     label_map = is_label_map(dataset)
     points: dict[int, list[Point]] = defaultdict(list)
     sources: dict[int, set[str]] = defaultdict(set)
+    drawn_on: dict[int, list[str]] = defaultdict(list)
     for frame in _items(dataset, "PerFrameFunctionalGroupsSequence"):
         number = _ANY if label_map else _segment_number(frame)
-        sources[number].update(_sources(frame))
+        images = list(_sources(frame))
+        sources[number].update(images)
         for plane in _items(frame, "PlanePositionSequence"):
             x, y, z = (float(value) for value in plane.ImagePositionPatient)
             points[number].append((x, y, z))
+            drawn_on[number].append(images[0] if len(images) == 1 else "")
     structures = []
     for segment in _items(dataset, "SegmentSequence"):
         number = int(segment.SegmentNumber)
@@ -215,7 +230,8 @@ def _segments(dataset: Dataset) -> tuple[Structure, ...]:
             continue
         key = number if number in sources else _ANY
         names, seen = _segment_names(segment), frozenset(sources.get(key, ()))
-        structures.append(Structure(number, names, tuple(points.get(key, ())), seen, empty=key not in sources))
+        places, named = tuple(points.get(key, ())), tuple(drawn_on.get(key, ()))
+        structures.append(Structure(number, names, places, seen, named, empty=key not in sources))
     numbers = Counter(structure.number for structure in structures)
     structures = [
         replace(structure, fault=_twice(structure.number, numbers[structure.number])) for structure in structures

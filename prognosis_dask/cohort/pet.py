@@ -25,6 +25,8 @@ _TIME = re.compile(r"(\d\d):?(\d\d)?:?(\d\d)?(\.\d+)?")
 #: Doses (Bq) and weights (kg) outside these ranges are in other units (MBq, g), or wrong.
 DOSE_BQ = (1e5, 1e11)
 WEIGHT_KG = (0.005, 500.0)
+#: Doses per weight (Bq/kg): a tenth of the least that people are given, and ten times what mice are.
+DOSE_PER_KG = (3e4, 1e10)
 #: Half-lives after injection beyond which no PET is acquired: one twenty-third of the dose is left.
 LONGEST = 4.5
 #: Longest half-life (s) for which the day of the injection can be inferred from its time of day.
@@ -243,6 +245,7 @@ def _per_activity(headers: Sequence[PetHeader]) -> Suv:
     _same("the time of injection", [(header.start_datetime, header.start_time) for header in headers])
     grams = 1000 * _within("PatientWeight", first.weight_kg, WEIGHT_KG, "kg")
     dose = _within("RadionuclideTotalDose", first.dose_bq, DOSE_BQ, "Bq")
+    _within(f"of {grams / 1000:g} kg and {dose:g} Bq the dose per weight", 1000 * dose / grams, DOSE_PER_KG, "Bq/kg")
     decay = _same("DecayCorrection", [header.decay for header in headers])
     _check_decay(decay, first.corrected)
     if decay == "ADMIN":

@@ -55,6 +55,12 @@ def group_series(headers: Iterable[ImageHeader]) -> tuple[list[SeriesListing], l
             reason = f"{len(faulty)} of {len(instances)} images of the {first.modality} series {uid}: {first.fault}"
             problems.append(Problem(Code.IMAGE_INVALID, reason, patient_id=first.patient_id, where=first.file.path))
         usable = [header for header in instances if not header.fault]
+        frames = {header.frame_of_reference_uid for header in usable}
+        if len(frames) > 1:
+            reason = f"the images of series {uid} name {len(frames)} frames of reference: whether their positions go "
+            reason += "together is not known; used as if they did, check where the ROI lies"
+            where, patient = usable[0].file.path, usable[0].patient_id
+            problems.append(Problem(Code.SERIES_MIXED, reason, patient, where=where, severity="warning"))
         if usable:
             listings += [_listing(part, stack) for stack, part in split_series(usable)]
     return listings, problems
@@ -186,21 +192,22 @@ def _values(ordered: Sequence[ImageHeader]) -> tuple[str, Sequence[float | None]
 def split_series(instances: Sequence[ImageHeader]) -> list[tuple[str, list[ImageHeader]]]:
     """The stacks of a series, each with its distinguishing values; unnamed if there is only one.
 
-    Distinguished are: images of another direction, spacing or size (a scout); several images at each position whose
-    headers differ in one of :data:`~prognosis_dask.cohort.headers.MARKS`, or in a combination of them (time points,
-    echoes, b-values, reconstructions); overlapping acquisitions whose slices are even only if separated.
+    Distinguished are: images of another modality, direction, spacing or size (a scout); several images at each position
+    whose headers differ in one of :data:`~prognosis_dask.cohort.headers.MARKS`, or in a combination of them (time
+    points, echoes, b-values, reconstructions); overlapping acquisitions whose slices are even only if separated.
     """
     planes = _planes(instances)
+    what = "direction" if len({header.modality for header in instances}) == 1 else ""
     stacks = []
     for number, plane in enumerate(planes, start=1):
         for name, part in _parted(plane):
-            turned = f"direction {number} of {len(planes)}" if len(planes) > 1 else ""
+            turned = f"{what or plane[0].modality} {number} of {len(planes)}" if len(planes) > 1 else ""
             stacks.append((", ".join(filter(None, (turned, name))), part))
     return stacks
 
 
 def _planes(instances: Sequence[ImageHeader]) -> list[list[ImageHeader]]:
-    """Images of one direction, spacing and size together; the largest group first."""
+    """Images of one modality, direction, spacing and size together; the largest group first."""
     groups: list[list[ImageHeader]] = []
     for header in instances:
         for group in groups:
@@ -215,7 +222,7 @@ def _planes(instances: Sequence[ImageHeader]) -> list[list[ImageHeader]]:
 def _same_plane(one: ImageHeader, other: ImageHeader) -> bool:
     turned = max(abs(a - b) for a, b in zip(one.orientation, other.orientation, strict=True))
     scaled = max(abs(a / b - 1) for a, b in zip(one.pixel_spacing, other.pixel_spacing, strict=True))
-    return one.size == other.size and turned <= OTHER_PLANE and scaled <= OTHER_PLANE
+    return (one.modality, one.size) == (other.modality, other.size) and turned <= OTHER_PLANE and scaled <= OTHER_PLANE
 
 
 def _parted(plane: list[ImageHeader]) -> list[tuple[str, list[ImageHeader]]]:

@@ -25,12 +25,12 @@ from prognosis_dask.imaging.roi import Roi, bounding_box, span_with_margin
 from prognosis_dask.imaging.series import read_slices, run_grid
 from prognosis_dask.objects.address import is_address
 from prognosis_dask.objects.files import as_local
-from prognosis_dask.volumes.files import volume_grid, volume_voxels
+from prognosis_dask.volumes.files import says_voxel_size, volume_grid, volume_voxels
 from prognosis_dask.volumes.grid import Grid
 
 #: Raised by one whenever the same files give other voxels or another mask, so that resume computes anew what was made
 #: of them. Ledgers of before it hold digests without it.
-READING = 3
+READING = 4
 SUV = "{SUVbw}g/mL"
 _UCUM = {"HU": "[hnsf'U]", "BQML": "Bq/mL", "GML": "g/mL", "CNTS": "{counts}"}
 
@@ -158,14 +158,23 @@ def _open(case: Case, settings: ImageSection) -> list[_LoadedPart]:
 def _file_part(path: str, etag: str) -> _LoadedPart:
     if not is_address(path):
         grid = volume_grid(Path(path))
+        _expect_voxel_size(Path(path), path)
         return _LoadedPart(grid, partial(read_volume, Path(path), grid))
     with as_local(path, etag) as copy:
         try:
             grid = volume_grid(copy)
+            _expect_voxel_size(copy, path)
             whole = read_volume(copy, grid, 0, grid.size[2])
         except CaseError as error:
             raise CaseError(error.problem.code, error.problem.reason, where=path) from error
     return _LoadedPart(grid, lambda first, stop: whole[:, :, first:stop])
+
+
+def _expect_voxel_size(file: Path, where: str) -> None:
+    """Warn of a header that says nothing of the size of voxels: sizes and textures rest on it."""
+    if not says_voxel_size(file):
+        reason = "its header gives no size of voxels: taken as 1 mm, as ITK does; write the spacing into it"
+        warn(Code.VOXEL_SIZE, reason, where=where)
 
 
 def _run_part(listing: SeriesListing, run: Run, settings: ImageSection) -> _LoadedPart:

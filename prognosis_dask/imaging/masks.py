@@ -132,6 +132,9 @@ def _check_extent(mask: BoolArray, *, one_slice: bool) -> None:
     voxels = int(np.count_nonzero(mask[slices]))
     if voxels == 0:
         raise CaseError(Code.MASK_EMPTY, "the mask holds no voxel of the image")
+    if voxels > 1 and mask[np.ix_(*((0, -1) for _ in mask.shape))].all():
+        reason = "every corner of the image belongs to the mask: are structure and background exchanged?"
+        warn(Code.MASK_ITEM_INVALID, reason)
     if voxels == 1:
         raise CaseError(Code.MASK_ONE_VOXEL, f"the mask is a single voxel, on slice {slices[0]}")
     if len(slices) == 1 and not one_slice:

@@ -15,7 +15,7 @@ from pydicom.tag import Tag
 from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.cohort.masks import StructureSet, is_closed, roi_name, structure_set
 from prognosis_dask.errors import CaseError, Code, count, warn
-from prognosis_dask.imaging.polygon import area, fill_even_odd, near_repeats, overlapping
+from prognosis_dask.imaging.polygon import area, cut_by_itself, fill_even_odd, near_repeats, overlapping
 from prognosis_dask.volumes.grid import Grid, to_index
 
 #: Distance, in slice spacings, that the points of a contour may have from their common plane, and that plane from a
@@ -164,8 +164,18 @@ def _placed(points: FloatArray, grid: Grid, name: str) -> Placed:
             f"a contour of {name} around {_middle(points)} mm runs across the image's slices (up to {across:.2f} slice "
             f"spacings beside its own plane, tolerance {OFF_PLANE}); it was drawn on another series",
         )
-    outline = index[:, :2]
+    outline = _walked_once(index[:, :2], np.array(grid.spacing[:2]))
     return Placed(outline, height, int(np.floor(np.round(height, HEIGHT_DECIMALS) + 0.5)), area(outline))
+
+
+def _walked_once(outline: FloatArray, spacing: FloatArray) -> FloatArray:
+    """A contour that runs around the same outline several times, once: the even-odd rule would empty it."""
+    starts = np.flatnonzero((outline == outline[0]).all(axis=1))
+    rounds = [one for one in np.split(outline, starts[1:]) if len(one) > 2]
+    if len(rounds) < 2:
+        return outline
+    repeats, _ = near_repeats([one * spacing for one in rounds], REPEAT_MM, REPEAT_MM)
+    return rounds[0] if len(repeats) == len(rounds) - 1 else outline
 
 
 def _middle(points: FloatArray) -> list[float]:
@@ -312,11 +322,15 @@ def _roi_mask(contours: list[FloatArray], name: str, grid: Grid) -> BoolArray:
 
 
 def _warn_of_crossings(placed: list[Placed], name: str) -> None:
-    """Warn of contours that overlap without one being inside the other: the area of both is cut out.
+    """Warn of contours that overlap without one being inside the other, or overlap themselves: that area is cut out.
 
     That is the even-odd rule, as in most programs; some unite them instead.
     """
     cut: dict[int, int] = {}
+    for contour in placed:
+        voxels = cut_by_itself(contour.outline)
+        if voxels:
+            cut[contour.plane] = cut.get(contour.plane, 0) + voxels
     for plane, group in itertools.groupby(placed, key=lambda one: one.plane):
         here = list(group)
         pairs = overlapping([one.outline for one in here])
@@ -329,8 +343,8 @@ def _warn_of_crossings(placed: list[Placed], name: str) -> None:
         slices = ", ".join(map(str, sorted(cut)[:8])) + (", ..." if len(cut) > 8 else "")
         warn(
             Code.CONTOURS_AMBIGUOUS,
-            f"contours of {name} cross each other on {count(len(cut), 'slice')} ({slices}): the "
-            f"{count(sum(cut.values()), 'voxel')} that two of them enclose are cut out, though some programs unite "
+            f"contours of {name} cross each other, or themselves, on {count(len(cut), 'slice')} ({slices}): the "
+            f"{count(sum(cut.values()), 'voxel')} that they enclose twice are cut out, though some programs unite "
             f"such contours",
         )
 

@@ -96,6 +96,11 @@ def _frames(dataset: Dataset, wanted: tuple[int, ...]) -> list[Frame]:
     if "PerFrameFunctionalGroupsSequence" not in dataset:
         raise CaseError(Code.MASK_UNREADABLE, "the segmentation's frames have no positions (a tiled slide?)")
     any_segment = is_label_map(dataset) or len(dataset.SegmentSequence) == 1
+    said, placed = int(dataset.get("NumberOfFrames") or 1), len(dataset.PerFrameFunctionalGroupsSequence)
+    if said != placed:
+        raise CaseError(
+            Code.MASK_UNREADABLE, f"NumberOfFrames is {said}, and {placed} frames have a position: which are they?"
+        )
     frames = []
     for index, own in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         number = _group("SegmentIdentificationSequence", own, shared).get("ReferencedSegmentNumber")
@@ -105,7 +110,7 @@ def _frames(dataset: Dataset, wanted: tuple[int, ...]) -> list[Frame]:
                 f"frame {index + 1} does not say which of the {len(dataset.SegmentSequence)} segments it belongs to",
             )
         if number is None or int(number) in wanted:
-            frames.append(_frame(index, own, shared))
+            frames.append(_frame(index, number, own, shared))
     return frames
 
 
@@ -116,7 +121,7 @@ def _group(name: str, own: Dataset, shared: Dataset) -> Dataset:
     return first
 
 
-def _frame(index: int, own: Dataset, shared: Dataset) -> Frame:
+def _frame(index: int, number: int | None, own: Dataset, shared: Dataset) -> Frame:
     position = _group("PlanePositionSequence", own, shared).get("ImagePositionPatient")
     orientation = _group("PlaneOrientationSequence", own, shared).get("ImageOrientationPatient")
     measures = _group("PixelMeasuresSequence", own, shared)
@@ -130,7 +135,7 @@ def _frame(index: int, own: Dataset, shared: Dataset) -> Frame:
     cosines = np.array(orientation, dtype=np.float64)
     row, column = cosines[:3] * float(spacing[1]), cosines[3:] * float(spacing[0])
     between, thick = (float(measures.get(name) or 0) or None for name in ("SpacingBetweenSlices", "SliceThickness"))
-    return Frame(index, np.array(position, dtype=np.float64), row, column, between, thick)
+    return Frame(index, int(number or 0), np.array(position, dtype=np.float64), row, column, between, thick)
 
 
 def _check_spacing(frames: list[Frame], grid: Grid) -> None:
@@ -156,12 +161,42 @@ def _decoded(dataset: Dataset, frames: list[Frame], wanted: tuple[int, ...]) -> 
     if not frames:
         return
     labels = is_label_map(dataset)
-    threshold = 0.0 if labels else FRACTION * _whole(dataset)
+    whole = 0.0 if labels else _whole(dataset)
+    held: dict[tuple[float, ...], bytes] = {}
     try:
         for frame, values in zip(frames, _pixels(dataset, [f.index for f in frames]), strict=True):
-            yield frame, np.isin(values, wanted) if labels else np.greater_equal(values, threshold)
+            if not labels:
+                _expect_at_most(values, whole, frame)
+            mask = np.isin(values, wanted) if labels else np.greater_equal(values, FRACTION * whole)
+            place = (frame.number, *np.rint(frame.position / SAME_MM).tolist())
+            if mask.any() and held.setdefault(place, np.packbits(mask).tobytes()) != np.packbits(mask).tobytes():
+                raise CaseError(
+                    Code.ROI_AMBIGUOUS,
+                    f"frame {frame.index + 1} lies where another one of its segment does, and holds other voxels: "
+                    f"several time points or versions in one file? keep one of them",
+                )
+            yield frame, mask
+    except CaseError:
+        raise
     except Exception as error:  # decoders may raise anything
         raise CaseError(Code.MASK_UNREADABLE, f"cannot decode the segmentation's frames: {error}") from error
+
+
+def _expect_at_most(values: NumberArray, whole: float, frame: Frame) -> None:
+    """Refuse shares of more than a whole, and different values of what is said to be zero or one.
+
+    Raises
+    ------
+    CaseError
+        ``MASK_UNREADABLE``.
+    """
+    most = float(values.max(initial=0))
+    if most > whole and (whole != 1.0 or len(np.unique(values[values != 0])) > 1):
+        raise CaseError(
+            Code.MASK_UNREADABLE,
+            f"frame {frame.index + 1} holds values up to {most:g}, and a voxel that lies entirely in its segment has "
+            f"{whole:g}: what they mean is not known",
+        )
 
 
 def _whole(dataset: Dataset) -> float:
@@ -234,11 +269,13 @@ def _frame_steps(frame: Frame, grid: Grid) -> FloatArray:
 class Frame:
     """One frame of a requested segment: its index in the pixel data and the geometry of its pixels.
 
+    ``number`` is the segment's; 0: of a label map, or of a file with one segment.
     ``row`` and ``column`` are the vectors, in mm, from one column and from one row to the next. ``between_mm`` is the
     distance of the frames as the file declares it, ``thick_mm`` their thickness; None if it does not.
     """
 
     index: int
+    number: int
     position: FloatArray
     row: FloatArray
     column: FloatArray

@@ -51,10 +51,26 @@ def volume_grid(path: Path, *, layers: bool = False) -> Grid:
             where=str(path),
         )
     direction = np.asarray(reader.GetDirection()).reshape(len(size), -1)[:3, :3]
+    if not min(reader.GetSpacing()[:3]) > 0 or not np.isfinite(reader.GetSpacing()[:3]).all():
+        reason = (
+            f"its header gives voxels of {' x '.join(f'{mm:g}' for mm in reader.GetSpacing()[:3])} mm; expected sizes"
+        )
+        raise CaseError(Code.IMAGE_INVALID, reason, where=str(path))
     grid = Grid(size[:3], reader.GetSpacing()[:3], reader.GetOrigin()[:3], tuple(direction.ravel().tolist()))
     if not is_right_angled(grid):
         _refuse_sheared(grid, path)
     return grid
+
+
+def says_voxel_size(path: Path) -> bool:
+    """Whether the header of an NRRD or MetaImage file says how large voxels are; ITK takes 1 mm where it does not."""
+    if is_nifti(path):
+        return True
+    fields = nrrd_header(path)[0]
+    if fields:
+        said = fields.get("space directions") or fields.get("spacings") or ""
+        return bool(said) and not re.search(r"\b(none|nan)\b", said, re.IGNORECASE)
+    return not {"ElementSpacing", "ElementSize"}.isdisjoint(_metaimage_header(path)[0])
 
 
 def volume_voxels(path: Path, first: int = 0, stop: int | None = None) -> NumberArray:
