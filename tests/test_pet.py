@@ -333,3 +333,13 @@ def test_ct_that_is_no_hounsfield_units_is_told(tmp_path: Path, name: str, value
     with collected_warnings() as warnings:
         assert load_roi(case, ImageSection()).unit == unit
     assert [(warning.code, told in warning.reason) for warning in warnings] == [(Code.IMAGE_UNITS, True)]
+
+
+def test_suvs_that_no_body_has_are_told(tmp_path: Path) -> None:
+    """Bq/mL under the unit of SUVs, which no check of the headers finds."""
+    for scale, codes in ((1.0, []), (1e4, [Code.IMAGE_UNITS])):
+        folder = made(tmp_path / f"{scale:g}", Units="GML", SUVType="BW", RescaleSlope=0.01 * scale)
+        case, _ = indexed(folder)
+        with collected_warnings() as warnings:
+            load_roi(case, ImageSection())
+        assert [warning.code for warning in warnings] == codes

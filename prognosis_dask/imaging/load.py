@@ -32,6 +32,8 @@ from prognosis_dask.volumes.grid import Grid
 #: of them. Ledgers of before it hold digests without it.
 READING = 4
 SUV = "{SUVbw}g/mL"
+#: Bounds of the largest SUV around a lesion: the background alone has 0.5 or so, urine and glands some hundred.
+SUV_MOST = (0.05, 1000.0)
 _UCUM = {"HU": "[hnsf'U]", "BQML": "Bq/mL", "GML": "g/mL", "CNTS": "{counts}"}
 
 
@@ -115,6 +117,8 @@ def load_roi(
         _check_finite(image, case.image)
         if case.modality == "CT":
             _expect_air(image, case.image)
+        if part.unit == SUV:
+            _expect_uptake(image, case.image)
     return Roi(image, mask_image, grid, (0, 0, first), part.unit)
 
 
@@ -235,6 +239,14 @@ def _expect_air(image: sitk.Image, where: str) -> None:
     least = sitk.GetArrayViewFromImage(image).min()
     if least >= 0:
         reason = f"no value of this CT is below {least:g}, not even of air: are these Hounsfield units?"
+        warn(Code.IMAGE_UNITS, reason, where=where)
+
+
+def _expect_uptake(image: sitk.Image, where: str) -> None:
+    """Warn of SUVs that no tissue has: the units, the dose or the weight in the headers are wrong."""
+    most = sitk.GetArrayViewFromImage(image).max()
+    if not SUV_MOST[0] <= most <= SUV_MOST[1]:
+        reason = f"the largest SUV here is {most:.3g}, which no body has: are Units, dose and weight right?"
         warn(Code.IMAGE_UNITS, reason, where=where)
 
 

@@ -37,6 +37,9 @@ REPEAT_MM = 0.1
 #: Two within a pixel of each other are neither certainly a repeat nor a wall that the image could resolve.
 THIN_PIXELS = 1.0
 
+#: Share of its area that a contour may enclose twice without a warning: where a line drawn by hand meets its start.
+LOOP = 0.01
+
 _CONTOUR_DATA = Tag(0x3006, 0x0050)
 
 #: A contour inside another except for this share of its own pixels counts as inside: a hole at the edge.
@@ -329,7 +332,7 @@ def _warn_of_crossings(placed: list[Placed], name: str) -> None:
     cut: dict[int, int] = {}
     for contour in placed:
         voxels = cut_by_itself(contour.outline)
-        if voxels:
+        if voxels > LOOP * contour.area:
             cut[contour.plane] = cut.get(contour.plane, 0) + voxels
     for plane, group in itertools.groupby(placed, key=lambda one: one.plane):
         here = list(group)
