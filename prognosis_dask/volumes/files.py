@@ -62,15 +62,17 @@ def volume_grid(path: Path, *, layers: bool = False) -> Grid:
     return grid
 
 
+#: Where NRRD and MetaImage say how large voxels are.
+_VOXEL_SIZES = ("space directions", "spacings", "ElementSpacing", "ElementSize")
+
+
 def says_voxel_size(path: Path) -> bool:
     """Whether the header of an NRRD or MetaImage file says how large voxels are; ITK takes 1 mm where it does not."""
     if is_nifti(path):
         return True
-    fields = nrrd_header(path)[0]
-    if fields:
-        said = fields.get("space directions") or fields.get("spacings") or ""
-        return bool(said) and not re.search(r"\b(none|nan)\b", said, re.IGNORECASE)
-    return not {"ElementSpacing", "ElementSize"}.isdisjoint(_metaimage_header(path)[0])
+    fields = text_header(path).fields
+    said = next((fields[key] for key in _VOXEL_SIZES if fields.get(key)), "")
+    return bool(said) and not re.search(r"\b(none|nan)\b", said, re.IGNORECASE)
 
 
 def volume_voxels(path: Path, first: int = 0, stop: int | None = None) -> NumberArray:
