@@ -244,3 +244,11 @@ def test_the_figure_of_quality_is_a_png_of_both_rows(head, brain, tmp_path):
     assert size[0] == 1040
     assert 250 < size[1] < 400
     assert png == qc_figure(head, zscore(head, brain), brain, sitk.Cast(brain * 0, sitk.sitkUInt8), "T1: brain 1.9 l")
+
+
+def test_the_figure_of_quality_is_filled_by_the_brain_whatever_lies_around_it(head, brain):
+    def figure(pad: int) -> bytes:
+        image, mask = (sitk.ConstantPad(one, [pad, pad, 0], [pad, pad, 0], 0.0) for one in (head, brain))
+        return qc_figure(image, image, mask, sitk.Cast(mask * 0, sitk.sitkUInt8), "")
+
+    assert figure(40) == figure(60)

@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.arrays import BoolArray, NumberArray
+from prognosis_dask.brain.intensity import around
 from prognosis_dask.brain.orient import axial
 
 SLICES = 8
@@ -17,6 +18,8 @@ _BRAIN, LESION = "#56b4e9", "#ffb000"
 _INCHES, _DPI = 1.3, 100
 #: Percentiles that become black and white.
 _GREY = (1.0, 99.5)
+#: What is shown around the brain, mm, and the least share of its largest slice that a slice holds.
+_MARGIN_MM, _LEAST_SHARE = 25.0, 0.02
 
 
 def qc_figure(before: sitk.Image, after: sitk.Image, brain: sitk.Image, tumour: sitk.Image, title: str) -> bytes:
@@ -33,13 +36,15 @@ def qc_figure(before: sitk.Image, after: sitk.Image, brain: sitk.Image, tumour: 
     """
     scanned, prepared = (sitk.GetArrayFromImage(axial(image)).astype(np.float32) for image in (before, after))
     inside, drawn = (sitk.GetArrayFromImage(axial(mask)) > 0 for mask in (brain, tumour))
+    (columns, lines, _), _ = around(axial(sitk.Or(brain, tumour)), _MARGIN_MM)
+    box = slice(None), lines, columns
     chosen = _chosen(inside, drawn)
     low = np.percentile(prepared[inside], _GREY[0]) if inside.any() else 0.0
     rows = [
-        (scanned[chosen], scanned[scanned > scanned.min()]),
-        (np.where(inside, prepared, low)[chosen], prepared[inside]),
+        (scanned[chosen][box], scanned[scanned > scanned.min()]),
+        (np.where(inside, prepared, low)[chosen][box], prepared[inside]),
     ]
-    outlines = [(inside[chosen], _BRAIN), (drawn[chosen], LESION)]
+    outlines = [(inside[chosen][box], _BRAIN), (drawn[chosen][box], LESION)]
     return slices_png(rows, outlines, axial(before).GetSpacing(), title)
 
 
@@ -84,8 +89,9 @@ def slices_png(
 
 
 def _chosen(brain: BoolArray, tumour: BoolArray) -> list[int]:
-    """Slices spread over the brain; the one nearest to the tumour's largest slice is replaced by that."""
-    held = np.flatnonzero(brain.any(axis=(1, 2)))
+    """Slices spread over the brain, without specks at its ends; the one nearest to the tumour's largest is that."""
+    areas = brain.sum(axis=(1, 2))
+    held = np.flatnonzero(areas > _LEAST_SHARE * areas.max())
     if not len(held):
         held = np.arange(len(brain))
     spread = np.linspace(held[0], held[-1], min(SLICES, len(held))).round().astype(int)
