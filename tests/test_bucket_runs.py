@@ -273,7 +273,7 @@ def test_results_that_are_written_beside_a_run_remove_nothing_of_it(object_serve
     held = ("ledger.sqlite", "models/summary.json", "rois.zarr/zarr.json")
     for name in (*held, "summary.json"):
         bucket.put(f"lung/{name}", b"of the run")
-    with results_folder(OUT, "summary.json") as folder:
+    with results_folder(OUT) as folder:
         for name in ("summary.json", "agreement.csv"):
             (folder / name).write_text("new")
     assert [bucket.get(f"lung/{name}") for name in held] == [b"of the run"] * 3

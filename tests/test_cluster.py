@@ -21,7 +21,7 @@ import pytest
 from distributed import Client
 
 from prognosis_dask.errors import ClusterError, MissingExtraError
-from prognosis_dask.execution.cluster import connect, prepare, read_cluster
+from prognosis_dask.execution.cluster import connect, read_cluster
 from prognosis_dask.execution.clusters.cuda import cuda_workers, find_gpus
 from prognosis_dask.execution.clusters.security import websocket_origins
 from prognosis_dask.execution.clusters.spec import (
@@ -34,7 +34,7 @@ from prognosis_dask.execution.clusters.spec import (
     SshSpec,
 )
 from prognosis_dask.execution.clusters.ssh import ssh_specs
-from prognosis_dask.execution.preflight import check_run
+from prognosis_dask.execution.preflight import check_run, check_workers
 from tests.dask_processes import PATIENCE, listening, scheduler, wait_for, worker
 
 ANY_PORT = "127.0.0.1:0"
@@ -277,7 +277,7 @@ def test_a_local_cuda_cluster_that_the_user_started_is_ready_for_a_gpu_job(
         ) as cluster,
         Client(cluster) as client,
     ):  # fmt: skip
-        prepare(client)
+        check_workers(client)
         check_run(client, tmp_path, gpu=True, memory=10**9)
         assert len(client.scheduler_info(n_workers=-1)["workers"]) == 2
         assert client.submit(os.getpid, resources={"GPU": 1}).result()
@@ -373,7 +373,7 @@ def wait_for_workers(spec: ExistingSpec, count: int) -> None:
 
     with existing(spec) as client:
         client.wait_for_workers(count, timeout=PATIENCE) if count else None
-        prepare(client)
+        check_workers(client)
 
 
 def test_the_command_lines_cluster_reaches_the_factory(tmp_path: Path, refused: Callable[..., str]) -> None:

@@ -285,7 +285,7 @@ def find_column(names: Sequence[str], spellings: Sequence[str]) -> str | None:
     return None
 
 
-def read_rows(path: Path, sheet: str = "") -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV or XLSX file as text, empty where a value is not known.
 
     Raises
@@ -293,7 +293,7 @@ def read_rows(path: Path, sheet: str = "") -> list[dict[str, str]]:
     TableError
         When it cannot be read.
     """
-    return _rows(read_cells(path, sheet), (), words=True)[0]
+    return _rows(read_cells(path), (), words=True)[0]
 
 
 def _rows(

@@ -25,13 +25,11 @@ from prognosis_dask.execution.task import KEEP_MEMORY
 
 __all__ = [
     "DASK_CONFIG",
-    "KINDS",
     "AnyCluster",
     "LocalSpec",
     "Workers",
     "connect",
     "joined",
-    "prepare",
     "read_cluster",
 ]
 
@@ -58,34 +56,31 @@ DASK_CONFIG = {
     **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in KEEP_MEMORY.items()},
 }
 
-#: A new kind of cluster is a context manager from its definition to a client: a function of this name in the module
-#: of this name in :mod:`prognosis_dask.execution.clusters`, loaded when it is asked for.
-KINDS = ("local", "cuda", "ssh", "slurm", "kubernetes", "existing")
-
 
 @contextmanager
 def connect(spec: AnyCluster) -> Iterator[Client]:
-    """Start or join the cluster, prepare its workers (also those that join later), and yield a client.
+    """Start or join the cluster, check its workers, and yield a client.
 
     Raises
     ------
     ClusterError
         When the cluster does not start, the scheduler does not answer, or its workers are not fit for the work.
     """
+    # a kind is a context manager from its definition to a client, in the module of its name
     kind = getattr(import_module(f"prognosis_dask.execution.clusters.{spec.kind}"), spec.kind)
     with dask.config.set(DASK_CONFIG), cast("AbstractContextManager[Client]", kind(spec)) as client:
-        prepare(client)
+        check_workers(client)
         yield client
 
 
 @contextmanager
 def joined(workers: Workers) -> Iterator[Client]:
-    """A client whose workers are prepared. What :func:`connect` returned is started only now.
+    """A client whose workers are checked. What :func:`connect` returned is started only now.
 
     Raises
     ------
     ClusterError
-        As :func:`connect` and :func:`prepare`, and when it is none of these.
+        As :func:`connect`, and when it is none of these.
     """
     if isinstance(workers, str):
         workers = connect(read_cluster(workers))
@@ -95,22 +90,11 @@ def joined(workers: Workers) -> Iterator[Client]:
             "'tcp://HOST:PORT'"
         )
     if isinstance(workers, Client):  # a context manager too, which would close what is its owner's to close
-        prepare(workers)
+        check_workers(workers)
         yield workers
         return
     with workers as client:
         yield client
-
-
-def prepare(client: Client) -> None:
-    """Check the workers: what the runner asks of a client that is already there.
-
-    Raises
-    ------
-    ClusterError
-        When there is no worker, or one has other versions than this process, or lacks a package.
-    """
-    check_workers(client)
 
 
 #: Seconds before a map that is not done shows a bar on a terminal.

@@ -65,42 +65,38 @@ class BrainWork(Work):
         return Columns(SIZE_FEATURES)
 
     def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> Values:
-        return _prepared(case, context, watch)
-
-
-def _prepared(case: Case, context: StageContext, watch: Stopwatch) -> Values:
-    with watch.step("read"):
-        reference, images, drawn = _read(case, context)
-    with watch.step("brain"):
-        done = preprocess(images, context.job.brain, reference=reference)
-    with watch.step("tumour"):
-        tumour, how = _tumour(drawn, done, context.job.image)
-        _check_inside(tumour, done.brain_mask)
-        size = tumour_size(tumour, done.to_template)
-        if reached := sides_reached(tumour):
-            told = f"the tumour reaches the image's {' and '.join(reached)}: its size is that of the part in it"
-            warn(Code.LESION_CUT, told)
-        shown = epitome(done.images[reference], tumour, f"{reference}; tumour {how['tumour_source']}")
-    figures = _finite(done.quality)
-    with watch.step("write"):
-        title = _title(reference, figures, done.stripped_before, how)
-        pictures = {
-            "quality": qc_figure(images[reference], done.images[reference], done.brain_mask, tumour, title),
-            "epitome": shown.mosaic,
-        }
-        attributes = {
-            "sequences": list(images),
-            "reference": reference,
-            "stripped_before": done.stripped_before,
-            "tumour": how,
-            "quality": figures,
-            "size": _finite(dict(zip(SIZE_FEATURES, size_values(size), strict=True))),
-            "template_mm": size.template_mm,
-            "slices": {"first": shown.first, "last": shown.last, "largest": shown.largest, "centre": shown.centre},
-        }
-        brain = StoredBrain(done.images[reference], done.brain_mask, tumour, attributes)
-        BrainStore(context.brains).write(case.case_id, brain, pictures, case.stored.get(BrainStore.stage, ""))
-    return {"values": size_values(size), "stripped_before": done.stripped_before, **how, **figures}
+        with watch.step("read"):
+            reference, images, drawn = _read(case, context)
+        with watch.step("brain"):
+            done = preprocess(images, context.job.brain, reference=reference)
+        with watch.step("tumour"):
+            tumour, how = _tumour(drawn, done, context.job.image)
+            _check_inside(tumour, done.brain_mask)
+            size = tumour_size(tumour, done.to_template)
+            if reached := sides_reached(tumour):
+                told = f"the tumour reaches the image's {' and '.join(reached)}: its size is that of the part in it"
+                warn(Code.LESION_CUT, told)
+            shown = epitome(done.images[reference], tumour, f"{reference}; tumour {how['tumour_source']}")
+        figures = _finite(done.quality)
+        with watch.step("write"):
+            title = _title(reference, figures, done.stripped_before, how)
+            pictures = {
+                "quality": qc_figure(images[reference], done.images[reference], done.brain_mask, tumour, title),
+                "epitome": shown.mosaic,
+            }
+            attributes = {
+                "sequences": list(images),
+                "reference": reference,
+                "stripped_before": done.stripped_before,
+                "tumour": how,
+                "quality": figures,
+                "size": _finite(dict(zip(SIZE_FEATURES, size_values(size), strict=True))),
+                "template_mm": size.template_mm,
+                "slices": {"first": shown.first, "last": shown.last, "largest": shown.largest, "centre": shown.centre},
+            }
+            brain = StoredBrain(done.images[reference], done.brain_mask, tumour, attributes)
+            BrainStore(context.brains).write(case.case_id, brain, pictures, case.stored.get(BrainStore.stage, ""))
+        return {"values": size_values(size), "stripped_before": done.stripped_before, **how, **figures}
 
 
 def _read(case: Case, context: StageContext) -> tuple[str, dict[str, sitk.Image], sitk.Image | None]:

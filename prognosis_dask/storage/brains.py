@@ -153,10 +153,10 @@ class ImageStore:
                 raise
             raise FileNotFoundError(error.problem.where) from error
 
-    def picture(self, case_id: str, name: str) -> bytes | None:
-        """A picture of the case, by its name; None where there is none."""
+    def picture(self, case_id: str) -> bytes | None:
+        """The picture of the case's quality; None where there is none."""
         try:
-            return read_bytes(join(self.folder(case_id), f"{name}.png"))
+            return read_bytes(join(self.folder(case_id), "quality.png"))
         except (FileNotFoundError, CaseError):
             return None
 

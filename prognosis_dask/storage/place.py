@@ -277,17 +277,11 @@ def local_copy(place: Path | str, *, state_only: bool = False) -> Path:
 
 
 @contextmanager
-def results_folder(out: Path | str, mark: str) -> Iterator[Path]:
+def results_folder(out: Path | str) -> Iterator[Path]:
     """A folder to write results to: ``out`` itself, or one whose files are then written at this address.
 
-    What else lies there stays, as in a folder: it may be a run.
-
-    Parameters
-    ----------
-    out
-        A folder, or an address in a bucket.
-    mark
-        The file that says that all others are there.
+    What else lies there stays, as in a folder: it may be a run. At an address, ``summary.json`` says that all
+    others are there.
 
     Raises
     ------
@@ -301,8 +295,8 @@ def results_folder(out: Path | str, mark: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
         address = parse_address(str(out))
-        bucket_of(address).delete((address / mark).key)
-        put_files(files_below(Path(folder)), address, mark)
+        bucket_of(address).delete((address / "summary.json").key)
+        put_files(files_below(Path(folder)), address, "summary.json")
 
 
 def _fetch_copy(address: Address, folder: Path, files: Iterable[str], folders: Mapping[str, str]) -> None:

@@ -161,7 +161,7 @@ def reproducibility(
             "threshold": threshold,
             "pooled": pooled,
         }
-        with results_folder(out, "summary.json") as folder:
+        with results_folder(out) as folder:
             _write(found, folder, settings)
     return found
 

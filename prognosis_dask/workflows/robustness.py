@@ -173,7 +173,7 @@ def robustness(
     expect_writable(run if out is None else out)
     drawn = _Perturbing(extent or Extent(), repeats, seed, threshold)
     if out is not None and str(out) != join(run, "robustness"):
-        with results_folder(out, "summary.json") as folder:
+        with results_folder(out) as folder:
             return _compared(local_copy(run), folder, drawn, client)
     with placed(run, needed=True) as place:
         place.fetch()

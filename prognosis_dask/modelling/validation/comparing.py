@@ -41,7 +41,6 @@ def compare(
     *,
     extend: Extend | None = None,
     whole: FeatureTable | None = None,
-    in_sample: bool = True,
 ) -> tuple[Tables, dict[str, Fitted]]:
     """Validate the procedures on the same folds, and fit each on all cases for what that would have said.
 
@@ -52,7 +51,7 @@ def compare(
     tables
         See :func:`prognosis_dask.modelling.validation.evaluate.evaluate`.
     fitted
-        Each procedure on all cases; empty without ``in_sample``.
+        Each procedure on all cases.
 
     Raises
     ------
@@ -67,10 +66,8 @@ def compare(
     horizons = horizons_of(table, spec)
     times = time_grid(table.endpoint, horizons) if isinstance(table.endpoint, Survival) else ()
     results = validate(table, procedures, rule, map, extend, times)
-    fitted: dict[str, Fitted] = {}
-    if in_sample:
-        models = map(partial(_fit, whole, rule.seed), procedures.values())
-        fitted = dict(zip(procedures, models, strict=True))
+    models = map(partial(_fit, whole, rule.seed), procedures.values())
+    fitted = dict(zip(procedures, models, strict=True))
     flattering = [in_sample_result(name, model, whole, times) for name, model in fitted.items()]
     if not counts_training(spec, extend):
         return evaluate(table, results, horizons, in_sample=flattering, seed=rule.seed, map=map), fitted

@@ -135,7 +135,7 @@ def _least_sure(run: RunFolder, found: pd.DataFrame) -> Picture | None:
     """The pictures of the cases whose brain agrees least with the template's."""
     ranked = found.sort_values(["template_overlap", "upright"], na_position="last", kind="stable")
     store = BrainStore(join(run.arrays, "brain"))
-    found_pictures = [(case_id, store.picture(case_id, "quality")) for case_id in ranked["case_id"][:_SHOWN]]
+    found_pictures = [(case_id, store.picture(case_id)) for case_id in ranked["case_id"][:_SHOWN]]
     shown = [(case_id, picture) for case_id, picture in found_pictures if picture is not None]
     if not shown:
         return None

@@ -92,7 +92,7 @@ def automatic(run: RunFolder) -> list[Block]:
     store = MaskStore(join(run.arrays, "segment"))
     ranked = sorted(found, key=lambda case_id: per_case(run, "volume_ml").get(case_id, 0.0))
     chosen = dict.fromkeys([ranked[0], ranked[len(ranked) // 2], ranked[-1]])
-    pictures = [(case_id, store.picture(case_id, "quality")) for case_id in chosen]
+    pictures = [(case_id, store.picture(case_id)) for case_id in chosen]
     shown = [(case_id, picture) for case_id, picture in pictures if picture is not None]
     if not shown:
         return [warning]
