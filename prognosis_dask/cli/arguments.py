@@ -41,6 +41,13 @@ def out_argument(parser: argparse.ArgumentParser, what: str, **more: Any) -> Non
     parser.add_argument("-o", "--out", metavar="DIR", help=what, **{"type": local_place, **more})
 
 
+def repeatable(parser: argparse.ArgumentParser, name: str, metavar: str, what: str, **more: Any) -> None:
+    """Add an option that may be given several times; its values are a list."""
+    parser.add_argument(
+        name, metavar=metavar, help=f"{what}; repeatable", **{"action": "append", "default": [], **more}
+    )
+
+
 def cluster_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--cluster`` and ``--tls``."""
     parser.add_argument(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prognosis_dask.cli.arguments import EXIT_ERROR, Commands, add_command, cluster_argument, out_argument
+from prognosis_dask.cli.arguments import EXIT_ERROR, Commands, add_command, cluster_argument, out_argument, repeatable
 from prognosis_dask.errors import JobError, Problem, collected_warnings, count
 
 
@@ -34,7 +34,7 @@ def _add_index(commands: Commands) -> None:
         "sources", nargs="+", metavar="SOURCE",
         help="folder of downloads, pyradiomics CSV, s3://BUCKET/PREFIX, gs://..., idc:COLLECTION[/PATIENT], manifest",
     )  # fmt: skip
-    out_argument(index, "where cases.csv and problems.csv go; needed but for a dry run")
+    out_argument(index, "where cases.csv and problems.csv go; required unless --dry-run is given")
     index.add_argument("--collection", default="generic", help="preset of ROI names and clinical columns")
     index.add_argument("--clinical", default="", metavar="TABLE", help="CSV or XLSX with a row per patient")
     index.add_argument(
@@ -49,8 +49,8 @@ def _add_index(commands: Commands) -> None:
         metavar="VALUE=1,VALUE=0",
         help="which values of the event column mean an event (1) or censored (0)",
     )
-    index.add_argument("--time-unit", default="", choices=["days", "weeks", "months", "years"])
-    index.add_argument("--roi", action="append", default=[], metavar="NAME", help="ROI name, or re:REGEX; repeatable")
+    index.add_argument("--time-unit", default="", choices=["days", "weeks", "months", "years"], help="unit of time")
+    repeatable(index, "--roi", "NAME", "ROI name, or re:REGEX")
     index.add_argument(
         "--roi-policy", default="", choices=["first", "merge", "each"], help="what to do when several ROIs match"
     )
@@ -59,13 +59,7 @@ def _add_index(commands: Commands) -> None:
     )
     index.add_argument("--limit", type=int, default=0, metavar="N", help="IDC only: at most N patients")
     index.add_argument("--dry-run", action="store_true", help="IDC only: print what would be indexed; read nothing")
-    index.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="cohort.KEY=VALUE",
-        help="override a setting, as in a job; also idc.KEY; repeatable",
-    )
+    repeatable(index, "--set", "cohort.KEY=VALUE", "override a setting, as in a job; also idc.KEY")
     cluster_argument(index)
     index.set_defaults(command=_index)
 
@@ -83,20 +77,10 @@ def _add_features(commands: Commands) -> None:
         help="label map, RTSTRUCT or SEG; not needed if the image's folder holds it",
     )
     features.add_argument("--params", default="", metavar="FILE.yaml", help="parameter file of pyradiomics")
-    features.add_argument(
-        "--label", type=int, action="append", default=[], metavar="N", help="label in the label map; repeatable"
-    )
-    features.add_argument(
-        "--roi", action="append", default=[], metavar="NAME", help="ROI name, or re:REGEX; repeatable"
-    )
+    repeatable(features, "--label", "N", "label in the label map", type=int)
+    repeatable(features, "--roi", "NAME", "ROI name, or re:REGEX")
     features.add_argument("--diagnostics", action="store_true", help="add pyradiomics' diagnostics_* columns")
-    features.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="image.KEY=VALUE",
-        help="override a setting, as in a job; repeatable",
-    )
+    repeatable(features, "--set", "image.KEY=VALUE", "override a setting, as in a job")
     features.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="write to this .csv or .json file (default: CSV on the terminal)"
     )
@@ -113,7 +97,7 @@ def _add_maps(commands: Commands) -> None:
     maps.add_argument(
         "--params", default="", metavar="FILE.yaml", help="parameter file of pyradiomics, with voxelSetting"
     )
-    maps.add_argument("--case", action="append", default=[], metavar="ID", help="only this case; repeatable")
+    repeatable(maps, "--case", "ID", "only this case")
     maps.add_argument(
         "--radius", type=int, metavar="N", help="radius of the neighbourhood in voxels (default: the file's, else 1)"
     )

@@ -25,6 +25,7 @@ from prognosis_dask.cli.arguments import (
     cluster_argument,
     out_argument,
     place,
+    repeatable,
 )
 from prognosis_dask.cli.cohort import add_cohort_commands
 from prognosis_dask.cli.models import add_model_commands
@@ -109,9 +110,7 @@ def _add_run(commands: Commands) -> None:
     run = add_command(commands, "run", "run a job up to its report; repeat the command to resume")
     run.add_argument("job", type=Path, metavar="JOB.toml", help="job file; jobs/ holds those of the project")
     out_argument(run, "the run's folder, or s3://BUCKET/PREFIX, gs://... (default: runs/<job name>)", type=place)
-    run.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job file; repeatable"
-    )
+    repeatable(run, "--set", "SECTION.KEY=VALUE", "override the job file")
     run.add_argument(
         "--cache", default="", metavar="DIR", help="folder on each worker that caches what is read from buckets"
     )
@@ -173,13 +172,13 @@ def _add_weights(commands: Commands) -> None:
 
 def _add_serve(commands: Commands) -> None:
     serve = add_command(commands, "serve", "web pages to upload one scan and predict it by frozen models")
-    serve.add_argument(
+    repeatable(
+        serve,
         "--model",
-        action="append",
+        "DIR",
+        "folder or address of a run or of fit, with its frozen model",
         required=True,
         type=place,
-        metavar="DIR",
-        help="folder or address of a run or of fit, with its frozen model; repeatable",
     )
     cluster_argument(serve)
     serve.add_argument("--port", type=_port, default=8080, help="port to listen on; 0: any free one (default: 8080)")
@@ -212,9 +211,7 @@ def _add_bench(commands: Commands) -> None:
         help="numbers to try; 0: chosen by the runner (default: 0)",
     )
     out_argument(bench, "folder for the table, the plot and the runs (default: runs/bench)", default=Path("runs/bench"))
-    bench.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override the job; repeatable"
-    )
+    repeatable(bench, "--set", "SECTION.KEY=VALUE", "override the job")
     bench.set_defaults(command=_bench)
 
 

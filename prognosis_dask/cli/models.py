@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prognosis_dask.cli.arguments import Commands, add_command, cluster_argument, local_place, place
+from prognosis_dask.cli.arguments import Commands, add_command, cluster_argument, local_place, place, repeatable
 
 if TYPE_CHECKING:
     from prognosis_dask.modelling.table_spec import Row, Tables
@@ -62,13 +62,7 @@ def add_model_commands(commands: Commands) -> None:
         metavar="NAME",
         help="for one new scan: the structure to use, if the mask file holds several",
     )
-    predict.add_argument(
-        "--clinical",
-        action="append",
-        default=[],
-        metavar="COLUMN=VALUE",
-        help="for one new scan: a clinical input; repeatable",
-    )
+    repeatable(predict, "--clinical", "COLUMN=VALUE", "for one new scan: a clinical input")
     predict.add_argument(
         "--dicom",
         action="store_true",
@@ -99,9 +93,7 @@ def _spec_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spec", type=Path, metavar="FILE.toml", help="columns, endpoint, procedures: see jobs/models/"
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override the specification; repeatable"
-    )
+    repeatable(parser, "--set", "KEY=VALUE", "override the specification")
 
 
 def _names(text: str) -> tuple[str, ...]:

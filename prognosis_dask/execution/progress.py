@@ -270,7 +270,7 @@ def read_progress(ledger: Ledger, cases: int, needs: Mapping[str, Collection[str
     counts = ledger.counts()
     stages = {}
     for stage, before in needs.items():
-        held = counts.get(stage, StageCounts(0, 0, {}))
+        held = counts.get(stage, StageCounts(0, 0))
         waiting = max(0, cases - ledger.cases_failed_in(before) - held.done - held.failed)
         stages[stage] = StageProgress(waiting, held.done, held.failed)
     history, sums = History(), Counter[str]()

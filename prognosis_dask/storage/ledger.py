@@ -128,11 +128,10 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class StageCounts:
-    """How many cases a stage has done and failed; ``by_code`` says why they failed."""
+    """How many cases a stage has done and failed."""
 
     done: int
     failed: int
-    by_code: dict[Code, int]
 
 
 class Ledger:
@@ -251,16 +250,8 @@ class Ledger:
 
     def counts(self) -> dict[str, StageCounts]:
         """How many cases are done and failed, by stage."""
-        done: dict[str, int] = {}
-        failed: dict[str, dict[Code, int]] = {}
-        for stage, code, count in self._rows("SELECT stage, code, COUNT(*) FROM outcome GROUP BY stage, code"):
-            done.setdefault(stage, 0)
-            failed.setdefault(stage, {})
-            if code is None:
-                done[stage] = count
-            else:
-                failed[stage][_code(code, self.path)] = count
-        return {stage: StageCounts(done[stage], sum(failed[stage].values()), failed[stage]) for stage in done}
+        query = "SELECT stage, COUNT(*) - COUNT(code), COUNT(code) FROM outcome GROUP BY stage"
+        return {stage: StageCounts(done, failed) for stage, done, failed in self._rows(query)}
 
     def cases_failed_in(self, stages: Collection[str]) -> int:
         """How many cases failed in at least one of the stages."""
