@@ -101,7 +101,7 @@ def _warning(found: pd.DataFrame) -> list[Block]:
     automatic = int(found["tumour_source"].eq("automatic").sum())
     if not automatic:
         return []
-    return [Text(f"{count(automatic, 'tumour')} found automatically, outlined by nobody: look at each one.", "warning")]
+    return [Text(f"{count(automatic, 'tumour')} found automatically and not reviewed: look at each one.", "warning")]
 
 
 def _figures(found: pd.DataFrame) -> Table:

@@ -85,8 +85,8 @@ def automatic(run: RunFolder) -> list[Block]:
     done = sum(result.problem is None for result in run.results[SEGMENT.name].values())
     network = Path(str((run.info.get(SEGMENT.name) or {}).get("network", ""))).name
     warning = Text(
-        f"{len(found)} of {count(done, 'region')} were outlined by a network ({network}), and by "
-        "nobody else: look at each one. segment/ holds every mask and a picture of it, quality.png.",
+        f"{len(found)} of {count(done, 'region')} were outlined by a network ({network}) and "
+        "not reviewed: look at each one. segment/ holds every mask and a picture of it, quality.png.",
         "warning",
     )
     store = MaskStore(join(run.arrays, "segment"))
