@@ -264,9 +264,13 @@ def path_mark(marks: tuple[Any, ...]) -> File | None:
     return next((mark for mark in marks if isinstance(mark, File)), None)
 
 
-@cache
 def keys_of(kind: Any) -> dict[str, Key]:
     """The fields of a dataclass by name, in order."""
+    return _keys(kind)
+
+
+@cache
+def _keys(kind: Any) -> dict[str, Key]:
     hints = get_type_hints(kind, include_extras=True)
     return {one.name: Key(one.name, hints[one.name], _default(one)) for one in fields(kind)}
 
