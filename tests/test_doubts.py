@@ -127,3 +127,7 @@ def test_ids_that_differ_by_leading_zeros_and_hidden_rows_are_told(tmp_path: Pat
     told = " ".join(found.notes)
     assert "Patients '7' and '0007' differ by leading zeros alone, and are taken for two" in told
     assert "4 rows of the sheet are hidden, by a filter perhaps, and are read too" in told
+
+
+def test_a_follow_up_that_is_the_same_in_all_rows_is_told(tmp_path: Path) -> None:
+    assert "time_days is 365 in all rows" in said(read(tmp_path, {"time_days": [365]}))

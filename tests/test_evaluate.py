@@ -466,3 +466,15 @@ def test_another_cohort_is_one_fold_whose_differences_rest_on_the_drawn_patients
     assert difference["lower_drawn"] > 0
     assert isnan(difference["p_corrected"])
     assert "1 folds have a value; two or more are needed" in difference["note"]
+
+
+def test_figures_that_are_the_same_in_all_draws_have_no_interval() -> None:
+    endpoint = Survival(np.arange(100.0, 900, 100), np.ones(8, dtype=bool))
+    score = -np.arange(8.0)
+    table = table_of(endpoint, score[:, None])
+    results = [replace(one, cutoff=-3.5) for one in predicted(table, "deep", score, time_grid(endpoint, (450.0,)))]
+    measures = evaluate(table, results, (450.0,))["measures"]
+    row = pick(measures, procedure="deep", measure="auc_t", in_sample=0)
+    assert row["value"] == 1
+    assert np.isnan([row["lower"], row["upper"]]).all()
+    assert row["note"].endswith("no interval: it is the same in all draws of the patients")

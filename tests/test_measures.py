@@ -364,3 +364,14 @@ def test_a_draw_whose_risk_orders_the_events_perfectly_has_no_slope() -> None:
     time = np.arange(1.0, 21.0)
     found = bootstrap_cox(-time[:, None], time, np.ones(20, dtype=bool), np.ones((1, 20)))
     assert np.isnan(found).all()
+
+
+def test_a_draw_in_which_one_group_alone_has_the_event_has_no_hazard_ratio() -> None:
+    rng = np.random.default_rng(0)
+    time, event, group = np.arange(1.0, 151), np.isin(np.arange(150), (3, 50, 90)), rng.random((150, 1)) < 0.5
+    drawn = draw_patients([str(row) for row in range(150)], rng, 300)
+    found = bootstrap_cox(group.astype(float), time, event, drawn)[:, 0]
+    both = np.array([len(set(group[event & (weight > 0), 0])) == 2 for weight in drawn])
+    assert 0.1 < both.mean() < 0.9
+    assert np.isnan(found[~both]).all()  # rounding ended some of them at e^37
+    assert np.abs(found[both & np.isfinite(found)]).max() < 10

@@ -169,6 +169,11 @@ def _fractions_of_days(column: SourceColumn, unit: str) -> list[str]:
     """A note where times in days are few and in fractions, as years and months are."""
     values = column.numbers()
     values = values[np.isfinite(values)]
+    if len(values) > 1 and not np.ptp(values):
+        return [
+            f"{column.name} is {values[0]:g} in all rows: nothing then tells early events from late ones. Is the "
+            "outcome a class (label in [endpoint]), or the time that of the horizon?"
+        ]
     if unit != "days" or not len(values):
         return []
     parts = values != np.floor(values)

@@ -115,6 +115,9 @@ class Sheet:
         lower, upper = interval(values[1:]) if np.isfinite(value) else (float("nan"), float("nan"))
         if np.isfinite(value) and np.isnan(lower):
             note = note or "no interval: too few draws of the patients have a value"
+        if lower == upper and len(values) > 1:  # as of a C of 1 on few cases, of which draws cannot say how sure it is
+            lower = upper = np.nan
+            note = "; ".join(filter(None, (note, "no interval: it is the same in all draws of the patients")))
         self.rows.append(
             {
                 "procedure": self.procedure,

@@ -20,6 +20,8 @@ _SETTLED = 1e-7
 _STEPS = 40
 #: A coefficient beyond this (per standard deviation) runs away to infinity: the draw has none.
 _RUNAWAY = 30.0
+#: With less information, in events, a coefficient is on its way to infinity and stands still by rounding alone.
+_LEAST_INFORMATION = 1e-9
 #: The longest step: further off the quadratic approximation says nothing.
 _LONGEST = 2.0
 
@@ -196,7 +198,7 @@ def _newton(derivatives: _Derivatives, coefficient: FloatArray) -> FloatArray:
 def _solve(information: FloatArray, gradient: FloatArray) -> FloatArray:
     """Newton's step of every draw; NaN where the information is singular."""
     size = np.einsum("dkk->d", information)
-    sound = np.isfinite(size) & (size > 0)
+    sound = np.isfinite(size) & (size > _LEAST_INFORMATION)
     sound[sound] = np.linalg.cond(information[sound]) < 1e12
     step = np.full_like(gradient, np.nan)
     step[sound] = np.linalg.solve(information[sound], gradient[sound][..., None])[..., 0]

@@ -158,7 +158,7 @@ def mean_auc(
 
 
 SURVIVAL_TABLES = ("measures", "auc_t", "calibration", "net_benefit", "kaplan_meier")
-_PAIR = "a comparable pair"
+_PAIR, _TAIL = "a comparable pair", 0.025
 #: What stands in place of figures that late entry leaves without a meaning.
 _ENTRY = (
     "cases enter late (entry): who died before entering was never seen, and the weights of this figure count only who "
@@ -456,7 +456,9 @@ def _groups(view: _View) -> Measured:
         bootstrap_weights = view.bootstrap_weights[: 1 + CURVE_DRAWS, held]
         column, (time, event, entry) = high[:, None].astype(np.float64), endpoint.followed
         ratio = np.exp(bootstrap_cox(column, time, event, bootstrap_weights, entry, competing))
-        sheet.add("hazard_ratio_high_low", None, ratio[:, 0])
+        infinite = bool(np.isfinite(ratio[0, 0])) and np.isnan(ratio).mean() > _TAIL
+        note = "no interval: in over 2.5 % of the draws only one group has the event" if infinite else ""
+        sheet.add("hazard_ratio_high_low", None, ratio[: 1 if infinite else None, 0], note)
     except StatisticsError as error:
         sheet.add_unknown(("log_rank_p", "hazard_ratio_high_low"), None, error)
     rows: list[Row] = []
