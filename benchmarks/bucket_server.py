@@ -63,7 +63,7 @@ class _Connection(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         """Answer requests until the client hangs up."""
         while line := self.rfile.readline():
-            method, target, _ = line.decode().split(" ")
+            self.method, target, _ = line.decode().split(" ")
             headers: dict[str, str] = {}
             while (line := self.rfile.readline()) not in (b"\r\n", b""):
                 name, _, value = line.decode().partition(":")
@@ -77,19 +77,20 @@ class _Connection(socketserver.StreamRequestHandler):
                 self._say("404 Not Found", _error("NoSuchBucket"))
             elif "list-type" in parts.query:
                 self._say("200 OK", _listing(objects, parse_qs(parts.query)))
-            elif method in ("GET", "HEAD"):
-                self._get(method, objects.get(key[:-1]), headers)
+            elif self.method in ("GET", "HEAD"):
+                self._get(objects.get(key[:-1]), headers)
             else:
-                self._write(method, objects, key[:-1], body, headers)
+                self._write(objects, key[:-1], body, headers)
 
     def _say(self, status: str, body: bytes = b"", *headers: str) -> None:
         lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}"]
+        if self.method == "HEAD":  # whose answers have no body, or the next one would seem to begin with it
+            body = b""
         self.wfile.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
-    def _get(self, method: str, found: _Object | None, headers: dict[str, str]) -> None:
+    def _get(self, found: _Object | None, headers: dict[str, str]) -> None:
         if found is None:
-            body = _error("NoSuchKey") if method == "GET" else b""
-            self._say("404 Not Found", body)
+            self._say("404 Not Found", _error("NoSuchKey"))
             return
         if headers.get("if-match", found.etag).strip('"') != found.etag:
             self._say("412 Precondition Failed", _error("PreconditionFailed"))
@@ -106,16 +107,16 @@ class _Connection(socketserver.StreamRequestHandler):
             f'HTTP/1.1 {status}\r\nETag: "{found.etag}"\r\nLast-Modified: {formatdate(found.modified, usegmt=True)}'
             f"\r\n{span}Content-Length: {stop - first}\r\n\r\n"
         )
-        self.connection.sendall(head.encode(), 0 if method == "HEAD" else socket.MSG_MORE)
-        if method == "HEAD":
+        self.connection.sendall(head.encode(), 0 if self.method == "HEAD" else socket.MSG_MORE)
+        if self.method == "HEAD":
             return
         if found.file < 0:
             self.wfile.write(memoryview(found.content)[first:stop])
         while found.file >= 0 and first < stop:
             first += os.sendfile(self.connection.fileno(), found.file, first, stop - first)
 
-    def _write(self, method: str, objects: dict[str, _Object], key: str, body: bytes, headers: dict[str, str]) -> None:
-        if method == "POST":  # several deletions
+    def _write(self, objects: dict[str, _Object], key: str, body: bytes, headers: dict[str, str]) -> None:
+        if self.method == "POST":  # several deletions
             names = re.findall(r"<Key>(.*?)</Key>", body.decode())
             for name in names:
                 objects.pop(unescape(name), None)
@@ -128,7 +129,7 @@ class _Connection(socketserver.StreamRequestHandler):
             if (there and headers.get("if-none-match") == "*") or (known and known != (there.etag if there else "")):
                 self._say("412 Precondition Failed", _error("PreconditionFailed"))
                 return
-            if method == "DELETE":
+            if self.method == "DELETE":
                 objects.pop(key, None)
                 self._say("204 No Content")
                 return

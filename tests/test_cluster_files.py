@@ -9,14 +9,14 @@ import pytest
 import yaml
 
 from prognosis_dask.errors import ClusterError
-from prognosis_dask.execution.cluster import KINDS, read_cluster
+from prognosis_dask.execution.cluster import read_cluster
 from prognosis_dask.execution.clusters.slurm import job_script
-from prognosis_dask.execution.clusters.spec import CudaSpec, ExistingSpec, KubernetesSpec, LocalSpec, SlurmSpec
+from prognosis_dask.execution.clusters.spec import SPECS, CudaSpec, ExistingSpec, KubernetesSpec, LocalSpec, SlurmSpec
 
 CLUSTER = Path(__file__).parents[1] / "cluster"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SPECS)
 def test_each_kind_has_a_file_to_copy_that_reads(kind: str) -> None:
     assert read_cluster(str(CLUSTER / f"{kind}.toml")).kind == kind
 

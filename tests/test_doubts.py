@@ -10,8 +10,8 @@ import openpyxl
 import pytest
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.columns import Encoding
-from prognosis_dask.modelling.data.doubts import course_notes
+from prognosis_dask.modelling.data.columns import Encoding, SourceColumn
+from prognosis_dask.modelling.data.doubts import age_notes, course_notes, serial_date_notes, share_notes
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.spec import ModelSpec
@@ -59,6 +59,15 @@ def test_what_may_well_be_an_amount_is_not_told(cells: dict[str, object], tmp_pa
     told = said(read(tmp_path, cells))
     for word in ("Excel", "part of", "99 in", "codes"):
         assert word not in told
+
+
+def test_pack_years_postal_codes_and_an_empty_column_of_ages_are_no_slips() -> None:
+    packs = np.array([0.25, 0.5, 0.5, 0.5, 0, *range(2, 32)])
+    assert not share_notes(SourceColumn("pack_years", packs, "t.csv"))
+    codes = np.arange(30000.0, 30050.0)
+    assert serial_date_notes(SourceColumn("seen_on", codes, "t.csv"))
+    assert not serial_date_notes(SourceColumn("zip", codes, "t.csv"))
+    assert not age_notes(SourceColumn("age", np.full(3, np.nan), "t.csv"))
 
 
 def course(values: np.ndarray, time: np.ndarray, event: np.ndarray) -> list[str]:
@@ -120,7 +129,7 @@ def test_ids_that_differ_by_leading_zeros_and_hidden_rows_are_told(tmp_path: Pat
     sheet.append(["PatientID", "x", "time_days", "event"])
     for row in range(30):
         sheet.append(["0007" if row == 20 else str(row), row * 7 % 11, 100 + row, row % 2])
-    for row in range(5, 9):
+    for row in (*range(5, 9), *range(50, 70)):  # the latter hold nothing
         sheet.row_dimensions[row].hidden = True
     book.save(tmp_path / "t.xlsx")
     found = read_tables(find_tables([tmp_path / "t.xlsx"], ModelSpec()), ModelSpec())

@@ -20,7 +20,10 @@ _NOT_COMPUTED = re.compile(
     rb"<(?:\w+:)?c\b(?![^>]*\bt=\"str\")[^>]*?\br=\"([A-Z]+\d+)\"(?![^>]*\bt=\"str\")[^>]*>\s*"
     rb"<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
-_HIDDEN = re.compile(rb"<(?:\w+:)?row\b[^>]*\bhidden=\"(?:1|true)\"")
+#: A hidden row, and whether one of its cells has a value.
+_HIDDEN = re.compile(
+    rb"<(?:\w+:)?row\b[^>]*\bhidden=\"(?:1|true)\"[^>]*(?<!/)>(?:(?!</(?:\w+:)?row>).)*?<(?:\w+:)?(?:v|is)>", re.DOTALL
+)
 _UNSEEN = re.compile("[\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad]")
 
 
@@ -107,7 +110,7 @@ def _text(cell: Any) -> str:
 
 
 def _hidden_rows(data: bytes, pages: Sequence[Any]) -> dict[str, int]:
-    """How many rows of each sheet are hidden, as by a filter."""
+    """How many rows of each sheet that hold something are hidden, as by a filter."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return {page.title: len(_HIDDEN.findall(archive.read(page._worksheet_path))) for page in pages}
 

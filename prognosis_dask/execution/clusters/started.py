@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing import active_children, resource_tracker
 from pathlib import Path
 from typing import Any
@@ -196,8 +196,7 @@ class OneAtATimeNanny(Nanny):  # type: ignore[misc]
         status = Status.init
         async with self._one_at_a_time:
             for _ in range(STARTS):
-                ended = _ending.is_set() or self.status in (Status.closing, Status.closed, Status.failed)
-                if ended or status == Status.running:
+                if self._ends() or status == Status.running:
                     break
                 status = await super().instantiate()
         if self.status == Status.init and status != Status.running:
@@ -205,12 +204,24 @@ class OneAtATimeNanny(Nanny):  # type: ignore[misc]
         return status
 
     async def kill(self, timeout: float = 5, reason: str = "nanny-kill") -> None:
-        """End the worker process. On a busy machine one that was killed takes its time to go, which is no error.
+        """End the worker process.
 
-        It would end a run, at the end of its cluster, after its last result.
+        On a busy machine one that was killed takes its time to go. At the end of its cluster that is no error, which
+        would end a run after its last result.
+
+        Raises
+        ------
+        TimeoutError
+            When the process is still there, and another one is to be started.
         """
-        with suppress(TimeoutError):
+        try:
             await super().kill(timeout, reason)
+        except TimeoutError:
+            if not self._ends():
+                raise
+
+    def _ends(self) -> bool:
+        return _ending.is_set() or self.status in (Status.closing, Status.closed, Status.failed)
 
 
 def dask_setup(nanny: Nanny) -> None:

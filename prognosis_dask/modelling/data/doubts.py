@@ -94,7 +94,7 @@ def age_notes(column: SourceColumn) -> list[str]:
     if named is None or endpoints.unit_of(column.name) in ("days", "weeks", "months"):
         return []
     wrong = np.flatnonzero((values := column.numbers()) > _OLDEST).tolist()
-    if np.nanmedian(values) > _OLDEST:
+    if not np.isfinite(values).any() or np.nanmedian(values) > _OLDEST:
         return []
     often, near = int((values == _NOBODY).sum()), int(((values >= 90) & (values < _NOBODY)).sum())
     if not wrong and often >= 2 and often > near:
@@ -129,6 +129,7 @@ def serial_date_notes(column: SourceColumn) -> list[str]:
     whole = len(values) >= _FEWEST and bool((values % 1 == 0).all())
     if (
         not whole
+        or _KINDS.fullmatch(key(column.name))  # postal codes are as long
         or values.min() < _FIRST_SERIAL
         or values.max() > _LAST_SERIAL
         or len(np.unique(values)) < len(values) / 2
@@ -156,7 +157,9 @@ def share_notes(column: SourceColumn) -> list[str]:
     few = min(int(parts.sum()), len(rest)) < max(3, len(values) / 20)
     if few or (rest % 1 != 0).any() or values.min() < 0 or values.max() > 100 or len(np.unique(rest)) <= MOST_LEVELS:
         return []
-    if np.abs(values[parts] * 100 % 1 - 0.5).min() < 0.49:  # not in hundredths
+    hundredths = values[parts] * 100
+    quarters = not (values[parts] * 4 % 1).any()  # as of years
+    if quarters or np.abs(hundredths % 1 - 0.5).min() < 0.49:
         return []
     return [
         f"{column.name} is a whole number in {len(rest)} rows and a part of one in {int(parts.sum())}: mend them, if "
