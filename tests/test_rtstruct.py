@@ -193,6 +193,8 @@ def test_a_contour_that_overlaps_itself_is_told_and_a_keyhole_is_not(tmp_path: P
     for inner in (hole, hole[::-1]):
         ring, said = warned(tmp_path, [other, np.vstack([outer, outer[:1], inner, inner[:1]])])
         assert (ring[1].sum(), said) == (81 - 16, [])
+    spike = np.vstack([outer, outer[:1], outer[:1] - [1, 1, 0], outer[:1], square(0.5, 4.5, 1)])
+    assert [warning.code for warning in warned(tmp_path, [other, spike])[1]] == [Code.CONTOURS_AMBIGUOUS]
 
 
 def test_a_contour_that_was_cut_short_is_a_problem(tmp_path: Path) -> None:

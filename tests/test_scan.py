@@ -246,6 +246,13 @@ def test_a_map_is_not_taken_for_the_sequence_that_the_model_learnt_from_unless_i
     assert on_reference(named, "T2") == (named, [])
 
 
+@pytest.mark.parametrize("name", ["MRA_001.nii.gz", "ASL-7.nii.gz", "sub_A.nii.gz"])
+def test_a_study_that_is_called_like_a_map_is_taken_with_a_note(name):
+    case, notes = on_reference(Case("c", "p", "MR", "mask", f"/scans/{name}", ""), "T2")
+    assert case.sequences == {"T2": f"/scans/{name}"}
+    assert "it was taken as T2" in notes[0]
+
+
 def test_a_dicom_map_is_no_reference_sequence_by_its_image_type(tmp_path):
     acquired = {"image_type": "DERIVED\\PRIMARY\\ADC"}
     listing = SeriesListing("1.2", "1.3", "p", "MR", "", "HEAD", "", (), acquisition=acquired)

@@ -206,6 +206,7 @@ def test_jpeg_2000_that_may_have_lost_something_is_noted(tmp_path: Path) -> None
         ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "no right angle"),
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "no right angle"),
         ({"ImageOrientationPatient": [1, 0, 0, 1e-3, 1, 0]}, ""),
+        ({"ImageOrientationPatient": [0.97, 0.22, -0.09, -0.23, 0.96, -0.14]}, ""),  # of a right angle, two decimals
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "numbers of colours"),
     ],
 )

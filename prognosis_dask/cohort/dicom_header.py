@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from prognosis_dask.cohort.headers import (
@@ -291,8 +292,8 @@ def _geometry(header: Dataset) -> dict[str, object]:
     return {"position": position, "orientation": orientation, "pixel_spacing": spacing, "size": size}
 
 
-#: Largest shift of a pixel, in pixels, when directions of rows and columns are made right-angled, as every reader does;
-#: and how far their length may be from 1. Both are far more than the rounding of written cosines.
+#: Largest shift of a pixel, in pixels, when directions of rows and columns are made right-angled, as every reader does,
+#: beyond what the rounding of the written cosines explains; and how far their length may be from 1.
 SKEWED_PIXELS = 0.5
 _LENGTH = 0.01
 
@@ -301,8 +302,15 @@ def _is_skewed(orientation: tuple[float, ...], pixels: int) -> bool:
     row, column = orientation[:3], orientation[3:]
     lengths = (math.hypot(*row), math.hypot(*column))
     along = sum(a * b for a, b in zip(row, column, strict=True))
-    right = abs(along) * pixels <= SKEWED_PIXELS and max(abs(length - 1) for length in lengths) <= _LENGTH
+    rounded = _rounding(orientation) * sum(map(abs, orientation))
+    right = abs(along) <= SKEWED_PIXELS / pixels + rounded and max(abs(length - 1) for length in lengths) <= _LENGTH
     return not right  # also of what is not finite
+
+
+def _rounding(values: tuple[float, ...]) -> float:
+    """Half of the last decimal that the values were written with."""
+    decimals = max(-int(Decimal(repr(value)).as_tuple().exponent) for value in values)
+    return 0.5 * 10.0**-decimals
 
 
 #: Enhanced CT, MR and PET, and legacy converted ones.

@@ -228,10 +228,15 @@ def beside_their_images(structure: Structure, listing: SeriesListing) -> int:
     normal = slice_normal(most_common_orientation(s.orientation for s in listing.slices))
     heights = {f"{s.sop_uid}#{s.frame}" if s.frame else s.sop_uid: dot(normal, s.position) for s in listing.slices}
     along = sorted(heights.values())
-    half = (along[-1] - along[0]) / max(len(along) - 1, 1) / 2
+    if len(along) < 2:
+        return 0
+    nearer = ON_SLICE * (along[-1] - along[0]) / (len(along) - 1)
     named = zip(structure.points, structure.drawn_on, strict=False)
     known = [(dot(normal, point), heights.get(name, heights.get(name.partition("#")[0]))) for point, name in named]
-    return sum(height is not None and abs(height - own) > half * (1 + ON_SLICE) for own, height in known)
+    return sum(
+        height is not None and abs(height - own) - abs(along[_nearest(along, own)] - own) > nearer
+        for own, height in known
+    )
 
 
 def left_out(points: Sequence[Point], listing: SeriesListing) -> str:

@@ -245,7 +245,7 @@ def _per_activity(headers: Sequence[PetHeader]) -> Suv:
     _same("the time of injection", [(header.start_datetime, header.start_time) for header in headers])
     grams = 1000 * _within("PatientWeight", first.weight_kg, WEIGHT_KG, "kg")
     dose = _within("RadionuclideTotalDose", first.dose_bq, DOSE_BQ, "Bq")
-    _within(f"of {grams / 1000:g} kg and {dose:g} Bq the dose per weight", 1000 * dose / grams, DOSE_PER_KG, "Bq/kg")
+    _within(f"the dose per weight ({dose:g} Bq, {grams / 1000:g} kg)", 1000 * dose / grams, DOSE_PER_KG, "Bq/kg")
     decay = _same("DecayCorrection", [header.decay for header in headers])
     _check_decay(decay, first.corrected)
     if decay == "ADMIN":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: The sequences on which gliomas are outlined, the likeliest first.
 DRAWN_ON = ("T2", "FLAIR", "T1c", "T1")
+#: A name that numbers the subjects of a study, whatever that is called: ``MRA_001``, ``sub_A``; b is of diffusion.
+_SUBJECT = re.compile(r"[^\W\d_]+[-_ ]+([^\W\d_]|(?!b)[^\W\d_]{0,2}\d+)", re.IGNORECASE)
 _NAME_THEM = "name the images in a table of cases"
 
 
@@ -122,7 +125,8 @@ def _by_name_and_header(image: Image, said: SaidSequence) -> tuple[str, str]:
 def is_other(image: str) -> bool:
     """Whether a case's image says by its file's name, description or header that it is none of the four sequences."""
     if not image.endswith(SUFFIX):
-        return said_sequence(Path(image).name).other
+        stem = Path(image).name.partition(".")[0]
+        return not _SUBJECT.fullmatch(stem) and said_sequence(stem).other
     listing = read_listing(image)
     return said_sequence(listing.description).other or bool(_computed(listing))
 

@@ -55,7 +55,7 @@ def group_series(headers: Iterable[ImageHeader]) -> tuple[list[SeriesListing], l
             reason = f"{len(faulty)} of {len(instances)} images of the {first.modality} series {uid}: {first.fault}"
             problems.append(Problem(Code.IMAGE_INVALID, reason, patient_id=first.patient_id, where=first.file.path))
         usable = [header for header in instances if not header.fault]
-        frames = {header.frame_of_reference_uid for header in usable}
+        frames = {header.frame_of_reference_uid for header in usable} - {""}
         if len(frames) > 1:
             reason = f"the images of series {uid} name {len(frames)} frames of reference: whether their positions go "
             reason += "together is not known; used as if they did, check where the ROI lies"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -52,6 +53,10 @@ def fill_even_odd(contours: Sequence[FloatArray], planes: Sequence[int], shape: 
     return filled
 
 
+#: Pixels of no slice: an outline that is larger around has a stray vertex far away.
+_LARGEST = 1 << 26
+
+
 def cut_by_itself(outline: FloatArray) -> int:
     """How many pixel centres a polygon (n, 2) surrounds twice, which the even-odd rule leaves out; mostly none.
 
@@ -64,6 +69,8 @@ def cut_by_itself(outline: FloatArray) -> int:
     lower, upper, forwards = _edges([outline])
     first = np.floor(outline.min(axis=0))
     columns, rows = (np.ceil(outline.max(axis=0)) - first + 1).astype(int).tolist()
+    if rows * columns > _LARGEST:
+        return 0
     edge, row, column = _crossings(lower - first, upper - first, (rows, columns))
     turns = np.zeros((rows, columns + 1), dtype=np.intp)
     np.add.at(turns, (row, column), np.where(forwards[edge], 1, -1))
@@ -73,10 +80,17 @@ def cut_by_itself(outline: FloatArray) -> int:
 
 
 def _has_channel(outline: FloatArray) -> bool:
-    """Whether a polygon runs along some edge in both directions."""
-    ends = np.concatenate([outline, np.roll(outline, -1, axis=0)], axis=1)
-    ends = ends[(ends[:, :2] != ends[:, 2:]).any(axis=1)]
-    return not {*map(tuple, ends.tolist())}.isdisjoint(map(tuple, ends[:, [2, 3, 0, 1]].tolist()))
+    """Whether a polygon runs along some edge in both directions, and elsewhere in between."""
+    corners: list[tuple[float, ...]] = []
+    for corner in map(tuple, outline.tolist()):
+        if corners and corners[-1] == corner:
+            continue
+        if len(corners) > 1 and corners[-2] == corner:  # there and back at once
+            corners.pop()
+            continue
+        corners.append(corner)
+    edges = set(itertools.pairwise([*corners, corners[0]]))
+    return any(start != end and (end, start) in edges for start, end in edges)
 
 
 def _edges(contours: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray, BoolArray]:

@@ -173,7 +173,7 @@ def _placed(points: FloatArray, grid: Grid, name: str) -> Placed:
 
 def _walked_once(outline: FloatArray, spacing: FloatArray) -> FloatArray:
     """A contour that runs around the same outline several times, once: the even-odd rule would empty it."""
-    starts = np.flatnonzero((outline == outline[0]).all(axis=1))
+    starts = np.flatnonzero((np.abs(outline - outline[0]) * spacing <= REPEAT_MM).all(axis=1))
     rounds = [one for one in np.split(outline, starts[1:]) if len(one) > 2]
     if len(rounds) < 2:
         return outline

@@ -162,11 +162,12 @@ def _decoded(dataset: Dataset, frames: list[Frame], wanted: tuple[int, ...]) -> 
         return
     labels = is_label_map(dataset)
     whole = 0.0 if labels else _whole(dataset)
+    binary: set[float] | None = set() if dataset.get("SegmentationType") != "FRACTIONAL" else None
     held: dict[tuple[float, ...], bytes] = {}
     try:
         for frame, values in zip(frames, _pixels(dataset, [f.index for f in frames]), strict=True):
             if not labels:
-                _expect_at_most(values, whole, frame)
+                _expect_meant(values, whole, frame, binary)
             mask = np.isin(values, wanted) if labels else np.greater_equal(values, FRACTION * whole)
             place = (frame.number, *np.rint(frame.position / SAME_MM).tolist())
             if mask.any() and held.setdefault(place, np.packbits(mask).tobytes()) != np.packbits(mask).tobytes():
@@ -182,8 +183,10 @@ def _decoded(dataset: Dataset, frames: list[Frame], wanted: tuple[int, ...]) -> 
         raise CaseError(Code.MASK_UNREADABLE, f"cannot decode the segmentation's frames: {error}") from error
 
 
-def _expect_at_most(values: NumberArray, whole: float, frame: Frame) -> None:
+def _expect_meant(values: NumberArray, whole: float, frame: Frame, binary: set[float] | None) -> None:
     """Refuse shares of more than a whole, and different values of what is said to be zero or one.
+
+    ``binary``: the values of such a file's frames before it, to which this frame's are added; None of shares.
 
     Raises
     ------
@@ -191,7 +194,9 @@ def _expect_at_most(values: NumberArray, whole: float, frame: Frame) -> None:
         ``MASK_UNREADABLE``.
     """
     most = float(values.max(initial=0))
-    if most > whole and (whole != 1.0 or len(np.unique(values[values != 0])) > 1):
+    if binary is not None:
+        binary.update(np.unique(values[values != 0]).tolist())
+    if most > whole and (binary is None or len(binary) > 1):
         raise CaseError(
             Code.MASK_UNREADABLE,
             f"frame {frame.index + 1} holds values up to {most:g}, and a voxel that lies entirely in its segment has "
@@ -269,7 +274,7 @@ def _frame_steps(frame: Frame, grid: Grid) -> FloatArray:
 class Frame:
     """One frame of a requested segment: its index in the pixel data and the geometry of its pixels.
 
-    ``number`` is the segment's; 0: of a label map, or of a file with one segment.
+    ``number`` is the segment's; 0: of a label map, or where none is named.
     ``row`` and ``column`` are the vectors, in mm, from one column and from one row to the next. ``between_mm`` is the
     distance of the frames as the file declares it, ``thick_mm`` their thickness; None if it does not.
     """

@@ -52,9 +52,8 @@ def volume_grid(path: Path, *, layers: bool = False) -> Grid:
         )
     direction = np.asarray(reader.GetDirection()).reshape(len(size), -1)[:3, :3]
     if not min(reader.GetSpacing()[:3]) > 0 or not np.isfinite(reader.GetSpacing()[:3]).all():
-        reason = (
-            f"its header gives voxels of {' x '.join(f'{mm:g}' for mm in reader.GetSpacing()[:3])} mm; expected sizes"
-        )
+        sizes = " x ".join(f"{mm:g}" for mm in reader.GetSpacing()[:3])
+        reason = f"its header gives voxels of {sizes} mm; expected sizes above 0: correct the header"
         raise CaseError(Code.IMAGE_INVALID, reason, where=str(path))
     grid = Grid(size[:3], reader.GetSpacing()[:3], reader.GetOrigin()[:3], tuple(direction.ravel().tolist()))
     if not is_right_angled(grid):
@@ -72,7 +71,9 @@ def says_voxel_size(path: Path) -> bool:
         return True
     fields = text_header(path).fields
     said = next((fields[key] for key in _VOXEL_SIZES if fields.get(key)), "")
-    return bool(said) and not re.search(r"\b(none|nan)\b", said, re.IGNORECASE)
+    of_axes = re.findall(r"\([^)]*\)", said) or said.split()
+    known = [one for one in of_axes if not re.search(r"\b(none|nan)\b", one, re.IGNORECASE)]
+    return len(known) >= 3  # an axis that is none of space has no size
 
 
 def volume_voxels(path: Path, first: int = 0, stop: int | None = None) -> NumberArray:
@@ -236,8 +237,9 @@ def _nrrd_header(path: Path, start: bytes) -> TextHeader:
         if line.startswith("#"):
             continue
         found = line.partition(":=") if ":=" in line else line.partition(":")
-        if found[1]:
-            fields[found[0].strip()] = found[2].strip().replace("\\n", "\n")
+        name = found[0].strip()
+        if found[1]:  # names of fields may be written in either case, keys of one's own mean what they say
+            fields[name.lower() if found[1] == ":" else name] = found[2].strip().replace("\\n", "\n")
     coding = {"raw": "raw", "gzip": "gzip", "gz": "gzip"}.get(fields.get("encoding", "").lower(), "")
     if any(fields.get(key, "0") != "0" for key in ("line skip", "lineskip", "byte skip", "byteskip")):
         coding = ""
