@@ -88,18 +88,19 @@ class Halves:
     def apart(self, key: Key, repeats: int, other: Key) -> tuple[float, int]:
         """Standard deviation of a difference of two figures of all patients, and its degrees of freedom.
 
-        From parts of the same split, which have no patient in common. What the dealing of folds adds is taken out of
-        their variance as far as a quarter of it. Each split has a degree of freedom (of k parts k - 1):
-        Satterthwaite's number, by the estimated share of the dealing, is least just where the variance comes out too
-        small, and a test by it calls half as many different as it should. NaN where too few splits have the figures.
+        From parts of the same split, which have no patient in common. Each split has a degree of freedom (of k parts
+        k - 1). What dealing a part's folds twice adds is left in the variance, though a figure that is dealt more often
+        has less of it: where few columns of many are selected, parts vary too little for a figure of all patients, and
+        without that reserve twice as many equal procedures are called different as should be. Folds dealt once add
+        the rest. NaN where too few splits have the figures.
         """
         held = self._held(key, other, together=self.parts)
         if held is None:
             return nan, 0
         dealt = float(held.var(axis=2, ddof=1).mean()) / self.parts
         raw = float(held.mean(axis=2).var(axis=1, ddof=1).mean()) / self.parts
-        own = max(raw - dealt / DEALINGS, raw * 3 / 4)
-        return sqrt(own + dealt / repeats), len(held) * (held.shape[1] - 1)
+        more = max(1 / repeats - 1 / DEALINGS, 0.0)
+        return sqrt(raw + dealt * more), len(held) * (held.shape[1] - 1)
 
     def scatter(self, key: Key) -> tuple[float, int]:
         """Standard deviation between parts of the same split, and its degrees of freedom; NaN where too few have it.
