@@ -8,7 +8,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import HTTPCookieProcessor, build_opener
@@ -25,7 +25,7 @@ from prognosis_dask.errors import BucketError, ClusterError, Code, StoreError
 from prognosis_dask.execution.cluster import map_on
 from prognosis_dask.features.dataset import read_features
 from prognosis_dask.objects.address import parse_address
-from prognosis_dask.objects.bucket import bucket_of
+from prognosis_dask.objects.bucket import WriteConflictError, bucket_of
 from prognosis_dask.report.page import rewrite_report
 from prognosis_dask.report.status import status
 from prognosis_dask.storage.ledger import Ledger, TaskResult
@@ -209,14 +209,20 @@ def test_a_second_driver_is_refused_and_one_that_is_gone_is_succeeded(
         with placed(out) as first:
             refuse_another_and_lose_the_lock(first)
 
+    def overwritten() -> bool:
+        content, stat = lock.get_with_stat("lung/driver.lock")
+        with suppress(WriteConflictError):  # renewed in between
+            lock.put_over("lung/driver.lock", content + b" ", stat)
+            return True
+        return False
+
     def refuse_another_and_lose_the_lock(first: Place) -> None:
         (first.folder / "run.json").write_text('{"name": "lung"}')
         with pytest.raises(StoreError, match=rf"{out} is in use by process {os.getpid()} on "), placed(out):
             pass
         # it sleeps beyond its lease, and another one goes on
         monkeypatch.setattr("prognosis_dask.storage.place.LEASE", 0.5)
-        content, stat = lock.get_with_stat("lung/driver.lock")
-        lock.put_over("lung/driver.lock", content + b" ", stat)
+        wait_for(overwritten)
         wait_for(lambda: first._lost)
 
     with pytest.raises(StoreError, match="was taken over by another driver"):

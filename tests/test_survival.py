@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import SimpleITK as sitk
 from distributed import Client, LocalCluster
@@ -186,9 +187,9 @@ def test_a_worker_that_its_nanny_restarts_for_memory_costs_its_running_cases_onl
     with Client(client.scheduler.address, set_as_default=False) as stranger:
         glutton = stranger.submit(fill_memory_once, str(tmp_path), pure=False)
         outcomes = run(client, cohort, tmp_path, *planted)
+        wait_for(lambda: not all(map(psutil.pid_exists, pids)))  # a worker was restarted, late on a busy machine
         glutton.cancel(force=True)
     assert_calm(cohort, outcomes)
-    assert set(client.run(os.getpid).values()) != pids, "a worker was restarted"
 
 
 def fill_memory_once(folder: str) -> None:
