@@ -20,7 +20,7 @@ import pandas as pd
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.modelling.data.endpoint import Survival
-from prognosis_dask.modelling.estimators.partial_likelihood import by_time, likelihood_of, maximise
+from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of, maximise
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
 from prognosis_dask.modelling.metrics.calibration import survival_slope
@@ -109,7 +109,7 @@ def _cox(
     coefficient, information = maximise(likelihood)
     inverse = np.linalg.inv(information)
     yield f"coefficients{of} (coxph)", coefficient, theirs["coefficient"]
-    back = np.argsort(by_time(end))
+    back = np.argsort(end.by_time())
     dfbeta = (likelihood.residuals(coefficient) @ inverse)[back].T.ravel()
     yield f"influence of each case{of} (residuals, dfbeta)", dfbeta, theirs["dfbeta"]
     names = [str(column) for column in range(X.shape[1])]

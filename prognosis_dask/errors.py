@@ -244,17 +244,18 @@ def import_extra(module: str, *, extra: str, feature: str) -> ModuleType:
         ) from error
 
 
-def system_reason(error: OSError) -> str:
-    """What an error of the system says, in a line: where it has no words, its number's, or its type.
+def system_reason(error: Exception) -> str:
+    """What an error, of the system as a rule, says in a line: where it has no words, its number's, or its type.
 
     >>> system_reason(OSError(28, "No space left on device", "a.csv")), system_reason(OSError(28, ""))
     ("[Errno 28] No space left on device: 'a.csv'", 'No space left on device')
     >>> system_reason(OSError(28)), system_reason(TimeoutError())
     ('No space left on device', 'TimeoutError')
     """
-    number = error.errno or next((one for one in error.args[:1] if isinstance(one, int)), None)
-    if number is not None and not error.strerror:
-        return os.strerror(number)
+    if isinstance(error, OSError) and not error.strerror:
+        number = error.errno or next((one for one in error.args[:1] if isinstance(one, int)), None)
+        if number is not None:
+            return os.strerror(number)
     return next(iter(str(error).strip().splitlines()), type(error).__name__)  # pydicom's own goes on with a traceback
 
 

@@ -12,7 +12,7 @@ from lifelines import KaplanMeierFitter
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
-from prognosis_dask.modelling.estimators.partial_likelihood import by_time, likelihood_of, maximise, score_likelihood
+from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of, maximise, score_likelihood
 from prognosis_dask.modelling.metrics.brier import fit_censoring
 from prognosis_dask.modelling.metrics.calibration import survival_calibration
 from prognosis_dask.modelling.metrics.competing import (
@@ -82,7 +82,7 @@ def test_coxs_likelihood_with_competing_events_is_that_of_fine_and_grays_weights
     values = [score_likelihood(end)(X @ at) for at in (np.zeros(2), coefficient)]
     np.testing.assert_allclose(values, theirs["likelihood_efron"], rtol=1e-12)
     inverse = np.linalg.inv(information)
-    dfbeta = (likelihood.residuals(coefficient) @ inverse)[np.argsort(by_time(end))]
+    dfbeta = (likelihood.residuals(coefficient) @ inverse)[np.argsort(end.by_time())]
     np.testing.assert_allclose(dfbeta.T.ravel(), theirs["dfbeta_efron"], atol=1e-9)
     competing = competing_events(end)
     rows = ph_test(X, time, end.event, coefficient, inverse, ["x1", "x2"], None, competing)

@@ -220,13 +220,16 @@ def are_calendar_years(values: Iterable[float]) -> bool:
     return bool(known) and all(1900 <= value < 2100 and value == int(value) for value in known)
 
 
-def as_option(name: str, value: str) -> str:
-    """The option that sets a key, quoted for a shell.
+def as_option(name: str, value: str | list[str]) -> str:
+    """The option that sets a key to a text or a list of texts, quoted for a shell.
 
     >>> as_option("cohort.time_column", "OS_days")
     '--set cohort.time_column=OS_days'
     >>> print(as_option("cohort.time_column", "OS (days)"))
     --set 'cohort.time_column="OS (days)"'
+    >>> print(as_option("exclude", ["age"]))
+    --set 'exclude=["age"]'
     """
-    text = f"{name}={value}" if re.fullmatch(r"[\w.]+", value) else f"{name}={json.dumps(value, ensure_ascii=False)}"
+    plain = isinstance(value, str) and re.fullmatch(r"[\w.]+", value)
+    text = f"{name}={value}" if plain else f"{name}={json.dumps(value, ensure_ascii=False)}"
     return f"--set {text}" if re.fullmatch(r"[\w.=]+", text) else f"--set '{text}'"

@@ -240,7 +240,8 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
     failed: dict[Code, list[Problem]] = defaultdict(list)
     linked: dict[str, bool] = {}
     homeless: list[Structure] = []
-    apart, beside = False, 0
+    apart = False
+    placed: dict[str, list[Structure]] = defaultdict(list)
     for structure in mask.structures:
         try:
             link = catalogue.link(mask, structure, rules.modalities)
@@ -251,14 +252,14 @@ def _link(gathered: Gathered, catalogue: Catalogue, mask: MaskHeader, rules: Rul
                 failed[error.problem.code].append(error.problem)
             continue
         linked[link.series_uid] = linked.get(link.series_uid, False) or link.by_geometry
-        listing = catalogue.series[link.series_uid]
-        apart |= _is_elsewhere(mask, structure, listing)
-        beside += beside_their_images(structure, listing)
+        apart |= _is_elsewhere(mask, structure, catalogue.series[link.series_uid])
+        placed[link.series_uid].append(structure)
         _attach(gathered, link.series_uid, mask, structure)
     for structure in homeless:  # without a contour it cannot be placed: it goes with the others
         for uid in list(linked)[:1]:
             _attach(gathered, uid, mask, structure)
     gathered.by_geometry += any(linked.values())
+    beside = sum(beside_their_images(structures, catalogue.series[uid]) for uid, structures in placed.items())
     gathered.problems += _doubts_of_place(mask, catalogue, list(linked), apart=apart, beside=beside)
     gathered.problems += _of_another(mask, {catalogue.series[key].patient_id for key in linked})
     for problems in failed.values():

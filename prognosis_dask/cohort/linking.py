@@ -223,15 +223,15 @@ def outlined_share(
     return len(set(hit)) / (max(hit) - min(hit) + 1)
 
 
-def beside_their_images(structure: Structure, listing: SeriesListing) -> int:
-    """How many contours or frames lie on another slice of a series than that of the image that they name."""
+def beside_their_images(structures: Sequence[Structure], listing: SeriesListing) -> int:
+    """How many contours or frames of structures lie on another slice of a series than that of the image they name."""
     normal = slice_normal(most_common_orientation(s.orientation for s in listing.slices))
     heights = {f"{s.sop_uid}#{s.frame}" if s.frame else s.sop_uid: dot(normal, s.position) for s in listing.slices}
     along = sorted(heights.values())
     if len(along) < 2:
         return 0
     nearer = ON_SLICE * (along[-1] - along[0]) / (len(along) - 1)
-    named = zip(structure.points, structure.drawn_on, strict=False)
+    named = [pair for one in structures for pair in zip(one.points, one.drawn_on, strict=False)]
     known = [(dot(normal, point), heights.get(name, heights.get(name.partition("#")[0]))) for point, name in named]
     return sum(
         height is not None and abs(height - own) - abs(along[_nearest(along, own)] - own) > nearer

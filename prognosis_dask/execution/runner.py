@@ -442,9 +442,8 @@ class ClusterHealth:
                 )
             except (OSError, AttributeError) as error:  # AttributeError: the client is between two connections
                 if time.monotonic() > deadline:
-                    reason = system_reason(error) if isinstance(error, OSError) else error
                     raise ClusterError(
-                        f"the scheduler at {self._address} does not answer any more ({reason}){_GO_ON}"
+                        f"the scheduler at {self._address} does not answer any more ({system_reason(error)}){_GO_ON}"
                     ) from error
                 time.sleep(_PAUSE)
             else:

@@ -170,7 +170,7 @@ def _decoded(dataset: Dataset, frames: list[Frame], wanted: tuple[int, ...]) -> 
                 _expect_meant(values, whole, frame, binary)
             mask = np.isin(values, wanted) if labels else np.greater_equal(values, FRACTION * whole)
             place = (frame.number, *np.rint(frame.position / SAME_MM).tolist())
-            if mask.any() and held.setdefault(place, np.packbits(mask).tobytes()) != np.packbits(mask).tobytes():
+            if mask.any() and held.setdefault(place, bits := np.packbits(mask).tobytes()) != bits:
                 raise CaseError(
                     Code.ROI_AMBIGUOUS,
                     f"frame {frame.index + 1} lies where another one of its segment does, and holds other voxels: "
@@ -195,7 +195,8 @@ def _expect_meant(values: NumberArray, whole: float, frame: Frame, binary: set[f
     """
     most = float(values.max(initial=0))
     if binary is not None:
-        binary.update(np.unique(values[values != 0]).tolist())
+        # looked through only where there may be others than 0 and 1
+        binary.update({*np.unique(values).tolist()} - {0} if most > whole else {most} - {0})
     if most > whole and (binary is None or len(binary) > 1):
         raise CaseError(
             Code.MASK_UNREADABLE,

@@ -8,7 +8,7 @@ import re
 import unicodedata
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from prognosis_dask.errors import count
@@ -51,7 +51,6 @@ def read_sheet(data: bytes, sheet: str) -> tuple[Lines, list[str]]:
             book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
             pages = _pages(book, sheet)
             lines = {page.title: [line for line in _lines(page) if any(line)] for page in pages}
-            hidden = _hidden_rows(data, pages)
             book.close()
     except ValueError:
         raise
@@ -59,9 +58,9 @@ def read_sheet(data: bytes, sheet: str) -> tuple[Lines, list[str]]:
         raise ValueError(f"its workbook is damaged ({type(error).__name__}: {error})") from error
     _expect_computed(data)
     chosen, notes = _chosen(lines)
-    at = next(title for title, of in lines.items() if of is chosen)
-    if hidden[at]:
-        notes = [*notes, f"{count(hidden[at], 'row')} of the sheet are hidden, by a filter perhaps, and are read too."]
+    hidden = _hidden_rows(data, next(page for page in pages if lines[page.title] is chosen))
+    if hidden:
+        notes = [*notes, f"{count(hidden, 'row')} of the sheet are hidden, by a filter perhaps, and are read too."]
     return chosen, notes
 
 
@@ -109,10 +108,10 @@ def _text(cell: Any) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", _UNSEEN.sub("", text))
 
 
-def _hidden_rows(data: bytes, pages: Sequence[Any]) -> dict[str, int]:
-    """How many rows of each sheet that hold something are hidden, as by a filter."""
+def _hidden_rows(data: bytes, page: Any) -> int:
+    """How many rows of a sheet that hold something are hidden, as by a filter."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {page.title: len(_HIDDEN.findall(archive.read(page._worksheet_path))) for page in pages}
+        return len(_HIDDEN.findall(archive.read(page._worksheet_path)))
 
 
 def _expect_computed(data: bytes) -> None:

@@ -32,7 +32,7 @@ def existing(spec: ExistingSpec) -> Iterator[Client]:
     try:
         client = Client(address, timeout="10s", security=keys)
     except (OSError, TimeoutError, ValueError) as error:
-        reason = system_reason(error) if isinstance(error, OSError) else error
+        reason = system_reason(error)
         raise ClusterError(
             f"no Dask scheduler answers at {address} ({reason}); is `dask scheduler` running?"
         ) from error

@@ -72,15 +72,15 @@ def kinds_notes(column: SourceColumn) -> list[str]:
     if len(codes) < 3 or (codes != np.floor(codes)).any() or (not kinds and len(codes) > _MOST_GROUPS):
         return []
     texts = [f"{code:.15g}" for code in codes.tolist()]
-    name = json.dumps(column.name, ensure_ascii=False)
     if len(codes) > MOST_LEVELS:
         return [
             f"{column.name} holds {len(codes)} codes, which enter as an amount. If they are kinds without an order, "
-            f"group them in the table, or leave the column out: --set 'exclude=[{name}]'"
+            f"group them in the table, or leave the column out: {endpoints.as_option('exclude', [column.name])}"
         ]
+    name = json.dumps(column.name, ensure_ascii=False)
     return [
         f"{column.name} holds the codes {', '.join(texts)}, which enter as an amount. If they are kinds without an "
-        f"order: --set 'column.{name}.levels={json.dumps(texts)}'"
+        f"order: {endpoints.as_option(f'column.{name}.levels', texts)}"
     ]
 
 
@@ -115,10 +115,9 @@ def design_notes(column: SourceColumn) -> list[str]:
     """
     if not _DESIGN.fullmatch(key(column.name)):
         return []
-    leave = json.dumps([column.name], ensure_ascii=False)
     return [
-        f"{column.name} is by its name a part of a split or a weight, and enters as a feature: --set 'exclude={leave}' "
-        "leaves it out."
+        f"{column.name} is by its name a part of a split or a weight, and enters as a feature: "
+        f"{endpoints.as_option('exclude', [column.name])} leaves it out."
     ]
 
 
@@ -136,10 +135,9 @@ def serial_date_notes(column: SourceColumn) -> list[str]:
     ):
         return []
     first, last = (np.datetime64("1899-12-30") + int(value) for value in (values.min(), values.max()))
-    leave = json.dumps([column.name], ensure_ascii=False)
     return [
         f"{column.name} is {values.min():g} to {values.max():g}: as Excel's days these are dates from {first} to "
-        f"{last}. If they are, --set 'exclude={leave}' leaves them out."
+        f"{last}. If they are, {endpoints.as_option('exclude', [column.name])} leaves them out."
     ]
 
 
@@ -257,10 +255,9 @@ def course_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpoin
             continue
         why = _grows(values, endpoint.observed_days, event) or _all_have_it(values, endpoint.event)
         if why:
-            leave = json.dumps([encoding.column], ensure_ascii=False)
             notes[encoding.column] = (
-                f"{encoding.column} {why}. If it was filled in during the follow-up, --set 'exclude={leave}' leaves it "
-                "out."
+                f"{encoding.column} {why}. If it was filled in during the follow-up, "
+                f"{endpoints.as_option('exclude', [encoding.column])} leaves it out."
             )
     return list(notes.values())
 

@@ -78,6 +78,10 @@ class Survival:
             return self.time_days
         return np.where(np.isfinite(self.competing_days), self.competing_days, self.time_days)
 
+    def by_time(self) -> IntArray:
+        """The cases' order by when their follow-up ended, stable."""
+        return np.argsort(self.observed_days, kind="stable")
+
     @property
     def followed(self) -> tuple[FloatArray, BoolArray, FloatArray | None]:
         """Until when each case was observed, whether that was the event, and from when on, where some came late."""

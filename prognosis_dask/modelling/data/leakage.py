@@ -137,11 +137,10 @@ def immortal_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpo
         ended = time[~has] < first
         share, lost = float(ended.mean()), float((ended & censored[~has]).mean())
         if share >= _ENDED and lost > 0 and (1 - share) ** int(has.sum()) < _BY_CHANCE:
-            leave = json.dumps([encoding.column], ensure_ascii=False)
             notes[encoding.column] = (
                 f"{encoding.column}: of {int(has.sum())} cases with it none's follow-up ended before day {first:.4g}, "
                 f"of the {int((~has).sum())} others {share:.0%} did. If it was given or found during the follow-up, "
-                f"who died early could not have it: --set 'exclude={leave}' leaves it out."
+                f"who died early could not have it: {as_option('exclude', [encoding.column])} leaves it out."
             )
     return list(notes.values())
 

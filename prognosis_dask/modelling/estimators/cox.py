@@ -19,7 +19,6 @@ from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
 from prognosis_dask.modelling.estimators.determined import UndeterminedError, expect_determined, needs_check
 from prognosis_dask.modelling.estimators.partial_likelihood import (
     PartialLikelihood,
-    by_time,
     likelihood_of,
     maximise,
     maximise_elastic_net,
@@ -74,7 +73,7 @@ def fit_proportional_hazards(
     assert isinstance(endpoint, Survival)
     if not endpoint.event.any():
         raise StatisticsError(f"all {len(endpoint)} training cases are censored: without events nothing can be learnt")
-    order = by_time(endpoint)
+    order = endpoint.by_time()
     sorted_rows, turn = Z[order], None
     if l1_ratio == 0 and Z.shape[1] > len(Z):
         # a ridge solution lies in the span of the cases: as many directions as cases are enough

@@ -33,14 +33,9 @@ def score_likelihood(endpoint: Survival, competing: CompetingEvents | None = Non
     """
     if not endpoint.event.any():
         return lambda score: 0.0
-    order = by_time(endpoint)
+    order = endpoint.by_time()
     likelihood = likelihood_of(np.zeros((len(order), 0)), endpoint, competing=competing)
     return lambda score: likelihood.of_score(score[order])
-
-
-def by_time(endpoint: Survival) -> IntArray:
-    """The cases' order by when their follow-up ended, stable."""
-    return np.argsort(endpoint.observed_days, kind="stable")
 
 
 def likelihood_of(
@@ -51,7 +46,7 @@ def likelihood_of(
     Where events compete it is Fine and Gray's, by weights: of the cases' own censoring, or of that in ``competing``.
     """
     assert isinstance(endpoint, Survival)
-    order = by_time(endpoint)
+    order = endpoint.by_time()
     ordered = endpoint.rows(order)
     time, event = ordered.observed_days, ordered.event
     sets = partial_risk_sets(ordered, time[event], None if competing is None else competing.rows(order))

@@ -103,7 +103,7 @@ class Baseline:
 
 def breslow(endpoint: Survival, risk_score: FloatArray) -> Baseline:
     """Breslow's estimate (Biometrics 30, 89, 1974): at each time, events over the sum of relative risks at risk."""
-    order = np.argsort(endpoint.observed_days, kind="stable")
+    order = endpoint.by_time()
     ordered = endpoint.rows(order)
     time, event = ordered.observed_days, ordered.event
     # a common factor is taken out of the exponentials and put back, against overflow

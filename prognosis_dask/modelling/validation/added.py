@@ -11,7 +11,7 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival, several_cases
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import linear_score
-from prognosis_dask.modelling.metrics.competing import competing_events
+from prognosis_dask.modelling.metrics.competing import CompetingEvents, competing_events
 from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance
 from prognosis_dask.modelling.metrics.intervals import interval
 from prognosis_dask.modelling.metrics.measured import CURVE_DRAWS, MeasuredCases, case_means, held_survival
@@ -108,10 +108,11 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, bootstrap_w
     row: Row = {"test": ""} | dict.fromkeys(("statistic", "df", "p", "z", "delta_c", "lower", "upper"), nothing)
     held = np.isfinite(base).all(axis=1) & np.isfinite(added).all(axis=1)
     end, base, added = table.survival.rows(held), base[held], added[held]
+    competing = competing_events(end)
     try:
         test = nested_test(base, added, end, np.array(table.patient_ids)[held])
         columns = base, np.column_stack([base, added])
-        coefficients = [_coefficient(X, end) for X in columns]
+        coefficients = [_coefficient(X, end, competing) for X in columns]
         smaller, larger = (
             bootstrap_concordance(
                 end.outlived_days,
@@ -132,9 +133,8 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, bootstrap_w
     return row | {"delta_c": change, "lower": lower, "upper": upper, "note": ""}
 
 
-def _coefficient(X: FloatArray, end: Survival) -> FloatArray:
+def _coefficient(X: FloatArray, end: Survival, competing: CompetingEvents | None) -> FloatArray:
     """Of a model without a penalty: Cox's, or where events compete Fine and Gray's."""
-    competing = competing_events(end)
     if competing is None:
         return cox_coefficient(X, *end.followed)
     if not X.shape[1]:

@@ -16,7 +16,7 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Survival, patient_sums
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.cox import ProportionalHazards
-from prognosis_dask.modelling.estimators.partial_likelihood import by_time, likelihood_of
+from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.final_tables import covariance
 from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.metrics.calibration import survival_slope
@@ -166,7 +166,7 @@ def dfbeta_rows(model: Fitted, table: FeatureTable) -> list[Row]:
     if np.isnan(cox.standard_error).any() or len(cox.coefficient) >= table.endpoint.event.sum():
         return []
     Z, endpoint = model.prepared(table)[:, model.columns], table.endpoint
-    order = by_time(endpoint)
+    order = endpoint.by_time()
     residuals = likelihood_of(Z, endpoint).residuals(cox.coefficient)[np.argsort(order)]
     inverse = covariance(Z, endpoint, cox, model.tuned["penalty"] * (1 - model.tuned["mixing"]))
     changes = patient_sums(residuals, table.patient_ids) @ inverse
