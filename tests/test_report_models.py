@@ -32,7 +32,7 @@ from prognosis_dask.report.sections.final_model import (
 )
 from prognosis_dask.report.sections.nomogram import chart
 from prognosis_dask.report.sections.tripod import ITEMS, answers
-from prognosis_dask.report.sections.validation import measures, of_held_out, validation
+from prognosis_dask.report.sections.validation import measure_notes, measures, of_held_out, validation
 from tests.report_models import FEATURES, HORIZONS, PROCEDURES, make_class_models, make_models
 from tests.test_report import Page
 
@@ -326,6 +326,13 @@ def test_calibration_of_three_classes_is_tabled_for_each(models: ModelFolder) ->
     assert table.head == ["Procedure", "Calibration slope", "ICI"]
     assert [group.title for group in table.groups] == ["Class 2", "Class 3", "Class 4"]
     assert [group.rows[0][1][:4] for group in table.groups] == ["0.00", "1.00", "2.00"]
+
+
+def test_a_note_of_in_sample_figures_is_not_said_of_those_that_are_shown() -> None:
+    figures = [{"procedure": "images", "measure": "harrell_c", "value": 0.7, "in_sample": at} for at in (0, 1)]
+    rows = pd.DataFrame(figures).assign(note=["few pairs", "no interval"], horizon_days=np.nan)
+    found = measure_notes(ModelFolder({"procedure": "images"}, tables={"measures": rows}))
+    assert found == ["Harrell’s C of images: few pairs."]
 
 
 def test_final_procedure_comes_first(models: ModelFolder) -> None:

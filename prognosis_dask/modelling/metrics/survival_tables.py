@@ -457,7 +457,7 @@ def _groups(view: _View) -> Measured:
         column, (time, event, entry) = high[:, None].astype(np.float64), endpoint.followed
         ratio = np.exp(bootstrap_cox(column, time, event, bootstrap_weights, entry, competing))
         infinite = bool(np.isfinite(ratio[0, 0])) and np.isnan(ratio).mean() > _TAIL
-        note = "no interval: in over 2.5 % of the draws only one group has the event" if infinite else ""
+        note = "no interval: in over 2.5 % of the draws of the patients it is not finite" if infinite else ""
         sheet.add("hazard_ratio_high_low", None, ratio[: 1 if infinite else None, 0], note)
     except StatisticsError as error:
         sheet.add_unknown(("log_rank_p", "hazard_ratio_high_low"), None, error)

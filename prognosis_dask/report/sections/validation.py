@@ -187,11 +187,11 @@ def _value(rows: pd.DataFrame) -> str:
 
 
 def measure_notes(models: ModelFolder) -> list[str]:
-    """Why a figure is missing, or what it leaves out."""
+    """Why a figure that is shown is missing, or what it leaves out: those of held-out cases are."""
     table = models.table("measures")
     if table is None:
         return []
-    noted = table[table["note"].notna() & ~table["measure"].isin(["log_rank_p"])]
+    noted = table[table["note"].notna() & (table["in_sample"] == 0) & ~table["measure"].isin(["log_rank_p"])]
     said: dict[str, list[str]] = {}
     for row in records(noted):
         said.setdefault(str(row.note), []).append(f"{describe(str(row.measure)).title} of {row.procedure}")
