@@ -22,8 +22,7 @@ from distributed import Client
 
 from prognosis_dask.errors import ClusterError, MissingExtraError
 from prognosis_dask.execution.cluster import connect, read_cluster
-from prognosis_dask.execution.clusters.cuda import cuda_workers, find_gpus
-from prognosis_dask.execution.clusters.security import websocket_origins
+from prognosis_dask.execution.clusters.hosts import cuda_workers, find_gpus, ssh_specs
 from prognosis_dask.execution.clusters.spec import (
     CudaSpec,
     Encryption,
@@ -33,7 +32,7 @@ from prognosis_dask.execution.clusters.spec import (
     SlurmSpec,
     SshSpec,
 )
-from prognosis_dask.execution.clusters.ssh import ssh_specs
+from prognosis_dask.execution.clusters.started import websocket_origins
 from prognosis_dask.execution.preflight import check_run, check_workers
 from tests.dask_processes import PATIENCE, listening, scheduler, wait_for, worker
 
@@ -243,7 +242,7 @@ def test_a_cuda_cluster_has_a_worker_for_each_gpu_and_workers_for_the_other_core
 
 
 def test_cuda_workers_share_the_machines_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prognosis_dask.execution.clusters.cuda.CPU_COUNT", 16)
+    monkeypatch.setattr("prognosis_dask.execution.clusters.hosts.CPU_COUNT", 16)
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 100 * 2**30, "total": 128 * 2**30}))
     workers = cuda_workers(CudaSpec(), (0, 1), None)
     limits = {name: worker["options"]["memory_limit"] for name, worker in workers.items()}
@@ -369,7 +368,7 @@ def test_an_ssh_cluster_starts_over_a_real_connection(tmp_path: Path, monkeypatc
 
 def wait_for_workers(spec: ExistingSpec, count: int) -> None:
     """Connect as the factory does, when so many workers have joined."""
-    from prognosis_dask.execution.clusters.existing import existing
+    from prognosis_dask.execution.clusters.hosts import existing
 
     with existing(spec) as client:
         client.wait_for_workers(count, timeout=PATIENCE) if count else None

@@ -10,7 +10,7 @@ import yaml
 
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.execution.cluster import read_cluster
-from prognosis_dask.execution.clusters.slurm import job_script
+from prognosis_dask.execution.clusters.managed import job_script
 from prognosis_dask.execution.clusters.spec import SPECS, CudaSpec, ExistingSpec, KubernetesSpec, LocalSpec, SlurmSpec
 
 CLUSTER = Path(__file__).parents[1] / "cluster"
@@ -103,7 +103,7 @@ def test_slurm_jobs_ask_for_nothing_by_name_when_all_are_cpu_jobs(tmp_path: Path
 
 def test_the_kubernetes_cluster_is_the_operators_own_with_our_volume_and_commands() -> None:
     pytest.importorskip("dask_kubernetes", reason="extra kubernetes is not installed")
-    from prognosis_dask.execution.clusters.kubernetes import cluster_resource, gpu_group
+    from prognosis_dask.execution.clusters.managed import cluster_resource, gpu_group
 
     spec = read_cluster(str(CLUSTER / "kubernetes.toml"))
     assert isinstance(spec, KubernetesSpec)
@@ -136,7 +136,7 @@ def test_the_kubernetes_cluster_is_the_operators_own_with_our_volume_and_command
 
 def test_pods_without_a_volume_have_their_credentials_from_a_secret_or_a_role() -> None:
     pytest.importorskip("dask_kubernetes", reason="extra kubernetes is not installed")
-    from prognosis_dask.execution.clusters.kubernetes import cluster_resource
+    from prognosis_dask.execution.clusters.managed import cluster_resource
 
     spec = KubernetesSpec(
         image="registry.example.org/image", claim="", secret="prognosis-bucket", service_account="role"

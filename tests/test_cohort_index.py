@@ -575,7 +575,7 @@ def test_masks_are_stamped_with_the_checksum_of_their_content(patient: Path) -> 
 def test_a_typo_starts_no_cluster_and_leaves_no_folder(
     command: str, options: list[str], shared_data: Path, tmp_path: Path, refused: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prognosis_dask.execution.clusters.local.local", None)
+    monkeypatch.setattr("prognosis_dask.execution.clusters.hosts.local", None)
     monkeypatch.chdir(Path(__file__).parents[1])
     told = refused(command, *(option.format(data=shared_data) for option in options), "-o", tmp_path / "out")
     assert "did you mean" in told or any("lung1_002" in option for option in options)

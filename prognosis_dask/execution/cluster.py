@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from importlib import import_module
 from typing import Any, TypeAlias, cast
 
 import dask
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from prognosis_dask.arrays import Map
 from prognosis_dask.errors import ClusterError
+from prognosis_dask.execution.clusters import hosts, managed
 from prognosis_dask.execution.clusters.spec import AnyCluster, LocalSpec, read_cluster
 from prognosis_dask.execution.monitor import LOG_EVERY
 from prognosis_dask.execution.preflight import check_workers
@@ -66,8 +66,8 @@ def connect(spec: AnyCluster) -> Iterator[Client]:
     ClusterError
         When the cluster does not start, the scheduler does not answer, or its workers are not fit for the work.
     """
-    # a kind is a context manager from its definition to a client, in the module of its name
-    kind = getattr(import_module(f"prognosis_dask.execution.clusters.{spec.kind}"), spec.kind)
+    # a kind is a context manager of its name, from its definition to a client
+    kind = getattr(managed if hasattr(managed, spec.kind) else hosts, spec.kind)
     with dask.config.set(DASK_CONFIG), cast("AbstractContextManager[Client]", kind(spec)) as client:
         check_workers(client)
         yield client

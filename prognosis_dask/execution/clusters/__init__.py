@@ -1,1 +1,1 @@
-"""The kinds of cluster, one file each: from its definition to a Dask client."""
+"""The kinds of cluster: each a context manager of its kind's name, from its definition to a Dask client."""

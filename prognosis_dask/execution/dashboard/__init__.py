@@ -16,7 +16,7 @@ from typing import Any
 
 from distributed import Client, Scheduler
 
-from prognosis_dask.execution.dashboard.plugin import ProgressPlugin
+from prognosis_dask.execution.dashboard.plugin import ProgressPlugin, offer
 
 #: What a scheduler is told to preload.
 PRELOAD = __name__
@@ -82,8 +82,6 @@ def _link(scheduler: Scheduler) -> None:
 def _offer_gauges(plugin: ProgressPlugin) -> None:
     if find_spec("prometheus_client") is None:  # then there is no /metrics either
         return
-    from prognosis_dask.execution.dashboard.gauges import offer
-
     offer(plugin)
 
 
