@@ -18,7 +18,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, JobError, Problem
 from prognosis_dask.objects.bucket import ObjectStat
 from prognosis_dask.objects.bucket import begin as begin_request
-from prognosis_dask.objects.folders import _behind
+from prognosis_dask.objects.files import _behind
 from prognosis_dask.storage.ledger import TaskResult, Value
 from tests.dask_processes import PATIENCE
 

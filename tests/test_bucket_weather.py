@@ -190,7 +190,7 @@ def test_an_image_file_that_changed_after_it_was_indexed_is_refused(
 def test_an_object_that_is_throttled_is_not_taken_as_missing_or_of_one_label(
     object_server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prognosis_dask.objects.signing.RETRIES", 1)
+    monkeypatch.setattr("prognosis_dask.objects.address.RETRIES", 1)
     _forget_stores()
     object_server.make_bucket("cohort")
     for name in ("ct", "mask"):

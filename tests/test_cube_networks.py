@@ -39,8 +39,8 @@ from prognosis_dask.networks.engine import describe_engine, load_engine
 from prognosis_dask.radiomics import job_params
 from prognosis_dask.report.read import read_run
 from prognosis_dask.report.sections.tripod import networks_of
-from prognosis_dask.storage.cubes import CubeStore
 from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.storage.volumes import CubeStore
 from prognosis_dask.synthetic import make_cohort
 from tests.dask_processes import PATIENCE, wait_for
 from tests.dicom_helpers import case_of

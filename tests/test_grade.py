@@ -165,7 +165,7 @@ def test_a_prepared_brain_that_its_bucket_does_not_give_is_not_told_as_damaged(
 ):
     """One that is throttled for ever; one that is gone is told as before."""
     folder, dataset = prepared
-    monkeypatch.setattr("prognosis_dask.objects.signing.RETRIES", 1)
+    monkeypatch.setattr("prognosis_dask.objects.address.RETRIES", 1)
     _forget_stores()
     object_server.make_bucket("results")
     object_server.fill("results", "run/brain/", folder / "brain")

@@ -291,6 +291,6 @@ def test_a_disk_without_locks_is_told_in_words_where_the_system_gives_a_number_a
     def refuse(descriptor: int, *, blocking: bool) -> bool:
         raise OSError(errno.ENOLCK)
 
-    monkeypatch.setattr("prognosis_dask.storage.lock.lock_descriptor", refuse)
+    monkeypatch.setattr("prognosis_dask.storage.ledger.lock_descriptor", refuse)
     with pytest.raises(StoreError, match=r"cannot lock .* \(No locks available\)"):
         Ledger.create(tmp_path / "ledger.sqlite")

@@ -95,7 +95,7 @@ def test_a_body_that_is_always_short_is_a_problem_of_its_object(
 def test_a_store_that_refuses_one_object_for_ever_is_told_from_one_that_refuses_all(
     bucket: Bucket, object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prognosis_dask.objects.signing.RETRIES", 1)
+    monkeypatch.setattr("prognosis_dask.objects.address.RETRIES", 1)
     _forget_stores()
     for asked in (bucket.get, bucket.head, lambda key: bucket.put(key, b"x")):
         object_server.weather.refuse = lambda method, path: (503, "SlowDown") if path == "/cohort/a/1.dcm" else None
@@ -183,7 +183,7 @@ def test_a_store_that_does_not_answer_is_given_up_within_a_minute(
     object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("prognosis_dask.objects.signing.RETRIES", 1)
+    monkeypatch.setattr("prognosis_dask.objects.address.RETRIES", 1)
     with pytest.raises(BucketError, match=r"no answer from s3://nowhere .*check the network.*127.0.0.1:9"):
         Bucket("s3", "nowhere").get("x")
 

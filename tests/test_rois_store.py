@@ -20,8 +20,8 @@ import zarr
 from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.errors import CaseError, Code, StoreError
 from prognosis_dask.imaging.roi import Roi, grid_of
-from prognosis_dask.storage.cubes import CubeStore
 from prognosis_dask.storage.rois import MAX_SLICES, RoiStore
+from prognosis_dask.storage.volumes import CubeStore
 from prognosis_dask.volumes.grid import Grid
 from tests.object_server import ObjectServer
 from tests.store_workers import create_for_ever, make_frames, make_roi, write_for_ever, write_times

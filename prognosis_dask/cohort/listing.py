@@ -14,8 +14,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.headers import Point
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.objects.address import Address, is_address, join, vouched
-from prognosis_dask.objects.files import read_bytes
-from prognosis_dask.objects.folders import put_changed
+from prognosis_dask.objects.files import put_changed, read_bytes
 
 #: What the names of listings end with.
 SUFFIX = ".series.json"

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from prognosis_dask.objects.folders import written_behind
+from prognosis_dask.objects.files import written_behind
 
 #: What the child answers when the task's code is there and its first case begins; when all is computed, but not yet
 #: written; and instead of results, when something could not be written. Before each answer stands the task's number.

@@ -38,9 +38,9 @@ from prognosis_dask.networks.engine import (
     settle_engine,
     try_memory_formats,
 )
-from prognosis_dask.storage.cubes import CubeStore
 from prognosis_dask.storage.ledger import RETRIED, TaskResult, Values
 from prognosis_dask.storage.rois import RoiStore
+from prognosis_dask.storage.volumes import CubeStore
 
 
 class CubeWork(CropWork):

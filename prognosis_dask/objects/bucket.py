@@ -6,7 +6,7 @@
 Bucket(scheme='s3', name='bucket')
 
 A bucket is a name and travels between processes as one: each process opens a store of its own, with the credentials
-that it finds around itself (:mod:`prognosis_dask.objects.signing`).
+that it finds around itself (:mod:`prognosis_dask.objects.address`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prognosis_dask.errors import BucketError, CaseError, Code, PrognosisError
-from prognosis_dask.objects.address import Address
+from prognosis_dask.objects.address import Address, connect, endpoint
 from prognosis_dask.objects.cache import used_cache
-from prognosis_dask.objects.signing import connect, endpoint
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

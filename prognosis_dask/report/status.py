@@ -21,8 +21,7 @@ from prognosis_dask.errors import StoreError, count
 from prognosis_dask.execution.progress import PHASES, Progress, duration, read_progress
 from prognosis_dask.features.registry import stages_in
 from prognosis_dask.features.stage import all_needs
-from prognosis_dask.storage.ledger import Ledger, TaskResult
-from prognosis_dask.storage.lock import driver_is_gone
+from prognosis_dask.storage.ledger import Ledger, TaskResult, driver_is_gone
 from prognosis_dask.storage.place import local_copy
 
 #: Failed cases that are named; the others are counted.

@@ -30,8 +30,7 @@ from prognosis_dask.cohort.case import Case, short_hash
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.objects.address import Address, is_address, join, parse_address
 from prognosis_dask.objects.bucket import bucket_of, several
-from prognosis_dask.objects.files import files_named, read_all, read_bytes
-from prognosis_dask.objects.folders import files_below, put_case
+from prognosis_dask.objects.files import files_below, files_named, put_case, read_all, read_bytes
 from prognosis_dask.publish import publish_folder, remove_abandoned, staging
 
 #: The file of a case that says what its folder holds.

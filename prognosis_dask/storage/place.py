@@ -2,7 +2,7 @@
 
 In a bucket, workers write what is large (``rois.zarr``, ``brain/``) themselves. All else is the driver's: it works in a
 folder of its own, the working copy, and publishes from there, at intervals and at the end. Objects are whole or absent;
-``features.zarr`` and ``models/`` have a mark that is written last (:mod:`prognosis_dask.objects.folders`).
+``features.zarr`` and ``models/`` have a mark that is written last (:mod:`prognosis_dask.objects.files`).
 
 ``driver.lock`` makes the driver the only one: an object that is written on condition, and renewed while the driver
 lives. One that was not renewed for :data:`LEASE` seconds is taken over. ``ledger.sqlite`` is replaced on condition too,
@@ -32,7 +32,7 @@ import psutil
 from prognosis_dask.errors import BucketError, CaseError, Code, StoreError, expect_kind
 from prognosis_dask.objects.address import Address, is_address, parse_address
 from prognosis_dask.objects.bucket import ObjectStat, WriteConflictError, bucket_of, several
-from prognosis_dask.objects.folders import fetch_folder, files_below, put_files, replace_folder
+from prognosis_dask.objects.files import fetch_folder, files_below, put_files, replace_folder
 from prognosis_dask.publish import publish_folder, replacing, staging
 from prognosis_dask.storage.ledger import snapshot
 

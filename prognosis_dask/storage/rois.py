@@ -11,7 +11,7 @@ Layout (zarr format 3, readable with plain zarr, or ``xarray.open_zarr(path, con
                             the uncropped image), frames (how many), unit (the image's), sha256 of image, mask and
                             frames, ``stage_digest`` (of the stage that made it), the caller's own ``attributes``, and
                             ``digest``: the SHA-256 over all of these
-    cubes/...               :mod:`prognosis_dask.storage.cubes`
+    cubes/...               :mod:`prognosis_dask.storage.volumes`
 
 A case is prepared in a folder of its own and published by two renames, frames first; in a bucket by writing whole
 objects, all at once. Tasks may run twice at once or be killed at any moment: what a row of the ledger speaks of is
@@ -44,8 +44,15 @@ from prognosis_dask.errors import BucketError, CaseError, Code, StoreError
 from prognosis_dask.imaging.roi import Roi
 from prognosis_dask.objects.address import is_address, join, parse_address
 from prognosis_dask.objects.bucket import bucket_of
-from prognosis_dask.objects.files import files_named, read_all, read_bytes
-from prognosis_dask.objects.folders import fetch_folder, files_below, put_case, put_files
+from prognosis_dask.objects.files import (
+    fetch_folder,
+    files_below,
+    files_named,
+    put_case,
+    put_files,
+    read_all,
+    read_bytes,
+)
 from prognosis_dask.publish import publish_folder, remove_abandoned, staging
 from prognosis_dask.storage.brains import OF_ANOTHER_RUN, is_of_another_run
 from prognosis_dask.volumes.grid import Grid

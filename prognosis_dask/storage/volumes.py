@@ -1,32 +1,54 @@
-"""``volumes.zarr``: what the grade network takes, one small volume per case.
+"""What networks take of each case: ``volumes.zarr`` for the grade network, and the cubes in ``rois.zarr``.
 
-Layout (zarr format 3)::
+Layout of ``volumes.zarr`` (zarr format 3)::
 
     volume    (case, slice, row, column) float32, one file per case, with a checksum; NaN where a case has none
     case_id   (case) text
 
 In a bucket, the table of cases and the volumes asked for are fetched, and one that is written is put there whole.
+
+Layout of the cubes::
+
+    cubes/<key>/<short hash>    (channel, and the cube's three axes) float32, one array and one chunk for each case
+        attributes              case_id, sha256, stage_digest, the caller's ``attributes``, and ``digest``: as of a crop
+
+The key stands for how cubes are cut. An array is written aside and published by one rename; in a bucket both objects
+are written at once.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from prognosis_dask.arrays import Float32Array
+from prognosis_dask.cohort.case import short_hash
 from prognosis_dask.errors import CaseError, Code, StoreError, count
-from prognosis_dask.objects.address import Address, is_address, parse_address
+from prognosis_dask.objects.address import Address, is_address, join, parse_address
 from prognosis_dask.objects.bucket import bucket_of, several
-from prognosis_dask.objects.folders import fetch_folder, put_case, replace_folder
+from prognosis_dask.objects.files import fetch_folder, files_below, put_case, replace_folder
 from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.storage.brains import OF_ANOTHER_RUN
+from prognosis_dask.storage.rois import (
+    DIMS,
+    HEADER,
+    PACKED,
+    RoiStore,
+    array_of,
+    checked_header,
+    digest_of,
+    same_pixels,
+    sha256_of,
+)
 
 #: What says which case has which row; of a store that is whole, the first is there.
 _TABLE = ("zarr.json", "volume/zarr.json")
@@ -179,3 +201,74 @@ def _open(path: Path, mode: str) -> zarr.Group:
 
 def _case_ids(path: Path) -> dict[str, int]:
     return {str(name): row for row, name in enumerate(_open(path, "r")["case_id"][:])}
+
+
+_CHUNK = "c/0/0/0/0"
+
+
+class CubeStore(RoiStore):
+    """The cubes of a cohort; see above. Made with the path of ``rois.zarr``; the cases' rows do not concern it."""
+
+    def keep(self, keys: Collection[str]) -> set[str]:
+        """Remove the cubes of all other keys. For the driver, before the tasks; gives the keys of which there are some.
+
+        Raises
+        ------
+        BucketError
+            When the bucket cannot be listed.
+        """
+        folder = join(self.path, "cubes")
+        if is_address(folder):
+            address = parse_address(folder)
+            bucket = bucket_of(address)
+            below = len(address.key) + 1
+            of_key = {stat.key: stat.key[below:].partition("/")[0] for stat in bucket.list(address.key)}
+            for _ in several(bucket.delete, [name for name, key in of_key.items() if key not in keys]):
+                pass
+            return set(of_key.values()).intersection(keys)
+        held = {path.name for path in Path(folder).glob("*")}
+        for key in held.difference(keys):
+            shutil.rmtree(Path(folder) / key)
+        return held.intersection(keys)
+
+    def write_cube(
+        self, case_id: str, key: str, cube: Float32Array, attributes: Mapping[str, Any], stage_digest: str = ""
+    ) -> None:
+        """Write one case's cube (channel, and its three axes), replacing what it had; the others as of a case."""
+        header = {
+            "case_id": case_id,
+            "sha256": {"cube": sha256_of(cube)},
+            "attributes": dict(attributes),
+            "stage_digest": stage_digest,
+        }
+        with staging(self.path) as folder:
+            zarr.create_array(
+                folder / "cube",
+                data=cube,
+                chunks=cube.shape,
+                dimension_names=("channel", *DIMS),
+                attributes={**header, "digest": digest_of(header)},
+                **PACKED,
+            )
+            final = join(self.path, f"cubes/{key}/{short_hash(case_id)}")
+            if is_address(final):
+                put_case(files_below(folder / "cube"), parse_address(final))
+            else:
+                publish_folder(folder / "cube", Path(final))
+
+    def read_cube(self, case_id: str, key: str, stage_digest: str = "") -> tuple[Float32Array, dict[str, Any]]:
+        """One case's cube, exactly as written, and the attributes; ``stage_digest`` as above.
+
+        Raises
+        ------
+        CaseError
+            ``STORE_DAMAGED`` when it is missing, or is not what was written.
+        """
+
+        def read() -> tuple[Float32Array, dict[str, Any]]:
+            below = f"cubes/{key}/{short_hash(case_id)}"
+            described, content = self._read(f"{below}/{HEADER}", f"{below}/{_CHUNK}")
+            header = checked_header(described, case_id, stage_digest)
+            return same_pixels("cube", array_of(described, {_CHUNK: content})[...], header), header["attributes"]
+
+        return self._look(case_id, read)

@@ -24,7 +24,7 @@ from prognosis_dask.execution.cluster import Workers, joined
 from prognosis_dask.execution.plan import memory_of, wants_gpu
 from prognosis_dask.execution.preflight import check_run
 from prognosis_dask.prediction.model import load_models
-from prognosis_dask.storage.lock import claim
+from prognosis_dask.storage.ledger import claim
 from prognosis_dask.storage.place import local_copy
 from prognosis_dask.web.access import HEADERS, EndsQuietly, SafeHeaders, is_loopback, token_for
 from prognosis_dask.web.scan_queue import ScanQueue

@@ -44,7 +44,7 @@ from prognosis_dask.features.stage import all_needs
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.spec import job_spec
 from prognosis_dask.objects.address import join
-from prognosis_dask.objects.folders import files_below, put_files
+from prognosis_dask.objects.files import files_below, put_files
 from prognosis_dask.radiomics import job_params
 from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.place import Place, local_copy, placed
