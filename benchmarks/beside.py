@@ -36,7 +36,7 @@ import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.listing import read_listing
+from prognosis_dask.cohort.series import read_listing
 from prognosis_dask.config.job import CohortSection, FramesSection, ImageSection, load_job
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, make_frames

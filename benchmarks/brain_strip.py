@@ -22,8 +22,7 @@ import SimpleITK as sitk
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import kind_of, preprocess
 from prognosis_dask.brain.register import rigid
-from prognosis_dask.brain.strip import strip
-from prognosis_dask.brain.tools import strip_with
+from prognosis_dask.brain.strip import strip, strip_with
 from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError

@@ -33,7 +33,7 @@ from distributed import Client
 
 from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.listing import read_listing
+from prognosis_dask.cohort.series import read_listing
 from prognosis_dask.config.job import CohortSection, ImageSection, load_job
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.imaging.load import load_roi

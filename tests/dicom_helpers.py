@@ -14,7 +14,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, RTStructureSetStorage, generate_uid
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.cohort.listing import SeriesListing, SliceFile, write_listing
+from prognosis_dask.cohort.series import SeriesListing, SliceFile, write_listing
 from prognosis_dask.errors import CaseError, Code
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.arrays import BoolArray, FloatArray
-from prognosis_dask.brain.head import points_of
+from prognosis_dask.brain.register import points_of
 from prognosis_dask.imaging.geometry import image_like
 
 #: Of a glioma patient: HD-BET's masks. Of a patient with multiple sclerosis, defaced: deepbet's own mask of the T1.

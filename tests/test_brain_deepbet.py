@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from prognosis_dask.brain import tools as deepbet
+from prognosis_dask.brain import strip as deepbet
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import preprocess
-from prognosis_dask.brain.tools import check_tool, settle_strip, strip_with
+from prognosis_dask.brain.strip import check_tool, settle_strip, strip_with
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, JobError, MissingExtraError, WeightsError
 from tests.heads import WITH_MASK, apart_mm, lost_ml, overlap, read_head, read_mask

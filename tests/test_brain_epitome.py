@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 from matplotlib.image import imread
 
-from prognosis_dask.brain.epitome import MARGIN_MM, epitome
+from prognosis_dask.brain.pictures import MARGIN_MM, epitome
 from prognosis_dask.errors import CaseError, Code
 
 SPACING = (1.0, 1.0, 3.0)

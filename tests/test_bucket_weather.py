@@ -18,7 +18,7 @@ from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.gather import label_candidates
 from prognosis_dask.cohort.headers import FileStamp, VolumeFile
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.listing import read_listing
+from prognosis_dask.cohort.series import read_listing
 from prognosis_dask.config.job import CohortSection, ImageSection, Job
 from prognosis_dask.errors import BucketError, CaseError, Code
 from prognosis_dask.imaging.load import load_image, load_roi

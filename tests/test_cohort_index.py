@@ -26,7 +26,7 @@ from prognosis_dask.cohort.case import Case, read_cases, read_problems, write_pr
 from prognosis_dask.cohort.crawl import read_headers
 from prognosis_dask.cohort.headers import Header
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.listing import read_listing
+from prognosis_dask.cohort.series import read_listing
 from prognosis_dask.cohort.summary import IndexSummary
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import Code, JobError, Problem, StoreError

@@ -8,8 +8,7 @@ import pytest
 
 from prognosis_dask.cohort.headers import FileStamp, ImageHeader, MaskHeader, Point, Structure
 from prognosis_dask.cohort.linking import Catalogue, Link, outlined_share
-from prognosis_dask.cohort.listing import SeriesListing
-from prognosis_dask.cohort.series import group_series
+from prognosis_dask.cohort.series import SeriesListing, group_series
 from prognosis_dask.errors import CaseError, Code
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)

@@ -12,8 +12,8 @@ import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.listing import read_listing
 from prognosis_dask.cohort.sequence_names import said_sequence, says_no_agent, sequence_of
+from prognosis_dask.cohort.series import read_listing
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.prediction.resolve import ScanFiles, Upload, resolve_upload
 from tests.dicom_helpers import write_series

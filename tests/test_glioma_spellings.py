@@ -9,7 +9,7 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import SourceColumn
 from prognosis_dask.modelling.data.outcomes import Outcomes, read_outcomes
 from prognosis_dask.modelling.spec import EndpointRule
-from prognosis_dask.tables.glioma import glioma_levels, read_level
+from prognosis_dask.tables.values import glioma_levels, read_level
 
 
 def read(heading: str, cells: list[str], *classes: str) -> Outcomes:

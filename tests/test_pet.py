@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.listing import read_listing
+from prognosis_dask.cohort.series import read_listing
 from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.errors import Code, Problem, collected_warnings
 from prognosis_dask.imaging.load import SUV, load_image, load_roi

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from prognosis_dask.cli.main import main
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.cohort.listing import SeriesListing, write_listing
+from prognosis_dask.cohort.series import SeriesListing, write_listing
 from prognosis_dask.config.job import BrainSection, ModelSection, SynthSection
 from prognosis_dask.errors import CaseError, JobError, StatisticsError
 from prognosis_dask.execution.cluster import LocalSpec, connect

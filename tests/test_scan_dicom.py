@@ -16,7 +16,7 @@ import SimpleITK as sitk
 import xarray as xr
 from pydicom.sr.codedict import codes
 
-from prognosis_dask.cohort.listing import SeriesListing
+from prognosis_dask.cohort.series import SeriesListing
 from prognosis_dask.cohort.stack import even_runs
 from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import JobError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from prognosis_dask.brain.epitome import epitome
+from prognosis_dask.brain.pictures import epitome
 from prognosis_dask.brain.size import tumour_size
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import ImageSection

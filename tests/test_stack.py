@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case, read_cases, read_problems
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.listing import read_listing
+from prognosis_dask.cohort.series import read_listing
 from prognosis_dask.cohort.stack import Run, even_runs
 from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.errors import Code, Problem, collected_warnings

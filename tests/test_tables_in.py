@@ -24,7 +24,7 @@ from prognosis_dask.config.job import CohortSection, index_sections
 from prognosis_dask.errors import Code, JobError, PrognosisError, StatisticsError
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.modelling.spec import ColumnRule, EndpointRule, ModelSpec, load_spec
-from prognosis_dask.tables.missing import known_cells
+from prognosis_dask.tables.values import known_cells
 
 GENERIC = COLLECTIONS["generic"]
 

@@ -9,8 +9,16 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.arrays import FloatArray
-from prognosis_dask.brain.head import coarse, find_head, fit_boundary, points_of
-from prognosis_dask.brain.register import MUTUAL_INFORMATION_BINS, align_head, shrunk, with_rim
+from prognosis_dask.brain.register import (
+    MUTUAL_INFORMATION_BINS,
+    align_head,
+    coarse,
+    find_head,
+    fit_boundary,
+    points_of,
+    shrunk,
+    with_rim,
+)
 from prognosis_dask.brain.template import Contrast, contrast, icbm152
 
 #: Voxel width for comparing brain and template, mm.

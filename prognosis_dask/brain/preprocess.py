@@ -20,9 +20,8 @@ from prognosis_dask.brain.quality import (
     turned_against_header,
 )
 from prognosis_dask.brain.register import rigid
-from prognosis_dask.brain.strip import Stripped, aligned, strip, stripped_before
+from prognosis_dask.brain.strip import Stripped, aligned, settle_strip, strip, strip_with, stripped_before
 from prognosis_dask.brain.template import Contrast
-from prognosis_dask.brain.tools import settle_strip, strip_with
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.imaging.geometry import one_thread

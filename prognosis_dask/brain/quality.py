@@ -9,10 +9,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.arrays import FloatArray
-from prognosis_dask.brain.head import distance_outside, points_of
 from prognosis_dask.brain.intensity import around
 from prognosis_dask.brain.orient import fitted_anew, meaning, shared_by_turn, turned, turns, usual_turns
-from prognosis_dask.brain.register import mutual_information
+from prognosis_dask.brain.register import distance_outside, mutual_information, points_of
 from prognosis_dask.brain.strip import Stripped, aligned, carried_distance
 from prognosis_dask.brain.template import Contrast, icbm152
 from prognosis_dask.errors import CaseError, Code
@@ -39,7 +38,7 @@ _AROUND_MM = 15.0
 _CLEAR_SHARED = 0.1
 #: Least Dice of the masks of two methods. Right ones had 0.93 to 0.98; 5 mm too small 0.82, too large 0.90 to 0.92.
 LEAST_AGREEMENT = 0.9
-#: Least contrast of the brain's edge (see :mod:`prognosis_dask.brain.head`).
+#: Least contrast of the brain's edge (see :mod:`prognosis_dask.brain.register`).
 LEAST_FIT = 0.3
 
 #: Depth in the template's brain from which what the mask lacks counts, and distance outside from which what it holds

@@ -39,7 +39,7 @@ class Case:
         As the headers say; ``roi`` is the name of the structure, segment or label (merged ones are joined by ``+``).
     image
         An image file (NIfTI, NRRD, ...; a path, or an address in a bucket), or the ``*.series.json`` listing of a
-        DICOM series that :func:`prognosis_dask.cohort.listing.write_listing` wrote.
+        DICOM series that :func:`prognosis_dask.cohort.series.write_listing` wrote.
     mask
         An RTSTRUCT or SEG file, or a label map (NIfTI, NRRD, ...). Empty where a stage finds the region: for MR
         of the head without an outlined tumour the brain stage, else the network of the stage ``segment``.

@@ -26,8 +26,8 @@ from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import Code, JobError, Problem, TableError, count
 from prognosis_dask.tables.file import Cells, read_cells
 from prognosis_dask.tables.headings import key as key
-from prognosis_dask.tables.missing import known_cells, means_missing
-from prognosis_dask.tables.row_numbers import may_identify
+from prognosis_dask.tables.headings import may_identify
+from prognosis_dask.tables.values import known_cells, means_missing
 
 #: What word processors and spreadsheets make of a hyphen.
 _DASH = re.compile("[\u2010-\u2015\u2212]")

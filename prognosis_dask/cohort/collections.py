@@ -48,7 +48,7 @@ class Collection:
     id_part
         Pattern whose groups are the part of a patient's ID, in lower case, that table and images have in common.
     levels
-        Clinical columns whose spellings are read as :mod:`prognosis_dask.tables.glioma` has it.
+        Clinical columns whose spellings are read as :mod:`prognosis_dask.tables.values` has it.
     """
 
     roi: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeAlias
 
 from prognosis_dask.tables.headings import key as letters
-from prognosis_dask.tables.missing import known_cells
+from prognosis_dask.tables.values import known_cells
 
 Unit: TypeAlias = Literal["days", "weeks", "months", "years"]
 #: Days in a unit of follow-up time: a year is 365.25 days.

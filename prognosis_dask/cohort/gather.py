@@ -14,13 +14,11 @@ from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.cohort.collections import Rules
 from prognosis_dask.cohort.headers import UNNAMED, FileStamp, Header, ImageHeader, MaskHeader, Structure, VolumeFile
 from prognosis_dask.cohort.linking import Catalogue, beside_their_images
-from prognosis_dask.cohort.listing import SeriesListing
 from prognosis_dask.cohort.names import OTHER_MODALITY
-from prognosis_dask.cohort.pairs import pair_volumes, roi_name
-from prognosis_dask.cohort.radiomics_table import TableRow
+from prognosis_dask.cohort.pairs import link_volumes, pair_volumes, roi_name
 from prognosis_dask.cohort.rois import Candidate
-from prognosis_dask.cohort.series import group_series
-from prognosis_dask.cohort.volume_links import link_volumes
+from prognosis_dask.cohort.series import SeriesListing, group_series
+from prognosis_dask.cohort.sources import TableRow
 from prognosis_dask.errors import BucketError, CaseError, Code, Problem, count
 from prognosis_dask.objects.files import as_local, read_bytes
 from prognosis_dask.volumes.files import volume_voxels

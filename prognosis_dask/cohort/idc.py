@@ -21,7 +21,7 @@ from sys import intern
 from typing import Any, NamedTuple
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.cohort.listing import read_listing
+from prognosis_dask.cohort.series import read_listing
 from prognosis_dask.config.job import IdcSection
 from prognosis_dask.errors import Code, JobError, Problem, count, import_extra
 from prognosis_dask.objects.address import IDC_BUCKETS, is_address, parse_address

@@ -30,16 +30,15 @@ from prognosis_dask.cohort.gather import Gathered, Image, gather
 from prognosis_dask.cohort.headers import FileStamp, Header, MaskHeader, OtherFile, VolumeFile
 from prognosis_dask.cohort.idc import sources_of, write_origins
 from prognosis_dask.cohort.linking import left_out
-from prognosis_dask.cohort.listing import write_listing
-from prognosis_dask.cohort.radiomics_table import read_tables
 from prognosis_dask.cohort.rois import Selection, select
 from prognosis_dask.cohort.sequences import doubts, drawn_on, name_sequences, repeated, sessions, whole_sessions
-from prognosis_dask.cohort.sources import sort_sources
+from prognosis_dask.cohort.series import write_listing
+from prognosis_dask.cohort.sources import read_tables, sort_sources
 from prognosis_dask.cohort.summary import IndexSummary, endpoint_notes, foresee
 from prognosis_dask.config.job import CohortSection, IdcSection, ImageSection
 from prognosis_dask.errors import CaseError, Code, Problem, count
 from prognosis_dask.publish import cannot_write
-from prognosis_dask.tables.glioma import glioma_levels, merged_note, read_level
+from prognosis_dask.tables.values import glioma_levels, merged_note, read_level
 
 _FIXED = {field.name for field in fields(Case)} | set(SEQUENCES)
 #: Per image, the MR sequences that were taken with it.

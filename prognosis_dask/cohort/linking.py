@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.cohort.headers import ImageHeader, MaskHeader, Point, Structure
-from prognosis_dask.cohort.listing import SeriesListing, SliceFile, dot, most_common_orientation, slice_normal
+from prognosis_dask.cohort.series import SeriesListing, SliceFile, dot, most_common_orientation, slice_normal
 from prognosis_dask.errors import CaseError, Code, count
 
 #: A contour lies on a slice if it is nearer than this fraction of the slice distance. Contours are written with the

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from prognosis_dask.cohort.case import SEQUENCES
 from prognosis_dask.cohort.clinical import patient_key
-from prognosis_dask.cohort.listing import SUFFIX, SeriesListing, read_listing
 from prognosis_dask.cohort.sequence_names import SaidSequence, said_sequence, sequence_of
+from prognosis_dask.cohort.series import SUFFIX, SeriesListing, read_listing
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.objects.address import is_address
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES

@@ -10,8 +10,7 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.cohort.headers import Point
-from prognosis_dask.cohort.listing import SeriesListing, dot, slice_normal
-from prognosis_dask.cohort.series import SAME_POSITION_MM
+from prognosis_dask.cohort.series import SAME_POSITION_MM, SeriesListing, dot, slice_normal
 from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import CaseError, Code, count, warn
 

@@ -11,15 +11,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.brain.candidate import automatic_candidate
-from prognosis_dask.brain.epitome import epitome
 from prognosis_dask.brain.orient import axial
+from prognosis_dask.brain.pictures import epitome, qc_figure
 from prognosis_dask.brain.preprocess import Preprocessed, preprocess
-from prognosis_dask.brain.qc_figure import qc_figure
 from prognosis_dask.brain.quality import FAR_MM
 from prognosis_dask.brain.size import SIZE_FEATURES, sides_reached, size_values, tumour_size
-from prognosis_dask.brain.strip import carried_distance
+from prognosis_dask.brain.strip import TOOLS, carried_distance, check_tool, settle_strip
 from prognosis_dask.brain.template import icbm152
-from prognosis_dask.brain.tools import TOOLS, check_tool, settle_strip
 from prognosis_dask.cohort.case import Case, short_hash
 from prognosis_dask.config.job import ImageSection, Job
 from prognosis_dask.errors import CaseError, Code, warn

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.arrays import Float32Array
-from prognosis_dask.brain.qc_figure import LESION, SLICES, slices_png
+from prognosis_dask.brain.pictures import LESION, SLICES, slices_png
 from prognosis_dask.cohort.case import Case, short_hash
 from prognosis_dask.config.fields import Above, AtLeast, Below
 from prognosis_dask.config.job import Job, SegmentSection

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from prognosis_dask.arrays import BoolArray, NumberArray
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.cohort.listing import SUFFIX, SeriesListing, read_listing
+from prognosis_dask.cohort.series import SUFFIX, SeriesListing, read_listing
 from prognosis_dask.cohort.stack import Run, usable_runs, wants_suv
 from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import CaseError, Code, expect_kind, warn

@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from prognosis_dask.arrays import FloatArray, NumberArray
 from prognosis_dask.cohort.dicom_header import name_syntax, transformation_of
-from prognosis_dask.cohort.listing import SeriesListing, SliceFile
+from prognosis_dask.cohort.series import SeriesListing, SliceFile
 from prognosis_dask.cohort.stack import Run, check_axis, check_slices, even_runs, gap_error
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.objects.address import is_address, join, parse_address

@@ -22,7 +22,7 @@ from prognosis_dask import __version__
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.brain.size import TumourSize
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.cohort.listing import read_listing
+from prognosis_dask.cohort.series import read_listing
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.features.dataset import read_features
 from prognosis_dask.features.registry import ROI

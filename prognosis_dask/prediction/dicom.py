@@ -19,7 +19,7 @@ import SimpleITK as sitk
 from prognosis_dask import __version__
 from prognosis_dask.arrays import BoolArray
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.cohort.listing import SUFFIX, SeriesListing, read_listing
+from prognosis_dask.cohort.series import SUFFIX, SeriesListing, read_listing
 from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.features.dataset import read_features

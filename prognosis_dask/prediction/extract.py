@@ -15,9 +15,8 @@ import SimpleITK as sitk
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.crawl import read_headers
 from prognosis_dask.cohort.headers import MaskHeader
-from prognosis_dask.cohort.radiomics_table import UnusableRow, read_table
 from prognosis_dask.cohort.rois import Candidate, check_rules, matches, select
-from prognosis_dask.cohort.sources import is_table
+from prognosis_dask.cohort.sources import UnusableRow, is_table, read_table
 from prognosis_dask.cohort.summary import FORESEEN
 from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.errors import CaseError, Code, JobError, Problem, expect_kind, warn

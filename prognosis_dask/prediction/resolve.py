@@ -13,10 +13,10 @@ from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.crawl import crawl
 from prognosis_dask.cohort.gather import Image, gather
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.listing import read_listing, write_listing
 from prognosis_dask.cohort.names import OTHER_MODALITY
 from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.cohort.sequences import DRAWN_ON, doubts, name_sequences, repeated, whole_sessions
+from prognosis_dask.cohort.series import read_listing, write_listing
 from prognosis_dask.config.job import CohortSection
 from prognosis_dask.errors import CaseError, Code, Problem
 from prognosis_dask.features.guard import Stopwatch, guarded

@@ -2,7 +2,7 @@
 
 The one reader of clinical tables, of pyradiomics' tables of cases, and of tables of features. It changes no words, and
 lists its decisions in notes. Numbers come out with a decimal point (:func:`plain_numbers`); missing
-values are recognised where the column's use is known (:mod:`prognosis_dask.tables.missing`).
+values are recognised where the column's use is known (:mod:`prognosis_dask.tables.values`).
 """
 
 from __future__ import annotations

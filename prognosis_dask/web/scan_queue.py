@@ -17,7 +17,7 @@ from pathlib import Path
 from distributed import Client
 
 from prognosis_dask.cohort.case import Case, read_cases, short_hash
-from prognosis_dask.cohort.listing import SUFFIX
+from prognosis_dask.cohort.series import SUFFIX
 from prognosis_dask.errors import CaseError, ClusterError, PrognosisError, count
 from prognosis_dask.execution.task import run_task, stop_case
 from prognosis_dask.features.registry import stages_of

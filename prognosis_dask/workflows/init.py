@@ -25,7 +25,7 @@ from prognosis_dask.errors import JobError, StoreError, TableError, count
 from prognosis_dask.publish import expect_writable, replacing
 from prognosis_dask.shipped import shipped
 from prognosis_dask.tables.file import Cells, read_cells
-from prognosis_dask.tables.missing import known_cells
+from prognosis_dask.tables.values import known_cells
 
 #: The parameter files that come with the program, by modality.
 _PARAMETERS: Final = {"CT": "ct.yaml", "MR": "mr.yaml", "PT": "pt.yaml"}

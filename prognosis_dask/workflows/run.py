@@ -23,7 +23,7 @@ from prognosis_dask.cohort.collections import resolve
 from prognosis_dask.cohort.endpoints import unit_of
 from prognosis_dask.cohort.idc import cited, read_origins
 from prognosis_dask.cohort.index import index_cohort
-from prognosis_dask.cohort.listing import with_listings
+from prognosis_dask.cohort.series import with_listings
 from prognosis_dask.cohort.sources import expect_source
 from prognosis_dask.cohort.summary import FORESEEN, expect_cases
 from prognosis_dask.config.job import CohortSection, Job, load_job

@@ -12,7 +12,7 @@ from prognosis_dask.cohort.clinical import key
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import level_key, number
 from prognosis_dask.modelling.saved import QUANTILES, Frozen
-from prognosis_dask.tables.missing import means_missing
+from prognosis_dask.tables.values import means_missing
 
 #: Families of columns that come from a table of patients.
 _FAMILIES = ("clinical", "stage")

@@ -16,7 +16,7 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.families import family_of
-from prognosis_dask.tables.missing import KnownCells, known_cells
+from prognosis_dask.tables.values import KnownCells, known_cells
 
 #: More different words than this in one column are names, dates or remarks, not levels.
 MOST_LEVELS = 12

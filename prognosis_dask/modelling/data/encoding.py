@@ -39,8 +39,8 @@ from prognosis_dask.modelling.data.families import COMPUTED_FAMILIES, IMAGE_FAMI
 from prognosis_dask.modelling.data.outcomes import Outcomes
 from prognosis_dask.modelling.data.sources import Source, matching
 from prognosis_dask.modelling.spec import ColumnRule, ModelSpec
-from prognosis_dask.tables.missing import KnownCells
-from prognosis_dask.tables.row_numbers import no_property
+from prognosis_dask.tables.headings import no_property
+from prognosis_dask.tables.values import KnownCells
 
 #: Columns by their source's place and their name.
 Columns: TypeAlias = Mapping[tuple[int, str], SourceColumn]

@@ -29,7 +29,7 @@ from prognosis_dask.cohort.endpoints import (
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import SourceColumn, number
 from prognosis_dask.modelling.spec import EndpointRule, ModelSpec
-from prognosis_dask.tables.row_numbers import no_property
+from prognosis_dask.tables.headings import no_property
 
 #: The spellings of the known collections, first; of several the first one counts. ``OS`` has any unit elsewhere.
 KNOWN_TIMES = tuple(

@@ -20,7 +20,7 @@ from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
 from prognosis_dask.modelling.data.found_endpoint import time_unit_known
 from prognosis_dask.modelling.metrics.competing import COMPETING, subdistribution
 from prognosis_dask.modelling.spec import EndpointRule
-from prognosis_dask.tables.glioma import class_patterns, merged_note, read_level
+from prognosis_dask.tables.values import class_patterns, merged_note, read_level
 
 _EXPECTED = "1 where the event was seen and 0 where the case was censored (or yes, no; dead, alive)"
 #: Events that were seen while fewer were at risk, before others entered, are noted.

@@ -16,7 +16,7 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.features.schema import COVARIATE, variables
 from prognosis_dask.modelling.data.columns import number, tells_the_outcome
 from prognosis_dask.modelling.data.families import NETWORKS, family_of
-from prognosis_dask.tables.row_numbers import no_property
+from prognosis_dask.tables.headings import no_property
 
 #: Fewest pairs of measurements.
 FEWEST_PAIRS = 3

@@ -21,8 +21,8 @@ from prognosis_dask.features.schema import COVARIATE
 from prognosis_dask.modelling.data.columns import SourceColumn, number
 from prognosis_dask.modelling.spec import TableFile
 from prognosis_dask.tables.file import Cells, read_cells
-from prognosis_dask.tables.missing import means_missing
-from prognosis_dask.tables.row_numbers import is_unnamed, may_identify, no_property
+from prognosis_dask.tables.headings import is_unnamed, may_identify, no_property
+from prognosis_dask.tables.values import means_missing
 
 if TYPE_CHECKING:
     import xarray as xr
