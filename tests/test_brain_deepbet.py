@@ -34,7 +34,7 @@ def test_run_here_the_networks_give_deepbets_own_mask(shared_data):
 def test_the_last_layer_in_slabs_gives_the_networks_own_bits():
     import torch
 
-    from prognosis_dask.networks.torch_support import repeatable
+    from prognosis_dask.networks.torch_engine import repeatable
 
     volume = torch.from_numpy(np.random.default_rng(0).normal(0.449, 0.226, (1, 1, 64, 64, 64)).astype(np.float32))
     for network in deepbet._networks():

@@ -33,9 +33,9 @@ from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.saved import load_frozen
 from prognosis_dask.modelling.spec import default_procedures, load_spec
-from prognosis_dask.networks.architecture import build_architecture
 from prognosis_dask.networks.catalogue import CUBE_NETWORKS, cube_network
 from prognosis_dask.networks.engine import describe_engine, load_engine
+from prognosis_dask.networks.file_network import build_architecture
 from prognosis_dask.radiomics import job_params
 from prognosis_dask.report.read import read_run
 from prognosis_dask.report.sections.tripod import networks_of

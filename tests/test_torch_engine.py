@@ -34,8 +34,7 @@ from tests.dicom_helpers import case_of
 torch = pytest.importorskip("torch")
 
 from prognosis_dask.networks import torch_engine  # noqa: E402
-from prognosis_dask.networks.torch_engine import TorchEngine, expect_precision  # noqa: E402
-from prognosis_dask.networks.torch_support import repeatable  # noqa: E402
+from prognosis_dask.networks.torch_engine import TorchEngine, expect_precision, repeatable  # noqa: E402
 
 NETWORK = find_network("i3d_inceptionv1_kinetics400")
 

@@ -11,20 +11,19 @@ torch = pytest.importorskip("torch")
 
 from torch.nn import functional  # noqa: E402
 
-from prognosis_dask.networks.torch_engine import grey_clips  # noqa: E402
-from prognosis_dask.networks.torch_network import (  # noqa: E402  # noqa: E402
+from prognosis_dask.networks.torch_engine import grey_clips, torch_runner  # noqa: E402
+from prognosis_dask.networks.torch_network import (  # noqa: E402
     EPSILON,
     GREY_ZERO,
     ColourStem,
     GreyStemLayer,
     InceptionV1,
+    WinogradConvolution,
     fold_grey,
     fold_normalisation,
     largest_around,
     unit_names,
 )
-from prognosis_dask.networks.torch_support import torch_runner  # noqa: E402
-from prognosis_dask.networks.winograd import WinogradConvolution  # noqa: E402
 
 NETWORK = find_network("i3d_inceptionv1_kinetics400")
 DOUBLE = torch.float64

@@ -23,9 +23,8 @@ import torch
 
 from prognosis_dask.cohort.case import read_cases
 from prognosis_dask.networks.catalogue import find_network
-from prognosis_dask.networks.torch_engine import TorchEngine, grey_clips
+from prognosis_dask.networks.torch_engine import TorchEngine, grey_clips, repeatable
 from prognosis_dask.networks.torch_network import GREY_ZERO, ConvolutionUnit, InceptionV1
-from prognosis_dask.networks.torch_support import repeatable
 from prognosis_dask.networks.weights import resolve_weights
 from prognosis_dask.storage.rois import RoiStore
 

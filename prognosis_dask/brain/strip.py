@@ -406,7 +406,7 @@ def _brain(values: Float32Array) -> BoolArray:
     import torch
     from torch.nn.functional import interpolate
 
-    from prognosis_dask.networks.torch_support import repeatable
+    from prognosis_dask.networks.torch_engine import repeatable
 
     def scaled(volume: Tensor, shape: tuple[int, ...]) -> Tensor:
         result: Tensor = interpolate(volume[None, None], shape, mode="nearest-exact")[0, 0]

@@ -320,7 +320,7 @@ def _keras(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from prognosis_dask.networks.weights_check import check_weights
+    from prognosis_dask.networks.engine import check_weights
 
     example, expected = arguments.example
     found = check_weights(arguments.network, arguments.file, example=example, expected=expected, hold=arguments.hold)

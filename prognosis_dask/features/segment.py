@@ -26,9 +26,9 @@ from prognosis_dask.features.stage import Stage, StageContext, Work, described
 from prognosis_dask.imaging.cube import VolumeRule, whole_volume
 from prognosis_dask.imaging.geometry import image_like
 from prognosis_dask.imaging.load import load_image
-from prognosis_dask.networks.architecture import architecture_provenance, split_description
+from prognosis_dask.networks.catalogue import split_description
 from prognosis_dask.networks.clip_engine import RunClip
-from prognosis_dask.networks.file_network import file_sha256, library, load_file, tried
+from prognosis_dask.networks.file_network import architecture_provenance, file_sha256, library, load_file, tried
 from prognosis_dask.networks.programs import PROGRAMS, SegmentProgram, find_program
 from prognosis_dask.storage.brains import MaskStore
 from prognosis_dask.storage.ledger import TaskResult, Values

@@ -13,15 +13,18 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from prognosis_dask.config.fields import AtLeast
 from prognosis_dask.config.job import DeepSection
-from prognosis_dask.config.reading import build
+from prognosis_dask.config.reading import build, read_toml
 from prognosis_dask.errors import JobError
 from prognosis_dask.imaging.cube import CubeRule
-from prognosis_dask.networks.architecture import split_description
 from prognosis_dask.networks.clips import ClipRule
+
+SAFETENSORS = ".safetensors"
+#: Keys of the TOML file beside weights that say whose they are.
+_ARCHITECTURE = ("architecture", "arguments")
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,23 @@ def is_cube_network(network: str, input_shape: Sequence[int]) -> bool:
     (True, False)
     """
     return network in CUBE_NETWORKS or (network.startswith(_FILE) and not input_shape)
+
+
+def split_description(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the TOML file beside a network's file says of its architecture, and the rest.
+
+    Raises
+    ------
+    JobError
+        When it is not there or is not TOML; when a file that is no safetensors has an architecture.
+    """
+    content = read_toml(path.with_suffix(".toml"), f"{path.name} needs its description {path.with_suffix('.toml')}")
+    own = {name: content.pop(name) for name in _ARCHITECTURE if name in content}
+    if own and path.suffix != SAFETENSORS:
+        raise JobError(
+            f"{path.with_suffix('.toml')} names an architecture, but {path.name} holds its own; leave it out"
+        )
+    return own, content
 
 
 def cube_network(section: DeepSection) -> CubeNetwork | None:

@@ -184,7 +184,7 @@ def load_torchvision(section: DeepSection, network: Network, rows: int) -> ClipE
     """
     import torch
 
-    from prognosis_dask.networks.torch_support import torch_runner
+    from prognosis_dask.networks.torch_engine import torch_runner
 
     _, path = torchvision_weights(section, network)
     function, _, classifier = _MODELS[network.name]
