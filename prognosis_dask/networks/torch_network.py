@@ -375,10 +375,10 @@ def fold_grey(stem: Convolution) -> GreyStem:
 
 # Convolutions of 3 x 3 x 3 by Winograd's minimal filtering, F(4 x 4, 3 x 3) in the plane: a quarter of the products.
 #
-# Four outputs along a line are sums of six products instead of twelve: of three kernel values and six inputs, both taken
-# as polynomials, at six points (Lavin and Gray 2016, arXiv:1509.09308; Toom-Cook). Along slices the sum stays as it is.
-# The points 0, +-3/4, +-3/2 and infinity round least of those tried, and their matrices are exact in float32. Kernels
-# are brought there once, in float64.
+# Four outputs along a line are sums of six products instead of twelve: of three kernel values and six inputs, both
+# taken as polynomials, at six points (Lavin and Gray 2016, arXiv:1509.09308; Toom-Cook). Along slices the sum stays as
+# it is. The points 0, +-3/4, +-3/2 and infinity round least of those tried, and their matrices are exact in
+# float32. Kernels are brought there once, in float64.
 #
 # On a CPU, in float32. A few rows of tiles are taken at a time, as many as its cache holds; their products are a
 # convolution of 36 groups to oneDNN.
