@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from prognosis_dask.cohort.headers import stamp
 from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import CaseError, Code, collected_warnings
 from prognosis_dask.imaging.load import load_case, load_roi
@@ -201,6 +202,7 @@ def edited(path: Path, old: bytes, new: bytes) -> Path:
     ("name", "old", "new"),
     [
         ("a.nrrd", b"kinds:", b'space units: "cm" "cm" "cm"\nkinds:'),
+        ("plain.nrrd", b"sizes:", b'units: "cm" "cm" "cm"\nsizes:'),
         ("a.mha", b"DimSize", b"DistanceUnits = um\nDimSize"),
         ("a.mha", b"DimSize", b"ElementToIntensityFunctionSlope = 2\nDimSize"),
         ("a.mhd", b"DimSize", b"ElementToIntensityFunctionOffset = x\nDimSize"),
@@ -208,7 +210,7 @@ def edited(path: Path, old: bytes, new: bytes) -> Path:
     ],
 )
 def test_units_and_scales_that_itk_passes_over_are_problems(tmp_path: Path, name: str, old: bytes, new: bytes) -> None:
-    path = saved(tmp_path / name)
+    path = headed(tmp_path / name, "spacings: 1 1 1\n") if name.startswith("plain") else saved(tmp_path / name)
     volume_grid(path)
     assert problem_of(lambda: volume_grid(edited(path, old, new))) is Code.IMAGE_INVALID
     assert sitk.ReadImage(str(path)).GetSize() == (8, 7, 6)
@@ -289,6 +291,61 @@ def test_a_detached_header_names_the_file_that_is_missing_or_short(
         (tmp_path / "a.raw").write_bytes(content[:length])
     with pytest.raises(CaseError, match=re.escape(said)):
         volume_voxels(tmp_path / "a.mhd")
+
+
+@pytest.mark.parametrize(("said", "fault"), [("", "is 0,"), ("CompressedDataSize = 9\n", "is 9,")])
+def test_compressed_voxels_beyond_the_size_that_a_metaimage_says_are_a_problem(
+    tmp_path: Path, said: str, fault: str
+) -> None:
+    """ITK leaves the others as its memory was, once right and once not; a file of their own has a size by itself."""
+    path = saved(tmp_path / "a.mha")
+    path.write_bytes(re.sub(rb"CompressedDataSize = \d+\n", said.encode(), path.read_bytes()))
+    with pytest.raises(CaseError, match=fault):
+        volume_voxels(path)
+    path = saved(tmp_path / "b.mhd")
+    path.write_bytes(re.sub(rb"CompressedDataSize = \d+\n", b"", path.read_bytes()))
+    np.testing.assert_array_equal(volume_voxels(path), VALUES)
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        ("LIST\ns1\ns2\ns3\ns4\ns5\ns6", ""),
+        ("s%d 1 6 1", ""),
+        ("LIST\ns1\ns2\ns3\ns4\ns5", "names 5 files of voxels, expected 6"),
+        ("s%d 1 5 1", "names 5 files"),
+        ("s%d 1 6", "names 0 files"),
+        ("LIST\ns1\ns2\ns3\ns4\ns5\nshort", "short is missing or cut short: 7 bytes"),
+        ("LIST\ns1\ns2\ns3\ns4\ns5\nlong", "go on for 112 bytes"),
+    ],
+)
+def test_a_metaimage_of_one_file_a_slice_has_all_of_them(tmp_path: Path, names: str, fault: str) -> None:
+    """ITK leaves the slices undefined that the list lacks, and of a pattern with two numbers never ends."""
+    path = headed(tmp_path / "a.mha", "ElementSpacing = 1 1 1\n").rename(tmp_path / "a.mhd")
+    header = path.read_bytes().partition(b"LOCAL\n")[0]
+    path.write_bytes(header + f"{names}\n".encode())
+    for number, values in enumerate(VALUES, 1):
+        (tmp_path / f"s{number}").write_bytes(values.tobytes())
+    (tmp_path / "short").write_bytes(bytes(7))
+    (tmp_path / "long").write_bytes(bytes(2 * VALUES[0].nbytes))
+    if fault:
+        with pytest.raises(CaseError, match=fault):
+            volume_voxels(path)
+    else:
+        np.testing.assert_array_equal(volume_voxels(path), VALUES)
+
+
+@pytest.mark.parametrize("names", ["voxels.bin", "LIST\nvoxels.bin"])
+def test_a_detached_header_has_the_identity_of_its_voxels_whatever_their_file_is_called(
+    tmp_path: Path, names: str
+) -> None:
+    path, data = tmp_path / "a.mhd", tmp_path / "voxels.bin"
+    path.write_text(f"ObjectType = Image\nBinaryData = True\nElementDataFile = {names}\n")
+    seen = set()
+    for content in (b"1", b"2"):
+        data.write_bytes(content)
+        seen.add(stamp(str(path), checksum=True).sha256)
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize(

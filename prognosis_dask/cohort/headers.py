@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import re
 import stat
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from prognosis_dask.errors import Problem
 from prognosis_dask.objects.address import vouched
+from prognosis_dask.volumes.files import text_header
 from prognosis_dask.volumes.labels import Segment
 
 if TYPE_CHECKING:
@@ -273,16 +273,15 @@ class FileStamp:
 def stamp(path: str, *, checksum: bool = False) -> FileStamp:
     """Size and modification time of a file, and its SHA-256 when asked. Raises OSError when it cannot be read.
 
-    A detached header (``.mhd``, ``.nhdr``) is stamped together with the data files of the same stem.
+    A header of NRRD or MetaImage is stamped together with the files of its voxels.
     """
     file = Path(path)
-    parts = [file]
-    if file.suffix.lower() in (".mhd", ".nhdr"):
-        beside = (p for p in file.parent.glob(f"{file.stem}.*") if p != file and re.search(r"\.z?raw", p.name.lower()))
-        parts += sorted(part for part in beside if part.is_file())
-    states = [part.stat() for part in parts]
-    if not stat.S_ISREG(states[0].st_mode):
+    if not stat.S_ISREG(file.stat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)  # reading a pipe would block for ever
+    parts = [file]
+    if file.suffix.lower() in (".mhd", ".nhdr", ".mha", ".nrrd"):
+        parts += [part for part in text_header(file).files if part.is_file()]
+    states = [part.stat() for part in parts]
     sha256 = hashlib.sha256()
     for part in parts if checksum else ():
         with part.open("rb") as stream:

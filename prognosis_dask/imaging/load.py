@@ -30,7 +30,7 @@ from prognosis_dask.volumes.grid import Grid
 
 #: Raised by one whenever the same files give other voxels or another mask, so that resume computes anew what was made
 #: of them. Ledgers of before it hold digests without it.
-READING = 4
+READING = 5
 SUV = "{SUVbw}g/mL"
 #: Bounds of the largest SUV around a lesion: the background alone has 0.5 or so, urine and glands some hundred.
 SUV_MOST = (0.05, 1000.0)

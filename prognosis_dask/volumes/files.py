@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prognosis_dask.arrays import NumberArray
-from prognosis_dask.errors import CaseError, Code
+from prognosis_dask.errors import CaseError, Code, count
 from prognosis_dask.volumes.grid import Grid, is_right_angled, right_angled
 from prognosis_dask.volumes.nifti import expect_no_more, is_nifti, nifti_grid, nifti_voxels
 
@@ -114,7 +114,8 @@ def _expect_mm(path: Path, fields: Mapping[str, str]) -> None:
     CaseError
         ``IMAGE_INVALID``.
     """
-    units = [*re.findall(r'"([^"]*)"', fields.get("space units", "")), fields.get("DistanceUnits", "")]
+    of_axes = [re.findall(r'"([^"]*)"', fields.get(name, "")) for name in ("space units", "units")]
+    units = [*of_axes[0], *of_axes[1], fields.get("DistanceUnits", "")]
     other = next((unit for unit in units if unit.strip().lower() not in _MM), "")
     if other:
         raise CaseError(
@@ -150,23 +151,68 @@ def _check_length(path: Path, reader: sitk.ImageFileReader, header: TextHeader) 
     CaseError
         ``PIXELS_UNREADABLE`` if their file is missing, damaged, too short, or too long.
     """
-    import SimpleITK as sitk
-
+    if header.is_listed:
+        _check_pieces(path, reader, header)
     if header.voxels is None:
         return
-    unpacked = _unpacked(path, *header.voxels) if header.coding == "gzip" else 0
+    unpacked, packed = _unpacked(path, *header.voxels) if header.coding == "gzip" else (0, 0)
+    if packed and "ElementDataFile" in header.fields:
+        _expect_packed_size(path, header.fields.get("CompressedDataSize", "0"), packed, own=bool(header.files))
     data, begin = (path, 0) if unpacked else header.voxels
     if not data.is_file():
         raise CaseError(Code.PIXELS_UNREADABLE, f"the file of its voxels, {data.name}, is missing", where=str(path))
-    components = reader.GetNumberOfComponents()
-    voxel = sitk.Image((1, 1, 1), reader.GetPixelID(), components).GetSizeOfPixelComponent() * components
-    plane, described = (voxel * math.prod(reader.GetSize()[:axes]) for axes in (2, None))
+    plane, described = (_voxel_bytes(reader) * math.prod(reader.GetSize()[:axes]) for axes in (2, None))
     held = unpacked or data.stat().st_size - begin
     if held < described:
         seen = f"{data.name} is cut short: {held:,} bytes of voxels, and the header describes {described:,}"
         raise CaseError(Code.PIXELS_UNREADABLE, f"{seen}; copy it again", where=str(path))
     # before the voxels of a file of their own, a header that nothing tells of would shift them
     expect_no_more(path, held - described, plane if data == path else min(plane, _MOST_BEHIND))
+
+
+def _voxel_bytes(reader: sitk.ImageFileReader) -> int:
+    import SimpleITK as sitk
+
+    components = reader.GetNumberOfComponents()
+    of_component = sitk.Image((1, 1, 1), reader.GetPixelID(), components).GetSizeOfPixelComponent()
+    return int(of_component) * int(components)
+
+
+def _check_pieces(path: Path, reader: sitk.ImageFileReader, header: TextHeader) -> None:
+    """Check that a list of files has all slices: ITK leaves those undefined that MetaImage's list lacks.
+
+    Raises
+    ------
+    CaseError
+        ``PIXELS_UNREADABLE``.
+    """
+    wanted = reader.GetSize()[-1] if "ElementDataFile" in header.fields else len(header.files)
+    if len(header.files) != wanted:
+        reason = f"its header names {count(len(header.files), 'file')} of voxels, expected {wanted}; write it anew"
+        raise CaseError(Code.PIXELS_UNREADABLE, reason, where=str(path))
+    described = _voxel_bytes(reader) * math.prod(reader.GetSize()) // wanted
+    for piece in header.files if header.coding == "raw" else ():
+        held = piece.stat().st_size if piece.is_file() else 0
+        if held < described:
+            seen = f"{piece.name} is missing or cut short: {held:,} bytes of voxels, and the header describes"
+            raise CaseError(Code.PIXELS_UNREADABLE, f"{seen} {described:,}; copy it again", where=str(path))
+        expect_no_more(piece, held - described, _MOST_BEHIND)
+
+
+def _expect_packed_size(path: Path, said: str, packed: int, *, own: bool) -> None:
+    """Refuse a CompressedDataSize that is too small: ITK leaves the voxels undefined that it does not unpack.
+
+    ``own``: the voxels have a file of their own, whose size counts where the header says none.
+
+    Raises
+    ------
+    CaseError
+        ``PIXELS_UNREADABLE``.
+    """
+    size = _number(said)
+    if not (size >= packed or (own and size == 0)):
+        reason = f"CompressedDataSize is {said}, and its compressed voxels take {packed:,} bytes: some programs would "
+        raise CaseError(Code.PIXELS_UNREADABLE, f"{reason}read a part; write the file anew", where=str(path))
 
 
 def _refuse_sheared(grid: Grid, path: Path) -> None:
@@ -213,11 +259,17 @@ class TextHeader:
         The file of the voxels, and where in it they begin; None where they are not in one piece, or coded otherwise.
     coding
         ``raw`` or ``gzip`` (of MetaImage, zlib).
+    files
+        The files of the voxels; none where they follow the header.
+    is_listed
+        Whether these are given by a list, or a pattern and numbers.
     """
 
     fields: Mapping[str, str]
     voxels: tuple[Path, int] | None = None
     coding: str = ""
+    files: tuple[Path, ...] = ()
+    is_listed: bool = False
 
 
 def text_header(path: Path) -> TextHeader:
@@ -233,7 +285,8 @@ def _nrrd_header(path: Path, start: bytes) -> TextHeader:
     ends = [start.find(mark) + len(mark) for mark in (b"\n\n", b"\r\n\r\n") if mark in start]
     end = min(ends, default=len(start))
     fields = {}
-    for line in start[:end].decode("utf-8", errors="replace").splitlines()[1:]:
+    lines = start[:end].decode("utf-8", errors="replace").splitlines()[1:]
+    for line in lines:
         if line.startswith("#"):
             continue
         found = line.partition(":=") if ":=" in line else line.partition(":")
@@ -243,12 +296,15 @@ def _nrrd_header(path: Path, start: bytes) -> TextHeader:
     coding = {"raw": "raw", "gzip": "gzip", "gz": "gzip"}.get(fields.get("encoding", "").lower(), "")
     if any(fields.get(key, "0") != "0" for key in ("line skip", "lineskip", "byte skip", "byteskip")):
         coding = ""
-    return _header(path, fields, coding, fields.get("data file") or fields.get("datafile") or "", end)
+    data = fields.get("data file") or fields.get("datafile") or ""
+    first = next((n for n, line in enumerate(lines, 1) if re.match(r"data ?file:", line, re.IGNORECASE)), len(lines))
+    return _header(path, fields, coding, data, end, lines[first:])
 
 
 def _metaimage_header(path: Path, start: bytes) -> TextHeader:
     fields, end = dict[str, str](), 0
-    for line in start.split(b"\n"):
+    lines = iter(start.split(b"\n"))
+    for line in lines:
         end += len(line) + 1
         key, _, value = line.decode("latin-1").partition("=")
         fields[key.strip()] = value.strip()
@@ -260,18 +316,45 @@ def _metaimage_header(path: Path, start: bytes) -> TextHeader:
         coding = "gzip"
     elif fields.get("BinaryData", "").lower() == "true" and fields.get("HeaderSize", "0") == "0":
         coding = "raw"
-    return _header(path, fields, coding if data else "", "" if data.upper() == "LOCAL" else data, end)
+    coding, data = coding if data else "", "" if data.upper() == "LOCAL" else data
+    return _header(path, fields, coding, data, end, (line.decode("utf-8", errors="replace") for line in lines))
 
 
-def _header(path: Path, fields: Mapping[str, str], coding: str, data: str, end: int) -> TextHeader:
-    """``data``: the name of the file of the voxels; empty where they follow the header, which ends at ``end``."""
-    if not coding or "%" in data or data.upper().startswith("LIST"):
-        return TextHeader(fields)
-    return TextHeader(fields, (path.parent / data, 0) if data else (path, end), coding)
+def _header(
+    path: Path, fields: Mapping[str, str], coding: str, data: str, end: int, following: Iterable[str]
+) -> TextHeader:
+    """The header of a file whose voxels lie in ``data``; where that is empty, they follow the header from ``end`` on.
+
+    ``following``: the lines after that which names the data.
+    """
+    if "%" in data or data.upper().startswith("LIST"):
+        names = _numbered(data) if "%" in data else (line.strip() for line in following)
+        return TextHeader(fields, None, coding, tuple(path.parent / name for name in names if name), is_listed=True)
+    files = (path.parent / data,) if data else ()
+    return TextHeader(fields, ((*files, path)[0], 0 if data else end) if coding else None, coding, files)
 
 
-def _unpacked(path: Path, data: Path, begin: int) -> int:
-    """Unpack compressed voxels to their end, and verify the checksum: ITK does not notice damage. Their length.
+def _numbered(pattern: str) -> list[str]:
+    """The names that a pattern stands for; none without three numbers, of which ITK would make up some.
+
+    >>> _numbered("ct%02d.raw 1 5 2")
+    ['ct01.raw', 'ct03.raw', 'ct05.raw']
+    """
+    name, *numbers = pattern.split()
+    try:
+        first, last, step = map(int, numbers[:3])
+        return [name % number for number in range(first, last + 1, step)]
+    except (ValueError, TypeError):
+        return []
+
+
+def _unpacked(path: Path, data: Path, begin: int) -> tuple[int, int]:
+    """Unpack compressed voxels to their end, and verify the checksum: ITK does not notice damage.
+
+    Returns
+    -------
+    tuple
+        Their length, and that of what they were compressed to.
 
     Raises
     ------
@@ -286,8 +369,8 @@ def _unpacked(path: Path, data: Path, begin: int) -> int:
         ) from error
 
 
-def _unpack(path: Path, begin: int) -> int:
-    length = 0
+def _unpack(path: Path, begin: int) -> tuple[int, int]:
+    length = packed = 0
     unpacker = zlib.decompressobj(_EITHER)
     with path.open("rb") as stream:
         stream.seek(begin)
@@ -295,7 +378,8 @@ def _unpack(path: Path, begin: int) -> int:
             block = stream.read(_BLOCK)
             if not block:
                 raise EOFError("the compressed data end too early")
+            packed += len(block)
             while block and not unpacker.eof:
                 length += len(unpacker.decompress(block, _BLOCK))
                 block = unpacker.unconsumed_tail
-    return length
+    return length, packed - len(unpacker.unused_data)
