@@ -9,6 +9,7 @@ import pickle
 import random
 import shutil
 import socket
+import tarfile
 import zipfile
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -148,11 +149,19 @@ def test_layout_names_and_order_of_the_files_do_not_matter(shared_data: Path, tm
         (flat / f"{number:05d}").symlink_to(file)
     (flat / "notes.txt").write_text("not an image")
     (flat / "left.zip").write_bytes(b"PK\x03\x04")
+    with tarfile.open(flat / "left.tar", "w") as packed:
+        packed.add(flat / "notes.txt")
+    (flat / "brain.mgz").write_bytes(b"\x1f\x8b")
     (flat / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
     (flat / "empty").touch()
     shuffled = index(tmp_path / "shuffled", flat)
     assert [case.case_id for case in shuffled.cases] == [case.case_id for case in tree.cases]
-    assert shuffled.summary.other_files == {"not DICOM": 3, "zip files, to be unpacked": 1}
+    assert shuffled.summary.other_files == {
+        "not DICOM": 3,
+        "zip files, to be unpacked": 1,
+        "tar files, to be unpacked": 1,
+        "images of FreeSurfer or MINC, to be written as .nii.gz": 1,
+    }
 
 
 def test_any_map_gives_the_same_tables(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

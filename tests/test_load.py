@@ -170,3 +170,18 @@ def test_a_ct_without_a_value_below_zero_is_told(tmp_path: Path) -> None:
         with collected_warnings() as warnings:
             load_case(case_of(tmp_path / "ct.nii", tmp_path / "mask.nii", (1,), tmp_path))
         assert [warning.code for warning in warnings] == told
+
+
+def test_a_mask_that_reaches_beyond_what_was_scanned_is_told(tmp_path: Path) -> None:
+    """Scanners pad what lies outside of their circle with -2000 or -3024, which enters means and ranges."""
+    values = np.full((5, 12, 14), -1000, dtype=np.int16)
+    values[:, 3:9, 3:9] = 40
+    values[:, :, :4] = -2000
+    mask = np.zeros(values.shape, np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / "ct.nii"))
+    for first, told in ((4, []), (3, [(Code.MASK_OUTSIDE, "30 voxels")])):
+        mask[:, 3:9, first:9] = 1
+        sitk.WriteImage(sitk.GetImageFromArray(mask), str(tmp_path / "mask.nii"))
+        with collected_warnings() as warnings:
+            load_case(case_of(tmp_path / "ct.nii", tmp_path / "mask.nii", (1,), tmp_path))
+        assert [(warning.code, warning.reason[:9]) for warning in warnings] == told

@@ -17,7 +17,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.summary import IndexSummary
 from prognosis_dask.config.job import ModelSection
 from prognosis_dask.errors import Code, StatisticsError
-from prognosis_dask.features.dataset import build_features, constant_warnings, write_features
+from prognosis_dask.features.dataset import build_features, constant_warnings, twin_warnings, write_features
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.modelling.data.sources import dataset_source
@@ -304,6 +304,24 @@ def test_features_that_are_constant_within_a_modality_are_warned_of() -> None:
     assert (warning.code, warning.severity, warning.case_id) == (Code.FEATURES_CONSTANT, "warning", "")
     assert warning.reason.startswith("1 of 2 radiomics features have one value in all 24 PT cases: original_glcm_Contr")
     assert constant_warnings(make_dataset(make_cases(patients=2))) == []
+
+
+def test_patients_with_the_same_features_are_told_as_one_scan_under_several_ids() -> None:
+    """As where a cohort was exported twice, under other IDs: no UID and no file tells."""
+    cases = make_cases()
+    units = {f"original_firstorder_{number}": "u" for number in range(12)}
+    of = {case.case_id: (np.arange(12) + value_of(case)[0]).tolist() for case in cases}
+    of["P05_CT_GTV"] = of["P20_CT_GTV"]
+    outcomes = {
+        "radiomics": {
+            name: TaskResult(name, "radiomics", "d", None, {}, {"values": values}) for name, values in of.items()
+        }
+    }
+    dataset = build_features(cases, {"radiomics": Columns(units)}, outcomes, {})
+    (warning,) = twin_warnings(dataset)
+    assert (warning.code, warning.severity) == (Code.PATIENTS_MIXED, "warning")
+    assert warning.reason.startswith("the patients P05, P20 have the same 12 features of CT: one scan under several")
+    assert twin_warnings(make_dataset([*cases, *cases[:1]][:6])) == [], "two features may be the same by chance"
 
 
 def test_the_report_counts_events_and_values_as_the_patients() -> None:

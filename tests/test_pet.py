@@ -335,6 +335,17 @@ def test_ct_that_is_no_hounsfield_units_is_told(tmp_path: Path, name: str, value
     assert [(warning.code, told in warning.reason) for warning in warnings] == [(Code.IMAGE_UNITS, True)]
 
 
+def test_an_intercept_which_pet_has_not_is_told(tmp_path: Path) -> None:
+    folder = made(tmp_path, Units="GML", SUVType="BW", RescaleIntercept=-5)
+    case, problems = indexed(folder)
+    [told] = [problem for problem in problems if problem.code is Code.IMAGE_UNITS]
+    assert "RescaleIntercept is -5" in told.reason
+    with collected_warnings() as warnings:
+        values = sitk.GetArrayFromImage(load_image(case.image, ImageSection()))
+    np.testing.assert_array_equal(values, STORED * 0.5 - 5)
+    assert [warning.code for warning in warnings] == [Code.IMAGE_UNITS]
+
+
 def test_suvs_that_no_body_has_are_told(tmp_path: Path) -> None:
     """Bq/mL under the unit of SUVs, which no check of the headers finds."""
     for scale, codes in ((1.0, []), (1e4, [Code.IMAGE_UNITS])):

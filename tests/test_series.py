@@ -97,7 +97,15 @@ def test_slopes_that_differ_between_slices_are_applied_to_each(tmp_path: Path) -
     np.testing.assert_array_equal(read_slices(list_series(folder), 0, 5), expected)
 
 
-@pytest.mark.parametrize("spoilt", [{"RescaleSlope": 0}, {"BitsStored": 12, "HighBit": 15}])
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"RescaleSlope": 0},
+        {"BitsStored": 12, "HighBit": 15},
+        {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7},
+        {"Columns": 6},
+    ],
+)
 def test_values_that_would_come_out_wrong_are_not_read(tmp_path: Path, spoilt: dict[str, object]) -> None:
     folder = write_series(tmp_path / "s", RAMP, rescale=(1, 0))
     change(folder / "002.dcm", **spoilt)
@@ -208,6 +216,7 @@ def test_jpeg_2000_that_may_have_lost_something_is_noted(tmp_path: Path) -> None
         ({"ImageOrientationPatient": [1, 0, 0, 1e-3, 1, 0]}, ""),
         ({"ImageOrientationPatient": [0.97, 0.22, -0.09, -0.23, 0.96, -0.14]}, ""),  # of a right angle, two decimals
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "numbers of colours"),
+        ({"ImagePositionPatient": None}, "no ImagePositionPatient"),
     ],
 )
 def test_an_image_whose_geometry_or_pixels_mean_nothing_is_refused(

@@ -370,6 +370,21 @@ def test_a_header_without_the_size_of_voxels_is_told(name: str, spacing: str, sa
     assert [warning.code for warning in found] == said
 
 
+@pytest.mark.parametrize(("mm", "codes"), [(0.0007, [Code.VOXEL_SIZE]), (700.0, [Code.VOXEL_SIZE]), (0.7, [])])
+def test_voxels_of_metres_or_micrometres_under_the_name_of_millimetres_are_told(
+    tmp_path: Path, mm: float, codes: list[Code]
+) -> None:
+    inside = np.zeros(VALUES.shape, np.uint8)
+    inside[1:4, 2:5, 2:6] = 1
+    for name, values in (("ct.mha", VALUES), ("mask.mha", inside)):
+        image = sitk.GetImageFromArray(values)
+        image.SetSpacing((mm, mm, 2 * mm))
+        sitk.WriteImage(image, str(tmp_path / name))
+    with collected_warnings() as found:
+        load_case(case_of(tmp_path / "ct.mha", tmp_path / "mask.mha", (1,), tmp_path, modality="MR"))
+    assert [warning.code for warning in found] == codes
+
+
 def headed(path: Path, spacing: str) -> Path:
     """VALUES under a header as it is given."""
     size = " ".join(map(str, VALUES.shape[::-1]))

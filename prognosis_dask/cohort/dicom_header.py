@@ -37,10 +37,16 @@ _RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # and its multi-frame kinds
-#: What is told by its name among the files that are not used, by how it begins.
+#: What is told by its name among the files that are not used, by its ending or how it begins.
+_OTHER_IMAGES = (".mgz", ".mgh", ".mnc")
 _KINDS = {
     b"PK\x03\x04": "zip files, to be unpacked",
     b"\x1f\x8b": "gzip files, to be unpacked",
+    b"BZh": "bzip2 files, to be unpacked",
+    b"\xfd7zXZ": "xz files, to be unpacked",
+    b"7z\xbc\xaf": "7z files, to be unpacked",
+    b"Rar!": "rar files, to be unpacked",
+    b"\x28\xb5\x2f\xfd": "zstd files, to be unpacked",
     b"\x5c\x01\x00\x00": "Analyze or NIfTI headers of .img files, to be written as .nii",
 }
 _LAST_TAG = 0x00283000  # ModalityLUTSequence; nothing after it is needed, and private groups can be long
@@ -113,12 +119,12 @@ def dicom_header(file: OpenFile) -> Header | list[ImageHeader]:
     from pydicom.filereader import dcmread, read_partial
 
     path, stream = file.path, file.stream
-    head = stream.read(136)
+    head = stream.read(262)
     bare = _is_bare_dataset(head)
     if head[128:132] != b"DICM" and not bare:
         if path.lower().endswith(".dcm"):
             return Problem(Code.UNREADABLE_FILE, f"named .dcm, but not DICOM ({len(head)} bytes read)", where=path)
-        return OtherFile(path, next((kind for start, kind in _KINDS.items() if head.startswith(start)), ""))
+        return OtherFile(path, _kind(path, head))
 
     def to_pixels() -> Dataset:
         stream.seek(0)
@@ -142,6 +148,14 @@ def dicom_header(file: OpenFile) -> Header | list[ImageHeader]:
     if modality == "PT":  # SUVs depend on elements further on, some in private groups
         return _image_header(to_pixels(), file.stamp())
     return _image_header(header, file.stamp())
+
+
+def _kind(path: str, head: bytes) -> str:
+    if path.lower().endswith(_OTHER_IMAGES):
+        return "images of FreeSurfer or MINC, to be written as .nii.gz"
+    if head[257:262] == b"ustar":
+        return "tar files, to be unpacked"
+    return next((kind for start, kind in _KINDS.items() if head.startswith(start)), "")
 
 
 def _frame_headers(dataset: Dataset, file: FileStamp) -> list[ImageHeader]:
@@ -223,8 +237,9 @@ def _values(header: Dataset) -> dict[str, object]:
     unscaled = header.get("RescaleSlope") is None  # empty counts as absent
     tables = (header.get("ModalityLUTSequence") or []) if unscaled else []  # the pixels go through it then
     if header.Modality == "PT":
-        pet = pet_header(header)
+        pet, intercept = pet_header(header), float(header.get("RescaleIntercept") or 0)
         said = f"no RescaleSlope: the stored values are taken as {pet.units}" if unscaled else ""
+        said = said or (f"RescaleIntercept is {intercept:g}, and DICOM has 0 for PET" if intercept else "")
         found: dict[str, object] = {"units": pet.units, "pet": pet}
     elif header.Modality == "CT":
         source, name = (tables[0], "ModalityLUTType") if tables else (header, "RescaleType")
@@ -276,7 +291,7 @@ def _geometry(header: Dataset) -> dict[str, object]:
         return {"fault": f"{samples} values per pixel (a colour image), expected one"}
     if str(header.get("PhotometricInterpretation", "") or "").startswith("PALETTE"):
         return {"fault": "its pixels are numbers of colours (PhotometricInterpretation PALETTE COLOR), not values"}
-    if frames > 1 or "ImagePositionPatient" not in header:
+    if frames > 1 or not header.get("ImagePositionPatient"):  # empty counts as absent
         if frames > 1:
             return {"fault": f"multi-frame image ({frames} frames in one file); convert it to one file per slice"}
         return {"fault": "no ImagePositionPatient: its position in the patient is unknown"}

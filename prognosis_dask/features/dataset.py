@@ -10,6 +10,7 @@ import json
 import math
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -221,6 +222,42 @@ def _warning(family: Family, modality: str, names: list[str], of: int, cases: in
         f"{shown}. They tell no case from another{advice}",
         severity="warning",
     )
+
+
+#: Of fewer features two patients may have the same by chance.
+FEWEST_FEATURES = 10
+
+
+def twin_warnings(dataset: xr.Dataset) -> list[Problem]:
+    """A warning for each group of patients with the same features in a modality: one person's scan under several IDs.
+
+    Models would be validated on what they were fitted to.
+
+    Parameters
+    ----------
+    dataset
+        A run's features.
+    """
+    measured = [np.asarray(dataset[one.name].values, dtype=float) for one in families() if one.name in dataset]
+    if not measured:
+        return []
+    rows = np.concatenate([values.reshape(len(values), -1) for values in measured], axis=1)
+    alike: dict[tuple[str, bytes], dict[str, int]] = defaultdict(dict)
+    for row, modality, patient in zip(rows, dataset["modality"].values, dataset["patient_id"].values, strict=True):
+        held = int(np.isfinite(row).sum())
+        if held >= FEWEST_FEATURES:
+            alike[str(modality), row.tobytes()][str(patient)] = held
+    return [
+        Problem(
+            Code.PATIENTS_MIXED,
+            f"the patients {', '.join(list(found)[:5])}{', ...' if len(found) > 5 else ''} have the same "
+            f"{next(iter(found.values()))} features of {modality}: one scan under several IDs? leave the others out, "
+            f"else a model is validated on what it was fitted to",
+            severity="warning",
+        )
+        for (modality, _), found in alike.items()
+        if len(found) > 1
+    ]
 
 
 _CHUNK_CASES = 4096

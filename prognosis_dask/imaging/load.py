@@ -17,7 +17,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.series import SUFFIX, SeriesListing, read_listing
 from prognosis_dask.cohort.stack import Run, usable_runs, wants_suv
 from prognosis_dask.config.job import ImageSection
-from prognosis_dask.errors import CaseError, Code, expect_kind, warn
+from prognosis_dask.errors import CaseError, Code, count, expect_kind, warn
 from prognosis_dask.imaging.gaps import settle_gaps
 from prognosis_dask.imaging.geometry import image_on
 from prognosis_dask.imaging.masks import read_mask, read_planes
@@ -34,6 +34,10 @@ READING = 5
 SUV = "{SUVbw}g/mL"
 #: Bounds of the largest SUV around a lesion: the background alone has 0.5 or so, urine and glands some hundred.
 SUV_MOST = (0.05, 1000.0)
+#: Less than this (HU) is no tissue and no air, even with noise: scanners write -2000 and less where they saw nothing.
+LEAST_HU = -1500
+#: Bounds of a voxel's sides (mm): beyond them a header gives them in metres or micrometres.
+VOXEL_MM = (0.005, 50.0)
 _UCUM = {"HU": "[hnsf'U]", "BQML": "Bq/mL", "GML": "g/mL", "CNTS": "{counts}"}
 
 
@@ -106,6 +110,7 @@ def load_roi(
     with _clock(spent, "rasterise"):
         part, mask = _masked(parts, case, settings, one_slice=one_slice)
         grid = part.grid
+        _expect_mm(grid, case.image)
         mask = _without_gaps(mask, case, settings, grid)
         first, stop = span_with_margin(bounding_box(mask)[0], grid.spacing[2], settings.margin_mm, grid.size[2])
         if full:
@@ -116,7 +121,7 @@ def load_roi(
         image.CopyInformation(mask_image)
         _check_finite(image, case.image)
         if case.modality == "CT":
-            _expect_air(image, case.image)
+            _expect_tissue(image, mask_image, case.image)
         if part.unit == SUV:
             _expect_uptake(image, case.image)
     return Roi(image, mask_image, grid, (0, 0, first), part.unit)
@@ -234,12 +239,24 @@ def _check_finite(image: sitk.Image, where: str) -> None:
             )
 
 
-def _expect_air(image: sitk.Image, where: str) -> None:
-    """Warn of a CT without a value below zero: air and fat have such, unless values are stored from zero on."""
-    least = sitk.GetArrayViewFromImage(image).min()
+def _expect_mm(grid: Grid, where: str) -> None:
+    if not VOXEL_MM[0] <= min(grid.spacing) <= max(grid.spacing) <= VOXEL_MM[1]:
+        sides = " x ".join(f"{side:g}" for side in grid.spacing)
+        warn(Code.VOXEL_SIZE, f"its header gives voxels of {sides} mm: is it in another unit?", where=where)
+
+
+def _expect_tissue(image: sitk.Image, mask: sitk.Image, where: str) -> None:
+    """Warn of a CT without a value below zero, as air and fat have, and of a mask with values that are of nothing."""
+    values = sitk.GetArrayViewFromImage(image)
+    least = values.min()
     if least >= 0:
         reason = f"no value of this CT is below {least:g}, not even of air: are these Hounsfield units?"
         warn(Code.IMAGE_UNITS, reason, where=where)
+    if least < LEAST_HU:
+        nothing = int(np.count_nonzero(values[sitk.GetArrayViewFromImage(mask) > 0] < LEAST_HU))
+        reason = f"{count(nothing, 'voxel')} of the mask below {LEAST_HU} HU, which is neither tissue nor air: does it "
+        if nothing:
+            warn(Code.MASK_OUTSIDE, f"{reason}reach beyond what was scanned? Used as they are", where=where)
 
 
 def _expect_uptake(image: sitk.Image, where: str) -> None:

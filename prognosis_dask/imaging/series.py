@@ -133,6 +133,7 @@ def _read_file(path: str, content: str | BytesIO, wanted: Sequence[SliceFile]) -
 
 def _read_slice(dataset: pydicom.Dataset, expected: SliceFile) -> NumberArray:
     values = dataset
+    _expect_no_more(dataset)
     if expected.frame:
         values = transformation_of(dataset, expected.frame)
         stored = pixel_array(dataset, index=expected.frame - 1)
@@ -170,6 +171,17 @@ def _stored(dataset: pydicom.Dataset) -> NumberArray:
             if _is_within(values, dataset):  # bits above the stored ones may hold anything
                 return values
     return dataset.pixel_array
+
+
+def _expect_no_more(dataset: pydicom.Dataset) -> None:
+    """Refuse pixels that go on for a row or more: the size or the type in the header is wrong."""
+    syntax, content = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID"), dataset.get("PixelData")
+    if content is None or syntax is None or syntax.is_encapsulated:
+        return
+    row = dataset.Columns * dataset.BitsAllocated // 8
+    excess = len(content) - row * dataset.Rows * int(dataset.get("NumberOfFrames") or 1)
+    if excess >= row:
+        raise ValueError(f"its pixels go on for {excess:,} bytes after those that the header describes")
 
 
 def _limits(dataset: pydicom.Dataset) -> tuple[int, int]:

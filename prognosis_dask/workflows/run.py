@@ -36,7 +36,13 @@ from prognosis_dask.execution.preflight import check_run
 from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.record import RunRecord, check_folder, earlier_job
 from prognosis_dask.execution.runner import run_plan
-from prognosis_dask.features.dataset import build_features, constant_warnings, read_features, write_features
+from prognosis_dask.features.dataset import (
+    build_features,
+    constant_warnings,
+    read_features,
+    twin_warnings,
+    write_features,
+)
 from prognosis_dask.features.deep import settle_memory_formats
 from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.features.registry import DEEP, IBSI, MAPS, RADIOMICS, ROI, came_through, stages_of
@@ -302,11 +308,11 @@ def _features(job: Job, at: RunContext, *, model: bool = False) -> tuple[RunReco
     dataset = build_features(cases, loaded.columns(cases), results, record.provenance())
     write_features(dataset, at.folder)
     record.write(at.folder)
-    constant = constant_warnings(dataset)
-    write_problems(at.folder / "problems.csv", [*found, *constant])
-    for warning in constant:
+    doubts = [*constant_warnings(dataset), *twin_warnings(dataset)]
+    write_problems(at.folder / "problems.csv", [*found, *doubts])
+    for warning in doubts:
         at.say(warning.reason)
-    _tell_problems([*found, *constant], at.folder, at.say)
+    _tell_problems([*found, *doubts], at.folder, at.say)
     return record, dataset
 
 
