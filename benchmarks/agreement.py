@@ -26,9 +26,7 @@ from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
 from prognosis_dask.modelling.metrics.calibration import survival_slope
 from prognosis_dask.modelling.metrics.classes import weighted_auc
 from prognosis_dask.modelling.metrics.competing import (
-    CompetingEvents,
     aalen_johansen,
-    competing_events,
     fine_gray,
     gray_test,
     subdistribution,
@@ -103,7 +101,6 @@ def _cox(
     end: Survival,
     patients: list[str],
     theirs: dict[str, FloatArray],
-    events: CompetingEvents | None = None,
 ) -> Iterator[Line]:
     likelihood = likelihood_of(X, end)
     coefficient, information = maximise(likelihood)
@@ -113,9 +110,9 @@ def _cox(
     dfbeta = (likelihood.residuals(coefficient) @ inverse)[back].T.ravel()
     yield f"influence of each case{of} (residuals, dfbeta)", dfbeta, theirs["dfbeta"]
     names = [str(column) for column in range(X.shape[1])]
-    rows = ph_test(X, end.observed_days, end.event, coefficient, inverse, names, end.entry_days, events)
+    rows = ph_test(X, end, coefficient, inverse, names)
     yield f"proportional hazards{of} (cox.zph)", np.array([r["statistic"] for r in rows]), theirs["ph_statistic"]
-    _, covariance = clustered_cox(X, end.observed_days, end.event, patients, end.entry_days, events)
+    _, covariance = clustered_cox(X, end, patients)
     yield f"errors over patients{of} (cluster)", np.sqrt(np.diag(covariance)), theirs["robust_error"]
 
 
@@ -125,12 +122,11 @@ def competing(folder: Path) -> Iterator[Line]:
     cause, at = table["cause"].to_numpy(), [10.0, 20.0, 40.0, 60.0]
     yield "Fine and Gray (finegray, coxph)", fine_gray(X, time, cause), theirs["fine_gray"]
     end, patients = subdistribution(time, cause), [str(row % 150) for row in range(len(time))]
-    events = competing_events(end)
-    yield from _cox(", competing events", X, end, patients, _efron(theirs), events)
+    yield from _cox(", competing events", X, end, patients, _efron(theirs))
     high = X[:, 0] + 0.5 * X[:, 1] > 0
     test = gray_test(time, cause, high)
     yield "Gray's test of risk groups (cmprsk)", np.array([test.statistic, test.p]), theirs["gray"]
-    ratio = np.exp(bootstrap_cox(high[:, None] * 1.0, time, end.event, np.ones((1, len(time))), competing=events))
+    ratio = np.exp(bootstrap_cox(high[:, None] * 1.0, end, np.ones((1, len(time)))))
     yield "hazard ratio of risk groups (finegray, coxph)", ratio[0], theirs["hazard_ratio"]
     for of, name in ((1, "event"), (2, "competing")):
         found = aalen_johansen(time, cause, of)
@@ -144,9 +140,9 @@ def entry(folder: Path) -> Iterator[Line]:
     X, event = table[["x1", "x2"]].to_numpy(float), table["event"].to_numpy() == 1
     end = Survival(table["time"].to_numpy(float), event, entry_days=table["start"].to_numpy(float))
     yield from _cox(", late entry", X, end, table["id"].astype(str).tolist(), theirs)
-    curve = kaplan_meier(end.time_days, event, entry=end.entry_days)
+    curve = kaplan_meier(end)
     yield "Kaplan-Meier, late entry (survfit)", curve.at(np.array([5.0, 10.0, 20.0, 40.0])), theirs["kaplan_meier"]
-    found = concordance(end.time_days, event, X[:, 0] + 0.5 * X[:, 1], end.entry_days)
+    found = concordance(end, X[:, 0] + 0.5 * X[:, 1])
     yield "C, late entry (concordance)", np.array([found.c_index]), theirs["harrell_c"]
 
 
@@ -165,16 +161,17 @@ def areas(folder: Path) -> Iterator[Line]:
 
 def scores(folder: Path) -> Iterator[Line]:
     table, theirs = _read(folder, "scores.csv", "scores_values.csv")
-    time, event, score = table["time"].to_numpy(float), table["event"].to_numpy() == 1, table["score"].to_numpy(float)
-    censoring, at, once = fit_censoring(time, event), np.array([5.0, 10.0, 20.0]), np.ones((1, len(table)))
+    end = Survival(table["time"].to_numpy(float), table["event"].to_numpy() == 1)
+    score = table["score"].to_numpy(float)
+    censoring, at, once = fit_censoring(end), np.array([5.0, 10.0, 20.0]), np.ones((1, len(table)))
     risk = 1 - np.exp(-at / 25 * np.exp(0.7 * score)[:, None])
-    areas = [auc_t(time, event, score, days, censoring) for days in at]
+    areas = [auc_t(end, score, days, censoring) for days in at]
     yield "AUC(t), tied times (riskRegression)", np.array(areas), theirs["auc_t"]
-    errors = [brier_score(time, event, 1 - one, days, censoring) for one, days in zip(risk.T, at, strict=True)]
+    errors = [brier_score(end, 1 - one, days, censoring) for one, days in zip(risk.T, at, strict=True)]
     yield "Brier score, tied times (riskRegression)", np.array(errors), theirs["brier"]
-    slope = survival_slope(time, event, risk[:, 2], at[2], once)
+    slope = survival_slope(end, risk[:, 2], at[2], once)
     yield "calibration slope (coxph)", slope, theirs["slope"]
-    benefit = net_benefit_survival(time, event, risk[:, 2], at[2], np.array([0.2, 0.4, 0.6]), once)[0]
+    benefit = net_benefit_survival(end, risk[:, 2], at[2], np.array([0.2, 0.4, 0.6]), once)[0]
     yield "net benefit (survfit)", benefit, theirs["net_benefit"]
     yield from _competing_scores(table, risk, theirs)
     X, untied = table[["x1", "x2"]].to_numpy(float), table["untied"].to_numpy(float)
@@ -183,17 +180,17 @@ def scores(folder: Path) -> Iterator[Line]:
 
 def _competing_scores(table: pd.DataFrame, risk: FloatArray, theirs: dict[str, FloatArray]) -> Iterator[Line]:
     time, cause, score = table["time"].to_numpy(float), table["cause"].to_numpy(), table["score"].to_numpy(float)
-    event, other, at, once = cause == 1, cause == 2, [5.0, 10.0, 20.0], np.ones((1, len(table)))
-    censoring = fit_censoring(time, event, other)
-    areas = [auc_t(time, event, score, days, censoring, other) for days in at]
+    end, at, once = subdistribution(time, cause), [5.0, 10.0, 20.0], np.ones((1, len(table)))
+    censoring = fit_censoring(end)
+    areas = [auc_t(end, score, days, censoring) for days in at]
     yield "AUC(t), competing events (riskRegression)", np.array(areas), theirs["auc_competing"]
-    errors = [brier_score(time, event, 1 - one, days, censoring, other) for one, days in zip(risk.T, at, strict=True)]
+    errors = [brier_score(end, 1 - one, days, censoring) for one, days in zip(risk.T, at, strict=True)]
     yield "Brier score, competing events (riskRegression)", np.array(errors), theirs["brier_competing"]
-    slope = survival_slope(time, event, risk[:, 2], 20.0, once, competing=CompetingEvents(other, censoring))
+    slope = survival_slope(end, risk[:, 2], 20.0, once, censoring)
     yield "calibration slope, competing events (finegray, coxph)", slope, theirs["slope_competing"]
-    benefit = net_benefit_survival(time, event, risk[:, 2], 20.0, np.array([0.2, 0.4, 0.6]), once, other)[0]
+    benefit = net_benefit_survival(end, risk[:, 2], 20.0, np.array([0.2, 0.4, 0.6]), once)[0]
     yield "net benefit, competing events (survfit)", benefit, theirs["net_benefit_competing"]
-    found = concordance(np.where(other, np.inf, time), event, score)
+    found = concordance(end, score)
     yield "C, competing events (concordance)", np.array([found.c_index]), theirs["harrell_c_competing"]
 
 

@@ -161,7 +161,7 @@ def one_cohort(name: str, seed: int) -> dict[str, float]:
         new = simulated(scenario, NEW_PATIENTS, np.random.default_rng([2, seed]))
         risk = fit_procedure(_procedure("radiomics", scenario.select), table, [seed]).predict(new).risk_score
     assert risk is not None
-    truth = concordance(new.time_days, new.event, risk).c_index
+    truth = concordance(new.survival, risk).c_index
     measure = next(
         row for row in tables["measures"] if (row["procedure"], row["measure"]) == ("radiomics", "harrell_c")
     )

@@ -127,7 +127,7 @@ def forests(table: FeatureTable, name: str, repeats: int, folds: int) -> None:
                 scores[f"scikit-survival, {features} features a node"] = fitted.predict(new)
             for which, risk in scores.items():
                 assert risk is not None
-                found.setdefault(which, []).append(concordance(*pair(test), risk).c_index)
+                found.setdefault(which, []).append(concordance(test.survival, risk).c_index)
     print(f"{name}: leaves of {LEAF}, {most} of {table.X.shape[1]} features a node\n\n| forest | C |\n|---|---|")
     for which, values in found.items():
         print(f"| {which} | {np.mean(values):.4f} |")
@@ -147,14 +147,11 @@ def held_out(learner: Any, train: FeatureTable, test: FeatureTable, seed: list[i
         else:
             risk, survival = peer(learner, train, test, times, seed)
     seconds = time.process_time() - started
-    censoring = fit_censoring(*(np.concatenate(both) for both in zip(*(pair(t) for t in (train, test)), strict=True)))
+    both = zip(*((table.time_days, table.event) for table in (train, test)), strict=True)
+    censoring = fit_censoring(Survival(*map(np.concatenate, both)))
     times = times[(times < test.time_days.max()) & (times < censoring.last_days)]
-    errors = [brier_score(*pair(test), survival[:, i], float(days), censoring) for i, days in enumerate(times)]
-    return Found(concordance(*pair(test), risk).c_index, float(integrated(times, np.array(errors))), seconds)
-
-
-def pair(table: FeatureTable) -> tuple[Any, Any]:
-    return table.time_days, table.event
+    errors = [brier_score(test.survival, survival[:, i], float(days), censoring) for i, days in enumerate(times)]
+    return Found(concordance(test.survival, risk).c_index, float(integrated(times, np.array(errors))), seconds)
 
 
 def theirs() -> dict[str, Callable[[list[int]], Any]]:

@@ -37,11 +37,11 @@ def main() -> None:
         endpoint, risk = made(n)
         time_days, event = endpoint.time_days, endpoint.event
         drawn = draw_patients([str(i) for i in range(n)], np.random.default_rng(0))
-        row("Harrell's C", n, lambda: concordance(time_days, event, risk))  # noqa: B023
-        row(f"and {DRAWS} draws of it", n, lambda: bootstrap_concordance(time_days, event, risk, drawn))  # noqa: B023
-        probability = fit_censoring(time_days, event).seen(time_days)
+        row("Harrell's C", n, lambda: concordance(endpoint, risk))  # noqa: B023
+        row(f"and {DRAWS} draws of it", n, lambda: bootstrap_concordance(endpoint, risk, drawn))  # noqa: B023
+        probability = fit_censoring(endpoint).seen(time_days)
         weight = uno_weight(event, probability, time_days < HORIZONS[-1])
-        row(f"{DRAWS} draws of Uno's C", n, lambda: bootstrap_concordance(time_days, event, risk, drawn, weight))  # noqa: B023
+        row(f"{DRAWS} draws of Uno's C", n, lambda: bootstrap_concordance(endpoint, risk, drawn, weight))  # noqa: B023
         outcome = Surv.from_arrays(event, time_days)
         row("scikit-survival: one Uno's C", n, lambda: witness.concordance_index_ipcw(outcome, outcome, risk))  # noqa: B023
     table, results = validated(422)
@@ -96,7 +96,7 @@ def validated(n: int) -> tuple[FeatureTable, list[FoldResult]]:
 def over_folds(table: FeatureTable, folds: list[FoldResult]) -> FloatArray:
     drawn = draw_patients(table.patient_ids, np.random.default_rng(0))
     values = [
-        bootstrap_concordance(table.time_days[one.test], table.event[one.test], one.risk_score, drawn[:, one.test])
+        bootstrap_concordance(table.survival.rows(one.test), one.risk_score, drawn[:, one.test])
         for one in folds
         if one.risk_score is not None
     ]
@@ -109,19 +109,19 @@ def agreement() -> dict[str, float]:
         endpoint, risk = made(200, seed, step=20.0)
         days, event = endpoint.time_days, endpoint.event
         # it weights an event by the censoring at its time too: of a tie the event comes first
-        outcome, censoring = Surv.from_arrays(event, days - 1e-6 * event), fit_censoring(days, event)
+        outcome, censoring = Surv.from_arrays(event, days - 1e-6 * event), fit_censoring(endpoint)
         survival = np.exp(-365 / 600 * np.exp(risk))
         pairs = {
             "Uno's C": (
-                uno_c(days, event, risk, censoring.seen(days), 730.0),
+                uno_c(endpoint, risk, censoring.seen(days), 730.0),
                 witness.concordance_index_ipcw(outcome, outcome, risk, 730.0)[0],
             ),
             "AUC(t)": (
-                auc_t(days, event, risk, 365.0, censoring),
+                auc_t(endpoint, risk, 365.0, censoring),
                 witness.cumulative_dynamic_auc(outcome, outcome, risk, [365.0])[0][0],
             ),
             "Brier score": (
-                brier_score(days, event, survival, 365.0, censoring),
+                brier_score(endpoint, survival, 365.0, censoring),
                 witness.brier_score(outcome, outcome, survival[:, None], [365.0])[1][0],
             ),
         }

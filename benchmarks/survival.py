@@ -189,7 +189,7 @@ def made_table(seed: int, cases: int, features: int, signal: float) -> FeatureTa
 
 
 def c_index(table: FeatureTable, risk: np.ndarray) -> float:
-    return concordance(table.time_days, table.event, risk).c_index
+    return concordance(table.survival, risk).c_index
 
 
 def in_sample(table: FeatureTable) -> list[float]:

@@ -71,7 +71,7 @@ def test_one_case_does_not_rewrite_the_held_out_figures_and_is_listed() -> None:
     unbounded = np.concatenate([result.risk_score for result in free if result.risk_score is not None])
     assert np.abs(scores).max() < 0.5 * np.abs(unbounded).max()
     for result in results:
-        assert concordance(table.time_days[result.test], table.event[result.test], result.risk_score).c_index > 0.6
+        assert concordance(table.survival.rows(result.test), result.risk_score).c_index > 0.6
 
 
 def test_a_frozen_model_holds_its_bounds_and_says_who_met_them(tmp_path: Path) -> None:

@@ -44,18 +44,11 @@ def _lesions(seed: int, patients: int = 60, series: int = 3) -> pd.DataFrame:
 def test_coefficients_and_their_variance_over_patients_are_those_of_lifelines() -> None:
     made = _lesions(0)
     expected = CoxPHFitter().fit(made, "time", "event", cluster_col="patient", robust=True)
-    found, covariance = clustered_cox(
-        made[["x", "z"]].to_numpy(), made["time"].to_numpy(), made["event"].to_numpy(), made["patient"].tolist()
-    )
+    end, patients = Survival(made["time"].to_numpy(), made["event"].to_numpy()), made["patient"].tolist()
+    found, covariance = clustered_cox(made[["x", "z"]].to_numpy(), end, patients)
     np.testing.assert_allclose(found, expected.params_, rtol=1e-5)
     np.testing.assert_allclose(np.sqrt(np.diag(covariance)), expected.standard_errors_, rtol=1e-5)
-    wald = clustered_wald(
-        made[["x"]].to_numpy(),
-        made[["z"]].to_numpy(),
-        made["time"].to_numpy(),
-        made["event"].to_numpy(),
-        made["patient"].tolist(),
-    )
+    wald = clustered_wald(made[["x"]].to_numpy(), made[["z"]].to_numpy(), end, patients)
     assert wald.p == pytest.approx(expected.summary.loc["z", "p"], rel=1e-4)
 
 
@@ -70,20 +63,21 @@ def test_score_residuals_are_those_of_their_definition() -> None:
         mean = (hazard[at_risk, None] * X[at_risk]).sum(axis=0) / hazard[at_risk].sum()
         expected[j] += X[j] - mean
         expected[at_risk] -= (hazard[at_risk] / hazard[at_risk].sum())[:, None] * (X[at_risk] - mean)
-    np.testing.assert_allclose(score_residuals(X, time, event, coefficient)[0], expected, atol=1e-12)
+    np.testing.assert_allclose(score_residuals(X, Survival(time, event), coefficient)[0], expected, atol=1e-12)
 
 
 def test_cases_that_are_there_twice_change_nothing() -> None:
     made = _lesions(2, patients=50, series=1)
     time, event, high = made["time"].to_numpy(), made["event"].to_numpy(), made["x"].to_numpy() > 0
     patients = made["patient"].tolist()
-    thrice = {"time": np.repeat(time, 3), "event": np.repeat(event, 3), "patient_ids": np.repeat(patients, 3).tolist()}
+    end, patients_thrice = Survival(time, event), np.repeat(patients, 3).tolist()
+    thrice = end.rows(np.repeat(np.arange(len(end)), 3))
 
-    once = clustered_log_rank(time, event, high, patients)
-    assert clustered_log_rank(high=np.repeat(high, 3), **thrice).p == pytest.approx(once.p, rel=1e-9)
-    assert once.p == pytest.approx(log_rank(time, event, high).p, abs=0.03)
+    once = clustered_log_rank(end, high, patients)
+    assert clustered_log_rank(thrice, np.repeat(high, 3), patients_thrice).p == pytest.approx(once.p, rel=1e-9)
+    assert once.p == pytest.approx(log_rank(end, high).p, abs=0.03)
 
-    curve, again = kaplan_meier(time, event), kaplan_meier(**thrice)
+    curve, again = kaplan_meier(end), kaplan_meier(thrice, patients_thrice)
     for name in ("survival", "lower", "upper"):
         np.testing.assert_allclose(getattr(again, name), getattr(curve, name), rtol=1e-9)
     assert (again.at_risk == 3 * curve.at_risk).all()
@@ -95,8 +89,8 @@ def test_without_the_clusters_a_grouping_of_no_consequence_is_called_different_f
         rng = np.random.default_rng(seed)
         time, event = np.repeat(rng.exponential(size=40), 4), np.repeat(rng.random(40) < 0.7, 4)
         high, patients = np.repeat(rng.random(40) < 0.5, 4), np.repeat(np.arange(40), 4).astype(str).tolist()
-        plain.append(log_rank(time, event, high).p < 0.05)
-        clustered.append(clustered_log_rank(time, event, high, patients).p < 0.05)
+        plain.append(log_rank(Survival(time, event), high).p < 0.05)
+        clustered.append(clustered_log_rank(Survival(time, event), high, patients).p < 0.05)
     assert np.mean(plain) > 0.2
     # one in twenty, as far as 200 draws can tell
     assert stats.binomtest(int(np.sum(clustered)), 200, 0.05).pvalue > 0.01
@@ -105,7 +99,7 @@ def test_without_the_clusters_a_grouping_of_no_consequence_is_called_different_f
 def test_the_band_over_patients_holds_what_new_patients_give() -> None:
     def at_one(seed: int) -> tuple[float, float, float]:
         made = _lesions(seed, patients=40, series=4)
-        curve = kaplan_meier(made["time"].to_numpy(), np.ones(160, dtype=bool), made["patient"].tolist())
+        curve = kaplan_meier(Survival(made["time"].to_numpy(), np.ones(160, dtype=bool)), made["patient"].tolist())
         at = int(np.searchsorted(curve.time_days, 0.7, side="right")) - 1
         return float(curve.lower[at]), float(curve.survival[at]), float(curve.upper[at])
 
@@ -125,7 +119,7 @@ def test_proportional_hazards_of_lesions_that_go_together_are_doubted_as_seldom_
         uniform = stats.norm.cdf(np.sqrt(0.8) * shared + np.sqrt(0.2) * rng.normal(size=240))
         time, event = np.round(-np.log(uniform) * np.exp(-0.5 * X[:, 0]), 3) + 0.001, rng.random(240) < 0.8
         model = cox_of(X, time, event, penalty=0.0)
-        fitted = (standardised(X), time, event, model.coefficient, model.standard_error[:, None] ** 2)
+        fitted = (standardised(X), Survival(time, event), model.coefficient, model.standard_error[:, None] ** 2)
         by_case = float(ph_test(*fitted, ["x"])[0]["p"])
         patients = np.repeat(np.arange(60), 4).astype(str).tolist()
         doubted.append([by_case < 0.05, stats.chi2.sf(clustered_ph_test(*fitted, patients)[0], 1) < 0.05])
@@ -139,7 +133,7 @@ def test_proportional_hazards_over_patients_of_one_case_are_those_over_cases() -
     X = rng.normal(size=(2000, 2))
     time, event = rng.exponential(size=2000) ** np.exp(0.1 * X[:, 0]), rng.random(2000) < 0.7
     model = cox_of(X, time, event, penalty=0.0)
-    fitted = (standardised(X), time, event, model.coefficient, np.diag(model.standard_error**2))
+    fitted = (standardised(X), Survival(time, event), model.coefficient, np.diag(model.standard_error**2))
     found = clustered_ph_test(*fitted, list(map(str, range(2000))))
     expected = [float(row["statistic"]) for row in ph_test(*fitted, ["x", "z"])]
     assert expected[0] > 10
@@ -202,12 +196,12 @@ def test_what_is_added_is_tested_over_patients_where_they_have_several_cases() -
 
 def test_what_has_no_variance_over_patients_is_refused_with_the_reason() -> None:
     made = _lesions(4, patients=2, series=20)
-    time, event, patients = made["time"].to_numpy(), made["event"].to_numpy(), made["patient"].tolist()
+    end, patients = Survival(made["time"].to_numpy(), made["event"].to_numpy()), made["patient"].tolist()
     with pytest.raises(StatisticsError, match="2 patients are too few for 3 columns"):
-        clustered_wald(np.empty((40, 0)), np.random.default_rng(0).normal(size=(40, 3)), time, event, patients)
+        clustered_wald(np.empty((40, 0)), np.random.default_rng(0).normal(size=(40, 3)), end, patients)
     with pytest.raises(StatisticsError, match="tells the two groups apart"):
-        clustered_log_rank(time, event, np.ones(40, dtype=bool), patients)
+        clustered_log_rank(end, np.ones(40, dtype=bool), patients)
     with pytest.raises(StatisticsError, match="say nothing that the base does not"):
-        clustered_wald(made[["x"]].to_numpy(), made[["x"]].to_numpy(), time, event, patients)
-    one_each = likelihood_ratio(np.empty((40, 0)), made[["x"]].to_numpy(), time, event)
+        clustered_wald(made[["x"]].to_numpy(), made[["x"]].to_numpy(), end, patients)
+    one_each = likelihood_ratio(np.empty((40, 0)), made[["x"]].to_numpy(), end)
     assert one_each.test == "likelihood ratio"

@@ -16,10 +16,8 @@ from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.metrics.brier import fit_censoring
 from prognosis_dask.modelling.metrics.calibration import survival_calibration
 from prognosis_dask.modelling.metrics.competing import (
-    CompetingEvents,
     aalen_johansen,
     causes,
-    competing_events,
     fine_gray,
     follow_up_rows,
     freedom,
@@ -84,11 +82,10 @@ def test_coxs_likelihood_with_competing_events_is_that_of_fine_and_grays_weights
     inverse = np.linalg.inv(information)
     dfbeta = (likelihood.residuals(coefficient) @ inverse)[np.argsort(end.by_time())]
     np.testing.assert_allclose(dfbeta.T.ravel(), theirs["dfbeta_efron"], atol=1e-9)
-    competing = competing_events(end)
-    rows = ph_test(X, time, end.event, coefficient, inverse, ["x1", "x2"], None, competing)
+    rows = ph_test(X, end, coefficient, inverse, ["x1", "x2"])
     np.testing.assert_allclose([row["statistic"] for row in rows], theirs["ph_statistic"], rtol=1e-7)
     patients = [str(row % 150) for row in range(300)]
-    _, covariance = clustered_cox(X, time, end.event, patients, competing=competing)
+    _, covariance = clustered_cox(X, end, patients)
     np.testing.assert_allclose(np.sqrt(np.diag(covariance)), theirs["error_over_patients"], rtol=1e-8)
 
 
@@ -97,9 +94,7 @@ def test_risk_groups_are_compared_by_grays_test_and_fine_and_grays_hazard_ratio(
     end, high = subdistribution(time, cause), X[:, 0] + 0.5 * X[:, 1] > 0
     found = gray_test(time, cause, high)
     np.testing.assert_allclose([found.statistic, found.p], theirs["gray"], rtol=1e-10)
-    log_ratio = bootstrap_cox(
-        high[:, None].astype(float), time, end.event, np.ones((1, 300)), competing=competing_events(end)
-    )
+    log_ratio = bootstrap_cox(high[:, None].astype(float), end, np.ones((1, 300)))
     np.testing.assert_allclose(np.exp(log_ratio[0]), theirs["hazard_ratio"], rtol=1e-8)
     with pytest.raises(StatisticsError, match="one group"):
         gray_test(time, cause, high | True)
@@ -108,8 +103,9 @@ def test_risk_groups_are_compared_by_grays_test_and_fine_and_grays_hazard_ratio(
 def test_without_competing_events_grays_test_is_near_the_log_rank_test_and_the_curve_kaplan_meiers(cohort) -> None:
     X, time, cause = cohort
     high, none = X[:, 0] > 0, np.where(cause == 2, 0, cause)
-    assert gray_test(time, none, high).statistic == pytest.approx(log_rank(time, none == 1, high).statistic, rel=0.02)
-    curve, plain = freedom(subdistribution(time, none)), kaplan_meier(time, none == 1)
+    uncompeted = Survival(time, none == 1)
+    assert gray_test(time, none, high).statistic == pytest.approx(log_rank(uncompeted, high).statistic, rel=0.02)
+    curve, plain = freedom(subdistribution(time, none)), kaplan_meier(uncompeted)
     np.testing.assert_allclose(curve.survival, plain.survival, rtol=1e-12)
     np.testing.assert_array_equal(curve.at_risk, plain.at_risk)
 
@@ -120,7 +116,7 @@ def test_an_incidences_error_over_patients_is_what_weighing_each_of_them_more_ch
     found = aalen_johansen(time, cause, patient_ids=patients.tolist())
     weight = np.vstack([np.ones(300), 1 + 1e-5 * (patients == np.unique(patients)[:, None])])
     for days in (10.0, 20.0, 40.0, 60.0):
-        survival = bootstrap_survival(time, cause == 1, days, weight, cause == 2)
+        survival = bootstrap_survival(subdistribution(time, cause), days, weight)
         error = np.sqrt((((survival[1:] - survival[0]) / 1e-5) ** 2).sum())
         at = np.searchsorted(found.time_days, days, side="right") - 1
         assert found.error[at] == pytest.approx(error, rel=1e-4)
@@ -131,8 +127,8 @@ def test_the_endpoint_of_all_measures_estimates_incidence_and_fine_and_grays_mod
     models, incidences = [], []
     for seed in range(40):
         endpoint = subdistribution(time, cause, seed)
-        models.append(bootstrap_cox(X, endpoint.time_days, endpoint.event, np.ones((1, 300)))[0])
-        incidences.append(1 - kaplan_meier(endpoint.time_days, endpoint.event).at(np.array([10.0, 20, 40, 60])))
+        models.append(bootstrap_cox(X, Survival(endpoint.time_days, endpoint.event), np.ones((1, 300)))[0])
+        incidences.append(1 - kaplan_meier(endpoint).at(np.array([10.0, 20, 40, 60])))
     np.testing.assert_allclose(np.mean(models, axis=0), theirs["fine_gray"], atol=0.01)
     np.testing.assert_allclose(np.mean(incidences, axis=0), theirs["incidence_event"], atol=0.003)
     assert np.std(models, axis=0).max() < 0.02  # one draw is a small part of the standard error, 0.09
@@ -147,7 +143,7 @@ def test_the_endpoint_estimates_the_incidence_where_events_and_censoring_share_t
     coarse = np.ceil(time / 15)
     found = aalen_johansen(coarse, cause)
     drawn = [subdistribution(coarse, cause, seed) for seed in range(200)]
-    mean = np.mean([1 - kaplan_meier(one.time_days, one.event).at(found.time_days) for one in drawn], axis=0)
+    mean = np.mean([1 - kaplan_meier(one).at(found.time_days) for one in drawn], axis=0)
     np.testing.assert_allclose(mean, found.incidence, atol=0.002)
 
 
@@ -168,10 +164,10 @@ def test_no_figure_of_predictions_depends_on_the_draw_of_censoring_times(cases_e
 
 def test_unos_c_weights_each_pair_by_how_often_both_of_it_are_seen(cohort) -> None:
     X, time, cause = cohort[0][:120, 0].round(1), cohort[1][:120], cohort[2][:120]
-    event, competing = cause == 1, cause == 2
-    seen = fit_censoring(time, event, competing).seen(time)
+    event, competing, end = cause == 1, cause == 2, subdistribution(time, cause)
+    seen = fit_censoring(end).seen(time)
     drawn = draw_patients([str(i) for i in range(120)], np.random.default_rng(0), 3)
-    for weight, value in zip(drawn, competing_uno(time, event, competing, X, seen, time < 40, drawn), strict=True):
+    for weight, value in zip(drawn, competing_uno(end, X, seen, time < 40, drawn), strict=True):
         agreed = comparable = 0.0
         for i in np.flatnonzero(event & (time < 40)):
             for j in range(120):
@@ -181,28 +177,28 @@ def test_unos_c_weights_each_pair_by_how_often_both_of_it_are_seen(cohort) -> No
                     comparable += pair
                     agreed += pair * ((X[j] < X[i]) + 0.5 * (X[j] == X[i]))
         assert value == pytest.approx(agreed / comparable, rel=1e-12)
-    none = np.zeros(120, dtype=bool)
-    plain = fit_censoring(time, event).seen(time)
-    expected = uno_c(time, event, X, plain, 40.0)
-    found = competing_uno(time, event, none, X, plain, time < 40, np.ones((1, 120)))[0]
+    assert uno_c(end, X, seen, 40.0) == competing_uno(end, X, seen, time < 40, np.ones((1, 120)))[0]
+    plain = fit_censoring(Survival(time, event)).seen(time)
+    expected = uno_c(Survival(time, event), X, plain, 40.0)
+    none = Survival(time, event, competing_days=np.full(120, np.nan))
+    found = competing_uno(none, X, plain, time < 40, np.ones((1, 120)))[0]
     assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_draw_of_the_patients_is_worth_the_repeated_cases_where_events_compete(cohort) -> None:
     X, time, cause = cohort
-    event, competing, risk = cause == 1, cause == 2, 1 - np.exp(-0.3 * np.exp(X[:, 0]))
-    censoring = fit_censoring(time, event, competing)
+    whole, risk = subdistribution(time, cause), 1 - np.exp(-0.3 * np.exp(X[:, 0]))
+    censoring = fit_censoring(whole)
     drawn = draw_patients([str(i) for i in range(300)], np.random.default_rng(1), 3)
 
     def figures(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        cases, gone = (time[rows], event[rows]), competing[rows]
-        staying = CompetingEvents(gone, censoring)
-        calibration = survival_calibration(*cases, risk[rows], 20.0, weight, np.array([0.3]), None, staying)
+        end = whole.rows(rows)
+        calibration = survival_calibration(end, risk[rows], 20.0, weight, np.array([0.3]), censoring)
         return np.column_stack(
             [
-                bootstrap_auc_t(*cases, risk[rows], 20.0, censoring, weight, gone),
-                bootstrap_survival(*cases, 20.0, weight, gone),
-                net_benefit_survival(*cases, risk[rows], 20.0, np.array([0.3]), weight, gone),
+                bootstrap_auc_t(end, risk[rows], 20.0, censoring, weight),
+                bootstrap_survival(end, 20.0, weight),
+                net_benefit_survival(end, risk[rows], 20.0, np.array([0.3]), weight),
                 calibration.slope,
                 calibration.observed_expected,
             ]

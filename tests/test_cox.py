@@ -119,12 +119,13 @@ def test_the_model_and_the_risk_groups_of_lung1_are_lifelines_own(shared_data: P
     score = Z @ model.coefficient
     high = score > np.median(score)
     for group in (high, ~high):
-        curve, expected = kaplan_meier(time[group], event[group]), KaplanMeierFitter().fit(time[group], event[group])
+        curve = kaplan_meier(table.survival.rows(group))
+        expected = KaplanMeierFitter().fit(time[group], event[group])
         np.testing.assert_allclose(curve.survival, expected.survival_function_.iloc[:, 0], atol=1e-12)
         bounds = np.column_stack([curve.lower, curve.upper])
         np.testing.assert_allclose(bounds, expected.confidence_interval_, atol=1e-12)
     test = logrank_test(time[high], time[~high], event[high], event[~high])
-    assert log_rank(time, event, high).statistic == pytest.approx(test.test_statistic, rel=1e-12)
+    assert log_rank(table.survival, high).statistic == pytest.approx(test.test_statistic, rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -133,16 +134,16 @@ def test_concordance_is_lifelines_with_every_kind_of_tie(seed: int) -> None:
     n = int(rng.integers(2, 60))
     time, event, risk = rng.integers(1, 9, n).astype(float), rng.random(n) < 0.6, rng.integers(0, 5, n).astype(float)
     event[time.argmin()] = True
-    found = concordance(time, event, risk)
+    found = concordance(Survival(time, event), risk)
     if found.comparable:
         assert found.c_index == pytest.approx(concordance_index(time, -risk, event), abs=1e-12)
 
 
 def test_concordance_is_one_for_a_perfect_risk_and_nan_without_pairs() -> None:
     time, event = np.array([1.0, 2.0, 3.0]), np.array([True, True, False])
-    found = concordance(time, event, np.array([3.0, 2.0, 1.0]))
+    found = concordance(Survival(time, event), np.array([3.0, 2.0, 1.0]))
     assert (found.c_index, found.comparable, found.concordant, found.tied) == (1.0, 3, 3, 0)
-    assert np.isnan(concordance(time, np.zeros(3, dtype=bool), time).c_index)
+    assert np.isnan(concordance(Survival(time, np.zeros(3, dtype=bool)), time).c_index)
 
 
 def separable(n: int = 20) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -158,7 +159,7 @@ def test_no_event_non_positive_time_and_constant_column_are_said() -> None:
         Survival(np.where(np.arange(80) < 2, 0.0, time), event)
     X[:, 4] = 0.1 + 0.2
     with pytest.raises(StatisticsError, match=r"Cox model of 6 columns: \[4\] are constant"):
-        cox_coefficient(X, time, event)
+        cox_coefficient(X, Survival(time, event))
 
 
 def test_without_a_penalty_no_maximum_is_said() -> None:

@@ -12,6 +12,7 @@ from lifelines.datasets import load_rossi
 from scipy import stats
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.validation.differences import (
     corrected_t,
     cox_coefficient,
@@ -82,12 +83,12 @@ def test_likelihood_ratio_is_that_of_lifelines() -> None:
     def fitted(columns: list[str]) -> float:
         model = CoxPHFitter().fit(rossi[[*columns, "week", "arrest"]], "week", "arrest")
         np.testing.assert_allclose(
-            cox_coefficient(rossi[columns].to_numpy(float), time, event), model.params_, atol=1e-6
+            cox_coefficient(rossi[columns].to_numpy(float), Survival(time, event)), model.params_, atol=1e-6
         )
         return float(model.log_likelihood_)
 
     expected = 2 * (fitted(base + added) - fitted(base))
-    found = likelihood_ratio(rossi[base].to_numpy(float), rossi[added].to_numpy(float), time, event)
+    found = likelihood_ratio(rossi[base].to_numpy(float), rossi[added].to_numpy(float), Survival(time, event))
     assert found.statistic == pytest.approx(expected, abs=1e-6)
     assert (found.df, found.p) == (3, pytest.approx(stats.chi2.sf(expected, 3), rel=1e-6))
 
@@ -97,7 +98,7 @@ def test_likelihood_ratio_against_nothing_is_that_of_the_whole_model() -> None:
     x, time = rng.normal(size=60), rng.exponential(size=60)
     table = pd.DataFrame({"x": x, "time": time, "event": 1})
     expected = CoxPHFitter().fit(table, "time", "event").log_likelihood_ratio_test()
-    found = likelihood_ratio(np.empty((60, 0)), x[:, None], time, np.ones(60, dtype=bool))
+    found = likelihood_ratio(np.empty((60, 0)), x[:, None], Survival(time, np.ones(60, dtype=bool)))
     assert (found.statistic, found.p) == pytest.approx((expected.test_statistic, expected.p_value), rel=1e-6)
 
 
@@ -105,11 +106,11 @@ def test_what_cannot_be_tested_is_refused_with_the_reason() -> None:
     rng = np.random.default_rng(2)
     x, time, event = rng.normal(size=(30, 1)), rng.exponential(size=30), np.ones(30, dtype=bool)
     with pytest.raises(StatisticsError, match="say nothing that the base does not"):
-        likelihood_ratio(x, 2 * x + 1, time, event)
+        likelihood_ratio(x, 2 * x + 1, Survival(time, event))
     with pytest.raises(StatisticsError, match="none has the event"):
-        likelihood_ratio(x, x**2, time, ~event)
+        likelihood_ratio(x, x**2, Survival(time, ~event))
     with pytest.raises(StatisticsError, match="order the events perfectly"):
-        likelihood_ratio(np.empty((30, 0)), -time[:, None], time, event)
+        likelihood_ratio(np.empty((30, 0)), -time[:, None], Survival(time, event))
     with pytest.raises(StatisticsError, match="1 folds have a value"):
         corrected_t(np.array([0.1, np.nan]), 0.25)
     with pytest.raises(StatisticsError, match="no pair has a difference"):

@@ -50,20 +50,19 @@ def theirs() -> dict[str, np.ndarray]:
 
 def test_coefficients_errors_and_tests_are_rs(cohort, theirs) -> None:
     X, end = cohort
-    time, event, entry = end.time_days, end.event, end.entry_days
-    coefficient = cox_coefficient(X, time, event, entry)
+    coefficient = cox_coefficient(X, end)
     np.testing.assert_allclose(coefficient, theirs["coefficient"], rtol=1e-7)
     likelihood = likelihood_of(X, end)
     inverse = np.linalg.inv(likelihood.derivatives(coefficient)[1])
     np.testing.assert_allclose(np.sqrt(np.diag(inverse)), theirs["error"], rtol=1e-7)
-    changes = (likelihood.residuals(coefficient) @ inverse)[np.argsort(np.argsort(time, kind="stable"))]
+    changes = (likelihood.residuals(coefficient) @ inverse)[np.argsort(end.by_time())]
     np.testing.assert_allclose(changes.T.ravel(), theirs["dfbeta"], rtol=1e-5, atol=1e-8)
-    rows = ph_test(X, time, event, coefficient, inverse, ("x1", "x2"), entry)
+    rows = ph_test(X, end, coefficient, inverse, ("x1", "x2"))
     np.testing.assert_allclose([row["statistic"] for row in rows], theirs["ph_statistic"], rtol=1e-5)
-    ratio = likelihood_ratio(X[:, :1], X[:, 1:], time, event, entry)
+    ratio = likelihood_ratio(X[:, :1], X[:, 1:], end)
     assert ratio.statistic == pytest.approx(theirs["likelihood_ratio"][0], rel=1e-7)
     patients = pd.read_csv(FOLDER / "entry.csv")["id"].astype(str).tolist()
-    coefficient, covariance = clustered_cox(X, time, event, patients, entry)
+    coefficient, covariance = clustered_cox(X, end, patients)
     np.testing.assert_allclose(coefficient, theirs["breslow_coefficient"], rtol=1e-7)
     np.testing.assert_allclose(np.sqrt(np.diag(covariance)), theirs["robust_error"], rtol=1e-6)
     found = breslow(end, X @ coefficient)
@@ -72,22 +71,21 @@ def test_coefficients_errors_and_tests_are_rs(cohort, theirs) -> None:
 
 def test_curve_concordance_and_log_rank_test_are_rs(cohort, theirs) -> None:
     X, end = cohort
-    time, event, entry = end.time_days, end.event, end.entry_days
-    curve = kaplan_meier(time, event, entry=entry)
+    curve = kaplan_meier(end)
     at = np.searchsorted(curve.time_days, AT, side="right") - 1
     for ours, name in ((curve.survival, ""), (curve.lower, "_lower"), (curve.upper, "_upper")):
         np.testing.assert_allclose(ours[at], theirs[f"kaplan_meier{name}"], rtol=1e-7)
     np.testing.assert_array_equal(curve.at_risk[np.searchsorted(curve.time_days, AT)], theirs["at_risk"])
     score = X[:, 0] + 0.5 * X[:, 1]
-    found = concordance(time, event, score, entry)
+    found = concordance(end, score)
     assert found.c_index == pytest.approx(theirs["harrell_c"][0], rel=1e-12)
     assert (found.concordant, found.comparable) == (theirs["pairs"][0], theirs["pairs"][:3].sum())
-    twice = bootstrap_concordance(time, event, score, np.array([np.ones(len(X)), np.arange(len(X)) % 3]), entry=entry)
+    twice = bootstrap_concordance(end, score, np.array([np.ones(len(X)), np.arange(len(X)) % 3]))
     drawn = np.repeat(np.arange(len(X)), np.arange(len(X)) % 3)
-    again = concordance(time[drawn], event[drawn], score[drawn], entry[drawn])
+    again = concordance(end.rows(drawn), score[drawn])
     np.testing.assert_allclose(twice, [found.c_index, again.c_index], rtol=1e-12)
-    untied = time + np.arange(1, len(X) + 1) / 1000
-    assert log_rank(untied, event, X[:, 1], entry).statistic == pytest.approx(theirs["log_rank"][0], rel=1e-7)
+    untied = Survival(end.time_days + np.arange(1, len(X) + 1) / 1000, end.event, entry_days=end.entry_days)
+    assert log_rank(untied, X[:, 1]).statistic == pytest.approx(theirs["log_rank"][0], rel=1e-7)
 
 
 def test_on_the_multicenter_aids_cohort_they_are_those_of_lifelines() -> None:
@@ -97,8 +95,8 @@ def test_on_the_multicenter_aids_cohort_they_are_those_of_lifelines() -> None:
     X, end = table.loc[known, ["AIDSY"]].to_numpy(float), Survival(time[known], event[known], entry_days=entry[known])
     tight = {"precision": 1e-14, "r_precision": 1e-16}
     theirs = CoxPHFitter().fit(table[known], "T", "D", entry_col="W", fit_options=tight).params_.to_numpy()
-    np.testing.assert_allclose(cox_coefficient(X, end.time_days, end.event, end.entry_days), theirs, rtol=1e-6)
-    curve = kaplan_meier(end.time_days, end.event, entry=end.entry_days)
+    np.testing.assert_allclose(cox_coefficient(X, end), theirs, rtol=1e-6)
+    curve = kaplan_meier(end)
     at = np.array([0.5, 1.0, 3.0, 6.0])
     fitted = KaplanMeierFitter().fit(end.time_days, end.event, entry=end.entry_days)
     np.testing.assert_allclose(curve.at(at), fitted.predict(at), rtol=1e-9)
@@ -135,17 +133,18 @@ def test_who_enters_late_biases_a_model_that_does_not_know_it() -> None:
     seen = death > entry
     end = Survival(death[seen], np.ones(seen.sum(), dtype=bool), entry_days=entry[seen])
     X = x[seen, None]
-    assert cox_coefficient(X, end.time_days, end.event, end.entry_days)[0] == pytest.approx(1.0, abs=0.05)
-    assert cox_coefficient(X, end.time_days, end.event)[0] > 1.15
+    assert cox_coefficient(X, end)[0] == pytest.approx(1.0, abs=0.05)
+    assert cox_coefficient(X, Survival(end.time_days, end.event))[0] > 1.15
     true = float(KaplanMeierFitter().fit(death).predict(10.0))
     half = rng.random(6000) < 0.5
     late = np.where(half, 0.0, rng.exponential(10, 6000))  # of all alike: a marginal curve needs that
     kept = death > late
-    curve = kaplan_meier(death[kept], np.ones(kept.sum(), dtype=bool), entry=late[kept])
+    followed = Survival(death[kept], np.ones(kept.sum(), dtype=bool), entry_days=late[kept])
+    curve = kaplan_meier(followed)
     assert curve.at(np.array([10.0]))[0] == pytest.approx(true, abs=0.015)
     drawn, points = np.ones((1, int(kept.sum()))), np.array([0.2, 0.5, 0.8])
     risk = 1 - np.exp(-10 / 20 * np.exp(x[kept]))
-    told = survival_calibration(death[kept], np.ones(kept.sum(), dtype=bool), risk, 10.0, drawn, points, late[kept])
+    told = survival_calibration(followed, risk, 10.0, drawn, points)
     assert told.slope[0] == pytest.approx(1.0, abs=0.05)
     np.testing.assert_allclose(told.smooth[0], points, atol=0.03)
     assert np.isnan(told.observed_expected[0])
@@ -200,7 +199,7 @@ def test_events_among_few_before_others_entered_are_noted_and_still_counted(tmp_
     spec = load_spec(None, ["endpoint.entry=entry"])
     notes = " ".join(read_tables(find_tables([tmp_path / "t.csv"], spec), spec).notes)
     assert "1 event fell while fewer than 10 were at risk, before others entered" in notes
-    curve = kaplan_meier(time, event == 1, entry=entry)
+    curve = kaplan_meier(Survival(time, event == 1, entry_days=entry))
     steps = {"time_days": curve.time_days, "survival": curve.survival, "at_risk": curve.at_risk}
     died = np.bincount(np.searchsorted(curve.time_days, time[event == 1]), minlength=len(curve.time_days))
     drawn = Curve("low", pd.DataFrame({**steps, "entered": curve.entered, "events": died}))

@@ -81,7 +81,7 @@ def test_held_out_it_orders_patients_as_well_as_scikit_survivals_forest(name: st
         (ours,) = fit_survival_forest(X[train], endpoint.rows(train), [0.0], 0.0, [0], [(100, 0)])
         found.append(
             [
-                concordance(endpoint.time_days[test], event[test], risk).c_index
+                concordance(endpoint.rows(test), risk).c_index
                 for risk in (ours.predict(X[test]).risk_score, theirs.predict(X[test]))
                 if risk is not None
             ]

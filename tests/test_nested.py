@@ -36,9 +36,7 @@ RIDGE = Procedure(selector="", penalty=(0.1,))
 
 def c_indices(table: FeatureTable, results: Sequence[FoldResult]) -> list[float]:
     risks = [(result.test, result.risk_score) for result in results]
-    return [
-        concordance(table.time_days[rows], table.event[rows], risk).c_index for rows, risk in risks if risk is not None
-    ]
+    return [concordance(table.survival.rows(rows), risk).c_index for rows, risk in risks if risk is not None]
 
 
 def mean_c(tables: Sequence[FeatureTable], procedure: Procedure = QUICK) -> float:
@@ -99,7 +97,7 @@ def test_a_leak_is_seen_selection_outside_the_folds_makes_permuted_outcomes_pred
 
 def test_a_planted_signal_is_found() -> None:
     table = survival_table(0, n=120, p=60, signal=1.5)
-    truth = concordance(table.time_days, table.event, table.X[:, 0]).c_index
+    truth = concordance(table.survival, table.X[:, 0]).c_index
     assert truth - 0.08 < mean_c([table]) <= truth + 0.03
 
 
@@ -253,7 +251,7 @@ def test_the_bootstrap_takes_back_what_noise_gains_in_sample() -> None:
     assert flattered.out_of_bag - 0.01 < flattered.point632_plus < 0.65
     assert flattered.optimism_corrected < flattered.apparent - 0.1
     (honest,) = bootstrap(signal, {"ridge": RIDGE}, draws=10)
-    truth = concordance(signal.time_days, signal.event, signal.X[:, 0]).c_index
+    truth = concordance(signal.survival, signal.X[:, 0]).c_index
     for figure in (honest.optimism_corrected, honest.point632_plus, honest.out_of_bag):
         assert figure == pytest.approx(truth, abs=0.05)
 
@@ -265,7 +263,7 @@ def test_the_bootstraps_interval_holds_what_many_new_patients_give() -> None:
         table = survival_table(seed, n=60, p=10, signal=0.5)
         (found,) = bootstrap(table, {"it": QUICK}, draws=12)
         fitted = fit_procedure(QUICK, table, [0])
-        truth = concordance(new.time_days, new.event, fitted.predict(new).risk_score).c_index
+        truth = concordance(new.survival, fitted.predict(new).risk_score).c_index
         held.append(found.optimism_corrected - found.below < truth < found.optimism_corrected + found.above)
         widths.append(found.below + found.above)
     assert np.mean(held) >= 0.75

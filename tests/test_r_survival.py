@@ -15,7 +15,7 @@ from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikeli
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
 from prognosis_dask.modelling.metrics.calibration import survival_calibration, survival_slope
 from prognosis_dask.modelling.metrics.classes import class_auc, roc_curve, weighted_auc
-from prognosis_dask.modelling.metrics.competing import CompetingEvents, fine_gray, subdistribution
+from prognosis_dask.modelling.metrics.competing import fine_gray, subdistribution
 from prognosis_dask.modelling.metrics.concordance import concordance, uno_c
 from prognosis_dask.modelling.metrics.hazards import ph_test
 from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
@@ -65,20 +65,20 @@ def test_coefficients_are_theirs_in_every_fit(cohort, theirs) -> None:
     model, scale = cox_of(X, time, event, penalty=0), X.std(axis=0, ddof=1)
     np.testing.assert_allclose(model.coefficient / scale, theirs["coefficient"], rtol=1e-6)
     np.testing.assert_allclose(model.standard_error / scale, theirs["error"], rtol=1e-5)
-    np.testing.assert_allclose(cox_coefficient(X, time, event), theirs["coefficient"], rtol=1e-8)
-    drawn = bootstrap_cox(X, time, event, np.array([np.ones(len(X)), 3 * np.ones(len(X))]))
+    np.testing.assert_allclose(cox_coefficient(X, Survival(time, event)), theirs["coefficient"], rtol=1e-8)
+    drawn = bootstrap_cox(X, Survival(time, event), np.array([np.ones(len(X)), 3 * np.ones(len(X))]))
     np.testing.assert_allclose(drawn, np.tile(theirs["breslow_coefficient"], (2, 1)), rtol=1e-8)
 
 
 def test_concordances_curves_and_tests_are_theirs(cohort, theirs) -> None:
     X, time, event, _ = cohort
     score = X[:, 0] + 0.5 * X[:, 2]
-    assert concordance(time, event, score).c_index == pytest.approx(theirs["harrell_c"][0], rel=1e-10)
-    weights = fit_censoring(time, event).seen(time)
-    assert uno_c(time, event, score, weights, 29.5) == pytest.approx(theirs["uno_c"][0], rel=1e-6)
-    assert log_rank(time, event, X[:, 2]).statistic == pytest.approx(theirs["log_rank"][0], rel=1e-10)
+    assert concordance(Survival(time, event), score).c_index == pytest.approx(theirs["harrell_c"][0], rel=1e-10)
+    weights = fit_censoring(Survival(time, event)).seen(time)
+    assert uno_c(Survival(time, event), score, weights, 29.5) == pytest.approx(theirs["uno_c"][0], rel=1e-6)
+    assert log_rank(Survival(time, event), X[:, 2]).statistic == pytest.approx(theirs["log_rank"][0], rel=1e-10)
     assert median_follow_up(Survival(time, event)) == theirs["median_follow_up"][0]
-    curve = kaplan_meier(time, event)
+    curve = kaplan_meier(Survival(time, event))
     at = np.searchsorted(curve.time_days, [10, 20, 30], side="right") - 1
     for ours, name in ((curve.survival, ""), (curve.lower, "_lower"), (curve.upper, "_upper")):
         np.testing.assert_allclose(ours[at], theirs[f"kaplan_meier{name}"], rtol=1e-8)
@@ -92,26 +92,26 @@ def test_what_each_case_does_to_the_coefficients_is_their_dfbeta(cohort, theirs)
     X, time, event, _ = cohort
     order = np.argsort(time, kind="stable")
     likelihood = PartialLikelihood(X[order], time[order], event[order], 0.0)
-    coefficient = cox_coefficient(X, time, event)
+    coefficient = cox_coefficient(X, Survival(time, event))
     changes = likelihood.residuals(coefficient) @ np.linalg.inv(likelihood.derivatives(coefficient)[1])
     np.testing.assert_allclose(changes[np.argsort(order)].T.ravel(), theirs["dfbeta"], rtol=1e-5, atol=1e-8)
 
 
 def test_the_check_of_proportional_hazards_is_the_exact_score_test(cohort, theirs) -> None:
     X, time, event, _ = cohort
-    coefficient = cox_coefficient(X, time, event)
+    coefficient = cox_coefficient(X, Survival(time, event))
     variance = np.linalg.inv(_information(X, time, event, coefficient))
-    rows = ph_test(X, time, event, coefficient, variance, NAMES)
+    rows = ph_test(X, Survival(time, event), coefficient, variance, NAMES)
     np.testing.assert_allclose([row["statistic"] for row in rows], theirs["ph_statistic"], rtol=1e-5)
     np.testing.assert_allclose([row["p"] for row in rows], theirs["ph_p"], rtol=1e-5)
 
 
 def test_errors_over_patients_and_the_likelihood_ratio_are_theirs(cohort, theirs) -> None:
     X, time, event, patients = cohort
-    coefficient, covariance = clustered_cox(X, time, event, patients)
+    coefficient, covariance = clustered_cox(X, Survival(time, event), patients)
     np.testing.assert_allclose(coefficient, theirs["breslow_coefficient"], rtol=1e-8)
     np.testing.assert_allclose(np.sqrt(np.diag(covariance)), theirs["robust_error"], rtol=1e-6)
-    ratio = likelihood_ratio(X[:, :1], X[:, 1:], time, event)
+    ratio = likelihood_ratio(X[:, :1], X[:, 1:], Survival(time, event))
     assert ratio.statistic == pytest.approx(theirs["likelihood_ratio"][0], rel=1e-8)
 
 
@@ -140,16 +140,17 @@ def test_areas_brier_scores_slopes_and_net_benefit_over_time_are_those_of_riskre
     table, values = pd.read_csv(FOLDER / "scores.csv"), pd.read_csv(FOLDER / "scores_values.csv")
     theirs = {str(what): group["value"].to_numpy() for what, group in values.groupby("what", sort=False)}
     time, event, score = table["time"].to_numpy(float), table["event"].to_numpy() == 1, table["score"].to_numpy(float)
-    censoring, at = fit_censoring(time, event), np.array([5.0, 10.0, 20.0])
+    censoring, at = fit_censoring(Survival(time, event)), np.array([5.0, 10.0, 20.0])
     assert {*time[event]} & {*time[~event]}
     risk = 1 - np.exp(-at / 25 * np.exp(0.7 * score)[:, None])
-    areas = [auc_t(time, event, score, days, censoring) for days in at]
+    end = Survival(time, event)
+    areas = [auc_t(end, score, days, censoring) for days in at]
     np.testing.assert_allclose(areas, theirs["auc_t"], rtol=1e-10)
-    errors = [brier_score(time, event, 1 - one, days, censoring) for one, days in zip(risk.T, at, strict=True)]
+    errors = [brier_score(end, 1 - one, days, censoring) for one, days in zip(risk.T, at, strict=True)]
     np.testing.assert_allclose(errors, theirs["brier"], rtol=1e-10)
     once = np.ones((1, len(time)))
-    np.testing.assert_allclose(survival_slope(time, event, risk[:, 2], 20.0, once), theirs["slope"], rtol=1e-6)
-    benefit = net_benefit_survival(time, event, risk[:, 2], 20.0, np.array([0.2, 0.4, 0.6]), once)
+    np.testing.assert_allclose(survival_slope(end, risk[:, 2], 20.0, once), theirs["slope"], rtol=1e-6)
+    benefit = net_benefit_survival(end, risk[:, 2], 20.0, np.array([0.2, 0.4, 0.6]), once)
     np.testing.assert_allclose(benefit[0], theirs["net_benefit"], rtol=1e-10)
 
 
@@ -157,23 +158,19 @@ def test_measures_with_competing_events_are_those_of_riskregression_and_survival
     table, values = pd.read_csv(FOLDER / "scores.csv"), pd.read_csv(FOLDER / "scores_values.csv")
     theirs = {str(what): group["value"].to_numpy() for what, group in values.groupby("what", sort=False)}
     time, cause, score = table["time"].to_numpy(float), table["cause"].to_numpy(), table["score"].to_numpy(float)
-    event, competing, at = cause == 1, cause == 2, np.array([5.0, 10.0, 20.0])
-    censoring, once = fit_censoring(time, event, competing), np.ones((1, len(time)))
+    end, at = subdistribution(time, cause), np.array([5.0, 10.0, 20.0])
+    censoring, once = fit_censoring(end), np.ones((1, len(time)))
     risk = 1 - np.exp(-at / 25 * np.exp(0.7 * score)[:, None])
-    areas = [auc_t(time, event, score, days, censoring, competing) for days in at]
+    areas = [auc_t(end, score, days, censoring) for days in at]
     np.testing.assert_allclose(areas, theirs["auc_competing"], rtol=1e-10)
-    errors = [
-        brier_score(time, event, 1 - one, days, censoring, competing) for one, days in zip(risk.T, at, strict=True)
-    ]
+    errors = [brier_score(end, 1 - one, days, censoring) for one, days in zip(risk.T, at, strict=True)]
     np.testing.assert_allclose(errors, theirs["brier_competing"], rtol=1e-10)
-    staying = CompetingEvents(competing, censoring)
-    found = survival_calibration(time, event, risk[:, 2], 20.0, once, np.array([0.5]), None, staying)
+    found = survival_calibration(end, risk[:, 2], 20.0, once, np.array([0.5]), censoring)
     np.testing.assert_allclose(found.slope, theirs["slope_competing"], rtol=1e-6)
     np.testing.assert_allclose(found.observed_expected * risk[:, 2].mean(), theirs["observed_competing"], rtol=1e-10)
-    benefit = net_benefit_survival(time, event, risk[:, 2], 20.0, np.array([0.2, 0.4, 0.6]), once, competing)
+    benefit = net_benefit_survival(end, risk[:, 2], 20.0, np.array([0.2, 0.4, 0.6]), once)
     np.testing.assert_allclose(benefit[0], theirs["net_benefit_competing"], rtol=1e-10)
-    end = subdistribution(time, cause)
-    found_c = concordance(end.outlived_days, end.event, score).c_index
+    found_c = concordance(end, score).c_index
     np.testing.assert_allclose(found_c, theirs["harrell_c_competing"], rtol=1e-12)
 
 

@@ -19,7 +19,7 @@ from prognosis_dask.modelling.estimators.cox import ProportionalHazards, cox_cur
 from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.metrics.classes import class_auc
-from prognosis_dask.modelling.metrics.competing import COMPETING, EVENT, causes, competing_events, fine_gray
+from prognosis_dask.modelling.metrics.competing import COMPETING, EVENT, causes, fine_gray
 from prognosis_dask.modelling.metrics.hazards import ph_rows, ph_test
 from prognosis_dask.modelling.metrics.intervals import Z95
 from prognosis_dask.modelling.procedure import Procedure, visible
@@ -51,11 +51,9 @@ def over_patients(model: Fitted, table: FeatureTable) -> Fitted:
     if not isinstance(cox, ProportionalHazards) or not isinstance(table.endpoint, Survival):
         return model
     Z, endpoint = model.prepared(table)[:, model.columns], table.endpoint
-    competing = competing_events(endpoint)
-    if not (several_cases(table.patient_ids) or competing) or np.isnan(cox.standard_error).any():
+    if not (several_cases(table.patient_ids) or endpoint.competing is not None) or np.isnan(cox.standard_error).any():
         return model
-    time, event, entry = endpoint.followed
-    residuals, _ = score_residuals(Z, time, event, cox.coefficient, entry=entry, competing=competing)
+    residuals, _ = score_residuals(Z, endpoint, cox.coefficient)
     inverse = covariance(Z, endpoint, cox, model.tuned["penalty"])
     error = np.sqrt(np.diag(sandwich(residuals, inverse, table.patient_ids)))
     return replace(model, model=replace(cox, standard_error=error))
@@ -71,15 +69,15 @@ def coefficient_tables(model: Fitted, table: FeatureTable) -> Tables:
     cox = model.model
     if not isinstance(cox, ProportionalHazards) or not isinstance(table.endpoint, Survival):
         return rows
-    (time, event, entry), competing = table.endpoint.followed, competing_events(table.endpoint)
-    if len(cox.coefficient) < event.sum() and len(np.unique(time[event])) > 1:
+    endpoint = table.endpoint
+    if len(cox.coefficient) < endpoint.event.sum() and len(np.unique(endpoint.observed_days[endpoint.event])) > 1:
         Z = model.prepared(table)[:, model.columns]
         penalty = model.tuned["penalty"] * (1 - model.tuned["mixing"])
-        fitted = (Z, time, event, cox.coefficient, covariance(Z, table.endpoint, cox, penalty))
+        fitted = (Z, endpoint, cox.coefficient, covariance(Z, endpoint, cox, penalty))
         if several_cases(table.patient_ids):
-            rows["ph"] = ph_rows(model.chosen, clustered_ph_test(*fitted, table.patient_ids, entry, competing))
+            rows["ph"] = ph_rows(model.chosen, clustered_ph_test(*fitted, table.patient_ids))
         else:
-            rows["ph"] = ph_test(*fitted, model.chosen, entry, competing)
+            rows["ph"] = ph_test(*fitted, model.chosen)
     return rows
 
 

@@ -20,7 +20,6 @@ from prognosis_dask.modelling.estimators.determined import named
 from prognosis_dask.modelling.estimators.partial_likelihood import score_likelihood
 from prognosis_dask.modelling.imputing import impute
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring, integrated
-from prognosis_dask.modelling.metrics.competing import competing_events
 from prognosis_dask.modelling.metrics.concordance import concordance
 from prognosis_dask.modelling.preparing import Preparation, expect_finite, fit_preparation
 from prognosis_dask.modelling.procedure import Procedure
@@ -235,9 +234,8 @@ def _criterion(procedure: Procedure, learner: Learner, train: Endpoint, test: En
 
 def _likelihood(train: Survival, test: Survival) -> Criterion:
     both = _together(train, test)
-    competing = competing_events(both)  # one censoring for both, so that they differ by the held-out cases alone
-    everybody = score_likelihood(both, competing)
-    known_ones = score_likelihood(train, None if competing is None else competing.rows(np.arange(len(train))))
+    censoring = fit_censoring(both)  # one for both, so that they differ by the held-out cases alone
+    everybody, known_ones = score_likelihood(both, censoring), score_likelihood(train, censoring)
 
     def judged(model: Model, known: FloatArray, held_out: FloatArray) -> float:
         score = np.concatenate([_risk(model, known), _risk(model, held_out)])
@@ -275,7 +273,7 @@ def _brier(train: Survival, test: Survival) -> Criterion:
             "tune_by is 'brier', and cases enter late: its weights do not hold then; take 'likelihood'"
         )
     both = _together(train, test)
-    censoring = fit_censoring(both.observed_days, both.event, both.competing)
+    censoring = fit_censoring(both)
     grid = np.unique(np.quantile(both.time_days[both.event], _BRIER_GRID))
     grid = grid[grid < censoring.last_days]
 
@@ -285,10 +283,7 @@ def _brier(train: Survival, test: Survival) -> Criterion:
         survival = model.predict(held_out).survival
         assert survival is not None
         said = survival(grid)
-        errors = [
-            brier_score(test.observed_days, test.event, said[:, i], days, censoring, test.competing)
-            for i, days in enumerate(grid.tolist())
-        ]
+        errors = [brier_score(test, said[:, i], days, censoring) for i, days in enumerate(grid.tolist())]
         return -float(integrated(grid, np.array(errors)))
 
     return judged
@@ -296,7 +291,7 @@ def _brier(train: Survival, test: Survival) -> Criterion:
 
 def _concordance(train: Survival, test: Survival) -> Criterion:
     def judged(model: Model, known: FloatArray, held_out: FloatArray) -> float:
-        return concordance(test.outlived_days, test.event, _risk(model, held_out), test.entry_days).c_index
+        return concordance(test, _risk(model, held_out)).c_index
 
     return judged
 

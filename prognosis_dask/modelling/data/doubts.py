@@ -247,13 +247,12 @@ def course_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpoin
     """
     if not isinstance(endpoint, Survival) or endpoint.entry_days is not None:
         return []
-    event = endpoint.event if endpoint.competing is None else endpoint.event | endpoint.competing
     owner = [encoding for encoding in encodings for _ in encoding.features]
     notes: dict[str, str] = {}
     for encoding, values in zip(owner, X.T, strict=True):
         if encoding.family in (*MEASURED_FAMILIES, "features") or encoding.column in notes:
             continue
-        why = _grows(values, endpoint.observed_days, event) or _all_have_it(values, endpoint.event)
+        why = _grows(values, endpoint) or _all_have_it(values, endpoint.event)
         if why:
             notes[encoding.column] = (
                 f"{encoding.column} {why}. If it was filled in during the follow-up, "
@@ -262,9 +261,10 @@ def course_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpoin
     return list(notes.values())
 
 
-def _grows(values: FloatArray, time: FloatArray, event: BoolArray) -> str:
+def _grows(values: FloatArray, endpoint: Survival) -> str:
     from scipy.stats import spearmanr
 
+    time, event = endpoint.observed_days, endpoint.any_event
     known = np.isfinite(values)
     parts = [known & event, known & ~event]
     if min(int(part.sum()) for part in parts) < _FEWEST or len(np.unique(values[known])) < 3:

@@ -83,9 +83,9 @@ class Survival:
         return np.argsort(self.observed_days, kind="stable")
 
     @property
-    def followed(self) -> tuple[FloatArray, BoolArray, FloatArray | None]:
-        """Until when each case was observed, whether that was the event, and from when on, where some came late."""
-        return self.observed_days, self.event, self.entry_days
+    def any_event(self) -> BoolArray:
+        """Whether follow-up ended with an event, the event or a competing one."""
+        return self.event if self.competing is None else self.event | self.competing
 
     @property
     def outlived_days(self) -> FloatArray:

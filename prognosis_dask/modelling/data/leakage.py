@@ -24,7 +24,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -122,9 +122,7 @@ def immortal_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpo
     """
     if not isinstance(endpoint, Survival) or len(X) < _FEWEST_CASES or endpoint.entry_days is not None:
         return []
-    time, censored = endpoint.observed_days, ~endpoint.event
-    if endpoint.competing is not None:
-        censored &= ~endpoint.competing
+    time, censored = endpoint.observed_days, ~endpoint.any_event
     owner = [encoding for encoding in encodings for _ in encoding.features]
     notes: dict[str, str] = {}
     for encoding, values in zip(owner, X.T, strict=True):
@@ -216,8 +214,7 @@ def _of_differences(
         return {}
     first, second = np.array(pairs).T
     rows = np.unique(np.linspace(0, len(codes) - 1, _SAMPLE).astype(int))
-    if endpoint.competing is not None:  # a follow-up ends with whichever event comes first
-        endpoint = Survival(endpoint.observed_days, endpoint.event | endpoint.competing)
+    endpoint = Survival(endpoint.observed_days, endpoint.any_event)  # a follow-up ends with whichever event comes first
     time, event = endpoint.time_days[rows], endpoint.event[rows]
     events = np.flatnonzero(event)
     later = (time[events, None] < time) | ((time[events, None] == time) & ~event)
@@ -318,7 +315,8 @@ def _untied(pairs: Pairs) -> FloatArray:
 
 def _c_index(values: FloatArray, endpoint: Survival) -> float:
     known = np.isfinite(values)
-    found = concordance(endpoint.outlived_days[known], endpoint.event[known], values[known])
+    everybody = replace(endpoint.rows(known), entry_days=None)  # pairs that were not at risk together give it away too
+    found = concordance(everybody, values[known])
     value = max(found.c_index, 1 - found.c_index)
     return value if found.comparable >= (_FEWEST_PAIRS if value < 1 else _FEWEST_PAIRS // 3) else 0.5
 

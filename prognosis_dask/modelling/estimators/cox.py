@@ -158,7 +158,7 @@ def cox_curve(X: FloatArray, endpoint: Survival, ks: Iterable[int], penalty: flo
 
 
 def _c_index(endpoint: Survival, score: FloatArray) -> float:
-    return concordance(endpoint.outlived_days, endpoint.event, score, endpoint.entry_days).c_index
+    return concordance(endpoint, score).c_index
 
 
 def coefficient_rows(features: Sequence[str], coefficient: FloatArray, standard_error: FloatArray) -> list[Row]:

@@ -17,7 +17,8 @@ from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Endpoint, RiskSets, Survival
 from prognosis_dask.modelling.estimators.determined import expect_determined
-from prognosis_dask.modelling.metrics.competing import CompetingEvents, partial_risk_sets
+from prognosis_dask.modelling.metrics.brier import Censoring
+from prognosis_dask.modelling.metrics.competing import partial_risk_sets
 
 #: Newton's decrement at which the fit ends; one more step would change the log-likelihood by less than this.
 _SETTLED = 1e-10
@@ -25,31 +26,31 @@ _SETTLED = 1e-10
 _WIDEST = 600.0
 
 
-def score_likelihood(endpoint: Survival, competing: CompetingEvents | None = None) -> Callable[[FloatArray], float]:
+def score_likelihood(endpoint: Survival, censoring: Censoring | None = None) -> Callable[[FloatArray], float]:
     """From scores (log hazards) of the cases, shape (cases,), to their log partial likelihood; Efron's ties.
 
     Zero where no case has the event; minus infinity where the scores lie too far apart to be computed with.
-    ``competing`` as for :func:`likelihood_of`.
+    ``censoring`` as for :func:`likelihood_of`.
     """
     if not endpoint.event.any():
         return lambda score: 0.0
     order = endpoint.by_time()
-    likelihood = likelihood_of(np.zeros((len(order), 0)), endpoint, competing=competing)
+    likelihood = likelihood_of(np.zeros((len(order), 0)), endpoint, censoring=censoring)
     return lambda score: likelihood.of_score(score[order])
 
 
 def likelihood_of(
-    Z: FloatArray, endpoint: Endpoint, penalizer: float = 0.0, competing: CompetingEvents | None = None
+    Z: FloatArray, endpoint: Endpoint, penalizer: float = 0.0, censoring: Censoring | None = None
 ) -> PartialLikelihood:
     """The partial likelihood of cases in any order; its rows are theirs, stably sorted by time.
 
-    Where events compete it is Fine and Gray's, by weights: of the cases' own censoring, or of that in ``competing``.
+    Where events compete it is Fine and Gray's, by weights: of the cases' own censoring, or of ``censoring``.
     """
     assert isinstance(endpoint, Survival)
     order = endpoint.by_time()
     ordered = endpoint.rows(order)
     time, event = ordered.observed_days, ordered.event
-    sets = partial_risk_sets(ordered, time[event], None if competing is None else competing.rows(order))
+    sets = partial_risk_sets(ordered, time[event], censoring)
     return PartialLikelihood(Z[order], time, event, penalizer, sets)
 
 

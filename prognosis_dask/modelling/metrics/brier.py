@@ -11,32 +11,24 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.metrics.kaplan_meier import uncensored
 
 
-def brier_score(
-    time: FloatArray,
-    event: BoolArray,
-    survival: FloatArray,
-    horizon: float,
-    censoring: Censoring,
-    competing: BoolArray | None = None,
-) -> float:
+def brier_score(endpoint: Survival, survival: FloatArray, horizon: float, censoring: Censoring) -> float:
     """Mean squared error of the predicted survival at a horizon (Graf et al., Stat Med 18, 1999); 0 is best.
+
+    A case with a competing event never has the event; ``survival`` is then freedom from the event (Schoop et al., Biom
+    J 53, 2011).
 
     Parameters
     ----------
-    time, event
-        Shape (cases,).
     survival
         Predicted probability to live beyond the horizon, shape (cases,).
     horizon
         In days.
     censoring
         That of the cohort.
-    competing
-        Where events compete: whether a case had a competing event at its time, shape (cases,). It then never has the
-        event, and ``survival`` is freedom from the event (Schoop et al., Biom J 53, 2011). Else None.
 
     Raises
     ------
@@ -44,24 +36,18 @@ def brier_score(
         When nobody is followed beyond the horizon.
     """
     censoring.expect_within(horizon, "Brier score")
-    return float(squared_errors(time, event, survival, horizon, censoring, competing).mean())
+    return float(squared_errors(endpoint, survival, horizon, censoring).mean())
 
 
-def squared_errors(
-    time: FloatArray,
-    event: BoolArray,
-    survival: FloatArray,
-    horizon: float,
-    censoring: Censoring,
-    competing: BoolArray | None = None,
-) -> FloatArray:
+def squared_errors(endpoint: Survival, survival: FloatArray, horizon: float, censoring: Censoring) -> FloatArray:
     """What each case adds to the Brier score, shape (cases,); 0 for those censored up to the horizon."""
-    beyond = time > horizon
+    time = endpoint.observed_days
+    beyond, seen = time > horizon, censoring.seen(time)
     at_horizon = np.full(len(time), censoring.uncensored(np.array([horizon]))[0])
-    dead = inverse(censoring.seen(time), event & ~beyond)
+    dead = inverse(seen, endpoint.event & ~beyond)
     free = inverse(at_horizon, beyond)
-    if competing is not None:
-        free += inverse(censoring.seen(time), competing & ~beyond)
+    if endpoint.competing is not None:
+        free += inverse(seen, endpoint.competing & ~beyond)
     return np.asarray(survival**2 * dead + (1 - survival) ** 2 * free)
 
 
@@ -132,7 +118,7 @@ class Censoring:
             )
 
 
-def fit_censoring(time: FloatArray, event: BoolArray, competing: BoolArray | None = None) -> Censoring:
+def fit_censoring(endpoint: Survival) -> Censoring:
     """Estimate how a cohort is censored, by Kaplan-Meier with the roles changed.
 
     Censoring is taken to be independent of the outcome and of the features. It says nothing about any model, so it may
@@ -143,7 +129,7 @@ def fit_censoring(time: FloatArray, event: BoolArray, competing: BoolArray | Non
     StatisticsError
         When there is no case.
     """
-    times, probability = uncensored(time, event if competing is None else event | competing)
+    times, probability = uncensored(endpoint.observed_days, endpoint.any_event)
     return Censoring(times, probability, float(times[-1]))
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
+from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.metrics.competing import CompetingEvents
+from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.metrics.brier import Censoring
 from prognosis_dask.modelling.metrics.kaplan_meier import bootstrap_survival
 from prognosis_dask.modelling.metrics.regression import (
     baseline_hazard,
@@ -54,24 +55,22 @@ class Calibration:
 
 
 def survival_calibration(
-    time: FloatArray,
-    event: BoolArray,
+    endpoint: Survival,
     risk: FloatArray,
     horizon: float,
     bootstrap_weights: FloatArray,
     points: FloatArray,
-    entry: FloatArray | None = None,
-    competing: CompetingEvents | None = None,
+    censoring: Censoring | None = None,
 ) -> Calibration:
     """Calibration of the predicted risk of the event up to a horizon.
 
     The slope is the coefficient of the complementary log-log of the risk in a Cox model of the follow-up up to the
-    horizon: for a proportional hazards model that of its linear predictor.
+    horizon: for a proportional hazards model that of its linear predictor. Where events compete, the risk is the
+    cumulative incidence, and the models are Fine and Gray's. Who enters late is not who was there at 0: Kaplan-Meier's
+    number of events is then of others than the predictions, and ``observed_expected`` NaN.
 
     Parameters
     ----------
-    time, event
-        Shape (cases,).
     risk
         Predicted probability of the event up to the horizon, shape (cases,).
     horizon
@@ -80,19 +79,15 @@ def survival_calibration(
         Weight of each case, shape (draws, cases).
     points
         Predicted risks to give the curve at.
-    entry
-        From when on each case was at risk, shape (cases,); None: from 0 on. Who enters late is not who was there at 0:
-        Kaplan-Meier's number of events is then of others than the predictions, and ``observed_expected`` NaN.
-    competing
-        Where events compete: the risk is then the cumulative incidence, and the models are Fine and Gray's.
+    censoring
+        That of the cohort, where events compete; None: of these cases.
     """
     x, at = _cloglog(risk), _cloglog(points)
-    slope = survival_slope(time, event, risk, horizon, bootstrap_weights, entry, competing)
-    also = None if competing is None else competing.cases
+    slope = survival_slope(endpoint, risk, horizon, bootstrap_weights, censoring)
     observed = (
         np.full(len(bootstrap_weights), np.nan)
-        if entry is not None
-        else 1 - bootstrap_survival(time, event, horizon, bootstrap_weights, also)
+        if endpoint.entry_days is not None
+        else 1 - bootstrap_survival(endpoint, horizon, bootstrap_weights)
     )
     knots = _knots(x)
     if knots is None:
@@ -100,27 +95,24 @@ def survival_calibration(
     else:
         terms, terms_at = _terms(x, knots), _terms(at, knots)
         middle = terms.mean(axis=0)
-        coefficient = bootstrap_cox(terms, time, event, bootstrap_weights, entry, competing)
+        coefficient = bootstrap_cox(terms, endpoint, bootstrap_weights, censoring)
         eta = coefficient @ (terms - middle).T
-        hazard = baseline_hazard(eta, time, event, horizon, bootstrap_weights, entry, competing)[:, None]
+        hazard = baseline_hazard(eta, endpoint, horizon, bootstrap_weights, censoring)[:, None]
         curve = 1 - np.exp(-hazard * np.exp(eta))
         smooth = 1 - np.exp(-hazard * np.exp(coefficient @ (terms_at - middle).T))
     return _summary(slope, observed, curve, risk, bootstrap_weights, smooth)
 
 
 def survival_slope(
-    time: FloatArray,
-    event: BoolArray,
+    endpoint: Survival,
     risk: FloatArray,
     horizon: float,
     bootstrap_weights: FloatArray,
-    entry: FloatArray | None = None,
-    competing: CompetingEvents | None = None,
+    censoring: Censoring | None = None,
 ) -> FloatArray:
     """The slope of :func:`survival_calibration` alone, shape (draws,)."""
     x = _cloglog(risk)
-    until, died = np.minimum(time, horizon), event & (time <= horizon)
-    return _one(bootstrap_cox(x[:, None], until, died, bootstrap_weights, entry, competing), x)
+    return _one(bootstrap_cox(x[:, None], endpoint, bootstrap_weights, censoring, horizon), x)
 
 
 def class_calibration(

@@ -31,7 +31,7 @@ def subdistribution(time_days: FloatArray, cause: IntArray, seed: int = 0) -> Su
     time is drawn once from how the others were censored from its own on (Ruan & Gray, Stat Med 27, 2008), at most the
     longest follow-up. Kaplan-Meier's estimate of the endpoint then estimates one less the cumulative incidence, and
     Cox's model is Fine and Gray's: what takes no weights by time is fitted on it (trees, accelerated failure time,
-    support vector machines). All else weights the observed times in its place (:class:`CompetingEvents`).
+    support vector machines). All else weights the observed times in its place (:func:`partial_risk_sets`).
 
     Parameters
     ----------
@@ -62,63 +62,28 @@ def causes(endpoint: Survival) -> tuple[FloatArray, IntArray]:
     return endpoint.observed_days, cause
 
 
-@dataclass(frozen=True, eq=False)
-class CompetingEvents:
-    """Who stays at risk after a competing event, weighted by the chance not to be censored yet (Fine & Gray 1999).
-
-    Attributes
-    ----------
-    cases
-        Whether a case had a competing event at its time, shape (cases,).
-    censoring
-        That of the cohort.
-    """
-
-    cases: BoolArray
-    censoring: Censoring
-
-    def rows(self, chosen: IntArray) -> CompetingEvents:
-        """Of the chosen cases."""
-        return CompetingEvents(self.cases[chosen], self.censoring)
-
-    def risk_sets(self, time: FloatArray, at: FloatArray) -> RiskSets:
-        """Who is at risk at each of some ascending times, in whole until the own time, in part from it on."""
-        from scipy.sparse import csr_array, diags_array, hstack, vstack
-
-        whole = risk_sets(np.full(len(time), -np.inf), time, at)
-        part = risk_sets(time, np.where(self.cases, np.inf, time), at)
-        gone = part.cases @ diags_array(inverse(self.censoring.seen(time), self.cases))
-        still = diags_array(self.censoring.seen(at)) @ part.events
-        return RiskSets(csr_array(vstack([whole.cases, gone])), csr_array(hstack([whole.events, still])))
-
-
-def competing_events(endpoint: Survival) -> CompetingEvents | None:
-    """Those of an endpoint, with its own censoring; None where events do not compete."""
-    if endpoint.competing is None:
-        return None
-    return CompetingEvents(
-        endpoint.competing, fit_censoring(endpoint.observed_days, endpoint.event, endpoint.competing)
-    )
-
-
-def partial_risk_sets(endpoint: Survival, at: FloatArray, competing: CompetingEvents | None = None) -> RiskSets | None:
+def partial_risk_sets(endpoint: Survival, at: FloatArray, censoring: Censoring | None = None) -> RiskSets | None:
     """Who is at risk at each of some ascending times; None where each case is from 0 on until its time.
+
+    Where events compete, a case is in whole until its time. After a competing event it stays in part, weighted by the
+    chance not to be censored yet (Fine & Gray 1999).
 
     Parameters
     ----------
-    competing
-        Of these cases, with the censoring to be taken; None: with their own.
+    censoring
+        That of the cohort, where events compete; None: of these cases.
     """
-    return risk_sets_at(endpoint.observed_days, at, endpoint.entry_days, competing or competing_events(endpoint))
+    time, competing = endpoint.observed_days, endpoint.competing
+    if competing is None:
+        return None if endpoint.entry_days is None else risk_sets(endpoint.entry_days, time, at)
+    from scipy.sparse import csr_array, diags_array, hstack, vstack
 
-
-def risk_sets_at(
-    time: FloatArray, at: FloatArray, entry: FloatArray | None, competing: CompetingEvents | None
-) -> RiskSets | None:
-    """:func:`partial_risk_sets` of observed times, with those of entry or who had a competing event."""
-    if competing is not None:
-        return competing.risk_sets(time, at)
-    return None if entry is None else risk_sets(entry, time, at)
+    seen = (censoring or fit_censoring(endpoint)).seen
+    whole = risk_sets(np.full(len(time), -np.inf), time, at)
+    part = risk_sets(time, np.where(competing, np.inf, time), at)
+    gone = part.cases @ diags_array(inverse(seen(time), competing))
+    still = diags_array(seen(at)) @ part.events
+    return RiskSets(csr_array(vstack([whole.cases, gone])), csr_array(hstack([whole.events, still])))
 
 
 @dataclass(frozen=True)
@@ -223,7 +188,7 @@ def freedom(endpoint: Survival, patient_ids: Sequence[str] = ()) -> KaplanMeier:
     At risk is who was still followed, without an event of any kind.
     """
     if endpoint.competing is None:
-        return kaplan_meier(endpoint.time_days, endpoint.event, patient_ids, endpoint.entry_days)
+        return kaplan_meier(endpoint, patient_ids)
     time, cause = causes(endpoint)
     found = aalen_johansen(time, cause, EVENT, patient_ids)
     at_risk = len(time) - np.searchsorted(np.sort(time), found.time_days, side="left")

@@ -9,6 +9,7 @@ import numpy as np
 
 from prognosis_dask.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import Survival
 
 #: Cases whose pairs are held in memory at a time.
 _BLOCK = 256
@@ -40,21 +41,15 @@ class Concordance:
         return (self.concordant + 0.5 * self.tied) / self.comparable if self.comparable else float("nan")
 
 
-def concordance(time: FloatArray, event: BoolArray, risk: FloatArray, entry: FloatArray | None = None) -> Concordance:
-    """Harrell's C (JAMA 247, 1982) of a risk: higher is worse, 1 is best.
+def concordance(endpoint: Survival, risk: FloatArray) -> Concordance:
+    """Harrell's C (JAMA 247, 1982) of a risk, shape (cases,): higher is worse, 1 is best.
 
-    Two events at the same time are not comparable; one censored at the time of an event outlived it (as in lifelines).
-
-    Parameters
-    ----------
-    time, event, risk
-        Shape (cases,) each.
-    entry
-        From when on each case was at risk, shape (cases,); None: from 0 on. An event is compared with those that
-        entered before it.
+    Two events at the same time are not comparable; one censored at the time of an event outlived it (as in lifelines),
+    and so did a case with a competing event. An event is compared with those that entered before it.
     """
-    if entry is not None:
-        return _of_entered(time, event, risk, entry)
+    time, event = endpoint.outlived_days, endpoint.event
+    if endpoint.entry_days is not None:
+        return _of_entered(time, event, risk, endpoint.entry_days)
     order = np.lexsort((risk, ~event, time))  # of equal times events come first, by rising risk
     time, event, risk = time[order], event[order], risk[order]
     _, rank = np.unique(risk, return_inverse=True)
@@ -110,15 +105,15 @@ def _pairs_after(rank: IntArray, counts: BoolArray) -> tuple[int, int]:
     return lower, equal
 
 
-def uno_c(time: FloatArray, event: BoolArray, risk: FloatArray, uncensored: FloatArray, tau: float = np.inf) -> float:
+def uno_c(endpoint: Survival, risk: FloatArray, uncensored: FloatArray, tau: float = np.inf) -> float:
     """Uno's C (Stat Med 30, 2011): each pair counts by the inverse square of the chance to have been seen.
 
     So the value does not depend on how the cases were censored, as Harrell's does.
 
     Parameters
     ----------
-    time, event, risk
-        Shape (cases,) each.
+    risk
+        Shape (cases,).
     uncensored
         Probability of being uncensored at each case's time, shape (cases,): see
         :func:`prognosis_dask.modelling.metrics.brier.Censoring`.
@@ -130,11 +125,15 @@ def uno_c(time: FloatArray, event: BoolArray, risk: FloatArray, uncensored: Floa
     StatisticsError
         When no pair is comparable.
     """
-    value = float(
-        bootstrap_concordance(time, event, risk, np.ones((1, len(time))), uno_weight(event, uncensored, time < tau))[0]
-    )
+    before_tau, once = endpoint.observed_days < tau, np.ones((1, len(risk)))
+    if endpoint.competing is not None:
+        value = float(competing_uno(endpoint, risk, uncensored, before_tau, once)[0])
+    else:
+        weight = uno_weight(endpoint.event, uncensored, before_tau)
+        value = float(bootstrap_concordance(endpoint, risk, once, weight)[0])
     if np.isnan(value):
-        raise StatisticsError(f"Uno's C: no pair among {len(time)} cases with {int(event.sum())} events is comparable")
+        events = int(endpoint.event.sum())
+        raise StatisticsError(f"Uno's C: no pair among {len(risk)} cases with {events} events is comparable")
     return value
 
 
@@ -145,9 +144,7 @@ def uno_weight(event: BoolArray, uncensored: FloatArray, before_tau: BoolArray) 
 
 
 def competing_uno(
-    time: FloatArray,
-    event: BoolArray,
-    competing: BoolArray,
+    endpoint: Survival,
     risk: FloatArray,
     uncensored: FloatArray,
     before_tau: BoolArray,
@@ -159,8 +156,10 @@ def competing_uno(
 
     Parameters
     ----------
-    time, event, competing, risk
-        Shape (cases,); times until whichever event came first.
+    endpoint
+        Where events compete.
+    risk
+        Shape (cases,).
     uncensored, before_tau
         As for :func:`uno_weight`.
     bootstrap_weights
@@ -171,6 +170,8 @@ def competing_uno(
     FloatArray
         Shape (draws,); NaN where no pair is comparable.
     """
+    time, event, competing = endpoint.observed_days, endpoint.event, endpoint.competing
+    assert competing is not None
     rows = np.flatnonzero(event & before_tau & (uncensored > 0))
     agreed, comparable = np.zeros((2, len(bootstrap_weights)))
     for start in range(0, len(rows), _BLOCK):
@@ -186,47 +187,36 @@ def competing_uno(
 
 
 def bootstrap_concordance(
-    time: FloatArray,
-    event: BoolArray,
-    risk: FloatArray,
-    bootstrap_weights: FloatArray,
-    weight: FloatArray | None = None,
-    entry: FloatArray | None = None,
+    endpoint: Survival, risk: FloatArray, bootstrap_weights: FloatArray, weight: FloatArray | None = None
 ) -> FloatArray:
     """Harrell's C, or Uno's, for many weightings of the cases: one of :func:`bootstrap_concordances`."""
-    return bootstrap_concordances(time, event, risk, bootstrap_weights, (weight,), entry)[0]
+    return bootstrap_concordances(endpoint, risk, bootstrap_weights, (weight,))[0]
 
 
 def bootstrap_concordances(
-    time: FloatArray,
-    event: BoolArray,
-    risk: FloatArray,
-    bootstrap_weights: FloatArray,
-    weights: Sequence[FloatArray | None],
-    entry: FloatArray | None = None,
+    endpoint: Survival, risk: FloatArray, bootstrap_weights: FloatArray, weights: Sequence[FloatArray | None]
 ) -> list[FloatArray]:
     """Harrell's C and Uno's for many weightings of the cases; both rest on the same sums over pairs.
 
     Parameters
     ----------
-    time, event, risk
+    risk
         Shape (cases,).
     bootstrap_weights
         How often each case counts, shape (draws, cases).
     weights
         For each figure what the pairs of each earlier case count, shape (cases,): :func:`uno_weight`; None for
         Harrell's C.
-    entry
-        As for :func:`concordance`.
 
     Returns
     -------
     list of FloatArray
         For each figure shape (draws,); NaN where no pair is comparable.
     """
-    order = np.lexsort((~event, time))  # whom a case with the event precedes, is what comes after its ties
-    time, event, risk, bootstrap_weights = time[order], event[order], risk[order], bootstrap_weights[:, order]
-    entry = None if entry is None else entry[order]
+    # whom a case with the event precedes, is what comes after its ties
+    order = np.lexsort((~endpoint.event, endpoint.outlived_days))
+    endpoint, risk, bootstrap_weights = endpoint.rows(order), risk[order], bootstrap_weights[:, order]
+    time, event, entry = endpoint.outlived_days, endpoint.event, endpoint.entry_days
     counts = [np.ones(len(time)) if weight is None else weight[order] for weight in weights]
     rows = np.flatnonzero(event)
     first = _whom_next(time, event)

@@ -6,44 +6,33 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prognosis_dask.arrays import BoolArray, FloatArray
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.metrics.competing import CompetingEvents, risk_sets_at
+from prognosis_dask.modelling.data.endpoint import Survival
+from prognosis_dask.modelling.metrics.competing import partial_risk_sets
 from prognosis_dask.modelling.table_spec import Row
 
 
 def ph_test(
-    X: FloatArray,
-    time: FloatArray,
-    event: BoolArray,
-    coefficient: FloatArray,
-    variance: FloatArray,
-    features: Sequence[str],
-    entry: FloatArray | None = None,
-    competing: CompetingEvents | None = None,
+    X: FloatArray, endpoint: Survival, coefficient: FloatArray, variance: FloatArray, features: Sequence[str]
 ) -> list[Row]:
     """Test each coefficient of a Cox model for a drift over time (Grambsch & Therneau, Biometrika 81, 1994).
 
     The exact score test of adding the column times the rank of time to the model, as R's survival has it since
     version 3: the risk set's covariance at every event is taken as it is, not as their mean. Time enters as its rank
-    among all cases, ties as their mean rank (``cox.zph(transform = "rank")``); ties of events as Efron has them.
+    among all cases, ties as their mean rank (``cox.zph(transform = "rank")``); ties of events as Efron has them. Where
+    events compete, the model is Fine and Gray's.
 
     Parameters
     ----------
     X
         The model's columns, shape (cases, columns), on the scale of the coefficients.
-    time, event
-        Shape (cases,).
     coefficient
         Log hazard ratio per unit, shape (columns,).
     variance
         Their covariance matrix, shape (columns, columns).
     features
         The columns' names.
-    entry
-        From when on each case was at risk, shape (cases,); None: from 0 on.
-    competing
-        Where events compete: the model is then Fine and Gray's, and times are observed ones.
 
     Returns
     -------
@@ -56,10 +45,11 @@ def ph_test(
     StatisticsError
         When there are fewer than two distinct times of events.
     """
-    if len(np.unique(time[event])) < 2:
+    event = endpoint.event
+    if len(np.unique(endpoint.observed_days[event])) < 2:
         raise StatisticsError(f"proportional hazards: {int(event.sum())} events at fewer than two distinct times")
-    ranks = event_ranks(time, event)
-    residuals, covariances = schoenfeld(X, time, event, coefficient, entry, competing)
+    ranks = event_ranks(endpoint)
+    residuals, covariances = schoenfeld(X, endpoint, coefficient)
     score = ranks @ residuals
     drift = np.tensordot(ranks, covariances, axes=1)
     spread = np.tensordot(ranks**2, np.einsum("ekk->ek", covariances), axes=1)
@@ -68,11 +58,11 @@ def ph_test(
     return ph_rows(features, statistic)
 
 
-def event_ranks(time: FloatArray, event: BoolArray) -> FloatArray:
+def event_ranks(endpoint: Survival) -> FloatArray:
     """The rank of each event's time among all cases, less their mean; shape (events,), in the order of the rows."""
     from scipy.stats import rankdata
 
-    ranks = rankdata(time)[event]
+    ranks = rankdata(endpoint.observed_days)[endpoint.event]
     return np.asarray(ranks - ranks.mean())
 
 
@@ -86,14 +76,7 @@ def ph_rows(features: Sequence[str], statistic: FloatArray) -> list[Row]:
     ]
 
 
-def schoenfeld(
-    X: FloatArray,
-    time: FloatArray,
-    event: BoolArray,
-    coefficient: FloatArray,
-    entry: FloatArray | None = None,
-    competing: CompetingEvents | None = None,
-) -> tuple[FloatArray, FloatArray]:
+def schoenfeld(X: FloatArray, endpoint: Survival, coefficient: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Schoenfeld's residuals of the events in the order of the rows, and the covariance of the columns at risk.
 
     What each event's columns exceed the mean of those at risk by; ties as Efron has them.
@@ -109,8 +92,9 @@ def schoenfeld(
     columns = X.shape[1]
     products = (X[:, :, None] * X[:, None, :]).reshape(len(X), -1)
     weighted = hazard[:, None] * np.column_stack([np.ones(len(X)), X, products])
+    time, event = endpoint.observed_days, endpoint.event
     times, place = np.unique(time[event], return_inverse=True)
-    sets = risk_sets_at(time, times, entry, competing)
+    sets = partial_risk_sets(endpoint, times)
     if sets is not None:
         at_risk = sets.at_events(weighted)
     else:

@@ -12,8 +12,6 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival, patient_sums, several_cases
 from prognosis_dask.modelling.metrics.intervals import Z95, in_parts
 
-#: The two-sided 95 % point of the normal distribution.
-
 
 @dataclass(frozen=True)
 class KaplanMeier:
@@ -46,34 +44,32 @@ class KaplanMeier:
         return np.asarray(self.survival[np.searchsorted(self.time_days, time_days, side="right") - 1])
 
 
-def kaplan_meier(
-    time: FloatArray, event: BoolArray, patient_ids: Sequence[str] = (), entry: FloatArray | None = None
-) -> KaplanMeier:
+def kaplan_meier(endpoint: Survival, patient_ids: Sequence[str] = ()) -> KaplanMeier:
     """Estimate survival (Kaplan & Meier, J Am Stat Assoc 53, 1958).
+
+    Where cases enter late, the curve is of a case at 0, if who enters is no other than who was there all the time.
 
     Parameters
     ----------
-    time, event
-        Days, and True where follow-up ended with the event; shape (cases,).
+    endpoint
+        Competing events are censored at the time drawn for them.
     patient_ids
         Whose case it is. Where patients have several, the interval is that over patients: what each adds to the
         logarithm of the curve (the infinitesimal jackknife) is summed within patients; with one case each, followed
         from 0 on, its squares add up to Greenwood's variance.
-    entry
-        From when on each case was at risk, shape (cases,); None: from 0 on. The curve is then of a case at 0, if who
-        enters is no other than who was there all the time.
 
     Raises
     ------
     StatisticsError
         When there is no case.
     """
-    times, died, _, at_risk = _counts(time, event, entry)
+    entry = endpoint.entry_days
+    times, died, _, at_risk = _counts(endpoint.time_days, endpoint.event, entry)
     survival = np.cumprod(1 - np.divide(died, at_risk, out=np.zeros(len(times)), where=died > 0))
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = np.cumsum(_fall(died, at_risk))
         if several_cases(patient_ids):
-            variance = _variance_over_patients(time, event, patient_ids, entry)
+            variance = _variance_over_patients(endpoint, patient_ids)
         width = Z95 * np.sqrt(variance) / np.abs(np.log(survival))
         lower, upper = survival ** np.exp(width), survival ** np.exp(-width)
     certain = (survival == 1) | (survival == 0)
@@ -82,15 +78,14 @@ def kaplan_meier(
         np.append(1.0, survival),
         np.append(1.0, np.where(certain, survival, lower)),
         np.append(1.0, np.where(certain, survival, upper)),
-        np.append(len(time) if entry is None else np.count_nonzero(entry == 0), at_risk),
+        np.append(len(endpoint) if entry is None else np.count_nonzero(entry == 0), at_risk),
         None if entry is None else np.bincount(np.searchsorted(times, entry, "right"), minlength=len(times) + 1),
     )
 
 
-def _variance_over_patients(
-    time: FloatArray, event: BoolArray, patient_ids: Sequence[str], entry: FloatArray | None
-) -> FloatArray:
+def _variance_over_patients(endpoint: Survival, patient_ids: Sequence[str]) -> FloatArray:
     """Of the logarithm of survival at each distinct time; called where division by zero is quiet."""
+    time, event, entry = endpoint.time_days, endpoint.event, endpoint.entry_days
     times, died, _, at_risk = _counts(time, event, entry)
     fall = np.cumsum(_fall(died, at_risk))
     own = np.searchsorted(times, time)
@@ -124,54 +119,38 @@ def uncensored(time: FloatArray, event: BoolArray) -> tuple[FloatArray, FloatArr
     return np.append(0.0, times), np.append(1.0, probability)
 
 
-def bootstrap_survival(
-    time: FloatArray,
-    event: BoolArray,
-    horizon: float,
-    bootstrap_weights: FloatArray,
-    competing: BoolArray | None = None,
-) -> FloatArray:
+def bootstrap_survival(endpoint: Survival, horizon: float, bootstrap_weights: FloatArray) -> FloatArray:
     """Kaplan-Meier's survival at one time for many weightings of the cases.
+
+    Where events compete it is one less the cumulative incidence (Aalen & Johansen 1978).
 
     Parameters
     ----------
     bootstrap_weights
         Weight of each case, shape (draws, cases).
-    competing
-        Where events compete: whether a case had a competing event at its time, shape (cases,); survival is then one
-        less the cumulative incidence (Aalen & Johansen 1978). Else None.
 
     Returns
     -------
     FloatArray
         Shape (draws,). Once nobody is at risk the curve stays where it is; NaN where no case has weight.
     """
-    if (np.diff(time) < 0).any():
-        order = np.argsort(time, kind="stable")
-        time, event, bootstrap_weights = time[order], event[order], bootstrap_weights[:, order]
-        competing = None if competing is None else competing[order]
-    until = int(np.searchsorted(time, horizon, side="right"))
-    also = None if competing is None else competing[:until]
-    return survival_of(time[:until], event[:until], bootstrap_weights[:, :until], bootstrap_weights.sum(axis=1), also)
+    if (np.diff(endpoint.observed_days) < 0).any():
+        order = endpoint.by_time()
+        endpoint, bootstrap_weights = endpoint.rows(order), bootstrap_weights[:, order]
+    until = np.arange(np.searchsorted(endpoint.observed_days, horizon, side="right"))
+    return survival_of(endpoint.rows(until), bootstrap_weights[:, : len(until)], bootstrap_weights.sum(axis=1))
 
 
-def survival_of(
-    time: FloatArray,
-    event: BoolArray,
-    bootstrap_weights: FloatArray,
-    total: FloatArray,
-    competing: BoolArray | None = None,
-) -> FloatArray:
+def survival_of(endpoint: Survival, bootstrap_weights: FloatArray, total: FloatArray) -> FloatArray:
     """:func:`bootstrap_survival` at a horizon from the cases followed up to it, by rising time, and the weight of all.
 
     Parameters
     ----------
     total
         The weight of all cases, those followed beyond the horizon too, in each draw; shape (draws,).
-    competing
-        As for :func:`bootstrap_survival`.
     """
-    deaths = np.flatnonzero(event if competing is None else event | competing)
+    time, event = endpoint.observed_days, endpoint.event
+    deaths = np.flatnonzero(endpoint.any_event)
     died_at = time[deaths]
     tied = np.flatnonzero(np.diff(died_at, prepend=-np.inf))  # the first death of each time
     first = np.searchsorted(time, died_at[tied])
@@ -187,7 +166,7 @@ def survival_of(
             died = at_times(weight.take(deaths, axis=1))
             at_risk[died == 0] = 1.0
             left = np.maximum(1.0 - died / at_risk, 0.0)
-            if competing is None:
+            if endpoint.competing is None:
                 survival = np.prod(left, axis=1)
             else:
                 survival = 1.0 - _incidence(at_times(weight.take(deaths, axis=1) * event[deaths]), at_risk, left)
@@ -211,15 +190,15 @@ class LogRank:
     p: float
 
 
-def log_rank(time: FloatArray, event: BoolArray, group: IntArray, entry: FloatArray | None = None) -> LogRank:
+def log_rank(endpoint: Survival, group: IntArray) -> LogRank:
     """Test whether the groups share one survival curve (Mantel 1966; Peto & Peto 1972).
 
     Parameters
     ----------
-    time, event, group
-        Shape (cases,); the groups may be any numbers.
-    entry
-        From when on each case was at risk, shape (cases,); None: from 0 on.
+    endpoint
+        Competing events are censored at the time drawn for them.
+    group
+        Shape (cases,); any numbers.
 
     Raises
     ------
@@ -228,6 +207,7 @@ def log_rank(time: FloatArray, event: BoolArray, group: IntArray, entry: FloatAr
     """
     from scipy.special import chdtrc
 
+    time, event, entry = endpoint.time_days, endpoint.event, endpoint.entry_days
     groups, member = np.unique(group, return_inverse=True)
     if len(groups) < 2:
         raise StatisticsError(f"log-rank test: all {len(time)} cases are in one group; two or more are compared")
@@ -252,8 +232,7 @@ def median_follow_up(endpoint: Survival) -> float:
 
     Competing events are events here. NaN where it is not reached.
     """
-    censored = ~endpoint.event if endpoint.competing is None else ~(endpoint.event | endpoint.competing)
-    curve = kaplan_meier(endpoint.observed_days, censored, entry=endpoint.entry_days)
+    curve = kaplan_meier(Survival(endpoint.observed_days, ~endpoint.any_event, entry_days=endpoint.entry_days))
     reached = np.flatnonzero(curve.survival <= 0.5)
     return float(curve.time_days[reached[0]]) if len(reached) else float("nan")
 

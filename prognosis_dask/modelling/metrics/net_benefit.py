@@ -10,8 +10,9 @@ from dataclasses import fields
 
 import numpy as np
 
-from prognosis_dask.arrays import BoolArray, FloatArray
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.metrics.calibration import Calibration
 from prognosis_dask.modelling.metrics.intervals import in_parts, interval, mean_held
 from prognosis_dask.modelling.metrics.kaplan_meier import survival_of
@@ -20,32 +21,24 @@ from prognosis_dask.modelling.table_spec import Row
 
 
 def net_benefit_survival(
-    time: FloatArray,
-    event: BoolArray,
-    risk: FloatArray,
-    horizon: float,
-    thresholds: FloatArray,
-    bootstrap_weights: FloatArray,
-    competing: BoolArray | None = None,
+    endpoint: Survival, risk: FloatArray, horizon: float, thresholds: FloatArray, bootstrap_weights: FloatArray
 ) -> FloatArray:
     """Net benefit for the event up to a horizon (Vickers et al., BMC Med Inform Decis Mak 8:53, 2008).
 
     With the share treated ``s`` and Kaplan-Meier's risk among the treated ``r``: ``s r - s (1 - r) t / (1 - t)`` at
-    threshold ``t``. Treating nobody has 0; treating everybody is ``risk`` all ones.
+    threshold ``t``. Treating nobody has 0; treating everybody is ``risk`` all ones. Where events compete, the risk is
+    the cumulative incidence.
 
     Parameters
     ----------
-    time, event, risk
-        Shape (cases,); the predicted probability of the event up to the horizon.
+    risk
+        The predicted probability of the event up to the horizon, shape (cases,).
     horizon
         In days.
     thresholds
         Shape (thresholds,), within 0..1, 1 excluded.
     bootstrap_weights
         Weight of each case, shape (draws, cases).
-    competing
-        Where events compete: whether a case had a competing event at its time, shape (cases,); the risk is then the
-        cumulative incidence. Else None.
 
     Returns
     -------
@@ -58,11 +51,9 @@ def net_benefit_survival(
         When a threshold is not within 0..1.
     """
     _expect_thresholds(thresholds)
-    order = np.argsort(time, kind="stable")
-    time, event, risk = time[order], event[order], risk[order]
-    competing = None if competing is None else competing[order]
-    until = int(np.searchsorted(time, horizon, side="right"))
-    bootstrap_weights = bootstrap_weights[:, order]
+    order = endpoint.by_time()
+    endpoint, risk, bootstrap_weights = endpoint.rows(order), risk[order], bootstrap_weights[:, order]
+    until = int(np.searchsorted(endpoint.observed_days, horizon, side="right"))
     total = bootstrap_weights.sum(axis=1, keepdims=True)
     is_treated = risk[:, None] >= thresholds
     treated_by = is_treated.sum(axis=0)  # as many: the same ones
@@ -77,8 +68,7 @@ def net_benefit_survival(
                 continue
             treated = np.flatnonzero(risk[:until] >= threshold)
             own, weights = weight.take(treated, axis=1), of_treated[rows, column]
-            also = None if competing is None else competing[treated]
-            dead[rows, column] = 1 - survival_of(time[treated], event[treated], own, weights, also)
+            dead[rows, column] = 1 - survival_of(endpoint.rows(treated), own, weights)
     return np.where(share > 0, share * (dead - (1 - dead) * thresholds / (1 - thresholds)), 0.0)
 
 

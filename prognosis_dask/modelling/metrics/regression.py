@@ -11,8 +11,9 @@ from typing import TypeAlias
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
-from prognosis_dask.modelling.data.endpoint import RiskSets
-from prognosis_dask.modelling.metrics.competing import CompetingEvents, risk_sets_at
+from prognosis_dask.modelling.data.endpoint import RiskSets, Survival
+from prognosis_dask.modelling.metrics.brier import Censoring
+from prognosis_dask.modelling.metrics.competing import partial_risk_sets
 from prognosis_dask.modelling.metrics.intervals import in_parts
 
 #: Newton's step, in standard deviations of the columns, after which a draw is settled: the next would be its square.
@@ -30,26 +31,23 @@ _Derivatives: TypeAlias = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
 def bootstrap_cox(
     X: FloatArray,
-    time: FloatArray,
-    event: BoolArray,
+    endpoint: Survival,
     bootstrap_weights: FloatArray,
-    entry: FloatArray | None = None,
-    competing: CompetingEvents | None = None,
+    censoring: Censoring | None = None,
+    horizon: float = np.inf,
 ) -> FloatArray:
-    """Cox's model (Breslow's treatment of ties) for many weightings of the cases.
+    """Cox's model (Breslow's treatment of ties) for many weightings of the cases; Fine and Gray's where events compete.
 
     Parameters
     ----------
     X
         Columns, shape (cases, columns).
-    time, event
-        Shape (cases,).
     bootstrap_weights
         Weight of each case, shape (draws, cases).
-    entry
-        From when on each case was at risk, shape (cases,); None: from 0 on.
-    competing
-        Where events compete, and none enters late: the model is then Fine and Gray's.
+    censoring
+        As for :func:`partial_risk_sets`.
+    horizon
+        Follow-up ends here at the latest, in days.
 
     Returns
     -------
@@ -57,23 +55,12 @@ def bootstrap_cox(
         Log hazard ratio per unit of the columns, shape (draws, columns); NaN where there is no finite maximum.
     """
     mean, scale = _standard(X)
-    order = np.argsort(time, kind="stable")
-    Z, time, event, bootstrap_weights = (
-        ((X - mean) / scale)[order],
-        time[order],
-        event[order],
-        bootstrap_weights[:, order],
-    )
-    sets = _sets(order, time, np.unique(time[event]), entry, competing)
+    order = np.argsort(np.minimum(endpoint.observed_days, horizon), kind="stable")
+    Z, endpoint, bootstrap_weights = ((X - mean) / scale)[order], endpoint.rows(order), bootstrap_weights[:, order]
+    time = np.minimum(endpoint.observed_days, horizon)
+    event = endpoint.event & (endpoint.observed_days <= horizon)
+    sets = partial_risk_sets(endpoint, np.unique(time[event]), censoring)
     return _in_parts(lambda part: _cox_derivatives(Z, time, event, part, sets), bootstrap_weights, Z.shape[1]) / scale
-
-
-def _sets(
-    order: IntArray, time: FloatArray, at: FloatArray, entry: FloatArray | None, competing: CompetingEvents | None
-) -> RiskSets | None:
-    """Of the cases in their order by time; None where each is at risk from 0 on until its time."""
-    late, also = None if entry is None else entry[order], None if competing is None else competing.rows(order)
-    return risk_sets_at(time, at, late, also)
 
 
 def bootstrap_logistic(X: FloatArray, positive: FloatArray, bootstrap_weights: FloatArray) -> FloatArray:
@@ -103,12 +90,10 @@ def bootstrap_logistic(X: FloatArray, positive: FloatArray, bootstrap_weights: F
 
 def baseline_hazard(
     eta: FloatArray,
-    time: FloatArray,
-    event: BoolArray,
+    endpoint: Survival,
     horizon: float,
     bootstrap_weights: FloatArray,
-    entry: FloatArray | None = None,
-    competing: CompetingEvents | None = None,
+    censoring: Censoring | None = None,
 ) -> FloatArray:
     """Breslow's cumulative hazard at a time where the linear predictor is 0, for many weightings.
 
@@ -116,23 +101,23 @@ def baseline_hazard(
     ----------
     eta
         Linear predictor, shape (draws, cases).
-    entry, competing
-        As for :func:`bootstrap_cox`.
+    censoring
+        As for :func:`partial_risk_sets`.
 
     Returns
     -------
     FloatArray
         Shape (draws,).
     """
-    order = np.argsort(time, kind="stable")
-    time, event, eta, bootstrap_weights = time[order], event[order], eta[:, order], bootstrap_weights[:, order]
-    hazard = bootstrap_weights * np.exp(eta)
-    sets = _sets(order, time, time, entry, competing)
+    order = endpoint.by_time()
+    endpoint, eta, bootstrap_weights = endpoint.rows(order), eta[:, order], bootstrap_weights[:, order]
+    time, hazard = endpoint.observed_days, bootstrap_weights * np.exp(eta)
+    sets = partial_risk_sets(endpoint, time, censoring)
     if sets is not None:
         at_risk = sets.at_events(hazard.T).T
     else:
         at_risk = _from(hazard, np.asarray(np.searchsorted(time, time), dtype=np.int64))
-    died = bootstrap_weights * (event & (time <= horizon))
+    died = bootstrap_weights * (endpoint.event & (time <= horizon))
     return np.asarray(np.divide(died, at_risk, out=np.zeros_like(died), where=died > 0).sum(axis=1))
 
 

@@ -7,19 +7,19 @@ repeats all of them take most of a minute. AUC(t) sets who has the event by a ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
 
-from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
+from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival, several_cases
 from prognosis_dask.modelling.metrics.brier import Censoring, fit_censoring, integrated, inverse, squared_errors
 from prognosis_dask.modelling.metrics.calibration import Calibration, rising_groups, survival_calibration
 from prognosis_dask.modelling.metrics.classes import auc_between
-from prognosis_dask.modelling.metrics.competing import CompetingEvents, causes, freedom, gray_test
+from prognosis_dask.modelling.metrics.competing import causes, freedom, gray_test
 from prognosis_dask.modelling.metrics.concordance import (
     bootstrap_concordance,
     bootstrap_concordances,
@@ -61,55 +61,42 @@ from prognosis_dask.modelling.validation.clustered import clustered_log_rank
 from prognosis_dask.modelling.validation.nested import FoldResult
 
 
-def auc_t(
-    time: FloatArray,
-    event: BoolArray,
-    risk: FloatArray,
-    horizon: float,
-    censoring: Censoring,
-    competing: BoolArray | None = None,
-) -> float:
+def auc_t(endpoint: Survival, risk: FloatArray, horizon: float, censoring: Censoring) -> float:
     """AUC at a horizon, with inverse probability of censoring weights.
 
     Cases had the event up to the horizon, controls were followed beyond it (Uno et al., J Am Stat Assoc 102, 2007;
-    Hung & Chiang, Can J Stat 38, 2010).
+    Hung & Chiang, Can J Stat 38, 2010). Who had a competing event is a control, for it never has the event (Blanche et
+    al., Stat Med 32, 2013).
 
     Parameters
     ----------
-    time, event, risk
+    risk
         Shape (cases,).
     horizon
         In days.
     censoring
         That of the cohort: :func:`prognosis_dask.modelling.metrics.brier.fit_censoring`.
-    competing
-        Where events compete: whether a case had a competing event at its time, shape (cases,). It is a control, for it
-        never has the event (Blanche et al., Stat Med 32, 2013). Else None.
 
     Raises
     ------
     StatisticsError
         When there is no case or no control.
     """
-    value = float(bootstrap_auc_t(time, event, risk, horizon, censoring, np.ones((1, len(time))), competing)[0])
+    value = float(bootstrap_auc_t(endpoint, risk, horizon, censoring, np.ones((1, len(risk))))[0])
     if np.isnan(value):
-        free = time > horizon if competing is None else (time > horizon) | competing
-        cases, controls = int((event & (time <= horizon)).sum()), int(free.sum())
+        beyond, competing = endpoint.observed_days > horizon, endpoint.competing
+        free = beyond if competing is None else beyond | competing
+        cases, controls = int((endpoint.event & ~beyond).sum()), int(free.sum())
         raise StatisticsError(f"AUC at {horizon:g} days: {cases} cases and {controls} controls; both are needed")
     return value
 
 
 def bootstrap_auc_t(
-    time: FloatArray,
-    event: BoolArray,
-    risk: FloatArray,
-    horizon: float,
-    censoring: Censoring,
-    bootstrap_weights: FloatArray,
-    competing: BoolArray | None = None,
+    endpoint: Survival, risk: FloatArray, horizon: float, censoring: Censoring, bootstrap_weights: FloatArray
 ) -> FloatArray:
     """:func:`auc_t` for many weightings of the cases, shape (draws, cases); NaN without a case or a control."""
-    weight = inverse(censoring.seen(time), event & (time <= horizon))
+    time, competing = endpoint.observed_days, endpoint.competing
+    weight = inverse(censoring.seen(time), endpoint.event & (time <= horizon))
     cases, controls = np.flatnonzero(weight), np.flatnonzero(time > horizon)
     of_controls = bootstrap_weights[:, controls]
     if competing is not None:  # those followed beyond the horizon all have the same weight, here 1
@@ -120,25 +107,17 @@ def bootstrap_auc_t(
     return auc_between(risk[cases], bootstrap_weights[:, cases] * weight[cases], risk[controls], of_controls)
 
 
-def mean_auc(
-    time: FloatArray,
-    event: BoolArray,
-    times_days: FloatArray,
-    auc: FloatArray,
-    competing: BoolArray | None = None,
-) -> FloatArray:
+def mean_auc(endpoint: Survival, times_days: FloatArray, auc: FloatArray) -> FloatArray:
     """Mean of AUC(t), each time counting by the drop of the survival curve up to it from the time before.
+
+    Where events compete, times count by the rise of the cumulative incidence.
 
     Parameters
     ----------
-    time, event
-        Shape (cases,).
     times_days
         Ascending, shape (times,).
     auc
         At these times, shape (times,) or (times, draws); times without one (NaN, in the first draw) are left out.
-    competing
-        As for :func:`auc_t`; times then count by the rise of the cumulative incidence.
 
     Raises
     ------
@@ -146,11 +125,11 @@ def mean_auc(
         When nobody has the event up to the last time.
     """
     held = np.flatnonzero(np.isfinite(auc.reshape(len(times_days), -1)[:, 0])) if len(times_days) else np.arange(0)
-    if competing is None:
-        survival = kaplan_meier(time, event).at(times_days[held])
+    if endpoint.competing is None:
+        survival = kaplan_meier(endpoint).at(times_days[held])
     else:
-        once = np.ones((1, len(time)))
-        survival = np.array([bootstrap_survival(time, event, t, once, competing)[0] for t in times_days[held]])
+        once = np.ones((1, len(endpoint)))
+        survival = np.array([bootstrap_survival(endpoint, days, once)[0] for days in times_days[held]])
     drop = -np.diff(np.append(1.0, survival))
     if not drop.sum() > 0:
         raise StatisticsError("mean AUC: no event up to the last time that has an AUC")
@@ -199,56 +178,45 @@ class _View(ProcedureResults):
         return self.cases.endpoint
 
     @cached_property
-    def time(self) -> FloatArray:
-        """Until whichever event came first. What needs one time of the event alone takes the endpoint's."""
-        return self.endpoint.observed_days
-
-    @property
-    def event(self) -> BoolArray:
-        return self.endpoint.event
-
-    @cached_property
-    def competing(self) -> BoolArray | None:
-        return self.endpoint.competing
-
-    def competing_of(self, rows: IntArray) -> BoolArray | None:
-        """Which of these cases had a competing event; None where events do not compete."""
-        return None if self.competing is None else self.competing[rows]
-
-    @cached_property
     def censoring(self) -> Censoring:
-        return fit_censoring(self.time, self.event, self.competing)
+        return fit_censoring(self.endpoint)
 
     @property
     def bootstrap_repeats(self) -> int:
         """How many of the repeats are measured in every draw."""
-        return bootstrap_repeats(len(self.time))
+        return bootstrap_repeats(len(self.endpoint))
 
     def curve_draws(self, repeat: int) -> FloatArray:
         """The draws that a repeat's curves are measured in, with the cases as they are first."""
         return self.bootstrap_weights[: 1 + CURVE_DRAWS if repeat < self.bootstrap_repeats else 1]
 
-    def fold(self, result: FoldResult) -> tuple[FloatArray, BoolArray, FloatArray]:
-        """Times, events and risk scores of a held-out fold."""
+    def fold(self, result: FoldResult) -> tuple[Survival, FloatArray]:
+        """Endpoint and risk scores of a held-out fold."""
         held_survival(result)
         assert result.risk_score is not None
-        return self.time[result.test], self.event[result.test], result.risk_score
+        return self.endpoint.rows(result.test), result.risk_score
+
+    def repeats(self, horizon: float) -> Iterator[tuple[Survival, FloatArray, FloatArray]]:
+        """Of each repeat: endpoint, predicted risk up to a horizon, and the draws that its curves are measured in."""
+        for folds in repeats(self.results):
+            rows, risk = pooled(folds, lambda result: 1 - survival_at(result, horizon))
+            yield self.endpoint.rows(rows), risk, self.curve_draws(folds[0].repeat)[:, rows]
 
 
 def _discrimination(view: _View) -> Measured:
     sheet, tau = Sheet(view.name), max(view.cases.horizons, default=np.inf)
-    seen, before_tau = view.censoring.seen(view.time), view.time < tau
-    weight = uno_weight(view.event, seen, before_tau)
+    seen, before_tau = view.censoring.seen(view.endpoint.observed_days), view.endpoint.observed_days < tau
+    weight = uno_weight(view.endpoint.event, seen, before_tau)
     harrell, uno = [], []
     for result in view.results:
-        rows, (time, event, risk) = result.test, view.fold(result)
-        drawn, competing = view.bootstrap_weights[:, rows], view.competing_of(rows)
-        if competing is None:
-            both = bootstrap_concordances(time, event, risk, drawn, (None, weight[rows]))
+        rows, (endpoint, risk) = result.test, view.fold(result)
+        drawn = view.bootstrap_weights[:, rows]
+        if endpoint.competing is None:
+            both = bootstrap_concordances(endpoint, risk, drawn, (None, weight[rows]))
         else:
             both = [
-                bootstrap_concordance(view.endpoint.outlived_days[rows], event, risk, drawn),
-                competing_uno(time, event, competing, risk, seen[rows], before_tau[rows], drawn),
+                bootstrap_concordance(endpoint, risk, drawn),
+                competing_uno(endpoint, risk, seen[rows], before_tau[rows], drawn),
             ]
         harrell.append(both[0])
         uno.append(both[1])
@@ -267,11 +235,9 @@ def _discrimination(view: _View) -> Measured:
 
 def _entered_discrimination(view: _View) -> Measured:
     """Harrell's C over the pairs of which both were at risk, as R's survival has it; no other figure holds then."""
-    sheet, entry = Sheet(view.name), view.endpoint.entry_days
-    assert entry is not None
+    sheet = Sheet(view.name)
     found = [
-        bootstrap_concordance(*view.fold(result), view.bootstrap_weights[:, result.test], entry=entry[result.test])
-        for result in view.results
+        bootstrap_concordance(*view.fold(result), view.bootstrap_weights[:, result.test]) for result in view.results
     ]
     harrell = np.array(found)
     sheet.add("harrell_c", None, *over_folds(harrell, _PAIR))
@@ -285,7 +251,7 @@ def _entered_discrimination(view: _View) -> Measured:
 
 def _entered_calibration(view: _View, horizon: float) -> Measured:
     """Slope and smooth curve of Cox models of the prediction with entry, and what lies between curve and prediction."""
-    sheet, followed = Sheet(view.name), view.time.max()
+    sheet, followed = Sheet(view.name), view.endpoint.observed_days.max()
     if not horizon < followed:
         return _unknown(view, horizon, f"follow-up ends at {followed:g} days; choose an earlier horizon")
     part = _calibration(view, horizon)
@@ -315,8 +281,7 @@ def _auc_curve(view: _View) -> Measured:
         ]
         for days, found in zip(grid.tolist(), of_folds, strict=True):
             weight = bootstrap_weights if days in horizons else bootstrap_weights[: 1 + CURVE_DRAWS]
-            competing = view.competing_of(result.test)
-            found.append(bootstrap_auc_t(*view.fold(result), days, view.censoring, weight, competing))
+            found.append(bootstrap_auc_t(*view.fold(result), days, view.censoring, weight))
     for days, found in zip(grid.tolist(), of_folds, strict=True):
         values, note = over_folds(
             np.array(extended(found)), "both an event up to the horizon and a case followed beyond it"
@@ -329,7 +294,7 @@ def _auc_curve(view: _View) -> Measured:
         if days in horizons:
             sheet.add("auc_t", days, values, note)
     try:
-        sheet.add("mean_auc", None, mean_auc(view.time, view.event, grid, np.array(curve), view.competing))
+        sheet.add("mean_auc", None, mean_auc(view.endpoint, grid, np.array(curve)))
     except StatisticsError as error:
         sheet.add_unknown(("mean_auc",), None, error)
     return Measured({"measures": sheet.rows, "auc_t": rows})
@@ -344,18 +309,13 @@ def _integrated_brier(view: _View) -> Measured:
 
     def errors(result: FoldResult) -> FloatArray:
         """Each case's squared error, integrated over time; shape (cases, 1)."""
-        time, event, _ = view.fold(result)
-        competing = view.competing_of(result.test)
-        at = [
-            squared_errors(time, event, held_survival(result)[:, k], days[k], view.censoring, competing)
-            for k in columns.tolist()
-        ]
+        endpoint, survival = view.endpoint.rows(result.test), held_survival(result)
+        at = [squared_errors(endpoint, survival[:, k], days[k], view.censoring) for k in columns.tolist()]
         return integrated(days[columns], np.array(at))[:, None]
 
     try:
-        sheet.add(
-            "ibs", None, bootstrap_mean(case_means(view.results, len(view.time), errors), view.bootstrap_weights)[:, 0]
-        )
+        score = bootstrap_mean(case_means(view.results, len(view.endpoint), errors), view.bootstrap_weights)[:, 0]
+        sheet.add("ibs", None, score)
         of_folds = [
             bootstrap_mean(errors(result), view.bootstrap_weights[:, result.test])[:, 0] for result in view.results
         ]
@@ -375,21 +335,20 @@ def _brier(view: _View, horizon: float) -> Measured:
     sheet = Sheet(view.name)
 
     def errors(result: FoldResult) -> FloatArray:
-        time, event, _ = view.fold(result)
-        survival, competing = survival_at(result, horizon), view.competing_of(result.test)
-        return squared_errors(time, event, survival, horizon, view.censoring, competing)[:, None]
+        endpoint, survival = view.endpoint.rows(result.test), survival_at(result, horizon)
+        return squared_errors(endpoint, survival, horizon, view.censoring)[:, None]
 
-    score = bootstrap_mean(case_means(view.results, len(view.time), errors), view.bootstrap_weights)[:, 0]
+    score = bootstrap_mean(case_means(view.results, len(view.endpoint), errors), view.bootstrap_weights)[:, 0]
     sheet.add("brier", horizon, score)
     # the error of a prediction s, the same for all, is s² times the one of 1 plus (1 - s)² times the one of 0
     everyone = view.bootstrap_weights.sum(axis=1)
     ones, zeros = (
         view.bootstrap_weights
-        @ squared_errors(view.time, view.event, np.full(len(view.time), s), horizon, view.censoring, view.competing)
+        @ squared_errors(view.endpoint, np.full(len(view.endpoint), s), horizon, view.censoring)
         / everyone
         for s in (1.0, 0.0)
     )
-    survived = bootstrap_survival(view.time, view.event, horizon, view.bootstrap_weights, view.competing)
+    survived = bootstrap_survival(view.endpoint, horizon, view.bootstrap_weights)
     reference = survived**2 * ones + (1 - survived) ** 2 * zeros
     gain = 1 - np.divide(score, reference, out=np.full(len(score), np.nan), where=reference > 0)
     perfect = "" if np.isfinite(gain[0]) else "Kaplan-Meier's prediction has no error"
@@ -404,18 +363,10 @@ def _calibration(view: _View, horizon: float) -> Measured:
     points = calibration_points(everyone)
     found: list[Calibration] = []
     groups: list[tuple[FloatArray, FloatArray]] = []
-    for folds in repeats(view.results):
-        rows, risk = pooled(folds, lambda result: 1 - survival_at(result, horizon))
-        time, event, weight = view.time[rows], view.event[rows], view.curve_draws(folds[0].repeat)[:, rows]
-        entry = view.endpoint.rows(rows).entry_days
-        cases = view.competing_of(rows)
-        competing = None if cases is None else CompetingEvents(cases, view.censoring)
-        found.append(survival_calibration(time, event, risk, horizon, weight, points, entry, competing))
+    for endpoint, risk, weight in view.repeats(horizon):
+        found.append(survival_calibration(endpoint, risk, horizon, weight, points, view.censoring))
         members = rising_groups(risk, calibration_groups(len(risk)))
-        observed = [
-            1 - bootstrap_survival(time[at], event[at], horizon, weight[:, at], None if cases is None else cases[at])
-            for at in members
-        ]
+        observed = [1 - bootstrap_survival(endpoint.rows(at), horizon, weight[:, at]) for at in members]
         groups.append((np.array([risk[at].mean() for at in members]), np.array(observed)))
     found = extended_calibration(found)
     observed_drawn = extended([seen.T for _, seen in groups])
@@ -427,12 +378,9 @@ def _calibration(view: _View, horizon: float) -> Measured:
 
 def _net_benefit(view: _View, horizon: float) -> Measured:
     model, everybody = [], []
-    for folds in repeats(view.results):
-        rows, risk = pooled(folds, lambda result: 1 - survival_at(result, horizon))
-        time, event, weight = view.time[rows], view.event[rows], view.curve_draws(folds[0].repeat)[:, rows]
-        competing, everyone = view.competing_of(rows), np.ones(len(risk))
-        model.append(net_benefit_survival(time, event, risk, horizon, THRESHOLDS, weight, competing))
-        everybody.append(net_benefit_survival(time, event, everyone, horizon, THRESHOLDS, weight[:1], competing))
+    for endpoint, risk, weight in view.repeats(horizon):
+        model.append(net_benefit_survival(endpoint, risk, horizon, THRESHOLDS, weight))
+        everybody.append(net_benefit_survival(endpoint, np.ones(len(risk)), horizon, THRESHOLDS, weight[:1]))
     key: Row = {"procedure": view.name, "horizon_days": horizon}
     curve = benefit_rows(key, np.mean(extended(model), axis=0), np.mean(everybody, axis=0))
     return Measured({"net_benefit": curve})
@@ -443,19 +391,17 @@ def _groups(view: _View) -> Measured:
     sheet = Sheet(view.name)
 
     def is_high(result: FoldResult) -> FloatArray:
-        return (view.fold(result)[2] > result.cutoff).astype(np.float64)[:, None]
+        return (view.fold(result)[1] > result.cutoff).astype(np.float64)[:, None]
 
-    share = case_means(view.results, len(view.time), is_high)[:, 0]
+    share = case_means(view.results, len(view.endpoint), is_high)[:, 0]
     held = np.isfinite(share)
     endpoint, high = view.endpoint.rows(held), share[held] > 0.5
     patients = np.array(view.cases.patient_ids)[held]
-    competing = None if endpoint.competing is None else CompetingEvents(endpoint.competing, view.censoring)
     try:
-        test, note = _group_test(endpoint, high, patients, competing)
+        test, note = _group_test(endpoint, high, patients, view.censoring)
         sheet.add("log_rank_p", None, np.array([test.p]), note)
         bootstrap_weights = view.bootstrap_weights[: 1 + CURVE_DRAWS, held]
-        column, (time, event, entry) = high[:, None].astype(np.float64), endpoint.followed
-        ratio = np.exp(bootstrap_cox(column, time, event, bootstrap_weights, entry, competing))
+        ratio = np.exp(bootstrap_cox(high[:, None].astype(np.float64), endpoint, bootstrap_weights, view.censoring))
         infinite = bool(np.isfinite(ratio[0, 0])) and np.isnan(ratio).mean() > _TAIL
         note = "no interval: in over 2.5 % of the draws of the patients it is not finite" if infinite else ""
         sheet.add("hazard_ratio_high_low", None, ratio[: 1 if infinite else None, 0], note)
@@ -472,7 +418,7 @@ def _groups(view: _View) -> Measured:
         counts = {"events": cases.event, "competing": cases.competing}
         if curve.entered is not None:
             columns, names = [*columns, curve.entered], [*names, "entered"]
-        elif competing is None:
+        elif endpoint.competing is None:
             counts = {}  # they are the steps of Kaplan-Meier's curve
         for name, which in counts.items():
             if which is not None:
@@ -484,15 +430,15 @@ def _groups(view: _View) -> Measured:
 
 
 def _group_test(
-    endpoint: Survival, high: BoolArray, patients: Sequence[str], competing: CompetingEvents | None
+    endpoint: Survival, high: BoolArray, patients: Sequence[str], censoring: Censoring
 ) -> tuple[LogRank, str]:
     """The test of two groups' curves, and what is to be said of it."""
-    note, (time, event, entry) = "taken as if the groups had been fixed beforehand", endpoint.followed
-    if competing is not None:
+    note = "taken as if the groups had been fixed beforehand"
+    if endpoint.competing is not None:
         note = f"Gray's test; {note}"
     if several_cases(patients):
         over = "; variance over patients, who have several cases"
-        return clustered_log_rank(time, event, high, patients, entry, competing), note.replace("Gray's", "score") + over
-    if competing is not None:
+        return clustered_log_rank(endpoint, high, patients, censoring), note.replace("Gray's", "score") + over
+    if endpoint.competing is not None:
         return gray_test(*causes(endpoint), high), note
-    return log_rank(time, event, high.astype(np.int64), entry), note
+    return log_rank(endpoint, high.astype(np.int64)), note

@@ -11,7 +11,6 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival, several_cases
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import linear_score
-from prognosis_dask.modelling.metrics.competing import CompetingEvents, competing_events
 from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance
 from prognosis_dask.modelling.metrics.intervals import interval
 from prognosis_dask.modelling.metrics.measured import CURVE_DRAWS, MeasuredCases, case_means, held_survival
@@ -108,19 +107,12 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, bootstrap_w
     row: Row = {"test": ""} | dict.fromkeys(("statistic", "df", "p", "z", "delta_c", "lower", "upper"), nothing)
     held = np.isfinite(base).all(axis=1) & np.isfinite(added).all(axis=1)
     end, base, added = table.survival.rows(held), base[held], added[held]
-    competing = competing_events(end)
     try:
         test = nested_test(base, added, end, np.array(table.patient_ids)[held])
         columns = base, np.column_stack([base, added])
-        coefficients = [_coefficient(X, end, competing) for X in columns]
+        coefficients = [_coefficient(X, end) for X in columns]
         smaller, larger = (
-            bootstrap_concordance(
-                end.outlived_days,
-                end.event,
-                linear_score(X, coefficient),
-                bootstrap_weights[:, held],
-                entry=end.entry_days,
-            )
+            bootstrap_concordance(end, linear_score(X, coefficient), bootstrap_weights[:, held])
             for X, coefficient in zip(columns, coefficients, strict=True)
         )
     except StatisticsError as error:
@@ -133,13 +125,13 @@ def _added(table: FeatureTable, base: FloatArray, added: FloatArray, bootstrap_w
     return row | {"delta_c": change, "lower": lower, "upper": upper, "note": ""}
 
 
-def _coefficient(X: FloatArray, end: Survival, competing: CompetingEvents | None) -> FloatArray:
+def _coefficient(X: FloatArray, end: Survival) -> FloatArray:
     """Of a model without a penalty: Cox's, or where events compete Fine and Gray's."""
-    if competing is None:
-        return cox_coefficient(X, *end.followed)
+    if end.competing is None:
+        return cox_coefficient(X, end)
     if not X.shape[1]:
         return np.zeros(0)
-    return np.asarray(bootstrap_cox(X, end.observed_days, end.event, np.ones((1, len(end))), competing=competing)[0])
+    return np.asarray(bootstrap_cox(X, end, np.ones((1, len(end))))[0])
 
 
 def nested_test(base: FloatArray, added: FloatArray, end: Survival, patient_ids: Sequence[str]) -> NestedTest:
@@ -152,7 +144,6 @@ def nested_test(base: FloatArray, added: FloatArray, end: Survival, patient_ids:
     StatisticsError
         When a model has no maximum (separable or collinear columns), or without events.
     """
-    competing = competing_events(end)
-    if several_cases(patient_ids) or competing is not None:
-        return clustered_wald(base, added, end.observed_days, end.event, patient_ids, end.entry_days, competing)
-    return likelihood_ratio(base, added, *end.followed)
+    if several_cases(patient_ids) or end.competing is not None:
+        return clustered_wald(base, added, end, patient_ids)
+    return likelihood_ratio(base, added, end)

@@ -3,7 +3,7 @@
 Ties are Breslow's here, and wherever cases are weighted: a patient's cases end at one time, and Efron's treatment
 would take them for ties with each other. The estimates are those of independent cases; their variance is the sandwich
 of Lin & Wei (JASA 84, 1989) with the score residuals summed within patients (Lee, Wei & Amato 1992). A case that is
-there twice then changes nothing.
+there twice then changes nothing. Where events compete, the model is Fine and Gray's.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import patient_sums
-from prognosis_dask.modelling.metrics.competing import CompetingEvents, risk_sets_at
+from prognosis_dask.modelling.data.endpoint import Survival, patient_sums, risk_sets
+from prognosis_dask.modelling.metrics.brier import Censoring
+from prognosis_dask.modelling.metrics.competing import partial_risk_sets
 from prognosis_dask.modelling.metrics.hazards import event_ranks
 from prognosis_dask.modelling.metrics.kaplan_meier import LogRank
 from prognosis_dask.modelling.metrics.regression import bootstrap_cox
@@ -23,12 +24,7 @@ from prognosis_dask.modelling.validation.differences import NestedTest, expect_e
 
 
 def clustered_log_rank(
-    time: FloatArray,
-    event: BoolArray,
-    high: BoolArray,
-    patient_ids: Sequence[str],
-    entry: FloatArray | None = None,
-    competing: CompetingEvents | None = None,
+    endpoint: Survival, high: BoolArray, patient_ids: Sequence[str], censoring: Censoring | None = None
 ) -> LogRank:
     """Log-rank test of two groups whose variance is that over patients: the robust score test of Cox's model.
 
@@ -36,14 +32,12 @@ def clustered_log_rank(
 
     Parameters
     ----------
-    time, event, high
-        Shape (cases,); ``high`` says which group.
+    high
+        Which group, shape (cases,).
     patient_ids
         Whose case it is.
-    entry
-        From when on each case was at risk, shape (cases,); None: from 0 on.
-    competing
-        Where events compete: the model is then Fine and Gray's, and times are observed ones.
+    censoring
+        That of the cohort, where events compete; None: of these cases.
 
     Raises
     ------
@@ -52,25 +46,17 @@ def clustered_log_rank(
     """
     from scipy.special import chdtrc
 
-    residuals, information = score_residuals(
-        high[:, None].astype(np.float64), time, event, np.zeros(1), entry=entry, competing=competing
-    )
+    column = high[:, None].astype(np.float64)
+    residuals, information = score_residuals(column, endpoint, np.zeros(1), censoring=censoring)
     variance = float((patient_sums(residuals, patient_ids) ** 2).sum())
     if information[0, 0] <= 0 or variance <= 0:
-        raise StatisticsError(f"log-rank test: none of {int(event.sum())} events tells the two groups apart")
+        events = int(endpoint.event.sum())
+        raise StatisticsError(f"log-rank test: none of {events} events tells the two groups apart")
     statistic = float(residuals.sum()) ** 2 / variance
     return LogRank(statistic, 1, float(chdtrc(1, statistic)))
 
 
-def clustered_wald(
-    base: FloatArray,
-    added: FloatArray,
-    time: FloatArray,
-    event: BoolArray,
-    patient_ids: Sequence[str],
-    entry: FloatArray | None = None,
-    competing: CompetingEvents | None = None,
-) -> NestedTest:
+def clustered_wald(base: FloatArray, added: FloatArray, endpoint: Survival, patient_ids: Sequence[str]) -> NestedTest:
     """Wald's test, with the variance over patients, of what columns add to others in a Cox model without a penalty.
 
     It takes the place of :func:`modelling.validation.differences.likelihood_ratio`, which has no such variance.
@@ -79,14 +65,8 @@ def clustered_wald(
     ----------
     base, added
         Columns of the smaller model, and those that the larger one has besides; shape (cases, columns).
-    time, event
-        Shape (cases,).
     patient_ids
         Whose case it is.
-    entry
-        From when on each case was at risk, shape (cases,); None: from 0 on.
-    competing
-        Where events compete: the model is then Fine and Gray's, and times are observed ones.
 
     Raises
     ------
@@ -96,7 +76,7 @@ def clustered_wald(
     from scipy.special import chdtrc
 
     df = expect_more(base, added)
-    coefficient, covariance = clustered_cox(np.column_stack([base, added]), time, event, patient_ids, entry, competing)
+    coefficient, covariance = clustered_cox(np.column_stack([base, added]), endpoint, patient_ids)
     tested, variance = coefficient[base.shape[1] :], covariance[base.shape[1] :, base.shape[1] :]
     if np.linalg.matrix_rank(variance) < df:
         raise StatisticsError(f"Wald's test: {len(set(patient_ids))} patients are too few for {df} columns")
@@ -104,39 +84,26 @@ def clustered_wald(
     return NestedTest("Wald, over patients", statistic, df, float(chdtrc(df, statistic)))
 
 
-def clustered_cox(
-    X: FloatArray,
-    time: FloatArray,
-    event: BoolArray,
-    patient_ids: Sequence[str],
-    entry: FloatArray | None = None,
-    competing: CompetingEvents | None = None,
-) -> tuple[FloatArray, FloatArray]:
+def clustered_cox(X: FloatArray, endpoint: Survival, patient_ids: Sequence[str]) -> tuple[FloatArray, FloatArray]:
     """Coefficients of a Cox model without a penalty (Breslow's ties), and their covariance over patients.
 
     Parameters
     ----------
     X
         Shape (cases, columns).
-    time, event
-        Shape (cases,).
     patient_ids
         Whose case it is.
-    entry
-        From when on each case was at risk, shape (cases,); None: from 0 on.
-    competing
-        Where events compete: the model is then Fine and Gray's, and times are observed ones.
 
     Raises
     ------
     StatisticsError
         When there is no event, or the model has no maximum.
     """
-    expect_events(event)
-    coefficient = bootstrap_cox(X, time, event, np.ones((1, len(time))), entry, competing)[0]
+    expect_events(endpoint.event)
+    coefficient = bootstrap_cox(X, endpoint, np.ones((1, len(endpoint))))[0]
     if np.isnan(coefficient).any():
         raise StatisticsError(f"Cox model of {X.shape[1]} columns: collinear, or they order the events perfectly")
-    residuals, information = score_residuals(X, time, event, coefficient, entry=entry, competing=competing)
+    residuals, information = score_residuals(X, endpoint, coefficient)
     return coefficient, sandwich(residuals, np.linalg.inv(information), patient_ids)
 
 
@@ -158,12 +125,10 @@ def sandwich(residuals: FloatArray, inverse: FloatArray, patient_ids: Sequence[s
 
 def score_residuals(
     X: FloatArray,
-    time: FloatArray,
-    event: BoolArray,
+    endpoint: Survival,
     coefficient: FloatArray,
     drift: FloatArray | None = None,
-    entry: FloatArray | None = None,
-    competing: CompetingEvents | None = None,
+    censoring: Censoring | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """What each case adds to the score of Breslow's partial likelihood, and the information.
 
@@ -174,17 +139,13 @@ def score_residuals(
     ----------
     X
         Shape (cases, columns).
-    time, event
-        Shape (cases,).
     coefficient
         Log hazard ratio per unit, shape (columns,).
     drift
         A function of time at the distinct times of events, in their order: the score is then that of what the
         coefficients change by per unit of it.
-    entry
-        From when on each case was at risk, shape (cases,); None: from 0 on.
-    competing
-        Where events compete: the model is then Fine and Gray's, and times are observed ones.
+    censoring
+        That of the cohort, where events compete; None: of these cases.
 
     Returns
     -------
@@ -194,10 +155,10 @@ def score_residuals(
     X = np.asarray(X - X.mean(axis=0))
     eta = X @ coefficient
     hazard = np.exp(eta - eta.max())
+    time, event = endpoint.observed_days, endpoint.event
     at, died = np.unique(time[event], return_counts=True)
     weight = np.ones(len(at)) if drift is None else drift
-    sets = risk_sets_at(time, at, np.full(len(time), -1.0) if entry is None else entry, competing)
-    assert sets is not None
+    sets = partial_risk_sets(endpoint, at, censoring) or risk_sets(np.full(len(time), -1.0), time, at)
     total = sets.at_events(hazard)
     mean = sets.at_events(hazard[:, None] * X) / total[:, None]
     rises = weight * died / total
@@ -210,14 +171,7 @@ def score_residuals(
 
 
 def clustered_ph_test(
-    X: FloatArray,
-    time: FloatArray,
-    event: BoolArray,
-    coefficient: FloatArray,
-    variance: FloatArray,
-    patient_ids: Sequence[str],
-    entry: FloatArray | None = None,
-    competing: CompetingEvents | None = None,
+    X: FloatArray, endpoint: Survival, coefficient: FloatArray, variance: FloatArray, patient_ids: Sequence[str]
 ) -> FloatArray:
     """:func:`prognosis_dask.modelling.metrics.hazards.ph_test` with the variance over patients of what is tested.
 
@@ -226,24 +180,20 @@ def clustered_ph_test(
 
     Parameters
     ----------
-    X, time, event, coefficient, variance
+    X, coefficient, variance
         As there; ``variance`` of cases as if independent.
     patient_ids
         Whose case it is.
-    entry
-        From when on each case was at risk, shape (cases,); None: from 0 on.
-    competing
-        Where events compete: the model is then Fine and Gray's, and times are observed ones.
 
     Returns
     -------
     array
         Chi-squared statistics, one degree of freedom, shape (columns,); NaN where a column has no variance.
     """
-    _, first = np.unique(time[event], return_index=True)
-    drift = event_ranks(time, event)[first]
-    drifting, across = score_residuals(X, time, event, coefficient, drift, entry, competing)
-    plain, _ = score_residuals(X, time, event, coefficient, entry=entry, competing=competing)
+    _, first = np.unique(endpoint.observed_days[endpoint.event], return_index=True)
+    drift = event_ranks(endpoint)[first]
+    drifting, across = score_residuals(X, endpoint, coefficient, drift)
+    plain, _ = score_residuals(X, endpoint, coefficient)
     drifts = patient_sums(drifting - plain @ variance @ across, patient_ids)
     spread = (drifts**2).sum(axis=0)
     return np.divide(drifts.sum(axis=0) ** 2, spread, out=np.full(len(spread), np.nan), where=spread > 0)

@@ -313,9 +313,7 @@ def _figures(table: FeatureTable, predicted: FloatArray, bootstrap_weights: Floa
     """Of cases that are counted as often as each row of ``bootstrap_weights`` says."""
     endpoint = table.endpoint
     if isinstance(endpoint, Survival):
-        return bootstrap_concordance(
-            endpoint.outlived_days, endpoint.event, predicted[:, 0], bootstrap_weights, entry=endpoint.entry_days
-        )
+        return bootstrap_concordance(endpoint, predicted[:, 0], bootstrap_weights)
     return bootstrap_class_auc(endpoint.label, predicted, bootstrap_weights)
 
 

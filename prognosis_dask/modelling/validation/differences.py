@@ -100,9 +100,7 @@ class NestedTest:
     p: float
 
 
-def likelihood_ratio(
-    base: FloatArray, added: FloatArray, time: FloatArray, event: BoolArray, entry: FloatArray | None = None
-) -> NestedTest:
+def likelihood_ratio(base: FloatArray, added: FloatArray, endpoint: Survival) -> NestedTest:
     """Likelihood ratio test of what columns add to others in a Cox model without a penalty.
 
     Parameters
@@ -111,10 +109,6 @@ def likelihood_ratio(
         Columns of the smaller model, shape (cases, columns); there may be none.
     added
         Columns that the larger one has besides, shape (cases, columns).
-    time, event
-        Shape (cases,).
-    entry
-        From when on each case was at risk, shape (cases,); None: from 0 on.
 
     Raises
     ------
@@ -124,7 +118,7 @@ def likelihood_ratio(
     from scipy.special import chdtrc
 
     df, both = expect_more(base, added), np.column_stack([base, added])
-    larger, smaller = (cox_likelihood(columns, time, event, entry) for columns in (both, base))
+    larger, smaller = (cox_likelihood(columns, endpoint) for columns in (both, base))
     statistic = max(0.0, 2 * (larger - smaller))
     return NestedTest("likelihood ratio", statistic, df, float(chdtrc(df, statistic)))
 
@@ -143,7 +137,7 @@ def expect_more(base: FloatArray, added: FloatArray) -> int:
     return df
 
 
-def cox_likelihood(X: FloatArray, time: FloatArray, event: BoolArray, entry: FloatArray | None = None) -> float:
+def cox_likelihood(X: FloatArray, endpoint: Survival) -> float:
     """The largest log partial likelihood of a Cox model, without penalty; Efron's treatment of ties.
 
     Raises
@@ -151,34 +145,29 @@ def cox_likelihood(X: FloatArray, time: FloatArray, event: BoolArray, entry: Flo
     StatisticsError
         As :func:`cox_coefficient`.
     """
-    return score_likelihood(Survival(time, event, entry_days=entry))(X @ cox_coefficient(X, time, event, entry))
+    return score_likelihood(endpoint)(X @ cox_coefficient(X, endpoint))
 
 
-def cox_coefficient(X: FloatArray, time: FloatArray, event: BoolArray, entry: FloatArray | None = None) -> FloatArray:
+def cox_coefficient(X: FloatArray, endpoint: Survival) -> FloatArray:
     """Coefficients of a Cox model without penalty; Efron's treatment of ties.
 
     Parameters
     ----------
     X
         Shape (cases, columns); there may be no column.
-    time, event
-        Shape (cases,).
-    entry
-        From when on each case was at risk, shape (cases,); None: from 0 on.
 
     Raises
     ------
     StatisticsError
         When there is no event, a column is constant, or the model has no maximum.
     """
-    expect_events(event)
+    expect_events(endpoint.event)
     if not X.shape[1]:
         return np.zeros(0)
     constant = sorted(set(range(X.shape[1])) - set(varying(X).tolist()))
     if constant:
         raise StatisticsError(f"Cox model of {X.shape[1]} columns: {constant} are constant; leave them out")
     scale = X.std(axis=0, ddof=1)
-    endpoint = Survival(time, event, entry_days=entry)
     (model,) = fit_proportional_hazards((X - X.mean(axis=0)) / scale, endpoint, [0.0], 0.0, [])
     return np.asarray(model.coefficient / scale)
 

@@ -19,9 +19,9 @@ from prognosis_dask.modelling.estimators.cox import ProportionalHazards
 from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.final_tables import covariance
 from prognosis_dask.modelling.fitted import Fitted
+from prognosis_dask.modelling.metrics.brier import fit_censoring
 from prognosis_dask.modelling.metrics.calibration import survival_slope
 from prognosis_dask.modelling.metrics.classes import bootstrap_class_auc
-from prognosis_dask.modelling.metrics.competing import competing_events
 from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance
 from prognosis_dask.modelling.metrics.intervals import mean_held
 from prognosis_dask.modelling.metrics.measured import (
@@ -107,14 +107,10 @@ def _figures(
             _over_folds(folds, lambda f: bootstrap_class_auc(label[f.test], _probability(f), weight[:, f.test])),
         )
         return
-    time, event, entry = table.survival.outlived_days, table.event, table.survival.entry_days
 
     def harrell(fold: FoldResult) -> FloatArray:
         assert fold.risk_score is not None
-        late = None if entry is None else entry[fold.test]
-        return bootstrap_concordance(
-            time[fold.test], event[fold.test], fold.risk_score, weight[:, fold.test], entry=late
-        )
+        return bootstrap_concordance(table.survival.rows(fold.test), fold.risk_score, weight[:, fold.test])
 
     yield "harrell_c", None, _over_folds(folds, harrell)
     for horizon in horizons:
@@ -130,14 +126,11 @@ def _over_folds(folds: Sequence[FoldResult], values: Callable[[FoldResult], Floa
 
 
 def _slopes(table: FeatureTable, folds: Sequence[FoldResult], horizon: float, weight: FloatArray) -> FloatArray:
-    found, whole, competing = [], table.survival, competing_events(table.survival)
+    found, censoring = [], fit_censoring(table.survival)
     for repeat, of_repeat in enumerate(repeats(folds)):
         rows, risk = pooled(of_repeat, lambda fold: 1 - survival_at(fold, horizon))
         bootstrap_weights = weight[: len(weight) if repeat < bootstrap_repeats(len(table.case_ids)) else 1, rows]
-        end, also = whole.rows(rows), None if competing is None else competing.rows(rows)
-        found.append(
-            survival_slope(end.observed_days, end.event, risk, horizon, bootstrap_weights, end.entry_days, also)
-        )
+        found.append(survival_slope(table.survival.rows(rows), risk, horizon, bootstrap_weights, censoring))
     return mean_held(np.array(extended(found)))
 
 
