@@ -37,6 +37,10 @@ RNG = np.random.default_rng(3)
         ({"cluster": [2, 4, 1, 3, 3, 1]}, "cluster holds the codes 1, 2, 3, 4"),
         ({"zip": [8001 + 971 * i % 977 for i in range(24)]}, "zip holds 24 codes, which enter as an amount"),
         ({"fold": [0, 1, 2, 3]}, "fold is by its name a part of a split or a weight"),
+        (
+            {"tracking": [7919 * (i * 7 % 24 + 201) for i in range(24)]},
+            "tracking is another number of 7 digits in each row",
+        ),
         ({"sampling_weights": [1.2, 0.8, 1.5]}, "sampling_weights is by its name a part of a split or a weight"),
     ],
 )
@@ -140,3 +144,32 @@ def test_ids_that_differ_by_leading_zeros_and_hidden_rows_are_told(tmp_path: Pat
 
 def test_a_follow_up_that_is_the_same_in_all_rows_is_told(tmp_path: Path) -> None:
     assert "time_days is 365 in all rows" in said(read(tmp_path, {"time_days": [365]}))
+
+
+def test_patients_who_stand_in_a_table_twice_are_told(tmp_path: Path) -> None:
+    days = [100 + 13 * i for i in range(30)]
+    columns = {name: RNG.normal(size=30).round(3).tolist() for name in ("x", "Hb")}
+    once = {"time_days": days, "event": [0, 1] * 15, "age": [40 + i * 7 % 31 for i in range(30)], **columns}
+    assert "repeat" not in said(read(tmp_path, once, n=30))
+    twice = {name: [*cells, *cells[:3]] for name, cells in once.items()}
+    told = said(read(tmp_path, twice, n=33))
+    assert "3 rows repeat another patient's in outcome and all features, 'P30' that of 'P0' first" in told
+    coarse = {"time_days": [52], "event": [0], "x": [0, 1], "age": [30, 31, 32]}  # as of many who are alike
+    assert "repeat" not in said(read(tmp_path, coarse, n=60))
+
+
+def test_samples_of_one_patient_under_ids_of_their_own_are_told(tmp_path: Path) -> None:
+    samples = [f"TCGA-0{i // 2}-A-0{1 + i % 2}A" for i in range(24)]
+    columns = {"PatientID": samples, "time_days": np.repeat([90 + 13 * i for i in range(12)], 2)}
+    told = said(read(tmp_path, {**columns, "event": np.repeat([0, 1, 1] * 4, 2)}))
+    assert "'TCGA-00-A-01A' and 'TCGA-00-A-02A' have the same follow-up, and so have 11 more such groups" in told
+    other = {"PatientID": [f"LUNG1-{i:03d}" for i in range(24)], "time_days": columns["time_days"]}
+    assert "same follow-up" not in said(read(tmp_path, other))
+
+
+def test_cases_of_a_patient_with_different_follow_up_are_told(tmp_path: Path) -> None:
+    columns = {"PatientID": [f"P{i // 2}" for i in range(24)], "case_id": [f"c{i}" for i in range(24)]}
+    one = {**columns, "time_days": np.repeat([90 + 13 * i for i in range(12)], 2), "event": np.repeat([0, 1, 1] * 4, 2)}
+    assert "differ in time" not in said(read(tmp_path, one))
+    other = {**one, "time_days": [90 + 13 * (i // 2) + (i == 5) for i in range(24)]}
+    assert "The cases of 1 patient, 'P2' first, differ in time or event" in said(read(tmp_path, other))

@@ -134,6 +134,15 @@ def test_a_hospitals_table_gives_a_first_result_and_says_what_was_taken(tmp_path
     np.testing.assert_array_equal(again.table.X, found.table.X)
 
 
+@pytest.mark.parametrize("heading", ["eid", "USUBJID", "Pat.-Nr.", "participant_id", "case_submitter_id", "Pseudonym"])
+def test_registries_own_headings_of_patients_are_known(heading: str, tmp_path: Path) -> None:
+    table = pd.read_csv(hospital(tmp_path)).rename(columns={"MRN": heading})
+    table.to_csv(tmp_path / "h.csv", index=False)
+    found = read(tmp_path / "h.csv")
+    assert found.table.patient_ids[1] == "70013"
+    assert f"{heading} was taken as the patients' ID" in " ".join(found.notes)
+
+
 def test_a_stray_word_is_missing_only_where_it_is_named_and_the_line_to_paste_works(tmp_path: Path) -> None:
     cells = [str(i) for i in range(120)]
     cells[7] = "haemolysed"
@@ -214,6 +223,8 @@ SEEN = np.arange(40) % 4 > 0
             "'age at the end' less 'age' has a C-index of 1.000",
         ),
         ({"PatientID": [*range(39), "Mean"], "time": DAYS, "event": SEEN}, "data row 40 has 'Mean' for a patient"),
+        ({"PatientID": [*range(39), "Total (n=39)"], "time": DAYS, "event": SEEN}, "data row 40 has 'Total"),
+        ({"PatientID": [*range(39), "Gesamtergebnis"], "time": DAYS, "event": SEEN}, "data row 40 has 'Gesamt"),
     ],
 )
 def test_what_would_lose_or_tell_the_outcome_is_refused_with_what_to_do(

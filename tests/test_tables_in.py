@@ -22,6 +22,7 @@ from prognosis_dask.cohort.endpoints import event_codes, unit_of
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, index_sections
 from prognosis_dask.errors import Code, JobError, PrognosisError, StatisticsError
+from prognosis_dask.modelling.data.columns import SourceColumn, far_code_notes
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.modelling.spec import ColumnRule, EndpointRule, ModelSpec, load_spec
 from prognosis_dask.tables.values import known_cells
@@ -64,6 +65,12 @@ def said(found: ReadTable) -> str:
         (["0", "N/A", "1"], (), ["0", "", "1"]),
         (["0.4", "not done", "1"], (), ["0.4", "", "1"]),
         (["TMZ", "not done", "untested"], (), ["TMZ", "not done", "untested"]),
+        (["never", "UNK", "Blank(s)", "k.A.", "Prefer not to answer"], (), ["never", "", "", "", ""]),
+        (["nie", "unbekannt", "keine Angabe", "Inconnue"], (), ["nie", "", "", ""]),
+        (["T1", "#VALUE!", "#REF!"], (), ["T1", "", ""]),
+        (["1", "#DIV/0!", "2"], (), ["1", "#DIV/0!", "2"]),  # refused where a number is needed
+        (["TMZ", "[Not Applicable]", "[Discrepancy]"], (), ["TMZ", "[Not Applicable]", ""]),
+        (["0.4", "[Not Applicable]", "1"], (), ["0.4", "", "1"]),
     ],
 )
 def test_what_is_not_known_depends_on_the_column_and_on_what_is_named(
@@ -144,6 +151,12 @@ def test_codes_of_the_event_that_can_mean_one_thing_only_are_read(
         ("Überlebensstatus", ["1", "0"]),
         ("Statut vital", ["oui", "non"]),
         ("Censuré", ["1", "0"]),
+        ("relapse_free", ["1", "0"]),
+        ("Local control", ["yes", "no"]),
+        ("in remission", ["1", "0"]),
+        ("lost to follow-up", ["1", "0"]),
+        ("NED", ["1", "0"]),
+        ("no death", ["1", "0"]),
     ],
 )
 def test_codes_of_the_event_that_may_mean_either_are_asked_for(heading: str, cells: list[str]) -> None:
@@ -336,6 +349,27 @@ def test_levels_that_say_the_same_in_other_words_are_told(tmp_path: Path) -> Non
     assert "smoker: 'no'" not in told
 
 
+def test_stages_in_arabic_and_roman_or_in_one_sign_have_their_order(tmp_path: Path) -> None:
+    for cells, levels in (
+        (["1", "2", "III", "IV"], ("1", "2", "III", "IV")),
+        (["1", "2", "3a", "4"], ("1", "2", "3a", "4")),
+        (["Ⅰ", "Ⅲ", "III", "Ⅳ"], ("Ⅰ", "Ⅲ", "Ⅳ")),
+    ):
+        found = read(tmp_path, {"stage": cells})
+        (encoding,) = [one for one in found.encodings if one.column == "stage"]
+        assert (encoding.levels, encoding.ordered) == (levels, True)
+
+
+@pytest.mark.parametrize("word", ["lll", "TX", "Occult", "Stage X"])
+def test_a_word_that_is_no_stage_is_told_since_it_takes_the_order_from_the_others(word: str, tmp_path: Path) -> None:
+    cells = ["I", "II", "III", word]
+    found = read(tmp_path, {"stage": cells})
+    assert f"stage holds '{word}', which is no stage: its levels are features without an order" in said(found)
+    found = read(tmp_path, {"stage": cells}, ModelSpec(column={"stage": ColumnRule(missing=(word,))}))
+    assert "stage" in found.table.features
+    assert "no stage" not in said(found)
+
+
 def test_stages_in_two_notations_and_an_age_beyond_anyone_s_are_told(tmp_path: Path) -> None:
     cells = {"stage": ["I", "II", "III", "IV", "3"], "grade": ["low", "Low grade"], "age": [650, *range(40, 63)]}
     told = said(read(tmp_path, cells))
@@ -380,6 +414,40 @@ def test_a_number_named_as_missing_is_it_however_it_is_written(written: str, tmp
     assert "far from the others" not in said(found)
 
 
+@pytest.mark.parametrize(
+    ("cells", "codes"),
+    [
+        ([*range(30), 98, 98, 98, 99], ["98", "99"]),
+        ([0, 1, 2, 3, 4, 8, 8, 8, 9, 9], ["8", "9"]),
+        ([*range(20), -3, -3, -3, -1, -1], ["-3", "-1"]),  # UK Biobank's
+        ([*range(3, 300, 7), 888, 888, 888, 999], ["888", "999"]),  # SEER's
+        ([*range(20, 60), 99, 99, 99], ["99"]),
+        ([*range(400, 6300, 70), 9999, 9999, 9999], ["9999"]),
+    ],
+)
+def test_codes_for_not_known_are_told_where_they_are_several_or_less_than_twice_the_others(
+    cells: list[int], codes: list[str]
+) -> None:
+    (note,) = far_code_notes(SourceColumn("x", np.array(cells, dtype=float), "t.csv"))
+    assert f"x is {' or '.join(codes)} in" in note
+    named = SourceColumn("x", [str(cell) for cell in cells], "t.csv", missing=tuple(codes))
+    assert np.isnan(named.numbers()).sum() == sum(str(cell) in codes for cell in cells)
+    assert not far_code_notes(named)
+
+
+@pytest.mark.parametrize("cells", [[-2, -1, 0, 1, 2] * 5, [*range(100)], [0, 1, 2, 3, 7], [*range(60, 99), 99, 99, 99]])
+def test_changes_percentages_and_single_numbers_are_no_codes_for_not_known(cells: list[int]) -> None:
+    assert not far_code_notes(SourceColumn("x", np.array(cells, dtype=float), "t.csv"))
+
+
+def test_what_is_named_as_missing_in_time_or_event_is_it(tmp_path: Path) -> None:
+    columns = {"time_days": [100, 200, 9999, 300], "event": [1, 0, 0, 1, 9, 1]}
+    rule = {"time_days": ColumnRule(missing=("9999",)), "event": ColumnRule(missing=("9",))}
+    found = read(tmp_path, columns, ModelSpec(column=rule))
+    assert found.left_out == {"no-endpoint": sum(i % 4 == 2 or i % 6 == 4 for i in range(24))}
+    assert found.table.survival.time_days.max() == 300
+
+
 def test_a_short_time_is_taken_for_no_code_of_a_missing_one(tmp_path: Path) -> None:
     assert "far from the others" not in said(read(tmp_path, {"nodes": [9, *range(19, 42)]}))
 
@@ -406,6 +474,7 @@ SHUFFLED = np.random.default_rng(3).permutation(24)
         ("z", np.cumsum(1 + SHUFFLED % 3), "counts the rows"),
         ("hospital number", 4_000_000 + SHUFFLED * 991, "names the rows"),
         ("MRN", 4_000_000 + SHUFFLED * 991, "names the rows"),
+        ("eid", 1_000_012 + SHUFFLED * 991, "names the rows"),
         ("z", 20200101 + SHUFFLED, "holds dates or times"),
         ("z", 1_580_000_000 + SHUFFLED * 86_400, "holds dates or times"),
         ("date_of_ct", 43_000 + SHUFFLED * 17, "holds dates"),

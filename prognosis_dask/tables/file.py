@@ -245,7 +245,11 @@ def _under_headings(lines: Lines, delimiter: str, notes: Sequence[str]) -> Cells
     width = len(header)
     for number, line in enumerate(lines, 1):
         if any(line[width:]):
-            raise ValueError(f"data row {number} has {len(line)} cells under {count(width, 'heading')}")
+            shifted = all(len(row) == width + 1 for row in lines)  # or an unquoted comma in each
+            hint = "; if R's write.table wrote it, the row names lack a heading: write.csv gives one"
+            raise ValueError(
+                f"data row {number} has {len(line)} cells under {count(width, 'heading')}{hint if shifted else ''}"
+            )
     short = [number for number, line in enumerate(lines, 1) if len(line) < width]
     if short and delimiter:
         rows = ", ".join(map(str, short[:3])) + (", ..." if len(short) > 3 else "")

@@ -124,7 +124,8 @@ _IDENTIFIER = re.compile(
 )
 _PERSON = re.compile(
     r"(.*[\W_])?(mrn|pid|patient|subject|person)([\W_]*(id|no|nr|num|number|nummer))?|"
-    r"(patient|subject|person|study|case|hospital|record)[\W_]*(id|no|nr|num|number|nummer|identifier)|id[\W_].*",
+    r"((case[\W_]*)?submitter|pat(ient(en)?)?|pt|participant|proband(en)?|u?subj(ect)?|person|stud(y|ien)|case|fall|hospital|"
+    r"record)[\W_]*(id|no|nr|num|number|nummer|identifier)[\W_]*|id[\W_].*|eid|pseudonym|ipp",
     re.IGNORECASE,
 )
 _DATE_NAME = re.compile(
@@ -141,7 +142,7 @@ _DATE = re.compile(
 def may_identify(name: str) -> bool:
     """Whether a heading may name a column of persons, though it is no usual spelling.
 
-    >>> may_identify("study_no"), may_identify("MRN"), may_identify("index"), may_identify("grade")
+    >>> may_identify("USUBJID"), may_identify("Pat.-Nr."), may_identify("index"), may_identify("grade")
     (True, True, False, False)
     """
     return _PERSON.fullmatch(name) is not None
@@ -192,7 +193,7 @@ def _of_whole_numbers(name: str, values: FloatArray) -> str:
         starts = values == 1  # of a group, whose rows are counted
         counted = len(values) >= _FEWEST_STEPS and starts[0] and (starts[1:] | (steps == 1)).all()
         return "counts the rows of each group" if counted and _LEAST_GROUP * starts.sum() <= len(values) else ""
-    if _IDENTIFIER.fullmatch(name):
+    if _IDENTIFIER.fullmatch(name) or may_identify(name):
         return "names the rows"
     n = len(values)
     if n >= _FEWEST_STEPS and (steps == steps[0]).all():

@@ -4,7 +4,8 @@
 
 * what a specification names as a level or a class is a value, whatever it is;
 * ``NA``, ``unknown``, ``?`` and their like are not known, everywhere;
-* ``None`` is a value among words, and ``-`` beside a ``+``; among numbers both are not known;
+* ``None`` and ``not applicable`` are values among words, and ``-`` beside a ``+``; among numbers they are not known;
+* an error of a formula (``#REF!``) is not known among words; among numbers it stays, and is refused;
 * so is ``not done``, a value among words as of a radiotherapy, but not under the heading of a glioma's marker.
 
 Nothing is emptied in silence: :func:`known_cells` counts it by word. A spelling is read as a value only where the text
@@ -25,12 +26,19 @@ NOT_KNOWN = frozenset(
     [
         *("na", "n/a", "n.a.", "nan", "<na>", "null", "#n/a", "#na", ".", "?", "--", "'--", "unknown", "[unknown]"),
         *("not known", "not available", "[not available]", "not reported", "not evaluated", "[not evaluated]"),
-        "missing",
+        *("missing", "blank(s)", "unk", "not stated", "not recorded", "[discrepancy]"),
+        *("do not know", "don't know", "prefer not to answer"),
+        *("unbekannt", "nicht bekannt", "keine angabe", "k.a.", "k. a."),
+        *("inconnu", "inconnue", "non connu", "non renseigné", "manquant"),
     ]
 )
 _NOT_DONE = frozenset(["not tested", "not done", "not performed", "untested"])
 #: Missing among numbers; among words a value if :func:`known_cells` says so.
-_EITHER = frozenset(["none", "-"]) | _NOT_DONE
+_NONE = frozenset(["none", "not applicable", "[not applicable]"])
+_EITHER = _NONE | {"-"} | _NOT_DONE
+#: A formula's errors: missing among words; among numbers somebody has to look at them.
+_ERRORS = frozenset(["#value!", "#ref!", "#div/0!", "#name?", "#num!", "#null!", "#spill!", "#calc!"])
+_DOUBTFUL = NOT_KNOWN | _EITHER | _ERRORS
 
 
 @dataclass(frozen=True)
@@ -82,13 +90,13 @@ def known_cells(
     more, values = set(map(_alike, also)), {word.casefold() for word in named}
     words = {text: text.casefold() for text in set(texts)}
     asked = {text for text in words if _alike(text) in more} if more else set()
-    doubtful = asked | {text for text, word in words.items() if word in NOT_KNOWN or word in _EITHER}
+    doubtful = asked | {text for text, word in words.items() if word in _DOUBTFUL}
     if not doubtful:
         return KnownCells(list(texts))
     others = [words[text] for text in texts if text and text not in doubtful]
     among_words = 2 * sum(map(_is_number, others)) <= len(others) and bool(others)
     signs = any("+" in word for word in others)
-    values |= ({"none"} if among_words else set()) | ({"-"} if among_words and signs else set())
+    values |= (_NONE if among_words else _ERRORS) | ({"-"} if among_words and signs else set())
     values |= _NOT_DONE if among_words and not glioma_levels(heading) else set()
     gone = {text for text in doubtful if text in asked or words[text] not in values}
     counts = Counter(text for text in texts if text in doubtful)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from prognosis_dask.arrays import FloatArray
+from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.families import family_of
@@ -30,6 +31,9 @@ _LARGEST = 1e150
 
 #: Numbers that tables write where nothing is known.
 _FAR_CODES = frozenset([9.0, 99.0, 999.0, 9999.0, 99999.0, 88.0, 888.0, 8888.0, -1.0, -9.0, -99.0, -999.0, -9999.0])
+#: Others, which stand for "refused" or "not applicable", mostly beside one of those; in so many rows at least.
+_OTHER_CODES = frozenset([*(c - k for c in (9, 99, 999, 9999) for k in (1, 2)), 77, 777, 888, 7777, *range(-9, 0)])
+_OFTEN, _MOST_CODES = 3, 3
 #: A zero below all other numbers by this share of their range stands for something else.
 _FAR = 0.3
 #: Of so many numbers or more, one that is so many times the next largest may be a slip.
@@ -56,7 +60,7 @@ _OUTCOME = re.compile(
     r"(os|dfs|pfs|pfi|dfi|efs|rfs|css|dss|lrfs|dmfs|mfs|lrc|dm|ttp)(time|event|status|days|weeks|months|years)?|time(days|tod\w+)?|event\w*|status|label|outcome"
 )
 _STAGE_LEVEL = re.compile(r"(?:stage)?(0|i{1,3}|iv)([abc]?)(\d?)")
-_TNM_LEVEL = re.compile(r"[cpyr]*[tnmg]?(is|\d)([a-d]?)")
+_TNM_LEVEL = re.compile(r"[cpyr]*[tnmg]?(is|[0-4])([a-d]?)")
 _WITH_UNIT = re.compile(
     r"[<>≤≥~]\s*[-+]?[\d.,]+\s*\S*|[-+]?\d{1,3}(,\d{3})+|[-+]?[\d.,]+\s*(%|[mc]m[23²³]?|m?l|cc|[cm]?gy|[mµ]?g|kg|hu|suv|years?|yrs?|months?|days?|jahre?n?|j\.?)",
     re.IGNORECASE,
@@ -261,8 +265,9 @@ def learn_encoding(column: SourceColumn, family: str) -> Encoding | str:
     gone = f" besides {', '.join(map(repr, known.emptied))}, taken as not known" if known.emptied else ""
     if not held:
         return f"holds nothing{gone}" if gone else "is empty"
+    staged = family == "stage" and all(map(stage_rank, held))
     numbers = sum(not math.isnan(number(text)) for text in held)
-    if 2 * numbers > len(held):
+    if 2 * numbers > len(held) and not (staged and numbers < len(held)):
         column.numbers()
         return Encoding(column.name, family, column.unit)
     with_unit = [text for text in held if _WITH_UNIT.fullmatch(text)]
@@ -274,8 +279,8 @@ def learn_encoding(column: SourceColumn, family: str) -> Encoding | str:
     for text in held:
         spelt.setdefault(level_key(text), text)
     counts = Counter(level_key(text) for text in held)
-    if family == "stage" and all(_stage_rank(level) for level in counts):
-        ladder = sorted(counts, key=lambda level: _stage_rank(level) or (0.0, ""))
+    if staged:
+        ladder = sorted(counts, key=lambda level: stage_rank(level) or (0.0, ""))
         return Encoding(column.name, family, levels=tuple(spelt[level] for level in ladder), ordered=True)
     if len(counts) == 1:
         return f"holds one word only{gone}"
@@ -334,38 +339,57 @@ def encode(encoding: Encoding, column: SourceColumn) -> tuple[FloatArray, list[s
 
 
 def level_key(text: str) -> str:
-    """What levels are compared by: case and blanks do not count, and 2.0 is 2."""
+    """What levels are compared by: case, blanks and width do not count, 2.0 is 2, and ``Ⅲ`` in one sign is III."""
     value = number(text)
-    plain = f"{value:.15g}" if math.isfinite(value) else text
+    plain = f"{value:.15g}" if math.isfinite(value) else unicodedata.normalize("NFKC", text)
     return " ".join(plain.split()).casefold()
 
 
 def far_code_notes(column: SourceColumn) -> list[str]:
-    """A note where a column's greatest or least number is far from the others, and one that stands for "not known".
+    """A note where a column's greatest or least numbers are far from the others, and stand for "not known".
 
     >>> far_code_notes(SourceColumn("stage", np.array([1.0, 2.0, 9.0, 3.0, 9.0]), "t.csv"))[0][:44]
     'stage is 9 in 2 rows, far from the others (1'
     """
     values = column.numbers()
     values = values[np.isfinite(values)]
-    if not len(values) or {float(values.max()), float(values.min())}.isdisjoint(_FAR_CODES | {0.0}):
+    if not len(values) or {float(values.max()), float(values.min())}.isdisjoint(_FAR_CODES | _OTHER_CODES | {0.0}):
         return []
-    levels = np.unique(values)
-    if len(levels) < 3:
+    levels, often = np.unique(values, return_counts=True)
+    codes, low = _codes_above(levels, often) or _codes_below(levels, often) or (levels[:0], levels)
+    if not len(codes) and _zero_stands_apart(levels):
+        codes, low = levels[:1], levels[1:]
+    if not len(codes):
         return []
-    low, high = levels[:-1], float(levels[-1])
-    code = high if high in _FAR_CODES and high > 2 * max(low[-1], 0) else None
-    if code is None and float(levels[0]) in _FAR_CODES and levels[0] < 0 <= levels[1]:
-        code, low = float(levels[0]), levels[1:]
-    if code is None and _zero_stands_apart(levels):
-        code, low = 0.0, levels[1:]
-    if code is None:
-        return []
-    often = int((values == code).sum())
+    texts = [f"{code:g}" for code in codes.tolist()]
     return [
-        f"{column.name} is {code:g} in {count(often, 'row')}, far from the others ({low[0]:g} to {low[-1]:g}): if that "
-        f'means not known, say missing = ["{code:g}"] in [column."{column.name}"].'
+        f"{column.name} is {' or '.join(texts)} in {count(int(np.isin(values, codes).sum()), 'row')}, far from the "
+        f"others ({low[0]:g} to {low[-1]:g}): if that means not known, say missing = {json.dumps(texts)} in "
+        f'[column."{column.name}"].'
     ]
+
+
+def _codes_above(levels: FloatArray, often: IntArray) -> tuple[FloatArray, FloatArray] | None:
+    """The codes above all other numbers, and these: half as large at most, or the codes frequent and set apart."""
+    for n in range(1, min(_MOST_CODES, len(levels) - 2) + 1):
+        codes, low, frequent = levels[-n:], levels[:-n], often[-n:] >= _OFTEN
+        known = np.isin(codes, [*_FAR_CODES])
+        if codes[0] <= 0 or not (known | np.isin(codes, [*_OTHER_CODES]) & frequent).all():
+            return None
+        apart = codes[0] - low[-1] > _FAR * (low[-1] - low[0]) > 0
+        if codes[0] >= 2 * low[-1] or (apart and known.any() and frequent.all()):
+            return codes, low
+    return None
+
+
+def _codes_below(levels: FloatArray, often: IntArray) -> tuple[FloatArray, FloatArray] | None:
+    """The codes below zero where no other number is, and the others; a change, from -2 to 2, has none."""
+    n = int((levels < 0).sum())
+    codes, low = levels[:n], levels[n:]
+    known = np.isin(codes, [*_FAR_CODES]) | np.isin(codes, [*_OTHER_CODES]) & (often[:n] >= _OFTEN)
+    if not 0 < n <= _MOST_CODES or len(levels) < 3 or not len(low) or not known.all():
+        return None
+    return None if n > 1 and codes[0] == -low[-1] else (codes, low)
 
 
 def _zero_stands_apart(levels: FloatArray) -> bool:
@@ -409,7 +433,7 @@ def spelling_notes(encoding: Encoding) -> list[str]:
     held = {level_key(word): word for word in (*encoding.levels, *encoding.grouped)}
     alike = [[held[level_key(word)] for word in words if level_key(word) in held] for words in _SAME]
     if encoding.ordered:
-        ranks = [_stage_rank(level) for level in encoding.levels]
+        ranks = [stage_rank(level) for level in encoding.levels]
         alike = [
             [level for level, of in zip(encoding.levels, ranks, strict=True) if of == rank]
             for rank in dict.fromkeys(rank for rank in ranks if rank)
@@ -427,13 +451,13 @@ def _refuse_below_zero(values: FloatArray, column: SourceColumn) -> None:
         )
 
 
-def _stage_rank(text: str) -> tuple[float, str] | None:
+def stage_rank(text: str) -> tuple[float, str] | None:
     """Where a stage or a T, N or M category stands; None where it is neither.
 
-    >>> sorted(["IV", "IIIb", "I", "IIIa"], key=lambda text: _stage_rank(text))
+    >>> sorted(["IV", "IIIb", "I", "IIIa"], key=lambda text: stage_rank(text))
     ['I', 'IIIa', 'IIIb', 'IV']
     """
-    plain = re.sub(r"[\s._-]+", "", text.casefold())
+    plain = re.sub(r"[\s._-]+", "", level_key(text))
     if stage := _STAGE_LEVEL.fullmatch(plain):
         return float(_ROMAN[stage[1]]), stage[2] + stage[3]
     if category := _TNM_LEVEL.fullmatch(plain):

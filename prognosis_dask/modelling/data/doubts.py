@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -15,9 +16,10 @@ from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.cohort import endpoints
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.errors import count
-from prognosis_dask.modelling.data.columns import MOST_LEVELS, Encoding, SourceColumn
+from prognosis_dask.modelling.data.columns import MOST_LEVELS, OTHER, Encoding, SourceColumn, stage_rank
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
 from prognosis_dask.modelling.data.families import MEASURED_FAMILIES
+from prognosis_dask.modelling.data.table import FeatureTable
 
 #: In years.
 _OLDEST = 122
@@ -41,6 +43,8 @@ _DESIGN = re.compile(
 )
 #: Days since 1900 of 1980 and of 2035, as Excel has them.
 _FIRST_SERIAL, _LAST_SERIAL = 29221, 49310
+#: The least number of a record; from this share of whole hundreds on numbers are measured.
+_FIRST_RECORD, _MOST_ROUND = 10_000, 0.1
 _MONTHS = "jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz]"
 #: What Excel makes of 1-2 or 3/4.
 _EXCELS_DATE = re.compile(rf"\d{{1,2}}[-. ]+({_MONTHS})[a-zä]*\.?|({_MONTHS})[a-zä]*[-. ]+\d{{1,2}}", re.IGNORECASE)
@@ -53,6 +57,9 @@ _FEWEST_TIMES, _MOST_TIMES = 60, 300
 _MONTH, _CERTAIN, _LEAST_SHARE = float(np.log(30.4375)), 20.0, 0.05
 #: With a value all have the event: told where of the others no more have it than this, and chance does so this rarely.
 _MOST_OTHERS, _BY_CHANCE = 0.6, 1e-9
+#: Rows that are alike: so many most telling columns are looked at, and chance makes at most so many pairs of rows alike
+#: in these; of groups of IDs this share has one follow-up each.
+_TELLING, _TWINS_BY_CHANCE, _LEAST_SAME = 6, 0.01, 0.9
 
 
 def kinds_notes(column: SourceColumn) -> list[str]:
@@ -141,6 +148,25 @@ def serial_date_notes(column: SourceColumn) -> list[str]:
     ]
 
 
+def row_name_notes(column: SourceColumn) -> list[str]:
+    """A note where each row has another whole number of as many digits, five or more, as records have.
+
+    >>> row_name_notes(SourceColumn("tracking", 7919.0 * np.arange(201, 240), "t.csv"))[0][:63]
+    'tracking is another number of 7 digits in each row: if it names'
+    """
+    values = column.numbers()
+    if len(values) < _FEWEST or not np.isfinite(values).all() or (values % 1).any() or values.min() < _FIRST_RECORD:
+        return []
+    digits = len(f"{values.max():.0f}")
+    round_ones = (values % 100 == 0).mean() > _MOST_ROUND  # as of platelets
+    if len(f"{values.min():.0f}") < digits or len(np.unique(values)) < len(values) or round_ones:
+        return []
+    return [
+        f"{column.name} is another number of {digits} digits in each row: if it names them, "
+        f"{endpoints.as_option('exclude', [column.name])} leaves it out."
+    ]
+
+
 def share_notes(column: SourceColumn) -> list[str]:
     """A note where whole numbers up to 100 stand beside fractions of one only: percentages and shares in one column.
 
@@ -177,6 +203,24 @@ def excel_date_notes(encoding: Encoding) -> list[str]:
         return []
     shown = ", ".join(map(repr, dates[:4]))
     return [f"{encoding.column}: {shown} may be what Excel made of a range or a fraction: mend it in the table."]
+
+
+def no_stage_notes(encoding: Encoding) -> list[str]:
+    """A note where a few words among stages are none, and no order was given to the others: slips, mostly.
+
+    >>> no_stage_notes(Encoding("T.stage", "stage", levels=("T1", "T2", "TX")))[0][:47]
+    "T.stage holds 'TX', which is no stage: its leve"
+    """
+    words = [word for word in (*encoding.levels, *encoding.grouped) if word != OTHER or not encoding.grouped]
+    strange = [word for word in words if not stage_rank(word)]
+    if encoding.family != "stage" or encoding.ordered or not strange or 2 * len(strange) > len(words):
+        return []
+    shown = ", ".join(map(repr, strange[:4]))
+    name = json.dumps(encoding.column, ensure_ascii=False)
+    return [
+        f"{encoding.column} holds {shown}, which is no stage: its levels are features without an order. Mend slips; "
+        f"if that means not known: {endpoints.as_option(f'column.{name}.missing', strange)}"
+    ]
 
 
 def mixed_unit_notes(column: SourceColumn) -> list[str]:
@@ -231,6 +275,78 @@ def _most_likely(u: FloatArray, start: list[float]) -> tuple[float, float]:
 
     found = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 500, "xatol": 1e-3, "fatol": 1e-2})
     return -float(found.fun), float(expit(found.x[3])) if len(start) > 3 else 0.0
+
+
+def twin_notes(table: FeatureTable) -> list[str]:
+    """Notes on rows that may be of one patient, or are and say different things of its follow-up."""
+    endpoint = table.endpoint
+    ends = [endpoint.observed_days, endpoint.event] if isinstance(endpoint, Survival) else [endpoint.label]
+    outcome = np.column_stack(ends).astype(float)
+    return [
+        *_same_rows(table.patient_ids, outcome, table.X),
+        *(_same_ends(table.patient_ids, outcome) if isinstance(endpoint, Survival) else []),
+        *(_different_ends(table.patient_ids, outcome) if isinstance(endpoint, Survival) else []),
+    ]
+
+
+def _groups(keys: Iterable[object], patients: Sequence[str]) -> list[list[int]]:
+    """The rows of each key that several patients have."""
+    rows: dict[object, list[int]] = defaultdict(list)
+    for row, one in enumerate(keys):
+        rows[one].append(row)
+    return [found for found in rows.values() if len({patients[row] for row in found}) > 1]
+
+
+def _alike(values: FloatArray) -> float:
+    """The chance that two rows have the same value."""
+    often = np.unique(values, return_counts=True)[1] / len(values)
+    return float((often**2).sum())
+
+
+def _same_rows(patients: Sequence[str], outcome: FloatArray, X: FloatArray) -> list[str]:
+    """A note on patients who agree in all numbers, of which the most telling few do not agree by chance."""
+    rows = np.hstack([outcome, X]) + 0.0
+    groups = _groups((row.tobytes() for row in rows), patients)
+    if not groups:
+        return []
+    telling = sorted(_alike(column) for column in rows.T)[:_TELLING]
+    if len(rows) ** 2 / 2 * np.prod(telling) > _TWINS_BY_CHANCE:
+        return []
+    first, second = (patients[row] for row in groups[0][:2])
+    return [
+        f"{count(sum(map(len, groups)) - len(groups), 'row')} repeat another patient's in outcome and all features, "
+        f"{second!r} that of {first!r} first: if these are the same patients, leave one row of each, for else the same "
+        "patient is learnt from and tested on."
+    ]
+
+
+def _same_ends(patients: Sequence[str], outcome: FloatArray) -> list[str]:
+    """A note on IDs that are alike but for their last part, and go with one follow-up: samples of one patient."""
+    stems = [re.sub(r"[-_./ ]+[^-_./ ]+$", "", patient) for patient in patients]
+    groups = _groups(stems, patients)
+    same = [rows for rows in groups if len(np.unique(outcome[rows], axis=0)) == 1]
+    if len(same) < _LEAST_SAME * len(groups) or not same or _alike(outcome[:, 0]) ** len(same) > _BY_CHANCE:
+        return []
+    first, second = (patients[row] for row in same[0][:2])
+    return [
+        f"{first!r} and {second!r} have the same follow-up, and so have {len(same) - 1} more such groups of IDs: if "
+        "the last part of the ID is a sample's or a lesion's, give the table a column of patients, for else one "
+        "patient is learnt from and tested on."
+    ]
+
+
+def _different_ends(patients: Sequence[str], outcome: FloatArray) -> list[str]:
+    """A note on patients whose cases differ in their follow-up, as lesions may, and survival does not."""
+    ends: dict[str, set[tuple[float, ...]]] = defaultdict(set)
+    for patient, end in zip(patients, outcome.tolist(), strict=True):
+        ends[patient].add(tuple(end))
+    differing = [patient for patient, of in ends.items() if len(of) > 1]
+    if not differing:
+        return []
+    return [
+        f"The cases of {count(len(differing), 'patient')}, {differing[0]!r} first, differ in time or event: right of "
+        "an outcome that each lesion has, wrong of survival."
+    ]
 
 
 def course_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpoint) -> list[str]:

@@ -32,6 +32,8 @@ from prognosis_dask.modelling.data.doubts import (
     design_notes,
     excel_date_notes,
     kinds_notes,
+    no_stage_notes,
+    row_name_notes,
     serial_date_notes,
     share_notes,
 )
@@ -116,7 +118,7 @@ def learn_encodings(
                 continue
             if family not in needed and kind_of(family) in IMAGE_FAMILIES:
                 continue
-            column = replace(columns[place, name], missing=rule.missing) if rule.missing else columns[place, name]
+            column = with_missing(columns[place, name], spec)
             made = _encoding(column, family, rule, lenient=family not in needed)
             if isinstance(made, str):
                 left_out[_UNUSABLE].append(f"{name} ({made})")
@@ -124,12 +126,13 @@ def learn_encodings(
             modality, roi = source.measured.get(name, ("", ""))
             encodings.append(replace(made, modality=modality, roi=roi))
             notes += grouped_note(made) + spelling_notes(made) + excel_date_notes(made)
+            notes += [] if rule.levels else no_stage_notes(made)
             notes += _not_logged(column, made, rule)
             if kind_of(family) not in COMPUTED_FAMILIES and not made.levels:
                 notes += far_code_notes(column)
                 if kind_of(family) not in IMAGE_FAMILIES:
                     notes += slip_notes(column) + kinds_notes(column) + age_notes(column) + design_notes(column)
-                    notes += serial_date_notes(column) + share_notes(column)
+                    notes += (serial_date_notes(column) or row_name_notes(column)) + share_notes(column)
     copies, told = _copies(columns, spec, encodings)
     encodings += copies
     notes += told
@@ -140,6 +143,12 @@ def learn_encodings(
     if not encodings:
         raise StatisticsError(f"{sources[0].where} has no column that can be a feature; {' '.join(notes)}")
     return encodings, notes
+
+
+def with_missing(column: SourceColumn, spec: ModelSpec) -> SourceColumn:
+    """The column with what the specification says is not known in it."""
+    missing = spec.column[column.name].missing if column.name in spec.column else ()
+    return replace(column, missing=missing) if missing else column
 
 
 _OUTCOME_LIKE = "Left out, since they look like an outcome: {}."

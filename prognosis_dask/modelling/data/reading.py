@@ -15,8 +15,14 @@ from prognosis_dask.cohort.clinical import match_without_zeros, patient_key, sam
 from prognosis_dask.errors import Code, StatisticsError, count
 from prognosis_dask.features.schema import check_dataset
 from prognosis_dask.modelling.data.columns import Encoding, SourceColumn
-from prognosis_dask.modelling.data.doubts import course_notes
-from prognosis_dask.modelling.data.encoding import Columns, encode_columns, learn_encodings, needed_families
+from prognosis_dask.modelling.data.doubts import course_notes, twin_notes
+from prognosis_dask.modelling.data.encoding import (
+    Columns,
+    encode_columns,
+    learn_encodings,
+    needed_families,
+    with_missing,
+)
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
 from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, kind_of
 from prognosis_dask.modelling.data.found_endpoint import endpoint_columns, no_endpoint, with_published
@@ -174,6 +180,7 @@ def read_tables(
     )
     read_notes = [note for source in sources for note in source.notes]
     said = [*rows_said, *read_notes, *published, *joined, *end_notes, *notes, *strange]
+    said += twin_notes(table) if outcomes else []
     if outcomes and not known:
         unseen = {encoding.column for encoding in encodings if encoding.family not in needed}
         measured = {name for source in sources for name in source.families}  # on images, by a run
@@ -270,8 +277,9 @@ def _outcomes(
     for place, source in enumerate(sources):
         names = endpoint_columns(source.columns, spec.endpoint)
         if names:
-            joined = {name: columns[place, name] for name in names}
-            found = read_outcomes(joined, names, spec.endpoint, source.columns)
+            joined = {name: with_missing(columns[place, name], spec) for name in names}
+            whole = {name: with_missing(source.columns[name], spec) for name in names}
+            found = read_outcomes(joined, names, spec.endpoint, whole)
             return found, [
                 f"The endpoint is {' and '.join(names[:2])}{f', entry {names[2]},' if len(names) > 2 else ''} of "
                 f"{Path(source.where).name}.",

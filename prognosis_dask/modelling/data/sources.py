@@ -39,7 +39,8 @@ _ID_SPELLINGS = tuple(
     )
 )
 _SUMMARY = re.compile(
-    r"(grand )?total|sum|mean|average|median|std|s\.?d\.?|min(imum)?|max(imum)?|gesamt|summe|mittelwert|moyenne|somme",
+    r"((grand |sub)?totals?|sum|overall|all|mean|average|median|std|s\.?d\.?|min(imum)?|max(imum)?|(gesamt)?summe|"
+    r"(gesamt)?ergebnis|gesamt|mittelwert|moyenne|somme)\s*([:=(\[±|/].*)?|n\s*=.*",
     re.IGNORECASE,
 )
 #: What patients are called where nothing names them, with the number of their row.
