@@ -23,7 +23,7 @@ from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of, maximise
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
-from prognosis_dask.modelling.metrics.calibration import survival_slope
+from prognosis_dask.modelling.metrics.calibration import net_benefit_survival, survival_slope
 from prognosis_dask.modelling.metrics.classes import weighted_auc
 from prognosis_dask.modelling.metrics.competing import (
     aalen_johansen,
@@ -32,16 +32,14 @@ from prognosis_dask.modelling.metrics.competing import (
     subdistribution,
 )
 from prognosis_dask.modelling.metrics.concordance import concordance
-from prognosis_dask.modelling.metrics.hazards import ph_test
+from prognosis_dask.modelling.metrics.cox_tests import clustered_cox, ph_test
 from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier
-from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
 from prognosis_dask.modelling.metrics.regression import bootstrap_cox
 from prognosis_dask.modelling.metrics.survival_tables import auc_t
 from prognosis_dask.modelling.preparing import fit_combat
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import describe
-from prognosis_dask.modelling.validation.clustered import clustered_cox
 from prognosis_dask.modelling.validation.external import training_overlap
 from tests.synthetic_tables import survival_table
 

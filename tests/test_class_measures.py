@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.metrics.calibration import class_calibration, expect_probabilities
+from prognosis_dask.modelling.metrics.calibration import class_calibration, expect_probabilities, net_benefit_class
 from prognosis_dask.modelling.metrics.classes import (
     balanced_accuracy,
     bootstrap_class_auc,
@@ -21,7 +21,6 @@ from prognosis_dask.modelling.metrics.classes import (
     squared_error,
 )
 from prognosis_dask.modelling.metrics.intervals import draw_patients
-from prognosis_dask.modelling.metrics.net_benefit import net_benefit_class
 from prognosis_dask.modelling.metrics.regression import bootstrap_logistic
 
 CLASSES = [2, 3]

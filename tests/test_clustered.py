@@ -14,19 +14,19 @@ from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.final_tables import correlations, over_patients
 from prognosis_dask.modelling.fitted import fit_procedure
-from prognosis_dask.modelling.metrics.hazards import ph_test
-from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank
-from prognosis_dask.modelling.procedure import Procedure
-from prognosis_dask.modelling.spec import ValidationRule
-from prognosis_dask.modelling.validation.added import added_rows
-from prognosis_dask.modelling.validation.clustered import (
+from prognosis_dask.modelling.metrics.cox_tests import (
     clustered_cox,
     clustered_log_rank,
     clustered_ph_test,
     clustered_wald,
+    likelihood_ratio,
+    ph_test,
     score_residuals,
 )
-from prognosis_dask.modelling.validation.differences import likelihood_ratio
+from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank
+from prognosis_dask.modelling.procedure import Procedure
+from prognosis_dask.modelling.spec import ValidationRule
+from prognosis_dask.modelling.validation.added import added_rows
 from prognosis_dask.modelling.validation.nested import validate
 from tests.synthetic_tables import cox_of, standardised, survival_table
 

@@ -14,7 +14,7 @@ from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of, maximise, score_likelihood
 from prognosis_dask.modelling.metrics.brier import fit_censoring
-from prognosis_dask.modelling.metrics.calibration import survival_calibration
+from prognosis_dask.modelling.metrics.calibration import net_benefit_survival, survival_calibration
 from prognosis_dask.modelling.metrics.competing import (
     aalen_johansen,
     causes,
@@ -25,14 +25,12 @@ from prognosis_dask.modelling.metrics.competing import (
     subdistribution,
 )
 from prognosis_dask.modelling.metrics.concordance import competing_uno, uno_c
-from prognosis_dask.modelling.metrics.hazards import ph_test
+from prognosis_dask.modelling.metrics.cox_tests import clustered_cox, ph_test
 from prognosis_dask.modelling.metrics.intervals import draw_patients
 from prognosis_dask.modelling.metrics.kaplan_meier import bootstrap_survival, kaplan_meier, log_rank, median_follow_up
-from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
 from prognosis_dask.modelling.metrics.regression import bootstrap_cox
 from prognosis_dask.modelling.metrics.survival_tables import bootstrap_auc_t
 from prognosis_dask.modelling.spec import load_spec
-from prognosis_dask.modelling.validation.clustered import clustered_cox
 from prognosis_dask.modelling.validation.evaluate import evaluate, time_grid
 from prognosis_dask.workflows.models import fit
 from tests.test_evaluate import HORIZONS, predicted, table_of

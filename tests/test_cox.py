@@ -17,8 +17,8 @@ from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.estimators.cox import coefficient_rows, cox_curve
 from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 from prognosis_dask.modelling.metrics.concordance import concordance
+from prognosis_dask.modelling.metrics.cox_tests import cox_coefficient
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank
-from prognosis_dask.modelling.validation.differences import cox_coefficient
 from tests.lung1_tables import read_selected
 from tests.synthetic_tables import cox_of, standardised
 

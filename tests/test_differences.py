@@ -13,13 +13,8 @@ from scipy import stats
 
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
-from prognosis_dask.modelling.validation.differences import (
-    corrected_t,
-    cox_coefficient,
-    holm,
-    likelihood_ratio,
-    wilcoxon,
-)
+from prognosis_dask.modelling.metrics.cox_tests import cox_coefficient, likelihood_ratio
+from prognosis_dask.modelling.validation.differences import corrected_t, holm, wilcoxon
 
 
 def test_without_overlap_the_corrected_test_is_the_plain_t_test() -> None:

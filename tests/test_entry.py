@@ -21,11 +21,9 @@ from prognosis_dask.modelling.estimators.prediction import breslow
 from prognosis_dask.modelling.metrics.calibration import survival_calibration
 from prognosis_dask.modelling.metrics.competing import follow_up_rows
 from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance, concordance
-from prognosis_dask.modelling.metrics.hazards import ph_test
+from prognosis_dask.modelling.metrics.cox_tests import clustered_cox, cox_coefficient, likelihood_ratio, ph_test
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank
 from prognosis_dask.modelling.spec import load_spec
-from prognosis_dask.modelling.validation.clustered import clustered_cox
-from prognosis_dask.modelling.validation.differences import cox_coefficient, likelihood_ratio
 from prognosis_dask.report.sections.survival_curves import Curve
 from prognosis_dask.workflows.models import fit
 from prognosis_dask.workflows.run import check_inputs

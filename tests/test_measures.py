@@ -19,12 +19,11 @@ from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring, integrated, squared_errors
-from prognosis_dask.modelling.metrics.calibration import survival_calibration
+from prognosis_dask.modelling.metrics.calibration import net_benefit_survival, survival_calibration
 from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance, concordance, uno_c, uno_weight
-from prognosis_dask.modelling.metrics.hazards import ph_test, schoenfeld
+from prognosis_dask.modelling.metrics.cox_tests import ph_test, schoenfeld
 from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
 from prognosis_dask.modelling.metrics.kaplan_meier import bootstrap_survival, kaplan_meier, log_rank
-from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
 from prognosis_dask.modelling.metrics.regression import baseline_hazard, bootstrap_cox, restricted_spline
 from prognosis_dask.modelling.metrics.survival_tables import auc_t, bootstrap_auc_t, mean_auc
 from tests.synthetic_tables import events_first

@@ -13,18 +13,15 @@ import pytest
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.estimators.partial_likelihood import PartialLikelihood
 from prognosis_dask.modelling.metrics.brier import brier_score, fit_censoring
-from prognosis_dask.modelling.metrics.calibration import survival_calibration, survival_slope
+from prognosis_dask.modelling.metrics.calibration import net_benefit_survival, survival_calibration, survival_slope
 from prognosis_dask.modelling.metrics.classes import class_auc, roc_curve, weighted_auc
 from prognosis_dask.modelling.metrics.competing import fine_gray, subdistribution
 from prognosis_dask.modelling.metrics.concordance import concordance, uno_c
-from prognosis_dask.modelling.metrics.hazards import ph_test
+from prognosis_dask.modelling.metrics.cox_tests import clustered_cox, cox_coefficient, likelihood_ratio, ph_test
 from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank, median_follow_up
-from prognosis_dask.modelling.metrics.net_benefit import net_benefit_survival
 from prognosis_dask.modelling.metrics.regression import bootstrap_cox
 from prognosis_dask.modelling.metrics.survival_tables import auc_t
-from prognosis_dask.modelling.validation.clustered import clustered_cox
-from prognosis_dask.modelling.validation.differences import cox_coefficient, likelihood_ratio
 from tests.synthetic_tables import cox_of
 
 #: What export.R beside them wrote.

@@ -20,12 +20,11 @@ from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of
 from prognosis_dask.modelling.fitted import Fitted
 from prognosis_dask.modelling.metrics.classes import class_auc
 from prognosis_dask.modelling.metrics.competing import COMPETING, EVENT, causes, fine_gray
-from prognosis_dask.modelling.metrics.hazards import ph_rows, ph_test
+from prognosis_dask.modelling.metrics.cox_tests import clustered_ph_test, ph_rows, ph_test, sandwich, score_residuals
 from prognosis_dask.modelling.metrics.intervals import Z95
 from prognosis_dask.modelling.procedure import Procedure, visible
 from prognosis_dask.modelling.table_spec import Row, Tables
 from prognosis_dask.modelling.tuning import arrange
-from prognosis_dask.modelling.validation.clustered import clustered_ph_test, sandwich, score_residuals
 
 #: Logistic models are slow beside Cox's: each number of features up to this is on the curve, beyond it one in so many.
 _EACH, _STEP = 20, 5
@@ -280,45 +279,6 @@ def _range(draws: Sequence[float]) -> dict[str, float]:
     """Median and range of the draws that gave a model; NaN where none did."""
     held = [value for value in draws if math.isfinite(value)] or [math.nan]
     return {"random_median": float(np.median(held)), "random_lower": min(held), "random_upper": max(held)}
-
-
-def compare_curves(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Wilcoxon's signed rank test between two in-sample curves, paired by k, as the study compares feature sets.
-
-    The points of a curve share their cases and most of their features: they are no independent observations, and the p
-    is far too small (two sets of random features differ by it as well). What respects that, is the comparison of
-    held-out folds.
-
-    Parameters
-    ----------
-    first, second
-        Rows of :func:`in_sample_curve`.
-
-    Returns
-    -------
-    dict
-        ``n`` (k in both), ``median_difference`` (first less second), ``statistic``, ``p``.
-
-    Raises
-    ------
-    StatisticsError
-        When no k is in both.
-    """
-    from scipy.stats import wilcoxon
-
-    at = {row["k"]: row["c_index_in_sample"] for row in second}
-    difference = np.array([row["c_index_in_sample"] - at[row["k"]] for row in first if row["k"] in at])
-    difference = difference[np.isfinite(difference)]
-    if not len(difference):
-        raise StatisticsError("the curves have no number of features in common")
-    moved = difference.any()
-    statistic, p = wilcoxon(difference) if moved else (0.0, 1.0)
-    return {
-        "n": len(difference),
-        "median_difference": float(np.median(difference)),
-        "statistic": float(statistic),
-        "p": float(p),
-    }
 
 
 def _curve(X: FloatArray, endpoint: Endpoint, ks: Sequence[int], penalizer: float, order: IntArray) -> list[float]:

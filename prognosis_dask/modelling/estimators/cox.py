@@ -153,12 +153,8 @@ def cox_curve(X: FloatArray, endpoint: Survival, ks: Iterable[int], penalty: flo
     curve = []
     for k in ks:
         (model,) = fit_proportional_hazards(Z[:, :k], endpoint, [penalty], 0.0, [])
-        curve.append(_c_index(endpoint, linear_score(Z[:, :k], model.coefficient)))
+        curve.append(concordance(endpoint, linear_score(Z[:, :k], model.coefficient)).c_index)
     return curve
-
-
-def _c_index(endpoint: Survival, score: FloatArray) -> float:
-    return concordance(endpoint, score).c_index
 
 
 def coefficient_rows(features: Sequence[str], coefficient: FloatArray, standard_error: FloatArray) -> list[Row]:

@@ -14,7 +14,18 @@ import numpy as np
 from prognosis_dask.arrays import FloatArray, IntArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes
-from prognosis_dask.modelling.metrics.calibration import class_calibration, expect_probabilities, rising_groups
+from prognosis_dask.modelling.metrics.calibration import (
+    THRESHOLDS,
+    add_calibration,
+    benefit_rows,
+    calibration_groups,
+    calibration_points,
+    calibration_rows,
+    class_calibration,
+    expect_probabilities,
+    net_benefit_class,
+    rising_groups,
+)
 from prognosis_dask.modelling.metrics.intervals import interval, mean_held
 from prognosis_dask.modelling.metrics.measured import (
     CURVE_DRAWS,
@@ -27,15 +38,6 @@ from prognosis_dask.modelling.metrics.measured import (
     over_folds,
     pooled,
     repeats,
-)
-from prognosis_dask.modelling.metrics.net_benefit import (
-    THRESHOLDS,
-    add_calibration,
-    benefit_rows,
-    calibration_groups,
-    calibration_points,
-    calibration_rows,
-    net_benefit_class,
 )
 from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.nested import FoldResult

@@ -17,7 +17,20 @@ from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival, several_cases
 from prognosis_dask.modelling.metrics.brier import Censoring, fit_censoring, integrated, inverse, squared_errors
-from prognosis_dask.modelling.metrics.calibration import Calibration, rising_groups, survival_calibration
+from prognosis_dask.modelling.metrics.calibration import (
+    CALIBRATION,
+    THRESHOLDS,
+    Calibration,
+    add_calibration,
+    benefit_rows,
+    calibration_groups,
+    calibration_points,
+    calibration_rows,
+    extended_calibration,
+    net_benefit_survival,
+    rising_groups,
+    survival_calibration,
+)
 from prognosis_dask.modelling.metrics.classes import auc_between
 from prognosis_dask.modelling.metrics.competing import causes, freedom, gray_test
 from prognosis_dask.modelling.metrics.concordance import (
@@ -26,6 +39,7 @@ from prognosis_dask.modelling.metrics.concordance import (
     competing_uno,
     uno_weight,
 )
+from prognosis_dask.modelling.metrics.cox_tests import clustered_log_rank
 from prognosis_dask.modelling.metrics.intervals import interval
 from prognosis_dask.modelling.metrics.kaplan_meier import LogRank, bootstrap_survival, kaplan_meier, log_rank
 from prognosis_dask.modelling.metrics.measured import (
@@ -44,20 +58,8 @@ from prognosis_dask.modelling.metrics.measured import (
     repeats,
     survival_at,
 )
-from prognosis_dask.modelling.metrics.net_benefit import (
-    CALIBRATION,
-    THRESHOLDS,
-    add_calibration,
-    benefit_rows,
-    calibration_groups,
-    calibration_points,
-    calibration_rows,
-    extended_calibration,
-    net_benefit_survival,
-)
 from prognosis_dask.modelling.metrics.regression import bootstrap_cox
 from prognosis_dask.modelling.table_spec import Row
-from prognosis_dask.modelling.validation.clustered import clustered_log_rank
 from prognosis_dask.modelling.validation.nested import FoldResult
 
 

@@ -8,16 +8,15 @@ import numpy as np
 
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Survival, several_cases
+from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import linear_score
 from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance
+from prognosis_dask.modelling.metrics.cox_tests import cox_coefficient, nested_test
 from prognosis_dask.modelling.metrics.intervals import interval
 from prognosis_dask.modelling.metrics.measured import CURVE_DRAWS, MeasuredCases, case_means, held_survival
 from prognosis_dask.modelling.metrics.regression import bootstrap_cox
 from prognosis_dask.modelling.table_spec import Row
-from prognosis_dask.modelling.validation.clustered import clustered_wald
-from prognosis_dask.modelling.validation.differences import NestedTest, cox_coefficient, likelihood_ratio
 from prognosis_dask.modelling.validation.nested import FoldResult
 
 #: The families that are known before any image feature is computed, and that image features are often a proxy of.
@@ -35,7 +34,7 @@ def added_rows(
     repeats), as in Tibshirani & Efron's pre-validation (2002): no score comes from a model that saw its case.
     Volume and stage, where the table has these families, enter as they are, missing values as the median. Both
     models are plain Cox models of these few columns on all cases, compared by the likelihood ratio; where patients
-    have several cases by Wald's test with the variance over patients (:mod:`modelling.validation.clustered`).
+    have several cases by Wald's test with the variance over patients (:mod:`modelling.metrics.cox_tests`).
     ``delta_c`` is the difference of their Harrell's C, with an interval that draws patients and keeps the models;
     on so few columns its optimism is small, not zero. ``z``, of one added column, is the root of the statistic with
     the sign of the coefficient.
@@ -132,18 +131,3 @@ def _coefficient(X: FloatArray, end: Survival) -> FloatArray:
     if not X.shape[1]:
         return np.zeros(0)
     return np.asarray(bootstrap_cox(X, end, np.ones((1, len(end))))[0])
-
-
-def nested_test(base: FloatArray, added: FloatArray, end: Survival, patient_ids: Sequence[str]) -> NestedTest:
-    """The test of what columns add to others: the likelihood ratio, or Wald's over patients who have several cases.
-
-    Where events compete it is Wald's too: cases at risk in part are no likelihood that a ratio could be taken of.
-
-    Raises
-    ------
-    StatisticsError
-        When a model has no maximum (separable or collinear columns), or without events.
-    """
-    if several_cases(patient_ids) or end.competing is not None:
-        return clustered_wald(base, added, end, patient_ids)
-    return likelihood_ratio(base, added, end)

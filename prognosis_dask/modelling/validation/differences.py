@@ -1,4 +1,4 @@
-"""Are two procedures different? Paired over the folds that they share, and nested models on the same cases."""
+"""Are two procedures different? Paired over the folds that they share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ from math import isnan, nan, sqrt
 
 import numpy as np
 
-from prognosis_dask.arrays import BoolArray, FloatArray
+from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.endpoint import Survival
-from prognosis_dask.modelling.data.table import varying
-from prognosis_dask.modelling.estimators.cox import fit_proportional_hazards
-from prognosis_dask.modelling.estimators.partial_likelihood import score_likelihood
 from prognosis_dask.modelling.metrics.intervals import interval, mean_held
 from prognosis_dask.modelling.metrics.measured import Measured
 from prognosis_dask.modelling.table_spec import Row
@@ -90,100 +86,6 @@ def wilcoxon(differences: FloatArray) -> float:
     return float(signed_rank(held, method="approx" if tied or len(held) > 50 else "exact").pvalue)
 
 
-@dataclass(frozen=True)
-class NestedTest:
-    """What columns add to a Cox model: which test, its statistic, degrees of freedom, p-value."""
-
-    test: str
-    statistic: float
-    df: int
-    p: float
-
-
-def likelihood_ratio(base: FloatArray, added: FloatArray, endpoint: Survival) -> NestedTest:
-    """Likelihood ratio test of what columns add to others in a Cox model without a penalty.
-
-    Parameters
-    ----------
-    base
-        Columns of the smaller model, shape (cases, columns); there may be none.
-    added
-        Columns that the larger one has besides, shape (cases, columns).
-
-    Raises
-    ------
-    StatisticsError
-        When a model has no maximum (separable or collinear columns), or without events.
-    """
-    from scipy.special import chdtrc
-
-    df, both = expect_more(base, added), np.column_stack([base, added])
-    larger, smaller = (cox_likelihood(columns, endpoint) for columns in (both, base))
-    statistic = max(0.0, 2 * (larger - smaller))
-    return NestedTest("likelihood ratio", statistic, df, float(chdtrc(df, statistic)))
-
-
-def expect_more(base: FloatArray, added: FloatArray) -> int:
-    """How many dimensions the added columns have beyond the base's.
-
-    Raises
-    ------
-    StatisticsError
-        When there is none.
-    """
-    df = _rank(np.column_stack([base, added])) - _rank(base)
-    if df < 1:
-        raise StatisticsError("the added columns say nothing that the base does not")
-    return df
-
-
-def cox_likelihood(X: FloatArray, endpoint: Survival) -> float:
-    """The largest log partial likelihood of a Cox model, without penalty; Efron's treatment of ties.
-
-    Raises
-    ------
-    StatisticsError
-        As :func:`cox_coefficient`.
-    """
-    return score_likelihood(endpoint)(X @ cox_coefficient(X, endpoint))
-
-
-def cox_coefficient(X: FloatArray, endpoint: Survival) -> FloatArray:
-    """Coefficients of a Cox model without penalty; Efron's treatment of ties.
-
-    Parameters
-    ----------
-    X
-        Shape (cases, columns); there may be no column.
-
-    Raises
-    ------
-    StatisticsError
-        When there is no event, a column is constant, or the model has no maximum.
-    """
-    expect_events(endpoint.event)
-    if not X.shape[1]:
-        return np.zeros(0)
-    constant = sorted(set(range(X.shape[1])) - set(varying(X).tolist()))
-    if constant:
-        raise StatisticsError(f"Cox model of {X.shape[1]} columns: {constant} are constant; leave them out")
-    scale = X.std(axis=0, ddof=1)
-    (model,) = fit_proportional_hazards((X - X.mean(axis=0)) / scale, endpoint, [0.0], 0.0, [])
-    return np.asarray(model.coefficient / scale)
-
-
-def expect_events(event: BoolArray) -> None:
-    """Refuse cases without an event.
-
-    Raises
-    ------
-    StatisticsError
-        When there is none.
-    """
-    if not event.any():
-        raise StatisticsError(f"Cox model of {len(event)} cases: none has the event")
-
-
 def difference_rows(measured: Mapping[str, Measured], results: Sequence[FoldResult]) -> list[Row]:
     """Every pair of procedures by every measure: ``a`` less ``b``, with tests.
 
@@ -253,7 +155,3 @@ def _difference(differences: FloatArray, ratio: float) -> Row:
         return row | {"p_wilcoxon": wilcoxon(differences[:, 0]), "note": ""}
     except StatisticsError as error:
         return row | {"note": str(error)}
-
-
-def _rank(X: FloatArray) -> int:
-    return int(np.linalg.matrix_rank(X - X.mean(axis=0))) if X.shape[1] else 0

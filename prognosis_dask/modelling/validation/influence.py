@@ -23,6 +23,7 @@ from prognosis_dask.modelling.metrics.brier import fit_censoring
 from prognosis_dask.modelling.metrics.calibration import survival_slope
 from prognosis_dask.modelling.metrics.classes import bootstrap_class_auc
 from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance
+from prognosis_dask.modelling.metrics.cox_tests import nested_test
 from prognosis_dask.modelling.metrics.intervals import mean_held
 from prognosis_dask.modelling.metrics.measured import (
     bootstrap_repeats,
@@ -33,7 +34,7 @@ from prognosis_dask.modelling.metrics.measured import (
     survival_at,
 )
 from prognosis_dask.modelling.table_spec import Row
-from prognosis_dask.modelling.validation.added import added_pairs, centred, nested_test
+from prognosis_dask.modelling.validation.added import added_pairs, centred
 from prognosis_dask.modelling.validation.nested import FoldResult
 
 #: Patients that are left out in turn: all, or so many with the most extreme held-out predictions.
