@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from prognosis_dask.arrays import FloatArray
+from prognosis_dask.modelling.combat import fit_combat
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.estimators.partial_likelihood import likelihood_of, maximise
 from prognosis_dask.modelling.fitted import fit_procedure
@@ -37,7 +38,6 @@ from prognosis_dask.modelling.metrics.intervals import draw_patients, interval
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier
 from prognosis_dask.modelling.metrics.regression import bootstrap_cox
 from prognosis_dask.modelling.metrics.survival_tables import auc_t
-from prognosis_dask.modelling.preparing import fit_combat
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import describe
 from prognosis_dask.modelling.validation.external import training_overlap

@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def ranking(table: FeatureTable, rank: Callable[..., np.ndarray]) -> np.ndarray:
-    alive, known = survival_label(table.time_days, table.event)
+    alive, known = survival_label(table.survival)
     return rank(table.X[known], alive[known])
 
 

@@ -86,7 +86,7 @@ def main() -> None:
 
 def selection(folder: Path, witnesses: bool) -> None:
     deep, selected = read_deep(folder), read_selected(folder)
-    alive, known = survival_label(deep.time_days, deep.event)
+    alive, known = survival_label(deep.survival)
     X, label = deep.X[known], alive[known]
     ranking, seconds = timed(lambda: rank_features(X, label))
     rows = [[f"SVM-RFE {X.shape[0]} x {X.shape[1]}, one at a time", f"{seconds:.1f} s", ""]]

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.modelling.combat import fit_combat
 from prognosis_dask.modelling.data.reading import ReadTable
 from prognosis_dask.modelling.fit import fit_models
 from prognosis_dask.modelling.fitted import fit_procedure
-from prognosis_dask.modelling.preparing import fit_combat
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.spec import ModelSpec, ValidationRule
 from prognosis_dask.modelling.validation.comparing import expect_sound, redrawn

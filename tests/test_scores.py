@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from prognosis_dask.modelling.combat import fit_combat
 from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.scores import linear_score, row_sums
 from prognosis_dask.modelling.fitted import fit_procedure
-from prognosis_dask.modelling.preparing import fit_combat
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.spec import ValidationRule
 from prognosis_dask.modelling.validation.nested import validate

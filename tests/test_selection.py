@@ -53,7 +53,7 @@ def test_ranking_is_that_of_scikit_learns_rfe_on_breast_cancer() -> None:
 
 def test_ranking_is_that_of_scikit_learns_rfe_on_lung1_patients(lung1: FeatureTable) -> None:
     table = lung1.rows(np.arange(60))
-    alive, known = survival_label(table.time_days, table.event)
+    alive, known = survival_label(table.survival)
     assert known.all()
     ours, theirs = rank_features(table.X, alive), sklearn_ranking(table.X, alive)
     assert (ours == theirs).mean() > 0.99
@@ -62,7 +62,7 @@ def test_ranking_is_that_of_scikit_learns_rfe_on_lung1_patients(lung1: FeatureTa
 @pytest.mark.slow
 def test_ranking_of_all_lung1_is_that_of_scikit_learns_rfe(lung1: FeatureTable) -> None:
     # LIBSVM keeps the kernel in single precision: eliminations that are close calls come out in another order
-    alive, known = survival_label(lung1.time_days, lung1.event)
+    alive, known = survival_label(lung1.survival)
     X, label = lung1.X[known], alive[known]
     ours, theirs = rank_features(X, label), sklearn_ranking(X, label)
     assert (ours == theirs).mean() > 0.95

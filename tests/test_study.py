@@ -151,7 +151,7 @@ def slow_rbf_ranking(X: np.ndarray, label: np.ndarray) -> list[int]:
 
 
 def test_elimination_with_the_radial_kernel_is_that_of_the_criterion_in_full(deep: FeatureTable) -> None:
-    alive, known = survival_label(deep.time_days, deep.event)
+    alive, known = survival_label(deep.survival)
     X, label = deep.X[known][:90, ::37], alive[known][:90]
     assert rank_features_rbf(X, label).tolist() == slow_rbf_ranking(X, label)
 

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prognosis_dask.errors import StatisticsError, StoreError
-from prognosis_dask.modelling.data.endpoint import Classes, Survival
+from prognosis_dask.modelling.data.endpoint import Classes
 from prognosis_dask.modelling.data.reading import ReadTable
-from prognosis_dask.modelling.metrics.competing import CENSORED, causes
 from prognosis_dask.modelling.metrics.kaplan_meier import median_follow_up
 from prognosis_dask.modelling.saved import ARRAYS, MODEL, Frozen, count_cases, load_frozen
 from prognosis_dask.modelling.schema import TABLES, check_summary, table_spec
@@ -59,9 +58,7 @@ def describe_table(read: ReadTable) -> dict[str, Any]:
         counts = np.bincount(table.endpoint.label, minlength=len(table.endpoint.names))
         summary["classes"] = dict(zip(table.endpoint.names, counts.tolist(), strict=True))
     else:
-        time, cause = causes(table.endpoint)
-        followed = Survival(time, cause != CENSORED, entry_days=table.endpoint.entry_days)
-        summary["median_follow_up_days"] = number_or_none(median_follow_up(followed))
+        summary["median_follow_up_days"] = number_or_none(median_follow_up(table.endpoint))
     return summary
 
 

@@ -20,23 +20,27 @@ _MANY_CASES, _MANY_EACH, _FEWER_CASES = 1000, 10, 300
 _LARGE = 250_000
 
 
-def survival_label(time: FloatArray, event: BoolArray, days: float = 365.0) -> tuple[BoolArray, BoolArray]:
+def survival_label(endpoint: Survival, days: float = 365.0) -> tuple[BoolArray, BoolArray]:
     """Whether each case was alive after ``days``, and whether that is known.
 
     The event at or before ``days``: not alive. Longer follow-up, or censored on the very day: alive. Censored earlier:
-    unknown; such rows take no part in the selection, and take part in the Cox model.
+    unknown; such rows take no part in the selection, and take part in the Cox model. So are cases that entered later:
+    none of them can be dead.
 
     Returns
     -------
     alive, known
         Shape (cases,) each; ``alive`` is False where it is not known.
 
-    >>> alive, known = survival_label(np.array([100.0, 100.0, 365.0, 400.0]), np.array([True, False, False, True]))
+    >>> endpoint = Survival(np.array([100.0, 100.0, 365.0, 400.0]), np.array([True, False, False, True]))
+    >>> alive, known = survival_label(endpoint)
     >>> alive.tolist(), known.tolist()
     ([False, False, True, True], [True, False, True, True])
     """
+    time, event, entry = endpoint.time_days, endpoint.event, endpoint.entry_days
     alive = (time > days) | (~event & (time == days))
-    return alive, alive | event
+    known = alive | event
+    return alive, known if entry is None else known & (entry < days)
 
 
 def rank_features(X: FloatArray, label: BoolArray | IntArray, *, C: float = 1.0) -> IntArray:
@@ -192,14 +196,8 @@ def labelled(Z: FloatArray, endpoint: Endpoint, label_days: float) -> tuple[Floa
     """The cases whose class is known, and their classes; of survival, alive after :func:`settled_days`."""
     if isinstance(endpoint, Classes):
         return Z, endpoint
-    alive, known = _alive(endpoint, settled_days(endpoint, label_days))
+    alive, known = survival_label(endpoint, settled_days(endpoint, label_days))
     return Z[known], Classes(alive[known].astype(int), ("not alive", "alive"))
-
-
-def _alive(endpoint: Survival, days: float) -> tuple[BoolArray, BoolArray]:
-    """:func:`survival_label`; of cases that entered by then: of the others none can be dead."""
-    alive, known = survival_label(endpoint.time_days, endpoint.event, days)
-    return alive, known if endpoint.entry_days is None else known & (endpoint.entry_days < days)
 
 
 def settled_days(endpoint: Survival, label_days: float) -> float:
@@ -213,7 +211,7 @@ def settled_days(endpoint: Survival, label_days: float) -> float:
     >>> settled_days(late, 365.0), settled_days(late, 600.0)
     (700.0, 600.0)
     """
-    alive, known = _alive(endpoint, label_days)
+    alive, known = survival_label(endpoint, label_days)
     times = sorted(endpoint.time_days[endpoint.event].tolist())
     if len(set(alive[known].tolist())) == 2 or not times:
         return label_days
